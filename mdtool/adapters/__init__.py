@@ -1,0 +1,1 @@
+"""Floor 3: one technology each, behind a Protocol."""

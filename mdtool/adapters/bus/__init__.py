@@ -1,0 +1,1 @@
+"""How accepted ticks reach what aggregates them."""

@@ -1,0 +1,60 @@
+"""gRPC stubs and handlers made from the service's own descriptor.
+
+Generated stubs pin the gRPC version that generated them, and put `grpc` beside the messages in
+`wire`; the descriptor says all that they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from mdtool.wire._pb import marketdata_pb2
+
+SERVICE: Final = marketdata_pb2.DESCRIPTOR.services_by_name["MarketDataService"]
+OPTIONS: Final = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+)
+"""Options of every channel and server: a batch of a million ticks is 36 MB."""
+
+
+class Stub:
+    """The calls of `MarketDataService` on a channel, by their names."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        for method in SERVICE.methods:
+            connect: Callable[..., Any] = getattr(channel, f"{_shape(method)}")
+            call = connect(
+                f"/{SERVICE.full_name}/{method.name}",
+                request_serializer=GetMessageClass(method.input_type).SerializeToString,
+                response_deserializer=GetMessageClass(method.output_type).FromString,
+            )
+            setattr(self, method.name, call)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{SERVICE.full_name} has no call {name}")
+
+
+def handler(servicer: object) -> grpc.GenericRpcHandler:
+    """Return the handler that answers each call by the servicer's method of the same name."""
+    methods = {}
+    for method in SERVICE.methods:
+        make: Callable[..., Any] = getattr(grpc, f"{_shape(method)}_rpc_method_handler")
+        methods[method.name] = make(
+            getattr(servicer, method.name),
+            request_deserializer=GetMessageClass(method.input_type).FromString,
+            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+        )
+    return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
+
+
+def _shape(method: MethodDescriptor) -> str:
+    """Return how gRPC names the method's kind: `unary_stream` and so on."""
+    sides = (method.client_streaming, method.server_streaming)
+    return "_".join("stream" if streaming else "unary" for streaming in sides)

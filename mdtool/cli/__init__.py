@@ -1,0 +1,1 @@
+"""Floor 5: one module a subcommand, from options to one call."""

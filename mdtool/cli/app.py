@@ -1,0 +1,123 @@
+"""The `mdtool` command: which subcommands there are, and what an error becomes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Annotated, Any, Final, NoReturn
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from mdtool import __version__
+from mdtool.core import logs
+from mdtool.core.config import CONFIG_VARIABLE
+from mdtool.core.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    MdtoolError,
+    UsageError,
+)
+
+COMMANDS: Final = {
+    "replay-dbn": "mdtool.cli.replay_dbn",
+    "simulate": "mdtool.cli.simulate",
+    "aggregate": "mdtool.cli.aggregate",
+    "send": "mdtool.cli.send",
+    "serve-tcp": "mdtool.cli.serve_tcp",
+    "gateway": "mdtool.cli.gateway",
+    "serve": "mdtool.cli.serve",
+    "bench": "mdtool.cli.bench",
+}
+"""Each subcommand's module, whose `app` is imported when it is first asked for."""
+
+
+class _LazyGroup(TyperGroup):
+    """Imports a subcommand's module when that subcommand, or the list of all, is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = typer.main.get_command(importlib.import_module(COMMANDS[cmd_name]).app)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    name="mdtool",
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mdtool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _settings(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+    ] = False,
+    config: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Settings file, else ./mdtool.toml.")
+    ] = None,
+    log_format: Annotated[str, typer.Option(help="Log lines as text or json.")] = "text",
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
+) -> None:
+    """Replay, simulate, ingest, aggregate, serve and measure streams of market data.
+
+    Commands pipe into each other: mdtool replay-dbn f.dbn | mdtool aggregate - --interval 1m
+    """
+    if log_format not in logs.FORMATS:
+        raise UsageError(f"--log-format {log_format}: choose from {', '.join(logs.FORMATS)}")
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = config
+    logs.configure(log_format, "debug" if debug else log_level)
+
+
+def main() -> NoReturn:
+    """Run the command line, and end the process with the status that its outcome means."""
+    try:
+        outcome: Any = app(prog_name="mdtool", standalone_mode=False)
+        sys.stdout.flush()
+        status = outcome if isinstance(outcome, int) else EXIT_OK
+    except MdtoolError as error:
+        status = _report(str(error), error.exit_code)
+    except click.UsageError as error:
+        context = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        status = _report(f"{error.format_message()}{context}", EXIT_USAGE)
+    except click.ClickException as error:
+        status = _report(error.format_message(), EXIT_USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        status = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has all it wanted; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = EXIT_OK
+    except Exception as error:
+        status = _report(f"internal error: {type(error).__name__}: {error}", EXIT_FAILED)
+    sys.exit(status)
+
+
+def _report(message: str, status: int) -> int:
+    """Print one line on stderr, with the traceback before it where --debug asks for it."""
+    if "--debug" in sys.argv:
+        import traceback
+
+        traceback.print_exc()
+    print(f"mdtool: {message}", file=sys.stderr)
+    return status

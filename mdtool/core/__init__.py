@@ -1,0 +1,1 @@
+"""Floor 1: errors, settings, units, records, symbols, lifecycle, logs."""

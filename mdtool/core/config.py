@@ -1,0 +1,166 @@
+"""Settings: flag > environment > mdtool.toml > default.
+
+A service declares its settings once, as the fields of a frozen dataclass made by `setting`; from
+that come its command-line options, its `MDTOOL_*` variables, its section of `mdtool.toml` and its
+defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mdtool.core.errors import ConfigError
+
+T = TypeVar("T")
+
+CONFIG_FILE = "mdtool.toml"
+CONFIG_VARIABLE = "MDTOOL_CONFIG"
+SECTIONS = frozenset(
+    {"aggregate", "book", "gateway", "log", "replay-dbn", "send", "serve", "serve-tcp", "vwap"}
+)
+_TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
+
+
+def setting(
+    default: Any, help_text: str, *, low: float | None = None, high: float | None = None
+) -> Any:
+    """Return a dataclass field that is a setting, with its default, help and inclusive range."""
+    return dataclasses.field(
+        default=default, metadata={"help": help_text, "low": low, "high": high}
+    )
+
+
+def load(cls: type[T], section: str, flags: Mapping[str, object]) -> T:
+    """Return the settings of `section`.
+
+    Parameters
+    ----------
+    cls : type
+        A frozen dataclass whose fields were made by `setting`.
+    section : str
+        The name of the command: `[serve-tcp]` in the file, `MDTOOL_SERVE_TCP_*` in the
+        environment.
+    flags : mapping
+        What the command line gave, by field name; None means not given.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown key, a value of the wrong type or out of its range, or a file that is no
+        TOML.
+    """
+    values: dict[str, object] = {}
+    values.update(_from_file(cls, section))
+    values.update(_from_environment(cls, section))
+    values.update({name: value for name, value in flags.items() if value is not None})
+    return cls(**values)
+
+
+def config_file() -> Path | None:
+    """Return the settings file in force: `MDTOOL_CONFIG`, else `./mdtool.toml`, else None.
+
+    Raises
+    ------
+    ConfigError
+        When `MDTOOL_CONFIG` names a file that is not there.
+    """
+    named = os.environ.get(CONFIG_VARIABLE)
+    path = Path(named or CONFIG_FILE)
+    if path.is_file():
+        return path
+    if named:
+        raise ConfigError(f"{CONFIG_VARIABLE}={named}: no such file")
+    return None
+
+
+def field_types(cls: type) -> dict[str, type]:
+    """Return the plain type of each setting, with `| None` taken away."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: _plain(hints[field.name]) for field in dataclasses.fields(cls)}
+
+
+def variable(section: str, name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"MDTOOL_{section}_{name}".upper().replace("-", "_")
+
+
+def _from_file(cls: type, section: str) -> dict[str, object]:
+    path = config_file()
+    if path is None:
+        return {}
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for name in content:
+        if name not in SECTIONS:
+            raise ConfigError(f"{path}: no section [{name}]{_suggest(name, SECTIONS)}")
+    table = content.get(section, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {section} must be a section, [{section}]")
+    fields = field_types(cls)
+    values = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        where = f"{path}: [{section}] {key}"
+        if name not in fields:
+            raise ConfigError(f"{where}: no such setting{_suggest(name, fields)}")
+        if fields[name] is float and type(value) is int:
+            value = float(value)
+        if type(value) is not fields[name]:
+            raise ConfigError(f"{where}: wants {fields[name].__name__}, not {value!r}")
+        values[name] = _in_range(cls, name, value, where)
+    return values
+
+
+def _from_environment(cls: type, section: str) -> dict[str, object]:
+    fields = field_types(cls)
+    prefix = variable(section, "")
+    values = {}
+    for key, text in os.environ.items():
+        if not key.startswith(prefix):
+            continue
+        name = key.removeprefix(prefix).lower()
+        if name in fields:
+            values[name] = _in_range(cls, name, _parse(fields[name], text, key), key)
+        elif not any(variable(other, "").startswith(prefix) for other in SECTIONS - {section}):
+            raise ConfigError(f"{key}: no such setting{_suggest(name, fields)}")
+    return values
+
+
+def _parse(kind: type, text: str, where: str) -> object:
+    if kind is bool:
+        if text.lower() in _TRUE | _FALSE:
+            return text.lower() in _TRUE
+        raise ConfigError(f"{where}: wants true or false, not {text!r}")
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: wants {kind.__name__}, not {text!r}") from error
+
+
+def _in_range(cls: type, name: str, value: Any, where: str) -> Any:
+    bounds = next(f.metadata for f in dataclasses.fields(cls) if f.name == name)
+    low, high = bounds.get("low"), bounds.get("high")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise ConfigError(f"{where}: {value!r} is not from {low} to {high}")
+    return value
+
+
+def _plain(hint: Any) -> type:
+    if isinstance(hint, types.UnionType):
+        return next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+    return typing.cast("type", hint)
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"

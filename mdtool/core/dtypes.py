@@ -1,0 +1,44 @@
+"""numpy dtypes of the records that mdtool handles, and the codes that stand in them.
+
+The layouts are DBN's own, taken from `databento_dbn`, field names and all; their sizes are pinned
+by a test. Source: the DBN encoding's schema pages.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import databento_dbn as dbn
+import numpy as np
+
+MBO: Final = np.dtype(dbn.MBOMsg._dtypes)
+TRADE: Final = np.dtype(dbn.TradeMsg._dtypes)
+MBP1: Final = np.dtype(dbn.MBP1Msg._dtypes)
+MBP10: Final = np.dtype(dbn.MBP10Msg._dtypes)
+OHLCV: Final = np.dtype(dbn.OHLCVMsg._dtypes)
+SYMBOL_MAPPING: Final = np.dtype(dbn.SymbolMappingMsg._dtypes)
+
+RTYPE_TRADE: Final = 0
+RTYPE_MBP1: Final = 1
+RTYPE_MBP10: Final = 10
+RTYPE_OHLCV: Final = 17
+"""Bars of a cadence that has no rtype of its own."""
+RTYPE_SYMBOL_MAPPING: Final = 22
+RTYPE_OHLCV_1S: Final = 32
+RTYPE_OHLCV_1M: Final = 33
+RTYPE_OHLCV_1H: Final = 34
+RTYPE_OHLCV_1D: Final = 35
+RTYPE_MBO: Final = 160
+
+F_LAST: Final = 128
+F_TOB: Final = 64
+F_SNAPSHOT: Final = 32
+F_MBP: Final = 16
+F_BAD_TS_RECV: Final = 8
+F_MAYBE_BAD_BOOK: Final = 4
+F_PUBLISHER_SPECIFIC: Final = 2
+
+
+def record_length(dtype: np.dtype[np.void]) -> int:
+    """Return what DBN's `length` field says of a record: its size in 32-bit words."""
+    return dtype.itemsize // 4

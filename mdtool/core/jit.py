@@ -1,0 +1,63 @@
+"""The one door to numba: how kernels are compiled, where they are cached, and what is said of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from mdtool import __version__
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _cache_dir() -> Path:
+    """Return a folder that is writable wherever the package itself lives."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mdtool" / f"kernels-{__version__}"
+
+
+# numba reads this once, when it is imported.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_dir()))
+
+import numba  # noqa: E402
+from numba.core import event as numba_event  # noqa: E402
+
+
+class _CompileNotice(numba_event.Listener):  # type: ignore[misc]
+    """Says once a process, on stderr, that a kernel is being compiled."""
+
+    said = False
+
+    def on_start(self, _event: object) -> None:
+        if not self.said:
+            self.said = True
+            print(
+                "mdtool: compiling kernels, once after an install...", file=sys.stderr, flush=True
+            )
+
+    def on_end(self, _event: object) -> None:
+        """Stay quiet: the command's own output follows."""
+
+
+numba_event.register("numba:compile", _CompileNotice())
+
+_kernel: Final = numba.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+_inline: Final = numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")
+
+
+def kernel(function: F) -> F:
+    """Compile a function over arrays and scalars on its first use, and keep it on disk.
+
+    Inside kernels every integer is int64: numba turns int64 with uint64 into float64, so callers
+    pass unsigned 64-bit fields as `int64` views. Functions that a kernel calls live in its own
+    file, for the cache does not see changes in others.
+    """
+    return _kernel(function)  # type: ignore[no-any-return]
+
+
+def inlined(function: F) -> F:
+    """Compile a function that kernels of the same file call in their hottest loop."""
+    return _inline(function)  # type: ignore[no-any-return]

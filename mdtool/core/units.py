@@ -1,0 +1,121 @@
+"""Fixed-point prices, nanosecond times and durations, and their text forms.
+
+Prices are int64 at 1e-9, times are nanoseconds since the epoch, UTC. DBN's sentinels stand for
+"no value" and are never scaled or shown as numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+from mdtool.core.errors import UsageError
+
+PRICE_SCALE: Final = 1_000_000_000
+NS_PER_S: Final = 1_000_000_000
+NS_PER_MS: Final = 1_000_000
+
+UNDEF_PRICE: Final = 2**63 - 1
+UNDEF_TIMESTAMP: Final = 2**64 - 1
+UNDEF_ORDER_SIZE: Final = 2**32 - 1
+
+_DURATION_NS: Final = {
+    "ns": 1,
+    "us": 1_000,
+    "ms": NS_PER_MS,
+    "s": NS_PER_S,
+    "m": 60 * NS_PER_S,
+    "h": 3_600 * NS_PER_S,
+    "d": 86_400 * NS_PER_S,
+}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)")
+_ISO_TIME = re.compile(
+    r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?)(?:\.(\d{1,9}))?)?(Z|[+-]\d{2}:?\d{2})?"
+)
+
+
+def format_price(price: int) -> str:
+    """Return a fixed-point price as a decimal without trailing zeros, `""` for UNDEF_PRICE."""
+    if price == UNDEF_PRICE:
+        return ""
+    whole, fraction = divmod(abs(price), PRICE_SCALE)
+    sign = "-" if price < 0 else ""
+    return f"{sign}{whole}.{fraction:09d}".rstrip("0").rstrip(".")
+
+
+def parse_price(text: str) -> int:
+    """Return the fixed-point price of a decimal number.
+
+    Raises
+    ------
+    UsageError
+        When `text` is no finite decimal, has more than nine decimals, or leaves int64.
+    """
+    try:
+        scaled = Decimal(text).scaleb(9)
+        price = int(scaled)
+    except (InvalidOperation, OverflowError, ValueError) as error:
+        raise UsageError(f"{text!r} is not a price") from error
+    if price != scaled or not -UNDEF_PRICE < price < UNDEF_PRICE:
+        raise UsageError(f"{text!r} does not fit a price in units of 1e-9")
+    return price
+
+
+def format_time(ts_ns: int) -> str:
+    """Return a time as ISO-8601 with nanoseconds and `Z`, `""` for UNDEF_TIMESTAMP."""
+    if ts_ns == UNDEF_TIMESTAMP:
+        return ""
+    seconds, nanos = divmod(ts_ns, NS_PER_S)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z"
+
+
+def parse_time(text: str) -> int:
+    """Return nanoseconds since the epoch for an ISO-8601 time or a whole number of nanoseconds.
+
+    A time without an offset is UTC, a date alone is its midnight.
+
+    Raises
+    ------
+    UsageError
+        When `text` is neither.
+    """
+    if text.isascii() and text.isdigit():
+        return int(text)
+    match = _ISO_TIME.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{text!r} is not a time: give ISO-8601 or nanoseconds since the epoch")
+    date, clock, fraction, offset = match.groups()
+    try:
+        moment = datetime.fromisoformat(f"{date}T{clock or '00:00'}{offset or 'Z'}")
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a time: {error}") from error
+    since_epoch = moment - datetime.fromtimestamp(0, UTC)
+    seconds = since_epoch.days * 86_400 + since_epoch.seconds
+    return seconds * NS_PER_S + int((fraction or "0").ljust(9, "0"))
+
+
+def parse_duration(text: str) -> int:
+    """Return the nanoseconds of a duration such as `250ms`, `1.5s`, `5m` or `1h30m`.
+
+    Raises
+    ------
+    UsageError
+        When `text` is no duration, or not longer than 0.
+    """
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise UsageError(f"{text!r} is not a duration: give a number and ns, us, ms, s, m, h or d")
+    total = sum(Decimal(number) * _DURATION_NS[unit] for number, unit in parts)
+    if total < 1:
+        raise UsageError(f"{text!r} is not a duration longer than 0")
+    return int(total)
+
+
+def format_duration(duration_ns: int) -> str:
+    """Return the shortest text that `parse_duration` reads back as `duration_ns`."""
+    for unit in ("d", "h", "m", "s", "ms", "us"):
+        if duration_ns % _DURATION_NS[unit] == 0:
+            return f"{duration_ns // _DURATION_NS[unit]}{unit}"
+    return f"{duration_ns}ns"

@@ -1,0 +1,1 @@
+"""Floor 2: pure state machines over arrays, and their kernels."""

@@ -1,0 +1,1 @@
+"""Floor 4: long-running asyncio services."""

@@ -1,0 +1,1 @@
+"""Floor 2: sans-I/O codecs, bytes in and messages out."""
