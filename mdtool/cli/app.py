@@ -7,7 +7,6 @@ import os
 import sys
 from typing import Annotated, Any, Final, NoReturn
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -39,10 +38,10 @@ COMMANDS: Final = {
 class _LazyGroup(TyperGroup):
     """Imports a subcommand's module when that subcommand, or the list of all, is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
         command = typer.main.get_command(importlib.import_module(COMMANDS[cmd_name]).app)
@@ -68,7 +67,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _settings(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback does it all
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
     ] = False,
     config: Annotated[
@@ -97,18 +96,17 @@ def main() -> NoReturn:
         status = outcome if isinstance(outcome, int) else EXIT_OK
     except MdtoolError as error:
         status = _report(str(error), error.exit_code)
-    except click.UsageError as error:
-        context = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-        status = _report(f"{error.format_message()}{context}", EXIT_USAGE)
-    except click.ClickException as error:
-        status = _report(error.format_message(), EXIT_USAGE)
-    except (KeyboardInterrupt, click.Abort):
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context else ""
+        status = _report(f"{error.format_message()}{hint}", EXIT_USAGE)
+    except (KeyboardInterrupt, typer.Abort):
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader has all it wanted; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = EXIT_OK
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort, told apart by its text
         status = _report(f"internal error: {type(error).__name__}: {error}", EXIT_FAILED)
     sys.exit(status)
 

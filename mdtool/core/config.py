@@ -113,11 +113,10 @@ def _from_file(cls: type, section: str) -> dict[str, object]:
         where = f"{path}: [{section}] {key}"
         if name not in fields:
             raise ConfigError(f"{where}: no such setting{_suggest(name, fields)}")
-        if fields[name] is float and type(value) is int:
-            value = float(value)
-        if type(value) is not fields[name]:
+        typed = float(value) if fields[name] is float and type(value) is int else value
+        if type(typed) is not fields[name]:
             raise ConfigError(f"{where}: wants {fields[name].__name__}, not {value!r}")
-        values[name] = _in_range(cls, name, value, where)
+        values[name] = _in_range(cls, name, typed, where)
     return values
 
 
@@ -148,8 +147,8 @@ def _parse(kind: type, text: str, where: str) -> object:
 
 
 def _in_range(cls: type, name: str, value: Any, where: str) -> Any:
-    bounds = next(f.metadata for f in dataclasses.fields(cls) if f.name == name)
-    low, high = bounds.get("low"), bounds.get("high")
+    field = next(field for field in dataclasses.fields(cls) if field.name == name)
+    low, high = field.metadata["low"], field.metadata["high"]
     if (low is not None and value < low) or (high is not None and value > high):
         raise ConfigError(f"{where}: {value!r} is not from {low} to {high}")
     return value
@@ -157,7 +156,7 @@ def _in_range(cls: type, name: str, value: Any, where: str) -> Any:
 
 def _plain(hint: Any) -> type:
     if isinstance(hint, types.UnionType):
-        return next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+        hint = next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
     return typing.cast("type", hint)
 
 

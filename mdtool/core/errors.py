@@ -8,7 +8,7 @@ MdtoolError                    1
 │   └── CorruptStreamError     1   a stream breaks off or turns to garbage, at a known offset
 ├── OutputError                1   a destination cannot be written
 ├── PeerError                  1   the other end of a connection refused or went away
-└── CheckFailed                1   a comparison that was asked for did not hold
+└── CheckError                 1   a comparison that was asked for did not hold
 
 What other libraries raise is wrapped where it is met (`raise ... from`), so that nothing but this
 tree leaves a public function. Only `cli/` turns an error into an exit status.
@@ -77,5 +77,5 @@ class PeerError(MdtoolError):
     """A server refused, broke the protocol, or went away for good."""
 
 
-class CheckFailed(MdtoolError):
+class CheckError(MdtoolError):
     """A verification, comparison or threshold that the user asked for did not hold."""

@@ -1,4 +1,4 @@
-"""The one door to numba: how kernels are compiled, where they are cached, and what is said of it."""
+"""The one door to numba: how kernels are compiled and where they are cached."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from mdtool import __version__
 
@@ -26,7 +26,7 @@ import numba  # noqa: E402
 from numba.core import event as numba_event  # noqa: E402
 
 
-class _CompileNotice(numba_event.Listener):  # type: ignore[misc]
+class _CompileNotice(numba_event.Listener):
     """Says once a process, on stderr, that a kernel is being compiled."""
 
     said = False
@@ -42,7 +42,7 @@ class _CompileNotice(numba_event.Listener):  # type: ignore[misc]
         """Stay quiet: the command's own output follows."""
 
 
-numba_event.register("numba:compile", _CompileNotice())
+numba_event.register("numba:compile", _CompileNotice())  # type: ignore[no-untyped-call]
 
 _kernel: Final = numba.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
 _inline: Final = numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -55,9 +55,9 @@ def kernel(function: F) -> F:
     pass unsigned 64-bit fields as `int64` views. Functions that a kernel calls live in its own
     file, for the cache does not see changes in others.
     """
-    return _kernel(function)  # type: ignore[no-any-return]
+    return cast("F", _kernel(function))
 
 
 def inlined(function: F) -> F:
     """Compile a function that kernels of the same file call in their hottest loop."""
-    return _inline(function)  # type: ignore[no-any-return]
+    return cast("F", _inline(function))

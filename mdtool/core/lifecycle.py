@@ -77,8 +77,8 @@ async def _supervised(service: Service, grace_s: float) -> int:
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise
-        except* Exception as group:
-            raise first_error(group) from None
+        except ExceptionGroup as group:
+            raise first_error(group) from group
     return status
 
 
@@ -101,16 +101,14 @@ def announce(name: str) -> Started:
     def started(addresses: Mapping[str, str]) -> None:
         log.info("%s: ready on %s", name, ", ".join(f"{k} {v}" for k, v in addresses.items()))
         if fd := os.environ.pop(READY_FD, None):
-            with open(int(fd), "w", encoding="utf-8") as ready:
+            with os.fdopen(int(fd), "w", encoding="utf-8") as ready:
                 ready.write(json.dumps({"service": name, "addresses": dict(addresses)}) + "\n")
 
     return started
 
 
 @contextlib.contextmanager
-def watch_lifeline(
-    loop: asyncio.AbstractEventLoop, gone: Callable[[], None]
-) -> Iterator[None]:
+def watch_lifeline(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> Iterator[None]:
     """Call `gone` when the supervisor that started this process ends, however it ended."""
     text = os.environ.get(LIFELINE_FD)
     if text is None:

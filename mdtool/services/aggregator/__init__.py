@@ -1,0 +1,1 @@
+"""The aggregation engine: ticks in, bars and aggregates out, over gRPC."""

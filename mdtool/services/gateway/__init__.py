@@ -1,0 +1,1 @@
+"""Everything that browsers and applications speak: REST and WebSocket."""

@@ -1,0 +1,1 @@
+"""Runs the services together, as child processes."""
