@@ -53,7 +53,6 @@ app = typer.Typer(
     name="mdtool",
     cls=_LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )

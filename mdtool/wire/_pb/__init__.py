@@ -1,1 +1,1 @@
-"""Generated from proto/ by proto/generate.py."""
+"""Generated from proto/."""

@@ -1,0 +1,127 @@
+"""`mdtool bench`: measures parts of mdtool, each beside a baseline of the same run."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from mdtool.core.errors import CheckError, UsageError
+
+if TYPE_CHECKING:
+    from mdtool.services.bench.figures import Figure
+
+app = typer.Typer(add_completion=False)
+
+BENCHES: Final = {
+    "serialization": "decoding Tick frames, against protobuf's own decoder",
+    "ingest": "TCP through gRPC into bars, against a discarding server and one tick a message",
+    "latency": "TCP in to WebSocket out, through three processes",
+    "rest": "the gateway's REST, against a bare aiohttp handler",
+    "memory": "what replaying a 4-million-record file to CSV takes at its peak",
+}
+
+
+@app.command()
+def bench(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help=f"{', '.join(BENCHES)}, or all.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("-J", "--json", help="One JSON object a figure and line.")
+    ] = False,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIGURE=VALUE",
+            help="Exit 1 when a figure is worse than VALUE: below it for a rate, above it for a "
+            "time or a size. FIGURE:ratio compares with the baseline. May be given many times.",
+        ),
+    ] = None,
+) -> None:
+    """Measure, beside a baseline of the same run.
+
+    Absolute figures drift from machine to machine and from minute to minute; ratios hold.
+
+    Example: mdtool bench serialization --fail-under decode:ratio=40
+    """
+    chosen = list(BENCHES) if names == ["all"] else names
+    for name in chosen:
+        if name not in BENCHES:
+            raise UsageError(f"no bench {name!r}: choose from {', '.join(BENCHES)}, or all")
+    limits = [_parse_limit(text) for text in fail_under or []]
+
+    figures: list[Figure] = []
+    for name in chosen:
+        if sys.stderr.isatty():
+            typer.echo(f"measuring {name}: {BENCHES[name]}...", err=True)
+        measured = _measure(name)
+        figures += measured
+        if as_json:
+            for figure in measured:
+                print(json.dumps({"bench": name, **figure.as_dict()}), flush=True)
+        else:
+            _print_table(name, measured)
+    _enforce(limits, figures)
+
+
+def _measure(name: str) -> list[Figure]:
+    measure = importlib.import_module(f"mdtool.services.bench.{name}").measure
+    if not inspect.iscoroutinefunction(measure):
+        return list(measure())
+    import asyncio
+
+    return list(asyncio.run(measure()))
+
+
+def _print_table(name: str, figures: Sequence[Figure]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{name}: {BENCHES[name]}", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("baseline")
+    table.add_column("its value", justify="right")
+    table.add_column("ratio", justify="right")
+    for figure in figures:
+        baseline = figure.baseline_value
+        table.add_row(
+            figure.name,
+            f"{_readable(figure.value)} {figure.unit}",
+            figure.baseline or "",
+            "" if baseline is None else f"{_readable(baseline)} {figure.unit}",
+            "" if figure.ratio is None else f"{figure.ratio:,.2f} x",
+        )
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def _readable(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:,.3g}"
+
+
+def _parse_limit(text: str) -> tuple[str, float]:
+    figure, _, value = text.partition("=")
+    try:
+        return figure, float(value)
+    except ValueError as error:
+        raise UsageError(f"--fail-under {text}: give FIGURE=VALUE") from error
+
+
+def _enforce(limits: Sequence[tuple[str, float]], figures: Sequence[Figure]) -> None:
+    by_name = {figure.name: figure for figure in figures}
+    for wanted, limit in limits:
+        name, _, of = wanted.partition(":")
+        figure = by_name.get(name)
+        if figure is None or of not in {"", "ratio"} or (of and figure.ratio is None):
+            raise UsageError(f"--fail-under {wanted}: measured were {', '.join(by_name)}")
+        value = figure.ratio if of and figure.ratio is not None else figure.value
+        lower_is_better = figure.better == "lower" and not of
+        if value > limit if lower_is_better else value < limit:
+            side = "over" if lower_is_better else "under"
+            raise CheckError(f"{wanted} came out as {value:,.4g}, {side} {limit:,.4g}")
