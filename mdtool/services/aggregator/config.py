@@ -1,0 +1,26 @@
+"""Settings of the aggregation service, `[aggregate]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mdtool.core.config import setting
+
+
+@dataclass(frozen=True, slots=True)
+class AggregatorConfig:
+    """Where the service listens, and what bounds its state."""
+
+    host: str = setting("127.0.0.1", "Address to listen on.")
+    port: int = setting(50051, "Port to listen on, 0 for any free one.", low=0, high=65535)
+    max_symbols: int = setting(
+        20_000, "Symbols kept; ticks of further ones are refused.", low=1, high=1_000_000
+    )
+    max_streams: int = setting(
+        100_000, "Ingest streams whose position is kept; the longest idle goes first.", low=1
+    )
+    max_calls: int = setting(5_000, "gRPC calls answered at once.", low=1)
+    bars_kept: int = setting(1_440, "Bars kept of each symbol and interval.", low=1, high=1_000_000)
+    bars_lateness_ms: int = setting(
+        10_000, "How far behind a symbol's latest tick one may be and still enter its bars.", low=0
+    )
