@@ -1,0 +1,132 @@
+"""The market's state: sessions, positions, counts and their bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mdtool.core.units import NS_PER_S
+from mdtool.engine.live_bars import LiveBars
+from mdtool.engine.market import REASONS, SESSION, Market, SequenceGapError
+from mdtool.wire.ticks import Reason
+from tests.reference.market import Frame, Tick, batch
+
+NOON_NS = 1_735_214_400 * NS_PER_S
+
+
+def tick(price: int, volume: int = 1, symbol: int = 0, at_ns: int = NOON_NS) -> Tick:
+    return Tick(symbol, price, volume, at_ns, at_ns + 5)
+
+
+@pytest.fixture
+def market() -> Market:
+    market = Market(LiveBars([NS_PER_S]), max_symbols=1_000, max_streams=3)
+    market.intern("AAPL")
+    return market
+
+
+def test_a_session_is_one_cache_line():
+    assert SESSION.itemsize == 64
+
+
+def test_every_reason_has_its_counter():
+    assert max(Reason) < REASONS
+
+
+def test_open_and_close_are_the_first_and_last_to_arrive(market):
+    market.add(batch([tick(5, at_ns=NOON_NS + 2), tick(9, 3), tick(1, at_ns=NOON_NS + 1)]))
+    market.add(batch([tick(4, 6, at_ns=NOON_NS)]))
+
+    assert market.session(0).item() == (5, 9, 1, 4, 11, 4, NOON_NS, NOON_NS + 5)
+
+
+def test_a_volume_beyond_int64_stays_at_its_largest_value(market):
+    market.add(batch([tick(1, 2**63 - 1), tick(1, 2**63 - 1), tick(1, 1)]))
+
+    assert market.session(0)["volume"] == 2**63 - 1
+
+
+def test_a_symbol_without_a_trade_has_no_session(market):
+    market.intern("MSFT")
+    market.add(batch([tick(1), Reason.PRICE]))
+
+    assert market.session(1) is None
+    assert market.changed_since(0).tolist() == [0]
+
+
+def test_a_gap_is_refused_and_changes_nothing(market):
+    market.apply("a", 10, batch([tick(1), tick(2)]))
+
+    with pytest.raises(SequenceGapError, match=r"'a' goes on at 12, not at 13"):
+        market.apply("a", 13, batch([tick(3)]))
+
+    assert market.position("a") == 12
+    assert market.counts.ticks == 2
+    assert market.commit == 1
+
+
+def test_an_unknown_stream_begins_anywhere_and_its_past_is_then_known(market):
+    market.apply("a", 10, batch([tick(1)]))
+    change = market.apply("a", 4, batch([tick(7), Reason.SYMBOL]))
+
+    assert change.next_sequence == market.position("a") == 11
+    assert len(change.symbols) == 0
+    assert market.counts.duplicates == 1
+    assert market.counts.refused.sum() == 0
+
+
+def test_a_batch_of_refused_frames_alone_moves_the_position(market):
+    frames: list[Frame] = [Reason.PRICE, Reason.MALFORMED, Reason.PRICE]
+    change = market.apply("a", 0, batch(frames))
+
+    assert change.next_sequence == 3
+    assert market.counts.refused[Reason.PRICE] == 2
+    assert market.counts.refused[Reason.MALFORMED] == 1
+    assert market.commit == 1
+
+
+def test_ticks_of_no_stream_leave_no_position(market):
+    change = market.add(batch([tick(1)]))
+
+    assert change.stream_id is None
+    assert market.counts.ticks == 1
+
+
+def test_the_stream_silent_for_longest_is_forgotten_first(market):
+    for stream_id in ("a", "b", "c", "a", "d"):
+        market.apply(stream_id, market.position(stream_id) or 0, batch([tick(1)]))
+
+    known = {stream_id: market.position(stream_id) for stream_id in "abcd"}
+    assert known == {"a": 2, "b": None, "c": 1, "d": 1}
+
+
+def test_a_full_table_takes_no_further_symbol_and_keeps_those_it_has():
+    market = Market(LiveBars([NS_PER_S]), max_symbols=2, max_streams=1)
+
+    assert [market.intern(s) for s in ("A", "B", "C", "A")] == [0, 1, None, 0]
+
+
+def test_sessions_outlive_the_growth_of_the_table(market):
+    market.add(batch([tick(7)]))
+    for number in range(1, 1_000):
+        assert market.intern(f"S{number}") == number
+    market.add(batch([tick(8, symbol=999)]))
+
+    assert market.session(0)["close"] == 7
+    assert market.session(999)["close"] == 8
+    assert market.changed_since(1).tolist() == [999]
+
+
+def test_a_received_and_a_made_column_are_the_same_to_it(market):
+    ticks = batch([tick(3)])
+    ticks.price = np.frombuffer(ticks.price.tobytes(), np.int64)
+
+    assert market.add(ticks).symbols.tolist() == [0]
+
+
+def test_bars_follow_the_ticks(market):
+    market.add(batch([tick(3), tick(5, 2, at_ns=NOON_NS + NS_PER_S)]))
+
+    bars = market.bars.history(0, NS_PER_S, 10)
+    assert bars["close"].tolist() == [5, 3]
+    assert bars["start_ns"].tolist() == [NOON_NS + NS_PER_S, NOON_NS]
