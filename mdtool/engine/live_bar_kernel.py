@@ -1,15 +1,19 @@
 """The kernel of live bars: ticks of many symbols into the bars of several intervals, with history.
 
-Layouts, all int64:
+A tick is added to its symbol's newest bar of the shortest interval alone; that bar is merged into
+those of the longer intervals when the next one begins. Layouts, all int64:
 
 - a bar is a row of nine: start, open, high, low, close, volume, count, and the times of its first
   and its last trade (who trades earliest sets the open, who trades latest the close, whatever the
   order of arrival);
 - `newest[symbol * intervals + interval]` is that series' newest bar, count 0 when it has none;
-- `rings` of the same index is a row of four: where in `pool` the ring of its older bars lies, how
-  many rows it has (a power of two), the position of its oldest bar, how many bars it holds;
-- `pool` is rows of bars, handed out by `heap`: rows used so far, then for each power of two the
-  first freed region of that many rows, -1 when none; a freed region's first number is the next.
+- `ends` of the same index is a row of three: the pool rows of the newest and of the oldest of its
+  older bars, and how many those are;
+- `pool` is rows of bars, in chunks of `CHUNK` that a series takes as it grows and gives back as
+  its oldest bars go; `chunks` has a row of two for each: the chunk before it (older) and the chunk
+  after it (newer) in its series, where there are such;
+- `heap` is two: how many chunks were ever taken, and the first that was given back, else -1; the
+  chunk before that is the next one given back, else -1.
 """
 
 from __future__ import annotations
@@ -17,21 +21,26 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mdtool.core.jit import inlined, kernel
 
 START, OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT, FIRST, LAST = range(9)
 COLUMNS = 9
-OFFSET, CAPACITY, HEAD, HELD = range(4)
-FIRST_CAPACITY = 8
+NEWEST, OLDEST, HELD = range(3)
+OLDER, NEWER = range(2)
+TAKEN, GIVEN_BACK = range(2)
+CHUNK = 16
 MAX_VOLUME = 2**63 - 1
-
-Integers = NDArray[np.int64]
 
 
 @inlined
-def _fresh(rows: Any, k: int, start: int, price: int, volume: int, ts: int) -> None:
+def _copy(rows: Any, k: int, source: Any, s: int) -> None:
+    for column in range(COLUMNS):
+        rows[k, column] = source[s, column]
+
+
+@inlined
+def _trade(rows: Any, k: int, start: int, price: int, volume: int, ts: int) -> None:
     """Make row `k` the bar of one trade."""
     rows[k, START] = start
     rows[k, OPEN] = price
@@ -47,154 +56,203 @@ def _fresh(rows: Any, k: int, start: int, price: int, volume: int, ts: int) -> N
 @inlined
 def _amend(rows: Any, k: int, price: int, volume: int, ts: int) -> None:
     """Add a trade to the bar of row `k`."""
-    if price > rows[k, HIGH]:
-        rows[k, HIGH] = price
-    if price < rows[k, LOW]:
-        rows[k, LOW] = price
+    rows[k, HIGH] = max(rows[k, HIGH], price)
+    rows[k, LOW] = min(rows[k, LOW], price)
     if ts >= rows[k, LAST]:
         rows[k, LAST] = ts
         rows[k, CLOSE] = price
     if ts < rows[k, FIRST]:
         rows[k, FIRST] = ts
         rows[k, OPEN] = price
-    if volume > MAX_VOLUME - rows[k, VOLUME]:
-        rows[k, VOLUME] = MAX_VOLUME
-    else:
-        rows[k, VOLUME] += volume
+    rows[k, VOLUME] += min(volume, MAX_VOLUME - rows[k, VOLUME])
     rows[k, COUNT] += 1
 
 
 @kernel
-def _allocate(pool: Any, heap: Any, capacity: int) -> int:
-    """Return the first row of a region of `capacity` rows, a freed one where there is one."""
-    power = 0
-    while 1 << power < capacity:
-        power += 1
-    region = heap[1 + power]
-    if region >= 0:
-        heap[1 + power] = pool[region, 0]
-        return region  # type: ignore[no-any-return]
-    region = heap[0]
-    heap[0] += capacity
-    return region  # type: ignore[no-any-return]
+def merge(rows: Any, k: int, source: Any, s: int) -> None:
+    """Add the trades of row `s` of `source`, a bar inside that of row `k`, to row `k`."""
+    rows[k, HIGH] = max(rows[k, HIGH], source[s, HIGH])
+    rows[k, LOW] = min(rows[k, LOW], source[s, LOW])
+    if source[s, LAST] >= rows[k, LAST]:
+        rows[k, LAST] = source[s, LAST]
+        rows[k, CLOSE] = source[s, CLOSE]
+    if source[s, FIRST] < rows[k, FIRST]:
+        rows[k, FIRST] = source[s, FIRST]
+        rows[k, OPEN] = source[s, OPEN]
+    rows[k, VOLUME] += min(source[s, VOLUME], MAX_VOLUME - rows[k, VOLUME])
+    rows[k, COUNT] += source[s, COUNT]
 
 
 @kernel
-def _release(pool: Any, heap: Any, region: int, capacity: int) -> None:
-    power = 0
-    while 1 << power < capacity:
-        power += 1
-    pool[region, 0] = heap[1 + power]
-    heap[1 + power] = region
+def _take_chunk(chunks: Any, heap: Any) -> Any:
+    chunk = heap[GIVEN_BACK]
+    if chunk >= 0:
+        heap[GIVEN_BACK] = chunks[chunk, OLDER]
+        return chunk
+    heap[TAKEN] += 1
+    return heap[TAKEN] - 1
+
+
+@inlined
+def _older(chunks: Any, row: int) -> Any:
+    """Return the row of the bar before that of `row`, which is not the oldest."""
+    if row % CHUNK:
+        return row - 1
+    return chunks[row // CHUNK, OLDER] * CHUNK + CHUNK - 1
 
 
 @kernel
-def _reserve(rings: Any, pool: Any, heap: Any, k: int, keep: int) -> int:
-    """Make room for one more bar at the new end of ring `k`; return its row in `pool`."""
-    if rings[k, HELD] == keep:
-        rings[k, HEAD] = (rings[k, HEAD] + 1) & (rings[k, CAPACITY] - 1)
-        rings[k, HELD] -= 1
-    capacity = rings[k, CAPACITY]
-    if rings[k, HELD] == capacity:
-        larger = max(capacity * 2, FIRST_CAPACITY)
-        region = _allocate(pool, heap, larger)
-        for i in range(rings[k, HELD]):
-            row = rings[k, OFFSET] + ((rings[k, HEAD] + i) & (capacity - 1))
-            pool[region + i, :] = pool[row, :]
-        if capacity > 0:
-            _release(pool, heap, rings[k, OFFSET], capacity)
-        rings[k, OFFSET] = region
-        rings[k, CAPACITY] = larger
-        rings[k, HEAD] = 0
-    place = (rings[k, HEAD] + rings[k, HELD]) & (rings[k, CAPACITY] - 1)
-    rings[k, HELD] += 1
-    return rings[k, OFFSET] + place  # type: ignore[no-any-return]
+def _append(ends: Any, chunks: Any, heap: Any, k: int, keep: int) -> Any:
+    """Make room for one more bar at the new end of series `k`; return its row.
+
+    The oldest bar goes when there are more than `keep`.
+    """
+    if ends[k, HELD] == 0:
+        ends[k, NEWEST] = _take_chunk(chunks, heap) * CHUNK
+        ends[k, OLDEST] = ends[k, NEWEST]
+    elif ends[k, NEWEST] % CHUNK == CHUNK - 1:
+        chunk = _take_chunk(chunks, heap)
+        chunks[chunk, OLDER] = ends[k, NEWEST] // CHUNK
+        chunks[ends[k, NEWEST] // CHUNK, NEWER] = chunk
+        ends[k, NEWEST] = chunk * CHUNK
+    else:
+        ends[k, NEWEST] += 1
+    if ends[k, HELD] < keep:
+        ends[k, HELD] += 1
+        return ends[k, NEWEST]
+    oldest = ends[k, OLDEST]
+    ends[k, OLDEST] += 1
+    if oldest % CHUNK == CHUNK - 1:
+        chunk = oldest // CHUNK
+        ends[k, OLDEST] = chunks[chunk, NEWER] * CHUNK
+        chunks[chunk, OLDER] = heap[GIVEN_BACK]
+        heap[GIVEN_BACK] = chunk
+    return ends[k, NEWEST]
 
 
 @kernel
-def _amend_past(
-    rings: Any,
+def _merge_past(
+    ends: Any,
     pool: Any,
+    chunks: Any,
     heap: Any,
     k: int,
     keep: int,
     start: int,
-    price: int,
-    volume: int,
-    ts: int,
+    source: Any,
+    s: int,
 ) -> None:
-    """Add a trade to an older bar of ring `k`, or put the bar in its place if there is none."""
+    """Add a bar to that of `start` in series `k`, or put it in its place if there is none."""
     newer = 0
-    held = rings[k, HELD]
-    mask = rings[k, CAPACITY] - 1
-    while newer < held:
-        row = rings[k, OFFSET] + ((rings[k, HEAD] + held - 1 - newer) & mask)
+    row = ends[k, NEWEST]
+    while newer < ends[k, HELD] and pool[row, START] >= start:
         if pool[row, START] == start:
-            _amend(pool, row, price, volume, ts)
+            merge(pool, row, source, s)
             return
-        if pool[row, START] < start:
-            break
         newer += 1
+        if newer < ends[k, HELD]:
+            row = _older(chunks, row)
     if newer == keep:
         return  # older than all that is kept
-    to = _reserve(rings, pool, heap, k, keep)
-    mask = rings[k, CAPACITY] - 1
-    last = rings[k, HEAD] + rings[k, HELD] - 1
-    for i in range(newer):
-        row = rings[k, OFFSET] + ((last - 1 - i) & mask)
-        pool[to, :] = pool[row, :]
+    to = _append(ends, chunks, heap, k, keep)
+    for _ in range(newer):
+        row = _older(chunks, to)
+        _copy(pool, to, pool, row)
         to = row
-    _fresh(pool, to, start, price, volume, ts)
+    _copy(pool, to, source, s)
+    pool[to, START] = start
+
+
+@kernel
+def _add(
+    newest: Any,
+    ends: Any,
+    pool: Any,
+    chunks: Any,
+    heap: Any,
+    k: int,
+    keep: int,
+    interval: int,
+    source: Any,
+    s: int,
+) -> None:
+    """Add a bar to the longer or equal one of series `k` that it lies in."""
+    age = source[s, START] - newest[k, START]
+    if newest[k, COUNT] > 0 and 0 <= age < interval:
+        merge(newest, k, source, s)
+        return
+    start = source[s, START] - source[s, START] % interval
+    if newest[k, COUNT] > 0 and age < 0:
+        _merge_past(ends, pool, chunks, heap, k, keep, start, source, s)
+        return
+    if newest[k, COUNT] > 0:
+        _copy(pool, _append(ends, chunks, heap, k, keep), newest, k)
+    _copy(newest, k, source, s)
+    newest[k, START] = start
 
 
 @kernel
 def update(
-    intervals: Integers,
+    intervals: Any,
     lateness: int,
     keep: int,
-    newest: Integers,
-    rings: Integers,
-    pool: Integers,
-    heap: Integers,
-    symbol: NDArray[np.uint32],
-    price: Integers,
-    volume: Integers,
-    ts: Integers,
+    newest: Any,
+    ends: Any,
+    pool: Any,
+    chunks: Any,
+    heap: Any,
+    symbol: Any,
+    price: Any,
+    volume: Any,
+    ts: Any,
     begin: int,
-    late: Integers,
+    late: Any,
 ) -> int:
-    """Take the ticks from `begin` on; return the first that is not taken for want of pool rows.
+    """Take the ticks from `begin` on; return the first that is not taken for want of chunks.
 
-    `intervals` rise. `late[0]` is raised by each tick that is left out.
+    `intervals` rise and are multiples of the first. `late[0]` is raised by each tick left out.
     """
     series = len(intervals)
     shortest = intervals[0]
-    capacity = FIRST_CAPACITY
-    while capacity < keep:
-        capacity *= 2
+    tick = np.empty((1, COLUMNS), np.int64)
     for i in range(begin, len(ts)):
-        if len(pool) - heap[0] < series * capacity:
-            return i
         at = ts[i]
-        base = np.int64(symbol[i]) * series
-        if newest[base, COUNT] > 0 and at < newest[base, START]:
-            # The newest bar of the shortest interval holds the symbol's latest trade.
-            watermark = newest[base, LAST] - lateness
-            if watermark - (at - at % shortest) >= shortest:
-                late[0] += 1
-                continue
-        for j in range(series):
-            k = base + j
-            age = at - newest[k, START]
-            if newest[k, COUNT] == 0:
-                _fresh(newest, k, at - at % intervals[j], price[i], volume[i], at)
-            elif age >= intervals[j]:
-                row = _reserve(rings, pool, heap, k, keep)
-                pool[row, :] = newest[k, :]
-                _fresh(newest, k, at - at % intervals[j], price[i], volume[i], at)
-            elif age >= 0:
-                _amend(newest, k, price[i], volume[i], at)
-            else:
-                start = at - at % intervals[j]
-                _amend_past(rings, pool, heap, k, keep, start, price[i], volume[i], at)
+        k: Any = np.int64(symbol[i]) * series
+        age = at - newest[k, START]
+        if 0 <= age < shortest and newest[k, COUNT] > 0:
+            _amend(newest, k, price[i], volume[i], at)
+            continue
+        if len(chunks) - heap[TAKEN] < series:
+            return i
+        start = at - at % shortest
+        if newest[k, COUNT] == 0:
+            _trade(newest, k, start, price[i], volume[i], at)
+        elif age >= shortest:
+            for j in range(1, series):
+                _add(newest, ends, pool, chunks, heap, k + j, keep, intervals[j], newest, k)
+            _copy(pool, _append(ends, chunks, heap, k, keep), newest, k)
+            _trade(newest, k, start, price[i], volume[i], at)
+        elif newest[k, LAST] - lateness - start >= shortest:
+            late[0] += 1
+        else:
+            _trade(tick, 0, start, price[i], volume[i], at)
+            for j in range(series):
+                _add(newest, ends, pool, chunks, heap, k + j, keep, intervals[j], tick, 0)
     return len(ts)
+
+
+@kernel
+def closed(ends: Any, pool: Any, chunks: Any, k: int, before: int, limit: int) -> Any:
+    """Return a copy of the newest bars of series `k` that start before `before`, newest first."""
+    rows = np.empty((min(limit, ends[k, HELD]), COLUMNS), np.int64)
+    found = 0
+    row = ends[k, NEWEST]
+    for i in range(ends[k, HELD]):
+        if i > 0:
+            row = _older(chunks, row)
+        if found == len(rows):
+            break
+        if pool[row, START] < before:
+            _copy(rows, found, pool, row)
+            found += 1
+    return rows[:found]

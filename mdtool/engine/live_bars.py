@@ -7,7 +7,7 @@ multiples of the interval since the epoch, a bar's start is inclusive, an empty 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,7 +28,9 @@ BAR: Final = np.dtype(
         ("count", "i8"),  # trades
     ]
 )
+Rows = NDArray[np.int64]
 _FIRST_SYMBOLS: Final = 64
+_FIRST_CHUNKS: Final = 64
 
 
 class LiveBars:
@@ -44,7 +46,7 @@ class LiveBars:
     Parameters
     ----------
     intervals_ns : sequence of int
-        The lengths of the bars, in any order.
+        The lengths of the bars, in any order, all multiples of the shortest.
     keep : int
         How many closed bars each series keeps; memory is taken as they come to be.
     lateness_ns : int
@@ -55,14 +57,16 @@ class LiveBars:
         if not intervals_ns or min(intervals_ns) < 1 or keep < 1 or lateness_ns < 0:
             raise UsageError("bars want intervals and a history longer than 0, and no lateness < 0")
         self.intervals_ns = tuple(sorted(set(intervals_ns)))
+        if any(interval % self.intervals_ns[0] for interval in self.intervals_ns):
+            raise UsageError("the intervals of bars are not all multiples of the shortest")
         self.keep = keep
         self.lateness_ns = lateness_ns
         self._intervals = np.array(self.intervals_ns, np.int64)
         self._newest = np.zeros((0, kernels.COLUMNS), np.int64)
-        self._rings = np.zeros((0, 4), np.int64)
-        self._pool = np.empty((self._headroom, kernels.COLUMNS), np.int64)
-        self._heap = np.full(65, -1, np.int64)
-        self._heap[0] = 0
+        self._ends = np.zeros((0, 3), np.int64)
+        self._pool = np.empty((_FIRST_CHUNKS * kernels.CHUNK, kernels.COLUMNS), np.int64)
+        self._chunks = np.empty((_FIRST_CHUNKS, 2), np.int64)
+        self._heap = np.array([0, -1], np.int64)
         self._late = np.zeros(1, np.int64)
         # Loads the kernel, so that the first batch is no slower than the next.
         self.update((), (), (), ())
@@ -89,7 +93,7 @@ class LiveBars:
             Nanoseconds since the epoch, in any order.
         """
         symbols = _input(symbol, np.uint32)
-        columns = [_input(column, np.int64) for column in (price, volume, ts_ns)]
+        prices, volumes, times = (_input(each, np.int64) for each in (price, volume, ts_ns))
         if len(symbols):
             self._reserve(int(symbols.max()) + 1)
         taken = 0
@@ -99,19 +103,22 @@ class LiveBars:
                 self.lateness_ns,
                 self.keep,
                 self._newest,
-                self._rings,
+                self._ends,
                 self._pool,
+                self._chunks,
                 self._heap,
                 symbols,
-                *columns,
+                prices,
+                volumes,
+                times,
                 taken,
                 self._late,
             )
             if taken == len(symbols):
                 return
-            larger = np.empty((2 * len(self._pool), kernels.COLUMNS), np.int64)
-            larger[: len(self._pool)] = self._pool
-            self._pool = larger
+            chunks = max(2 * len(self._chunks), len(self._chunks) + len(self._intervals))
+            self._chunks = _extended(self._chunks, chunks)
+            self._pool = _extended(self._pool, chunks * kernels.CHUNK)
 
     def history(
         self, symbol: int, interval_ns: int, limit: int, before_ns: int = 0
@@ -142,28 +149,34 @@ class LiveBars:
         if interval_ns not in self.intervals_ns:
             known = ", ".join(format_duration(i) for i in self.intervals_ns)
             raise UsageError(f"no bars of {format_duration(interval_ns)}: choose from {known}")
-        series = symbol * len(self.intervals_ns) + self.intervals_ns.index(interval_ns)
-        if series >= len(self._newest) or self._newest[series, kernels.COUNT] == 0:
+        base = symbol * len(self.intervals_ns)
+        if base >= len(self._newest) or self._newest[base, kernels.COUNT] == 0:
             return np.empty(0, BAR)
-        offset, capacity, head, held = self._rings[series]
-        closed = offset + ((head + np.arange(held)[::-1]) & (capacity - 1))
-        starts = self._pool[closed, kernels.START]
-        rows = closed[starts < before_ns] if before_ns else closed
-        newest = self._newest[series : series + 1]
-        if not before_ns or newest[0, kernels.START] < before_ns:
-            chosen = np.concatenate([newest, self._pool[rows[: max(limit - 1, 0)]]])[:limit]
-        else:
-            chosen = self._pool[rows[:limit]]
-        bars = np.empty(len(chosen), BAR)
-        columns = bars.view(np.int64).reshape(-1, len(BAR))
+        place = self.intervals_ns.index(interval_ns)
+        before = before_ns or kernels.MAX_VOLUME
+        limit = max(0, min(limit, self.keep + 1))
+        open_ = self._open(base, place)
+        closed = kernels.closed(self._ends, self._pool, self._chunks, base + place, before, limit)
+        rows = np.concatenate([open_[open_[:, kernels.START] < before], closed])[:limit]
+        bars = np.empty(len(rows), BAR)
+        columns = bars.view(np.int64).reshape(-1, len(BAR.descr))
         columns[:, 0] = symbol
-        columns[:, 1:] = chosen[:, : kernels.FIRST]
+        columns[:, 1:] = rows[:, : kernels.FIRST]
         return bars
 
-    @property
-    def _headroom(self) -> int:
-        """How many pool rows one tick can take at most: every ring grown to its full size."""
-        return len(self.intervals_ns) * max(kernels.FIRST_CAPACITY, 2 * self.keep)
+    def _open(self, base: int, place: int) -> Rows:
+        """Return the bars of an interval that are not among its closed ones, newest first."""
+        latest, newest = self._newest[[base]], self._newest[[base + place]]
+        if place == 0:
+            return latest
+        start = latest[0, kernels.START]
+        latest[0, kernels.START] = start - start % self.intervals_ns[place]
+        if newest[0, kernels.COUNT] == 0:
+            return latest
+        if newest[0, kernels.START] == latest[0, kernels.START]:
+            kernels.merge(newest, 0, latest, 0)
+            return newest
+        return np.concatenate([latest, newest])
 
     def _reserve(self, symbols: int) -> None:
         """Make room for so many symbols."""
@@ -172,17 +185,17 @@ class LiveBars:
             return
         series = max(series, 2 * len(self._newest), _FIRST_SYMBOLS * len(self.intervals_ns))
         self._newest = _extended(self._newest, series)
-        self._rings = _extended(self._rings, series)
+        self._ends = _extended(self._ends, series)
 
 
-def _input(column: ArrayLike, dtype: type[np.generic]) -> NDArray[np.generic]:
+def _input(column: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:
     """Return a read-only, contiguous view: one kernel serves arrays and received buffers alike."""
     view = np.ascontiguousarray(column, dtype).view()
     view.flags.writeable = False
     return view
 
 
-def _extended(rows: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+def _extended(rows: Rows, length: int) -> Rows:
     larger = np.zeros((length, rows.shape[1]), np.int64)
     larger[: len(rows)] = rows
     return larger

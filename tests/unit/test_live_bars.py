@@ -1,0 +1,79 @@
+"""Live bars: long histories, late ticks across them, memory that is given back, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mdtool.core.errors import UsageError
+from mdtool.engine.live_bars import BAR, LiveBars
+from tests.reference import bars as reference
+
+
+def test_a_long_stream_with_late_ticks_keeps_the_newest_bars():
+    rng = np.random.default_rng(7)
+    count, keep, lateness = 30_000, 50, 300
+    symbol = rng.integers(0, 3, count).astype("u4")
+    price, volume = rng.integers(1, 1000, (2, count))
+    ts = np.arange(count) * 2 + rng.integers(-400, 400, count) + 1000
+    bars = LiveBars((10, 50), keep=keep, lateness_ns=lateness)
+    for begin in range(0, count, 777):
+        part = slice(begin, begin + 777)
+        bars.update(symbol[part], price[part], volume[part], ts[part])
+
+    ticks = [reference.Trade(*row) for row in np.stack([symbol, price, volume, ts], 1).tolist()]
+    expected, late = reference.live_bars(ticks, (10, 50), lateness)
+    assert bars.late == late > 0
+    for (series, interval), newest_first in expected.items():
+        got = [reference.Bar(*row) for row in bars.history(series, interval, 10**6).tolist()]
+        assert got == newest_first[: keep + 1]
+
+
+def test_memory_stops_growing_once_histories_are_full():
+    bars = LiveBars((1, 10), keep=40)
+
+    def feed(begin: int, end: int) -> int:
+        ts = np.arange(begin, end)
+        bars.update(np.zeros(len(ts), "u4"), ts + 1, ts + 1, ts)
+        return bars._pool.nbytes
+
+    full = feed(0, 5_000)
+    assert feed(5_000, 50_000) == full
+    assert len(bars.history(0, 1, 10**6)) == 41
+
+
+def test_a_history_of_one_bar():
+    bars = LiveBars((10,), keep=1)
+    bars.update([0] * 5, [1, 2, 3, 4, 5], [1] * 5, [5, 15, 25, 35, 45])
+    assert bars.history(0, 10, 9)["close"].tolist() == [5, 4]
+
+
+def test_received_buffers_are_taken_as_they_are():
+    bars = LiveBars((10,))
+    symbol = np.frombuffer(np.array([0, 0], "<u4").tobytes(), "<u4")
+    column = np.frombuffer(np.array([3, 4], "<i8").tobytes(), "<i8")
+    bars.update(symbol, column, column, column)
+    assert bars.history(0, 10, 1).tolist() == [(0, 0, 3, 4, 3, 4, 7, 2)]
+
+
+def test_a_symbol_that_never_traded_has_no_bars():
+    bars = LiveBars((10,))
+    bars.update([7], [1], [1], [1])
+    for symbol in (0, 6, 8, 10**6):
+        history = bars.history(symbol, 10, 5)
+        assert len(history) == 0
+        assert history.dtype == BAR
+
+
+def test_an_interval_that_is_not_kept_is_refused():
+    with pytest.raises(UsageError, match="no bars of 2m: choose from 1s, 1m"):
+        LiveBars((10**9, 60 * 10**9)).history(0, 120 * 10**9, 1)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "keep", "lateness"),
+    [((), 1, 0), ((0,), 1, 0), ((10,), 0, 0), ((10,), 1, -1), ((10, 25), 1, 0)],
+)
+def test_what_cannot_be_is_refused(intervals, keep, lateness):
+    with pytest.raises(UsageError):
+        LiveBars(intervals, keep, lateness)
