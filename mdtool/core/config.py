@@ -122,17 +122,21 @@ def _from_file(cls: type, section: str) -> dict[str, object]:
 
 def _from_environment(cls: type, section: str) -> dict[str, object]:
     fields = field_types(cls)
-    prefix = variable(section, "")
     values = {}
     for key, text in os.environ.items():
-        if not key.startswith(prefix):
+        if _section_of(key) != section:
             continue
-        name = key.removeprefix(prefix).lower()
-        if name in fields:
-            values[name] = _in_range(cls, name, _parse(fields[name], text, key), key)
-        elif not any(variable(other, "").startswith(prefix) for other in SECTIONS - {section}):
+        name = key.removeprefix(variable(section, "")).lower()
+        if name not in fields:
             raise ConfigError(f"{key}: no such setting{_suggest(name, fields)}")
+        values[name] = _in_range(cls, name, _parse(fields[name], text, key), key)
     return values
+
+
+def _section_of(key: str) -> str | None:
+    """Return the section of a variable: MDTOOL_SERVE_TCP_PORT is of `serve-tcp`, not of `serve`."""
+    fitting = [section for section in SECTIONS if key.startswith(variable(section, ""))]
+    return max(fitting, key=len, default=None)
 
 
 def _parse(kind: type, text: str, where: str) -> object:
@@ -149,7 +153,7 @@ def _parse(kind: type, text: str, where: str) -> object:
 def _in_range(cls: type, name: str, value: Any, where: str) -> Any:
     field = next(field for field in dataclasses.fields(cls) if field.name == name)
     low, high = field.metadata["low"], field.metadata["high"]
-    if (low is not None and value < low) or (high is not None and value > high):
+    if not ((low is None or value >= low) and (high is None or value <= high)):  # nan is outside
         raise ConfigError(f"{where}: {value!r} is not from {low} to {high}")
     return value
 

@@ -12,7 +12,9 @@ import json
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Final, Protocol
 
 from mdtool.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
@@ -42,36 +44,29 @@ class Service(Protocol):
 def run_service(service: Service, grace_s: float = GRACE_S) -> int:
     """Run a service until a signal, its supervisor's death or its own end; return an exit status.
 
-    The first SIGINT or SIGTERM stops it in order, a second SIGINT ends the process at once, and
-    so does a stop that takes longer than `grace_s`.
+    The first SIGINT, SIGTERM or SIGHUP stops it in order. A further SIGINT ends the process at
+    once, and so does a stop that takes longer than `grace_s`, whatever the event loop is busy
+    with.
 
     Raises
     ------
     MdtoolError
         What the service itself raised.
     """
-    return asyncio.run(_supervised(service, grace_s))
+    deadline = threading.Timer(grace_s, _give_up, (service.name, grace_s))
+    deadline.daemon = True
+    try:
+        return asyncio.run(_supervised(service, deadline))
+    finally:
+        deadline.cancel()
 
 
-async def _supervised(service: Service, grace_s: float) -> int:
+async def _supervised(service: Service, deadline: threading.Timer) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(service.run(announce(service.name)), name=service.name)
-    status = EXIT_OK
-
-    def stop(reason: str, code: int) -> None:
-        nonlocal status
-        if task.cancelling():
-            if code == EXIT_INTERRUPTED:
-                os._exit(EXIT_INTERRUPTED)
-            return
-        log.info("%s: stopping (%s)", service.name, reason)
-        status = code
-        task.cancel()
-        loop.call_later(grace_s, _give_up, service.name, grace_s)
-
-    loop.add_signal_handler(signal.SIGINT, stop, "interrupted", EXIT_INTERRUPTED)
-    loop.add_signal_handler(signal.SIGTERM, stop, "terminated", EXIT_OK)
-    with watch_lifeline(loop, lambda: stop("supervisor gone", EXIT_OK)):
+    stop = _Stop(loop, task, deadline)
+    watch_lifeline(lambda: stop("supervisor gone", EXIT_OK))
+    with _signals(stop):
         try:
             await task
         except asyncio.CancelledError:
@@ -79,7 +74,63 @@ async def _supervised(service: Service, grace_s: float) -> int:
                 raise
         except ExceptionGroup as group:
             raise first_error(group) from group
-    return status
+    return stop.status
+
+
+class _Stop:
+    """Turns the first request to stop, from whichever thread, into one cancellation in time."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        task: asyncio.Task[None],
+        deadline: threading.Timer,
+    ) -> None:
+        self._loop = loop
+        self._task = task
+        self._deadline = deadline
+        self.requested = False
+        self.status = EXIT_OK
+
+    def __call__(self, reason: str, status: int) -> None:
+        if self.requested:
+            return
+        self.requested = True
+        self.status = status
+        self._deadline.start()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the service has ended
+            self._loop.call_soon_threadsafe(self._cancel, reason)
+
+    def _cancel(self, reason: str) -> None:
+        log.info("%s: stopping (%s)", self._task.get_name(), reason)
+        self._task.cancel()
+
+
+@contextlib.contextmanager
+def _signals(stop: _Stop) -> Iterator[None]:
+    """Stop at a signal.
+
+    These are plain handlers, not the loop's, so that a loop that is busy (compiling a kernel, say)
+    does not keep a process from ending.
+    """
+
+    def received(number: int, _frame: FrameType | None) -> None:
+        if number != signal.SIGINT:
+            stop("terminated", EXIT_OK)
+        elif stop.requested:
+            os._exit(EXIT_INTERRUPTED)
+        else:
+            stop("interrupted", EXIT_INTERRUPTED)
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup goes on ignoring it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, received) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def first_error(error: BaseException) -> BaseException:
@@ -107,22 +158,17 @@ def announce(name: str) -> Started:
     return started
 
 
-@contextlib.contextmanager
-def watch_lifeline(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> Iterator[None]:
-    """Call `gone` when the supervisor that started this process ends, however it ended."""
-    text = os.environ.get(LIFELINE_FD)
-    if text is None:
-        yield
-        return
-    fd = int(text)
+def watch_lifeline(gone: Callable[[], None]) -> None:
+    """Call `gone`, from a thread of its own, when the supervisor ends, however it ended.
 
-    def readable() -> None:
-        if not os.read(fd, 1):
-            loop.remove_reader(fd)
-            gone()
+    The variable is taken out of the environment: the lifeline is this process's alone.
+    """
+    if fd := os.environ.pop(LIFELINE_FD, None):
+        threading.Thread(target=_watch, args=(int(fd), gone), daemon=True).start()
 
-    loop.add_reader(fd, readable)
-    try:
-        yield
-    finally:
-        loop.remove_reader(fd)
+
+def _watch(fd: int, gone: Callable[[], None]) -> None:
+    with os.fdopen(fd, "rb", buffering=0) as lifeline:
+        while lifeline.read(1):
+            pass
+    gone()

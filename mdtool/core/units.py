@@ -54,11 +54,11 @@ def parse_price(text: str) -> int:
         When `text` is no finite decimal, has more than nine decimals, or leaves int64.
     """
     try:
-        scaled = Decimal(text).scaleb(9)
-        price = int(scaled)
+        number = Decimal(text)
+        price = int(number.scaleb(9))
     except (InvalidOperation, OverflowError, ValueError) as error:
         raise UsageError(f"{text!r} is not a price") from error
-    if price != scaled or not -UNDEF_PRICE < price < UNDEF_PRICE:
+    if Decimal(price).scaleb(-9) != number or not -UNDEF_PRICE < price < UNDEF_PRICE:
         raise UsageError(f"{text!r} does not fit a price in units of 1e-9")
     return price
 

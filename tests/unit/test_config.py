@@ -1,0 +1,151 @@
+"""Settings from flags, environment, file and defaults."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from mdtool.core import config
+from mdtool.core.config import setting
+from mdtool.core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A service's settings, of every type that there is."""
+
+    host: str = setting("127.0.0.1", "Where to listen.")
+    port: int = setting(50050, "Which port.", low=0, high=65535)
+    idle_timeout_s: float = setting(1.5, "How long to wait.", low=0)
+    verbose: bool = setting(False, "Say more.")
+    peer: str | None = setting(None, "Whom to call.")
+
+
+@pytest.fixture(autouse=True)
+def _only_these_settings(tmp_path, monkeypatch):
+    """Run in an empty folder, without settings in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("MDTOOL_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write mdtool.toml."""
+    return lambda text: (tmp_path / "mdtool.toml").write_text(text, "utf-8")
+
+
+def load(section="serve-tcp", **flags):
+    return config.load(Settings, section, flags)
+
+
+def test_defaults_hold_where_nothing_is_given():
+    assert load() == Settings("127.0.0.1", 50050, 1.5, False, None)
+
+
+def test_flag_beats_environment_beats_file_beats_default(write, monkeypatch):
+    write("[serve-tcp]\nhost = 'file'\nport = 1\nidle-timeout-s = 9.5\n")
+    monkeypatch.setenv("MDTOOL_SERVE_TCP_HOST", "environment")
+    monkeypatch.setenv("MDTOOL_SERVE_TCP_PORT", "2")
+    assert load(port=3, host=None) == Settings("environment", 3, 9.5, False, None)
+
+
+def test_the_file_may_write_keys_either_way_and_floats_without_a_point(write):
+    write("[serve-tcp]\nidle_timeout_s = 4\nverbose = true\npeer = 'x'\n")
+    assert load() == Settings(idle_timeout_s=4.0, verbose=True, peer="x")
+
+
+def test_a_named_file_takes_the_place_of_the_local_one(write, tmp_path, monkeypatch):
+    write("[serve-tcp]\nport = 1\n")
+    other = tmp_path / "other.toml"
+    other.write_text("[serve-tcp]\nport = 2\n", "utf-8")
+    monkeypatch.setenv("MDTOOL_CONFIG", str(other))
+    assert load().port == 2
+
+
+def test_other_sections_do_not_matter(write):
+    write("[gateway]\nport = 8081\n[serve-tcp]\nport = 1\n")
+    assert load().port == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[serve-tcp]\nprot = 1\n", "mdtool.toml: [serve-tcp] prot: no such setting; did you mean"),
+        ("[serve-tpc]\nport = 1\n", "no section [serve-tpc]; did you mean 'serve-tcp'?"),
+        ("zzz = 1\n", "no section [zzz]; known: aggregate, book"),
+        ("serve-tcp = 1\n", "serve-tcp must be a section, [serve-tcp]"),
+        ("[serve-tcp]\nport = 'x'\n", "[serve-tcp] port: wants int, not 'x'"),
+        ("[serve-tcp]\nport = true\n", "[serve-tcp] port: wants int, not True"),
+        ("[serve-tcp]\nport = 1.5\n", "[serve-tcp] port: wants int, not 1.5"),
+        ("[serve-tcp]\nverbose = 1\n", "[serve-tcp] verbose: wants bool, not 1"),
+        ("[serve-tcp]\nport = 65536\n", "[serve-tcp] port: 65536 is not from 0 to 65535"),
+        ("[serve-tcp]\nidle-timeout-s = -1\n", "idle-timeout-s: -1.0 is not"),
+        ("[serve-tcp]\nidle-timeout-s = nan\n", "idle-timeout-s: nan is not"),
+        ("[serve-tcp\n", "mdtool.toml: "),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_place(write, text, message):
+    write(text)
+    with pytest.raises(ConfigError) as refused:
+        load()
+    assert message in str(refused.value)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "mdtool.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"mdtool\.toml"):
+        load()
+
+
+def test_a_named_file_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setenv("MDTOOL_CONFIG", "nowhere.toml")
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: no such file"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MDTOOL_SERVE_TCP_PROT", "1", "MDTOOL_SERVE_TCP_PROT: no such setting; did you mean"),
+        ("MDTOOL_SERVE_TCP_PORT", "x", "wants int, not 'x'"),
+        ("MDTOOL_SERVE_TCP_PORT", "70000", "70000 is not from 0 to 65535"),
+        ("MDTOOL_SERVE_TCP_VERBOSE", "maybe", "wants true or false, not 'maybe'"),
+        ("MDTOOL_SERVE_TCP_IDLE_TIMEOUT_S", "nan", "nan is not"),
+    ],
+)
+def test_a_bad_variable_is_refused_with_its_name(monkeypatch, key, value, message):
+    monkeypatch.setenv(key, value)
+    with pytest.raises(ConfigError) as refused:
+        load()
+    assert message in str(refused.value)
+    assert key in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", True), ("TRUE", True), ("on", True), ("0", False), ("No", False)]
+)
+def test_booleans_in_the_environment(monkeypatch, text, value):
+    monkeypatch.setenv("MDTOOL_SERVE_TCP_VERBOSE", text)
+    assert load().verbose is value
+
+
+def test_a_variable_belongs_to_the_longest_section_that_fits(monkeypatch):
+    monkeypatch.setenv("MDTOOL_SERVE_TCP_PORT", "1")
+    assert load("serve").port == 50050
+    assert load("serve-tcp").port == 1
+
+
+def test_an_unknown_variable_of_a_section_whose_name_begins_another_is_refused(monkeypatch):
+    monkeypatch.setenv("MDTOOL_SERVE_ONYL", "gateway")
+    with pytest.raises(ConfigError, match="MDTOOL_SERVE_ONYL: no such setting"):
+        load("serve")
+
+
+def test_variables_that_are_no_settings_do_not_matter(monkeypatch):
+    monkeypatch.setenv("MDTOOL_TEST_DATA", "somewhere")
+    monkeypatch.setenv("MDTOOL_READY_FD", "7")
+    assert load() == Settings()

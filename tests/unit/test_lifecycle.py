@@ -1,0 +1,258 @@
+"""How a service's process starts, stops in time and is never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from mdtool.core.errors import StartupError
+from mdtool.core.lifecycle import LIFELINE_FD, READY_FD, announce, first_error, run_service
+
+FOR_EVER_S = 60
+"""Longer than any of these tests may take."""
+
+
+@pytest.fixture
+def spawn():
+    """Start a process that runs a service with a given body, and wait until it says `running`."""
+    started = []
+
+    def start(body, *, cleanup="pass", grace_s=FOR_EVER_S, **popen):
+        script = f"""
+import asyncio, os, signal, sys, time
+from mdtool.core import logs
+from mdtool.core.lifecycle import run_service
+
+class Probe:
+    name = "probe"
+    async def run(self, started):
+        try:
+{textwrap.indent(textwrap.dedent(body), " " * 12)}
+        finally:
+            print("stopping", flush=True)
+{textwrap.indent(textwrap.dedent(cleanup), " " * 12)}
+            print("stopped", flush=True)
+
+logs.configure()
+sys.exit(run_service(Probe(), grace_s={grace_s}))
+"""
+        process = subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **popen,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+WAIT = "print('running', flush=True); await asyncio.Event().wait()"
+BUSY = f"print('running', flush=True); time.sleep({FOR_EVER_S})"
+
+
+def expect(process, line):
+    assert process.stdout.readline() == f"{line}\n", process.stderr.read()
+
+
+def outcome(process):
+    """Return the exit status, the rest of stdout and stderr."""
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+def test_a_service_that_ends_by_itself_is_ok(spawn):
+    assert outcome(spawn("pass"))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "reason"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 0, "terminated"),
+        (signal.SIGHUP, 0, "terminated"),
+    ],
+)
+def test_a_signal_stops_in_order(spawn, number, status, reason):
+    process = spawn(WAIT)
+    expect(process, "running")
+    process.send_signal(number)
+    code, out, err = outcome(process)
+    assert (code, out) == (status, "stopping\nstopped\n")
+    assert f"probe: stopping ({reason})" in err
+    assert "Traceback" not in err
+
+
+def test_a_hangup_is_left_ignored_where_it_was(spawn):
+    process = spawn(
+        "print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)",
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    expect(process, "True")
+
+
+def test_a_second_interrupt_ends_at_once(spawn):
+    process = spawn(WAIT, cleanup="await asyncio.Event().wait()")
+    expect(process, "running")
+    process.send_signal(signal.SIGINT)
+    expect(process, "stopping")
+    process.send_signal(signal.SIGINT)
+    assert outcome(process)[:2] == (130, "")
+
+
+def test_an_interrupt_after_a_termination_ends_at_once(spawn):
+    process = spawn(WAIT, cleanup="await asyncio.Event().wait()")
+    expect(process, "running")
+    process.send_signal(signal.SIGTERM)
+    expect(process, "stopping")
+    process.send_signal(signal.SIGINT)
+    assert outcome(process)[0] == 130
+
+
+def test_a_second_termination_is_the_same_as_one(spawn):
+    process = spawn(WAIT, cleanup="sys.stdin.readline()", stdin=subprocess.PIPE)
+    expect(process, "running")
+    process.send_signal(signal.SIGTERM)
+    expect(process, "stopping")
+    process.send_signal(signal.SIGTERM)
+    process.stdin.write("\n")
+    assert outcome(process)[:2] == (0, "stopped\n")
+
+
+def test_interrupts_end_a_service_whose_loop_is_busy(spawn):
+    process = spawn(BUSY)
+    expect(process, "running")
+    while process.poll() is None:  # two that come at once may arrive as one
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("body", "cleanup"),
+    [
+        pytest.param(WAIT, "await asyncio.Event().wait()", id="waits for ever"),
+        pytest.param(WAIT, f"time.sleep({FOR_EVER_S})", id="blocks the loop"),
+        pytest.param(BUSY, "pass", id="was blocking the loop already"),
+        pytest.param(
+            f"asyncio.get_running_loop().run_in_executor(None, time.sleep, {FOR_EVER_S}); {WAIT}",
+            "pass",
+            id="leaves a thread behind",
+        ),
+    ],
+)
+def test_a_stop_that_takes_too_long_is_ended_by_force(spawn, body, cleanup):
+    process = spawn(body, cleanup=cleanup, grace_s=0.2)
+    expect(process, "running")
+    process.send_signal(signal.SIGTERM)
+    code, _, err = outcome(process)
+    assert code == 1
+    assert "probe: not stopped after 0.2 s, ended by force" in err
+
+
+@pytest.fixture
+def lifeline():
+    """A supervisor's pipe: what a child needs to hold it, and a call that ends it."""
+    read, write = os.pipe()
+    ends = [write]
+    environment = os.environ | {LIFELINE_FD: str(read)}
+    yield {"pass_fds": [read], "env": environment}, lambda: os.close(ends.pop())
+    os.close(read)
+    for end in ends:
+        os.close(end)
+
+
+def test_a_service_stops_in_order_when_its_supervisor_is_gone(spawn, lifeline):
+    child, cut = lifeline
+    process = spawn(WAIT, **child)
+    expect(process, "running")
+    cut()
+    code, out, err = outcome(process)
+    assert (code, out) == (0, "stopping\nstopped\n")
+    assert "supervisor gone" in err
+
+
+def test_a_service_that_starts_after_its_supervisor_ended_stops(spawn, lifeline):
+    child, cut = lifeline
+    cut()
+    assert outcome(spawn(WAIT, **child))[0] == 0
+
+
+def test_a_busy_service_is_not_orphaned(spawn, lifeline):
+    child, cut = lifeline
+    process = spawn(BUSY, grace_s=0.2, **child)
+    expect(process, "running")
+    cut()
+    assert outcome(process)[0] == 1
+
+
+def test_the_lifeline_is_not_handed_on(spawn, lifeline):
+    child, _ = lifeline
+    process = spawn(f"print({LIFELINE_FD!r} in os.environ, flush=True)", **child)
+    expect(process, "False")
+
+
+def test_a_child_says_once_on_which_addresses_it_is_ready(monkeypatch, caplog):
+    read, write = os.pipe()
+    monkeypatch.setenv(READY_FD, str(write))
+    with caplog.at_level("INFO"), os.fdopen(read) as ready:
+        announce("probe")({"tcp": "127.0.0.1:50050", "http": "127.0.0.1:8080"})
+        said = ready.read()
+    assert json.loads(said) == {
+        "service": "probe",
+        "addresses": {"tcp": "127.0.0.1:50050", "http": "127.0.0.1:8080"},
+    }
+    assert said.count("\n") == 1
+    assert READY_FD not in os.environ
+    assert caplog.messages == ["probe: ready on tcp 127.0.0.1:50050, http 127.0.0.1:8080"]
+
+
+def test_without_a_supervisor_ready_is_only_logged(monkeypatch, caplog):
+    monkeypatch.delenv(READY_FD, raising=False)
+    with caplog.at_level("INFO"):
+        announce("probe")({"tcp": "127.0.0.1:50050"})
+    assert caplog.messages == ["probe: ready on tcp 127.0.0.1:50050"]
+
+
+class _Failing:
+    """A service whose task group fails."""
+
+    name = "failing"
+
+    async def run(self, started):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._fail())
+            group.create_task(asyncio.Event().wait())
+
+    async def _fail(self):
+        raise StartupError("port 50050 is in use")
+
+
+def test_what_fails_inside_a_task_group_comes_out_as_itself():
+    with pytest.raises(StartupError, match="port 50050"):
+        run_service(_Failing())
+
+
+def test_signal_handlers_are_given_back():
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with pytest.raises(StartupError):
+        run_service(_Failing())
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_the_first_error_of_nested_groups():
+    first = ValueError("first")
+    nested = ExceptionGroup("outer", [ExceptionGroup("inner", [first]), TypeError("second")])
+    assert first_error(nested) is first
+    assert first_error(first) is first
