@@ -1,0 +1,296 @@
+"""Columns on the aggregation engine's calls: ticks on the way in, bars and updates on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.core.errors import PeerError
+from mdtool.core.symbols import SymbolTable
+from mdtool.wire._pb import marketdata_pb2
+from mdtool.wire.ticks import Reason, Ticks
+
+S = TypeVar("S", bound=np.generic)
+
+_U1: Final = np.dtype("u1")
+_U4: Final = np.dtype("<u4")
+_I8: Final = np.dtype("<i8")
+
+
+class BatchError(PeerError):
+    """A peer sent columns that contradict each other or point outside its symbol table."""
+
+
+@dataclass(slots=True)
+class BarColumns:
+    """Bars of one symbol and interval, newest first.
+
+    Attributes
+    ----------
+    start : int64[n]
+        Nanoseconds since the epoch, inclusive.
+    open, high, low, close : int64[n]
+        In units of 1e-9.
+    volume : int64[n]
+    count : int64[n]
+        Trades.
+    """
+
+    start: NDArray[np.int64]
+    open: NDArray[np.int64]
+    high: NDArray[np.int64]
+    low: NDArray[np.int64]
+    close: NDArray[np.int64]
+    volume: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return how many bars there are."""
+        return len(self.start)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of all ticks since the aggregator's state began.
+
+    Attributes
+    ----------
+    ticks : int
+        Accepted and applied.
+    duplicates : int
+        Resent, recognised and left out.
+    late : int
+        Left out of a time bar for being older than its lateness.
+    refused : dict
+        By the label of the `Reason`.
+    """
+
+    ticks: int = 0
+    duplicates: int = 0
+    late: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Updates:
+    """The state of the symbols that changed.
+
+    Attributes
+    ----------
+    symbol : uint32[n]
+        Index into the symbol table of the call.
+    open, high, low, close : int64[n]
+        Of the session, in units of 1e-9.
+    volume : int64[n]
+    count : int64[n]
+        Trades.
+    timestamp : int64[n]
+        Nanoseconds since the epoch, the exchange time of the latest trade.
+    ingest_timestamp : int64[n]
+        Nanoseconds since the epoch, when the latest trade reached the ingest server.
+    counts : Counts
+        Totals over all symbols.
+    """
+
+    symbol: NDArray[np.uint32]
+    open: NDArray[np.int64]
+    high: NDArray[np.int64]
+    low: NDArray[np.int64]
+    close: NDArray[np.int64]
+    volume: NDArray[np.int64]
+    count: NDArray[np.int64]
+    timestamp: NDArray[np.int64]
+    ingest_timestamp: NDArray[np.int64]
+    counts: Counts
+
+    def __len__(self) -> int:
+        """Return how many symbols changed."""
+        return len(self.symbol)
+
+
+_BAR_COLUMNS: Final = tuple(column.name for column in fields(BarColumns))
+_UPDATE_COLUMNS: Final = tuple(
+    column.name for column in fields(Updates) if column.name not in {"symbol", "counts"}
+)
+_TICK_COLUMNS: Final = ("price", "volume", "exchange_timestamp", "ingest_timestamp")
+
+
+def encode_batch(
+    stream_id: str, first_sequence: int, ticks: Ticks, new_symbols: Iterable[str] = ()
+) -> marketdata_pb2.TickBatch:
+    """Return a run of ticks as a message.
+
+    Parameters
+    ----------
+    stream_id : str
+        The stream that the ticks came in.
+    first_sequence : int
+        The sequence of the run's first frame.
+    ticks : Ticks
+        Its symbols are indices into the sender's table.
+    new_symbols : iterable of str
+        What is to be appended to the call's table first, so that it coincides with the sender's
+        as far as the ticks need it.
+    """
+    return marketdata_pb2.TickBatch(
+        stream_id=stream_id,
+        first_sequence=first_sequence,
+        frames=ticks.frames,
+        new_symbols=new_symbols,
+        symbol=_bytes(ticks.symbol, _U4),
+        offset=_bytes(ticks.offset, _U4) if len(ticks.refused_offset) else b"",
+        refused_offset=_bytes(ticks.refused_offset, _U4),
+        refused_reason=_bytes(ticks.refused_reason, _U1),
+        **{name: _bytes(getattr(ticks, name), _I8) for name in _TICK_COLUMNS},
+    )
+
+
+def decode_batch(message: marketdata_pb2.TickBatch, symbols: SymbolTable) -> tuple[str, int, Ticks]:
+    """Return the stream id, the first sequence and the ticks of a message.
+
+    The columns are read-only views of the message's bytes.
+
+    Parameters
+    ----------
+    message : TickBatch
+        As `encode_batch` makes it.
+    symbols : SymbolTable
+        The call's own; the message's new symbols are appended to it.
+
+    Raises
+    ------
+    BatchError
+        When columns have different lengths, point outside `frames` or the table, or do not rise.
+    """
+    _append(symbols, message.new_symbols)
+    columns = {name: _column(message, name, _I8) for name in _TICK_COLUMNS}
+    symbol = _column(message, "symbol", _U4)
+    refused_offset = _column(message, "refused_offset", _U4)
+    refused_reason = _column(message, "refused_reason", _U1)
+    if message.offset or len(refused_offset):
+        offset = _column(message, "offset", _U4)
+    else:
+        offset = np.arange(message.frames, dtype=np.uint32)
+    _check_lengths(symbol=symbol, offset=offset, **columns)
+    _check_lengths(refused_offset=refused_offset, refused_reason=refused_reason)
+    _check_symbols(symbol, symbols)
+    _check_offsets(offset, refused_offset, message.frames)
+    _check_reasons(refused_reason)
+    ticks = Ticks(
+        symbol=symbol,
+        offset=offset,
+        frames=message.frames,
+        refused_offset=refused_offset,
+        refused_reason=refused_reason,
+        **columns,
+    )
+    return message.stream_id, message.first_sequence, ticks
+
+
+def encode_bars(bars: BarColumns) -> marketdata_pb2.Bars:
+    """Return bars as a message."""
+    return marketdata_pb2.Bars(**{name: _bytes(getattr(bars, name), _I8) for name in _BAR_COLUMNS})
+
+
+def decode_bars(message: marketdata_pb2.Bars) -> BarColumns:
+    """Return the bars of a message, as read-only views of its bytes.
+
+    Raises
+    ------
+    BatchError
+        When columns have different lengths.
+    """
+    columns = {name: _column(message, name, _I8) for name in _BAR_COLUMNS}
+    _check_lengths(**columns)
+    return BarColumns(**columns)
+
+
+def encode_updates(updates: Updates, new_symbols: Iterable[str] = ()) -> marketdata_pb2.UpdateBatch:
+    """Return updates as a message, with the symbols that the call's table is to be extended by."""
+    counts = updates.counts
+    return marketdata_pb2.UpdateBatch(
+        new_symbols=new_symbols,
+        symbol=_bytes(updates.symbol, _U4),
+        counts=marketdata_pb2.IngestCounts(
+            ticks=counts.ticks,
+            duplicates=counts.duplicates,
+            late=counts.late,
+            refused=counts.refused,
+        ),
+        **{name: _bytes(getattr(updates, name), _I8) for name in _UPDATE_COLUMNS},
+    )
+
+
+def decode_updates(message: marketdata_pb2.UpdateBatch, symbols: SymbolTable) -> Updates:
+    """Return the updates of a message, as read-only views of its bytes.
+
+    The message's new symbols are appended to `symbols`, the call's own table.
+
+    Raises
+    ------
+    BatchError
+        When columns have different lengths or point outside the table.
+    """
+    _append(symbols, message.new_symbols)
+    symbol = _column(message, "symbol", _U4)
+    columns = {name: _column(message, name, _I8) for name in _UPDATE_COLUMNS}
+    _check_lengths(symbol=symbol, **columns)
+    _check_symbols(symbol, symbols)
+    totals = message.counts
+    counts = Counts(totals.ticks, totals.duplicates, totals.late, dict(totals.refused))
+    return Updates(symbol=symbol, counts=counts, **columns)
+
+
+def _bytes(column: NDArray[Any], dtype: np.dtype[Any]) -> bytes:
+    return column.astype(dtype, copy=False).tobytes()
+
+
+def _column(message: Any, name: str, dtype: np.dtype[S]) -> NDArray[S]:
+    data: bytes = getattr(message, name)
+    if len(data) % dtype.itemsize:
+        raise BatchError(f"column {name} of {len(data):,} bytes is cut in a number")
+    return np.frombuffer(data, dtype)
+
+
+def _append(symbols: SymbolTable, new_symbols: Iterable[str]) -> None:
+    for name in new_symbols:
+        before = len(symbols)
+        if symbols.intern(name) != before:
+            raise BatchError(f"symbol {name!r} is in the call's table already")
+
+
+def _check_lengths(**columns: NDArray[Any]) -> None:
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+        raise BatchError(f"columns of different lengths: {shown}")
+
+
+def _check_symbols(symbol: NDArray[np.uint32], symbols: SymbolTable) -> None:
+    if len(symbol) and symbol.max() >= len(symbols):
+        raise BatchError(f"symbol {symbol.max()} is outside the call's table of {len(symbols):,}")
+
+
+def _check_offsets(
+    offset: NDArray[np.uint32], refused_offset: NDArray[np.uint32], frames: int
+) -> None:
+    if len(offset) + len(refused_offset) != frames:
+        raise BatchError(f"batch does not account for each of its {frames:,} frames")
+    is_known = np.zeros(frames, np.bool_)
+    for column in (offset, refused_offset):
+        if len(column) and (column[-1] >= frames or not (column[1:] > column[:-1]).all()):
+            raise BatchError(f"offsets do not rise within the batch's {frames:,} frames")
+        is_known[column] = True
+    if not is_known.all():
+        raise BatchError("batch both takes and refuses a frame")
+
+
+def _check_reasons(refused_reason: NDArray[np.uint8]) -> None:
+    if len(refused_reason) and not (
+        Reason.SYMBOL <= refused_reason.min() <= refused_reason.max() <= Reason.MALFORMED
+    ):
+        raise BatchError("batch refuses ticks for a reason that there is none of")

@@ -1,0 +1,263 @@
+"""What one connection to the ingest server sends: an opening Hello perhaps, then Tick frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from mdtool.core.errors import PeerError
+from mdtool.wire import tick_kernel as kernel
+from mdtool.wire._pb import tick_pb2
+from mdtool.wire.control import MAX_CONTROL_BYTES, decode_hello
+from mdtool.wire.frames import CONTROL_BIT, HEADER_BYTES, MAX_FRAME_BYTES, encode_frame
+from mdtool.wire.refusals import describe
+from mdtool.wire.symbol_index import SymbolIndex
+from mdtool.wire.ticks import Decoded, Reason, Ticks
+
+Bytes: TypeAlias = bytes | bytearray | memoryview
+
+MAX_DETAILS: Final = 3
+"""How many of the refusals of one chunk are put into words."""
+
+_NO_FIELDS: Final = b"\x18\x00"
+"""A Tick whose every field has its default, in a payload that is not empty."""
+
+
+class FrameError(PeerError):
+    """A client broke the protocol, and its connection must be closed.
+
+    Attributes
+    ----------
+    decoded : Decoded
+        What came before the frame that broke it, in the chunk that brought that frame.
+    """
+
+    def __init__(self, what: str, decoded: Decoded) -> None:
+        super().__init__(what)
+        self.decoded = decoded
+
+
+class TickDecoder:
+    """Reads what one client sends, in chunks cut anywhere.
+
+    Parameters
+    ----------
+    index : SymbolIndex
+        Shared by all connections of a process; symbols of accepted ticks are added to it.
+    max_frame_bytes : int
+        The longest payload that the client may send.
+    """
+
+    __slots__ = ("_index", "_is_open", "_max_frame_bytes", "_needed_bytes", "_pending")
+
+    def __init__(self, index: SymbolIndex, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._index = index
+        self._max_frame_bytes = max_frame_bytes
+        self._pending = bytearray()
+        self._needed_bytes = HEADER_BYTES
+        self._is_open = False
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes of an unfinished frame have arrived."""
+        return len(self._pending)
+
+    def feed(self, data: Bytes, ingest_ns: int) -> Decoded:
+        """Take bytes as they arrive and return the frames that they complete.
+
+        Parameters
+        ----------
+        data : bytes-like
+            The next bytes of the connection. They are not kept.
+        ingest_ns : int
+            The ingest timestamp of the ticks among them.
+
+        Raises
+        ------
+        FrameError
+            For a length that is 0 or too long, and for a control frame that is no Hello or not
+            the connection's first frame. Every later call raises it again.
+        """
+        if self._pending:
+            self._pending += data
+            data = self._pending
+        start, hello = (0, None) if self._is_open else self._open(data)
+        if not self._is_open or len(data) < self._needed_bytes:
+            self._keep(data, 0)
+            return Decoded(Ticks.empty())
+        run = FrameRun(self._index, data, start, self._max_frame_bytes, ingest_ns)
+        is_sound = run.decode()
+        position = run.position
+        self._keep(data, position)
+        decoded = Decoded(run.ticks(), hello, run.details())
+        if not is_sound:
+            self._needed_bytes = 0
+            raise FrameError(self._complaint(_header(data, position)), decoded)
+        self._needed_bytes = HEADER_BYTES
+        if len(data) - position >= HEADER_BYTES:
+            self._needed_bytes += _header(data, position)
+        return decoded
+
+    def _open(self, data: Bytes) -> tuple[int, str | None]:
+        """Read the Hello where there is one; return where the frames begin, and its stream id."""
+        if len(data) < HEADER_BYTES:
+            return 0, None
+        header = _header(data, 0)
+        if header < CONTROL_BIT:
+            self._is_open = True
+            return 0, None
+        length = header - CONTROL_BIT
+        end = HEADER_BYTES + length
+        try:
+            if length > MAX_CONTROL_BYTES:
+                raise PeerError(f"control frame of {length:,} bytes is over {MAX_CONTROL_BYTES:,}")
+            if len(data) < end:
+                return 0, None
+            hello = decode_hello(bytes(data[HEADER_BYTES:end]))
+        except PeerError as error:
+            self._keep(data, 0)
+            raise FrameError(str(error), Decoded(Ticks.empty())) from error
+        self._is_open = True
+        return end, hello
+
+    def _keep(self, data: Bytes, start: int) -> None:
+        """Hold back what is unread. A long frame in many small chunks is copied only once."""
+        if start or data is not self._pending:
+            self._pending = bytearray(data[start:])
+
+    def _complaint(self, header: int) -> str:
+        if header == 0:
+            return "frame of length 0"
+        if header >= CONTROL_BIT:
+            return "control frame after the connection's first frame"
+        return f"frame of {header:,} bytes is over {self._max_frame_bytes:,}"
+
+
+class FrameRun:
+    """One pass of the kernel over a chunk, with what it cannot do by itself.
+
+    The kernel stops at a symbol that is not in the index yet, which is added, and at a frame with
+    a group, which protobuf's parser reads.
+    """
+
+    __slots__ = (
+        "_arguments",
+        "_columns",
+        "_data",
+        "_index",
+        "_indices",
+        "_refused",
+        "_scratch",
+        "_state",
+    )
+
+    def __init__(
+        self, index: SymbolIndex, data: Bytes, start: int, max_frame_bytes: int, ingest_ns: int
+    ) -> None:
+        self._index = index
+        self._data = data
+        self._arguments = (max_frame_bytes, ingest_ns)
+        room = (len(data) - start) // kernel.MIN_TICK_BYTES + 1
+        self._columns: NDArray[np.int64] = np.empty((4, room), np.int64)
+        self._indices: NDArray[np.uint32] = np.empty((2, room), np.uint32)
+        room = (len(data) - start) // kernel.MIN_FRAME_BYTES + 1
+        self._refused: NDArray[np.int64] = np.empty((3, room), np.int64)
+        self._scratch: NDArray[np.int64] = np.empty(kernel.SYMBOL_WORDS, np.int64)
+        self._state: NDArray[np.int64] = np.array([start, 0, 0, 0])
+
+    @property
+    def position(self) -> int:
+        """Where the first frame begins that is not read."""
+        return int(self._state[kernel.POSITION])
+
+    def decode(self) -> bool:
+        """Read all whole frames; return False where one has a length that it must not have."""
+        data = np.frombuffer(self._data, np.uint8)
+        while (status := self._advance(data)) == kernel.GROUP:
+            self._read_by_protobuf()
+        return status == kernel.DONE
+
+    def ticks(self) -> Ticks:
+        """Return what was read."""
+        _, frames, accepted, refused = self._state.tolist()
+        price, volume, exchange_timestamp, ingest_timestamp = self._columns[:, :accepted]
+        symbol, offset = self._indices[:, :accepted]
+        return Ticks(
+            symbol=symbol,
+            price=price,
+            volume=volume,
+            exchange_timestamp=exchange_timestamp,
+            ingest_timestamp=ingest_timestamp,
+            offset=offset,
+            frames=frames,
+            refused_offset=self._refused[0, :refused].astype(np.uint32),
+            refused_reason=self._refused[1, :refused].astype(np.uint8),
+        )
+
+    def details(self) -> list[str]:
+        """Say what is wrong with the first few of the frames refused."""
+        count = min(int(self._state[kernel.REFUSED]), MAX_DETAILS)
+        _, reasons, positions = self._refused[:, :count].tolist()
+        return [
+            describe(self._payload(position), Reason(reason))
+            for reason, position in zip(reasons, positions, strict=True)
+        ]
+
+    def _advance(self, data: NDArray[np.uint8]) -> int:
+        while True:
+            status = kernel.decode_frames(
+                data,
+                self._index.table,
+                self._index.words,
+                self._index.is_full,
+                *self._arguments,
+                self._columns,
+                self._indices,
+                self._refused,
+                self._scratch,
+                self._state,
+            )
+            if status != kernel.NEW_SYMBOL:
+                return status
+            self._index.add(self._scratch)
+
+    def _read_by_protobuf(self) -> None:
+        """Let protobuf's parser read one frame, and the kernel what that parser understood."""
+        state = self._state
+        position = self.position
+        refused_before = int(state[kernel.REFUSED])
+        payload = self._payload(position)
+        try:
+            tick = tick_pb2.Tick.FromString(payload)
+        except DecodeError:
+            self._refused[:2, refused_before] = state[kernel.FRAMES], Reason.MALFORMED
+            state[kernel.FRAMES] += 1
+            state[kernel.REFUSED] += 1
+        else:
+            tick.DiscardUnknownFields()
+            frame = encode_frame(tick.SerializeToString() or _NO_FIELDS)
+            state[kernel.POSITION] = 0
+            self._advance(np.frombuffer(frame, np.uint8))
+        if state[kernel.REFUSED] > refused_before:
+            self._refused[2, refused_before] = position
+        state[kernel.POSITION] = position + HEADER_BYTES + len(payload)
+
+    def _payload(self, position: int) -> bytes:
+        end = position + HEADER_BYTES + _header(self._data, position)
+        return bytes(self._data[position + HEADER_BYTES : end])
+
+
+def decode_messages(
+    messages: Iterable[tick_pb2.Tick], index: SymbolIndex, ingest_ns: int
+) -> Decoded:
+    """Check ticks that came as messages, by the same rules as those that come in frames."""
+    data = b"".join(encode_frame(message.SerializeToString() or _NO_FIELDS) for message in messages)
+    return TickDecoder(index, max_frame_bytes=CONTROL_BIT - 1).feed(data, ingest_ns)
+
+
+def _header(data: Bytes, position: int) -> int:
+    return int.from_bytes(data[position : position + HEADER_BYTES], "big")
