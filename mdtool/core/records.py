@@ -1,0 +1,77 @@
+"""What holds for DBN records of every schema: their timestamps, and the trades among them."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mdtool.core.dtypes import RTYPE_TRADE, TRADE, record_length
+from mdtool.core.errors import UsageError
+
+Records: TypeAlias = npt.NDArray[np.void]
+"""A structured array of records of one rtype, laid out as DBN lays them out."""
+
+CLOCKS: Final = ("ts_recv", "ts_event")
+
+
+def index_timestamps(records: Records) -> npt.NDArray[np.int64]:
+    """Return the time by which records are sorted and merged, and whose UTC date names symbols.
+
+    Parameters
+    ----------
+    records : structured array, shape (n,)
+        Records of one rtype.
+
+    Returns
+    -------
+    int64 array, shape (n,)
+        Nanoseconds since the epoch, a view: `ts_recv` where the record has one, else `ts_event`.
+        UNDEF_TIMESTAMP reads as -1.
+    """
+    return timestamps(records, "ts_recv")
+
+
+def timestamps(records: Records, clock: str) -> npt.NDArray[np.int64]:
+    """Return the times of `clock`, one of `CLOCKS`; records without `ts_recv` give `ts_event`.
+
+    Raises
+    ------
+    UsageError
+        When there is no such clock.
+    """
+    if clock not in CLOCKS:
+        raise UsageError(f"no clock {clock!r}; choose from {', '.join(CLOCKS)}")
+    names: Any = records.dtype.names
+    return records[clock if clock in names else "ts_event"].view(np.int64)
+
+
+def has_trades(dtype: np.dtype[np.void]) -> bool:
+    """Tell whether records of this layout can be trades: MBO, trades and MBP of any depth."""
+    return {"action", "price", "size", "ts_recv", "sequence"} <= set(dtype.names or ())
+
+
+def trades_of(records: Records) -> Records:
+    """Return the trades among MBO, trades or MBP records.
+
+    Parameters
+    ----------
+    records : structured array, shape (n,)
+        Records of one rtype for which `has_trades` holds. They are not changed.
+
+    Returns
+    -------
+    array of TRADE, shape (m,)
+        A record for each with action `T`, in order, with its own header but for rtype and
+        length. `depth` is 0 where the record has none.
+    """
+    if records.dtype == TRADE:
+        return records
+    trades = records[records["action"] == b"T"]
+    derived = np.zeros(len(trades), TRADE)
+    for name in set(TRADE.names or ()) & set(records.dtype.names or ()):
+        derived[name] = trades[name]
+    derived["rtype"] = RTYPE_TRADE
+    derived["length"] = record_length(TRADE)
+    return derived

@@ -1,0 +1,183 @@
+"""DBN metadata made, changed and united: what a stream's header says of all its records."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import databento_dbn as dbn
+
+from mdtool.core.errors import InputError
+from mdtool.core.symbology import Interval, dated_mappings
+
+MIXED_DATASET: Final = "MIXED"
+"""What a stream united from several datasets says of its dataset."""
+
+_RAW_SYMBOL: Final = dbn.SType("raw_symbol")
+_INSTRUMENT_ID: Final = dbn.SType("instrument_id")
+_EPOCH: Final = dt.date(1970, 1, 1)
+_DAY_NS: Final = 86_400 * 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _MappingInterval:
+    start_date: dt.date
+    end_date: dt.date
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class _SymbolMapping:
+    raw_symbol: str
+    intervals: Sequence[_MappingInterval]
+
+
+def make_metadata(
+    dataset: str,
+    schema: str | None,
+    start_ns: int,
+    end_ns: int | None = None,
+    instruments: Mapping[int, str] | None = None,
+) -> dbn.Metadata:
+    """Return the metadata of a stream whose instruments keep their symbols throughout.
+
+    Parameters
+    ----------
+    dataset : str
+        At most 16 ASCII characters.
+    schema : str or None
+        A schema's name, None for a stream of several.
+    start_ns, end_ns : int
+        Nanoseconds since the epoch; no end means that none is known, and the mappings then hold
+        for a year.
+    instruments : mapping, optional
+        Symbols by instrument id.
+    """
+    first = _date(start_ns)
+    last = _date(end_ns - 1) if end_ns else first + dt.timedelta(days=365)
+    dated = [
+        (instrument_id, (first, last + dt.timedelta(days=1), symbol))
+        for instrument_id, symbol in (instruments or {}).items()
+    ]
+    return dbn.Metadata(
+        dataset=dataset,
+        start=start_ns,
+        end=end_ns,
+        stype_in=_RAW_SYMBOL,
+        stype_out=_INSTRUMENT_ID,
+        schema=_schema(schema),
+        symbols=sorted({interval[2] for _, interval in dated}),
+        mappings=_mappings(dated),
+        version=3,
+    )
+
+
+def with_schema(metadata: dbn.Metadata, schema: str | None) -> dbn.Metadata:
+    """Return the metadata of a stream of `schema` that was derived from the one given."""
+    return _rebuilt(metadata, schema=_schema(schema))
+
+
+def without_ts_out(metadata: dbn.Metadata) -> dbn.Metadata:
+    """Return the metadata of the same stream without the time at which each record was sent."""
+    return _rebuilt(metadata, ts_out=False) if metadata.ts_out else metadata
+
+
+def unite(sources: Sequence[tuple[str, dbn.Metadata]]) -> dbn.Metadata:
+    """Return the metadata of several streams merged into one.
+
+    Parameters
+    ----------
+    sources : sequence of (str, Metadata)
+        Streams by name, at least one. The schema of the whole is None where
+        theirs differ, its dataset `MIXED_DATASET`.
+
+    Raises
+    ------
+    InputError
+        When two streams of different datasets give one instrument id two symbols on one day, so
+        that records of the merged stream could not be told apart.
+    """
+    all_metadata = [metadata for _, metadata in sources]
+    if len(all_metadata) == 1:
+        return all_metadata[0]
+    datasets = {metadata.dataset for metadata in all_metadata}
+    if len(datasets) > 1:
+        _refuse_clashes(sources)
+    schemas = {metadata.schema and str(metadata.schema) for metadata in all_metadata}
+    ends = [metadata.end for metadata in all_metadata]
+    dated = [mapping for metadata in all_metadata for mapping in dated_mappings(metadata)]
+    return dbn.Metadata(
+        dataset=datasets.pop() if len(datasets) == 1 else MIXED_DATASET,
+        start=min(metadata.start for metadata in all_metadata),
+        end=max(ends) if all(ends) else None,
+        stype_in=_RAW_SYMBOL,
+        stype_out=_INSTRUMENT_ID,
+        schema=_schema(schemas.pop() if len(schemas) == 1 else None),
+        symbols=_united(metadata.symbols for metadata in all_metadata),
+        partial=_united(metadata.partial for metadata in all_metadata),
+        not_found=_united(metadata.not_found for metadata in all_metadata),
+        mappings=_mappings(dated),
+        version=3,
+    )
+
+
+def _rebuilt(metadata: dbn.Metadata, **changes: Any) -> dbn.Metadata:
+    fields: dict[str, Any] = {
+        "dataset": metadata.dataset,
+        "start": metadata.start,
+        "end": metadata.end,
+        "limit": metadata.limit,
+        "stype_in": metadata.stype_in,
+        "stype_out": metadata.stype_out,
+        "schema": metadata.schema,
+        "symbols": metadata.symbols,
+        "partial": metadata.partial,
+        "not_found": metadata.not_found,
+        "mappings": [
+            _SymbolMapping(name, [_MappingInterval(**interval) for interval in intervals])
+            for name, intervals in metadata.mappings.items()
+        ],
+        "ts_out": metadata.ts_out,
+        "version": 3,
+    }
+    return dbn.Metadata(**(fields | changes))
+
+
+def _mappings(dated: Iterable[tuple[int, Interval]]) -> list[Any]:
+    """Return mappings from symbol to instrument id, each once, in order of symbol and date."""
+    by_symbol: dict[str, set[tuple[dt.date, dt.date, str]]] = {}
+    for instrument_id, (start, end, symbol) in dated:
+        by_symbol.setdefault(symbol, set()).add((start, end, str(instrument_id)))
+    return [
+        _SymbolMapping(symbol, [_MappingInterval(*interval) for interval in sorted(intervals)])
+        for symbol, intervals in sorted(by_symbol.items())
+    ]
+
+
+def _refuse_clashes(sources: Sequence[tuple[str, dbn.Metadata]]) -> None:
+    seen: dict[int, list[tuple[Interval, str]]] = {}
+    for name, metadata in sources:
+        for instrument_id, interval in dated_mappings(metadata):
+            for other, other_name in seen.setdefault(instrument_id, []):
+                overlaps = interval[0] < other[1] and other[0] < interval[1]
+                if overlaps and interval[2] != other[2]:
+                    raise InputError(
+                        f"{other_name} and {name} cannot be merged: on {max(interval[0], other[0])}"
+                        f" instrument {instrument_id} is {other[2]} in one, {interval[2]} in the"
+                        " other"
+                    )
+            seen[instrument_id].append((interval, name))
+
+
+def _united(lists: Iterable[Iterable[str]]) -> list[str]:
+    return list(dict.fromkeys(name for names in lists for name in names))
+
+
+def _schema(name: str | None) -> dbn.Schema | None:
+    return dbn.Schema(name) if name is not None else None
+
+
+def _date(ts_ns: int) -> dt.date:
+    return _EPOCH + dt.timedelta(days=ts_ns // _DAY_NS)
