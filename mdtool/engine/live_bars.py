@@ -15,19 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from mdtool.core.errors import UsageError
 from mdtool.core.units import format_duration
 from mdtool.engine import live_bar_kernel as kernels
+from mdtool.engine.bars import BAR, Bars
 
-BAR: Final = np.dtype(
-    [
-        ("instrument", "i8"),  # whatever identifies it: a symbol's index, or publisher and id
-        ("start_ns", "i8"),  # inclusive
-        ("open", "i8"),  # 1e-9, like the other prices
-        ("high", "i8"),
-        ("low", "i8"),
-        ("close", "i8"),
-        ("volume", "i8"),
-        ("count", "i8"),  # trades
-    ]
-)
 Rows = NDArray[np.int64]
 _FIRST_SYMBOLS: Final = 64
 _FIRST_CHUNKS: Final = 64
@@ -120,9 +109,7 @@ class LiveBars:
             self._chunks = _extended(self._chunks, chunks)
             self._pool = _extended(self._pool, chunks * kernels.CHUNK)
 
-    def history(
-        self, symbol: int, interval_ns: int, limit: int, before_ns: int = 0
-    ) -> NDArray[np.void]:
+    def history(self, symbol: int, interval_ns: int, limit: int, before_ns: int = 0) -> Bars:
         """Return the newest bars of a symbol, newest first.
 
         Parameters

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mdtool.core.errors import UsageError
-from mdtool.engine.live_bars import BAR, LiveBars
+from mdtool.engine.bars import BAR
+from mdtool.engine.live_bars import LiveBars
 from tests.reference import bars as reference
 
 

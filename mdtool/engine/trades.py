@@ -1,0 +1,88 @@
+"""The trades of DBN records as the columns that bars are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.core.records import Records, timestamps
+from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
+
+Integers = NDArray[np.int64]
+_TRADE = ord("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Trades:
+    """A run of trades of a stream, one entry each in order of arrival.
+
+    Attributes
+    ----------
+    instrument : int64[n]
+        Publisher and instrument id in one number, which sorts by the one and then the other.
+    price : int64[n]
+        In units of 1e-9.
+    size : int64[n]
+        0 or above.
+    ts_ns : int64[n]
+        When it happened, nanoseconds since the epoch, by the clock that was asked for.
+    seen_ns : int64[n]
+        The latest time in the run up to and with it, of trades and other records.
+    latest_ns : int
+        The latest time in the run, -1 when it has none.
+    undefined : int
+        How many trades of the run were left out because their price, size or time is DBN's
+        "no value".
+    """
+
+    instrument: Integers
+    price: Integers
+    size: Integers
+    ts_ns: Integers
+    seen_ns: Integers
+    latest_ns: int
+    undefined: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ts_ns)
+
+    @classmethod
+    def of(cls, records: Records, clock: str = "ts_recv") -> Self:
+        """Return the trades among MBO, trades or MBP records: those with action `T`.
+
+        Time also goes on with records that are no trades, as long as the stream is sorted by
+        `clock`. It is not by `ts_event`; there, an order's time must not make a trade late.
+
+        Parameters
+        ----------
+        records : structured array, shape (m,)
+            Records of one rtype for which `core.records.has_trades` holds.
+        clock : str
+            `ts_recv` or `ts_event`.
+        """
+        times = timestamps(records, clock)
+        is_trade = records["action"].view(np.uint8) == _TRADE
+        is_defined = (
+            (records["price"] != UNDEF_PRICE) & (records["size"] != UNDEF_ORDER_SIZE) & (times >= 0)
+        )
+        taken = is_trade & is_defined
+        chosen = records[taken]
+        ts_ns = times[taken]
+        if clock == "ts_recv":
+            running = np.maximum.accumulate(times)
+            seen_ns = running[taken]
+        else:
+            running = seen_ns = np.maximum.accumulate(ts_ns)
+        publisher = chosen["publisher_id"].astype(np.int64)
+        return cls(
+            instrument=(publisher << 32) | chosen["instrument_id"],
+            price=np.ascontiguousarray(chosen["price"]),
+            size=chosen["size"].astype(np.int64),
+            ts_ns=ts_ns,
+            seen_ns=seen_ns,
+            latest_ns=int(running[-1]) if len(running) else -1,
+            undefined=int(np.count_nonzero(is_trade & ~is_defined)),
+        )
