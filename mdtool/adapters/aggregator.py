@@ -1,0 +1,140 @@
+"""A reader of the aggregation service, over gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Self
+
+import grpc
+import grpc.aio
+
+from mdtool.adapters import rpc
+from mdtool.core.errors import PeerError
+from mdtool.core.symbols import SymbolTable
+from mdtool.wire._pb import marketdata_pb2
+from mdtool.wire.batches import BarColumns, Updates, decode_bars, decode_updates
+
+_OPTIONS: Final = (
+    *rpc.OPTIONS,
+    # A connection that is lost is tried again within a second of the service's return.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A service whose machine is gone is noticed although its stream only falls silent.
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+)
+
+Receiver = Callable[[SymbolTable, Updates], None]
+"""Takes a message of updates, and the table that its symbol indices point into."""
+
+
+class UnavailableError(PeerError):
+    """The aggregator cannot be reached, or went away."""
+
+
+class UnansweredError(PeerError):
+    """The aggregator did not answer in time."""
+
+
+class UnknownSymbolError(PeerError):
+    """The aggregator knows no such symbol."""
+
+
+class RefusedError(PeerError):
+    """The aggregator does not take the request as it is."""
+
+
+_ERRORS: Final[dict[grpc.StatusCode, type[PeerError]]] = {
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.CANCELLED: UnavailableError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: UnansweredError,
+    grpc.StatusCode.NOT_FOUND: UnknownSymbolError,
+    grpc.StatusCode.INVALID_ARGUMENT: RefusedError,
+}
+
+
+class AggregatorClient:
+    """Asks one aggregation service. An async context manager, which owns the connection.
+
+    Parameters
+    ----------
+    address : str
+        Its `HOST:PORT`. It need not be there yet.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    async def __aenter__(self) -> Self:
+        self._channel = grpc.aio.insecure_channel(self.address, _OPTIONS)
+        self._stub = rpc.Stub(self._channel)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._channel.close()
+
+    async def follow(self, receive: Receiver) -> None:
+        """Hand over the state of every symbol, then what changes, until the stream is lost.
+
+        A call that is slower than the changes gets the latest state of each symbol only.
+
+        Raises
+        ------
+        PeerError
+            When the stream is lost, or what came over it makes no sense. Always: it does not end
+            by itself.
+        """
+        symbols = SymbolTable()
+        call = self._stub.StreamUpdates(marketdata_pb2.UpdatesRequest())
+        try:
+            async for message in call:
+                receive(symbols, decode_updates(message, symbols))
+        except grpc.aio.AioRpcError as error:
+            raise self._wrapped(error) from error
+        finally:
+            call.cancel()
+        raise UnavailableError(f"aggregator {self.address} ended the stream")
+
+    async def bars(
+        self, symbol: str, interval: str, limit: int, before_ns: int, timeout_s: float
+    ) -> BarColumns:
+        """Return at most `limit` bars that start before `before_ns`, newest first.
+
+        Parameters
+        ----------
+        symbol : str
+            Upper-case.
+        interval : str
+            A duration such as `1m`.
+        limit : int
+            From 1.
+        before_ns : int
+            Exclusive; 0 means from the newest.
+        timeout_s : float
+            How long the answer may take.
+
+        Raises
+        ------
+        UnknownSymbolError, RefusedError, UnansweredError, UnavailableError
+            As their names say; RefusedError for an interval that is not kept.
+        """
+        request = marketdata_pb2.BarsRequest(
+            symbol=symbol, interval=interval, limit=limit, before=before_ns
+        )
+        return decode_bars(await self._ask(self._stub.GetBars, request, timeout_s))
+
+    async def _ask(self, call: Any, request: Any, timeout_s: float) -> Any:
+        try:
+            return await call(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise self._wrapped(error) from error
+
+    def _wrapped(self, error: grpc.aio.AioRpcError) -> PeerError:
+        kind = _ERRORS.get(error.code(), PeerError)
+        if kind in {UnknownSymbolError, RefusedError}:
+            return kind(error.details() or "")
+        if kind is UnansweredError:
+            return kind(f"aggregator {self.address} did not answer in time")
+        reason = (error.details() or error.code().name.lower()).rpartition(": ")[2]
+        return kind(f"aggregator {self.address} is away: {reason}")

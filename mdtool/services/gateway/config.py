@@ -1,0 +1,20 @@
+"""Settings of the gateway, `[gateway]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mdtool.core.config import setting
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """Where the gateway listens, whom it asks, and what bounds its clients."""
+
+    host: str = setting("127.0.0.1", "Address to listen on.")
+    port: int = setting(8080, "Port to listen on, 0 for any free one.", low=0, high=65535)
+    aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregation service.")
+    timeout_ms: int = setting(
+        2_000, "How long the aggregator may take to answer.", low=1, high=600_000
+    )
+    max_sockets: int = setting(10_000, "WebSockets open at once; more are refused.", low=0)

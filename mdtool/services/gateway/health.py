@@ -1,0 +1,45 @@
+"""`/health`: whether the gateway has something to serve, and how fresh it is."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from mdtool.adapters.aggregator import AggregatorClient
+from mdtool.services.gateway.answers import answer
+from mdtool.services.gateway.encoding import encode_object
+from mdtool.services.gateway.feed import Feed
+from mdtool.services.gateway.state import MarketState
+from mdtool.services.gateway.tallies import Tallies
+
+
+class Health:
+    """The handler of `/health`.
+
+    `status` is `ok` where the aggregator's stream is there, `stale` where it is not and the last
+    known state is served, and `unavailable`, answered with 503, where nothing is known.
+    """
+
+    def __init__(
+        self, state: MarketState, feed: Feed, aggregator: AggregatorClient, tallies: Tallies
+    ) -> None:
+        self._state = state
+        self._feed = feed
+        self._aggregator = aggregator
+        self._tallies = tallies
+
+    async def report(self, _request: web.Request) -> web.Response:
+        """`GET /health`."""
+        state = self._state
+        known = len(state.symbols)
+        status = "ok" if state.is_live else "stale" if known else "unavailable"
+        report = {
+            "status": status,
+            "aggregator": {
+                "address": self._aggregator.address,
+                "connected": state.is_live,
+                "message": self._feed.lost_because,
+            },
+            "symbols": {"known": known, "stale": state.stale_count()},
+            "sockets": sum(tally.open for tally in self._tallies.sockets.values()),
+        }
+        return answer(encode_object(report), status=503 if status == "unavailable" else 200)

@@ -1,0 +1,110 @@
+"""`/metrics`: what the gateway and the stream behind it count, as Prometheus reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from mdtool.services.gateway.feed import Feed
+from mdtool.services.gateway.state import MarketState
+from mdtool.services.gateway.tallies import BOUNDS_S, Tallies, Times
+from mdtool.wire.batches import Counts
+
+
+def registry(state: MarketState, feed: Feed, tallies: Tallies) -> CollectorRegistry:
+    """Return a registry of the gateway's own, read when it is scraped."""
+    metrics = CollectorRegistry()
+    ProcessCollector(registry=metrics)
+    metrics.register(_GatewayCollector(state, feed, tallies))
+    return metrics
+
+
+class _GatewayCollector(Collector):
+    def __init__(self, state: MarketState, feed: Feed, tallies: Tallies) -> None:
+        self._state = state
+        self._feed = feed
+        self._tallies = tallies
+
+    def collect(self) -> Iterator[Metric]:
+        if self._feed.counts is not None:
+            yield from _ticks(self._feed.counts)
+        yield from self._stream()
+        yield self._requests()
+        yield from self._sockets()
+
+    def _stream(self) -> Iterator[Metric]:
+        state, feed = self._state, self._feed
+        yield _gauge("mdtool_stream_up", "Whether the aggregator's stream is there.", state.is_live)
+        yield _gauge("mdtool_symbols", "Symbols that are known.", len(state.symbols))
+        yield _gauge("mdtool_symbols_stale", "Those that are stale.", state.stale_count())
+        yield _counter(
+            "mdtool_stream_connections", "Streams opened to the aggregator.", feed.connections
+        )
+        yield _counter("mdtool_stream_messages", "Messages of those streams.", feed.messages)
+
+    def _requests(self) -> Metric:
+        family = HistogramMetricFamily(
+            "mdtool_request_seconds",
+            "HTTP requests by route and status.",
+            labels=("route", "status"),
+        )
+        for route, tally in self._tallies.routes.items():
+            for status, times in tally.by_status.items():
+                family.add_metric((route, str(status)), _cumulated(times), times.total_s)
+        return family
+
+    def _sockets(self) -> Iterator[Metric]:
+        labels = ("path",)
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {
+            "open": GaugeMetricFamily("mdtool_sockets", "WebSockets open.", labels=labels),
+            "opened": CounterMetricFamily(
+                "mdtool_sockets_opened", "WebSockets ever.", labels=labels
+            ),
+            "refused": CounterMetricFamily(
+                "mdtool_sockets_refused", "Turned away for their number.", labels=labels
+            ),
+            "sent": CounterMetricFamily(
+                "mdtool_socket_messages", "Messages written to WebSockets.", labels=labels
+            ),
+            "conflated": CounterMetricFamily(
+                "mdtool_socket_conflated", "Messages that a later one replaced.", labels=labels
+            ),
+        }
+        for path, tally in self._tallies.sockets.items():
+            for name, family in families.items():
+                family.add_metric((path,), getattr(tally, name))
+        yield from families.values()
+
+
+def _ticks(counts: Counts) -> Iterator[Metric]:
+    yield _counter("mdtool_ticks", "Ticks that the aggregator took.", counts.ticks)
+    yield _counter(
+        "mdtool_ticks_duplicate", "Ticks that were sent again and left out.", counts.duplicates
+    )
+    yield _counter("mdtool_ticks_late", "Ticks too late for a time bar.", counts.late)
+    refused = CounterMetricFamily("mdtool_ticks_refused", "Ticks refused.", labels=("reason",))
+    for reason, count in counts.refused.items():
+        refused.add_metric((reason,), count)
+    yield refused
+
+
+def _cumulated(times: Times) -> list[tuple[str, float]]:
+    bounds = (*map(str, BOUNDS_S), "+Inf")
+    return list(zip(bounds, accumulate(times.buckets), strict=True))
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value)

@@ -1,0 +1,78 @@
+"""What clients may ask for: symbols, intervals, limits and cursors out of their text."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mdtool.core.errors import UsageError
+from mdtool.core.units import NS_PER_MS, parse_duration
+from mdtool.wire.ticks import MAX_SYMBOL_CHARS
+
+MAX_BARS: Final = 1_000
+DEFAULT_BARS: Final = 100
+_MAX_TIME_MS: Final = (2**63 - 1) // NS_PER_MS
+
+
+class ParameterError(UsageError):
+    """A client's parameter is missing, malformed or out of its range."""
+
+
+def parse_symbol(text: str) -> str:
+    """Return a symbol as ticks carry it: trimmed, upper-case, 1 to 70 printable ASCII characters.
+
+    Raises
+    ------
+    ParameterError
+        When it can be no symbol.
+    """
+    symbol = text.strip()
+    if not symbol.isascii() or not symbol.isprintable():
+        raise ParameterError("symbol: wants printable ASCII characters")
+    if not 1 <= len(symbol) <= MAX_SYMBOL_CHARS:
+        raise ParameterError(
+            f"symbol: wants 1 to {MAX_SYMBOL_CHARS} characters, not {len(symbol):,}"
+        )
+    return symbol.upper()
+
+
+def parse_interval(text: str) -> str:
+    """Return the interval of bars, a duration such as `1m`; whether it is kept is not known here.
+
+    Raises
+    ------
+    ParameterError
+        When it is no duration.
+    """
+    try:
+        parse_duration(text)
+    except UsageError as error:
+        raise ParameterError("interval: wants a duration such as 1m") from error
+    return text
+
+
+def parse_limit(text: str | None) -> int:
+    """Return how many bars are wanted, 100 where nothing is said.
+
+    Raises
+    ------
+    ParameterError
+        When it is no whole number from 1 to 1,000.
+    """
+    return DEFAULT_BARS if text is None else _parse_whole("limit", text, MAX_BARS)
+
+
+def parse_before(text: str | None) -> int:
+    """Return the nanoseconds of a cursor in ms, 0 where there is none.
+
+    Raises
+    ------
+    ParameterError
+        When it is no time in ms above 0.
+    """
+    return 0 if text is None else _parse_whole("before", text, _MAX_TIME_MS) * NS_PER_MS
+
+
+def _parse_whole(name: str, text: str, most: int) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 20 and 1 <= int(text) <= most:
+        return int(text)
+    raise ParameterError(f"{name}: wants a whole number from 1 to {most}")

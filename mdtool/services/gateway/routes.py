@@ -1,0 +1,44 @@
+"""Which path is answered by what."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from mdtool.services.gateway.answers import answering, no_route
+from mdtool.services.gateway.health import Health
+from mdtool.services.gateway.rest import Rest
+from mdtool.services.gateway.sockets import MarketDataSockets
+from mdtool.services.gateway.tallies import Tallies
+
+MARKET_DATA_SOCKETS: Final = "/ws/marketdata"
+
+
+def application(
+    rest: Rest,
+    sockets: MarketDataSockets,
+    health: Health,
+    metrics: CollectorRegistry,
+    tallies: Tallies,
+) -> web.Application:
+    """Return the application of all routes."""
+
+    async def scrape(_request: web.Request) -> web.Response:
+        exposition = generate_latest(metrics)
+        return web.Response(body=exposition, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    for path, handler in {
+        "/api/v1/marketdata": rest.aggregates,
+        "/api/v1/marketdata/{symbol}": rest.aggregate,
+        "/api/v1/bars/{symbol}": rest.bars,
+        "/health": health.report,
+        "/metrics": scrape,
+    }.items():
+        app.router.add_get(path, answering(handler, tallies.route(path)))
+    app.router.add_get(MARKET_DATA_SOCKETS, answering(sockets.follow))
+    app.router.add_route("*", "/{path:.*}", no_route)
+    return app
