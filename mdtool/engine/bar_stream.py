@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mdtool.core.dtypes import SYMBOL_MAPPING
 from mdtool.core.records import Records, has_trades
 from mdtool.engine.bar_fill import GapFill
 from mdtool.engine.bars import Bars, TimeBars
@@ -32,8 +33,6 @@ class BarStream:
         How many trades were taken, late ones too.
     undefined : int
         How many trades were left out for having no price, size or time.
-    others : int
-        How many records of schemas without trades were skipped.
     """
 
     def __init__(
@@ -47,7 +46,6 @@ class BarStream:
         self.schema = schema_of(interval_ns)
         self.trades = 0
         self.undefined = 0
-        self.others = 0
 
     @property
     def late(self) -> int:
@@ -55,9 +53,14 @@ class BarStream:
         return self._bars.late if isinstance(self._bars, TimeBars) else 0
 
     def update(self, records: Records) -> Iterator[Records]:
-        """Take records of one rtype; yield those of the bars that they close, if any."""
+        """Take records of one rtype; yield those of the bars that they close, if any.
+
+        Symbol mappings are passed on, for they hold for the bars too. Other records without
+        trades are skipped.
+        """
+        if records.dtype == SYMBOL_MAPPING:
+            yield records
         if not has_trades(records.dtype):
-            self.others += len(records)
             return
         trades = Trades.of(records, self._clock)
         self.trades += len(trades)

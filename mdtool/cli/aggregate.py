@@ -1,0 +1,199 @@
+"""`mdtool aggregate`: bars of trades as a filter, and the aggregation service."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdtool.cli.option_bundle import option_bundle
+from mdtool.cli.output_options import OutputOptions, with_output
+from mdtool.cli.settings import with_settings
+from mdtool.core.errors import CorruptStreamError, InputError, UsageError
+from mdtool.services.aggregator.config import AggregatorConfig
+
+if TYPE_CHECKING:
+    from mdtool.adapters.dbn_source import RecordSource
+    from mdtool.core.records import Records
+    from mdtool.engine.bar_stream import BarStream
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(add_completion=False)
+
+_PANEL = "Bars"
+
+
+@dataclass(frozen=True, slots=True)
+class BarOptions:
+    """What makes a bar."""
+
+    interval: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Length of the bars, such as 1s, 90s, 5m or 1d.",
+            show_default="1m",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MEASURE=N",
+            help="Instead of by time, a bar each volume=N, ticks=N or notional=N.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    fill: Annotated[
+        str,
+        typer.Option(
+            help="Empty intervals between an instrument's trades: none leaves them out, prev "
+            "repeats the last close, zero gives zeros.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "none"
+    clock: Annotated[
+        str,
+        typer.Option(
+            help="Which time puts a trade into its bar: ts_recv or ts_event.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "ts_recv"
+    lateness: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Keep a bar open so long after its end, for trades that come late.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+
+    def stream(self) -> BarStream:
+        """Return the engine that makes these bars.
+
+        Raises
+        ------
+        UsageError
+            When the options contradict each other or cannot be read.
+        """
+        from mdtool.core.records import CLOCKS
+        from mdtool.core.units import parse_duration
+        from mdtool.engine.bar_stream import BarStream
+        from mdtool.engine.bars import TimeBars
+        from mdtool.engine.sized_bars import Size, SizedBars
+
+        if self.clock not in CLOCKS:
+            raise UsageError(f"--clock {self.clock}: choose from {', '.join(CLOCKS)}")
+        if self.by is None:
+            lateness_ns = parse_duration(self.lateness) if self.lateness else 0
+            bars = TimeBars(parse_duration(self.interval or "1m"), lateness_ns)
+            return BarStream(bars, self.clock, self.fill)
+        if self.interval or self.lateness or self.fill != "none":
+            raise UsageError("--interval, --lateness and --fill are for bars by time, not --by")
+        return BarStream(SizedBars(Size.parse(self.by)), self.clock)
+
+
+@app.command()
+@with_settings(AggregatorConfig, "aggregate")
+@with_output
+@option_bundle(BarOptions, "bars")
+def aggregate(
+    bars: BarOptions,
+    output: OutputOptions,
+    config: AggregatorConfig,
+    context: typer.Context,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="INPUT", help="DBN files, or - for standard input."),
+    ] = None,
+) -> int:
+    """Make OHLCV bars of the trades of INPUT; without INPUT, run the aggregation service.
+
+    The trades of MBO are its T records. A bar's ts_event is its start. It comes out as soon as
+    the stream has passed its end.
+
+    Example: mdtool aggregate trades.dbn --interval 5m --csv
+
+    Example: mdtool simulate --speed 1 | mdtool aggregate - --interval 1s --json
+
+    Example: mdtool aggregate --port 50051
+    """
+    _refuse_mixture(context, is_filter=bool(inputs))
+    if inputs:
+        return _filter(inputs, bars.stream(), output)
+    from mdtool.core.lifecycle import run_service
+    from mdtool.services.aggregator.server import Aggregator
+
+    return run_service(Aggregator(config))
+
+
+def _refuse_mixture(context: typer.Context, is_filter: bool) -> None:
+    """Refuse options of the filter where the service runs, and the other way round."""
+    settings = {field.name for field in dataclasses.fields(AggregatorConfig)}
+    for option in context.command.params:
+        name = option.name or ""
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name == "inputs":
+            continue
+        if is_filter and name in settings:
+            raise UsageError(f"{option.opts[0]} is for the service, which takes no INPUT")
+        if not is_filter and name not in settings:
+            raise UsageError(f"{option.opts[0]} wants INPUT: a file, or - for standard input")
+
+
+def _filter(paths: list[str], stream: BarStream, output: OutputOptions) -> int:
+    from mdtool.adapters.dbn_files import open_merged
+    from mdtool.wire.dbn_metadata import with_schema
+
+    with open_merged(paths) as source:
+        _require_trades(source)
+        metadata = with_schema(source.metadata, stream.schema)
+        try:
+            with output.open(metadata, source.symbology) as sink:
+                for records in _bars(source, stream):
+                    sink.write(records)
+                    if source.size_bytes is None:
+                        sink.flush()
+        finally:
+            _report(source.name, stream)
+    return 0
+
+
+def _bars(source: RecordSource, stream: BarStream) -> Iterator[Records]:
+    """Yield bars; of a stream that breaks off, also those of all that came before."""
+    try:
+        for records in source:
+            yield from stream.update(records)
+    except CorruptStreamError:
+        yield from stream.close()
+        raise
+    yield from stream.close()
+
+
+def _require_trades(source: RecordSource) -> None:
+    from mdtool.core.records import has_trades
+    from mdtool.wire.dbn_records import DTYPES, RTYPES
+
+    schema = source.metadata.schema
+    if schema is not None and not has_trades(DTYPES[RTYPES[str(schema)]]):
+        raise InputError(
+            f"{source.name}: is {schema}, which has no trades; give mbo, trades, tbbo or mbp"
+        )
+
+
+def _report(name: str, stream: BarStream) -> None:
+    if stream.late:
+        log.warning(
+            "%s: %d of %d trades came after their bar had closed and are in none; a longer "
+            "--lateness takes them",
+            name,
+            stream.late,
+            stream.trades,
+        )
+    if stream.undefined:
+        log.warning("%s: left out %d trades without a price, size or time", name, stream.undefined)
