@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.dtypes import RTYPE_TRADE, TRADE, record_length
+from mdtool.core.dtypes import F_SNAPSHOT, RTYPE_TRADE, TRADE, record_length
 from mdtool.core.errors import UsageError
 
 Records: TypeAlias = npt.NDArray[np.void]
@@ -45,6 +45,21 @@ def timestamps(records: Records, clock: str) -> npt.NDArray[np.int64]:
         raise UsageError(f"no clock {clock!r}; choose from {', '.join(CLOCKS)}")
     names: Any = records.dtype.names
     return records[clock if clock in names else "ts_event"].view(np.int64)
+
+
+def pacing_timestamps(records: Records, clock: str) -> npt.NDArray[np.int64]:
+    """Return the times of `clock` by which to replay records: as `timestamps`, but for snapshots.
+
+    The orders of a snapshot carry the `ts_event` of when they were entered, days before; they
+    are replayed by `ts_recv`, when the snapshot was taken, on either clock.
+    """
+    paced = timestamps(records, clock)
+    names: Any = records.dtype.names
+    if clock == "ts_event" and {"flags", "ts_recv"} <= set(names):
+        is_snapshot = (records["flags"] & F_SNAPSHOT) != 0
+        if is_snapshot.any():
+            return np.where(is_snapshot, records["ts_recv"].view(np.int64), paced)
+    return paced
 
 
 def has_trades(dtype: np.dtype[np.void]) -> bool:

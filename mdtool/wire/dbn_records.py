@@ -12,10 +12,6 @@ import databento_dbn as dbn
 import numpy as np
 
 from mdtool.core.dtypes import (
-    MBO,
-    MBP1,
-    MBP10,
-    OHLCV,
     RTYPE_MBO,
     RTYPE_MBP1,
     RTYPE_MBP10,
@@ -26,8 +22,6 @@ from mdtool.core.dtypes import (
     RTYPE_OHLCV_1S,
     RTYPE_SYMBOL_MAPPING,
     RTYPE_TRADE,
-    SYMBOL_MAPPING,
-    TRADE,
 )
 
 DBN_VERSION: Final = 3
@@ -47,63 +41,62 @@ RTYPE_TCBBO: Final = 194
 RTYPE_BBO_1S: Final = 195
 RTYPE_BBO_1M: Final = 196
 
-
-def _layout(record: Any) -> np.dtype[np.void]:
-    layout: np.dtype[np.void] = np.dtype(record._dtypes)  # noqa: SLF001 - it has no public name
-    return layout
-
-
-_BBO: Final = _layout(dbn.BBOMsg)
-_CBBO: Final = _layout(dbn.CBBOMsg)
-_CMBP1: Final = _layout(dbn.CMBP1Msg)
-
-DTYPES: Final = MappingProxyType(
+RECORD_TYPES: Final = MappingProxyType[int, Any](
     {
-        RTYPE_TRADE: TRADE,
-        RTYPE_MBP1: MBP1,
-        RTYPE_MBP10: MBP10,
-        RTYPE_OHLCV: OHLCV,
-        RTYPE_STATUS: _layout(dbn.StatusMsg),
-        RTYPE_DEFINITION: _layout(dbn.InstrumentDefMsg),
-        RTYPE_IMBALANCE: _layout(dbn.ImbalanceMsg),
-        RTYPE_ERROR: _layout(dbn.ErrorMsg),
-        RTYPE_SYMBOL_MAPPING: SYMBOL_MAPPING,
-        RTYPE_SYSTEM: _layout(dbn.SystemMsg),
-        RTYPE_STATISTICS: _layout(dbn.StatMsg),
-        RTYPE_OHLCV_1S: OHLCV,
-        RTYPE_OHLCV_1M: OHLCV,
-        RTYPE_OHLCV_1H: OHLCV,
-        RTYPE_OHLCV_1D: OHLCV,
-        RTYPE_OHLCV_EOD: OHLCV,
-        RTYPE_MBO: MBO,
-        RTYPE_CMBP1: _CMBP1,
-        RTYPE_CBBO_1S: _CBBO,
-        RTYPE_CBBO_1M: _CBBO,
-        RTYPE_TCBBO: _CMBP1,
-        RTYPE_BBO_1S: _BBO,
-        RTYPE_BBO_1M: _BBO,
+        RTYPE_TRADE: dbn.TradeMsg,
+        RTYPE_MBP1: dbn.MBP1Msg,
+        RTYPE_MBP10: dbn.MBP10Msg,
+        RTYPE_OHLCV: dbn.OHLCVMsg,
+        RTYPE_STATUS: dbn.StatusMsg,
+        RTYPE_DEFINITION: dbn.InstrumentDefMsg,
+        RTYPE_IMBALANCE: dbn.ImbalanceMsg,
+        RTYPE_ERROR: dbn.ErrorMsg,
+        RTYPE_SYMBOL_MAPPING: dbn.SymbolMappingMsg,
+        RTYPE_SYSTEM: dbn.SystemMsg,
+        RTYPE_STATISTICS: dbn.StatMsg,
+        RTYPE_OHLCV_1S: dbn.OHLCVMsg,
+        RTYPE_OHLCV_1M: dbn.OHLCVMsg,
+        RTYPE_OHLCV_1H: dbn.OHLCVMsg,
+        RTYPE_OHLCV_1D: dbn.OHLCVMsg,
+        RTYPE_OHLCV_EOD: dbn.OHLCVMsg,
+        RTYPE_MBO: dbn.MBOMsg,
+        RTYPE_CMBP1: dbn.CMBP1Msg,
+        RTYPE_CBBO_1S: dbn.CBBOMsg,
+        RTYPE_CBBO_1M: dbn.CBBOMsg,
+        RTYPE_TCBBO: dbn.CMBP1Msg,
+        RTYPE_BBO_1S: dbn.BBOMsg,
+        RTYPE_BBO_1M: dbn.BBOMsg,
     }
+)
+"""databento_dbn's class of each rtype's records, in the newest version."""
+
+DTYPES: Final = MappingProxyType[int, np.dtype[np.void]](
+    {rtype: np.dtype(record_type._dtypes) for rtype, record_type in RECORD_TYPES.items()}  # noqa: SLF001 - it has no public name
 )
 """The layout of each rtype's records, in the newest version."""
 
-_V1_BYTES: Final = {
-    RTYPE_DEFINITION: dbn.InstrumentDefMsgV1.size_hint,
-    RTYPE_ERROR: dbn.ErrorMsgV1.size_hint,
-    RTYPE_SYMBOL_MAPPING: dbn.SymbolMappingMsgV1.size_hint,
-    RTYPE_SYSTEM: dbn.SystemMsgV1.size_hint,
-    RTYPE_STATISTICS: dbn.StatMsgV1.size_hint,
-}
-_V2_BYTES: Final = {
-    RTYPE_DEFINITION: dbn.InstrumentDefMsgV2.size_hint,
-    RTYPE_STATISTICS: dbn.StatMsgV1.size_hint,
-}
-OLDER_BYTES: Final = MappingProxyType({1: _V1_BYTES, 2: _V2_BYTES, 3: {}})
+OLDER_BYTES: Final = MappingProxyType[int, dict[int, int]](
+    {
+        1: {
+            RTYPE_DEFINITION: dbn.InstrumentDefMsgV1.size_hint,
+            RTYPE_ERROR: dbn.ErrorMsgV1.size_hint,
+            RTYPE_SYMBOL_MAPPING: dbn.SymbolMappingMsgV1.size_hint,
+            RTYPE_SYSTEM: dbn.SystemMsgV1.size_hint,
+            RTYPE_STATISTICS: dbn.StatMsgV1.size_hint,
+        },
+        2: {
+            RTYPE_DEFINITION: dbn.InstrumentDefMsgV2.size_hint,
+            RTYPE_STATISTICS: dbn.StatMsgV1.size_hint,
+        },
+        3: {},
+    }
+)
 """By version, the size of those records that a later version changed."""
 
 CONTROL_RTYPES: Final = frozenset({RTYPE_ERROR, RTYPE_SYMBOL_MAPPING, RTYPE_SYSTEM})
 """What a live stream says about itself, between its data."""
 
-RTYPES: Final = MappingProxyType(
+RTYPES: Final = MappingProxyType[str, int](
     {
         "mbo": RTYPE_MBO,
         "trades": RTYPE_TRADE,
@@ -128,3 +121,8 @@ RTYPES: Final = MappingProxyType(
     }
 )
 """The rtype of each schema's records, by the schema's name."""
+
+SCHEMAS: Final = MappingProxyType[int, str](
+    {rtype: schema for schema, rtype in RTYPES.items() if schema != "tbbo"}
+)
+"""The schema to which each rtype belongs; records of `tbbo` are as those of `mbp-1`."""

@@ -1,0 +1,176 @@
+"""Parquet and Arrow files: records as columns, in groups."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Final
+
+import databento_dbn as dbn
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+
+from mdtool.adapters.outputs.destination import Destination
+from mdtool.adapters.outputs.layout import Layout
+from mdtool.core.errors import OutputError
+from mdtool.core.records import Records
+from mdtool.core.symbology import Symbology
+from mdtool.core.units import UNDEF_PRICE
+from mdtool.wire.dbn_records import RECORD_TYPES
+
+GROUP_RECORDS: Final = 1 << 17
+"""Records in a row group or record batch: what is held back until then is some ten megabytes."""
+
+_PRICE: Final = pa.decimal128(19, 9)
+_TIME: Final = pa.timestamp("ns", "UTC")
+_SYMBOL: Final = "symbol"
+
+
+class ColumnarOutput:
+    """Records of one layout as columns under DBN's own names, `length` left out.
+
+    Parameters
+    ----------
+    destination : Destination
+    metadata : databento_dbn.Metadata
+        Its dataset and schema become metadata of the file.
+    symbology : Symbology, optional
+        Where given, the last column is `symbol`.
+    is_pretty : bool
+        Whether prices become decimal128(19, 9) and times timestamp[ns, UTC], both null where DBN
+        says that there is none; otherwise both are the integers of DBN.
+
+    Notes
+    -----
+    The subclasses say only how a writer of their format is made.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        metadata: dbn.Metadata,
+        symbology: Symbology | None,
+        is_pretty: bool,
+    ) -> None:
+        self._destination = destination
+        self._file = _File(destination)
+        self._layout = Layout(metadata)
+        self._about = {"dataset": metadata.dataset, "schema": str(metadata.schema or "")}
+        self._symbology = symbology
+        self._is_pretty = is_pretty
+        self._held: list[Any] = []
+        self._held_records = 0
+        self._writer: Any = None
+
+    def write(self, records: Records) -> None:
+        """Hold records until a group is full; records with other columns are left out."""
+        if len(records) == 0 or not self._layout.fits(records):
+            return
+        self._held.append(self._batch(records))
+        self._held_records += len(records)
+        if self._held_records >= GROUP_RECORDS:
+            self._write_group()
+
+    def flush(self) -> None:
+        """Do nothing: the file can be read once it is complete."""
+
+    def close(self) -> None:
+        """Write what is held and the end of the file, and close it."""
+        if self._held:
+            self._write_group()
+        if self._writer is None:
+            self._open(self._batch(self._no_records()).schema)
+        self._writer.close()
+        self._layout.report(self._destination.name)
+        self._destination.close()
+
+    def _make_writer(self, file: io.RawIOBase, schema: Any) -> Any:
+        raise NotImplementedError
+
+    def _write_group(self) -> None:
+        group = pa.Table.from_batches(self._held).combine_chunks()
+        if self._writer is None:
+            self._open(group.schema)
+        self._writer.write_table(group)
+        self._held, self._held_records = [], 0
+
+    def _open(self, schema: Any) -> None:
+        self._writer = self._make_writer(self._file, schema.with_metadata(self._about))
+
+    def _no_records(self) -> Records:
+        dtype = self._layout.dtype
+        return np.empty(0, dtype if dtype is not None else np.dtype([]))
+
+    def _batch(self, records: Records) -> Any:
+        rtype = self._layout.rtype
+        record_type = RECORD_TYPES[rtype] if rtype is not None else None
+        columns = {
+            field: self._column(records, field, record_type)
+            for field in (record_type._ordered_fields if record_type else ())  # noqa: SLF001
+        }
+        if self._symbology is not None and record_type is not None:
+            indices, table = self._symbology.symbols_of(records)
+            columns[_SYMBOL] = pa.array(list(table), pa.string()).take(pa.array(indices))
+        return pa.record_batch(columns)
+
+    def _column(self, records: Records, field: str, record_type: Any) -> Any:
+        values = np.ascontiguousarray(records[field])
+        if values.dtype.kind == "S":
+            return _strings(values, f"{self._destination.name}: {field}")
+        if self._is_pretty and field in record_type._timestamp_fields:  # noqa: SLF001
+            times = values.view(np.int64)
+            return pa.array(times, pa.int64(), mask=times == -1).cast(_TIME)
+        if self._is_pretty and field in record_type._price_fields:  # noqa: SLF001
+            return _prices(values)
+        return pa.array(values)
+
+
+class ParquetOutput(ColumnarOutput):
+    """A Parquet file."""
+
+    def _make_writer(self, file: io.RawIOBase, schema: Any) -> Any:
+        return pyarrow.parquet.ParquetWriter(file, schema, compression="zstd")
+
+
+class ArrowOutput(ColumnarOutput):
+    """An Arrow IPC file."""
+
+    def _make_writer(self, file: io.RawIOBase, schema: Any) -> Any:
+        return pyarrow.ipc.new_file(file, schema)
+
+
+class _File(io.RawIOBase):
+    """A destination as the file object that pyarrow writes to."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+        self._written = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        size = len(memoryview(data))
+        self._destination.write(data)
+        self._written += size
+        return size
+
+    def tell(self) -> int:
+        return self._written
+
+
+def _strings(values: npt.NDArray[np.bytes_], where: str) -> Any:
+    try:
+        return pa.array(values).cast(pa.string())
+    except pa.ArrowInvalid as error:
+        raise OutputError(f"{where} is no text ({error})") from error
+
+
+def _prices(values: npt.NDArray[np.int64]) -> Any:
+    """Return fixed-point prices as decimals: 128-bit integers at the same scale, null if none."""
+    wide = np.stack([values, values >> 63], axis=1)
+    is_known = np.packbits(values != UNDEF_PRICE, bitorder="little")
+    buffers = [pa.py_buffer(is_known), pa.py_buffer(wide)]
+    return pa.Array.from_buffers(_PRICE, len(values), buffers)

@@ -1,0 +1,193 @@
+"""The output options that every command with records on stdout has, and what they open."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Final, Self
+
+import typer
+
+from mdtool.cli.option_bundle import option_bundle
+from mdtool.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import databento_dbn as dbn
+
+    from mdtool.adapters.outputs import Output
+    from mdtool.core.records import Records
+    from mdtool.core.symbology import Symbology
+
+_PANEL: Final = "Output"
+
+
+class LimitReached(Exception):  # noqa: N818 - the wish of the user, not an error
+    """As many records were written as `--limit` allows. The `with` block of a sink ends on it."""
+
+
+class Sink:
+    """Where a command's records go. Its `with` block ends by itself once the limit is reached.
+
+    Parameters
+    ----------
+    output : Output
+        Closed at the block's end, however it ends.
+    limit : int, optional
+        The most records to write; what a live stream says about itself does not count.
+
+    Attributes
+    ----------
+    records : int
+        How many were written.
+    """
+
+    def __init__(self, output: Output, limit: int | None) -> None:
+        self.records = 0
+        self._output = output
+        self._limit = limit
+
+    def write(self, records: Records) -> None:
+        """Write records of one rtype.
+
+        Raises
+        ------
+        LimitReached
+            When the limit is: what is over it was left out, and nothing more is wanted.
+        BrokenPipeError, OutputError
+            As `Output.write`.
+        """
+        from mdtool.wire.dbn_records import CONTROL_RTYPES
+
+        if len(records) == 0:
+            return
+        if records["rtype"][0] in CONTROL_RTYPES:
+            self._output.write(records)
+            return
+        if self._limit is not None:
+            records = records[: self._limit - self.records]
+        self._output.write(records)
+        self.records += len(records)
+        if self.records == self._limit:
+            raise LimitReached
+
+    def flush(self) -> None:
+        """Pass on what is held back, where the format can be read before its end."""
+        self._output.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._output.close()
+        return isinstance(error, LimitReached)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """How the records of a command come out: for people on a terminal, else as DBN."""
+
+    as_json: Annotated[
+        bool, typer.Option("--json", "-J", help="JSON, an object a line.", rich_help_panel=_PANEL)
+    ] = False
+    as_csv: Annotated[bool, typer.Option("--csv", "-C", help="CSV.", rich_help_panel=_PANEL)] = (
+        False
+    )
+    as_dbn: Annotated[
+        bool, typer.Option("--dbn", "-D", help="DBN, as is when piped.", rich_help_panel=_PANEL)
+    ] = False
+    path: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a .dbn, .dbn.zst, .csv, .json, .parquet or .arrow file.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", "-f", help="Replace the file if it exists.", rich_help_panel=_PANEL
+        ),
+    ] = False
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            "-l",
+            metavar="N",
+            min=1,
+            help="Stop after N records.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    map_symbols: Annotated[
+        bool,
+        typer.Option("--map-symbols", "-s", help="Add a symbol column.", rich_help_panel=_PANEL),
+    ] = False
+    pretty: Annotated[
+        bool,
+        typer.Option(
+            "--pretty", "-p", help="Decimal prices and ISO-8601 times.", rich_help_panel=_PANEL
+        ),
+    ] = False
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel=_PANEL),
+    ] = False
+
+    @property
+    def is_table(self) -> bool:
+        """Whether records are shown as a table for people, on this terminal."""
+        is_chosen = self.as_json or self.as_csv or self.as_dbn or self.path is not None
+        return not is_chosen and sys.stdout.isatty()
+
+    def open(self, metadata: dbn.Metadata, symbology: Symbology | None = None) -> Sink:
+        """Open what the options ask for.
+
+        Parameters
+        ----------
+        metadata : databento_dbn.Metadata
+            Of the records that will be written.
+        symbology : Symbology, optional
+            The source's own, where its mappings may grow; else that of `metadata`.
+
+        Raises
+        ------
+        UsageError
+            When the options contradict each other, or binary data would go to a terminal.
+        OutputError
+            When the file exists already or cannot be created.
+        """
+        from mdtool.adapters.outputs import OutputSpec, open_output
+
+        if self.is_table:
+            from mdtool.cli.record_table import RecordTable
+            from mdtool.core.symbology import Symbology
+
+            return Sink(RecordTable(symbology or Symbology(metadata)), self.limit)
+        spec = OutputSpec(self._format(), self.path, self.force, self.map_symbols, self.pretty)
+        return Sink(open_output(spec, metadata, symbology), self.limit)
+
+    def _format(self) -> str:
+        from mdtool.adapters.outputs import format_of
+
+        chosen = [name for name in ("json", "csv", "dbn") if getattr(self, f"as_{name}")]
+        if len(chosen) > 1:
+            raise UsageError(f"choose one of --{' and --'.join(chosen)}")
+        if self.path is not None:
+            return chosen[0] if chosen else format_of(self.path)
+        if chosen == ["dbn"] and sys.stdout.isatty():
+            raise UsageError("DBN is binary: pipe it, or name a file with -o")
+        return chosen[0] if chosen else "dbn"
+
+
+with_output = option_bundle(OutputOptions, "output")
+"""Give a command the output options, as its `output: OutputOptions` parameter."""

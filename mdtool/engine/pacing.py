@@ -1,0 +1,105 @@
+"""When records of the past are due again: at their own distances in time, or in a multiple."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mdtool.core.records import Records
+from mdtool.core.units import NS_PER_S
+
+Timestamps: TypeAlias = npt.NDArray[np.int64]
+
+_FIRST_LOOK: Final = 64
+"""Records looked at first when what is due is sought; each further look doubles it."""
+
+
+class Pacer:
+    """Says how many records are due, and how long until the next one is.
+
+    Every record is measured from the first one, so that neither the time a record takes nor a
+    sleep that lasted too long adds up. One without a time (UNDEF_TIMESTAMP) is due with the one
+    before it.
+
+    Parameters
+    ----------
+    speed : float
+        1 is the records' own pace, 10 ten times that; 0 is all at once.
+    """
+
+    def __init__(self, speed: float) -> None:
+        self._numerator, self._denominator = speed.as_integer_ratio()
+        self._first_ns: int | None = None
+        self._began_ns = 0
+
+    def due(self, timestamps_ns: Timestamps, now_ns: int) -> int:
+        """Return how many of the next records are due.
+
+        Parameters
+        ----------
+        timestamps_ns : int64 array, shape (n,)
+            Times of the records that come next, in order. One earlier than one before it is due
+            with that one.
+        now_ns : int
+            Of any clock that never goes back. The first record is due when it is first asked for.
+        """
+        n = len(timestamps_ns)
+        if self._numerator == 0:
+            return n
+        if self._first_ns is None:
+            has_time = timestamps_ns >= 0
+            if not has_time.any():
+                return n
+            self._first_ns, self._began_ns = int(timestamps_ns[has_time.argmax()]), now_ns
+        elapsed_ns = (now_ns - self._began_ns) * self._numerator // self._denominator
+        reached_ns = self._first_ns + elapsed_ns
+        n_due, look = 0, _FIRST_LOOK
+        while n_due < n:
+            is_later = timestamps_ns[n_due : n_due + look] > reached_ns
+            if is_later.any():
+                return n_due + int(is_later.argmax())
+            n_due, look = n_due + len(is_later), look * 2
+        return n
+
+    def wait_ns(self, timestamp_ns: int, now_ns: int) -> int:
+        """Return the nanoseconds until a record of this time is due, 0 when it is."""
+        if self._numerator == 0 or self._first_ns is None:
+            return 0
+        distance_ns = (timestamp_ns - self._first_ns) * self._denominator
+        # Rounded up, so that the record is due once this long has passed.
+        due_ns = self._began_ns - (-distance_ns // self._numerator)
+        return max(due_ns - now_ns, 0)
+
+
+def paced(
+    arrays: Iterable[Records],
+    timestamps_of: Callable[[Records], Timestamps],
+    pacer: Pacer,
+    clock_ns: Callable[[], int],
+    sleep_s: Callable[[float], None],
+) -> Iterator[Records]:
+    """Yield records when they are due: whatever is due together, together.
+
+    Parameters
+    ----------
+    arrays : iterable of structured arrays
+    timestamps_of : callable
+        The times by which to pace.
+    pacer : Pacer
+    clock_ns, sleep_s : callable
+        `time.monotonic_ns` and `time.sleep`, or what stands for them.
+    """
+    for array in arrays:
+        timestamps_ns = timestamps_of(array)
+        done = 0
+        while done < len(array):
+            now_ns = clock_ns()
+            n_due = pacer.due(timestamps_ns[done:], now_ns)
+            if n_due:
+                yield array[done : done + n_due]
+                done += n_due
+            else:
+                sleep_s(pacer.wait_ns(int(timestamps_ns[done]), now_ns) / NS_PER_S)
