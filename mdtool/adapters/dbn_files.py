@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from mdtool.adapters.dbn_merge import MergedSource
+from mdtool.adapters.dbn_select import SchemaSource
 from mdtool.adapters.dbn_source import DbnSource, RecordSource
 from mdtool.core.errors import InputError, UsageError
 
@@ -42,7 +43,7 @@ def open_source(path: str) -> DbnSource:
     return DbnSource(path, partial(os.read, fd), partial(os.close, fd), size_bytes)
 
 
-def open_merged(paths: Sequence[str]) -> RecordSource:
+def open_merged(paths: Sequence[str], schema: str | None = None) -> RecordSource:
     """Open several files as one stream in order of the index timestamp.
 
     Parameters
@@ -50,21 +51,25 @@ def open_merged(paths: Sequence[str]) -> RecordSource:
     paths : sequence of str
         At least one; `-` at most once. Records of one time come in the order of the files, and a
         file's own order is kept.
+    schema : str, optional
+        The only one whose records are wanted of each file; trades are taken out of MBO and MBP.
 
     Raises
     ------
     UsageError
-        When standard input is named twice.
+        When standard input is named twice, or there is no such schema.
     InputError
-        As `open_source`, or when the files' symbols contradict each other.
+        As `open_source`, or when a file cannot have records of the schema, or when the files'
+        symbols contradict each other.
     """
-    if len(paths) == 1:
-        return open_source(paths[0])
     if paths.count(STDIN) > 1:
         raise UsageError("standard input can be read once; give '-' once")
     with contextlib.ExitStack() as opened:
-        sources = [opened.enter_context(open_source(path)) for path in paths]
-        merged = MergedSource(sources)
+        sources: list[RecordSource] = []
+        for path in paths:
+            source: RecordSource = opened.enter_context(open_source(path))
+            sources.append(source if schema is None else SchemaSource(source, schema))
+        merged = sources[0] if len(sources) == 1 else MergedSource(sources)
         opened.pop_all()
     return merged
 

@@ -1,0 +1,79 @@
+"""The options by which every command that reads records chooses among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from mdtool.cli.option_bundle import option_bundle
+from mdtool.core.errors import UsageError
+from mdtool.core.units import parse_time
+
+if TYPE_CHECKING:
+    from mdtool.adapters.dbn_source import RecordSource
+
+_PANEL: Final = "Selection"
+
+
+@dataclass(frozen=True, slots=True)
+class FilterOptions:
+    """Which records of the files a command reads."""
+
+    symbols: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Only these symbols.", rich_help_panel=_PANEL),
+    ] = None
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="From this index timestamp on: ISO-8601 or nanoseconds.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    end: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Up to this index timestamp, exclusive.", rich_help_panel=_PANEL
+        ),
+    ] = None
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCHEMA",
+            help="Only this schema; trades are taken out of MBO and MBP too.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+
+    def open(self, paths: Sequence[str]) -> RecordSource:
+        """Open files, or `-`, as one stream in order of time of what is wanted of them.
+
+        Raises
+        ------
+        UsageError
+            When an option is no time, or the range is empty, or there is no such schema.
+        InputError
+            When a file cannot be read or cannot have such records.
+        """
+        from mdtool.adapters.dbn_files import open_merged
+        from mdtool.adapters.dbn_select import SelectedSource, Selection
+
+        start_ns = None if self.start is None else parse_time(self.start)
+        end_ns = None if self.end is None else parse_time(self.end)
+        if start_ns is not None and end_ns is not None and start_ns >= end_ns:
+            raise UsageError(f"--start {self.start} is not before --end {self.end}")
+        symbols = None
+        if self.symbols is not None:
+            symbols = frozenset(name.strip() for name in self.symbols.split(",")) - {""}
+        source = open_merged(paths, self.schema)
+        if symbols is None and start_ns is None and end_ns is None:
+            return source
+        return SelectedSource(source, Selection(symbols, start_ns, end_ns))
+
+
+with_filter = option_bundle(FilterOptions, "selected")
+"""Give a command the options that choose records, as its `selected: FilterOptions` parameter."""

@@ -1,0 +1,61 @@
+"""How far a command has come, on stderr, where people look at that and wait."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Final, Self
+
+_FIRST_AFTER_S: Final = 1.0
+_EVERY_S: Final = 0.2
+_ERASE_LINE: Final = "\r\x1b[K"
+
+
+class Progress:
+    """One line that is rewritten, from a second on, and erased at the end.
+
+    Parameters
+    ----------
+    what : str
+        What is counted, in the plural: `records`.
+    size_bytes : int, optional
+        How much there is to read, for a percentage.
+    is_quiet : bool
+        Whether to show nothing even on a terminal.
+    """
+
+    def __init__(self, what: str, size_bytes: int | None = None, is_quiet: bool = False) -> None:
+        self._what = what
+        self._size_bytes = size_bytes
+        self._is_shown = sys.stderr.isatty() and not is_quiet
+        self._began_s = time.monotonic()
+        self._next_s = self._began_s + _FIRST_AFTER_S
+        self._is_dirty = False
+
+    def show(self, count: int, bytes_read: int = 0) -> None:
+        """Show how many there are by now and how much was read, if it is time to."""
+        if not self._is_shown:
+            return
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + _EVERY_S
+        rate = count / (now_s - self._began_s)
+        line = f"{count:,} {self._what}, {rate:,.0f}/s"
+        if self._size_bytes:
+            line = f"{bytes_read / self._size_bytes:4.0%}  {line}"
+        self._is_dirty = True
+        print(_ERASE_LINE + line, end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._is_dirty:
+            print(_ERASE_LINE, end="", file=sys.stderr, flush=True)
