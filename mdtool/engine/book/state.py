@@ -1,0 +1,130 @@
+"""The state of many order books, grown as records need it, and changed by the kernel alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mdtool.core.dtypes import MBO, MBP1, MBP10
+from mdtool.engine.book import kernel as k
+
+Depth = Literal[1, 10]
+Records = npt.NDArray[np.void]
+
+FIRST_ROWS: Final = 1024
+EMIT_ROWS: Final = 8192
+_NO_OUTPUT: Final = np.empty((0, 6 + 4), np.int64)
+
+
+class BookKey(NamedTuple):
+    """What a book is of: an instrument at a publisher (an exchange's feed)."""
+
+    publisher_id: int
+    instrument_id: int
+
+
+class Books:
+    """L3 order books of every instrument that the MBO records given to it speak of.
+
+    Orders, levels and books have no fixed limit. Anomalies are counted, never raised.
+    """
+
+    def __init__(self) -> None:
+        self.state = k.State(
+            orders=np.empty((FIRST_ROWS, 8), np.int64),
+            levels=np.empty((FIRST_ROWS, 8), np.int64),
+            sides=np.empty((32, 3), np.int64),
+            keys=np.empty(4 * FIRST_ROWS, np.int64),
+            places=np.empty(4 * FIRST_ROWS, np.int64),
+            ids=np.zeros((2 * FIRST_ROWS, 2), np.int64),
+            books=np.empty((16, k.B_WIDTH), np.int64),
+            finder=np.zeros((32, 2), np.int64),
+            sizes=np.zeros(k.Z_WIDTH, np.int64),
+        )
+        self.state.sizes[[k.Z_FREE_ORDER, k.Z_FREE_LEVEL]] = k.NONE
+
+    def apply(self, records: Records) -> None:
+        """Apply MBO records, in their order.
+
+        Parameters
+        ----------
+        records : MBO[n]
+            Of any instruments and publishers, interleaved as they came.
+        """
+        words = _words_of(records)
+        done = 0
+        while done < len(words):
+            done = self._run(words, done, _NO_OUTPUT)
+
+    def events(self, records: Records, depth: Depth = 10) -> Iterator[Records]:
+        """Apply MBO records and yield the depth records that they make.
+
+        Parameters
+        ----------
+        records : MBO[n]
+        depth : {1, 10}
+            How many levels a record shows, and how near the top a change must be to give one.
+
+        Yields
+        ------
+        MBP1[m] or MBP10[m]
+            At most `EMIT_ROWS` at once, fresh arrays. Records are applied as the results are
+            taken; an iteration broken off leaves the rest of `records` unapplied.
+        """
+        dtype = MBP10 if depth == 10 else MBP1
+        words = _words_of(records)
+        done = 0
+        while done < len(words):
+            out = np.empty((min(EMIT_ROWS, len(words) - done), dtype.itemsize // 8), np.int64)
+            self.state.sizes[k.Z_EMITTED] = 0
+            done = self._run(words, done, out)
+            if emitted := int(self.state.sizes[k.Z_EMITTED]):
+                yield out[:emitted].reshape(-1).view(dtype)
+
+    def keys_of_books(self) -> list[BookKey]:
+        """Return the key of every book, in the order in which they were first met."""
+        packed = self.state.books[: self.state.sizes[k.Z_BOOKS], k.B_KEY].tolist()
+        return [BookKey(key & 0xFFFF, key >> 16) for key in packed]
+
+    def _run(self, words: k.Words, first: int, out: k.Words) -> int:
+        """Apply records until all are, or `out` is full, or something had to grow."""
+        status = np.zeros(1, np.int64)
+        done = int(k.apply(words, first, self.state, out, status))
+        self.state = _grown(self.state, int(status[0]))
+        return done
+
+
+def _grown(state: k.State, full: int) -> k.State:
+    """Return the state with twice the room for what the kernel had none for."""
+    if full == k.FULL_ORDERS:
+        orders = _doubled(state.orders)
+        ids = np.zeros((2 * len(orders), 2), np.int64)
+        k.rehash_orders(state.ids, ids, orders)
+        return state._replace(orders=orders, ids=ids)
+    if full == k.FULL_LEVELS:
+        return state._replace(levels=_doubled(state.levels))
+    if full == k.FULL_POOL:
+        return state._replace(keys=_doubled(state.keys), places=_doubled(state.places))
+    if full == k.FULL_BOOKS:
+        books = _doubled(state.books)
+        finder = np.zeros((2 * len(books), 2), np.int64)
+        k.rehash_books(state.finder, finder)
+        return state._replace(books=books, sides=_doubled(state.sides), finder=finder)
+    return state
+
+
+def _words_of(records: Records) -> k.Words:
+    """Return MBO records as the 64-bit words that the kernel reads, without a copy."""
+    if records.dtype != MBO:
+        raise TypeError(f"MBO records are wanted, not {records.dtype}")
+    return np.ascontiguousarray(records).view(np.int64).reshape(-1, k.MBO_WORDS)
+
+
+def _doubled(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return a copy with room for twice as many rows."""
+    grown = np.empty((2 * len(rows), *rows.shape[1:]), np.int64)
+    grown[: len(rows)] = rows
+    return grown
