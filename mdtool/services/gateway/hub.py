@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Final, Protocol
 
@@ -12,6 +13,8 @@ from aiohttp import web
 from mdtool.services.gateway.tallies import SocketTally
 
 _RETRY_S: Final = 0.02
+_SEND_BUFFER_BYTES: Final = 1 << 16
+"""What the system keeps for a client that is behind: by default, megabytes of the past."""
 
 
 class Subscriber(Protocol):
@@ -59,8 +62,8 @@ class Outbox:
 
     Parameters
     ----------
-    socket : web.WebSocketResponse
-        The client's, prepared and without compression.
+    client : web.WebSocketResponse
+        The client's socket, prepared and without compression.
     transport : asyncio.Transport
         Its connection. Frames go there directly, so that one encoding serves every client and no
         task has to wake for each of them.
@@ -68,16 +71,18 @@ class Outbox:
         Where messages are counted.
     """
 
-    __slots__ = ("_pending", "_retry", "_socket", "_tally", "_transport")
+    __slots__ = ("_client", "_pending", "_retry", "_tally", "_transport")
 
     def __init__(
-        self, socket: web.WebSocketResponse, transport: asyncio.Transport, tally: SocketTally
+        self, client: web.WebSocketResponse, transport: asyncio.Transport, tally: SocketTally
     ) -> None:
-        self._socket = socket
+        self._client = client
         self._transport = transport
         self._tally = tally
         self._pending: dict[str, bytes] = {}
         self._retry: asyncio.TimerHandle | None = None
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
     def send(self, topic: str, frame: bytes) -> None:
         """Write the frame, or keep it in place of an unwritten one of its topic."""
@@ -104,6 +109,6 @@ class Outbox:
             self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self._flush)
 
     def _write(self, frame: bytes) -> None:
-        if not (self._socket.closed or self._transport.is_closing()):
+        if not (self._client.closed or self._transport.is_closing()):
             self._transport.write(frame)
             self._tally.sent += 1

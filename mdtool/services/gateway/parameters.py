@@ -10,7 +10,7 @@ from mdtool.wire.ticks import MAX_SYMBOL_CHARS
 
 MAX_BARS: Final = 1_000
 DEFAULT_BARS: Final = 100
-_MAX_TIME_MS: Final = (2**63 - 1) // NS_PER_MS
+_MAX_NS: Final = 2**63 - 1
 
 
 class ParameterError(UsageError):
@@ -44,10 +44,11 @@ def parse_interval(text: str) -> str:
         When it is no duration.
     """
     try:
-        parse_duration(text)
+        if parse_duration(text) <= _MAX_NS:
+            return text
     except UsageError as error:
         raise ParameterError("interval: wants a duration such as 1m") from error
-    return text
+    raise ParameterError("interval: wants a duration of less than 292 years")
 
 
 def parse_limit(text: str | None) -> int:
@@ -69,7 +70,7 @@ def parse_before(text: str | None) -> int:
     ParameterError
         When it is no time in ms above 0.
     """
-    return 0 if text is None else _parse_whole("before", text, _MAX_TIME_MS) * NS_PER_MS
+    return 0 if text is None else _parse_whole("before", text, _MAX_NS // NS_PER_MS) * NS_PER_MS
 
 
 def _parse_whole(name: str, text: str, most: int) -> int:

@@ -1,0 +1,50 @@
+"""A gateway on a free port, in the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from aiohttp import ClientSession
+
+from mdtool.core.addresses import parse_address
+from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.server import Gateway
+
+
+class Client:
+    """A client of one gateway."""
+
+    def __init__(self, session: ClientSession, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self.get, self.post, self.ws_connect = session.get, session.post, session.ws_connect
+
+    async def answer(self, path: str) -> tuple[int, object]:
+        """The status of a GET, and its JSON."""
+        async with self.get(path) as response:
+            return response.status, await response.json()
+
+
+@contextlib.asynccontextmanager
+async def gateway_of(aggregator: str, **settings):
+    """A client of a gateway in front of an aggregator."""
+    started = asyncio.get_running_loop().create_future()
+    config = GatewayConfig(port=0, aggregator=aggregator, **settings)
+    service = asyncio.create_task(Gateway(config).run(started.set_result))
+    try:
+        await asyncio.wait({service, started}, return_when=asyncio.FIRST_COMPLETED)
+        assert not service.done(), service.exception()
+        address = started.result()["http"]
+        async with ClientSession(f"http://{address}") as session:
+            yield Client(session, *parse_address(address))
+    finally:
+        service.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await service
+
+
+async def connected(client: Client) -> None:
+    """Wait until the gateway has the aggregator's state."""
+    # Whoever follows a symbol that traded is told of it as soon as the gateway knows it.
+    async with client.ws_connect("/ws/marketdata?symbol=AAPL") as socket:
+        await socket.receive_json()

@@ -1,0 +1,71 @@
+"""`mdtool gateway` as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+NOBODY = "127.0.0.1:1"
+
+
+def gateway(*options: str, **streams) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "mdtool", "gateway", *options], text=True, **streams
+    )
+
+
+def test_it_says_where_it_is_and_stops_at_a_signal():
+    ready, says_ready = os.pipe()
+    process = gateway(
+        *("--port", "0", "--aggregator", NOBODY),
+        pass_fds=(says_ready,),
+        env={**os.environ, "MDTOOL_READY_FD": str(says_ready)},
+    )
+    os.close(says_ready)
+    try:
+        with os.fdopen(ready) as lines:
+            address = json.loads(lines.readline())["addresses"]["http"]
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(f"http://{address}/health")
+        with error.value as response:
+            assert response.status == 503
+            assert json.load(response)["aggregator"]["address"] == NOBODY
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_taken_port_ends_it_with_3_and_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        process = gateway("--port", port, "--aggregator", NOBODY, stderr=subprocess.PIPE)
+        _, told = process.communicate()
+    assert process.returncode == 3
+    assert f"port {port} on 127.0.0.1 is in use" in told
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--aggregator", "nowhere"),
+        ("--port", "65536"),
+        ("--timeout-ms", "0"),
+        ("--max-sockets", "-1"),
+    ],
+)
+def test_wrong_settings_end_it_with_2(options):
+    process = gateway("--port", "0", *options, stderr=subprocess.PIPE)
+    _, told = process.communicate()
+    assert process.returncode == 2
+    assert told.startswith("mdtool: ")
