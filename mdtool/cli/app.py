@@ -48,6 +48,17 @@ class _LazyGroup(TyperGroup):
         command.name = cmd_name
         return command
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # Typer would take it for itself and end the process with status 1.
+            raise _ReaderGoneError from error
+
+
+class _ReaderGoneError(Exception):
+    """Whoever read the output has all it wanted."""
+
 
 app = typer.Typer(
     name="mdtool",
@@ -101,8 +112,8 @@ def main() -> NoReturn:
         status = _report(f"{error.format_message()}{hint}", EXIT_USAGE)
     except (KeyboardInterrupt, typer.Abort):
         status = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader has all it wanted; what is still buffered has nowhere to go.
+    except (_ReaderGoneError, BrokenPipeError):
+        # What is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = EXIT_OK
     except Exception as error:  # noqa: BLE001 - the last resort, told apart by its text
