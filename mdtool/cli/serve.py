@@ -1,0 +1,128 @@
+"""`mdtool serve`: the services under one supervisor, and a check of those that run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdtool.cli.settings import with_settings
+from mdtool.core.errors import UsageError
+from mdtool.services.supervisor.config import ServeConfig
+
+if TYPE_CHECKING:
+    from mdtool.services.supervisor.check import Hop
+    from mdtool.services.supervisor.supervisor import Addresses
+
+app = typer.Typer(add_completion=False)
+
+_SPEAKS = {
+    "serve-tcp": "Tick frames over TCP",
+    "aggregate": "gRPC: MarketDataService, health, reflection",
+    "gateway": "REST /api/v1/marketdata/AAPL, sockets, /metrics",
+}
+
+
+@app.command()
+@with_settings(ServeConfig, "serve")
+def serve(
+    context: typer.Context,
+    config: ServeConfig,
+    what: Annotated[
+        str | None, typer.Argument(metavar="all", help="All services, or those of --only.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Send ticks through running services and time them.")
+    ] = False,
+    ticks: Annotated[int, typer.Option(min=1, help="How many ticks a check sends.")] = 20,
+    as_json: Annotated[
+        bool, typer.Option("-J", "--json", help="Addresses, or a check's times, as JSON lines.")
+    ] = False,
+) -> int | None:
+    """Run serve-tcp, aggregate and gateway together, and start again what dies.
+
+    Ctrl-C stops them in order, so that nothing accepted is lost. Each has
+    settings of its own: see `mdtool gateway --help` and so on.
+
+    Example: mdtool serve all --simulate
+
+    Example: mdtool serve all --replay trades.dbn --speed 10 --gateway-port 8088
+
+    Example: mdtool serve --check
+    """
+    if check:
+        _check(config, ticks, as_json)
+        return None
+    if what != "all":
+        raise UsageError("serve what? say `serve all`, `serve all --only ...` or `serve --check`")
+    return _run(config, context, as_json)
+
+
+def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
+    from mdtool.core.lifecycle import run_service
+    from mdtool.services.supervisor.programs import PYTHON, programs
+    from mdtool.services.supervisor.relay import styles
+    from mdtool.services.supervisor.supervisor import Supervisor
+
+    settings = context.parent.params if context.parent else {}
+    options = [f"--log-format={settings['log_format']}", f"--log-level={settings['log_level']}"]
+    options += ["--debug"] if settings["debug"] else []
+    report = _print_addresses_as_json if as_json else _print_addresses
+    with programs(config, [*PYTHON, *options]) as running:
+        looks = styles([program.name for program in running], settings["log_format"])
+        return run_service(Supervisor(running, looks, report))
+
+
+def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
+    import asyncio
+
+    from mdtool.services.supervisor.check import Route, check
+    from mdtool.services.supervisor.programs import chosen, dial_address, endpoints
+
+    where = {name: dial_address(*endpoint) for name, endpoint in endpoints(config).items()}
+    gateway = where["gateway"] if "gateway" in chosen(config.only) else None
+    hops = asyncio.run(check(Route(where["serve-tcp"], where["aggregate"], gateway), ticks))
+    if as_json:
+        for hop in hops:
+            times = {"median_us": hop.median_ns / 1e3, "slowest_us": hop.slowest_ns / 1e3}
+            print(json.dumps({"hop": hop.name, "ticks": ticks, **times}))
+    else:
+        _print_hops(hops)
+
+
+def _print_hops(hops: list[Hop]) -> None:
+    table = _table("hop", "median", "slowest")
+    for hop in hops:
+        table.add_row(hop.name, f"{hop.median_ns / 1e6:,.2f} ms", f"{hop.slowest_ns / 1e6:,.2f} ms")
+    _print(table)
+
+
+def _print_addresses(addresses: Addresses) -> None:
+    table = _table("service", "address", "speaks")
+    for name, spoken in addresses.items():
+        for protocol, address in spoken.items():
+            where = f"http://{address}" if protocol == "http" else address
+            table.add_row(name, where, _SPEAKS.get(name, protocol))
+    _print(table)
+
+
+def _print_addresses_as_json(addresses: Addresses) -> None:
+    for name, spoken in addresses.items():
+        print(json.dumps({"service": name, "addresses": dict(spoken)}), flush=True)
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    return Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+
+
+def _print(table: Any) -> None:
+    import sys
+
+    from rich.console import Console
+
+    # Piped, a row stays a line however long it is.
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    sys.stdout.flush()

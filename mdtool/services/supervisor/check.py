@@ -1,0 +1,212 @@
+"""`serve --check`: marked ticks through running services, and how long each hop took."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import statistics
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+
+from mdtool.adapters.aggregator import AggregatorClient
+from mdtool.core.addresses import parse_address
+from mdtool.core.errors import PeerError
+from mdtool.core.lifecycle import first_error
+from mdtool.core.symbols import SymbolTable
+from mdtool.core.units import NS_PER_MS, PRICE_SCALE
+from mdtool.wire.batches import Updates
+from mdtool.wire.control import Committed, ReplyDecoder, encode_hello
+from mdtool.wire.tick_encoder import encode_frames
+
+SYMBOL: Final = "MDTOOL.CHECK"
+"""What the ticks are of. It stays among the symbols of the services that were checked."""
+TIMEOUT_S: Final = 5.0
+"""How long a tick may take to any of the services."""
+
+_TAKEN: Final = "taken by serve-tcp"
+_COMMITTED: Final = "committed by aggregate"
+_SHOWN: Final = "shown by gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The `HOST:PORT` of each service on the way, which ends before the gateway if that is None."""
+
+    serve_tcp: str
+    aggregate: str
+    gateway: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """How long ticks took from one place to another, in nanoseconds, one entry a tick."""
+
+    name: str
+    times_ns: Sequence[int]
+
+    @property
+    def median_ns(self) -> float:
+        """The median."""
+        return statistics.median(self.times_ns)
+
+    @property
+    def slowest_ns(self) -> int:
+        """The longest."""
+        return max(self.times_ns)
+
+
+async def check(route: Route, ticks: int) -> list[Hop]:
+    """Send marked ticks, each once the one before has arrived everywhere.
+
+    A first one goes ahead uncounted. When the ingest server took a tick is told by its own clock:
+    between machines, figures are as good as the clocks agree.
+
+    Parameters
+    ----------
+    route : Route
+        The services.
+    ticks : int
+        How many ticks count, from 1.
+
+    Raises
+    ------
+    PeerError
+        When a service cannot be reached, or a tick does not arrive.
+    """
+    places = [_TAKEN, _COMMITTED] if route.gateway is None else [_TAKEN, _COMMITTED, _SHOWN]
+    try:
+        async with asyncio.TaskGroup() as tasks, _connection(route.serve_tcp) as (reader, writer):
+            sightings = _Sightings()
+            followers = [
+                tasks.create_task(_follow_replies(reader, sightings)),
+                tasks.create_task(_follow_aggregate(route.aggregate, sightings)),
+            ]
+            if route.gateway is not None:
+                followers.append(tasks.create_task(_follow_gateway(route.gateway, sightings)))
+            writer.write(encode_hello(f"check-{uuid.uuid4()}"))
+            journeys = [await _send(writer, tick, places, sightings) for tick in range(1 + ticks)]
+            for follower in followers:
+                follower.cancel()
+    except ExceptionGroup as group:
+        raise first_error(group) from group
+    return _hops(journeys[1:])
+
+
+class _Sightings:
+    """When each tick was first seen at each place, in nanoseconds since the epoch."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._seen: dict[tuple[str, int], asyncio.Future[int]] = {}
+        self.since_ns = time.time_ns()
+        """What is older is not of this check."""
+
+    def at(self, place: str, tick: int) -> asyncio.Future[int]:
+        """Return what will be the time at which the tick was seen there."""
+        return self._seen.setdefault((place, tick), self._loop.create_future())
+
+    def note(self, place: str, tick: int, when_ns: int) -> None:
+        """Take note that the tick was seen there."""
+        seen = self.at(place, tick)
+        if not seen.done():
+            seen.set_result(when_ns)
+
+
+@contextlib.asynccontextmanager
+async def _connection(
+    address: str,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    try:
+        reader, writer = await asyncio.open_connection(*parse_address(address))
+    except OSError as error:
+        raise PeerError(f"serve-tcp {address} cannot be reached: {error.strerror}") from error
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def _send(
+    writer: asyncio.StreamWriter, tick: int, places: Sequence[str], sightings: _Sightings
+) -> list[int]:
+    """Send a tick and return when that was, and when it was seen at each place."""
+    sent_ns = time.time_ns()
+    writer.write(encode_frames([SYMBOL], [0], [_price(tick)], [1], [sent_ns]).data)
+    journey = [sent_ns]
+    for place in places:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                journey.append(await sightings.at(place, tick))
+        except TimeoutError:
+            raise PeerError(f"a tick was not {place} within {TIMEOUT_S:g} s") from None
+    return journey
+
+
+async def _follow_replies(reader: asyncio.StreamReader, sightings: _Sightings) -> None:
+    replies = ReplyDecoder()
+    committed = 0
+    while data := await reader.read(1 << 16):
+        now_ns = time.time_ns()
+        for reply in replies.feed(data):
+            if isinstance(reply, Committed):
+                for tick in range(committed, reply.next_sequence):
+                    sightings.note(_COMMITTED, tick, now_ns)
+                committed = reply.next_sequence
+    raise PeerError("serve-tcp closed the connection")
+
+
+async def _follow_aggregate(address: str, sightings: _Sightings) -> None:
+    def receive(symbols: SymbolTable, updates: Updates) -> None:
+        for at in (updates.symbol == symbols.find(SYMBOL)).nonzero()[0].tolist():
+            if updates.timestamp[at] >= sightings.since_ns:
+                tick = _tick(int(updates.close[at]))
+                sightings.note(_TAKEN, tick, int(updates.ingest_timestamp[at]))
+
+    async with AggregatorClient(address) as aggregator:
+        await aggregator.follow(receive)
+
+
+async def _follow_gateway(address: str, sightings: _Sightings) -> None:
+    url = f"ws://{address}/ws/marketdata?symbol={SYMBOL}"
+    try:
+        async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+            async for message in socket:
+                now_ns = time.time_ns()
+                aggregate = json.loads(message.data)
+                if aggregate["timestamp"] >= sightings.since_ns // NS_PER_MS:
+                    tick = _tick(round(aggregate["close"] * PRICE_SCALE))
+                    sightings.note(_SHOWN, tick, now_ns)
+    except (aiohttp.ClientError, OSError) as error:
+        raise PeerError(f"gateway {address} cannot be reached: {error}") from error
+    raise PeerError(f"gateway {address} closed the connection")
+
+
+def _price(tick: int) -> int:
+    """Return the price by which a tick is known again: whole dollars from 1."""
+    return (tick + 1) * PRICE_SCALE
+
+
+def _tick(price: int) -> int:
+    return price // PRICE_SCALE - 1
+
+
+def _hops(journeys: Sequence[Sequence[int]]) -> list[Hop]:
+    sent, taken, committed, *shown = zip(*journeys, strict=True)
+    hops = [
+        _hop("client to serve-tcp", sent, taken),
+        _hop("serve-tcp to aggregate, committed", taken, committed),
+    ]
+    for times in shown:
+        hops.append(_hop("serve-tcp to gateway, shown", taken, times))
+        hops.append(_hop("client to gateway, in all", sent, times))
+    return hops
+
+
+def _hop(name: str, begin: Sequence[int], end: Sequence[int]) -> Hop:
+    return Hop(name, [b - a for a, b in zip(begin, end, strict=True)])

@@ -1,0 +1,33 @@
+"""Settings of the supervisor, `[serve]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mdtool.core.config import setting
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """Which services run, where they listen, and what feeds them.
+
+    A host or a port that is None is the service's own setting.
+    """
+
+    only: str = setting("", "Services to run, separated by commas; otherwise all of them.")
+    simulate: bool = setting(False, "Feed them the trades of a simulated exchange.")
+    rate: float = setting(1_000.0, "Simulated trades a second.", low=0.001)
+    replay: str | None = setting(None, "Feed them the trades of a DBN file.")
+    speed: float = setting(1.0, "Speed of the replay: 1 is as recorded, 0 flat out.", low=0)
+    serve_tcp_host: str | None = setting(None, "Address that serve-tcp listens on.")
+    serve_tcp_port: int | None = setting(
+        None, "Port of serve-tcp, 0 for any free one.", low=0, high=65535
+    )
+    aggregate_host: str | None = setting(None, "Address that aggregate listens on.")
+    aggregate_port: int | None = setting(
+        None, "Port of aggregate, 0 for any free one.", low=0, high=65535
+    )
+    gateway_host: str | None = setting(None, "Address that gateway listens on.")
+    gateway_port: int | None = setting(
+        None, "Port of gateway, 0 for any free one.", low=0, high=65535
+    )

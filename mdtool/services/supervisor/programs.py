@@ -1,0 +1,164 @@
+"""Which processes a supervisor runs: their commands, and the addresses they are told."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from mdtool.core import config as settings
+from mdtool.core.addresses import format_address
+from mdtool.core.errors import InputError, UsageError
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.ingest.config import IngestConfig
+from mdtool.services.supervisor.config import ServeConfig
+from mdtool.services.supervisor.ports import reserve_port
+
+SERVICES: Final[Mapping[str, type[Any]]] = {
+    "gateway": GatewayConfig,
+    "aggregate": AggregatorConfig,
+    "serve-tcp": IngestConfig,
+}
+"""Each service's settings. What feeds another comes after it, for they are stopped in reverse."""
+PYTHON: Final = (sys.executable, "-P", "-m", "mdtool")
+"""How this same mdtool is started again, whatever Python files lie in the working folder."""
+
+_STOP_S: Final = {"serve-tcp": 3.2, "aggregate": 0.4, "gateway": 0.4}
+"""serve-tcp waits for the commit of what it took. Together these stay below `GRACE_S`."""
+_STOP_SOURCE_S: Final = 0.6
+_DIALLED: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A process to be kept running.
+
+    Attributes
+    ----------
+    name : str
+        What its lines are prefixed with.
+    command : sequence of str
+        The program and its arguments.
+    is_source : bool
+        Whether it may end by itself: it is done then, and not started again.
+    after : str or None
+        The program that has to be ready before this one starts.
+    stop_s : float
+        How long it may take to stop, beside what those stopped before it have left over.
+    """
+
+    name: str
+    command: Sequence[str]
+    is_source: bool = False
+    after: str | None = None
+    stop_s: float = 1.0
+
+
+@contextlib.contextmanager
+def programs(config: ServeConfig, mdtool: Sequence[str] = PYTHON) -> Iterator[list[Program]]:
+    """Give the processes that `config` asks for, in the order in which they start.
+
+    Port 0 has become a free port by then, held until the context ends, so that each process can
+    be told where the others will be.
+
+    Parameters
+    ----------
+    config : ServeConfig
+        The supervisor's settings; those of each service are loaded beside them.
+    mdtool : sequence of str
+        The command that runs mdtool, with options that stand before a subcommand.
+
+    Raises
+    ------
+    UsageError
+        When the settings contradict each other.
+    InputError
+        When there is no such file to replay.
+    StartupError
+        When a host is no address of this machine.
+    """
+    names = chosen(config.only)
+    _check_source(config, names)
+    with contextlib.ExitStack() as held:
+        where = {}
+        for name, (host, port) in endpoints(config).items():
+            if name in names and port == 0:
+                holder = held.enter_context(reserve_port(host))
+                where[name] = (host, holder.getsockname()[1])
+            else:
+                where[name] = (host, port)
+        running = [
+            Program(name, [*mdtool, *_service(name, names, where)], stop_s=_STOP_S[name])
+            for name in SERVICES
+            if name in names
+        ]
+        if config.simulate or config.replay is not None:
+            running.append(_source(config, mdtool, dial_address(*where["serve-tcp"])))
+        yield running
+
+
+def chosen(only: str) -> Collection[str]:
+    """Return the services that `--only` names, all of them when it is empty.
+
+    Raises
+    ------
+    UsageError
+        When there is no such service.
+    """
+    names = {name.strip() for name in only.split(",")} - {""} or set(SERVICES)
+    for name in sorted(names - set(SERVICES)):
+        raise UsageError(f"--only {name}: no such service; choose from {', '.join(SERVICES)}")
+    return names
+
+
+def endpoints(config: ServeConfig) -> dict[str, tuple[str, int]]:
+    """Return the host and the port that each service is set to listen on."""
+    found = {}
+    for name, cls in SERVICES.items():
+        field = name.replace("-", "_")
+        flags = {key: getattr(config, f"{field}_{key}") for key in ("host", "port")}
+        loaded = settings.load(cls, name, flags)
+        found[name] = (loaded.host, loaded.port)
+    return found
+
+
+def dial_address(host: str, port: int) -> str:
+    """Return where a client on this machine reaches what listens on `host` and `port`."""
+    return format_address(_DIALLED.get(host, host), port)
+
+
+def _check_source(config: ServeConfig, names: Collection[str]) -> None:
+    if not config.simulate and config.replay is None:
+        return
+    if config.simulate and config.replay is not None:
+        raise UsageError("--simulate and --replay: choose one")
+    if "serve-tcp" not in names:
+        raise UsageError("--simulate and --replay feed serve-tcp, which --only leaves out")
+    if config.replay is not None and not Path(config.replay).is_file():
+        raise InputError(f"{config.replay}: no such file")
+
+
+def _service(name: str, names: Collection[str], where: Mapping[str, tuple[str, int]]) -> list[str]:
+    host, port = where[name]
+    command = [name, "--host", host, "--port", str(port)]
+    if name != "aggregate" and "aggregate" in names:
+        command += ["--aggregator", dial_address(*where["aggregate"])]
+    return command
+
+
+def _source(config: ServeConfig, mdtool: Sequence[str], address: str) -> Program:
+    if config.replay is None:
+        name = "simulate"
+        options = ["--simulate", "--rate", f"{config.rate:g}"]
+    else:
+        name = "replay"
+        # With a name of its own, a stream that is cut off and sent anew counts every trade once.
+        stream_id = f"replay-{uuid.uuid4()}"
+        options = [config.replay, "--speed", f"{config.speed:g}", "--stream-id", stream_id]
+    command = [*mdtool, "send", address, *options]
+    return Program(name, command, is_source=True, after="serve-tcp", stop_s=_STOP_SOURCE_S)

@@ -1,0 +1,118 @@
+"""The supervisor: starts programs in order of need, keeps them running, stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from mdtool.core.lifecycle import Started
+from mdtool.services.supervisor.child import Child
+from mdtool.services.supervisor.programs import Program
+from mdtool.services.supervisor.relay import Style
+
+Addresses: TypeAlias = Mapping[str, Mapping[str, str]]
+"""Where each program listens, by what it speaks: `{"gateway": {"http": "127.0.0.1:8080"}}`."""
+
+
+class Supervisor:
+    """Runs programs as child processes until it is cancelled or one of them cannot start.
+
+    Programs start without waiting for each other, but for those that are told to. They stop one
+    by one, the last one first: what feeds another stops before it, so that whatever was accepted
+    on the way has somewhere to go, and those that still run are kept running meanwhile.
+
+    Parameters
+    ----------
+    programs : sequence of Program
+        In the order in which they start.
+    styles : mapping
+        How each program's lines look on stderr.
+    report : callable
+        Called once with all addresses, when every program is ready.
+    """
+
+    name = "serve"
+
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        styles: Mapping[str, Style],
+        report: Callable[[Addresses], None],
+    ) -> None:
+        self._programs = programs
+        self._styles = styles
+        self._report = report
+
+    async def run(self, started: Started) -> None:
+        """Run until cancelled.
+
+        Raises
+        ------
+        StartupError, UsageError
+            When a program says that it cannot start; the others are stopped then.
+        """
+        with _lifeline() as lifeline:
+            running = {
+                child: asyncio.create_task(child.run(), name=child.program.name)
+                for child in self._children(lifeline)
+            }
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._greet(running, started))
+                    await _first_failure(running.values())
+            finally:
+                await _stop(running)
+
+    def _children(self, lifeline: int) -> Iterable[Child]:
+        children: dict[str, Child] = {}
+        for program in self._programs:
+            after = children[program.after].ready if program.after else None
+            style = self._styles[program.name]
+            children[program.name] = Child(program, style, lifeline, after)
+        return children.values()
+
+    async def _greet(self, children: Iterable[Child], started: Started) -> None:
+        """Say where everything listens, once it does: what ticks reach first comes first."""
+        addresses = {}
+        for child in reversed(list(children)):
+            if not child.program.is_source:
+                await child.ready.wait()
+                addresses[child.program.name] = child.addresses
+        started(
+            {
+                f"{name} {protocol}": address
+                for name, spoken in addresses.items()
+                for protocol, address in spoken.items()
+            }
+        )
+        self._report(addresses)
+
+
+@contextlib.contextmanager
+def _lifeline() -> Iterator[int]:
+    """Give the read end of a pipe whose other end closes with this process, whatever ends it."""
+    read, write = os.pipe()
+    try:
+        yield read
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+async def _first_failure(running: Iterable[asyncio.Task[None]]) -> None:
+    """Wait until a task fails, and raise its error; return when all of them are over."""
+    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+    for task in done:
+        task.result()
+
+
+async def _stop(running: Mapping[Child, asyncio.Task[None]]) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time()
+    for child in reversed(list(running)):
+        deadline += child.program.stop_s
+        await child.stop(running[child], deadline - loop.time())
+    await asyncio.gather(*running.values(), return_exceptions=True)

@@ -1,0 +1,116 @@
+"""Which processes the supervisor's settings ask for."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from mdtool.core.errors import ConfigError, InputError, StartupError, UsageError
+from mdtool.core.lifecycle import GRACE_S
+from mdtool.services.supervisor.config import ServeConfig
+from mdtool.services.supervisor.programs import dial_address, endpoints, programs
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(tmp_path, monkeypatch):
+    """Run in an empty folder, without settings in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("MDTOOL_"):
+            monkeypatch.delenv(name)
+
+
+def commands(**settings):
+    """Return the command of each program, without what starts mdtool."""
+    with programs(ServeConfig(**settings), ["mdtool"]) as running:
+        return {program.name: " ".join(program.command[1:]) for program in running}
+
+
+def test_all_services_by_their_own_defaults():
+    assert commands() == {
+        "gateway": "gateway --host 127.0.0.1 --port 8080 --aggregator 127.0.0.1:50051",
+        "aggregate": "aggregate --host 127.0.0.1 --port 50051",
+        "serve-tcp": "serve-tcp --host 127.0.0.1 --port 50050 --aggregator 127.0.0.1:50051",
+    }
+
+
+def test_hosts_and_ports_are_passed_on():
+    found = commands(aggregate_host="::1", aggregate_port=1, gateway_port=2, serve_tcp_port=3)
+    assert found["aggregate"] == "aggregate --host ::1 --port 1"
+    assert found["gateway"] == "gateway --host 127.0.0.1 --port 2 --aggregator [::1]:1"
+    assert found["serve-tcp"].endswith("--port 3 --aggregator [::1]:1")
+
+
+def test_a_service_that_listens_everywhere_is_dialled_here():
+    assert commands(aggregate_host="0.0.0.0")["gateway"].endswith("--aggregator 127.0.0.1:50051")
+    assert dial_address("::", 1) == "[::1]:1"
+    assert dial_address("example.org", 1) == "example.org:1"
+
+
+def test_services_keep_their_own_settings(tmp_path, monkeypatch):
+    (tmp_path / "mdtool.toml").write_text("[aggregate]\nport = 7\n[gateway]\nport = 8\n")
+    monkeypatch.setenv("MDTOOL_GATEWAY_PORT", "9")
+    assert {name: port for name, (_, port) in endpoints(ServeConfig()).items()} == {
+        "gateway": 9,
+        "aggregate": 7,
+        "serve-tcp": 50050,
+    }
+
+
+def test_a_wrong_setting_of_any_service_is_met_before_the_start(tmp_path):
+    (tmp_path / "mdtool.toml").write_text("[gateway]\nprot = 8\n")
+    with pytest.raises(ConfigError, match=r"\[gateway\] prot"):
+        commands()
+
+
+def test_port_0_becomes_a_free_port_that_all_are_told():
+    with programs(ServeConfig(aggregate_port=0), ["mdtool"]) as running:
+        command = {program.name: list(program.command) for program in running}
+        port = command["aggregate"][-1]
+        assert int(port) > 0
+        assert command["gateway"][-1] == command["serve-tcp"][-1] == f"127.0.0.1:{port}"
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", int(port)))
+
+
+def test_only_some_services_go_by_their_own_settings_for_the_others():
+    assert list(commands(only=" serve-tcp,aggregate ")) == ["aggregate", "serve-tcp"]
+    assert commands(only="gateway") == {"gateway": "gateway --host 127.0.0.1 --port 8080"}
+
+
+def test_a_simulation_is_sent_once_serve_tcp_is_ready():
+    with programs(ServeConfig(simulate=True, rate=2500.0, serve_tcp_port=3), ["mdtool"]) as running:
+        source = running[-1]
+    assert " ".join(source.command) == "mdtool send 127.0.0.1:3 --simulate --rate 2500"
+    assert (source.name, source.after, source.is_source) == ("simulate", "serve-tcp", True)
+
+
+def test_a_replay_has_a_stream_of_its_own(tmp_path):
+    file = tmp_path / "trades.dbn"
+    file.touch()
+    one, other = (commands(replay=str(file), speed=10.0)["replay"] for _ in range(2))
+    assert one.startswith(f"send 127.0.0.1:50050 {file} --speed 10 --stream-id replay-")
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"only": "gatewya"}, UsageError, "--only gatewya: no such service; choose from"),
+        ({"simulate": True, "replay": "f.dbn"}, UsageError, "choose one"),
+        ({"simulate": True, "only": "aggregate"}, UsageError, "--only leaves out"),
+        ({"replay": "nowhere.dbn"}, InputError, "nowhere.dbn: no such file"),
+        ({"gateway_host": "192.0.2.1", "gateway_port": 0}, StartupError, "listen on 192.0.2.1"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_the_start(settings, error, message):
+    with pytest.raises(error) as refused:
+        commands(**settings)
+    assert message in str(refused.value)
+
+
+def test_what_all_may_take_to_stop_is_less_than_the_supervisor_may():
+    with programs(ServeConfig(simulate=True), ["mdtool"]) as running:
+        assert sum(program.stop_s for program in running) < GRACE_S
