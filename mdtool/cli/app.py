@@ -93,6 +93,8 @@ def _settings(
     """
     if log_format not in logs.FORMATS:
         raise UsageError(f"--log-format {log_format}: choose from {', '.join(logs.FORMATS)}")
+    if log_level not in logs.LEVELS:
+        raise UsageError(f"--log-level {log_level}: choose from {', '.join(logs.LEVELS)}")
     if config is not None:
         os.environ[CONFIG_VARIABLE] = config
     logs.configure(log_format, "debug" if debug else log_level)

@@ -10,6 +10,7 @@ from typing import Final
 from mdtool.core.units import NS_PER_S, format_time
 
 FORMATS: Final = ("text", "json")
+LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 class _TextFormatter(logging.Formatter):
@@ -31,7 +32,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def configure(log_format: str = "text", level: str = "info") -> None:
-    """Send every log record of the process to stderr in one of `FORMATS`."""
+    """Send log records from one of `LEVELS` on to stderr, in one of `FORMATS`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
