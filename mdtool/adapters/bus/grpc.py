@@ -1,0 +1,254 @@
+"""A bus that hands ticks to the aggregator over one gRPC call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import grpc
+import grpc.aio
+
+from mdtool.adapters import rpc
+from mdtool.adapters.bus.port import CommitListener
+from mdtool.core.backoff import delays
+from mdtool.core.errors import PeerError
+from mdtool.core.lifecycle import first_error
+from mdtool.core.symbols import SymbolTable
+from mdtool.wire._pb import marketdata_pb2
+from mdtool.wire.batches import encode_batch
+from mdtool.wire.ticks import Ticks
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH_FRAMES: Final = 1 << 16
+"""Where a backlog is cut into messages: some 2.4 MB."""
+_MAX_UNSENT_RUNS: Final = 64
+"""How many runs of a stream may pile up: one of a single tick takes thirty times its columns."""
+
+_RECONNECT: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+_REFUSALS: Final = frozenset(
+    {
+        grpc.StatusCode.DATA_LOSS,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+"""Statuses that the same message would meet again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Consecutive frames of a stream."""
+
+    first_sequence: int
+    ticks: Ticks
+
+    @property
+    def next_sequence(self) -> int:
+        return self.first_sequence + self.ticks.frames
+
+
+_Runs = dict[str, deque[_Run]]
+
+
+class _CallEndedError(Exception):
+    """The aggregator ended the call in order, as it does when it stops."""
+
+
+class GrpcBus:
+    """Sends batches over a `StreamTickBatches` call and keeps each until its BatchAck.
+
+    After a lost call it opens another and sends again, in order, what was not acknowledged; the
+    aggregator knows by their positions the frames that it has already.
+
+    Parameters
+    ----------
+    address : str
+        The aggregator's `HOST:PORT`.
+    symbols : SymbolTable
+        What the symbol indices of published ticks mean; it may grow.
+    """
+
+    def __init__(self, address: str, symbols: SymbolTable) -> None:
+        self._address = address
+        self._symbols = symbols
+        self._listeners: list[CommitListener] = []
+        self._unsent: _Runs = {}
+        self._uncommitted: _Runs = {}
+        """Runs that were sent in the current call."""
+        self._published = asyncio.Event()
+        self._delays = delays(cap_s=2.0)
+        self._is_away = False
+        self._is_leaving = False
+        self._resources = contextlib.AsyncExitStack()
+
+    @property
+    def peer(self) -> str:
+        """The aggregator and its address."""
+        return f"aggregator {self._address}"
+
+    async def __aenter__(self) -> Self:
+        options = (*rpc.OPTIONS, *_RECONNECT)
+        async with contextlib.AsyncExitStack() as stack:
+            self._channel = grpc.aio.insecure_channel(self._address, options)
+            await stack.enter_async_context(self._channel)
+            self._stub = rpc.Stub(self._channel)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            stack.callback(self._leave, tasks.create_task(self._stay_connected(), name=self.peer))
+            self._resources = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> bool | None:
+        try:
+            return await self._resources.__aexit__(*exc_info)  # type: ignore[arg-type]
+        except ExceptionGroup as group:
+            raise first_error(group) from group
+
+    def subscribe(self, listener: CommitListener) -> None:
+        """Have `listener` called at each BatchAck."""
+        self._listeners.append(listener)
+
+    def publish(self, stream_id: str, first_sequence: int, ticks: Ticks) -> None:
+        """Keep the run for the next message."""
+        waiting = self._unsent.setdefault(stream_id, deque())
+        waiting.append(_Run(first_sequence, ticks))
+        if len(waiting) > _MAX_UNSENT_RUNS:
+            self._unsent[stream_id] = _joined(waiting)
+        self._published.set()
+
+    async def position(self, stream_id: str) -> int:
+        """Ask the aggregator, again and again while it is away."""
+        request = marketdata_pb2.StreamPositionRequest(stream_id=stream_id)
+        for delay_s in delays(cap_s=2.0):
+            try:
+                reply = await self._stub.GetStreamPosition(request, wait_for_ready=True)
+            except grpc.aio.AioRpcError as error:
+                self._raise_refusal(error)
+                await asyncio.sleep(delay_s)
+            else:
+                break
+        return reply.next_sequence if reply.known else 0
+
+    def _leave(self, task: asyncio.Task[None]) -> None:
+        self._is_leaving = True
+        task.cancel()
+
+    async def _stay_connected(self) -> None:
+        while True:
+            await self._connected()
+            call = self._stub.StreamTickBatches()
+            self._begin_again()
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._send(call))
+                    tasks.create_task(self._receive(call))
+            except* (grpc.aio.AioRpcError, asyncio.InvalidStateError, _CallEndedError) as errors:
+                self._lost(first_error(errors))
+            finally:
+                call.cancel()
+            if self._is_leaving:  # a TaskGroup with a failed task can swallow a cancellation
+                return
+            await asyncio.sleep(next(self._delays))
+
+    async def _connected(self) -> None:
+        """Wait until there is a connection; the channel itself tries, with a capped backoff."""
+        while True:
+            state = self._channel.get_state(try_to_connect=True)
+            if state is grpc.ChannelConnectivity.READY:
+                return
+            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                self._away("cannot be reached")
+            await self._channel.wait_for_state_change(state)
+
+    def _begin_again(self) -> None:
+        """Put what the last call did not see committed before what was never sent."""
+        for stream_id, sent in self._uncommitted.items():
+            self._unsent[stream_id] = sent + self._unsent.get(stream_id, deque())
+        self._uncommitted = {}
+
+    async def _send(self, call: Any) -> None:
+        known_symbols = 0
+        while True:
+            while self._unsent:
+                stream_id, run = self._next_run()
+                new_symbols = self._symbols.since(known_symbols)
+                known_symbols += len(new_symbols)
+                message = encode_batch(stream_id, run.first_sequence, run.ticks, new_symbols)
+                await call.write(message)
+            self._published.clear()
+            await self._published.wait()
+
+    def _next_run(self) -> tuple[str, _Run]:
+        """Move the next batch, all that there is of a stream, to what awaits its commit."""
+        stream_id = next(iter(self._unsent))
+        waiting = self._unsent.pop(stream_id)
+        run = _take_batch(waiting)
+        if waiting:
+            self._unsent[stream_id] = waiting
+        self._uncommitted.setdefault(stream_id, deque()).append(run)
+        return stream_id, run
+
+    async def _receive(self, call: Any) -> None:
+        async for ack in call:
+            if self._is_away:
+                self._is_away = False
+                log.info("%s: back", self.peer)
+            self._delays = delays(cap_s=2.0)
+            self._commit(ack.stream_id, ack.next_sequence)
+        raise _CallEndedError
+
+    def _commit(self, stream_id: str, next_sequence: int) -> None:
+        sent = self._uncommitted.get(stream_id, deque())
+        while sent and sent[0].next_sequence <= next_sequence:
+            sent.popleft()
+        if not sent:
+            self._uncommitted.pop(stream_id, None)
+        for listener in self._listeners:
+            listener(stream_id, next_sequence)
+
+    def _lost(self, error: BaseException) -> None:
+        if not isinstance(error, grpc.aio.AioRpcError):
+            self._away("ended the call")
+            return
+        self._raise_refusal(error)
+        self._away(f"was lost ({error.code().name.lower()}: {error.details()})")
+
+    def _away(self, how: str) -> None:
+        if not self._is_away:
+            self._is_away = True
+            log.warning("%s %s; what it has not committed is kept and sent again", self.peer, how)
+
+    def _raise_refusal(self, error: grpc.aio.AioRpcError) -> None:
+        if error.code() in _REFUSALS:
+            raise PeerError(
+                f"{self.peer} refused ({error.code().name.lower()}): {error.details()}"
+            ) from error
+
+
+def _take_batch(runs: deque[_Run]) -> _Run:
+    """Take as many runs as one batch may hold, one at least, and return them as one."""
+    parts = [runs.popleft()]
+    frames = parts[0].ticks.frames
+    while runs and frames + runs[0].ticks.frames <= MAX_BATCH_FRAMES:
+        parts.append(runs.popleft())
+        frames += parts[-1].ticks.frames
+    return _Run(parts[0].first_sequence, Ticks.concatenate([part.ticks for part in parts]))
+
+
+def _joined(runs: deque[_Run]) -> deque[_Run]:
+    """Return the same frames in as few runs as batches take."""
+    joined: deque[_Run] = deque()
+    while runs:
+        joined.append(_take_batch(runs))
+    return joined
