@@ -21,7 +21,7 @@ State, one row each (columns are the constants below):
     ids      open-addressed table of (order_id, row in `orders` + 1), linear probing, no tombstones
     books    a book: what it is of, what was counted, its last trade
     finder   open-addressed table of (book key + 1, row in `books`)
-    sizes    how much of each is in use, and heads of the free lists
+    sizes    how much of each is in use, heads of the free lists, and how many records there were
 
 The kernel stops before the first record for which there might be no room, and says of what.
 """
@@ -70,19 +70,25 @@ S_START, S_LENGTH, S_ROOM = range(3)
     B_LAST_SIZE,
     B_LAST_SIDE,
     B_LAST_TS,
-    B_UNKNOWN_CANCEL,
-    B_UNKNOWN_MODIFY,
-    B_OVER_CANCEL,
-    B_DUPLICATE_ADD,
-    B_SIDE_CHANGE,
-    B_UNUSABLE,
-    B_CROSSED,
-    B_LOCKED,
-    B_TIME_BACKWARDS,
-    B_WIDTH,
-) = range(24)
-B_FIRST_ANOMALY: Final = B_UNKNOWN_CANCEL
-Z_ORDERS, Z_FREE_ORDER, Z_LEVELS, Z_FREE_LEVEL, Z_POOL, Z_BOOKS, Z_EMITTED, Z_WIDTH = range(8)
+    B_ANOMALIES,
+) = range(15)
+(
+    UNKNOWN_CANCEL,
+    UNKNOWN_MODIFY,
+    OVER_CANCEL,
+    DUPLICATE_ADD,
+    SIDE_CHANGE,
+    UNUSABLE,
+    CROSSED,
+    LOCKED,
+    TIME_BACKWARDS,
+    ANOMALY_KINDS,
+) = range(10)
+B_WIDTH: Final = B_ANOMALIES + 2 * ANOMALY_KINDS
+"""Of each kind of anomaly how many there were, then of each the record that was the first."""
+Z_ORDERS, Z_FREE_ORDER, Z_LEVELS, Z_FREE_LEVEL, Z_POOL, Z_BOOKS, Z_RECORDS, Z_EMITTED, Z_WIDTH = (
+    range(9)
+)
 
 DONE, FULL_ORDERS, FULL_LEVELS, FULL_POOL, FULL_BOOKS, FULL_OUTPUT = range(6)
 
@@ -111,6 +117,14 @@ def _home(order_id: int, book: int, mask: int) -> int:
     """Return where the search for an order begins in `ids`."""
     mixed = (order_id ^ (book << 40)) * MULTIPLIER
     return (mixed ^ (mixed >> 29)) & mask
+
+
+@inlined
+def _note(s: State, book: int, kind: int) -> None:
+    """Count an anomaly, and remember which record was the first of its kind."""
+    if s.books[book, B_ANOMALIES + kind] == 0:
+        s.books[book, B_ANOMALIES + ANOMALY_KINDS + kind] = s.sizes[Z_RECORDS]
+    s.books[book, B_ANOMALIES + kind] += 1
 
 
 @inlined
@@ -330,7 +344,7 @@ def _clear_side(s: State, side: int) -> None:
 def _set_top(s: State, book: int, marked: int, price: int, size: int) -> int:
     """Replace a whole side by one level that has a size and no orders; return what it struck."""
     if marked not in (BID, ASK):
-        s.books[book, B_UNUSABLE] += 1
+        _note(s, book, UNUSABLE)
         return NONE
     side = 2 * book + (marked == ASK)
     _clear_side(s, side)
@@ -348,7 +362,7 @@ def _cancel(s: State, book: int, order_id: int, size: int, emitting: bool) -> in
     at = _find_order(s.ids, s.orders, order_id, book)
     row = s.ids[at, 1] - 1
     if row < 0:
-        s.books[book, B_UNKNOWN_CANCEL] += 1
+        _note(s, book, UNKNOWN_CANCEL)
         return NONE
     rests = s.orders[row, O_SIZE]
     if size < rests:
@@ -357,7 +371,7 @@ def _cancel(s: State, book: int, order_id: int, size: int, emitting: bool) -> in
         s.levels[level, L_SIZE] -= size
         return _distance(s, level) if emitting else NONE
     if size > rests:
-        s.books[book, B_OVER_CANCEL] += 1
+        _note(s, book, OVER_CANCEL)
     struck = _take_out(s, row, emitting)
     _forget_order(s, at)
     return struck
@@ -385,24 +399,24 @@ def _add_or_modify(
     side = 2 * book + (marked == ASK)
     if marked not in (BID, ASK):
         if action == ADD or row < 0:
-            s.books[book, B_UNUSABLE] += 1
+            _note(s, book, UNUSABLE)
             return NONE
         side = s.orders[row, O_SIDE]
     if price == UNDEF_PRICE or (size == 0 and row < 0):
-        s.books[book, B_UNUSABLE] += 1
+        _note(s, book, UNUSABLE)
         return NONE
     key = -price if side & 1 else price
     left = NONE
     if row < 0:
         if action == MODIFY:
-            s.books[book, B_UNKNOWN_MODIFY] += 1
+            _note(s, book, UNKNOWN_MODIFY)
         row = _new_order(s, at, order_id, book)
     else:
         level = s.orders[row, O_LEVEL]
         if action == ADD:
-            s.books[book, B_DUPLICATE_ADD] += 1
+            _note(s, book, DUPLICATE_ADD)
         elif side != s.orders[row, O_SIDE]:
-            s.books[book, B_SIDE_CHANGE] += 1
+            _note(s, book, SIDE_CHANGE)
         elif s.levels[level, L_KEY] == key and 0 < size <= s.orders[row, O_SIZE]:
             s.levels[level, L_SIZE] += size - s.orders[row, O_SIZE]
             s.orders[row, O_SIZE] = size
@@ -495,9 +509,9 @@ def _count_crossed(s: State, book: int) -> None:
         best_bid = s.keys[s.sides[2 * book, S_START] + bids - 1]
         best_ask = -s.keys[s.sides[2 * book + 1, S_START] + asks - 1]
         if best_bid > best_ask:
-            s.books[book, B_CROSSED] += 1
+            _note(s, book, CROSSED)
         elif best_bid == best_ask:
-            s.books[book, B_LOCKED] += 1
+            _note(s, book, LOCKED)
 
 
 @kernel
@@ -569,20 +583,27 @@ def apply(words: Words, first: int, s: State, out: Words, status: Words) -> int:
         elif action == CLEAR:
             struck = 0
         elif action not in (FILL, NOTHING):
-            s.books[book, B_UNUSABLE] += 1
+            _note(s, book, UNUSABLE)
 
         if 0 <= struck < near:
             _emit(s, out, words, i, struck, book)
         s.books[book, B_EVENTS] += 1
         if words[i, 5] < s.books[book, B_TS_RECV]:
-            s.books[book, B_TIME_BACKWARDS] += 1
+            _note(s, book, TIME_BACKWARDS)
         s.books[book, B_TS_EVENT] = words[i, 1]
         s.books[book, B_TS_RECV] = words[i, 5]
         s.books[book, B_SEQUENCE] = (words[i, 6] >> 32) & U32
         if flags & F_LAST:
             _count_crossed(s, book)
+        s.sizes[Z_RECORDS] += 1
     status[0] = DONE
     return words.shape[0]
+
+
+@kernel
+def find_order(s: State, order_id: int, book: int) -> int:
+    """Return the row of a resting order of a book, or NONE."""
+    return s.ids[_find_order(s.ids, s.orders, order_id, book), 1] - 1
 
 
 @kernel

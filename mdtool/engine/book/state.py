@@ -84,10 +84,24 @@ class Books:
             if emitted := int(self.state.sizes[k.Z_EMITTED]):
                 yield out[:emitted].reshape(-1).view(dtype)
 
-    def keys_of_books(self) -> list[BookKey]:
+    def book_keys(self) -> list[BookKey]:
         """Return the key of every book, in the order in which they were first met."""
         packed = self.state.books[: self.state.sizes[k.Z_BOOKS], k.B_KEY].tolist()
         return [BookKey(key & 0xFFFF, key >> 16) for key in packed]
+
+    def row_of(self, key: BookKey) -> int:
+        """Return the row of a book in `state.books`.
+
+        Raises
+        ------
+        KeyError
+            When no record of `key` was applied yet.
+        """
+        packed = key.instrument_id << 16 | key.publisher_id
+        rows = np.flatnonzero(self.state.books[: self.state.sizes[k.Z_BOOKS], k.B_KEY] == packed)
+        if not len(rows):
+            raise KeyError(key)
+        return int(rows[0])
 
     def _run(self, words: k.Words, first: int, out: k.Words) -> int:
         """Apply records until all are, or `out` is full, or something had to grow."""

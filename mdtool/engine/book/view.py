@@ -1,0 +1,237 @@
+"""What can be asked of an order book: its best prices, levels, queues and counts."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mdtool.core.units import UNDEF_PRICE
+from mdtool.engine.book import kernel as k
+from mdtool.engine.book.state import BookKey, Books
+
+Side = Literal["B", "A"]
+
+LEVEL: Final = np.dtype([("price", "i8"), ("size", "i8"), ("count", "i8")])
+"""A price of a side, its total size and how many orders it has (0 for a top-of-book quote)."""
+ORDER: Final = np.dtype(
+    [("order_id", "u8"), ("price", "i8"), ("size", "i8"), ("ts_event", "i8"), ("position", "i8")]
+)
+"""A resting order; `position` counts the orders before it in its level's queue."""
+
+ANOMALIES: Final = {
+    "unknown_cancel": k.UNKNOWN_CANCEL,
+    "unknown_modify": k.UNKNOWN_MODIFY,
+    "over_cancel": k.OVER_CANCEL,
+    "duplicate_add": k.DUPLICATE_ADD,
+    "side_change": k.SIDE_CHANGE,
+    "unusable": k.UNUSABLE,
+    "crossed": k.CROSSED,
+    "locked": k.LOCKED,
+    "time_backwards": k.TIME_BACKWARDS,
+}
+"""Kinds of anomaly: ids that were not resting, cancels of more than rested, adds of resting ids,
+orders that changed sides, records without a usable side, price, size or action, books that stood
+crossed or locked at the end of an event, and records received before the one before them."""
+
+
+class Quote(NamedTuple):
+    """The best level of a side; its price is UNDEF_PRICE where the side is empty."""
+
+    price: int
+    size: int
+    orders: int
+
+
+class QueuePosition(NamedTuple):
+    """Where an order stands in the queue of its level."""
+
+    side: Side
+    price: int
+    size: int
+    orders_ahead: int
+    size_ahead: int
+
+
+class Trade(NamedTuple):
+    """The last trade of a book; `side` is the aggressor's."""
+
+    price: int
+    size: int
+    side: str
+    ts_event: int
+
+
+_EMPTY: Final = Quote(UNDEF_PRICE, 0, 0)
+
+
+class BookView:
+    """One book of `Books`, read where it stands: what it says changes as records are applied.
+
+    Raises
+    ------
+    KeyError
+        When no record of `key` was applied yet.
+    """
+
+    def __init__(self, books: Books, key: BookKey) -> None:
+        self.key = key
+        self._books = books
+        self._row = books.row_of(key)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the stream began without a snapshot, so that older orders are unknown."""
+        return bool(self._count(k.B_PARTIAL))
+
+    @property
+    def records(self) -> int:
+        """How many records of this instrument were applied."""
+        return self._count(k.B_EVENTS)
+
+    @property
+    def total_orders(self) -> int:
+        """How many orders rest."""
+        return self._count(k.B_ORDERS)
+
+    @property
+    def ts_event(self) -> int:
+        """The ts_event of the last record, ns."""
+        return self._count(k.B_TS_EVENT)
+
+    @property
+    def ts_recv(self) -> int:
+        """The ts_recv of the last record, ns."""
+        return self._count(k.B_TS_RECV)
+
+    @property
+    def sequence(self) -> int:
+        """The venue's sequence number of the last record."""
+        return self._count(k.B_SEQUENCE)
+
+    @property
+    def trades(self) -> int:
+        """How many trades there were."""
+        return self._count(k.B_TRADES)
+
+    @property
+    def volume(self) -> int:
+        """The size of all trades."""
+        return self._count(k.B_VOLUME)
+
+    @property
+    def last_trade(self) -> Trade | None:
+        """The last trade, None before the first."""
+        if not self.trades:
+            return None
+        return Trade(
+            self._count(k.B_LAST_PRICE),
+            self._count(k.B_LAST_SIZE),
+            chr(self._count(k.B_LAST_SIDE)),
+            self._count(k.B_LAST_TS),
+        )
+
+    @property
+    def anomalies(self) -> dict[str, int]:
+        """How many of each kind of anomaly there were, kinds without any left out."""
+        counts = {kind: self._count(k.B_ANOMALIES + at) for kind, at in ANOMALIES.items()}
+        return {kind: count for kind, count in counts.items() if count}
+
+    def first_anomaly(self, kind: str) -> int | None:
+        """Return the number of the record that was the first of a kind, among all applied."""
+        at = k.B_ANOMALIES + ANOMALIES[kind]
+        return self._count(at + k.ANOMALY_KINDS) if self._count(at) else None
+
+    def level_count(self, side: Side) -> int:
+        """Return how many prices of a side have orders."""
+        return int(self._books.state.sides[self._side(side), k.S_LENGTH])
+
+    def best(self, side: Side) -> Quote:
+        """Return the best level of a side."""
+        rows = self._level_rows(side, 1)
+        if not len(rows):
+            return _EMPTY
+        level = self._books.state.levels[rows[0]]
+        sign = -1 if side == "A" else 1
+        return Quote(sign * int(level[k.L_KEY]), int(level[k.L_SIZE]), int(level[k.L_COUNT]))
+
+    def levels(self, side: Side, depth: int | None = None) -> npt.NDArray[np.void]:
+        """Return levels of a side, best first.
+
+        Parameters
+        ----------
+        side : {"B", "A"}
+        depth : int or None
+            At most so many, or all.
+
+        Returns
+        -------
+        LEVEL[n]
+            A copy.
+        """
+        rows = self._books.state.levels[self._level_rows(side, depth)]
+        levels = np.empty(len(rows), LEVEL)
+        levels["price"] = -rows[:, k.L_KEY] if side == "A" else rows[:, k.L_KEY]
+        levels["size"] = rows[:, k.L_SIZE]
+        levels["count"] = rows[:, k.L_COUNT]
+        return levels
+
+    def orders(self, side: Side, price: int | None = None) -> npt.NDArray[np.void]:
+        """Return the resting orders of a side, best level first, each level in queue order.
+
+        Parameters
+        ----------
+        side : {"B", "A"}
+        price : int or None
+            Only those of the level at this fixed-point price.
+
+        Returns
+        -------
+        ORDER[n]
+            A copy; empty where there is no such level.
+        """
+        state = self._books.state
+        found = []
+        for level in self._level_rows(side, None):
+            at = int(state.levels[level, k.L_KEY]) * (-1 if side == "A" else 1)
+            if price is not None and at != price:
+                continue
+            row, position = int(state.levels[level, k.L_HEAD]), 0
+            while row != k.NONE:
+                order = state.orders[row]
+                order_id = int(order[k.O_ID]) & (2**64 - 1)
+                found.append((order_id, at, order[k.O_SIZE], order[k.O_TS], position))
+                row, position = int(order[k.O_NEXT]), position + 1
+        return np.array(found, ORDER)
+
+    def queue_position(self, order_id: int) -> QueuePosition | None:
+        """Return where an order stands in its queue, None when it does not rest in this book."""
+        state = self._books.state
+        signed = order_id - 2**64 if order_id >= 2**63 else order_id
+        row = int(k.find_order(state, signed, self._row))
+        if row == k.NONE:
+            return None
+        order = state.orders[row]
+        level = state.levels[order[k.O_LEVEL]]
+        ahead = size_ahead = 0
+        before = int(order[k.O_PREV])
+        while before != k.NONE:
+            ahead += 1
+            size_ahead += int(state.orders[before, k.O_SIZE])
+            before = int(state.orders[before, k.O_PREV])
+        is_ask = int(order[k.O_SIDE]) & 1
+        price = int(level[k.L_KEY]) * (-1 if is_ask else 1)
+        return QueuePosition("A" if is_ask else "B", price, int(order[k.O_SIZE]), ahead, size_ahead)
+
+    def _count(self, column: int) -> int:
+        return int(self._books.state.books[self._row, column])
+
+    def _side(self, side: Side) -> int:
+        return 2 * self._row + (side == "A")
+
+    def _level_rows(self, side: Side, depth: int | None) -> k.Words:
+        """Return the rows of a side's levels, best first."""
+        start, length, _ = self._books.state.sides[self._side(side)].tolist()
+        first = start if depth is None else start + max(0, length - depth)
+        return self._books.state.places[first : start + length][::-1]
