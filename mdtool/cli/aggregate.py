@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.option_bundle import option_bundle
 from mdtool.cli.output_options import OutputOptions, with_output
+from mdtool.cli.progress import Progress
 from mdtool.cli.settings import with_settings
 from mdtool.core.errors import CorruptStreamError, InputError, UsageError
 from mdtool.services.aggregator.config import AggregatorConfig
@@ -101,9 +103,11 @@ class BarOptions:
 @app.command()
 @with_settings(AggregatorConfig, "aggregate")
 @with_output
+@with_filter
 @option_bundle(BarOptions, "bars")
 def aggregate(
     bars: BarOptions,
+    selected: FilterOptions,
     output: OutputOptions,
     config: AggregatorConfig,
     context: typer.Context,
@@ -125,7 +129,7 @@ def aggregate(
     """
     _refuse_mixture(context, is_filter=bool(inputs))
     if inputs:
-        return _filter(inputs, bars.stream(), output)
+        return _filter(inputs, bars.stream(), selected, output)
     from mdtool.core.lifecycle import run_service
     from mdtool.services.aggregator.server import Aggregator
 
@@ -146,16 +150,21 @@ def _refuse_mixture(context: typer.Context, is_filter: bool) -> None:
             raise UsageError(f"{option.opts[0]} wants INPUT: a file, or - for standard input")
 
 
-def _filter(paths: list[str], stream: BarStream, output: OutputOptions) -> int:
-    from mdtool.adapters.dbn_files import open_merged
+def _filter(
+    paths: list[str], stream: BarStream, selected: FilterOptions, output: OutputOptions
+) -> int:
     from mdtool.wire.dbn_metadata import with_schema
 
-    with open_merged(paths) as source:
+    with selected.open(paths) as source:
         _require_trades(source)
         metadata = with_schema(source.metadata, stream.schema)
+        is_quiet = output.quiet or output.is_table
         try:
-            with output.open(metadata, source.symbology) as sink:
-                for records in _bars(source, stream):
+            with (
+                output.open(metadata, source.symbology) as sink,
+                Progress("trades", source.size_bytes, is_quiet) as progress,
+            ):
+                for records in _bars(source, stream, progress):
                     sink.write(records)
                     if source.size_bytes is None:
                         sink.flush()
@@ -164,11 +173,12 @@ def _filter(paths: list[str], stream: BarStream, output: OutputOptions) -> int:
     return 0
 
 
-def _bars(source: RecordSource, stream: BarStream) -> Iterator[Records]:
+def _bars(source: RecordSource, stream: BarStream, progress: Progress) -> Iterator[Records]:
     """Yield bars; of a stream that breaks off, also those of all that came before."""
     try:
         for records in source:
             yield from stream.update(records)
+            progress.show(stream.trades, source.bytes_read)
     except CorruptStreamError:
         yield from stream.close()
         raise

@@ -217,6 +217,14 @@ def test_the_whole_records_of_a_cut_file_come_out_before_the_error(tmp_path, tra
     assert f"at byte {len(data) - TRADE.itemsize}, after 5 whole records" in error[0]
 
 
+def test_the_trades_can_be_chosen_by_symbol_and_time(trades_file):
+    chosen = rows(trades_file, "--interval", "1s", "--symbols", "MSFT")
+    assert [row[:2] for row in chosen] == [("MSFT", 0), ("MSFT", 3)]
+    times = ["--start", str(START + 900 * 10**6), "--end", str(START + 4 * SECOND)]
+    chosen = rows(trades_file, "--interval", "1s", *times)
+    assert [(row[0], row[-1]) for row in chosen] == [("AAPL", 2), ("AAPL", 4), ("MSFT", 5)]
+
+
 def test_limit_counts_bars(trades_file):
     assert len(rows(trades_file, "--interval", "1s", "--limit", "2")) == 2
 
