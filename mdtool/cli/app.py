@@ -111,7 +111,9 @@ def main() -> NoReturn:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""
-        status = _report(f"{error.format_message()}{hint}", EXIT_USAGE)
+        message = error.format_message()
+        # Without any argument the help has been printed, and there is no more to say.
+        status = _report(f"{message}{hint}", EXIT_USAGE) if message else EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         status = EXIT_INTERRUPTED
     except (_ReaderGoneError, BrokenPipeError):

@@ -1,0 +1,228 @@
+"""The `mdtool` command as a whole: exit statuses, error lines, help, and what it imports."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+import typer
+
+from mdtool.cli.app import COMMANDS
+from mdtool.core import errors
+from mdtool.core.errors import MdtoolError
+
+HEAVY = {"numba", "pyarrow", "grpc", "aiohttp", "pandas", "databento"}
+"""What `mdtool --help` must not import."""
+
+PROBE = """
+import sys, types, typer
+from mdtool.cli import app as mdtool
+from mdtool.core import errors
+
+probe = types.ModuleType("probe")
+probe.app = typer.Typer()
+
+@probe.app.command()
+def command(number: int = 0) -> int | None:
+    {body}
+
+sys.modules["probe"] = probe
+mdtool.COMMANDS["probe"] = "probe"
+mdtool.main()
+"""
+"""Runs `mdtool` with one more subcommand, whose body a test chooses."""
+
+ERRORS = [
+    value for value in vars(errors).values() if isinstance(value, type) and value is not MdtoolError
+]
+
+
+def mdtool(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "mdtool", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def start_probe(body, *arguments, before=()):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROBE.format(body=body), *before, "probe", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_probe(body, *arguments, before=()):
+    """Return the exit status, stdout and stderr."""
+    with start_probe(body, *arguments, before=before) as process:
+        out, err = process.communicate()
+        return process.returncode, out, err
+
+
+def command_of(name):
+    """Return the click command of a subcommand."""
+    return typer.main.get_command(importlib.import_module(COMMANDS[name]).app)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(tmp_path, monkeypatch):
+    """Run in an empty folder, without settings in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("MDTOOL_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+def test_each_error_is_one_line_and_its_own_status(error):
+    arguments = ", ".join(
+        ["'f.dbn'", "12", "3", "'cut'"] if error is errors.CorruptStreamError else ["'what, where'"]
+    )
+    status, out, err = run_probe(f"raise errors.{error.__name__}({arguments})")
+    assert status == error.exit_code
+    assert out == ""
+    assert re.fullmatch(r"mdtool: .+\n", err)
+
+
+@pytest.mark.parametrize(("returned", "status"), [("None", 0), ("0", 0), ("7", 7)])
+def test_what_a_command_returns_is_its_status(returned, status):
+    assert run_probe(f"return {returned}") == (status, "", "")
+
+
+def test_an_unforeseen_error_is_one_line_too():
+    assert run_probe("raise ValueError('odd')") == (
+        1,
+        "",
+        "mdtool: internal error: ValueError: odd\n",
+    )
+
+
+def test_debug_shows_the_traceback():
+    status, _, err = run_probe("raise errors.InputError('what')", before=["--debug"])
+    assert status == 1
+    assert err.startswith("Traceback")
+    assert err.endswith("mdtool: what\n")
+
+
+def test_ctrl_c_ends_quietly_with_130():
+    with start_probe("print('running', flush=True); import time; time.sleep(60)") as process:
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("[print('x' * 100) for _ in range(100_000)]; return 0", id="while writing"),
+        pytest.param("print('first'); sys.stdin.read(); return 0", id="at the last flush"),
+    ],
+)
+def test_a_reader_that_has_enough_ends_a_command_quietly(body):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROBE.format(body=body), "probe"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nosuch"], "nosuch"),
+        (["probe", "--nosuch"], "mdtool probe --help"),
+        (["probe", "--number", "x"], "--number"),
+        (["probe", "surplus"], "surplus"),
+        (["--log-format", "xml", "probe"], "text, json"),
+        (["--log-level", "loud", "probe"], "debug, info, warning, error"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_says_what(arguments, message):
+    process = subprocess.run(
+        [sys.executable, "-c", PROBE.format(body="return 0"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert re.fullmatch(r"mdtool: .+\n", process.stderr)
+    assert message in process.stderr
+
+
+@pytest.mark.parametrize("name", ["serve-tcp", "aggregate", "gateway", "send", "serve"])
+def test_an_unknown_key_in_the_settings_file_is_status_2(name, tmp_path):
+    (tmp_path / "mdtool.toml").write_text(f"[{name}]\nno-such-key = 1\n")
+    arguments = ["all"] if name == "serve" else []
+    done = mdtool(name, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"mdtool: mdtool.toml: [{name}] no-such-key: no such setting")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_settings_file_that_is_named_is_the_one_that_counts(tmp_path):
+    (tmp_path / "other.toml").write_text("[serve-tcp]\nno-such-key = 1\n")
+    done = mdtool("--config", "other.toml", "serve-tcp")
+    assert done.returncode == 2
+    assert done.stderr.startswith("mdtool: other.toml: [serve-tcp] no-such-key")
+
+
+def test_the_version_is_that_of_the_package():
+    done = mdtool("--version")
+    assert (done.returncode, done.stdout) == (0, f"mdtool {metadata.version('mdtool')}\n")
+
+
+def test_help_lists_every_command():
+    done = mdtool("--help")
+    assert done.returncode == 0
+    listed = re.findall(r"^│ ([a-z][a-z-]*) ", done.stdout, re.MULTILINE)
+    assert listed == list(COMMANDS)
+
+
+def test_without_a_command_the_help_is_shown():
+    done = mdtool()
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "Usage: mdtool" in done.stdout
+
+
+def test_help_imports_nothing_heavy():
+    script = f"""
+import sys
+from mdtool.cli.app import main
+sys.argv = ["mdtool", "--help"]
+try:
+    main()
+except SystemExit:
+    print("imported", sorted({HEAVY!r} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "imported []"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_gives_an_example_of_it(name):
+    assert re.search(rf"^ *Example: .*\bmdtool {name}\b", command_of(name).help, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_says_what_it_does(name):
+    silent = [p.name for p in command_of(name).params if not getattr(p, "help", None)]
+    assert silent == []
