@@ -1,7 +1,6 @@
 """Live bars: the newest bars of every symbol and several intervals, kept up to date tick by tick.
 
-Source: the rules under "Bars" that Databento's OHLCV schemas follow: buckets start at whole
-multiples of the interval since the epoch, a bar's start is inclusive, an empty bucket is no bar.
+Source: the rules of Databento's OHLCV schemas, as in `mdtool.engine.bars`.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class LiveBars:
     """The open bar and the last `keep` closed bars of every symbol and interval.
 
     A tick older than its symbol's open bar amends the bar that it belongs to, as long as that bar
-    of the shortest interval ended no more than `lateness_ns` before the symbol's latest tick;
+    of the shortest interval ended less than `lateness_ns` before the symbol's latest tick;
     beyond, it is counted in `late` and left out of the bars of all intervals, so that bars of
     every interval always add up to those of the longer ones. A bar does not depend on the order in
     which its ticks came: its open is the earliest's price, its close the latest's, and of ticks
