@@ -1,0 +1,22 @@
+"""Settings of the TCP ingest server, `[serve-tcp]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mdtool.core.config import setting
+
+
+@dataclass(frozen=True, slots=True)
+class IngestConfig:
+    """Where the server listens, where it hands ticks to, and what bounds its memory."""
+
+    host: str = setting("127.0.0.1", "Address to listen on.")
+    port: int = setting(50050, "Port to listen on, 0 for any free one.", low=0, high=65535)
+    aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregator.")
+    max_uncommitted: int = setting(
+        262_144, "Ticks that may await their commit before clients are paused.", low=1
+    )
+    max_symbols: int = setting(
+        20_000, "Symbols taken; ticks of further ones are refused.", low=1, high=1_000_000
+    )

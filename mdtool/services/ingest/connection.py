@@ -1,0 +1,215 @@
+"""One client's connection to the ingest server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+from mdtool.core.addresses import format_address
+from mdtool.core.errors import PeerError
+from mdtool.services.ingest.intake import Intake, Stream
+from mdtool.services.ingest.tally import Tally
+from mdtool.wire.control import encode_ack, encode_committed, encode_resume
+from mdtool.wire.tick_decoder import FrameError, TickDecoder
+from mdtool.wire.ticks import Decoded, Ticks
+
+log = logging.getLogger(__name__)
+
+CROWDED_READ_BYTES: Final = 4_096
+"""The most that a connection reads before it finds that there is no more room."""
+_MAX_DETAILS: Final = 3
+"""How many of a connection's refusals are logged one by one."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Takes the frames of one client into the intake, and answers as the client expects.
+
+    Parameters
+    ----------
+    intake : Intake
+        Where its ticks go. Without room there, nothing is read.
+    decoder : TickDecoder
+        Its own, over the symbols that all connections share.
+    buffer : memoryview
+        What it receives into, shared by all connections: asyncio asks for the buffer, receives and
+        reports in one step.
+    tasks : asyncio.TaskGroup
+        Owns what the connection waits for.
+    closed : callable
+        Called with the connection when it has gone.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        decoder: TickDecoder,
+        buffer: memoryview,
+        tasks: asyncio.TaskGroup,
+        closed: Callable[[Connection], None],
+    ) -> None:
+        self._intake = intake
+        self._decoder = decoder
+        self._buffer = buffer
+        self._tasks = tasks
+        self._closed = closed
+        self._stream = intake.shared
+        self._stream_id = ""
+        self._tally = Tally()
+        self._details_left = _MAX_DETAILS
+        self._transport: asyncio.Transport
+        self._task: asyncio.Task[None] | None = None
+        self._name = "client"
+        self._is_stopped = False
+        self._is_writable = True
+        self._unreported: int | None = None
+        """A Committed that waits until the client reads its replies again."""
+
+    def __str__(self) -> str:
+        return f"{self._name} ({self._stream_id})" if self._stream_id else self._name
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to read."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._name = format_address(*transport.get_extra_info("peername")[:2])
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        log.debug("%s: connected", self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio always asks for -1
+        """Return all of the buffer, or little of it where there is no room for what it may hold."""
+        return self._buffer if self._intake.has_room else self._buffer[:CROWDED_READ_BYTES]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what has arrived."""
+        try:
+            decoded = self._decoder.feed(self._buffer[:nbytes], time.time_ns())
+        except FrameError as error:
+            if error.decoded.hello is None:
+                self._take(error.decoded)
+            self._refuse(str(error))
+        else:
+            self._take(decoded)
+
+    def eof_received(self) -> bool:
+        """Answer the client, which has sent all that it had, and leave its half open for that."""
+        self._task = self._tasks.create_task(self._finish())
+        return True
+
+    def pause_writing(self) -> None:
+        """Keep the newest Committed to oneself."""
+        self._is_writable = False
+
+    def resume_writing(self) -> None:
+        """Send what was held back."""
+        self._is_writable = True
+        if self._unreported is not None:
+            self.committed(self._unreported)
+            self._unreported = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the client; what it sent is on its way."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._stream_id:
+            self._intake.leave(self._stream_id, self)
+        if exc is not None and self._decoder.pending_bytes:
+            log.warning("%s: hung up in the middle of a frame (%s)", self, exc)
+        if self._tally.refused:
+            log.warning("%s: %s", self, self._tally)
+        log.debug("%s: gone (%s)", self, exc or "closed")
+        self._closed(self)
+
+    # What the intake calls.
+
+    def committed(self, next_sequence: int) -> None:
+        """Tell the client how far its stream is committed."""
+        if self._stream is self._intake.shared:
+            return  # its Resume, yet to come, will tell
+        if self._is_writable:
+            self._transport.write(encode_committed(next_sequence))
+        else:
+            self._unreported = next_sequence
+
+    def replaced(self) -> None:
+        """Make way for another connection that feeds the same stream."""
+        self._refuse(f"another connection has opened stream {self._stream_id!r}")
+
+    # What the server calls.
+
+    def stop(self) -> None:
+        """Take nothing more."""
+        self._is_stopped = True
+        self._transport.pause_reading()
+
+    def close(self) -> None:
+        """Close, telling a client that cannot resume what became of its ticks."""
+        if self._transport.is_closing():
+            return
+        if self._stream_id:
+            self._transport.close()
+        else:
+            committed = "all" if self._intake.shared.is_settled else "not all"
+            self._refuse(f"{self._tally}, {committed} of them committed; the server stops")
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def _take(self, decoded: Decoded) -> None:
+        if decoded.hello is not None:
+            self._stream_id = decoded.hello
+            self._transport.pause_reading()
+            self._task = self._tasks.create_task(self._open(decoded.ticks))
+        elif decoded.ticks.frames:
+            self._take_ticks(self._stream, decoded.ticks)
+        for detail in decoded.details[: self._details_left]:
+            self._details_left -= 1
+            log.warning("%s: refused a tick: %s", self, detail)
+
+    def _take_ticks(self, stream: Stream, ticks: Ticks) -> None:
+        self._tally.add(ticks)
+        self._intake.take(stream, ticks)
+        if not self._intake.has_room:
+            self._transport.pause_reading()
+            self._intake.when_room(self._read_on)
+
+    async def _open(self, ticks: Ticks) -> None:
+        """Answer a Hello; `ticks` came behind it and are numbered from the answer on."""
+        try:
+            self._stream = await self._intake.open(self._stream_id, self)
+        except PeerError as error:
+            self._refuse(str(error))
+            return
+        log.info("%s: goes on at %d", self, self._stream.taken)
+        self._transport.write(encode_resume(self._stream.taken))
+        self._read_on()
+        if ticks.frames:
+            self._take_ticks(self._stream, ticks)
+
+    def _read_on(self) -> None:
+        if not self._is_stopped:
+            self._transport.resume_reading()
+
+    async def _finish(self) -> None:
+        await self._stream.settled()
+        text = str(self._tally)
+        if self._stream_id:
+            text += f"; stream {self._stream_id!r} is committed up to {self._stream.committed}"
+        if unfinished_bytes := self._decoder.pending_bytes:
+            text += f"; {unfinished_bytes} bytes of an unfinished frame were left"
+            log.warning("%s: %s", self, text)
+        self._transport.write(encode_ack(not unfinished_bytes, text))
+        self._transport.close()
+
+    def _refuse(self, reason: str) -> None:
+        log.warning("%s: closed: %s", self, reason)
+        if self._task is not None:
+            self._task.cancel()
+        self._transport.write(encode_ack(False, reason))
+        self._transport.close()

@@ -1,0 +1,170 @@
+"""What the ingest server has taken and not yet seen committed, by stream and in all."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from mdtool.adapters.bus.port import Bus
+from mdtool.wire.ticks import Ticks
+
+
+class Owner(Protocol):
+    """The one connection that feeds a stream of its own."""
+
+    def committed(self, next_sequence: int) -> None:
+        """Take note that everything before `next_sequence` is committed."""
+        ...
+
+    def replaced(self) -> None:
+        """Close: another connection has opened the stream."""
+        ...
+
+
+class Stream:
+    """One stream's frames: how many were taken, and how many of those are committed.
+
+    Attributes
+    ----------
+    stream_id : str
+        Its name at the other end of the bus.
+    taken : int
+        The sequence of the next frame.
+    committed : int
+        Everything before it is committed.
+    owner : Owner or None
+        Who feeds it, where that is a single connection.
+    """
+
+    __slots__ = ("_waiting", "committed", "opening", "owner", "stream_id", "taken")
+
+    def __init__(self, stream_id: str) -> None:
+        self.stream_id = stream_id
+        self.taken = 0
+        self.committed = 0
+        self.owner: Owner | None = None
+        self.opening = asyncio.Lock()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything taken is committed."""
+        return self.committed == self.taken
+
+    async def settled(self) -> None:
+        """Wait until everything taken so far is committed."""
+        if not self.is_settled:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append((self.taken, future))
+            await future
+
+    def commit(self, next_sequence: int) -> int:
+        """Move what is committed up to `next_sequence`, and return by how many frames it moved."""
+        frames = next_sequence - self.committed
+        if frames <= 0:
+            return 0
+        self.committed = next_sequence
+        while self._waiting and self._waiting[0][0] <= next_sequence:
+            _, future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+        if self.owner is not None:
+            self.owner.committed(next_sequence)
+        return frames
+
+
+class Intake:
+    """The streams of all connections on their way to the bus.
+
+    Connections that do not name a stream share one, so that many slow ones make one batch.
+
+    Parameters
+    ----------
+    bus : Bus
+        Where ticks go.
+    max_uncommitted : int
+        How many frames may await their commit before there is no more room. What is taken beyond
+        it is at most one small read a connection.
+
+    Attributes
+    ----------
+    shared : Stream
+        The stream of connections that do not name one.
+    uncommitted : int
+        Frames that await their commit.
+    """
+
+    def __init__(self, bus: Bus, max_uncommitted: int) -> None:
+        self.uncommitted = 0
+        self.shared = Stream(f"serve-tcp-{uuid.uuid4().hex}")
+        self._bus = bus
+        self._max_uncommitted = max_uncommitted
+        self._streams = {self.shared.stream_id: self.shared}
+        self._waiting_for_room: list[Callable[[], None]] = []
+        bus.subscribe(self._committed)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be taken."""
+        return self.uncommitted < self._max_uncommitted
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Have `call` called once, when half of the room is free again."""
+        self._waiting_for_room.append(call)
+
+    def take(self, stream: Stream, ticks: Ticks) -> None:
+        """Take the next frames of a stream, and hand them to the bus."""
+        self._bus.publish(stream.stream_id, stream.taken, ticks)
+        stream.taken += ticks.frames
+        self.uncommitted += ticks.frames
+
+    async def open(self, stream_id: str, owner: Owner) -> Stream:
+        """Return the stream of that name, fed by `owner` alone from now on.
+
+        When it returns, everything that was taken of the stream is committed: its `taken` is the
+        sequence that a client goes on from.
+
+        Raises
+        ------
+        PeerError
+            When the other end of the bus refuses to tell the stream's position.
+        """
+        stream = self._streams.setdefault(stream_id, Stream(stream_id))
+        if stream.owner is not None:
+            stream.owner.replaced()
+        stream.owner = owner
+        async with stream.opening:
+            if stream.taken == 0:
+                stream.taken = stream.committed = await self._bus.position(stream_id)
+            await stream.settled()
+        return stream
+
+    def leave(self, stream_id: str, owner: Owner) -> None:
+        """Forget that `owner` feeds the stream, and the stream itself once it is settled."""
+        stream = self._streams.get(stream_id)
+        if stream is not None and stream.owner is owner:
+            stream.owner = None
+            self._forget_if_idle(stream)
+
+    async def settled(self) -> None:
+        """Wait until everything taken so far is committed."""
+        for stream in list(self._streams.values()):
+            await stream.settled()
+
+    def _committed(self, stream_id: str, next_sequence: int) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        self.uncommitted -= stream.commit(min(next_sequence, stream.taken))
+        self._forget_if_idle(stream)
+        if self._waiting_for_room and self.uncommitted <= self._max_uncommitted // 2:
+            waiting, self._waiting_for_room = self._waiting_for_room, []
+            for call in waiting:
+                call()
+
+    def _forget_if_idle(self, stream: Stream) -> None:
+        if stream is not self.shared and stream.owner is None and stream.is_settled:
+            self._streams.pop(stream.stream_id, None)

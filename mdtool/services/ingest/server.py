@@ -1,0 +1,143 @@
+"""The TCP ingest server: frames from many clients in, checked ticks to the bus out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import resource
+import time
+from typing import Final
+
+from mdtool.adapters.bus.grpc import GrpcBus
+from mdtool.adapters.bus.port import Bus
+from mdtool.core.addresses import format_address, parse_address
+from mdtool.core.errors import PeerError, StartupError
+from mdtool.core.lifecycle import Started
+from mdtool.services.ingest.config import IngestConfig
+from mdtool.services.ingest.connection import Connection
+from mdtool.services.ingest.intake import Intake
+from mdtool.wire._pb import tick_pb2
+from mdtool.wire.frames import encode_frame
+from mdtool.wire.symbol_index import SymbolIndex
+from mdtool.wire.tick_decoder import TickDecoder
+
+log = logging.getLogger(__name__)
+
+READ_BYTES: Final = 1 << 20
+SETTLE_S: Final = 2.0
+"""How long a stop waits for the commit of what was taken."""
+CLOSE_S: Final = 1.0
+"""How long it then waits for clients to read their last reply."""
+_BACKLOG: Final = 4_096
+
+
+class IngestServer:
+    """Listens for clients that send Tick frames.
+
+    Parameters
+    ----------
+    config : IngestConfig
+        Its settings.
+
+    Raises
+    ------
+    UsageError
+        When the aggregator's address is none.
+    """
+
+    name = "serve-tcp"
+
+    def __init__(self, config: IngestConfig) -> None:
+        self._config = config
+        parse_address(config.aggregator)
+        self._connections: set[Connection] = set()
+        self._all_gone = asyncio.Event()
+        self._all_gone.set()
+
+    async def run(self, started: Started) -> None:
+        """Serve until cancelled; then take nothing more, and wait for what was taken to commit.
+
+        Raises
+        ------
+        StartupError
+            When the address cannot be listened on.
+        PeerError
+            When what was taken can never be committed, or was not when the server had to stop.
+        """
+        _raise_file_limit()
+        _warm_up()
+        symbols = SymbolIndex(self._config.max_symbols)
+        async with (
+            GrpcBus(self._config.aggregator, symbols.symbols) as bus,
+            asyncio.TaskGroup() as tasks,
+        ):
+            intake = Intake(bus, self._config.max_uncommitted)
+            server = await self._listen(intake, symbols, tasks)
+            try:
+                started({"tcp": format_address(*server.sockets[0].getsockname()[:2])})
+                await asyncio.get_running_loop().create_future()
+            finally:
+                server.close()
+                await self._stop(intake, bus)
+
+    async def _listen(
+        self, intake: Intake, symbols: SymbolIndex, tasks: asyncio.TaskGroup
+    ) -> asyncio.Server:
+        buffer = memoryview(bytearray(READ_BYTES))
+
+        def connect() -> Connection:
+            decoder = TickDecoder(symbols)
+            connection = Connection(intake, decoder, buffer, tasks, self._gone)
+            self._connections.add(connection)
+            self._all_gone.clear()
+            return connection
+
+        host, port = self._config.host, self._config.port
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.create_server(connect, host, port, backlog=_BACKLOG)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise StartupError(
+                    f"port {port} on {host} is in use; stop what listens there, or choose another "
+                    "with --port"
+                ) from error
+            raise StartupError(f"cannot listen on port {port} of {host}: {error}") from error
+
+    def _gone(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._all_gone.set()
+
+    async def _stop(self, intake: Intake, bus: Bus) -> None:
+        for connection in self._connections:
+            connection.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                await intake.settled()
+        for connection in self._connections:
+            connection.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._all_gone.wait()
+        for connection in self._connections:
+            connection.abort()
+        if intake.uncommitted:
+            raise PeerError(
+                f"stopped with {intake.uncommitted} ticks taken that {bus.peer} has not committed"
+            )
+
+
+def _raise_file_limit() -> None:
+    """Allow as many connections as the system lets the process have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS names a limit that it does not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _warm_up() -> None:
+    """Compile the decoder's kernels before anyone waits for them."""
+    tick = tick_pb2.Tick(symbol="A", price=1.0, volume=1, exchange_timestamp=time.time_ns())
+    TickDecoder(SymbolIndex(1)).feed(encode_frame(tick.SerializeToString()), time.time_ns())
