@@ -170,8 +170,7 @@ class DbnDecoder:
         while len(data) - offset >= 2:
             rtype = data[offset + 1]
             n_bytes = data[offset] * 4
-            expected = self._wire_bytes(rtype)
-            if n_bytes != expected:
+            if n_bytes != self._wire_bytes(rtype):
                 self._error = self._corrupt(
                     f"turns to garbage (rtype {rtype}, {n_bytes} bytes)", offset
                 )
@@ -184,11 +183,11 @@ class DbnDecoder:
             offset += n_records * n_bytes
         return offset
 
-    def _wire_bytes(self, rtype: int) -> int:
-        """Return the size of a record in this stream, 0 for an rtype that there is not."""
+    def _wire_bytes(self, rtype: int) -> int | None:
+        """Return the size of a record in this stream, None for an rtype that there is not."""
         dtype = DTYPES.get(rtype)
         if dtype is None:
-            return 0
+            return None
         return OLDER_BYTES[self._version].get(rtype, dtype.itemsize) + self._ts_out_bytes
 
     def _read_run(self, data: bytes, offset: int, n_records: int, rtype: int) -> Records:

@@ -1,0 +1,76 @@
+"""A merge is a stable sort of everything by time, whatever the arrays in which it comes."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdtool.core.records import index_timestamps
+from mdtool.engine.merge import merge
+from tests.reference import dbn_streams as streams
+
+MAKERS = (streams.mbo, streams.trades)
+
+chunk = st.lists(st.integers(0, 20), min_size=1, max_size=6)
+stream = st.tuples(st.sampled_from(MAKERS), st.lists(chunk, max_size=5))
+
+
+def arrays(make, chunks, number):
+    """Arrays at the times given, counted in order of the stream; `sequence` tells each record."""
+    times = np.maximum.accumulate([time for times in chunks for time in times])
+    result, at = [], 0
+    for times_of_chunk in chunks:
+        records = make(len(times_of_chunk))
+        records["ts_recv"] = streams.START + times[at : at + len(records)]
+        records["sequence"] = number * 1000 + np.arange(at, at + len(records))
+        result.append(records)
+        at += len(records)
+    return result
+
+
+@given(st.lists(stream, max_size=4))
+def test_it_is_a_stable_sort(specs):
+    sources = [arrays(make, chunks, i) for i, (make, chunks) in enumerate(specs) if chunks]
+    everything = [record for source in sources for array in source for record in array]
+    wanted = sorted(everything, key=lambda record: record["ts_recv"])
+    merged = list(merge([iter(source) for source in sources], index_timestamps))
+    assert all(len(set(array["rtype"].tolist())) == 1 for array in merged)
+    got = [record for array in merged for record in array]
+    assert [record.tobytes() for record in got] == [record.tobytes() for record in wanted]
+
+
+@given(st.lists(st.lists(chunk, min_size=1, max_size=4), min_size=1, max_size=3))
+def test_a_stream_whose_time_goes_back_keeps_its_own_order(specs):
+    sources = []
+    for number, chunks in enumerate(specs):
+        arrays_of_one = []
+        for at, times in enumerate(chunks):
+            records = streams.mbo(len(times))
+            records["ts_recv"] = streams.START + np.array(times)
+            records["sequence"] = number * 1000 + at * 10 + np.arange(len(times))
+            arrays_of_one.append(records)
+        sources.append(arrays_of_one)
+    merged = list(merge([iter(source) for source in sources], index_timestamps))
+    order = np.concatenate([array["sequence"] for array in merged])
+    for number in range(len(specs)):
+        own = order[order // 1000 == number]
+        assert (np.diff(own.astype(np.int64)) > 0).all()
+    assert len(order) == sum(len(times) for chunks in specs for times in chunks)
+
+
+def test_bars_of_two_cadences_are_not_put_into_one_array():
+    seconds, minutes = streams.bars(4, 32), streams.bars(4, 33)
+    merged = list(merge([iter([seconds]), iter([minutes])], index_timestamps))
+    assert [array["rtype"][0] for array in merged] == [32, 33] * 4
+
+
+def test_nothing_is_read_ahead_of_what_is_wanted():
+    pulled = []
+
+    def source(name, first):
+        for i in range(3):
+            pulled.append((name, i))
+            yield streams.mbo(2, first + 2 * i)
+
+    merged = merge([source("a", 0), source("b", 100)], index_timestamps)
+    next(merged)
+    assert pulled == [("a", 0), ("b", 0)]

@@ -1,0 +1,186 @@
+import databento_dbn as dbn
+import numpy as np
+import pytest
+import zstandard
+
+from mdtool.core.errors import CorruptStreamError, InputError
+from mdtool.wire.dbn import DbnDecoder, encode_metadata, encode_records
+from tests.reference import dbn_streams as streams
+
+HEADER = streams.header()
+RECORD_BYTES = 56
+
+
+def decoded(data: bytes) -> tuple[DbnDecoder, list[np.ndarray]]:
+    decoder = DbnDecoder("f.dbn")
+    runs = decoder.feed(data)
+    decoder.finish()
+    return decoder, runs
+
+
+def test_records_come_out_as_they_went_in():
+    records = streams.mbo(100)
+    decoder, runs = decoded(HEADER + encode_records(records))
+    assert len(runs) == 1
+    assert np.array_equal(runs[0], records)
+    assert decoder.metadata.dataset == "TEST"
+    assert decoder.records == 100
+    assert decoder.offset == len(HEADER) + 100 * RECORD_BYTES
+
+
+def test_the_arrays_cannot_be_written_to():
+    _, runs = decoded(HEADER + encode_records(streams.mbo(1)))
+    with pytest.raises(ValueError, match="read-only"):
+        runs[0]["size"] = 0
+
+
+def test_a_buffer_that_is_used_again_does_not_change_what_was_decoded():
+    decoder = DbnDecoder()
+    buffer = bytearray(HEADER + encode_records(streams.mbo(3)))
+    runs = decoder.feed(buffer)
+    buffer[:] = bytes(len(buffer))
+    assert np.array_equal(runs[0], streams.mbo(3))
+
+
+def test_records_of_several_rtypes_come_in_runs_in_their_order():
+    parts = [streams.mbo(3), streams.bars(200, 32), streams.bars(1, 33), streams.mbo(70, 3)]
+    _, runs = decoded(streams.header(None) + b"".join(map(encode_records, parts)))
+    assert [len(run) for run in runs] == [3, 200, 1, 70]
+    for run, part in zip(runs, parts, strict=True):
+        assert np.array_equal(run, part)
+
+
+def test_a_header_without_records_is_a_whole_stream():
+    decoder, runs = decoded(HEADER)
+    assert runs == []
+    assert decoder.metadata is not None
+
+
+def test_the_metadata_is_there_as_soon_as_its_last_byte_is():
+    decoder = DbnDecoder()
+    for byte in HEADER[:-1]:
+        assert decoder.feed(bytes([byte])) == []
+        assert decoder.metadata is None
+    decoder.feed(HEADER[-1:])
+    assert decoder.metadata is not None
+
+
+def test_ts_out_is_left_out_and_not_announced():
+    plain = streams.mbo(5)
+    metadata = dbn.Metadata(
+        dataset="TEST",
+        start=streams.START,
+        stype_in=dbn.SType.RAW_SYMBOL,
+        stype_out=dbn.SType.INSTRUMENT_ID,
+        schema=dbn.Schema.MBO,
+        ts_out=True,
+    )
+    rows = np.zeros((5, RECORD_BYTES + 8), np.uint8)
+    rows[:, :RECORD_BYTES] = plain.view(np.uint8).reshape(5, -1)
+    rows[:, 0] = (RECORD_BYTES + 8) // 4
+    decoder, runs = decoded(encode_metadata(metadata) + rows.tobytes())
+    assert np.array_equal(runs[0], plain)
+    assert decoder.metadata.ts_out is False
+
+
+class TestZstd:
+    records = streams.mbo(1000)
+    body = bytes(encode_records(records))
+    skippable = b"\x5a\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc"
+
+    @pytest.mark.parametrize(
+        "frames",
+        [
+            [HEADER + body],
+            [HEADER, body],
+            [HEADER[:5], HEADER[5:] + body[:77], body[77:]],
+            [HEADER + body, b""],
+        ],
+        ids=["one frame", "a frame for the metadata", "cut anywhere", "an empty frame"],
+    )
+    def test_a_stream_may_have_any_frames(self, frames):
+        decoder, runs = decoded(b"".join(map(zstandard.compress, frames)))
+        assert np.array_equal(np.concatenate(runs), self.records)
+        assert decoder.is_compressed
+
+    def test_skippable_frames_may_stand_anywhere(self):
+        data = self.skippable + zstandard.compress(HEADER) + self.skippable
+        data += zstandard.compress(self.body) + self.skippable
+        assert np.array_equal(decoded(data)[1][0], self.records)
+
+    def test_a_frame_that_is_cut_gives_what_came_and_an_error(self):
+        whole = zstandard.compress(HEADER + self.body)
+        decoder = DbnDecoder("f.dbn.zst")
+        decoder.feed(whole[:-4])
+        with pytest.raises(CorruptStreamError, match=r"f\.dbn\.zst: ends inside"):
+            decoder.finish()
+
+    def test_garbage_after_a_frame_is_an_error(self):
+        decoder = DbnDecoder("f.dbn.zst")
+        with pytest.raises(CorruptStreamError, match="damaged zstd"):
+            decoder.feed(zstandard.compress(HEADER) + b"garbage!")
+
+
+class TestBadStreams:
+    @pytest.mark.parametrize("kept", [1, 2, 55])
+    def test_a_stream_cut_in_a_record(self, kept):
+        decoder = DbnDecoder("f.dbn")
+        runs = decoder.feed((HEADER + encode_records(streams.mbo(4)))[: -RECORD_BYTES + kept])
+        assert np.array_equal(runs[0], streams.mbo(3))
+        with pytest.raises(CorruptStreamError) as caught:
+            decoder.finish()
+        assert caught.value.record == 3
+        assert caught.value.offset == len(HEADER) + 3 * RECORD_BYTES
+        assert str(caught.value) == (
+            "f.dbn: ends inside a record that begins"
+            f" at byte {len(HEADER) + 3 * RECORD_BYTES}, after 3 whole records"
+        )
+
+    @pytest.mark.parametrize("kept", [4, 7, 8, 100])
+    def test_a_stream_cut_in_its_metadata(self, kept):
+        decoder = DbnDecoder("f.dbn")
+        decoder.feed(HEADER[:kept])
+        with pytest.raises(CorruptStreamError, match="ends inside its metadata"):
+            decoder.finish()
+
+    def test_nothing_at_all(self):
+        with pytest.raises(InputError, match=r"^f\.dbn: is empty$"):
+            DbnDecoder("f.dbn").finish()
+
+    @pytest.mark.parametrize("text", [b"D", b"DB"])
+    def test_too_little_to_tell(self, text):
+        decoder = DbnDecoder("f.dbn")
+        decoder.feed(text)
+        with pytest.raises(InputError, match="is no DBN stream"):
+            decoder.finish()
+
+    @pytest.mark.parametrize("text", [b"ts_recv,ts_event\n", b"PAR1....", bytes(100)])
+    def test_another_format(self, text):
+        with pytest.raises(InputError, match=r"f\.dbn: is no DBN stream \(begins with b'"):
+            DbnDecoder("f.dbn").feed(text)
+
+    def test_a_version_of_the_future(self):
+        with pytest.raises(InputError, match="is DBN version 4; 1 to 3 are known"):
+            DbnDecoder("f.dbn").feed(HEADER[:3] + b"\x04" + HEADER[4:])
+
+    def test_metadata_that_is_none(self):
+        with pytest.raises(CorruptStreamError, match="damaged metadata"):
+            DbnDecoder("f.dbn").feed(HEADER[:8] + b"\xff" * (len(HEADER) - 8))
+
+    @pytest.mark.parametrize("garbage", [b"\x0e\x4d" * 40, bytes(80), b"\x0e\xa1" + bytes(60)])
+    def test_garbage_between_records_comes_after_all_before_it(self, garbage):
+        records = encode_records(streams.mbo(3))
+        decoder = DbnDecoder("f.dbn")
+        runs = decoder.feed(HEADER + records + garbage + records)
+        assert np.array_equal(runs[0], streams.mbo(3))
+        with pytest.raises(CorruptStreamError, match="turns to garbage") as caught:
+            decoder.feed(records)
+        assert caught.value.offset == len(HEADER) + 3 * RECORD_BYTES
+        with pytest.raises(CorruptStreamError):
+            decoder.finish()
+
+    def test_garbage_at_the_start_of_a_feed_is_told_at_once(self):
+        decoder = DbnDecoder("f.dbn")
+        decoder.feed(HEADER)
+        with pytest.raises(CorruptStreamError, match="turns to garbage"):
+            decoder.feed(bytes(80))
