@@ -111,12 +111,14 @@ class TickDecoder:
             self._is_open = True
             return 0, None
         length = header - CONTROL_BIT
+        if length > MAX_CONTROL_BYTES:
+            self._keep(data, 0)
+            what = f"control frame of {length:,} bytes is over {MAX_CONTROL_BYTES:,}"
+            raise FrameError(what, Decoded(Ticks.empty()))
         end = HEADER_BYTES + length
+        if len(data) < end:
+            return 0, None
         try:
-            if length > MAX_CONTROL_BYTES:
-                raise PeerError(f"control frame of {length:,} bytes is over {MAX_CONTROL_BYTES:,}")
-            if len(data) < end:
-                return 0, None
             hello = decode_hello(bytes(data[HEADER_BYTES:end]))
         except PeerError as error:
             self._keep(data, 0)
@@ -161,13 +163,15 @@ class FrameRun:
         self._index = index
         self._data = data
         self._arguments = (max_frame_bytes, ingest_ns)
-        room = (len(data) - start) // kernel.MIN_TICK_BYTES + 1
+        unread = len(data) - start
+        room = unread // kernel.MIN_TICK_BYTES + 1
         self._columns: NDArray[np.int64] = np.empty((4, room), np.int64)
         self._indices: NDArray[np.uint32] = np.empty((2, room), np.uint32)
-        room = (len(data) - start) // kernel.MIN_FRAME_BYTES + 1
-        self._refused: NDArray[np.int64] = np.empty((3, room), np.int64)
+        room = unread // kernel.MIN_FRAME_BYTES + 1
+        self._refused: NDArray[np.uint32] = np.empty((3, room), np.uint32)
         self._scratch: NDArray[np.int64] = np.empty(kernel.SYMBOL_WORDS, np.int64)
-        self._state: NDArray[np.int64] = np.array([start, 0, 0, 0])
+        self._state: NDArray[np.int64] = np.zeros(4, np.int64)
+        self._state[kernel.POSITION] = start
 
     @property
     def position(self) -> int:
@@ -184,23 +188,25 @@ class FrameRun:
     def ticks(self) -> Ticks:
         """Return what was read."""
         _, frames, accepted, refused = self._state.tolist()
-        price, volume, exchange_timestamp, ingest_timestamp = self._columns[:, :accepted]
-        symbol, offset = self._indices[:, :accepted]
+        columns, indices = self._columns, self._indices
         return Ticks(
-            symbol=symbol,
-            price=price,
-            volume=volume,
-            exchange_timestamp=exchange_timestamp,
-            ingest_timestamp=ingest_timestamp,
-            offset=offset,
+            symbol=indices[0, :accepted],
+            price=columns[0, :accepted],
+            volume=columns[1, :accepted],
+            exchange_timestamp=columns[2, :accepted],
+            ingest_timestamp=columns[3, :accepted],
+            offset=indices[1, :accepted],
             frames=frames,
-            refused_offset=self._refused[0, :refused].astype(np.uint32),
+            # Copies, for the room that they stood in is mostly empty.
+            refused_offset=self._refused[0, :refused].copy(),
             refused_reason=self._refused[1, :refused].astype(np.uint8),
         )
 
     def details(self) -> list[str]:
         """Say what is wrong with the first few of the frames refused."""
         count = min(int(self._state[kernel.REFUSED]), MAX_DETAILS)
+        if not count:
+            return []
         _, reasons, positions = self._refused[:, :count].tolist()
         return [
             describe(self._payload(position), Reason(reason))

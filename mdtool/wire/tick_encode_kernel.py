@@ -68,7 +68,7 @@ def encode_ticks(
             _put(data, at, texts[place])
             at += 1
         _put(data, at, 0x11)
-        bits = np.float64(price[k] / 1e9).view(np.int64)
+        bits: Any = np.float64(price[k] / 1e9).view(np.int64)
         for place in range(8):
             _put(data, at + 1 + place, bits >> (8 * place))
         _put(data, at + 9, 0x18)

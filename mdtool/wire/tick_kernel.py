@@ -34,12 +34,17 @@ MIN_TICK_BYTES: Final = 28
 MIN_FRAME_BYTES: Final = 5
 
 _BAD_SYMBOL, _BAD_PRICE, _BAD_VOLUME, _BAD_TIMESTAMP, _MALFORMED = 1, 2, 3, 4, 5
+_SYMBOL_AT, _SYMBOL_END, _PRICE, _VOLUME, _TIMESTAMP = 0, 1, 2, 3, 4
 
-# Constants of arithmetic on the eight bytes of a word at once.
+_MIN_TIMESTAMP_NS = 100_000_000_000_000_000
+_PRICE_SCALE = 1e9
+_PRICE_END = 9223372036854775808.0
+
+# Arithmetic on the eight bytes of a word at once.
 _ONES = 0x0101010101010101
 _SEVEN_BITS = 0x7F7F7F7F7F7F7F7F
 _TOP_BITS = ~_SEVEN_BITS
-_NOT_BLANK = 0x21 * _ONES
+_PAD = 0x21 * _ONES
 _CASE = 0x20 * _ONES
 _FROM_A = (0x80 - ord("a")) * _ONES
 _PAST_Z = (0x80 - ord("z") - 1) * _ONES
@@ -67,7 +72,25 @@ def _word(data: Any, at: int) -> int:
     )
 
 
-@kernel
+@inlined
+def _length(data: Any, at: int) -> int:
+    return (
+        (_byte(data, at) << 24)
+        | (_byte(data, at + 1) << 16)
+        | (_byte(data, at + 2) << 8)
+        | _byte(data, at + 3)
+    )
+
+
+@inlined
+def _sevens(word: int) -> int:
+    """Return the 56 bits that the lower seven of each byte make."""
+    pairs = (word & 0x007F007F007F007F) | ((word & 0x7F007F007F007F00) >> 1)
+    fours = (pairs & 0x00003FFF00003FFF) | ((pairs & 0x3FFF00003FFF0000) >> 2)
+    return (fours & 0x0FFFFFFF) | ((fours & 0x0FFFFFFF00000000) >> 4)
+
+
+@inlined
 def _varint(data: Any, at: int, end: int) -> tuple[int, int]:
     """Return the value at `at` and what is behind it, -1 where ten bytes do not end it."""
     value = 0
@@ -82,19 +105,19 @@ def _varint(data: Any, at: int, end: int) -> tuple[int, int]:
     return value, -1
 
 
-@kernel
+@inlined
 def _short_varint(data: Any, at: int, end: int) -> tuple[int, int]:
     """Return a tag or a length, which have five bytes at most."""
     return _varint(data, at, min(end, at + 5))
 
 
-@kernel
+@inlined
 def _skip(data: Any, at: int, end: int, tag: int) -> int:
     """Return what is behind the value of an unknown field, -1 where it is malformed."""
     wire_type = tag & 7
     if wire_type == 0:
-        at = _varint(data, at, end)[1]
-    elif wire_type == 1:
+        return _varint(data, at, end)[1]
+    if wire_type == 1:
         at += 8
     elif wire_type == 2:
         length, at = _short_varint(data, at, end)
@@ -107,7 +130,7 @@ def _skip(data: Any, at: int, end: int, tag: int) -> int:
     return at if at <= end else -1
 
 
-@kernel
+@inlined
 def _is_utf8(data: Any, at: int, end: int) -> bool:
     """Return whether the bytes are UTF-8 in its shortest form, without surrogates."""
     while at < end:
@@ -115,16 +138,21 @@ def _is_utf8(data: Any, at: int, end: int) -> bool:
         at += 1
         if lead < 0x80:
             continue
+        low, high = 0x80, 0xBF
         if 0xC2 <= lead < 0xE0:
-            more, low, high = 1, 0x80, 0xBF
+            more = 1
         elif 0xE0 <= lead < 0xF0:
             more = 2
-            low = 0xA0 if lead == 0xE0 else 0x80
-            high = 0x9F if lead == 0xED else 0xBF
+            if lead == 0xE0:
+                low = 0xA0
+            elif lead == 0xED:
+                high = 0x9F
         elif 0xF0 <= lead < 0xF5:
             more = 3
-            low = 0x90 if lead == 0xF0 else 0x80
-            high = 0x8F if lead == 0xF4 else 0xBF
+            if lead == 0xF0:
+                low = 0x90
+            elif lead == 0xF4:
+                high = 0x8F
         else:
             return False
         if at + more > end:
@@ -138,74 +166,127 @@ def _is_utf8(data: Any, at: int, end: int) -> bool:
     return True
 
 
-@kernel
+@inlined
+def _parse(data: Any, at: int, end: int, fields: Any) -> int:
+    """Write the fields of any Tick into `fields`; return 0, _MALFORMED or -1 for a group."""
+    fields[:] = 0
+    while at < end:
+        tag, at = _short_varint(data, at, end)
+        if at < 0 or tag < 8 or tag > 0xFFFFFFFF:
+            return _MALFORMED
+        if tag == 0x0A:
+            length, at = _short_varint(data, at, end)
+            if at < 0 or at + length > end or not _is_utf8(data, at, at + length):
+                return _MALFORMED
+            fields[_SYMBOL_AT] = at
+            at += length
+            fields[_SYMBOL_END] = at
+        elif tag == 0x11:
+            if at + 8 > end:
+                return _MALFORMED
+            fields[_PRICE] = _word(data, at)
+            at += 8
+        elif tag == 0x18:
+            fields[_VOLUME], at = _varint(data, at, end)
+        elif tag == 0x20:
+            fields[_TIMESTAMP], at = _varint(data, at, end)
+        elif tag & 7 == 3:
+            return -1
+        else:
+            at = _skip(data, at, end, tag)
+        if at < 0:
+            return _MALFORMED
+    return 0
+
+
+@inlined
+def _is_text(word: int, lowest: int) -> bool:
+    """Return whether every byte of a word is from that of `lowest` to 0x7e."""
+    return (word | (word + _ONES) | ~((word | _TOP_BITS) - lowest)) & _TOP_BITS == 0
+
+
+@inlined
+def _upper(word: int) -> int:
+    letters = (word + _FROM_A) & ~(word + _PAST_Z) & _TOP_BITS
+    return word - ((letters >> 2) & _CASE)
+
+
+@inlined
 def _is_blank(byte: int) -> bool:
     return byte == 0x20 or 0x09 <= byte <= 0x0D or 0x1C <= byte <= 0x1F
 
 
-@kernel
-def _normalise(data: Any, at: int, end: int, scratch: Any) -> int:
-    """Write the symbol, trimmed and upper-cased, into `scratch`; return its length, 0 if bad."""
+@inlined
+def _read_symbol(data: Any, at: int, end: int, scratch: Any) -> int:
+    """Write a symbol, trimmed and upper-cased, into `scratch`; return its key, 0 if it is bad."""
     while at < end and _is_blank(_byte(data, at)):
         at += 1
     while at < end and _is_blank(_byte(data, end - 1)):
         end -= 1
     length = end - at
-    if length > 70:
+    if length == 0 or length > 70:
         return 0
     for k in range(SYMBOL_WORDS):
-        scratch[k] = 0
-    for k in range(length):
-        byte = _byte(data, at + k)
-        if byte < 0x20 or byte > 0x7E:
+        count = min(8, length - 8 * k)
+        if count <= 0:
+            scratch[k] = 0
+            continue
+        word = 0
+        if count == 8:
+            word = _word(data, at + 8 * k)
+        else:
+            for place in range(count):
+                word |= _byte(data, at + 8 * k + place) << (8 * place)
+        padding = (_CASE >> 8) >> (8 * count - 8)
+        if not _is_text((word << (64 - 8 * count)) | padding, _CASE):
             return 0
-        if 0x61 <= byte <= 0x7A:
-            byte -= 0x20
-        scratch[k >> 3] |= byte << (8 * (k & 7))
-    return length
+        scratch[k] = _upper(word)
+    return symbol_key(scratch)
 
 
-@kernel
+@inlined
 def symbol_key(words: Any) -> int:
-    """Return what stands for a symbol in the table: its one word, or a hash with bit 63 set."""
+    """Return what stands for a symbol in the table: its only word, or a hash with bit 63 set."""
     if words[1] == 0:
         return words[0]  # type: ignore[no-any-return]
     key = 0
     for k in range(SYMBOL_WORDS):
+        if words[k] == 0:
+            break
         key = (key ^ words[k]) * _HASH
         key ^= (key >> 32) & 0xFFFFFFFF
     return key | (-1 << 63)
 
 
-@kernel
+@inlined
+def _home(key: int, slots: int) -> int:
+    return ((key * _HASH) >> 32) & (slots - 1)
+
+
+@inlined
 def _find(table: Any, words: Any, key: int, symbol: Any) -> int:
     """Return the slot of a symbol, or the free one where it would stand."""
-    mask = len(table) - 1
-    slot = ((key * _HASH) >> 32) & mask
+    slot = _home(key, len(table))
     while table[slot, 0] != 0:
         if table[slot, 0] == key:
-            if key > 0:
-                return slot
             index = table[slot, 1]
-            same = True
-            for k in range(SYMBOL_WORDS):
-                same &= words[index, k] == symbol[k]
-            if same:
+            is_same = True
+            if key < 0:
+                for k in range(SYMBOL_WORDS):
+                    is_same &= words[index, k] == symbol[k]
+            if is_same:
                 return slot
-        slot = (slot + 1) & mask
+        slot = (slot + 1) & (len(table) - 1)
     return slot
 
 
 @kernel
-def add_symbol(table: Any, words: Any, index: int) -> int:
-    """Put symbol `index` of `words` into the table; return the index that it has there already."""
+def add_symbol(table: Any, words: Any, index: int) -> None:
+    """Put symbol `index` of `words`, which is not there yet, into the table."""
     key = symbol_key(words[index])
     slot = _find(table, words, key, words[index])
-    if table[slot, 0] != 0:
-        return table[slot, 1]  # type: ignore[no-any-return]
     table[slot, 0] = key
     table[slot, 1] = index
-    return index
 
 
 @kernel
@@ -218,7 +299,7 @@ def decode_frames(
     ingest_ns: int,
     columns: NDArray[np.int64],
     indices: NDArray[np.uint32],
-    refused: NDArray[np.int64],
+    refused: NDArray[np.uint32],
     scratch: NDArray[np.int64],
     state: NDArray[np.int64],
 ) -> int:
@@ -240,7 +321,7 @@ def decode_frames(
         Written: price, volume, exchange and ingest timestamp of the ticks accepted.
     indices : uint32[2, n // MIN_TICK_BYTES + 1]
         Written: symbol and frame number of the ticks accepted.
-    refused : int64[3, n // MIN_FRAME_BYTES + 1]
+    refused : uint32[3, n // MIN_FRAME_BYTES + 1]
         Written: frame number, reason and position in `data` of the frames refused.
     scratch : int64[9]
         Written: a symbol, normalised.
@@ -250,112 +331,102 @@ def decode_frames(
     Returns
     -------
     int
-        DONE, BAD_LENGTH, GROUP or NEW_SYMBOL. In every case POSITION is where the
-        first frame begins that was not read.
+        DONE, BAD_LENGTH, GROUP or NEW_SYMBOL. In every case POSITION is where the first frame
+        begins that was not read.
     """
     n = len(data)
     position, frames, accepted, rejected = state[0], state[1], state[2], state[3]
+    prices, volumes, timestamps, ingested = columns[0], columns[1], columns[2], columns[3]
+    symbols, offsets = indices[0], indices[1]
+    fields = np.empty(5, np.int64)
     status = DONE
     while position + 4 <= n:
-        at = position + 4
-        length = (
-            (_byte(data, position) << 24)
-            | (_byte(data, position + 1) << 16)
-            | (_byte(data, position + 2) << 8)
-            | _byte(data, position + 3)
-        )
+        length = _length(data, position)
         if length == 0 or length > max_frame_bytes:
             status = BAD_LENGTH
             break
+        at = position + 4
         end = at + length
         if end > n:
             break
 
-        symbol_at, symbol_end = 0, 0
-        price_bits, volume, timestamp = 0, 0, 0
+        # The layout that protobuf's encoders give a tick that is right, without a loop over fields.
+        is_plain = False
+        if length >= MIN_TICK_BYTES - 4 and _byte(data, at) == 0x0A and _byte(data, at + 1) < 0x80:
+            symbol_at = at + 2
+            symbol_end = symbol_at + _byte(data, at + 1)
+            if (
+                symbol_end + 21 <= end
+                and _byte(data, symbol_end) == 0x11
+                and _byte(data, symbol_end + 9) == 0x18
+            ):
+                price_bits = _word(data, symbol_end + 1)
+                word = _word(data, symbol_end + 10)
+                stops = ~word & _TOP_BITS
+                mask = stops ^ (stops - 1)
+                volume = _sevens(word & mask & _SEVEN_BITS)
+                at = symbol_end + 10 + ((((mask & _ONES) * _ONES) >> 56) & 0xFF)
+                if stops != 0 and at + 10 == end and _byte(data, at) == 0x20:
+                    word = _word(data, at + 1)
+                    last = _byte(data, at + 9)
+                    if word & _TOP_BITS == _TOP_BITS and last < 0x80:
+                        timestamp = _sevens(word & _SEVEN_BITS) | (last << 56)
+                        is_plain = True
         reason = 0
-        while at < end:
-            tag = _byte(data, at)
-            at += 1
-            if tag >= 0x80:
-                tag, at = _short_varint(data, at - 1, end)
-                if at < 0:
-                    reason = _MALFORMED
-                    break
-            if tag == 0x0A:
-                if not _is_utf8(data, symbol_at, symbol_end):
-                    reason = _MALFORMED
-                    break
-                length, at = _short_varint(data, at, end)
-                if at < 0 or at + length > end:
-                    reason = _MALFORMED
-                    break
-                symbol_at = at
-                at += length
-                symbol_end = at
-            elif tag == 0x11:
-                if at + 8 > end:
-                    reason = _MALFORMED
-                    break
-                price_bits = _word(data, at)
-                at += 8
-            elif tag == 0x18 or tag == 0x20:
-                value, at = _varint(data, at, end)
-                if at < 0:
-                    reason = _MALFORMED
-                    break
-                if tag == 0x18:
-                    volume = value
-                else:
-                    timestamp = value
-            elif tag < 8 or tag > 0xFFFFFFFF:
-                reason = _MALFORMED
-                break
-            elif tag & 7 == 3:
+        if not is_plain:
+            reason = _parse(data, position + 4, end, fields)
+            if reason < 0:
                 status = GROUP
                 break
-            else:
-                at = _skip(data, at, end, tag)
-                if at < 0:
-                    reason = _MALFORMED
-                    break
-        if status == GROUP:
-            break
+            symbol_at, symbol_end = fields[_SYMBOL_AT], fields[_SYMBOL_END]
+            price_bits, volume, timestamp = fields[_PRICE], fields[_VOLUME], fields[_TIMESTAMP]
 
         slot = 0
         if reason == 0:
-            if _normalise(data, symbol_at, symbol_end, scratch) == 0:
-                reason = _BAD_SYMBOL if _is_utf8(data, symbol_at, symbol_end) else _MALFORMED
-            else:
-                slot = _find(table, words, symbol_key(scratch), scratch)
+            key = 0
+            length = symbol_end - symbol_at
+            if 0 < length <= 8 and symbol_at + 8 <= n:
+                unused_bits = 64 - 8 * length
+                word = _word(data, symbol_at) << unused_bits
+                if _is_text(word | ((_PAD >> 8) >> (8 * length - 8)), _PAD):
+                    key = _upper(word) >> unused_bits
+            if key == 0:
+                key = _read_symbol(data, symbol_at, symbol_end, scratch)
+            if key != 0:
+                slot = _home(key, len(table))
+                if table[slot, 0] != key or key < 0:
+                    slot = _find(table, words, key, scratch)
                 if is_full and table[slot, 0] == 0:
                     reason = _BAD_SYMBOL
-        price = 0
+            elif _is_utf8(data, symbol_at, symbol_end):
+                reason = _BAD_SYMBOL
+            else:
+                reason = _MALFORMED
+
         if reason == 0:
-            scaled = np.int64(price_bits).view(np.float64) * 1e9
-            if not 0.5 < scaled < 9223372036854775807.0:
+            scaled = np.int64(price_bits).view(np.float64) * _PRICE_SCALE
+            if not 0.5 < scaled < _PRICE_END:
                 reason = _BAD_PRICE
             elif volume <= 0:
                 reason = _BAD_VOLUME
-            elif timestamp < 100_000_000_000_000_000:
+            elif timestamp < _MIN_TIMESTAMP_NS:
                 reason = _BAD_TIMESTAMP
             elif table[slot, 0] == 0:
+                _read_symbol(data, symbol_at, symbol_end, scratch)
                 status = NEW_SYMBOL
                 break
             else:
-                price = np.int64(scaled)
-                part = scaled - price
-                if part > 0.5 or (part == 0.5 and price & 1 == 1):
-                    price += 1
-        if reason == 0:
-            columns[0, accepted] = price
-            columns[1, accepted] = volume
-            columns[2, accepted] = timestamp
-            columns[3, accepted] = ingest_ns
-            indices[0, accepted] = table[slot, 1]
-            indices[1, accepted] = frames
-            accepted += 1
-        else:
+                whole = np.int64(scaled)
+                part = scaled - whole
+                k = np.uint64(accepted)
+                prices[k] = whole + (part > 0.5 or (part == 0.5 and whole & 1 == 1))
+                volumes[k] = volume
+                timestamps[k] = timestamp
+                ingested[k] = ingest_ns
+                symbols[k] = table[slot, 1]
+                offsets[k] = frames
+                accepted += 1
+        if reason != 0:
             refused[0, rejected] = frames
             refused[1, rejected] = reason
             refused[2, rejected] = position
