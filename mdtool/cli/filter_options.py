@@ -13,6 +13,7 @@ from mdtool.core.errors import UsageError
 from mdtool.core.units import parse_time
 
 if TYPE_CHECKING:
+    from mdtool.adapters.dbn_select import Selection
     from mdtool.adapters.dbn_source import RecordSource
 
 _PANEL: Final = "Selection"
@@ -60,7 +61,21 @@ class FilterOptions:
             When a file cannot be read or cannot have such records.
         """
         from mdtool.adapters.dbn_files import open_merged
-        from mdtool.adapters.dbn_select import SelectedSource, Selection
+        from mdtool.adapters.dbn_select import SelectedSource
+
+        selection = self.selection()
+        source = open_merged(paths, self.schema)
+        return source if selection is None else SelectedSource(source, selection)
+
+    def selection(self) -> Selection | None:
+        """Return which symbols and times are wanted, None for all.
+
+        Raises
+        ------
+        UsageError
+            When an option is no time, or the range is empty.
+        """
+        from mdtool.adapters.dbn_select import Selection
 
         start_ns = None if self.start is None else parse_time(self.start)
         end_ns = None if self.end is None else parse_time(self.end)
@@ -69,10 +84,9 @@ class FilterOptions:
         symbols = None
         if self.symbols is not None:
             symbols = frozenset(name.strip() for name in self.symbols.split(",")) - {""}
-        source = open_merged(paths, self.schema)
         if symbols is None and start_ns is None and end_ns is None:
-            return source
-        return SelectedSource(source, Selection(symbols, start_ns, end_ns))
+            return None
+        return Selection(symbols, start_ns, end_ns)
 
 
 with_filter = option_bundle(FilterOptions, "selected")
