@@ -1,0 +1,153 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+
+from mdtool.adapters.dbn_files import open_merged, open_source
+from mdtool.core.errors import CorruptStreamError, InputError, UsageError
+from mdtool.wire.dbn import encode_records
+from tests.reference import dbn_streams as streams
+
+
+def write(path, *parts, schema="mbo"):
+    path.write_bytes(streams.header(schema) + b"".join(bytes(encode_records(p)) for p in parts))
+    return str(path)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_file_is_read_in_pieces_of_a_megabyte(tmp_path):
+    path = write(tmp_path / "f.dbn", streams.mbo(50_000))
+    with open_source(path) as source:
+        arrays = list(source)
+        assert source.bytes_read == source.size_bytes == Path(path).stat().st_size
+    assert max(map(len, arrays)) * 56 <= 1 << 20
+    assert np.array_equal(np.concatenate(arrays), streams.mbo(50_000))
+
+
+def test_a_compressed_file_goes_by_its_bytes_not_its_name(tmp_path):
+    plain = write(tmp_path / "f.dbn", streams.mbo(100))
+    path = tmp_path / "compressed"
+    path.write_bytes(zstandard.compress((tmp_path / "f.dbn").read_bytes()))
+    with open_source(str(path)) as source, open_source(plain) as other:
+        assert np.array_equal(np.concatenate(list(source)), np.concatenate(list(other)))
+
+
+def test_records_of_a_pipe_come_as_soon_as_they_are_there(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    keeps_it_open = os.open(path, os.O_RDWR)
+    with os.fdopen(os.open(path, os.O_WRONLY), "wb", buffering=0) as writer:
+        writer.write(streams.header())
+        with open_source(str(path)) as source:
+            records = iter(source)
+            for first in (0, 5):
+                writer.write(encode_records(streams.mbo(5, first)))
+                assert np.array_equal(next(records), streams.mbo(5, first))
+            assert source.size_bytes is None
+    os.close(keeps_it_open)
+
+
+def test_a_source_learns_the_symbols_that_the_stream_tells(tmp_path):
+    path = tmp_path / "live.dbn"
+    live = streams.header(None) + streams.mapping(1, "LIVE") + encode_records(streams.mbo(2))
+    path.write_bytes(live)
+    with open_source(str(path)) as source:
+        assert source.symbology.symbol(1, streams.START) == "AAPL"
+        next(iter(source))
+        assert source.symbology.symbol(1, streams.START) == "LIVE"
+
+
+class TestWhatCannotBeOpened:
+    def test_no_such_file(self):
+        with pytest.raises(InputError, match=r"^none\.dbn: no such file$"):
+            open_source("none.dbn")
+
+    def test_a_directory(self, tmp_path):
+        with pytest.raises(InputError, match="is a directory; give the DBN files in it"):
+            open_source(str(tmp_path))
+
+    def test_an_empty_file(self, tmp_path):
+        (tmp_path / "f").touch()
+        with pytest.raises(InputError, match="f: is empty"):
+            open_source(str(tmp_path / "f"))
+
+    def test_a_text_file(self, tmp_path):
+        (tmp_path / "f.csv").write_text("ts_recv,ts_event\n")
+        with pytest.raises(InputError, match="is no DBN stream"):
+            open_source(str(tmp_path / "f.csv"))
+
+    def test_a_file_within_a_file(self, tmp_path):
+        (tmp_path / "f").touch()
+        with pytest.raises(InputError, match="Not a directory"):
+            open_source(str(tmp_path / "f" / "g"))
+
+    def test_what_was_opened_is_closed_again(self, tmp_path):
+        good = write(tmp_path / "f.dbn", streams.mbo(1))
+        before = open_files()
+        for _ in range(3):
+            with pytest.raises(InputError):
+                open_merged([good, "none.dbn"])
+            with pytest.raises(InputError):
+                open_source(str(tmp_path))
+        assert open_files() <= before
+
+
+def test_a_file_cut_in_a_record_gives_all_whole_ones_first(tmp_path):
+    path = tmp_path / "f.dbn"
+    path.write_bytes((streams.header() + encode_records(streams.mbo(30_000)))[:-1])
+    got = []
+    with (
+        open_source(str(path)) as source,
+        pytest.raises(CorruptStreamError, match="after 29,999 whole records"),
+    ):
+        got.extend(source)
+    assert np.array_equal(np.concatenate(got), streams.mbo(29_999))
+
+
+class TestMerged:
+    def test_records_come_in_order_of_time_and_then_of_files(self, tmp_path):
+        even = write(tmp_path / "a.dbn", streams.mbo(20_000, 0, 2000))
+        odd = write(tmp_path / "b.dbn", streams.mbo(30_000, 0, 1000))
+        with open_merged([even, odd]) as source:
+            got = np.concatenate(list(source))
+            assert source.bytes_read == source.size_bytes
+        both = np.concatenate([streams.mbo(20_000, 0, 2000), streams.mbo(30_000, 0, 1000)])
+        assert np.array_equal(got, both[np.argsort(both["ts_recv"], kind="stable")])
+
+    def test_one_file_needs_no_merge(self, tmp_path):
+        path = write(tmp_path / "a.dbn", streams.mbo(3))
+        with open_merged([path]) as source:
+            assert source.name == path
+
+    def test_files_of_two_schemas_make_a_stream_of_none(self, tmp_path):
+        orders = write(tmp_path / "a.dbn", streams.mbo(4))
+        bars = write(tmp_path / "b.dbn", streams.bars(1, 32), schema="ohlcv-1s")
+        with open_merged([orders, bars]) as source:
+            assert source.metadata.schema is None
+            assert [len(array) for array in source] == [1, 1, 3]
+
+    def test_trades_are_taken_out_of_each_file(self, tmp_path):
+        orders = write(tmp_path / "a.dbn", streams.mbo(6))
+        trades = write(tmp_path / "b.dbn", streams.trades(2, 6), schema="trades")
+        with open_merged([orders, trades], "trades") as source:
+            assert str(source.metadata.schema) == "trades"
+            got = np.concatenate(list(source))
+        assert got["sequence"].tolist() == [0, 3, 6, 7]
+
+    def test_stdin_cannot_be_read_twice(self):
+        with pytest.raises(UsageError, match="standard input can be read once"):
+            open_merged(["-", "-"])
+
+    def test_a_broken_file_among_others_names_itself(self, tmp_path):
+        good = write(tmp_path / "a.dbn", streams.mbo(2))
+        (tmp_path / "b.dbn").write_bytes((streams.header() + encode_records(streams.mbo(2)))[:-1])
+        with (
+            open_merged([good, str(tmp_path / "b.dbn")]) as source,
+            pytest.raises(CorruptStreamError, match=r"b\.dbn: ends inside a record"),
+        ):
+            list(source)

@@ -1,0 +1,237 @@
+import datetime as dt
+import os
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+
+import databento_dbn as dbn
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from mdtool.adapters.outputs import FORMATS, OutputSpec, format_of, open_output
+from mdtool.adapters.outputs.columns import GROUP_RECORDS
+from mdtool.adapters.outputs.destination import Destination
+from mdtool.core.dtypes import SYMBOL_MAPPING
+from mdtool.core.errors import OutputError, UsageError
+from mdtool.wire.dbn import DbnDecoder
+from tests.reference import dbn_streams as streams
+
+COLUMNAR = {
+    "parquet": pyarrow.parquet.read_table,
+    "arrow": lambda path: pyarrow.ipc.open_file(pa.OSFile(str(path))).read_all(),
+}
+
+
+def written(tmp_path, file_format, *arrays, schema="mbo", **options) -> Path:
+    path = tmp_path / f"out.{file_format}"
+    output = open_output(OutputSpec(file_format, str(path), **options), streams.metadata(schema))
+    for records in arrays:
+        output.write(records)
+    output.close()
+    return path
+
+
+@pytest.mark.parametrize("file_format", ["dbn", "dbn.zst"])
+def test_dbn_is_read_back(tmp_path, file_format):
+    path = written(tmp_path, file_format, streams.mbo(5), streams.mbo(5, 5))
+    decoder = DbnDecoder()
+    runs = decoder.feed(path.read_bytes())
+    decoder.finish()
+    assert np.array_equal(np.concatenate(runs), streams.mbo(10))
+    assert decoder.metadata == streams.metadata()
+    assert decoder.is_compressed is (file_format == "dbn.zst")
+
+
+def test_dbn_is_what_databento_writes(tmp_path):
+    path = written(tmp_path, "dbn", streams.mbo(5))
+    metadata, *records = dbn.DBNDecoder().write_and_decode(path.read_bytes())
+    assert metadata.encode() + b"".join(map(bytes, records)) == path.read_bytes()
+
+
+def test_records_that_lie_apart_in_memory_are_written_together(tmp_path):
+    path = written(tmp_path, "dbn", streams.mbo(10)[::2])
+    (run,) = DbnDecoder().feed(path.read_bytes())
+    assert np.array_equal(run, streams.mbo(10)[::2])
+
+
+def test_what_was_flushed_of_a_compressed_stream_can_be_read(tmp_path):
+    path = tmp_path / "out.dbn.zst"
+    output = open_output(OutputSpec("dbn.zst", str(path)), streams.metadata())
+    output.write(streams.mbo(7))
+    output.flush()
+    (run,) = DbnDecoder().feed(path.read_bytes())
+    assert len(run) == 7
+    output.close()
+
+
+def test_a_stream_goes_out_at_once(tmp_path):
+    for file_format in ("dbn", "csv", "json"):
+        path = tmp_path / f"out.{file_format}"
+        output = open_output(OutputSpec(file_format, str(path)), streams.metadata())
+        sizes = [path.stat().st_size]
+        for first in range(3):
+            output.write(streams.mbo(1, first))
+            sizes.append(path.stat().st_size)
+        assert len(set(sizes)) == 4
+        output.close()
+
+
+@pytest.mark.parametrize("file_format", COLUMNAR)
+class TestColumns:
+    def test_values_are_those_of_dbn(self, tmp_path, file_format):
+        path = written(tmp_path, file_format, streams.mbo(5), streams.mbo(5, 5))
+        table = COLUMNAR[file_format](path)
+        records = streams.mbo(10)
+        assert table.column_names == dbn.MBOMsg._ordered_fields
+        for name in table.column_names:
+            wanted = records[name].tolist()
+            if records.dtype[name].kind == "S":
+                wanted = [value.decode() for value in wanted]
+            assert table[name].to_pylist() == wanted
+        assert table.schema.metadata == {b"dataset": b"TEST", b"schema": b"mbo"}
+
+    def test_pretty_values_have_their_types(self, tmp_path, file_format):
+        orders = streams.mbo(4)
+        orders["price"] = [1, -1_500_000_000, 2**63 - 1, 2**63 - 2]
+        orders["ts_event"][3] = 2**64 - 1
+        table = COLUMNAR[file_format](written(tmp_path, file_format, orders, is_pretty=True))
+        assert table.schema.field("price").type == pa.decimal128(19, 9)
+        assert table["price"].to_pylist() == [
+            Decimal("0.000000001"),
+            Decimal("-1.500000000"),
+            None,
+            Decimal("9223372036.854775806"),
+        ]
+        assert table.schema.field("ts_recv").type == pa.timestamp("ns", "UTC")
+        assert table["ts_recv"].cast(pa.int64()).to_pylist() == orders["ts_recv"].tolist()
+        assert table["ts_event"].null_count == 1
+        moment = table["ts_recv"][0].as_py()
+        assert moment == dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
+
+    def test_symbols_are_the_last_column(self, tmp_path, file_format):
+        orders = streams.mbo(3)
+        orders["instrument_id"][2] = 9
+        path = written(tmp_path, file_format, orders, maps_symbols=True)
+        table = COLUMNAR[file_format](path)
+        assert table.column_names[-1] == "symbol"
+        assert table["symbol"].to_pylist() == ["AAPL", "MSFT", "9"]
+
+    def test_records_go_out_in_groups(self, tmp_path, file_format):
+        path = tmp_path / f"out.{file_format}"
+        output = open_output(OutputSpec(file_format, str(path)), streams.metadata())
+        output.write(streams.mbo(GROUP_RECORDS - 1))
+        assert path.stat().st_size < 1000
+        output.write(streams.mbo(2))
+        assert path.stat().st_size > 100_000
+        output.close()
+        assert COLUMNAR[file_format](path).num_rows == GROUP_RECORDS + 1
+
+    @pytest.mark.parametrize("schema", ["mbo", None])
+    def test_no_records_make_an_empty_table(self, tmp_path, file_format, schema):
+        table = COLUMNAR[file_format](written(tmp_path, file_format, schema=schema))
+        assert table.num_rows == 0
+        assert table.num_columns == (14 if schema else 0)
+
+    def test_symbols_that_are_no_text(self, tmp_path, file_format):
+        orders = streams.mbo(1)
+        orders["action"] = b"\xff"
+        with pytest.raises(OutputError, match=r"action is no text"):
+            written(tmp_path, file_format, orders)
+
+
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+class TestRecordsOfOtherColumns:
+    def test_they_are_left_out_and_counted(self, tmp_path, file_format, caplog):
+        parts = [streams.bars(3, 32), streams.mbo(2), streams.bars(4, 17)]
+        path = written(tmp_path, file_format, *parts, schema=None)
+        assert "left out 2 records with other columns" in caplog.text
+        rows = (
+            len(path.read_bytes().splitlines()) - 1
+            if file_format == "csv"
+            else pyarrow.parquet.read_table(path).num_rows
+        )
+        assert rows == 7
+
+    def test_what_a_stream_says_of_itself_is_no_data(self, tmp_path, file_format, caplog):
+        mapping = np.frombuffer(streams.mapping(1, "AAPL"), SYMBOL_MAPPING)
+        written(tmp_path, file_format, mapping, streams.mbo(2), schema=None)
+        assert caplog.text == ""
+
+
+def test_csv_of_an_empty_stream_is_its_header(tmp_path):
+    assert written(tmp_path, "csv").read_text().startswith("ts_recv,ts_event,rtype,")
+    assert written(tmp_path, "csv", schema=None, replaces=True).read_text() == ""
+
+
+class TestFiles:
+    def test_a_file_that_is_there_stays(self, tmp_path):
+        (tmp_path / "out.csv").write_text("precious")
+        with pytest.raises(OutputError, match=r"out\.csv: exists already; -f replaces it"):
+            written(tmp_path, "csv", streams.mbo(1))
+        assert (tmp_path / "out.csv").read_text() == "precious"
+
+    def test_a_file_that_is_replaced_can_still_be_read_by_who_has_it_open(self, tmp_path):
+        (tmp_path / "out.csv").write_text("precious")
+        with (tmp_path / "out.csv").open() as reader:
+            path = written(tmp_path, "csv", streams.mbo(1), replaces=True)
+            assert reader.read() == "precious"
+        assert path.read_text().count("\n") == 2
+
+    def test_a_link_is_replaced_and_what_it_led_to_stays(self, tmp_path):
+        (tmp_path / "target").write_text("precious")
+        (tmp_path / "out.csv").symlink_to(tmp_path / "target")
+        written(tmp_path, "csv", streams.mbo(1), replaces=True)
+        assert (tmp_path / "target").read_text() == "precious"
+
+    def test_a_device_is_written_to_and_never_replaced(self):
+        Destination("/dev/null", replaces=True).write(b"x")
+        assert not Path("/dev/null").is_file()
+
+    def test_a_folder_that_is_not_there(self, tmp_path):
+        with pytest.raises(OutputError, match="No such file or directory"):
+            written(tmp_path / "none", "csv")
+
+    def test_a_disk_that_is_full(self):
+        with pytest.raises(OutputError, match="/dev/full: No space left on device"):
+            Destination("/dev/full").write(b"x")
+
+    def test_a_reader_that_left_is_no_error_of_ours(self, tmp_path):
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        destination = Destination(str(path))
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            destination.write(b"x")
+        destination.close()
+
+    def test_a_pipe_that_does_not_block_is_waited_for(self, tmp_path):
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        destination = Destination(str(path))
+        os.set_blocking(destination._fd, False)
+        os.set_blocking(reader, True)
+        with open(reader, "rb") as file, ThreadPoolExecutor() as pool:
+            read = pool.submit(file.read)
+            destination.write(b"x" * 1_000_000)
+            destination.close()
+            assert len(read.result()) == 1_000_000
+
+
+def test_a_files_name_tells_its_format():
+    for name in FORMATS:
+        assert format_of(f"a.b.{name}") == name
+    for name in ("csv", "a.txt", "dbn.zst.", "x.zst"):
+        with pytest.raises(UsageError, match="choose a format with"):
+            format_of(name)
+
+
+def test_zstd_output_shrinks(tmp_path):
+    path = written(tmp_path, "dbn.zst", streams.mbo(10_000))
+    assert path.stat().st_size < 560_000 / 3
+    assert zstandard.get_frame_parameters(path.read_bytes()).window_size > 0
