@@ -28,6 +28,8 @@ SYMBOL: Final = "MDTOOL.CHECK"
 """What the ticks are of. It stays among the symbols of the services that were checked."""
 TIMEOUT_S: Final = 5.0
 """How long a tick may take to any of the services."""
+FIRST_TIMEOUT_S: Final = 60.0
+"""How long the first may take: services that are new to a machine compile their kernels."""
 
 _TAKEN: Final = "taken by serve-tcp"
 _COMMITTED: Final = "committed by aggregate"
@@ -136,15 +138,16 @@ async def _send(
     writer: asyncio.StreamWriter, tick: int, places: Sequence[str], sightings: _Sightings
 ) -> list[int]:
     """Send a tick and return when that was, and when it was seen at each place."""
+    timeout_s = TIMEOUT_S if tick else FIRST_TIMEOUT_S
     sent_ns = time.time_ns()
     writer.write(encode_frames([SYMBOL], [0], [_price(tick)], [1], [sent_ns]).data)
     journey = [sent_ns]
     for place in places:
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 journey.append(await sightings.at(place, tick))
         except TimeoutError:
-            raise PeerError(f"a tick was not {place} within {TIMEOUT_S:g} s") from None
+            raise PeerError(f"a tick was not {place} within {timeout_s:g} s") from None
     return journey
 
 

@@ -1,0 +1,97 @@
+"""`mdtool serve all` as a process, on free ports, and what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import select
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+FREE_PORTS = ["--serve-tcp-port", "0", "--aggregate-port", "0", "--gateway-port", "0"]
+
+
+class Supervised:
+    """A supervisor at work; its lines are kept as they come."""
+
+    def __init__(self, *arguments):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mdtool", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines = []
+        self._fresh = queue.Queue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.lines.append(line)
+            self._fresh.put(line)
+        self._fresh.put(None)
+
+    def heard(self, pattern):
+        """Wait for the next line that matches, and return the match."""
+        while (line := self._fresh.get()) is not None:
+            if found := re.search(pattern, line):
+                return found
+        raise AssertionError(f"never said {pattern!r}:\n" + "".join(self.lines))
+
+    def addresses(self, services):
+        """Return where each service listens, once all are ready; the supervisor runs with -J."""
+        said = [json.loads(self.process.stdout.readline() or "{}") for _ in range(services)]
+        return {entry["service"]: next(iter(entry["addresses"].values())) for entry in said}
+
+    def pids(self):
+        """Return the process id under which each program started last."""
+        started = re.findall(r"(\S+): started as process (\d+)", "".join(self.lines))
+        return {name: int(pid) for name, pid in started}
+
+    def end(self, number=None):
+        """Send a signal, if any, and return the exit status once the process and its lines end."""
+        if number is not None:
+            self.process.send_signal(number)
+        self.process.wait()
+        self._reader.join()
+        return self.process.returncode
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+@contextmanager
+def serve(*arguments, before=()):
+    """Run `mdtool serve` with these arguments, and leave nothing behind."""
+    supervised = Supervised(*before, "serve", *arguments)
+    try:
+        yield supervised
+    finally:
+        supervised.close()
+
+
+class Watch:
+    """Tells whether processes have ended, also those that somebody else has to reap."""
+
+    def __init__(self, pids):
+        self._watched = [os.pidfd_open(pid) for pid in pids]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exc_info):
+        for process in self._watched:
+            os.close(process)
+
+    def all_ended(self, timeout_s):
+        """Wait for each of them."""
+        return all(select.select([process], [], [], timeout_s)[0] for process in self._watched)

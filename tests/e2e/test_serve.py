@@ -1,0 +1,191 @@
+"""`mdtool serve`: the real services under one supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.e2e.supervised import FREE_PORTS, Watch, serve
+
+SERVICES = ("serve-tcp", "aggregate", "gateway")
+STOP_S = 10.0
+"""More than the five seconds of a stop: what a loaded machine takes on top."""
+
+needs_pidfd = pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)"
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(tmp_path, monkeypatch):
+    """Run in an empty folder, without settings in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("MDTOOL_"):
+            monkeypatch.delenv(name)
+
+
+def check(addresses, *arguments):
+    """Run `mdtool serve --check` over services that run."""
+    options = []
+    for name, address in addresses.items():
+        options += [f"--{name}-port", address.rpartition(":")[2]]
+    return subprocess.run(
+        [sys.executable, "-m", "mdtool", "serve", "--check", "--ticks", "3", *options, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def market_data(address, symbol):
+    with urllib.request.urlopen(f"http://{address}/api/v1/marketdata/{symbol}") as response:
+        return json.load(response)
+
+
+def test_ticks_go_through_all_services():
+    with serve("all", "-J", *FREE_PORTS) as services:
+        addresses = services.addresses(3)
+        assert tuple(addresses) == SERVICES
+        checked = check(addresses, "-J")
+        assert checked.stderr == ""
+        hops = {entry["hop"]: entry for entry in map(json.loads, checked.stdout.splitlines())}
+        assert list(hops) == [
+            "client to serve-tcp",
+            "serve-tcp to aggregate, committed",
+            "serve-tcp to gateway, shown",
+            "client to gateway, in all",
+        ]
+        for hop in hops.values():
+            assert hop["ticks"] == 3
+            assert 0 < hop["median_us"] <= hop["slowest_us"]
+        seen = market_data(addresses["gateway"], "MDTOOL.CHECK")
+        assert (seen["open"], seen["close"], seen["volume"]) == (1, 4, "4")
+
+        table = check(addresses)
+        assert (table.returncode, len(table.stdout.splitlines())) == (0, 5)
+        assert services.end(signal.SIGTERM) == 0
+    assert "stopped with" not in "".join(services.lines)
+
+
+@needs_pidfd
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_stops_everything_from_the_source_down(number, status):
+    with serve("all", "-J", *FREE_PORTS) as services:
+        services.addresses(3)
+        with Watch(services.pids().values()) as processes:
+            assert services.end(number) == status
+            assert processes.all_ended(timeout_s=0)
+    said = "".join(services.lines)
+    places = [said.index(f"{name}: stopping (terminated)") for name in SERVICES]
+    assert places == sorted(places)
+    assert "Traceback" not in said
+    assert "killed" not in said
+
+
+@needs_pidfd
+def test_nothing_is_left_of_a_supervisor_that_is_killed():
+    with serve("all", "-J", *FREE_PORTS) as services:
+        services.addresses(3)
+        with Watch(services.pids().values()) as processes:
+            services.process.kill()
+            assert processes.all_ended(STOP_S)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_that_is_killed_comes_back_at_its_address(name):
+    with serve("all", "-J", *FREE_PORTS) as services:
+        addresses = services.addresses(3)
+        assert check(addresses).returncode == 0
+        os.kill(services.pids()[name], signal.SIGKILL)
+        services.heard(rf"WARNING {name} was killed by SIGKILL; starting it again in")
+        services.heard(rf"{name}: running again")
+        again = check(addresses)
+        assert (again.returncode, again.stderr) == (0, "")
+        assert services.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_taken_port_stops_it_all_with_3(name):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        options = [*FREE_PORTS, f"--{name}-port", port]
+        with serve("all", "-J", *options) as services:
+            services.heard(rf"{name}: started as process")
+            assert services.end() == 3
+            assert services.process.stdout.read() == ""
+    last = services.lines[-1]
+    assert last.startswith(f"mdtool: {name} could not start: port {port} on 127.0.0.1 is in use;")
+    assert "starting it again" not in "".join(services.lines)
+
+
+def test_only_some_services_run():
+    with serve("all", "-J", "--only", "serve-tcp,aggregate", *FREE_PORTS) as services:
+        addresses = services.addresses(2)
+        assert list(addresses) == ["serve-tcp", "aggregate"]
+        checked = check(addresses, "--only", "serve-tcp,aggregate", "-J")
+        assert len(checked.stdout.splitlines()) == 2
+        assert services.end(signal.SIGTERM) == 0
+
+
+def test_people_get_a_table_of_addresses():
+    with serve("all", *FREE_PORTS) as services:
+        services.heard("serve: ready on")
+        heading, *rows = [services.process.stdout.readline().split() for _ in range(4)]
+        assert heading == ["service", "address", "speaks"]
+        assert tuple(row[0] for row in rows) == SERVICES
+        assert rows[2][1].startswith("http://127.0.0.1:")
+        assert services.end(signal.SIGTERM) == 0
+
+
+def test_the_log_can_be_json_all_of_it():
+    with serve("all", "-J", *FREE_PORTS, before=["--log-format", "json"]) as services:
+        services.addresses(3)
+        assert services.end(signal.SIGTERM) == 0
+    entries = [json.loads(line) for line in services.lines]
+    assert {entry.get("service") for entry in entries} == {*SERVICES, None}
+
+
+def test_a_wrong_setting_of_one_service_starts_none(tmp_path):
+    (tmp_path / "mdtool.toml").write_text("[gateway]\nno-such-key = 1\n")
+    with serve("all", *FREE_PORTS) as services:
+        assert services.end() == 2
+    assert services.lines[0].startswith("mdtool: mdtool.toml: [gateway] no-such-key: no such")
+    assert len(services.lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "serve what?"),
+        (["gateway"], 2, "serve what?"),
+        (["all", "--only", "gatewya"], 2, "--only gatewya: no such service"),
+        (["all", "--simulate", "--replay", "f.dbn"], 2, "choose one"),
+        (["all", "--replay", "nowhere.dbn"], 1, "nowhere.dbn: no such file"),
+        (["--check", "--serve-tcp-port", "1"], 1, "serve-tcp 127.0.0.1:1 cannot be reached"),
+    ],
+)
+def test_what_cannot_run_is_one_line(arguments, status, message):
+    with serve(*arguments) as services:
+        assert services.end() == status
+    assert len(services.lines) == 1
+    assert message in services.lines[0]
+
+
+def test_a_check_names_the_service_that_is_away():
+    with serve("all", "-J", "--only", "serve-tcp,aggregate", *FREE_PORTS) as services:
+        addresses = services.addresses(2)
+        without_gateway = check({**addresses, "gateway": "127.0.0.1:1"})
+        assert without_gateway.returncode == 1
+        assert "gateway 127.0.0.1:1 cannot be reached" in without_gateway.stderr
+        without_aggregate = check({**addresses, "aggregate": "127.0.0.1:1"}, "--only", "serve-tcp")
+        assert without_aggregate.returncode == 1
+        assert "aggregator 127.0.0.1:1 is away" in without_aggregate.stderr
