@@ -1,4 +1,4 @@
-"""Columns on the aggregation engine's calls: ticks on the way in, bars and updates on the way out."""
+"""Columns on the aggregation engine's calls: ticks in, bars and updates out."""
 
 from __future__ import annotations
 
@@ -173,8 +173,10 @@ def decode_batch(message: marketdata_pb2.TickBatch, symbols: SymbolTable) -> tup
     refused_reason = _column(message, "refused_reason", _U1)
     if message.offset or len(refused_offset):
         offset = _column(message, "offset", _U4)
-    else:
+    elif message.frames == len(symbol):
         offset = np.arange(message.frames, dtype=np.uint32)
+    else:
+        raise BatchError(f"{len(symbol):,} ticks are not the batch's {message.frames:,} frames")
     _check_lengths(symbol=symbol, offset=offset, **columns)
     _check_lengths(refused_offset=refused_offset, refused_reason=refused_reason)
     _check_symbols(symbol, symbols)
