@@ -22,5 +22,5 @@ class AggregatorConfig:
     max_calls: int = setting(5_000, "gRPC calls answered at once.", low=1)
     bars_kept: int = setting(1_440, "Bars kept of each symbol and interval.", low=1, high=1_000_000)
     bars_lateness_ms: int = setting(
-        10_000, "How far behind a symbol's latest tick one may be and still enter its bars.", low=0
+        10_000, "How long after its end a 1s bar still takes late ticks.", low=0
     )

@@ -1,0 +1,44 @@
+"""What a batch must hold to reach the market: what its sender was to check, checked once more.
+
+Columns of the right lengths can still carry what no ingest server takes; a peer that sends such
+is in error, and its call is ended before anything of the batch counts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mdtool.wire.batches import BatchError
+from mdtool.wire.control import MAX_STREAM_ID_CHARS
+from mdtool.wire.ticks import MAX_SYMBOL_CHARS, MIN_TIMESTAMP_NS, Ticks
+
+_MAX_SEQUENCE: Final = 2**64 - 1
+_LEAST: Final = {"price": 1, "volume": 1, "exchange_timestamp": MIN_TIMESTAMP_NS}
+
+
+def check_stream(stream_id: str, first_sequence: int, frames: int) -> None:
+    """Raise BatchError where a batch has no proper stream, or leaves its sequences."""
+    if not 1 <= len(stream_id) <= MAX_STREAM_ID_CHARS or not stream_id.isprintable():
+        raise BatchError(f"stream id is not 1 to {MAX_STREAM_ID_CHARS} printable characters")
+    if first_sequence + frames > _MAX_SEQUENCE:
+        raise BatchError(f"stream {stream_id!r} ends before sequence {first_sequence} + {frames}")
+
+
+def check_ticks(ticks: Ticks) -> None:
+    """Raise BatchError where a tick has a value that no accepted tick has."""
+    for name, least in _LEAST.items():
+        column = getattr(ticks, name)
+        if len(column) and column.min() < least:
+            raise BatchError(f"batch takes a tick with a {name} of {column.min()}")
+
+
+def check_symbol(symbol: str) -> None:
+    """Raise BatchError where a symbol is not as accepted ticks have it."""
+    is_right = (
+        1 <= len(symbol) <= MAX_SYMBOL_CHARS
+        and symbol.isascii()
+        and symbol.isprintable()
+        and symbol == symbol.strip().upper()
+    )
+    if not is_right:
+        raise BatchError(f"symbol {symbol[:MAX_SYMBOL_CHARS]!r} is not as ingest servers write it")

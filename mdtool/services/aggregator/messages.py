@@ -1,0 +1,54 @@
+"""The market's state as messages of MarketDataService."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.core.units import PRICE_SCALE
+from mdtool.engine.market import Market
+from mdtool.wire._pb import marketdata_pb2
+from mdtool.wire.batches import BarColumns, Counts, Updates, encode_bars, encode_updates
+from mdtool.wire.ticks import Reason
+
+
+def aggregates(market: Market, symbols: NDArray[np.uint32]) -> Iterator[marketdata_pb2.Aggregate]:
+    """Return the sessions of symbols, a message each, with prices as doubles."""
+    rows = market.sessions(symbols).tolist()
+    for index, (opened, high, low, close, volume, _, timestamp, _) in zip(
+        symbols.tolist(), rows, strict=True
+    ):
+        yield marketdata_pb2.Aggregate(
+            symbol=market.symbols[index],
+            open=opened / PRICE_SCALE,
+            high=high / PRICE_SCALE,
+            low=low / PRICE_SCALE,
+            close=close / PRICE_SCALE,
+            volume=volume,
+            timestamp=timestamp,
+        )
+
+
+def updates(
+    market: Market, symbols: NDArray[np.uint32], known_symbols: int
+) -> marketdata_pb2.UpdateBatch:
+    """Return the sessions of symbols as columns, for a call that knows so many symbols already."""
+    sessions = market.sessions(symbols)
+    columns = {name: sessions[name] for name in sessions.dtype.names or ()}
+    counts = Counts(
+        ticks=market.counts.ticks,
+        duplicates=market.counts.duplicates,
+        late=market.bars.late,
+        refused={reason.label: int(market.counts.refused[reason]) for reason in Reason},
+    )
+    message = Updates(symbol=symbols, counts=counts, **columns)
+    return encode_updates(message, market.symbols.since(known_symbols))
+
+
+def bars(history: NDArray[np.void]) -> marketdata_pb2.Bars:
+    """Return bars of one symbol, BAR[n], as columns."""
+    names = ("open", "high", "low", "close", "volume", "count")
+    columns = {name: history[name] for name in names}
+    return encode_bars(BarColumns(start=history["start_ns"], **columns))

@@ -1,0 +1,117 @@
+"""The aggregation service: a gRPC server around the market's state, from its bind to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from typing import Final
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from mdtool.adapters import rpc
+from mdtool.core.addresses import format_address
+from mdtool.core.errors import StartupError
+from mdtool.core.lifecycle import Started
+from mdtool.core.units import NS_PER_MS, parse_duration
+from mdtool.engine.live_bars import LiveBars
+from mdtool.engine.market import Market
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.aggregator.servicer import MarketDataServicer
+from mdtool.services.aggregator.subscribers import Subscribers
+
+INTERVALS: Final = ("1s", "1m", "5m", "1h", "1d")
+"""Of the time bars that are kept."""
+_STOP_GRACE_S: Final = 0.5
+"""How long calls may go on once the service stops: readers end by themselves, writers resend."""
+_SERVER_OPTIONS: Final = (
+    *rpc.OPTIONS,
+    # Two servers on one port would each see half of the ticks.
+    ("grpc.so_reuseport", 0),
+    # A peer whose machine is gone is noticed, and its call ended.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Peers may look as often, also between calls.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+
+class Aggregator:
+    """The engine of the market's state as a service.
+
+    Parameters
+    ----------
+    config : AggregatorConfig
+        Where it listens, and what bounds its state.
+    """
+
+    name = "aggregate"
+
+    def __init__(self, config: AggregatorConfig) -> None:
+        self._config = config
+        bars = LiveBars(
+            [parse_duration(interval) for interval in INTERVALS],
+            keep=config.bars_kept,
+            lateness_ns=config.bars_lateness_ms * NS_PER_MS,
+        )
+        self.market = Market(bars, config.max_symbols, config.max_streams)
+        self.subscribers = Subscribers()
+
+    async def run(self, started: Started) -> None:
+        """Serve until cancelled; then end the readers' calls, and those of the others soon after.
+
+        Raises
+        ------
+        StartupError
+            When the address cannot be bound.
+        """
+        servicer = MarketDataServicer(self.market, self.subscribers, self._config.max_symbols)
+        async with contextlib.AsyncExitStack() as stack:
+            server = grpc.aio.server(
+                options=_SERVER_OPTIONS, maximum_concurrent_rpcs=self._config.max_calls
+            )
+            server.add_generic_rpc_handlers((rpc.handler(servicer),))
+            status = health.aio.HealthServicer()
+            health_pb2_grpc.add_HealthServicer_to_server(status, server)
+            names = (rpc.SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+            address = _bind(server, self._config.host, self._config.port)
+            await server.start()
+            stack.push_async_callback(server.stop, _STOP_GRACE_S)
+            stack.callback(self.subscribers.close)
+            stack.push_async_callback(status.enter_graceful_shutdown)
+            await status.set(rpc.SERVICE.full_name, health_pb2.HealthCheckResponse.SERVING)
+            started({"grpc": address})
+            await asyncio.get_running_loop().create_future()
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int) -> str:
+    """Bind the server; return the real address."""
+    _probe(host, port)
+    try:
+        return format_address(host, server.add_insecure_port(format_address(host, port)))
+    except RuntimeError as error:
+        raise StartupError(f"cannot listen on port {port} of {host}: {error}") from error
+
+
+def _probe(host: str, port: int) -> None:
+    """Bind the address for a moment, for gRPC would not say why it cannot."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartupError(
+                f"port {port} on {host} is in use; stop what listens there, or choose another "
+                "with --port"
+            ) from error
+        raise StartupError(f"cannot listen on port {port} of {host}: {error}") from error

@@ -1,0 +1,199 @@
+"""The calls of MarketDataService, answered from the market's state."""
+
+# ruff: noqa: N802 - calls keep the names of their contract
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn, Protocol
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from mdtool.core.errors import UsageError
+from mdtool.core.symbols import SymbolTable
+from mdtool.core.units import parse_duration
+from mdtool.engine.market import REASONS, Market, SequenceGapError
+from mdtool.services.aggregator import messages
+from mdtool.services.aggregator.admission import check_stream
+from mdtool.services.aggregator.intake import Intake, Translation
+from mdtool.services.aggregator.subscribers import Subscribers
+from mdtool.wire._pb import marketdata_pb2, tick_pb2
+from mdtool.wire.batches import BatchError, decode_batch
+from mdtool.wire.symbol_index import SymbolIndex
+from mdtool.wire.tick_decoder import decode_messages
+from mdtool.wire.ticks import Reason
+
+log = logging.getLogger(__name__)
+
+
+class Context(Protocol):
+    """What a call's handler has of gRPC."""
+
+    def peer(self) -> str:
+        """Return the client's address."""
+        ...
+
+    async def write(self, message: Any) -> None:
+        """Send a message; wait while the client is too slow for it."""
+        ...
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
+        """End the call."""
+        ...
+
+
+class MarketDataServicer:
+    """Answers the calls.
+
+    Readers are answered by `context.write`, not by `yield`: when a client vanishes, a coroutine
+    ends at once, an asynchronous generator only when it is collected.
+
+    Parameters
+    ----------
+    market : Market
+        The state, which only this servicer changes.
+    subscribers : Subscribers
+        Woken by every change.
+    max_symbols : int
+        How many symbols clients of `StreamTicks` may bring.
+    """
+
+    def __init__(self, market: Market, subscribers: Subscribers, max_symbols: int) -> None:
+        self._market = market
+        self._subscribers = subscribers
+        self._intake = Intake(market, subscribers)
+        self._index = SymbolIndex(max_symbols)
+        self._translation = Translation(market, self._index.symbols)
+
+    async def StreamTicks(
+        self, requests: AsyncIterator[tick_pb2.Tick], context: Context
+    ) -> tick_pb2.Ack:
+        """Take ticks one by one, checked as the TCP server does, and say at the end how many.
+
+        INVALID_ARGUMENT for a message that is no Tick; those before it have been taken.
+        """
+        taken = 0
+        refused = np.zeros(REASONS, np.int64)
+        try:
+            async for tick in requests:
+                decoded = decode_messages((tick,), self._index, time.time_ns())
+                ticks = self._translation.translate(decoded.ticks)
+                self._intake.take_new(ticks)
+                taken += len(ticks)
+                refused[ticks.refused_reason] += 1
+        except DecodeError as error:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        return tick_pb2.Ack(success=True, message=_receipt(taken, refused))
+
+    async def StreamTickBatches(
+        self, requests: AsyncIterator[marketdata_pb2.TickBatch], context: Context
+    ) -> None:
+        """Take batches of streams, and acknowledge each once it is committed.
+
+        INVALID_ARGUMENT for what is no batch, FAILED_PRECONDITION for a gap in a stream: to send
+        the same again would not help. The batches before have been taken.
+        """
+        symbols = SymbolTable()
+        translation = Translation(self._market, symbols)
+        try:
+            async for batch in requests:
+                stream_id, first_sequence, ticks = decode_batch(batch, symbols)
+                check_stream(stream_id, first_sequence, ticks.frames)
+                ticks = translation.translate(ticks)
+                next_sequence = self._intake.take(stream_id, first_sequence, ticks)
+                await context.write(
+                    marketdata_pb2.BatchAck(stream_id=stream_id, next_sequence=next_sequence)
+                )
+        except SequenceGapError as error:
+            await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
+        except (BatchError, DecodeError) as error:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+
+    async def GetStreamPosition(
+        self, request: marketdata_pb2.StreamPositionRequest, _context: Context
+    ) -> marketdata_pb2.StreamPosition:
+        """Say where a stream goes on."""
+        position = self._market.position(request.stream_id)
+        return marketdata_pb2.StreamPosition(known=position is not None, next_sequence=position)
+
+    async def GetAggregate(
+        self, request: marketdata_pb2.AggregateRequest, context: Context
+    ) -> marketdata_pb2.Aggregate:
+        """Send a symbol's session, NOT_FOUND when it has none."""
+        traded = self._traded(_normalised(request.symbol))
+        if not len(traded):
+            await _abort_unknown(request.symbol, context)
+        return next(messages.aggregates(self._market, traded))
+
+    async def StreamAggregates(
+        self, request: marketdata_pb2.AggregateRequest, context: Context
+    ) -> None:
+        """Send the session of a symbol, or of all, at once and when it has changed."""
+        symbol = _normalised(request.symbol)
+        seen = 0
+        with self._subscribers.join(symbol) as wakes:
+            async for _ in wakes:
+                changed = self._traded(symbol) if symbol else self._market.changed_since(seen)
+                seen = self._market.commit
+                for aggregate in messages.aggregates(self._market, changed):
+                    await context.write(aggregate)
+
+    async def StreamUpdates(
+        self, _request: marketdata_pb2.UpdatesRequest, context: Context
+    ) -> None:
+        """Send all sessions at once, and then those that have changed, as columns."""
+        seen = known_symbols = 0
+        with self._subscribers.join() as wakes:
+            async for _ in wakes:
+                changed = self._market.changed_since(seen)
+                message = messages.updates(self._market, changed, known_symbols)
+                seen, known_symbols = self._market.commit, len(self._market.symbols)
+                await context.write(message)
+
+    async def GetBars(
+        self, request: marketdata_pb2.BarsRequest, context: Context
+    ) -> marketdata_pb2.Bars:
+        """Send a symbol's bars, newest first; a limit of 0 means all that are kept."""
+        bars = self._market.bars
+        traded = self._traded(_normalised(request.symbol))
+        if not len(traded):
+            await _abort_unknown(request.symbol, context)
+        try:
+            interval_ns = parse_duration(request.interval)
+            limit = request.limit or bars.keep + 1
+            history = bars.history(int(traded[0]), interval_ns, limit, request.before)
+        except UsageError as error:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        return messages.bars(history)
+
+    def _traded(self, symbol: str) -> NDArray[np.uint32]:
+        """Return the index of the symbol, shape (1,), or nothing when it has not traded."""
+        index = self._market.symbols.find(symbol)
+        has_traded = index is not None and self._market.session(index) is not None
+        return np.array([index] if has_traded else [], np.uint32)
+
+
+async def _abort_unknown(symbol: str, context: Context) -> NoReturn:
+    await context.abort(grpc.StatusCode.NOT_FOUND, f"no trades of symbol {symbol!r}")
+
+
+async def _refuse(context: Context, code: grpc.StatusCode, error: Exception) -> NoReturn:
+    log.warning("%s was refused: %s", context.peer(), error)
+    await context.abort(code, str(error))
+
+
+def _normalised(symbol: str) -> str:
+    return symbol.strip().upper()
+
+
+def _receipt(taken: int, refused: NDArray[np.int64]) -> str:
+    text = f"Received {taken} ticks"
+    if not refused.any():
+        return text
+    reasons = ", ".join(f"{reason.label} {refused[reason]}" for reason in Reason if refused[reason])
+    return f"{text}, refused {refused.sum()} ({reasons})"

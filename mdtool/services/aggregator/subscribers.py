@@ -1,0 +1,89 @@
+"""Who waits for which symbol. Nothing is queued: the woken look at the state as it then is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.core.symbols import SymbolTable
+
+
+class Wakes:
+    """An asynchronous iterator that advances at once, then after each change, until it is closed.
+
+    Changes between two steps are one: a slow reader skips states, never the last one.
+    """
+
+    __slots__ = ("_event", "_is_closed")
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._event.set()
+        self._is_closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> None:
+        await self._event.wait()
+        self._event.clear()
+        if self._is_closed:
+            raise StopAsyncIteration
+
+    def wake(self) -> None:
+        """Let the reader advance."""
+        self._event.set()
+
+    def close(self) -> None:
+        """End the iteration."""
+        self._is_closed = True
+        self._event.set()
+
+
+class Subscribers:
+    """The readers of the state, by the symbol that they read."""
+
+    def __init__(self) -> None:
+        self._of_all: set[Wakes] = set()
+        self._of_symbol: dict[str, set[Wakes]] = {}
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._of_all) + sum(map(len, self._of_symbol.values()))
+
+    @contextlib.contextmanager
+    def join(self, symbol: str = "") -> Iterator[Wakes]:
+        """Register a reader of `symbol`, or of all where it is empty, for as long as it reads."""
+        wakes = Wakes()
+        if self._is_closed:
+            wakes.close()
+        readers = self._of_symbol.setdefault(symbol, set()) if symbol else self._of_all
+        readers.add(wakes)
+        try:
+            yield wakes
+        finally:
+            readers.discard(wakes)
+            if symbol and not readers:
+                self._of_symbol.pop(symbol, None)
+
+    def wake(self, table: SymbolTable, symbols: NDArray[np.uint32]) -> None:
+        """Wake the readers of those symbols of the table, and the readers of all."""
+        for wakes in self._of_all:
+            wakes.wake()
+        if not self._of_symbol:
+            return
+        for index in symbols.tolist():
+            for wakes in self._of_symbol.get(table[index], ()):
+                wakes.wake()
+
+    def close(self) -> None:
+        """Let every reader end, and whoever comes later at once."""
+        self._is_closed = True
+        for readers in (self._of_all, *self._of_symbol.values()):
+            for wakes in readers:
+                wakes.close()
