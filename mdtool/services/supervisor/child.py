@@ -26,7 +26,7 @@ _COMPLAINT: Final = "mdtool: "
 
 
 class Child:
-    """Keeps one program running from `start` to `stop`.
+    """Keeps one program running until `stop`.
 
     Parameters
     ----------
