@@ -9,7 +9,6 @@ from typing import Final, Protocol, Self
 import databento_dbn as dbn
 
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
-from mdtool.core.errors import InputError
 from mdtool.core.records import Records
 from mdtool.core.symbology import Symbology
 from mdtool.wire.dbn import DbnDecoder
@@ -144,10 +143,7 @@ class DbnSource(ClosesOnExit):
 
     def _receive(self) -> bytes:
         chunk = ZSTD_CHUNK_BYTES if self._decoder.is_compressed else PLAIN_CHUNK_BYTES
-        try:
-            data = self._read(chunk)
-        except OSError as error:
-            raise InputError(f"{self.name}: {error.strerror or error}") from error
+        data = self._read(chunk)
         self.bytes_read += len(data)
         return data
 

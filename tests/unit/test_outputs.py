@@ -216,7 +216,7 @@ class TestFiles:
         destination = Destination(str(path))
         os.set_blocking(destination._fd, False)
         os.set_blocking(reader, True)
-        with open(reader, "rb") as file, ThreadPoolExecutor() as pool:
+        with os.fdopen(reader, "rb") as file, ThreadPoolExecutor() as pool:
             read = pool.submit(file.read)
             destination.write(b"x" * 1_000_000)
             destination.close()

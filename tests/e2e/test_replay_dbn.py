@@ -1,0 +1,312 @@
+"""`mdtool replay-dbn` as its users run it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import databento_dbn as dbn
+import numpy as np
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from mdtool.core.records import trades_of
+from mdtool.core.units import format_time
+from mdtool.wire.dbn import DbnDecoder, encode_records
+from tests.reference import dbn_streams as streams
+
+MDTOOL = [sys.executable, "-m", "mdtool"]
+STYLE = re.compile(r"\x1b\[[\d;]*m")
+FOUR_MILLION = 4_000_000
+
+
+def replay(*arguments: object, stdin: bytes | None = None, status: int = 0, said: str = ""):
+    """Run it to its end; check how it ended and what it said; return its output."""
+    ended = subprocess.run(
+        [*MDTOOL, "replay-dbn", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        check=False,
+    )
+    errors = ended.stderr.decode()
+    assert ended.returncode == status, errors
+    assert said in errors
+    if not said:
+        assert errors == ""
+    return ended.stdout
+
+
+def decoded(data: bytes) -> np.ndarray:
+    decoder = DbnDecoder()
+    runs = decoder.feed(data)
+    decoder.finish()
+    return np.concatenate(runs)
+
+
+@pytest.fixture
+def orders(tmp_path) -> Path:
+    path = tmp_path / "orders.dbn"
+    path.write_bytes(streams.header() + encode_records(streams.mbo(1000)))
+    return path
+
+
+def test_piped_it_is_dbn_and_the_same(orders):
+    assert replay(orders) == orders.read_bytes()
+    assert replay("-", stdin=orders.read_bytes()) == orders.read_bytes()
+    compressed = zstandard.compress(orders.read_bytes())
+    assert replay("-", "-D", stdin=compressed) == orders.read_bytes()
+
+
+def test_csv_json_and_their_styles(orders):
+    rows = list(csv.DictReader(io.StringIO(replay(orders, "-C", "-s", "-p", "-l", 3).decode())))
+    assert [row["symbol"] for row in rows] == ["AAPL", "MSFT", "AAPL"]
+    assert rows[0]["price"] == "100.000000000"
+    assert rows[0]["ts_recv"] == format_time(streams.START)
+    (line,) = replay(orders, "-J", "-l", 1, "-s").splitlines()
+    record = json.loads(line)
+    assert record["symbol"] == "AAPL"
+    assert record["ts_recv"] == str(streams.START)
+    assert record["price"] == "100000000000"
+
+
+@pytest.mark.parametrize("name", ["f.dbn", "f.dbn.zst", "f.csv", "f.json", "f.parquet"])
+def test_files_by_their_extension(orders, tmp_path, name):
+    path = tmp_path / name
+    assert replay(orders, "-o", path, "-l", 10) == b""
+    if name == "f.csv":
+        assert path.read_bytes() == replay(orders, "-C", "-l", 10)
+    elif name == "f.json":
+        assert path.read_bytes() == replay(orders, "-J", "-l", 10)
+    elif name == "f.parquet":
+        assert pyarrow.parquet.read_table(path)["sequence"].to_pylist() == list(range(10))
+    else:
+        assert np.array_equal(decoded(path.read_bytes()), streams.mbo(10))
+    before = path.read_bytes()
+    replay(orders, "-o", path, status=1, said=f"mdtool: {path}: exists already; -f replaces it\n")
+    assert path.read_bytes() == before
+    replay(orders, "-o", path, "-f", "-l", 9)
+    assert path.read_bytes() != before
+
+
+def test_a_file_may_be_replaced_by_what_is_replayed_of_it(orders):
+    replay(orders, "-o", orders, "-f", "--symbols", "MSFT")
+    assert len(decoded(orders.read_bytes())) == 500
+
+
+def test_files_are_merged_by_time(tmp_path, orders):
+    later = tmp_path / "later.dbn"
+    later.write_bytes(streams.header() + encode_records(streams.mbo(1000, 500)))
+    merged = decoded(replay(orders, later))
+    both = np.concatenate([streams.mbo(1000), streams.mbo(1000, 500)])
+    assert np.array_equal(merged, both[np.argsort(both["ts_recv"], kind="stable")])
+
+
+def test_a_part_of_the_records(orders):
+    start, end = format_time(streams.START + 10_000_000), str(streams.START + 20_000_000)
+    part = decoded(replay(orders, "--start", start, "--end", end, "--symbols", "AAPL"))
+    assert part["sequence"].tolist() == [10, 12, 14, 16, 18]
+
+
+def test_trades_out_of_orders(orders):
+    data = replay(orders, "--schema", "trades")
+    assert str(dbn.Metadata.decode(data).schema) == "trades"
+    assert np.array_equal(decoded(data), trades_of(streams.mbo(1000)))
+
+
+def test_paced_it_gives_the_same_as_flat_out(orders):
+    for clock in ("ts_recv", "ts_event"):
+        assert replay(orders, "--speed", 5, "--clock", clock) == orders.read_bytes()
+
+
+def test_paced_records_leave_when_they_are_due_and_not_when_a_buffer_is_full(tmp_path):
+    path = tmp_path / "slow.dbn"
+    path.write_bytes(streams.header() + encode_records(streams.mbo(2, step_ns=3600 * 10**9)))
+    with subprocess.Popen(
+        [*MDTOOL, "replay-dbn", str(path), "--speed", "1", "-J"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert json.loads(process.stdout.readline())["sequence"] == 0
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == b""
+        assert process.stderr.read() == b""
+        assert process.wait() == 130
+
+
+def test_records_of_a_pipe_go_out_before_more_come(orders):
+    with subprocess.Popen(
+        [*MDTOOL, "replay-dbn", "-", "-C"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+    ) as process:
+        process.stdin.write(streams.header())
+        assert process.stdout.readline().startswith(b"ts_recv,")
+        for first in range(3):
+            process.stdin.write(encode_records(streams.mbo(1, first)))
+            assert process.stdout.readline().endswith(b",%d\n" % first)
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+def test_an_interrupted_file_is_complete_as_far_as_it_goes(tmp_path):
+    path = tmp_path / "out.parquet"
+    with subprocess.Popen(
+        [*MDTOOL, "replay-dbn", "-", "-o", str(path)], stdin=subprocess.PIPE, bufsize=0
+    ) as process:
+        process.stdin.write(streams.header() + encode_records(streams.mbo(200_000)))
+        while not path.exists() or path.stat().st_size < 1000:
+            os.sched_yield()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        process.stdin.close()
+    assert pyarrow.parquet.read_table(path).num_rows > 100_000
+
+
+def test_a_reader_that_has_enough_is_no_failure(orders):
+    with subprocess.Popen(
+        [*MDTOOL, "replay-dbn", str(orders), "--speed", "0.5", "-C"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.readline().startswith(b"ts_recv,")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+class TestOnATerminal:
+    def run(self, *arguments: object) -> tuple[str, int]:
+        """Run it with a terminal as stdout; return what is shown and its status."""
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [*MDTOOL, "replay-dbn", *map(str, arguments)],
+            stdout=theirs,
+            stderr=theirs,
+            env=os.environ | {"TERM": "xterm", "NO_COLOR": "1"},
+        )
+        os.close(theirs)
+        shown = b""
+        try:
+            while data := os.read(ours, 1 << 16):
+                shown += data
+        except OSError:
+            pass  # how Linux says that the other end of a terminal is closed
+        os.close(ours)
+        return STYLE.sub("", shown.decode().replace("\r\n", "\n")), process.wait()
+
+    def test_records_are_a_table(self, orders):
+        shown, status = self.run(orders, "-l", 3)
+        header, *rows = shown.splitlines()
+        assert status == 0
+        assert header.split()[:4] == ["symbol", "ts_recv", "ts_event", "action"]
+        assert [row.split()[0] for row in rows] == ["AAPL", "MSFT", "AAPL"]
+        assert rows[0].split()[5] == "100"
+        assert len({len(row) for row in rows}) == 1
+
+    def test_text_is_text(self, orders):
+        shown, _ = self.run(orders, "-l", 1, "-J")
+        assert json.loads(shown)["sequence"] == 0
+
+    def test_binary_is_refused(self, orders):
+        shown, status = self.run(orders, "-D")
+        assert status == 2
+        assert shown == "mdtool: DBN is binary: pipe it, or name a file with -o\n"
+
+
+class TestWrongUsage:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--start", "yesterday"], "'yesterday' is not a time"),
+            (["--start", "2024-01-02", "--end", "2024-01-02"], "--start 2024-01-02 is not before"),
+            (["--schema", "trade"], "no schema 'trade'; did you mean 'trades'?"),
+            (["--clock", "ts_out"], "--clock ts_out: choose from ts_recv, ts_event"),
+            (["--speed", "-1"], "--speed"),
+            (["--speed", "nan"], "--speed"),
+            (["--speed", "inf"], "--speed inf: give a number"),
+            (["--limit", "0"], "--limit"),
+            (["-J", "-C"], "choose one of --json and --csv"),
+            (["-o", "out.txt"], "out.txt: name it .dbn.zst, .dbn, "),
+        ],
+    )
+    def test_it_ends_with_2_and_one_line(self, orders, arguments, said):
+        assert replay(orders, *arguments, status=2, said=said) == b""
+
+    def test_no_file_at_all(self):
+        replay(status=2, said="FILE")
+
+
+class TestBadFiles:
+    def test_one_that_is_cut_in_a_record(self, tmp_path):
+        path = tmp_path / "f.dbn"
+        data = (streams.header() + encode_records(streams.mbo(1000)))[:-20]
+        path.write_bytes(data)
+        offset = len(streams.header()) + 999 * 56
+        said = f"mdtool: {path}: ends inside a record that begins at byte {offset}, after 999 whole"
+        assert np.array_equal(decoded(replay(path, status=1, said=said)), streams.mbo(999))
+        rows = replay("-", "-C", stdin=data, status=1, said="mdtool: stdin: ends inside a record")
+        assert len(rows.splitlines()) == 1000
+
+    def test_one_that_is_cut_and_compressed(self, tmp_path):
+        path = tmp_path / "f.dbn.zst"
+        path.write_bytes(zstandard.compress(streams.header() + encode_records(streams.mbo(9)))[:-2])
+        replay(path, status=1, said=f"mdtool: {path}: ends inside")
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [(b"", "is empty"), (b"symbol,price\nAAPL,1\n", "is no DBN stream"), (bytes(99), "no DBN")],
+    )
+    def test_one_that_is_none(self, tmp_path, content, said):
+        path = tmp_path / "f.dbn"
+        path.write_bytes(content)
+        assert replay(path, status=1, said=f"mdtool: {path}: ") == b""
+        assert replay("-", stdin=content, status=1, said=said) == b""
+
+    def test_no_such_file_and_a_directory(self, tmp_path):
+        replay("none.dbn", status=1, said="mdtool: none.dbn: no such file\n")
+        replay(tmp_path, status=1, said=f"mdtool: {tmp_path}: is a directory")
+
+    def test_an_output_is_not_begun_for_a_file_that_is_none(self, tmp_path):
+        replay("none.dbn", "-o", tmp_path / "out.csv", status=1, said="no such file")
+        assert not (tmp_path / "out.csv").exists()
+
+
+def test_memory_stays_flat_in_the_length_of_a_file(tmp_path):
+    path = tmp_path / "long.dbn"
+    block = bytes(encode_records(streams.mbo(100_000)))
+    with path.open("wb") as file:
+        file.write(streams.header())
+        for _ in range(FOUR_MILLION // 100_000):
+            file.write(block)
+    script = (
+        "import resource, subprocess, sys;"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, *MDTOOL, "replay-dbn", str(path), "-C"],
+        capture_output=True,
+        check=True,
+    )
+    kilobytes = int(ended.stdout)
+    assert kilobytes < 300_000
+
+
+def test_real_files_as_databento_writes_them(real_data):
+    path = real_data / "CLX5_mbo.dbn"
+    assert replay(path, "-D") == path.read_bytes()
+    text = io.BytesIO()
+    transcoder = dbn.Transcoder(text, dbn.Encoding.CSV, dbn.Compression.NONE)
+    transcoder.write(path.read_bytes())
+    transcoder.flush()
+    assert replay(path, "-C", "-s", "-p") == text.getvalue()

@@ -1,0 +1,124 @@
+import inspect
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mdtool.cli import progress
+from mdtool.cli.filter_options import FilterOptions, with_filter
+from mdtool.cli.output_options import LimitReached, OutputOptions, Sink, with_output
+from mdtool.cli.progress import Progress
+from mdtool.core.dtypes import SYMBOL_MAPPING
+from tests.reference import dbn_streams as streams
+
+
+class Memory:
+    """An output that remembers."""
+
+    def __init__(self) -> None:
+        self.arrays: list[np.ndarray] = []
+        self.is_closed = False
+
+    def write(self, records) -> None:
+        self.arrays.append(records)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class TestSink:
+    def test_without_a_limit_it_takes_all(self):
+        memory = Memory()
+        with Sink(memory, None) as sink:
+            sink.write(streams.mbo(3))
+            sink.write(streams.mbo(0))
+            sink.write(streams.mbo(4))
+        assert [len(array) for array in memory.arrays] == [3, 4]
+        assert sink.records == 7
+        assert memory.is_closed
+
+    @pytest.mark.parametrize("sizes", [[5, 5], [3, 2, 9], [10], [1, 1, 1, 1, 1, 1]])
+    def test_the_block_ends_at_the_limit(self, sizes):
+        memory = Memory()
+        done = 0
+        with Sink(memory, 5) as sink:
+            for size in sizes:
+                sink.write(streams.mbo(size))
+                done += 1
+        assert sum(len(array) for array in memory.arrays) == sink.records == 5
+        assert done < len(sizes)
+        assert memory.is_closed
+
+    def test_who_has_no_block_is_told(self):
+        sink = Sink(Memory(), 1)
+        with pytest.raises(LimitReached):
+            sink.write(streams.mbo(2))
+
+    def test_what_a_stream_says_of_itself_does_not_count(self):
+        memory = Memory()
+        mapping = np.frombuffer(streams.mapping(1, "AAPL"), SYMBOL_MAPPING)
+        with Sink(memory, 1) as sink:
+            sink.write(mapping)
+            sink.write(mapping)
+            sink.write(streams.mbo(2))
+        assert [len(array) for array in memory.arrays] == [1, 1, 1]
+        assert sink.records == 1
+
+    def test_an_error_closes_the_output_and_goes_on(self):
+        memory = Memory()
+        with pytest.raises(KeyboardInterrupt), Sink(memory, None):
+            raise KeyboardInterrupt
+        assert memory.is_closed
+
+
+def test_bundles_give_a_command_their_options_and_leave_it_its_own():
+    @with_output
+    @with_filter
+    def command(files: list[str], selected: FilterOptions, output: OutputOptions, speed: int = 3):
+        return files, selected, output, speed
+
+    names = list(inspect.signature(command).parameters)
+    assert names[:2] == ["files", "speed"]
+    assert {"symbols", "start", "path", "limit", "pretty"} <= set(names)
+    assert not {"selected", "output"} & set(names)
+    given = dict.fromkeys(names) | {"files": ["f"], "speed": 5, "symbols": "A", "limit": 7}
+    files, selected, output, speed = command(**given)
+    assert (files, speed) == (["f"], 5)
+    assert selected.symbols == "A"
+    assert output.limit == 7
+
+
+class TestProgress:
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        times = [0.0]
+        monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: times[0]))
+        return times
+
+    @pytest.fixture
+    def is_terminal(self, monkeypatch, capsys):
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+
+    def test_work_of_a_second_shows_nothing(self, clock, is_terminal, capsys):
+        with Progress("records") as shown:
+            clock[0] = 0.9
+            shown.show(100)
+        assert capsys.readouterr().err == ""
+
+    def test_longer_work_shows_how_far_it_is_and_cleans_up(self, clock, is_terminal, capsys):
+        with Progress("records", 1000) as shown:
+            clock[0] = 2.0
+            shown.show(100_000, 250)
+            shown.show(100_001, 251)
+        assert capsys.readouterr().err == ("\r\x1b[K 25%  100,000 records, 50,000/s" + "\r\x1b[K")
+
+    def test_it_is_quiet_when_asked_or_when_nobody_looks(self, clock, capsys, monkeypatch):
+        for is_terminal, is_quiet in ((True, True), (False, False)):
+            monkeypatch.setattr("sys.stderr.isatty", lambda it=is_terminal: it, raising=False)
+            with Progress("records", None, is_quiet) as shown:
+                clock[0] += 5
+                shown.show(1)
+        assert capsys.readouterr().err == ""
