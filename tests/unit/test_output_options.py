@@ -1,4 +1,5 @@
 import inspect
+import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -91,34 +92,38 @@ def test_bundles_give_a_command_their_options_and_leave_it_its_own():
     assert output.limit == 7
 
 
+class Screen(io.StringIO):
+    """A stream that may be a terminal, which people look at."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
 class TestProgress:
-    @pytest.fixture
-    def clock(self, monkeypatch):
-        times = [0.0]
-        monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: times[0]))
-        return times
+    def shown(self, monkeypatch, steps, is_terminal=True, is_quiet=False) -> str:
+        """Return what stands on stderr after counts at times in seconds."""
+        screen, now_s = Screen(is_terminal), [0.0]
+        monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=screen))
+        monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+        with Progress("records", 1000, is_quiet) as shown:
+            for at_s, count, bytes_read in steps:
+                now_s[0] = at_s
+                shown.show(count, bytes_read)
+        return screen.getvalue()
 
-    @pytest.fixture
-    def is_terminal(self, monkeypatch, capsys):
-        monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    def test_work_of_a_second_shows_nothing(self, monkeypatch):
+        assert self.shown(monkeypatch, [(0.9, 100, 1000)]) == ""
 
-    def test_work_of_a_second_shows_nothing(self, clock, is_terminal, capsys):
-        with Progress("records") as shown:
-            clock[0] = 0.9
-            shown.show(100)
-        assert capsys.readouterr().err == ""
+    def test_longer_work_shows_how_far_it_is_and_cleans_up(self, monkeypatch):
+        steps = [(2.0, 100_000, 250), (2.1, 100_001, 251), (4.0, 200_000, 1000)]
+        assert self.shown(monkeypatch, steps) == (
+            "\r\x1b[K 25%  100,000 records, 50,000/s\r\x1b[K100%  200,000 records, 50,000/s\r\x1b[K"
+        )
 
-    def test_longer_work_shows_how_far_it_is_and_cleans_up(self, clock, is_terminal, capsys):
-        with Progress("records", 1000) as shown:
-            clock[0] = 2.0
-            shown.show(100_000, 250)
-            shown.show(100_001, 251)
-        assert capsys.readouterr().err == ("\r\x1b[K 25%  100,000 records, 50,000/s" + "\r\x1b[K")
-
-    def test_it_is_quiet_when_asked_or_when_nobody_looks(self, clock, capsys, monkeypatch):
-        for is_terminal, is_quiet in ((True, True), (False, False)):
-            monkeypatch.setattr("sys.stderr.isatty", lambda it=is_terminal: it, raising=False)
-            with Progress("records", None, is_quiet) as shown:
-                clock[0] += 5
-                shown.show(1)
-        assert capsys.readouterr().err == ""
+    @pytest.mark.parametrize(("is_terminal", "is_quiet"), [(True, True), (False, False)])
+    def test_it_is_quiet_when_asked_or_when_nobody_looks(self, monkeypatch, is_terminal, is_quiet):
+        assert self.shown(monkeypatch, [(5.0, 1, 1)], is_terminal, is_quiet) == ""
