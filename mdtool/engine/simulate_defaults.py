@@ -21,10 +21,11 @@ MIN_RATE: Final = 0.01
 MAX_RATE: Final = 1e8
 MIN_START_NS: Final = parse_time("1971-01-01")
 MAX_START_NS: Final = parse_time("2200-01-01")
-"""It leaves a market decades to run."""
+END_NS: Final = parse_time("2261-01-01")
+"""Where every market ends, a year before nanoseconds leave 64 bits."""
 
 DATASET: Final = "MDTOOL.SIM"
 PUBLISHER_ID: Final = 65_000
 """A number that no venue has."""
-EVENTS_PER_TRADE: Final = 11.5
+EVENTS_PER_TRADE: Final = 15.6
 """How many events come for each trade, on average."""

@@ -167,25 +167,28 @@ def run(
         written = _open(tape, books[market.opened], habits, written)
         market.opened += 1
     while written < wanted:
-        bits = _draw(market)
-        _pass_time(market, habits.gaps, bits)
-        book = books[_pick(habits.books, bits >> 32)]
-        _move_fair(book, _draw(market))
-        market.sequence += 1
+        _pass_time(market, habits.gaps)
         before = written
-        bits = _draw(market)
-        # A book that is fuller than usual gets fewer new orders.
-        arrivals = _ARRIVALS + 4 * (USUAL_ORDERS - book.resting)
-        choice = bits & 1023
-        if choice < arrivals:
-            written = _arrive(tape, book, habits, bits >> 10, written)
-        elif choice >= 1024 - _MODIFIES:
-            written = _modify(tape, book, habits, bits >> 10, written)
-        else:
-            written = _cancel(tape, book, bits >> 10, written)
-        if written > before:
-            records[written - 1].flags |= _F_LAST
+        while written == before:
+            book = books[_pick(habits.books, _draw(market))]
+            written = _happen(tape, book, habits, written)
+        records[written - 1].flags |= _F_LAST
     return written
+
+
+@kernel
+def _happen(tape: Tape, book: Any, habits: Habits, written: int) -> int:
+    """Let one thing happen to a book, or nothing where it would leave a side too thin."""
+    _move_fair(book, _draw(tape.market))
+    bits = _draw(tape.market)
+    # A book that is fuller than usual gets fewer new orders.
+    arrivals = _ARRIVALS + 4 * (USUAL_ORDERS - book.resting)
+    choice = bits & 1023
+    if choice < arrivals:
+        return _arrive(tape, book, habits, bits >> 10, written)
+    if choice >= 1024 - _MODIFIES:
+        return _modify(tape, book, habits, bits >> 10, written)
+    return _cancel(tape, book, bits >> 10, written)
 
 
 @kernel
@@ -204,19 +207,22 @@ def _pick(table: Array, bits: int) -> int:
 
 
 @kernel
-def _pass_time(market: Any, gaps: Array, bits: int) -> None:
+def _pass_time(market: Any, gaps: Array) -> None:
+    """Move on to the next event, and to the packet that tells of it."""
+    bits = _draw(market)
     at = bits & (len(gaps) - 2)
     within = (bits >> 16) & 0xFFF
     gap = gaps[at] + ((gaps[at + 1] - gaps[at]) * within >> 12)
     passed = market.now_fraction + gap
     market.now_ns += max(1, passed >> GAP_FRACTION_BITS)
     market.now_fraction = passed & ((1 << GAP_FRACTION_BITS) - 1)
-    _receive(market, (bits >> 48) & 0xFFFF)
+    _send(market, (bits >> 48) & 0xFFFF)
 
 
 @kernel
-def _receive(market: Any, delay_ns: int) -> None:
-    """Let a packet of this moment arrive, never before the one sent before it."""
+def _send(market: Any, delay_ns: int) -> None:
+    """Begin a packet, which arrives some time later, but never before the one sent before it."""
+    market.sequence += 1
     market.received_ns = max(market.received_ns + 1, market.now_ns + LATENCY_NS + delay_ns)
     market.ts_in_delta = 12_000 + (delay_ns >> 3)
 
@@ -292,7 +298,7 @@ def _arrive(tape: Tape, book: Any, habits: Habits, bits: int, written: int) -> i
             size = book.orders[level.first].size
     else:
         key = _fair(book, side) - _pick(habits.offsets, bits >> 24)
-        if patience < 32:
+        if patience < 44:
             key = min(key, _behind(book, other))
     tape.market.order_id += 1
     order_id = tape.market.order_id
@@ -349,8 +355,7 @@ def _match(tape: Tape, book: Any, order_id: int, other: int, size: int, written:
             here -= fill
             slot = order.behind
         at -= 1
-    tape.market.sequence += 1
-    _receive(tape.market, PUBLISH_NS + 0xFFFF)
+    _send(tape.market, PUBLISH_NS + 0xFFFF)
     left = size
     while left > 0:
         level = book.levels[other, _depth(book, other) - 1]

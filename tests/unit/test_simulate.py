@@ -80,7 +80,7 @@ def test_events_come_at_the_rate(rate):
     records = live(Exchange(rate=rate).generate(500_000))
     events = np.count_nonzero(records["flags"] & F_LAST)
     seconds = (int(records["ts_event"][-1]) - START_NS) / NS_PER_S
-    assert events / seconds == pytest.approx(rate, rel=0.03)
+    assert events / seconds == pytest.approx(rate, rel=0.01)
 
 
 def test_trades_come_once_in_so_many_events(day):

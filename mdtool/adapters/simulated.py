@@ -1,0 +1,71 @@
+"""A synthetic exchange as a source of records, in the place of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from mdtool.adapters.dbn_source import ClosesOnExit
+from mdtool.core.records import Records, index_timestamps
+from mdtool.core.symbology import Symbology
+from mdtool.engine.simulate import Exchange
+from mdtool.engine.simulate_defaults import DATASET, END_NS
+from mdtool.wire.dbn_metadata import make_metadata
+
+CHUNK_RECORDS: Final = 1 << 16
+"""Order book records at a time: as many as a few milliseconds make."""
+
+
+class SimulatedSource(ClosesOnExit):
+    """What a synthetic exchange reports, from where it stands, for some time or for ever.
+
+    Parameters
+    ----------
+    exchange : Exchange
+    schema : str
+        `mbo`, `trades` or `mbp-1`.
+    duration_ns : int, optional
+        Events that are not reported as a whole so soon after the exchange's start are left out.
+    chunk_records : int
+        For how many order book records the exchange runs for each array.
+
+    Raises
+    ------
+    UsageError
+        When iterated, if there is no such schema.
+    """
+
+    name = "simulation"
+    size_bytes = None
+    bytes_read = 0
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        schema: str = "mbo",
+        duration_ns: int | None = None,
+        chunk_records: int = CHUNK_RECORDS,
+    ) -> None:
+        self._exchange = exchange
+        self._schema = schema
+        self._chunk_records = chunk_records
+        end_ns = None if duration_ns is None else min(exchange.start_ns + duration_ns, END_NS)
+        self._end_ns = end_ns or END_NS
+        self.metadata = make_metadata(
+            DATASET, schema, exchange.start_ns, end_ns, exchange.instruments
+        )
+        self.symbology = Symbology(self.metadata)
+
+    def __iter__(self) -> Iterator[Records]:
+        is_over = False
+        while not is_over:
+            records = self._exchange.generate(self._chunk_records, self._schema)
+            n = int(np.searchsorted(index_timestamps(records), self._end_ns))
+            is_over = n < len(records)
+            if is_over:
+                # The records of an event share its time: one that would be cut is left out.
+                n = int(np.searchsorted(records["ts_event"], records["ts_event"][n]))
+            if n:
+                yield records[:n]

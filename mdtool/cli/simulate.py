@@ -1,0 +1,77 @@
+"""`mdtool simulate`: a synthetic exchange on stdout."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Annotated, Final
+
+import typer
+
+from mdtool.cli.output_options import OutputOptions, with_output
+from mdtool.cli.progress import Progress
+from mdtool.core.errors import UsageError
+from mdtool.core.units import parse_duration, parse_time
+from mdtool.engine.simulate_defaults import RATE, SCHEMAS, SEED, START, SYMBOLS
+
+app = typer.Typer(add_completion=False)
+
+_PACED_CHUNK_RECORDS: Final = 1 << 10
+"""Less is made ahead where it is not wanted yet."""
+
+
+@app.command()
+@with_output
+def simulate(
+    output: OutputOptions,
+    symbols: Annotated[
+        str, typer.Option(metavar="A,B,...", help="The instruments, the busiest first.")
+    ] = ",".join(SYMBOLS),
+    rate: Annotated[
+        float, typer.Option(help="Events a second of the market's time, over all symbols.")
+    ] = RATE,
+    duration: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="How long, such as 90s or 1h.")
+    ] = None,
+    schema: Annotated[
+        str, typer.Option(help="mbo: every order; trades; mbp-1: best bid and ask.")
+    ] = SCHEMAS[0],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = SEED,
+    start: Annotated[
+        str, typer.Option(metavar="TIME", help="ISO-8601, nanoseconds, or now.")
+    ] = START,
+    speed: Annotated[
+        float, typer.Option(min=0, help="1 is real time, 10 ten times that, 0 flat out.")
+    ] = 0.0,
+) -> None:
+    """Simulate an exchange: a consistent order book, deterministic for a seed, without end.
+
+    About one event in sixteen is a trade. Stop it with --limit, --duration or Ctrl-C.
+
+    Example: mdtool simulate --symbols AAPL,MSFT --schema trades --limit 5
+
+    Example: mdtool simulate --start now --speed 1 | mdtool aggregate - --interval 1s
+    """
+    from mdtool.adapters.simulated import CHUNK_RECORDS, SimulatedSource
+    from mdtool.core.records import index_timestamps
+    from mdtool.engine.pacing import Pacer, paced
+    from mdtool.engine.simulate import Exchange
+
+    if not math.isfinite(speed):
+        raise UsageError(f"--speed {speed}: give a number, 0 for flat out")
+    if schema not in SCHEMAS:
+        raise UsageError(f"--schema {schema}: choose from {', '.join(SCHEMAS)}")
+    duration_ns = None if duration is None else parse_duration(duration)
+    if output.path and not (speed or output.limit or duration_ns):
+        raise UsageError("an endless simulation would fill the disk: give --limit or --duration")
+    start_ns = time.time_ns() if start == "now" else parse_time(start)
+    names = [name.strip() for name in symbols.split(",")]
+    chunk_records = _PACED_CHUNK_RECORDS if speed else CHUNK_RECORDS
+    source = SimulatedSource(
+        Exchange(names, seed, rate, start_ns), schema, duration_ns, chunk_records
+    )
+    is_quiet = output.quiet or output.is_table
+    with output.open(source.metadata) as sink, Progress("records", None, is_quiet) as progress:
+        for records in paced(source, index_timestamps, Pacer(speed), time.monotonic_ns, time.sleep):
+            sink.write(records)
+            progress.show(sink.records)
