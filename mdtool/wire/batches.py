@@ -169,19 +169,20 @@ def decode_batch(message: marketdata_pb2.TickBatch, symbols: SymbolTable) -> tup
     _append(symbols, message.new_symbols)
     columns = {name: _column(message, name, _I8) for name in _TICK_COLUMNS}
     symbol = _column(message, "symbol", _U4)
+    _check_lengths(symbol=symbol, **columns)
+    _check_symbols(symbol, symbols)
     refused_offset = _column(message, "refused_offset", _U4)
     refused_reason = _column(message, "refused_reason", _U1)
-    if message.offset or len(refused_offset):
+    if message.offset or len(refused_offset) or len(refused_reason):
         offset = _column(message, "offset", _U4)
+        _check_lengths(symbol=symbol, offset=offset)
+        _check_lengths(refused_offset=refused_offset, refused_reason=refused_reason)
+        _check_offsets(offset, refused_offset, message.frames)
+        _check_reasons(refused_reason)
     elif message.frames == len(symbol):
         offset = np.arange(message.frames, dtype=np.uint32)
     else:
-        raise BatchError(f"{len(symbol):,} ticks are not the batch's {message.frames:,} frames")
-    _check_lengths(symbol=symbol, offset=offset, **columns)
-    _check_lengths(refused_offset=refused_offset, refused_reason=refused_reason)
-    _check_symbols(symbol, symbols)
-    _check_offsets(offset, refused_offset, message.frames)
-    _check_reasons(refused_reason)
+        raise BatchError(f"batch does not account for each of its {message.frames:,} frames")
     ticks = Ticks(
         symbol=symbol,
         offset=offset,
@@ -266,9 +267,8 @@ def _append(symbols: SymbolTable, new_symbols: Iterable[str]) -> None:
 
 
 def _check_lengths(**columns: NDArray[Any]) -> None:
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+    if len(set(map(len, columns.values()))) > 1:
+        shown = ", ".join(f"{name} {len(column):,}" for name, column in columns.items())
         raise BatchError(f"columns of different lengths: {shown}")
 
 
@@ -295,4 +295,4 @@ def _check_reasons(refused_reason: NDArray[np.uint8]) -> None:
     if len(refused_reason) and not (
         Reason.SYMBOL <= refused_reason.min() <= refused_reason.max() <= Reason.MALFORMED
     ):
-        raise BatchError("batch refuses ticks for a reason that there is none of")
+        raise BatchError("batch refuses a tick, but there is no such reason")
