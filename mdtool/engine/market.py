@@ -106,7 +106,7 @@ class Counts:
     ticks: int = 0
     duplicates: int = 0
     """Ticks that were sent again and left out."""
-    refused: NDArray[np.int64] = field(default_factory=lambda: np.zeros(REASONS, np.int64))
+    refused: list[int] = field(default_factory=lambda: [0] * REASONS)
     """By the number of the reason."""
 
 
@@ -133,8 +133,13 @@ class Market:
         self._max_symbols = max_symbols
         self._max_streams = max_streams
         self._positions: OrderedDict[str, int] = OrderedDict()
+        self._latest = np.empty(0, np.uint32)
+        """What the latest step changed."""
         self._sessions = np.zeros(min(64, max_symbols), SESSION)
         self._changed_at = np.zeros(len(self._sessions), np.int64)
+        # Loads the kernel, so that the first batch is no slower than the next.
+        no_symbol, none = _read_only(self._latest), _read_only(np.empty(0, np.int64))
+        self._fold_sessions(no_symbol, none, none, none, none)
 
     def intern(self, symbol: str) -> int | None:
         """Return the index of `symbol`, a new one if need be, or None when there is no room."""
@@ -191,7 +196,9 @@ class Market:
         return self._sessions[index].copy() if self._changed_at[index] else None
 
     def changed_since(self, commit: int) -> NDArray[np.uint32]:
-        """Return the symbols that changed after the step of that number, in order of index."""
+        """Return the symbols that changed after the step of that number, each once."""
+        if commit == self.commit - 1:
+            return self._latest
         return np.flatnonzero(self._changed_at > commit).astype(np.uint32)
 
     def sessions(self, symbols: NDArray[np.uint32]) -> NDArray[np.void]:
@@ -199,26 +206,41 @@ class Market:
         return self._sessions[symbols]
 
     def _fold(self, ticks: TickColumns) -> NDArray[np.uint32]:
+        """Enter ticks and refusals everywhere; return the symbols that changed, each once."""
         self.commit += 1
         symbol = _read_only(ticks.symbol)
         price, volume = _read_only(ticks.price), _read_only(ticks.volume)
         timestamp = _read_only(ticks.exchange_timestamp)
+        ingest_timestamp = _read_only(ticks.ingest_timestamp)
+        changed = self._fold_sessions(symbol, price, volume, timestamp, ingest_timestamp)
+        self.bars.update(symbol, price, volume, timestamp)
+        self.counts.ticks += len(symbol)
+        if len(ticks.refused_reason):
+            for reason, refused in enumerate(np.bincount(ticks.refused_reason).tolist()):
+                self.counts.refused[reason] += refused
+        self._latest = changed
+        return changed
+
+    def _fold_sessions(
+        self,
+        symbol: NDArray[np.uint32],
+        price: NDArray[np.int64],
+        volume: NDArray[np.int64],
+        timestamp: NDArray[np.int64],
+        ingest_timestamp: NDArray[np.int64],
+    ) -> NDArray[np.uint32]:
         changed = np.empty(min(len(symbol), len(self.symbols)), np.uint32)
         changes = fold_sessions(
             symbol,
             price,
             volume,
             timestamp,
-            _read_only(ticks.ingest_timestamp),
+            ingest_timestamp,
             self._sessions.view(np.int64).reshape(-1, COLUMNS),
             self._changed_at,
             self.commit,
             changed,
         )
-        self.bars.update(symbol, price, volume, timestamp)
-        self.counts.ticks += len(symbol)
-        if len(ticks.refused_reason):
-            self.counts.refused += np.bincount(ticks.refused_reason, minlength=REASONS)
         return changed[:changes]
 
     def _remember(self, stream_id: str, next_sequence: int) -> None:

@@ -41,7 +41,7 @@ def updates(
         ticks=market.counts.ticks,
         duplicates=market.counts.duplicates,
         late=market.bars.late,
-        refused={reason.label: int(market.counts.refused[reason]) for reason in Reason},
+        refused={reason.label: market.counts.refused[reason] for reason in Reason},
     )
     message = Updates(symbol=symbols, counts=counts, **columns)
     return encode_updates(message, market.symbols.since(known_symbols))

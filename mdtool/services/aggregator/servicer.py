@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 import numpy as np
@@ -26,9 +26,11 @@ from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from mdtool.wire.batches import BatchError, decode_batch
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import decode_messages
-from mdtool.wire.ticks import Reason
+from mdtool.wire.ticks import MIN_TIMESTAMP_NS, Reason
 
 log = logging.getLogger(__name__)
+
+_SAMPLE: Final = tick_pb2.Tick(symbol="A", price=1, volume=1, exchange_timestamp=MIN_TIMESTAMP_NS)
 
 
 class Context(Protocol):
@@ -69,6 +71,8 @@ class MarketDataServicer:
         self._intake = Intake(market, subscribers)
         self._index = SymbolIndex(max_symbols)
         self._translation = Translation(market, self._index.symbols)
+        # Loads the kernel that checks ticks, so that no call has to wait for it.
+        decode_messages((_SAMPLE,), SymbolIndex(1), time.time_ns())
 
     async def StreamTicks(
         self, requests: AsyncIterator[tick_pb2.Tick], context: Context
