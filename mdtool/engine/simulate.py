@@ -56,7 +56,7 @@ class Exchange:
     ------
     UsageError
         When a parameter is out of its range, or a symbol is given twice or is no text of 1 to 70
-        printable ASCII characters.
+        printable ASCII characters, trimmed.
     """
 
     def __init__(
@@ -115,7 +115,8 @@ def _check(symbols: Sequence[str], seed: int, rate: float, start_ns: int) -> Non
     if not 1 <= len(symbols) <= defaults.MAX_SYMBOLS:
         raise UsageError(f"{len(symbols)} symbols: give from 1 to {defaults.MAX_SYMBOLS}")
     for symbol in symbols:
-        if not (1 <= len(symbol) <= 70 and symbol.isascii() and symbol.isprintable()):
+        is_text = symbol.isascii() and symbol.isprintable() and symbol == symbol.strip()
+        if not (is_text and 1 <= len(symbol) <= 70):
             raise UsageError(f"{symbol!r} is no symbol of 1 to 70 printable ASCII characters")
     if len(set(symbols)) < len(symbols):
         raise UsageError(f"a symbol is given twice in {','.join(symbols)}")

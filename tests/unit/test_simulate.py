@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -148,6 +149,20 @@ def test_as_many_symbols_as_there_may_be():
     assert len(set(live(records)["instrument_id"])) == MAX_SYMBOLS
 
 
+def test_memory_stays_the_same_however_long_it_runs():
+    exchange = Exchange()
+    exchange.generate(10_000)
+    tracemalloc.start()
+    try:
+        for _ in range(30):
+            exchange.generate(10_000)
+        left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 100_000
+    assert peak < 2_000_000
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -158,6 +173,7 @@ def test_as_many_symbols_as_there_may_be():
         ({"symbols": ["A" * 71]}, "no symbol"),
         ({"symbols": ["É"]}, "no symbol"),
         ({"symbols": ["A\n"]}, "no symbol"),
+        ({"symbols": [" A"]}, "no symbol"),
         ({"seed": -1}, "seed -1"),
         ({"seed": 2**64}, "seed 18446744073709551616"),
         ({"rate": 0.0}, "rate 0: give from 0.01"),
