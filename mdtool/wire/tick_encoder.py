@@ -55,19 +55,22 @@ def encode_frames(
     ------
     InputError
         For ticks that no server would take: a symbol that is not 1 to 70 ASCII characters, a
-        price, volume or timestamp that is not above 0. Nothing is encoded then.
+        price, volume or timestamp that is not above 0; for columns of different lengths. Nothing
+        is encoded then.
     """
     texts = [_text(name) for name in symbols]
     indices = np.ascontiguousarray(symbol, np.int64)
     prices = np.ascontiguousarray(price, np.int64)
     volumes = np.ascontiguousarray(volume, np.int64)
     timestamps = np.ascontiguousarray(timestamp, np.int64)
+    if not len(indices) == len(prices) == len(volumes) == len(timestamps):
+        raise InputError("columns of ticks have different lengths")
     for name, column in (("price", prices), ("volume", volumes), ("timestamp", timestamps)):
         if len(column) and column.min() <= 0:
             at = int(np.argmax(column <= 0))
             raise InputError(f"tick {at:,} has a {name} of {column[at]}, which is not above 0")
     if len(indices) and not 0 <= indices.min() <= indices.max() < len(texts):
-        raise InputError(f"symbol indices leave the table of {len(texts):,}")
+        raise InputError(f"a symbol index is outside the table of {len(texts):,}")
     longest = max(map(len, texts), default=0)
     data = np.empty(len(indices) * (MAX_FIXED_BYTES + longest), np.uint8)
     ends = np.empty(len(indices), np.int64)

@@ -15,59 +15,51 @@ class Expected:
     """The outcome of a run of frames, as plain lists."""
 
     accepted: list[tuple[int, str, int, int, int]] = field(default_factory=list)
+    """Frame number, symbol, price, volume and exchange timestamp."""
     refused: list[tuple[int, str]] = field(default_factory=list)
+    """Frame number and reason."""
     frames: int = 0
-    broken: str | None = None
-    rest: bytes = b""
+    is_broken: bool = False
+    """Whether a frame has a length that it must not have."""
 
 
-def reason_for(payload: bytes, known: set[str], max_symbols: int) -> tuple[str | None, tuple]:
-    """Return why a payload is refused (None when it is not), and the tick when it is not."""
+def decode(data: bytes, max_symbols: int) -> Expected:
+    """Return the outcome of the frames in `data`, up to the first that breaks the stream."""
+    outcome = Expected()
+    known: set[str] = set()
+    while len(data) >= 4 and not outcome.is_broken:
+        length = int.from_bytes(data[:4], "big")
+        payload, data = data[4 : 4 + length], data[4 + length :]
+        if length == 0 or length > 1_000_000:
+            outcome.is_broken = True
+        elif len(payload) == length:
+            reason, tick = judge(payload, known, max_symbols)
+            if reason is None:
+                outcome.accepted.append((outcome.frames, *tick))
+            else:
+                outcome.refused.append((outcome.frames, reason))
+            outcome.frames += 1
+    return outcome
+
+
+def judge(payload: bytes, known: set[str], max_symbols: int) -> tuple[str | None, tuple]:
+    """Return why a payload is refused, or None and the tick, whose symbol joins the known."""
     tick = tick_pb2.Tick()
     try:
         tick.ParseFromString(payload)
     except DecodeError:
         return "malformed", ()
     symbol = tick.symbol.strip().upper() if tick.symbol.isascii() else ""
-    if not 1 <= len(symbol) <= 70 or not symbol.isprintable():
-        return "symbol", ()
-    if symbol not in known and len(known) >= max_symbols:
-        return "symbol", ()
-    if not math.isfinite(tick.price) or not 1e-10 < tick.price < 1e10:
-        return "price", ()
-    price = round(tick.price * 1e9)
-    if not 1 <= price < 2**63 - 1:
-        return "price", ()
-    if tick.volume <= 0:
-        return "volume", ()
-    if tick.exchange_timestamp < 10**17:
-        return "timestamp", ()
+    is_symbol = 1 <= len(symbol) <= 70 and symbol.isprintable()
+    price = round(tick.price * 1e9) if math.isfinite(tick.price * 1e9) else 0
+    rules = {
+        "symbol": is_symbol and (symbol in known or len(known) < max_symbols),
+        "price": 1 <= price < 2**63 - 1,
+        "volume": tick.volume > 0,
+        "timestamp": tick.exchange_timestamp >= 10**17,
+    }
+    for reason, holds in rules.items():
+        if not holds:
+            return reason, ()
     known.add(symbol)
     return None, (symbol, price, tick.volume, tick.exchange_timestamp)
-
-
-def decode(
-    data: bytes,
-    known: set[str] | None = None,
-    max_symbols: int = 1_000_000,
-    max_frame_bytes: int = 1_000_000,
-) -> Expected:
-    """Return the outcome of the frames in `data`, up to the first that breaks the stream."""
-    known = set() if known is None else known
-    outcome = Expected()
-    while len(data) >= 4:
-        length = int.from_bytes(data[:4], "big")
-        if length == 0 or length > max_frame_bytes:
-            outcome.broken = "control" if length >= 2**31 else "length"
-            break
-        if len(data) < 4 + length:
-            break
-        reason, tick = reason_for(data[4 : 4 + length], known, max_symbols)
-        if reason is None:
-            outcome.accepted.append((outcome.frames, *tick))
-        else:
-            outcome.refused.append((outcome.frames, reason))
-        outcome.frames += 1
-        data = data[4 + length :]
-    outcome.rest = data
-    return outcome

@@ -1,0 +1,158 @@
+"""Ticks decoded by the kernel equal protobuf's own parser and the plain rules, on every input."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mdtool.wire._pb import tick_pb2
+from mdtool.wire.frames import encode_frame
+from mdtool.wire.symbol_index import SymbolIndex
+from mdtool.wire.tick_decoder import FrameError, TickDecoder
+from mdtool.wire.ticks import Reason, Ticks
+from tests.property.tick_payloads import NOW_NS, payloads, right_ticks
+from tests.reference import ticks as reference
+
+MAX_SYMBOLS = 4
+
+
+def outcome(ticks: Ticks, index: SymbolIndex) -> reference.Expected:
+    """Return columns in the reference's terms."""
+    assert set(ticks.ingest_timestamp.tolist()) <= {NOW_NS}
+    columns = (
+        ticks.offset.tolist(),
+        [index.symbols[symbol] for symbol in ticks.symbol.tolist()],
+        ticks.price.tolist(),
+        ticks.volume.tolist(),
+        ticks.exchange_timestamp.tolist(),
+    )
+    refused = zip(ticks.refused_offset.tolist(), ticks.refused_reason.tolist(), strict=True)
+    return reference.Expected(
+        accepted=list(zip(*columns, strict=True)),
+        refused=[(offset, Reason(reason).label) for offset, reason in refused],
+        frames=ticks.frames,
+    )
+
+
+def decode(chunks: list[bytes], max_symbols: int) -> reference.Expected:
+    """Return what a decoder makes of a connection that brings `chunks`."""
+    index = SymbolIndex(max_symbols)
+    decoder = TickDecoder(index)
+    runs = []
+    is_broken = False
+    for chunk in chunks:
+        try:
+            runs.append(decoder.feed(chunk, NOW_NS).ticks)
+        except FrameError as error:
+            runs.append(error.decoded.ticks)
+            is_broken = True
+            break
+    result = outcome(Ticks.concatenate(runs), index)
+    result.is_broken = is_broken
+    return result
+
+
+frames = st.lists(payloads.map(encode_frame), max_size=12).map(b"".join)
+endings = st.one_of(
+    st.just(b""),
+    right_ticks.map(lambda payload: encode_frame(payload)[:-1]),
+    st.sampled_from([b"\0", b"\0\0\0\0", struct.pack(">I", 1_000_001), b"\xff" * 4 + b"AAPL"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(frames, endings)
+def test_the_kernel_decides_as_protobuf_and_the_rules_do(data, ending):
+    # A tick goes ahead, for a control frame means something else at the beginning.
+    data = encode_frame(b"\x18\x01") + data + ending
+    assert decode([data], MAX_SYMBOLS) == reference.decode(data, MAX_SYMBOLS)
+
+
+@settings(max_examples=150, deadline=None)
+@given(frames, endings, st.data())
+def test_chunks_change_nothing(data, ending, draws):
+    data = encode_frame(b"\x18\x01") + data + ending
+    cuts = sorted(draws.draw(st.lists(st.integers(0, len(data)), max_size=8)))
+    chunks = [data[a:b] for a, b in itertools.pairwise([0, *cuts, len(data)])]
+    assert decode(chunks, MAX_SYMBOLS) == reference.decode(data, MAX_SYMBOLS)
+    assert decode([bytes([byte]) for byte in data], MAX_SYMBOLS) == reference.decode(
+        data, MAX_SYMBOLS
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.one_of(
+        st.floats(),
+        st.floats(1e-10, 1e10),
+        st.integers(0, 2**53).map(lambda halves: halves * 5e-10),
+    )
+)
+@example(5e-10)
+@example(9223372036.854775)
+@example(9223372036.854776)
+def test_prices_are_rounded_as_python_rounds_them(price):
+    payload = tick_pb2.Tick(symbol="A", price=price, volume=1, exchange_timestamp=NOW_NS)
+    data = encode_frame(payload.SerializeToString())
+    assert decode([data], MAX_SYMBOLS) == reference.decode(data, MAX_SYMBOLS)
+
+
+def right_frame_parts() -> dict[str, bytes]:
+    """Return payloads whose every corruption is tried."""
+    plain = tick_pb2.Tick(symbol="ES.H5", price=190.125, volume=300, exchange_timestamp=NOW_NS)
+    stamped = tick_pb2.Tick(
+        symbol="AAPL  240621C00190000",
+        price=1e-9,
+        volume=1,
+        exchange_timestamp=NOW_NS,
+        ingest_timestamp=NOW_NS,
+    )
+    text = plain.SerializeToString()
+    return {
+        "plain": text,
+        "stamped": stamped.SerializeToString(),
+        "reversed": text[7:] + text[:7],
+        "accented": tick_pb2.Tick(symbol="é€\U0001f600").SerializeToString() + text[7:],
+        "unknown": b"\x35abcd\x3a\x02hi\x41abcdefgh\x48\x80\x01\xf8\x01\x05" + text,
+        "grouped": text + b"\x33\x08\x01\x3a\x01x\x34",
+    }
+
+
+@pytest.mark.parametrize("name", right_frame_parts())
+def test_every_change_of_one_byte_is_decided_as_protobuf_does(name):
+    payload = right_frame_parts()[name]
+    changed = [
+        payload[:at] + bytes([byte]) + payload[at + 1 :]
+        for at in range(len(payload))
+        for byte in range(256)
+    ]
+    data = b"".join(map(encode_frame, changed))
+    assert decode([data], 10_000) == reference.decode(data, 10_000)
+
+
+@pytest.mark.parametrize("name", right_frame_parts())
+def test_every_truncation_is_decided_as_protobuf_does(name):
+    payload = right_frame_parts()[name]
+    data = b"".join(encode_frame(payload[:end]) for end in range(1, len(payload)))
+    assert decode([data], MAX_SYMBOLS) == reference.decode(data, MAX_SYMBOLS)
+
+
+def texts_around_every_rule_of_utf8() -> list[bytes]:
+    """Return lead bytes with every second byte, and with later ones on both sides of a bound."""
+    edges = (0x41, 0x7F, 0x80, 0xBF, 0xC0)
+    two = [bytes(pair) for pair in itertools.product(range(0x80, 256), range(256))]
+    three = [bytes((*pair, edge)) for pair in two if pair[0] >= 0xE0 for edge in edges]
+    four = [bytes((*text, edge)) for text in three if text[0] >= 0xEF for edge in (0x80, 0xC0)]
+    return two + three + four
+
+
+def test_text_is_told_from_noise_as_protobuf_does():
+    payloads = [b"\x0a" + bytes([len(text)]) + text for text in texts_around_every_rule_of_utf8()]
+    # Behind a cut character, a field whose tag begins as its last byte would.
+    payloads += [b"\x0a\x01\xc3\xa8\x01\x05", b"\x0a\x02\xe2\x82\xa8\x01\x05"]
+    data = b"".join(map(encode_frame, payloads))
+    assert decode([data], MAX_SYMBOLS) == reference.decode(data, MAX_SYMBOLS)

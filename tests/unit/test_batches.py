@@ -1,0 +1,187 @@
+"""Columns on the aggregation engine's calls: read back as they were, and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mdtool.core.errors import PeerError
+from mdtool.core.symbols import SymbolTable
+from mdtool.wire._pb import marketdata_pb2
+from mdtool.wire.batches import (
+    BarColumns,
+    BatchError,
+    Counts,
+    Updates,
+    decode_bars,
+    decode_batch,
+    decode_updates,
+    encode_bars,
+    encode_batch,
+    encode_updates,
+)
+from mdtool.wire.ticks import Reason, Ticks
+
+
+def ticks(**changes) -> Ticks:
+    """Return a run of four frames, the third of them refused."""
+    column = np.array([100, 101, 102], np.int64)
+    whole = Ticks(
+        symbol=np.array([0, 1, 0], np.uint32),
+        price=column,
+        volume=column + 10,
+        exchange_timestamp=column + 20,
+        ingest_timestamp=column + 30,
+        offset=np.array([0, 1, 3], np.uint32),
+        frames=4,
+        refused_offset=np.array([2], np.uint32),
+        refused_reason=np.array([Reason.PRICE], np.uint8),
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+def assert_equal(found, expected) -> None:
+    for field in dataclasses.fields(expected):
+        value = getattr(expected, field.name)
+        if isinstance(value, np.ndarray):
+            assert getattr(found, field.name).dtype == value.dtype
+            assert getattr(found, field.name).tolist() == value.tolist()
+        else:
+            assert getattr(found, field.name) == value
+
+
+def sent(message):
+    """Return a message as its receiver has it."""
+    return type(message).FromString(message.SerializeToString())
+
+
+def test_a_batch_is_read_back():
+    message = sent(encode_batch("desk-7", 2**40, ticks(), ["AAPL", "MSFT"]))
+    table = SymbolTable()
+    stream_id, first_sequence, found = decode_batch(message, table)
+    assert (stream_id, first_sequence) == ("desk-7", 2**40)
+    assert list(table) == ["AAPL", "MSFT"]
+    assert_equal(found, ticks())
+
+
+def test_a_batch_without_refusals_leaves_its_offsets_out():
+    run = ticks(
+        frames=3,
+        offset=np.arange(3, dtype=np.uint32),
+        refused_offset=np.empty(0, np.uint32),
+        refused_reason=np.empty(0, np.uint8),
+    )
+    message = sent(encode_batch("s", 0, run, ["AAPL", "MSFT"]))
+    assert message.offset == b""
+    assert_equal(decode_batch(message, SymbolTable())[2], run)
+
+
+def test_a_batch_may_hold_refusals_alone():
+    run = Ticks.concatenate([ticks().from_frame(2), ticks().from_frame(2)]).from_frame(2)
+    refused = dataclasses.replace(
+        Ticks.empty(),
+        frames=1,
+        refused_offset=run.refused_offset,
+        refused_reason=run.refused_reason,
+    )
+    message = sent(encode_batch("s", 0, refused))
+    assert_equal(decode_batch(message, SymbolTable())[2], refused)
+
+
+def test_an_empty_batch_is_read_back():
+    message = sent(encode_batch("s", 5, Ticks.empty()))
+    assert_equal(decode_batch(message, SymbolTable())[2], Ticks.empty())
+
+
+def test_later_batches_go_on_with_the_calls_table():
+    table = SymbolTable()
+    decode_batch(sent(encode_batch("s", 0, ticks(), ["AAPL", "MSFT"])), table)
+    decode_batch(sent(encode_batch("s", 4, ticks(), [])), table)
+    assert list(table) == ["AAPL", "MSFT"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"price": b"1234567"}, "column price of 7 bytes is cut in a number"),
+        ({"volume": bytes(16)}, "different lengths"),
+        ({"symbol": bytes(8)}, "different lengths"),
+        ({"refused_reason": b""}, "different lengths"),
+        ({"symbol": np.array([0, 2, 0], "<u4").tobytes()}, "symbol 2 is outside"),
+        ({"frames": 5}, "does not account for each of its 5 frames"),
+        ({"frames": 2**32 - 1}, "does not account for each"),
+        ({"offset": np.array([0, 3, 1], "<u4").tobytes()}, "do not rise"),
+        ({"offset": np.array([0, 1, 1], "<u4").tobytes()}, "do not rise"),
+        ({"offset": np.array([0, 1, 4], "<u4").tobytes()}, "do not rise"),
+        ({"refused_offset": np.array([9], "<u4").tobytes()}, "do not rise"),
+        ({"refused_offset": np.array([1], "<u4").tobytes()}, "both takes and refuses"),
+        ({"refused_reason": b"\x00"}, "no such reason"),
+        ({"refused_reason": b"\x06"}, "no such reason"),
+        (
+            {"offset": b"", "refused_offset": b"", "refused_reason": b""},
+            "does not account for each",
+        ),
+        ({"new_symbols": ["AAPL", "AAPL"]}, "in the call's table already"),
+    ],
+)
+def test_columns_that_contradict_each_other_are_the_peers_error(changes, complaint):
+    message = encode_batch("s", 0, ticks(), ["AAPL", "MSFT"])
+    for name, value in changes.items():
+        if name == "new_symbols":
+            message.new_symbols[:] = value
+        else:
+            setattr(message, name, value)
+    with pytest.raises(BatchError, match=complaint) as caught:
+        decode_batch(sent(message), SymbolTable())
+    assert isinstance(caught.value, PeerError)
+
+
+def bars() -> BarColumns:
+    names = [field.name for field in dataclasses.fields(BarColumns)]
+    return BarColumns(**{name: np.array([k, -k, 2**62]) for k, name in enumerate(names)})
+
+
+def test_bars_are_read_back():
+    assert_equal(decode_bars(sent(encode_bars(bars()))), bars())
+
+
+def test_bars_of_different_lengths_are_the_peers_error():
+    message = encode_bars(bars())
+    message.count = b""
+    with pytest.raises(BatchError, match="count 0"):
+        decode_bars(message)
+
+
+def updates() -> Updates:
+    names = [field.name for field in dataclasses.fields(Updates)]
+    columns = {name: np.array([k, k + 100]) for k, name in enumerate(names)}
+    columns["symbol"] = np.array([1, 0], np.uint32)
+    counts = Counts(ticks=7, duplicates=2, late=1, refused={"price": 3, "malformed": 1})
+    return Updates(**(columns | {"counts": counts}))
+
+
+def test_updates_are_read_back():
+    table = SymbolTable()
+    assert_equal(decode_updates(sent(encode_updates(updates(), ["A", "B"])), table), updates())
+    assert list(table) == ["A", "B"]
+
+
+def test_updates_outside_the_table_are_the_peers_error():
+    with pytest.raises(BatchError, match="outside the call's table of 1"):
+        decode_updates(sent(encode_updates(updates(), ["A"])), SymbolTable())
+
+
+def test_updates_of_different_lengths_are_the_peers_error():
+    message = encode_updates(updates(), ["A", "B"])
+    message.high = bytes(8)
+    with pytest.raises(BatchError, match="high 1"):
+        decode_updates(message, SymbolTable())
+
+
+def test_an_empty_update_carries_counts_alone():
+    message = marketdata_pb2.UpdateBatch(counts=marketdata_pb2.IngestCounts(ticks=5))
+    found = decode_updates(sent(message), SymbolTable())
+    assert len(found) == 0
+    assert found.counts == Counts(ticks=5)

@@ -1,0 +1,280 @@
+"""What one connection's decoder takes, refuses and breaks off at."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+import pytest
+
+from mdtool.core.errors import PeerError
+from mdtool.wire._pb import tick_pb2
+from mdtool.wire.control import encode_committed, encode_hello, encode_resume
+from mdtool.wire.frames import encode_frame
+from mdtool.wire.symbol_index import SymbolIndex
+from mdtool.wire.tick_decoder import FrameError, TickDecoder, decode_messages
+from mdtool.wire.ticks import Reason
+
+NOW_NS = 1_735_201_234_567_000_000
+SENT_NS = NOW_NS - 1_000_000
+
+
+def tick(**changes) -> tick_pb2.Tick:
+    fields = {"symbol": "AAPL", "price": 190.125, "volume": 300, "exchange_timestamp": SENT_NS}
+    return tick_pb2.Tick(**(fields | changes))
+
+
+def frame(**changes) -> bytes:
+    return encode_frame(tick(**changes).SerializeToString())
+
+
+def labels(decoded) -> list[str]:
+    return [Reason(reason).label for reason in decoded.ticks.refused_reason]
+
+
+@pytest.fixture
+def index() -> SymbolIndex:
+    return SymbolIndex()
+
+
+@pytest.fixture
+def decoder(index) -> TickDecoder:
+    return TickDecoder(index)
+
+
+def test_a_tick_becomes_a_row_of_integers(decoder, index):
+    ticks = decoder.feed(frame(symbol=" aapl "), NOW_NS).ticks
+    assert index.symbols[ticks.symbol[0]] == "AAPL"
+    assert ticks.price.tolist() == [190_125_000_000]
+    assert ticks.volume.tolist() == [300]
+    assert ticks.exchange_timestamp.tolist() == [SENT_NS]
+    assert ticks.ingest_timestamp.tolist() == [NOW_NS]
+    assert ticks.offset.tolist() == [0]
+    assert ticks.frames == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "label", "detail"),
+    [
+        ({"price": math.nan}, "price", "price nan is not above 0 and within int64 at 1e-9"),
+        ({"price": math.inf}, "price", "price inf is not above 0 and within int64 at 1e-9"),
+        ({"price": 0.0}, "price", "price 0.0 is not above 0 and within int64 at 1e-9"),
+        ({"price": -1.0}, "price", "price -1.0 is not above 0 and within int64 at 1e-9"),
+        ({"price": 1e300}, "price", "price 1e+300 is not above 0 and within int64 at 1e-9"),
+        ({"volume": 0}, "volume", "volume 0 is not above 0"),
+        ({"volume": -5}, "volume", "volume -5 is not above 0"),
+        ({"symbol": ""}, "symbol", "symbol is empty"),
+        ({"symbol": " \t"}, "symbol", "symbol is empty"),
+        ({"symbol": "A" * 71}, "symbol", f"symbol '{'A' * 24}'... has 71 characters, over 70"),
+        ({"symbol": "ÄAPL"}, "symbol", "symbol 'ÄAPL' is not printable ASCII"),
+        ({"symbol": "A\x00B"}, "symbol", "symbol 'A\\x00B' is not printable ASCII"),
+        (
+            {"exchange_timestamp": 1_735_201_234},
+            "timestamp",
+            "timestamp 1735201234 is in s, not in ns",
+        ),
+        (
+            {"exchange_timestamp": 1_735_201_234_567},
+            "timestamp",
+            "timestamp 1735201234567 is in ms, not in ns",
+        ),
+        (
+            {"exchange_timestamp": 1_735_201_234_567_000},
+            "timestamp",
+            "timestamp 1735201234567000 is in us, not in ns",
+        ),
+        ({"exchange_timestamp": 0}, "timestamp", "timestamp 0 is not above 0"),
+    ],
+)
+def test_a_wrong_tick_is_refused_with_its_reason_and_the_stream_goes_on(
+    decoder, changes, label, detail
+):
+    decoded = decoder.feed(frame(**changes) + frame(), NOW_NS)
+    assert labels(decoded) == [label]
+    assert decoded.details == [detail]
+    assert decoded.ticks.refused_offset.tolist() == [0]
+    assert decoded.ticks.offset.tolist() == [1]
+
+
+def test_the_longest_symbol_is_taken(decoder, index):
+    decoder.feed(frame(symbol="A" * 70), NOW_NS)
+    assert list(index.symbols) == ["A" * 70]
+
+
+def test_random_bytes_in_a_frame_are_malformed(decoder):
+    decoded = decoder.feed(encode_frame(b"\xff\x00garbage") + frame(), NOW_NS)
+    assert labels(decoded) == ["malformed"]
+    assert decoded.details == ["payload of 9 bytes is no Tick"]
+    assert len(decoded.ticks) == 1
+
+
+def test_a_tick_with_a_group_is_read_by_protobuf(decoder):
+    group = b"\x33\x08\x01\x34"
+    sound = encode_frame(group + tick(symbol="NEW").SerializeToString())
+    wrong = encode_frame(tick(volume=0).SerializeToString() + group)
+    decoded = decoder.feed(sound + wrong + encode_frame(b"\x33") + encode_frame(group), NOW_NS)
+    assert decoded.ticks.offset.tolist() == [0]
+    assert labels(decoded) == ["volume", "malformed", "symbol"]
+    assert decoded.details[0] == "volume 0 is not above 0"
+
+
+def test_only_a_few_refusals_are_put_into_words(decoder):
+    decoded = decoder.feed(frame(volume=0) * 100, NOW_NS)
+    assert len(decoded.ticks.refused_offset) == 100
+    assert len(decoded.details) == 3
+
+
+def test_half_a_frame_waits_for_the_rest(decoder):
+    data = frame()
+    assert decoder.feed(data[:20], NOW_NS).ticks.frames == 0
+    assert decoder.pending_bytes == 20
+    assert len(decoder.feed(data[20:], NOW_NS).ticks) == 1
+    assert decoder.pending_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        (0, "frame of length 0"),
+        (1_000_001, "frame of 1,000,001 bytes is over 1,000,000"),
+        (2**31 - 1, "frame of 2,147,483,647 bytes is over 1,000,000"),
+        (2**32 - 1, "control frame after the connection's first frame"),
+    ],
+)
+def test_a_bad_length_breaks_the_connection_after_what_came_before(decoder, header, complaint):
+    with pytest.raises(FrameError, match=complaint) as caught:
+        decoder.feed(frame() + frame(price=-1) + struct.pack(">I", header), NOW_NS)
+    assert len(caught.value.decoded.ticks) == 1
+    assert caught.value.decoded.ticks.frames == 2
+    with pytest.raises(FrameError, match=complaint) as again:
+        decoder.feed(frame(), NOW_NS)
+    assert again.value.decoded.ticks.frames == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        (0, "frame of length 0"),
+        (1_000_001, "frame of 1,000,001 bytes"),
+        (2**32 - 1, "control frame of 2,147,483,647 bytes is over 1,024"),
+        (2**31, "control frame is no Hello"),
+    ],
+)
+def test_a_bad_first_length_breaks_the_connection(decoder, header, complaint):
+    for _ in range(2):
+        with pytest.raises(FrameError, match=complaint) as caught:
+            decoder.feed(struct.pack(">I", header), NOW_NS)
+        assert caught.value.decoded.ticks.frames == 0
+
+
+def test_a_frame_error_is_the_peers(decoder):
+    with pytest.raises(PeerError):
+        decoder.feed(b"\0\0\0\0", NOW_NS)
+
+
+def test_a_frame_of_the_greatest_length_is_read(decoder):
+    padding = b"\x32" + b"\xa0\x8d\x06" + bytes(100_000)
+    payload = tick().SerializeToString() + padding
+    decoder = TickDecoder(SymbolIndex(), max_frame_bytes=len(payload))
+    assert len(decoder.feed(encode_frame(payload), NOW_NS).ticks) == 1
+    with pytest.raises(FrameError, match="is over"):
+        decoder.feed(encode_frame(payload + b"\0"), NOW_NS)
+
+
+def test_a_long_frame_arrives_in_small_chunks(decoder):
+    data = encode_frame(tick().SerializeToString() + b"\x32\xa0\x8d\x06" + bytes(100_000))
+    runs = [decoder.feed(data[at : at + 1000], NOW_NS) for at in range(0, len(data), 1000)]
+    assert sum(len(run.ticks) for run in runs) == 1
+    assert decoder.pending_bytes == 0
+
+
+def test_a_hello_opens_a_stream(decoder):
+    decoded = decoder.feed(encode_hello("desk-7") + frame(), NOW_NS)
+    assert decoded.hello == "desk-7"
+    assert decoded.ticks.offset.tolist() == [0]
+    assert decoder.feed(frame(), NOW_NS).hello is None
+
+
+def test_a_hello_may_come_byte_by_byte(decoder):
+    data = encode_hello("desk-7") + frame()
+    runs = [decoder.feed(bytes([byte]), NOW_NS) for byte in data]
+    assert [run.hello for run in runs if run.hello] == ["desk-7"]
+    assert sum(run.ticks.frames for run in runs) == 1
+
+
+def test_a_hello_after_the_first_frame_breaks_the_connection(decoder):
+    with pytest.raises(FrameError, match="after the connection's first frame") as caught:
+        decoder.feed(encode_hello("a") + encode_hello("b"), NOW_NS)
+    assert caught.value.decoded.hello == "a"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode_resume(5),
+        encode_committed(5),
+        encode_hello(""),
+        encode_hello("x" * 129),
+        encode_hello("line\nbreak"),
+        encode_frame(b"\xff\xff", control=True),
+    ],
+)
+def test_a_bad_control_frame_breaks_the_connection(decoder, data):
+    for _ in range(2):
+        with pytest.raises(FrameError):
+            decoder.feed(data + frame(), NOW_NS)
+
+
+def test_a_full_symbol_table_refuses_new_symbols_and_knows_the_old():
+    index = SymbolIndex(max_symbols=2)
+    data = b"".join(frame(symbol=symbol) for symbol in ("A", "B", "C", "b", "LONGER.SYMBOL"))
+    decoded = TickDecoder(index).feed(data, NOW_NS)
+    assert decoded.ticks.symbol.tolist() == [0, 1, 1]
+    assert labels(decoded) == ["symbol", "symbol"]
+    assert decoded.details[0] == "symbol 'C' is one too many: the symbol table is full"
+
+
+def test_a_refused_tick_adds_no_symbol(decoder, index):
+    decoder.feed(frame(symbol="NEW", price=-1), NOW_NS)
+    assert len(index) == 0
+
+
+def test_connections_share_the_index(index):
+    first = TickDecoder(index).feed(frame(symbol="A") + frame(symbol="B"), NOW_NS)
+    second = TickDecoder(index).feed(frame(symbol="b"), NOW_NS)
+    assert first.ticks.symbol.tolist() == [0, 1]
+    assert second.ticks.symbol.tolist() == [1]
+
+
+def test_more_symbols_than_the_table_begins_with(decoder, index):
+    names = [f"SYMBOL.NUMBER.{number}" if number % 2 else f"S{number}" for number in range(3000)]
+    for _ in range(2):
+        ticks = decoder.feed(b"".join(frame(symbol=name) for name in names), NOW_NS).ticks
+        assert [index.symbols[symbol] for symbol in ticks.symbol] == names
+
+
+def test_what_is_fed_is_not_kept(decoder):
+    buffer = bytearray(frame() + frame()[:10])
+    ticks = decoder.feed(memoryview(buffer), NOW_NS).ticks
+    buffer[:] = bytes(len(buffer))
+    assert ticks.price.tolist() == [190_125_000_000]
+    assert len(decoder.feed(frame()[10:], NOW_NS).ticks) == 1
+
+
+def test_nothing_fed_brings_nothing(decoder):
+    assert decoder.feed(b"", NOW_NS).ticks.frames == 0
+    assert decoder.feed(frame(), NOW_NS).ticks.frames == 1
+    assert decoder.feed(b"", NOW_NS).ticks.frames == 0
+
+
+def test_messages_are_checked_as_frames_are(index):
+    messages = [tick(), tick_pb2.Tick(), tick(volume=-1), tick(symbol="msft")]
+    decoded = decode_messages(messages, index, NOW_NS)
+    assert decoded.ticks.frames == 4
+    assert decoded.ticks.offset.tolist() == [0, 3]
+    assert labels(decoded) == ["symbol", "volume"]
+    assert list(index.symbols) == ["AAPL", "MSFT"]
+
+
+def test_no_messages_are_no_ticks(index):
+    assert decode_messages([], index, NOW_NS).ticks.frames == 0
