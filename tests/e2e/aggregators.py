@@ -1,0 +1,85 @@
+"""The aggregation service on a free port, in the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import grpc.aio
+
+from mdtool.adapters import rpc
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.aggregator.server import Aggregator
+from mdtool.services.aggregator.subscribers import Subscribers
+from mdtool.wire.batches import encode_batch
+from tests.reference.market import Frame, Tick, batch
+
+NOON_NS = 1_735_214_400 * 10**9
+
+
+class WatchedSubscribers(Subscribers):
+    """Says when the last reader has left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deserted = asyncio.Event()
+
+    @contextlib.contextmanager
+    def join(self, symbol: str = ""):
+        try:
+            with super().join(symbol) as wakes:
+                yield wakes
+        finally:
+            if not len(self):
+                self.deserted.set()
+
+
+class Running:
+    """A service, its address, and a client of it."""
+
+    def __init__(self, service: Aggregator, address: str, channel: grpc.aio.Channel) -> None:
+        self.market, self.subscribers = service.market, service.subscribers
+        self.address = address
+        self.channel = channel
+        self.stub = rpc.Stub(channel)
+
+    async def send(self, *batches) -> list[int]:
+        """Send batches in one call of their own; return the positions acknowledged."""
+        call = self.stub.StreamTickBatches()
+        for message in batches:
+            await call.write(message)
+        await call.done_writing()
+        return [ack.next_sequence async for ack in call]
+
+
+@contextlib.asynccontextmanager
+async def aggregator(**settings):
+    """A service that runs until the block ends."""
+    started = asyncio.get_running_loop().create_future()
+    service = Aggregator(AggregatorConfig(port=0, **settings))
+    service.subscribers = WatchedSubscribers()
+    task = asyncio.create_task(service.run(started.set_result))
+    try:
+        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
+        assert not task.done(), task.exception()
+        address = started.result()["grpc"]
+        async with grpc.aio.insecure_channel(address, rpc.OPTIONS) as channel:
+            yield Running(service, address, channel)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def tick(cents: int, volume: int = 1, symbol: int = 0, at_s: int = 0) -> Tick:
+    """A tick so many seconds after noon, its price in cents."""
+    at_ns = NOON_NS + at_s * 10**9
+    return Tick(symbol, cents * 10**7, volume, at_ns, at_ns + 5)
+
+
+def message(
+    first_sequence: int, frames: Sequence[Frame], symbols: Sequence[str] = (), stream: str = "s"
+):
+    """A batch as it travels; `symbols` are new to the call."""
+    return encode_batch(stream, first_sequence, batch(frames), symbols)
