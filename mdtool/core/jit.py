@@ -55,7 +55,9 @@ def kernel(function: F) -> F:
     """Compile a function over arrays and scalars on its first use, and keep it on disk.
 
     Inside kernels every integer is int64: numba turns int64 with uint64 into float64, so callers
-    pass unsigned 64-bit fields as `int64` views. Functions that a kernel calls live in its own
+    pass unsigned 64-bit fields as `int64` views. Arithmetic that wraps around, such as a hash, is
+    the exception: numba promises LLVM that signed integers never do, so it is written in
+    `np.uint64`, constants and shift counts included. Functions that a kernel calls live in its own
     file, for the cache does not see changes in others.
     """
     return cast("F", _kernel(function))
