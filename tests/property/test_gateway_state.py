@@ -66,9 +66,12 @@ def test_reads_are_of_the_latest_update_and_marked_when_it_is_not_confirmed(step
         assert state.is_live is (step != "lost")
         for symbol, row in latest.items():
             index = state.symbols.find(symbol)
-            assert parsed(state.rest(index)) == expected(symbol, row, symbol not in confirmed)
-            assert state.is_stale(index) is (symbol not in confirmed)
-        assert parsed(state.rest_list()) == [
+            encoded, is_stale = state.rest(index)
+            assert is_stale is (symbol not in confirmed)
+            assert parsed(encoded) == expected(symbol, row, is_stale)
+        encoded, has_stale = state.rest_list()
+        assert has_stale is (len(confirmed) < len(latest))
+        assert parsed(encoded) == [
             expected(symbol, latest[symbol], symbol not in confirmed) for symbol in sorted(latest)
         ]
         assert state.stale_count() == len(latest) - len(confirmed)

@@ -53,8 +53,8 @@ def failure(
 def answering(handler: Handler, tally: RouteTally | None = None) -> Handler:
     """Return a handler that turns the errors of another one into answers, and measures it.
 
-    It wraps single routes: an aiohttp middleware around all of them costs a tenth of the
-    requests that a bare handler answers, this a twenty-fifth.
+    It wraps single routes: of the requests a second that a bare handler answers it costs 5 %, an
+    aiohttp middleware that does nothing 9 %.
     """
     clock = time.perf_counter
 

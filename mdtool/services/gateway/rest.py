@@ -40,15 +40,15 @@ class Rest:
         index = self._state.symbols.find(text)
         if index is None:
             index = self._find(parse_symbol(text))
-        headers = STALE_HEADERS if self._state.is_stale(index) else None
-        return answer(self._state.rest(index), headers)
+        body, is_stale = self._state.rest(index)
+        return answer(body, STALE_HEADERS if is_stale else None)
 
     async def aggregates(self, _request: web.Request) -> web.Response:
         """`GET /api/v1/marketdata`: an array, in order of symbol, of what each of them answers."""
         if not self._state.is_live and not len(self._state.symbols):
             raise self._nothing_known()
-        headers = STALE_HEADERS if self._state.stale_count() else None
-        return answer(self._state.rest_list(), headers)
+        body, is_stale = self._state.rest_list()
+        return answer(body, STALE_HEADERS if is_stale else None)
 
     async def bars(self, request: web.Request) -> web.Response:
         """`GET /api/v1/bars/{symbol}?interval&limit&before`."""

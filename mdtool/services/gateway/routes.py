@@ -32,8 +32,8 @@ def application(
 
     app = web.Application()
     for path, handler in {
+        "/api/v1/marketdata/{symbol}": rest.aggregate,  # tried before the shorter path
         "/api/v1/marketdata": rest.aggregates,
-        "/api/v1/marketdata/{symbol}": rest.aggregate,
         "/api/v1/bars/{symbol}": rest.bars,
         "/health": health.report,
         "/metrics": scrape,

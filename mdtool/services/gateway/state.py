@@ -34,14 +34,12 @@ class MarketState:
         self.symbols = SymbolTable()
         self.is_live = False
         self._rows = np.zeros(0, _ROW)
-        self._version = np.zeros(0, np.int64)
-        """Number of the latest change of each symbol, shape (symbols,)."""
-        self._changes = 0
         self._peer_symbols = SymbolTable()
         self._from_peer = np.zeros(0, np.intp)
         """This state's index of each of the peer's, shape (peer's symbols,)."""
-        self._rest: dict[int, tuple[int, bytes]] = {}
-        self._rest_list = (0, b"[]")
+        self._rest: dict[int, tuple[bytes, bool]] = {}
+        """What was answered since it last changed."""
+        self._rest_list: tuple[bytes, bool] | None = None
 
     def apply(self, symbols: SymbolTable, updates: Updates) -> NDArray[np.intp]:
         """Take a message of the aggregator, and return what changed, shape (n,).
@@ -58,7 +56,7 @@ class MarketState:
         for name in _COLUMNS:
             self._rows[name][changed] = getattr(updates, name)
         self._rows["stale"][changed] = False
-        self._mark(changed)
+        self._forget(changed)
         return changed
 
     def lose(self) -> NDArray[np.intp]:
@@ -66,41 +64,41 @@ class MarketState:
         self.is_live = False
         changed = np.flatnonzero(~self._rows["stale"])
         self._rows["stale"][changed] = True
-        self._mark(changed)
+        self._forget(changed)
         return changed
 
     def stale_count(self) -> int:
         """Return how many symbols are stale."""
         return int(np.count_nonzero(self._rows["stale"]))
 
-    def is_stale(self, index: int) -> bool:
-        """Whether the aggregator has yet to send the symbol in the present connection."""
-        return bool(self._rows["stale"][index])
-
     def aggregate(self, index: int) -> Aggregate:
         """Return the latest aggregate of a symbol."""
         return Aggregate(self.symbols[index], *self._rows[index].item())
 
-    def rest(self, index: int) -> bytes:
-        """Return the aggregate as REST answers it, encoded once a change."""
-        version, encoded = self._rest.get(index, (0, b""))
-        if version != self._version[index]:
-            encoded = encode_rest(self.aggregate(index))
-            self._rest[index] = (int(self._version[index]), encoded)
-        return encoded
+    def rest(self, index: int) -> tuple[bytes, bool]:
+        """Return the aggregate as REST answers it, and whether it is stale."""
+        answer = self._rest.get(index)
+        if answer is None:
+            aggregate = self.aggregate(index)
+            answer = self._rest[index] = (encode_rest(aggregate), aggregate.is_stale)
+        return answer
 
-    def rest_list(self) -> bytes:
-        """Return all aggregates as REST answers them, in order of symbol."""
-        version, encoded = self._rest_list
-        if version != self._changes:
+    def rest_list(self) -> tuple[bytes, bool]:
+        """Return all aggregates as REST answers them, by symbol, and whether any is stale."""
+        if self._rest_list is None:
             ordered = sorted(range(len(self.symbols)), key=self.symbols.__getitem__)
-            encoded = b"[" + b",".join(map(self.rest, ordered)) + b"]"
-            self._rest_list = (self._changes, encoded)
-        return encoded
+            encoded = b",".join(self.rest(index)[0] for index in ordered)
+            self._rest_list = (b"[" + encoded + b"]", self.stale_count() > 0)
+        return self._rest_list
 
-    def _mark(self, changed: NDArray[np.intp]) -> None:
-        self._changes += 1
-        self._version[changed] = self._changes
+    def _forget(self, changed: NDArray[np.intp]) -> None:
+        """Drop the answers that are not true any more."""
+        self._rest_list = None
+        if len(changed) >= len(self._rest):
+            self._rest.clear()
+        else:
+            for index in changed.tolist():
+                self._rest.pop(index, None)
 
     def _own(self, symbols: SymbolTable, peer: NDArray[np.uint32]) -> NDArray[np.intp]:
         """Return this state's index of each of the peer's, a new one for a symbol not met yet.
@@ -118,6 +116,5 @@ class MarketState:
             self._from_peer[new] = [self.symbols.intern(symbols[index]) for index in new.tolist()]
             room = len(self.symbols) - len(self._rows)
             self._rows = np.append(self._rows, np.zeros(room, _ROW))
-            self._version = np.append(self._version, np.zeros(room, np.int64))
             own = self._from_peer[peer]
         return own
