@@ -12,6 +12,7 @@ from mdtool.adapters import rpc
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.services.aggregator.subscribers import Subscribers
+from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import encode_batch
 from tests.reference.market import Frame, Tick, batch
 
@@ -44,7 +45,7 @@ class Running:
         self.channel = channel
         self.stub = rpc.Stub(channel)
 
-    async def send(self, *batches) -> list[int]:
+    async def send(self, *batches: marketdata_pb2.TickBatch) -> list[int]:
         """Send batches in one call of their own; return the positions acknowledged."""
         call = self.stub.StreamTickBatches()
         for message in batches:

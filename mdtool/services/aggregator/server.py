@@ -108,8 +108,8 @@ def _probe(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+    except (OSError, UnicodeError) as error:  # the latter for what is no host name at all
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             raise StartupError(
                 f"port {port} on {host} is in use; stop what listens there, or choose another "
                 "with --port"

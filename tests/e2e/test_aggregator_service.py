@@ -1,0 +1,185 @@
+"""The aggregation service as a whole: its start, its neighbours on the port, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from mdtool.adapters import rpc
+from mdtool.core.errors import EXIT_OK, EXIT_STARTUP, EXIT_USAGE, StartupError
+from mdtool.core.lifecycle import READY_FD
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.aggregator.server import Aggregator
+from mdtool.wire._pb import marketdata_pb2
+from tests.e2e.aggregators import aggregator, message, tick
+
+SERVICE = "marketdata.MarketDataService"
+
+
+async def health_of(channel, service):
+    request = health_pb2.HealthCheckRequest(service=service)
+    return (await health_pb2_grpc.HealthStub(channel).Check(request)).status
+
+
+@pytest.mark.parametrize("service", ["", SERVICE])
+async def test_it_is_healthy(service):
+    async with aggregator() as running:
+        status = await health_of(running.channel, service)
+
+        assert status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_nobody_else_is():
+    async with aggregator() as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health_of(running.channel, "marketdata.Another")
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_reflection_names_its_services_and_describes_their_calls():
+    async with aggregator() as running:
+        stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+        requests = [
+            reflection_pb2.ServerReflectionRequest(list_services=""),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
+        ]
+        listed, described = [reply async for reply in stub.ServerReflectionInfo(iter(requests))]
+
+        names = {service.name for service in listed.list_services_response.service}
+        assert {SERVICE, "grpc.health.v1.Health"} <= names
+        assert any(
+            b"StreamTickBatches" in file
+            for file in described.file_descriptor_response.file_descriptor_proto
+        )
+
+
+async def test_calls_beyond_the_bound_are_turned_away():
+    async with aggregator(max_calls=1) as running:
+        call = running.stub.StreamUpdates(marketdata_pb2.UpdatesRequest())
+        await call.read()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.stub.GetStreamPosition(marketdata_pb2.StreamPositionRequest())
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        call.cancel()
+
+
+async def test_a_port_in_use_is_no_reason_to_try_again():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(StartupError, match=rf"port {port} on 127\.0\.0\.1 is in use"):
+            await Aggregator(AggregatorConfig(port=port)).run(pytest.fail)
+
+
+async def test_two_aggregators_do_not_share_a_port():
+    async with aggregator() as running:
+        port = int(running.address.split(":")[1])
+        with pytest.raises(StartupError, match="is in use"):
+            await Aggregator(AggregatorConfig(port=port)).run(pytest.fail)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a" * 80])
+async def test_a_host_that_is_not_this_one_is_said_to_be(host):
+    with pytest.raises(StartupError, match=f"cannot listen on port 0 of {host}"):
+        await Aggregator(AggregatorConfig(host=host, port=0)).run(pytest.fail)
+
+
+async def test_a_stop_ends_readers_in_order_and_frees_the_port():
+    started = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(Aggregator(AggregatorConfig(port=0)).run(started.set_result))
+    address = (await started)["grpc"]
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = rpc.Stub(channel)
+        reader = stub.StreamUpdates(marketdata_pb2.UpdatesRequest())
+        await reader.read()
+        writer = stub.StreamTickBatches()
+        await writer.write(message(0, [tick(1)], ["AAPL"]))
+        await writer.read()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        while await reader.read() is not grpc.aio.EOF:
+            pass
+        assert await reader.code() is grpc.StatusCode.OK
+        assert await writer.code() is not grpc.StatusCode.OK
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", int(address.split(":")[1])))
+
+
+def command(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "mdtool", "aggregate", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture
+def service():
+    """The command, ready, and its address."""
+    reader, writer = os.pipe()
+    process = command("--port", "0", pass_fds=(writer,), env={**os.environ, READY_FD: str(writer)})
+    os.close(writer)
+    with os.fdopen(reader) as ready, process:
+        line = ready.readline()
+        assert line, process.stderr.read()
+        yield process, json.loads(line)["addresses"]["grpc"]
+        process.kill()
+
+
+async def test_the_command_serves_until_it_is_told_to_stop(service):
+    process, address = service
+    async with grpc.aio.insecure_channel(address, rpc.OPTIONS) as channel:
+        stub = rpc.Stub(channel)
+        call = stub.StreamTickBatches()
+        await call.write(message(0, [tick(100), tick(250, 3)], ["AAPL"]))
+        ack = await call.read()
+        aggregate = await stub.GetAggregate(marketdata_pb2.AggregateRequest(symbol="AAPL"))
+        process.send_signal(signal.SIGTERM)
+        _, said = await asyncio.to_thread(process.communicate)
+
+    assert ack.next_sequence == 2
+    assert (aggregate.open, aggregate.close, aggregate.volume) == (1.0, 2.5, 4)
+    assert process.returncode == EXIT_OK
+    assert f"ready on grpc {address}" in said
+    assert "Traceback" not in said
+
+
+def test_the_command_leaves_a_taken_port_with_its_own_status():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        with command("--port", port) as process:
+            _, said = process.communicate()
+
+    assert process.returncode == EXIT_STARTUP
+    assert f"port {port} on 127.0.0.1 is in use" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["--port", "70000"], "port"), (["--max-symbols", "0"], "max-symbols")],
+)
+def test_a_setting_out_of_its_range_is_wrong_usage(arguments, complaint):
+    with command(*arguments) as process:
+        _, said = process.communicate()
+
+    assert process.returncode == EXIT_USAGE
+    assert complaint in said
