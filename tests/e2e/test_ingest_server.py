@@ -212,7 +212,7 @@ async def test_a_tick_refused_is_counted_by_reason_and_the_stream_goes_on(
 async def test_an_ack_names_every_reason(address):
     bad = frame(price=0) + frame(price=-1) + frame(volume=0) + frame(symbol="")
     ack = await send(address, bad + frame())
-    assert ack.message == "Accepted 1 ticks, refused 4 (1 symbol, 2 price, 1 volume)"
+    assert ack.message == "Accepted 1 tick, refused 4 (1 symbol, 2 price, 1 volume)"
 
 
 async def test_a_coarse_timestamp_is_named_in_the_log(address, caplog):
@@ -241,7 +241,7 @@ async def test_the_longest_frame_is_a_tick_like_any_other(address, ledger):
     filler = b"\x7a" + bytes([room & 0x7F | 0x80, room >> 7 & 0x7F | 0x80, room >> 14])
     long_frame = encode_frame(payload + filler + bytes(room))
     assert len(long_frame) == 1_000_004
-    assert (await send(address, long_frame)).message == "Accepted 1 ticks, refused 0"
+    assert (await send(address, long_frame)).message == "Accepted 1 tick, refused 0"
     assert prices(ledger) == [1]
 
 
@@ -285,7 +285,7 @@ async def test_many_slow_connections_make_few_batches(address, ledger):
     await ledger.when(lambda: ledger.batches == 1)
     ledger.release()
     for ack in await asyncio.gather(*acks):
-        assert ack == Ack(True, "Accepted 1 ticks, refused 0")
+        assert ack == Ack(True, "Accepted 1 tick, refused 0")
     assert sorted(prices(ledger)) == list(range(1, 101))
     assert ledger.batches < 50
 

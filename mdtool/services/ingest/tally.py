@@ -32,7 +32,7 @@ class Tally:
             self._refused += np.bincount(ticks.refused_reason, minlength=_NUMBERS)
 
     def __str__(self) -> str:
-        text = f"Accepted {self.accepted} ticks, refused {self.refused}"
+        text = f"Accepted {self.accepted} tick{'s' * (self.accepted != 1)}, refused {self.refused}"
         reasons = [
             f"{count} {reason.label}" for reason in Reason if (count := self._refused[reason])
         ]

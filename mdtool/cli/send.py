@@ -1,0 +1,133 @@
+"""`mdtool send`: trades as Tick frames to a TCP ingest server."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdtool.cli.filter_options import FilterOptions, with_filter
+from mdtool.cli.progress import Progress
+from mdtool.cli.settings import with_settings
+from mdtool.core.addresses import parse_address
+from mdtool.core.errors import UsageError
+from mdtool.engine.simulate_defaults import SEED, SYMBOLS
+from mdtool.services.send.config import SendConfig
+
+if TYPE_CHECKING:
+    from mdtool.adapters.tick_source import TickSource
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@with_settings(SendConfig, "send")
+@with_filter
+def send(
+    selected: FilterOptions,
+    config: SendConfig,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT|HOST:PORT",
+            help="DBN files, one of JSON lines, or - for standard input, which is the default; "
+            "and where to send them.",
+            show_default=False,
+        ),
+    ] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Instead of INPUT, a simulated market's trades.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same trades.")] = SEED,
+    limit: Annotated[
+        int | None, typer.Option("-l", "--limit", metavar="N", min=0, help="At most N ticks.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+) -> int:
+    """Send trades as Tick frames to a TCP ingest server, and print its acknowledgement.
+
+    INPUT is DBN (the trades of MBO are its T records), or JSON lines such as
+    {"symbol": "AAPL", "price": 150.25, "volume": 100, "exchange_timestamp": 1735201234567000000}.
+    What the server has not committed when it dies is sent again.
+
+    Example: mdtool replay-dbn day.dbn --speed 10 | mdtool send 127.0.0.1:50050
+
+    Example: mdtool send day.dbn --stream-id day --rate 1000
+
+    Example: mdtool send --simulate --rate 100
+    """
+    from mdtool.core.lifecycle import run_service
+    from mdtool.services.send.sender import Sender
+    from mdtool.services.send.sources import limited
+
+    paths, config = _addressed(inputs or [], config)
+    if config.rate and config.speed:
+        raise UsageError("--rate and --speed: choose one")
+    if not math.isfinite(config.speed) or not math.isfinite(config.rate):
+        raise UsageError("--rate and --speed want a number, 0 for flat out")
+    if simulate and config.speed:
+        raise UsageError("--speed is for recorded ticks; a simulated market goes by --rate")
+    ticks = _simulated(paths, selected, seed, config.rate) if simulate else _read(paths, selected)
+    if simulate and config.rate:
+        config = dataclasses.replace(config, rate=0.0, speed=1.0)
+    with (
+        contextlib.closing(ticks),
+        Progress("ticks", ticks.size_bytes, quiet) as progress,
+    ):
+        runs = ticks if limit is None else limited(ticks, limit)
+        sender = Sender(config, runs, lambda sent: progress.show(sent, ticks.bytes_read))
+        try:
+            status = run_service(sender)
+        finally:
+            if ticks.left_out:
+                log.warning(
+                    "%s: left out %d trades without a price, size or time above 0",
+                    ticks.name,
+                    ticks.left_out,
+                )
+            if sender.ack is not None:
+                typer.echo(sender.ack.message)
+    return status
+
+
+def _addressed(arguments: Sequence[str], config: SendConfig) -> tuple[list[str], SendConfig]:
+    """Tell inputs from the HOST:PORT among them, which goes before the settings."""
+    paths = []
+    for argument in arguments:
+        try:
+            host, port = parse_address(argument)
+        except UsageError:
+            paths.append(argument)
+        else:
+            if Path(argument).exists():
+                paths.append(argument)
+            else:
+                config = dataclasses.replace(config, host=host, port=port)
+    return paths, config
+
+
+def _read(paths: Sequence[str], selected: FilterOptions) -> TickSource:
+    from mdtool.services.send.sources import open_ticks
+
+    if selected.schema not in {None, "trades"}:
+        raise UsageError(f"--schema {selected.schema}: only trades can be sent")
+    return open_ticks(paths or ["-"], selected.selection())
+
+
+def _simulated(paths: Sequence[str], selected: FilterOptions, seed: int, rate: float) -> TickSource:
+    from mdtool.services.send.sources import simulate_ticks
+
+    if paths:
+        raise UsageError(f"--simulate takes no INPUT: leave out {paths[0]}")
+    if selected.start or selected.end or selected.schema:
+        raise UsageError("--start, --end and --schema select of INPUT, not of --simulate")
+    symbols = selected.symbols.split(",") if selected.symbols else SYMBOLS
+    return simulate_ticks([symbol.strip() for symbol in symbols], seed, rate)

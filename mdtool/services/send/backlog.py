@@ -1,0 +1,125 @@
+"""The frames of a stream that the server may still want: not yet sent, or not yet committed."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from mdtool.wire.tick_encoder import EncodedFrames
+
+_WRITE_BYTES: Final = 1 << 20
+"""About how much is handed to the connection at a time."""
+
+
+class Backlog:
+    """Frames in the order of their sequence, those that were sent before those that were not.
+
+    Sequences count from 0, the first frame of the source. A server that has lost its memory counts
+    lower; the difference is kept here.
+
+    Parameters
+    ----------
+    max_bytes : int
+        How much may be kept before `is_full` says so.
+
+    Attributes
+    ----------
+    appended : int
+        The sequence after the last frame that there is.
+    committed : int
+        Every frame before it is committed; it is ahead of `appended` where an earlier run had sent
+        more of the same stream.
+    kept_bytes : int
+        The size of what is kept.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.appended = 0
+        self.committed = 0
+        self.kept_bytes = 0
+        self._max_bytes = max_bytes
+        self._sent: deque[EncodedFrames] = deque()
+        self._unsent: deque[EncodedFrames] = deque()
+        self._kept_frames = 0
+        self._unsent_frames = 0
+        self._server_behind = 0
+        """How much lower the server counts."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the source is to be held up."""
+        return self.kept_bytes >= self._max_bytes
+
+    @property
+    def sent(self) -> int:
+        """The sequence after the last frame that was sent."""
+        return self.appended - self._unsent_frames
+
+    def append(self, frames: EncodedFrames) -> None:
+        """Take the source's next frames; what the server has committed already is left out."""
+        known = self.committed - self.appended
+        self.appended += len(frames.ends)
+        frames = _without(frames, known)
+        if len(frames.ends):
+            self._unsent.append(frames)
+            self._unsent_frames += len(frames.ends)
+            self._keep(frames, 1)
+
+    def take(self) -> memoryview | bytes:
+        """Return the bytes to send next, none when all is sent; they count as sent."""
+        parts: list[memoryview] = []
+        size = 0
+        while self._unsent and size < _WRITE_BYTES:
+            frames = self._unsent.popleft()
+            self._sent.append(frames)
+            self._unsent_frames -= len(frames.ends)
+            parts.append(frames.data)
+            size += len(frames.data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def commit(self, next_sequence: int) -> None:
+        """Forget what the server has committed, all before its `next_sequence`."""
+        self.committed = max(self.committed, next_sequence + self._server_behind)
+        first = self.appended - self._kept_frames
+        while self._sent and first + len(self._sent[0].ends) <= self.committed:
+            frames = self._sent.popleft()
+            first += len(frames.ends)
+            self._keep(frames, -1)
+
+    def resume(self, next_sequence: int) -> int:
+        """Go back to the frame that the server, connected anew, wants next.
+
+        Returns
+        -------
+        int
+            How many frames the server had committed and has lost since; they are kept no more.
+        """
+        lost = max(0, self.committed - self._server_behind - next_sequence)
+        self._server_behind += lost
+        self._sent.extend(self._unsent)
+        self._unsent.clear()
+        self.commit(next_sequence)
+        self._sent, self._unsent = self._unsent, self._sent
+        if self._unsent:
+            first = self.appended - self._kept_frames
+            frames = self._unsent.popleft()
+            self._keep(frames, -1)
+            frames = _without(frames, self.committed - first)
+            self._keep(frames, 1)
+            self._unsent.appendleft(frames)
+        self._unsent_frames = self._kept_frames
+        return lost
+
+    def _keep(self, frames: EncodedFrames, sign: int) -> None:
+        self._kept_frames += sign * len(frames.ends)
+        self.kept_bytes += sign * len(frames.data)
+
+
+def _without(frames: EncodedFrames, count: int) -> EncodedFrames:
+    """Return the frames behind the first `count`."""
+    if count <= 0:
+        return frames
+    if count >= len(frames.ends):
+        return EncodedFrames(frames.data[:0], frames.ends[:0])
+    start = int(frames.ends[count - 1])
+    return EncodedFrames(frames.data[start:], frames.ends[count:] - start)

@@ -1,0 +1,104 @@
+"""From a source that blocks to frames that are due: ticks read ahead, paced and encoded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.adapters.tick_source import TickColumns
+from mdtool.core.units import NS_PER_S
+from mdtool.engine.pacing import Pacer
+from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
+
+T = TypeVar("T")
+
+_AHEAD: Final = 2
+"""How many runs are read before they are asked for."""
+_FEW_TICKS: Final = 256
+"""Runs shorter than this are encoded with the symbols they have, not with all there are."""
+
+
+async def read_ahead(source: Iterable[T]) -> AsyncIterator[T]:
+    """Iterate over a source that blocks, in a thread that does not keep the process from ending.
+
+    Raises
+    ------
+    Exception
+        What the source raised, behind everything that it yielded before.
+    """
+    loop = asyncio.get_running_loop()
+    room = threading.Semaphore(_AHEAD)
+    items: asyncio.Queue[tuple[T | None, Exception | None]] = asyncio.Queue()
+
+    def hand_over(item: T | None, error: Exception | None = None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens
+            loop.call_soon_threadsafe(items.put_nowait, (item, error))
+
+    def read() -> None:
+        try:
+            for item in source:
+                room.acquire()
+                hand_over(item)
+        except Exception as error:  # noqa: BLE001 - raised again where the items are taken
+            hand_over(None, error)
+        else:
+            hand_over(None)
+
+    threading.Thread(target=read, name="source", daemon=True).start()
+    while True:
+        item, error = await items.get()
+        if error is not None:
+            raise error
+        if item is None:
+            return
+        room.release()
+        yield item
+
+
+async def paced(
+    runs: AsyncIterator[TickColumns], speed: float, rate: float = 0.0
+) -> AsyncIterator[TickColumns]:
+    """Yield ticks when they are due: whatever is due together, together.
+
+    Parameters
+    ----------
+    runs : asynchronous iterator of TickColumns
+    speed : float
+        Multiple of the ticks' own pace, 0 for flat out.
+    rate : float
+        Where given, ticks a second at even distances, whatever their own times.
+    """
+    pacer = Pacer(1.0 if rate else speed)
+    count = 0
+    async for run in runs:
+        due_ns = _evenly(count, len(run), rate) if rate else run.due_ns
+        count += len(run)
+        done = 0
+        while done < len(run):
+            now_ns = time.monotonic_ns()
+            n_due = pacer.due(due_ns[done:], now_ns)
+            if n_due:
+                yield run.part(done, done + n_due)
+                done += n_due
+            else:
+                await asyncio.sleep(pacer.wait_ns(int(due_ns[done]), now_ns) / NS_PER_S)
+
+
+def encoded(run: TickColumns) -> EncodedFrames:
+    """Return a run as Tick frames."""
+    columns = (run.price, run.volume, run.exchange_timestamp)
+    if len(run) < _FEW_TICKS < len(run.symbols):
+        used, symbol = np.unique(run.symbol, return_inverse=True)
+        return encode_frames([run.symbols[index] for index in used], symbol, *columns)
+    return encode_frames(list(run.symbols), run.symbol, *columns)
+
+
+def _evenly(first: int, count: int, rate: float) -> NDArray[np.int64]:
+    return (np.arange(first, first + count) * (NS_PER_S / rate)).astype(np.int64)

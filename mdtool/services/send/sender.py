@@ -1,0 +1,217 @@
+"""The client's side of a stream: sent, sent again after a loss, and acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Final
+
+from mdtool.adapters.tick_source import TickColumns
+from mdtool.core.addresses import format_address
+from mdtool.core.backoff import delays
+from mdtool.core.errors import MdtoolError, PeerError
+from mdtool.core.lifecycle import Started, first_error
+from mdtool.services.send.backlog import Backlog
+from mdtool.services.send.config import SendConfig
+from mdtool.services.send.pacing import encoded, paced, read_ahead
+from mdtool.wire.control import Ack, Committed, ReplyDecoder, Resume, encode_hello
+from mdtool.wire.tick_encoder import EncodedFrames
+
+log = logging.getLogger(__name__)
+
+_READ_BYTES: Final = 1 << 16
+_MAX_WAIT_S: Final = 1.0
+"""The longest pause between two tries to connect."""
+
+
+class Sender:
+    """Sends ticks as one stream to an ingest server, and waits for its Ack.
+
+    Every tick counts once, whatever becomes of the connection or the server: what was not
+    committed is sent again. A plain stream, which no server can place, ends with its connection.
+
+    Parameters
+    ----------
+    config : SendConfig
+        Its settings.
+    runs : iterable of TickColumns
+        What to send. It may block, for it is read in a thread of its own.
+    progress : callable, optional
+        Called with the number of ticks sent, now and then.
+
+    Attributes
+    ----------
+    ack : Ack or None
+        The server's, once `run` has ended by itself.
+    """
+
+    name = "send"
+
+    def __init__(
+        self,
+        config: SendConfig,
+        runs: Iterable[TickColumns],
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.ack: Ack | None = None
+        self._config = config
+        self._runs = runs
+        self._progress = progress
+        self._address = format_address(config.host, config.port)
+        self._stream_id = "" if config.plain else config.stream_id or f"send-{uuid.uuid4().hex}"
+        self._backlog = Backlog(config.backlog_bytes)
+        self._source_error: MdtoolError | None = None
+        self._is_complete = False
+        self._has_news = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._is_under_way = asyncio.Event()
+        """Whether the server of the current connection takes frames."""
+
+    async def run(self, started: Started) -> None:  # noqa: ARG002 - a client listens nowhere
+        """Send everything, and wait for the Ack.
+
+        Raises
+        ------
+        PeerError
+            When the server cannot be reached, is gone for too long, or refuses.
+        MdtoolError
+            With which the source broke off, after everything before that was acknowledged.
+        """
+        runs = paced(read_ahead(self._runs), self._config.speed, self._config.rate)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._fill(encoded(run) async for run in runs))
+                self.ack = await self._until_acknowledged()
+        except ExceptionGroup as group:
+            raise first_error(group) from group
+        except asyncio.CancelledError:
+            log.info(
+                "%s: interrupted after %d ticks, %d of them known to be committed",
+                self._address,
+                self._backlog.sent,
+                self._backlog.committed,
+            )
+            raise
+        if self._source_error is not None:
+            raise self._source_error
+
+    async def _fill(self, frames: AsyncIterator[EncodedFrames]) -> None:
+        """Move frames from the source to the backlog, as long as that has room."""
+        try:
+            async for run in frames:
+                self._backlog.append(run)
+                self._has_news.set()
+                while self._backlog.is_full:
+                    self._has_room.clear()
+                    await self._has_room.wait()
+        except MdtoolError as error:
+            self._source_error = error
+        self._is_complete = True
+        self._has_news.set()
+
+    async def _until_acknowledged(self) -> Ack:
+        """Converse with the server, over as many connections as it takes."""
+        now_s = asyncio.get_running_loop().time
+        waits, give_up_s = delays(cap_s=_MAX_WAIT_S), now_s() + self._config.connect_timeout_s
+        while True:
+            self._is_under_way.clear()
+            try:
+                ack = await self._converse()
+            except socket.gaierror as error:
+                raise PeerError(f"{self._config.host}: {error.strerror}") from error
+            except OSError as error:
+                what = f"{self._address}: {_reason(error)}"
+                if self._is_under_way.is_set():
+                    if not self._stream_id:
+                        raise PeerError(f"{what}, with {self._backlog.sent} ticks sent") from error
+                    log.warning("%s; connecting again", what)
+                    waits = delays(cap_s=_MAX_WAIT_S)
+                    give_up_s = now_s() + self._config.reconnect_timeout_s
+                elif now_s() >= give_up_s:
+                    raise PeerError(what) from error
+                else:
+                    log.debug("%s", what)
+            else:
+                if not ack.success:
+                    raise PeerError(f"{self._address}: {ack.message}")
+                return ack
+            await asyncio.sleep(next(waits))
+
+    async def _converse(self) -> Ack:
+        """Connect, and send what the server has not committed until it acknowledges the end.
+
+        Raises
+        ------
+        OSError
+            When there is no connection, or no longer.
+        """
+        async with asyncio.timeout(self._config.connect_timeout_s):
+            reader, writer = await asyncio.open_connection(self._config.host, self._config.port)
+        reading = asyncio.create_task(self._read(reader))
+        writing = asyncio.create_task(self._write(writer))
+        try:
+            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done() and not isinstance(writing.exception(), OSError):
+                writing.result()
+            return await reading  # which knows why, if the connection is lost
+        finally:
+            for task in (reading, writing):
+                task.cancel()
+            await asyncio.gather(reading, writing, return_exceptions=True)
+            writer.transport.abort()
+
+    async def _write(self, writer: asyncio.StreamWriter) -> None:
+        if self._stream_id:
+            writer.write(encode_hello(self._stream_id))
+        else:
+            self._is_under_way.set()
+        await self._is_under_way.wait()
+        while True:
+            self._has_news.clear()
+            while data := self._backlog.take():
+                writer.write(data)
+                await writer.drain()
+                if not self._stream_id:
+                    self._commit(self._backlog.sent)
+                self._progress(self._backlog.sent)
+            if self._is_complete:
+                break
+            await self._has_news.wait()
+        writer.write_eof()
+
+    async def _read(self, reader: asyncio.StreamReader) -> Ack:
+        decoder = ReplyDecoder()
+        while data := await reader.read(_READ_BYTES):
+            for reply in decoder.feed(data):
+                match reply:
+                    case Resume(next_sequence):
+                        self._resume(next_sequence)
+                    case Committed(next_sequence):
+                        self._commit(next_sequence)
+                    case Ack():
+                        return reply
+        if self._is_under_way.is_set():
+            raise ConnectionError("closed the connection without an Ack")
+        raise ConnectionError("closed the connection at the Hello; older servers want --plain")
+
+    def _resume(self, next_sequence: int) -> None:
+        lost = self._backlog.resume(next_sequence)
+        if lost:
+            log.warning("%s: has lost %d ticks that it had committed", self._address, lost)
+        self._is_under_way.set()
+        self._has_room.set()
+
+    def _commit(self, next_sequence: int) -> None:
+        self._backlog.commit(next_sequence)
+        self._has_room.set()
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused; is mdtool serve-tcp running there?"
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return error.strerror or str(error)

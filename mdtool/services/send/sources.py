@@ -1,0 +1,91 @@
+"""What there is to send: DBN, JSON lines, or the trades of a simulated market."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from mdtool.adapters.byte_source import open_bytes
+from mdtool.adapters.dbn_files import open_merged, read_dbn
+from mdtool.adapters.dbn_select import SchemaSource, SelectedSource, Selection
+from mdtool.adapters.dbn_source import RecordSource
+from mdtool.adapters.json_lines import JsonLines, is_json_lines
+from mdtool.adapters.simulated import CHUNK_RECORDS, SimulatedSource
+from mdtool.adapters.tick_source import DbnTicks, TickColumns, TickSource
+from mdtool.core.errors import UsageError
+from mdtool.engine.simulate import Exchange
+from mdtool.engine.simulate_defaults import EVENTS_PER_TRADE
+
+_TRADES: Final = "trades"
+_PACED_CHUNK_RECORDS: Final = 1 << 10
+"""Order book records that a simulated market makes at a time where they are not wanted yet."""
+
+
+def open_ticks(paths: Sequence[str], selection: Selection | None = None) -> TickSource:
+    """Open files, or standard input for `-`, as ticks in order of time.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        DBN files, merged by their index timestamp, or a single one of JSON lines.
+    selection : Selection, optional
+        Which symbols and times of DBN are wanted.
+
+    Raises
+    ------
+    UsageError
+        When standard input is named twice, or part of JSON lines is selected.
+    InputError
+        When a file cannot be read, or holds no trades.
+    """
+    if len(paths) > 1:
+        return _selected(open_merged(paths, _TRADES), selection)
+    source = open_bytes(paths[0])
+    if not is_json_lines(source):
+        return _selected(SchemaSource(read_dbn(source), _TRADES), selection)
+    if selection is not None:
+        source.close()
+        raise UsageError("symbols and times are selected of DBN, not of JSON lines")
+    return JsonLines(source)
+
+
+def _selected(source: RecordSource, selection: Selection | None) -> TickSource:
+    return DbnTicks(source if selection is None else SelectedSource(source, selection))
+
+
+def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource:
+    """Return the trades of a synthetic exchange, which never ends.
+
+    Parameters
+    ----------
+    symbols : sequence of str
+        The instruments.
+    seed : int
+        The same for the same trades.
+    rate : float
+        Trades a second of a market that runs from now on, to be sent at its own pace. 0 is for a
+        market of a fixed past, to be sent flat out.
+
+    Raises
+    ------
+    UsageError
+        When the exchange cannot be so.
+    """
+    if rate:
+        exchange = Exchange(symbols, seed, rate * EVENTS_PER_TRADE, time.time_ns())
+        chunk_records = _PACED_CHUNK_RECORDS
+    else:
+        exchange, chunk_records = Exchange(symbols, seed), CHUNK_RECORDS
+    return DbnTicks(SimulatedSource(exchange, _TRADES, None, chunk_records))
+
+
+def limited(ticks: TickSource, limit: int) -> Iterator[TickColumns]:
+    """Yield the first `limit` ticks."""
+    left = limit
+    for columns in ticks:
+        if len(columns) >= left:
+            yield columns.part(0, left)
+            return
+        yield columns
+        left -= len(columns)

@@ -1,0 +1,151 @@
+"""Ticks from JSON lines."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from mdtool.adapters.byte_source import open_bytes
+from mdtool.adapters.json_lines import JsonLines, is_json_lines
+from mdtool.core.errors import InputError
+
+TICK = (
+    '{"symbol": "AAPL", "price": 150.25, "volume": 100, "exchange_timestamp": 1735201234567000000}'
+)
+TRADE = (
+    '{"ts_recv":"1609160400099150057","hd":{"ts_event":"1609160400098821953","rtype":0,'
+    '"publisher_id":1,"instrument_id":5482},"action":"T","side":"A","depth":0,'
+    '"price":"3720250000000","size":5,"flags":129,"sequence":1170380,"symbol":"ESH1"}'
+)
+PRETTY = (
+    '{"ts_recv":"2020-12-28T13:00:00.099150057Z","hd":{"ts_event":"2020-12-28T13:00:00.098821953Z"},'
+    '"action":"T","price":"3720.250000000","size":5,"symbol":"ESH1"}'
+)
+
+
+def source(tmp_path, text):
+    path = tmp_path / "ticks.json"
+    path.write_text(text)
+    return JsonLines(open_bytes(str(path)))
+
+
+def read(tmp_path, text):
+    ticks = source(tmp_path, text)
+    rows = []
+    for run in ticks:
+        columns = (run.price, run.volume, run.exchange_timestamp, run.due_ns)
+        for k, symbol in enumerate(run.symbol):
+            rows.append((run.symbols[symbol], *(int(column[k]) for column in columns)))
+    ticks.close()
+    return rows
+
+
+def test_a_tick_a_line(tmp_path):
+    assert read(tmp_path, f"{TICK}\n\n{TICK.replace('AAPL', ' msft ')}") == [
+        ("AAPL", 150_250_000_000, 100, 1735201234567000000, 1735201234567000000),
+        ("msft", 150_250_000_000, 100, 1735201234567000000, 1735201234567000000),
+    ]
+
+
+def test_prices_are_exact_whatever_their_form(tmp_path):
+    lines = [TICK.replace("150.25", price) for price in ("0.1", "1e2", "7", '"0.000000001"')]
+    prices = [row[1] for row in read(tmp_path, "\n".join(lines))]
+    assert prices == [100_000_000, 100_000_000_000, 7_000_000_000, 1]
+
+
+def test_a_tick_as_protobuf_writes_it(tmp_path):
+    line = '{"symbol":"AAPL","price":1,"volume":"100","exchangeTimestamp":"1735201234567000000"}'
+    assert read(tmp_path, line)[0][2:4] == (100, 1735201234567000000)
+
+
+def test_a_time_may_be_iso(tmp_path):
+    line = TICK.replace("1735201234567000000", '"2024-12-26T08:20:34.567Z"')
+    assert read(tmp_path, line)[0][3] == 1735201234567000000
+
+
+def test_a_tick_without_a_time_is_of_now(tmp_path):
+    before = time.time_ns()
+    (row,) = read(tmp_path, '{"symbol":"AAPL","price":1,"volume":1}')
+    assert before <= row[3] <= time.time_ns()
+
+
+@pytest.mark.parametrize("line", [TRADE, PRETTY])
+def test_a_trade_as_mdtool_writes_it(tmp_path, line):
+    assert read(tmp_path, line) == [
+        ("ESH1", 3720_250_000_000, 5, 1609160400098821953, 1609160400099150057)
+    ]
+
+
+def test_records_that_are_no_trades_are_passed_over(tmp_path):
+    assert read(tmp_path, TRADE.replace('"T"', '"A"')) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        TRADE.replace("3720250000000", "9223372036854775807"),
+        TRADE.replace("3720250000000", "-5"),
+        PRETTY.replace('"3720.250000000"', "null"),
+        TRADE.replace('"size":5', '"size":0'),
+        TRADE.replace('"size":5', '"size":4294967295'),
+    ],
+)
+def test_trades_without_a_price_or_size_are_left_out_and_counted(tmp_path, line):
+    ticks = source(tmp_path, line)
+    assert list(ticks) == []
+    assert ticks.left_out == 1
+    ticks.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("{", "is no JSON"),
+        ("\xff", "is no JSON"),
+        ("[1]", "is no JSON object"),
+        ('{"price": 1}', "has no 'volume'"),
+        (TICK.replace("150.25", "NaN"), "'NaN' is not a price"),
+        (TICK.replace("150.25", "-1.5"), "price -1.5 is not above 0"),
+        (TICK.replace("150.25", "1e300"), "does not fit a price"),
+        (TICK.replace("100,", "0,"), "volume 0 is not above 0"),
+        (TICK.replace("100,", "1.5,"), "volume '1.5' is no whole number"),
+        (TICK.replace("100,", f"{2**63},"), "too large"),
+        (TICK.replace("AAPL", " "), "is not 1 to 70 ASCII characters"),
+        (TICK.replace("AAPL", "A" * 71), "is not 1 to 70 ASCII characters"),
+        (TICK.replace("AAPL", "Ä"), "is not 1 to 70 ASCII characters"),
+        (TICK.replace('"AAPL"', "5"), "is not 1 to 70 ASCII characters"),
+        (TICK.replace("1735201234567000000", '"yesterday"'), "is not a time"),
+        (TICK.replace("1735201234567000000", "0"), "time 0 is not above 0"),
+        (TRADE.replace('"symbol":"ESH1"', '"x":0'), "has no 'symbol'"),
+        (TRADE.replace('"hd":{', '"hd":3,"x":{'), "has no 'ts_event'"),
+    ],
+)
+def test_a_wrong_line_is_named_behind_all_that_came_before(tmp_path, line, what):
+    ticks = source(tmp_path, f"{TICK}\n{TICK}\n{line}\n{TICK}")
+    count = 0
+    with pytest.raises(InputError, match=r"ticks\.json: line 3: ") as raised:  # noqa: PT012
+        for run in ticks:
+            count += len(run)
+    assert what in str(raised.value)
+    assert count == 2
+    ticks.close()
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path):
+    ticks = source(tmp_path, f"{TICK}\n" + "{" + "x" * 600_000)
+    runs = iter(ticks)
+    assert len(next(runs)) == 1
+    with pytest.raises(InputError, match=r"line 2: is longer than 65,536 bytes"):
+        next(runs)
+    ticks.close()
+
+
+def test_json_is_told_by_its_first_character(tmp_path):
+    for text, expected in ((f"\n  {TICK}", True), ("DBN\x03", False), ("", False)):
+        path = tmp_path / "f"
+        path.write_text(text)
+        opened = open_bytes(str(path))
+        assert is_json_lines(opened) is expected
+        assert opened.read(1 << 16) == text.encode()
+        opened.close()
