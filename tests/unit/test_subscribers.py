@@ -1,0 +1,100 @@
+"""Waking readers: whom a change concerns, once, and nobody after the end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from mdtool.core.symbols import SymbolTable
+from mdtool.services.aggregator.subscribers import Subscribers, Wakes
+
+TABLE = SymbolTable(["AAPL", "MSFT"])
+AAPL, MSFT = (np.array([index], np.uint32) for index in (0, 1))
+
+
+def step(wakes: Wakes) -> asyncio.Task[None]:
+    return asyncio.ensure_future(anext(wakes))
+
+
+async def settled() -> None:
+    """Let every task run that can."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_the_first_step_does_not_wait():
+    with Subscribers().join() as wakes:
+        await anext(wakes)
+
+
+async def test_a_reader_steps_for_its_own_symbol_only():
+    subscribers = Subscribers()
+    with subscribers.join("AAPL") as wakes:
+        await anext(wakes)
+        following = step(wakes)
+        subscribers.wake(TABLE, MSFT)
+        await settled()
+        assert not following.done()
+        subscribers.wake(TABLE, AAPL)
+        await following
+
+
+async def test_a_reader_of_all_steps_for_any_symbol_and_for_none():
+    subscribers = Subscribers()
+    with subscribers.join() as wakes:
+        await anext(wakes)
+        for symbols in (MSFT, np.empty(0, np.uint32)):
+            subscribers.wake(TABLE, symbols)
+            await anext(wakes)
+
+
+async def test_changes_between_two_steps_are_one():
+    subscribers = Subscribers()
+    with subscribers.join("AAPL") as wakes:
+        await anext(wakes)
+        for _ in range(3):
+            subscribers.wake(TABLE, AAPL)
+        await anext(wakes)
+        following = step(wakes)
+        await settled()
+        assert not following.done()
+        following.cancel()
+
+
+@pytest.mark.parametrize("symbol", ["", "AAPL"])
+async def test_closing_ends_those_who_wait_and_those_who_come_later(symbol):
+    subscribers = Subscribers()
+    with subscribers.join(symbol) as wakes:
+        await anext(wakes)
+        following = step(wakes)
+        await settled()
+        subscribers.close()
+        with pytest.raises(StopAsyncIteration):
+            await following
+    with subscribers.join(symbol) as wakes:
+        assert [seen async for seen in wakes] == []
+
+
+async def test_who_leaves_is_forgotten_however_it_leaves():
+    subscribers = Subscribers()
+
+    async def read(symbol):
+        with subscribers.join(symbol) as wakes:
+            async for _ in wakes:
+                pass
+
+    readers = [asyncio.create_task(read(symbol)) for symbol in ("", "AAPL", "AAPL", "MSFT")]
+    await settled()
+    assert len(subscribers) == 4
+    readers[1].cancel()
+    await settled()
+    assert len(subscribers) == 3
+    for reader in readers:
+        reader.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+    assert len(subscribers) == 0
+    with pytest.raises(ValueError, match="lost"), subscribers.join("AAPL"):
+        raise ValueError("lost")
+    assert len(subscribers) == 0
