@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from mdtool.core.errors import StartupError
 from mdtool.core.lifecycle import LIFELINE_FD, READY_FD
@@ -29,7 +29,21 @@ async def service(name: str, *options: str) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def server(module: str, *arguments: str) -> AsyncIterator[str]:
-    """Run a Python module that says where it listens as services do; give that address.
+    """Run a Python module that listens on one address; give that.
+
+    Raises
+    ------
+    StartupError
+        When it ends without having been ready.
+    """
+    async with addresses(module, *arguments) as found:
+        (address,) = found.values()
+        yield address
+
+
+@contextlib.asynccontextmanager
+async def addresses(module: str, *arguments: str) -> AsyncIterator[Mapping[str, str]]:
+    """Run a Python module that says where it listens as services do; give its addresses.
 
     Raises
     ------
@@ -54,7 +68,7 @@ async def server(module: str, *arguments: str) -> AsyncIterator[str]:
             if not line:
                 command = " ".join((module, *arguments))
                 raise StartupError(f"{command}: ended with status {await child.wait()}")
-            yield next(iter(json.loads(line)["addresses"].values()))
+            yield json.loads(line)["addresses"]
         finally:
             with contextlib.suppress(ProcessLookupError):
                 child.terminate()
