@@ -8,7 +8,7 @@ from mdtool.adapters.dbn_source import ClosesOnExit, RecordSource
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.records import Records, index_timestamps
 from mdtool.core.symbology import Symbology
-from mdtool.engine.merge import merge
+from mdtool.engine.merge import Stream, merge
 from mdtool.wire.dbn_metadata import unite
 
 
@@ -45,7 +45,9 @@ class MergedSource(ClosesOnExit):
         return sum(source.bytes_read for source in self._sources)
 
     def __iter__(self) -> Iterator[Records]:
-        for records in merge([iter(source) for source in self._sources], index_timestamps):
+        # What metadata says of the start keeps a year of files from being read side by side.
+        streams = [Stream(iter(source), source.metadata.start) for source in self._sources]
+        for records in merge(streams, index_timestamps):
             if records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
                 self.symbology.learn(records)
             yield records

@@ -16,6 +16,8 @@ from mdtool.wire.dbn import DbnDecoder
 Read = Callable[[int], bytes]
 """Waits for bytes and returns those that have come, at most so many; none at the end."""
 
+FIRST_CHUNK_BYTES: Final = 1 << 16
+"""Small, for what it holds is kept until the first records are asked for."""
 PLAIN_CHUNK_BYTES: Final = 1 << 20
 ZSTD_CHUNK_BYTES: Final = 1 << 17
 """Market data shrinks to a fifth or less: this much compressed is some 20,000 records."""
@@ -125,7 +127,8 @@ class DbnSource(ClosesOnExit):
     def __iter__(self) -> Iterator[Records]:
         runs, self._first = self._first, []
         yield from self._learnt(runs)
-        while data := self._receive():
+        chunk = ZSTD_CHUNK_BYTES if self._decoder.is_compressed else PLAIN_CHUNK_BYTES
+        while data := self._receive(chunk):
             yield from self._learnt(self._decoder.feed(data))
         self._decoder.finish()
 
@@ -135,15 +138,14 @@ class DbnSource(ClosesOnExit):
 
     def _read_metadata(self) -> dbn.Metadata:
         while (metadata := self._decoder.metadata) is None:
-            data = self._receive()
+            data = self._receive(FIRST_CHUNK_BYTES)
             if not data:
                 self._decoder.finish()
             self._first += self._decoder.feed(data)
         return metadata
 
-    def _receive(self) -> bytes:
-        chunk = ZSTD_CHUNK_BYTES if self._decoder.is_compressed else PLAIN_CHUNK_BYTES
-        data = self._read(chunk)
+    def _receive(self, n_bytes: int) -> bytes:
+        data = self._read(n_bytes)
         self.bytes_read += len(data)
         return data
 

@@ -84,6 +84,8 @@ class FilterOptions:
         symbols = None
         if self.symbols is not None:
             symbols = frozenset(name.strip() for name in self.symbols.split(",")) - {""}
+            if not symbols:
+                raise UsageError(f"--symbols {self.symbols!r} names no symbol")
         if symbols is None and start_ns is None and end_ns is None:
             return None
         return Selection(symbols, start_ns, end_ns)

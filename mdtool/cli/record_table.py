@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
 from mdtool.core.records import Records
 from mdtool.core.symbology import Symbology
-from mdtool.core.units import format_price, format_time
+from mdtool.core.units import UNDEF_ORDER_SIZE, format_price, format_time
 from mdtool.wire.dbn_records import CONTROL_RTYPES, RECORD_TYPES
 
 _SLICE_RECORDS: Final = 1000
-_WIDTHS: Final = {"time": 30, "price": 14, "symbol": 12, "text": 6, "number": 10}
-_HIDDEN: Final = frozenset({"rtype", "publisher_id", "instrument_id", "ts_in_delta", "channel_id"})
-
-Show = Callable[[Any], str]
+_GAP: Final = "  "
+_NUMBER_WIDTH: Final = 5
+_PRICE_WIDTH: Final = 8
+_SYMBOL: Final = "symbol"
+_HIDDEN: Final = frozenset(
+    {"rtype", "publisher_id", "instrument_id", "channel_id", "flags", "ts_in_delta"}
+)
+"""Left to the other formats, and `ts_event` too where there is a `ts_recv`."""
 
 
 class RecordTable:
-    """An `Output` for people: aligned columns under a header that is repeated when they change.
+    """An `Output` for people: aligned columns, as many as fit the terminal's width.
 
     Parameters
     ----------
@@ -43,10 +50,13 @@ class RecordTable:
         if rtype != self._rtype:
             self._rtype = rtype
             self._columns = list(_columns(rtype))
-            names = "  ".join(column.title for column in self._columns)
-            self._console.print(Text(names, style="bold"))
+            self._cells(records[:_SLICE_RECORDS])
+            self._columns = _fitting(self._columns, self._console.width)
+            header = _GAP.join(column.align(column.field) for column in self._columns)
+            self._console.print(Text(header, style="bold"))
         for start in range(0, len(records), _SLICE_RECORDS):
-            self._console.out(self._rows(records[start : start + _SLICE_RECORDS]), end="")
+            rows = zip(*self._cells(records[start : start + _SLICE_RECORDS]), strict=True)
+            self._console.out("".join(_GAP.join(row) + "\n" for row in rows), end="")
 
     def flush(self) -> None:
         """Do nothing: rows are shown at once."""
@@ -54,47 +64,67 @@ class RecordTable:
     def close(self) -> None:
         """Do nothing: the terminal stays open."""
 
-    def _rows(self, records: Records) -> str:
+    def _cells(self, records: Records) -> list[list[str]]:
+        """Return the texts of every column, and widen those columns whose texts are longer."""
         indices, symbols = self._symbology.symbols_of(records)
-        cells = [[symbols[index] for index in indices.tolist()]]
-        cells += [records[column.field].tolist() for column in self._columns[1:]]
-        shown = [
-            map(column.cell, values) for column, values in zip(self._columns, cells, strict=True)
-        ]
-        return "".join("  ".join(row) + "\n" for row in zip(*shown, strict=True))
+        cells = []
+        for column in self._columns:
+            if column.field == _SYMBOL:
+                texts = [symbols[index] for index in indices.tolist()]
+            else:
+                texts = [column.show(value) for value in records[column.field].tolist()]
+            column.width = max(column.width, *map(len, texts))
+            cells.append([column.align(text) for text in texts])
+        return cells
 
 
+@dataclass(slots=True)
 class _Column:
-    def __init__(self, field: str, kind: str, show: Show) -> None:
-        self.field = field
-        self._show = show
-        self._width = max(_WIDTHS[kind], len(field))
-        self._is_text = kind in ("symbol", "text", "time")
-        self.title = self._aligned(field)
+    field: str
+    show: Callable[[Any], str]
+    width: int
+    is_number: bool
 
-    def cell(self, value: Any) -> str:
-        return self._aligned(self._show(value))
-
-    def _aligned(self, text: str) -> str:
-        return text.ljust(self._width) if self._is_text else text.rjust(self._width)
+    def align(self, text: str) -> str:
+        return text.rjust(self.width) if self.is_number else text.ljust(self.width)
 
 
 def _columns(rtype: int) -> Iterator[_Column]:
     record_type = RECORD_TYPES[rtype]
-    kinds = dict(record_type._dtypes)  # noqa: SLF001 - databento_dbn has no public name for these
-    yield _Column("symbol", "symbol", str)
-    for field in record_type._ordered_fields:  # noqa: SLF001
-        if field in _HIDDEN:
+    fields: list[str] = record_type._ordered_fields  # noqa: SLF001 - it has no public name
+    prices: list[str] = record_type._price_fields  # noqa: SLF001
+    times: list[str] = record_type._timestamp_fields  # noqa: SLF001
+    layout = np.dtype(record_type._dtypes)  # noqa: SLF001
+    hidden = _HIDDEN | {"ts_event"} if "ts_recv" in fields else _HIDDEN
+    yield _Column(_SYMBOL, str, len(_SYMBOL), is_number=False)
+    for field in fields:
+        if field in hidden:
             continue
-        if field in record_type._timestamp_fields:  # noqa: SLF001
-            yield _Column(field, "time", format_time)
-        elif field in record_type._price_fields:  # noqa: SLF001
-            yield _Column(field, "price", format_price)
-        elif kinds[field].startswith("S"):
-            yield _Column(field, "text", _decoded)
-        else:
-            yield _Column(field, "number", str)
+        show: Callable[[Any], str] = _count
+        width, is_number = _NUMBER_WIDTH, True
+        if field in times:
+            show, width, is_number = _time, 0, False
+        elif field in prices:
+            show, width = format_price, _PRICE_WIDTH
+        elif layout[field].kind == "S":
+            show, width, is_number = _text, 0, False
+        yield _Column(field, show, max(width, len(field)), is_number)
 
 
-def _decoded(value: bytes) -> str:
+def _fitting(columns: list[_Column], width: int) -> list[_Column]:
+    """Return the first columns, at least one, that stand side by side in a width."""
+    ends = accumulate(column.width + len(_GAP) for column in columns)
+    n_fitting = sum(end - len(_GAP) <= width for end in ends)
+    return columns[: max(n_fitting, 1)]
+
+
+def _time(value: int) -> str:
+    return format_time(value).replace(".000000000Z", "Z")
+
+
+def _text(value: bytes) -> str:
     return value.decode("ascii", "replace")
+
+
+def _count(value: int) -> str:
+    return "" if value == UNDEF_ORDER_SIZE else str(value)

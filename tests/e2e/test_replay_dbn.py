@@ -192,7 +192,7 @@ class TestOnATerminal:
             [*MDTOOL, "replay-dbn", *map(str, arguments)],
             stdout=theirs,
             stderr=theirs,
-            env=os.environ | {"TERM": "xterm", "NO_COLOR": "1"},
+            env=os.environ | {"TERM": "xterm", "COLUMNS": "80"},
         )
         os.close(theirs)
         shown = b""
@@ -204,14 +204,34 @@ class TestOnATerminal:
         os.close(ours)
         return STYLE.sub("", shown.decode().replace("\r\n", "\n")), process.wait()
 
-    def test_records_are_a_table(self, orders):
+    def test_records_are_a_table_as_wide_as_the_terminal(self, orders):
         shown, status = self.run(orders, "-l", 3)
         header, *rows = shown.splitlines()
         assert status == 0
-        assert header.split()[:4] == ["symbol", "ts_recv", "ts_event", "action"]
-        assert [row.split()[0] for row in rows] == ["AAPL", "MSFT", "AAPL"]
-        assert rows[0].split()[5] == "100"
-        assert len({len(row) for row in rows}) == 1
+        assert header.split() == [
+            "symbol",
+            "ts_recv",
+            "action",
+            "side",
+            "price",
+            "size",
+            "order_id",
+        ]
+        assert [row.split() for row in rows] == [
+            ["AAPL", "2023-11-14T22:13:20Z", "T", "B", "100", "1", "0"],
+            ["MSFT", "2023-11-14T22:13:20.001000000Z", "A", "A", "101", "2", "1"],
+            ["AAPL", "2023-11-14T22:13:20.002000000Z", "A", "B", "102", "3", "2"],
+        ]
+        assert len({len(row) for row in [header, *rows]}) == 1
+        assert len(header) <= 80
+
+    def test_what_is_not_there_is_not_a_number(self, tmp_path):
+        records = streams.mbo(1)
+        records["price"], records["size"] = 2**63 - 1, 2**32 - 1
+        path = tmp_path / "f.dbn"
+        path.write_bytes(streams.header() + encode_records(records))
+        shown, _ = self.run(path)
+        assert shown.splitlines()[1].split()[2:] == ["T", "B", "0", "0"]
 
     def test_text_is_text(self, orders):
         shown, _ = self.run(orders, "-l", 1, "-J")
@@ -229,6 +249,7 @@ class TestWrongUsage:
         [
             (["--start", "yesterday"], "'yesterday' is not a time"),
             (["--start", "2024-01-02", "--end", "2024-01-02"], "--start 2024-01-02 is not before"),
+            (["--symbols", ","], "--symbols ',' names no symbol"),
             (["--schema", "trade"], "no schema 'trade'; did you mean 'trades'?"),
             (["--clock", "ts_out"], "--clock ts_out: choose from ts_recv, ts_event"),
             (["--speed", "-1"], "--speed"),

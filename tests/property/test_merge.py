@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.core.records import index_timestamps
-from mdtool.engine.merge import merge
+from mdtool.engine.merge import Stream, merge
 from tests.reference import dbn_streams as streams
 
 MAKERS = (streams.mbo, streams.trades)
 
 chunk = st.lists(st.integers(0, 20), min_size=1, max_size=6)
-stream = st.tuples(st.sampled_from(MAKERS), st.lists(chunk, max_size=5))
+stream = st.tuples(st.sampled_from(MAKERS), st.lists(chunk, max_size=5), st.integers(0, 5))
 
 
 def arrays(make, chunks, number):
@@ -29,10 +29,15 @@ def arrays(make, chunks, number):
 
 @given(st.lists(stream, max_size=4))
 def test_it_is_a_stable_sort(specs):
-    sources = [arrays(make, chunks, i) for i, (make, chunks) in enumerate(specs) if chunks]
+    sources = [arrays(make, chunks, i) for i, (make, chunks, _) in enumerate(specs)]
     everything = [record for source in sources for array in source for record in array]
+    begins = [
+        int(source[0]["ts_recv"][0]) - early if source else streams.START
+        for source, (_, _, early) in zip(sources, specs, strict=True)
+    ]
     wanted = sorted(everything, key=lambda record: record["ts_recv"])
-    merged = list(merge([iter(source) for source in sources], index_timestamps))
+    merging = [Stream(iter(source), at) for source, at in zip(sources, begins, strict=True)]
+    merged = list(merge(merging, index_timestamps))
     assert all(len(set(array["rtype"].tolist())) == 1 for array in merged)
     got = [record for array in merged for record in array]
     assert [record.tobytes() for record in got] == [record.tobytes() for record in wanted]
@@ -49,7 +54,7 @@ def test_a_stream_whose_time_goes_back_keeps_its_own_order(specs):
             records["sequence"] = number * 1000 + at * 10 + np.arange(len(times))
             arrays_of_one.append(records)
         sources.append(arrays_of_one)
-    merged = list(merge([iter(source) for source in sources], index_timestamps))
+    merged = list(merge([Stream(iter(source)) for source in sources], index_timestamps))
     order = np.concatenate([array["sequence"] for array in merged])
     for number in range(len(specs)):
         own = order[order // 1000 == number]
@@ -59,7 +64,7 @@ def test_a_stream_whose_time_goes_back_keeps_its_own_order(specs):
 
 def test_bars_of_two_cadences_are_not_put_into_one_array():
     seconds, minutes = streams.bars(4, 32), streams.bars(4, 33)
-    merged = list(merge([iter([seconds]), iter([minutes])], index_timestamps))
+    merged = list(merge([Stream(iter([seconds])), Stream(iter([minutes]))], index_timestamps))
     assert [array["rtype"][0] for array in merged] == [32, 33] * 4
 
 
@@ -71,6 +76,21 @@ def test_nothing_is_read_ahead_of_what_is_wanted():
             pulled.append((name, i))
             yield streams.mbo(2, first + 2 * i)
 
-    merged = merge([source("a", 0), source("b", 100)], index_timestamps)
+    merged = merge([Stream(source("a", 0)), Stream(source("b", 100))], index_timestamps)
     next(merged)
     assert pulled == [("a", 0), ("b", 0)]
+
+
+def test_a_stream_that_begins_later_is_not_read_before():
+    pulled = []
+
+    def source(name, first):
+        for i in range(2):
+            pulled.append((name, i))
+            yield streams.mbo(2, first + 2 * i, step_ns=1)
+
+    late = Stream(source("late", 100), streams.START + 100)
+    early = Stream(source("early", 0), streams.START)
+    got = [array["sequence"].tolist() for array in merge([late, early], index_timestamps)]
+    assert got == [[0, 1], [2, 3], [100, 101], [102, 103]]
+    assert pulled == [("early", 0), ("early", 1), ("late", 0), ("late", 1)]

@@ -83,6 +83,57 @@ def test_ts_out_is_left_out_and_not_announced():
     assert decoder.metadata.ts_out is False
 
 
+def test_what_older_streams_say_of_themselves_is_upgraded():
+    older = [
+        dbn.SymbolMappingMsgV1(
+            publisher_id=1,
+            instrument_id=7,
+            ts_event=5,
+            stype_in_symbol="ES.c.0",
+            stype_out_symbol="ESH1",
+            start_ts=1,
+            end_ts=9,
+        ),
+        dbn.SystemMsgV1(ts_event=6, msg="Heartbeat"),
+        dbn.ErrorMsgV1(ts_event=7, err="no"),
+        dbn.StatMsgV1(
+            publisher_id=1,
+            instrument_id=7,
+            ts_event=8,
+            ts_recv=9,
+            ts_ref=10,
+            price=11,
+            quantity=-12,
+            stat_type=dbn.StatType.OPEN_INTEREST,
+        ),
+    ]
+    sizes = [80, 80, 80, 64]
+    body = b"".join(
+        bytes(record)[:size] for record, size in zip(older, sizes, strict=True)
+    ) + encode_records(streams.mbo(2))
+    _, runs = decoded(HEADER[:3] + b"\x01" + v1_metadata() + body)
+    mapping, system, error, stat, orders = runs
+    assert [run.dtype.itemsize for run in runs] == [176, 320, 320, 80, 56]
+    assert mapping["stype_out_symbol"].tolist() == [b"ESH1"]
+    assert system["msg"].tolist() == [b"Heartbeat"]
+    assert error["err"].tolist() == [b"no"]
+    assert stat["quantity"].tolist() == [-12]
+    assert np.array_equal(orders, streams.mbo(2))
+
+
+def v1_metadata() -> bytes:
+    """Everything of a version 1 header after its version."""
+    metadata = dbn.Metadata(
+        dataset="TEST",
+        start=streams.START,
+        stype_in=dbn.SType.RAW_SYMBOL,
+        stype_out=dbn.SType.INSTRUMENT_ID,
+        schema=None,
+        version=1,
+    )
+    return metadata.encode()[4:]
+
+
 class TestZstd:
     records = streams.mbo(1000)
     body = bytes(encode_records(records))
