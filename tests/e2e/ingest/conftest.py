@@ -1,0 +1,40 @@
+"""An ingest server before an aggregator that keeps a ledger."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from mdtool.core.addresses import parse_address
+from tests.e2e.ingest.servers import Client, serving
+from tests.reference.aggregator import PlainAggregator
+from tests.reference.ledger import Ledger
+
+
+@pytest.fixture
+def ledger():
+    return Ledger()
+
+
+@pytest.fixture
+async def aggregator(ledger):
+    plain = PlainAggregator(ledger)
+    async with plain.serving():
+        yield plain
+
+
+@pytest.fixture
+async def address(aggregator):
+    async with serving(aggregator.address) as address:
+        yield parse_address(address)
+
+
+@pytest.fixture(autouse=True)
+async def no_client_stays_open():
+    yield
+    while Client.opened:
+        writer = Client.opened.pop().writer
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()

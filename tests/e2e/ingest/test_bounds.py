@@ -1,0 +1,155 @@
+"""Many clients, no aggregator, a slow one, a stop: nothing is lost, nothing piles up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+
+from mdtool.core.addresses import parse_address
+from mdtool.core.errors import PeerError, StartupError, UsageError
+from mdtool.services.ingest.config import IngestConfig
+from mdtool.services.ingest.server import IngestServer
+from mdtool.wire.control import Ack
+from tests.e2e.ingest.servers import Client, frame, frames, prices, send, serving
+from tests.reference.aggregator import PlainAggregator
+
+
+async def test_many_slow_connections_make_few_batches(address, ledger):
+    ledger.hold()
+    clients = [await Client.connect(address) for _ in range(100)]
+    for k, client in enumerate(clients):
+        client.writer.write(frame(price=k + 1))
+    acks = [asyncio.create_task(client.finish()) for client in clients]
+    await ledger.when(lambda: ledger.batches == 1)
+    ledger.release()
+    for ack in await asyncio.gather(*acks):
+        assert ack == Ack(True, "Accepted 1 tick, refused 0")
+    assert sorted(prices(ledger)) == list(range(1, 101))
+    assert ledger.batches < 50
+
+
+async def test_a_thousand_connections_at_once(address, ledger):
+    clients = await asyncio.gather(*(Client.connect(address) for _ in range(1_000)))
+    for k, client in enumerate(clients):
+        client.writer.write(frame(price=k + 1))
+    await ledger.when(lambda: ledger.count() == 1_000)
+    acks = await asyncio.gather(
+        *(client.finish(frame(price=1_001 + k)) for k, client in enumerate(clients))
+    )
+    assert acks == [Ack(True, "Accepted 2 ticks, refused 0")] * 1_000
+    assert sorted(prices(ledger)) == list(range(1, 2_001))
+
+
+async def test_an_aggregator_that_comes_later_gets_everything(ledger):
+    aggregator = PlainAggregator(ledger)
+    async with aggregator.serving():
+        pass  # now its port is known, and nobody listens there
+    async with serving(aggregator.address) as address:
+        plain = asyncio.create_task(send(parse_address(address), frames(10)))
+        named = await Client.connect(parse_address(address), hello="s")
+        named.writer.write(frames(5))
+        async with aggregator.serving():
+            assert (await plain).success
+            await named.committed(5)
+    assert ledger.prices("s") == [1, 2, 3, 4, 5]
+    assert ledger.count() == 15
+
+
+async def test_an_aggregator_that_restarts_gets_each_tick_once(ledger):
+    aggregator = PlainAggregator(ledger)
+    async with contextlib.AsyncExitStack() as stack:
+        async with aggregator.serving():
+            address = parse_address(await stack.enter_async_context(serving(aggregator.address)))
+            client = await Client.connect(address)
+            client.writer.write(frames(10))
+            await ledger.when(lambda: ledger.count() == 10)
+            ledger.hold()
+            client.writer.write(frames(10, first=11))
+            await ledger.when(lambda: ledger.batches >= 2)
+        ledger.release()
+        async with aggregator.serving():
+            assert (await client.finish(frames(5, first=21))).success
+    assert prices(ledger) == list(range(1, 26))
+
+
+async def test_readers_pause_when_nothing_is_committed(aggregator, ledger):
+    """What is held is bounded: a client that goes on sending is blocked."""
+    limit = 1_000
+    async with serving(aggregator.address, max_uncommitted=limit) as address:
+        ledger.hold()
+        client = await Client.connect(parse_address(address))
+        data = frames(10_000)
+        repeats = 40  # 13 MB, beyond what two socket buffers hold
+        writing = asyncio.create_task(_write_all(client, data, repeats))
+        await ledger.when(lambda: ledger.batches == 1)
+        # Somebody else finds the door closed as well, and gets through once there is room.
+        other = asyncio.create_task(send(parse_address(address), frames(1)))
+        assert not writing.done()
+        ledger.release()
+        await writing
+        ack = await client.finish()
+        assert ack.message == f"Accepted {repeats * 10_000} ticks, refused 0"
+        assert (await other).success
+    assert ledger.count() == repeats * 10_000 + 1
+    assert prices(ledger).count(10_000) == repeats
+
+
+async def _write_all(client, data, repeats):
+    for _ in range(repeats):
+        client.writer.write(data)
+        await client.writer.drain()
+
+
+async def test_a_stop_commits_what_was_taken_and_says_so(aggregator, ledger):
+    async with serving(aggregator.address) as address:
+        plain = await Client.connect(parse_address(address))
+        plain.writer.write(frames(3))
+        named = await Client.connect(parse_address(address), hello="s")
+        named.writer.write(frames(2))
+        await named.committed(2)
+        await ledger.when(lambda: ledger.count() == 5)
+    assert await plain.last_reply() == Ack(
+        False, "Accepted 3 ticks, refused 0, all of them committed; the server stops"
+    )
+    assert await named.last_reply() is None
+
+
+async def test_a_stop_before_the_commit_tells_the_client_and_fails(aggregator, ledger, monkeypatch):
+    monkeypatch.setattr("mdtool.services.ingest.server.SETTLE_S", 0.05)
+    replies = []
+
+    async def stop_too_early():
+        async with serving(aggregator.address) as address:
+            client = await Client.connect(parse_address(address))
+            replies.append(asyncio.create_task(client.last_reply()))
+            client.writer.write(frames(3))
+            await ledger.when(lambda: ledger.batches == 1)
+
+    ledger.hold()
+    with pytest.raises(PeerError, match=r"3 ticks taken that aggregator .* has not committed"):
+        await stop_too_early()
+    assert await replies[0] == Ack(
+        False, "Accepted 3 ticks, refused 0, not all of them committed; the server stops"
+    )
+
+
+async def test_a_taken_port_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = IngestServer(IngestConfig(port=port))
+        with pytest.raises(StartupError, match=f"port {port} on 127.0.0.1 is in use"):
+            await server.run(lambda _: None)
+
+
+async def test_a_host_that_is_not_ours_cannot_be_listened_on():
+    server = IngestServer(IngestConfig(host="192.0.2.1", port=0))
+    with pytest.raises(StartupError, match="cannot listen on"):
+        await server.run(lambda _: None)
+
+
+def test_an_aggregator_without_a_port_is_wrong_usage():
+    with pytest.raises(UsageError, match="HOST:PORT"):
+        IngestServer(IngestConfig(aggregator="localhost"))
