@@ -28,9 +28,9 @@ SERVICES: Final[Mapping[str, type[Any]]] = {
 PYTHON: Final = (sys.executable, "-P", "-m", "mdtool")
 """How this same mdtool is started again, whatever Python files lie in the working folder."""
 
-_STOP_S: Final = {"serve-tcp": 3.2, "aggregate": 0.4, "gateway": 0.4}
+_STOP_S: Final = {"serve-tcp": 2.6, "aggregate": 0.6, "gateway": 0.6}
 """serve-tcp waits for the commit of what it took. Together these stay below `GRACE_S`."""
-_STOP_SOURCE_S: Final = 0.6
+_STOP_SOURCE_S: Final = 1.0
 _DIALLED: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
