@@ -34,7 +34,7 @@ def frames(count, first=1):
 async def serving(aggregator, **settings):
     """Run an ingest server, and yield its address."""
     started = asyncio.get_running_loop().create_future()
-    server = IngestServer(IngestConfig(port=0, aggregator=aggregator, **settings))
+    server = IngestServer(IngestConfig(aggregator=aggregator, **{"port": 0, **settings}))
     task = asyncio.create_task(server.run(lambda at: started.set_result(at["tcp"])))
     await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():

@@ -1,0 +1,320 @@
+"""The client that sends again: whatever breaks on the way, each tick counts once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import threading
+
+import numpy as np
+import pytest
+
+from mdtool.adapters.tick_source import TickColumns
+from mdtool.core.addresses import format_address
+from mdtool.core.errors import InputError, PeerError
+from mdtool.core.symbols import SymbolTable
+from mdtool.services.send.config import SendConfig
+from mdtool.services.send.sender import Sender
+from mdtool.wire.control import Ack, encode_ack, encode_resume
+from mdtool.wire.frames import encode_frame
+from tests.e2e.ingest.servers import prices, serving
+from tests.reference.aggregator import PlainAggregator
+
+
+def run(first, count):
+    """Ticks whose prices count up from `first`."""
+    return TickColumns(
+        symbols=SymbolTable(["AAPL"]),
+        symbol=np.zeros(count, np.uint32),
+        price=np.arange(first, first + count) * 10**9,
+        volume=np.ones(count, np.int64),
+        exchange_timestamp=np.full(count, 1_735_201_234_567_000_000),
+        due_ns=np.zeros(count, np.int64),
+    )
+
+
+def runs(total, size=100):
+    return [run(first, min(size, total + 1 - first)) for first in range(1, total + 1, size)]
+
+
+def sender_to(address, source, **settings):
+    host, port = address
+    settings.setdefault("connect_timeout_s", 0.2)
+    return Sender(SendConfig(host=host, port=port, **settings), source)
+
+
+async def send(address, source, **settings):
+    """Return the Ack's message."""
+    sender = sender_to(address, source, **settings)
+    await sender.run(lambda _: None)
+    assert sender.ack.success
+    return sender.ack.message
+
+
+class CuttingProxy:
+    """Passes bytes on, and resets each connection after as many of the client's as it is told."""
+
+    def __init__(self, target, cuts) -> None:
+        self._target = target
+        self._cuts = iter(cuts)
+        self.connections = 0
+
+    @contextlib.asynccontextmanager
+    async def serving(self):
+        server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
+        async with server:
+            yield server.sockets[0].getsockname()
+
+    async def _pass_on(self, reader, writer) -> None:
+        self.connections += 1
+        back, forth = await asyncio.open_connection(*self._target)
+        answering = asyncio.create_task(self._answer(back, writer))
+        left = next(self._cuts, None)
+        while left is None or left > 0:
+            data = await reader.read(min(left or 1 << 16, 1 << 16))
+            if not data:
+                forth.write_eof()
+                await answering
+                break
+            left = left and left - len(data)
+            forth.write(data)
+        else:
+            answering.cancel()
+        for one in (writer, forth):
+            one.transport.abort()
+
+    async def _answer(self, reader, writer) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+
+
+async def test_every_tick_arrives_and_is_acknowledged(address, ledger):
+    message = await send(address, runs(1_000), stream_id="s")
+    assert message == ("Accepted 1000 ticks, refused 0; stream 's' is committed up to 1000")
+    assert ledger.prices("s") == list(range(1, 1_001))
+
+
+async def test_nothing_to_send_is_acknowledged_too(address):
+    assert "Accepted 0 ticks" in await send(address, [])
+
+
+async def test_streams_without_a_name_get_one_each(address, ledger):
+    await send(address, runs(10))
+    await send(address, runs(10))
+    assert len(ledger.frames) == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_connection_may_break_anywhere(address, ledger, seed):
+    rng = random.Random(seed)
+    cuts = [rng.choice([1, 5, 20, 40, 41, 500, 5_000, 50_000]) for _ in range(20)]
+    proxy = CuttingProxy(address, cuts)
+    async with proxy.serving() as through:
+        await send(through, runs(2_000, size=37), stream_id="s", connect_timeout_s=30.0)
+    assert ledger.prices("s") == list(range(1, 2_001))
+    assert proxy.connections > 5
+
+
+async def test_a_server_may_be_replaced_by_another_on_its_port(aggregator, ledger):
+    """Between any two runs, and with ticks taken that it had not seen committed."""
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    may_go_on = threading.Semaphore(0)
+
+    def source():
+        for part in runs(500):
+            yield part
+            may_go_on.acquire()
+
+    sender = sender_to(("127.0.0.1", port), source(), stream_id="s", connect_timeout_s=10.0)
+    sending = asyncio.create_task(sender.run(lambda _: None))
+    for k in range(1, 6):
+        async with serving(aggregator.address, port=port):
+            await ledger.when(lambda k=k: ledger.count() == 100 * k)
+            if k == 5:
+                may_go_on.release()
+                await sending
+        may_go_on.release()
+    assert ledger.prices("s") == list(range(1, 501))
+    assert sender.ack.success
+
+
+async def test_a_stream_sent_again_goes_on_where_it_stopped(address, ledger):
+    await send(address, runs(700, size=33), stream_id="s")
+    message = await send(address, runs(1_000, size=70), stream_id="s")
+    assert message.startswith("Accepted 300 ticks")
+    assert await send(address, runs(1_000), stream_id="s") == (
+        "Accepted 0 ticks, refused 0; stream 's' is committed up to 1000"
+    )
+    assert ledger.prices("s") == list(range(1, 1_001))
+
+
+async def test_an_aggregator_without_memory_gets_the_rest_and_the_loss_is_told(
+    aggregator, ledger, caplog
+):
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    may_go_on = threading.Event()
+
+    def source():
+        yield run(1, 100)
+        may_go_on.wait()
+        yield run(101, 100)
+
+    sender = sender_to(("127.0.0.1", port), source(), stream_id="s", connect_timeout_s=10.0)
+    sending = asyncio.create_task(sender.run(lambda _: None))
+    async with serving(aggregator.address, port=port):
+        await ledger.when(lambda: ledger.count() == 100)
+    ledger.frames.clear()
+    async with serving(aggregator.address, port=port):
+        may_go_on.set()
+        await sending
+    assert ledger.prices("s") == list(range(101, 201))
+    assert "has lost 100 ticks" in caplog.text
+
+
+async def test_ticks_that_the_server_refuses_are_told(address, ledger):
+    part = run(1, 10)
+    part.exchange_timestamp[3:5] = 1_735_201_234_567
+    message = await send(address, [part], stream_id="s")
+    assert message.startswith("Accepted 8 ticks, refused 2 (2 timestamp)")
+
+
+async def test_plain_servers_get_plain_streams(address, ledger):
+    assert await send(address, runs(250), plain=True) == "Accepted 250 ticks, refused 0"
+    assert prices(ledger) == list(range(1, 251))
+
+
+async def test_a_plain_stream_ends_with_its_connection(address):
+    proxy = CuttingProxy(address, [1_000])
+    async with proxy.serving() as through:
+        with pytest.raises(PeerError, match=r"127\.0\.0\.1:\d+: .*, with \d+ ticks sent"):
+            await send(through, runs(100_000), plain=True)
+
+
+async def test_a_server_that_is_not_there_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        address = reserved.getsockname()
+    with pytest.raises(PeerError) as raised:
+        await send(address, runs(10))
+    assert str(raised.value) == (
+        f"{format_address(*address)}: connection refused; is mdtool serve-tcp running there?"
+    )
+
+
+async def test_a_host_that_does_not_exist_is_named():
+    with pytest.raises(PeerError, match=r"^nowhere\.invalid: "):
+        await send(("nowhere.invalid", 1), runs(10))
+
+
+@contextlib.asynccontextmanager
+async def answering(*answers):
+    """A server that takes what comes and answers each connection with the next of some bytes."""
+    left = iter(answers)
+
+    async def answer(reader, writer):
+        await reader.read(1)
+        writer.write(next(left, b""))
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()
+
+
+async def test_a_server_that_closes_at_the_hello_is_told_how_to_be_plain():
+    async with answering() as address:
+        with pytest.raises(PeerError, match=r"closed the connection at the Hello; .*--plain"):
+            await send(address, runs(10))
+
+
+async def test_a_refusal_is_passed_on():
+    async with answering(encode_ack(False, "not today")) as address:
+        with pytest.raises(PeerError, match="not today"):
+            await send(address, runs(10))
+
+
+async def test_a_server_that_talks_nonsense_is_no_server():
+    async with answering(encode_frame(b"\xff\xff")) as address:
+        with pytest.raises(PeerError, match="no Ack"):
+            await send(address, runs(10))
+
+
+async def test_a_server_that_does_not_come_back_is_given_up():
+    async with answering(encode_resume(0)) as address:
+        with pytest.raises(PeerError):
+            await send(address, runs(10), reconnect_timeout_s=0.0)
+
+
+async def test_what_came_before_a_broken_source_is_delivered_and_then_told(address, ledger):
+    def source():
+        yield from runs(300)
+        raise InputError("file: cut at byte 7")
+
+    sender = sender_to(address, source(), stream_id="s")
+    with pytest.raises(InputError, match="cut at byte 7"):
+        await sender.run(lambda _: None)
+    assert sender.ack == Ack(
+        True, "Accepted 300 ticks, refused 0; stream 's' is committed up to 300"
+    )
+    assert ledger.prices("s") == list(range(1, 301))
+
+
+async def test_an_unforeseen_error_of_a_source_is_not_swallowed(address):
+    def source():
+        yield from runs(300)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await send(address, source())
+
+
+async def test_a_source_is_held_up_when_nothing_is_committed(address, ledger):
+    taken = 0
+
+    def source():
+        nonlocal taken
+        for part in runs(20_000):
+            taken += len(part)
+            yield part
+
+    ledger.hold()
+    sending = asyncio.create_task(send(address, source(), stream_id="s", backlog_bytes=1 << 16))
+    await ledger.when(lambda: ledger.batches > 0)
+    assert taken < 5_000
+    ledger.release()
+    await sending
+    assert ledger.prices("s") == list(range(1, 20_001))
+
+
+async def test_an_interrupted_sender_says_how_far_it_came(aggregator, ledger, address, caplog):
+    caplog.set_level("INFO")
+    waits_for_ever = threading.Event()
+
+    def source():
+        yield from runs(100)
+        waits_for_ever.wait()
+
+    sending = asyncio.create_task(sender_to(address, source()).run(lambda _: None))
+    await ledger.when(lambda: ledger.count() == 100)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert "interrupted after 100 ticks" in caplog.text
+    waits_for_ever.set()
+
+
+async def test_an_aggregator_away_holds_the_sender_up_and_loses_nothing(ledger):
+    aggregator = PlainAggregator(ledger)
+    async with aggregator.serving():
+        pass
+    async with serving(aggregator.address) as text:
+        host, _, port = text.rpartition(":")
+        sending = asyncio.create_task(send((host, int(port)), runs(1_000), stream_id="s"))
+        async with aggregator.serving():
+            await sending
+    assert ledger.prices("s") == list(range(1, 1_001))
