@@ -156,3 +156,23 @@ def test_text_is_told_from_noise_as_protobuf_does():
     payloads += [b"\x0a\x01\xc3\xa8\x01\x05", b"\x0a\x02\xe2\x82\xa8\x01\x05"]
     data = b"".join(map(encode_frame, payloads))
     assert decode([data], MAX_SYMBOLS) == reference.decode(data, MAX_SYMBOLS)
+
+
+def payloads_that_look_plain() -> dict[str, bytes]:
+    """Return payloads with the bytes of a plain tick where one that guesses would look for them."""
+    price = b"\x11" + struct.pack("<d", 190.125)
+    timestamp = b"\x20" + b"\x80" * 8 + b"\x18"
+    behind_the_symbol = price + b"\x18\x05" + timestamp
+    # Were 0x85 the length, and not 5 in two bytes, the symbol would end where the filler does.
+    filler = bytes(0x85 - 1 - 5 - len(behind_the_symbol) - 2)
+    unknown = b"\x32" + bytes([len(filler + behind_the_symbol)]) + filler + behind_the_symbol
+    return {
+        "a length of two bytes": b"\x0a\x85\x00AAPLX" + behind_the_symbol + unknown,
+        "a volume that ends in a tag": b"\x0a\x01A" + price + b"\x18" + b"\x80" * 8 + timestamp,
+    }
+
+
+@pytest.mark.parametrize("name", payloads_that_look_plain())
+def test_what_only_looks_plain_is_decided_as_protobuf_does(name):
+    data = encode_frame(payloads_that_look_plain()[name])
+    assert decode([data], MAX_SYMBOLS) == reference.decode(data, MAX_SYMBOLS)

@@ -27,9 +27,10 @@ def decode(data: bytes, max_symbols: int) -> Expected:
     """Return the outcome of the frames in `data`, up to the first that breaks the stream."""
     outcome = Expected()
     known: set[str] = set()
-    while len(data) >= 4 and not outcome.is_broken:
-        length = int.from_bytes(data[:4], "big")
-        payload, data = data[4 : 4 + length], data[4 + length :]
+    rest = memoryview(data)
+    while len(rest) >= 4 and not outcome.is_broken:
+        length = int.from_bytes(rest[:4], "big")
+        payload, rest = bytes(rest[4 : 4 + length]), rest[4 + length :]
         if length == 0 or length > 1_000_000:
             outcome.is_broken = True
         elif len(payload) == length:
