@@ -26,9 +26,10 @@ class BareRelay:
     async def run(self, started: Started) -> None:
         """Serve on two free ports until cancelled."""
         frames: asyncio.Queue[int] = asyncio.Queue()
+        count = 0
 
         async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            count = 0
+            nonlocal count
             with contextlib.suppress(asyncio.IncompleteReadError):
                 while True:
                     prefix = await reader.readexactly(_PREFIX_BYTES)

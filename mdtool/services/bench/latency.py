@@ -56,28 +56,34 @@ async def measure(ticks: int = TICKS) -> list[Figure]:
 
 async def _times_ms(tcp: str, http: str, ticks: int) -> NDArray[np.float64]:
     """Return how long each tick took, in order, float64[ticks]."""
-    total = _WARM_UP_TICKS + ticks
     url = f"ws://{http}/ws/marketdata?symbol={_SYMBOL}"
     async with aiohttp.ClientSession() as session, session.ws_connect(url) as updates:
-        sending = asyncio.create_task(asyncio.to_thread(_send, tcp, total))
-        try:
-            async with asyncio.timeout(total / RATE + _TIMEOUT_S):
-                arrived_s = await _arrivals(updates, total)
-        except TimeoutError as error:
-            raise PeerError(f"{http} did not tell of every tick that {tcp} was sent") from error
-        began_s = await sending
-    due_s = began_s + np.arange(total) / RATE
-    return (arrived_s - due_s)[_WARM_UP_TICKS:] * 1_000
+        await _round_ms(tcp, updates, 0, _WARM_UP_TICKS)
+        return await _round_ms(tcp, updates, _WARM_UP_TICKS, ticks)
 
 
-def _send(address: str, total: int) -> float:
+async def _round_ms(
+    tcp: str, updates: aiohttp.ClientWebSocketResponse, volume: int, ticks: int
+) -> NDArray[np.float64]:
+    """Send ticks when `volume` have been sent before, and return how long each took."""
+    sending = asyncio.create_task(asyncio.to_thread(_send, tcp, ticks))
+    try:
+        async with asyncio.timeout(ticks / RATE + _TIMEOUT_S):
+            arrived_s = await _arrivals(updates, volume, ticks)
+    except TimeoutError as error:
+        raise PeerError(f"not every tick that {tcp} was sent has reached a WebSocket") from error
+    began_s = await sending
+    return (arrived_s - began_s - np.arange(ticks) / RATE) * 1_000
+
+
+def _send(address: str, ticks: int) -> float:
     """Send ticks of volume 1 when they are due; return when the first was."""
     frames = encode_frames(
         [_SYMBOL],
-        np.zeros(total, np.int64),
-        np.full(total, 187 * PRICE_SCALE),
-        np.ones(total, np.int64),
-        time.time_ns() + np.arange(total),
+        np.zeros(ticks, np.int64),
+        np.full(ticks, 187 * PRICE_SCALE),
+        np.ones(ticks, np.int64),
+        time.time_ns() + np.arange(ticks),
     )
     ends = frames.ends.tolist()
     with socket.create_connection(parse_address(address)) as connection:
@@ -94,15 +100,17 @@ def _send(address: str, total: int) -> float:
     return began_s
 
 
-async def _arrivals(updates: aiohttp.ClientWebSocketResponse, total: int) -> NDArray[np.float64]:
-    """Return when the volume first had each tick in it, float64[total]."""
-    arrived_s = np.empty(total)
+async def _arrivals(
+    updates: aiohttp.ClientWebSocketResponse, volume: int, ticks: int
+) -> NDArray[np.float64]:
+    """Return when the volume first had each tick beyond `volume` in it, float64[ticks]."""
+    arrived_s = np.empty(ticks)
     known = 0
     async for message in updates:
         now_s = time.perf_counter()
-        volume = json.loads(message.data)["volume"]
-        arrived_s[known:volume] = now_s
-        known = volume
-        if known == total:
+        told = json.loads(message.data)["volume"] - volume
+        arrived_s[known:told] = now_s
+        known = told
+        if known == ticks:
             return arrived_s
     raise PeerError("the gateway closed the connection")
