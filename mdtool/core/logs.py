@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from typing import Final
 
@@ -33,6 +34,8 @@ class _JsonFormatter(logging.Formatter):
 
 def configure(log_format: str = "text", level: str = "info") -> None:
     """Send log records from one of `LEVELS` on to stderr, in one of `FORMATS`."""
+    # gRPC's core writes to stderr by itself, past all of this; it looks here once, when imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
