@@ -15,8 +15,9 @@ State, one row each (columns are the constants below):
     levels   a price of a side: total size, number of orders, first and last order
     sides    where a side's ladder lies in `keys` and `places`, and how long it is; side 2b is the
              bids of book b, 2b + 1 its asks
-    keys     ladders: a level's price (bids) or negated price (asks), rising, so that the best is
-             last and what happens near the top moves little
+    keys     ladders: a level's price (bids) or its complement ~price (asks; a negation would not
+             fit for the lowest int64), rising, so that the best is last and what happens near
+             the top moves little
     places   the row in `levels` beside each key
     ids      open-addressed table of (order_id, row in `orders` + 1), linear probing, no tombstones
     books    a book: what it is of, what was counted, its last trade
@@ -57,7 +58,7 @@ L_KEY, L_SIZE, L_COUNT, L_HEAD, L_TAIL, L_SIDE, L_TOB, L_SPARE = range(8)
 S_START, S_LENGTH, S_ROOM = range(3)
 (
     B_KEY,
-    B_PARTIAL,
+    B_UNKNOWN_SIDES,
     B_IN_SNAPSHOT,
     B_EVENTS,
     B_ORDERS,
@@ -82,8 +83,9 @@ S_START, S_LENGTH, S_ROOM = range(3)
     CROSSED,
     LOCKED,
     TIME_BACKWARDS,
+    MAYBE_BAD,
     ANOMALY_KINDS,
-) = range(10)
+) = range(11)
 B_WIDTH: Final = B_ANOMALIES + 2 * ANOMALY_KINDS
 """Of each kind of anomaly how many there were, then of each the record that was the first."""
 Z_ORDERS, Z_FREE_ORDER, Z_LEVELS, Z_FREE_LEVEL, Z_POOL, Z_BOOKS, Z_RECORDS, Z_EMITTED, Z_WIDTH = (
@@ -107,7 +109,11 @@ TRADE: Final = 84
 F_LAST: Final = 128
 F_TOB: Final = 64
 F_SNAPSHOT: Final = 32
+F_MAYBE_BAD_BOOK: Final = 4
+UNDEF_SIZE: Final = 0xFFFFFFFF
 U32: Final = 0xFFFFFFFF
+NS_PER_DAY: Final = 86_400_000_000_000
+BOTH_SIDES: Final = 0b11
 MULTIPLIER: Final = -7046029254386353131
 FIRST_LADDER: Final = 16
 
@@ -154,7 +160,7 @@ def _find_book(s: State, key: int) -> int:
     s.finder[at, 1] = row
     s.books[row, :] = 0
     s.books[row, B_KEY] = key
-    s.books[row, B_PARTIAL] = 1
+    s.books[row, B_UNKNOWN_SIDES] = BOTH_SIDES
     s.books[row, B_LAST_PRICE] = UNDEF_PRICE
     s.sides[2 * row : 2 * row + 2, :] = 0
     return row
@@ -343,14 +349,15 @@ def _clear_side(s: State, side: int) -> None:
 @inlined
 def _set_top(s: State, book: int, marked: int, price: int, size: int) -> int:
     """Replace a whole side by one level that has a size and no orders; return what it struck."""
-    if marked not in (BID, ASK):
+    if marked not in (BID, ASK) or size == UNDEF_SIZE:
         _note(s, book, UNUSABLE)
         return NONE
-    side = 2 * book + (marked == ASK)
+    is_ask = marked == ASK
+    side = 2 * book + is_ask
     _clear_side(s, side)
-    s.books[book, B_PARTIAL] = 0
-    if price != UNDEF_PRICE:
-        level = _open_level(s, side, -price if marked == ASK else price, 0)
+    s.books[book, B_UNKNOWN_SIDES] &= ~(1 << is_ask)
+    if price != UNDEF_PRICE and size > 0:
+        level = _open_level(s, side, ~price if is_ask else price, 0)
         s.levels[level, L_SIZE] = size
         s.levels[level, L_TOB] = 1
     return 0
@@ -396,20 +403,19 @@ def _add_or_modify(
     """
     at = _find_order(s.ids, s.orders, order_id, book)
     row = s.ids[at, 1] - 1
-    side = 2 * book + (marked == ASK)
-    if marked not in (BID, ASK):
-        if action == ADD or row < 0:
-            _note(s, book, UNUSABLE)
-            return NONE
-        side = s.orders[row, O_SIDE]
-    if price == UNDEF_PRICE or (size == 0 and row < 0):
+    has_side = marked in (BID, ASK) or (action == MODIFY and row >= 0)
+    is_sized = size != UNDEF_SIZE and (size > 0 or action == MODIFY)
+    if not (has_side and is_sized) or price == UNDEF_PRICE:
         _note(s, book, UNUSABLE)
         return NONE
-    key = -price if side & 1 else price
+    side = 2 * book + (marked == ASK) if marked in (BID, ASK) else s.orders[row, O_SIDE]
+    key = ~price if side & 1 else price
     left = NONE
     if row < 0:
         if action == MODIFY:
             _note(s, book, UNKNOWN_MODIFY)
+        if size == 0:
+            return NONE
         row = _new_order(s, at, order_id, book)
     else:
         level = s.orders[row, O_LEVEL]
@@ -472,7 +478,7 @@ def _emit(s: State, out: Words, words: Words, i: int, depth: int, book: int) -> 
             both_counts = s.levels[level, L_COUNT]
         if k < asks:
             level = s.places[best_ask - k]
-            out[at, word + 1] = -s.levels[level, L_KEY]
+            out[at, word + 1] = ~s.levels[level, L_KEY]
             both_sizes |= min(s.levels[level, L_SIZE], U32) << 32
             both_counts |= s.levels[level, L_COUNT] << 32
         out[at, word + 2] = both_sizes
@@ -507,7 +513,7 @@ def _count_crossed(s: State, book: int) -> None:
     asks = s.sides[2 * book + 1, S_LENGTH]
     if bids > 0 and asks > 0:
         best_bid = s.keys[s.sides[2 * book, S_START] + bids - 1]
-        best_ask = -s.keys[s.sides[2 * book + 1, S_START] + asks - 1]
+        best_ask = ~s.keys[s.sides[2 * book + 1, S_START] + asks - 1]
         if best_bid > best_ask:
             _note(s, book, CROSSED)
         elif best_bid == best_ask:
@@ -555,14 +561,18 @@ def apply(words: Words, first: int, s: State, out: Words, status: Words) -> int:
         price = words[i, 3]
         struck = NONE
 
-        # Files from before February 2024 lack the clear that opens a snapshot.
-        in_snapshot = (flags & F_SNAPSHOT) >> 5
-        opens_snapshot = in_snapshot > s.books[book, B_IN_SNAPSHOT] and action == ADD
+        # Files from before February 2024 lack the clear that opens a snapshot: there it opens
+        # with an add after anything else, or after those of another day's, each of one ts_recv.
+        in_snapshot = action == ADD and flags & F_SNAPSHOT != 0
+        opens_snapshot = in_snapshot and (
+            s.books[book, B_IN_SNAPSHOT] == 0
+            or words[i, 5] // NS_PER_DAY != s.books[book, B_TS_RECV] // NS_PER_DAY
+        )
         s.books[book, B_IN_SNAPSHOT] = in_snapshot
         if action == CLEAR or opens_snapshot:
             _clear_side(s, 2 * book)
             _clear_side(s, 2 * book + 1)
-            s.books[book, B_PARTIAL] = 0
+            s.books[book, B_UNKNOWN_SIDES] = 0
 
         if action == ADD and flags & F_TOB:
             struck = _set_top(s, book, marked, price, size)
@@ -574,7 +584,7 @@ def apply(words: Words, first: int, s: State, out: Words, status: Words) -> int:
             )
         elif action == TRADE:
             s.books[book, B_TRADES] += 1
-            s.books[book, B_VOLUME] += size
+            s.books[book, B_VOLUME] += size if size != UNDEF_SIZE else 0
             s.books[book, B_LAST_PRICE] = price
             s.books[book, B_LAST_SIZE] = size
             s.books[book, B_LAST_SIDE] = marked
@@ -588,8 +598,10 @@ def apply(words: Words, first: int, s: State, out: Words, status: Words) -> int:
         if 0 <= struck < near:
             _emit(s, out, words, i, struck, book)
         s.books[book, B_EVENTS] += 1
-        if words[i, 5] < s.books[book, B_TS_RECV]:
+        if 0 <= words[i, 5] < s.books[book, B_TS_RECV]:
             _note(s, book, TIME_BACKWARDS)
+        if flags & F_MAYBE_BAD_BOOK:
+            _note(s, book, MAYBE_BAD)
         s.books[book, B_TS_EVENT] = words[i, 1]
         s.books[book, B_TS_RECV] = words[i, 5]
         s.books[book, B_SEQUENCE] = (words[i, 6] >> 32) & U32
@@ -604,6 +616,30 @@ def apply(words: Words, first: int, s: State, out: Words, status: Words) -> int:
 def find_order(s: State, order_id: int, book: int) -> int:
     """Return the row of a resting order of a book, or NONE."""
     return s.ids[_find_order(s.ids, s.orders, order_id, book), 1] - 1
+
+
+@kernel
+def list_orders(s: State, levels: Words, listed: Words) -> None:
+    """Write the orders of levels into `listed`, each level's in queue order.
+
+    Parameters
+    ----------
+    s : State
+    levels : int64[m]
+        Rows of levels.
+    listed : int64[n, 2]
+        Room for all their orders: of each its row, and how many are before it in its queue.
+    """
+    at = 0
+    for i in range(levels.shape[0]):
+        row = s.levels[levels[i], L_HEAD]
+        position = 0
+        while row != NONE:
+            listed[at, 0] = row
+            listed[at, 1] = position
+            row = s.orders[row, O_NEXT]
+            position += 1
+            at += 1
 
 
 @kernel

@@ -131,10 +131,16 @@ def _grown(state: k.State, full: int) -> k.State:
 
 
 def _words_of(records: Records) -> k.Words:
-    """Return MBO records as the 64-bit words that the kernel reads, without a copy."""
+    """Return MBO records as the 64-bit words that the kernel reads, without a copy if they can be.
+
+    They are always read-only, as what files hold is: for other arrays numba would compile again.
+    """
     if records.dtype != MBO:
         raise TypeError(f"MBO records are wanted, not {records.dtype}")
-    return np.ascontiguousarray(records).view(np.int64).reshape(-1, k.MBO_WORDS)
+    words = np.require(records, requirements="C").view(np.int64).reshape(-1, k.MBO_WORDS)
+    words = np.require(words, requirements="A")
+    words.flags.writeable = False
+    return words
 
 
 def _doubled(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

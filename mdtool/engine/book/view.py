@@ -7,7 +7,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.units import UNDEF_PRICE
+from mdtool.core.units import UNDEF_PRICE, UNDEF_TIMESTAMP
 from mdtool.engine.book import kernel as k
 from mdtool.engine.book.state import BookKey, Books
 
@@ -18,7 +18,8 @@ LEVEL: Final = np.dtype([("price", "i8"), ("size", "i8"), ("count", "i8")])
 ORDER: Final = np.dtype(
     [("order_id", "u8"), ("price", "i8"), ("size", "i8"), ("ts_event", "i8"), ("position", "i8")]
 )
-"""A resting order; `position` counts the orders before it in its level's queue."""
+"""A resting order; `ts_event` is when it took its place in its level's queue, and `position`
+counts the orders before it there."""
 
 ANOMALIES: Final = {
     "unknown_cancel": k.UNKNOWN_CANCEL,
@@ -30,10 +31,12 @@ ANOMALIES: Final = {
     "crossed": k.CROSSED,
     "locked": k.LOCKED,
     "time_backwards": k.TIME_BACKWARDS,
+    "maybe_bad_book": k.MAYBE_BAD,
 }
 """Kinds of anomaly: ids that were not resting, cancels of more than rested, adds of resting ids,
 orders that changed sides, records without a usable side, price, size or action, books that stood
-crossed or locked at the end of an event, and records received before the one before them."""
+crossed or locked at the end of an event, records received before the one before them, and records
+that their publisher flagged MAYBE_BAD_BOOK."""
 
 
 class Quote(NamedTuple):
@@ -82,8 +85,11 @@ class BookView:
 
     @property
     def is_partial(self) -> bool:
-        """Whether the stream began without a snapshot, so that older orders are unknown."""
-        return bool(self._count(k.B_PARTIAL))
+        """Whether the stream began without a clear or snapshot, so that older orders are unknown.
+
+        A top-of-book record makes its own side known.
+        """
+        return self._count(k.B_UNKNOWN_SIDES) != 0
 
     @property
     def records(self) -> int:
@@ -98,12 +104,12 @@ class BookView:
     @property
     def ts_event(self) -> int:
         """The ts_event of the last record, ns."""
-        return self._count(k.B_TS_EVENT)
+        return self._count(k.B_TS_EVENT) & UNDEF_TIMESTAMP
 
     @property
     def ts_recv(self) -> int:
         """The ts_recv of the last record, ns."""
-        return self._count(k.B_TS_RECV)
+        return self._count(k.B_TS_RECV) & UNDEF_TIMESTAMP
 
     @property
     def sequence(self) -> int:
@@ -153,8 +159,8 @@ class BookView:
         if not len(rows):
             return _EMPTY
         level = self._books.state.levels[rows[0]]
-        sign = -1 if side == "A" else 1
-        return Quote(sign * int(level[k.L_KEY]), int(level[k.L_SIZE]), int(level[k.L_COUNT]))
+        price = _price(side, int(level[k.L_KEY]))
+        return Quote(price, int(level[k.L_SIZE]), int(level[k.L_COUNT]))
 
     def levels(self, side: Side, depth: int | None = None) -> npt.NDArray[np.void]:
         """Return levels of a side, best first.
@@ -172,7 +178,7 @@ class BookView:
         """
         rows = self._books.state.levels[self._level_rows(side, depth)]
         levels = np.empty(len(rows), LEVEL)
-        levels["price"] = -rows[:, k.L_KEY] if side == "A" else rows[:, k.L_KEY]
+        levels["price"] = ~rows[:, k.L_KEY] if side == "A" else rows[:, k.L_KEY]
         levels["size"] = rows[:, k.L_SIZE]
         levels["count"] = rows[:, k.L_COUNT]
         return levels
@@ -192,18 +198,20 @@ class BookView:
             A copy; empty where there is no such level.
         """
         state = self._books.state
-        found = []
-        for level in self._level_rows(side, None):
-            at = int(state.levels[level, k.L_KEY]) * (-1 if side == "A" else 1)
-            if price is not None and at != price:
-                continue
-            row, position = int(state.levels[level, k.L_HEAD]), 0
-            while row != k.NONE:
-                order = state.orders[row]
-                order_id = int(order[k.O_ID]) & (2**64 - 1)
-                found.append((order_id, at, order[k.O_SIZE], order[k.O_TS], position))
-                row, position = int(order[k.O_NEXT]), position + 1
-        return np.array(found, ORDER)
+        levels = self._level_rows(side, None)
+        if price is not None:
+            levels = levels[state.levels[levels, k.L_KEY] == _key(side, price)]
+        listed = np.empty((int(state.levels[levels, k.L_COUNT].sum()), 2), np.int64)
+        k.list_orders(state, np.ascontiguousarray(levels), listed)
+        rows = state.orders[listed[:, 0]]
+        keys = state.levels[rows[:, k.O_LEVEL], k.L_KEY]
+        orders = np.empty(len(rows), ORDER)
+        orders["order_id"] = rows[:, k.O_ID].view(np.uint64)
+        orders["price"] = ~keys if side == "A" else keys
+        orders["size"] = rows[:, k.O_SIZE]
+        orders["ts_event"] = rows[:, k.O_TS]
+        orders["position"] = listed[:, 1]
+        return orders
 
     def queue_position(self, order_id: int) -> QueuePosition | None:
         """Return where an order stands in its queue, None when it does not rest in this book."""
@@ -220,9 +228,9 @@ class BookView:
             ahead += 1
             size_ahead += int(state.orders[before, k.O_SIZE])
             before = int(state.orders[before, k.O_PREV])
-        is_ask = int(order[k.O_SIDE]) & 1
-        price = int(level[k.L_KEY]) * (-1 if is_ask else 1)
-        return QueuePosition("A" if is_ask else "B", price, int(order[k.O_SIZE]), ahead, size_ahead)
+        side: Side = "A" if int(order[k.O_SIDE]) & 1 else "B"
+        price = _price(side, int(level[k.L_KEY]))
+        return QueuePosition(side, price, int(order[k.O_SIZE]), ahead, size_ahead)
 
     def _count(self, column: int) -> int:
         return int(self._books.state.books[self._row, column])
@@ -235,3 +243,13 @@ class BookView:
         start, length, _ = self._books.state.sides[self._side(side)].tolist()
         first = start if depth is None else start + max(0, length - depth)
         return self._books.state.places[first : start + length][::-1]
+
+
+def _key(side: Side, price: int) -> int:
+    """Return what a ladder of a side has for a price."""
+    return ~price if side == "A" else price
+
+
+def _price(side: Side, key: int) -> int:
+    """Return the price that a ladder of a side has as `key`."""
+    return ~key if side == "A" else key
