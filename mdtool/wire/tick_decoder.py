@@ -181,6 +181,8 @@ class FrameRun:
     def decode(self) -> bool:
         """Read all whole frames; return False where one has a length that it must not have."""
         data = np.frombuffer(self._data, np.uint8)
+        # Whatever the buffer is, so that the kernel is compiled once.
+        data.setflags(write=False)
         while (status := self._advance(data)) == kernel.GROUP:
             self._read_by_protobuf()
         return status == kernel.DONE
