@@ -2,47 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 
 import pytest
 
 NOBODY = "127.0.0.1:1"
 
 
-def gateway(*options: str, **streams) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "mdtool", "gateway", *options], text=True, **streams
-    )
+def gateway(*options: str, under=(), **streams) -> subprocess.Popen[str]:
+    command = [*under, sys.executable, "-m", "mdtool", "gateway", *options]
+    return subprocess.Popen(command, text=True, **streams)
 
 
-def test_it_says_where_it_is_and_stops_at_a_signal():
+@contextlib.contextmanager
+def running(under=()):
+    """A gateway without an aggregator, and its host and port."""
     ready, says_ready = os.pipe()
     process = gateway(
         *("--port", "0", "--aggregator", NOBODY),
         pass_fds=(says_ready,),
         env={**os.environ, "MDTOOL_READY_FD": str(says_ready)},
+        under=under,
     )
     os.close(says_ready)
     try:
         with os.fdopen(ready) as lines:
-            address = json.loads(lines.readline())["addresses"]["http"]
-        with pytest.raises(urllib.error.HTTPError) as error:
-            urllib.request.urlopen(f"http://{address}/health")
-        with error.value as response:
+            yield process, json.loads(lines.readline())["addresses"]["http"]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_it_says_where_it_is_and_stops_at_a_signal():
+    with running() as (process, address):
+        connection = http.client.HTTPConnection(address)
+        connection.request("GET", "/health")
+        with connection.getresponse() as response:
             assert response.status == 503
             assert json.load(response)["aggregator"]["address"] == NOBODY
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 0
-    finally:
-        process.kill()
-        process.wait()
+        connection.close()
+
+
+def test_it_serves_more_connections_than_files_are_allowed_at_first():
+    few = ("sh", "-c", 'ulimit -Sn 64; exec "$@"', "sh")
+    with running(under=few) as (_, address), contextlib.ExitStack() as connections:
+        for _ in range(100):
+            connection = http.client.HTTPConnection(address)
+            connections.callback(connection.close)
+            connection.request("GET", "/health")
+            assert connection.getresponse().read()
 
 
 def test_a_taken_port_ends_it_with_3_and_one_line():

@@ -19,7 +19,7 @@ from mdtool.wire.batches import Counts, Updates
 
 log = logging.getLogger(__name__)
 
-_LONGEST_DELAY_S: Final = 1.0
+_LONGEST_DELAY_S: Final = 0.25
 
 
 class Feed:

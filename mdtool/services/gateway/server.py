@@ -12,6 +12,7 @@ from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.core.addresses import format_address, parse_address
 from mdtool.core.errors import StartupError
 from mdtool.core.lifecycle import Started
+from mdtool.core.limits import raise_file_limit
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feed import Feed
 from mdtool.services.gateway.health import Health
@@ -52,6 +53,7 @@ class Gateway:
         StartupError
             When the address cannot be listened on.
         """
+        raise_file_limit()
         config = self._config
         state, tallies = MarketState(), Tallies()
         sockets = MarketDataSockets(state, config.max_sockets, tallies.socket(MARKET_DATA_SOCKETS))
