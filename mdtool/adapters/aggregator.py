@@ -16,9 +16,9 @@ from mdtool.wire.batches import BarColumns, Updates, decode_bars, decode_updates
 
 _OPTIONS: Final = (
     *rpc.OPTIONS,
-    # A connection that is lost is tried again within a second of the service's return.
+    # A connection that is lost is there again soon after the service is.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 250),
     # A service whose machine is gone is noticed although its stream only falls silent.
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 2_000),

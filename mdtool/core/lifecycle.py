@@ -28,7 +28,10 @@ LIFELINE_FD: Final = "MDTOOL_LIFELINE_FD"
 GRACE_S: Final = 5.0
 
 Started = Callable[[Mapping[str, str]], None]
-"""Called once, after every bind, with the real addresses by what they speak: `{"tcp": ...}`."""
+"""Called once, after every bind, with the real addresses by what they speak: `{"tcp": ...}`.
+
+A client, which listens nowhere, calls it with none once it is served.
+"""
 
 
 class Service(Protocol):
@@ -150,7 +153,8 @@ def announce(name: str) -> Started:
     """Return the `started` of a process: it logs the addresses and tells a supervisor, if any."""
 
     def started(addresses: Mapping[str, str]) -> None:
-        log.info("%s: ready on %s", name, ", ".join(f"{k} {v}" for k, v in addresses.items()))
+        if addresses:
+            log.info("%s: ready on %s", name, ", ".join(f"{k} {v}" for k, v in addresses.items()))
         if fd := os.environ.pop(READY_FD, None):
             with os.fdopen(int(fd), "w", encoding="utf-8") as ready:
                 ready.write(json.dumps({"service": name, "addresses": dict(addresses)}) + "\n")

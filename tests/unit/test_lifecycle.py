@@ -218,6 +218,15 @@ def test_a_child_says_once_on_which_addresses_it_is_ready(monkeypatch, caplog):
     assert caplog.messages == ["probe: ready on tcp 127.0.0.1:50050, http 127.0.0.1:8080"]
 
 
+def test_a_client_is_ready_without_a_word(monkeypatch, caplog):
+    read, write = os.pipe()
+    monkeypatch.setenv(READY_FD, str(write))
+    with caplog.at_level("INFO"), os.fdopen(read) as ready:
+        announce("probe")({})
+        assert json.loads(ready.read())["addresses"] == {}
+    assert caplog.messages == []
+
+
 def test_without_a_supervisor_ready_is_only_logged(monkeypatch, caplog):
     monkeypatch.delenv(READY_FD, raising=False)
     with caplog.at_level("INFO"):

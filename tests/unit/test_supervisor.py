@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from mdtool.core.errors import StartupError, UsageError
+from mdtool.services.supervisor import supervisor as supervision
 from mdtool.services.supervisor.child import ended
 from mdtool.services.supervisor.programs import Program
 from mdtool.services.supervisor.supervisor import Supervisor
@@ -30,7 +31,7 @@ class Fake:
         print("pid", os.getpid(), flush=True)
         if "late" in sys.argv:
             await told.wait()
-        started({"tcp": self.name + ":1"})
+        started({} if self.name == "source" else {"tcp": self.name + ":1"})
         try:
             await asyncio.Event().wait()
         finally:
@@ -130,6 +131,22 @@ async def test_nothing_is_reported_before_the_last_is_ready():
         await run.reported
 
 
+async def test_the_news_waits_for_a_source_to_be_served(monkeypatch):
+    monkeypatch.setattr(supervision, "FIRST_TICK_S", 60.0)
+    async with supervise(service("one"), service("source", "late", is_source=True)) as run:
+        pid = int(await run.heard("source", "pid"))
+        await run.heard("one", "pid")
+        assert not run.reported.done()
+        os.kill(pid, signal.SIGUSR1)
+        assert await run.reported == {"one": {"tcp": "one:1"}}
+
+
+async def test_the_news_does_not_wait_long_for_a_source(monkeypatch):
+    monkeypatch.setattr(supervision, "FIRST_TICK_S", 0.01)
+    async with supervise(service("one"), service("source", "late", is_source=True)) as run:
+        assert await run.reported == {"one": {"tcp": "one:1"}}
+
+
 async def test_a_program_starts_after_the_one_that_it_needs():
     async with supervise(service("one", "late"), service("two", after="one")) as run:
         one = int(await run.heard("one", "pid"))
@@ -182,7 +199,8 @@ async def test_a_program_that_is_not_there_cannot_start():
 
 
 @pytest.mark.parametrize("status", [0, 1])
-async def test_a_source_that_ends_is_done_and_the_rest_goes_on(status):
+async def test_a_source_that_ends_is_done_and_the_rest_goes_on(status, monkeypatch):
+    monkeypatch.setattr(supervision, "FIRST_TICK_S", 60.0)
     source = script("source", f"raise SystemExit({status})", is_source=True)
     async with supervise(service("one"), source) as run:
         await run.heard("serve", f"source {ended(status)}")

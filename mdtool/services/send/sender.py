@@ -67,11 +67,12 @@ class Sender:
         self._is_complete = False
         self._has_news = asyncio.Event()
         self._has_room = asyncio.Event()
+        self._is_committing = asyncio.Event()
         self._is_under_way = asyncio.Event()
         """Whether the server of the current connection takes frames."""
 
-    async def run(self, started: Started) -> None:  # noqa: ARG002 - a client listens nowhere
-        """Send everything, and wait for the Ack.
+    async def run(self, started: Started) -> None:
+        """Send everything, and wait for the Ack; `started` is called at the first commit.
 
         Raises
         ------
@@ -84,7 +85,9 @@ class Sender:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._fill(encoded(run) async for run in runs))
+                telling = tasks.create_task(self._tell(started))
                 self.ack = await self._until_acknowledged()
+                telling.cancel()
         except ExceptionGroup as group:
             raise first_error(group) from group
         except asyncio.CancelledError:
@@ -97,6 +100,10 @@ class Sender:
             raise
         if self._source_error is not None:
             raise self._source_error
+
+    async def _tell(self, started: Started) -> None:
+        await self._is_committing.wait()
+        started({})
 
     async def _fill(self, frames: AsyncIterator[EncodedFrames]) -> None:
         """Move frames from the source to the backlog, as long as that has room."""
@@ -206,6 +213,7 @@ class Sender:
 
     def _commit(self, next_sequence: int) -> None:
         self._backlog.commit(next_sequence)
+        self._is_committing.set()
         self._has_room.set()
 
 

@@ -47,6 +47,7 @@ class Child:
         self.addresses: Mapping[str, str] = {}
         """Where it listens, once it is ready."""
         self.ready = asyncio.Event()
+        """Whether it has been ready, or has nothing more to be ready for."""
         self._style = style
         self._lifeline = lifeline
         self._after = after
@@ -167,6 +168,7 @@ class Child:
             raise UsageError(f"{name} could not start: {self._complaint or ended(status)}")
         if not self.program.is_source or status < 0:
             return False
+        self.ready.set()
         log.log(logging.INFO if status == EXIT_OK else logging.ERROR, "%s %s", name, ended(status))
         return True
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from mdtool.core.lifecycle import Started
 from mdtool.services.supervisor.child import Child
@@ -15,6 +15,9 @@ from mdtool.services.supervisor.relay import Style
 
 Addresses: TypeAlias = Mapping[str, Mapping[str, str]]
 """Where each program listens, by what it speaks: `{"gateway": {"http": "127.0.0.1:8080"}}`."""
+
+FIRST_TICK_S: Final = 2.0
+"""How long the news that all are ready is held back for a source's first tick to arrive."""
 
 
 class Supervisor:
@@ -81,6 +84,10 @@ class Supervisor:
             if not child.program.is_source:
                 await child.ready.wait()
                 addresses[child.program.name] = child.addresses
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_TICK_S):
+                for child in children:
+                    await child.ready.wait()
         started(
             {
                 f"{name} {protocol}": address
