@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 import pytest
 from yarl import URL
 
@@ -237,3 +240,31 @@ async def test_a_wrong_method_is_405_and_names_the_right_ones(client):
         assert response.status == 405
         assert response.headers["Allow"] == "GET, HEAD"
         assert (await response.json())["error"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        bytes(range(256)),
+        b"GET /api/v1/marketdata/" + b"A" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /api/v1/marketdata/\xff\x00 HTTP/1.1\r\n\r\n",
+        b"GET http://[::1 HTTP/1.1\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_400_and_one_line_in_the_log(client, caplog, garbage):
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(garbage)
+    assert (await reader.readline()).startswith(b"HTTP/1.0 400 ")
+    writer.close()
+    assert (await client.answer("/health"))[0] == 200
+    assert all(record.exc_info is None for record in caplog.records)
+    assert all("\n" not in record.getMessage() for record in caplog.records)
+
+
+async def test_half_a_request_and_a_hang_up_trouble_nobody(client, caplog):
+    _, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(b"GET /api/v1/marketdata/AAPL HTT")
+    await writer.drain()
+    writer.transport.abort()
+    assert (await client.answer("/health"))[0] == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -16,6 +16,7 @@ from mdtool.core.limits import raise_file_limit
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feed import Feed
 from mdtool.services.gateway.health import Health
+from mdtool.services.gateway.http_log import http_log
 from mdtool.services.gateway.metrics import registry
 from mdtool.services.gateway.rest import Rest
 from mdtool.services.gateway.routes import MARKET_DATA_SOCKETS, application
@@ -69,7 +70,9 @@ class Gateway:
                 registry(state, feed, tallies),
                 tallies,
             )
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_GRACE_S)
+            runner = web.AppRunner(
+                app, access_log=None, logger=http_log, shutdown_timeout=_STOP_GRACE_S
+            )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             stack.push_async_callback(sockets.close)
