@@ -132,9 +132,11 @@ class AggregatorClient:
 
     def _wrapped(self, error: grpc.aio.AioRpcError) -> PeerError:
         kind = _ERRORS.get(error.code(), PeerError)
+        details = error.details() or error.code().name.lower()
         if kind in {UnknownSymbolError, RefusedError}:
-            return kind(error.details() or "")
+            return kind(details)
         if kind is UnansweredError:
             return kind(f"aggregator {self.address} did not answer in time")
-        reason = (error.details() or error.code().name.lower()).rpartition(": ")[2]
-        return kind(f"aggregator {self.address} is away: {reason}")
+        if kind is UnavailableError:
+            return kind(f"aggregator {self.address} is away: {details.rpartition(': ')[2]}")
+        return kind(f"aggregator {self.address} failed: {details}")

@@ -38,16 +38,21 @@ class BareRelay:
                     frames.put_nowait(count)
             writer.close()
 
-        async def tell(request: web.Request) -> web.WebSocketResponse:
+        async def tell(client: web.WebSocketResponse) -> None:
+            while True:
+                await client.send_str(f'{{"volume":{await frames.get()}}}')
+
+        async def serve(request: web.Request) -> web.WebSocketResponse:
             client = web.WebSocketResponse(compress=False)
             await client.prepare(request)
-            with contextlib.suppress(ConnectionError):
-                while True:
-                    await client.send_str(f'{{"volume":{await frames.get()}}}')
+            telling = asyncio.create_task(tell(client))
+            async for _ in client:
+                pass
+            telling.cancel()
             return client
 
         app = web.Application()
-        app.router.add_get("/ws/marketdata", tell)
+        app.router.add_get("/ws/marketdata", serve)
         async with contextlib.AsyncExitStack() as stack:
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
             await runner.setup()

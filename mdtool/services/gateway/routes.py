@@ -41,4 +41,5 @@ def application(
         app.router.add_get(path, answering(handler, tallies.route(path)))
     app.router.add_get(MARKET_DATA_SOCKETS, answering(sockets.follow))
     app.router.add_route("*", "/{path:.*}", no_route)
+    app.on_shutdown.append(sockets.close)
     return app

@@ -75,7 +75,6 @@ class Gateway:
             )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            stack.push_async_callback(sockets.close)
             started({"http": await self._listen(runner)})
             await feed.run()
 

@@ -82,8 +82,8 @@ class MarketDataSockets:
             self._tally.open = len(self._open)
         return socket
 
-    async def close(self) -> None:
-        """Close every socket: the service goes away."""
+    async def close(self, _app: web.Application) -> None:
+        """Close every socket, when nothing is listened to any more."""
         closing = (socket.close(code=WSCloseCode.GOING_AWAY) for socket in self._open)
         await asyncio.gather(*closing, return_exceptions=True)
 

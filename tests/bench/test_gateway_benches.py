@@ -1,0 +1,21 @@
+"""The benches of the gateway, run for a moment: what they measure is there, whatever it is."""
+
+from __future__ import annotations
+
+from mdtool.services.bench import latency, rest
+
+
+async def test_rest_is_measured_against_a_bare_handler():
+    (figure,) = await rest.measure(rounds=2, round_s=0.1)
+    assert figure.name == "rest_requests"
+    assert figure.value > 0
+    assert figure.baseline_value > 0
+    assert figure.ratio > 0
+
+
+async def test_latency_is_measured_against_a_bare_relay():
+    median, slow = await latency.measure(ticks=50)
+    assert [median.name, slow.name] == ["latency_p50", "latency_p99"]
+    assert 0 < median.value <= slow.value
+    assert 0 < median.baseline_value <= slow.baseline_value
+    assert median.better == slow.better == "lower"
