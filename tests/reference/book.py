@@ -72,7 +72,9 @@ class Book:
         self.levels: dict[bytes, dict[int, Level]] = {side: {} for side in SIDES}
         self.unknown_sides = set(SIDES)
         self.records = 0
-        self.trades: list[Mbo] = []
+        self.trades = 0
+        self.volume = 0
+        self.last_trade: Mbo | None = None
         self.anomalies: Counter[str] = Counter()
         self.first_anomaly: dict[str, int] = {}
         self.last: Mbo | None = None
@@ -120,7 +122,9 @@ class Book:
                 self._clear()
                 struck = [0]
             case b"T":
-                self.trades.append(record)
+                self.trades += 1
+                self.volume += record.size if record.size != UNDEF_SIZE else 0
+                self.last_trade = record
                 struck = [0]
             case b"F" | b"N":
                 pass  # they tell of what the records around them do to the book
