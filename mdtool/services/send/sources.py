@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from mdtool.adapters.byte_source import open_bytes
@@ -80,12 +80,12 @@ def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource
     return DbnTicks(SimulatedSource(exchange, _TRADES, None, chunk_records))
 
 
-def limited(ticks: TickSource, limit: int) -> Iterator[TickColumns]:
+def limited(runs: Iterable[TickColumns], limit: int) -> Iterator[TickColumns]:
     """Yield the first `limit` ticks."""
     left = limit
-    for columns in ticks:
-        if len(columns) >= left:
-            yield columns.part(0, left)
+    for run in runs:
+        if len(run) >= left:
+            yield run.part(0, left)
             return
-        yield columns
-        left -= len(columns)
+        yield run
+        left -= len(run)
