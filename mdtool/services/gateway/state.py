@@ -37,6 +37,8 @@ class MarketState:
         self._peer_symbols = SymbolTable()
         self._from_peer = np.zeros(0, np.intp)
         """This state's index of each of the peer's, shape (peer's symbols,)."""
+        self._unmet = 0
+        """How many of those are unknown still."""
         self._rest: dict[int, tuple[bytes, bool]] = {}
         """What was answered since it last changed."""
         self._rest_list: tuple[bytes, bool] | None = None
@@ -108,11 +110,13 @@ class MarketState:
         if symbols is not self._peer_symbols:
             self._peer_symbols = symbols
             self._from_peer = np.zeros(0, np.intp)
+            self._unmet = 0
         if unheard := len(symbols) - len(self._from_peer):
             self._from_peer = np.append(self._from_peer, np.full(unheard, _UNKNOWN, np.intp))
+            self._unmet += unheard
         own = self._from_peer[peer]
-        if (own == _UNKNOWN).any():
-            new = peer[own == _UNKNOWN]
+        if self._unmet and len(new := peer[own == _UNKNOWN]):
+            self._unmet -= len(new)
             self._from_peer[new] = [self.symbols.intern(symbols[index]) for index in new.tolist()]
             room = len(self.symbols) - len(self._rows)
             self._rows = np.append(self._rows, np.zeros(room, _ROW))
