@@ -207,3 +207,13 @@ def test_details_of_a_few_refusals_are_logged_and_all_are_counted(intake, caplog
     reader.connection.connection_lost(None)
     assert len([r for r in caplog.records if "refused a tick" in r.message]) == 3
     assert "refused 10 (10 price)" in caplog.text
+
+
+def test_a_client_that_is_gone_before_it_is_asked_its_name_hurts_nobody(intake):
+    transport = mock.create_autospec(asyncio.Transport, instance=True)
+    transport.get_extra_info.side_effect = {"socket": mock.Mock()}.get
+    connection = Connection(
+        intake, TickDecoder(SymbolIndex()), mock.Mock(), mock.Mock(), mock.Mock()
+    )
+    connection.connection_made(transport)
+    assert str(connection) == "a client that has gone"

@@ -29,10 +29,14 @@ MAX_BATCH_FRAMES: Final = 1 << 16
 _MAX_UNSENT_RUNS: Final = 64
 """How many runs of a stream may pile up: one of a single tick takes thirty times its columns."""
 
-_RECONNECT: Final = (
+_CHANNEL_OPTIONS: Final = (
+    *rpc.OPTIONS,
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # An aggregator whose machine is gone is noticed, and its call ended.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
 )
 _REFUSALS: Final = frozenset(
     {
@@ -99,9 +103,8 @@ class GrpcBus:
         return f"aggregator {self._address}"
 
     async def __aenter__(self) -> Self:
-        options = (*rpc.OPTIONS, *_RECONNECT)
         async with contextlib.AsyncExitStack() as stack:
-            self._channel = grpc.aio.insecure_channel(self._address, options)
+            self._channel = grpc.aio.insecure_channel(self._address, _CHANNEL_OPTIONS)
             await stack.enter_async_context(self._channel)
             self._stub = rpc.Stub(self._channel)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())

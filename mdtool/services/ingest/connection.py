@@ -77,7 +77,8 @@ class Connection(asyncio.BufferedProtocol):
         """Begin to read."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._name = format_address(*transport.get_extra_info("peername")[:2])
+        peer = transport.get_extra_info("peername")
+        self._name = format_address(*peer[:2]) if peer else "a client that has gone"
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         log.debug("%s: connected", self)
 
@@ -186,7 +187,8 @@ class Connection(asyncio.BufferedProtocol):
         except PeerError as error:
             self._refuse(str(error))
             return
-        log.info("%s: goes on at %d", self, self._stream.taken)
+        level = logging.INFO if self._stream.taken else logging.DEBUG
+        log.log(level, "%s: goes on at %d", self, self._stream.taken)
         self._transport.write(encode_resume(self._stream.taken))
         self._read_on()
         if ticks.frames:

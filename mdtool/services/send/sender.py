@@ -222,4 +222,6 @@ def _reason(error: OSError) -> str:
         return "connection refused; is mdtool serve-tcp running there?"
     if isinstance(error, TimeoutError):
         return "no answer"
+    if str(error).startswith("Multiple exceptions"):  # asyncio's, for a host of many addresses
+        return "no connection at any address of the host; is mdtool serve-tcp running there?"
     return error.strerror or str(error)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 
+import grpc
 import pytest
 
 from mdtool.core.addresses import parse_address
@@ -134,6 +135,20 @@ async def test_a_stop_before_the_commit_tells_the_client_and_fails(aggregator, l
     assert await replies[0] == Ack(
         False, "Accepted 3 ticks, refused 0, not all of them committed; the server stops"
     )
+
+
+async def test_a_refusal_for_good_ends_the_server(aggregator, ledger):
+    """It would meet the same batch again; started anew, it asks its clients to resume."""
+    ledger.refusal = grpc.StatusCode.FAILED_PRECONDITION
+
+    async def serve():
+        async with serving(aggregator.address) as address:
+            client = await Client.connect(parse_address(address))
+            client.writer.write(frames(3))
+            await client.last_reply()
+
+    with pytest.raises(PeerError, match=r"aggregator .* refused \(failed_precondition\): told to"):
+        await serve()
 
 
 async def test_a_taken_port_is_named():

@@ -205,6 +205,21 @@ async def test_a_server_that_is_not_there_is_named():
     )
 
 
+async def test_a_host_of_several_addresses_is_named_too(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    addresses = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{k}", port)) for k in (1, 2)
+    ]
+
+    async def resolve(*_args, **_options):
+        return addresses
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    with pytest.raises(PeerError, match=rf"^host:{port}: no connection at any address"):
+        await send(("host", port), runs(10))
+
+
 async def test_a_host_that_does_not_exist_is_named():
     with pytest.raises(PeerError, match=r"^nowhere\.invalid: "):
         await send(("nowhere.invalid", 1), runs(10))
