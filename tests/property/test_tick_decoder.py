@@ -154,6 +154,8 @@ def test_text_is_told_from_noise_as_protobuf_does():
     payloads = [b"\x0a" + bytes([len(text)]) + text for text in texts_around_every_rule_of_utf8()]
     # Behind a cut character, a field whose tag begins as its last byte would.
     payloads += [b"\x0a\x01\xc3\xa8\x01\x05", b"\x0a\x02\xe2\x82\xa8\x01\x05"]
+    # A later symbol does not heal an earlier one.
+    payloads += [b"\x0a\x01\xff" + payload for payload in right_frame_parts().values()]
     data = b"".join(map(encode_frame, payloads))
     assert decode([data], MAX_SYMBOLS) == reference.decode(data, MAX_SYMBOLS)
 

@@ -253,6 +253,15 @@ def test_more_symbols_than_the_table_begins_with(decoder, index):
         assert [index.symbols[symbol] for symbol in ticks.symbol] == names
 
 
+def test_long_symbols_are_told_apart_by_more_than_their_hash(decoder, index):
+    other = SymbolIndex()
+    other.intern("LONG.SYMBOL.TWO")
+    index.intern("LONG.SYMBOL.ONE")
+    index.table[:] = other.table  # as if both had the same hash
+    ticks = decoder.feed(frame(symbol="LONG.SYMBOL.TWO") * 2, NOW_NS).ticks
+    assert ticks.symbol.tolist() == [1, 1]
+
+
 def test_what_is_fed_is_not_kept(decoder):
     buffer = bytearray(frame() + frame()[:10])
     ticks = decoder.feed(memoryview(buffer), NOW_NS).ticks
