@@ -187,6 +187,8 @@ class Connection(asyncio.BufferedProtocol):
         except PeerError as error:
             self._refuse(str(error))
             return
+        if self._is_stopped:
+            return
         level = logging.INFO if self._stream.taken else logging.DEBUG
         log.log(level, "%s: goes on at %d", self, self._stream.taken)
         self._transport.write(encode_resume(self._stream.taken))

@@ -64,7 +64,8 @@ class IngestServer:
         StartupError
             When the address cannot be listened on.
         PeerError
-            When what was taken can never be committed, or was not when the server had to stop.
+            When what was taken can never be committed, or was not when the server had to stop and
+            its clients cannot send it again.
         """
         _raise_file_limit()
         _warm_up()
@@ -124,9 +125,17 @@ class IngestServer:
                 await self._all_gone.wait()
         for connection in self._connections:
             connection.abort()
-        if intake.uncommitted:
+        if not intake.shared.is_settled:
+            uncommitted = intake.shared.taken - intake.shared.committed
             raise PeerError(
-                f"stopped with {intake.uncommitted} ticks taken that {bus.peer} has not committed"
+                f"stopped with {uncommitted} ticks taken that {bus.peer} has not committed"
+            )
+        if intake.uncommitted:
+            log.warning(
+                "stopped with %d ticks taken that %s has not committed; their clients send them "
+                "again",
+                intake.uncommitted,
+                bus.peer,
             )
 
 

@@ -137,6 +137,24 @@ async def test_a_stop_before_the_commit_tells_the_client_and_fails(aggregator, l
     )
 
 
+async def test_a_stop_before_the_commit_is_no_loss_to_clients_that_resume(
+    aggregator, ledger, monkeypatch, caplog
+):
+    monkeypatch.setattr("mdtool.services.ingest.server.SETTLE_S", 0.05)
+    ledger.hold()
+    async with serving(aggregator.address) as address:
+        client = await Client.connect(parse_address(address), hello="s")
+        client.writer.write(frames(3))
+        await ledger.when(lambda: ledger.batches == 1)
+    assert "stopped with 3 ticks taken" in caplog.text
+    ledger.release()
+    async with serving(aggregator.address) as address:
+        client = await Client.connect(parse_address(address), hello="s")
+        resume = await client.reply()
+        await client.finish(frames(3)[len(frames(resume.next_sequence)) :])
+    assert ledger.prices("s") == [1, 2, 3]
+
+
 async def test_a_refusal_for_good_ends_the_server(aggregator, ledger):
     """It would meet the same batch again; started anew, it asks its clients to resume."""
     ledger.refusal = grpc.StatusCode.FAILED_PRECONDITION
