@@ -56,6 +56,11 @@ class ByteSource:
             self._peeked = self.read(_PEEK_BYTES)
         return self._peeked
 
+    def seek(self, offset: int) -> None:
+        """Go on reading at this byte of a file, one whose `size_bytes` is known."""
+        self._peeked = b""
+        os.lseek(self._fd, offset, os.SEEK_SET)
+
     def close(self) -> None:
         """Close the file; standard input stays open."""
         if self._fd != _STDIN_FD:

@@ -31,7 +31,8 @@ def read_dbn(source: ByteSource) -> DbnSource:
     InputError
         When they are no DBN stream; they are closed then.
     """
-    return DbnSource(source.name, source.read, source.close, source.size_bytes)
+    seek = None if source.size_bytes is None else source.seek
+    return DbnSource(source.name, source.read, source.close, source.size_bytes, seek)
 
 
 def open_merged(paths: Sequence[str], schema: str | None = None) -> RecordSource:

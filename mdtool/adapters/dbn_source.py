@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 import databento_dbn as dbn
 
+from mdtool.adapters.read_ahead import ReadAhead
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.records import Records
 from mdtool.core.symbology import Symbology
@@ -15,12 +17,39 @@ from mdtool.wire.dbn import DbnDecoder
 
 Read = Callable[[int], bytes]
 """Waits for bytes and returns those that have come, at most so many; none at the end."""
+Seek = Callable[[int], None]
+"""Goes on reading from this byte of the file."""
 
 FIRST_CHUNK_BYTES: Final = 1 << 16
 """Small, for what it holds is kept until the first records are asked for."""
 PLAIN_CHUNK_BYTES: Final = 1 << 20
 ZSTD_CHUNK_BYTES: Final = 1 << 17
 """Market data shrinks to a fifth or less: this much compressed is some 20,000 records."""
+CHUNKS_AHEAD: Final = 4
+"""So many compressed chunks of a file are decompressed while others are being worked on."""
+
+
+class Position(NamedTuple):
+    """A place between two records of a stream.
+
+    Attributes
+    ----------
+    offset : int
+        The byte of the decompressed stream at which the next record begins.
+    records : int
+        How many records come before it.
+    """
+
+    offset: int
+    records: int
+
+
+class _Chunk(NamedTuple):
+    """What came of one read: where it begins, and runs of records with where each ends."""
+
+    runs: list[tuple[Records, Position]]
+    begin: Position
+    bytes_read: int
 
 
 class RecordSource(Protocol):
@@ -91,6 +120,7 @@ class DbnSource(ClosesOnExit):
     """The records of one DBN stream, v1 to v3, zstd or not, read through `read`.
 
     The metadata is read when the source is made. Memory stays flat whatever the stream's length.
+    A compressed file is decompressed ahead, in a thread of its own.
 
     Parameters
     ----------
@@ -99,6 +129,16 @@ class DbnSource(ClosesOnExit):
     close : callable
         Called once the source is closed, or could not be made.
     size_bytes : int, optional
+        Known of files, which never keep their reader waiting.
+    seek : callable, optional
+        Where the stream can be entered anywhere.
+
+    Attributes
+    ----------
+    bytes_read : int
+        As `RecordSource.bytes_read`.
+    position : Position
+        Where the records end that were yielded so far.
 
     Raises
     ------
@@ -108,49 +148,101 @@ class DbnSource(ClosesOnExit):
     """
 
     def __init__(
-        self, name: str, read: Read, close: Callable[[], None], size_bytes: int | None = None
+        self,
+        name: str,
+        read: Read,
+        close: Callable[[], None],
+        size_bytes: int | None = None,
+        seek: Seek | None = None,
     ) -> None:
         self.name = name
         self.size_bytes = size_bytes
         self.bytes_read = 0
         self._read = read
         self._close = close
+        self._seek = seek
         self._decoder = DbnDecoder(name)
-        self._first: list[Records] = []
+        self._ahead: ReadAhead[_Chunk] | None = None
+        self._received_bytes = 0
         try:
-            self.metadata = self._read_metadata()
+            self.metadata, runs = self._read_metadata()
         except BaseException:
             close()
             raise
+        self._first = self._placed(runs)
+        self.position = self._first.begin
         self.symbology = Symbology(self.metadata)
 
     def __iter__(self) -> Iterator[Records]:
-        runs, self._first = self._first, []
-        yield from self._learnt(runs)
-        chunk = ZSTD_CHUNK_BYTES if self._decoder.is_compressed else PLAIN_CHUNK_BYTES
-        while data := self._receive(chunk):
-            yield from self._learnt(self._decoder.feed(data))
-        self._decoder.finish()
+        for chunk in itertools.chain([self._first], self._following()):
+            self.bytes_read = chunk.bytes_read
+            yield from self._wanted(chunk)
+
+    def resume(self, position: Position) -> None:
+        """Leave out what comes before a place at which the source once stood.
+
+        It is to be called before the first record is taken. Plain files are entered there; what
+        is compressed still has to be decompressed up to there.
+        """
+        self.position = position
+        is_ahead = position.offset >= self._decoder.offset
+        if self._seek is not None and is_ahead and not self._decoder.is_compressed:
+            self._seek(position.offset)
+            self._decoder.jump(position.offset, position.records)
+            self._received_bytes = position.offset
+            self._first = self._placed([])
 
     def close(self) -> None:
         """Close the file; standard input stays open."""
+        if self._ahead is not None:
+            self._ahead.close()
         self._close()
 
-    def _read_metadata(self) -> dbn.Metadata:
+    def _read_metadata(self) -> tuple[dbn.Metadata, list[Records]]:
+        """Read on until the metadata is there; return it, and what came after it."""
+        runs: list[Records] = []
         while (metadata := self._decoder.metadata) is None:
             data = self._receive(FIRST_CHUNK_BYTES)
             if not data:
                 self._decoder.finish()
-            self._first += self._decoder.feed(data)
-        return metadata
+            runs += self._decoder.feed(data)
+        return metadata, runs
+
+    def _following(self) -> Iterator[_Chunk]:
+        chunks = self._chunks()
+        if self._decoder.is_compressed and self.size_bytes is not None:
+            self._ahead = ReadAhead(chunks, CHUNKS_AHEAD)
+            return self._ahead
+        return chunks
+
+    def _chunks(self) -> Iterator[_Chunk]:
+        n_bytes = ZSTD_CHUNK_BYTES if self._decoder.is_compressed else PLAIN_CHUNK_BYTES
+        while data := self._receive(n_bytes):
+            yield self._placed(self._decoder.feed(data))
+        self._decoder.finish()
 
     def _receive(self, n_bytes: int) -> bytes:
         data = self._read(n_bytes)
-        self.bytes_read += len(data)
+        self._received_bytes += len(data)
         return data
 
-    def _learnt(self, runs: list[Records]) -> Iterator[Records]:
-        for records in runs:
-            if records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
-                self.symbology.learn(records)
-            yield records
+    def _placed(self, runs: list[Records]) -> _Chunk:
+        """Return the runs that the decoder gave last, with where each ends."""
+        end = Position(self._decoder.offset, self._decoder.records)
+        placed = []
+        for records in reversed(runs):
+            placed.append((records, end))
+            n_bytes = self._decoder.wire_bytes(int(records["rtype"][0])) * len(records)
+            end = Position(end.offset - n_bytes, end.records - len(records))
+        return _Chunk(placed[::-1], end, self._received_bytes)
+
+    def _wanted(self, chunk: _Chunk) -> Iterator[Records]:
+        for records, end in chunk.runs:
+            n_wanted = end.records - self.position.records
+            if n_wanted <= 0:
+                continue
+            self.position = end
+            wanted = records[-n_wanted:]
+            if wanted["rtype"][0] == RTYPE_SYMBOL_MAPPING:
+                self.symbology.learn(wanted)
+            yield wanted

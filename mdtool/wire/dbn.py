@@ -98,6 +98,25 @@ class DbnDecoder:
             self._raise_if_corrupt()
         return runs
 
+    def wire_bytes(self, rtype: int) -> int:
+        """Return how many bytes a record of an rtype takes in this stream."""
+        older = OLDER_BYTES[self._version].get(rtype)
+        return (older or DTYPES[rtype].itemsize) + self._ts_out_bytes
+
+    def jump(self, offset: int, records: int) -> None:
+        """Go on where another record begins: what is fed next is no continuation of the last.
+
+        Parameters
+        ----------
+        offset, records : int
+            As the attributes, of that place. The stream must not be compressed, and its metadata
+            must have come.
+        """
+        self._pending = b""
+        self._error = None
+        self.offset = offset
+        self.records = records
+
     def finish(self) -> None:
         """Check that the stream may end here.
 
@@ -170,7 +189,7 @@ class DbnDecoder:
         while len(data) - offset >= 2:
             rtype = data[offset + 1]
             n_bytes = data[offset] * 4
-            if n_bytes != self._wire_bytes(rtype):
+            if rtype not in DTYPES or n_bytes != self.wire_bytes(rtype):
                 self._error = self._corrupt(
                     f"turns to garbage (rtype {rtype}, {n_bytes} bytes)", offset
                 )
@@ -182,13 +201,6 @@ class DbnDecoder:
             self.records += n_records
             offset += n_records * n_bytes
         return offset
-
-    def _wire_bytes(self, rtype: int) -> int | None:
-        """Return the size of a record in this stream, None for an rtype that there is not."""
-        dtype = DTYPES.get(rtype)
-        if dtype is None:
-            return None
-        return OLDER_BYTES[self._version].get(rtype, dtype.itemsize) + self._ts_out_bytes
 
     def _read_run(self, data: bytes, offset: int, n_records: int, rtype: int) -> Records:
         dtype = DTYPES[rtype]
