@@ -54,7 +54,7 @@ class Books:
         records : MBO[n]
             Of any instruments and publishers, interleaved as they came.
         """
-        words = _words_of(records)
+        words = words_of(records)
         done = 0
         while done < len(words):
             done = self._run(words, done, _NO_OUTPUT)
@@ -75,7 +75,7 @@ class Books:
             taken; an iteration broken off leaves the rest of `records` unapplied.
         """
         dtype = MBP10 if depth == 10 else MBP1
-        words = _words_of(records)
+        words = words_of(records)
         done = 0
         while done < len(words):
             out = np.empty((min(EMIT_ROWS, len(words) - done), dtype.itemsize // 8), np.int64)
@@ -84,10 +84,18 @@ class Books:
             if emitted := int(self.state.sizes[k.Z_EMITTED]):
                 yield out[:emitted].reshape(-1).view(dtype)
 
+    def __len__(self) -> int:
+        """Return how many books there are."""
+        return int(self.state.sizes[k.Z_BOOKS])
+
+    def key_at(self, row: int) -> BookKey:
+        """Return the key of the book in a row of `state.books`."""
+        packed = int(self.state.books[row, k.B_KEY])
+        return BookKey(packed & 0xFFFF, packed >> 16)
+
     def book_keys(self) -> list[BookKey]:
         """Return the key of every book, in the order in which they were first met."""
-        packed = self.state.books[: self.state.sizes[k.Z_BOOKS], k.B_KEY].tolist()
-        return [BookKey(key & 0xFFFF, key >> 16) for key in packed]
+        return [self.key_at(row) for row in range(len(self))]
 
     def row_of(self, key: BookKey) -> int:
         """Return the row of a book in `state.books`.
@@ -130,7 +138,7 @@ def _grown(state: k.State, full: int) -> k.State:
     return state
 
 
-def _words_of(records: Records) -> k.Words:
+def words_of(records: Records) -> k.Words:
     """Return MBO records as the 64-bit words that the kernel reads, without a copy if they can be.
 
     They are always read-only, as what files hold is: for other arrays numba would compile again.

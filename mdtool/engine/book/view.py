@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -72,22 +73,30 @@ _EMPTY: Final = Quote(UNDEF_PRICE, 0, 0)
 class BookView:
     """One book of `Books`, read where it stands: what it says changes as records are applied.
 
+    Parameters
+    ----------
+    books : Books
+    key : BookKey
+    row : int, optional
+        The book's row in `books.state`, else it is looked for.
+
     Raises
     ------
     KeyError
         When no record of `key` was applied yet.
     """
 
-    def __init__(self, books: Books, key: BookKey) -> None:
+    def __init__(self, books: Books, key: BookKey, row: int | None = None) -> None:
         self.key = key
         self._books = books
-        self._row = books.row_of(key)
+        self._row = books.row_of(key) if row is None else row
 
     @property
     def is_partial(self) -> bool:
         """Whether the stream began without a clear or snapshot, so that older orders are unknown.
 
-        A top-of-book record makes its own side known.
+        So is a book that its publisher has flagged MAYBE_BAD_BOOK since it was last cleared. A
+        top-of-book record makes its own side known.
         """
         return self._count(k.B_UNKNOWN_SIDES) != 0
 
@@ -243,6 +252,12 @@ class BookView:
         start, length, _ = self._books.state.sides[self._side(side)].tolist()
         first = start if depth is None else start + max(0, length - depth)
         return self._books.state.places[first : start + length][::-1]
+
+
+def views(books: Books) -> Iterator[BookView]:
+    """Yield a view of every book, in the order in which they were first met."""
+    for row in range(len(books)):
+        yield BookView(books, books.key_at(row), row)
 
 
 def _key(side: Side, price: int) -> int:

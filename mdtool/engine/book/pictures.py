@@ -1,0 +1,134 @@
+"""At which moments of a stream its books are looked at: one of them, or the ends of intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from mdtool.core.records import Records, index_timestamps
+from mdtool.engine.book import kernel as k
+from mdtool.engine.book.rebuild import Rebuild
+from mdtool.engine.book.snapshot import Snapshot
+from mdtool.engine.book.view import BookView, views
+
+
+class Pictures(Protocol):
+    """Takes a stream as it comes and gives snapshots of the books that it makes.
+
+    Attributes
+    ----------
+    rebuild : Rebuild
+    is_over : bool
+        Whether no more of the stream is wanted.
+    """
+
+    rebuild: Rebuild
+    is_over: bool
+
+    def update(self, records: Records) -> Iterator[Snapshot]:
+        """Take MBO records; yield snapshots of the moments that they end.
+
+        To be exhausted before the next call: a snapshot is taken when it is asked for.
+        """
+        ...
+
+    def close(self) -> Iterator[Snapshot]:
+        """Yield the snapshots that the stream's end leaves to be taken."""
+        ...
+
+
+class LastPicture:
+    """Every book once, as it is at the end of the stream or at a time.
+
+    Parameters
+    ----------
+    depth : int, optional
+        At most so many levels of a side, else all.
+    at_ns : int, optional
+        The first record whose index timestamp is later ends the stream. An event that had not
+        ended by then is not in the picture.
+    rebuild : Rebuild, optional
+        Where the stream is taken up again.
+    """
+
+    def __init__(
+        self, depth: int | None = None, at_ns: int | None = None, rebuild: Rebuild | None = None
+    ) -> None:
+        self.rebuild = rebuild or Rebuild()
+        self.is_over = False
+        self._depth = depth
+        self._at_ns = at_ns
+
+    def update(self, records: Records) -> Iterator[Snapshot]:
+        """Take MBO records; yield nothing."""
+        if self._at_ns is not None:
+            is_later = index_timestamps(records) > self._at_ns
+            if is_later.any():
+                self.is_over = True
+                records = records[: int(is_later.argmax())]
+        self.rebuild.update(records)
+        yield from ()
+
+    def close(self) -> Iterator[Snapshot]:
+        """Yield a snapshot of every book, each of the time of its last record."""
+        for view in views(self.rebuild.books):
+            yield Snapshot.of(view, self._depth)
+
+
+class IntervalPictures:
+    """At the end of each interval, every book of which an event ended in it.
+
+    Intervals start at whole multiples of their length since the epoch, and their starts are
+    inclusive. Where index timestamps fall, time stands still.
+
+    Parameters
+    ----------
+    interval_ns : int
+    depth : int, optional
+        At most so many levels of a side, else all.
+    after_ns : int, optional
+        Intervals that end by then give no snapshots; what happens in them is in the books.
+    """
+
+    is_over = False
+
+    def __init__(
+        self, interval_ns: int, depth: int | None = None, after_ns: int | None = None
+    ) -> None:
+        self.rebuild = Rebuild()
+        self._interval_ns = interval_ns
+        self._depth = depth
+        self._after_ns = after_ns
+        self._end_ns = 0
+        self._counts = np.empty(0, np.int64)
+
+    def update(self, records: Records) -> Iterator[Snapshot]:
+        """Take MBO records; yield snapshots of the intervals that they end."""
+        now_ns = np.maximum.accumulate(index_timestamps(records))
+        np.maximum(now_ns, self.rebuild.latest_ns, out=now_ns)
+        begin = 0
+        while begin < len(records):
+            end = int(np.searchsorted(now_ns, self._end_ns))
+            self.rebuild.update(records[begin:end])
+            if end < len(records):
+                yield from self._take()
+                self._end_ns = (int(now_ns[end]) // self._interval_ns + 1) * self._interval_ns
+            begin = end
+
+    def close(self) -> Iterator[Snapshot]:
+        """Yield snapshots of the interval that the stream's end cuts short."""
+        yield from self._take()
+
+    def _take(self) -> Iterator[Snapshot]:
+        books = self.rebuild.books
+        counts = books.state.books[: len(books), k.B_EVENTS].copy()
+        before = np.zeros_like(counts)
+        before[: len(self._counts)] = self._counts
+        self._counts = counts
+        if self._after_ns is not None and self._end_ns <= self._after_ns:
+            return
+        for row in np.flatnonzero(counts != before).tolist():
+            view = BookView(books, books.key_at(row), row)
+            yield Snapshot.of(view, self._depth, self._end_ns)
