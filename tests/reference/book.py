@@ -94,6 +94,7 @@ class Book:
             found.append("time_backwards")
         if record.flags & F_MAYBE_BAD_BOOK:
             found.append("maybe_bad_book")
+            self.unknown_sides.update(SIDES)
         if record.flags & F_LAST:
             found += self._crossing()
         for kind in found:

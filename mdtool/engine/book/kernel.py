@@ -88,6 +88,9 @@ S_START, S_LENGTH, S_ROOM = range(3)
 ) = range(11)
 B_WIDTH: Final = B_ANOMALIES + 2 * ANOMALY_KINDS
 """Of each kind of anomaly how many there were, then of each the record that was the first."""
+STATE_WORDS: Final = 3
+"""What a row that tells of the whole book has beside its levels: how many orders rest, how many
+levels the bids and the asks have (low and high half), and which sides are unknown."""
 Z_ORDERS, Z_FREE_ORDER, Z_LEVELS, Z_FREE_LEVEL, Z_POOL, Z_BOOKS, Z_RECORDS, Z_EMITTED, Z_WIDTH = (
     range(9)
 )
@@ -453,7 +456,7 @@ def _emit(s: State, out: Words, words: Words, i: int, depth: int, book: int) -> 
     s.sizes[Z_EMITTED] = at + 1
     shown = (out.shape[1] - 6) >> 2
     what = words[i, 4]
-    out[at, 0] = (words[i, 0] & ~0xFFFF) | (shown << 8) | (out.shape[1] * 2)
+    out[at, 0] = (words[i, 0] & ~0xFFFF) | ((shown & 0xFF) << 8) | (out.shape[1] * 2 & 0xFF)
     out[at, 1] = words[i, 1]
     out[at, 2] = words[i, 3]
     flags = (what >> 32) & 0xFF
@@ -483,6 +486,11 @@ def _emit(s: State, out: Words, words: Words, i: int, depth: int, book: int) -> 
             both_counts |= s.levels[level, L_COUNT] << 32
         out[at, word + 2] = both_sizes
         out[at, word + 3] = both_counts
+    word = 6 + 4 * shown
+    if word < out.shape[1]:
+        out[at, word] = s.books[book, B_ORDERS]
+        out[at, word + 1] = bids | (asks << 32)
+        out[at, word + 2] = s.books[book, B_UNKNOWN_SIDES]
 
 
 @inlined
@@ -531,14 +539,16 @@ def apply(words: Words, first: int, s: State, out: Words, status: Words) -> int:
     first : int
     s : State
         Changed in place.
-    out : int64[m, 6 + 4 * depth]
+    out : int64[m, 6 + 4 * depth] or int64[m, 6 + 4 * depth + STATE_WORDS]
         Room for MBP records of `depth` levels, filled from `sizes[Z_EMITTED]` on; no rows mean
-        that none are wanted.
+        that none are wanted. The wider rows tell of the book after every record, whether or not
+        that struck a level shown.
     status : int64[1]
         DONE, or what there was no room for.
     """
     emitting = out.shape[0] > 0
     near = ((out.shape[1] - 6) >> 2) if emitting else 0
+    emits_all = emitting and (out.shape[1] - 6) & 3 == STATE_WORDS
     key = -1
     book = -1
     for i in range(first, words.shape[0]):
@@ -595,13 +605,14 @@ def apply(words: Words, first: int, s: State, out: Words, status: Words) -> int:
         elif action not in (FILL, NOTHING):
             _note(s, book, UNUSABLE)
 
-        if 0 <= struck < near:
+        if flags & F_MAYBE_BAD_BOOK:
+            _note(s, book, MAYBE_BAD)
+            s.books[book, B_UNKNOWN_SIDES] = BOTH_SIDES
+        if emits_all or 0 <= struck < near:
             _emit(s, out, words, i, struck, book)
         s.books[book, B_EVENTS] += 1
         if 0 <= words[i, 5] < s.books[book, B_TS_RECV]:
             _note(s, book, TIME_BACKWARDS)
-        if flags & F_MAYBE_BAD_BOOK:
-            _note(s, book, MAYBE_BAD)
         s.books[book, B_TS_EVENT] = words[i, 1]
         s.books[book, B_TS_RECV] = words[i, 5]
         s.books[book, B_SEQUENCE] = (words[i, 6] >> 32) & U32
