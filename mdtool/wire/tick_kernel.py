@@ -40,15 +40,19 @@ _MIN_TIMESTAMP_NS = 100_000_000_000_000_000
 _PRICE_SCALE = 1e9
 _PRICE_END = 9223372036854775808.0
 
-# Arithmetic on the eight bytes of a word at once.
+# Arithmetic on the eight bytes of a word at once. Where it wraps around it is unsigned.
 _ONES = 0x0101010101010101
 _SEVEN_BITS = 0x7F7F7F7F7F7F7F7F
 _TOP_BITS = ~_SEVEN_BITS
 _PAD = 0x21 * _ONES
 _CASE = 0x20 * _ONES
-_FROM_A = (0x80 - ord("a")) * _ONES
-_PAST_Z = (0x80 - ord("z") - 1) * _ONES
-_HASH = 0x9E3779B97F4A7C15 - (1 << 64)
+_ONES_U = np.uint64(_ONES)
+_TOP_BITS_U = np.uint64(0x8080808080808080)
+_CASE_U = np.uint64(_CASE)
+_FROM_A = np.uint64((0x80 - ord("a")) * _ONES)
+_PAST_Z = np.uint64((0x80 - ord("z") - 1) * _ONES)
+_ONE, _TWO, _HALF, _LAST_BYTE = np.uint64(1), np.uint64(2), np.uint64(32), np.uint64(56)
+_HASH = np.uint64(0x9E3779B97F4A7C15)
 
 
 @inlined
@@ -83,7 +87,7 @@ def _length(data: Any, at: int) -> int:
 
 
 @inlined
-def _sevens(word: int) -> int:
+def _sevens(word: Any) -> Any:
     """Return the 56 bits that the lower seven of each byte make."""
     pairs = (word & 0x007F007F007F007F) | ((word & 0x7F007F007F007F00) >> 1)
     fours = (pairs & 0x00003FFF00003FFF) | ((pairs & 0x3FFF00003FFF0000) >> 2)
@@ -202,13 +206,16 @@ def _parse(data: Any, at: int, end: int, fields: Any) -> int:
 @inlined
 def _is_text(word: int, lowest: int) -> bool:
     """Return whether every byte of a word is from that of `lowest` to 0x7e."""
-    return (word | (word + _ONES) | ~((word | _TOP_BITS) - lowest)) & _TOP_BITS == 0
+    bytes_ = np.uint64(word)
+    below = ~((bytes_ | _TOP_BITS_U) - np.uint64(lowest))
+    return bool((bytes_ | (bytes_ + _ONES_U) | below) & _TOP_BITS_U == 0)
 
 
 @inlined
 def _upper(word: int) -> int:
-    letters = (word + _FROM_A) & ~(word + _PAST_Z) & _TOP_BITS
-    return word - ((letters >> 2) & _CASE)
+    bytes_ = np.uint64(word)
+    letters = (bytes_ + _FROM_A) & ~(bytes_ + _PAST_Z) & _TOP_BITS_U
+    return np.int64(bytes_ - ((letters >> _TWO) & _CASE_U))  # type: ignore[return-value]
 
 
 @inlined
@@ -249,18 +256,18 @@ def symbol_key(words: Any) -> int:
     """Return what stands for a symbol in the table: its only word, or a hash with bit 63 set."""
     if words[1] == 0:
         return words[0]  # type: ignore[no-any-return]
-    key = 0
+    key = np.uint64(0)
     for k in range(SYMBOL_WORDS):
         if words[k] == 0:
             break
-        key = (key ^ words[k]) * _HASH
-        key ^= (key >> 32) & 0xFFFFFFFF
-    return key | (-1 << 63)
+        key = (key ^ np.uint64(words[k])) * _HASH
+        key ^= key >> _HALF
+    return np.int64(key) | (-1 << 63)  # type: ignore[return-value]
 
 
 @inlined
 def _home(key: int, slots: int) -> int:
-    return ((key * _HASH) >> 32) & (slots - 1)
+    return np.int64((np.uint64(key) * _HASH) >> _HALF) & (slots - 1)  # type: ignore[return-value]
 
 
 @inlined
@@ -363,9 +370,10 @@ def decode_frames(
                 price_bits = _word(data, symbol_end + 1)
                 word = _word(data, symbol_end + 10)
                 stops = ~word & _TOP_BITS
-                mask = stops ^ (stops - 1)
+                mask = np.int64(np.uint64(stops) ^ (np.uint64(stops) - _ONE))
                 volume = _sevens(word & mask & _SEVEN_BITS)
-                at = symbol_end + 10 + ((((mask & _ONES) * _ONES) >> 56) & 0xFF)
+                volume_bytes = (np.uint64(mask & _ONES) * _ONES_U) >> _LAST_BYTE
+                at = symbol_end + 10 + np.int64(volume_bytes)
                 if stops != 0 and at + 10 == end and _byte(data, at) == 0x20:
                     word = _word(data, at + 1)
                     last = _byte(data, at + 9)

@@ -117,15 +117,16 @@ UNDEF_SIZE: Final = 0xFFFFFFFF
 U32: Final = 0xFFFFFFFF
 NS_PER_DAY: Final = 86_400_000_000_000
 BOTH_SIDES: Final = 0b11
-MULTIPLIER: Final = -7046029254386353131
+MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
+SHIFT: Final = np.uint64(29)
 FIRST_LADDER: Final = 16
 
 
 @inlined
 def _home(order_id: int, book: int, mask: int) -> int:
     """Return where the search for an order begins in `ids`."""
-    mixed = (order_id ^ (book << 40)) * MULTIPLIER
-    return (mixed ^ (mixed >> 29)) & mask
+    mixed = np.uint64(order_id ^ (book << 40)) * MULTIPLIER
+    return np.int64(mixed ^ (mixed >> SHIFT)) & mask
 
 
 @inlined
