@@ -84,6 +84,38 @@ class Books:
             if emitted := int(self.state.sizes[k.Z_EMITTED]):
                 yield out[:emitted].reshape(-1).view(dtype)
 
+    def states(self, records: Records, depth: int) -> Iterator[k.Words]:
+        """Apply MBO records and yield what the book of each looks like after it.
+
+        Parameters
+        ----------
+        records : MBO[n]
+        depth : int
+            How many levels of a side are shown, from 1.
+
+        Yields
+        ------
+        int64[m, 6 + 4 * depth + STATE_WORDS]
+            A row for each record, at most `EMIT_ROWS` at once, fresh arrays: the record and the
+            levels as 64-bit words of an MBP layout, and what the kernel says of `STATE_WORDS`.
+            Records are applied as the results are taken.
+        """
+        words = words_of(records)
+        done = 0
+        while done < len(words):
+            n_rows = min(EMIT_ROWS, len(words) - done)
+            out = np.empty((n_rows, 6 + 4 * depth + k.STATE_WORDS), np.int64)
+            self.state.sizes[k.Z_EMITTED] = 0
+            done = self._run(words, done, out)
+            if emitted := int(self.state.sizes[k.Z_EMITTED]):
+                yield out[:emitted]
+
+    def copy(self) -> Books:
+        """Return books that stand where these do, and go their own way from there."""
+        copied = Books()
+        copied.state = k.State(*(array.copy() for array in self.state))
+        return copied
+
     def __len__(self) -> int:
         """Return how many books there are."""
         return int(self.state.sizes[k.Z_BOOKS])

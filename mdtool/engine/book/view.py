@@ -101,6 +101,11 @@ class BookView:
         return self._count(k.B_UNKNOWN_SIDES) != 0
 
     @property
+    def is_in_snapshot(self) -> bool:
+        """Whether the last record was one of a snapshot's adds, which more may follow."""
+        return self._count(k.B_IN_SNAPSHOT) != 0
+
+    @property
     def records(self) -> int:
         """How many records of this instrument were applied."""
         return self._count(k.B_EVENTS)

@@ -1,0 +1,77 @@
+"""Whoever joins a stream with a snapshot of its books has the books of the whole stream."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdtool.core.dtypes import F_LAST, F_MAYBE_BAD_BOOK, F_SNAPSHOT
+from mdtool.engine.book.mbo_snapshot import mbo_snapshot
+from mdtool.engine.book.state import Books
+from mdtool.engine.book.view import BookView, views
+from tests.property.book_streams import deep, wild, with_snapshots
+
+unhurried = settings(deadline=None)  # the first example may compile the kernel
+
+
+def books_of(*streams: np.ndarray) -> Books:
+    books = Books()
+    for stream in streams:
+        books.apply(stream)
+    return books
+
+
+def content(books: Books) -> dict:
+    return {
+        view.key: [
+            (view.levels(side).tolist(), view.orders(side).tolist(), view.level_count(side))
+            for side in "BA"
+        ]
+        for view in views(books)
+    }
+
+
+@unhurried
+@given(stream=st.one_of(wild(), deep(), with_snapshots()), data=st.data())
+def test_joining_anywhere_comes_to_the_same_books(stream, data):
+    cut = data.draw(st.integers(0, len(stream)))
+    before, after = stream[:cut], stream[cut:]
+    snapshot = mbo_snapshot(books_of(before))
+    joined, whole = books_of(snapshot), books_of(before)
+    assert content(joined) == content(whole)
+    for at in range(len(after)):
+        joined.apply(after[at : at + 1])
+        whole.apply(after[at : at + 1])
+        assert content(joined) == content(whole)
+
+
+@unhurried
+@given(stream=st.one_of(wild(), deep(), with_snapshots()))
+def test_a_book_is_as_partial_as_it_was(stream):
+    books = books_of(stream)
+    joined = books_of(mbo_snapshot(books))
+    for view in views(books):
+        assert BookView(joined, view.key).is_partial == view.is_partial
+
+
+@unhurried
+@given(stream=st.one_of(wild(), with_snapshots()))
+def test_a_snapshot_is_a_clear_and_adds_and_an_end(stream):
+    books = books_of(stream)
+    snapshot = mbo_snapshot(books)
+    for view in views(books):
+        of_book = snapshot[
+            (snapshot["publisher_id"] == view.key.publisher_id)
+            & (snapshot["instrument_id"] == view.key.instrument_id)
+        ]
+        actions = b"".join(of_book["action"].tolist())
+        assert actions.rstrip(b"N").replace(b"A", b"") == b"R"
+        assert actions.startswith(b"R")
+        is_add = of_book["action"] == b"A"
+        assert (of_book["flags"][is_add] & F_SNAPSHOT).all()
+        assert view.is_in_snapshot == (actions[-1:] != b"N")
+        if not view.is_in_snapshot:
+            partial = F_MAYBE_BAD_BOOK if view.is_partial else 0
+            assert of_book["flags"][-1] == F_LAST | partial
+        assert set(of_book["ts_recv"].tolist()) == {view.ts_recv}
