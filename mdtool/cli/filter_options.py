@@ -20,8 +20,8 @@ _PANEL: Final = "Selection"
 
 
 @dataclass(frozen=True, slots=True)
-class FilterOptions:
-    """Which records of the files a command reads."""
+class RangeOptions:
+    """Which symbols and times of the files a command is about."""
 
     symbols: Annotated[
         str | None,
@@ -41,17 +41,15 @@ class FilterOptions:
             metavar="TIME", help="Up to this index timestamp, exclusive.", rich_help_panel=_PANEL
         ),
     ] = None
-    schema: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SCHEMA",
-            help="Only this schema; trades are taken out of MBO and MBP too.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None
 
-    def open(self, paths: Sequence[str]) -> RecordSource:
+    def open(self, paths: Sequence[str], schema: str | None = None) -> RecordSource:
         """Open files, or `-`, as one stream in order of time of what is wanted of them.
+
+        Parameters
+        ----------
+        paths : sequence of str
+        schema : str, optional
+            The only one whose records are wanted.
 
         Raises
         ------
@@ -64,7 +62,7 @@ class FilterOptions:
         from mdtool.adapters.dbn_select import SelectedSource
 
         selection = self.selection()
-        source = open_merged(paths, self.schema)
+        source = open_merged(paths, schema)
         return source if selection is None else SelectedSource(source, selection)
 
     def selection(self) -> Selection | None:
@@ -91,5 +89,25 @@ class FilterOptions:
         return Selection(symbols, start_ns, end_ns)
 
 
+@dataclass(frozen=True, slots=True)
+class FilterOptions(RangeOptions):
+    """Which records of the files a command reads."""
+
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCHEMA",
+            help="Only this schema; trades are taken out of MBO and MBP too.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+
+    def open(self, paths: Sequence[str], schema: str | None = None) -> RecordSource:
+        """Open files as `RangeOptions.open`, of the schema that the option names."""
+        return RangeOptions.open(self, paths, schema or self.schema)
+
+
+with_range = option_bundle(RangeOptions, "selected")
+"""Give a command the options for symbols and times, as its `selected: RangeOptions` parameter."""
 with_filter = option_bundle(FilterOptions, "selected")
 """Give a command the options that choose records, as its `selected: FilterOptions` parameter."""
