@@ -29,7 +29,7 @@ The kernel stops before the first record for which there might be no room, and s
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -123,7 +123,7 @@ FIRST_LADDER: Final = 16
 
 
 @inlined
-def _home(order_id: int, book: int, mask: int) -> int:
+def _home(order_id: int, book: int, mask: int) -> Any:
     """Return where the search for an order begins in `ids`."""
     mixed = np.uint64(order_id ^ (book << 40)) * MULTIPLIER
     return np.int64(mixed ^ (mixed >> SHIFT)) & mask
