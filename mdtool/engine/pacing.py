@@ -35,6 +35,16 @@ class Pacer:
         self._first_ns: int | None = None
         self._began_ns = 0
 
+    def start(self, first_ns: int, now_ns: int) -> None:
+        """Let the records' time be `first_ns` now, rather than that of the first record."""
+        self._first_ns, self._began_ns = first_ns, now_ns
+
+    def reached_ns(self, now_ns: int) -> int | None:
+        """Return the time up to which records are due, None for all or before the first one."""
+        if self._numerator == 0 or self._first_ns is None:
+            return None
+        return self._first_ns + (now_ns - self._began_ns) * self._numerator // self._denominator
+
     def due(self, timestamps_ns: Timestamps, now_ns: int) -> int:
         """Return how many of the next records are due.
 
@@ -49,13 +59,13 @@ class Pacer:
         n = len(timestamps_ns)
         if self._numerator == 0:
             return n
-        if self._first_ns is None:
+        reached_ns = self.reached_ns(now_ns)
+        if reached_ns is None:
             has_time = timestamps_ns >= 0
             if not has_time.any():
                 return n
-            self._first_ns, self._began_ns = int(timestamps_ns[has_time.argmax()]), now_ns
-        elapsed_ns = (now_ns - self._began_ns) * self._numerator // self._denominator
-        reached_ns = self._first_ns + elapsed_ns
+            reached_ns = int(timestamps_ns[has_time.argmax()])
+            self.start(reached_ns, now_ns)
         n_due, look = 0, _FIRST_LOOK
         while n_due < n:
             is_later = timestamps_ns[n_due : n_due + look] > reached_ns

@@ -1,0 +1,1 @@
+"""The full-screen terminal view of order books: fed in one thread, drawn in another."""

@@ -1,0 +1,207 @@
+"""A whole frame drawn: lines of text, as wide and as many as the terminal has."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.text import Text
+
+from mdtool.cli.live.frame import Frame, State, Touch, price_text
+from mdtool.cli.live.ladder_drawing import draw_heads, draw_levels, spread_of, wall_column
+from mdtool.cli.live.layout import STATISTICS_LINES, Layout
+from mdtool.cli.live.palette import Signs, apart, count_text, fit
+from mdtool.cli.live.panels import (
+    clock_text,
+    draw_brief,
+    draw_prints,
+    draw_statistics,
+    print_sign,
+)
+from mdtool.cli.live.playback import FLAT_OUT
+
+_DATE_FROM_COLUMNS: Final = 60
+_KEEPS_PACE: Final = 0.9
+_HINTS: Final = (
+    ("space", "pause", 1),
+    ("s", "step", 3),
+    ("+ -", "speed", 4),
+    ("n", "next symbol", 5),
+    ("h", "help", 2),
+    ("q", "quit", 0),
+)
+"""Keys, what they do, and which of them go first where there is no room for all."""
+_PLAYING_HINTS: Final = frozenset({"pause", "step", "speed"})
+_HELP: Final = (
+    ("space", "pause, and go on"),
+    ("s  right", "step: one event of this book"),
+    ("+  up", "faster, up to flat out"),
+    ("-  down", "slower"),
+    ("1  0", "real time, flat out"),
+    ("n  tab", "next symbol"),
+    ("p", "previous symbol"),
+    ("h  ?", "show or leave this help"),
+    ("q", "quit"),
+    ("", ""),
+    ("PARTIAL", "began without a snapshot: older orders are unknown"),
+    ("CROSSED", "the best bid is above the best ask"),
+    ("LOCKED", "the best bid is the best ask"),
+    ("anomalies", "records that contradict the book, counted by kind"),
+    ("bars", "sizes; all are of one scale, the longest at most full"),
+    ("/s", "a second of real time, whatever the speed"),
+)
+
+
+def draw(frame: Frame, layout: Layout, signs: Signs, *, is_help: bool = False) -> list[Text]:
+    """Return `layout.lines` lines, each `layout.columns` wide."""
+    lines = [_header(frame, layout, signs)]
+    if layout.rule:
+        lines.append(_progress_rule(frame, layout.columns, signs))
+    body = _help(layout) if is_help else _body(frame, layout, signs)
+    lines += body[: layout.body_lines]
+    blank = layout.lines - layout.hints - len(lines)
+    lines += [fit(Text(), layout.columns) for _ in range(blank)]
+    if layout.hints:
+        lines.append(_hints(frame, layout.columns))
+    return lines[: layout.lines]
+
+
+def _header(frame: Frame, layout: Layout, signs: Signs) -> Text:
+    left = Text(" ")
+    left.append(frame.symbol or "waiting for records", "symbol" if frame.symbol else "faint")
+    if frame.books > 1:
+        left.append(f"  {frame.place:,}/{frame.books:,}", "faint")
+    left.append(f"  {frame.dataset}", "faint")
+    if frame.publisher_id is not None:
+        left.append(f"  publisher {frame.publisher_id}", "faint")
+    clock = clock_text(frame.clock_ns)
+    right = Text("  ")
+    right.append(clock if layout.columns >= _DATE_FROM_COLUMNS else clock[11:])
+    right.append("  ")
+    right.append(*_state(frame, signs))
+    right.append(" ")
+    return apart(left, right, layout.columns)
+
+
+def _state(frame: Frame, signs: Signs) -> tuple[str, str]:
+    is_flat_out = frame.speed == FLAT_OUT
+    speed = "flat out" if is_flat_out else f"{frame.speed:,g}{signs.times}"
+    match frame.state:
+        case State.PAUSED:
+            return f"{signs.paused} paused {speed}", "warn"
+        case State.ENDED:
+            return f"{signs.ended} ended", "calm"
+        case State.BROKEN:
+            return f"{signs.broken} broken", "bad"
+    if frame.quiet_s:
+        return f"{signs.live} quiet for {frame.quiet_s:,} s", "warn"
+    if is_flat_out and frame.is_live:
+        return f"{signs.live} live", "good"
+    if frame.flow.pace and (is_flat_out or frame.flow.pace < frame.speed * _KEEPS_PACE):
+        speed += f" at {count_text(frame.flow.pace)}{signs.times}"
+    return f"{signs.playing} {speed}", "good"
+
+
+def _progress_rule(frame: Frame, columns: int, signs: Signs) -> Text:
+    done = round(columns * (frame.progress or 0))
+    line = Text(signs.done * done, "calm")
+    return line.append(signs.rule * (columns - done), "faint")
+
+
+def _body(frame: Frame, layout: Layout, signs: Signs) -> list[Text]:
+    lines = [_summary(frame, layout.columns, signs)] if layout.summary else []
+    columns = layout.ladder_columns - (1 if layout.side_columns else 0)
+    ladder = [draw_heads(frame, columns, signs)] if layout.heads else []
+    ladder += draw_levels(frame, columns, layout.depth, signs)
+    if layout.side_columns:
+        return lines + _beside(ladder, _side_panel(frame, layout, len(ladder), signs), signs)
+    lines += ladder
+    if layout.below_lines:
+        lines += _below_panel(frame, layout, signs)
+    if layout.brief:
+        lines.append(draw_brief(frame, layout.columns))
+    return lines
+
+
+def _summary(frame: Frame, columns: int, signs: Signs) -> Text:
+    left, right = Text(" "), Text()
+    ladder = frame.ladder
+    if ladder is None:
+        return fit(left, columns)
+    left.append("spread ", "faint")
+    left.append(spread_of(ladder, frame.decimals, signs), "bad" if ladder.touch else "best")
+    if ladder.spread is not None:
+        middle = (ladder.bids[0].price + ladder.asks[0].price) // 2
+        left.append("   mid ", "faint").append(price_text(middle, min(frame.decimals + 1, 9)))
+    if ladder.prints:
+        last = ladder.prints[0]
+        sign, style = print_sign(last, signs)
+        left.append("   last ", "faint")
+        left.append(f"{price_text(last.price, frame.decimals)} {sign}", style)
+    if ladder.touch is Touch.CROSSED:
+        right.append(" CROSSED ", "bad.badge").append(" ")
+    elif ladder.touch is Touch.LOCKED:
+        right.append(" LOCKED ", "bad.badge").append(" ")
+    if ladder.is_partial:
+        right.append(" PARTIAL ", "warn.badge").append(" ")
+    return apart(left, right, columns)
+
+
+def _below_panel(frame: Frame, layout: Layout, signs: Signs) -> list[Text]:
+    columns, lines = layout.columns, layout.below_lines
+    at = wall_column(columns)
+    prints = draw_prints(frame, at, lines, signs)
+    statistics = draw_statistics(frame, columns - at - 2, lines)
+    statistics += [Text()] * (lines - len(statistics))
+    title = f"{signs.rule} last trades "
+    rule = Text(title.ljust(at, signs.rule) + signs.cross, "faint")
+    rule.append(signs.rule * (columns - at - 1))
+    joined = [rule]
+    for left, right in zip(prints, statistics, strict=True):
+        joined.append(fit(left.append(f"{signs.wall} ", "faint").append(right), columns))
+    return joined
+
+
+def _side_panel(frame: Frame, layout: Layout, lines: int, signs: Signs) -> list[Text]:
+    columns = layout.side_columns
+    statistics = draw_statistics(frame, columns, min(STATISTICS_LINES, lines // 2))
+    panel = [fit(Text(" last trades", "faint"), columns)]
+    panel += draw_prints(frame, columns, lines - len(statistics) - 2, signs)
+    panel.append(Text(signs.rule * columns, "faint"))
+    return panel + statistics
+
+
+def _beside(ladder: list[Text], panel: list[Text], signs: Signs) -> list[Text]:
+    return [
+        left.append(signs.tee_right if right.plain.startswith(signs.rule) else signs.wall, "faint")
+        + right
+        for left, right in zip(ladder, panel, strict=True)
+    ]
+
+
+def _help(layout: Layout) -> list[Text]:
+    lines = [fit(Text(), layout.columns)] if layout.body_lines > len(_HELP) else []
+    for key, meaning in _HELP:
+        line = Text("   ")
+        line.append(f"{key:12}", "key").append(meaning)
+        lines.append(fit(line, layout.columns))
+    return lines
+
+
+def _hints(frame: Frame, columns: int) -> Text:
+    if frame.notice:
+        quit_hint = Text(" ").append("q", "key").append(" quit ", "faint")
+        style = "bad" if frame.state is State.BROKEN else "warn"
+        return apart(Text(f" {frame.notice}", style), quit_hint, columns)
+    room, kept = columns, set()
+    for key, meaning, rank in sorted(_HINTS, key=lambda hint: hint[2]):
+        room -= len(key) + len(meaning) + 3
+        if room >= 0:
+            kept.add(rank)
+    line = Text(" ")
+    for key, meaning, rank in _HINTS:
+        if rank in kept:
+            if meaning in _PLAYING_HINTS and frame.state in (State.ENDED, State.BROKEN):
+                continue
+            is_to_go_on = key == "space" and frame.state is State.PAUSED
+            line.append(key, "key").append(f" {'go on' if is_to_go_on else meaning}  ", "faint")
+    return fit(line, columns)

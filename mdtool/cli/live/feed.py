@@ -1,0 +1,195 @@
+"""The thread that reads a source and applies what is due of it to books."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+
+from mdtool.adapters.dbn_source import RecordSource
+from mdtool.cli.live.playback import Playback
+from mdtool.cli.live.tape import Tape
+from mdtool.core.dtypes import F_LAST, MBO
+from mdtool.core.errors import MdtoolError
+from mdtool.core.records import Records, index_timestamps
+from mdtool.engine.book.state import BookKey, Books
+from mdtool.engine.book.whole_events import WholeEvents
+
+MOST_AT_ONCE: Final = 8192
+"""Records applied in one go, in less than a millisecond: so long at most a frame waits."""
+_END_WAIT_S: Final = 0.1
+_NS_PER_DAY: Final = 86_400_000_000_000
+
+
+class Feed:
+    """Plays a source into books, in a thread of its own.
+
+    Books change by whole events, one batch at a time; `held` keeps them still to be looked at or to
+    give a command. Everything here is read and called inside of it, but for `start` and `close`.
+
+    Parameters
+    ----------
+    source : RecordSource
+        Read by the thread alone. What is no MBO record is left out.
+    playback : Playback
+    clock_ns : callable
+        A clock that never goes back.
+
+    Attributes
+    ----------
+    books : Books
+    tape : Tape
+    shown : BookKey or None
+        The book that is looked at, the first one met until `show_next`; a step is an event of it.
+    names : dict
+        The symbol of each book, in the order in which they were met.
+    records : int
+        How many were applied.
+    bytes_played : int
+        How much of the source's bytes they took, more or less.
+    played_ns : int
+        When the last ones were, by `clock_ns`.
+    has_ended : bool
+    error : MdtoolError or None
+        Why the source broke off.
+    crash : BaseException or None
+        What went wrong in the thread itself.
+    """
+
+    def __init__(
+        self,
+        source: RecordSource,
+        playback: Playback,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.playback = playback
+        self.books = Books()
+        self.tape = Tape()
+        self.shown: BookKey | None = None
+        self.names: dict[BookKey, str] = {}
+        self.records = 0
+        self.bytes_played = 0
+        self.played_ns = clock_ns()
+        self.has_ended = False
+        self.error: MdtoolError | None = None
+        self.crash: BaseException | None = None
+        self._source = source
+        self._clock_ns = clock_ns
+        self._events = WholeEvents()
+        self._named_for = (-1, -1)
+        self._turn = threading.Condition()
+        self._is_free = threading.Event()
+        self._is_free.set()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="book-feed", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; a thread that waits for its source to give something is left behind."""
+        self._is_closed = True
+        with self.held():
+            pass
+        self._thread.join(_END_WAIT_S)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the books as they are for the length of the block."""
+        # A lock alone would mostly go back to the thread that has just let go of it.
+        self._is_free.clear()
+        with self._turn:
+            self._is_free.set()
+            yield
+            self._turn.notify()
+
+    def show_next(self, offset: int) -> None:
+        """Look at the book so many places further on, in the order in which they were met."""
+        keys = list(self.names)
+        if self.shown is not None:
+            self.shown = keys[(keys.index(self.shown) + offset) % len(keys)]
+
+    def _run(self) -> None:
+        try:
+            self._read()
+        except MdtoolError as error:
+            self.error = error
+        except BaseException as error:  # noqa: BLE001 - whoever draws raises it
+            self.crash = error
+        self.has_ended = True
+
+    def _read(self) -> None:
+        read_before = 0
+        for records in self._source:
+            if self._is_closed:
+                return
+            if records.dtype == MBO:
+                self._play(records, read_before)
+            read_before = self._source.bytes_read
+        with self._turn:
+            if len(self._events.held):
+                self._apply(self._events.held)
+
+    def _play(self, records: Records, read_before: int) -> None:
+        """Apply records as they become due."""
+        timestamps_ns = index_timestamps(records)
+        n_bytes = self._source.bytes_read - read_before
+        done = 0
+        while done < len(records):
+            self._is_free.wait()
+            with self._turn:
+                if self._is_closed:
+                    return
+                now_ns = self._clock_ns()
+                batch = slice(done, done + MOST_AT_ONCE)
+                if self.playback.steps:
+                    count, is_whole = self._step(records[batch])
+                else:
+                    count, is_whole = self.playback.due(timestamps_ns[batch], now_ns), False
+                if not count:
+                    self._turn.wait(self.playback.wait_s(int(timestamps_ns[done]), now_ns))
+                    continue
+                for whole in self._events.feed(records[done : done + count]):
+                    self._apply(whole)
+                done += count
+                if is_whole:
+                    self.playback.stepped()
+                self.playback.played(int(timestamps_ns[done - 1]))
+                self.played_ns = now_ns
+                self.bytes_played = read_before + n_bytes * done // len(records)
+
+    def _step(self, records: Records) -> tuple[int, bool]:
+        """Return how many records make a step, and whether an event of the shown book ends it."""
+        publisher_id, instrument_id = self.shown or _key_of(records[0])
+        is_end = (
+            ((records["flags"] & F_LAST) != 0)
+            & (records["instrument_id"] == instrument_id)
+            & (records["publisher_id"] == publisher_id)
+        )
+        return (int(is_end.argmax()) + 1, True) if is_end.any() else (len(records), False)
+
+    def _apply(self, records: Records) -> None:
+        """Apply records of whole events, and name books that are new."""
+        self.books.apply(records)
+        self.tape.add(records)
+        self.records += len(records)
+        if self.shown is None:
+            self.shown = _key_of(records[0])
+        symbology = self._source.symbology
+        ts_ns = int(index_timestamps(records).max())
+        named_for = (symbology.version, ts_ns // _NS_PER_DAY)
+        if named_for != self._named_for:
+            self._named_for = named_for
+            self.names.clear()
+        for row in range(len(self.names), len(self.books)):
+            key = self.books.key_at(row)
+            self.names[key] = symbology.symbol(key.instrument_id, ts_ns)
+
+
+def _key_of(record: np.void) -> BookKey:
+    return BookKey(int(record["publisher_id"]), int(record["instrument_id"]))

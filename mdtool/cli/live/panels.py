@@ -1,0 +1,120 @@
+"""What stands beside or below the ladder: the last trades, and counts with their rates."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.text import Text
+
+from mdtool.cli.live.frame import Frame, Ladder, Print, price_text
+from mdtool.cli.live.palette import Signs, apart, count_text, fit
+from mdtool.core.units import NS_PER_MS, NS_PER_S, UNDEF_ORDER_SIZE, UNDEF_TIMESTAMP, format_time
+
+_LABEL_COLUMNS: Final = 10
+_VALUE_COLUMNS: Final = 11
+_RATE_COLUMNS: Final = 16
+_SIGNS_OF_SIDES: Final = {"B": ("buy", "bid"), "A": ("sell", "ask")}
+
+
+def draw_prints(frame: Frame, columns: int, lines: int, signs: Signs) -> list[Text]:
+    """Return a line for each of the last trades, latest first."""
+    prints = frame.ladder.prints if frame.ladder else ()
+    drawn = []
+    for place in range(lines):
+        line = Text(" ")
+        if place < len(prints):
+            trade = prints[place]
+            line.append(f"{clock_text(trade.ts_event_ns)[11:]:12}  ", "faint")
+            line.append(*print_sign(trade, signs))
+            price = price_text(trade.price, frame.decimals)
+            style = _SIGNS_OF_SIDES.get(trade.side, ("", ""))[1]
+            line.append(f" {price:>10}", style)
+            line.append(f" {_size(trade):>8}")
+        drawn.append(fit(line, columns))
+    return drawn
+
+
+def draw_statistics(frame: Frame, columns: int, lines: int) -> list[Text]:
+    """Return lines of counts and rates, and of as many kinds of anomalies as there is room for.
+
+    There are at most `lines` of them.
+    """
+    ladder = frame.ladder
+    rows: list[Text] = []
+    if ladder is not None:
+        flow = frame.flow
+        rows.append(_counted("records", ladder.records, flow.shown))
+        if frame.books > 1:
+            rows.append(_counted("all books", frame.total_records, flow.records))
+        rows.append(_counted("trades", ladder.trades, flow.trades))
+        rows.append(_counted("volume", ladder.volume, flow.volume))
+        rows.append(_resting(ladder))
+        if frame.lag_ns is not None:
+            rows.append(_labelled("behind", f"{frame.lag_ns / NS_PER_MS:,.0f} ms", "now"))
+        kinds = _anomalies(ladder, max(lines - len(rows), 1))
+        rows = rows[: max(lines - len(kinds), 0)] + kinds
+    return [fit(row, columns) for row in rows]
+
+
+def draw_brief(frame: Frame, columns: int) -> Text:
+    """Return the one line that there is room for instead of panels."""
+    line = Text(" ")
+    right = Text()
+    if frame.ladder is not None:
+        line.append(f"{count_text(frame.flow.shown)}/s", "")
+        line.append(f"  {frame.ladder.records:,} records", "faint")
+        anomalies = sum(count for _, count in frame.ladder.anomalies)
+        if anomalies:
+            right.append(f"{anomalies:,} anomalies ", "warn")
+    return apart(line, right, columns)
+
+
+def print_sign(trade: Print, signs: Signs) -> tuple[str, str]:
+    """Return the sign of a trade's aggressor, and its style."""
+    sign, style = _SIGNS_OF_SIDES.get(trade.side, ("neither", "faint"))
+    return getattr(signs, sign), style
+
+
+def clock_text(ts_ns: int | None) -> str:
+    """Return a time down to milliseconds, a blank of the same width where there is none."""
+    if ts_ns is None or not 0 <= ts_ns < UNDEF_TIMESTAMP:
+        return " " * 23
+    return format_time(ts_ns - ts_ns % (NS_PER_S // 1000))[:23].replace("T", " ")
+
+
+def _counted(label: str, count: int, rate: float) -> Text:
+    row = _labelled(label, f"{count:,}", "")
+    row.append(f"{count_text(rate):>{_RATE_COLUMNS - 2}}/s", "" if rate else "faint")
+    return row
+
+
+def _resting(ladder: Ladder) -> Text:
+    levels = f"{ladder.bid_levels:,}+{ladder.ask_levels:,} levels"
+    return _labelled("orders", f"{ladder.orders:,}", f"{levels:>{_RATE_COLUMNS}}")
+
+
+def _anomalies(ladder: Ladder, lines: int) -> list[Text]:
+    """Return the kinds of anomalies, most first; what there is no line for is summed up."""
+    kinds = [(count, kind.replace("_", " ")) for kind, count in ladder.anomalies]
+    if len(kinds) > lines:
+        rest = kinds[lines - 1 :]
+        kinds = [*kinds[: lines - 1], (sum(count for count, _ in rest), f"{len(rest)} more kinds")]
+    if not kinds:
+        return [_labelled("anomalies", "none", "")]
+    rows = []
+    for place, (count, kind) in enumerate(kinds):
+        label = "anomalies" if place == 0 else ""
+        rows.append(_labelled(label, f"{count:,}", f"  {kind}", "warn"))
+    return rows
+
+
+def _labelled(label: str, value: str, after: str, style: str = "") -> Text:
+    row = Text(" ")
+    row.append(f"{label:{_LABEL_COLUMNS}}", "faint")
+    row.append(f"{value:>{_VALUE_COLUMNS}}", style)
+    row.append(after, style or "faint")
+    return row
+
+
+def _size(trade: Print) -> str:
+    return "-" if trade.size == UNDEF_ORDER_SIZE else f"{trade.size:,}"
