@@ -32,10 +32,10 @@ _INSTALL_S: Final = 100
 
 def needs(name: str) -> str:
     """Return the path of one of `PROGRAMS`; without it, the test that asks is skipped."""
-    for program in PROGRAMS[name]:
-        if path := shutil.which(program):
-            return path
-    missing(f"there is no {' or '.join(PROGRAMS[name])} on this machine")
+    found = next(filter(None, map(shutil.which, PROGRAMS[name])), None)
+    if found is None:
+        missing(f"there is no {' or '.join(PROGRAMS[name])} on this machine")
+    return found
 
 
 def missing(reason: str) -> NoReturn:
