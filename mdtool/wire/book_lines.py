@@ -1,0 +1,64 @@
+"""Order books as JSON lines, one for each record that made them what they are."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mdtool.core.symbols import SymbolTable
+from mdtool.wire.book_line_kernel import LEVEL_BYTES, LINE_BYTES, write_lines
+
+ROW_WORDS: Final = 9
+"""What a row has beside the four words of each level."""
+
+
+class BookLines:
+    """Writes lines about the books of instruments whose symbols a table has.
+
+    Parameters
+    ----------
+    symbols : SymbolTable
+        May grow.
+
+    Notes
+    -----
+    A line is what `Snapshot.as_dict` gives, without the anomalies, and with the record: its
+    `ts_event`, `sequence`, `action`, `side`, `price`, `size` and `flags`. Prices and 64-bit times
+    are strings; what is undefined is null. Between the records of an event a book may look
+    crossed: where it ends, `flags` has F_LAST.
+    """
+
+    def __init__(self, symbols: SymbolTable) -> None:
+        self._symbols = symbols
+        self._texts: list[bytes] = []
+        self._encoded = np.empty(0, np.uint8)
+        self._ends = np.zeros(1, np.int64)
+
+    def encode(self, rows: npt.NDArray[np.int64], symbol: npt.NDArray[np.uint32]) -> memoryview:
+        """Return lines, each with its newline.
+
+        Parameters
+        ----------
+        rows : int64[n, 9 + 4 * depth]
+            As `Books.states` yields them.
+        symbol : uint32[n]
+            Each row's index in the table.
+        """
+        if len(self._symbols) > len(self._texts):
+            self._learn()
+        longest = int(np.diff(self._ends).max(initial=0))
+        depth = (rows.shape[1] - ROW_WORDS) // 4
+        room = LINE_BYTES + longest + (2 * depth + 2) * LEVEL_BYTES
+        out = np.empty(len(rows) * room, np.uint8)
+        ends = np.empty(len(rows), np.int64)
+        n_bytes = write_lines(rows, symbol.astype(np.int64), self._encoded, self._ends, out, ends)
+        return out[:n_bytes].data
+
+    def _learn(self) -> None:
+        new = self._symbols.since(len(self._texts))
+        self._texts += [json.dumps(symbol).encode() for symbol in new]
+        self._encoded = np.frombuffer(b"".join(self._texts), np.uint8)
+        self._ends = np.cumsum([0, *map(len, self._texts)], dtype=np.int64)
