@@ -1,4 +1,4 @@
-"""Options that several commands share, declared once as the fields of a dataclass."""
+"""Options that several commands share, declared once and handed over as one parameter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Command = Callable[..., Any]
@@ -32,14 +32,31 @@ def option_bundle(cls: type, parameter: str) -> Callable[[Command], Command]:
         )
         for field in dataclasses.fields(cls)
     ]
+    return bundled(options, parameter, cls)
+
+
+def bundled(
+    options: Sequence[inspect.Parameter], parameter: str, make: Callable[..., Any]
+) -> Callable[[Command], Command]:
+    """Return a decorator that puts options in the place of a command's parameter.
+
+    Parameters
+    ----------
+    options : sequence of inspect.Parameter
+        Keyword-only, as typer reads them.
+    parameter : str
+        The command's parameter that then gets what `make` returns.
+    make : callable
+        Called with the options by name.
+    """
 
     def decorate(command: Command) -> Command:
         own_hints = typing.get_type_hints(command, include_extras=True)
 
         @functools.wraps(command)
         def run(**arguments: Any) -> Any:
-            bundle = cls(**{option.name: arguments.pop(option.name) for option in options})
-            return command(**{parameter: bundle}, **arguments)
+            made = make(**{option.name: arguments.pop(option.name) for option in options})
+            return command(**{parameter: made}, **arguments)
 
         own = [
             p.replace(annotation=own_hints.get(p.name, p.annotation))
