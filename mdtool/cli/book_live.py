@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -11,12 +12,14 @@ from typing import Final
 import numpy as np
 from rich.console import Console
 
-from mdtool.adapters.dbn_select import SelectedSource
+from mdtool.adapters.dbn_files import open_merged
+from mdtool.adapters.dbn_select import SchemaSource, SelectedSource, Selection
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.adapters.dbn_tcp import connect_source
-from mdtool.cli.filter_options import FilterOptions
+from mdtool.cli.filter_options import RangeOptions
 from mdtool.cli.live.drawing import draw
 from mdtool.cli.live.feed import Feed
+from mdtool.cli.live.frame import Frame
 from mdtool.cli.live.held_messages import HeldMessages
 from mdtool.cli.live.interrupts import Interrupts
 from mdtool.cli.live.keys import Key, KeyDecoder
@@ -28,20 +31,24 @@ from mdtool.cli.live.playback import FLAT_OUT, Playback
 from mdtool.cli.live.terminal import Terminal, TerminalGoneError, open_terminal
 from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import MBO
-from mdtool.core.errors import EXIT_OK, InputError, UsageError
+from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.engine.book.state import Books
 
+_MBO: Final = "mbo"
 FRAMES_PER_S: Final = 20
+REPAINT_EVERY_S: Final = 1.0
+"""Whatever another process wrote on the screen, a warning say, stands no longer."""
 REAL_TIME: Final = 1.0
 
 
-def run_live(inputs: Sequence[str], selected: FilterOptions, speed: float | None = None) -> int:
+def run_live(inputs: Sequence[str], selected: RangeOptions, speed: float | None = None) -> int:
     """Show the books of DBN files, of `-` or of the stream at HOST:PORT until the user quits.
 
     Parameters
     ----------
     inputs : sequence of str
-    selected : FilterOptions
+    selected : RangeOptions
+        What is earlier than the start is played at once, for the books to be whole there.
     speed : float, optional
         1 is real time, 0 flat out; by default files are played in real time and what is live as
         it comes.
@@ -56,20 +63,18 @@ def run_live(inputs: Sequence[str], selected: FilterOptions, speed: float | None
     UsageError
         When there is no terminal, or the options cannot be.
     MdtoolError
-        When the input cannot be read; one that breaks off while it is shown stays on the screen
-        until the user quits.
+        When the input cannot be read or is not MBO; one that breaks off while it is shown stays
+        on the screen until the user quits.
     """
     if speed is not None and not math.isfinite(speed):
         raise UsageError(f"--speed {speed}: give a number, 0 for flat out")
-    with open_terminal() as terminal, _open(inputs, selected) as source:
-        schema = source.metadata.schema
-        if schema is not None and str(schema) != "mbo":
-            raise InputError(f"{source.name}: is {schema}; order books are rebuilt from mbo")
+    selection = selected.selection() or Selection()
+    with open_terminal() as terminal, _open(inputs, selection) as source:
         # Kernels are loaded, or compiled with a word about it, before the screen is taken.
         Books().apply(np.zeros(1, MBO))
         if speed is None:
             speed = REAL_TIME if source.size_bytes is not None else FLAT_OUT
-        feed = Feed(source, Playback(speed))
+        feed = Feed(source, Playback(speed, selection.start_ns))
         view = _View(feed, Observer(feed, Origin(source.metadata.dataset, source.size_bytes)))
         status = view.run(terminal)
         if feed.error is not None:
@@ -87,7 +92,8 @@ class _View:
         self._observer = observer
         self._painter = Painter(console)
         self._is_help = False
-        self._size = (0, 0)
+        self._repaint_s = 0.0
+        self._shown: tuple[Frame, Layout, bool] | None = None
 
     def run(self, terminal: Terminal) -> int:
         """Show frames until the user quits or a signal ends it; return the exit status."""
@@ -105,7 +111,7 @@ class _View:
                         terminal.leave()
                         interrupts.stop()
                         terminal.enter()
-                        self._painter.forget()
+                        self._shown = None
                     typed = terminal.read(max(next_s - time.monotonic(), 0))
                     for key in keys.feed(typed):
                         if key is Key.QUIT:
@@ -147,27 +153,47 @@ class _View:
                     self._feed.show_next(-1)
 
     def _show(self, terminal: Terminal, notice: str) -> None:
-        size = terminal.size()
-        if size != self._size:
-            self._size = size
-            self._painter.forget()
-        layout = Layout.of(*size)
+        layout = Layout.of(*terminal.size())
+        if self._shown is None or self._shown[1] != layout:
+            self._painter.clear()
         with self._feed.held():
             if self._feed.crash is not None:
                 raise self._feed.crash
             frame = self._observer.look(
                 layout.depth, layout.prints, time.monotonic_ns(), time.time_ns(), notice
             )
-        terminal.write(self._painter.paint(draw(frame, layout, self._signs, is_help=self._is_help)))
+        shown = (frame, layout, self._is_help)
+        now_s = time.monotonic()
+        if now_s >= self._repaint_s:
+            self._painter.repaint()
+        if shown != self._shown or now_s >= self._repaint_s:
+            self._shown = shown
+            self._repaint_s = now_s + REPAINT_EVERY_S
+            lines = draw(frame, layout, self._signs, is_help=self._is_help)
+            terminal.write(self._painter.paint(lines))
 
 
-def _open(inputs: Sequence[str], selected: FilterOptions) -> RecordSource:
-    if len(inputs) != 1 or Path(inputs[0]).exists():
-        return selected.open(inputs)
+def _open(inputs: Sequence[str], selection: Selection) -> RecordSource:
+    address = _address(inputs[0]) if len(inputs) == 1 else None
+    if address is None:
+        source = open_merged(inputs, _MBO)
+    else:
+        connected = connect_source(*address)
+        try:
+            source = SchemaSource(connected, _MBO)
+        except BaseException:
+            connected.close()
+            raise
+    # Books need what came before the start.
+    selection = dataclasses.replace(selection, start_ns=None)
+    return source if selection == Selection() else SelectedSource(source, selection)
+
+
+def _address(text: str) -> tuple[str, int] | None:
+    """Return what HOST:PORT names, None for what is a file or standard input."""
+    if Path(text).exists():
+        return None
     try:
-        host, port = parse_address(inputs[0])
+        return parse_address(text)
     except UsageError:
-        return selected.open(inputs)
-    selection = selected.selection()
-    source = connect_source(host, port)
-    return source if selection is None else SelectedSource(source, selection)
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import termios
 import time
 from types import TracebackType
 from typing import Final, Self
@@ -10,6 +11,18 @@ from typing import Final, Self
 _FIRST_AFTER_S: Final = 1.0
 _EVERY_S: Final = 0.2
 _ERASE_LINE: Final = "\r\x1b[K"
+
+
+def _is_taken() -> bool:
+    """Tell whether a program further down the pipe, a pager say, has the whole terminal.
+
+    It then reads keys one by one, and what others write would stand in the midst of it.
+    """
+    try:
+        local_modes: int = termios.tcgetattr(sys.stderr)[3]
+    except (OSError, termios.error):
+        return False
+    return not local_modes & termios.ICANON
 
 
 class Progress:
@@ -41,6 +54,8 @@ class Progress:
         if now_s < self._next_s:
             return
         self._next_s = now_s + _EVERY_S
+        if _is_taken():
+            return
         rate = count / (now_s - self._began_s)
         line = f"{count:,} {self._what}, {rate:,.0f}/s"
         if self._size_bytes:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from rich.text import Text
 
-from mdtool.cli.live.frame import Frame, State, Touch, price_text
+from mdtool.cli.live.frame import Frame, Ladder, State, Touch, price_text
 from mdtool.cli.live.ladder_drawing import draw_heads, draw_levels, spread_of, wall_column
-from mdtool.cli.live.layout import STATISTICS_LINES, Layout
+from mdtool.cli.live.layout import MIN_COLUMNS, MIN_LINES, STATISTICS_LINES, Layout
 from mdtool.cli.live.palette import Signs, apart, count_text, fit
 from mdtool.cli.live.panels import (
     clock_text,
@@ -18,8 +19,10 @@ from mdtool.cli.live.panels import (
     print_sign,
 )
 from mdtool.cli.live.playback import FLAT_OUT
+from mdtool.core.units import NS_PER_S
 
 _DATE_FROM_COLUMNS: Final = 60
+_UTC_FROM_COLUMNS: Final = 72
 _KEEPS_PACE: Final = 0.9
 _HINTS: Final = (
     ("space", "pause", 1),
@@ -53,6 +56,8 @@ _HELP: Final = (
 
 def draw(frame: Frame, layout: Layout, signs: Signs, *, is_help: bool = False) -> list[Text]:
     """Return `layout.lines` lines, each `layout.columns` wide."""
+    if layout.is_too_small:
+        return _too_small(layout)
     lines = [_header(frame, layout, signs)]
     if layout.rule:
         lines.append(_progress_rule(frame, layout.columns, signs))
@@ -63,6 +68,12 @@ def draw(frame: Frame, layout: Layout, signs: Signs, *, is_help: bool = False) -
     if layout.hints:
         lines.append(_hints(frame, layout.columns))
     return lines[: layout.lines]
+
+
+def _too_small(layout: Layout) -> list[Text]:
+    lines = [fit(Text(), layout.columns) for _ in range(layout.lines)]
+    lines[0] = fit(Text(f"{MIN_COLUMNS}x{MIN_LINES} at least", "warn"), layout.columns)
+    return lines
 
 
 def _header(frame: Frame, layout: Layout, signs: Signs) -> Text:
@@ -76,6 +87,7 @@ def _header(frame: Frame, layout: Layout, signs: Signs) -> Text:
     clock = clock_text(frame.clock_ns)
     right = Text("  ")
     right.append(clock if layout.columns >= _DATE_FROM_COLUMNS else clock[11:])
+    right.append(" UTC" if layout.columns >= _UTC_FROM_COLUMNS else "", "faint")
     right.append("  ")
     right.append(*_state(frame, signs))
     right.append(" ")
@@ -87,18 +99,26 @@ def _state(frame: Frame, signs: Signs) -> tuple[str, str]:
     speed = "flat out" if is_flat_out else f"{frame.speed:,g}{signs.times}"
     match frame.state:
         case State.PAUSED:
-            return f"{signs.paused} paused {speed}", "warn"
+            at = "" if is_flat_out and frame.is_live else f" {speed}"
+            return f"{signs.paused} paused{at}", "warn"
         case State.ENDED:
             return f"{signs.ended} ended", "calm"
         case State.BROKEN:
             return f"{signs.broken} broken", "bad"
-    if frame.quiet_s:
-        return f"{signs.live} quiet for {frame.quiet_s:,} s", "warn"
     if is_flat_out and frame.is_live:
-        return f"{signs.live} live", "good"
+        return _liveness(frame, signs)
     if frame.flow.pace and (is_flat_out or frame.flow.pace < frame.speed * _KEEPS_PACE):
         speed += f" at {count_text(frame.flow.pace)}{signs.times}"
     return f"{signs.playing} {speed}", "good"
+
+
+def _liveness(frame: Frame, signs: Signs) -> tuple[str, str]:
+    lag_s = (frame.lag_ns or 0) // NS_PER_S
+    if frame.quiet_s:
+        return f"{signs.live} quiet for {frame.quiet_s:,} s", "warn"
+    if lag_s:
+        return f"{signs.live} live, {lag_s:,} s behind", "warn"
+    return f"{signs.live} live", "good"
 
 
 def _progress_rule(frame: Frame, columns: int, signs: Signs) -> Text:
@@ -123,27 +143,38 @@ def _body(frame: Frame, layout: Layout, signs: Signs) -> list[Text]:
 
 
 def _summary(frame: Frame, columns: int, signs: Signs) -> Text:
-    left, right = Text(" "), Text()
     ladder = frame.ladder
     if ladder is None:
-        return fit(left, columns)
-    left.append("spread ", "faint")
-    left.append(spread_of(ladder, frame.decimals, signs), "bad" if ladder.touch else "best")
-    if ladder.spread is not None:
-        middle = (ladder.bids[0].price + ladder.asks[0].price) // 2
-        left.append("   mid ", "faint").append(price_text(middle, min(frame.decimals + 1, 9)))
-    if ladder.prints:
-        last = ladder.prints[0]
-        sign, style = print_sign(last, signs)
-        left.append("   last ", "faint")
-        left.append(f"{price_text(last.price, frame.decimals)} {sign}", style)
+        return fit(Text(), columns)
+    right = Text()
     if ladder.touch is Touch.CROSSED:
         right.append(" CROSSED ", "bad.badge").append(" ")
     elif ladder.touch is Touch.LOCKED:
         right.append(" LOCKED ", "bad.badge").append(" ")
     if ladder.is_partial:
         right.append(" PARTIAL ", "warn.badge").append(" ")
+    left = Text()
+    for part in _summary_parts(frame, ladder, signs):
+        if left.cell_len + part.cell_len + right.cell_len <= columns:
+            left.append(part)
     return apart(left, right, columns)
+
+
+def _summary_parts(frame: Frame, ladder: Ladder, signs: Signs) -> Iterator[Text]:
+    """Yield what there is to say of the best prices, what matters most first."""
+    spread = spread_of(ladder, frame.decimals, signs)
+    style = "bad" if ladder.touch else "best"
+    yield Text.assemble((" spread ", "faint"), (spread, style), "  ")
+    if ladder.prints:
+        last = ladder.prints[0]
+        sign, style = print_sign(last, signs)
+        price = price_text(last.price, frame.decimals)
+        yield Text.assemble((" last ", "faint"), (f"{price} {sign}", style), "  ")
+    if ladder.spread is not None:
+        middle = (ladder.bids[0].price + ladder.asks[0].price) // 2
+        is_between = bool(middle % 10 ** (9 - frame.decimals))
+        price = price_text(middle, min(frame.decimals + is_between, 9))
+        yield Text.assemble((" mid ", "faint"), price, "  ")
 
 
 def _below_panel(frame: Frame, layout: Layout, signs: Signs) -> list[Text]:
@@ -200,7 +231,8 @@ def _hints(frame: Frame, columns: int) -> Text:
     line = Text(" ")
     for key, meaning, rank in _HINTS:
         if rank in kept:
-            if meaning in _PLAYING_HINTS and frame.state in (State.ENDED, State.BROKEN):
+            is_over = frame.state in (State.ENDED, State.BROKEN)
+            if (meaning in _PLAYING_HINTS and is_over) or (key == "n" and frame.books < 2):
                 continue
             is_to_go_on = key == "space" and frame.state is State.PAUSED
             line.append(key, "key").append(f" {'go on' if is_to_go_on else meaning}  ", "faint")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Self
 
+MIN_COLUMNS: Final = 30
+MIN_LINES: Final = 4
+"""In less there is no room for prices, and half a price would be a wrong one."""
 _SIDE_FROM_COLUMNS: Final = 100
-_SIDE_COLUMNS: Final = (36, 48)
+_SIDE_COLUMNS: Final = (38, 48)
 _SIDE_FROM_LINES: Final = 14
 _BELOW_FROM_LINES: Final = 17
 _BELOW_MOST_LINES: Final = 10
@@ -64,6 +67,11 @@ class Layout:
         return cls(
             columns, lines, rule, summary, heads, hints, rest, side_columns, below_lines, brief
         )
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether nothing can be shown that is worth it."""
+        return self.columns < MIN_COLUMNS or self.lines < MIN_LINES
 
     @property
     def ladder_columns(self) -> int:

@@ -80,10 +80,11 @@ class Observer:
         )
         if key is None or book is None:
             return frame
-        lag_ns = wall_ns - book.ts_recv
+        since_ns = now_ns - feed.played_ns
+        lag_ns = wall_ns - since_ns - (clock_ns or 0)
         keys = list(feed.names)
         publishers = {other.publisher_id for other in keys}
-        quiet_s = (now_ns - feed.played_ns) // NS_PER_S if is_live else 0
+        quiet_s = since_ns // NS_PER_S if is_live else 0
         return dataclasses.replace(
             frame,
             symbol=printable(feed.names[key]),

@@ -12,6 +12,8 @@ _BEGIN: Final = "\x1b[?2026h"
 _END: Final = "\x1b[?2026l"
 """Around what a terminal that can do so shows all at once."""
 _CLEAR: Final = "\x1b[0m\x1b[2J"
+_HOME: Final = "\x1b[H"
+"""Where the cursor waits: what another process writes there does not make the screen scroll."""
 
 
 class Painter:
@@ -26,6 +28,7 @@ class Painter:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._lines: list[str] = []
+        self._is_clear = False
 
     def paint(self, lines: Sequence[Text]) -> bytes:
         """Return what has to be written for the screen to show these lines, all of one width.
@@ -39,16 +42,21 @@ class Painter:
             for row, (line, before) in enumerate(zip(rendered, known, strict=False), 1)
             if line != before
         ]
-        clear = "" if self._lines else _CLEAR
-        self._lines = rendered
+        clear = "" if self._is_clear else _CLEAR
+        self._lines, self._is_clear = rendered, True
         if not changes:
             return b""
-        text = f"{_BEGIN}{clear}{''.join(changes)}{_END}"
+        text = f"{_BEGIN}{clear}{''.join(changes)}{_HOME}{_END}"
         return text.encode(self._console.encoding, "replace")
 
-    def forget(self) -> None:
-        """Paint everything anew, for the screen has changed its size or was another's."""
+    def repaint(self) -> None:
+        """Write every line the next time, for others may have written over some."""
         self._lines = []
+
+    def clear(self) -> None:
+        """Begin with an empty screen the next time, for it has another size or was another's."""
+        self._lines = []
+        self._is_clear = False
 
     def _rendered(self, lines: Sequence[Text]) -> list[str]:
         with self._console.capture() as captured:

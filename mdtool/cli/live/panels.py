@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from rich.text import Text
@@ -12,19 +13,22 @@ from mdtool.core.units import NS_PER_MS, NS_PER_S, UNDEF_ORDER_SIZE, UNDEF_TIMES
 
 _LABEL_COLUMNS: Final = 10
 _VALUE_COLUMNS: Final = 11
-_RATE_COLUMNS: Final = 16
+_AFTER_COLUMNS: Final = 16
+_PRINT_CLOCKS: Final = ((36, slice(11, 23)), (32, slice(11, 19)), (0, slice(0)))
+"""From how many columns on which part of a time there is room for beside a trade."""
 _SIGNS_OF_SIDES: Final = {"B": ("buy", "bid"), "A": ("sell", "ask")}
 
 
 def draw_prints(frame: Frame, columns: int, lines: int, signs: Signs) -> list[Text]:
     """Return a line for each of the last trades, latest first."""
     prints = frame.ladder.prints if frame.ladder else ()
+    clock = next(clock for room, clock in _PRINT_CLOCKS if columns >= room)
     drawn = []
     for place in range(lines):
         line = Text(" ")
         if place < len(prints):
             trade = prints[place]
-            line.append(f"{clock_text(trade.ts_event_ns)[11:]:12}  ", "faint")
+            line.append(clock_text(trade.ts_event_ns)[clock] + "  ", "faint")
             line.append(*print_sign(trade, signs))
             price = price_text(trade.price, frame.decimals)
             style = _SIGNS_OF_SIDES.get(trade.side, ("", ""))[1]
@@ -39,21 +43,21 @@ def draw_statistics(frame: Frame, columns: int, lines: int) -> list[Text]:
 
     There are at most `lines` of them.
     """
-    ladder = frame.ladder
-    rows: list[Text] = []
-    if ladder is not None:
-        flow = frame.flow
-        rows.append(_counted("records", ladder.records, flow.shown))
-        if frame.books > 1:
-            rows.append(_counted("all books", frame.total_records, flow.records))
-        rows.append(_counted("trades", ladder.trades, flow.trades))
-        rows.append(_counted("volume", ladder.volume, flow.volume))
-        rows.append(_resting(ladder))
-        if frame.lag_ns is not None:
-            rows.append(_labelled("behind", f"{frame.lag_ns / NS_PER_MS:,.0f} ms", "now"))
-        kinds = _anomalies(ladder, max(lines - len(rows), 1))
-        rows = rows[: max(lines - len(kinds), 0)] + kinds
-    return [fit(row, columns) for row in rows]
+    ladder, flow = frame.ladder, frame.flow
+    if ladder is None:
+        return []
+    levels = f"{ladder.bid_levels:,}+{ladder.ask_levels:,} levels"
+    rows = [_counted("records", ladder.records, flow.shown)]
+    rows.append(_counted("trades", ladder.trades, flow.trades))
+    rows.append(_counted("volume", ladder.volume, flow.volume))
+    rows.append(_Row("orders", f"{ladder.orders:,}", levels, "faint"))
+    if frame.lag_ns is not None:
+        rows.append(_Row("behind", f"{frame.lag_ns / NS_PER_MS:,.0f} ms"))
+    if frame.books > 1:
+        rows.append(_counted("all books", frame.total_records, flow.records))
+    kinds = _anomalies(ladder, max(lines - len(rows), 1))
+    rows = rows[: max(lines - len(kinds), 0)] + kinds
+    return [fit(row.draw(columns), columns) for row in rows]
 
 
 def draw_brief(frame: Frame, columns: int) -> Text:
@@ -82,38 +86,43 @@ def clock_text(ts_ns: int | None) -> str:
     return format_time(ts_ns - ts_ns % (NS_PER_S // 1000))[:23].replace("T", " ")
 
 
-def _counted(label: str, count: int, rate: float) -> Text:
-    row = _labelled(label, f"{count:,}", "")
-    row.append(f"{count_text(rate):>{_RATE_COLUMNS - 2}}/s", "" if rate else "faint")
-    return row
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A label, a number and what goes with it, which is left out where there is no room."""
+
+    label: str
+    value: str
+    after: str = ""
+    after_style: str = ""
+    value_style: str = ""
+
+    def draw(self, columns: int) -> Text:
+        row = Text(" ")
+        row.append(f"{self.label:{_LABEL_COLUMNS}}", "faint")
+        row.append(f"{self.value:>{_VALUE_COLUMNS}}", self.value_style)
+        room = min(columns - row.cell_len, _AFTER_COLUMNS)
+        if len(self.after) < room:
+            row.append(f"{self.after:>{room}}", self.after_style)
+        return row
 
 
-def _resting(ladder: Ladder) -> Text:
-    levels = f"{ladder.bid_levels:,}+{ladder.ask_levels:,} levels"
-    return _labelled("orders", f"{ladder.orders:,}", f"{levels:>{_RATE_COLUMNS}}")
+def _counted(label: str, count: int, rate: float) -> _Row:
+    return _Row(label, f"{count:,}", f"{count_text(rate)}/s", "" if rate else "faint")
 
 
-def _anomalies(ladder: Ladder, lines: int) -> list[Text]:
+def _anomalies(ladder: Ladder, lines: int) -> list[_Row]:
     """Return the kinds of anomalies, most first; what there is no line for is summed up."""
     kinds = [(count, kind.replace("_", " ")) for kind, count in ladder.anomalies]
     if len(kinds) > lines:
         rest = kinds[lines - 1 :]
         kinds = [*kinds[: lines - 1], (sum(count for count, _ in rest), f"{len(rest)} more kinds")]
     if not kinds:
-        return [_labelled("anomalies", "none", "")]
-    rows = []
-    for place, (count, kind) in enumerate(kinds):
-        label = "anomalies" if place == 0 else ""
-        rows.append(_labelled(label, f"{count:,}", f"  {kind}", "warn"))
-    return rows
-
-
-def _labelled(label: str, value: str, after: str, style: str = "") -> Text:
-    row = Text(" ")
-    row.append(f"{label:{_LABEL_COLUMNS}}", "faint")
-    row.append(f"{value:>{_VALUE_COLUMNS}}", style)
-    row.append(after, style or "faint")
-    return row
+        return [_Row("anomalies", "none", value_style="faint")]
+    labels = ["anomalies", *[""] * (len(kinds) - 1)]
+    return [
+        _Row(label, f"{count:,}", kind, "warn", "warn")
+        for label, (count, kind) in zip(labels, kinds, strict=True)
+    ]
 
 
 def _size(trade: Print) -> str:

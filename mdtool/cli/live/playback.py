@@ -24,6 +24,8 @@ class Playback:
     ----------
     speed : float
         1 is the records' own pace, 10 ten times that, 0 flat out.
+    from_ns : int, optional
+        Where that begins; what is earlier comes at once.
 
     Attributes
     ----------
@@ -33,18 +35,26 @@ class Playback:
         How many events are still to be played although it pauses.
     """
 
-    def __init__(self, speed: float) -> None:
+    def __init__(self, speed: float, from_ns: int | None = None) -> None:
         self.speed = speed
         self.is_paused = False
         self.steps = 0
         self._pacer = Pacer(speed)
         self._position_ns: int | None = None
         self._is_waiting = False
+        self._from_ns = from_ns
 
     def due(self, timestamps_ns: Timestamps, now_ns: int) -> int:
         """Return how many of the next records are due, as `Pacer.due`; none while it pauses."""
         if self.is_paused:
             return 0
+        if self._from_ns is not None:
+            is_later = timestamps_ns >= self._from_ns
+            n_earlier = int(is_later.argmax()) if is_later.any() else len(timestamps_ns)
+            if n_earlier:
+                return n_earlier
+            self._position_ns, self._from_ns = self._from_ns, None
+            self._restart(now_ns)
         n_due = self._pacer.due(timestamps_ns, now_ns)
         self._is_waiting = n_due == 0
         return n_due

@@ -19,6 +19,7 @@ _ENTER: Final = b"\x1b[?1049h\x1b[?25l\x1b[?7l"
 _LEAVE: Final = b"\x1b[0m\x1b[?2026l\x1b[?7h\x1b[?25h\x1b[?1049l"
 _READ_BYTES: Final = 1024
 _LFLAG, _IFLAG, _CC = 3, 0, 6
+_DUMB: Final = frozenset({"dumb", "unknown"})
 _GUARD: Final = """
 trap '' INT QUIT TERM HUP TSTP TTIN TTOU
 read -r said
@@ -129,10 +130,12 @@ def open_terminal() -> Iterator[Terminal]:
     Raises
     ------
     UsageError
-        When standard output is no terminal, or there is none to read keys from.
+        When standard output is no terminal or a dumb one, or there is none to read keys from.
     """
     if not sys.stdout.isatty():
         raise UsageError("--live wants a terminal to draw on; standard output is none")
+    if os.environ.get("TERM", "dumb") in _DUMB:
+        raise UsageError("--live wants a terminal that can move its cursor; TERM says it cannot")
     with contextlib.ExitStack() as opened:
         keys_fd = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
         if keys_fd is None:
