@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mdtool.core.units import NS_PER_MS, format_price
 from mdtool.wire.batches import BarColumns
@@ -57,16 +57,6 @@ def encode_bars(bars: BarColumns, limit: int) -> bytes:
         f'{{"data":[{",".join(_encode_bar(*row) for row in rows)}],"error":null,"message":null'
         f',"pagination":{{"next_cursor":{cursor}}}}}'
     ).encode()
-
-
-def encode_error(code: str, message: str) -> bytes:
-    """Return the envelope of an answer that holds no data."""
-    return encode_object({"data": None, "error": code, "message": message})
-
-
-def encode_object(value: dict[str, Any]) -> bytes:
-    """Return compact JSON."""
-    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _encode_bar(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from mdtool.adapters.aggregator import AggregatorClient
-from mdtool.services.gateway.answers import answer
-from mdtool.services.gateway.encoding import encode_object
 from mdtool.services.gateway.feed import Feed
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.tallies import Tallies
+from mdtool.services.http.answers import answer, encode_object
 
 
 class Health:

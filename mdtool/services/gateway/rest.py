@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from mdtool.adapters.aggregator import AggregatorClient, UnavailableError, UnknownSymbolError
-from mdtool.services.gateway.answers import STALE_HEADERS, answer
+from mdtool.services.gateway.answers import STALE_HEADERS
 from mdtool.services.gateway.encoding import encode_bars
 from mdtool.services.gateway.parameters import (
     parse_before,
@@ -14,6 +14,7 @@ from mdtool.services.gateway.parameters import (
     parse_symbol,
 )
 from mdtool.services.gateway.state import MarketState
+from mdtool.services.http.answers import answer
 
 
 class Rest:

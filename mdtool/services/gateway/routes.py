@@ -8,11 +8,12 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from mdtool.services.gateway.answers import answering, no_route
+from mdtool.services.gateway.answers import STATUSES
 from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.rest import Rest
 from mdtool.services.gateway.sockets import MarketDataSockets
 from mdtool.services.gateway.tallies import Tallies
+from mdtool.services.http.answers import answering, no_route
 
 MARKET_DATA_SOCKETS: Final = "/ws/marketdata"
 
@@ -38,8 +39,8 @@ def application(
         "/health": health.report,
         "/metrics": scrape,
     }.items():
-        app.router.add_get(path, answering(handler, tallies.route(path)))
-    app.router.add_get(MARKET_DATA_SOCKETS, answering(sockets.follow))
+        app.router.add_get(path, answering(handler, STATUSES, tallies.route(path).add))
+    app.router.add_get(MARKET_DATA_SOCKETS, answering(sockets.follow, STATUSES))
     app.router.add_route("*", "/{path:.*}", no_route)
     app.on_shutdown.append(sockets.close)
     return app

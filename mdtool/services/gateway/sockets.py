@@ -10,12 +10,12 @@ import numpy as np
 from aiohttp import WSCloseCode, web
 from numpy.typing import NDArray
 
-from mdtool.services.gateway.answers import failure
 from mdtool.services.gateway.encoding import encode_socket
 from mdtool.services.gateway.hub import Hub, Outbox
 from mdtool.services.gateway.parameters import ParameterError, parse_symbol
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.tallies import SocketTally
+from mdtool.services.http.answers import failure
 from mdtool.wire.websocket import text_frame
 
 _HEARTBEAT_S: Final = 20.0

@@ -1,0 +1,1 @@
+"""What the HTTP services have in common: listening, answers in JSON, logging."""
