@@ -247,6 +247,18 @@ def test_a_top_of_book_record_is_its_side_and_no_order():
     assert book.queue_position(1) is None
 
 
+def test_orders_may_come_and_go_at_the_price_of_a_top_of_book_record():
+    quoted = add("B", 101, 7, 0, flags=F_TOB)
+    book = book_of(quoted, add("B", 101, 2, 5))
+    assert book.levels("B").tolist() == [(101, 9, 1)]
+    assert queue(book, "B") == [(5, 101, 2)]
+    for gone in (cancel(5, 2), modify("B", 101, 0, 5)):
+        left = book_of(quoted, add("B", 101, 2, 5), gone)
+        assert left.levels("B").tolist() == [(101, 7, 0)]
+    moved = book_of(quoted, add("B", 101, 2, 5), modify("B", 99, 2, 5))
+    assert moved.levels("B").tolist() == [(101, 7, 0), (99, 2, 1)]
+
+
 @pytest.mark.parametrize("empty", [(UNDEF_PRICE, 0), (UNDEF_PRICE, 3), (101, 0)])
 def test_a_top_of_book_record_without_a_price_or_size_empties_its_side(empty):
     quoted = [add("B", 101, 7, 0, flags=F_TOB), add("A", 103, 9, 0, flags=F_TOB)]
@@ -378,13 +390,14 @@ def test_every_record_of_an_event_makes_its_own_depth_record():
     assert made["bid_px_00"].tolist() == [UNDEF_PRICE, 5, 6]
 
 
-def test_a_size_beyond_32_bits_is_shown_as_the_largest():
+@pytest.mark.parametrize(("side", "name"), [("B", "bid"), ("A", "ask")])
+def test_a_size_beyond_32_bits_is_shown_as_the_largest(side, name):
     half = UNDEF_ORDER_SIZE - 1
-    records = np.concatenate([add("A", 5, half, 1), add("A", 5, half, 2)])
+    records = np.concatenate([add(side, 5, half, 1), add(side, 5, half, 2)])
     book = book_of(records)
-    assert book.best("A") == (5, 2 * half, 2)
+    assert book.best(side) == (5, 2 * half, 2)
     [_, made] = np.concatenate([*Books().events(records)])
-    assert (made["ask_sz_00"], made["ask_ct_00"]) == (UNDEF_ORDER_SIZE, 2)
+    assert (made[f"{name}_sz_00"], made[f"{name}_ct_00"]) == (UNDEF_ORDER_SIZE, 2)
 
 
 def test_an_iteration_broken_off_leaves_the_rest_unapplied():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mdtool.core.dtypes import MBO
+from mdtool.core.dtypes import F_TOB, MBO
+from mdtool.core.units import UNDEF_PRICE
 from mdtool.engine.book.state import EMIT_ROWS, FIRST_ROWS, BookKey, Books
 from mdtool.engine.book.view import BookView
 from tests.reference.book import ReferenceBooks, mbo_of
@@ -88,17 +89,24 @@ def test_thousands_of_orders_in_one_queue():
     assert view.queue_position(count - 1) == ("B", 100, 1, count - 1, count - 1)
 
 
-def test_what_comes_and_goes_takes_no_more_room():
+@pytest.mark.parametrize("end", ["C", "R", "top of book"])
+def test_what_comes_and_goes_takes_no_more_room(end):
     rounds = 50
     orders = stream(FIRST_ROWS // 2, price=np.arange(FIRST_ROWS // 2))
     gone = orders.copy()
-    gone["action"] = b"C"
+    if end == "C":
+        gone["action"] = b"C"
+    elif end == "R":
+        gone = stream(1, action=b"R")
+    else:
+        gone = stream(1, flags=F_TOB, price=UNDEF_PRICE)
     once, often = Books(), Books()
     once.apply(np.concatenate([orders, gone]))
-    for at in range(rounds):
-        fresh, cancelled = orders.copy(), gone.copy()
-        fresh["order_id"] += np.uint64(at * len(orders))
-        cancelled["order_id"] = fresh["order_id"]
-        often.apply(np.concatenate([fresh, cancelled]))
+    for _ in range(rounds):
+        often.apply(np.concatenate([orders, gone]))
+        orders["order_id"] += np.uint64(len(orders))
+        if end == "C":
+            gone["order_id"] = orders["order_id"]
     assert [len(rows) for rows in often.state] == [len(rows) for rows in once.state]
-    assert BookView(often, BookKey(1, 0)).total_orders == 0
+    view = BookView(often, BookKey(1, 0))
+    assert (view.total_orders, view.level_count("B")) == (0, 0)
