@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -12,7 +12,14 @@ from mdtool.adapters import rpc
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.wire._pb import marketdata_pb2
-from mdtool.wire.batches import BarColumns, Updates, decode_bars, decode_updates
+from mdtool.wire.batches import (
+    BarColumns,
+    BarUpdates,
+    Updates,
+    decode_bar_updates,
+    decode_bars,
+    decode_updates,
+)
 
 _OPTIONS: Final = (
     *rpc.OPTIONS,
@@ -24,8 +31,13 @@ _OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 2_000),
 )
 
+Decoded = TypeVar("Decoded", Updates, BarUpdates)
+
 Receiver = Callable[[SymbolTable, Updates], None]
 """Takes a message of updates, and the table that its symbol indices point into."""
+
+BarReceiver = Callable[[SymbolTable, BarUpdates], None]
+"""Takes a message of bars, and the table that its symbol indices point into."""
 
 
 class UnavailableError(PeerError):
@@ -85,16 +97,8 @@ class AggregatorClient:
             When the stream is lost, or what came over it makes no sense. Always: it does not end
             by itself.
         """
-        symbols = SymbolTable()
         call = self._stub.StreamUpdates(marketdata_pb2.UpdatesRequest())
-        try:
-            async for message in call:
-                receive(symbols, decode_updates(message, symbols))
-        except grpc.aio.AioRpcError as error:
-            raise self._wrapped(error) from error
-        finally:
-            call.cancel()
-        raise UnavailableError(f"aggregator {self.address} ended the stream")
+        await self._read(call, decode_updates, receive)
 
     async def bars(
         self, symbol: str, interval: str, limit: int, before_ns: int, timeout_s: float
@@ -123,6 +127,48 @@ class AggregatorClient:
             symbol=symbol, interval=interval, limit=limit, before=before_ns
         )
         return decode_bars(await self._ask(self._stub.GetBars, request, timeout_s))
+
+    async def follow_bars(self, symbol: str, interval: str, receive: BarReceiver) -> None:
+        """Hand over the newest bar of a symbol, then the bars that change, until the call is lost.
+
+        A call that is slower than the changes gets the latest state of each bar only.
+
+        Parameters
+        ----------
+        symbol : str
+            Upper-case; empty means every symbol. One that has not traded yet is waited for.
+        interval : str
+            A duration such as `1m`.
+        receive : callable
+            What takes the bars.
+
+        Raises
+        ------
+        RefusedError
+            For an interval that is not kept.
+        PeerError
+            When the call is lost, or what came over it makes no sense. Always: it does not end by
+            itself.
+        """
+        request = marketdata_pb2.BarUpdatesRequest(symbol=symbol, interval=interval)
+        await self._read(self._stub.StreamBars(request), decode_bar_updates, receive)
+
+    async def _read(
+        self,
+        call: Any,
+        decode: Callable[[Any, SymbolTable], Decoded],
+        receive: Callable[[SymbolTable, Decoded], None],
+    ) -> NoReturn:
+        """Hand over the messages of a stream, which does not end well."""
+        symbols = SymbolTable()
+        try:
+            async for message in call:
+                receive(symbols, decode(message, symbols))
+        except grpc.aio.AioRpcError as error:
+            raise self._wrapped(error) from error
+        finally:
+            call.cancel()
+        raise UnavailableError(f"aggregator {self.address} ended the stream")
 
     async def _ask(self, call: Any, request: Any, timeout_s: float) -> Any:
         try:

@@ -3,9 +3,9 @@
 A tick is added to its symbol's newest bar of the shortest interval alone; that bar is merged into
 those of the longer intervals when the next one begins. Layouts, all int64:
 
-- a bar is a row of nine: start, open, high, low, close, volume, count, and the times of its first
-  and its last trade (who trades earliest sets the open, who trades latest the close, whatever the
-  order of arrival);
+- a bar is a row of ten: start, open, high, low, close, volume, count, the times of its first and
+  its last trade (who trades earliest sets the open, who trades latest the close, whatever the
+  order of arrival), and the number of the update that changed it last;
 - `newest[symbol * intervals + interval]` is that series' newest bar, count 0 when it has none;
 - `ends` of the same index is a row of three: the pool rows of the newest and of the oldest of its
   older bars, and how many those are;
@@ -24,13 +24,14 @@ import numpy as np
 
 from mdtool.core.jit import inlined, kernel
 
-START, OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT, FIRST, LAST = range(9)
-COLUMNS = 9
+START, OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT, FIRST, LAST, CHANGED = range(10)
+COLUMNS = 10
 NEWEST, OLDEST, HELD = range(3)
 OLDER, NEWER = range(2)
 TAKEN, GIVEN_BACK = range(2)
 CHUNK = 16
 MAX_VOLUME = 2**63 - 1
+MIN_START = -(2**63)
 
 
 @inlined
@@ -40,7 +41,7 @@ def _copy(rows: Any, k: int, source: Any, s: int) -> None:
 
 
 @inlined
-def _trade(rows: Any, k: int, start: int, price: int, volume: int, ts: int) -> None:
+def _trade(rows: Any, k: int, start: int, price: int, volume: int, ts: int, step: int) -> None:
     """Make row `k` the bar of one trade."""
     rows[k, START] = start
     rows[k, OPEN] = price
@@ -51,10 +52,11 @@ def _trade(rows: Any, k: int, start: int, price: int, volume: int, ts: int) -> N
     rows[k, COUNT] = 1
     rows[k, FIRST] = ts
     rows[k, LAST] = ts
+    rows[k, CHANGED] = step
 
 
 @inlined
-def _amend(rows: Any, k: int, price: int, volume: int, ts: int) -> None:
+def _amend(rows: Any, k: int, price: int, volume: int, ts: int, step: int) -> None:
     """Add a trade to the bar of row `k`."""
     rows[k, HIGH] = max(rows[k, HIGH], price)
     rows[k, LOW] = min(rows[k, LOW], price)
@@ -66,6 +68,7 @@ def _amend(rows: Any, k: int, price: int, volume: int, ts: int) -> None:
         rows[k, OPEN] = price
     rows[k, VOLUME] += min(volume, MAX_VOLUME - rows[k, VOLUME])
     rows[k, COUNT] += 1
+    rows[k, CHANGED] = step
 
 
 @kernel
@@ -81,6 +84,7 @@ def merge(rows: Any, k: int, source: Any, s: int) -> None:
         rows[k, OPEN] = source[s, OPEN]
     rows[k, VOLUME] += min(source[s, VOLUME], MAX_VOLUME - rows[k, VOLUME])
     rows[k, COUNT] += source[s, COUNT]
+    rows[k, CHANGED] = max(rows[k, CHANGED], source[s, CHANGED])
 
 
 @kernel
@@ -206,11 +210,13 @@ def update(
     volume: Any,
     ts: Any,
     begin: int,
+    step: int,
     late: Any,
 ) -> int:
     """Take the ticks from `begin` on; return the first that is not taken for want of chunks.
 
-    `intervals` rise and are multiples of the first. `late[0]` is raised by each tick left out.
+    `intervals` rise and are multiples of the first. `step` is the number of this update, higher
+    than those before. `late[0]` is raised by each tick left out.
     """
     series = len(intervals)
     shortest = intervals[0]
@@ -220,34 +226,38 @@ def update(
         k: Any = np.int64(symbol[i]) * series
         age = at - newest[k, START]
         if 0 <= age < shortest and newest[k, COUNT] > 0:
-            _amend(newest, k, price[i], volume[i], at)
+            _amend(newest, k, price[i], volume[i], at, step)
             continue
         if len(chunks) - heap[TAKEN] < series:
             return i
         start = at - at % shortest
         if newest[k, COUNT] == 0:
-            _trade(newest, k, start, price[i], volume[i], at)
+            _trade(newest, k, start, price[i], volume[i], at, step)
         elif age >= shortest:
             for j in range(1, series):
                 _add(newest, ends, pool, chunks, heap, k + j, keep, intervals[j], newest, k)
             _copy(pool, _append(ends, chunks, heap, k, keep), newest, k)
-            _trade(newest, k, start, price[i], volume[i], at)
+            _trade(newest, k, start, price[i], volume[i], at, step)
         elif newest[k, LAST] - lateness - start >= shortest:
             late[0] += 1
         else:
-            _trade(tick, 0, start, price[i], volume[i], at)
+            _trade(tick, 0, start, price[i], volume[i], at, step)
             for j in range(series):
                 _add(newest, ends, pool, chunks, heap, k + j, keep, intervals[j], tick, 0)
     return len(ts)
 
 
 @kernel
-def closed(ends: Any, pool: Any, chunks: Any, k: int, before: int, limit: int) -> Any:
-    """Return a copy of the newest bars of series `k` that start before `before`, newest first."""
-    rows = np.empty((min(limit, ends[k, HELD]), COLUMNS), np.int64)
+def closed(ends: Any, pool: Any, chunks: Any, k: int, keep: int, before: int, limit: int) -> Any:
+    """Return a copy of the newest bars of series `k` that start before `before`, newest first.
+
+    Of the pool's bars only the newest `keep` count.
+    """
+    held = min(keep, ends[k, HELD])
+    rows = np.empty((min(limit, held), COLUMNS), np.int64)
     found = 0
     row = ends[k, NEWEST]
-    for i in range(ends[k, HELD]):
+    for i in range(held):
         if i > 0:
             row = _older(chunks, row)
         if found == len(rows):
@@ -256,3 +266,89 @@ def closed(ends: Any, pool: Any, chunks: Any, k: int, before: int, limit: int) -
             _copy(rows, found, pool, row)
             found += 1
     return rows[:found]
+
+
+@kernel
+def open_bars(intervals: Any, newest: Any, base: int, place: int, rows: Any) -> Any:
+    """Write the bars of an interval that are not in its pool yet, newest first; return how many.
+
+    There are one or two: the symbol's newest bar of the shortest interval is still to be merged
+    into the longer one that it lies in, which need not be the newest of those.
+    """
+    _copy(rows, 0, newest, base)
+    if place == 0:
+        return 1
+    rows[0, START] -= rows[0, START] % intervals[place]
+    if newest[base + place, COUNT] == 0:
+        return 1
+    _copy(rows, 1, newest, base + place)
+    if rows[0, START] != rows[1, START]:
+        return 2
+    merge(rows, 1, rows, 0)
+    _copy(rows, 0, rows, 1)
+    return 1
+
+
+@kernel
+def _reverse(rows: Any, begin: int, end: int) -> None:
+    swapped = np.empty((1, COLUMNS), np.int64)
+    last = end - 1
+    while begin < last:
+        _copy(swapped, 0, rows, begin)
+        _copy(rows, begin, rows, last)
+        _copy(rows, last, swapped, 0)
+        begin += 1
+        last -= 1
+
+
+@kernel
+def changed(
+    intervals: Any,
+    lateness: int,
+    keep: int,
+    newest: Any,
+    ends: Any,
+    pool: Any,
+    chunks: Any,
+    place: int,
+    symbol: Any,
+    since: int,
+    bar_symbol: Any,
+    bars: Any,
+) -> int:
+    """Write the bars of an interval that updates after number `since` changed; return how many.
+
+    They come symbol by symbol, oldest first; of each symbol only the newest where `since` is 0.
+    What there is no room for is counted, and not written: with more room, call again.
+    """
+    series = len(intervals)
+    fresh = np.empty((2, COLUMNS), np.int64)
+    found = 0
+    for i in range(len(symbol)):
+        base: Any = np.int64(symbol[i]) * series
+        k = base + place
+        begin = found
+        stop = MIN_START
+        unpooled = open_bars(intervals, newest, base, place, fresh)
+        for age in range(min(unpooled + ends[k, HELD], 1 + keep)):
+            if age < unpooled:
+                row: Any = age
+                rows = fresh
+            else:
+                row = ends[k, NEWEST] if age == unpooled else _older(chunks, row)
+                rows = pool
+            if rows[row, START] <= stop:
+                break
+            if rows[row, CHANGED] > since:
+                if found < len(bars):
+                    _copy(bars, found, rows, row)
+                    bar_symbol[found] = symbol[i]
+                found += 1
+            elif stop == MIN_START:
+                # This bar was there when `since` was: what ended before it by more than the
+                # lateness was closed for good even then.
+                stop = rows[row, START] - lateness - intervals[place]
+            if since == 0:
+                break
+        _reverse(bars, begin, min(found, len(bars)))
+    return found

@@ -49,6 +49,8 @@ class LiveBars:
             raise UsageError("the intervals of bars are not all multiples of the shortest")
         self.keep = keep
         self.lateness_ns = lateness_ns
+        self.step = 0
+        """The number of the latest update."""
         self._intervals = np.array(self.intervals_ns, np.int64)
         self._newest = np.zeros((0, kernels.COLUMNS), np.int64)
         self._ends = np.zeros((0, 3), np.int64)
@@ -84,6 +86,7 @@ class LiveBars:
         prices, volumes, times = (_input(each, np.int64) for each in (price, volume, ts_ns))
         if len(symbols):
             self._reserve(int(symbols.max()) + 1)
+        self.step += 1
         taken = 0
         while True:
             taken = kernels.update(
@@ -100,6 +103,7 @@ class LiveBars:
                 volumes,
                 times,
                 taken,
+                self.step,
                 self._late,
             )
             if taken == len(symbols):
@@ -132,37 +136,84 @@ class LiveBars:
         UsageError
             When there are no bars of that interval.
         """
+        place = self._place(interval_ns)
+        base = symbol * len(self.intervals_ns)
+        if not self._have_traded(np.array([symbol])).all():
+            return np.empty(0, BAR)
+        before = before_ns or kernels.MAX_VOLUME
+        limit = max(0, min(limit, self.keep + 1))
+        open_ = np.empty((2, kernels.COLUMNS), np.int64)
+        open_ = open_[: kernels.open_bars(self._intervals, self._newest, base, place, open_)]
+        closed = kernels.closed(
+            self._ends,
+            self._pool,
+            self._chunks,
+            base + place,
+            self.keep + 1 - len(open_),
+            before,
+            limit,
+        )
+        rows = np.concatenate([open_[open_[:, kernels.START] < before], closed])[:limit]
+        return _bars(np.full(len(rows), symbol), rows)
+
+    def changed_since(self, step: int, symbols: NDArray[np.uint32], interval_ns: int) -> Bars:
+        """Return the bars of symbols that updates after that of number `step` have changed.
+
+        Parameters
+        ----------
+        step : int
+            What `step` was when the caller looked last; 0 for a first look, which is answered by
+            the newest bar of each symbol.
+        symbols : u4[n]
+            Whose bars, each once.
+        interval_ns : int
+            One of `intervals_ns`.
+
+        Returns
+        -------
+        BAR[m]
+            A copy, symbol by symbol, oldest first. Bars that are no longer kept are left out.
+
+        Raises
+        ------
+        UsageError
+            When there are no bars of that interval.
+        """
+        place = self._place(interval_ns)
+        traded = _input(symbols[self._have_traded(symbols)], np.uint32)
+        room = 2 * len(traded)
+        while True:
+            symbol, rows = np.empty(room, np.int64), np.empty((room, kernels.COLUMNS), np.int64)
+            found = kernels.changed(
+                self._intervals,
+                self.lateness_ns,
+                self.keep,
+                self._newest,
+                self._ends,
+                self._pool,
+                self._chunks,
+                place,
+                traded,
+                step,
+                symbol,
+                rows,
+            )
+            if found <= room:
+                return _bars(symbol[:found], rows[:found])
+            room = found
+
+    def _place(self, interval_ns: int) -> int:
+        """Return where an interval stands among them all."""
         if interval_ns not in self.intervals_ns:
             known = ", ".join(format_duration(i) for i in self.intervals_ns)
             raise UsageError(f"no bars of {format_duration(interval_ns)}: choose from {known}")
-        base = symbol * len(self.intervals_ns)
-        if base >= len(self._newest) or self._newest[base, kernels.COUNT] == 0:
-            return np.empty(0, BAR)
-        place = self.intervals_ns.index(interval_ns)
-        before = before_ns or kernels.MAX_VOLUME
-        limit = max(0, min(limit, self.keep + 1))
-        open_ = self._open(base, place)
-        closed = kernels.closed(self._ends, self._pool, self._chunks, base + place, before, limit)
-        rows = np.concatenate([open_[open_[:, kernels.START] < before], closed])[:limit]
-        bars = np.empty(len(rows), BAR)
-        columns = bars.view(np.int64).reshape(-1, len(BAR.descr))
-        columns[:, 0] = symbol
-        columns[:, 1:] = rows[:, : kernels.FIRST]
-        return bars
+        return self.intervals_ns.index(interval_ns)
 
-    def _open(self, base: int, place: int) -> Rows:
-        """Return the bars of an interval that are not among its closed ones, newest first."""
-        latest, newest = self._newest[[base]], self._newest[[base + place]]
-        if place == 0:
-            return latest
-        start = latest[0, kernels.START]
-        latest[0, kernels.START] = start - start % self.intervals_ns[place]
-        if newest[0, kernels.COUNT] == 0:
-            return latest
-        if newest[0, kernels.START] == latest[0, kernels.START]:
-            kernels.merge(newest, 0, latest, 0)
-            return newest
-        return np.concatenate([latest, newest])
+    def _have_traded(self, symbols: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        counts = self._newest[:: len(self.intervals_ns), kernels.COUNT]
+        known = symbols < len(counts)
+        known[known] = counts[symbols[known]] > 0
+        return known
 
     def _reserve(self, symbols: int) -> None:
         """Make room for so many symbols."""
@@ -179,6 +230,14 @@ def _input(column: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:
     view = np.ascontiguousarray(column, dtype).view()
     view.flags.writeable = False
     return view
+
+
+def _bars(symbol: NDArray[np.int64], rows: Rows) -> Bars:
+    bars = np.empty(len(rows), BAR)
+    columns = bars.view(np.int64).reshape(-1, len(BAR.descr))
+    columns[:, 0] = symbol
+    columns[:, 1:] = rows[:, : kernels.FIRST]
+    return bars
 
 
 def _extended(rows: Rows, length: int) -> Rows:

@@ -27,7 +27,7 @@ class BatchError(PeerError):
 
 @dataclass(slots=True)
 class BarColumns:
-    """Bars of one symbol and interval, newest first.
+    """Bars of one interval; of one symbol and newest first unless something else is said.
 
     Attributes
     ----------
@@ -51,6 +51,26 @@ class BarColumns:
     def __len__(self) -> int:
         """Return how many bars there are."""
         return len(self.start)
+
+
+@dataclass(slots=True)
+class BarUpdates:
+    """Bars of one interval that changed.
+
+    Attributes
+    ----------
+    symbol : uint32[n]
+        Index into the symbol table of the call, one a bar.
+    bars : BarColumns
+        The n bars, of each symbol oldest first.
+    """
+
+    symbol: NDArray[np.uint32]
+    bars: BarColumns
+
+    def __len__(self) -> int:
+        """Return how many bars changed."""
+        return len(self.symbol)
 
 
 @dataclass(slots=True)
@@ -210,6 +230,35 @@ def decode_bars(message: marketdata_pb2.Bars) -> BarColumns:
     columns = {name: _column(message, name, _I8) for name in _BAR_COLUMNS}
     _check_lengths(**columns)
     return BarColumns(**columns)
+
+
+def encode_bar_updates(
+    updates: BarUpdates, new_symbols: Iterable[str] = ()
+) -> marketdata_pb2.BarUpdates:
+    """Return bars that changed as a message, with what the call's table is to be extended by."""
+    return marketdata_pb2.BarUpdates(
+        new_symbols=new_symbols,
+        symbol=_bytes(updates.symbol, _U4),
+        bars=encode_bars(updates.bars),
+    )
+
+
+def decode_bar_updates(message: marketdata_pb2.BarUpdates, symbols: SymbolTable) -> BarUpdates:
+    """Return the bars of a message, as read-only views of its bytes.
+
+    The message's new symbols are appended to `symbols`, the call's own table.
+
+    Raises
+    ------
+    BatchError
+        When columns have different lengths or point outside the table.
+    """
+    _append(symbols, message.new_symbols)
+    symbol = _column(message, "symbol", _U4)
+    bars = decode_bars(message.bars)
+    _check_lengths(symbol=symbol, start=bars.start)
+    _check_symbols(symbol, symbols)
+    return BarUpdates(symbol, bars)
 
 
 def encode_updates(updates: Updates, new_symbols: Iterable[str] = ()) -> marketdata_pb2.UpdateBatch:

@@ -76,3 +76,41 @@ def test_bars_of_short_intervals_add_up_to_those_of_long_ones(ticks, lateness):
             assert long.close == short[0].close
             assert long.volume == min(sum(bar.volume for bar in short), 2**63 - 1)
             assert long.count == sum(bar.count for bar in short)
+
+
+@settings(deadline=None)
+@given(
+    trades,
+    st.integers(0, 300),
+    st.lists(st.integers(0, 80), max_size=12),
+    st.lists(st.booleans(), min_size=1, max_size=13),
+)
+def test_a_reader_that_skips_updates_is_told_of_each_bar_that_changed_and_of_no_other(
+    ticks, lateness, cuts, looks
+):
+    bars = LiveBars(INTERVALS, lateness_ns=lateness)
+    symbols = np.arange(5, dtype="u4")
+    copies: dict[int, dict[tuple[int, int], reference.Bar]] = {}
+    seen = 0
+    edges = [0, *sorted(cut for cut in cuts if cut < len(ticks)), len(ticks)]
+    for number, (begin, end) in enumerate(pairwise(edges)):
+        fed(bars, ticks[begin:end], [])
+        if not looks[number % len(looks)]:
+            continue
+        for interval in INTERVALS:
+            told = [
+                reference.Bar(*row) for row in bars.changed_since(seen, symbols, interval).tolist()
+            ]
+            state = {
+                (bar.instrument, bar.start_ns): bar
+                for symbol in range(4)
+                for bar in reversed(history(bars, symbol, interval))
+            }
+            if interval in copies:
+                known = copies[interval]
+                assert told == [bar for key, bar in state.items() if known.get(key) != bar]
+            else:
+                newest = {bar.instrument: bar for bar in state.values()}
+                assert told == list(newest.values())
+            copies[interval] = state
+        seen = bars.step

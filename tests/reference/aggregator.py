@@ -55,4 +55,5 @@ class PlainAggregator:
         """Stands for the calls that no bus makes."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no bus calls this")
 
-    GetAggregate = GetBars = StreamAggregates = StreamTicks = StreamUpdates = unused
+    GetAggregate = GetBars = StreamAggregates = unused
+    StreamBars = StreamTicks = StreamUpdates = unused

@@ -12,12 +12,15 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import (
     BarColumns,
+    BarUpdates,
     BatchError,
     Counts,
     Updates,
+    decode_bar_updates,
     decode_bars,
     decode_batch,
     decode_updates,
+    encode_bar_updates,
     encode_bars,
     encode_batch,
     encode_updates,
@@ -152,6 +155,31 @@ def test_bars_of_different_lengths_are_the_peers_error():
     message.count = b""
     with pytest.raises(BatchError, match="count 0"):
         decode_bars(message)
+
+
+def bar_updates() -> BarUpdates:
+    return BarUpdates(np.array([0, 0, 1], np.uint32), bars())
+
+
+def test_bar_updates_are_read_back():
+    table = SymbolTable()
+    message = sent(encode_bar_updates(bar_updates(), ["A", "B"]))
+    found = decode_bar_updates(message, table)
+    assert found.symbol.tolist() == bar_updates().symbol.tolist()
+    assert_equal(found.bars, bars())
+    assert list(table) == ["A", "B"]
+
+
+def test_bar_updates_outside_the_table_are_the_peers_error():
+    with pytest.raises(BatchError, match="outside the call's table of 1"):
+        decode_bar_updates(sent(encode_bar_updates(bar_updates(), ["A"])), SymbolTable())
+
+
+def test_bar_updates_of_different_lengths_are_the_peers_error():
+    message = encode_bar_updates(bar_updates(), ["A", "B"])
+    message.symbol = bytes(4)
+    with pytest.raises(BatchError, match="symbol 1, start 3"):
+        decode_bar_updates(message, SymbolTable())
 
 
 def updates() -> Updates:

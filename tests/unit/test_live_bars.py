@@ -71,6 +71,24 @@ def test_an_interval_that_is_not_kept_is_refused():
         LiveBars((10**9, 60 * 10**9)).history(0, 120 * 10**9, 1)
 
 
+def test_changes_of_many_bars_at_once_are_all_told_as_far_as_they_are_kept():
+    bars = LiveBars((10, 100), keep=40)
+    first = bars.step
+    ts = np.arange(0, 10_000, 10)
+    bars.update(np.tile([0, 1], 500), ts + 1, ts + 1, ts)
+    symbols = np.array([1, 0, 7], "u4")
+    for interval in (10, 100):
+        told = bars.changed_since(first, symbols, interval)
+        expected = [bars.history(symbol, interval, 100)[::-1] for symbol in (1, 0)]
+        np.testing.assert_array_equal(told, np.concatenate(expected))
+    assert len(bars.changed_since(bars.step, symbols, 10)) == 0
+
+
+def test_changes_of_an_interval_that_is_not_kept_are_refused():
+    with pytest.raises(UsageError, match="no bars of 2m"):
+        LiveBars((10**9,)).changed_since(0, np.zeros(1, "u4"), 120 * 10**9)
+
+
 @pytest.mark.parametrize(
     ("intervals", "keep", "lateness"),
     [((), 1, 0), ((0,), 1, 0), ((10,), 0, 0), ((10,), 1, -1), ((10, 25), 1, 0)],

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
 from mdtool.engine.market import Market
 from mdtool.wire._pb import marketdata_pb2
-from mdtool.wire.batches import BarColumns, Counts, Updates, encode_bars, encode_updates
+from mdtool.wire.batches import (
+    BarColumns,
+    BarUpdates,
+    Counts,
+    Updates,
+    encode_bar_updates,
+    encode_bars,
+    encode_updates,
+)
 from mdtool.wire.ticks import Reason
 
 
@@ -49,6 +59,31 @@ def updates(
 
 def bars(history: NDArray[np.void]) -> marketdata_pb2.Bars:
     """Return bars of one symbol, BAR[n], as columns."""
+    return encode_bars(_columns(history))
+
+
+class CallTable:
+    """The symbol table of one call, which is extended by what its messages need."""
+
+    def __init__(self, symbols: SymbolTable) -> None:
+        self._symbols = symbols
+        self._indices: dict[int, int] = {}
+
+    def extend(self, symbols: NDArray[np.int64]) -> tuple[NDArray[np.uint32], list[str]]:
+        """Return the call's indices of the market's symbols, and those that are new to the call."""
+        known = len(self._indices)
+        indices = [self._indices.setdefault(s, len(self._indices)) for s in symbols.tolist()]
+        new = [self._symbols[symbol] for symbol in islice(self._indices, known, None)]
+        return np.array(indices, np.uint32), new
+
+
+def bar_updates(changed: NDArray[np.void], table: CallTable) -> marketdata_pb2.BarUpdates:
+    """Return bars of any symbols, BAR[n], as columns."""
+    symbol, new_symbols = table.extend(changed["instrument"])
+    return encode_bar_updates(BarUpdates(symbol, _columns(changed)), new_symbols)
+
+
+def _columns(history: NDArray[np.void]) -> BarColumns:
     names = ("open", "high", "low", "close", "volume", "count")
     columns = {name: history[name] for name in names}
-    return encode_bars(BarColumns(start=history["start_ns"], **columns))
+    return BarColumns(start=history["start_ns"], **columns)

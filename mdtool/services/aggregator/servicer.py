@@ -175,6 +175,25 @@ class MarketDataServicer:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         return messages.bars(history)
 
+    async def StreamBars(self, request: marketdata_pb2.BarUpdatesRequest, context: Context) -> None:
+        """Send the newest bar of a symbol, or of all, at once, and then the bars that change."""
+        bars = self._market.bars
+        symbol = _normalised(request.symbol)
+        try:
+            interval_ns = parse_duration(request.interval)
+            bars.changed_since(bars.step, np.empty(0, np.uint32), interval_ns)
+        except UsageError as error:
+            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        table = messages.CallTable(self._market.symbols)
+        seen = step = 0
+        with self._subscribers.join(symbol) as wakes:
+            async for _ in wakes:
+                traded = self._traded(symbol) if symbol else self._market.changed_since(seen)
+                changed = bars.changed_since(step, traded, interval_ns)
+                seen, step = self._market.commit, bars.step
+                if len(changed):
+                    await context.write(messages.bar_updates(changed, table))
+
     def _traded(self, symbol: str) -> NDArray[np.uint32]:
         """Return the index of the symbol, shape (1,), or nothing when it has not traded."""
         index = self._market.symbols.find(symbol)

@@ -1,4 +1,4 @@
-import tick_pb2 as _tick_pb2
+from mdtool.wire._pb import tick_pb2 as _tick_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -126,6 +126,24 @@ class Bars(_message.Message):
     volume: bytes
     count: bytes
     def __init__(self, start: _Optional[bytes] = ..., open: _Optional[bytes] = ..., high: _Optional[bytes] = ..., low: _Optional[bytes] = ..., close: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., count: _Optional[bytes] = ...) -> None: ...
+
+class BarUpdatesRequest(_message.Message):
+    __slots__ = ("symbol", "interval")
+    SYMBOL_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    symbol: str
+    interval: str
+    def __init__(self, symbol: _Optional[str] = ..., interval: _Optional[str] = ...) -> None: ...
+
+class BarUpdates(_message.Message):
+    __slots__ = ("new_symbols", "symbol", "bars")
+    NEW_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    SYMBOL_FIELD_NUMBER: _ClassVar[int]
+    BARS_FIELD_NUMBER: _ClassVar[int]
+    new_symbols: _containers.RepeatedScalarFieldContainer[str]
+    symbol: bytes
+    bars: Bars
+    def __init__(self, new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., bars: _Optional[_Union[Bars, _Mapping]] = ...) -> None: ...
 
 class UpdatesRequest(_message.Message):
     __slots__ = ()
