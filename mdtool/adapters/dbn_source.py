@@ -164,6 +164,7 @@ class DbnSource(ClosesOnExit):
         self._decoder = DbnDecoder(name)
         self._ahead: ReadAhead[_Chunk] | None = None
         self._received_bytes = 0
+        self._record_bytes = 0
         try:
             self.metadata, runs = self._read_metadata()
         except BaseException:
@@ -191,6 +192,11 @@ class DbnSource(ClosesOnExit):
             self._decoder.jump(position.offset, position.records)
             self._received_bytes = position.offset
             self._first = self._placed([])
+
+    def position_before(self, n_records: int) -> Position:
+        """Return the place so many records before the end of the array that was yielded last."""
+        n_bytes = n_records * self._record_bytes
+        return Position(self.position.offset - n_bytes, self.position.records - n_records)
 
     def close(self) -> None:
         """Close the file; standard input stays open."""
@@ -241,8 +247,10 @@ class DbnSource(ClosesOnExit):
             n_wanted = end.records - self.position.records
             if n_wanted <= 0:
                 continue
+            rtype = int(records["rtype"][0])
             self.position = end
+            self._record_bytes = self._decoder.wire_bytes(rtype)
             wanted = records[-n_wanted:]
-            if wanted["rtype"][0] == RTYPE_SYMBOL_MAPPING:
+            if rtype == RTYPE_SYMBOL_MAPPING:
                 self.symbology.learn(wanted)
             yield wanted

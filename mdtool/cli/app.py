@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "replay-dbn": "mdtool.cli.replay_dbn",
     "simulate": "mdtool.cli.simulate",
     "aggregate": "mdtool.cli.aggregate",
+    "book": "mdtool.cli.book",
     "send": "mdtool.cli.send",
     "serve-tcp": "mdtool.cli.serve_tcp",
     "gateway": "mdtool.cli.gateway",

@@ -65,6 +65,17 @@ class RangeOptions:
         source = open_merged(paths, schema)
         return source if selection is None else SelectedSource(source, selection)
 
+    @property
+    def start_ns(self) -> int | None:
+        """The first index timestamp wanted, None where all are.
+
+        Raises
+        ------
+        UsageError
+            When it is no time.
+        """
+        return None if self.start is None else parse_time(self.start)
+
     def selection(self) -> Selection | None:
         """Return which symbols and times are wanted, None for all.
 
@@ -75,7 +86,7 @@ class RangeOptions:
         """
         from mdtool.adapters.dbn_select import Selection
 
-        start_ns = None if self.start is None else parse_time(self.start)
+        start_ns = self.start_ns
         end_ns = None if self.end is None else parse_time(self.end)
         if start_ns is not None and end_ns is not None and start_ns >= end_ns:
             raise UsageError(f"--start {self.start} is not before --end {self.end}")

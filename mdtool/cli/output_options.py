@@ -149,7 +149,16 @@ class OutputOptions:
         is_chosen = self.as_json or self.as_csv or self.as_dbn or self.path is not None
         return not is_chosen and sys.stdout.isatty()
 
+    @property
+    def is_of_records(self) -> bool:
+        """Whether what comes out is laid out as records: neither a table nor JSON."""
+        return not self.is_table and self.format() != "json"
+
     def open(self, metadata: dbn.Metadata, symbology: Symbology | None = None) -> Sink:
+        """Open what the options ask for as `open_output`, under the limit."""
+        return Sink(self.open_output(metadata, symbology), self.limit)
+
+    def open_output(self, metadata: dbn.Metadata, symbology: Symbology | None = None) -> Output:
         """Open what the options ask for.
 
         Parameters
@@ -172,11 +181,18 @@ class OutputOptions:
             from mdtool.cli.record_table import RecordTable
             from mdtool.core.symbology import Symbology
 
-            return Sink(RecordTable(symbology or Symbology(metadata)), self.limit)
-        spec = OutputSpec(self._format(), self.path, self.force, self.map_symbols, self.pretty)
-        return Sink(open_output(spec, metadata, symbology), self.limit)
+            return RecordTable(symbology or Symbology(metadata))
+        spec = OutputSpec(self.format(), self.path, self.force, self.map_symbols, self.pretty)
+        return open_output(spec, metadata, symbology)
 
-    def _format(self) -> str:
+    def format(self) -> str:
+        """Return the format of what is no table, one of `mdtool.adapters.outputs.FORMATS`.
+
+        Raises
+        ------
+        UsageError
+            As `open`.
+        """
         from mdtool.adapters.outputs import format_of
 
         chosen = [name for name in ("json", "csv", "dbn") if getattr(self, f"as_{name}")]

@@ -50,7 +50,7 @@ class LastPicture:
         The first record whose index timestamp is later ends the stream. An event that had not
         ended by then is not in the picture.
     rebuild : Rebuild, optional
-        Where the stream is taken up again.
+        Takes the records, in place of a new one: where a stream is taken up again.
     """
 
     def __init__(
@@ -90,14 +90,20 @@ class IntervalPictures:
         At most so many levels of a side, else all.
     after_ns : int, optional
         Intervals that end by then give no snapshots; what happens in them is in the books.
+    rebuild : Rebuild, optional
+        Takes the records, in place of a new one.
     """
 
     is_over = False
 
     def __init__(
-        self, interval_ns: int, depth: int | None = None, after_ns: int | None = None
+        self,
+        interval_ns: int,
+        depth: int | None = None,
+        after_ns: int | None = None,
+        rebuild: Rebuild | None = None,
     ) -> None:
-        self.rebuild = Rebuild()
+        self.rebuild = rebuild or Rebuild()
         self._interval_ns = interval_ns
         self._depth = depth
         self._after_ns = after_ns

@@ -1,0 +1,321 @@
+"""Books as they stood at places of a file, kept beside it, so that it can be entered there.
+
+The file `day.dbn` has them in `day.dbn.mdtool-book`: a line that says so, a line of JSON that tells
+which file they are of, then for each checkpoint a line of JSON and its arrays in a zstd frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from mdtool import __version__
+from mdtool.adapters.dbn_files import open_source
+from mdtool.adapters.dbn_select import SchemaSource
+from mdtool.adapters.dbn_source import DbnSource, Position
+from mdtool.core.dtypes import MBO, SYMBOL_MAPPING
+from mdtool.core.errors import OutputError, UsageError
+from mdtool.core.records import Records
+from mdtool.engine.book import kernel
+from mdtool.engine.book.image import Part, books_of, image_of
+from mdtool.engine.book.rebuild import Rebuild
+
+Array = npt.NDArray[Any]
+
+log = logging.getLogger(__name__)
+
+SUFFIX: Final = ".mdtool-book"
+_MAGIC: Final = b"checkpoints of order books, written by mdtool\n"
+_FORMAT: Final = 1
+_MAX_LINE_BYTES: Final = 1 << 16
+_SAMPLE_BYTES: Final = 1 << 16
+"""So much of a file's beginning and of its end goes into its digest."""
+_LEVEL: Final = 1
+_HELD: Final = "held"
+_MAPPINGS: Final = "mappings"
+_DTYPES: Final = {_HELD: MBO, _MAPPINGS: SYMBOL_MAPPING}
+_WORD: Final = np.dtype("<i8")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What had become of a file's records up to a place in it.
+
+    Attributes
+    ----------
+    position : Position
+        The place.
+    rebuild : Rebuild
+        Has taken all records before it.
+    mappings : array of SYMBOL_MAPPING
+        Those before it.
+    """
+
+    position: Position
+    rebuild: Rebuild
+    mappings: Records
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of a file. Those that there were give way when the block ends.
+
+    Parameters
+    ----------
+    path : str
+        A DBN file.
+
+    Raises
+    ------
+    UsageError
+        When it is no regular file.
+    OutputError
+        When there cannot be a file beside it.
+    """
+
+    def __init__(self, path: str) -> None:
+        if not Path(path).is_file():
+            raise UsageError(f"{path}: checkpoints are kept beside a file, and this is none")
+        self.name = path + SUFFIX
+        self._path = Path(f"{self.name}.{os.getpid()}")
+        with self._wrapped():
+            self._file: BinaryIO = self._path.open("xb")
+            self._file.write(_MAGIC + _line(_identity(Path(path))))
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Add a checkpoint, of a place after those before.
+
+        Raises
+        ------
+        OutputError
+            When the disk is full, say.
+        """
+        rebuild = checkpoint.rebuild
+        image = image_of(rebuild.books)
+        arrays: dict[str, Array] = {name: part.used for name, part in image.items()}
+        arrays |= {_HELD: rebuild.events.held, _MAPPINGS: checkpoint.mappings}
+        frame = zstandard.compress(b"".join(array.tobytes() for array in arrays.values()), _LEVEL)
+        head = {
+            "offset": checkpoint.position.offset,
+            "records": checkpoint.position.records,
+            "latest_ns": rebuild.latest_ns,
+            "rows": {name: part.rows for name, part in image.items()},
+            "shapes": {name: array.shape for name, array in arrays.items()},
+            "bytes": len(frame),
+            "crc32": zlib.crc32(frame),
+        }
+        with self._wrapped():
+            self._file.write(_line(head) + frame)
+
+    def close(self) -> None:
+        """Put the checkpoints in place of those that there were.
+
+        Raises
+        ------
+        OutputError
+            As `write`.
+        """
+        with self._wrapped():
+            self._file.close()
+            self._path.replace(self.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _wrapped(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._path.unlink(missing_ok=True)
+            raise OutputError(f"{self.name}: {error.strerror}") from error
+
+
+class CheckpointedSource(SchemaSource):
+    """The MBO records of a file, which leave a checkpoint after each so many of them.
+
+    Parameters
+    ----------
+    path : str
+    rebuild : Rebuild
+        Takes the records of each array before the next one is asked for.
+    every : int
+
+    Raises
+    ------
+    UsageError, OutputError
+        As `CheckpointWriter`.
+    InputError
+        When the file cannot be read, or is no MBO.
+    """
+
+    def __init__(self, path: str, rebuild: Rebuild, every: int) -> None:
+        with contextlib.ExitStack() as opened:
+            self._file = opened.enter_context(open_source(path))
+            super().__init__(self._file, "mbo")
+            self._writer = CheckpointWriter(path)
+            opened.pop_all()
+        self._rebuild = rebuild
+        self._every = every
+
+    def __iter__(self) -> Iterator[Records]:
+        mappings = np.empty(0, SYMBOL_MAPPING)
+        left = self._every
+        for records in super().__iter__():
+            if records.dtype == SYMBOL_MAPPING:
+                mappings = np.append(mappings, records)
+            if records.dtype != MBO:
+                yield records
+                continue
+            begin = 0
+            while len(records) - begin >= left:
+                yield records[begin : begin + left]
+                begin += left
+                left = self._every
+                position = self._file.position_before(len(records) - begin)
+                self._writer.write(Checkpoint(position, self._rebuild, mappings))
+            if begin < len(records):
+                yield records[begin:]
+                left -= len(records) - begin
+
+    def close(self) -> None:
+        """Put the checkpoints beside the file, and close it."""
+        super().close()
+        self._writer.close()
+
+
+def enter(path: str, at_ns: int) -> tuple[DbnSource, Rebuild] | None:
+    """Open a file at its last checkpoint before a time.
+
+    Returns
+    -------
+    source and rebuild, or None
+        The rest of the file, and what had become of its records until there; None where it has no
+        such checkpoint, as `nearest_checkpoint` says.
+
+    Raises
+    ------
+    InputError
+        As `open_source`.
+    """
+    checkpoint = nearest_checkpoint(path, at_ns)
+    if checkpoint is None:
+        return None
+    source = open_source(path)
+    source.resume(checkpoint.position)
+    source.symbology.learn(checkpoint.mappings)
+    return source, checkpoint.rebuild
+
+
+def nearest_checkpoint(path: str, at_ns: int) -> Checkpoint | None:
+    """Return the last checkpoint of a file before any record that is later than a time.
+
+    None where there is none. Checkpoints that cannot be trusted are ignored, which the log says:
+    the file has changed since, or they are of another one, or of another version of mdtool, or
+    damaged.
+    """
+    sidecar = Path(path + SUFFIX)
+    if not sidecar.is_file() or not Path(path).is_file():
+        return None
+    try:
+        with sidecar.open("rb") as file:
+            _check(file, _identity(Path(path)))
+            return _nearest(file, at_ns)
+    except _UntrustedError as error:
+        log.warning("%s: ignored, for it %s; --checkpoint-every writes it anew", sidecar, error)
+    except (OSError, ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
+        log.warning(
+            "%s: ignored, for it is damaged (%s); --checkpoint-every writes it anew", sidecar, error
+        )
+    return None
+
+
+class _UntrustedError(Exception):
+    """A sidecar is whole, but not of this file as it is now."""
+
+
+def _check(file: BinaryIO, expected: dict[str, Any]) -> None:
+    """Read the lines before the checkpoints."""
+    if file.readline(_MAX_LINE_BYTES) != _MAGIC:
+        raise _UntrustedError("is no file of checkpoints")
+    found = json.loads(file.readline(_MAX_LINE_BYTES))
+    if any(found[name] != expected[name] for name in ("format", "mdtool", "kernel")):
+        raise _UntrustedError("is of another version of mdtool")
+    if found != expected:
+        raise _UntrustedError("is of another file, or of this one before it changed")
+
+
+def _nearest(file: BinaryIO, at_ns: int) -> Checkpoint | None:
+    nearest = None
+    while line := file.readline(_MAX_LINE_BYTES):
+        head = json.loads(line)
+        if head["latest_ns"] > at_ns:
+            break
+        nearest = head, file.tell()
+        file.seek(head["bytes"], os.SEEK_CUR)
+    if nearest is None:
+        return None
+    head, begins_at = nearest
+    file.seek(begins_at)
+    frame = file.read(head["bytes"])
+    if len(frame) != head["bytes"] or zlib.crc32(frame) != head["crc32"]:
+        raise ValueError(f"at byte {begins_at}")
+    return _decoded(head, zstandard.decompress(frame))
+
+
+def _decoded(head: dict[str, Any], data: bytes) -> Checkpoint:
+    arrays = {}
+    offset = 0
+    for name, shape in head["shapes"].items():
+        arrays[name] = np.ndarray(shape, _DTYPES.get(name, _WORD), data, offset)
+        offset += arrays[name].nbytes
+    held, mappings = arrays.pop(_HELD), arrays.pop(_MAPPINGS)
+    books = books_of({name: Part(head["rows"][name], array) for name, array in arrays.items()})
+    position = Position(head["offset"], head["records"])
+    return Checkpoint(position, Rebuild(books, held, head["latest_ns"]), mappings)
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """Return what tells a file from others, and from itself before a change."""
+    status = path.stat()
+    with path.open("rb") as file:
+        sample = file.read(_SAMPLE_BYTES)
+        file.seek(max(0, status.st_size - _SAMPLE_BYTES))
+        sample += file.read(_SAMPLE_BYTES)
+    return {
+        "format": _FORMAT,
+        "mdtool": __version__,
+        # Any change of the kernel may change what its state means.
+        "kernel": _digest(Path(kernel.__file__).read_bytes()),
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "digest": _digest(sample),
+    }
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    return json.dumps(content).encode() + b"\n"

@@ -1,0 +1,81 @@
+"""`mdtool book`: order books rebuilt from MBO records, and what can be said about them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mdtool.cli.book_diff import diff
+from mdtool.cli.book_options import BookOptions
+from mdtool.cli.book_verify import verify
+from mdtool.cli.filter_options import RangeOptions, with_range
+from mdtool.cli.option_bundle import option_bundle
+from mdtool.cli.output_options import OutputOptions, with_output
+from mdtool.core.errors import UsageError
+
+
+class _BookGroup(TyperGroup):
+    """Takes INPUT itself, unless its first word is the name of a subcommand."""
+
+    allow_interspersed_args = True
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        if args and args[0] in self.commands:
+            name = f"{info_name} {args[0]}"
+            return self.commands[args[0]].make_context(name, args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+app = typer.Typer(
+    cls=_BookGroup,
+    invoke_without_command=True,
+    no_args_is_help=True,
+    subcommand_metavar="| COMMAND [ARGS]...",
+    add_completion=False,
+)
+app.command()(verify)
+app.command()(diff)
+
+
+@app.callback()
+@with_output
+@with_range
+@option_bundle(BookOptions, "options")
+def book(
+    options: BookOptions,
+    selected: RangeOptions,
+    output: OutputOptions,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="DBN files of MBO records, or - for standard input. A file that is called like a "
+            "command: ./verify.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Rebuild L3 order books from MBO records, and show them when events have ended.
+
+    Each book begins at a clear or snapshot; one whose stream began without is called partial in
+    whatever shows it. --start says from when on books are shown: what comes before builds them.
+
+    Example: mdtool book day.dbn.zst --symbols ESM4 --depth 20
+
+    Example: mdtool book day.dbn.zst --at 2024-05-08T14:30:00Z --json
+
+    Example: mdtool book day.dbn.zst --emit 1s --csv --pretty --map-symbols
+
+    Example: mdtool book day.dbn.zst --emit event -o day.mbp-10.dbn.zst
+
+    Example: mdtool replay-dbn day.dbn.zst --speed 10 | mdtool book - --emit event --depth 1 --csv
+    """
+    from mdtool.cli.book_replay import show_books
+
+    if not inputs:
+        raise UsageError("book wants INPUT: a file, or - for standard input")
+    show_books(inputs, options, selected, output)

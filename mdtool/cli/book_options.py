@@ -1,0 +1,145 @@
+"""What of a stream's order books `mdtool book` shows, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from mdtool.core.errors import UsageError
+from mdtool.core.units import parse_duration, parse_time
+
+if TYPE_CHECKING:
+    from mdtool.cli.filter_options import RangeOptions
+    from mdtool.cli.output_options import OutputOptions
+    from mdtool.engine.book.state import Depth
+
+FINAL: Final = "final"
+EVENT: Final = "event"
+_PANEL: Final = "Books"
+_TABLE_DEPTH: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class BookOptions:
+    """Which moments of the books, and how much of them."""
+
+    emit: Annotated[
+        str,
+        typer.Option(
+            metavar="final|event|INTERVAL",
+            help="final: each book once, at the end. event: a record of the best levels whenever "
+            "they change, and for each trade. INTERVAL, such as 1s: each book at the end of each "
+            "interval in which an event of it ended.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = FINAL
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Levels of a side: any number in JSON (else all) and tables (else 10); as "
+            "records 10, which is mbp-10, or 1, which is mbp-1.",
+            show_default=False,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Each book as it was when the last event up to this index timestamp had ended: "
+            "ISO-8601 or nanoseconds.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Keep the books as they stand after each N records beside the file, as "
+            "FILE.mdtool-book. A later --at begins at the last of them before its time.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+
+    @property
+    def at_ns(self) -> int | None:
+        """The moment of `--at`.
+
+        Raises
+        ------
+        UsageError
+            When it is none.
+        """
+        return None if self.at is None else parse_time(self.at)
+
+    @property
+    def interval_ns(self) -> int | None:
+        """The interval of `--emit`, None where it names none.
+
+        Raises
+        ------
+        UsageError
+            When it is nothing that can be shown.
+        """
+        if self.emit in {FINAL, EVENT}:
+            return None
+        try:
+            return parse_duration(self.emit)
+        except UsageError as error:
+            raise UsageError(
+                f"--emit {self.emit}: give final, event, or an interval such as 1s"
+            ) from error
+
+    @property
+    def record_depth(self) -> Depth:
+        """How many levels a record shows.
+
+        Raises
+        ------
+        UsageError
+            When there are no records of so many.
+        """
+        if self.depth == 1:
+            return 1
+        if self.depth in {None, 10}:
+            return 10
+        raise UsageError(
+            f"--depth {self.depth}: records show 10 levels (mbp-10) or 1 (mbp-1); the --json of "
+            "final, --at and INTERVAL shows any number"
+        )
+
+    def snapshot_depth(self, output: OutputOptions) -> int | None:
+        """Return how many levels of a side a snapshot shows, None for all.
+
+        Raises
+        ------
+        UsageError
+            As `record_depth`.
+        """
+        if output.is_of_records:
+            return self.record_depth
+        return self.depth or (_TABLE_DEPTH if output.is_table else None)
+
+    def check(self, inputs: list[str], selected: RangeOptions) -> None:
+        """Refuse what contradicts itself.
+
+        Raises
+        ------
+        UsageError
+        """
+        if self.at is not None and (self.emit != FINAL or selected.start or selected.end):
+            raise UsageError("--at is a moment of its own: leave out --emit, --start and --end")
+        if self.checkpoint_every is None:
+            return
+        if self.emit == EVENT:
+            raise UsageError("--checkpoint-every goes with --emit final or INTERVAL")
+        if len(inputs) != 1 or inputs[0] == "-" or selected.selection() is not None:
+            raise UsageError(
+                "--checkpoint-every is for the whole of one file: leave out others, --symbols, "
+                "--start and --end"
+            )

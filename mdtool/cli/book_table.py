@@ -1,0 +1,134 @@
+"""Snapshots of order books on the terminal: ladders of a few, else a row for each."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mdtool.core.symbology import Symbology
+from mdtool.core.units import format_price, format_time
+from mdtool.engine.book.snapshot import Snapshot
+
+MAX_LADDERS: Final = 4
+"""More books than that are shown as rows."""
+_COLUMNS: Final = {
+    "symbol": 12,
+    "timestamp": 30,
+    "orders": 8,
+    "bid_sz": 8,
+    "bid": 14,
+    "ask": 14,
+    "ask_sz": 8,
+    "levels": 11,
+    "": 7,
+}
+"""The columns of the rows, and how wide each is."""
+_LEFT: Final = frozenset({"symbol", "timestamp", ""})
+
+
+class SnapshotTable:
+    """A `SnapshotOutput` for people.
+
+    Parameters
+    ----------
+    symbology : Symbology
+    has_ladders : bool
+        Whether up to `MAX_LADDERS` snapshots in all are shown level by level.
+    """
+
+    def __init__(self, symbology: Symbology, has_ladders: bool) -> None:
+        self._symbology = symbology
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._ladders: list[Snapshot] = []
+        self._is_of_rows = False
+        self._has_ladders = has_ladders
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Show a snapshot's row, or hold it as long as there may be ladders."""
+        self._ladders.append(snapshot)
+        if not self._has_ladders or len(self._ladders) > MAX_LADDERS:
+            self._has_ladders = False
+            self._show_rows()
+
+    def flush(self) -> None:
+        """Do nothing: rows are shown at once."""
+
+    def close(self) -> None:
+        """Show the ladders."""
+        for snapshot in self._ladders:
+            self._console.print(*self._ladder(snapshot), sep="\n", end="\n\n")
+        self._ladders = []
+
+    def _symbol(self, snapshot: Snapshot) -> str:
+        return self._symbology.symbol(snapshot.key.instrument_id, snapshot.ts_recv)
+
+    def _ladder(self, snapshot: Snapshot) -> tuple[Text | Table, ...]:
+        title = Text.assemble((self._symbol(snapshot), "bold"), "  ", format_time(snapshot.ts_ns))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("orders", "size", "bid", "ask", "size", "orders"):
+            table.add_column(name, justify="left" if name == "ask" else "right")
+        for bid, ask in zip_longest(snapshot.bids.tolist(), snapshot.asks.tolist()):
+            table.add_row(*_cells(bid, "green"), *_cells(ask, "red")[::-1])
+        counted = (
+            f"{snapshot.total_orders:,} orders, {snapshot.bid_levels:,} bid and "
+            f"{snapshot.ask_levels:,} ask levels"
+        )
+        return (title, table, Text(counted), *_remarks(snapshot))
+
+    def _show_rows(self) -> None:
+        if not self._is_of_rows:
+            self._is_of_rows = True
+            self._console.print(Text(_aligned(list(_COLUMNS)), style="bold"))
+        for snapshot in self._ladders:
+            self._console.out(_aligned(_row(self._symbol(snapshot), snapshot)))
+        self._ladders = []
+
+
+def _remarks(snapshot: Snapshot) -> list[Text]:
+    remarks = []
+    if snapshot.is_partial:
+        remarks.append(
+            Text("partial: orders from before the stream began are not in it", style="yellow")
+        )
+    if snapshot.anomalies:
+        kinds = (f"{count:,} {kind}" for kind, count in snapshot.anomalies.items())
+        remarks.append(Text(f"anomalies: {', '.join(kinds)}", style="yellow"))
+    return remarks
+
+
+def _cells(level: tuple[int, int, int] | None, style: str) -> list[Text]:
+    """Return count, size and price of a level, empty where there is none."""
+    if level is None:
+        return [Text(), Text(), Text()]
+    price, size, count = level
+    return [Text(f"{count:,}"), Text(f"{size:,}"), Text(format_price(price), style=style)]
+
+
+def _row(symbol: str, snapshot: Snapshot) -> list[str]:
+    (bid, bid_size), (ask, ask_size) = (
+        (format_price(int(levels[0]["price"])), str(levels[0]["size"])) if len(levels) else ("", "")
+        for levels in (snapshot.bids, snapshot.asks)
+    )
+    return [
+        symbol,
+        format_time(snapshot.ts_ns),
+        str(snapshot.total_orders),
+        bid_size,
+        bid,
+        ask,
+        ask_size,
+        f"{snapshot.bid_levels}/{snapshot.ask_levels}",
+        "partial" if snapshot.is_partial else "",
+    ]
+
+
+def _aligned(texts: list[str]) -> str:
+    cells = (
+        text.ljust(width) if name in _LEFT else text.rjust(width)
+        for text, (name, width) in zip(texts, _COLUMNS.items(), strict=True)
+    )
+    return "  ".join(cells).rstrip()
