@@ -4,41 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from rich.console import Console
 
 from mdtool.adapters.dbn_files import open_merged
 from mdtool.adapters.dbn_select import SchemaSource, SelectedSource, Selection
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.adapters.dbn_tcp import connect_source
 from mdtool.cli.filter_options import RangeOptions
-from mdtool.cli.live.drawing import draw
 from mdtool.cli.live.feed import Feed
-from mdtool.cli.live.frame import Frame
-from mdtool.cli.live.held_messages import HeldMessages
-from mdtool.cli.live.interrupts import Interrupts
-from mdtool.cli.live.keys import Key, KeyDecoder
-from mdtool.cli.live.layout import Layout
 from mdtool.cli.live.observer import Observer, Origin
-from mdtool.cli.live.painter import Painter
-from mdtool.cli.live.palette import ASCII, THEME, UNICODE
-from mdtool.cli.live.playback import FLAT_OUT, Playback
-from mdtool.cli.live.terminal import Terminal, TerminalGoneError, open_terminal
+from mdtool.cli.live.playback import FLAT_OUT, REAL_TIME, Playback
+from mdtool.cli.live.terminal import open_terminal
+from mdtool.cli.live.view import View
 from mdtool.core.addresses import parse_address
-from mdtool.core.dtypes import MBO
-from mdtool.core.errors import EXIT_OK, UsageError
+from mdtool.core.dtypes import F_LAST, MBO
+from mdtool.core.errors import UsageError
 from mdtool.engine.book.state import Books
+from mdtool.engine.book.whole_events import WholeEvents
 
 _MBO: Final = "mbo"
-FRAMES_PER_S: Final = 20
-REPAINT_EVERY_S: Final = 1.0
-"""Whatever another process wrote on the screen, a warning say, stands no longer."""
-REAL_TIME: Final = 1.0
 
 
 def run_live(inputs: Sequence[str], selected: RangeOptions, speed: float | None = None) -> int:
@@ -70,107 +58,23 @@ def run_live(inputs: Sequence[str], selected: RangeOptions, speed: float | None 
         raise UsageError(f"--speed {speed}: give a number, 0 for flat out")
     selection = selected.selection() or Selection()
     with open_terminal() as terminal, _open(inputs, selection) as source:
-        # Kernels are loaded, or compiled with a word about it, before the screen is taken.
-        Books().apply(np.zeros(1, MBO))
+        _load_kernels()
         if speed is None:
             speed = REAL_TIME if source.size_bytes is not None else FLAT_OUT
         feed = Feed(source, Playback(speed, selection.start_ns))
-        view = _View(feed, Observer(feed, Origin(source.metadata.dataset, source.size_bytes)))
-        status = view.run(terminal)
+        observer = Observer(feed, Origin(source.metadata.dataset, source.size_bytes))
+        status = View(feed, observer).run(terminal)
         if feed.error is not None:
             raise feed.error
         return status
 
 
-class _View:
-    """The loop that reads keys and draws frames, and what only it knows."""
-
-    def __init__(self, feed: Feed, observer: Observer) -> None:
-        console = Console(theme=THEME, highlight=False, markup=False, emoji=False)
-        self._signs = ASCII if console.options.ascii_only else UNICODE
-        self._feed = feed
-        self._observer = observer
-        self._painter = Painter(console)
-        self._is_help = False
-        self._repaint_s = 0.0
-        self._shown: tuple[Frame, Layout, bool] | None = None
-
-    def run(self, terminal: Terminal) -> int:
-        """Show frames until the user quits or a signal ends it; return the exit status."""
-        keys = KeyDecoder()
-        with (
-            HeldMessages() as messages,
-            Interrupts(terminal.leave) as interrupts,
-            terminal,
-        ):
-            self._feed.start()
-            try:
-                next_s = time.monotonic()
-                while interrupts.status is None:
-                    if interrupts.is_suspended:
-                        terminal.leave()
-                        interrupts.stop()
-                        terminal.enter()
-                        self._shown = None
-                    typed = terminal.read(max(next_s - time.monotonic(), 0))
-                    for key in keys.feed(typed):
-                        if key is Key.QUIT:
-                            return EXIT_OK
-                        self._obey(key)
-                    self._show(terminal, messages.last)
-                    now_s = time.monotonic()
-                    if now_s >= next_s:
-                        next_s = max(next_s + 1 / FRAMES_PER_S, now_s)
-            except TerminalGoneError:
-                return EXIT_OK
-            finally:
-                self._feed.close()
-        return interrupts.status or EXIT_OK
-
-    def _obey(self, key: Key) -> None:
-        if key is Key.HELP:
-            self._is_help = not self._is_help
-            return
-        playback = self._feed.playback
-        with self._feed.held():
-            now_ns = time.monotonic_ns()
-            match key:
-                case Key.PAUSE:
-                    playback.pause_or_go_on(now_ns)
-                case Key.STEP:
-                    playback.step(now_ns)
-                case Key.FASTER:
-                    playback.faster(now_ns)
-                case Key.SLOWER:
-                    playback.slower(now_ns)
-                case Key.REAL_TIME:
-                    playback.set_speed(REAL_TIME, now_ns)
-                case Key.FLAT_OUT:
-                    playback.set_speed(FLAT_OUT, now_ns)
-                case Key.NEXT:
-                    self._feed.show_next(1)
-                case Key.PREVIOUS:
-                    self._feed.show_next(-1)
-
-    def _show(self, terminal: Terminal, notice: str) -> None:
-        layout = Layout.of(*terminal.size())
-        if self._shown is None or self._shown[1] != layout:
-            self._painter.clear()
-        with self._feed.held():
-            if self._feed.crash is not None:
-                raise self._feed.crash
-            frame = self._observer.look(
-                layout.depth, layout.prints, time.monotonic_ns(), time.time_ns(), notice
-            )
-        shown = (frame, layout, self._is_help)
-        now_s = time.monotonic()
-        if now_s >= self._repaint_s:
-            self._painter.repaint()
-        if shown != self._shown or now_s >= self._repaint_s:
-            self._shown = shown
-            self._repaint_s = now_s + REPAINT_EVERY_S
-            lines = draw(frame, layout, self._signs, is_help=self._is_help)
-            terminal.write(self._painter.paint(lines))
+def _load_kernels() -> None:
+    """Load what the feed needs, or compile it with a word about that, while one can still speak."""
+    record = np.zeros(1, MBO)
+    record["flags"] = F_LAST
+    for whole in WholeEvents().feed(record):
+        Books().apply(whole)
 
 
 def _open(inputs: Sequence[str], selection: Selection) -> RecordSource:

@@ -180,7 +180,7 @@ def _summary_parts(frame: Frame, ladder: Ladder, signs: Signs) -> Iterator[Text]
 def _below_panel(frame: Frame, layout: Layout, signs: Signs) -> list[Text]:
     columns, lines = layout.columns, layout.below_lines
     at = wall_column(columns)
-    prints = draw_prints(frame, at, lines, signs)
+    prints = draw_prints(frame, at - 1, lines, signs)
     statistics = draw_statistics(frame, columns - at - 2, lines)
     statistics += [Text()] * (lines - len(statistics))
     title = f"{signs.rule} last trades "
@@ -188,7 +188,7 @@ def _below_panel(frame: Frame, layout: Layout, signs: Signs) -> list[Text]:
     rule.append(signs.rule * (columns - at - 1))
     joined = [rule]
     for left, right in zip(prints, statistics, strict=True):
-        joined.append(fit(left.append(f"{signs.wall} ", "faint").append(right), columns))
+        joined.append(fit(left.append(f" {signs.wall} ", "faint").append(right), columns))
     return joined
 
 

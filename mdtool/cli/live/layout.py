@@ -11,6 +11,7 @@ MIN_LINES: Final = 4
 _SIDE_FROM_COLUMNS: Final = 100
 _SIDE_COLUMNS: Final = (38, 48)
 _SIDE_FROM_LINES: Final = 14
+_BELOW_FROM_COLUMNS: Final = 64
 _BELOW_FROM_LINES: Final = 17
 _BELOW_MOST_LINES: Final = 10
 STATISTICS_LINES: Final = 9
@@ -58,7 +59,7 @@ class Layout:
         if columns >= _SIDE_FROM_COLUMNS and lines >= _SIDE_FROM_LINES:
             narrowest, widest = _SIDE_COLUMNS
             side_columns = min(max(columns // 3, narrowest), widest)
-        elif rest >= _BELOW_FROM_LINES:
+        elif columns >= _BELOW_FROM_COLUMNS and rest >= _BELOW_FROM_LINES:
             below_lines = min((rest - 1) // 3, _BELOW_MOST_LINES)
             rest -= below_lines + 1
         elif rest >= 5:

@@ -14,28 +14,26 @@ from mdtool.core.units import NS_PER_MS, NS_PER_S, UNDEF_ORDER_SIZE, UNDEF_TIMES
 _LABEL_COLUMNS: Final = 10
 _VALUE_COLUMNS: Final = 11
 _AFTER_COLUMNS: Final = 16
-_PRINT_CLOCKS: Final = ((36, slice(11, 23)), (32, slice(11, 19)), (0, slice(0)))
-"""From how many columns on which part of a time there is room for beside a trade."""
+_CLOCKS: Final = (slice(11, 23), slice(11, 19), slice(0))
+"""Parts of a time, the first of which for which there is room stands beside a trade."""
 _SIGNS_OF_SIDES: Final = {"B": ("buy", "bid"), "A": ("sell", "ask")}
 
 
 def draw_prints(frame: Frame, columns: int, lines: int, signs: Signs) -> list[Text]:
     """Return a line for each of the last trades, latest first."""
-    prints = frame.ladder.prints if frame.ladder else ()
-    clock = next(clock for room, clock in _PRINT_CLOCKS if columns >= room)
+    prints = frame.ladder.prints[:lines] if frame.ladder else ()
+    prices = [f"{price_text(trade.price, frame.decimals):>10}" for trade in prints]
+    sizes = [f"{_size(trade):>8}" for trade in prints]
+    widest = max((len(p) + len(s) for p, s in zip(prices, sizes, strict=True)), default=0)
+    clock = next(clock for clock in _CLOCKS if len(_clock(0, clock)) + widest + 3 <= columns)
     drawn = []
-    for place in range(lines):
-        line = Text(" ")
-        if place < len(prints):
-            trade = prints[place]
-            line.append(clock_text(trade.ts_event_ns)[clock] + "  ", "faint")
-            line.append(*print_sign(trade, signs))
-            price = price_text(trade.price, frame.decimals)
-            style = _SIGNS_OF_SIDES.get(trade.side, ("", ""))[1]
-            line.append(f" {price:>10}", style)
-            line.append(f" {_size(trade):>8}")
-        drawn.append(fit(line, columns))
-    return drawn
+    for trade, price, size in zip(prints, prices, sizes, strict=True):
+        sign, style = print_sign(trade, signs)
+        line = Text().append(_clock(trade.ts_event_ns, clock), "faint")
+        line.append(sign, style).append(" ").append(price, style).append(" ").append(size)
+        drawn.append(line)
+    drawn += [Text() for _ in range(lines - len(drawn))]
+    return [fit(line, columns) for line in drawn]
 
 
 def draw_statistics(frame: Frame, columns: int, lines: int) -> list[Text]:
@@ -123,6 +121,10 @@ def _anomalies(ladder: Ladder, lines: int) -> list[_Row]:
         _Row(label, f"{count:,}", kind, "warn", "warn")
         for label, (count, kind) in zip(labels, kinds, strict=True)
     ]
+
+
+def _clock(ts_ns: int, part: slice) -> str:
+    return f" {clock_text(ts_ns)[part]}  " if part.stop else " "
 
 
 def _size(trade: Print) -> str:

@@ -8,6 +8,7 @@ from mdtool.core.units import NS_PER_S
 from mdtool.engine.pacing import Pacer, Timestamps
 
 FLAT_OUT: Final = 0.0
+REAL_TIME: Final = 1.0
 SPEEDS: Final = tuple(
     digit * 10.0**power for power in range(-1, 5) for digit in (1, 2, 5) if digit * 10**power <= 1e4
 )

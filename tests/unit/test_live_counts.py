@@ -1,0 +1,78 @@
+"""Rates over the last second, and the last trades of every book."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mdtool.cli.live.rates import Rates
+from mdtool.cli.live.tape import TRADES_KEPT, Tape
+from mdtool.engine.book.state import BookKey
+from tests.reference import dbn_streams as streams
+
+MS = 10**6
+
+
+def test_a_rate_is_growth_by_time():
+    rates = Rates()
+    assert rates.sample(0, 5, 100) == [0, 0]
+    assert rates.sample(500 * MS, 10, 100) == [10, 0]
+
+
+def test_what_is_older_than_a_second_does_not_count():
+    rates = Rates()
+    rates.sample(0, 0)
+    rates.sample(600 * MS, 6000)
+    assert rates.sample(1200 * MS, 6006) == [10]
+    assert rates.sample(5000 * MS, 6006) == [0]
+
+
+def test_two_samples_at_one_moment_are_no_rate():
+    rates = Rates()
+    rates.sample(7, 1)
+    assert rates.sample(7, 9) == [0]
+
+
+def test_forgotten_counts_are_not_compared():
+    rates = Rates()
+    rates.sample(0, 1_000_000)
+    rates.forget()
+    assert rates.sample(MS, 3) == [0]
+    assert rates.sample(501 * MS, 4) == [2]
+
+
+def test_trades_are_kept_by_book_latest_first():
+    tape = Tape()
+    orders = streams.mbo(60)
+    for start in range(0, 60, 7):
+        tape.add(orders[start : start + 7])
+    for instrument_id in (1, 2):
+        trades = orders[(orders["action"] == b"T") & (orders["instrument_id"] == instrument_id)]
+        assert np.array_equal(tape.last(BookKey(1, instrument_id), 5), trades[::-1][:5])
+
+
+def test_only_the_last_trades_are_kept():
+    tape = Tape()
+    trades = streams.mbo(5 * TRADES_KEPT)
+    trades["action"] = b"T"
+    trades["instrument_id"] = 1
+    tape.add(trades[: TRADES_KEPT + 3])
+    tape.add(trades[TRADES_KEPT + 3 :])
+    kept = tape.last(BookKey(1, 1), 10**6)
+    assert kept["order_id"].tolist() == list(range(5 * TRADES_KEPT - 1, 4 * TRADES_KEPT - 1, -1))
+
+
+def test_publishers_are_told_apart_and_a_book_without_trades_has_none():
+    tape = Tape()
+    trades = streams.mbo(1)
+    trades["publisher_id"] = 3
+    tape.add(trades)
+    assert len(tape.last(BookKey(3, 1), 9)) == 1
+    assert len(tape.last(BookKey(1, 1), 9)) == 0
+
+
+def test_fills_and_orders_are_no_trades():
+    tape = Tape()
+    records = streams.mbo(4)
+    records["action"] = [b"A", b"F", b"C", b"M"]
+    tape.add(records)
+    assert len(tape.last(BookKey(1, 1), 9)) == 0
