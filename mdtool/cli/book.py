@@ -11,9 +11,10 @@ from mdtool.cli.book_diff import diff
 from mdtool.cli.book_options import BookOptions
 from mdtool.cli.book_verify import verify
 from mdtool.cli.filter_options import RangeOptions, with_range
+from mdtool.cli.live_options import LiveOptions
 from mdtool.cli.option_bundle import option_bundle
 from mdtool.cli.output_options import OutputOptions, with_output
-from mdtool.core.errors import UsageError
+from mdtool.core.errors import EXIT_OK, UsageError
 
 
 class _BookGroup(TyperGroup):
@@ -44,11 +45,14 @@ app.command()(diff)
 @app.callback()
 @with_output
 @with_range
+@option_bundle(LiveOptions, "live")
 @option_bundle(BookOptions, "options")
 def book(
     options: BookOptions,
+    live: LiveOptions,
     selected: RangeOptions,
     output: OutputOptions,
+    context: typer.Context,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -58,7 +62,7 @@ def book(
             show_default=False,
         ),
     ] = None,
-) -> None:
+) -> int:
     """Rebuild L3 order books from MBO records, and show them when events have ended.
 
     Each book begins at a clear or snapshot; one whose stream began without is called partial in
@@ -73,9 +77,17 @@ def book(
     Example: mdtool book day.dbn.zst --emit event -o day.mbp-10.dbn.zst
 
     Example: mdtool replay-dbn day.dbn.zst --speed 10 | mdtool book - --emit event --depth 1 --csv
-    """
-    from mdtool.cli.book_replay import show_books
 
+    Example: mdtool book day.dbn.zst --live --speed 10 --start 2024-05-08T14:30:00Z
+    """
+    live.check(context)
     if not inputs:
         raise UsageError("book wants INPUT: a file, or - for standard input")
+    if live.live:
+        from mdtool.cli.book_live import run_live
+
+        return run_live(inputs, selected, live.speed)
+    from mdtool.cli.book_replay import show_books
+
     show_books(inputs, options, selected, output)
+    return EXIT_OK

@@ -1,0 +1,55 @@
+"""The options of `mdtool book --live`, and which others go with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import typer
+
+from mdtool.core.errors import UsageError
+
+_PANEL: Final = "Live view"
+_ALONGSIDE: Final = frozenset({"live", "speed", "inputs", "symbols", "start", "end"})
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """Whether books are shown on the whole terminal, and how fast their stream is played."""
+
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Show the ladder on the whole terminal while the stream is played. INPUT may then "
+            "be the HOST:PORT of a sender, too. Press h for its keys.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            min=0,
+            help="1 is real time, as files are played; 0 is flat out, as pipes and senders are.",
+            show_default=False,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+
+    def check(self, context: typer.Context) -> None:
+        """Refuse options that say nothing about the live view, or are about it alone.
+
+        Raises
+        ------
+        UsageError
+        """
+        if not self.live:
+            if self.speed is not None:
+                raise UsageError("--speed is for --live; else pace with replay-dbn --speed")
+            return
+        for option in context.command.params:
+            source = context.get_parameter_source(option.name or "")
+            is_given = source is not None and source.name == "COMMANDLINE"
+            if is_given and option.name not in _ALONGSIDE:
+                raise UsageError(f"{option.opts[0]} does not go with --live")
