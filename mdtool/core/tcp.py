@@ -1,0 +1,25 @@
+"""TCP connections whose other end may vanish without a word."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+_IDLE_S: Final = 10
+_INTERVAL_S: Final = 5
+_PROBES: Final = 3
+_UNANSWERED_MS: Final = (_IDLE_S + _INTERVAL_S * _PROBES) * 1_000
+
+
+def notice_loss(connection: socket.socket) -> None:
+    """Have the system end a connection whose peer's machine has not answered for half a minute.
+
+    A peer that only does not read goes on answering, and is waited for.
+    """
+    options = {"TCP_KEEPINTVL": _INTERVAL_S, "TCP_KEEPCNT": _PROBES}
+    options["TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"] = _IDLE_S
+    options["TCP_USER_TIMEOUT"] = _UNANSWERED_MS  # of Linux
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in options.items():
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,1 @@
+"""The sender service: DBN files replayed to any number of receivers."""

@@ -1,0 +1,44 @@
+"""A recording read in a thread, one array ahead of whoever takes from it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+from mdtool.adapters.dbn_source import RecordSource
+from mdtool.core.records import Records
+from mdtool.wire.dbn_session import OWN_RTYPES
+
+
+@contextlib.asynccontextmanager
+async def reading(source: RecordSource) -> AsyncIterator[AsyncIterator[Records]]:
+    """Give the records of a source, which is closed with the block.
+
+    What a live stream says about its own connection is left out: a session says that of itself.
+    The iterator raises what the source raises, behind everything before it.
+    """
+    arrays = iter(source)
+    ahead = _take(arrays)
+
+    async def taken() -> AsyncIterator[Records]:
+        nonlocal ahead
+        while (records := await asyncio.shield(ahead)) is not None:
+            ahead = _take(arrays)
+            yield records
+
+    try:
+        yield taken()
+    finally:
+        # The thread is still at work on the source where the block was left early.
+        with contextlib.suppress(BaseException):
+            await asyncio.shield(ahead)
+        source.close()
+
+
+def _take(arrays: Iterator[Records]) -> asyncio.Future[Records | None]:
+    return asyncio.ensure_future(asyncio.to_thread(_next_of_stream, arrays))
+
+
+def _next_of_stream(arrays: Iterator[Records]) -> Records | None:
+    return next((array for array in arrays if array["rtype"][0] not in OWN_RTYPES), None)

@@ -1,0 +1,312 @@
+"""What a sender of a DBN stream and its receivers say to each other.
+
+The sender's half is a DBN stream. A receiver that says nothing gets the stream's records from the
+first one on, and nothing else. One that opens with a line gets answers among the records, as
+system and error records, in the manner of Databento's live gateway:
+
+    from=start                      from the first record on
+    from=live                       from now on: first the order books as they are, then what comes
+    stream=IDENTITY|position=N      from the record that N of the stream's records come before
+
+    system, SUBSCRIPTION_ACK        `stream=IDENTITY|position=N|snapshot=K`: the next K records are
+                                    a snapshot, and what follows begins at position N
+    system, SLOW_READER_WARNING     the same again, with `|skipped=M`: so many records were left out
+    system, REPLAY_COMPLETED        `stream=IDENTITY|position=N`: that was all
+    error                           why there is no more
+
+A position counts the stream's own records. Equal identities mean equal records at equal positions,
+also of a sender that was restarted in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import databento_dbn as dbn
+import numpy as np
+
+from mdtool.core.errors import PeerError
+from mdtool.core.records import Records
+from mdtool.wire.dbn import DbnDecoder, encode_metadata
+from mdtool.wire.dbn_metadata import make_metadata
+from mdtool.wire.dbn_records import RTYPE_ERROR, RTYPE_SYSTEM
+
+MAX_REQUEST_BYTES: Final = 256
+OWN_RTYPES: Final = frozenset({RTYPE_ERROR, RTYPE_SYSTEM})
+"""What a session says about itself, and therefore leaves out of the stream that it carries."""
+
+_BEGIN: Final = dbn.SystemCode(dbn.SystemCode.SUBSCRIPTION_ACK)
+_BEGIN_AGAIN: Final = dbn.SystemCode(dbn.SystemCode.SLOW_READER_WARNING)
+_END: Final = dbn.SystemCode(dbn.SystemCode.REPLAY_COMPLETED)
+_BROKEN: Final = dbn.ErrorCode(dbn.ErrorCode.INTERNAL_ERROR)
+_BUSY: Final = dbn.ErrorCode(dbn.ErrorCode.CONNECTION_LIMIT_EXCEEDED)
+_NO_DATASET: Final = "NONE"
+_MAX_REASON_CHARS: Final = 300
+_MAX_DIGITS: Final = 19
+
+
+@dataclass(frozen=True, slots=True)
+class FromStart:
+    """A receiver wants the stream from its first record on."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromLive:
+    """A receiver wants the books as they are, and what comes from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A receiver wants to go on with a stream behind the first `position` records."""
+
+    stream: str
+    position: int
+
+
+Request: TypeAlias = FromStart | FromLive | Resume
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """What follows: `snapshot` records, then the stream's from `position` on.
+
+    `skipped` records before `position` were left out, for the receiver was too slow.
+    """
+
+    stream: str
+    position: int
+    snapshot: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Records of one rtype: the stream's, or of a snapshot; `position` is where they end."""
+
+    records: Records
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The stream has ended, after so many records."""
+
+    stream: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The sender ends the session, and says why; `is_final` unless it is worth another try."""
+
+    reason: str
+    is_final: bool
+
+
+Message: TypeAlias = Begin | Data | End | Refused
+
+
+def encode_request(request: Request) -> bytes:
+    """Return the line with which a receiver opens."""
+    match request:
+        case FromStart():
+            return b"from=start\n"
+        case FromLive():
+            return b"from=live\n"
+        case Resume(stream, position):
+            return f"stream={stream}|position={position}\n".encode()
+
+
+def empty_header() -> bytes:
+    """Return the header of a stream that has no records but a refusal."""
+    return encode_metadata(make_metadata(_NO_DATASET, None, 0))
+
+
+def encode_begin(begin: Begin, ts_ns: int) -> bytes:
+    """Return the record that says what follows."""
+    text = f"stream={begin.stream}|position={begin.position}|snapshot={begin.snapshot}"
+    if begin.skipped:
+        return _system(f"{text}|skipped={begin.skipped}", _BEGIN_AGAIN, ts_ns)
+    return _system(text, _BEGIN, ts_ns)
+
+
+def encode_end(end: End, ts_ns: int) -> bytes:
+    """Return the record that ends a stream."""
+    return _system(f"stream={end.stream}|position={end.position}", _END, ts_ns)
+
+
+def encode_refused(refused: Refused, ts_ns: int) -> bytes:
+    """Return the record that says why a session ends."""
+    code = _BROKEN if refused.is_final else _BUSY
+    text = refused.reason.encode("ascii", "replace").decode()[:_MAX_REASON_CHARS]
+    return bytes(dbn.ErrorMsg(ts_event=ts_ns, err=text, is_last=True, code=code))
+
+
+class RequestReader:
+    """Reads the line with which a receiver opens, however it is cut into pieces.
+
+    Attributes
+    ----------
+    request : Request or None
+        Once the whole line has come. Empty lines before it do not count.
+    """
+
+    def __init__(self) -> None:
+        self.request: Request | None = None
+        self._line = b""
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether any of it has come."""
+        return bool(self._line)
+
+    def feed(self, data: bytes) -> None:
+        """Take what the receiver has sent.
+
+        Raises
+        ------
+        PeerError
+            When it is no request, or more than one.
+        """
+        if self.request is not None:
+            raise PeerError("more than one request; a connection takes one")
+        self._line = (self._line + data).lstrip(b"\r\n")
+        line, newline, rest = self._line.partition(b"\n")
+        if len(line) > MAX_REQUEST_BYTES:
+            raise PeerError(f"a request of more than {MAX_REQUEST_BYTES} bytes")
+        if newline:
+            self.request = _parse_request(line.rstrip(b"\r"))
+            if rest.strip(b"\r\n"):
+                raise PeerError("more than one request; a connection takes one")
+
+
+class SessionDecoder:
+    """The receiver's side of a session that it opened with a request.
+
+    Parameters
+    ----------
+    source : str
+        What errors call the sender.
+
+    Attributes
+    ----------
+    metadata : databento_dbn.Metadata or None
+        None until the stream's header has come.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._decoder = DbnDecoder(source)
+        self._begin: Begin | None = None
+        self._position = 0
+        self._snapshot_left = 0
+
+    @property
+    def metadata(self) -> dbn.Metadata | None:
+        """What the stream's header says, None until it has come."""
+        return self._decoder.metadata
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Message]:
+        """Return what `data` completes, in order.
+
+        Raises
+        ------
+        InputError
+            When it is no DBN stream, or turns to garbage; everything before was returned.
+        PeerError
+            When it is the stream of no sender that answers requests.
+        """
+        messages: list[Message] = []
+        for run in self._decoder.feed(data):
+            rtype = int(run["rtype"][0])
+            if rtype == RTYPE_SYSTEM:
+                messages += [self._answer(record) for record in run]
+            elif rtype == RTYPE_ERROR:
+                messages += [_refused(record) for record in run]
+            else:
+                messages += self._place(run)
+        return messages
+
+    def _answer(self, record: np.void) -> Begin | End:
+        code = int(record["code"])
+        fields = self._fields(record["msg"])
+        try:
+            stream, position = fields["stream"], _whole(fields["position"])
+            if code == int(_END):
+                return End(stream, position)
+            if code in {int(_BEGIN), int(_BEGIN_AGAIN)}:
+                self._begin = Begin(
+                    stream, position, _whole(fields["snapshot"]), _whole(fields.get("skipped", "0"))
+                )
+                self._position, self._snapshot_left = position, self._begin.snapshot
+                return self._begin
+        except (KeyError, ValueError) as error:
+            raise self._no_sender() from error
+        raise self._no_sender()
+
+    def _place(self, run: Records) -> list[Data]:
+        if self._begin is None:
+            raise self._no_sender()
+        of_snapshot, rest = run[: self._snapshot_left], run[self._snapshot_left :]
+        self._snapshot_left -= len(of_snapshot)
+        placed = [Data(of_snapshot, self._position)] if len(of_snapshot) else []
+        if len(rest):
+            self._position += len(rest)
+            placed.append(Data(rest, self._position))
+        return placed
+
+    def _fields(self, text: bytes) -> dict[str, str]:
+        try:
+            return _split(text)
+        except ValueError as error:
+            raise self._no_sender() from error
+
+    def _no_sender(self) -> PeerError:
+        return PeerError(f"{self._source}: does not answer as a sender of mdtool replay-dbn does")
+
+
+def _parse_request(line: bytes) -> Request:
+    try:
+        match _split(line):
+            case {"from": "start", **rest} if not rest:
+                return FromStart()
+            case {"from": "live", **rest} if not rest:
+                return FromLive()
+            case {"stream": stream, "position": position, **rest} if not rest:
+                return Resume(stream, _whole(position))
+    except ValueError:
+        pass
+    raise PeerError(
+        f"{line[:64]!r} is no request; say from=start, from=live or stream=IDENTITY|position=N"
+    )
+
+
+def _split(text: bytes) -> dict[str, str]:
+    """Return the fields of `key=value|key=value`.
+
+    Raises
+    ------
+    ValueError
+        When it is not of that form.
+    """
+    pairs = [part.partition("=") for part in text.decode("ascii").split("|")]
+    fields = {key: value for key, equals, value in pairs if equals and key and value}
+    if len(fields) != len(pairs):
+        raise ValueError(text)
+    return fields
+
+
+def _whole(text: str) -> int:
+    if not text.isdigit() or len(text) > _MAX_DIGITS:
+        raise ValueError(text)
+    return int(text)
+
+
+def _system(text: str, code: dbn.SystemCode, ts_ns: int) -> bytes:
+    return bytes(dbn.SystemMsg(ts_event=ts_ns, msg=text, code=code))
+
+
+def _refused(record: np.void) -> Refused:
+    reason = record["err"].decode("ascii", "replace")
+    return Refused(reason, int(record["code"]) != int(_BUSY))
