@@ -12,6 +12,8 @@ import sys
 import threading
 from contextlib import contextmanager
 
+PATIENCE_S = 100.0
+"""How long a line may take to come, before a test fails that waits for it."""
 FREE_PORTS = ["--serve-tcp-port", "0", "--aggregate-port", "0", "--gateway-port", "0"]
 
 
@@ -38,9 +40,12 @@ class Supervised:
 
     def heard(self, pattern):
         """Wait for the next line that matches, and return the match."""
-        while (line := self._fresh.get()) is not None:
-            if found := re.search(pattern, line):
-                return found
+        try:
+            while (line := self._fresh.get(timeout=PATIENCE_S)) is not None:
+                if found := re.search(pattern, line):
+                    return found
+        except queue.Empty:
+            pass
         raise AssertionError(f"never said {pattern!r}:\n" + "".join(self.lines))
 
     def addresses(self, services):

@@ -133,9 +133,9 @@ async def test_nothing_is_reported_before_the_last_is_ready():
 
 async def test_the_news_waits_for_a_source_to_be_served(monkeypatch):
     monkeypatch.setattr(supervision, "FIRST_TICK_S", 60.0)
-    async with supervise(service("one"), service("source", "late", is_source=True)) as run:
+    source = service("source", "late", is_source=True, after="one")
+    async with supervise(service("one"), source) as run:
         pid = int(await run.heard("source", "pid"))
-        await run.heard("one", "pid")
         assert not run.reported.done()
         os.kill(pid, signal.SIGUSR1)
         assert await run.reported == {"one": {"tcp": "one:1"}}
