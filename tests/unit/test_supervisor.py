@@ -82,6 +82,15 @@ class Run(logging.Handler):
             if who == name and line.startswith(beginning):
                 return line.removeprefix(beginning).strip()
 
+    async def pids(self, *names):
+        """Return the process ids that programs tell, in whatever order they come."""
+        told = {}
+        while len(told) < len(names):
+            name, line = await self._line()
+            if name in names and line.startswith("pid"):
+                told[name] = int(line.split()[1])
+        return [told[name] for name in names]
+
     async def _line(self):
         line = asyncio.ensure_future(self.said.get())
         await asyncio.wait({line, self.task}, return_when=asyncio.FIRST_COMPLETED)
@@ -217,8 +226,8 @@ async def test_a_source_that_is_killed_is_started_again():
 
 async def test_programs_stop_one_by_one_from_the_last():
     async with supervise(service("one"), service("two"), service("three")) as run:
+        await run.pids("one", "two", "three")
         await run.reported
-        run.rest()
     assert run.rest() == [
         (name, line) for name in ("three", "two", "one") for line in ("stopping", "stopped")
     ]
@@ -226,9 +235,8 @@ async def test_programs_stop_one_by_one_from_the_last():
 
 async def test_what_others_still_need_is_kept_running_while_they_stop():
     async with supervise(service("sink"), service("feeder", "slow", stop_s=60.0)) as run:
+        sink, feeder = await run.pids("sink", "feeder")
         await run.reported
-        lines = dict(run.rest())
-        sink, feeder = (int(lines[name].split()[1]) for name in ("sink", "feeder"))
         run.task.cancel()
         await run.heard("feeder", "stopping")
         os.kill(sink, signal.SIGKILL)
