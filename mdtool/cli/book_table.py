@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from itertools import zip_longest
 from typing import Final
 
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from mdtool.core.symbology import Symbology
 from mdtool.core.units import format_price, format_time
-from mdtool.engine.book.snapshot import Snapshot
+from mdtool.engine.book.snapshot import Levels, Snapshot
 
 MAX_LADDERS: Final = 4
 """More books than that are shown as rows."""
@@ -68,11 +69,17 @@ class SnapshotTable:
 
     def _ladder(self, snapshot: Snapshot) -> tuple[Text | Table, ...]:
         title = Text.assemble((self._symbol(snapshot), "bold"), "  ", format_time(snapshot.ts_ns))
+        prices = [*snapshot.bids["price"].tolist(), *snapshot.asks["price"].tolist()]
+        decimals = max((_decimals(price) for price in prices), default=0)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("orders", "size", "bid", "ask", "size", "orders"):
             table.add_column(name, justify="left" if name == "ask" else "right")
-        for bid, ask in zip_longest(snapshot.bids.tolist(), snapshot.asks.tolist()):
-            table.add_row(*_cells(bid, "green"), *_cells(ask, "red")[::-1])
+        bids, asks = (_texts(levels, decimals) for levels in (snapshot.bids, snapshot.asks))
+        for bid, ask in zip_longest(bids, asks, fillvalue=("", "", "")):
+            (bid_count, bid_size, bid_price), (count, size, price) = bid, ask
+            table.add_row(
+                bid_count, bid_size, Text(bid_price, "green"), Text(price, "red"), size, count
+            )
         counted = (
             f"{snapshot.total_orders:,} orders, {snapshot.bid_levels:,} bid and "
             f"{snapshot.ask_levels:,} ask levels"
@@ -100,12 +107,16 @@ def _remarks(snapshot: Snapshot) -> list[Text]:
     return remarks
 
 
-def _cells(level: tuple[int, int, int] | None, style: str) -> list[Text]:
-    """Return count, size and price of a level, empty where there is none."""
-    if level is None:
-        return [Text(), Text(), Text()]
-    price, size, count = level
-    return [Text(f"{count:,}"), Text(f"{size:,}"), Text(format_price(price), style=style)]
+def _decimals(price: int) -> int:
+    return len(format_price(price).partition(".")[2])
+
+
+def _texts(levels: Levels, decimals: int) -> list[tuple[str, str, str]]:
+    """Return count, size and price of levels, the prices with so many decimals."""
+    return [
+        (f"{count:,}", f"{size:,}", f"{Decimal(price).scaleb(-9):.{decimals}f}")
+        for price, size, count in levels.tolist()
+    ]
 
 
 def _row(symbol: str, snapshot: Snapshot) -> list[str]:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import databento_dbn as dbn
 
-from mdtool.core.dtypes import RTYPE_MBO, RTYPE_OHLCV, RTYPE_OHLCV_1S
+from mdtool.core.dtypes import MBP1, MBP10, RTYPE_MBO, RTYPE_OHLCV, RTYPE_OHLCV_1S
 from mdtool.core.records import Records
 from mdtool.core.symbology import Symbology
 from mdtool.wire.dbn import encode_metadata
 from mdtool.wire.dbn_metadata import make_metadata
 from mdtool.wire.dbn_records import DBN_VERSION, SCHEMAS
+
+if TYPE_CHECKING:
+    from mdtool.wire.mbp_text import MbpText
+
+KERNEL_FROM_RECORDS: Final = 1 << 18
+"""About as many depth records as databento_dbn encodes in the time that loading a kernel takes."""
 
 _CSV: Final = dbn.Encoding("csv")
 _JSON: Final = dbn.Encoding("json")
@@ -34,12 +40,13 @@ class JsonEncoder:
     """
 
     def __init__(self, symbology: Symbology | None = None, is_pretty: bool = False) -> None:
+        self._bulk = _Bulk(True, symbology, is_pretty)
         # Which schema is named makes no difference to JSON: all come out.
         self._transcoder = _Transcoder(_JSON, SCHEMAS[RTYPE_MBO], symbology, is_pretty)
 
     def encode(self, records: Records) -> bytes:
         """Return the lines of records of any one rtype."""
-        return self._transcoder.encode(records)
+        return self._bulk.encode(records) or self._transcoder.encode(records)
 
 
 class CsvEncoder:
@@ -56,6 +63,7 @@ class CsvEncoder:
     def __init__(self, symbology: Symbology | None = None, is_pretty: bool = False) -> None:
         self._symbology = symbology
         self._is_pretty = is_pretty
+        self._bulk = _Bulk(False, symbology, is_pretty)
         self._transcoders: dict[int, _Transcoder] = {}
 
     def header(self, rtype: int) -> bytes:
@@ -79,7 +87,7 @@ class CsvEncoder:
             records = records.copy()
             records["rtype"] = RTYPE_OHLCV_1S
             return _STAND_IN.sub(_IN_ITS_PLACE, self._rows(RTYPE_OHLCV_1S, records))
-        return self._rows(rtype, records)
+        return self._bulk.encode(records) or self._rows(rtype, records)
 
     def _rows(self, rtype: int, records: Records) -> bytes:
         if rtype not in self._transcoders:
@@ -87,6 +95,30 @@ class CsvEncoder:
                 _CSV, SCHEMAS[rtype], self._symbology, self._is_pretty
             )
         return self._transcoders[rtype].encode(records)
+
+
+class _Bulk:
+    """The kernel for depth records, once they have proved to be so many that loading it pays."""
+
+    def __init__(self, is_json: bool, symbology: Symbology | None, is_pretty: bool) -> None:
+        self._is_json = is_json
+        self._symbology = symbology
+        self._is_pretty = is_pretty
+        self._seen = 0
+        self._text: MbpText | None = None
+
+    def encode(self, records: Records) -> bytes:
+        """Return the text of records, none where they are databento_dbn's to encode."""
+        if self._is_pretty or records.dtype not in (MBP1, MBP10):
+            return b""
+        self._seen += len(records)
+        if self._seen < KERNEL_FROM_RECORDS:
+            return b""
+        if self._text is None:
+            from mdtool.wire.mbp_text import MbpText
+
+            self._text = MbpText(self._is_json, self._symbology)
+        return self._text.encode(records) or b""
 
 
 class _Transcoder:
