@@ -1,0 +1,1 @@
+"""The receiver service: order books of a sender's stream, told as they change."""

@@ -1,0 +1,28 @@
+"""Settings of the receiver service, `[book]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mdtool.core.config import setting
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverConfig:
+    """Where the receiver listens, whose stream it processes, and what bounds its readers."""
+
+    host: str = setting("127.0.0.1", "Address to listen on.")
+    port: int = setting(8082, "Port of its HTTP, 0 for any free one.", low=0, high=65535)
+    sender: str = setting("127.0.0.1:9090", "HOST:PORT on which a sender streams.")
+    history_records: int = setting(
+        524_288,
+        "Records kept for readers of /order-book who come late or are slow.",
+        low=131_072,
+    )
+    patience_ms: int = setting(
+        2_000,
+        "How long processing waits for a reader of /order-book that takes nothing; it then "
+        "misses records, and is told how many.",
+        low=0,
+    )
+    max_readers: int = setting(100, "Readers of /order-book at once.", low=1)

@@ -1,0 +1,109 @@
+"""What the receiver says about a processing and its books."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from typing import Any, Final
+
+from mdtool.core.units import format_price, format_time
+from mdtool.engine.book.snapshot import Snapshot
+from mdtool.engine.book.totals import busiest, totals
+from mdtool.engine.book.view import BookView, views
+from mdtool.services.book.processing import Processing
+
+SHOWN_BOOKS: Final = 100
+"""Of so many books, those with the most records, a status tells one by one."""
+
+
+def state_of(processing: Processing | None) -> str:
+    """Return what a processing is doing, in a word."""
+    if processing is None:
+        return "idle"
+    if processing.error is not None:
+        return "failed"
+    if processing.is_over:
+        return "done"
+    if processing.is_connected:
+        return "waiting" if processing.stream is None else "processing"
+    return "connecting" if processing.stream is None else "reconnecting"
+
+
+def status_of(processing: Processing) -> dict[str, Any]:
+    """Return counts, rates and what the books come to, for JSON."""
+    books = processing.rebuild.books
+    summed = totals(books)
+    now_ns, latest_ns = time.monotonic_ns(), processing.rebuild.latest_ns
+    return {
+        "stream": processing.stream,
+        "position": processing.position,
+        "records": processing.records,
+        "records_per_s": round(processing.rate.per_second(now_ns, processing.records)),
+        "elapsed_s": round(processing.elapsed_s, 6),
+        "skipped": processing.skipped,
+        "resumed": processing.resumed,
+        "error": processing.error,
+        "market_time": format_time(latest_ns) if latest_ns > 0 else None,
+        "active_orders": summed.orders,
+        "bid_levels": summed.bid_levels,
+        "ask_levels": summed.ask_levels,
+        "trades": summed.trades,
+        "volume": summed.volume,
+        "partial": summed.is_partial,
+        "anomalies": summed.anomalies,
+        "instruments": len(books),
+        "books": [_of_book(processing, view) for view in busiest(books, SHOWN_BOOKS)],
+    }
+
+
+def final_states(
+    processing: Processing, depth: int, symbols: Collection[str] | None
+) -> Iterator[dict[str, Any]]:
+    """Yield every book as it is now, between events, with how many records have made it so.
+
+    `final` tells whether it will stay so: the stream has ended.
+    """
+    for view in views(processing.rebuild.books):
+        symbol = _symbol_of(processing, view)
+        if symbols is None or symbol in symbols:
+            yield {
+                **Snapshot.of(view, depth).as_dict(symbol),
+                "last_trade": _of_trade(view),
+                "records": view.records,
+                "final": processing.is_over,
+            }
+
+
+def _of_book(processing: Processing, view: BookView) -> dict[str, Any]:
+    top = Snapshot.of(view, 1).as_dict(_symbol_of(processing, view))
+    return {
+        "symbol": top["symbol"],
+        "publisher_id": view.key.publisher_id,
+        "instrument_id": view.key.instrument_id,
+        "records": view.records,
+        "active_orders": view.total_orders,
+        "bid_levels": view.level_count("B"),
+        "ask_levels": view.level_count("A"),
+        "bbo": top["bbo"],
+        "last_trade": _of_trade(view),
+        "trades": view.trades,
+        "volume": view.volume,
+        "partial": view.is_partial,
+        "anomalies": view.anomalies,
+    }
+
+
+def _of_trade(view: BookView) -> dict[str, Any] | None:
+    trade = view.last_trade
+    if trade is None:
+        return None
+    return {
+        "price": format_price(trade.price) or None,
+        "size": trade.size,
+        "side": trade.side,
+        "timestamp": format_time(trade.ts_event) if trade.ts_event >= 0 else None,
+    }
+
+
+def _symbol_of(processing: Processing, view: BookView) -> str:
+    return processing.symbology.symbol(view.key.instrument_id, view.ts_recv)
