@@ -58,7 +58,7 @@ class Running:
 async def aggregator(**settings):
     """A service that runs until the block ends."""
     started = asyncio.get_running_loop().create_future()
-    service = Aggregator(AggregatorConfig(port=0, **settings))
+    service = Aggregator(AggregatorConfig(**{"port": 0} | settings))
     service.subscribers = WatchedSubscribers()
     task = asyncio.create_task(service.run(started.set_result))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mdtool.core.units import NS_PER_MS, format_price
@@ -20,6 +21,25 @@ class Aggregate(NamedTuple):
     volume: int
     timestamp: int
     is_stale: bool
+
+
+class Bar(NamedTuple):
+    """A bar of a symbol; its start in ns and inclusive, prices at 1e-9."""
+
+    symbol: str
+    start: int
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+    trades: int
+
+
+def bar_rows(symbols: Iterable[str], bars: BarColumns) -> list[Bar]:
+    """Return bars one by one, in the same order, with the symbol of each."""
+    columns = (bars.start, bars.open, bars.high, bars.low, bars.close, bars.volume, bars.count)
+    return list(map(Bar, symbols, *(column.tolist() for column in columns)))
 
 
 def encode_rest(aggregate: Aggregate) -> bytes:
@@ -45,26 +65,23 @@ def _encode(aggregate: Aggregate, quote: str) -> bytes:
     ).encode()
 
 
-def encode_bars(bars: BarColumns, limit: int) -> bytes:
+def encode_bars(bars: Sequence[Bar], limit: int) -> bytes:
     """Return the envelope of `/api/v1/bars`.
 
     Its cursor is the start of the oldest bar, None when there were fewer than `limit`.
     """
-    columns = (bars.start, bars.open, bars.high, bars.low, bars.close, bars.volume, bars.count)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    cursor = f'"{int(bars.start[-1]) // NS_PER_MS}"' if len(bars.start) == limit else "null"
+    cursor = f'"{bars[-1].start // NS_PER_MS}"' if len(bars) == limit else "null"
     return (
-        f'{{"data":[{",".join(_encode_bar(*row) for row in rows)}],"error":null,"message":null'
+        f'{{"data":[{",".join(map(_encode_bar, bars))}],"error":null,"message":null'
         f',"pagination":{{"next_cursor":{cursor}}}}}'
     ).encode()
 
 
-def _encode_bar(
-    start: int, opened: int, high: int, low: int, close: int, volume: int, count: int
-) -> str:
+def _encode_bar(bar: Bar) -> str:
+    _, start, opened, high, low, close, volume, trades = bar
     return (
         f'{{"timestamp":"{start // NS_PER_MS}"'
         f',"open":{format_price(opened)},"high":{format_price(high)}'
         f',"low":{format_price(low)},"close":{format_price(close)}'
-        f',"volume":"{volume}","count":{count}}}'
+        f',"volume":"{volume}","count":{trades}}}'
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from mdtool.adapters.aggregator import AggregatorClient, UnavailableError, UnknownSymbolError
 from mdtool.services.gateway.answers import STALE_HEADERS
 from mdtool.services.gateway.encoding import encode_bars
 from mdtool.services.gateway.parameters import (
@@ -13,7 +12,7 @@ from mdtool.services.gateway.parameters import (
     parse_limit,
     parse_symbol,
 )
-from mdtool.services.gateway.state import MarketState
+from mdtool.services.gateway.view import MarketView
 from mdtool.services.http.answers import answer
 
 
@@ -22,32 +21,23 @@ class Rest:
 
     Parameters
     ----------
-    state : MarketState
+    view : MarketView
         What they answer from.
-    aggregator : AggregatorClient
-        Whom they ask for bars.
-    timeout_s : float
-        How long it may take.
     """
 
-    def __init__(self, state: MarketState, aggregator: AggregatorClient, timeout_s: float) -> None:
-        self._state = state
-        self._aggregator = aggregator
-        self._timeout_s = timeout_s
+    def __init__(self, view: MarketView) -> None:
+        self._view = view
+        self._state = view.state
 
     async def aggregate(self, request: web.Request) -> web.Response:
         """`GET /api/v1/marketdata/{symbol}`."""
-        text = request.match_info["symbol"]
-        index = self._state.symbols.find(text)
-        if index is None:
-            index = self._find(parse_symbol(text))
-        body, is_stale = self._state.rest(index)
+        body, is_stale = self._state.rest(self._view.find(request.match_info["symbol"]))
         return answer(body, STALE_HEADERS if is_stale else None)
 
     async def aggregates(self, _request: web.Request) -> web.Response:
         """`GET /api/v1/marketdata`: an array, in order of symbol, of what each of them answers."""
-        if not self._state.is_live and not len(self._state.symbols):
-            raise self._nothing_known()
+        if not len(self._state.symbols):
+            self._view.check_known()
         body, is_stale = self._state.rest_list()
         return answer(body, STALE_HEADERS if is_stale else None)
 
@@ -55,24 +45,10 @@ class Rest:
         """`GET /api/v1/bars/{symbol}?interval&limit&before`."""
         query = request.query
         limit = parse_limit(query.get("limit"))
-        bars = await self._aggregator.bars(
+        bars = await self._view.bars(
             parse_symbol(request.match_info["symbol"]),
             parse_interval(query.get("interval", "1m")),
             limit,
             parse_before(query.get("before")),
-            self._timeout_s,
         )
         return answer(encode_bars(bars, limit))
-
-    def _find(self, symbol: str) -> int:
-        index = self._state.symbols.find(symbol)
-        if index is not None:
-            return index
-        if self._state.is_live:
-            raise UnknownSymbolError(f"no trade of {symbol} yet")
-        raise self._nothing_known()
-
-    def _nothing_known(self) -> UnavailableError:
-        return UnavailableError(
-            f"aggregator {self._aggregator.address} is away, and nothing is known from before"
-        )

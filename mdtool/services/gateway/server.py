@@ -15,6 +15,7 @@ from mdtool.services.gateway.routes import MARKET_DATA_SOCKETS, application
 from mdtool.services.gateway.sockets import MarketDataSockets
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.tallies import Tallies
+from mdtool.services.gateway.view import MarketView
 from mdtool.services.http.listening import listening
 
 
@@ -50,7 +51,7 @@ class Gateway:
         async with AggregatorClient(config.aggregator) as aggregator:
             feed = Feed(aggregator, state, sockets.publish)
             app = application(
-                Rest(state, aggregator, config.timeout_ms / 1_000),
+                Rest(MarketView(state, aggregator, config.timeout_ms / 1_000)),
                 sockets,
                 Health(state, feed, aggregator, tallies),
                 registry(state, feed, tallies),
