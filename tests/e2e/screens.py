@@ -1,0 +1,215 @@
+"""Programs run in a terminal of their own, and what stands on its screen."""
+
+from __future__ import annotations
+
+import codecs
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+PATIENCE_S: Final = 60
+_CONTROL: Final = re.compile(r"\x1b\[(\?)?([\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)", re.DOTALL)
+_UNFINISHED: Final = re.compile(r"\x1b(\[\??[\d;]*)?$")
+
+
+class Screen:
+    """Understands just what the live view writes; anything else is an error.
+
+    Attributes
+    ----------
+    lines : list of list of str
+    modes : set of int
+        Private modes that are set: 1049 is the other screen, 25 the cursor, 7 wrapping.
+    clears : int
+        How often the whole screen was erased.
+    styles : set of str
+        Every style that was asked for.
+    """
+
+    def __init__(self, columns: int, lines: int) -> None:
+        self.modes = {25, 7}
+        self.clears = 0
+        self.styles: set[str] = set()
+        self.before = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._rest = ""
+        self.resize(columns, lines)
+
+    def resize(self, columns: int, lines: int) -> None:
+        self.size = (columns, lines)
+        self.lines = [[" "] * columns for _ in range(lines)]
+        self._row = self._column = 0
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a full-screen program has the terminal."""
+        return 1049 in self.modes
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether a frame has begun and is not complete yet."""
+        return 2026 in self.modes
+
+    def __str__(self) -> str:
+        return "\n".join("".join(line).rstrip() for line in self.lines)
+
+    def feed(self, data: bytes) -> None:
+        text = self._rest + self._decoder.decode(data)
+        unfinished = _UNFINISHED.search(text)
+        end = unfinished.start() if unfinished else len(text)
+        self._rest = text[end:]
+        at = 0
+        while at < end:
+            found = _CONTROL.match(text, at, end)
+            assert found, f"unknown sequence {text[at : at + 20]!r}"
+            at = found.end()
+            private, numbers, command, newline, plain = found.groups()
+            if command:
+                self._obey(bool(private), numbers, command)
+            elif self.is_taken:
+                assert not newline, "the screen must not scroll"
+                self._put(plain)
+            else:
+                self.before += newline or plain
+
+    def _obey(self, private: bool, numbers: str, command: str) -> None:
+        if private:
+            mode = int(numbers)
+            assert (mode, command) in {(m, c) for m in (1049, 25, 7, 2026) for c in "hl"}
+            (self.modes.add if command == "h" else self.modes.discard)(mode)
+            if mode == 1049 and command == "h":
+                self.resize(*self.size)
+        elif command == "H":
+            row, column = (int(n) for n in (numbers or "1;1").split(";"))
+            self._row, self._column = row - 1, column - 1
+        elif command == "J":
+            assert numbers == "2"
+            self.clears += 1
+            self.resize(*self.size)
+        else:
+            assert command == "m", f"unknown command {command}"
+            self.styles.add(numbers)
+
+    def _put(self, text: str) -> None:
+        for letter in text:
+            # A resize reaches the program a moment after the screen; that frame is drawn again.
+            if self._row < len(self.lines) and self._column < len(self.lines[0]):
+                self.lines[self._row][self._column] = letter
+            self._column += 1
+
+
+class Session:
+    """A program whose standard streams are a terminal, but for those that are given.
+
+    Parameters
+    ----------
+    command : sequence of str
+    size : (int, int)
+        Columns and lines.
+    environment : mapping
+        On top of the test's own.
+    streams : file descriptors
+        `stdin`, where that is no terminal; the terminal is `/dev/tty` all the same.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        size: tuple[int, int] = (80, 24),
+        environment: Mapping[str, str] | None = None,
+        **streams: Any,
+    ) -> None:
+        self.screen = Screen(*size)
+        self._master, self._slave = pty.openpty()
+        self._set_size()
+        self.modes_before = termios.tcgetattr(self._slave)
+        keep = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR"}}
+        self.process = subprocess.Popen(
+            command,
+            stdin=streams.get("stdin", self._slave),
+            stdout=self._slave,
+            stderr=self._slave,
+            env={**keep, "TERM": "xterm-256color", **(environment or {})},
+            start_new_session=True,
+            # As its controlling terminal, so that keys become signals and /dev/tty opens.
+            preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)
+        os.close(self._slave)
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether the terminal is as it was before the program came."""
+        is_itself = termios.tcgetattr(self._slave) == self.modes_before
+        return is_itself and self.screen.modes == {25, 7}
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def resize(self, columns: int, lines: int) -> None:
+        self.screen.resize(columns, lines)
+        self._set_size()
+
+    def wait_for(self, wanted: str | Callable[[Screen], bool]) -> str:
+        """Wait until a text, or what a function says, is on the screen; return the screen."""
+        is_there = (lambda screen: wanted in str(screen)) if isinstance(wanted, str) else wanted
+        end_s = time.monotonic() + PATIENCE_S
+        while self.screen.is_changing or not is_there(self.screen):
+            ready, _, _ = select.select([self._master], [], [], end_s - time.monotonic())
+            assert ready, f"never seen: {wanted}\n{self.screen}\n{self.screen.before}"
+            self.screen.feed(os.read(self._master, 1 << 16))
+        return str(self.screen)
+
+    def wait_for_words(self, *words: str) -> str:
+        """Wait until the lines written outside of the full screen hold all these, in order."""
+        pattern = re.compile(".*".join(map(re.escape, words)), re.DOTALL)
+        self.wait_for(lambda screen: bool(pattern.search(screen.before)))
+        return self.screen.before
+
+    def end(self) -> int:
+        """Wait until the program has ended, and return its status; read what it wrote last."""
+        while self.process.poll() is None:
+            ready, _, _ = select.select([self._master], [], [], 0.05)
+            if ready:
+                self.screen.feed(os.read(self._master, 1 << 16))
+        while select.select([self._master], [], [], 0)[0]:
+            self.screen.feed(os.read(self._master, 1 << 16))
+        return self.process.returncode
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def hang_up(self) -> int:
+        """Close the terminal as a window is closed, and return the program's status."""
+        os.close(self._slave)
+        os.close(self._master)
+        status = self.process.wait(PATIENCE_S)
+        self._master, self._slave = pty.openpty()
+        return status
+
+    def _set_size(self) -> None:
+        columns, lines = self.screen.size
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
