@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mdtool.adapters.byte_source import STDIN
 from mdtool.adapters.dbn_files import open_merged
 from mdtool.adapters.dbn_select import SelectedSource, Selection
 from mdtool.adapters.dbn_source import RecordSource
@@ -67,6 +68,8 @@ class Recording:
 
 
 def _samples(path: str) -> Iterator[bytes]:
+    if path == STDIN:
+        raise InputError("stdin: can be read only once; give files")
     try:
         with Path(path).open("rb") as file:
             status = os.fstat(file.fileno())

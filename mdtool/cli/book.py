@@ -14,7 +14,10 @@ from mdtool.cli.filter_options import RangeOptions, with_range
 from mdtool.cli.live_options import LiveOptions
 from mdtool.cli.option_bundle import option_bundle
 from mdtool.cli.output_options import OutputOptions, with_output
+from mdtool.cli.serving import check_serving
+from mdtool.cli.settings import with_settings
 from mdtool.core.errors import EXIT_OK, UsageError
+from mdtool.services.book.config import ReceiverConfig
 
 
 class _BookGroup(TyperGroup):
@@ -43,6 +46,7 @@ app.command()(diff)
 
 
 @app.callback()
+@with_settings(ReceiverConfig, "book")
 @with_output
 @with_range
 @option_bundle(LiveOptions, "live")
@@ -52,6 +56,7 @@ def book(
     live: LiveOptions,
     selected: RangeOptions,
     output: OutputOptions,
+    config: ReceiverConfig,
     context: typer.Context,
     inputs: Annotated[
         list[str] | None,
@@ -62,6 +67,14 @@ def book(
             show_default=False,
         ),
     ] = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Process the stream of a sender, once POST /start-processing says so; see "
+            "Settings.",
+        ),
+    ] = False,
 ) -> int:
     """Rebuild L3 order books from MBO records, and show them when events have ended.
 
@@ -79,7 +92,12 @@ def book(
     Example: mdtool replay-dbn day.dbn.zst --speed 10 | mdtool book - --emit event --depth 1 --csv
 
     Example: mdtool book day.dbn.zst --live --speed 10 --start 2024-05-08T14:30:00Z
+
+    Example: mdtool book --serve --sender localhost:9090
     """
+    check_serving(context, ReceiverConfig, serve)
+    if serve:
+        return _serve(config)
     live.check(context)
     if not inputs:
         raise UsageError("book wants INPUT: a file, or - for standard input")
@@ -91,3 +109,10 @@ def book(
 
     show_books(inputs, options, selected, output)
     return EXIT_OK
+
+
+def _serve(config: ReceiverConfig) -> int:
+    from mdtool.core.lifecycle import run_service
+    from mdtool.services.book.server import BookReceiver
+
+    return run_service(BookReceiver(config))

@@ -1,22 +1,28 @@
-"""`mdtool replay-dbn`: DBN files replayed in order of time, at their own pace or another."""
+"""`mdtool replay-dbn`: DBN files replayed in order of time, at a pace, once or as a service."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.core.errors import UsageError
+from mdtool.cli.serving import check_serving
+from mdtool.cli.settings import with_settings
+from mdtool.core.errors import EXIT_OK, UsageError
+from mdtool.services.replay.config import SenderConfig
 
 app = typer.Typer(add_completion=False)
 
+_ALONGSIDE: Final = frozenset({"files", "symbols", "start", "end", "schema", "speed", "clock"})
+
 
 @app.command()
+@with_settings(SenderConfig, "replay-dbn")
 @with_output
 @with_filter
 def replay_dbn(
@@ -25,24 +31,43 @@ def replay_dbn(
     ],
     selected: FilterOptions,
     output: OutputOptions,
+    config: SenderConfig,
+    context: typer.Context,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Stream to whoever connects, once POST /start-streaming says so; see Settings.",
+        ),
+    ] = False,
     speed: Annotated[
         float, typer.Option(min=0, help="1 is real time, 10 ten times that, 0 flat out.")
     ] = 0.0,
     clock: Annotated[
         str, typer.Option(help="Pace by ts_recv, the index timestamp, or by ts_event.")
     ] = "ts_recv",
-) -> None:
+) -> int:
     """Replay DBN files, merged by time, as DBN, CSV, JSON, columns or a table.
 
+    With --serve, as a service: it streams DBN to any number of receivers, each from the start.
+    One that sends the line `from=live` gets the order books as they are, then what comes.
+
     Example: mdtool replay-dbn day.dbn.zst --symbols ESM4 --schema trades --speed 10 -J
+
+    Example: mdtool replay-dbn --serve day.dbn.zst --speed 1
+
+    Example: nc localhost 9090 | mdtool book - --json
     """
     from mdtool.core.records import CLOCKS, pacing_timestamps
     from mdtool.engine.pacing import Pacer, paced
 
+    check_serving(context, SenderConfig, serve, _ALONGSIDE)
     if not math.isfinite(speed):
         raise UsageError(f"--speed {speed}: give a number, 0 for flat out")
     if clock not in CLOCKS:
         raise UsageError(f"--clock {clock}: choose from {', '.join(CLOCKS)}")
+    if serve:
+        return _serve(config, files, selected, speed, clock)
     with selected.open(files) as source:
         is_quiet = output.quiet or output.is_table
         with (
@@ -58,3 +83,16 @@ def replay_dbn(
             ):
                 sink.write(records)
                 progress.show(sink.records, source.bytes_read)
+    return EXIT_OK
+
+
+def _serve(
+    config: SenderConfig, files: list[str], selected: FilterOptions, speed: float, clock: str
+) -> int:
+    from mdtool.adapters.recording import Recording
+    from mdtool.core.lifecycle import run_service
+    from mdtool.services.replay.run import Pace
+    from mdtool.services.replay.server import ReplaySender
+
+    recording = Recording(tuple(files), selected.schema, selected.selection())
+    return run_service(ReplaySender(config, recording, Pace(speed, clock)))
