@@ -110,3 +110,25 @@ def test_what_comes_and_goes_takes_no_more_room(end):
     assert [len(rows) for rows in often.state] == [len(rows) for rows in once.state]
     view = BookView(often, BookKey(1, 0))
     assert (view.total_orders, view.level_count("B")) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {"order_id": np.arange(15_000)},
+        {"order_id": 817_593 + 4 * np.arange(15_000)},
+        {"order_id": np.arange(15_000, dtype=np.uint64) << np.uint64(48)},
+        {"order_id": np.arange(1, 15_001, dtype=np.float64).view(np.uint64)},
+        {"order_id": np.arange(15_000) % 150 + (np.arange(15_000) // 150 << 44)},
+        {"order_id": np.full(15_000, 5), "instrument_id": np.arange(15_000)},
+        {"order_id": np.arange(15_000) % 100, "instrument_id": np.arange(15_000) // 100},
+    ],
+    ids=["counted", "in steps", "high bits", "floats", "dated", "one id", "same ids"],
+)
+def test_ids_of_any_habit_lie_scattered(ids):
+    """An order is looked for from its place on to the next gap: those must not be far apart."""
+    books = Books()
+    books.apply(stream(15_000, **ids))
+    gaps = np.flatnonzero(books.state.ids[:, 1] == 0)
+    assert len(books.state.ids) - len(gaps) == 15_000
+    assert np.diff(gaps).max() < 150

@@ -118,6 +118,7 @@ U32: Final = 0xFFFFFFFF
 NS_PER_DAY: Final = 86_400_000_000_000
 BOTH_SIDES: Final = 0b11
 MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
+HALF: Final = np.uint64(32)
 SHIFT: Final = np.uint64(29)
 FIRST_LADDER: Final = 16
 
@@ -125,7 +126,9 @@ FIRST_LADDER: Final = 16
 @inlined
 def _home(order_id: int, book: int, mask: int) -> Any:
     """Return where the search for an order begins in `ids`."""
-    mixed = np.uint64(order_id ^ (book << 40)) * MULTIPLIER
+    mixed = np.uint64(order_id) ^ (np.uint64(book) * MULTIPLIER)
+    # A product's low bits know nothing of its factors' high ones, where venues put dates.
+    mixed = (mixed ^ (mixed >> HALF)) * MULTIPLIER
     return np.int64(mixed ^ (mixed >> SHIFT)) & mask
 
 
