@@ -1,0 +1,322 @@
+"""The server's side of one STOMP session: bytes in, calls to an application, bytes out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from mdtool import __version__
+from mdtool.core.errors import MdtoolError
+from mdtool.wire.stomp import (
+    Frame,
+    StompDecoder,
+    StompError,
+    Version,
+    encode,
+    encode_headers,
+)
+
+MAX_SUBSCRIPTIONS: Final = 100
+MAX_TRANSACTIONS: Final = 16
+MAX_TRANSACTION_BYTES: Final = 1 << 18
+"""Of the bodies that one session's open transactions hold back."""
+
+BEAT: Final = b"\n"
+_SERVER: Final = f"mdtool/{__version__}"
+_ACK_MODES: Final = ("auto", "client", "client-individual")
+_HEART_BEAT: Final = re.compile(r"(\d{1,9}),(\d{1,9})", re.ASCII)
+_EARLY: Final = 0.7
+"""When a heart-beat is sent, as a share of the time within which it is promised."""
+_TOLERANCE: Final = 2.0
+"""How much longer than promised a client may be silent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a client follows.
+
+    Attributes
+    ----------
+    key : str
+        What tells it from the session's others: its id; its destination where 1.0 has no id.
+    destination : str
+        As the client wrote it.
+    head : bytes
+        The command and the headers with which every message of the subscription begins; what
+        follows is the same for all that follow the destination in this version.
+    version : Version
+        What its messages are to be written in.
+    """
+
+    key: str
+    destination: str
+    head: bytes
+    version: Version
+
+
+class Application(Protocol):
+    """What a session is for. Each method may refuse by raising a MdtoolError."""
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Send the client the messages of a destination from now on."""
+        ...
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Send them no more."""
+        ...
+
+    def send(self, destination: str, body: bytes) -> None:
+        """Take what the client says."""
+        ...
+
+
+class StompSession:
+    """Answers a client as STOMP has it, in the version that they agree on.
+
+    Every acknowledgement mode is granted. No message is ever sent again, so that an ACK or NACK
+    changes nothing; it is only checked. What a transaction sends is held back until its COMMIT.
+
+    Parameters
+    ----------
+    application : Application
+        Called in the order of the client's frames.
+    write : callable
+        Takes what the client is to be told, whole frames.
+    session_id : str
+        Told to the client.
+    now_s : float
+        The time, in seconds of any clock; the session begins to wait for its CONNECT.
+    heart_beat_s : float
+        How often the session can beat, and wants to hear from its client; 0 is never.
+    connect_within_s : float
+        How long the client may take to connect.
+
+    Attributes
+    ----------
+    is_over : bool
+        Whether the client has disconnected or been told of an error: the connection is to be
+        closed once everything is written.
+    error : str or None
+        What that error was.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        write: Callable[[bytes], None],
+        session_id: str,
+        now_s: float,
+        heart_beat_s: float = 10.0,
+        connect_within_s: float = 10.0,
+    ) -> None:
+        self._application = application
+        self._write = write
+        self._session_id = session_id
+        self._heart_beat_s = heart_beat_s
+        self._decoder = StompDecoder()
+        self._version: Version | None = None
+        self._subscriptions: dict[str, Subscription] = {}
+        self._transactions: dict[str, list[tuple[str, bytes]]] = {}
+        self._held_back_bytes = 0
+        self._heard_s = self._beat_s = now_s
+        self._beat_every_s = 0.0
+        self._silence_s = connect_within_s
+        self.is_over = False
+        self.error: str | None = None
+
+    def receive(self, data: bytes, now_s: float) -> None:
+        """Take what the client sent; after the end of the session it is left at that."""
+        self._decoder.feed(data)
+        try:
+            while not self.is_over and (frame := self._decoder.next_frame()) is not None:
+                self._take(frame)
+        except StompError as error:
+            self.fail(str(error))
+        if self._version is not None:
+            self._heard_s = now_s
+
+    def tick(self, now_s: float) -> None:
+        """Beat if it is time, and end the session of a client that is silent for too long."""
+        if self.is_over:
+            return
+        if self._silence_s and now_s - self._heard_s > self._silence_s:
+            what = "CONNECT" if self._version is None else "heart-beat"
+            self.fail(f"no {what} within {self._silence_s:g} s")
+        # Whatever else is written: messages reach the client without passing through here.
+        elif self._beat_every_s and now_s - self._beat_s >= self._beat_every_s:
+            self._beat_s = now_s
+            self._write(BEAT)
+
+    def fail(self, message: str, receipt: str | None = None) -> None:
+        """End the session with an ERROR frame; `receipt` is that of the frame which is to blame."""
+        headers = {"message": " ".join(message.replace("\0", " ").split())}
+        if receipt is not None:
+            headers["receipt-id"] = receipt
+        self._end_with(headers)
+
+    def close(self) -> None:
+        """End the session without a word, and every subscription of it."""
+        self.is_over = True
+        for subscription in self._subscriptions.values():
+            self._application.unsubscribe(subscription)
+        self._subscriptions.clear()
+        self._transactions.clear()
+
+    def _take(self, frame: Frame) -> None:
+        # A CONNECT has no receipt.
+        receipt = None if self._version is None else frame.headers.get("receipt")
+        try:
+            if self._version is None:
+                self._connect(frame)
+            else:
+                self._obey(frame, self._version)
+        except MdtoolError as error:
+            self.fail(f"{frame.command:.20}: {error}", receipt)
+            return
+        if receipt is not None:
+            self._tell("RECEIPT", {"receipt-id": receipt})
+
+    def _connect(self, frame: Frame) -> None:
+        if frame.command not in {"CONNECT", "STOMP"}:
+            raise StompError("a session begins with CONNECT")
+        offered = frame.headers.get("accept-version", Version.V1_0)
+        accepted = {text.strip() for text in offered.split(",")} & set(Version)
+        if not accepted:
+            known = list(Version)
+            message = f"Supported protocol versions are {' '.join(known)}"
+            headers = {"version": ",".join(known), "message": f"no version of {offered!r:.80}"}
+            self._end_with({**headers, "content-type": "text/plain"}, message.encode())
+            return
+        version = Version(max(accepted))
+        can_s, wants_s = self._agree(frame.headers.get("heart-beat", "0,0"))
+        self._version = self._decoder.version = version
+        self._silence_s = can_s * _TOLERANCE
+        self._beat_every_s = wants_s * _EARLY
+        headers = {"version": version, "session": self._session_id, "server": _SERVER}
+        if version is not Version.V1_0:
+            beat_ms = round(self._heart_beat_s * 1_000)
+            headers["heart-beat"] = f"{beat_ms},{beat_ms}"
+        self._tell("CONNECTED", headers)
+
+    def _agree(self, offer: str) -> tuple[float, float]:
+        """Return how often the client and how often the server beats, in s; 0 is never."""
+        match = _HEART_BEAT.fullmatch(offer)
+        if match is None:
+            raise StompError(f"heart-beat: {offer!r:.40} is not two numbers of ms")
+        can_s, wants_s = (int(text) / 1_000 for text in match.groups())
+        own_s = self._heart_beat_s
+        return (
+            max(can_s, own_s) if can_s and own_s else 0.0,
+            max(wants_s, own_s) if wants_s and own_s else 0.0,
+        )
+
+    def _obey(self, frame: Frame, version: Version) -> None:
+        match frame.command:
+            case "SUBSCRIBE":
+                self._subscribe(frame, version)
+            case "UNSUBSCRIBE":
+                self._unsubscribe(frame, version)
+            case "SEND":
+                self._send(frame)
+            case "BEGIN":
+                self._begin(_header(frame, "transaction"))
+            case "COMMIT":
+                for destination, body in self._finish(_header(frame, "transaction")):
+                    self._application.send(destination, body)
+            case "ABORT":
+                self._finish(_header(frame, "transaction"))
+            case "ACK":
+                self._acknowledge(frame, version)
+            case "NACK" if version is not Version.V1_0:
+                self._acknowledge(frame, version)
+            case "DISCONNECT":
+                self.is_over = True
+            case "CONNECT" | "STOMP":
+                raise StompError("the session is connected already")
+            case _:
+                raise StompError(f"STOMP {version} has no such command for clients")
+
+    def _subscribe(self, frame: Frame, version: Version) -> None:
+        destination = _header(frame, "destination")
+        name = frame.headers.get("id")
+        if name is None and version is not Version.V1_0:
+            raise StompError("header id is missing")
+        key = destination if name is None else name
+        if key in self._subscriptions:
+            raise StompError(f"there is a subscription {key!r:.80} already")
+        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise StompError(f"there are {MAX_SUBSCRIPTIONS} subscriptions already")
+        mode = frame.headers.get("ack", "auto")
+        if mode not in _ACK_MODES:
+            raise StompError(f"ack: wants {', '.join(_ACK_MODES)}, not {mode!r:.40}")
+        headers = {} if name is None else {"subscription": name}
+        if mode != "auto" and version is Version.V1_2:
+            headers["ack"] = key
+        head = b"MESSAGE\n" + encode_headers(headers, version)
+        subscription = Subscription(key, destination, head, version)
+        self._application.subscribe(subscription)
+        self._subscriptions[key] = subscription
+
+    def _unsubscribe(self, frame: Frame, version: Version) -> None:
+        key = frame.headers.get("id")
+        if key is None:
+            key = _header(frame, "destination" if version is Version.V1_0 else "id")
+        subscription = self._subscriptions.pop(key, None)
+        if subscription is None:
+            raise StompError(f"there is no subscription {key!r:.80}")
+        self._application.unsubscribe(subscription)
+
+    def _send(self, frame: Frame) -> None:
+        destination = _header(frame, "destination")
+        if "transaction" not in frame.headers:
+            self._application.send(destination, frame.body)
+            return
+        held_back = self._open_transaction(frame.headers["transaction"])
+        self._held_back_bytes += len(frame.body) + len(destination)
+        if self._held_back_bytes > MAX_TRANSACTION_BYTES:
+            raise StompError(f"open transactions hold more than {MAX_TRANSACTION_BYTES:,} bytes")
+        held_back.append((destination, frame.body))
+
+    def _begin(self, name: str) -> None:
+        if name in self._transactions:
+            raise StompError(f"transaction {name!r:.80} is open already")
+        if len(self._transactions) >= MAX_TRANSACTIONS:
+            raise StompError(f"{MAX_TRANSACTIONS} transactions are open already")
+        self._transactions[name] = []
+
+    def _finish(self, name: str) -> list[tuple[str, bytes]]:
+        """End a transaction, and return what it held back."""
+        held_back = self._open_transaction(name)
+        del self._transactions[name]
+        self._held_back_bytes -= sum(len(body) + len(to) for to, body in held_back)
+        return held_back
+
+    def _open_transaction(self, name: str) -> list[tuple[str, bytes]]:
+        if name not in self._transactions:
+            raise StompError(f"no transaction {name!r:.80} is open")
+        return self._transactions[name]
+
+    def _acknowledge(self, frame: Frame, version: Version) -> None:
+        _header(frame, "id" if version is Version.V1_2 else "message-id")
+        if version is Version.V1_1 and _header(frame, "subscription") not in self._subscriptions:
+            raise StompError(f"there is no subscription {frame.headers['subscription']!r:.80}")
+        if "transaction" in frame.headers:
+            self._open_transaction(frame.headers["transaction"])
+
+    def _tell(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
+        self._write(encode(command, headers, body, self._version or Version.V1_0))
+
+    def _end_with(self, headers: dict[str, str], body: bytes = b"") -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.error = headers["message"]
+            self._tell("ERROR", headers, body)
+
+
+def _header(frame: Frame, name: str) -> str:
+    try:
+        return frame.headers[name]
+    except KeyError:
+        raise StompError(f"header {name} is missing") from None
