@@ -1,8 +1,10 @@
-"""Network addresses as text: `HOST:PORT`, with brackets around an IPv6 host."""
+"""Network addresses as text, `HOST:PORT`, and what it means when one cannot be listened on."""
 
 from __future__ import annotations
 
-from mdtool.core.errors import UsageError
+import errno
+
+from mdtool.core.errors import StartupError, UsageError
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -26,3 +28,13 @@ def parse_address(text: str) -> tuple[str, int]:
 def format_address(host: str, port: int) -> str:
     """Return what `parse_address` reads back as `host` and `port`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def cannot_listen(error: OSError, host: str, port: int, option: str = "--port") -> StartupError:
+    """Return what a bind that failed means; `option` is the one that chooses another port."""
+    if error.errno == errno.EADDRINUSE:
+        return StartupError(
+            f"port {port} on {host} is in use; stop what listens there, or choose another with "
+            f"{option}"
+        )
+    return StartupError(f"cannot listen on port {port} of {host}: {error}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
 from typing import Final
 
@@ -13,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from mdtool.adapters import rpc
-from mdtool.core.addresses import format_address
+from mdtool.core.addresses import cannot_listen, format_address
 from mdtool.core.errors import StartupError
 from mdtool.core.lifecycle import Started
 from mdtool.core.units import NS_PER_MS, parse_duration
@@ -108,10 +107,7 @@ def _probe(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except (OSError, UnicodeError) as error:  # the latter for what is no host name at all
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise StartupError(
-                f"port {port} on {host} is in use; stop what listens there, or choose another "
-                "with --port"
-            ) from error
-        raise StartupError(f"cannot listen on port {port} of {host}: {error}") from error
+    except UnicodeError as error:
+        raise StartupError(f"cannot listen on port {port} of {host}: no host name") from error
+    except OSError as error:
+        raise cannot_listen(error, host, port) from error

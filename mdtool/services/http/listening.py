@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import AsyncIterator
 from typing import Final
 
 from aiohttp import web
 
-from mdtool.core.addresses import format_address
-from mdtool.core.errors import StartupError
+from mdtool.core.addresses import cannot_listen, format_address
 from mdtool.services.http.log import http_log
 
-_STOP_GRACE_S: Final = 2.0
-"""How long requests may go on once the service stops."""
+STOP_GRACE_S: Final = 2.0
 _BACKLOG: Final = 1_024
 
 
 @contextlib.asynccontextmanager
-async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
+async def listening(
+    app: web.Application, host: str, port: int, grace_s: float = STOP_GRACE_S
+) -> AsyncIterator[str]:
     """Serve an application within the block, and give the real address.
+
+    Parameters
+    ----------
+    app : web.Application
+    host, port : str and int
+        Where to listen.
+    grace_s : float
+        How long requests may go on once the block is left.
 
     Raises
     ------
     StartupError
         When the address cannot be listened on.
     """
-    runner = web.AppRunner(app, access_log=None, logger=http_log, shutdown_timeout=_STOP_GRACE_S)
+    runner = web.AppRunner(app, access_log=None, logger=http_log, shutdown_timeout=grace_s)
     await runner.setup()
     try:
         try:
@@ -37,13 +44,3 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
         yield format_address(*runner.addresses[0][:2])
     finally:
         await runner.cleanup()
-
-
-def cannot_listen(error: OSError, host: str, port: int, option: str = "--port") -> StartupError:
-    """Return what a bind that failed means; `option` is the one that chooses another port."""
-    if error.errno == errno.EADDRINUSE:
-        return StartupError(
-            f"port {port} on {host} is in use; stop what listens there, or choose another with "
-            f"{option}"
-        )
-    return StartupError(f"cannot listen on port {port} of {host}: {error}")

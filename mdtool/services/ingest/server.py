@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import resource
 import time
 from typing import Final
 
 from mdtool.adapters.bus.grpc import GrpcBus
 from mdtool.adapters.bus.port import Bus
-from mdtool.core.addresses import format_address, parse_address
-from mdtool.core.errors import PeerError, StartupError
+from mdtool.core.addresses import cannot_listen, format_address, parse_address
+from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import Started
+from mdtool.core.limits import raise_file_limit
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.connection import Connection
 from mdtool.services.ingest.intake import Intake
@@ -67,7 +66,7 @@ class IngestServer:
             When what was taken can never be committed, or was not when the server had to stop and
             its clients cannot send it again.
         """
-        _raise_file_limit()
+        raise_file_limit()
         _warm_up()
         symbols = SymbolIndex(self._config.max_symbols)
         async with (
@@ -100,12 +99,7 @@ class IngestServer:
         try:
             return await loop.create_server(connect, host, port, backlog=_BACKLOG)
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise StartupError(
-                    f"port {port} on {host} is in use; stop what listens there, or choose another "
-                    "with --port"
-                ) from error
-            raise StartupError(f"cannot listen on port {port} of {host}: {error}") from error
+            raise cannot_listen(error, host, port) from error
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -137,13 +131,6 @@ class IngestServer:
                 intake.uncommitted,
                 bus.peer,
             )
-
-
-def _raise_file_limit() -> None:
-    """Allow as many connections as the system lets the process have."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS names a limit that it does not grant
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _warm_up() -> None:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Final
 
 import numpy as np
 
 from mdtool.adapters.recording import Recording
-from mdtool.core.addresses import format_address
+from mdtool.core.addresses import cannot_listen, format_address
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import InputError, StartupError
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
-from mdtool.services.http.listening import cannot_listen, listening
+from mdtool.services.http.listening import listening
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.replay.faces import SenderFaces
 from mdtool.services.replay.run import Pace, Run
 from mdtool.services.replay.runs import Runs
 from mdtool.services.replay.session import Session
+
+_STOP_GRACE_S: Final = 0.2
+"""How long requests may go on once the service stops."""
 
 
 class ReplaySender:
@@ -58,7 +62,7 @@ class ReplaySender:
             runs = Runs(self._recording, self._pace, tasks)
             app = SenderFaces(runs, self._sessions).application()
             async with (
-                listening(app, host, port) as http_address,
+                listening(app, host, port, _STOP_GRACE_S) as http_address,
                 self._streaming(runs, tasks) as data_address,
             ):
                 started({"http": http_address, "dbn": data_address})
