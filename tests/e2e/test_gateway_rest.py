@@ -223,7 +223,6 @@ async def test_an_aggregator_that_does_not_answer_is_504(source):
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
-        ("/", 404, "not_found"),
         ("/api/v1", 404, "not_found"),
         ("/api/v1/marketdata/", 404, "not_found"),
         ("/api/v1/marketdata/A/B", 404, "not_found"),

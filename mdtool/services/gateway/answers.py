@@ -10,6 +10,7 @@ from mdtool.adapters.aggregator import (
     UnavailableError,
     UnknownSymbolError,
 )
+from mdtool.adapters.book_services import ServiceAwayError, ServiceSilentError
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.http.answers import Statuses
 
@@ -19,5 +20,7 @@ STATUSES: Final[Statuses] = {
     RefusedError: (400, "bad_parameter"),
     UnknownSymbolError: (404, "not_found"),
     UnavailableError: (503, "unavailable"),
+    ServiceAwayError: (503, "unavailable"),
     UnansweredError: (504, "timeout"),
+    ServiceSilentError: (504, "timeout"),
 }

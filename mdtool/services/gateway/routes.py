@@ -9,7 +9,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from mdtool.services.gateway.answers import STATUSES
+from mdtool.services.gateway.books import BookProxy
 from mdtool.services.gateway.health import Health
+from mdtool.services.gateway.page import Page
 from mdtool.services.gateway.rest import Rest
 from mdtool.services.gateway.sockets import MarketDataSockets
 from mdtool.services.gateway.tallies import Tallies
@@ -22,6 +24,7 @@ def application(
     rest: Rest,
     sockets: MarketDataSockets,
     health: Health,
+    books: BookProxy,
     metrics: CollectorRegistry,
     tallies: Tallies,
 ) -> web.Application:
@@ -40,7 +43,13 @@ def application(
         "/metrics": scrape,
     }.items():
         app.router.add_get(path, answering(handler, STATUSES, tallies.route(path).add))
+    for (method, path), handle in books.routes.items():
+        app.router.add_route(method, path, answering(handle, STATUSES, tallies.route(path).add))
+    page = Page()
+    app.router.add_get("/", page.index)
+    app.router.add_get("/static/{name}", page.file)
     app.router.add_get(MARKET_DATA_SOCKETS, answering(sockets.follow, STATUSES))
     app.router.add_route("*", "/{path:.*}", no_route)
     app.on_shutdown.append(sockets.close)
+    app.on_shutdown.append(books.close)
     return app

@@ -6,6 +6,7 @@ from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.core.addresses import parse_address
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
+from mdtool.services.gateway.books import book_proxy
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feed import Feed
 from mdtool.services.gateway.health import Health
@@ -33,7 +34,8 @@ class Gateway:
     name = "gateway"
 
     def __init__(self, config: GatewayConfig) -> None:
-        parse_address(config.aggregator)
+        for address in (config.aggregator, config.sender, config.receiver):
+            parse_address(address)
         self._config = config
 
     async def run(self, started: Started) -> None:
@@ -48,12 +50,17 @@ class Gateway:
         config = self._config
         state, tallies = MarketState(), Tallies()
         sockets = MarketDataSockets(state, config.max_sockets, tallies.socket(MARKET_DATA_SOCKETS))
-        async with AggregatorClient(config.aggregator) as aggregator:
+        timeout_s = config.timeout_ms / 1_000
+        async with (
+            AggregatorClient(config.aggregator) as aggregator,
+            book_proxy(config.sender, config.receiver, timeout_s) as books,
+        ):
             feed = Feed(aggregator, state, sockets.publish)
             app = application(
-                Rest(MarketView(state, aggregator, config.timeout_ms / 1_000)),
+                Rest(MarketView(state, aggregator, timeout_s)),
                 sockets,
                 Health(state, feed, aggregator, tallies),
+                books,
                 registry(state, feed, tallies),
                 tallies,
             )

@@ -1,0 +1,122 @@
+"""The sender and the receiver of order books, asked over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from mdtool.core.addresses import parse_address
+from mdtool.core.errors import PeerError
+
+
+class ServiceAwayError(PeerError):
+    """A service cannot be reached, or went away."""
+
+
+class ServiceSilentError(PeerError):
+    """A service did not answer in time."""
+
+
+class OddAnswerError(PeerError):
+    """What answers at a service's address is no such service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service said: the HTTP status, and the JSON object."""
+
+    status: int
+    content: dict[str, Any]
+
+
+class BookService:
+    """Asks one service.
+
+    Parameters
+    ----------
+    name : str
+        What errors call it.
+    address : str
+        Its HOST:PORT. It need not be there yet.
+    session : aiohttp.ClientSession
+        Owned by the caller, and without a time-out of its own.
+    timeout_s : float
+        How long an answer, or the beginning of a stream, may take.
+
+    Raises
+    ------
+    UsageError
+        When the address is none.
+    """
+
+    def __init__(
+        self, name: str, address: str, session: aiohttp.ClientSession, timeout_s: float
+    ) -> None:
+        parse_address(address)
+        self.name = name
+        self.address = address
+        self._session = session
+        self._timeout_s = timeout_s
+
+    async def ask(self, method: str, path: str, query: Mapping[str, str] | None = None) -> Answer:
+        """Return the answer to a request, whatever its status.
+
+        Raises
+        ------
+        ServiceAwayError, ServiceSilentError, OddAnswerError
+        """
+        with self._wrapped():
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._session.request(method, self._url(path), params=query) as response,
+            ):
+                content = json.loads(await response.read())
+            if not isinstance(content, dict):
+                raise self._odd()
+            return Answer(response.status, content)
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, path: str, query: Mapping[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Give a response once its headers have come; its body is the caller's to read.
+
+        It may be silent for long: what it tells of may be paced.
+
+        Raises
+        ------
+        ServiceAwayError, ServiceSilentError, OddAnswerError
+            Also for what goes wrong within the block.
+        """
+        with self._wrapped():
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._session.get(self._url(path), params=query)
+            async with response:
+                yield response
+
+    def _url(self, path: str) -> str:
+        return f"http://{self.address}{path}"
+
+    @contextlib.contextmanager
+    def _wrapped(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            raise ServiceSilentError(f"{self._who} did not answer in time") from error
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+            raise ServiceAwayError(f"{self._who} is away: {error}") from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise self._odd() from error
+
+    def _odd(self) -> OddAnswerError:
+        return OddAnswerError(f"{self._who} does not answer as one: is it another program?")
+
+    @property
+    def _who(self) -> str:
+        return f"{self.name} {self.address}"

@@ -1,0 +1,197 @@
+// The order book's page: starts the sender and the receiver, and shows the book as it changes.
+
+const DEPTH = 10;
+const BUSY_MS = 200;    // between looks at a book that changes
+const QUIET_MS = 1000;  // between looks at one that does not
+const TIMEOUT_MS = 5000;
+const BUSY_STATES = new Set(["streaming", "waiting", "connecting", "processing", "reconnecting"]);
+
+const element = (id) => document.getElementById(id);
+const whole = new Intl.NumberFormat("en-US");
+const shown = { symbol: "", instruments: "" };
+
+async function ask(path, options = {}) {
+  const response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
+  return { status: response.status, text: await response.text() };
+}
+
+async function look() {
+  let services = null;
+  try {
+    services = JSON.parse((await ask("/api/microservices/status")).text);
+  } catch {
+    notify("The gateway does not answer.", true);
+  }
+  const isBusy = services !== null && showServices(services);
+  if (services?.receiver.books?.length) {
+    await showBook(services.receiver).catch(() => {});
+  }
+  setTimeout(look, isBusy ? BUSY_MS : QUIET_MS);
+}
+
+// Returns whether there is anything to be expected soon.
+function showServices({ sender, receiver }) {
+  showService(element("sender"), sender);
+  showService(element("receiver"), receiver);
+  const away = [["sender", sender], ["receiver", receiver]].filter(([, s]) => !s.reachable);
+  const failed = [sender, receiver].find((service) => service.error);
+  if (away.length > 0) {
+    notify(`The ${away.map(([name]) => name).join(" and the ")} cannot be reached.`, true);
+  } else if (failed) {
+    notify(failed.error, true);
+  } else {
+    notify("");
+  }
+  const isStreaming = sender.state === "streaming";
+  const isProcessing = BUSY_STATES.has(receiver.state);
+  element("start").disabled = away.length > 0 || (isStreaming && isProcessing);
+  showProgress(sender, receiver);
+  return isStreaming || isProcessing;
+}
+
+function showService(where, service) {
+  where.dataset.state = service.reachable ? service.state : "away";
+  where.querySelector("dd").textContent = service.reachable ? service.state : "away";
+  where.title = service.address;
+}
+
+function showProgress(sender, receiver) {
+  list(element("progress"), [
+    ["records", count(receiver.records)],
+    ["per second", count(receiver.records_per_s)],
+    ["sent", count(sender.position)],
+    ["skipped", receiver.skipped ? count(receiver.skipped) : null],
+    ["resumed", receiver.resumed ? count(receiver.resumed) : null],
+    ["receivers", count(sender.receivers)],
+  ]);
+}
+
+async function showBook(receiver) {
+  chooseAmong(receiver.books);
+  const symbol = element("instrument").value;
+  const query = new URLSearchParams({ last: "true", depth: DEPTH, symbols: symbol });
+  const { status, text } = await ask(`/api/order-book?${query}`);
+  if (status !== 200 || text === "") {
+    return;
+  }
+  const book = JSON.parse(text.slice(0, text.indexOf("\n")));
+  const of = receiver.books.find((candidate) => candidate.symbol === symbol) ?? {};
+  shown.symbol = book.symbol;
+  element("empty").hidden = true;
+  element("symbol").textContent = book.symbol;
+  element("partial").hidden = !book.partial;
+  element("clock").textContent = book.timestamp.slice(0, 23).replace("T", " ");
+  element("clock").dateTime = book.timestamp;
+  const decimals = decimalsOf(book);
+  showQuote(book.bbo, decimals);
+  showLevels(book.levels, decimals);
+  showStats(book, of);
+}
+
+function chooseAmong(books) {
+  const symbols = [...new Set(books.map((book) => book.symbol))];
+  if (symbols.join() === shown.instruments) {
+    return;
+  }
+  shown.instruments = symbols.join();
+  const select = element("instrument");
+  const before = select.value;
+  select.replaceChildren(...symbols.map((symbol) => new Option(symbol, symbol)));
+  select.value = symbols.includes(before) ? before : symbols[0];
+  element("choice").hidden = symbols.length < 2;
+}
+
+function showQuote({ bid, ask: offer }, decimals) {
+  for (const [side, level] of [["bid", bid], ["ask", offer]]) {
+    element(side).textContent = level ? price(level, decimals) : "—";
+    element(`${side}-size`).textContent = level
+      ? `${whole.format(level.size)} in ${orders(level.count)}` : "";
+  }
+  element("spread").textContent = bid && offer
+    ? (Number(offer.price) - Number(bid.price)).toFixed(decimals) : "—";
+}
+
+function showLevels({ bids, asks }, decimals) {
+  const largest = Math.max(1, ...bids.concat(asks).map((level) => level.size));
+  const rows = Array.from({ length: Math.max(bids.length, asks.length) }, (_, at) => {
+    const [bid, offer] = [bids[at], asks[at]];
+    const row = document.createElement("tr");
+    const texts = [
+      bid?.count, bid && whole.format(bid.size), bid && price(bid, decimals),
+      offer && price(offer, decimals), offer && whole.format(offer.size), offer?.count,
+    ];
+    for (const text of texts) {
+      row.insertCell().textContent = text ?? "";
+    }
+    row.cells[1].style.setProperty("--part", (bid?.size ?? 0) / largest);
+    row.cells[4].style.setProperty("--part", (offer?.size ?? 0) / largest);
+    return row;
+  });
+  element("levels").replaceChildren(...rows);
+}
+
+function showStats(book, of) {
+  const trade = book.last_trade;
+  list(element("stats"), [
+    ["orders", count(book.stats.total_orders)],
+    ["bid levels", count(book.stats.bid_levels)],
+    ["ask levels", count(book.stats.ask_levels)],
+    ["trades", count(of.trades)],
+    ["volume", count(of.volume)],
+    ["last trade", trade?.price ? `${whole.format(trade.size)} @ ${trade.price}` : null],
+  ]);
+  const anomalies = Object.entries(book.anomalies);
+  element("anomalies").hidden = anomalies.length === 0;
+  list(
+    element("anomalies").querySelector("dl"),
+    anomalies.map(([kind, number]) => [kind.replaceAll("_", " "), count(number)]),
+  );
+}
+
+function list(where, entries) {
+  where.replaceChildren(...entries.filter(([, text]) => text != null).flatMap(([name, text]) => {
+    const term = document.createElement("dt");
+    const value = document.createElement("dd");
+    term.textContent = name;
+    value.textContent = text;
+    return [term, value];
+  }));
+}
+
+function notify(text, isError = false) {
+  element("notice").hidden = text === "";
+  element("notice").textContent = text;
+  element("notice").classList.toggle("error", isError);
+}
+
+function decimalsOf({ levels }) {
+  const lengths = levels.bids.concat(levels.asks)
+    .map((level) => (level.price.split(".")[1] ?? "").length);
+  return Math.max(0, ...lengths);
+}
+
+// A decimal string with zeros up to so many decimals; never by way of a double.
+function price(level, decimals) {
+  const [units, fraction = ""] = level.price.split(".");
+  return decimals ? `${units}.${fraction.padEnd(decimals, "0")}` : units;
+}
+
+const count = (number) => (number == null ? null : whole.format(number));
+const orders = (number) => `${whole.format(number)} ${number === 1 ? "order" : "orders"}`;
+
+element("controls").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  element("start").disabled = true;
+  const speed = element("speed").value;
+  const query = speed === "" ? "" : `?speed=${speed}`;
+  try {
+    const { status, text } = await ask(`/api/start-streaming${query}`, { method: "POST" });
+    if (status !== 200) {
+      notify(JSON.parse(text).message, status !== 409);
+    }
+  } catch {
+    notify("The gateway does not answer.", true);
+  }
+});
+
+look();
