@@ -3,48 +3,112 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import select
 import socket
+from collections.abc import Iterator
 from typing import Final
+
+import databento_dbn as dbn
 
 from mdtool.adapters.dbn_source import DbnSource
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError, PeerError
+from mdtool.core.records import Records
+from mdtool.core.tcp import notice_loss
+from mdtool.wire.dbn_records import RTYPE_ERROR, RTYPE_SYSTEM
+from mdtool.wire.dbn_session import FromLive, encode_request
+
+log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S: Final = 5.0
-_RECEIVE_BUFFER_BYTES: Final = 1 << 20
+FIRST_WORD_S: Final = 0.05
+"""How long a server may take to speak first: senders of mdtool wait longer to be asked, and one
+that never reads what it is asked would end its stream with a reset."""
+_PATIENCE_S: Final = 1.0
+"""After this a word is said of what is waited for."""
+_BEGIN: Final = int(dbn.SystemCode.SUBSCRIPTION_ACK)
+_BEGIN_AGAIN: Final = int(dbn.SystemCode.SLOW_READER_WARNING)
+_END: Final = int(dbn.SystemCode.REPLAY_COMPLETED)
 
 
-def connect_source(host: str, port: int) -> DbnSource:
+class TcpSource(DbnSource):
+    """The records of a stream that comes over TCP.
+
+    A server that does not speak first, as a sender of mdtool does not, is asked for what comes
+    from now on, after its books as they are. A sender says when its stream ends; where it is lost
+    before, iterating raises InputError, and PeerError where it says that there is no more and why.
+    Any other server's stream ends when its connection does.
+
+    Parameters
+    ----------
+    name : str
+    connection : socket.socket
+        Closed together with the source, which ends a read that waits in another thread.
+    """
+
+    def __init__(self, name: str, connection: socket.socket) -> None:
+        self._connection = connection
+        self._has_come = False
+        self._is_sender = False
+        super().__init__(name, self._receive_some, self._hang_up)
+
+    def __iter__(self) -> Iterator[Records]:
+        has_ended = False
+        for records in super().__iter__():
+            rtype = int(records["rtype"][0])
+            if rtype == RTYPE_ERROR:
+                raise PeerError(f"{self.name}: {records['err'][0].decode('ascii', 'replace')}")
+            if rtype == RTYPE_SYSTEM:
+                codes = set(records["code"].tolist())
+                self._is_sender |= _BEGIN in codes
+                has_ended |= _END in codes
+                if _BEGIN_AGAIN in codes:
+                    log.warning("%s: too fast to follow; went on from its books", self.name)
+            yield records
+        if self._is_sender and not has_ended:
+            raise InputError(f"{self.name}: the connection ended before the stream did")
+
+    def _receive_some(self, n_bytes: int) -> bytes:
+        try:
+            if not self._has_come and not select.select([self._connection], [], [], _PATIENCE_S)[0]:
+                log.info("%s: waiting for its stream to begin", self.name)
+            data = self._connection.recv(n_bytes)
+        except ConnectionResetError:
+            if self._is_sender or not self._has_come:
+                raise InputError(f"{self.name}: the connection was reset") from None
+            # So it ends where a server closes without having read what it was asked.
+            log.warning("%s: the connection was reset, perhaps before its stream ended", self.name)
+            return b""
+        except (OSError, ValueError) as error:  # the latter for one that was closed meanwhile
+            raise InputError(f"{self.name}: the connection broke ({error})") from error
+        self._has_come = True
+        return data
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError):  # the other end was first
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+
+def connect_source(host: str, port: int) -> TcpSource:
     """Connect to a server and read its stream's metadata.
-
-    Closing the source ends a read that waits in another thread.
 
     Raises
     ------
     PeerError
         When nobody takes the connection.
     InputError
-        When what comes is no DBN stream. Iterating raises it where the connection breaks.
+        When what comes is no DBN stream.
     """
     name = format_address(host, port)
     try:
         connection = socket.create_connection((host, port), _CONNECT_TIMEOUT_S)
+        connection.settimeout(None)
+        notice_loss(connection)
+        if not select.select([connection], [], [], FIRST_WORD_S)[0]:
+            connection.sendall(encode_request(FromLive()))
     except OSError as error:
         reason = error.strerror or str(error)
         raise PeerError(f"{name}: {reason}; is a sender running there?") from error
-    connection.settimeout(None)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-
-    def read(n_bytes: int) -> bytes:
-        try:
-            return connection.recv(n_bytes)
-        except OSError as error:
-            raise InputError(f"{name}: the connection broke ({error.strerror})") from error
-
-    def close() -> None:
-        with contextlib.suppress(OSError):  # the other end was first
-            connection.shutdown(socket.SHUT_RDWR)
-        connection.close()
-
-    return DbnSource(name, read, close)
+    return TcpSource(name, connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import struct
 import threading
@@ -11,9 +12,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from mdtool.adapters import dbn_tcp
 from mdtool.adapters.dbn_tcp import connect_source
+from mdtool.core.dtypes import MBO
 from mdtool.core.errors import CorruptStreamError, InputError, PeerError
 from mdtool.wire.dbn import encode_records
+from mdtool.wire.dbn_session import Begin, End, Refused, encode_begin, encode_end, encode_refused
 from tests.reference import dbn_streams as streams
 
 
@@ -30,6 +34,10 @@ def serve():
             connection, _ = listener.accept()
             with connection:
                 behave(connection)
+                with contextlib.suppress(OSError):  # reset on purpose
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(100):
+                        pass
 
         threads.append(threading.Thread(target=accept))
         threads[-1].start()
@@ -63,20 +71,136 @@ def test_one_that_ends_within_a_record_is_corrupt(serve):
         list(source)
 
 
-def test_a_connection_that_breaks_is_told_from_an_end(serve):
-    has_read = threading.Event()
+def test_a_server_that_speaks_first_is_asked_nothing(serve, monkeypatch):
+    monkeypatch.setattr(dbn_tcp, "FIRST_WORD_S", 60)
+    asked = []
 
-    def reset(connection: socket.socket) -> None:
-        connection.sendall(streams.header() + encode_records(streams.mbo(3)))
+    def send(connection: socket.socket) -> None:
+        connection.sendall(streams.header())
+        connection.shutdown(socket.SHUT_WR)
+        asked.append(connection.recv(100))
+
+    with connect_source(*serve(send)) as source:
+        assert list(source) == []
+        source.close()
+    assert asked == [b""]
+
+
+def reset_after(data: bytes, has_read: threading.Event) -> Callable[[socket.socket], None]:
+    def behave(connection: socket.socket) -> None:
+        connection.recv(100)
+        connection.sendall(data)
         has_read.wait()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
 
-    with connect_source(*serve(reset)) as source:
+    return behave
+
+
+def test_a_reset_ends_a_stream_but_not_without_a_word(serve, caplog):
+    has_read = threading.Event()
+    data = streams.header() + encode_records(streams.mbo(3))
+    with connect_source(*serve(reset_after(data, has_read))) as source:
+        records = iter(source)
+        assert len(next(records)) == 3
+        has_read.set()
+        assert list(records) == []
+    assert "the connection was reset, perhaps before its stream ended" in caplog.text
+
+
+def test_a_reset_is_no_end_of_a_sender_s_stream(serve):
+    has_read = threading.Event()
+    data = streams.header() + encode_begin(Begin("s", 0), streams.START)
+    with connect_source(*serve(reset_after(data, has_read))) as source:
         records = iter(source)
         next(records)
         has_read.set()
-        with pytest.raises(InputError, match="the connection broke"):
+        with pytest.raises(InputError, match="the connection was reset"):
             list(records)
+
+
+def test_a_reset_before_anything_is_no_stream(serve):
+    has_read = threading.Event()
+    has_read.set()
+    with pytest.raises(InputError, match="the connection was reset"):
+        connect_source(*serve(reset_after(b"", has_read)))
+
+
+def test_a_sender_s_stream_is_whole_with_its_last_word(serve):
+    data = (
+        streams.header()
+        + encode_begin(Begin("s", 7), streams.START)
+        + encode_records(streams.mbo(3))
+        + encode_end(End("s", 10), streams.START)
+    )
+    asked = []
+
+    def send(connection: socket.socket) -> None:
+        asked.append(connection.recv(100))
+        connection.sendall(data)
+
+    with connect_source(*serve(send)) as source:
+        runs = list(source)
+    assert asked == [b"from=live\n"]
+    assert sum(len(run) for run in runs if run.dtype == MBO) == 3
+
+
+def test_a_sender_that_vanishes_is_no_end(serve):
+    data = (
+        streams.header()
+        + encode_begin(Begin("s", 7), streams.START)
+        + encode_records(streams.mbo(3))
+    )
+    address = serve(lambda connection: connection.sendall(data))
+    with connect_source(*address) as source:
+        records = iter(source)
+        runs = [next(records), next(records)]
+        with pytest.raises(InputError, match="ended before the stream did"):
+            next(records)
+    assert len(runs[1]) == 3
+
+
+def test_a_sender_that_refuses_is_quoted(serve):
+    data = streams.header() + encode_refused(Refused("no more seats", is_final=True), streams.START)
+    address = serve(lambda connection: connection.sendall(data))
+    with connect_source(*address) as source, pytest.raises(PeerError, match=": no more seats"):
+        list(source)
+
+
+def test_what_was_left_out_is_said(serve, caplog):
+    data = (
+        streams.header()
+        + encode_begin(Begin("s", 7), streams.START)
+        + encode_begin(Begin("s", 99, skipped=80), streams.START)
+        + encode_end(End("s", 99), streams.START)
+    )
+    address = serve(lambda connection: connection.sendall(data))
+    with connect_source(*address) as source:
+        list(source)
+    assert "too fast to follow" in caplog.text
+
+
+def test_a_stream_that_has_not_begun_is_waited_for_with_a_word(serve, caplog):
+    """The server waits for that word itself."""
+    said = threading.Event()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "waiting for its stream to begin" in record.getMessage():
+                said.set()
+
+    def send(connection: socket.socket) -> None:
+        said.wait()
+        connection.sendall(streams.header())
+
+    caplog.set_level(logging.INFO)
+    listener = Listener()
+    logging.getLogger("mdtool.adapters.dbn_tcp").addHandler(listener)
+    try:
+        with connect_source(*serve(send)) as source:
+            assert list(source) == []
+    finally:
+        logging.getLogger("mdtool.adapters.dbn_tcp").removeHandler(listener)
 
 
 def test_what_is_no_dbn_is_refused(serve):

@@ -1,5 +1,8 @@
 import inspect
 import io
+import os
+import pty
+import termios
 from types import SimpleNamespace
 
 import numpy as np
@@ -127,3 +130,24 @@ class TestProgress:
     @pytest.mark.parametrize(("is_terminal", "is_quiet"), [(True, True), (False, False)])
     def test_it_is_quiet_when_asked_or_when_nobody_looks(self, monkeypatch, is_terminal, is_quiet):
         assert self.shown(monkeypatch, [(5.0, 1, 1)], is_terminal, is_quiet) == ""
+
+    @pytest.mark.parametrize("is_taken", [True, False])
+    def test_it_leaves_a_terminal_alone_that_a_pager_has(self, monkeypatch, is_taken):
+        """A pager, and the live view, read keys one by one."""
+        master, slave = pty.openpty()
+        modes = termios.tcgetattr(slave)
+        modes[3] = modes[3] & ~termios.ICANON if is_taken else modes[3] | termios.ICANON
+        termios.tcsetattr(slave, termios.TCSANOW, modes)
+        now_s = [0.0]
+        monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+        with os.fdopen(slave, "w") as terminal, os.fdopen(master, "rb", buffering=0) as screen:
+            monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=terminal))
+            with Progress("records") as shown:
+                now_s[0] = 5.0
+                shown.show(1, 1)
+            terminal.write("end")
+            terminal.flush()
+            written = b""
+            while not written.endswith(b"end"):
+                written += screen.read(100)
+        assert (written == b"end") == is_taken
