@@ -20,7 +20,10 @@ app = typer.Typer(add_completion=False)
 _SPEAKS = {
     "serve-tcp": "Tick frames over TCP",
     "aggregate": "gRPC: MarketDataService, health, reflection",
-    "gateway": "REST /api/v1/marketdata/AAPL, sockets, /metrics",
+    "gateway": "REST /api/v1/marketdata/AAPL, sockets, /metrics, the order book's page",
+    "book http": "POST /start-processing, /order-book, /status",
+    "replay-dbn http": "POST /start-streaming, /status",
+    "replay-dbn dbn": "DBN over TCP: nc HOST PORT | mdtool book -",
 }
 
 
@@ -43,11 +46,14 @@ def serve(
     """Run serve-tcp, aggregate and gateway together, and start again what dies.
 
     Ctrl-C stops them in order, so that nothing accepted is lost. Each has
-    settings of its own: see `mdtool gateway --help` and so on.
+    settings of its own: see `mdtool gateway --help` and so on. With --book,
+    replay-dbn and book run too, and the gateway's page starts them.
 
     Example: mdtool serve all --simulate
 
     Example: mdtool serve all --replay trades.dbn --speed 10 --gateway-port 8088
+
+    Example: mdtool serve all --book day.dbn.zst --only gateway,book,replay-dbn
 
     Example: mdtool serve --check
     """
@@ -81,7 +87,7 @@ def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
     from mdtool.services.supervisor.programs import chosen, dial_address, endpoints
 
     where = {name: dial_address(*endpoint) for name, endpoint in endpoints(config).items()}
-    gateway = where["gateway"] if "gateway" in chosen(config.only) else None
+    gateway = where["gateway"] if "gateway" in chosen(config) else None
     hops = asyncio.run(check(Route(where["serve-tcp"], where["aggregate"], gateway), ticks))
     if as_json:
         for hop in hops:
@@ -103,7 +109,8 @@ def _print_addresses(addresses: Addresses) -> None:
     for name, spoken in addresses.items():
         for protocol, address in spoken.items():
             where = f"http://{address}" if protocol == "http" else address
-            table.add_row(name, where, _SPEAKS.get(name, protocol))
+            speaks = _SPEAKS.get(name) or _SPEAKS.get(f"{name} {protocol}", protocol)
+            table.add_row(name, where, speaks)
     _print(table)
 
 

@@ -56,6 +56,9 @@ def test_services_keep_their_own_settings(tmp_path, monkeypatch):
         "gateway": 9,
         "aggregate": 7,
         "serve-tcp": 50050,
+        "book": 8082,
+        "replay-dbn": 8081,
+        "replay-dbn data": 9090,
     }
 
 
@@ -95,9 +98,54 @@ def test_a_replay_has_a_stream_of_its_own(tmp_path):
     assert one != other
 
 
+@pytest.fixture
+def day(tmp_path):
+    """A file that is there."""
+    file = tmp_path / "day.dbn"
+    file.touch()
+    return str(file)
+
+
+def test_a_book_has_a_sender_and_a_receiver_behind_the_gateway(day):
+    found = commands(book=day)
+    assert list(found) == ["gateway", "aggregate", "serve-tcp", "book", "replay-dbn"]
+    assert found["gateway"].endswith("--sender 127.0.0.1:8081 --receiver 127.0.0.1:8082")
+    assert found["book"] == "book --host 127.0.0.1 --port 8082 --serve --sender 127.0.0.1:9090"
+    assert found["replay-dbn"] == (
+        f"replay-dbn --host 127.0.0.1 --port 8081 --serve --data-port 9090 --speed 0 {day}"
+    )
+
+
+def test_a_book_alone_and_at_a_speed(day):
+    found = commands(book=day, speed=2.5, only="book,replay-dbn", replay_dbn_data_port=3)
+    assert list(found) == ["book", "replay-dbn"]
+    assert found["book"].endswith("--sender 127.0.0.1:3")
+    assert found["replay-dbn"].endswith(f"--data-port 3 --speed 2.5 {day}")
+
+
+def test_a_receiver_of_a_sender_elsewhere():
+    assert commands(only="book") == {"book": "book --host 127.0.0.1 --port 8082 --serve"}
+
+
+def test_every_port_of_a_book_can_be_any_free_one(day):
+    free = {"book_port": 0, "replay_dbn_port": 0, "replay_dbn_data_port": 0, "gateway_port": 0}
+    with programs(ServeConfig(book=day, **free), ["mdtool"]) as running:
+        command = {program.name: list(program.command) for program in running}
+    sender = dict(zip(command["replay-dbn"], command["replay-dbn"][1:], strict=False))
+    receiver = dict(zip(command["book"], command["book"][1:], strict=False))
+    gateway = dict(zip(command["gateway"], command["gateway"][1:], strict=False))
+    assert len({sender["--port"], sender["--data-port"], receiver["--port"], "0"}) == 4
+    assert receiver["--sender"] == f"127.0.0.1:{sender['--data-port']}"
+    assert gateway["--sender"] == f"127.0.0.1:{sender['--port']}"
+    assert gateway["--receiver"] == f"127.0.0.1:{receiver['--port']}"
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
+        ({"only": "replay-dbn"}, UsageError, "say what it replays with --book FILE"),
+        ({"book": "f.dbn", "only": "book"}, UsageError, "which --only leaves out"),
+        ({"book": "nowhere.dbn"}, InputError, "nowhere.dbn: no such file"),
         ({"only": "gatewya"}, UsageError, "--only gatewya: no such service; choose from"),
         ({"simulate": True, "replay": "f.dbn"}, UsageError, "choose one"),
         ({"simulate": True, "only": "aggregate"}, UsageError, "--only leaves out"),
@@ -111,6 +159,6 @@ def test_what_cannot_run_is_refused_before_the_start(settings, error, message):
     assert message in str(refused.value)
 
 
-def test_what_all_may_take_to_stop_is_less_than_the_supervisor_may():
-    with programs(ServeConfig(simulate=True), ["mdtool"]) as running:
+def test_what_all_may_take_to_stop_is_less_than_the_supervisor_may(day):
+    with programs(ServeConfig(simulate=True, book=day), ["mdtool"]) as running:
         assert sum(program.stop_s for program in running) < GRACE_S

@@ -18,7 +18,12 @@ class ServeConfig:
     simulate: bool = setting(False, "Feed them the trades of a simulated exchange.")
     rate: float = setting(1_000.0, "Simulated trades a second.", low=0.001)
     replay: str | None = setting(None, "Feed them the trades of a DBN file.")
-    speed: float = setting(1.0, "Speed of the replay: 1 is as recorded, 0 flat out.", low=0)
+    book: str | None = setting(None, "Replay a DBN file into an order book, once it is started.")
+    speed: float | None = setting(
+        None,
+        "Speed of a replay: 1 is as recorded, 0 flat out; otherwise 1 for --replay, 0 for --book.",
+        low=0,
+    )
     serve_tcp_host: str | None = setting(None, "Address that serve-tcp listens on.")
     serve_tcp_port: int | None = setting(
         None, "Port of serve-tcp, 0 for any free one.", low=0, high=65535
@@ -30,4 +35,13 @@ class ServeConfig:
     gateway_host: str | None = setting(None, "Address that gateway listens on.")
     gateway_port: int | None = setting(
         None, "Port of gateway, 0 for any free one.", low=0, high=65535
+    )
+    book_host: str | None = setting(None, "Address that book listens on.")
+    book_port: int | None = setting(None, "Port of book, 0 for any free one.", low=0, high=65535)
+    replay_dbn_host: str | None = setting(None, "Address that replay-dbn listens on.")
+    replay_dbn_port: int | None = setting(
+        None, "HTTP port of replay-dbn, 0 for any free one.", low=0, high=65535
+    )
+    replay_dbn_data_port: int | None = setting(
+        None, "Port on which replay-dbn streams, 0 for any free one.", low=0, high=65535
     )

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +14,10 @@ from mdtool.core import config as settings
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError, UsageError
 from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.ingest.config import IngestConfig
+from mdtool.services.replay.config import SenderConfig
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.ports import reserve_port
 
@@ -23,14 +25,32 @@ SERVICES: Final[Mapping[str, type[Any]]] = {
     "gateway": GatewayConfig,
     "aggregate": AggregatorConfig,
     "serve-tcp": IngestConfig,
+    "book": ReceiverConfig,
+    "replay-dbn": SenderConfig,
 }
 """Each service's settings. What feeds another comes after it, for they are stopped in reverse."""
+BOOK_SERVICES: Final = frozenset({"book", "replay-dbn"})
+"""Those that run only where there is a file for them, or they are named."""
+DATA_PORT: Final = "replay-dbn data"
+"""The endpoint on which replay-dbn streams, beside its HTTP."""
+_PEERS: Final[Mapping[str, Mapping[str, str]]] = {
+    "gateway": {"--aggregator": "aggregate", "--sender": "replay-dbn", "--receiver": "book"},
+    "serve-tcp": {"--aggregator": "aggregate"},
+    "book": {"--sender": DATA_PORT},
+}
+"""Which endpoints of others a service is told, by option; of those that run."""
 PYTHON: Final = (sys.executable, "-P", "-m", "mdtool")
 """How this same mdtool is started again, whatever Python files lie in the working folder."""
 
-_STOP_S: Final = {"serve-tcp": 2.6, "aggregate": 0.6, "gateway": 0.6}
+_STOP_S: Final = {
+    "gateway": 0.6,
+    "aggregate": 0.6,
+    "serve-tcp": 2.6,
+    "book": 0.2,
+    "replay-dbn": 0.2,
+}
 """serve-tcp waits for the commit of what it took. Together these stay below `GRACE_S`."""
-_STOP_SOURCE_S: Final = 1.0
+_STOP_SOURCE_S: Final = 0.7
 _DIALLED: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
@@ -82,18 +102,19 @@ def programs(config: ServeConfig, mdtool: Sequence[str] = PYTHON) -> Iterator[li
     StartupError
         When a host is no address of this machine.
     """
-    names = chosen(config.only)
+    names = chosen(config)
     _check_source(config, names)
+    _check_book(config, names)
     with contextlib.ExitStack() as held:
         where = {}
         for name, (host, port) in endpoints(config).items():
-            if name in names and port == 0:
+            if _service_of(name) in names and port == 0:
                 holder = held.enter_context(reserve_port(host))
                 where[name] = (host, holder.getsockname()[1])
             else:
                 where[name] = (host, port)
         running = [
-            Program(name, [*mdtool, *_service(name, names, where)], stop_s=_STOP_S[name])
+            Program(name, [*mdtool, *_service(name, config, names, where)], stop_s=_STOP_S[name])
             for name in SERVICES
             if name in names
         ]
@@ -102,34 +123,42 @@ def programs(config: ServeConfig, mdtool: Sequence[str] = PYTHON) -> Iterator[li
         yield running
 
 
-def chosen(only: str) -> Collection[str]:
-    """Return the services that `--only` names, all of them when it is empty.
+def chosen(config: ServeConfig) -> Collection[str]:
+    """Return the services that `--only` names; when it is empty, all that there is work for.
 
     Raises
     ------
     UsageError
         When there is no such service.
     """
-    names = {name.strip() for name in only.split(",")} - {""} or set(SERVICES)
+    names = {name.strip() for name in config.only.split(",")} - {""}
+    if not names:
+        return set(SERVICES) - (BOOK_SERVICES if config.book is None else frozenset())
     for name in sorted(names - set(SERVICES)):
         raise UsageError(f"--only {name}: no such service; choose from {', '.join(SERVICES)}")
     return names
 
 
 def endpoints(config: ServeConfig) -> dict[str, tuple[str, int]]:
-    """Return the host and the port that each service is set to listen on."""
+    """Return the host and the port that each service is set to listen on, and `DATA_PORT`'s."""
     found = {}
     for name, cls in SERVICES.items():
-        field = name.replace("-", "_")
-        flags = {key: getattr(config, f"{field}_{key}") for key in ("host", "port")}
-        loaded = settings.load(cls, name, flags)
+        prefix = name.replace("-", "_") + "_"
+        given = {key.name: getattr(config, prefix + key.name, None) for key in fields(cls)}
+        loaded = settings.load(cls, name, given)
         found[name] = (loaded.host, loaded.port)
+        if isinstance(loaded, SenderConfig):
+            found[DATA_PORT] = (loaded.host, loaded.data_port)
     return found
 
 
 def dial_address(host: str, port: int) -> str:
     """Return where a client on this machine reaches what listens on `host` and `port`."""
     return format_address(_DIALLED.get(host, host), port)
+
+
+def _service_of(endpoint: str) -> str:
+    return endpoint.partition(" ")[0]
 
 
 def _check_source(config: ServeConfig, names: Collection[str]) -> None:
@@ -143,11 +172,35 @@ def _check_source(config: ServeConfig, names: Collection[str]) -> None:
         raise InputError(f"{config.replay}: no such file")
 
 
-def _service(name: str, names: Collection[str], where: Mapping[str, tuple[str, int]]) -> list[str]:
+def _check_book(config: ServeConfig, names: Collection[str]) -> None:
+    if config.book is None:
+        if "replay-dbn" in names:
+            raise UsageError("--only replay-dbn: say what it replays with --book FILE")
+        return
+    if "replay-dbn" not in names:
+        raise UsageError("--book is replayed by replay-dbn, which --only leaves out")
+    if not Path(config.book).is_file():
+        raise InputError(f"{config.book}: no such file")
+
+
+def _service(
+    name: str,
+    config: ServeConfig,
+    names: Collection[str],
+    where: Mapping[str, tuple[str, int]],
+) -> list[str]:
+    """Return the command of a service, which is told where those are that it speaks to."""
     host, port = where[name]
     command = [name, "--host", host, "--port", str(port)]
-    if name != "aggregate" and "aggregate" in names:
-        command += ["--aggregator", dial_address(*where["aggregate"])]
+    if name in BOOK_SERVICES:
+        command.append("--serve")
+    if name == "replay-dbn" and config.book is not None:
+        data_port = where[DATA_PORT][1]
+        speed = 0 if config.speed is None else config.speed
+        command += ["--data-port", str(data_port), "--speed", f"{speed:g}", config.book]
+    for option, endpoint in _PEERS.get(name, {}).items():
+        if _service_of(endpoint) in names:
+            command += [option, dial_address(*where[endpoint])]
     return command
 
 
@@ -159,6 +212,7 @@ def _source(config: ServeConfig, mdtool: Sequence[str], address: str) -> Program
         name = "replay"
         # With a name of its own, a stream that is cut off and sent anew counts every trade once.
         stream_id = f"replay-{uuid.uuid4()}"
-        options = [config.replay, "--speed", f"{config.speed:g}", "--stream-id", stream_id]
+        speed = 1 if config.speed is None else config.speed
+        options = [config.replay, "--speed", f"{speed:g}", "--stream-id", stream_id]
     command = [*mdtool, "send", address, *options]
     return Program(name, command, is_source=True, after="serve-tcp", stop_s=_STOP_SOURCE_S)
