@@ -1,25 +1,33 @@
-"""WebSocket frames as a server writes them."""
+"""WebSocket frames as a server writes them: unfragmented, uncompressed, the same for every client.
+
+Source: RFC 6455, sections 5.2 and 5.5.1.
+"""
 
 from __future__ import annotations
 
 import struct
+from typing import Final
+
+_TEXT: Final = 0x81
+_CLOSE: Final = 0x88
+_MAX_REASON_BYTES: Final = 123
+
+
+def text_header(length: int) -> bytes:
+    """Return what comes before a text of `length` bytes."""
+    if length < 126:
+        return bytes((_TEXT, length))
+    if length < 1 << 16:
+        return struct.pack("!BBH", _TEXT, 126, length)
+    return struct.pack("!BBQ", _TEXT, 127, length)
 
 
 def text_frame(payload: bytes) -> bytes:
-    """Return one unfragmented, uncompressed text frame, the same for every client.
+    """Return a text frame of UTF-8."""
+    return text_header(len(payload)) + payload
 
-    Parameters
-    ----------
-    payload : bytes
-        UTF-8.
 
-    References
-    ----------
-    RFC 6455, section 5.2.
-    """
-    length = len(payload)
-    if length < 126:
-        return bytes((0x81, length)) + payload
-    if length < 1 << 16:
-        return struct.pack("!BBH", 0x81, 126, length) + payload
-    return struct.pack("!BBQ", 0x81, 127, length) + payload
+def close_frame(code: int, reason: str) -> bytes:
+    """Return a close frame; a reason that is too long is cut."""
+    text = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
+    return struct.pack("!BBH", _CLOSE, 2 + len(text), code) + text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mdtool.wire.websocket import text_frame
+from mdtool.wire.websocket import close_frame, text_frame
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,13 @@ def test_a_frame_is_a_header_of_least_length_and_the_payload(length, header):
 
 def test_the_example_of_the_standard():
     assert text_frame(b"Hello") == bytes.fromhex("81 05 48 65 6c 6c 6f")
+
+
+def test_a_close_frame_says_a_code_and_a_reason():
+    assert close_frame(1001, "bye") == bytes.fromhex("88 05 03 e9 62 79 65")
+
+
+def test_a_reason_that_is_too_long_is_cut_between_characters():
+    frame = close_frame(4000, "x" + "ü" * 100)
+    assert frame[1] == len(frame) - 2 <= 125
+    assert frame[4:].decode() == "x" + "ü" * 61

@@ -20,3 +20,6 @@ class GatewayConfig:
         2_000, "How long any of these may take to answer.", low=1, high=600_000
     )
     max_sockets: int = setting(10_000, "WebSockets open at once; more are refused.", low=0)
+    slow_client_s: int = setting(
+        10, "How long a WebSocket client may read nothing before it is closed.", low=1, high=3_600
+    )

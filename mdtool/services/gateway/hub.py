@@ -1,114 +1,189 @@
-"""Who follows which topic, and what each of them has still to be told."""
+"""Who follows which topic: what is published is encoded once, whoever and how many they are."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import socket
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Final, Protocol
 
-from aiohttp import web
+import numpy as np
+from numpy.typing import NDArray
 
+from mdtool.adapters.scatter_kernel import scatter
 from mdtool.services.gateway.tallies import SocketTally
+from mdtool.wire.websocket import text_header
 
-_RETRY_S: Final = 0.02
-_SEND_BUFFER_BYTES: Final = 1 << 16
-"""What the system keeps for a client that is behind: by default, megabytes of the past."""
+_NOBODY: Final = np.zeros(0, np.int64)
 
 
 class Subscriber(Protocol):
     """Somebody who follows topics."""
 
-    def send(self, topic: str, frame: bytes) -> None:
-        """Take the latest state of a topic, without waiting."""
+    def descriptor(self) -> int:
+        """Return the non-blocking socket that takes a WebSocket frame at once, -1 if none does."""
+        ...
+
+    def finish(self, rest: bytes) -> None:
+        """Take what the socket did not take of a frame."""
+        ...
+
+    def send(self, owner: Hashable, state: Hashable, text: bytes) -> None:
+        """Take the latest of a state, without waiting; `owner` is what `forget` is told."""
+        ...
+
+    def forget(self, owner: Hashable) -> None:
+        """Drop what was not sent yet of an owner's states."""
         ...
 
 
-class Hub:
-    """Topics and their subscribers; a topic is there as long as somebody follows it."""
-
-    def __init__(self) -> None:
-        self._subscribers: dict[str, set[Subscriber]] = {}
-
-    def __len__(self) -> int:
-        return len(self._subscribers)
-
-    def __contains__(self, topic: str) -> bool:
-        return topic in self._subscribers
-
-    def publish(self, topic: str, frame: bytes) -> None:
-        """Send the same bytes to everybody who follows the topic."""
-        for subscriber in self._subscribers.get(topic, ()):
-            subscriber.send(topic, frame)
-
-    @contextlib.contextmanager
-    def subscription(self, topic: str, subscriber: Subscriber) -> Iterator[None]:
-        """Have the subscriber follow the topic within the block."""
-        self._subscribers.setdefault(topic, set()).add(subscriber)
-        try:
-            yield
-        finally:
-            followers = self._subscribers[topic]
-            followers.discard(subscriber)
-            if not followers:
-                del self._subscribers[topic]
-
-
-class Outbox:
-    """Writes to one client what the connection takes, and keeps the latest of each topic else.
-
-    What a client that does not read can cost is one frame a topic, whatever the rate of updates.
+class Follower:
+    """One subscription to a topic.
 
     Parameters
     ----------
-    client : web.WebSocketResponse
-        The client's socket, prepared and without compression.
-    transport : asyncio.Transport
-        Its connection. Frames go there directly, so that one encoding serves every client and no
-        task has to wake for each of them.
-    tally : Traffic
+    subscriber : Subscriber
+        Whose it is.
+    head : bytes
+        What every message of it begins with.
+    """
+
+    __slots__ = ("head", "subscriber")
+
+    def __init__(self, subscriber: Subscriber, head: bytes) -> None:
+        self.subscriber = subscriber
+        self.head = head
+
+
+class Hub:
+    """Topics and their followers; a topic is there as long as somebody follows it.
+
+    Parameters
+    ----------
+    tally : SocketTally
         Where messages are counted.
     """
 
-    __slots__ = ("_client", "_pending", "_retry", "_tally", "_transport")
-
-    def __init__(
-        self, client: web.WebSocketResponse, transport: asyncio.Transport, tally: SocketTally
-    ) -> None:
-        self._client = client
-        self._transport = transport
+    def __init__(self, tally: SocketTally) -> None:
         self._tally = tally
-        self._pending: dict[str, bytes] = {}
-        self._retry: asyncio.TimerHandle | None = None
-        connection = transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self._topics: dict[Hashable, _Topic] = {}
 
-    def send(self, topic: str, frame: bytes) -> None:
-        """Write the frame, or keep it in place of an unwritten one of its topic."""
-        if not self._pending and self._transport.get_write_buffer_size() == 0:
-            self._write(frame)
+    def __len__(self) -> int:
+        return len(self._topics)
+
+    def __contains__(self, topic: Hashable) -> bool:
+        return topic in self._topics
+
+    def follow(self, topic: Hashable, subscriber: Subscriber, head: bytes = b"") -> Follower:
+        """Have a subscriber follow a topic, each message of which is to begin with `head`."""
+        follower = Follower(subscriber, head)
+        self._topics.setdefault(topic, _Topic()).add(follower)
+        return follower
+
+    def leave(self, topic: Hashable, follower: Follower) -> None:
+        """End what `follow` began."""
+        followers = self._topics[topic]
+        followers.remove(follower)
+        follower.subscriber.forget(follower)
+        if not followers:
+            del self._topics[topic]
+
+    @contextlib.contextmanager
+    def subscription(self, topic: Hashable, subscriber: Subscriber) -> Iterator[Follower]:
+        """Have a subscriber follow a topic within the block."""
+        follower = self.follow(topic, subscriber)
+        try:
+            yield follower
+        finally:
+            self.leave(topic, follower)
+
+    def publish(self, topic: Hashable, payload: bytes, state: Hashable = None) -> None:
+        """Send everybody who follows the topic their own head and then the same bytes.
+
+        Parameters
+        ----------
+        topic : hashable
+            What is followed.
+        payload : bytes
+            The rest of a text, UTF-8, not empty.
+        state : hashable
+            What this is the latest of: to who does not keep up, only the last is sent. Where a
+            topic is of one thing only, it need not be told.
+        """
+        followers = self._topics.get(topic)
+        if followers is None:
             return
-        if topic in self._pending:
-            self._tally.conflated += 1
-        self._pending[topic] = frame
-        if self._retry is None:
-            self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self._flush)
+        plan = followers.plan(len(payload))
+        sockets = np.array([each.subscriber.descriptor() for each in plan.followers], np.int64)
+        written = np.empty(len(sockets), np.int64)
+        rest = np.frombuffer(payload, np.uint8)
+        scatter(sockets, plan.starts, plan.start_ends, rest, written)
+        unwritten = np.flatnonzero(written != plan.sizes)
+        self._tally.sent += len(sockets) - len(unwritten)
+        for index in unwritten.tolist():
+            follower = plan.followers[index]
+            text = follower.head + payload
+            if sockets[index] < 0:
+                follower.subscriber.send(follower, state, text)
+            else:
+                frame = text_header(len(text)) + text
+                follower.subscriber.finish(frame[max(0, int(written[index])) :])
 
-    def close(self) -> None:
-        """Drop what is not written, and write no more."""
-        self._pending.clear()
-        if self._retry is not None:
-            self._retry.cancel()
 
-    def _flush(self) -> None:
-        self._retry = None
-        while self._pending and self._transport.get_write_buffer_size() == 0:
-            self._write(self._pending.pop(next(iter(self._pending))))
-        if self._pending:
-            self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self._flush)
+class _Plan:
+    """How payloads of one length go out to the followers of a topic.
 
-    def _write(self, frame: bytes) -> None:
-        if not (self._client.closed or self._transport.is_closing()):
-            self._transport.write(frame)
-            self._tally.sent += 1
+    Attributes
+    ----------
+    followers : list of Follower
+        The n followers.
+    starts : uint8[start_ends[-1]]
+        What comes before the payload for each of them, one after the other.
+    start_ends : int64[n]
+        Where each of those ends.
+    sizes : int64[n]
+        How long each one's frame is.
+    """
+
+    __slots__ = ("followers", "length", "sizes", "start_ends", "starts")
+
+    def __init__(self, followers: list[Follower], length: int) -> None:
+        self.followers = followers
+        self.length = length
+        heads = [text_header(len(each.head) + length) + each.head for each in followers]
+        self.starts: NDArray[np.uint8] = np.frombuffer(b"".join(heads), np.uint8)
+        lengths = np.array([len(head) for head in heads], np.int64)
+        self.start_ends: NDArray[np.int64] = np.cumsum(lengths)
+        self.sizes: NDArray[np.int64] = lengths + length
+
+
+class _Topic:
+    """The followers of a topic, at least one."""
+
+    __slots__ = ("_followers", "_plan")
+
+    def __init__(self) -> None:
+        self._followers: dict[Follower, None] = {}
+        self._plan: _Plan | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._followers)
+
+    def add(self, follower: Follower) -> None:
+        self._followers[follower] = None
+        self._plan = None
+
+    def remove(self, follower: Follower) -> None:
+        del self._followers[follower]
+        self._plan = None
+
+    def plan(self, length: int) -> _Plan:
+        """Return the plan for a length; most payloads of a topic are as long as the one before."""
+        if self._plan is None or self._plan.length != length:
+            self._plan = _Plan(list(self._followers), length)
+        return self._plan
+
+
+def warm_up() -> None:
+    """Have what `publish` needs compiled and loaded before somebody waits for it."""
+    nothing = np.frombuffer(b"\0", np.uint8)
+    scatter(_NOBODY, nothing, _NOBODY, nothing, _NOBODY.copy())

@@ -78,6 +78,9 @@ class _GatewayCollector(Collector):
             "conflated": CounterMetricFamily(
                 "mdtool_socket_conflated", "Messages that a later one replaced.", labels=labels
             ),
+            "behind": CounterMetricFamily(
+                "mdtool_sockets_behind", "Closed because the client did not read.", labels=labels
+            ),
         }
         for path, tally in self._tallies.sockets.items():
             for name, family in families.items():

@@ -10,6 +10,7 @@ from mdtool.services.gateway.books import book_proxy
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feed import Feed
 from mdtool.services.gateway.health import Health
+from mdtool.services.gateway.hub import warm_up
 from mdtool.services.gateway.metrics import registry
 from mdtool.services.gateway.rest import Rest
 from mdtool.services.gateway.routes import MARKET_DATA_SOCKETS, application
@@ -47,9 +48,15 @@ class Gateway:
             When the address cannot be listened on.
         """
         raise_file_limit()
+        warm_up()
         config = self._config
         state, tallies = MarketState(), Tallies()
-        sockets = MarketDataSockets(state, config.max_sockets, tallies.socket(MARKET_DATA_SOCKETS))
+        sockets = MarketDataSockets(
+            state,
+            config.max_sockets,
+            config.slow_client_s,
+            tallies.socket(MARKET_DATA_SOCKETS),
+        )
         timeout_s = config.timeout_ms / 1_000
         async with (
             AggregatorClient(config.aggregator) as aggregator,

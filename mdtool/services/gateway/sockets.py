@@ -11,12 +11,12 @@ from aiohttp import WSCloseCode, web
 from numpy.typing import NDArray
 
 from mdtool.services.gateway.encoding import encode_socket
-from mdtool.services.gateway.hub import Hub, Outbox
+from mdtool.services.gateway.hub import Hub
+from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.parameters import ParameterError, parse_symbol
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.tallies import SocketTally
 from mdtool.services.http.answers import failure
-from mdtool.wire.websocket import text_frame
 
 _HEARTBEAT_S: Final = 20.0
 _CLOSE_S: Final = 1.0
@@ -34,14 +34,19 @@ class MarketDataSockets:
         What they are told.
     max_sockets : int
         How many there may be at once.
+    patience_s : float
+        How long one may leave what it is told unread.
     tally : SocketTally
         Where they are counted.
     """
 
-    def __init__(self, state: MarketState, max_sockets: int, tally: SocketTally) -> None:
+    def __init__(
+        self, state: MarketState, max_sockets: int, patience_s: float, tally: SocketTally
+    ) -> None:
         self._state = state
-        self._hub = Hub()
+        self._hub = Hub(tally)
         self._max_sockets = max_sockets
+        self._patience_s = patience_s
         self._tally = tally
         self._open: set[web.WebSocketResponse] = set()
 
@@ -52,7 +57,7 @@ class MarketDataSockets:
         for index in changed.tolist():
             symbol = self._state.symbols[index]
             if symbol in self._hub:
-                self._hub.publish(symbol, self._frame(index))
+                self._hub.publish(symbol, self._text(index))
 
     async def follow(self, request: web.Request) -> web.StreamResponse:
         """Serve one client; a symbol that is not known yet is told from its first trade on."""
@@ -94,14 +99,14 @@ class MarketDataSockets:
         if transport is None:
             return
         with (
-            contextlib.closing(Outbox(socket, transport, self._tally)) as outbox,
-            self._hub.subscription(symbol, outbox),
+            contextlib.closing(Outbox(transport, self._tally, self._patience_s)) as outbox,
+            self._hub.subscription(symbol, outbox) as follower,
         ):
             index = self._state.symbols.find(symbol)
             if index is not None:
-                outbox.send(symbol, self._frame(index))
+                outbox.send(follower, None, self._text(index))
             async for _ in socket:
                 pass  # what clients say is read, so that pings are answered, and left at that
 
-    def _frame(self, index: int) -> bytes:
-        return text_frame(encode_socket(self._state.aggregate(index)))
+    def _text(self, index: int) -> bytes:
+        return encode_socket(self._state.aggregate(index))

@@ -59,6 +59,8 @@ class SocketTally:
         Connections that there are, that there were, and that were turned away for their number.
     sent, conflated : int
         Messages that were written, and that a later one of their topic replaced unwritten.
+    behind : int
+        Connections that were closed because the client did not read.
     """
 
     open: int = 0
@@ -66,6 +68,7 @@ class SocketTally:
     refused: int = 0
     sent: int = 0
     conflated: int = 0
+    behind: int = 0
 
 
 @dataclass(slots=True)
