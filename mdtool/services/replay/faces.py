@@ -20,8 +20,7 @@ from mdtool.services.http.answers import (
 )
 from mdtool.services.replay.run import Run
 from mdtool.services.replay.runs import AlreadyStreamingError, Runs
-from mdtool.services.replay.session import Session
-from mdtool.wire.dbn_session import FromLive, FromStart, Request, Resume
+from mdtool.services.replay.session import Session, origin_of
 
 _SHOWN_RECEIVERS: Final = 100
 _STATUSES: Final[Statuses] = {
@@ -112,20 +111,9 @@ def _of_session(session: Session) -> dict[str, Any]:
     progress, run = session.progress, session.run
     return {
         "address": session.name,
-        "from": _origin(session.request),
+        "from": origin_of(session.request),
         "position": progress.position,
         "behind": max(run.position - progress.position, 0) if run is not None else 0,
         "sent": progress.sent,
         "skipped": progress.skipped,
     }
-
-
-def _origin(request: Request | None) -> str | None:
-    match request:
-        case FromStart():
-            return "start"
-        case FromLive():
-            return "live"
-        case Resume(_, position):
-            return str(position)
-    return None

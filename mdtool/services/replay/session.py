@@ -61,6 +61,18 @@ class Progress:
     skipped: int = 0
 
 
+def origin_of(request: Request | None) -> str:
+    """Return where a receiver wants its stream to begin, in a word."""
+    match request:
+        case FromStart():
+            return "start"
+        case FromLive():
+            return "live"
+        case Resume(_, position):
+            return f"record {position}"
+    return "unknown"
+
+
 class Session:
     """Sends one receiver what it asks for, as fast as it takes it.
 
@@ -166,7 +178,7 @@ class Session:
         else:
             run = await self._runs.latest()
         self.run = run
-        log.info("receiver %s: %s", self.name, request)
+        log.info("receiver %s: from %s", self.name, origin_of(request))
         self._writer.write(encode_metadata(run.metadata))
         match request:
             case FromStart():

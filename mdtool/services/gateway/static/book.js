@@ -8,7 +8,7 @@ const BUSY_STATES = new Set(["streaming", "waiting", "connecting", "processing",
 
 const element = (id) => document.getElementById(id);
 const whole = new Intl.NumberFormat("en-US");
-const shown = { symbol: "", instruments: "" };
+let instruments = "";
 
 async function ask(path, options = {}) {
   const response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
@@ -56,9 +56,11 @@ function showService(where, service) {
 }
 
 function showProgress(sender, receiver) {
+  const isOver = receiver.state === "done" || receiver.state === "failed";
   list(element("progress"), [
     ["records", count(receiver.records)],
-    ["per second", count(receiver.records_per_s)],
+    ["per second", isOver ? null : count(receiver.records_per_s)],
+    ["took", isOver ? `${receiver.elapsed_s.toFixed(3)} s` : null],
     ["sent", count(sender.position)],
     ["skipped", receiver.skipped ? count(receiver.skipped) : null],
     ["resumed", receiver.resumed ? count(receiver.resumed) : null],
@@ -76,8 +78,8 @@ async function showBook(receiver) {
   }
   const book = JSON.parse(text.slice(0, text.indexOf("\n")));
   const of = receiver.books.find((candidate) => candidate.symbol === symbol) ?? {};
-  shown.symbol = book.symbol;
-  element("empty").hidden = true;
+  element("book").classList.remove("empty");
+  element("contents").hidden = false;
   element("symbol").textContent = book.symbol;
   element("partial").hidden = !book.partial;
   element("clock").textContent = book.timestamp.slice(0, 23).replace("T", " ");
@@ -90,10 +92,10 @@ async function showBook(receiver) {
 
 function chooseAmong(books) {
   const symbols = [...new Set(books.map((book) => book.symbol))];
-  if (symbols.join() === shown.instruments) {
+  if (symbols.join() === instruments) {
     return;
   }
-  shown.instruments = symbols.join();
+  instruments = symbols.join();
   const select = element("instrument");
   const before = select.value;
   select.replaceChildren(...symbols.map((symbol) => new Option(symbol, symbol)));
@@ -107,8 +109,11 @@ function showQuote({ bid, ask: offer }, decimals) {
     element(`${side}-size`).textContent = level
       ? `${whole.format(level.size)} in ${orders(level.count)}` : "";
   }
-  element("spread").textContent = bid && offer
-    ? (Number(offer.price) - Number(bid.price)).toFixed(decimals) : "—";
+  const spread = bid && offer ? Number(offer.price) - Number(bid.price) : null;
+  const isCrossed = spread !== null && spread < 0;
+  element("spread").textContent = spread === null ? "—" : Math.abs(spread).toFixed(decimals);
+  element("spread-name").textContent = isCrossed ? "crossed by" : "spread";
+  element("spread").parentElement.classList.toggle("crossed", isCrossed);
 }
 
 function showLevels({ bids, asks }, decimals) {

@@ -1,0 +1,144 @@
+"""A real browser without a window, driven over its DevTools protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import json
+import tempfile
+from pathlib import Path
+
+import aiohttp
+
+from tests.requirements import needs
+
+OPTIONS = (
+    "--headless=new",
+    "--remote-debugging-port=0",
+    "--no-sandbox",
+    "--no-first-run",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-extensions",
+    "--force-color-profile=srgb",
+)
+
+
+class Tab:
+    """One page, and what it has complained of."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.complaints: list[str] = []
+        self._socket = socket
+        self._ids = itertools.count(1)
+        self._answers: dict[int, asyncio.Future] = {}
+        self._loaded = asyncio.Event()
+
+    async def open(self, url: str) -> None:
+        """Go to a page and wait until it is loaded."""
+        self._loaded.clear()
+        await self._send("Page.navigate", url=url)
+        await self._loaded.wait()
+
+    async def run(self, expression: str) -> object:
+        """The value of a JavaScript expression, once it is there if it is a promise."""
+        answer = await self._send(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    async def until(self, condition: str) -> None:
+        """Wait until a JavaScript condition holds, which is looked at whenever the page changes."""
+        await self.run(
+            f"""new Promise((resolve) => {{
+                const look = () => {{ if ({condition}) {{ watch.disconnect(); resolve(); }} }};
+                const watch = new MutationObserver(look);
+                watch.observe(document, {{
+                    subtree: true, childList: true, characterData: true, attributes: true,
+                }});
+                look();
+            }})"""
+        )
+
+    async def text(self, selector: str) -> str:
+        """The text of the first element that matches."""
+        return await self.run(f"document.querySelector({json.dumps(selector)}).innerText")
+
+    async def screenshot(self, path: Path, width: int, height: int) -> None:
+        """Keep what the page looks like as a PNG file."""
+        await self._send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        taken = await self._send("Page.captureScreenshot", format="png")
+        path.write_bytes(base64.b64decode(taken["data"]))
+
+    async def listen(self) -> None:
+        async for message in self._socket:
+            told = json.loads(message.data)
+            if "id" in told:
+                self._answers.pop(told["id"]).set_result(told)
+            elif told["method"] == "Page.loadEventFired":
+                self._loaded.set()
+            elif told["method"] == "Runtime.exceptionThrown":
+                self.complaints.append(json.dumps(told["params"]["exceptionDetails"]))
+            elif told["method"] == "Log.entryAdded":
+                self.complaints.append(told["params"]["entry"]["text"])
+
+    async def begin(self) -> None:
+        for domain in ("Page", "Runtime", "Log"):
+            await self._send(f"{domain}.enable")
+
+    async def _send(self, method: str, **params: object) -> dict:
+        number = next(self._ids)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        await self._socket.send_json({"id": number, "method": method, "params": params})
+        told = await answer
+        assert "error" not in told, told["error"]
+        return told["result"]
+
+
+@contextlib.asynccontextmanager
+async def chromium():
+    """A tab of a browser that ends with the block."""
+    program = needs("chromium")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = await asyncio.create_subprocess_exec(
+            *(program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with aiohttp.ClientSession() as session:
+                target = await _target(process, session)
+                async with session.ws_connect(target, max_msg_size=0) as socket:
+                    tab = Tab(socket)
+                    listening = asyncio.create_task(tab.listen())
+                    await tab.begin()
+                    yield tab
+                    listening.cancel()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.communicate()
+
+
+async def _target(process: asyncio.subprocess.Process, session: aiohttp.ClientSession) -> str:
+    """The address of the first tab."""
+    said = b""
+    while b"DevTools listening on " not in said:
+        line = await process.stderr.readline()
+        assert line, f"the browser has ended: {said.decode()}"
+        said += line
+    port = said.partition(b"ws://")[2].partition(b"/")[0].rpartition(b":")[2].decode()
+    async with session.get(f"http://127.0.0.1:{port}/json/list") as response:
+        tabs = await response.json()
+    return next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
