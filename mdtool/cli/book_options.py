@@ -132,7 +132,9 @@ class BookOptions:
         ------
         UsageError
         """
-        if self.at is not None and (self.emit != FINAL or selected.start or selected.end):
+        moment_ns, interval_ns = self.at_ns, self.interval_ns
+        is_more = interval_ns is not None or self.emit == EVENT or selected.start or selected.end
+        if moment_ns is not None and is_more:
             raise UsageError("--at is a moment of its own: leave out --emit, --start and --end")
         if self.checkpoint_every is None:
             return

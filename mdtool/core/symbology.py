@@ -151,7 +151,8 @@ def dated_mappings(metadata: dbn.Metadata) -> Iterable[tuple[int, Interval]]:
     to_ids = str(metadata.stype_out) == _INSTRUMENT_ID
     if not to_ids and str(metadata.stype_in) != _INSTRUMENT_ID:
         return
-    for name, intervals in metadata.mappings.items():
+    # As a dict they come in another order each time.
+    for name, intervals in sorted(metadata.mappings.items()):
         for interval in intervals:
             digits, symbol = (interval["symbol"], name) if to_ids else (name, interval["symbol"])
             if digits.isdigit() and symbol:

@@ -137,7 +137,8 @@ def _rebuilt(metadata: dbn.Metadata, **changes: Any) -> dbn.Metadata:
         "not_found": metadata.not_found,
         "mappings": [
             _SymbolMapping(name, [_MappingInterval(**interval) for interval in intervals])
-            for name, intervals in metadata.mappings.items()
+            # As a dict they come in another order each time.
+            for name, intervals in sorted(metadata.mappings.items())
         ],
         "ts_out": metadata.ts_out,
         "version": 3,

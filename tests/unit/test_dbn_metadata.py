@@ -38,6 +38,14 @@ def test_a_derived_stream_differs_in_its_schema_alone():
     assert with_schema(derived, "mbo") == metadata
 
 
+def test_a_derived_stream_and_its_symbols_are_the_same_each_time():
+    encoded = encode_metadata(made(instruments={n: f"S{n}" for n in range(30)}))
+    headers = {encode_metadata(with_schema(dbn.Metadata.decode(encoded), None)) for _ in range(9)}
+    assert len(headers) == 1
+    orders = {tuple(Symbology(dbn.Metadata.decode(encoded)).symbols) for _ in range(9)}
+    assert len(orders) == 1
+
+
 def test_one_stream_united_is_itself():
     metadata = made()
     assert unite([("a", metadata)]) is metadata
