@@ -132,7 +132,9 @@ class Session:
         except Exception:
             log.exception("receiver %s", self.name)
         finally:
-            self._writer.transport.abort()
+            # asyncio's transports do not stand this once they have closed with a last write.
+            with contextlib.suppress(AttributeError):
+                self._writer.transport.abort()
 
     async def refuse(self, reason: str) -> None:
         """Turn the receiver away, for now."""
