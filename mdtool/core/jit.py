@@ -24,7 +24,6 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_dir()))
 
 import numba  # noqa: E402
 from numba.core import event as numba_event  # noqa: E402
-from numba.core.sigutils import normalize_signature  # noqa: E402
 
 
 class _CompileNotice(numba_event.Listener):
@@ -71,17 +70,3 @@ def inlined(function: F) -> F:
     events were applied at a quarter of the speed), so it can neither make nor return arrays.
     """
     return cast("F", _inline(function))
-
-
-def external(name: str, signature: str) -> Any:
-    """Return a C function of this process, libc's for one, that kernels can call.
-
-    Parameters
-    ----------
-    name : str
-        Its symbol.
-    signature : str
-        Its types as numba writes them: `intp(int32, voidptr, int32)`.
-    """
-    arguments, result = normalize_signature(signature)  # type: ignore[no-untyped-call]
-    return numba.types.ExternalFunction(name, result(*arguments))

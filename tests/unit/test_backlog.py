@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from mdtool.services.gateway.backlog import MAX_EVENTS, Backlog
-
-
-def _drain(backlog: Backlog) -> list[bytes]:
-    return [backlog.pop() for _ in range(len(backlog.texts))]
+from mdtool.services.gateway.backlog import MAX_EVENT_BYTES, MAX_EVENTS, Backlog
 
 
 def test_the_latest_of_a_state_takes_the_place_of_the_one_before():
@@ -17,7 +13,8 @@ def test_the_latest_of_a_state_takes_the_place_of_the_one_before():
         backlog.keep("a", "AAPL", b"3"),
         backlog.keep("b", "AAPL", b"4"),
     ] == [False, False, True, False]
-    assert _drain(backlog) == [b"3", b"2", b"4"]
+    assert list(backlog.take()) == [b"3", b"2", b"4"]
+    assert not backlog.take()
 
 
 def test_every_event_is_told_in_its_place():
@@ -26,19 +23,24 @@ def test_every_event_is_told_in_its_place():
     backlog.keep("a", None, b"2")
     backlog.add(b"1")
     backlog.keep("a", None, b"3")
-    assert _drain(backlog) == [b"1", b"3", b"1"]
+    assert list(backlog.take()) == [b"1", b"3", b"1"]
 
 
-def test_events_are_bounded_and_told_ones_make_room():
+def test_events_are_bounded_in_number_until_they_are_told():
     backlog = Backlog()
-    assert all(backlog.add(b"x") for _ in range(MAX_EVENTS))
+    for _ in range(2):
+        assert all(backlog.add(b"x") for _ in range(MAX_EVENTS))
+        assert not backlog.add(b"x")
+        assert not backlog.keep("a", None, b"a state takes no room of theirs")
+        assert len(backlog.take()) == MAX_EVENTS + 1
+
+
+def test_events_are_bounded_in_bytes():
+    backlog = Backlog()
+    assert backlog.add(bytes(MAX_EVENT_BYTES))
     assert not backlog.add(b"x")
-    assert not backlog.keep("a", None, b"a state takes no room of theirs")
-    backlog.pop()
-    assert backlog.add(b"x")
     backlog.clear()
-    assert all(backlog.add(b"x") for _ in range(MAX_EVENTS))
-    assert not backlog.add(b"x")
+    assert backlog.add(b"x")
 
 
 def test_an_owner_and_all_its_states_can_be_forgotten():
@@ -49,4 +51,4 @@ def test_an_owner_and_all_its_states_can_be_forgotten():
     backlog.keep("a", 2, b"4")
     backlog.forget("a")
     backlog.forget("nobody")
-    assert _drain(backlog) == [b"2", b"3"]
+    assert list(backlog.take()) == [b"2", b"3"]

@@ -2,59 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import Final
 
 MAX_EVENTS: Final = 256
+MAX_EVENT_BYTES: Final = 1 << 20
+
+Update = tuple[Hashable, Hashable, bytes]
+"""Whose state it is, which of theirs, and the frame that tells it."""
 
 
 class Backlog:
-    """Texts in the order in which they are to be told.
+    """Frames in the order in which they are to be told.
 
-    A state keeps its place when a later text takes that of an earlier one, so that one which
-    changes often holds up none that seldom does.
+    A state keeps its place when a later frame takes that of an earlier one, so that one which
+    changes often holds up none that seldom does. Events are bounded in number and in bytes.
 
     Attributes
     ----------
-    texts : dict
+    frames : dict
         For reading only; by owner and state, or by an event that is equal to no other.
     """
 
-    __slots__ = ("_events", "texts")
+    __slots__ = ("_event_bytes", "_events", "frames")
 
     def __init__(self) -> None:
-        self.texts: dict[tuple[Hashable, Hashable] | _Event, bytes] = {}
-        self._events = 0
+        self.clear()
 
-    def keep(self, owner: Hashable, state: Hashable, text: bytes) -> bool:
+    def keep(self, owner: Hashable, state: Hashable, frame: bytes) -> bool:
         """Keep the latest of a state; return whether an earlier one is thereby never told."""
-        replaces = (owner, state) in self.texts
-        self.texts[owner, state] = text
+        key = (owner, state)
+        replaces = key in self.frames
+        self.frames[key] = frame
         return replaces
 
-    def add(self, text: bytes) -> bool:
-        """Keep an event; return False where there are as many as there may be."""
-        if self._events == MAX_EVENTS:
+    def add(self, frame: bytes) -> bool:
+        """Keep an event; return False where there is no room for it."""
+        if self._events == MAX_EVENTS or self._event_bytes + len(frame) > MAX_EVENT_BYTES:
             return False
         self._events += 1
-        self.texts[_Event()] = text
+        self._event_bytes += len(frame)
+        self.frames[_Event()] = frame
         return True
 
-    def pop(self) -> bytes:
-        """Return what is to be told first, and forget it."""
-        key = next(iter(self.texts))
-        self._events -= isinstance(key, _Event)
-        return self.texts.pop(key)
+    def take(self) -> Collection[bytes]:
+        """Return everything, and forget it."""
+        frames = self.frames
+        self.clear()
+        return frames.values()
 
     def forget(self, owner: Hashable) -> None:
         """Drop the states of an owner."""
-        for key in [key for key in self.texts if isinstance(key, tuple) and key[0] == owner]:
-            del self.texts[key]
+        for key in [key for key in self.frames if isinstance(key, tuple) and key[0] == owner]:
+            del self.frames[key]
 
     def clear(self) -> None:
         """Drop everything."""
-        self.texts.clear()
+        self.frames: dict[tuple[Hashable, Hashable] | _Event, bytes] = {}
         self._events = 0
+        self._event_bytes = 0
 
 
 class _Event:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Final
 
-from mdtool.services.gateway.backlog import MAX_EVENTS, Backlog
+from mdtool.services.gateway.backlog import Backlog, Update
 from mdtool.services.gateway.closing import CloseCode
 from mdtool.services.gateway.tallies import SocketTally
-from mdtool.wire.websocket import close_frame, text_frame
+from mdtool.wire.websocket import close_frame, text_frame, text_header
 
-NOWHERE: Final = -1
 _RETRY_S: Final = 0.02
 _LINGER_S: Final = 2.0
 """How long a client that is closed for being behind may take to read why."""
@@ -23,9 +22,9 @@ _SEND_BUFFER_BYTES: Final = 1 << 16
 class Outbox:
     """Writes to one client what the connection takes, and keeps the rest for later.
 
-    What a client that does not read can cost is one text a state, whatever the rate of updates,
-    and a bounded number of events. Texts go past aiohttp straight to the connection, so that one
-    encoding serves every client and no task has to wake for each of them.
+    What a client that does not read can cost is one frame a state, whatever the rate of updates,
+    and a bounded number of events. Frames go past aiohttp straight to the connection, so that one
+    encoding serves every client.
 
     Parameters
     ----------
@@ -40,8 +39,8 @@ class Outbox:
     """
 
     __slots__ = (
-        *("_backlog", "_descriptor", "_farewell", "_is_closed", "_patience_s", "_stuck_s"),
-        *("_tally", "_timer", "_transport"),
+        *("_backlog", "_farewell", "_is_closed", "_patience_s", "_stuck_s", "_tally", "_timer"),
+        "_transport",
     )
 
     def __init__(
@@ -61,77 +60,82 @@ class Outbox:
         self._is_closed = False
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        self._descriptor: int = connection.fileno()
 
-    def descriptor(self) -> int:
-        """Return the socket that takes the next frame at once, NOWHERE if none does."""
-        transport = self._transport
-        if self._backlog.texts or transport.get_write_buffer_size() or transport.is_closing():
-            return NOWHERE
-        return self._descriptor
+    header = staticmethod(text_header)
 
-    def send(self, owner: Hashable, state: Hashable, text: bytes) -> None:
-        """Write the latest of a state, or keep it in place of what was not written."""
+    def send(self, update: Update) -> None:
+        """Write the latest of a state, or keep it in place of what is not written."""
         if self._is_idle():
-            self._write(text)
-        elif not self._is_closed:
-            self._tally.conflated += self._backlog.keep(owner, state, text)
-            self._try_later()
+            self._transport.write(update[2])
+            self._tally.sent += 1
+        else:
+            self._keep(update)
+
+    def send_all(self, updates: Sequence[Update]) -> None:
+        """Write several states at once, or keep them."""
+        if self._is_idle():
+            self._transport.write(b"".join([update[2] for update in updates]))
+            self._tally.sent += len(updates)
+        else:
+            for update in updates:
+                self._keep(update)
 
     def post(self, text: bytes) -> None:
         """Write an event, or keep it; a client with too many of them is closed."""
+        frame = text_frame(text)
         if self._is_idle():
-            self._write(text)
+            self._transport.write(frame)
+            self._tally.sent += 1
         elif not self._is_closed:
-            if self._backlog.add(text):
-                self._try_later()
+            if self._backlog.add(frame):
+                self._write_later()
             else:
-                self._give_up(f"{MAX_EVENTS} messages wait to be read")
-
-    def finish(self, rest: bytes) -> None:
-        """Write the rest of a frame that `descriptor` took a part of, before anything else."""
-        self._tally.sent += 1
-        self._transport.write(rest)
+                self._give_up("too many messages wait to be read")
 
     def forget(self, owner: Hashable) -> None:
-        """Drop the states of an owner that are not written."""
+        """Drop what is not written of an owner's states."""
         self._backlog.forget(owner)
 
     def close(self) -> None:
         """Drop what is not written, and write no more."""
         self._is_closed = True
-        self._descriptor = NOWHERE
         self._backlog.clear()
         if self._timer is not None:
             self._timer.cancel()
 
     def _is_idle(self) -> bool:
-        return not self._is_closed and self.descriptor() != NOWHERE
+        transport = self._transport
+        return not (
+            self._backlog.frames
+            or transport.get_write_buffer_size()
+            or transport.is_closing()
+            or self._is_closed
+        )
 
-    def _write(self, text: bytes) -> None:
-        self._transport.write(text_frame(text))
-        self._tally.sent += 1
+    def _keep(self, update: Update) -> None:
+        if not self._is_closed:
+            self._tally.conflated += self._backlog.keep(*update)
+            self._write_later()
 
-    def _try_later(self) -> None:
+    def _write_later(self) -> None:
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._stuck_s = loop.time()
-            self._timer = loop.call_later(_RETRY_S, self._flush)
+            self._timer = loop.call_later(_RETRY_S, self._retry)
 
-    def _flush(self) -> None:
+    def _retry(self) -> None:
+        """Write everything that waits, if all that was written before is gone."""
         self._timer = None
-        transport, backlog = self._transport, self._backlog
-        if transport.is_closing():
+        if self._transport.is_closing():
             self.close()
-            return
-        loop = asyncio.get_running_loop()
-        while backlog.texts and transport.get_write_buffer_size() == 0:
-            self._write(backlog.pop())
-            self._stuck_s = loop.time()
-        if loop.time() - self._stuck_s > self._patience_s:
+        elif self._transport.get_write_buffer_size() == 0:
+            frames = self._backlog.take()
+            self._transport.write(b"".join(frames))
+            self._tally.sent += len(frames)
+        elif asyncio.get_running_loop().time() - self._stuck_s > self._patience_s:
             self._give_up(f"nothing was read for {self._patience_s:g} s")
-        elif backlog.texts:
-            self._timer = loop.call_later(_RETRY_S, self._flush)
+        else:
+            self._timer = asyncio.get_running_loop().call_later(_RETRY_S, self._retry)
 
     def _give_up(self, reason: str) -> None:
         """Close the client, which is told why if it reads on in time."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import numpy as np
+from numpy.typing import NDArray
+
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.core.addresses import parse_address
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
+from mdtool.services.gateway.bar_feed import BarFeed
 from mdtool.services.gateway.books import book_proxy
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feed import Feed
+from mdtool.services.gateway.graphql.face import PATH, GraphQL
 from mdtool.services.gateway.health import Health
-from mdtool.services.gateway.hub import warm_up
 from mdtool.services.gateway.metrics import registry
 from mdtool.services.gateway.rest import Rest
 from mdtool.services.gateway.routes import MARKET_DATA_SOCKETS, application
@@ -48,7 +54,6 @@ class Gateway:
             When the address cannot be listened on.
         """
         raise_file_limit()
-        warm_up()
         config = self._config
         state, tallies = MarketState(), Tallies()
         sockets = MarketDataSockets(
@@ -61,11 +66,20 @@ class Gateway:
         async with (
             AggregatorClient(config.aggregator) as aggregator,
             book_proxy(config.sender, config.receiver, timeout_s) as books,
+            asyncio.TaskGroup() as tasks,
         ):
-            feed = Feed(aggregator, state, sockets.publish)
+            view = MarketView(state, aggregator, timeout_s)
+            graphql = GraphQL(config, view, BarFeed(aggregator, tasks), tallies.socket(PATH))
+
+            def publish(changed: NDArray[np.intp]) -> None:
+                sockets.publish(changed)
+                graphql.publish(changed)
+
+            feed = Feed(aggregator, state, publish)
             app = application(
-                Rest(MarketView(state, aggregator, timeout_s)),
+                Rest(view),
                 sockets,
+                graphql,
                 Health(state, feed, aggregator, tallies),
                 books,
                 registry(state, feed, tallies),

@@ -44,7 +44,7 @@ class MarketDataSockets:
         self, state: MarketState, max_sockets: int, patience_s: float, tally: SocketTally
     ) -> None:
         self._state = state
-        self._hub = Hub(tally)
+        self._hub = Hub()
         self._max_sockets = max_sockets
         self._patience_s = patience_s
         self._tally = tally
@@ -104,7 +104,7 @@ class MarketDataSockets:
         ):
             index = self._state.symbols.find(symbol)
             if index is not None:
-                outbox.send(follower, None, self._text(index))
+                follower.send(self._text(index))
             async for _ in socket:
                 pass  # what clients say is read, so that pings are answered, and left at that
 
