@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdtool.core.dtypes import F_LAST, F_MAYBE_BAD_BOOK, F_SNAPSHOT
 from mdtool.engine.book.mbo_snapshot import mbo_snapshot
-from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import BookView, views
 from tests.property.book_streams import deep, wild, with_snapshots
+from tests.recordings import books_of, content
 
 unhurried = settings(deadline=None)  # the first example may compile the kernel
-
-
-def books_of(*streams: np.ndarray) -> Books:
-    books = Books()
-    for stream in streams:
-        books.apply(stream)
-    return books
-
-
-def content(books: Books) -> dict:
-    return {
-        view.key: [
-            (view.levels(side).tolist(), view.orders(side).tolist(), view.level_count(side))
-            for side in "BA"
-        ]
-        for view in views(books)
-    }
 
 
 @unhurried
