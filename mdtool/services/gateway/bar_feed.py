@@ -56,6 +56,11 @@ class BarFeed:
     def __len__(self) -> int:
         return len(self._series)
 
+    def newest(self, symbol: str, interval: str) -> Bar | None:
+        """Return the newest bar of a symbol whose series is followed, None where none is known."""
+        series = self._series.get((symbol, interval))
+        return None if series is None else series.newest.get(symbol)
+
     @contextlib.contextmanager
     def following(self, symbol: str, interval: str, follower: BarFollower) -> Iterator[None]:
         """Have somebody follow a series within the block, from its newest bars on.

@@ -23,3 +23,16 @@ class GatewayConfig:
     slow_client_s: int = setting(
         10, "How long a WebSocket client may read nothing before it is closed.", low=1, high=3_600
     )
+    graphql_introspection: bool = setting(True, "Whether GraphQL clients may ask for the schema.")
+    graphql_max_depth: int = setting(20, "How deep fields of a document may nest.", low=1, high=100)
+    graphql_max_aliases: int = setting(30, "Aliases that a document may have.", low=0)
+    graphql_max_complexity: int = setting(
+        20_000, "Fields that a response may have, each row of a list counted.", low=1
+    )
+    graphql_max_body_bytes: int = setting(
+        1 << 20, "How long a GraphQL request may be.", low=1, high=1 << 30
+    )
+    graphiql_assets: str = setting(
+        "https://cdn.jsdelivr.net/npm",
+        "Where GraphiQL comes from: a URL with npm packages, or a folder node_modules.",
+    )

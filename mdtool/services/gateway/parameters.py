@@ -62,6 +62,17 @@ def parse_limit(text: str | None) -> int:
     return DEFAULT_BARS if text is None else _parse_whole("limit", text, MAX_BARS)
 
 
+def check_limit(limit: int) -> int:
+    """Return how many bars are wanted.
+
+    Raises
+    ------
+    ParameterError
+        When it is not from 1 to 1,000.
+    """
+    return _parse_whole("limit", str(limit), MAX_BARS)
+
+
 def parse_before(text: str | None) -> int:
     """Return the nanoseconds of a cursor in ms, 0 where there is none.
 

@@ -5,51 +5,65 @@ from __future__ import annotations
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from mdtool.services.gateway.answers import STATUSES
 from mdtool.services.gateway.books import BookProxy
-from mdtool.services.gateway.health import Health
+from mdtool.services.gateway.docs import Docs
+from mdtool.services.gateway.graphql.face import GraphQL
+from mdtool.services.gateway.openapi import Operation
+from mdtool.services.gateway.operations import document_of
 from mdtool.services.gateway.page import Page
-from mdtool.services.gateway.rest import Rest
+from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.sockets import MarketDataSockets
 from mdtool.services.gateway.tallies import Tallies
-from mdtool.services.http.answers import answering, no_route
+from mdtool.services.http.answers import Handler, answering, no_route
 
 MARKET_DATA_SOCKETS: Final = "/ws/marketdata"
 
 
 def application(
-    rest: Rest,
+    operations: tuple[Operation, ...],
     sockets: MarketDataSockets,
-    health: Health,
+    graphql: GraphQL,
     books: BookProxy,
-    metrics: CollectorRegistry,
+    protection: Protection,
     tallies: Tallies,
 ) -> web.Application:
-    """Return the application of all routes."""
-
-    async def scrape(_request: web.Request) -> web.Response:
-        exposition = generate_latest(metrics)
-        return web.Response(body=exposition, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
+    """Return the application of all routes, each behind the guard."""
+    guard = protection.guard
     app = web.Application()
+
+    def add(method: str, path: str, handler: Handler, *, is_watching: bool = False) -> None:
+        admit = guard.admit_watcher if is_watching else guard.admit
+        measure = tallies.route(path).add
+        app.router.add_route(method, path, answering(handler, STATUSES, measure, admit))
+        if method == "GET":
+            app.router.add_route("HEAD", path, answering(handler, STATUSES, measure, admit))
+
+    for operation in operations:
+        add(
+            operation.method,
+            operation.path,
+            operation.handler,
+            is_watching=operation.is_watching,
+        )
+    for (method, path), handler in graphql.routes.items():
+        add(method, path, protection.sockets.over(handler))
+    page, docs = Page(), Docs(document_of(operations))
     for path, handler in {
-        "/api/v1/marketdata/{symbol}": rest.aggregate,  # tried before the shorter path
-        "/api/v1/marketdata": rest.aggregates,
-        "/api/v1/bars/{symbol}": rest.bars,
-        "/health": health.report,
-        "/metrics": scrape,
+        "/": page.index,
+        "/static/{name}": page.file,
+        "/openapi.json": docs.document,
+        "/docs": docs.page,
+        "/docs/{name}": docs.asset,
+        MARKET_DATA_SOCKETS: protection.sockets.over(sockets.follow),
     }.items():
-        app.router.add_get(path, answering(handler, STATUSES, tallies.route(path).add))
-    for (method, path), handle in books.routes.items():
-        app.router.add_route(method, path, answering(handle, STATUSES, tallies.route(path).add))
-    page = Page()
-    app.router.add_get("/", page.index)
-    app.router.add_get("/static/{name}", page.file)
-    app.router.add_get(MARKET_DATA_SOCKETS, answering(sockets.follow, STATUSES))
-    app.router.add_route("*", "/{path:.*}", no_route)
+        add("GET", path, handler)
+    otherwise = protection.origins.preflight(no_route)
+    everything = answering(otherwise, STATUSES, admit=guard.admit)
+    app.router.add_route("*", "/{path:.*}", everything)
+    protection.origins.mount(app)
     app.on_shutdown.append(sockets.close)
+    app.on_shutdown.append(graphql.close)
     app.on_shutdown.append(books.close)
     return app

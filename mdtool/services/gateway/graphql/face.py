@@ -1,0 +1,90 @@
+"""GraphQL as a whole: its parts put together, and the paths at which they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from aiohttp import web
+from numpy.typing import NDArray
+
+from mdtool.services.gateway.bar_feed import BarFeed
+from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.graphql.execution import Executor
+from mdtool.services.gateway.graphql.graphiql import GraphiQL
+from mdtool.services.gateway.graphql.http import GraphQLHttp
+from mdtool.services.gateway.graphql.limits import Limits
+from mdtool.services.gateway.graphql.live import BarsSource, MarketDataSource, Source
+from mdtool.services.gateway.graphql.resolvers import resolvers
+from mdtool.services.gateway.graphql.sockets import GraphQLSockets
+from mdtool.services.gateway.hub import Hub
+from mdtool.services.gateway.tallies import SocketTally
+from mdtool.services.gateway.view import MarketView
+from mdtool.services.http.answers import Handler
+
+PATH = "/graphql"
+
+
+class GraphQL:
+    """The handlers of `/graphql` and `/graphiql`.
+
+    Parameters
+    ----------
+    config : GatewayConfig
+        What its clients may do.
+    view : MarketView
+        What queries are answered from.
+    bars : BarFeed
+        What subscriptions to bars follow.
+    tally : SocketTally
+        Where WebSockets are counted.
+
+    Raises
+    ------
+    ConfigError
+        When GraphiQL's assets are not where they should be.
+    """
+
+    def __init__(
+        self, config: GatewayConfig, view: MarketView, bars: BarFeed, tally: SocketTally
+    ) -> None:
+        hub = Hub()
+        self._market_data = MarketDataSource(view.state, hub)
+        sources: Mapping[str, Source] = {
+            "marketData": self._market_data,
+            "bars": BarsSource(bars, hub),
+        }
+        executor = Executor(
+            resolvers(view),
+            sources,
+            Limits(
+                config.graphql_max_depth,
+                config.graphql_max_aliases,
+                config.graphql_max_complexity,
+            ),
+            may_introspect=config.graphql_introspection,
+        )
+        max_bytes = config.graphql_max_body_bytes
+        self._sockets = GraphQLSockets(
+            executor, sources, config.max_sockets, max_bytes, config.slow_client_s, tally
+        )
+        self._http = GraphQLHttp(executor, self._sockets, max_bytes)
+        self._page = GraphiQL(config.graphiql_assets)
+
+    @property
+    def routes(self) -> Mapping[tuple[str, str], Handler]:
+        """The handlers by method and path."""
+        return {
+            ("POST", PATH): self._http.post,
+            ("GET", PATH): self._http.get,
+            ("GET", "/graphiql"): self._page.page,
+            ("GET", "/graphiql/assets/{name}"): self._page.asset,
+        }
+
+    def publish(self, changed: NDArray[np.intp]) -> None:
+        """Tell subscriptions of the symbols, indices into the state, that changed."""
+        self._market_data.publish(changed)
+
+    async def close(self, app: web.Application) -> None:
+        """Close every socket, when nothing is listened to any more."""
+        await self._sockets.close(app)

@@ -1,0 +1,123 @@
+"""`WS /graphql`: operations over the graphql-transport-ws protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp import web
+
+from mdtool.services.gateway.closing import CloseCode
+from mdtool.services.gateway.graphql.conversation import Conversation
+from mdtool.services.gateway.graphql.execution import Executor
+from mdtool.services.gateway.graphql.live import Source
+from mdtool.services.gateway.outbox import Outbox
+from mdtool.services.gateway.tallies import SocketTally
+from mdtool.services.http.answers import failure
+from mdtool.wire import graphql as wire
+from mdtool.wire.graphql import MessageError
+
+_INIT_S: Final = 10.0
+"""How long a client may take for what it must say first."""
+_HEARTBEAT_S: Final = 20.0
+_CLOSE_S: Final = 1.0
+"""How long a client may take to answer a close."""
+
+
+class GraphQLSockets:
+    """The WebSockets over which operations run.
+
+    Parameters
+    ----------
+    executor : Executor
+        Runs queries.
+    sources : mapping
+        Where each field of `Subscription` gets its rows.
+    max_sockets : int
+        How many there may be at once.
+    max_message_bytes : int
+        How long a client's message may be.
+    patience_s : float
+        How long a client may leave what it is told unread.
+    tally : SocketTally
+        Where they are counted.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        sources: Mapping[str, Source],
+        max_sockets: int,
+        max_message_bytes: int,
+        patience_s: float,
+        tally: SocketTally,
+    ) -> None:
+        self._executor = executor
+        self._sources = sources
+        self._max_sockets = max_sockets
+        self._max_message_bytes = max_message_bytes
+        self._patience_s = patience_s
+        self._tally = tally
+        self._open: set[web.WebSocketResponse] = set()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Serve one client until it leaves."""
+        if len(self._open) >= self._max_sockets:
+            self._tally.refused += 1
+            return failure(503, "unavailable", f"{self._max_sockets:,} WebSockets are open")
+        socket = web.WebSocketResponse(
+            timeout=_CLOSE_S,
+            heartbeat=_HEARTBEAT_S,
+            compress=False,
+            protocols=(wire.SUBPROTOCOL,),
+            max_msg_size=self._max_message_bytes,
+        )
+        self._open.add(socket)
+        self._tally.opened += 1
+        self._tally.open = len(self._open)
+        try:
+            await socket.prepare(request)
+            if request.transport is not None:
+                await self._converse(socket, request.transport)
+        finally:
+            self._open.discard(socket)
+            self._tally.open = len(self._open)
+        return socket
+
+    async def close(self, _app: web.Application) -> None:
+        """Close every socket, when nothing is listened to any more."""
+        closing = (socket.close(code=CloseCode.GOING_AWAY) for socket in self._open)
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    async def _converse(self, socket: web.WebSocketResponse, transport: asyncio.Transport) -> None:
+        if socket.ws_protocol != wire.SUBPROTOCOL:
+            code = wire.CloseCode.BAD_SUBPROTOCOL
+            await socket.close(code=code, message=b"Subprotocol not acceptable")
+            return
+        outbox = Outbox(transport, self._tally, self._patience_s)
+        with contextlib.closing(outbox):
+            async with asyncio.TaskGroup() as tasks:
+                conversation = Conversation(outbox, self._executor, self._sources, tasks)
+                with contextlib.closing(conversation):
+                    error = await _listened(socket, conversation)
+        if error is not None:
+            await socket.close(code=error.code, message=str(error).encode())
+
+
+async def _listened(
+    socket: web.WebSocketResponse, conversation: Conversation
+) -> MessageError | None:
+    """Have a client say what it wants until it leaves, or has to: then return why."""
+    try:
+        async with asyncio.timeout(_INIT_S) as patience:
+            async for message in socket:
+                conversation.take(message.data)
+                if conversation.is_open:
+                    patience.reschedule(None)
+    except TimeoutError:
+        return MessageError(wire.CloseCode.NOT_INITIALISED, "Connection initialisation timeout")
+    except MessageError as error:
+        return error
+    return None

@@ -1,0 +1,43 @@
+"use strict";
+
+const QUERY = `# What the market is now. Ctrl-Enter runs the operation at the cursor.
+query Now {
+  marketData(symbol: "AAPL") {
+    symbol
+    open
+    high
+    low
+    close
+    volume
+    timestamp
+  }
+}
+
+# What it becomes, until it is stopped.
+subscription FromNowOn {
+  marketData(symbol: "AAPL") {
+    close
+    volume
+  }
+}
+`;
+
+function show(element) {
+  const socket = new URL("/graphql", location.href);
+  socket.protocol = socket.protocol.replace("http", "ws");
+  const fetcher = GraphiQL.createFetcher({
+    url: "/graphql",
+    wsClient: graphqlWs.createClient({ url: socket.href }),
+  });
+  const page = React.createElement(GraphiQL, { fetcher, defaultQuery: QUERY });
+  ReactDOM.createRoot(element).render(page);
+}
+
+const element = document.getElementById("graphiql");
+if (window.GraphiQL && window.ReactDOM && window.graphqlWs) {
+  show(element);
+} else {
+  element.textContent =
+    "GraphiQL could not be loaded. Where it comes from is the gateway's setting graphiql_assets: " +
+    "a folder of npm packages serves networks without the internet.";
+}

@@ -1,0 +1,180 @@
+"""GraphQL requests as they travel, and the messages of the graphql-transport-ws protocol.
+
+References
+----------
+GraphQL over HTTP, its section on requests; `PROTOCOL.md` of the graphql-ws library.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final, Literal
+
+from mdtool.core.errors import PeerError
+
+SUBPROTOCOL: Final = "graphql-transport-ws"
+CONNECTION_ACK: Final = b'{"type":"connection_ack"}'
+PONG: Final = b'{"type":"pong"}'
+NEXT_TAIL: Final = b"}"
+"""What comes after the response."""
+MAX_ID_CHARS: Final = 128
+_REASON_BYTES: Final = 123
+"""What a WebSocket's close has room for."""
+
+
+class RequestError(PeerError):
+    """A client sent what is no GraphQL request."""
+
+
+class CloseCode(IntEnum):
+    """Why a server closes a WebSocket of the protocol."""
+
+    BAD_MESSAGE = 4400
+    UNAUTHORIZED = 4401
+    BAD_SUBPROTOCOL = 4406
+    NOT_INITIALISED = 4408
+    ID_IN_USE = 4409
+    TOO_MANY_INITIALISATIONS = 4429
+
+
+class MessageError(PeerError):
+    """A client sent what is no message of the protocol, or not at this time.
+
+    Attributes
+    ----------
+    code : CloseCode
+        With which its WebSocket is to be closed; the text of the error is the reason.
+    """
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks.
+
+    Attributes
+    ----------
+    query : str
+        The document.
+    operation_name : str or None
+        Which of its operations.
+    variables : dict
+        Their values by name, not checked yet.
+    """
+
+    query: str
+    operation_name: str | None = None
+    variables: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A message without an operation: the client's first one, or a sign of life."""
+
+    kind: Literal["connection_init", "ping", "pong"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Begins an operation, of any kind, under an id of the client's."""
+
+    id: str
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Ends an operation."""
+
+    id: str
+
+
+ClientMessage = Signal | Subscribe | Complete
+
+
+def decode_json(data: str | bytes | bytearray) -> Any:
+    """Return what JSON text says.
+
+    Raises
+    ------
+    RequestError
+        When it is none.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"this is no JSON: {error}") from error
+
+
+def decode_request(value: Any) -> Request:
+    """Return the request in an object such as HTTP bodies and `subscribe` messages hold.
+
+    Raises
+    ------
+    RequestError
+        When a parameter is missing or of the wrong type.
+    """
+    if not isinstance(value, dict):
+        raise RequestError("a request is an object that has a query")
+    query = value.get("query")
+    if not isinstance(query, str):
+        raise RequestError("query: missing" if query is None else "query: wants a string")
+    name = value.get("operationName")
+    if not (name is None or isinstance(name, str)):
+        raise RequestError("operationName: wants a string")
+    for parameter in ("variables", "extensions"):
+        if not isinstance(value.get(parameter), dict | None):
+            raise RequestError(f"{parameter}: wants an object")
+    return Request(query, name, value.get("variables") or {})
+
+
+def decode_message(data: object) -> ClientMessage:
+    """Return a client's message, given what a WebSocket message holds.
+
+    Raises
+    ------
+    MessageError
+        When it is none.
+    """
+    try:
+        return _message_of(decode_json(data) if isinstance(data, str) else data)
+    except RequestError as error:
+        raise MessageError(CloseCode.BAD_MESSAGE, f"Invalid message: {error}") from error
+
+
+def next_head(id_: str) -> bytes:
+    """Return what comes before a response of an operation in the message that brings it."""
+    return b'{"id":%b,"type":"next","payload":' % json.dumps(id_).encode()
+
+
+def error_message(id_: str, errors: bytes) -> bytes:
+    """Return the message that ends an operation that cannot go on, given its errors as JSON."""
+    return b'{"id":%b,"type":"error","payload":%b}' % (json.dumps(id_).encode(), errors)
+
+
+def complete_message(id_: str) -> bytes:
+    """Return the message that ends an operation."""
+    return b'{"id":%b,"type":"complete"}' % json.dumps(id_).encode()
+
+
+def _message_of(value: Any) -> ClientMessage:
+    if not isinstance(value, dict):
+        raise RequestError("a message is an object that has a type")
+    kind = value.get("type")
+    if kind in ("connection_init", "ping", "pong"):
+        if not isinstance(value.get("payload"), dict | None):
+            raise RequestError("payload: wants an object")
+        return Signal(kind)
+    if kind not in ("subscribe", "complete"):
+        raise RequestError("type: wants one that clients may send")
+    id_ = value.get("id")
+    if not (isinstance(id_, str) and 1 <= len(id_) <= MAX_ID_CHARS):
+        raise RequestError(f"id: wants a string of 1 to {MAX_ID_CHARS} characters")
+    if kind == "complete":
+        return Complete(id_)
+    return Subscribe(id_, decode_request(value.get("payload")))
