@@ -1,0 +1,1 @@
+"""STOMP over WebSocket and SockJS: a broker of market data and signals."""
