@@ -183,6 +183,13 @@ class Session:
             self.screen.feed(os.read(self._master, 1 << 16))
         return str(self.screen)
 
+    def stop_reading_within_a_frame(self) -> None:
+        """Read until a frame larger than any buffer has begun, and nothing of what follows."""
+        self.resize(1000, 1000)
+        data = b""
+        while b"\x1b[2J" not in data:
+            data = data[-8:] + os.read(self._master, 16)
+
     def wait_for_words(self, *words: str) -> str:
         """Wait until the lines written outside of the full screen hold all these, in order."""
         pattern = re.compile(".*".join(map(re.escape, words)), re.DOTALL)

@@ -284,6 +284,14 @@ def test_a_signal_ends_it_and_gives_the_terminal_back(slow, number, status):
         assert session.is_restored
 
 
+def test_a_terminal_that_takes_nothing_any_more_does_not_keep_it_from_ending(slow):
+    with view(slow) as session:
+        session.wait_for("► 1×")
+        session.stop_reading_within_a_frame()
+        session.signal(signal.SIGTERM)
+        assert session.process.wait() == 0
+
+
 @pytest.mark.parametrize(("keys", "status"), [(CTRL_C, 130), (CTRL_BACKSLASH, 0)])
 def test_a_key_that_is_a_signal_does_too(slow, keys, status):
     with view(slow) as session:

@@ -106,8 +106,8 @@ def test_eighty_by_twenty_four():
 
 
 @given(
-    st.integers(1, 250),
-    st.integers(1, 80),
+    st.integers(0, 250),
+    st.integers(0, 80),
     st.sampled_from(State),
     st.booleans(),
     st.booleans(),

@@ -140,3 +140,26 @@ def test_after_the_wait_that_was_told_a_record_is_due(speed):
         wait_ns = pacer.wait_ns(int(times[i]), 5)
         assert pacer.due(times[i : i + 1], 5 + wait_ns) == 1
         assert pacer.due(times[i : i + 1], 5 + wait_ns - 1) == 0
+
+
+def test_a_start_of_one_s_own_takes_the_place_of_the_first_record():
+    pacer = Pacer(2)
+    times = index_timestamps(at(0, 4 * S))
+    pacer.start(streams.START + 2 * S, 0)
+    assert pacer.due(times, 0) == 1
+    assert pacer.wait_ns(int(times[1]), 0) == S
+    assert pacer.due(times, S) == 2
+
+
+@pytest.mark.parametrize(("speed", "reached"), [(1, 3 * S), (0.5, 1.5 * S), (10, 30 * S)])
+def test_what_is_reached_moves_on_between_records(speed, reached):
+    pacer = Pacer(speed)
+    assert pacer.reached_ns(0) is None
+    assert pacer.due(index_timestamps(at(0)), 77) == 1
+    assert pacer.reached_ns(77 + 3 * S) == streams.START + reached
+
+
+def test_flat_out_nothing_is_a_limit():
+    pacer = Pacer(0)
+    assert pacer.due(index_timestamps(at(0)), 0) == 1
+    assert pacer.reached_ns(0) is None

@@ -71,9 +71,9 @@ def draw(frame: Frame, layout: Layout, signs: Signs, *, is_help: bool = False) -
 
 
 def _too_small(layout: Layout) -> list[Text]:
-    lines = [fit(Text(), layout.columns) for _ in range(layout.lines)]
-    lines[0] = fit(Text(f"{MIN_COLUMNS}x{MIN_LINES} at least", "warn"), layout.columns)
-    return lines
+    said = Text(f"{MIN_COLUMNS}x{MIN_LINES} at least", "warn")
+    lines = [said, *(Text() for _ in range(layout.lines))]
+    return [fit(line, layout.columns) for line in lines[: layout.lines]]
 
 
 def _header(frame: Frame, layout: Layout, signs: Signs) -> Text:

@@ -10,13 +10,15 @@ from typing import Any, Final, Self
 
 from mdtool.core.errors import EXIT_INTERRUPTED, EXIT_OK
 
+_GRACE_S: Final = 5
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Interrupts:
     """Takes signals for the length of its `with` block, and puts back what took them before.
 
-    A second one that ends the view does so at once, whatever the view is waiting for.
+    A second one that ends the view does so at once, whatever the view is waiting for. So does
+    time, where a view cannot end, for its terminal takes nothing any more.
 
     Parameters
     ----------
@@ -49,6 +51,7 @@ class Interrupts:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup goes on ignoring its own
                 self._before[number] = signal.signal(number, self._end)
         self._before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._suspend)
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._time_out)
         return self
 
     def __exit__(
@@ -57,6 +60,7 @@ class Interrupts:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        signal.alarm(0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -65,6 +69,10 @@ class Interrupts:
             self._give_up()
             os._exit(self.status)
         self.status = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_OK
+        signal.alarm(_GRACE_S)
+
+    def _time_out(self, _number: int, _frame: FrameType | None) -> None:
+        os._exit(EXIT_OK if self.status is None else self.status)
 
     def _suspend(self, _number: int, _frame: FrameType | None) -> None:
         self.is_suspended = True

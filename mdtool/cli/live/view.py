@@ -75,10 +75,7 @@ class View:
         next_s = time.monotonic()
         while interrupts.status is None:
             if interrupts.is_suspended:
-                terminal.leave()
-                interrupts.stop()
-                terminal.enter()
-                self._shown = None
+                self._suspend(terminal, interrupts)
             typed = terminal.read(max(next_s - time.monotonic(), 0))
             for key in self._keys.feed(typed):
                 self._obey(key)
@@ -88,6 +85,21 @@ class View:
             now_s = time.monotonic()
             if now_s >= next_s:
                 next_s = max(next_s + 1 / FRAMES_PER_S, now_s)
+
+    def _suspend(self, terminal: Terminal, interrupts: Interrupts) -> None:
+        """Give the terminal back until the process is continued; no time passes meanwhile."""
+        playback = self._feed.playback
+        is_playing = not playback.is_paused
+        with self._feed.held():
+            if is_playing:
+                playback.pause_or_go_on(time.monotonic_ns())
+        terminal.leave()
+        interrupts.stop()
+        terminal.enter()
+        self._shown = None
+        with self._feed.held():
+            if is_playing:
+                playback.pause_or_go_on(time.monotonic_ns())
 
     def _obey(self, key: Key) -> None:
         playback = self._feed.playback
