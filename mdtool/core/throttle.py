@@ -45,7 +45,7 @@ class Throttle:
     def spend(self, client: str, now_ns: int) -> int:
         """Take a token, and return 0; where there is none, how many ns until there is one."""
         full_at = self._full_at.get(client, now_ns)
-        full_at = (full_at if full_at > now_ns else now_ns) + self._period_ns
+        full_at = max(full_at, now_ns) + self._period_ns
         if (wait_ns := full_at - now_ns - self._depth_ns) > 0:
             return wait_ns
         self._full_at[client] = full_at

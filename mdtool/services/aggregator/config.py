@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from mdtool.core.config import setting
+
+INTERVALS: Final = ("1s", "1m", "5m", "1h", "1d")
+"""Of the time bars that are kept."""
 
 
 @dataclass(frozen=True, slots=True)

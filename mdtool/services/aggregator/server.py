@@ -18,12 +18,10 @@ from mdtool.core.lifecycle import Started
 from mdtool.core.units import NS_PER_MS, parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
-from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
 from mdtool.services.aggregator.servicer import MarketDataServicer
 from mdtool.services.aggregator.subscribers import Subscribers
 
-INTERVALS: Final = ("1s", "1m", "5m", "1h", "1d")
-"""Of the time bars that are kept."""
 _STOP_GRACE_S: Final = 0.5
 """How long calls may go on once the service stops: readers end by themselves, writers resend."""
 _SERVER_OPTIONS: Final = (

@@ -11,6 +11,8 @@ from mdtool.adapters.aggregator import (
     UnknownSymbolError,
 )
 from mdtool.adapters.book_services import ServiceAwayError, ServiceSilentError
+from mdtool.services.gateway.limits import LimitError
+from mdtool.services.gateway.origins import ForeignOriginError
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.http.answers import Statuses
 
@@ -18,6 +20,8 @@ STALE_HEADERS: Final = {"Warning": '110 mdtool "Response is Stale"'}
 STATUSES: Final[Statuses] = {
     ParameterError: (400, "bad_parameter"),
     RefusedError: (400, "bad_parameter"),
+    ForeignOriginError: (403, "foreign_origin"),
+    LimitError: (429, "too_many_requests"),
     UnknownSymbolError: (404, "not_found"),
     UnavailableError: (503, "unavailable"),
     ServiceAwayError: (503, "unavailable"),

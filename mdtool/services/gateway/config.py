@@ -23,6 +23,47 @@ class GatewayConfig:
     slow_client_s: int = setting(
         10, "How long a WebSocket client may read nothing before it is closed.", low=1, high=3_600
     )
+    client_sockets: int = setting(
+        1_000, "WebSockets of one client open at once, 0 for any number.", low=0
+    )
+    memory_requests_per_s: int = setting(
+        1_000,
+        "Requests a second of one client, answered from memory; 0 for any number.",
+        low=0,
+        high=1_000_000_000,
+    )
+    upstream_requests_per_s: int = setting(
+        10,
+        "Requests a second of one client that reach the aggregator; 0 for any number.",
+        low=0,
+        high=1_000_000_000,
+    )
+    upstream_burst: int = setting(
+        20, "How many of those may come at once.", low=1, high=1_000_000_000
+    )
+    proxies: int = setting(
+        0, "How many proxies stand before the gateway and add to X-Forwarded-For.", low=0
+    )
+    allowed_origins: str = setting(
+        "", "Origins whose pages may use the gateway besides its own, with commas; * for all."
+    )
+    attempts: int = setting(
+        3, "How often the aggregator is asked for the same while it is away.", low=1, high=100
+    )
+    retry_ms: int = setting(500, "How long to wait between two of those.", low=0, high=60_000)
+    breaker_window: int = setting(
+        10, "How many of the last calls the circuit breaker looks at.", low=1, high=10_000
+    )
+    breaker_least: int = setting(5, "How many there must be before it opens.", low=1, high=10_000)
+    breaker_failed_percent: float = setting(
+        50.0, "How many of them, in percent, failed when it opens.", low=0.01, high=100.0
+    )
+    breaker_open_ms: int = setting(
+        5_000, "How long the aggregator is then left alone.", low=1, high=3_600_000
+    )
+    breaker_trials: int = setting(
+        3, "How many calls then show whether it is back.", low=1, high=1_000
+    )
     graphql_introspection: bool = setting(True, "Whether GraphQL clients may ask for the schema.")
     graphql_max_depth: int = setting(20, "How deep fields of a document may nest.", low=1, high=100)
     graphql_max_aliases: int = setting(30, "Aliases that a document may have.", low=0)

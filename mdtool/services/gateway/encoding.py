@@ -65,15 +65,16 @@ def _encode(aggregate: Aggregate, quote: str) -> bytes:
     ).encode()
 
 
-def encode_bars(bars: Sequence[Bar], limit: int) -> bytes:
+def encode_bars(bars: Sequence[Bar], limit: int, is_stale: bool) -> bytes:
     """Return the envelope of `/api/v1/bars`.
 
     Its cursor is the start of the oldest bar, None when there were fewer than `limit`.
     """
+    mark = ',"stale":true' if is_stale else ""
     cursor = f'"{bars[-1].start // NS_PER_MS}"' if len(bars) == limit else "null"
     return (
         f'{{"data":[{",".join(map(_encode_bar, bars))}],"error":null,"message":null'
-        f',"pagination":{{"next_cursor":{cursor}}}}}'
+        f',"pagination":{{"next_cursor":{cursor}}}{mark}}}'
     ).encode()
 
 

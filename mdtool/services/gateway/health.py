@@ -6,6 +6,7 @@ from aiohttp import web
 
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.services.gateway.feed import Feed
+from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.tallies import Tallies
 from mdtool.services.http.answers import answer, encode_object
@@ -19,17 +20,24 @@ class Health:
     """
 
     def __init__(
-        self, state: MarketState, feed: Feed, aggregator: AggregatorClient, tallies: Tallies
+        self,
+        state: MarketState,
+        feed: Feed,
+        aggregator: AggregatorClient,
+        protection: Protection,
+        tallies: Tallies,
     ) -> None:
         self._state = state
         self._feed = feed
         self._aggregator = aggregator
+        self._protection = protection
         self._tallies = tallies
 
     async def report(self, _request: web.Request) -> web.Response:
         """`GET /health`."""
         state = self._state
         known = len(state.symbols)
+        resilience = self._protection.resilience
         status = "ok" if state.is_live else "stale" if known else "unavailable"
         report = {
             "status": status,
@@ -40,5 +48,14 @@ class Health:
             },
             "symbols": {"known": known, "stale": state.stale_count()},
             "sockets": sum(tally.open for tally in self._tallies.sockets.values()),
+            "circuit": {
+                "state": resilience.circuit.value,
+                "opened": resilience.opened,
+                "answered": resilience.answered,
+                "failed": resilience.failed,
+                "repeated": resilience.repeated,
+                "refused": resilience.refused,
+            },
+            "refused": self._protection.refused,
         }
         return answer(encode_object(report), status=503 if status == "unavailable" else 200)

@@ -14,30 +14,39 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from mdtool.core.breaker import Circuit
 from mdtool.services.gateway.feed import Feed
+from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.tallies import BOUNDS_S, Tallies, Times
 from mdtool.wire.batches import Counts
 
 
-def registry(state: MarketState, feed: Feed, tallies: Tallies) -> CollectorRegistry:
+def registry(
+    state: MarketState, feed: Feed, protection: Protection, tallies: Tallies
+) -> CollectorRegistry:
     """Return a registry of the gateway's own, read when it is scraped."""
     metrics = CollectorRegistry()
     ProcessCollector(registry=metrics)
-    metrics.register(_GatewayCollector(state, feed, tallies))
+    metrics.register(_GatewayCollector(state, feed, protection, tallies))
     return metrics
 
 
 class _GatewayCollector(Collector):
-    def __init__(self, state: MarketState, feed: Feed, tallies: Tallies) -> None:
+    def __init__(
+        self, state: MarketState, feed: Feed, protection: Protection, tallies: Tallies
+    ) -> None:
         self._state = state
         self._feed = feed
+        self._protection = protection
         self._tallies = tallies
 
     def collect(self) -> Iterator[Metric]:
         if self._feed.counts is not None:
             yield from _ticks(self._feed.counts)
         yield from self._stream()
+        yield from self._questions()
+        yield self._refused()
         yield self._requests()
         yield from self._sockets()
 
@@ -50,6 +59,35 @@ class _GatewayCollector(Collector):
             "mdtool_stream_connections", "Streams opened to the aggregator.", feed.connections
         )
         yield _counter("mdtool_stream_messages", "Messages of those streams.", feed.messages)
+
+    def _questions(self) -> Iterator[Metric]:
+        resilience = self._protection.resilience
+        calls = CounterMetricFamily(
+            "mdtool_upstream_calls",
+            "Questions to the aggregator by what became of them; repeated ones count again.",
+            labels=("outcome",),
+        )
+        for outcome in ("answered", "failed", "refused"):
+            calls.add_metric((outcome,), getattr(resilience, outcome))
+        yield calls
+        yield _counter(
+            "mdtool_upstream_repeats", "Those that were asked again.", resilience.repeated
+        )
+        yield _counter("mdtool_circuit_opened", "Times the circuit opened.", resilience.opened)
+        circuit = GaugeMetricFamily(
+            "mdtool_circuit", "1 for the state of the circuit.", labels=("state",)
+        )
+        for state in Circuit:
+            circuit.add_metric((state.value,), state is resilience.circuit)
+        yield circuit
+
+    def _refused(self) -> Metric:
+        family = CounterMetricFamily(
+            "mdtool_refused", "What clients asked for over a limit.", labels=("limit",)
+        )
+        for limit, count in self._protection.refused.items():
+            family.add_metric((limit,), count)
+        return family
 
     def _requests(self) -> Metric:
         family = HistogramMetricFamily(

@@ -45,10 +45,11 @@ class Rest:
         """`GET /api/v1/bars/{symbol}?interval&limit&before`."""
         query = request.query
         limit = parse_limit(query.get("limit"))
-        bars = await self._view.bars(
+        bars, is_stale = await self._view.bar_page(
             parse_symbol(request.match_info["symbol"]),
             parse_interval(query.get("interval", "1m")),
             limit,
             parse_before(query.get("before")),
         )
-        return answer(encode_bars(bars, limit))
+        headers = {**self._view.limit.headers(), **(STALE_HEADERS if is_stale else {})}
+        return answer(encode_bars(bars, limit, is_stale), headers)

@@ -18,6 +18,8 @@ from mdtool.services.gateway.feed import Feed
 from mdtool.services.gateway.graphql.face import PATH, GraphQL
 from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.metrics import registry
+from mdtool.services.gateway.operations import operations
+from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.rest import Rest
 from mdtool.services.gateway.routes import MARKET_DATA_SOCKETS, application
 from mdtool.services.gateway.sockets import MarketDataSockets
@@ -44,6 +46,7 @@ class Gateway:
         for address in (config.aggregator, config.sender, config.receiver):
             parse_address(address)
         self._config = config
+        self._protection = Protection(config)
 
     async def run(self, started: Started) -> None:
         """Serve until cancelled; then close the sockets, and let requests end.
@@ -54,7 +57,7 @@ class Gateway:
             When the address cannot be listened on.
         """
         raise_file_limit()
-        config = self._config
+        config, protection = self._config, self._protection
         state, tallies = MarketState(), Tallies()
         sockets = MarketDataSockets(
             state,
@@ -68,7 +71,7 @@ class Gateway:
             book_proxy(config.sender, config.receiver, timeout_s) as books,
             asyncio.TaskGroup() as tasks,
         ):
-            view = MarketView(state, aggregator, timeout_s)
+            view = MarketView(state, aggregator, protection.resilience, protection.upstream)
             graphql = GraphQL(config, view, BarFeed(aggregator, tasks), tallies.socket(PATH))
 
             def publish(changed: NDArray[np.intp]) -> None:
@@ -76,13 +79,14 @@ class Gateway:
                 graphql.publish(changed)
 
             feed = Feed(aggregator, state, publish)
+            health = Health(state, feed, aggregator, protection, tallies)
+            metrics = registry(state, feed, protection, tallies)
             app = application(
-                Rest(view),
+                operations(Rest(view), health, books, metrics),
                 sockets,
                 graphql,
-                Health(state, feed, aggregator, tallies),
                 books,
-                registry(state, feed, tallies),
+                protection,
                 tallies,
             )
             async with listening(app, config.host, config.port) as address:

@@ -18,8 +18,19 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Statuses = Mapping[type[MdtoolError], tuple[int, str]]
 """The HTTP status and the code that stand for an error; those of subclasses come first."""
 
+Admit = Callable[[web.Request], None]
+"""Raises for a request that must not reach its handler."""
+
 _SHOWN_CHARS: Final = 100
 _RETRY_HEADERS: Final = {"Retry-After": "1"}
+
+
+class HeadedError(MdtoolError):
+    """An error whose answer has headers of its own."""
+
+    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.headers = headers
 
 
 def encode_object(value: Mapping[str, Any]) -> bytes:
@@ -43,7 +54,10 @@ def failure(
 
 
 def answering(
-    handler: Handler, statuses: Statuses, measure: Callable[[int, float], None] | None = None
+    handler: Handler,
+    statuses: Statuses,
+    measure: Callable[[int, float], None] | None = None,
+    admit: Admit | None = None,
 ) -> Handler:
     """Return a handler that turns the errors of another one into answers, and measures it.
 
@@ -57,12 +71,16 @@ def answering(
         What the errors mean that are the client's or a peer's fault.
     measure : callable, optional
         Called with the status and the seconds that each request took.
+    admit : callable, optional
+        Called with each request first.
     """
     clock = time.perf_counter
 
     async def run(request: web.Request) -> web.StreamResponse:
         started = clock()
         try:
+            if admit is not None:
+                admit(request)
             response = await handler(request)
         except MdtoolError as error:
             response = _failure_of(error, statuses)
@@ -94,5 +112,7 @@ async def no_route(request: web.Request) -> web.StreamResponse:
 def _failure_of(error: MdtoolError, statuses: Statuses) -> web.Response:
     for kind, (status, code) in statuses.items():
         if isinstance(error, kind):
-            return failure(status, code, str(error), _RETRY_HEADERS if status == 503 else None)
+            own = error.headers if isinstance(error, HeadedError) else None
+            headers = own or (_RETRY_HEADERS if status == 503 else None)
+            return failure(status, code, str(error), headers)
     return failure(502, "bad_gateway", str(error))

@@ -1,0 +1,162 @@
+"""The gateway's HTTP operations: handlers and descriptions, from which come routes and OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from mdtool.services.gateway.books import BookProxy
+from mdtool.services.gateway.health import Health
+from mdtool.services.gateway.openapi import Content, Operation, Parameter, document
+from mdtool.services.gateway.rest import Rest
+from mdtool.services.gateway.schemas import (
+    BEFORE,
+    INTERVAL,
+    LIMIT,
+    SCHEMAS,
+    SYMBOL,
+    reference,
+)
+from mdtool.services.http.answers import Handler
+
+ABOUT: Final = """\
+Market data as it is now. Prices are never invented: while the aggregator is away, what was known
+last is answered with the header `Warning: 110` and `"stale": true`, and 503 where nothing is known.
+
+WebSockets: `/ws/marketdata?symbol=AAPL` tells the aggregate of a symbol at once and on each update.
+"""
+
+_WARNING: Final = {"Warning": "110 where the answer is stale."}
+_OBJECT: Final = {"type": "object"}
+
+
+def operations(
+    rest: Rest, health: Health, books: BookProxy, metrics: CollectorRegistry
+) -> tuple[Operation, ...]:
+    """Return every operation; of paths that overlap the longer one first."""
+    return (
+        Operation(
+            method="GET",
+            path="/api/v1/marketdata/{symbol}",
+            handler=rest.aggregate,
+            summary="The session of a symbol so far.",
+            parameters=(SYMBOL,),
+            content=Content("Its aggregate.", reference("Aggregate"), headers=_WARNING),
+            fails=(400, 404, 503),
+        ),
+        Operation(
+            method="GET",
+            path="/api/v1/marketdata",
+            handler=rest.aggregates,
+            summary="The sessions of all symbols.",
+            content=Content(
+                "Their aggregates, in order of symbol.",
+                {"type": "array", "items": reference("Aggregate")},
+                headers=_WARNING,
+            ),
+            fails=(503,),
+        ),
+        Operation(
+            method="GET",
+            path="/api/v1/bars/{symbol}",
+            handler=rest.bars,
+            summary="Bars of a symbol.",
+            parameters=(SYMBOL, INTERVAL, LIMIT, BEFORE),
+            content=Content(
+                "Newest first. `pagination.next_cursor` is `before` of the next page.",
+                reference("Bars"),
+                headers={
+                    **_WARNING,
+                    "RateLimit-Policy": "How many questions like this a client may ask.",
+                    "RateLimit": "How many are left.",
+                },
+            ),
+            fails=(400, 404, 502, 503, 504),
+        ),
+        *_book_operations(books),
+        Operation(
+            method="GET",
+            path="/health",
+            handler=health.report,
+            summary="Whether there is something to serve, and how fresh it is.",
+            content=Content("There is.", reference("Health")),
+            also={503: Content("There is nothing.", reference("Health"))},
+            is_watching=True,
+        ),
+        Operation(
+            method="GET",
+            path="/metrics",
+            handler=_scraping(metrics),
+            summary="What the gateway counts, for Prometheus.",
+            content=Content("Metrics as text.", {"type": "string"}, media_type="text/plain"),
+            is_watching=True,
+        ),
+    )
+
+
+def document_of(operations: tuple[Operation, ...]) -> dict[str, Any]:
+    """Return the OpenAPI document of the gateway."""
+    return document(operations, SCHEMAS, reference("Failure"), ABOUT)
+
+
+def _book_operations(books: BookProxy) -> tuple[Operation, ...]:
+    routes = books.routes
+    return (
+        Operation(
+            method="POST",
+            path="/api/start-streaming",
+            handler=routes["POST", "/api/start-streaming"],
+            summary="Start a replay and the order books of it.",
+            parameters=(
+                Parameter(
+                    "speed",
+                    "How many times faster than it was recorded; 0 is as fast as it goes.",
+                    {"type": "number", "minimum": 0},
+                ),
+            ),
+            content=Content("Both were started, or one of them was at work.", _OBJECT),
+            fails=(400, 409, 502, 503, 504),
+        ),
+        Operation(
+            method="GET",
+            path="/api/order-book",
+            handler=routes["GET", "/api/order-book"],
+            summary="The order books, a line a record, until the stream has ended.",
+            parameters=(
+                Parameter(
+                    "last",
+                    "true for one line a book, as it is now.",
+                    {"enum": ["true", "false", "1", "0"], "default": "false"},
+                ),
+                Parameter(
+                    "depth",
+                    "Levels of each side.",
+                    {"type": "integer", "minimum": 1, "maximum": 100, "default": 10},
+                ),
+                Parameter("symbols", "Names with commas; all without.", {"type": "string"}),
+            ),
+            content=Content(
+                "Lines of JSON.", {"type": "string"}, media_type="application/x-ndjson"
+            ),
+            fails=(400, 409, 502, 503, 504),
+        ),
+        Operation(
+            method="GET",
+            path="/api/microservices/status",
+            handler=routes["GET", "/api/microservices/status"],
+            summary="What the sender and the receiver of order books are doing.",
+            content=Content("Both are there.", _OBJECT),
+            also={503: Content("One of them is away.", _OBJECT)},
+        ),
+    )
+
+
+def _scraping(metrics: CollectorRegistry) -> Handler:
+    async def scrape(_request: web.Request) -> web.Response:
+        exposition = generate_latest(metrics)
+        return web.Response(body=exposition, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return scrape

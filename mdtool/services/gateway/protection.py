@@ -1,0 +1,70 @@
+"""What protects the gateway from its clients, and the aggregator from both, as it is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mdtool.core.breaker import BreakerRules
+from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.guard import Guard
+from mdtool.services.gateway.limits import RequestLimit, SocketLimit, UpstreamLimit
+from mdtool.services.gateway.origins import Origins, parse_origins
+from mdtool.services.gateway.resilience import Resilience, RetryRules
+
+
+class Protection:
+    """All of it.
+
+    Parameters
+    ----------
+    config : GatewayConfig
+
+    Attributes
+    ----------
+    origins : Origins
+    requests : RequestLimit
+        Of what memory answers.
+    upstream : UpstreamLimit
+    sockets : SocketLimit
+    guard : Guard
+    resilience : Resilience
+        Of the calls to the aggregator.
+
+    Raises
+    ------
+    ConfigError
+        When an origin is none.
+    """
+
+    def __init__(self, config: GatewayConfig) -> None:
+        rate_per_s = config.memory_requests_per_s
+        self.origins = Origins(parse_origins(config.allowed_origins))
+        self.requests = RequestLimit("memory", rate_per_s, max(1, rate_per_s))
+        self.upstream = UpstreamLimit(config.upstream_requests_per_s, config.upstream_burst)
+        self.sockets = SocketLimit(config.client_sockets)
+        self.guard = Guard(self.origins, self.requests, config.proxies)
+        self.resilience = Resilience(
+            f"aggregator {config.aggregator}",
+            RetryRules(
+                attempts=config.attempts,
+                wait_s=config.retry_ms / 1_000,
+                timeout_s=config.timeout_ms / 1_000,
+            ),
+            BreakerRules(
+                window=config.breaker_window,
+                least=config.breaker_least,
+                failed_share=config.breaker_failed_percent / 100,
+                open_s=config.breaker_open_ms / 1_000,
+                trials=config.breaker_trials,
+            ),
+        )
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How much was turned away, by what limit."""
+        return {
+            "requests": self.requests.refused,
+            "upstream": self.upstream.refused,
+            "sockets": self.sockets.refused,
+            "origins": self.origins.refused,
+        }

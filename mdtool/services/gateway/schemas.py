@@ -1,0 +1,131 @@
+"""How the bodies of the gateway's answers look, and what its parameters may be, as JSON Schema."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from mdtool.core.units import NS_PER_MS
+from mdtool.services.aggregator.config import INTERVALS
+from mdtool.services.gateway.openapi import Parameter, Schema
+from mdtool.services.gateway.parameters import DEFAULT_BARS, MAX_BARS
+from mdtool.wire.ticks import MAX_SYMBOL_CHARS
+
+_DIGITS: Final = {"type": "string", "pattern": "^[0-9]+$"}
+_TIME: Final = {**_DIGITS, "description": "ms since the epoch", "examples": ["1735201234567"]}
+_VOLUME: Final = {**_DIGITS, "examples": ["1000000"]}
+_PRICE: Final = {"type": "number", "exclusiveMinimum": 0, "examples": [187.25]}
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_TEXT: Final = {"type": "string"}
+_STALE: Final = {
+    "const": True,
+    "description": "There where the aggregator is away and this is what was known last.",
+}
+
+
+def _object(properties: dict[str, Any], *optional: str) -> Schema:
+    """Return the schema of an object that has these properties and no others."""
+    required = [name for name in properties if name not in optional]
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def reference(name: str) -> Schema:
+    """Return a reference to one of SCHEMAS."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+SYMBOL: Final = Parameter(
+    "symbol",
+    "Printable ASCII; its case does not matter.",
+    {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_SYMBOL_CHARS,
+        "pattern": "^[!-~]([ -~]*[!-~])?$",
+    },
+    example="AAPL",
+)
+INTERVAL: Final = Parameter(
+    "interval", "How long each bar is.", {"type": "string", "enum": [*INTERVALS], "default": "1m"}
+)
+LIMIT: Final = Parameter(
+    "limit",
+    "How many bars at most.",
+    {"type": "integer", "minimum": 1, "maximum": MAX_BARS, "default": DEFAULT_BARS},
+)
+BEFORE: Final = Parameter(
+    "before",
+    "The cursor of the page before: bars that began before it, in ms since the epoch.",
+    {"type": "integer", "minimum": 1, "maximum": (2**63 - 1) // NS_PER_MS},
+)
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    "Aggregate": _object(
+        {
+            "symbol": _TEXT,
+            **dict.fromkeys(("open", "high", "low", "close"), _PRICE),
+            "volume": _VOLUME,
+            "timestamp": _TIME,
+            "stale": _STALE,
+        },
+        "stale",
+    ),
+    "Bar": _object(
+        {
+            "timestamp": _TIME,
+            **dict.fromkeys(("open", "high", "low", "close"), _PRICE),
+            "volume": _VOLUME,
+            "count": _COUNT,
+        }
+    ),
+    "Bars": _object(
+        {
+            "data": {"type": "array", "items": reference("Bar"), "maxItems": MAX_BARS},
+            "error": {"type": "null"},
+            "message": {"type": "null"},
+            "pagination": _object(
+                {"next_cursor": {**_TIME, "type": ["string", "null"]}},
+            ),
+            "stale": _STALE,
+        },
+        "stale",
+    ),
+    "Failure": _object(
+        {
+            "data": {"type": "null"},
+            "error": {"type": "string", "examples": ["not_found"]},
+            "message": _TEXT,
+        }
+    ),
+    "Health": _object(
+        {
+            "status": {"enum": ["ok", "stale", "unavailable"]},
+            "aggregator": _object(
+                {
+                    "address": _TEXT,
+                    "connected": {"type": "boolean"},
+                    "message": {"type": ["string", "null"]},
+                }
+            ),
+            "symbols": _object({"known": _COUNT, "stale": _COUNT}),
+            "sockets": _COUNT,
+            "circuit": _object(
+                {
+                    "state": {"enum": ["closed", "open", "half_open"]},
+                    "opened": _COUNT,
+                    "answered": _COUNT,
+                    "failed": _COUNT,
+                    "repeated": _COUNT,
+                    "refused": _COUNT,
+                }
+            ),
+            "refused": _object(
+                dict.fromkeys(("requests", "upstream", "sockets", "origins"), _COUNT)
+            ),
+        }
+    ),
+}
