@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import importlib
+import inspect
 import os
+import re
 import sys
 from typing import Annotated, Any, Final, NoReturn
 
@@ -36,6 +38,9 @@ COMMANDS: Final = {
 }
 """Each subcommand's module, whose `app` is imported when it is first asked for."""
 
+_LINE_BREAK: Final = re.compile(r"(?<!\n)\n(?!\n)")
+"""A line break within a paragraph."""
+
 
 class _LazyGroup(TyperGroup):
     """Imports a subcommand's module when that subcommand, or the list of all, is asked for."""
@@ -48,6 +53,7 @@ class _LazyGroup(TyperGroup):
             return None
         command = typer.main.get_command(importlib.import_module(COMMANDS[cmd_name]).app)
         command.name = cmd_name
+        _reflow(command)
         return command
 
     def invoke(self, ctx: Any) -> Any:
@@ -56,6 +62,14 @@ class _LazyGroup(TyperGroup):
         except BrokenPipeError as error:
             # Typer would take it for itself and end the process with status 1.
             raise _ReaderGoneError from error
+
+
+def _reflow(command: Any) -> None:
+    """Let paragraphs of a help text fill the terminal, wherever the source breaks their lines."""
+    if command.help:
+        command.help = _LINE_BREAK.sub(" ", inspect.cleandoc(command.help))
+    for subcommand in getattr(command, "commands", {}).values():
+        _reflow(subcommand)
 
 
 class _ReaderGoneError(Exception):
