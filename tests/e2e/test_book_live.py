@@ -124,7 +124,7 @@ def test_a_step_is_one_event_of_the_symbol_shown(slow):
         session.wait_for(lambda screen: re.search(r"records +3 ", str(screen)))
         session.type("p")
         page = session.wait_for("AAPL  1/2")
-        assert records_shown(page) == 4 - 1
+        assert records_shown(page) == 3
 
 
 def test_help_comes_and_goes(slow):

@@ -45,7 +45,7 @@ _HELP: Final = (
     ("h  ?", "show or leave this help"),
     ("q", "quit"),
     ("", ""),
-    ("PARTIAL", "began without a snapshot: older orders are unknown"),
+    ("PARTIAL", "orders may be missing: it began without a snapshot, or is flagged"),
     ("CROSSED", "the best bid is above the best ask"),
     ("LOCKED", "the best bid is the best ask"),
     ("anomalies", "records that contradict the book, counted by kind"),
