@@ -12,21 +12,27 @@ import sys
 import threading
 from contextlib import contextmanager
 
+from mdtool.core.lifecycle import LIFELINE_FD
+
 PATIENCE_S = 100.0
 """How long a line may take to come, before a test fails that waits for it."""
 FREE_PORTS = ["--serve-tcp-port", "0", "--aggregate-port", "0", "--gateway-port", "0"]
 
 
 class Supervised:
-    """A supervisor at work; its lines are kept as they come."""
+    """A supervisor at work, which ends with the tests; its lines are kept as they come."""
 
     def __init__(self, *arguments):
+        lifeline, self._lifeline = os.pipe()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mdtool", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            pass_fds=[lifeline],
+            env={**os.environ, LIFELINE_FD: str(lifeline)},
         )
+        os.close(lifeline)
         self.lines = []
         self._fresh = queue.Queue()
         self._reader = threading.Thread(target=self._read)
@@ -72,6 +78,7 @@ class Supervised:
         self._reader.join()
         self.process.stdout.close()
         self.process.stderr.close()
+        os.close(self._lifeline)
 
 
 @contextmanager
