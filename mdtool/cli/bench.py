@@ -25,6 +25,7 @@ BENCHES: Final = {
     "rest": "the gateway's REST, against a bare aiohttp handler",
     "memory": "what replaying a 4-million-record file to CSV takes at its peak",
     "book": "rebuilding L3 order books from orders, against the same in plain Python",
+    "replay": "replaying a long file, against a zstd pass and databento_dbn's decoder alone",
     "book_services": "replay over TCP into books, and books as JSON lines over HTTP",
 }
 

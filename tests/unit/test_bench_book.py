@@ -15,10 +15,19 @@ from tests.reference.book import ReferenceBooks, mbo_of
 
 def test_it_measures_a_simulated_market_where_there_is_no_real_file(monkeypatch):
     monkeypatch.delenv("MDTOOL_TEST_DATA", raising=False)
-    events, depth = book.measure(events=3_000)
+    events, depth, *of_commands = book.measure(events=3_000)
     assert (events.name, depth.name) == ("book_events", "book_mbp10")
     assert events.ratio == pytest.approx(events.value / events.baseline_value)
     assert depth.value > 0
+    assert [figure.name for figure in of_commands] == [
+        "book_first_result",
+        "book_final",
+        "book_event_dbn",
+        "book_event_json",
+        "book_event_csv",
+    ]
+    final = of_commands[1]
+    assert final.ratio == pytest.approx(final.baseline_value / final.value)
 
 
 def test_it_repeats_the_real_session_with_fresh_ids(real_data: Path, monkeypatch):

@@ -18,7 +18,7 @@ from mdtool.core.records import Records
 from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import BookView
 from mdtool.engine.simulate import Exchange
-from mdtool.services.bench import plain_book
+from mdtool.services.bench import book_command, plain_book
 from mdtool.services.bench.figures import Figure, against
 
 T = TypeVar("T")
@@ -33,9 +33,12 @@ _IDS_OF_A_ROUND: Final = 1 << 44
 
 
 def measure(events: int = EVENTS) -> list[Figure]:
-    """Return how many MBO records a second of one core are applied, and depth records made."""
+    """Return how many MBO records a second of one core are applied, and depth records made.
+
+    Then what the command makes of the same records in a file.
+    """
     stream = _stream(events)
-    return _in_memory(stream)
+    return [*_in_memory(stream), *book_command.measure(stream)]
 
 
 def _in_memory(stream: Records) -> list[Figure]:
