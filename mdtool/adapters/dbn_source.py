@@ -23,8 +23,8 @@ Seek = Callable[[int], None]
 FIRST_CHUNK_BYTES: Final = 1 << 16
 """Small, for what it holds is kept until the first records are asked for."""
 PLAIN_CHUNK_BYTES: Final = 1 << 20
-ZSTD_CHUNK_BYTES: Final = 1 << 17
-"""Market data shrinks to a fifth or less: this much compressed is some 20,000 records."""
+ZSTD_CHUNK_BYTES: Final = 1 << 18
+"""Market data shrinks to a third or less: this much compressed is some 15,000 records or more."""
 CHUNKS_AHEAD: Final = 4
 """So many compressed chunks of a file are decompressed while others are being worked on."""
 

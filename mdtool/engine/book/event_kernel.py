@@ -13,46 +13,70 @@ Words = npt.NDArray[np.int64]
 Marks = npt.NDArray[np.bool_]
 
 F_LAST: Final = 128
+FULL: Final = -1
+KEY_BITS: Final = 48
+KEYS: Final = (1 << KEY_BITS) - 1
+MAX_GENERATION: Final = (1 << 15) - 1
 MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 SHIFT: Final = np.uint64(32)
 
 
 @inlined
-def _slot(ended: Words, key: int) -> int:
+def _slot(table: Words, key: int, generation: int) -> int:
     """Return where the book of `key` stands in the table, or the gap where it would go."""
-    mask: int = ended.shape[0] - 1
+    mask: int = table.shape[0] - 1
     at = int((np.uint64(key) * MULTIPLIER) >> SHIFT) & mask
-    while ended[at] != 0 and ended[at] != key + 1:
+    while table[at] >> KEY_BITS == generation and table[at] & KEYS != key:
         at = (at + 1) & mask
     return at
 
 
 @kernel
-def mark_open(words: Words, ended: Words, marks: Marks) -> int:
+def mark_open(
+    words: Words, table: Words, generation: int, ended: Words, latest: Words, marks: Marks
+) -> int:
     """Mark the records of events that do not end in `words` or after it; return how many.
 
     Parameters
     ----------
     words : int64[n, 7]
         MBO records, as `engine.book.kernel` lays them out.
-    ended : int64[m]
-        Open-addressed table of the books (key + 1) of which an event ends after `words`; those
-        of which one ends in it are added. It has room for n more.
+    table : int64[m]
+        Open-addressed, of the books of which an event ends after `words`; those of which one ends
+        in it are added. What does not have this generation in its high bits is a gap.
+    generation : int
+        From 1 on.
+    ended : int64[1]
+        How many books the table has.
+    latest : int64[1]
+        The latest ts_recv, which is brought up to these records.
     marks : bool[n]
         Written.
+
+    Returns
+    -------
+    int
+        FULL when more than half of the table would be taken.
     """
+    latest_ns = latest[0]
     n_open = 0
     last_key = -1
     is_whole = False
     for i in range(words.shape[0] - 1, -1, -1):
-        key = (words[i, 0] >> 16) & 0xFFFFFFFFFFFF
+        key = (words[i, 0] >> 16) & KEYS
         is_last = (words[i, 4] >> 32) & F_LAST != 0
         if key != last_key or (is_last and not is_whole):
             last_key = key
-            at = _slot(ended, key)
-            if is_last:
-                ended[at] = key + 1
-            is_whole = ended[at] != 0
+            at = _slot(table, key, generation)
+            is_whole = table[at] >> KEY_BITS == generation
+            if is_last and not is_whole:
+                if 2 * ended[0] >= table.shape[0]:
+                    return FULL
+                ended[0] += 1
+                table[at] = (generation << KEY_BITS) | key
+                is_whole = True
         marks[i] = not is_whole
         n_open += not is_whole
+        latest_ns = max(latest_ns, words[i, 5])
+    latest[0] = latest_ns
     return n_open

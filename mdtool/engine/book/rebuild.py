@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from mdtool.core.records import Records, index_timestamps
+from mdtool.core.records import Records
 from mdtool.engine.book.state import Books
 from mdtool.engine.book.whole_events import WholeEvents
 
@@ -23,20 +21,20 @@ class Rebuild:
     books : Books
     events : WholeEvents
         Holds the records of events that have not ended: they are in no book yet.
-    latest_ns : int
-        The latest index timestamp of all records, 0 before the first.
     """
 
     def __init__(
         self, books: Books | None = None, held: Records | None = None, latest_ns: int = 0
     ) -> None:
         self.books = Books() if books is None else books
-        self.events = WholeEvents(held)
-        self.latest_ns = latest_ns
+        self.events = WholeEvents(held, latest_ns)
+
+    @property
+    def latest_ns(self) -> int:
+        """The latest index timestamp of all records, 0 before the first."""
+        return self.events.latest_ns
 
     def update(self, records: Records) -> None:
         """Take the stream's next MBO records, perhaps none."""
-        if len(records):
-            self.latest_ns = max(self.latest_ns, int(np.max(index_timestamps(records))))
         for whole in self.events.feed(records):
             self.books.apply(whole)
