@@ -19,25 +19,33 @@ class PartialNotice:
 
     Parameters
     ----------
+    books : Books
     symbology : Symbology
+    is_needed : bool
+        Whether to speak at all.
     """
 
-    def __init__(self, symbology: Symbology) -> None:
+    def __init__(self, books: Books, symbology: Symbology, is_needed: bool = True) -> None:
         from mdtool.engine.book.partial import PartialBooks
 
         self._partial = PartialBooks()
+        self._books = books
         self._symbology = symbology
+        self._is_needed = is_needed
 
-    def look(self, books: Books) -> None:
+    def look(self) -> None:
         """Speak of books that have turned out to be partial."""
+        if not self._is_needed:
+            return
         named = self._partial.count
-        for key, ts_recv in self._partial.look(books)[: max(0, _NAMED_AT_MOST - named)]:
+        for key, ts_recv in self._partial.look(self._books)[: max(0, _NAMED_AT_MOST - named)]:
             log.warning(
                 "%s: partial book: orders from before its stream began are not in it",
                 self._symbology.symbol(key.instrument_id, ts_recv),
             )
 
     def close(self) -> None:
-        """Say how many there were, where not all were named."""
+        """Look once more, and say how many there were where not all were named."""
+        self.look()
         if self._partial.count > _NAMED_AT_MOST:
             log.warning("%d books in all are partial", self._partial.count)

@@ -57,14 +57,14 @@ def _show_events(
         _open(inputs, selected) as source,
         output.open(depth_metadata(source.metadata, depth), source.symbology) as sink,
         Progress("records", source.size_bytes, output.quiet or output.is_table) as progress,
-        contextlib.closing(PartialNotice(source.symbology)) as notice,
+        contextlib.closing(PartialNotice(books, source.symbology)) as notice,
     ):
         for records in source:
             if records.dtype != MBO:
                 sink.write(records)
                 continue
             for made in books.events(records, depth):
-                notice.look(books)
+                notice.look()
                 if start_ns is None:
                     sink.write(made)
                 else:
@@ -85,6 +85,9 @@ def _show_snapshots(
         source,
         open_snapshots(options, selected, output, source) as sink,
         Progress("records", source.size_bytes, output.quiet or output.is_table) as progress,
+        contextlib.closing(
+            PartialNotice(rebuild.books, source.symbology, output.is_of_records)
+        ) as notice,
     ):
         pictures = _pictures(options, selected, output, rebuild)
         error, taken = None, 0
@@ -92,6 +95,7 @@ def _show_snapshots(
             for records in source:
                 if records.dtype == MBO:
                     sink.write_all(pictures.update(records))
+                    notice.look()
                     taken += len(records)
                 progress.show(taken, source.bytes_read)
                 if pictures.is_over:
@@ -101,9 +105,6 @@ def _show_snapshots(
         except CorruptStreamError as broken:
             error = broken
         sink.write_all(pictures.close())
-        if output.is_of_records:
-            with contextlib.closing(PartialNotice(source.symbology)) as notice:
-                notice.look(pictures.rebuild.books)
         _report(source.name, options, selected, pictures)
         if error is not None:
             raise error
