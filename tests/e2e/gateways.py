@@ -17,7 +17,8 @@ class Client:
 
     def __init__(self, session: ClientSession, host: str, port: int) -> None:
         self.host, self.port = host, port
-        self.get, self.post, self.ws_connect = session.get, session.post, session.ws_connect
+        self.get, self.post, self.options = session.get, session.post, session.options
+        self.ws_connect = session.ws_connect
 
     async def answer(self, path: str) -> tuple[int, object]:
         """The status of a GET, and its JSON."""

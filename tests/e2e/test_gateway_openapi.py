@@ -1,0 +1,154 @@
+"""The OpenAPI document: all in it holds, says schemathesis, and nothing is left out of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from mdtool.services.aggregator.config import INTERVALS
+from mdtool.services.gateway import routes, server
+from mdtool.services.gateway.parameters import (
+    ParameterError,
+    parse_before,
+    parse_limit,
+    parse_symbol,
+)
+from tests.e2e.aggregators import aggregator, message, tick
+from tests.e2e.book_services import receiver_of, sender_of
+from tests.e2e.browser import chromium
+from tests.e2e.gateways import connected, gateway_of
+from tests.reference.market_source import MarketSource
+
+SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
+SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"
+START = "/api/start-streaming"
+NO_REST = {
+    *("/", "/static/{name}", "/docs", "/docs/{name}"),  # pages
+    "/openapi.json",
+    *("/graphql", "/graphiql", "/graphiql/assets/{name}"),  # which GraphQL's own schema tells of
+    "/ws/marketdata",
+}
+
+
+@contextlib.asynccontextmanager
+async def everything(**settings):
+    """A client of a gateway with all the services behind it, and data in them."""
+    async with (
+        aggregator() as market,
+        sender_of(SAMPLE) as sender,
+        receiver_of(sender.data) as receiver,
+        gateway_of(
+            market.address, sender=sender.address, receiver=receiver.address, **settings
+        ) as client,
+    ):
+        await market.send(message(0, [tick(18_725), tick(18_850, at_s=90)], ["AAPL"]))
+        await connected(client)
+        async with client.post(START) as response:
+            assert response.status == 200
+        await receiver.until(state="done")
+        yield client
+
+
+async def schemathesis(client, *options):
+    """Run it against a gateway, and return its verdict."""
+    process = await asyncio.create_subprocess_exec(
+        *(SCHEMATHESIS, "--no-color", "run"),
+        f"http://{client.host}:{client.port}/openapi.json",
+        *("--checks", "all", "--max-examples", "25", "--seed", "1", "--request-timeout", "20"),
+        *options,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
+
+
+@pytest.mark.parametrize("option", ["--include-path", "--exclude-path"])
+async def test_schemathesis_finds_nothing(option):
+    # What it starts at any speed may never end; the books are those of a run that has.
+    async with everything(upstream_requests_per_s=0, memory_requests_per_s=0) as client:
+        status, output = await schemathesis(client, option, START)
+    assert status == 0, output
+
+
+async def test_every_path_is_documented_or_is_no_rest(monkeypatch):
+    made = []
+
+    def noted(*parts):
+        made.append(routes.application(*parts))
+        return made[0]
+
+    monkeypatch.setattr(server, "application", noted)
+    async with MarketSource().serving() as source, gateway_of(source.address) as client:
+        _, document = await client.answer("/openapi.json")
+    served = {
+        (route.method.lower(), route.resource.canonical)
+        for route in made[0].router.routes()
+        if route.method not in {"HEAD", "*"}
+    }
+    documented = {
+        (method, path) for path, methods in document["paths"].items() for method in methods
+    }
+    assert documented <= served
+    assert {path for _, path in served - documented} == NO_REST
+
+
+async def test_the_document_says_what_the_parsers_check():
+    async with MarketSource().serving() as source, gateway_of(source.address) as client:
+        _, document = await client.answer("/openapi.json")
+    assert document["openapi"] == "3.1.0"
+    parameters = document["paths"]["/api/v1/bars/{symbol}"]["get"]["parameters"]
+    symbol, interval, limit, before = [parameter["schema"] for parameter in parameters]
+    assert re.match(symbol["pattern"], parse_symbol("BRK.B /x"))
+    assert len(parse_symbol("A" * symbol["maxLength"])) == symbol["maxLength"]
+    assert interval["enum"] == list(INTERVALS)
+    for bound in (limit["minimum"], limit["maximum"], limit["default"]):
+        assert parse_limit(str(bound)) == bound
+    assert parse_before(str(before["maximum"])) == before["maximum"] * 10**6
+    for beyond in (limit["minimum"] - 1, limit["maximum"] + 1):
+        with pytest.raises(ParameterError):
+            parse_limit(str(beyond))
+    with pytest.raises(ParameterError):
+        parse_before(str(before["maximum"] + 1))
+
+
+async def test_the_docs_are_served_whole_and_name_nobody_else():
+    async with MarketSource().serving() as source, gateway_of(source.address) as client:
+        async with client.get("/docs") as response:
+            assert response.content_type == "text/html"
+            assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+            page = await response.text()
+        links = re.findall(r'(?:src|href)="([^"]+)"', page)
+        assert len(links) == 4
+        for link in links:
+            assert link.startswith("/")
+            async with client.get(link) as response:
+                assert response.status == 200
+                assert len(await response.read()) > 100
+        status, answer = await client.answer("/docs/setup.py")
+        assert (status, answer["error"]) == (404, "not_found")
+
+
+async def test_a_browser_shows_every_operation_and_asks_one():
+    async with (
+        MarketSource().serving() as source,
+        gateway_of(source.address) as client,
+        chromium() as tab,
+    ):
+        _, document = await client.answer("/openapi.json")
+        n_operations = sum(map(len, document["paths"].values()))
+        await tab.open(f"http://{client.host}:{client.port}/docs")
+        await tab.until(f"document.querySelectorAll('.opblock').length === {n_operations}")
+        await tab.run("document.querySelector('.opblock[id$=health] button').click()")
+        await tab.until("document.querySelector('.try-out__btn')")
+        await tab.run("document.querySelector('.try-out__btn').click()")
+        await tab.until("document.querySelector('.execute')")
+        await tab.run("document.querySelector('.execute').click()")
+        await tab.until("document.querySelector('.live-responses-table')")
+        assert source.address in await tab.text(".live-responses-table")
+        assert tab.complaints == []
