@@ -32,7 +32,8 @@ def describe(payload: bytes, reason: Reason) -> str:
 
 
 def _describe_symbol(symbol: str) -> str:
-    trimmed = symbol.strip()
+    # What is not ASCII is not trimmed either, though Python knows more kinds of spaces.
+    trimmed = symbol.strip() if symbol.isascii() else symbol
     if not trimmed:
         return "symbol is empty"
     shown = repr(trimmed[:_SHOWN_CHARS]) + ("..." if len(trimmed) > _SHOWN_CHARS else "")

@@ -68,6 +68,7 @@ def test_a_tick_becomes_a_row_of_integers(decoder, index):
         ({"symbol": "A" * 71}, "symbol", f"symbol '{'A' * 24}'... has 71 characters, over 70"),
         ({"symbol": "ÄAPL"}, "symbol", "symbol 'ÄAPL' is not printable ASCII"),
         ({"symbol": "A\x00B"}, "symbol", "symbol 'A\\x00B' is not printable ASCII"),
+        ({"symbol": "\xa0AAPL"}, "symbol", "symbol '\\xa0AAPL' is not printable ASCII"),
         (
             {"exchange_timestamp": 1_735_201_234},
             "timestamp",
