@@ -110,17 +110,16 @@ class Resilience:
             wait_exp_base=1,
         ):
             with attempt:
-                if attempt.num > 1:
-                    self.repeated += 1
-                return await self._try(question, ends_s)
+                return await self._try(question, ends_s, attempt.num)
         raise AssertionError
 
-    async def _try(self, question: Ask[T], ends_s: float) -> T:
+    async def _try(self, question: Ask[T], ends_s: float, number: int) -> T:
         now_s = time.monotonic()
         ticket = self._breaker.acquire(now_s)
         if ticket is None:
             self.refused += 1
             raise self._broken(now_s)
+        self.repeated += number > 1
         try:
             answer = await question(ends_s - now_s)
         except (UnknownSymbolError, RefusedError):

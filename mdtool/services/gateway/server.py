@@ -6,6 +6,7 @@ import asyncio
 
 import numpy as np
 from numpy.typing import NDArray
+from stamina.instrumentation import set_on_retry_hooks
 
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.core.addresses import parse_address
@@ -57,6 +58,7 @@ class Gateway:
             When the address cannot be listened on.
         """
         raise_file_limit()
+        set_on_retry_hooks(())  # what is asked again is counted here, and the feed logs why
         config, protection = self._config, self._protection
         state, tallies = MarketState(), Tallies()
         sockets = MarketDataSockets(
