@@ -56,13 +56,6 @@ class _LazyGroup(TyperGroup):
         _reflow(command)
         return command
 
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            # Typer would take it for itself and end the process with status 1.
-            raise _ReaderGoneError from error
-
 
 def _reflow(command: Any) -> None:
     """Let paragraphs of a help text fill the terminal, wherever the source breaks their lines."""
@@ -70,10 +63,6 @@ def _reflow(command: Any) -> None:
         command.help = _LINE_BREAK.sub(" ", inspect.cleandoc(command.help))
     for subcommand in getattr(command, "commands", {}).values():
         _reflow(subcommand)
-
-
-class _ReaderGoneError(Exception):
-    """Whoever read the output has all it wanted."""
 
 
 app = typer.Typer(
@@ -132,14 +121,23 @@ def main() -> NoReturn:
         status = _report(f"{message}{hint}", EXIT_USAGE) if message else EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         status = EXIT_INTERRUPTED
-    except (_ReaderGoneError, BrokenPipeError):
-        # What is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = EXIT_OK
+    except BrokenPipeError:
+        status = _let_the_reader_go()
+    except SystemExit as error:
+        # How Typer and rich, which prints the help, take a reader that has all it wanted.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        status = _let_the_reader_go()
     except Exception as error:  # noqa: BLE001 - the last resort, told apart by its text
         status = _report(f"internal error: {type(error).__name__}: {error}", EXIT_FAILED)
     gc.freeze()  # with numba loaded, a last search for garbage takes a fifth of a second
     sys.exit(status)
+
+
+def _let_the_reader_go() -> int:
+    """Give what is still buffered nowhere to go; return the status."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_OK
 
 
 def _report(message: str, status: int) -> int:

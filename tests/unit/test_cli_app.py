@@ -144,6 +144,22 @@ def test_a_reader_that_has_enough_ends_a_command_quietly(body):
 
 
 @pytest.mark.parametrize(
+    "arguments", [["--help"], ["replay-dbn", "--help"], ["--version"]], ids=" ".join
+)
+def test_a_reader_that_has_enough_of_the_help_is_no_failure(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "mdtool", *arguments],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nosuch"], "nosuch"),
