@@ -15,8 +15,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +69,7 @@ class Checkpoint:
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a file. Those that there were give way when the block ends.
+    """Writes the checkpoints of a file. Those that there were give way when it is closed.
 
     Parameters
     ----------
@@ -130,17 +129,6 @@ class CheckpointWriter:
         with self._wrapped():
             self._file.close()
             self._path.replace(self.name)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @contextlib.contextmanager
     def _wrapped(self) -> Iterator[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import termios
 import time
-from types import TracebackType
 from typing import Final, Self
 
 _FIRST_AFTER_S: Final = 1.0
@@ -66,11 +65,6 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         if self._is_dirty:
             print(_ERASE_LINE, end="", file=sys.stderr, flush=True)

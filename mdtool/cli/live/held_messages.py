@@ -6,7 +6,6 @@ import io
 import logging
 import sys
 from collections import deque
-from types import TracebackType
 from typing import Final, Self, TextIO, cast
 
 MESSAGES_KEPT: Final = 100
@@ -47,12 +46,7 @@ class HeldMessages(io.TextIOBase):
         sys.stderr = self
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         sys.stderr = self._stderr
         for handler in self._handlers:
             handler.setStream(self._stderr)

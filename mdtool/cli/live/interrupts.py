@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Final, Self
 
 from mdtool.core.errors import EXIT_INTERRUPTED, EXIT_OK
@@ -54,12 +54,7 @@ class Interrupts:
         self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._time_out)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         signal.alarm(0)
         for number, handler in self._before.items():
             signal.signal(number, handler)

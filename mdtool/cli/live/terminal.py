@@ -9,7 +9,6 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, Final, Self
 
 from mdtool.core.errors import UsageError
@@ -111,12 +110,7 @@ class Terminal:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.leave()
 
 
