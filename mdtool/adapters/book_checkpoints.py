@@ -89,6 +89,7 @@ class CheckpointWriter:
             raise UsageError(f"{path}: checkpoints are kept beside a file, and this is none")
         self.name = path + SUFFIX
         self._path = Path(f"{self.name}.{os.getpid()}")
+        self._is_empty = True
         with self._wrapped():
             self._file: BinaryIO = self._path.open("xb")
             self._file.write(_MAGIC + _line(_identity(Path(path))))
@@ -117,9 +118,10 @@ class CheckpointWriter:
         }
         with self._wrapped():
             self._file.write(_line(head) + frame)
+        self._is_empty = False
 
     def close(self) -> None:
-        """Put the checkpoints in place of those that there were.
+        """Put the checkpoints, if there are any, in place of those that there were.
 
         Raises
         ------
@@ -128,7 +130,10 @@ class CheckpointWriter:
         """
         with self._wrapped():
             self._file.close()
-            self._path.replace(self.name)
+            if self._is_empty:
+                self._path.unlink()
+            else:
+                self._path.replace(self.name)
 
     @contextlib.contextmanager
     def _wrapped(self) -> Iterator[None]:

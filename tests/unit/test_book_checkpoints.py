@@ -121,6 +121,14 @@ def test_a_run_that_stops_keeps_what_it_has(path, stream):
     assert checkpoint.position.records == 1 + EVERY
 
 
+def test_a_run_that_comes_to_none_leaves_those_that_there_are(path):
+    write(path)
+    before = Path(path + SUFFIX).read_bytes()
+    write(path, every=10 * N)
+    assert Path(path + SUFFIX).read_bytes() == before
+    assert len([*Path(path).parent.iterdir()]) == 2
+
+
 def test_without_any(path, caplog):
     assert nearest_checkpoint(path, 2**62) is None
     assert nearest_checkpoint("-", 2**62) is None
