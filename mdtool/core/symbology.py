@@ -16,13 +16,12 @@ import numpy.typing as npt
 
 from mdtool.core.records import Records, index_timestamps
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.units import NS_PER_S
+from mdtool.core.units import NS_PER_DAY
 
 Interval: TypeAlias = tuple[dt.date, dt.date, str]
 """First date, the date after the last, and the symbol."""
 
 _INSTRUMENT_ID: Final = "instrument_id"
-_NS_PER_DAY: Final = 86_400 * NS_PER_S
 _DAY_BITS: Final = 22
 _EPOCH: Final = dt.date(1970, 1, 1)
 _ALWAYS: Final = (_EPOCH, dt.date.max)
@@ -111,7 +110,7 @@ class Symbology:
         if self._is_stale:
             self._sort()
         ids = instrument_ids.astype(np.int64)
-        days = ts_ns // _NS_PER_DAY
+        days = ts_ns // NS_PER_DAY
         position = np.searchsorted(self._keys, (ids << _DAY_BITS) + days, side="right") - 1
         indices = self._indices[position]
         unmapped = (self._ids[position] != ids) | (days >= self._ends[position])

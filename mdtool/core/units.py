@@ -16,6 +16,7 @@ from mdtool.core.errors import UsageError
 PRICE_SCALE: Final = 1_000_000_000
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
+NS_PER_DAY: Final = 86_400 * NS_PER_S
 
 UNDEF_PRICE: Final = 2**63 - 1
 UNDEF_TIMESTAMP: Final = 2**64 - 1
@@ -28,7 +29,7 @@ _DURATION_NS: Final = {
     "s": NS_PER_S,
     "m": 60 * NS_PER_S,
     "h": 3_600 * NS_PER_S,
-    "d": 86_400 * NS_PER_S,
+    "d": NS_PER_DAY,
 }
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)")
 _ISO_TIME = re.compile(

@@ -16,14 +16,14 @@ from mdtool.core.dtypes import (
     record_length,
 )
 from mdtool.core.records import Records
-from mdtool.core.units import NS_PER_S
+from mdtool.core.units import NS_PER_DAY, NS_PER_S
 from mdtool.engine.bars import Bars
 
 _CADENCES: Final = {
     NS_PER_S: (RTYPE_OHLCV_1S, "ohlcv-1s"),
     60 * NS_PER_S: (RTYPE_OHLCV_1M, "ohlcv-1m"),
     3_600 * NS_PER_S: (RTYPE_OHLCV_1H, "ohlcv-1h"),
-    86_400 * NS_PER_S: (RTYPE_OHLCV_1D, "ohlcv-1d"),
+    NS_PER_DAY: (RTYPE_OHLCV_1D, "ohlcv-1d"),
 }
 
 

@@ -8,13 +8,11 @@ import databento_dbn as dbn
 import numpy as np
 
 from mdtool.core.errors import CorruptStreamError, InputError
-from mdtool.core.records import Records, index_timestamps
+from mdtool.core.records import Records
 from mdtool.wire.compression import MAGIC_BYTES, Unwrapper, is_zstd
 from mdtool.wire.dbn_metadata import without_ts_out
 from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, OLDER_BYTES
 from mdtool.wire.dbn_upgrade import upgrade
-
-__all__ = ["DbnDecoder", "encode_metadata", "encode_records", "index_timestamps"]
 
 _MAGIC: Final = b"DBN"
 _PREFIX_BYTES: Final = 8

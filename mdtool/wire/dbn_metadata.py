@@ -11,6 +11,8 @@ import databento_dbn as dbn
 
 from mdtool.core.errors import InputError
 from mdtool.core.symbology import Interval, dated_mappings
+from mdtool.core.units import NS_PER_DAY
+from mdtool.wire.dbn_records import DBN_VERSION
 
 MIXED_DATASET: Final = "MIXED"
 """What a stream united from several datasets says of its dataset."""
@@ -18,7 +20,6 @@ MIXED_DATASET: Final = "MIXED"
 _RAW_SYMBOL: Final = dbn.SType("raw_symbol")
 _INSTRUMENT_ID: Final = dbn.SType("instrument_id")
 _EPOCH: Final = dt.date(1970, 1, 1)
-_DAY_NS: Final = 86_400 * 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def make_metadata(
         schema=_schema(schema),
         symbols=sorted({interval[2] for _, interval in dated}),
         mappings=_mappings(dated),
-        version=3,
+        version=DBN_VERSION,
     )
 
 
@@ -119,7 +120,7 @@ def unite(sources: Sequence[tuple[str, dbn.Metadata]]) -> dbn.Metadata:
         partial=_united(metadata.partial for metadata in all_metadata),
         not_found=_united(metadata.not_found for metadata in all_metadata),
         mappings=_mappings(dated),
-        version=3,
+        version=DBN_VERSION,
     )
 
 
@@ -141,7 +142,7 @@ def _rebuilt(metadata: dbn.Metadata, **changes: Any) -> dbn.Metadata:
             for name, intervals in sorted(metadata.mappings.items())
         ],
         "ts_out": metadata.ts_out,
-        "version": 3,
+        "version": DBN_VERSION,
     }
     return dbn.Metadata(**(fields | changes))
 
@@ -181,4 +182,4 @@ def _schema(name: str | None) -> dbn.Schema | None:
 
 
 def _date(ts_ns: int) -> dt.date:
-    return _EPOCH + dt.timedelta(days=ts_ns // _DAY_NS)
+    return _EPOCH + dt.timedelta(days=ts_ns // NS_PER_DAY)

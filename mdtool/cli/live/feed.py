@@ -16,13 +16,13 @@ from mdtool.cli.live.tape import Tape
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import MdtoolError
 from mdtool.core.records import Records, index_timestamps
+from mdtool.core.units import NS_PER_DAY
 from mdtool.engine.book.state import BookKey, Books
 from mdtool.engine.book.whole_events import WholeEvents
 
 MOST_AT_ONCE: Final = 8192
 """Records applied in one go, in less than a millisecond: so long at most a frame waits."""
 _END_WAIT_S: Final = 0.1
-_NS_PER_DAY: Final = 86_400_000_000_000
 
 
 class Feed:
@@ -182,7 +182,7 @@ class Feed:
             self.shown = _key_of(records[0])
         symbology = self._source.symbology
         ts_ns = int(index_timestamps(records).max())
-        named_for = (symbology.version, ts_ns // _NS_PER_DAY)
+        named_for = (symbology.version, ts_ns // NS_PER_DAY)
         if named_for != self._named_for:
             self._named_for = named_for
             self.names.clear()

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mdtool.core.dtypes import MBO, MBP1, MBP10
+from mdtool.core.records import Records
 from mdtool.engine.book import kernel as k
 
 Depth = Literal[1, 10]
-Records = npt.NDArray[np.void]
 
 FIRST_ROWS: Final = 1024
 EMIT_ROWS: Final = 8192
