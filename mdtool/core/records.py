@@ -67,6 +67,12 @@ def has_trades(dtype: np.dtype[np.void]) -> bool:
     return {"action", "price", "size", "ts_recv", "sequence"} <= set(dtype.names or ())
 
 
+def is_trade(records: Records) -> npt.NDArray[np.bool_]:
+    """Return which of MBO, trades or MBP records are trades: those with action `T`, shape (n,)."""
+    traded: npt.NDArray[np.bool_] = records["action"] == b"T"
+    return traded
+
+
 def trades_of(records: Records) -> Records:
     """Return the trades among MBO, trades or MBP records.
 
@@ -83,7 +89,7 @@ def trades_of(records: Records) -> Records:
     """
     if records.dtype == TRADE:
         return records
-    trades = records[records["action"] == b"T"]
+    trades = records[is_trade(records)]
     derived = np.zeros(len(trades), TRADE)
     for name in set(TRADE.names or ()) & set(records.dtype.names or ()):
         derived[name] = trades[name]

@@ -16,7 +16,7 @@ import numpy as np
 
 from mdtool.core.dtypes import MBO, MBP1, RTYPE_MBO, RTYPE_MBP1, record_length
 from mdtool.core.errors import UsageError
-from mdtool.core.records import Records, trades_of
+from mdtool.core.records import Records, is_trade, trades_of
 from mdtool.core.units import format_time
 from mdtool.engine import simulate_defaults as defaults
 from mdtool.engine import simulate_kernel as kernels
@@ -140,7 +140,7 @@ def _market_before_opening(symbol_count: int, seed: int, start_ns: int) -> Recor
 
 def _quotes(records: Records, tops: Records) -> Records:
     """Return the MBP1 records of MBO records and the best levels after each."""
-    is_quote = (tops["is_touched"] == 1) | (records["action"] == b"T")
+    is_quote = (tops["is_touched"] == 1) | is_trade(records)
     records, tops = records[is_quote], tops[is_quote]
     quotes = np.zeros(len(records), MBP1)
     for name in set(MBP1.names or ()) & set(MBO.names or ()):

@@ -8,11 +8,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.core.records import Records, timestamps
+from mdtool.core.records import Records, is_trade, timestamps
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
 
 Integers = NDArray[np.int64]
-_TRADE = ord("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +63,11 @@ class Trades:
             `ts_recv` or `ts_event`.
         """
         times = timestamps(records, clock)
-        is_trade = records["action"].view(np.uint8) == _TRADE
+        traded = is_trade(records)
         is_defined = (
             (records["price"] != UNDEF_PRICE) & (records["size"] != UNDEF_ORDER_SIZE) & (times >= 0)
         )
-        taken = is_trade & is_defined
+        taken = traded & is_defined
         chosen = records[taken]
         ts_ns = times[taken]
         if clock == "ts_recv":
@@ -84,5 +83,5 @@ class Trades:
             ts_ns=ts_ns,
             seen_ns=seen_ns,
             latest_ns=int(running[-1]) if len(running) else -1,
-            undefined=int(np.count_nonzero(is_trade & ~is_defined)),
+            undefined=int(np.count_nonzero(traded & ~is_defined)),
         )

@@ -6,11 +6,10 @@ from typing import Final
 
 import numpy as np
 
-from mdtool.core.records import Records
+from mdtool.core.records import Records, is_trade
 from mdtool.engine.book.state import BookKey
 
 TRADES_KEPT: Final = 64
-_TRADE: Final = ord("T")
 
 
 class Tape:
@@ -21,7 +20,7 @@ class Tape:
 
     def add(self, records: Records) -> None:
         """Take the trades among MBO records, which are those with action `T`."""
-        trades = records[records["action"].view(np.uint8) == _TRADE]
+        trades = records[is_trade(records)]
         if not len(trades):
             return
         publishers = trades["publisher_id"].astype(np.int64)
