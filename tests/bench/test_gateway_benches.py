@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdtool.services.bench import latency, rest
+from mdtool.services.bench import latency, outage, rest
 
 
 async def test_rest_is_measured_against_a_bare_handler():
@@ -19,3 +19,13 @@ async def test_latency_is_measured_against_a_bare_relay():
     assert 0 < median.value <= slow.value
     assert 0 < median.baseline_value <= slow.baseline_value
     assert median.better == slow.better == "lower"
+
+
+async def test_an_outage_is_seen_and_its_end():
+    figures = {figure.name: figure for figure in await outage.measure(0.3, requests_per_s=50)}
+    assert figures["outage_requests"].value > 50
+    assert figures["outage_5xx"].value == 0
+    assert figures["outage_stale"].value >= 0
+    assert figures["outage_fresh"].value >= 0
+    assert figures["outage_slowest"].value > 0
+    assert all(figure.better == "lower" for figure in [*figures.values()][1:])

@@ -50,6 +50,21 @@ async def addresses(module: str, *arguments: str) -> AsyncIterator[Mapping[str, 
     StartupError
         When it ends without having been ready.
     """
+    async with process(module, *arguments) as (_, found):
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def process(
+    module: str, *arguments: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, Mapping[str, str]]]:
+    """Run a Python module as `addresses` does; give the process too, which may be killed.
+
+    Raises
+    ------
+    StartupError
+        When it ends without having been ready.
+    """
     ready_fd, says_ready_fd = os.pipe()
     lifeline_fd, holds_lifeline_fd = os.pipe()
     with os.fdopen(ready_fd) as ready, os.fdopen(holds_lifeline_fd, "wb"):
@@ -68,7 +83,7 @@ async def addresses(module: str, *arguments: str) -> AsyncIterator[Mapping[str, 
             if not line:
                 command = " ".join((module, *arguments))
                 raise StartupError(f"{command}: ended with status {await child.wait()}")
-            yield json.loads(line)["addresses"]
+            yield child, json.loads(line)["addresses"]
         finally:
             with contextlib.suppress(ProcessLookupError):
                 child.terminate()

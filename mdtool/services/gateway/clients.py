@@ -9,8 +9,8 @@ from typing import Final
 
 from aiohttp import web
 
-CLIENT: Final[ContextVar[str]] = ContextVar("CLIENT")
-"""For whom the present task works: set before the handler of a request begins."""
+CLIENT: Final[ContextVar[str]] = ContextVar("CLIENT", default="")
+"""For whom the present task works: set before the handler of a request begins, else empty."""
 
 _IPV6_PREFIX: Final = 64
 """Bits of the addresses that one host has by itself: it may use a new one for each request."""
