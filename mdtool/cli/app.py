@@ -15,15 +15,15 @@ from typer.core import TyperGroup
 
 from mdtool import __version__
 from mdtool.core import logs
-from mdtool.core.config import CONFIG_VARIABLE
+from mdtool.core.config import CONFIG_VARIABLE, load
 from mdtool.core.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
     MdtoolError,
-    UsageError,
 )
+from mdtool.core.logs import LogConfig
 
 COMMANDS: Final = {
     "replay-dbn": "mdtool.cli.replay_dbn",
@@ -65,11 +65,14 @@ def _reflow(command: Any) -> None:
         _reflow(subcommand)
 
 
+_HELP_FLAGS: Final = ("-h", "--help")
+_LOG: Final = LogConfig()
+
 app = typer.Typer(
     name="mdtool",
     cls=_LazyGroup,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": list(_HELP_FLAGS)},
     pretty_exceptions_enable=False,
 )
 
@@ -82,27 +85,32 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _settings(
+    context: typer.Context,
     version: Annotated[  # noqa: ARG001 - its callback does it all
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
     ] = False,
     config: Annotated[
         str | None, typer.Option(metavar="FILE", help="Settings file, else ./mdtool.toml.")
     ] = None,
-    log_format: Annotated[str, typer.Option(help="Log lines as text or json.")] = "text",
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_format: Annotated[
+        str | None, typer.Option(help=rf"Log lines as text or json. \[default: {_LOG.format}]")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help=rf"debug, info, warning or error. \[default: {_LOG.level}]")
+    ] = None,
     debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
 ) -> None:
     """Replay, simulate, ingest, aggregate, serve and measure streams of market data.
 
     Commands pipe into each other: mdtool replay-dbn f.dbn | mdtool aggregate - --interval 1m
     """
-    if log_format not in logs.FORMATS:
-        raise UsageError(f"--log-format {log_format}: choose from {', '.join(logs.FORMATS)}")
-    if log_level not in logs.LEVELS:
-        raise UsageError(f"--log-level {log_level}: choose from {', '.join(logs.LEVELS)}")
     if config is not None:
         os.environ[CONFIG_VARIABLE] = config
-    logs.configure(log_format, "debug" if debug else log_level)
+    if not any(flag in sys.argv for flag in _HELP_FLAGS):  # it helps to mend wrong settings
+        level = "debug" if debug else log_level
+        log = load(LogConfig, "log", {"format": log_format, "level": level})
+        logs.configure(log.format, log.level)
+        context.obj = log
 
 
 def main() -> NoReturn:

@@ -12,6 +12,7 @@ from mdtool.core.errors import UsageError
 from mdtool.services.supervisor.config import ServeConfig
 
 if TYPE_CHECKING:
+    from mdtool.core.logs import LogConfig
     from mdtool.services.supervisor.check import Hop
     from mdtool.services.supervisor.supervisor import Addresses
 
@@ -71,12 +72,12 @@ def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
     from mdtool.services.supervisor.relay import styles
     from mdtool.services.supervisor.supervisor import Supervisor
 
-    settings = context.parent.params if context.parent else {}
-    options = [f"--log-format={settings['log_format']}", f"--log-level={settings['log_level']}"]
-    options += ["--debug"] if settings["debug"] else []
+    log: LogConfig = context.obj
+    options = [f"--log-format={log.format}", f"--log-level={log.level}"]
+    options += ["--debug"] if context.parent and context.parent.params["debug"] else []
     report = _print_addresses_as_json if as_json else _print_addresses
     with programs(config, [*PYTHON, *options]) as running:
-        looks = styles([program.name for program in running], settings["log_format"])
+        looks = styles([program.name for program in running], log.format)
         return run_service(Supervisor(running, looks, report))
 
 

@@ -6,12 +6,37 @@ import json
 import logging
 import os
 import sys
+from dataclasses import dataclass
 from typing import Final
 
+from mdtool.core.config import setting
+from mdtool.core.errors import ConfigError
 from mdtool.core.units import NS_PER_S, format_time
 
 FORMATS: Final = ("text", "json")
 LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """How log lines look, and which are written.
+
+    Raises
+    ------
+    ConfigError
+        When a setting is none of `FORMATS` or `LEVELS`.
+    """
+
+    format: str = setting("text", "Log lines as text or json.")
+    level: str = setting("info", "debug, info, warning or error.")
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("format", self.format, FORMATS),
+            ("level", self.level, LEVELS),
+        ):
+            if value not in known:
+                raise ConfigError(f"log {name} {value!r}: choose from {', '.join(known)}")
 
 
 class _TextFormatter(logging.Formatter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import signal
@@ -197,6 +198,31 @@ def test_a_settings_file_that_is_named_is_the_one_that_counts(tmp_path):
     done = mdtool("--config", "other.toml", "serve-tcp")
     assert done.returncode == 2
     assert done.stderr.startswith("mdtool: other.toml: [serve-tcp] no-such-key")
+
+
+LOGGING = "import logging; logging.getLogger('probe').warning('told')"
+
+
+def test_how_log_lines_look_is_a_setting(tmp_path, monkeypatch):
+    (tmp_path / "mdtool.toml").write_text("[log]\nformat = 'json'\nlevel = 'error'\n")
+    assert run_probe(LOGGING) == (0, "", "")
+    monkeypatch.setenv("MDTOOL_LOG_LEVEL", "info")
+    assert json.loads(run_probe(LOGGING)[2])["message"] == "told"
+    assert run_probe(LOGGING, before=["--log-format", "text"])[2].endswith("WARNING told\n")
+
+
+@pytest.mark.parametrize("line", ["formta = 'json'", "format = 'xml'", "level = 1"])
+def test_wrong_settings_of_the_log_are_status_2_for_every_command(line, tmp_path):
+    (tmp_path / "mdtool.toml").write_text(f"[log]\n{line}\n")
+    status, out, err = run_probe("return 0")
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"mdtool: .+\n", err)
+
+
+def test_help_is_there_for_those_whose_settings_are_wrong(tmp_path):
+    (tmp_path / "mdtool.toml").write_text("[nosuch]\n")
+    assert mdtool("gateway", "--help").returncode == 0
+    assert mdtool("simulate").returncode == 2
 
 
 def test_the_version_is_that_of_the_package():
