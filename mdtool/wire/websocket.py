@@ -27,7 +27,12 @@ def text_frame(payload: bytes) -> bytes:
     return text_header(len(payload)) + payload
 
 
+def close_reason(reason: str) -> bytes:
+    """Return a reason as a close frame takes it; one that is too long is cut."""
+    return reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
+
+
 def close_frame(code: int, reason: str) -> bytes:
-    """Return a close frame; a reason that is too long is cut."""
-    text = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
+    """Return a close frame."""
+    text = close_reason(reason)
     return struct.pack("!BBH", _CLOSE, 2 + len(text), code) + text

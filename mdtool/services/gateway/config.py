@@ -64,6 +64,18 @@ class GatewayConfig:
     breaker_trials: int = setting(
         3, "How many calls then show whether it is back.", low=1, high=1_000
     )
+    stomp_heart_beat_ms: int = setting(
+        10_000, "How often STOMP clients and the gateway beat, 0 for never.", low=0, high=3_600_000
+    )
+    signaling_listeners: int = setting(
+        64, "STOMP clients that may listen in one signaling room.", low=1
+    )
+    stun_urls: str = setting("", "STUN servers of WebRTC peers, with commas: stun:HOST:PORT.")
+    turn_urls: str = setting("", "TURN servers of WebRTC peers, with commas: turn:HOST:PORT.")
+    turn_secret: str = setting("", "What the TURN servers know their users' credentials by.")
+    turn_ttl_s: int = setting(
+        3_600, "How long such credentials can be used.", low=1, high=31_536_000
+    )
     graphql_introspection: bool = setting(True, "Whether GraphQL clients may ask for the schema.")
     graphql_max_depth: int = setting(20, "How deep fields of a document may nest.", low=1, high=100)
     graphql_max_aliases: int = setting(30, "Aliases that a document may have.", low=0)

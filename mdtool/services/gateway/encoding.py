@@ -78,6 +78,12 @@ def encode_bars(bars: Sequence[Bar], limit: int, is_stale: bool) -> bytes:
     ).encode()
 
 
+def encode_bar(bar: Bar, interval: str) -> bytes:
+    """Return the message of a bar by itself: what it is of, then what `/api/v1/bars` says."""
+    of = f'{{"symbol":{json.dumps(bar.symbol)},"interval":{json.dumps(interval)},'
+    return (of + _encode_bar(bar).removeprefix("{")).encode()
+
+
 def _encode_bar(bar: Bar) -> str:
     _, start, opened, high, low, close, volume, trades = bar
     return (

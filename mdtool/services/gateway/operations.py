@@ -20,6 +20,7 @@ from mdtool.services.gateway.schemas import (
     SYMBOL,
     reference,
 )
+from mdtool.services.gateway.signaling.ice import IceServers
 from mdtool.services.http.answers import Handler
 
 ABOUT: Final = """\
@@ -34,7 +35,11 @@ _OBJECT: Final = {"type": "object"}
 
 
 def operations(
-    rest: Rest, health: Health, books: BookProxy, metrics: CollectorRegistry
+    rest: Rest,
+    health: Health,
+    books: BookProxy,
+    ice_servers: IceServers,
+    metrics: CollectorRegistry,
 ) -> tuple[Operation, ...]:
     """Return every operation; of paths that overlap the longer one first."""
     return (
@@ -75,6 +80,16 @@ def operations(
                 },
             ),
             fails=(400, 404, 502, 503, 504),
+        ),
+        Operation(
+            method="GET",
+            path="/api/v1/ice-servers",
+            handler=ice_servers.answer,
+            summary="What helps WebRTC peers to reach each other.",
+            content=Content(
+                "The configuration of an RTCPeerConnection; credentials in it end.",
+                reference("IceServers"),
+            ),
         ),
         *_book_operations(books),
         Operation(

@@ -92,6 +92,11 @@ class Outbox:
             else:
                 self._give_up("too many messages wait to be read")
 
+    def flush(self) -> None:
+        """Write everything now, before the connection is closed in order."""
+        if self._backlog.frames and not self._transport.is_closing():
+            self._write_all()
+
     def forget(self, owner: Hashable) -> None:
         """Drop what is not written of an owner's states."""
         self._backlog.forget(owner)
@@ -129,13 +134,16 @@ class Outbox:
         if self._transport.is_closing():
             self.close()
         elif self._transport.get_write_buffer_size() == 0:
-            frames = self._backlog.take()
-            self._transport.write(b"".join(frames))
-            self._tally.sent += len(frames)
+            self._write_all()
         elif asyncio.get_running_loop().time() - self._stuck_s > self._patience_s:
             self._give_up(f"nothing was read for {self._patience_s:g} s")
         else:
             self._timer = asyncio.get_running_loop().call_later(_RETRY_S, self._retry)
+
+    def _write_all(self) -> None:
+        frames = self._backlog.take()
+        self._transport.write(b"".join(frames))
+        self._tally.sent += len(frames)
 
     def _give_up(self, reason: str) -> None:
         """Close the client, which is told why if it reads on in time."""
@@ -144,4 +152,8 @@ class Outbox:
         self._transport.write(self._farewell(CloseCode.BEHIND, reason))
         self._transport.close()
         # Until the connection is lost, and whoever holds this outbox then closes it.
-        self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._transport.abort)
+        self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._abort)
+
+    def _abort(self) -> None:
+        if self._transport.get_extra_info("socket").fileno() >= 0:  # else it is lost already
+            self._transport.abort()

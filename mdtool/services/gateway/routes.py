@@ -15,6 +15,7 @@ from mdtool.services.gateway.operations import document_of
 from mdtool.services.gateway.page import Page
 from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.sockets import MarketDataSockets
+from mdtool.services.gateway.stomp.face import Stomp
 from mdtool.services.gateway.tallies import Tallies
 from mdtool.services.http.answers import Handler, answering, no_route
 
@@ -25,6 +26,7 @@ def application(
     operations: tuple[Operation, ...],
     sockets: MarketDataSockets,
     graphql: GraphQL,
+    stomp: Stomp,
     books: BookProxy,
     protection: Protection,
     tallies: Tallies,
@@ -47,7 +49,7 @@ def application(
             operation.handler,
             is_watching=operation.is_watching,
         )
-    for (method, path), handler in graphql.routes.items():
+    for (method, path), handler in {**graphql.routes, **stomp.routes}.items():
         add(method, path, protection.sockets.over(handler))
     page, docs = Page(), Docs(document_of(operations))
     for path, handler in {
@@ -65,5 +67,6 @@ def application(
     protection.origins.mount(app)
     app.on_shutdown.append(sockets.close)
     app.on_shutdown.append(graphql.close)
+    app.on_shutdown.append(stomp.close)
     app.on_shutdown.append(books.close)
     return app

@@ -128,4 +128,20 @@ SCHEMAS: Final[dict[str, Schema]] = {
             ),
         }
     ),
+    "IceServers": _object(
+        {
+            "iceServers": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "urls": {"type": "array", "items": _TEXT},
+                        "username": {**_TEXT, "description": "When its credential ends, in s."},
+                        "credential": _TEXT,
+                    },
+                    "username",
+                    "credential",
+                ),
+            }
+        }
+    ),
 }

@@ -23,8 +23,10 @@ from mdtool.services.gateway.operations import operations
 from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.rest import Rest
 from mdtool.services.gateway.routes import MARKET_DATA_SOCKETS, application
+from mdtool.services.gateway.signaling.ice import IceServers
 from mdtool.services.gateway.sockets import MarketDataSockets
 from mdtool.services.gateway.state import MarketState
+from mdtool.services.gateway.stomp.face import Stomp
 from mdtool.services.gateway.tallies import Tallies
 from mdtool.services.gateway.view import MarketView
 from mdtool.services.http.listening import listening
@@ -48,6 +50,9 @@ class Gateway:
             parse_address(address)
         self._config = config
         self._protection = Protection(config)
+        self._ice_servers = IceServers(
+            config.stun_urls, config.turn_urls, config.turn_secret, config.turn_ttl_s
+        )
 
     async def run(self, started: Started) -> None:
         """Serve until cancelled; then close the sockets, and let requests end.
@@ -74,23 +79,28 @@ class Gateway:
             asyncio.TaskGroup() as tasks,
         ):
             view = MarketView(state, aggregator, protection.resilience, protection.upstream)
-            graphql = GraphQL(config, view, BarFeed(aggregator, tasks), tallies.socket(PATH))
+            bar_feed = BarFeed(aggregator, tasks)
+            graphql = GraphQL(config, view, bar_feed, tallies.socket(PATH))
+            stomp = Stomp(config, state, bar_feed, tallies)
 
             def publish(changed: NDArray[np.intp]) -> None:
                 sockets.publish(changed)
                 graphql.publish(changed)
+                stomp.publish(changed)
 
             feed = Feed(aggregator, state, publish)
             health = Health(state, feed, aggregator, protection, tallies)
             metrics = registry(state, feed, protection, tallies)
             app = application(
-                operations(Rest(view), health, books, metrics),
+                operations(Rest(view), health, books, self._ice_servers, metrics),
                 sockets,
                 graphql,
+                stomp,
                 books,
                 protection,
                 tallies,
             )
             async with listening(app, config.host, config.port) as address:
                 started({"http": address})
+                tasks.create_task(stomp.run())
                 await feed.run()

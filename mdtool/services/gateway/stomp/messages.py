@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Hashable
 from enum import Enum
 from typing import Final
 
@@ -44,12 +45,15 @@ class Message:
         The topic that it is about.
     body : bytes
         JSON.
+    state : hashable
+        What it is the latest of; of its destination, where nothing is said.
     """
 
-    __slots__ = ("_body", "_number", "_tails", "destination")
+    __slots__ = ("_body", "_number", "_tails", "destination", "state")
 
-    def __init__(self, destination: str, body: bytes) -> None:
+    def __init__(self, destination: str, body: bytes, state: Hashable = None) -> None:
         self.destination = destination
+        self.state = destination if state is None else state
         self._body = body
         self._number = next(_NUMBERS)
         self._tails: dict[tuple[Wrapping, bool], bytes] = {}
