@@ -123,6 +123,7 @@ class Sender:
         """Converse with the server, over as many connections as it takes."""
         now_s = asyncio.get_running_loop().time
         waits, give_up_s = delays(cap_s=_MAX_WAIT_S), now_s() + self._config.connect_timeout_s
+        committed, lacked_only_ack = 0, False
         while True:
             self._is_under_way.clear()
             try:
@@ -135,17 +136,25 @@ class Sender:
                     if not self._stream_id:
                         raise PeerError(f"{what}, with {self._backlog.sent} ticks sent") from error
                     log.warning("%s; connecting again", what)
-                    waits = delays(cap_s=_MAX_WAIT_S)
-                    give_up_s = now_s() + self._config.reconnect_timeout_s
-                elif now_s() >= give_up_s:
-                    raise PeerError(what) from error
+                    if self._backlog.committed > committed:
+                        waits, committed = delays(cap_s=_MAX_WAIT_S), self._backlog.committed
+                    if not (self._lacks_only_ack and lacked_only_ack):
+                        give_up_s = now_s() + self._config.reconnect_timeout_s
+                    lacked_only_ack = self._lacks_only_ack
                 else:
                     log.debug("%s", what)
+                if now_s() >= give_up_s:
+                    told = "; all ticks are committed" if self._lacks_only_ack else ""
+                    raise PeerError(f"{what}{told}") from error
             else:
                 if not ack.success:
                     raise PeerError(f"{self._address}: {ack.message}")
                 return ack
             await asyncio.sleep(next(waits))
+
+    @property
+    def _lacks_only_ack(self) -> bool:
+        return self._is_complete and self._backlog.committed >= self._backlog.appended
 
     async def _converse(self) -> Ack:
         """Connect, and send what the server has not committed until it acknowledges the end.

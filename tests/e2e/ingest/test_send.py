@@ -17,7 +17,7 @@ from mdtool.core.errors import InputError, PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.sender import Sender
-from mdtool.wire.control import Ack, encode_ack, encode_resume
+from mdtool.wire.control import Ack, encode_ack, encode_committed, encode_resume
 from mdtool.wire.frames import encode_frame
 from tests.e2e.ingest.servers import prices, serving
 from tests.reference.aggregator import PlainAggregator
@@ -263,6 +263,23 @@ async def test_a_server_that_does_not_come_back_is_given_up():
     async with answering(encode_resume(0)) as address:
         with pytest.raises(PeerError):
             await send(address, runs(10), reconnect_timeout_s=0.0)
+
+
+async def test_a_server_that_commits_all_and_never_acknowledges_is_given_up():
+    connections = 0
+
+    async def commit(reader, writer):
+        nonlocal connections
+        connections += 1
+        writer.write(encode_resume(0 if connections == 1 else 10) + encode_committed(10))
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(commit, "127.0.0.1", 0) as server:
+        address = server.sockets[0].getsockname()
+        with pytest.raises(PeerError, match="without an Ack; all ticks are committed"):
+            await send(address, runs(10), reconnect_timeout_s=0.1)
+    assert connections > 1
 
 
 async def test_what_came_before_a_broken_source_is_delivered_and_then_told(address, ledger):
