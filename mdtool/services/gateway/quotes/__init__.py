@@ -1,0 +1,1 @@
+"""Quotes: where they come from, which stand, and the paths that tell of them."""
