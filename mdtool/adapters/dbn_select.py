@@ -194,3 +194,8 @@ class SelectedSource(_Part):
                 ", ".join(there) or "none at all",
                 more,
             )
+
+
+def selected(source: RecordSource, selection: Selection | None) -> RecordSource:
+    """Return a source of what a selection wants of another one: that itself where there is none."""
+    return source if selection is None else SelectedSource(source, selection)

@@ -12,7 +12,7 @@ from typing import Final
 
 from mdtool.adapters.byte_source import STDIN
 from mdtool.adapters.dbn_files import open_merged
-from mdtool.adapters.dbn_select import SelectedSource, Selection
+from mdtool.adapters.dbn_select import Selection, selected
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.core.errors import InputError
 
@@ -45,8 +45,7 @@ class Recording:
         UsageError, InputError
             As `open_merged`.
         """
-        source = open_merged(self.paths, self.schema)
-        return source if self.selection is None else SelectedSource(source, self.selection)
+        return selected(open_merged(self.paths, self.schema), self.selection)
 
     def identity(self) -> str:
         """Return what stands for the records and their order: 32 hexadecimal digits.

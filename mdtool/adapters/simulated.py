@@ -16,6 +16,8 @@ from mdtool.wire.dbn_metadata import make_metadata
 
 CHUNK_RECORDS: Final = 1 << 16
 """Order book records at a time: as many as a few milliseconds make."""
+PACED_CHUNK_RECORDS: Final = 1 << 10
+"""The same for a market at a pace: less is made ahead where it is not wanted yet."""
 
 
 class SimulatedSource(ClosesOnExit):

@@ -59,11 +59,10 @@ class RangeOptions:
             When a file cannot be read or cannot have such records.
         """
         from mdtool.adapters.dbn_files import open_merged
-        from mdtool.adapters.dbn_select import SelectedSource
+        from mdtool.adapters.dbn_select import selected
 
         selection = self.selection()
-        source = open_merged(paths, schema)
-        return source if selection is None else SelectedSource(source, selection)
+        return selected(open_merged(paths, schema), selection)
 
     @property
     def start_ns(self) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from mdtool.core.units import parse_duration, parse_time
 from mdtool.engine.simulate_defaults import RATE, SCHEMAS, SEED, START, SYMBOLS
 
 app = typer.Typer(add_completion=False)
-
-_PACED_CHUNK_RECORDS: Final = 1 << 10
-"""Less is made ahead where it is not wanted yet."""
 
 
 @app.command()
@@ -52,7 +49,7 @@ def simulate(
 
     Example: mdtool simulate --start now --speed 1 | mdtool aggregate - --interval 1s
     """
-    from mdtool.adapters.simulated import CHUNK_RECORDS, SimulatedSource
+    from mdtool.adapters.simulated import CHUNK_RECORDS, PACED_CHUNK_RECORDS, SimulatedSource
     from mdtool.core.records import index_timestamps
     from mdtool.engine.pacing import Pacer, paced
     from mdtool.engine.simulate import Exchange
@@ -66,7 +63,7 @@ def simulate(
         raise UsageError("an endless simulation would fill the disk: give --limit or --duration")
     start_ns = time.time_ns() if start == "now" else parse_time(start)
     names = [name.strip() for name in symbols.split(",")]
-    chunk_records = _PACED_CHUNK_RECORDS if speed else CHUNK_RECORDS
+    chunk_records = PACED_CHUNK_RECORDS if speed else CHUNK_RECORDS
     source = SimulatedSource(
         Exchange(names, seed, rate, start_ns), schema, duration_ns, chunk_records
     )

@@ -8,18 +8,15 @@ from typing import Final
 
 from mdtool.adapters.byte_source import open_bytes
 from mdtool.adapters.dbn_files import open_merged, read_dbn
-from mdtool.adapters.dbn_select import SchemaSource, SelectedSource, Selection
-from mdtool.adapters.dbn_source import RecordSource
+from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
 from mdtool.adapters.json_lines import JsonLines, is_json_lines
-from mdtool.adapters.simulated import CHUNK_RECORDS, SimulatedSource
+from mdtool.adapters.simulated import CHUNK_RECORDS, PACED_CHUNK_RECORDS, SimulatedSource
 from mdtool.adapters.tick_source import DbnTicks, TickColumns, TickSource
 from mdtool.core.errors import UsageError
 from mdtool.engine.simulate import Exchange
 from mdtool.engine.simulate_defaults import EVENTS_PER_TRADE
 
 _TRADES: Final = "trades"
-_PACED_CHUNK_RECORDS: Final = 1 << 10
-"""Order book records that a simulated market makes at a time where they are not wanted yet."""
 
 
 def open_ticks(paths: Sequence[str], selection: Selection | None = None) -> TickSource:
@@ -40,18 +37,14 @@ def open_ticks(paths: Sequence[str], selection: Selection | None = None) -> Tick
         When a file cannot be read, or holds no trades.
     """
     if len(paths) > 1:
-        return _selected(open_merged(paths, _TRADES), selection)
+        return DbnTicks(selected(open_merged(paths, _TRADES), selection))
     source = open_bytes(paths[0])
     if not is_json_lines(source):
-        return _selected(SchemaSource(read_dbn(source), _TRADES), selection)
+        return DbnTicks(selected(SchemaSource(read_dbn(source), _TRADES), selection))
     if selection is not None:
         source.close()
         raise UsageError("symbols and times are selected of DBN, not of JSON lines")
     return JsonLines(source)
-
-
-def _selected(source: RecordSource, selection: Selection | None) -> TickSource:
-    return DbnTicks(source if selection is None else SelectedSource(source, selection))
 
 
 def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource:
@@ -74,7 +67,7 @@ def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource
     """
     if rate:
         exchange = Exchange(symbols, seed, rate * EVENTS_PER_TRADE, time.time_ns())
-        chunk_records = _PACED_CHUNK_RECORDS
+        chunk_records = PACED_CHUNK_RECORDS
     else:
         exchange, chunk_records = Exchange(symbols, seed), CHUNK_RECORDS
     return DbnTicks(SimulatedSource(exchange, _TRADES, None, chunk_records))
