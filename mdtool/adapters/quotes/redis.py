@@ -1,0 +1,234 @@
+"""Quotes shared by many gateways through a Redis server.
+
+Each quote is published on the channel `quotes`, and is the value of the key `quote:SYMBOL` for
+`TTL_S`, both as JSON: any client of Redis can read them, or write its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from mdtool.adapters.quotes.port import TTL_S, QuoteListener
+from mdtool.core.addresses import format_address
+from mdtool.core.backoff import delays
+from mdtool.core.errors import ConfigError, StartupError
+from mdtool.core.lifecycle import first_error
+from mdtool.wire.quotes import Quote, QuoteError, decode_quote, encode_quote
+
+try:
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
+except ImportError as error:
+    raise ConfigError(
+        "quotes through redis want its client: pip install 'mdtool[redis]'"
+    ) from error
+
+log = logging.getLogger(__name__)
+
+CHANNEL: Final = "quotes"
+KEY_PREFIX: Final = "quote:"
+START_S: Final = 5.0
+"""How long a hub that starts waits for the server."""
+_TTL_MS: Final = int(TTL_S * 1_000)
+_ANSWER_S: Final = 2.0
+"""How long the server may take to answer."""
+_LOOK_S: Final = 1.0
+"""How often it is looked at, where nothing is written."""
+_LONGEST_DELAY_S: Final = 1.0
+_PORT: Final = 6379
+_AT_ONCE: Final = 500
+"""Quotes that are written, or keys that are read, in one go."""
+
+
+class RedisQuoteHub:
+    """Publishes quotes on a server, and tells of all that come from there, its own too.
+
+    While the server is away, what is published here is told here. When it is back, the quotes
+    that stand there are read, and whoever still stands for its own publishes them again.
+
+    Parameters
+    ----------
+    url : str
+        `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`.
+    start_s : float
+        How long to wait for the server at the start.
+
+    Attributes
+    ----------
+    malformed : int
+        Messages on the channel that were no quotes.
+
+    Raises
+    ------
+    ConfigError
+        When the URL is none.
+    """
+
+    def __init__(self, url: str, start_s: float = START_S) -> None:
+        self.malformed = 0
+        self.lost_because: str | None = "not connected yet"
+        self._url = url
+        self._start_s = start_s
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port or _PORT
+            self._client()
+        except ValueError as error:
+            raise ConfigError(f"the URL of redis is none: {error}") from error
+        if not host:
+            raise ConfigError("the URL of redis names no host; say redis://HOST:PORT")
+        self.address = f"redis {format_address(host, port)}"
+        self._listeners: list[QuoteListener] = []
+        self._waiting: dict[str, Quote] = {}
+        self._being_written: dict[str, Quote] = {}
+        self._has_work = asyncio.Event()
+        self._is_connected = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+        self._task: asyncio.Task[None]
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._task = self._tasks.create_task(self._run())
+        try:
+            async with asyncio.timeout(self._start_s):
+                await self._is_connected.wait()
+        except BaseException as error:
+            await self.__aexit__(None, None, None)
+            if isinstance(error, TimeoutError):
+                reason = f"{self.lost_because} (tried for {self._start_s:g} s)"
+                raise StartupError(f"{self.address}: {reason}") from None
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._task.cancel()
+        if kind is asyncio.CancelledError:
+            await self._tasks.__aexit__(kind, error, traceback)
+        else:  # which would come out of the group as a group
+            await self._tasks.__aexit__(None, None, None)
+
+    def subscribe(self, listener: QuoteListener) -> None:
+        """Have a listener told of quotes."""
+        self._listeners.append(listener)
+
+    def publish(self, quotes: Sequence[Quote]) -> None:
+        """Have quotes written as soon as those before them are, the last of each symbol only."""
+        if self._is_connected.is_set():
+            self._waiting.update((quote.symbol, quote) for quote in quotes)
+            self._has_work.set()
+        else:
+            self._tell(quotes)
+
+    def _client(self) -> Redis:
+        return Redis.from_url(
+            self._url,
+            socket_timeout=_ANSWER_S,
+            socket_connect_timeout=_ANSWER_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    async def _run(self) -> None:
+        waits = delays(cap_s=_LONGEST_DELAY_S)
+        while True:
+            try:
+                await self._converse()
+            except (OSError, RedisError, ExceptionGroup) as raised:
+                error = first_error(raised)
+                if not isinstance(error, OSError | RedisError):
+                    raise
+                if self._is_connected.is_set():
+                    waits = delays(cap_s=_LONGEST_DELAY_S)
+                self._lose(str(error) or type(error).__name__)
+            await asyncio.sleep(next(waits))
+
+    async def _converse(self) -> None:
+        """Read and write until the connection is lost.
+
+        Raises
+        ------
+        OSError, RedisError, ExceptionGroup
+            Why it was.
+        """
+        async with self._client() as client, client.pubsub() as channel:
+            await channel.subscribe(CHANNEL)
+            await self._read_keys(client)
+            self.lost_because = None
+            self._is_connected.set()
+            log.info("%s: connected", self.address)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listen(channel))
+                tasks.create_task(self._write(client))
+
+    async def _read_keys(self, client: Redis) -> None:
+        """Tell of the quotes that stand, which no message may tell of any more."""
+        keys = [key async for key in client.scan_iter(KEY_PREFIX + "*", _AT_ONCE)]
+        for begin in range(0, len(keys), _AT_ONCE):
+            values = await client.mget(keys[begin : begin + _AT_ONCE])
+            self._tell(self._decode(filter(None, values)))
+
+    async def _listen(self, channel: Any) -> None:
+        while True:
+            message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LOOK_S)
+            if message is not None:
+                self._tell(self._decode([message["data"]]))
+
+    async def _write(self, client: Redis) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    await self._has_work.wait()
+            except TimeoutError:
+                await client.ping()  # a server that hangs, or a network that swallows all
+            self._has_work.clear()
+            self._being_written, self._waiting = self._waiting, {}
+            quotes = iter(self._being_written.values())
+            while part := list(islice(quotes, _AT_ONCE)):
+                await self._write_part(client, part)
+            self._being_written = {}
+
+    async def _write_part(self, client: Redis, quotes: Sequence[Quote]) -> None:
+        async with client.pipeline(transaction=False) as commands:
+            for quote in quotes:
+                text = encode_quote(quote)
+                commands.set(KEY_PREFIX + quote.symbol, text, px=_TTL_MS)
+                commands.publish(CHANNEL, text)
+            await commands.execute()
+
+    def _lose(self, reason: str) -> None:
+        if reason != self.lost_because:
+            log.warning("%s: %s; trying again", self.address, reason)
+        self.lost_because = reason
+        self._is_connected.clear()
+        unwritten = {**self._being_written, **self._waiting}
+        self._being_written, self._waiting = {}, {}
+        self._tell(list(unwritten.values()))
+
+    def _decode(self, texts: Iterable[Any]) -> list[Quote]:
+        quotes = {}
+        for text in texts:
+            try:
+                quote = decode_quote(text)
+            except QuoteError as error:
+                self.malformed += 1
+                log.debug("%s: %s", self.address, error)
+            else:
+                quotes[quote.symbol] = quote
+        return list(quotes.values())
+
+    def _tell(self, quotes: Sequence[Quote]) -> None:
+        if quotes:
+            for listener in self._listeners:
+                listener(quotes)

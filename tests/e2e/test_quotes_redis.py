@@ -1,0 +1,214 @@
+"""Quotes through a real redis-server: what it keeps, and what becomes of them when it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import sys
+
+import pytest
+from redis.asyncio import Redis
+
+from mdtool.adapters.quotes.port import TTL_S
+from mdtool.adapters.quotes.redis import CHANNEL, RedisQuoteHub
+from mdtool.core.errors import ConfigError, StartupError
+from mdtool.wire.quotes import Quote, decode_quote, encode_quote
+from tests.redis_servers import redis_server
+
+
+class Heard:
+    """The last quote that a hub told of each symbol."""
+
+    def __init__(self, hub) -> None:
+        self.last: dict[str, Quote] = {}
+        self._news = asyncio.Event()
+        hub.subscribe(self._take)
+
+    def _take(self, quotes) -> None:
+        self.last.update((quote.symbol, quote) for quote in quotes)
+        self._news.set()
+
+    async def until(self, condition):
+        while not condition(self.last):
+            self._news.clear()
+            await self._news.wait()
+
+
+def quote(number: int, symbol: str = "AAPL") -> Quote:
+    return Quote(symbol, number * 10**9, None, None, number)
+
+
+def has(wanted: Quote):
+    return lambda last: last.get(wanted.symbol) == wanted
+
+
+async def until(condition) -> None:
+    while not condition():  # noqa: ASYNC110 - a hub tells of its connection by no event
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def server(tmp_path):
+    async with redis_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def client(server):
+    async with Redis.from_url(server.url) as client:
+        yield client
+
+
+async def test_the_last_quote_of_each_symbol_stands_for_two_seconds(server, client):
+    hub = RedisQuoteHub(server.url)
+    heard = Heard(hub)
+    async with hub:
+        hub.publish([quote(1), quote(2, "MSFT")])
+        await heard.until(has(quote(2, "MSFT")))
+        assert await client.get("quote:AAPL") == encode_quote(quote(1))
+        left_ms = await client.pttl("quote:MSFT")
+        assert 0 < left_ms <= TTL_S * 1_000 == 2_000
+        async with asyncio.timeout(10):
+            while await client.exists("quote:AAPL", "quote:MSFT"):  # noqa: ASYNC110 - Redis's clock
+                await asyncio.sleep(0.02)
+
+
+async def test_quotes_are_published_on_the_channel_one_a_message(server, client):
+    async with client.pubsub() as channel, RedisQuoteHub(server.url) as hub:
+        await channel.subscribe(CHANNEL)
+        assert (await channel.get_message(timeout=5))["type"] == "subscribe"
+        hub.publish([quote(1), quote(2, "MSFT")])
+        texts = [(await channel.get_message(timeout=5))["data"] for _ in range(2)]
+        assert [decode_quote(text) for text in texts] == [quote(1), quote(2, "MSFT")]
+
+
+async def test_many_hubs_share_what_any_of_them_publishes(server):
+    hubs = [RedisQuoteHub(server.url) for _ in range(3)]
+    heards = [Heard(hub) for hub in hubs]
+    async with hubs[0], hubs[1], hubs[2]:
+        for number, hub in enumerate(hubs, 1):
+            hub.publish([quote(number, f"OF{number}")])
+        for heard, number in itertools.product(heards, (1, 2, 3)):
+            await heard.until(has(quote(number, f"OF{number}")))
+
+
+async def test_who_comes_later_is_told_what_stands(server):
+    early, late = RedisQuoteHub(server.url), RedisQuoteHub(server.url)
+    heard_early, heard_late = Heard(early), Heard(late)
+    async with early:
+        early.publish([quote(7)])
+        await heard_early.until(has(quote(7)))
+        async with late:
+            assert heard_late.last == {"AAPL": quote(7)}
+
+
+async def test_others_may_publish_and_nonsense_is_left_out(server, client):
+    hub = RedisQuoteHub(server.url)
+    heard = Heard(hub)
+    await client.set("quote:BAD", b"\xff")
+    await client.lpush("quote:LIST", b"1")
+    async with hub:
+        for text in (b"", b"\x00\xff", b"{}", b"x" * 100_000, encode_quote(quote(5))):
+            await client.publish(CHANNEL, text)
+        await heard.until(has(quote(5)))
+        assert hub.malformed == 5
+        assert hub.lost_because is None
+        assert list(heard.last) == ["AAPL"]
+
+
+async def test_a_server_killed_and_restarted_under_load_takes_no_listener_with_it(server):
+    hub, other = RedisQuoteHub(server.url), RedisQuoteHub(server.url)
+    heard, heard_by_other = Heard(hub), Heard(other)
+    numbers = itertools.count(1)
+    symbols = [f"SYMBOL{number}" for number in range(200)]
+
+    async def load() -> None:
+        for number in numbers:
+            hub.publish([quote(number, symbol) for symbol in symbols])
+            await asyncio.sleep(0.001)
+
+    async with hub, other:
+        loading = asyncio.create_task(load())
+        for _ in range(3):
+            known = next(numbers)
+            await heard_by_other.until(lambda last, n=known: last and last["SYMBOL0"].ts_ms > n)
+            await server.kill()
+            await until(lambda: hub.lost_because is not None)
+            lost_at = next(numbers)
+            # While it is away, who publishes goes on being told.
+            await heard.until(lambda last, n=lost_at: last["SYMBOL0"].ts_ms > n)
+            await server.start()
+            await until(lambda: hub.lost_because is None and other.lost_because is None)
+        loading.cancel()
+        last = next(numbers)
+        hub.publish([quote(last, symbol) for symbol in symbols])
+        for listener in (heard, heard_by_other):
+            await listener.until(
+                lambda told: all(told.get(symbol) == quote(last, symbol) for symbol in symbols)
+            )
+            assert set(listener.last) == set(symbols)
+
+
+async def test_a_server_that_hangs_is_given_up_and_found_again(server):
+    hub = RedisQuoteHub(server.url)
+    heard = Heard(hub)
+    async with hub:
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            hub.publish([quote(1)])
+            await heard.until(has(quote(1)))  # told here, once nobody waits for the server
+            assert hub.lost_because is not None
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        await until(lambda: hub.lost_because is None)
+        hub.publish([quote(2)])
+        await heard.until(has(quote(2)))
+
+
+async def test_a_server_that_is_away_at_the_start_is_waited_for(server):
+    await server.kill()
+    hub = RedisQuoteHub(server.url, start_s=60)
+    opening = asyncio.create_task(hub.__aenter__())
+    await until(lambda: hub.lost_because != "not connected yet")
+    await server.start()
+    await opening
+    assert hub.lost_because is None
+    await hub.__aexit__(None, None, None)
+
+
+async def test_a_server_that_stays_away_ends_the_start_and_tells_no_password(server):
+    await server.kill()
+    url = server.url.replace("//", "//user:secret@")
+    with pytest.raises(StartupError, match=f"redis 127.0.0.1:{server.port}") as raised:
+        async with RedisQuoteHub(url, start_s=0.2):
+            pass
+    assert raised.value.exit_code == 3
+    assert "secret" not in str(raised.value)
+
+
+async def test_a_server_that_lets_nobody_in_ends_the_start(server, client):
+    await client.config_set("requirepass", "secret")
+    with pytest.raises(StartupError, match="(?i)authenticat"):
+        async with RedisQuoteHub(server.url, start_s=0.2):
+            pass
+
+
+@pytest.mark.parametrize("url", ["redis:", "redis://", "redis://host:port", "redis://h:99999"])
+def test_a_url_that_is_none_is_refused(url):
+    with pytest.raises(ConfigError, match="redis"):
+        RedisQuoteHub(url)
+
+
+async def test_without_its_client_it_says_what_to_install():
+    program = (
+        "import sys; sys.modules['redis.asyncio'] = None\n"
+        "from mdtool.adapters.quotes import open_hub\n"
+        "open_hub('redis://127.0.0.1')"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program), stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await process.communicate()
+    assert process.returncode == 1
+    assert b"ConfigError: quotes through redis want its client: pip install 'mdtool[redis]'" in told
