@@ -1,0 +1,334 @@
+"""STOMP within SockJS, transport by transport, as its protocol has each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+from aiohttp import ClientSession
+
+from mdtool.services.gateway.stomp import mailbox
+from mdtool.wire.stomp import Frame, StompDecoder, encode
+from mdtool.wire.websocket import close_frame
+from tests.e2e.gateways import connected, gateway_of
+from tests.e2e.stomp_peers import DeafPeer, counted
+from tests.reference.market_source import MarketSource
+
+SESSION = "/ws/000/s1"
+CONNECT = encode("CONNECT", {"accept-version": "1.2"}).decode()
+FOLLOW = encode("SUBSCRIBE", {"id": "0", "destination": "/topic/market-data/AAPL"}).decode()
+
+
+@pytest.fixture
+async def source():
+    async with MarketSource().serving() as source:
+        source.trade("AAPL", 187.25, 400)
+        yield source
+
+
+@pytest.fixture
+async def client(source):
+    async with gateway_of(source.address) as client:
+        await connected(client)
+        yield client
+
+
+class Frames:
+    """Takes STOMP frames out of SockJS frames."""
+
+    def __init__(self) -> None:
+        self._decoder = StompDecoder()
+
+    def of(self, frame: str) -> list[Frame]:
+        assert frame.startswith("a"), frame
+        for text in json.loads(frame[1:]):
+            self._decoder.feed(text.encode())
+        return list(iter(self._decoder.next_frame, None))
+
+
+async def _say(client, *texts: str, session: str = SESSION) -> None:
+    async with client.post(f"{session}/xhr_send", data=json.dumps(texts)) as response:
+        assert response.status == 204
+        assert response.headers["Content-Type"].startswith("text/plain")
+
+
+async def _poll(client, session: str = SESSION) -> list[str]:
+    """The frames of one poll."""
+    async with client.post(f"{session}/xhr") as response:
+        assert response.status == 200
+        assert response.headers["Content-Type"].lower() == "application/javascript; charset=utf-8"
+        assert "no-store" in response.headers["Cache-Control"]
+        return (await response.text()).splitlines()
+
+
+async def test_clients_are_told_what_there_is(client):
+    async with client.get("/ws") as response:
+        assert await response.text() == "Welcome to SockJS!\n"
+    first, second = [(await client.answer("/ws/info"))[1] for _ in range(2)]
+    assert first["websocket"] is True
+    assert first["cookie_needed"] is False
+    assert first["origins"] == ["*:*"]
+    assert first["entropy"] != second["entropy"]
+
+
+async def test_websocket(source, client):
+    async with client.ws_connect(f"{SESSION}/websocket") as socket:
+        frames = Frames()
+        assert await socket.receive_str() == "o"
+        await socket.send_str("")
+        await socket.send_str(json.dumps([CONNECT, FOLLOW]))
+        (frame,) = frames.of(await socket.receive_str())
+        assert frame.command == "CONNECTED"
+        (frame,) = frames.of(await socket.receive_str())
+        assert json.loads(frame.body)["volume"] == "400"
+        source.trade("AAPL", 187.5, 1)
+        (frame,) = frames.of(await socket.receive_str())
+        assert json.loads(frame.body)["volume"] == "401"
+        await socket.send_str(json.dumps(encode("DISCONNECT").decode()))
+        assert await socket.receive_str() == 'c[1000,"disconnected"]'
+        assert (await socket.receive()).data == 1000
+
+
+async def test_two_websockets_may_have_one_session_id(client):
+    async with (
+        client.ws_connect(f"{SESSION}/websocket") as first,
+        client.ws_connect(f"{SESSION}/websocket") as second,
+    ):
+        assert await first.receive_str() == await second.receive_str() == "o"
+
+
+@pytest.mark.parametrize("text", ["[", "{}", "[1]", '["a', "nonsense"])
+async def test_a_websocket_message_that_is_no_sockjs_ends_the_session(client, text):
+    async with client.ws_connect(f"{SESSION}/websocket") as socket:
+        await socket.send_str(text)
+        assert await socket.receive_str() == "o"
+        assert await socket.receive_str() == 'c[1008,"Broken JSON encoding."]'
+        assert (await socket.receive()).data == 1008
+
+
+async def test_an_error_ends_the_session_with_its_text(client):
+    async with client.ws_connect(f"{SESSION}/websocket") as socket:
+        frames = Frames()
+        await socket.send_str(json.dumps([CONNECT, encode("HELLO").decode()]))
+        assert await socket.receive_str() == "o"
+        commands = [frames.of(await socket.receive_str())[0].command for _ in range(2)]
+        assert commands == ["CONNECTED", "ERROR"]
+        assert (await socket.receive_str()).startswith('c[1002,"HELLO: ')
+
+
+async def test_polling(source, client):
+    frames = Frames()
+    assert await _poll(client) == ["o"]
+    await _say(client, CONNECT)
+    (answer,) = await _poll(client)
+    assert frames.of(answer)[0].command == "CONNECTED"
+    await _say(client, FOLLOW)
+    (answer,) = await _poll(client)
+    (frame,) = frames.of(answer)
+    assert json.loads(frame.body)["volume"] == "400"
+    waiting = asyncio.create_task(_poll(client))
+    source.trade("AAPL", 187.5, 1)
+    (frame,) = frames.of((await waiting)[0])
+    assert json.loads(frame.body)["volume"] == "401"
+    await _say(client, encode("DISCONNECT", {"receipt": "bye"}).decode())
+    assert [frame.command for frame in frames.of((await _poll(client))[0])] == ["RECEIPT"]
+    # However often the client asks, it learns that the session is over.
+    for _ in range(2):
+        assert await _poll(client) == ['c[1000,"disconnected"]']
+
+
+async def test_between_polls_only_the_latest_state_is_kept(source, client):
+    frames = Frames()
+    assert await _poll(client) == ["o"]
+    await _say(client, CONNECT, FOLLOW)
+    await _poll(client)
+    async with client.ws_connect("/ws/marketdata?symbol=AAPL") as brisk:
+        for _ in range(50):
+            source.trade("AAPL", 187.5, 1)
+        while (await brisk.receive_json())["volume"] < 450:
+            pass
+    (answer,) = await _poll(client)
+    (frame,) = frames.of(answer)
+    assert json.loads(frame.body)["volume"] == "450"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "prelude", "before", "after"),
+    [
+        ("POST", "xhr_streaming", b"h" * 2_048 + b"\n", b"", b"\n"),
+        ("GET", "eventsource", b"\r\n", b"data: ", b"\r\n\r\n"),
+    ],
+)
+async def test_streaming(source, client, method, path, prelude, before, after):
+    frames = Frames()
+    async with client.request(method, f"{SESSION}/{path}") as response:
+        stream = response.content
+        assert await stream.readexactly(len(prelude)) == prelude
+
+        async def told() -> str:
+            chunk = await stream.readuntil(after)
+            assert chunk.startswith(before)
+            return chunk[len(before) : -len(after)].decode()
+
+        assert await told() == "o"
+        await _say(client, CONNECT, FOLLOW)
+        assert frames.of(await told())[0].command == "CONNECTED"
+        volumes = [json.loads(frames.of(await told())[0].body)["volume"]]
+        for _ in range(3):
+            source.trade("AAPL", 187.5, 1)
+            volumes.append(json.loads(frames.of(await told())[0].body)["volume"])
+        assert volumes == ["400", "401", "402", "403"]
+        await _say(client, encode("DISCONNECT").decode())
+        assert await told() == 'c[1000,"disconnected"]'
+        assert await stream.read() == b""
+
+
+async def test_a_streamed_response_ends_before_a_browser_has_too_much_of_it(source, client):
+    symbols = [f"S{number}" for number in range(500)]
+    for symbol in symbols:
+        source.trade(symbol, 1.0, 1)
+    async with client.post(f"{SESSION}/xhr_streaming") as response:
+        follow = encode("SUBSCRIBE", {"id": "0", "destination": "/topic/market-data/*"})
+        await response.content.readuntil(b"o\n")
+        await _say(client, CONNECT, follow.decode())
+        received = 0
+        while data := await response.content.read(1 << 16):
+            received += len(data)
+            source.trade(symbols[received % 500], 1.0, 1)
+            source.trade(symbols[received % 499], 1.0, 1)
+        assert 128 * 1024 <= received < 512 * 1024
+    source.trade("S1", 2.0, 1)  # the session goes on
+    async with client.post(f"{SESSION}/xhr_streaming") as response:
+        await response.content.readuntil(b"a")
+        await _say(client, encode("DISCONNECT").decode())
+        assert (await response.text()).endswith('c[1000,"disconnected"]\n')
+
+
+async def test_a_second_request_while_one_waits_is_turned_away(client):
+    async with client.post(f"{SESSION}/xhr_streaming") as response:
+        await response.content.readuntil(b"o\n")
+        assert await _poll(client) == ['c[2010,"Another connection still open"]']
+        await _say(client, CONNECT)
+        assert (await response.content.readline()).startswith(b'a["CONNECTED')
+
+
+async def test_what_is_sent_to_no_session_is_404(client):
+    async with client.post(f"{SESSION}/xhr_send", data='["x"]') as response:
+        assert response.status == 404
+
+
+@pytest.mark.parametrize("payload", ["", "[", "{}", "[1]", '["a'])
+async def test_what_is_sent_and_is_no_sockjs_is_400(client, payload):
+    await _poll(client)
+    async with client.post(f"{SESSION}/xhr_send", data=payload) as response:
+        assert response.status == 400
+        message = (await response.json())["message"]
+        assert message in {"Payload expected.", "Broken JSON encoding."}
+
+
+async def test_what_is_sent_and_is_too_long_is_413(client):
+    await _poll(client)
+    async with client.post(f"{SESSION}/xhr_send", data="x" * 500_000) as response:
+        assert response.status == 413
+        assert (await response.json())["error"] == "too_large"
+
+
+async def test_transports_and_sessions_that_are_none_are_404(client):
+    for path in (f"{SESSION}/jsonp", "/ws/iframe.html", f"/ws/000/{'s' * 65}/eventsource"):
+        async with client.get(path) as response:
+            assert response.status == 404
+
+
+async def test_pages_of_other_origins_are_refused(client):
+    headers = {"Origin": "https://evil.example"}
+    async with client.post(f"{SESSION}/xhr", headers=headers) as response:
+        assert response.status == 403
+
+
+async def test_pages_of_allowed_origins_may_send_their_cookies(source):
+    origin = "https://charts.example"
+    async with (
+        gateway_of(source.address, allowed_origins=origin) as client,
+        client.post(f"{SESSION}/xhr", headers={"Origin": origin}) as response,
+    ):
+        assert response.status == 200
+        assert response.headers["Access-Control-Allow-Origin"] == origin
+        assert response.headers["Access-Control-Allow-Credentials"] == "true"
+
+
+async def test_a_client_that_stays_away_is_forgotten(client, monkeypatch):
+    monkeypatch.setattr(mailbox, "_ABSENCE_S", 0.05)
+    assert await _poll(client) == ["o"]
+    await _say(client, CONNECT)
+    while (await client.answer("/health"))[1]["sockets"]:
+        pass
+    assert await _poll(client) == ["o"]
+
+
+async def test_a_client_that_goes_away_while_it_waits_is_noticed(client, monkeypatch):
+    monkeypatch.setattr(mailbox, "_ABSENCE_S", 0.05)
+    monkeypatch.setattr(mailbox, "_LOOK_S", 0.05)
+    async with client.post(f"{SESSION}/xhr_streaming") as response:
+        await response.content.readuntil(b"o\n")
+        response.close()
+    while (await client.answer("/health"))[1]["sockets"]:
+        pass
+
+
+async def test_a_client_that_waits_for_long_is_told_that_the_gateway_is_there(client, monkeypatch):
+    monkeypatch.setattr(mailbox, "_BEAT_S", 0.05)
+    monkeypatch.setattr(mailbox, "_LOOK_S", 0.05)
+    async with client.post(f"{SESSION}/xhr_streaming") as response:
+        await response.content.readuntil(b"o\n")
+        assert [await response.content.readline() for _ in range(3)] == [b"h\n"] * 3
+
+
+async def test_who_polls_never_again_is_not_waited_for(client, source):
+    """What a poller does not fetch is bounded; then the session is over."""
+    await _poll(client)
+    await _say(client, CONNECT)
+    await _poll(client)
+    listen = encode("SUBSCRIBE", {"id": "0", "destination": "/topic/signaling"}).decode()
+    await _say(client, listen)
+    for _ in range(10):
+        join = encode("BEGIN", {"transaction": "t", "receipt": "r"}).decode()
+        abort = encode("ABORT", {"transaction": "t", "receipt": "r"}).decode()
+        await _say(client, *[join, abort] * 20)
+    assert await _poll(client) == ['c[4000,"too many messages wait to be read"]']
+
+
+async def test_a_websocket_client_that_never_reads_is_told_so_in_sockjs(source):
+    async with (
+        gateway_of(source.address, slow_client_s=1) as client,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        await connected(client)
+        path = f"{SESSION}/websocket"
+        deaf = stack.enter_context(contextlib.closing(DeafPeer(client, path)))
+        await deaf.connect()
+        await deaf.say(json.dumps([encode("CONNECT").decode()]).encode())
+        for number in range(50):
+            headers = {"id": str(number), "destination": "/topic/market-data/*"}
+            follow = json.dumps([encode("SUBSCRIBE", headers).decode()])
+            await deaf.say(follow.encode())
+        while await counted(client, "mdtool_sockets_behind_total", "/ws") == 0:
+            for number in range(200):
+                source.trade(f"S{number}", 2.0, 1)
+        heard = await deaf.hear()
+        reason = "nothing was read for 1 s"
+        assert heard.endswith(b'c[4000,"%s"]' % reason.encode() + close_frame(4000, reason))
+
+
+async def test_clients_are_told_that_a_stopping_gateway_goes_away(source):
+    async with ClientSession() as session:
+        async with gateway_of(source.address) as client:
+            url = f"http://{client.host}:{client.port}{SESSION}"
+            streaming = await session.post(f"{url}/xhr_streaming")
+            await streaming.content.readuntil(b"o\n")
+            socket = await session.ws_connect(f"{url}x/websocket")
+            assert await socket.receive_str() == "o"
+            told = asyncio.create_task(socket.receive_str())
+        assert await told == 'c[1001,"the gateway stops"]'
+        assert await streaming.content.read() == b'c[1001,"the gateway stops"]\n'

@@ -1,0 +1,307 @@
+"""STOMP over a raw WebSocket: topics of market data, and everything that a client can get wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from aiohttp import ClientSession, WSServerHandshakeError
+
+from mdtool.wire.stomp import encode
+from mdtool.wire.websocket import close_frame
+from tests.e2e.aggregators import NOON_NS, aggregator, message, tick
+from tests.e2e.gateways import connected, gateway_of
+from tests.e2e.stomp_peers import PATH, DeafPeer, StompPeer, counted, stomp
+from tests.reference.market_source import MarketSource
+
+AAPL = {
+    "symbol": "AAPL",
+    "open": 187.25,
+    "high": 187.25,
+    "low": 187.25,
+    "close": 187.25,
+    "volume": "400",
+    "timestamp": "1735201234567",
+}
+
+
+@pytest.fixture
+async def source():
+    async with MarketSource().serving() as source:
+        source.trade("AAPL", 187.25, 400)
+        yield source
+
+
+@pytest.fixture
+async def client(source):
+    async with gateway_of(source.address) as client:
+        await connected(client)
+        yield client
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2"])
+async def test_the_aggregate_is_sent_at_once_and_on_each_update(source, client, version):
+    async with stomp(client, version) as peer:
+        await peer.follow("/topic/market-data/aapl")
+        assert await peer.message() == ("/topic/market-data/AAPL", AAPL)
+        for volume in range(401, 406):
+            source.trade("AAPL", 187.5, 1)
+            assert (await peer.message())[1]["volume"] == str(volume)
+
+
+async def test_messages_say_whose_they_are_and_are_told_apart(source, client):
+    async with stomp(client) as peer:
+        await peer.follow("/topic/market-data/AAPL", "first")
+        await peer.follow("/topic/market-data/AAPL", "second")
+        frames = [await peer.receive(), await peer.receive()]
+        source.trade("AAPL", 2.0, 3)
+        frames += [await peer.receive(), await peer.receive()]
+        assert [frame.headers["subscription"] for frame in frames] == ["first", "second"] * 2
+        first, second, third, fourth = (frame.headers["message-id"] for frame in frames)
+        assert len({first, second, third}) == 3
+        assert third == fourth  # one message, told twice
+
+
+async def test_an_unknown_symbol_is_told_from_its_first_trade_on(source, client):
+    async with stomp(client) as peer:
+        await peer.subscribe("/topic/market-data/NEW")
+        source.trade("AAPL", 1.0, 1)
+        source.trade("NEW", 2.0, 3)
+        assert (await peer.message())[0] == "/topic/market-data/NEW"
+
+
+async def test_every_symbol_may_be_followed_at_once(source, client):
+    source.trade("MSFT", 3.0, 5)
+    async with stomp(client) as peer:
+        await peer.follow("/topic/market-data/*")
+        told = {}
+        while set(told) != {"/topic/market-data/AAPL", "/topic/market-data/MSFT"}:
+            destination, content = await peer.message()
+            told[destination] = content["symbol"]
+        assert set(told.values()) == {"AAPL", "MSFT"}
+        source.trade("GOOG", 3.0, 5)
+        assert (await peer.message())[0] == "/topic/market-data/GOOG"
+
+
+async def test_symbols_may_have_a_slash_a_colon_or_a_backslash(source, client):
+    for symbol in ("BTC/USD", "A:B", "A\\B"):
+        source.trade(symbol, 3.0, 5)
+    for version in ("1.0", "1.1", "1.2"):
+        async with stomp(client, version) as peer:
+            for number, symbol in enumerate(("BTC/USD", "A:B", "A\\B")):
+                await peer.follow(f"/topic/market-data/{symbol}", str(number))
+                destination, content = await peer.message()
+                assert destination == f"/topic/market-data/{symbol}"
+                assert content["symbol"] == symbol
+
+
+async def test_what_is_unsubscribed_is_not_told_any_more(source, client):
+    async with stomp(client) as peer:
+        await peer.follow("/topic/market-data/AAPL", "a")
+        await peer.message()
+        await peer.subscribe("/topic/market-data/MSFT", "b")
+        answer = await peer.ask("UNSUBSCRIBE", {"id": "a", "receipt": "gone"})
+        assert answer.headers == {"receipt-id": "gone"}
+        source.trade("AAPL", 2.0, 3)
+        source.trade("MSFT", 2.0, 3)
+        assert (await peer.message())[0] == "/topic/market-data/MSFT"
+
+
+async def test_a_lost_aggregator_marks_what_is_told_as_stale():
+    source = MarketSource()
+    source.trade("AAPL", 1.0, 1)
+    async with contextlib.AsyncExitStack() as stack:
+        async with source.serving():
+            client = await stack.enter_async_context(gateway_of(source.address))
+            peer = await stack.enter_async_context(stomp(client))
+            await peer.follow("/topic/market-data/AAPL")
+            assert "stale" not in (await peer.message())[1]
+        assert (await peer.message())[1]["stale"] is True
+        async with source.serving():
+            assert "stale" not in (await peer.message())[1]
+
+
+async def test_a_disconnect_is_receipted_and_closed(client):
+    async with stomp(client) as peer:
+        answer = await peer.ask("DISCONNECT", {"receipt": "bye"})
+        assert answer.headers == {"receipt-id": "bye"}
+        assert await peer.closed() == 1000
+
+
+async def test_frames_may_come_in_pieces_and_several_at_once(client):
+    stream = encode("CONNECT", {"accept-version": "1.2"})
+    stream += b"\n\r\n" + encode("SUBSCRIBE", {"id": "0", "destination": "/topic/market-data/AAPL"})
+    async with client.ws_connect(PATH) as socket:
+        peer = StompPeer(socket)
+        await peer.send_bytes(stream)
+        assert (await peer.receive()).command == "CONNECTED"
+        assert (await peer.receive()).command == "MESSAGE"
+    async with client.ws_connect(PATH) as socket:
+        peer = StompPeer(socket)
+        for number in range(len(stream)):
+            await socket.send_str(stream[number : number + 1].decode())
+        assert (await peer.receive()).command == "CONNECTED"
+        assert (await peer.receive()).command == "MESSAGE"
+
+
+async def test_the_subprotocol_is_what_the_client_likes_best_of_those_there_are(client):
+    offered = ("v13.stomp", "v12.stomp", "v11.stomp")
+    async with client.ws_connect(PATH, protocols=offered) as socket:
+        assert socket.protocol == "v12.stomp"
+
+
+async def test_heart_beats_are_kept_and_expected(source):
+    async with gateway_of(source.address, stomp_heart_beat_ms=80) as client:
+        async with client.ws_connect(PATH) as socket:
+            peer = StompPeer(socket)
+            answer = await peer.connect(**{"heart-beat": "0,10"})
+            assert answer.headers["heart-beat"] == "80,80"
+            for _ in range(3):
+                assert (await socket.receive_str()) == "\n"
+        async with stomp(client, **{"heart-beat": "10,0"}) as peer:
+            assert await peer.error() == "no heart-beat within 0.16 s"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (encode("SEND", {"destination": "/queue/x"}), "nothing is at '/queue/x'"),
+        (encode("SEND", {"destination": "/topic/market-data/AAPL"}), "nothing is at"),
+        (encode("SUBSCRIBE", {"destination": "/topic/market-data/A"}), "header id is missing"),
+        (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/x"}), "nothing is at '/topic/x'"),
+        (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/"}), "symbol: wants"),
+        (
+            encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/" + "A" * 1_000}),
+            "symbol: wants 1 to 70 characters",
+        ),
+        (
+            encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/é"}),
+            "symbol: wants printable ASCII",
+        ),
+        (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/bars/AAPL"}), "bars: want"),
+        (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/bars/AAPL/x"}), "interval: wants"),
+        (encode("CONNECT", {"accept-version": "1.2"}), "connected already"),
+        (encode("HELLO"), "no such command"),
+        (b"SEND\ndestination:a\\tb\n\n\0", "no escape"),
+        (bytes(range(256)) * 4, ""),
+        (b"SEND\na:" + b"x" * 16_384, "command and headers take more than 16,384 bytes"),
+        (encode("SEND", {"destination": "/x"}, bytes(65_536)), "more than 65,536 bytes"),
+    ],
+)
+async def test_what_is_wrong_is_told_in_an_error_and_harms_nobody_else(
+    source, client, data, message
+):
+    async with stomp(client) as bystander:
+        await bystander.follow("/topic/market-data/AAPL")
+        await bystander.message()
+        async with stomp(client) as peer:
+            await peer.send_bytes(data)
+            assert message in await peer.error()
+        source.trade("AAPL", 1.0, 1)
+        assert (await bystander.message())[1]["volume"] == "401"
+
+
+@pytest.mark.parametrize("offered", ["2.0", "", "1.3,1.4", "latest"])
+async def test_a_version_that_is_not_known_is_refused_with_those_that_are(client, offered):
+    async with client.ws_connect(PATH) as socket:
+        peer = StompPeer(socket)
+        answer = await peer.ask("CONNECT", {"accept-version": offered})
+        assert (answer.command, answer.headers["version"]) == ("ERROR", "1.0,1.1,1.2")
+        assert await peer.closed() == 1002
+
+
+async def test_a_message_that_is_far_too_large_closes_its_connection(client):
+    async with stomp(client) as peer:
+        await peer.send("SEND", {"destination": "/app/signal"}, bytes(1 << 20))
+        assert await peer.closed() == 1009
+    assert (await client.answer("/health"))[0] == 200
+
+
+async def test_an_upgrade_is_asked_for(client):
+    async with client.get(PATH) as response:
+        assert response.status == 426
+        assert response.headers["Upgrade"] == "websocket"
+
+
+async def test_clients_are_bounded(source):
+    async with gateway_of(source.address, max_sockets=1) as client:
+        async with stomp(client):
+            with pytest.raises(WSServerHandshakeError) as error:
+                await client.ws_connect(PATH)
+            assert error.value.status == 503
+        metrics = await (await client.get("/metrics")).text()
+        assert 'mdtool_sockets_refused_total{path="/ws/websocket"} 1.0' in metrics
+
+
+async def test_pages_of_other_origins_are_refused(client):
+    with pytest.raises(WSServerHandshakeError) as error:
+        await client.ws_connect(PATH, headers={"Origin": "https://evil.example"})
+    assert error.value.status == 403
+
+
+async def test_clients_are_told_that_a_stopping_gateway_goes_away(source):
+    async with ClientSession() as session:
+        async with gateway_of(source.address) as client:
+            url = f"http://{client.host}:{client.port}{PATH}"
+            peer = StompPeer(await session.ws_connect(url))
+            await peer.connect()
+            closed = asyncio.create_task(peer.closed())
+        assert await closed == 1001
+
+
+async def test_a_client_that_never_reads_is_closed_and_holds_up_nobody(source):
+    async with (
+        gateway_of(source.address, slow_client_s=1) as client,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        await connected(client)
+        deaf = stack.enter_context(contextlib.closing(DeafPeer(client, PATH)))
+        follow = [
+            encode("SUBSCRIBE", {"id": str(number), "destination": "/topic/market-data/AAPL"})
+            for number in range(50)
+        ]
+        await deaf.connect()
+        await deaf.say(encode("CONNECT"), *follow)
+        async with stomp(client) as brisk:
+            await brisk.follow("/topic/market-data/AAPL")
+            while await counted(client, "mdtool_sockets_behind_total", PATH) == 0:
+                for _ in range(200):
+                    source.trade("AAPL", 2.0, 1)
+                volume = str(source.sessions["AAPL"].volume)
+                while (await brisk.message())[1]["volume"] != volume:
+                    pass
+        assert await counted(client, "mdtool_socket_conflated_total", PATH) > 0
+        heard = await deaf.hear()
+        assert heard.endswith(close_frame(4000, "nothing was read for 1 s"))
+
+
+async def test_bars_are_sent_at_once_and_as_they_change():
+    async with aggregator() as running, gateway_of(running.address) as client:
+        await running.send(message(0, [tick(100)], ["AAPL"]))
+        async with stomp(client) as peer, stomp(client, "1.0") as other:
+            expected = {
+                "symbol": "AAPL",
+                "interval": "1s",
+                "timestamp": str(NOON_NS // 10**6),
+                **dict.fromkeys(("open", "high", "low", "close"), 1),
+                "volume": "1",
+                "count": 1,
+            }
+            for each, topic in ((peer, "AAPL"), (other, "*"), (other, "aapl")):
+                await each.follow(f"/topic/bars/{topic}/1s", topic)
+                assert await each.message() == ("/topic/bars/AAPL/1s", expected)
+            # The bar that ended is told of, too, though another one follows at once.
+            await running.send(message(1, [tick(102, 2), tick(103, 3, at_s=1)], ["AAPL"]))
+            told = [(await peer.message())[1] for _ in range(2)]
+            assert [(bar["close"], bar["volume"]) for bar in told] == [(1.02, "3"), (1.03, "3")]
+
+
+async def test_an_interval_that_is_not_kept_ends_the_session():
+    async with aggregator() as running, gateway_of(running.address) as client:
+        async with stomp(client) as peer:
+            await peer.follow("/topic/bars/AAPL/7m")
+            assert "no bars of 7m" in await peer.error()
+        async with stomp(client) as peer:
+            await peer.follow("/topic/bars/AAPL/7m")
+            assert "no bars of 7m" in await peer.error()
