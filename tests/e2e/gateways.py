@@ -18,6 +18,7 @@ class Client:
     def __init__(self, session: ClientSession, host: str, port: int) -> None:
         self.host, self.port = host, port
         self.get, self.post, self.options = session.get, session.post, session.options
+        self.request = session.request
         self.ws_connect = session.ws_connect
 
     async def answer(self, path: str) -> tuple[int, object]:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from aiohttp import hdrs, web
+from graphql import GraphQLError
 
 from mdtool.services.gateway.answers import STALE_HEADERS
 from mdtool.services.gateway.graphql.errors import (
@@ -20,14 +21,21 @@ from mdtool.services.gateway.graphql.errors import (
     encode_response,
     told_in_words,
 )
-from mdtool.services.gateway.graphql.execution import Executor
+from mdtool.services.gateway.graphql.execution import Executor, Prepared
 from mdtool.services.gateway.graphql.sockets import GraphQLSockets
-from mdtool.wire.graphql import Request, RequestError, decode_json, decode_request
+from mdtool.wire.graphql import (
+    SUBPROTOCOL,
+    Request,
+    RequestError,
+    decode_json,
+    decode_request,
+)
 
 _JSON: Final = "application/json"
 """What clients of before the specification take; in it, 200 says that this is a response at all."""
 _RESPONSE: Final = "application/graphql-response+json"
 _WILDCARDS: Final = {"*/*", "application/*"}
+_NO_SUBSCRIPTIONS: Final = f"subscriptions come over a WebSocket, which speaks {SUBPROTOCOL}"
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
@@ -74,8 +82,7 @@ class GraphQLHttp:
         if media_type is None:
             return _refused(406, f"Accept: wants {_RESPONSE} or {_JSON}", _JSON)
         try:
-            prepared = self._executor.prepare(await read(request))
-            response = await self._executor.query(prepared)
+            response = await self._executor.query(self._prepared(await read(request)))
         except DocumentError as error:
             status = 200 if media_type == _JSON else 400
             return _response(encode_response(error.errors), media_type, status)
@@ -85,6 +92,12 @@ class GraphQLHttp:
             return _refused(error.status, str(error), media_type)
         headers = STALE_HEADERS if response.is_stale else _NO_HEADERS
         return _response(response.body, media_type, 200, headers)
+
+    def _prepared(self, request: Request) -> Prepared:
+        prepared = self._executor.prepare(request)
+        if prepared.operation.is_subscription:
+            raise DocumentError([GraphQLError(_NO_SUBSCRIPTIONS)], BAD_REQUEST)
+        return prepared
 
     async def _posted(self, request: web.Request) -> Request:
         if request.content_type != _JSON or (request.charset or "utf-8").lower() != "utf-8":

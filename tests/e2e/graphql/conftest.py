@@ -1,0 +1,23 @@
+"""A gateway in front of a market that traded."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.gateways import connected, gateway_of
+from tests.reference.market_source import MarketSource
+
+
+@pytest.fixture
+async def source():
+    async with MarketSource().serving() as source:
+        source.trade("AAPL", 187.25, 400)
+        source.trade("AAPL", 188.5, 600)
+        yield source
+
+
+@pytest.fixture
+async def client(source):
+    async with gateway_of(source.address, timeout_ms=60_000) as client:
+        await connected(client)
+        yield client

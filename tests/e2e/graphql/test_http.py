@@ -1,0 +1,271 @@
+"""GraphQL over HTTP: media types, statuses, and everything that is no request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+
+import pytest
+
+from tests.e2e.gateways import connected, gateway_of
+from tests.reference.market_source import Bar, MarketSource
+
+QUERY = '{ marketData(symbol: "AAPL") { symbol open high low close volume timestamp stale } }'
+AAPL = {
+    "symbol": "AAPL",
+    "open": 187.25,
+    "high": 188.5,
+    "low": 187.25,
+    "close": 188.5,
+    "volume": "1000",
+    "timestamp": "1735201234567",
+    "stale": False,
+}
+JSON = "application/json"
+RESPONSE = "application/graphql-response+json"
+
+
+async def asked(client, query: object, accept: str = RESPONSE, **parameters):
+    """The status of a POST, and its JSON."""
+    body = {"query": query, **parameters}
+    async with client.post("/graphql", json=body, headers={"Accept": accept}) as response:
+        return response.status, await response.json(content_type=None)
+
+
+async def posted(client, body: object, content_type: str = JSON, accept: str = RESPONSE):
+    """The status of a POST of bytes, and its JSON."""
+    headers = {"Content-Type": content_type, "Accept": accept}
+    async with client.post("/graphql", data=body, headers=headers) as response:
+        return response.status, await response.json(content_type=None)
+
+
+async def test_a_query_is_answered_as_rest_answers(source, client):
+    assert await asked(client, QUERY) == (200, {"data": {"marketData": AAPL}})
+    _, rest = await client.answer("/api/v1/marketdata/AAPL")
+    assert rest == {name: value for name, value in AAPL.items() if name != "stale"}
+
+
+async def test_a_query_in_the_address_is_answered_too(client):
+    query = "query Q($s: String!) { marketData(symbol: $s) { close } } query Other { symbols }"
+    parameters = {"query": query, "operationName": "Q", "variables": '{"s":"AAPL"}'}
+    async with client.get("/graphql", params=parameters) as response:
+        assert (response.status, await response.json()) == (
+            200,
+            {"data": {"marketData": {"close": 188.5}}},
+        )
+
+
+async def test_bars_are_asked_of_the_aggregator(source, client):
+    minute = 60 * 10**9
+    source.bars["AAPL", "5m"] = [Bar(n * minute) for n in range(1, 4)]
+    query = '{ bars(symbol: "aapl", interval: "5m", limit: 2, before: "180000") { timestamp } }'
+    _, answer = await asked(client, query)
+    assert answer["data"]["bars"] == [{"timestamp": "120000"}, {"timestamp": "60000"}]
+    request = source.asked[-1]
+    assert (request.interval, request.limit, request.before) == ("5m", 2, 3 * minute)
+
+
+async def test_an_interval_that_is_not_kept_is_the_clients_error(client):
+    status, answer = await asked(client, '{ bars(symbol: "AAPL", interval: "7m") { open } }')
+    assert (status, answer["data"]) == (200, {"bars": None})
+    assert answer["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+async def test_an_aggregator_that_does_not_answer_is_told_in_time(source):
+    source.is_silent = True
+    async with gateway_of(source.address, timeout_ms=50) as client:
+        _, answer = await asked(client, '{ bars(symbol: "AAPL") { open } }')
+    assert answer["errors"][0]["extensions"]["code"] == "TIMEOUT"
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        (JSON, JSON),
+        (RESPONSE, RESPONSE),
+        ("*/*", JSON),
+        ("application/*", JSON),
+        (f"{RESPONSE}, {JSON};q=0.9", RESPONSE),
+        (f"{JSON};q=0.5, {RESPONSE}", RESPONSE),
+        (f"{RESPONSE};q=0.1, {JSON}", JSON),
+        (f"text/html, {RESPONSE.upper()} ; q=0.2", RESPONSE),
+        (f"{RESPONSE};q=0, {JSON}", JSON),
+    ],
+)
+async def test_the_answer_is_of_the_media_type_that_the_client_likes_best(
+    client, accept, media_type
+):
+    for query in (QUERY, "{"):
+        headers = {"Accept": accept}
+        async with client.post("/graphql", json={"query": query}, headers=headers) as response:
+            assert response.headers["Content-Type"] == f"{media_type}; charset=utf-8"
+
+
+@pytest.mark.parametrize("accept", ["text/html", f"{JSON};q=0", "application/xml;q=1", "x"])
+async def test_a_media_type_that_there_is_not_is_406(client, accept):
+    status, answer = await asked(client, QUERY, accept)
+    assert status == 406
+    assert RESPONSE in answer["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "{",
+        "{ nothing }",
+        '{ marketData(symbol: "AAPL") { nothing } }',
+        "query A { symbols } query B { symbols }",
+        "query($s: String!) { marketData(symbol: $s) { open } }",
+        'subscription { marketData(symbol: "AAPL") { open } }',
+        "{" + "".join(f"a{n}: symbols " for n in range(31)) + "}",
+        "{" + "".join(f'a{n}: marketData(symbol: "AAPL") {{ open }} ' for n in range(10_000)) + "}",
+        "{ a" * 5_000,
+        "",
+    ],
+)
+async def test_what_cannot_be_run_is_400_or_as_older_clients_have_it_200(client, query):
+    for accept, status in ((RESPONSE, 400), (JSON, 200)):
+        answered, answer = await asked(client, query, accept)
+        assert answered == status
+        assert "data" not in answer
+        assert answer["errors"][0]["message"]
+        assert answer["errors"][0]["extensions"]["code"]
+
+
+async def test_a_syntax_error_says_where_it_is(client):
+    _, answer = await asked(client, "{\n  symbols\n  !\n}")
+    assert answer["errors"][0]["locations"] == [{"line": 3, "column": 3}]
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (b"", "no JSON"),
+        (b"{", "no JSON"),
+        (b"\xff\xfe{}", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"null", "an object"),
+        (b"[]", "an object"),
+        (json.dumps([{"query": QUERY}]).encode(), "an object"),
+        (b"{}", "query: missing"),
+        (b'{"query":7}', "query: wants"),
+        (b'{"query":"{symbols}","variables":"{}"}', "variables: wants"),
+        (b'{"query":"{symbols}","operationName":7}', "operationName: wants"),
+        (b'{"query":"{symbols}","extensions":[]}', "extensions: wants"),
+    ],
+)
+async def test_what_is_no_request_is_400_whatever_the_client_accepts(client, body, complaint):
+    for accept in (JSON, RESPONSE):
+        status, answer = await posted(client, body, accept=accept)
+        assert status == 400
+        assert complaint in answer["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?query=", "?query={", "?query={symbols}&variables={", "?variables={}"]
+)
+async def test_what_is_no_request_in_an_address_is_400(client, query):
+    async with client.get(f"/graphql{query}", headers={"Accept": RESPONSE}) as response:
+        assert response.status == 400
+        assert (await response.json(content_type=None))["errors"]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "application/graphql",
+        "application/json; charset=utf-16",
+        "application/jsonp",
+        "",
+    ],
+)
+async def test_a_wrong_content_type_is_415(client, content_type):
+    status, answer = await posted(client, b'{"query":"{symbols}"}', content_type)
+    assert status == 415
+    assert JSON in answer["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("content_type", [JSON, "application/json; charset=UTF-8"])
+async def test_json_in_utf8_is_taken(client, content_type):
+    assert (await posted(client, b'{"query":"{symbols}"}', content_type))[0] == 200
+
+
+async def chunks(count: int):
+    for _ in range(count):
+        yield b" " * 65_536
+
+
+async def test_a_body_that_is_too_long_is_413_and_the_gateway_goes_on(client):
+    five_megabytes = 5 << 20
+    for body in (io.BytesIO(b" " * five_megabytes), chunks(five_megabytes >> 16)):
+        status, answer = await posted(client, body)
+        assert status == 413
+        assert "1,048,576 bytes" in answer["errors"][0]["message"]
+    assert (await asked(client, QUERY))[0] == 200
+
+
+async def test_a_body_that_comes_in_pieces_is_one_request(client):
+    async def pieces():
+        for byte in b'{"query":"{symbols}"}':
+            yield bytes([byte])
+            await asyncio.sleep(0)
+
+    assert await posted(client, pieces()) == (200, {"data": {"symbols": ["AAPL"]}})
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
+async def test_other_methods_are_405(client, method):
+    async with client.request(method, "/graphql") as response:
+        assert response.status == 405
+        assert response.headers["Allow"] == "GET, HEAD, POST"
+
+
+async def test_the_last_known_state_is_marked():
+    source = MarketSource()
+    source.trade("AAPL", 187.25, 400)
+    async with contextlib.AsyncExitStack() as stack:
+        async with source.serving():
+            client = await stack.enter_async_context(gateway_of(source.address))
+            socket = await client.ws_connect("/ws/marketdata?symbol=AAPL")
+            await socket.receive_json()
+        assert (await socket.receive_json())["stale"] is True
+        async with client.post("/graphql", json={"query": QUERY}) as response:
+            assert response.headers["Warning"] == '110 mdtool "Response is Stale"'
+            told = (await response.json())["data"]["marketData"]
+            assert (told["close"], told["stale"]) == (187.25, True)
+        _, answer = await asked(client, '{ marketData(symbol: "NONE") { open } }')
+        assert answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
+
+
+async def test_introspection_and_limits_are_settings(source):
+    settings = {
+        "graphql_introspection": False,
+        "graphql_max_depth": 2,
+        "graphql_max_aliases": 1,
+        "graphql_max_complexity": 3,
+        "graphql_max_body_bytes": 200,
+    }
+    async with gateway_of(source.address, **settings) as client:
+        await connected(client)
+        assert (await asked(client, '{ a: marketData(symbol: "AAPL") { open low } }'))[0] == 200
+        for query in (
+            "{ __schema { queryType { name } } }",
+            "{ a { b { c } } }",
+            "{ a: symbols b: symbols }",
+            '{ marketData(symbol: "AAPL") { open low high } }',
+        ):
+            assert (await asked(client, query))[0] == 400
+        assert (await asked(client, "{ symbols }" + " " * 200))[0] == 413
+
+
+async def test_requests_are_measured_by_status(client):
+    await asked(client, QUERY)
+    await asked(client, "{")
+    metrics = await (await client.get("/metrics")).text()
+    for status in (200, 400):
+        assert f'mdtool_request_seconds_count{{route="/graphql",status="{status}"}} 1.0' in metrics

@@ -1,0 +1,93 @@
+"""Documents of the gateway's schema, with every way of saying the same thing."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+VARIABLES = {
+    "yes": True,
+    "no": False,
+    "apple": "AAPL",
+    "none": "NONE",
+    "two": 2,
+}
+DECLARED = "$yes: Boolean!, $no: Boolean! = true, $apple: String!, $none: String!, $two: Int!"
+OPERATION = f"query Q({DECLARED})"
+
+FIELDS = {
+    "Aggregate": (
+        *("symbol", "open", "high", "low", "close", "volume", "timestamp", "stale", "__typename"),
+    ),
+    "Bar": (
+        *("symbol", "timestamp", "open", "high", "low", "close", "volume", "count", "__typename"),
+    ),
+}
+
+directives = st.sampled_from(
+    ["", "", ""]
+    + [f"@{name}(if: {value})" for name in ("skip", "include") for value in ("true", "$yes", "$no")]
+    + ["@skip(if: $no) @include(if: $yes)"]
+)
+symbols = st.sampled_from(['"AAPL"', '" aapl"', '"MSFT"', '"NONE"', "$apple", "$none"])
+
+
+@st.composite
+def leaves(draw: st.DrawFn, of: str) -> str:
+    name = draw(st.sampled_from(FIELDS[of]))
+    alias = draw(st.sampled_from(["", "", f"its_{name.strip('_')}: "]))
+    return f"{alias}{name} {draw(directives)}"
+
+
+def selections(of: str) -> st.SearchStrategy[str]:
+    """What is asked of a row: fields, and fragments of fields."""
+    groups = st.recursive(
+        leaves(of),
+        lambda inner: st.builds(
+            lambda condition, directive, chosen: (
+                f"... {condition} {directive} {{ {' '.join(chosen)} }}"
+            ),
+            st.sampled_from(["", f"on {of}"]),
+            directives,
+            st.lists(inner, min_size=1, max_size=3),
+        ),
+        max_leaves=6,
+    )
+    return st.lists(groups, min_size=1, max_size=4).map(" ".join)
+
+
+def with_spreads(of: str) -> st.SearchStrategy[str]:
+    """What is asked of a row, a named fragment among it or not."""
+    return st.tuples(st.sampled_from(["", f"...{of}Fields "]), selections(of)).map("".join)
+
+
+@st.composite
+def root_fields(draw: st.DrawFn) -> str:
+    directive = draw(directives)
+    kind = draw(st.sampled_from(["marketData", "marketData", "bars", "symbols", "__typename"]))
+    if kind in {"symbols", "__typename"}:
+        return f"{kind} {directive}"
+    symbol = draw(symbols)
+    # Two fields with the same key must be the same, so the key tells the arguments.
+    key = f"{kind}_{symbol.strip('$').strip(chr(34)).strip()}_{int(symbol[0] == '$')}"
+    if kind == "marketData":
+        chosen = draw(with_spreads("Aggregate"))
+        return f"{key}: marketData(symbol: {symbol}) {directive} {{ {chosen} }}"
+    limit = draw(st.sampled_from(["", "limit: 1", "limit: $two"]))
+    key += limit.replace("limit: ", "_").replace("$", "")
+    return f"{key}: bars(symbol: {symbol} {limit}) {directive} {{ {draw(with_spreads('Bar'))} }}"
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> str:
+    """A document that uses every variable and fragment that it declares."""
+    chosen = " ".join(draw(st.lists(root_fields(), min_size=1, max_size=5)))
+    fragments = {of: draw(selections(of)) for of in FIELDS}
+    used = "@include(if: $yes) @skip(if: $no)"
+    rest = f"""
+        used: marketData(symbol: $apple) {used} {{ ...AggregateFields }}
+        unknown: marketData(symbol: $none) {{ open }}
+        bars: bars(symbol: "AAPL", limit: $two) {{ ...BarFields }}
+    """
+    texts = [f"fragment {of}Fields on {of} {{ {text} }}" for of, text in fragments.items()]
+    operation = f"{OPERATION} {{ {chosen} ... on Query {{ ...Rest }} }}"
+    return " ".join([operation, f"fragment Rest on Query {{ {rest} }}", *texts])

@@ -1,0 +1,102 @@
+"""Whatever a document asks, the answer is that of graphql-core's own executor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from graphql import execute, parse, validate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdtool.services.gateway.encoding import Bar
+from mdtool.services.gateway.graphql.execution import Executor
+from mdtool.services.gateway.graphql.limits import Limits
+from mdtool.services.gateway.graphql.resolvers import resolvers
+from mdtool.services.gateway.graphql.schema import load_schema
+from mdtool.wire.graphql import Request
+from tests.property.graphql_documents import VARIABLES, documents
+from tests.reference.gateway_market import PlainView
+
+TIME_NS = 1_735_201_234_567 * 10**6
+SCHEMA = load_schema()
+
+cents = st.integers(1, 10**11).map(lambda number: number * 10**7)
+sessions = st.tuples(cents, cents, cents, cents, st.integers(1, 2**62), st.just(TIME_NS))
+
+
+def bar(start: int, price: int, volume: int, trades: int) -> Bar:
+    return Bar("AAPL", start * 10**9, price, price, price, price, volume, trades)
+
+
+bars = st.lists(
+    st.builds(bar, st.integers(0, 10**6), cents, st.integers(1, 2**62), st.integers(1, 2**62)),
+    max_size=4,
+)
+
+
+class Root:
+    """The market once more, in the plainest way that graphql-core takes."""
+
+    def __init__(self, sessions, bars) -> None:
+        self._sessions = sessions
+        self._bars = bars
+
+    def marketData(self, _info, symbol):  # noqa: N802 - as the schema has it
+        name = symbol.strip().upper()
+        if name not in self._sessions:
+            return None
+        opened, high, low, close, volume, timestamp = self._sessions[name]
+        prices = {"open": opened, "high": high, "low": low, "close": close}
+        return {
+            **{key: price / 10**9 for key, price in prices.items()},
+            "symbol": name,
+            "volume": str(volume),
+            "timestamp": str(timestamp // 10**6),
+            "stale": False,
+        }
+
+    def symbols(self, _info):
+        return sorted(self._sessions)
+
+    def bars(self, _info, symbol, interval, limit, before=None):
+        assert interval == "1m"
+        if symbol.strip().upper() != "AAPL":
+            return None
+        return [
+            {
+                **dict.fromkeys(("open", "high", "low", "close"), row.open / 10**9),
+                "symbol": "AAPL",
+                "timestamp": str(row.start // 10**6),
+                "volume": str(row.volume),
+                "count": str(row.trades),
+            }
+            for row in self._bars[:limit]
+        ]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    documents(),
+    st.fixed_dictionaries({"AAPL": sessions}, optional={"MSFT": sessions}),
+    bars,
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_answer_is_that_of_graphql_core(text, sessions, bars, yes, no):
+    node = parse(text)
+    assert not validate(SCHEMA, node)
+    variables = VARIABLES | {"yes": yes, "no": no}
+    expected = execute(SCHEMA, node, Root(sessions, bars), variable_values=variables)
+    assert not expected.errors
+
+    view = PlainView(sessions, {"AAPL": bars})
+    executor = Executor(
+        resolvers(view), {"marketData", "bars"}, Limits(20, 100, 100_000), may_introspect=True
+    )
+    prepared = executor.prepare(Request(text, None, variables))
+    response = asyncio.run(executor.query(prepared))
+
+    # Order counts; that a whole number is written without a point does not.
+    answer = json.loads(response.body, parse_int=float)
+    assert json.dumps(answer) == json.dumps({"data": expected.data})

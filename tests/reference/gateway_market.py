@@ -1,0 +1,49 @@
+"""A market as a gateway knows it, out of plain rows, without an aggregator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
+from mdtool.core.symbols import SymbolTable
+from mdtool.services.gateway.encoding import Bar
+from mdtool.services.gateway.state import MarketState
+from mdtool.services.gateway.view import MarketView
+from mdtool.wire.batches import Counts, Updates
+
+Row = tuple[int, int, int, int, int, int]
+"""Open, high, low, close, volume and the time in ns of a session."""
+
+
+def updates_of(sessions: Mapping[str, Row], table: SymbolTable) -> Updates:
+    """The sessions as the aggregator sends them."""
+    symbol = np.array([table.intern(name) for name in sessions], np.uint32)
+    opened, high, low, close, volume, timestamp = (
+        np.array(list(sessions.values()), np.int64).reshape(-1, 6).T
+    )
+    nothing = np.zeros(len(symbol), np.int64)
+    return Updates(symbol, opened, high, low, close, volume, nothing, timestamp, nothing, Counts())
+
+
+class PlainView(MarketView):
+    """Answers from what it was made of; symbols without bars are unknown."""
+
+    def __init__(
+        self, sessions: Mapping[str, Row], bars: Mapping[str, Sequence[Bar]] | None = None
+    ) -> None:
+        self.state = MarketState()
+        self._bars = bars or {}
+        table = SymbolTable()
+        self.state.apply(table, updates_of(sessions, table))
+
+    def check_known(self) -> None:
+        if not self.state.is_live:
+            raise UnavailableError("the aggregator is away")
+
+    async def bars(self, symbol: str, interval: str, limit: int, before_ns: int) -> list[Bar]:
+        if symbol not in self._bars:
+            raise UnknownSymbolError(symbol)
+        older = (bar for bar in self._bars[symbol] if not before_ns or bar.start < before_ns)
+        return list(older)[:limit]

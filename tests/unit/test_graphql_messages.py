@@ -1,0 +1,126 @@
+"""GraphQL requests and the messages of graphql-transport-ws: read as they are, or refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mdtool.wire.graphql import (
+    CloseCode,
+    Complete,
+    MessageError,
+    Request,
+    RequestError,
+    Signal,
+    Subscribe,
+    complete_message,
+    decode_json,
+    decode_message,
+    decode_request,
+    error_message,
+    next_head,
+)
+
+
+def test_a_request_has_what_its_object_says():
+    value = {
+        "query": "query A($x: Int) { a }",
+        "operationName": "A",
+        "variables": {"x": 1},
+        "extensions": {"trace": True},
+        "unheard": "of",
+    }
+    assert decode_request(value) == Request("query A($x: Int) { a }", "A", {"x": 1})
+
+
+def test_null_is_as_good_as_nothing():
+    value = {"query": "{ a }", "operationName": None, "variables": None, "extensions": None}
+    assert decode_request(value) == Request("{ a }")
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ([], "an object"),
+        ([{"query": "{ a }"}], "an object"),
+        (None, "an object"),
+        ({}, "query: missing"),
+        ({"query": None}, "query: missing"),
+        ({"query": 1}, "query: wants"),
+        ({"query": {"a": 1}}, "query: wants"),
+        ({"query": "{ a }", "operationName": 0}, "operationName: wants"),
+        ({"query": "{ a }", "variables": "{}"}, "variables: wants"),
+        ({"query": "{ a }", "variables": []}, "variables: wants"),
+        ({"query": "{ a }", "extensions": 0}, "extensions: wants"),
+    ],
+)
+def test_what_is_no_request_is_told_by_its_parameter(value, complaint):
+    with pytest.raises(RequestError, match=complaint):
+        decode_request(value)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, "{" * 100_000])
+def test_what_is_no_json_is_told(data):
+    with pytest.raises(RequestError, match="no JSON"):
+        decode_json(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"type":"connection_init"}', Signal("connection_init")),
+        ('{"type":"connection_init","payload":{"token":"x"}}', Signal("connection_init")),
+        ('{"type":"ping","payload":null}', Signal("ping")),
+        ('{"type":"pong"}', Signal("pong")),
+        ('{"id":"1","type":"complete"}', Complete("1")),
+        (
+            '{"id":"1","type":"subscribe","payload":{"query":"{ a }"}}',
+            Subscribe("1", Request("{ a }")),
+        ),
+    ],
+)
+def test_each_message_is_read(text, message):
+    assert decode_message(text) == message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"type":"ping"}',
+        "",
+        "null",
+        "[]",
+        "{}",
+        '{"type":null}',
+        '{"type":["ping"]}',
+        '{"type":"next","id":"1","payload":{}}',
+        '{"type":"connection_ack"}',
+        '{"type":"start","id":"1"}',
+        '{"type":"connection_init","payload":1}',
+        '{"type":"complete"}',
+        '{"type":"complete","id":""}',
+        '{"type":"complete","id":1}',
+        json.dumps({"type": "complete", "id": "x" * 129}),
+        '{"type":"subscribe","id":"1"}',
+        '{"type":"subscribe","id":"1","payload":{"query":1}}',
+        '{"type":"subscribe","payload":{"query":"{ a }"}}',
+    ],
+)
+def test_anything_else_is_a_bad_message(data):
+    with pytest.raises(MessageError, match=r"^Invalid message: ") as caught:
+        decode_message(data)
+    assert caught.value.code is CloseCode.BAD_MESSAGE
+
+
+def test_a_reason_fits_into_a_close():
+    assert len(str(MessageError(CloseCode.ID_IN_USE, "é" * 200)).encode()) <= 123
+
+
+def test_ids_come_back_as_they_were_whatever_is_in_them():
+    for id_ in ("1", 'a"b\\c', "é\u2028\ud83d"):
+        head = next_head(id_) + b'{"data":null}}'
+        assert json.loads(head) == {"id": id_, "type": "next", "payload": {"data": None}}
+        assert json.loads(complete_message(id_)) == {"id": id_, "type": "complete"}
+        failed = json.loads(error_message(id_, b'[{"message":"no"}]'))
+        assert failed == {"id": id_, "type": "error", "payload": [{"message": "no"}]}
