@@ -189,7 +189,7 @@ async def test_a_server_that_stays_away_ends_the_start_and_tells_no_password(ser
 
 async def test_a_server_that_lets_nobody_in_ends_the_start(server, client):
     await client.config_set("requirepass", "secret")
-    with pytest.raises(StartupError, match="(?i)authenticat"):
+    with pytest.raises(StartupError, match="uthenticat"):
         async with RedisQuoteHub(server.url, start_s=0.2):
             pass
 

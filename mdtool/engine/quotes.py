@@ -1,0 +1,122 @@
+"""The best prices and the last trade of every instrument, out of DBN records of any schema."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mdtool.core.dtypes import F_LAST, MBO
+from mdtool.core.records import Records, has_trades, index_timestamps, is_trade
+from mdtool.core.units import UNDEF_PRICE
+from mdtool.engine.book.rebuild import Rebuild
+from mdtool.engine.book.tops import tops
+
+QUOTE: Final = np.dtype(
+    [
+        ("publisher_id", "u2"),
+        ("instrument_id", "u4"),
+        ("ts_recv", "i8"),  # ns; as in DBN, what symbols are looked up by
+        ("bid", "i8"),  # 1e-9, UNDEF_PRICE where it is not known
+        ("ask", "i8"),
+        ("last", "i8"),
+    ]
+)
+"""A quote of an instrument at a publisher."""
+PRICES: Final = ("bid", "ask", "last")
+
+Quotes: TypeAlias = npt.NDArray[np.void]
+"""An array of QUOTE."""
+Rows: TypeAlias = npt.NDArray[np.intp]
+
+
+class LatestQuotes:
+    """Keeps the latest quote of each instrument, of records as they come.
+
+    Best prices are those of MBP records, or of the books that MBO records make; last prices are
+    those of trades. Prices count as they are when an event has ended, and where a trade meets
+    them; what is seen in the middle of an event may be crossed.
+    """
+
+    def __init__(self) -> None:
+        self._quotes = np.empty(0, QUOTE)
+        self._rows: dict[int, int] = {}
+        """Of each instrument, by `instrument_id << 16 | publisher_id`."""
+        self._rebuild = Rebuild()
+
+    def update(self, records: Records) -> Quotes:
+        """Take a stream's next records.
+
+        Parameters
+        ----------
+        records : structured array, shape (n,)
+            Records of one rtype. Those without trades or best prices change nothing.
+
+        Returns
+        -------
+        QUOTE[m]
+            Each instrument once that has another price than before, or traded again. A copy.
+        """
+        if not len(records) or not has_trades(records.dtype):
+            return np.empty(0, QUOTE)
+        rows = self._rows_of(
+            records["instrument_id"].astype(np.int64) << 16 | records["publisher_id"]
+        )
+        before = self._quotes.copy()
+        has_traded = np.zeros(len(self._quotes), np.bool_)
+        if records.dtype == MBO:
+            self._rebuild.update(records)
+            self._take_books()
+        elif "bid_px_00" in (records.dtype.names or ()):
+            self._take_levels(records, rows)
+        self._take_trades(records, rows, has_traded)
+        is_changed = has_traded
+        for name in PRICES:
+            is_changed |= self._quotes[name] != before[name]
+        return self._quotes[is_changed]
+
+    def _take_levels(self, records: Records, rows: Rows) -> None:
+        is_whole = (records["flags"] & F_LAST != 0) | is_trade(records)
+        # Where an index is repeated the last value stays, which is the latest.
+        for name in ("bid", "ask"):
+            self._quotes[name][rows[is_whole]] = records[f"{name}_px_00"][is_whole]
+        self._quotes["ts_recv"][rows[is_whole]] = _times(records)[is_whole]
+
+    def _take_books(self) -> None:
+        found = tops(self._rebuild.books)
+        rows = self._rows_of(found["key"])
+        for name in ("bid", "ask"):
+            self._quotes[name][rows] = found[name]
+        self._quotes["ts_recv"][rows] = found["ts_recv"]
+
+    def _take_trades(self, records: Records, rows: Rows, has_traded: npt.NDArray[np.bool_]) -> None:
+        is_priced = is_trade(records) & (records["price"] != UNDEF_PRICE)
+        traded = rows[is_priced]
+        self._quotes["last"][traded] = records["price"][is_priced]
+        np.maximum.at(self._quotes["ts_recv"], traded, _times(records)[is_priced])
+        has_traded[traded] = True
+
+    def _rows_of(self, keys: npt.NDArray[np.int64]) -> Rows:
+        """Return the row of each key, a new one for an instrument not met before."""
+        met, inverse = np.unique(keys, return_inverse=True)
+        rows = np.array(
+            [self._rows.setdefault(key, len(self._rows)) for key in met.tolist()], np.intp
+        )
+        if new := len(self._rows) - len(self._quotes):
+            unquoted = np.zeros(new, QUOTE)
+            added = met[rows >= len(self._quotes)]
+            unquoted["publisher_id"], unquoted["instrument_id"] = added & 0xFFFF, added >> 16
+            for name in PRICES:
+                unquoted[name] = UNDEF_PRICE
+            self._quotes = np.append(self._quotes, unquoted)
+        return rows[inverse]
+
+
+def _times(records: Records) -> npt.NDArray[np.int64]:
+    """Return when each record was received, or happened where that is not told."""
+    times_ns = index_timestamps(records)
+    is_undefined = times_ns < 0
+    if is_undefined.any():
+        return np.where(is_undefined, records["ts_event"].view(np.int64), times_ns)
+    return times_ns

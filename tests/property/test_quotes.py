@@ -1,0 +1,125 @@
+"""Latest quotes are those of a plain walk over the records, however these come."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdtool.core.dtypes import F_LAST, MBO, MBP1, MBP10, OHLCV, TRADE
+from mdtool.core.units import UNDEF_PRICE
+from mdtool.engine.book.rebuild import Rebuild
+from mdtool.engine.book.state import BookKey
+from mdtool.engine.book.view import BookView
+from mdtool.engine.quotes import LatestQuotes
+from tests.property.book_streams import deep, with_snapshots
+from tests.reference.quotes import PlainQuotes
+
+unhurried = settings(deadline=None)  # the first example may compile the kernel
+PRICES = st.sampled_from([*range(-2, 3), UNDEF_PRICE])
+START_NS = 1_700_000_000 * 10**9
+
+
+@st.composite
+def records(draw):
+    dtype = draw(st.sampled_from([MBP1, MBP10, TRADE]))
+    rows = draw(
+        st.lists(
+            st.tuples(
+                *(st.integers(1, 2), st.integers(1, 3), st.sampled_from([b"A", b"C", b"T", b"N"])),
+                *(st.sampled_from([0, F_LAST]), PRICES, PRICES, PRICES),
+            ),
+            max_size=30,
+        )
+    )
+    made = np.zeros(len(rows), dtype)
+    names = ["publisher_id", "instrument_id", "action", "flags", "price"]
+    names += ["bid_px_00", "ask_px_00"] if dtype != TRADE else []
+    for at, row in enumerate(rows):
+        for name, value in zip(names, row, strict=False):
+            made[name][at] = value
+    made["ts_recv"] = START_NS + np.arange(len(made))
+    return made
+
+
+@given(st.lists(records(), max_size=6))
+def test_quotes_are_those_of_a_plain_walk(batches):
+    latest, plain = LatestQuotes(), PlainQuotes()
+    for batch in batches:
+        quotes = latest.update(batch)
+        changed = plain.update(batch)
+        keys = list(
+            zip(quotes["publisher_id"].tolist(), quotes["instrument_id"].tolist(), strict=True)
+        )
+        assert sorted(keys) == sorted(changed)
+        for key, quote in zip(keys, quotes, strict=True):
+            told = tuple(int(quote[name]) for name in ("bid", "ask", "last"))
+            assert told == plain.quotes[key]
+            assert quote["ts_recv"] >= START_NS
+
+
+@unhurried
+@given(stream=st.one_of(deep(), with_snapshots()), data=st.data())
+def test_quotes_of_orders_are_those_of_their_books(stream, data):
+    latest, rebuild, told = LatestQuotes(), Rebuild(), {}
+    while len(stream):
+        batch = stream[: data.draw(st.integers(1, len(stream)))]
+        stream = stream[len(batch) :]
+        for quote in latest.update(batch):
+            told[int(quote["publisher_id"]), int(quote["instrument_id"])] = quote
+        rebuild.update(batch)
+        for key in rebuild.books.book_keys():
+            view = BookView(rebuild.books, key)
+            is_known = not view.is_partial
+            bid = view.best("B").price if is_known else UNDEF_PRICE
+            ask = view.best("A").price if is_known else UNDEF_PRICE
+            if key in told:
+                quote = told[key]
+                if is_known:
+                    assert (int(quote["bid"]), int(quote["ask"])) == (bid, ask)
+            else:
+                assert bid == ask == UNDEF_PRICE
+
+
+def test_a_side_that_is_not_known_has_no_price():
+    latest = LatestQuotes()
+    orders = np.zeros(3, MBO)
+    orders["publisher_id"], orders["instrument_id"] = 1, 7
+    orders["order_id"] = [1, 2, 3]
+    orders["action"], orders["side"] = b"A", [b"B", b"A", b"A"]
+    orders["price"], orders["size"] = [99, 101, 102], 1
+    orders["flags"] = F_LAST
+    orders["ts_recv"] = START_NS
+    assert len(latest.update(orders)) == 0  # who knows what rested before them
+    clear = np.zeros(1, MBO)
+    clear["publisher_id"], clear["instrument_id"] = 1, 7
+    clear["action"], clear["price"], clear["flags"] = b"R", UNDEF_PRICE, F_LAST
+    latest.update(clear)
+    (quote,) = latest.update(orders[1:])
+    assert (quote["bid"], quote["ask"], quote["last"]) == (UNDEF_PRICE, 101, UNDEF_PRICE)
+    assert quote["ts_recv"] == START_NS
+    assert BookKey(1, 7) == (quote["publisher_id"], quote["instrument_id"])
+
+
+def test_books_are_seen_between_events_only():
+    latest = LatestQuotes()
+    orders = np.zeros(3, MBO)
+    orders["instrument_id"] = 7
+    orders["order_id"] = [0, 1, 2]
+    orders["action"], orders["side"] = [b"R", b"A", b"A"], [b"N", b"B", b"A"]
+    orders["price"], orders["size"] = [UNDEF_PRICE, 99, 98], 1
+    assert len(latest.update(orders)) == 0
+    cancel = orders[2:].copy()
+    cancel["action"], cancel["flags"] = b"C", F_LAST
+    (quote,) = latest.update(cancel)
+    assert (quote["bid"], quote["ask"]) == (99, UNDEF_PRICE)
+
+
+@pytest.mark.parametrize("dtype", [MBO, MBP1, TRADE])
+def test_nothing_comes_of_nothing(dtype):
+    assert len(LatestQuotes().update(np.empty(0, dtype))) == 0
+
+
+def test_records_without_quotes_change_nothing():
+    assert len(LatestQuotes().update(np.zeros(5, OHLCV))) == 0
