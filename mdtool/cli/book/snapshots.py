@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from mdtool.adapters.dbn_source import RecordSource
     from mdtool.adapters.outputs import Output
-    from mdtool.cli.book_options import BookOptions
+    from mdtool.cli.book.options import BookOptions
     from mdtool.cli.filter_options import RangeOptions
     from mdtool.engine.book.snapshot import Snapshot
     from mdtool.engine.book.state import Depth
@@ -154,7 +154,7 @@ def depth_metadata(metadata: dbn.Metadata, depth: Depth) -> dbn.Metadata:
 
 def _opened(options: BookOptions, output: OutputOptions, source: RecordSource) -> SnapshotOutput:
     if output.is_table:
-        from mdtool.cli.book_table import SnapshotTable
+        from mdtool.cli.book.table import SnapshotTable
 
         return SnapshotTable(source.symbology, has_ladders=options.interval_ns is None)
     if not output.is_of_records:

@@ -7,9 +7,9 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Final
 
-from mdtool.cli.book_options import EVENT, BookOptions
-from mdtool.cli.book_partial import PartialNotice
-from mdtool.cli.book_snapshots import depth_metadata, open_snapshots
+from mdtool.cli.book.options import EVENT, BookOptions
+from mdtool.cli.book.partial import PartialNotice
+from mdtool.cli.book.snapshots import depth_metadata, open_snapshots
 from mdtool.cli.filter_options import RangeOptions
 from mdtool.cli.output_options import OutputOptions
 from mdtool.cli.progress import Progress

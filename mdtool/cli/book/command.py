@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mdtool.cli.book_diff import diff
-from mdtool.cli.book_options import BookOptions
-from mdtool.cli.book_verify import verify
+from mdtool.cli.book.diff import diff
+from mdtool.cli.book.options import BookOptions
+from mdtool.cli.book.verify import verify
 from mdtool.cli.filter_options import RangeOptions, with_range
-from mdtool.cli.live_options import LiveOptions
+from mdtool.cli.live.options import LiveOptions
 from mdtool.cli.option_bundle import option_bundle
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.serving import check_serving
@@ -102,10 +102,10 @@ def book(
     if not inputs:
         raise UsageError("book wants INPUT: a file, or - for standard input")
     if live.live:
-        from mdtool.cli.book_live import run_live
+        from mdtool.cli.live.run import run_live
 
         return run_live(inputs, selected, live.speed)
-    from mdtool.cli.book_replay import show_books
+    from mdtool.cli.book.replay import show_books
 
     show_books(inputs, options, selected, output)
     return EXIT_OK
