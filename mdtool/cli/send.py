@@ -78,10 +78,9 @@ def send(
     ticks = _simulated(paths, selected, seed, config.rate) if simulate else _read(paths, selected)
     if simulate and config.rate:
         config = dataclasses.replace(config, rate=0.0, speed=1.0)
-    with (
-        contextlib.closing(ticks),
-        Progress("ticks", ticks.size_bytes, quiet) as progress,
-    ):
+    # What goes by a clock is read ahead of it, and the bytes read would tell nothing.
+    size_bytes = None if config.rate or config.speed else ticks.size_bytes
+    with contextlib.closing(ticks), Progress("ticks", size_bytes, quiet) as progress:
         runs = ticks if limit is None else limited(ticks, limit)
         sender = Sender(config, runs, lambda sent: progress.show(sent, ticks.bytes_read))
         try:

@@ -22,6 +22,8 @@ from tests.e2e.ingest.servers import frame, frames
 
 TICK = b'{"symbol":"AAPL","price":150.25,"volume":100,"exchange_timestamp":1735201234567000000}\n'
 
+SAMPLE = Path(__file__).parents[3] / "sample_data" / "trades.dbn.zst"
+
 
 @pytest.fixture
 def aggregator():
@@ -222,14 +224,22 @@ def test_a_sender_that_waits_for_its_input_can_be_interrupted(aggregator, ingest
     assert "Traceback" not in said
 
 
-def test_progress_is_shown_to_people(ingest):
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(["--simulate", "--rate", "1000"], id="without an end"),
+        pytest.param([SAMPLE, "--rate", "50"], id="a file that is read ahead of its pace"),
+    ],
+)
+def test_progress_is_shown_to_people(ingest, source):
     screen, terminal = pty.openpty()
-    command = [MDTOOL, "send", ingest, "--simulate", "--rate", "1000"]
+    command = [MDTOOL, "send", ingest, *source]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal) as sending:
         os.close(terminal)
         shown = b""
         while b"ticks, " not in shown:
             shown += os.read(screen, 1024)
+        assert b"%" not in shown
         sending.send_signal(signal.SIGINT)
         assert sending.wait() == 130
     os.close(screen)
