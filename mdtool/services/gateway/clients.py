@@ -30,7 +30,8 @@ def client_of(request: web.Request, proxies: int) -> str:
         forwarded = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
         if len(forwarded) >= proxies:
             return _network(forwarded[-proxies].strip())
-    return _network(request.remote or "")
+    address = request.remote or ""
+    return _network(address) if ":" in address else address
 
 
 @functools.lru_cache(4_096)

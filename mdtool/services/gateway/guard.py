@@ -38,11 +38,10 @@ class Guard:
         ------
         ForeignOriginError, LimitError
         """
-        self.admit_watcher(request)
-        self._requests.spend(CLIENT.get())
+        self._requests.spend(self.admit_watcher(request))
 
-    def admit_watcher(self, request: web.Request) -> None:
-        """Let a request pass by which the gateway is watched, however many there are.
+    def admit_watcher(self, request: web.Request) -> str:
+        """Let a request pass by which the gateway is watched, and return whose it is.
 
         Raises
         ------
@@ -51,4 +50,7 @@ class Guard:
         origin = request.headers.get("Origin")
         if origin is not None:
             self._origins.check(origin, request.host)
-        CLIENT.set(client_of(request, self._proxies))
+        client = client_of(request, self._proxies)
+        if client != CLIENT.get():  # a task serves one connection, whose client seldom changes
+            CLIENT.set(client)
+        return client

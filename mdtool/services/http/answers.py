@@ -18,7 +18,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Statuses = Mapping[type[MdtoolError], tuple[int, str]]
 """The HTTP status and the code that stand for an error; those of subclasses come first."""
 
-Admit = Callable[[web.Request], None]
+Admit = Callable[[web.Request], object]
 """Raises for a request that must not reach its handler."""
 
 _SHOWN_CHARS: Final = 100
