@@ -50,9 +50,9 @@ def selections(of: str) -> st.SearchStrategy[str]:
             directives,
             st.lists(inner, min_size=1, max_size=3),
         ),
-        max_leaves=6,
+        max_leaves=4,
     )
-    return st.lists(groups, min_size=1, max_size=4).map(" ".join)
+    return st.lists(groups, min_size=1, max_size=3).map(" ".join)
 
 
 def with_spreads(of: str) -> st.SearchStrategy[str]:
@@ -80,7 +80,7 @@ def root_fields(draw: st.DrawFn) -> str:
 @st.composite
 def documents(draw: st.DrawFn) -> str:
     """A document that uses every variable and fragment that it declares."""
-    chosen = " ".join(draw(st.lists(root_fields(), min_size=1, max_size=5)))
+    chosen = " ".join(draw(st.lists(root_fields(), min_size=1, max_size=4)))
     fragments = {of: draw(selections(of)) for of in FIELDS}
     used = "@include(if: $yes) @skip(if: $no)"
     rest = f"""

@@ -77,7 +77,7 @@ class Root:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    documents(),
+    documents().filter(lambda text: len(text) < 4_000),  # else there may be too many tokens
     st.fixed_dictionaries({"AAPL": sessions}, optional={"MSFT": sessions}),
     bars,
     st.booleans(),
