@@ -116,6 +116,7 @@ async def test_zero_is_no_limit(source):
 async def test_one_client_has_so_many_sockets_until_it_closes_some(source):
     async with gateway_of(source.address, client_sockets=2) as client:
         first = await client.ws_connect(SOCKET)
+        await first.receive_json()  # the gateway knows of the trade
         second = await client.ws_connect(SOCKET)
         with pytest.raises(WSServerHandshakeError) as refused:
             await client.ws_connect(SOCKET)
