@@ -64,7 +64,7 @@ class RequestLimit:
         if wait_ns:
             self.refused += 1
             rate, wait_s = self._throttle.rate_per_s, max(1, math.ceil(wait_ns / NS_PER_S))
-            message = f"{rate:,} requests a second of this kind are a client's; wait {wait_s} s"
+            message = f"more than {rate:,} such requests a second; wait {wait_s} s"
             raise LimitError(message, {"Retry-After": str(wait_s), **self._headers(0, wait_s)})
 
     def headers(self, client: str) -> Mapping[str, str]:
@@ -139,7 +139,7 @@ class SocketLimit:
             if self._open[client] >= self._most:
                 self.refused += 1
                 raise LimitError(
-                    f"{self._most:,} WebSockets of one client are open", {"Retry-After": "1"}
+                    f"{self._most:,} WebSockets of this client are open", {"Retry-After": "1"}
                 )
             self._open[client] += 1
             try:
