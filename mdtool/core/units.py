@@ -21,6 +21,8 @@ NS_PER_DAY: Final = 86_400 * NS_PER_S
 UNDEF_PRICE: Final = 2**63 - 1
 UNDEF_TIMESTAMP: Final = 2**64 - 1
 UNDEF_ORDER_SIZE: Final = 2**32 - 1
+_PRICE_DIGITS: Final = 10
+"""Before the point, of the largest price there is."""
 
 _DURATION_NS: Final = {
     "ns": 1,
@@ -56,9 +58,12 @@ def parse_price(text: str) -> int:
     """
     try:
         number = Decimal(text)
-        price = int(number.scaleb(9))
-    except (InvalidOperation, OverflowError, ValueError) as error:
+    except InvalidOperation as error:
         raise UsageError(f"{text!r} is not a price") from error
+    if not number.is_finite():
+        raise UsageError(f"{text!r} is not a price")
+    # The digits of what can only be too large, which may be millions, are not written out.
+    price = int(number.scaleb(9)) if number.adjusted() < _PRICE_DIGITS else UNDEF_PRICE
     if Decimal(price).scaleb(-9) != number or not -UNDEF_PRICE < price < UNDEF_PRICE:
         raise UsageError(f"{text!r} does not fit a price in units of 1e-9")
     return price
