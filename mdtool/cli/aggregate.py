@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdtool.cli.filter_options import FilterOptions, with_filter
+from mdtool.cli.given_options import given_options
 from mdtool.cli.option_bundle import option_bundle
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
 from mdtool.cli.settings import with_settings
-from mdtool.core.errors import CorruptStreamError, InputError, UsageError
+from mdtool.core.errors import EXIT_OK, CorruptStreamError, InputError, UsageError
 from mdtool.services.aggregator.config import AggregatorConfig
 
 if TYPE_CHECKING:
@@ -139,10 +140,8 @@ def aggregate(
 def _refuse_mixture(context: typer.Context, is_filter: bool) -> None:
     """Refuse options of the filter where the service runs, and the other way round."""
     settings = {field.name for field in dataclasses.fields(AggregatorConfig)}
-    for option in context.command.params:
-        name = option.name or ""
-        source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name == "inputs":
+    for name, option in given_options(context):
+        if name == "inputs":
             continue
         if is_filter and name in settings:
             raise UsageError(f"{option.opts[0]} is for the service, which takes no INPUT")
@@ -170,7 +169,7 @@ def _filter(
                         sink.flush()
         finally:
             _report(source.name, stream)
-    return 0
+    return EXIT_OK
 
 
 def _bars(source: RecordSource, stream: BarStream, progress: Progress) -> Iterator[Records]:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 import typer
 
+from mdtool.cli.given_options import given_options
 from mdtool.core.errors import UsageError
 
 
@@ -31,10 +32,8 @@ def check_serving(
     UsageError
     """
     of_service = {field.name for field in dataclasses.fields(settings)}
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name == "serve":
+    for name, parameter in given_options(context):
+        if name == "serve":
             continue
         if not is_serving and name in of_service:
             raise UsageError(f"{parameter.opts[0]} is for --serve")

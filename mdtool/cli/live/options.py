@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from mdtool.cli.given_options import given_options
 from mdtool.core.errors import UsageError
 
 _PANEL: Final = "Live view"
@@ -48,8 +49,6 @@ class LiveOptions:
             if self.speed is not None:
                 raise UsageError("--speed is for --live; else pace with replay-dbn --speed")
             return
-        for option in context.command.params:
-            source = context.get_parameter_source(option.name or "")
-            is_given = source is not None and source.name == "COMMANDLINE"
-            if is_given and option.name not in _ALONGSIDE:
+        for name, option in given_options(context):
+            if name not in _ALONGSIDE:
                 raise UsageError(f"{option.opts[0]} does not go with --live")
