@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from mdtool.adapters.byte_source import ByteSource
-from mdtool.adapters.tick_source import TickColumns
+from mdtool.adapters.tick_source import TickRun
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, parse_price, parse_time
@@ -59,22 +59,22 @@ class JsonLines:
         """The file's size."""
         return self._source.size_bytes
 
-    def __iter__(self) -> Iterator[TickColumns]:
+    def __iter__(self) -> Iterator[TickRun]:
         rest = b""
         while data := self._source.read(_CHUNK_BYTES):
             self.bytes_read += len(data)
             *lines, rest = (rest + data).split(b"\n")
-            yield from self._columns(lines)
+            yield from self._runs(lines)
             if len(rest) > _MAX_LINE_BYTES:
                 self._lines += 1
                 raise self._error(f"is longer than {_MAX_LINE_BYTES:,} bytes")
-        yield from self._columns([rest])
+        yield from self._runs([rest])
 
     def close(self) -> None:
         """Close the file."""
         self._source.close()
 
-    def _columns(self, lines: list[bytes]) -> Iterator[TickColumns]:
+    def _runs(self, lines: list[bytes]) -> Iterator[TickRun]:
         """Yield the ticks of some lines, also those before a line that is wrong."""
         ticks: list[_Tick] = []
         error: InputError | None = None
@@ -90,7 +90,7 @@ class JsonLines:
         if ticks:
             symbol, *others = zip(*ticks, strict=True)
             columns = [np.array(column, np.int64) for column in others]
-            yield TickColumns(self._symbols, np.array(symbol, np.uint32), *columns)
+            yield TickRun(self._symbols, np.array(symbol, np.uint32), *columns)
         if error is not None:
             raise error
 

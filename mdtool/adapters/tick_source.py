@@ -16,7 +16,7 @@ from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
 
 
 @dataclass(frozen=True, slots=True)
-class TickColumns:
+class TickRun:
     """A run of ticks to send, in order.
 
     Attributes
@@ -44,9 +44,9 @@ class TickColumns:
     def __len__(self) -> int:
         return len(self.price)
 
-    def part(self, start: int, stop: int) -> TickColumns:
+    def part(self, start: int, stop: int) -> TickRun:
         """Return the ticks from `start` up to `stop`, exclusive, as views."""
-        return TickColumns(
+        return TickRun(
             symbols=self.symbols,
             symbol=self.symbol[start:stop],
             price=self.price[start:stop],
@@ -79,7 +79,7 @@ class TickSource(Protocol):
         """How many of them have been read."""
         ...
 
-    def __iter__(self) -> Iterator[TickColumns]:
+    def __iter__(self) -> Iterator[TickRun]:
         """Yield runs, none of them empty; raise InputError where the source breaks off."""
         ...
 
@@ -116,27 +116,27 @@ class DbnTicks:
         """How much of the stream was read."""
         return self._source.bytes_read
 
-    def __iter__(self) -> Iterator[TickColumns]:
+    def __iter__(self) -> Iterator[TickRun]:
         for records in self._source:
             if has_trades(records.dtype):
                 trades = trades_of(records)
-                columns = _columns(trades, *self._source.symbology.symbols_of(trades))
-                self.left_out += len(trades) - len(columns)
-                if len(columns):
-                    yield columns
+                run = _run(trades, *self._source.symbology.symbols_of(trades))
+                self.left_out += len(trades) - len(run)
+                if len(run):
+                    yield run
 
     def close(self) -> None:
         """Close the stream."""
         self._source.close()
 
 
-def _columns(trades: Records, symbol: NDArray[np.uint32], symbols: SymbolTable) -> TickColumns:
+def _run(trades: Records, symbol: NDArray[np.uint32], symbols: SymbolTable) -> TickRun:
     """Return trades as ticks, without those that have no price, size or time above 0."""
     times = trades["ts_event"].view(np.int64)
     is_tick = (trades["price"] > 0) & (trades["price"] != UNDEF_PRICE) & (times > 0)
     is_tick &= (trades["size"] > 0) & (trades["size"] != UNDEF_ORDER_SIZE)
     trades = trades[is_tick]
-    return TickColumns(
+    return TickRun(
         symbols=symbols,
         symbol=symbol[is_tick],
         price=trades["price"],

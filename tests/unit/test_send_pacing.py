@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from mdtool.adapters.tick_source import TickColumns
+from mdtool.adapters.tick_source import TickRun
 from mdtool.core.symbols import SymbolTable
 from mdtool.services.send import pacing
 from mdtool.services.send.pacing import encoded, paced, read_ahead
@@ -21,7 +21,7 @@ MS = 1_000_000
 
 def run(due_ns, symbols=("AAPL",), symbol=None):
     count = len(due_ns)
-    return TickColumns(
+    return TickRun(
         symbols=SymbolTable(symbols),
         symbol=np.zeros(count, np.uint32) if symbol is None else np.array(symbol, np.uint32),
         price=np.arange(1, count + 1) * 10**9,

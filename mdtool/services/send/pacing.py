@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.tick_source import TickColumns
+from mdtool.adapters.tick_source import TickRun
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.pacing import Pacer
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
@@ -63,13 +63,13 @@ async def read_ahead(source: Iterable[T]) -> AsyncIterator[T]:
 
 
 async def paced(
-    runs: AsyncIterator[TickColumns], speed: float, rate: float = 0.0
-) -> AsyncIterator[TickColumns]:
+    runs: AsyncIterator[TickRun], speed: float, rate: float = 0.0
+) -> AsyncIterator[TickRun]:
     """Yield ticks when they are due: whatever is due together, together.
 
     Parameters
     ----------
-    runs : asynchronous iterator of TickColumns
+    runs : asynchronous iterator of TickRun
     speed : float
         Multiple of the ticks' own pace, 0 for flat out.
     rate : float
@@ -91,7 +91,7 @@ async def paced(
                 await asyncio.sleep(pacer.wait_ns(int(due_ns[done]), now_ns) / NS_PER_S)
 
 
-def encoded(run: TickColumns) -> EncodedFrames:
+def encoded(run: TickRun) -> EncodedFrames:
     """Return a run as Tick frames."""
     columns = (run.price, run.volume, run.exchange_timestamp)
     if len(run) < _FEW_TICKS < len(run.symbols):

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
-from mdtool.adapters.tick_source import TickColumns
+from mdtool.adapters.tick_source import TickRun
 from mdtool.core.addresses import format_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import MdtoolError, PeerError
@@ -37,7 +37,7 @@ class Sender:
     ----------
     config : SendConfig
         Its settings.
-    runs : iterable of TickColumns
+    runs : iterable of TickRun
         What to send. It may block, for it is read in a thread of its own.
     progress : callable, optional
         Called with the number of ticks sent, now and then.
@@ -53,7 +53,7 @@ class Sender:
     def __init__(
         self,
         config: SendConfig,
-        runs: Iterable[TickColumns],
+        runs: Iterable[TickRun],
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.ack: Ack | None = None

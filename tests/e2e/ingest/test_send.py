@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from mdtool.adapters.tick_source import TickColumns
+from mdtool.adapters.tick_source import TickRun
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError, PeerError
 from mdtool.core.symbols import SymbolTable
@@ -25,7 +25,7 @@ from tests.reference.aggregator import PlainAggregator
 
 def run(first, count):
     """Ticks whose prices count up from `first`."""
-    return TickColumns(
+    return TickRun(
         symbols=SymbolTable(["AAPL"]),
         symbol=np.zeros(count, np.uint32),
         price=np.arange(first, first + count) * 10**9,
