@@ -55,7 +55,7 @@ class BookReceiver:
         async with asyncio.TaskGroup() as tasks:
             app = ReceiverFaces(self._config, tasks).application()
             host, port = self._config.host, self._config.port
-            async with listening(app, host, port, _STOP_GRACE_S) as address:
+            async with listening(app, host, port, _STOP_GRACE_S, cancels_deserted=True) as address:
                 started({"http": address})
                 await asyncio.get_running_loop().create_future()
 

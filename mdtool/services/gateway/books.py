@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 _STARTED: Final = 200
 _CONFLICT: Final = 409
+_DESERTED_S: Final = 1.0
+"""How long it takes at most until it is noticed that a client has left while nothing came."""
 
 
 class BookProxy:
@@ -73,7 +75,7 @@ class BookProxy:
             await response.prepare(request)
             with self._stopped_in_time():
                 try:
-                    async for chunk in upstream.content.iter_any():
+                    async for chunk in _chunks(request, upstream.content):
                         await response.write(chunk)
                 except aiohttp.ClientError as error:
                     log.warning("%s went away: %s", self._receiver.name, error)
@@ -119,6 +121,16 @@ async def book_proxy(sender: str, receiver: str, timeout_s: float) -> AsyncItera
             BookService("sender", sender, session, timeout_s),
             BookService("receiver", receiver, session, timeout_s),
         )
+
+
+async def _chunks(request: web.Request, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield what comes, until it ends or the client has left."""
+    while not content.at_eof() and request.transport is not None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DESERTED_S):
+                chunk = await content.readany()
+            if chunk:
+                yield chunk
 
 
 async def _look(service: BookService) -> dict[str, Any]:

@@ -17,7 +17,11 @@ _BACKLOG: Final = 1_024
 
 @contextlib.asynccontextmanager
 async def listening(
-    app: web.Application, host: str, port: int, grace_s: float = STOP_GRACE_S
+    app: web.Application,
+    host: str,
+    port: int,
+    grace_s: float = STOP_GRACE_S,
+    cancels_deserted: bool = False,
 ) -> AsyncIterator[str]:
     """Serve an application within the block, and give the real address.
 
@@ -28,13 +32,22 @@ async def listening(
         Where to listen.
     grace_s : float
         How long requests may go on once the block is left.
+    cancels_deserted : bool
+        Whether a request's handler is cancelled when its client leaves. It would find out by
+        itself only when it next has something to write.
 
     Raises
     ------
     StartupError
         When the address cannot be listened on.
     """
-    runner = web.AppRunner(app, access_log=None, logger=http_log, shutdown_timeout=grace_s)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=http_log,
+        shutdown_timeout=grace_s,
+        handler_cancellation=cancels_deserted,
+    )
     await runner.setup()
     try:
         try:

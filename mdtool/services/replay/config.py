@@ -24,5 +24,5 @@ class SenderConfig:
         33_554_432,
         "Records kept for a receiver that joined live; one that is further behind gets a "
         "snapshot in their place.",
-        low=1_048_576,
+        low=4_194_304,
     )

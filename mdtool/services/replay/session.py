@@ -139,6 +139,8 @@ class Session:
     async def refuse(self, reason: str) -> None:
         """Turn the receiver away, for now."""
         log.warning("receiver %s: turned away: %s", self.name, reason)
+        with contextlib.suppress(MdtoolError, OSError):
+            await self._hear()  # what is left unread would cost it the reason
         await self._close(Refused(reason, is_final=False))
 
     async def _converse(self) -> None:
