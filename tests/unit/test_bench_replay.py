@@ -23,27 +23,29 @@ def test_figures_have_their_baselines():
 
 
 @pytest.mark.parametrize("name", ["f.dbn", "f.dbn.zst"])
-def test_a_recording_repeats_a_stream_with_fresh_ids_and_later_times(tmp_path: Path, name):
-    stream = Exchange(seed=2).generate(5_000)
-    before = stream.copy()
-    n_records = write_recording(tmp_path / name, stream, repeats=3)
-    assert np.array_equal(stream, before)
+def test_a_recording_repeats_a_session_with_fresh_ids_and_later_times(tmp_path: Path, name):
+    session = Exchange(["AAPL", "MSFT"], seed=2).generate(5_000)
+    before = session.copy()
+    n_records = write_recording(tmp_path / name, session, repeats=3)
+    assert np.array_equal(session, before)
     with open_source(str(tmp_path / name)) as source:
         written = np.concatenate([*source])
-    assert len(written) == n_records == 3 * len(stream)
-    assert np.array_equal(written[: len(stream)], stream)
+    assert len(written) == n_records == 3 * (2 + len(session))
+    first, again, _ = np.split(written, 3)
+    assert first["action"][:2].tolist() == [b"R", b"R"]
+    assert set(first["instrument_id"][:2]) == set(session["instrument_id"])
+    assert np.array_equal(first[2:], session)
     assert (np.diff(written["ts_recv"].view(np.int64)) >= 0).all()
-    again = written[len(stream) : 2 * len(stream)]
-    assert np.array_equal(again["price"], stream["price"])
-    assert not np.isin(again["order_id"], stream["order_id"]).any()
+    assert np.array_equal(again["price"], first["price"])
+    assert not np.isin(again["order_id"], first["order_id"]).any()
 
 
 def test_a_pass_goes_through_all_of_a_file(tmp_path: Path):
     stream = Exchange(seed=2).generate(5_000)
-    write_recording(tmp_path / "f.dbn", stream)
+    n_records = write_recording(tmp_path / "f.dbn", stream)
     write_recording(tmp_path / "f.dbn.zst", stream)
     assert zstd_pass(tmp_path / "f.dbn.zst") == (tmp_path / "f.dbn").stat().st_size
-    assert replay._decode(tmp_path / "f.dbn") == len(stream) + 1, "the metadata is one too"
+    assert replay._decode(tmp_path / "f.dbn") == n_records + 1, "the metadata is one too"
 
 
 def test_a_command_that_fails_is_an_error():

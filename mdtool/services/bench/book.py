@@ -20,6 +20,7 @@ from mdtool.engine.book.view import BookView
 from mdtool.engine.simulate import Exchange
 from mdtool.services.bench import book_command, plain_book
 from mdtool.services.bench.figures import Figure, against
+from mdtool.services.bench.recordings import IDS_OF_A_REPEAT
 
 T = TypeVar("T")
 
@@ -28,8 +29,6 @@ REAL_FILE: Final = "CLX5_mbo.dbn"
 """Measured over where the folder that MDTOOL_TEST_DATA names has it, else a simulated market."""
 
 _ROUNDS: Final = 3
-_IDS_OF_A_ROUND: Final = 1 << 44
-"""More than the largest order id of the file."""
 
 
 def measure(events: int = EVENTS) -> list[Figure]:
@@ -37,8 +36,7 @@ def measure(events: int = EVENTS) -> list[Figure]:
 
     Then what the command makes of the same records in a file.
     """
-    stream = _stream(events)
-    return [*_in_memory(stream), *book_command.measure(stream)]
+    return [*_in_memory(_stream(events)), *book_command.measure(_session(events), events)]
 
 
 def _in_memory(stream: Records) -> list[Figure]:
@@ -78,16 +76,21 @@ def _in_memory(stream: Records) -> list[Figure]:
 
 
 def _stream(events: int) -> Records:
-    """Return MBO records: a real session over and over with fresh ids, or simulated ones."""
+    """Return as many MBO records: a session over and over with fresh ids."""
+    session = _session(events)
+    stream = np.resize(session, events)
+    rounds = np.arange(events, dtype=np.uint64) // np.uint64(len(session))
+    stream["order_id"] += rounds * np.uint64(IDS_OF_A_REPEAT)
+    return stream
+
+
+def _session(events: int) -> Records:
+    """Return the MBO records of a real session, else as many simulated ones."""
     path = Path(os.environ.get("MDTOOL_TEST_DATA", "")) / REAL_FILE
     if not path.is_file():
         return Exchange().generate(events)[:events]
     with open_source(str(path)) as source:
-        session = np.concatenate([run for run in source if run.dtype == MBO])
-    stream = np.resize(session, events)
-    rounds = np.arange(events, dtype=np.uint64) // np.uint64(len(session))
-    stream["order_id"] += rounds * np.uint64(_IDS_OF_A_ROUND)
-    return stream
+        return np.concatenate([run for run in source if run.dtype == MBO])
 
 
 def _applied(stream: Records) -> Books:

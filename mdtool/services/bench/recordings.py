@@ -9,23 +9,26 @@ import numpy as np
 import zstandard
 
 from mdtool.adapters.outputs import OutputSpec, open_output
+from mdtool.core.dtypes import F_LAST
 from mdtool.core.records import Records
-from mdtool.core.units import NS_PER_S
+from mdtool.core.units import NS_PER_S, UNDEF_PRICE
 from mdtool.wire.dbn_metadata import make_metadata
 
 _BUFFER_BYTES: Final = 1 << 20
-_IDS_OF_A_REPEAT: Final = 1 << 58
-"""More than any order's id in a stream that is repeated at most 32 times."""
+IDS_OF_A_REPEAT: Final = 1 << 44
+"""More than any order's id."""
 
 
-def write_recording(path: Path, stream: Records, repeats: int = 1) -> int:
-    """Write MBO records to a file, over and over with fresh ids and later times.
+def write_recording(path: Path, session: Records, repeats: int = 1) -> int:
+    """Write a session of MBO records to a file, over and over with fresh ids and later times.
+
+    Each begins with a clear of every book, as days do.
 
     Parameters
     ----------
     path : Path
         Its name says whether it is compressed.
-    stream : MBO[n]
+    session : MBO[n]
         Is not changed.
     repeats : int
 
@@ -35,18 +38,29 @@ def write_recording(path: Path, stream: Records, repeats: int = 1) -> int:
         How many records the file has.
     """
     spec = OutputSpec("dbn.zst" if path.suffix == ".zst" else "dbn", str(path))
-    start_ns = int(stream["ts_recv"][0])
-    span_ns = int(stream["ts_recv"][-1]) - start_ns + NS_PER_S
+    start_ns = int(session["ts_recv"][0])
+    span_ns = int(session["ts_recv"][-1]) - start_ns + NS_PER_S
+    repeat = np.concatenate([_clears(session), session])
     output = open_output(spec, make_metadata("BENCH", "mbo", start_ns))
-    for number in range(repeats):
-        repeat = stream.copy() if number else stream
-        if number:
-            repeat["order_id"] += np.uint64(number * _IDS_OF_A_REPEAT)
-            for name in ("ts_event", "ts_recv"):
-                repeat[name] += np.uint64(number * span_ns)
+    for _ in range(repeats):
         output.write(repeat)
+        repeat["order_id"] += np.uint64(IDS_OF_A_REPEAT)
+        for name in ("ts_event", "ts_recv"):
+            repeat[name] += np.uint64(span_ns)
     output.close()
-    return repeats * len(stream)
+    return repeats * len(repeat)
+
+
+def _clears(session: Records) -> Records:
+    """Return a clear of every book of a session, at its start."""
+    books = session[["publisher_id", "instrument_id"]]
+    clears = session[np.unique(books, return_index=True)[1]].copy()
+    for name in ("ts_event", "ts_recv", "sequence"):
+        clears[name] = session[name][0]
+    clears["order_id"] = clears["size"] = 0
+    clears["price"] = UNDEF_PRICE
+    clears["action"], clears["side"], clears["flags"] = b"R", b"N", F_LAST
+    return clears
 
 
 def zstd_pass(path: Path) -> int:
