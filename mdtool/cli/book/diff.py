@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from mdtool.adapters.dbn_source import DbnSource
     from mdtool.core.records import Records
     from mdtool.engine.book.diff import Divergence
-
-_PIPED_WIDTH: Final = 120
 
 
 def diff(
@@ -138,12 +135,11 @@ def _text(records: Records, name: str) -> str | None:
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(
-        soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH
-    )
+    from mdtool.cli.book.reports import report_console
+
+    console = report_console()
     if report["equal"]:
         console.print(f"equal: {report['equal_records']:,} records")
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from mdtool.engine.book.verify import Finding, Verifier
 
 _ROWS_AT_MOST: Final = 50
-_PIPED_WIDTH: Final = 120
 
 
 def verify(
@@ -161,12 +159,11 @@ def _described(finding: Finding, symbology: Symbology, allowed: frozenset[str]) 
 
 
 def _print_tables(report: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(
-        soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH
-    )
+    from mdtool.cli.book.reports import report_console
+
+    console = report_console()
     console.print(
         f"{report['input']}: {report['records']:,} records; books: {report['books']:,}, partial: "
         f"{len(report['partial']):,}"
