@@ -72,9 +72,14 @@ def decode_hello(payload: bytes) -> str:
     if message.WhichOneof("kind") != "hello":
         raise PeerError("control frame is no Hello, the only one that a client may send")
     stream_id = message.hello.stream_id
-    if not 1 <= len(stream_id) <= MAX_STREAM_ID_CHARS or not stream_id.isprintable():
+    if not is_stream_id(stream_id):
         raise PeerError(f"stream id is not 1 to {MAX_STREAM_ID_CHARS} printable characters")
     return stream_id
+
+
+def is_stream_id(text: str) -> bool:
+    """Tell whether a text can name a stream: 1 to 128 printable characters."""
+    return 1 <= len(text) <= MAX_STREAM_ID_CHARS and text.isprintable()
 
 
 class ReplyDecoder:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from mdtool.wire.batches import BatchError
-from mdtool.wire.control import MAX_STREAM_ID_CHARS
+from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
 from mdtool.wire.ticks import MAX_SYMBOL_CHARS, MIN_TIMESTAMP_NS, Ticks
 
 _MAX_SEQUENCE: Final = 2**64 - 1
@@ -18,7 +18,7 @@ _LEAST: Final = {"price": 1, "volume": 1, "exchange_timestamp": MIN_TIMESTAMP_NS
 
 def check_stream(stream_id: str, first_sequence: int, frames: int) -> None:
     """Raise BatchError where a batch has no proper stream, or leaves its sequences."""
-    if not 1 <= len(stream_id) <= MAX_STREAM_ID_CHARS or not stream_id.isprintable():
+    if not is_stream_id(stream_id):
         raise BatchError(f"stream id is not 1 to {MAX_STREAM_ID_CHARS} printable characters")
     if first_sequence + frames > _MAX_SEQUENCE:
         raise BatchError(f"stream {stream_id!r} ends before sequence {first_sequence} + {frames}")
