@@ -9,15 +9,19 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-import databento_dbn as dbn
-
 from mdtool.adapters.dbn_source import DbnSource
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError, PeerError
 from mdtool.core.records import Records
 from mdtool.core.tcp import notice_loss
 from mdtool.wire.dbn_records import RTYPE_ERROR, RTYPE_SYSTEM
-from mdtool.wire.dbn_session import FromLive, encode_request
+from mdtool.wire.dbn_session import (
+    BEGIN_AGAIN_CODE,
+    BEGIN_CODE,
+    END_CODE,
+    FromLive,
+    encode_request,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +31,6 @@ FIRST_WORD_S: Final = 0.05
 that never reads what it is asked would end its stream with a reset."""
 _PATIENCE_S: Final = 1.0
 """After this a word is said of what is waited for."""
-_BEGIN: Final = int(dbn.SystemCode.SUBSCRIPTION_ACK)
-_BEGIN_AGAIN: Final = int(dbn.SystemCode.SLOW_READER_WARNING)
-_END: Final = int(dbn.SystemCode.REPLAY_COMPLETED)
 
 
 class TcpSource(DbnSource):
@@ -61,9 +62,9 @@ class TcpSource(DbnSource):
                 raise PeerError(f"{self.name}: {records['err'][0].decode('ascii', 'replace')}")
             if rtype == RTYPE_SYSTEM:
                 codes = set(records["code"].tolist())
-                self._is_sender |= _BEGIN in codes
-                has_ended |= _END in codes
-                if _BEGIN_AGAIN in codes:
+                self._is_sender |= BEGIN_CODE in codes
+                has_ended |= END_CODE in codes
+                if BEGIN_AGAIN_CODE in codes:
                     log.warning("%s: too fast to follow; went on from its books", self.name)
             yield records
         if self._is_sender and not has_ended:

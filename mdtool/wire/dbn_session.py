@@ -33,12 +33,13 @@ from mdtool.wire.dbn_metadata import make_metadata
 from mdtool.wire.dbn_records import RTYPE_ERROR, RTYPE_SYSTEM
 
 MAX_REQUEST_BYTES: Final = 256
+BEGIN_CODE: Final = int(dbn.SystemCode.SUBSCRIPTION_ACK)
+BEGIN_AGAIN_CODE: Final = int(dbn.SystemCode.SLOW_READER_WARNING)
+END_CODE: Final = int(dbn.SystemCode.REPLAY_COMPLETED)
+"""Of the sender's system records."""
 OWN_RTYPES: Final = frozenset({RTYPE_ERROR, RTYPE_SYSTEM})
 """What a session says about itself, and therefore leaves out of the stream that it carries."""
 
-_BEGIN: Final = dbn.SystemCode(dbn.SystemCode.SUBSCRIPTION_ACK)
-_BEGIN_AGAIN: Final = dbn.SystemCode(dbn.SystemCode.SLOW_READER_WARNING)
-_END: Final = dbn.SystemCode(dbn.SystemCode.REPLAY_COMPLETED)
 _BROKEN: Final = dbn.ErrorCode(dbn.ErrorCode.INTERNAL_ERROR)
 _BUSY: Final = dbn.ErrorCode(dbn.ErrorCode.CONNECTION_LIMIT_EXCEEDED)
 _NO_DATASET: Final = "NONE"
@@ -127,13 +128,13 @@ def encode_begin(begin: Begin, ts_ns: int) -> bytes:
     """Return the record that says what follows."""
     text = f"stream={begin.stream}|position={begin.position}|snapshot={begin.snapshot}"
     if begin.skipped:
-        return _system(f"{text}|skipped={begin.skipped}", _BEGIN_AGAIN, ts_ns)
-    return _system(text, _BEGIN, ts_ns)
+        return _system(f"{text}|skipped={begin.skipped}", BEGIN_AGAIN_CODE, ts_ns)
+    return _system(text, BEGIN_CODE, ts_ns)
 
 
 def encode_end(end: End, ts_ns: int) -> bytes:
     """Return the record that ends a stream."""
-    return _system(f"stream={end.stream}|position={end.position}", _END, ts_ns)
+    return _system(f"stream={end.stream}|position={end.position}", END_CODE, ts_ns)
 
 
 def encode_refused(refused: Refused, ts_ns: int) -> bytes:
@@ -233,9 +234,9 @@ class SessionDecoder:
         fields = self._fields(record["msg"])
         try:
             stream, position = fields["stream"], _whole(fields["position"])
-            if code == int(_END):
+            if code == END_CODE:
                 return End(stream, position)
-            if code in {int(_BEGIN), int(_BEGIN_AGAIN)}:
+            if code in {BEGIN_CODE, BEGIN_AGAIN_CODE}:
                 self._begin = Begin(
                     stream, position, _whole(fields["snapshot"]), _whole(fields.get("skipped", "0"))
                 )
@@ -303,8 +304,8 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _system(text: str, code: dbn.SystemCode, ts_ns: int) -> bytes:
-    return bytes(dbn.SystemMsg(ts_event=ts_ns, msg=text, code=code))
+def _system(text: str, code: int, ts_ns: int) -> bytes:
+    return bytes(dbn.SystemMsg(ts_event=ts_ns, msg=text, code=dbn.SystemCode(code)))
 
 
 def _refused(record: np.void) -> Refused:
