@@ -109,7 +109,9 @@ def day(tmp_path):
 def test_a_book_has_a_sender_and_a_receiver_behind_the_gateway(day):
     found = commands(book=day)
     assert list(found) == ["gateway", "aggregate", "serve-tcp", "book", "replay-dbn"]
-    assert found["gateway"].endswith("--sender 127.0.0.1:8081 --receiver 127.0.0.1:8082")
+    assert found["gateway"].endswith(
+        "--sender 127.0.0.1:8081 --receiver 127.0.0.1:8082 --quotes-from 127.0.0.1:9090"
+    )
     assert found["book"] == "book --host 127.0.0.1 --port 8082 --serve --sender 127.0.0.1:9090"
     assert found["replay-dbn"] == (
         f"replay-dbn --host 127.0.0.1 --port 8081 --serve --data-port 9090 --speed 0 {day}"

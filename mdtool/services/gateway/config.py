@@ -16,6 +16,14 @@ class GatewayConfig:
     aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregation service.")
     sender: str = setting("127.0.0.1:8081", "HOST:PORT of replay-dbn --serve, its HTTP.")
     receiver: str = setting("127.0.0.1:8082", "HOST:PORT of book --serve.")
+    quotes_from: str = setting(
+        "",
+        "HOST:PORT of a DBN stream to make quotes of, such as the data port of "
+        "replay-dbn --serve; without it they are of last trades.",
+    )
+    quotes_hub: str = setting(
+        "memory:", "Where quotes are shared: memory:, or redis://HOST:PORT for many gateways."
+    )
     timeout_ms: int = setting(
         2_000, "How long any of these may take to answer.", low=1, high=600_000
     )

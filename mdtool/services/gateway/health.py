@@ -7,6 +7,7 @@ from aiohttp import web
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.services.gateway.feed import Feed
 from mdtool.services.gateway.protection import Protection
+from mdtool.services.gateway.quotes.face import Quotes
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.tallies import Tallies
 from mdtool.services.http.answers import answer, encode_object
@@ -24,12 +25,14 @@ class Health:
         state: MarketState,
         feed: Feed,
         aggregator: AggregatorClient,
+        quotes: Quotes,
         protection: Protection,
         tallies: Tallies,
     ) -> None:
         self._state = state
         self._feed = feed
         self._aggregator = aggregator
+        self._quotes = quotes
         self._protection = protection
         self._tallies = tallies
 
@@ -47,6 +50,7 @@ class Health:
                 "message": self._feed.lost_because,
             },
             "symbols": {"known": known, "stale": state.stale_count()},
+            "quotes": self._quotes.report(),
             "sockets": sum(tally.open for tally in self._tallies.sockets.values()),
             "circuit": {
                 "state": resilience.circuit.value,

@@ -17,27 +17,34 @@ from prometheus_client.registry import Collector
 from mdtool.core.breaker import Circuit
 from mdtool.services.gateway.feed import Feed
 from mdtool.services.gateway.protection import Protection
+from mdtool.services.gateway.quotes.face import Quotes
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.tallies import BOUNDS_S, Tallies, Times
 from mdtool.wire.batches import Counts
 
 
 def registry(
-    state: MarketState, feed: Feed, protection: Protection, tallies: Tallies
+    state: MarketState, feed: Feed, quotes: Quotes, protection: Protection, tallies: Tallies
 ) -> CollectorRegistry:
     """Return a registry of the gateway's own, read when it is scraped."""
     metrics = CollectorRegistry()
     ProcessCollector(registry=metrics)
-    metrics.register(_GatewayCollector(state, feed, protection, tallies))
+    metrics.register(_GatewayCollector(state, feed, quotes, protection, tallies))
     return metrics
 
 
 class _GatewayCollector(Collector):
     def __init__(
-        self, state: MarketState, feed: Feed, protection: Protection, tallies: Tallies
+        self,
+        state: MarketState,
+        feed: Feed,
+        quotes: Quotes,
+        protection: Protection,
+        tallies: Tallies,
     ) -> None:
         self._state = state
         self._feed = feed
+        self._quotes = quotes
         self._protection = protection
         self._tallies = tallies
 
@@ -45,6 +52,7 @@ class _GatewayCollector(Collector):
         if self._feed.counts is not None:
             yield from _ticks(self._feed.counts)
         yield from self._stream()
+        yield from self._known_quotes()
         yield from self._questions()
         yield self._refused()
         yield self._requests()
@@ -59,6 +67,15 @@ class _GatewayCollector(Collector):
             "mdtool_stream_connections", "Streams opened to the aggregator.", feed.connections
         )
         yield _counter("mdtool_stream_messages", "Messages of those streams.", feed.messages)
+
+    def _known_quotes(self) -> Iterator[Metric]:
+        report = self._quotes.report()
+        yield _gauge("mdtool_quotes", "Symbols that have a quote.", report["known"])
+        yield _gauge("mdtool_quotes_stale", "Those that nobody stands for.", report["stale"])
+        yield _gauge("mdtool_quote_hub_up", "Whether the hub is there.", report["hub"]["connected"])
+        if report["source"] is not None:
+            up = report["source"]["connected"]
+            yield _gauge("mdtool_quote_source_up", "Whether the stream is there.", up)
 
     def _questions(self) -> Iterator[Metric]:
         resilience = self._protection.resilience

@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from mdtool.services.gateway.books import BookProxy
 from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.openapi import Content, Operation, Parameter, document
+from mdtool.services.gateway.quotes.face import Quotes
 from mdtool.services.gateway.rest import Rest
 from mdtool.services.gateway.schemas import (
     BEFORE,
@@ -27,7 +28,8 @@ ABOUT: Final = """\
 Market data as it is now. Prices are never invented: while the aggregator is away, what was known
 last is answered with the header `Warning: 110` and `"stale": true`, and 503 where nothing is known.
 
-WebSockets: `/ws/marketdata?symbol=AAPL` tells the aggregate of a symbol at once and on each update.
+WebSockets: `/ws/marketdata?symbol=AAPL` tells the aggregate of a symbol at once and on each update,
+`/ws` quotes as they change, of every symbol or of `?symbols=AAPL,MSFT`.
 """
 
 _WARNING: Final = {"Warning": "110 where the answer is stale."}
@@ -36,6 +38,7 @@ _OBJECT: Final = {"type": "object"}
 
 def operations(
     rest: Rest,
+    quotes: Quotes,
     health: Health,
     books: BookProxy,
     ice_servers: IceServers,
@@ -90,6 +93,24 @@ def operations(
                 "The configuration of an RTCPeerConnection; credentials in it end.",
                 reference("IceServers"),
             ),
+        ),
+        Operation(
+            method="GET",
+            path="/v1/quotes",
+            handler=quotes.answer,
+            summary="The best prices and the last trade, of a symbol or of all.",
+            parameters=(SYMBOL,),
+            content=Content(
+                "The symbol's quote; without a symbol an array of all, in order of symbol.",
+                {
+                    "oneOf": [
+                        reference("Quote"),
+                        {"type": "array", "items": reference("Quote")},
+                    ]
+                },
+                headers=_WARNING,
+            ),
+            fails=(400, 404, 503),
         ),
         *_book_operations(books),
         Operation(

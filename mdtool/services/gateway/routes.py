@@ -14,8 +14,9 @@ from mdtool.services.gateway.openapi import Operation
 from mdtool.services.gateway.operations import document_of
 from mdtool.services.gateway.page import Page
 from mdtool.services.gateway.protection import Protection
+from mdtool.services.gateway.quotes.face import Quotes
 from mdtool.services.gateway.sockets import MarketDataSockets
-from mdtool.services.gateway.stomp.face import Stomp
+from mdtool.services.gateway.stomp.face import SOCKJS_PATH, Stomp
 from mdtool.services.gateway.tallies import Tallies
 from mdtool.services.http.answers import Handler, answering, no_route
 
@@ -27,6 +28,7 @@ def application(
     sockets: MarketDataSockets,
     graphql: GraphQL,
     stomp: Stomp,
+    quotes: Quotes,
     books: BookProxy,
     protection: Protection,
     tallies: Tallies,
@@ -49,7 +51,11 @@ def application(
             operation.handler,
             is_watching=operation.is_watching,
         )
-    for (method, path), handler in {**graphql.routes, **stomp.routes}.items():
+    routes = {**graphql.routes, **stomp.routes}
+    # A plain WebSocket at the path that SockJS is below.
+    shared = ("GET", SOCKJS_PATH)
+    routes[shared] = _upgrading(quotes.follow, routes[shared])
+    for (method, path), handler in routes.items():
         add(method, path, protection.sockets.over(handler))
     page, docs = Page(), Docs(document_of(operations))
     for path, handler in {
@@ -68,5 +74,16 @@ def application(
     app.on_shutdown.append(sockets.close)
     app.on_shutdown.append(graphql.close)
     app.on_shutdown.append(stomp.close)
+    app.on_shutdown.append(quotes.close)
     app.on_shutdown.append(books.close)
     return app
+
+
+def _upgrading(sockets: Handler, otherwise: Handler) -> Handler:
+    """Return a handler that has requests for a WebSocket handled by one, and others by another."""
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        handler = sockets if "Upgrade" in request.headers else otherwise
+        return await handler(request)
+
+    return run

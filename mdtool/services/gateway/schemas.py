@@ -14,6 +14,11 @@ _DIGITS: Final = {"type": "string", "pattern": "^[0-9]+$"}
 _TIME: Final = {**_DIGITS, "description": "ms since the epoch", "examples": ["1735201234567"]}
 _VOLUME: Final = {**_DIGITS, "examples": ["1000000"]}
 _PRICE: Final = {"type": "number", "exclusiveMinimum": 0, "examples": [187.25]}
+_KNOWN_PRICE: Final = {
+    "type": ["number", "null"],
+    "description": "null where it is not known",
+    "examples": [187.25],
+}
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _TEXT: Final = {"type": "string"}
 _STALE: Final = {
@@ -63,6 +68,13 @@ BEFORE: Final = Parameter(
     {"type": "integer", "minimum": 1, "maximum": (2**63 - 1) // NS_PER_MS},
 )
 
+_PEER: Final = _object(
+    {
+        "address": _TEXT,
+        "connected": {"type": "boolean"},
+        "message": {"type": ["string", "null"]},
+    }
+)
 SCHEMAS: Final[dict[str, Schema]] = {
     "Aggregate": _object(
         {
@@ -94,6 +106,15 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
         "stale",
     ),
+    "Quote": _object(
+        {
+            "symbol": _TEXT,
+            **dict.fromkeys(("bid", "ask", "last"), _KNOWN_PRICE),
+            "ts": {**_COUNT, "description": "ms since the epoch", "examples": [1735201234567]},
+            "stale": {**_STALE, "description": "There where nobody has stood for it lately."},
+        },
+        "stale",
+    ),
     "Failure": _object(
         {
             "data": {"type": "null"},
@@ -104,14 +125,16 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Health": _object(
         {
             "status": {"enum": ["ok", "stale", "unavailable"]},
-            "aggregator": _object(
+            "aggregator": _PEER,
+            "symbols": _object({"known": _COUNT, "stale": _COUNT}),
+            "quotes": _object(
                 {
-                    "address": _TEXT,
-                    "connected": {"type": "boolean"},
-                    "message": {"type": ["string", "null"]},
+                    "known": _COUNT,
+                    "stale": _COUNT,
+                    "hub": _PEER,
+                    "source": {"oneOf": [_PEER, {"type": "null"}]},
                 }
             ),
-            "symbols": _object({"known": _COUNT, "stale": _COUNT}),
             "sockets": _COUNT,
             "circuit": _object(
                 {

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from stamina.instrumentation import set_on_retry_hooks
 
 from mdtool.adapters.aggregator import AggregatorClient
+from mdtool.adapters.quotes import open_hub
 from mdtool.core.addresses import parse_address
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
@@ -21,6 +22,7 @@ from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.metrics import registry
 from mdtool.services.gateway.operations import operations
 from mdtool.services.gateway.protection import Protection
+from mdtool.services.gateway.quotes.face import TALLY, Quotes
 from mdtool.services.gateway.rest import Rest
 from mdtool.services.gateway.routes import MARKET_DATA_SOCKETS, application
 from mdtool.services.gateway.signaling.ice import IceServers
@@ -48,7 +50,10 @@ class Gateway:
     def __init__(self, config: GatewayConfig) -> None:
         for address in (config.aggregator, config.sender, config.receiver):
             parse_address(address)
+        if config.quotes_from:
+            parse_address(config.quotes_from)
         self._config = config
+        self._quote_hub = open_hub(config.quotes_hub)
         self._protection = Protection(config)
         self._ice_servers = IceServers(
             config.stun_urls, config.turn_urls, config.turn_secret, config.turn_ttl_s
@@ -60,7 +65,7 @@ class Gateway:
         Raises
         ------
         StartupError
-            When the address cannot be listened on.
+            When the address cannot be listened on, or a shared hub of quotes is away.
         """
         raise_file_limit()
         set_on_retry_hooks(())  # what is asked again is counted here, and the feed logs why
@@ -72,10 +77,12 @@ class Gateway:
             config.slow_client_s,
             tallies.socket(MARKET_DATA_SOCKETS),
         )
+        quotes = Quotes(config, self._quote_hub, state, tallies.socket(TALLY))
         timeout_s = config.timeout_ms / 1_000
         async with (
             AggregatorClient(config.aggregator) as aggregator,
             book_proxy(config.sender, config.receiver, timeout_s) as books,
+            self._quote_hub,
             asyncio.TaskGroup() as tasks,
         ):
             view = MarketView(state, aggregator, protection.resilience, protection.upstream)
@@ -87,15 +94,17 @@ class Gateway:
                 sockets.publish(changed)
                 graphql.publish(changed)
                 stomp.publish(changed)
+                quotes.publish(changed)
 
             feed = Feed(aggregator, state, publish)
-            health = Health(state, feed, aggregator, protection, tallies)
-            metrics = registry(state, feed, protection, tallies)
+            health = Health(state, feed, aggregator, quotes, protection, tallies)
+            metrics = registry(state, feed, quotes, protection, tallies)
             app = application(
-                operations(Rest(view), health, books, self._ice_servers, metrics),
+                operations(Rest(view), quotes, health, books, self._ice_servers, metrics),
                 sockets,
                 graphql,
                 stomp,
+                quotes,
                 books,
                 protection,
                 tallies,
@@ -103,4 +112,5 @@ class Gateway:
             async with listening(app, config.host, config.port) as address:
                 started({"http": address})
                 tasks.create_task(stomp.run())
+                tasks.create_task(quotes.run())
                 await feed.run()

@@ -34,7 +34,12 @@ BOOK_SERVICES: Final = frozenset({"book", "replay-dbn"})
 DATA_PORT: Final = "replay-dbn data"
 """The endpoint on which replay-dbn streams, beside its HTTP."""
 _PEERS: Final[Mapping[str, Mapping[str, str]]] = {
-    "gateway": {"--aggregator": "aggregate", "--sender": "replay-dbn", "--receiver": "book"},
+    "gateway": {
+        "--aggregator": "aggregate",
+        "--sender": "replay-dbn",
+        "--receiver": "book",
+        "--quotes-from": DATA_PORT,
+    },
     "serve-tcp": {"--aggregator": "aggregate"},
     "book": {"--sender": DATA_PORT},
 }

@@ -1,0 +1,167 @@
+"""Quotes out of a DBN stream: the connection to whoever sends it, made again when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from mdtool.core.addresses import parse_address
+from mdtool.core.backoff import delays
+from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
+from mdtool.core.errors import MdtoolError
+from mdtool.core.records import Records
+from mdtool.core.symbology import Symbology
+from mdtool.core.tcp import notice_loss
+from mdtool.core.units import NS_PER_MS, UNDEF_PRICE
+from mdtool.engine.quotes import LatestQuotes
+from mdtool.wire.dbn_session import (
+    Begin,
+    Data,
+    End,
+    FromLive,
+    Message,
+    Refused,
+    SessionDecoder,
+    encode_request,
+)
+from mdtool.wire.quotes import Quote
+
+log = logging.getLogger(__name__)
+
+READ_BYTES: Final = 1 << 18
+"""What is taken at once: some 5,000 orders, which keep others waiting for a millisecond."""
+_LONGEST_DELAY_S: Final = 1.0
+_LONGEST_DELAY_BEHIND_END_S: Final = 5.0
+
+
+class QuoteFeed:
+    """Follows the stream of a sender, from its books as they are, and makes quotes of it.
+
+    Parameters
+    ----------
+    address : str
+        HOST:PORT of the data port of `mdtool replay-dbn --serve`. It may stream any schema with
+        prices or orders.
+    publish : callable
+        Takes the quotes, of whatever has arrived the last of each symbol.
+
+    Attributes
+    ----------
+    lost_because : str or None
+        Why there is no stream now.
+    """
+
+    def __init__(self, address: str, publish: Callable[[Sequence[Quote]], None]) -> None:
+        self.address = address
+        self.lost_because: str | None = "not connected yet"
+        self._publish = publish
+        self._standing: dict[str, Quote] = {}
+        self._ended: tuple[str, int] | None = None
+        """The last stream that ended, and where."""
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        waits = delays(cap_s=_LONGEST_DELAY_S)
+        while True:
+            before = self.lost_because
+            try:
+                has_ended = await self._converse()
+            except (OSError, MdtoolError) as error:
+                has_ended, reason = False, str(error)
+            else:
+                reason = "the stream has ended"
+            if self.lost_because is None:
+                waits = delays(cap_s=_LONGEST_DELAY_BEHIND_END_S if has_ended else _LONGEST_DELAY_S)
+            if reason != before:
+                log.warning("quotes from %s: %s; waiting for the next", self.address, reason)
+            self.lost_because = reason
+            self._standing.clear()
+            await asyncio.sleep(next(waits))
+
+    def repeat(self) -> None:
+        """Publish all quotes once more: they still stand, as long as the stream goes on."""
+        if self._standing:
+            self._publish(list(self._standing.values()))
+
+    async def _converse(self) -> bool:
+        """Take what the sender says; return whether its stream has ended.
+
+        Raises
+        ------
+        OSError
+            When there is no connection, or no longer.
+        MdtoolError
+            When the sender refuses, or is none.
+        """
+        reader, writer = await asyncio.open_connection(*parse_address(self.address))
+        try:
+            notice_loss(writer.get_extra_info("socket"))
+            writer.write(encode_request(FromLive()))
+            decoder = SessionDecoder(f"sender {self.address}")
+            stream = _Stream()
+            while data := await reader.read(READ_BYTES):
+                is_over = False
+                for message in decoder.feed(data):
+                    is_over |= self._take(stream, decoder, message)
+                self._tell(stream)
+                if is_over:
+                    return True
+            raise ConnectionError("closed the connection")
+        finally:
+            writer.transport.abort()
+
+    def _take(self, stream: _Stream, decoder: SessionDecoder, message: Message) -> bool:
+        """Take what the sender says; return whether that was all."""
+        match message:
+            case Begin():
+                assert decoder.metadata is not None
+                # Who ended stands still: its last books are what was told already.
+                stream.is_silent = (message.stream, message.position) == self._ended
+                stream.begin(Symbology(decoder.metadata))
+                if not stream.is_silent:
+                    if self.lost_because is not None:
+                        log.info("quotes from %s: connected", self.address)
+                    self.lost_because = None
+            case Data(records):
+                stream.take(records)
+            case Refused(reason):
+                raise ConnectionError(reason)
+            case End():
+                self._ended = (message.stream, message.position)
+                return True
+        return False
+
+    def _tell(self, stream: _Stream) -> None:
+        quotes, stream.quotes = stream.quotes, {}
+        if quotes and not stream.is_silent:
+            self._standing.update(quotes)
+            self._publish(list(quotes.values()))
+
+
+class _Stream:
+    """The quotes of a stream as it comes."""
+
+    def __init__(self) -> None:
+        self.quotes: dict[str, Quote] = {}
+        """Those that have changed, by symbol."""
+        self.is_silent = False
+        self._latest = LatestQuotes()
+        self._symbology = Symbology()
+
+    def begin(self, symbology: Symbology) -> None:
+        self._latest = LatestQuotes()
+        self._symbology = symbology
+
+    def take(self, records: Records) -> None:
+        if records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
+            self._symbology.learn(records)
+            return
+        quotes = self._latest.update(records)
+        symbols, table = self._symbology.symbols_of(quotes)
+        for index, row in zip(symbols.tolist(), quotes.tolist(), strict=True):
+            _, _, ts_ns, *prices = row
+            bid, ask, last = (None if price == UNDEF_PRICE else price for price in prices)
+            symbol = table[index].upper()
+            self.quotes[symbol] = Quote(symbol, bid, ask, last, max(ts_ns, 0) // NS_PER_MS)
