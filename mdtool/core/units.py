@@ -108,7 +108,7 @@ def parse_duration(text: str) -> int:
     Raises
     ------
     UsageError
-        When `text` is no duration, or not longer than 0.
+        When `text` is no duration, not longer than 0, or too long for int64.
     """
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
@@ -116,6 +116,8 @@ def parse_duration(text: str) -> int:
     total = sum(Decimal(number) * _DURATION_NS[unit] for number, unit in parts)
     if total < 1:
         raise UsageError(f"{text!r} is not a duration longer than 0")
+    if total >= 2**63:
+        raise UsageError(f"{text!r} is longer than 292 years")
     return int(total)
 
 

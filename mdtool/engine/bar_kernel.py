@@ -13,7 +13,9 @@ Layouts, all int64:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from mdtool.core.jit import inlined, kernel
 
@@ -22,12 +24,16 @@ COLUMNS = 11
 RESULT_COLUMNS = 8
 HELD, LATEST, EARLIEST, LATE, CLOSED = range(5)
 LARGEST = 2**63 - 1
+# A hash wraps around, which only unsigned numbers may.
+_BY_INSTRUMENT: Final = np.uint64(0x1E3779B97F4A7C15)
+_BY_START: Final = np.uint64(0x42B2AE3D27D4EB4F)
+_HALF: Final = np.uint64(32)
 
 
 @inlined
 def _slot(table: Any, instrument: int, start: int) -> Any:
-    mixed = instrument * 0x1E3779B97F4A7C15 + start * 0x42B2AE3D27D4EB4F
-    return (mixed ^ (mixed >> 32)) & (len(table) - 1)
+    mixed = np.uint64(instrument) * _BY_INSTRUMENT + np.uint64(start) * _BY_START
+    return np.int64(mixed ^ (mixed >> _HALF)) & (len(table) - 1)
 
 
 @kernel

@@ -13,7 +13,9 @@ Layouts, all int64:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from mdtool.core.jit import kernel
 
@@ -24,13 +26,16 @@ HELD, CLOSED = range(2)
 BY_VOLUME, BY_TICKS, BY_NOTIONAL = range(3)
 BILLION = 1_000_000_000
 LARGEST = 2**63 - 1
+# A hash wraps around, which only unsigned numbers may.
+_BY_INSTRUMENT: Final = np.uint64(0x1E3779B97F4A7C15)
+_HALF: Final = np.uint64(32)
 
 
 @kernel
 def find(rows: Any, table: Any, instrument: int) -> Any:
     """Return the place in `table` of an instrument, or the empty one where it would stand."""
-    mixed = instrument * 0x1E3779B97F4A7C15
-    place = (mixed ^ (mixed >> 32)) & (len(table) - 1)
+    mixed = np.uint64(instrument) * _BY_INSTRUMENT
+    place = np.int64(mixed ^ (mixed >> _HALF)) & (len(table) - 1)
     while table[place] >= 0 and rows[table[place], INSTRUMENT] != instrument:
         place = (place + 1) & (len(table) - 1)
     return place

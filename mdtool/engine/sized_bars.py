@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -53,7 +53,7 @@ class Size(NamedTuple):
             billionths = amount.scaleb(9)
             decimals = 9 if measure == "notional" else 0
             fits = 0 < amount < 2**63 and amount == round(amount, decimals)
-        except (InvalidOperation, OverflowError, ValueError) as error:
+        except (ArithmeticError, ValueError) as error:
             raise UsageError(f"{text!r}: {number!r} is not a number") from error
         if not fits or billionths < 1:
             kind = "a number with at most nine decimals" if decimals else "a whole number"

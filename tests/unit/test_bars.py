@@ -183,6 +183,7 @@ def test_thousands_of_instruments_by_ticks():
         "ticks=inf",
         "notional=1e-10",
         "notional=1e30",
+        "notional=1e1000000",
         "money=5",
         "",
     ],

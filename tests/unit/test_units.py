@@ -120,7 +120,10 @@ def test_durations(text, duration_ns):
     assert parse_duration(text) == duration_ns
 
 
-@pytest.mark.parametrize("text", ["", "5", "s", "-1s", "0s", "1 s", "1x", "1s,", "0.1ns", "1S"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "5", "s", "-1s", "0s", "1 s", "1x", "1s,", "0.1ns", "1S", "106752d", "9" * 99 + "d"],
+)
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(UsageError):
         parse_duration(text)
