@@ -1,4 +1,4 @@
-"""TCP connections whose other end may vanish without a word."""
+"""TCP sockets: bound before anything listens, and ended when the other end has vanished."""
 
 from __future__ import annotations
 
@@ -23,3 +23,26 @@ def notice_loss(connection: socket.socket) -> None:
     for name, value in options.items():
         if hasattr(socket, name):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound, as a server's would be, and does not listen.
+
+    Raises
+    ------
+    OSError
+        When the host is no address of this machine, or the port is taken.
+    UnicodeError
+        When the host can be no name.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from typing import Final
 
 import grpc.aio
@@ -15,6 +14,7 @@ from mdtool.adapters import rpc
 from mdtool.core.addresses import cannot_listen, format_address
 from mdtool.core.errors import StartupError
 from mdtool.core.lifecycle import Started
+from mdtool.core.tcp import bind
 from mdtool.core.units import NS_PER_MS, parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
@@ -99,12 +99,7 @@ def _bind(server: grpc.aio.Server, host: str, port: int) -> str:
 def _probe(host: str, port: int) -> None:
     """Bind the address for a moment, for gRPC would not say why it cannot."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        bind(host, port).close()
     except UnicodeError as error:
         raise StartupError(f"cannot listen on port {port} of {host}: no host name") from error
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from mdtool.core.errors import StartupError
+from mdtool.core.tcp import bind
 
 
 def reserve_port(host: str) -> socket.socket:
@@ -21,16 +22,6 @@ def reserve_port(host: str) -> socket.socket:
         When `host` is no address of this machine.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        holder = socket.socket(family, kind, protocol)
+        return bind(host, 0)
     except OSError as error:
         raise StartupError(f"cannot listen on {host}: {error.strerror}") from error
-    try:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(address)
-    except OSError as error:
-        holder.close()
-        raise StartupError(f"cannot listen on {host}: {error.strerror}") from error
-    return holder
