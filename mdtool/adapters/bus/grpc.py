@@ -29,6 +29,8 @@ MAX_BATCH_FRAMES: Final = 1 << 16
 _MAX_UNSENT_RUNS: Final = 64
 """How many runs of a stream may pile up: one of a single tick takes thirty times its columns."""
 
+_MAX_WAIT_S: Final = 2.0
+"""The longest pause between two tries to reach the aggregator."""
 _CHANNEL_OPTIONS: Final = (
     *rpc.OPTIONS,
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -92,7 +94,7 @@ class GrpcBus:
         self._uncommitted: _Runs = {}
         """Runs that were sent in the current call."""
         self._published = asyncio.Event()
-        self._delays = delays(cap_s=2.0)
+        self._delays = delays(cap_s=_MAX_WAIT_S)
         self._is_away = False
         self._is_leaving = False
         self._resources = contextlib.AsyncExitStack()
@@ -133,7 +135,7 @@ class GrpcBus:
     async def position(self, stream_id: str) -> int:
         """Ask the aggregator, again and again while it is away."""
         request = marketdata_pb2.StreamPositionRequest(stream_id=stream_id)
-        for delay_s in delays(cap_s=2.0):
+        for delay_s in delays(cap_s=_MAX_WAIT_S):
             try:
                 reply = await self._stub.GetStreamPosition(request, wait_for_ready=True)
             except grpc.aio.AioRpcError as error:
@@ -207,7 +209,7 @@ class GrpcBus:
             if self._is_away:
                 self._is_away = False
                 log.info("%s: back", self.peer)
-            self._delays = delays(cap_s=2.0)
+            self._delays = delays(cap_s=_MAX_WAIT_S)
             self._commit(ack.stream_id, ack.next_sequence)
         raise _CallEndedError
 
