@@ -1,1 +1,1 @@
-"""Floor 5: one module a subcommand, from options to one call."""
+"""Floor 5: one module or package a subcommand, from options to one call."""
