@@ -63,7 +63,8 @@ class ReceiverFaces:
         """Return the application of all paths."""
         app = web.Application()
         app.router.add_post("/start-processing", answering(self.start, _STATUSES))
-        app.router.add_get("/order-book", answering(self.order_book, _STATUSES))
+        order_book = answering(self.order_book, _STATUSES)
+        app.router.add_get("/order-book", order_book, allow_head=False)
         app.router.add_get("/status", answering(self.status, _STATUSES))
         app.router.add_get("/health", answering(self.health, _STATUSES))
         app.router.add_route("*", "/{path:.*}", no_route)
@@ -127,7 +128,7 @@ class ReceiverFaces:
     async def _stop(self, _app: web.Application) -> None:
         """Let the readers end."""
         if self._processing is not None and not self._processing.is_over:
-            self._processing.fail("the receiver stops")
+            self._processing.abandon("the receiver stops")
 
 
 async def _tell(

@@ -128,6 +128,10 @@ class Processing:
     def fail(self, reason: str) -> None:
         """End before the stream has ended."""
         log.error("stopped at record %d: %s", self.position, reason)
+        self.abandon(reason)
+
+    def abandon(self, reason: str) -> None:
+        """End before the stream has ended, as is wished."""
         self.error = reason
         self._end()
 

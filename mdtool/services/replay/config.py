@@ -16,7 +16,9 @@ class SenderConfig:
     data_port: int = setting(
         9090, "Port on which it streams DBN, 0 for any free one.", low=0, high=65535
     )
-    max_receivers: int = setting(1_000, "Receivers at once; more are turned away.", low=1)
+    max_receivers: int = setting(
+        100, "Receivers at once, of some megabytes each; more are turned away.", low=1
+    )
     greeting_ms: int = setting(
         200, "How long it waits for a receiver's request; without one it sends all.", low=1
     )

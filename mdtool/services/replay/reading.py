@@ -30,9 +30,10 @@ async def reading(source: RecordSource) -> AsyncIterator[AsyncIterator[Records]]
     try:
         yield taken()
     finally:
-        # The thread is still at work on the source where the block was left early.
-        with contextlib.suppress(BaseException):
-            await asyncio.shield(ahead)
+        # Where the block was left early, the thread is still at work on the source.
+        await asyncio.wait({ahead})
+        if not ahead.cancelled():
+            ahead.exception()  # nobody wants to know it any more
         source.close()
 
 
