@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ from mdtool.wire.ticks import MAX_SYMBOL_CHARS
 _CHUNK_BYTES: Final = 1 << 18
 _MAX_LINE_BYTES: Final = 1 << 16
 _TRADE: Final = "T"
+_NANO: Final = Decimal("1e-9")
 
 _Tick: TypeAlias = tuple[int, int, int, int, int]
 """Symbol, price, volume, exchange timestamp, and the time by which it is paced."""
@@ -33,8 +35,9 @@ class JsonLines:
     """The ticks of a text with one JSON object a line.
 
     A Tick has `symbol`, `price`, `volume` and `exchange_timestamp`, the latter in nanoseconds or
-    ISO-8601; without one it is of now. A DBN record as JSON, told by its `hd`, counts if it is a
-    trade; it must carry its `symbol`, and has its price at 1e-9 or, pretty, as a decimal.
+    ISO-8601; without one it is of now. Its price, a double, is taken to the nearest 1e-9. A DBN
+    record as JSON, told by its `hd`, counts if it is a trade; it must carry its `symbol`, and has
+    its price at 1e-9 or, pretty, as a decimal.
 
     Parameters
     ----------
@@ -106,6 +109,8 @@ class JsonLines:
             entry = json.loads(line, parse_float=str, parse_constant=str)
         except ValueError as error:
             raise UsageError(f"is no JSON: {error}") from error
+        except RecursionError as error:
+            raise UsageError("is no JSON: nested too deeply") from error
         if not isinstance(entry, dict):
             raise UsageError("is no JSON object")
         try:
@@ -116,7 +121,7 @@ class JsonLines:
     def _of_tick(self, entry: Mapping[str, Any]) -> _Tick:
         moment = entry.get("exchange_timestamp", entry.get("exchangeTimestamp"))
         time_ns = time.time_ns() if moment is None else parse_time(str(moment))
-        price = parse_price(str(entry["price"]))
+        price = parse_price(_nearest_nano(str(entry["price"])))
         if price <= 0:
             raise UsageError(f"price {entry['price']} is not above 0")
         volume = _positive("volume", _integer("volume", entry["volume"]))
@@ -146,6 +151,14 @@ class JsonLines:
 
     def _error(self, what: str) -> InputError:
         return InputError(f"{self.name}: line {self._lines:,}: {what}")
+
+
+def _nearest_nano(price: str) -> str:
+    """Round the text of a double, which may have seventeen digits, as an ingest server does."""
+    try:
+        return f"{Decimal(price).quantize(_NANO):f}"
+    except InvalidOperation:
+        return price  # is none, or too large for one
 
 
 def _integer(name: str, value: object) -> int:

@@ -54,6 +54,16 @@ def test_prices_are_exact_whatever_their_form(tmp_path):
     assert prices == [100_000_000, 100_000_000_000, 7_000_000_000, 1]
 
 
+def test_a_double_s_last_digits_are_rounded_as_an_ingest_server_does(tmp_path):
+    prices = ("0.30000000000000004", "150.10000000000002", '"99.9999999996"')
+    lines = "\n".join(TICK.replace("150.25", price) for price in prices)
+    assert [row[1] for row in read(tmp_path, lines)] == [
+        300_000_000,
+        150_100_000_000,
+        100_000_000_000,
+    ]
+
+
 def test_a_tick_as_protobuf_writes_it(tmp_path):
     line = '{"symbol":"AAPL","price":1,"volume":"100","exchangeTimestamp":"1735201234567000000"}'
     assert read(tmp_path, line)[0][2:4] == (100, 1735201234567000000)
@@ -104,6 +114,7 @@ def test_trades_without_a_price_or_size_are_left_out_and_counted(tmp_path, line)
         ("{", "is no JSON"),
         ("\xff", "is no JSON"),
         ("[1]", "is no JSON object"),
+        ('{"a":' + "[" * 60_000, "is no JSON"),
         ('{"price": 1}', "has no 'volume'"),
         (TICK.replace("150.25", "NaN"), "'NaN' is not a price"),
         (TICK.replace("150.25", "-1.5"), "price -1.5 is not above 0"),
