@@ -20,10 +20,11 @@ NOON_NS = 1_735_214_400 * 10**9
 
 
 class WatchedSubscribers(Subscribers):
-    """Says when the last reader has left."""
+    """Says when a reader has left, and when the last one has."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.left = asyncio.Event()
         self.deserted = asyncio.Event()
 
     @contextlib.contextmanager
@@ -32,6 +33,7 @@ class WatchedSubscribers(Subscribers):
             with super().join(symbol) as wakes:
                 yield wakes
         finally:
+            self.left.set()
             if not len(self):
                 self.deserted.set()
 

@@ -69,6 +69,17 @@ class Tab:
         """The text of the first element that matches."""
         return await self.run(f"document.querySelector({json.dumps(selector)}).innerText")
 
+    async def click(self, selector: str) -> None:
+        """Press the mouse where the first element that matches is, once there is one."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        await self.until(element)
+        box = await self.run(f"{element}.getBoundingClientRect().toJSON()")
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            await self._send(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
+            )
+
     async def screenshot(self, path: Path, width: int, height: int) -> None:
         """Keep what the page looks like as a PNG file."""
         await self._send(

@@ -31,7 +31,7 @@ class Client:
 async def gateway_of(aggregator: str, **settings):
     """A client of a gateway in front of an aggregator."""
     started = asyncio.get_running_loop().create_future()
-    config = GatewayConfig(port=0, aggregator=aggregator, **settings)
+    config = GatewayConfig(aggregator=aggregator, **{"port": 0} | settings)
     service = asyncio.create_task(Gateway(config).run(started.set_result))
     try:
         await asyncio.wait({service, started}, return_when=asyncio.FIRST_COMPLETED)
