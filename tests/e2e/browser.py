@@ -120,36 +120,50 @@ class Tab:
 @contextlib.asynccontextmanager
 async def chromium():
     """A tab of a browser that ends with the block."""
+    async with chromium_tabs(1) as (tab,):
+        yield tab
+
+
+@contextlib.asynccontextmanager
+async def chromium_tabs(count: int, *options: str):
+    """Some tabs of one browser, which has further options and ends with the block."""
     program = needs("chromium")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = await asyncio.create_subprocess_exec(
-            *(program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"),
+            *(program, *OPTIONS, *options, f"--user-data-dir={profile}", "about:blank"),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            async with aiohttp.ClientSession() as session:
-                target = await _target(process, session)
-                async with session.ws_connect(target, max_msg_size=0) as socket:
-                    tab = Tab(socket)
-                    listening = asyncio.create_task(tab.listen())
-                    await tab.begin()
-                    yield tab
-                    listening.cancel()
+            devtools = await _devtools(process)
+            async with contextlib.AsyncExitStack() as stack:
+                session = await stack.enter_async_context(aiohttp.ClientSession(devtools))
+                yield [await stack.enter_async_context(_tab(session)) for _ in range(count)]
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
             await process.communicate()
 
 
-async def _target(process: asyncio.subprocess.Process, session: aiohttp.ClientSession) -> str:
-    """The address of the first tab."""
+@contextlib.asynccontextmanager
+async def _tab(session: aiohttp.ClientSession):
+    """A new tab."""
+    async with session.put("/json/new") as response:
+        target = (await response.json())["webSocketDebuggerUrl"]
+    async with session.ws_connect(target, max_msg_size=0) as socket:
+        tab = Tab(socket)
+        listening = asyncio.create_task(tab.listen())
+        await tab.begin()
+        yield tab
+        listening.cancel()
+
+
+async def _devtools(process: asyncio.subprocess.Process) -> str:
+    """Where a browser is driven."""
     said = b""
     while b"DevTools listening on " not in said:
         line = await process.stderr.readline()
         assert line, f"the browser has ended: {said.decode()}"
         said += line
     port = said.partition(b"ws://")[2].partition(b"/")[0].rpartition(b":")[2].decode()
-    async with session.get(f"http://127.0.0.1:{port}/json/list") as response:
-        tabs = await response.json()
-    return next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
+    return f"http://127.0.0.1:{port}"

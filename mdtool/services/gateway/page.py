@@ -1,4 +1,4 @@
-"""The page that browsers see, out of the package's static files."""
+"""The pages that browsers see, out of the package's static files."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ class Page:
     async def index(self, _request: web.Request) -> web.Response:
         """`GET /`: the order book."""
         return self._answer("index.html")
+
+    async def demo(self, request: web.Request) -> web.Response:
+        """`GET /demo/{name}`: a page to try a protocol with."""
+        name = f"demo-{request.match_info['name']}.html"
+        if name not in self._files:
+            return failure(404, "not_found", f"there is nothing at {request.path}")
+        return self._answer(name)
 
     async def file(self, request: web.Request) -> web.Response:
         """`GET /static/{name}`."""

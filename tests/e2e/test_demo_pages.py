@@ -1,0 +1,111 @@
+"""The test pages of STOMP and of signaling, in a real browser."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.browser import chromium, chromium_tabs
+from tests.e2e.gateways import connected, gateway_of
+from tests.reference.market_source import MarketSource
+
+FAKE_DEVICES = (
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+)
+CONNECTED = "document.querySelector('#state').dataset.state === 'connected'"
+
+
+@pytest.fixture
+async def source():
+    async with MarketSource().serving() as source:
+        source.trade("AAPL", 187.25, 400)
+        source.trade("MSFT", 410.5, 20)
+        yield source
+
+
+@pytest.fixture
+async def client(source):
+    async with gateway_of(source.address) as client:
+        await connected(client)
+        yield client
+
+
+def _url(client, path: str) -> str:
+    return f"http://{client.host}:{client.port}{path}"
+
+
+async def test_the_stomp_page_follows_topics_and_sends(source, client):
+    async with chromium() as tab:
+        await tab.open(_url(client, "/demo/stomp"))
+        await tab.until(CONNECTED)
+        await tab.run("document.querySelector('#follow').requestSubmit()")
+        row = "document.querySelector('[data-destination=\"/topic/market-data/AAPL\"]')"
+        await tab.until(f'{row}?.innerText.includes(\'"volume":"400"\')')
+        source.trade("AAPL", 187.5, 1)
+        await tab.until(f"{row}.innerText.includes('\"close\":187.5')")
+        await tab.run(
+            "document.querySelector('#destination').value = '/topic/signaling';"
+            "document.querySelector('#follow').requestSubmit();"
+            "document.querySelector('#send').requestSubmit()"
+        )
+        heard = "document.querySelector('[data-destination=\"/topic/signaling\"]')"
+        await tab.until(f"{heard}?.innerText.includes('JOIN')")
+        await tab.run("document.querySelector('#subscriptions button').click()")
+        assert tab.complaints == []
+
+
+async def test_the_stomp_page_survives_what_is_refused(source, client):
+    async with chromium() as tab:
+        await tab.open(_url(client, "/demo/stomp"))
+        await tab.until(CONNECTED)
+        await tab.run(
+            "document.querySelector('#follow').requestSubmit();"
+            "document.querySelector('#destination').value = '/topic/nothing';"
+            "document.querySelector('#follow').requestSubmit()"
+        )
+        await tab.until(
+            "document.querySelector('#log').innerText.includes(\"nothing is at '/topic/nothing'\")"
+        )
+        lines = "document.querySelector('#log').innerText"
+        await tab.until(f"{lines}.split(/ connected/).length > 2 && {CONNECTED}")
+        source.trade("GOOG", 2.0, 3)
+        await tab.until("document.querySelector('#topics').innerText.includes('GOOG')")
+
+
+async def test_two_tabs_call_each_other_and_watch_the_same_symbol(source, client):
+    async with chromium_tabs(2, *FAKE_DEVICES) as (first, second):
+        for tab, symbol in ((first, "AAPL"), (second, "MSFT")):
+            await tab.open(_url(client, f"/demo/call?room=test&symbol={symbol}"))
+            await tab.until(CONNECTED)
+            await tab.run("document.querySelector('#call').requestSubmit()")
+            await tab.until("document.querySelector('#state dd').innerText === 'in test'")
+        for tab in (first, second):
+            await tab.until("document.querySelector('#peers dd')?.innerText === 'connected'")
+            await tab.run(_PLAYING)
+        # Who comes later watches what is watched.
+        await second.until("document.querySelector('#price').value === '187.25'")
+        await second.run(
+            "document.querySelector('#symbol').value = 'MSFT';"
+            "document.querySelector('#watch').requestSubmit()"
+        )
+        await first.until("document.querySelector('#price').value === '410.5'")
+        source.trade("MSFT", 411.0, 1)
+        for tab in (first, second):
+            await tab.until("document.querySelector('#price').value === '411'")
+        await second.run("document.querySelector('#leave').click()")
+        await first.until("document.querySelector('#peers').childElementCount === 0")
+        assert first.complaints == second.complaints == []
+
+
+_PLAYING = """
+new Promise((resolve) => {
+    const look = () => {
+        const video = document.querySelector('#videos figure:nth-child(2) video');
+        const kinds = video.srcObject?.getTracks().map((track) => track.kind).sort().join();
+        const plays = kinds === 'audio,video' && video.videoWidth > 0 && video.currentTime > 0;
+        plays ? resolve() : setTimeout(look, 50);
+    };
+    look();
+})
+"""
