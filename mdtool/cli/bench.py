@@ -23,6 +23,7 @@ BENCHES: Final = {
     "ingest": "TCP through gRPC into bars, against a discarding server and one tick a message",
     "latency": "TCP in to WebSocket out, through three processes",
     "rest": "the gateway's REST, against a bare aiohttp handler",
+    "graphql": "the gateway's GraphQL, against its REST for the same symbol",
     "outage": "what the gateway answers while the aggregator is killed and comes back",
     "memory": "what replaying a 4-million-record file to CSV takes at its peak",
     "book": "rebuilding L3 order books from orders, against the same in plain Python",

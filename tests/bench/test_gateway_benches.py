@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from mdtool.services.bench import latency, outage, rest
+from mdtool.services.bench import graphql, latency, outage, rest
 
 
 async def test_rest_is_measured_against_a_bare_handler():
     (figure,) = await rest.measure(rounds=2, round_s=0.1)
     assert figure.name == "rest_requests"
+    assert figure.value > 0
+    assert figure.baseline_value > 0
+    assert figure.ratio > 0
+
+
+async def test_graphql_is_measured_against_rest():
+    (figure,) = await graphql.measure(rounds=2, round_s=0.1)
+    assert figure.name == "graphql_requests"
     assert figure.value > 0
     assert figure.baseline_value > 0
     assert figure.ratio > 0
