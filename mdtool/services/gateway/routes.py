@@ -60,6 +60,7 @@ def application(
     page, docs = Page(), Docs(document_of(operations))
     for path, handler in {
         "/": page.index,
+        "/demo/{name}": page.demo,
         "/static/{name}": page.file,
         "/openapi.json": docs.document,
         "/docs": docs.page,
