@@ -5,6 +5,7 @@ With --check nothing is written; a file that would come out otherwise ends it wi
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -52,15 +53,25 @@ def completions() -> Iterator[tuple[Path, str]]:
 
 def reference() -> Iterator[tuple[Path, str]]:
     """Yield the README with every command's `--help` in its reference."""
-    from mdtool.cli.app import COMMANDS
-
     sections = []
-    for name in COMMANDS:
+    for name in _commands():
         title = f"<details><summary><code>mdtool {name}</code></summary>"
         sections.append(f"{title}\n\n```text\n{_help_of(name)}\n```\n\n</details>\n")
     readme = ROOT / "README.md"
     body = "\n" + "\n".join(sections) + "\n"
     yield readme, REFERENCE.sub(lambda match: match[1] + body + match[2], readme.read_text())
+
+
+def _commands() -> Iterator[str]:
+    """Yield every command, each followed by the commands below it."""
+    from typer.main import get_command
+
+    from mdtool.cli.app import COMMANDS
+
+    for name, module in COMMANDS.items():
+        yield name
+        command = get_command(importlib.import_module(module).app)
+        yield from (f"{name} {below}" for below in getattr(command, "commands", {}))
 
 
 def _help_of(name: str) -> str:

@@ -59,7 +59,7 @@ async def test_ticks_that_are_none_are_refused_by_reason_and_the_stream_goes_on(
         ack = await running.stub.StreamTicks(iter([one(), *bad, one(symbol=" aapl ")]))
 
         assert ack.message == (
-            "Received 2 ticks, refused 17 (symbol 5, price 6, volume 2, timestamp 4)"
+            "Received 2 ticks, refused 17 (5 symbol, 6 price, 2 volume, 4 timestamp)"
         )
         assert (await totals(running)).refused == {
             "symbol": 5, "price": 6, "volume": 2, "timestamp": 4, "malformed": 0
@@ -145,7 +145,7 @@ async def test_symbols_beyond_the_bound_are_refused_and_counted():
         ack = await running.stub.StreamTicks(iter([one("C"), one("A")]))
 
         assert acks == [5]
-        assert ack.message == "Received 1 ticks, refused 1 (symbol 1)"
+        assert ack.message == "Received 1 ticks, refused 1 (1 symbol)"
         counts = await totals(running)
         assert counts.ticks == 3
         assert (counts.refused["symbol"], counts.refused["price"]) == (3, 1)

@@ -218,5 +218,5 @@ def _receipt(taken: int, refused: NDArray[np.int64]) -> str:
     text = f"Received {taken} ticks"
     if not refused.any():
         return text
-    reasons = ", ".join(f"{reason.label} {refused[reason]}" for reason in Reason if refused[reason])
+    reasons = ", ".join(f"{refused[reason]} {reason.label}" for reason in Reason if refused[reason])
     return f"{text}, refused {refused.sum()} ({reasons})"
