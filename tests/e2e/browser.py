@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import itertools
 import json
 import tempfile
-from pathlib import Path
 
 import aiohttp
 
@@ -79,18 +77,6 @@ class Tab:
             await self._send(
                 "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
             )
-
-    async def screenshot(self, path: Path, width: int, height: int) -> None:
-        """Keep what the page looks like as a PNG file."""
-        await self._send(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
-        taken = await self._send("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(taken["data"]))
 
     async def listen(self) -> None:
         async for message in self._socket:
