@@ -22,6 +22,7 @@ from mdtool.wire.dbn_session import Begin, End, Refused, encode_begin, encode_en
 from mdtool.wire.quotes import Quote
 from tests.e2e.book_services import sender_of
 from tests.e2e.gateways import connected, gateway_of
+from tests.e2e.stomp_peers import stomp
 from tests.redis_servers import redis_server
 from tests.reference.dbn_streams import START, header
 from tests.reference.market_source import TIME_NS, MarketSource
@@ -164,6 +165,56 @@ async def test_a_client_that_does_not_read_is_closed_and_told_why(source):
 async def test_a_request_that_is_no_websocket_is_for_sockjs(client):
     async with client.get("/ws") as response:
         assert await response.text() == "Welcome to SockJS!\n"
+
+
+# In other protocols
+
+
+async def test_graphql_answers_and_streams_quotes(source, client):
+    query = "{ quote(symbol: %s) { symbol bid ask last timestamp stale } }"
+    apple = {
+        "symbol": "AAPL",
+        "bid": None,
+        "ask": None,
+        "last": 187.25,
+        "timestamp": str(TIME_MS),
+        "stale": False,
+    }
+    for symbol, expected in (('"aapl"', apple), ('"NONE"', None)):
+        async with client.post("/graphql", json={"query": query % symbol}) as response:
+            assert await response.json() == {"data": {"quote": expected}}
+    async with client.ws_connect("/graphql", protocols=["graphql-transport-ws"]) as socket:
+        await socket.send_json({"type": "connection_init"})
+        assert (await socket.receive_json())["type"] == "connection_ack"
+        payload = {"query": "subscription " + query % '"AAPL"'}
+        await socket.send_json({"type": "subscribe", "id": "1", "payload": payload})
+        assert (await socket.receive_json())["payload"] == {"data": {"quote": apple}}
+        source.trade("MSFT", 1.5, 1)
+        source.trade("AAPL", 188.0, 1)
+        message = await socket.receive_json()
+        assert message["payload"] == {"data": {"quote": {**apple, "last": 188.0}}}
+        await socket.send_json({"type": "complete", "id": "1"})
+
+
+async def test_stomp_tells_quotes(source, client):
+    async with stomp(client) as peer:
+        await peer.follow("/topic/quotes/aapl")
+        assert await peer.message() == ("/topic/quotes/AAPL", of_trade("AAPL", 187.25))
+        source.trade("MSFT", 415.75, 1)
+        source.trade("AAPL", 188.0, 1)
+        assert await peer.message() == ("/topic/quotes/AAPL", of_trade("AAPL", 188.0))
+    async with stomp(client) as peer:
+        await peer.follow("/topic/quotes/*")
+        told = [await peer.message() for _ in range(2)]
+        assert [destination for destination, _ in told] == [
+            "/topic/quotes/AAPL",
+            "/topic/quotes/MSFT",
+        ]
+        source.trade("NEW", 1.5, 1)
+        assert await peer.message() == ("/topic/quotes/NEW", of_trade("NEW", 1.5))
+    async with stomp(client) as peer:
+        await peer.follow("/topic/quotes/")
+        assert "symbol" in await peer.error()
 
 
 # Out of a DBN stream

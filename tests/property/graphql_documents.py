@@ -18,6 +18,7 @@ FIELDS = {
     "Aggregate": (
         *("symbol", "open", "high", "low", "close", "volume", "timestamp", "stale", "__typename"),
     ),
+    "Quote": ("symbol", "bid", "ask", "last", "timestamp", "stale", "__typename"),
     "Bar": (
         *("symbol", "timestamp", "open", "high", "low", "close", "volume", "count", "__typename"),
     ),
@@ -63,15 +64,15 @@ def with_spreads(of: str) -> st.SearchStrategy[str]:
 @st.composite
 def root_fields(draw: st.DrawFn) -> str:
     directive = draw(directives)
-    kind = draw(st.sampled_from(["marketData", "marketData", "bars", "symbols", "__typename"]))
+    kind = draw(st.sampled_from(["marketData", "quote", "bars", "symbols", "__typename"]))
     if kind in {"symbols", "__typename"}:
         return f"{kind} {directive}"
     symbol = draw(symbols)
     # Two fields with the same key must be the same, so the key tells the arguments.
     key = f"{kind}_{symbol.strip('$').strip(chr(34)).strip()}_{int(symbol[0] == '$')}"
-    if kind == "marketData":
-        chosen = draw(with_spreads("Aggregate"))
-        return f"{key}: marketData(symbol: {symbol}) {directive} {{ {chosen} }}"
+    if kind != "bars":
+        chosen = draw(with_spreads("Quote" if kind == "quote" else "Aggregate"))
+        return f"{key}: {kind}(symbol: {symbol}) {directive} {{ {chosen} }}"
     limit = draw(st.sampled_from(["", "limit: 1", "limit: $two"]))
     key += limit.replace("limit: ", "_").replace("$", "")
     return f"{key}: bars(symbol: {symbol} {limit}) {directive} {{ {draw(with_spreads('Bar'))} }}"
@@ -87,6 +88,7 @@ def documents(draw: st.DrawFn) -> str:
         used: marketData(symbol: $apple) {used} {{ ...AggregateFields }}
         unknown: marketData(symbol: $none) {{ open }}
         bars: bars(symbol: "AAPL", limit: $two) {{ ...BarFields }}
+        quote: quote(symbol: $apple) {{ ...QuoteFields }}
     """
     texts = [f"fragment {of}Fields on {of} {{ {text} }}" for of, text in fragments.items()]
     operation = f"{OPERATION} {{ {chosen} ... on Query {{ ...Rest }} }}"

@@ -14,9 +14,10 @@ from mdtool.services.gateway.graphql.execution import Executor
 from mdtool.services.gateway.graphql.limits import Limits
 from mdtool.services.gateway.graphql.resolvers import resolvers
 from mdtool.services.gateway.graphql.schema import load_schema
+from mdtool.services.gateway.quotes.board import LatestQuote
 from mdtool.wire.graphql import Request
 from tests.property.graphql_documents import VARIABLES, documents
-from tests.reference.gateway_market import PlainView
+from tests.reference.gateway_market import PlainView, plain_quotes
 
 TIME_NS = 1_735_201_234_567 * 10**6
 SCHEMA = load_schema()
@@ -35,12 +36,32 @@ bars = st.lists(
 )
 
 
+known_prices = st.none() | cents
+quotes = st.builds(
+    LatestQuote,
+    *(st.just("AAPL"), known_prices, known_prices, known_prices),
+    *(st.integers(0, 2**40), st.booleans()),
+)
+
+
 class Root:
     """The market once more, in the plainest way that graphql-core takes."""
 
-    def __init__(self, sessions, bars) -> None:
+    def __init__(self, sessions, bars, quote) -> None:
         self._sessions = sessions
         self._bars = bars
+        self._quote = quote
+
+    def quote(self, _info, symbol):
+        if symbol.strip().upper() != "AAPL":
+            return None
+        prices = {name: getattr(self._quote, name) for name in ("bid", "ask", "last")}
+        return {
+            **{name: price and price / 10**9 for name, price in prices.items()},
+            "symbol": "AAPL",
+            "timestamp": str(self._quote.ts_ms),
+            "stale": self._quote.is_stale,
+        }
 
     def marketData(self, _info, symbol):  # noqa: N802 - as the schema has it
         name = symbol.strip().upper()
@@ -80,19 +101,23 @@ class Root:
     documents().filter(lambda text: len(text) < 4_000),  # else there may be too many tokens
     st.fixed_dictionaries({"AAPL": sessions}, optional={"MSFT": sessions}),
     bars,
+    quotes,
     st.booleans(),
     st.booleans(),
 )
-def test_the_answer_is_that_of_graphql_core(text, sessions, bars, yes, no):
+def test_the_answer_is_that_of_graphql_core(text, sessions, bars, quote, yes, no):
     node = parse(text)
     assert not validate(SCHEMA, node)
     variables = VARIABLES | {"yes": yes, "no": no}
-    expected = execute(SCHEMA, node, Root(sessions, bars), variable_values=variables)
+    expected = execute(SCHEMA, node, Root(sessions, bars, quote), variable_values=variables)
     assert not expected.errors
 
     view = PlainView(sessions, {"AAPL": bars})
     executor = Executor(
-        resolvers(view), {"marketData", "bars"}, Limits(20, 100, 100_000), may_introspect=True
+        resolvers(view, plain_quotes(quote)),
+        {"marketData", "bars", "quote"},
+        Limits(20, 100, 100_000),
+        may_introspect=True,
     )
     prepared = executor.prepare(Request(text, None, variables))
     response = asyncio.run(executor.query(prepared))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
 from mdtool.core.symbols import SymbolTable
 from mdtool.services.gateway.encoding import Bar
+from mdtool.services.gateway.quotes.board import LatestQuote
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.view import MarketView
 from mdtool.wire.batches import Counts, Updates
@@ -25,6 +26,19 @@ def updates_of(sessions: Mapping[str, Row], table: SymbolTable) -> Updates:
     )
     nothing = np.zeros(len(symbol), np.int64)
     return Updates(symbol, opened, high, low, close, volume, nothing, timestamp, nothing, Counts())
+
+
+def plain_quotes(*quotes: LatestQuote) -> Callable[[str], LatestQuote]:
+    """What finds these quotes, and no others."""
+    by_symbol = {quote.symbol: quote for quote in quotes}
+
+    def find(text: str) -> LatestQuote:
+        try:
+            return by_symbol[text.strip().upper()]
+        except KeyError:
+            raise UnknownSymbolError(text) from None
+
+    return find
 
 
 class PlainView(MarketView):

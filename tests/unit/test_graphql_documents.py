@@ -182,9 +182,9 @@ def test_fields_are_planned_once_for_the_same_conditions():
 @pytest.mark.parametrize(
     ("queries", "subscriptions", "complaint"),
     [
-        (("marketData", "symbols"), ("marketData", "bars"), "Query: bars"),
-        (("marketData", "symbols", "bars", "book"), ("marketData", "bars"), "Query: book"),
-        (("marketData", "symbols", "bars"), ("marketData",), "Subscription: bars"),
+        (("marketData", "symbols", "quote"), ("marketData", "bars", "quote"), "Query: bars"),
+        (("marketData", "symbols", "bars", "quote", "book"), (), "Query: book"),
+        (("marketData", "symbols", "bars", "quote"), ("marketData", "quote"), "Subscription: bars"),
     ],
 )
 def test_a_field_without_a_resolver_or_the_other_way_round_stops_the_gateway(

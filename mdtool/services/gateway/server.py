@@ -21,6 +21,7 @@ from mdtool.services.gateway.graphql.face import PATH, GraphQL
 from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.metrics import registry
 from mdtool.services.gateway.operations import operations
+from mdtool.services.gateway.order_books import OrderBooks
 from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.quotes.face import TALLY, Quotes
 from mdtool.services.gateway.rest import Rest
@@ -87,8 +88,9 @@ class Gateway:
         ):
             view = MarketView(state, aggregator, protection.resilience, protection.upstream)
             bar_feed = BarFeed(aggregator, tasks)
-            graphql = GraphQL(config, view, bar_feed, tallies.socket(PATH))
-            stomp = Stomp(config, state, bar_feed, tallies)
+            order_books = OrderBooks(books.receiver, protection.upstream, tasks)
+            graphql = GraphQL(config, view, bar_feed, quotes, order_books, tallies.socket(PATH))
+            stomp = Stomp(config, state, bar_feed, quotes.board, tallies)
 
             def publish(changed: NDArray[np.intp]) -> None:
                 sockets.publish(changed)

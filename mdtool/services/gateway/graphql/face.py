@@ -14,10 +14,18 @@ from mdtool.services.gateway.graphql.execution import Executor
 from mdtool.services.gateway.graphql.graphiql import GraphiQL
 from mdtool.services.gateway.graphql.http import GraphQLHttp
 from mdtool.services.gateway.graphql.limits import Limits
-from mdtool.services.gateway.graphql.live import BarsSource, MarketDataSource, Source
+from mdtool.services.gateway.graphql.live import (
+    BarsSource,
+    BookSource,
+    MarketDataSource,
+    QuoteSource,
+    Source,
+)
 from mdtool.services.gateway.graphql.resolvers import resolvers
 from mdtool.services.gateway.graphql.sockets import GraphQLSockets
 from mdtool.services.gateway.hub import Hub
+from mdtool.services.gateway.order_books import OrderBooks
+from mdtool.services.gateway.quotes.face import Quotes
 from mdtool.services.gateway.tallies import SocketTally
 from mdtool.services.gateway.view import MarketView
 from mdtool.services.http.answers import Handler
@@ -36,6 +44,10 @@ class GraphQL:
         What queries are answered from.
     bars : BarFeed
         What subscriptions to bars follow.
+    quotes : Quotes
+        What tells of quotes.
+    books : OrderBooks
+        What tells of order books.
     tally : SocketTally
         Where WebSockets are counted.
 
@@ -46,16 +58,24 @@ class GraphQL:
     """
 
     def __init__(
-        self, config: GatewayConfig, view: MarketView, bars: BarFeed, tally: SocketTally
+        self,
+        config: GatewayConfig,
+        view: MarketView,
+        bars: BarFeed,
+        quotes: Quotes,
+        books: OrderBooks,
+        tally: SocketTally,
     ) -> None:
         hub = Hub()
         self._market_data = MarketDataSource(view.state, hub)
         sources: Mapping[str, Source] = {
             "marketData": self._market_data,
             "bars": BarsSource(bars, hub),
+            "quote": QuoteSource(quotes.board, hub),
+            "book": BookSource(books, hub),
         }
         executor = Executor(
-            resolvers(view),
+            resolvers(view, quotes.find, books),
             sources,
             Limits(
                 config.graphql_max_depth,

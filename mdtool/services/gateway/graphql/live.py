@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,9 @@ from mdtool.services.gateway.encoding import Bar
 from mdtool.services.gateway.graphql.audience import Audience, Operation
 from mdtool.services.gateway.graphql.plan import RootField
 from mdtool.services.gateway.hub import Hub
-from mdtool.services.gateway.parameters import parse_interval, parse_symbol
+from mdtool.services.gateway.order_books import OrderBook, OrderBooks
+from mdtool.services.gateway.parameters import check_depth, parse_interval, parse_symbol
+from mdtool.services.gateway.quotes.board import LatestQuote, QuoteBoard
 from mdtool.services.gateway.state import MarketState
 
 
@@ -101,12 +103,84 @@ class BarsSource:
                 series.feed.close()
 
 
-class _Series:
-    """Those who follow the bars of a symbol and interval."""
+class BookSource:
+    """The order books of symbols, to some depth."""
+
+    def __init__(self, books: OrderBooks, hub: Hub) -> None:
+        self._books = books
+        self._hub = hub
+        self._followed: dict[tuple[str, int], _Book] = {}
+
+    @contextlib.contextmanager
+    def following(
+        self, field: RootField, operation: Operation, arguments: Mapping[str, Any]
+    ) -> Iterator[None]:
+        """Have an operation told of the book of `symbol`, `depth` levels of a side."""
+        key = (parse_symbol(arguments["symbol"]), check_depth(arguments["depth"]))
+        book = self._followed.get(key)
+        if book is None:
+            book = self._followed[key] = _Book(self._hub)
+            book.feed.enter_context(self._books.following(*key, book))
+        book.audience.join(field, operation, self._books.latest(*key), None)
+        try:
+            yield
+        finally:
+            book.audience.leave(field, operation)
+            if not book.audience:
+                del self._followed[key]
+                book.feed.close()
+
+
+class QuoteSource:
+    """The quotes of symbols, at once and as they change."""
+
+    def __init__(self, board: QuoteBoard, hub: Hub) -> None:
+        self._board = board
+        self._hub = hub
+        self._audiences: dict[str, Audience] = {}
+        board.listen(self._publish)
+
+    @contextlib.contextmanager
+    def following(
+        self, field: RootField, operation: Operation, arguments: Mapping[str, Any]
+    ) -> Iterator[None]:
+        """Have an operation told of `symbol`."""
+        symbol = parse_symbol(arguments["symbol"])
+        audience = self._audiences.setdefault(symbol, Audience(self._hub))
+        audience.join(field, operation, self._board.find(symbol), None)
+        try:
+            yield
+        finally:
+            audience.leave(field, operation)
+            if not audience:
+                del self._audiences[symbol]
+
+    def _publish(self, changed: Sequence[LatestQuote]) -> None:
+        if not self._audiences:
+            return
+        for row in changed:
+            audience = self._audiences.get(row.symbol)
+            if audience is not None:
+                audience.tell(row)
+
+
+class _Fed:
+    """An audience, and what holds its feed open."""
 
     def __init__(self, hub: Hub) -> None:
         self.audience = Audience(hub)
         self.feed = contextlib.ExitStack()
+
+
+class _Book(_Fed):
+    """Those who follow the book of a symbol to a depth."""
+
+    def take(self, book: OrderBook) -> None:
+        self.audience.tell(book)
+
+
+class _Series(_Fed):
+    """Those who follow the bars of a symbol and interval."""
 
     def take(self, bars: list[Bar]) -> None:
         for bar in bars:

@@ -7,20 +7,35 @@ from typing import Any
 
 from mdtool.adapters.aggregator import UnknownSymbolError
 from mdtool.services.gateway.encoding import Aggregate, Bar
+from mdtool.services.gateway.order_books import OrderBook, OrderBooks
 from mdtool.services.gateway.parameters import (
+    check_depth,
     check_limit,
     parse_before,
     parse_interval,
     parse_symbol,
 )
+from mdtool.services.gateway.quotes.board import LatestQuote
 from mdtool.services.gateway.view import MarketView
 
 Resolver = Callable[..., Awaitable[Any]]
 """Takes the field's arguments by name; returns a row, rows, or None for null."""
 
 
-def resolvers(view: MarketView) -> Mapping[str, Resolver]:
-    """Return the resolver of each field, which asks the view."""
+def resolvers(
+    view: MarketView, find_quote: Callable[[str], LatestQuote], books: OrderBooks
+) -> Mapping[str, Resolver]:
+    """Return the resolver of each field.
+
+    Parameters
+    ----------
+    view : MarketView
+        What they ask.
+    find_quote : callable
+        Returns the quote of a symbol, as a client wrote it, or raises UnknownSymbolError.
+    books : OrderBooks
+        What finds order books.
+    """
 
     async def market_data(symbol: str) -> Aggregate | None:
         try:
@@ -46,4 +61,22 @@ def resolvers(view: MarketView) -> Mapping[str, Resolver]:
         except UnknownSymbolError:
             return None
 
-    return {"marketData": market_data, "symbols": symbols, "bars": bars}
+    async def quote(symbol: str) -> LatestQuote | None:
+        try:
+            return find_quote(symbol)
+        except UnknownSymbolError:
+            return None
+
+    async def book(symbol: str, depth: int) -> OrderBook | None:
+        try:
+            return await books.find(symbol, check_depth(depth))
+        except UnknownSymbolError:
+            return None
+
+    return {
+        "marketData": market_data,
+        "symbols": symbols,
+        "bars": bars,
+        "quote": quote,
+        "book": book,
+    }

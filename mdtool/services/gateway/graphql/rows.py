@@ -23,6 +23,11 @@ def _price(name: str) -> Read:
     return lambda row: format_price(value(row))
 
 
+def _known_price(name: str) -> Read:
+    value = attrgetter(name)
+    return lambda row: "null" if value(row) is None else format_price(value(row))
+
+
 def _whole(name: str) -> Read:
     value = attrgetter(name)
     return lambda row: f'"{value(row)}"'
@@ -51,5 +56,26 @@ READS: Final[Mapping[str, Mapping[str, Read]]] = {
         **_OHLCV,
         "count": _whole("trades"),
     },
+    "Book": {
+        "symbol": _symbol,
+        "timestamp": _milliseconds("timestamp"),
+        "bids": attrgetter("bids"),
+        "asks": attrgetter("asks"),
+        "bidLevels": lambda row: str(row.bid_levels),
+        "askLevels": lambda row: str(row.ask_levels),
+        "orders": lambda row: str(row.orders),
+        "partial": lambda row: "true" if row.is_partial else "false",
+    },
+    "Level": {
+        "price": _price("price"),
+        "size": _whole("size"),
+        "orders": lambda row: str(row.orders),
+    },
+    "Quote": {
+        "symbol": _symbol,
+        **{name: _known_price(name) for name in ("bid", "ask", "last")},
+        "timestamp": _whole("ts_ms"),
+        "stale": lambda row: "true" if row.is_stale else "false",
+    },
 }
-"""By object type and field; the rows are the gateway's own `Aggregate` and `Bar`."""
+"""By object type and field; the rows are what the rest of the gateway has of that kind."""

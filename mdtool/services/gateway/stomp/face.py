@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from mdtool.services.gateway.bar_feed import BarFeed
 from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.quotes.board import QuoteBoard
 from mdtool.services.gateway.signaling import rooms
 from mdtool.services.gateway.signaling.rooms import Rooms
 from mdtool.services.gateway.state import MarketState
-from mdtool.services.gateway.stomp import bars, market
+from mdtool.services.gateway.stomp import bars, market, quotes
 from mdtool.services.gateway.stomp.bars import BarTopics
 from mdtool.services.gateway.stomp.broker import DestinationBroker
 from mdtool.services.gateway.stomp.connections import Connections
 from mdtool.services.gateway.stomp.http import SockJsHttp
 from mdtool.services.gateway.stomp.market import MarketTopics
+from mdtool.services.gateway.stomp.quotes import QuoteTopics
 from mdtool.services.gateway.stomp.sockets import StompSockets
 from mdtool.services.gateway.stomp.topics import Topics
 from mdtool.services.gateway.tallies import Tallies
@@ -41,12 +43,19 @@ class Stomp:
         What they are told of.
     bar_feed : BarFeed
         What they are told of bars.
+    board : QuoteBoard
+        What they are told of quotes.
     tallies : Tallies
         Where WebSockets are counted.
     """
 
     def __init__(
-        self, config: GatewayConfig, state: MarketState, bar_feed: BarFeed, tallies: Tallies
+        self,
+        config: GatewayConfig,
+        state: MarketState,
+        bar_feed: BarFeed,
+        board: QuoteBoard,
+        tallies: Tallies,
     ) -> None:
         topics, signaling = Topics(), Rooms(config.signaling_listeners)
         self._market = MarketTopics(state, topics)
@@ -54,6 +63,7 @@ class Stomp:
             {
                 market.PREFIX: self._market,
                 bars.PREFIX: BarTopics(bar_feed, topics),
+                quotes.PREFIX: QuoteTopics(board, topics),
                 rooms.TOPIC: signaling,
                 f"{rooms.TOPIC}/": signaling,
             },
