@@ -30,11 +30,16 @@ class BookProxy:
     ----------
     sender, receiver : BookService
         Whom they ask. Either may be away.
+
+    Attributes
+    ----------
+    receiver : BookService
+        The same.
     """
 
     def __init__(self, sender: BookService, receiver: BookService) -> None:
         self._sender = sender
-        self._receiver = receiver
+        self.receiver = receiver
         self._relaying: set[asyncio.Task[Any]] = set()
 
     @property
@@ -56,7 +61,7 @@ class BookProxy:
         sent = await self._sender.ask("POST", "/start-streaming", query)
         if sent.status not in {_STARTED, _CONFLICT}:
             return _relayed(sent)
-        received = await self._receiver.ask("POST", "/start-processing")
+        received = await self.receiver.ask("POST", "/start-processing")
         if received.status not in {_STARTED, _CONFLICT}:
             return _relayed(received)
         if sent.status == received.status == _CONFLICT:
@@ -69,7 +74,7 @@ class BookProxy:
 
         When the receiver goes away in the middle, a last line with `error` says so.
         """
-        async with self._receiver.stream("/order-book", request.query) as upstream:
+        async with self.receiver.stream("/order-book", request.query) as upstream:
             headers = {"Content-Type": upstream.headers.get("Content-Type", "text/plain")}
             response = web.StreamResponse(status=upstream.status, headers=headers)
             await response.prepare(request)
@@ -78,15 +83,15 @@ class BookProxy:
                     async for chunk in _chunks(request, upstream.content):
                         await response.write(chunk)
                 except aiohttp.ClientError as error:
-                    log.warning("%s went away: %s", self._receiver.name, error)
-                    line = {"error": f"the {self._receiver.name} went away"}
+                    log.warning("%s went away: %s", self.receiver.name, error)
+                    line = {"error": f"the {self.receiver.name} went away"}
                     await response.write(b"\n" + encode_object(line) + b"\n")
             await response.write_eof()
         return response
 
     async def status(self, _request: web.Request) -> web.Response:
         """`GET /api/microservices/status`: both services' own; 503 when one of them is away."""
-        sender, receiver = await asyncio.gather(_look(self._sender), _look(self._receiver))
+        sender, receiver = await asyncio.gather(_look(self._sender), _look(self.receiver))
         are_there = sender["reachable"] and receiver["reachable"]
         report = {"sender": sender, "receiver": receiver}
         return answer(encode_object(report), status=200 if are_there else 503)

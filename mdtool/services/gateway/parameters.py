@@ -9,6 +9,7 @@ from mdtool.core.units import NS_PER_MS, parse_duration
 from mdtool.wire.ticks import MAX_SYMBOL_CHARS
 
 MAX_BARS: Final = 1_000
+MAX_DEPTH: Final = 100
 DEFAULT_BARS: Final = 100
 _MAX_NS: Final = 2**63 - 1
 
@@ -70,6 +71,17 @@ def check_limit(limit: int) -> int:
         When it is not from 1 to 1,000.
     """
     return _parse_whole("limit", str(limit), MAX_BARS)
+
+
+def check_depth(depth: int) -> int:
+    """Return how many levels of each side of a book are wanted.
+
+    Raises
+    ------
+    ParameterError
+        When it is not from 1 to 100.
+    """
+    return _parse_whole("depth", str(depth), MAX_DEPTH)
 
 
 def parse_before(text: str | None) -> int:

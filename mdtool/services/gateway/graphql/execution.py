@@ -37,8 +37,8 @@ from mdtool.wire.graphql import Request
 
 log = logging.getLogger(__name__)
 
-_ROWS_ARGUMENT: Final = "limit"
-"""Says how many rows a field may have."""
+_ROWS_ARGUMENTS: Final = ("limit", "depth")
+"""Either says how many rows a field may have."""
 _INTROSPECTION_COST: Final = 5_000
 """About the fields that a client's full introspection asks for."""
 
@@ -191,13 +191,19 @@ class Executor:
         cost = 0
         for field, given in zip(fields, arguments, strict=True):
             if field.definition is not None:
-                limit = 1 if isinstance(given, GraphQLError) else given.get(_ROWS_ARGUMENT, 1)
-                cost += 1 + field.row_cost * min(max(limit, 1), MAX_BARS)
+                cost += 1 + field.row_cost * _most_rows(given)
             elif field.name != TYPENAME:
                 cost += _INTROSPECTION_COST
         if cost > self._limits.complexity:
             message = f"this asks for up to {cost:,} fields, of {self._limits.complexity:,} at most"
             raise DocumentError([GraphQLError(message)], TOO_COMPLEX)
+
+
+def _most_rows(arguments: Mapping[str, Any] | GraphQLError) -> int:
+    if isinstance(arguments, GraphQLError):
+        return 1
+    rows = next((arguments[name] for name in _ROWS_ARGUMENTS if name in arguments), 1)
+    return int(min(max(rows, 1), MAX_BARS))
 
 
 def _arguments(
