@@ -90,6 +90,12 @@ def test_a_simulation_is_sent_once_serve_tcp_is_ready():
     assert (source.name, source.after, source.is_source) == ("simulate", "serve-tcp", True)
 
 
+@pytest.mark.parametrize(("rate", "first_tick_s"), [(1.0, 60.0), (0.01, 2.0)])
+def test_all_are_ready_once_a_simulation_trades_however_long_it_compiles(rate, first_tick_s):
+    with programs(ServeConfig(simulate=True, rate=rate), ["mdtool"]) as running:
+        assert running[-1].first_tick_s == first_tick_s
+
+
 def test_a_replay_has_a_stream_of_its_own(tmp_path):
     file = tmp_path / "trades.dbn"
     file.touch()

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 import pytest
 
 from mdtool.core.errors import StartupError, UsageError
-from mdtool.services.supervisor import supervisor as supervision
 from mdtool.services.supervisor.child import ended
 from mdtool.services.supervisor.programs import Program
 from mdtool.services.supervisor.supervisor import Supervisor
@@ -140,9 +139,8 @@ async def test_nothing_is_reported_before_the_last_is_ready():
         await run.reported
 
 
-async def test_the_news_waits_for_a_source_to_be_served(monkeypatch):
-    monkeypatch.setattr(supervision, "FIRST_TICK_S", 60.0)
-    source = service("source", "late", is_source=True, after="one")
+async def test_the_news_waits_for_a_source_to_be_served():
+    source = service("source", "late", is_source=True, after="one", first_tick_s=60.0)
     async with supervise(service("one"), source) as run:
         pid = int(await run.heard("source", "pid"))
         assert not run.reported.done()
@@ -150,9 +148,9 @@ async def test_the_news_waits_for_a_source_to_be_served(monkeypatch):
         assert await run.reported == {"one": {"tcp": "one:1"}}
 
 
-async def test_the_news_does_not_wait_long_for_a_source(monkeypatch):
-    monkeypatch.setattr(supervision, "FIRST_TICK_S", 0.01)
-    async with supervise(service("one"), service("source", "late", is_source=True)) as run:
+async def test_the_news_does_not_wait_long_for_a_source():
+    source = service("source", "late", is_source=True, first_tick_s=0.01)
+    async with supervise(service("one"), source) as run:
         assert await run.reported == {"one": {"tcp": "one:1"}}
 
 
@@ -208,9 +206,8 @@ async def test_a_program_that_is_not_there_cannot_start():
 
 
 @pytest.mark.parametrize("status", [0, 1])
-async def test_a_source_that_ends_is_done_and_the_rest_goes_on(status, monkeypatch):
-    monkeypatch.setattr(supervision, "FIRST_TICK_S", 60.0)
-    source = script("source", f"raise SystemExit({status})", is_source=True)
+async def test_a_source_that_ends_is_done_and_the_rest_goes_on(status):
+    source = script("source", f"raise SystemExit({status})", is_source=True, first_tick_s=60.0)
     async with supervise(service("one"), source) as run:
         await run.heard("serve", f"source {ended(status)}")
         await run.reported

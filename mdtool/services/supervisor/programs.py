@@ -56,6 +56,9 @@ _STOP_S: Final = {
 }
 """serve-tcp waits for the commit of what it took. Together these stay below `GRACE_S`."""
 _STOP_SOURCE_S: Final = 0.7
+_FIRST_TICK_S: Final = 2.0
+_COMPILE_S: Final = 60.0
+"""A simulated market trades at once, but on a first use its kernels are compiled before that."""
 _DIALLED: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
@@ -75,6 +78,8 @@ class Program:
         The program that has to be ready before this one starts.
     stop_s : float
         How long it may take to stop, beside what those stopped before it have left over.
+    first_tick_s : float
+        How long the news that all are ready is held back for a source's first tick to arrive.
     """
 
     name: str
@@ -82,6 +87,7 @@ class Program:
     is_source: bool = False
     after: str | None = None
     stop_s: float = 1.0
+    first_tick_s: float = _FIRST_TICK_S
 
 
 @contextlib.contextmanager
@@ -213,11 +219,20 @@ def _source(config: ServeConfig, mdtool: Sequence[str], address: str) -> Program
     if config.replay is None:
         name = "simulate"
         options = ["--simulate", "--rate", f"{config.rate:g}"]
+        first_tick_s = _COMPILE_S if config.rate >= 1 else _FIRST_TICK_S
     else:
         name = "replay"
         # With a name of its own, a stream that is cut off and sent anew counts every trade once.
         stream_id = f"replay-{uuid.uuid4()}"
         speed = 1 if config.speed is None else config.speed
         options = [config.replay, "--speed", f"{speed:g}", "--stream-id", stream_id]
+        first_tick_s = _FIRST_TICK_S
     command = [*mdtool, "send", address, *options]
-    return Program(name, command, is_source=True, after="serve-tcp", stop_s=_STOP_SOURCE_S)
+    return Program(
+        name,
+        command,
+        is_source=True,
+        after="serve-tcp",
+        stop_s=_STOP_SOURCE_S,
+        first_tick_s=first_tick_s,
+    )

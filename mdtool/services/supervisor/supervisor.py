@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from mdtool.core.lifecycle import Started
 from mdtool.services.supervisor.child import Child
@@ -15,9 +15,6 @@ from mdtool.services.supervisor.relay import Style
 
 Addresses: TypeAlias = Mapping[str, Mapping[str, str]]
 """Where each program listens, by what it speaks: `{"gateway": {"http": "127.0.0.1:8080"}}`."""
-
-FIRST_TICK_S: Final = 2.0
-"""How long the news that all are ready is held back for a source's first tick to arrive."""
 
 
 class Supervisor:
@@ -84,9 +81,9 @@ class Supervisor:
             if not child.program.is_source:
                 await child.ready.wait()
                 addresses[child.program.name] = child.addresses
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_TICK_S):
-                for child in children:
+        for child in children:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(child.program.first_tick_s):
                     await child.ready.wait()
         started(
             {
