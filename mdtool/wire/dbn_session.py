@@ -14,8 +14,9 @@ system and error records, in the manner of Databento's live gateway:
     system, REPLAY_COMPLETED        `stream=IDENTITY|position=N`: that was all
     error                           why there is no more
 
-A position counts the stream's own records. Equal identities mean equal records at equal positions,
-also of a sender that was restarted in between.
+Records before the first answer belong to no session: the request of a receiver came when its stream
+had begun already. A position counts the stream's own records. Equal identities mean equal records
+at equal positions, also of a sender that was restarted in between.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from mdtool.wire.dbn_metadata import make_metadata
 from mdtool.wire.dbn_records import RTYPE_ERROR, RTYPE_SYSTEM
 
 MAX_REQUEST_BYTES: Final = 256
+MAX_STRAY_BYTES: Final = 1 << 26
+"""More than a connection can hold of what was sent before a request was heard."""
 BEGIN_CODE: Final = int(dbn.SystemCode.SUBSCRIPTION_ACK)
 BEGIN_AGAIN_CODE: Final = int(dbn.SystemCode.SLOW_READER_WARNING)
 END_CODE: Final = int(dbn.SystemCode.REPLAY_COMPLETED)
@@ -202,6 +205,7 @@ class SessionDecoder:
         self._begin: Begin | None = None
         self._position = 0
         self._snapshot_left = 0
+        self._stray_bytes = 0
 
     @property
     def metadata(self) -> dbn.Metadata | None:
@@ -229,6 +233,17 @@ class SessionDecoder:
                 messages += self._place(run)
         return messages
 
+    def finish(self) -> None:
+        """Check that the connection may have ended here, or may be taken up again.
+
+        Raises
+        ------
+        PeerError
+            When there were records, but none that was asked for.
+        """
+        if self._begin is None and self._stray_bytes:
+            raise self._no_sender()
+
     def _answer(self, record: np.void) -> Begin | End:
         code = int(record["code"])
         fields = self._fields(record["msg"])
@@ -248,7 +263,10 @@ class SessionDecoder:
 
     def _place(self, run: Records) -> list[Data]:
         if self._begin is None:
-            raise self._no_sender()
+            self._stray_bytes += run.nbytes
+            if self._stray_bytes > MAX_STRAY_BYTES:
+                raise self._no_sender()
+            return []
         of_snapshot, rest = run[: self._snapshot_left], run[self._snapshot_left :]
         self._snapshot_left -= len(of_snapshot)
         placed = [Data(of_snapshot, self._position)] if len(of_snapshot) else []

@@ -16,7 +16,7 @@ from mdtool.core.dtypes import F_LAST
 from mdtool.core.errors import StartupError
 from mdtool.core.units import format_price
 from mdtool.engine.simulate import Exchange
-from mdtool.services.book import readers
+from mdtool.services.book import link, readers
 from tests.e2e.book_services import CRAWLING, Http, receiver_of, sender_of
 from tests.recordings import pictures, record, write
 
@@ -302,7 +302,8 @@ async def test_a_stream_of_trades_makes_no_books(tmp_path):
         (None, "does not answer as a sender"),
     ],
 )
-async def test_what_is_no_sender_is_said_to_be_none(day, said, why):
+async def test_what_is_no_sender_is_said_to_be_none(day, said, why, monkeypatch):
+    monkeypatch.setattr(link, "ANSWER_S", 0.1)
     content = day[0].read_bytes() if said is None else said
 
     async def answer(reader, writer):

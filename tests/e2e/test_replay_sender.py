@@ -14,7 +14,15 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import StartupError
 from mdtool.wire.dbn import DbnDecoder, encode_metadata, encode_records
-from mdtool.wire.dbn_session import Begin, End, FromLive, FromStart, Refused, Resume
+from mdtool.wire.dbn_session import (
+    Begin,
+    End,
+    FromLive,
+    FromStart,
+    Refused,
+    Resume,
+    encode_request,
+)
 from tests.e2e.book_services import CRAWLING, Heard, connected, sender_of
 from tests.recordings import books_of, content, record, write
 
@@ -232,7 +240,7 @@ async def test_a_pace_holds_back_all_receivers_alike(day):
 async def test_a_slow_live_receiver_gets_a_snapshot_for_what_it_missed(long_day):
     path, records = long_day
     async with (
-        sender_of(path, backlog_bytes=2_000_000) as sender,
+        sender_of(path, backlog_bytes=7_500_000) as sender,
         connected(sender.data, FromLive(), receive_bytes=1 << 16) as slow,
     ):
         await sender.start("/start-streaming")
@@ -306,7 +314,22 @@ async def test_half_a_request_is_refused_once_its_half_is_closed(day):
     assert got.last == Refused("an unfinished request", is_final=True)
 
 
-async def test_a_request_that_comes_after_the_stream_has_begun(day):
+async def test_a_request_that_comes_late_still_counts(day):
+    path, records = day
+    async with sender_of(path, greeting_ms=1) as sender:
+        await sender.start("/start-streaming")
+        stream = (await heard(sender.data, FromStart())).begins[-1].stream
+        await sender.start(f"/start-streaming?speed={CRAWLING}")
+        async with connected(sender.data) as receiver:
+            header = await receiver.reader.read(1 << 16)
+            assert receiver.decoder.feed(header) == []
+            receiver.writer.write(encode_request(Resume(stream, 10)))
+            got = await receiver.hear(Heard(), until=1)
+    assert got.begins == [Begin(stream, 10)]
+    assert got.all_records()[0] == records[10]
+
+
+async def test_a_second_request_is_refused(day):
     async with sender_of(day[0], speed=CRAWLING) as sender:
         await sender.start("/start-streaming")
         async with connected(sender.data, FromStart()) as receiver:
@@ -314,7 +337,7 @@ async def test_a_request_that_comes_after_the_stream_has_begun(day):
             receiver.writer.write(b"from=live\n")
             await receiver.hear(got)
     assert isinstance(got.last, Refused)
-    assert "after the stream has begun" in got.last.reason
+    assert "more than one request" in got.last.reason
 
 
 async def test_too_many_receivers_are_asked_to_come_back(day):
@@ -345,14 +368,37 @@ async def test_a_file_that_is_cut_gives_all_whole_records_and_says_so(tmp_path, 
     assert sum(map(len, decoder.feed(data))) >= len(records) - 1
 
 
-async def test_a_file_that_changes_under_a_run_is_noticed(tmp_path):
+async def test_a_file_that_changes_is_noticed_by_whoever_has_to_read_it_again(tmp_path):
     path = tmp_path / "day.dbn"
-    record(path, 3_000)
-    async with sender_of(path, speed=CRAWLING) as sender:
+    records = record(path, 30_000)
+    async with sender_of(path, backlog_bytes=100_000) as sender:
         await sender.start("/start-streaming")
-        record(path, 3_000, seed=2)
         got = await heard(sender.data, FromStart())
-    assert got.last == Refused("the files have changed since streaming began", is_final=True)
+        record(path, 30_000, seed=2)
+        late = await heard(sender.data, FromStart())
+        at_end = await heard(sender.data, Resume(got.begins[0].stream, len(records) - 1))
+    assert late.last == Refused("the files have changed since streaming began", is_final=True)
+    assert at_end.all_records().tobytes() == records[-1:].tobytes()
+
+
+@pytest.mark.parametrize("backlog_bytes", [1, 100_000, 2_000_000])
+async def test_whoever_is_behind_reads_the_file_again(long_day, backlog_bytes):
+    path, records = long_day
+    async with (
+        sender_of(path, backlog_bytes=backlog_bytes) as sender,
+        connected(sender.data, FromStart(), receive_bytes=1 << 16) as slow,
+    ):
+        await sender.start("/start-streaming")
+        late = await slow.hear(Heard(), until=10)
+        await heard(sender.data, FromStart())
+        stream = late.begins[0].stream
+        got = await asyncio.gather(
+            slow.hear(late),
+            heard(sender.data, FromStart()),
+            heard(sender.data, Resume(stream, 123_456)),
+        )
+    for each, first in zip(got, (0, 0, 123_456), strict=True):
+        assert each.all_records().tobytes() == records[first:].tobytes()
 
 
 async def test_a_file_that_is_gone_cannot_be_started(tmp_path):

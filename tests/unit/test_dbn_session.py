@@ -12,6 +12,7 @@ from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
 from mdtool.wire.dbn_session import (
     MAX_REQUEST_BYTES,
+    MAX_STRAY_BYTES,
     Begin,
     Data,
     End,
@@ -170,17 +171,41 @@ def test_the_sender_s_half_is_dbn_that_others_read():
 
 
 @pytest.mark.parametrize(
-    "data",
+    "message",
     [
-        HEADER + bytes(encode_records(records(1))),
-        HEADER + bytes(dbn.SystemMsg(ts_event=0, msg="Heartbeat")),
-        HEADER + bytes(dbn.SystemMsg(ts_event=0, msg="stream=a|position=1")),
-        HEADER + bytes(dbn.SystemMsg(ts_event=0, msg="é" * 9)),
+        dbn.SystemMsg(ts_event=0, msg="Heartbeat"),
+        dbn.SystemMsg(ts_event=0, msg="stream=a|position=1"),
+        dbn.SystemMsg(ts_event=0, msg="é" * 9),
     ],
 )
-def test_a_stream_without_answers_is_no_sender_s(data):
+def test_other_answers_are_no_sender_s(message):
     with pytest.raises(PeerError, match="sender: does not answer"):
-        SessionDecoder("sender").feed(data)
+        SessionDecoder("sender").feed(HEADER + bytes(message))
+
+
+def test_records_before_the_answer_were_not_asked_for():
+    data = told(records(7), records(3), BEGIN, records(2))
+    assert heard(data, 100)[0] == BEGIN
+    assert [order for orders, _ in heard(data, 100)[1:] for order in orders] == [0, 1]
+
+
+def test_records_without_any_answer_are_no_sender_s():
+    decoder = SessionDecoder("sender")
+    decoder.feed(told(records(7)))
+    with pytest.raises(PeerError, match="does not answer"):
+        decoder.finish()
+    decoder = SessionDecoder("sender")
+    n_most = MAX_STRAY_BYTES // MBO.itemsize
+    decoder.feed(HEADER + bytes(encode_records(records(n_most))))
+    with pytest.raises(PeerError, match="does not answer"):
+        decoder.feed(bytes(encode_records(records(1))))
+
+
+def test_a_connection_may_end_anywhere_else():
+    for data in (b"", HEADER, told(BEGIN), told(BEGIN, records(2))[:-5], told(records(3), BEGIN)):
+        decoder = SessionDecoder("sender")
+        decoder.feed(data)
+        decoder.finish()
 
 
 def test_what_is_no_dbn_is_no_sender_s_either():

@@ -17,6 +17,8 @@ from mdtool.wire.dbn_session import Begin, Refused, SessionDecoder, encode_reque
 log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 1 << 20
+ANSWER_S: Final = 5.0
+"""How long records may come before the answer to a request."""
 _LONGEST_DELAY_S: Final = 1.0
 
 
@@ -96,6 +98,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._buffer = buffer
         self._decoder = SessionDecoder(f"sender {sender}")
         self._transport: asyncio.Transport
+        self._deadline: asyncio.TimerHandle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say what is wanted."""
@@ -104,6 +107,7 @@ class _Connection(asyncio.BufferedProtocol):
         notice_loss(transport.get_extra_info("socket"))
         transport.write(encode_request(self._processing.request))
         self._processing.is_connected = True
+        self._deadline = asyncio.get_running_loop().call_later(ANSWER_S, self._require_answer)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio always asks for -1
         """Return all of the buffer."""
@@ -124,6 +128,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, if the stream has not ended before."""
+        self._deadline.cancel()
+        self._require_answer()
         self._end(exc or ConnectionError("closed the connection"))
 
     def _take(self, data: memoryview) -> None:
@@ -134,6 +140,13 @@ class _Connection(asyncio.BufferedProtocol):
                 case Refused(reason, is_final=False):
                     raise ConnectionError(reason)
             self._processing.take(message)
+
+    def _require_answer(self) -> None:
+        """End where records have come without an answer: it is no sender that sends them."""
+        try:
+            self._decoder.finish()
+        except MdtoolError as error:
+            self._end(error)
 
     def _end(self, error: Exception | None) -> None:
         if self.ended.done():

@@ -24,7 +24,7 @@ class SenderConfig:
     )
     backlog_bytes: int = setting(
         33_554_432,
-        "Records kept for a receiver that joined live; one that is further behind gets a "
-        "snapshot in their place.",
-        low=4_194_304,
+        "How much of what was streamed last is kept; a receiver that joined live and is further "
+        "behind gets a snapshot in its place.",
+        low=16_777_216,
     )

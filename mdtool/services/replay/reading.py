@@ -37,6 +37,34 @@ async def reading(source: RecordSource) -> AsyncIterator[AsyncIterator[Records]]
         source.close()
 
 
+class Passage:
+    """A way through a stream that goes forward only.
+
+    Parameters
+    ----------
+    arrays : asynchronous iterator of structured arrays
+        The stream, from its first record on.
+    """
+
+    def __init__(self, arrays: AsyncIterator[Records]) -> None:
+        self._arrays = arrays
+        self._array: Records | None = None
+        self._begin = 0
+
+    async def read(self, position: int) -> Records:
+        """Return records from a position on, which is not before the last one asked for.
+
+        Raises
+        ------
+        StopAsyncIteration
+            When the stream ends before that.
+        """
+        while self._array is None or position >= self._begin + len(self._array):
+            self._begin += 0 if self._array is None else len(self._array)
+            self._array = await anext(self._arrays)
+        return self._array[position - self._begin :]
+
+
 def _take(arrays: Iterator[Records]) -> asyncio.Future[Records | None]:
     return asyncio.ensure_future(asyncio.to_thread(_next_of_stream, arrays))
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,8 +20,8 @@ from mdtool.engine.book.mbo_snapshot import mbo_snapshot
 from mdtool.engine.book.state import Books
 from mdtool.engine.pacing import Pacer, Timestamps
 from mdtool.services.rate import Rate
-from mdtool.services.replay.following import Following
 from mdtool.services.replay.reading import reading
+from mdtool.services.replay.recent import Recent
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +49,8 @@ class Pace:
 class Run:
     """Goes through a recording at a pace.
 
-    Receivers read the recording by themselves, up to where the run has come; those that join live
-    are handed the records as they are reached.
+    Receivers go no further than the run has come. Those that are a little behind share what it
+    has reached last; one that is further behind reads the recording by itself.
 
     Parameters
     ----------
@@ -64,13 +62,17 @@ class Run:
     pace : Pace
     begin : int
         How many records are reached at once: the run goes on from there.
+    backlog_bytes : int
+        How much of what was reached last is kept.
 
     Attributes
     ----------
     position : int
         How many records have been reached.
+    recent : Recent
+        The last of them.
     books : Books
-        What they make.
+        What they all make.
     latest_ns : int or None
         The index timestamp of the last of them.
     rate : Rate
@@ -80,12 +82,19 @@ class Run:
     """
 
     def __init__(
-        self, recording: Recording, source: RecordSource, identity: str, pace: Pace, begin: int
+        self,
+        recording: Recording,
+        source: RecordSource,
+        identity: str,
+        pace: Pace,
+        begin: int,
+        backlog_bytes: int,
     ) -> None:
         self.identity = identity
         self.metadata = source.metadata
         self.pace = pace
         self.position = 0
+        self.recent = Recent(backlog_bytes)
         self.books = Books()
         self.latest_ns: int | None = None
         self.rate = Rate()
@@ -98,11 +107,10 @@ class Run:
         self._wanted = 0
         self._is_wanted = asyncio.Event()
         self._has_moved = asyncio.Event()
-        self._followers: set[Following] = set()
         self._mappings: dict[int, Records] = {}
 
     @classmethod
-    def of(cls, recording: Recording, pace: Pace, begin: int = 0) -> Run:
+    def of(cls, recording: Recording, pace: Pace, begin: int, backlog_bytes: int) -> Run:
         """Open the recording.
 
         Raises
@@ -111,7 +119,7 @@ class Run:
             As `Recording.open`.
         """
         identity = recording.identity()
-        return cls(recording, recording.open(), identity, pace, begin)
+        return cls(recording, recording.open(), identity, pace, begin, backlog_bytes)
 
     def close(self) -> None:
         """Let go of the recording; the run is not to be played."""
@@ -139,8 +147,6 @@ class Run:
             self.error = str(error)
             log.error("%s", error)  # noqa: TRY400 - a file that is cut is no fault of ours
         self.is_over = True
-        for follower in self._followers:
-            follower.close()
         self._has_moved.set()
 
     async def reached(self, position: int) -> int:
@@ -155,18 +161,6 @@ class Run:
         if position + LEAD_RECORDS > self._wanted:
             self._wanted = position + LEAD_RECORDS
             self._is_wanted.set()
-
-    @contextlib.contextmanager
-    def followed(self, limit_bytes: int) -> Iterator[Following]:
-        """Give, within the block, what comes from now on."""
-        following = Following(limit_bytes)
-        self._followers.add(following)
-        if self.is_over:
-            following.close()
-        try:
-            yield following
-        finally:
-            self._followers.discard(following)
 
     def snapshot(self) -> list[Records]:
         """Return what somebody who joins here has to know: symbols, and every resting order."""
@@ -206,7 +200,6 @@ class Run:
         self.position += len(records)
         self.rate.update(time.monotonic_ns(), self.position)
         self.latest_ns = int(np.max(index_timestamps(records)))
-        for follower in self._followers:
-            follower.put(records)
+        self.recent.append(records)
         self._has_moved.set()
         self._has_moved = asyncio.Event()

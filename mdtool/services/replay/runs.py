@@ -31,6 +31,8 @@ class Runs:
     recording : Recording
     pace : Pace
         Of runs for which nothing else is said.
+    backlog_bytes : int
+        As of `Run`.
     tasks : asyncio.TaskGroup
         Owns the runs.
 
@@ -40,10 +42,13 @@ class Runs:
         The run that was started last, over or not.
     """
 
-    def __init__(self, recording: Recording, pace: Pace, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, recording: Recording, pace: Pace, backlog_bytes: int, tasks: asyncio.TaskGroup
+    ) -> None:
         self.last: Run | None = None
         self.recording = recording
         self._pace = pace
+        self._backlog_bytes = backlog_bytes
         self._tasks = tasks
         self._is_starting = False
         self._has_begun = asyncio.Event()
@@ -68,7 +73,7 @@ class Runs:
         pace = self._pace if speed is None else dataclasses.replace(self._pace, speed=speed)
         self._is_starting = True
         try:
-            run = await asyncio.to_thread(Run.of, self.recording, pace, begin)
+            run = await asyncio.to_thread(Run.of, self.recording, pace, begin, self._backlog_bytes)
         finally:
             self._is_starting = False
         self.last = run

@@ -59,7 +59,7 @@ class ReplaySender:
         await asyncio.to_thread(self._probe)
         host, port = self._config.host, self._config.port
         async with asyncio.TaskGroup() as tasks:
-            runs = Runs(self._recording, self._pace, tasks)
+            runs = Runs(self._recording, self._pace, self._config.backlog_bytes, tasks)
             app = SenderFaces(runs, self._sessions).application()
             async with (
                 listening(app, host, port, _STOP_GRACE_S) as http_address,
@@ -71,7 +71,7 @@ class ReplaySender:
     def _probe(self) -> None:
         """Find out before the start what no start could read, and compile kernels."""
         try:
-            run = Run.of(self._recording, self._pace)
+            run = Run.of(self._recording, self._pace, 0, self._config.backlog_bytes)
         except InputError as error:
             raise StartupError(str(error)) from error
         run.close()
@@ -99,7 +99,7 @@ class ReplaySender:
         self, runs: Runs, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         greeting_s = self._config.greeting_ms / 1_000
-        session = Session(runs, reader, writer, greeting_s, self._config.backlog_bytes)
+        session = Session(runs, reader, writer, greeting_s)
         if len(self._sessions) >= self._config.max_receivers:
             await session.refuse(f"{self._config.max_receivers} receivers are connected")
             return

@@ -14,8 +14,7 @@ from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.records import Records
 from mdtool.core.tcp import notice_loss
-from mdtool.services.replay.following import Following, LaggingError
-from mdtool.services.replay.reading import reading
+from mdtool.services.replay.reading import Passage, reading
 from mdtool.services.replay.run import Run
 from mdtool.services.replay.runs import Runs
 from mdtool.wire.dbn import encode_metadata, encode_records
@@ -24,7 +23,6 @@ from mdtool.wire.dbn_session import (
     Begin,
     End,
     FromLive,
-    FromStart,
     Refused,
     Request,
     RequestReader,
@@ -62,38 +60,36 @@ class Progress:
 
 
 def origin_of(request: Request | None) -> str:
-    """Return where a receiver wants its stream to begin, in a word."""
+    """Return where a receiver's stream begins, in a word."""
     match request:
-        case FromStart():
-            return "start"
         case FromLive():
             return "live"
         case Resume(_, position):
             return f"record {position}"
-    return "unknown"
+    return "start"
 
 
 class Session:
     """Sends one receiver what it asks for, as fast as it takes it.
 
-    From the start, a receiver that is slow is behind in its own reading of the files. One that
-    joined live is handed what comes; when more waits for it than `backlog_bytes`, that is dropped
-    and a snapshot of the books takes its place.
+    From the start, a receiver that is slow is behind in its own reading of the files. For one that
+    joined live, what the run does not keep any more is left out, and a snapshot of the books takes
+    its place.
 
     Parameters
     ----------
     runs : Runs
     reader, writer : asyncio.StreamReader, asyncio.StreamWriter
     greeting_s : float
-        How long to wait for a request; a receiver that says nothing gets all from the start.
-    backlog_bytes : int
+        How long to wait for a request; a receiver that says nothing gets all from the start. One
+        that comes later still counts.
 
     Attributes
     ----------
     name : str
         The receiver's address.
     request : Request or None
-        What it has asked for, None as long as that is not known.
+        What it has asked for, if anything.
     run : Run or None
         What it is sent, None as long as it waits for one.
     progress : Progress
@@ -105,7 +101,6 @@ class Session:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         greeting_s: float,
-        backlog_bytes: int,
     ) -> None:
         self.name = format_address(*writer.get_extra_info("peername")[:2])
         self.request: Request | None = None
@@ -115,15 +110,15 @@ class Session:
         self._reader = reader
         self._writer = writer
         self._greeting_s = greeting_s
-        self._backlog_bytes = backlog_bytes
         self._is_plain = False
+        self._has_header = False
         notice_loss(writer.get_extra_info("socket"))
         writer.transport.set_write_buffer_limits(_WRITE_AHEAD_BYTES)
 
     async def serve(self) -> None:
         """Serve the receiver until it has everything, leaves, or asks for what cannot be."""
         try:
-            await self._converse()
+            await self._close(await self._converse())
         except MdtoolError as error:
             log.warning("receiver %s: refused: %s", self.name, error)
             await self._close(Refused(str(error), is_final=True))
@@ -140,111 +135,128 @@ class Session:
         """Turn the receiver away, for now."""
         log.warning("receiver %s: turned away: %s", self.name, reason)
         with contextlib.suppress(MdtoolError, OSError):
-            await self._hear()  # what is left unread would cost it the reason
+            async with asyncio.timeout(self._greeting_s):
+                await self._hear()  # what is left unread would cost it the reason
         await self._close(Refused(reason, is_final=False))
 
-    async def _converse(self) -> None:
-        self.request = await self._hear()
+    async def _converse(self) -> End | Refused:
+        """Send the receiver what it wants; return the last word."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                hearing = tasks.create_task(self._hear())
+                await asyncio.wait({hearing}, timeout=self._greeting_s)
+                if not hearing.done():
+                    silently = tasks.create_task(self._stream(None))
+                    await asyncio.wait({hearing, silently}, return_when=asyncio.FIRST_COMPLETED)
+                    if silently.done() or hearing.result() is None:
+                        last_word = await silently
+                        hearing.cancel()
+                        return last_word
+                    # It was only late; its decoder leaves out what it has not asked for.
+                    silently.cancel()
+                    await asyncio.wait({silently})
                 overhearing = tasks.create_task(self._overhear())
-                await self._stream(self.request)
+                last_word = await self._stream(hearing.result())
                 overhearing.cancel()
+                return last_word
         except ExceptionGroup as group:
             raise first_error(group) from group
 
-    async def _hear(self) -> Request:
-        """Return what the receiver asks for; one that is silent wants all, and no answers."""
+    async def _hear(self) -> Request | None:
+        """Return what the receiver asks for, None when it has closed its half without a word."""
         requests = RequestReader()
-        patience_s = self._greeting_s
-        with contextlib.suppress(TimeoutError):
-            while requests.request is None:
-                async with asyncio.timeout(patience_s):
-                    data = await self._reader.read(MAX_REQUEST_BYTES)
-                if not data:
-                    break
-                requests.feed(data)
-                patience_s = _REQUEST_S
-        if requests.request is None and requests.is_begun:
-            raise PeerError("an unfinished request")
-        self._is_plain = requests.request is None
-        return requests.request or FromStart()
+        while requests.request is None:
+            async with asyncio.timeout(_REQUEST_S if requests.is_begun else None):
+                data = await self._reader.read(MAX_REQUEST_BYTES)
+            if not data and requests.is_begun:
+                raise PeerError("an unfinished request")
+            if not data:
+                return None
+            requests.feed(data)
+        return requests.request
 
     async def _overhear(self) -> None:
         """Wait for what a receiver should not send: it has said all that it may."""
         while data := await self._reader.read(MAX_REQUEST_BYTES):
             if data.strip(b"\r\n"):
-                raise PeerError("a request that comes after the stream has begun")
+                raise PeerError("more than one request; a connection takes one")
 
-    async def _stream(self, request: Request) -> None:
+    async def _stream(self, request: Request | None) -> End | Refused:
+        """Send a stream; to a receiver that has asked for nothing, all of it without answers."""
+        self.request = request
+        self._is_plain = request is None
         if isinstance(request, Resume):
             run = await self._runs.of(request)
         else:
             run = await self._runs.latest()
         self.run = run
         log.info("receiver %s: from %s", self.name, origin_of(request))
-        self._writer.write(encode_metadata(run.metadata))
+        if not self._has_header:
+            self._has_header = True
+            self._writer.write(encode_metadata(run.metadata))
         match request:
-            case FromStart():
-                await self._send_recorded(run, 0)
+            case FromLive():
+                await self._send_live(run)
             case Resume(_, position):
                 await self._send_recorded(run, position)
-            case FromLive():
-                with run.followed(self._backlog_bytes) as following:
-                    await self._send_live(run, following)
+            case _:
+                await self._send_recorded(run, 0)
         if run.error is not None:
-            await self._close(Refused(run.error, is_final=True))
-        else:
-            await self._close(End(run.identity, self.progress.position))
+            return Refused(run.error, is_final=True)
+        return End(run.identity, self.progress.position)
 
     async def _send_recorded(self, run: Run, first: int) -> None:
-        """Send the recording from record `first` on, no further than the run has come."""
+        """Send all records from `first` on, no further than the run has come."""
         self._begin(Begin(run.identity, first))
-        passed = 0
-        async with reading(await asyncio.to_thread(run.reopen)) as arrays:
-            async for records in arrays:
-                passed += len(records)
-                await self._send_reached(run, records[max(first + len(records) - passed, 0) :])
-                if await run.reached(passed + 1) == passed:
-                    break
-        if passed < first:
-            raise PeerError(f"this stream has {passed} records only, not {first}")
+        progress = self.progress
+        async with contextlib.AsyncExitStack() as stack:
+            behind: Passage | None = None
+            while await run.reached(progress.position + 1) > progress.position:
+                records = run.recent.read(progress.position)
+                if records is None:
+                    if behind is None:
+                        source = await asyncio.to_thread(run.reopen)
+                        behind = Passage(await stack.enter_async_context(reading(source)))
+                    records = await behind.read(progress.position)
+                await self._send_on(records[: run.position - progress.position])
+        if progress.position > run.position:
+            raise PeerError(f"this stream has {run.position} records only, not {first}")
 
-    async def _send_reached(self, run: Run, records: Records) -> None:
-        """Send records, each once the run has reached it."""
-        while len(records):
-            due = records[: await run.reached(self.progress.position + 1) - self.progress.position]
-            await self._send(due)
-            self.progress.position += len(due)
-            records = records[len(due) :]
-
-    async def _send_live(self, run: Run, following: Following) -> None:
+    async def _send_live(self, run: Run) -> None:
         """Send the books as they are and what comes, again whenever the receiver falls behind."""
+        progress = self.progress
         skipped = 0
         while True:
-            following.catch_up()
             snapshot = run.snapshot()
             n_records = sum(map(len, snapshot))
             self._begin(Begin(run.identity, run.position, n_records, skipped))
-            try:
-                for records in snapshot:
-                    await self._send(records)
-                run.want(self.progress.position)
-                while (taken := await following.take()) is not None:
-                    await self._send(taken)
-                    self.progress.position += len(taken)
-                    run.want(self.progress.position)
-            except LaggingError:
-                skipped = run.position - self.progress.position
-                self.progress.skipped += skipped
-                log.warning("receiver %s: too slow for %d records", self.name, skipped)
-            else:
+            for records in snapshot:
+                await self._send(records)
+            if await self._send_recent(run):
                 return
+            skipped = run.position - progress.position
+            progress.skipped += skipped
+            log.warning("receiver %s: too slow for %d records", self.name, skipped)
+
+    async def _send_recent(self, run: Run) -> bool:
+        """Send what comes, as long as the run keeps it; tell whether that was until its end."""
+        progress = self.progress
+        while await run.reached(progress.position + 1) > progress.position:
+            records = run.recent.read(progress.position)
+            if records is None:
+                return False
+            await self._send_on(records)
+        return True
 
     def _begin(self, begin: Begin) -> None:
         self.progress.position = begin.position
         if not self._is_plain:
             self._writer.write(encode_begin(begin, time.time_ns()))
+
+    async def _send_on(self, records: Records) -> None:
+        """Send the next records of the stream."""
+        await self._send(records)
+        self.progress.position += len(records)
 
     async def _send(self, records: Records) -> None:
         self._writer.write(encode_records(records))
@@ -254,7 +266,7 @@ class Session:
     async def _close(self, last_word: End | Refused) -> None:
         """Send the last word, if the receiver understands any, and wait until all is sent."""
         with contextlib.suppress(OSError):
-            if self.run is None:  # no stream has begun in which anything could be said
+            if not self._has_header:
                 self._writer.write(empty_header())
             if isinstance(last_word, Refused):
                 self._writer.write(encode_refused(last_word, time.time_ns()))
