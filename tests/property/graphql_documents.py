@@ -14,15 +14,29 @@ VARIABLES = {
 DECLARED = "$yes: Boolean!, $no: Boolean! = true, $apple: String!, $none: String!, $two: Int!"
 OPERATION = f"query Q({DECLARED})"
 
+LEVELS = ("{ price }", "{ size orders }", "{ ...LevelFields }", "{ __typename its_price: price }")
+"""What is asked of the rows within a row."""
 FIELDS = {
     "Aggregate": (
         *("symbol", "open", "high", "low", "close", "volume", "timestamp", "stale", "__typename"),
     ),
     "Quote": ("symbol", "bid", "ask", "last", "timestamp", "stale", "__typename"),
+    "Book": (
+        *("symbol", "timestamp", "bidLevels", "askLevels", "orders", "partial", "__typename"),
+        *("bids", "asks", "bids", "asks"),
+    ),
     "Bar": (
         *("symbol", "timestamp", "open", "high", "low", "close", "volume", "count", "__typename"),
     ),
 }
+
+KINDS = {
+    "marketData": ("Aggregate", ""),
+    "quote": ("Quote", ""),
+    "bars": ("Bar", "limit"),
+    "book": ("Book", "depth"),
+}
+"""The type of each field's rows, and the argument that says how many."""
 
 directives = st.sampled_from(
     ["", "", ""]
@@ -36,7 +50,8 @@ symbols = st.sampled_from(['"AAPL"', '" aapl"', '"MSFT"', '"NONE"', "$apple", "$
 def leaves(draw: st.DrawFn, of: str) -> str:
     name = draw(st.sampled_from(FIELDS[of]))
     alias = draw(st.sampled_from(["", "", f"its_{name.strip('_')}: "]))
-    return f"{alias}{name} {draw(directives)}"
+    levels = draw(st.sampled_from(LEVELS)) if name in {"bids", "asks"} else ""
+    return f"{alias}{name} {draw(directives)} {levels}"
 
 
 def selections(of: str) -> st.SearchStrategy[str]:
@@ -64,18 +79,16 @@ def with_spreads(of: str) -> st.SearchStrategy[str]:
 @st.composite
 def root_fields(draw: st.DrawFn) -> str:
     directive = draw(directives)
-    kind = draw(st.sampled_from(["marketData", "quote", "bars", "symbols", "__typename"]))
+    kind = draw(st.sampled_from(["marketData", "quote", "bars", "book", "symbols", "__typename"]))
     if kind in {"symbols", "__typename"}:
         return f"{kind} {directive}"
     symbol = draw(symbols)
     # Two fields with the same key must be the same, so the key tells the arguments.
     key = f"{kind}_{symbol.strip('$').strip(chr(34)).strip()}_{int(symbol[0] == '$')}"
-    if kind != "bars":
-        chosen = draw(with_spreads("Quote" if kind == "quote" else "Aggregate"))
-        return f"{key}: {kind}(symbol: {symbol}) {directive} {{ {chosen} }}"
-    limit = draw(st.sampled_from(["", "limit: 1", "limit: $two"]))
-    key += limit.replace("limit: ", "_").replace("$", "")
-    return f"{key}: bars(symbol: {symbol} {limit}) {directive} {{ {draw(with_spreads('Bar'))} }}"
+    of, rows = KINDS[kind]
+    argument = draw(st.sampled_from(["", f"{rows}: 1", f"{rows}: $two"])) if rows else ""
+    key += argument.replace(": ", "_").replace("$", "")
+    return f"{key}: {kind}(symbol: {symbol} {argument}) {directive} {{ {draw(with_spreads(of))} }}"
 
 
 @st.composite
@@ -89,7 +102,9 @@ def documents(draw: st.DrawFn) -> str:
         unknown: marketData(symbol: $none) {{ open }}
         bars: bars(symbol: "AAPL", limit: $two) {{ ...BarFields }}
         quote: quote(symbol: $apple) {{ ...QuoteFields }}
+        book: book(symbol: $apple) {{ ...BookFields bids {{ ...LevelFields }} }}
     """
+    fragments["Level"] = "price size orders"
     texts = [f"fragment {of}Fields on {of} {{ {text} }}" for of, text in fragments.items()]
     operation = f"{OPERATION} {{ {chosen} ... on Query {{ ...Rest }} }}"
     return " ".join([operation, f"fragment Rest on Query {{ {rest} }}", *texts])

@@ -14,10 +14,11 @@ from mdtool.services.gateway.graphql.execution import Executor
 from mdtool.services.gateway.graphql.limits import Limits
 from mdtool.services.gateway.graphql.resolvers import resolvers
 from mdtool.services.gateway.graphql.schema import load_schema
+from mdtool.services.gateway.order_books import Level, OrderBook
 from mdtool.services.gateway.quotes.board import LatestQuote
 from mdtool.wire.graphql import Request
 from tests.property.graphql_documents import VARIABLES, documents
-from tests.reference.gateway_market import PlainView, plain_quotes
+from tests.reference.gateway_market import PlainBooks, PlainView, plain_quotes
 
 TIME_NS = 1_735_201_234_567 * 10**6
 SCHEMA = load_schema()
@@ -44,13 +45,46 @@ quotes = st.builds(
 )
 
 
+levels = st.lists(
+    st.builds(Level, cents, st.integers(1, 2**62), st.integers(1, 2**31 - 1)), max_size=3
+).map(tuple)
+books = st.builds(
+    OrderBook,
+    *(st.just("AAPL"), st.just(TIME_NS), levels, levels),
+    *(st.integers(0, 2**31 - 1) for _ in range(3)),
+    *(st.just(0), st.booleans()),
+)
+
+
 class Root:
     """The market once more, in the plainest way that graphql-core takes."""
 
-    def __init__(self, sessions, bars, quote) -> None:
+    def __init__(self, sessions, bars, quote, book) -> None:
         self._sessions = sessions
         self._bars = bars
         self._quote = quote
+        self._book = book
+
+    def book(self, _info, symbol, depth):
+        if symbol.strip().upper() != "AAPL":
+            return None
+        book = self._book
+        sides = {
+            side: [
+                {"price": level.price / 10**9, "size": str(level.size), "orders": level.orders}
+                for level in getattr(book, side)[:depth]
+            ]
+            for side in ("bids", "asks")
+        }
+        return {
+            **sides,
+            "symbol": "AAPL",
+            "timestamp": str(TIME_NS // 10**6),
+            "bidLevels": book.bid_levels,
+            "askLevels": book.ask_levels,
+            "orders": book.orders,
+            "partial": book.is_partial,
+        }
 
     def quote(self, _info, symbol):
         if symbol.strip().upper() != "AAPL":
@@ -96,26 +130,37 @@ class Root:
         ]
 
 
+def with_points(value):
+    """The same with every number as a float."""
+    if isinstance(value, dict):
+        return {key: with_points(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return list(map(with_points, value))
+    return float(value) if type(value) is int else value
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     documents().filter(lambda text: len(text) < 4_000),  # else there may be too many tokens
     st.fixed_dictionaries({"AAPL": sessions}, optional={"MSFT": sessions}),
     bars,
     quotes,
+    books,
     st.booleans(),
     st.booleans(),
 )
-def test_the_answer_is_that_of_graphql_core(text, sessions, bars, quote, yes, no):
+def test_the_answer_is_that_of_graphql_core(text, sessions, bars, quote, book, yes, no):
     node = parse(text)
     assert not validate(SCHEMA, node)
     variables = VARIABLES | {"yes": yes, "no": no}
-    expected = execute(SCHEMA, node, Root(sessions, bars, quote), variable_values=variables)
+    root = Root(sessions, bars, quote, book)
+    expected = execute(SCHEMA, node, root, variable_values=variables)
     assert not expected.errors
 
     view = PlainView(sessions, {"AAPL": bars})
     executor = Executor(
-        resolvers(view, plain_quotes(quote)),
-        {"marketData", "bars", "quote"},
+        resolvers(view, plain_quotes(quote), PlainBooks(book)),
+        {"marketData", "bars", "quote", "book"},
         Limits(20, 100, 100_000),
         may_introspect=True,
     )
@@ -124,4 +169,4 @@ def test_the_answer_is_that_of_graphql_core(text, sessions, bars, quote, yes, no
 
     # Order counts; that a whole number is written without a point does not.
     answer = json.loads(response.body, parse_int=float)
-    assert json.dumps(answer) == json.dumps({"data": expected.data})
+    assert json.dumps(answer) == json.dumps(with_points({"data": expected.data}))

@@ -9,6 +9,7 @@ import numpy as np
 from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
 from mdtool.core.symbols import SymbolTable
 from mdtool.services.gateway.encoding import Bar
+from mdtool.services.gateway.order_books import OrderBook
 from mdtool.services.gateway.quotes.board import LatestQuote
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.view import MarketView
@@ -39,6 +40,19 @@ def plain_quotes(*quotes: LatestQuote) -> Callable[[str], LatestQuote]:
             raise UnknownSymbolError(text) from None
 
     return find
+
+
+class PlainBooks:
+    """Has these books, and no others."""
+
+    def __init__(self, *books: OrderBook) -> None:
+        self._books = {book.symbol: book for book in books}
+
+    async def find(self, text: str, depth: int) -> OrderBook:
+        book = self._books.get(text.strip().upper())
+        if book is None:
+            raise UnknownSymbolError(text)
+        return book._replace(bids=book.bids[:depth], asks=book.asks[:depth])
 
 
 class PlainView(MarketView):

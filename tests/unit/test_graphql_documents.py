@@ -13,6 +13,8 @@ from mdtool.services.gateway.graphql.schema import check_schema, load_schema
 LIMITS = Limits(depth=5, aliases=3, complexity=100)
 GENEROUS = Limits(depth=20, aliases=30, complexity=20_000)
 SCHEMA = load_schema()
+SUBSCRIPTIONS = {"marketData", "bars", "quote", "book"}
+QUERIES = SUBSCRIPTIONS | {"symbols"}
 
 
 def documents(*, limits: Limits = GENEROUS, may_introspect: bool = True) -> Documents:
@@ -182,9 +184,9 @@ def test_fields_are_planned_once_for_the_same_conditions():
 @pytest.mark.parametrize(
     ("queries", "subscriptions", "complaint"),
     [
-        (("marketData", "symbols", "quote"), ("marketData", "bars", "quote"), "Query: bars"),
-        (("marketData", "symbols", "bars", "quote", "book"), (), "Query: book"),
-        (("marketData", "symbols", "bars", "quote"), ("marketData", "quote"), "Subscription: bars"),
+        (QUERIES - {"bars"}, SUBSCRIPTIONS, "Query: bars"),
+        (QUERIES | {"trades"}, SUBSCRIPTIONS, "Query: trades"),
+        (QUERIES, SUBSCRIPTIONS - {"bars"}, "Subscription: bars"),
     ],
 )
 def test_a_field_without_a_resolver_or_the_other_way_round_stops_the_gateway(

@@ -16,7 +16,7 @@ from mdtool.services.gateway.graphql.limits import Limits
 from mdtool.services.gateway.graphql.resolvers import resolvers
 from mdtool.services.gateway.graphql.schema import load_schema
 from mdtool.wire.graphql import Request
-from tests.reference.gateway_market import PlainView, plain_quotes
+from tests.reference.gateway_market import PlainBooks, PlainView, plain_quotes
 
 TIME_NS = 1_735_201_234_567 * 10**6
 AAPL = (187_250_000_000, 188_500_000_000, 186_100_000_000, 187_330_000_000, 1_000, TIME_NS)
@@ -31,8 +31,8 @@ def view():
 def executor_of(view, *, complexity: int = 20_000, **settings) -> Executor:
     limits = Limits(20, 30, complexity)
     return Executor(
-        resolvers(view, plain_quotes()),
-        {"marketData", "bars", "quote"},
+        resolvers(view, plain_quotes(), PlainBooks()),
+        {"marketData", "bars", "quote", "book"},
         limits,
         may_introspect=True,
         **settings,
@@ -213,6 +213,7 @@ async def test_what_nobody_foresaw_is_in_the_log_and_not_in_the_answer(view, mon
         ('query($n: Int! = 3) { bars(symbol: "A", limit: $n) { open high } }', 7),
         ('{ bars(symbol: "A", limit: 2147483647) { open } }', 1_001),
         ('{ bars(symbol: "A", limit: -2147483647) { open } }', 2),
+        ('{ book(symbol: "A", depth: 7) { symbol bids { price size } } }', 29),
         ("{ __typename }", 0),
         ("{ __schema { queryType { name } } }", 5_000),
         ('subscription { bars(symbol: "A") { open high } }', 3),
