@@ -77,3 +77,21 @@ def test_records_that_were_read_stay_as_they_are():
         history.append(RECORDS[1000:1100])
     assert history.first > 200
     assert read.tolist() == before
+
+
+def test_large_and_small_arrays_follow_each_other():
+    records = Exchange(seed=4).generate(22_000)[:22_000]
+    history, begin = History(60_000), 0
+    for length in (5_000, 1, 2, 4_094, 3, 4_096, 1, 4_000, 4_803):
+        history.append(records[begin : begin + length])
+        begin += length
+        assert history.end == begin
+        for number in (0, begin // 2, begin - 1):
+            read = history.read(number, 7)
+            assert 1 <= len(read) <= 7
+            assert read.tobytes() == records[number : number + len(read)].tobytes()
+    number, pieces = 0, []
+    while len(piece := history.read(number, 5_000)):
+        pieces.append(piece)
+        number += len(piece)
+    assert np.concatenate(pieces).tobytes() == records.tobytes()
