@@ -19,6 +19,8 @@ from mdtool.wire.dbn_session import FromLive, FromStart
 DEFAULT_DEPTH: Final = 10
 MAX_DEPTH: Final = 100
 _LINES: Final = {"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"}
+_WRITE_AHEAD_BYTES: Final = 1 << 22
+"""So much is written for a reader that does not take it yet; the next lines are made meanwhile."""
 _TRUTHS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -138,6 +140,8 @@ async def _tell(
     clock = asyncio.get_running_loop().time
     response = web.StreamResponse(headers=_LINES)
     await response.prepare(request)
+    if request.transport is not None:
+        request.transport.set_write_buffer_limits(_WRITE_AHEAD_BYTES)
     told = 0
     with readers.joined(reader):
         async for batch in reader.batches():

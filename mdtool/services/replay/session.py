@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 _REQUEST_S: Final = 5.0
 """How long the rest of a request may take once its first bytes have come."""
-_WRITE_AHEAD_BYTES: Final = 1 << 20
+_WRITE_AHEAD_BYTES: Final = 1 << 21
 
 
 @dataclass(slots=True)
