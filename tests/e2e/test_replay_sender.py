@@ -13,6 +13,7 @@ import pytest
 from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import StartupError
+from mdtool.services.replay import session
 from mdtool.wire.dbn import DbnDecoder, encode_metadata, encode_records
 from mdtool.wire.dbn_session import (
     Begin,
@@ -312,6 +313,21 @@ async def test_half_a_request_is_refused_once_its_half_is_closed(day):
         receiver.writer.write_eof()
         got = await receiver.hear(Heard())
     assert got.last == Refused("an unfinished request", is_final=True)
+
+
+async def test_half_a_request_is_not_waited_for_for_long(day, monkeypatch):
+    monkeypatch.setattr(session, "_REQUEST_S", 0.05)
+    async with sender_of(day[0]) as sender:
+        got = await heard(sender.data, b"from=sta")
+    assert got.last == Refused("an unfinished request", is_final=True)
+
+
+async def test_an_empty_line_is_no_request(day):
+    path, records = day
+    async with sender_of(path) as sender, connected(sender.data, b"\n") as receiver:
+        receiver.writer.write_eof()
+        await sender.start("/start-streaming")
+        assert (await receiver.reader.read()).endswith(bytes(encode_records(records)))
 
 
 async def test_a_request_that_comes_late_still_counts(day):

@@ -111,9 +111,6 @@ class Readers:
         self._when_free: Callable[[], None] | None = None
         self._look_again: asyncio.TimerHandle | None = None
 
-    def __len__(self) -> int:
-        return len(self._readers)
-
     @contextlib.contextmanager
     def joined(self, reader: Reader) -> Iterator[None]:
         """Wait for the reader within the block."""

@@ -96,13 +96,12 @@ def _parse_speed(text: str) -> float:
 
 
 def _of_run(run: Run) -> dict[str, Any]:
-    is_timed = run.latest_ns is not None and run.latest_ns >= 0
     return {
         "stream": run.identity,
         "speed": run.pace.speed,
         "position": run.position,
         "records_per_s": round(run.rate.per_second(time.monotonic_ns(), run.position)),
-        "market_time": format_time(run.latest_ns) if is_timed and run.latest_ns else None,
+        "market_time": format_time(run.latest_ns) if run.latest_ns > 0 else None,
         "error": run.error,
     }
 

@@ -73,8 +73,8 @@ class Run:
         The last of them.
     books : Books
         What they all make.
-    latest_ns : int or None
-        The index timestamp of the last of them.
+    latest_ns : int
+        The index timestamp of the last of them, where that is above 0.
     rate : Rate
         Of the position.
     is_over : bool
@@ -96,7 +96,7 @@ class Run:
         self.position = 0
         self.recent = Recent(backlog_bytes)
         self.books = Books()
-        self.latest_ns: int | None = None
+        self.latest_ns = 0
         self.rate = Rate()
         self.is_over = False
         self.error: str | None = None

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _REQUEST_S: Final = 5.0
 """How long the rest of a request may take once its first bytes have come."""
 _WRITE_AHEAD_BYTES: Final = 1 << 21
+"""So much is written for a receiver that does not take it yet."""
 
 
 @dataclass(slots=True)
@@ -165,15 +166,17 @@ class Session:
     async def _hear(self) -> Request | None:
         """Return what the receiver asks for, None when it has closed its half without a word."""
         requests = RequestReader()
-        while requests.request is None:
-            async with asyncio.timeout(_REQUEST_S if requests.is_begun else None):
-                data = await self._reader.read(MAX_REQUEST_BYTES)
-            if not data and requests.is_begun:
-                raise PeerError("an unfinished request")
-            if not data:
-                return None
-            requests.feed(data)
-        return requests.request
+        data = await self._reader.read(MAX_REQUEST_BYTES)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REQUEST_S):
+                while data:
+                    requests.feed(data)
+                    if requests.request is not None:
+                        return requests.request
+                    data = await self._reader.read(MAX_REQUEST_BYTES)
+        if requests.is_begun:
+            raise PeerError("an unfinished request")
+        return None
 
     async def _overhear(self) -> None:
         """Wait for what a receiver should not send: it has said all that it may."""
@@ -227,16 +230,19 @@ class Session:
         progress = self.progress
         skipped = 0
         while True:
-            snapshot = run.snapshot()
-            n_records = sum(map(len, snapshot))
-            self._begin(Begin(run.identity, run.position, n_records, skipped))
-            for records in snapshot:
-                await self._send(records)
+            await self._send_snapshot(run, skipped)
             if await self._send_recent(run):
                 return
             skipped = run.position - progress.position
             progress.skipped += skipped
             log.warning("receiver %s: too slow for %d records", self.name, skipped)
+
+    async def _send_snapshot(self, run: Run, skipped: int) -> None:
+        snapshot = run.snapshot()
+        n_records = sum(map(len, snapshot))
+        self._begin(Begin(run.identity, run.position, n_records, skipped))
+        for records in snapshot:
+            await self._send(records)
 
     async def _send_recent(self, run: Run) -> bool:
         """Send what comes, as long as the run keeps it; tell whether that was until its end."""
