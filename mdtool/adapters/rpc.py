@@ -6,12 +6,14 @@ Generated stubs pin the gRPC version that generated them, and put `grpc` beside 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
 import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from mdtool.wire._pb import marketdata_pb2
@@ -42,16 +44,47 @@ class Stub:
 
 
 def handler(servicer: object) -> grpc.GenericRpcHandler:
-    """Return the handler that answers each call by the servicer's method of the same name."""
+    """Return the handler that answers each call by the servicer's method of the same name.
+
+    A single request that is no message of its kind ends its call with INVALID_ARGUMENT; in a
+    stream of them, the servicer meets it as a DecodeError.
+    """
     methods = {}
     for method in SERVICE.methods:
         make: Callable[..., Any] = getattr(grpc, f"{_shape(method)}_rpc_method_handler")
-        methods[method.name] = make(
+        answer, parse = (
             getattr(servicer, method.name),
-            request_deserializer=GetMessageClass(method.input_type).FromString,
+            GetMessageClass(method.input_type).FromString,
+        )
+        if not method.client_streaming and inspect.iscoroutinefunction(answer):
+            answer, parse = _refusing_garbage(answer), _or_error(parse)
+        methods[method.name] = make(
+            answer,
+            request_deserializer=parse,
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
     return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
+
+
+def _or_error(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return the error where there is no message; raised, gRPC would log its traceback."""
+
+    def parsed(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError as error:
+            return error
+
+    return parsed
+
+
+def _refusing_garbage(answer: Callable[..., Any]) -> Callable[..., Any]:
+    async def answered(request: Any, context: Any) -> Any:
+        if isinstance(request, DecodeError):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(request))
+        return await answer(request, context)
+
+    return answered
 
 
 def _shape(method: MethodDescriptor) -> str:

@@ -66,6 +66,17 @@ async def test_an_unknown_symbol_is_not_found(symbol):
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.parametrize("call", ["GetAggregate", "GetBars", "StreamAggregates"])
+async def test_a_request_that_is_none_is_refused_in_silence(call, caplog):
+    async with aggregator() as running:
+        connect = running.channel.unary_stream
+        if not call.startswith("Stream"):
+            connect = running.channel.unary_unary
+        answer = connect(f"/marketdata.MarketDataService/{call}")(b"\xff\xff")
+        assert await answer.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "Traceback" not in caplog.text
+
+
 async def test_aggregates_of_a_symbol_come_at_once_and_when_it_changes():
     async with aggregator() as running:
         await running.send(message(0, [tick(100), tick(200, symbol=1)], ["AAPL", "MSFT"]))
