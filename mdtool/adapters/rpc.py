@@ -52,10 +52,8 @@ def handler(servicer: object) -> grpc.GenericRpcHandler:
     methods = {}
     for method in SERVICE.methods:
         make: Callable[..., Any] = getattr(grpc, f"{_shape(method)}_rpc_method_handler")
-        answer, parse = (
-            getattr(servicer, method.name),
-            GetMessageClass(method.input_type).FromString,
-        )
+        answer = getattr(servicer, method.name)
+        parse: Callable[[bytes], Any] = GetMessageClass(method.input_type).FromString
         if not method.client_streaming and inspect.iscoroutinefunction(answer):
             answer, parse = _refusing_garbage(answer), _or_error(parse)
         methods[method.name] = make(
