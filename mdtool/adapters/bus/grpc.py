@@ -96,6 +96,7 @@ class GrpcBus:
         self._published = asyncio.Event()
         self._delays = delays(cap_s=_MAX_WAIT_S)
         self._is_away = False
+        self._was_there = False
         self._is_leaving = False
         self._resources = contextlib.AsyncExitStack()
 
@@ -207,8 +208,9 @@ class GrpcBus:
     async def _receive(self, call: Any) -> None:
         async for ack in call:
             if self._is_away:
-                self._is_away = False
-                log.info("%s: back", self.peer)
+                log.info("%s: back" if self._was_there else "%s: there", self.peer)
+            self._is_away = False
+            self._was_there = True
             self._delays = delays(cap_s=_MAX_WAIT_S)
             self._commit(ack.stream_id, ack.next_sequence)
         raise _CallEndedError
@@ -232,7 +234,9 @@ class GrpcBus:
     def _away(self, how: str) -> None:
         if not self._is_away:
             self._is_away = True
-            log.warning("%s %s; what it has not committed is kept and sent again", self.peer, how)
+            level = logging.WARNING if self._was_there else logging.INFO
+            message = "%s %s; what it has not committed is kept and sent again"
+            log.log(level, message, self.peer, how)
 
     def _raise_refusal(self, error: grpc.aio.AioRpcError) -> None:
         if error.code() in _REFUSALS:

@@ -81,8 +81,10 @@ class Feed:
         self._publish(self._state.apply(symbols, updates))
 
     def _lose(self, reason: str) -> None:
-        if self.lost_because != reason:
+        if self.lost_because != reason and self.connections:
             log.warning("%s; trying again, and marking what is known as stale", reason)
+        elif self.lost_because != reason:
+            log.info("%s; waiting for it", reason)
         self.lost_because = reason
         if self._state.is_live:
             self._publish(self._state.lose())
