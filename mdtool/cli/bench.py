@@ -24,6 +24,7 @@ BENCHES: Final = {
     "latency": "TCP in to WebSocket out, through three processes",
     "rest": "the gateway's REST, against a bare aiohttp handler",
     "graphql": "the gateway's GraphQL, against its REST for the same symbol",
+    "fanout": "STOMP messages to 2,000 clients, against bare aiohttp sockets",
     "outage": "what the gateway answers while the aggregator is killed and comes back",
     "memory": "what replaying a 4-million-record file to CSV takes at its peak",
     "book": "rebuilding L3 order books from orders, against the same in plain Python",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdtool.services.bench import graphql, latency, outage, rest
+from mdtool.services.bench import fanout, graphql, latency, outage, rest
 
 
 async def test_rest_is_measured_against_a_bare_handler():
@@ -37,3 +37,14 @@ async def test_an_outage_is_seen_and_its_end():
     assert figures["outage_fresh"].value >= 0
     assert figures["outage_slowest"].value > 0
     assert all(figure.better == "lower" for figure in [*figures.values()][1:])
+
+
+async def test_fanout_is_measured_by_client_and_against_bare_sockets():
+    figures = {figure.name: figure for figure in await fanout.measure(20, 10, rounds=2)}
+    assert figures["fanout_up_to_date"].value == 20
+    assert 0 < figures["fanout_p50"].value <= figures["fanout_p99"].value
+    assert figures["fanout_memory"].better == "lower"
+    for name in ("fanout_messages", "fanout_one_symbol"):
+        assert figures[name].value > 0
+        assert figures[name].baseline_value > 0
+        assert figures[name].ratio > 0

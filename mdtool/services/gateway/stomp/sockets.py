@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import Final
 
-from aiohttp import web
+from aiohttp import WSMsgType, web
 
 from mdtool.services.gateway.closing import CloseCode
 from mdtool.services.gateway.outbox import Outbox
@@ -108,8 +108,10 @@ class StompSockets:
                     outbox.post(sockjs.OPEN)
                 take = _take_wrapped if is_sockjs else _take
                 async for received in socket:
-                    data = received.data
-                    take(connection, data.encode() if isinstance(data, str) else data)
+                    if received.type is WSMsgType.TEXT:
+                        take(connection, received.data.encode())
+                    elif received.type is WSMsgType.BINARY:
+                        take(connection, received.data)
         await asyncio.gather(*closing)
         return socket
 
