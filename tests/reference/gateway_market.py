@@ -12,7 +12,7 @@ from mdtool.services.gateway.encoding import Bar
 from mdtool.services.gateway.order_books import OrderBook
 from mdtool.services.gateway.quotes.board import LatestQuote
 from mdtool.services.gateway.state import MarketState
-from mdtool.services.gateway.view import MarketView
+from mdtool.services.gateway.view import BarPage, MarketView
 from mdtool.wire.batches import Counts, Updates
 
 Row = tuple[int, int, int, int, int, int]
@@ -70,8 +70,8 @@ class PlainView(MarketView):
         if not self.state.is_live:
             raise UnavailableError("the aggregator is away")
 
-    async def bars(self, symbol: str, interval: str, limit: int, before_ns: int) -> list[Bar]:
+    async def bar_page(self, symbol: str, interval: str, limit: int, before_ns: int) -> BarPage:
         if symbol not in self._bars:
             raise UnknownSymbolError(symbol)
         older = (bar for bar in self._bars[symbol] if not before_ns or bar.start < before_ns)
-        return list(older)[:limit]
+        return BarPage(list(older)[:limit], is_stale=not self.state.is_live)

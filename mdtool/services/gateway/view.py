@@ -86,20 +86,8 @@ class MarketView:
                 f"aggregator {self._aggregator.address} is away, and nothing is known from before"
             )
 
-    async def bars(self, symbol: str, interval: str, limit: int, before_ns: int) -> list[Bar]:
-        """Return bars of a symbol, newest first, as `AggregatorClient.bars` does.
-
-        Raises
-        ------
-        LimitError
-            When the client asked too often.
-        PeerError
-            As `AggregatorClient.bars` does.
-        """
-        return _rows(symbol, await self._ask_bars(symbol, interval, limit, before_ns))
-
     async def bar_page(self, symbol: str, interval: str, limit: int, before_ns: int) -> BarPage:
-        """Return bars as `bars` does, the last known ones while the aggregator is away.
+        """Return bars of a symbol, the last known ones while the aggregator is away.
 
         Raises
         ------

@@ -50,7 +50,8 @@ class Response:
     Attributes
     ----------
     body : bytes
-        `data`, with `errors` where some of it could not be had.
+        `data`, with `errors` where some of it could not be had, and `extensions.stale` where
+        `is_stale`.
     is_stale : bool
         Whether it has what was known before the aggregator went away.
     """
@@ -161,9 +162,8 @@ class Executor:
             f'"{field.key}":{field.encode(row)}'
             for field, row in zip(prepared.fields, rows, strict=True)
         ]
-        body = f'"data":{{{",".join(members)}}}}}'.encode()
-        body = b'{"errors":%b,%b' % (encode_errors(errors), body) if errors else b"{" + body
-        return Response(body, any(getattr(row, "is_stale", False) for row in rows))
+        is_stale = any(getattr(row, "is_stale", False) for row in rows)
+        return Response(_response(members, errors, is_stale=is_stale), is_stale)
 
     def _meta(self, prepared: Prepared) -> Mapping[str, Any]:
         """Return what is asked of the schema itself, by key: graphql-core has it."""
@@ -197,6 +197,13 @@ class Executor:
         if cost > self._limits.complexity:
             message = f"this asks for up to {cost:,} fields, of {self._limits.complexity:,} at most"
             raise DocumentError([GraphQLError(message)], TOO_COMPLEX)
+
+
+def _response(members: list[str], errors: list[ErrorObject], *, is_stale: bool) -> bytes:
+    told = b'"errors":%b,' % encode_errors(errors) if errors else b""
+    data = f'"data":{{{",".join(members)}}}'.encode()
+    marked = b',"extensions":{"stale":true}' if is_stale else b""
+    return b"{%b%b%b}" % (told, data, marked)
 
 
 def _most_rows(arguments: Mapping[str, Any] | GraphQLError) -> int:

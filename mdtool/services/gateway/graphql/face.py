@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from aiohttp import web
@@ -30,7 +31,7 @@ from mdtool.services.gateway.tallies import SocketTally
 from mdtool.services.gateway.view import MarketView
 from mdtool.services.http.answers import Handler
 
-PATH = "/graphql"
+PATH: Final = "/graphql"
 
 
 class GraphQL:

@@ -22,6 +22,12 @@ Resolver = Callable[..., Awaitable[Any]]
 """Takes the field's arguments by name; returns a row, rows, or None for null."""
 
 
+class StaleRows(list[Any]):
+    """Rows that were answered before, by an aggregator that is away now."""
+
+    is_stale = True
+
+
 def resolvers(
     view: MarketView, find_quote: Callable[[str], LatestQuote], books: OrderBooks
 ) -> Mapping[str, Resolver]:
@@ -52,7 +58,7 @@ def resolvers(
         symbol: str, interval: str, limit: int, before: str | None = None
     ) -> list[Bar] | None:
         try:
-            return await view.bars(
+            page = await view.bar_page(
                 parse_symbol(symbol),
                 parse_interval(interval),
                 check_limit(limit),
@@ -60,6 +66,7 @@ def resolvers(
             )
         except UnknownSymbolError:
             return None
+        return StaleRows(page.bars) if page.is_stale else page.bars
 
     async def quote(symbol: str) -> LatestQuote | None:
         try:
