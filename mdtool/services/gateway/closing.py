@@ -1,16 +1,4 @@
-"""Why the gateway closes WebSockets: the codes that its clients see.
-
-====  ==================  ======================================================================
-code  name                when
-====  ==================  ======================================================================
-1000  `NORMAL`            the client disconnected, as its protocol has it
-1001  `GOING_AWAY`        the gateway stops; connect again
-1002  `PROTOCOL_ERROR`    the client was told of an error by an ERROR frame
-1008  `POLICY`            what the client says is no SockJS
-1009  `TOO_BIG`           a WebSocket message is larger than any that makes sense
-4000  `BEHIND`            the client does not read: it let everything lie for `slow_client_s`, or
-                          256 messages pile up, none of which takes another's place
-====  ==================  ======================================================================
+"""Why the gateway closes WebSockets: the codes that clients see, and what each of them means.
 
 A SockJS client gets the same code and reason, whatever its transport.
 """
@@ -18,10 +6,11 @@ A SockJS client gets the same code and reason, whatever its transport.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 
 class CloseCode(IntEnum):
-    """See the table above."""
+    """What stands in a close frame."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -29,3 +18,20 @@ class CloseCode(IntEnum):
     POLICY = 1008
     TOO_BIG = 1009
     BEHIND = 4000
+
+
+MEANINGS: Final = {
+    CloseCode.NORMAL: "The client disconnected, as its protocol has it.",
+    CloseCode.GOING_AWAY: "The gateway stops. Connect again.",
+    CloseCode.PROTOCOL_ERROR: "The client made a mistake, of which an ERROR frame told it.",
+    CloseCode.POLICY: "What came from the client is no SockJS.",
+    CloseCode.TOO_BIG: "A message is larger than any that makes sense.",
+    CloseCode.BEHIND: "The client does not read: it left everything lie for `slow_client_s`, or too"
+    " many messages that no later one stands for. Connect again, and read faster or follow less.",
+}
+
+
+def close_code_table() -> str:
+    """Return the codes as a table in Markdown."""
+    rows = "".join(f"| {code} | {MEANINGS[code]} |\n" for code in CloseCode)
+    return f"| code | why a WebSocket is closed |\n|---|---|\n{rows}"

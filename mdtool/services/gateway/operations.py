@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from mdtool.services.gateway.books import BookProxy
+from mdtool.services.gateway.closing import close_code_table
 from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.openapi import Content, Operation, Parameter, document
 from mdtool.services.gateway.quotes.face import Quotes
@@ -24,13 +25,19 @@ from mdtool.services.gateway.schemas import (
 from mdtool.services.gateway.signaling.ice import IceServers
 from mdtool.services.http.answers import Handler
 
-ABOUT: Final = """\
+ABOUT: Final = f"""\
 Market data as it is now. Prices are never invented: while the aggregator is away, what was known
 last is answered with the header `Warning: 110` and `"stale": true`, and 503 where nothing is known.
 
 WebSockets: `/ws/marketdata?symbol=AAPL` tells the aggregate of a symbol at once and on each update,
 `/ws` quotes as they change, of every symbol or of `?symbols=AAPL,MSFT`.
-"""
+
+STOMP 1.0 to 1.2 at `/ws/websocket`, and within SockJS at `/ws`: subscribe to
+`/topic/market-data/SYMBOL`, `/topic/bars/SYMBOL/INTERVAL` or `/topic/quotes/SYMBOL`, where `*` is
+every symbol. WebRTC peers send their signals to `/app/signal/ROOM` and hear those of others at
+`/topic/signaling/ROOM`. Both can be tried: [STOMP](/demo/stomp), [a call](/demo/call).
+
+{close_code_table()}"""
 
 _WARNING: Final = {"Warning": "110 where the answer is stale."}
 _OBJECT: Final = {"type": "object"}
