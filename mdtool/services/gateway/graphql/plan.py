@@ -28,6 +28,8 @@ from graphql import (
     SelectionSetNode,
     get_argument_values,
     get_directive_values,
+    get_named_type,
+    is_leaf_type,
 )
 from graphql.execution.values import VariableValues
 
@@ -37,6 +39,7 @@ Encode = Callable[[Any], str]
 """Returns the JSON of a row, of rows, or of None."""
 
 TYPENAME: Final = "__typename"
+_json_of: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -119,13 +122,15 @@ class Planner:
         name = nodes[0].name.value
         definition = root.fields.get(name)
         if definition is None:
-            return RootField(key, name, nodes, None, {}, json.dumps, 1)
+            return RootField(key, name, nodes, None, {}, _json_of, 1)
         encode, row_cost = self._encoder(definition.type, nodes)
         arguments = None if has_variables else get_argument_values(definition, nodes[0])
         return RootField(key, name, nodes, definition, arguments, encode, row_cost)
 
     def _encoder(self, of: GraphQLOutputType, nodes: Iterable[FieldNode]) -> tuple[Encode, int]:
         """Return how values of a type become JSON, and how many fields each takes."""
+        if is_leaf_type(get_named_type(of)):
+            return _json_of, 1
         if isinstance(of, GraphQLNonNull):
             return self._encoder_of_some(of.of_type, nodes)
         encode, cost = self._encoder_of_some(of, nodes)
@@ -137,9 +142,8 @@ class Planner:
         if isinstance(of, GraphQLList):
             encode, cost = self._encoder(of.of_type, nodes)
             return lambda values: f"[{','.join(map(encode, values))}]", cost
-        if isinstance(of, GraphQLObjectType):
-            return self._encoder_of_rows(of, nodes)
-        return json.dumps, 1
+        assert isinstance(of, GraphQLObjectType)
+        return self._encoder_of_rows(of, nodes)
 
     def _encoder_of_rows(
         self, of: GraphQLObjectType, nodes: Iterable[FieldNode]

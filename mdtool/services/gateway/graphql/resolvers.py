@@ -42,6 +42,7 @@ def resolvers(
     books : OrderBooks
         What finds order books.
     """
+    in_order: list[str] = []
 
     async def market_data(symbol: str) -> Aggregate | None:
         try:
@@ -50,9 +51,12 @@ def resolvers(
             return None
 
     async def symbols() -> list[str]:
-        if not len(view.state.symbols):
+        known = view.state.symbols
+        if not len(known):
             view.check_known()
-        return sorted(view.state.symbols)
+        if len(known) != len(in_order):
+            in_order[:] = sorted(known)
+        return in_order
 
     async def bars(
         symbol: str, interval: str, limit: int, before: str | None = None
