@@ -261,7 +261,6 @@ async def test_pages_of_allowed_origins_may_send_their_cookies(source):
 async def test_a_client_that_stays_away_is_forgotten(client, monkeypatch):
     monkeypatch.setattr(mailbox, "_ABSENCE_S", 0.05)
     assert await _poll(client) == ["o"]
-    await _say(client, CONNECT)
     while (await client.answer("/health"))[1]["sockets"]:
         pass
     assert await _poll(client) == ["o"]
