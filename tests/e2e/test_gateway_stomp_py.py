@@ -97,8 +97,9 @@ async def connection(made: stomp.connect.BaseConnection):
         await asyncio.to_thread(made.connect, wait=True)
         yield listener
     finally:
-        if made.is_connected():
-            await asyncio.to_thread(made.disconnect)
+        with contextlib.suppress(OSError):  # the server may have closed it a moment ago
+            if made.is_connected():
+                await asyncio.to_thread(made.disconnect)
         if isinstance(made, WSStompConnection) and made.transport.socket is not None:
             made.transport.socket.close()  # it leaves open what the server closed
 
