@@ -233,7 +233,7 @@ async def test_the_page_starts_and_shows_the_book(day):
             await tab.open(f"http://{gateway}/")
             await tab.until("document.querySelector('#sender dd').innerText === 'idle'")
             assert "Press Start" in await tab.text("#book")
-            await tab.run("document.getElementById('start').click()")
+            await tab.click("#start")
             await tab.until("document.querySelector('#receiver dd').innerText === 'done'")
             await tab.until("document.querySelectorAll('#levels tr').length === 10")
             symbol = await tab.text("#symbol")

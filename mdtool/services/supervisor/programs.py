@@ -6,13 +6,14 @@ import contextlib
 import sys
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from mdtool.core import config as settings
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError, UsageError
+from mdtool.core.lifecycle import GRACE_S
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.gateway.config import GatewayConfig
@@ -54,8 +55,10 @@ _STOP_S: Final = {
     "book": 0.2,
     "replay-dbn": 0.2,
 }
-"""serve-tcp waits for the commit of what it took. Together these stay below `GRACE_S`."""
+"""serve-tcp waits for the commit of what it took."""
 _STOP_SOURCE_S: Final = 0.7
+_STOP_ALL_S: Final = GRACE_S - 0.1
+"""What all may take together; what is left over goes to those that stop first, and so to all."""
 _FIRST_TICK_S: Final = 2.0
 _COMPILE_S: Final = 60.0
 """A simulated market trades at once, but on a first use its kernels are compiled before that."""
@@ -131,6 +134,8 @@ def programs(config: ServeConfig, mdtool: Sequence[str] = PYTHON) -> Iterator[li
         ]
         if config.simulate or config.replay is not None:
             running.append(_source(config, mdtool, dial_address(*where["serve-tcp"])))
+        spare_s = _STOP_ALL_S - sum(program.stop_s for program in running)
+        running[-1] = replace(running[-1], stop_s=running[-1].stop_s + spare_s)
         yield running
 
 
