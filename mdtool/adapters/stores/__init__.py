@@ -1,0 +1,48 @@
+"""Stores of trades and state, by the scheme of their URLs, each in a module of its own."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Final
+
+from mdtool.adapters.stores.port import Store, TradeHistory
+from mdtool.core.errors import ConfigError
+
+__all__ = ["SCHEMES", "Store", "TradeHistory", "open_history", "open_store"]
+
+SCHEMES: Final = {
+    "sqlite": "mdtool.adapters.stores.sqlite",
+    "postgresql": "mdtool.adapters.stores.postgresql",
+}
+"""Modules with classes `Store` and `History`, called with a URL; imported when a URL asks."""
+
+
+def open_store(url: str) -> Store:
+    """Return the store that a URL names, to be entered before use; one that is not there is made.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such kind of store, or what it needs is not installed.
+    """
+    store: Store = _module(url).Store(url)
+    return store
+
+
+def open_history(url: str) -> TradeHistory:
+    """Return a reader of the store that a URL names, which need not be there yet.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such kind of store, or what it needs is not installed.
+    """
+    history: TradeHistory = _module(url).History(url)
+    return history
+
+
+def _module(url: str) -> Any:
+    scheme = url.partition(":")[0]
+    if scheme not in SCHEMES:
+        raise ConfigError(f"{scheme}: no such store; choose from {', '.join(SCHEMES)}")
+    return importlib.import_module(SCHEMES[scheme])

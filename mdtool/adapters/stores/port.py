@@ -1,0 +1,278 @@
+"""The port to durable state: trades, what they changed and where they came from, in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.core.symbols import SymbolTable
+from mdtool.engine.market import SESSION
+from mdtool.engine.saved_bars import SAVED_BAR
+
+
+class TradeKey(NamedTuple):
+    """What orders the trades of a symbol, and tells each from all others."""
+
+    timestamp_ns: int
+    """Exchange time."""
+    stream: int
+    """The store's own number of the stream that brought the trade."""
+    sequence: int
+    """Its place in that stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRun:
+    """Consecutive frames of one stream, whose ticks were accepted or refused.
+
+    Attributes
+    ----------
+    stream_id : str
+        The stream.
+    first_sequence, next_sequence : int
+        The sequence of the first frame, and the position of the stream after the run.
+    sequence : int64[n]
+        Of each trade, rising.
+    symbol : uint32[n]
+        Index into the step's table.
+    price : int64[n]
+        In units of 1e-9, above 0.
+    volume : int64[n]
+        Above 0.
+    exchange_timestamp, ingest_timestamp : int64[n]
+        Nanoseconds since the epoch.
+    """
+
+    stream_id: str
+    first_sequence: int
+    next_sequence: int
+    sequence: NDArray[np.int64]
+    symbol: NDArray[np.uint32]
+    price: NDArray[np.int64]
+    volume: NDArray[np.int64]
+    exchange_timestamp: NDArray[np.int64]
+    ingest_timestamp: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return how many trades there are."""
+        return len(self.price)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is written at once, or not at all.
+
+    Attributes
+    ----------
+    symbols : SymbolTable
+        What symbol indices point into; it may have more than the step needs.
+    runs : sequence of StreamRun
+        In order; those of one stream follow each other.
+    changed : uint32[k]
+        The symbols whose sessions changed, each once.
+    sessions : SESSION[k]
+        Their sessions after the step.
+    bars : SAVED_BAR[m]
+        The bars that changed, as they are after the step.
+    counts : mapping of str to int
+        Totals to be taken up again later, by name, after the step.
+    """
+
+    symbols: SymbolTable
+    runs: Sequence[StreamRun]
+    changed: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
+    sessions: NDArray[np.void] = field(default_factory=lambda: np.empty(0, SESSION))
+    bars: NDArray[np.void] = field(default_factory=lambda: np.empty(0, SAVED_BAR))
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """What a market takes up again.
+
+    Attributes
+    ----------
+    symbols : sequence of str
+        Those that have a session.
+    sessions : SESSION[k]
+        Of each of them.
+    bars : SAVED_BAR[m]
+        Their open bars, and those closed ones that may still be amended, in order of symbol,
+        interval and start; `symbol` is an index into `symbols`.
+    positions : mapping of str to int
+        The next sequence of each stream, the one heard of longest ago first.
+    counts : mapping of str to int
+        As in the latest step that had any.
+    """
+
+    symbols: Sequence[str]
+    sessions: NDArray[np.void]
+    bars: NDArray[np.void]
+    positions: Mapping[str, int]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TradePage:
+    """Trades of one symbol, newest first.
+
+    Attributes
+    ----------
+    timestamp, stream, sequence : int64[n]
+        Their keys.
+    price : int64[n]
+        In units of 1e-9.
+    volume : int64[n]
+    ingest_timestamp : int64[n]
+        Nanoseconds since the epoch.
+    """
+
+    timestamp: NDArray[np.int64]
+    stream: NDArray[np.int64]
+    sequence: NDArray[np.int64]
+    price: NDArray[np.int64]
+    volume: NDArray[np.int64]
+    ingest_timestamp: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return how many trades there are."""
+        return len(self.timestamp)
+
+    def key(self, row: int) -> TradeKey:
+        """Return the key of one of them."""
+        return TradeKey(int(self.timestamp[row]), int(self.stream[row]), int(self.sequence[row]))
+
+
+class SymbolTotals(NamedTuple):
+    """What a store knows of a symbol without looking at its trades."""
+
+    symbol: str
+    trade_count: int
+    last_trade_at_ns: int
+    """The latest exchange time of a trade."""
+
+
+class TradeHistory(Protocol):
+    """Reads what a store holds, while others write it.
+
+    Methods block, for a short time, and may be called by one thread at a time; `interrupt` may be
+    called by another. A history is a context manager, which owns its connection and opens it again
+    when it was lost.
+    """
+
+    @property
+    def address(self) -> str:
+        """What it is, for people, without secrets: `sqlite /data/trades.db`."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Prepare to connect; nothing need be there yet."""
+        ...
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Disconnect."""
+        ...
+
+    def symbols(self) -> list[SymbolTotals]:
+        """Return the symbols that have trades, in order.
+
+        Raises
+        ------
+        StoreUnavailableError, StoreInterruptedError
+            As their names say; so do all methods that read.
+        """
+        ...
+
+    def has(self, symbol: str) -> bool:
+        """Return whether the symbol has trades."""
+        ...
+
+    def page(self, symbol: str, limit: int, before: TradeKey | None = None) -> TradePage:
+        """Return at most `limit` trades whose key is below `before`, newest first.
+
+        The cost does not depend on how many there are. A symbol without trades has an empty page.
+        """
+        ...
+
+    def bars(
+        self, symbol: str, interval_ns: int, limit: int, before_ns: int = 0
+    ) -> NDArray[np.void]:
+        """Return at most `limit` closed bars that start before `before_ns`, newest first.
+
+        Parameters
+        ----------
+        symbol : str
+            One that never traded has no bars.
+        interval_ns : int
+            Their length.
+        limit : int
+            At most so many.
+        before_ns : int
+            Exclusive; 0 means from the newest.
+
+        Returns
+        -------
+        SAVED_BAR[m]
+            `symbol` is 0.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """End what another thread is reading at this moment, with StoreInterruptedError."""
+        ...
+
+
+class Store(TradeHistory, Protocol):
+    """Writes steps, each as one transaction, and reads what it holds.
+
+    Several writers may write at once: each run enters once, by the position of its stream, and
+    the totals of a symbol only move forward. Sessions, bars and counts are those of one market,
+    which holds the store by `claim`.
+    """
+
+    def claim(self) -> None:
+        """Hold the store's market until the block ends, or this process does, however it ends.
+
+        Raises
+        ------
+        StoreClaimedError
+            When another process holds it.
+        """
+        ...
+
+    def load(self, max_streams: int, lateness_ns: int) -> SavedState:
+        """Return what a market takes up again, at a cost that does not depend on the trades.
+
+        Parameters
+        ----------
+        max_streams : int
+            At most so many positions, of the streams heard of last.
+        lateness_ns : int
+            Closed bars are wanted that ended less than this before their symbol's latest bar.
+        """
+        ...
+
+    def position(self, stream_id: str) -> int | None:
+        """Return the next sequence of a stream, None when the store knows none."""
+        ...
+
+    def write(self, step: Step) -> None:
+        """Write a step; when it returns, the step is kept whatever happens to this process.
+
+        Frames of a run that the store has already are left out, so that to write again what may
+        have been written changes nothing.
+
+        Raises
+        ------
+        StoreUnavailableError
+            When it cannot be written now; nothing was, and to try again may help.
+        StoreGapError
+            When frames before a run are missing; nothing was written.
+        StoreError
+            When to try again would not help.
+        """
+        ...
