@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-# Under nohup every process that a test starts would ignore a hang-up, which some are sent.
+# Under nohup, or in the background of a script, every process that a test starts would ignore
+# hang-ups and interrupts, which some are sent.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
