@@ -17,20 +17,7 @@ from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.session_kernel import COLUMNS, fold_sessions
-
-SESSION: Final = np.dtype(
-    [
-        ("open", "<i8"),  # 1e-9
-        ("high", "<i8"),
-        ("low", "<i8"),
-        ("close", "<i8"),
-        ("volume", "<i8"),
-        ("count", "<i8"),  # trades
-        ("timestamp", "<i8"),  # ns, exchange time of the latest trade
-        ("ingest_timestamp", "<i8"),  # ns, when the latest trade reached the ingest server
-    ]
-)
-"""A symbol since the state began; the latest trade is the last one to arrive."""
+from mdtool.engine.sessions import SESSION
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

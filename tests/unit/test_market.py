@@ -7,7 +7,8 @@ import pytest
 
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.live_bars import LiveBars
-from mdtool.engine.market import REASONS, SESSION, Market, SequenceGapError
+from mdtool.engine.market import REASONS, Market, SequenceGapError
+from mdtool.engine.sessions import SESSION
 from mdtool.wire.ticks import Reason
 from tests.reference.market import Frame, Tick, batch
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.symbols import SymbolTable
-from mdtool.engine.market import SESSION
 from mdtool.engine.saved_bars import SAVED_BAR
+from mdtool.engine.sessions import SESSION
 
 
 class TradeKey(NamedTuple):
