@@ -25,5 +25,5 @@ class StoreClaimedError(StartupError):
     """Another process holds the market of the store."""
 
 
-class StoreFormatError(StartupError):
+class StoreFormatError(StoreError, StartupError):
     """What is there is no store, is corrupt, or is of a newer schema than this program knows."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from mdtool.core.symbols import SymbolTable
 from mdtool.engine.saved_bars import SAVED_BAR
 from mdtool.engine.sessions import SESSION
+
+MIN_NS: Final = -(2**63)
+MAX_NS: Final = 2**63 - 1
+"""No trade is before the first of these times, and none at the second or after it."""
 
 
 class TradeKey(NamedTuple):
@@ -66,6 +70,9 @@ class StreamRun:
 class Step:
     """What is written at once, or not at all.
 
+    Sessions, bars and counts only move forward: what a store holds that has more trades, or began
+    later, stays, so that a step that is written again changes nothing.
+
     Attributes
     ----------
     symbols : SymbolTable
@@ -79,7 +86,7 @@ class Step:
     bars : SAVED_BAR[m]
         The bars that changed, as they are after the step.
     counts : mapping of str to int
-        Totals to be taken up again later, by name, after the step.
+        Totals to be taken up again later, by name, after the step; they never fall.
     """
 
     symbols: SymbolTable
@@ -106,7 +113,7 @@ class SavedState:
     positions : mapping of str to int
         The next sequence of each stream, the one heard of longest ago first.
     counts : mapping of str to int
-        As in the latest step that had any.
+        The largest of each name that was written.
     """
 
     symbols: Sequence[str]
@@ -118,7 +125,7 @@ class SavedState:
 
 @dataclass(frozen=True, slots=True)
 class TradePage:
-    """Trades of one symbol, newest first.
+    """Trades of one symbol in order of their keys, upwards or downwards.
 
     Attributes
     ----------
@@ -154,6 +161,23 @@ class SymbolTotals(NamedTuple):
     trade_count: int
     last_trade_at_ns: int
     """The latest exchange time of a trade."""
+
+
+class WrongTotals(NamedTuple):
+    """The totals of a symbol, where they are not those of its trades."""
+
+    stored: SymbolTotals
+    counted: SymbolTotals
+    """Of a symbol without trades, 0 and 0."""
+
+
+class SavedStream(NamedTuple):
+    """A stream that a store knows."""
+
+    number: int
+    """What its trades' keys call it."""
+    stream_id: str
+    next_sequence: int
 
 
 class TradeHistory(Protocol):
@@ -198,6 +222,36 @@ class TradeHistory(Protocol):
         """
         ...
 
+    def trades(
+        self, symbol: str, start_ns: int = MIN_NS, end_ns: int = MAX_NS
+    ) -> Iterator[TradePage]:
+        """Yield all trades of a symbol, oldest first, in pages that are not empty.
+
+        Trades that are written meanwhile may be among them; none comes twice. Other methods may
+        be called between two pages.
+
+        Parameters
+        ----------
+        symbol : str
+        start_ns, end_ns : int
+            Exchange times, the first inclusive and the last exclusive.
+        """
+        ...
+
+    def streams(self) -> list[SavedStream]:
+        """Return the streams, in order of their numbers."""
+        ...
+
+    def recount(self) -> list[WrongTotals]:
+        """Read all trades, and return the symbols whose totals are not theirs, in order.
+
+        Raises
+        ------
+        StoreFormatError
+            When what is stored is damaged.
+        """
+        ...
+
     def bars(
         self, symbol: str, interval_ns: int, limit: int, before_ns: int = 0
     ) -> NDArray[np.void]:
@@ -232,6 +286,9 @@ class Store(TradeHistory, Protocol):
     Several writers may write at once: each run enters once, by the position of its stream, and
     the totals of a symbol only move forward. Sessions, bars and counts are those of one market,
     which holds the store by `claim`.
+
+    After an error a store can be used again, and connects again if need be. To enter it raises
+    StoreUnavailableError where it cannot be reached, made or written, and StoreFormatError.
     """
 
     def claim(self) -> None:
@@ -252,7 +309,8 @@ class Store(TradeHistory, Protocol):
         max_streams : int
             At most so many positions, of the streams heard of last.
         lateness_ns : int
-            Closed bars are wanted that ended less than this before their symbol's latest bar.
+            Closed bars are wanted that ended less than this before their symbol's latest trade
+            that any of its open bars knows of.
         """
         ...
 
@@ -274,5 +332,15 @@ class Store(TradeHistory, Protocol):
             When frames before a run are missing; nothing was written.
         StoreError
             When to try again would not help.
+        """
+        ...
+
+    def repair(self) -> list[WrongTotals]:
+        """Set right what `recount` finds, in one transaction, and return it.
+
+        Raises
+        ------
+        StoreUnavailableError, StoreFormatError
+            As `write` and `recount`.
         """
         ...
