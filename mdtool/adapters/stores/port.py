@@ -18,6 +18,10 @@ MAX_NS: Final = 2**63 - 1
 """No trade is before the first of these times, and none at the second or after it."""
 
 
+NEVER_NS: Final = 2**63 - 1
+"""Later than every trade."""
+
+
 class TradeKey(NamedTuple):
     """What orders the trades of a symbol, and tells each from all others."""
 
@@ -49,6 +53,10 @@ class StreamRun:
         Above 0.
     exchange_timestamp, ingest_timestamp : int64[n]
         Nanoseconds since the epoch.
+    is_part : bool
+        Whether these are trades of any part of the stream, in any order, from a file or a dataset.
+        Then each is known by its key: one that is there already is left out and counts nowhere,
+        and the position of the stream is neither asked nor moved.
     """
 
     stream_id: str
@@ -60,6 +68,7 @@ class StreamRun:
     volume: NDArray[np.int64]
     exchange_timestamp: NDArray[np.int64]
     ingest_timestamp: NDArray[np.int64]
+    is_part: bool = False
 
     def __len__(self) -> int:
         """Return how many trades there are."""
@@ -250,6 +259,25 @@ class TradeHistory(Protocol):
         StoreFormatError
             When what is stored is damaged.
         """
+        ...
+
+    def oldest(
+        self,
+        symbol: str,
+        limit: int,
+        start_ns: int = 0,
+        end_ns: int = NEVER_NS,
+        after: TradeKey | None = None,
+    ) -> TradePage:
+        """Return at most `limit` trades, oldest first: the way through all there are.
+
+        Those whose key is above `after`, from `start_ns` on, before `end_ns`. The cost does not
+        depend on how many others there are.
+        """
+        ...
+
+    def streams(self) -> dict[int, str]:
+        """Return the streams that have been written, by the store's own numbers."""
         ...
 
     def bars(
