@@ -18,10 +18,6 @@ MAX_NS: Final = 2**63 - 1
 """No trade is before the first of these times, and none at the second or after it."""
 
 
-NEVER_NS: Final = 2**63 - 1
-"""Later than every trade."""
-
-
 class TradeKey(NamedTuple):
     """What orders the trades of a symbol, and tells each from all others."""
 
@@ -259,25 +255,6 @@ class TradeHistory(Protocol):
         StoreFormatError
             When what is stored is damaged.
         """
-        ...
-
-    def oldest(
-        self,
-        symbol: str,
-        limit: int,
-        start_ns: int = 0,
-        end_ns: int = NEVER_NS,
-        after: TradeKey | None = None,
-    ) -> TradePage:
-        """Return at most `limit` trades, oldest first: the way through all there are.
-
-        Those whose key is above `after`, from `start_ns` on, before `end_ns`. The cost does not
-        depend on how many others there are.
-        """
-        ...
-
-    def streams(self) -> dict[int, str]:
-        """Return the streams that have been written, by the store's own numbers."""
         ...
 
     def bars(
