@@ -23,6 +23,8 @@ PROGRAMS: Final = {
     "npm": ("npm",),
     "chromium": ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
     "redis": ("redis-server",),
+    "java": ("java",),
+    "maven": ("mvn",),
 }
 """What tests ask for, and the names under which systems have it."""
 

@@ -1,0 +1,157 @@
+"""A real Apache Kafka, one process in KRaft mode on loopback, that can be killed and restarted.
+
+Its jars come by Maven, as tests/kafka/pom.xml names them, once into the user's cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from mdtool.services.supervisor.ports import reserve_port
+from tests.requirements import missing, needs
+
+_POM: Final = Path(__file__).parent / "kafka" / "pom.xml"
+_INSTALL_S: Final = 200
+_CLUSTER_ID: Final = "bWR0b29sLXRlc3QtYnJva2Vy"
+_JAVA: Final = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_SETTINGS: Final = {
+    "process.roles": "broker,controller",
+    "node.id": 1,
+    "listeners": "PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind},"
+    "CONTROLLER://127.0.0.1:{controller}",
+    "advertised.listeners": "PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "controller.listener.names": "CONTROLLER",
+    "controller.quorum.voters": "1@127.0.0.1:{controller}",
+    "log.dirs": "{data}",
+    # So long a broker that was killed keeps its successor from registering.
+    "broker.session.timeout.ms": 1_000,
+    "broker.heartbeat.interval.ms": 250,
+    "auto.create.topics.enable": "false",
+    "group.initial.rebalance.delay.ms": 0,
+    "group.min.session.timeout.ms": 1_000,
+    "offsets.topic.num.partitions": 1,
+    "offsets.topic.replication.factor": 1,
+    "transaction.state.log.num.partitions": 1,
+    "transaction.state.log.replication.factor": 1,
+    "transaction.state.log.min.isr": 1,
+    "log.cleaner.dedupe.buffer.size": 4 << 20,
+    "num.network.threads": 2,
+    "num.io.threads": 2,
+    "background.threads": 2,
+}
+
+
+class KafkaBroker:
+    """One broker at one address, whose data outlives it.
+
+    Attributes
+    ----------
+    address : str
+        Where clients reach it.
+    proxied_address : str
+        Where nobody listens until a test does: clients that begin there are sent back there by
+        the broker, and a test that passes their bytes on to `behind_port` can hold or cut them.
+    behind_port : int
+        The broker's port for what comes through such a proxy.
+    """
+
+    def __init__(self, java: str, jars: Path, folder: Path, ports: list[int]) -> None:
+        port, controller, self.behind_port, self.proxy_port = ports
+        self.address = f"127.0.0.1:{port}"
+        self.proxied_address = f"127.0.0.1:{self.proxy_port}"
+        self._properties = folder / "server.properties"
+        places = {
+            "port": port,
+            "controller": controller,
+            "behind": self.behind_port,
+            "proxy": self.proxy_port,
+            "data": folder / "data",
+        }
+        lines = [f"{key}={str(value).format(**places)}\n" for key, value in _SETTINGS.items()]
+        self._properties.write_text("".join(lines), "utf-8")
+        self._log = folder / "broker.log"
+        self._classes = [java, *_JAVA, "-cp", f"{jars}/*"]
+        if not (folder / "data").exists():
+            self._format(folder / "data")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _format(self, data: Path) -> None:
+        data.mkdir()
+        tool = ("kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", self._properties)
+        subprocess.run([*self._classes, *tool], check=True, capture_output=True)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with self._log.open("ab") as log:
+            command = [*self._classes, "kafka.Kafka", str(self._properties)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
+        while True:
+            with contextlib.suppress(KafkaException):
+                if admin.list_topics(timeout=1).brokers:
+                    return
+            assert self._process.poll() is None, self._log.read_text("utf-8")[-2_000:]
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@contextlib.contextmanager
+def kafka_broker(folder: Path):
+    """A broker that runs, unless it is killed meanwhile, until the block ends."""
+    java = needs("java")
+    jars, problem = _installed(needs("maven"))
+    if problem:
+        missing(problem)
+    with contextlib.ExitStack() as held:
+        reserved = [held.enter_context(reserve_port("127.0.0.1")) for _ in range(4)]
+        ports = [socket.getsockname()[1] for socket in reserved]
+        reserved[3].close()  # a proxy listens there, or nobody
+        broker = KafkaBroker(java, jars, folder, ports)
+        held.callback(broker.kill)
+        broker.start()
+        yield broker
+
+
+@functools.cache
+def _installed(maven: str) -> tuple[Path, str]:
+    """Return where the jars are, and why they are not."""
+    version = hashlib.sha256(_POM.read_bytes()).hexdigest()[:16]
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mdtool"
+    folder = base / f"kafka-{version}"
+    if folder.is_dir():
+        return folder, ""
+    base.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=base, prefix="kafka-") as scratch:
+        shutil.copy(_POM, scratch)
+        jars = Path(scratch) / "jars"
+        goal = ("dependency:copy-dependencies", f"-DoutputDirectory={jars}")
+        command = [maven, "--quiet", "--batch-mode", *goal]
+        try:
+            subprocess.run(
+                command, cwd=scratch, check=True, timeout=_INSTALL_S, capture_output=True, text=True
+            )
+        except subprocess.CalledProcessError as error:
+            return folder, f"mvn failed: {error.stdout.strip()[-500:]}"
+        except subprocess.TimeoutExpired:
+            return folder, f"mvn took longer than {_INSTALL_S} s"
+        with contextlib.suppress(OSError):  # another process of the run was there first
+            jars.rename(folder)
+    return folder, ""
