@@ -3,9 +3,10 @@
 A tick is added to its symbol's newest bar of the shortest interval alone; that bar is merged into
 those of the longer intervals when the next one begins. Layouts, all int64:
 
-- a bar is a row of ten: start, open, high, low, close, volume, count, the times of its first and
+- a bar is a row of eleven: start, open, high, low, close, volume, count, the times of its first and
   its last trade (who trades earliest sets the open, who trades latest the close, whatever the
-  order of arrival), and the number of the update that changed it last;
+  order of arrival), the number of the update that brought its latest trade, and that of the update
+  that merged a bar into it or put it in its place last;
 - `newest[symbol * intervals + interval]` is that series' newest bar, count 0 when it has none;
 - `ends` of the same index is a row of three: the pool rows of the newest and of the oldest of its
   older bars, and how many those are;
@@ -24,8 +25,8 @@ import numpy as np
 
 from mdtool.core.jit import inlined, kernel
 
-START, OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT, FIRST, LAST, CHANGED = range(10)
-COLUMNS = 10
+START, OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT, FIRST, LAST, CHANGED, MOVED = range(11)
+COLUMNS = 11
 NEWEST, OLDEST, HELD = range(3)
 OLDER, NEWER = range(2)
 TAKEN, GIVEN_BACK = range(2)
@@ -53,6 +54,7 @@ def _trade(rows: Any, k: int, start: int, price: int, volume: int, ts: int, step
     rows[k, FIRST] = ts
     rows[k, LAST] = ts
     rows[k, CHANGED] = step
+    rows[k, MOVED] = step
 
 
 @inlined
@@ -106,11 +108,30 @@ def _older(chunks: Any, row: int) -> Any:
 
 
 @kernel
-def _append(ends: Any, chunks: Any, heap: Any, k: int, keep: int) -> Any:
+def _drop_oldest(ends: Any, chunks: Any, heap: Any, k: int) -> None:
+    """Let go of the oldest of the older bars of series `k`, of which there are two or more."""
+    oldest = ends[k, OLDEST]
+    ends[k, OLDEST] += 1
+    ends[k, HELD] -= 1
+    if oldest % CHUNK == CHUNK - 1:
+        chunk = oldest // CHUNK
+        ends[k, OLDEST] = chunks[chunk, NEWER] * CHUNK
+        chunks[chunk, OLDER] = heap[GIVEN_BACK]
+        heap[GIVEN_BACK] = chunk
+
+
+@kernel
+def _append(ends: Any, pool: Any, chunks: Any, heap: Any, k: int, keep: int, saved: int) -> Any:
     """Make room for one more bar at the new end of series `k`; return its row.
 
-    The oldest bar goes when there are more than `keep`.
+    The oldest bars go when there are more than `keep`, which is 2 or more, but none that was
+    touched after update number `saved`.
     """
+    while ends[k, HELD] >= keep:
+        oldest = ends[k, OLDEST]
+        if max(pool[oldest, CHANGED], pool[oldest, MOVED]) > saved:
+            break
+        _drop_oldest(ends, chunks, heap, k)
     if ends[k, HELD] == 0:
         ends[k, NEWEST] = _take_chunk(chunks, heap) * CHUNK
         ends[k, OLDEST] = ends[k, NEWEST]
@@ -121,16 +142,7 @@ def _append(ends: Any, chunks: Any, heap: Any, k: int, keep: int) -> Any:
         ends[k, NEWEST] = chunk * CHUNK
     else:
         ends[k, NEWEST] += 1
-    if ends[k, HELD] < keep:
-        ends[k, HELD] += 1
-        return ends[k, NEWEST]
-    oldest = ends[k, OLDEST]
-    ends[k, OLDEST] += 1
-    if oldest % CHUNK == CHUNK - 1:
-        chunk = oldest // CHUNK
-        ends[k, OLDEST] = chunks[chunk, NEWER] * CHUNK
-        chunks[chunk, OLDER] = heap[GIVEN_BACK]
-        heap[GIVEN_BACK] = chunk
+    ends[k, HELD] += 1
     return ends[k, NEWEST]
 
 
@@ -142,29 +154,34 @@ def _merge_past(
     heap: Any,
     k: int,
     keep: int,
+    saved: int,
     start: int,
     source: Any,
     s: int,
+    step: int,
 ) -> None:
-    """Add a bar to that of `start` in series `k`, or put it in its place if there is none."""
+    """Add a bar to that of `start` in series `k`, or put it in its place if there is none.
+
+    Fewer than `keep` bars are newer than that place.
+    """
     newer = 0
     row = ends[k, NEWEST]
     while newer < ends[k, HELD] and pool[row, START] >= start:
         if pool[row, START] == start:
             merge(pool, row, source, s)
+            pool[row, MOVED] = step
             return
         newer += 1
         if newer < ends[k, HELD]:
             row = _older(chunks, row)
-    if newer == keep:
-        return  # older than all that is kept
-    to = _append(ends, chunks, heap, k, keep)
+    to = _append(ends, pool, chunks, heap, k, keep, saved)
     for _ in range(newer):
         row = _older(chunks, to)
         _copy(pool, to, pool, row)
         to = row
     _copy(pool, to, source, s)
     pool[to, START] = start
+    pool[to, MOVED] = step
 
 
 @kernel
@@ -176,23 +193,45 @@ def _add(
     heap: Any,
     k: int,
     keep: int,
+    saved: int,
     interval: int,
     source: Any,
     s: int,
+    step: int,
 ) -> None:
     """Add a bar to the longer or equal one of series `k` that it lies in."""
     age = source[s, START] - newest[k, START]
     if newest[k, COUNT] > 0 and 0 <= age < interval:
         merge(newest, k, source, s)
+        newest[k, MOVED] = step
         return
     start = source[s, START] - source[s, START] % interval
     if newest[k, COUNT] > 0 and age < 0:
-        _merge_past(ends, pool, chunks, heap, k, keep, start, source, s)
+        _merge_past(ends, pool, chunks, heap, k, keep, saved, start, source, s, step)
         return
     if newest[k, COUNT] > 0:
-        _copy(pool, _append(ends, chunks, heap, k, keep), newest, k)
+        _close(newest, ends, pool, chunks, heap, k, keep, saved, step)
     _copy(newest, k, source, s)
     newest[k, START] = start
+    newest[k, MOVED] = step
+
+
+@kernel
+def _close(
+    newest: Any,
+    ends: Any,
+    pool: Any,
+    chunks: Any,
+    heap: Any,
+    k: int,
+    keep: int,
+    saved: int,
+    step: int,
+) -> None:
+    """Put the newest bar of series `k` among its older ones, for another to take its place."""
+    row = _append(ends, pool, chunks, heap, k, keep, saved)
+    _copy(pool, row, newest, k)
+    pool[row, MOVED] = step
 
 
 @kernel
@@ -200,6 +239,7 @@ def update(
     intervals: Any,
     lateness: int,
     keep: int,
+    saved: int,
     newest: Any,
     ends: Any,
     pool: Any,
@@ -215,8 +255,10 @@ def update(
 ) -> int:
     """Take the ticks from `begin` on; return the first that is not taken for want of chunks.
 
-    `intervals` rise and are multiples of the first. `step` is the number of this update, higher
-    than those before. `late[0]` is raised by each tick left out.
+    `intervals` rise and are multiples of the first. `keep` is 2 or more, and more than the bars
+    that a tick within the lateness can be older than. Bars that were touched after update number
+    `saved` are held beyond it. `step` is the number of this update, higher than those before.
+    `late[0]` is raised by each tick left out.
     """
     series = len(intervals)
     shortest = intervals[0]
@@ -235,15 +277,17 @@ def update(
             _trade(newest, k, start, price[i], volume[i], at, step)
         elif age >= shortest:
             for j in range(1, series):
-                _add(newest, ends, pool, chunks, heap, k + j, keep, intervals[j], newest, k)
-            _copy(pool, _append(ends, chunks, heap, k, keep), newest, k)
+                length = intervals[j]
+                _add(newest, ends, pool, chunks, heap, k + j, keep, saved, length, newest, k, step)
+            _close(newest, ends, pool, chunks, heap, k, keep, saved, step)
             _trade(newest, k, start, price[i], volume[i], at, step)
         elif newest[k, LAST] - lateness - start >= shortest:
             late[0] += 1
         else:
             _trade(tick, 0, start, price[i], volume[i], at, step)
             for j in range(series):
-                _add(newest, ends, pool, chunks, heap, k + j, keep, intervals[j], tick, 0)
+                length = intervals[j]
+                _add(newest, ends, pool, chunks, heap, k + j, keep, saved, length, tick, 0, step)
     return len(ts)
 
 
@@ -352,3 +396,83 @@ def changed(
                 break
         _reverse(bars, begin, min(found, len(bars)))
     return found
+
+
+@kernel
+def touched(
+    intervals: Any,
+    lateness: int,
+    newest: Any,
+    ends: Any,
+    pool: Any,
+    chunks: Any,
+    symbol: Any,
+    since: int,
+    keys: Any,
+    bars: Any,
+) -> int:
+    """Write the bars, as they are held, that updates after number `since` touched; return how many.
+
+    `keys` has a row of three for each: its symbol, its interval, and 1 for the newest of a series.
+    What there is no room for is counted, and not written: with more room, call again.
+    """
+    series = len(intervals)
+    found = 0
+    for i in range(len(symbol)):
+        base: Any = np.int64(symbol[i]) * series
+        for place in range(series):
+            k = base + place
+            if newest[k, COUNT] == 0:
+                continue
+            stop = MIN_START
+            for age in range(1 + ends[k, HELD]):
+                if age == 0:
+                    row: Any = k
+                    rows = newest
+                else:
+                    row = ends[k, NEWEST] if age == 1 else _older(chunks, row)
+                    rows = pool
+                if rows[row, START] <= stop:
+                    break
+                if max(rows[row, CHANGED], rows[row, MOVED]) > since:
+                    if found < len(bars):
+                        _copy(bars, found, rows, row)
+                        keys[found, 0] = symbol[i]
+                        keys[found, 1] = intervals[place]
+                        keys[found, 2] = 1 if age == 0 else 0
+                    found += 1
+                elif stop == MIN_START:
+                    # As in `changed`: what ended so long before a bar that was there already is
+                    # not amended any more.
+                    stop = rows[row, START] - lateness - intervals[place]
+    return found
+
+
+@kernel
+def take_up(
+    newest: Any,
+    ends: Any,
+    pool: Any,
+    chunks: Any,
+    heap: Any,
+    place: Any,
+    is_open: Any,
+    bars: Any,
+    step: int,
+) -> None:
+    """Fill series that hold nothing with bars, START to LAST of each, as `touched` gave them.
+
+    `place` is the index of each bar's series; of one series they come oldest first.
+    """
+    for i in range(len(place)):
+        k = place[i]
+        if is_open[i]:
+            row = k
+            rows = newest
+        else:
+            row = _append(ends, pool, chunks, heap, k, ends[k, HELD] + 2, step)
+            rows = pool
+        for column in range(CHANGED):
+            rows[row, column] = bars[i, column]
+        rows[row, CHANGED] = step
+        rows[row, MOVED] = step

@@ -15,10 +15,17 @@ from mdtool.core.errors import UsageError
 from mdtool.core.units import format_duration
 from mdtool.engine import live_bar_kernel as kernels
 from mdtool.engine.bars import BAR, Bars
+from mdtool.engine.saved_bars import SAVED_BAR
 
 Rows = NDArray[np.int64]
 _FIRST_SYMBOLS: Final = 64
 _FIRST_CHUNKS: Final = 64
+_SAVED_COLUMNS: Final = len(SAVED_BAR.descr)
+_SAVED_OPEN: Final = 2
+_SAVED_KEYS: Final = 3
+"""Columns of a saved bar before those that a row begins with, `is_open` the last of them."""
+_NOTHING_IS_SAVED: Final = 2**63 - 1
+"""Beyond every update, so that no bar is held to be saved."""
 
 
 class LiveBars:
@@ -51,6 +58,9 @@ class LiveBars:
         self.lateness_ns = lateness_ns
         self.step = 0
         """The number of the latest update."""
+        # What can still be amended is held however little is to be kept.
+        self._room = max(keep, lateness_ns // self.intervals_ns[0] + 2)
+        self._saved = _NOTHING_IS_SAVED
         self._intervals = np.array(self.intervals_ns, np.int64)
         self._newest = np.zeros((0, kernels.COLUMNS), np.int64)
         self._ends = np.zeros((0, 3), np.int64)
@@ -92,7 +102,8 @@ class LiveBars:
             taken = kernels.update(
                 self._intervals,
                 self.lateness_ns,
-                self.keep,
+                self._room,
+                self._saved,
                 self._newest,
                 self._ends,
                 self._pool,
@@ -108,9 +119,7 @@ class LiveBars:
             )
             if taken == len(symbols):
                 return
-            chunks = max(2 * len(self._chunks), len(self._chunks) + len(self._intervals))
-            self._chunks = _extended(self._chunks, chunks)
-            self._pool = _extended(self._pool, chunks * kernels.CHUNK)
+            self._reserve_chunks(len(self._intervals))
 
     def history(self, symbol: int, interval_ns: int, limit: int, before_ns: int = 0) -> Bars:
         """Return the newest bars of a symbol, newest first.
@@ -202,6 +211,93 @@ class LiveBars:
                 return _bars(symbol[:found], rows[:found])
             room = found
 
+    def saved_since(self, step: int, symbols: NDArray[np.uint32] | None = None) -> NDArray[np.void]:
+        """Return the bars to be saved that updates after that of number `step` have touched.
+
+        To ask says that all before is saved: bars touched later are held, however many they are,
+        until the next call. That begins with `restore`, which may be of nothing.
+
+        Parameters
+        ----------
+        step : int
+            What `step` was when the latest bars that are saved were returned; 0 for all bars.
+        symbols : u4[n], optional
+            Whose bars, each once, where the caller knows which have traded since.
+
+        Returns
+        -------
+        SAVED_BAR[m]
+            Open and closed bars of all intervals, as they are held, in no order that means
+            anything. A bar takes the place of one saved before with the same symbol, interval and
+            start; an open one that of its series' former open bar.
+        """
+        if self._saved != _NOTHING_IS_SAVED:
+            self._saved = max(self._saved, step)
+        if symbols is None:
+            symbols = np.arange(len(self._newest) // len(self.intervals_ns), dtype=np.uint32)
+        traded = _input(symbols[self._have_traded(symbols)], np.uint32)
+        room = 2 * len(self.intervals_ns) * len(traded)
+        while True:
+            keys, rows = np.empty((room, 3), np.int64), np.empty((room, kernels.COLUMNS), np.int64)
+            found = kernels.touched(
+                self._intervals,
+                self.lateness_ns,
+                self._newest,
+                self._ends,
+                self._pool,
+                self._chunks,
+                traded,
+                step,
+                keys,
+                rows,
+            )
+            if found <= room:
+                break
+            room = found
+        saved = np.empty(found, SAVED_BAR)
+        columns = saved.view(np.int64).reshape(-1, _SAVED_COLUMNS)
+        columns[:, :_SAVED_KEYS] = keys[:found]
+        columns[:, _SAVED_KEYS:] = rows[:found, : kernels.CHANGED]
+        return saved
+
+    def restore(self, saved: NDArray[np.void], late: int = 0) -> None:
+        """Take up bars that `saved_since` returned; from then on, bars are held until saved.
+
+        Called before the first update.
+
+        Parameters
+        ----------
+        saved : SAVED_BAR[m]
+            Of each series the latest open bar, and closed ones without a gap up to the newest, in
+            any order: at least those that ended less than the lateness before the symbol's latest
+            bar. Those of intervals that are not kept are left out.
+        late : int
+            What `late` was.
+        """
+        saved = saved[np.isin(saved["interval_ns"], self._intervals)]
+        place = np.searchsorted(self._intervals, saved["interval_ns"])
+        series = saved["symbol"] * len(self._intervals) + place
+        order = np.lexsort((saved["start_ns"], series))
+        saved, series = saved[order], series[order]
+        if len(saved):
+            self._reserve(int(saved["symbol"].max()) + 1)
+        closed = series[saved["is_open"] == 0]
+        self._reserve_chunks(len(closed) // kernels.CHUNK + len(np.unique(closed)))
+        columns = np.ascontiguousarray(saved).view(np.int64).reshape(-1, _SAVED_COLUMNS)
+        kernels.take_up(
+            self._newest,
+            self._ends,
+            self._pool,
+            self._chunks,
+            self._heap,
+            series,
+            columns[:, _SAVED_OPEN],
+            columns[:, _SAVED_KEYS:],
+            self.step,
+        )
+        self._late[0] = late
+        self._saved = self.step
+
     def _place(self, interval_ns: int) -> int:
         """Return where an interval stands among them all."""
         if interval_ns not in self.intervals_ns:
@@ -223,6 +319,15 @@ class LiveBars:
         series = max(series, 2 * len(self._newest), _FIRST_SYMBOLS * len(self.intervals_ns))
         self._newest = _extended(self._newest, series)
         self._ends = _extended(self._ends, series)
+
+    def _reserve_chunks(self, chunks: int) -> None:
+        """Make room for so many more chunks."""
+        wanted = int(self._heap[kernels.TAKEN]) + chunks
+        if wanted <= len(self._chunks):
+            return
+        wanted = max(wanted, 2 * len(self._chunks))
+        self._chunks = _extended(self._chunks, wanted)
+        self._pool = _extended(self._pool, wanted * kernels.CHUNK)
 
 
 def _input(column: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:

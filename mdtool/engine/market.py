@@ -7,6 +7,7 @@ that whatever a peer sends again, split or joined as it likes, changes nothing.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, Self, TypeVar
 
@@ -23,6 +24,8 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 REASONS: Final = 6
 """Numbers of reasons for which a frame is refused, 0 (none) among them."""
+_LATE: Final = "late"
+"""The total of ticks that were too old for bars."""
 
 
 class SequenceGapError(PeerError):
@@ -58,6 +61,11 @@ class TickColumns(Protocol):
         ...
 
     @property
+    def offset(self) -> NDArray[np.uint32]:
+        """Places of the ticks among the batch's frames, rising, shape (n,)."""
+        ...
+
+    @property
     def frames(self) -> int:
         """How many sequences of the stream the batch covers, n and the refused ones."""
         ...
@@ -85,6 +93,11 @@ class Change:
     symbols: NDArray[np.uint32]
     """The symbols that changed, each once."""
 
+    @property
+    def first_sequence(self) -> int:
+        """The position of the stream before the step, that of the first new frame."""
+        return self.next_sequence - self.ticks.frames
+
 
 @dataclass(slots=True)
 class Counts:
@@ -95,6 +108,17 @@ class Counts:
     """Ticks that were sent again and left out."""
     refused: list[int] = field(default_factory=lambda: [0] * REASONS)
     """By the number of the reason."""
+
+    def named(self) -> dict[str, int]:
+        """Return the totals by names under which they can be saved."""
+        refused = {f"refused.{reason}": total for reason, total in enumerate(self.refused)}
+        return {"ticks": self.ticks, "duplicates": self.duplicates, **refused}
+
+    def take_up(self, named: Mapping[str, int]) -> None:
+        """Go on from totals that were saved; those that were not begin at 0."""
+        self.ticks = named.get("ticks", 0)
+        self.duplicates = named.get("duplicates", 0)
+        self.refused = [named.get(f"refused.{reason}", 0) for reason in range(REASONS)]
 
 
 class Market:
@@ -127,6 +151,48 @@ class Market:
         # Loads the kernel, so that the first batch is no slower than the next.
         no_symbol, none = _read_only(self._latest), _read_only(np.empty(0, np.int64))
         self._fold_sessions(no_symbol, none, none, none, none)
+
+    def restore(
+        self,
+        symbols: Sequence[str],
+        sessions: NDArray[np.void],
+        bars: NDArray[np.void],
+        positions: Mapping[str, int],
+        counts: Mapping[str, int],
+    ) -> None:
+        """Take up what a market before this one was; called once, before anything else.
+
+        From then on, the bars hold what was not saved: see `LiveBars.saved_since`.
+
+        Parameters
+        ----------
+        symbols : sequence of str
+            Those that have a session; all of them are taken, whatever `max_symbols` is.
+        sessions : SESSION[k]
+            Of each of them.
+        bars : SAVED_BAR[m]
+            As `LiveBars.restore` wants them; `symbol` is an index into `symbols`.
+        positions : mapping of str to int
+            The position of each stream, the one heard of longest ago first.
+        counts : mapping of str to int
+            As `totals` gave them.
+        """
+        self._max_symbols = max(self._max_symbols, len(symbols))
+        for symbol in symbols:
+            self.intern(symbol)
+        known = len(self.symbols)
+        self.commit += 1
+        self._sessions[:known] = sessions
+        self._changed_at[:known] = self.commit
+        self._latest = np.arange(known, dtype=np.uint32)
+        self.bars.restore(bars, counts.get(_LATE, 0))
+        for stream_id, next_sequence in positions.items():
+            self._remember(stream_id, next_sequence)
+        self.counts.take_up(counts)
+
+    def totals(self) -> dict[str, int]:
+        """Return all that the market has counted, by name, as `restore` takes it."""
+        return {**self.counts.named(), _LATE: self.bars.late}
 
     def intern(self, symbol: str) -> int | None:
         """Return the index of `symbol`, a new one if need be, or None when there is no room."""

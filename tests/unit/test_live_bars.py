@@ -8,6 +8,7 @@ import pytest
 from mdtool.core.errors import UsageError
 from mdtool.engine.bars import BAR
 from mdtool.engine.live_bars import LiveBars
+from mdtool.engine.saved_bars import SAVED_BAR
 from tests.reference import bars as reference
 
 
@@ -96,3 +97,30 @@ def test_changes_of_an_interval_that_is_not_kept_are_refused():
 def test_what_cannot_be_is_refused(intervals, keep, lateness):
     with pytest.raises(UsageError):
         LiveBars(intervals, keep, lateness)
+
+
+def test_bars_that_are_not_saved_yet_are_held_however_many_they_are():
+    bars = LiveBars((10, 100), keep=2)
+    bars.restore(np.empty(0, SAVED_BAR))
+    step = bars.step
+    for begin in (0, 40):
+        numbers = np.arange(begin, begin + 40)
+        bars.update(np.zeros(40, "u4"), numbers + 1, np.ones(40, "i8"), 10 * numbers)
+
+    saved = bars.saved_since(step)
+
+    of_10 = np.sort(saved["start_ns"][saved["interval_ns"] == 10])
+    assert of_10.tolist() == [10 * number for number in range(80)]
+    assert len(bars.history(0, 10, 1_000)) == 3
+    assert not len(bars.saved_since(bars.step))
+
+
+def test_bars_of_an_interval_that_is_no_longer_kept_are_not_taken_up():
+    before, bars = LiveBars((10, 50)), LiveBars((10, 100))
+    before.update(np.zeros(1, "u4"), [5], [1], [73])
+    before.update(np.zeros(1, "u4"), [6], [1], [85])
+
+    bars.restore(before.saved_since(0), late=7)
+
+    assert [row[1:3] for row in bars.history(0, 10, 9).tolist()] == [(80, 6), (70, 5)]
+    assert bars.late == 7
