@@ -1,0 +1,151 @@
+"""The tables of a SQLite store, and how a file is told to be one."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from mdtool.adapters.stores.errors import StoreFormatError, StoreUnavailableError
+
+APPLICATION_ID: Final = 0x6D647431
+"""`mdt1` in the file's header, by which `file` and others can tell it."""
+VERSION: Final = 1
+"""Of the tables below, kept as SQLite's user_version."""
+
+# Numbers of symbols and streams are never used again. A trade's key begins with its symbol, so
+# that a page of a symbol's trades is one seek, and what a step adds goes to a few places. The
+# latest trade's time is NULL in a symbol without trades. `heard` orders streams by the time of
+# their latest step. `steps` grows with every step, by which a file that was put back is told.
+_TABLES: Final = """
+CREATE TABLE store (
+    id BLOB NOT NULL,
+    steps INTEGER NOT NULL
+);
+CREATE TABLE symbols (
+    number INTEGER PRIMARY KEY,
+    symbol TEXT NOT NULL UNIQUE,
+    trade_count INTEGER NOT NULL DEFAULT 0,
+    last_trade_at INTEGER
+);
+CREATE TABLE streams (
+    number INTEGER PRIMARY KEY,
+    stream_id TEXT NOT NULL UNIQUE,
+    next_sequence INTEGER NOT NULL,
+    heard INTEGER NOT NULL
+);
+CREATE INDEX streams_heard ON streams (heard);
+CREATE TABLE trades (
+    symbol INTEGER NOT NULL,
+    timestamp INTEGER NOT NULL,
+    stream INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    price INTEGER NOT NULL,
+    volume INTEGER NOT NULL,
+    ingest_timestamp INTEGER NOT NULL,
+    PRIMARY KEY (symbol, timestamp, stream, sequence)
+) WITHOUT ROWID;
+CREATE TABLE sessions (
+    symbol INTEGER PRIMARY KEY,
+    open INTEGER NOT NULL,
+    high INTEGER NOT NULL,
+    low INTEGER NOT NULL,
+    close INTEGER NOT NULL,
+    volume INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    timestamp INTEGER NOT NULL,
+    ingest_timestamp INTEGER NOT NULL
+);
+CREATE TABLE open_bars (
+    symbol INTEGER NOT NULL,
+    interval INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    open INTEGER NOT NULL,
+    high INTEGER NOT NULL,
+    low INTEGER NOT NULL,
+    close INTEGER NOT NULL,
+    volume INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (symbol, interval)
+) WITHOUT ROWID;
+CREATE TABLE bars (
+    symbol INTEGER NOT NULL,
+    interval INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    open INTEGER NOT NULL,
+    high INTEGER NOT NULL,
+    low INTEGER NOT NULL,
+    close INTEGER NOT NULL,
+    volume INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (symbol, interval, start)
+) WITHOUT ROWID;
+CREATE TABLE counts (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO store VALUES (randomblob(16), 0);
+"""
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """See that a file is a store that this program can read.
+
+    Raises
+    ------
+    StoreUnavailableError
+        When nothing is in it yet; the message says so without the file's name.
+    StoreFormatError
+        When something else is in it; the message is what.
+    sqlite3.Error
+        When it cannot be read, or is no SQLite file.
+    """
+    if _is_new(connection):
+        raise StoreUnavailableError("nothing is in it yet")
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables in a file, unless they are there.
+
+    Raises
+    ------
+    StoreFormatError, sqlite3.Error
+        As `check`.
+    """
+    if not _is_new(connection):
+        return
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    if _is_new(connection):  # still, for another process may have been first
+        for statement in filter(str.strip, _TABLES.split(";")):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+def identity(connection: sqlite3.Connection) -> tuple[bytes, int]:
+    """Return a store's own id, and how many steps it has taken."""
+    row: tuple[bytes, int] = connection.execute("SELECT id, steps FROM store").fetchone()
+    return row
+
+
+def _is_new(connection: sqlite3.Connection) -> bool:
+    """Return whether a file has nothing in it yet; what it has must be a store."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if (application, version, tables) == (0, 0, 0):
+        return True
+    if application != APPLICATION_ID:
+        raise StoreFormatError("is a SQLite file of another application; name another file")
+    if version > VERSION:
+        raise StoreFormatError(
+            f"is of schema {version}, and this mdtool knows {VERSION} at most; update mdtool"
+        )
+    if version != VERSION or not tables:
+        raise StoreFormatError(f"is of schema {version}, which never was; restore it from a copy")
+    return False
