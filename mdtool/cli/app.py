@@ -115,6 +115,10 @@ def _settings(
 
 def main() -> NoReturn:
     """Run the command line, and end the process with the status that its outcome means."""
+    if sys.stdout is None:  # another file would take its descriptor, and be written to
+        sys.exit(
+            _report("standard output is closed; give it a place, such as /dev/null", EXIT_FAILED)
+        )
     try:
         outcome: Any = app(prog_name="mdtool", standalone_mode=False)
         sys.stdout.flush()

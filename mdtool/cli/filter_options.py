@@ -10,7 +10,7 @@ import typer
 
 from mdtool.cli.option_bundle import option_bundle
 from mdtool.core.errors import UsageError
-from mdtool.core.units import parse_time
+from mdtool.core.units import parse_moment
 
 if TYPE_CHECKING:
     from mdtool.adapters.dbn_select import Selection
@@ -73,7 +73,7 @@ class RangeOptions:
         UsageError
             When it is no time.
         """
-        return None if self.start is None else parse_time(self.start)
+        return None if self.start is None else parse_moment(self.start)
 
     def selection(self) -> Selection | None:
         """Return which symbols and times are wanted, None for all.
@@ -86,7 +86,7 @@ class RangeOptions:
         from mdtool.adapters.dbn_select import Selection
 
         start_ns = self.start_ns
-        end_ns = None if self.end is None else parse_time(self.end)
+        end_ns = None if self.end is None else parse_moment(self.end)
         if start_ns is not None and end_ns is not None and start_ns >= end_ns:
             raise UsageError(f"--start {self.start} is not before --end {self.end}")
         symbols = None

@@ -18,6 +18,9 @@ NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
 NS_PER_DAY: Final = 86_400 * NS_PER_S
 
+MIN_TIMESTAMP_NS: Final = 10**17
+"""Times before March 1973 in nanoseconds: what is lower can only be in a coarser unit."""
+
 UNDEF_PRICE: Final = 2**63 - 1
 UNDEF_TIMESTAMP: Final = 2**64 - 1
 UNDEF_ORDER_SIZE: Final = 2**32 - 1
@@ -100,6 +103,20 @@ def parse_time(text: str) -> int:
     since_epoch = moment - datetime.fromtimestamp(0, UTC)
     seconds = since_epoch.days * 86_400 + since_epoch.seconds
     return seconds * NS_PER_S + int((fraction or "0").ljust(9, "0"))
+
+
+def parse_moment(text: str) -> int:
+    """Return `parse_time`, for times that people give of markets.
+
+    Raises
+    ------
+    UsageError
+        When `text` is no time, or a number that can only be of seconds, milli- or microseconds.
+    """
+    time_ns = parse_time(text)
+    if text.isdigit() and 0 < time_ns < MIN_TIMESTAMP_NS:
+        raise UsageError(f"{text} is not in nanoseconds since the epoch: give those, or ISO-8601")
+    return time_ns
 
 
 def parse_duration(text: str) -> int:

@@ -15,6 +15,8 @@ Timestamps: TypeAlias = npt.NDArray[np.int64]
 
 _FIRST_LOOK: Final = 64
 """Records looked at first when what is due is sought; each further look doubles it."""
+_NEVER_NS: Final = 2**62
+"""Longer than anybody waits, and as long as anything can sleep."""
 
 
 class Pacer:
@@ -81,7 +83,7 @@ class Pacer:
         distance_ns = (timestamp_ns - self._first_ns) * self._denominator
         # Rounded up, so that the record is due once this long has passed.
         due_ns = self._began_ns - (-distance_ns // self._numerator)
-        return max(due_ns - now_ns, 0)
+        return min(max(due_ns - now_ns, 0), _NEVER_NS)
 
 
 def paced(

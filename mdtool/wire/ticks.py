@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_SYMBOL_CHARS: Final = 70
-MIN_TIMESTAMP_NS: Final = 10**17
-"""Times before March 1973 in nanoseconds: what is lower can only be in a coarser unit."""
 
 
 class Reason(IntEnum):

@@ -426,11 +426,11 @@ class TestBadInput:
             ([SAMPLE, "--at", "noon"], 2, "'noon' is not a time"),
             ([SAMPLE, "--emit", "often"], 2, "--emit often: give final, event, or an interval"),
             ([SAMPLE, "--emit", "0s"], 2, "--emit 0s: give final, event, or an interval"),
-            ([SAMPLE, "--at", "1", "--emit", "1s"], 2, "--at is a moment of its own"),
+            ([SAMPLE, "--at", "2025-01-02", "--emit", "1s"], 2, "--at is a moment of its own"),
             ([SAMPLE, "--depth", "0"], 2, "'--depth'"),
             ([SAMPLE, "--depth", "7", "-C"], 2, "--depth 7: records show 10 levels"),
             ([SAMPLE, "--at", "2020-01-01"], 1, "no event had ended by 2020-01-01"),
-            ([SAMPLE, "--start", "2", "--end", "1"], 2, "--start 2 is not before --end 1"),
+            ([SAMPLE, "--start", "2025-01-02", "--end", "2025-01-02"], 2, "is not before --end"),
             ([SAMPLE, "-J", "-C"], 2, "choose one of --json and --csv"),
         ],
     )

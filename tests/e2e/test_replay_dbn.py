@@ -331,3 +331,16 @@ def test_real_files_as_databento_writes_them(real_data):
     transcoder.write(path.read_bytes())
     transcoder.flush()
     assert replay(path, "-C", "-s", "-p") == text.getvalue()
+
+
+def test_a_closed_standard_output_is_said():
+    ended = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *MDTOOL, "replay-dbn", "sample_data/trades.dbn.zst", "-C"],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "mdtool: standard output is closed; give it a place, such as /dev/null\n",
+    )

@@ -163,3 +163,10 @@ def test_flat_out_nothing_is_a_limit():
     pacer = Pacer(0)
     assert pacer.due(index_timestamps(at(0)), 0) == 1
     assert pacer.reached_ns(0) is None
+
+
+def test_a_speed_however_low_gives_a_time_that_can_be_slept():
+    pacer = Pacer(1e-300)
+    times = index_timestamps(at(0, 1))
+    assert pacer.due(times, 0) == 1
+    assert 0 < pacer.wait_ns(int(times[1]), 0) < 2**63

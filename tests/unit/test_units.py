@@ -12,6 +12,7 @@ from mdtool.core.units import (
     format_price,
     format_time,
     parse_duration,
+    parse_moment,
     parse_price,
     parse_time,
 )
@@ -77,6 +78,13 @@ def test_prices_print_without_trailing_zeros(price, text):
 )
 def test_times_are_iso_or_nanoseconds(text, ts_ns):
     assert parse_time(text) == ts_ns
+
+
+@pytest.mark.parametrize("text", ["1758744000", "1758744000123", "1758744000123456"])
+def test_a_moment_in_a_coarser_unit_than_nanoseconds_is_refused(text):
+    with pytest.raises(UsageError, match="not in nanoseconds"):
+        parse_moment(text)
+    assert parse_moment(text.ljust(19, "0")) == int(text.ljust(19, "0"))
 
 
 @pytest.mark.parametrize(

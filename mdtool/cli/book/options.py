@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from mdtool.core.errors import UsageError
-from mdtool.core.units import parse_duration, parse_time
+from mdtool.core.units import parse_duration, parse_moment
 
 if TYPE_CHECKING:
     from mdtool.cli.filter_options import RangeOptions
@@ -75,7 +75,7 @@ class BookOptions:
         UsageError
             When it is none.
         """
-        return None if self.at is None else parse_time(self.at)
+        return None if self.at is None else parse_moment(self.at)
 
     @property
     def interval_ns(self) -> int | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from mdtool.core.units import MIN_TIMESTAMP_NS
 from mdtool.wire.batches import BatchError
 from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
-from mdtool.wire.ticks import MAX_SYMBOL_CHARS, MIN_TIMESTAMP_NS, Ticks
+from mdtool.wire.ticks import MAX_SYMBOL_CHARS, Ticks
 
 _MAX_SEQUENCE: Final = 2**64 - 1
 _LEAST: Final = {"price": 1, "volume": 1, "exchange_timestamp": MIN_TIMESTAMP_NS}

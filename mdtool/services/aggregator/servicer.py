@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.units import parse_duration
+from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
 from mdtool.engine.market import REASONS, Market, SequenceGapError
 from mdtool.services.aggregator import messages
 from mdtool.services.aggregator.admission import check_stream
@@ -26,7 +26,7 @@ from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from mdtool.wire.batches import BatchError, decode_batch
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import decode_messages
-from mdtool.wire.ticks import MIN_TIMESTAMP_NS, Reason
+from mdtool.wire.ticks import Reason
 
 log = logging.getLogger(__name__)
 
