@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 # Under nohup, or in the background of a script, every process that a test starts would ignore
-# hang-ups and interrupts, which some are sent.
+# hang-ups, quits and interrupts, which some are sent.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
