@@ -38,7 +38,7 @@ def close(code: int, reason: str) -> bytes:
     return b"c" + json.dumps([code, reason], separators=(",", ":")).encode()
 
 
-def read_messages(payload: bytes) -> list[bytes]:
+def read_messages(payload: str | bytes) -> list[bytes]:
     """Return the messages of a client: a JSON array of strings, or over WebSocket one string.
 
     Raises

@@ -94,9 +94,10 @@ async def stomp(client: Client, version: str = "1.2", **headers: str):
 class DeafPeer:
     """A WebSocket client that reads nothing until it is told to."""
 
-    def __init__(self, client: Client, path: str) -> None:
+    def __init__(self, client: Client, path: str, protocol: str = "") -> None:
         self._client = client
         self._path = path
+        self._headers = f"Sec-WebSocket-Protocol: {protocol}\r\n" if protocol else ""
         self._socket = sockets.socket()
         # What a system keeps for who does not read, a client's megabytes, would take long to fill.
         self._socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4_096)
@@ -108,19 +109,23 @@ class DeafPeer:
         handshake = (
             f"GET {self._path} HTTP/1.1\r\nHost: {self._client.host}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{self._headers}\r\n"
         )
         await loop.sock_sendall(self._socket, handshake.encode())
         while b"\r\n\r\n" not in await loop.sock_recv(self._socket, 1_000):
             pass
 
-    async def say(self, *payloads: bytes) -> None:
-        """Send messages of fewer than 126 bytes."""
+    async def say(self, *payloads: str | bytes) -> None:
+        """Send messages, text or binary, of fewer than 64 KB."""
         loop = asyncio.get_running_loop()
         for payload in payloads:
+            data, opcode = (payload.encode(), 1) if isinstance(payload, str) else (payload, 2)
+            short, length = len(data), b""
+            if len(data) > 125:
+                short, length = 126, len(data).to_bytes(2, "big")
             # Masked with zeros, which changes nothing.
-            header = bytes((0x82, 0x80 | len(payload), 0, 0, 0, 0))
-            await loop.sock_sendall(self._socket, header + payload)
+            header = bytes((0x80 | opcode, 0x80 | short)) + length + bytes(4)
+            await loop.sock_sendall(self._socket, header + data)
 
     async def hear(self) -> bytes:
         """All that there is to read until the connection ends."""

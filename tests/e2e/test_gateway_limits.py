@@ -7,7 +7,9 @@ import re
 import pytest
 from aiohttp import WSServerHandshakeError
 
+from mdtool.services.gateway.stomp import mailbox
 from tests.e2e.gateways import connected, gateway_of
+from tests.e2e.stomp_peers import counted
 from tests.reference.market_source import Bar, MarketSource
 
 SOCKET = "/ws/marketdata?symbol=AAPL"
@@ -130,6 +132,57 @@ async def test_one_client_has_so_many_sockets_until_it_closes_some(source):
             pass  # each question gives the gateway time to notice
         await (await client.ws_connect(SOCKET)).close()
         await second.close()
+
+
+TRANSPORTS = ["POST xhr", "POST xhr_streaming", "GET eventsource"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_sessions_of_sockjs_count_as_sockets(source, monkeypatch, transport):
+    monkeypatch.setattr(mailbox, "_ABSENCE_S", 0.05)
+    method, name = transport.split()
+    async with gateway_of(source.address, client_sockets=1) as client:
+        async with client.ws_connect(SOCKET) as socket:
+            await socket.receive_json()
+            for session in ("a", "b"):
+                async with client.request(method, f"/ws/000/{session}/{name}") as refused:
+                    assert refused.status == 429
+                    assert refused.headers["Retry-After"] == "1"
+            await socket.close()
+        while (await client.answer("/health"))[1]["sockets"]:
+            pass
+        async with client.request(method, f"/ws/000/a/{name}") as session:
+            await session.content.readuntil(b"o")
+            assert (await client.answer("/health"))[1]["sockets"] == 1
+            with pytest.raises(WSServerHandshakeError) as refused:
+                await client.ws_connect(SOCKET)
+            assert refused.value.status == 429
+            session.close()
+        monkeypatch.setattr(mailbox, "_LOOK_S", 0.05)
+        while (await client.answer("/health"))[1]["sockets"]:
+            pass
+        await (await client.ws_connect(SOCKET)).close()
+        assert await counted(client, "mdtool_sockets_opened_total", "/ws") == 1
+        assert await counted(client, "mdtool_sockets_refused_total", "/ws") == 2
+
+
+async def test_all_clients_have_so_many_sockets_together_whatever_they_speak(source):
+    async with (
+        gateway_of(source.address, max_sockets=1, proxies=1) as client,
+        client.ws_connect(SOCKET) as socket,
+    ):
+        await socket.receive_json()
+        somebody = {"X-Forwarded-For": "198.51.100.1"}
+        for path in ("/ws", "/ws/websocket", "/ws/000/a/websocket", "/graphql"):
+            with pytest.raises(WSServerHandshakeError) as refused:
+                await client.ws_connect(path, headers=somebody)
+            assert refused.value.status == 503
+        for transport in TRANSPORTS:
+            method, name = transport.split()
+            path = f"/ws/000/a/{name}"
+            async with client.request(method, path, headers=somebody) as answer:
+                assert answer.status == 503
+                assert (await answer.json())["error"] == "unavailable"
 
 
 async def test_health_and_metrics_tell_what_was_refused(source):

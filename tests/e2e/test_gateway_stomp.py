@@ -8,7 +8,6 @@ import contextlib
 import pytest
 from aiohttp import ClientSession, WSServerHandshakeError
 
-from mdtool.services.gateway.stomp import sockets
 from mdtool.wire.stomp import encode
 from mdtool.wire.websocket import close_frame
 from tests.e2e.aggregators import NOON_NS, aggregator, message, tick
@@ -275,18 +274,6 @@ async def test_a_client_that_never_reads_is_closed_and_holds_up_nobody(source):
         assert await counted(client, "mdtool_socket_conflated_total", PATH) > 0
         heard = await deaf.hear()
         assert heard.endswith(close_frame(4000, "nothing was read for 1 s"))
-
-
-async def test_a_client_whose_machine_is_gone_is_noticed(client, monkeypatch, caplog):
-    monkeypatch.setattr(sockets, "_HEARTBEAT_S", 0.1)
-    with contextlib.closing(DeafPeer(client, PATH)) as gone:
-        await gone.connect()
-        await gone.say(encode("CONNECT"))
-        while await counted(client, "mdtool_sockets_opened_total", PATH) == 0:
-            pass
-        while await counted(client, "mdtool_sockets", PATH):
-            pass
-    assert caplog.records == []
 
 
 async def test_bars_are_sent_at_once_and_as_they_change():

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from mdtool.services.gateway import outbox as outbox_module
 from mdtool.services.gateway.hub import Hub
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.tallies import SocketTally
@@ -49,8 +50,10 @@ async def connect():
 
         async def connect(patience_s: float = PATIENCE_S) -> tuple[Outbox, Reader]:
             server_end, client_end = socket.socketpair()
+            protocol = asyncio.Protocol()
+            protocol.connection_lost = lambda _error: connect.lost.set()
             client_end.setblocking(False)
-            transport, _ = await loop.create_connection(asyncio.Protocol, sock=server_end)
+            transport, _ = await loop.create_connection(lambda: protocol, sock=server_end)
             stack.callback(client_end.close)
             stack.callback(transport.close)
             outbox = Outbox(transport, tally, patience_s)
@@ -58,6 +61,7 @@ async def connect():
             return outbox, Reader(client_end)
 
         connect.tally = tally
+        connect.lost = asyncio.Event()
         yield connect
 
 
@@ -159,6 +163,18 @@ async def test_who_lets_too_many_events_lie_is_closed_and_told_why(connect):
     outbox.post(b"too late")
     received = await reader.end()
     assert received.endswith(close_frame(4000, "too many messages wait to be read"))
+
+
+async def test_a_connection_that_takes_nothing_is_cut_once_its_outbox_is_closed(
+    connect, monkeypatch
+):
+    monkeypatch.setattr(outbox_module, "_LINGER_S", 0.05)
+    outbox, _ = await connect()
+    while not outbox._transport.get_write_buffer_size():
+        outbox.post(b"." * 10_000)
+    outbox.close()
+    outbox._transport.close()  # which waits for all to be read
+    await connect.lost.wait()
 
 
 async def test_a_client_that_is_gone_holds_up_nobody(connect):

@@ -18,6 +18,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
 from mdtool.services.bench.figures import Figure
 from mdtool.services.bench.stomp_clients import stomp_clients
+from mdtool.services.gateway.limits import UNLIMITED, SocketLimit
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.stomp import market
 from mdtool.services.gateway.stomp.broker import DestinationBroker
@@ -90,8 +91,13 @@ class _Server:
         topics = Topics()
         self._market = MarketTopics(self._state, topics)
         broker = DestinationBroker({market.PREFIX: self._market}, {})
-        connections = Connections(broker, heart_beat_s=0.0, most=clients)
-        self._sockets = StompSockets(connections, _PATIENCE_S, SocketTally(), SocketTally())
+        self._sockets = StompSockets(
+            Connections(broker, heart_beat_s=0.0),
+            _PATIENCE_S,
+            SocketLimit(clients, UNLIMITED),
+            SocketTally(),
+            SocketTally(),
+        )
         self._bare: list[tuple[web.WebSocketResponse, str]] = []
         self.ways: tuple[_Way, _Way] = (self._publish, self._write_one_by_one)
 

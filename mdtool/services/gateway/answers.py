@@ -14,6 +14,7 @@ from mdtool.adapters.book_services import ServiceAwayError, ServiceSilentError
 from mdtool.services.gateway.limits import LimitError
 from mdtool.services.gateway.origins import ForeignOriginError
 from mdtool.services.gateway.parameters import ParameterError
+from mdtool.services.gateway.upgrade import UpgradeRequiredError
 from mdtool.services.http.answers import Statuses
 
 STALE_HEADERS: Final = {"Warning": '110 mdtool "Response is Stale"'}
@@ -21,6 +22,7 @@ STATUSES: Final[Statuses] = {
     ParameterError: (400, "bad_parameter"),
     RefusedError: (400, "bad_parameter"),
     ForeignOriginError: (403, "foreign_origin"),
+    UpgradeRequiredError: (426, "upgrade_required"),
     LimitError: (429, "too_many_requests"),
     UnknownSymbolError: (404, "not_found"),
     UnavailableError: (503, "unavailable"),

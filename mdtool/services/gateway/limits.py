@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-from aiohttp import web
-
+from mdtool.adapters.aggregator import UnavailableError
 from mdtool.core.throttle import Throttle
 from mdtool.core.units import NS_PER_S
 from mdtool.services.gateway.clients import CLIENT
-from mdtool.services.http.answers import Handler, HeadedError
+from mdtool.services.gateway.tallies import SocketTally
+from mdtool.services.http.answers import HeadedError
 
 UNLIMITED: Final = 0
 
@@ -106,12 +107,14 @@ class UpstreamLimit:
 
 
 class SocketLimit:
-    """How many WebSockets each client may have open.
+    """How many connections that last there may be: WebSockets, and sessions of SockJS.
 
     Parameters
     ----------
     most : int
-        Or UNLIMITED.
+        At once.
+    most_of_client : int
+        Of each client, or UNLIMITED.
 
     Attributes
     ----------
@@ -119,34 +122,45 @@ class SocketLimit:
         Those that were turned away.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_of_client: int) -> None:
         self.refused = 0
         self._most = most
-        self._open: Counter[str] = Counter()
+        self._most_of_client = most_of_client
+        self._open = 0
+        self._open_of: Counter[str] = Counter()
 
-    def over(self, handler: Handler) -> Handler:
-        """Return a handler of WebSockets that counts those of another one while they are open.
+    @contextlib.contextmanager
+    def opened(self, tally: SocketTally) -> Iterator[None]:
+        """Have one of the client's for whom the present task works be open within the block.
 
-        Requests that ask for no WebSocket are not counted.
+        Raises
+        ------
+        LimitError
+            When the client has too many.
+        UnavailableError
+            When all clients together have.
         """
-        if self._most == UNLIMITED:
-            return handler
+        client = CLIENT.get()
+        if self._open >= self._most:
+            self._refuse(tally)
+            raise UnavailableError(f"{self._most:,} WebSockets are open")
+        if self._open_of[client] >= self._most_of_client != UNLIMITED:
+            self._refuse(tally)
+            message = f"{self._most_of_client:,} WebSockets of this client are open"
+            raise LimitError(message, {"Retry-After": "1"})
+        self._open += 1
+        self._open_of[client] += 1
+        tally.opened += 1
+        tally.open += 1
+        try:
+            yield
+        finally:
+            tally.open -= 1
+            self._open -= 1
+            self._open_of[client] -= 1
+            if not self._open_of[client]:
+                del self._open_of[client]
 
-        async def run(request: web.Request) -> web.StreamResponse:
-            if "Upgrade" not in request.headers:
-                return await handler(request)
-            client = CLIENT.get()
-            if self._open[client] >= self._most:
-                self.refused += 1
-                raise LimitError(
-                    f"{self._most:,} WebSockets of this client are open", {"Retry-After": "1"}
-                )
-            self._open[client] += 1
-            try:
-                return await handler(request)
-            finally:
-                self._open[client] -= 1
-                if not self._open[client]:
-                    del self._open[client]
-
-        return run
+    def _refuse(self, tally: SocketTally) -> None:
+        self.refused += 1
+        tally.refused += 1

@@ -14,7 +14,7 @@ from mdtool.wire.websocket import close_frame, text_frame, text_header
 
 _RETRY_S: Final = 0.02
 _LINGER_S: Final = 2.0
-"""How long a client that is closed for being behind may take to read why."""
+"""How long a client that is closed may take to read what was written, such as why."""
 _SEND_BUFFER_BYTES: Final = 1 << 16
 """What the system keeps for a client that is behind: by default, megabytes of the past."""
 
@@ -102,11 +102,14 @@ class Outbox:
         self._backlog.forget(owner)
 
     def close(self) -> None:
-        """Drop what is not written, and write no more."""
+        """Drop what is not written, and write no more; a connection that takes nothing is cut."""
         self._is_closed = True
         self._backlog.clear()
         if self._timer is not None:
             self._timer.cancel()
+        if self._transport.get_write_buffer_size():
+            # Else it is there until the client reads, which may be never, or its machine is gone.
+            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._abort)
 
     def _is_idle(self) -> bool:
         transport = self._transport
@@ -147,12 +150,10 @@ class Outbox:
 
     def _give_up(self, reason: str) -> None:
         """Close the client, which is told why if it reads on in time."""
-        self.close()
         self._tally.behind += 1
         self._transport.write(self._farewell(CloseCode.BEHIND, reason))
         self._transport.close()
-        # Until the connection is lost, and whoever holds this outbox then closes it.
-        self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._abort)
+        self.close()
 
     def _abort(self) -> None:
         if self._transport.get_extra_info("socket").fileno() >= 0:  # else it is lost already

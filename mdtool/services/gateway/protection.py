@@ -41,7 +41,7 @@ class Protection:
         self.origins = Origins(parse_origins(config.allowed_origins))
         self.requests = RequestLimit("memory", rate_per_s, max(1, rate_per_s))
         self.upstream = UpstreamLimit(config.upstream_requests_per_s, config.upstream_burst)
-        self.sockets = SocketLimit(config.client_sockets)
+        self.sockets = SocketLimit(config.max_sockets, config.client_sockets)
         self.guard = Guard(self.origins, self.requests, config.proxies)
         self.resilience = Resilience(
             f"aggregator {config.aggregator}",

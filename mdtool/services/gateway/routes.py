@@ -56,7 +56,7 @@ def application(
     shared = ("GET", SOCKJS_PATH)
     routes[shared] = _upgrading(quotes.follow, routes[shared])
     for (method, path), handler in routes.items():
-        add(method, path, protection.sockets.over(handler))
+        add(method, path, handler)
     page, docs = Page(), Docs(document_of(operations))
     for path, handler in {
         "/": page.index,
@@ -65,7 +65,7 @@ def application(
         "/openapi.json": docs.document,
         "/docs": docs.page,
         "/docs/{name}": docs.asset,
-        MARKET_DATA_SOCKETS: protection.sockets.over(sockets.follow),
+        MARKET_DATA_SOCKETS: sockets.follow,
     }.items():
         add("GET", path, handler)
     otherwise = protection.origins.preflight(no_route)

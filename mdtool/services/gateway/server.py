@@ -72,13 +72,11 @@ class Gateway:
         set_on_retry_hooks(())  # what is asked again is counted here, and the feed logs why
         config, protection = self._config, self._protection
         state, tallies = MarketState(), Tallies()
+        limit = protection.sockets
         sockets = MarketDataSockets(
-            state,
-            config.max_sockets,
-            config.slow_client_s,
-            tallies.socket(MARKET_DATA_SOCKETS),
+            state, limit, config.slow_client_s, tallies.socket(MARKET_DATA_SOCKETS)
         )
-        quotes = Quotes(config, self._quote_hub, state, tallies.socket(TALLY))
+        quotes = Quotes(config, self._quote_hub, state, limit, tallies.socket(TALLY))
         timeout_s = config.timeout_ms / 1_000
         async with (
             AggregatorClient(config.aggregator) as aggregator,
@@ -89,8 +87,10 @@ class Gateway:
             view = MarketView(state, aggregator, protection.resilience, protection.upstream)
             bar_feed = BarFeed(aggregator, tasks)
             order_books = OrderBooks(books.receiver, protection.upstream, tasks)
-            graphql = GraphQL(config, view, bar_feed, quotes, order_books, tallies.socket(PATH))
-            stomp = Stomp(config, state, bar_feed, quotes.board, tallies)
+            graphql = GraphQL(
+                config, view, bar_feed, quotes, order_books, limit, tallies.socket(PATH)
+            )
+            stomp = Stomp(config, state, bar_feed, quotes.board, limit, tallies)
 
             def publish(changed: NDArray[np.intp]) -> None:
                 sockets.publish(changed)

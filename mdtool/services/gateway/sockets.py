@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mdtool.services.gateway.encoding import encode_socket
 from mdtool.services.gateway.hub import Hub
+from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.listeners import ListeningSockets
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.parameters import ParameterError, parse_symbol
@@ -25,8 +26,8 @@ class MarketDataSockets:
     ----------
     state : MarketState
         What they are told.
-    max_sockets : int
-        How many there may be at once.
+    limit : SocketLimit
+        How many there may be.
     patience_s : float
         How long one may leave what it is told unread.
     tally : SocketTally
@@ -34,11 +35,11 @@ class MarketDataSockets:
     """
 
     def __init__(
-        self, state: MarketState, max_sockets: int, patience_s: float, tally: SocketTally
+        self, state: MarketState, limit: SocketLimit, patience_s: float, tally: SocketTally
     ) -> None:
         self._state = state
         self._hub = Hub()
-        self._sockets = ListeningSockets(max_sockets, patience_s, tally)
+        self._sockets = ListeningSockets(limit, patience_s, tally)
         self.close = self._sockets.close
 
     def publish(self, changed: NDArray[np.intp]) -> None:

@@ -201,6 +201,22 @@ async def test_a_message_that_is_too_long_closes_the_socket(source):
         assert (await client.answer("/health"))[0] == 200
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Upgrade": "h2c"},
+        {"Upgrade": "websocket"},
+        {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
+    ],
+)
+async def test_an_upgrade_that_is_none_is_told_so(client, headers, caplog):
+    async with client.get("/graphql", headers=headers) as response:
+        assert response.status == 426
+        assert response.headers["Upgrade"] == "websocket"
+        assert (await response.json())["error"] == "upgrade_required"
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("protocols", [[], ["graphql-ws"], ["v12.stomp"]])
 async def test_another_subprotocol_is_not_acceptable(client, protocols):
     async with client.ws_connect("/graphql", protocols=protocols) as socket:

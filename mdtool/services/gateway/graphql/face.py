@@ -25,6 +25,7 @@ from mdtool.services.gateway.graphql.live import (
 from mdtool.services.gateway.graphql.resolvers import resolvers
 from mdtool.services.gateway.graphql.sockets import GraphQLSockets
 from mdtool.services.gateway.hub import Hub
+from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.order_books import OrderBooks
 from mdtool.services.gateway.quotes.face import Quotes
 from mdtool.services.gateway.tallies import SocketTally
@@ -49,8 +50,10 @@ class GraphQL:
         What tells of quotes.
     books : OrderBooks
         What tells of order books.
+    limit : SocketLimit
+        How many WebSockets there may be.
     tally : SocketTally
-        Where WebSockets are counted.
+        Where they are counted.
 
     Raises
     ------
@@ -65,6 +68,7 @@ class GraphQL:
         bars: BarFeed,
         quotes: Quotes,
         books: OrderBooks,
+        limit: SocketLimit,
         tally: SocketTally,
     ) -> None:
         hub = Hub()
@@ -87,7 +91,7 @@ class GraphQL:
         )
         max_bytes = config.graphql_max_body_bytes
         self._sockets = GraphQLSockets(
-            executor, sources, config.max_sockets, max_bytes, config.slow_client_s, tally
+            executor, sources, max_bytes, config.slow_client_s, limit, tally
         )
         self._http = GraphQLHttp(executor, self._sockets, max_bytes)
         self._page = GraphiQL(config.graphiql_assets)

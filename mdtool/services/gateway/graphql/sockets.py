@@ -13,17 +13,15 @@ from mdtool.services.gateway.closing import CloseCode
 from mdtool.services.gateway.graphql.conversation import Conversation
 from mdtool.services.gateway.graphql.execution import Executor
 from mdtool.services.gateway.graphql.live import Source
+from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.tallies import SocketTally
-from mdtool.services.http.answers import failure
+from mdtool.services.gateway.upgrade import SAID, websocket
 from mdtool.wire import graphql as wire
 from mdtool.wire.graphql import MessageError
 
 _INIT_S: Final = 10.0
 """How long a client may take for what it must say first."""
-_HEARTBEAT_S: Final = 20.0
-_CLOSE_S: Final = 1.0
-"""How long a client may take to answer a close."""
 
 
 class GraphQLSockets:
@@ -35,12 +33,12 @@ class GraphQLSockets:
         Runs queries.
     sources : mapping
         Where each field of `Subscription` gets its rows.
-    max_sockets : int
-        How many there may be at once.
     max_message_bytes : int
         How long a client's message may be.
     patience_s : float
         How long a client may leave what it is told unread.
+    limit : SocketLimit
+        How many there may be.
     tally : SocketTally
         Where they are counted.
     """
@@ -49,41 +47,30 @@ class GraphQLSockets:
         self,
         executor: Executor,
         sources: Mapping[str, Source],
-        max_sockets: int,
         max_message_bytes: int,
         patience_s: float,
+        limit: SocketLimit,
         tally: SocketTally,
     ) -> None:
         self._executor = executor
         self._sources = sources
-        self._max_sockets = max_sockets
         self._max_message_bytes = max_message_bytes
         self._patience_s = patience_s
+        self._limit = limit
         self._tally = tally
         self._open: set[web.WebSocketResponse] = set()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Serve one client until it leaves."""
-        if len(self._open) >= self._max_sockets:
-            self._tally.refused += 1
-            return failure(503, "unavailable", f"{self._max_sockets:,} WebSockets are open")
-        socket = web.WebSocketResponse(
-            timeout=_CLOSE_S,
-            heartbeat=_HEARTBEAT_S,
-            compress=False,
-            protocols=(wire.SUBPROTOCOL,),
-            max_msg_size=self._max_message_bytes,
-        )
-        self._open.add(socket)
-        self._tally.opened += 1
-        self._tally.open = len(self._open)
-        try:
-            await socket.prepare(request)
-            if request.transport is not None:
-                await self._converse(socket, request.transport)
-        finally:
-            self._open.discard(socket)
-            self._tally.open = len(self._open)
+        socket = websocket(request, self._max_message_bytes, (wire.SUBPROTOCOL,))
+        with self._limit.opened(self._tally):
+            self._open.add(socket)
+            try:
+                await socket.prepare(request)
+                if request.transport is not None:
+                    await self._converse(socket, request.transport)
+            finally:
+                self._open.discard(socket)
         return socket
 
     async def close(self, _app: web.Application) -> None:
@@ -113,7 +100,8 @@ async def _listened(
     try:
         async with asyncio.timeout(_INIT_S) as patience:
             async for message in socket:
-                conversation.take(message.data)
+                if message.type in SAID:
+                    conversation.take(message.data)
                 if conversation.is_open:
                     patience.reschedule(None)
     except TimeoutError:

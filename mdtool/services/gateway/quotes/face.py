@@ -15,6 +15,7 @@ from mdtool.adapters.quotes import QuoteHub
 from mdtool.adapters.quotes.port import TTL_S
 from mdtool.services.gateway.answers import STALE_HEADERS
 from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.parameters import parse_symbol
 from mdtool.services.gateway.quotes.board import LatestQuote, QuoteBoard
 from mdtool.services.gateway.quotes.sockets import QuoteSockets
@@ -46,6 +47,8 @@ class Quotes:
         Not entered yet.
     state : MarketState
         Where last trades are.
+    limit : SocketLimit
+        How many WebSockets there may be.
     tally : SocketTally
         Where WebSockets are counted.
 
@@ -58,10 +61,15 @@ class Quotes:
     """
 
     def __init__(
-        self, config: GatewayConfig, hub: QuoteHub, state: MarketState, tally: SocketTally
+        self,
+        config: GatewayConfig,
+        hub: QuoteHub,
+        state: MarketState,
+        limit: SocketLimit,
+        tally: SocketTally,
     ) -> None:
         self.board = QuoteBoard()
-        self._sockets = QuoteSockets(self.board, config.max_sockets, config.slow_client_s, tally)
+        self._sockets = QuoteSockets(self.board, limit, config.slow_client_s, tally)
         self.follow, self.close = self._sockets.follow, self._sockets.close
         self._hub = hub
         self._state = state

@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from mdtool.services.gateway.hub import Hub
+from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.listeners import ListeningSockets
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.parameters import ParameterError, parse_symbol
@@ -28,8 +29,8 @@ class QuoteSockets:
     ----------
     board : QuoteBoard
         What they are told.
-    max_sockets : int
-        How many there may be at once.
+    limit : SocketLimit
+        How many there may be.
     patience_s : float
         How long one may leave what it is told unread.
     tally : SocketTally
@@ -37,11 +38,11 @@ class QuoteSockets:
     """
 
     def __init__(
-        self, board: QuoteBoard, max_sockets: int, patience_s: float, tally: SocketTally
+        self, board: QuoteBoard, limit: SocketLimit, patience_s: float, tally: SocketTally
     ) -> None:
         self._board = board
         self._hub = Hub()
-        self._sockets = ListeningSockets(max_sockets, patience_s, tally)
+        self._sockets = ListeningSockets(limit, patience_s, tally)
         self.close = self._sockets.close
         board.listen(self._publish)
 

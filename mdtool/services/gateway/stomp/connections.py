@@ -1,4 +1,4 @@
-"""All STOMP clients there are: how many there may be, and the clock by which they beat."""
+"""All STOMP clients there are, and the clock by which they beat."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from mdtool.adapters.aggregator import UnavailableError
 from mdtool.services.gateway.closing import CloseCode
 from mdtool.services.gateway.stomp.connection import Broker, Connection, Outlet
 from mdtool.services.gateway.stomp.messages import Wrapping
-from mdtool.services.gateway.tallies import SocketTally
 
 _TICKS_A_BEAT: Final = 8
 _LONGEST_TICK_S: Final = 1.0
 
 
 class Connections:
-    """Opens and counts them.
+    """Opens them, and has them beat.
 
     Parameters
     ----------
@@ -26,41 +24,25 @@ class Connections:
         What they are connected to.
     heart_beat_s : float
         How often they beat, 0 is never.
-    most : int
-        How many there may be.
     """
 
-    def __init__(self, broker: Broker, heart_beat_s: float, most: int) -> None:
+    def __init__(self, broker: Broker, heart_beat_s: float) -> None:
         self._broker = broker
         self._heart_beat_s = heart_beat_s
-        self._most = most
         self._open: set[Connection] = set()
-
-    def check_room(self, tally: SocketTally) -> None:
-        """Raise UnavailableError where there are as many as there may be."""
-        if len(self._open) >= self._most:
-            tally.refused += 1
-            raise UnavailableError(f"{self._most:,} STOMP clients are connected")
 
     @contextlib.contextmanager
     def opened(
-        self,
-        outlet: Outlet,
-        wrapping: Wrapping,
-        end: Callable[[CloseCode, str], None],
-        tally: SocketTally,
+        self, outlet: Outlet, wrapping: Wrapping, end: Callable[[CloseCode, str], None]
     ) -> Iterator[Connection]:
         """Have a client connected within the block; see Connection."""
         now_s = asyncio.get_running_loop().time()
         connection = Connection(self._broker, outlet, wrapping, end, now_s, self._heart_beat_s)
         self._open.add(connection)
-        tally.opened += 1
-        tally.open += 1
         try:
             yield connection
         finally:
             self._open.discard(connection)
-            tally.open -= 1
             connection.close()
 
     async def run(self) -> None:

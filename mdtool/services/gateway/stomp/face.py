@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mdtool.services.gateway.bar_feed import BarFeed
 from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.quotes.board import QuoteBoard
 from mdtool.services.gateway.signaling import rooms
 from mdtool.services.gateway.signaling.rooms import Rooms
@@ -45,8 +46,10 @@ class Stomp:
         What they are told of bars.
     board : QuoteBoard
         What they are told of quotes.
+    limit : SocketLimit
+        How many clients there may be.
     tallies : Tallies
-        Where WebSockets are counted.
+        Where they are counted.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Stomp:
         state: MarketState,
         bar_feed: BarFeed,
         board: QuoteBoard,
+        limit: SocketLimit,
         tallies: Tallies,
     ) -> None:
         topics, signaling = Topics(), Rooms(config.signaling_listeners)
@@ -69,14 +73,11 @@ class Stomp:
             },
             {rooms.DESTINATION: signaling, f"{rooms.DESTINATION}/": signaling},
         )
-        self._connections = Connections(
-            broker, config.stomp_heart_beat_ms / 1_000, config.max_sockets
-        )
+        self._connections = Connections(broker, config.stomp_heart_beat_ms / 1_000)
         raw_tally, sockjs_tally = tallies.socket(RAW_PATH), tallies.socket(SOCKJS_PATH)
-        self._sockets = StompSockets(
-            self._connections, config.slow_client_s, raw_tally, sockjs_tally
-        )
-        self._http = SockJsHttp(self._connections, config.slow_client_s, sockjs_tally)
+        patience_s = config.slow_client_s
+        self._sockets = StompSockets(self._connections, patience_s, limit, raw_tally, sockjs_tally)
+        self._http = SockJsHttp(self._connections, patience_s, limit, sockjs_tally)
 
     @property
     def routes(self) -> Mapping[tuple[str, str], Handler]:

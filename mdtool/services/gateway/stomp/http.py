@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
+from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.stomp.connections import Connections
 from mdtool.services.gateway.stomp.mailbox import BUSY, Mailbox
@@ -48,13 +49,22 @@ class SockJsHttp:
         Who is connected.
     patience_s : float
         How long a client may leave what it is told unread.
+    limit : SocketLimit
+        How many sessions there may be: each is as much as a WebSocket.
     tally : SocketTally
         Where clients are counted.
     """
 
-    def __init__(self, connections: Connections, patience_s: float, tally: SocketTally) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        patience_s: float,
+        limit: SocketLimit,
+        tally: SocketTally,
+    ) -> None:
         self._connections = connections
         self._patience_s = patience_s
+        self._limit = limit
         self._tally = tally
         self._sessions: dict[str, _Session] = {}
 
@@ -145,12 +155,12 @@ class SockJsHttp:
 
     def _open(self, name: str) -> Mailbox:
         """Begin a session."""
-        self._connections.check_room(self._tally)
         mailbox = Mailbox(self._tally, lambda: self._drop(name))
         ending = contextlib.ExitStack()
+        ending.enter_context(self._limit.opened(self._tally))
         ending.callback(mailbox.close)
         mailbox.connection = ending.enter_context(
-            self._connections.opened(mailbox, Wrapping.SOCKJS, mailbox.end, self._tally)
+            self._connections.opened(mailbox, Wrapping.SOCKJS, mailbox.end)
         )
         self._sessions[name] = _Session(mailbox, ending)
         return mailbox

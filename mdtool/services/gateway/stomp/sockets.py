@@ -6,23 +6,21 @@ import asyncio
 import contextlib
 from typing import Final
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from mdtool.services.gateway.closing import CloseCode
+from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.stomp.connection import Connection
 from mdtool.services.gateway.stomp.connections import Connections
 from mdtool.services.gateway.stomp.messages import Wrapping
 from mdtool.services.gateway.tallies import SocketTally
-from mdtool.services.http.answers import failure
+from mdtool.services.gateway.upgrade import CLOSE_S, SAID, websocket
 from mdtool.wire import sockjs
 from mdtool.wire.sockjs import SockJsError
 from mdtool.wire.stomp import MAX_FRAME_BYTES
 from mdtool.wire.websocket import close_frame, close_reason, text_frame
 
-_HEARTBEAT_S: Final = 30.0
-_CLOSE_S: Final = 1.0
-"""How long a client may take to answer a close."""
 _SUBPROTOCOLS: Final = ("v12.stomp", "v11.stomp", "v10.stomp")
 _MAX_RAW_BYTES: Final = 2 * MAX_FRAME_BYTES
 """Of a message, so that one frame that is too long can still be told what is wrong with it."""
@@ -39,6 +37,8 @@ class StompSockets:
         Who is connected.
     patience_s : float
         How long a client may leave what it is told unread.
+    limit : SocketLimit
+        How many there may be.
     raw_tally, sockjs_tally : SocketTally
         Where they are counted.
     """
@@ -47,33 +47,24 @@ class StompSockets:
         self,
         connections: Connections,
         patience_s: float,
+        limit: SocketLimit,
         raw_tally: SocketTally,
         sockjs_tally: SocketTally,
     ) -> None:
         self._connections = connections
         self._patience_s = patience_s
+        self._limit = limit
         self._raw_tally = raw_tally
         self._sockjs_tally = sockjs_tally
 
     async def raw(self, request: web.Request) -> web.StreamResponse:
         """`WS /ws/websocket`."""
-        socket = web.WebSocketResponse(
-            timeout=_CLOSE_S,
-            heartbeat=_HEARTBEAT_S,
-            compress=False,
-            protocols=_SUBPROTOCOLS,
-            max_msg_size=_MAX_RAW_BYTES,
-        )
+        socket = websocket(request, _MAX_RAW_BYTES, _SUBPROTOCOLS)
         return await self._serve(request, socket, Wrapping.NONE, self._raw_tally)
 
     async def sockjs(self, request: web.Request) -> web.StreamResponse:
         """`WS /ws/{server}/{session}/websocket`."""
-        socket = web.WebSocketResponse(
-            timeout=_CLOSE_S,
-            heartbeat=_HEARTBEAT_S,
-            compress=False,
-            max_msg_size=_MAX_SOCKJS_BYTES,
-        )
+        socket = websocket(request, _MAX_SOCKJS_BYTES)
         return await self._serve(request, socket, Wrapping.SOCKJS, self._sockjs_tally)
 
     async def _serve(
@@ -83,14 +74,20 @@ class StompSockets:
         wrapping: Wrapping,
         tally: SocketTally,
     ) -> web.StreamResponse:
-        if not socket.can_prepare(request):
-            message = f"{request.path} speaks WebSocket only"
-            return failure(426, "upgrade_required", message, {"Upgrade": "websocket"})
-        self._connections.check_room(tally)
-        await socket.prepare(request)
-        transport = request.transport
-        if transport is None:
-            return socket
+        with self._limit.opened(tally):
+            await socket.prepare(request)
+            if request.transport is not None:
+                await self._converse(request, request.transport, socket, wrapping, tally)
+        return socket
+
+    async def _converse(
+        self,
+        request: web.Request,
+        transport: asyncio.Transport,
+        socket: web.WebSocketResponse,
+        wrapping: Wrapping,
+        tally: SocketTally,
+    ) -> None:
         is_sockjs = wrapping is Wrapping.SOCKJS
         farewell = _farewell if is_sockjs else close_frame
         closing: list[asyncio.Task[None]] = []
@@ -103,24 +100,22 @@ class StompSockets:
                 outbox.close()
                 closing.append(asyncio.create_task(_close(request, socket, code, reason)))
 
-            with self._connections.opened(outbox, wrapping, end, tally) as connection:
+            with self._connections.opened(outbox, wrapping, end) as connection:
                 if is_sockjs:
                     outbox.post(sockjs.OPEN)
                 take = _take_wrapped if is_sockjs else _take
-                async for received in socket:
-                    if received.type is WSMsgType.TEXT:
-                        take(connection, received.data.encode())
-                    elif received.type is WSMsgType.BINARY:
-                        take(connection, received.data)
+                async for message in socket:
+                    if message.type in SAID:
+                        take(connection, message.data)
         await asyncio.gather(*closing)
-        return socket
 
 
-def _take(connection: Connection, data: bytes) -> None:
+def _take(connection: Connection, data: str | bytes) -> None:
+    data = data.encode() if isinstance(data, str) else data
     connection.receive(data, asyncio.get_running_loop().time())
 
 
-def _take_wrapped(connection: Connection, data: bytes) -> None:
+def _take_wrapped(connection: Connection, data: str | bytes) -> None:
     try:
         for message in sockjs.read_messages(data) if data else ():
             _take(connection, message)
@@ -137,7 +132,7 @@ async def _close(
 ) -> None:
     """Close a socket, whether or not its client has a part in that."""
     try:
-        async with asyncio.timeout(2 * _CLOSE_S):
+        async with asyncio.timeout(2 * CLOSE_S):
             await socket.close(code=code, message=close_reason(reason))
     except TimeoutError:
         if request.transport is not None:

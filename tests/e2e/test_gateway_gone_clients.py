@@ -1,0 +1,76 @@
+"""Clients that are gone without a word: pings find them out, whatever they speak."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+
+from mdtool.services.gateway import upgrade
+from mdtool.wire.stomp import encode
+from tests.e2e.aggregators import aggregator, message, tick
+from tests.e2e.gateways import connected, gateway_of
+from tests.e2e.stomp_peers import DeafPeer, counted
+
+PING = b"\x89\x00"
+STOMP = (
+    encode("CONNECT", {"accept-version": "1.2"}).decode(),
+    encode("SUBSCRIBE", {"id": "0", "destination": "/topic/bars/AAPL/1s"}).decode(),
+)
+BARS = 'subscription { bars(symbol: "AAPL", interval: "1s") { close } }'
+GRAPHQL = (
+    {"type": "connection_init"},
+    {"id": "0", "type": "subscribe", "payload": {"query": BARS}},
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "tally", "said", "follows_bars"),
+    [
+        ("/ws/marketdata?symbol=AAPL", "/ws/marketdata", (), False),
+        ("/ws", "/ws quotes", (), False),
+        ("/ws/websocket", "/ws/websocket", STOMP, True),
+        ("/ws/000/gone/websocket", "/ws", [json.dumps([text]) for text in STOMP], True),
+        ("/graphql", "/graphql", [json.dumps(content) for content in GRAPHQL], True),
+    ],
+    ids=["aggregates", "quotes", "stomp", "sockjs", "graphql"],
+)
+async def test_who_leaves_pings_unanswered_is_forgotten_everywhere(
+    monkeypatch, caplog, path, tally, said, follows_bars
+):
+    async with aggregator() as running, gateway_of(running.address) as client:
+        await running.send(message(0, [tick(100)], ["AAPL"]))
+        await connected(client)
+        readers = len(running.subscribers)
+        opened = await counted(client, "mdtool_sockets_opened_total", tally)
+        monkeypatch.setattr(upgrade, "HEARTBEAT_S", 0.5)
+        protocol = "graphql-transport-ws" if path == "/graphql" else ""
+        with contextlib.closing(DeafPeer(client, path, protocol)) as gone:
+            await gone.connect()
+            await gone.say(*said)
+            assert await counted(client, "mdtool_sockets_opened_total", tally) == opened + 1
+            if follows_bars:
+                await running.subscribers.left.wait()
+            while await counted(client, "mdtool_sockets", tally):
+                pass
+            assert len(running.subscribers) == readers
+            sent = await counted(client, "mdtool_socket_messages_total", tally)
+            await running.send(message(1, [tick(101, 2)], ["AAPL"]))
+            while (await client.answer("/api/v1/marketdata/AAPL"))[1]["volume"] != "3":
+                pass
+            assert await counted(client, "mdtool_socket_messages_total", tally) == sent
+            assert PING in await gone.hear()
+    assert caplog.records == []
+
+
+async def test_who_answers_pings_stays(monkeypatch):
+    monkeypatch.setattr(upgrade, "HEARTBEAT_S", 1.0)
+    async with aggregator() as running, gateway_of(running.address) as client:
+        await running.send(message(0, [tick(100)], ["AAPL"]))
+        async with client.ws_connect("/ws/marketdata?symbol=AAPL", autoping=False) as socket:
+            await socket.receive_json()
+            for _ in range(2):
+                await socket.pong((await socket.receive()).data)
+            await running.send(message(1, [tick(101, 2)], ["AAPL"]))
+            assert (await socket.receive_json())["volume"] == 3
