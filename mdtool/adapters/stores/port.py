@@ -33,6 +33,8 @@ class TradeKey(NamedTuple):
 class StreamRun:
     """Consecutive frames of one stream, whose ticks were accepted or refused.
 
+    A trade whose key is stored already is left out and counts nowhere, whatever brought it.
+
     Attributes
     ----------
     stream_id : str
@@ -51,8 +53,7 @@ class StreamRun:
         Nanoseconds since the epoch.
     is_part : bool
         Whether these are trades of any part of the stream, in any order, from a file or a dataset.
-        Then each is known by its key: one that is there already is left out and counts nowhere,
-        and the position of the stream is neither asked nor moved.
+        Then the position of the stream is neither asked nor moved.
     """
 
     stream_id: str
@@ -182,7 +183,8 @@ class SavedStream(NamedTuple):
     number: int
     """What its trades' keys call it."""
     stream_id: str
-    next_sequence: int
+    next_sequence: int | None
+    """None when only parts of it are known, from datasets."""
 
 
 class TradeHistory(Protocol):
@@ -314,8 +316,8 @@ class Store(TradeHistory, Protocol):
         max_streams : int
             At most so many positions, of the streams heard of last.
         lateness_ns : int
-            Closed bars are wanted that ended less than this before their symbol's latest trade
-            that any of its open bars knows of.
+            Closed bars are wanted that ended less than this before the latest of their symbol's
+            open bars began.
         """
         ...
 

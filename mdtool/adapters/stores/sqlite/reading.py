@@ -61,7 +61,8 @@ SELECT symbol, interval, 0, {_BAR} FROM bars
 WHERE symbol = ? AND interval = ? AND start > ?
 """
 _POSITIONS: Final = """
-SELECT stream_id, next_sequence FROM streams ORDER BY heard DESC LIMIT ?
+SELECT stream_id, next_sequence FROM streams
+WHERE next_sequence IS NOT NULL ORDER BY heard DESC LIMIT ?
 """
 _COUNTED: Final = """
 SELECT symbol, count(*), max(timestamp) FROM trades GROUP BY symbol
@@ -105,7 +106,7 @@ def closed_bars(
 def position(connection: sqlite3.Connection, stream_id: str) -> int | None:
     """Return the next sequence of a stream."""
     query = "SELECT next_sequence FROM streams WHERE stream_id = ?"
-    found: tuple[int] | None = connection.execute(query, (stream_id,)).fetchone()
+    found: tuple[int | None] | None = connection.execute(query, (stream_id,)).fetchone()
     return None if found is None else found[0]
 
 
@@ -133,8 +134,8 @@ def _living_bars(connection: sqlite3.Connection, lateness_ns: int) -> NDArray[np
     """Return the open bars, and those that may still be amended, with numbers of symbols."""
     open_ = connection.execute(_OPEN_BARS).fetchall()
     latest: dict[int, int] = {}
-    for number, *_, last_ns in open_:
-        latest[number] = max(latest.get(number, last_ns), last_ns)
+    for number, _, _, start_ns, *_ in open_:
+        latest[number] = max(latest.get(number, start_ns), start_ns)
     closed = (
         connection.execute(_AMENDABLE, (number, interval, latest[number] - lateness_ns - interval))
         for number, interval, *_ in open_

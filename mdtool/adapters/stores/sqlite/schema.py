@@ -14,7 +14,8 @@ VERSION: Final = 1
 
 # Numbers of symbols and streams are never used again. A trade's key begins with its symbol, so
 # that a page of a symbol's trades is one seek, and what a step adds goes to a few places. The
-# latest trade's time is NULL in a symbol without trades. `heard` orders streams by the time of
+# latest trade's time is NULL in a symbol without trades, and the next sequence in a stream of which
+# only parts were imported. `heard` orders streams by the time of
 # their latest step. `steps` grows with every step, by which a file that was put back is told.
 _TABLES: Final = """
 CREATE TABLE store (
@@ -30,8 +31,8 @@ CREATE TABLE symbols (
 CREATE TABLE streams (
     number INTEGER PRIMARY KEY,
     stream_id TEXT NOT NULL UNIQUE,
-    next_sequence INTEGER NOT NULL,
-    heard INTEGER NOT NULL
+    next_sequence INTEGER,
+    heard INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX streams_heard ON streams (heard);
 CREATE TABLE trades (

@@ -19,8 +19,8 @@ _COLUMNS: Final = 7
 _ROWS: Final = 64
 """Trades in one statement: half as much again a second as one by one."""
 _ROW: Final = f"({', '.join('?' * _COLUMNS)})"
-_INSERT: Final = f"INSERT INTO trades VALUES {_ROW}"
-_INSERT_ROWS: Final = f"INSERT INTO trades VALUES {', '.join([_ROW] * _ROWS)}"
+_INSERT: Final = f"INSERT OR IGNORE INTO trades VALUES {_ROW}"
+_INSERT_ROWS: Final = f"INSERT OR IGNORE INTO trades VALUES {', '.join([_ROW] * _ROWS)}"
 
 _SESSION: Final = """
 INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -62,7 +62,8 @@ WHERE number = ?
 @dataclass(slots=True)
 class _Stream:
     number: int
-    position: int
+    position: int | None
+    """None when none is known, and none was moved."""
 
 
 def write_step(connection: sqlite3.Connection, step: Step, known: dict[str, int]) -> dict[str, int]:
@@ -93,7 +94,8 @@ def write_step(connection: sqlite3.Connection, step: Step, known: dict[str, int]
     numbers, learnt = _symbol_numbers(connection, step, known)
     if sum(map(len, pieces)):
         _insert_trades(connection, numbers, np.concatenate(pieces))
-    connection.executemany(_HEARD, [(each.position, each.number) for each in streams.values()])
+    heard = [(each.position, each.number) for each in streams.values()]
+    connection.executemany(_HEARD, heard)
     if len(step.changed):
         symbol = numbers[step.changed].tolist()
         rows = zip(symbol, step.sessions.tolist(), strict=True)
@@ -108,14 +110,11 @@ def _news(
     connection: sqlite3.Connection, streams: dict[str, _Stream], run: StreamRun
 ) -> NDArray[np.int64]:
     """Return the new trades of a run as rows of the table, with the step's indices of symbols."""
-    stream = streams.pop(run.stream_id, None) or _stream(connection, run)
-    if run.first_sequence > stream.position:
-        raise StoreGapError(
-            f"stream {run.stream_id!r} goes on at {stream.position}, not at {run.first_sequence}"
-        )
-    streams[run.stream_id] = stream  # after those that were heard of before
-    begin = int(np.searchsorted(run.sequence, stream.position))
-    stream.position = max(stream.position, run.next_sequence)
+    stream = streams.pop(run.stream_id, None) or _stream(connection, run.stream_id)
+    begin = 0
+    if not run.is_part:
+        begin = _move(stream, run)
+        streams[run.stream_id] = stream  # after those that were heard of before
     rows = np.empty((len(run) - begin, _COLUMNS), np.int64)
     rows[:, 0] = run.symbol[begin:]
     rows[:, 1] = run.exchange_timestamp[begin:]
@@ -127,16 +126,27 @@ def _news(
     return rows
 
 
-def _stream(connection: sqlite3.Connection, run: StreamRun) -> _Stream:
-    """Return a stream as it is stored; one that is not begins with the run."""
+def _move(stream: _Stream, run: StreamRun) -> int:
+    """Move a stream's position past a run; return how many of its trades are stored already."""
+    position = run.first_sequence if stream.position is None else stream.position
+    if run.first_sequence > position:
+        raise StoreGapError(
+            f"stream {run.stream_id!r} goes on at {position}, not at {run.first_sequence}"
+        )
+    stream.position = max(position, run.next_sequence)
+    return int(np.searchsorted(run.sequence, position))
+
+
+def _stream(connection: sqlite3.Connection, stream_id: str) -> _Stream:
+    """Return a stream as it is stored, which a new one is from now on."""
     query = "SELECT number, next_sequence FROM streams WHERE stream_id = ?"
-    found = connection.execute(query, (run.stream_id,)).fetchone()
+    found = connection.execute(query, (stream_id,)).fetchone()
     if found is not None:
         return _Stream(*found)
-    insert = "INSERT INTO streams (stream_id, next_sequence, heard) VALUES (?, ?, 0)"
-    number = connection.execute(insert, (run.stream_id, run.first_sequence)).lastrowid
+    insert = "INSERT INTO streams (stream_id) VALUES (?)"
+    number = connection.execute(insert, (stream_id,)).lastrowid
     assert number is not None
-    return _Stream(number, run.first_sequence)
+    return _Stream(number, None)
 
 
 def _symbol_numbers(
@@ -174,12 +184,25 @@ def _insert_trades(
     """Insert trades in order of their keys, and add them to the totals of their symbols."""
     rows[:, 0] = numbers[rows[:, 0]]
     rows = rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 1], rows[:, 0]))]
+    symbol, first = np.unique(rows[:, 0], return_index=True)
+    ends = np.append(first[1:], len(rows))
+    latest = rows[ends - 1, 1]
+    inserted = np.array(
+        [
+            _insert_rows(connection, rows[begin:end])
+            for begin, end in zip(first.tolist(), ends.tolist(), strict=True)
+        ]
+    )
+    connection.executemany(_TOTALS, _tuples((inserted, latest, symbol)))
+
+
+def _insert_rows(connection: sqlite3.Connection, rows: NDArray[np.int64]) -> int:
+    """Insert trades that are not there yet; return how many those were."""
     whole = len(rows) - len(rows) % _ROWS
-    connection.executemany(_INSERT_ROWS, rows[:whole].reshape(-1, _ROWS * _COLUMNS).tolist())
-    connection.executemany(_INSERT, rows[whole:].tolist())
-    symbol, first, count = np.unique(rows[:, 0], return_index=True, return_counts=True)
-    latest = rows[first + count - 1, 1]
-    connection.executemany(_TOTALS, _tuples((count, latest, symbol)))
+    many = rows[:whole].reshape(-1, _ROWS * _COLUMNS).tolist()
+    inserted = connection.executemany(_INSERT_ROWS, many).rowcount if many else 0
+    rest = rows[whole:].tolist()
+    return inserted + (connection.executemany(_INSERT, rest).rowcount if rest else 0)
 
 
 def _write_bars(
