@@ -16,7 +16,8 @@ from mdtool.cli.option_bundle import option_bundle
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
 from mdtool.cli.settings import with_settings
-from mdtool.core.errors import EXIT_OK, CorruptStreamError, InputError, UsageError
+from mdtool.cli.trade_sources import require_trades
+from mdtool.core.errors import EXIT_OK, CorruptStreamError, UsageError
 from mdtool.services.aggregator.config import AggregatorConfig
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _filter(
     from mdtool.wire.dbn_metadata import with_schema
 
     with selected.open(paths) as source:
-        _require_trades(source)
+        require_trades(source)
         metadata = with_schema(source.metadata, stream.schema)
         is_quiet = output.quiet or output.is_table
         try:
@@ -182,17 +183,6 @@ def _bars(source: RecordSource, stream: BarStream, progress: Progress) -> Iterat
         yield from stream.close()
         raise
     yield from stream.close()
-
-
-def _require_trades(source: RecordSource) -> None:
-    from mdtool.core.records import has_trades
-    from mdtool.wire.dbn_records import DTYPES, RTYPES
-
-    schema = source.metadata.schema
-    if schema is not None and not has_trades(DTYPES[RTYPES[str(schema)]]):
-        raise InputError(
-            f"{source.name}: is {schema}, which has no trades; give mbo, trades, tbbo or mbp"
-        )
 
 
 def _report(name: str, stream: BarStream) -> None:

@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "replay-dbn": "mdtool.cli.replay_dbn",
     "simulate": "mdtool.cli.simulate",
     "aggregate": "mdtool.cli.aggregate",
+    "vwap": "mdtool.cli.vwap",
     "book": "mdtool.cli.book",
     "send": "mdtool.cli.send",
     "serve-tcp": "mdtool.cli.serve_tcp",

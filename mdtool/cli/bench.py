@@ -29,6 +29,7 @@ BENCHES: Final = {
     "memory": "what replaying a 4-million-record file to CSV takes at its peak",
     "book": "rebuilding L3 order books from orders, against the same in plain Python",
     "replay": "replaying a long file, against a zstd pass and databento_dbn's decoder alone",
+    "vwap": "rolling VWAPs of a long file of trades, in windows of 10 and of 10 million",
     "book_services": "replay over TCP into books, and books as JSON lines over HTTP",
 }
 

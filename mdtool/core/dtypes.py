@@ -16,6 +16,7 @@ TRADE: Final = np.dtype(dbn.TradeMsg._dtypes)
 MBP1: Final = np.dtype(dbn.MBP1Msg._dtypes)
 MBP10: Final = np.dtype(dbn.MBP10Msg._dtypes)
 OHLCV: Final = np.dtype(dbn.OHLCVMsg._dtypes)
+STATISTICS: Final = np.dtype(dbn.StatMsg._dtypes)
 SYMBOL_MAPPING: Final = np.dtype(dbn.SymbolMappingMsg._dtypes)
 
 RTYPE_TRADE: Final = 0
@@ -24,11 +25,15 @@ RTYPE_MBP10: Final = 10
 RTYPE_OHLCV: Final = 17
 """Bars of a cadence that has no rtype of its own."""
 RTYPE_SYMBOL_MAPPING: Final = 22
+RTYPE_STATISTICS: Final = 24
 RTYPE_OHLCV_1S: Final = 32
 RTYPE_OHLCV_1M: Final = 33
 RTYPE_OHLCV_1H: Final = 34
 RTYPE_OHLCV_1D: Final = 35
 RTYPE_MBO: Final = 160
+
+STAT_TYPE_VWAP: Final = 13
+STAT_UPDATE_NEW: Final = 1
 
 F_LAST: Final = 128
 F_TOB: Final = 64

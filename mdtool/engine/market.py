@@ -84,8 +84,8 @@ class TickColumns(Protocol):
 class Change:
     """One step of the state, all that a store has to write before the step is acknowledged."""
 
-    stream_id: str | None
-    """The stream that it came from, None for ticks of no stream."""
+    stream_id: str
+    """The stream that it came from."""
     next_sequence: int
     """The position of that stream after the step."""
     ticks: TickColumns
@@ -239,10 +239,6 @@ class Market:
         next_sequence = max(position, first_sequence + ticks.frames)
         self._remember(stream_id, next_sequence)
         return Change(stream_id, next_sequence, new, changed)
-
-    def add(self, ticks: TickColumns) -> Change:
-        """Take a batch of no stream: all of it is new, and a resend would count twice."""
-        return Change(None, 0, ticks, self._fold(ticks))
 
     def session(self, index: int) -> np.void | None:
         """Return a copy of a symbol's session, a SESSION, or None when it has no trade yet."""

@@ -35,6 +35,8 @@ class Trades:
     undefined : int
         How many trades of the run were left out because their price, size or time is DBN's
         "no value".
+    records : structured array[n] or None
+        The records that they were taken from, None where there were none.
     """
 
     instrument: Integers
@@ -44,6 +46,7 @@ class Trades:
     seen_ns: Integers
     latest_ns: int
     undefined: int = 0
+    records: Records | None = None
 
     def __len__(self) -> int:
         return len(self.ts_ns)
@@ -68,7 +71,7 @@ class Trades:
             (records["price"] != UNDEF_PRICE) & (records["size"] != UNDEF_ORDER_SIZE) & (times >= 0)
         )
         taken = traded & is_defined
-        chosen = records[taken]
+        chosen = records if taken.all() else records[taken]
         ts_ns = times[taken]
         if clock == "ts_recv":
             running = np.maximum.accumulate(times)
@@ -84,4 +87,5 @@ class Trades:
             seen_ns=seen_ns,
             latest_ns=int(running[-1]) if len(running) else -1,
             undefined=int(np.count_nonzero(traded & ~is_defined)),
+            records=chosen,
         )

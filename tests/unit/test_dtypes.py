@@ -8,12 +8,21 @@ import pytest
 
 from mdtool.core import dtypes
 
-SIZES = {"MBO": 56, "TRADE": 48, "MBP1": 80, "MBP10": 368, "OHLCV": 56, "SYMBOL_MAPPING": 176}
+SIZES = {
+    "MBO": 56,
+    "TRADE": 48,
+    "MBP1": 80,
+    "MBP10": 368,
+    "OHLCV": 56,
+    "STATISTICS": 80,
+    "SYMBOL_MAPPING": 176,
+}
 RTYPES = {
     "RTYPE_MBO": dbn.RType.MBO,
     "RTYPE_TRADE": dbn.RType.MBP_0,
     "RTYPE_MBP1": dbn.RType.MBP_1,
     "RTYPE_MBP10": dbn.RType.MBP_10,
+    "RTYPE_STATISTICS": dbn.RType.STATISTICS,
     "RTYPE_OHLCV_1S": dbn.RType.OHLCV_1S,
     "RTYPE_OHLCV_1M": dbn.RType.OHLCV_1M,
     "RTYPE_OHLCV_1H": dbn.RType.OHLCV_1H,

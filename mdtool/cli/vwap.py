@@ -1,0 +1,128 @@
+"""`mdtool vwap`: rolling VWAPs of trades as a filter, and the VWAP feed."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from mdtool.cli.filter_options import FilterOptions, with_filter
+from mdtool.cli.given_options import given_options
+from mdtool.cli.output_options import OutputOptions, with_output
+from mdtool.cli.progress import Progress
+from mdtool.cli.settings import with_settings
+from mdtool.cli.trade_sources import require_trades
+from mdtool.core.errors import EXIT_OK, UsageError
+from mdtool.services.vwap.config import VwapConfig
+
+if TYPE_CHECKING:
+    from mdtool.engine.vwap_stream import VwapStream
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(add_completion=False)
+
+_SHARED: Final = frozenset({"inputs", "window"})
+"""Parameters of both the filter and the service."""
+_SCHEMA: Final = "statistics"
+
+
+@app.command()
+@with_settings(VwapConfig, "vwap")
+@with_output
+@with_filter
+def vwap(
+    selected: FilterOptions,
+    output: OutputOptions,
+    config: VwapConfig,
+    context: typer.Context,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="INPUT", help="DBN files, or - for standard input."),
+    ] = None,
+    clock: Annotated[
+        str, typer.Option(help="Which time a window by time goes by: ts_recv or ts_event.")
+    ] = "ts_recv",
+) -> int:
+    """Give the VWAP after each trade of INPUT; without INPUT, serve the VWAP feed.
+
+    A window is of an instrument's last trades, by count (--window 100) or by
+    time (--window 5m), and costs the same whatever it holds. What comes out
+    are DBN statistics with stat_type 13: price is the VWAP, rounded to the
+    nearest 1e-9, quantity the volume that it is of.
+
+    Example: mdtool vwap trades.dbn --window 5m --csv
+
+    Example: mdtool simulate --schema trades | mdtool vwap - --window 100 --json -p -s
+
+    Example: mdtool vwap --port 8888 --window 100
+    """
+    _refuse_mixture(context, is_filter=bool(inputs))
+    if inputs:
+        return _filter(inputs, config.window, clock, selected, output)
+    from mdtool.core.lifecycle import run_service
+    from mdtool.services.vwap.server import VwapFeed
+
+    return run_service(VwapFeed(config))
+
+
+def _refuse_mixture(context: typer.Context, is_filter: bool) -> None:
+    """Refuse options of the filter where the service runs, and the other way round."""
+    settings = {field.name for field in dataclasses.fields(VwapConfig)}
+    for name, option in given_options(context):
+        if name in _SHARED:
+            continue
+        if is_filter and name in settings:
+            raise UsageError(f"{option.opts[0]} is for the service, which takes no INPUT")
+        if not is_filter and name not in settings:
+            raise UsageError(f"{option.opts[0]} wants INPUT: a file, or - for standard input")
+
+
+def _filter(
+    paths: list[str], window: str, clock: str, selected: FilterOptions, output: OutputOptions
+) -> int:
+    from mdtool.core.records import CLOCKS
+    from mdtool.engine.vwap import Window
+    from mdtool.engine.vwap_stream import VwapStream
+    from mdtool.wire.dbn_metadata import with_schema
+
+    if clock not in CLOCKS:
+        raise UsageError(f"--clock {clock}: choose from {', '.join(CLOCKS)}")
+    stream = VwapStream(Window.parse(window), clock)
+    with selected.open(paths) as source:
+        require_trades(source)
+        is_quiet = output.quiet or output.is_table
+        try:
+            with (
+                output.open(with_schema(source.metadata, _SCHEMA), source.symbology) as sink,
+                Progress("trades", source.size_bytes, is_quiet) as progress,
+            ):
+                for records in source:
+                    for made in stream.update(records):
+                        sink.write(made)
+                    progress.show(stream.trades, source.bytes_read)
+                    if source.size_bytes is None:
+                        sink.flush()
+        finally:
+            _report(source.name, stream)
+    return EXIT_OK
+
+
+def _report(name: str, stream: VwapStream) -> None:
+    if stream.late:
+        log.warning(
+            "%s: left out %d of %d trades, which came later than their window is long",
+            name,
+            stream.late,
+            stream.trades,
+        )
+    if stream.early:
+        log.warning(
+            "%s: %d trades left their windows early, for these can hold no more volume",
+            name,
+            stream.early,
+        )
+    if stream.undefined:
+        log.warning("%s: left out %d trades without a price, size or time", name, stream.undefined)

@@ -1,0 +1,199 @@
+"""Rolling volume-weighted average prices: of each instrument's last trades, by count or by time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.core.errors import UsageError
+from mdtool.core.units import UNDEF_PRICE, format_duration, parse_duration
+from mdtool.engine import vwap_kernel as kernels
+
+Integers = NDArray[np.int64]
+
+MAX_TRADES: Final = 1_000_000_000
+"""That a window by count may have: 16 GB."""
+_UNLIMITED: Final = 2**62
+_CHUNK_TRADES: Final = (16, 128)
+_FIRST_ROWS: Final = 64
+_FIRST_CHUNKS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How far back a VWAP looks: a number of trades, or a span of time.
+
+    Attributes
+    ----------
+    trades : int
+        At most so many; 0 for any number.
+    span_ns : int
+        Those that are less than so much older than the latest; 0 for any age.
+
+    Raises
+    ------
+    UsageError
+        When neither limits it, or one cannot be.
+    """
+
+    trades: int = 0
+    span_ns: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.trades <= MAX_TRADES and self.span_ns >= 0):
+            raise UsageError(f"a window has from 1 to {MAX_TRADES:,} trades, or a span of time")
+        if not self.trades and not self.span_ns:
+            raise UsageError("a window wants a number of trades from 1 on, or a span of time")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the window that `100` (trades) or `5m` (time) means.
+
+        Raises
+        ------
+        UsageError
+            When it means none.
+        """
+        if text.isascii() and text.isdigit():
+            if len(text) > len(str(MAX_TRADES)):
+                raise UsageError(f"--window {text}: at most {MAX_TRADES:,} trades")
+            return cls(trades=int(text))
+        try:
+            return cls(span_ns=parse_duration(text))
+        except UsageError as error:
+            raise UsageError(f"--window: {error}; or a number of trades") from error
+
+    def __str__(self) -> str:
+        return format_duration(self.span_ns) if self.span_ns else str(self.trades)
+
+
+@dataclass(frozen=True, slots=True)
+class Vwaps:
+    """What the windows held after each trade of a batch.
+
+    Attributes
+    ----------
+    price : int64[n]
+        The VWAP at 1e-9, rounded to the nearest, half to even; UNDEF_PRICE of no volume.
+    volume : int64[n]
+        That it is of.
+    trades : int64[n]
+        That it is of; 0 for a trade that came too late and is in no window.
+    """
+
+    price: Integers
+    volume: Integers
+    trades: Integers
+
+
+class RollingVwap:
+    """A window of every instrument's latest trades, exact and at the same cost whatever it holds.
+
+    Trades are taken in order of arrival. By time, a window holds the trades that are less than its
+    span older than the instrument's latest time. One that comes late, by less than the span, stays
+    as long as if it had come in time with the latest before it; one that is later is left out and
+    counted. Trades of the same time stay together.
+
+    A window's volume is at most 2**63 - 1: where a trade would take it beyond that, the oldest
+    leave early and are counted. Within that, sums are exact whatever the prices are.
+
+    Parameters
+    ----------
+    window : Window
+        By count, by time, or both: then whichever is reached first, and what leaves for the count
+        is counted as early.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self._most = window.trades or _UNLIMITED
+        least, largest = _CHUNK_TRADES
+        self._chunk = min(max(1 << (self._most - 1).bit_length(), least), largest)
+        columns = 3 if window.span_ns else 2
+        self._state = np.array([0, -1, 0, 0, 0], np.int64)
+        self._rows = np.empty((0, kernels.COLUMNS), np.int64)
+        self._links = np.empty(_FIRST_CHUNKS, np.int64)
+        self._entries = np.empty((_FIRST_CHUNKS * self._chunk, columns), np.int64)
+        self._grow_rows(_FIRST_ROWS)
+
+    @property
+    def late(self) -> int:
+        """How many trades were left out for being older than the window."""
+        return int(self._state[kernels.LATE])
+
+    @property
+    def early(self) -> int:
+        """How many trades left before their time, because the window was full."""
+        return int(self._state[kernels.EARLY])
+
+    def update(
+        self,
+        instrument: Integers,
+        price: Integers,
+        volume: Integers,
+        ts_ns: Integers,
+    ) -> Vwaps:
+        """Take a batch of trades; return what their windows then hold, one entry a trade.
+
+        Parameters
+        ----------
+        instrument : int64[n]
+            Whatever tells instruments apart.
+        price : int64[n]
+            At 1e-9, any but UNDEF_PRICE, negative ones too.
+        volume : int64[n]
+            0 or above.
+        ts_ns : int64[n]
+            0 or above; only looked at where the window is by time.
+        """
+        found = np.empty((3, len(price)), np.int64)
+        vwaps = Vwaps(*found)
+        taken = 0
+        while True:
+            taken = kernels.update(
+                self._most,
+                self.window.span_ns,
+                self._chunk,
+                self._rows,
+                self._table,
+                self._entries,
+                self._links,
+                self._state,
+                instrument,
+                price,
+                volume,
+                ts_ns,
+                vwaps.price,
+                vwaps.volume,
+                vwaps.trades,
+                taken,
+            )
+            if taken == len(price):
+                break
+            if self._state[kernels.TAKEN] == len(self._links):
+                self._grow_entries()
+            if self._state[kernels.ROWS] == len(self._rows):
+                self._grow_rows(2 * len(self._rows))
+        vwaps.price[vwaps.volume == 0] = UNDEF_PRICE
+        return vwaps
+
+    def _grow_rows(self, rows: int) -> None:
+        """Make room for so many instruments, keeping those there are."""
+        known = int(self._state[kernels.ROWS])
+        larger = np.empty((rows, kernels.COLUMNS), np.int64)
+        larger[:known] = self._rows[:known]
+        self._rows = larger
+        self._table = np.full(2 * rows, -1, np.int64)
+        kernels.index_rows(self._rows, self._table, known)
+
+    def _grow_entries(self) -> None:
+        """Make room for a quarter more trades.
+
+        Where the system can move pages, as Linux does, nothing is copied.
+        """
+        chunks = len(self._links) + max(len(self._links) // 4, 1)
+        self._links.resize(chunks, refcheck=False)
+        self._entries.resize((chunks * self._chunk, self._entries.shape[1]), refcheck=False)

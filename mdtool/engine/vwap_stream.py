@@ -1,0 +1,96 @@
+"""From DBN records with trades among them to DBN records of the VWAP after each trade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mdtool.core.dtypes import (
+    RTYPE_STATISTICS,
+    STAT_TYPE_VWAP,
+    STAT_UPDATE_NEW,
+    STATISTICS,
+    SYMBOL_MAPPING,
+    record_length,
+)
+from mdtool.core.records import Records, has_trades
+from mdtool.core.units import UNDEF_TIMESTAMP
+from mdtool.engine.trades import Trades
+from mdtool.engine.vwap import RollingVwap, Vwaps, Window
+
+
+class VwapStream:
+    """Takes a stream of records as it comes and gives a statistic for each trade.
+
+    Parameters
+    ----------
+    window : Window
+        Of each publisher's instrument.
+    clock : str
+        By which of a record's times: `ts_recv` or `ts_event`.
+
+    Attributes
+    ----------
+    trades : int
+        How many trades were taken, late ones too.
+    undefined : int
+        How many trades were left out for having no price, size or time.
+    """
+
+    def __init__(self, window: Window, clock: str = "ts_recv") -> None:
+        self._windows = RollingVwap(window)
+        self._clock = clock
+        self.trades = 0
+        self.undefined = 0
+
+    @property
+    def late(self) -> int:
+        """How many trades were older than the window and left out."""
+        return self._windows.late
+
+    @property
+    def early(self) -> int:
+        """How many trades had to leave a window that can hold no more volume."""
+        return self._windows.early
+
+    def update(self, records: Records) -> Iterator[Records]:
+        """Take records of one rtype; yield those of the trades among them, if any.
+
+        Symbol mappings are passed on, for they hold for the statistics too. Other records without
+        trades are skipped.
+        """
+        if records.dtype == SYMBOL_MAPPING:
+            yield records
+        if not has_trades(records.dtype):
+            return
+        trades = Trades.of(records, self._clock)
+        self.trades += len(trades)
+        self.undefined += trades.undefined
+        if len(trades):
+            vwaps = self._windows.update(trades.instrument, trades.price, trades.size, trades.ts_ns)
+            yield _statistics(trades, vwaps)
+
+
+def _statistics(trades: Trades, vwaps: Vwaps) -> Records:
+    """Return a STATISTICS of stat_type VWAP for each trade that is in a window, with its times.
+
+    `price` is the VWAP, `quantity` the volume that it is of.
+    """
+    source = trades.records
+    assert source is not None
+    made = np.zeros(len(source), STATISTICS)
+    made["length"] = record_length(STATISTICS)
+    made["rtype"] = RTYPE_STATISTICS
+    for name in (
+        *("publisher_id", "instrument_id", "ts_event", "ts_recv", "ts_in_delta"),
+        "sequence",
+    ):
+        made[name] = source[name]
+    made["ts_ref"] = UNDEF_TIMESTAMP
+    made["price"] = vwaps.price
+    made["quantity"] = vwaps.volume
+    made["stat_type"] = STAT_TYPE_VWAP
+    made["update_action"] = STAT_UPDATE_NEW
+    is_in = vwaps.trades > 0
+    return made if is_in.all() else made[is_in]

@@ -1,0 +1,1 @@
+"""The VWAP feed: rolling averages of the market as JSON lines over TCP."""

@@ -1,0 +1,30 @@
+"""Settings of the VWAP feed, `[vwap]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mdtool.core.config import setting
+
+
+@dataclass(frozen=True, slots=True)
+class VwapConfig:
+    """What a window is, where the trades come from, and what bounds the feed."""
+
+    window: str = setting("100", "How far back each VWAP looks: 100 trades, or a time such as 5m.")
+    host: str = setting("127.0.0.1", "Address to listen on.")
+    port: int = setting(8888, "Port to listen on, 0 for any free one.", low=0, high=65535)
+    aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregator.")
+    store: str | None = setting(
+        None, "Store that the aggregator writes, from which windows are filled at the start."
+    )
+    max_trades: int = setting(
+        10_000_000,
+        "Trades of a symbol in a window of time; beyond that the oldest leave early.",
+        low=1,
+        high=1_000_000_000,
+    )
+    max_clients: int = setting(10_000, "Connections open at once; more are refused.", low=1)
+    slow_client_s: float = setting(
+        10.0, "How long a client may read nothing before it is closed.", low=0.01, high=3_600.0
+    )
