@@ -45,15 +45,18 @@ class Reader:
 @pytest.fixture
 async def connect():
     loop = asyncio.get_running_loop()
-    tally = SocketTally()
+    tally, lost = SocketTally(), asyncio.Event()
+
+    class Server(asyncio.Protocol):
+        def connection_lost(self, _error):
+            lost.set()
+
     async with contextlib.AsyncExitStack() as stack:
 
         async def connect(patience_s: float = PATIENCE_S) -> tuple[Outbox, Reader]:
             server_end, client_end = socket.socketpair()
-            protocol = asyncio.Protocol()
-            protocol.connection_lost = lambda _error: connect.lost.set()
             client_end.setblocking(False)
-            transport, _ = await loop.create_connection(lambda: protocol, sock=server_end)
+            transport, _ = await loop.create_connection(Server, sock=server_end)
             stack.callback(client_end.close)
             stack.callback(transport.close)
             outbox = Outbox(transport, tally, patience_s)
@@ -61,7 +64,7 @@ async def connect():
             return outbox, Reader(client_end)
 
         connect.tally = tally
-        connect.lost = asyncio.Event()
+        connect.lost = lost
         yield connect
 
 
