@@ -169,7 +169,9 @@ def encode_batch(
     )
 
 
-def decode_batch(message: marketdata_pb2.TickBatch, symbols: SymbolTable) -> tuple[str, int, Ticks]:
+def decode_batch(
+    message: marketdata_pb2.TickBatch, symbols: SymbolTable, *, is_part: bool = False
+) -> tuple[str, int, Ticks]:
     """Return the stream id, the first sequence and the ticks of a message.
 
     The columns are read-only views of the message's bytes.
@@ -180,6 +182,8 @@ def decode_batch(message: marketdata_pb2.TickBatch, symbols: SymbolTable) -> tup
         As `encode_batch` makes it.
     symbols : SymbolTable
         The call's own; the message's new symbols are appended to it.
+    is_part : bool
+        Whether the message may lack some of the frames that it covers.
 
     Raises
     ------
@@ -197,7 +201,7 @@ def decode_batch(message: marketdata_pb2.TickBatch, symbols: SymbolTable) -> tup
         offset = _column(message, "offset", _U4)
         _check_lengths(symbol=symbol, offset=offset)
         _check_lengths(refused_offset=refused_offset, refused_reason=refused_reason)
-        _check_offsets(offset, refused_offset, message.frames)
+        _check_offsets(offset, refused_offset, message.frames, is_part)
         _check_reasons(refused_reason)
     elif message.frames == len(symbol):
         offset = np.arange(message.frames, dtype=np.uint32)
@@ -327,16 +331,17 @@ def _check_symbols(symbol: NDArray[np.uint32], symbols: SymbolTable) -> None:
 
 
 def _check_offsets(
-    offset: NDArray[np.uint32], refused_offset: NDArray[np.uint32], frames: int
+    offset: NDArray[np.uint32], refused_offset: NDArray[np.uint32], frames: int, is_part: bool
 ) -> None:
-    if len(offset) + len(refused_offset) != frames:
+    known = len(offset) + len(refused_offset)
+    if known > frames or (known < frames and not is_part):
         raise BatchError(f"batch does not account for each of its {frames:,} frames")
-    is_known = np.zeros(frames, np.bool_)
     for column in (offset, refused_offset):
         if len(column) and (column[-1] >= frames or not (column[1:] > column[:-1]).all()):
             raise BatchError(f"offsets do not rise within the batch's {frames:,} frames")
-        is_known[column] = True
-    if not is_known.all():
+    before = np.searchsorted(offset, refused_offset)
+    after = np.searchsorted(offset, refused_offset, side="right")
+    if (before != after).any():
         raise BatchError("batch both takes and refuses a frame")
 
 

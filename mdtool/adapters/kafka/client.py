@@ -1,0 +1,115 @@
+"""The clients of confluent-kafka as mdtool configures them.
+
+Their methods block, some of them for as long as they are told to; they are called in threads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.core.errors import ConfigError
+
+try:
+    from confluent_kafka import (
+        Consumer,
+        KafkaError,
+        KafkaException,
+        Message,
+        Producer,
+        TopicPartition,
+    )
+    from confluent_kafka.admin import (
+        AdminClient,
+        ConfigResource,
+        NewTopic,
+        ResourceType,
+        TopicMetadata,
+    )
+except ImportError as error:
+    raise ConfigError("a bus over Kafka wants its client: pip install 'mdtool[kafka]'") from error
+
+__all__ = [
+    "AdminClient",
+    "ConfigResource",
+    "Consumer",
+    "KafkaError",
+    "KafkaException",
+    "Message",
+    "NewTopic",
+    "Producer",
+    "ResourceType",
+    "TopicMetadata",
+    "TopicPartition",
+]
+
+MAX_RECORD_BYTES: Final = 4 << 20
+"""How long a record of ticks may be."""
+_CLIENT_LOG: Final = logging.getLogger("mdtool.kafka")
+_CLIENT_LOG.setLevel(logging.ERROR)  # what services have to say of an outage they say themselves
+_COMMON: Final = {
+    "client.id": "mdtool",
+    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 1_000,
+    "socket.nagle.disable": True,
+    "allow.auto.create.topics": False,
+    "topic.metadata.refresh.fast.interval.ms": 100,
+}
+_PRODUCING: Final = {
+    "enable.idempotence": True,
+    "acks": "all",
+    # Nothing is waited for, and nothing given up: what was produced is sent until it is there.
+    "linger.ms": 0,
+    "compression.type": "lz4",
+    "message.max.bytes": MAX_RECORD_BYTES,
+    "retry.backoff.ms": 50,
+    "retry.backoff.max.ms": 1_000,
+}
+_CONSUMING: Final = {
+    "enable.auto.commit": False,
+    "auto.offset.reset": "earliest",
+    "isolation.level": "read_committed",
+    "fetch.max.bytes": 64 << 20,
+    "max.partition.fetch.bytes": 2 * MAX_RECORD_BYTES,
+    "queued.max.messages.kbytes": 64 << 10,
+    "fetch.error.backoff.ms": 50,
+}
+
+
+def producer(address: KafkaAddress, settings: Mapping[str, Any] | None = None) -> Producer:
+    """Return an idempotent producer, which waits for all replicas."""
+    return Producer(_config(address, _PRODUCING, settings), logger=_CLIENT_LOG)
+
+
+def consumer(address: KafkaAddress, settings: Mapping[str, Any] | None = None) -> Consumer:
+    """Return a consumer that sees what is committed, and commits nothing by itself."""
+    return Consumer(_config(address, _CONSUMING, settings), logger=_CLIENT_LOG)
+
+
+def admin(address: KafkaAddress) -> AdminClient:
+    """Return a client that looks at topics and makes them."""
+    return AdminClient(_config(address, {}, None), logger=_CLIENT_LOG)
+
+
+def error_of(raised: KafkaException) -> KafkaError:
+    """Return the error that an exception carries."""
+    error: KafkaError = raised.args[0]
+    return error
+
+
+def _config(
+    address: KafkaAddress, kind: Mapping[str, Any], settings: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": address.servers,
+        "error_cb": _ignore,
+        **_COMMON,
+        **kind,
+        **(settings or {}),
+    }
+
+
+def _ignore(_error: KafkaError) -> None:
+    """Leave what is no call's outcome, such as a lost connection, to the client, which retries."""

@@ -1,0 +1,182 @@
+"""mdtool's topics: made on first use, with settings that fit what is in them, and checked after."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mdtool.adapters.kafka.address import PARTITIONS, KafkaAddress
+from mdtool.adapters.kafka.client import (
+    MAX_RECORD_BYTES,
+    AdminClient,
+    ConfigResource,
+    KafkaError,
+    KafkaException,
+    NewTopic,
+    ResourceType,
+    TopicMetadata,
+    admin,
+    error_of,
+)
+from mdtool.core.errors import StartupError
+
+log = logging.getLogger(__name__)
+
+_DAY_MS: Final = 86_400_000
+_COMPACTED: Final = {
+    # What is read whole at a start stays short.
+    "segment.bytes": 64 << 20,
+    "min.cleanable.dirty.ratio": 0.2,
+}
+_TRY_S: Final = 1.0
+_TIMEOUT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    policy: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    partitions: int | None = None
+    """None for as many as the topic of ticks has."""
+
+    def config(self) -> dict[str, str]:
+        config = {"cleanup.policy": self.policy, **self.settings}
+        return {key: str(value) for key, value in config.items()}
+
+
+TICKS: Final = "ticks"
+STREAMS: Final = "streams"
+AGGREGATES: Final = "aggregates"
+BARS: Final = "bars"
+DEAD_LETTERS: Final = "dead-letters"
+
+_LONG_RECORDS: Final = {"max.message.bytes": MAX_RECORD_BYTES}
+_TOPICS: Final = {
+    TICKS: _Topic("delete", {**_LONG_RECORDS, "retention.ms": 7 * _DAY_MS}),
+    STREAMS: _Topic("compact,delete", {**_COMPACTED, "retention.ms": 30 * _DAY_MS}, 1),
+    AGGREGATES: _Topic("compact", _COMPACTED),
+    BARS: _Topic("compact,delete", {**_COMPACTED, "retention.ms": 7 * _DAY_MS}),
+    DEAD_LETTERS: _Topic("delete", {**_LONG_RECORDS, "retention.ms": 30 * _DAY_MS}, 1),
+}
+
+
+def open_topics(address: KafkaAddress) -> int:
+    """Make the topics that are not there, check all, and return how many partitions ticks have.
+
+    Raises
+    ------
+    StartupError
+        When the servers cannot be reached within the address's `wait_s`, or a topic is not as it
+        should be.
+    """
+    client = admin(address)
+    deadline_s = time.monotonic() + address.wait_s
+    found = _look(client, address, deadline_s)
+    partitions = _partitions(address, found)
+    missing = [name for name in _TOPICS if address.topic(name) not in found]
+    if missing:
+        _make(client, address, missing, partitions)
+        while any(address.topic(name) not in found for name in _TOPICS):
+            found = _look(client, address, deadline_s)
+        partitions = _partitions(address, found)  # another service may have been first
+    for name, topic in _TOPICS.items():
+        full_name = address.topic(name)
+        there, wanted = len(found[full_name].partitions), topic.partitions or partitions
+        if there != wanted:
+            raise StartupError(
+                f"{address}: topic {full_name} has {there} partitions, not {wanted}; move it away "
+                f"or name another prefix"
+            )
+    _check_settings(client, address)
+    return partitions
+
+
+def _look(
+    client: AdminClient, address: KafkaAddress, deadline_s: float
+) -> dict[str, TopicMetadata]:
+    """Return the topics that there are and whose partitions can be written."""
+    while True:
+        left_s = deadline_s - time.monotonic()
+        try:
+            topics = client.list_topics(timeout=max(0.01, min(left_s, _TRY_S))).topics
+        except KafkaException as error:
+            if left_s <= 0:
+                reason = error_of(error).str()
+                raise StartupError(
+                    f"{address}: cannot be reached ({reason}; tried for {address.wait_s:g} s)"
+                ) from error
+            time.sleep(max(0.0, min(left_s, 0.05)))
+            continue
+        if left_s <= 0:
+            raise StartupError(f"{address}: topics have no leaders after {address.wait_s:g} s")
+        return {
+            name: topic
+            for name, topic in topics.items()
+            if topic.error is None and all(each.leader >= 0 for each in topic.partitions.values())
+        }
+
+
+def _partitions(address: KafkaAddress, found: Mapping[str, TopicMetadata]) -> int:
+    """Return how many partitions topics of ticks have, or are to have."""
+    ticks = address.topic(TICKS)
+    if ticks not in found:
+        return address.partitions or PARTITIONS
+    there = len(found[ticks].partitions)
+    if address.partitions not in {None, there}:
+        raise StartupError(
+            f"{address}: topic {ticks} has {there} partitions, not {address.partitions}; "
+            f"name another prefix, or leave partitions={address.partitions} out"
+        )
+    return there
+
+
+def _make(client: AdminClient, address: KafkaAddress, names: list[str], partitions: int) -> None:
+    wanted = [
+        NewTopic(
+            address.topic(name),
+            num_partitions=_TOPICS[name].partitions or partitions,
+            replication_factor=address.replication,
+            config=_TOPICS[name].config(),
+        )
+        for name in names
+    ]
+    for name, made in client.create_topics(wanted, operation_timeout=_TIMEOUT_S).items():
+        error = _outcome(made)
+        if error is None:
+            log.info("%s: made topic %s", address, name)
+        elif error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise StartupError(f"{address}: cannot make topic {name}: {error.str()}")
+
+
+def _check_settings(client: AdminClient, address: KafkaAddress) -> None:
+    resources = [ConfigResource(ResourceType.TOPIC, address.topic(name)) for name in _TOPICS]
+    answers = client.describe_configs(resources, request_timeout=_TIMEOUT_S)
+    for topic, resource in zip(_TOPICS.values(), resources, strict=True):
+        error = _outcome(answers[resource])
+        if error is not None:
+            raise StartupError(f"{address}: cannot look at {resource.name}: {error.str()}")
+        settings = answers[resource].result()
+        policy = settings["cleanup.policy"].value
+        if set(policy.split(",")) != set(topic.policy.split(",")):
+            raise StartupError(
+                f"{address}: topic {resource.name} has cleanup.policy={policy}, not "
+                f"{topic.policy}; set it so, or name another prefix"
+            )
+        longest = int(settings["max.message.bytes"].value)
+        if topic.settings.get("max.message.bytes", 0) > longest:
+            raise StartupError(
+                f"{address}: topic {resource.name} has max.message.bytes={longest}, below "
+                f"{MAX_RECORD_BYTES}; raise it, or name another prefix"
+            )
+
+
+def _outcome(future: Future[Any]) -> KafkaError | None:
+    try:
+        future.result()
+    except KafkaException as error:
+        return error_of(error)
+    return None
