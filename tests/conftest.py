@@ -22,3 +22,18 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("MDTOOL_TEST_DATA names no folder of real market data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server for all tests, which leave it running."""
+    from tests.postgres_servers import postgres_server
+
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres) -> str:
+    """The URL of an empty database."""
+    return postgres.url(postgres.create_database())

@@ -23,6 +23,8 @@ PROGRAMS: Final = {
     "npm": ("npm",),
     "chromium": ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
     "redis": ("redis-server",),
+    "postgres": ("postgres",),
+    "initdb": ("initdb",),
     "java": ("java",),
     "maven": ("mvn",),
 }
@@ -34,10 +36,18 @@ _INSTALL_S: Final = 100
 
 def needs(name: str) -> str:
     """Return the path of one of `PROGRAMS`; without it, the test that asks is skipped."""
-    found = next(filter(None, map(shutil.which, PROGRAMS[name])), None)
+    path = os.pathsep.join([os.environ.get("PATH", ""), *_folders_of_postgres()])
+    candidates = (shutil.which(program, path=path) for program in PROGRAMS[name])
+    found = next(filter(None, candidates), None)
     if found is None:
         missing(f"there is no {' or '.join(PROGRAMS[name])} on this machine")
     return found
+
+
+def _folders_of_postgres() -> list[str]:
+    """Return where Debian has PostgreSQL's programs, which are on no PATH, newest first."""
+    folders = Path("/usr/lib/postgresql").glob("*/bin")
+    return sorted(map(str, folders), key=lambda name: name.split("/")[4].zfill(4), reverse=True)
 
 
 def missing(reason: str) -> NoReturn:

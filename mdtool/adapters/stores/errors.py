@@ -25,5 +25,9 @@ class StoreClaimedError(StartupError):
     """Another process holds the market of the store."""
 
 
+class StoreRefusedError(StoreError, StartupError):
+    """A server does not let this user in, or has no such database."""
+
+
 class StoreFormatError(StoreError, StartupError):
     """What is there is no store, is corrupt, or is of a newer schema than this program knows."""
