@@ -15,8 +15,11 @@ DECLARED = "$yes: Boolean!, $no: Boolean! = true, $apple: String!, $none: String
 OPERATION = f"query Q({DECLARED})"
 
 LEVELS = ("{ price }", "{ size orders }", "{ ...LevelFields }", "{ __typename its_price: price }")
+TRADES = ("{ price }", "{ timestamp volume }", "{ ...TradeFields }", "{ __typename its: price }")
+WITHIN = {"bids": LEVELS, "asks": LEVELS, "trades": TRADES}
 """What is asked of the rows within a row."""
 FIELDS = {
+    "Symbol": ("symbol", "tradeCount", "lastTradeAt", "__typename"),
     "Aggregate": (
         *("symbol", "open", "high", "low", "close", "volume", "timestamp", "stale", "__typename"),
     ),
@@ -25,6 +28,7 @@ FIELDS = {
         *("symbol", "timestamp", "bidLevels", "askLevels", "orders", "partial", "__typename"),
         *("bids", "asks", "bids", "asks"),
     ),
+    "TradesPage": ("nextCursor", "trades", "trades", "trades", "__typename"),
     "Bar": (
         *("symbol", "timestamp", "open", "high", "low", "close", "volume", "count", "__typename"),
     ),
@@ -35,6 +39,7 @@ KINDS = {
     "quote": ("Quote", ""),
     "bars": ("Bar", "limit"),
     "book": ("Book", "depth"),
+    "trades": ("TradesPage", "limit"),
 }
 """The type of each field's rows, and the argument that says how many."""
 
@@ -50,8 +55,8 @@ symbols = st.sampled_from(['"AAPL"', '" aapl"', '"MSFT"', '"NONE"', "$apple", "$
 def leaves(draw: st.DrawFn, of: str) -> str:
     name = draw(st.sampled_from(FIELDS[of]))
     alias = draw(st.sampled_from(["", "", f"its_{name.strip('_')}: "]))
-    levels = draw(st.sampled_from(LEVELS)) if name in {"bids", "asks"} else ""
-    return f"{alias}{name} {draw(directives)} {levels}"
+    within = draw(st.sampled_from(WITHIN[name])) if name in WITHIN else ""
+    return f"{alias}{name} {draw(directives)} {within}"
 
 
 def selections(of: str) -> st.SearchStrategy[str]:
@@ -79,7 +84,9 @@ def with_spreads(of: str) -> st.SearchStrategy[str]:
 @st.composite
 def root_fields(draw: st.DrawFn) -> str:
     directive = draw(directives)
-    kind = draw(st.sampled_from(["marketData", "quote", "bars", "book", "symbols", "__typename"]))
+    kind = draw(st.sampled_from([*KINDS, "symbols", "storedSymbols", "__typename"]))
+    if kind == "storedSymbols":
+        return f"{kind} {directive} {{ {draw(selections('Symbol'))} }}"
     if kind in {"symbols", "__typename"}:
         return f"{kind} {directive}"
     symbol = draw(symbols)
@@ -103,8 +110,11 @@ def documents(draw: st.DrawFn) -> str:
         bars: bars(symbol: "AAPL", limit: $two) {{ ...BarFields }}
         quote: quote(symbol: $apple) {{ ...QuoteFields }}
         book: book(symbol: $apple) {{ ...BookFields bids {{ ...LevelFields }} }}
+        trades: trades(symbol: $apple) {{ ...TradesPageFields trades {{ ...TradeFields }} }}
+        stored: storedSymbols {{ ...SymbolFields }}
     """
     fragments["Level"] = "price size orders"
+    fragments["Trade"] = "timestamp price volume"
     texts = [f"fragment {of}Fields on {of} {{ {text} }}" for of, text in fragments.items()]
     operation = f"{OPERATION} {{ {chosen} ... on Query {{ ...Rest }} }}"
     return " ".join([operation, f"fragment Rest on Query {{ {rest} }}", *texts])

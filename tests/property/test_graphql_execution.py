@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+from decimal import Decimal
 
 from graphql import execute, parse, validate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdtool.adapters.stores.port import SymbolTotals
 from mdtool.services.gateway.encoding import Bar
 from mdtool.services.gateway.graphql.execution import Executor
 from mdtool.services.gateway.graphql.limits import Limits
 from mdtool.services.gateway.graphql.resolvers import resolvers
 from mdtool.services.gateway.graphql.schema import load_schema
+from mdtool.services.gateway.history.encoding import Trade
 from mdtool.services.gateway.order_books import Level, OrderBook
 from mdtool.services.gateway.quotes.board import LatestQuote
 from mdtool.wire.graphql import Request
 from tests.property.graphql_documents import VARIABLES, documents
-from tests.reference.gateway_market import PlainBooks, PlainView, plain_quotes
+from tests.reference.gateway_market import PlainBooks, PlainTrades, PlainView, plain_quotes
 
 TIME_NS = 1_735_201_234_567 * 10**6
 SCHEMA = load_schema()
@@ -56,14 +59,53 @@ books = st.builds(
 )
 
 
+trades = st.lists(
+    st.builds(Trade, st.just("2024-12-26T08:20:34.567123456Z"), cents, st.integers(1, 2**62)),
+    max_size=3,
+)
+totals = st.lists(
+    st.builds(
+        SymbolTotals, st.sampled_from(["AAPL", 'A"B']), st.integers(1, 2**62), st.just(TIME_NS)
+    ),
+    max_size=2,
+)
+
+
 class Root:
     """The market once more, in the plainest way that graphql-core takes."""
 
-    def __init__(self, sessions, bars, quote, book) -> None:
+    def __init__(self, sessions, bars, quote, book, trades, totals) -> None:
         self._sessions = sessions
         self._bars = bars
         self._quote = quote
         self._book = book
+        self._trades = trades
+        self._totals = totals
+
+    def trades(self, _info, symbol, limit):
+        if symbol.strip().upper() != "AAPL":
+            return None
+        return {
+            "trades": [
+                {
+                    "timestamp": trade.timestamp,
+                    "price": format(Decimal(trade.price).scaleb(-9).normalize(), "f"),
+                    "volume": str(trade.volume),
+                }
+                for trade in self._trades[:limit]
+            ],
+            "nextCursor": "more" if len(self._trades) > limit else None,
+        }
+
+    def storedSymbols(self, _info):  # noqa: N802 - as the schema has it
+        return [
+            {
+                "symbol": total.symbol,
+                "tradeCount": str(total.trade_count),
+                "lastTradeAt": "2024-12-26T08:20:34.567000000Z",
+            }
+            for total in self._totals
+        ]
 
     def book(self, _info, symbol, depth):
         if symbol.strip().upper() != "AAPL":
@@ -146,20 +188,24 @@ def with_points(value):
     bars,
     quotes,
     books,
+    trades,
+    totals,
     st.booleans(),
     st.booleans(),
 )
-def test_the_answer_is_that_of_graphql_core(text, sessions, bars, quote, book, yes, no):
+def test_the_answer_is_that_of_graphql_core(
+    text, sessions, bars, quote, book, trades, totals, yes, no
+):
     node = parse(text)
     assert not validate(SCHEMA, node)
     variables = VARIABLES | {"yes": yes, "no": no}
-    root = Root(sessions, bars, quote, book)
+    root = Root(sessions, bars, quote, book, trades, totals)
     expected = execute(SCHEMA, node, root, variable_values=variables)
     assert not expected.errors
 
     view = PlainView(sessions, {"AAPL": bars})
     executor = Executor(
-        resolvers(view, plain_quotes(quote), PlainBooks(book)),
+        resolvers(view, plain_quotes(quote), PlainBooks(book), PlainTrades(*trades, totals=totals)),
         {"marketData", "bars", "quote", "book"},
         Limits(20, 100, 100_000),
         may_introspect=True,

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
+from mdtool.adapters.stores.port import SymbolTotals, TradeKey
 from mdtool.core.symbols import SymbolTable
 from mdtool.services.gateway.encoding import Bar
+from mdtool.services.gateway.history.encoding import Trade, TradesPage
 from mdtool.services.gateway.order_books import OrderBook
 from mdtool.services.gateway.quotes.board import LatestQuote
 from mdtool.services.gateway.state import MarketState
@@ -53,6 +55,24 @@ class PlainBooks:
         if book is None:
             raise UnknownSymbolError(text)
         return book._replace(bids=book.bids[:depth], asks=book.asks[:depth])
+
+
+class PlainTrades:
+    """Has these trades of AAPL, newest first, and of no other symbol."""
+
+    def __init__(self, *trades: Trade, totals: Sequence[SymbolTotals] = ()) -> None:
+        self._trades = trades
+        self._totals = totals
+
+    async def symbols(self) -> list[SymbolTotals]:
+        return list(self._totals)
+
+    async def page(self, symbol: str, limit: int, before: TradeKey | None) -> TradesPage:
+        if symbol != "AAPL":
+            raise UnknownSymbolError(symbol)
+        assert before is None
+        cursor = "more" if len(self._trades) > limit else None
+        return TradesPage(list(self._trades[:limit]), cursor)
 
 
 class PlainView(MarketView):

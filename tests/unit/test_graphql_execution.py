@@ -16,7 +16,7 @@ from mdtool.services.gateway.graphql.limits import Limits
 from mdtool.services.gateway.graphql.resolvers import resolvers
 from mdtool.services.gateway.graphql.schema import load_schema
 from mdtool.wire.graphql import Request
-from tests.reference.gateway_market import PlainBooks, PlainView, plain_quotes
+from tests.reference.gateway_market import PlainBooks, PlainTrades, PlainView, plain_quotes
 
 TIME_NS = 1_735_201_234_567 * 10**6
 AAPL = (187_250_000_000, 188_500_000_000, 186_100_000_000, 187_330_000_000, 1_000, TIME_NS)
@@ -31,7 +31,7 @@ def view():
 def executor_of(view, *, complexity: int = 20_000, **settings) -> Executor:
     limits = Limits(20, 30, complexity)
     return Executor(
-        resolvers(view, plain_quotes(), PlainBooks()),
+        resolvers(view, plain_quotes(), PlainBooks(), PlainTrades()),
         {"marketData", "bars", "quote", "book"},
         limits,
         may_introspect=True,

@@ -24,6 +24,11 @@ class GatewayConfig:
     quotes_hub: str = setting(
         "memory:", "Where quotes are shared: memory:, or redis://HOST:PORT for many gateways."
     )
+    store: str = setting(
+        "",
+        "URL of the store that trades are read from, such as sqlite:///PATH; "
+        "without it there is no trade history.",
+    )
     timeout_ms: int = setting(
         2_000, "How long any of these may take to answer.", low=1, high=600_000
     )
@@ -42,7 +47,7 @@ class GatewayConfig:
     )
     upstream_requests_per_s: int = setting(
         10,
-        "Requests a second of one client that reach the aggregator; 0 for any number.",
+        "Requests a second of one client that reach the aggregator or the store; 0 for any number.",
         low=0,
         high=1_000_000_000,
     )

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.services.gateway.feed import Feed
+from mdtool.services.gateway.history.face import History
 from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.quotes.face import Quotes
 from mdtool.services.gateway.state import MarketState
@@ -26,6 +27,7 @@ class Health:
         feed: Feed,
         aggregator: AggregatorClient,
         quotes: Quotes,
+        history: History,
         protection: Protection,
         tallies: Tallies,
     ) -> None:
@@ -33,6 +35,7 @@ class Health:
         self._feed = feed
         self._aggregator = aggregator
         self._quotes = quotes
+        self._history = history
         self._protection = protection
         self._tallies = tallies
 
@@ -51,6 +54,7 @@ class Health:
             },
             "symbols": {"known": known, "stale": state.stale_count()},
             "quotes": self._quotes.report(),
+            "store": self._history.report(),
             "sockets": sum(tally.open for tally in self._tallies.sockets.values()),
             "circuit": {
                 "state": resilience.circuit.value,

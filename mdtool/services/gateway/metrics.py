@@ -16,20 +16,27 @@ from prometheus_client.registry import Collector
 
 from mdtool.core.breaker import Circuit
 from mdtool.services.gateway.feed import Feed
+from mdtool.services.gateway.history.face import History
 from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.quotes.face import Quotes
+from mdtool.services.gateway.resilience import Resilience
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.tallies import BOUNDS_S, Tallies, Times
 from mdtool.wire.batches import Counts
 
 
 def registry(
-    state: MarketState, feed: Feed, quotes: Quotes, protection: Protection, tallies: Tallies
+    state: MarketState,
+    feed: Feed,
+    quotes: Quotes,
+    history: History,
+    protection: Protection,
+    tallies: Tallies,
 ) -> CollectorRegistry:
     """Return a registry of the gateway's own, read when it is scraped."""
     metrics = CollectorRegistry()
     ProcessCollector(registry=metrics)
-    metrics.register(_GatewayCollector(state, feed, quotes, protection, tallies))
+    metrics.register(_GatewayCollector(state, feed, quotes, history, protection, tallies))
     return metrics
 
 
@@ -39,12 +46,14 @@ class _GatewayCollector(Collector):
         state: MarketState,
         feed: Feed,
         quotes: Quotes,
+        history: History,
         protection: Protection,
         tallies: Tallies,
     ) -> None:
         self._state = state
         self._feed = feed
         self._quotes = quotes
+        self._history = history
         self._protection = protection
         self._tallies = tallies
 
@@ -54,6 +63,7 @@ class _GatewayCollector(Collector):
         yield from self._stream()
         yield from self._known_quotes()
         yield from self._questions()
+        yield from self._store()
         yield self._refused()
         yield self._requests()
         yield from self._sockets()
@@ -79,14 +89,7 @@ class _GatewayCollector(Collector):
 
     def _questions(self) -> Iterator[Metric]:
         resilience = self._protection.resilience
-        calls = CounterMetricFamily(
-            "mdtool_upstream_calls",
-            "Questions to the aggregator by what became of them; repeated ones count again.",
-            labels=("outcome",),
-        )
-        for outcome in ("answered", "failed", "refused"):
-            calls.add_metric((outcome,), getattr(resilience, outcome))
-        yield calls
+        yield _outcomes("mdtool_upstream_calls", "Questions to the aggregator", resilience)
         yield _counter(
             "mdtool_upstream_repeats", "Those that were asked again.", resilience.repeated
         )
@@ -97,6 +100,13 @@ class _GatewayCollector(Collector):
         for state in Circuit:
             circuit.add_metric((state.value,), state is resilience.circuit)
         yield circuit
+
+    def _store(self) -> Iterator[Metric]:
+        report = self._history.report()
+        if report is None:
+            return
+        yield _gauge("mdtool_store_up", "Whether the store answers.", report["connected"])
+        yield _outcomes("mdtool_store_calls", "Questions to the store", self._history.resilience)
 
     def _refused(self) -> Metric:
         family = CounterMetricFamily(
@@ -153,6 +163,15 @@ def _ticks(counts: Counts) -> Iterator[Metric]:
     for reason, count in counts.refused.items():
         refused.add_metric((reason,), count)
     yield refused
+
+
+def _outcomes(name: str, text: str, resilience: Resilience) -> Metric:
+    calls = CounterMetricFamily(
+        name, f"{text} by what became of them; repeated ones count again.", labels=("outcome",)
+    )
+    for outcome in ("answered", "failed", "refused"):
+        calls.add_metric((outcome,), getattr(resilience, outcome))
+    return calls
 
 
 def _cumulated(times: Times) -> list[tuple[str, float]]:

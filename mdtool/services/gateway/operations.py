@@ -11,11 +11,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from mdtool.services.gateway.books import BookProxy
 from mdtool.services.gateway.closing import close_code_table
 from mdtool.services.gateway.health import Health
+from mdtool.services.gateway.history.rest import HistoryRest
 from mdtool.services.gateway.openapi import Content, Operation, Parameter, document
 from mdtool.services.gateway.quotes.face import Quotes
 from mdtool.services.gateway.rest import Rest
 from mdtool.services.gateway.schemas import (
     BEFORE,
+    BEFORE_TRADE,
     INTERVAL,
     LIMIT,
     SCHEMAS,
@@ -40,11 +42,16 @@ every symbol. WebRTC peers send their signals to `/app/signal/ROOM` and hear tho
 {close_code_table()}"""
 
 _WARNING: Final = {"Warning": "110 where the answer is stale."}
+_LIMITED: Final = {
+    "RateLimit-Policy": "How many questions like this a client may ask.",
+    "RateLimit": "How many are left.",
+}
 _OBJECT: Final = {"type": "object"}
 
 
 def operations(
     rest: Rest,
+    history: HistoryRest,
     quotes: Quotes,
     health: Health,
     books: BookProxy,
@@ -83,14 +90,11 @@ def operations(
             content=Content(
                 "Newest first. `pagination.next_cursor` is `before` of the next page.",
                 reference("Bars"),
-                headers={
-                    **_WARNING,
-                    "RateLimit-Policy": "How many questions like this a client may ask.",
-                    "RateLimit": "How many are left.",
-                },
+                headers={**_WARNING, **_LIMITED},
             ),
             fails=(400, 404, 502, 503, 504),
         ),
+        *_history_operations(history),
         Operation(
             method="GET",
             path="/api/v1/ice-servers",
@@ -143,6 +147,33 @@ def operations(
 def document_of(operations: tuple[Operation, ...]) -> dict[str, Any]:
     """Return the OpenAPI document of the gateway."""
     return document(operations, SCHEMAS, reference("Failure"), ABOUT)
+
+
+def _history_operations(history: HistoryRest) -> tuple[Operation, ...]:
+    return (
+        Operation(
+            method="GET",
+            path="/api/v1/symbols",
+            handler=history.symbols,
+            summary="The symbols of which trades are stored.",
+            content=Content("In order of symbol.", reference("Symbols"), headers=_LIMITED),
+            fails=(502, 503, 504),
+        ),
+        Operation(
+            method="GET",
+            path="/api/v1/trades/{symbol}",
+            handler=history.trades,
+            summary="The trades of a symbol that are stored.",
+            parameters=(SYMBOL, LIMIT, BEFORE_TRADE),
+            content=Content(
+                "Newest first. `pagination.next_cursor` is `before` of the next page, null where "
+                "this is the last; pages have every trade once, whatever is traded meanwhile.",
+                reference("Trades"),
+                headers=_LIMITED,
+            ),
+            fails=(400, 404, 502, 503, 504),
+        ),
+    )
 
 
 def _book_operations(books: BookProxy) -> tuple[Operation, ...]:

@@ -8,9 +8,9 @@ from mdtool.core.errors import UsageError
 from mdtool.core.units import NS_PER_MS, parse_duration
 from mdtool.wire.ticks import MAX_SYMBOL_CHARS
 
-MAX_BARS: Final = 1_000
+MAX_ROWS: Final = 1_000
 MAX_DEPTH: Final = 100
-DEFAULT_BARS: Final = 100
+DEFAULT_ROWS: Final = 100
 _MAX_NS: Final = 2**63 - 1
 
 
@@ -52,25 +52,25 @@ def parse_interval(text: str) -> str:
 
 
 def parse_limit(text: str | None) -> int:
-    """Return how many bars are wanted, 100 where nothing is said.
+    """Return how many bars or trades are wanted, 100 where nothing is said.
 
     Raises
     ------
     ParameterError
         When it is no whole number from 1 to 1,000.
     """
-    return DEFAULT_BARS if text is None else _parse_whole("limit", text, MAX_BARS)
+    return DEFAULT_ROWS if text is None else _parse_whole("limit", text, MAX_ROWS)
 
 
 def check_limit(limit: int) -> int:
-    """Return how many bars are wanted.
+    """Return how many bars or trades are wanted.
 
     Raises
     ------
     ParameterError
         When it is not from 1 to 1,000.
     """
-    return _parse_whole("limit", str(limit), MAX_BARS)
+    return _parse_whole("limit", str(limit), MAX_ROWS)
 
 
 def check_depth(depth: int) -> int:
@@ -85,7 +85,7 @@ def check_depth(depth: int) -> int:
 
 
 def parse_before(text: str | None) -> int:
-    """Return the nanoseconds of a cursor in ms, 0 where there is none.
+    """Return the nanoseconds of a time in ms, 0 where there is none.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What protects the gateway from its clients, and the aggregator from both, as it is configured."""
+"""What protects the gateway from its clients, and what it asks from both, as it is configured."""
 
 from __future__ import annotations
 
@@ -37,14 +37,20 @@ class Protection:
     """
 
     def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
         rate_per_s = config.memory_requests_per_s
         self.origins = Origins(parse_origins(config.allowed_origins))
         self.requests = RequestLimit("memory", rate_per_s, max(1, rate_per_s))
         self.upstream = UpstreamLimit(config.upstream_requests_per_s, config.upstream_burst)
         self.sockets = SocketLimit(config.max_sockets, config.client_sockets)
         self.guard = Guard(self.origins, self.requests, config.proxies)
-        self.resilience = Resilience(
-            f"aggregator {config.aggregator}",
+        self.resilience = self.resilience_of(f"aggregator {config.aggregator}")
+
+    def resilience_of(self, name: str) -> Resilience:
+        """Return how a service is asked; errors call it `name`."""
+        config = self._config
+        return Resilience(
+            name,
             RetryRules(
                 attempts=config.attempts,
                 wait_s=config.retry_ms / 1_000,

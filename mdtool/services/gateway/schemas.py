@@ -7,7 +7,8 @@ from typing import Any, Final
 from mdtool.core.units import NS_PER_MS
 from mdtool.services.aggregator.config import INTERVALS
 from mdtool.services.gateway.openapi import Parameter, Schema
-from mdtool.services.gateway.parameters import DEFAULT_BARS, MAX_BARS
+from mdtool.services.gateway.parameters import DEFAULT_ROWS, MAX_ROWS
+from mdtool.wire.cursors import MAX_CURSOR_CHARS, MIN_CURSOR_CHARS
 from mdtool.wire.ticks import MAX_SYMBOL_CHARS
 
 _DIGITS: Final = {"type": "string", "pattern": "^[0-9]+$"}
@@ -27,6 +28,17 @@ _STALE: Final = {
 }
 
 
+_ISO_TIME: Final = {
+    "type": "string",
+    "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{9}Z$",
+    "examples": ["2024-12-26T08:20:34.567123456Z"],
+}
+_CURSOR: Final = {
+    "type": "string",
+    "pattern": f"^[A-Za-z][A-Za-z0-9_-]{{{MIN_CURSOR_CHARS - 1},{MAX_CURSOR_CHARS - 1}}}$",
+}
+
+
 def _object(properties: dict[str, Any], *optional: str) -> Schema:
     """Return the schema of an object that has these properties and no others."""
     required = [name for name in properties if name not in optional]
@@ -36,6 +48,11 @@ def _object(properties: dict[str, Any], *optional: str) -> Schema:
         "required": required,
         "additionalProperties": False,
     }
+
+
+def _envelope(data: dict[str, Any]) -> Schema:
+    """Return the schema of an answer whose data are an object."""
+    return _object({"data": _object(data), "error": {"type": "null"}, "message": {"type": "null"}})
 
 
 def reference(name: str) -> Schema:
@@ -59,13 +76,24 @@ INTERVAL: Final = Parameter(
 )
 LIMIT: Final = Parameter(
     "limit",
-    "How many bars at most.",
-    {"type": "integer", "minimum": 1, "maximum": MAX_BARS, "default": DEFAULT_BARS},
+    "How many at most.",
+    {"type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": DEFAULT_ROWS},
 )
 BEFORE: Final = Parameter(
     "before",
     "The cursor of the page before: bars that began before it, in ms since the epoch.",
     {"type": "integer", "minimum": 1, "maximum": (2**63 - 1) // NS_PER_MS},
+)
+BEFORE_TRADE: Final = Parameter(
+    "before",
+    "The cursor of the page before, which is of this symbol; or a time in ms since the epoch: "
+    "trades that took place before it.",
+    {
+        "oneOf": [
+            {"type": "integer", "minimum": 1, "maximum": (2**63 - 1) // NS_PER_MS},
+            _CURSOR,
+        ]
+    },
 )
 
 _PEER: Final = _object(
@@ -96,7 +124,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "Bars": _object(
         {
-            "data": {"type": "array", "items": reference("Bar"), "maxItems": MAX_BARS},
+            "data": {"type": "array", "items": reference("Bar"), "maxItems": MAX_ROWS},
             "error": {"type": "null"},
             "message": {"type": "null"},
             "pagination": _object(
@@ -105,6 +133,35 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "stale": _STALE,
         },
         "stale",
+    ),
+    "Trades": _envelope(
+        {
+            "data": {
+                "type": "array",
+                "items": reference("Trade"),
+                "maxItems": MAX_ROWS,
+            },
+            "pagination": _object({"next_cursor": {**_CURSOR, "type": ["string", "null"]}}),
+        }
+    ),
+    "Trade": _object(
+        {
+            "timestamp": {**_ISO_TIME, "description": "Exchange time."},
+            "price": {
+                "type": "string",
+                "pattern": r"^[0-9]+(\.[0-9]{1,9})?$",
+                "examples": ["187.25"],
+            },
+            "volume": _VOLUME,
+        }
+    ),
+    "Symbols": _envelope({"available": {"type": "array", "items": reference("Available")}}),
+    "Available": _object(
+        {
+            "symbol": _TEXT,
+            "trade_count": {**_COUNT, "minimum": 1},
+            "last_trade_at": {**_ISO_TIME, "description": "The latest exchange time."},
+        }
     ),
     "Quote": _object(
         {
@@ -135,6 +192,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                     "source": {"oneOf": [_PEER, {"type": "null"}]},
                 }
             ),
+            "store": {"oneOf": [_PEER, {"type": "null"}]},
             "sockets": _COUNT,
             "circuit": _object(
                 {

@@ -19,6 +19,7 @@ from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feed import Feed
 from mdtool.services.gateway.graphql.face import PATH, GraphQL
 from mdtool.services.gateway.health import Health
+from mdtool.services.gateway.history.face import History
 from mdtool.services.gateway.metrics import registry
 from mdtool.services.gateway.operations import operations
 from mdtool.services.gateway.order_books import OrderBooks
@@ -56,6 +57,7 @@ class Gateway:
         self._config = config
         self._quote_hub = open_hub(config.quotes_hub)
         self._protection = Protection(config)
+        self._history = History(config, self._protection)
         self._ice_servers = IceServers(
             config.stun_urls, config.turn_urls, config.turn_secret, config.turn_ttl_s
         )
@@ -82,13 +84,21 @@ class Gateway:
             AggregatorClient(config.aggregator) as aggregator,
             book_proxy(config.sender, config.receiver, timeout_s) as books,
             self._quote_hub,
+            self._history as history,
             asyncio.TaskGroup() as tasks,
         ):
             view = MarketView(state, aggregator, protection.resilience, protection.upstream)
             bar_feed = BarFeed(aggregator, tasks)
             order_books = OrderBooks(books.receiver, protection.upstream, tasks)
             graphql = GraphQL(
-                config, view, bar_feed, quotes, order_books, limit, tallies.socket(PATH)
+                config,
+                view,
+                bar_feed,
+                quotes,
+                order_books,
+                history.view,
+                limit,
+                tallies.socket(PATH),
             )
             stomp = Stomp(config, state, bar_feed, quotes.board, limit, tallies)
 
@@ -99,10 +109,12 @@ class Gateway:
                 quotes.publish(changed)
 
             feed = Feed(aggregator, state, publish)
-            health = Health(state, feed, aggregator, quotes, protection, tallies)
-            metrics = registry(state, feed, quotes, protection, tallies)
+            health = Health(state, feed, aggregator, quotes, history, protection, tallies)
+            metrics = registry(state, feed, quotes, history, protection, tallies)
             app = application(
-                operations(Rest(view), quotes, health, books, self._ice_servers, metrics),
+                operations(
+                    Rest(view), history.rest, quotes, health, books, self._ice_servers, metrics
+                ),
                 sockets,
                 graphql,
                 stomp,
@@ -115,4 +127,5 @@ class Gateway:
                 started({"http": address})
                 tasks.create_task(stomp.run())
                 tasks.create_task(quotes.run())
+                tasks.create_task(history.run())
                 await feed.run()

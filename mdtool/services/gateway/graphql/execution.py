@@ -32,7 +32,7 @@ from mdtool.services.gateway.graphql.limits import Limits
 from mdtool.services.gateway.graphql.plan import TYPENAME, RootField
 from mdtool.services.gateway.graphql.resolvers import Resolver
 from mdtool.services.gateway.graphql.schema import check_schema, load_schema
-from mdtool.services.gateway.parameters import MAX_BARS
+from mdtool.services.gateway.parameters import MAX_ROWS
 from mdtool.wire.graphql import Request
 
 log = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ def _most_rows(arguments: Mapping[str, Any] | GraphQLError) -> int:
     if isinstance(arguments, GraphQLError):
         return 1
     rows = next((arguments[name] for name in _ROWS_ARGUMENTS if name in arguments), 1)
-    return int(min(max(rows, 1), MAX_BARS))
+    return int(min(max(rows, 1), MAX_ROWS))
 
 
 def _arguments(

@@ -24,6 +24,7 @@ from mdtool.services.gateway.graphql.live import (
 )
 from mdtool.services.gateway.graphql.resolvers import resolvers
 from mdtool.services.gateway.graphql.sockets import GraphQLSockets
+from mdtool.services.gateway.history.view import HistoryView
 from mdtool.services.gateway.hub import Hub
 from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.order_books import OrderBooks
@@ -50,6 +51,8 @@ class GraphQL:
         What tells of quotes.
     books : OrderBooks
         What tells of order books.
+    history : HistoryView
+        What has the trades that are stored.
     limit : SocketLimit
         How many WebSockets there may be.
     tally : SocketTally
@@ -68,6 +71,7 @@ class GraphQL:
         bars: BarFeed,
         quotes: Quotes,
         books: OrderBooks,
+        history: HistoryView,
         limit: SocketLimit,
         tally: SocketTally,
     ) -> None:
@@ -80,7 +84,7 @@ class GraphQL:
             "book": BookSource(books, hub),
         }
         executor = Executor(
-            resolvers(view, quotes.find, books),
+            resolvers(view, quotes.find, books, history),
             sources,
             Limits(
                 config.graphql_max_depth,

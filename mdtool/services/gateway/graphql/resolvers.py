@@ -6,7 +6,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from mdtool.adapters.aggregator import UnknownSymbolError
+from mdtool.adapters.stores.port import SymbolTotals
 from mdtool.services.gateway.encoding import Aggregate, Bar
+from mdtool.services.gateway.history.encoding import TradesPage
+from mdtool.services.gateway.history.paging import parse_place
+from mdtool.services.gateway.history.view import HistoryView
 from mdtool.services.gateway.order_books import OrderBook, OrderBooks
 from mdtool.services.gateway.parameters import (
     check_depth,
@@ -29,7 +33,10 @@ class StaleRows(list[Any]):
 
 
 def resolvers(
-    view: MarketView, find_quote: Callable[[str], LatestQuote], books: OrderBooks
+    view: MarketView,
+    find_quote: Callable[[str], LatestQuote],
+    books: OrderBooks,
+    history: HistoryView,
 ) -> Mapping[str, Resolver]:
     """Return the resolver of each field.
 
@@ -41,6 +48,8 @@ def resolvers(
         Returns the quote of a symbol, as a client wrote it, or raises UnknownSymbolError.
     books : OrderBooks
         What finds order books.
+    history : HistoryView
+        What has the trades.
     """
     in_order: list[str] = []
 
@@ -84,10 +93,22 @@ def resolvers(
         except UnknownSymbolError:
             return None
 
+    async def trades(symbol: str, limit: int, before: str | None = None) -> TradesPage | None:
+        symbol = parse_symbol(symbol)
+        try:
+            return await history.page(symbol, check_limit(limit), parse_place(before, symbol))
+        except UnknownSymbolError:
+            return None
+
+    async def stored_symbols() -> list[SymbolTotals]:
+        return await history.symbols()
+
     return {
         "marketData": market_data,
         "symbols": symbols,
         "bars": bars,
         "quote": quote,
         "book": book,
+        "trades": trades,
+        "storedSymbols": stored_symbols,
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, Final
 
-from mdtool.core.units import NS_PER_MS, format_price
+from mdtool.core.units import NS_PER_MS, format_price, format_time
 
 Read = Callable[[Any], Any]
 """Reads a field off a row: its JSON where the field is a leaf, else the row or rows of its type."""
@@ -70,6 +70,20 @@ READS: Final[Mapping[str, Mapping[str, Read]]] = {
         "price": _price("price"),
         "size": _whole("size"),
         "orders": lambda row: str(row.orders),
+    },
+    "Symbol": {
+        "symbol": _symbol,
+        "tradeCount": _whole("trade_count"),
+        "lastTradeAt": lambda row: f'"{format_time(row.last_trade_at_ns)}"',
+    },
+    "Trade": {
+        "timestamp": lambda row: f'"{row.timestamp}"',
+        "price": lambda row: f'"{format_price(row.price)}"',
+        "volume": _whole("volume"),
+    },
+    "TradesPage": {
+        "trades": attrgetter("trades"),
+        "nextCursor": lambda row: json.dumps(row.next_cursor),
     },
     "Quote": {
         "symbol": _symbol,

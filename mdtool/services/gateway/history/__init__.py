@@ -1,0 +1,1 @@
+"""The history of trades: pages of what a store keeps, whichever protocol asks for them."""
