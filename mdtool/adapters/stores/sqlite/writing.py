@@ -63,7 +63,7 @@ WHERE number = ?
 class _Stream:
     number: int
     position: int | None
-    """None when none is known, and none was moved."""
+    """None when only parts of it are known."""
 
 
 def write_step(connection: sqlite3.Connection, step: Step, known: dict[str, int]) -> dict[str, int]:
@@ -94,8 +94,8 @@ def write_step(connection: sqlite3.Connection, step: Step, known: dict[str, int]
     numbers, learnt = _symbol_numbers(connection, step, known)
     if sum(map(len, pieces)):
         _insert_trades(connection, numbers, np.concatenate(pieces))
-    heard = [(each.position, each.number) for each in streams.values()]
-    connection.executemany(_HEARD, heard)
+    moved = [stream for stream in streams.values() if stream.position is not None]
+    connection.executemany(_HEARD, [(stream.position, stream.number) for stream in moved])
     if len(step.changed):
         symbol = numbers[step.changed].tolist()
         rows = zip(symbol, step.sessions.tolist(), strict=True)
@@ -111,10 +111,8 @@ def _news(
 ) -> NDArray[np.int64]:
     """Return the new trades of a run as rows of the table, with the step's indices of symbols."""
     stream = streams.pop(run.stream_id, None) or _stream(connection, run.stream_id)
-    begin = 0
-    if not run.is_part:
-        begin = _move(stream, run)
-        streams[run.stream_id] = stream  # after those that were heard of before
+    streams[run.stream_id] = stream  # after those that were heard of before
+    begin = 0 if run.is_part else _move(stream, run)
     rows = np.empty((len(run) - begin, _COLUMNS), np.int64)
     rows[:, 0] = run.symbol[begin:]
     rows[:, 1] = run.exchange_timestamp[begin:]
