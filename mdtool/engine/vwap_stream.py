@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +19,22 @@ from mdtool.core.records import Records, has_trades
 from mdtool.core.units import UNDEF_TIMESTAMP
 from mdtool.engine.trades import Trades
 from mdtool.engine.vwap import RollingVwap, Vwaps, Window
+
+_BLANK: Final = np.zeros((), STATISTICS)
+_BLANK["length"] = record_length(STATISTICS)
+_BLANK["rtype"] = RTYPE_STATISTICS
+_BLANK["ts_ref"] = UNDEF_TIMESTAMP
+_BLANK["stat_type"] = STAT_TYPE_VWAP
+_BLANK["update_action"] = STAT_UPDATE_NEW
+_COPIED: Final = (
+    "publisher_id",
+    "instrument_id",
+    "ts_event",
+    "ts_recv",
+    "ts_in_delta",
+    "sequence",
+)
+"""What a statistic has of the trade that it follows."""
 
 
 class VwapStream:
@@ -79,18 +96,10 @@ def _statistics(trades: Trades, vwaps: Vwaps) -> Records:
     """
     source = trades.records
     assert source is not None
-    made = np.zeros(len(source), STATISTICS)
-    made["length"] = record_length(STATISTICS)
-    made["rtype"] = RTYPE_STATISTICS
-    for name in (
-        *("publisher_id", "instrument_id", "ts_event", "ts_recv", "ts_in_delta"),
-        "sequence",
-    ):
+    made = np.full(len(source), _BLANK)
+    for name in _COPIED:
         made[name] = source[name]
-    made["ts_ref"] = UNDEF_TIMESTAMP
     made["price"] = vwaps.price
     made["quantity"] = vwaps.volume
-    made["stat_type"] = STAT_TYPE_VWAP
-    made["update_action"] = STAT_UPDATE_NEW
     is_in = vwaps.trades > 0
     return made if is_in.all() else made[is_in]
