@@ -24,16 +24,24 @@ def real_data() -> Path:
     return Path(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def postgres():
-    """A PostgreSQL server for all tests, which leave it running."""
-    from tests.postgres_servers import postgres_server
+    """A PostgreSQL server that tests share, and leave running."""
+    from tests.postgres_servers import shared_server
 
-    with postgres_server() as server:
-        yield server
+    return shared_server()
 
 
 @pytest.fixture
 def postgres_url(postgres) -> str:
     """The URL of an empty database."""
     return postgres.url(postgres.create_database())
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory):
+    """A Kafka broker that all tests share, each with topics of its own; it is not to be killed."""
+    from tests.kafka_brokers import kafka_broker
+
+    with kafka_broker(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker

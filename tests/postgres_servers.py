@@ -1,8 +1,10 @@
-"""A real PostgreSQL server on a free port, with a database for each test, which can be killed."""
+"""A real PostgreSQL server on a free port, which can be killed, and databases in it."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import itertools
 import os
 import pwd
@@ -171,6 +173,14 @@ def postgres_server():
             yield server
         finally:
             server.kill()
+
+
+@functools.cache
+def shared_server() -> PostgresServer:
+    """Return a server for all tests of a process, which they leave running."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(postgres_server())
 
 
 def _account() -> str | None:

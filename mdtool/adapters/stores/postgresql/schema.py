@@ -11,6 +11,8 @@ from mdtool.adapters.stores.postgresql.link import Connection
 from mdtool.adapters.stores.postgresql.location import Location
 
 VERSION: Final = 1
+# A stream of which only parts were imported has no next sequence. `heard` orders streams by their
+# latest step. What is updated by every step leaves room beside itself, so that no index changes.
 _TABLES: Final = """
 CREATE TABLE format (version bigint NOT NULL);
 

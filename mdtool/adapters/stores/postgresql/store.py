@@ -31,7 +31,8 @@ _AMENDABLE: Final = """
 SELECT bars.symbol, bars.interval_ns, 0, start_ns, open, high, low, close, volume, count, first_ns,
     last_ns
 FROM (
-    SELECT symbol, interval_ns, max(last_ns) OVER (PARTITION BY symbol) AS latest FROM open_bars
+    SELECT symbol, interval_ns, max(start_ns) OVER (PARTITION BY symbol) AS latest
+    FROM open_bars
 ) AS series
 CROSS JOIN LATERAL (
     SELECT * FROM bars WHERE bars.symbol = series.symbol
