@@ -18,8 +18,10 @@ from mdtool.wire.batches import (
     Updates,
     decode_bar_updates,
     decode_bars,
+    decode_batch,
     decode_updates,
 )
+from mdtool.wire.ticks import Ticks
 
 _OPTIONS: Final = (
     *rpc.OPTIONS,
@@ -31,7 +33,7 @@ _OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 2_000),
 )
 
-Decoded = TypeVar("Decoded", Updates, BarUpdates)
+Decoded = TypeVar("Decoded")
 
 Receiver = Callable[[SymbolTable, Updates], None]
 """Takes a message of updates, and the table that its symbol indices point into."""
@@ -152,6 +154,39 @@ class AggregatorClient:
         """
         request = marketdata_pb2.BarUpdatesRequest(symbol=symbol, interval=interval)
         await self._read(self._stub.StreamBars(request), decode_bar_updates, receive)
+
+    async def follow_trades(
+        self,
+        connected: Callable[[], None],
+        receive: Callable[[SymbolTable, tuple[str, int, Ticks]], None],
+    ) -> NoReturn:
+        """Hand over every batch that the aggregator commits from now on, until the call is lost.
+
+        Parameters
+        ----------
+        connected : callable
+            Called once everything that is committed later will be handed over.
+        receive : callable
+            Takes the table that symbol indices point into, and the id, first sequence and ticks of
+            a run of frames.
+
+        Raises
+        ------
+        PeerError
+            When the call is lost, which it is for a client that is too slow, or what came over it
+            makes no sense. Always: it does not end by itself.
+        """
+        call = self._stub.StreamTrades(marketdata_pb2.TradesRequest())
+        try:
+            await call.initial_metadata()
+            if not call.done():
+                connected()
+        except grpc.aio.AioRpcError as error:
+            raise self._wrapped(error) from error
+        except BaseException:
+            call.cancel()
+            raise
+        await self._read(call, decode_batch, receive)
 
     async def _read(
         self,

@@ -56,4 +56,4 @@ class PlainAggregator:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no bus calls this")
 
     GetAggregate = GetBars = StreamAggregates = unused
-    StreamBars = StreamTicks = StreamUpdates = unused
+    StreamBars = StreamTicks = StreamTrades = StreamUpdates = unused
