@@ -131,6 +131,24 @@ class Ticks:
             refused_reason=self.refused_reason[first_refused:],
         )
 
+    def to_frame(self, number: int) -> Self:
+        """Return the run's first `number` frames, as views where that can be."""
+        if number >= self.frames:
+            return self
+        end = int(np.searchsorted(self.offset, number))
+        end_refused = int(np.searchsorted(self.refused_offset, number))
+        return type(self)(
+            symbol=self.symbol[:end],
+            price=self.price[:end],
+            volume=self.volume[:end],
+            exchange_timestamp=self.exchange_timestamp[:end],
+            ingest_timestamp=self.ingest_timestamp[:end],
+            offset=self.offset[:end],
+            frames=number,
+            refused_offset=self.refused_offset[:end_refused],
+            refused_reason=self.refused_reason[:end_refused],
+        )
+
 
 @dataclass(slots=True)
 class Decoded:

@@ -13,6 +13,7 @@ from mdtool.adapters.bus.grpc import MAX_BATCH_FRAMES, GrpcBus
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.wire.ticks import Reason, Ticks
+from tests.kafka_carrier import OverKafka
 from tests.reference.aggregator import PlainAggregator
 from tests.reference.ledger import Ledger
 from tests.reference.memory_bus import MemoryBus
@@ -20,6 +21,9 @@ from tests.reference.memory_bus import MemoryBus
 
 class OverGrpc:
     """A GrpcBus and an aggregator that can go away and come back."""
+
+    doubles = 1
+    """How often a run arrives again whose acknowledgement was lost."""
 
     def __init__(self, ledger, symbols) -> None:
         self._aggregator = PlainAggregator(ledger)
@@ -36,11 +40,17 @@ class OverGrpc:
     def far_end(self):
         return self._aggregator.serving()
 
+    def lose_ack(self) -> None:
+        self._aggregator.ledger.loses_ack = True
+
 
 class InMemory:
     """A MemoryBus, whose far end is there when it says so."""
 
+    doubles = 1
+
     def __init__(self, ledger, symbols) -> None:
+        self._ledger = ledger
         self._bus = MemoryBus(ledger, symbols)
         self._make = lambda: MemoryBus(ledger, symbols)
 
@@ -60,6 +70,9 @@ class InMemory:
         finally:
             self._bus.is_there.clear()
 
+    def lose_ack(self) -> None:
+        self._ledger.loses_ack = True
+
 
 @pytest.fixture
 def ledger():
@@ -71,8 +84,10 @@ def symbols():
     return SymbolTable(["AAPL", "MSFT"])
 
 
-@pytest.fixture(params=[OverGrpc, InMemory])
+@pytest.fixture(params=[OverGrpc, InMemory, OverKafka])
 def carrier(request, ledger, symbols):
+    if request.param is OverKafka:
+        return OverKafka(ledger, symbols, request.getfixturevalue("kafka"))
     return request.param(ledger, symbols)
 
 
@@ -223,13 +238,13 @@ async def test_a_position_is_waited_for_while_the_far_end_is_away(carrier):
 async def test_a_lost_acknowledgement_doubles_nothing(carrier, ledger):
     async with carrier.bus() as bus, carrier.far_end():
         commits = Commits(bus)
-        ledger.loses_ack = True
+        carrier.lose_ack()
         bus.publish("s", 0, run([1, 2]))
         await ledger.when(lambda: ledger.count() == 2)
         bus.publish("s", 2, run([3]))
         await commits.reach("s", 3)
     assert ledger.prices("s") == [1, 2, 3]
-    assert ledger.duplicates == 2
+    assert ledger.duplicates == 2 * carrier.doubles
 
 
 async def test_a_far_end_that_comes_back_gets_what_it_had_not_committed(carrier, ledger):

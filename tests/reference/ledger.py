@@ -56,7 +56,7 @@ class Ledger:
     async def commit(self, stream_id, first_sequence, ticks, symbols) -> int:
         """Take a batch once it may, and return the stream's position behind it."""
         self.batches += 1
-        await self._notify()
+        await self.notify()
         await self.may_commit.wait()
         position = self.position(stream_id)
         assert position is None or first_sequence <= position, "a gap"
@@ -66,7 +66,7 @@ class Ledger:
         for k, offset in enumerate(ticks.refused_offset.tolist()):
             self._enter(stream_id, first_sequence + offset, None)
             self.reasons[stream_id][first_sequence + offset] = int(ticks.refused_reason[k])
-        await self._notify()
+        await self.notify()
         return first_sequence + ticks.frames
 
     def _enter(self, stream_id, sequence, price) -> None:
@@ -76,6 +76,7 @@ class Ledger:
             self.duplicates += 1
         frames[sequence] = price
 
-    async def _notify(self) -> None:
+    async def notify(self) -> None:
+        """Have conditions looked at again."""
         async with self._changed:
             self._changed.notify_all()

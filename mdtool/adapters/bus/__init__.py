@@ -1,1 +1,30 @@
 """How accepted ticks reach what aggregates them."""
+
+from __future__ import annotations
+
+from mdtool.adapters.bus.port import Bus
+from mdtool.core.symbols import SymbolTable
+
+
+def open_bus(url: str, symbols: SymbolTable) -> Bus:
+    """Return the bus that a URL names, to be entered before use.
+
+    Parameters
+    ----------
+    url : str
+        `kafka://HOST:PORT`, or an aggregator's `HOST:PORT`.
+    symbols : SymbolTable
+        What the symbol indices of published ticks mean; it may grow.
+
+    Raises
+    ------
+    ConfigError
+        When the URL is none, or what it needs is not installed.
+    """
+    if "://" in url:
+        from mdtool.adapters.bus.kafka import KafkaBus
+
+        return KafkaBus(url, symbols)
+    from mdtool.adapters.bus.grpc import GrpcBus
+
+    return GrpcBus(url, symbols)

@@ -68,6 +68,7 @@ _PRODUCING: Final = {
     "retry.backoff.max.ms": 1_000,
 }
 _CONSUMING: Final = {
+    "group.id": "mdtool",  # of consumers that join no group, the client wants one too
     "enable.auto.commit": False,
     "auto.offset.reset": "earliest",
     "isolation.level": "read_committed",

@@ -14,6 +14,9 @@ class IngestConfig:
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(50050, "Port to listen on, 0 for any free one.", low=0, high=65535)
     aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregator.")
+    bus: str = setting(
+        "", "Instead of an aggregator: kafka://HOST:PORT, from where aggregators take ticks."
+    )
     max_uncommitted: int = setting(
         262_144, "Ticks that may await their commit before clients are paused.", low=1
     )

@@ -8,8 +8,9 @@ import logging
 import time
 from typing import Final
 
-from mdtool.adapters.bus.grpc import GrpcBus
+from mdtool.adapters.bus import open_bus
 from mdtool.adapters.bus.port import Bus
+from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.core.addresses import cannot_listen, format_address, parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import Started
@@ -43,7 +44,7 @@ class IngestServer:
     Raises
     ------
     UsageError
-        When the aggregator's address is none.
+        When the aggregator's address is none, or the bus's.
     """
 
     name = "serve-tcp"
@@ -51,6 +52,8 @@ class IngestServer:
     def __init__(self, config: IngestConfig) -> None:
         self._config = config
         parse_address(config.aggregator)
+        if config.bus:
+            KafkaAddress.parse(config.bus)
         self._connections: set[Connection] = set()
         self._all_gone = asyncio.Event()
         self._all_gone.set()
@@ -61,7 +64,7 @@ class IngestServer:
         Raises
         ------
         StartupError
-            When the address cannot be listened on.
+            When the address cannot be listened on, or Kafka cannot be reached.
         PeerError
             When what was taken can never be committed, or was not when the server had to stop and
             its clients cannot send it again.
@@ -70,7 +73,7 @@ class IngestServer:
         _warm_up()
         symbols = SymbolIndex(self._config.max_symbols)
         async with (
-            GrpcBus(self._config.aggregator, symbols.symbols) as bus,
+            open_bus(self._config.bus or self._config.aggregator, symbols.symbols) as bus,
             asyncio.TaskGroup() as tasks,
         ):
             intake = Intake(bus, self._config.max_uncommitted)

@@ -1,0 +1,89 @@
+"""A proxy between clients and a broker that can be away, hold replies back, or lose one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+_PRODUCE = 0
+"""The number of the request that brings records."""
+
+
+class KafkaProxy:
+    """Passes requests and replies on, message by message, while it is open.
+
+    Attributes
+    ----------
+    may_reply : asyncio.Event
+        While it is not set, replies to records wait.
+    loses_reply : bool
+        The next reply to records is not passed on: the connection is cut instead.
+    """
+
+    def __init__(self, port: int, behind_port: int) -> None:
+        self.may_reply = asyncio.Event()
+        self.may_reply.set()
+        self.loses_reply = False
+        self._port = port
+        self._behind_port = behind_port
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_open(self) -> bool:
+        return self._server is not None
+
+    @contextlib.asynccontextmanager
+    async def open(self):
+        """Pass on what comes until the block ends, which cuts all connections."""
+        self._server = await asyncio.start_server(
+            self._connected, "127.0.0.1", self._port, reuse_address=True
+        )
+        try:
+            yield
+        finally:
+            self._server.close()
+            self._server = None
+            for connection in self._connections:
+                connection.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _connected(self, reader, writer) -> None:
+        task = asyncio.current_task()
+        self._connections.add(task)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await self._pass_on(reader, writer)
+        self._connections.discard(task)
+        writer.close()
+
+    async def _pass_on(self, reader, writer) -> None:
+        answers, requests = await asyncio.open_connection("127.0.0.1", self._behind_port)
+        brings_records: list[bool] = []
+
+        async def forth():
+            while True:
+                message = await _message(reader)
+                brings_records.append(int.from_bytes(message[4:6]) == _PRODUCE)
+                requests.write(message)
+                await requests.drain()
+
+        try:
+            forwarding = asyncio.create_task(forth())
+            while True:
+                message = await _message(answers)
+                if brings_records.pop(0):
+                    await self.may_reply.wait()
+                    if self.loses_reply:
+                        self.loses_reply = False
+                        return
+                writer.write(message)
+                await writer.drain()
+        finally:
+            forwarding.cancel()
+            await asyncio.gather(forwarding, return_exceptions=True)
+            requests.close()
+
+
+async def _message(reader) -> bytes:
+    length = await reader.readexactly(4)
+    return length + await reader.readexactly(int.from_bytes(length))
