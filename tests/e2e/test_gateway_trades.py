@@ -224,7 +224,7 @@ async def test_a_store_that_is_away_is_503_and_picked_up_when_it_comes(store):
         for path in (TRADES, SYMBOLS):
             status, answer = await client.answer(path)
             assert (status, answer["error"]) == (503, "unavailable")
-            assert answer["message"] == "plain it is away: there is no such store yet"
+            assert answer["message"] == "plain it: there is no such store yet"
         STORES["it"] = there
         for path in (TRADES, SYMBOLS):
             assert (await client.answer(path))[0] == 200
@@ -348,7 +348,7 @@ async def test_health_metrics_and_the_log_tell_of_the_store(store, monkeypatch, 
         told = await until_store(client, is_there=False)
         while told["message"] == "not asked yet":
             told = await until_store(client, is_there=False)
-        message = "plain it is away: there is no such store yet"
+        message = "plain it: there is no such store yet"
         assert told == {"address": "plain it", "connected": False, "message": message}
         async with client.get("/metrics") as response:
             assert "mdtool_store_up 0.0" in await response.text()
@@ -357,7 +357,7 @@ async def test_health_metrics_and_the_log_tell_of_the_store(store, monkeypatch, 
         assert told == {"address": "plain it", "connected": True, "message": None}
         async with client.get("/metrics") as response:
             assert "mdtool_store_up 1.0" in await response.text()
-        there.error = StoreUnavailableError("its disk is gone")
+        there.error = StoreUnavailableError("plain it: its disk is gone")
         assert "its disk is gone" in (await until_store(client, is_there=False))["message"]
     lines = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert lines == [
@@ -365,7 +365,7 @@ async def test_health_metrics_and_the_log_tell_of_the_store(store, monkeypatch, 
         ("INFO", "store plain it: connected"),
         (
             "WARNING",
-            "store plain it is away: its disk is gone; trying again, and answering no history",
+            "store plain it: its disk is gone; trying again, and answering no history",
         ),
     ]
 

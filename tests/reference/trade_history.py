@@ -93,7 +93,7 @@ class History:
 
     def _open(self) -> PlainStore:
         if self._name not in STORES:
-            raise StoreUnavailableError("there is no such store yet")
+            raise StoreUnavailableError(f"{self.address}: there is no such store yet")
         store = STORES[self._name]
         with store.changed:
             self._is_interrupted = False

@@ -19,7 +19,7 @@ from mdtool.adapters.stores.errors import (
     StoreUnavailableError,
 )
 from mdtool.adapters.stores.port import TradeHistory
-from mdtool.core.errors import PeerError, StartupError
+from mdtool.core.errors import PeerError
 
 T = TypeVar("T")
 
@@ -106,9 +106,9 @@ class Readers:
         except (TimeoutError, StoreInterruptedError) as error:
             raise UnansweredError(f"{self.address} did not answer in time") from error
         except StoreUnavailableError as error:
-            raise UnavailableError(f"{self.address} is away: {error}") from error
-        except (StoreError, StartupError) as error:
-            raise PeerError(f"{self.address} failed: {error}") from error
+            raise UnavailableError(str(error)) from error
+        except StoreError as error:
+            raise PeerError(str(error)) from error
         finally:
             self._asked.discard(asked)
             if asked.answer.cancelled():
