@@ -10,19 +10,23 @@ from pathlib import Path
 
 import pytest
 
+from mdtool.adapters.stores import open_store
 from mdtool.services.aggregator.config import INTERVALS
 from mdtool.services.gateway import routes, server
+from mdtool.services.gateway.history.paging import parse_place
 from mdtool.services.gateway.parameters import (
     ParameterError,
     parse_before,
     parse_limit,
     parse_symbol,
 )
+from mdtool.wire.cursors import Cursor, encode_cursor
 from tests.e2e.aggregators import aggregator, message, tick
 from tests.e2e.book_services import receiver_of, sender_of
 from tests.e2e.browser import chromium
 from tests.e2e.gateways import connected, gateway_of
 from tests.reference.market_source import MarketSource
+from tests.stores import NOON_NS, run, step
 
 SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"
@@ -33,15 +37,32 @@ NO_REST = (
 )
 
 
+UNKNOWABLE_CURSORS = """
+[[operations]]
+include-path = "/api/v1/trades/{symbol}"
+
+[operations.checks.positive_data_acceptance]
+# No pattern tells cursors that were handed out from others: those are rightly refused.
+expected-statuses = ["2xx", 400, 404]
+"""
+
+
 @contextlib.asynccontextmanager
-async def everything(**settings):
+async def everything(folder, **settings):
     """A client of a gateway with all the services behind it, and data in them."""
+    url = f"sqlite:///{folder}/trades.db?synchronous=normal"
+    with open_store(url) as store:
+        store.write(step(["AAPL"], run("its", 0, [(0, n + 1, 1, NOON_NS) for n in range(300)])))
     async with (
         aggregator() as market,
         sender_of(SAMPLE) as sender,
         receiver_of(sender.data) as receiver,
         gateway_of(
-            market.address, sender=sender.address, receiver=receiver.address, **settings
+            market.address,
+            sender=sender.address,
+            receiver=receiver.address,
+            store=url,
+            **settings,
         ) as client,
     ):
         await market.send(message(0, [tick(18_725), tick(18_850, at_s=90)], ["AAPL"]))
@@ -70,7 +91,8 @@ async def schemathesis(client, folder, *options):
 @pytest.mark.parametrize("option", ["--include-path", "--exclude-path"])
 async def test_schemathesis_finds_nothing(option, tmp_path):
     # What it starts at any speed may never end; the books are those of a run that has.
-    async with everything(upstream_requests_per_s=0, memory_requests_per_s=0) as client:
+    (tmp_path / "schemathesis.toml").write_text(UNKNOWABLE_CURSORS)
+    async with everything(tmp_path, upstream_requests_per_s=0, memory_requests_per_s=0) as client:
         status, output = await schemathesis(client, tmp_path, option, START)
     assert status == 0, output
 
@@ -115,6 +137,15 @@ async def test_the_document_says_what_the_parsers_check():
             parse_limit(str(beyond))
     with pytest.raises(ParameterError):
         parse_before(str(before["maximum"] + 1))
+
+    parameters = document["paths"]["/api/v1/trades/{symbol}"]["get"]["parameters"]
+    assert [parameter["schema"] for parameter in parameters[:2]] == [symbol, limit]
+    time, cursor = parameters[2]["schema"]["oneOf"]
+    assert parse_place(str(time["maximum"]), "A").timestamp_ns == time["maximum"] * 10**6
+    for name in ("A", "A" * symbol["maxLength"]):
+        text = encode_cursor(Cursor(name, NOON_NS, 1, 2**63 - 1))
+        assert re.fullmatch(cursor["pattern"], text)
+        assert parse_place(text, name) == (NOON_NS, 1, 2**63 - 1)
 
 
 async def test_the_docs_are_served_whole_and_name_nobody_else():
