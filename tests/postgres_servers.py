@@ -45,16 +45,14 @@ class PostgresServer:
         self._postgres = needs("postgres")
         self._initdb = needs("initdb")
         self._account = _account()
-        if self._account is not None:
-            shutil.chown(folder, self._account)
+        self.own(folder)
         self._process: subprocess.Popen[bytes] | None = None
 
     def initialize(self) -> None:
         """Make an empty cluster, which everyone enters by password but the superuser."""
         words = self._data.with_name("password")
         words.write_text(PASSWORD)
-        if self._account is not None:
-            shutil.chown(words, self._account)
+        self.own(words)
         self._run(
             *(self._initdb, "--pgdata", self._data, "--username", USER, "--pwfile", words),
             *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"),
@@ -122,6 +120,11 @@ class PostgresServer:
         with self.connect("postgres") as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
         return name
+
+    def own(self, folder: Path) -> None:
+        """Hand a folder to the user that the server runs as."""
+        if self._account is not None:
+            shutil.chown(folder, self._account)
 
     def _signal_all(self, number: signal.Signals) -> None:
         process = self._process

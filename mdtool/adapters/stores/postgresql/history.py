@@ -115,9 +115,7 @@ class History:
 
     def streams(self) -> list[SavedStream]:
         """Return the streams, in order of their numbers."""
-        rows = self._rows(
-            "SELECT number, stream_id, next_sequence FROM streams ORDER BY number"
-        )
+        rows = self._rows("SELECT number, stream_id, next_sequence FROM streams ORDER BY number")
         return [SavedStream(*row) for row in rows]
 
     def recount(self) -> list[WrongTotals]:

@@ -34,7 +34,10 @@ _SESSION: Final = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "default_transaction_isolation": "read committed",
-    "jit": "off",  # compiling a page's plan takes longer than the page
+    # A page is read in the order of the key, whatever the planner thinks of a table that is new.
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+    "jit": "off",  # to compile the plan of a page takes longer than the page
 }
 """What is set where the server knows it: nothing waits for ever, and no client that is gone holds
 what others wait for."""

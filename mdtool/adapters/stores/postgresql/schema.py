@@ -121,16 +121,23 @@ def make(connection: Connection, location: Location) -> None:
     if _is_true(connection, "SELECT current_setting('transaction_read_only')::boolean"):
         raise StoreUnavailableError(f"{location.address}: is read-only")
     if not _is_true(connection, _HAS_STORE):
-        connection.execute("BEGIN")
-        # One at a time, of those who find nothing at once.
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (location.lock_key - 1,))
+        # One at a time, of those who find nothing at once. The lock is no part of the transaction,
+        # for one that has begun need not see what others made while it waited.
+        key = (location.lock_key - 1,)
+        connection.execute("SELECT pg_advisory_lock(%s)", key)
         if not _is_true(connection, _HAS_STORE):
-            name = sql.Identifier(location.schema)
-            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
-            connection.execute(_TABLES)
-            connection.execute("INSERT INTO format VALUES (%s)", (VERSION,))
-        connection.execute("COMMIT")
+            _create(connection, location)
+        connection.execute("SELECT pg_advisory_unlock(%s)", key)
     check(connection, location)
+
+
+def _create(connection: Connection, location: Location) -> None:
+    name = sql.Identifier(location.schema)
+    connection.execute("BEGIN")
+    connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
+    connection.execute(_TABLES)
+    connection.execute("INSERT INTO format VALUES (%s)", (VERSION,))
+    connection.execute("COMMIT")
 
 
 def _is_true(connection: Connection, question: LiteralString) -> bool:

@@ -1,0 +1,449 @@
+"""A store in PostgreSQL, and what befalls servers, connections and those who share them."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from mdtool.adapters.stores import open_history, open_store
+from mdtool.adapters.stores.errors import (
+    StoreClaimedError,
+    StoreError,
+    StoreFormatError,
+    StoreInterruptedError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+from mdtool.adapters.stores.port import SymbolTotals
+from mdtool.adapters.stores.postgresql import history, link
+from mdtool.core.errors import EXIT_STARTUP, ConfigError
+from tests.postgres_proxy import Proxy
+from tests.postgres_servers import PASSWORD, postgres_server
+from tests.postgres_writer import RUN_FRAMES, SYMBOLS, frames, until_taken
+from tests.stores import MS, NOON_NS, step
+
+ROOT = Path(__file__).parents[2]
+FRAMES = 2_000
+
+
+@pytest.fixture
+def store(postgres_url):
+    with open_store(postgres_url) as store:
+        yield store
+
+
+@pytest.fixture
+def other(postgres, postgres_url):
+    """Another client of the same database, whose statements are transactions of their own."""
+    with postgres.connect(postgres_url.rpartition("/")[2]) as connection:
+        connection.execute("SET search_path = mdtool")
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def mortal_server():
+    """A server that tests kill, and that runs again when they end."""
+    with postgres_server() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def writing(url, stream, count=FRAMES):
+    """A process that writes a stream; when the block ends it has come to its end."""
+    command = [sys.executable, "-m", "tests.postgres_writer", url, stream, str(count)]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            yield process
+            assert process.wait() == 0
+        finally:
+            process.kill()
+
+
+def disconnect_all(connection):
+    """Have the server end all other connections to a database."""
+    connection.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+
+def totals(count, streams=1):
+    """The totals after so many frames of so many streams."""
+    last = NOON_NS + (count - 1) * MS
+    half = streams * count // 2
+    return [SymbolTotals("AAPL", half, last - MS), SymbolTotals("MSFT", half, last)]
+
+
+def test_two_processes_write_at_once(postgres_url):
+    with writing(postgres_url, "a"), writing(postgres_url, "b"), writing(postgres_url, "a"):
+        pass
+    with open_history(postgres_url) as reader:
+        assert reader.symbols() == totals(FRAMES, streams=2)
+        assert [each.next_sequence for each in reader.streams()] == [FRAMES, FRAMES]
+        assert reader.recount() == []
+
+
+def test_a_server_is_killed_while_it_is_written(mortal_server):
+    url = mortal_server.url(mortal_server.create_database())
+    with open_history(url) as reader, writing(url, "a", 20_000):
+        for restart in range(3):
+            wanted = (restart + 1) * 10 * RUN_FRAMES
+            until_taken(lambda wanted=wanted: reached(reader, wanted))
+            mortal_server.restart()
+    with open_history(url) as reader:
+        assert reader.symbols() == totals(20_000)
+        assert reader.recount() == []
+
+
+def reached(reader, wanted):
+    if sum(each.trade_count for each in reader.symbols()) < wanted:
+        raise StoreUnavailableError("not yet")
+
+
+def test_a_server_that_is_gone_is_unavailable_and_works_again_when_it_is_back(mortal_server):
+    url = mortal_server.url(mortal_server.create_database())
+    with open_store(url) as store, open_history(url) as reader:
+        store.claim()
+        store.write(step(SYMBOLS, frames("a", 0, 10)))
+        mortal_server.kill()
+        for ask in (
+            lambda: store.write(step(SYMBOLS, frames("a", 10, 10))),
+            lambda: store.position("a"),
+            reader.symbols,
+        ):
+            with pytest.raises(StoreUnavailableError) as raised:
+                ask()
+            assert PASSWORD not in str(raised.value)
+        mortal_server.start()
+        store.write(step(SYMBOLS, frames("a", 10, 10)))
+        assert reader.symbols() == totals(20)
+        with open_store(url) as late, pytest.raises(StoreClaimedError):
+            late.claim()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_commit_whose_answer_is_lost_enters_once(postgres, when):
+    url = postgres.url(postgres.create_database())
+    proxy = Proxy(postgres.port)
+    with proxy, open_store(url.replace(str(postgres.port), str(proxy.port))) as store:
+        store.write(step(SYMBOLS, frames("a", 0, 10)))
+        proxy.cut_next_commit(when)
+        store.write(step(SYMBOLS, frames("a", 10, 10)))
+        assert proxy.cuts == 1
+        assert store.symbols() == totals(20)
+        assert store.position("a") == 20
+        assert store.recount() == []
+
+
+def test_connections_that_the_server_ended_while_idle_do_not_show(store, other):
+    store.write(step(SYMBOLS, frames("a", 0, 10)))
+    disconnect_all(other)
+    store.write(step(SYMBOLS, frames("a", 10, 10)))
+    disconnect_all(other)
+    assert store.symbols() == totals(20)
+
+
+def test_a_market_that_was_claimed_is_claimed_again_with_the_connection(store, other, postgres_url):
+    store.claim()
+    disconnect_all(other)
+    store.write(step(SYMBOLS, frames("a", 0, 10)))
+    with open_store(postgres_url) as late, pytest.raises(StoreClaimedError, match="mdtool on 127"):
+        late.claim()
+
+
+def test_a_market_that_another_has_taken_over_is_not_written(store, other, postgres_url):
+    store.claim()
+    disconnect_all(other)
+    with open_store(postgres_url) as late:
+        late.claim()
+    with pytest.raises(StoreClaimedError, match="taken its market over"):
+        store.write(step(SYMBOLS, frames("a", 0, 10)))
+    assert store.symbols() == []
+
+
+def test_a_market_is_free_once_its_process_is_killed(postgres_url):
+    script = (
+        "import sys; from mdtool.adapters.stores import open_store\n"
+        "with open_store(sys.argv[1]) as store:\n"
+        "    store.claim(); print('claimed', flush=True); sys.stdin.read()"
+    )
+    with (
+        open_store(postgres_url) as store,
+        subprocess.Popen(
+            [sys.executable, "-c", script, postgres_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stdout.readline() == b"claimed\n"
+        with pytest.raises(StoreClaimedError):
+            store.claim()
+        process.kill()
+        process.wait()
+        claim_when_free(store)
+
+
+def claim_when_free(store):
+    """Claim as soon as the server has noticed that the connection of another is gone."""
+    while True:
+        with contextlib.suppress(StoreClaimedError):
+            return store.claim()
+
+
+def test_a_schema_is_a_store_of_its_own(postgres_url):
+    with open_store(postgres_url) as one, open_store(f'{postgres_url}?schema=My "own"') as two:
+        one.claim()
+        two.claim()
+        one.write(step(SYMBOLS, frames("a", 0, 10)))
+        assert two.symbols() == []
+        assert two.address == f'{one.address} schema My "own"'
+
+
+def test_a_newer_schema_is_refused(store, other, postgres_url):
+    other.execute("UPDATE format SET version = 2")
+    for opened in (open_store(postgres_url), open_history(postgres_url)):
+        with (
+            pytest.raises(StoreFormatError, match="of version 2, and this mdtool knows 1") as error,
+            opened,
+        ):
+            opened.symbols()
+        assert error.value.exit_code == EXIT_STARTUP
+
+
+def test_tables_of_another_make_are_no_store(store, other):
+    other.execute("ALTER TABLE trades RENAME TO orders")
+    with pytest.raises(StoreFormatError, match="no store of mdtool"):
+        store.write(step(SYMBOLS, frames("a", 0, 10)))
+
+
+def test_a_read_only_database_is_unavailable_until_it_is_not(store, other, postgres_url):
+    name = other.info.dbname
+    store.write(step(SYMBOLS, frames("a", 0, 10)))
+    other.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    disconnect_all(other)
+    with pytest.raises(StoreUnavailableError, match="is read-only"):
+        store.write(step(SYMBOLS, frames("a", 10, 10)))
+    with pytest.raises(StoreUnavailableError, match="is read-only"), open_store(postgres_url):
+        pass
+    with open_history(postgres_url) as reader:
+        assert reader.symbols() == totals(10)
+    other.execute("SET default_transaction_read_only = off")
+    other.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    store.write(step(SYMBOLS, frames("a", 10, 10)))
+    assert store.symbols() == totals(20)
+
+
+def test_a_user_who_may_only_read_can_read(store, other, postgres, postgres_url):
+    store.write(step(SYMBOLS, frames("a", 0, 10)))
+    role = f"reader_{other.info.dbname}"
+    other.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'reader'")
+    other.execute(f"GRANT USAGE ON SCHEMA mdtool TO {role}")
+    other.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA mdtool TO {role}")
+    url = f"postgresql://{role}:reader@127.0.0.1:{postgres.port}/{other.info.dbname}"
+    with open_history(url) as reader:
+        assert reader.symbols() == totals(10)
+    with open_store(url) as reader, pytest.raises(StoreRefusedError, match="permission denied"):
+        reader.write(step(SYMBOLS, frames("a", 10, 10)))
+
+
+def test_a_wrong_password_a_user_or_a_database_that_is_not_there_are_final(postgres, postgres_url):
+    database = postgres_url.rpartition("/")[2]
+    base = f"127.0.0.1:{postgres.port}"
+    for url, reason in (
+        (f"postgresql://mdtool:s3cret@{base}/{database}", "password authentication failed"),
+        (f"postgresql://nobody:s3cret@{base}/{database}", "password authentication failed"),
+        (f"postgresql://mdtool@{base}/{database}", "no password supplied"),
+        (postgres.url("nowhere"), 'database "nowhere" does not exist'),
+    ):
+        for opened in (open_store(url), open_history(url)):
+            with pytest.raises(StoreRefusedError, match=reason) as raised, opened:
+                opened.symbols()
+            assert "s3cret" not in str(raised.value)
+            assert PASSWORD not in str(raised.value)
+            assert raised.value.exit_code == EXIT_STARTUP
+
+
+def test_a_reader_is_interrupted_while_it_waits(store, other, postgres_url):
+    with other.transaction():
+        other.execute("LOCK TABLE trades IN ACCESS EXCLUSIVE MODE")
+        with open_history(postgres_url) as reader:
+            interrupt_while_waiting(reader, other)
+    assert len(store.page("AAPL", 10)) == 0
+
+
+def interrupt_while_waiting(reader, other):
+    raised = []
+
+    def read():
+        with pytest.raises(StoreInterruptedError) as error:
+            reader.page("AAPL", 10)
+        raised.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    while not other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
+        pass
+    reader.interrupt()
+    thread.join()
+    assert raised
+    assert reader.symbols() == []
+
+
+def test_a_lock_that_is_not_given_is_no_reason_to_hang(store, other, monkeypatch):
+    store.write(step(SYMBOLS, frames("a", 0, 10)))
+    monkeypatch.setitem(link._SESSION, "lock_timeout", "100ms")
+    disconnect_all(other)
+    with other.transaction():
+        other.execute("SELECT FROM streams FOR UPDATE")
+        with pytest.raises(StoreUnavailableError, match="lock timeout"):
+            store.write(step(SYMBOLS, frames("a", 10, 10)))
+    store.write(step(SYMBOLS, frames("a", 10, 10)))
+    assert store.symbols() == totals(20)
+
+
+def test_a_server_that_says_nothing_is_given_up(mortal_server, monkeypatch):
+    url = mortal_server.url(mortal_server.create_database())
+    with open_store(f"{url}?connect_timeout=2") as store:
+        store.write(step(SYMBOLS, frames("a", 0, 10)))
+        monkeypatch.setattr(link.Connection, "answer_s", 0.2)
+        mortal_server.pause()
+        try:
+            with pytest.raises(StoreUnavailableError, match=r"no answer for 0\.2 s"):
+                store.write(step(SYMBOLS, frames("a", 10, 10)))
+            with pytest.raises(StoreUnavailableError, match="timeout"):
+                store.write(step(SYMBOLS, frames("a", 10, 10)))
+        finally:
+            mortal_server.resume()
+        monkeypatch.undo()
+        until_taken(lambda: store.write(step(SYMBOLS, frames("a", 10, 10))))
+        assert store.symbols() == totals(20)
+
+
+def test_pages_are_read_in_the_order_of_the_key_however_many_trades_there_are(store):
+    store.write(step(SYMBOLS, frames("a", 0, 50_000)))
+    at_ns = NOON_NS + 40_000 * MS
+    before = ("EXPLAIN " + history._BEFORE, ("AAPL", at_ns, 5, 5, 100))
+    copied = history._AFTER[history._AFTER.index("(") + 1 : history._AFTER.rindex(") TO")]
+    after = ("EXPLAIN " + copied, ("AAPL", at_ns, 5, 5, at_ns + 1, 100))
+    for explain, scan in ((before, "Index Scan Backward"), (after, "Index Scan")):
+        lines = store._link.run(lambda each, explain=explain: each.execute(*explain).fetchall())
+        plan = "\n".join(line for (line,) in lines)
+        assert f"{scan} using trades_pkey" in plan
+        assert "Sort" not in plan
+
+
+def test_a_full_disk_is_unavailable_and_takes_nothing(mortal_server, small_disk):
+    with mortal_server.connect("postgres") as connection:
+        connection.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
+        try:
+            connection.execute("CREATE DATABASE small TEMPLATE template0 TABLESPACE small")
+            fill(mortal_server.url("small"))
+        finally:
+            connection.execute("DROP DATABASE IF EXISTS small WITH (FORCE)")
+            connection.execute("DROP TABLESPACE small")
+
+
+def fill(url):
+    """Write until the disk is full, make room, and go on."""
+    with open_store(url) as store:
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute(
+                "CREATE TABLE ballast AS SELECT repeat('x', 1000) FROM generate_series(1, 4000)"
+            )
+            with pytest.raises(StoreUnavailableError, match="No space left on device"):
+                write_all(store)
+            other.execute("DROP TABLE ballast")
+            written = store.position("a")
+        assert store.symbols() == totals(written)
+        store.write(step(SYMBOLS, frames("a", written, 1_000)))
+        assert store.symbols() == totals(written + 1_000)
+        assert store.recount() == []
+
+
+def write_all(store):
+    for first in range(0, 1_000_000, 5_000):
+        store.write(step(SYMBOLS, frames("a", first, 5_000)))
+
+
+@pytest.fixture
+def small_disk(mortal_server):
+    """A folder of the server's on a disk of 32 MB."""
+    folder = mortal_server.log.parent / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32m,mode=777", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    try:
+        inner = folder / "space"
+        inner.mkdir()
+        mortal_server.own(inner)
+        yield inner
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:s3cret@[::1/market",
+        "postgresql://user:s3cret@host/market?no_such_option=1",
+        "postgresql://user:s3%zzcret@host/market",
+        "postgresql://user:s3@cret@host/market",
+        "postgresql://user:s3cret@host/market?schema=",
+    ],
+)
+def test_a_url_that_is_none_is_refused_without_its_secrets(url):
+    for opener in (open_store, open_history):
+        with pytest.raises(ConfigError, match="the URL of the store") as raised:
+            opener(url)
+        assert "cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("postgresql://user:secret@db.example:6543/market", "postgresql db.example:6543/market"),
+        ("postgresql://db.example/market?sslmode=require", "postgresql db.example:5432/market"),
+        ("postgresql://[::1]/market", "postgresql [::1]:5432/market"),
+        ("postgresql://a:1,b:2/market", "postgresql a:1,b:2/market"),
+        ("postgresql:///market?host=/run/postgresql", "postgresql /run/postgresql/market"),
+        ("postgresql://db/market?schema=paper", "postgresql db:5432/market schema paper"),
+    ],
+)
+def test_an_address_says_where_and_nothing_else(url, address):
+    assert open_history(url).address == address
+
+
+def test_without_its_client_the_extra_is_named():
+    script = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from mdtool.adapters.stores import open_store\n"
+        "open_store('postgresql://localhost/market')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert "ConfigError" in done.stderr
+    assert "pip install 'mdtool[postgres]'" in done.stderr
+
+
+def test_what_postgresql_cannot_keep_is_an_error(store):
+    with pytest.raises(StoreError) as raised:
+        store.write(step(SYMBOLS, frames("nul\0", 0, 10)))
+    assert not isinstance(raised.value, StoreUnavailableError)
+    with pytest.raises(StoreError) as raised:
+        store.write(step(["\ud800", "MSFT"], frames("a", 0, 10)))
+    assert not isinstance(raised.value, StoreUnavailableError)
+    store.write(step(SYMBOLS, frames("a", 0, 10)))
+    assert store.symbols() == totals(10)
