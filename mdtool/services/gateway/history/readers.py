@@ -71,8 +71,9 @@ class Readers:
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._is_closed = True
-        for asked in (*self._asked, None):  # handlers may have been cancelled, and not know it yet
-            self._given_up.put(asked)
+        for asked in self._asked:  # handlers may have been cancelled, and not know it yet
+            self._give_up(asked)
+        self._given_up.put(None)
         with contextlib.suppress(queue.Full):  # then there are enough to wake every thread
             for _ in self._histories:
                 self._waiting.put_nowait(None)
@@ -112,7 +113,11 @@ class Readers:
         finally:
             self._asked.discard(asked)
             if asked.answer.cancelled():
-                self._given_up.put(asked)
+                self._give_up(asked)
+
+    def _give_up(self, asked: _Question[Any]) -> None:
+        asked.is_given_up = True
+        self._given_up.put(asked)
 
     def _read(self, history: TradeHistory) -> None:
         """Answer questions, in a thread of its own."""
@@ -154,23 +159,25 @@ class _Question(Generic[T]):
     ----------
     answer : Future
         Cancelled when nobody waits for it any more.
+    is_given_up : bool
+        Whether it is not to be read, or not any longer.
     """
 
     def __init__(
         self, question: Callable[[TradeHistory], T], loop: asyncio.AbstractEventLoop
     ) -> None:
         self.answer: asyncio.Future[T] = loop.create_future()
+        self.is_given_up = False
         self._loop = loop
         self._question = question
         self._lock = threading.Lock()
         """Held while an interrupt is under way, so that it never meets the question after this."""
         self._history: TradeHistory | None = None
-        self._is_given_up = False
 
     def put_to(self, history: TradeHistory) -> None:
         """Ask it, in a reader's thread, unless it was given up before."""
         with self._lock:
-            if self._is_given_up:
+            if self.is_given_up:
                 return
             self._history = history
         try:
@@ -183,9 +190,8 @@ class _Question(Generic[T]):
             self._loop.call_soon_threadsafe(settle)
 
     def interrupt(self) -> bool:
-        """Give it up, and return whether it is still being read."""
+        """End what is read of it, and return whether it is still being read."""
         with self._lock:
-            self._is_given_up = True
             if self._history is None:
                 return False
             with contextlib.suppress(StoreError):  # as where its server cannot be told to stop
