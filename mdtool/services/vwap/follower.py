@@ -1,0 +1,168 @@
+"""The feed that keeps the board current, followed again whenever it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final, NoReturn
+
+from mdtool.adapters.stores import open_history
+from mdtool.adapters.stores.errors import StoreError, StoreFormatError
+from mdtool.adapters.stores.port import TradeHistory
+from mdtool.adapters.trades.port import TradeFeed, TradeRun
+from mdtool.core.backoff import delays
+from mdtool.core.errors import PeerError
+from mdtool.engine.vwap import Window
+from mdtool.services.vwap.board import Board, Past
+from mdtool.services.vwap.past import read_past
+
+log = logging.getLogger(__name__)
+
+_LONGEST_DELAY_S: Final = 2.0
+_MAX_HELD: Final = 20_000_000
+"""Trades that may come while windows are being filled: as many as are sent in ten seconds."""
+
+
+class Follower:
+    """Follows a feed of trades, and fills the windows from a store, if there is one, each time.
+
+    The feed is followed first and what comes is held; then the store is read up to positions that
+    it has reached by then, and what is held goes on from these. So a trade is met once, and none
+    is missed, whatever was away in between.
+
+    Parameters
+    ----------
+    feed : TradeFeed
+    board : Board
+    publish : callable
+        Told the symbols that changed.
+    window : Window
+        Of the board.
+    store : str or None
+        The URL of the store.
+    """
+
+    def __init__(
+        self,
+        feed: TradeFeed,
+        board: Board,
+        publish: Callable[[Iterable[str]], None],
+        window: Window,
+        store: str | None,
+    ) -> None:
+        self._feed = feed
+        self._board = board
+        self._publish = publish
+        self._window = window
+        self._store = store
+        self._tasks: asyncio.TaskGroup
+        self._filling: _Filling | None = None
+        self._positions: dict[str, int] = {}
+        self._held: list[TradeRun] = []
+        self._n_held = 0
+        self._waits = delays(cap_s=_LONGEST_DELAY_S)
+        self._connections = 0
+        self._lost_because = ""
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        async with asyncio.TaskGroup() as self._tasks:
+            try:
+                await self._follow()
+            finally:
+                self._stop_filling()
+
+    async def _follow(self) -> NoReturn:
+        while True:
+            try:
+                await self._feed.follow(self._connected, self._receive)
+            except PeerError as error:
+                self._lose(str(error))
+            await asyncio.sleep(next(self._waits))
+
+    def _connected(self) -> None:
+        log.info("%s: connected", self._feed.address)
+        if self._connections and self._store is None:
+            log.warning("windows may lack trades of when %s was away", self._feed.address)
+        self._connections += 1
+        self._lost_because = ""
+        self._waits = delays(cap_s=_LONGEST_DELAY_S)
+        if self._store is not None:
+            self._filling = _Filling(self._store, self._window, self._filled)
+            self._tasks.create_task(self._filling.run())
+
+    def _receive(self, run: TradeRun) -> None:
+        if self._filling is None:
+            self._take(run)
+            return
+        self._held.append(run)
+        self._n_held += len(run.ticks)
+        if self._n_held > _MAX_HELD:
+            raise PeerError(f"more than {_MAX_HELD:,} trades came while windows were being filled")
+
+    def _filled(self, past: Past | None) -> None:
+        """Go on from what the store had; if it could not be read, from nothing."""
+        self._filling = None
+        if past is not None:
+            self._positions = past.positions
+            self._publish(self._board.restart(past))
+            log.info(
+                "windows filled with %d trades of %d symbols", len(past.price), len(self._board)
+            )
+        held, self._held, self._n_held = self._held, [], 0
+        for run in held:
+            self._take(run)
+
+    def _take(self, run: TradeRun) -> None:
+        known = self._positions.get(run.stream_id, 0) - run.first_sequence
+        if known > 0:
+            ticks = run.ticks.from_frame(known)
+            run = TradeRun(run.symbols, run.stream_id, run.first_sequence + known, ticks)
+        if len(run.ticks):
+            self._publish(self._board.apply(run))
+
+    def _lose(self, reason: str) -> None:
+        self._stop_filling()
+        if reason != self._lost_because:
+            say = log.warning if self._connections else log.info
+            say("%s; trying again", reason)
+        self._lost_because = reason
+
+    def _stop_filling(self) -> None:
+        if self._filling is not None:
+            self._filling.cancel()
+            self._filling = None
+        self._held, self._n_held = [], 0
+
+
+class _Filling:
+    """Reads the past in a thread, and hands it over unless it is cancelled before."""
+
+    def __init__(self, store: str, window: Window, done: Callable[[Past | None], None]) -> None:
+        self._store = store
+        self._window = window
+        self._done = done
+        self._history: TradeHistory | None = None
+        self._is_cancelled = False
+
+    async def run(self) -> None:
+        try:
+            past = await asyncio.to_thread(self._read)
+        except (StoreError, StoreFormatError) as error:
+            if self._is_cancelled:
+                return
+            log.warning("%s; windows begin with what comes", error)
+            past = None
+        if not self._is_cancelled:
+            self._done(past)
+
+    def cancel(self) -> None:
+        self._is_cancelled = True
+        if self._history is not None:
+            self._history.interrupt()
+
+    def _read(self) -> Past:
+        with open_history(self._store) as history:
+            self._history = history
+            return read_past(history, self._window)

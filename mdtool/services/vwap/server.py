@@ -1,0 +1,75 @@
+"""The VWAP feed as a service: trades from a feed in, lines to any number of clients out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from mdtool.adapters.trades.grpc import GrpcTradeFeed
+from mdtool.core.addresses import cannot_listen, format_address, parse_address
+from mdtool.core.errors import StartupError
+from mdtool.core.lifecycle import Started
+from mdtool.core.limits import raise_file_limit
+from mdtool.engine.vwap import Window
+from mdtool.services.vwap.board import Board
+from mdtool.services.vwap.client import Client
+from mdtool.services.vwap.clients import Clients
+from mdtool.services.vwap.config import VwapConfig
+from mdtool.services.vwap.follower import Follower
+
+_BACKLOG: Final = 4_096
+
+
+class VwapFeed:
+    """Listens for clients, and tells them what it makes of an aggregator's trades.
+
+    Parameters
+    ----------
+    config : VwapConfig
+
+    Raises
+    ------
+    UsageError
+        When the window or the aggregator's address is none.
+    """
+
+    name = "vwap"
+
+    def __init__(self, config: VwapConfig) -> None:
+        self._config = config
+        window = Window.parse(config.window)
+        if window.span_ns:
+            window = Window(config.max_trades, window.span_ns)
+        self._window = window
+        parse_address(config.aggregator)
+
+    async def run(self, started: Started) -> None:
+        """Serve until cancelled.
+
+        Raises
+        ------
+        StartupError
+            When the address cannot be listened on.
+        """
+        raise_file_limit()
+        board = Board(self._window)
+        clients = Clients(board, self._config.max_clients, self._config.slow_client_s)
+        async with contextlib.AsyncExitStack() as stack:
+            feed = await stack.enter_async_context(GrpcTradeFeed(self._config.aggregator))
+            server = await self._listen(clients)
+            stack.callback(clients.close)
+            stack.callback(server.close)
+            follower = Follower(feed, board, clients.publish, self._window, self._config.store)
+            started({"tcp": format_address(*server.sockets[0].getsockname()[:2])})
+            await follower.run()
+
+    async def _listen(self, clients: Clients) -> asyncio.Server:
+        host, port = self._config.host, self._config.port
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.create_server(lambda: Client(clients), host, port, backlog=_BACKLOG)
+        except OSError as error:
+            raise cannot_listen(error, host, port) from error
+        except UnicodeError as error:
+            raise StartupError(f"cannot listen on port {port} of {host}: no host name") from error

@@ -1,0 +1,153 @@
+"""The VWAP feed's lines: a JSON object for each state that is told, and what clients ask for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, NoReturn
+
+from mdtool.core.errors import PeerError
+from mdtool.core.units import UNDEF_PRICE, format_price
+
+MAX_LINE_BYTES: Final = 1 << 16
+MAX_SYMBOL_CHARS: Final = 70
+ALL: Final = "*"
+"""Stands for every symbol in a SUBSCRIBE."""
+
+_SUBSCRIBE: Final = "SUBSCRIBE"
+_SHOWN_CHARS: Final = 40
+
+
+class LineError(PeerError):
+    """A line is not what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class VwapState:
+    """What the feed tells of a symbol.
+
+    Attributes
+    ----------
+    symbol : str
+    price, volume : int
+        Of the latest trade, the price at 1e-9.
+    vwap : int
+        At 1e-9, UNDEF_PRICE where there is none.
+    window : int
+        How many trades it is of.
+    timestamp_ns : int
+        Exchange time of the latest trade.
+    """
+
+    symbol: str
+    price: int
+    volume: int
+    vwap: int
+    window: int
+    timestamp_ns: int
+
+
+def encode_state(state: VwapState) -> bytes:
+    """Return a state as a line, with exact decimal prices and the time in nanoseconds."""
+    return (
+        f'{{"symbol":{json.dumps(state.symbol)},"price":{format_price(state.price) or "null"},'
+        f'"volume":{state.volume},"vwap":{format_price(state.vwap) or "null"},'
+        f'"window":{state.window},"timestamp":{state.timestamp_ns}}}\n'
+    ).encode()
+
+
+def decode_state(line: bytes) -> VwapState:
+    """Return the state that a line tells.
+
+    Raises
+    ------
+    LineError
+        When it tells none.
+    """
+    try:
+        fields = json.loads(line, parse_float=Decimal, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise LineError(f"{shown(line)} is no JSON") from error
+    if isinstance(fields, dict) and isinstance(fields.get("error"), str):
+        raise LineError(f"the feed says: {fields['error'][:200]}")
+    try:
+        state = VwapState(
+            fields["symbol"],
+            _price(fields["price"]),
+            fields["volume"],
+            UNDEF_PRICE if fields["vwap"] is None else _price(fields["vwap"]),
+            fields["window"],
+            fields["timestamp"],
+        )
+    except (TypeError, KeyError, ArithmeticError) as error:
+        raise LineError(f"{shown(line)} is no state of a VWAP feed") from error
+    counts = (state.volume, state.window, state.timestamp_ns)
+    if not is_symbol(state.symbol) or any(type(count) is not int or count < 0 for count in counts):
+        raise LineError(f"{shown(line)} is no state of a VWAP feed")
+    return state
+
+
+def encode_error(message: str) -> bytes:
+    """Return what is said of a line that is none, as a line."""
+    return f"{{\"error\":{json.dumps(message)}}}\n".encode()
+
+
+def encode_subscribe(symbols: str) -> bytes:
+    """Return the line that asks for symbols, given with commas."""
+    return f"{_SUBSCRIBE} {symbols}\n".encode()
+
+
+def parse_subscribe(line: bytes) -> frozenset[str] | None:
+    """Return the symbols that a client asks for, upper-case, None for all.
+
+    Raises
+    ------
+    LineError
+        When it asks for nothing that there is.
+    """
+    try:
+        command, _, rest = line.decode("ascii").strip().partition(" ")
+    except UnicodeDecodeError as error:
+        raise LineError(f"{shown(line)} is no ASCII") from error
+    if command.upper() != _SUBSCRIBE:
+        raise LineError(f"{shown(line)}: say {_SUBSCRIBE} AAPL,MSFT or {_SUBSCRIBE} {ALL}")
+    if rest.strip() == ALL:
+        return None
+    symbols = frozenset(symbol.strip().upper() for symbol in rest.split(",")) - {""}
+    if not symbols:
+        raise LineError(f"{_SUBSCRIBE} names no symbol: say {_SUBSCRIBE} AAPL,MSFT")
+    for symbol in sorted(symbols):
+        if not is_symbol(symbol):
+            raise LineError(f"{shown(symbol.encode())} is no symbol")
+    return symbols
+
+
+def is_symbol(text: Any) -> bool:
+    """Tell whether this is how a symbol is written."""
+    return (
+        isinstance(text, str)
+        and 1 <= len(text) <= MAX_SYMBOL_CHARS
+        and text.isascii()
+        and text.isprintable()
+    )
+
+
+def shown(line: bytes) -> str:
+    """Return the beginning of a line, so that it can be told about."""
+    text = line.decode("utf-8", "replace").strip()
+    cut = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
+    return repr(cut)
+
+
+def _price(number: Any) -> int:
+    if type(number) not in (int, Decimal) or abs(number) > 1 << 63:
+        raise TypeError
+    price = int(Decimal(number).scaleb(9))
+    if not -UNDEF_PRICE - 1 <= price < UNDEF_PRICE:
+        raise TypeError
+    return price
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
