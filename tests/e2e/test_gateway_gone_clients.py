@@ -1,9 +1,11 @@
-"""Clients that are gone without a word: pings find them out, whatever they speak."""
+"""Clients that are gone without a word, whatever they speak: they are noticed, and no trouble."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import logging
 
 import pytest
 
@@ -12,6 +14,7 @@ from mdtool.wire.stomp import encode
 from tests.e2e.aggregators import aggregator, message, tick
 from tests.e2e.gateways import connected, gateway_of
 from tests.e2e.stomp_peers import DeafPeer, counted
+from tests.reference.market_source import MarketSource
 
 PING = b"\x89\x00"
 STOMP = (
@@ -74,3 +77,39 @@ async def test_who_answers_pings_stays(monkeypatch):
                 await socket.pong((await socket.receive()).data)
             await running.send(message(1, [tick(101, 2)], ["AAPL"]))
             assert (await socket.receive_json())["volume"] == 3
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        "GET /ws/marketdata?symbol=AAPL",
+        "GET /ws",
+        "GET /ws/websocket",
+        "GET /ws/000/gone/websocket",
+        "GET /graphql",
+        "GET /ws/000/gone/eventsource",
+        "POST /ws/000/gone/xhr_streaming",
+        "POST /ws/000/gone/xhr_send",
+        "POST /graphql",
+        "GET /api/v1/marketdata/AAPL",
+    ],
+)
+async def test_who_hangs_up_at_once_troubles_nobody(caplog, request_line):
+    upgrade_headers = (
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        "Sec-WebSocket-Protocol: graphql-transport-ws, v12.stomp\r\n"
+    )
+    headers = upgrade_headers if request_line.startswith("GET") else "Content-Length: 9\r\n"
+    ping = b"\x89\x80\0\0\0\0"
+    async with MarketSource().serving() as source, gateway_of(source.address) as client:
+        for number in range(40):
+            _, writer = await asyncio.open_connection(client.host, client.port)
+            writer.write(f"{request_line} HTTP/1.1\r\nHost: gateway\r\n{headers}\r\n".encode())
+            writer.write(ping * (number % 4))
+            if number % 3 == 0:
+                await client.answer("/health")
+            writer.transport.abort()
+        while (await client.answer("/health"))[1]["sockets"]:
+            pass
+    assert [record for record in caplog.records if record.levelno > logging.WARNING] == []

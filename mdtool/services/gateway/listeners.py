@@ -14,7 +14,7 @@ from mdtool.services.gateway.closing import CloseCode
 from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.tallies import SocketTally
-from mdtool.services.gateway.upgrade import websocket
+from mdtool.services.gateway.upgrade import Sayings, websocket
 
 _MAX_MESSAGE_BYTES: Final = 4_096
 """Clients have nothing to say here."""
@@ -69,5 +69,5 @@ class ListeningSockets:
             return
         outbox = Outbox(transport, self._tally, self._patience_s)
         with contextlib.closing(outbox), following(outbox):
-            async for _ in socket:
+            async for _ in Sayings(socket):
                 pass  # what clients say is read, so that pings are answered, and left at that

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Self
 
 from aiohttp import WSMsgType, web
 
@@ -13,8 +13,7 @@ HEARTBEAT_S: Final = 20.0
 """How often clients are pinged; who leaves one unanswered for half of that is cut off."""
 CLOSE_S: Final = 1.0
 """How long a client may take to answer a close."""
-SAID: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
-"""The types of messages in which clients say something. One that is cut off is an ERROR."""
+_SAID: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
 
 
 class UpgradeRequiredError(HeadedError):
@@ -50,3 +49,26 @@ def websocket(
         message = f"{request.path} speaks WebSocket only"
         raise UpgradeRequiredError(message, {"Upgrade": "websocket"})
     return socket
+
+
+class Sayings:
+    """What a client says, text or binary, until it is gone, with a word or without.
+
+    An async iterator. Who leaves pings unanswered, or says what is no WebSocket, is gone too.
+    """
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self._socket = socket
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            message = await self._socket.receive()
+        except ConnectionError:  # the answer to a ping cannot be written
+            raise StopAsyncIteration from None
+        if message.type not in _SAID:
+            raise StopAsyncIteration
+        said: str | bytes = message.data
+        return said

@@ -23,6 +23,8 @@ Admit = Callable[[web.Request], object]
 
 _SHOWN_CHARS: Final = 100
 _RETRY_HEADERS: Final = {"Retry-After": "1"}
+_GONE: Final = 499
+"""What several HTTP servers count a request as whose client left before it was answered."""
 
 
 class HeadedError(MdtoolError):
@@ -85,7 +87,7 @@ def answering(
         except MdtoolError as error:
             response = _failure_of(error, statuses)
         except ConnectionError:
-            raise  # the client is gone, which aiohttp knows best how to take
+            response = web.Response(status=_GONE)  # for the measure: there is nobody to read it
         except Exception:
             log.exception("%s %s", request.method, request.rel_url)
             response = failure(500, "internal", "the service failed; its log says how")

@@ -15,7 +15,7 @@ from mdtool.services.gateway.stomp.connection import Connection
 from mdtool.services.gateway.stomp.connections import Connections
 from mdtool.services.gateway.stomp.messages import Wrapping
 from mdtool.services.gateway.tallies import SocketTally
-from mdtool.services.gateway.upgrade import CLOSE_S, SAID, websocket
+from mdtool.services.gateway.upgrade import CLOSE_S, Sayings, websocket
 from mdtool.wire import sockjs
 from mdtool.wire.sockjs import SockJsError
 from mdtool.wire.stomp import MAX_FRAME_BYTES
@@ -104,9 +104,8 @@ class StompSockets:
                 if is_sockjs:
                     outbox.post(sockjs.OPEN)
                 take = _take_wrapped if is_sockjs else _take
-                async for message in socket:
-                    if message.type in SAID:
-                        take(connection, message.data)
+                async for said in Sayings(socket):
+                    take(connection, said)
         await asyncio.gather(*closing)
 
 
