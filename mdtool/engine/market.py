@@ -210,6 +210,11 @@ class Market:
         """Return the sequence that the market wants next of a stream, None when it knows none."""
         return self._positions.get(stream_id)
 
+    def skip(self, stream_id: str, next_sequence: int) -> None:
+        """Take note that a stream goes on there: what it has before is for other markets."""
+        if next_sequence > self._positions.get(stream_id, -1):
+            self._remember(stream_id, next_sequence)
+
     def apply(self, stream_id: str, first_sequence: int, ticks: TickColumns) -> Change:
         """Take what is new in a batch of a stream, and move the stream's position past it.
 

@@ -34,11 +34,12 @@ are at 1e-9, times in ns since the epoch:
 key                     value
 ======================  ==========================================================================
 `s/SYMBOL`              the session: open, high, low, close, volume, count, exchange and ingest
-                        time of the latest trade; then the open bars, each as below
-`b/SYMBOL/LENGTH/SLOT`  a bar that has closed and may yet be amended: length, 0, start, open, high,
-                        low, close, volume, count, times of its first and last trade. SLOT is the
-                        start divided by the length, modulo how many such bars there may be. Open
-                        bars have 1 in place of the 0; longer ones lack the shortest open one.
+                        time of the latest trade
+`o/SYMBOL/LENGTH`       the open bar of a length: length, 1, start, open, high, low, close, volume,
+                        count, times of its first and last trade. What is in that of the shortest
+                        length is not in the longer ones yet.
+`b/SYMBOL/LENGTH/SLOT`  a bar that has closed and may yet be amended, the same with 0 for the 1.
+                        SLOT is its start divided by the length, modulo how many there may be.
 `p/STREAM`              the next sequence of a stream in this partition, in decimal digits;
                         nothing once it is forgotten
 `t/`                    totals as JSON: `offset`, the next one of `ticks`, and counts by name

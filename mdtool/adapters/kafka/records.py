@@ -1,0 +1,188 @@
+"""Records of the topics of aggregates and bars, as `mdtool.adapters.kafka` tells of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.core.errors import PeerError
+from mdtool.engine.saved_bars import SAVED_BAR
+from mdtool.engine.sessions import SESSION
+
+OFFSET: Final = "offset"
+"""Among the totals, the offset of the first record of ticks that they do not count."""
+_SYMBOL_BYTES: Final = SAVED_BAR["symbol"].itemsize
+_BAR_BYTES: Final = SAVED_BAR.itemsize - _SYMBOL_BYTES
+"""The key says whose the bar is."""
+
+
+class RecordError(PeerError):
+    """A record is not as mdtool writes it."""
+
+
+class Record(NamedTuple):
+    """What a topic keeps of a key: the latest value, nothing where that is empty."""
+
+    key: bytes
+    value: bytes
+
+
+def session_record(symbol: str, session: bytes) -> Record:
+    """Return the record of a symbol's session, whose bytes are a SESSION."""
+    return Record(b"s/" + symbol.encode(), session)
+
+
+def position_record(stream_id: str, next_sequence: int | None) -> Record:
+    """Return the record of a stream's position, None for one that is forgotten."""
+    value = b"" if next_sequence is None else b"%d" % next_sequence
+    return Record(b"p/" + stream_id.encode(), value)
+
+
+def totals_record(totals: Mapping[str, int]) -> Record:
+    """Return the record of totals, `OFFSET` among them."""
+    return Record(b"t/", json.dumps(totals).encode())
+
+
+def open_bar_records(names: Iterable[str], bars: NDArray[np.void]) -> Iterator[Record]:
+    """Yield the records of open bars, SAVED_BAR[m], each with its symbol's name."""
+    for name, length, value in zip(names, bars["interval_ns"].tolist(), _values(bars), strict=True):
+        yield Record(b"o/%b/%d" % (name.encode(), length), value)
+
+
+def recent_bar_records(
+    names: Iterable[str], bars: NDArray[np.void], lateness_ns: int
+) -> Iterator[Record]:
+    """Yield the records of closed bars, SAVED_BAR[m], as they are kept while they may be amended.
+
+    Those of a symbol and length that may be are never more than the keys that they share.
+    """
+    slots = bars["start_ns"] // bars["interval_ns"] % (lateness_ns // bars["interval_ns"] + 3)
+    for name, length, slot, value in zip(
+        names, bars["interval_ns"].tolist(), slots.tolist(), _values(bars), strict=True
+    ):
+        yield Record(b"b/%b/%d/%d" % (name.encode(), length, slot), value)
+
+
+def closed_bar_records(names: Iterable[str], bars: NDArray[np.void]) -> Iterator[Record]:
+    """Yield the records of closed bars, SAVED_BAR[m], for the topic of bars."""
+    for name, length, start, value in zip(
+        names,
+        bars["interval_ns"].tolist(),
+        bars["start_ns"].tolist(),
+        _values(bars),
+        strict=True,
+    ):
+        yield Record(b"%b/%d/%d" % (name.encode(), length, start), value)
+
+
+@dataclass(slots=True)
+class Aggregates:
+    """What is in records of the topic of aggregates.
+
+    Attributes
+    ----------
+    sessions : dict
+        Of each symbol, the bytes of a SESSION.
+    open_bars : dict
+        Of each symbol and length in ns, the bytes of a SAVED_BAR without its symbol.
+    recent_bars : dict
+        Of each symbol, length in ns and start, the same of bars that have closed.
+    positions : dict
+        The next sequence of each stream, the one heard of longest ago first.
+    totals : dict
+        By name.
+    """
+
+    sessions: dict[str, bytes] = field(default_factory=dict)
+    open_bars: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    recent_bars: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+
+    def take(self, key: bytes | None, value: bytes | None) -> None:
+        """Take a record, which comes after those taken before.
+
+        Raises
+        ------
+        RecordError
+            When it is not one of mdtool's.
+        """
+        try:
+            self._take(key or b"", value or b"")
+        except (ValueError, UnicodeDecodeError) as error:
+            raise RecordError(f"{key!r} is no record of mdtool's aggregates: {error}") from error
+
+    def saved_bars(self, symbols: Iterable[str], lateness_ns: int) -> NDArray[np.void]:
+        """Return the open bars and the closed ones that may be amended, SAVED_BAR[m].
+
+        Their `symbol` is the place in `symbols`.
+        """
+        place = {symbol: index for index, symbol in enumerate(symbols)}
+        opened = _saved([place[symbol] for symbol, _ in self.open_bars], self.open_bars.values())
+        closed = _saved(
+            [place[symbol] for symbol, _, _ in self.recent_bars], self.recent_bars.values()
+        )
+        latest = np.full(len(place), np.iinfo(np.int64).min)
+        np.maximum.at(latest, opened["symbol"], opened["last_ns"])
+        ends = closed["start_ns"] + closed["interval_ns"]
+        may_be_amended = ends > latest[closed["symbol"]] - lateness_ns
+        return np.concatenate([opened, closed[may_be_amended]])
+
+    def _take(self, key: bytes, value: bytes) -> None:
+        kind, _, name = key.decode().partition("/")
+        if kind == "s":
+            self.sessions[name] = _exactly(value, SESSION.itemsize)
+        elif kind == "o":
+            symbol, length = name.rsplit("/", 1)
+            self.open_bars[symbol, int(length)] = _exactly(value, _BAR_BYTES)
+        elif kind == "b":
+            symbol, length, _ = name.rsplit("/", 2)
+            bar = decode_bar(value)
+            self.recent_bars[symbol, int(length), int(bar["start_ns"])] = value
+        elif kind == "p":
+            self.positions.pop(name, None)
+            if value:
+                self.positions[name] = int(value)
+        elif kind == "t":
+            self.totals = {name: int(total) for name, total in json.loads(value).items()}
+        else:
+            raise ValueError("no such kind")
+
+
+def decode_session(value: bytes) -> np.void:
+    """Return the SESSION that a record's value is."""
+    session: np.void = np.frombuffer(_exactly(value, SESSION.itemsize), SESSION)[0]
+    return session
+
+
+def decode_bar(value: bytes) -> np.void:
+    """Return the SAVED_BAR that a record's value is; its `symbol` is 0."""
+    bar: np.void = _saved([0], [_exactly(value, _BAR_BYTES)])[0]
+    return bar
+
+
+def _exactly(value: bytes, length: int) -> bytes:
+    if len(value) != length:
+        raise ValueError(f"value of {len(value)} bytes, not {length}")
+    return value
+
+
+def _values(bars: NDArray[np.void]) -> list[bytes]:
+    """Return the bytes of each bar without its symbol."""
+    data = np.ascontiguousarray(bars).tobytes()
+    size = SAVED_BAR.itemsize
+    return [data[at + _SYMBOL_BYTES : at + size] for at in range(0, len(data), size)]
+
+
+def _saved(symbol: list[int], values: Iterable[bytes]) -> NDArray[np.void]:
+    rows = np.frombuffer(b"".join(values), np.int64).reshape(-1, _BAR_BYTES // 8)
+    table = np.empty((len(rows), SAVED_BAR.itemsize // 8), np.int64)
+    table[:, 0] = symbol
+    table[:, 1:] = rows
+    saved: NDArray[np.void] = table.view(SAVED_BAR).reshape(-1)
+    return saved

@@ -1,0 +1,202 @@
+"""Markets cut into partitions, and begun anew from their records, are the one market they make."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdtool.adapters.kafka.records import OFFSET, Aggregates, RecordError, decode_bar
+from mdtool.core.symbols import SymbolTable
+from mdtool.core.units import parse_duration
+from mdtool.engine.live_bars import LiveBars
+from mdtool.engine.market import Market
+from mdtool.engine.sessions import SESSION
+from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
+from mdtool.services.aggregator.partitions import Partition
+from mdtool.wire.batches import BatchError
+from mdtool.wire.tick_parts import PartEncoder
+from mdtool.wire.ticks import Reason, Ticks
+
+SYMBOLS = ["AAPL", "BTC/USD", "MSFT", "TSLA", "X"]
+CONFIG = AggregatorConfig(bars_lateness_ms=2_500)
+NOON_NS = 1_735_214_400 * 10**9
+
+frame = st.one_of(
+    st.tuples(st.integers(0, len(SYMBOLS) - 1), st.integers(1, 99), st.integers(0, 200)),
+    st.sampled_from(list(Reason)),
+)
+stream = st.sampled_from(["one", "two"])
+
+
+class Topics:
+    """What is kept of compacted topics of one partition."""
+
+    def __init__(self) -> None:
+        self.aggregates: dict[bytes, bytes] = {}
+        self.bars: dict[bytes, bytes] = {}
+
+    def commit(self, changes) -> None:
+        for key, value in changes.aggregates:
+            self.aggregates.pop(key, None)
+            self.aggregates[key] = value
+        self.bars.update(changes.bars)
+
+    def read(self) -> Aggregates:
+        saved = Aggregates()
+        for key, value in self.aggregates.items():
+            saved.take(key, value or None)
+        return saved
+
+
+def run_of(frames):
+    """A run of frames, a tick as (symbol, price, tenths of seconds after noon)."""
+    ticks = [(at, each) for at, each in enumerate(frames) if not isinstance(each, Reason)]
+    refused = [(at, each) for at, each in enumerate(frames) if isinstance(each, Reason)]
+    times = np.array([NOON_NS + each[2] * 10**8 for _, each in ticks], np.int64)
+    return Ticks(
+        symbol=np.array([each[0] for _, each in ticks], np.uint32),
+        price=np.array([each[1] for _, each in ticks], np.int64),
+        volume=np.array([each[1] * 3 for _, each in ticks], np.int64),
+        exchange_timestamp=times,
+        ingest_timestamp=times + 5,
+        offset=np.array([at for at, _ in ticks], np.uint32),
+        frames=len(frames),
+        refused_offset=np.array([at for at, _ in refused], np.uint32),
+        refused_reason=np.array([reason for _, reason in refused], np.uint8),
+    )
+
+
+def whole_market():
+    intervals = [parse_duration(interval) for interval in INTERVALS]
+    bars = LiveBars(intervals, 10_000, CONFIG.bars_lateness_ms * 10**6)
+    market = Market(bars, 100, 100)
+    market.restore([], np.empty(0, SESSION), bars.saved_since(0), {}, {})
+    for symbol in SYMBOLS:
+        market.intern(symbol)
+    return market
+
+
+def by_key(market):
+    """The bars of a market by symbol, length, whether they are open, and start."""
+    return {
+        (market.symbols[row[0]], row[1], row[2], row[3]): row[4:]
+        for row in market.bars.saved_since(0).tolist()
+    }
+
+
+@settings(deadline=None)  # kernels are compiled in the first run
+@given(
+    st.lists(st.tuples(stream, st.lists(frame, max_size=12), st.integers(0, 15)), max_size=25),
+    st.integers(1, 3),
+    st.lists(st.integers(0, 5), min_size=25, max_size=25),
+)
+def test_partitions_begun_anew_at_any_time_add_up_to_the_market(batches, partitions, fates):
+    encoder = PartEncoder(SymbolTable(SYMBOLS), partitions)
+    whole = whole_market()
+    topics = [Topics() for _ in range(partitions)]
+    running = [Partition(p, partitions, CONFIG, Aggregates()) for p in range(partitions)]
+    logs: list[list[bytes]] = [[] for _ in range(partitions)]
+    taken: dict[str, list] = {"one": [], "two": []}
+    for (name, frames, resent), fate in zip(batches, fates, strict=False):
+        # What comes may begin with what came before.
+        again = min(resent, len(taken[name]))
+        first = len(taken[name]) - again
+        run = taken[name][first:] + frames
+        taken[name] += frames
+        whole.apply(name, first, run_of(run))
+        for p, data in encoder.encode(name, first, run_of(run)):
+            logs[p].append(data)
+        for p, partition in enumerate(running):
+            for offset in range(partition.offset or 0, len(logs[p])):
+                partition.take(logs[p][offset], offset)
+            if fate == 0:  # killed before it has committed, or after
+                running[p] = Partition(p, partitions, CONFIG, topics[p].read())
+            elif fate > 1:
+                topics[p].commit(partition.changes())
+            if fate == 5:
+                running[p] = Partition(p, partitions, CONFIG, topics[p].read())
+    for p, partition in enumerate(running):
+        for offset in range(partition.offset or 0, len(logs[p])):
+            partition.take(logs[p][offset], offset)
+        topics[p].commit(partition.changes())
+        running[p] = Partition(p, partitions, CONFIG, topics[p].read())
+
+    traded = [symbol for k, symbol in enumerate(SYMBOLS) if whole.session(k) is not None]
+    assert sessions_in(topics) == {
+        symbol: whole.session(SYMBOLS.index(symbol)).tolist() for symbol in traded
+    }
+    assert bars_in(topics) == by_key(whole)
+    for name in ("ticks", "duplicates", "late", *(f"refused.{reason}" for reason in Reason)):
+        assert sum(partition.market.totals()[name] for partition in running) == whole.totals()[name]
+
+
+def sessions_in(topics):
+    return {
+        symbol: np.frombuffer(value, SESSION)[0].tolist()
+        for each in topics
+        for symbol, value in each.read().sessions.items()
+    }
+
+
+def bars_in(topics):
+    """The bars of all records, as `by_key` has them."""
+    bars = {}
+    for each in topics:
+        for (symbol, length), value in each.read().open_bars.items():
+            _, _, is_open, start, *rest = decode_bar(value).tolist()
+            bars[symbol, length, is_open, start] = tuple(rest)
+        for key, value in each.bars.items():
+            symbol, length, start = key.decode().rsplit("/", 2)
+            _, _, is_open, _, *rest = decode_bar(value).tolist()
+            bars[symbol, int(length), is_open, int(start)] = tuple(rest)
+    return bars
+
+
+def part_of(symbols, partitions=2, stream_id="s"):
+    encoder = PartEncoder(SymbolTable(symbols), partitions)
+    run = run_of([(k, 1, 0) for k in range(len(symbols))])
+    return dict(encoder.encode(stream_id, 0, run))
+
+
+def test_what_cannot_be_read_changes_nothing_but_the_offset():
+    partition = Partition(0, 2, CONFIG, Aggregates())
+    good = part_of(SYMBOLS)
+    bad = {
+        "no TickBatch": b"\xff\xff",
+        "belongs into partition": good[1],
+        "not as ingest servers write": part_of(["aapl"], 1)[0],
+        "stream id": part_of(["X"], 1, "bad\nid")[0],
+    }
+    for offset, (reason, data) in enumerate(bad.items()):
+        with pytest.raises(BatchError, match=reason):
+            partition.take(data, offset)
+    partition.take(good[0], len(bad))
+    topics = Topics()
+    topics.commit(partition.changes())
+    again = Partition(0, 2, CONFIG, topics.read())
+    assert again.offset == len(bad) + 1
+    assert again.dead_letters == len(bad)
+    assert again.market.totals() == partition.market.totals()
+    assert topics.read().totals[OFFSET] == len(bad) + 1
+
+
+def test_streams_that_are_forgotten_lose_their_records():
+    config = AggregatorConfig(max_streams=2)
+    partition = Partition(0, 1, config, Aggregates())
+    topics = Topics()
+    for offset, stream_id in enumerate(["a", "b", "c"]):
+        partition.take(part_of(["X"], 1, stream_id)[0], offset)
+        topics.commit(partition.changes())
+    assert list(topics.read().positions) == ["b", "c"]
+    assert topics.aggregates[b"p/a"] == b""
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(b"x/AAPL", b""), (b"s/AAPL", b"short"), (b"o/AAPL", b""), (b"p/s", b"many"), (None, b"")],
+)
+def test_records_of_others_are_told(key, value):
+    with pytest.raises(RecordError, match="no record of mdtool"):
+        Aggregates().take(key, value)
