@@ -23,6 +23,7 @@ BENCHES: Final = {
     "ingest": "TCP through gRPC into bars, against a discarding server and one tick a message",
     "latency": "TCP in to WebSocket out, through three processes",
     "rest": "the gateway's REST, against a bare aiohttp handler",
+    "history": "a page of trades over HTTP from 10 million stored, against a blocking handler",
     "graphql": "the gateway's GraphQL, against its REST for the same symbol",
     "fanout": "STOMP messages to 2,000 clients, against bare aiohttp sockets",
     "outage": "what the gateway answers while the aggregator is killed and comes back",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdtool.services.bench import fanout, graphql, latency, outage, rest
+from mdtool.services.bench import fanout, graphql, history, latency, outage, rest
 
 
 async def test_rest_is_measured_against_a_bare_handler():
@@ -11,6 +11,16 @@ async def test_rest_is_measured_against_a_bare_handler():
     assert figure.value > 0
     assert figure.baseline_value > 0
     assert figure.ratio > 0
+
+
+async def test_a_page_of_trades_is_measured_against_a_blocking_handler():
+    newest, deep = await history.measure(trades=8_000, deep_page=20, rounds=1)
+    assert [newest.name, deep.name] == ["history_page", "history_page_20"]
+    for figure in (newest, deep):
+        assert figure.value > 0
+        assert figure.better == "lower"
+        assert figure.ratio > 0
+    assert deep.baseline_value == newest.value
 
 
 async def test_graphql_is_measured_against_rest():
