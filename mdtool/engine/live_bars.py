@@ -24,6 +24,7 @@ _SAVED_COLUMNS: Final = len(SAVED_BAR.descr)
 _SAVED_OPEN: Final = 2
 _SAVED_KEYS: Final = 3
 """Columns of a saved bar before those that a row begins with, `is_open` the last of them."""
+_ALL: Final = 2**63 - 1
 _NOTHING_IS_SAVED: Final = 2**63 - 1
 """Beyond every update, so that no bar is held to be saved."""
 
@@ -153,12 +154,14 @@ class LiveBars:
         limit = max(0, min(limit, self.keep + 1))
         open_ = np.empty((2, kernels.COLUMNS), np.int64)
         open_ = open_[: kernels.open_bars(self._intervals, self._newest, base, place, open_)]
+        # What is held beyond that, for it is not saved yet, is nowhere else.
+        kept = self.keep + 1 - len(open_) if self._saved == _NOTHING_IS_SAVED else _ALL
         closed = kernels.closed(
             self._ends,
             self._pool,
             self._chunks,
             base + place,
-            self.keep + 1 - len(open_),
+            kept,
             before,
             limit,
         )

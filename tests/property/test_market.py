@@ -66,7 +66,7 @@ def test_resends_overlaps_and_splits_leave_the_state_of_one_pass(
         assert change.symbols.tolist() == list(dict.fromkeys(fresh))
         assert change.ticks.price.tolist() == [tick.price for tick in plain.ticks[news:]]
         assert change.next_sequence == market.position(stream_id)
-    once.add(batch(plain.ticks))
+    once.apply("once", 0, batch(plain.ticks))
 
     assert market.counts.ticks == len(plain.ticks)
     assert market.counts.duplicates == plain.duplicates

@@ -13,7 +13,8 @@ from mdtool.wire.batches import BatchError
 from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
 from mdtool.wire.ticks import MAX_SYMBOL_CHARS, Ticks
 
-_MAX_SEQUENCE: Final = 2**64 - 1
+_MAX_SEQUENCE: Final = 2**63 - 1
+"""Stores keep sequences as int64."""
 _LEAST: Final = {"price": 1, "volume": 1, "exchange_timestamp": MIN_TIMESTAMP_NS}
 
 

@@ -13,10 +13,17 @@ INTERVALS: Final = ("1s", "1m", "5m", "1h", "1d")
 
 @dataclass(frozen=True, slots=True)
 class AggregatorConfig:
-    """Where the service listens, and what bounds its state."""
+    """Where the service listens, where it keeps its state, and what bounds that."""
 
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(50051, "Port to listen on, 0 for any free one.", low=0, high=65535)
+    store: str = setting(
+        "",
+        "URL of the store that keeps it all, such as sqlite:///PATH; without it, all is in memory.",
+    )
+    max_uncommitted: int = setting(
+        262_144, "Ticks that may await the store before their senders are paused.", low=1
+    )
     max_symbols: int = setting(
         20_000, "Symbols kept; ticks of further ones are refused.", low=1, high=1_000_000
     )

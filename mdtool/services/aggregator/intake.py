@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import uuid
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.symbols import SymbolTable
-from mdtool.engine.market import Change, Market
+from mdtool.engine.market import Market
 from mdtool.services.aggregator.admission import check_symbol, check_ticks
+from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.subscribers import Subscribers
 from mdtool.wire.ticks import Reason, Ticks
 
@@ -22,14 +24,27 @@ _NO_ROOM: Final = 2**32 - 1
 
 
 class Intake:
-    """Takes batches into the market, each as one step, and wakes the readers of what it changed."""
+    """Takes batches into the market, each as one step, and wakes the readers of what it changed.
 
-    def __init__(self, market: Market, subscribers: Subscribers) -> None:
+    Parameters
+    ----------
+    market : Market
+        Takes them.
+    subscribers : Subscribers
+        Woken at once, for what they see need not be committed.
+    committer : Committer
+        Commits each step.
+    """
+
+    def __init__(self, market: Market, subscribers: Subscribers, committer: Committer) -> None:
         self._market = market
         self._subscribers = subscribers
+        self._committer = committer
+        self._own_stream_id = f"grpc-{uuid.uuid4().hex}"
+        self._own_sequence = 0
 
     def take(self, stream_id: str, first_sequence: int, ticks: Ticks) -> int:
-        """Take a batch of a stream; return the sequence before which all of it is committed.
+        """Take a batch of a stream; return the stream's position after it.
 
         Raises
         ------
@@ -39,15 +54,13 @@ class Intake:
         if first_sequence and self._market.position(stream_id) is None:
             log.info("stream %s begins here at sequence %d", stream_id, first_sequence)
         change = self._market.apply(stream_id, first_sequence, ticks)
-        self._wake(change)
+        self._committer.add(change)
+        self._subscribers.wake(self._market.symbols, change.symbols)
         return change.next_sequence
 
     def take_new(self, ticks: Ticks) -> None:
-        """Take ticks of a client that knows no positions."""
-        self._wake(self._market.add(ticks))
-
-    def _wake(self, change: Change) -> None:
-        self._subscribers.wake(self._market.symbols, change.symbols)
+        """Take ticks of a client that knows no positions, as those of a stream of the service's."""
+        self._own_sequence = self.take(self._own_stream_id, self._own_sequence, ticks)
 
 
 class Translation:

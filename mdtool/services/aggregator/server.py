@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import Final
 
 import grpc.aio
@@ -13,17 +14,30 @@ from grpc_reflection.v1alpha import reflection
 from mdtool.adapters import rpc
 from mdtool.core.addresses import cannot_listen, format_address
 from mdtool.core.errors import StartupError
-from mdtool.core.lifecycle import Started
+from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.tcp import bind
 from mdtool.core.units import NS_PER_MS, parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
+from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
+from mdtool.services.aggregator.market_bars import MarketBars
 from mdtool.services.aggregator.servicer import MarketDataServicer
+from mdtool.services.aggregator.store_thread import StoreThread, store_thread
 from mdtool.services.aggregator.subscribers import Subscribers
+
+log = logging.getLogger(__name__)
 
 _STOP_GRACE_S: Final = 0.5
 """How long calls may go on once the service stops: readers end by themselves, writers resend."""
+_FINISH_S: Final = 3.0
+"""How long the store may take then for what is not committed yet."""
+STORE_HEALTH: Final = f"{rpc.SERVICE.full_name}.store"
+"""Under this name, gRPC's health says whether ticks can be committed."""
+_STATUS: Final = {
+    True: health_pb2.HealthCheckResponse.SERVING,
+    False: health_pb2.HealthCheckResponse.NOT_SERVING,
+}
 _SERVER_OPTIONS: Final = (
     *rpc.OPTIONS,
     # Two servers on one port would each see half of the ticks.
@@ -62,29 +76,72 @@ class Aggregator:
     async def run(self, started: Started) -> None:
         """Serve until cancelled; then end the readers' calls, and those of the others soon after.
 
+        What was taken by then is committed.
+
         Raises
         ------
         StartupError
-            When the address cannot be bound.
+            When the address cannot be bound, the store is held by another process, or is none.
+        StoreError
+            When the store cannot be opened, or can keep no more.
         """
-        servicer = MarketDataServicer(self.market, self.subscribers, self._config.max_symbols)
-        async with contextlib.AsyncExitStack() as stack:
-            server = grpc.aio.server(
-                options=_SERVER_OPTIONS, maximum_concurrent_rpcs=self._config.max_calls
-            )
-            server.add_generic_rpc_handlers((rpc.handler(servicer),))
-            status = health.aio.HealthServicer()
-            health_pb2_grpc.add_HealthServicer_to_server(status, server)
-            names = (rpc.SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
-            address = _bind(server, self._config.host, self._config.port)
-            await server.start()
-            stack.push_async_callback(server.stop, _STOP_GRACE_S)
-            stack.callback(self.subscribers.close)
-            stack.push_async_callback(status.enter_graceful_shutdown)
-            await status.set(rpc.SERVICE.full_name, health_pb2.HealthCheckResponse.SERVING)
-            started({"grpc": address})
-            await asyncio.get_running_loop().create_future()
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                await self._run(stack, started)
+        except ExceptionGroup as group:
+            raise first_error(group) from group
+
+    async def _run(self, stack: contextlib.AsyncExitStack, started: Started) -> None:
+        status = health.aio.HealthServicer()
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+
+        def tell(is_available: bool) -> None:
+            tasks.create_task(status.set(STORE_HEALTH, _STATUS[is_available]))
+
+        store = await self._taken_up(stack)
+        committer = Committer(self.market, store, self._config.max_uncommitted, tell)
+        if store is not None:
+            writing = tasks.create_task(committer.run(), name=store.address)
+            stack.push_async_callback(committer.finish, writing, _FINISH_S)
+            await status.set(STORE_HEALTH, _STATUS[True])
+        bars = stack.enter_context(MarketBars(self.market, self._config.store))
+        servicer = MarketDataServicer(
+            self.market, self.subscribers, committer, bars, self._config.max_symbols
+        )
+        server = grpc.aio.server(
+            options=_SERVER_OPTIONS, maximum_concurrent_rpcs=self._config.max_calls
+        )
+        server.add_generic_rpc_handlers((rpc.handler(servicer),))
+        health_pb2_grpc.add_HealthServicer_to_server(status, server)
+        names = (rpc.SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        address = _bind(server, self._config.host, self._config.port)
+        await server.start()
+        stack.push_async_callback(server.stop, _STOP_GRACE_S)
+        stack.callback(self.subscribers.close)
+        stack.callback(servicer.trades.close)
+        stack.push_async_callback(status.enter_graceful_shutdown)
+        await status.set(rpc.SERVICE.full_name, _STATUS[True])
+        started({"grpc": address})
+        await asyncio.get_running_loop().create_future()
+
+    async def _taken_up(self, stack: contextlib.AsyncExitStack) -> StoreThread | None:
+        """Open the store, if there is one, and let the market take up what it holds."""
+        if not self._config.store:
+            return None
+        store = await stack.enter_async_context(store_thread(self._config.store))
+        await store.claim()
+        saved = await store.load(self._config.max_streams, self.market.bars.lateness_ns)
+        self.market.restore(
+            saved.symbols, saved.sessions, saved.bars, saved.positions, saved.counts
+        )
+        log.info(
+            "%s: goes on with %d symbols and %d trades",
+            store.address,
+            len(saved.symbols),
+            self.market.counts.ticks,
+        )
+        return store
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
@@ -14,14 +14,19 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from mdtool.adapters.stores.errors import StoreError, StoreFormatError
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
 from mdtool.engine.market import REASONS, Market, SequenceGapError
 from mdtool.services.aggregator import messages
+from mdtool.services.aggregator.acknowledger import acknowledging
 from mdtool.services.aggregator.admission import check_stream
+from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.intake import Intake, Translation
+from mdtool.services.aggregator.market_bars import MarketBars
 from mdtool.services.aggregator.subscribers import Subscribers
+from mdtool.services.aggregator.trade_feed import BehindError, TradeFeed
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from mdtool.wire.batches import BatchError, decode_batch
 from mdtool.wire.symbol_index import SymbolIndex
@@ -44,6 +49,10 @@ class Context(Protocol):
         """Send a message; wait while the client is too slow for it."""
         ...
 
+    async def send_initial_metadata(self, metadata: Sequence[tuple[str, str]]) -> None:
+        """Say that the call has begun, before there is a message."""
+        ...
+
     async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         """End the call."""
         ...
@@ -61,16 +70,36 @@ class MarketDataServicer:
         The state, which only this servicer changes.
     subscribers : Subscribers
         Woken by every change.
+    committer : Committer
+        Says when a change is committed.
+    bars : MarketBars
+        The market's bars, however far back.
     max_symbols : int
         How many symbols clients of `StreamTicks` may bring.
+
+    Attributes
+    ----------
+    trades : TradeFeed
+        What is committed, for those who follow it; to be closed before the server stops.
     """
 
-    def __init__(self, market: Market, subscribers: Subscribers, max_symbols: int) -> None:
+    def __init__(
+        self,
+        market: Market,
+        subscribers: Subscribers,
+        committer: Committer,
+        bars: MarketBars,
+        max_symbols: int,
+    ) -> None:
         self._market = market
         self._subscribers = subscribers
-        self._intake = Intake(market, subscribers)
+        self._committer = committer
+        self._bars = bars
+        self._intake = Intake(market, subscribers, committer)
         self._index = SymbolIndex(max_symbols)
         self._translation = Translation(market, self._index.symbols)
+        self.trades = TradeFeed(market.symbols)
+        committer.listen(self.trades.publish)
         # Loads the kernel that checks ticks, so that no call has to wait for it.
         decode_messages((_SAMPLE,), SymbolIndex(1), time.time_ns())
 
@@ -79,12 +108,15 @@ class MarketDataServicer:
     ) -> tick_pb2.Ack:
         """Take ticks one by one, checked as the TCP server does, and say at the end how many.
 
+        The answer comes once all of them are committed.
+
         INVALID_ARGUMENT for a message that is no Tick; those before it have been taken.
         """
         taken = 0
         refused = np.zeros(REASONS, np.int64)
         try:
             async for tick in requests:
+                await self._committer.room()
                 decoded = decode_messages((tick,), self._index, time.time_ns())
                 ticks = self._translation.translate(decoded.ticks)
                 self._intake.take_new(ticks)
@@ -92,6 +124,7 @@ class MarketDataServicer:
                 refused[ticks.refused_reason] += 1
         except DecodeError as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        await self._committer.until(self._market.commit)
         return tick_pb2.Ack(success=True, message=_receipt(taken, refused))
 
     async def StreamTickBatches(
@@ -105,14 +138,15 @@ class MarketDataServicer:
         symbols = SymbolTable()
         translation = Translation(self._market, symbols)
         try:
-            async for batch in requests:
-                stream_id, first_sequence, ticks = decode_batch(batch, symbols)
-                check_stream(stream_id, first_sequence, ticks.frames)
-                ticks = translation.translate(ticks)
-                next_sequence = self._intake.take(stream_id, first_sequence, ticks)
-                await context.write(
-                    marketdata_pb2.BatchAck(stream_id=stream_id, next_sequence=next_sequence)
-                )
+            async with acknowledging(self._committer, context.write) as acknowledger:
+                async for batch in requests:
+                    stream_id, first_sequence, ticks = decode_batch(batch, symbols)
+                    check_stream(stream_id, first_sequence, ticks.frames)
+                    await self._committer.room()
+                    await acknowledger.room()
+                    ticks = translation.translate(ticks)
+                    next_sequence = self._intake.take(stream_id, first_sequence, ticks)
+                    acknowledger.add(self._market.commit, stream_id, next_sequence)
         except SequenceGapError as error:
             await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
         except (BatchError, DecodeError) as error:
@@ -121,7 +155,8 @@ class MarketDataServicer:
     async def GetStreamPosition(
         self, request: marketdata_pb2.StreamPositionRequest, _context: Context
     ) -> marketdata_pb2.StreamPosition:
-        """Say where a stream goes on."""
+        """Say where a stream goes on, once all that was taken of it is committed."""
+        await self._committer.settled(request.stream_id)
         position = self._market.position(request.stream_id)
         return marketdata_pb2.StreamPosition(known=position is not None, next_sequence=position)
 
@@ -162,17 +197,22 @@ class MarketDataServicer:
     async def GetBars(
         self, request: marketdata_pb2.BarsRequest, context: Context
     ) -> marketdata_pb2.Bars:
-        """Send a symbol's bars, newest first; a limit of 0 means all that are kept."""
-        bars = self._market.bars
+        """Send a symbol's bars, newest first; a limit of 0 means all that are kept in memory.
+
+        UNAVAILABLE where some of them are in a store that cannot be read.
+        """
         traded = self._traded(_normalised(request.symbol))
         if not len(traded):
             await _abort_unknown(request.symbol, context)
         try:
             interval_ns = parse_duration(request.interval)
-            limit = request.limit or bars.keep + 1
-            history = bars.history(int(traded[0]), interval_ns, limit, request.before)
+            limit = request.limit or self._market.bars.keep + 1
+            symbol = int(traded[0])
+            history = await self._bars.history(symbol, interval_ns, limit, request.before)
         except UsageError as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+        except (StoreError, StoreFormatError) as error:
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)
         return messages.bars(history)
 
     async def StreamBars(self, request: marketdata_pb2.BarUpdatesRequest, context: Context) -> None:
@@ -193,6 +233,19 @@ class MarketDataServicer:
                 seen, step = self._market.commit, bars.step
                 if len(changed):
                     await context.write(messages.bar_updates(changed, table))
+
+    async def StreamTrades(self, _request: marketdata_pb2.TradesRequest, context: Context) -> None:
+        """Send every batch that is committed from the initial metadata on, in order.
+
+        RESOURCE_EXHAUSTED for a client that takes them too slowly.
+        """
+        with self.trades.follow() as follower:
+            await context.send_initial_metadata(())
+            try:
+                async for batch in follower:
+                    await context.write(batch)
+            except BehindError as error:
+                await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error)
 
     def _traded(self, symbol: str) -> NDArray[np.uint32]:
         """Return the index of the symbol, shape (1,), or nothing when it has not traded."""
