@@ -16,6 +16,7 @@ class PlainStore:
     def __init__(self) -> None:
         self.trades: dict[tuple[str, int, str, int], tuple[int, int, int]] = {}
         self.positions: dict[str, int] = {}
+        self.streams: set[str] = set()
         self.sessions: dict[str, tuple[int, ...]] = {}
         self.open_bars: dict[tuple[str, int], tuple[int, ...]] = {}
         self.bars: dict[tuple[str, int, int], tuple[int, ...]] = {}
@@ -26,6 +27,7 @@ class PlainStore:
         positions = dict(self.positions)
         news = [trade for run in step.runs for trade in self._new(run, step, positions)]
         self.positions = positions
+        self.streams.update(run.stream_id for run in step.runs)
         for key, values in news:
             self.trades.setdefault(key, values)
         for index, session in zip(step.changed.tolist(), step.sessions.tolist(), strict=True):
@@ -74,12 +76,15 @@ class PlainStore:
         for (symbol, _), bar in self.open_bars.items():
             began[symbol] = max(began.get(symbol, bar[0]), bar[0])
         bars = [
-            (place[symbol], interval, 1, *bar) for (symbol, interval), bar in self.open_bars.items()
+            (place[symbol], interval, 1, *bar)
+            for (symbol, interval), bar in self.open_bars.items()
+            if symbol in place
         ]
         bars += [
             (place[symbol], interval, 0, *bar)
             for (symbol, interval, start), bar in self.bars.items()
-            if (symbol, interval) in self.open_bars
+            if symbol in place
+            and (symbol, interval) in self.open_bars
             and start + interval > began[symbol] - lateness_ns
         ]
         bars.sort(key=lambda bar: (bar[0], bar[1], bar[3]))

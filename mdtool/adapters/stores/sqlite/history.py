@@ -119,20 +119,15 @@ class History:
 
     def _number(self, connection: sqlite3.Connection, symbol: str) -> int | None:
         """Return the number of a symbol that has trades."""
-        numbers = self._known_numbers()
-        number = numbers.get(symbol)
-        if number is None:
-            number = reading.symbol_number(connection, symbol)
-            if number is not None:
-                numbers[symbol] = number
-        return number
-
-    def _known_numbers(self) -> dict[str, int]:
-        """Return the numbers of symbols that were met in the file that is open."""
         if self._numbers_of != self._link.generation:
             self._numbers = {}
             self._numbers_of = self._link.generation
-        return self._numbers
+        number = self._numbers.get(symbol)
+        if number is None:
+            number = reading.symbol_number(connection, symbol)
+            if number is not None:
+                self._numbers[symbol] = number
+        return number
 
     def _check_pages(self, connection: sqlite3.Connection) -> None:
         """See that the file's structure is sound."""

@@ -41,6 +41,10 @@ class Store(History):
     def __init__(self, url: str, busy_s: float = BUSY_S) -> None:
         super().__init__(url, busy_s)
         self._claim = Claim(self._link.location.path, self.address)
+        self._written: dict[str, int] = {}
+        """Numbers of symbols, with trades or without."""
+        self._written_in = 0
+        """The generation of the link that they are of."""
 
     def __enter__(self) -> Self:
         with self._link.writing():
@@ -72,10 +76,12 @@ class Store(History):
         """Write a step; when it returns, the step is kept whatever happens to this process."""
         try:
             with self._link.writing() as connection:
-                learnt = write_step(connection, step, self._known_numbers())
+                known = self._written if self._written_in == self._link.generation else {}
+                learnt = write_step(connection, step, known)
         except (OverflowError, UnicodeError) as error:
             raise StoreError(f"{self.address}: {error}") from error
-        self._numbers |= learnt
+        self._written = known | learnt if learnt else known
+        self._written_in = self._link.generation
 
     def repair(self) -> list[WrongTotals]:
         """Set right what `recount` finds, in one transaction, and return it."""

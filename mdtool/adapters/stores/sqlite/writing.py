@@ -59,13 +59,6 @@ WHERE number = ?
 """
 
 
-@dataclass(slots=True)
-class _Stream:
-    number: int
-    position: int | None
-    """None when only parts of it are known."""
-
-
 def write_step(connection: sqlite3.Connection, step: Step, known: dict[str, int]) -> dict[str, int]:
     """Write what is new in a step.
 
@@ -89,13 +82,12 @@ def write_step(connection: sqlite3.Connection, step: Step, known: dict[str, int]
     sqlite3.Error
         When it cannot be written.
     """
-    streams: dict[str, _Stream] = {}
-    pieces = [_news(connection, streams, run) for run in step.runs]
+    streams = _Streams(connection)
+    pieces = [_news(streams, run) for run in step.runs]
     numbers, learnt = _symbol_numbers(connection, step, known)
     if sum(map(len, pieces)):
         _insert_trades(connection, numbers, np.concatenate(pieces))
-    moved = [stream for stream in streams.values() if stream.position is not None]
-    connection.executemany(_HEARD, [(stream.position, stream.number) for stream in moved])
+    streams.write()
     if len(step.changed):
         symbol = numbers[step.changed].tolist()
         rows = zip(symbol, step.sessions.tolist(), strict=True)
@@ -106,45 +98,75 @@ def write_step(connection: sqlite3.Connection, step: Step, known: dict[str, int]
     return learnt
 
 
-def _news(
-    connection: sqlite3.Connection, streams: dict[str, _Stream], run: StreamRun
-) -> NDArray[np.int64]:
+@dataclass(slots=True)
+class _Stream:
+    number: int
+    position: int | None
+    """None when only parts of it are known."""
+
+
+class _Streams:
+    """The streams that a step has runs of, as the runs move them."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._streams: dict[str, _Stream] = {}
+        self._moved: dict[str, _Stream] = {}
+
+    def find(self, stream_id: str) -> _Stream:
+        """Return a stream, which is stored from now on if it was not."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            stream = self._streams[stream_id] = self._stored(stream_id)
+        return stream
+
+    def move(self, run: StreamRun) -> int:
+        """Move a stream's position past a run; return where it was.
+
+        Raises
+        ------
+        StoreGapError
+            When frames before the run are missing.
+        """
+        stream = self.find(run.stream_id)
+        position = run.first_sequence if stream.position is None else stream.position
+        if run.first_sequence > position:
+            raise StoreGapError(
+                f"stream {run.stream_id!r} goes on at {position}, not at {run.first_sequence}"
+            )
+        stream.position = max(position, run.next_sequence)
+        self._moved.pop(run.stream_id, None)
+        self._moved[run.stream_id] = stream  # after those that were heard of before
+        return position
+
+    def write(self) -> None:
+        """Store the positions."""
+        moved = [(stream.position, stream.number) for stream in self._moved.values()]
+        self._connection.executemany(_HEARD, moved)
+
+    def _stored(self, stream_id: str) -> _Stream:
+        query = "SELECT number, next_sequence FROM streams WHERE stream_id = ?"
+        found = self._connection.execute(query, (stream_id,)).fetchone()
+        if found is not None:
+            return _Stream(*found)
+        insert = "INSERT INTO streams (stream_id) VALUES (?)"
+        number = self._connection.execute(insert, (stream_id,)).lastrowid
+        assert number is not None
+        return _Stream(number, None)
+
+
+def _news(streams: _Streams, run: StreamRun) -> NDArray[np.int64]:
     """Return the new trades of a run as rows of the table, with the step's indices of symbols."""
-    stream = streams.pop(run.stream_id, None) or _stream(connection, run.stream_id)
-    streams[run.stream_id] = stream  # after those that were heard of before
-    begin = 0 if run.is_part else _move(stream, run)
+    begin = 0 if run.is_part else int(np.searchsorted(run.sequence, streams.move(run)))
     rows = np.empty((len(run) - begin, _COLUMNS), np.int64)
     rows[:, 0] = run.symbol[begin:]
     rows[:, 1] = run.exchange_timestamp[begin:]
-    rows[:, 2] = stream.number
+    rows[:, 2] = streams.find(run.stream_id).number
     rows[:, 3] = run.sequence[begin:]
     rows[:, 4] = run.price[begin:]
     rows[:, 5] = run.volume[begin:]
     rows[:, 6] = run.ingest_timestamp[begin:]
     return rows
-
-
-def _move(stream: _Stream, run: StreamRun) -> int:
-    """Move a stream's position past a run; return how many of its trades are stored already."""
-    position = run.first_sequence if stream.position is None else stream.position
-    if run.first_sequence > position:
-        raise StoreGapError(
-            f"stream {run.stream_id!r} goes on at {position}, not at {run.first_sequence}"
-        )
-    stream.position = max(position, run.next_sequence)
-    return int(np.searchsorted(run.sequence, position))
-
-
-def _stream(connection: sqlite3.Connection, stream_id: str) -> _Stream:
-    """Return a stream as it is stored, which a new one is from now on."""
-    query = "SELECT number, next_sequence FROM streams WHERE stream_id = ?"
-    found = connection.execute(query, (stream_id,)).fetchone()
-    if found is not None:
-        return _Stream(*found)
-    insert = "INSERT INTO streams (stream_id) VALUES (?)"
-    number = connection.execute(insert, (stream_id,)).lastrowid
-    assert number is not None
-    return _Stream(number, None)
 
 
 def _symbol_numbers(
