@@ -32,8 +32,10 @@ COMMANDS: Final = {
     "vwap": "mdtool.cli.vwap",
     "book": "mdtool.cli.book",
     "send": "mdtool.cli.send",
+    "store": "mdtool.cli.store",
     "serve-tcp": "mdtool.cli.serve_tcp",
     "gateway": "mdtool.cli.gateway",
+    "watch": "mdtool.cli.watch",
     "serve": "mdtool.cli.serve",
     "bench": "mdtool.cli.bench",
 }

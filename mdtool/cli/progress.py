@@ -65,6 +65,11 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def clear(self) -> None:
+        """Erase the line, for something else to be printed in its place."""
         if self._is_dirty:
             print(_ERASE_LINE, end="", file=sys.stderr, flush=True)
+            self._is_dirty = False
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.clear()

@@ -24,7 +24,18 @@ T = TypeVar("T")
 CONFIG_FILE = "mdtool.toml"
 CONFIG_VARIABLE = "MDTOOL_CONFIG"
 SECTIONS = frozenset(
-    {"aggregate", "book", "gateway", "log", "replay-dbn", "send", "serve", "serve-tcp", "vwap"}
+    {
+        "aggregate",
+        "book",
+        "gateway",
+        "log",
+        "replay-dbn",
+        "send",
+        "serve",
+        "serve-tcp",
+        "store",
+        "vwap",
+    }
 )
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 

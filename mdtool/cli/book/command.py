@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from mdtool.cli.book.diff import diff
 from mdtool.cli.book.options import BookOptions
 from mdtool.cli.book.verify import verify
 from mdtool.cli.filter_options import RangeOptions, with_range
+from mdtool.cli.input_group import InputGroup
 from mdtool.cli.live.options import LiveOptions
 from mdtool.cli.option_bundle import option_bundle
 from mdtool.cli.output_options import OutputOptions, with_output
@@ -19,23 +19,8 @@ from mdtool.cli.settings import with_settings
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.book.config import ReceiverConfig
 
-
-class _BookGroup(TyperGroup):
-    """Takes INPUT itself, unless its first word is the name of a subcommand."""
-
-    allow_interspersed_args = True
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
-    ) -> Any:
-        if args and args[0] in self.commands:
-            name = f"{info_name} {args[0]}"
-            return self.commands[args[0]].make_context(name, args[1:], parent, **extra)
-        return super().make_context(info_name, args, parent, **extra)
-
-
 app = typer.Typer(
-    cls=_BookGroup,
+    cls=InputGroup,
     invoke_without_command=True,
     no_args_is_help=True,
     subcommand_metavar="| COMMAND [ARGS]...",

@@ -1,0 +1,201 @@
+"""Trades as Arrow columns, and back, exactly."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mdtool.adapters.datasets.partitions import DATE, SYMBOL
+from mdtool.adapters.datasets.rows import COLUMNS, TradeRows
+from mdtool.core.errors import InputError
+from mdtool.core.symbols import SymbolTable
+from mdtool.core.units import UNDEF_PRICE
+from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
+from mdtool.wire.ticks import MAX_SYMBOL_CHARS
+
+PRICE: Final = pa.decimal128(19, 9)
+TIME: Final = pa.timestamp("ns", "UTC")
+TYPES: Final = {
+    "symbol": pa.string(),
+    "exchange_timestamp": TIME,
+    "price": PRICE,
+    "volume": pa.int64(),
+    "ingest_timestamp": TIME,
+    "stream_id": pa.string(),
+    "sequence": pa.int64(),
+}
+_LEAST: Final = {"price": 1, "volume": 1, "sequence": 0}
+
+
+def schema(has_symbol: bool) -> Any:
+    """Return the columns of a file, with or without that of the symbol."""
+    names = COLUMNS if has_symbol else COLUMNS[1:]
+    return pa.schema([(name, TYPES[name]) for name in names])
+
+
+def batch(rows: TradeRows, has_symbol: bool) -> Any:
+    """Return rows as a record batch of `schema`."""
+    columns = {
+        "symbol": _names(rows.symbols, rows.symbol),
+        "exchange_timestamp": pa.array(rows.exchange_timestamp).cast(TIME),
+        "price": decimals(rows.price),
+        "volume": pa.array(rows.volume),
+        "ingest_timestamp": pa.array(rows.ingest_timestamp).cast(TIME),
+        "stream_id": _names(rows.streams, rows.stream),
+        "sequence": pa.array(rows.sequence),
+    }
+    wanted = schema(has_symbol)
+    return pa.record_batch([columns[name] for name in wanted.names], schema=wanted)
+
+
+def decimals(prices: NDArray[np.int64]) -> Any:
+    """Return prices in units of 1e-9 as decimals: 128-bit integers at the same scale."""
+    wide = np.stack([prices, prices >> 63], axis=1)
+    return pa.Array.from_buffers(PRICE, len(prices), [None, pa.py_buffer(wide)])
+
+
+def check_columns(where: str, names: list[str], folder: dict[str, str]) -> None:
+    """Raise InputError where a file's columns are not those of trades.
+
+    Parameters
+    ----------
+    where : str
+        What to call the file.
+    names : list of str
+        Its columns.
+    folder : dict
+        What its folders say.
+    """
+    wanted = [name for name in COLUMNS if name != SYMBOL or SYMBOL not in folder]
+    if missing := [name for name in wanted if name not in names]:
+        raise InputError(f"{where}: has no column {', '.join(missing)}; is this an export's file?")
+    if foreign := [name for name in names if name not in (*COLUMNS, DATE)]:
+        raise InputError(f"{where}: column {', '.join(foreign)} is none of a trade's; leave it out")
+    if len(set(names)) < len(names):
+        raise InputError(f"{where}: has a column twice")
+
+
+def rows_of(where: str, table: Any, folder: dict[str, str], tables: Tables) -> TradeRows:
+    """Return a record batch as rows.
+
+    Parameters
+    ----------
+    where : str
+        What to call the file.
+    table : pyarrow.RecordBatch
+        Columns that `check_columns` found right.
+    folder : dict
+        What the file's folders say: a symbol there counts for all rows.
+    tables : Tables
+        Where names are added to.
+
+    Raises
+    ------
+    InputError
+        When a value is none that a stored trade can have.
+    """
+    integers = {
+        name: _integers(where, name, table.column(name))
+        for name in ("price", "volume", "sequence", "exchange_timestamp", "ingest_timestamp")
+    }
+    for name, least in _LEAST.items():
+        column = integers[name]
+        if len(column) and (column.min() < least or (column == UNDEF_PRICE).any()):
+            raise InputError(f"{where}: a {name} of {_worst(column, least)}; none was stored so")
+    if SYMBOL in folder:
+        index = tables.symbol(where, folder[SYMBOL])
+        symbol = np.full(table.num_rows, index, np.uint32)
+    else:
+        symbol = _indices(where, SYMBOL, table.column(SYMBOL), tables.symbol)
+    return TradeRows(
+        symbols=tables.symbols,
+        streams=tables.streams,
+        symbol=symbol,
+        stream=_indices(where, "stream_id", table.column("stream_id"), tables.stream),
+        **integers,
+    )
+
+
+class Tables:
+    """The symbols and streams of a dataset, checked as they are met."""
+
+    def __init__(self) -> None:
+        self.symbols = SymbolTable()
+        self.streams = SymbolTable()
+
+    def symbol(self, where: str, text: str) -> int:
+        """Return the index of a symbol.
+
+        Raises
+        ------
+        InputError
+            When it is none.
+        """
+        is_symbol = 1 <= len(text) <= MAX_SYMBOL_CHARS and text.isascii() and text.isprintable()
+        if not is_symbol or text != text.strip().upper():
+            raise InputError(f"{where}: {text[:MAX_SYMBOL_CHARS]!r} is no symbol as stores have it")
+        return self.symbols.intern(text)
+
+    def stream(self, where: str, text: str) -> int:
+        """Return the index of a stream.
+
+        Raises
+        ------
+        InputError
+            When its id is none.
+        """
+        if not is_stream_id(text):
+            raise InputError(f"{where}: {text[:MAX_STREAM_ID_CHARS]!r} is no stream id")
+        return self.streams.intern(text)
+
+
+def _names(table: SymbolTable, indices: NDArray[np.uint32]) -> Any:
+    used, places = np.unique(indices, return_inverse=True)
+    names = pa.array([table[index] for index in used.tolist()], pa.string())
+    return names.take(pa.array(places))
+
+
+def _indices(where: str, name: str, column: Any, index_of: Any) -> NDArray[np.uint32]:
+    _check_no_nulls(where, name, column)
+    try:
+        encoded = column.cast(pa.string()).dictionary_encode()
+    except pa.ArrowException as error:
+        raise InputError(f"{where}: column {name} is no text ({error})") from error
+    known = np.array([index_of(where, text) for text in encoded.dictionary.to_pylist()], np.uint32)
+    indices: NDArray[np.uint32] = known[encoded.indices.to_numpy()]
+    return indices
+
+
+def _integers(where: str, name: str, column: Any) -> NDArray[np.int64]:
+    """Return a column as int64: prices in units of 1e-9, times in nanoseconds."""
+    _check_no_nulls(where, name, column)
+    wanted = TYPES[name]
+    try:
+        if wanted == PRICE:
+            if not pa.types.is_decimal(column.type):
+                raise InputError(f"{where}: column {name} is {column.type}, not an exact decimal")
+            cast = column.cast(PRICE)
+            words = np.frombuffer(cast.buffers()[1], np.int64).reshape(-1, 2)
+            low = words[cast.offset : cast.offset + len(cast), 0]
+            return np.ascontiguousarray(low)
+        if wanted == TIME and not pa.types.is_integer(column.type):
+            if not pa.types.is_timestamp(column.type):
+                raise InputError(f"{where}: column {name} is {column.type}, no time")
+            column = column.cast(pa.timestamp("ns", column.type.tz))
+        integers: NDArray[np.int64] = column.cast(pa.int64()).to_numpy()
+    except pa.ArrowException as error:
+        raise InputError(f"{where}: column {name} cannot be read ({error})") from error
+    return np.ascontiguousarray(integers)
+
+
+def _check_no_nulls(where: str, name: str, column: Any) -> None:
+    if column.null_count:
+        raise InputError(f"{where}: column {name} has {column.null_count:,} rows without a value")
+
+
+def _worst(column: NDArray[np.int64], least: int) -> int:
+    lowest = int(column.min())
+    return lowest if lowest < least else UNDEF_PRICE

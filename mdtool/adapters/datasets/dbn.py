@@ -1,0 +1,100 @@
+"""DBN files of a dataset: the trades schema, with the symbols of each file in its metadata.
+
+`ts_event` is the exchange's time, `ts_recv` that of the ingest server. DBN knows neither streams
+nor volumes of 64 bits: streams are left out, so that each file is a stream of its own to whoever
+reads it, and what is too large is refused.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+import databento_dbn as dbn
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.core.dtypes import F_LAST, RTYPE_TRADE, TRADE, record_length
+from mdtool.core.errors import OutputError
+from mdtool.core.records import Records
+from mdtool.core.units import UNDEF_ORDER_SIZE, format_time
+from mdtool.wire.dbn import encode_metadata, encode_records
+from mdtool.wire.dbn_metadata import make_metadata
+
+DATASET: Final = "MDTOOL.STORE"
+_RECORDS: Final = ".records"
+_NOTHING: Final = np.iinfo(np.int64)
+
+
+class DbnWriter:
+    """Records go into a file beside it until the metadata, which comes before them, is known."""
+
+    def __init__(self, path: Path, has_symbol: bool) -> None:  # noqa: ARG002 - it always has
+        self._path = path
+        self._records_path = path.with_name(path.name + _RECORDS)
+        self._records = self._records_path.open("wb")
+        self._ids = np.zeros(0, np.uint32)
+        self._instruments: dict[int, str] = {}
+        self._first_ns, self._last_ns = _NOTHING.max, _NOTHING.min
+
+    def write(self, rows: TradeRows) -> None:
+        """Write rows as records."""
+        _check_volumes(self._path, rows)
+        for times in (rows.exchange_timestamp, rows.ingest_timestamp):
+            self._first_ns = min(self._first_ns, int(times.min()))
+            self._last_ns = max(self._last_ns, int(times.max()))
+        self._records.write(encode_records(self._trades(rows)))
+
+    def close(self) -> None:
+        """Put metadata and records together."""
+        self._records.close()
+        with self._path.open("wb") as file, self._records_path.open("rb") as records:
+            file.write(encode_metadata(self._metadata()))
+            shutil.copyfileobj(records, file, 1 << 20)
+        self._records_path.unlink()
+
+    def _metadata(self) -> dbn.Metadata:
+        if not self._instruments:
+            return make_metadata(DATASET, "trades", 0, None)
+        end_ns = self._last_ns + 1
+        return make_metadata(DATASET, "trades", self._first_ns, end_ns, self._instruments)
+
+    def _trades(self, rows: TradeRows) -> Records:
+        trades = np.zeros(len(rows), TRADE)
+        trades["length"] = record_length(TRADE)
+        trades["rtype"] = RTYPE_TRADE
+        trades["instrument_id"] = self._instrument_ids(rows)
+        trades["ts_event"] = rows.exchange_timestamp
+        trades["ts_recv"] = rows.ingest_timestamp
+        trades["price"] = rows.price
+        trades["size"] = rows.volume
+        trades["action"] = b"T"
+        trades["side"] = b"N"
+        trades["flags"] = F_LAST
+        return trades
+
+    def _instrument_ids(self, rows: TradeRows) -> NDArray[np.uint32]:
+        """Return the rows' instruments, numbered from 1 as they are met in the file."""
+        if len(rows.symbols) > len(self._ids):
+            more = np.zeros(len(rows.symbols) - len(self._ids), np.uint32)
+            self._ids = np.concatenate([self._ids, more])
+        used, first = np.unique(rows.symbol, return_index=True)
+        for index in used[np.argsort(first)].tolist():
+            if self._ids[index] == 0:
+                self._ids[index] = len(self._instruments) + 1
+                self._instruments[len(self._instruments) + 1] = rows.symbols[index]
+        return self._ids[rows.symbol]
+
+
+def _check_volumes(path: Path, rows: TradeRows) -> None:
+    too_large = np.flatnonzero(rows.volume >= UNDEF_ORDER_SIZE)
+    if len(too_large):
+        row = int(too_large[0])
+        raise OutputError(
+            f"{path.name}: {rows.symbols[int(rows.symbol[row])]} at "
+            f"{format_time(int(rows.exchange_timestamp[row]))}: a volume of "
+            f"{int(rows.volume[row]):,} does not fit DBN, at most {UNDEF_ORDER_SIZE - 1:,}; "
+            "export parquet or csv; nothing was written"
+        )

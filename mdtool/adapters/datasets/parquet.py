@@ -1,0 +1,73 @@
+"""Parquet files of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mdtool.adapters.datasets import arrow
+from mdtool.adapters.datasets.arrow import Tables
+from mdtool.adapters.datasets.gathered import Gathered
+from mdtool.adapters.datasets.partitions import values_of
+from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.core.errors import InputError
+
+_GROUP_ROWS: Final = 1 << 17
+"""Rows in a group: what a reader decompresses at once."""
+
+
+class ParquetWriter:
+    """Prices are decimal128(19, 9), times timestamp[ns, UTC], all else int64 and text."""
+
+    def __init__(self, path: Path, has_symbol: bool) -> None:
+        self._has_symbol = has_symbol
+        self._writer: Any = pq.ParquetWriter(path, arrow.schema(has_symbol), compression="zstd")
+        self._gathered = Gathered(_GROUP_ROWS)
+
+    def write(self, rows: TradeRows) -> None:
+        """Gather rows until they fill a group."""
+        for group in self._gathered.add(rows):
+            self._writer.write_batch(arrow.batch(group, self._has_symbol), len(group))
+
+    def close(self) -> None:
+        """Write the last group and the file's own directory."""
+        for group in self._gathered.rest():
+            self._writer.write_batch(arrow.batch(group, self._has_symbol), len(group))
+        self._writer.close()
+
+
+class ParquetFile:
+    """Reads a file group by group."""
+
+    def __init__(self, path: Path, tables: Tables) -> None:
+        self.path = path
+        self._tables = tables
+        self._folder = values_of(path)
+        try:
+            self.size_bytes = path.stat().st_size
+            with pq.ParquetFile(path) as file:
+                names = file.schema_arrow.names
+        except OSError as error:
+            raise InputError(f"{path}: {_reason(error)}") from error
+        except pa.ArrowException as error:
+            raise InputError(f"{path}: is no Parquet file, or damaged ({error})") from error
+        arrow.check_columns(str(path), names, self._folder)
+
+    def rows(self) -> Iterator[TradeRows]:
+        """Yield the rows of each group, or part of one."""
+        where = str(self.path)
+        try:
+            with pq.ParquetFile(self.path) as file:
+                for batch in file.iter_batches(_GROUP_ROWS):
+                    if batch.num_rows:
+                        yield arrow.rows_of(where, batch, self._folder, self._tables)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{where}: is damaged ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]

@@ -1,0 +1,84 @@
+"""The folders of a dataset: `date=2025-09-24/symbol=ESZ5`, as Hive names them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote
+
+from mdtool.core.errors import OutputError, UsageError
+from mdtool.core.units import NS_PER_DAY
+
+DATE: Final = "date"
+SYMBOL: Final = "symbol"
+KEYS: Final = (DATE, SYMBOL)
+NONE: Final = "none"
+"""What asks for a single file."""
+
+_EPOCH: Final = dt.date(1970, 1, 1)
+_NULL: Final = "__HIVE_DEFAULT_PARTITION__"
+"""How readers take a folder of nothing."""
+_ASSIGN: Final = "="
+
+
+def parse_keys(text: str) -> tuple[str, ...]:
+    """Return the keys that `--partition` names, in order; none for `none`.
+
+    Raises
+    ------
+    UsageError
+        When one is unknown or given twice.
+    """
+    if text == NONE:
+        return ()
+    keys = tuple(key.strip() for key in text.split(","))
+    if not set(keys) <= set(KEYS) or len(set(keys)) < len(keys):
+        raise UsageError(f"--partition {text}: give date, symbol, both or none")
+    return keys
+
+
+def folder_of(keys: Sequence[str], symbol: str, day: int) -> Path:
+    """Return the folder, within a dataset, of a symbol's trades of a day.
+
+    Parameters
+    ----------
+    keys : sequence of str
+        As `parse_keys` returned them.
+    symbol : str
+        What is no letter, digit, `_`, `.`, `-` or `~` in it is written as `%` and two digits.
+    day : int
+        UTC days since the epoch.
+
+    Raises
+    ------
+    OutputError
+        When readers would take the folder's name for no symbol.
+    """
+    if SYMBOL in keys and symbol == _NULL:
+        raise OutputError(f"{symbol}: no folder can have this symbol's name; partition by date")
+    values = {DATE: date_of(day).isoformat(), SYMBOL: quote(symbol, safe="")}
+    return Path(*(f"{key}{_ASSIGN}{values[key]}" for key in keys))
+
+
+def values_of(path: Path) -> dict[str, str]:
+    """Return what the names of a file's folders say, by key."""
+    return dict(_named(path.parent.parts))
+
+
+def date_of(day: int) -> dt.date:
+    """Return the date that is so many days after the epoch."""
+    return _EPOCH + dt.timedelta(days=day)
+
+
+def day_of(ts_ns: int) -> int:
+    """Return the UTC day of a time, in days since the epoch."""
+    return ts_ns // NS_PER_DAY
+
+
+def _named(parts: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for part in parts:
+        key, assign, value = part.partition(_ASSIGN)
+        if assign and key in KEYS:
+            yield key, unquote(value)

@@ -1,0 +1,82 @@
+"""Finds the files of a dataset, and opens them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from mdtool.adapters.datasets.arrow import Tables
+from mdtool.adapters.datasets.csv import CsvFile
+from mdtool.adapters.datasets.parquet import ParquetFile
+from mdtool.adapters.datasets.port import DatasetFile
+from mdtool.core.errors import InputError
+
+log = logging.getLogger(__name__)
+
+_DBN: Final = (".dbn", ".dbn.zst")
+_TABLES: Final[dict[str, Callable[[Path, Tables], DatasetFile]]] = {
+    ".parquet": ParquetFile,
+    ".csv": CsvFile,
+}
+_KNOWN: Final = (*_TABLES, *_DBN)
+_PASSED_OVER: Final = (".", "_")
+"""Beginnings of the names that readers of datasets pass over."""
+
+
+def find_files(paths: Sequence[str]) -> list[Path]:
+    """Return the files of datasets, those of a folder in order of their names.
+
+    Raises
+    ------
+    InputError
+        When a path is not there, a folder has none, or a file is of no known format.
+    """
+    found: list[Path] = []
+    for name in paths:
+        path = Path(name)
+        if path.is_dir():
+            found += _files_in(path)
+        elif not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        elif not path.name.endswith(_KNOWN):
+            raise InputError(f"{path}: is no file of a dataset; they end in {', '.join(_KNOWN)}")
+        else:
+            found.append(path)
+    return found
+
+
+def is_dbn(path: Path) -> bool:
+    """Tell whether a file that `find_files` returned is DBN."""
+    return path.name.endswith(_DBN)
+
+
+def open_files(paths: Sequence[Path]) -> list[DatasetFile]:
+    """Look into every Parquet and CSV file, before anything is read of them.
+
+    Raises
+    ------
+    InputError
+        When one cannot be read, lacks columns or has others.
+    """
+    tables = Tables()
+    return [_TABLES[path.suffix](path, tables) for path in paths]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    inside = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    inside = [path for path in inside if not _is_passed_over(path.relative_to(folder))]
+    known = [path for path in inside if path.name.endswith(_KNOWN)]
+    if not known:
+        raise InputError(f"{folder}: has no {', '.join(_KNOWN)} files in it")
+    if len(known) < len(inside):
+        other = next(path for path in inside if path not in known)
+        log.warning(
+            "%s: left out %d other files, such as %s", folder, len(inside) - len(known), other
+        )
+    return known
+
+
+def _is_passed_over(path: Path) -> bool:
+    return any(part.startswith(_PASSED_OVER) for part in path.parts)

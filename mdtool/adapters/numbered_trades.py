@@ -1,0 +1,127 @@
+"""The trades of a DBN stream with their places in it, and a name that the stream gives itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Final
+
+import databento_dbn as dbn
+import numpy as np
+
+from mdtool.adapters.dbn_source import ClosesOnExit, RecordSource
+from mdtool.core.dtypes import TRADE
+from mdtool.core.records import Records, has_trades, trades_of
+from mdtool.core.symbology import Symbology
+
+NUMBERED: Final = np.dtype([*TRADE.descr, ("stream", "<u4"), ("number", "<i8")])
+"""A trade, the number of its stream among several, and its place in that stream, from 0."""
+
+FIRST_TRADES: Final = 16
+"""By which a stream is known; there may be fewer in all."""
+_DIGEST_BYTES: Final = 8
+_CONTENT: Final = ("ts_event", "ts_recv", "sequence", "price", "size", "side")
+
+
+class NumberedTrades(ClosesOnExit):
+    """The trades of a stream, numbered whatever is selected of them later.
+
+    Parameters
+    ----------
+    source : RecordSource
+        Its trades, and the `T` records of its MBO and MBP, are taken; what a live stream says of
+        itself is passed on. Closed together with this one.
+    stream : int
+        What `stream` is in the records.
+
+    Attributes
+    ----------
+    count : int
+        How many trades have been yielded.
+    """
+
+    def __init__(self, source: RecordSource, stream: int) -> None:
+        self._source = source
+        self._stream = stream
+        self._records = iter(source)
+        self._held: list[Records] = []
+        self._numbered = 0
+        self.count = 0
+
+    @property
+    def name(self) -> str:
+        """The stream's own."""
+        return self._source.name
+
+    @property
+    def metadata(self) -> dbn.Metadata:
+        """The stream's own."""
+        return self._source.metadata
+
+    @property
+    def symbology(self) -> Symbology:
+        """The stream's own."""
+        return self._source.symbology
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The size of the stream."""
+        return self._source.size_bytes
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of the stream was read."""
+        return self._source.bytes_read
+
+    def digest(self) -> str:
+        """Wait for the first trades and return 16 hexadecimal digits that tell them from others.
+
+        They are the same for the same trades in DBN of any version, compressed or not. To be
+        called before the first record is taken.
+        """
+        first: list[Records] = []
+        digest = hashlib.blake2b(self.metadata.dataset.encode(), digest_size=_DIGEST_BYTES)
+        while sum(map(len, first)) < FIRST_TRADES:
+            records = next(self._records, None)
+            if records is None:
+                break
+            taken = self._taken(records)
+            self._held.append(taken)
+            if taken.dtype == NUMBERED and len(taken):
+                part = taken[: FIRST_TRADES - sum(map(len, first))]
+                first.append(part)
+                indices, table = self.symbology.symbols_of(part)
+                digest.update("\n".join(table[index] for index in indices.tolist()).encode())
+                for name in _CONTENT:
+                    digest.update(np.ascontiguousarray(part[name]).tobytes())
+        return digest.hexdigest()
+
+    def __iter__(self) -> Iterator[Records]:
+        held, self._held = self._held, []
+        for records in held:
+            yield from self._counted(records)
+        for records in self._records:
+            yield from self._counted(self._taken(records))
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._source.close()
+
+    def _taken(self, records: Records) -> Records:
+        """Return the trades among records as NUMBERED; what are none stay as they are."""
+        if not has_trades(records.dtype):
+            return records
+        trades = trades_of(records)
+        numbered = np.empty(len(trades), NUMBERED)
+        for name in TRADE.names or ():
+            numbered[name] = trades[name]
+        numbered["stream"] = self._stream
+        numbered["number"] = np.arange(self._numbered, self._numbered + len(trades))
+        self._numbered += len(trades)
+        return numbered
+
+    def _counted(self, records: Records) -> Iterator[Records]:
+        if len(records):
+            if records.dtype == NUMBERED:
+                self.count += len(records)
+            yield records

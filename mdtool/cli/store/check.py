@@ -1,0 +1,62 @@
+"""`mdtool store check`: whether what a store says of its trades is so."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from mdtool.cli.progress import Progress
+from mdtool.cli.settings import with_settings
+from mdtool.core.errors import CheckError
+from mdtool.services.store.config import StoreConfig
+
+log = logging.getLogger(__name__)
+
+
+@with_settings(StoreConfig, "store")
+def check(
+    config: StoreConfig,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Set trade_count and last_trade_at right, in one transaction."
+        ),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+) -> None:
+    """Count a store's trades and compare: a line for each difference, and exit 1 if there are any.
+
+    trade_count and last_trade_at of each symbol are compared with its trades; so are the number of
+    trades and the volume of its session and bars, unless an aggregation service is at work on the
+    store. Sessions and bars depend on the order in which trades came, and are not mended.
+
+    Example: mdtool store check
+
+    Example: mdtool store check --store postgresql://localhost/trades --repair
+    """
+    from mdtool.adapters.stores import open_history, open_store
+    from mdtool.adapters.stores.errors import StoreClaimedError
+    from mdtool.services.store.checking import MarketCheck, describe
+
+    with open_history(config.url) as history:
+        count = sum(totals.trade_count for totals in history.symbols())
+    with open_store(config.url) as store, Progress("trades", count, quiet) as progress:
+        wrong = store.repair() if repair else store.recount()
+        lines = [line for each in wrong for line in describe(each)]
+        mended = len(lines) if repair else 0
+        try:
+            store.claim()
+        except StoreClaimedError as error:
+            log.warning("sessions and bars are not compared: %s", error)
+        else:
+            market = MarketCheck(store, lambda read: progress.show(read, read))
+            lines += market.differences()
+        progress.clear()
+    for line in lines:
+        typer.echo(line)
+    typer.echo(f"{store.address}: {count:,} trades, {len(lines):,} differences, {mended:,} mended")
+    if len(lines) > mended:
+        hint = "" if repair else "; see --repair"
+        raise CheckError(f"{store.address}: {len(lines) - mended:,} differences{hint}")

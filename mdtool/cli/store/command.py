@@ -1,0 +1,92 @@
+"""`mdtool store`: trades of DBN streams kept in a store, and what else can be done with one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mdtool.cli.filter_options import RangeOptions, with_range
+from mdtool.cli.input_group import InputGroup
+from mdtool.cli.progress import Progress
+from mdtool.cli.settings import with_settings
+from mdtool.cli.store.check import check
+from mdtool.cli.store.export import export
+from mdtool.cli.store.importing import import_
+from mdtool.core.errors import EXIT_OK, UsageError
+from mdtool.services.store.config import StoreConfig
+
+app = typer.Typer(
+    cls=InputGroup,
+    invoke_without_command=True,
+    no_args_is_help=True,
+    subcommand_metavar="| COMMAND [ARGS]...",
+    add_completion=False,
+)
+app.command()(export)
+app.command("import")(import_)
+app.command()(check)
+
+
+@app.callback()
+@with_settings(StoreConfig, "store")
+@with_range
+def store(
+    selected: RangeOptions,
+    config: StoreConfig,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="DBN files with trades, or - for standard input. A file that is called like a "
+            "command: ./check.",
+            show_default=False,
+        ),
+    ] = None,
+    stream_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name the stream, which is known by its first trades otherwise.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+) -> int:
+    """Keep the trades of INPUT in a store, with the aggregates and bars that they come to.
+
+    The trades of MBO are its T records. Each is known by its place in its stream, so that to store
+    a file again, or any part of it, changes nothing. After Ctrl-C what was written stays, and the
+    same command goes on. `serve all` takes the store up.
+
+    Example: mdtool store day.dbn.zst --symbols ESZ5
+
+    Example: mdtool store export dataset --format parquet --partition date,symbol
+
+    Example: mdtool store import dataset --store postgresql://localhost/trades
+
+    Example: mdtool store check --repair
+    """
+    if not inputs:
+        raise UsageError("store wants INPUT: a file, or - for standard input")
+    from mdtool.cli.store.keeper import opened_keeper
+    from mdtool.cli.store.report import kept
+    from mdtool.services.store.filling import DbnInput
+    from mdtool.services.store.steps import keep_all
+
+    with (
+        DbnInput(inputs, selected.selection(), stream_id) as source,
+        opened_keeper(config) as keeper,
+        Progress("trades", source.size_bytes, quiet) as progress,
+    ):
+        source.identify(keeper.streams)
+
+        def show() -> None:
+            progress.show(keeper.new + keeper.known, source.bytes_read)
+
+        try:
+            keep_all(keeper, source.rows(), source.size_bytes is None, show)
+        finally:
+            progress.clear()
+            typer.echo(kept(source.name, keeper, source.left_out))
+    return EXIT_OK

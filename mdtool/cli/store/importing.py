@@ -1,0 +1,79 @@
+"""`mdtool store import`: datasets brought into a store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdtool.cli.progress import Progress
+from mdtool.cli.settings import with_settings
+from mdtool.cli.store.keeper import opened_keeper
+from mdtool.cli.store.report import kept
+from mdtool.core.errors import EXIT_OK
+from mdtool.services.store.config import StoreConfig
+
+if TYPE_CHECKING:
+    from mdtool.services.store.keeping import Keeper
+    from mdtool.wire.ticks import Reason
+
+
+@with_settings(StoreConfig, "store")
+def import_(
+    config: StoreConfig,
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH", help="Folders of a dataset, or Parquet, CSV and DBN files."),
+    ],
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+) -> int:
+    """Bring datasets that `store export` wrote into a store, of whatever kind.
+
+    Each trade is known by its place in its stream, so that to import again, or a part, changes
+    nothing. A DBN file is a stream of its own, as in `mdtool store FILE`. All files are looked into
+    before the first trade is written.
+
+    Example: mdtool store import dataset
+
+    Example: mdtool store import trades.parquet --store sqlite:///copy.db
+    """
+    from mdtool.adapters.datasets.reading import find_files, is_dbn, open_files
+    from mdtool.services.store.steps import keep_all
+
+    found = find_files(paths)
+    tables = open_files([path for path in found if not is_dbn(path)])
+    size_bytes = sum(path.stat().st_size for path in found)
+    left_out: Counter[Reason] = Counter()
+    with (
+        opened_keeper(config) as keeper,
+        Progress("trades", size_bytes, quiet) as progress,
+    ):
+        read_bytes = 0
+
+        def show() -> None:
+            progress.show(keeper.new + keeper.known, read_bytes)
+
+        try:
+            for file in tables:
+                keep_all(keeper, file.rows(), is_live=False, progress=show)
+                read_bytes += file.size_bytes
+            for path in filter(is_dbn, found):
+                left_out += _keep_dbn(path, keeper, show)
+                read_bytes += path.stat().st_size
+        finally:
+            progress.clear()
+            typer.echo(kept(", ".join(paths), keeper, left_out))
+    return EXIT_OK
+
+
+def _keep_dbn(path: Path, keeper: Keeper, show: Callable[[], None]) -> Counter[Reason]:
+    from mdtool.services.store.filling import DbnInput
+    from mdtool.services.store.steps import keep_all
+
+    with DbnInput([str(path)]) as source:
+        source.identify(keeper.streams)
+        keep_all(keeper, source.rows(), is_live=False, progress=show)
+        return source.left_out

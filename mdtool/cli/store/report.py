@@ -1,0 +1,26 @@
+"""What a command says of trades that it brought into a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mdtool.services.store.keeping import Keeper
+    from mdtool.wire.ticks import Reason
+
+
+def kept(name: str, keeper: Keeper, left_out: Mapping[Reason, int]) -> str:
+    """Return the line that ends a command: what is new, was known, and was left out and why."""
+    reasons = {reason.label: count for reason, count in sorted(left_out.items())}
+    if keeper.no_room:
+        reasons["no room for its symbol"] = keeper.no_room
+    line = (
+        f"{name}: {keeper.new:,} trades new, {keeper.known:,} known already, "
+        f"{sum(reasons.values()):,} left out"
+    )
+    if reasons:
+        line += f" ({', '.join(f'{label} {count:,}' for label, count in reasons.items())})"
+    if keeper.late:
+        line += f"; {keeper.late:,} of the new ones too old for bars"
+    return line

@@ -1,0 +1,105 @@
+"""Compares what a store says of its symbols with its trades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+
+from mdtool.adapters.stores import Store
+from mdtool.adapters.stores.port import SavedState, WrongTotals
+from mdtool.core.units import format_duration, format_time, parse_duration
+from mdtool.services.aggregator.config import INTERVALS
+
+_SHORTEST_NS: Final = min(parse_duration(interval) for interval in INTERVALS)
+_PAGE_BARS: Final = 10_000
+_LATE: Final = "late"
+"""The store's total of ticks that are in no bar, for being too old."""
+
+
+def describe(wrong: WrongTotals) -> Iterator[str]:
+    """Yield a line for each total of a symbol that is not that of its trades."""
+    stored, counted = wrong
+    if stored.trade_count != counted.trade_count:
+        yield (
+            f"{stored.symbol}: trade_count is {stored.trade_count:,}, "
+            f"its trades are {counted.trade_count:,}"
+        )
+    if stored.last_trade_at_ns != counted.last_trade_at_ns:
+        yield (
+            f"{stored.symbol}: last_trade_at is {_moment(stored.last_trade_at_ns)}, "
+            f"that of its trades {_moment(counted.last_trade_at_ns)}"
+        )
+
+
+class MarketCheck:
+    """Compares the sessions and bars of a store with its trades.
+
+    Symbols without a session are passed over: who wrote their trades kept none. What ticks that
+    came too late lack in the bars is told for all symbols together only, for so it is counted.
+
+    Parameters
+    ----------
+    store : Store
+        Entered, and held, so that nothing changes meanwhile.
+    progress : callable
+        Told how many trades have been read, now and then.
+    """
+
+    def __init__(self, store: Store, progress: Callable[[int], None]) -> None:
+        self._store = store
+        self._progress = progress
+        self._read = 0
+
+    def differences(self) -> Iterator[str]:
+        """Yield a line for each difference."""
+        state = self._store.load(max_streams=1, lateness_ns=0)
+        missing = 0
+        for index, symbol in enumerate(state.symbols):
+            count, volume = self._of_trades(symbol)
+            session = state.sessions[index]
+            yield from _compare(f"{symbol}: the session", session, count, volume)
+            bars, barred = self._of_bars(state, index, symbol)
+            if bars > count or barred > volume:
+                yield (
+                    f"{symbol}: bars of {format_duration(_SHORTEST_NS)} have {bars:,} trades and "
+                    f"a volume of {barred:,}, the store {count:,} and {volume:,}"
+                )
+            missing += max(0, count - bars)
+        late = state.counts.get(_LATE, 0)
+        if missing > late:
+            yield f"bars lack {missing:,} trades of all symbols; {late:,} came too late for them"
+
+    def _of_trades(self, symbol: str) -> tuple[int, int]:
+        count = volume = 0
+        for page in self._store.trades(symbol):
+            count += len(page)
+            volume += int(page.volume.sum())
+            self._read += len(page)
+            self._progress(self._read)
+        return count, volume
+
+    def _of_bars(self, state: SavedState, index: int, symbol: str) -> tuple[int, int]:
+        """Return how many trades the shortest bars have, and of what volume."""
+        bars = state.bars
+        chosen = bars["is_open"] == 1
+        chosen &= (bars["symbol"] == index) & (bars["interval_ns"] == _SHORTEST_NS)
+        count, volume = int(bars["count"][chosen].sum()), int(bars["volume"][chosen].sum())
+        before_ns = 0
+        while len(page := self._store.bars(symbol, _SHORTEST_NS, _PAGE_BARS, before_ns)):
+            count += int(page["count"].sum())
+            volume += int(page["volume"].sum())
+            before_ns = int(page["start_ns"][-1])
+        return count, volume
+
+
+def _compare(what: str, row: np.void, count: int, volume: int) -> Iterator[str]:
+    if int(row["count"]) != count:
+        yield f"{what} has {int(row['count']):,} trades, the store {count:,}"
+    if int(row["volume"]) != volume:
+        yield f"{what} has a volume of {int(row['volume']):,}, its trades {volume:,}"
+
+
+def _moment(ts_ns: int) -> str:
+    return format_time(ts_ns) if ts_ns else "none"
