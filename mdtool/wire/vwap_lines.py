@@ -90,7 +90,7 @@ def decode_state(line: bytes) -> VwapState:
 
 def encode_error(message: str) -> bytes:
     """Return what is said of a line that is none, as a line."""
-    return f"{{\"error\":{json.dumps(message)}}}\n".encode()
+    return f'{{"error":{json.dumps(message)}}}\n'.encode()
 
 
 def encode_subscribe(symbols: str) -> bytes:

@@ -49,13 +49,13 @@ _INTRODUCERS: Final = b"[O"
 _PARAMETERS: Final = range(0x20, 0x40)
 
 
-class KeyDecoder:
-    """Finds keys in bytes however these are cut; what stands for none is left out."""
+class KeySplitter:
+    """Cuts what a terminal sends into keys, a letter or a sequence each, however it comes."""
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> list[Key]:
+    def feed(self, data: bytes) -> list[bytes]:
         """Return the keys that are complete with these bytes."""
         data = self._rest + data
         keys = []
@@ -65,12 +65,26 @@ class KeyDecoder:
             if end is None:
                 break
             # Cursor keys come with O for [ where an application asked for that.
-            key = _KEYS.get(data[at:end].replace(b"\x1bO", b"\x1b["))
-            if key is not None:
-                keys.append(key)
+            keys.append(data[at:end].replace(b"\x1bO", b"\x1b["))
             at = end
         self._rest = data[at:]
         return keys
+
+    def flush(self) -> list[bytes]:
+        """Return what waits for more, now that nothing came for a while: the escape key, say."""
+        rest, self._rest = self._rest, b""
+        return [rest] if rest else []
+
+
+class KeyDecoder:
+    """Finds keys in bytes however these are cut; what stands for none is left out."""
+
+    def __init__(self) -> None:
+        self._splitter = KeySplitter()
+
+    def feed(self, data: bytes) -> list[Key]:
+        """Return the keys that are complete with these bytes."""
+        return [_KEYS[key] for key in self._splitter.feed(data) if key in _KEYS]
 
 
 def _end(data: bytes, at: int) -> int | None:

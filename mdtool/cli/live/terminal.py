@@ -114,9 +114,14 @@ class Terminal:
         self.leave()
 
 
+def is_dumb() -> bool:
+    """Tell whether the terminal, if there is one, cannot move its cursor."""
+    return os.environ.get("TERM", "dumb") in _DUMB
+
+
 @contextlib.contextmanager
-def open_terminal() -> Iterator[Terminal]:
-    """Open the terminal of this process, not yet taken.
+def open_terminal(what: str = "--live") -> Iterator[Terminal]:
+    """Open the terminal of this process, not yet taken, for `what` to be shown on it.
 
     Keys come from standard input where that is a terminal, else, where it is data, from
     `/dev/tty`.
@@ -127,16 +132,16 @@ def open_terminal() -> Iterator[Terminal]:
         When standard output is no terminal or a dumb one, or there is none to read keys from.
     """
     if not sys.stdout.isatty():
-        raise UsageError("--live wants a terminal to draw on; standard output is none")
-    if os.environ.get("TERM", "dumb") in _DUMB:
-        raise UsageError("--live wants a terminal that can move its cursor; TERM says it cannot")
+        raise UsageError(f"{what} wants a terminal to draw on; standard output is none")
+    if is_dumb():
+        raise UsageError(f"{what} wants a terminal that can move its cursor; TERM says it cannot")
     with contextlib.ExitStack() as opened:
         keys_fd = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
         if keys_fd is None:
             try:
                 keys_fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
             except OSError as error:
-                raise UsageError(f"--live: no terminal to read keys from ({error})") from error
+                raise UsageError(f"{what}: no terminal to read keys from ({error})") from error
             opened.callback(os.close, keys_fd)
         yield Terminal(keys_fd, sys.stdout.fileno())
 

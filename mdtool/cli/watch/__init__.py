@@ -1,0 +1,5 @@
+"""`mdtool watch`: a live table of a VWAP feed."""
+
+from mdtool.cli.watch.command import app
+
+__all__ = ["app"]

@@ -1,0 +1,55 @@
+"""The `watch` command: a live table on a terminal, the feed's lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mdtool.core.addresses import parse_address
+from mdtool.core.errors import UsageError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def watch(
+    address: Annotated[
+        str, typer.Argument(metavar="HOST:PORT", help="Of a VWAP feed, `mdtool vwap`.")
+    ] = "127.0.0.1:8888",
+    symbols: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Only these symbols.")
+    ] = None,
+) -> int | None:
+    """Show prices, changes, trends and VWAPs of a feed as they come.
+
+    On a terminal they are a table, with keys to sort, filter and scroll it: h
+    lists them. Piped, they are the feed's own lines. A feed that is away is
+    waited for.
+
+    Example: mdtool watch
+
+    Example: mdtool watch 10.0.0.5:8888 --symbols AAPL,MSFT
+
+    Example: mdtool watch | jq -c '[.symbol, .vwap]'
+    """
+    from mdtool.cli.live.terminal import is_dumb
+    from mdtool.cli.watch.feed import LineFeed
+    from mdtool.wire.vwap_lines import LineError, encode_subscribe, parse_subscribe
+
+    host, port = parse_address(address)
+    request = encode_subscribe(symbols) if symbols is not None else b""
+    if symbols is not None:
+        try:
+            parse_subscribe(request)
+        except LineError as error:
+            raise UsageError(f"--symbols {symbols!r}: {error}") from error
+    feed = LineFeed(host, port, request)
+    if not sys.stdout.isatty() or is_dumb():
+        from mdtool.cli.watch.lines import print_lines
+
+        return print_lines(feed)
+    from mdtool.cli.watch.view import View
+
+    return View(feed).run()

@@ -1,0 +1,105 @@
+"""The connection to a VWAP feed, opened again whenever it is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from mdtool.core.addresses import format_address
+from mdtool.core.backoff import delays
+from mdtool.core.tcp import notice_loss
+
+FIRST_DELAY_S: Final = 0.25
+LONGEST_DELAY_S: Final = 10.0
+MAX_LINE_BYTES: Final = 1 << 20
+_CONNECT_S: Final = 10.0
+_READ_BYTES: Final = 1 << 18
+
+
+class Receiver(Protocol):
+    """Whoever is told what comes of a feed, in the thread that runs it."""
+
+    def connected(self) -> None:
+        """There is a connection."""
+        ...
+
+    def received(self, lines: list[bytes]) -> None:
+        """Whole lines came, without their ends."""
+        ...
+
+    def lost(self, reason: str, delay_s: float, attempts: int) -> None:
+        """There is no connection; it is tried again after a while.
+
+        `attempts` is how often it was tried in vain since the last line that came.
+        """
+        ...
+
+
+class LineFeed:
+    """Reads lines from an address.
+
+    Parameters
+    ----------
+    host : str
+    port : int
+    request : bytes
+        Sent on each connection.
+    """
+
+    def __init__(self, host: str, port: int, request: bytes = b"") -> None:
+        self.address = format_address(host, port)
+        self._where = (host, port)
+        self._request = request
+        self._is_closed = threading.Event()
+        self._connection: socket.socket | None = None
+
+    def run(self, receiver: Receiver) -> None:
+        """Tell what comes until closed."""
+        attempts = 0
+        waits = delays(FIRST_DELAY_S, LONGEST_DELAY_S)
+        while not self._is_closed.is_set():
+            try:
+                for lines in self._lines(receiver):
+                    attempts, waits = 0, delays(FIRST_DELAY_S, LONGEST_DELAY_S)
+                    receiver.received(lines)
+                reason = "the feed closed the connection"
+            except _NoLinesError as error:
+                reason = str(error)
+            except (OSError, UnicodeError) as error:
+                reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            if self._is_closed.is_set():
+                return
+            attempts += 1
+            delay_s = next(waits)
+            receiver.lost(reason, delay_s, attempts)
+            self._is_closed.wait(delay_s)
+
+    def close(self) -> None:
+        """Let `run` end, from another thread."""
+        self._is_closed.set()
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _lines(self, receiver: Receiver) -> Iterator[list[bytes]]:
+        with socket.create_connection(self._where, _CONNECT_S) as connection:
+            self._connection = connection
+            connection.settimeout(None)
+            notice_loss(connection)
+            connection.sendall(self._request)
+            receiver.connected()
+            rest = b""
+            while not self._is_closed.is_set() and (data := connection.recv(_READ_BYTES)):
+                *lines, rest = (rest + data).split(b"\n")
+                if len(rest) > MAX_LINE_BYTES:
+                    raise _NoLinesError("what is sent there are no lines")
+                if lines:
+                    yield lines
+
+
+class _NoLinesError(Exception):
+    """What comes is endless."""

@@ -1,0 +1,35 @@
+"""A feed's lines on standard output, as they come."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from mdtool.cli.watch.feed import LineFeed
+from mdtool.core.errors import EXIT_OK
+
+log = logging.getLogger(__name__)
+
+
+def print_lines(feed: LineFeed) -> int:
+    """Print lines until whoever reads them has gone; return the exit status."""
+    feed.run(_Printer(feed.address))
+    return EXIT_OK
+
+
+class _Printer:
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._said = ""
+
+    def connected(self) -> None:
+        self._said = ""
+
+    def received(self, lines: list[bytes]) -> None:
+        sys.stdout.buffer.write(b"\n".join([*lines, b""]))
+        sys.stdout.buffer.flush()
+
+    def lost(self, reason: str, _delay_s: float, _attempts: int) -> None:
+        if reason != self._said:
+            self._said = reason
+            log.warning("%s: %s; trying again", self._address, reason)

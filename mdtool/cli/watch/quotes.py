@@ -1,0 +1,122 @@
+"""What is known of every symbol that a feed tells of: prices since the watch began."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from mdtool.core.units import PRICE_SCALE, UNDEF_PRICE
+from mdtool.wire.vwap_lines import VwapState
+
+TREND_POINTS: Final = 40
+_POINT_EVERY_S: Final = 0.5
+_MIN_DECIMALS: Final = 2
+
+
+@dataclass(slots=True)
+class Quote:
+    """A symbol.
+
+    Attributes
+    ----------
+    state : VwapState
+        The latest.
+    first_price : int
+        When the watch began.
+    direction : int
+        1 where the price rose last, -1 where it fell, 0 where it never moved.
+    changed_s : float
+        When it last did so, on the watch's clock.
+    updated_s : float
+        When the latest state came.
+    updates : int
+        How many came.
+    trend : deque of int
+        Prices at least half a second apart, latest last.
+    decimals : int
+        That its prices have needed so far.
+    """
+
+    state: VwapState
+    first_price: int
+    updated_s: float
+    direction: int = 0
+    changed_s: float = float("-inf")
+    updates: int = 1
+    trend: deque[int] = field(default_factory=lambda: deque(maxlen=TREND_POINTS))
+    decimals: int = _MIN_DECIMALS
+    _point_s: float = float("-inf")
+
+    @property
+    def change(self) -> int:
+        """How much the price has changed since the watch began, at 1e-9."""
+        return self.state.price - self.first_price
+
+    @property
+    def change_ratio(self) -> float:
+        """The change over the first price."""
+        return self.change / abs(self.first_price) if self.first_price else 0.0
+
+    @property
+    def over_vwap(self) -> float | None:
+        """How far the price is above its VWAP, over that; None where there is none."""
+        vwap = self.state.vwap
+        if vwap in (UNDEF_PRICE, 0):
+            return None
+        return (self.state.price - vwap) / abs(vwap)
+
+    def __post_init__(self) -> None:
+        self._note(self.updated_s)
+
+    def take(self, state: VwapState, now_s: float) -> None:
+        """Go on to a state."""
+        if state.price != self.state.price:
+            self.direction = 1 if state.price > self.state.price else -1
+            self.changed_s = now_s
+        self.state = state
+        self.updated_s = now_s
+        self.updates += 1
+        self._note(now_s)
+
+    def _note(self, now_s: float) -> None:
+        """Let the trend end with the price as it is, and show all of its decimals."""
+        price = self.state.price
+        if now_s - self._point_s >= _POINT_EVERY_S:
+            self.trend.append(price)
+            self._point_s = now_s
+        else:
+            self.trend[-1] = price
+        while self.decimals < 9 and price % 10 ** (9 - self.decimals):
+            self.decimals += 1
+
+
+class Quotes:
+    """All symbols, by name."""
+
+    def __init__(self) -> None:
+        self.by_symbol: dict[str, Quote] = {}
+        self.updates = 0
+
+    def take(self, state: VwapState, now_s: float) -> None:
+        """Take what the feed told."""
+        self.updates += 1
+        quote = self.by_symbol.get(state.symbol)
+        if quote is None:
+            self.by_symbol[state.symbol] = Quote(state, state.price, now_s)
+        else:
+            quote.take(state, now_s)
+
+
+def decimal_text(price: int, decimals: int, sign: str = "") -> str:
+    """Return a price rounded to so many decimals, half away from zero, a dash for UNDEF_PRICE.
+
+    `sign` "+" marks prices above 0 too.
+    """
+    if price == UNDEF_PRICE:
+        return "-"
+    step = 10 ** (9 - decimals)
+    rounded = (abs(price) + step // 2) // step * step
+    whole, fraction = divmod(rounded, PRICE_SCALE)
+    mark = "-" if price < 0 and rounded else sign if price > 0 and rounded else ""
+    return f"{mark}{whole:,}.{fraction:09d}"[: decimals - 9 or None]

@@ -1,0 +1,174 @@
+"""The loop of the watch: keys in, pictures out, until its user or a signal ends it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final
+
+from rich.console import Console
+
+from mdtool.cli.live.frame import printable
+from mdtool.cli.live.held_messages import HeldMessages
+from mdtool.cli.live.interrupts import Interrupts
+from mdtool.cli.live.keys import KeySplitter
+from mdtool.cli.live.painter import Painter
+from mdtool.cli.live.palette import ASCII, THEME, UNICODE
+from mdtool.cli.live.rates import Rates
+from mdtool.cli.live.terminal import Terminal, TerminalGoneError, open_terminal
+from mdtool.cli.watch.columns import Look
+from mdtool.cli.watch.drawing import Connection, draw
+from mdtool.cli.watch.feed import LineFeed
+from mdtool.cli.watch.quotes import Quotes
+from mdtool.cli.watch.selection import Selection
+from mdtool.core.errors import EXIT_OK
+from mdtool.wire.vwap_lines import LineError, decode_state
+
+FRAMES_PER_S: Final = 10
+REPAINT_EVERY_S: Final = 1.0
+"""Whatever another process wrote on the screen stands no longer."""
+_END_WAIT_S: Final = 0.1
+
+
+class View:
+    """A feed's states on the screen, and keys that arrange them.
+
+    Parameters
+    ----------
+    feed : LineFeed
+        Not running yet; it will in a thread of its own.
+    """
+
+    def __init__(self, feed: LineFeed) -> None:
+        console = Console(theme=THEME, highlight=False, markup=False, emoji=False)
+        self._is_ascii = console.options.ascii_only
+        self._painter = Painter(console)
+        self._feed = feed
+        self._told = _Told()
+        self._selection = Selection()
+        self._keys = KeySplitter()
+        self._rates = Rates()
+        self._size = (0, 0)
+        self._repaint_s = 0.0
+
+    def run(self) -> int:
+        """Take the terminal and show the feed until the user quits or a signal ends it.
+
+        Returns
+        -------
+        int
+            The exit status.
+        """
+        with (
+            open_terminal("watch") as terminal,
+            HeldMessages() as messages,
+            Interrupts(terminal.leave) as interrupts,
+            terminal,
+        ):
+            thread = threading.Thread(target=self._run_feed, name="watch-feed", daemon=True)
+            thread.start()
+            try:
+                self._loop(terminal, interrupts, messages)
+            except TerminalGoneError:
+                pass
+            finally:
+                self._feed.close()
+                thread.join(_END_WAIT_S)
+        return EXIT_OK if interrupts.status is None else interrupts.status
+
+    def _run_feed(self) -> None:
+        try:
+            self._feed.run(self._told)
+        except BaseException as error:  # noqa: BLE001 - whoever draws raises it
+            self._told.crash = error
+
+    def _loop(self, terminal: Terminal, interrupts: Interrupts, messages: HeldMessages) -> None:
+        next_s = time.monotonic()
+        while interrupts.status is None and not self._selection.is_over:
+            if interrupts.is_suspended:
+                terminal.leave()
+                interrupts.stop()
+                terminal.enter()
+                self._size = (0, 0)
+            typed = terminal.read(max(next_s - time.monotonic(), 0))
+            for key in self._keys.feed(typed) if typed else self._keys.flush():
+                self._selection.obey(key)
+            self._show(terminal, messages.last)
+            now_s = time.monotonic()
+            if now_s >= next_s:
+                next_s = max(next_s + 1 / FRAMES_PER_S, now_s)
+
+    def _show(self, terminal: Terminal, notice: str) -> None:
+        now_s = time.monotonic()
+        size = terminal.size()
+        if size != self._size:
+            self._size = size
+            self._painter.clear()
+        elif now_s >= self._repaint_s:
+            self._painter.repaint()
+        if now_s >= self._repaint_s:
+            self._repaint_s = now_s + REPAINT_EVERY_S
+        look = Look(ASCII if self._is_ascii else UNICODE, self._is_ascii, now_s)
+        with self._told.lock:
+            if self._told.crash is not None:
+                raise self._told.crash
+            [rate] = self._rates.sample(time.monotonic_ns(), self._told.quotes.updates)
+            connection = self._told.connection(self._feed.address, now_s, rate, notice)
+            lines = draw(self._told.quotes, connection, self._selection, look, size)
+        terminal.write(self._painter.paint(lines))
+
+
+class _Told:
+    """What the feed's thread was told, to be looked at with its `lock`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.quotes = Quotes()
+        self.crash: BaseException | None = None
+        self._is_live = False
+        self._reason = ""
+        self._retry_at_s = 0.0
+        self._attempts = 0
+        self._bad_lines = 0
+        self._bad_line = ""
+
+    def connected(self) -> None:
+        with self.lock:
+            self._is_live = True
+            self._reason = ""
+
+    def received(self, lines: list[bytes]) -> None:
+        states = []
+        bad, said = 0, ""
+        for line in lines:
+            try:
+                states.append(decode_state(line))
+            except LineError as error:
+                bad, said = bad + 1, str(error)
+        now_s = time.monotonic()
+        with self.lock:
+            for state in states:
+                self.quotes.take(state, now_s)
+            self._bad_lines += bad
+            self._bad_line = said or self._bad_line
+
+    def lost(self, reason: str, delay_s: float, attempts: int) -> None:
+        with self.lock:
+            self._is_live = False
+            self._reason = reason
+            self._retry_at_s = time.monotonic() + delay_s
+            self._attempts = attempts
+
+    def connection(self, address: str, now_s: float, rate: float, notice: str) -> Connection:
+        """Return how the feed is; the lock is held."""
+        if self._bad_lines:
+            notice = f"{self._bad_lines:,} lines were not understood, the last: {self._bad_line}"
+        return Connection(
+            address=printable(address),
+            is_live=self._is_live,
+            reason=printable(self._reason),
+            retry_s=max(self._retry_at_s - now_s, 0.0),
+            attempts=self._attempts,
+            rate=rate,
+            notice=printable(notice),
+        )
