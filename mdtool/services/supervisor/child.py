@@ -55,6 +55,11 @@ class Child:
         self._stopping = False
         self._complaint = ""
 
+    @property
+    def process_id(self) -> int | None:
+        """The process that runs at this moment."""
+        return None if self._process is None else self._process.pid
+
     async def run(self) -> None:
         """Run the program, again whenever it dies, until `stop` or a source's own end.
 

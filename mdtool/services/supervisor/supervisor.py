@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from mdtool.core.lifecycle import Started
@@ -45,6 +45,13 @@ class Supervisor:
         self._programs = programs
         self._styles = styles
         self._report = report
+        self._running: Collection[Child] = ()
+
+    @property
+    def process_ids(self) -> dict[str, int]:
+        """The processes that run at this moment, by the names of their programs."""
+        ids = {child.program.name: child.process_id for child in self._running}
+        return {name: process_id for name, process_id in ids.items() if process_id is not None}
 
     async def run(self, started: Started) -> None:
         """Run until cancelled.
@@ -59,6 +66,7 @@ class Supervisor:
                 child: asyncio.create_task(child.run(), name=child.program.name)
                 for child in self._children(lifeline)
             }
+            self._running = running.keys()
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._greet(running, started))
