@@ -128,11 +128,18 @@ def aggregate(
     Example: mdtool simulate --speed 1 | mdtool aggregate - --interval 1s --json
 
     Example: mdtool aggregate --port 50051
+
+    Example: mdtool aggregate --bus kafka://127.0.0.1:9092
     """
     _refuse_mixture(context, is_filter=bool(inputs))
     if inputs:
         return _filter(inputs, bars.stream(), selected, output)
     from mdtool.core.lifecycle import run_service
+
+    if config.bus:
+        from mdtool.services.aggregator.bus_server import BusAggregator
+
+        return run_service(BusAggregator(config))
     from mdtool.services.aggregator.server import Aggregator
 
     return run_service(Aggregator(config))

@@ -7,6 +7,7 @@ from typing import Final
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.client import KafkaException, TopicPartition, consumer
+from mdtool.adapters.kafka.reading import arrived
 from mdtool.adapters.kafka.topics import STREAMS
 
 _ANSWER_S: Final = 1.0
@@ -58,7 +59,7 @@ class StreamPositions:
     def _read(self, end: int) -> bool:
         """Take all records before the offset `end`; return whether they came in time."""
         while self._read_to < end:
-            messages = self._consumer.consume(min(_AT_ONCE, end - self._read_to), _ANSWER_S)
+            messages = arrived(self._consumer, _ANSWER_S, _AT_ONCE)
             if not messages:
                 (position,) = self._consumer.position([self._here])
                 self._read_to = max(self._read_to, position.offset)  # compaction leaves holes

@@ -21,6 +21,17 @@ class AggregatorConfig:
         "",
         "URL of the store that keeps it all, such as sqlite:///PATH; without it, all is in memory.",
     )
+    bus: str = setting(
+        "",
+        "Take ticks from kafka://HOST:PORT and keep everything there, together with others that "
+        "do.",
+    )
+    session_ms: int = setting(
+        10_000,
+        "With --bus, how long an aggregator may be silent before others take its part.",
+        low=1_000,
+        high=1_800_000,
+    )
     max_uncommitted: int = setting(
         262_144, "Ticks that may await the store before their senders are paused.", low=1
     )

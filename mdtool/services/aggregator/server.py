@@ -12,15 +12,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from mdtool.adapters import rpc
-from mdtool.core.addresses import cannot_listen, format_address
-from mdtool.core.errors import StartupError
 from mdtool.core.lifecycle import Started, first_error
-from mdtool.core.tcp import bind
 from mdtool.core.units import NS_PER_MS, parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
 from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
+from mdtool.services.aggregator.listening import OPTIONS, listen
 from mdtool.services.aggregator.market_bars import MarketBars
 from mdtool.services.aggregator.servicer import MarketDataServicer
 from mdtool.services.aggregator.store_thread import StoreThread, store_thread
@@ -38,18 +36,6 @@ _STATUS: Final = {
     True: health_pb2.HealthCheckResponse.SERVING,
     False: health_pb2.HealthCheckResponse.NOT_SERVING,
 }
-_SERVER_OPTIONS: Final = (
-    *rpc.OPTIONS,
-    # Two servers on one port would each see half of the ticks.
-    ("grpc.so_reuseport", 0),
-    # A peer whose machine is gone is noticed, and its call ended.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    # Peers may look as often, also between calls.
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.http2.max_ping_strikes", 0),
-)
 
 
 class Aggregator:
@@ -108,14 +94,12 @@ class Aggregator:
         servicer = MarketDataServicer(
             self.market, self.subscribers, committer, bars, self._config.max_symbols
         )
-        server = grpc.aio.server(
-            options=_SERVER_OPTIONS, maximum_concurrent_rpcs=self._config.max_calls
-        )
+        server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=self._config.max_calls)
         server.add_generic_rpc_handlers((rpc.handler(servicer),))
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
         names = (rpc.SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-        address = _bind(server, self._config.host, self._config.port)
+        address = listen(server, self._config.host, self._config.port)
         await server.start()
         stack.push_async_callback(server.stop, _STOP_GRACE_S)
         stack.callback(self.subscribers.close)
@@ -142,22 +126,3 @@ class Aggregator:
             self.market.counts.ticks,
         )
         return store
-
-
-def _bind(server: grpc.aio.Server, host: str, port: int) -> str:
-    """Bind the server; return the real address."""
-    _probe(host, port)
-    try:
-        return format_address(host, server.add_insecure_port(format_address(host, port)))
-    except RuntimeError as error:
-        raise StartupError(f"cannot listen on port {port} of {host}: {error}") from error
-
-
-def _probe(host: str, port: int) -> None:
-    """Bind the address for a moment, for gRPC would not say why it cannot."""
-    try:
-        bind(host, port).close()
-    except UnicodeError as error:
-        raise StartupError(f"cannot listen on port {port} of {host}: no host name") from error
-    except OSError as error:
-        raise cannot_listen(error, host, port) from error

@@ -1,0 +1,148 @@
+"""A partition's records, written at once with the offset that they follow from, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.adapters.kafka.client import KafkaException, TopicPartition, error_of, producer
+from mdtool.adapters.kafka.records import Record
+from mdtool.adapters.kafka.topics import AGGREGATES, BARS, DEAD_LETTERS, TICKS
+from mdtool.core.errors import PeerError
+
+_TRY_S: Final = 1.0
+"""How long a step is tried before it is looked whether the writer is to stop."""
+_TRANSACTION_MS: Final = 60_000
+"""How long the servers wait for a commit; another writer of the partition does not wait so long."""
+
+DeadLetter = tuple[int, bytes, str]
+"""The offset of a record that could not be read, the record, and why."""
+
+
+class FencedError(PeerError):
+    """The transaction failed: what it was to write may be written or not, by whoever is next."""
+
+
+class PartitionWriter:
+    """Writes what follows from the ticks of one partition.
+
+    There is one writer of a partition: to open another ends the transaction of this one, which
+    writes nothing from then on. Methods block for as long as the servers are away, or until
+    `is_stopping` says so.
+
+    Parameters
+    ----------
+    address : KafkaAddress
+        Where the topics are.
+    partition : int
+        Its number.
+    is_stopping : callable
+        Whether to give up.
+
+    Raises
+    ------
+    FencedError
+        When it could not be opened.
+    """
+
+    def __init__(
+        self, address: KafkaAddress, partition: int, is_stopping: Callable[[], bool]
+    ) -> None:
+        self._address = address
+        self._partition = partition
+        self._is_stopping = is_stopping
+        self._producer = producer(
+            address,
+            {
+                "transactional.id": f"{address.prefix}.aggregate-{partition}",
+                "transaction.timeout.ms": _TRANSACTION_MS,
+            },
+        )
+        self._step(self._producer.init_transactions)
+
+    def write(
+        self,
+        aggregates: Iterable[Record],
+        bars: Iterable[Record],
+        dead_letters: Sequence[DeadLetter],
+        next_offset: int,
+        group: Any,
+    ) -> None:
+        """Write records, and commit the group's offset of ticks, in one transaction.
+
+        Parameters
+        ----------
+        aggregates, bars : iterable of Record
+            For their topics.
+        dead_letters : sequence of DeadLetter
+            What could not be read.
+        next_offset : int
+            Of the first record of ticks that is not yet in them.
+        group : object
+            What the group's consumer says of itself.
+
+        Raises
+        ------
+        FencedError
+            When it failed. The writer is of no use from then on.
+        """
+        ticks = self._address.topic(TICKS)
+        try:
+            self._producer.begin_transaction()
+            for topic, records in ((AGGREGATES, aggregates), (BARS, bars)):
+                name = self._address.topic(topic)
+                for key, value in records:
+                    self._produce(name, value or None, key, self._partition)
+            for offset, data, reason in dead_letters:
+                headers: dict[str, str | bytes | None] = {
+                    "topic": ticks,
+                    "partition": str(self._partition),
+                    "offset": str(offset),
+                    "reason": reason,
+                }
+                self._produce(self._address.topic(DEAD_LETTERS), data, None, 0, headers)
+        except KafkaException as error:
+            raise self._fenced(error) from error
+        offsets = [TopicPartition(ticks, self._partition, next_offset)]
+        self._step(lambda s: self._producer.send_offsets_to_transaction(offsets, group, s))
+        while self._producer.flush(_TRY_S):
+            self._check_stopping()
+        self._step(self._producer.commit_transaction)
+
+    def _produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int,
+        headers: dict[str, str | bytes | None] | None = None,
+    ) -> None:
+        while True:
+            try:
+                self._producer.produce(topic, value, key, partition, headers=headers)
+            except BufferError:  # there is no room until some are delivered
+                self._check_stopping()
+                self._producer.poll(_TRY_S)
+            else:
+                return
+
+    def _step(self, step: Callable[[float], None]) -> None:
+        """Take a step of the transaction, again and again as long as that can help."""
+        while True:
+            try:
+                step(_TRY_S)
+            except KafkaException as error:
+                if not error_of(error).retriable():
+                    raise self._fenced(error) from error
+                self._check_stopping()
+            else:
+                return
+
+    def _check_stopping(self) -> None:
+        if self._is_stopping():
+            raise FencedError(f"{self._address}: stopped before partition {self._partition} was")
+
+    def _fenced(self, error: KafkaException) -> FencedError:
+        reason = error_of(error).str()
+        return FencedError(f"{self._address}: partition {self._partition}: {reason}")

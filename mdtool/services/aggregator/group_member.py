@@ -1,0 +1,197 @@
+"""A member of the group that aggregates ticks: its partitions come and go, their markets with them.
+
+All of it blocks, and runs in threads: one that asks for what has arrived, and one for each
+partition that is being committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.adapters.kafka.client import (
+    Consumer,
+    KafkaException,
+    Message,
+    TopicPartition,
+    consumer,
+    error_of,
+)
+from mdtool.adapters.kafka.reading import arrived, read_to_end
+from mdtool.adapters.kafka.records import Aggregates, RecordError
+from mdtool.adapters.kafka.topics import AGGREGATES, TICKS
+from mdtool.adapters.kafka.transactions import DeadLetter, FencedError, PartitionWriter
+from mdtool.core.backoff import delays
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.aggregator.partitions import Partition
+from mdtool.wire.batches import BatchError
+
+log = logging.getLogger(__name__)
+
+GROUP: Final = "aggregate"
+_WAIT_S: Final = 0.1
+"""How long the thread waits for something to arrive before it looks whether it is to stop."""
+_AT_ONCE: Final = 1_000
+"""Records that make one transaction of a partition, at most."""
+_ANSWER_S: Final = 5.0
+_LONGEST_DELAY_S: Final = 2.0
+
+
+class _Held:
+    """A partition that is this member's."""
+
+    def __init__(self, partition: Partition, writer: PartitionWriter) -> None:
+        self.partition = partition
+        self._writer = writer
+
+    def commit(self, messages: Sequence[Message], group: Any) -> None:
+        """Take messages, and write what changed."""
+        dead_letters: list[DeadLetter] = []
+        for message in messages:
+            offset, data = message.offset() or 0, message.value() or b""
+            if offset < (self.partition.offset or 0):
+                continue  # it was fetched before the partition went and came back
+            try:
+                self.partition.take(data, offset)
+            except BatchError as error:
+                where = f"{message.topic()}, partition {message.partition()}, offset {offset}"
+                log.warning("%s: parked on the dead letters: %s", where, error)
+                dead_letters.append((offset, data, str(error)))
+        next_offset = self.partition.offset
+        if next_offset is not None:
+            changes = self.partition.changes()
+            self._writer.write(changes.aggregates, changes.bars, dead_letters, next_offset, group)
+
+
+class GroupMember:
+    """Aggregates the partitions that the group gives it.
+
+    Parameters
+    ----------
+    address : KafkaAddress
+        Where the topics are, which exist.
+    partitions : int
+        How many partitions ticks have.
+    config : AggregatorConfig
+        What bounds the state.
+    tell : callable
+        Called, in a thread of this member, with whether it takes part in the group.
+    """
+
+    def __init__(
+        self,
+        address: KafkaAddress,
+        partitions: int,
+        config: AggregatorConfig,
+        tell: Callable[[bool], None],
+    ) -> None:
+        self._address = address
+        self._partitions = partitions
+        self._config = config
+        self._tell = tell
+        self._stopping = threading.Event()
+        self._held: dict[int, _Held] = {}
+
+    def stop(self) -> None:
+        """Have `run` end."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Take part until stopped, anew after whatever ended it.
+
+        Raises
+        ------
+        RecordError
+            When what a partition is to be taken up from is not mdtool's.
+        """
+        waits = delays(cap_s=_LONGEST_DELAY_S)
+        with ThreadPoolExecutor(self._partitions, "partition") as pool:
+            while not self._stopping.is_set():
+                try:
+                    self._take_part(pool)
+                except (KafkaException, FencedError) as error:
+                    reason = error_of(error).str() if isinstance(error, KafkaException) else error
+                    if not self._stopping.is_set():
+                        log.warning("%s; joining the group anew", reason)
+                finally:
+                    self._held.clear()
+                    self._tell(False)
+                self._stopping.wait(next(waits))
+
+    def _take_part(self, pool: ThreadPoolExecutor) -> None:
+        settings = {
+            "group.id": self._address.topic(GROUP),
+            "partition.assignment.strategy": "cooperative-sticky",
+            "isolation.level": "read_uncommitted",  # ticks are in no transaction
+            "session.timeout.ms": self._config.session_ms,
+            "heartbeat.interval.ms": self._config.session_ms // 3,
+        }
+        with contextlib.closing(consumer(self._address, settings)) as group:
+            group.subscribe(
+                [self._address.topic(TICKS)],
+                on_assign=lambda group, given: self._take_up(group, given, pool),
+                on_revoke=self._let_go,
+                on_lost=self._let_go,
+            )
+            while not self._stopping.is_set():
+                messages = arrived(group, _WAIT_S, _AT_ONCE)
+                by_partition = defaultdict(list)
+                for message in messages:
+                    error = message.error()
+                    if error is None:
+                        by_partition[message.partition()].append(message)
+                    elif not error.retriable():
+                        raise KafkaException(error)
+                metadata = group.consumer_group_metadata()
+                commits = [
+                    pool.submit(held.commit, by_partition[number], metadata)
+                    for number, held in self._held.items()
+                    if number in by_partition
+                ]
+                for commit in commits:
+                    commit.result()
+
+    def _take_up(
+        self, group: Consumer, given: list[TopicPartition], pool: ThreadPoolExecutor
+    ) -> None:
+        """Open partitions, and go on where their records end."""
+        numbers = [each.partition for each in given]
+        opened = list(pool.map(self._open, numbers))
+        for each, held in zip(given, opened, strict=True):
+            self._held[each.partition] = held
+            offset = held.partition.offset
+            low, high = group.get_watermark_offsets(each, timeout=_ANSWER_S)
+            if offset is not None and offset > high:
+                raise RecordError(
+                    f"{self._address}: partition {each.partition} was aggregated up to {offset}, "
+                    f"but {each.topic} ends at {high}: it was made anew; name another prefix"
+                )
+            if offset is not None and offset < low:
+                log.error("%s: records %d to %d are gone", each.topic, offset, low)
+            each.offset = low if offset is None else max(offset, low)
+        group.incremental_assign(given)
+        self._tell(True)
+        symbols = sum(len(held.partition.market.symbols) for held in opened)
+        log.info("%s: takes partitions %s with %d symbols", self._address, numbers, symbols)
+
+    def _open(self, number: int) -> _Held:
+        # In this order: when a writer before this one has ended, all that it wrote is there.
+        writer = PartitionWriter(self._address, number, self._stopping.is_set)
+        saved = Aggregates()
+        for message in read_to_end(self._address, AGGREGATES, number, self._stopping.is_set):
+            saved.take(message.key(), message.value())
+        if self._stopping.is_set():
+            raise FencedError(f"{self._address}: stopped before partition {number} was there")
+        return _Held(Partition(number, self._partitions, self._config, saved), writer)
+
+    def _let_go(self, group: Consumer, taken: list[TopicPartition]) -> None:
+        for each in taken:
+            self._held.pop(each.partition, None)
+        group.incremental_unassign(taken)
+        log.info("%s: lets go of partitions %s", self._address, [e.partition for e in taken])
