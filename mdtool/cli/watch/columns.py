@@ -86,7 +86,7 @@ def _change(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
 
 
 def _change_percent(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
-    return Text(f"{quote.change_ratio:+.2%}", _style(quote.change))
+    return Text(f"{quote.change_ratio:{'+' if quote.change else ''}.2%}", _style(quote.change))
 
 
 def _trend(_symbol: str, quote: Quote, look: Look, width: int) -> Text:

@@ -28,6 +28,8 @@ FRAMES_PER_S: Final = 10
 REPAINT_EVERY_S: Final = 1.0
 """Whatever another process wrote on the screen stands no longer."""
 _END_WAIT_S: Final = 0.1
+_SAID_FOR_S: Final = 5.0
+"""How long it is said that lines were not understood, after the last of them."""
 
 
 class View:
@@ -131,6 +133,7 @@ class _Told:
         self._attempts = 0
         self._bad_lines = 0
         self._bad_line = ""
+        self._bad_until_s = 0.0
 
     def connected(self) -> None:
         with self.lock:
@@ -149,8 +152,10 @@ class _Told:
         with self.lock:
             for state in states:
                 self.quotes.take(state, now_s)
-            self._bad_lines += bad
-            self._bad_line = said or self._bad_line
+            if bad:
+                self._bad_lines += bad
+                self._bad_line = said
+                self._bad_until_s = now_s + _SAID_FOR_S
 
     def lost(self, reason: str, delay_s: float, attempts: int) -> None:
         with self.lock:
@@ -161,7 +166,7 @@ class _Told:
 
     def connection(self, address: str, now_s: float, rate: float, notice: str) -> Connection:
         """Return how the feed is; the lock is held."""
-        if self._bad_lines:
+        if now_s < self._bad_until_s:
             notice = f"{self._bad_lines:,} lines were not understood, the last: {self._bad_line}"
         return Connection(
             address=printable(address),

@@ -39,8 +39,8 @@ class Follower:
         Told the symbols that changed.
     window : Window
         Of the board.
-    store : str or None
-        The URL of the store.
+    store : str
+        The URL of the store, empty where there is none.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Follower:
         board: Board,
         publish: Callable[[Iterable[str]], None],
         window: Window,
-        store: str | None,
+        store: str,
     ) -> None:
         self._feed = feed
         self._board = board
@@ -83,12 +83,12 @@ class Follower:
 
     def _connected(self) -> None:
         log.info("%s: connected", self._feed.address)
-        if self._connections and self._store is None:
+        if self._connections and not self._store:
             log.warning("windows may lack trades of when %s was away", self._feed.address)
         self._connections += 1
         self._lost_because = ""
         self._waits = delays(cap_s=_LONGEST_DELAY_S)
-        if self._store is not None:
+        if self._store:
             self._filling = _Filling(self._store, self._window, self._filled)
             self._tasks.create_task(self._filling.run())
 

@@ -149,6 +149,10 @@ class UpdatesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class TradesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class UpdateBatch(_message.Message):
     __slots__ = ("new_symbols", "symbol", "open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp", "counts")
     NEW_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
