@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from decimal import Decimal
 
@@ -69,7 +70,7 @@ def test_reads_are_of_the_latest_update_and_marked_when_it_is_not_confirmed(step
             encoded, is_stale = state.rest(index)
             assert is_stale is (symbol not in confirmed)
             assert parsed(encoded) == expected(symbol, row, is_stale)
-        encoded, has_stale = state.rest_list()
+        encoded, has_stale = asyncio.run(state.listing.read())
         assert has_stale is (len(confirmed) < len(latest))
         assert parsed(encoded) == [
             expected(symbol, latest[symbol], symbol not in confirmed) for symbol in sorted(latest)
@@ -82,4 +83,4 @@ def test_an_aggregate_is_encoded_once_a_change(row):
     state, table = MarketState(), SymbolTable()
     state.apply(table, message(table, {"AAPL": row}))
     assert state.rest(0) is state.rest(0)
-    assert state.rest_list() is state.rest_list()
+    assert asyncio.run(state.listing.read()) is asyncio.run(state.listing.read())

@@ -38,7 +38,7 @@ class Rest:
         """`GET /api/v1/marketdata`: an array, in order of symbol, of what each of them answers."""
         if not len(self._state.symbols):
             self._view.check_known()
-        body, is_stale = self._state.rest_list()
+        body, is_stale = await self._state.listing.read()
         return answer(body, STALE_HEADERS if is_stale else None)
 
     async def bars(self, request: web.Request) -> web.Response:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mdtool.core.symbols import SymbolTable
 from mdtool.services.gateway.encoding import Aggregate, encode_rest
+from mdtool.services.gateway.listing import Listing
 from mdtool.wire.batches import Updates
 
 _COLUMNS: Final = ("open", "high", "low", "close", "volume", "timestamp")
@@ -28,6 +29,8 @@ class MarketState:
         Every symbol that has an aggregate; its indices are what the methods take and return.
     is_live : bool
         Whether the aggregator has spoken and was not lost since.
+    listing : Listing
+        All aggregates as REST answers them, by symbol.
     """
 
     def __init__(self) -> None:
@@ -41,7 +44,7 @@ class MarketState:
         """How many of those are unknown still."""
         self._rest: dict[int, tuple[bytes, bool]] = {}
         """What was answered since it last changed."""
-        self._rest_list: tuple[bytes, bool] | None = None
+        self.listing = Listing(self._ordered, self.rest)
 
     def apply(self, symbols: SymbolTable, updates: Updates) -> NDArray[np.intp]:
         """Take a message of the aggregator, and return what changed, shape (n,).
@@ -85,17 +88,13 @@ class MarketState:
             answer = self._rest[index] = (encode_rest(aggregate), aggregate.is_stale)
         return answer
 
-    def rest_list(self) -> tuple[bytes, bool]:
-        """Return all aggregates as REST answers them, by symbol, and whether any is stale."""
-        if self._rest_list is None:
-            ordered = sorted(range(len(self.symbols)), key=self.symbols.__getitem__)
-            encoded = b",".join(self.rest(index)[0] for index in ordered)
-            self._rest_list = (b"[" + encoded + b"]", self.stale_count() > 0)
-        return self._rest_list
+    def _ordered(self) -> list[int]:
+        """Return the indices of all symbols, by symbol."""
+        return sorted(range(len(self.symbols)), key=self.symbols.__getitem__)
 
     def _forget(self, changed: NDArray[np.intp]) -> None:
         """Drop the answers that are not true any more."""
-        self._rest_list = None
+        self.listing.forget()
         if len(changed) >= len(self._rest):
             self._rest.clear()
         else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from mdtool.adapters.quotes.port import TTL_S
+from mdtool.services.gateway.listing import Listing
 from mdtool.wire.quotes import Quote, encode_quote
 
 log = logging.getLogger(__name__)
@@ -47,13 +48,18 @@ class QuoteBoard:
     ----------
     now_s : callable, optional
         The clock, which never goes back.
+
+    Attributes
+    ----------
+    listing : Listing
+        The JSON of all quotes, by symbol.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._standing: dict[str, _Standing] = {}
         self._listeners: list[BoardListener] = []
-        self._list: tuple[bytes, bool] | None = None
+        self.listing = Listing(lambda: sorted(self._standing), self._row)
         self._is_full = False
 
     def __len__(self) -> int:
@@ -122,16 +128,12 @@ class QuoteBoard:
             standing.body = encode_quote(quote, _STALE if is_stale else "")
         return standing.body
 
-    def texts(self) -> tuple[bytes, bool]:
-        """Return the JSON of all quotes, an array by symbol, and whether any is stale."""
-        if self._list is None:
-            body = b"[" + b",".join(map(self.text, sorted(self._standing))) + b"]"
-            self._list = (body, self.stale_count() > 0)
-        return self._list
+    def _row(self, symbol: str) -> tuple[bytes, bool]:
+        return self.text(symbol), self._standing[symbol].row.is_stale
 
     def _tell(self, changed: Sequence[LatestQuote]) -> None:
         if changed:
-            self._list = None
+            self.listing.forget()
             for listener in self._listeners:
                 listener(changed)
 

@@ -122,7 +122,7 @@ class Quotes:
         else:
             if not len(self.board):
                 self._check_known()
-            body, is_stale = self.board.texts()
+            body, is_stale = await self.board.listing.read()
         return answer(body, STALE_HEADERS if is_stale else None)
 
     def report(self) -> Mapping[str, Any]:
