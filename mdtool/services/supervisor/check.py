@@ -23,6 +23,7 @@ from mdtool.core.units import NS_PER_MS, PRICE_SCALE
 from mdtool.wire.batches import Updates
 from mdtool.wire.control import Committed, ReplyDecoder, encode_hello
 from mdtool.wire.tick_encoder import encode_frames
+from mdtool.wire.vwap_lines import decode_state, encode_subscribe
 
 SYMBOL: Final = "MDTOOL.CHECK"
 """What the ticks are of. It stays among the symbols of the services that were checked."""
@@ -34,15 +35,17 @@ FIRST_TIMEOUT_S: Final = 60.0
 _TAKEN: Final = "taken by serve-tcp"
 _COMMITTED: Final = "committed by aggregate"
 _SHOWN: Final = "shown by gateway"
+_TOLD: Final = "told by vwap"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The `HOST:PORT` of each service on the way, which ends before the gateway if that is None."""
+    """The `HOST:PORT` of each service on the way; those that are None are not on it."""
 
     serve_tcp: str
     aggregate: str
     gateway: str | None
+    vwap: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,9 @@ async def check(route: Route, ticks: int) -> list[Hop]:
     PeerError
         When a service cannot be reached, or a tick does not arrive.
     """
-    places = [_TAKEN, _COMMITTED] if route.gateway is None else [_TAKEN, _COMMITTED, _SHOWN]
+    places = [_TAKEN, _COMMITTED]
+    places += [] if route.gateway is None else [_SHOWN]
+    places += [] if route.vwap is None else [_TOLD]
     try:
         async with asyncio.TaskGroup() as tasks, _connection(route.serve_tcp) as (reader, writer):
             sightings = _Sightings()
@@ -91,13 +96,15 @@ async def check(route: Route, ticks: int) -> list[Hop]:
             ]
             if route.gateway is not None:
                 followers.append(tasks.create_task(_follow_gateway(route.gateway, sightings)))
+            if route.vwap is not None:
+                followers.append(tasks.create_task(_follow_vwap(route.vwap, sightings)))
             writer.write(encode_hello(f"check-{uuid.uuid4()}"))
             journeys = [await _send(writer, tick, places, sightings) for tick in range(1 + ticks)]
             for follower in followers:
                 follower.cancel()
     except ExceptionGroup as group:
         raise first_error(group) from group
-    return _hops(journeys[1:])
+    return _hops(places, journeys[1:])
 
 
 class _Sightings:
@@ -190,6 +197,25 @@ async def _follow_gateway(address: str, sightings: _Sightings) -> None:
     raise PeerError(f"gateway {address} closed the connection")
 
 
+async def _follow_vwap(address: str, sightings: _Sightings) -> None:
+    try:
+        reader, writer = await asyncio.open_connection(*parse_address(address))
+    except OSError as error:
+        raise PeerError(f"vwap {address} cannot be reached: {error.strerror}") from error
+    try:
+        writer.write(encode_subscribe(SYMBOL))
+        while line := await reader.readline():
+            now_ns = time.time_ns()
+            state = decode_state(line)
+            if state.symbol == SYMBOL and state.timestamp_ns >= sightings.since_ns:
+                sightings.note(_TOLD, _tick(state.price), now_ns)
+    except (OSError, ValueError) as error:
+        raise PeerError(f"vwap {address} cannot be read: {error}") from error
+    finally:
+        writer.close()
+    raise PeerError(f"vwap {address} closed the connection")
+
+
 def _price(tick: int) -> int:
     """Return the price by which a tick is known again: whole dollars from 1."""
     return (tick + 1) * PRICE_SCALE
@@ -199,15 +225,19 @@ def _tick(price: int) -> int:
     return price // PRICE_SCALE - 1
 
 
-def _hops(journeys: Sequence[Sequence[int]]) -> list[Hop]:
-    sent, taken, committed, *shown = zip(*journeys, strict=True)
+def _hops(places: Sequence[str], journeys: Sequence[Sequence[int]]) -> list[Hop]:
+    sent, *arrived = zip(*journeys, strict=True)
+    at = dict(zip(places, arrived, strict=True))
     hops = [
-        _hop("client to serve-tcp", sent, taken),
-        _hop("serve-tcp to aggregate, committed", taken, committed),
+        _hop("client to serve-tcp", sent, at[_TAKEN]),
+        _hop("serve-tcp to aggregate, committed", at[_TAKEN], at[_COMMITTED]),
     ]
-    for times in shown:
-        hops.append(_hop("serve-tcp to gateway, shown", taken, times))
-        hops.append(_hop("client to gateway, in all", sent, times))
+    if _SHOWN in at:
+        hops.append(_hop("serve-tcp to gateway, shown", at[_TAKEN], at[_SHOWN]))
+    if _TOLD in at:
+        hops.append(_hop("serve-tcp to vwap, told", at[_TAKEN], at[_TOLD]))
+    if _SHOWN in at:
+        hops.append(_hop("client to gateway, in all", sent, at[_SHOWN]))
     return hops
 
 
