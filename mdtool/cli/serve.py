@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
     from mdtool.services.supervisor.check import Hop
     from mdtool.services.supervisor.supervisor import Addresses
 
+logger = logging.getLogger(__name__)
+
 app = typer.Typer(add_completion=False)
 
 _SPEAKS = {
     "serve-tcp": "Tick frames over TCP",
     "aggregate": "gRPC: MarketDataService, health, reflection",
     "gateway": "REST /api/v1/marketdata/AAPL, sockets, /metrics, the order book's page",
+    "vwap": "JSON lines over TCP: mdtool watch HOST:PORT",
     "book http": "POST /start-processing, /order-book, /status",
     "replay-dbn http": "POST /start-streaming, /status",
     "replay-dbn dbn": "DBN over TCP: nc HOST PORT | mdtool book -",
@@ -46,7 +50,8 @@ def serve(
 ) -> int | None:
     """Run serve-tcp, aggregate and gateway together, and start again what dies.
 
-    Ctrl-C stops them in order, so that nothing accepted is lost. Each has
+    Ctrl-C stops them in order, so that nothing accepted is lost. What they took is
+    kept in a store, from which they go on when they are started again. Each has
     settings of its own: see `mdtool gateway --help` and so on. With --book,
     replay-dbn and book run too, and the gateway's page starts them.
 
@@ -68,14 +73,19 @@ def serve(
 
 def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
     from mdtool.core.lifecycle import run_service
-    from mdtool.services.supervisor.programs import PYTHON, programs
+    from mdtool.services.supervisor.programs import PYTHON, kept_in, programs
     from mdtool.services.supervisor.relay import styles
     from mdtool.services.supervisor.supervisor import Supervisor
 
     log: LogConfig = context.obj
     options = [f"--log-format={log.format}", f"--log-level={log.level}"]
     options += ["--debug"] if context.parent and context.parent.params["debug"] else []
-    report = _print_addresses_as_json if as_json else _print_addresses
+    show = _print_addresses_as_json if as_json else _print_addresses
+
+    def report(addresses: Addresses) -> None:
+        logger.info("serve: %s", kept_in(running))
+        show(addresses)
+
     with programs(config, [*PYTHON, *options]) as running:
         looks = styles([program.name for program in running], log.format)
         return run_service(Supervisor(running, looks, report))
@@ -88,8 +98,11 @@ def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
     from mdtool.services.supervisor.programs import chosen, dial_address, endpoints
 
     where = {name: dial_address(*endpoint) for name, endpoint in endpoints(config).items()}
-    gateway = where["gateway"] if "gateway" in chosen(config) else None
-    hops = asyncio.run(check(Route(where["serve-tcp"], where["aggregate"], gateway), ticks))
+    names = chosen(config)
+    gateway = where["gateway"] if "gateway" in names else None
+    vwap = where["vwap"] if "vwap" in names else None
+    route = Route(where["serve-tcp"], where["aggregate"], gateway, vwap)
+    hops = asyncio.run(check(route, ticks))
     if as_json:
         for hop in hops:
             times = {"median_us": hop.median_ns / 1e3, "slowest_us": hop.slowest_ns / 1e3}

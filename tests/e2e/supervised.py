@@ -16,7 +16,15 @@ from mdtool.core.lifecycle import LIFELINE_FD
 
 PATIENCE_S = 100.0
 """How long a line may take to come, before a test fails that waits for it."""
-FREE_PORTS = ["--serve-tcp-port", "0", "--aggregate-port", "0", "--gateway-port", "0"]
+FREE_PORTS = [
+    *("--serve-tcp-port", "0"),
+    *("--aggregate-port", "0"),
+    *("--vwap-port", "0"),
+    *("--gateway-port", "0"),
+]
+
+STORES = {"--memory", "--store", "--data-dir"}
+"""Options that say where data is kept."""
 
 
 class Supervised:
@@ -83,7 +91,9 @@ class Supervised:
 
 @contextmanager
 def serve(*arguments, before=()):
-    """Run `mdtool serve` with these arguments, and leave nothing behind."""
+    """Run `mdtool serve` with these arguments, in memory if no store is named."""
+    if "all" in arguments and not STORES.intersection(arguments):
+        arguments = (*arguments, "--memory")
     supervised = Supervised(*before, "serve", *arguments)
     try:
         yield supervised

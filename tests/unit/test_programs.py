@@ -10,7 +10,7 @@ import pytest
 from mdtool.core.errors import ConfigError, InputError, StartupError, UsageError
 from mdtool.core.lifecycle import GRACE_S
 from mdtool.services.supervisor.config import ServeConfig
-from mdtool.services.supervisor.programs import dial_address, endpoints, programs
+from mdtool.services.supervisor.programs import dial_address, endpoints, kept_in, programs
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +31,7 @@ def commands(**settings):
 def test_all_services_by_their_own_defaults():
     assert commands() == {
         "gateway": "gateway --host 127.0.0.1 --port 8080 --aggregator 127.0.0.1:50051",
+        "vwap": "vwap --host 127.0.0.1 --port 8888 --aggregator 127.0.0.1:50051",
         "aggregate": "aggregate --host 127.0.0.1 --port 50051",
         "serve-tcp": "serve-tcp --host 127.0.0.1 --port 50050 --aggregator 127.0.0.1:50051",
     }
@@ -49,11 +50,87 @@ def test_a_service_that_listens_everywhere_is_dialled_here():
     assert dial_address("example.org", 1) == "example.org:1"
 
 
+def stores(**settings):
+    """Return the URL that each program is told, where it is told one."""
+    with programs(ServeConfig(**settings), ["mdtool"]) as running:
+        return {program.name: dict(program.environment) for program in running}
+
+
+def told(url):
+    return {
+        "gateway": {"MDTOOL_GATEWAY_STORE": url},
+        "vwap": {"MDTOOL_VWAP_STORE": url},
+        "aggregate": {"MDTOOL_AGGREGATE_STORE": url},
+        "serve-tcp": {},
+    }
+
+
+def test_data_is_kept_in_the_users_folder_which_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+    assert stores() == told(f"sqlite:///{tmp_path}/data/mdtool/mdtool.db")
+    assert (tmp_path / "data" / "mdtool").is_dir()
+
+
+def test_data_is_kept_where_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+    assert stores(data_dir="mine/too") == told(f"sqlite:///{tmp_path}/mine/too/mdtool.db")
+    assert stores(store="postgresql://db/trades") == told("postgresql://db/trades")
+    assert stores(memory=True) == told("")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_store_that_the_aggregator_is_set_to_is_everybodys(tmp_path, monkeypatch):
+    (tmp_path / "mdtool.toml").write_text('[aggregate]\nstore = "postgresql://me:secret@db/t"\n')
+
+    assert stores() == told("postgresql://me:secret@db/t")
+    assert stores(memory=True) == told("")
+    assert stores(data_dir=str(tmp_path)) == told(f"sqlite:///{tmp_path}/mdtool.db")
+
+
+def test_services_that_keep_nothing_need_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+    assert stores(only="serve-tcp") == {"serve-tcp": {}}
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"memory": True, "store": "sqlite:///t.db"},
+        {"memory": True, "data_dir": "d"},
+        {"store": "sqlite:///t.db", "data_dir": "d"},
+    ],
+)
+def test_stores_that_contradict_each_other_are_wrong_usage(settings):
+    with pytest.raises(UsageError, match="choose one"):
+        commands(**settings)
+
+
+def test_a_folder_that_cannot_be_made_is_no_reason_to_try_again(tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StartupError, match=r"file/d: Not a directory.*--memory"):
+        commands(data_dir="file/d")
+
+
+def test_people_are_told_where_data_is_kept_without_secrets(tmp_path):
+    for settings, said in [
+        ({"data_dir": "d"}, f"sqlite {tmp_path}/d/mdtool.db"),
+        ({"memory": True}, "nothing is kept"),
+    ]:
+        with programs(ServeConfig(**settings), ["mdtool"]) as running:
+            assert said in kept_in(running)
+
+
 def test_services_keep_their_own_settings(tmp_path, monkeypatch):
     (tmp_path / "mdtool.toml").write_text("[aggregate]\nport = 7\n[gateway]\nport = 8\n")
     monkeypatch.setenv("MDTOOL_GATEWAY_PORT", "9")
     assert {name: port for name, (_, port) in endpoints(ServeConfig()).items()} == {
         "gateway": 9,
+        "vwap": 8888,
         "aggregate": 7,
         "serve-tcp": 50050,
         "book": 8082,
@@ -114,7 +191,7 @@ def day(tmp_path):
 
 def test_a_book_has_a_sender_and_a_receiver_behind_the_gateway(day):
     found = commands(book=day)
-    assert list(found) == ["gateway", "aggregate", "serve-tcp", "book", "replay-dbn"]
+    assert list(found) == ["gateway", "vwap", "aggregate", "serve-tcp", "book", "replay-dbn"]
     assert found["gateway"].endswith(
         "--sender 127.0.0.1:8081 --receiver 127.0.0.1:8082 --quotes-from 127.0.0.1:9090"
     )

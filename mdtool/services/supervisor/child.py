@@ -129,7 +129,12 @@ class Child:
                 pass_fds=(ready_fd, self._lifeline),
                 # Ctrl-C in a terminal reaches a whole process group; children are stopped in turn.
                 process_group=0,
-                env={**os.environ, READY_FD: str(ready_fd), LIFELINE_FD: str(self._lifeline)},
+                env={
+                    **os.environ,
+                    **self.program.environment,
+                    READY_FD: str(ready_fd),
+                    LIFELINE_FD: str(self._lifeline),
+                },
             )
         except OSError as error:
             name = self.program.name

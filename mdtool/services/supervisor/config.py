@@ -9,12 +9,19 @@ from mdtool.core.config import setting
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """Which services run, where they listen, and what feeds them.
+    """Which services run, where they listen, what feeds them, and where it is kept.
 
     A host or a port that is None is the service's own setting.
     """
 
     only: str = setting("", "Services to run, separated by commas; otherwise all of them.")
+    data_dir: str | None = setting(
+        None, "Folder of the store that keeps it all; otherwise mdtool's own in the user's data."
+    )
+    store: str | None = setting(
+        None, "URL of another store, such as postgresql://HOST/NAME, instead of one in a folder."
+    )
+    memory: bool = setting(False, "Keep nothing: state and trades end with the services.")
     simulate: bool = setting(False, "Feed them the trades of a simulated exchange.")
     rate: float = setting(1_000.0, "Simulated trades a second.", low=0.001)
     replay: str | None = setting(None, "Feed them the trades of a DBN file.")
@@ -36,6 +43,8 @@ class ServeConfig:
     gateway_port: int | None = setting(
         None, "Port of gateway, 0 for any free one.", low=0, high=65535
     )
+    vwap_host: str | None = setting(None, "Address that vwap listens on.")
+    vwap_port: int | None = setting(None, "Port of vwap, 0 for any free one.", low=0, high=65535)
     book_host: str | None = setting(None, "Address that book listens on.")
     book_port: int | None = setting(None, "Port of book, 0 for any free one.", low=0, high=65535)
     replay_dbn_host: str | None = setting(None, "Address that replay-dbn listens on.")

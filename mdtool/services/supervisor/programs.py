@@ -6,7 +6,7 @@ import contextlib
 import sys
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +21,12 @@ from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.ports import reserve_port
+from mdtool.services.supervisor.storage import chosen_store
+from mdtool.services.vwap.config import VwapConfig
 
 SERVICES: Final[Mapping[str, type[Any]]] = {
     "gateway": GatewayConfig,
+    "vwap": VwapConfig,
     "aggregate": AggregatorConfig,
     "serve-tcp": IngestConfig,
     "book": ReceiverConfig,
@@ -41,16 +44,20 @@ _PEERS: Final[Mapping[str, Mapping[str, str]]] = {
         "--receiver": "book",
         "--quotes-from": DATA_PORT,
     },
+    "vwap": {"--aggregator": "aggregate"},
     "serve-tcp": {"--aggregator": "aggregate"},
     "book": {"--sender": DATA_PORT},
 }
 """Which endpoints of others a service is told, by option; of those that run."""
+_STORING: Final = ("gateway", "vwap", "aggregate")
+"""Those that are told where the store is."""
 PYTHON: Final = (sys.executable, "-P", "-m", "mdtool")
 """How this same mdtool is started again, whatever Python files lie in the working folder."""
 
 _STOP_S: Final = {
-    "gateway": 0.6,
-    "aggregate": 0.6,
+    "gateway": 0.5,
+    "vwap": 0.2,
+    "aggregate": 0.5,
     "serve-tcp": 2.6,
     "book": 0.2,
     "replay-dbn": 0.2,
@@ -83,6 +90,8 @@ class Program:
         How long it may take to stop, beside what those stopped before it have left over.
     first_tick_s : float
         How long the news that all are ready is held back for a source's first tick to arrive.
+    environment : mapping of str to str
+        What is set in its environment beside that of the supervisor.
     """
 
     name: str
@@ -91,6 +100,7 @@ class Program:
     after: str | None = None
     stop_s: float = 1.0
     first_tick_s: float = _FIRST_TICK_S
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -114,11 +124,12 @@ def programs(config: ServeConfig, mdtool: Sequence[str] = PYTHON) -> Iterator[li
     InputError
         When there is no such file to replay.
     StartupError
-        When a host is no address of this machine.
+        When a host is no address of this machine, or the folder of the store cannot be made.
     """
     names = chosen(config)
     _check_source(config, names)
     _check_book(config, names)
+    store = chosen_store(config) if not set(_STORING).isdisjoint(names) else ""
     with contextlib.ExitStack() as held:
         where = {}
         for name, (host, port) in endpoints(config).items():
@@ -128,7 +139,13 @@ def programs(config: ServeConfig, mdtool: Sequence[str] = PYTHON) -> Iterator[li
             else:
                 where[name] = (host, port)
         running = [
-            Program(name, [*mdtool, *_service(name, config, names, where)], stop_s=_STOP_S[name])
+            Program(
+                name,
+                [*mdtool, *_service(name, config, names, where)],
+                stop_s=_STOP_S[name],
+                # Not as an option, for a URL may hold a password, and commands are for all to see.
+                environment={settings.variable(name, "store"): store} if name in _STORING else {},
+            )
             for name in SERVICES
             if name in names
         ]
@@ -137,6 +154,16 @@ def programs(config: ServeConfig, mdtool: Sequence[str] = PYTHON) -> Iterator[li
         spare_s = _STOP_ALL_S - sum(program.stop_s for program in running)
         running[-1] = replace(running[-1], stop_s=running[-1].stop_s + spare_s)
         yield running
+
+
+def kept_in(running: Sequence[Program]) -> str:
+    """Return where these programs keep their data, for people, without secrets."""
+    from mdtool.adapters.stores import open_history  # which brings numpy
+
+    for program in running:
+        if url := program.environment.get(settings.variable(program.name, "store")):
+            return f"trades and what they make are kept in {open_history(url).address}"
+    return "nothing is kept"
 
 
 def chosen(config: ServeConfig) -> Collection[str]:
