@@ -10,6 +10,7 @@ import random
 
 import pytest
 
+from mdtool.services.gateway.closing import CloseCode
 from mdtool.wire.stomp import encode
 from tests.e2e.gateways import connected, gateway_of
 from tests.e2e.stomp_peers import stomp
@@ -130,3 +131,27 @@ async def test_garbage_disturbs_nobody(caplog, seed):
                 assert (await quotes.receive_json())["last"] == volume
                 assert (await client.answer("/api/v1/marketdata/AAPL"))[1]["volume"] == str(volume)
     assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/ws/marketdata?symbol=AAPL", "/ws", "/ws/websocket", "/ws/000/a/websocket", "/graphql"],
+)
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x83\x80\0\0\0\0", CloseCode.PROTOCOL_ERROR),  # an opcode that there is not
+        (b"\xc1\x80\0\0\0\0", CloseCode.PROTOCOL_ERROR),  # compressed, which was not agreed on
+        (b"\x80\x80\0\0\0\0", CloseCode.PROTOCOL_ERROR),  # the rest of nothing
+        (b"\x81\x82\0\0\0\0\xff\xfe", CloseCode.NO_TEXT),
+        (b"\x82\xff" + (2**40).to_bytes(8, "big") + bytes(4), CloseCode.TOO_BIG),
+    ],
+)
+async def test_what_is_no_websocket_is_closed_with_its_code(path, frame, code):
+    async with MarketSource().serving() as source, gateway_of(source.address) as client:
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        with contextlib.closing(writer):
+            head = f"GET {path} HTTP/1.1\r\nHost: gateway\r\n{UPGRADE}\r\n"
+            writer.write(head.encode() + frame)
+            await reader.readuntil(b"\r\n\r\n")
+            assert (b"\x88\x02" + code.to_bytes(2, "big")) in await reader.read(-1)

@@ -18,6 +18,7 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.services.bench.figures import Figure
 from mdtool.services.bench.processes import process, service
+from mdtool.services.bench.traded import NO_LIMIT
 from mdtool.wire._pb import tick_pb2
 
 AWAY_S: Final = 10.0
@@ -60,7 +61,8 @@ async def measure(away_s: float = AWAY_S, requests_per_s: float = REQUESTS_PER_S
     answers: list[_Answer] = []
     async with contextlib.AsyncExitStack() as stack:
         aggregator, address = await stack.enter_async_context(_aggregator(0))
-        gateway = await stack.enter_async_context(service("gateway", "--aggregator", address))
+        options = ("--aggregator", address, *NO_LIMIT)
+        gateway = await stack.enter_async_context(service("gateway", *options))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         trading = tasks.create_task(_trade(address))
         await _traded(gateway)

@@ -15,7 +15,7 @@ from mdtool.services.bench.processes import service
 from mdtool.wire._pb import tick_pb2
 
 PATH: Final = "/api/v1/marketdata/AAPL"
-_NO_LIMIT: Final = ("--memory-requests-per-s", "1000000000")
+NO_LIMIT: Final = ("--memory-requests-per-s", "1000000000")
 """More than there can be, so that what counting them takes is measured too."""
 
 
@@ -28,7 +28,7 @@ async def gateway() -> AsyncIterator[str]:
         )
         async with grpc.aio.insecure_channel(aggregator) as channel:
             await rpc.Stub(channel).StreamTicks(iter([tick]))
-        async with service("gateway", "--aggregator", aggregator, *_NO_LIMIT) as address:
+        async with service("gateway", "--aggregator", aggregator, *NO_LIMIT) as address:
             async with (
                 aiohttp.ClientSession(f"http://{address}") as session,
                 session.ws_connect("/ws/marketdata?symbol=AAPL") as socket,

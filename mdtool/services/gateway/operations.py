@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from mdtool.services.gateway.books import BookProxy
-from mdtool.services.gateway.closing import close_code_table
+from mdtool.services.gateway.closing import about_closing
 from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.history.rest import HistoryRest
 from mdtool.services.gateway.openapi import Content, Operation, Parameter, document
@@ -39,7 +39,7 @@ STOMP 1.0 to 1.2 at `/ws/websocket`, and within SockJS at `/ws`: subscribe to
 every symbol. WebRTC peers send their signals to `/app/signal/ROOM` and hear those of others at
 `/topic/signaling/ROOM`. Both can be tried: [STOMP](/demo/stomp), [a call](/demo/call).
 
-{close_code_table()}"""
+{about_closing()}"""
 
 _WARNING: Final = {"Warning": "110 where the answer is stale."}
 _LIMITED: Final = {
