@@ -1,0 +1,166 @@
+"""What stands in mdtool's topics, read as any consumer would, and ticks to compare it with."""
+
+from __future__ import annotations
+
+import json
+import random
+import uuid
+from pathlib import Path
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from mdtool.adapters.kafka.records import Aggregates, decode_bar, decode_session
+
+SYMBOLS = ["AAPL", "AMZN", "BTC/USD", "ESZ5", "GOOG", "MSFT", "NVDA", "SPY", "TSLA"]
+"""Some for each of three partitions."""
+NOON_NS = 1_735_214_400 * 10**9
+SECOND_NS = 10**9
+
+
+def url_of(broker, partitions: int = 3, **more: object) -> str:
+    """The URL of topics that no other test has."""
+    query = {"prefix": f"test-{uuid.uuid4()}", "partitions": partitions} | more
+    return f"kafka://{broker.address}?" + "&".join(f"{key}={value}" for key, value in query.items())
+
+
+def write_ticks(path: Path, count: int) -> dict[str, list[tuple[int, int]]]:
+    """Write ticks as JSON lines; return each symbol's prices, in cents, and volumes, in order."""
+    chance = random.Random(7)
+    sent: dict[str, list[tuple[int, int]]] = {}
+    with path.open("w") as lines:
+        for number in range(count):
+            symbol = chance.choice(SYMBOLS)
+            cents, volume = chance.randint(10_000, 20_000), chance.randint(1, 900)
+            tick = {
+                "symbol": symbol,
+                "price": cents / 100,
+                "volume": volume,
+                "exchange_timestamp": NOON_NS + number * SECOND_NS // 500,
+            }
+            lines.write(json.dumps(tick) + "\n")
+            sent.setdefault(symbol, []).append((cents, volume))
+    return sent
+
+
+def sessions_of(sent: dict[str, list[tuple[int, int]]]) -> dict[str, tuple[int, ...]]:
+    """Open, high, low, close, volume and count of each symbol."""
+    sessions = {}
+    for symbol, ticks in sent.items():
+        prices = [cents * 10**7 for cents, _ in ticks]
+        volume = sum(volume for _, volume in ticks)
+        ends = (prices[0], max(prices), min(prices), prices[-1])
+        sessions[symbol] = (*ends, volume, len(ticks))
+    return sessions
+
+
+class Topics:
+    """A reader of what services have committed, as far as it was told to read."""
+
+    def __init__(self, url: str) -> None:
+        servers, _, query = url.removeprefix("kafka://").partition("?")
+        given = dict(pair.split("=") for pair in query.split("&"))
+        self.servers, self.prefix = servers, given["prefix"]
+        self.partitions = int(given["partitions"])
+        self.aggregates = [Aggregates() for _ in range(self.partitions)]
+        self.bars: dict[tuple[str, int, int], tuple[int, ...]] = {}
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": servers,
+                "group.id": "none",
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "log_level": 0,
+            }
+        )
+        self._is_assigned = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._consumer.close()
+
+    def wait(self, ticks: int) -> None:
+        """Read on until so many ticks are in the aggregates, and not one more."""
+        self._assign()
+        while self.total("ticks") < ticks:
+            self.read()
+        assert self.total("ticks") == ticks
+
+    def wait_for(self, name: str, total: int) -> None:
+        """Read on until a total is so high."""
+        self._assign()
+        while self.total(name) < total:
+            self.read()
+
+    def read(self) -> None:
+        """Take what comes next, if something does."""
+        message = self._consumer.poll(0.2)
+        if message is None or message.error() is not None:
+            return
+        if message.topic().endswith(".bars"):
+            symbol, length, start = message.key().decode().rsplit("/", 2)
+            self.bars[symbol, int(length), int(start)] = tuple(decode_bar(message.value()).tolist())
+        else:
+            self.aggregates[message.partition()].take(message.key(), message.value())
+
+    def total(self, name: str) -> int:
+        return sum(each.totals.get(name, 0) for each in self.aggregates)
+
+    def sessions(self) -> dict[str, tuple[int, ...]]:
+        """As `sessions_of` has them."""
+        return {
+            symbol: tuple(decode_session(value).tolist()[:6])
+            for each in self.aggregates
+            for symbol, value in each.sessions.items()
+        }
+
+    def second_bars(self) -> dict[str, tuple[int, int]]:
+        """The volume and the count of each symbol's bars of a second together."""
+        bars = {key: bar for key, bar in self.bars.items() if key[1] == SECOND_NS}
+        for each in self.aggregates:
+            for (symbol, length), value in each.open_bars.items():
+                if length == SECOND_NS:
+                    bar = tuple(decode_bar(value).tolist())
+                    bars[symbol, length, bar[3]] = bar
+        totals: dict[str, tuple[int, int]] = {}
+        for (symbol, _, _), bar in bars.items():
+            volume, count = totals.get(symbol, (0, 0))
+            totals[symbol] = (volume + bar[8], count + bar[9])
+        return totals
+
+    def dead_letters(self, count: int) -> list[tuple[bytes, dict[str, bytes]]]:
+        """So many dead letters, with their headers."""
+        self._consumer.assign([TopicPartition(f"{self.prefix}.dead-letters", 0, 0)])
+        letters = []
+        while len(letters) < count:
+            message = self._consumer.poll(0.2)
+            if message is not None and message.error() is None:
+                letters.append((message.value(), dict(message.headers())))
+        return letters
+
+    def produce(self, partition: int, value: bytes) -> None:
+        """Put a record among the ticks."""
+        producer = Producer({"bootstrap.servers": self.servers})
+        producer.produce(f"{self.prefix}.ticks", value, partition=partition)
+        producer.flush()
+
+    def make(self, name: str, partitions: int, policy: str) -> str:
+        """Make a topic; return its full name."""
+        topic = NewTopic(f"{self.prefix}.{name}", partitions, config={"cleanup.policy": policy})
+        admin = AdminClient({"bootstrap.servers": self.servers})
+        for made in admin.create_topics([topic]).values():
+            made.result()
+        return topic.topic
+
+    def _assign(self) -> None:
+        if not self._is_assigned:
+            self._is_assigned = True
+            self._consumer.assign(
+                [
+                    TopicPartition(f"{self.prefix}.{topic}", partition, 0)
+                    for topic in ("aggregates", "bars")
+                    for partition in range(self.partitions)
+                ]
+            )

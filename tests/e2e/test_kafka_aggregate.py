@@ -1,0 +1,196 @@
+"""Ticks through Kafka into aggregates, whatever is killed: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+
+import pytest
+
+from tests.e2e.ingest.commands import MDTOOL, mdtool, service
+from tests.e2e.kafka_topics import Topics, sessions_of, url_of, write_ticks
+from tests.kafka_brokers import kafka_broker
+
+TICKS = 30_000
+RATE = 10_000
+
+
+@pytest.fixture
+def sent(tmp_path):
+    """What is in `ticks.jsonl`."""
+    return write_ticks(tmp_path / "ticks.jsonl", TICKS)
+
+
+def aggregator(url):
+    return service("aggregate", "--port", 0, "--bus", url, "--session-ms", 1_500)
+
+
+def ingest(url, port=0):
+    return service("serve-tcp", "--port", port, "--bus", url)
+
+
+@contextlib.contextmanager
+def sending(folder, address):
+    """Ticks on their way at a rate that leaves time for what is to happen."""
+    command = [MDTOOL, "send", folder / "ticks.jsonl", address]
+    options = ["--rate", str(RATE), "--stream-id", "test"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+            said = process.communicate()[0].decode()
+            assert process.returncode == 0, said
+            assert f"committed up to {TICKS}" in said
+        finally:
+            process.kill()
+
+
+def check(topics, sent):
+    """All that was sent is in the aggregates and in the bars, once."""
+    topics.wait(TICKS)
+    expected = sessions_of(sent)
+    assert topics.sessions() == expected
+    while topics.second_bars() != {symbol: bar[4:] for symbol, bar in expected.items()}:
+        topics.read()
+    assert topics.total("dead_letters") == 0
+
+
+def test_partitions_change_hands_while_ticks_stream(kafka, tmp_path, sent):
+    url = url_of(kafka)
+    with contextlib.ExitStack() as stack, Topics(url) as topics:
+        address = stack.enter_context(ingest(url)).address
+        first = stack.enter_context(aggregator(url))
+        stack.enter_context(sending(tmp_path, address))
+        topics.wait_for("ticks", TICKS // 10)
+        stack.enter_context(aggregator(url))
+        stack.enter_context(aggregator(url))
+        topics.wait_for("ticks", TICKS // 3)
+        status, said = first.end(signal.SIGTERM)
+        assert status == 0, said
+        assert "lets go of partitions" in said
+        check(topics, sent)
+
+
+def test_an_aggregator_of_three_is_killed(kafka, tmp_path, sent):
+    url = url_of(kafka)
+    with contextlib.ExitStack() as stack, Topics(url) as topics:
+        address = stack.enter_context(ingest(url)).address
+        three = [stack.enter_context(aggregator(url)) for _ in range(3)]
+        stack.enter_context(sending(tmp_path, address))
+        for number, one in enumerate(three[:2], start=1):
+            topics.wait_for("ticks", number * TICKS // 5)
+            one.end(signal.SIGKILL)
+        check(topics, sent)
+
+
+def test_the_ingest_server_is_killed(kafka, tmp_path, sent):
+    url = url_of(kafka)
+    with contextlib.ExitStack() as stack, Topics(url) as topics:
+        stack.enter_context(aggregator(url))
+        first = stack.enter_context(ingest(url))
+        stack.enter_context(sending(tmp_path, first.address))
+        topics.wait_for("ticks", TICKS // 5)
+        first.end(signal.SIGKILL)
+        stack.enter_context(ingest(url, first.address.rpartition(":")[2]))
+        check(topics, sent)
+
+
+def test_the_broker_is_killed_and_comes_back(tmp_path, sent):
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    with kafka_broker(folder) as broker, contextlib.ExitStack() as stack:
+        url = url_of(broker)
+        topics = stack.enter_context(Topics(url))
+        address = stack.enter_context(ingest(url)).address
+        for _ in range(2):
+            stack.enter_context(aggregator(url))
+        stack.enter_context(sending(tmp_path, address))
+        topics.wait_for("ticks", TICKS // 5)
+        broker.kill()
+        broker.start()
+        check(topics, sent)
+
+
+def test_what_cannot_be_read_is_parked_and_the_rest_goes_on(kafka, tmp_path, sent):
+    url = url_of(kafka)
+    with contextlib.ExitStack() as stack, Topics(url) as topics:
+        address = stack.enter_context(ingest(url)).address
+        one = stack.enter_context(aggregator(url))
+        stack.enter_context(sending(tmp_path, address))
+        topics.wait_for("ticks", TICKS // 5)
+        for partition in range(3):
+            topics.produce(partition, b"poison %d" % partition)
+        topics.wait(TICKS)
+        topics.wait_for("dead_letters", 3)
+        assert topics.sessions() == sessions_of(sent)
+        letters = topics.dead_letters(3)
+        assert {value for value, _ in letters} == {b"poison 0", b"poison 1", b"poison 2"}
+        for value, headers in letters:
+            assert headers["topic"].decode() == f"{topics.prefix}.ticks"
+            assert headers["partition"] == value.split()[1]
+            assert int(headers["offset"]) >= 0
+            assert b"no TickBatch" in headers["reason"]
+        _, said = one.end(signal.SIGTERM)
+        assert said.count("parked on the dead letters") == 3
+
+
+@pytest.mark.parametrize("command", ["serve-tcp", "aggregate"])
+def test_a_kafka_that_cannot_be_reached_ends_a_start_in_time(command):
+    ended = mdtool(command, "--port", 0, "--bus", "kafka://127.0.0.1:1?wait_s=1", timeout=60)
+    assert ended.returncode == 3
+    assert b"kafka 127.0.0.1:1: cannot be reached" in ended.stderr
+    assert b"tried for 1 s" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("bus", "reason"),
+    [
+        ("kafka://", "not an address"),
+        ("kafka://host", "not an address"),
+        ("redis://host:1", "is no bus"),
+        ("kafka://host:1?partitions=0", "whole number from 1"),
+        ("kafka://host:1?partition=3", "partition is no part"),
+        ("kafka://host:1?prefix=a/b", "prefix wants"),
+        ("kafka://host:1/topic", "is no bus"),
+    ],
+)
+def test_a_bus_that_is_none_is_told(bus, reason):
+    ended = mdtool("serve-tcp", "--port", 0, "--bus", bus, timeout=60)
+    assert ended.returncode == 2
+    assert reason in ended.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("partitions", "policy", "reason"),
+    [(2, "compact", "has 2 partitions, not 3"), (3, "delete", "has cleanup.policy=delete, not")],
+)
+def test_topics_that_are_not_as_they_should_be_are_told(kafka, partitions, policy, reason):
+    url = url_of(kafka)
+    with Topics(url) as topics:
+        name = topics.make("aggregates", partitions, policy)
+    ended = mdtool("aggregate", "--port", 0, "--bus", url, timeout=60)
+    assert ended.returncode == 3
+    assert f"topic {name} {reason}" in ended.stderr.decode()
+
+
+def test_another_number_of_partitions_than_there_are_is_told(kafka):
+    url = url_of(kafka)
+    with ingest(url):
+        pass
+    ended = mdtool("serve-tcp", "--port", 0, "--bus", url.replace("=3", "=4"), timeout=60)
+    assert ended.returncode == 3
+    assert "has 3 partitions, not 4" in ended.stderr.decode()
+
+
+def test_a_missing_client_is_told_with_what_installs_it(tmp_path):
+    (tmp_path / "confluent_kafka.py").write_text("raise ImportError('not here')")
+    ended = mdtool("serve-tcp", "--bus", "kafka://127.0.0.1:1", env={"PYTHONPATH": str(tmp_path)})
+    assert ended.returncode == 2
+    assert "pip install 'mdtool[kafka]'" in ended.stderr.decode()
+
+
+def test_a_bus_and_a_store_exclude_each_other():
+    options = ("--bus", "kafka://127.0.0.1:1", "--store", "sqlite:////tmp/none.db")
+    ended = mdtool("aggregate", *options)
+    assert ended.returncode == 2
+    assert "choose one" in ended.stderr.decode()
