@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import statistics
 import time
 from collections.abc import AsyncIterator
 from typing import Final
 
 import grpc.aio
-import numpy as np
 
 from mdtool.adapters import rpc
-from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
-from mdtool.core.units import NS_PER_MS, PRICE_SCALE
+from mdtool.core.units import NS_PER_MS
 from mdtool.services.bench.figures import Figure
 from mdtool.services.bench.processes import server, service
+from mdtool.services.bench.tick_load import SYMBOLS, frames, send
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.control import Ack, ReplyDecoder
-from mdtool.wire.tick_encoder import encode_frames
 
 TICKS: Final = 4_000_000
 MESSAGES: Final = 10_000
 ROUNDS: Final = 5
 
-_SYMBOLS: Final = ("AAPL", "MSFT", "GOOG", "AMZN", "TSLA")
 _DISCARDING: Final = "a server that discards the same frames"
 _ONE_BY_ONE: Final = "one tick a gRPC message"
 
@@ -53,9 +48,9 @@ async def measure(
         rates = []
         for number in range(-1, rounds):
             count = ticks if number >= 0 else ticks // 10  # the first one warms up
-            frames = _frames(count, began_ns + (number + 1) * ticks * NS_PER_MS)
-            ingest_s = await asyncio.to_thread(_send, ingest, frames, f"Accepted {count} ")
-            discard_s = await asyncio.to_thread(_send, discard, frames, "Discarded ")
+            data = frames(count, began_ns + (number + 1) * ticks * NS_PER_MS)
+            ingest_s = await asyncio.to_thread(send, ingest, data, f"Accepted {count} ")
+            discard_s = await asyncio.to_thread(send, discard, data, "Discarded ")
             messages_s = await _send_one_by_one(aggregator, messages)
             if number >= 0:
                 rates.append((count / ingest_s, count / discard_s, messages / messages_s))
@@ -79,41 +74,13 @@ def _against(
     )
 
 
-def _frames(count: int, first_ns: int) -> memoryview:
-    """Return Tick frames a millisecond apart, of five symbols in turns."""
-    random = np.random.default_rng(0)
-    price = random.integers(100 * PRICE_SCALE, 200 * PRICE_SCALE, count)
-    return encode_frames(
-        _SYMBOLS,
-        np.arange(count) % len(_SYMBOLS),
-        price,
-        random.integers(1, 1_000, count),
-        first_ns + np.arange(count) * NS_PER_MS,
-    ).data
-
-
-def _send(address: str, frames: memoryview, expected: str) -> float:
-    """Send frames as a plain client, and return how long it took to the Ack that is expected."""
-    with socket.create_connection(parse_address(address)) as connection:
-        began_s = time.perf_counter()
-        connection.sendall(frames)
-        connection.shutdown(socket.SHUT_WR)
-        replies = ReplyDecoder()
-        while data := connection.recv(1 << 16):
-            for reply in replies.feed(data):
-                if isinstance(reply, Ack) and reply.message.startswith(expected):
-                    return time.perf_counter() - began_s
-                raise PeerError(f"{address}: {reply}")
-    raise PeerError(f"{address} did not acknowledge the frames")
-
-
 async def _send_one_by_one(address: str, count: int) -> float:
     """Send ticks as existing clients do, and return how long it took the aggregator."""
 
     async def messages() -> AsyncIterator[tick_pb2.Tick]:
         for number in range(count):
             yield tick_pb2.Tick(
-                symbol=_SYMBOLS[number % len(_SYMBOLS)],
+                symbol=SYMBOLS[number % len(SYMBOLS)],
                 price=150.25,
                 volume=100,
                 exchange_timestamp=time.time_ns(),
