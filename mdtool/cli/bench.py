@@ -21,6 +21,8 @@ app = typer.Typer(add_completion=False)
 BENCHES: Final = {
     "serialization": "decoding Tick frames, against protobuf's own decoder",
     "ingest": "TCP through gRPC into bars, against a discarding server and one tick a message",
+    "durable": "TCP through gRPC into a SQLite store, acknowledged after, against executemany",
+    "restart": "from the aggregator's start until it serves 10 million stored trades",
     "latency": "TCP in to WebSocket out, through three processes",
     "rest": "the gateway's REST, against a bare aiohttp handler",
     "history": "a page of trades over HTTP from 10 million stored, against a blocking handler",

@@ -1,0 +1,255 @@
+"""The local stack under load while its services are killed, and what its store then holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from mdtool.adapters.stores import TradeHistory, open_history
+from mdtool.adapters.stores.errors import StoreUnavailableError
+from mdtool.core.errors import PeerError
+from mdtool.core.lifecycle import first_error
+from mdtool.services.bench.chaos_input import Input, Traded
+from mdtool.services.bench.chaos_verdict import judge_answer, judge_store
+from mdtool.services.bench.figures import Figure
+from mdtool.services.supervisor import programs as stack
+from mdtool.services.supervisor.config import ServeConfig
+from mdtool.services.supervisor.relay import styles
+from mdtool.services.supervisor.supervisor import Supervisor
+
+KILLS: Final = 20
+TICKS_PER_S: Final = 50_000
+SEED: Final = 20
+_EARLY: Final = 0.25
+"""Of all kills, so many come while others of before are not recovered from."""
+_LATEST_S: Final = 0.5
+"""After ticks were seen to flow again."""
+_WRITE_S: Final = 0.02
+_LOOK_S: Final = 0.05
+_PATIENCE_S: Final = 60.0
+_MDTOOL: Final = (*stack.PYTHON, "--log-level", "error")
+
+Show = Callable[[str], None]
+"""Told now and then how far it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do to the stack.
+
+    Attributes
+    ----------
+    kills : int
+        How often a service is killed.
+    ticks_per_s : int
+        How many ticks it is fed, as long as it takes them.
+    seed : int
+        Of the ticks, and of what is killed and when.
+    spared : frozenset of str
+        Services that are not killed.
+    is_plain : bool
+        Whether the sender is one that cannot resend.
+    """
+
+    kills: int = KILLS
+    ticks_per_s: int = TICKS_PER_S
+    seed: int = SEED
+    spared: frozenset[str] = frozenset()
+    is_plain: bool = False
+
+
+async def measure(kills: int = KILLS, show: Show = lambda _: None) -> list[Figure]:
+    """Kill services of a stack with a SQLite store at random while ticks are sent, and compare.
+
+    Most kills come once ticks are stored again after the one before, some before that. What ticks
+    came to is compared in every place that keeps them: raw trades, totals, sessions, bars of a
+    second, and the gateway's answers.
+
+    Raises
+    ------
+    PeerError
+        When the stack does not recover.
+    """
+    with tempfile.TemporaryDirectory(prefix="mdtool-chaos-") as folder:
+        return await run_chaos(Plan(kills), f"sqlite:///{Path(folder) / 'mdtool.db'}", show)
+
+
+async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[Figure]:
+    """Do as `measure`, by a plan, with the store at a URL, where none is yet."""
+    ticks = Input(plan.seed)
+    config = ServeConfig(store=url, serve_tcp_port=0, aggregate_port=0, gateway_port=0)
+    with _quiet(), stack.programs(config, _MDTOOL) as programs:
+        async with _supervised(programs) as (supervisor, addresses), asyncio.TaskGroup() as tasks:
+            enough = asyncio.Event()
+            feed = _feed(ticks, plan, addresses["serve-tcp tcp"], enough)
+            feeding = tasks.create_task(feed)
+            with open_history(url) as history:
+                await _kill(supervisor, plan, history, show)
+            enough.set()
+            await feeding
+            traded = ticks.traded()
+            show(f"killed {plan.kills} times; comparing {ticks.ticks:,} ticks")
+            wrong = await _judge_gateway(addresses["gateway http"], traded)
+    verdict = await asyncio.to_thread(judge_store, url, traded)
+    return [
+        Figure("chaos_kills", plan.kills, "kills"),
+        Figure("chaos_ticks", ticks.ticks, "ticks"),
+        Figure("chaos_lost", verdict.lost, "ticks", "lower"),
+        Figure("chaos_double", verdict.double, "ticks", "lower"),
+        Figure("chaos_wrong", verdict.wrong + wrong, "values", "lower"),
+    ]
+
+
+@contextlib.asynccontextmanager
+async def _supervised(
+    programs: list[stack.Program],
+) -> AsyncIterator[tuple[Supervisor, Mapping[str, str]]]:
+    """Run programs under a supervisor; give it and the addresses once all are ready.
+
+    Raises
+    ------
+    MdtoolError
+        What the supervisor raised.
+    """
+    ready: asyncio.Future[Mapping[str, str]] = asyncio.get_running_loop().create_future()
+    names = [program.name for program in programs]
+    supervisor = Supervisor(programs, styles(names, "text"), lambda _: None)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(supervisor.run(ready.set_result))
+            yield supervisor, await ready
+            running.cancel()
+    except ExceptionGroup as group:
+        raise first_error(group) from group
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the supervisor from telling of every service that dies."""
+    log = logging.getLogger("mdtool.services.supervisor")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+async def _feed(ticks: Input, plan: Plan, address: str, enough: asyncio.Event) -> None:
+    """Send ticks until there are enough, and wait until all of them are acknowledged.
+
+    Raises
+    ------
+    PeerError
+        When they are not.
+    """
+    options = ["--plain"] if plan.is_plain else ["--stream-id", "chaos"]
+    process = await asyncio.create_subprocess_exec(
+        *(*_MDTOOL, "send", "-", address, "--quiet", *options),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(ticks.header())
+        began_s = time.monotonic()
+        while not enough.is_set():
+            due = int((time.monotonic() - began_s) * plan.ticks_per_s) - ticks.ticks
+            at_once = int(2 * _WRITE_S * plan.ticks_per_s)
+            process.stdin.write(ticks.next(max(1, min(due, at_once))))
+            await process.stdin.drain()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WRITE_S):
+                    await enough.wait()
+        said, _ = await process.communicate()
+    except ConnectionError:
+        said = b""
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        status = await process.wait()
+    if status or not said.startswith(b"Accepted"):
+        raise PeerError(f"mdtool send ended with status {status}: {said.decode().strip()}")
+
+
+async def _kill(supervisor: Supervisor, plan: Plan, history: TradeHistory, show: Show) -> None:
+    """Kill one service after the other, at random, and wait until ticks flow again."""
+    chance = random.Random(plan.seed)  # noqa: S311 - to be the same again for a seed
+    stored = await _flow(history, 0, "the start")
+    for number in range(1, plan.kills + 1):
+        await asyncio.sleep(chance.uniform(0, _LATEST_S))
+        name, process_id = await _victim(supervisor, plan, chance)
+        os.kill(process_id, signal.SIGKILL)
+        show(f"killed {number} of {plan.kills} times, {name} last; {stored:,} ticks stored")
+        if number == plan.kills or chance.random() >= _EARLY:
+            stored = await _flow(history, stored, f"{name} was killed")
+
+
+async def _victim(supervisor: Supervisor, plan: Plan, chance: random.Random) -> tuple[str, int]:
+    """Return a service that runs, and its process.
+
+    Raises
+    ------
+    PeerError
+        When none runs for long.
+    """
+    ends_s = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < ends_s:
+        running = supervisor.process_ids
+        if names := sorted(running.keys() - plan.spared):
+            name = chance.choice(names)
+            return name, running[name]
+        await asyncio.sleep(_LOOK_S)
+    raise PeerError(f"no service runs, for {_PATIENCE_S:g} s")
+
+
+async def _flow(history: TradeHistory, stored: int, since: str) -> int:
+    """Wait until more ticks are stored than there were; return how many.
+
+    Raises
+    ------
+    PeerError
+        When that takes too long.
+    """
+    ends_s = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < ends_s:
+        with contextlib.suppress(StoreUnavailableError):
+            totals = await asyncio.to_thread(history.symbols)
+            if (now_stored := sum(each.trade_count for each in totals)) > stored:
+                return now_stored
+        await asyncio.sleep(_LOOK_S)
+    raise PeerError(f"no tick was stored for {_PATIENCE_S:g} s since {since}")
+
+
+async def _judge_gateway(address: str, inputs: Mapping[str, Traded]) -> int:
+    """Return how many values of its aggregates differ from the input's, once it has caught up."""
+    async with aiohttp.ClientSession(f"http://{address}") as session:
+        wrong = [await _settled(session, symbol, traded) for symbol, traded in inputs.items()]
+    return sum(wrong)
+
+
+async def _settled(session: aiohttp.ClientSession, symbol: str, traded: Traded) -> int:
+    """Return how many values of a symbol differ still, when there was time enough."""
+    ends_s = time.monotonic() + _PATIENCE_S
+    answer: dict[str, Any] = {}
+    while True:
+        with contextlib.suppress(aiohttp.ClientError):
+            async with session.get(f"/api/v1/marketdata/{symbol}") as response:
+                answer = await response.json() if response.ok else {}
+        is_fresh = bool(answer) and "stale" not in answer
+        wrong = judge_answer(answer, traded) if is_fresh else 1
+        if not wrong or time.monotonic() > ends_s:
+            return wrong
+        await asyncio.sleep(_LOOK_S)
