@@ -90,7 +90,8 @@ class Step:
     sessions : SESSION[k]
         Their sessions after the step.
     bars : SAVED_BAR[m]
-        The bars that changed, as they are after the step.
+        The bars that changed, as they are after the step: the open one of a series, and any number
+        of closed ones, each once.
     counts : mapping of str to int
         Totals to be taken up again later, by name, after the step; they never fall.
     """

@@ -133,9 +133,8 @@ class History:
         """See that the file's structure is sound."""
         (problem,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if problem != "ok":
-            raise StoreFormatError(
-                f"{self.address}: is damaged; restore it from a copy ({problem})"
-            )
+            what = problem.splitlines()[-1]
+            raise StoreFormatError(f"{self.address}: is damaged; restore it from a copy ({what})")
 
     def _wrong_totals(self, connection: sqlite3.Connection) -> dict[int, WrongTotals]:
         try:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
@@ -91,10 +92,15 @@ class Link:
         """Close the file, which takes back a transaction that was not committed."""
         with self._closing:
             connection, self._connection = self._connection, None
-            self._file = self._log = None
-            if connection is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.close()
+        if connection is None:
+            return
+        with contextlib.suppress(sqlite3.Error, OSError):
+            if not self._is_in_place():
+                # SQLite would apply the log to whatever file is at the path next.
+                connection.rollback()
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with contextlib.suppress(sqlite3.Error):
+            connection.close()
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -116,7 +122,7 @@ class Link:
                 self._connection = self._opened()
             except StoreError as error:
                 raise type(error)(f"{self.location.address}: {error}") from error
-            self._file, self._log = _file(self._name), _file(self._name + "-wal")
+            self._file, self._log = _file(self._name), _file(self._log_name)
             self.generation += 1
             self._check_same()
         return self._connection
@@ -125,10 +131,15 @@ class Link:
     def _name(self) -> str:
         return str(self.location.path)
 
+    @property
+    def _log_name(self) -> str:
+        return self._name + "-wal"
+
     def _opened(self) -> sqlite3.Connection:
         may_make = self._writes and self._id is None
         if not may_make and _file(self._name) is None:
             raise StoreUnavailableError(self._whereabouts())
+        self._check_log()
         connection = sqlite3.connect(
             f"file:{quote(self._name)}?mode={'rwc' if may_make else 'rw'}",
             uri=True,
@@ -169,10 +180,27 @@ class Link:
                 raise StoreError(f"{self.location.address}: an older copy was put in its place")
         self._id, self._steps = id_, steps
 
+    def _check_log(self) -> None:
+        """See that the log beside a file is not that of one that was there before.
+
+        Raises
+        ------
+        StoreUnavailableError
+            When it is, and others still hold it; the message is without the file's name.
+        """
+        log = self._log_name
+        if self._file not in {None, _file(self._name)} and self._log == _file(log):
+            with contextlib.suppress(FileNotFoundError):
+                if Path(log).stat().st_size:
+                    raise StoreUnavailableError(f"was replaced, and {log} is of the file before")
+
     def _check_in_place(self) -> None:
         """See that the files that are written are those that others would find."""
-        if self._file != _file(self._name) or self._log != _file(self._name + "-wal"):
+        if not self._is_in_place():
             raise StoreUnavailableError(f"{self.location.address}: {self._whereabouts()}")
+
+    def _is_in_place(self) -> bool:
+        return self._file == _file(self._name) and self._log == _file(self._log_name)
 
     def _whereabouts(self) -> str:
         """Return why the file is not the one that was opened."""

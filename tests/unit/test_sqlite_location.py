@@ -1,0 +1,47 @@
+"""URLs of SQLite stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mdtool.adapters.stores import open_history, open_store
+from mdtool.adapters.stores.sqlite.location import parse
+from mdtool.core.data_folder import store_url
+from mdtool.core.errors import ConfigError
+
+
+def test_what_follows_three_slashes_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse("sqlite:////data/trades.db").path == Path("/data/trades.db")
+    assert parse("sqlite:///trades.db").path == tmp_path / "trades.db"
+    assert parse("sqlite:///../a b%20.db").path == tmp_path.parent / "a b%20.db"
+    assert parse(store_url(Path("x"))).path == tmp_path / "x" / "mdtool.db"
+
+
+def test_the_address_is_the_file():
+    assert open_history("sqlite:////data/trades.db").address == "sqlite /data/trades.db"
+
+
+def test_a_write_is_on_the_disk_unless_that_is_waived():
+    assert parse("sqlite:///trades.db").synchronous == "full"
+    assert parse("sqlite:///trades.db?synchronous=normal").synchronous == "normal"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("sqlite:", "sqlite://", "sqlite:///", "sqlite:///?synchronous=full", "sqlite:trades.db"),
+        *("sqlite://host/trades.db", "sqlite:///:memory:", "sqlite:///trades.db?synchronous=off"),
+        *(
+            "sqlite:///trades.db?mode=ro",
+            "sqlite:///trades.db?synchronous",
+            "sqlite:///trades.db?x",
+        ),
+    ],
+)
+def test_what_is_no_file_is_refused(url):
+    for opener in (open_store, open_history):
+        with pytest.raises(ConfigError, match=r"sqlite:///PATH"):
+            opener(url)
