@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.supervised import FREE_PORTS, Watch, serve
 
-SERVICES = ("serve-tcp", "aggregate", "gateway")
+SERVICES = ("serve-tcp", "aggregate", "vwap", "gateway")
 STOP_S = 10.0
 """More than the five seconds of a stop: what a loaded machine takes on top."""
 
@@ -53,7 +53,7 @@ def market_data(address, symbol):
 
 def test_ticks_go_through_all_services():
     with serve("all", "-J", *FREE_PORTS) as services:
-        addresses = services.addresses(3)
+        addresses = services.addresses(4)
         assert tuple(addresses) == SERVICES
         checked = check(addresses, "-J")
         assert checked.stderr == ""
@@ -62,6 +62,7 @@ def test_ticks_go_through_all_services():
             "client to serve-tcp",
             "serve-tcp to aggregate, committed",
             "serve-tcp to gateway, shown",
+            "serve-tcp to vwap, told",
             "client to gateway, in all",
         ]
         for hop in hops.values():
@@ -71,7 +72,7 @@ def test_ticks_go_through_all_services():
         assert (seen["open"], seen["close"], seen["volume"]) == (1, 4, "4")
 
         table = check(addresses)
-        assert (table.returncode, len(table.stdout.splitlines())) == (0, 5)
+        assert (table.returncode, len(table.stdout.splitlines())) == (0, 6)
         assert services.end(signal.SIGTERM) == 0
     assert "stopped with" not in "".join(services.lines)
 
@@ -80,7 +81,7 @@ def test_ticks_go_through_all_services():
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_signal_stops_everything_from_the_source_down(number, status):
     with serve("all", "-J", *FREE_PORTS) as services:
-        services.addresses(3)
+        services.addresses(4)
         with Watch(services.pids().values()) as processes:
             assert services.end(number) == status
             assert processes.all_ended(timeout_s=0)
@@ -94,7 +95,7 @@ def test_a_signal_stops_everything_from_the_source_down(number, status):
 @needs_pidfd
 def test_nothing_is_left_of_a_supervisor_that_is_killed():
     with serve("all", "-J", *FREE_PORTS) as services:
-        services.addresses(3)
+        services.addresses(4)
         with Watch(services.pids().values()) as processes:
             services.process.kill()
             assert processes.all_ended(STOP_S)
@@ -103,7 +104,7 @@ def test_nothing_is_left_of_a_supervisor_that_is_killed():
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_that_is_killed_comes_back_at_its_address(name):
     with serve("all", "-J", *FREE_PORTS) as services:
-        addresses = services.addresses(3)
+        addresses = services.addresses(4)
         assert check(addresses).returncode == 0
         os.kill(services.pids()[name], signal.SIGKILL)
         services.heard(rf"WARNING {name} was killed by SIGKILL; starting it again in")
@@ -139,16 +140,16 @@ def test_only_some_services_run():
 def test_people_get_a_table_of_addresses():
     with serve("all", *FREE_PORTS) as services:
         services.heard("serve: ready on")
-        heading, *rows = [services.process.stdout.readline().split() for _ in range(4)]
+        heading, *rows = [services.process.stdout.readline().split() for _ in range(5)]
         assert heading == ["service", "address", "speaks"]
         assert tuple(row[0] for row in rows) == SERVICES
-        assert rows[2][1].startswith("http://127.0.0.1:")
+        assert rows[3][1].startswith("http://127.0.0.1:")
         assert services.end(signal.SIGTERM) == 0
 
 
 def test_the_log_can_be_json_all_of_it():
     with serve("all", "-J", *FREE_PORTS, before=["--log-format", "json"]) as services:
-        services.addresses(3)
+        services.addresses(4)
         assert services.end(signal.SIGTERM) == 0
     entries = [json.loads(line) for line in services.lines]
     assert {entry.get("service") for entry in entries} == {*SERVICES, None}
@@ -183,9 +184,11 @@ def test_what_cannot_run_is_one_line(arguments, status, message):
 def test_a_check_names_the_service_that_is_away():
     with serve("all", "-J", "--only", "serve-tcp,aggregate", *FREE_PORTS) as services:
         addresses = services.addresses(2)
-        without_gateway = check({**addresses, "gateway": "127.0.0.1:1"})
-        assert without_gateway.returncode == 1
-        assert "gateway 127.0.0.1:1 cannot be reached" in without_gateway.stderr
+        for name in ("gateway", "vwap"):
+            only = f"serve-tcp,aggregate,{name}"
+            without = check({**addresses, name: "127.0.0.1:1"}, "--only", only)
+            assert without.returncode == 1
+            assert f"{name} 127.0.0.1:1 cannot be reached" in without.stderr
         without_aggregate = check({**addresses, "aggregate": "127.0.0.1:1"}, "--only", "serve-tcp")
         assert without_aggregate.returncode == 1
         assert "aggregator 127.0.0.1:1 is away" in without_aggregate.stderr

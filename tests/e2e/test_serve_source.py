@@ -91,7 +91,7 @@ async def volume_reaches(gateway, symbol, volume):
 
 
 async def test_a_simulated_market_is_served_live(simulation):
-    gateway = simulation.addresses(3)["gateway"]
+    gateway = simulation.addresses(4)["gateway"]
     async with updates(gateway, "AAPL") as aggregates:
         first = await anext(aggregates)
         later = await anext(aggregates)
@@ -109,7 +109,7 @@ async def test_a_simulated_market_is_served_live(simulation):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 async def test_data_flows_on_after_any_process_is_killed(simulation, name):
-    gateway = simulation.addresses(3)["gateway"]
+    gateway = simulation.addresses(4)["gateway"]
     async with updates(gateway, "AAPL") as aggregates:
         before = await anext(aggregates)
     os.kill(simulation.pids()[name], signal.SIGKILL)
@@ -127,7 +127,7 @@ async def test_data_flows_on_after_any_process_is_killed(simulation, name):
 @needs_pidfd
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 async def test_a_stop_in_full_flow_commits_what_was_accepted(simulation, number, status):
-    gateway = simulation.addresses(3)["gateway"]
+    gateway = simulation.addresses(4)["gateway"]
     async with updates(gateway, "AAPL") as aggregates:
         await anext(aggregates)
     with Watch(simulation.pids().values()) as processes:
@@ -141,7 +141,7 @@ async def test_a_stop_in_full_flow_commits_what_was_accepted(simulation, number,
 
 @needs_pidfd
 async def test_nothing_is_left_of_a_supervisor_that_is_killed_in_full_flow(simulation):
-    gateway = simulation.addresses(3)["gateway"]
+    gateway = simulation.addresses(4)["gateway"]
     async with updates(gateway, "AAPL") as aggregates:
         await anext(aggregates)
     with Watch(simulation.pids().values()) as processes:
@@ -152,7 +152,7 @@ async def test_nothing_is_left_of_a_supervisor_that_is_killed_in_full_flow(simul
 async def test_a_replay_counts_every_trade_once_and_leaves_the_services_running(trades):
     file, volumes = trades
     with serve("all", "--replay", str(file), "--speed", "0", "-J", *FREE_PORTS) as services:
-        gateway = services.addresses(3)["gateway"]
+        gateway = services.addresses(4)["gateway"]
         assert services.heard("replay (has ended|failed.*)")[1] == "has ended"
         for symbol, volume in volumes.items():
             await volume_reaches(gateway, symbol, volume)
@@ -163,7 +163,7 @@ async def test_a_replay_counts_every_trade_once_and_leaves_the_services_running(
 async def test_a_replay_that_is_cut_off_still_counts_every_trade_once(trades, name):
     file, volumes = trades
     with serve("all", "--replay", str(file), "--speed", "20", "-J", *FREE_PORTS) as services:
-        gateway = services.addresses(3)["gateway"]
+        gateway = services.addresses(4)["gateway"]
         async with updates(gateway, "AAPL") as aggregates:
             await anext(aggregates)
             os.kill(services.pids()[name], signal.SIGKILL)
@@ -179,5 +179,5 @@ def test_what_is_no_stream_is_told_and_leaves_the_services_running(tmp_path):
     with serve("all", "--replay", "notes.txt", "-J", *FREE_PORTS) as services:
         services.heard(r"replay +\| mdtool: notes.txt")
         services.heard("ERROR +replay failed with exit status 1")
-        services.addresses(3)
+        services.addresses(4)
         assert services.end(signal.SIGTERM) == 0
