@@ -6,6 +6,7 @@ system and error records, in the manner of Databento's live gateway:
 
     from=start                      from the first record on
     from=live                       from now on: first the order books as they are, then what comes
+    from=next                       the same once a stream is under way, after one that has ended
     stream=IDENTITY|position=N      from the record that N of the stream's records come before
 
     system, SUBSCRIPTION_ACK        `stream=IDENTITY|position=N|snapshot=K`: the next K records are
@@ -61,6 +62,11 @@ class FromLive:
 
 
 @dataclass(frozen=True, slots=True)
+class FromNext:
+    """A receiver wants the same, but not of a stream that has ended: it waits for the next."""
+
+
+@dataclass(frozen=True, slots=True)
 class Resume:
     """A receiver wants to go on with a stream behind the first `position` records."""
 
@@ -68,7 +74,7 @@ class Resume:
     position: int
 
 
-Request: TypeAlias = FromStart | FromLive | Resume
+Request: TypeAlias = FromStart | FromLive | FromNext | Resume
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,8 @@ def encode_request(request: Request) -> bytes:
             return b"from=start\n"
         case FromLive():
             return b"from=live\n"
+        case FromNext():
+            return b"from=next\n"
         case Resume(stream, position):
             return f"stream={stream}|position={position}\n".encode()
 
@@ -292,13 +300,14 @@ def _parse_request(line: bytes) -> Request:
                 return FromStart()
             case {"from": "live", **rest} if not rest:
                 return FromLive()
+            case {"from": "next", **rest} if not rest:
+                return FromNext()
             case {"stream": stream, "position": position, **rest} if not rest:
                 return Resume(stream, _whole(position))
     except ValueError:
         pass
-    raise PeerError(
-        f"{line[:64]!r} is no request; say from=start, from=live or stream=IDENTITY|position=N"
-    )
+    known = "from=start, from=live, from=next or stream=IDENTITY|position=N"
+    raise PeerError(f"{line[:64]!r} is no request; say {known}")
 
 
 def _split(text: bytes) -> dict[str, str]:

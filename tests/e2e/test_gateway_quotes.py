@@ -332,15 +332,19 @@ async def test_a_stream_that_is_lost_is_taken_up_again_one_that_ended_is_not_tol
         writer.write(encode_end(End("s", 1), START))
         writer.close()
         await told(socket, bid=20)
-        writer = await sender.next(position=1)  # the books of the same stream, at its end
-        writer.write(encode_records(levels((b"A", 0, cents(13), cents(14)))))
-        writer.write(encode_end(End("s", 1), START))
-        writer.close()
-        writer = await sender.next()  # another run
+        # The next one is asked for once, and again only where whoever was asked is gone.
+        writer = await sender._writers.get()
+        _, health = await client.answer("/health")
+        assert health["quotes"]["source"]["message"] == "the stream has ended"
+        writer.transport.abort()
+        writer = await sender._writers.get()
+        assert sender.requests == [b"from=live\n"] * 3 + [b"from=next\n"] * 2
+        writer.write(header("mbp-1") + encode_begin(Begin("s", 0), START))
         writer.write(encode_records(levels((b"A", 0, cents(15), cents(16)))))
-        while (message := await socket.receive_json())["bid"] != 15:
-            assert message["bid"] != 13
-        writer.close()
+        await told(socket, bid=15)
+        writer.transport.abort()
+        await sender.next()
+        assert sender.requests[5:] == [b"from=live\n"]
 
 
 @pytest.mark.parametrize(

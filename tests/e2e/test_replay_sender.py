@@ -19,6 +19,7 @@ from mdtool.wire.dbn_session import (
     Begin,
     End,
     FromLive,
+    FromNext,
     FromStart,
     Refused,
     Resume,
@@ -143,6 +144,26 @@ async def test_joining_live_after_the_end_gets_the_last_books(day):
         got = await heard(sender.data, FromLive())
     assert got.begins[0].snapshot == len(got.all_records())
     assert content(books_of(got.all_records())) == content(books_of(records))
+
+
+async def test_who_wants_the_next_stream_waits_for_one_and_may_leave_meanwhile(day):
+    path, records = day
+    async with sender_of(path) as sender:
+        async with connected(sender.data, FromNext()) as early:
+            await sender.start("/start-streaming")
+            got = await early.hear(Heard())
+            assert got.all_records().tobytes() == records.tobytes()
+        await sender.until(state="done", receivers=0)
+        async with connected(sender.data, FromNext()):
+            await sender.until(receivers=1)
+        await sender.until(receivers=0)
+        async with connected(sender.data, FromNext()) as waiting:
+            await sender.until(receivers=1)
+            await sender.start("/start-streaming")
+            got = await waiting.hear(Heard())
+        assert got.begins[0].position == got.begins[0].snapshot == 0
+        assert got.last == End(got.begins[0].stream, len(records))
+        assert got.all_records().tobytes() == records.tobytes()
 
 
 async def test_joining_live_alone_drives_the_run(day):

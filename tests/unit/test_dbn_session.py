@@ -17,6 +17,7 @@ from mdtool.wire.dbn_session import (
     Data,
     End,
     FromLive,
+    FromNext,
     FromStart,
     Refused,
     RequestReader,
@@ -67,7 +68,7 @@ def heard(data: bytes, chunk: int | None = None) -> list:
     ]
 
 
-@pytest.mark.parametrize("request_", [FromStart(), FromLive(), Resume(STREAM, 10**15)])
+@pytest.mark.parametrize("request_", [FromStart(), FromLive(), FromNext(), Resume(STREAM, 10**15)])
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_a_request_comes_through_in_pieces_of_any_size(request_, chunk):
     reader = RequestReader()

@@ -88,6 +88,13 @@ class Runs:
             await self._has_begun.wait()
         return self.last
 
+    async def under_way(self) -> Run:
+        """Return the run that is under way; wait for one."""
+        while self.last is None or self.last.is_over:
+            self._has_begun.clear()
+            await self._has_begun.wait()
+        return self.last
+
     async def of(self, wanted: Resume) -> Run:
         """Return the run with which a receiver can go on.
 

@@ -23,6 +23,7 @@ from mdtool.wire.dbn_session import (
     Begin,
     End,
     FromLive,
+    FromNext,
     Refused,
     Request,
     RequestReader,
@@ -63,7 +64,7 @@ class Progress:
 def origin_of(request: Request | None) -> str:
     """Return where a receiver's stream begins, in a word."""
     match request:
-        case FromLive():
+        case FromLive() | FromNext():
             return "live"
         case Resume(_, position):
             return f"record {position}"
@@ -183,22 +184,27 @@ class Session:
         while data := await self._reader.read(MAX_REQUEST_BYTES):
             if data.strip(b"\r\n"):
                 raise PeerError("more than one request; a connection takes one")
+        if isinstance(self.request, FromNext) and self.run is None:
+            raise ConnectionError("left")  # else it would be waited for until the next run
 
     async def _stream(self, request: Request | None) -> End | Refused:
         """Send a stream; to a receiver that has asked for nothing, all of it without answers."""
         self.request = request
         self._is_plain = request is None
-        if isinstance(request, Resume):
-            run = await self._runs.of(request)
-        else:
-            run = await self._runs.latest()
+        match request:
+            case Resume():
+                run = await self._runs.of(request)
+            case FromNext():
+                run = await self._runs.under_way()
+            case _:
+                run = await self._runs.latest()
         self.run = run
         log.info("receiver %s: from %s", self.name, origin_of(request))
         if not self._has_header:
             self._has_header = True
             self._writer.write(encode_metadata(run.metadata))
         match request:
-            case FromLive():
+            case FromLive() | FromNext():
                 await self._send_live(run)
             case Resume(_, position):
                 await self._send_recorded(run, position)

@@ -21,6 +21,7 @@ from mdtool.wire.dbn_session import (
     Data,
     End,
     FromLive,
+    FromNext,
     Message,
     Refused,
     SessionDecoder,
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 READ_BYTES: Final = 1 << 18
 """What is taken at once: some 5,000 orders, which keep others waiting for a millisecond."""
 _LONGEST_DELAY_S: Final = 1.0
-_LONGEST_DELAY_BEHIND_END_S: Final = 5.0
 
 
 class QuoteFeed:
@@ -58,8 +58,7 @@ class QuoteFeed:
         self.lost_because: str | None = "not connected yet"
         self._publish = publish
         self._standing: dict[str, Quote] = {}
-        self._ended: tuple[str, int] | None = None
-        """The last stream that ended, and where."""
+        self._request: FromLive | FromNext = FromLive()
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -67,13 +66,13 @@ class QuoteFeed:
         while True:
             before = self.lost_because
             try:
-                has_ended = await self._converse()
+                await self._converse()
             except (OSError, MdtoolError) as error:
-                has_ended, reason = False, str(error)
+                reason = str(error)
             else:
                 reason = "the stream has ended"
             if self.lost_because is None:
-                waits = delays(cap_s=_LONGEST_DELAY_BEHIND_END_S if has_ended else _LONGEST_DELAY_S)
+                waits = delays(cap_s=_LONGEST_DELAY_S)
             if reason != before:
                 log.warning("quotes from %s: %s; waiting for the next", self.address, reason)
             self.lost_because = reason
@@ -85,8 +84,8 @@ class QuoteFeed:
         if self._standing:
             self._publish(list(self._standing.values()))
 
-    async def _converse(self) -> bool:
-        """Take what the sender says; return whether its stream has ended.
+    async def _converse(self) -> None:
+        """Take what the sender says until its stream has ended.
 
         Raises
         ------
@@ -98,7 +97,7 @@ class QuoteFeed:
         reader, writer = await asyncio.open_connection(*parse_address(self.address))
         try:
             notice_loss(writer.get_extra_info("socket"))
-            writer.write(encode_request(FromLive()))
+            writer.write(encode_request(self._request))
             decoder = SessionDecoder(f"sender {self.address}")
             stream = _Stream()
             while data := await reader.read(READ_BYTES):
@@ -107,7 +106,7 @@ class QuoteFeed:
                     is_over |= self._take(stream, decoder, message)
                 self._tell(stream)
                 if is_over:
-                    return True
+                    return
             raise ConnectionError("closed the connection")
         finally:
             writer.transport.abort()
@@ -117,25 +116,23 @@ class QuoteFeed:
         match message:
             case Begin():
                 assert decoder.metadata is not None
-                # Who ended stands still: its last books are what was told already.
-                stream.is_silent = (message.stream, message.position) == self._ended
                 stream.begin(Symbology(decoder.metadata))
-                if not stream.is_silent:
-                    if self.lost_because is not None:
-                        log.info("quotes from %s: connected", self.address)
-                    self.lost_because = None
+                self._request = FromLive()
+                if self.lost_because is not None:
+                    log.info("quotes from %s: connected", self.address)
+                self.lost_because = None
             case Data(records):
                 stream.take(records)
             case Refused(reason):
                 raise ConnectionError(reason)
             case End():
-                self._ended = (message.stream, message.position)
+                self._request = FromNext()  # whose last books were told already
                 return True
         return False
 
     def _tell(self, stream: _Stream) -> None:
         quotes, stream.quotes = stream.quotes, {}
-        if quotes and not stream.is_silent:
+        if quotes:
             self._standing.update(quotes)
             self._publish(list(quotes.values()))
 
@@ -146,7 +143,6 @@ class _Stream:
     def __init__(self) -> None:
         self.quotes: dict[str, Quote] = {}
         """Those that have changed, by symbol."""
-        self.is_silent = False
         self._latest = LatestQuotes()
         self._symbology = Symbology()
 
