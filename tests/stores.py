@@ -29,8 +29,18 @@ def sqlite_stores(folder: Path) -> Iterator[NewUrl]:
     yield lambda: f"sqlite:///{folder}/store-{next(numbers)}.db?synchronous=normal"
 
 
+@contextlib.contextmanager
+def postgresql_stores(_folder: Path) -> Iterator[NewUrl]:
+    """Databases of a server that all tests share."""
+    from tests.postgres_servers import shared_server
+
+    server = shared_server()
+    yield lambda: server.url(server.create_database())
+
+
 STORES: Final[dict[str, Callable[[Path], AbstractContextManager[NewUrl]]]] = {
-    "sqlite": sqlite_stores
+    "sqlite": sqlite_stores,
+    "postgresql": postgresql_stores,
 }
 """Where the tests of a store get theirs, by the scheme of its URL."""
 
