@@ -9,13 +9,12 @@ import grpc
 import grpc.aio
 
 from mdtool.adapters import rpc
+from mdtool.adapters.market import BarReceiver, Receiver
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import (
     BarColumns,
-    BarUpdates,
-    Updates,
     decode_bar_updates,
     decode_bars,
     decode_batch,
@@ -34,12 +33,6 @@ _OPTIONS: Final = (
 )
 
 Decoded = TypeVar("Decoded")
-
-Receiver = Callable[[SymbolTable, Updates], None]
-"""Takes a message of updates, and the table that its symbol indices point into."""
-
-BarReceiver = Callable[[SymbolTable, BarUpdates], None]
-"""Takes a message of bars, and the table that its symbol indices point into."""
 
 
 class UnavailableError(PeerError):

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from mdtool.adapters.aggregator import AggregatorClient, RefusedError
+from mdtool.adapters.aggregator import RefusedError
+from mdtool.adapters.market import MarketReader
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
@@ -42,13 +43,13 @@ class BarFeed:
 
     Parameters
     ----------
-    aggregator : AggregatorClient
+    aggregator : MarketReader
         Whom to follow.
     tasks : asyncio.TaskGroup
         Where the calls run.
     """
 
-    def __init__(self, aggregator: AggregatorClient, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, aggregator: MarketReader, tasks: asyncio.TaskGroup) -> None:
         self._aggregator = aggregator
         self._tasks = tasks
         self._series: dict[tuple[str, str], _Series] = {}

@@ -14,6 +14,12 @@ class GatewayConfig:
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8080, "Port to listen on, 0 for any free one.", low=0, high=65535)
     aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregation service.")
+    bus: str = setting(
+        "", "Instead of the aggregation service: kafka://HOST:PORT, where aggregates are."
+    )
+    bars_kept: int = setting(
+        1_440, "With --bus, bars kept of each symbol and interval.", low=1, high=1_000_000
+    )
     sender: str = setting("127.0.0.1:8081", "HOST:PORT of replay-dbn --serve, its HTTP.")
     receiver: str = setting("127.0.0.1:8082", "HOST:PORT of book --serve.")
     quotes_from: str = setting(

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.aggregator import AggregatorClient
+from mdtool.adapters.market import MarketReader
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
@@ -27,7 +27,7 @@ class Feed:
 
     Parameters
     ----------
-    aggregator : AggregatorClient
+    aggregator : MarketReader
         Whom to follow.
     state : MarketState
         What to keep current.
@@ -47,7 +47,7 @@ class Feed:
 
     def __init__(
         self,
-        aggregator: AggregatorClient,
+        aggregator: MarketReader,
         state: MarketState,
         publish: Callable[[NDArray[np.intp]], None],
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from mdtool.adapters.aggregator import AggregatorClient
+from mdtool.adapters.market import MarketReader
 from mdtool.services.gateway.feed import Feed
 from mdtool.services.gateway.history.face import History
 from mdtool.services.gateway.protection import Protection
@@ -25,7 +25,7 @@ class Health:
         self,
         state: MarketState,
         feed: Feed,
-        aggregator: AggregatorClient,
+        aggregator: MarketReader,
         quotes: Quotes,
         history: History,
         protection: Protection,

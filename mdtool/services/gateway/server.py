@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from stamina.instrumentation import set_on_retry_hooks
 
 from mdtool.adapters.aggregator import AggregatorClient
+from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.quotes import open_hub
 from mdtool.core.addresses import parse_address
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
+from mdtool.services.aggregator.config import INTERVALS
 from mdtool.services.gateway.bar_feed import BarFeed
 from mdtool.services.gateway.books import book_proxy
 from mdtool.services.gateway.config import GatewayConfig
@@ -35,6 +38,9 @@ from mdtool.services.gateway.tallies import Tallies
 from mdtool.services.gateway.view import MarketView
 from mdtool.services.http.listening import listening
 
+if TYPE_CHECKING:
+    from mdtool.adapters.kafka.market import KafkaMarket
+
 
 class Gateway:
     """What browsers and other clients read market data from.
@@ -50,6 +56,8 @@ class Gateway:
     name = "gateway"
 
     def __init__(self, config: GatewayConfig) -> None:
+        if config.bus:
+            KafkaAddress.parse(config.bus)
         for address in (config.aggregator, config.sender, config.receiver):
             parse_address(address)
         if config.quotes_from:
@@ -68,7 +76,7 @@ class Gateway:
         Raises
         ------
         StartupError
-            When the address cannot be listened on, or a shared hub of quotes is away.
+            When the address cannot be listened on, or a shared hub of quotes or Kafka is away.
         """
         raise_file_limit()
         set_on_retry_hooks(())  # what is asked again is counted here, and the feed logs why
@@ -81,7 +89,7 @@ class Gateway:
         quotes = Quotes(config, self._quote_hub, state, limit, tallies.socket(TALLY))
         timeout_s = config.timeout_ms / 1_000
         async with (
-            AggregatorClient(config.aggregator) as aggregator,
+            _market_reader(config) as aggregator,
             book_proxy(config.sender, config.receiver, timeout_s) as books,
             self._quote_hub,
             self._history as history,
@@ -129,3 +137,11 @@ class Gateway:
                 tasks.create_task(quotes.run())
                 tasks.create_task(history.run())
                 await feed.run()
+
+
+def _market_reader(config: GatewayConfig) -> AggregatorClient | KafkaMarket:
+    if not config.bus:
+        return AggregatorClient(config.aggregator)
+    from mdtool.adapters.kafka.market import KafkaMarket
+
+    return KafkaMarket(config.bus, INTERVALS, config.bars_kept)

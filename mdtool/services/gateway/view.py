@@ -6,11 +6,11 @@ from itertools import repeat
 from typing import Final, NamedTuple
 
 from mdtool.adapters.aggregator import (
-    AggregatorClient,
     UnansweredError,
     UnavailableError,
     UnknownSymbolError,
 )
+from mdtool.adapters.market import MarketReader
 from mdtool.services.gateway.encoding import Bar, bar_rows
 from mdtool.services.gateway.limits import UpstreamLimit
 from mdtool.services.gateway.parameters import parse_symbol
@@ -36,7 +36,7 @@ class MarketView:
     ----------
     state : MarketState
         What is in memory.
-    aggregator : AggregatorClient
+    aggregator : MarketReader
         Who has the rest.
     resilience : Resilience
         How it is asked.
@@ -47,7 +47,7 @@ class MarketView:
     def __init__(
         self,
         state: MarketState,
-        aggregator: AggregatorClient,
+        aggregator: MarketReader,
         resilience: Resilience,
         limit: UpstreamLimit,
     ) -> None:
@@ -94,7 +94,7 @@ class MarketView:
         LimitError
             When the client asked too often.
         PeerError
-            As `AggregatorClient.bars` does, where the same was not asked before.
+            As `MarketReader.bars` does, where the same was not asked before.
         """
         try:
             bars = await self._ask_bars(symbol, interval, limit, before_ns)

@@ -1,0 +1,84 @@
+"""The port to where the state of the market is read: from an aggregator, or from Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from mdtool.core.symbols import SymbolTable
+from mdtool.wire.batches import BarColumns, BarUpdates, Updates
+
+Receiver = Callable[[SymbolTable, Updates], None]
+"""Takes a message of updates, and the table that its symbol indices point into."""
+
+BarReceiver = Callable[[SymbolTable, BarUpdates], None]
+"""Takes a message of bars, and the table that its symbol indices point into."""
+
+
+class MarketReader(Protocol):
+    """Sessions and bars of every symbol, as they are and as they change."""
+
+    @property
+    def address(self) -> str:
+        """Where the state is, for people."""
+        ...
+
+    async def follow(self, receive: Receiver) -> None:
+        """Hand over the state of every symbol, then what changes, until it is lost.
+
+        Who is slower than the changes gets the latest state of each symbol only.
+
+        Raises
+        ------
+        PeerError
+            When it is lost, or what came makes no sense. Always: it does not end by itself.
+        """
+        ...
+
+    async def bars(
+        self, symbol: str, interval: str, limit: int, before_ns: int, timeout_s: float
+    ) -> BarColumns:
+        """Return at most `limit` bars that start before `before_ns`, newest first.
+
+        Parameters
+        ----------
+        symbol : str
+            Upper-case.
+        interval : str
+            A duration such as `1m`.
+        limit : int
+            From 1.
+        before_ns : int
+            Exclusive; 0 means from the newest.
+        timeout_s : float
+            How long the answer may take.
+
+        Raises
+        ------
+        UnknownSymbolError, RefusedError, UnansweredError, UnavailableError
+            As their names say; RefusedError for an interval that is not kept.
+        """
+        ...
+
+    async def follow_bars(self, symbol: str, interval: str, receive: BarReceiver) -> None:
+        """Hand over the newest bar of a symbol, then the bars that change, until it is lost.
+
+        Who is slower than the changes gets the latest state of each bar only.
+
+        Parameters
+        ----------
+        symbol : str
+            Upper-case; empty means every symbol. One that has not traded yet is waited for.
+        interval : str
+            A duration such as `1m`.
+        receive : callable
+            What takes the bars.
+
+        Raises
+        ------
+        RefusedError
+            For an interval that is not kept.
+        PeerError
+            When it is lost. Always: it does not end by itself.
+        """
+        ...
