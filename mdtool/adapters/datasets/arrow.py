@@ -103,8 +103,10 @@ def rows_of(where: str, table: Any, folder: dict[str, str], tables: Tables) -> T
     }
     for name, least in _LEAST.items():
         column = integers[name]
-        if len(column) and (column.min() < least or (column == UNDEF_PRICE).any()):
-            raise InputError(f"{where}: a {name} of {_worst(column, least)}; none was stored so")
+        if len(column) and column.min() < least:
+            raise InputError(f"{where}: has a {name} of {column.min()}; none was stored so")
+    if (integers["price"] == UNDEF_PRICE).any():
+        raise InputError(f"{where}: has a price of {UNDEF_PRICE}; none was stored so")
     if SYMBOL in folder:
         index = tables.symbol(where, folder[SYMBOL])
         symbol = np.full(table.num_rows, index, np.uint32)
@@ -194,8 +196,3 @@ def _integers(where: str, name: str, column: Any) -> NDArray[np.int64]:
 def _check_no_nulls(where: str, name: str, column: Any) -> None:
     if column.null_count:
         raise InputError(f"{where}: column {name} has {column.null_count:,} rows without a value")
-
-
-def _worst(column: NDArray[np.int64], least: int) -> int:
-    lowest = int(column.min())
-    return lowest if lowest < least else UNDEF_PRICE

@@ -56,7 +56,9 @@ def check(
         progress.clear()
     for line in lines:
         typer.echo(line)
-    typer.echo(f"{store.address}: {count:,} trades, {len(lines):,} differences, {mended:,} mended")
+    typer.echo(
+        f"{store.address}: {count:,} trades, differences: {len(lines):,}, mended: {mended:,}"
+    )
     if len(lines) > mended:
         hint = "" if repair else "; see --repair"
-        raise CheckError(f"{store.address}: {len(lines) - mended:,} differences{hint}")
+        raise CheckError(f"{store.address}: differences: {len(lines) - mended:,}{hint}")
