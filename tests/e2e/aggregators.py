@@ -42,10 +42,12 @@ class Running:
     """A service, its address, and a client of it."""
 
     def __init__(self, service: Aggregator, address: str, channel: grpc.aio.Channel) -> None:
+        self.service = service
         self.market, self.subscribers = service.market, service.subscribers
         self.address = address
         self.channel = channel
         self.stub = rpc.Stub(channel)
+        self.task: asyncio.Task[None] | None = None
 
     async def send(self, *batches: marketdata_pb2.TickBatch) -> list[int]:
         """Send batches in one call of their own; return the positions acknowledged."""
@@ -68,7 +70,9 @@ async def aggregator(**settings):
         assert not task.done(), task.exception()
         address = started.result()["grpc"]
         async with grpc.aio.insecure_channel(address, rpc.OPTIONS) as channel:
-            yield Running(service, address, channel)
+            running = Running(service, address, channel)
+            running.task = task
+            yield running
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

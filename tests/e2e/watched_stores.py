@@ -1,0 +1,35 @@
+"""A SQLite store that waits where a test says so, and fails with what a test gives it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from mdtool.adapters.stores.port import Step
+from mdtool.adapters.stores.sqlite import Store
+
+PATIENCE_S = 60.0
+
+
+class WatchedStore(Store):
+    """Tells when a write begins, and lets it go on while `may_write` is set."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.may_write = threading.Event()
+        self.may_write.set()
+        self.errors: list[Exception] = []
+        self.written: list[Step] = []
+        self._begun = threading.Semaphore(0)
+
+    def write(self, step: Step) -> None:
+        self._begun.release()
+        assert self.may_write.wait(PATIENCE_S)
+        if self.errors:
+            raise self.errors.pop(0)
+        super().write(step)
+        self.written.append(step)
+
+    async def begun(self) -> None:
+        """Wait for the next write that begins."""
+        assert await asyncio.to_thread(self._begun.acquire, timeout=PATIENCE_S)
