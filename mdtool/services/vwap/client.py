@@ -64,8 +64,8 @@ class Client(asyncio.Protocol):
         self._name = ""
         self._is_connected = False
         self._is_behind = False
+        self._has_asked = False
         self._missed: dict[str, None] = {}
-        self._error = b""
         self._received = b""
         self._is_skipping = False
         self._look: asyncio.TimerHandle | None = None
@@ -97,8 +97,8 @@ class Client(asyncio.Protocol):
             self._states.disconnect(self)
 
     def eof_received(self) -> bool:
-        """Go on: whoever has no more to ask may still read."""
-        return True
+        """Go on where something was asked: who has no more to ask may still read."""
+        return self._has_asked
 
     def tell(self, lines: bytes, symbols: Iterable[str]) -> None:
         """Tell the last states of symbols, given as lines too, now or when there is room."""
@@ -141,20 +141,28 @@ class Client(asyncio.Protocol):
         self._obey()
 
     def _obey(self) -> None:
+        """Answer the whole lines there are, as long as answers are read."""
+        at = 0
         while not self._is_behind and not self._transport.is_closing():
-            line, newline, rest = self._received.partition(b"\n")
-            if not newline:
+            end = self._received.find(b"\n", at)
+            if end < 0:
                 break
-            self._received = rest
+            line, at = self._received[at:end], end + 1
             if self._is_skipping:
                 self._is_skipping = False
+            elif len(line) > MAX_LINE_BYTES:
+                self._complain()
             elif line.strip():
                 self._answer(line)
-        if len(self._received) > MAX_LINE_BYTES and b"\n" not in self._received:
+        self._received = self._received[at:]
+        if not self._is_behind and len(self._received) > MAX_LINE_BYTES:
             if not self._is_skipping:
-                self._transport.write(encode_error(f"a line is over {MAX_LINE_BYTES:,} bytes"))
+                self._complain()
             self._is_skipping = True
             self._received = b""
+
+    def _complain(self) -> None:
+        self._transport.write(encode_error(f"a line is over {MAX_LINE_BYTES:,} bytes"))
 
     def _answer(self, line: bytes) -> None:
         try:
@@ -162,6 +170,7 @@ class Client(asyncio.Protocol):
         except LineError as error:
             self._transport.write(encode_error(str(error)))
             return
+        self._has_asked = True
         self._states.narrow(self, wanted)
         self.wanted = wanted
         self._missed.clear()

@@ -1,0 +1,100 @@
+"""The aggregator's call that hands over every trade once it is committed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import grpc.aio
+import pytest
+
+from mdtool.adapters.trades.grpc import GrpcTradeFeed
+from mdtool.core.errors import PeerError
+from mdtool.wire._pb import marketdata_pb2, tick_pb2
+from mdtool.wire.ticks import Reason
+from tests.e2e.aggregators import NOON_NS, aggregator, message, tick
+
+
+class Followed:
+    """What a feed handed over, and the task that follows it."""
+
+    def __init__(self, address: str) -> None:
+        self.runs = asyncio.Queue()
+        self.is_connected = asyncio.Event()
+        self.task = asyncio.create_task(self._follow(address))
+
+    async def _follow(self, address: str) -> None:
+        async with GrpcTradeFeed(address) as feed:
+            await feed.follow(self.is_connected.set, self.runs.put_nowait)
+
+    async def next(self):
+        """Stream, first sequence, and rows of symbol, price and volume."""
+        run = await self.runs.get()
+        ticks = run.ticks
+        rows = zip(ticks.symbol.tolist(), ticks.price.tolist(), ticks.volume.tolist(), strict=True)
+        named = [(run.symbols[symbol], price, volume) for symbol, price, volume in rows]
+        return run.stream_id, run.first_sequence, named
+
+
+async def test_batches_are_handed_over_once_with_their_positions():
+    async with aggregator() as running:
+        await running.send(message(0, [tick(1)], ["OLD"]))
+        followed = Followed(running.address)
+        await followed.is_connected.wait()
+        frames = [tick(100, 5, symbol=1), Reason.PRICE, tick(200, 7)]
+        await running.send(message(1, frames, ["AAPL", "MSFT"]))
+        await running.send(message(1, [*frames, tick(300, 9)], ["AAPL", "MSFT"]))
+        assert await followed.next() == (
+            "s",
+            1,
+            [("MSFT", 10**9, 5), ("AAPL", 2 * 10**9, 7)],
+        )
+        assert await followed.next() == ("s", 4, [("AAPL", 3 * 10**9, 9)])
+        followed.task.cancel()
+
+
+async def test_ticks_one_by_one_are_handed_over_too():
+    async with aggregator() as running:
+        followed = Followed(running.address)
+        await followed.is_connected.wait()
+        one = tick_pb2.Tick(symbol="AAPL", price=1.5, volume=3, exchange_timestamp=NOON_NS)
+        await running.stub.StreamTicks(iter([one, one]))
+        first, second = await followed.next(), await followed.next()
+        assert [first[1:], second[1:]] == [
+            (0, [("AAPL", 1_500_000_000, 3)]),
+            (1, [("AAPL", 1_500_000_000, 3)]),
+        ]
+        assert first[0] == second[0]
+        followed.task.cancel()
+
+
+async def test_a_client_that_takes_too_little_is_told_so():
+    async with aggregator() as running:
+        call = running.stub.StreamTrades(marketdata_pb2.TradesRequest())
+        await call.initial_metadata()
+        frames = [tick(100)] * 500_000
+        for first in range(0, 4_000_000, len(frames)):
+            await running.send(message(first, frames, ["AAPL"]))
+        taken = 0
+
+        async def take() -> None:
+            nonlocal taken
+            async for batch in call:
+                taken += batch.frames
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await take()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "waited to be taken" in caught.value.details()
+        assert taken < 4_000_000
+
+
+async def test_a_feed_that_is_away_or_goes_away_says_so():
+    async with GrpcTradeFeed("127.0.0.1:1") as feed:
+        with pytest.raises(PeerError, match=r"127\.0\.0\.1:1 is away"):
+            await feed.follow(pytest.fail, pytest.fail)
+    async with aggregator() as running:
+        followed = Followed(running.address)
+        await followed.is_connected.wait()
+    with pytest.raises(PeerError):
+        await followed.task
