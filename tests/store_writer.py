@@ -4,11 +4,13 @@
 
 It writes each stream from where the store has it, one step after the other, and prints `STREAM
 POSITION` after each. Every frame is a trade: even ones of AAPL, odd ones of MSFT. The session that
-goes with it counts the frames of that writer's first stream.
+goes with it counts the frames of that writer's first stream. With 0 STEPS it holds the store's
+market until it is ended.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from mdtool.adapters.stores import open_store
@@ -21,6 +23,8 @@ TRADES = 50
 
 def main(url: str, steps: int, streams: list[str]) -> None:
     with open_store(url) as store:
+        if not steps:
+            store.claim()
         print("open", flush=True)
         for _ in range(steps):
             for stream in streams:
@@ -33,6 +37,8 @@ def main(url: str, steps: int, streams: list[str]) -> None:
                     step(SYMBOLS, run(stream, first, trades), sessions=sessions, counts=ticks)
                 )
                 print(stream, first + TRADES, flush=True)
+        if not steps:
+            signal.pause()
 
 
 if __name__ == "__main__":

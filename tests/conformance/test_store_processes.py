@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mdtool.adapters.stores import open_history, open_store
-from mdtool.adapters.stores.errors import StoreInterruptedError
+from mdtool.adapters.stores.errors import StoreClaimedError, StoreInterruptedError
 from tests.store_writer import TRADES
 from tests.stores import NOON_NS, STORES, run, step
 
@@ -79,6 +79,15 @@ def test_processes_that_write_the_same_and_other_streams_count_each_trade_once(u
         assert history.recount() == []
 
 
+def test_a_market_is_held_until_its_process_has_ended_however_it_did(url):
+    with open_store(url) as store:
+        with writer(url, 0) as process:
+            assert process.stdout.readline() == "open\n"
+            with pytest.raises(StoreClaimedError):
+                store.claim()
+        store.claim()
+
+
 def test_pages_by_cursor_skip_and_repeat_nothing_while_others_write(url):
     crowd = [(0, 1, 1, NOON_NS + n // 1_000) for n in range(4_000)]
     has_read = threading.Event()
@@ -128,6 +137,6 @@ def test_a_reader_that_is_interrupted_says_so_and_reads_on(url):
         thread.start()
         while thread.is_alive():
             history.interrupt()
-            thread.join(0.001)
+            thread.join(0.02)
         assert len(outcome) == 1
         assert history.symbols()[0].trade_count == 50_000

@@ -157,6 +157,7 @@ def test_pages_end_where_the_trades_do(store):
     third = store.page("AAPL", 3, second.key(1))
     assert [prices(page) for page in (first, second, third)] == [[5, 4, 3], [2, 1], []]
     assert prices(store.page("AAPL", 3, TradeKey(NOON_NS + 2 * MS, 0, 0))) == [2, 1]
+    assert prices(store.page("AAPL", 0)) == prices(store.page("AAPL", -1)) == []
 
 
 def test_trades_of_one_moment_are_in_order_of_stream_and_sequence(store):

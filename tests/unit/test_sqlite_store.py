@@ -18,7 +18,7 @@ from mdtool.adapters.stores.errors import (
     StoreGapError,
     StoreUnavailableError,
 )
-from mdtool.adapters.stores.port import Step, SymbolTotals, WrongTotals
+from mdtool.adapters.stores.port import Step, SymbolTotals, TradeKey, WrongTotals
 from mdtool.adapters.stores.sqlite import History, Store
 from tests.stores import MS, NOON_NS, run, step
 
@@ -386,6 +386,10 @@ def test_numbers_that_no_column_holds_are_refused(store):
     message(raised)
     with pytest.raises(StoreError):
         store.write(step(SYMBOLS, run("stream", 5, []), counts={"\ud800": 1}))
+    with pytest.raises(StoreError):
+        store.has("\ud800")
+    with pytest.raises(StoreError):
+        store.page("AAPL", 1, TradeKey(2**63, 0, 0))
     with pytest.raises(StoreGapError):
         store.write(trades(6, 1))
     store.write(trades(5, 5))

@@ -33,7 +33,7 @@ _DAMAGED: Final = {
 
 
 def translated(error: Exception, address: str, path: Path) -> StoreError:
-    """Return the store's error for what SQLite, or the system, raised."""
+    """Return the store's error for what SQLite or the system raised, or a value that is none."""
     if isinstance(error, OSError):
         return StoreUnavailableError(f"{address}: {error.strerror or error}")
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)

@@ -108,7 +108,7 @@ class Link:
             yield
         except BaseException as error:
             self.close()
-            if isinstance(error, sqlite3.Error | OSError):
+            if isinstance(error, sqlite3.Error | OSError | OverflowError | UnicodeError):
                 location = self.location
                 raise translated(error, location.address, location.path) from error
             raise

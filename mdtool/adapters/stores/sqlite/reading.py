@@ -85,7 +85,7 @@ def page_before(
     connection: sqlite3.Connection, number: int, limit: int, before: TradeKey | None
 ) -> TradePage:
     """Return the newest trades of a symbol that are below a key, newest first."""
-    return _trades(connection.execute(_PAGE, (number, *(before or _ABOVE_ALL), limit)))
+    return _trades(connection.execute(_PAGE, (number, *(before or _ABOVE_ALL), max(0, limit))))
 
 
 def page_after(
@@ -99,7 +99,7 @@ def closed_bars(
     connection: sqlite3.Connection, number: int, interval_ns: int, limit: int, before_ns: int
 ) -> NDArray[np.void]:
     """Return the newest closed bars that start before a time."""
-    rows = connection.execute(_BARS, (number, interval_ns, before_ns or MAX_NS, limit))
+    rows = connection.execute(_BARS, (number, interval_ns, before_ns or MAX_NS, max(0, limit)))
     return _array(rows, SAVED_BAR)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Self
 
-from mdtool.adapters.stores.errors import StoreError
 from mdtool.adapters.stores.port import SavedState, Step, WrongTotals
 from mdtool.adapters.stores.sqlite import reading
 from mdtool.adapters.stores.sqlite.claim import Claim
@@ -74,12 +73,9 @@ class Store(History):
 
     def write(self, step: Step) -> None:
         """Write a step; when it returns, the step is kept whatever happens to this process."""
-        try:
-            with self._link.writing() as connection:
-                known = self._written if self._written_in == self._link.generation else {}
-                learnt = write_step(connection, step, known)
-        except (OverflowError, UnicodeError) as error:
-            raise StoreError(f"{self.address}: {error}") from error
+        with self._link.writing() as connection:
+            known = self._written if self._written_in == self._link.generation else {}
+            learnt = write_step(connection, step, known)
         self._written = known | learnt if learnt else known
         self._written_in = self._link.generation
 

@@ -19,6 +19,7 @@ _COLUMNS: Final = 7
 _ROWS: Final = 64
 """Trades in one statement: half as much again a second as one by one."""
 _ROW: Final = f"({', '.join('?' * _COLUMNS)})"
+_NO_TRADES: Final = np.empty((0, _COLUMNS), np.int64)
 _INSERT: Final = f"INSERT OR IGNORE INTO trades VALUES {_ROW}"
 _INSERT_ROWS: Final = f"INSERT OR IGNORE INTO trades VALUES {', '.join([_ROW] * _ROWS)}"
 
@@ -83,10 +84,10 @@ def write_step(connection: sqlite3.Connection, step: Step, known: dict[str, int]
         When it cannot be written.
     """
     streams = _Streams(connection)
-    pieces = [_news(streams, run) for run in step.runs]
-    numbers, learnt = _symbol_numbers(connection, step, known)
-    if sum(map(len, pieces)):
-        _insert_trades(connection, numbers, np.concatenate(pieces))
+    trades = np.concatenate([_NO_TRADES, *(_news(streams, run) for run in step.runs)])
+    numbers, learnt = _symbol_numbers(connection, step, trades[:, 0], known)
+    if len(trades):
+        _insert_trades(connection, numbers, trades)
     streams.write()
     if len(step.changed):
         symbol = numbers[step.changed].tolist()
@@ -170,15 +171,13 @@ def _news(streams: _Streams, run: StreamRun) -> NDArray[np.int64]:
 
 
 def _symbol_numbers(
-    connection: sqlite3.Connection, step: Step, known: dict[str, int]
+    connection: sqlite3.Connection, step: Step, traded: NDArray[np.int64], known: dict[str, int]
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Return the numbers of the step's symbols, by their indices, and those that are news."""
-    wanted: set[int] = set()
-    for column in (*(run.symbol for run in step.runs), step.changed, step.bars["symbol"]):
-        wanted.update(np.unique(column).tolist())
-    numbers = np.zeros(max(wanted, default=-1) + 1, np.int64)
+    """Return the numbers of symbols by their indices in the step, and those that are news."""
+    wanted = np.unique(np.concatenate([traded, step.changed, step.bars["symbol"]]))
+    numbers = np.zeros(int(wanted[-1]) + 1 if len(wanted) else 0, np.int64)
     learnt: dict[str, int] = {}
-    for index in sorted(wanted):
+    for index in wanted.tolist():
         symbol = step.symbols[index]
         number = known.get(symbol)
         if number is None:
@@ -201,7 +200,10 @@ def _symbol_number(connection: sqlite3.Connection, symbol: str) -> int:
 def _insert_trades(
     connection: sqlite3.Connection, numbers: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> None:
-    """Insert trades in order of their keys, and add them to the totals of their symbols."""
+    """Insert trades in order of their keys, and add them to the totals of their symbols.
+
+    They have the step's indices of symbols, which become numbers in place.
+    """
     rows[:, 0] = numbers[rows[:, 0]]
     rows = rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 1], rows[:, 0]))]
     symbol, first = np.unique(rows[:, 0], return_index=True)
