@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdtool.services.gateway.backlog import MAX_EVENT_BYTES, MAX_EVENTS, Backlog
+from mdtool.services.gateway.backlog import MAX_EVENT_BYTES, MAX_EVENTS, MAX_STATE_BYTES, Backlog
 
 
 def test_the_latest_of_a_state_takes_the_place_of_the_one_before():
@@ -52,3 +52,20 @@ def test_an_owner_and_all_its_states_can_be_forgotten():
     backlog.forget("a")
     backlog.forget("nobody")
     assert list(backlog.take()) == [b"2", b"3"]
+
+
+def test_states_that_are_too_large_are_said_to_be():
+    backlog = Backlog()
+    half = bytes(MAX_STATE_BYTES // 2)
+    for _ in range(3):
+        backlog.keep("a", 1, half)
+    backlog.keep("a", 2, half)
+    assert not backlog.is_too_large
+    backlog.keep("b", 1, b"x")
+    assert backlog.is_too_large
+    backlog.forget("b")
+    assert not backlog.is_too_large
+    backlog.keep("a", 2, half + b"x")
+    assert backlog.is_too_large
+    backlog.take()
+    assert not backlog.is_too_large

@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from mdtool.services.gateway import outbox as outbox_module
+from mdtool.services.gateway.backlog import MAX_STATE_BYTES
 from mdtool.services.gateway.hub import Hub
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.tallies import SocketTally
@@ -166,6 +167,17 @@ async def test_who_lets_too_many_events_lie_is_closed_and_told_why(connect):
     outbox.post(b"too late")
     received = await reader.end()
     assert received.endswith(close_frame(4000, "too many messages wait to be read"))
+
+
+async def test_who_follows_more_than_can_be_kept_is_closed_and_told_why(connect):
+    hub = Hub()
+    outbox, reader = await connect()
+    follower = hub.follow("topic", outbox)
+    size = MAX_STATE_BYTES // 20
+    for state in range(30):
+        follower.send(bytes(size), state)
+    assert connect.tally.behind == 1
+    assert (await reader.end()).endswith(close_frame(4000, "too much waits to be read"))
 
 
 async def test_a_connection_that_takes_nothing_is_cut_once_its_outbox_is_closed(

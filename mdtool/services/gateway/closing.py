@@ -32,7 +32,8 @@ MEANINGS: Final = {
     CloseCode.POLICY: "What came from the client is no SockJS.",
     CloseCode.TOO_BIG: "A message is larger than any that makes sense.",
     CloseCode.BEHIND: "The client does not read: it left everything lie for `slow_client_s`, or too"
-    " many messages that no later one stands for. Connect again, and read faster or follow less.",
+    " many messages that no later one stands for, or 32 MB of states. Connect again, and read"
+    " faster or follow less.",
 }
 _SILENCE: Final = f"""\
 Clients are pinged every {HEARTBEAT_S:g} s. Who leaves a ping unanswered for {HEARTBEAT_S / 2:g} s \

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final
 
-from mdtool.services.gateway.backlog import Backlog, Update
+from mdtool.services.gateway.backlog import TOO_LARGE, TOO_MANY, Backlog, Update
 from mdtool.services.gateway.closing import CloseCode
 from mdtool.services.gateway.tallies import SocketTally
 from mdtool.wire.websocket import close_frame, text_frame, text_header
@@ -90,7 +90,7 @@ class Outbox:
             if self._backlog.add(frame):
                 self._write_later()
             else:
-                self._give_up("too many messages wait to be read")
+                self._give_up(TOO_MANY)
 
     def flush(self) -> None:
         """Write everything now, before the connection is closed in order."""
@@ -123,7 +123,10 @@ class Outbox:
     def _keep(self, update: Update) -> None:
         if not self._is_closed:
             self._tally.conflated += self._backlog.keep(*update)
-            self._write_later()
+            if self._backlog.is_too_large:
+                self._give_up(TOO_LARGE)
+            else:
+                self._write_later()
 
     def _write_later(self) -> None:
         if self._timer is None:

@@ -8,7 +8,9 @@ from typing import Final
 
 from aiohttp import web
 
-from mdtool.services.gateway.hub import Hub
+from mdtool.services.gateway.backlog import Update
+from mdtool.services.gateway.hub import Follower, Hub
+from mdtool.services.gateway.introductions import Introductions
 from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.listeners import ListeningSockets
 from mdtool.services.gateway.outbox import Outbox
@@ -42,6 +44,7 @@ class QuoteSockets:
     ) -> None:
         self._board = board
         self._hub = Hub()
+        self._introductions = Introductions()
         self._sockets = ListeningSockets(limit, patience_s, tally)
         self.close = self._sockets.close
         board.listen(self._publish)
@@ -56,15 +59,14 @@ class QuoteSockets:
         with contextlib.ExitStack() as stack:
             for topic in symbols or (_EVERY,):
                 follower = stack.enter_context(self._hub.subscription(topic, outbox))
-                known = [topic] if topic else [row.symbol for row in self._board.rows()]
-                outbox.send_all(
-                    [
-                        follower.update(self._board.text(symbol), symbol)
-                        for symbol in known
-                        if self._board.find(symbol) is not None
-                    ]
-                )
+                stack.callback(self._introductions.begin(outbox, self._present(topic, follower)))
             yield
+
+    def _present(self, topic: str, follower: Follower) -> Iterator[Update]:
+        known = [topic] if topic else [row.symbol for row in self._board.rows()]
+        for symbol in known:
+            if self._board.find(symbol) is not None:
+                yield follower.update(self._board.text(symbol), symbol)
 
     def _publish(self, changed: Sequence[LatestQuote]) -> None:
         if not len(self._hub):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from mdtool.core.errors import PeerError
@@ -80,9 +80,9 @@ class _Series:
         self.members: set[Member] = set()
         self.following = contextlib.ExitStack()
 
-    def newest(self) -> list[Message]:
-        """Return what is told of the newest bar of each symbol."""
-        return [self._message(bar) for bar in self._newest.values()]
+    def newest(self) -> Iterator[Message]:
+        """Give what is told of the newest bar of each symbol."""
+        return (self._message(self._newest[symbol]) for symbol in list(self._newest))
 
     def take(self, bars: list[Bar]) -> None:
         """Tell of bars that changed, each of them: no bar stands for the one before it."""

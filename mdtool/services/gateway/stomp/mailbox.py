@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from mdtool.services.gateway.backlog import Backlog, Update
+from mdtool.services.gateway.backlog import TOO_LARGE, TOO_MANY, Backlog, Update
 from mdtool.services.gateway.closing import CloseCode
 from mdtool.services.gateway.stomp.connection import Connection
 from mdtool.services.gateway.tallies import SocketTally
@@ -60,7 +60,10 @@ class Mailbox:
         """Keep the latest of a state."""
         if self._farewell is None:
             self._tally.conflated += self._backlog.keep(*update)
-            self._has_more.set()
+            if self._backlog.is_too_large:
+                self.give_up(TOO_LARGE)
+            else:
+                self._has_more.set()
 
     def send_all(self, updates: Sequence[Update]) -> None:
         """Keep the latest of several states."""
@@ -73,7 +76,7 @@ class Mailbox:
             if self._backlog.add(text):
                 self._has_more.set()
             else:
-                self.give_up("too many messages wait to be read")
+                self.give_up(TOO_MANY)
 
     def forget(self, owner: Hashable) -> None:
         """Drop the states of an owner."""

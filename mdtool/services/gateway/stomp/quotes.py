@@ -44,7 +44,7 @@ class QuoteTopics:
         else:
             name = parse_symbol(name)
             rows = [self._board.find(name)]
-        current = [self._message(row.symbol) for row in rows if row is not None]
+        current = (self._message(row.symbol) for row in rows if row is not None)
         return self._topics.follow(PREFIX + name, member, current)
 
     def _publish(self, changed: Sequence[LatestQuote]) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from mdtool.services.gateway.hub import Hub
+from mdtool.services.gateway.introductions import Introductions
 from mdtool.services.gateway.stomp.connection import Member
 from mdtool.services.gateway.stomp.messages import Message, Wrapping
 from mdtool.wire.stomp import Version
@@ -16,6 +17,7 @@ class Topics:
 
     def __init__(self) -> None:
         self._hub = Hub()
+        self._introductions = Introductions()
         self._followed: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -34,18 +36,23 @@ class Topics:
         member : Member
             Who is told.
         current : iterable of Message
-            What there is of it.
+            What there is of it, each made when it is asked for.
         """
         wrapping, version = member.connection.wrapping, member.subscription.version
         outlet = member.connection.outlet
         key = (topic, wrapping, version is Version.V1_0)
         follower = self._hub.follow(key, outlet, member.head)
         self._followed[topic] += 1
-        outlet.send_all(
-            [follower.update(message.tail(wrapping, version), message.state) for message in current]
+        end = self._introductions.begin(
+            outlet,
+            (
+                follower.update(message.tail(wrapping, version), message.state)
+                for message in current
+            ),
         )
 
         def leave() -> None:
+            end()
             self._hub.leave(key, follower)
             self._followed[topic] -= 1
             if not self._followed[topic]:
