@@ -154,12 +154,15 @@ async def test_a_store_that_is_away_is_waited_for_and_said_to_be(url, stores, ca
 
 
 async def test_a_store_that_can_keep_no_more_ends_the_service(url, stores):
-    with pytest.raises(StoreError, match="no more"):
+    async def serve():
         async with aggregator(store=url) as service:
             stores[0].errors.append(StoreError("no more"))
             with pytest.raises(grpc.aio.AioRpcError):
                 await service.send(message(0, [tick(100)], ["AAPL"]))
             await asyncio.wait({service.task})
+
+    with pytest.raises(StoreError, match="no more"):
+        await serve()
     assert stored(url) == {}
 
 
