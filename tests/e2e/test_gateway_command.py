@@ -79,6 +79,8 @@ def test_a_taken_port_ends_it_with_3_and_one_line():
         ("--port", "65536"),
         ("--timeout-ms", "0"),
         ("--max-sockets", "-1"),
+        ("--store", "oracle://here"),
+        ("--store", "sqlite:"),
     ],
 )
 def test_wrong_settings_end_it_with_2(options):
