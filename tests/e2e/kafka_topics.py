@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from mdtool.adapters.kafka.records import Aggregates, decode_bar, decode_session
 
-SYMBOLS = ["AAPL", "AMZN", "BTC/USD", "ESZ5", "GOOG", "MSFT", "NVDA", "SPY", "TSLA"]
+SYMBOLS = ["AAPL", "AMZN", "BTC-USD", "ESZ5", "GOOG", "MSFT", "NVDA", "SPY", "TSLA"]
 """Some for each of three partitions."""
 NOON_NS = 1_735_214_400 * 10**9
 SECOND_NS = 10**9
@@ -24,34 +24,58 @@ def url_of(broker, partitions: int = 3, **more: object) -> str:
     return f"kafka://{broker.address}?" + "&".join(f"{key}={value}" for key, value in query.items())
 
 
-def write_ticks(path: Path, count: int) -> dict[str, list[tuple[int, int]]]:
-    """Write ticks as JSON lines; return each symbol's prices, in cents, and volumes, in order."""
+Sent = dict[str, list[tuple[int, int, int]]]
+"""Each symbol's ticks, in order: price in cents, volume, and the time in ns."""
+
+
+def write_ticks(path: Path, count: int) -> Sent:
+    """Write ticks as JSON lines, 500 to a second, and return them."""
     chance = random.Random(7)
-    sent: dict[str, list[tuple[int, int]]] = {}
+    sent: Sent = {}
     with path.open("w") as lines:
         for number in range(count):
             symbol = chance.choice(SYMBOLS)
             cents, volume = chance.randint(10_000, 20_000), chance.randint(1, 900)
+            at_ns = NOON_NS + number * SECOND_NS // 500
             tick = {
                 "symbol": symbol,
                 "price": cents / 100,
                 "volume": volume,
-                "exchange_timestamp": NOON_NS + number * SECOND_NS // 500,
+                "exchange_timestamp": at_ns,
             }
             lines.write(json.dumps(tick) + "\n")
-            sent.setdefault(symbol, []).append((cents, volume))
+            sent.setdefault(symbol, []).append((cents, volume, at_ns))
     return sent
 
 
-def sessions_of(sent: dict[str, list[tuple[int, int]]]) -> dict[str, tuple[int, ...]]:
+def sessions_of(sent: Sent) -> dict[str, tuple[int, ...]]:
     """Open, high, low, close, volume and count of each symbol."""
     sessions = {}
     for symbol, ticks in sent.items():
-        prices = [cents * 10**7 for cents, _ in ticks]
-        volume = sum(volume for _, volume in ticks)
+        prices = [cents * 10**7 for cents, _, _ in ticks]
+        volume = sum(volume for _, volume, _ in ticks)
         ends = (prices[0], max(prices), min(prices), prices[-1])
         sessions[symbol] = (*ends, volume, len(ticks))
     return sessions
+
+
+def bars_of(ticks: list[tuple[int, int, int]], length_s: int) -> list[dict[str, object]]:
+    """Bars of a symbol's ticks as REST has them, newest first."""
+    within: dict[int, list[tuple[int, int, int]]] = {}
+    for tick in ticks:
+        within.setdefault(tick[2] // (length_s * SECOND_NS), []).append(tick)
+    return [
+        {
+            "timestamp": str(number * length_s * 1_000),
+            "open": own[0][0] / 100,
+            "high": max(own)[0] / 100,
+            "low": min(own)[0] / 100,
+            "close": own[-1][0] / 100,
+            "volume": str(sum(volume for _, volume, _ in own)),
+            "count": len(own),
+        }
+        for number, own in reversed(within.items())
+    ]
 
 
 class Topics:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdtool.adapters.kafka.board import Board
 from mdtool.adapters.kafka.records import OFFSET, Aggregates, RecordError, decode_bar
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import parse_duration
@@ -16,10 +17,11 @@ from mdtool.engine.sessions import SESSION
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
 from mdtool.services.aggregator.partitions import Partition
 from mdtool.wire.batches import BatchError
-from mdtool.wire.tick_parts import PartEncoder
+from mdtool.wire.tick_parts import PartEncoder, partition_of
 from mdtool.wire.ticks import Reason, Ticks
 
 SYMBOLS = ["AAPL", "BTC/USD", "MSFT", "TSLA", "X"]
+LENGTHS = [parse_duration(interval) for interval in INTERVALS]
 CONFIG = AggregatorConfig(bars_lateness_ms=2_500)
 NOON_NS = 1_735_214_400 * 10**9
 
@@ -33,11 +35,16 @@ stream = st.sampled_from(["one", "two"])
 class Topics:
     """What is kept of compacted topics of one partition."""
 
-    def __init__(self) -> None:
+    def __init__(self, board: Board | None = None) -> None:
         self.aggregates: dict[bytes, bytes] = {}
         self.bars: dict[bytes, bytes] = {}
+        self._board = board or Board(LENGTHS, 1, 1)
 
     def commit(self, changes) -> None:
+        for key, value in changes.aggregates:
+            self._board.take_aggregate(0, key, value)
+        for key, value in changes.bars:
+            self._board.take_bar(key, value)
         for key, value in changes.aggregates:
             self.aggregates.pop(key, None)
             self.aggregates[key] = value
@@ -69,8 +76,7 @@ def run_of(frames):
 
 
 def whole_market():
-    intervals = [parse_duration(interval) for interval in INTERVALS]
-    bars = LiveBars(intervals, 10_000, CONFIG.bars_lateness_ms * 10**6)
+    bars = LiveBars(LENGTHS, 10_000, CONFIG.bars_lateness_ms * 10**6)
     market = Market(bars, 100, 100)
     market.restore([], np.empty(0, SESSION), bars.saved_since(0), {}, {})
     for symbol in SYMBOLS:
@@ -95,7 +101,8 @@ def by_key(market):
 def test_partitions_begun_anew_at_any_time_add_up_to_the_market(batches, partitions, fates):
     encoder = PartEncoder(SymbolTable(SYMBOLS), partitions)
     whole = whole_market()
-    topics = [Topics() for _ in range(partitions)]
+    boards = [Board(LENGTHS, 1, 10_000) for _ in range(partitions)]
+    topics = [Topics(board) for board in boards]
     running = [Partition(p, partitions, CONFIG, Aggregates()) for p in range(partitions)]
     logs: list[list[bytes]] = [[] for _ in range(partitions)]
     taken: dict[str, list] = {"one": [], "two": []}
@@ -128,6 +135,16 @@ def test_partitions_begun_anew_at_any_time_add_up_to_the_market(batches, partiti
         symbol: whole.session(SYMBOLS.index(symbol)).tolist() for symbol in traded
     }
     assert bars_in(topics) == by_key(whole)
+    for symbol in traded:
+        board = boards[partition_of(symbol, partitions)]
+        for length in LENGTHS:
+            history = whole.bars.history(SYMBOLS.index(symbol), length, 1_000).tolist()
+            assert [row[:7] for row in board.bars(symbol, length, 1_000, 0)] == [
+                row[1:] for row in history
+            ]
+            older = history[1:4]
+            page = board.bars(symbol, length, 3, history[0][1])
+            assert [row[:7] for row in page] == [row[1:] for row in older]
     for name in ("ticks", "duplicates", "late", *(f"refused.{reason}" for reason in Reason)):
         assert sum(partition.market.totals()[name] for partition in running) == whole.totals()[name]
 
