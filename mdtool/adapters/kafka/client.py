@@ -45,10 +45,10 @@ __all__ = [
     "TopicPartition",
 ]
 
+log = logging.getLogger(__name__)
+
 MAX_RECORD_BYTES: Final = 4 << 20
 """How long a record of ticks may be."""
-_CLIENT_LOG: Final = logging.getLogger("mdtool.kafka")
-_CLIENT_LOG.setLevel(logging.ERROR)  # what services have to say of an outage they say themselves
 _COMMON: Final = {
     "client.id": "mdtool",
     "reconnect.backoff.ms": 50,
@@ -79,19 +79,27 @@ _CONSUMING: Final = {
 }
 
 
+class _Quiet:
+    """Takes what the client logs: of an outage each of its tries, which services tell of once."""
+
+    def log(self, _level: int, message: str, *arguments: object) -> None:
+        """Log at the level for those who look for it."""
+        log.debug(message, *arguments)
+
+
 def producer(address: KafkaAddress, settings: Mapping[str, Any] | None = None) -> Producer:
     """Return an idempotent producer, which waits for all replicas."""
-    return Producer(_config(address, _PRODUCING, settings), logger=_CLIENT_LOG)
+    return Producer(_config(address, _PRODUCING, settings), logger=_Quiet())
 
 
 def consumer(address: KafkaAddress, settings: Mapping[str, Any] | None = None) -> Consumer:
     """Return a consumer that sees what is committed, and commits nothing by itself."""
-    return Consumer(_config(address, _CONSUMING, settings), logger=_CLIENT_LOG)
+    return Consumer(_config(address, _CONSUMING, settings), logger=_Quiet())
 
 
 def admin(address: KafkaAddress) -> AdminClient:
     """Return a client that looks at topics and makes them."""
-    return AdminClient(_config(address, {}, None), logger=_CLIENT_LOG)
+    return AdminClient(_config(address, {}, None), logger=_Quiet())
 
 
 def error_of(raised: KafkaException) -> KafkaError:
