@@ -7,10 +7,11 @@ import inspect
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from mdtool.cli.progress import StatusLine
 from mdtool.core.errors import CheckError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ BENCHES: Final = {
     "graphql": "the gateway's GraphQL, against its REST for the same symbol",
     "fanout": "STOMP messages to 2,000 clients, against bare aiohttp sockets",
     "outage": "what the gateway answers while the aggregator is killed and comes back",
+    "chaos": "what a store holds after its services were killed at random under load",
     "memory": "what replaying a 4-million-record file to CSV takes at its peak",
     "book": "rebuilding L3 order books from orders, against the same in plain Python",
     "replay": "replaying a long file, against a zstd pass and databento_dbn's decoder alone",
@@ -53,24 +55,33 @@ def bench(
             "time or a size. FIGURE:ratio compares with the baseline. May be given many times.",
         ),
     ] = None,
+    kills: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="How often the bench chaos kills a service."),
+    ] = None,
 ) -> None:
     """Measure, beside a baseline of the same run.
 
     Absolute figures drift from machine to machine and from minute to minute; ratios hold.
 
     Example: mdtool bench serialization --fail-under decode:ratio=40
+
+    Example: mdtool bench chaos --kills 20 --fail-under chaos_lost=0
     """
     chosen = list(BENCHES) if names == ["all"] else names
     for name in chosen:
         if name not in BENCHES:
             raise UsageError(f"no bench {name!r}: choose from {', '.join(BENCHES)}, or all")
+    if kills is not None and "chaos" not in chosen:
+        raise UsageError("--kills is for the bench chaos")
     limits = [_parse_limit(text) for text in fail_under or []]
 
     figures: list[Figure] = []
     for name in chosen:
         if sys.stderr.isatty():
             typer.echo(f"measuring {name}: {BENCHES[name]}...", err=True)
-        measured = _measure(name)
+        with StatusLine() as line:
+            measured = _measure(name, kills=kills, show=line.show)
         figures += measured
         if as_json:
             for figure in measured:
@@ -80,13 +91,16 @@ def bench(
     _enforce(limits, figures)
 
 
-def _measure(name: str) -> list[Figure]:
+def _measure(name: str, **offered: Any) -> list[Figure]:
+    """Run a bench, with those options that it knows."""
     measure = importlib.import_module(f"mdtool.services.bench.{name}").measure
+    known = inspect.signature(measure).parameters.keys()
+    options = {key: value for key, value in offered.items() if key in known and value is not None}
     if not inspect.iscoroutinefunction(measure):
-        return list(measure())
+        return list(measure(**options))
     import asyncio
 
-    return list(asyncio.run(measure()))
+    return list(asyncio.run(measure(**options)))
 
 
 def _print_table(name: str, figures: Sequence[Figure]) -> None:

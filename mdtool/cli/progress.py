@@ -73,3 +73,24 @@ class Progress:
 
     def __exit__(self, *exc_info: object) -> None:
         self.clear()
+
+
+class StatusLine:
+    """One line of text on a terminal that is rewritten, and erased at the end."""
+
+    def __init__(self) -> None:
+        self._is_shown = sys.stderr.isatty()
+        self._is_dirty = False
+
+    def show(self, text: str) -> None:
+        """Show a text in place of the one before."""
+        if self._is_shown and not _is_taken():
+            self._is_dirty = True
+            print(_ERASE_LINE + text, end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._is_dirty:
+            print(_ERASE_LINE, end="", file=sys.stderr, flush=True)

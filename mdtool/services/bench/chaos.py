@@ -11,7 +11,7 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,7 +89,10 @@ async def measure(kills: int = KILLS, show: Show = lambda _: None) -> list[Figur
 async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[Figure]:
     """Do as `measure`, by a plan, with the store at a URL, where none is yet."""
     ticks = Input(plan.seed)
-    config = ServeConfig(store=url, serve_tcp_port=0, aggregate_port=0, gateway_port=0)
+    free_ports: dict[str, Any] = {
+        each.name: 0 for each in fields(ServeConfig) if each.name.endswith("_port")
+    }
+    config = ServeConfig(store=url, **free_ports)
     with _quiet(), stack.programs(config, _MDTOOL) as programs:
         async with _supervised(programs) as (supervisor, addresses), asyncio.TaskGroup() as tasks:
             enough = asyncio.Event()
@@ -173,6 +176,7 @@ async def _feed(ticks: Input, plan: Plan, address: str, enough: asyncio.Event) -
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_WRITE_S):
                     await enough.wait()
+        process.stdin.close()
         said, _ = await process.communicate()
     except ConnectionError:
         said = b""

@@ -1,0 +1,69 @@
+"""The bench of killed services, for a moment: nothing is lost, and nothing counts twice."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from mdtool.cli.bench import app
+from mdtool.core.errors import UsageError
+from mdtool.services.bench import chaos
+from mdtool.services.bench.chaos import Plan, run_chaos
+from tests.postgres_servers import postgres_server
+
+TICKS_PER_S = 5_000
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/mdtool.db"
+
+
+def assert_exact(figures, kills):
+    values = {figure.name: figure.value for figure in figures}
+    assert values.pop("chaos_ticks") > 0
+    assert values == {
+        "chaos_kills": kills,
+        "chaos_lost": 0,
+        "chaos_double": 0,
+        "chaos_wrong": 0,
+    }
+
+
+async def test_killed_services_lose_nothing(url):
+    told = []
+    figures = await run_chaos(Plan(kills=4, ticks_per_s=TICKS_PER_S), url, told.append)
+    assert_exact(figures, 4)
+    assert [text.split(",")[0] for text in told[:4]] == [
+        f"killed {n} of 4 times" for n in (1, 2, 3, 4)
+    ]
+
+
+async def test_a_plain_client_loses_nothing_as_long_as_serve_tcp_lives(url):
+    plan = Plan(3, TICKS_PER_S, spared=frozenset({"serve-tcp"}), is_plain=True)
+    assert_exact(await run_chaos(plan, url), 3)
+
+
+async def test_nothing_is_lost_in_postgresql_though_it_is_killed_too():
+    with postgres_server() as server:
+
+        def kill_server_too(_text):
+            server.restart()
+
+        url = server.url(server.create_database())
+        assert_exact(await run_chaos(Plan(2, TICKS_PER_S), url, kill_server_too), 2)
+
+
+def test_how_often_is_an_option_of_this_bench_alone(monkeypatch):
+    asked = []
+
+    async def measure(kills=chaos.KILLS, show=None):
+        asked.append(kills)
+        return []
+
+    monkeypatch.setattr(chaos, "measure", measure)
+    for options in ([], ["--kills", "7"]):
+        assert CliRunner().invoke(app, ["chaos", *options]).exit_code == 0
+    assert asked == [chaos.KILLS, 7]
+    refused = CliRunner().invoke(app, ["memory", "--kills", "7"])
+    assert isinstance(refused.exception, UsageError)
