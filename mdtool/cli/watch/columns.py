@@ -105,7 +105,9 @@ def _vwap(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
 
 def _vs_vwap(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
     over = quote.over_vwap
-    return Text("-", "faint") if over is None else Text(f"{over:+.3%}", _style(over))
+    if over is None:
+        return Text("-", "faint")
+    return Text(f"{over:{'+' if over else ''}.3%}", _style(over))
 
 
 def _volume(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:

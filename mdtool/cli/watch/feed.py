@@ -65,17 +65,13 @@ class LineFeed:
                 for lines in self._lines(receiver):
                     attempts, waits = 0, delays(FIRST_DELAY_S, LONGEST_DELAY_S)
                     receiver.received(lines)
-                reason = "the feed closed the connection"
-            except _NoLinesError as error:
-                reason = str(error)
-            except (OSError, UnicodeError) as error:
-                reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            if self._is_closed.is_set():
-                return
-            attempts += 1
-            delay_s = next(waits)
-            receiver.lost(reason, delay_s, attempts)
-            self._is_closed.wait(delay_s)
+            except _LostError as error:
+                if self._is_closed.is_set():
+                    return
+                attempts += 1
+                delay_s = next(waits)
+                receiver.lost(str(error), delay_s, attempts)
+                self._is_closed.wait(delay_s)
 
     def close(self) -> None:
         """Let `run` end, from another thread."""
@@ -86,20 +82,39 @@ class LineFeed:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def _lines(self, receiver: Receiver) -> Iterator[list[bytes]]:
-        with socket.create_connection(self._where, _CONNECT_S) as connection:
+        """Yield whole lines as they come, until closed or lost."""
+        with _told_apart():
+            connection = socket.create_connection(self._where, _CONNECT_S)
+        with connection:
             self._connection = connection
-            connection.settimeout(None)
-            notice_loss(connection)
-            connection.sendall(self._request)
+            with _told_apart():
+                connection.settimeout(None)
+                notice_loss(connection)
+                connection.sendall(self._request)
             receiver.connected()
             rest = b""
-            while not self._is_closed.is_set() and (data := connection.recv(_READ_BYTES)):
+            while not self._is_closed.is_set():
+                with _told_apart():
+                    data = connection.recv(_READ_BYTES)
+                if not data:
+                    raise _LostError("the feed closed the connection")
                 *lines, rest = (rest + data).split(b"\n")
                 if len(rest) > MAX_LINE_BYTES:
-                    raise _NoLinesError("what is sent there are no lines")
+                    raise _LostError("what is sent there are no lines")
                 if lines:
                     yield lines
 
 
-class _NoLinesError(Exception):
-    """What comes is endless."""
+class _LostError(Exception):
+    """There is no connection, or none that makes sense."""
+
+
+@contextlib.contextmanager
+def _told_apart() -> Iterator[None]:
+    """Tell errors of the connection from those of whoever receives."""
+    try:
+        yield
+    except OSError as error:
+        raise _LostError(error.strerror or str(error)) from error
+    except UnicodeError as error:
+        raise _LostError("no such host") from error
