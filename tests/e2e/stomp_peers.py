@@ -68,11 +68,11 @@ class StompPeer:
         assert frame.headers["content-length"] == str(len(frame.body))
         return frame.headers["destination"], json.loads(frame.body)
 
-    async def error(self) -> str:
+    async def error(self, code: int = 1002) -> str:
         """What the ERROR says that comes next, before the connection is closed."""
         frame = await self.receive()
         assert frame.command == "ERROR", frame
-        assert await self.closed() == 1002
+        assert await self.closed() == code
         return frame.headers["message"]
 
     async def closed(self) -> int:

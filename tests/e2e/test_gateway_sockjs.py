@@ -331,3 +331,16 @@ async def test_clients_are_told_that_a_stopping_gateway_goes_away(source):
             told = asyncio.create_task(socket.receive_str())
         assert await told == 'c[1001,"the gateway stops"]'
         assert await streaming.content.read() == b'c[1001,"the gateway stops"]\n'
+
+
+async def test_a_websocket_message_that_is_far_too_large_is_told(client):
+    async with client.ws_connect(f"{SESSION}/websocket") as socket:
+        frames = Frames()
+        await socket.send_str(json.dumps([CONNECT]))
+        await socket.send_str(json.dumps(["x" * (1 << 20)]))
+        assert await socket.receive_str() == "o"
+        told = [frames.of(await socket.receive_str())[0] for _ in range(2)]
+        assert [frame.command for frame in told] == ["CONNECTED", "ERROR"]
+        assert told[1].headers["message"] == "a message takes more than 393,216 bytes"
+        assert (await socket.receive_str()).startswith('c[1002,"a message')
+        assert (await socket.receive()).data == 1009

@@ -211,10 +211,10 @@ async def test_a_version_that_is_not_known_is_refused_with_those_that_are(client
         assert await peer.closed() == 1002
 
 
-async def test_a_message_that_is_far_too_large_closes_its_connection(client):
+async def test_a_message_that_is_far_too_large_is_told_and_closes_its_connection(client):
     async with stomp(client) as peer:
         await peer.send("SEND", {"destination": "/app/signal"}, bytes(1 << 20))
-        assert await peer.closed() == 1009
+        assert await peer.error(1009) == "a message takes more than 131,072 bytes"
     assert (await client.answer("/health"))[0] == 200
 
 

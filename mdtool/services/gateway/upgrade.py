@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Self
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from mdtool.services.http.answers import HeadedError
 
@@ -20,9 +20,45 @@ class UpgradeRequiredError(HeadedError):
     """A request is no proper one for a WebSocket, which is all that there is at its path."""
 
 
+class Socket(web.WebSocketResponse):
+    """A WebSocket that says what is wrong where a message is too large, which aiohttp does not.
+
+    Parameters
+    ----------
+    max_message_bytes : int
+    protocols : sequence of str
+
+    Attributes
+    ----------
+    tell_too_large : callable
+        Given a reason before the connection is closed for that; to be set by whose protocol has a
+        way to tell of it.
+    """
+
+    def __init__(self, max_message_bytes: int, protocols: Sequence[str]) -> None:
+        super().__init__(
+            timeout=CLOSE_S,
+            heartbeat=HEARTBEAT_S,
+            compress=False,
+            protocols=protocols,
+            max_msg_size=max_message_bytes,
+        )
+        self.tell_too_large: Callable[[str], None] = _tell_nobody
+        self._too_large = f"a message takes more than {max_message_bytes:,} bytes"
+
+    async def close(
+        self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True
+    ) -> bool:
+        """Close the connection."""
+        if code == WSCloseCode.MESSAGE_TOO_BIG and not self.closed:
+            self.tell_too_large(self._too_large)
+            message = self._too_large.encode()
+        return await super().close(code=code, message=message, drain=drain)
+
+
 def websocket(
     request: web.Request, max_message_bytes: int, protocols: Sequence[str] = ()
-) -> web.WebSocketResponse:
+) -> Socket:
     """Return what a request is answered with that asks for a WebSocket, yet to be prepared.
 
     Parameters
@@ -38,13 +74,7 @@ def websocket(
     UpgradeRequiredError
         When it does not ask for one.
     """
-    socket = web.WebSocketResponse(
-        timeout=CLOSE_S,
-        heartbeat=HEARTBEAT_S,
-        compress=False,
-        protocols=protocols,
-        max_msg_size=max_message_bytes,
-    )
+    socket = Socket(max_message_bytes, protocols)
     if not socket.can_prepare(request):
         message = f"{request.path} speaks WebSocket only"
         raise UpgradeRequiredError(message, {"Upgrade": "websocket"})
@@ -72,3 +102,7 @@ class Sayings:
             raise StopAsyncIteration
         said: str | bytes = message.data
         return said
+
+
+def _tell_nobody(_reason: str) -> None:
+    pass

@@ -15,7 +15,7 @@ from mdtool.services.gateway.stomp.connection import Connection
 from mdtool.services.gateway.stomp.connections import Connections
 from mdtool.services.gateway.stomp.messages import Wrapping
 from mdtool.services.gateway.tallies import SocketTally
-from mdtool.services.gateway.upgrade import CLOSE_S, Sayings, websocket
+from mdtool.services.gateway.upgrade import CLOSE_S, Sayings, Socket, websocket
 from mdtool.wire import sockjs
 from mdtool.wire.sockjs import SockJsError
 from mdtool.wire.stomp import MAX_FRAME_BYTES
@@ -70,7 +70,7 @@ class StompSockets:
     async def _serve(
         self,
         request: web.Request,
-        socket: web.WebSocketResponse,
+        socket: Socket,
         wrapping: Wrapping,
         tally: SocketTally,
     ) -> web.StreamResponse:
@@ -84,7 +84,7 @@ class StompSockets:
         self,
         request: web.Request,
         transport: asyncio.Transport,
-        socket: web.WebSocketResponse,
+        socket: Socket,
         wrapping: Wrapping,
         tally: SocketTally,
     ) -> None:
@@ -101,6 +101,7 @@ class StompSockets:
                 closing.append(asyncio.create_task(_close(request, socket, code, reason)))
 
             with self._connections.opened(outbox, wrapping, end) as connection:
+                socket.tell_too_large = connection.fail
                 if is_sockjs:
                     outbox.post(sockjs.OPEN)
                 take = _take_wrapped if is_sockjs else _take
@@ -126,9 +127,7 @@ def _farewell(code: int, reason: str) -> bytes:
     return text_frame(sockjs.close(code, reason)) + close_frame(code, reason)
 
 
-async def _close(
-    request: web.Request, socket: web.WebSocketResponse, code: int, reason: str
-) -> None:
+async def _close(request: web.Request, socket: Socket, code: int, reason: str) -> None:
     """Close a socket, whether or not its client has a part in that."""
     try:
         async with asyncio.timeout(2 * CLOSE_S):
