@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from mdtool.adapters.stores import open_history, open_store
-from mdtool.adapters.stores.errors import StoreClaimedError, StoreInterruptedError
+from mdtool.adapters.stores.errors import (
+    StoreClaimedError,
+    StoreInterruptedError,
+    StoreUnavailableError,
+)
 from tests.store_writer import TRADES
 from tests.stores import NOON_NS, STORES, run, step
 
@@ -86,6 +90,44 @@ def test_a_market_is_held_until_its_process_has_ended_however_it_did(url):
             with pytest.raises(StoreClaimedError):
                 store.claim()
         store.claim()
+
+
+def test_a_store_is_made_once_by_all_who_open_it_at_the_same_time(url):
+    at_once = threading.Barrier(6)
+    is_made = threading.Event()
+    problems = []
+
+    def make(number: int) -> None:
+        try:
+            at_once.wait()
+            with open_store(url) as store:
+                store.write(step(["AAPL"], run(f"stream-{number}", 0, [(0, 1, 1, NOON_NS)])))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test fails
+            problems.append(error)
+
+    def look() -> None:
+        at_once.wait()
+        with open_history(url) as history:
+            while not is_made.is_set():
+                try:
+                    history.symbols()
+                except StoreUnavailableError:
+                    pass  # not yet
+                except Exception as error:  # noqa: BLE001
+                    problems.append(error)
+                    return
+
+    makers = [threading.Thread(target=make, args=[number]) for number in range(5)]
+    looker = threading.Thread(target=look)
+    for thread in (looker, *makers):
+        thread.start()
+    for thread in makers:
+        thread.join()
+    is_made.set()
+    looker.join()
+    assert problems == []
+    with open_history(url) as history:
+        assert history.symbols()[0].trade_count == 5
 
 
 def test_pages_by_cursor_skip_and_repeat_nothing_while_others_write(url):

@@ -153,7 +153,7 @@ class Link:
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
             if may_make:
-                schema.create(connection)
+                schema.create(connection, self._busy_s)
             else:
                 schema.check(connection)
             if not self._writes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from typing import Final
 
 from mdtool.adapters.stores.errors import StoreFormatError, StoreUnavailableError
@@ -11,6 +12,7 @@ APPLICATION_ID: Final = 0x6D647431
 """`mdt1` in the file's header, by which `file` and others can tell it."""
 VERSION: Final = 1
 """Of the tables below, kept as SQLite's user_version."""
+_RETRY_S: Final = 0.01
 
 # Numbers of symbols and streams are never used again. A trade's key begins with its symbol, so
 # that a page of a symbol's trades is one seek, and what a step adds goes to a few places. The
@@ -108,8 +110,14 @@ def check(connection: sqlite3.Connection) -> None:
         raise StoreUnavailableError("nothing is in it yet")
 
 
-def create(connection: sqlite3.Connection) -> None:
-    """Make the tables in a file, unless they are there.
+def create(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Make the tables in a file, unless they are there or another process makes them.
+
+    Parameters
+    ----------
+    connection : sqlite3.Connection
+    busy_s : float
+        How long to wait for other processes.
 
     Raises
     ------
@@ -118,9 +126,9 @@ def create(connection: sqlite3.Connection) -> None:
     """
     if not _is_new(connection):
         return
-    connection.execute("PRAGMA journal_mode = WAL")
+    _begin_log(connection, busy_s)
     connection.execute("BEGIN IMMEDIATE")
-    if _is_new(connection):  # still, for another process may have been first
+    if _is_empty(connection):  # still
         for statement in filter(str.strip, _TABLES.split(";")):
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -134,7 +142,30 @@ def identity(connection: sqlite3.Connection) -> tuple[bytes, int]:
     return row
 
 
+def _begin_log(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Have a file written ahead, for which SQLite itself waits for nobody."""
+    deadline_s = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > deadline_s:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
+
+
 def _is_new(connection: sqlite3.Connection) -> bool:
+    """Return whether a file has nothing in it, as of one moment."""
+    connection.execute("BEGIN")
+    is_new = _is_empty(connection)
+    connection.execute("COMMIT")
+    return is_new
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
     """Return whether a file has nothing in it yet; what it has must be a store."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
