@@ -51,6 +51,15 @@ def store(
             show_default=False,
         ),
     ] = None,
+    bus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Instead of INPUT, keep what is on kafka://HOST:PORT, and what comes, until "
+            "stopped.",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> int:
     """Keep the trades of INPUT in a store, with the aggregates and bars that they come to.
@@ -66,7 +75,13 @@ def store(
     Example: mdtool store import dataset --store postgresql://localhost/trades
 
     Example: mdtool store check --repair
+
+    Example: mdtool store --bus kafka://127.0.0.1:9092
     """
+    if bus is not None:
+        if inputs or stream_id is not None:
+            raise UsageError("--bus takes the place of INPUT and --stream-id")
+        return _keep_bus(bus, config)
     if not inputs:
         raise UsageError("store wants INPUT: a file, or - for standard input")
     from mdtool.cli.store.keeper import opened_keeper
@@ -90,3 +105,16 @@ def store(
             progress.clear()
             typer.echo(kept(source.name, keeper, source.left_out))
     return EXIT_OK
+
+
+def _keep_bus(bus: str, config: StoreConfig) -> int:
+    from mdtool.core.config import load
+    from mdtool.core.data_folder import make_data_folder
+    from mdtool.core.lifecycle import run_service
+    from mdtool.services.aggregator.config import AggregatorConfig
+    from mdtool.services.store.bus_service import BusStore
+
+    service = BusStore(bus, config.url, load(AggregatorConfig, "aggregate", {}))
+    if config.store is None:
+        make_data_folder()
+    return run_service(service)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,6 +19,7 @@ from mdtool.core.errors import UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.listening import OPTIONS, listen
+from mdtool.services.blocking import run_blocking
 
 _STOP_GRACE_S = 0.5
 
@@ -68,7 +68,6 @@ class BusAggregator:
         reflection.enable_server_reflection(names, server)
         address = listen(server, self._config.host, self._config.port)
         partitions = await asyncio.to_thread(open_topics, self._address)
-        ended: asyncio.Future[None] = loop.create_future()
 
         def tell(takes_part: bool) -> None:
             states = health_pb2.HealthCheckResponse
@@ -76,32 +75,10 @@ class BusAggregator:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 asyncio.run_coroutine_threadsafe(status.set(rpc.SERVICE.full_name, state), loop)
 
-        def end(error: BaseException | None) -> None:
-            if ended.done():
-                return
-            if error is None:
-                ended.set_result(None)
-            else:
-                ended.set_exception(error)
-
         member = GroupMember(self._address, partitions, self._config, tell)
-
-        def take_part() -> None:
-            error: BaseException | None = None
-            try:
-                member.run()
-            except BaseException as raised:  # noqa: BLE001 - it is raised in the loop's thread
-                error = raised
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(end, error)
-
-        thread = threading.Thread(target=take_part, name=str(self._address), daemon=True)
         async with contextlib.AsyncExitStack() as stack:
             await server.start()
             stack.push_async_callback(server.stop, _STOP_GRACE_S)
             stack.push_async_callback(status.enter_graceful_shutdown)
-            thread.start()
-            stack.push_async_callback(asyncio.to_thread, thread.join)
-            stack.callback(member.stop)
             started({"grpc": address})
-            await asyncio.shield(ended)
+            await run_blocking(str(self._address), member.run, member.stop)

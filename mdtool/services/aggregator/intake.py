@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from mdtool.core.symbols import SymbolTable
 from mdtool.engine.market import Market
-from mdtool.services.aggregator.admission import check_symbol, check_ticks
 from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.subscribers import Subscribers
+from mdtool.wire.admission import check_symbol, check_ticks
 from mdtool.wire.ticks import Reason, Ticks
 
 log = logging.getLogger(__name__)

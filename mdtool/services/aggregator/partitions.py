@@ -26,9 +26,9 @@ from mdtool.core.units import NS_PER_MS, parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
 from mdtool.engine.sessions import SESSION
-from mdtool.services.aggregator.admission import check_stream, check_symbol, check_ticks
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
 from mdtool.services.aggregator.intake import Translation
+from mdtool.wire.admission import check_stream, check_symbol, check_ticks
 from mdtool.wire.batches import BatchError
 from mdtool.wire.tick_parts import decode_part, partition_of
 

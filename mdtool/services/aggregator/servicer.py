@@ -21,13 +21,13 @@ from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
 from mdtool.engine.market import REASONS, Market, SequenceGapError
 from mdtool.services.aggregator import messages
 from mdtool.services.aggregator.acknowledger import acknowledging
-from mdtool.services.aggregator.admission import check_stream
 from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.intake import Intake, Translation
 from mdtool.services.aggregator.market_bars import MarketBars
 from mdtool.services.aggregator.subscribers import Subscribers
 from mdtool.services.aggregator.trade_feed import BehindError, TradeFeed
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
+from mdtool.wire.admission import check_stream
 from mdtool.wire.batches import BatchError, decode_batch
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import decode_messages

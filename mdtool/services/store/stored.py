@@ -83,7 +83,7 @@ class StoredTrades:
                 continue
             if parts:
                 yield _sorted(TradeRows.concatenate(parts))
-            if sum(map(len, parts)) < _ROWS // 4:
+            if 4 * sum(map(len, parts)) <= _ROWS:
                 span_ns *= 2
             start_ns = end_ns
 

@@ -1,0 +1,62 @@
+"""The service that keeps what is on a bus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.core.lifecycle import Started
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.blocking import run_blocking
+
+log = logging.getLogger(__name__)
+
+
+class BusStore:
+    """Keeps the trades of a bus in a store.
+
+    Parameters
+    ----------
+    bus : str
+        The URL of the bus.
+    url : str
+        The store's.
+    config : AggregatorConfig
+        What the aggregation service on the same store goes by.
+
+    Raises
+    ------
+    ConfigError
+        When the bus is none.
+    """
+
+    name = "store"
+
+    def __init__(self, bus: str, url: str, config: AggregatorConfig) -> None:
+        self._address = KafkaAddress.parse(bus)
+        self._url = url
+        self._config = config
+
+    async def run(self, started: Started) -> None:
+        """Keep until cancelled.
+
+        Raises
+        ------
+        StartupError
+            When Kafka cannot be reached, or another process holds the store.
+        StoreError
+            When it can keep no more.
+        """
+        from mdtool.adapters.kafka.topics import open_topics
+        from mdtool.services.store.bus_keeper import BusKeeper
+
+        partitions = await asyncio.to_thread(open_topics, self._address)
+        keeper = BusKeeper(self._address, partitions, self._url, self._config)
+        loop = asyncio.get_running_loop()
+
+        def ready(address: str) -> None:
+            log.info("%s: keeps what is on %s", address, self._address)
+            loop.call_soon_threadsafe(started, {})
+
+        await run_blocking(str(self._address), lambda: keeper.run(ready), keeper.stop)
