@@ -93,6 +93,17 @@ class PostgresServer:
         """End it at once, but in order."""
         self._end(signal.SIGINT)
 
+    def become_standby(self, is_standby: bool) -> None:
+        """Start it again as a server that can only be read, or as one that can be written."""
+        self.stop()
+        signal_file = self._data / "standby.signal"
+        if is_standby:
+            signal_file.touch()
+            self.own(signal_file)
+        else:
+            signal_file.unlink()
+        self.start()
+
     def restart(self) -> None:
         """Kill it and start it again."""
         self.kill()

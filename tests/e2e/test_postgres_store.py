@@ -239,6 +239,22 @@ def test_a_read_only_database_is_unavailable_until_it_is_not(store, other, postg
     assert store.symbols() == totals(20)
 
 
+def test_a_hot_standby_is_read_and_not_written(mortal_server):
+    url = mortal_server.url(mortal_server.create_database())
+    with open_store(url) as store, open_history(url) as reader:
+        store.claim()
+        store.write(step(SYMBOLS, frames("a", 0, 10)))
+        mortal_server.become_standby(True)
+        try:
+            assert reader.symbols() == totals(10)
+            with pytest.raises(StoreUnavailableError, match="is read-only"):
+                store.write(step(SYMBOLS, frames("a", 10, 10)))
+        finally:
+            mortal_server.become_standby(False)
+        store.write(step(SYMBOLS, frames("a", 10, 10)))
+        assert reader.symbols() == totals(20)
+
+
 def test_a_user_who_may_only_read_can_read(store, other, postgres, postgres_url):
     store.write(step(SYMBOLS, frames("a", 0, 10)))
     role = f"reader_{other.info.dbname}"
