@@ -77,7 +77,9 @@ class CsvFile:
             quoted_strings_can_be_null=False,
         )
         return pc.open_csv(
-            self.path, pc.ReadOptions(block_size=_BLOCK_BYTES), convert_options=convert
+            self.path,
+            pc.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+            convert_options=convert,
         )
 
 

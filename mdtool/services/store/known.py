@@ -47,6 +47,8 @@ class Known:
             When another trade is in the place of one of them: the streams are not the same.
         """
         new = np.ones(len(rows), np.bool_)
+        if not len(rows):
+            return new
         places = _Places(rows)
         places.leave_out_repeated(new)
         looked_up = ~self._is_beyond(rows)

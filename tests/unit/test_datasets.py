@@ -1,0 +1,154 @@
+"""Folders, staging and groups of datasets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdtool.adapters.datasets.gathered import Gathered
+from mdtool.adapters.datasets.partitions import KEYS, folder_of, parse_keys, values_of
+from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.staging import staged
+from mdtool.core.errors import OutputError, UsageError
+from mdtool.core.symbols import SymbolTable
+
+PRINTABLE = st.characters(min_codepoint=33, max_codepoint=126)
+
+
+def rows(n: int, begin: int = 0) -> TradeRows:
+    column = np.arange(begin, begin + n)
+    index = np.zeros(n, np.uint32)
+    tables = SymbolTable(["A"]), SymbolTable(["s"])
+    return TradeRows(*tables, index, index, column, column + 1, column + 1, column, column)
+
+
+@given(st.text(PRINTABLE, min_size=1, max_size=70), st.integers(0, 100_000))
+def test_a_folder_says_its_symbol_and_date_whatever_they_are(symbol, day):
+    folder = folder_of(KEYS, symbol, day)
+    assert len(folder.parts) == 2
+    date = np.datetime64("1970-01-01") + day
+    assert values_of(folder / "trades.csv") == {"date": str(date), "symbol": symbol}
+    assert max(map(len, folder.parts)) <= 255
+
+
+def test_symbols_are_escaped_as_hive_escapes_them():
+    symbols = {
+        "BRK/B": "BRK%2FB",
+        "A=B": "A%3DB",
+        "50%": "50%25",
+        "A:B": "A%3AB",
+        "ES.C-0": "ES.C-0",
+    }
+    for symbol, name in symbols.items():
+        assert str(folder_of(("symbol",), symbol, 0)) == f"symbol={name}"
+    with pytest.raises(OutputError, match="no folder can have"):
+        folder_of(("symbol",), "__HIVE_DEFAULT_PARTITION__", 0)
+
+
+def test_keys_come_in_the_order_that_was_asked_for():
+    assert parse_keys("date,symbol") == ("date", "symbol")
+    assert parse_keys("symbol, date") == ("symbol", "date")
+    assert parse_keys("none") == ()
+    for text in ("", "date,date", "date,venue", "none,date"):
+        with pytest.raises(UsageError, match="give date, symbol"):
+            parse_keys(text)
+
+
+def test_other_folders_say_nothing():
+    assert values_of(Path("/a=b/date/symbol=A%20B/x.csv")) == {"symbol": "A B"}
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 7))
+def test_groups_hold_all_rows_in_order_and_are_of_one_size(pieces, size):
+    gathered, groups, begin = Gathered(size), [], 0
+    for n in pieces:
+        groups += gathered.add(rows(n, begin))
+        begin += n
+    groups += gathered.rest()
+    assert all(len(group) == size for group in groups[:-1])
+    assert all(0 < len(group) <= size for group in groups)
+    sequence = [each for group in groups for each in group.sequence.tolist()]
+    assert sequence == list(range(begin))
+
+
+def test_what_is_staged_appears_when_it_is_whole(tmp_path):
+    target = tmp_path / "new" / "t.csv"
+    with staged(target, ".csv", replaces=False, is_folder=False) as path:
+        path.write_text("all")
+        assert not target.exists()
+    assert target.read_text() == "all"
+    assert target.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    assert list(target.parent.iterdir()) == [target]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_nothing_is_left_after_an_error(tmp_path, error, is_folder):
+    def fail():
+        with staged(tmp_path / "t", ".csv", replaces=True, is_folder=is_folder) as path:
+            (path / "a.csv" if is_folder else path).write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_there_stays_until_the_new_is_whole(tmp_path):
+    folder = tmp_path / "d"
+    (folder / "symbol=A").mkdir(parents=True)
+    (folder / "symbol=A" / "trades.csv").write_text("old")
+    with staged(folder, ".csv", replaces=True, is_folder=True) as path:
+        (path / "symbol=B").mkdir()
+        (path / "symbol=B" / "trades.csv").write_text("new")
+        assert (folder / "symbol=A" / "trades.csv").read_text() == "old"
+    assert [each.name for each in folder.iterdir()] == ["symbol=B"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path):
+    target = tmp_path / "t.csv"
+
+    def export():
+        with staged(target, ".csv", replaces=False, is_folder=False) as path:
+            path.write_text("ours")
+            target.write_text("theirs")
+
+    with pytest.raises(OutputError, match="exists already"):
+        export()
+    assert target.read_text() == "theirs"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "symbol=A/notes.txt", "other/trades.csv"])
+def test_a_folder_of_other_things_is_not_replaced(tmp_path, name):
+    file = tmp_path / "d" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+
+    def export():
+        with staged(tmp_path / "d", ".csv", replaces=True, is_folder=True):
+            pass
+
+    with pytest.raises(OutputError, match="-f replaces datasets"):
+        export()
+    assert file.read_text() == "mine"
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    folder = tmp_path / "d"
+    folder.mkdir()
+    with staged(folder, ".csv", replaces=False, is_folder=True) as path:
+        (path / "a.csv").write_text("all")
+    assert (folder / "a.csv").read_text() == "all"

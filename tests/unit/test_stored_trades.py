@@ -1,0 +1,168 @@
+"""Trades of a store in order, and which of a stream's trades a store has."""
+
+from __future__ import annotations
+
+import signal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.stores import open_history, open_store
+from mdtool.core.config import load
+from mdtool.core.errors import InputError
+from mdtool.core.symbols import SymbolTable
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.store import stored
+from mdtool.services.store.interrupts import uninterrupted
+from mdtool.services.store.keeping import Keeper
+from mdtool.services.store.stored import StoredTrades
+
+NOON_NS = 1_758_715_200 * 10**9
+CONFIG = load(AggregatorConfig, "aggregate", {})
+TRADES = st.lists(
+    st.tuples(
+        st.integers(0, 2),  # symbol
+        st.integers(0, 2),  # stream
+        st.sampled_from([0, 0, 1, 2, 10**9, 10**13, 10**18]),  # time after noon
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+def rows_of(trades, streams=("z", "y", "x")) -> TradeRows:
+    """Trades whose sequences are their places in the list."""
+    symbol, stream, times = np.array(trades, np.int64).T
+    place = np.arange(len(trades))
+    return TradeRows(
+        symbols=SymbolTable(["B", "A", "C"]),
+        streams=SymbolTable(streams),
+        symbol=symbol.astype(np.uint32),
+        stream=stream.astype(np.uint32),
+        sequence=place,
+        price=place * 7 + 1,
+        volume=place + 1,
+        exchange_timestamp=NOON_NS + times,
+        ingest_timestamp=NOON_NS + times + place,
+    )
+
+
+def values(rows: TradeRows) -> list[tuple]:
+    """Rows as plain values that sort as datasets are sorted."""
+    return [
+        (ts, rows.symbols[symbol], rows.streams[stream], sequence, price, volume, ingest)
+        for ts, symbol, stream, sequence, price, volume, ingest in zip(
+            rows.exchange_timestamp.tolist(),
+            rows.symbol.tolist(),
+            rows.stream.tolist(),
+            rows.sequence.tolist(),
+            rows.price.tolist(),
+            rows.volume.tolist(),
+            rows.ingest_timestamp.tolist(),
+            strict=True,
+        )
+    ]
+
+
+@settings(max_examples=20, deadline=None)
+@given(TRADES, st.integers(1, 8))
+def test_trades_come_in_order_however_few_are_held(tmp_path_factory, trades, held):
+    where = f"sqlite:///{tmp_path_factory.mktemp('s')}/s.db?synchronous=normal"
+    rows = rows_of(trades)
+    with open_store(where) as store:
+        Keeper(store, CONFIG).keep(rows)
+    with pytest.MonkeyPatch.context() as patch, open_history(where) as history:
+        patch.setattr(stored, "_ROWS", held)
+        by_time = [each for part in StoredTrades(history).by_time() for each in values(part)]
+        by_symbol = [each for part in StoredTrades(history).by_symbol() for each in values(part)]
+        some = StoredTrades(history, frozenset("AC"), NOON_NS + 1, NOON_NS + 10**13)
+        part = [each for rows in some.by_time() for each in values(rows)]
+    wanted = sorted(values(rows))
+    assert by_time == wanted
+    assert by_symbol == sorted(wanted, key=lambda each: (each[1], each))
+    within = range(NOON_NS + 1, NOON_NS + 10**13)
+    assert part == [each for each in wanted if each[0] in within and each[1] != "B"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(TRADES, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=6))
+def test_parts_in_any_order_and_number_keep_each_trade_once(tmp_path_factory, trades, parts):
+    where = f"sqlite:///{tmp_path_factory.mktemp('s')}/s.db?synchronous=normal"
+    rows = rows_of(trades)
+    seen: set[int] = set()
+    with open_store(where) as store:
+        keeper = Keeper(store, CONFIG)
+        for begin, end in [*parts, (0, 60), (0, 60)]:
+            some = set(range(len(rows))[begin:end])
+            new, known = keeper.new, keeper.known
+            keeper.keep(rows.take(slice(begin, end)))
+            assert keeper.new - new == len(some - seen)
+            assert keeper.known - known == len(some & seen)
+            seen |= some
+    with open_history(where) as history:
+        found = [each for part in StoredTrades(history).by_time() for each in values(part)]
+        counts = {total.symbol: total.trade_count for total in history.symbols()}
+    assert found == sorted(values(rows))
+    assert sum(counts.values()) == len(rows)
+
+
+@pytest.mark.parametrize("column", ["price", "volume", "exchange_timestamp", "symbol"])
+@pytest.mark.parametrize("is_again", [False, True])
+def test_another_trade_in_the_same_place_is_refused(tmp_path, column, is_again):
+    where = f"sqlite:///{tmp_path}/s.db"
+    rows = rows_of([(0, 0, 0), (1, 0, 5), (1, 0, 7), (1, 0, 9)])
+    other = rows.take(slice(None))
+    changed = getattr(rows, column).copy()
+    changed[2] += 1
+    object.__setattr__(other, column, changed)
+    with open_store(where) as store:
+        keeper = Keeper(store, CONFIG)
+        keeper.keep(rows)
+        if is_again:  # another process, later
+            keeper = Keeper(store, CONFIG)
+        with pytest.raises(InputError, match="stream 'z' is not the one that was stored: at 2 "):
+            keeper.keep(other)
+    with open_history(where) as history:
+        found = [each for part in StoredTrades(history).by_time() for each in values(part)]
+    assert found == sorted(values(rows))
+
+
+def test_symbols_beyond_the_bound_are_left_out(tmp_path):
+    config = load(AggregatorConfig, "aggregate", {"max_symbols": 2})
+    with open_store(f"sqlite:///{tmp_path}/s.db") as store:
+        keeper = Keeper(store, config)
+        keeper.keep(rows_of([(0, 0, 0), (1, 0, 1), (2, 0, 2), (2, 0, 3)]))
+        assert (keeper.new, keeper.no_room) == (2, 2)
+        assert [total.symbol for total in store.symbols()] == ["A", "B"]
+
+
+def test_an_interrupt_waits_for_the_end_of_a_step():
+    steps = []
+
+    def step():
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("done")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    assert steps == ["done"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_interrupt_does_not_wait():
+    steps = []
+
+    def step():
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            steps.append("done")
+
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    assert steps == []
