@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.browser import chromium, chromium_tabs
-from tests.e2e.gateways import connected, gateway_of
 from tests.reference.market_source import MarketSource
 
 FAKE_DEVICES = (
@@ -22,13 +21,6 @@ async def source():
         source.trade("AAPL", 187.25, 400)
         source.trade("MSFT", 410.5, 20)
         yield source
-
-
-@pytest.fixture
-async def client(source):
-    async with gateway_of(source.address) as client:
-        await connected(client)
-        yield client
 
 
 def _url(client, path: str) -> str:

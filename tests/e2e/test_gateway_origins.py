@@ -12,26 +12,11 @@ from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.server import Gateway
 from tests.e2e.browser import chromium
 from tests.e2e.gateways import connected, gateway_of
-from tests.reference.market_source import MarketSource
 
 ELSEWHERE = "https://elsewhere.example"
 SOCKET = "/ws/marketdata?symbol=AAPL"
 PATHS = ("/api/v1/marketdata/AAPL", "/api/v1/bars/AAPL", "/health", "/metrics", "/graphql", "/none")
 PREFLIGHT = {"Access-Control-Request-Method": "POST"}
-
-
-@pytest.fixture
-async def source():
-    async with MarketSource().serving() as source:
-        source.trade("AAPL", 187.25, 400)
-        yield source
-
-
-@pytest.fixture
-async def client(source):
-    async with gateway_of(source.address) as client:
-        await connected(client)
-        yield client
 
 
 @pytest.mark.parametrize("origin", [ELSEWHERE, "null", "http://127.0.0.1", "file://", ""])

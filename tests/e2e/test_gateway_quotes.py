@@ -38,13 +38,6 @@ async def source():
         yield source
 
 
-@pytest.fixture
-async def client(source):
-    async with gateway_of(source.address) as client:
-        await connected(client)
-        yield client
-
-
 def of_trade(symbol: str, last: float, **more) -> dict:
     return {"symbol": symbol, "bid": None, "ask": None, "last": last, "ts": TIME_MS, **more}
 

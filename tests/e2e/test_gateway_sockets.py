@@ -8,24 +8,9 @@ import socket as sockets
 import pytest
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 
-from tests.e2e.gateways import connected, gateway_of
-from tests.reference.market_source import MarketSource
+from tests.e2e.gateways import gateway_of
 
 PATH = "/ws/marketdata?symbol="
-
-
-@pytest.fixture
-async def source():
-    async with MarketSource().serving() as source:
-        source.trade("AAPL", 187.25, 400)
-        yield source
-
-
-@pytest.fixture
-async def client(source):
-    async with gateway_of(source.address) as client:
-        await connected(client)
-        yield client
 
 
 async def test_a_client_is_told_at_once_and_on_each_update(source, client):

@@ -14,25 +14,10 @@ from mdtool.wire.stomp import Frame, StompDecoder, encode
 from mdtool.wire.websocket import close_frame
 from tests.e2e.gateways import connected, gateway_of
 from tests.e2e.stomp_peers import DeafPeer, counted
-from tests.reference.market_source import MarketSource
 
 SESSION = "/ws/000/s1"
 CONNECT = encode("CONNECT", {"accept-version": "1.2"}).decode()
 FOLLOW = encode("SUBSCRIBE", {"id": "0", "destination": "/topic/market-data/AAPL"}).decode()
-
-
-@pytest.fixture
-async def source():
-    async with MarketSource().serving() as source:
-        source.trade("AAPL", 187.25, 400)
-        yield source
-
-
-@pytest.fixture
-async def client(source):
-    async with gateway_of(source.address) as client:
-        await connected(client)
-        yield client
 
 
 class Frames:

@@ -26,20 +26,6 @@ AAPL = {
 }
 
 
-@pytest.fixture
-async def source():
-    async with MarketSource().serving() as source:
-        source.trade("AAPL", 187.25, 400)
-        yield source
-
-
-@pytest.fixture
-async def client(source):
-    async with gateway_of(source.address) as client:
-        await connected(client)
-        yield client
-
-
 @pytest.mark.parametrize("version", ["1.0", "1.1", "1.2"])
 async def test_the_aggregate_is_sent_at_once_and_on_each_update(source, client, version):
     async with stomp(client, version) as peer:

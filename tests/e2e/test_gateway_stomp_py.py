@@ -12,7 +12,7 @@ import stomp
 from aiohttp import ClientSession
 from stomp.adapter.ws import WSStompConnection
 
-from tests.e2e.gateways import connected, gateway_of
+from tests.e2e.gateways import gateway_of
 from tests.e2e.stomp_peers import PATH, StompPeer
 from tests.reference.market_source import MarketSource
 
@@ -47,20 +47,6 @@ class Listener(stomp.ConnectionListener):
 
     async def next(self) -> tuple[str, object]:
         return await asyncio.to_thread(self.told.get, timeout=60)
-
-
-@pytest.fixture
-async def source():
-    async with MarketSource().serving() as source:
-        source.trade("AAPL", 187.25, 400)
-        yield source
-
-
-@pytest.fixture
-async def client(source):
-    async with gateway_of(source.address) as client:
-        await connected(client)
-        yield client
 
 
 @contextlib.asynccontextmanager

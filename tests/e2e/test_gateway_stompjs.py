@@ -7,10 +7,9 @@ import json
 
 import pytest
 
-from tests.e2e.gateways import connected, gateway_of
+from tests.e2e.gateways import gateway_of
 from tests.e2e.node_clients import node_script
 from tests.e2e.stomp_peers import PATH, StompPeer
-from tests.reference.market_source import MarketSource
 
 TRANSPORTS = [
     "websocket",
@@ -20,20 +19,6 @@ TRANSPORTS = [
     "sockjs:eventsource",
 ]
 TOPIC = "/topic/market-data/AAPL"
-
-
-@pytest.fixture
-async def source():
-    async with MarketSource().serving() as source:
-        source.trade("AAPL", 187.25, 400)
-        yield source
-
-
-@pytest.fixture
-async def client(source):
-    async with gateway_of(source.address) as client:
-        await connected(client)
-        yield client
 
 
 @contextlib.asynccontextmanager
