@@ -56,7 +56,7 @@ def judge_store(url: str, inputs: Mapping[str, Traded]) -> Verdict:
             of = Verdict()
             if symbol in totals:
                 _count(of, totals[symbol].trade_count, len(traded))
-                of.wrong += totals[symbol].last_trade_at_ns != traded.timestamp[-1]
+                of.wrong += totals[symbol].last_trade_at_ns != int(traded.timestamp[-1])
             _judge_trades(of, stored_trades(store, symbol), traded)
             _judge_session(of, sessions.get(symbol, np.zeros((), SESSION)), traded)
             own = (state.bars["interval_ns"] == BAR_NS) & (state.bars["is_open"] == 1)
