@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import subprocess
 import uuid
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from mdtool.adapters.kafka.records import Aggregates, decode_bar, decode_session
+from tests.e2e.ingest.commands import MDTOOL
 
 SYMBOLS = ["AAPL", "AMZN", "BTC-USD", "ESZ5", "GOOG", "MSFT", "NVDA", "SPY", "TSLA"]
 """Some for each of three partitions."""
@@ -76,6 +79,21 @@ def bars_of(ticks: list[tuple[int, int, int]], length_s: int) -> list[dict[str, 
         }
         for number, own in reversed(within.items())
     ]
+
+
+@contextlib.contextmanager
+def sending(path: Path, address: str, count: int, rate: float):
+    """`send` on its way, at a rate that leaves time for what is to happen."""
+    options = ["--rate", str(rate), "--stream-id", "test"]
+    command = [MDTOOL, "send", str(path), address, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+            said = process.communicate()[0].decode()
+            assert process.returncode == 0, said
+            assert f"committed up to {count}" in said
+        finally:
+            process.kill()
 
 
 class Topics:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import subprocess
 
 import pytest
 
-from tests.e2e.ingest.commands import MDTOOL, mdtool, service
-from tests.e2e.kafka_topics import Topics, sessions_of, url_of, write_ticks
+from tests.e2e.ingest.commands import mdtool, service
+from tests.e2e.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
 from tests.kafka_brokers import kafka_broker
 
 TICKS = 30_000
@@ -30,21 +29,6 @@ def ingest(url, port=0):
     return service("serve-tcp", "--port", port, "--bus", url)
 
 
-@contextlib.contextmanager
-def sending(folder, address):
-    """Ticks on their way at a rate that leaves time for what is to happen."""
-    command = [MDTOOL, "send", folder / "ticks.jsonl", address]
-    options = ["--rate", str(RATE), "--stream-id", "test"]
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE) as process:
-        try:
-            yield process
-            said = process.communicate()[0].decode()
-            assert process.returncode == 0, said
-            assert f"committed up to {TICKS}" in said
-        finally:
-            process.kill()
-
-
 def check(topics, sent):
     """All that was sent is in the aggregates and in the bars, once."""
     topics.wait(TICKS)
@@ -60,7 +44,7 @@ def test_partitions_change_hands_while_ticks_stream(kafka, tmp_path, sent):
     with contextlib.ExitStack() as stack, Topics(url) as topics:
         address = stack.enter_context(ingest(url)).address
         first = stack.enter_context(aggregator(url))
-        stack.enter_context(sending(tmp_path, address))
+        stack.enter_context(sending(tmp_path / "ticks.jsonl", address, TICKS, RATE))
         topics.wait_for("ticks", TICKS // 10)
         stack.enter_context(aggregator(url))
         stack.enter_context(aggregator(url))
@@ -76,7 +60,7 @@ def test_an_aggregator_of_three_is_killed(kafka, tmp_path, sent):
     with contextlib.ExitStack() as stack, Topics(url) as topics:
         address = stack.enter_context(ingest(url)).address
         three = [stack.enter_context(aggregator(url)) for _ in range(3)]
-        stack.enter_context(sending(tmp_path, address))
+        stack.enter_context(sending(tmp_path / "ticks.jsonl", address, TICKS, RATE))
         for number, one in enumerate(three[:2], start=1):
             topics.wait_for("ticks", number * TICKS // 5)
             one.end(signal.SIGKILL)
@@ -88,7 +72,7 @@ def test_the_ingest_server_is_killed(kafka, tmp_path, sent):
     with contextlib.ExitStack() as stack, Topics(url) as topics:
         stack.enter_context(aggregator(url))
         first = stack.enter_context(ingest(url))
-        stack.enter_context(sending(tmp_path, first.address))
+        stack.enter_context(sending(tmp_path / "ticks.jsonl", first.address, TICKS, RATE))
         topics.wait_for("ticks", TICKS // 5)
         first.end(signal.SIGKILL)
         stack.enter_context(ingest(url, first.address.rpartition(":")[2]))
@@ -104,7 +88,7 @@ def test_the_broker_is_killed_and_comes_back(tmp_path, sent):
         address = stack.enter_context(ingest(url)).address
         for _ in range(2):
             stack.enter_context(aggregator(url))
-        stack.enter_context(sending(tmp_path, address))
+        stack.enter_context(sending(tmp_path / "ticks.jsonl", address, TICKS, RATE))
         topics.wait_for("ticks", TICKS // 5)
         broker.kill()
         broker.start()
@@ -116,7 +100,7 @@ def test_what_cannot_be_read_is_parked_and_the_rest_goes_on(kafka, tmp_path, sen
     with contextlib.ExitStack() as stack, Topics(url) as topics:
         address = stack.enter_context(ingest(url)).address
         one = stack.enter_context(aggregator(url))
-        stack.enter_context(sending(tmp_path, address))
+        stack.enter_context(sending(tmp_path / "ticks.jsonl", address, TICKS, RATE))
         topics.wait_for("ticks", TICKS // 5)
         for partition in range(3):
             topics.produce(partition, b"poison %d" % partition)

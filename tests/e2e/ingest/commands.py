@@ -45,7 +45,7 @@ class Service:
 
 @contextlib.contextmanager
 def service(*arguments: object, **options):
-    """Run a service, and yield it once it is ready."""
+    """Run a service, and yield it once it is ready; without an address, where it has none."""
     read_fd, write_fd = os.pipe()
     with os.fdopen(read_fd) as ready:
         process = subprocess.Popen(
@@ -61,8 +61,7 @@ def service(*arguments: object, **options):
             try:
                 line = ready.readline()
                 assert line, process.communicate()[1].decode()
-                (address,) = json.loads(line)["addresses"].values()
-                yield Service(process, address)
+                yield Service(process, "".join(json.loads(line)["addresses"].values()))
             finally:
                 process.kill()
 

@@ -1,0 +1,97 @@
+"""A store of what is on Kafka: every trade once, in the place that Kafka gave it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+
+import pytest
+
+from mdtool.adapters.stores import open_history
+from tests.e2e.ingest.commands import mdtool, service
+from tests.e2e.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
+
+TICKS = 20_000
+
+
+@contextlib.contextmanager
+def storing(bus, store):
+    """`store --bus`, which listens nowhere."""
+    with service("store", "--bus", bus, "--store", store) as running:
+        yield running
+
+
+def totals_in(store):
+    with open_history(store) as history:
+        return {totals.symbol: totals.trade_count for totals in history.symbols()}
+
+
+def until(store, count):
+    """Look at the store until it has so many trades."""
+    while sum(totals_in(store).values()) < count:
+        pass
+
+
+def test_every_trade_is_kept_once_whatever_is_killed(kafka, tmp_path):
+    sent = write_ticks(tmp_path / "ticks.jsonl", TICKS)
+    bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
+    with contextlib.ExitStack() as stack:
+        ingest = stack.enter_context(service("serve-tcp", "--port", 0, "--bus", bus))
+        keeper = stack.enter_context(storing(bus, store))
+        stack.enter_context(sending(tmp_path / "ticks.jsonl", ingest.address, TICKS, 8_000))
+        until(store, TICKS // 5)
+        keeper.end(signal.SIGKILL)
+        ingest.end(signal.SIGKILL)
+        port = ingest.address.rpartition(":")[2]
+        stack.enter_context(service("serve-tcp", "--port", port, "--bus", bus))
+        keeper = stack.enter_context(storing(bus, store))
+        until(store, TICKS // 2)
+        keeper.end(signal.SIGKILL)
+        keeper = stack.enter_context(storing(bus, store))
+        until(store, TICKS)
+        status, said = keeper.end(signal.SIGTERM)
+        assert status == 0, said
+    expected = sessions_of(sent)
+    assert totals_in(store) == {symbol: session[5] for symbol, session in expected.items()}
+    with open_history(store) as history:
+        for symbol, ticks in sent.items():
+            kept = [
+                (price // 10**7, volume, at_ns)
+                for page in history.trades(symbol)
+                for price, volume, at_ns in zip(
+                    page.price.tolist(), page.volume.tolist(), page.timestamp.tolist(), strict=True
+                )
+            ]
+            assert sorted(kept) == sorted(ticks)
+    # Sessions and bars are those of the trades, and the totals too.
+    checked = mdtool("store", "check", "--store", store)
+    assert checked.returncode == 0, checked.stdout.decode()
+
+
+def test_a_record_that_cannot_be_read_is_left_out(kafka, tmp_path):
+    sent = write_ticks(tmp_path / "ticks.jsonl", 1_000)
+    bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
+    with service("serve-tcp", "--port", 0, "--bus", bus) as ingest, storing(bus, store) as keeper:
+        with Topics(bus) as topics:
+            topics.produce(0, b"poison")
+        with sending(tmp_path / "ticks.jsonl", ingest.address, 1_000, 0):
+            pass
+        until(store, 1_000)
+        _, said = keeper.end(signal.SIGTERM)
+        assert "offset 0: left out: " in said
+    assert totals_in(store) == {symbol: len(ticks) for symbol, ticks in sent.items()}
+
+
+def test_a_store_that_another_keeps_is_refused(kafka, tmp_path):
+    bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
+    with storing(bus, store):
+        second = mdtool("store", "--bus", bus, "--store", store, timeout=60)
+    assert second.returncode == 3
+    assert "trades.db" in second.stderr.decode()
+
+
+@pytest.mark.parametrize("more", [["file.dbn"], ["--stream-id", "name"]])
+def test_a_bus_takes_the_place_of_input(more):
+    ended = mdtool("store", "--bus", "kafka://127.0.0.1:1", *more)
+    assert ended.returncode == 2
+    assert "takes the place" in ended.stderr.decode()
