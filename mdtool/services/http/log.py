@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.log import ws_logger
 
 _SHOWN_CHARS: Final = 80
 
@@ -25,3 +26,5 @@ class _ClientFaults(logging.Filter):
 
 
 http_log.addFilter(_ClientFaults())
+# It warns, twice, of each client that likes subprotocols which its path has not.
+ws_logger.setLevel(logging.ERROR)

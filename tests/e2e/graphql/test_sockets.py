@@ -218,9 +218,10 @@ async def test_an_upgrade_that_is_none_is_told_so(client, headers, caplog):
 
 
 @pytest.mark.parametrize("protocols", [[], ["graphql-ws"], ["v12.stomp"]])
-async def test_another_subprotocol_is_not_acceptable(client, protocols):
+async def test_another_subprotocol_is_not_acceptable(client, caplog, protocols):
     async with client.ws_connect("/graphql", protocols=protocols) as socket:
         assert await closed(socket) == (4406, "Subprotocol not acceptable")
+    assert caplog.records == []
 
 
 async def test_pings_are_answered_at_any_time(client):
