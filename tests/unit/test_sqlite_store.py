@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import (
+    StoreClaimedError,
     StoreError,
     StoreFormatError,
     StoreGapError,
@@ -300,6 +302,21 @@ def test_a_log_that_is_deleted_while_it_is_written_is_noticed(path, url, store):
     assert "taken away or replaced" in message(raised)
     store.write(trades(5, 5))
     check_trades(url, 10)
+
+
+def test_all_names_of_a_file_are_one_store(path, tmp_path):
+    link = tmp_path / "link.db"
+    with open_store(f"sqlite:///{path}") as store:
+        link.symlink_to(path)
+        with open_store(f"sqlite:///{link}") as other:
+            store.claim()
+            with pytest.raises(StoreClaimedError, match=f"process {os.getpid()} keeps"):
+                other.claim()
+            other.write(trades(0, 5))
+            store.write(trades(0, 10))
+            log = path.with_name(path.name + "-wal")
+            with pytest.raises(StoreUnavailableError):
+                other.write(while_written(trades(10, 5), log.unlink))
 
 
 def test_a_file_that_was_deleted_is_not_begun_anew_by_who_wrote_it(path, store):

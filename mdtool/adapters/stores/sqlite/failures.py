@@ -37,19 +37,19 @@ def translated(error: Exception, address: str, path: Path) -> StoreError:
     if isinstance(error, OSError):
         return StoreUnavailableError(f"{address}: {error.strerror or error}")
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)
-    kind, meaning = _meaning(code & 0xFF, path)
-    return kind(f"{address}: {f'{meaning} ({error})' if meaning else error}")
+    kind, meaning = _meaning(code & 0xFF, error, path)
+    return kind(f"{address}: {meaning}")
 
 
-def _meaning(code: int, path: Path) -> tuple[type[StoreError], str]:
-    if code == sqlite3.SQLITE_INTERRUPT:
-        return StoreInterruptedError, ""
+def _meaning(code: int, error: Exception, path: Path) -> tuple[type[StoreError], str]:
     if code == sqlite3.SQLITE_CANTOPEN and not path.parent.is_dir():
         return StoreUnavailableError, f"there is no folder {path.parent}"
     if code == sqlite3.SQLITE_CANTOPEN and path.is_dir():
         return StoreFormatError, "is a folder; name a file"
     if code in _UNAVAILABLE:
-        return StoreUnavailableError, _UNAVAILABLE[code]
+        return StoreUnavailableError, f"{_UNAVAILABLE[code]} ({error})"
     if code in _DAMAGED:
-        return StoreFormatError, _DAMAGED[code]
-    return StoreError, ""
+        return StoreFormatError, f"{_DAMAGED[code]} ({error})"
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return StoreInterruptedError, str(error)
+    return StoreError, str(error)

@@ -133,7 +133,7 @@ class Link:
 
     @property
     def _log_name(self) -> str:
-        return self._name + "-wal"
+        return os.path.realpath(self._name) + "-wal"  # where SQLite has it
 
     def _opened(self) -> sqlite3.Connection:
         may_make = self._writes and self._id is None
