@@ -187,7 +187,7 @@ class Market:
         self._latest = np.arange(known, dtype=np.uint32)
         self.bars.restore(bars, counts.get(_LATE, 0))
         for stream_id, next_sequence in positions.items():
-            self._remember(stream_id, next_sequence)
+            self.remember(stream_id, next_sequence)
         self.counts.take_up(counts)
 
     def totals(self) -> dict[str, int]:
@@ -213,7 +213,7 @@ class Market:
     def skip(self, stream_id: str, next_sequence: int) -> None:
         """Take note that a stream goes on there: what it has before is for other markets."""
         if next_sequence > self._positions.get(stream_id, -1):
-            self._remember(stream_id, next_sequence)
+            self.remember(stream_id, next_sequence)
 
     def apply(self, stream_id: str, first_sequence: int, ticks: TickColumns) -> Change:
         """Take what is new in a batch of a stream, and move the stream's position past it.
@@ -242,7 +242,7 @@ class Market:
         changed = self._fold(new)
         self.counts.duplicates += len(ticks.symbol) - len(new.symbol)
         next_sequence = max(position, first_sequence + ticks.frames)
-        self._remember(stream_id, next_sequence)
+        self.remember(stream_id, next_sequence)
         return Change(stream_id, next_sequence, new, changed)
 
     def session(self, index: int) -> np.void | None:
@@ -297,8 +297,8 @@ class Market:
         )
         return changed[:changes]
 
-    def _remember(self, stream_id: str, next_sequence: int) -> None:
-        """Keep the position, as that of the stream heard of last."""
+    def remember(self, stream_id: str, next_sequence: int) -> None:
+        """Keep the position of a stream, as that of the one heard of last."""
         self._positions[stream_id] = next_sequence
         self._positions.move_to_end(stream_id)
         if len(self._positions) > self._max_streams:

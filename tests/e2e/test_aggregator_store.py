@@ -207,6 +207,22 @@ async def test_a_service_goes_on_where_the_one_before_it_stopped(url):
     assert stored(url) == {"AAPL": 3, "MSFT": 1}
 
 
+async def test_a_stream_that_memory_has_forgotten_is_looked_up(url):
+    first = message(0, [tick(100), tick(101)], ["AAPL"], stream="first")
+    async with aggregator(store=url, max_streams=1) as service:
+        await service.send(first, message(0, [tick(102)], stream="second"))
+        assert service.market.position("first") is None
+
+        assert await service.send(first) == [2]
+        assert service.market.position("second") is None
+        assert await position(service, "second") == 1
+        with pytest.raises(grpc.aio.AioRpcError, match="goes on at 2, not at 3"):
+            await service.send(message(3, [tick(103)], ["AAPL"], stream="first"))
+        assert await position(service, "third") is None
+        assert (await aggregate(service)).volume == 3
+    assert stored(url) == {"AAPL": 3}
+
+
 async def test_bars_further_back_than_memory_come_from_the_store(url):
     seconds = list(range(0, 600, 2))
     ticks = [tick(100 + at, at_s=at) for at in seconds]

@@ -20,6 +20,7 @@ CommitListener = Callable[[Sequence[Change]], None]
 """Called with changes that are committed, each once, in order, in the event loop's thread."""
 
 _FIRST_WAIT_S: Final = 0.1
+_MAX_NEW_STREAMS: Final = 100_000
 _MAX_WAIT_S: Final = 2.0
 """The longest pause between two tries to write to a store that is away."""
 
@@ -67,6 +68,8 @@ class Committer:
         self._group: list[Change] = []
         self._streams: dict[str, int] = {}
         """The number of the latest step of each stream that has an uncommitted one."""
+        self._new_streams: set[str] = set()
+        """Of those that the market does not know, some that the store does not know either."""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._waiting_for_room: list[asyncio.Future[None]] = []
         self._has_work = asyncio.Event()
@@ -92,6 +95,7 @@ class Committer:
             self._settle([change], self._market.commit)
             return
         self._group.append(change)
+        self._new_streams.discard(change.stream_id)
         self._streams[change.stream_id] = self._market.commit
         self.uncommitted += change.ticks.frames
         self._has_work.set()
@@ -113,6 +117,27 @@ class Committer:
     async def settled(self, stream_id: str) -> None:
         """Wait until all that the market has taken of a stream by now is committed."""
         await self.until(self._streams.get(stream_id, 0))
+
+    async def recall(self, stream_id: str) -> None:
+        """Let the market know where a stream goes on that it has forgotten, and the store has not.
+
+        Raises
+        ------
+        StoreUnavailableError
+            When the store cannot be asked now.
+        """
+        if self._store is None or self._is_known(stream_id):
+            return
+        await self.settled(stream_id)
+        position = await self._store.position(stream_id)
+        if self._is_known(stream_id):
+            return
+        if position is not None:
+            self._market.remember(stream_id, position)
+            return
+        if len(self._new_streams) == _MAX_NEW_STREAMS:
+            self._new_streams.clear()
+        self._new_streams.add(stream_id)
 
     async def run(self) -> None:
         """Write group after group, until `finish` is called and nothing is left.
@@ -141,6 +166,10 @@ class Committer:
                 "acknowledged; those who sent them send them again",
                 self.uncommitted,
             )
+
+    def _is_known(self, stream_id: str) -> bool:
+        """Tell whether the store need not be asked for a stream."""
+        return stream_id in self._new_streams or self._market.position(stream_id) is not None
 
     async def _write_group(self) -> bool:
         """Write what has gathered; return False when the end comes before it is written."""

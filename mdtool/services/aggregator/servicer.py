@@ -14,7 +14,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from mdtool.adapters.stores.errors import StoreError, StoreFormatError
+from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
@@ -133,7 +133,8 @@ class MarketDataServicer:
         """Take batches of streams, and acknowledge each once it is committed.
 
         INVALID_ARGUMENT for what is no batch, FAILED_PRECONDITION for a gap in a stream: to send
-        the same again would not help. The batches before have been taken.
+        the same again would not help. UNAVAILABLE where a stream that is not known is to be looked
+        up in a store that is away. The batches before have been taken.
         """
         symbols = SymbolTable()
         translation = Translation(self._market, symbols)
@@ -144,18 +145,28 @@ class MarketDataServicer:
                     check_stream(stream_id, first_sequence, ticks.frames)
                     await self._committer.room()
                     await acknowledger.room()
+                    await self._committer.recall(stream_id)
                     ticks = translation.translate(ticks)
                     next_sequence = self._intake.take(stream_id, first_sequence, ticks)
                     acknowledger.add(self._market.commit, stream_id, next_sequence)
         except SequenceGapError as error:
             await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
+        except StoreUnavailableError as error:
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)
         except (BatchError, DecodeError) as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
 
     async def GetStreamPosition(
-        self, request: marketdata_pb2.StreamPositionRequest, _context: Context
+        self, request: marketdata_pb2.StreamPositionRequest, context: Context
     ) -> marketdata_pb2.StreamPosition:
-        """Say where a stream goes on, once all that was taken of it is committed."""
+        """Say where a stream goes on, once all that was taken of it is committed.
+
+        UNAVAILABLE where that is to be looked up in a store that is away.
+        """
+        try:
+            await self._committer.recall(request.stream_id)
+        except StoreUnavailableError as error:
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)
         await self._committer.settled(request.stream_id)
         position = self._market.position(request.stream_id)
         return marketdata_pb2.StreamPosition(known=position is not None, next_sequence=position)

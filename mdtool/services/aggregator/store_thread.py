@@ -70,6 +70,10 @@ class StoreThread:
         """Return what a market takes up again; see `Store.load`."""
         return await self._call(lambda: self._store.load(max_streams, lateness_ns))
 
+    async def position(self, stream_id: str) -> int | None:
+        """Return the next sequence of a stream; see `Store.position`."""
+        return await self._call(lambda: self._store.position(stream_id))
+
     async def write(self, step: Step) -> None:
         """Write a step; see `Store.write`. One that is being written is, also when cancelled."""
         await self._call(lambda: self._store.write(step))
