@@ -20,7 +20,9 @@ from mdtool.core.units import UNDEF_TIMESTAMP
 from mdtool.engine.trades import Trades
 from mdtool.engine.vwap import RollingVwap, Vwaps, Window
 
-_BLANK: Final = np.zeros((), STATISTICS)
+_SLICE_RECORDS: Final = 8_192
+"""As many are taken at a time as stay in a core's own cache, with all that is made of them."""
+_BLANK: Final = np.zeros(1, STATISTICS)
 _BLANK["length"] = record_length(STATISTICS)
 _BLANK["rtype"] = RTYPE_STATISTICS
 _BLANK["ts_ref"] = UNDEF_TIMESTAMP
@@ -81,12 +83,15 @@ class VwapStream:
             yield records
         if not has_trades(records.dtype):
             return
-        trades = Trades.of(records, self._clock)
-        self.trades += len(trades)
-        self.undefined += trades.undefined
-        if len(trades):
-            vwaps = self._windows.update(trades.instrument, trades.price, trades.size, trades.ts_ns)
-            yield _statistics(trades, vwaps)
+        for start in range(0, len(records), _SLICE_RECORDS):
+            trades = Trades.of(records[start : start + _SLICE_RECORDS], self._clock)
+            self.trades += len(trades)
+            self.undefined += trades.undefined
+            if len(trades):
+                vwaps = self._windows.update(
+                    trades.instrument, trades.price, trades.size, trades.ts_ns
+                )
+                yield _statistics(trades, vwaps)
 
 
 def _statistics(trades: Trades, vwaps: Vwaps) -> Records:
@@ -96,7 +101,9 @@ def _statistics(trades: Trades, vwaps: Vwaps) -> Records:
     """
     source = trades.records
     assert source is not None
-    made = np.full(len(source), _BLANK)
+    made = np.empty(len(source), STATISTICS)
+    # As words it is filled in a quarter of the time.
+    made.view(np.int64).reshape(len(source), -1)[:] = _BLANK.view(np.int64)
     for name in _COPIED:
         made[name] = source[name]
     made["price"] = vwaps.price
