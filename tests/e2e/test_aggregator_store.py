@@ -32,6 +32,12 @@ def url(tmp_path):
     return f"sqlite:///{tmp_path}/market.db"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_url(request):
+    """A store of each kind."""
+    return request.getfixturevalue("url" if request.param == "sqlite" else "postgres_url")
+
+
 @pytest.fixture
 def stores(monkeypatch):
     """The stores that services have opened, the latest one last."""
@@ -187,12 +193,12 @@ async def test_ticks_one_by_one_are_told_of_once_they_are_written(url, stores):
         assert stored(url) == {"AAPL": 2}
 
 
-async def test_a_service_goes_on_where_the_one_before_it_stopped(url):
+async def test_a_service_goes_on_where_the_one_before_it_stopped(any_url):
     late = tick(90, at_s=-3600)
-    async with aggregator(store=url) as service:
+    async with aggregator(store=any_url) as service:
         await service.send(message(0, [tick(100, 2), tick(99, at_s=1), late], ["AAPL"]))
         before = await aggregate(service)
-    async with aggregator(store=url) as service:
+    async with aggregator(store=any_url) as service:
         assert await aggregate(service) == before
         assert await position(service) == 3
         assert service.market.bars.late == 1
@@ -204,12 +210,12 @@ async def test_a_service_goes_on_where_the_one_before_it_stopped(url):
         assert await service.send(message(3, [tick(101, 4, at_s=2)], ["MSFT", "AAPL"])) == [4]
         assert (await aggregate(service, "MSFT")).volume == 4
         assert await bars(service) == [1, 0]
-    assert stored(url) == {"AAPL": 3, "MSFT": 1}
+    assert stored(any_url) == {"AAPL": 3, "MSFT": 1}
 
 
-async def test_a_stream_that_memory_has_forgotten_is_looked_up(url):
+async def test_a_stream_that_memory_has_forgotten_is_looked_up(any_url):
     first = message(0, [tick(100), tick(101)], ["AAPL"], stream="first")
-    async with aggregator(store=url, max_streams=1) as service:
+    async with aggregator(store=any_url, max_streams=1) as service:
         await service.send(first, message(0, [tick(102)], stream="second"))
         assert service.market.position("first") is None
 
@@ -220,13 +226,13 @@ async def test_a_stream_that_memory_has_forgotten_is_looked_up(url):
             await service.send(message(3, [tick(103)], ["AAPL"], stream="first"))
         assert await position(service, "third") is None
         assert (await aggregate(service)).volume == 3
-    assert stored(url) == {"AAPL": 3}
+    assert stored(any_url) == {"AAPL": 3}
 
 
-async def test_bars_further_back_than_memory_come_from_the_store(url):
+async def test_bars_further_back_than_memory_come_from_the_store(any_url):
     seconds = list(range(0, 600, 2))
     ticks = [tick(100 + at, at_s=at) for at in seconds]
-    options = {"store": url, "bars_kept": 5, "bars_lateness_ms": 0}
+    options = {"store": any_url, "bars_kept": 5, "bars_lateness_ms": 0}
     async with aggregator(**options) as service:
         await service.send(message(0, ticks, ["AAPL"]))
         assert await bars(service) == seconds[:-7:-1]
