@@ -15,6 +15,7 @@ class VwapConfig:
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8888, "Port to listen on, 0 for any free one.", low=0, high=65535)
     aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregator.")
+    bus: str = setting("", "Instead of the aggregator: kafka://HOST:PORT, where the trades are.")
     store: str = setting(
         "", "URL of the store that the aggregator writes, to fill the windows from at the start."
     )

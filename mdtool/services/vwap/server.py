@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 from typing import Final
 
+from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.trades.grpc import GrpcTradeFeed
+from mdtool.adapters.trades.port import TradeFeed
 from mdtool.core.addresses import cannot_listen, format_address, parse_address
 from mdtool.core.errors import StartupError
 from mdtool.core.lifecycle import Started
@@ -31,7 +33,7 @@ class VwapFeed:
     Raises
     ------
     UsageError
-        When the window or the aggregator's address is none.
+        When the window, the aggregator's address or the bus is none.
     """
 
     name = "vwap"
@@ -43,6 +45,8 @@ class VwapFeed:
             window = Window(config.max_trades, window.span_ns)
         self._window = window
         parse_address(config.aggregator)
+        if config.bus:
+            KafkaAddress.parse(config.bus)
 
     async def run(self, started: Started) -> None:
         """Serve until cancelled.
@@ -50,13 +54,13 @@ class VwapFeed:
         Raises
         ------
         StartupError
-            When the address cannot be listened on.
+            When the address cannot be listened on, or Kafka cannot be reached.
         """
         raise_file_limit()
         board = Board(self._window)
         clients = Clients(board, self._config.max_clients, self._config.slow_client_s)
         async with contextlib.AsyncExitStack() as stack:
-            feed = await stack.enter_async_context(GrpcTradeFeed(self._config.aggregator))
+            feed = await stack.enter_async_context(_trade_feed(self._config))
             server = await self._listen(clients)
             stack.callback(clients.close)
             stack.callback(server.close)
@@ -73,3 +77,11 @@ class VwapFeed:
             raise cannot_listen(error, host, port) from error
         except UnicodeError as error:
             raise StartupError(f"cannot listen on port {port} of {host}: no host name") from error
+
+
+def _trade_feed(config: VwapConfig) -> contextlib.AbstractAsyncContextManager[TradeFeed]:
+    if not config.bus:
+        return GrpcTradeFeed(config.aggregator)
+    from mdtool.adapters.trades.kafka import KafkaTradeFeed
+
+    return KafkaTradeFeed(config.bus)
