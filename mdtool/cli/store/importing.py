@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +17,7 @@ from mdtool.core.errors import EXIT_OK
 from mdtool.services.store.config import StoreConfig
 
 if TYPE_CHECKING:
+    from mdtool.adapters.datasets.rows import TradeRows
     from mdtool.services.store.keeping import Keeper
     from mdtool.wire.ticks import Reason
 
@@ -56,10 +57,14 @@ def import_(
         def show() -> None:
             progress.show(keeper.new + keeper.known, read_bytes)
 
-        try:
+        def rows() -> Iterator[TradeRows]:
+            nonlocal read_bytes
             for file in tables:
-                keep_all(keeper, file.rows(), is_live=False, progress=show)
+                yield from file.rows()
                 read_bytes += file.size_bytes
+
+        try:
+            keep_all(keeper, rows(), is_live=False, progress=show)
             for path in filter(is_dbn, found):
                 left_out += _keep_dbn(path, keeper, show)
                 read_bytes += path.stat().st_size

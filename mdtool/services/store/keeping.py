@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from mdtool.adapters.datasets.rows import TradeRows
 from mdtool.adapters.stores import Store
 from mdtool.adapters.stores.port import Step, StreamRun
+from mdtool.adapters.stores.steps import Steps
 from mdtool.core.units import NS_PER_MS, parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
@@ -59,6 +61,7 @@ class Keeper:
         self._market.restore(
             saved.symbols, saved.sessions, saved.bars, saved.positions, saved.counts
         )
+        self._steps = Steps(self._market)
         self._taken = 0
         self._known = Known(store)
         self._late_before = bars.late
@@ -103,18 +106,9 @@ class Keeper:
         return np.array(known, np.uint32)[places]
 
     def _step(self, rows: TradeRows, symbol: NDArray[np.uint32]) -> Step:
-        before = self._market.bars.step
         change = self._market.apply(_PARTS, self._taken, _ticks(rows, symbol))
         self._taken = change.next_sequence
-        changed = change.symbols
-        return Step(
-            symbols=self._market.symbols,
-            runs=list(_runs(rows, symbol)),
-            changed=changed,
-            sessions=self._market.sessions(changed),
-            bars=self._market.bars.saved_since(before, changed),
-            counts=self._market.totals(),
-        )
+        return dataclasses.replace(self._steps.take(()), runs=list(_runs(rows, symbol)))
 
 
 def _ticks(rows: TradeRows, symbol: NDArray[np.uint32]) -> Ticks:

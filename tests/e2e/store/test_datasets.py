@@ -29,6 +29,7 @@ from tests.e2e.store.commands import (
     url,
     write,
 )
+from tests.requirements import missing
 from tests.stores import postgresql_stores
 
 COLUMNS = [
@@ -298,7 +299,7 @@ def test_a_full_disk_leaves_nothing(filled, tmp_path):
         ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", small], capture_output=True, check=False
     )
     if mounted.returncode:
-        pytest.skip("no file system of its own can be mounted here")
+        missing("no file system of its own can be mounted here")
     try:
         for target in ("dataset", "trades.csv", "trades.parquet"):
             said = f"{small / target}: No space left on device; nothing was written"
