@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_totals_cost_nothing_by_the_trade(url):
 
 
 def test_a_market_is_taken_up_without_a_look_at_the_trades(tmp_path, url):
-    with sqlite3.connect(tmp_path / "trades.db") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "trades.db")) as connection:
         connection.execute("DROP TABLE trades")
     with Store(url) as store:
         state = store.load(10, 10**12)

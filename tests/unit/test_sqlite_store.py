@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -58,6 +59,12 @@ def message(raised) -> str:
     return text
 
 
+def execute(path: Path, *statements: str) -> list[tuple]:
+    """Have another program execute statements in a file; return what the last one gives."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        return [connection.execute(statement).fetchall() for statement in statements][-1]
+
+
 def damage(path: Path, at: int, count: int = PAGE_BYTES) -> None:
     with path.open("r+b") as file:
         file.seek(at)
@@ -89,11 +96,11 @@ def test_a_store_is_made_where_there_is_none_or_an_empty_file(path, url):
     with open_store(url) as store:
         store.write(trades(0, 1))
     assert path.read_bytes().startswith(b"SQLite format 3\0")
-    assert sqlite3.connect(path).execute("PRAGMA application_id").fetchone() == (0x6D647431,)
+    assert execute(path, "PRAGMA application_id") == [(0x6D647431,)]
 
 
 def test_one_that_was_half_made_is_made(path, url):
-    sqlite3.connect(path).execute("PRAGMA journal_mode = WAL")
+    execute(path, "PRAGMA journal_mode = WAL")
     with open_store(url) as store:
         assert store.symbols() == []
 
@@ -121,9 +128,7 @@ def test_a_path_may_have_any_characters(tmp_path):
 def test_what_is_of_another_kind_is_refused(path, url, kind, statements, said):
     with open_store(url) as store:
         store.write(trades(0, 1))
-    with sqlite3.connect(path) as connection:
-        for statement in statements:
-            connection.execute(statement)
+    execute(path, *statements)
     before = path.read_bytes()
     with pytest.raises(StoreFormatError) as raised, kind(url) as opened:
         opened.symbols()
@@ -133,8 +138,7 @@ def test_what_is_of_another_kind_is_refused(path, url, kind, statements, said):
 
 @pytest.mark.parametrize("kind", [open_store, open_history])
 def test_a_file_of_another_application_is_left_as_it_is(path, url, kind):
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE mine (a)")
+    execute(path, "CREATE TABLE mine (a)")
     before = path.read_bytes()
     with pytest.raises(StoreFormatError) as raised, kind(url) as opened:
         opened.symbols()
@@ -368,10 +372,12 @@ def test_a_reader_goes_over_to_a_file_that_took_the_place_of_another(path, url, 
 
 def test_totals_that_are_wrong_are_found_and_set_right(path, url, store):
     store.write(trades(0, 10))
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE symbols SET trade_count = 7 WHERE symbol = 'AAPL'")
-        connection.execute("UPDATE symbols SET last_trade_at = 1 WHERE symbol = 'MSFT'")
-        connection.execute("INSERT INTO symbols (symbol, trade_count) VALUES ('IBM', 3)")
+    execute(
+        path,
+        "UPDATE symbols SET trade_count = 7 WHERE symbol = 'AAPL'",
+        "UPDATE symbols SET last_trade_at = 1 WHERE symbol = 'MSFT'",
+        "INSERT INTO symbols (symbol, trade_count) VALUES ('IBM', 3)",
+    )
     wrong = [
         WrongTotals(
             SymbolTotals("AAPL", 7, NOON_NS + 8 * MS), SymbolTotals("AAPL", 5, NOON_NS + 8 * MS)
@@ -388,8 +394,7 @@ def test_totals_that_are_wrong_are_found_and_set_right(path, url, store):
 
 def test_trades_of_no_symbol_are_damage(path, url, store):
     store.write(trades(0, 10))
-    with sqlite3.connect(path) as connection:
-        connection.execute("DELETE FROM symbols WHERE symbol = 'AAPL'")
+    execute(path, "DELETE FROM symbols WHERE symbol = 'AAPL'")
     for check in (store.recount, store.repair):
         with pytest.raises(StoreFormatError) as raised:
             check()
