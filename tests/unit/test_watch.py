@@ -1,0 +1,166 @@
+"""What the watch makes of states: quotes, their order, columns that fit, pictures of any size."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdtool.cli.live.palette import ASCII, UNICODE
+from mdtool.cli.watch.columns import COLUMNS, GAP, Look, fitting
+from mdtool.cli.watch.drawing import MIN_COLUMNS, Connection, draw
+from mdtool.cli.watch.quotes import Quote, Quotes, decimal_text
+from mdtool.cli.watch.selection import ORDERS, Selection
+from mdtool.core.units import UNDEF_PRICE
+from mdtool.wire.vwap_lines import VwapState
+
+UNIT = 10**9
+
+
+def state(symbol: str = "A", price: int = UNIT, vwap: int = UNIT, volume: int = 1) -> VwapState:
+    return VwapState(symbol, price, volume, vwap, 10, 0)
+
+
+def quotes_of(*states: VwapState) -> Quotes:
+    quotes = Quotes()
+    for each in states:
+        quotes.take(each, 0.0)
+    return quotes
+
+
+@pytest.mark.parametrize(
+    ("price", "decimals", "text"),
+    [
+        (1_234_567_890_000, 2, "1,234.57"),
+        (1_234_565_000_000, 2, "1,234.57"),
+        (-1_500_000_000, 2, "-1.50"),
+        (-1, 2, "0.00"),
+        (-1, 9, "-0.000000001"),
+        (999_999_999, 2, "1.00"),
+        (UNDEF_PRICE, 2, "-"),
+        (-(2**63), 9, "-9,223,372,036.854775808"),
+    ],
+)
+def test_prices_as_decimals(price, decimals, text):
+    assert decimal_text(price, decimals) == text
+
+
+def test_a_sign_is_shown_of_a_change_that_can_be_seen():
+    assert decimal_text(5 * UNIT, 2, "+") == "+5.00"
+    assert decimal_text(1, 2, "+") == "0.00"
+
+
+def test_a_quote_remembers_where_it_began_and_which_way_it_went():
+    quote = Quote(state(price=4 * UNIT), 4 * UNIT, 0.0)
+    assert (quote.direction, quote.change_ratio) == (0, 0.0)
+    quote.take(state(price=5 * UNIT), 1.0)
+    quote.take(state(price=5 * UNIT), 2.0)
+    assert (quote.direction, quote.changed_s, quote.updates) == (1, 1.0, 3)
+    assert quote.change_ratio == 0.25
+    quote.take(state(price=3 * UNIT + 1_000), 3.0)
+    assert (quote.direction, quote.decimals) == (-1, 6)
+
+
+def test_a_trend_has_a_point_each_half_second_and_ends_with_the_latest_price():
+    quote = Quote(state(price=1), 1, 0.0)
+    for number in range(2, 100):
+        quote.take(state(price=number), number / 10)
+    assert quote.trend[-1] == 99
+    assert len(quote.trend) == 20
+
+
+def test_a_change_of_what_began_at_nothing_or_below_has_a_direction():
+    assert Quote(state(price=5), 0, 0.0).change_ratio == 0.0
+    assert Quote(state(price=-3 * UNIT), -4 * UNIT, 0.0).change_ratio == 0.25
+    assert Quote(state(vwap=UNDEF_PRICE), UNIT, 0.0).over_vwap is None
+    assert Quote(state(price=-UNIT, vwap=-2 * UNIT), UNIT, 0.0).over_vwap == 0.5
+
+
+@pytest.mark.parametrize("columns", range(MIN_COLUMNS, 260, 7))
+def test_columns_fit_whatever_the_width_and_use_what_there_is(columns):
+    shown = fitting(columns)
+    assert sum(width + GAP for _, width in shown) + GAP <= columns
+    assert [column.title for column, _ in shown][:2] == ["symbol", "price"]
+    if columns > 180:
+        assert len(shown) == len(COLUMNS)
+
+
+def test_names_that_a_terminal_would_obey_are_not_drawn():
+    drawn = draw(
+        quotes_of(state("\x1b[2JX")), Connection("a", is_live=True), Selection(), LOOK, (80, 24)
+    )
+    assert "\x1b" not in "".join(line.plain for line in drawn)
+
+
+LOOK = Look(UNICODE, is_ascii=False, now_s=1.0)
+KEYS = [b"s", b"S", b"r", b"/", b"a", b"\x7f", b"\r", b"\x1b", b"j", b"k", b"G", b"g", b"h", b" "]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(1, 220),
+    st.integers(1, 60),
+    st.integers(0, 90),
+    st.lists(st.sampled_from(KEYS), max_size=12),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_picture_has_just_the_size_of_its_terminal(columns, lines, n, keys, is_live, is_ascii):
+    quotes = quotes_of(*(state(f"SYM{number}", number * UNIT) for number in range(n)))
+    selection = Selection()
+    for key in keys:
+        selection.obey(key)
+    connection = Connection("127.0.0.1:8888", is_live, "" if is_live else "refused", 1.5, 2, 7.5)
+    look = Look(ASCII if is_ascii else UNICODE, is_ascii, 1.0)
+    drawn = draw(quotes, connection, selection, look, (columns, lines))
+    assert [line.cell_len for line in drawn] == [columns] * lines
+    assert not is_ascii or all(line.plain.isascii() for line in drawn)
+
+
+def test_every_order_sorts_and_reverses():
+    quotes = quotes_of(
+        state("A", 3 * UNIT, UNIT, 5), state("B", 2 * UNIT, UNDEF_PRICE, 9), state("C", UNIT)
+    )
+    quotes.take(state("C", 2 * UNIT, 4 * UNIT), 1.0)
+    found = {}
+    selection = Selection()
+    for order in ORDERS:
+        ways = []
+        for _ in range(2):
+            rows, _ = selection.choose(quotes.by_symbol, 10)
+            ways.append("".join(symbol for symbol, _ in rows))
+            selection.obey(b"r")
+        found[order.column] = ways
+        selection.obey(b"s")
+    assert found == {
+        "symbol": ["ABC", "CBA"],
+        "price": ["ABC", "BCA"],
+        "change %": ["CAB", "ABC"],
+        "vs vwap": ["ACB", "BCA"],
+        "volume": ["BAC", "CAB"],
+        "updates": ["CAB", "ABC"],
+    }
+    assert selection.order is ORDERS[0]
+
+
+def test_letters_go_into_a_filter_and_not_to_what_they_mean():
+    selection = Selection()
+    for key in (b"/", b"q", b"s", b"\xc3", b"\xa9", b"\x1b[A"):
+        selection.obey(key)
+    assert (selection.filter, selection.is_over) == ("QS", False)
+    selection.obey(b"\x15")
+    assert selection.filter == ""
+    for _ in range(100):
+        selection.obey(b"x")
+    assert len(selection.filter) == 70
+
+
+def test_a_page_never_leaves_the_table_when_symbols_go_from_sight():
+    quotes = quotes_of(*(state(f"S{number:02d}") for number in range(50)))
+    selection = Selection()
+    selection.choose(quotes.by_symbol, 10)
+    selection.obey(b"G")
+    rows, fits = selection.choose(quotes.by_symbol, 10)
+    assert ([rows[0][0], rows[-1][0]], fits) == (["S40", "S49"], 50)
+    rows, _ = selection.choose(quotes.by_symbol, 45)
+    assert (rows[0][0], len(rows)) == ("S05", 45)
