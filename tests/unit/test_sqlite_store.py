@@ -123,6 +123,7 @@ def test_a_path_may_have_any_characters(tmp_path):
         (["PRAGMA application_id = 0"], "of another application"),
         (["PRAGMA application_id = 1196444487"], "of another application"),
         (["DROP TABLE store"], "has other tables than it should"),
+        (["DELETE FROM store"], "has lost its own id"),
     ],
 )
 def test_what_is_of_another_kind_is_refused(path, url, kind, statements, said):

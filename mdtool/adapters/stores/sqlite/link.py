@@ -120,11 +120,11 @@ class Link:
         if self._connection is None:
             try:
                 self._connection = self._opened()
+                self._file, self._log = _file(self._name), _file(self._log_name)
+                self.generation += 1
+                self._check_same(self._connection)
             except StoreError as error:
                 raise type(error)(f"{self.location.address}: {error}") from error
-            self._file, self._log = _file(self._name), _file(self._log_name)
-            self.generation += 1
-            self._check_same()
         return self._connection
 
     @property
@@ -163,21 +163,21 @@ class Link:
             raise
         return connection
 
-    def _check_same(self) -> None:
+    def _check_same(self, connection: sqlite3.Connection) -> None:
         """See that a file that was opened again is the store that was written before.
 
         Raises
         ------
         StoreError
-            When it is not: what was acknowledged is not in it.
+            When it is not, so that what was acknowledged is not in it; the message is without the
+            file's name.
         """
-        assert self._connection is not None
-        id_, steps = schema.identity(self._connection)
+        id_, steps = schema.identity(connection)
         if self._writes and self._id is not None:
             if id_ != self._id:
-                raise StoreError(f"{self.location.address}: another store was put in its place")
+                raise StoreError("another store was put in its place")
             if steps < self._steps:
-                raise StoreError(f"{self.location.address}: an older copy was put in its place")
+                raise StoreError("an older copy was put in its place")
         self._id, self._steps = id_, steps
 
     def _check_log(self) -> None:

@@ -137,8 +137,16 @@ def create(connection: sqlite3.Connection, busy_s: float) -> None:
 
 
 def identity(connection: sqlite3.Connection) -> tuple[bytes, int]:
-    """Return a store's own id, and how many steps it has taken."""
-    row: tuple[bytes, int] = connection.execute("SELECT id, steps FROM store").fetchone()
+    """Return a store's own id, and how many steps it has taken.
+
+    Raises
+    ------
+    StoreFormatError, sqlite3.Error
+        As `check`.
+    """
+    row: tuple[bytes, int] | None = connection.execute("SELECT id, steps FROM store").fetchone()
+    if row is None:
+        raise StoreFormatError("has lost its own id; restore it from a copy")
     return row
 
 
