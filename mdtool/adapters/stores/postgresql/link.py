@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
+import select
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 import numpy as np
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.waiting import Ready, Wait
 
 from mdtool.adapters.stores.errors import (
     StoreInterruptedError,
@@ -48,6 +50,12 @@ WHERE current_setting('synchronous_commit') = 'off'
 _LOOK_S: Final = 0.05
 _CANCEL_S: Final = 1.0
 
+_EVENTS: Final = {
+    Wait.R: select.POLLIN,
+    Wait.W: select.POLLOUT,
+    Wait.RW: select.POLLIN | select.POLLOUT,
+}
+
 T = TypeVar("T")
 RV = TypeVar("RV")
 
@@ -75,17 +83,17 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         StoreInterruptedError, StoreUnavailableError
             When it was told to stop, or the server is silent.
         """
-        return super().wait(self._watched(gen), _LOOK_S)
-
-    def _watched(self, gen: PQGen[RV]) -> Generator[Any, Any, RV]:
         ends_s = time.monotonic() + self.answer_s
+        poll = select.poll()
         try:
             wanted = next(gen)
             while True:
-                ready = yield wanted
-                if not ready:
+                poll.register(self.pgconn.socket, _EVENTS[wanted])
+                found = poll.poll(_LOOK_S * 1_000)
+                if found:
+                    wanted = gen.send(_ready(found[0][1], wanted))
+                else:
                     self._look(ends_s)
-                wanted = gen.send(ready)
         except StopIteration as end:
             result: RV = end.value
             return result
@@ -187,6 +195,15 @@ class Link:
             if self._is_reading and self._is_interrupted:
                 raise StoreInterruptedError(f"{self.location.address}: interrupted") from error
             raise meaning_of(error, self.location.address) from error
+
+
+def _ready(events: int, wanted: Wait) -> Ready:
+    """Return what a poll has found; libpq finds out about a broken socket by using it."""
+    if events & (select.POLLERR | select.POLLHUP | select.POLLNVAL):
+        return Ready(wanted)
+    readable = Ready.R if events & select.POLLIN else Ready.NONE
+    writable = Ready.W if events & select.POLLOUT else Ready.NONE
+    return Ready(readable | writable)
 
 
 def open_connection(location: Location) -> Connection:
