@@ -92,8 +92,8 @@ def send(
                     ticks.name,
                     ticks.left_out,
                 )
-            if sender.ack is not None:
-                typer.echo(sender.ack.message)
+            if sender.outcome is not None:
+                typer.echo(sender.outcome)
     return status
 
 

@@ -26,3 +26,6 @@ class SendConfig:
     )
     connect_timeout_s: float = setting(2.0, "Seconds to try to reach the server.", low=0.1)
     reconnect_timeout_s: float = setting(60.0, "Seconds to try after a loss.", low=0)
+    max_losses: int = setting(
+        10, "Connections lost in a row, nothing committed between, before it gives up.", low=1
+    )

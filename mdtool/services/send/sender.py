@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _READ_BYTES: Final = 1 << 16
 _MAX_WAIT_S: Final = 1.0
 """The longest pause between two tries to connect."""
+_SILENCE_S: Final = 1.0
+"""How long a server may be silent before it is told what it is waited for."""
 
 
 class Sender:
@@ -46,6 +48,8 @@ class Sender:
     ----------
     ack : Ack or None
         The server's, once `run` has ended by itself.
+    connections : int
+        How many there were that took frames.
     """
 
     name = "send"
@@ -57,6 +61,9 @@ class Sender:
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.ack: Ack | None = None
+        self.connections = 0
+        self._known = 0
+        """How many frames of the source the server had before any was sent."""
         self._config = config
         self._runs = runs
         self._progress = progress
@@ -65,11 +72,28 @@ class Sender:
         self._backlog = Backlog(config.backlog_bytes)
         self._source_error: MdtoolError | None = None
         self._is_complete = False
+        self._is_connected = False
         self._has_news = asyncio.Event()
         self._has_room = asyncio.Event()
         self._is_committing = asyncio.Event()
         self._is_under_way = asyncio.Event()
         """Whether the server of the current connection takes frames."""
+
+    @property
+    def outcome(self) -> str | None:
+        """What became of everything that was sent, None before the Ack.
+
+        An Ack counts what came over its own connection, so that those before it are told too.
+        """
+        if self.ack is None:
+            return None
+        if self.connections < 2:
+            return self.ack.message
+        sent = max(0, self._backlog.appended - self._known)
+        return (
+            f"Sent {sent} tick{'s' * (sent != 1)} over {self.connections} connections, "
+            f"all committed; over the last: {self.ack.message}"
+        )
 
     async def run(self, started: Started) -> None:
         """Send everything, and wait for the Ack; `started` is called at the first commit.
@@ -85,9 +109,12 @@ class Sender:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._fill(encoded(run) async for run in runs))
-                telling = tasks.create_task(self._tell(started))
+                aside = [tasks.create_task(self._tell(started))]
+                if self._stream_id:
+                    aside.append(tasks.create_task(self._tell_silences()))
                 self.ack = await self._until_acknowledged()
-                telling.cancel()
+                for task in aside:
+                    task.cancel()
         except ExceptionGroup as group:
             raise first_error(group) from group
         except asyncio.CancelledError:
@@ -119,11 +146,33 @@ class Sender:
         self._is_complete = True
         self._has_news.set()
 
+    async def _tell_silences(self) -> None:
+        """Say what is waited for when the server is silent for long, once until it is not."""
+        told = ""
+        before = (0, 0)
+        while True:
+            await asyncio.sleep(_SILENCE_S)
+            now = (self.connections, self._backlog.committed)
+            awaited = self._awaited() if now == before else ""
+            if awaited and awaited != told:
+                log.info("%s: waiting for it to %s", self._address, awaited)
+            told, before = awaited, now
+
+    def _awaited(self) -> str:
+        """Return what only the server can do for this to go on, nothing if there is no such."""
+        if not self._is_connected:
+            return ""
+        if not self._is_under_way.is_set():
+            return "take ticks, as it does once its aggregator is there"
+        if self._backlog.committed < self._backlog.sent:
+            return "commit what was sent, as it does while its aggregator is there"
+        return "acknowledge the end" if self._lacks_only_ack else ""
+
     async def _until_acknowledged(self) -> Ack:
         """Converse with the server, over as many connections as it takes."""
         now_s = asyncio.get_running_loop().time
         waits, give_up_s = delays(cap_s=_MAX_WAIT_S), now_s() + self._config.connect_timeout_s
-        committed, lacked_only_ack = 0, False
+        losses, committed = 0, 0
         while True:
             self._is_under_way.clear()
             try:
@@ -137,20 +186,28 @@ class Sender:
                         raise PeerError(f"{what}, with {self._backlog.sent} ticks sent") from error
                     log.warning("%s; connecting again", what)
                     if self._backlog.committed > committed:
-                        waits, committed = delays(cap_s=_MAX_WAIT_S), self._backlog.committed
-                    if not (self._lacks_only_ack and lacked_only_ack):
-                        give_up_s = now_s() + self._config.reconnect_timeout_s
-                    lacked_only_ack = self._lacks_only_ack
+                        waits, losses = delays(cap_s=_MAX_WAIT_S), 0
+                        committed = self._backlog.committed
+                    losses += 1
+                    give_up_s = now_s() + self._config.reconnect_timeout_s
                 else:
                     log.debug("%s", what)
-                if now_s() >= give_up_s:
-                    told = "; all ticks are committed" if self._lacks_only_ack else ""
-                    raise PeerError(f"{what}{told}") from error
+                if losses == self._config.max_losses or now_s() >= give_up_s:
+                    raise PeerError(f"{what}{self._given_up(losses)}") from error
             else:
                 if not ack.success:
                     raise PeerError(f"{self._address}: {ack.message}")
                 return ack
             await asyncio.sleep(next(waits))
+
+    def _given_up(self, losses: int) -> str:
+        """Return what else there is to say when the server is tried no more."""
+        if not losses:
+            return ""
+        if self._lacks_only_ack:
+            return "; all ticks are committed"
+        often = f"; lost {losses} times with nothing committed in between" if losses > 1 else ""
+        return f"{often}; {self._backlog.committed} ticks are committed"
 
     @property
     def _lacks_only_ack(self) -> bool:
@@ -166,6 +223,7 @@ class Sender:
         """
         async with asyncio.timeout(self._config.connect_timeout_s):
             reader, writer = await asyncio.open_connection(self._config.host, self._config.port)
+        self._is_connected = True
         reading = asyncio.create_task(self._read(reader))
         writing = asyncio.create_task(self._write(writer))
         try:
@@ -174,6 +232,7 @@ class Sender:
                 writing.result()
             return await reading  # which knows why, if the connection is lost
         finally:
+            self._is_connected = False
             for task in (reading, writing):
                 task.cancel()
             await asyncio.gather(reading, writing, return_exceptions=True)
@@ -217,6 +276,9 @@ class Sender:
         lost = self._backlog.resume(next_sequence)
         if lost:
             log.warning("%s: has lost %d ticks that it had committed", self._address, lost)
+        if not self.connections:
+            self._known = self._backlog.committed
+        self.connections += 1
         self._is_under_way.set()
         self._has_room.set()
 

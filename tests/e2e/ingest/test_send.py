@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import socket
 import threading
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 
 from mdtool.adapters.tick_source import TickRun
-from mdtool.core.addresses import format_address
+from mdtool.core.addresses import format_address, parse_address
 from mdtool.core.errors import InputError, PeerError
 from mdtool.core.symbols import SymbolTable
+from mdtool.services.send import sender as sender_module
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.sender import Sender
 from mdtool.wire.control import Ack, encode_ack, encode_committed, encode_resume
@@ -113,7 +115,8 @@ async def test_a_connection_may_break_anywhere(address, ledger, seed):
     cuts = [rng.choice([1, 5, 20, 40, 41, 500, 5_000, 50_000]) for _ in range(20)]
     proxy = CuttingProxy(address, cuts)
     async with proxy.serving() as through:
-        await send(through, runs(2_000, size=37), stream_id="s", connect_timeout_s=30.0)
+        patience = {"connect_timeout_s": 30.0, "max_losses": len(cuts)}
+        await send(through, runs(2_000, size=37), stream_id="s", **patience)
     assert ledger.prices("s") == list(range(1, 2_001))
     assert proxy.connections > 5
 
@@ -140,6 +143,21 @@ async def test_a_server_may_be_replaced_by_another_on_its_port(aggregator, ledge
         may_go_on.release()
     assert ledger.prices("s") == list(range(1, 501))
     assert sender.ack.success
+
+
+async def test_the_outcome_counts_what_went_over_all_connections():
+    answers = [encode_resume(3) + encode_committed(6), encode_resume(8) + encode_ack(True, "Done")]
+    async with answering(*answers) as address:
+        sender = sender_to(address, runs(10), stream_id="s")
+        assert sender.outcome is None
+        await sender.run(lambda _: None)
+    assert sender.outcome == "Sent 7 ticks over 2 connections, all committed; over the last: Done"
+
+
+async def test_the_outcome_of_one_connection_is_its_acknowledgement(address):
+    sender = sender_to(address, runs(10), stream_id="s")
+    await sender.run(lambda _: None)
+    assert sender.outcome == sender.ack.message
 
 
 async def test_a_stream_sent_again_goes_on_where_it_stopped(address, ledger):
@@ -278,8 +296,25 @@ async def test_a_server_that_commits_all_and_never_acknowledges_is_given_up():
     async with await asyncio.start_server(commit, "127.0.0.1", 0) as server:
         address = server.sockets[0].getsockname()
         with pytest.raises(PeerError, match="without an Ack; all ticks are committed"):
-            await send(address, runs(10), reconnect_timeout_s=0.1)
-    assert connections > 1
+            await send(address, runs(10), max_losses=2)
+    assert connections == 2
+
+
+async def test_a_server_that_closes_again_and_again_is_given_up_in_one_line():
+    async with answering(*[encode_resume(0)] * 10) as address:
+        with pytest.raises(PeerError) as raised:
+            await send(address, runs(10), stream_id="s", max_losses=3)
+    assert str(raised.value) == (
+        f"{format_address(*address)}: closed the connection without an Ack; "
+        "lost 3 times with nothing committed in between; 0 ticks are committed"
+    )
+
+
+async def test_a_server_that_commits_something_each_time_is_not_given_up():
+    answers = [encode_resume(k) + encode_committed(k + 1) for k in range(9)]
+    async with answering(*answers, encode_resume(9) + encode_ack(True, "done")) as address:
+        message = await send(address, runs(10), stream_id="s", max_losses=2)
+    assert message == "done"
 
 
 async def test_what_came_before_a_broken_source_is_delivered_and_then_told(address, ledger):
@@ -350,3 +385,52 @@ async def test_an_aggregator_away_holds_the_sender_up_and_loses_nothing(ledger):
         async with aggregator.serving():
             await sending
     assert ledger.prices("s") == list(range(1, 1_001))
+
+
+class Told(logging.Handler):
+    """The sender's log lines, to be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines = []
+        self._has_line = asyncio.Event()
+
+    def emit(self, record) -> None:
+        self.lines.append(record.getMessage())
+        self._has_line.set()
+
+    async def when(self, count) -> None:
+        while len(self.lines) < count:
+            self._has_line.clear()
+            await self._has_line.wait()
+
+
+@pytest.fixture
+async def told(caplog):
+    handler, logger = Told(), logging.getLogger(sender_module.__name__)
+    caplog.set_level("INFO", logger=logger.name)
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+async def test_what_is_waited_for_is_told_once(ledger, told, monkeypatch):
+    """Before there is an aggregator, and when there is one that does not commit."""
+    monkeypatch.setattr(sender_module, "_SILENCE_S", 0.02)
+    aggregator = PlainAggregator(ledger)
+    async with aggregator.serving():
+        pass
+    async with serving(aggregator.address) as address:
+        sending = asyncio.create_task(send(parse_address(address), runs(1_000), stream_id="s"))
+        await told.when(1)
+        ledger.hold()
+        async with aggregator.serving():
+            await told.when(2)
+            ledger.release()
+            await sending
+    waiting = f"{address}: waiting for it to"
+    assert told.lines[:2] == [
+        f"{waiting} take ticks, as it does once its aggregator is there",
+        f"{waiting} commit what was sent, as it does while its aggregator is there",
+    ]
+    assert len(set(told.lines)) == len(told.lines)
