@@ -61,6 +61,8 @@ def serve(
 
     Example: mdtool serve all --book day.dbn.zst --only gateway,book,replay-dbn
 
+    Example: mdtool serve all --bus kafka://127.0.0.1:9092 --scale aggregate=3
+
     Example: mdtool serve --check
     """
     if check:
@@ -97,6 +99,8 @@ def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
     from mdtool.services.supervisor.check import Route, check
     from mdtool.services.supervisor.programs import chosen, dial_address, endpoints
 
+    if config.bus:
+        raise UsageError("--check asks the aggregation service, which answers no calls with --bus")
     where = {name: dial_address(*endpoint) for name, endpoint in endpoints(config).items()}
     names = chosen(config)
     gateway = where["gateway"] if "gateway" in names else None

@@ -65,7 +65,7 @@ class Supervised:
     def addresses(self, services):
         """Return where each service listens, once all are ready; the supervisor runs with -J."""
         said = [json.loads(self.process.stdout.readline() or "{}") for _ in range(services)]
-        return {entry["service"]: next(iter(entry["addresses"].values())) for entry in said}
+        return {entry["service"]: next(iter(entry["addresses"].values()), "") for entry in said}
 
     def pids(self):
         """Return the process id under which each program started last."""

@@ -22,6 +22,12 @@ class ServeConfig:
         None, "URL of another store, such as postgresql://HOST/NAME, instead of one in a folder."
     )
     memory: bool = setting(False, "Keep nothing: state and trades end with the services.")
+    bus: str = setting(
+        "",
+        "Hand ticks and aggregates over on kafka://HOST:PORT, where services on other machines "
+        "find them too.",
+    )
+    scale: str = setting("", "With --bus, how many run here of a service: aggregate=3.")
     simulate: bool = setting(False, "Feed them the trades of a simulated exchange.")
     rate: float = setting(1_000.0, "Simulated trades a second.", low=0.001)
     replay: str | None = setting(None, "Feed them the trades of a DBN file.")

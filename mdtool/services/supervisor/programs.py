@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.core import config as settings
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError, UsageError
@@ -19,6 +20,7 @@ from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.replay.config import SenderConfig
+from mdtool.services.supervisor.bus import STORE, aggregators
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.ports import reserve_port
 from mdtool.services.supervisor.storage import chosen_store
@@ -63,6 +65,8 @@ _STOP_S: Final = {
     "replay-dbn": 0.2,
 }
 """serve-tcp waits for the commit of what it took."""
+_STOP_ON_BUS_S: Final = {"serve-tcp": 2.2, STORE: 0.4}
+"""With a bus, where there is one more to stop."""
 _STOP_SOURCE_S: Final = 0.7
 _STOP_ALL_S: Final = GRACE_S - 0.1
 """What all may take together; what is left over goes to those that stop first, and so to all."""
@@ -84,6 +88,8 @@ class Program:
         The program and its arguments.
     is_source : bool
         Whether it may end by itself: it is done then, and not started again.
+    group : str
+        Those that follow each other and are of one group stop at the same time.
     after : str or None
         The program that has to be ready before this one starts.
     stop_s : float
@@ -97,6 +103,7 @@ class Program:
     name: str
     command: Sequence[str]
     is_source: bool = False
+    group: str = ""
     after: str | None = None
     stop_s: float = 1.0
     first_tick_s: float = _FIRST_TICK_S
@@ -129,7 +136,8 @@ def programs(config: ServeConfig, mdtool: Sequence[str] = PYTHON) -> Iterator[li
     names = chosen(config)
     _check_source(config, names)
     _check_book(config, names)
-    store = chosen_store(config) if not set(_STORING).isdisjoint(names) else ""
+    count = aggregators(config)
+    store = chosen_store(config) if not {*_STORING, STORE}.isdisjoint(names) else ""
     with contextlib.ExitStack() as held:
         where = {}
         for name, (host, port) in endpoints(config).items():
@@ -139,19 +147,20 @@ def programs(config: ServeConfig, mdtool: Sequence[str] = PYTHON) -> Iterator[li
             else:
                 where[name] = (host, port)
         running = [
-            Program(
-                name,
-                [*mdtool, *_service(name, config, names, where)],
-                stop_s=_STOP_S[name],
-                # Not as an option, for a URL may hold a password, and commands are for all to see.
-                environment={settings.variable(name, "store"): store} if name in _STORING else {},
-            )
+            program
             for name in SERVICES
             if name in names
+            for program in _service(name, config, names, where, store, mdtool, count)
         ]
+        if STORE in names and store:
+            feeding = next((k for k, p in enumerate(running) if p.group == "serve-tcp"), None)
+            running.insert(
+                len(running) if feeding is None else feeding, _keeper(config, store, mdtool)
+            )
         if config.simulate or config.replay is not None:
             running.append(_source(config, mdtool, dial_address(*where["serve-tcp"])))
-        spare_s = _STOP_ALL_S - sum(program.stop_s for program in running)
+        stop_s = {program.group or program.name: program.stop_s for program in running}
+        spare_s = _STOP_ALL_S - sum(stop_s.values())
         running[-1] = replace(running[-1], stop_s=running[-1].stop_s + spare_s)
         yield running
 
@@ -160,10 +169,15 @@ def kept_in(running: Sequence[Program]) -> str:
     """Return where these programs keep their data, for people, without secrets."""
     from mdtool.adapters.stores import open_history  # which brings numpy
 
+    places = []
     for program in running:
-        if url := program.environment.get(settings.variable(program.name, "store")):
-            return f"trades and what they make are kept in {open_history(url).address}"
-    return "nothing is kept"
+        if url := program.environment.get(settings.variable(program.group, "bus")):
+            places.append(str(KafkaAddress.parse(url)))
+        if url := program.environment.get(settings.variable(program.group, "store")):
+            places.append(open_history(url).address)
+    if not places:
+        return "nothing is kept"
+    return f"trades and what they make are kept in {' and '.join(dict.fromkeys(places))}"
 
 
 def chosen(config: ServeConfig) -> Collection[str]:
@@ -175,10 +189,11 @@ def chosen(config: ServeConfig) -> Collection[str]:
         When there is no such service.
     """
     names = {name.strip() for name in config.only.split(",")} - {""}
+    known = [*SERVICES, STORE] if config.bus else list(SERVICES)
     if not names:
-        return set(SERVICES) - (BOOK_SERVICES if config.book is None else frozenset())
-    for name in sorted(names - set(SERVICES)):
-        raise UsageError(f"--only {name}: no such service; choose from {', '.join(SERVICES)}")
+        return set(known) - (BOOK_SERVICES if config.book is None else frozenset())
+    for name in sorted(names - set(known)):
+        raise UsageError(f"--only {name}: no such service; choose from {', '.join(known)}")
     return names
 
 
@@ -231,20 +246,67 @@ def _service(
     config: ServeConfig,
     names: Collection[str],
     where: Mapping[str, tuple[str, int]],
-) -> list[str]:
-    """Return the command of a service, which is told where those are that it speaks to."""
+    store: str,
+    mdtool: Sequence[str],
+    aggregators: int,
+) -> Iterator[Program]:
+    """Yield the program of a service, which is told where those are that it speaks to.
+
+    Of one that runs several times, the first listens where the service is set to.
+    """
     host, port = where[name]
-    command = [name, "--host", host, "--port", str(port)]
-    if name in BOOK_SERVICES:
-        command.append("--serve")
+    count = aggregators if name == "aggregate" else 1
+    stop_s = _STOP_ON_BUS_S.get(name, _STOP_S[name]) if config.bus else _STOP_S[name]
+    for number in range(1, count + 1):
+        own_port = port if number == 1 else 0
+        command = [name, "--host", host, "--port", str(own_port)]
+        yield Program(
+            name if count == 1 else f"{name}-{number}",
+            [*mdtool, *command, *_options(name, config, names, where)],
+            group=name,
+            stop_s=stop_s,
+            environment=_environment(name, config, store),
+        )
+
+
+def _options(
+    name: str,
+    config: ServeConfig,
+    names: Collection[str],
+    where: Mapping[str, tuple[str, int]],
+) -> list[str]:
+    options = ["--serve"] if name in BOOK_SERVICES else []
     if name == "replay-dbn" and config.book is not None:
         data_port = where[DATA_PORT][1]
         speed = 0 if config.speed is None else config.speed
-        command += ["--data-port", str(data_port), "--speed", f"{speed:g}", config.book]
+        options += ["--data-port", str(data_port), "--speed", f"{speed:g}", config.book]
     for option, endpoint in _PEERS.get(name, {}).items():
-        if _service_of(endpoint) in names:
-            command += [option, dial_address(*where[endpoint])]
-    return command
+        is_on_bus = config.bus and endpoint == "aggregate"
+        if _service_of(endpoint) in names and not is_on_bus:
+            options += [option, dial_address(*where[endpoint])]
+    return options
+
+
+def _environment(name: str, config: ServeConfig, store: str) -> dict[str, str]:
+    """Return the settings that are no options, for a URL may hold what is not for all to see."""
+    environment = {}
+    if name in _STORING:
+        is_kept_by_another = config.bus and name == "aggregate"
+        environment[settings.variable(name, "store")] = "" if is_kept_by_another else store
+    if config.bus and name not in BOOK_SERVICES:
+        environment[settings.variable(name, "bus")] = config.bus
+    return environment
+
+
+def _keeper(config: ServeConfig, store: str, mdtool: Sequence[str]) -> Program:
+    """Return the program that keeps what is on the bus."""
+    return Program(
+        STORE,
+        [*mdtool, STORE, "--bus", config.bus],
+        group=STORE,
+        stop_s=_STOP_ON_BUS_S[STORE],
+        environment={settings.variable(STORE, "store"): store},
+    )
 
 
 def _source(config: ServeConfig, mdtool: Sequence[str], address: str) -> Program:

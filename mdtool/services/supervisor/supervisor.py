@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TypeAlias
 
 from mdtool.core.lifecycle import Started
@@ -21,8 +22,9 @@ class Supervisor:
     """Runs programs as child processes until it is cancelled or one of them cannot start.
 
     Programs start without waiting for each other, but for those that are told to. They stop one
-    by one, the last one first: what feeds another stops before it, so that whatever was accepted
-    on the way has somewhere to go, and those that still run are kept running meanwhile.
+    by one, those of a group together, the last one first: what feeds another stops before it, so
+    that whatever was accepted on the way has somewhere to go, and those that still run are kept
+    running meanwhile.
 
     Parameters
     ----------
@@ -124,7 +126,9 @@ async def _first_failure(running: Iterable[asyncio.Task[None]]) -> None:
 async def _stop(running: Mapping[Child, asyncio.Task[None]]) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time()
-    for child in reversed(list(running)):
-        deadline += child.program.stop_s
-        await child.stop(running[child], deadline - loop.time())
+    for _, group in groupby(reversed(list(running)), lambda child: child.program.group or child):
+        children = list(group)
+        deadline += max(child.program.stop_s for child in children)
+        left_s = deadline - loop.time()
+        await asyncio.gather(*(child.stop(running[child], left_s) for child in children))
     await asyncio.gather(*running.values(), return_exceptions=True)

@@ -1,0 +1,87 @@
+"""Which processes a supervisor runs where they hand everything over on Kafka."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from mdtool.core.errors import ConfigError, UsageError
+from mdtool.core.lifecycle import GRACE_S
+from mdtool.services.supervisor.config import ServeConfig
+from mdtool.services.supervisor.programs import kept_in, programs
+
+BUS = "kafka://127.0.0.1:9092"
+STORE = "sqlite:////data/trades.db"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(tmp_path, monkeypatch):
+    """Run in an empty folder, without settings in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("MDTOOL_"):
+            monkeypatch.delenv(name)
+
+
+def of(**config):
+    with programs(ServeConfig(**{"bus": BUS, "store": STORE} | config), ["mdtool"]) as running:
+        return running
+
+
+def test_services_are_told_of_the_bus_and_not_of_each_other():
+    running = of()
+    assert {program.name: " ".join(program.command[1:]) for program in running} == {
+        "gateway": "gateway --host 127.0.0.1 --port 8080",
+        "vwap": "vwap --host 127.0.0.1 --port 8888",
+        "aggregate": "aggregate --host 127.0.0.1 --port 50051",
+        "store": f"store --bus {BUS}",
+        "serve-tcp": "serve-tcp --host 127.0.0.1 --port 50050",
+    }
+    assert {program.name: program.environment for program in running} == {
+        "gateway": {"MDTOOL_GATEWAY_STORE": STORE, "MDTOOL_GATEWAY_BUS": BUS},
+        "vwap": {"MDTOOL_VWAP_STORE": STORE, "MDTOOL_VWAP_BUS": BUS},
+        "aggregate": {"MDTOOL_AGGREGATE_STORE": "", "MDTOOL_AGGREGATE_BUS": BUS},
+        "store": {"MDTOOL_STORE_STORE": STORE},
+        "serve-tcp": {"MDTOOL_SERVE_TCP_BUS": BUS},
+    }
+    places = "kafka 127.0.0.1:9092 and sqlite /data/trades.db"
+    assert kept_in(running) == f"trades and what they make are kept in {places}"
+
+
+def test_several_aggregators_share_the_work_and_one_has_the_port():
+    running = of(scale="aggregate=3")
+    aggregators = {p.name: p.command[-1] for p in running if p.group == "aggregate"}
+    assert aggregators == {"aggregate-1": "50051", "aggregate-2": "0", "aggregate-3": "0"}
+
+
+def test_without_a_store_nothing_is_kept_beside_the_bus():
+    running = of(store=None, memory=True)
+    assert "store" not in [program.name for program in running]
+    assert kept_in(running) == "trades and what they make are kept in kafka 127.0.0.1:9092"
+
+
+def test_only_some_services_on_a_bus():
+    assert [program.name for program in of(only="store,aggregate")] == ["aggregate", "store"]
+
+
+@pytest.mark.parametrize("config", [{}, {"scale": "aggregate=64"}, {"simulate": True}])
+def test_what_all_may_take_to_stop_is_less_than_the_supervisor_may(config):
+    stop_s = {p.group or p.name: p.stop_s for p in of(**config)}
+    assert GRACE_S - 0.2 < sum(stop_s.values()) < GRACE_S
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ({"scale": "aggregate=3", "bus": ""}, UsageError, "--scale wants --bus"),
+        ({"scale": "aggregate"}, UsageError, "say aggregate=N"),
+        ({"scale": "gateway=2"}, UsageError, "say aggregate=N"),
+        ({"scale": "aggregate=0"}, UsageError, "say aggregate=N"),
+        ({"bus": "kafka://nowhere"}, ConfigError, "not an address"),
+        ({"bus": "", "only": "store"}, UsageError, "no such service"),
+    ],
+)
+def test_what_cannot_run_is_refused(config, error, message):
+    with pytest.raises(error, match=message):
+        of(**config)
