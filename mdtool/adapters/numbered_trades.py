@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from typing import Final
 
@@ -33,11 +34,6 @@ class NumberedTrades(ClosesOnExit):
         itself is passed on. Closed together with this one.
     stream : int
         What `stream` is in the records.
-
-    Attributes
-    ----------
-    count : int
-        How many trades have been yielded.
     """
 
     def __init__(self, source: RecordSource, stream: int) -> None:
@@ -46,7 +42,6 @@ class NumberedTrades(ClosesOnExit):
         self._records = iter(source)
         self._held: list[Records] = []
         self._numbered = 0
-        self.count = 0
 
     @property
     def name(self) -> str:
@@ -98,10 +93,9 @@ class NumberedTrades(ClosesOnExit):
 
     def __iter__(self) -> Iterator[Records]:
         held, self._held = self._held, []
-        for records in held:
-            yield from self._counted(records)
-        for records in self._records:
-            yield from self._counted(self._taken(records))
+        for records in itertools.chain(held, map(self._taken, self._records)):
+            if len(records):
+                yield records
 
     def close(self) -> None:
         """Close the stream."""
@@ -119,9 +113,3 @@ class NumberedTrades(ClosesOnExit):
         numbered["number"] = np.arange(self._numbered, self._numbered + len(trades))
         self._numbered += len(trades)
         return numbered
-
-    def _counted(self, records: Records) -> Iterator[Records]:
-        if len(records):
-            if records.dtype == NUMBERED:
-                self.count += len(records)
-            yield records

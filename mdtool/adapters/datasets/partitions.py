@@ -9,7 +9,6 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from mdtool.core.errors import OutputError, UsageError
-from mdtool.core.units import NS_PER_DAY
 
 DATE: Final = "date"
 SYMBOL: Final = "symbol"
@@ -58,23 +57,14 @@ def folder_of(keys: Sequence[str], symbol: str, day: int) -> Path:
     """
     if SYMBOL in keys and symbol == _NULL:
         raise OutputError(f"{symbol}: no folder can have this symbol's name; partition by date")
-    values = {DATE: date_of(day).isoformat(), SYMBOL: quote(symbol, safe="")}
+    date = _EPOCH + dt.timedelta(days=day)
+    values = {DATE: date.isoformat(), SYMBOL: quote(symbol, safe="")}
     return Path(*(f"{key}{_ASSIGN}{values[key]}" for key in keys))
 
 
 def values_of(path: Path) -> dict[str, str]:
     """Return what the names of a file's folders say, by key."""
     return dict(_named(path.parent.parts))
-
-
-def date_of(day: int) -> dt.date:
-    """Return the date that is so many days after the epoch."""
-    return _EPOCH + dt.timedelta(days=day)
-
-
-def day_of(ts_ns: int) -> int:
-    """Return the UTC day of a time, in days since the epoch."""
-    return ts_ns // NS_PER_DAY
 
 
 def _named(parts: Iterable[str]) -> Iterable[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from mdtool.adapters.stores.port import TradePage
 from mdtool.core.errors import InputError
 from mdtool.core.units import format_price, format_time
 
-_NOT_WRITTEN = -1
+_NOT_WRITTEN: Final = -1
 
 
 class Known:

@@ -449,3 +449,20 @@ def test_the_dbn_that_is_exported_is_read_by_other_commands(dbn_filled, tmp_path
     ).stdout.splitlines()
     assert len(bars) == 1 + 2 * len(SYMBOLS)
     assert dbn(trades(1))[:3] == file.read_bytes()[:3]
+
+
+def test_symbols_that_look_like_numbers_or_nothing_stay_symbols(tmp_path):
+    symbols = ["000001", "600519", "NULL", "NA", "2025-09-24", "TRUE"]
+    where = url(tmp_path)
+    rows = [(k, 10**9 + k, 1, NOON_NS + k) for k in range(len(symbols))]
+    put(where, symbols, rows)
+    for number, options in enumerate((["--format", "csv"], [], ["--partition", "date"])):
+        copy = url(tmp_path, f"copy-{number}")
+        store("export", tmp_path / f"{number}", *options, "--store", where)
+        store("import", tmp_path / f"{number}", "--store", copy)
+        assert held(copy) == held(where)
+    for target in ("one.csv", "one.parquet"):
+        copy = url(tmp_path, target)
+        store("export", tmp_path / target, "--store", where)
+        store("import", tmp_path / target, "--store", copy)
+        assert held(copy) == held(where)

@@ -295,3 +295,19 @@ def test_its_help_shows_each_command_with_an_example():
     )
     for command in ("store day", "store export", "store import", "store check"):
         assert f"Example: mdtool {command}" in ended.stdout
+
+
+def test_the_trades_of_real_orders_are_kept(real_data, tmp_path):
+    file, where = real_data / "CLX5_mbo.dbn", url(tmp_path)
+    listed = subprocess.run(
+        [*MDTOOL, "replay-dbn", file, "--schema", "trades", "-C", "-s"],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.splitlines()
+    names = listed[0].split(",")
+    wanted = [dict(zip(names, line.split(","), strict=True)) for line in listed[1:]]
+    assert f"{len(wanted):,} trades new" in store(file, "--store", where)
+    assert sorted((row[1], row[4], row[5], row[0]) for row in held(where)) == sorted(
+        (int(r["ts_event"]), int(r["price"]), int(r["size"]), r["symbol"]) for r in wanted
+    )
