@@ -300,6 +300,8 @@ class LiveBars:
         )
         self._late[0] = late
         self._saved = self.step
+        # Loads the kernel, so that the first save is no slower than the next.
+        self.saved_since(self.step)
 
     def _place(self, interval_ns: int) -> int:
         """Return where an interval stands among them all."""
