@@ -68,6 +68,11 @@ class Board:
         return sum(line is not None for line in self._lines)
 
     @property
+    def late(self) -> int:
+        """How many trades were older than their window is long, and left out."""
+        return self._windows.late
+
+    @property
     def early(self) -> int:
         """How many trades left their windows before their time."""
         return self._windows.early

@@ -174,7 +174,7 @@ class Client(asyncio.Protocol):
         self._states.narrow(self, wanted)
         self.wanted = wanted
         self._missed.clear()
-        self._transport.write(self._states.lines(wanted))
+        self._transport.write(self._states.lines(wanted and sorted(wanted)))
 
     def _watch(self) -> None:
         """Look after a while whether anything was read."""

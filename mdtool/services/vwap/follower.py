@@ -64,6 +64,7 @@ class Follower:
         self._waits = delays(cap_s=_LONGEST_DELAY_S)
         self._connections = 0
         self._lost_because = ""
+        self._said_late = self._said_early = False
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -72,6 +73,12 @@ class Follower:
                 await self._follow()
             finally:
                 self._stop_filling()
+                if self._board.late or self._board.early:
+                    log.warning(
+                        "%d trades were left out of windows, and %d left early",
+                        self._board.late,
+                        self._board.early,
+                    )
 
     async def _follow(self) -> NoReturn:
         while True:
@@ -121,6 +128,16 @@ class Follower:
             run = TradeRun(run.symbols, run.stream_id, run.first_sequence + known, ticks)
         if len(run.ticks):
             self._publish(self._board.apply(run))
+            self._report()
+
+    def _report(self) -> None:
+        """Say once that trades are left out of windows, or leave them early."""
+        if self._board.late and not self._said_late:
+            self._said_late = True
+            log.warning("trades that are older than the window is long are left out")
+        if self._board.early and not self._said_early:
+            self._said_early = True
+            log.warning("a window is full: its oldest trades leave early")
 
     def _lose(self, reason: str) -> None:
         self._stop_filling()

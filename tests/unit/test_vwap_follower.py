@@ -1,0 +1,200 @@
+"""A feed followed while windows are filled: each trade once, none missed, whatever is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+
+import numpy as np
+import pytest
+
+from mdtool.adapters.stores.errors import StoreInterruptedError, StoreUnavailableError
+from mdtool.adapters.stores.port import SavedStream, SymbolTotals, TradePage
+from mdtool.adapters.trades.port import TradeRun
+from mdtool.core.errors import PeerError
+from mdtool.core.symbols import SymbolTable
+from mdtool.engine.vwap import Window
+from mdtool.services.vwap import follower as module
+from mdtool.services.vwap.board import Board
+from mdtool.services.vwap.follower import Follower
+from tests.e2e.aggregators import tick
+from tests.reference.market import batch
+
+TABLE = SymbolTable(["AAPL"])
+
+
+class Feed:
+    """A feed that a test feeds."""
+
+    address = "the test"
+
+    def __init__(self) -> None:
+        self.is_followed = asyncio.Event()
+        self._lost: asyncio.Future[None]
+
+    async def follow(self, connected, receive) -> None:
+        self.receive = receive
+        self._lost = asyncio.get_running_loop().create_future()
+        connected()
+        self.is_followed.set()
+        await self._lost
+
+    def lose(self) -> None:
+        self.is_followed.clear()
+        self._lost.set_exception(PeerError("gone"))
+
+    def send(self, first: int, *cents: int) -> None:
+        frames = [tick(price) for price in cents]
+        self.receive(TradeRun(TABLE, "s", first, batch(frames)))
+
+
+class History:
+    """A store that is read when the test says so."""
+
+    def __init__(self, cents: list[int], position: int) -> None:
+        self.is_free = threading.Event()
+        self.is_asked = threading.Event()
+        self.is_interrupted = False
+        self.error: Exception | None = None
+        self._cents = cents
+        self._position = position
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        pass
+
+    def streams(self):
+        self.is_asked.set()
+        assert self.is_free.wait(60)
+        if self.is_interrupted:
+            raise StoreInterruptedError("told to")
+        if self.error is not None:
+            raise self.error
+        return [SavedStream(1, "s", self._position)]
+
+    def symbols(self):
+        return [SymbolTotals("AAPL", len(self._cents), 0)]
+
+    def page(self, _symbol, limit, before=None):
+        end = len(self._cents) if before is None else before.sequence
+        sequence = np.arange(end, dtype=np.int64)[::-1][:limit]
+        price = np.array(self._cents, np.int64)[sequence] * 10**7
+        stream, volume = np.ones_like(sequence), np.ones_like(sequence)
+        return TradePage(sequence, stream, sequence, price, volume, sequence)
+
+    def interrupt(self) -> None:
+        self.is_interrupted = True
+        self.is_free.set()
+
+
+class Followed:
+    """A follower at work, its feed, its histories, and what it published."""
+
+    def __init__(self, histories: list[History], monkeypatch) -> None:
+        monkeypatch.setattr(module, "open_history", lambda _url: histories.pop(0))
+        monkeypatch.setattr(module, "delays", lambda **_: iter(lambda: 0.0, None))
+        self.feed = Feed()
+        self.board = Board(Window(trades=100))
+        self.published = asyncio.Event()
+        store = "sqlite:///any" if histories else ""
+        publish = lambda _symbols: self.published.set()  # noqa: E731
+        follower = Follower(self.feed, self.board, publish, Window(trades=100), store)
+        self.task = asyncio.create_task(follower.run())
+
+    def state(self) -> tuple[int, float]:
+        line = json.loads(self.board.line("AAPL"))
+        return line["window"], line["vwap"]
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def test_what_comes_while_windows_are_filled_goes_on_from_there(monkeypatch):
+    history = History([100, 200, 300], position=3)
+    followed = Followed([history], monkeypatch)
+    await followed.feed.is_followed.wait()
+    followed.feed.send(2, 300, 400)  # the first of them is in the store already
+    followed.feed.send(4, 500)
+    assert followed.board.line("AAPL") == b""
+    history.is_free.set()
+    await followed.published.wait()
+    assert followed.state() == (5, 3)
+    followed.feed.send(5, 600)
+    assert followed.state() == (6, 3.5)
+    await followed.end()
+
+
+async def test_a_page_that_is_ahead_of_the_positions_is_cut_there(monkeypatch):
+    history = History([100, 200, 300], position=2)
+    followed = Followed([history], monkeypatch)
+    await followed.feed.is_followed.wait()
+    history.is_free.set()
+    await followed.published.wait()
+    assert followed.state() == (2, 1.5)
+    followed.feed.send(2, 300)
+    assert followed.state() == (3, 2)
+    await followed.end()
+
+
+async def test_a_feed_that_is_lost_while_windows_are_filled_leaves_nothing_of_it(monkeypatch):
+    first, second = History([100], position=1), History([100, 200, 300], position=3)
+    followed = Followed([first, second], monkeypatch)
+    await followed.feed.is_followed.wait()
+    await asyncio.to_thread(first.is_asked.wait)
+    followed.feed.send(1, 200)
+    followed.feed.lose()
+    await followed.feed.is_followed.wait()
+    assert first.is_interrupted
+    second.is_free.set()
+    await followed.published.wait()
+    assert followed.state() == (3, 2)
+    await followed.end()
+
+
+async def test_a_store_that_is_away_leaves_windows_to_what_was_held(monkeypatch, caplog):
+    history = History([100], position=1)
+    history.error = StoreUnavailableError("the store is away")
+    followed = Followed([history], monkeypatch)
+    await followed.feed.is_followed.wait()
+    followed.feed.send(7, 900)
+    history.is_free.set()
+    await followed.published.wait()
+    assert followed.state() == (1, 9)
+    assert "the store is away; windows begin with what comes" in caplog.text
+    await followed.end()
+
+
+async def test_a_stop_does_not_wait_for_a_store(monkeypatch):
+    history = History([100], position=1)
+    followed = Followed([history], monkeypatch)
+    await followed.feed.is_followed.wait()
+    await asyncio.to_thread(history.is_asked.wait)
+    await followed.end()
+    assert history.is_interrupted
+
+
+async def test_more_than_can_be_held_begins_again(monkeypatch):
+    monkeypatch.setattr(module, "_MAX_HELD", 2)
+    followed = Followed([History([], position=0)], monkeypatch)
+    await followed.feed.is_followed.wait()
+    with pytest.raises(PeerError, match="more than 2 trades came"):
+        followed.feed.send(0, 100, 200, 300)
+    await followed.end()
+
+
+async def test_trades_that_are_left_out_are_told_of(monkeypatch, caplog):
+    caplog.set_level(logging.WARNING)
+    followed = Followed([], monkeypatch)
+    followed.board._windows = type(followed.board._windows)(Window(trades=1, span_ns=10**9))
+    await followed.feed.is_followed.wait()
+    run = batch([tick(100, at_s=5), tick(100), tick(100, at_s=5)])
+    followed.feed.receive(TradeRun(TABLE, "s", 0, run))
+    await followed.end()
+    assert "trades that are older than the window is long are left out" in caplog.text
+    assert "a window is full" in caplog.text
+    assert "1 trades were left out of windows, and 1 left early" in caplog.text
