@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import subprocess
@@ -163,6 +164,20 @@ async def test_a_client_that_never_reads_is_closed_and_the_others_go_on(said):
                     number += 1
                 await running.send(pour(number * 400, 400, 100 + number))
                 await quick.until(symbol=f"S399{'X' * BIG}", price=(100 + number) / 100)
+
+
+async def test_hundreds_of_clients_are_told_the_last_state(said):
+    async with aggregator() as running, vwap_feed(running.address) as address:
+        await said.heard("connected")
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(connected(address)) for _ in range(300)]
+            for number, client in enumerate(clients):
+                client.say("SUBSCRIBE AAPL" if number % 2 else "SUBSCRIBE *")
+            for number in range(50):
+                frames = [tick(100 + number), tick(500 + number, symbol=1)]
+                await running.send(message(2 * number, frames, ["AAPL", "MSFT"]))
+            for client in clients:
+                await client.until(symbol="AAPL", price=1.49)
 
 
 async def test_more_clients_than_there_may_be_are_refused(said):

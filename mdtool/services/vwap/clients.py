@@ -12,7 +12,9 @@ from mdtool.services.vwap.client import Client
 class Clients:
     """Who is connected, and which symbols each of them wants.
 
-    What changes within one turn of the event loop goes out at its end, in one write a client.
+    What changes within one turn of the event loop goes out at its end, in one write a client. Where
+    there are so many that this takes a while, as long a while is left for what comes: more changes
+    then go out at once, and nobody is told of what is long past.
 
     Parameters
     ----------
@@ -32,6 +34,7 @@ class Clients:
         self._of_symbol: dict[str, set[Client]] = {}
         self._n_narrowed = 0
         self._changed: dict[str, None] = {}
+        self._rests_until_s = 0.0
 
     def __len__(self) -> int:
         return len(self._of_all) + self._n_narrowed
@@ -67,7 +70,11 @@ class Clients:
         if not len(self):
             return
         if not self._changed:
-            asyncio.get_running_loop().call_soon(self._deliver)
+            loop = asyncio.get_running_loop()
+            if self._rests_until_s > loop.time():
+                loop.call_at(self._rests_until_s, self._deliver)
+            else:
+                loop.call_soon(self._deliver)
         self._changed.update(dict.fromkeys(symbols))
 
     def close(self) -> None:
@@ -77,11 +84,21 @@ class Clients:
             client.close()
 
     def _deliver(self) -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         changed, self._changed = self._changed, {}
+        self._tell_all(changed)
+        self._tell_narrowed(changed)
+        now_s = loop.time()
+        self._rests_until_s = now_s + now_s - began_s
+
+    def _tell_all(self, changed: Iterable[str]) -> None:
         if self._of_all:
             lines = self.lines(changed)
             for client in [*self._of_all]:
                 client.tell(lines, changed)
+
+    def _tell_narrowed(self, changed: Iterable[str]) -> None:
         if not self._n_narrowed:
             return
         wanted: dict[Client, list[str]] = {}
