@@ -53,6 +53,10 @@ def vwap(
     are DBN statistics with stat_type 13: price is the VWAP, rounded to the
     nearest 1e-9, quantity the volume that it is of.
 
+    Windows go by order of arrival. By time, a trade that comes late stays as
+    long as if it had come in time with the latest before it; one that is late
+    by the whole window is left out and counted.
+
     Example: mdtool vwap trades.dbn --window 5m --csv
 
     Example: mdtool simulate --schema trades | mdtool vwap - --window 100 --json -p -s
