@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -36,7 +37,10 @@ BENCHES: Final = {
     "replay": "replaying a long file, against a zstd pass and databento_dbn's decoder alone",
     "vwap": "rolling VWAPs of a long file of trades, in windows of 10 and of 10 million",
     "book_services": "replay over TCP into books, and books as JSON lines over HTTP",
+    "kafka": "TCP through Kafka into committed aggregates, on the broker that MDTOOL_KAFKA names",
 }
+_NEEDS: Final = {"kafka": "MDTOOL_KAFKA"}
+"""Variables without which a bench cannot run, and is not among all."""
 
 
 @app.command()
@@ -68,7 +72,7 @@ def bench(
 
     Example: mdtool bench chaos --kills 20 --fail-under chaos_lost=0
     """
-    chosen = list(BENCHES) if names == ["all"] else names
+    chosen = _all() if names == ["all"] else names
     for name in chosen:
         if name not in BENCHES:
             raise UsageError(f"no bench {name!r}: choose from {', '.join(BENCHES)}, or all")
@@ -89,6 +93,13 @@ def bench(
         else:
             _print_table(name, measured)
     _enforce(limits, figures)
+
+
+def _all() -> list[str]:
+    missing = {name: needed for name, needed in _NEEDS.items() if not os.environ.get(needed)}
+    for name, needed in missing.items():
+        typer.echo(f"{name} is left out: {needed} is not set", err=True)
+    return [name for name in BENCHES if name not in missing]
 
 
 def _measure(name: str, **offered: Any) -> list[Figure]:

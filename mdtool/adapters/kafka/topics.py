@@ -64,6 +64,11 @@ _TOPICS: Final = {
 }
 
 
+def topic_names(address: KafkaAddress) -> list[str]:
+    """Return the full names of all topics."""
+    return [address.topic(name) for name in _TOPICS]
+
+
 def open_topics(address: KafkaAddress) -> int:
     """Make the topics that are not there, check all, and return how many partitions ticks have.
 
