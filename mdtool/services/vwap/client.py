@@ -78,7 +78,9 @@ class Client(asyncio.Protocol):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         notice_loss(connection)
-        self._name = format_address(*transport.get_extra_info("peername")[:2])
+        # One that has gone already has no name any more.
+        peer = transport.get_extra_info("peername") or ("?", 0)
+        self._name = format_address(*peer[:2])
         self._transport.set_write_buffer_limits(high=0)
         self._is_connected = self._states.connect(self)
         if self._is_connected:
