@@ -165,6 +165,38 @@ async def test_two_starts_at_once(day):
         await run_through(sender, receiver)
 
 
+async def test_waiting_for_a_sender_that_never_comes_can_be_stopped():
+    async with receiver_of(NOBODY) as receiver:
+        await receiver.start("/start-processing")
+        status, told = await receiver.ask("/stop-processing", "POST")
+        assert (status, told["status"]) == (200, "stopped")
+        assert (await receiver.status())["state"] == "stopped"
+        lines = await receiver.lines("")
+        assert lines == [{"error": "stopped by POST /stop-processing"}]
+
+
+async def test_a_stopped_processing_keeps_its_books_and_another_can_begin(day):
+    async with sender_of(day[0], speed=CRAWLING) as sender, receiver_of(sender.data) as receiver:
+        await receiver.start("/start-processing")
+        async with receiver.get("/order-book") as response:
+            await sender.start("/start-streaming")
+            await response.content.readline()
+            assert (await receiver.ask("/stop-processing", "POST"))[0] == 200
+            *_, last = (await response.read()).splitlines()
+            assert "stopped" in json.loads(last)["error"]
+        assert len(await receiver.lines("?last=true")) == len(INSTRUMENTS)
+        await receiver.start("/start-processing")
+        await receiver.until(state="processing")
+
+
+async def test_nothing_can_be_stopped_that_does_not_go_on(day):
+    async with sender_of(day[0]) as sender, receiver_of(sender.data) as receiver:
+        for _ in range(2):
+            status, told = await receiver.ask("/stop-processing", "POST")
+            assert (status, told["error"]) == (409, "not_processing")
+            await run_through(sender, receiver)
+
+
 @pytest.mark.parametrize(
     "query",
     ["depth=0", "depth=101", "depth=-1", "depth=many", "depth=", "depth=1e1", "last=perhaps"],

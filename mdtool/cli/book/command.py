@@ -56,8 +56,8 @@ def book(
         bool,
         typer.Option(
             "--serve",
-            help="Process the stream of a sender, once POST /start-processing says so; see "
-            "Settings.",
+            help="Process the stream of a sender, from POST /start-processing until its end or "
+            "POST /stop-processing; see Settings.",
         ),
     ] = False,
 ) -> int:

@@ -28,6 +28,10 @@ class NotStartedError(UsageError):
     """Nothing has been processed yet."""
 
 
+class NotProcessingError(UsageError):
+    """No stream is being processed, or waited for, and that was to be stopped."""
+
+
 class AlreadyProcessingError(UsageError):
     """A stream is being processed, and another processing was to be started."""
 
@@ -39,6 +43,7 @@ class TooManyReadersError(MdtoolError):
 _STATUSES: Final[Statuses] = {
     NotStartedError: (409, "not_started"),
     AlreadyProcessingError: (409, "already_processing"),
+    NotProcessingError: (409, "not_processing"),
     TooManyReadersError: (503, "busy"),
     UsageError: (400, "bad_parameter"),
 }
@@ -59,18 +64,20 @@ class ReceiverFaces:
         self._tasks = tasks
         self._processing: Processing | None = None
         self._readers: Readers | None = None
+        self._feeding: asyncio.Task[None] | None = None
         self._n_readers = 0
 
     def application(self) -> web.Application:
         """Return the application of all paths."""
         app = web.Application()
         app.router.add_post("/start-processing", answering(self.start, _STATUSES))
+        app.router.add_post("/stop-processing", answering(self.stop, _STATUSES))
         order_book = answering(self.order_book, _STATUSES)
         app.router.add_get("/order-book", order_book, allow_head=False)
         app.router.add_get("/status", answering(self.status, _STATUSES))
         app.router.add_get("/health", answering(self.health, _STATUSES))
         app.router.add_route("*", "/{path:.*}", no_route)
-        app.on_shutdown.append(self._stop)
+        app.on_shutdown.append(self._abandon)
         return app
 
     async def start(self, request: web.Request) -> web.Response:
@@ -81,8 +88,19 @@ class ReceiverFaces:
         self._processing = Processing(opening, self._config.history_records)
         self._readers = Readers(self._processing, self._config.patience_ms / 1_000)
         link = Link(self._config.sender, self._processing, self._readers)
-        self._tasks.create_task(link.run())
+        self._feeding = self._tasks.create_task(link.run())
         return answer(encode_object({"status": "processing", "sender": self._config.sender}))
+
+    async def stop(self, _request: web.Request) -> web.Response:
+        """`POST /stop-processing`: process no more, or wait no longer for a sender.
+
+        The books stay as they are until another processing begins.
+        """
+        if self._processing is None or self._feeding is None or self._processing.is_over:
+            raise NotProcessingError("nothing is being processed; POST /start-processing begins")
+        self._processing.abandon("stopped by POST /stop-processing")
+        self._feeding.cancel()
+        return answer(encode_object({"status": "stopped", "sender": self._config.sender}))
 
     async def order_book(self, request: web.Request) -> web.StreamResponse:
         """`GET /order-book?last=&depth=&symbols=`: JSON lines.
@@ -127,7 +145,7 @@ class ReceiverFaces:
         """`GET /health`."""
         return answer(encode_object({"status": "ok", "state": state_of(self._processing)}))
 
-    async def _stop(self, _app: web.Application) -> None:
+    async def _abandon(self, _app: web.Application) -> None:
         """Let the readers end."""
         if self._processing is not None and not self._processing.is_over:
             self._processing.abandon("the receiver stops")

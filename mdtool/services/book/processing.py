@@ -53,6 +53,8 @@ class Processing:
         How often the stream was taken up again without a gap.
     is_connected, is_over : bool
         Whether the sender is there, and whether there is nothing more to wait for.
+    is_stopped : bool
+        Whether it is over because somebody wished so.
     error : str or None
         Why it is over before the stream's end.
     """
@@ -67,6 +69,7 @@ class Processing:
         self.resumed = 0
         self.is_connected = False
         self.is_over = False
+        self.is_stopped = False
         self.error: str | None = None
         self.rate = Rate()
         self._opening = opening
@@ -128,10 +131,13 @@ class Processing:
     def fail(self, reason: str) -> None:
         """End before the stream has ended."""
         log.error("stopped at record %d: %s", self.position, reason)
-        self.abandon(reason)
+        self.error = reason
+        self._end()
 
     def abandon(self, reason: str) -> None:
         """End before the stream has ended, as is wished."""
+        log.info("at record %d: %s", self.position, reason)
+        self.is_stopped = True
         self.error = reason
         self._end()
 

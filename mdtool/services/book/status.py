@@ -20,6 +20,8 @@ def state_of(processing: Processing | None) -> str:
     """Return what a processing is doing, in a word."""
     if processing is None:
         return "idle"
+    if processing.is_stopped:
+        return "stopped"
     if processing.error is not None:
         return "failed"
     if processing.is_over:

@@ -56,7 +56,7 @@ function showService(where, service) {
 }
 
 function showProgress(sender, receiver) {
-  const isOver = receiver.state === "done" || receiver.state === "failed";
+  const isOver = ["done", "failed", "stopped"].includes(receiver.state);
   list(element("progress"), [
     ["records", count(receiver.records)],
     ["per second", isOver ? null : count(receiver.records_per_s)],
