@@ -123,7 +123,6 @@ def kafka_broker(folder: Path):
     with contextlib.ExitStack() as held:
         reserved = [held.enter_context(reserve_port("127.0.0.1")) for _ in range(4)]
         ports = [socket.getsockname()[1] for socket in reserved]
-        reserved[3].close()  # a proxy listens there, or nobody
         broker = KafkaBroker(java, jars, folder, ports)
         held.callback(broker.kill)
         broker.start()

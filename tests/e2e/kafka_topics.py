@@ -188,9 +188,19 @@ class Topics:
         producer.produce(f"{self.prefix}.ticks", value, partition=partition)
         producer.flush()
 
+    def remake(self, name: str, partitions: int, policy: str) -> None:
+        """Delete a topic, and make it again."""
+        admin = AdminClient({"bootstrap.servers": self.servers})
+        for deleted in admin.delete_topics([f"{self.prefix}.{name}"]).values():
+            deleted.result()
+        while f"{self.prefix}.{name}" in admin.list_topics().topics:
+            pass
+        self.make(name, partitions, policy)
+
     def make(self, name: str, partitions: int, policy: str) -> str:
         """Make a topic; return its full name."""
-        topic = NewTopic(f"{self.prefix}.{name}", partitions, config={"cleanup.policy": policy})
+        config = {"cleanup.policy": policy, "max.message.bytes": str(4 << 20)}
+        topic = NewTopic(f"{self.prefix}.{name}", partitions, config=config)
         admin = AdminClient({"bootstrap.servers": self.servers})
         for made in admin.create_topics([topic]).values():
             made.result()

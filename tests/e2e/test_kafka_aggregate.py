@@ -67,6 +67,36 @@ def test_an_aggregator_of_three_is_killed(kafka, tmp_path, sent):
         check(topics, sent)
 
 
+def test_an_aggregator_that_was_taken_for_dead_writes_nothing_more(kafka, tmp_path, sent):
+    url = url_of(kafka)
+    with contextlib.ExitStack() as stack, Topics(url) as topics:
+        address = stack.enter_context(ingest(url)).address
+        stopped = stack.enter_context(aggregator(url))
+        stack.enter_context(sending(tmp_path / "ticks.jsonl", address, TICKS, RATE))
+        topics.wait_for("ticks", TICKS // 5)
+        stopped.process.send_signal(signal.SIGSTOP)
+        stack.enter_context(aggregator(url))
+        topics.wait_for("ticks", TICKS * 4 // 5)
+        stopped.process.send_signal(signal.SIGCONT)
+        check(topics, sent)
+        status, said = stopped.end(signal.SIGTERM)
+        assert status == 0, said
+
+
+def test_ticks_made_anew_behind_their_aggregates_are_told(kafka, tmp_path):
+    write_ticks(tmp_path / "ticks.jsonl", 1_000)
+    url = url_of(kafka)
+    with Topics(url) as topics:
+        with ingest(url) as server, aggregator(url):
+            ended = mdtool("send", tmp_path / "ticks.jsonl", server.address)
+            assert ended.returncode == 0
+            topics.wait(1_000)
+        topics.remake("ticks", 3, "delete")
+    ended = mdtool("aggregate", "--port", 0, "--bus", url, timeout=60)
+    assert ended.returncode == 1
+    assert "it was made anew" in ended.stderr.decode()
+
+
 def test_the_ingest_server_is_killed(kafka, tmp_path, sent):
     url = url_of(kafka)
     with contextlib.ExitStack() as stack, Topics(url) as topics:
