@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Final
 
-from mdtool.core.errors import OutputError
-
 STORE_FILE: Final = "mdtool.db"
 """The name of the store within a data folder."""
 
@@ -19,21 +17,6 @@ def data_folder() -> Path:
     """
     named = Path(os.environ.get("XDG_DATA_HOME", ""))
     return (named if named.is_absolute() else Path.home() / ".local" / "share") / "mdtool"
-
-
-def make_data_folder(folder: Path | None = None) -> None:
-    """Make a data folder, the user's own by default, where it is not there yet.
-
-    Raises
-    ------
-    OutputError
-        When it cannot be made.
-    """
-    made = folder or data_folder()
-    try:
-        made.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{made}: cannot be made ({error.strerror})") from error
 
 
 def store_url(folder: Path | None = None) -> str:

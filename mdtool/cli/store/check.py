@@ -9,6 +9,7 @@ import typer
 
 from mdtool.cli.progress import Progress
 from mdtool.cli.settings import with_settings
+from mdtool.cli.store.place import store_of
 from mdtool.core.errors import CheckError
 from mdtool.services.store.config import StoreConfig
 
@@ -40,9 +41,10 @@ def check(
     from mdtool.adapters.stores.errors import StoreClaimedError
     from mdtool.services.store.checking import MarketCheck, describe
 
-    with open_history(config.url) as history:
+    url = store_of(config)
+    with open_history(url) as history:
         count = sum(totals.trade_count for totals in history.symbols())
-    with open_store(config.url) as store, Progress("trades", count, quiet) as progress:
+    with open_store(url) as store, Progress("trades", count, quiet) as progress:
         wrong = store.repair() if repair else store.recount()
         lines = [line for each in wrong for line in describe(each)]
         mended = len(lines) if repair else 0

@@ -13,6 +13,7 @@ from mdtool.cli.settings import with_settings
 from mdtool.cli.store.check import check
 from mdtool.cli.store.export import export
 from mdtool.cli.store.importing import import_
+from mdtool.cli.store.place import store_of
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.store.config import StoreConfig
 
@@ -109,12 +110,9 @@ def store(
 
 def _keep_bus(bus: str, config: StoreConfig) -> int:
     from mdtool.core.config import load
-    from mdtool.core.data_folder import make_data_folder
     from mdtool.core.lifecycle import run_service
     from mdtool.services.aggregator.config import AggregatorConfig
     from mdtool.services.store.bus_service import BusStore
 
-    service = BusStore(bus, config.url, load(AggregatorConfig, "aggregate", {}))
-    if config.store is None:
-        make_data_folder()
-    return run_service(service)
+    url = store_of(config, makes_folder=True)
+    return run_service(BusStore(bus, url, load(AggregatorConfig, "aggregate", {})))

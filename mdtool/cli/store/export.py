@@ -10,6 +10,7 @@ import typer
 from mdtool.cli.filter_options import RangeOptions, with_range
 from mdtool.cli.progress import Progress
 from mdtool.cli.settings import with_settings
+from mdtool.cli.store.place import store_of
 from mdtool.core.errors import EXIT_OK, InputError, UsageError
 from mdtool.services.store.config import StoreConfig
 
@@ -70,7 +71,7 @@ def export(
 
     spec = _spec(target, file_format, partition, force)
     selection = selected.selection()
-    with open_history(config.url) as history:
+    with open_history(store_of(config)) as history:
         trades = _trades(history, selection)
         # How many of them are in a range of time is not known before.
         count = None if selected.start or selected.end else trades.count

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mdtool.cli.store.place import store_of
 from mdtool.core.config import load
-from mdtool.core.data_folder import make_data_folder
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.store.config import StoreConfig
 
@@ -25,13 +25,11 @@ def opened_keeper(config: StoreConfig) -> Iterator[Keeper]:
     ------
     StoreClaimedError
         When that service, or another command, holds the store.
-    StoreError, OutputError
+    StoreError, StartupError
         When it cannot be opened or made.
     """
     from mdtool.adapters.stores import open_store
     from mdtool.services.store.keeping import Keeper
 
-    if config.store is None:
-        make_data_folder()
-    with open_store(config.url) as store:
+    with open_store(store_of(config, makes_folder=True)) as store:
         yield Keeper(store, load(AggregatorConfig, "aggregate", {}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mdtool.core.config import setting
-from mdtool.core.data_folder import store_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +15,3 @@ class StoreConfig:
         None,
         "The store: sqlite:///PATH or postgresql://HOST/NAME; otherwise that of `serve all`.",
     )
-
-    @property
-    def url(self) -> str:
-        """The store's URL."""
-        return self.store or store_url()

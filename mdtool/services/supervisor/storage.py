@@ -11,10 +11,17 @@ from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.supervisor.config import ServeConfig
 
 
-def chosen_store(config: ServeConfig) -> str:
-    """Return the URL of the store, empty for none; the folder that it is in is made.
+def chosen_store(config: ServeConfig, makes_folder: bool = True) -> str:
+    """Return the URL of the store, empty for none.
 
     Without a word, it is the aggregator's own setting, else the store in the user's data folder.
+
+    Parameters
+    ----------
+    config : ServeConfig
+        What names it.
+    makes_folder : bool
+        Whether to make the data folder where it is not there yet.
 
     Raises
     ------
@@ -37,10 +44,13 @@ def chosen_store(config: ServeConfig) -> str:
         own = settings.load(AggregatorConfig, "aggregate", {"store": config.store}).store
         if own:
             return own
-    return _store_in(data_folder() if config.data_dir is None else Path(config.data_dir))
+    folder = data_folder() if config.data_dir is None else Path(config.data_dir)
+    if makes_folder:
+        _make(folder)
+    return store_url(folder)
 
 
-def _store_in(folder: Path) -> str:
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -48,4 +58,3 @@ def _store_in(folder: Path) -> str:
             f"cannot keep data in {folder}: {error.strerror}; name another folder with --data-dir, "
             "or say --memory"
         ) from error
-    return store_url(folder)

@@ -174,6 +174,26 @@ def test_the_store_is_the_users_own_unless_another_is_named(tmp_path):
     assert len(held(f"sqlite:///{tmp_path}/mdtool/mdtool.db")) == 30
 
 
+def test_the_store_is_where_settings_have_serve_all_keep_it(tmp_path):
+    file = write(tmp_path / "day.dbn", trades(30))
+    for name, value in (
+        ("MDTOOL_SERVE_DATA_DIR", str(tmp_path / "data")),
+        ("MDTOOL_AGGREGATE_STORE", f"sqlite:///{tmp_path}/own.db"),
+        ("MDTOOL_STORE_STORE", f"sqlite:///{tmp_path}/this.db"),
+    ):
+        subprocess.run([*MDTOOL, "store", file], env=environment(**{name: value}), check=True)
+    for place in ("data/mdtool.db", "own.db", "this.db"):
+        assert len(held(f"sqlite:///{tmp_path}/{place}")) == 30
+    ended = subprocess.run(
+        [*MDTOOL, "store", file],
+        env=environment(MDTOOL_SERVE_MEMORY="1"),
+        check=False,
+        capture_output=True,
+    )
+    assert (ended.returncode, ended.stderr.count(b"\n")) == (2, 1)
+    assert b"name a store with --store" in ended.stderr
+
+
 def test_a_stream_that_is_cut_is_kept_up_to_there(tmp_path):
     records, where = trades(500), url(tmp_path)
     file = tmp_path / "cut.dbn"
