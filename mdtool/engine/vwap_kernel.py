@@ -149,7 +149,7 @@ def _change(rows: Any, row: int, price: int, volume: int, sign: int) -> None:
     """Take a trade in (`sign` 1) or out (-1)."""
     vwap, rest = rows[row, VWAP], rows[row, REST]
     distance = abs(float(price) - float(vwap)) + _BLUR
-    if distance * float(volume) < _SMALL and abs(float(rest)) < _SMALL:
+    if distance * (float(volume) + 1.0) < _SMALL and abs(float(rest)) < _SMALL:
         rows[row, REST] = rest + sign * (price - vwap) * volume
         rows[row, VOLUME] += sign * volume
     else:
