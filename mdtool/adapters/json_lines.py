@@ -13,9 +13,8 @@ import numpy as np
 from mdtool.adapters.byte_source import ByteSource
 from mdtool.adapters.tick_source import TickRun
 from mdtool.core.errors import InputError, UsageError
-from mdtool.core.symbols import SymbolTable
+from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable, normal_symbol
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, parse_price, parse_time
-from mdtool.wire.ticks import MAX_SYMBOL_CHARS
 
 _CHUNK_BYTES: Final = 1 << 18
 _MAX_LINE_BYTES: Final = 1 << 16
@@ -142,10 +141,8 @@ class JsonLines:
         return self._symbol(entry["symbol"]), price, size, _positive("time", event_ns), due_ns
 
     def _symbol(self, value: object) -> int:
-        symbol = value.strip() if isinstance(value, str) else ""
-        if not 1 <= len(symbol) <= MAX_SYMBOL_CHARS or not (
-            symbol.isascii() and symbol.isprintable()
-        ):
+        symbol = normal_symbol(value) if isinstance(value, str) else None
+        if symbol is None:
             raise UsageError(f"symbol {value!r} is not 1 to {MAX_SYMBOL_CHARS} ASCII characters")
         return self._symbols.intern(symbol)
 

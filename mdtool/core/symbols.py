@@ -1,8 +1,27 @@
-"""A table of symbols: text outside, dense indices inside."""
+"""Symbols: which text is one, and tables of them, text outside and dense indices inside."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
+
+MAX_SYMBOL_CHARS: Final = 70
+
+
+def normal_symbol(text: str) -> str | None:
+    """Return a symbol as accepted ticks carry it, None where the text is no symbol.
+
+    It is trimmed of white space and upper-case, and has 1 to 70 printable characters, all of
+    them ASCII before anything is trimmed. The kernel that decodes Tick frames has the same rule.
+    """
+    symbol = text.strip() if text.isascii() else ""
+    is_right = 1 <= len(symbol) <= MAX_SYMBOL_CHARS and symbol.isprintable()
+    return symbol.upper() if is_right else None
+
+
+def is_symbol(value: object) -> bool:
+    """Tell whether a value is a symbol as accepted ticks carry it."""
+    return isinstance(value, str) and normal_symbol(value) == value
 
 
 class SymbolTable:

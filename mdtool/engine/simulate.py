@@ -17,6 +17,7 @@ import numpy as np
 from mdtool.core.dtypes import MBO, MBP1, RTYPE_MBO, RTYPE_MBP1, record_length
 from mdtool.core.errors import UsageError
 from mdtool.core.records import Records, is_trade, trades_of
+from mdtool.core.symbols import MAX_SYMBOL_CHARS, normal_symbol
 from mdtool.core.units import format_time
 from mdtool.engine import simulate_defaults as defaults
 from mdtool.engine import simulate_kernel as kernels
@@ -115,9 +116,10 @@ def _check(symbols: Sequence[str], seed: int, rate: float, start_ns: int) -> Non
     if not 1 <= len(symbols) <= defaults.MAX_SYMBOLS:
         raise UsageError(f"{len(symbols)} symbols: give from 1 to {defaults.MAX_SYMBOLS}")
     for symbol in symbols:
-        is_text = symbol.isascii() and symbol.isprintable() and symbol == symbol.strip()
-        if not (is_text and 1 <= len(symbol) <= 70):
-            raise UsageError(f"{symbol!r} is no symbol of 1 to 70 printable ASCII characters")
+        if normal_symbol(symbol) is None or symbol != symbol.strip():
+            raise UsageError(
+                f"{symbol!r} is no symbol of 1 to {MAX_SYMBOL_CHARS} printable ASCII characters"
+            )
     if len(set(symbols)) < len(symbols):
         raise UsageError(f"a symbol is given twice in {','.join(symbols)}")
     if not 0 <= seed <= defaults.MAX_SEED:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from mdtool.core.symbols import MAX_SYMBOL_CHARS, is_symbol
 from mdtool.core.units import MIN_TIMESTAMP_NS
 from mdtool.wire.batches import BatchError
 from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
-from mdtool.wire.ticks import MAX_SYMBOL_CHARS, Ticks
+from mdtool.wire.ticks import Ticks
 
 _MAX_SEQUENCE: Final = 2**63 - 1
 """Stores keep sequences as int64."""
@@ -36,11 +37,5 @@ def check_ticks(ticks: Ticks) -> None:
 
 def check_symbol(symbol: str) -> None:
     """Raise BatchError where a symbol is not as accepted ticks have it."""
-    is_right = (
-        1 <= len(symbol) <= MAX_SYMBOL_CHARS
-        and symbol.isascii()
-        and symbol.isprintable()
-        and symbol == symbol.strip().upper()
-    )
-    if not is_right:
+    if not is_symbol(symbol):
         raise BatchError(f"symbol {symbol[:MAX_SYMBOL_CHARS]!r} is not as ingest servers write it")

@@ -14,7 +14,7 @@ import zlib
 from typing import Final, NamedTuple
 
 from mdtool.core.errors import PeerError
-from mdtool.wire.ticks import MAX_SYMBOL_CHARS
+from mdtool.core.symbols import MAX_SYMBOL_CHARS
 
 _VERSION: Final = 1
 _HEAD: Final = struct.Struct(">Bqqq")

@@ -13,8 +13,8 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple, NoReturn
 
 from mdtool.core.errors import PeerError
+from mdtool.core.symbols import normal_symbol
 from mdtool.core.units import NS_PER_MS, UNDEF_PRICE, format_price
-from mdtool.wire.ticks import MAX_SYMBOL_CHARS
 
 MAX_QUOTE_BYTES: Final = 1_024
 """What others write may have fields of its own, within reason."""
@@ -88,9 +88,9 @@ def _no_number(text: str) -> NoReturn:
 
 def _symbol(value: Any) -> str:
     if isinstance(value, str) and not isinstance(value, _Number):
-        symbol = value.strip()
-        if symbol.isascii() and symbol.isprintable() and 1 <= len(symbol) <= MAX_SYMBOL_CHARS:
-            return symbol.upper()
+        symbol = normal_symbol(value)
+        if symbol is not None:
+            return symbol
     raise QuoteError(f"symbol: {value!r:.80} is none")
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mdtool.core.errors import InputError
+from mdtool.core.symbols import MAX_SYMBOL_CHARS
 from mdtool.wire.tick_encode_kernel import MAX_FIXED_BYTES, encode_ticks
-from mdtool.wire.ticks import MAX_SYMBOL_CHARS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-
-MAX_SYMBOL_CHARS: Final = 70
 
 
 class Reason(IntEnum):

@@ -8,10 +8,10 @@ from decimal import Decimal
 from typing import Any, Final, NoReturn
 
 from mdtool.core.errors import PeerError
+from mdtool.core.symbols import is_symbol
 from mdtool.core.units import UNDEF_PRICE, format_price
 
 MAX_LINE_BYTES: Final = 1 << 16
-MAX_SYMBOL_CHARS: Final = 70
 ALL: Final = "*"
 """Stands for every symbol in a SUBSCRIBE."""
 
@@ -121,16 +121,6 @@ def parse_subscribe(line: bytes) -> frozenset[str] | None:
         if not is_symbol(symbol):
             raise LineError(f"{shown(symbol.encode())} is no symbol")
     return symbols
-
-
-def is_symbol(text: Any) -> bool:
-    """Tell whether this is how a symbol is written."""
-    return (
-        isinstance(text, str)
-        and 1 <= len(text) <= MAX_SYMBOL_CHARS
-        and text.isascii()
-        and text.isprintable()
-    )
 
 
 def shown(line: bytes) -> str:

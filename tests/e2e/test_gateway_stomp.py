@@ -159,11 +159,11 @@ async def test_heart_beats_are_kept_and_expected(source):
         (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/"}), "symbol: wants"),
         (
             encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/" + "A" * 1_000}),
-            "symbol: wants 1 to 70 characters",
+            "symbol: wants 1 to 70 printable ASCII",
         ),
         (
             encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/é"}),
-            "symbol: wants printable ASCII",
+            "symbol: wants 1 to 70 printable ASCII",
         ),
         (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/bars/AAPL"}), "bars: want"),
         (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/bars/AAPL/x"}), "interval: wants"),

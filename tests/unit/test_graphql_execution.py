@@ -106,7 +106,7 @@ async def test_what_fails_is_null_and_takes_nothing_else_with_it(view):
     assert answer["data"] == {"good": {"close": 187.33}, "bad": None, "worse": None}
     assert sorted(answer["errors"], key=lambda error: error["path"]) == [
         {
-            "message": "symbol: wants printable ASCII characters",
+            "message": "symbol: wants 1 to 70 printable ASCII characters",
             "locations": [{"line": 3, "column": 9}],
             "path": ["bad"],
             "extensions": {"code": "BAD_USER_INPUT"},

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from mdtool.adapters.datasets.partitions import DATE, SYMBOL
 from mdtool.adapters.datasets.rows import COLUMNS, TradeRows
 from mdtool.core.errors import InputError
-from mdtool.core.symbols import SymbolTable
+from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable, is_symbol
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
-from mdtool.wire.ticks import MAX_SYMBOL_CHARS
 
 PRICE: Final = pa.decimal128(19, 9)
 TIME: Final = pa.timestamp("ns", "UTC")
@@ -136,8 +135,7 @@ class Tables:
         InputError
             When it is none.
         """
-        is_symbol = 1 <= len(text) <= MAX_SYMBOL_CHARS and text.isascii() and text.isprintable()
-        if not is_symbol or text != text.strip().upper():
+        if not is_symbol(text):
             raise InputError(f"{where}: {text[:MAX_SYMBOL_CHARS]!r} is no symbol as stores have it")
         return self.symbols.intern(text)
 

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from mdtool.core.errors import CheckError
+from mdtool.core.symbols import MAX_SYMBOL_CHARS
 from mdtool.core.units import MIN_TIMESTAMP_NS, PRICE_SCALE, UNDEF_PRICE
 from mdtool.services.bench.figures import Figure, against
 from mdtool.wire._pb import tick_pb2
@@ -20,7 +21,6 @@ from mdtool.wire.frames import HEADER_BYTES, MAX_FRAME_BYTES, encode_frame
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import TickDecoder
 from mdtool.wire.tick_encoder import encode_frames
-from mdtool.wire.ticks import MAX_SYMBOL_CHARS
 
 TICKS: Final = 1_000_000
 CHUNK_BYTES: Final = 1 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from mdtool.core.errors import UsageError
+from mdtool.core.symbols import MAX_SYMBOL_CHARS, normal_symbol
 from mdtool.core.units import NS_PER_MS, parse_duration
-from mdtool.wire.ticks import MAX_SYMBOL_CHARS
 
 MAX_ROWS: Final = 1_000
 MAX_DEPTH: Final = 100
@@ -26,14 +26,10 @@ def parse_symbol(text: str) -> str:
     ParameterError
         When it can be no symbol.
     """
-    symbol = text.strip()
-    if not symbol.isascii() or not symbol.isprintable():
-        raise ParameterError("symbol: wants printable ASCII characters")
-    if not 1 <= len(symbol) <= MAX_SYMBOL_CHARS:
-        raise ParameterError(
-            f"symbol: wants 1 to {MAX_SYMBOL_CHARS} characters, not {len(symbol):,}"
-        )
-    return symbol.upper()
+    symbol = normal_symbol(text)
+    if symbol is None:
+        raise ParameterError(f"symbol: wants 1 to {MAX_SYMBOL_CHARS} printable ASCII characters")
+    return symbol
 
 
 def parse_interval(text: str) -> str:

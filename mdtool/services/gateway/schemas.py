@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from mdtool.core.symbols import MAX_SYMBOL_CHARS
 from mdtool.core.units import NS_PER_MS
 from mdtool.services.aggregator.config import INTERVALS
 from mdtool.services.gateway.openapi import Parameter, Schema
 from mdtool.services.gateway.parameters import DEFAULT_ROWS, MAX_ROWS
 from mdtool.wire.cursors import MAX_CURSOR_CHARS, MIN_CURSOR_CHARS
-from mdtool.wire.ticks import MAX_SYMBOL_CHARS
 
 _DIGITS: Final = {"type": "string", "pattern": "^[0-9]+$"}
 _TIME: Final = {**_DIGITS, "description": "ms since the epoch", "examples": ["1735201234567"]}

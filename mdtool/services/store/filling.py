@@ -18,10 +18,10 @@ from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
 from mdtool.adapters.numbered_trades import NUMBERED, NumberedTrades
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.records import Records
-from mdtool.core.symbols import SymbolTable
+from mdtool.core.symbols import SymbolTable, normal_symbol
 from mdtool.core.units import MIN_TIMESTAMP_NS, UNDEF_ORDER_SIZE, UNDEF_PRICE
 from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
-from mdtool.wire.ticks import MAX_SYMBOL_CHARS, Reason
+from mdtool.wire.ticks import Reason
 
 _TRADES: Final = "trades"
 _DIGEST_MARK: Final = "#"
@@ -182,9 +182,8 @@ class DbnInput:
         return self._symbol_of
 
     def _symbol_index(self, symbol: str) -> int:
-        text = symbol.strip().upper()
-        is_symbol = 1 <= len(text) <= MAX_SYMBOL_CHARS and text.isascii() and text.isprintable()
-        return self._symbols.intern(text) if is_symbol else _UNUSABLE
+        text = normal_symbol(symbol)
+        return _UNUSABLE if text is None else self._symbols.intern(text)
 
 
 def _check(paths: Sequence[str], name: str | None) -> None:
