@@ -137,17 +137,24 @@ def full(disk):
     disk.free()
 
 
-@contextlib.contextmanager
-def read_only(disk):
-    disk.remount("ro")
-    yield
-    disk.remount("rw")
-
-
 async def test_a_full_disk_holds_senders_up_and_loses_nothing(disk):
     store = f"sqlite:///{disk.folder}/m.db"
     async with aggregator(store=store, max_uncommitted=MAX_UNCOMMITTED) as service:
         await check_outage(disk.folder, full(disk), service)
+
+
+async def test_a_read_only_disk_takes_nothing_until_it_can_be_written(disk):
+    store = f"sqlite:///{disk.folder}/m.db"
+    async with aggregator(store=store) as service:
+        await service.send(batch(0))
+    disk.remount("ro")
+    ended = await asyncio.to_thread(run, "--store", store)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"mdtool: sqlite {disk.folder}/m.db: ")
+    disk.remount("rw")
+    async with aggregator(store=store) as service:
+        await service.send(batch(0), batch(1))
+    check_kept(disk.folder, 2)
 
 
 async def test_a_store_that_becomes_another_ends_the_service(tmp_path):
