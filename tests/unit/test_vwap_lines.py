@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdtool.core.symbols import normal_symbol
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.wire.vwap_lines import (
     LineError,
@@ -21,7 +22,8 @@ from mdtool.wire.vwap_lines import (
 
 prices = st.integers(-(2**63), 2**63 - 2)
 counts = st.integers(0, 2**63 - 1)
-symbols = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=70)
+printable = st.characters(min_codepoint=32, max_codepoint=126)
+symbols = st.text(printable, min_size=1, max_size=70).map(normal_symbol).filter(None)
 states = st.builds(
     VwapState, symbols, prices, counts, st.one_of(prices, st.just(UNDEF_PRICE)), counts, counts
 )
