@@ -62,8 +62,11 @@ class CorruptStreamError(InputError):
         How many whole records came before it.
     """
 
-    def __init__(self, source: str, offset: int, record: int, what: str) -> None:
-        super().__init__(f"{source}: {what} at byte {offset}, after {record:,} whole records")
+    def __init__(
+        self, source: str, offset: int, record: int, what: str, *, is_compressed: bool = False
+    ) -> None:
+        where = f"byte {offset}{' of the decompressed stream' if is_compressed else ''}"
+        super().__init__(f"{source}: {what} at {where}, after {record:,} whole records")
         self.source = source
         self.offset = offset
         self.record = record

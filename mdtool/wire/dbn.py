@@ -220,7 +220,13 @@ class DbnDecoder:
             raise self._error
 
     def _corrupt(self, what: str, ahead: int = 0) -> CorruptStreamError:
-        return CorruptStreamError(self.source, self.offset + ahead, self.records, what)
+        return CorruptStreamError(
+            self.source,
+            self.offset + ahead,
+            self.records,
+            what,
+            is_compressed=self.is_compressed,
+        )
 
     def _no_dbn(self, head: bytes) -> InputError:
         return InputError(f"{self.source}: is no DBN stream (begins with {head[:8]!r})")

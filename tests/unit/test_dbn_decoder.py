@@ -163,8 +163,9 @@ class TestZstd:
         whole = zstandard.compress(HEADER + self.body)
         decoder = DbnDecoder("f.dbn.zst")
         decoder.feed(whole[:-4])
-        with pytest.raises(CorruptStreamError, match=r"f\.dbn\.zst: ends inside"):
+        with pytest.raises(CorruptStreamError, match=r"f\.dbn\.zst: ends inside") as caught:
             decoder.finish()
+        assert f"byte {caught.value.offset} of the decompressed stream" in str(caught.value)
 
     def test_garbage_after_a_frame_is_an_error(self):
         decoder = DbnDecoder("f.dbn.zst")

@@ -38,3 +38,13 @@ def test_a_corrupt_stream_says_where_it_breaks_off():
     error = CorruptStreamError("trades.dbn", 1_234, 5_678, "cut inside a record")
     assert str(error) == "trades.dbn: cut inside a record at byte 1234, after 5,678 whole records"
     assert (error.source, error.offset, error.record) == ("trades.dbn", 1_234, 5_678)
+
+
+def test_bytes_of_what_was_compressed_are_told_as_such():
+    error = CorruptStreamError(
+        "trades.dbn.zst", 1_234, 2, "cut inside a record", is_compressed=True
+    )
+    assert str(error) == (
+        "trades.dbn.zst: cut inside a record at byte 1234 of the decompressed stream, "
+        "after 2 whole records"
+    )
