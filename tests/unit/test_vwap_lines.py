@@ -23,7 +23,7 @@ from mdtool.wire.vwap_lines import (
 prices = st.integers(-(2**63), 2**63 - 2)
 counts = st.integers(0, 2**63 - 1)
 printable = st.characters(min_codepoint=32, max_codepoint=126)
-symbols = st.text(printable, min_size=1, max_size=70).map(normal_symbol).filter(None)
+symbols = st.text(printable, min_size=1, max_size=70).map(normal_symbol).filter(bool)
 states = st.builds(
     VwapState, symbols, prices, counts, st.one_of(prices, st.just(UNDEF_PRICE)), counts, counts
 )
