@@ -11,6 +11,7 @@ from mdtool.adapters.datasets.arrow import Tables
 from mdtool.adapters.datasets.csv import CsvFile
 from mdtool.adapters.datasets.parquet import ParquetFile
 from mdtool.adapters.datasets.port import DatasetFile
+from mdtool.adapters.dbn_files import open_source
 from mdtool.core.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -53,15 +54,17 @@ def is_dbn(path: Path) -> bool:
 
 
 def open_files(paths: Sequence[Path]) -> list[DatasetFile]:
-    """Look into every Parquet and CSV file, before anything is read of them.
+    """Look into every file, before anything is read of them; return those of Parquet and CSV.
 
     Raises
     ------
     InputError
         When one cannot be read, lacks columns or has others.
     """
+    for path in filter(is_dbn, paths):
+        open_source(str(path)).close()
     tables = Tables()
-    return [_TABLES[path.suffix](path, tables) for path in paths]
+    return [_TABLES[path.suffix](path, tables) for path in paths if not is_dbn(path)]
 
 
 def _files_in(folder: Path) -> list[Path]:

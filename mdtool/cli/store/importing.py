@@ -45,7 +45,7 @@ def import_(
     from mdtool.services.store.steps import keep_all
 
     found = find_files(paths)
-    tables = open_files([path for path in found if not is_dbn(path)])
+    tables = open_files(found)
     size_bytes = sum(path.stat().st_size for path in found)
     left_out: Counter[Reason] = Counter()
     with (
