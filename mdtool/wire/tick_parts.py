@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mdtool.core.symbols import SymbolTable
 from mdtool.wire._pb import marketdata_pb2
+from mdtool.wire.admission import check_stream, check_symbol, check_ticks
 from mdtool.wire.batches import BatchError, decode_batch, encode_batch
 from mdtool.wire.ticks import Ticks
 
@@ -36,7 +37,7 @@ class Part:
         The stream.
     first_sequence : int
         The sequence of the run's first frame.
-    symbols : sequence of str
+    symbols : SymbolTable
         What the symbol indices of `ticks` point into.
     ticks : Ticks
         `frames` is that of the run; offsets rise, and some are absent.
@@ -44,7 +45,7 @@ class Part:
 
     stream_id: str
     first_sequence: int
-    symbols: Sequence[str]
+    symbols: SymbolTable
     ticks: Ticks
 
 
@@ -127,7 +128,53 @@ def decode_part(data: bytes) -> Part:
         raise BatchError(f"record of {len(data):,} bytes is no TickBatch") from error
     symbols = SymbolTable()
     stream_id, first_sequence, ticks = decode_batch(message, symbols, is_part=True)
-    return Part(stream_id, first_sequence, list(symbols), ticks)
+    return Part(stream_id, first_sequence, symbols, ticks)
+
+
+class PartReader:
+    """Reads the parts of one partition, with one table of symbols for all of them.
+
+    Parameters
+    ----------
+    partition : int
+        Its number.
+    partitions : int
+        How many there are.
+
+    Attributes
+    ----------
+    symbols : SymbolTable
+        What the symbols of all parts that were read are indices of.
+    """
+
+    def __init__(self, partition: int, partitions: int) -> None:
+        self.symbols = SymbolTable()
+        self._partition = partition
+        self._partitions = partitions
+
+    def read(self, data: bytes) -> Part:
+        """Return a part; its symbols are those of the table.
+
+        Raises
+        ------
+        BatchError
+            When it is none, has what no ingest server takes, or belongs into another partition.
+        """
+        part = decode_part(data)
+        check_stream(part.stream_id, part.first_sequence, part.ticks.frames)
+        check_ticks(part.ticks)
+        for symbol in part.symbols:
+            if self.symbols.find(symbol) is None:
+                check_symbol(symbol)
+                self._check_place(symbol)
+        indices = np.array([self.symbols.intern(symbol) for symbol in part.symbols], np.uint32)
+        ticks = replace(part.ticks, symbol=indices[part.ticks.symbol])
+        return Part(part.stream_id, part.first_sequence, self.symbols, ticks)
+
+    def _check_place(self, symbol: str) -> None:
+        place = partition_of(symbol, self._partitions)
+        if place != self._partition:
+            raise BatchError(f"symbol {symbol} belongs into partition {place}")
 
 
 def _chosen(ticks: Ticks, chosen: NDArray[np.intp], with_refused: bool) -> Ticks:

@@ -134,23 +134,7 @@ class Board:
         unfinished = self._unfinished[partition]
         unfinished.append((key, value))
         if key == b"t/":
-            self.finish(partition)
-
-    def finish(self, partition: int) -> None:
-        """Have all count that was taken of a partition: there is no more of it."""
-        unfinished, self._unfinished[partition] = self._unfinished[partition], []
-        records = Aggregates()
-        for key, value in unfinished:
-            records.take(key, value)
-        self.sessions.update(records.sessions)
-        self.news.symbols.update(records.sessions)
-        for series, value in records.open_bars.items():
-            self._opened[series] = _row(value)
-            self.news.symbols.add(series[0])
-        for (symbol, length, _), value in records.recent_bars.items():
-            self._close(symbol, length, _row(value))
-        if records.totals:
-            self._totals[partition] = records.totals
+            self._finish(partition)
 
     def take_bar(self, key: bytes, value: bytes) -> None:
         """Take a record of the topic of bars.
@@ -203,6 +187,22 @@ class Board:
             end = min(end, *(row.start for row in opened), _MAX_NS)
             rows += series.before(end, limit)
         return rows[:limit]
+
+    def _finish(self, partition: int) -> None:
+        """Have all count that was taken of a partition: a transaction is whole."""
+        unfinished, self._unfinished[partition] = self._unfinished[partition], []
+        records = Aggregates()
+        for key, value in unfinished:
+            records.take(key, value)
+        self.sessions.update(records.sessions)
+        self.news.symbols.update(records.sessions)
+        for series, value in records.open_bars.items():
+            self._opened[series] = _row(value)
+            self.news.symbols.add(series[0])
+        for (symbol, length, _), value in records.recent_bars.items():
+            self._close(symbol, length, _row(value))
+        if records.totals:
+            self._totals[partition] = records.totals
 
     def _close(self, symbol: str, length: int, row: BarRow) -> None:
         self._closed.setdefault((symbol, length), Series()).put(row, self._keep)

@@ -22,7 +22,7 @@ from mdtool.adapters.kafka.client import (
     TopicPartition,
     consumer,
 )
-from mdtool.adapters.kafka.reading import arrived
+from mdtool.adapters.kafka.reading import TELLS_ENDS, arrived
 from mdtool.adapters.kafka.records import RecordError
 from mdtool.adapters.kafka.topics import AGGREGATES, BARS, open_topics
 from mdtool.adapters.market import BarReceiver, Receiver
@@ -264,56 +264,40 @@ class KafkaMarket:
             if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its public name
                 lost.set()
 
-        settings = {"enable.partition.eof": True, "error_cb": erred}
+        settings = {**TELLS_ENDS, "error_cb": erred}
         with contextlib.closing(consumer(self._address, settings)) as reader:
             name = self._address.topic(topic)
             reader.assign([TopicPartition(name, number, 0) for number in range(partitions)])
-            unread = set(range(partitions))
+            ended: set[int] = set()
+            is_read = False
             while not self._stopping.is_set():
-                messages = arrived(reader, _WAIT_S, _AT_ONCE)
+                messages = arrived(reader, _WAIT_S, _AT_ONCE, ended)
                 with self._lock:
                     take(messages)
-                ended = {m.partition() for m in messages if _is_end(m.error())}
-                if unread and not unread - ended:
+                if not is_read and len(ended) == partitions:
+                    is_read = True
                     self._call(self._say, topic, True)
-                unread -= ended
                 if messages:
                     self._call(self._distribute)
                 elif lost.is_set():
                     self._call(self._say, topic, False)
                     reader.list_topics(name, timeout=_LOOK_S)  # raises until they are back
                     lost.clear()
-                    if not unread:
+                    if is_read:
                         self._call(self._say, topic, True)
 
     def _take_aggregates(self, messages: list[Message]) -> None:
         for message in messages:
-            number = message.partition() or 0
-            if _is_end(message.error()):
-                self._board.finish(number)
-            elif message.error() is None:
-                key, value = message.key() or b"", message.value() or b""
-                self._board.take_aggregate(number, key, value)
+            key, value = message.key() or b"", message.value() or b""
+            self._board.take_aggregate(message.partition() or 0, key, value)
 
     def _take_bars(self, messages: list[Message]) -> None:
         for message in messages:
-            if message.error() is None:
-                self._board.take_bar(message.key() or b"", message.value() or b"")
+            self._board.take_bar(message.key() or b"", message.value() or b"")
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(function, *arguments)
-
-
-def _is_end(error: KafkaError | None) -> bool:
-    """Return whether an error says that a partition is read; raise what does not pass."""
-    if error is None:
-        return False
-    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
-        return True
-    if not error.retriable():
-        raise KafkaException(error)
-    return False
 
 
 def _columns(rows: Sequence[BarRow]) -> BarColumns:

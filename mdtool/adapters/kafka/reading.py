@@ -15,17 +15,49 @@ from mdtool.adapters.kafka.client import (
     consumer,
 )
 
+TELLS_ENDS: Final = {"enable.partition.eof": True}
+"""The setting of a consumer that tells of partitions whose end it has reached."""
 _AT_ONCE: Final = 10_000
 _WAIT_S: Final = 0.5
 
 
-def arrived(reader: Consumer, wait_s: float, limit: int) -> list[Message]:
-    """Wait for a message, and return all that are there by then, at most `limit`.
+def arrived(
+    reader: Consumer, wait_s: float, limit: int, ended: set[int] | None = None
+) -> list[Message]:
+    """Wait for a record, and return all that are there by then.
 
     The client's own `consume` would wait for more of them.
+
+    Parameters
+    ----------
+    reader : Consumer
+        Assigned or subscribed already.
+    wait_s : float
+        How long to wait; then nothing is returned.
+    limit : int
+        At most so many.
+    ended : set of int, optional
+        Mutated: partitions that were read to their end are added, with a consumer that
+        `TELLS_ENDS`.
+
+    Raises
+    ------
+    KafkaException
+        When to wait longer would not help.
     """
     first = reader.poll(wait_s)
-    return [] if first is None else [first, *reader.consume(limit - 1, 0)]
+    messages = [] if first is None else [first, *reader.consume(limit - 1, 0)]
+    records = []
+    for message in messages:
+        error = message.error()
+        if error is None:
+            records.append(message)
+        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+            if ended is not None:
+                ended.add(message.partition() or 0)
+        elif not error.retriable():
+            raise KafkaException(error)
+    return records
 
 
 def read_to_end(
@@ -40,17 +72,11 @@ def read_to_end(
     KafkaException
         When it cannot be read.
     """
-    reader = consumer(address, {"enable.partition.eof": True})
+    reader = consumer(address, TELLS_ENDS)
     try:
         reader.assign([TopicPartition(address.topic(topic), partition, 0)])
-        while not is_stopping():
-            for message in arrived(reader, _WAIT_S, _AT_ONCE):
-                error = message.error()
-                if error is None:
-                    yield message
-                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
-                    return
-                elif not error.retriable():
-                    raise KafkaException(error)
+        ended: set[int] = set()
+        while not ended and not is_stopping():
+            yield from arrived(reader, _WAIT_S, _AT_ONCE, ended)
     finally:
         reader.close()

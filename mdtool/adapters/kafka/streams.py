@@ -66,9 +66,7 @@ class StreamPositions:
                 return self._read_to >= end
             for message in messages:
                 key, value, offset = message.key(), message.value(), message.offset()
-                if message.error() is not None or offset is None:
-                    continue
-                self._read_to = offset + 1
+                self._read_to = (offset or 0) + 1
                 if key is not None and value is not None and value.isdigit():
                     self._known[key] = max(int(value), self._known.get(key, 0))
         return True

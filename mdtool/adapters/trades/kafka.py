@@ -27,10 +27,8 @@ from mdtool.adapters.kafka.sequences import FRAMES, sequence_at, source_of, stre
 from mdtool.adapters.kafka.topics import TICKS, open_topics
 from mdtool.adapters.trades.port import TradeRun
 from mdtool.core.errors import PeerError
-from mdtool.core.symbols import SymbolTable
-from mdtool.wire.admission import check_stream, check_symbol, check_ticks
 from mdtool.wire.batches import BatchError
-from mdtool.wire.tick_parts import decode_part
+from mdtool.wire.tick_parts import PartReader
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +116,7 @@ class _Reading:
         self._batches = batches
         self._stopping = threading.Event()
         self._is_lost = threading.Event()
-        self._symbols = SymbolTable()
+        self._readers = [PartReader(number, partitions) for number in range(partitions)]
         self._positions: OrderedDict[str, int] = OrderedDict()
         self._begins: dict[int, int] = {}
         """Of each partition, the offset from which trades are handed over."""
@@ -158,11 +156,7 @@ class _Reading:
 
     def _runs(self, message: Message) -> list[TradeRun]:
         """Return what is new in a record: one run, or none."""
-        error, partition, offset = message.error(), message.partition() or 0, message.offset() or 0
-        if error is not None:
-            if error.retriable():
-                return []
-            raise KafkaException(error)
+        partition, offset = message.partition() or 0, message.offset() or 0
         try:
             run = self._new(message.value() or b"", partition, offset)
         except BatchError as problem:
@@ -172,13 +166,7 @@ class _Reading:
         return [run] if offset >= self._begins[partition] and len(run.ticks) else []
 
     def _new(self, data: bytes, partition: int, offset: int) -> TradeRun:
-        part = decode_part(data)
-        check_stream(part.stream_id, part.first_sequence, part.ticks.frames)
-        check_ticks(part.ticks)
-        for symbol in part.symbols:
-            if self._symbols.find(symbol) is None:
-                check_symbol(symbol)
-        symbols = np.array([self._symbols.intern(symbol) for symbol in part.symbols], np.uint32)
+        part = self._readers[partition].read(data)
         source = source_of(part.stream_id, partition)
         position = self._positions.pop(source, 0)
         self._positions[source] = max(position, part.first_sequence + part.ticks.frames)
@@ -187,12 +175,11 @@ class _Reading:
         new = part.ticks.from_frame(position - part.first_sequence)
         ticks = dataclasses.replace(
             new,
-            symbol=symbols[new.symbol],
             offset=np.arange(len(new), dtype=np.uint32),
             frames=FRAMES,
         )
         return TradeRun(
-            self._symbols, stream_of(self._address, partition), sequence_at(offset), ticks
+            part.symbols, stream_of(self._address, partition), sequence_at(offset), ticks
         )
 
     def _put(self, batch: list[TradeRun] | PeerError) -> None:

@@ -140,14 +140,9 @@ class GroupMember:
                 on_lost=self._let_go,
             )
             while not self._stopping.is_set():
-                messages = arrived(group, _WAIT_S, _AT_ONCE)
                 by_partition = defaultdict(list)
-                for message in messages:
-                    error = message.error()
-                    if error is None:
-                        by_partition[message.partition()].append(message)
-                    elif not error.retriable():
-                        raise KafkaException(error)
+                for message in arrived(group, _WAIT_S, _AT_ONCE):
+                    by_partition[message.partition()].append(message)
                 metadata = group.consumer_group_metadata()
                 commits = [
                     pool.submit(held.commit, by_partition[number], metadata)

@@ -21,16 +21,14 @@ from mdtool.adapters.kafka.records import (
     session_record,
     totals_record,
 )
-from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import NS_PER_MS, parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
 from mdtool.engine.sessions import SESSION
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
 from mdtool.services.aggregator.intake import Translation
-from mdtool.wire.admission import check_stream, check_symbol, check_ticks
 from mdtool.wire.batches import BatchError
-from mdtool.wire.tick_parts import decode_part, partition_of
+from mdtool.wire.tick_parts import PartReader
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +77,9 @@ class Partition:
         keep = lateness_ns // min(intervals) + 3
         bars = LiveBars(intervals, keep, lateness_ns)
         self.market = Market(bars, config.max_symbols, config.max_streams)
-        self._number = number
-        self._partitions = partitions
         self._max_streams = config.max_streams
-        self._table = SymbolTable()
-        self._translation = Translation(self.market, self._table)
+        self._reader = PartReader(number, partitions)
+        self._translation = Translation(self.market, self._reader.symbols)
         self._positions = dict(saved.positions)
         """Of all streams that have a record."""
         self._moved: set[str] = set()
@@ -136,24 +132,11 @@ class Partition:
         return Changes(aggregates, list(closed_bar_records(self._names(closed), closed)))
 
     def _take(self, data: bytes) -> None:
-        part = decode_part(data)
-        check_stream(part.stream_id, part.first_sequence, part.ticks.frames)
-        check_ticks(part.ticks)
-        for symbol in part.symbols:
-            if self._table.find(symbol) is None:
-                check_symbol(symbol)
-                self._check_place(symbol)
-        indices = np.array([self._table.intern(symbol) for symbol in part.symbols], np.uint32)
-        ticks = dataclasses.replace(part.ticks, symbol=indices[part.ticks.symbol])
-        ticks = self._translation.translate(ticks)
+        part = self._reader.read(data)
+        ticks = self._translation.translate(part.ticks)
         self.market.skip(part.stream_id, part.first_sequence)
         self.market.apply(part.stream_id, part.first_sequence, ticks)
         self._moved.add(part.stream_id)
-
-    def _check_place(self, symbol: str) -> None:
-        place = partition_of(symbol, self._partitions)
-        if place != self._number:
-            raise BatchError(f"symbol {symbol} belongs into partition {place}")
 
     def _note_latest(self, bars: NDArray[np.void]) -> None:
         missing = len(self.market.symbols) - len(self._latest_ns)

@@ -9,11 +9,9 @@ import numpy as np
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.sequences import FRAMES, sequence_at, source_of, stream_of
-from mdtool.core.symbols import SymbolTable
 from mdtool.engine.market import Change, Market
 from mdtool.services.aggregator.intake import Translation
-from mdtool.wire.admission import check_stream, check_symbol, check_ticks
-from mdtool.wire.tick_parts import Part, decode_part
+from mdtool.wire.tick_parts import Part, PartReader
 from mdtool.wire.ticks import Ticks
 
 _NOTHING: Final = Ticks.empty()
@@ -33,16 +31,20 @@ class BusIntake:
         Where the topics are.
     partition : int
         Its number.
+    partitions : int
+        How many there are.
     market : Market
         Restored from the store; those of all partitions share it.
     """
 
-    def __init__(self, address: KafkaAddress, partition: int, market: Market) -> None:
+    def __init__(
+        self, address: KafkaAddress, partition: int, partitions: int, market: Market
+    ) -> None:
         self.stream_id = stream_of(address, partition)
         self._partition = partition
         self._market = market
-        self._table = SymbolTable()
-        self._translation = Translation(market, self._table)
+        self._reader = PartReader(partition, partitions)
+        self._translation = Translation(market, self._reader.symbols)
 
     @property
     def sequence(self) -> int:
@@ -57,15 +59,8 @@ class BusIntake:
         BatchError
             When it cannot be read; nothing has changed.
         """
-        part = decode_part(data)
-        check_stream(part.stream_id, part.first_sequence, part.ticks.frames)
-        check_ticks(part.ticks)
-        for symbol in part.symbols:
-            if self._table.find(symbol) is None:
-                check_symbol(symbol)
-        indices = np.array([self._table.intern(symbol) for symbol in part.symbols], np.uint32)
-        ticks = dataclasses.replace(part.ticks, symbol=indices[part.ticks.symbol])
-        return self._apply(part, self._translation.translate(ticks), offset)
+        part = self._reader.read(data)
+        return self._apply(part, self._translation.translate(part.ticks), offset)
 
     def pass_by(self, offset: int) -> list[Change]:
         """Have the partition go on behind the record at an offset, without it."""

@@ -89,12 +89,13 @@ class BusKeeper:
         with open_store(self._url) as store, contextlib.closing(self._reader()) as reader:
             store.claim()
             market = self._market(store)
-            intakes = [BusIntake(self._address, p, market) for p in range(self._partitions)]
+            count = self._partitions
+            intakes = [BusIntake(self._address, p, count, market) for p in range(count)]
             reader.assign([self._place(reader, p, intake) for p, intake in enumerate(intakes)])
             ready(store.address)
             steps = Steps(market)
             while not self._stopping.is_set():
-                messages = [m for m in arrived(reader, _WAIT_S, _AT_ONCE) if _is_record(m)]
+                messages = arrived(reader, _WAIT_S, _AT_ONCE)
                 changes = self._take(messages, intakes)
                 if changes and self._write(store, steps.take(changes)):
                     self._tell(reader, messages)
@@ -169,10 +170,3 @@ class BusKeeper:
                 offsets=[TopicPartition(topic, p or 0, end) for p, end in ends.items()],
                 asynchronous=True,
             )
-
-
-def _is_record(message: Message) -> bool:
-    error = message.error()
-    if error is not None and not error.retriable():
-        raise KafkaException(error)
-    return error is None
