@@ -8,7 +8,7 @@ from typing import Final
 
 from mdtool.cli.live.feed import Feed
 from mdtool.cli.live.frame import Flow, Frame, Ladder, State, ladder_of, printable
-from mdtool.cli.live.rates import Rates
+from mdtool.core.rates import Rates
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.book.state import BookKey
 from mdtool.engine.book.view import BookView
@@ -39,7 +39,7 @@ class Observer:
     def __init__(self, feed: Feed, origin: Origin) -> None:
         self._feed = feed
         self._origin = origin
-        self._rates = Rates()
+        self._rates = Rates(NS_PER_S)
         self._rated: object = None
         self._decimals: dict[BookKey, int] = {}
 
@@ -115,8 +115,8 @@ class Observer:
         if rated != self._rated:
             self._rated = rated
             self._rates.forget()
-        counts = (ladder.records, ladder.trades, ladder.volume) if ladder else (0, 0, 0)
-        records, shown, trades, volume, pace = self._rates.sample(
-            now_ns, feed.records, *counts, clock_ns or 0
-        )
+        of_shown = (ladder.records, ladder.trades, ladder.volume) if ladder else (0, 0, 0)
+        counts = (feed.records, *of_shown, clock_ns or 0)
+        self._rates.update(now_ns, *counts)
+        records, shown, trades, volume, pace = self._rates.per_second(now_ns, *counts)
         return Flow(records, shown, trades, volume, pace / NS_PER_S)

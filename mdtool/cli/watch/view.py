@@ -14,7 +14,6 @@ from mdtool.cli.live.interrupts import Interrupts
 from mdtool.cli.live.keys import KeySplitter
 from mdtool.cli.live.painter import Painter
 from mdtool.cli.live.palette import ASCII, THEME, UNICODE
-from mdtool.cli.live.rates import Rates
 from mdtool.cli.live.terminal import Terminal, TerminalGoneError, open_terminal
 from mdtool.cli.watch.columns import Look
 from mdtool.cli.watch.drawing import Connection, draw
@@ -22,6 +21,8 @@ from mdtool.cli.watch.feed import LineFeed
 from mdtool.cli.watch.quotes import Quotes
 from mdtool.cli.watch.selection import Selection
 from mdtool.core.errors import EXIT_OK
+from mdtool.core.rates import Rates
+from mdtool.core.units import NS_PER_S
 from mdtool.wire.vwap_lines import LineError, decode_state
 
 FRAMES_PER_S: Final = 10
@@ -49,7 +50,7 @@ class View:
         self._told = _Told()
         self._selection = Selection()
         self._keys = KeySplitter()
-        self._rates = Rates()
+        self._rates = Rates(NS_PER_S)
         self._size = (0, 0)
         self._repaint_s = 0.0
 
@@ -114,7 +115,9 @@ class View:
         with self._told.lock:
             if self._told.crash is not None:
                 raise self._told.crash
-            [rate] = self._rates.sample(time.monotonic_ns(), self._told.quotes.updates)
+            now_ns, updates = time.monotonic_ns(), self._told.quotes.updates
+            self._rates.update(now_ns, updates)
+            [rate] = self._rates.per_second(now_ns, updates)
             connection = self._told.connection(self._feed.address, now_s, rate, notice)
             lines = draw(self._told.quotes, connection, self._selection, look, size)
         terminal.write(self._painter.paint(lines))

@@ -11,13 +11,13 @@ import databento_dbn as dbn
 
 from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import PeerError
+from mdtool.core.rates import Rates
 from mdtool.core.records import Records
 from mdtool.core.symbology import Symbology
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.state import Books
 from mdtool.services.book.history import History
-from mdtool.services.rate import Rate
 from mdtool.wire.dbn_session import Begin, Data, End, FromLive, FromStart, Message, Refused, Resume
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Processing:
         self.is_over = False
         self.is_stopped = False
         self.error: str | None = None
-        self.rate = Rate()
+        self.rates = Rates()
         self._opening = opening
         self._first_ns = self._last_ns = 0
         self._missing = 0
@@ -178,7 +178,7 @@ class Processing:
             self.rebuild.update(part)
             records = records[len(part) :]
         self._last_ns = time.monotonic_ns()
-        self.rate.update(self._last_ns, self.records)
+        self.rates.update(self._last_ns, self.records)
         self._tell()
 
     def _books_behind_all(self) -> Books:

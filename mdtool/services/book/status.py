@@ -40,7 +40,7 @@ def status_of(processing: Processing) -> dict[str, Any]:
         "stream": processing.stream,
         "position": processing.position,
         "records": processing.records,
-        "records_per_s": round(processing.rate.per_second(now_ns, processing.records)),
+        "records_per_s": round(processing.rates.per_second(now_ns, processing.records)[0]),
         "elapsed_s": round(processing.elapsed_s, 6),
         "skipped": processing.skipped,
         "resumed": processing.resumed,

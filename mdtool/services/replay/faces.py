@@ -100,7 +100,7 @@ def _of_run(run: Run) -> dict[str, Any]:
         "stream": run.identity,
         "speed": run.pace.speed,
         "position": run.position,
-        "records_per_s": round(run.rate.per_second(time.monotonic_ns(), run.position)),
+        "records_per_s": round(run.rates.per_second(time.monotonic_ns(), run.position)[0]),
         "market_time": format_time(run.latest_ns) if run.latest_ns > 0 else None,
         "error": run.error,
     }

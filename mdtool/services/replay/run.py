@@ -14,12 +14,12 @@ from mdtool.adapters.dbn_source import RecordSource
 from mdtool.adapters.recording import Recording
 from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import InputError
+from mdtool.core.rates import Rates
 from mdtool.core.records import Records, index_timestamps, pacing_timestamps
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.book.mbo_snapshot import mbo_snapshot
 from mdtool.engine.book.state import Books
 from mdtool.engine.pacing import Pacer, Timestamps
-from mdtool.services.rate import Rate
 from mdtool.services.replay.reading import reading
 from mdtool.services.replay.recent import Recent
 
@@ -75,7 +75,7 @@ class Run:
         What they all make.
     latest_ns : int
         The index timestamp of the last of them, where that is above 0.
-    rate : Rate
+    rates : Rates
         Of the position.
     is_over : bool
         Whether the run has ended; `error` says why, if before the recording's end.
@@ -97,7 +97,7 @@ class Run:
         self.recent = Recent(backlog_bytes)
         self.books = Books()
         self.latest_ns = 0
-        self.rate = Rate()
+        self.rates = Rates()
         self.is_over = False
         self.error: str | None = None
         self._recording = recording
@@ -198,7 +198,7 @@ class Run:
             for at in range(len(records)):
                 self._mappings[int(records["instrument_id"][at])] = records[at : at + 1].copy()
         self.position += len(records)
-        self.rate.update(time.monotonic_ns(), self.position)
+        self.rates.update(time.monotonic_ns(), self.position)
         self.latest_ns = int(np.max(index_timestamps(records)))
         self.recent.append(records)
         self._has_moved.set()

@@ -1,43 +1,12 @@
-"""Rates over the last second, and the last trades of every book."""
+"""The last trades of every book."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mdtool.cli.live.rates import Rates
 from mdtool.cli.live.tape import TRADES_KEPT, Tape
 from mdtool.engine.book.state import BookKey
 from tests.reference import dbn_streams as streams
-
-MS = 10**6
-
-
-def test_a_rate_is_growth_by_time():
-    rates = Rates()
-    assert rates.sample(0, 5, 100) == [0, 0]
-    assert rates.sample(500 * MS, 10, 100) == [10, 0]
-
-
-def test_what_is_older_than_a_second_does_not_count():
-    rates = Rates()
-    rates.sample(0, 0)
-    rates.sample(600 * MS, 6000)
-    assert rates.sample(1200 * MS, 6006) == [10]
-    assert rates.sample(5000 * MS, 6006) == [0]
-
-
-def test_two_samples_at_one_moment_are_no_rate():
-    rates = Rates()
-    rates.sample(7, 1)
-    assert rates.sample(7, 9) == [0]
-
-
-def test_forgotten_counts_are_not_compared():
-    rates = Rates()
-    rates.sample(0, 1_000_000)
-    rates.forget()
-    assert rates.sample(MS, 3) == [0]
-    assert rates.sample(501 * MS, 4) == [2]
 
 
 def test_trades_are_kept_by_book_latest_first():
