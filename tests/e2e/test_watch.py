@@ -307,6 +307,15 @@ def test_piped_it_ends_quietly_with_its_reader(feed):
         assert process.stderr.read() == b""
 
 
+def test_piped_it_ends_with_its_reader_while_the_feed_is_away_too(feed):
+    with piped(feed) as process:
+        feed.accept(some(1))
+        process.stdout.readline()
+        process.stdout.close()
+        feed.stop()
+        assert process.wait() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 import sys
 
 from mdtool.cli.watch.feed import LineFeed
@@ -30,6 +31,15 @@ class _Printer:
         sys.stdout.buffer.flush()
 
     def lost(self, reason: str, _delay_s: float, _attempts: int) -> None:
+        if _is_deserted(sys.stdout.fileno()):
+            raise BrokenPipeError
         if reason != self._said:
             self._said = reason
             log.warning("%s: %s; trying again", self._address, reason)
+
+
+def _is_deserted(fd: int) -> bool:
+    """Tell whether whoever read a pipe has gone, without writing to it."""
+    poller = select.poll()
+    poller.register(fd, 0)
+    return bool(poller.poll(0))
