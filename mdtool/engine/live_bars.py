@@ -69,8 +69,7 @@ class LiveBars:
         self._chunks = np.empty((_FIRST_CHUNKS, 2), np.int64)
         self._heap = np.array([0, -1], np.int64)
         self._late = np.zeros(1, np.int64)
-        # Loads the kernel, so that the first batch is no slower than the next.
-        self.update((), (), (), ())
+        self._load_kernels()
 
     @property
     def late(self) -> int:
@@ -302,6 +301,14 @@ class LiveBars:
         self._saved = self.step
         # Loads the kernel, so that the first save is no slower than the next.
         self.saved_since(self.step)
+
+    def _load_kernels(self) -> None:
+        """Have the first batch, and the first answer, be no slower than the next."""
+        self.update((), (), (), ())
+        self.changed_since(0, np.empty(0, np.uint32), self.intervals_ns[0])
+        rows, ends = np.zeros((1, kernels.COLUMNS), np.int64), np.zeros((1, 3), np.int64)
+        kernels.open_bars(self._intervals, rows, 0, 0, rows.copy())
+        kernels.closed(ends, self._pool, self._chunks, 0, 0, 0, 0)
 
     def _place(self, interval_ns: int) -> int:
         """Return where an interval stands among them all."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,30 @@ from mdtool.engine.bars import BAR
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.saved_bars import SAVED_BAR
 from tests.reference import bars as reference
+
+_ANSWERS = """
+import numpy as np
+from mdtool.engine import live_bar_kernel as kernels
+from mdtool.engine.live_bars import LiveBars
+
+def loaded():
+    return [len(kernel.signatures) for kernel in (kernels.update, *answering)]
+
+answering = kernels.open_bars, kernels.closed, kernels.changed
+bars = LiveBars((10, 50))
+before = loaded()
+bars.update([0, 0], [1, 2], [1, 1], [1000, 1010])
+for interval in (10, 50):
+    assert len(bars.history(0, interval, 5, 2000)) == {10: 2, 50: 1}[interval]
+    assert len(bars.changed_since(0, np.zeros(1, np.uint32), interval)) == 1
+print(before, loaded())
+"""
+
+
+def test_no_kernel_is_left_to_be_loaded_by_the_first_who_asks():
+    command = [sys.executable, "-c", _ANSWERS]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.stdout == f"{[1] * 4} {[1] * 4}\n", done.stderr
 
 
 def test_a_long_stream_with_late_ticks_keeps_the_newest_bars():
