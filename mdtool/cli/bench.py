@@ -67,6 +67,8 @@ def bench(
     """Measure, beside a baseline of the same run.
 
     Absolute figures drift from machine to machine and from minute to minute; ratios hold.
+    Values are medians of rounds. Where two take turns, so is their ratio: of each pair's own,
+    not of the two values beside it.
 
     Example: mdtool bench serialization --fail-under decode:ratio=40
 

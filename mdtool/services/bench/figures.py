@@ -21,7 +21,9 @@ class Figure:
     baseline, baseline_value : str and float, or None
         What it was compared with in the same run, and how that came out, in `unit`.
     ratio : float or None
-        How many times better than the baseline; above 1 is better whichever way is good.
+        How many times better than the baseline; above 1 is better whichever way is good. Where
+        both were measured in turns it is the median of the pairs' ratios, for what else a machine
+        does falls on both of a pair; that need not be the quotient of the two medians.
     """
 
     name: str
