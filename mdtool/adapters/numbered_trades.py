@@ -12,6 +12,7 @@ import numpy as np
 
 from mdtool.adapters.dbn_source import ClosesOnExit, RecordSource
 from mdtool.core.dtypes import TRADE
+from mdtool.core.errors import CorruptStreamError
 from mdtool.core.records import Records, has_trades, trades_of
 from mdtool.core.symbology import Symbology
 
@@ -42,6 +43,8 @@ class NumberedTrades(ClosesOnExit):
         self._records = iter(source)
         self._held: list[Records] = []
         self._numbered = 0
+        self._break: CorruptStreamError | None = None
+        """What ended the stream while its first trades were waited for."""
 
     @property
     def name(self) -> str:
@@ -68,34 +71,42 @@ class NumberedTrades(ClosesOnExit):
         """How much of the stream was read."""
         return self._source.bytes_read
 
-    def digest(self) -> str:
-        """Wait for the first trades and return 16 hexadecimal digits that tell them from others.
+    def digests(self) -> list[str]:
+        """Wait for the first trades, and return names by the first one, the first two and so on.
 
-        They are the same for the same trades in DBN of any version, compressed or not. To be
-        called before the first record is taken.
+        Each is of 16 hexadecimal digits, which are the same for the same trades in DBN of any
+        version, compressed or not, and however they come. The last one tells most; those before
+        it are what a beginning of the stream had as its last one. To be called before the first
+        record is taken; where the stream breaks off, the iteration raises it.
         """
-        first: list[Records] = []
         digest = hashlib.blake2b(self.metadata.dataset.encode(), digest_size=_DIGEST_BYTES)
-        while sum(map(len, first)) < FIRST_TRADES:
-            records = next(self._records, None)
+        found: list[str] = []
+        while len(found) < FIRST_TRADES:
+            try:
+                records = next(self._records, None)
+            except CorruptStreamError as error:
+                self._break = error
+                break
             if records is None:
                 break
             taken = self._taken(records)
             self._held.append(taken)
-            if taken.dtype == NUMBERED and len(taken):
-                part = taken[: FIRST_TRADES - sum(map(len, first))]
-                first.append(part)
+            if taken.dtype == NUMBERED:
+                part = taken[: FIRST_TRADES - len(found)]
                 indices, table = self.symbology.symbols_of(part)
-                digest.update("\n".join(table[index] for index in indices.tolist()).encode())
-                for name in _CONTENT:
-                    digest.update(np.ascontiguousarray(part[name]).tobytes())
-        return digest.hexdigest()
+                for trade, index in zip(part, indices.tolist(), strict=True):
+                    digest.update(f"{table[index]}\n".encode())
+                    digest.update(b"".join(trade[name].tobytes() for name in _CONTENT))
+                    found.append(digest.hexdigest())
+        return found or [digest.hexdigest()]
 
     def __iter__(self) -> Iterator[Records]:
         held, self._held = self._held, []
         for records in itertools.chain(held, map(self._taken, self._records)):
             if len(records):
                 yield records
+        if self._break is not None:
+            raise self._break
 
     def close(self) -> None:
         """Close the stream."""

@@ -107,9 +107,12 @@ class DbnInput:
             When the store has a stream of the same name that begins with other trades.
         """
         stem = f"{self._name or 'dbn'}{_DIGEST_MARK}"
+        stored = frozenset(known)
         indices = []
         for stream in self._streams:
-            stream_id = stem + stream.digest()
+            names = [stem + digest for digest in stream.digests()]
+            # A beginning may have been stored that had fewer trades than are looked at.
+            stream_id = next((name for name in reversed(names) if name in stored), names[-1])
             if self._name is not None:
                 other = next((k for k in known if k.startswith(stem) and k != stream_id), None)
                 if other is not None:

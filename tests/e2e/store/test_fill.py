@@ -207,6 +207,23 @@ def test_a_stream_that_is_cut_is_kept_up_to_there(tmp_path):
     assert without_streams(held(where)) == expected(records[:499])
 
 
+def test_a_stream_that_is_cut_early_is_kept_and_goes_on(tmp_path):
+    records, where = trades(500), url(tmp_path)
+    file = tmp_path / "cut.dbn"
+    file.write_bytes(dbn(records[:10])[:-20])
+    for said in ("9 trades new, 0 known", "0 trades new, 9 known"):
+        ended = subprocess.run(
+            [*MDTOOL, "store", file, "--store", where], capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 1
+        assert said in ended.stdout
+        assert "ends inside a record" in ended.stderr
+    whole = write(tmp_path / "day.dbn", records)
+    assert "491 trades new, 9 known already" in store(whole, "--store", where)
+    assert "0 trades new, 500 known already" in store(whole, "--store", where)
+    assert without_streams(held(where)) == expected(records)
+
+
 def test_ctrl_c_leaves_what_was_written_and_a_second_run_goes_on(tmp_path):
     records, where = trades(2_000), url(tmp_path)
     stream = dbn(records)
