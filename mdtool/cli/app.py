@@ -41,6 +41,7 @@ COMMANDS: Final = {
 }
 """Each subcommand's module, whose `app` is imported when it is first asked for."""
 
+_VALUE_NAMES: Final = {"int": "N", "float": "X"}
 _LINE_BREAK: Final = re.compile(r"(?<!\n)\n(?!\n)")
 """A line break within a paragraph."""
 
@@ -56,16 +57,23 @@ class _LazyGroup(TyperGroup):
             return None
         command = typer.main.get_command(importlib.import_module(COMMANDS[cmd_name]).app)
         command.name = cmd_name
-        _reflow(command)
+        _lay_out(command)
         return command
 
 
-def _reflow(command: Any) -> None:
-    """Let paragraphs of a help text fill the terminal, wherever the source breaks their lines."""
+def _lay_out(command: Any) -> None:
+    """Have a help text fit the terminal, however narrow.
+
+    Paragraphs fill its lines wherever the source breaks them, and values of options have names so
+    short that those of the options are not cut.
+    """
     if command.help:
         command.help = _LINE_BREAK.sub(" ", inspect.cleandoc(command.help))
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and parameter.metavar is None:
+            parameter.metavar = _VALUE_NAMES.get(parameter.bare_type())
     for subcommand in getattr(command, "commands", {}).values():
-        _reflow(subcommand)
+        _lay_out(subcommand)
 
 
 _HELP_FLAGS: Final = ("-h", "--help")
@@ -90,18 +98,25 @@ def _show_version(wanted: bool) -> None:
 def _settings(
     context: typer.Context,
     version: Annotated[  # noqa: ARG001 - its callback does it all
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
     config: Annotated[
         str | None, typer.Option(metavar="FILE", help="Settings file, else ./mdtool.toml.")
     ] = None,
     log_format: Annotated[
-        str | None, typer.Option(help=rf"Log lines as text or json. \[default: {_LOG.format}]")
+        str | None,
+        typer.Option(
+            metavar="FORMAT", help=rf"Log lines as text or json. \[default: {_LOG.format}]"
+        ),
     ] = None,
     log_level: Annotated[
-        str | None, typer.Option(help=rf"debug, info, warning or error. \[default: {_LOG.level}]")
+        str | None,
+        typer.Option(
+            metavar="LEVEL", help=rf"debug, info, warning or error. \[default: {_LOG.level}]"
+        ),
     ] = None,
-    debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Replay, simulate, ingest, aggregate, serve and measure streams of market data.
 

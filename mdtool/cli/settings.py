@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mdtool.cli.option_bundle import Command, bundled
-from mdtool.core.config import field_types, load
+from mdtool.core.config import field_types, load, range_of
 
 
 def with_settings(cls: type, section: str) -> Callable[[Command], Command]:
@@ -20,28 +20,67 @@ def with_settings(cls: type, section: str) -> Callable[[Command], Command]:
     file and defaults.
     """
     types = field_types(cls)
-    options = [_option(field, types[field.name]) for field in dataclasses.fields(cls)]
+    switches = [name for name, kind in types.items() if kind is bool]
+    options = []
+    for field in dataclasses.fields(cls):
+        kind = types[field.name]
+        options += _switch(field) if kind is bool else [_option(field, kind)]
 
     def make(**flags: Any) -> Any:
+        for name in switches:
+            if flags.pop(_off(name)):
+                flags[name] = False
         return load(cls, section, flags)
 
     return bundled(options, "config", make)
 
 
 def _option(field: dataclasses.Field[Any], kind: type) -> inspect.Parameter:
-    flag = "--" + field.name.replace("_", "-")
-    # None tells that the option was not given, so the real default stands in its help.
-    default = "" if field.default in (None, "") else rf" \[default: {field.default}]"
+    # None tells that the option was not given, so the real default stands in its help. The range
+    # does too: beside the option's name it would leave no room for that.
+    default = "" if field.default in (None, "") else f"default: {field.default}"
+    told = "; ".join(filter(None, (range_of(field), default)))
     option = typer.Option(
-        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
-        help=field.metadata["help"] + default,
+        _flag(field.name),
+        help=field.metadata["help"] + (rf" \[{told}]" if told else ""),
         show_default=False,
-        min=field.metadata["low"],
-        max=field.metadata["high"],
         rich_help_panel="Settings",
     )
+    return _parameter(field.name, kind, option)
+
+
+def _switch(field: dataclasses.Field[Any]) -> list[inspect.Parameter]:
+    """Return flags that turn a setting on and off; the one that says the default is not shown."""
+    text = field.metadata["help"]
+    off = f"Do not {text[0].lower()}{text[1:]}"
+    names = {field.name: (text, not field.default), _off(field.name): (off, bool(field.default))}
+    return [
+        _parameter(
+            name,
+            bool,
+            typer.Option(
+                _flag(name),
+                help=text,
+                hidden=not is_shown,
+                show_default=False,
+                rich_help_panel="Settings",
+            ),
+        )
+        for name, (text, is_shown) in names.items()
+    ]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _off(name: str) -> str:
+    return f"no_{name}"
+
+
+def _parameter(name: str, kind: type, option: Any) -> inspect.Parameter:
     return inspect.Parameter(
-        field.name,
+        name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[kind | None, option],

@@ -71,8 +71,20 @@ def load(cls: type[T], section: str, flags: Mapping[str, object]) -> T:
     values: dict[str, object] = {}
     values.update(_from_file(cls, section))
     values.update(_from_environment(cls, section))
-    values.update({name: value for name, value in flags.items() if value is not None})
+    for name, value in flags.items():
+        if value is not None:
+            values[name] = _in_range(cls, name, value, "--" + name.replace("_", "-"))
     return cls(**values)
+
+
+def range_of(field: dataclasses.Field[Any]) -> str:
+    """Return which values a setting may have, in words, nothing where it may have any."""
+    low, high = field.metadata["low"], field.metadata["high"]
+    if low is None and high is None:
+        return ""
+    if high is None:
+        return f"at least {low}"
+    return f"at most {high}" if low is None else f"from {low} to {high}"
 
 
 def config_file() -> Path | None:
@@ -165,7 +177,7 @@ def _in_range(cls: type, name: str, value: Any, where: str) -> Any:
     field = next(field for field in dataclasses.fields(cls) if field.name == name)
     low, high = field.metadata["low"], field.metadata["high"]
     if not ((low is None or value >= low) and (high is None or value <= high)):  # nan is outside
-        raise ConfigError(f"{where}: {value!r} is not from {low} to {high}")
+        raise ConfigError(f"{where}: {value!r} is not {range_of(field)}")
     return value
 
 

@@ -15,8 +15,10 @@ import pytest
 import typer
 
 from mdtool.cli.app import COMMANDS
+from mdtool.cli.settings import with_settings
 from mdtool.core import errors
 from mdtool.core.errors import MdtoolError
+from mdtool.services.send.config import SendConfig
 
 HEAVY = {"numba", "pyarrow", "grpc", "aiohttp", "pandas", "databento"}
 """What `mdtool --help` must not import."""
@@ -268,3 +270,38 @@ def test_the_help_of_a_command_gives_an_example_of_it(name):
 def test_every_option_of_a_command_says_what_it_does(name):
     silent = [p.name for p in command_of(name).params if not getattr(p, "help", None)]
     assert silent == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_are_told_by_their_whole_names_on_a_terminal_of_80_columns(name):
+    narrow = {**os.environ, "COLUMNS": "80", "TERMINAL_WIDTH": "80"}
+    told = set(re.findall(r"--[a-z0-9-]+", mdtool(name, "--help", env=narrow).stdout))
+    shown = [p for p in command_of(name).params if p.param_type_name == "option" and not p.hidden]
+    assert {flag for p in shown for flag in p.opts if flag.startswith("--")} <= told
+
+
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [([], None), (["--plain"], True), (["--no-plain"], False)],
+)
+def test_a_setting_can_be_turned_on_and_off(flags, value, monkeypatch):
+    monkeypatch.setenv("MDTOOL_SEND_PLAIN", "true" if value is False else "false")
+    seen = []
+    app = typer.Typer()
+
+    @app.command()
+    @with_settings(SendConfig, "send")
+    def command(config: SendConfig) -> None:
+        seen.append(config.plain)
+
+    app(flags, standalone_mode=False)
+    assert seen == [bool(value)]
+
+
+def test_only_the_flag_that_changes_something_is_shown():
+    for name, shown, hidden in [
+        ("send", "plain", "no_plain"),
+        ("gateway", "no_graphql_introspection", "graphql_introspection"),
+    ]:
+        is_hidden = {p.name: p.hidden for p in command_of(name).params if hasattr(p, "hidden")}
+        assert (is_hidden[shown], is_hidden[hidden]) == (False, True)

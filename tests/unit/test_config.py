@@ -83,7 +83,7 @@ def test_other_sections_do_not_matter(write):
         ("[serve-tcp]\nport = 1.5\n", "[serve-tcp] port: wants int, not 1.5"),
         ("[serve-tcp]\nverbose = 1\n", "[serve-tcp] verbose: wants bool, not 1"),
         ("[serve-tcp]\nport = 65536\n", "[serve-tcp] port: 65536 is not from 0 to 65535"),
-        ("[serve-tcp]\nidle-timeout-s = -1\n", "idle-timeout-s: -1.0 is not"),
+        ("[serve-tcp]\nidle-timeout-s = -1\n", "idle-timeout-s: -1.0 is not at least 0"),
         ("[serve-tcp]\nidle-timeout-s = nan\n", "idle-timeout-s: nan is not"),
         ("[serve-tcp\n", "mdtool.toml: "),
     ],
@@ -123,6 +123,11 @@ def test_a_bad_variable_is_refused_with_its_name(monkeypatch, key, value, messag
         load()
     assert message in str(refused.value)
     assert key in str(refused.value)
+
+
+def test_a_flag_out_of_its_range_is_refused_as_it_is_written():
+    with pytest.raises(ConfigError, match=r"^--idle-timeout-s: -1\.0 is not at least 0$"):
+        load(idle_timeout_s=-1.0)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class GatewayConfig:
     turn_ttl_s: int = setting(
         3_600, "How long such credentials can be used.", low=1, high=31_536_000
     )
-    graphql_introspection: bool = setting(True, "Whether GraphQL clients may ask for the schema.")
+    graphql_introspection: bool = setting(True, "Let GraphQL clients ask for the schema.")
     graphql_max_depth: int = setting(20, "How deep fields of a document may nest.", low=1, high=100)
     graphql_max_aliases: int = setting(30, "Aliases that a document may have.", low=0)
     graphql_max_complexity: int = setting(
