@@ -23,6 +23,15 @@ def _data_of_tests(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def no_settings(tmp_path, monkeypatch):
+    """Run in an empty folder, without settings in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("MDTOOL_"):
+            monkeypatch.delenv(name)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real market data, named by MDTOOL_TEST_DATA."""

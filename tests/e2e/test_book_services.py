@@ -20,21 +20,14 @@ from tests.e2e.browser import chromium
 from tests.e2e.supervised import serve
 from tests.recordings import pictures, record
 
+pytestmark = pytest.mark.usefixtures("no_settings")
+
 INSTRUMENTS = Exchange().instruments
 ONLY = ["--only", "gateway,book,replay-dbn"]
 FREE_PORTS = [
     *("--gateway-port", "0", "--book-port", "0"),
     *("--replay-dbn-port", "0", "--replay-dbn-data-port", "0"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _no_settings(tmp_path, monkeypatch):
-    """Run in an empty folder, without settings in the environment."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("MDTOOL_"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="module")

@@ -27,18 +27,10 @@ TICKS = 40_000
 RATE = 8_000
 PATIENCE_S = 90.0
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)"
-)
-
-
-@pytest.fixture(autouse=True)
-def _no_settings(tmp_path, monkeypatch):
-    """Run in an empty folder, without settings in the environment."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("MDTOOL_"):
-            monkeypatch.delenv(name)
+pytestmark = [
+    pytest.mark.usefixtures("no_settings"),
+    pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)"),
+]
 
 
 class Input:

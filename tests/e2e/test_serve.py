@@ -15,6 +15,8 @@ import pytest
 
 from tests.e2e.supervised import FREE_PORTS, Watch, serve
 
+pytestmark = pytest.mark.usefixtures("no_settings")
+
 SERVICES = ("serve-tcp", "aggregate", "vwap", "gateway")
 STOP_S = 10.0
 """More than the five seconds of a stop: what a loaded machine takes on top."""
@@ -22,15 +24,6 @@ STOP_S = 10.0
 needs_pidfd = pytest.mark.skipif(
     not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)"
 )
-
-
-@pytest.fixture(autouse=True)
-def _no_settings(tmp_path, monkeypatch):
-    """Run in an empty folder, without settings in the environment."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("MDTOOL_"):
-            monkeypatch.delenv(name)
 
 
 def check(addresses, *arguments):

@@ -20,6 +20,8 @@ from mdtool.core import errors
 from mdtool.core.errors import MdtoolError
 from mdtool.services.send.config import SendConfig
 
+pytestmark = pytest.mark.usefixtures("no_settings")
+
 HEAVY = {"numba", "pyarrow", "grpc", "aiohttp", "pandas", "databento"}
 """What `mdtool --help` must not import."""
 
@@ -75,15 +77,6 @@ def run_probe(body, *arguments, before=()):
 def command_of(name):
     """Return the click command of a subcommand."""
     return typer.main.get_command(importlib.import_module(COMMANDS[name]).app)
-
-
-@pytest.fixture(autouse=True)
-def _no_settings(tmp_path, monkeypatch):
-    """Run in an empty folder, without settings in the environment."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("MDTOOL_"):
-            monkeypatch.delenv(name)
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import pytest
@@ -10,6 +9,8 @@ import pytest
 from mdtool.core import config
 from mdtool.core.config import setting
 from mdtool.core.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +22,6 @@ class Settings:
     idle_timeout_s: float = setting(1.5, "How long to wait.", low=0)
     verbose: bool = setting(False, "Say more.")
     peer: str | None = setting(None, "Whom to call.")
-
-
-@pytest.fixture(autouse=True)
-def _only_these_settings(tmp_path, monkeypatch):
-    """Run in an empty folder, without settings in the environment."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("MDTOOL_"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from mdtool.core.errors import ConfigError, UsageError
@@ -11,17 +9,10 @@ from mdtool.core.lifecycle import GRACE_S
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.programs import kept_in, programs
 
+pytestmark = pytest.mark.usefixtures("no_settings")
+
 BUS = "kafka://127.0.0.1:9092"
 STORE = "sqlite:////data/trades.db"
-
-
-@pytest.fixture(autouse=True)
-def _no_settings(tmp_path, monkeypatch):
-    """Run in an empty folder, without settings in the environment."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("MDTOOL_"):
-            monkeypatch.delenv(name)
 
 
 def of(**config):

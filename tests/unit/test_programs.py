@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 
 import pytest
@@ -12,14 +11,7 @@ from mdtool.core.lifecycle import GRACE_S
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.programs import dial_address, endpoints, kept_in, programs
 
-
-@pytest.fixture(autouse=True)
-def _no_settings(tmp_path, monkeypatch):
-    """Run in an empty folder, without settings in the environment."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("MDTOOL_"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 def commands(**settings):
