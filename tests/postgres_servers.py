@@ -25,6 +25,8 @@ PASSWORD: Final = "pass:w@rd/1"
 _URL_PASSWORD: Final = "pass%3Aw%40rd%2F1"
 _ACCOUNTS: Final = ("postgres", "nobody")
 _START_S: Final = 60
+_GUARD: Final = 'read _; kill -QUIT "$0"; kill -CONT "$0"'
+"""A shell that ends the server when what it reads from does, and so with the process of a test."""
 _DATABASES: Final = itertools.count(1)
 
 
@@ -47,6 +49,7 @@ class PostgresServer:
         self._account = _account()
         self.own(folder)
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def initialize(self) -> None:
         """Make an empty cluster, which everyone enters by password but the superuser."""
@@ -76,6 +79,8 @@ class PostgresServer:
                 stderr=log,
                 cwd="/",
             )
+        guard = ["sh", "-c", _GUARD, str(self._process.pid)]
+        self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE)
         ends = psycopg.errors.OperationalError
         for _ in range(_START_S * 20):
             assert self._process.poll() is None, self.log.read_text()
@@ -144,6 +149,10 @@ class PostgresServer:
             os.kill(pid, number)
 
     def _end(self, number: signal.Signals) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()
+            guard.communicate()
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(number)
