@@ -290,6 +290,8 @@ def test_a_reader_is_interrupted_while_it_waits(store, other, postgres_url):
         other.execute("LOCK TABLE trades IN ACCESS EXCLUSIVE MODE")
         with open_history(postgres_url) as reader:
             interrupt_while_waiting(reader, other)
+        interrupt_while_waiting(store, other)
+    assert not store._link._is_interrupted
     assert len(store.page("AAPL", 10)) == 0
 
 

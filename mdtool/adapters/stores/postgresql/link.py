@@ -64,6 +64,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection whose waits end."""
 
     _is_interrupted: Callable[[], bool] = staticmethod(lambda: False)
+    address = ""
     answer_s = ANSWER_S
 
     def watch(self, is_interrupted: Callable[[], bool]) -> None:
@@ -103,10 +104,10 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             with contextlib.suppress(psycopg.Error):
                 self.cancel_safe(timeout=_CANCEL_S)
             self.pgconn.finish()
-            raise StoreInterruptedError("interrupted")
+            raise StoreInterruptedError(f"{self.address}: interrupted")
         if time.monotonic() > ends_s:
             self.pgconn.finish()
-            raise StoreUnavailableError(f"no answer for {self.answer_s:g} s")
+            raise StoreUnavailableError(f"{self.address}: no answer for {self.answer_s:g} s")
 
 
 class Link:
@@ -154,7 +155,7 @@ class Link:
             return self.run(_without_timeouts(work) if takes_long else work)
         finally:
             with self._lock:
-                self._is_reading = False
+                self._is_reading = self._is_interrupted = False
 
     def interrupt(self) -> None:
         """End what another thread reads at this moment."""
@@ -215,6 +216,7 @@ def open_connection(location: Location) -> Connection:
         When there is none to be had.
     """
     connection = Connection.connect(location.parameters, autocommit=True)
+    connection.address = location.address
     try:
         connection.adapters.register_dumper(np.ndarray, ColumnDumper)
         settings = {**_SESSION, "search_path": _quoted(location.schema)}
