@@ -12,10 +12,9 @@ import databento_dbn as dbn
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.adapters.dbn_source import ClosesOnExit, RecordSource
+from mdtool.adapters.dbn_source import DerivedSource, RecordSource
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.records import Records, has_trades, index_timestamps, trades_of
-from mdtool.core.symbology import Symbology
 from mdtool.wire.dbn_metadata import with_schema
 from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RTYPES
 
@@ -42,37 +41,7 @@ class Selection:
     end_ns: int | None = None
 
 
-class _Part(ClosesOnExit):
-    """A source that stands for another one."""
-
-    def __init__(self, source: RecordSource) -> None:
-        self._source = source
-
-    @property
-    def name(self) -> str:
-        return self._source.name
-
-    @property
-    def metadata(self) -> dbn.Metadata:
-        return self._source.metadata
-
-    @property
-    def symbology(self) -> Symbology:
-        return self._source.symbology
-
-    @property
-    def size_bytes(self) -> int | None:
-        return self._source.size_bytes
-
-    @property
-    def bytes_read(self) -> int:
-        return self._source.bytes_read
-
-    def close(self) -> None:
-        self._source.close()
-
-
-class SchemaSource(_Part):
+class SchemaSource(DerivedSource):
     """The records of one schema, and what a live stream says about itself.
 
     Trades are also taken out of MBO and MBP, whose `T` records they are; the metadata then says
@@ -123,7 +92,7 @@ class SchemaSource(_Part):
                     yield trades
 
 
-class SelectedSource(_Part):
+class SelectedSource(DerivedSource):
     """The records that a selection wants, and what a live stream says about itself.
 
     It ends with the first array of which every record is from the end of the range or later.

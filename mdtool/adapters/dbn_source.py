@@ -116,6 +116,48 @@ class ClosesOnExit:
         self.close()
 
 
+class DerivedSource(ClosesOnExit):
+    """What sources that are made of another one have of it.
+
+    Parameters
+    ----------
+    source : RecordSource
+        Closed together with this one.
+    """
+
+    def __init__(self, source: RecordSource) -> None:
+        self._source = source
+
+    @property
+    def name(self) -> str:
+        """As `RecordSource.name`."""
+        return self._source.name
+
+    @property
+    def metadata(self) -> dbn.Metadata:
+        """As `RecordSource.metadata`."""
+        return self._source.metadata
+
+    @property
+    def symbology(self) -> Symbology:
+        """As `RecordSource.symbology`."""
+        return self._source.symbology
+
+    @property
+    def size_bytes(self) -> int | None:
+        """As `RecordSource.size_bytes`."""
+        return self._source.size_bytes
+
+    @property
+    def bytes_read(self) -> int:
+        """As `RecordSource.bytes_read`."""
+        return self._source.bytes_read
+
+    def close(self) -> None:
+        """Close the other source."""
+        self._source.close()
+
+
 class DbnSource(ClosesOnExit):
     """The records of one DBN stream, v1 to v3, zstd or not, read through `read`.
 

@@ -7,14 +7,12 @@ import itertools
 from collections.abc import Iterator
 from typing import Final
 
-import databento_dbn as dbn
 import numpy as np
 
-from mdtool.adapters.dbn_source import ClosesOnExit, RecordSource
+from mdtool.adapters.dbn_source import DerivedSource, RecordSource
 from mdtool.core.dtypes import TRADE
 from mdtool.core.errors import CorruptStreamError
 from mdtool.core.records import Records, has_trades, trades_of
-from mdtool.core.symbology import Symbology
 
 NUMBERED: Final = np.dtype([*TRADE.descr, ("stream", "<u4"), ("number", "<i8")])
 """A trade, the number of its stream among several, and its place in that stream, from 0."""
@@ -25,7 +23,7 @@ _DIGEST_BYTES: Final = 8
 _CONTENT: Final = ("ts_event", "ts_recv", "sequence", "price", "size", "side")
 
 
-class NumberedTrades(ClosesOnExit):
+class NumberedTrades(DerivedSource):
     """The trades of a stream, numbered whatever is selected of them later.
 
     Parameters
@@ -38,38 +36,13 @@ class NumberedTrades(ClosesOnExit):
     """
 
     def __init__(self, source: RecordSource, stream: int) -> None:
-        self._source = source
+        super().__init__(source)
         self._stream = stream
         self._records = iter(source)
         self._held: list[Records] = []
         self._numbered = 0
         self._break: CorruptStreamError | None = None
         """What ended the stream while its first trades were waited for."""
-
-    @property
-    def name(self) -> str:
-        """The stream's own."""
-        return self._source.name
-
-    @property
-    def metadata(self) -> dbn.Metadata:
-        """The stream's own."""
-        return self._source.metadata
-
-    @property
-    def symbology(self) -> Symbology:
-        """The stream's own."""
-        return self._source.symbology
-
-    @property
-    def size_bytes(self) -> int | None:
-        """The size of the stream."""
-        return self._source.size_bytes
-
-    @property
-    def bytes_read(self) -> int:
-        """How much of the stream was read."""
-        return self._source.bytes_read
 
     def digests(self) -> list[str]:
         """Wait for the first trades, and return names by the first one, the first two and so on.
@@ -107,10 +80,6 @@ class NumberedTrades(ClosesOnExit):
                 yield records
         if self._break is not None:
             raise self._break
-
-    def close(self) -> None:
-        """Close the stream."""
-        self._source.close()
 
     def _taken(self, records: Records) -> Records:
         """Return the trades among records as NUMBERED; what are none stay as they are."""
