@@ -12,16 +12,24 @@ import sys
 import threading
 from contextlib import contextmanager
 
+import pytest
+
 from mdtool.core.lifecycle import LIFELINE_FD
 
 PATIENCE_S = 100.0
 """How long a line may take to come, before a test fails that waits for it."""
+STOP_S = 10.0
+"""More than the five seconds of a stop: what a loaded machine takes on top."""
 FREE_PORTS = [
     *("--serve-tcp-port", "0"),
     *("--aggregate-port", "0"),
     *("--vwap-port", "0"),
     *("--gateway-port", "0"),
 ]
+
+needs_pidfd = pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)"
+)
 
 STORES = {"--memory", "--store", "--data-dir"}
 """Options that say where data is kept."""

@@ -18,7 +18,7 @@ import pytest
 
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import StoreUnavailableError
-from tests.e2e.supervised import FREE_PORTS, Watch, serve
+from tests.e2e.supervised import FREE_PORTS, Watch, needs_pidfd, serve
 
 ONLY = ["--only", "serve-tcp,aggregate,gateway"]
 SYMBOLS = ("AAPL", "MSFT", "GOOG")
@@ -29,7 +29,7 @@ PATIENCE_S = 90.0
 
 pytestmark = [
     pytest.mark.usefixtures("no_settings"),
-    pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)"),
+    needs_pidfd,
 ]
 
 

@@ -13,17 +13,11 @@ import urllib.request
 
 import pytest
 
-from tests.e2e.supervised import FREE_PORTS, Watch, serve
+from tests.e2e.supervised import FREE_PORTS, STOP_S, Watch, needs_pidfd, serve
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
 SERVICES = ("serve-tcp", "aggregate", "vwap", "gateway")
-STOP_S = 10.0
-"""More than the five seconds of a stop: what a loaded machine takes on top."""
-
-needs_pidfd = pytest.mark.skipif(
-    not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)"
-)
 
 
 def check(addresses, *arguments):

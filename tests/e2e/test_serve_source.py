@@ -14,17 +14,11 @@ import aiohttp
 import databento_dbn as dbn
 import pytest
 
-from tests.e2e.supervised import FREE_PORTS, Watch, serve
+from tests.e2e.supervised import FREE_PORTS, STOP_S, Watch, needs_pidfd, serve
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
 PROGRAMS = ("simulate", "serve-tcp", "aggregate", "gateway")
-STOP_S = 10.0
-"""More than the five seconds of a stop: what a loaded machine takes on top."""
-
-needs_pidfd = pytest.mark.skipif(
-    not hasattr(os, "pidfd_open"), reason="needs process descriptors (Linux)"
-)
 
 
 @pytest.fixture
