@@ -19,7 +19,7 @@ topic              policy      records
 `streams`          compact,    key: a stream's id. Value: its next sequence, in decimal digits: all
                    delete      before it is in `ticks`. Of two records the higher holds.
 `aggregates`       compact     what follows from the ticks before an offset of the same partition,
-                               written in transactions, each with the group's offset
+                               written in transactions, each with that offset
 `bars`             compact,    key: symbol, `/`, length in ns, `/`, start in ns since the epoch.
                    delete      Value: a closed bar, as in `aggregates`. Written in those same
                                transactions.

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.kafka.client import KafkaException, TopicPartition, error_of, producer
+from mdtool.adapters.kafka.client import KafkaException, error_of, producer
 from mdtool.adapters.kafka.records import Record
 from mdtool.adapters.kafka.topics import AGGREGATES, BARS, DEAD_LETTERS, TICKS
 from mdtool.core.errors import PeerError
 
 _TRY_S: Final = 1.0
 """How long a step is tried before it is looked whether the writer is to stop."""
+_GIVE_UP_S: Final = 10.0
+"""How long a step is tried in all. After a restart of the servers, one may find no answer for ever,
+which a new writer gets at once."""
 _TRANSACTION_MS: Final = 60_000
 """How long the servers wait for a commit; another writer of the partition does not wait so long."""
 
@@ -28,7 +32,7 @@ class PartitionWriter:
     """Writes what follows from the ticks of one partition.
 
     There is one writer of a partition: to open another ends the transaction of this one, which
-    writes nothing from then on. Methods block for as long as the servers are away, or until
+    writes nothing from then on. Methods block while the servers are away, for some seconds or until
     `is_stopping` says so.
 
     Parameters
@@ -66,21 +70,15 @@ class PartitionWriter:
         aggregates: Iterable[Record],
         bars: Iterable[Record],
         dead_letters: Sequence[DeadLetter],
-        next_offset: int,
-        group: Any,
     ) -> None:
-        """Write records, and commit the group's offset of ticks, in one transaction.
+        """Write records in one transaction.
 
         Parameters
         ----------
         aggregates, bars : iterable of Record
-            For their topics.
+            For their topics. The totals among the former have the offset that all follow from.
         dead_letters : sequence of DeadLetter
             What could not be read.
-        next_offset : int
-            Of the first record of ticks that is not yet in them.
-        group : object
-            What the group's consumer says of itself.
 
         Raises
         ------
@@ -104,10 +102,9 @@ class PartitionWriter:
                 self._produce(self._address.topic(DEAD_LETTERS), data, None, 0, headers)
         except KafkaException as error:
             raise self._fenced(error) from error
-        offsets = [TopicPartition(ticks, self._partition, next_offset)]
-        self._step(lambda s: self._producer.send_offsets_to_transaction(offsets, group, s))
+        deadline_s = time.monotonic() + _GIVE_UP_S
         while self._producer.flush(_TRY_S):
-            self._check_stopping()
+            self._check_waiting(deadline_s)
         self._step(self._producer.commit_transaction)
 
     def _produce(
@@ -118,30 +115,37 @@ class PartitionWriter:
         partition: int,
         headers: dict[str, str | bytes | None] | None = None,
     ) -> None:
+        deadline_s = time.monotonic() + _GIVE_UP_S
         while True:
             try:
                 self._producer.produce(topic, value, key, partition, headers=headers)
             except BufferError:  # there is no room until some are delivered
-                self._check_stopping()
+                self._check_waiting(deadline_s)
                 self._producer.poll(_TRY_S)
             else:
                 return
 
     def _step(self, step: Callable[[float], None]) -> None:
         """Take a step of the transaction, again and again as long as that can help."""
+        deadline_s = time.monotonic() + _GIVE_UP_S
         while True:
             try:
                 step(_TRY_S)
             except KafkaException as error:
                 if not error_of(error).retriable():
                     raise self._fenced(error) from error
-                self._check_stopping()
+                self._check_waiting(deadline_s)
             else:
                 return
 
-    def _check_stopping(self) -> None:
+    def _check_waiting(self, deadline_s: float) -> None:
+        """Raise FencedError where there is nothing to wait for any more."""
         if self._is_stopping():
             raise FencedError(f"{self._address}: stopped before partition {self._partition} was")
+        if time.monotonic() > deadline_s:
+            raise FencedError(
+                f"{self._address}: partition {self._partition}: no answer in {_GIVE_UP_S:g} s"
+            )
 
     def _fenced(self, error: KafkaException) -> FencedError:
         reason = error_of(error).str()

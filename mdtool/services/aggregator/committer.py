@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from mdtool.adapters.stores.errors import StoreUnavailableError
+from mdtool.adapters.stores.errors import StoreError, StoreUnavailableError
 from mdtool.adapters.stores.port import Step
 from mdtool.adapters.stores.steps import Steps
 from mdtool.core.backoff import delays
@@ -75,6 +75,8 @@ class Committer:
         self._has_work = asyncio.Event()
         self._is_ending = asyncio.Event()
         self._is_away = False
+        self._failure: StoreError | None = None
+        """Why the store will not answer again."""
 
     @property
     def has_room(self) -> bool:
@@ -124,12 +126,12 @@ class Committer:
         Raises
         ------
         StoreUnavailableError
-            When the store cannot be asked now.
+            When the store cannot be asked now, or for good; then `run` ends with the reason.
         """
         if self._store is None or self._is_known(stream_id):
             return
         await self.settled(stream_id)
-        position = await self._store.position(stream_id)
+        position = await self._position(self._store, stream_id)
         if self._is_known(stream_id):
             return
         if position is not None:
@@ -150,6 +152,8 @@ class Committer:
         while True:
             await self._has_work.wait()
             self._has_work.clear()
+            if self._failure is not None:
+                raise self._failure
             if self._group and not await self._write_group():
                 return
             if self._is_ending.is_set() and not self._group:
@@ -170,6 +174,20 @@ class Committer:
     def _is_known(self, stream_id: str) -> bool:
         """Tell whether the store need not be asked for a stream."""
         return stream_id in self._new_streams or self._market.position(stream_id) is not None
+
+    async def _position(self, store: StoreThread, stream_id: str) -> int | None:
+        try:
+            position = await store.position(stream_id)
+        except StoreUnavailableError as error:
+            self._lost(error)
+            raise
+        except StoreError as error:
+            self._failure = error
+            self._has_work.set()
+            raise StoreUnavailableError(str(error)) from error
+        if not self.uncommitted:
+            self._found()
+        return position
 
     async def _write_group(self) -> bool:
         """Write what has gathered; return False when the end comes before it is written."""

@@ -12,7 +12,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.client import (
@@ -50,7 +50,7 @@ class _Held:
         self.partition = partition
         self._writer = writer
 
-    def commit(self, messages: Sequence[Message], group: Any) -> None:
+    def commit(self, messages: Sequence[Message]) -> None:
         """Take messages, and write what changed."""
         dead_letters: list[DeadLetter] = []
         for message in messages:
@@ -63,10 +63,8 @@ class _Held:
                 where = f"{message.topic()}, partition {message.partition()}, offset {offset}"
                 log.warning("%s: parked on the dead letters: %s", where, error)
                 dead_letters.append((offset, data, str(error)))
-        next_offset = self.partition.offset
-        if next_offset is not None:
-            changes = self.partition.changes()
-            self._writer.write(changes.aggregates, changes.bars, dead_letters, next_offset, group)
+        changes = self.partition.changes()
+        self._writer.write(changes.aggregates, changes.bars, dead_letters)
 
 
 class GroupMember:
@@ -143,14 +141,28 @@ class GroupMember:
                 by_partition = defaultdict(list)
                 for message in arrived(group, _WAIT_S, _AT_ONCE):
                     by_partition[message.partition()].append(message)
-                metadata = group.consumer_group_metadata()
                 commits = [
-                    pool.submit(held.commit, by_partition[number], metadata)
+                    pool.submit(held.commit, by_partition[number])
                     for number, held in self._held.items()
                     if number in by_partition
                 ]
                 for commit in commits:
                     commit.result()
+                if commits:
+                    self._tell_offsets(group)
+
+    def _tell_offsets(self, group: Consumer) -> None:
+        """Commit the group's offsets, for those who look how far behind it is.
+
+        What counts are those in the transactions: there a partition is taken up from.
+        """
+        offsets = [
+            TopicPartition(self._address.topic(TICKS), number, held.partition.offset)
+            for number, held in self._held.items()
+            if held.partition.offset is not None
+        ]
+        with contextlib.suppress(KafkaException):
+            group.commit(offsets=offsets, asynchronous=True)
 
     def _take_up(
         self, group: Consumer, given: list[TopicPartition], pool: ThreadPoolExecutor

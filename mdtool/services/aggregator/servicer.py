@@ -151,8 +151,8 @@ class MarketDataServicer:
                     acknowledger.add(self._market.commit, stream_id, next_sequence)
         except SequenceGapError as error:
             await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
-        except StoreUnavailableError as error:
-            await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)
+        except StoreUnavailableError as error:  # which the committer has told of
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except (BatchError, DecodeError) as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
 
@@ -165,8 +165,8 @@ class MarketDataServicer:
         """
         try:
             await self._committer.recall(request.stream_id)
-        except StoreUnavailableError as error:
-            await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)
+        except StoreUnavailableError as error:  # which the committer has told of
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         await self._committer.settled(request.stream_id)
         position = self._market.position(request.stream_id)
         return marketdata_pb2.StreamPosition(known=position is not None, next_sequence=position)
