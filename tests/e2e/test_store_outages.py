@@ -14,6 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mdtool.adapters.stores import open_history
+from mdtool.adapters.stores.errors import StoreFormatError
 from mdtool.services.aggregator import store_thread
 from mdtool.services.aggregator.server import STORE_HEALTH
 from mdtool.wire._pb import marketdata_pb2
@@ -176,6 +177,44 @@ async def test_a_store_that_becomes_another_ends_the_service(tmp_path):
     with pytest.raises(Exception, match="another store was put in its place"):
         await serve()
     check_kept(tmp_path / "away", 1)
+
+
+def position(service, stream_id):
+    request = marketdata_pb2.StreamPositionRequest(stream_id=stream_id)
+    return service.stub.GetStreamPosition(request)
+
+
+async def test_who_asks_for_a_stream_in_an_outage_is_told_so_and_the_log_once(tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    async with aggregator(store=f"sqlite:///{folder}/m.db") as service:
+        watch = await watched(service)
+        with taken_away(folder):
+            for _ in range(3):
+                with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                    await position(service, "other")
+            assert (await watch.read()).status == NOT_SERVING
+        assert not (await position(service, "other")).known
+        assert (await watch.read()).status == SERVING
+        watch.cancel()
+    said = [record.message for record in caplog.records if "no folder" in record.message]
+    assert len(said) == 1, said
+
+
+async def test_a_store_that_becomes_no_store_ends_the_service_that_asks_it(tmp_path):
+    async def serve():
+        async with aggregator(store=f"sqlite:///{tmp_path}/m.db") as service:
+            for path in tmp_path.glob("m.db*"):
+                path.rename(tmp_path / f"away-{path.name}")
+            with contextlib.closing(sqlite3.connect(tmp_path / "m.db")) as other:
+                other.execute("CREATE TABLE accounts (number)")
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                await position(service, "other")
+            await asyncio.wait({service.task})
+
+    with pytest.raises(StoreFormatError, match="is a SQLite file of another application"):
+        await serve()
 
 
 def run(*arguments):
