@@ -14,6 +14,9 @@ import pytest
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import StoreUnavailableError
 from mdtool.adapters.stores.port import Step, Store
+from mdtool.core.errors import StartupError
+from mdtool.services.supervisor.config import ServeConfig
+from mdtool.services.supervisor.storage import chosen_store
 from tests.requirements import missing
 from tests.stores import NOON_NS, run, step
 
@@ -212,7 +215,9 @@ def test_a_folder_that_may_not_be_written_takes_no_store_and_no_claim(open_folde
     url = f"sqlite:///{open_folder}/trades.db"
     with as_nobody(), pytest.raises(StoreUnavailableError) as raised, open_store(url):
         pass
-    assert "cannot be opened" in message(raised)
+    assert f"this user may make no files in {open_folder}" in message(raised)
+    with as_nobody(), pytest.raises(StartupError, match="Permission denied; name another folder"):
+        chosen_store(ServeConfig(data_dir=str(open_folder)))
     with open_store(url) as store:
         store.write(trades(0, 10))
         with as_nobody(), pytest.raises(StoreUnavailableError) as raised:
@@ -228,4 +233,4 @@ def test_a_file_that_may_not_be_read_says_so(open_folder):
         for opener in (open_store, open_history):
             with as_nobody(), pytest.raises(StoreUnavailableError) as raised, opener(url) as opened:
                 opened.symbols()
-            assert "cannot be opened" in message(raised)
+            assert "this user may make no files in" in message(raised)

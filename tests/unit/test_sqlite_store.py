@@ -180,6 +180,18 @@ def test_pages_that_were_overwritten_are_noticed_by_who_meets_them(path, url):
             assert "is damaged; restore it from a copy" in message(raised)
 
 
+def test_values_that_are_no_numbers_are_noticed_by_who_meets_them(path, url):
+    with open_store(url) as store:
+        store.write(trades(0, 100))
+    with contextlib.closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE trades SET price = 'much' WHERE sequence = 51")
+    with open_history(url) as history:
+        with pytest.raises(StoreFormatError) as raised:
+            list(history.trades("MSFT"))
+        assert "is damaged; restore it from a copy" in message(raised)
+        assert len(history.page("AAPL", 100)) == 50
+
+
 def read_all(store: Store, wanted: list[int]) -> None:
     for symbol in SYMBOLS:
         found = [row for page in store.trades(symbol) for row in page.price.tolist()]

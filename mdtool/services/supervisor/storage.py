@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from mdtool.core import config as settings
@@ -28,7 +30,7 @@ def chosen_store(config: ServeConfig, makes_folder: bool = True) -> str:
     UsageError
         When the settings contradict each other.
     StartupError
-        When the folder cannot be made.
+        When the folder cannot be made, or not be written.
     """
     given = {
         "--data-dir": config.data_dir,
@@ -53,6 +55,8 @@ def chosen_store(config: ServeConfig, makes_folder: bool = True) -> str:
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise StartupError(
             f"cannot keep data in {folder}: {error.strerror}; name another folder with --data-dir, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,6 @@ _UNAVAILABLE: Final = {
     sqlite3.SQLITE_FULL: "is full, or its disk is",
     sqlite3.SQLITE_READONLY: "is read-only",
     sqlite3.SQLITE_PERM: "may not be used by this user",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened",
     sqlite3.SQLITE_IOERR: "cannot be read or written",
     sqlite3.SQLITE_NOMEM: "wants more memory than there is",
 }
@@ -42,10 +42,10 @@ def translated(error: Exception, address: str, path: Path) -> StoreError:
 
 
 def _meaning(code: int, error: Exception, path: Path) -> tuple[type[StoreError], str]:
-    if code == sqlite3.SQLITE_CANTOPEN and not path.parent.is_dir():
-        return StoreUnavailableError, f"there is no folder {path.parent}"
     if code == sqlite3.SQLITE_CANTOPEN and path.is_dir():
         return StoreFormatError, "is a folder; name a file"
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return StoreUnavailableError, f"{_obstacle(path.parent)} ({error})"
     if code in _UNAVAILABLE:
         return StoreUnavailableError, f"{_UNAVAILABLE[code]} ({error})"
     if code in _DAMAGED:
@@ -53,3 +53,12 @@ def _meaning(code: int, error: Exception, path: Path) -> tuple[type[StoreError],
     if code == sqlite3.SQLITE_INTERRUPT:
         return StoreInterruptedError, str(error)
     return StoreError, str(error)
+
+
+def _obstacle(folder: Path) -> str:
+    """Return why a file in a folder cannot be opened."""
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        return f"this user may make no files in {folder}"
+    return "cannot be opened"

@@ -173,10 +173,20 @@ def wrong_totals(connection: sqlite3.Connection) -> dict[int, WrongTotals]:
 
 
 def _trades(rows: Iterator[tuple[int, ...]]) -> TradePage:
-    table = np.fromiter(chain.from_iterable(rows), np.int64).reshape(-1, _TRADE_COLUMNS)
+    table = _numbers(rows).reshape(-1, _TRADE_COLUMNS)
     return TradePage(*np.ascontiguousarray(table.T))
 
 
 def _array(rows: Iterator[tuple[int, ...]], dtype: np.dtype[Any]) -> NDArray[np.void]:
     """Return rows of int64 as an array of `dtype`, which has nothing else."""
-    return np.fromiter(chain.from_iterable(rows), np.int64).view(dtype)
+    return _numbers(rows).view(dtype)
+
+
+def _numbers(rows: Iterator[tuple[int, ...]]) -> NDArray[np.int64]:
+    """Return rows one after the other; what is no number, others than this program wrote."""
+    try:
+        return np.fromiter(chain.from_iterable(rows), np.int64)
+    except (TypeError, ValueError) as error:
+        damage = sqlite3.DatabaseError("a value is no whole number")
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage from error
