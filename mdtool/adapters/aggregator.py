@@ -7,6 +7,7 @@ from typing import Any, Final, NoReturn, Self, TypeVar
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mdtool.adapters import rpc
 from mdtool.adapters.market import BarReceiver, Receiver
@@ -94,6 +95,23 @@ class AggregatorClient:
         """
         call = self._stub.StreamUpdates(marketdata_pb2.UpdatesRequest())
         await self._read(call, decode_updates, receive)
+
+    async def follow_commits(self, receive: Callable[[bool], None]) -> None:
+        """Hand over whether it can commit what it takes, now and as it changes, until it is lost.
+
+        Raises
+        ------
+        PeerError
+            When the call is lost, or the service has no such call. Always: it does not end by
+            itself.
+        """
+        request = health_pb2.HealthCheckRequest(service=rpc.STORE_HEALTH)
+        call = health_pb2_grpc.HealthStub(self._channel).Watch(request)
+        await self._read(
+            call,
+            lambda message, _: message.status != health_pb2.HealthCheckResponse.NOT_SERVING,
+            lambda _, can_commit: receive(can_commit),
+        )
 
     async def bars(
         self, symbol: str, interval: str, limit: int, before_ns: int, timeout_s: float

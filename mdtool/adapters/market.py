@@ -35,6 +35,16 @@ class MarketReader(Protocol):
         """
         ...
 
+    async def follow_commits(self, receive: Callable[[bool], None]) -> None:
+        """Hand over whether what comes can be committed, now and as it changes, until it is lost.
+
+        Raises
+        ------
+        PeerError
+            When it is lost. Always: it does not end by itself.
+        """
+        ...
+
     async def bars(
         self, symbol: str, interval: str, limit: int, before_ns: int, timeout_s: float
     ) -> BarColumns:

@@ -19,6 +19,8 @@ from google.protobuf.message_factory import GetMessageClass
 from mdtool.wire._pb import marketdata_pb2
 
 SERVICE: Final = marketdata_pb2.DESCRIPTOR.services_by_name["MarketDataService"]
+STORE_HEALTH: Final = f"{SERVICE.full_name}.store"
+"""Under this name, gRPC's health says whether ticks can be committed."""
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),

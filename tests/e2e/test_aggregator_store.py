@@ -10,6 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mdtool.adapters.rpc import STORE_HEALTH
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import (
     StoreClaimedError,
@@ -18,7 +19,6 @@ from mdtool.adapters.stores.errors import (
     StoreUnavailableError,
 )
 from mdtool.services.aggregator import store_thread
-from mdtool.services.aggregator.server import STORE_HEALTH
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from tests.e2e.aggregators import NOON_NS, aggregator, message, tick
 from tests.e2e.watched_stores import WatchedStore
@@ -155,7 +155,7 @@ async def test_a_store_that_is_away_is_waited_for_and_said_to_be(url, stores, ca
     lines = [record.message for record in caplog.records]
     assert lines == [
         "the store is locked; nothing is acknowledged until it can be written again",
-        "the store is written again",
+        "the store is there again",
     ]
 
 

@@ -12,7 +12,9 @@ from mdtool.adapters import rpc
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.wire._pb import tick_pb2
-from tests.e2e.gateways import gateway_of
+from tests.e2e.aggregators import aggregator as aggregating
+from tests.e2e.aggregators import message, tick
+from tests.e2e.gateways import Client, gateway_of
 
 NOON_NS = 1_735_214_400 * 10**9
 SECOND_NS = 10**9
@@ -29,6 +31,39 @@ async def aggregator():
         service.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await service
+
+
+async def test_an_aggregator_that_cannot_commit_is_blocked_until_it_can(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    async with (
+        aggregating(store=f"sqlite:///{folder}/m.db") as service,
+        gateway_of(service.address) as client,
+    ):
+        await until(client, "ok", None)
+        call = service.stub.StreamTickBatches()
+        await call.write(message(0, [tick(1)], ["AAPL"]))
+        assert (await call.read()).next_sequence == 1
+        folder.rename(tmp_path / "away")
+        await call.write(message(1, [tick(1)]))
+        await until(client, "blocked", "its store cannot be written")
+        async with client.get("/metrics") as response:
+            assert "mdtool_stream_held_up 1.0" in await response.text()
+        (tmp_path / "away").rename(folder)
+        await until(client, "ok", None)
+        assert (await call.read()).next_sequence == 2
+        call.cancel()
+
+
+async def until(client: Client, status: str, said: str | None) -> None:
+    """Wait until `/health` says so, for as long as the test may take."""
+    while True:
+        code, report = await client.answer("/health")
+        if report["status"] == status:
+            assert code == 200
+            break
+    text = report["aggregator"]["message"]
+    assert text is None if said is None else said in text
 
 
 async def trade(aggregator: str, *ticks: tuple[str, float, int, int]) -> None:

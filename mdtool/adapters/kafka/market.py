@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 
 import numpy as np
 
@@ -119,6 +119,12 @@ class KafkaMarket:
                 receive(symbols, self._updates(follower.news.symbols, symbols))
                 follower.news = News()
                 await self._next(follower)
+
+    async def follow_commits(self, receive: Callable[[bool], None]) -> NoReturn:
+        """Say that what comes can be committed: what is read here was, and the rest is to come."""
+        receive(True)
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
 
     async def bars(
         self,

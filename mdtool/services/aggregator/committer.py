@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -158,6 +159,8 @@ class Committer:
                 return
             if self._is_ending.is_set() and not self._group:
                 return
+            if self._is_away and self._store is not None:
+                await self._look(self._store)
 
     async def finish(self, running: asyncio.Task[None], timeout_s: float) -> None:
         """Let `run`, which is that task, write what was taken, and wait for its end."""
@@ -188,6 +191,15 @@ class Committer:
         if not self.uncommitted:
             self._found()
         return position
+
+    async def _look(self, store: StoreThread) -> None:
+        """Ask a store that is away again and again, until it is back or there is work to do."""
+        for delay_s in delays(_FIRST_WAIT_S, _MAX_WAIT_S):
+            await _wait(self._has_work, delay_s)
+            if self._has_work.is_set() or not self._is_away:
+                return
+            with contextlib.suppress(StoreUnavailableError):
+                await self._position(store, "")
 
     async def _write_group(self) -> bool:
         """Write what has gathered; return False when the end comes before it is written."""
@@ -232,13 +244,14 @@ class Committer:
     def _lost(self, error: StoreUnavailableError) -> None:
         if not self._is_away:
             self._is_away = True
+            self._has_work.set()
             log.warning("%s; nothing is acknowledged until it can be written again", error)
             self._availability(False)
 
     def _found(self) -> None:
         if self._is_away:
             self._is_away = False
-            log.info("the store is written again")
+            log.info("the store is there again")
             self._availability(True)
 
 

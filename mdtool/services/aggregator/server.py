@@ -30,8 +30,6 @@ _STOP_GRACE_S: Final = 0.5
 """How long calls may go on once the service stops: readers end by themselves, writers resend."""
 _FINISH_S: Final = 3.0
 """How long the store may take then for what is not committed yet."""
-STORE_HEALTH: Final = f"{rpc.SERVICE.full_name}.store"
-"""Under this name, gRPC's health says whether ticks can be committed."""
 _STATUS: Final = {
     True: health_pb2.HealthCheckResponse.SERVING,
     False: health_pb2.HealthCheckResponse.NOT_SERVING,
@@ -82,14 +80,14 @@ class Aggregator:
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
 
         def tell(is_available: bool) -> None:
-            tasks.create_task(status.set(STORE_HEALTH, _STATUS[is_available]))
+            tasks.create_task(status.set(rpc.STORE_HEALTH, _STATUS[is_available]))
 
         store = await self._taken_up(stack)
         committer = Committer(self.market, store, self._config.max_uncommitted, tell)
         if store is not None:
             writing = tasks.create_task(committer.run(), name=store.address)
             stack.push_async_callback(committer.finish, writing, _FINISH_S)
-            await status.set(STORE_HEALTH, _STATUS[True])
+            await status.set(rpc.STORE_HEALTH, _STATUS[True])
         bars = stack.enter_context(MarketBars(self.market, self._config.store))
         servicer = MarketDataServicer(
             self.market, self.subscribers, committer, bars, self._config.max_symbols

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -20,6 +21,7 @@ from mdtool.wire.batches import Counts, Updates
 log = logging.getLogger(__name__)
 
 _LONGEST_DELAY_S: Final = 0.25
+_LONGEST_COMMITS_DELAY_S: Final = 2.0
 
 
 class Feed:
@@ -43,6 +45,8 @@ class Feed:
         How many streams there were, and messages over all of them.
     lost_because : str or None
         Why there is no stream now.
+    is_held_up : bool
+        Whether the aggregator takes no more ticks before long, for it cannot commit them.
     """
 
     def __init__(
@@ -58,9 +62,15 @@ class Feed:
         self.connections = 0
         self.messages = 0
         self.lost_because: str | None = "not connected yet"
+        self.is_held_up = False
 
     async def run(self) -> None:
         """Follow until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_commits())
+            await self._follow()
+
+    async def _follow(self) -> None:
         waits = delays(cap_s=_LONGEST_DELAY_S)
         while True:
             try:
@@ -69,6 +79,21 @@ class Feed:
                 if self._state.is_live:
                     waits = delays(cap_s=_LONGEST_DELAY_S)
                 self._lose(str(error))
+            await asyncio.sleep(next(waits))
+
+    async def _follow_commits(self) -> None:
+        waits = delays(cap_s=_LONGEST_COMMITS_DELAY_S)
+
+        def note(can_commit: bool) -> None:
+            nonlocal waits
+            waits = delays(cap_s=_LONGEST_COMMITS_DELAY_S)
+            self.is_held_up = not can_commit
+
+        while True:
+            # Why it is lost is told of the other stream, which is lost with it.
+            with contextlib.suppress(PeerError):
+                await self._aggregator.follow_commits(note)
+            self.is_held_up = False
             await asyncio.sleep(next(waits))
 
     def _receive(self, symbols: SymbolTable, updates: Updates) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
 from mdtool.adapters.market import MarketReader
@@ -13,12 +15,16 @@ from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.tallies import Tallies
 from mdtool.services.http.answers import answer, encode_object
 
+_BLOCKED: Final = "its store cannot be written, and it takes no more ticks until it can be"
+
 
 class Health:
     """The handler of `/health`.
 
-    `status` is `ok` where the aggregator's stream is there, `stale` where it is not and the last
-    known state is served, and `unavailable`, answered with 503, where nothing is known.
+    `status` is `ok` where the aggregator's stream is there, `blocked` where it is too, but the
+    aggregator takes no more ticks, for its store cannot be written, `stale` where the stream is not
+    there and the last known state is served, and `unavailable`, answered with 503, where nothing is
+    known.
     """
 
     def __init__(
@@ -42,17 +48,16 @@ class Health:
     async def report(self, _request: web.Request) -> web.Response:
         """`GET /health`."""
         state = self._state
-        known = len(state.symbols)
         resilience = self._protection.resilience
-        status = "ok" if state.is_live else "stale" if known else "unavailable"
+        status = self._status()
         report = {
             "status": status,
             "aggregator": {
                 "address": self._aggregator.address,
                 "connected": state.is_live,
-                "message": self._feed.lost_because,
+                "message": self._feed.lost_because or (_BLOCKED if status == "blocked" else None),
             },
-            "symbols": {"known": known, "stale": state.stale_count()},
+            "symbols": {"known": len(state.symbols), "stale": state.stale_count()},
             "quotes": self._quotes.report(),
             "store": self._history.report(),
             "sockets": sum(tally.open for tally in self._tallies.sockets.values()),
@@ -67,3 +72,8 @@ class Health:
             "refused": self._protection.refused,
         }
         return answer(encode_object(report), status=503 if status == "unavailable" else 200)
+
+    def _status(self) -> str:
+        if self._state.is_live:
+            return "blocked" if self._feed.is_held_up else "ok"
+        return "stale" if self._state.symbols else "unavailable"

@@ -71,6 +71,9 @@ class _GatewayCollector(Collector):
     def _stream(self) -> Iterator[Metric]:
         state, feed = self._state, self._feed
         yield _gauge("mdtool_stream_up", "Whether the aggregator's stream is there.", state.is_live)
+        yield _gauge(
+            "mdtool_stream_held_up", "Whether the aggregator can commit no ticks.", feed.is_held_up
+        )
         yield _gauge("mdtool_symbols", "Symbols that are known.", len(state.symbols))
         yield _gauge("mdtool_symbols_stale", "Those that are stale.", state.stale_count())
         yield _counter(

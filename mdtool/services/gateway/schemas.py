@@ -181,7 +181,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "Health": _object(
         {
-            "status": {"enum": ["ok", "stale", "unavailable"]},
+            "status": {"enum": ["ok", "blocked", "stale", "unavailable"]},
             "aggregator": _PEER,
             "symbols": _object({"known": _COUNT, "stale": _COUNT}),
             "quotes": _object(
