@@ -261,6 +261,8 @@ async def test_the_page_says_when_its_services_are_away():
         async with chromium() as tab:
             await tab.open(f"http://{gateway}/")
             await tab.until("!document.getElementById('notice').hidden")
-            assert "sender and the receiver cannot be reached" in await tab.text("#notice")
+            notice = await tab.text("#notice")
+            assert "sender and the receiver cannot be reached" in notice
+            assert "mdtool serve all --book FILE" in notice
             assert await tab.run("document.getElementById('start').disabled")
             assert await tab.text("#sender dd") == "away"

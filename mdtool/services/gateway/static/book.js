@@ -36,7 +36,8 @@ function showServices({ sender, receiver }) {
   const away = [["sender", sender], ["receiver", receiver]].filter(([, s]) => !s.reachable);
   const failed = [sender, receiver].find((service) => service.error);
   if (away.length > 0) {
-    notify(`The ${away.map(([name]) => name).join(" and the ")} cannot be reached.`, true);
+    const names = away.map(([name]) => name).join(" and the ");
+    notify(`The ${names} cannot be reached. mdtool serve all --book FILE runs both.`, true);
   } else if (failed) {
     notify(failed.error, true);
   } else {

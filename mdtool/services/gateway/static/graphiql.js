@@ -38,6 +38,6 @@ if (window.GraphiQL && window.ReactDOM && window.graphqlWs) {
   show(element);
 } else {
   element.textContent =
-    "GraphiQL could not be loaded. Where it comes from is the gateway's setting graphiql_assets: " +
-    "a folder of npm packages serves networks without the internet.";
+    "GraphiQL could not be loaded. It comes from a CDN, unless mdtool gateway --graphiql-assets " +
+    "names a folder node_modules with it. Queries are answered all the same, at POST /graphql.";
 }
