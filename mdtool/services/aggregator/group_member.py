@@ -28,6 +28,7 @@ from mdtool.adapters.kafka.records import Aggregates, RecordError
 from mdtool.adapters.kafka.topics import AGGREGATES, TICKS
 from mdtool.adapters.kafka.transactions import DeadLetter, FencedError, PartitionWriter
 from mdtool.core.backoff import delays
+from mdtool.core.watchdog import Watchdog
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.partitions import Partition
 from mdtool.wire.batches import BatchError
@@ -46,14 +47,18 @@ _LONGEST_DELAY_S: Final = 2.0
 class _Held:
     """A partition that is this member's."""
 
-    def __init__(self, partition: Partition, writer: PartitionWriter) -> None:
+    def __init__(
+        self, partition: Partition, writer: PartitionWriter, note: Callable[[], None]
+    ) -> None:
         self.partition = partition
         self._writer = writer
+        self._note = note
 
     def commit(self, messages: Sequence[Message]) -> None:
         """Take messages, and write what changed."""
         dead_letters: list[DeadLetter] = []
         for message in messages:
+            self._note()
             offset, data = message.offset() or 0, message.value() or b""
             if offset < (self.partition.offset or 0):
                 continue  # it was fetched before the partition went and came back
@@ -94,6 +99,7 @@ class GroupMember:
         self._config = config
         self._tell = tell
         self._stopping = threading.Event()
+        self._watchdog = Watchdog(str(address))
         self._held: dict[int, _Held] = {}
 
     def stop(self) -> None:
@@ -103,14 +109,17 @@ class GroupMember:
     def run(self) -> None:
         """Take part until stopped, anew after whatever ended it.
 
+        A call of the client that never comes back ends the process: another member then takes
+        its partitions, and goes on where their records end.
+
         Raises
         ------
         RecordError
             When what a partition is to be taken up from is not mdtool's.
         """
         waits = delays(cap_s=_LONGEST_DELAY_S)
-        with ThreadPoolExecutor(self._partitions, "partition") as pool:
-            while not self._stopping.is_set():
+        with self._watchdog, ThreadPoolExecutor(self._partitions, "partition") as pool:
+            while not self._is_stopping():
                 try:
                     self._take_part(pool)
                 except (KafkaException, FencedError) as error:
@@ -121,6 +130,11 @@ class GroupMember:
                     self._held.clear()
                     self._tell(False)
                 self._stopping.wait(next(waits))
+
+    def _is_stopping(self) -> bool:
+        """Whether to give up; who asks goes on until then."""
+        self._watchdog.note()
+        return self._stopping.is_set()
 
     def _take_part(self, pool: ThreadPoolExecutor) -> None:
         settings = {
@@ -137,7 +151,7 @@ class GroupMember:
                 on_revoke=self._let_go,
                 on_lost=self._let_go,
             )
-            while not self._stopping.is_set():
+            while not self._is_stopping():
                 by_partition = defaultdict(list)
                 for message in arrived(group, _WAIT_S, _AT_ONCE):
                     by_partition[message.partition()].append(message)
@@ -189,13 +203,15 @@ class GroupMember:
 
     def _open(self, number: int) -> _Held:
         # In this order: when a writer before this one has ended, all that it wrote is there.
-        writer = PartitionWriter(self._address, number, self._stopping.is_set)
+        writer = PartitionWriter(self._address, number, self._is_stopping)
         saved = Aggregates()
-        for message in read_to_end(self._address, AGGREGATES, number, self._stopping.is_set):
+        for message in read_to_end(self._address, AGGREGATES, number, self._is_stopping):
             saved.take(message.key(), message.value())
         if self._stopping.is_set():
             raise FencedError(f"{self._address}: stopped before partition {number} was there")
-        return _Held(Partition(number, self._partitions, self._config, saved), writer)
+        return _Held(
+            Partition(number, self._partitions, self._config, saved), writer, self._watchdog.note
+        )
 
     def _let_go(self, group: Consumer, taken: list[TopicPartition]) -> None:
         for each in taken:
