@@ -23,6 +23,8 @@ from tests.requirements import missing, needs
 
 _POM: Final = Path(__file__).parent / "kafka" / "pom.xml"
 _INSTALL_S: Final = 200
+_GUARD: Final = 'read _; kill -KILL "$0"'
+"""A shell that ends the broker when what it reads from does, and so with the process of a test."""
 _CLUSTER_ID: Final = "bWR0b29sLXRlc3QtYnJva2Vy"
 _JAVA: Final = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _SETTINGS: Final = {
@@ -87,6 +89,7 @@ class KafkaBroker:
         if not (folder / "data").exists():
             self._format(folder / "data")
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def _format(self, data: Path) -> None:
         data.mkdir()
@@ -98,6 +101,8 @@ class KafkaBroker:
         with self._log.open("ab") as log:
             command = [*self._classes, "kafka.Kafka", str(self._properties)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        guard = ["sh", "-c", _GUARD, str(self._process.pid)]
+        self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE)
         admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
         while True:
             with contextlib.suppress(KafkaException):
@@ -107,6 +112,10 @@ class KafkaBroker:
 
     def kill(self) -> None:
         """End it at once."""
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
         if self._process is not None:
             self._process.kill()
             self._process.wait()
