@@ -37,6 +37,7 @@ def quotes_of(*states: VwapState) -> Quotes:
         (-1, 2, "0.00"),
         (-1, 9, "-0.000000001"),
         (999_999_999, 2, "1.00"),
+        (1_234_500_000_000, 0, "1,235"),
         (UNDEF_PRICE, 2, "-"),
         (-(2**63), 9, "-9,223,372,036.854775808"),
     ],
@@ -74,6 +75,27 @@ def test_a_change_of_what_began_at_nothing_or_below_has_a_direction():
     assert Quote(state(price=-3 * UNIT), -4 * UNIT, 0.0).change_ratio == 0.25
     assert Quote(state(vwap=UNDEF_PRICE), UNIT, 0.0).over_vwap is None
     assert Quote(state(price=-UNIT, vwap=-2 * UNIT), UNIT, 0.0).over_vwap == 0.5
+
+
+@pytest.mark.parametrize(
+    ("title", "width", "shown"),
+    [
+        ("price", 22, "10,000,006.428571428 ·"),
+        ("price", 16, "10,000,006.429 ·"),
+        ("price", 12, "10,000,006 ·"),
+        ("price", 11, "###########"),
+        ("vwap", 12, "10,000,007.0"),
+        ("volume", 13, "1,234,567,890"),
+        ("volume", 9, "#########"),
+    ],
+)
+def test_a_number_loses_decimals_for_want_of_room_but_no_digit_before_them(title, width, shown):
+    [column] = [column for column, _ in COLUMNS if column.title == title]
+    told = state(price=10_000_006_428_571_428, vwap=10_000_006_999_999_999, volume=1_234_567_890)
+    cell = column.draw(
+        "A", Quote(told, told.price, 0.0), Look(UNICODE, is_ascii=False, now_s=0.0), width
+    )
+    assert column.cell(cell, width).plain == shown
 
 
 @pytest.mark.parametrize("columns", range(MIN_COLUMNS, 260, 7))

@@ -62,27 +62,27 @@ class Column:
     most: int = 0
 
     def cell(self, text: Text, width: int) -> Text:
-        """Return a text aligned to a width."""
+        """Return a text aligned to a width; a number that there is no room for becomes #."""
         if self.is_left:
             return fit(text, width)
         room = width - text.cell_len
-        return Text(" " * room) + text if room >= 0 else fit(text, width)
+        return Text(" " * room) + text if room >= 0 else Text("#" * width, "faint")
 
 
 def _symbol(symbol: str, _quote: Quote, _look: Look, _width: int) -> Text:
     return Text(printable(symbol), "symbol")
 
 
-def _price(_symbol: str, quote: Quote, look: Look, _width: int) -> Text:
+def _price(_symbol: str, quote: Quote, look: Look, width: int) -> Text:
     sign, style = _direction(quote.direction, look.signs)
-    text = decimal_text(quote.state.price, quote.decimals)
+    text = _decimal(quote.state.price, quote.decimals, width - len(f" {sign}"))
     is_fresh = look.now_s - quote.changed_s < _FLASH_S
     strong = {"bid": "best.bid", "ask": "best.ask"}.get(style, style) if is_fresh else ""
     return Text.assemble((text, strong), " ", (sign, style))
 
 
-def _change(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
-    return Text(decimal_text(quote.change, quote.decimals, "+"), _style(quote.change))
+def _change(_symbol: str, quote: Quote, _look: Look, width: int) -> Text:
+    return Text(_decimal(quote.change, quote.decimals, width, "+"), _style(quote.change))
 
 
 def _change_percent(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
@@ -98,9 +98,9 @@ def _trend(_symbol: str, quote: Quote, look: Look, width: int) -> Text:
     return Text(drawn, _style(points[-1] - points[0]) or "faint")
 
 
-def _vwap(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
+def _vwap(_symbol: str, quote: Quote, _look: Look, width: int) -> Text:
     decimals = min(quote.decimals + _VWAP_DECIMALS, 9)
-    return Text(decimal_text(quote.state.vwap, decimals))
+    return Text(_decimal(quote.state.vwap, decimals, width))
 
 
 def _vs_vwap(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
@@ -132,15 +132,15 @@ def _age(_symbol: str, quote: Quote, look: Look, _width: int) -> Text:
 
 COLUMNS: Final[Sequence[tuple[Column, int]]] = (
     (Column("symbol", 8, _symbol, is_left=True, most=16), 0),
-    (Column("price", 12, _price), 1),
-    (Column("change", 9, _change), 6),
+    (Column("price", 12, _price, most=16), 1),
+    (Column("change", 9, _change, most=12), 6),
     (Column("change %", 9, _change_percent), 3),
     (Column("trend", 12, _trend, is_left=True, most=40), 4),
-    (Column("vwap", 13, _vwap), 2),
+    (Column("vwap", 13, _vwap, most=18), 2),
     (Column("vs vwap", 8, _vs_vwap), 5),
-    (Column("volume", 9, _volume), 7),
-    (Column("window", 7, _window), 9),
-    (Column("updates", 8, _updates), 10),
+    (Column("volume", 10, _volume, most=15), 7),
+    (Column("window", 10, _window, most=13), 9),
+    (Column("updates", 9, _updates, most=13), 10),
     (Column("age", 5, _age), 8),
 )
 """From left to right; those with the lower numbers go first where there is no room for all."""
@@ -161,6 +161,15 @@ def fitting(columns: int) -> list[tuple[Column, int]]:
         widths[column.title] += extra
         room -= extra
     return [(column, widths[column.title]) for column, _rank in COLUMNS if column in chosen]
+
+
+def _decimal(price: int, decimals: int, width: int, sign: str = "") -> str:
+    """Return a price with as many of its decimals as a width has room for, or none."""
+    text = decimal_text(price, decimals, sign)
+    while len(text) > width and decimals:
+        decimals -= 1
+        text = decimal_text(price, decimals, sign)
+    return text
 
 
 def _direction(direction: int, signs: Signs) -> tuple[str, str]:

@@ -119,4 +119,5 @@ def decimal_text(price: int, decimals: int, sign: str = "") -> str:
     rounded = (abs(price) + step // 2) // step * step
     whole, fraction = divmod(rounded, PRICE_SCALE)
     mark = "-" if price < 0 and rounded else sign if price > 0 and rounded else ""
-    return f"{mark}{whole:,}.{fraction:09d}"[: decimals - 9 or None]
+    shown = f".{fraction:09d}"[: decimals + 1] if decimals else ""
+    return f"{mark}{whole:,}{shown}"
