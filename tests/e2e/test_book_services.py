@@ -200,7 +200,11 @@ def test_a_taken_port_of_the_receiver_ends_it_with_3():
         (["replay-dbn", "--serve", "f.dbn", "-o", "x.dbn"], 2, "does not go with --serve"),
         (["replay-dbn", "f.dbn", "--data-port", "1"], 2, "--data-port is for --serve"),
         (["replay-dbn", "--serve", "f.dbn", "--speed", "-1"], 2, "--speed"),
-        (["replay-dbn", "--serve", "f.dbn", "--port", "65536"], 2, "--port: 65536 is not from 0 to 65535"),
+        (
+            ["replay-dbn", "--serve", "f.dbn", "--port", "65536"],
+            2,
+            "--port: 65536 is not from 0 to 65535",
+        ),
         (["book", "--serve", "f.dbn"], 2, "INPUT does not go with --serve"),
         (["book", "--serve", "--live"], 2, "--live does not go with --serve"),
         (["book", "f.dbn", "--sender", "x:1"], 2, "--sender is for --serve"),
