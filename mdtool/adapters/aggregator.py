@@ -82,6 +82,11 @@ class AggregatorClient:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._channel.close()
 
+    @property
+    def blocked_reason(self) -> str:
+        """That its store is away."""
+        return "its store cannot be written, and it takes no more ticks until it can be"
+
     async def follow(self, receive: Receiver) -> None:
         """Hand over the state of every symbol, then what changes, until the stream is lost.
 

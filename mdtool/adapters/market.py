@@ -23,6 +23,11 @@ class MarketReader(Protocol):
         """Where the state is, for people."""
         ...
 
+    @property
+    def blocked_reason(self) -> str:
+        """Why nothing can be committed where `follow_commits` says so, for people."""
+        ...
+
     async def follow(self, receive: Receiver) -> None:
         """Hand over the state of every symbol, then what changes, until it is lost.
 

@@ -101,6 +101,22 @@ async def bars(client, path):
     return answer["data"]
 
 
+async def test_a_gateway_says_so_while_nobody_aggregates(kafka, tmp_path):
+    write_ticks(tmp_path / "ticks.jsonl", 1_000)
+    url = url_of(kafka)
+    with contextlib.ExitStack() as running:
+        address, (aggregator,) = running.enter_context(stack(url, 1))
+        async with gateway_of("127.0.0.1:1", bus=url) as client:
+            await until_status(client, "ok")
+            aggregator.end(signal.SIGKILL)
+            await asyncio.to_thread(send, tmp_path / "ticks.jsonl", address)
+            await until_status(client, "blocked")
+            _, report = await client.answer("/health")
+            assert "no aggregator has taken a partition's ticks" in report["aggregator"]["message"]
+            running.enter_context(service("aggregate", "--port", 0, "--bus", url))
+            await until_status(client, "ok")
+
+
 async def test_a_gateway_says_so_while_the_broker_is_away(tmp_path):
     write_ticks(tmp_path / "ticks.jsonl", 1_000)
     folder = tmp_path / "broker"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from mdtool.adapters.kafka.records import Aggregates, RecordError
+from mdtool.adapters.kafka.records import OFFSET, Aggregates, RecordError
 
 _BAR: Final = struct.Struct("<11q")
 _MAX_NS: Final = 2**63 - 1
@@ -117,6 +117,10 @@ class Board:
     def total(self, name: str) -> int:
         """Return a total over all partitions."""
         return sum(totals.get(name, 0) for totals in self._totals)
+
+    def offsets(self) -> list[int]:
+        """Return of each partition the offset before which all ticks are in what is here."""
+        return [totals.get(OFFSET, 0) for totals in self._totals]
 
     def take_news(self) -> News:
         """Return what has changed since the last call."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from mdtool.adapters.aggregator import RefusedError, UnavailableError, UnknownSymbolError
 from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.adapters.kafka.backlog import PATIENCE_S, Backlog
 from mdtool.adapters.kafka.board import BarRow, Board, News
 from mdtool.adapters.kafka.client import (
     KafkaError,
@@ -88,9 +89,15 @@ class KafkaMarket:
         """Kafka and its servers."""
         return str(self._address)
 
+    @property
+    def blocked_reason(self) -> str:
+        """That nobody aggregates."""
+        return f"no aggregator has taken a partition's ticks for {PATIENCE_S:g} s or more"
+
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         partitions = await asyncio.to_thread(open_topics, self._address)
+        self._partitions = partitions
         self._board = Board(sorted(self._intervals), partitions, self._keep)
         self._threads = [
             threading.Thread(target=self._read, args=(topic, partitions, take), daemon=True)
@@ -121,10 +128,17 @@ class KafkaMarket:
                 await self._next(follower)
 
     async def follow_commits(self, receive: Callable[[bool], None]) -> NoReturn:
-        """Say that what comes can be committed: what is read here was, and the rest is to come."""
-        receive(True)
-        await asyncio.get_running_loop().create_future()
-        raise AssertionError
+        """Hand over whether aggregators take the ticks that there are, every second."""
+        backlog = await asyncio.to_thread(Backlog, self._address, self._partitions)
+        try:
+            while True:
+                with self._lock:
+                    offsets = self._board.offsets()
+                stands = await asyncio.to_thread(backlog.stands, offsets)
+                receive(not (stands and self._is_reading[AGGREGATES]))
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            await asyncio.to_thread(backlog.close)
 
     async def bars(
         self,

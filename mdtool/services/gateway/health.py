@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from aiohttp import web
 
 from mdtool.adapters.market import MarketReader
@@ -15,16 +13,14 @@ from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.tallies import Tallies
 from mdtool.services.http.answers import answer, encode_object
 
-_BLOCKED: Final = "its store cannot be written, and it takes no more ticks until it can be"
-
 
 class Health:
     """The handler of `/health`.
 
-    `status` is `ok` where the aggregator's stream is there, `blocked` where it is too, but the
-    aggregator takes no more ticks, for its store cannot be written, `stale` where the stream is not
-    there and the last known state is served, and `unavailable`, answered with 503, where nothing is
-    known.
+    `status` is `ok` where the aggregator's stream is there, `blocked` where it is too, but no more
+    ticks are taken (the aggregator's store cannot be written, or a bus has no aggregator), `stale`
+    where the stream is not there and the last known state is served, and `unavailable`, answered
+    with 503, where nothing is known.
     """
 
     def __init__(
@@ -55,7 +51,8 @@ class Health:
             "aggregator": {
                 "address": self._aggregator.address,
                 "connected": state.is_live,
-                "message": self._feed.lost_because or (_BLOCKED if status == "blocked" else None),
+                "message": self._feed.lost_because
+                or (self._aggregator.blocked_reason if status == "blocked" else None),
             },
             "symbols": {"known": len(state.symbols), "stale": state.stale_count()},
             "quotes": self._quotes.report(),
