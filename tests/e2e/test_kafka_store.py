@@ -82,6 +82,19 @@ def test_a_record_that_cannot_be_read_is_left_out(kafka, tmp_path):
     assert totals_in(store) == {symbol: len(ticks) for symbol, ticks in sent.items()}
 
 
+def test_a_store_of_ticks_that_were_made_anew_says_so(kafka, tmp_path):
+    write_ticks(tmp_path / "ticks.jsonl", 1_000)
+    bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
+    with service("serve-tcp", "--port", 0, "--bus", bus) as ingest, storing(bus, store):
+        assert mdtool("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
+        until(store, 1_000)
+    with Topics(bus) as topics:
+        topics.remake("ticks", 3, "delete")
+    ended = mdtool("store", "--bus", bus, "--store", store, timeout=60)
+    assert ended.returncode == 1
+    assert "it was made anew; name another store" in ended.stderr.decode()
+
+
 def test_a_store_that_another_keeps_is_refused(kafka, tmp_path):
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
     with storing(bus, store):

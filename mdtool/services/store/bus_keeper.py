@@ -21,7 +21,7 @@ from mdtool.adapters.kafka.reading import arrived
 from mdtool.adapters.kafka.sequences import offset_of
 from mdtool.adapters.kafka.topics import TICKS
 from mdtool.adapters.stores import Store, open_store
-from mdtool.adapters.stores.errors import StoreUnavailableError
+from mdtool.adapters.stores.errors import StoreError, StoreUnavailableError
 from mdtool.adapters.stores.port import Step
 from mdtool.adapters.stores.steps import Steps
 from mdtool.core.backoff import delays
@@ -124,7 +124,12 @@ class BusKeeper:
         wanted = offset_of(intake.sequence)
         low = wanted
         with contextlib.suppress(KafkaException):
-            low, _ = reader.get_watermark_offsets(place, timeout=_ANSWER_S)
+            low, high = reader.get_watermark_offsets(place, timeout=_ANSWER_S)
+            if wanted > high:
+                raise StoreError(
+                    f"{self._address}: partition {partition} is kept up to {wanted}, but "
+                    f"{place.topic} ends at {high}: it was made anew; name another store"
+                )
         if wanted and low > wanted:
             log.error("%s: records %d to %d are gone", intake.stream_id, wanted, low)
         place.offset = max(wanted, low)
