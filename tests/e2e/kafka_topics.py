@@ -23,7 +23,7 @@ SECOND_NS = 10**9
 
 def url_of(broker, partitions: int = 3, **more: object) -> str:
     """The URL of topics that no other test has."""
-    query = {"prefix": f"test-{uuid.uuid4()}", "partitions": partitions} | more
+    query = {"prefix": f"test-{uuid.uuid4()}", "partitions": partitions, "wait_s": 60} | more
     return f"kafka://{broker.address}?" + "&".join(f"{key}={value}" for key, value in query.items())
 
 
