@@ -11,8 +11,9 @@ from mdtool.core.errors import EXIT_FAILED
 
 log = logging.getLogger(__name__)
 
-SILENCE_S: Final = 120.0
-"""Longer than all that has a time-out of its own, and than kernels take to be compiled."""
+SILENCE_S: Final = 300.0
+"""Longer than kernels take to be compiled, and than what has time-outs of its own: a client of Kafka
+whose servers are silent takes more than two minutes to be closed."""
 _LOOKS: Final = 60
 
 
