@@ -12,8 +12,8 @@ from mdtool.core.errors import EXIT_FAILED
 log = logging.getLogger(__name__)
 
 SILENCE_S: Final = 300.0
-"""Longer than kernels take to be compiled, and than what has time-outs of its own: a client of Kafka
-whose servers are silent takes more than two minutes to be closed."""
+"""Longer than kernels take to be compiled, and than what has time-outs of its own: to close a
+client of Kafka whose servers are silent takes more than two minutes."""
 _LOOKS: Final = 60
 
 
