@@ -191,6 +191,21 @@ async def test_what_cannot_start_stops_the_rest_and_is_not_tried_again():
     assert [name for name, _ in rest].count("two") == 1
 
 
+async def test_what_ran_before_is_tried_again_while_what_it_needs_is_away(tmp_path):
+    away = tmp_path / "away"
+    text = f"import os\nif os.path.exists({str(away)!r}): raise SystemExit(3)\n{SERVICE}"
+    program = Program("one", [sys.executable, "-c", text, "one"])
+    async with supervise(program) as run:
+        pid = int(await run.heard("one", "pid"))
+        await run.reported
+        away.touch()
+        os.kill(pid, signal.SIGKILL)
+        await run.heard("serve", "one failed with exit status 3; starting it again in")
+        away.unlink()
+        await run.heard("one", "pid")
+        await run.heard("serve", "one: running again")
+
+
 async def test_wrong_usage_is_not_tried_again():
     async with supervise(script("one", "raise SystemExit(2)")) as run:
         with pytest.raises(ExceptionGroup) as failed:

@@ -66,7 +66,7 @@ class Child:
         Raises
         ------
         StartupError, UsageError
-            When the program says that it cannot start, now or ever.
+            When the program says that it cannot start, though it never ran, or never can.
         """
         if self._after is not None:
             await self._after.wait()
@@ -172,7 +172,8 @@ class Child:
     def _is_final(self, status: int) -> bool:
         """Tell whether the program is not to be started again; raise when it never could."""
         name = self.program.name
-        if status == EXIT_STARTUP:
+        # What ran before could start: what it needs, a bus or a store, is away for a while.
+        if status == EXIT_STARTUP and not self.ready.is_set():
             raise StartupError(f"{name} could not start: {self._complaint or ended(status)}")
         if status == EXIT_USAGE:
             raise UsageError(f"{name} could not start: {self._complaint or ended(status)}")
