@@ -32,13 +32,16 @@ async def run_blocking(name: str, work: Callable[[], None], stop: Callable[[], N
             ended.set_exception(error)
 
     def run() -> None:
-        error: BaseException | None = None
+        # Clients in C may raise what is no exception, and passes by what catches all.
+        error: BaseException | None = RuntimeError(f"{name}: ended in the middle")
         try:
             work()
+            error = None
         except BaseException as raised:  # noqa: BLE001 - it is raised in the loop's thread
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(end, error)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(end, error)
 
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()

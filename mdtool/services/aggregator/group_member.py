@@ -7,10 +7,11 @@ partition that is being committed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -147,7 +148,7 @@ class GroupMember:
         with contextlib.closing(consumer(self._address, settings)) as group:
             group.subscribe(
                 [self._address.topic(TICKS)],
-                on_assign=lambda group, given: self._take_up(group, given, pool),
+                on_assign=functools.partial(self._take_up, pool),
                 on_revoke=self._let_go,
                 on_lost=self._let_go,
             )
@@ -179,9 +180,15 @@ class GroupMember:
             group.commit(offsets=offsets, asynchronous=True)
 
     def _take_up(
-        self, group: Consumer, given: list[TopicPartition], pool: ThreadPoolExecutor
+        self, pool: ThreadPoolExecutor, group: Consumer, given: list[TopicPartition]
     ) -> None:
         """Open partitions, and go on where their records end."""
+        with self._without_errors_of_the_client():
+            self._open_all(pool, group, given)
+
+    def _open_all(
+        self, pool: ThreadPoolExecutor, group: Consumer, given: list[TopicPartition]
+    ) -> None:
         numbers = [each.partition for each in given]
         opened = list(pool.map(self._open, numbers))
         for each, held in zip(given, opened, strict=True):
@@ -216,5 +223,14 @@ class GroupMember:
     def _let_go(self, group: Consumer, taken: list[TopicPartition]) -> None:
         for each in taken:
             self._held.pop(each.partition, None)
-        group.incremental_unassign(taken)
+        with self._without_errors_of_the_client():
+            group.incremental_unassign(taken)
         log.info("%s: lets go of partitions %s", self._address, [e.partition for e in taken])
+
+    @contextlib.contextmanager
+    def _without_errors_of_the_client(self) -> Iterator[None]:
+        """Wrap them: raised by a callback, they leave the client as what nothing can catch."""
+        try:
+            yield
+        except KafkaException as error:
+            raise FencedError(f"{self._address}: {error_of(error).str()}") from error
