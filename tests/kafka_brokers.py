@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -109,6 +110,14 @@ class KafkaBroker:
                 if admin.list_topics(timeout=1).brokers:
                     return
             assert self._process.poll() is None, self._log.read_text("utf-8")[-2_000:]
+
+    def pause(self) -> None:
+        """Have it say nothing any more."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have it go on."""
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it at once."""

@@ -125,6 +125,23 @@ def test_the_broker_is_killed_and_comes_back(tmp_path, sent):
         check(topics, sent)
 
 
+def test_members_go_on_after_the_broker_was_silent(tmp_path, sent):
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    with kafka_broker(folder) as broker, contextlib.ExitStack() as stack:
+        url = url_of(broker)
+        topics = stack.enter_context(Topics(url))
+        address = stack.enter_context(ingest(url)).address
+        one = stack.enter_context(aggregator(url))
+        stack.enter_context(sending(tmp_path / "ticks.jsonl", address, TICKS, RATE))
+        topics.wait_for("ticks", TICKS // 5)
+        broker.pause()
+        while b"joining the group anew" not in one.process.stderr.readline():
+            pass
+        broker.resume()
+        check(topics, sent)
+
+
 def test_what_cannot_be_read_is_parked_and_the_rest_goes_on(kafka, tmp_path, sent):
     url = url_of(kafka)
     with contextlib.ExitStack() as stack, Topics(url) as topics:
