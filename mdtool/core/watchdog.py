@@ -12,8 +12,7 @@ from mdtool.core.errors import EXIT_FAILED
 log = logging.getLogger(__name__)
 
 SILENCE_S: Final = 300.0
-"""Longer than kernels take to be compiled, and than what has time-outs of its own: to close a
-client of Kafka whose servers are silent takes more than two minutes."""
+"""Longer than kernels take to be compiled, and than clients wait by themselves, several times."""
 _LOOKS: Final = 60
 
 
