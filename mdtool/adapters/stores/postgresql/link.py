@@ -152,7 +152,10 @@ class Link:
         with self._lock:
             self._is_reading, self._is_interrupted = True, False
         try:
-            return self.run(_without_timeouts(work) if takes_long else work)
+            result = self.run(_without_timeouts(work) if takes_long else work)
+            if self._is_interrupted:  # and ended before anybody looked
+                raise StoreInterruptedError(f"{self.location.address}: interrupted")
+            return result
         finally:
             with self._lock:
                 self._is_reading = self._is_interrupted = False
