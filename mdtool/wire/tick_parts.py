@@ -94,15 +94,19 @@ class PartEncoder:
 
     def _split(self, ticks: Ticks, refusing: int) -> Iterator[tuple[int, Ticks]]:
         """Yield the frames of each partition; the refused ones are of partition `refusing`."""
+        accepted = replace(
+            ticks, refused_offset=ticks.refused_offset[:0], refused_reason=ticks.refused_reason[:0]
+        )
         of_tick = self._partition_of[ticks.symbol]
         sizes = np.bincount(of_tick, minlength=self._partitions)
         order = np.argsort(of_tick, kind="stable")
         ends = np.cumsum(sizes)
         for partition in np.flatnonzero(sizes).tolist():
             chosen = order[ends[partition] - sizes[partition] : ends[partition]]
-            yield partition, _chosen(ticks, chosen, partition == refusing)
+            run = ticks if partition == refusing else accepted
+            yield partition, run.chosen(chosen)
         if refusing >= 0 and sizes[refusing] == 0:
-            yield refusing, _chosen(ticks, order[:0], True)
+            yield refusing, ticks.chosen(order[:0])
 
     def _own_symbols(self, symbol: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], list[str]]:
         """Return indices into a table of those symbols alone, and that table."""
@@ -175,18 +179,3 @@ class PartReader:
         place = partition_of(symbol, self._partitions)
         if place != self._partition:
             raise BatchError(f"symbol {symbol} belongs into partition {place}")
-
-
-def _chosen(ticks: Ticks, chosen: NDArray[np.intp], with_refused: bool) -> Ticks:
-    refused = slice(None) if with_refused else slice(0)
-    return Ticks(
-        symbol=ticks.symbol[chosen],
-        price=ticks.price[chosen],
-        volume=ticks.volume[chosen],
-        exchange_timestamp=ticks.exchange_timestamp[chosen],
-        ingest_timestamp=ticks.ingest_timestamp[chosen],
-        offset=ticks.offset[chosen],
-        frames=ticks.frames,
-        refused_offset=ticks.refused_offset[refused],
-        refused_reason=ticks.refused_reason[refused],
-    )

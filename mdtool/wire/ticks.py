@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Self
 
@@ -106,6 +106,18 @@ class Ticks:
         columns["refused_offset"] += np.repeat(before, [len(run.refused_offset) for run in runs])
         return cls(frames=int(starts[-1]), **columns)
 
+    def chosen(self, rows: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        """Return the run with only these of its accepted ticks; a slice of them are views."""
+        return replace(
+            self,
+            symbol=self.symbol[rows],
+            price=self.price[rows],
+            volume=self.volume[rows],
+            exchange_timestamp=self.exchange_timestamp[rows],
+            ingest_timestamp=self.ingest_timestamp[rows],
+            offset=self.offset[rows],
+        )
+
     def from_frame(self, number: int) -> Self:
         """Return the run without its first `number` frames, as views where that can be.
 
@@ -117,12 +129,8 @@ class Ticks:
         before = np.uint32(min(number, self.frames))
         first = int(np.searchsorted(self.offset, before))
         first_refused = int(np.searchsorted(self.refused_offset, before))
-        return type(self)(
-            symbol=self.symbol[first:],
-            price=self.price[first:],
-            volume=self.volume[first:],
-            exchange_timestamp=self.exchange_timestamp[first:],
-            ingest_timestamp=self.ingest_timestamp[first:],
+        return replace(
+            self.chosen(slice(first, None)),
             offset=self.offset[first:] - before,
             frames=self.frames - int(before),
             refused_offset=self.refused_offset[first_refused:] - before,
@@ -133,15 +141,9 @@ class Ticks:
         """Return the run's first `number` frames, as views where that can be."""
         if number >= self.frames:
             return self
-        end = int(np.searchsorted(self.offset, number))
         end_refused = int(np.searchsorted(self.refused_offset, number))
-        return type(self)(
-            symbol=self.symbol[:end],
-            price=self.price[:end],
-            volume=self.volume[:end],
-            exchange_timestamp=self.exchange_timestamp[:end],
-            ingest_timestamp=self.ingest_timestamp[:end],
-            offset=self.offset[:end],
+        return replace(
+            self.chosen(slice(int(np.searchsorted(self.offset, number)))),
             frames=number,
             refused_offset=self.refused_offset[:end_refused],
             refused_reason=self.refused_reason[:end_refused],

@@ -110,19 +110,10 @@ class Translation:
 
 def _refuse(ticks: Ticks, chosen: NDArray[np.bool_]) -> Ticks:
     """Return the ticks with those chosen among the refused, for their symbol."""
-    kept = ~chosen
     offsets = np.concatenate([ticks.refused_offset, ticks.offset[chosen]])
     reasons = np.full(len(offsets), Reason.SYMBOL, np.uint8)
     reasons[: len(ticks.refused_reason)] = ticks.refused_reason
     order = np.argsort(offsets)
-    return Ticks(
-        symbol=ticks.symbol[kept],
-        price=ticks.price[kept],
-        volume=ticks.volume[kept],
-        exchange_timestamp=ticks.exchange_timestamp[kept],
-        ingest_timestamp=ticks.ingest_timestamp[kept],
-        offset=ticks.offset[kept],
-        frames=ticks.frames,
-        refused_offset=offsets[order],
-        refused_reason=reasons[order],
+    return dataclasses.replace(
+        ticks.chosen(~chosen), refused_offset=offsets[order], refused_reason=reasons[order]
     )
