@@ -88,28 +88,12 @@ class AggregatorClient:
         return "its store cannot be written, and it takes no more ticks until it can be"
 
     async def follow(self, receive: Receiver) -> None:
-        """Hand over the state of every symbol, then what changes, until the stream is lost.
-
-        A call that is slower than the changes gets the latest state of each symbol only.
-
-        Raises
-        ------
-        PeerError
-            When the stream is lost, or what came over it makes no sense. Always: it does not end
-            by itself.
-        """
+        """As `MarketReader.follow`."""
         call = self._stub.StreamUpdates(marketdata_pb2.UpdatesRequest())
         await self._read(call, decode_updates, receive)
 
     async def follow_commits(self, receive: Callable[[bool], None]) -> None:
-        """Hand over whether it can commit what it takes, now and as it changes, until it is lost.
-
-        Raises
-        ------
-        PeerError
-            When the call is lost, or the service has no such call. Always: it does not end by
-            itself.
-        """
+        """As `MarketReader.follow_commits`; lost, too, where the service has no such call."""
         request = health_pb2.HealthCheckRequest(service=rpc.STORE_HEALTH)
         call = health_pb2_grpc.HealthStub(self._channel).Watch(request)
         await self._read(
@@ -121,53 +105,14 @@ class AggregatorClient:
     async def bars(
         self, symbol: str, interval: str, limit: int, before_ns: int, timeout_s: float
     ) -> BarColumns:
-        """Return at most `limit` bars that start before `before_ns`, newest first.
-
-        Parameters
-        ----------
-        symbol : str
-            Upper-case.
-        interval : str
-            A duration such as `1m`.
-        limit : int
-            From 1.
-        before_ns : int
-            Exclusive; 0 means from the newest.
-        timeout_s : float
-            How long the answer may take.
-
-        Raises
-        ------
-        UnknownSymbolError, RefusedError, UnansweredError, UnavailableError
-            As their names say; RefusedError for an interval that is not kept.
-        """
+        """As `MarketReader.bars`."""
         request = marketdata_pb2.BarsRequest(
             symbol=symbol, interval=interval, limit=limit, before=before_ns
         )
         return decode_bars(await self._ask(self._stub.GetBars, request, timeout_s))
 
     async def follow_bars(self, symbol: str, interval: str, receive: BarReceiver) -> None:
-        """Hand over the newest bar of a symbol, then the bars that change, until the call is lost.
-
-        A call that is slower than the changes gets the latest state of each bar only.
-
-        Parameters
-        ----------
-        symbol : str
-            Upper-case; empty means every symbol. One that has not traded yet is waited for.
-        interval : str
-            A duration such as `1m`.
-        receive : callable
-            What takes the bars.
-
-        Raises
-        ------
-        RefusedError
-            For an interval that is not kept.
-        PeerError
-            When the call is lost, or what came over it makes no sense. Always: it does not end by
-            itself.
-        """
+        """As `MarketReader.follow_bars`."""
         request = marketdata_pb2.BarUpdatesRequest(symbol=symbol, interval=interval)
         await self._read(self._stub.StreamBars(request), decode_bar_updates, receive)
 
