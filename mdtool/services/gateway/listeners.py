@@ -10,8 +10,8 @@ from typing import Final
 
 from aiohttp import web
 
-from mdtool.services.gateway.closing import CloseCode
 from mdtool.services.gateway.limits import SocketLimit
+from mdtool.services.gateway.open_sockets import OpenSockets
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.tallies import SocketTally
 from mdtool.services.gateway.upgrade import Sayings, websocket
@@ -37,27 +37,17 @@ class ListeningSockets:
     """
 
     def __init__(self, limit: SocketLimit, patience_s: float, tally: SocketTally) -> None:
-        self._limit = limit
         self._patience_s = patience_s
         self._tally = tally
-        self._open: set[web.WebSocketResponse] = set()
+        self._open = OpenSockets(limit, tally)
+        self.close = self._open.close
 
     async def serve(self, request: web.Request, following: Following) -> web.StreamResponse:
         """Serve one client until it leaves."""
         socket = websocket(request, _MAX_MESSAGE_BYTES)
-        with self._limit.opened(self._tally):
-            self._open.add(socket)
-            try:
-                await socket.prepare(request)
-                await self._tell(socket, request.transport, following)
-            finally:
-                self._open.discard(socket)
+        async with self._open.prepared(request, socket):
+            await self._tell(socket, request.transport, following)
         return socket
-
-    async def close(self, _app: web.Application) -> None:
-        """Close every socket, when nothing is listened to any more."""
-        closing = (socket.close(code=CloseCode.GOING_AWAY) for socket in self._open)
-        await asyncio.gather(*closing, return_exceptions=True)
 
     async def _tell(
         self,

@@ -9,11 +9,11 @@ from typing import Final
 
 from aiohttp import web
 
-from mdtool.services.gateway.closing import CloseCode
 from mdtool.services.gateway.graphql.conversation import Conversation
 from mdtool.services.gateway.graphql.execution import Executor
 from mdtool.services.gateway.graphql.live import Source
 from mdtool.services.gateway.limits import SocketLimit
+from mdtool.services.gateway.open_sockets import OpenSockets
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.tallies import SocketTally
 from mdtool.services.gateway.upgrade import Sayings, websocket
@@ -56,27 +56,17 @@ class GraphQLSockets:
         self._sources = sources
         self._max_message_bytes = max_message_bytes
         self._patience_s = patience_s
-        self._limit = limit
         self._tally = tally
-        self._open: set[web.WebSocketResponse] = set()
+        self._open = OpenSockets(limit, tally)
+        self.close = self._open.close
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Serve one client until it leaves."""
         socket = websocket(request, self._max_message_bytes, (wire.SUBPROTOCOL,))
-        with self._limit.opened(self._tally):
-            self._open.add(socket)
-            try:
-                await socket.prepare(request)
-                if request.transport is not None:
-                    await self._converse(socket, request.transport)
-            finally:
-                self._open.discard(socket)
+        async with self._open.prepared(request, socket):
+            if request.transport is not None:
+                await self._converse(socket, request.transport)
         return socket
-
-    async def close(self, _app: web.Application) -> None:
-        """Close every socket, when nothing is listened to any more."""
-        closing = (socket.close(code=CloseCode.GOING_AWAY) for socket in self._open)
-        await asyncio.gather(*closing, return_exceptions=True)
 
     async def _converse(self, socket: web.WebSocketResponse, transport: asyncio.Transport) -> None:
         if socket.ws_protocol != wire.SUBPROTOCOL:
