@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import socket
 import struct
 import threading
@@ -73,17 +74,17 @@ def test_one_that_ends_within_a_record_is_corrupt(serve):
 
 def test_a_server_that_speaks_first_is_asked_nothing(serve, monkeypatch):
     monkeypatch.setattr(dbn_tcp, "FIRST_WORD_S", 60)
-    asked = []
+    asked = queue.SimpleQueue()
 
     def send(connection: socket.socket) -> None:
         connection.sendall(streams.header())
         connection.shutdown(socket.SHUT_WR)
-        asked.append(connection.recv(100))
+        asked.put(connection.recv(100))
 
     with connect_source(*serve(send)) as source:
         assert list(source) == []
         source.close()
-    assert asked == [b""]
+    assert asked.get() == b""
 
 
 def reset_after(data: bytes, has_read: threading.Event) -> Callable[[socket.socket], None]:

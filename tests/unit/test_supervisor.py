@@ -76,19 +76,24 @@ class Run(logging.Handler):
 
     async def heard(self, name, beginning):
         """Return the rest of the first line of `name` with that beginning, skipping others."""
-        while True:
+        return (await self.heard_all((name, beginning)))[0]
+
+    async def heard_all(self, *awaited):
+        """Return the rests of lines, each by a name and its beginning, in whatever order they come.
+
+        What a program prints, and what the supervisor says of it, come by ways of their own.
+        """
+        rests = {}
+        while len(rests) < len(awaited):
             who, line = await self._line()
-            if who == name and line.startswith(beginning):
-                return line.removeprefix(beginning).strip()
+            for name, beginning in awaited:
+                if who == name and line.startswith(beginning):
+                    rests.setdefault((name, beginning), line.removeprefix(beginning).strip())
+        return [rests[each] for each in awaited]
 
     async def pids(self, *names):
-        """Return the process ids that programs tell, in whatever order they come."""
-        told = {}
-        while len(told) < len(names):
-            name, line = await self._line()
-            if name in names and line.startswith("pid"):
-                told[name] = int(line.split()[1])
-        return [told[name] for name in names]
+        """Return the process ids that programs tell."""
+        return [int(pid) for pid in await self.heard_all(*((name, "pid") for name in names))]
 
     async def _line(self):
         line = asyncio.ensure_future(self.said.get())
@@ -202,8 +207,7 @@ async def test_what_ran_before_is_tried_again_while_what_it_needs_is_away(tmp_pa
         os.kill(pid, signal.SIGKILL)
         await run.heard("serve", "one failed with exit status 3; starting it again in")
         away.unlink()
-        await run.heard("one", "pid")
-        await run.heard("serve", "one: running again")
+        await run.heard_all(("one", "pid"), ("serve", "one: running again"))
 
 
 async def test_wrong_usage_is_not_tried_again():
