@@ -6,7 +6,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.engine.bar_fill import GapFill
@@ -52,7 +52,6 @@ def all_bars(engine: TimeBars | SizedBars, batches: list[Trades]) -> list[refere
     return closed + plain(engine.close_all())
 
 
-@settings(deadline=None)
 @given(streams, st.integers(0, 100), cuts)
 def test_time_bars_equal_the_reference(trades, lateness, cuts):
     engine = TimeBars(INTERVAL, lateness)
@@ -61,7 +60,6 @@ def test_time_bars_equal_the_reference(trades, lateness, cuts):
     assert engine.late == late
 
 
-@settings(deadline=None)
 @given(streams, st.integers(0, 100), cuts)
 def test_a_bar_comes_out_as_soon_as_the_stream_has_passed_it(trades, lateness, cuts):
     engine = TimeBars(INTERVAL, lateness)
@@ -76,7 +74,6 @@ def test_a_bar_comes_out_as_soon_as_the_stream_has_passed_it(trades, lateness, c
     assert all(bar.start_ns + INTERVAL + lateness > latest for bar in left)
 
 
-@settings(deadline=None)
 @given(sorted_streams, cuts)
 def test_bars_of_short_intervals_add_up_to_those_of_long_ones(trades, cuts):
     short = all_bars(TimeBars(INTERVAL), parts(trades, cuts))
@@ -97,7 +94,6 @@ def test_bars_of_short_intervals_add_up_to_those_of_long_ones(trades, cuts):
     assert sum(bar.count for bar in short) == sum(bar.count for bar in long) == len(trades)
 
 
-@settings(deadline=None)
 @given(sorted_streams, st.randoms(use_true_random=False), st.integers(1, 60), cuts)
 def test_disorder_within_the_lateness_changes_nothing(trades, random, lateness, cuts):
     # No two trades at one moment, for there the first to arrive sets the open.
@@ -110,7 +106,6 @@ def test_disorder_within_the_lateness_changes_nothing(trades, random, lateness, 
     assert engine.late == 0
 
 
-@settings(deadline=None)
 @given(sorted_streams, st.sampled_from(["none", "prev", "zero"]), cuts)
 def test_fillers_stand_between_an_instruments_bars_and_nowhere_else(trades, mode, cuts):
     engine, fill = TimeBars(INTERVAL), GapFill(mode, INTERVAL)
@@ -120,7 +115,6 @@ def test_fillers_stand_between_an_instruments_bars_and_nowhere_else(trades, mode
     assert got == reference.filled(unfilled, INTERVAL, mode)
 
 
-@settings(deadline=None)
 @given(streams, st.sampled_from(["volume", "ticks", "notional"]), st.integers(1, 40), cuts)
 def test_sized_bars_equal_the_reference(trades, measure, amount, cuts):
     # Prices here are billionths: only a billionth of a unit is reached by them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.engine.book.state import Books
@@ -14,7 +14,6 @@ from tests.reference.book_equality import assert_same
 
 STREAMS = {"wild": wild(), "deep": deep(), "with snapshots": with_snapshots()}
 
-unhurried = settings(deadline=None)  # the first example may compile the kernel
 any_stream = st.one_of(*STREAMS.values())
 
 
@@ -23,7 +22,6 @@ def depth_records(books: Books, stream: np.ndarray, shown: int) -> list[tuple]:
 
 
 @pytest.mark.parametrize("kind", STREAMS)
-@unhurried
 @given(data=st.data())
 def test_books_are_the_reference_s_after_every_record(kind, data):
     stream = data.draw(STREAMS[kind])
@@ -36,7 +34,6 @@ def test_books_are_the_reference_s_after_every_record(kind, data):
 
 @pytest.mark.parametrize("shown", [1, 10])
 @pytest.mark.parametrize("kind", STREAMS)
-@unhurried
 @given(data=st.data())
 def test_depth_records_are_the_reference_s_field_by_field(kind, shown, data):
     stream = data.draw(STREAMS[kind])
@@ -45,7 +42,6 @@ def test_depth_records_are_the_reference_s_field_by_field(kind, shown, data):
     assert_same(books, reference)
 
 
-@unhurried
 @given(
     stream=any_stream,
     cuts=st.lists(st.integers(0, 120), max_size=6),
@@ -64,7 +60,6 @@ def test_chunks_of_any_size_give_the_same(stream, cuts, shown):
         assert_same(books, reference)
 
 
-@unhurried
 @given(stream=any_stream)
 def test_records_are_left_as_they_were_and_may_lie_anywhere(stream):
     before = stream.tobytes()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.engine.book.image import Part, books_of, image_of
@@ -13,7 +13,6 @@ from tests.reference.book import ReferenceBooks, mbo_of
 from tests.reference.book_equality import assert_same
 
 
-@settings(deadline=None)  # the first example may compile the kernel
 @given(stream=st.one_of(wild(), deep(), with_snapshots()), at=st.integers(0, 120))
 def test_they_go_on_from_there(stream, at):
     books, reference = Books(), ReferenceBooks()

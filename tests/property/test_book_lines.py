@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.core.symbols import SymbolTable
@@ -17,8 +17,6 @@ from mdtool.engine.book.view import BookView
 from mdtool.wire.book_line_kernel import LINE_BYTES
 from mdtool.wire.book_lines import BookLines
 from tests.property.book_streams import deep, wild, with_snapshots
-
-unhurried = settings(deadline=None)  # the first example may compile the kernel
 
 SYMBOLS = SymbolTable(["ESM4", "", 'a "quoted" \\ 値', "X" * 71])
 
@@ -55,7 +53,6 @@ def expected(books: Books, record: np.void, depth: int, symbol: str) -> dict:
     return told
 
 
-@unhurried
 @given(
     stream=st.one_of(wild(40), deep(60), with_snapshots()),
     depth=st.sampled_from([1, 2, 10, 70]),
@@ -73,7 +70,6 @@ def test_each_line_is_the_snapshot_after_its_record(stream, depth, data):
         assert json.loads(line) == expected(books, stream[at], depth, SYMBOLS[int(symbol[at])])
 
 
-@unhurried
 @given(ts_ns=st.integers(0, 2**63 - 2), price=st.integers(-(2**63), 2**63 - 2))
 def test_any_time_and_price_can_be_written(ts_ns, price):
     row = np.zeros((1, 13), np.int64)

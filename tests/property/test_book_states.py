@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.core.units import UNDEF_PRICE
@@ -12,10 +12,7 @@ from mdtool.engine.book.state import BookKey, Books
 from mdtool.engine.book.view import BookView
 from tests.property.book_streams import deep, wild, with_snapshots
 
-unhurried = settings(deadline=None)  # the first example may compile the kernel
 
-
-@unhurried
 @given(stream=st.one_of(wild(), deep(), with_snapshots()), depth=st.sampled_from([1, 3, 10, 60]))
 def test_a_row_for_every_record_tells_of_its_book(stream, depth):
     told, asked = Books(), Books()
@@ -55,7 +52,6 @@ def test_a_row_for_every_record_tells_of_its_book(stream, depth):
         assert (unknown_sides & BOTH_SIDES != 0) == view.is_partial
 
 
-@unhurried
 @given(stream=wild())
 def test_a_copy_goes_its_own_way(stream):
     books = Books()

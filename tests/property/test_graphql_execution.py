@@ -190,7 +190,7 @@ def is_short(text):
     return True
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     documents().filter(is_short),
     st.fixed_dictionaries({"AAPL": sessions}, optional={"MSFT": sessions}),

@@ -82,7 +82,7 @@ async def walk(view, limit, between):
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(rows, min_size=1, max_size=40),
     st.lists(batches, max_size=8),
@@ -119,7 +119,7 @@ def test_no_trade_is_skipped_or_repeated_while_trades_pour_in(stored, later, lim
         assert list(itertools.chain(*again)) == writer.newest_first(writer.keys)[0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(rows, min_size=1, max_size=30), st.integers(1, 30))
 def test_a_time_in_ms_has_what_took_place_before_it(stored, limit):
     with (

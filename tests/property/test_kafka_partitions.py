@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.adapters.kafka.board import Board
@@ -92,7 +92,6 @@ def by_key(market):
     }
 
 
-@settings(deadline=None)  # kernels are compiled in the first run
 @given(
     st.lists(st.tuples(stream, st.lists(frame, max_size=12), st.integers(0, 15)), max_size=25),
     st.integers(1, 3),

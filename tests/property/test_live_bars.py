@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.engine.live_bars import LiveBars
@@ -37,7 +37,6 @@ def history(bars: LiveBars, symbol: int, interval: int, limit: int = 10**6, befo
     return [reference.Bar(*row) for row in bars.history(symbol, interval, limit, before).tolist()]
 
 
-@settings(deadline=None)
 @given(trades, st.integers(0, 300), st.lists(st.integers(0, 80), max_size=4))
 def test_every_bar_equals_the_reference(ticks, lateness, cuts):
     bars = fed(LiveBars(INTERVALS, lateness_ns=lateness), ticks, cuts)
@@ -48,7 +47,6 @@ def test_every_bar_equals_the_reference(ticks, lateness, cuts):
             assert history(bars, symbol, interval) == expected.get((symbol, interval), [])
 
 
-@settings(deadline=None)
 @given(trades, st.integers(1, 40), st.integers(0, 50), st.integers(0, 700))
 def test_limit_and_before_cut_the_history(ticks, keep, limit, before):
     bars = fed(LiveBars(INTERVALS, keep=keep), ticks, [])
@@ -59,7 +57,6 @@ def test_limit_and_before_cut_the_history(ticks, keep, limit, before):
         assert history(bars, symbol, interval, limit, before) == wanted
 
 
-@settings(deadline=None)
 @given(trades, st.integers(0, 300))
 def test_bars_of_short_intervals_add_up_to_those_of_long_ones(ticks, lateness):
     bars = fed(LiveBars(INTERVALS, lateness_ns=lateness), ticks, [])
@@ -78,7 +75,6 @@ def test_bars_of_short_intervals_add_up_to_those_of_long_ones(ticks, lateness):
             assert long.count == sum(bar.count for bar in short)
 
 
-@settings(deadline=None)
 @given(
     trades,
     st.integers(0, 300),

@@ -50,7 +50,7 @@ def new_market() -> Market:
     return market
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(deliveries())
 def test_resends_overlaps_and_splits_leave_the_state_of_one_pass(
     sent: list[tuple[str, int, list[Frame]]],
@@ -85,7 +85,7 @@ def test_resends_overlaps_and_splits_leave_the_state_of_one_pass(
     assert market.bars.late == once.bars.late
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(deliveries(), st.lists(st.booleans(), min_size=1, max_size=20))
 def test_a_reader_that_skips_steps_still_meets_every_change(
     sent: list[tuple[str, int, list[Frame]]], looks: list[bool]

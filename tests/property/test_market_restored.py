@@ -47,7 +47,7 @@ def history(market: Market, symbol: str, interval_ns: int) -> list[tuple[int, ..
     return [row[1:] for row in market.bars.history(index, interval_ns, 1_000).tolist()]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     deliveries(),
     st.lists(st.sampled_from(["go on", "save", "interrupt"]), min_size=1, max_size=20),
@@ -85,7 +85,7 @@ def test_a_market_saved_step_by_step_and_restored_equals_one_never_interrupted(
             assert bool(newest) == bool(bars)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(deliveries(), st.integers(0, 15), st.integers(1, 4))
 def test_readers_of_a_restored_market_are_told_everything_at_first(
     sent: list[tuple[str, int, list[Frame]]], interrupted_at: int, keep: int

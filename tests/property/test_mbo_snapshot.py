@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.core.dtypes import F_LAST, F_MAYBE_BAD_BOOK, F_SNAPSHOT
@@ -11,10 +11,7 @@ from mdtool.engine.book.view import BookView, views
 from tests.property.book_streams import deep, wild, with_snapshots
 from tests.recordings import books_of, content
 
-unhurried = settings(deadline=None)  # the first example may compile the kernel
 
-
-@unhurried
 @given(stream=st.one_of(wild(), deep(), with_snapshots()), data=st.data())
 def test_joining_anywhere_comes_to_the_same_books(stream, data):
     cut = data.draw(st.integers(0, len(stream)))
@@ -28,7 +25,6 @@ def test_joining_anywhere_comes_to_the_same_books(stream, data):
         assert content(joined) == content(whole)
 
 
-@unhurried
 @given(stream=st.one_of(wild(), deep(), with_snapshots()))
 def test_a_book_is_as_partial_as_it_was(stream):
     books = books_of(stream)
@@ -37,7 +33,6 @@ def test_a_book_is_as_partial_as_it_was(stream):
         assert BookView(joined, view.key).is_partial == view.is_partial
 
 
-@unhurried
 @given(stream=st.one_of(wild(), with_snapshots()))
 def test_a_snapshot_is_a_clear_and_adds_and_an_end(stream):
     books = books_of(stream)

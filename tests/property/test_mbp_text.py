@@ -5,7 +5,7 @@ import io
 import databento_dbn as dbn
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.core.dtypes import MBP1, MBP10, record_length
@@ -60,14 +60,12 @@ def depth_records(draw):
 
 
 @pytest.mark.parametrize("is_json", [True, False])
-@settings(deadline=None)  # the first call loads or compiles the kernel
 @given(records=depth_records())
 def test_any_record(is_json, records):
     assert MbpText(is_json).encode(records) == theirs(records, is_json)
 
 
 @pytest.mark.parametrize("is_json", [True, False])
-@settings(deadline=None)  # the first call loads or compiles the kernel
 @given(records=depth_records(), ids=st.lists(st.sampled_from([1, 2]), min_size=8, max_size=8))
 def test_with_symbols_by_date(is_json, records, ids):
     symbology = Symbology(make_metadata("XNAS.ITCH", "mbp-10", 0, 9 * DAY_NS, {1: "A B.C", 2: "Z"}))

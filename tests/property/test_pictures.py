@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.adapters.dbn_files import open_source
@@ -17,8 +17,6 @@ from mdtool.engine.book.snapshot import Snapshot
 from mdtool.engine.book.view import BookView
 from tests.property.book_streams import NOON, wild
 from tests.reference.book import Mbo, ReferenceBooks, mbo_of
-
-unhurried = settings(deadline=None)  # the first example may compile the kernel
 
 Told = dict[tuple[int, int], tuple]
 
@@ -69,7 +67,6 @@ def told(snapshot: Snapshot, rebuild: Rebuild) -> tuple:
     )
 
 
-@unhurried
 @given(
     stream=wild(),
     cuts=st.lists(st.integers(0, 80), max_size=4),
@@ -102,7 +99,6 @@ def intervals(records: list[Mbo], interval_ns: int) -> list[tuple[int, list[Mbo]
     ]
 
 
-@unhurried
 @given(
     stream=wild(50),
     cuts=st.lists(st.integers(0, 50), max_size=4),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.core.dtypes import F_LAST, MBO, MBP1, MBP10, OHLCV, TRADE
@@ -16,7 +16,6 @@ from mdtool.engine.quotes import LatestQuotes
 from tests.property.book_streams import deep, with_snapshots
 from tests.reference.quotes import PlainQuotes
 
-unhurried = settings(deadline=None)  # the first example may compile the kernel
 PRICES = st.sampled_from([*range(-2, 3), UNDEF_PRICE])
 START_NS = 1_700_000_000 * 10**9
 
@@ -59,7 +58,6 @@ def test_quotes_are_those_of_a_plain_walk(batches):
             assert quote["ts_recv"] >= START_NS
 
 
-@unhurried
 @given(stream=st.one_of(deep(), with_snapshots()), data=st.data())
 def test_quotes_of_orders_are_those_of_their_books(stream, data):
     latest, rebuild, told = LatestQuotes(), Rebuild(), {}

@@ -17,7 +17,7 @@ pieces = st.lists(st.integers(1, 900), min_size=1, max_size=6)
 
 
 @given(seed=seeds, rate=rates, symbols=symbols, pieces=pieces)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_record_follows_from_those_before_it(seed, rate, symbols, pieces):
     exchange, check = Exchange(symbols, seed, rate), BookCheck()
     for n in pieces:
@@ -28,7 +28,7 @@ def test_every_record_follows_from_those_before_it(seed, rate, symbols, pieces):
 
 
 @given(seed=seeds, rate=rates, symbols=symbols, pieces=pieces)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pieces_of_any_size_add_up_to_the_same_records(seed, rate, symbols, pieces):
     in_pieces = Exchange(symbols, seed, rate)
     together = np.concatenate([in_pieces.generate(n) for n in pieces])
@@ -37,7 +37,7 @@ def test_pieces_of_any_size_add_up_to_the_same_records(seed, rate, symbols, piec
 
 
 @given(seed=seeds, symbols=symbols)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_quotes_are_the_best_levels_of_the_book_that_the_orders_make(seed, symbols):
     orders = Exchange(symbols, seed).generate(2000)
     check = BookCheck()

@@ -60,9 +60,7 @@ def test_readers_alone_find_all_that_was_written(left_behind):
         assert history.recount() == []
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(part=st.floats(0, 1))
 def test_a_log_that_breaks_off_ends_with_a_whole_step(left_behind, part):
     whole = (left_behind / "trades.db-wal").stat().st_size

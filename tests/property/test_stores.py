@@ -112,9 +112,7 @@ def run_of(streams: list[list], number: int, first: int, count: int, is_part: bo
     return StreamRun(whole.stream_id, first, whole.next_sequence, *columns, is_part=True)
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(frames(), min_size=3, max_size=3), turns(), st.integers(1, 7))
 def test_a_store_holds_what_a_plain_one_does(
     new_url: NewUrl, streams: list[list], sent: list[Turn], limit: int

@@ -8,7 +8,7 @@ import time
 from string import whitespace
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mdtool.core.errors import MdtoolError
@@ -53,7 +53,6 @@ def outcome(read, text: str) -> str | None:
     return None
 
 
-@settings(deadline=None)  # the first call loads or compiles the kernel
 @given(texts)
 @example("")
 @example(" aapl\t")

@@ -64,7 +64,7 @@ endings = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(frames, endings)
 def test_the_kernel_decides_as_protobuf_and_the_rules_do(data, ending):
     # A tick goes ahead, for a control frame means something else at the beginning.
@@ -72,7 +72,7 @@ def test_the_kernel_decides_as_protobuf_and_the_rules_do(data, ending):
     assert decode([data], MAX_SYMBOLS) == reference.decode(data, MAX_SYMBOLS)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(frames, endings, st.data())
 def test_chunks_change_nothing(data, ending, draws):
     data = encode_frame(b"\x18\x01") + data + ending
@@ -84,7 +84,7 @@ def test_chunks_change_nothing(data, ending, draws):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.one_of(
         st.floats(),

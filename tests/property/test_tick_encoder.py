@@ -33,7 +33,7 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(names, rows)
 def test_frames_are_what_protobuf_writes(symbols, ticks):
     expected = [
@@ -53,7 +53,7 @@ def test_frames_are_what_protobuf_writes(symbols, ticks):
     assert encoded.ends.tolist() == np.cumsum([len(frame) for frame in expected]).tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(1, 4 * 10**15), min_size=1, max_size=50))
 def test_prices_up_to_four_million_come_back_exactly(prices):
     encoded = encode_frames(

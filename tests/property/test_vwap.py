@@ -58,7 +58,6 @@ def rolled(window: Window, trades: list[Trade], cuts=()) -> tuple[list[reference
     return found, engine.late, engine.early
 
 
-@settings(deadline=None)
 @given(windows, streams, cuts)
 @example(Window(trades=2), [Trade(1, -EDGE, EDGE - 1, 0), Trade(1, EDGE - 2, EDGE - 1, 0)], [])
 @example(Window(trades=2), [Trade(1, -EDGE, EDGE // 2, 0), Trade(1, EDGE - 2, EDGE // 2, 0)], [])
@@ -67,7 +66,7 @@ def test_windows_equal_the_reference(window, trades, cuts):
     assert rolled(window, trades, cuts) == expected
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([Window(trades=300), Window(span_ns=300)]))
 def test_long_windows_equal_the_reference(seed, window):
     random = np.random.default_rng(seed)

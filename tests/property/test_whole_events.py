@@ -5,15 +5,13 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.engine.book import whole_events
 from mdtool.engine.book.whole_events import WholeEvents
 from tests.property.book_streams import wild
-
-unhurried = settings(deadline=None)  # the first example may compile the kernel
 
 
 def by_book(records: np.ndarray) -> dict[tuple[int, int], list[int]]:
@@ -35,7 +33,6 @@ def ended(records: np.ndarray) -> dict[tuple[int, int], list[int]]:
     return books
 
 
-@unhurried
 @given(stream=wild(), cuts=st.lists(st.integers(0, 80), max_size=6))
 def test_however_the_stream_is_cut(stream, cuts):
     events = WholeEvents()

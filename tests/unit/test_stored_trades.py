@@ -67,7 +67,7 @@ def values(rows: TradeRows) -> list[tuple]:
     ]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(TRADES, st.integers(1, 8))
 def test_trades_come_in_order_however_few_are_held(tmp_path_factory, trades, held):
     where = f"sqlite:///{tmp_path_factory.mktemp('s')}/s.db?synchronous=normal"
@@ -87,7 +87,7 @@ def test_trades_come_in_order_however_few_are_held(tmp_path_factory, trades, hel
     assert part == [each for each in wanted if each[0] in within and each[1] != "B"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(TRADES, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=6))
 def test_parts_in_any_order_and_number_keep_each_trade_once(tmp_path_factory, trades, parts):
     where = f"sqlite:///{tmp_path_factory.mktemp('s')}/s.db?synchronous=normal"

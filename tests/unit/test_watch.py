@@ -118,7 +118,7 @@ LOOK = Look(UNICODE, is_ascii=False, now_s=1.0)
 KEYS = [b"s", b"S", b"r", b"/", b"a", b"\x7f", b"\r", b"\x1b", b"j", b"k", b"G", b"g", b"h", b" "]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(1, 220),
     st.integers(1, 60),
