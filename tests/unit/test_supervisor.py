@@ -39,13 +39,13 @@ class Fake:
                 await told.wait()
             print("stopped", flush=True)
 
-sys.exit(run_service(Fake()))
+sys.exit(run_service(Fake(), grace_s=60))
 """
 """A service that tells its process id, and what it does on SIGUSR1 by its arguments."""
 
 
-def service(name, *habits, **options):
-    return Program(name, [sys.executable, "-c", SERVICE, name, *habits], **options)
+def service(name, *habits, stop_s=60.0, **options):
+    return Program(name, [sys.executable, "-c", SERVICE, name, *habits], stop_s=stop_s, **options)
 
 
 def script(name, text, **options):
@@ -250,7 +250,7 @@ async def test_programs_stop_one_by_one_from_the_last():
 
 
 async def test_what_others_still_need_is_kept_running_while_they_stop():
-    async with supervise(service("sink"), service("feeder", "slow", stop_s=60.0)) as run:
+    async with supervise(service("sink"), service("feeder", "slow")) as run:
         sink, feeder = await run.pids("sink", "feeder")
         await run.reported
         run.task.cancel()
@@ -297,10 +297,11 @@ from mdtool.services.supervisor.programs import Program
 from mdtool.services.supervisor.supervisor import Supervisor
 
 names = ["one", "two", "three"]
-programs = [Program(n, [sys.executable, "-c", {SERVICE!r}, n]) for n in names]
+command = [sys.executable, "-c", {SERVICE!r}]
+programs = [Program(name, [*command, name], stop_s=60.0) for name in names]
 styles = {{n: lambda line, n=n: n + " " + line for n in names}}
 report = lambda addresses: print("ready", file=sys.stderr, flush=True)
-sys.exit(run_service(Supervisor(programs, styles, report)))
+sys.exit(run_service(Supervisor(programs, styles, report), grace_s=60))
 """
 
 
