@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 
 from mdtool.adapters.stores import open_store
-from mdtool.adapters.stores.errors import StoreUnavailableError
-from tests.stores import MS, NOON_NS, run, step
+from tests.stores import MS, NOON_NS, run, step, until_taken
 
 SYMBOLS = ["AAPL", "MSFT"]
 RUN_FRAMES = 50
@@ -32,14 +30,6 @@ def write_all(url, stream, count):
             until_taken(
                 lambda first=first: store.write(step(SYMBOLS, frames(stream, first, RUN_FRAMES)))
             )
-
-
-def until_taken(work):
-    """Try until the store can."""
-    while True:
-        with contextlib.suppress(StoreUnavailableError):
-            return work()
-        time.sleep(0.05)
 
 
 if __name__ == "__main__":

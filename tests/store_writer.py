@@ -2,10 +2,10 @@
 
     python -m tests.store_writer URL STEPS STREAM...
 
-It writes each stream from where the store has it, one step after the other, and prints `STREAM
-POSITION` after each. Every frame is a trade: even ones of AAPL, odd ones of MSFT. The session that
-goes with it counts the frames of that writer's first stream. With 0 STEPS it holds the store's
-market until it is ended.
+It writes each stream from where the store has it, one step after the other, each until the store
+has taken it, and prints `STREAM POSITION` after each. Every frame is a trade: even ones of AAPL,
+odd ones of MSFT. The session that goes with it counts the frames of that writer's first stream.
+With 0 STEPS it holds the store's market until it is ended.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import sys
 
 from mdtool.adapters.stores import open_store
-from tests.stores import MS, NOON_NS, run, step
+from tests.stores import MS, NOON_NS, run, step, until_taken
 
 SYMBOLS = ["AAPL", "MSFT"]
 TRADES = 50
@@ -33,9 +33,8 @@ def main(url: str, steps: int, streams: list[str]) -> None:
                 ticks = {f"{stream}.ticks": first + TRADES}
                 session = (1, 1, 1, 1, 1, first + TRADES, NOON_NS, NOON_NS)
                 sessions = {0: session} if stream == streams[0] else {}
-                store.write(
-                    step(SYMBOLS, run(stream, first, trades), sessions=sessions, counts=ticks)
-                )
+                each = step(SYMBOLS, run(stream, first, trades), sessions=sessions, counts=ticks)
+                until_taken(lambda each=each: store.write(each))
                 print(stream, first + TRADES, flush=True)
         if not steps:
             signal.pause()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from mdtool.adapters.stores.errors import StoreClaimedError, StoreUnavailableError
 from mdtool.adapters.stores.port import Step, StreamRun
 from mdtool.core.symbols import SymbolTable
 from mdtool.engine.saved_bars import SAVED_BAR
@@ -77,3 +79,18 @@ def step(symbols, *runs, sessions=None, bars=(), counts=None) -> Step:
         np.array([tuple(bar) for bar in bars], SAVED_BAR),
         counts or {},
     )
+
+
+def until_taken(work):
+    """Try until the store can."""
+    while True:
+        with contextlib.suppress(StoreUnavailableError):
+            return work()
+        time.sleep(0.05)
+
+
+def claim_when_free(store):
+    """Claim as soon as the server has noticed that the connection of another is gone."""
+    while True:
+        with contextlib.suppress(StoreClaimedError):
+            return store.claim()

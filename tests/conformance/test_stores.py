@@ -9,7 +9,7 @@ from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import StoreClaimedError, StoreGapError, StoreUnavailableError
 from mdtool.adapters.stores.port import SavedStream, SymbolTotals, TradeKey
 from mdtool.core.errors import ConfigError
-from tests.stores import MS, NOON_NS, STORES, NewUrl, run, step
+from tests.stores import MS, NOON_NS, STORES, NewUrl, claim_when_free, run, step
 
 AAPL, MSFT = 0, 1
 SYMBOLS = ["AAPL", "MSFT"]
@@ -304,7 +304,7 @@ def test_one_at_a_time_holds_the_market(url):
             with pytest.raises(StoreClaimedError):
                 second.claim()
             second.write(step(SYMBOLS, run("a", 0, trades(0, 1))))
-        second.claim()
+        claim_when_free(second)
 
 
 def test_totals_are_those_of_the_trades(store):

@@ -25,8 +25,8 @@ from mdtool.adapters.stores.postgresql import history, link
 from mdtool.core.errors import EXIT_STARTUP, ConfigError
 from tests.postgres_proxy import Proxy
 from tests.postgres_servers import PASSWORD, postgres_server
-from tests.postgres_writer import RUN_FRAMES, SYMBOLS, frames, until_taken
-from tests.stores import MS, NOON_NS, step
+from tests.postgres_writer import RUN_FRAMES, SYMBOLS, frames
+from tests.stores import MS, NOON_NS, claim_when_free, step, until_taken
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 2_000
@@ -187,13 +187,6 @@ def test_a_market_is_free_once_its_process_is_killed(postgres_url):
         process.kill()
         process.wait()
         claim_when_free(store)
-
-
-def claim_when_free(store):
-    """Claim as soon as the server has noticed that the connection of another is gone."""
-    while True:
-        with contextlib.suppress(StoreClaimedError):
-            return store.claim()
 
 
 def test_a_schema_is_a_store_of_its_own(postgres_url):
