@@ -31,9 +31,6 @@ class OverGrpc:
 
     @contextlib.asynccontextmanager
     async def bus(self):
-        if self._aggregator.address.endswith(":0"):
-            async with self.far_end():
-                pass  # now the port is known
         async with GrpcBus(self._aggregator.address, self._symbols) as bus:
             yield bus
 

@@ -11,6 +11,7 @@ from mdtool.adapters import rpc
 from mdtool.core.symbols import SymbolTable
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import decode_batch
+from tests.reference.addresses import held_address
 from tests.reference.ledger import Ledger
 
 
@@ -19,14 +20,14 @@ class PlainAggregator:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.address = "127.0.0.1:0"
+        self.address = held_address(self)
 
     @contextlib.asynccontextmanager
     async def serving(self):
         """Serve until the block ends, which breaks every call off."""
         server = grpc.aio.server(options=(*rpc.OPTIONS, ("grpc.so_reuseport", 0)))
         server.add_generic_rpc_handlers((rpc.handler(self),))
-        self.address = f"127.0.0.1:{server.add_insecure_port(self.address)}"
+        server.add_insecure_port(self.address)
         await server.start()
         try:
             yield

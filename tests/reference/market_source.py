@@ -12,6 +12,7 @@ import numpy as np
 
 from mdtool.adapters import rpc
 from mdtool.wire._pb import marketdata_pb2
+from tests.reference.addresses import held_address
 
 TIME_NS = 1_735_201_234_567_000_000
 COLUMNS = ("open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp")
@@ -56,16 +57,19 @@ class MarketSource:
     is_silent: bool = False
     """Whether questions stay unanswered."""
     address: str = ""
+    """Where it serves, if not at one of its own."""
     asked: list[marketdata_pb2.BarsRequest] = field(default_factory=list)
     _readers: set[asyncio.Queue[str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.address = self.address or held_address(self)
 
     @contextlib.asynccontextmanager
     async def serving(self):
         """Serve until the block ends, on the same port each time it is entered."""
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         server.add_generic_rpc_handlers((rpc.handler(self),))
-        port = server.add_insecure_port(self.address or "127.0.0.1:0")
-        self.address = f"127.0.0.1:{port}"
+        server.add_insecure_port(self.address)
         await server.start()
         try:
             yield self
