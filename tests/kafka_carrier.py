@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import (
@@ -34,7 +36,7 @@ class OverKafka:
         self._symbols = symbols
         self._address = broker.address
         self._prefix = f"test-{uuid.uuid4()}"
-        self._url = f"kafka://{broker.proxied_address}?prefix={self._prefix}&partitions=1"
+        self._url = f"kafka://{broker.proxied_address}?prefix={self._prefix}&partitions=1&wait_s=60"
         self._proxy = KafkaProxy(broker.proxy_port, broker.behind_port)
         self._proxy.may_reply = ledger.may_commit
         self._next_offset = 0
@@ -71,13 +73,16 @@ class OverKafka:
         self._proxy.loses_reply = True
 
     async def _read(self, consumer) -> None:
+        loop = asyncio.get_running_loop()
+        consume = functools.partial(consumer.consume, 1_000, 0.02)
+        # Left when its thread is, for a consumer that is still asked must not be closed.
         async with asyncio.TaskGroup() as commits:
-            while True:
-                for message in await asyncio.to_thread(consumer.consume, 1_000, 0.02):
-                    assert message.error() is None
-                    commits.create_task(
-                        self._commit(decode_part(message.value()), message.offset())
-                    )
+            with ThreadPoolExecutor(1) as thread:
+                while True:
+                    for message in await loop.run_in_executor(thread, consume):
+                        assert message.error() is None
+                        part = decode_part(message.value())
+                        commits.create_task(self._commit(part, message.offset()))
 
     async def _commit(self, part, offset) -> None:
         symbols, ticks = part.symbols, part.ticks
@@ -94,3 +99,7 @@ class OverKafka:
         admin = AdminClient({"bootstrap.servers": self._address})
         for altered in admin.incremental_alter_configs([topic]).values():
             altered.result()
+        longest = ""
+        while longest != "1":  # the broker follows what was altered
+            for described in admin.describe_configs([topic]).values():
+                longest = described.result()["max.message.bytes"].value
