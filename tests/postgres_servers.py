@@ -124,7 +124,7 @@ class PostgresServer:
 
     def connect(self, database: str) -> psycopg.Connection:
         """Connect as the superuser; statements are transactions of their own."""
-        return psycopg.connect(self.url(database), autocommit=True, connect_timeout=5)
+        return psycopg.connect(self.url(database), autocommit=True, connect_timeout=60)
 
     def url(self, database: str) -> str:
         """Return the URL of a database, with user and password."""
@@ -145,8 +145,10 @@ class PostgresServer:
     def _signal_all(self, number: signal.Signals) -> None:
         process = self._process
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for pid in (process.pid, *map(int, children)):
-            os.kill(pid, number)
+        process.send_signal(number)
+        for child in map(int, children):
+            with contextlib.suppress(ProcessLookupError):  # as of a client that left just before
+                os.kill(child, number)
 
     def _end(self, number: signal.Signals) -> None:
         guard, self._guard = self._guard, None
