@@ -44,7 +44,8 @@ class Reader:
 
 
 @pytest.fixture
-async def connect():
+async def connect(monkeypatch):
+    monkeypatch.setattr(outbox_module, "_LINGER_S", PATIENCE_S)
     loop = asyncio.get_running_loop()
     tally, lost = SocketTally(), asyncio.Event()
 

