@@ -65,5 +65,5 @@ def kafka(tmp_path_factory):
     """A Kafka broker that all tests share, each with topics of its own; it is not to be killed."""
     from tests.kafka_brokers import kafka_broker
 
-    with kafka_broker(tmp_path_factory.mktemp("kafka")) as broker:
+    with kafka_broker(tmp_path_factory.mktemp("kafka"), session_ms=60_000) as broker:
         yield broker

@@ -39,8 +39,7 @@ _SETTINGS: Final = {
     "controller.listener.names": "CONTROLLER",
     "controller.quorum.voters": "1@127.0.0.1:{controller}",
     "log.dirs": "{data}",
-    # So long a broker that was killed keeps its successor from registering.
-    "broker.session.timeout.ms": 1_000,
+    "broker.session.timeout.ms": "{session_ms}",
     "broker.heartbeat.interval.ms": 250,
     "auto.create.topics.enable": "false",
     "group.initial.rebalance.delay.ms": 0,
@@ -71,7 +70,9 @@ class KafkaBroker:
         The broker's port for what comes through such a proxy.
     """
 
-    def __init__(self, java: str, jars: Path, folder: Path, ports: list[int]) -> None:
+    def __init__(
+        self, java: str, jars: Path, folder: Path, ports: list[int], session_ms: int
+    ) -> None:
         port, controller, self.behind_port, self.proxy_port = ports
         self.address = f"127.0.0.1:{port}"
         self.proxied_address = f"127.0.0.1:{self.proxy_port}"
@@ -82,6 +83,7 @@ class KafkaBroker:
             "behind": self.behind_port,
             "proxy": self.proxy_port,
             "data": folder / "data",
+            "session_ms": session_ms,
         }
         lines = [f"{key}={str(value).format(**places)}\n" for key, value in _SETTINGS.items()]
         self._properties.write_text("".join(lines), "utf-8")
@@ -132,8 +134,12 @@ class KafkaBroker:
 
 
 @contextlib.contextmanager
-def kafka_broker(folder: Path):
-    """A broker that runs, unless it is killed meanwhile, until the block ends."""
+def kafka_broker(folder: Path, session_ms: int = 1_000):
+    """A broker that runs, unless it is killed meanwhile, until the block ends.
+
+    One that has died keeps its successor from registering for `session_ms`; one that only hangs
+    as long refuses to make topics until it has registered anew.
+    """
     java = needs("java")
     jars, problem = _installed(needs("maven"))
     if problem:
@@ -141,7 +147,7 @@ def kafka_broker(folder: Path):
     with contextlib.ExitStack() as held:
         reserved = [held.enter_context(reserve_port("127.0.0.1")) for _ in range(4)]
         ports = [socket.getsockname()[1] for socket in reserved]
-        broker = KafkaBroker(java, jars, folder, ports)
+        broker = KafkaBroker(java, jars, folder, ports, session_ms)
         held.callback(broker.kill)
         broker.start()
         yield broker

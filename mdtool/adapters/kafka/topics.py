@@ -33,6 +33,7 @@ _COMPACTED: Final = {
     "min.cleanable.dirty.ratio": 0.2,
 }
 _TRY_S: Final = 1.0
+_PAUSE_S: Final = 0.05
 _TIMEOUT_S: Final = 10.0
 
 
@@ -84,7 +85,7 @@ def open_topics(address: KafkaAddress) -> int:
     partitions = _partitions(address, found)
     missing = [name for name in _TOPICS if address.topic(name) not in found]
     if missing:
-        _make(client, address, missing, partitions)
+        _make(client, address, missing, partitions, deadline_s)
         while any(address.topic(name) not in found for name in _TOPICS):
             found = _look(client, address, deadline_s)
         partitions = _partitions(address, found)  # another service may have been first
@@ -114,7 +115,7 @@ def _look(
                 raise StartupError(
                     f"{address}: cannot be reached ({reason}; tried for {address.wait_s:g} s)"
                 ) from error
-            time.sleep(max(0.0, min(left_s, 0.05)))
+            time.sleep(max(0.0, min(left_s, _PAUSE_S)))
             continue
         if left_s <= 0:
             raise StartupError(f"{address}: topics have no leaders after {address.wait_s:g} s")
@@ -139,7 +140,14 @@ def _partitions(address: KafkaAddress, found: Mapping[str, TopicMetadata]) -> in
     return there
 
 
-def _make(client: AdminClient, address: KafkaAddress, names: list[str], partitions: int) -> None:
+def _make(
+    client: AdminClient,
+    address: KafkaAddress,
+    names: list[str],
+    partitions: int,
+    deadline_s: float,
+) -> None:
+    """Make topics, again while there are too few servers, as there are until all have started."""
     wanted = [
         NewTopic(
             address.topic(name),
@@ -149,12 +157,23 @@ def _make(client: AdminClient, address: KafkaAddress, names: list[str], partitio
         )
         for name in names
     ]
-    for name, made in client.create_topics(wanted, operation_timeout=_TIMEOUT_S).items():
-        error = _outcome(made)
-        if error is None:
-            log.info("%s: made topic %s", address, name)
-        elif error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise StartupError(f"{address}: cannot make topic {name}: {error.str()}")
+    while wanted:
+        too_few = set()
+        for name, made in client.create_topics(wanted, operation_timeout=_TIMEOUT_S).items():
+            error = _outcome(made)
+            if error is None:
+                log.info("%s: made topic %s", address, name)
+            elif _may_pass(error) and time.monotonic() < deadline_s:
+                too_few.add(name)
+            elif error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise StartupError(f"{address}: cannot make topic {name}: {error.str()}")
+        wanted = [topic for topic in wanted if topic.topic in too_few]
+        time.sleep(_PAUSE_S if wanted else 0)
+
+
+def _may_pass(error: KafkaError) -> bool:
+    """Tell whether there were fewer servers than a topic wants replicas."""
+    return bool(error.code() == KafkaError.INVALID_REPLICATION_FACTOR)
 
 
 def _check_settings(client: AdminClient, address: KafkaAddress) -> None:
