@@ -98,7 +98,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._buffer = buffer
         self._decoder = SessionDecoder(f"sender {sender}")
         self._transport: asyncio.Transport
-        self._deadline: asyncio.TimerHandle
+        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say what is wanted."""
@@ -107,7 +107,6 @@ class _Connection(asyncio.BufferedProtocol):
         notice_loss(transport.get_extra_info("socket"))
         transport.write(encode_request(self._processing.request))
         self._processing.is_connected = True
-        self._deadline = asyncio.get_running_loop().call_later(ANSWER_S, self._require_answer)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio always asks for -1
         """Return all of the buffer."""
@@ -115,6 +114,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Process what has arrived."""
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().call_later(ANSWER_S, self._require_answer)
         try:
             self._take(self._buffer[:nbytes])
         except (MdtoolError, OSError) as error:
@@ -128,7 +129,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, if the stream has not ended before."""
-        self._deadline.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._require_answer()
         self._end(exc or ConnectionError("closed the connection"))
 
@@ -143,6 +145,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _require_answer(self) -> None:
         """End where records have come without an answer: it is no sender that sends them."""
+        self._deadline = None
         try:
             self._decoder.finish()
         except MdtoolError as error:
