@@ -34,7 +34,7 @@ async def statuses(client, path, n, **options):
     return found
 
 
-async def test_what_reaches_the_aggregator_has_a_burst_of_twenty(source):
+async def test_what_reaches_the_aggregator_has_a_burst_of_twenty(source, no_refill):
     async with gateway_of(source.address, upstream_requests_per_s=1) as client:
         await connected(client)
         assert await statuses(client, BARS, 20) == [200] * 20
@@ -49,7 +49,7 @@ async def test_what_reaches_the_aggregator_has_a_burst_of_twenty(source):
         assert len(source.asked) == 20
 
 
-async def test_what_is_left_is_told_with_each_answer(source):
+async def test_what_is_left_is_told_with_each_answer(source, no_refill):
     async with gateway_of(source.address, upstream_requests_per_s=1) as client:
         await connected(client)
         left = []
@@ -67,7 +67,7 @@ async def test_who_was_refused_is_served_again_when_there_is_room(source):
                 pass
 
 
-async def test_what_memory_answers_is_limited_too(source):
+async def test_what_memory_answers_is_limited_too(source, no_refill):
     async with gateway_of(source.address, memory_requests_per_s=10) as client:
         await connected(client)
         while True:
@@ -81,7 +81,7 @@ async def test_what_memory_answers_is_limited_too(source):
         assert await statuses(client, "/metrics", 30) == [200] * 30
 
 
-async def test_clients_behind_a_proxy_are_told_apart(source):
+async def test_clients_behind_a_proxy_are_told_apart(source, no_refill):
     settings = {"upstream_requests_per_s": 1, "upstream_burst": 1, "proxies": 1}
     async with gateway_of(source.address, **settings) as client:
         await connected(client)
@@ -98,7 +98,7 @@ async def test_clients_behind_a_proxy_are_told_apart(source):
             assert await statuses(client, BARS, 1, headers=headers) == [status], address
 
 
-async def test_without_proxies_nobody_is_who_it_says(source):
+async def test_without_proxies_nobody_is_who_it_says(source, no_refill):
     settings = {"upstream_requests_per_s": 1, "upstream_burst": 1}
     async with gateway_of(source.address, **settings) as client:
         await connected(client)
@@ -185,7 +185,7 @@ async def test_all_clients_have_so_many_sockets_together_whatever_they_speak(sou
                 assert (await answer.json())["error"] == "unavailable"
 
 
-async def test_health_and_metrics_tell_what_was_refused(source):
+async def test_health_and_metrics_tell_what_was_refused(source, no_refill):
     settings = {"upstream_requests_per_s": 1, "upstream_burst": 1, "client_sockets": 1}
     async with gateway_of(source.address, **settings) as client:
         async with client.ws_connect(SOCKET) as socket:

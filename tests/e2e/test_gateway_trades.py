@@ -303,7 +303,7 @@ async def test_the_gateway_stops_while_a_store_is_held(store):
     assert store.interrupted >= 1
 
 
-async def test_what_reaches_the_store_is_limited(store):
+async def test_what_reaches_the_store_is_limited(store, no_refill):
     settings = LASTING | {"upstream_requests_per_s": 1, "upstream_burst": 3}
     async with gateway_of(NOBODY, store="plain:it", **settings) as client:
         left = []
@@ -440,7 +440,7 @@ async def test_graphql_tells_that_there_is_no_history():
         assert "UNAVAILABLE" in {error["extensions"]["code"] for error in answer["errors"]}
 
 
-async def test_graphql_is_told_in_time_and_shares_the_limit(store):
+async def test_graphql_is_told_in_time_and_shares_the_limit(store, no_refill):
     settings = LASTING | {"timeout_ms": 50, "upstream_requests_per_s": 1, "upstream_burst": 1}
     store.hold(is_held=True)
     async with gateway_of(NOBODY, store="plain:it", **settings) as client:
