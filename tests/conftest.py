@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from mdtool.services.supervisor.ports import reserve_port
+
 # Under nohup, or in the background of a script, every process that a test starts would ignore
 # hang-ups, quits and interrupts, which some are sent.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -35,6 +37,13 @@ def no_settings(tmp_path, monkeypatch):
     for name in os.environ:
         if name.startswith("MDTOOL_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def free_port():
+    """A port where nobody listens but those whom the test tells to, as often as it likes."""
+    with reserve_port("127.0.0.1") as held:
+        yield held.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -241,12 +241,12 @@ def test_quitting_does_not_wait_for_a_silent_sender(sender):
                 pass
 
 
-def test_a_sender_that_is_not_there_is_one_line():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with view(f"127.0.0.1:{port}") as session:
+def test_a_sender_that_is_not_there_is_one_line(free_port):
+    with view(f"127.0.0.1:{free_port}") as session:
         assert session.end() == 1
-        assert session.screen.before.startswith(f"mdtool: 127.0.0.1:{port}: Connection refused")
+        assert session.screen.before.startswith(
+            f"mdtool: 127.0.0.1:{free_port}: Connection refused"
+        )
 
 
 def test_input_that_breaks_off_stays_to_be_seen_and_is_told_of_at_the_end(tmp_path, monkeypatch):

@@ -244,50 +244,48 @@ async def test_a_partial_book_stays_one_for_whoever_joins_live(tmp_path):
             assert all(state["partial"] for state in (await final_states(late)).values())
 
 
-async def test_a_receiver_that_is_early_waits_for_its_sender(day):
+async def test_a_receiver_that_is_early_waits_for_its_sender(day, free_port):
     path, records = day
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        port = holder.getsockname()[1]
-    async with receiver_of(f"127.0.0.1:{port}") as receiver:
+    async with receiver_of(f"127.0.0.1:{free_port}") as receiver:
         await receiver.start("/start-processing")
         await receiver.until(state="connecting")
-        async with sender_of(path, data_port=port) as sender:
+        async with sender_of(path, data_port=free_port) as sender:
             await receiver.until(state="waiting")
             await sender.start("/start-streaming")
             assert (await receiver.until(state="done"))["records"] == len(records)
 
 
-async def test_a_sender_that_is_lost_is_resumed_without_a_gap(day):
+async def test_a_sender_that_is_lost_is_resumed_without_a_gap(day, free_port):
     path, records = day
     n_first = int((records["ts_recv"] == records["ts_recv"][0]).sum())
     async with contextlib.AsyncExitStack() as stack:
-        async with sender_of(path, speed=CRAWLING) as sender:
-            address = sender.data
-            receiver = await stack.enter_async_context(receiver_of(address))
+        async with sender_of(path, speed=CRAWLING, data_port=free_port) as sender:
+            receiver = await stack.enter_async_context(receiver_of(sender.data))
             await sender.start("/start-streaming")
             await receiver.start("/start-processing")
             await receiver.until(position=n_first)
         await receiver.until(state="reconnecting")
-        async with sender_of(path, data_port=parse_address(address)[1]):
+        async with sender_of(path, data_port=free_port):
             status = await receiver.until(state="done")
         assert (status["resumed"], status["skipped"]) == (1, 0)
         assert await final_states(receiver) == pictures(records, INSTRUMENTS)
         assert len(await receiver.lines("?depth=1")) == len(records)
 
 
-async def test_a_sender_of_another_stream_cannot_be_resumed_and_that_is_said(day, tmp_path):
+async def test_a_sender_of_another_stream_cannot_be_resumed_and_that_is_said(
+    day, tmp_path, free_port
+):
     path, records = day
     other = tmp_path / "other.dbn"
     record(other, 3_000, seed=2)
     n_first = int((records["ts_recv"] == records["ts_recv"][0]).sum())
     async with contextlib.AsyncExitStack() as stack:
-        async with sender_of(path, speed=CRAWLING) as sender:
-            address = sender.data
-            receiver = await stack.enter_async_context(receiver_of(address))
+        async with sender_of(path, speed=CRAWLING, data_port=free_port) as sender:
+            receiver = await stack.enter_async_context(receiver_of(sender.data))
             await sender.start("/start-streaming")
             await receiver.start("/start-processing")
             await receiver.until(position=n_first)
-        async with sender_of(other, data_port=parse_address(address)[1]) as sender:
+        async with sender_of(other, data_port=free_port) as sender:
             status = await receiver.until(state="failed")
             assert "is not here" in status["error"]
             assert status["position"] == n_first

@@ -136,8 +136,6 @@ async def test_an_aggregator_that_was_never_there_is_503_throughout():
 
 async def test_an_aggregator_that_comes_later_is_found():
     source = MarketSource()
-    async with source.serving():
-        pass
     async with gateway_of(source.address) as client, client.ws_connect(f"{SOCKET}AAPL") as socket:
         source.trade("AAPL", 1.0, 5)
         async with source.serving():

@@ -65,16 +65,15 @@ async def test_an_interval_that_is_not_kept_is_refused_and_leaves_nothing_behind
             assert len(feed) == 0
 
 
-async def test_a_series_outlives_the_aggregator():
+async def test_a_series_outlives_the_aggregator(free_port):
     follower, joined = Follower(), Follower()
     async with contextlib.AsyncExitStack() as stack:
-        async with aggregator() as running:
+        async with aggregator(port=free_port) as running:
             feed = await stack.enter_async_context(feed_of(running.address))
             stack.enter_context(feed.following("AAPL", "1s", follower))
             await running.send(message(0, [tick(100, at_s=60)], ["AAPL"]))
             assert await follower.told.get() == [("AAPL", 100, 1)]
-        port = int(running.address.rpartition(":")[2])
-        async with aggregator(port=port) as running:
+        async with aggregator(port=free_port) as running:
             await running.send(message(0, [tick(200)], ["AAPL"]))
             assert await follower.told.get() == [("AAPL", 200, 1)]
             with feed.following("AAPL", "1s", joined):

@@ -97,15 +97,15 @@ def test_ticks_made_anew_behind_their_aggregates_are_told(kafka, tmp_path):
     assert "it was made anew" in ended.stderr.decode()
 
 
-def test_the_ingest_server_is_killed(kafka, tmp_path, sent):
+def test_the_ingest_server_is_killed(kafka, tmp_path, sent, free_port):
     url = url_of(kafka)
     with contextlib.ExitStack() as stack, Topics(url) as topics:
         stack.enter_context(aggregator(url))
-        first = stack.enter_context(ingest(url))
+        first = stack.enter_context(ingest(url, free_port))
         stack.enter_context(sending(tmp_path / "ticks.jsonl", first.address, TICKS, RATE))
         topics.wait_for("ticks", TICKS // 5)
         first.end(signal.SIGKILL)
-        stack.enter_context(ingest(url, first.address.rpartition(":")[2]))
+        stack.enter_context(ingest(url, free_port))
         check(topics, sent)
 
 

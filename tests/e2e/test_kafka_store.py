@@ -32,18 +32,18 @@ def until(store, count):
         pass
 
 
-def test_every_trade_is_kept_once_whatever_is_killed(kafka, tmp_path):
+def test_every_trade_is_kept_once_whatever_is_killed(kafka, tmp_path, free_port):
     sent = write_ticks(tmp_path / "ticks.jsonl", TICKS)
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
     with contextlib.ExitStack() as stack:
-        ingest = stack.enter_context(service("serve-tcp", "--port", 0, "--bus", bus))
+        serve_tcp = ("serve-tcp", "--port", free_port, "--bus", bus)
+        ingest = stack.enter_context(service(*serve_tcp))
         keeper = stack.enter_context(storing(bus, store))
         stack.enter_context(sending(tmp_path / "ticks.jsonl", ingest.address, TICKS, 8_000))
         until(store, TICKS // 5)
         keeper.end(signal.SIGKILL)
         ingest.end(signal.SIGKILL)
-        port = ingest.address.rpartition(":")[2]
-        stack.enter_context(service("serve-tcp", "--port", port, "--bus", bus))
+        stack.enter_context(service(*serve_tcp))
         keeper = stack.enter_context(storing(bus, store))
         until(store, TICKS // 2)
         keeper.end(signal.SIGKILL)

@@ -46,11 +46,14 @@ async def check(address, sent, times=1) -> None:
             assert state["vwap"] == exactly(ticks)
 
 
-async def test_what_an_ingest_server_produces_again_is_in_no_window_twice(kafka, tmp_path, said):
+async def test_what_an_ingest_server_produces_again_is_in_no_window_twice(
+    kafka, tmp_path, said, free_port
+):
     bus = url_of(kafka)
     sent = write_ticks(tmp_path / "ticks.jsonl", TICKS)
     with contextlib.ExitStack() as stack:
-        ingest = stack.enter_context(service("serve-tcp", "--port", 0, "--bus", bus))
+        serve_tcp = ("serve-tcp", "--port", free_port, "--bus", bus)
+        ingest = stack.enter_context(service(*serve_tcp))
         async with vwap_feed("127.0.0.1:1", bus=bus, window="1000000") as address:
             await said.heard("connected")
             path = tmp_path / "ticks.jsonl"
@@ -59,8 +62,7 @@ async def test_what_an_ingest_server_produces_again_is_in_no_window_twice(kafka,
                 while (await client.next())["window"] < TICKS // 50:
                     pass
             ingest.end(signal.SIGKILL)
-            port = ingest.address.rpartition(":")[2]
-            stack.enter_context(service("serve-tcp", "--port", port, "--bus", bus))
+            stack.enter_context(service(*serve_tcp))
             await check(address, sent)
             await asyncio.to_thread(process.wait)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +18,7 @@ import pytest
 
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import StoreUnavailableError
+from mdtool.services.supervisor.ports import reserve_port
 from tests.e2e.supervised import FREE_PORTS, Watch, needs_pidfd, serve
 
 ONLY = ["--only", "serve-tcp,aggregate,gateway"]
@@ -179,23 +180,22 @@ def test_a_plain_client_loses_nothing_as_long_as_serve_tcp_lives(tmp_path):
     assert said.startswith(f"Accepted {TICKS} ticks, refused 0")
 
 
-def free_ports():
-    """Options that give each service a port that nobody listens on, the same at each start."""
-    holders = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = [str(holder.getsockname()[1]) for holder in holders]
-    for holder in holders:
-        holder.close()
-    names = ("serve-tcp", "aggregate", "gateway")
-    return [
-        part for name, port in zip(names, ports, strict=True) for part in (f"--{name}-port", port)
-    ]
+@pytest.fixture
+def lasting_ports():
+    """Options that give each service a port of its own, the same at each start."""
+    options = []
+    with contextlib.ExitStack() as stack:
+        for name in ("serve-tcp", "aggregate", "gateway"):
+            held = stack.enter_context(reserve_port("127.0.0.1"))
+            options += [f"--{name}-port", str(held.getsockname()[1])]
+        yield options
 
 
-@pytest.mark.timeout(240)
-def test_a_supervisor_that_is_killed_goes_on_when_it_is_started_again(tmp_path):
+@pytest.mark.timeout(900)
+def test_a_supervisor_that_is_killed_goes_on_when_it_is_started_again(tmp_path, lasting_ports):
     chance = random.Random(4)
     ticks, url = Input(tmp_path, 4), f"sqlite:///{tmp_path}/data/mdtool.db"
-    arguments = ["all", "-J", *ONLY, "--data-dir", str(tmp_path / "data"), *free_ports()]
+    arguments = ["all", "-J", *ONLY, "--data-dir", str(tmp_path / "data"), *lasting_ports]
     sender, count = None, 0
     try:
         for kills_left in reversed(range(4)):

@@ -195,22 +195,22 @@ async def test_more_clients_than_there_may_be_are_refused(said):
                     break
 
 
-async def test_an_aggregator_that_goes_away_is_followed_again(said, unused_tcp_port):
-    async with vwap_feed(f"127.0.0.1:{unused_tcp_port}") as address:
-        async with aggregator(port=unused_tcp_port) as running:
+async def test_an_aggregator_that_goes_away_is_followed_again(said, free_port):
+    async with vwap_feed(f"127.0.0.1:{free_port}") as address:
+        async with aggregator(port=free_port) as running:
             await said.heard("connected")
             await running.send(message(0, [tick(100)], ["AAPL"]))
             await _state(address, "AAPL", 1)
         assert (await _state(address, "AAPL", 1))["window"] == 1
-        async with aggregator(port=unused_tcp_port) as running:
+        async with aggregator(port=free_port) as running:
             await said.heard("windows may lack trades")
             await running.send(message(0, [tick(300)], ["AAPL"]))
             assert (await _state(address, "AAPL", 3))["vwap"] == 2
 
 
-async def test_windows_are_filled_from_the_store_whatever_was_away(said, unused_tcp_port, tmp_path):
+async def test_windows_are_filled_from_the_store_whatever_was_away(said, free_port, tmp_path):
     store = f"sqlite:///{tmp_path}/market.db?synchronous=normal"
-    async with aggregator(port=unused_tcp_port, store=store) as running:
+    async with aggregator(port=free_port, store=store) as running:
         await running.send(message(0, [tick(100 + n, at_s=n) for n in range(5)], ["AAPL"]))
         async with vwap_feed(running.address, store=store, window="4") as address:
             assert (await _state(address, "AAPL", 1.04))["vwap"] == 1.025

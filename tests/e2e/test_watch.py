@@ -13,6 +13,7 @@ import pytest
 
 from mdtool.wire.vwap_lines import VwapState, encode_state
 from tests.e2e.screens import Screen, Session
+from tests.ports import port_for
 
 WATCH = [sys.executable, "-m", "mdtool", "watch"]
 UNIT = 10**9
@@ -31,8 +32,8 @@ class Feed:
     """A plain server of lines on loopback."""
 
     def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
+        self.port = port_for(self)
+        self.listen()
         self.connection: socket.socket
 
     @property
@@ -54,7 +55,7 @@ class Feed:
     def drop(self) -> None:
         self.connection.close()
 
-    def start_again(self) -> None:
+    def listen(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", self.port))
 
 
@@ -197,7 +198,7 @@ def test_a_feed_that_goes_away_is_waited_for(feed):
         page = session.wait_for("✗ away, trying again in")
         assert len(symbols_shown(page)) == 2
         session.wait_for("Connection refused")
-        feed.start_again()
+        feed.listen()
         feed.accept(some(3))
         session.wait_for("3 symbols")
         assert "● live" in str(session.screen)
@@ -207,7 +208,7 @@ def test_no_feed_at_the_start_is_waited_for_too(feed):
     feed.listener.close()
     with watch(feed) as session:
         session.wait_for("✗ away, trying again in")
-        feed.start_again()
+        feed.listen()
         feed.accept(some(1))
         session.wait_for("● live")
         session.type("q")

@@ -11,7 +11,7 @@ from mdtool.adapters import rpc
 from mdtool.core.symbols import SymbolTable
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import decode_batch
-from tests.reference.addresses import held_address
+from tests.ports import port_for
 from tests.reference.ledger import Ledger
 
 
@@ -20,7 +20,7 @@ class PlainAggregator:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.address = held_address(self)
+        self.address = f"127.0.0.1:{port_for(self)}"
 
     @contextlib.asynccontextmanager
     async def serving(self):

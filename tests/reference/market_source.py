@@ -12,7 +12,7 @@ import numpy as np
 
 from mdtool.adapters import rpc
 from mdtool.wire._pb import marketdata_pb2
-from tests.reference.addresses import held_address
+from tests.ports import port_for
 
 TIME_NS = 1_735_201_234_567_000_000
 COLUMNS = ("open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp")
@@ -57,12 +57,11 @@ class MarketSource:
     is_silent: bool = False
     """Whether questions stay unanswered."""
     address: str = ""
-    """Where it serves, if not at one of its own."""
     asked: list[marketdata_pb2.BarsRequest] = field(default_factory=list)
     _readers: set[asyncio.Queue[str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.address = self.address or held_address(self)
+        self.address = self.address or f"127.0.0.1:{port_for(self)}"
 
     @contextlib.asynccontextmanager
     async def serving(self):

@@ -48,9 +48,9 @@ async def test_graphql_ws_follows_asks_and_is_told_of_errors(source, client):
         assert await script.event() == {"id": "a", "complete": True}
 
 
-async def test_graphql_ws_follows_on_when_the_gateway_comes_back(source):
+async def test_graphql_ws_follows_on_when_the_gateway_comes_back(source, free_port):
     async with contextlib.AsyncExitStack() as stack:
-        async with gateway_of(source.address) as client:
+        async with gateway_of(source.address, port=free_port) as client:
             await connected(client)
             script = await stack.enter_async_context(
                 node_script("graphql_ws.cjs", address(client, "ws"))
@@ -58,7 +58,7 @@ async def test_graphql_ws_follows_on_when_the_gateway_comes_back(source):
             await script.do("subscribe", id="a", query=FOLLOW, variables={"s": "AAPL"})
             assert (await script.event())["id"] == "a"
         assert await script.event() == {"closed": 1001}
-        async with gateway_of(source.address, port=client.port):
+        async with gateway_of(source.address, port=free_port):
             while "closed" in (event := await script.event()):
                 pass
             assert event["result"] == {"data": {"marketData": {"close": 188.5}}}

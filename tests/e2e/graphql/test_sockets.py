@@ -256,12 +256,10 @@ async def test_clients_are_told_that_a_stopping_gateway_goes_away(source):
         assert (await closing)[0] == 1001
 
 
-async def test_a_subscription_outlives_the_aggregator(source):
+async def test_a_subscription_outlives_the_aggregator():
     query = 'subscription { marketData(symbol: "AAPL") { volume stale } }'
     source = MarketSource()
     source.trade("AAPL", 1.0, 5)
-    async with source.serving():
-        pass
     async with gateway_of(source.address) as client, talking(client) as socket:
         await socket.send_json(subscribe("1", query))
         told = []

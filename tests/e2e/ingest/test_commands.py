@@ -75,17 +75,15 @@ def test_a_file_of_trades_becomes_sessions(tmp_path, aggregator, ingest):
         assert watch.sessions == expected
 
 
-def test_servers_killed_in_mid_stream_lose_and_double_nothing(tmp_path, aggregator):
+def test_servers_killed_in_mid_stream_lose_and_double_nothing(tmp_path, aggregator, free_port):
     count, kills = 200_000, 3
     path, expected = trades_file(tmp_path, count)
-    port = 0
     with contextlib.ExitStack() as stack:
         watch = stack.enter_context(Watch(aggregator))
         sending = None
         for k in range(1, kills + 2):
-            with service("serve-tcp", "--port", port, "--aggregator", aggregator) as running:
+            with service("serve-tcp", "--port", free_port, "--aggregator", aggregator) as running:
                 if sending is None:
-                    _, port = parse_address(running.address)
                     command = [MDTOOL, "send", str(path), running.address, "--rate", "100000"]
                     sending = subprocess.Popen(command, stdout=subprocess.PIPE)
                     stack.enter_context(sending)
@@ -200,13 +198,11 @@ def test_what_cannot_be_sent_is_said_in_one_line(arguments, stdin, status, said)
     assert done.stderr.count(b"\n") == 1
 
 
-def test_a_server_that_is_not_there_is_said_in_one_line():
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
-    done = mdtool("send", "--port", port, "--connect-timeout-s", 0.3, stdin=TICK)
+def test_a_server_that_is_not_there_is_said_in_one_line(free_port):
+    done = mdtool("send", "--port", free_port, "--connect-timeout-s", 0.3, stdin=TICK)
     assert done.returncode == 1
     assert done.stderr.decode() == (
-        f"mdtool: 127.0.0.1:{port}: connection refused; is mdtool serve-tcp running there?\n"
+        f"mdtool: 127.0.0.1:{free_port}: connection refused; is mdtool serve-tcp running there?\n"
     )
 
 
@@ -266,42 +262,37 @@ def test_a_stop_is_clean(aggregator, number):
     assert "Traceback" not in said
 
 
-def test_ticks_wait_for_an_aggregator_that_is_not_there():
-    with service("aggregate", "--port", 0) as gone:
-        pass
+def test_ticks_wait_for_an_aggregator_that_is_not_there(free_port):
+    address = f"127.0.0.1:{free_port}"
     with (
-        service("serve-tcp", "--port", 0, "--aggregator", gone.address) as running,
+        service("serve-tcp", "--port", 0, "--aggregator", address) as running,
         socket.create_connection(parse_address(running.address)) as client,
     ):
         client.sendall(frames(3))
         client.shutdown(socket.SHUT_WR)
-        _, port = parse_address(gone.address)
-        with service("aggregate", "--port", port), Watch(gone.address) as watch:
+        with service("aggregate", "--port", free_port), Watch(address) as watch:
             assert read_ack(client) == Ack(True, "Accepted 3 ticks, refused 0")
             watch.until(3)
             assert watch.counts.ticks == 3
 
 
-def test_a_stop_without_an_aggregator_says_what_it_could_not_commit():
-    with service("aggregate", "--port", 0) as gone:
-        pass
+def test_a_stop_without_an_aggregator_says_what_it_could_not_commit(free_port):
+    address = f"127.0.0.1:{free_port}"
     with (
-        service("serve-tcp", "--port", 0, "--aggregator", gone.address) as running,
+        service("serve-tcp", "--port", 0, "--aggregator", address) as running,
         socket.create_connection(parse_address(running.address)) as client,
     ):
         client.sendall(frames(3) + bytes(4))
         assert not read_ack(client).success  # so the ticks before the wrong frame are taken
         status, said = running.end(signal.SIGTERM)
     assert status == 1
-    assert f"stopped with 3 ticks taken that aggregator {gone.address} has not committed" in said
+    assert f"stopped with 3 ticks taken that aggregator {address} has not committed" in said
 
 
-def test_a_flood_that_nobody_commits_is_held_up_in_bounded_memory():
-    with service("aggregate", "--port", 0) as gone:
-        pass
+def test_a_flood_that_nobody_commits_is_held_up_in_bounded_memory(free_port):
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(
-            service("serve-tcp", "--port", 0, "--aggregator", gone.address)
+            service("serve-tcp", "--port", 0, "--aggregator", f"127.0.0.1:{free_port}")
         )
         clients = [
             stack.enter_context(socket.create_connection(parse_address(running.address)))

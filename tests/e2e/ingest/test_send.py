@@ -43,7 +43,7 @@ def runs(total, size=100):
 
 def sender_to(address, source, **settings):
     host, port = address
-    settings.setdefault("connect_timeout_s", 0.2)
+    settings.setdefault("connect_timeout_s", 60.0)
     return Sender(SendConfig(host=host, port=port, **settings), source)
 
 
@@ -115,16 +115,13 @@ async def test_a_connection_may_break_anywhere(address, ledger, seed):
     cuts = [rng.choice([1, 5, 20, 40, 41, 500, 5_000, 50_000]) for _ in range(20)]
     proxy = CuttingProxy(address, cuts)
     async with proxy.serving() as through:
-        patience = {"connect_timeout_s": 30.0, "max_losses": len(cuts)}
-        await send(through, runs(2_000, size=37), stream_id="s", **patience)
+        await send(through, runs(2_000, size=37), stream_id="s", max_losses=len(cuts))
     assert ledger.prices("s") == list(range(1, 2_001))
     assert proxy.connections > 5
 
 
-async def test_a_server_may_be_replaced_by_another_on_its_port(aggregator, ledger):
+async def test_a_server_may_be_replaced_by_another_on_its_port(aggregator, ledger, free_port):
     """Between any two runs, and with ticks taken that it had not seen committed."""
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
     may_go_on = threading.Semaphore(0)
 
     def source():
@@ -132,10 +129,10 @@ async def test_a_server_may_be_replaced_by_another_on_its_port(aggregator, ledge
             yield part
             may_go_on.acquire()
 
-    sender = sender_to(("127.0.0.1", port), source(), stream_id="s", connect_timeout_s=10.0)
+    sender = sender_to(("127.0.0.1", free_port), source(), stream_id="s")
     sending = asyncio.create_task(sender.run(lambda _: None))
     for k in range(1, 6):
-        async with serving(aggregator.address, port=port):
+        async with serving(aggregator.address, port=free_port):
             await ledger.when(lambda k=k: ledger.count() == 100 * k)
             if k == 5:
                 may_go_on.release()
@@ -171,10 +168,8 @@ async def test_a_stream_sent_again_goes_on_where_it_stopped(address, ledger):
 
 
 async def test_an_aggregator_without_memory_gets_the_rest_and_the_loss_is_told(
-    aggregator, ledger, caplog
+    aggregator, ledger, caplog, free_port
 ):
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
     may_go_on = threading.Event()
 
     def source():
@@ -182,12 +177,12 @@ async def test_an_aggregator_without_memory_gets_the_rest_and_the_loss_is_told(
         may_go_on.wait()
         yield run(101, 100)
 
-    sender = sender_to(("127.0.0.1", port), source(), stream_id="s", connect_timeout_s=10.0)
+    sender = sender_to(("127.0.0.1", free_port), source(), stream_id="s")
     sending = asyncio.create_task(sender.run(lambda _: None))
-    async with serving(aggregator.address, port=port):
+    async with serving(aggregator.address, port=free_port):
         await ledger.when(lambda: ledger.count() == 100)
     ledger.frames.clear()
-    async with serving(aggregator.address, port=port):
+    async with serving(aggregator.address, port=free_port):
         may_go_on.set()
         await sending
     assert ledger.prices("s") == list(range(101, 201))
@@ -213,29 +208,25 @@ async def test_a_plain_stream_ends_with_its_connection(address):
             await send(through, runs(100_000), plain=True)
 
 
-async def test_a_server_that_is_not_there_is_named():
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        address = reserved.getsockname()
+async def test_a_server_that_is_not_there_is_named(free_port):
     with pytest.raises(PeerError) as raised:
-        await send(address, runs(10))
+        await send(("127.0.0.1", free_port), runs(10), connect_timeout_s=0.2)
     assert str(raised.value) == (
-        f"{format_address(*address)}: connection refused; is mdtool serve-tcp running there?"
+        f"127.0.0.1:{free_port}: connection refused; is mdtool serve-tcp running there?"
     )
 
 
-async def test_a_host_of_several_addresses_is_named_too(monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
+async def test_a_host_of_several_addresses_is_named_too(monkeypatch, free_port):
     addresses = [
-        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{k}", port)) for k in (1, 2)
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{k}", free_port)) for k in (1, 2)
     ]
 
     async def resolve(*_args, **_options):
         return addresses
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
-    with pytest.raises(PeerError, match=rf"^host:{port}: no connection at any address"):
-        await send(("host", port), runs(10))
+    with pytest.raises(PeerError, match=rf"^host:{free_port}: no connection at any address"):
+        await send(("host", free_port), runs(10), connect_timeout_s=0.2)
 
 
 async def test_a_host_that_does_not_exist_is_named():
@@ -262,7 +253,7 @@ async def answering(*answers):
 async def test_a_server_that_closes_at_the_hello_is_told_how_to_be_plain():
     async with answering() as address:
         with pytest.raises(PeerError, match=r"closed the connection at the Hello; .*--plain"):
-            await send(address, runs(10))
+            await send(address, runs(10), connect_timeout_s=1.0)
 
 
 async def test_a_refusal_is_passed_on():
@@ -377,8 +368,6 @@ async def test_an_interrupted_sender_says_how_far_it_came(aggregator, ledger, ad
 
 async def test_an_aggregator_away_holds_the_sender_up_and_loses_nothing(ledger):
     aggregator = PlainAggregator(ledger)
-    async with aggregator.serving():
-        pass
     async with serving(aggregator.address) as text:
         host, _, port = text.rpartition(":")
         sending = asyncio.create_task(send((host, int(port)), runs(1_000), stream_id="s"))
@@ -418,8 +407,6 @@ async def test_what_is_waited_for_is_told_once(ledger, told, monkeypatch):
     """Before there is an aggregator, and when there is one that does not commit."""
     monkeypatch.setattr(sender_module, "_SILENCE_S", 0.02)
     aggregator = PlainAggregator(ledger)
-    async with aggregator.serving():
-        pass
     async with serving(aggregator.address) as address:
         sending = asyncio.create_task(send(parse_address(address), runs(1_000), stream_id="s"))
         await told.when(1)
