@@ -49,7 +49,7 @@ class MessageError(PeerError):
     """
 
     def __init__(self, code: CloseCode, reason: str) -> None:
-        super().__init__(reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
+        super().__init__(reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore"))
         self.code = code
 
 

@@ -117,6 +117,11 @@ def test_a_reason_fits_into_a_close():
     assert len(str(MessageError(CloseCode.ID_IN_USE, "é" * 200)).encode()) <= 123
 
 
+def test_a_reason_can_be_sent_whatever_a_client_calls_its_operation():
+    id_ = decode_message('{"type":"complete","id":"\\ud800"}').id
+    assert str(MessageError(CloseCode.ID_IN_USE, f"{id_} is taken")).encode() == b"? is taken"
+
+
 def test_ids_come_back_as_they_were_whatever_is_in_them():
     for id_ in ("1", 'a"b\\c', "é\u2028\ud83d"):
         head = next_head(id_) + b'{"data":null}}'

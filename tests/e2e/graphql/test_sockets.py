@@ -166,6 +166,11 @@ async def test_operations_of_a_client_are_bounded(client):
             4409,
             "Subscriber for 1 already exists",
         ),
+        (
+            [INIT, subscribe("\ud800", CLOSE), subscribe("\ud800", CLOSE)],
+            4409,
+            "Subscriber for ? already exists",
+        ),
         ([{"type": "start"}], 4400, "Invalid message: type: wants one that clients may send"),
         ([INIT, subscribe("", CLOSE)], 4400, None),
         ([INIT, {"id": "1", "type": "subscribe", "payload": {"query": 7}}], 4400, None),
