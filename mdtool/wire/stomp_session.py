@@ -21,12 +21,16 @@ from mdtool.wire.stomp import (
 MAX_SUBSCRIPTIONS: Final = 100
 MAX_TRANSACTIONS: Final = 16
 MAX_TRANSACTION_BYTES: Final = 1 << 18
-"""Of the bodies that one session's open transactions hold back."""
+"""Of what one session's open transactions hold back."""
+MAX_NAME_CHARS: Final = 256
+"""Of what a session keeps: ids, destinations that are followed, and transactions."""
 
 BEAT: Final = b"\n"
 _SERVER: Final = f"mdtool/{__version__}"
 _ACK_MODES: Final = ("auto", "client", "client-individual")
 _HEART_BEAT: Final = re.compile(r"(\d{1,9}),(\d{1,9})", re.ASCII)
+_HELD_BYTES: Final = 256
+"""What is held back of a message besides its body and destination, however short those are."""
 _EARLY: Final = 0.7
 """When a heart-beat is sent, as a share of the time within which it is promised."""
 _TOLERANCE: Final = 2.0
@@ -221,7 +225,7 @@ class StompSession:
             case "SEND":
                 self._send(frame)
             case "BEGIN":
-                self._begin(_header(frame, "transaction"))
+                self._begin(_kept(frame, "transaction"))
             case "COMMIT":
                 for destination, body in self._finish(_header(frame, "transaction")):
                     self._application.send(destination, body)
@@ -239,10 +243,10 @@ class StompSession:
                 raise StompError(f"STOMP {version} has no such command for clients")
 
     def _subscribe(self, frame: Frame, version: Version) -> None:
-        destination = _header(frame, "destination")
-        name = frame.headers.get("id")
-        if name is None and version is not Version.V1_0:
-            raise StompError("header id is missing")
+        destination = _kept(frame, "destination")
+        name = None
+        if "id" in frame.headers or version is not Version.V1_0:
+            name = _kept(frame, "id")
         key = destination if name is None else name
         if key in self._subscriptions:
             raise StompError(f"there is a subscription {key!r:.80} already")
@@ -274,7 +278,7 @@ class StompSession:
             self._application.send(destination, frame.body)
             return
         held_back = self._open_transaction(frame.headers["transaction"])
-        self._held_back_bytes += len(frame.body) + len(destination)
+        self._held_back_bytes += _held_bytes(destination, frame.body)
         if self._held_back_bytes > MAX_TRANSACTION_BYTES:
             raise StompError(f"open transactions hold more than {MAX_TRANSACTION_BYTES:,} bytes")
         held_back.append((destination, frame.body))
@@ -290,7 +294,7 @@ class StompSession:
         """End a transaction, and return what it held back."""
         held_back = self._open_transaction(name)
         del self._transactions[name]
-        self._held_back_bytes -= sum(len(body) + len(to) for to, body in held_back)
+        self._held_back_bytes -= sum(_held_bytes(to, body) for to, body in held_back)
         return held_back
 
     def _open_transaction(self, name: str) -> list[tuple[str, bytes]]:
@@ -320,3 +324,15 @@ def _header(frame: Frame, name: str) -> str:
         return frame.headers[name]
     except KeyError:
         raise StompError(f"header {name} is missing") from None
+
+
+def _kept(frame: Frame, name: str) -> str:
+    """Return a header that is kept."""
+    value = _header(frame, name)
+    if len(value) > MAX_NAME_CHARS:
+        raise StompError(f"header {name} takes more than {MAX_NAME_CHARS} characters")
+    return value
+
+
+def _held_bytes(destination: str, body: bytes) -> int:
+    return len(destination) + len(body) + _HELD_BYTES

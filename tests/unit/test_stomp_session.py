@@ -239,13 +239,34 @@ def test_transactions_are_bounded_in_bytes():
     body = bytes(32_768)
     for _ in range(3):  # what is committed does not count any more
         client.says("BEGIN", {"transaction": "t"})
-        for _ in range(MAX_TRANSACTION_BYTES // (len(body) + 6)):
+        for _ in range(MAX_TRANSACTION_BYTES // (len(body) + 6 + 256)):
             assert client.says("SEND", headers, body) == []
         client.says("COMMIT", {"transaction": "t"})
     client.says("BEGIN", {"transaction": "t"})
-    for _ in range(MAX_TRANSACTION_BYTES // (len(body) + 6)):
+    for _ in range(MAX_TRANSACTION_BYTES // (len(body) + 6 + 256)):
         client.says("SEND", headers, body)
     assert "hold more than" in client.error("SEND", headers, body)
+
+
+def test_transactions_of_empty_messages_are_bounded_too():
+    client = Client("1.2")
+    client.says("BEGIN", {"transaction": "t"})
+    send = encode("SEND", {"destination": "x", "transaction": "t"})
+    (answer,) = client.sends(send * 2_000)
+    assert "hold more than" in answer.headers["message"]
+
+
+@pytest.mark.parametrize(
+    ("command", "headers", "name"),
+    [
+        ("SUBSCRIBE", {"id": "x" * 257, "destination": "/topic/x"}, "id"),
+        ("SUBSCRIBE", {"id": "1", "destination": "/topic/x" + " " * 249}, "destination"),
+        ("BEGIN", {"transaction": "x" * 257}, "transaction"),
+    ],
+)
+def test_what_is_kept_is_bounded(command, headers, name):
+    error = Client("1.2").error(command, headers)
+    assert error == f"{command}: header {name} takes more than 256 characters"
 
 
 def test_subscriptions_are_bounded():
