@@ -241,6 +241,13 @@ async def test_a_wrong_method_is_405_and_names_the_right_ones(client):
         assert (await response.json())["error"] == "method_not_allowed"
 
 
+@pytest.mark.parametrize("path", ["/ws/000/a/eventsource", "/api/order-book"])
+async def test_what_is_written_as_it_comes_has_no_head(client, path):
+    async with client.request("HEAD", path) as response:
+        assert response.status == 405
+        assert response.headers["Allow"] == "GET"
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

@@ -17,6 +17,8 @@ from mdtool.services.http.answers import Handler, answer, encode_object, failure
 
 log = logging.getLogger(__name__)
 
+ORDER_BOOK_PATH: Final = "/api/order-book"
+
 _STARTED: Final = 200
 _CONFLICT: Final = 409
 _DESERTED_S: Final = 1.0
@@ -47,7 +49,7 @@ class BookProxy:
         """The handlers by method and path."""
         return {
             ("POST", "/api/start-streaming"): self.start,
-            ("GET", "/api/order-book"): self.order_book,
+            ("GET", ORDER_BOOK_PATH): self.order_book,
             ("GET", "/api/microservices/status"): self.status,
         }
 

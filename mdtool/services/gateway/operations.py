@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from mdtool.services.gateway.books import BookProxy
+from mdtool.services.gateway.books import ORDER_BOOK_PATH, BookProxy
 from mdtool.services.gateway.closing import about_closing
 from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.history.rest import HistoryRest
@@ -196,8 +196,8 @@ def _book_operations(books: BookProxy) -> tuple[Operation, ...]:
         ),
         Operation(
             method="GET",
-            path="/api/order-book",
-            handler=routes["GET", "/api/order-book"],
+            path=ORDER_BOOK_PATH,
+            handler=routes["GET", ORDER_BOOK_PATH],
             summary="The order books, a line a record, until the stream has ended.",
             parameters=(
                 Parameter(

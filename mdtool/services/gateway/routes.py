@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from mdtool.services.gateway.answers import STATUSES
-from mdtool.services.gateway.books import BookProxy
+from mdtool.services.gateway.books import ORDER_BOOK_PATH, BookProxy
 from mdtool.services.gateway.docs import Docs
 from mdtool.services.gateway.graphql.face import GraphQL
 from mdtool.services.gateway.openapi import Operation
@@ -16,11 +16,13 @@ from mdtool.services.gateway.page import Page
 from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.quotes.face import Quotes
 from mdtool.services.gateway.sockets import MarketDataSockets
-from mdtool.services.gateway.stomp.face import SOCKJS_PATH, Stomp
+from mdtool.services.gateway.stomp.face import EVENTS_PATH, SOCKJS_PATH, Stomp
 from mdtool.services.gateway.tallies import Tallies
 from mdtool.services.http.answers import Handler, answering, no_route
 
 MARKET_DATA_SOCKETS: Final = "/ws/marketdata"
+_STREAMED: Final = {EVENTS_PATH, ORDER_BOOK_PATH}
+"""What is written as it comes, which aiohttp would do for HEAD too."""
 
 
 def application(
@@ -41,7 +43,7 @@ def application(
         admit = guard.admit_watcher if is_watching else guard.admit
         measure = tallies.route(path).add
         app.router.add_route(method, path, answering(handler, STATUSES, measure, admit))
-        if method == "GET":
+        if method == "GET" and path not in _STREAMED:
             app.router.add_route("HEAD", path, answering(handler, STATUSES, measure, admit))
 
     for operation in operations:

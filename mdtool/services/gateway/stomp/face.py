@@ -31,6 +31,7 @@ from mdtool.services.http.answers import Handler
 RAW_PATH: Final = "/ws/websocket"
 SOCKJS_PATH: Final = "/ws"
 _SESSION: Final = f"{SOCKJS_PATH}/{{server}}/{{session}}"
+EVENTS_PATH: Final = f"{_SESSION}/eventsource"
 
 
 class Stomp:
@@ -85,7 +86,7 @@ class Stomp:
         return {
             ("GET", RAW_PATH): self._sockets.raw,
             ("GET", f"{_SESSION}/websocket"): self._sockets.sockjs,
-            ("GET", f"{_SESSION}/eventsource"): self._http.events,
+            ("GET", EVENTS_PATH): self._http.events,
             ("POST", f"{_SESSION}/xhr_streaming"): self._http.stream,
             ("POST", f"{_SESSION}/xhr"): self._http.poll,
             ("POST", f"{_SESSION}/xhr_send"): self._http.send,
