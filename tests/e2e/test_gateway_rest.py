@@ -8,6 +8,7 @@ import logging
 import pytest
 from yarl import URL
 
+from mdtool.services.http import listening
 from tests.e2e.gateways import connected, gateway_of
 from tests.reference.market_source import Bar, MarketSource
 
@@ -265,6 +266,16 @@ async def test_what_is_no_http_is_400_and_one_line_in_the_log(client, caplog, ga
     assert (await client.answer("/health"))[0] == 200
     assert all(record.exc_info is None for record in caplog.records)
     assert all("\n" not in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("half", [b"", b"GET /health HTTP/1.1\r\nHost: gat"])
+async def test_a_connection_without_a_request_is_closed(source, monkeypatch, half):
+    monkeypatch.setattr(listening, "KEEP_ALIVE_S", 0.05)
+    async with gateway_of(source.address) as client:
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        writer.write(half)
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_half_a_request_and_a_hang_up_trouble_nobody(client, caplog):

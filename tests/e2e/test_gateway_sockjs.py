@@ -213,6 +213,14 @@ async def test_what_is_sent_and_is_no_sockjs_is_400(client, payload):
         assert message in {"Payload expected.", "Broken JSON encoding."}
 
 
+async def test_what_is_sent_and_is_not_encoded_as_it_should_be_is_400(client):
+    await _poll(client)
+    headers = {"Content-Encoding": "gzip"}
+    async with client.post(f"{SESSION}/xhr_send", data='["x"]', headers=headers) as response:
+        assert response.status == 400
+        assert (await response.json())["error"] == "bad_body"
+
+
 async def test_what_is_sent_and_is_too_long_is_413(client):
     await _poll(client)
     async with client.post(f"{SESSION}/xhr_send", data="x" * 500_000) as response:

@@ -16,10 +16,12 @@ from mdtool.services.gateway.origins import ForeignOriginError
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.upgrade import UpgradeRequiredError
 from mdtool.services.http.answers import Statuses
+from mdtool.services.http.bodies import BodyError
 
 STALE_HEADERS: Final = {"Warning": '110 mdtool "Response is Stale"'}
 STATUSES: Final[Statuses] = {
     ParameterError: (400, "bad_parameter"),
+    BodyError: (400, "bad_body"),
     RefusedError: (400, "bad_parameter"),
     ForeignOriginError: (403, "foreign_origin"),
     UpgradeRequiredError: (426, "upgrade_required"),

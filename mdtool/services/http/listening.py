@@ -12,6 +12,8 @@ from mdtool.core.addresses import cannot_listen, format_address
 from mdtool.services.http.log import http_log
 
 STOP_GRACE_S: Final = 2.0
+KEEP_ALIVE_S: Final = 75.0
+"""How long a connection may be idle, or half of a request lie there; proxies keep theirs for 60."""
 _BACKLOG: Final = 1_024
 
 
@@ -46,6 +48,7 @@ async def listening(
         access_log=None,
         logger=http_log,
         shutdown_timeout=grace_s,
+        keepalive_timeout=KEEP_ALIVE_S,
         handler_cancellation=cancels_deserted,
     )
     await runner.setup()

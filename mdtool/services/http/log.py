@@ -7,6 +7,7 @@ from typing import Final
 
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import ws_logger
+from aiohttp.web import RequestPayloadError
 
 _SHOWN_CHARS: Final = 80
 
@@ -17,6 +18,8 @@ http_log: Final = logging.getLogger(__name__)
 class _ClientFaults(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, RequestPayloadError):
+            error = error.__cause__
         if isinstance(error, HttpProcessingError):
             why = error.message.partition("\n")[0][:_SHOWN_CHARS]
             record.msg = f"{record.getMessage()}, which is no HTTP: {why}"

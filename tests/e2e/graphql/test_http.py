@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import io
 import json
+import logging
 
 import pytest
 
+from mdtool.services.http import bodies
 from tests.e2e.gateways import connected, gateway_of
 from tests.reference.market_source import Bar, MarketSource
 
@@ -207,6 +210,33 @@ async def test_a_body_that_is_too_long_is_413_and_the_gateway_goes_on(client):
         assert status == 413
         assert "1,048,576 bytes" in answer["errors"][0]["message"]
     assert (await asked(client, QUERY))[0] == 200
+
+
+async def test_a_body_that_is_not_encoded_as_it_should_be_is_400(client, caplog):
+    headers = {"Content-Type": JSON, "Content-Encoding": "gzip"}
+    async with client.post("/graphql", data=b'{"query":"{symbols}"}', headers=headers) as response:
+        assert response.status == 400
+        message = (await response.json())["errors"][0]["message"]
+    assert message == "the body is not as its headers say"
+    assert (await client.answer("/health"))[0] == 200
+    assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
+
+
+async def test_a_body_that_takes_little_compressed_and_too_much_otherwise_is_413(client):
+    headers = {"Content-Type": JSON, "Content-Encoding": "gzip"}
+    bomb = gzip.compress(bytes(64 << 20), 1)
+    async with client.post("/graphql", data=bomb, headers=headers) as response:
+        assert response.status == 413
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(client, monkeypatch):
+    monkeypatch.setattr(bodies, "PATIENCE_S", 0.05)
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    head = f"POST /graphql HTTP/1.1\r\nHost: gateway\r\nContent-Type: {JSON}\r\n"
+    writer.write(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+    assert b"does not come within" in await reader.readuntil(b"}]}")
+    writer.close()
 
 
 async def test_a_body_that_comes_in_pieces_is_one_request(client):

@@ -23,6 +23,7 @@ from mdtool.services.gateway.graphql.errors import (
 )
 from mdtool.services.gateway.graphql.execution import Executor, Prepared
 from mdtool.services.gateway.graphql.sockets import GraphQLSockets
+from mdtool.services.http.bodies import BodyError, read_body
 from mdtool.wire.graphql import (
     SUBPROTOCOL,
     Request,
@@ -86,7 +87,7 @@ class GraphQLHttp:
         except DocumentError as error:
             status = 200 if media_type == _JSON else 400
             return _response(encode_response(error.errors), media_type, status)
-        except RequestError as error:
+        except (RequestError, BodyError) as error:
             return _refused(400, str(error), media_type)
         except _HttpError as error:
             return _refused(error.status, str(error), media_type)
@@ -106,11 +107,9 @@ class GraphQLHttp:
 
     async def _body(self, request: web.Request) -> bytes:
         most = self._max_body_bytes
-        body = b""
         if (request.content_length or 0) <= most:
-            while len(body) <= most and not request.content.at_eof():
-                body += await request.content.readany()
-            if len(body) <= most:
+            body = await read_body(request, most)
+            if body is not None:
                 return body
         raise _HttpError(413, f"a request is of {most:,} bytes at most")
 

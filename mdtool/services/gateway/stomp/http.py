@@ -20,6 +20,7 @@ from mdtool.services.gateway.stomp.mailbox import BUSY, Mailbox
 from mdtool.services.gateway.stomp.messages import Wrapping
 from mdtool.services.gateway.tallies import SocketTally
 from mdtool.services.http.answers import failure
+from mdtool.services.http.bodies import read_body
 from mdtool.wire import sockjs
 from mdtool.wire.sockjs import SockJsError
 from mdtool.wire.stomp import MAX_FRAME_BYTES
@@ -87,7 +88,7 @@ class SockJsHttp:
         session = self._sessions.get(request.match_info["session"])
         if session is None:
             return failure(404, "not_found", "there is no such session")
-        payload = await _read(request)
+        payload = await read_body(request, MAX_BODY_BYTES)
         if payload is None:
             return failure(413, "too_large", f"the body takes more than {MAX_BODY_BYTES:,} bytes")
         try:
@@ -173,16 +174,6 @@ class SockJsHttp:
 class _Session(NamedTuple):
     mailbox: Mailbox
     ending: contextlib.ExitStack
-
-
-async def _read(request: web.Request) -> bytes | None:
-    """Return the body of a request, None where that is too long."""
-    payload = bytearray()
-    async for chunk in request.content.iter_any():
-        payload += chunk
-        if len(payload) > MAX_BODY_BYTES:
-            return None
-    return bytes(payload)
 
 
 def _text(body: bytes, content_type: str = "text/plain; charset=UTF-8") -> web.Response:

@@ -1,0 +1,37 @@
+"""What clients send with their requests: bounded in size and in time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from mdtool.core.errors import PeerError
+
+PATIENCE_S: Final = 10.0
+"""How long a body may take: a megabyte at 100 KB a second."""
+
+
+class BodyError(PeerError):
+    """A body does not come, or is not as its headers say."""
+
+
+async def read_body(request: web.Request, max_bytes: int) -> bytes | None:
+    """Return the body of a request, decompressed; None where it takes more than `max_bytes`.
+
+    Raises
+    ------
+    BodyError
+        When it is not encoded as it should be, or does not come in time.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(body) <= max_bytes and not request.content.at_eof():
+                body += await request.content.readany()
+    except web.RequestPayloadError as error:
+        raise BodyError("the body is not as its headers say") from error
+    except TimeoutError as error:
+        raise BodyError(f"the body does not come within {PATIENCE_S:g} s") from error
+    return bytes(body) if len(body) <= max_bytes else None
