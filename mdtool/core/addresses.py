@@ -30,8 +30,15 @@ def format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def cannot_listen(error: OSError, host: str, port: int, option: str = "--port") -> StartupError:
-    """Return what a bind that failed means; `option` is the one that chooses another port."""
+def cannot_listen(
+    error: OSError | UnicodeError, host: str, port: int, option: str = "--port"
+) -> StartupError:
+    """Return what a bind that failed means; `option` is the one that chooses another port.
+
+    A UnicodeError is Python's for a host that can be no name, such as one with an empty label.
+    """
+    if isinstance(error, UnicodeError):
+        return StartupError(f"cannot listen on port {port} of {host}: no host name")
     if error.errno == errno.EADDRINUSE:
         return StartupError(
             f"port {port} on {host} is in use; stop what listens there, or choose another with "

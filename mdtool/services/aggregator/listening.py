@@ -44,7 +44,5 @@ def _probe(host: str, port: int) -> None:
     """Bind the address for a moment, for gRPC would not say why it cannot."""
     try:
         bind(host, port).close()
-    except UnicodeError as error:
-        raise StartupError(f"cannot listen on port {port} of {host}: no host name") from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise cannot_listen(error, host, port) from error

@@ -55,7 +55,7 @@ async def listening(
     try:
         try:
             await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise cannot_listen(error, host, port) from error
         yield format_address(*runner.addresses[0][:2])
     finally:

@@ -101,7 +101,7 @@ class IngestServer:
         loop = asyncio.get_running_loop()
         try:
             return await loop.create_server(connect, host, port, backlog=_BACKLOG)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise cannot_listen(error, host, port) from error
 
     def _gone(self, connection: Connection) -> None:

@@ -88,7 +88,7 @@ class ReplaySender:
         host, port = self._config.host, self._config.data_port
         try:
             server = await asyncio.start_server(connected, host, port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise cannot_listen(error, host, port, "--data-port") from error
         try:
             yield format_address(*server.sockets[0].getsockname()[:2])

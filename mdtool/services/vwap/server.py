@@ -10,7 +10,6 @@ from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.trades.grpc import GrpcTradeFeed
 from mdtool.adapters.trades.port import TradeFeed
 from mdtool.core.addresses import cannot_listen, format_address, parse_address
-from mdtool.core.errors import StartupError
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
 from mdtool.engine.vwap import Window
@@ -73,10 +72,8 @@ class VwapFeed:
         loop = asyncio.get_running_loop()
         try:
             return await loop.create_server(lambda: Client(clients), host, port, backlog=_BACKLOG)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise cannot_listen(error, host, port) from error
-        except UnicodeError as error:
-            raise StartupError(f"cannot listen on port {port} of {host}: no host name") from error
 
 
 def _trade_feed(config: VwapConfig) -> contextlib.AbstractAsyncContextManager[TradeFeed]:
