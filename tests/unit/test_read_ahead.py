@@ -1,8 +1,9 @@
+import asyncio
 import threading
 
 import pytest
 
-from mdtool.adapters.read_ahead import ReadAhead
+from mdtool.adapters.read_ahead import AsyncReadAhead, ReadAhead
 
 
 def test_everything_comes_in_order():
@@ -61,3 +62,68 @@ def test_closing_stops_the_iterator_and_waits_for_it():
     ahead.close()
     del ahead
     assert ended.wait(60)
+
+
+async def test_a_blocking_iterator_is_read_in_another_thread():
+    asked = threading.Event()
+
+    def source():
+        yield 1
+        asked.wait()
+        yield 2
+
+    taken = []
+    async for item in AsyncReadAhead(source(), depth=2):
+        taken.append(item)
+        asked.set()
+    assert taken == [1, 2]
+
+
+async def test_what_a_loop_takes_is_not_made_far_ahead():
+    made = []
+
+    def source():
+        for item in range(100):
+            made.append(item)
+            yield item
+
+    async for item in AsyncReadAhead(source(), depth=2):
+        await asyncio.sleep(0)
+        assert len(made) <= item + 5
+
+
+async def test_a_loop_gets_an_error_behind_what_was_yielded_and_an_end_again():
+    def broken():
+        yield 1
+        raise ZeroDivisionError
+
+    ahead = AsyncReadAhead(broken(), depth=2)
+    assert await anext(ahead) == 1
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            await anext(ahead)
+    through = AsyncReadAhead(iter(()), depth=1)
+    for _ in range(2):
+        with pytest.raises(StopAsyncIteration):
+            await anext(through)
+
+
+async def test_closing_in_a_loop_waits_for_the_item_that_is_being_made():
+    begun, may_end = threading.Event(), threading.Event()
+    is_made = False
+
+    def source():
+        nonlocal is_made
+        begun.set()
+        may_end.wait()
+        is_made = True
+        yield 0
+
+    ahead = AsyncReadAhead(source(), depth=1)
+    await asyncio.to_thread(begun.wait)
+    closing = asyncio.ensure_future(ahead.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    may_end.set()
+    await closing
+    assert is_made

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mdtool.core.dtypes import MBO
-from mdtool.services.replay.reading import Passage
+from mdtool.services.replay.reading import ForwardReader
 from mdtool.services.replay.recent import Recent
 
 
@@ -53,15 +53,15 @@ async def arrays_of(*lengths: int):
         yield array
 
 
-async def test_a_passage_goes_forward_from_wherever_it_is_asked():
-    passage = Passage(arrays_of(3, 1, 4))
+async def test_a_reader_goes_forward_from_wherever_it_is_asked():
+    reader = ForwardReader(arrays_of(3, 1, 4))
     for position in (0, 0, 2, 3, 6, 7):
-        records = await passage.read(position)
+        records = await reader.read(position)
         assert records["order_id"][0] == position
         assert len(records) <= 4
 
 
-async def test_a_passage_ends_with_its_stream():
-    passage = Passage(arrays_of(3, 1))
+async def test_a_reader_ends_with_its_stream():
+    reader = ForwardReader(arrays_of(3, 1))
     with pytest.raises(StopAsyncIteration):
-        await passage.read(4)
+        await reader.read(4)

@@ -1,9 +1,6 @@
-"""Ticks read ahead, paced and encoded."""
+"""Ticks paced and encoded."""
 
 from __future__ import annotations
-
-import asyncio
-import threading
 
 import numpy as np
 import pytest
@@ -11,7 +8,7 @@ import pytest
 from mdtool.adapters.tick_source import TickRun
 from mdtool.core.symbols import SymbolTable
 from mdtool.services.send import pacing
-from mdtool.services.send.pacing import encoded, paced, read_ahead
+from mdtool.services.send.pacing import encoded, paced
 from mdtool.services.send.sources import limited
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import TickDecoder
@@ -94,45 +91,6 @@ async def test_a_rate_spaces_ticks_evenly_whatever_their_times(clock):
 async def test_delays_do_not_add_up(clock):
     sent, _ = await when_sent(clock, [run([10 * MS * k for k in range(1_000)])], speed=1.0)
     assert max(at - 10 * k for k, at in enumerate(sent)) < 1
-
-
-async def test_a_blocking_source_is_read_in_another_thread():
-    asked = threading.Event()
-
-    def source():
-        yield 1
-        asked.wait()
-        yield 2
-
-    taken = []
-    async for item in read_ahead(source()):
-        taken.append(item)
-        asked.set()
-    assert taken == [1, 2]
-
-
-async def test_a_source_is_not_read_far_ahead():
-    taken = []
-
-    def source():
-        for item in range(100):
-            taken.append(item)
-            yield item
-
-    async for item in read_ahead(source()):
-        await asyncio.sleep(0)
-        assert len(taken) <= item + 5
-
-
-async def test_an_error_comes_behind_what_was_yielded():
-    def source():
-        yield 1
-        raise ZeroDivisionError
-
-    items = read_ahead(source())
-    assert await anext(items) == 1
-    with pytest.raises(ZeroDivisionError):
-        await anext(items)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3, 4, 5, 9, 10, 11])

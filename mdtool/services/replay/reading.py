@@ -1,14 +1,17 @@
-"""A recording read in a thread, one array ahead of whoever takes from it."""
+"""A recording read in a thread, a little ahead of whoever takes from it."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from typing import Final
 
 from mdtool.adapters.dbn_source import RecordSource
+from mdtool.adapters.read_ahead import AsyncReadAhead
 from mdtool.core.records import Records
 from mdtool.wire.dbn_session import OWN_RTYPES
+
+_ARRAYS_AHEAD: Final = 1
 
 
 @contextlib.asynccontextmanager
@@ -18,27 +21,18 @@ async def reading(source: RecordSource) -> AsyncIterator[AsyncIterator[Records]]
     What a live stream says about its own connection is left out: a session says that of itself.
     The iterator raises what the source raises, behind everything before it.
     """
-    arrays = iter(source)
-    ahead = _take(arrays)
-
-    async def taken() -> AsyncIterator[Records]:
-        nonlocal ahead
-        while (records := await asyncio.shield(ahead)) is not None:
-            ahead = _take(arrays)
-            yield records
-
+    data = (array for array in source if array["rtype"][0] not in OWN_RTYPES)
+    ahead = AsyncReadAhead(data, _ARRAYS_AHEAD)
     try:
-        yield taken()
+        yield ahead
     finally:
         # Where the block was left early, the thread is still at work on the source.
-        await asyncio.wait({ahead})
-        if not ahead.cancelled():
-            ahead.exception()  # nobody wants to know it any more
+        await ahead.close()
         source.close()
 
 
-class Passage:
-    """A way through a stream that goes forward only.
+class ForwardReader:
+    """Reads a stream at positions that only rise.
 
     Parameters
     ----------
@@ -63,11 +57,3 @@ class Passage:
             self._begin += 0 if self._array is None else len(self._array)
             self._array = await anext(self._arrays)
         return self._array[position - self._begin :]
-
-
-def _take(arrays: Iterator[Records]) -> asyncio.Future[Records | None]:
-    return asyncio.ensure_future(asyncio.to_thread(_next_of_stream, arrays))
-
-
-def _next_of_stream(arrays: Iterator[Records]) -> Records | None:
-    return next((array for array in arrays if array["rtype"][0] not in OWN_RTYPES), None)

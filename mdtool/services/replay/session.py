@@ -14,7 +14,7 @@ from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.records import Records
 from mdtool.core.tcp import notice_loss
-from mdtool.services.replay.reading import Passage, reading
+from mdtool.services.replay.reading import ForwardReader, reading
 from mdtool.services.replay.run import Run
 from mdtool.services.replay.runs import Runs
 from mdtool.wire.dbn import encode_metadata, encode_records
@@ -219,13 +219,13 @@ class Session:
         self._begin(Begin(run.identity, first))
         progress = self.progress
         async with contextlib.AsyncExitStack() as stack:
-            behind: Passage | None = None
+            behind: ForwardReader | None = None
             while await run.reached(progress.position + 1) > progress.position:
                 records = run.recent.read(progress.position)
                 if records is None:
                     if behind is None:
                         source = await asyncio.to_thread(run.reopen)
-                        behind = Passage(await stack.enter_async_context(reading(source)))
+                        behind = ForwardReader(await stack.enter_async_context(reading(source)))
                     records = await behind.read(progress.position)
                 await self._send_on(records[: run.position - progress.position])
         if progress.position > run.position:

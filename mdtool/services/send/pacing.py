@@ -1,13 +1,11 @@
-"""From a source that blocks to frames that are due: ticks read ahead, paced and encoded."""
+"""From ticks to frames that are due: paced and encoded."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 import time
-from collections.abc import AsyncIterator, Iterable
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,49 +15,8 @@ from mdtool.core.units import NS_PER_S
 from mdtool.engine.pacing import Pacer
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
-T = TypeVar("T")
-
-_AHEAD: Final = 2
-"""How many runs are read before they are asked for."""
 _FEW_TICKS: Final = 256
 """Runs shorter than this are encoded with the symbols they have, not with all there are."""
-
-
-async def read_ahead(source: Iterable[T]) -> AsyncIterator[T]:
-    """Iterate over a source that blocks, in a thread that does not keep the process from ending.
-
-    Raises
-    ------
-    Exception
-        What the source raised, behind everything that it yielded before.
-    """
-    loop = asyncio.get_running_loop()
-    room = threading.Semaphore(_AHEAD)
-    items: asyncio.Queue[tuple[T | None, Exception | None]] = asyncio.Queue()
-
-    def hand_over(item: T | None, error: Exception | None = None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens
-            loop.call_soon_threadsafe(items.put_nowait, (item, error))
-
-    def read() -> None:
-        try:
-            for item in source:
-                room.acquire()
-                hand_over(item)
-        except Exception as error:  # noqa: BLE001 - raised again where the items are taken
-            hand_over(None, error)
-        else:
-            hand_over(None)
-
-    threading.Thread(target=read, name="source", daemon=True).start()
-    while True:
-        item, error = await items.get()
-        if error is not None:
-            raise error
-        if item is None:
-            return
-        room.release()
-        yield item
 
 
 async def paced(

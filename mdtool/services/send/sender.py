@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
+from mdtool.adapters.read_ahead import AsyncReadAhead
 from mdtool.adapters.tick_source import TickRun
 from mdtool.core.addresses import format_address
 from mdtool.core.backoff import delays
@@ -16,13 +17,15 @@ from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.services.send.backlog import Backlog
 from mdtool.services.send.config import SendConfig
-from mdtool.services.send.pacing import encoded, paced, read_ahead
+from mdtool.services.send.pacing import encoded, paced
 from mdtool.wire.control import Ack, Committed, ReplyDecoder, Resume, encode_hello
 from mdtool.wire.tick_encoder import EncodedFrames
 
 log = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 1 << 16
+_RUNS_AHEAD: Final = 2
+"""How many runs of ticks are read before they are asked for."""
 _MAX_WAIT_S: Final = 1.0
 """The longest pause between two tries to connect."""
 _SILENCE_S: Final = 1.0
@@ -105,7 +108,8 @@ class Sender:
         MdtoolError
             With which the source broke off, after everything before that was acknowledged.
         """
-        runs = paced(read_ahead(self._runs), self._config.speed, self._config.rate)
+        ahead = AsyncReadAhead(iter(self._runs), _RUNS_AHEAD)
+        runs = paced(ahead, self._config.speed, self._config.rate)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._fill(encoded(run) async for run in runs))
