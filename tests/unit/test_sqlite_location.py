@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from mdtool.adapters.stores import open_history, open_store
-from mdtool.adapters.stores.sqlite.location import parse
+from mdtool.adapters.stores.sqlite.location import Location
 from mdtool.core.data_folder import store_url
 from mdtool.core.errors import ConfigError
 
 
 def test_what_follows_three_slashes_is_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert parse("sqlite:////data/trades.db").path == Path("/data/trades.db")
-    assert parse("sqlite:///trades.db").path == tmp_path / "trades.db"
-    assert parse("sqlite:///../a b%20.db").path == tmp_path.parent / "a b%20.db"
-    assert parse(store_url(Path("x"))).path == tmp_path / "x" / "mdtool.db"
+    assert Location.parse("sqlite:////data/trades.db").path == Path("/data/trades.db")
+    assert Location.parse("sqlite:///trades.db").path == tmp_path / "trades.db"
+    assert Location.parse("sqlite:///../a b%20.db").path == tmp_path.parent / "a b%20.db"
+    assert Location.parse(store_url(Path("x"))).path == tmp_path / "x" / "mdtool.db"
 
 
 def test_the_address_is_the_file():
@@ -25,8 +25,8 @@ def test_the_address_is_the_file():
 
 
 def test_a_write_is_on_the_disk_unless_that_is_waived():
-    assert parse("sqlite:///trades.db").synchronous == "full"
-    assert parse("sqlite:///trades.db?synchronous=normal").synchronous == "normal"
+    assert Location.parse("sqlite:///trades.db").synchronous == "full"
+    assert Location.parse("sqlite:///trades.db?synchronous=normal").synchronous == "normal"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import psycopg
 
 from mdtool.adapters.stores.errors import StoreClaimedError, StoreUnavailableError
 from mdtool.adapters.stores.postgresql import schema
-from mdtool.adapters.stores.postgresql.failures import meaning_of
+from mdtool.adapters.stores.postgresql.failures import store_error
 from mdtool.adapters.stores.postgresql.link import Connection, open_connection
 from mdtool.adapters.stores.postgresql.location import Location
 
@@ -83,7 +83,7 @@ class MarketClaim:
         self._epoch = None
 
     def _take(self, connection: Connection) -> None:
-        schema.make(connection, self._location)
+        schema.create(connection, self._location)
         key = self._location.lock_key
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
         epoch = connection.execute("SELECT epoch FROM market").fetchone()
@@ -118,7 +118,7 @@ class MarketClaim:
         try:
             yield
         except psycopg.Error as error:
-            raise meaning_of(error, self._location.address) from error
+            raise store_error(error, self._location.address) from error
 
 
 def _has_ended(connection: Connection) -> bool:

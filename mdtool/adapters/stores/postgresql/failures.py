@@ -47,8 +47,8 @@ _REFUSALS: Final = (
 """A connection that fails has no code but only a text, which is the server's."""
 
 
-def meaning_of(error: psycopg.Error, address: str) -> StoreError:
-    """Return the error of a store that says what PostgreSQL's says."""
+def store_error(error: psycopg.Error, address: str) -> StoreError:
+    """Return the store's error for what PostgreSQL raised."""
     text = f"{address}: {_first_line(error)}"
     code = error.sqlstate
     if code is None:

@@ -24,7 +24,7 @@ from mdtool.adapters.stores.postgresql.link import Connection, Link
 from mdtool.adapters.stores.postgresql.location import Location
 from mdtool.engine.saved_bars import SAVED_BAR
 
-PAGE: Final = 65_536
+PAGE_TRADES: Final = 65_536
 """Trades that are fetched at once by who wants all."""
 _TRADE_COLUMNS: Final = 6
 _ABOVE_ALL: Final = TradeKey(MAX_NS, 0, 0)
@@ -106,10 +106,10 @@ class History:
         # Below all keys of the first time: no stream has a number below 1.
         after = TradeKey(start_ns, 0, 0)
         while True:
-            page = TradePage(*self._copied(_AFTER, symbol, *after, end_ns, PAGE))
+            page = TradePage(*self._copied(_AFTER, symbol, *after, end_ns, PAGE_TRADES))
             if len(page):
                 yield page
-            if len(page) < PAGE:
+            if len(page) < PAGE_TRADES:
                 return
             after = page.key(-1)
 

@@ -20,7 +20,7 @@ from mdtool.adapters.stores.errors import (
     StoreUnavailableError,
 )
 from mdtool.adapters.stores.postgresql.columns import ColumnDumper
-from mdtool.adapters.stores.postgresql.failures import meaning_of
+from mdtool.adapters.stores.postgresql.failures import store_error
 from mdtool.adapters.stores.postgresql.location import Location
 
 ANSWER_S: Final = 30.0
@@ -198,7 +198,7 @@ class Link:
         except psycopg.Error as error:
             if self._is_reading and self._is_interrupted:
                 raise StoreInterruptedError(f"{self.location.address}: interrupted") from error
-            raise meaning_of(error, self.location.address) from error
+            raise store_error(error, self.location.address) from error
 
 
 def _ready(events: int, wanted: Wait) -> Ready:

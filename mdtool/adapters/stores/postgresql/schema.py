@@ -108,7 +108,7 @@ def check(connection: Connection, location: Location) -> None:
         )
 
 
-def make(connection: Connection, location: Location) -> None:
+def create(connection: Connection, location: Location) -> None:
     """Make the tables where there are none.
 
     Raises
@@ -126,12 +126,12 @@ def make(connection: Connection, location: Location) -> None:
         key = (location.lock_key - 1,)
         connection.execute("SELECT pg_advisory_lock(%s)", key)
         if not _is_true(connection, _HAS_STORE):
-            _create(connection, location)
+            _create_tables(connection, location)
         connection.execute("SELECT pg_advisory_unlock(%s)", key)
     check(connection, location)
 
 
-def _create(connection: Connection, location: Location) -> None:
+def _create_tables(connection: Connection, location: Location) -> None:
     name = sql.Identifier(location.schema)
     connection.execute("BEGIN")
     connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))

@@ -109,7 +109,7 @@ class Store(History):
         return self._link.read(self._repair, takes_long=True)
 
     def _prepare(self, connection: Connection) -> None:
-        schema.make(connection, self._link.location)
+        schema.create(connection, self._link.location)
         self._numbers.clear()  # another server may have taken the place of the one before
 
     def _write(self, connection: Connection, step: Step) -> None:

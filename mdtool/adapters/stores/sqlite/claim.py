@@ -12,7 +12,7 @@ from mdtool.adapters.stores.errors import StoreClaimedError, StoreUnavailableErr
 SUFFIX: Final = ".lock"
 
 
-class Claim:
+class MarketClaim:
     """The right to write a store's market.
 
     Parameters

@@ -32,7 +32,7 @@ _DAMAGED: Final = {
 }
 
 
-def translated(error: Exception, address: str, path: Path) -> StoreError:
+def store_error(error: Exception, address: str, path: Path) -> StoreError:
     """Return the store's error for what SQLite or the system raised, or a value that is none."""
     if isinstance(error, OSError):
         return StoreUnavailableError(f"{address}: {error.strerror or error}")

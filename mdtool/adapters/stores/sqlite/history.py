@@ -21,7 +21,7 @@ from mdtool.adapters.stores.port import (
 )
 from mdtool.adapters.stores.sqlite import reading
 from mdtool.adapters.stores.sqlite.link import BUSY_S, Link
-from mdtool.adapters.stores.sqlite.location import parse
+from mdtool.adapters.stores.sqlite.location import Location
 from mdtool.engine.saved_bars import SAVED_BAR
 
 
@@ -46,7 +46,7 @@ class History:
     _writes = False
 
     def __init__(self, url: str, busy_s: float = BUSY_S) -> None:
-        self._link = Link(parse(url), busy_s, writes=self._writes)
+        self._link = Link(Location.parse(url), busy_s, writes=self._writes)
         self._numbers: dict[str, int] = {}
         self._numbers_of = 0
         """The generation of the link that numbers of symbols are of."""

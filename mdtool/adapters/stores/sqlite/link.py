@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from mdtool.adapters.stores.errors import StoreError, StoreUnavailableError
 from mdtool.adapters.stores.sqlite import schema
-from mdtool.adapters.stores.sqlite.failures import translated
+from mdtool.adapters.stores.sqlite.failures import store_error
 from mdtool.adapters.stores.sqlite.location import Location
 
 BUSY_S: Final = 5.0
@@ -110,7 +110,7 @@ class Link:
             self.close()
             if isinstance(error, sqlite3.Error | OSError | OverflowError | UnicodeError):
                 location = self.location
-                raise translated(error, location.address, location.path) from error
+                raise store_error(error, location.address, location.path) from error
             raise
 
     def _usable(self) -> sqlite3.Connection:

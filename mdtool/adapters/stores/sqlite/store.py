@@ -6,7 +6,7 @@ from typing import Self
 
 from mdtool.adapters.stores.port import SavedState, Step, WrongTotals
 from mdtool.adapters.stores.sqlite import reading
-from mdtool.adapters.stores.sqlite.claim import Claim
+from mdtool.adapters.stores.sqlite.claim import MarketClaim
 from mdtool.adapters.stores.sqlite.history import History
 from mdtool.adapters.stores.sqlite.link import BUSY_S
 from mdtool.adapters.stores.sqlite.writing import write_step
@@ -39,7 +39,7 @@ class Store(History):
 
     def __init__(self, url: str, busy_s: float = BUSY_S) -> None:
         super().__init__(url, busy_s)
-        self._claim = Claim(self._link.location.path, self.address)
+        self._claim = MarketClaim(self._link.location.path, self.address)
         self._written: dict[str, int] = {}
         """Numbers of symbols, with trades or without."""
         self._written_in = 0
