@@ -14,7 +14,7 @@ from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.open_sockets import OpenSockets
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.tallies import SocketTally
-from mdtool.services.gateway.upgrade import Sayings, websocket
+from mdtool.services.gateway.upgrade import ClientMessages, websocket
 
 _MAX_MESSAGE_BYTES: Final = 4_096
 """Clients have nothing to say here."""
@@ -59,5 +59,5 @@ class ListeningSockets:
             return
         outbox = Outbox(transport, self._tally, self._patience_s)
         with contextlib.closing(outbox), following(outbox):
-            async for _ in Sayings(socket):
+            async for _ in ClientMessages(socket):
                 pass  # what clients say is read, so that pings are answered, and left at that

@@ -1,4 +1,4 @@
-"""Requests that become WebSockets, and what their clients say until they are gone."""
+"""Requests that become WebSockets, and the messages of their clients until they are gone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEARTBEAT_S: Final = 20.0
 """How often clients are pinged; who leaves one unanswered for half of that is cut off."""
 CLOSE_S: Final = 1.0
 """How long a client may take to answer a close."""
-_SAID: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
+_DATA: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
 
 
 class UpgradeRequiredError(HeadedError):
@@ -81,10 +81,10 @@ def websocket(
     return socket
 
 
-class Sayings:
-    """What a client says, text or binary, until it is gone, with a word or without.
+class ClientMessages:
+    """An async iterator of a client's messages, text or binary, until it closes or is gone.
 
-    An async iterator. Who leaves pings unanswered, or says what is no WebSocket, is gone too.
+    Who leaves pings unanswered, or sends what is no WebSocket frame, is gone too.
     """
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
@@ -98,10 +98,10 @@ class Sayings:
             message = await self._socket.receive()
         except ConnectionError:  # the answer to a ping cannot be written
             raise StopAsyncIteration from None
-        if message.type not in _SAID:
+        if message.type not in _DATA:
             raise StopAsyncIteration
-        said: str | bytes = message.data
-        return said
+        data: str | bytes = message.data
+        return data
 
 
 def _tell_nobody(_reason: str) -> None:

@@ -16,7 +16,7 @@ from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.open_sockets import OpenSockets
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.tallies import SocketTally
-from mdtool.services.gateway.upgrade import Sayings, websocket
+from mdtool.services.gateway.upgrade import ClientMessages, websocket
 from mdtool.wire import graphql as wire
 from mdtool.wire.graphql import MessageError
 
@@ -89,7 +89,7 @@ async def _listened(
     """Have a client say what it wants until it leaves, or has to: then return why."""
     try:
         async with asyncio.timeout(_INIT_S) as patience:
-            async for said in Sayings(socket):
+            async for said in ClientMessages(socket):
                 conversation.take(said)
                 if conversation.is_open:
                     patience.reschedule(None)

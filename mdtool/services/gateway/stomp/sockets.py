@@ -15,7 +15,7 @@ from mdtool.services.gateway.stomp.connection import Connection
 from mdtool.services.gateway.stomp.connections import Connections
 from mdtool.services.gateway.stomp.messages import Wrapping
 from mdtool.services.gateway.tallies import SocketTally
-from mdtool.services.gateway.upgrade import CLOSE_S, Sayings, Socket, websocket
+from mdtool.services.gateway.upgrade import CLOSE_S, ClientMessages, Socket, websocket
 from mdtool.wire import sockjs
 from mdtool.wire.sockjs import SockJsError
 from mdtool.wire.stomp import MAX_FRAME_BYTES
@@ -105,7 +105,7 @@ class StompSockets:
                 if is_sockjs:
                     outbox.post(sockjs.OPEN)
                 take = _take_wrapped if is_sockjs else _take
-                async for said in Sayings(socket):
+                async for said in ClientMessages(socket):
                     take(connection, said)
         await asyncio.gather(*closing)
 
