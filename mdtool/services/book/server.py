@@ -14,7 +14,7 @@ from mdtool.core.limits import raise_file_limit
 from mdtool.core.symbols import SymbolTable
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.services.book.config import ReceiverConfig
-from mdtool.services.book.faces import ReceiverFaces
+from mdtool.services.book.handlers import ReceiverHandlers
 from mdtool.services.http.listening import listening
 from mdtool.wire.book_lines import BookLines
 
@@ -53,7 +53,7 @@ class BookReceiver:
         raise_file_limit()
         _warm_up()
         async with asyncio.TaskGroup() as tasks:
-            app = ReceiverFaces(self._config, tasks).application()
+            app = ReceiverHandlers(self._config, tasks).application()
             host, port = self._config.host, self._config.port
             async with listening(app, host, port, _STOP_GRACE_S, cancels_deserted=True) as address:
                 started({"http": address})

@@ -17,7 +17,7 @@ from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
 from mdtool.services.http.listening import listening
 from mdtool.services.replay.config import SenderConfig
-from mdtool.services.replay.faces import SenderFaces
+from mdtool.services.replay.handlers import SenderHandlers
 from mdtool.services.replay.run import Pace, Run
 from mdtool.services.replay.runs import Runs
 from mdtool.services.replay.session import Session
@@ -60,7 +60,7 @@ class ReplaySender:
         host, port = self._config.host, self._config.port
         async with asyncio.TaskGroup() as tasks:
             runs = Runs(self._recording, self._pace, self._config.backlog_bytes, tasks)
-            app = SenderFaces(runs, self._sessions).application()
+            app = SenderHandlers(runs, self._sessions).application()
             async with (
                 listening(app, host, port, _STOP_GRACE_S) as http_address,
                 self._streaming(runs, tasks) as data_address,

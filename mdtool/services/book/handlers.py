@@ -49,7 +49,7 @@ _STATUSES: Final[Statuses] = {
 }
 
 
-class ReceiverFaces:
+class ReceiverHandlers:
     """The handlers of the receiver's paths.
 
     Parameters

@@ -30,7 +30,7 @@ _STATUSES: Final[Statuses] = {
 }
 
 
-class SenderFaces:
+class SenderHandlers:
     """The handlers of the sender's paths.
 
     Parameters
