@@ -11,8 +11,8 @@ from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.trades.port import TradeRun
 from mdtool.core.symbols import SymbolTable
 from mdtool.engine.vwap import Window
+from mdtool.services.vwap.backfill import read_backfill
 from mdtool.services.vwap.board import Board
-from mdtool.services.vwap.past import read_past
 from tests.e2e.aggregators import tick
 from tests.reference.market import batch
 from tests.stores import MS, NOON_NS, run, step
@@ -87,23 +87,24 @@ def rows(n: int, symbol: int = 0, price: int = 10**9):
     return [(symbol, price + place, 1 + place, NOON_NS + place * MS) for place in range(n)]
 
 
-def past_of(url: str, window: Window):
+def backfill_of(url: str, window: Window):
     with open_history(url) as history:
-        return read_past(history, window)
+        return read_backfill(history, window)
 
 
 def test_windows_are_filled_with_the_newest_trades_of_a_store(store):
     with open_store(store) as writer:
         writer.write(step(["AAPL", "MSFT"], run("s", 0, rows(25_000) + rows(3, symbol=1))))
-    past = past_of(store, Window(trades=12_000))
+    backfill = backfill_of(store, Window(trades=12_000))
     by_symbol = {
-        name: past.price[past.symbol == index].tolist() for index, name in enumerate(past.symbols)
+        name: backfill.price[backfill.symbol == index].tolist()
+        for index, name in enumerate(backfill.symbols)
     }
     assert by_symbol["AAPL"] == [10**9 + place for place in range(13_000, 25_000)]
     assert by_symbol["MSFT"] == [10**9, 10**9 + 1, 10**9 + 2]
-    assert past.positions == {"s": 25_003}
+    assert backfill.positions == {"s": 25_003}
     board = Board(Window(trades=12_000))
-    assert sorted(board.restart(past)) == ["AAPL", "MSFT"]
+    assert sorted(board.restart(backfill)) == ["AAPL", "MSFT"]
     assert told(board, "AAPL")["window"] == 12_000
     assert told(board, "AAPL")["volume"] == 25_000
 
@@ -111,8 +112,8 @@ def test_windows_are_filled_with_the_newest_trades_of_a_store(store):
 def test_windows_of_time_reach_back_from_the_latest_trade(store):
     with open_store(store) as writer:
         writer.write(step(["AAPL"], run("s", 0, rows(30_000))))
-    past = past_of(store, Window(span_ns=15_000 * MS))
-    assert past.price.tolist() == [10**9 + place for place in range(15_000, 30_000)]
+    backfill = backfill_of(store, Window(span_ns=15_000 * MS))
+    assert backfill.price.tolist() == [10**9 + place for place in range(15_000, 30_000)]
 
 
 def test_what_is_committed_after_the_positions_were_read_is_left_to_come_live(store, monkeypatch):
@@ -121,21 +122,21 @@ def test_what_is_committed_after_the_positions_were_read_is_left_to_come_live(st
         streams = history.streams()
         writer.write(step(["AAPL"], run("s", 5, rows(3, price=2 * 10**9)), run("new", 0, rows(1))))
         monkeypatch.setattr(history, "streams", lambda: streams)
-        past = read_past(history, Window(trades=4))
-    assert past.price.tolist() == [10**9 + place for place in range(1, 5)]
-    assert past.positions == {"s": 5}
+        backfill = read_backfill(history, Window(trades=4))
+    assert backfill.price.tolist() == [10**9 + place for place in range(1, 5)]
+    assert backfill.positions == {"s": 5}
 
 
 def test_trades_of_datasets_have_no_position_and_are_taken(store):
     with open_store(store) as writer:
         writer.write(step(["AAPL"], run("day", 0, rows(5), is_part=True)))
-    past = past_of(store, Window(trades=4))
-    assert (len(past.price), past.positions) == (4, {})
+    backfill = backfill_of(store, Window(trades=4))
+    assert (len(backfill.price), backfill.positions) == (4, {})
 
 
 def test_an_empty_store_fills_nothing(store):
     with open_store(store):
-        past = past_of(store, Window(trades=4))
-    assert len(past.price) == 0
-    assert Board(Window(trades=4)).restart(past) == []
-    assert past.symbol.dtype == np.int64
+        backfill = backfill_of(store, Window(trades=4))
+    assert len(backfill.price) == 0
+    assert Board(Window(trades=4)).restart(backfill) == []
+    assert backfill.symbol.dtype == np.int64

@@ -22,7 +22,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class Backfill:
     """Trades of before, from which windows are filled, each symbol's from old to new.
 
     Attributes
@@ -101,14 +101,16 @@ class Board:
         symbol = self._translated(run.symbols)[ticks.symbol]
         return self._take(symbol, ticks.price, ticks.volume, ticks.exchange_timestamp)
 
-    def restart(self, past: Past) -> list[str]:
+    def restart(self, backfill: Backfill) -> list[str]:
         """Fill the windows anew, with trades of before; return the symbols that have any.
 
         What is known of other symbols stays, but their windows are empty.
         """
         self._windows = RollingVwap(self._window)
-        indices = np.array([self._index_of(symbol) for symbol in past.symbols], np.int64)
-        return self._take(indices[past.symbol], past.price, past.volume, past.timestamp)
+        indices = np.array([self._index_of(symbol) for symbol in backfill.symbols], np.int64)
+        return self._take(
+            indices[backfill.symbol], backfill.price, backfill.volume, backfill.timestamp
+        )
 
     def _take(
         self, symbol: Integers, price: Integers, volume: Integers, timestamp: Integers

@@ -14,8 +14,8 @@ from mdtool.adapters.trades.port import TradeFeed, TradeRun
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.engine.vwap import Window
-from mdtool.services.vwap.board import Board, Past
-from mdtool.services.vwap.past import read_past
+from mdtool.services.vwap.backfill import read_backfill
+from mdtool.services.vwap.board import Backfill, Board
 
 log = logging.getLogger(__name__)
 
@@ -108,14 +108,14 @@ class Follower:
         if self._n_held > _MAX_HELD:
             raise PeerError(f"more than {_MAX_HELD:,} trades came while windows were being filled")
 
-    def _filled(self, past: Past | None) -> None:
+    def _filled(self, backfill: Backfill | None) -> None:
         """Go on from what the store had; if it could not be read, from nothing."""
         self._filling = None
-        if past is not None:
-            self._positions = past.positions
-            self._publish(self._board.restart(past))
+        if backfill is not None:
+            self._positions = backfill.positions
+            self._publish(self._board.restart(backfill))
             log.info(
-                "windows filled with %d trades of %d symbols", len(past.price), len(self._board)
+                "windows filled with %d trades of %d symbols", len(backfill.price), len(self._board)
             )
         held, self._held, self._n_held = self._held, [], 0
         for run in held:
@@ -154,9 +154,9 @@ class Follower:
 
 
 class _Filling:
-    """Reads the past in a thread, and hands it over unless it is cancelled before."""
+    """Reads the backfill in a thread, and hands it over unless it is cancelled before."""
 
-    def __init__(self, store: str, window: Window, done: Callable[[Past | None], None]) -> None:
+    def __init__(self, store: str, window: Window, done: Callable[[Backfill | None], None]) -> None:
         self._store = store
         self._window = window
         self._done = done
@@ -165,21 +165,21 @@ class _Filling:
 
     async def run(self) -> None:
         try:
-            past = await asyncio.to_thread(self._read)
+            backfill = await asyncio.to_thread(self._read)
         except (StoreError, StoreFormatError) as error:
             if self._is_cancelled:
                 return
             log.warning("%s; windows begin with what comes", error)
-            past = None
+            backfill = None
         if not self._is_cancelled:
-            self._done(past)
+            self._done(backfill)
 
     def cancel(self) -> None:
         self._is_cancelled = True
         if self._history is not None:
             self._history.interrupt()
 
-    def _read(self) -> Past:
+    def _read(self) -> Backfill:
         with open_history(self._store) as history:
             self._history = history
-            return read_past(history, self._window)
+            return read_backfill(history, self._window)

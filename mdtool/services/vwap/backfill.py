@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.stores.port import SavedStream, TradeHistory, TradeKey, TradePage
 from mdtool.engine.vwap import Window
-from mdtool.services.vwap.board import Integers, Past
+from mdtool.services.vwap.board import Backfill, Integers
 
 _PAGE_TRADES: Final = 10_000
 _COLUMNS: Final = 4
 _NO_END: Final = 2**63 - 1
 
 
-def read_past(history: TradeHistory, window: Window) -> Past:
+def read_backfill(history: TradeHistory, window: Window) -> Backfill:
     """Return what each symbol's window holds, of the trades that the store has at this moment.
 
     Positions are read first: what is beyond them was committed later and is left out, although a
@@ -41,7 +41,7 @@ def read_past(history: TradeHistory, window: Window) -> Past:
     for index, symbol in enumerate(symbols):
         rows += reversed([*_rows(history, index, symbol, window, cut)])
     columns = np.concatenate(rows).T.copy()
-    return Past(
+    return Backfill(
         symbols=symbols,
         symbol=columns[0],
         price=columns[1],
