@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Final
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from mdtool.adapters import rpc
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.core.errors import UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.services.aggregator.config import AggregatorConfig
-from mdtool.services.aggregator.listening import OPTIONS, listen
+from mdtool.services.aggregator.listening import OPTIONS, STATUS, add_health, listen
 from mdtool.services.blocking import run_blocking
 
-_STOP_GRACE_S = 0.5
+_STOP_GRACE_S: Final = 0.5
 
 
 class BusAggregator:
@@ -61,19 +60,15 @@ class BusAggregator:
         from mdtool.services.aggregator.group_member import GroupMember
 
         loop = asyncio.get_running_loop()
-        status = health.aio.HealthServicer()
         server = grpc.aio.server(options=OPTIONS)
-        health_pb2_grpc.add_HealthServicer_to_server(status, server)
-        names = (health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        status = add_health(server)
         address = listen(server, self._config.host, self._config.port)
         partitions = await asyncio.to_thread(open_topics, self._address)
 
         def tell(takes_part: bool) -> None:
-            states = health_pb2.HealthCheckResponse
-            state = states.SERVING if takes_part else states.NOT_SERVING
+            setting = status.set(rpc.SERVICE.full_name, STATUS[takes_part])
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                asyncio.run_coroutine_threadsafe(status.set(rpc.SERVICE.full_name, state), loop)
+                asyncio.run_coroutine_threadsafe(setting, loop)
 
         member = GroupMember(self._address, partitions, self._config, tell)
         async with contextlib.AsyncExitStack() as stack:

@@ -1,10 +1,12 @@
-"""The address that the aggregation service's gRPC server listens on."""
+"""The aggregation service's gRPC server: the address that it listens on, health and reflection."""
 
 from __future__ import annotations
 
 from typing import Final
 
 import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from mdtool.adapters import rpc
 from mdtool.core.addresses import cannot_listen, format_address
@@ -23,6 +25,11 @@ OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
 )
+STATUS: Final = {
+    True: health_pb2.HealthCheckResponse.SERVING,
+    False: health_pb2.HealthCheckResponse.NOT_SERVING,
+}
+"""What health says of a service, by whether it can be used."""
 
 
 def listen(server: grpc.aio.Server, host: str, port: int) -> str:
@@ -38,6 +45,23 @@ def listen(server: grpc.aio.Server, host: str, port: int) -> str:
         return format_address(host, server.add_insecure_port(format_address(host, port)))
     except RuntimeError as error:
         raise StartupError(f"cannot listen on port {port} of {host}: {error}") from error
+
+
+def add_health(server: grpc.aio.Server, *services: str) -> health.aio.HealthServicer:
+    """Have a server answer calls of health and reflection; return by what its health is set.
+
+    Parameters
+    ----------
+    server : grpc.aio.Server
+        Not started yet.
+    services : str
+        Full names of what else it serves, which reflection lists.
+    """
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    return status
 
 
 def _probe(host: str, port: int) -> None:

@@ -8,8 +8,6 @@ import logging
 from typing import Final
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from mdtool.adapters import rpc
 from mdtool.core.lifecycle import Started, first_error
@@ -18,7 +16,7 @@ from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
 from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
-from mdtool.services.aggregator.listening import OPTIONS, listen
+from mdtool.services.aggregator.listening import OPTIONS, STATUS, add_health, listen
 from mdtool.services.aggregator.market_bars import MarketBars
 from mdtool.services.aggregator.servicer import MarketDataServicer
 from mdtool.services.aggregator.store_thread import StoreThread, store_thread
@@ -30,10 +28,6 @@ _STOP_GRACE_S: Final = 0.5
 """How long calls may go on once the service stops: readers end by themselves, writers resend."""
 _FINISH_S: Final = 3.0
 """How long the store may take then for what is not committed yet."""
-_STATUS: Final = {
-    True: health_pb2.HealthCheckResponse.SERVING,
-    False: health_pb2.HealthCheckResponse.NOT_SERVING,
-}
 
 
 class Aggregator:
@@ -76,34 +70,31 @@ class Aggregator:
             raise first_error(group) from group
 
     async def _run(self, stack: contextlib.AsyncExitStack, started: Started) -> None:
-        status = health.aio.HealthServicer()
+        server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=self._config.max_calls)
+        status = add_health(server, rpc.SERVICE.full_name)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
 
         def tell(is_available: bool) -> None:
-            tasks.create_task(status.set(rpc.STORE_HEALTH, _STATUS[is_available]))
+            tasks.create_task(status.set(rpc.STORE_HEALTH, STATUS[is_available]))
 
         store = await self._taken_up(stack)
         committer = Committer(self.market, store, self._config.max_uncommitted, tell)
         if store is not None:
             writing = tasks.create_task(committer.run(), name=store.address)
             stack.push_async_callback(committer.finish, writing, _FINISH_S)
-            await status.set(rpc.STORE_HEALTH, _STATUS[True])
+            await status.set(rpc.STORE_HEALTH, STATUS[True])
         bars = stack.enter_context(MarketBars(self.market, self._config.store))
         servicer = MarketDataServicer(
             self.market, self.subscribers, committer, bars, self._config.max_symbols
         )
-        server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=self._config.max_calls)
         server.add_generic_rpc_handlers((rpc.handler(servicer),))
-        health_pb2_grpc.add_HealthServicer_to_server(status, server)
-        names = (rpc.SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
         address = listen(server, self._config.host, self._config.port)
         await server.start()
         stack.push_async_callback(server.stop, _STOP_GRACE_S)
         stack.callback(self.subscribers.close)
         stack.callback(servicer.trades.close)
         stack.push_async_callback(status.enter_graceful_shutdown)
-        await status.set(rpc.SERVICE.full_name, _STATUS[True])
+        await status.set(rpc.SERVICE.full_name, STATUS[True])
         started({"grpc": address})
         await asyncio.get_running_loop().create_future()
 
