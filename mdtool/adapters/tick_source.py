@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.dbn_source import RecordSource
+from mdtool.adapters.dbn_source import DerivedSource, RecordSource
 from mdtool.core.records import Records, has_trades, index_timestamps, trades_of
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
@@ -88,7 +88,7 @@ class TickSource(Protocol):
         ...
 
 
-class DbnTicks:
+class DbnTicks(DerivedSource):
     """The trades of a DBN stream as ticks.
 
     Parameters
@@ -98,23 +98,8 @@ class DbnTicks:
     """
 
     def __init__(self, source: RecordSource) -> None:
-        self._source = source
+        super().__init__(source)
         self.left_out = 0
-
-    @property
-    def name(self) -> str:
-        """The stream's own."""
-        return self._source.name
-
-    @property
-    def size_bytes(self) -> int | None:
-        """The size of the stream."""
-        return self._source.size_bytes
-
-    @property
-    def bytes_read(self) -> int:
-        """How much of the stream was read."""
-        return self._source.bytes_read
 
     def __iter__(self) -> Iterator[TickRun]:
         for records in self._source:
@@ -124,10 +109,6 @@ class DbnTicks:
                 self.left_out += len(trades) - len(run)
                 if len(run):
                     yield run
-
-    def close(self) -> None:
-        """Close the stream."""
-        self._source.close()
 
 
 def _run(trades: Records, symbol: NDArray[np.uint32], symbols: SymbolTable) -> TickRun:
