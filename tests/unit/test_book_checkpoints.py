@@ -14,8 +14,8 @@ from mdtool.adapters.book_checkpoints import SUFFIX, CheckpointedSource, enter, 
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import InputError, OutputError, UsageError
 from mdtool.core.records import index_timestamps
-from mdtool.engine.book.pictures import LastPicture
 from mdtool.engine.book.rebuild import Rebuild
+from mdtool.engine.book.sampling import FinalSampler
 from mdtool.engine.simulate import Exchange
 from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
@@ -51,13 +51,13 @@ def write(path: str, every: int = EVERY) -> Rebuild:
 
 
 def picture(source, rebuild: Rebuild, at_ns: int) -> list[dict]:
-    pictures = LastPicture(at_ns=at_ns, rebuild=rebuild)
+    sampler = FinalSampler(at_ns=at_ns, rebuild=rebuild)
     for records in source:
         if records.dtype == MBO:
-            assert [*pictures.update(records)] == []
-        if pictures.is_over:
+            assert [*sampler.update(records)] == []
+        if sampler.is_over:
             break
-    return [snapshot.as_dict(str(snapshot.key)) for snapshot in pictures.close()]
+    return [snapshot.as_dict(str(snapshot.key)) for snapshot in sampler.close()]
 
 
 def from_the_beginning(stream: np.ndarray, at_ns: int) -> list[dict]:

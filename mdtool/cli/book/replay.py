@@ -17,8 +17,8 @@ from mdtool.core.errors import CorruptStreamError, InputError
 
 if TYPE_CHECKING:
     from mdtool.adapters.dbn_source import RecordSource
-    from mdtool.engine.book.pictures import Pictures
     from mdtool.engine.book.rebuild import Rebuild
+    from mdtool.engine.book.sampling import Sampler
 
 log = logging.getLogger(__name__)
 
@@ -89,23 +89,23 @@ def _show_snapshots(
             PartialNotice(rebuild.books, source.symbology, output.is_of_records)
         ) as notice,
     ):
-        pictures = _pictures(options, selected, output, rebuild)
+        sampler = _sampler(options, selected, output, rebuild)
         error, taken = None, 0
         try:
             for records in source:
                 if records.dtype == MBO:
-                    sink.write_all(pictures.update(records))
+                    sink.write_all(sampler.update(records))
                     notice.look()
                     taken += len(records)
                 progress.show(taken, source.bytes_read)
-                if pictures.is_over:
+                if sampler.is_over:
                     break
                 if source.size_bytes is None:
                     sink.flush()
         except CorruptStreamError as broken:
             error = broken
-        sink.write_all(pictures.close())
-        _report(source.name, options, selected, pictures)
+        sink.write_all(sampler.close())
+        _report(source.name, options, selected, sampler)
         if error is not None:
             raise error
         if sink.snapshots == 0 and options.interval_ns is None:
@@ -140,20 +140,20 @@ def _entered(
     return _open(inputs, selected), Rebuild()
 
 
-def _pictures(
+def _sampler(
     options: BookOptions, selected: RangeOptions, output: OutputOptions, rebuild: Rebuild
-) -> Pictures:
-    from mdtool.engine.book.pictures import IntervalPictures, LastPicture
+) -> Sampler:
+    from mdtool.engine.book.sampling import FinalSampler, IntervalSampler
 
     depth = options.snapshot_depth(output)
     if options.interval_ns is not None:
-        return IntervalPictures(options.interval_ns, depth, selected.start_ns, rebuild)
-    return LastPicture(depth, options.at_ns, rebuild)
+        return IntervalSampler(options.interval_ns, depth, selected.start_ns, rebuild)
+    return FinalSampler(depth, options.at_ns, rebuild)
 
 
-def _report(name: str, options: BookOptions, selected: RangeOptions, pictures: Pictures) -> None:
+def _report(name: str, options: BookOptions, selected: RangeOptions, sampler: Sampler) -> None:
     """Say on the log what the end of the stream leaves open."""
-    events = pictures.rebuild.events
+    events = sampler.rebuild.events
     if events.forced:
         log.warning("%s: %d records are shown although their event has no end", name, events.forced)
     if len(events.held) and options.at is None and selected.end is None:

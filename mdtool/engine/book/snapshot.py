@@ -35,7 +35,7 @@ class Snapshot:
     ----------
     key : BookKey
     ts_ns : int
-        Of when the picture is, nanoseconds since the epoch.
+        Of when it was taken, nanoseconds since the epoch.
     ts_event, ts_recv, sequence : int
         Of the last record that is in it.
     bids, asks : LEVEL[n]
@@ -71,7 +71,7 @@ class Snapshot:
         depth : int, optional
             At most so many levels of a side, else all.
         ts_ns : int, optional
-            Of when the picture is, else of when its last record was received.
+            Of when it is taken, else of when its last record was received.
         """
         return cls(
             key=view.key,
@@ -125,8 +125,8 @@ def snapshot_records(snapshots: Sequence[Snapshot], depth: Depth) -> Records:
     Returns
     -------
     MBP1[n] or MBP10[n]
-        Action and side are `N`, price and size undefined and 0. `ts_recv` is of when the picture
-        is, `ts_event` and `sequence` are the last record's. Flags are LAST and SNAPSHOT, and
+        Action and side are `N`, price and size undefined and 0. `ts_recv` is of when each
+        was taken, `ts_event` and `sequence` are the last record's. Flags are LAST and SNAPSHOT, and
         MAYBE_BAD_BOOK where the book is partial.
     """
     dtype = MBP10 if depth == 10 else MBP1

@@ -1,4 +1,4 @@
-"""At which moments of a stream its books are looked at: one of them, or the ends of intervals."""
+"""At which moments of a stream its books are sampled: one of them, or the ends of intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mdtool.engine.book.snapshot import Snapshot
 from mdtool.engine.book.view import BookView, views
 
 
-class Pictures(Protocol):
+class Sampler(Protocol):
     """Takes a stream as it comes and gives snapshots of the books that it makes.
 
     Attributes
@@ -39,8 +39,8 @@ class Pictures(Protocol):
         ...
 
 
-class LastPicture:
-    """Every book once, as it is at the end of the stream or at a time.
+class FinalSampler:
+    """Samples every book once, as it is at the end of the stream or at a time.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class LastPicture:
         At most so many levels of a side, else all.
     at_ns : int, optional
         The first record whose index timestamp is later ends the stream. An event that had not
-        ended by then is not in the picture.
+        ended by then is in no snapshot.
     rebuild : Rebuild, optional
         Takes the records, in place of a new one: where a stream is taken up again.
     """
@@ -77,8 +77,8 @@ class LastPicture:
             yield Snapshot.of(view, self._depth)
 
 
-class IntervalPictures:
-    """At the end of each interval, every book of which an event ended in it.
+class IntervalSampler:
+    """Samples, at the end of each interval, every book of which an event ended in it.
 
     Intervals start at whole multiples of their length since the epoch, and their starts are
     inclusive. Where index timestamps fall, time stands still.

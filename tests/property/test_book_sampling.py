@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mdtool.adapters.dbn_files import open_source
 from mdtool.core.dtypes import F_LAST
-from mdtool.engine.book.pictures import IntervalPictures, LastPicture
 from mdtool.engine.book.rebuild import Rebuild
+from mdtool.engine.book.sampling import FinalSampler, IntervalSampler
 from mdtool.engine.book.snapshot import Snapshot
 from mdtool.engine.book.view import BookView
 from tests.property.book_streams import NOON, wild
@@ -73,16 +73,16 @@ def told(snapshot: Snapshot, rebuild: Rebuild) -> tuple:
     at_ns=st.none() | st.integers(NOON - 1, NOON + 51),
 )
 def test_the_last_picture(stream, cuts, at_ns):
-    pictures = LastPicture(at_ns=at_ns)
+    sampler = FinalSampler(at_ns=at_ns)
     for piece in in_pieces(stream, cuts):
-        if pictures.is_over:
+        if sampler.is_over:
             break
-        assert [*pictures.update(piece)] == []
+        assert [*sampler.update(piece)] == []
     records = [*mbo_of(stream)]
     if at_ns is not None:
         records = [*itertools.takewhile(lambda record: time_of(record) <= at_ns, records)]
-        assert pictures.is_over == (len(records) < len(stream))
-    shown = {tuple(s.key): told(s, pictures.rebuild) for s in pictures.close()}
+        assert sampler.is_over == (len(records) < len(stream))
+    shown = {tuple(s.key): told(s, sampler.rebuild) for s in sampler.close()}
     assert shown == books_after(records)
 
 
@@ -105,13 +105,13 @@ def intervals(records: list[Mbo], interval_ns: int) -> list[tuple[int, list[Mbo]
     interval_ns=st.sampled_from([1, 7, 20, 10**9]),
     after_ns=st.none() | st.integers(NOON, NOON + 51),
 )
-def test_interval_pictures(stream, cuts, interval_ns, after_ns):
-    pictures = IntervalPictures(interval_ns, after_ns=after_ns)
+def test_interval_samples(stream, cuts, interval_ns, after_ns):
+    sampler = IntervalSampler(interval_ns, after_ns=after_ns)
     shown: dict[int, Told] = {}
     for piece in [*in_pieces(stream, cuts), None]:
-        for snapshot in pictures.close() if piece is None else pictures.update(piece):
+        for snapshot in sampler.close() if piece is None else sampler.update(piece):
             taken = shown.setdefault(snapshot.ts_ns, {})
-            taken[tuple(snapshot.key)] = told(snapshot, pictures.rebuild)
+            taken[tuple(snapshot.key)] = told(snapshot, sampler.rebuild)
     expected: dict[int, Told] = {}
     before: Told = {}
     for end_ns, records in intervals([*mbo_of(stream)], interval_ns):
@@ -127,8 +127,8 @@ def test_intervals_are_of_the_clock_and_their_starts_are_inclusive(real_data):
     minute_ns = 60 * 10**9
     with open_source(str(real_data / "CLX5_mbo.dbn")) as source:
         stream = np.concatenate([*source])
-    pictures = IntervalPictures(minute_ns, depth=1)
-    shown = [*pictures.update(stream), *pictures.close()]
+    sampler = IntervalSampler(minute_ns, depth=1)
+    shown = [*sampler.update(stream), *sampler.close()]
     times = [snapshot.ts_ns for snapshot in shown]
     assert all(ts_ns % minute_ns == 0 for ts_ns in times)
     assert times == ((np.unique(stream["ts_recv"] // minute_ns) + 1) * minute_ns).tolist()
@@ -136,11 +136,11 @@ def test_intervals_are_of_the_clock_and_their_starts_are_inclusive(real_data):
 
 @pytest.mark.parametrize("depth", [1, 3, None])
 def test_depth(depth, real_data):
-    pictures = LastPicture(depth)
+    sampler = FinalSampler(depth)
     with open_source(str(real_data / "CLX5_mbo.dbn")) as source:
         for records in source:
-            assert [*pictures.update(records)] == []
-    [snapshot] = pictures.close()
+            assert [*sampler.update(records)] == []
+    [snapshot] = sampler.close()
     assert (snapshot.bid_levels, snapshot.ask_levels, snapshot.total_orders) == (61, 52, 147)
     assert len(snapshot.bids) == (depth or 61)
     assert len(snapshot.asks) == (depth or 52)
