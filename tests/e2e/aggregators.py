@@ -30,8 +30,8 @@ class WatchedSubscribers(Subscribers):
     @contextlib.contextmanager
     def join(self, symbol: str = ""):
         try:
-            with super().join(symbol) as wakes:
-                yield wakes
+            with super().join(symbol) as wakeups:
+                yield wakeups
         finally:
             self.left.set()
             if not len(self):

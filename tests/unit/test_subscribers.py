@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from mdtool.core.symbols import SymbolTable
-from mdtool.services.aggregator.subscribers import Subscribers, Wakes
+from mdtool.services.aggregator.subscribers import Subscribers, Wakeups
 
 TABLE = SymbolTable(["AAPL", "MSFT"])
 AAPL, MSFT = (np.array([index], np.uint32) for index in (0, 1))
 
 
-def step(wakes: Wakes) -> asyncio.Task[None]:
-    return asyncio.ensure_future(anext(wakes))
+def step(wakeups: Wakeups) -> asyncio.Task[None]:
+    return asyncio.ensure_future(anext(wakeups))
 
 
 async def settled() -> None:
@@ -25,15 +25,15 @@ async def settled() -> None:
 
 
 async def test_the_first_step_does_not_wait():
-    with Subscribers().join() as wakes:
-        await anext(wakes)
+    with Subscribers().join() as wakeups:
+        await anext(wakeups)
 
 
 async def test_a_reader_steps_for_its_own_symbol_only():
     subscribers = Subscribers()
-    with subscribers.join("AAPL") as wakes:
-        await anext(wakes)
-        following = step(wakes)
+    with subscribers.join("AAPL") as wakeups:
+        await anext(wakeups)
+        following = step(wakeups)
         subscribers.wake(TABLE, MSFT)
         await settled()
         assert not following.done()
@@ -43,21 +43,21 @@ async def test_a_reader_steps_for_its_own_symbol_only():
 
 async def test_a_reader_of_all_steps_for_any_symbol_and_for_none():
     subscribers = Subscribers()
-    with subscribers.join() as wakes:
-        await anext(wakes)
+    with subscribers.join() as wakeups:
+        await anext(wakeups)
         for symbols in (MSFT, np.empty(0, np.uint32)):
             subscribers.wake(TABLE, symbols)
-            await anext(wakes)
+            await anext(wakeups)
 
 
 async def test_changes_between_two_steps_are_one():
     subscribers = Subscribers()
-    with subscribers.join("AAPL") as wakes:
-        await anext(wakes)
+    with subscribers.join("AAPL") as wakeups:
+        await anext(wakeups)
         for _ in range(3):
             subscribers.wake(TABLE, AAPL)
-        await anext(wakes)
-        following = step(wakes)
+        await anext(wakeups)
+        following = step(wakeups)
         await settled()
         assert not following.done()
         following.cancel()
@@ -66,23 +66,23 @@ async def test_changes_between_two_steps_are_one():
 @pytest.mark.parametrize("symbol", ["", "AAPL"])
 async def test_closing_ends_those_who_wait_and_those_who_come_later(symbol):
     subscribers = Subscribers()
-    with subscribers.join(symbol) as wakes:
-        await anext(wakes)
-        following = step(wakes)
+    with subscribers.join(symbol) as wakeups:
+        await anext(wakeups)
+        following = step(wakeups)
         await settled()
         subscribers.close()
         with pytest.raises(StopAsyncIteration):
             await following
-    with subscribers.join(symbol) as wakes:
-        assert [seen async for seen in wakes] == []
+    with subscribers.join(symbol) as wakeups:
+        assert [seen async for seen in wakeups] == []
 
 
 async def test_who_leaves_is_forgotten_however_it_leaves():
     subscribers = Subscribers()
 
     async def read(symbol):
-        with subscribers.join(symbol) as wakes:
-            async for _ in wakes:
+        with subscribers.join(symbol) as wakeups:
+            async for _ in wakeups:
                 pass
 
     readers = [asyncio.create_task(read(symbol)) for symbol in ("", "AAPL", "AAPL", "MSFT")]

@@ -186,8 +186,8 @@ class MarketDataServicer:
         """Send the session of a symbol, or of all, at once and when it has changed."""
         symbol = _normalised(request.symbol)
         seen = 0
-        with self._subscribers.join(symbol) as wakes:
-            async for _ in wakes:
+        with self._subscribers.join(symbol) as wakeups:
+            async for _ in wakeups:
                 changed = self._traded(symbol) if symbol else self._market.changed_since(seen)
                 seen = self._market.commit
                 for aggregate in messages.aggregates(self._market, changed):
@@ -198,8 +198,8 @@ class MarketDataServicer:
     ) -> None:
         """Send all sessions at once, and then those that have changed, as columns."""
         seen = known_symbols = 0
-        with self._subscribers.join() as wakes:
-            async for _ in wakes:
+        with self._subscribers.join() as wakeups:
+            async for _ in wakeups:
                 changed = self._market.changed_since(seen)
                 message = messages.updates(self._market, changed, known_symbols)
                 seen, known_symbols = self._market.commit, len(self._market.symbols)
@@ -237,8 +237,8 @@ class MarketDataServicer:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         table = messages.CallTable(self._market.symbols)
         seen = step = 0
-        with self._subscribers.join(symbol) as wakes:
-            async for _ in wakes:
+        with self._subscribers.join(symbol) as wakeups:
+            async for _ in wakeups:
                 traded = self._traded(symbol) if symbol else self._market.changed_since(seen)
                 changed = bars.changed_since(step, traded, interval_ns)
                 seen, step = self._market.commit, bars.step

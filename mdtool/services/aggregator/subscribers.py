@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mdtool.core.symbols import SymbolTable
 
 
-class Wakes:
+class Wakeups:
     """An asynchronous iterator that advances at once, then after each change, until it is closed.
 
     Changes between two steps are one: a slow reader skips states, never the last one.
@@ -49,41 +49,41 @@ class Subscribers:
     """The readers of the state, by the symbol that they read."""
 
     def __init__(self) -> None:
-        self._of_all: set[Wakes] = set()
-        self._of_symbol: dict[str, set[Wakes]] = {}
+        self._of_all: set[Wakeups] = set()
+        self._of_symbol: dict[str, set[Wakeups]] = {}
         self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._of_all) + sum(map(len, self._of_symbol.values()))
 
     @contextlib.contextmanager
-    def join(self, symbol: str = "") -> Iterator[Wakes]:
+    def join(self, symbol: str = "") -> Iterator[Wakeups]:
         """Register a reader of `symbol`, or of all where it is empty, for as long as it reads."""
-        wakes = Wakes()
+        wakeups = Wakeups()
         if self._is_closed:
-            wakes.close()
+            wakeups.close()
         readers = self._of_symbol.setdefault(symbol, set()) if symbol else self._of_all
-        readers.add(wakes)
+        readers.add(wakeups)
         try:
-            yield wakes
+            yield wakeups
         finally:
-            readers.discard(wakes)
+            readers.discard(wakeups)
             if symbol and not readers:
                 self._of_symbol.pop(symbol, None)
 
     def wake(self, table: SymbolTable, symbols: NDArray[np.uint32]) -> None:
         """Wake the readers of those symbols of the table, and the readers of all."""
-        for wakes in self._of_all:
-            wakes.wake()
+        for wakeups in self._of_all:
+            wakeups.wake()
         if not self._of_symbol:
             return
         for index in symbols.tolist():
-            for wakes in self._of_symbol.get(table[index], ()):
-                wakes.wake()
+            for wakeups in self._of_symbol.get(table[index], ()):
+                wakeups.wake()
 
     def close(self) -> None:
         """Let every reader end, and whoever comes later at once."""
         self._is_closed = True
         for readers in (self._of_all, *self._of_symbol.values()):
-            for wakes in readers:
-                wakes.close()
+            for wakeups in readers:
+                wakeups.close()
