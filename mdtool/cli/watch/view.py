@@ -47,7 +47,7 @@ class View:
         self._is_ascii = console.options.ascii_only
         self._painter = Painter(console)
         self._feed = feed
-        self._told = _Told()
+        self._state = _FeedState()
         self._selection = Selection()
         self._keys = KeySplitter()
         self._rates = Rates(NS_PER_S)
@@ -81,9 +81,9 @@ class View:
 
     def _run_feed(self) -> None:
         try:
-            self._feed.run(self._told)
+            self._feed.run(self._state)
         except BaseException as error:  # noqa: BLE001 - whoever draws raises it
-            self._told.crash = error
+            self._state.crash = error
 
     def _loop(self, terminal: Terminal, interrupts: Interrupts, messages: HeldMessages) -> None:
         next_s = time.monotonic()
@@ -112,18 +112,18 @@ class View:
         if now_s >= self._repaint_s:
             self._repaint_s = now_s + REPAINT_EVERY_S
         look = Look(ASCII if self._is_ascii else UNICODE, self._is_ascii, now_s)
-        with self._told.lock:
-            if self._told.crash is not None:
-                raise self._told.crash
-            now_ns, updates = time.monotonic_ns(), self._told.quotes.updates
+        with self._state.lock:
+            if self._state.crash is not None:
+                raise self._state.crash
+            now_ns, updates = time.monotonic_ns(), self._state.quotes.updates
             self._rates.update(now_ns, updates)
             [rate] = self._rates.per_second(now_ns, updates)
-            connection = self._told.connection(self._feed.address, now_s, rate, notice)
-            lines = draw(self._told.quotes, connection, self._selection, look, size)
+            connection = self._state.connection(self._feed.address, now_s, rate, notice)
+            lines = draw(self._state.quotes, connection, self._selection, look, size)
         terminal.write(self._painter.paint(lines))
 
 
-class _Told:
+class _FeedState:
     """What the feed's thread was told, to be looked at with its `lock`."""
 
     def __init__(self) -> None:
