@@ -29,9 +29,9 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def gateway_of(aggregator: str, **settings):
-    """A client of a gateway in front of an aggregator."""
+    """A client of a gateway in front of an aggregator, which is waited for as long as it takes."""
     started = asyncio.get_running_loop().create_future()
-    config = GatewayConfig(aggregator=aggregator, **{"port": 0} | settings)
+    config = GatewayConfig(aggregator=aggregator, **{"port": 0, "timeout_ms": 60_000} | settings)
     service = asyncio.create_task(Gateway(config).run(started.set_result))
     try:
         await asyncio.wait({service, started}, return_when=asyncio.FIRST_COMPLETED)

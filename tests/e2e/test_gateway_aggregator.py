@@ -76,7 +76,7 @@ async def trade(aggregator: str, *ticks: tuple[str, float, int, int]) -> None:
 
 async def test_trades_reach_sockets_reads_bars_and_metrics(aggregator):
     async with (
-        gateway_of(aggregator, timeout_ms=60_000) as client,
+        gateway_of(aggregator) as client,
         client.ws_connect("/ws/marketdata?symbol=AAPL") as socket,
     ):
         await trade(
@@ -120,5 +120,5 @@ async def test_trades_reach_sockets_reads_bars_and_metrics(aggregator):
 )
 async def test_what_the_aggregator_refuses_is_the_clients_error(aggregator, path, status):
     await trade(aggregator, ("AAPL", 187.25, 400, NOON_NS))
-    async with gateway_of(aggregator, timeout_ms=60_000) as client:
+    async with gateway_of(aggregator) as client:
         assert (await client.answer(path))[0] == status

@@ -139,9 +139,10 @@ async def answering(answer: bytes | None):
     ],
 )
 async def test_services_that_answer_nothing_or_nonsense(said, status, code):
+    settings = {"timeout_ms": 300} if said is None else {}
     async with (
         answering(said) as address,
-        gateway_of(NOBODY, sender=address, receiver=address, timeout_ms=300) as gateway,
+        gateway_of(NOBODY, sender=address, receiver=address, **settings) as gateway,
     ):
         answered, told = await posted(gateway, "/api/start-streaming")
         assert (answered, told["error"]) == (status, code)

@@ -28,7 +28,7 @@ async def source():
 
 @pytest.fixture
 async def client(source):
-    async with gateway_of(source.address, timeout_ms=60_000) as client:
+    async with gateway_of(source.address) as client:
         await connected(client)
         yield client
 

@@ -29,7 +29,7 @@ TRADES = "/api/v1/trades/AAPL"
 SYMBOLS = "/api/v1/symbols"
 NOBODY = "127.0.0.1:1"
 """No aggregator: history is there without one."""
-LASTING = {"timeout_ms": 60_000, "upstream_requests_per_s": 0}
+LASTING = {"upstream_requests_per_s": 0}
 
 
 @pytest.fixture

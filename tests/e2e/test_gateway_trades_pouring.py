@@ -16,7 +16,7 @@ from tests.stores import NOON_NS, STORES
 ROOT = Path(__file__).parents[2]
 NOBODY = "127.0.0.1:1"
 STORED = 3_000
-SETTINGS = {"timeout_ms": 60_000, "upstream_requests_per_s": 0, "memory_requests_per_s": 0}
+SETTINGS = {"upstream_requests_per_s": 0, "memory_requests_per_s": 0}
 
 
 @contextlib.asynccontextmanager
