@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-PATIENCE_S: Final = 60
+PATIENCE_S: Final = 200
 _CONTROL: Final = re.compile(r"\x1b\[(\?)?([\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)", re.DOTALL)
 _UNFINISHED: Final = re.compile(r"\x1b(\[\??[\d;]*)?$")
 

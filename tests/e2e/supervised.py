@@ -16,10 +16,8 @@ import pytest
 
 from mdtool.core.lifecycle import LIFELINE_FD
 
-PATIENCE_S = 100.0
+PATIENCE_S = 200.0
 """How long a line may take to come, before a test fails that waits for it."""
-STOP_S = 10.0
-"""More than the five seconds of a stop: what a loaded machine takes on top."""
 FREE_PORTS = [
     *("--serve-tcp-port", "0"),
     *("--aggregate-port", "0"),

@@ -66,7 +66,7 @@ def trades_file(tmp_path) -> Path:
 
 def run(*arguments: object, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     command = [*MDTOOL, "aggregate", *map(str, arguments)]
-    return subprocess.run(command, input=data, capture_output=True, check=False, timeout=100)
+    return subprocess.run(command, input=data, capture_output=True, check=False, timeout=200)
 
 
 def rows(*arguments: object, data: bytes | None = None) -> list[tuple[str, float, int, float, int]]:

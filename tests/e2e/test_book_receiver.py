@@ -373,7 +373,7 @@ async def test_a_reader_that_keeps_reading_misses_nothing(long_day):
     path, records = long_day
     async with (
         sender_of(path) as sender,
-        receiver_of(sender.data, history_records=131_072) as receiver,
+        receiver_of(sender.data, history_records=131_072, patience_ms=60_000) as receiver,
     ):
         await receiver.start("/start-processing")
         async with receiver.get("/order-book?depth=1") as response:

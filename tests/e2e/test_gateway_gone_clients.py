@@ -47,7 +47,7 @@ async def test_who_leaves_pings_unanswered_is_forgotten_everywhere(
         await connected(client)
         readers = len(running.subscribers)
         opened = await counted(client, "mdtool_sockets_opened_total", tally)
-        monkeypatch.setattr(upgrade, "HEARTBEAT_S", 0.5)
+        monkeypatch.setattr(upgrade, "HEARTBEAT_S", 1.0)
         protocol = "graphql-transport-ws" if path == "/graphql" else ""
         with contextlib.closing(DeafPeer(client, path, protocol)) as gone:
             await gone.connect()
@@ -68,7 +68,7 @@ async def test_who_leaves_pings_unanswered_is_forgotten_everywhere(
 
 
 async def test_who_answers_pings_stays(monkeypatch):
-    monkeypatch.setattr(upgrade, "HEARTBEAT_S", 1.0)
+    monkeypatch.setattr(upgrade, "HEARTBEAT_S", 2.0)
     async with aggregator() as running, gateway_of(running.address) as client:
         await running.send(message(0, [tick(100)], ["AAPL"]))
         async with client.ws_connect("/ws/marketdata?symbol=AAPL", autoping=False) as socket:

@@ -78,7 +78,8 @@ async def schemathesis(client, folder, *options):
     process = await asyncio.create_subprocess_exec(
         *(SCHEMATHESIS, "--no-color", "run"),
         f"http://{client.host}:{client.port}/openapi.json",
-        *("--checks", "all", "--max-examples", "25", "--seed", "1", "--request-timeout", "20"),
+        *("--checks", "all", "--max-examples", "25", "--seed", "1", "--request-timeout", "60"),
+        *("--suppress-health-check", "too_slow"),
         *options,
         cwd=folder,  # where it leaves what it has seen
         stdout=asyncio.subprocess.PIPE,

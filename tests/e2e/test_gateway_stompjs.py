@@ -91,12 +91,12 @@ async def test_transactions_are_held_back_or_dropped(client):
 
 async def test_heart_beats_of_both_sides_are_kept(source):
     async with (
-        gateway_of(source.address, stomp_heart_beat_ms=600) as client,
+        gateway_of(source.address, stomp_heart_beat_ms=1_500) as client,
         stompjs(client, "websocket", "/topic/market-data/NEW") as script,
         client.ws_connect(PATH) as socket,
     ):
-        await StompPeer(socket).connect(**{"heart-beat": "0,600"})
-        for _ in range(4):  # stompjs gives up a server that is silent for 1.2 s
+        await StompPeer(socket).connect(**{"heart-beat": "0,1500"})
+        for _ in range(3):  # stompjs gives up a server that is silent for 3 s
             assert await socket.receive_str() == "\n"
         source.trade("NEW", 1.0, 1)
         assert (await script.event())["body"]["symbol"] == "NEW"

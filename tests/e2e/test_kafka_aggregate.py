@@ -92,7 +92,7 @@ def test_ticks_made_anew_behind_their_aggregates_are_told(kafka, tmp_path):
             assert ended.returncode == 0
             topics.wait(1_000)
         topics.remake("ticks", 3, "delete")
-    ended = mdtool("aggregate", "--port", 0, "--bus", url, timeout=60)
+    ended = mdtool("aggregate", "--port", 0, "--bus", url, timeout=200)
     assert ended.returncode == 1
     assert "it was made anew" in ended.stderr.decode()
 
@@ -168,7 +168,7 @@ def test_what_cannot_be_read_is_parked_and_the_rest_goes_on(kafka, tmp_path, sen
 
 @pytest.mark.parametrize("command", ["serve-tcp", "aggregate"])
 def test_a_kafka_that_cannot_be_reached_ends_a_start_in_time(command):
-    ended = mdtool(command, "--port", 0, "--bus", "kafka://127.0.0.1:1?wait_s=1", timeout=60)
+    ended = mdtool(command, "--port", 0, "--bus", "kafka://127.0.0.1:1?wait_s=1", timeout=200)
     assert ended.returncode == 3
     assert b"kafka 127.0.0.1:1: cannot be reached" in ended.stderr
     assert b"tried for 1 s" in ended.stderr
@@ -187,7 +187,7 @@ def test_a_kafka_that_cannot_be_reached_ends_a_start_in_time(command):
     ],
 )
 def test_a_bus_that_is_none_is_told(bus, reason):
-    ended = mdtool("serve-tcp", "--port", 0, "--bus", bus, timeout=60)
+    ended = mdtool("serve-tcp", "--port", 0, "--bus", bus, timeout=200)
     assert ended.returncode == 2
     assert reason in ended.stderr.decode()
 
@@ -200,7 +200,7 @@ def test_topics_that_are_not_as_they_should_be_are_told(kafka, partitions, polic
     url = url_of(kafka)
     with Topics(url) as topics:
         name = topics.make("aggregates", partitions, policy)
-    ended = mdtool("aggregate", "--port", 0, "--bus", url, timeout=60)
+    ended = mdtool("aggregate", "--port", 0, "--bus", url, timeout=200)
     assert ended.returncode == 3
     assert f"topic {name} {reason}" in ended.stderr.decode()
 
@@ -209,7 +209,7 @@ def test_another_number_of_partitions_than_there_are_is_told(kafka):
     url = url_of(kafka)
     with ingest(url):
         pass
-    ended = mdtool("serve-tcp", "--port", 0, "--bus", url.replace("=3", "=4"), timeout=60)
+    ended = mdtool("serve-tcp", "--port", 0, "--bus", url.replace("=3", "=4"), timeout=200)
     assert ended.returncode == 3
     assert "has 3 partitions, not 4" in ended.stderr.decode()
 

@@ -140,6 +140,6 @@ async def test_a_gateway_says_so_while_the_broker_is_away(tmp_path):
 
 
 def test_a_gateway_does_not_start_without_kafka():
-    ended = mdtool("gateway", "--port", 0, "--bus", "kafka://127.0.0.1:1?wait_s=1", timeout=60)
+    ended = mdtool("gateway", "--port", 0, "--bus", "kafka://127.0.0.1:1?wait_s=1", timeout=200)
     assert ended.returncode == 3
     assert b"kafka 127.0.0.1:1: cannot be reached" in ended.stderr

@@ -90,7 +90,7 @@ def test_a_store_of_ticks_that_were_made_anew_says_so(kafka, tmp_path):
         until(store, 1_000)
     with Topics(bus) as topics:
         topics.remake("ticks", 3, "delete")
-    ended = mdtool("store", "--bus", bus, "--store", store, timeout=60)
+    ended = mdtool("store", "--bus", bus, "--store", store, timeout=200)
     assert ended.returncode == 1
     assert "it was made anew; name another store" in ended.stderr.decode()
 
@@ -98,7 +98,7 @@ def test_a_store_of_ticks_that_were_made_anew_says_so(kafka, tmp_path):
 def test_a_store_that_another_keeps_is_refused(kafka, tmp_path):
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
     with storing(bus, store):
-        second = mdtool("store", "--bus", bus, "--store", store, timeout=60)
+        second = mdtool("store", "--bus", bus, "--store", store, timeout=200)
     assert second.returncode == 3
     assert "trades.db" in second.stderr.decode()
 

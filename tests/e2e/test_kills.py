@@ -26,7 +26,7 @@ SYMBOLS = ("AAPL", "MSFT", "GOOG")
 NOON_NS = 1_735_214_400 * 10**9
 TICKS = 40_000
 RATE = 8_000
-PATIENCE_S = 90.0
+PATIENCE_S = 200.0
 
 pytestmark = [
     pytest.mark.usefixtures("no_settings"),
@@ -168,13 +168,13 @@ def run(folder, kills, *options, seed):
     return said
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_whatever_service_is_killed_each_tick_counts_once(tmp_path):
     said = run(tmp_path, {"aggregate": 4, "serve-tcp": 4, "gateway": 2}, seed=1)
     assert f"is committed up to {TICKS}" in said
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_a_plain_client_loses_nothing_as_long_as_serve_tcp_lives(tmp_path):
     said = run(tmp_path, {"aggregate": 4, "gateway": 2}, "--plain", seed=3)
     assert said.startswith(f"Accepted {TICKS} ticks, refused 0")

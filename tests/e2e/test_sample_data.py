@@ -36,7 +36,7 @@ def test_every_sample_has_its_command():
 def test_its_command_writes_the_sample_again(name, tmp_path):
     (tmp_path / "sample_data").mkdir()
     command = [sys.executable, "-m", "mdtool", *COMMANDS[name][1:]]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=100)
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=200)
     again = tmp_path / "sample_data" / name
     assert records_of(again).tobytes() == records_of(SAMPLES / name).tobytes()
     with open_source(str(again)) as ours, open_source(str(SAMPLES / name)) as theirs:

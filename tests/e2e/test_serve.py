@@ -13,7 +13,7 @@ import urllib.request
 
 import pytest
 
-from tests.e2e.supervised import FREE_PORTS, STOP_S, Watch, needs_pidfd, serve
+from tests.e2e.supervised import FREE_PORTS, PATIENCE_S, Watch, needs_pidfd, serve
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -85,7 +85,7 @@ def test_nothing_is_left_of_a_supervisor_that_is_killed():
         services.addresses(4)
         with Watch(services.pids().values()) as processes:
             services.process.kill()
-            assert processes.all_ended(STOP_S)
+            assert processes.all_ended(PATIENCE_S)
 
 
 @pytest.mark.parametrize("name", SERVICES)

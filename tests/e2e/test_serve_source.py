@@ -14,7 +14,7 @@ import aiohttp
 import databento_dbn as dbn
 import pytest
 
-from tests.e2e.supervised import FREE_PORTS, STOP_S, Watch, needs_pidfd, serve
+from tests.e2e.supervised import FREE_PORTS, PATIENCE_S, Watch, needs_pidfd, serve
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -133,7 +133,7 @@ async def test_nothing_is_left_of_a_supervisor_that_is_killed_in_full_flow(simul
         await anext(aggregates)
     with Watch(simulation.pids().values()) as processes:
         simulation.process.kill()
-        assert processes.all_ended(STOP_S)
+        assert processes.all_ended(PATIENCE_S)
 
 
 async def test_a_replay_counts_every_trade_once_and_leaves_the_services_running(trades):

@@ -24,7 +24,7 @@ START_NS = 1_748_871_000 * 10**9
 
 def simulate(*options: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [*MDTOOL, "simulate", *options], capture_output=True, check=False, timeout=100
+        [*MDTOOL, "simulate", *options], capture_output=True, check=False, timeout=200
     )
 
 
@@ -39,7 +39,7 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
     """Run a pipeline in which `mdtool` is this one, and fail where any part of it fails."""
     mdtool = f'mdtool() {{ {shlex.join(MDTOOL)} "$@"; }}; set -o pipefail; '
     return subprocess.run(
-        ["bash", "-c", mdtool + command], capture_output=True, text=True, check=False, timeout=100
+        ["bash", "-c", mdtool + command], capture_output=True, text=True, check=False, timeout=200
     )
 
 
@@ -107,7 +107,7 @@ def test_an_interrupt_ends_it_at_a_whole_record():
     while len(first) < 10_000:
         first += process.stdout.read(10_000)
     process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=100)
+    rest, errors = process.communicate(timeout=200)
     assert process.returncode == 130
     assert b"Traceback" not in errors
     assert len(records_of(first + rest)) > 0
@@ -145,7 +145,7 @@ def test_what_cannot_be_is_refused_in_one_line(options, message, tmp_path):
         text=True,
         cwd=tmp_path,
         check=False,
-        timeout=100,
+        timeout=200,
     )
     assert result.returncode == 2
     assert result.stdout == ""

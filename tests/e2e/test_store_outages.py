@@ -223,7 +223,7 @@ def run(*arguments):
         capture_output=True,
         check=False,
         text=True,
-        timeout=60,
+        timeout=200,
     )
 
 

@@ -239,7 +239,7 @@ def test_ctrl_c_leaves_what_was_written_and_a_second_run_goes_on(tmp_path):
     process.stdin.flush()
     _wait_for(where, 800)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=200)
     assert process.returncode == 130
     assert b"stdin: 800 trades new" in output
     assert errors == b""
