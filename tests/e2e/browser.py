@@ -34,13 +34,16 @@ class Tab:
         self._socket = socket
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future] = {}
-        self._loaded = asyncio.Event()
+        self._loaded: set[str] = set()
+        self._has_loaded = asyncio.Event()
 
     async def open(self, url: str) -> None:
         """Go to a page and wait until it is loaded."""
-        self._loaded.clear()
-        await self._send("Page.navigate", url=url)
-        await self._loaded.wait()
+        # The empty page that a tab begins with may be loaded only now.
+        loader = (await self._send("Page.navigate", url=url))["loaderId"]
+        while loader not in self._loaded:
+            self._has_loaded.clear()
+            await self._has_loaded.wait()
 
     async def run(self, expression: str) -> object:
         """The value of a JavaScript expression, once it is there if it is a promise."""
@@ -83,8 +86,9 @@ class Tab:
             told = json.loads(message.data)
             if "id" in told:
                 self._answers.pop(told["id"]).set_result(told)
-            elif told["method"] == "Page.loadEventFired":
-                self._loaded.set()
+            elif told["method"] == "Page.lifecycleEvent" and told["params"]["name"] == "load":
+                self._loaded.add(told["params"]["loaderId"])
+                self._has_loaded.set()
             elif told["method"] == "Runtime.exceptionThrown":
                 self.complaints.append(json.dumps(told["params"]["exceptionDetails"]))
             elif told["method"] == "Log.entryAdded":
@@ -93,6 +97,7 @@ class Tab:
     async def begin(self) -> None:
         for domain in ("Page", "Runtime", "Log"):
             await self._send(f"{domain}.enable")
+        await self._send("Page.setLifecycleEventsEnabled", enabled=True)
 
     async def _send(self, method: str, **params: object) -> dict:
         number = next(self._ids)

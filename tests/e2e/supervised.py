@@ -48,6 +48,7 @@ class Supervised:
         )
         os.close(lifeline)
         self.lines = []
+        self._is_ready = threading.Event()
         self._fresh = queue.Queue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -55,6 +56,8 @@ class Supervised:
     def _read(self):
         for line in self.process.stderr:
             self.lines.append(line)
+            if "serve: ready" in line:
+                self._is_ready.set()
             self._fresh.put(line)
         self._fresh.put(None)
 
@@ -71,6 +74,7 @@ class Supervised:
     def addresses(self, services):
         """Return where each service listens, once all are ready; the supervisor runs with -J."""
         said = [json.loads(self.process.stdout.readline() or "{}") for _ in range(services)]
+        assert self._is_ready.wait(PATIENCE_S), "".join(self.lines)  # what is on stderr comes apart
         return {entry["service"]: next(iter(entry["addresses"].values()), "") for entry in said}
 
     def pids(self):

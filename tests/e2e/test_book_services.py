@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 import pytest
 
@@ -47,13 +48,27 @@ def ask(address: str, path: str, method: str = "GET") -> tuple[int, bytes]:
             return error.code, error.read()
 
 
-def until(address: str, **wanted) -> dict:
-    """The services' statuses, once the receiver's says so."""
+def when(address: str, condition: Callable[[dict], object]) -> dict:
+    """The services' statuses, once the receiver's is so."""
     while True:
         _, body = ask(address, "/api/microservices/status")
         told = json.loads(body)
-        if all(told["receiver"].get(key) == value for key, value in wanted.items()):
+        if condition(told["receiver"]):
             return told
+
+
+def until(address: str, **wanted) -> dict:
+    """The services' statuses, once the receiver's says so."""
+    return when(address, lambda told: wanted.items() <= told.items())
+
+
+def has_begun(receiver: dict) -> bool:
+    return receiver.get("records", 0) > 0
+
+
+def has_resumed(times: int) -> Callable[[dict], bool]:
+    """Whether a receiver has resumed so often, or needs to no more."""
+    return lambda receiver: receiver.get("resumed") == times or receiver.get("state") == "done"
 
 
 def final_states(address: str) -> dict:
@@ -94,8 +109,9 @@ def test_a_sender_that_is_killed_is_resumed(day, victims):
     with serve("all", *options) as services:
         gateway = services.addresses(3)["gateway"]
         assert ask(gateway, "/api/start-streaming", "POST")[0] == 200
-        for victim in victims:
-            until(gateway, state="processing")
+        when(gateway, has_begun)
+        for number, victim in enumerate(victims):
+            when(gateway, has_resumed(number))
             os.kill(services.pids()[victim], signal.SIGKILL)
             services.heard(rf"WARNING {victim} was killed by SIGKILL")
             services.heard(rf"{victim}: running again")
@@ -114,7 +130,7 @@ def test_a_receiver_that_is_killed_begins_anew_and_ends_the_same(day):
     with serve("all", *options) as services:
         gateway = services.addresses(3)["gateway"]
         assert ask(gateway, "/api/start-streaming", "POST")[0] == 200
-        until(gateway, state="processing")
+        when(gateway, has_begun)
         os.kill(services.pids()["book"], signal.SIGKILL)
         services.heard(r"book: running again")
         until(gateway, state="idle")

@@ -11,6 +11,8 @@ import pytest
 import stomp
 from aiohttp import ClientSession
 from stomp.adapter.ws import WSStompConnection
+from stomp.exception import NotConnectedException
+from websocket import WebSocketConnectionClosedException
 
 from tests.e2e.gateways import gateway_of
 from tests.e2e.stomp_peers import PATH, StompPeer
@@ -22,6 +24,8 @@ VERSIONS = {
     "1.1": stomp.StompConnection11,
     "1.2": stomp.StompConnection12,
 }
+GONE = (OSError, NotConnectedException, WebSocketConnectionClosedException)
+"""What says who sends something to a server that has closed the connection."""
 
 
 class Listener(stomp.ConnectionListener):
@@ -83,7 +87,7 @@ async def connection(made: stomp.connect.BaseConnection):
         await asyncio.to_thread(made.connect, wait=True)
         yield listener
     finally:
-        with contextlib.suppress(OSError):  # the server may have closed it a moment ago
+        with contextlib.suppress(*GONE):  # the server may have closed it a moment ago
             if made.is_connected():
                 await asyncio.to_thread(made.disconnect)
         if isinstance(made, WSStompConnection) and made.transport.socket is not None:

@@ -354,9 +354,8 @@ async def test_an_empty_line_is_no_request(day):
 async def test_a_request_that_comes_late_still_counts(day):
     path, records = day
     async with sender_of(path, greeting_ms=1) as sender:
-        await sender.start("/start-streaming")
-        stream = (await heard(sender.data, FromStart())).begins[-1].stream
         await sender.start(f"/start-streaming?speed={CRAWLING}")
+        stream = (await sender.status())["stream"]
         async with connected(sender.data) as receiver:
             header = await receiver.reader.read(1 << 16)
             assert receiver.decoder.feed(header) == []
@@ -391,11 +390,12 @@ async def test_a_file_that_is_cut_gives_all_whole_records_and_says_so(tmp_path, 
     path, records = day
     cut = tmp_path / "cut.dbn"
     cut.write_bytes(path.read_bytes()[:-20])
-    async with sender_of(cut, greeting_ms=1) as sender:
+    async with sender_of(cut) as sender:
         await sender.start("/start-streaming")
         got = await heard(sender.data, FromStart())
         status = await sender.until(state="failed")
         async with connected(sender.data) as plain:
+            plain.writer.write_eof()
             data = await plain.reader.read()
     assert got.all_records().tobytes() == records[:-1].tobytes()
     assert isinstance(got.last, Refused)
