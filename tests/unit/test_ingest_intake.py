@@ -140,6 +140,16 @@ async def test_the_next_owner_waits_for_what_the_last_one_sent(intake, bus):
     assert second.told == [2]
 
 
+async def test_a_stream_that_was_fed_elsewhere_goes_on_where_that_ended(intake, bus):
+    stream = await intake.open("s", Owner())
+    intake.take(stream, ticks(2))
+    bus.commit("s", 2)
+    bus.positions["s"] = 9
+    assert await intake.open("s", Owner()) is stream
+    assert stream.taken == 9
+    assert stream.is_settled
+
+
 async def test_a_stream_left_alone_is_forgotten_once_it_is_settled(intake, bus):
     owner = Owner()
     stream = await intake.open("s", owner)

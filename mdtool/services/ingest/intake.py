@@ -137,9 +137,11 @@ class Intake:
             stream.owner.replaced()
         stream.owner = owner
         async with stream.opening:
-            if stream.taken == 0:
-                stream.taken = stream.committed = await self._bus.position(stream_id)
             await stream.settled()
+            # Where this server knew it already, another may have taken more of it since.
+            position = await self._bus.position(stream_id)
+            if position > stream.taken:
+                stream.taken = stream.committed = position
         return stream
 
     def leave(self, stream_id: str, owner: Owner) -> None:
