@@ -44,19 +44,27 @@ class Throttle:
 
     def spend(self, client: str, now_ns: int) -> int:
         """Take a token, and return 0; where there is none, how many ns until there is one."""
-        full_at = self._full_at.get(client, now_ns)
-        full_at = max(full_at, now_ns) + self._period_ns
-        if (wait_ns := full_at - now_ns - self._depth_ns) > 0:
-            return wait_ns
-        self._full_at[client] = full_at
+        wait_ns = self.wait_ns(client, now_ns)
+        if not wait_ns:
+            self.charge(client, now_ns, 1)
+        return wait_ns
+
+    def wait_ns(self, client: str, now_ns: int) -> int:
+        """Return how many ns there are until there is a token, 0 where there is one."""
+        full_at = max(self._full_at.get(client, now_ns), now_ns)
+        return max(0, full_at + self._period_ns - now_ns - self._depth_ns)
+
+    def charge(self, client: str, now_ns: int, tokens: int) -> None:
+        """Take tokens that are used already, whether or not there are so many."""
+        full_at = max(self._full_at.get(client, now_ns), now_ns)
+        self._full_at[client] = full_at + tokens * self._period_ns
         if len(self._full_at) > self._sweep_at:
             self._sweep(now_ns)
-        return 0
 
     def left(self, client: str, now_ns: int) -> int:
         """Return how many tokens there are."""
         spent_ns = max(0, self._full_at.get(client, now_ns) - now_ns)
-        return (self._depth_ns - spent_ns) // self._period_ns
+        return max(0, self._depth_ns - spent_ns) // self._period_ns
 
     def _sweep(self, now_ns: int) -> None:
         """Forget whose buckets are full, and some more if that leaves too many."""

@@ -53,6 +53,18 @@ def test_what_is_remembered_is_bounded(requests):
         assert len(throttle) <= 16
 
 
+@given(rates, st.integers(1, 30), st.lists(st.tuples(waits_ns, st.integers(0, 90)), max_size=100))
+def test_what_is_charged_beyond_what_there_is_has_to_be_waited_for(rate, burst, charges):
+    throttle, now, tokens = Throttle(rate, burst), 0, Fraction(burst)
+    for wait_ns, charged in charges:
+        now += wait_ns
+        tokens = min(Fraction(burst), tokens + Fraction(wait_ns) * rate / NS)
+        assert throttle.wait_ns("a", now) == max(0, (1 - tokens) * NS / rate)
+        assert throttle.left("a", now) == max(0, int(tokens))
+        throttle.charge("a", now, charged)
+        tokens -= charged
+
+
 def test_who_is_refused_may_come_back_when_it_was_told():
     throttle = Throttle(10, 20)
     assert [throttle.spend("a", 0) for _ in range(20)] == [0] * 20

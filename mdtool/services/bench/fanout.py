@@ -39,7 +39,10 @@ async def measure(
     """
     async with contextlib.AsyncExitStack() as servers:
         aggregator = await servers.enter_async_context(service("aggregate"))
-        options = ("--aggregator", aggregator, "--client-sockets", "0")
+        options = (
+            *("--aggregator", aggregator),
+            *("--client-sockets", "0", "--client-time-percent", "100"),
+        )
         gateway = await servers.enter_async_context(service("gateway", *options))
         await _trade(aggregator, 1)
         resident = await _resident_bytes(gateway)

@@ -18,6 +18,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
 from mdtool.services.bench.figures import Figure
 from mdtool.services.bench.stomp_clients import stomp_clients
+from mdtool.services.gateway.attention import Attention
 from mdtool.services.gateway.limits import UNLIMITED, SocketLimit
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.stomp import market
@@ -95,6 +96,7 @@ class _Server:
             Connections(broker, heart_beat_s=0.0),
             _PATIENCE_S,
             SocketLimit(clients, UNLIMITED),
+            Attention(100.0),
             SocketTally(),
             SocketTally(),
         )

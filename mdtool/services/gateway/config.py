@@ -45,6 +45,12 @@ class GatewayConfig:
     client_sockets: int = setting(
         1_000, "WebSockets of one client open at once, 0 for any number.", low=0
     )
+    client_time_percent: float = setting(
+        25.0,
+        "How much of the gateway's time, in percent, what one client says may take; 100 for all.",
+        low=0.01,
+        high=100.0,
+    )
     memory_requests_per_s: int = setting(
         1_000,
         "Requests a second of one client, answered from memory; 0 for any number.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mdtool.core.breaker import BreakerRules
+from mdtool.services.gateway.attention import Attention
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.guard import Guard
 from mdtool.services.gateway.limits import RequestLimit, SocketLimit, UpstreamLimit
@@ -26,6 +27,8 @@ class Protection:
         Of what memory answers.
     upstream : UpstreamLimit
     sockets : SocketLimit
+    attention : Attention
+        To what clients say that takes long.
     guard : Guard
     resilience : Resilience
         Of the calls to the aggregator.
@@ -43,6 +46,7 @@ class Protection:
         self.requests = RequestLimit("memory", rate_per_s, max(1, rate_per_s))
         self.upstream = UpstreamLimit(config.upstream_requests_per_s, config.upstream_burst)
         self.sockets = SocketLimit(config.max_sockets, config.client_sockets)
+        self.attention = Attention(config.client_time_percent)
         self.guard = Guard(self.origins, self.requests, config.proxies)
         self.resilience = self.resilience_of(f"aggregator {config.aggregator}")
 

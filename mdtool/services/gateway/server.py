@@ -105,10 +105,10 @@ class Gateway:
                 quotes,
                 order_books,
                 history.view,
-                limit,
+                protection,
                 tallies.socket(PATH),
             )
-            stomp = Stomp(config, state, bar_feed, quotes.board, limit, tallies)
+            stomp = Stomp(config, state, bar_feed, quotes.board, protection, tallies)
 
             def publish(changed: NDArray[np.intp]) -> None:
                 sockets.publish(changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Self
 
@@ -84,7 +85,8 @@ def websocket(
 class ClientMessages:
     """An async iterator of a client's messages, text or binary, until it closes or is gone.
 
-    Who leaves pings unanswered, or sends what is no WebSocket frame, is gone too.
+    Others have their turn between one message and the next, for much may come at once. Who leaves
+    pings unanswered, or sends what is no WebSocket frame, is gone too.
     """
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
@@ -94,6 +96,7 @@ class ClientMessages:
         return self
 
     async def __anext__(self) -> str | bytes:
+        await asyncio.sleep(0)
         try:
             message = await self._socket.receive()
         except ConnectionError:  # the answer to a ping cannot be written

@@ -26,8 +26,8 @@ from mdtool.services.gateway.graphql.resolvers import resolvers
 from mdtool.services.gateway.graphql.sockets import GraphQLSockets
 from mdtool.services.gateway.history.view import HistoryView
 from mdtool.services.gateway.hub import Hub
-from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.order_books import OrderBooks
+from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.quotes.face import Quotes
 from mdtool.services.gateway.tallies import SocketTally
 from mdtool.services.gateway.view import MarketView
@@ -53,8 +53,8 @@ class GraphQL:
         What tells of order books.
     history : HistoryView
         What has the trades that are stored.
-    limit : SocketLimit
-        How many WebSockets there may be.
+    protection : Protection
+        How many WebSockets there may be, and how much may be asked.
     tally : SocketTally
         Where they are counted.
 
@@ -72,7 +72,7 @@ class GraphQL:
         quotes: Quotes,
         books: OrderBooks,
         history: HistoryView,
-        limit: SocketLimit,
+        protection: Protection,
         tally: SocketTally,
     ) -> None:
         hub = Hub()
@@ -94,10 +94,11 @@ class GraphQL:
             may_introspect=config.graphql_introspection,
         )
         max_bytes = config.graphql_max_body_bytes
+        limit, attention = protection.sockets, protection.attention
         self._sockets = GraphQLSockets(
-            executor, sources, max_bytes, config.slow_client_s, limit, tally
+            executor, sources, max_bytes, config.slow_client_s, limit, attention, tally
         )
-        self._http = GraphQLHttp(executor, self._sockets, max_bytes)
+        self._http = GraphQLHttp(executor, self._sockets, max_bytes, attention)
         self._page = GraphiQL(config.graphiql_assets)
 
     @property

@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 from graphql import GraphQLError
 
 from mdtool.services.gateway.answers import STALE_HEADERS
+from mdtool.services.gateway.attention import Attention
 from mdtool.services.gateway.graphql.errors import (
     BAD_REQUEST,
     DocumentError,
@@ -39,6 +40,9 @@ _WILDCARDS: Final = {"*/*", "application/*"}
 _NO_SUBSCRIPTIONS: Final = f"subscriptions come over a WebSocket, which speaks {SUBPROTOCOL}"
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
+Decode = Callable[[], Request]
+"""Returns the request of what was read."""
+
 
 class _HttpError(Exception):
     """A request that is not as HTTP should have it, and the status that says so."""
@@ -59,12 +63,21 @@ class GraphQLHttp:
         Serves those who ask for a WebSocket.
     max_body_bytes : int
         How long a request's body may be.
+    attention : Attention
+        To what clients ask.
     """
 
-    def __init__(self, executor: Executor, sockets: GraphQLSockets, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        sockets: GraphQLSockets,
+        max_body_bytes: int,
+        attention: Attention,
+    ) -> None:
         self._executor = executor
         self._sockets = sockets
         self._max_body_bytes = max_body_bytes
+        self._attention = attention
 
     async def post(self, request: web.Request) -> web.Response:
         """`POST /graphql`: a request in JSON."""
@@ -77,13 +90,16 @@ class GraphQLHttp:
         return await self._answer(request, _gotten)
 
     async def _answer(
-        self, request: web.Request, read: Callable[[web.Request], Awaitable[Request]]
+        self, request: web.Request, read: Callable[[web.Request], Awaitable[Decode]]
     ) -> web.Response:
         media_type = _negotiated(request.headers.get(hdrs.ACCEPT, "*/*"))
         if media_type is None:
             return _refused(406, f"Accept: wants {_RESPONSE} or {_JSON}", _JSON)
         try:
-            response = await self._executor.query(self._prepared(await read(request)))
+            decode = await read(request)
+            async with self._attention.turn():
+                prepared = self._prepared(decode())
+            response = await self._executor.query(prepared)
         except DocumentError as error:
             status = 200 if media_type == _JSON else 400
             return _response(encode_response(error.errors), media_type, status)
@@ -100,10 +116,11 @@ class GraphQLHttp:
             raise DocumentError([GraphQLError(_NO_SUBSCRIPTIONS)], BAD_REQUEST)
         return prepared
 
-    async def _posted(self, request: web.Request) -> Request:
+    async def _posted(self, request: web.Request) -> Decode:
         if request.content_type != _JSON or (request.charset or "utf-8").lower() != "utf-8":
             raise _HttpError(415, f"Content-Type: wants {_JSON}, in UTF-8")
-        return decode_request(decode_json(await self._body(request)))
+        body = await self._body(request)
+        return lambda: decode_request(decode_json(body))
 
     async def _body(self, request: web.Request) -> bytes:
         most = self._max_body_bytes
@@ -114,13 +131,17 @@ class GraphQLHttp:
         raise _HttpError(413, f"a request is of {most:,} bytes at most")
 
 
-async def _gotten(request: web.Request) -> Request:
-    parameters: dict[str, object] = dict(request.query)
+async def _gotten(request: web.Request) -> Decode:
+    return lambda: _request_of(request.query)
+
+
+def _request_of(query: Mapping[str, str]) -> Request:
+    parameters: dict[str, object] = dict(query)
     if "query" not in parameters:
         raise RequestError("query: missing; /graphiql is a page on which to write one")
     for name in ("variables", "extensions"):
         if name in parameters:
-            parameters[name] = decode_json(request.query[name])
+            parameters[name] = decode_json(query[name])
     return decode_request(parameters)
 
 

@@ -19,7 +19,7 @@ from graphql import (
 
 MAX_CHARS: Final = 20_000
 MAX_TOKENS: Final = 1_000
-"""Validation takes 0.1 s for the worst document of so many."""
+"""Validation takes 0.3 s for the worst document of so many, and most of them 10 ms."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from mdtool.services.gateway.attention import Attention
 from mdtool.services.gateway.graphql.conversation import Conversation
 from mdtool.services.gateway.graphql.execution import Executor
 from mdtool.services.gateway.graphql.live import Source
@@ -39,6 +40,8 @@ class GraphQLSockets:
         How long a client may leave what it is told unread.
     limit : SocketLimit
         How many there may be.
+    attention : Attention
+        To what they say.
     tally : SocketTally
         Where they are counted.
     """
@@ -50,12 +53,14 @@ class GraphQLSockets:
         max_message_bytes: int,
         patience_s: float,
         limit: SocketLimit,
+        attention: Attention,
         tally: SocketTally,
     ) -> None:
         self._executor = executor
         self._sources = sources
         self._max_message_bytes = max_message_bytes
         self._patience_s = patience_s
+        self._attention = attention
         self._tally = tally
         self._open = OpenSockets(limit, tally)
         self.close = self._open.close
@@ -78,23 +83,23 @@ class GraphQLSockets:
             async with asyncio.TaskGroup() as tasks:
                 conversation = Conversation(outbox, self._executor, self._sources, tasks)
                 with contextlib.closing(conversation):
-                    error = await _listened(socket, conversation)
+                    error = await self._listened(socket, conversation)
         if error is not None:
             await socket.close(code=error.code, message=str(error).encode())
 
-
-async def _listened(
-    socket: web.WebSocketResponse, conversation: Conversation
-) -> MessageError | None:
-    """Have a client say what it wants until it leaves, or has to: then return why."""
-    try:
-        async with asyncio.timeout(_INIT_S) as patience:
-            async for said in ClientMessages(socket):
-                conversation.take(said)
-                if conversation.is_open:
-                    patience.reschedule(None)
-    except TimeoutError:
-        return MessageError(wire.CloseCode.NOT_INITIALISED, "Connection initialisation timeout")
-    except MessageError as error:
-        return error
-    return None
+    async def _listened(
+        self, socket: web.WebSocketResponse, conversation: Conversation
+    ) -> MessageError | None:
+        """Have a client say what it wants until it leaves, or has to: then return why."""
+        try:
+            async with asyncio.timeout(_INIT_S) as patience:
+                async for said in ClientMessages(socket):
+                    async with self._attention.turn():
+                        conversation.take(said)
+                    if conversation.is_open:
+                        patience.reschedule(None)
+        except TimeoutError:
+            return MessageError(wire.CloseCode.NOT_INITIALISED, "Connection initialisation timeout")
+        except MessageError as error:
+            return error
+        return None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mdtool.services.gateway.bar_feed import BarFeed
 from mdtool.services.gateway.config import GatewayConfig
-from mdtool.services.gateway.limits import SocketLimit
+from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.quotes.board import QuoteBoard
 from mdtool.services.gateway.signaling import rooms
 from mdtool.services.gateway.signaling.rooms import Rooms
@@ -47,8 +47,8 @@ class Stomp:
         What they are told of bars.
     board : QuoteBoard
         What they are told of quotes.
-    limit : SocketLimit
-        How many clients there may be.
+    protection : Protection
+        How many clients there may be, and how much they may say.
     tallies : Tallies
         Where they are counted.
     """
@@ -59,7 +59,7 @@ class Stomp:
         state: MarketState,
         bar_feed: BarFeed,
         board: QuoteBoard,
-        limit: SocketLimit,
+        protection: Protection,
         tallies: Tallies,
     ) -> None:
         topics, signaling = Topics(), Rooms(config.signaling_listeners)
@@ -77,8 +77,11 @@ class Stomp:
         self._connections = Connections(broker, config.stomp_heart_beat_ms / 1_000)
         raw_tally, sockjs_tally = tallies.socket(RAW_PATH), tallies.socket(SOCKJS_PATH)
         patience_s = config.slow_client_s
-        self._sockets = StompSockets(self._connections, patience_s, limit, raw_tally, sockjs_tally)
-        self._http = SockJsHttp(self._connections, patience_s, limit, sockjs_tally)
+        limit, attention = protection.sockets, protection.attention
+        self._sockets = StompSockets(
+            self._connections, patience_s, limit, attention, raw_tally, sockjs_tally
+        )
+        self._http = SockJsHttp(self._connections, patience_s, limit, attention, sockjs_tally)
 
     @property
     def routes(self) -> Mapping[tuple[str, str], Handler]:

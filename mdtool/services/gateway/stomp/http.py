@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
+from mdtool.services.gateway.attention import Attention
 from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.stomp.connections import Connections
@@ -52,6 +53,8 @@ class SockJsHttp:
         How long a client may leave what it is told unread.
     limit : SocketLimit
         How many sessions there may be: each is as much as a WebSocket.
+    attention : Attention
+        To what they say.
     tally : SocketTally
         Where clients are counted.
     """
@@ -61,11 +64,13 @@ class SockJsHttp:
         connections: Connections,
         patience_s: float,
         limit: SocketLimit,
+        attention: Attention,
         tally: SocketTally,
     ) -> None:
         self._connections = connections
         self._patience_s = patience_s
         self._limit = limit
+        self._attention = attention
         self._tally = tally
         self._sessions: dict[str, _Session] = {}
 
@@ -96,7 +101,8 @@ class SockJsHttp:
         except SockJsError as error:
             raise ParameterError(str(error)) from error
         for message in messages:
-            session.mailbox.connection.receive(message, asyncio.get_running_loop().time())
+            async with self._attention.turn():
+                session.mailbox.connection.receive(message, asyncio.get_running_loop().time())
         return web.Response(status=204, headers={**_HEADERS, "Content-Type": "text/plain"})
 
     async def poll(self, request: web.Request) -> web.StreamResponse:

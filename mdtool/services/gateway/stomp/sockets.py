@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from mdtool.services.gateway.attention import Attention
 from mdtool.services.gateway.closing import CloseCode
 from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.outbox import Outbox
@@ -39,6 +40,8 @@ class StompSockets:
         How long a client may leave what it is told unread.
     limit : SocketLimit
         How many there may be.
+    attention : Attention
+        To what they say.
     raw_tally, sockjs_tally : SocketTally
         Where they are counted.
     """
@@ -48,12 +51,14 @@ class StompSockets:
         connections: Connections,
         patience_s: float,
         limit: SocketLimit,
+        attention: Attention,
         raw_tally: SocketTally,
         sockjs_tally: SocketTally,
     ) -> None:
         self._connections = connections
         self._patience_s = patience_s
         self._limit = limit
+        self._attention = attention
         self._raw_tally = raw_tally
         self._sockjs_tally = sockjs_tally
 
@@ -106,7 +111,8 @@ class StompSockets:
                     outbox.post(sockjs.OPEN)
                 take = _take_wrapped if is_sockjs else _take
                 async for said in ClientMessages(socket):
-                    take(connection, said)
+                    async with self._attention.turn():
+                        take(connection, said)
         await asyncio.gather(*closing)
 
 

@@ -1,0 +1,52 @@
+"""How much of the gateway's time each client gets for what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+from mdtool.core.throttle import Throttle
+from mdtool.core.units import NS_PER_S
+from mdtool.services.gateway.clients import CLIENT
+
+_NS_PER_US: Final = 1_000
+_US_PER_PERCENT: Final = 10_000
+_AT_ONCE_US: Final = 250_000
+_LEAST_WAIT_S: Final = 0.1
+"""Else all connections of a client would look every few microseconds whether it is their turn."""
+
+
+class Attention:
+    """Has each client wait with what it says, once that has taken more than its share of the time.
+
+    What one message costs, such as a GraphQL document that is validated for 0.1 s, is known only
+    afterwards; so it is the next one that waits, on whichever of the client's connections.
+
+    Parameters
+    ----------
+    percent : float
+        What each client gets, of the time during which all others wait; 100 is all of it.
+    """
+
+    def __init__(self, percent: float) -> None:
+        self._throttle = Throttle(max(1, round(percent * _US_PER_PERCENT)), _AT_ONCE_US)
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Have the client for whom the present task works be attended to within the block.
+
+        The block must not wait for anything.
+        """
+        client = CLIENT.get()
+        # Time is what is waited for; another connection of the client may have taken it meanwhile.
+        while wait_ns := self._throttle.wait_ns(client, time.monotonic_ns()):  # noqa: ASYNC110
+            await asyncio.sleep(max(_LEAST_WAIT_S, wait_ns / NS_PER_S))
+        began_ns = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            now_ns = time.monotonic_ns()
+            self._throttle.charge(client, now_ns, (now_ns - began_ns) // _NS_PER_US)

@@ -1,0 +1,92 @@
+"""A client that says what takes long waits with the rest of it, and nobody else does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+from aiohttp import WSMessage, WSMsgType
+
+from mdtool.services.gateway import attention
+from mdtool.services.gateway.upgrade import Sayings
+from mdtool.wire.graphql import SUBPROTOCOL
+from mdtool.wire.stomp import encode
+from tests.e2e.gateways import connected, gateway_of
+from tests.reference.market_source import MarketSource
+
+ONE = {"X-Forwarded-For": "198.51.100.1"}
+OTHER = {"X-Forwarded-For": "198.51.100.2"}
+QUERY = {"query": "{ symbols }"}
+INIT = '{"type":"connection_init"}'
+CONNECT = encode("CONNECT", {"accept-version": "1.2"}).decode()
+
+
+@pytest.fixture
+async def client(monkeypatch):
+    """A gateway that has no time for who has said anything."""
+    monkeypatch.setattr(attention, "_AT_ONCE_US", 1)
+    async with MarketSource().serving() as source:
+        source.trade("AAPL", 187.25, 1)
+        settings = {"proxies": 1, "client_time_percent": 0.01}
+        async with gateway_of(source.address, **settings) as client:
+            await connected(client)
+            yield client
+
+
+async def over_graphql(client, headers) -> None:
+    async with client.ws_connect("/graphql", protocols=[SUBPROTOCOL], headers=headers) as socket:
+        await socket.send_str(INIT)
+        await socket.receive_json()
+
+
+async def over_http(client, headers) -> None:
+    async with client.post("/graphql", json=QUERY, headers=headers) as response:
+        assert response.status == 200
+
+
+async def over_stomp(client, headers) -> None:
+    async with client.ws_connect("/ws/websocket", headers=headers) as socket:
+        await socket.send_str(CONNECT)
+        assert (await socket.receive_str()).startswith("CONNECTED")
+
+
+async def over_sockjs(client, headers) -> None:
+    path = f"/ws/000/of-{headers['X-Forwarded-For']}"
+    async with client.post(f"{path}/xhr", headers=headers) as response:
+        assert await response.text() == "o\n"
+    async with client.post(f"{path}/xhr_send", data=json.dumps([CONNECT]), headers=headers) as sent:
+        assert sent.status == 204
+
+
+@pytest.mark.parametrize("speak", [over_graphql, over_http, over_stomp, over_sockjs])
+async def test_who_said_too_much_waits_whatever_it_speaks(client, speak):
+    await over_http(client, ONE)
+    waiting = asyncio.create_task(speak(client, ONE))
+    await speak(client, OTHER)
+    assert (await client.answer("/api/v1/marketdata/AAPL"))[0] == 200
+    assert not waiting.done()
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+
+
+async def test_who_waited_is_attended_to(monkeypatch):
+    monkeypatch.setattr(attention, "_AT_ONCE_US", 1)
+    monkeypatch.setattr(attention, "_LEAST_WAIT_S", 0.01)
+    async with MarketSource().serving() as source, gateway_of(source.address) as client:
+        for _ in range(3):
+            await over_http(client, {})
+
+
+async def test_who_says_much_at_once_leaves_others_their_turn():
+    class Full:
+        async def receive(self) -> WSMessage:
+            return WSMessage(WSMsgType.TEXT, "and", None)
+
+    sayings = Sayings(Full())
+    others = asyncio.Event()
+    asyncio.get_running_loop().call_soon(others.set)
+    await anext(sayings)
+    assert others.is_set()
