@@ -7,6 +7,7 @@ import contextlib
 
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.services.gateway.bar_feed import EVERY_SYMBOL, BarFeed
+from mdtool.services.gateway.limits import UNLIMITED, UpstreamLimit
 from tests.e2e.aggregators import aggregator, message, tick
 
 
@@ -26,7 +27,7 @@ class Follower:
 @contextlib.asynccontextmanager
 async def feed_of(address: str):
     async with AggregatorClient(address) as client, asyncio.TaskGroup() as tasks:
-        yield BarFeed(client, tasks)
+        yield BarFeed(client, UpstreamLimit(UNLIMITED, 1), tasks)
 
 
 async def test_followers_of_a_series_share_its_call_and_are_told_at_once():

@@ -283,6 +283,34 @@ async def test_bars_are_sent_at_once_and_as_they_change():
             assert [(bar["close"], bar["volume"]) for bar in told] == [(1.02, "3"), (1.03, "3")]
 
 
+async def test_series_that_are_followed_at_once_are_asked_for_one_after_the_other():
+    settings = {"upstream_requests_per_s": 50, "upstream_burst": 1}
+    async with aggregator() as running, gateway_of(running.address, **settings) as client:
+        await running.send(message(0, [tick(100), tick(200, symbol=1)], ["AAPL", "MSFT"]))
+        async with stomp(client) as peer:
+            topics = [
+                f"/topic/bars/{name}/{interval}"
+                for name in ("AAPL", "MSFT")
+                for interval in ("1s", "1m")
+            ]
+            for topic in topics:
+                await peer.follow(topic, topic)
+            assert {(await peer.message())[0] for _ in topics} == set(topics)
+
+
+async def test_who_follows_too_many_series_is_told_so_and_leaves_nothing_behind(source):
+    settings = {"upstream_requests_per_s": 1, "upstream_burst": 1}
+    async with gateway_of(source.address, **settings) as client:
+        for number in range(15):
+            async with stomp(client) as peer:
+                await peer.follow(f"/topic/bars/NEW{number}/1m")
+                await peer.ask("DISCONNECT", {"receipt": "gone"})
+        for _ in range(2):  # the second is as new as the first
+            async with stomp(client) as peer:
+                await peer.follow("/topic/bars/NEW/1m")
+                assert "more than 1 such requests a second" in await peer.error()
+
+
 async def test_an_interval_that_is_not_kept_ends_the_session():
     async with aggregator() as running, gateway_of(running.address) as client:
         async with stomp(client) as peer:

@@ -14,6 +14,7 @@ from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.services.gateway.encoding import Bar, bar_rows
+from mdtool.services.gateway.limits import UpstreamLimit
 from mdtool.wire.batches import BarUpdates
 
 log = logging.getLogger(__name__)
@@ -45,12 +46,17 @@ class BarFeed:
     ----------
     aggregator : MarketReader
         Whom to follow.
+    limit : UpstreamLimit
+        How many calls each client may have opened in a time; further ones are opened later.
     tasks : asyncio.TaskGroup
         Where the calls run.
     """
 
-    def __init__(self, aggregator: MarketReader, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, aggregator: MarketReader, limit: UpstreamLimit, tasks: asyncio.TaskGroup
+    ) -> None:
         self._aggregator = aggregator
+        self._limit = limit
         self._tasks = tasks
         self._series: dict[tuple[str, str], _Series] = {}
 
@@ -74,12 +80,18 @@ class BarFeed:
             A duration such as `1m`. Whether it is kept only the aggregator knows.
         follower : BarFollower
             Told at once of the newest bars where they are known, else as soon as they are.
+
+        Raises
+        ------
+        LimitError
+            When the client has too many calls opened.
         """
         key = (symbol, interval)
         series = self._series.get(key)
         if series is None:
+            wait_s = self._limit.reserve()
             series = self._series[key] = _Series()
-            series.task = self._tasks.create_task(self._follow(key, series))
+            series.task = self._tasks.create_task(self._follow(key, series, wait_s))
         elif series.newest:
             follower.take(list(series.newest.values()))
         series.followers.add(follower)
@@ -90,8 +102,9 @@ class BarFeed:
             if not series.followers:
                 self._end(key, series)
 
-    async def _follow(self, key: tuple[str, str], series: _Series) -> None:
+    async def _follow(self, key: tuple[str, str], series: _Series, wait_s: float) -> None:
         symbol, interval = key
+        await asyncio.sleep(wait_s)
         waits = delays(cap_s=_LONGEST_DELAY_S)
         while True:
             try:

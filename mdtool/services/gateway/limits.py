@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, NoReturn
 
 from mdtool.adapters.aggregator import UnavailableError
 from mdtool.core.throttle import Throttle
@@ -17,6 +17,8 @@ from mdtool.services.gateway.tallies import SocketTally
 from mdtool.services.http.answers import HeadedError
 
 UNLIMITED: Final = 0
+LONGEST_WAIT_S: Final = 10
+"""For what a client follows, which is asked for later where there was too much at once."""
 
 
 class LimitError(HeadedError):
@@ -63,10 +65,24 @@ class RequestLimit:
             return
         wait_ns = self._throttle.spend(client, time.monotonic_ns())
         if wait_ns:
-            self.refused += 1
-            rate, wait_s = self._throttle.rate_per_s, max(1, math.ceil(wait_ns / NS_PER_S))
-            message = f"more than {rate:,} such requests a second; wait {wait_s} s"
-            raise LimitError(message, {"Retry-After": str(wait_s), **self._headers(0, wait_s)})
+            self._refuse(self._throttle.rate_per_s, wait_ns)
+
+    def reserve(self, client: str) -> float:
+        """Count a request that is made later, and return after how many seconds.
+
+        Raises
+        ------
+        LimitError
+            When that is more than `LONGEST_WAIT_S`.
+        """
+        if self._throttle is None:
+            return 0.0
+        now_ns = time.monotonic_ns()
+        wait_ns = self._throttle.wait_ns(client, now_ns)
+        if wait_ns > LONGEST_WAIT_S * NS_PER_S:
+            self._refuse(self._throttle.rate_per_s, wait_ns)
+        self._throttle.charge(client, now_ns, 1)
+        return wait_ns / NS_PER_S
 
     def headers(self, client: str) -> Mapping[str, str]:
         """Return what is left for a client, as headers of an answer."""
@@ -74,6 +90,12 @@ class RequestLimit:
             return {}
         left = self._throttle.left(client, time.monotonic_ns())
         return self._headers(left, 0 if left else 1)
+
+    def _refuse(self, rate_per_s: int, wait_ns: int) -> NoReturn:
+        self.refused += 1
+        wait_s = max(1, math.ceil(wait_ns / NS_PER_S))
+        message = f"more than {rate_per_s:,} such requests a second; wait {wait_s} s"
+        raise LimitError(message, {"Retry-After": str(wait_s), **self._headers(0, wait_s)})
 
     def _headers(self, left: int, wait_s: int) -> Mapping[str, str]:
         state = f'"{self._name}";r={left}' + (f";t={wait_s}" if wait_s else "")
@@ -100,6 +122,16 @@ class UpstreamLimit:
             When it asked too many.
         """
         self._limit.spend(CLIENT.get())
+
+    def reserve(self) -> float:
+        """Count a question of that client which is asked later; return after how many seconds.
+
+        Raises
+        ------
+        LimitError
+            When it asked too many.
+        """
+        return self._limit.reserve(CLIENT.get())
 
     def headers(self) -> Mapping[str, str]:
         """Return what is left for that client, as headers of an answer."""

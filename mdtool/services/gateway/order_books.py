@@ -105,12 +105,19 @@ class OrderBooks:
 
     @contextlib.contextmanager
     def following(self, symbol: str, depth: int, follower: BookFollower) -> Iterator[None]:
-        """Have somebody follow the book of a symbol, upper-case, from as soon as there is one."""
+        """Have somebody follow the book of a symbol, upper-case, from as soon as there is one.
+
+        Raises
+        ------
+        LimitError
+            When the client follows too many new ones at once.
+        """
         key = (symbol, depth)
         followed = self._followed.get(key)
         if followed is None:
+            wait_s = self._limit.reserve()
             followed = self._followed[key] = _Followed()
-            followed.task = self._tasks.create_task(self._follow(*key, followed))
+            followed.task = self._tasks.create_task(self._follow(*key, followed, wait_s))
         elif followed.latest is not None:
             follower.take(followed.latest)
         followed.followers.add(follower)
@@ -122,7 +129,8 @@ class OrderBooks:
                 del self._followed[key]
                 followed.task.cancel()
 
-    async def _follow(self, symbol: str, depth: int, followed: _Followed) -> None:
+    async def _follow(self, symbol: str, depth: int, followed: _Followed, wait_s: float) -> None:
+        await asyncio.sleep(wait_s)
         while True:
             try:
                 followed.tell(await self._look(symbol, depth))

@@ -96,7 +96,7 @@ class Gateway:
             asyncio.TaskGroup() as tasks,
         ):
             view = MarketView(state, aggregator, protection.resilience, protection.upstream)
-            bar_feed = BarFeed(aggregator, tasks)
+            bar_feed = BarFeed(aggregator, protection.upstream, tasks)
             order_books = OrderBooks(books.receiver, protection.upstream, tasks)
             graphql = GraphQL(
                 config,

@@ -157,6 +157,25 @@ async def test_operations_of_a_client_are_bounded(client):
 
 
 @pytest.mark.parametrize(
+    "query", ['bars(symbol: "NEW%d") { close }', 'book(symbol: "NEW%d") { orders }']
+)
+async def test_what_is_asked_for_because_of_subscriptions_is_limited(source, query):
+    settings = {"upstream_requests_per_s": 1, "upstream_burst": 1}
+    async with gateway_of(source.address, **settings) as client, talking(client) as socket:
+        for number in range(15):
+            await socket.send_json(subscribe(str(number), f"subscription {{ {query % number} }}"))
+        error = await socket.receive_json()
+        assert error["type"] == "error"
+        assert error["payload"][0]["extensions"]["code"] == "TOO_MANY_REQUESTS"
+        number = int(error["id"])
+        assert number > 10
+        await socket.send_json(subscribe("again", f"subscription {{ {query % number} }}"))
+        while (error := await socket.receive_json())["id"] != "again":
+            pass
+        assert error["payload"][0]["extensions"]["code"] == "TOO_MANY_REQUESTS"
+
+
+@pytest.mark.parametrize(
     ("messages", "code", "reason"),
     [
         ([subscribe("1", CLOSE)], 4401, "Unauthorized"),

@@ -34,6 +34,8 @@ class Source(Protocol):
         ------
         ParameterError
             For an argument that makes no sense.
+        LimitError
+            When the client follows too much that has to be asked for.
         """
         ...
 
@@ -90,8 +92,9 @@ class BarsSource:
         key = (parse_symbol(arguments["symbol"]), parse_interval(arguments["interval"]))
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = _Series(self._hub)
+            series = _Series(self._hub)
             series.feed.enter_context(self._bars.following(*key, series))
+            self._series[key] = series
         newest = self._bars.newest(*key)
         series.audience.join(field, operation, newest, newest and newest.start)
         try:
@@ -119,8 +122,9 @@ class BookSource:
         key = (parse_symbol(arguments["symbol"]), check_depth(arguments["depth"]))
         book = self._followed.get(key)
         if book is None:
-            book = self._followed[key] = _Book(self._hub)
+            book = _Book(self._hub)
             book.feed.enter_context(self._books.following(*key, book))
+            self._followed[key] = book
         book.audience.join(field, operation, self._books.latest(*key), None)
         try:
             yield

@@ -43,6 +43,8 @@ class BarTopics:
         ------
         ParameterError
             When the name is no symbol and interval.
+        LimitError
+            When the client follows too many new ones at once.
         """
         symbol, _, interval = name.rpartition("/")
         if not symbol:
@@ -52,9 +54,10 @@ class BarTopics:
         topic = f"{PREFIX}{symbol}/{interval}"
         series = self._series.get(topic)
         if series is None:
-            series = self._series[topic] = _Series(topic, interval, self._topics)
+            series = _Series(topic, interval, self._topics)
             asked = EVERY_SYMBOL if symbol == EVERY else symbol
             series.following.enter_context(self._feed.following(asked, interval, series))
+            self._series[topic] = series
         leave = self._topics.follow(topic, member, series.newest())
         series.members.add(member)
 
