@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, NoReturn
@@ -88,18 +89,26 @@ def decode_state(line: bytes) -> VwapState:
     return state
 
 
+def is_of(line: bytes, symbols: frozenset[str]) -> bool:
+    """Tell whether a line may be meant for who wants these symbols only: what is no state is."""
+    try:
+        return decode_state(line).symbol in symbols
+    except LineError:
+        return True
+
+
 def encode_error(message: str) -> bytes:
     """Return what is said of a line that is none, as a line."""
     return f'{{"error":{json.dumps(message)}}}\n'.encode()
 
 
-def encode_subscribe(symbols: str) -> bytes:
-    """Return the line that asks for symbols, given with commas."""
-    return f"{_SUBSCRIBE} {symbols}\n".encode()
+def encode_subscribe(symbols: Iterable[str]) -> bytes:
+    """Return the line that asks for symbols."""
+    return f"{_SUBSCRIBE} {','.join(sorted(symbols))}\n".encode()
 
 
 def parse_subscribe(line: bytes) -> frozenset[str] | None:
-    """Return the symbols that a client asks for, upper-case, None for all.
+    """Return the symbols that a client asks for, as `parse_symbols`, None for all.
 
     Raises
     ------
@@ -112,14 +121,25 @@ def parse_subscribe(line: bytes) -> frozenset[str] | None:
         raise LineError(f"{shown(line)} is no ASCII") from error
     if command.upper() != _SUBSCRIBE:
         raise LineError(f"{shown(line)}: say {_SUBSCRIBE} AAPL,MSFT or {_SUBSCRIBE} {ALL}")
-    if rest.strip() == ALL:
+    return parse_symbols(rest)
+
+
+def parse_symbols(text: str) -> frozenset[str] | None:
+    """Return the symbols that are named with commas, upper-case, None for all.
+
+    Raises
+    ------
+    LineError
+        When there is none, or one that is no symbol.
+    """
+    if text.strip() == ALL:
         return None
-    symbols = frozenset(symbol.strip().upper() for symbol in rest.split(",")) - {""}
+    symbols = frozenset(symbol.strip().upper() for symbol in text.split(",")) - {""}
     if not symbols:
         raise LineError(f"{_SUBSCRIBE} names no symbol: say {_SUBSCRIBE} AAPL,MSFT")
     for symbol in sorted(symbols):
         if not is_symbol(symbol):
-            raise LineError(f"{shown(symbol.encode())} is no symbol")
+            raise LineError(f"{shown(symbol.encode('utf-8', 'replace'))} is no symbol")
     return symbols
 
 

@@ -236,9 +236,9 @@ def test_what_never_ends_a_line_is_dropped(feed):
 
 def test_only_the_symbols_asked_for_are_asked_for(feed):
     with watch(feed, "--symbols", "aapl,MSFT") as session:
-        feed.accept(state("AAPL", 100))
-        assert feed.connection.recv(100) == b"SUBSCRIBE aapl,MSFT\n"
-        session.wait_for("AAPL")
+        feed.accept(state("GOOG", 300) + state("AAPL", 100))
+        assert feed.connection.recv(100) == b"SUBSCRIBE AAPL,MSFT\n"
+        assert symbols_shown(session.wait_for("AAPL")) == ["AAPL"]
 
 
 @pytest.mark.parametrize(
@@ -295,6 +295,15 @@ def test_piped_it_prints_the_lines_as_they_come(feed):
         assert process.wait() == 130
 
 
+def test_piped_it_prints_only_the_symbols_asked_for_and_what_the_feed_complains_of(feed):
+    with piped(feed, "--symbols", "AAPL") as process:
+        lines = state("AAPL", 100) + b'{"error":"no"}\n'
+        feed.accept(state("GOOG", 300) + lines)
+        assert process.stdout.readline() + process.stdout.readline() == lines
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+
+
 def test_piped_it_ends_quietly_with_its_reader(feed):
     with piped(feed) as process:
         feed.accept(some(1))
@@ -323,6 +332,7 @@ def test_piped_it_ends_with_its_reader_while_the_feed_is_away_too(feed):
         (["nowhere"], "'nowhere' is not an address"),
         (["--symbols", ","], "SUBSCRIBE names no symbol"),
         (["--symbols", "A\nB"], "is no symbol"),
+        (["--symbols", b"A\xff"], "is no symbol"),
     ],
 )
 def test_what_cannot_be_is_one_line(arguments, message):

@@ -107,7 +107,7 @@ def test_what_the_feed_complains_of_is_told():
         (b"SUBSCRIBE AAPL,MSFT", {"AAPL", "MSFT"}),
         (b"subscribe aapl , msft,\r", {"AAPL", "MSFT"}),
         (b"  SUBSCRIBE BRK B", {"BRK B"}),
-        (encode_subscribe("AAPL"), {"AAPL"}),
+        (encode_subscribe(["MSFT", "AAPL"]), {"AAPL", "MSFT"}),
     ],
 )
 def test_symbols_that_a_client_asks_for(line, wanted):

@@ -36,16 +36,14 @@ def watch(
     """
     from mdtool.cli.live.terminal import is_dumb
     from mdtool.cli.watch.feed import LineFeed
-    from mdtool.wire.vwap_lines import LineError, encode_subscribe, parse_subscribe
+    from mdtool.wire.vwap_lines import LineError, parse_symbols
 
     host, port = parse_address(address)
-    request = encode_subscribe(symbols) if symbols is not None else b""
-    if symbols is not None:
-        try:
-            parse_subscribe(request)
-        except LineError as error:
-            raise UsageError(f"--symbols {symbols!r}: {error}") from error
-    feed = LineFeed(host, port, request)
+    try:
+        wanted = None if symbols is None else parse_symbols(symbols)
+    except LineError as error:
+        raise UsageError(f"--symbols {symbols!r}: {error}") from error
+    feed = LineFeed(host, port, wanted)
     if not sys.stdout.isatty() or is_dumb():
         from mdtool.cli.watch.lines import print_lines
 

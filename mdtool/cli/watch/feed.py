@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from mdtool.core.addresses import format_address
 from mdtool.core.backoff import delays
 from mdtool.core.tcp import notice_loss
+from mdtool.wire.vwap_lines import encode_subscribe, is_of
 
 FIRST_DELAY_S: Final = 0.25
 LONGEST_DELAY_S: Final = 10.0
@@ -45,14 +46,15 @@ class LineFeed:
     ----------
     host : str
     port : int
-    request : bytes
-        Sent on each connection.
+    wanted : frozenset of str or None
+        The symbols that are asked for on each connection, None for all. A feed tells all that it
+        knows before it is asked: of that, states of others are left out.
     """
 
-    def __init__(self, host: str, port: int, request: bytes = b"") -> None:
+    def __init__(self, host: str, port: int, wanted: frozenset[str] | None = None) -> None:
         self.address = format_address(host, port)
         self._where = (host, port)
-        self._request = request
+        self._wanted = wanted
         self._is_closed = threading.Event()
         self._connection: socket.socket | None = None
 
@@ -64,7 +66,7 @@ class LineFeed:
             try:
                 for lines in self._lines(receiver):
                     attempts, waits = 0, delays(FIRST_DELAY_S, LONGEST_DELAY_S)
-                    receiver.received(lines)
+                    receiver.received(self._chosen(lines))
             except _LostError as error:
                 if self._is_closed.is_set():
                     return
@@ -81,6 +83,10 @@ class LineFeed:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
+    def _chosen(self, lines: list[bytes]) -> list[bytes]:
+        wanted = self._wanted
+        return lines if wanted is None else [line for line in lines if is_of(line, wanted)]
+
     def _lines(self, receiver: Receiver) -> Iterator[list[bytes]]:
         """Yield whole lines as they come, until closed or lost."""
         with _told_apart():
@@ -90,7 +96,8 @@ class LineFeed:
             with _told_apart():
                 connection.settimeout(None)
                 notice_loss(connection)
-                connection.sendall(self._request)
+                if self._wanted is not None:
+                    connection.sendall(encode_subscribe(self._wanted))
             receiver.connected()
             rest = b""
             while not self._is_closed.is_set():

@@ -27,7 +27,7 @@ class _Printer:
         self._said = ""
 
     def received(self, lines: list[bytes]) -> None:
-        sys.stdout.buffer.write(b"\n".join([*lines, b""]))
+        sys.stdout.buffer.writelines(line + b"\n" for line in lines)
         sys.stdout.buffer.flush()
 
     def lost(self, reason: str, _delay_s: float, _attempts: int) -> None:

@@ -203,7 +203,7 @@ async def _follow_vwap(address: str, sightings: _Sightings) -> None:
     except OSError as error:
         raise PeerError(f"vwap {address} cannot be reached: {error.strerror}") from error
     try:
-        writer.write(encode_subscribe(SYMBOL))
+        writer.write(encode_subscribe([SYMBOL]))
         while line := await reader.readline():
             now_ns = time.time_ns()
             state = decode_state(line)
