@@ -18,6 +18,7 @@ from mdtool.cli.progress import Progress
 from mdtool.cli.settings import with_settings
 from mdtool.cli.trade_sources import require_trades
 from mdtool.core.errors import EXIT_OK, CorruptStreamError, UsageError
+from mdtool.core.units import counted
 from mdtool.services.aggregator.config import AggregatorConfig
 
 if TYPE_CHECKING:
@@ -195,11 +196,12 @@ def _bars(source: RecordSource, stream: BarStream, progress: Progress) -> Iterat
 def _report(name: str, stream: BarStream) -> None:
     if stream.late:
         log.warning(
-            "%s: %d of %d trades came after their bar had closed and are in none; a longer "
+            "%s: %d of %s came after their bar had closed and are in none; a longer "
             "--lateness takes them",
             name,
             stream.late,
-            stream.trades,
+            counted(stream.trades, "trade"),
         )
     if stream.undefined:
-        log.warning("%s: left out %d trades without a price, size or time", name, stream.undefined)
+        left_out = counted(stream.undefined, "trade")
+        log.warning("%s: left out %s without a price, size or time", name, left_out)

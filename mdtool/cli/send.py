@@ -17,6 +17,7 @@ from mdtool.cli.progress import Progress
 from mdtool.cli.settings import with_settings
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import UsageError
+from mdtool.core.units import counted
 from mdtool.engine.simulate_defaults import SEED, SYMBOLS
 from mdtool.services.send.config import SendConfig
 
@@ -88,9 +89,9 @@ def send(
         finally:
             if ticks.left_out:
                 log.warning(
-                    "%s: left out %d trades without a price, size or time above 0",
+                    "%s: left out %s without a price, size or time above 0",
                     ticks.name,
-                    ticks.left_out,
+                    counted(ticks.left_out, "trade"),
                 )
             if sender.outcome is not None:
                 typer.echo(sender.outcome)

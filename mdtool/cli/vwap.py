@@ -15,6 +15,7 @@ from mdtool.cli.progress import Progress
 from mdtool.cli.settings import with_settings
 from mdtool.cli.trade_sources import require_trades
 from mdtool.core.errors import EXIT_OK, UsageError
+from mdtool.core.units import counted
 from mdtool.services.vwap.config import VwapConfig
 
 if TYPE_CHECKING:
@@ -117,16 +118,17 @@ def _filter(
 def _report(name: str, stream: VwapStream) -> None:
     if stream.late:
         log.warning(
-            "%s: left out %d of %d trades, which came later than their window is long",
+            "%s: left out %d of %s, which came later than their window is long",
             name,
             stream.late,
-            stream.trades,
+            counted(stream.trades, "trade"),
         )
     if stream.early:
         log.warning(
-            "%s: %d trades left their windows early, for these can hold no more volume",
+            "%s: %s left their windows early, for these can hold no more volume",
             name,
-            stream.early,
+            counted(stream.early, "trade"),
         )
     if stream.undefined:
-        log.warning("%s: left out %d trades without a price, size or time", name, stream.undefined)
+        left_out = counted(stream.undefined, "trade")
+        log.warning("%s: left out %s without a price, size or time", name, left_out)

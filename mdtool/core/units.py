@@ -119,6 +119,11 @@ def parse_moment(text: str) -> int:
     return time_ns
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words: `1 file`, `2,000 files`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def parse_duration(text: str) -> int:
     """Return the nanoseconds of a duration such as `250ms`, `1.5s`, `5m` or `1h30m`.
 

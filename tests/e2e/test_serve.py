@@ -183,7 +183,7 @@ def test_a_check_names_the_service_that_is_away():
 
 def test_it_says_where_it_keeps_its_data_and_goes_on_with_it(tmp_path):
     options = ["--only", "serve-tcp,aggregate", "--data-dir", str(tmp_path / "d"), *FREE_PORTS]
-    for known in ("0 symbols and 0 trades", "1 symbols and 4 trades"):
+    for known in ("0 symbols and 0 trades", "1 symbol and 4 trades"):
         with serve("all", "-J", *options) as services:
             services.heard(rf"sqlite {tmp_path}/d/mdtool.db: goes on with {known}")
             services.heard(rf"kept in sqlite {tmp_path}/d/mdtool.db")

@@ -121,7 +121,7 @@ def test_what_is_left_out_is_counted(tmp_path):
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 2
     assert b"left out 1 of 3 trades, which came later than their window is long" in done.stderr
-    assert b"left out 1 trades without a price, size or time" in done.stderr
+    assert b"left out 1 trade without a price, size or time" in done.stderr
 
 
 def test_a_file_that_breaks_off_gives_what_came_before(path):

@@ -8,6 +8,7 @@ from mdtool.core.errors import UsageError
 from mdtool.core.units import (
     UNDEF_PRICE,
     UNDEF_TIMESTAMP,
+    counted,
     format_duration,
     format_price,
     format_time,
@@ -140,3 +141,12 @@ def test_what_is_no_duration_is_refused(text):
 @pytest.mark.parametrize("text", ["1ns", "1500ms", "1us", "90m", "1h", "7d", "1s", "5m"])
 def test_durations_print_in_their_largest_whole_unit(text):
     assert format_duration(parse_duration(text)) == text
+
+
+def test_one_thing_is_not_told_in_the_plural():
+    assert [counted(n, "file") for n in (0, 1, 2, 2_000)] == [
+        "0 files",
+        "1 file",
+        "2 files",
+        "2,000 files",
+    ]

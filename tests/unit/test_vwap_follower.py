@@ -197,4 +197,4 @@ async def test_trades_that_are_left_out_are_told_of(monkeypatch, caplog):
     await followed.end()
     assert "trades that are older than the window is long are left out" in caplog.text
     assert "a window is full" in caplog.text
-    assert "1 trades were left out of windows, and 1 left early" in caplog.text
+    assert "left out of windows: 1 trade; 1 left early" in caplog.text

@@ -8,6 +8,7 @@ import databento_dbn as dbn
 import numpy as np
 
 from mdtool.core.records import Records
+from mdtool.core.units import counted
 from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RTYPES
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Layout:
         """Say on the log how many records of the data did not fit, if any."""
         if self._left_out:
             log.warning(
-                "%s: left out %d records with other columns; -J or -D take all",
+                "%s: left out %s with other columns; -J or -D take all",
                 name,
-                self._left_out,
+                counted(self._left_out, "record"),
             )

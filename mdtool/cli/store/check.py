@@ -11,6 +11,7 @@ from mdtool.cli.progress import Progress
 from mdtool.cli.settings import with_settings
 from mdtool.cli.store.place import store_of
 from mdtool.core.errors import CheckError
+from mdtool.core.units import counted
 from mdtool.services.store.config import StoreConfig
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ def check(
     for line in lines:
         typer.echo(line)
     typer.echo(
-        f"{store.address}: {count:,} trades, differences: {len(lines):,}, mended: {mended:,}"
+        f"{store.address}: {counted(count, 'trade')}, differences: {len(lines):,}, "
+        f"mended: {mended:,}"
     )
     if len(lines) > mended:
         hint = "" if repair else "; see --repair"

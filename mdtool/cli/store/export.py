@@ -12,6 +12,7 @@ from mdtool.cli.progress import Progress
 from mdtool.cli.settings import with_settings
 from mdtool.cli.store.place import store_of
 from mdtool.core.errors import EXIT_OK, InputError, UsageError
+from mdtool.core.units import counted
 from mdtool.services.store.config import StoreConfig
 
 if TYPE_CHECKING:
@@ -72,12 +73,13 @@ def export(
     spec = _spec(target, file_format, partition, force)
     selection = selected.selection()
     with open_history(store_of(config)) as history:
-        trades = _trades(history, selection)
+        stored = _trades(history, selection)
         # How many of them are in a range of time is not known before.
-        count = None if selected.start or selected.end else trades.count
+        count = None if selected.start or selected.end else stored.count
         with Progress("trades", count, quiet) as progress:
-            exported = write(trades, spec, lambda written: progress.show(written, written))
-    typer.echo(f"{spec.path}: {exported.trades:,} trades in {exported.files:,} files")
+            exported = write(stored, spec, lambda written: progress.show(written, written))
+    trades, files = counted(exported.trades, "trade"), counted(exported.files, "file")
+    typer.echo(f"{spec.path}: {trades} in {files}")
     return EXIT_OK
 
 

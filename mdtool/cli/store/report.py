@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mdtool.core.units import counted
+
 if TYPE_CHECKING:
     from mdtool.services.store.keeping import Keeper
     from mdtool.wire.ticks import Reason
@@ -16,7 +18,7 @@ def kept(name: str, keeper: Keeper, left_out: Mapping[Reason, int]) -> str:
     if keeper.no_room:
         reasons["no room for its symbol"] = keeper.no_room
     line = (
-        f"{name}: {keeper.new:,} trades new, {keeper.known:,} known already, "
+        f"{name}: {counted(keeper.new, 'trade')} new, {keeper.known:,} known already, "
         f"{sum(reasons.values()):,} left out"
     )
     if reasons:

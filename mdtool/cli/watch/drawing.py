@@ -12,6 +12,7 @@ from mdtool.cli.live.palette import apart, count_text, fit
 from mdtool.cli.watch.columns import GAP, Column, Look, fitting
 from mdtool.cli.watch.quotes import Quotes
 from mdtool.cli.watch.selection import Selection
+from mdtool.core.units import counted
 
 MIN_COLUMNS: Final = 26
 MIN_LINES: Final = 3
@@ -116,9 +117,8 @@ def draw(
 def _header(quotes: Quotes, connection: Connection, look: Look, columns: int) -> Text:
     left = Text(" ").append(connection.address, "symbol")
     right = Text("  ").append(*_state(connection, look)).append(" ")
-    count = len(quotes.by_symbol)
     for part in (
-        f"  {count:,} symbol{'' if count == 1 else 's'}",
+        f"  {counted(len(quotes.by_symbol), 'symbol')}",
         f"  {count_text(connection.rate)}/s" if connection.is_live else "",
     ):
         if left.cell_len + len(part) + right.cell_len > columns:

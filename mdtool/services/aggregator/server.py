@@ -11,7 +11,7 @@ import grpc.aio
 
 from mdtool.adapters import rpc
 from mdtool.core.lifecycle import Started, first_error
-from mdtool.core.units import NS_PER_MS, parse_duration
+from mdtool.core.units import NS_PER_MS, counted, parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
 from mdtool.services.aggregator.committer import Committer
@@ -109,9 +109,9 @@ class Aggregator:
             saved.symbols, saved.sessions, saved.bars, saved.positions, saved.counts
         )
         log.info(
-            "%s: goes on with %d symbols and %d trades",
+            "%s: goes on with %s and %s",
             store.address,
-            len(saved.symbols),
-            self.market.counts.ticks,
+            counted(len(saved.symbols), "symbol"),
+            counted(self.market.counts.ticks, "trade"),
         )
         return store

@@ -13,6 +13,7 @@ from mdtool.adapters.stores.port import TradeHistory
 from mdtool.adapters.trades.port import TradeFeed, TradeRun
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
+from mdtool.core.units import counted
 from mdtool.engine.vwap import Window
 from mdtool.services.vwap.backfill import read_backfill
 from mdtool.services.vwap.board import Backfill, Board
@@ -75,8 +76,8 @@ class Follower:
                 self._stop_filling()
                 if self._board.late or self._board.early:
                     log.warning(
-                        "%d trades were left out of windows, and %d left early",
-                        self._board.late,
+                        "left out of windows: %s; %d left early",
+                        counted(self._board.late, "trade"),
                         self._board.early,
                     )
 
@@ -115,7 +116,9 @@ class Follower:
             self._positions = backfill.positions
             self._publish(self._board.restart(backfill))
             log.info(
-                "windows filled with %d trades of %d symbols", len(backfill.price), len(self._board)
+                "windows filled with %s of %s",
+                counted(len(backfill.price), "trade"),
+                counted(len(self._board), "symbol"),
             )
         held, self._held, self._n_held = self._held, [], 0
         for run in held:

@@ -242,9 +242,8 @@ def test_symbols_and_times_are_selected(filled, tmp_path):
     target, end = tmp_path / "part.csv", NOON_NS + 5 * 10**9
     options = ["--symbols", "ESZ5,BRK/B", "--start", NOON_NS + 1, "--end", end]
     wanted = [r for r in held(filled) if r[0] in {"ESZ5", "BRK/B"} and NOON_NS < r[1] < end]
-    assert f"{len(wanted)} trades in 1 files" in store(
-        "export", target, *options, "--store", filled
-    )
+    said = store("export", target, *options, "--store", filled)
+    assert said == f"{target}: {len(wanted)} trades in 1 file\n"
     copy = url(tmp_path)
     store("import", target, "--store", copy)
     assert held(copy) == wanted
