@@ -32,7 +32,8 @@ class Sink:
     Parameters
     ----------
     output : Output
-        Closed at the block's end, however it ends.
+        Closed at the block's end, unless an error ended it before anything was written: then no
+        file was made either.
     limit : int, optional
         The most records to write; what a live stream says about itself does not count.
 
@@ -46,6 +47,7 @@ class Sink:
         self.records = 0
         self._output = output
         self._limit = limit
+        self._is_begun = False
 
     def write(self, records: Records) -> None:
         """Write records of one rtype.
@@ -61,6 +63,7 @@ class Sink:
 
         if len(records) == 0:
             return
+        self._is_begun = True
         if records["rtype"][0] in CONTROL_RTYPES:
             self._output.write(records)
             return
@@ -73,7 +76,8 @@ class Sink:
 
     def flush(self) -> None:
         """Pass on what is held back, where the format can be read before its end."""
-        self._output.flush()
+        if self._is_begun:
+            self._output.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +88,8 @@ class Sink:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        self._output.close()
+        if self._is_begun or error is None:
+            self._output.close()
         return isinstance(error, LimitReached)
 
 
@@ -173,7 +178,7 @@ class OutputOptions:
         UsageError
             When the options contradict each other, or binary data would go to a terminal.
         OutputError
-            When the file exists already or cannot be created.
+            When the file exists already or cannot be made.
         """
         from mdtool.adapters.outputs import OutputSpec, open_output
 

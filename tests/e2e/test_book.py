@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -497,3 +498,24 @@ def test_help_names_the_subcommands():
     assert "Example: mdtool book" in text
     assert "--allow" in run("verify", "--help").decode()
     assert "OURS" in run("diff", "--help").decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_killed_before_there_is_anything_to_write_it_leaves_no_file(tmp_path, number):
+    path = tmp_path / "out.dbn"
+    with subprocess.Popen(
+        [*MDTOOL, "book", str(SAMPLE), "--emit", "event", "-o", str(path)],
+        stderr=subprocess.PIPE,
+        env=without_kernels(tmp_path),
+    ) as process:
+        assert b"compiling kernels" in process.stderr.readline()
+        process.send_signal(number)
+        assert process.wait() in {130, -number}
+    assert not path.exists()
+
+
+def without_kernels(folder: Path) -> dict[str, str]:
+    """An environment in which kernels have to be compiled first."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    return environment

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,8 +17,8 @@ from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.storage import chosen_store
 from tests.requirements import missing
 from tests.stores import NOON_NS, run, step
+from tests.users import as_nobody, folder_for_all
 
-NOBODY = 65534
 MIB = 1 << 20
 
 
@@ -181,23 +179,8 @@ def test_a_disk_that_is_taken_out_while_it_is_written_is_noticed(disk, url):
 
 @pytest.fixture
 def open_folder():
-    """A folder that every user may enter, as pytest's own are not."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def as_nobody():
-    """Go on as a user to whom permissions matter."""
-    if os.geteuid() != 0:
-        missing("only root can become another user")
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
+    with folder_for_all() as folder:
+        yield folder
 
 
 def test_a_file_that_may_not_be_written_is_read_only(open_folder):

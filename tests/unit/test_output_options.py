@@ -21,13 +21,14 @@ class Memory:
 
     def __init__(self) -> None:
         self.arrays: list[np.ndarray] = []
+        self.is_flushed = False
         self.is_closed = False
 
     def write(self, records) -> None:
         self.arrays.append(records)
 
     def flush(self) -> None:
-        pass
+        self.is_flushed = True
 
     def close(self) -> None:
         self.is_closed = True
@@ -73,9 +74,20 @@ class TestSink:
 
     def test_an_error_closes_the_output_and_goes_on(self):
         memory = Memory()
-        with pytest.raises(KeyboardInterrupt), Sink(memory, None):
+        sink = Sink(memory, None)
+        sink.write(streams.mbo(1))
+        with pytest.raises(KeyboardInterrupt), sink:
             raise KeyboardInterrupt
         assert memory.is_closed
+
+    def test_an_error_before_the_first_record_leaves_no_trace(self):
+        memory = Memory()
+        sink = Sink(memory, None)
+        sink.flush()
+        with pytest.raises(KeyboardInterrupt), sink:
+            raise KeyboardInterrupt
+        assert not memory.is_flushed
+        assert not memory.is_closed
 
 
 def test_bundles_give_a_command_their_options_and_leave_it_its_own():

@@ -19,6 +19,7 @@ from mdtool.core.dtypes import SYMBOL_MAPPING
 from mdtool.core.errors import OutputError, UsageError
 from mdtool.wire.dbn import DbnDecoder
 from tests.reference import dbn_streams as streams
+from tests.users import as_nobody, folder_for_all
 
 COLUMNAR = {
     "parquet": pyarrow.parquet.read_table,
@@ -68,16 +69,52 @@ def test_what_was_flushed_of_a_compressed_stream_can_be_read(tmp_path):
     output.close()
 
 
-def test_a_stream_goes_out_at_once(tmp_path):
+def test_records_go_out_at_once(tmp_path):
     for file_format in ("dbn", "csv", "json"):
         path = tmp_path / f"out.{file_format}"
         output = open_output(OutputSpec(file_format, str(path)), streams.metadata())
-        sizes = [path.stat().st_size]
+        sizes = [0]
         for first in range(3):
             output.write(streams.mbo(1, first))
             sizes.append(path.stat().st_size)
         assert len(set(sizes)) == 4
         output.close()
+
+
+@pytest.mark.parametrize("file_format", ["dbn", "csv"])
+def test_a_stream_gets_its_header_before_there_are_records(tmp_path, file_format):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    output = open_output(OutputSpec(file_format, str(path)), streams.metadata())
+    header = os.read(reader, 1 << 16)
+    output.close()
+    os.close(reader)
+    assert header == written(tmp_path, file_format).read_bytes() != b""
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+class TestBeforeThereAreRecords:
+    def test_there_is_no_file(self, tmp_path, file_format):
+        path = tmp_path / f"out.{file_format}"
+        open_output(OutputSpec(file_format, str(path)), streams.metadata())
+        assert not path.exists()
+
+    def test_what_is_to_be_replaced_is_there_still(self, tmp_path, file_format):
+        path = tmp_path / f"out.{file_format}"
+        path.write_text("precious")
+        output = open_output(OutputSpec(file_format, str(path), replaces=True), streams.metadata())
+        assert path.read_text() == "precious"
+        output.close()
+        assert b"precious" not in path.read_bytes()
+
+    def test_another_may_take_the_name_and_keeps_it(self, tmp_path, file_format):
+        path = tmp_path / f"out.{file_format}"
+        output = open_output(OutputSpec(file_format, str(path)), streams.metadata())
+        path.write_text("precious")
+        with pytest.raises(OutputError, match="exists already; -f replaces it"):
+            output.close()
+        assert path.read_text() == "precious"
 
 
 @pytest.mark.parametrize("file_format", COLUMNAR)
@@ -124,7 +161,7 @@ class TestColumns:
         path = tmp_path / f"out.{file_format}"
         output = open_output(OutputSpec(file_format, str(path)), streams.metadata())
         output.write(streams.mbo(GROUP_RECORDS - 1))
-        assert path.stat().st_size < 1000
+        assert not path.exists()
         output.write(streams.mbo(2))
         assert path.stat().st_size > 100_000
         output.close()
@@ -193,7 +230,19 @@ class TestFiles:
 
     def test_a_folder_that_is_not_there(self, tmp_path):
         with pytest.raises(OutputError, match="No such file or directory"):
-            written(tmp_path / "none", "csv")
+            Destination(str(tmp_path / "none" / "out.csv"))
+
+    def test_a_folder_that_this_user_may_not_write(self):
+        with (
+            folder_for_all() as folder,
+            as_nobody(),
+            pytest.raises(OutputError, match="Permission denied"),
+        ):
+            Destination(str(folder / "out.csv"))
+
+    def test_a_folder_is_no_file(self, tmp_path):
+        with pytest.raises(OutputError, match="Is a directory"):
+            Destination(str(tmp_path), replaces=True)
 
     def test_a_disk_that_is_full(self):
         with pytest.raises(OutputError, match="/dev/full: No space left on device"):

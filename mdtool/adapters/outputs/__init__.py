@@ -36,7 +36,7 @@ def format_of(path: str) -> str:
 def open_output(
     spec: OutputSpec, metadata: dbn.Metadata, symbology: Symbology | None = None
 ) -> Output:
-    """Open what `spec` asks for, and write what comes before the first record.
+    """Open what `spec` asks for; a file is made with the first record, or when it is closed.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def open_output(
     Raises
     ------
     OutputError
-        When the file exists already or cannot be created.
+        When the file exists already or cannot be made.
     """
     destination = Destination(spec.path, spec.replaces)
     mapped = (symbology or Symbology(metadata)) if spec.maps_symbols else None

@@ -11,11 +11,11 @@ from mdtool.wire.dbn import encode_metadata, encode_records
 
 
 class DbnOutput:
-    """DBN v3; the header goes out at once."""
+    """DBN v3; a stream gets its header at once."""
 
     def __init__(self, destination: Destination, metadata: dbn.Metadata) -> None:
         self._destination = destination
-        destination.write(encode_metadata(metadata))
+        destination.write_head(encode_metadata(metadata))
 
     def write(self, records: Records) -> None:
         """Pass records on at once."""
@@ -35,11 +35,11 @@ class ZstdDbnOutput:
     def __init__(self, destination: Destination, metadata: dbn.Metadata) -> None:
         self._destination = destination
         self._compressor = zstandard.ZstdCompressor().compressobj()
-        self._put(encode_metadata(metadata))
+        destination.write_head(self._compressor.compress(encode_metadata(metadata)))
 
     def write(self, records: Records) -> None:
         """Compress records; what fills a block goes out."""
-        self._put(encode_records(records))
+        self._destination.write(self._compressor.compress(encode_records(records)))
 
     def flush(self) -> None:
         """End the block, so that all records so far can be read."""
@@ -49,6 +49,3 @@ class ZstdDbnOutput:
         """End the frame and close the file."""
         self._destination.write(self._compressor.flush())
         self._destination.close()
-
-    def _put(self, data: bytes | memoryview) -> None:
-        self._destination.write(self._compressor.compress(data))

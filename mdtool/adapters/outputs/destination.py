@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -11,15 +12,19 @@ from typing import Final
 from mdtool.core.errors import OutputError
 
 _MODE: Final = 0o666
+_EXISTS: Final = "exists already; -f replaces it"
 
 
 class Destination:
     """Writes bytes through at once, without a buffer of its own.
 
+    A file is made no earlier than with what follows its head, or when it is closed: a command that
+    ends before it has anything to say leaves nothing behind, and what it was to replace as it was.
+
     Parameters
     ----------
     path : str or None
-        A file to create; None for standard output, which stays open.
+        A file to make; None for standard output, which stays open.
     replaces : bool
         Whether a file that is there gives way. Whoever has it open, this process too, goes on
         reading what it was.
@@ -27,13 +32,29 @@ class Destination:
     Raises
     ------
     OutputError
-        When the file exists already or cannot be created.
+        When the file exists already or cannot be made.
     """
 
     def __init__(self, path: str | None = None, replaces: bool = False) -> None:
         self.name = path or "stdout"
-        self._owns_fd = path is not None
-        self._fd = sys.stdout.fileno() if path is None else _create(path, replaces)
+        self._path = path
+        self._replaces = replaces
+        self._head = b""
+        """What a file that is not there yet begins with."""
+        self._fd = sys.stdout.fileno() if path is None else _opened(path, replaces)
+
+    def write_head(self, data: bytes | memoryview) -> None:
+        """Write what comes before all else: at once, or together with what follows it in a file.
+
+        Raises
+        ------
+        BrokenPipeError, OutputError
+            As `write`.
+        """
+        if self._fd is None:
+            self._head += data
+        else:
+            self.write(data)
 
     def write(self, data: bytes | memoryview) -> None:
         """Write all of `data`.
@@ -43,36 +64,65 @@ class Destination:
         BrokenPipeError
             When whoever read it has gone.
         OutputError
-            When the disk is full, say.
+            When the disk is full, say, or another file was made by that name.
         """
+        fd = self._begun()
         view = memoryview(data)
         while view:
             try:
-                view = view[os.write(self._fd, view) :]
+                view = view[os.write(fd, view) :]
             except BlockingIOError:
                 # A terminal or pipe shared with a process that made it non-blocking.
-                select.select([], [self._fd], [])
+                select.select([], [fd], [])
             except BrokenPipeError:
                 raise
             except OSError as error:
                 raise OutputError(f"{self.name}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close the file."""
-        if self._owns_fd:
-            os.close(self._fd)
-            self._owns_fd = False
+        """Close the file, which is there from now on at the latest."""
+        if self._path is not None:
+            os.close(self._begun())
+            self._path = None
+
+    def _begun(self) -> int:
+        """Return what is written to, with its head in it."""
+        if self._fd is None:
+            assert self._path is not None
+            self._fd = _make(self._path, self._replaces)
+            self.write(self._head)
+        return self._fd
 
 
-def _create(path: str, replaces: bool) -> int:
+def _opened(path: str, replaces: bool) -> int | None:
+    """Open what is a pipe or a device; return None for a file, once it seems that it can be made.
+
+    Raises
+    ------
+    OutputError
+        As `Destination`.
+    """
     file = Path(path)
-    try:
-        if file.exists() and not file.is_file():
+    if file.exists() and not file.is_file():
+        try:
             return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror}") from error
+    if os.path.lexists(path) and not replaces:
+        raise OutputError(f"{path}: {_EXISTS}")
+    if not file.parent.is_dir():
+        raise OutputError(f"{path}: {os.strerror(errno.ENOENT)}")
+    if not os.access(file.parent, os.W_OK | os.X_OK, effective_ids=True):
+        raise OutputError(f"{path}: {os.strerror(errno.EACCES)}")
+    return None
+
+
+def _make(path: str, replaces: bool) -> int:
+    try:
         if replaces:
-            file.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
     except FileExistsError as error:
-        raise OutputError(f"{path}: exists already; -f replaces it") from error
+        raise OutputError(f"{path}: {_EXISTS}") from error
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}") from error

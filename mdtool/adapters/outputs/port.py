@@ -9,7 +9,10 @@ from mdtool.core.records import Records
 
 
 class Output(Protocol):
-    """Where records go, in arrays of any length, each of one rtype."""
+    """Where records go, in arrays of any length, each of one rtype.
+
+    One that was written nothing holds nothing, and need not be closed.
+    """
 
     def write(self, records: Records) -> None:
         """Take records over. Streams pass them on at once, columnar files once a group is full.

@@ -40,7 +40,7 @@ class JsonOutput:
 
 
 class CsvOutput:
-    """A header, at once where the schema is known, and a row for each record that fits it."""
+    """A header and a row for each record that fits it. Streams get it as soon as it is known."""
 
     def __init__(
         self,
@@ -74,5 +74,5 @@ class CsvOutput:
 
     def _write_header(self) -> None:
         if not self._has_header and self._layout.rtype is not None:
-            self._destination.write(self._encoder.header(self._layout.rtype))
+            self._destination.write_head(self._encoder.header(self._layout.rtype))
             self._has_header = True

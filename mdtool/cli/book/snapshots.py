@@ -43,7 +43,8 @@ class SnapshotSink:
     Parameters
     ----------
     output : SnapshotOutput
-        Closed at the block's end, however it ends.
+        Closed at the block's end, unless an error ended it before anything was written: then no
+        file was made either.
     limit : int, optional
         The most snapshots to write.
     is_wanted : callable
@@ -79,7 +80,8 @@ class SnapshotSink:
 
     def flush(self) -> None:
         """Pass on what is held back."""
-        self._output.flush()
+        if self.snapshots:
+            self._output.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +92,8 @@ class SnapshotSink:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        self._output.close()
+        if self.snapshots or error is None:
+            self._output.close()
         return isinstance(error, LimitReached)
 
 
