@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import os
+import random
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -41,6 +42,7 @@ BENCHES: Final = {
 }
 _NEEDS: Final = {"kafka": "MDTOOL_KAFKA"}
 """Variables without which a bench cannot run, and is not among all."""
+_SEEDS: Final = 1_000_000
 
 
 @app.command()
@@ -63,6 +65,15 @@ def bench(
         int | None,
         typer.Option(metavar="N", min=1, help="How often the bench chaos kills a service."),
     ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Have the bench chaos kill the same services in the same order as before.",
+            show_default="another one each time, which is told",
+        ),
+    ] = None,
 ) -> None:
     """Measure, beside a baseline of the same run.
 
@@ -73,13 +84,18 @@ def bench(
     Example: mdtool bench serialization --fail-under decode:ratio=40
 
     Example: mdtool bench chaos --kills 20 --fail-under chaos_lost=0
+
+    Example: mdtool bench chaos --seed 7
     """
     chosen = _all() if names == ["all"] else names
     for name in chosen:
         if name not in BENCHES:
             raise UsageError(f"no bench {name!r}: choose from {', '.join(BENCHES)}, or all")
-    if kills is not None and "chaos" not in chosen:
-        raise UsageError("--kills is for the bench chaos")
+    if "chaos" in chosen:
+        seed = random.randrange(_SEEDS) if seed is None else seed  # noqa: S311 - no secret
+        typer.echo(f"chaos: --seed {seed}", err=True)
+    elif kills is not None or seed is not None:
+        raise UsageError("--kills and --seed are for the bench chaos")
     limits = [_parse_limit(text) for text in fail_under or []]
 
     figures: list[Figure] = []
@@ -87,7 +103,7 @@ def bench(
         if sys.stderr.isatty():
             typer.echo(f"measuring {name}: {BENCHES[name]}...", err=True)
         with StatusLine() as line:
-            measured = _measure(name, kills=kills, show=line.show)
+            measured = _measure(name, kills=kills, seed=seed, show=line.show)
         figures += measured
         if as_json:
             for figure in measured:

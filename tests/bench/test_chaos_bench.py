@@ -8,10 +8,11 @@ from typer.testing import CliRunner
 from mdtool.cli.bench import app
 from mdtool.core.errors import UsageError
 from mdtool.services.bench import chaos
-from mdtool.services.bench.chaos import Plan, run_chaos
+from mdtool.services.bench.chaos import Plan, run_chaos, victims
 from tests.postgres_servers import postgres_server
 
 TICKS_PER_S = 5_000
+SERVICES = ("serve-tcp", "aggregate", "vwap", "gateway")
 
 
 @pytest.fixture
@@ -31,11 +32,11 @@ def assert_exact(figures, kills):
 
 
 async def test_killed_services_lose_nothing(url):
-    told = []
-    figures = await run_chaos(Plan(kills=4, ticks_per_s=TICKS_PER_S), url, told.append)
-    assert_exact(figures, 4)
-    assert [text.split(",")[0] for text in told[:4]] == [
-        f"killed {n} of 4 times" for n in (1, 2, 3, 4)
+    plan, told = Plan(kills=4, ticks_per_s=TICKS_PER_S), []
+    assert_exact(await run_chaos(plan, url, told.append), 4)
+    assert [text.split(";")[0] for text in told[:4]] == [
+        f"killed {number} of 4 times, {victim.name} last"
+        for number, victim in enumerate(victims(plan, SERVICES), 1)
     ]
 
 
@@ -54,16 +55,19 @@ async def test_nothing_is_lost_in_postgresql_though_it_is_killed_too():
         assert_exact(await run_chaos(Plan(2, TICKS_PER_S), url, kill_server_too), 2)
 
 
-def test_how_often_is_an_option_of_this_bench_alone(monkeypatch):
+def test_how_often_and_the_seed_are_options_of_this_bench_alone(monkeypatch):
     asked = []
 
-    async def measure(kills=chaos.KILLS, show=None):
-        asked.append(kills)
+    async def measure(kills=chaos.KILLS, seed=0, show=None):
+        asked.append((kills, seed))
         return []
 
     monkeypatch.setattr(chaos, "measure", measure)
-    for options in ([], ["--kills", "7"]):
-        assert CliRunner().invoke(app, ["chaos", *options]).exit_code == 0
-    assert asked == [chaos.KILLS, 7]
-    refused = CliRunner().invoke(app, ["memory", "--kills", "7"])
-    assert isinstance(refused.exception, UsageError)
+    for options in ([], ["--kills", "7", "--seed", "9"]):
+        ended = CliRunner().invoke(app, ["chaos", *options])
+        assert ended.exit_code == 0
+        assert f"chaos: --seed {asked[-1][1]}\n" in ended.stderr
+    assert asked == [(chaos.KILLS, asked[0][1]), (7, 9)]
+    for option in ("--kills", "--seed"):
+        refused = CliRunner().invoke(app, ["memory", option, "7"])
+        assert isinstance(refused.exception, UsageError)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from mdtool.adapters.stores.port import Step, StreamRun
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
 from mdtool.engine.sessions import SESSION
+from mdtool.services.bench.chaos import Plan, victims
 from mdtool.services.bench.chaos_input import SYMBOLS, Input, Traded
 from mdtool.services.bench.chaos_verdict import Verdict, judge_answer, judge_store
 from mdtool.wire.dbn import DbnDecoder
@@ -124,3 +127,12 @@ def test_an_answer_of_the_gateway_is_compared_value_by_value(fed):
     answer["volume"] = str(session["volume"])
     assert judge_answer(answer, traded) == 0
     assert judge_answer({**answer, "close": answer["close"] + 0.01, "volume": "1"}, traded) == 2
+
+
+def test_the_same_seed_kills_the_same_services_in_the_same_order():
+    services = ["serve-tcp", "aggregate", "vwap", "gateway"]
+    plan = Plan(kills=40, seed=7, spared=frozenset({"serve-tcp"}))
+    first = victims(plan, services)
+    assert victims(plan, services[::-1]) == first
+    assert {victim.name for victim in first} == {"aggregate", "vwap", "gateway"}
+    assert victims(dataclasses.replace(plan, seed=8), services) != first

@@ -10,10 +10,10 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 
@@ -31,7 +31,6 @@ from mdtool.services.supervisor.supervisor import Supervisor
 
 KILLS: Final = 20
 TICKS_PER_S: Final = 50_000
-SEED: Final = 20
 _EARLY: Final = 0.25
 """Of all kills, so many come while others of before are not recovered from."""
 _LATEST_S: Final = 0.5
@@ -56,7 +55,7 @@ class Plan:
     ticks_per_s : int
         How many ticks it is fed, as long as it takes them.
     seed : int
-        Of the ticks, and of what is killed and when.
+        Of the ticks, and of what is killed in which order and after how long.
     spared : frozenset of str
         Services that are not killed.
     is_plain : bool
@@ -65,13 +64,39 @@ class Plan:
 
     kills: int = KILLS
     ticks_per_s: int = TICKS_PER_S
-    seed: int = SEED
+    seed: int = 0
     spared: frozenset[str] = frozenset()
     is_plain: bool = False
 
 
-async def measure(kills: int = KILLS, show: Show = lambda _: None) -> list[Figure]:
+class Victim(NamedTuple):
+    """A service to kill."""
+
+    name: str
+    after_s: float
+    """How long after ticks were seen to flow again, or after the one before."""
+    is_early: bool
+    """Whether it is killed although nobody saw that ticks flow again."""
+
+
+def victims(plan: Plan, services: Sequence[str]) -> list[Victim]:
+    """Return which of the services a plan kills, in order: the same ones for the same seed."""
+    chance = random.Random(plan.seed)  # noqa: S311 - to be the same again for a seed
+    names = sorted(set(services) - plan.spared)
+    return [
+        Victim(
+            chance.choice(names),
+            after_s=chance.uniform(0, _LATEST_S),
+            is_early=number > 0 and chance.random() < _EARLY,
+        )
+        for number in range(plan.kills)
+    ]
+
+
+async def measure(kills: int = KILLS, seed: int = 0, show: Show = lambda _: None) -> list[Figure]:
     """Kill services of a stack with a SQLite store at random while ticks are sent, and compare.
+
+    A seed gives the same ticks and the same victims in the same order.
 
     Most kills come once ticks are stored again after the one before, some before that. What ticks
     came to is compared in every place that keeps them: raw trades, totals, sessions, bars of a
@@ -83,7 +108,8 @@ async def measure(kills: int = KILLS, show: Show = lambda _: None) -> list[Figur
         When the stack does not recover.
     """
     with tempfile.TemporaryDirectory(prefix="mdtool-chaos-") as folder:
-        return await run_chaos(Plan(kills), f"sqlite:///{Path(folder) / 'mdtool.db'}", show)
+        url = f"sqlite:///{Path(folder) / 'mdtool.db'}"
+        return await run_chaos(Plan(kills, seed=seed), url, show)
 
 
 async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[Figure]:
@@ -98,8 +124,9 @@ async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[F
             enough = asyncio.Event()
             feed = _feed(ticks, plan, addresses["serve-tcp tcp"], enough)
             feeding = tasks.create_task(feed)
+            chosen = victims(plan, [program.name for program in programs])
             with open_history(url) as history:
-                await _kill(supervisor, plan, history, show)
+                await _kill(supervisor, chosen, history, show)
             enough.set()
             await feeding
             traded = ticks.traded()
@@ -188,21 +215,23 @@ async def _feed(ticks: Input, plan: Plan, address: str, enough: asyncio.Event) -
         raise PeerError(f"mdtool send ended with status {status}: {said.decode().strip()}")
 
 
-async def _kill(supervisor: Supervisor, plan: Plan, history: TradeHistory, show: Show) -> None:
-    """Kill one service after the other, at random, and wait until ticks flow again."""
-    chance = random.Random(plan.seed)  # noqa: S311 - to be the same again for a seed
-    stored = await _flow(history, 0, "the start")
-    for number in range(1, plan.kills + 1):
-        await asyncio.sleep(chance.uniform(0, _LATEST_S))
-        name, process_id = await _victim(supervisor, plan, chance)
-        os.kill(process_id, signal.SIGKILL)
-        show(f"killed {number} of {plan.kills} times, {name} last; {stored:,} ticks stored")
-        if number == plan.kills or chance.random() >= _EARLY:
-            stored = await _flow(history, stored, f"{name} was killed")
+async def _kill(
+    supervisor: Supervisor, chosen: Sequence[Victim], history: TradeHistory, show: Show
+) -> None:
+    """Kill one service after the other, and wait until ticks flow again."""
+    stored, since = 0, "the start"
+    for number, (name, after_s, is_early) in enumerate(chosen, 1):
+        if not is_early:
+            stored = await _flow(history, stored, since)
+        await asyncio.sleep(after_s)
+        os.kill(await _process_id(supervisor, name), signal.SIGKILL)
+        show(f"killed {number} of {len(chosen)} times, {name} last; {stored:,} ticks stored")
+        since = f"{name} was killed"
+    await _flow(history, stored, since)
 
 
-async def _victim(supervisor: Supervisor, plan: Plan, chance: random.Random) -> tuple[str, int]:
-    """Return a service that runs, and its process.
+async def _process_id(supervisor: Supervisor, name: str) -> int:
+    """Return a service's process, once one runs.
 
     Raises
     ------
@@ -211,12 +240,10 @@ async def _victim(supervisor: Supervisor, plan: Plan, chance: random.Random) -> 
     """
     ends_s = time.monotonic() + _PATIENCE_S
     while time.monotonic() < ends_s:
-        running = supervisor.process_ids
-        if names := sorted(running.keys() - plan.spared):
-            name = chance.choice(names)
-            return name, running[name]
+        if process_id := supervisor.process_ids.get(name):
+            return process_id
         await asyncio.sleep(_LOOK_S)
-    raise PeerError(f"no service runs, for {_PATIENCE_S:g} s")
+    raise PeerError(f"{name} has not been started again for {_PATIENCE_S:g} s")
 
 
 async def _flow(history: TradeHistory, stored: int, since: str) -> int:
