@@ -13,7 +13,6 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from mdtool import __version__
 from mdtool.core import logs
 from mdtool.core.config import CONFIG_VARIABLE, load
 from mdtool.core.errors import (
@@ -90,6 +89,8 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from mdtool import __version__
+
         typer.echo(f"mdtool {__version__}")
         raise typer.Exit
 

@@ -118,6 +118,23 @@ def test_ctrl_c_ends_quietly_with_130():
     assert (process.returncode, out, err) == (130, "", "")
 
 
+def test_ctrl_c_during_the_first_imports_ends_quietly_with_130(tmp_path):
+    slow = "print('importing', flush=True); import time; time.sleep(60)"
+    (tmp_path / "typer.py").write_text(slow)
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mdtool", "--help"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert (process.returncode, out, err) == (130, "", "")
+
+
 @pytest.mark.parametrize(
     "body",
     [
