@@ -48,7 +48,7 @@ def serve(
         bool, typer.Option("-J", "--json", help="Addresses, or a check's times, as JSON lines.")
     ] = False,
 ) -> int | None:
-    """Run serve-tcp, aggregate and gateway together, and start again what dies.
+    """Run serve-tcp, aggregate, vwap and gateway together, and start again what dies.
 
     Ctrl-C stops them in order, so that nothing accepted is lost. What they took is
     kept in a store, from which they go on when they are started again. Each has

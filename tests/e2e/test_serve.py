@@ -17,7 +17,8 @@ from tests.e2e.supervised import FREE_PORTS, PATIENCE_S, Watch, needs_pidfd, ser
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
-SERVICES = ("serve-tcp", "aggregate", "vwap", "gateway")
+SERVICES = ("serve-tcp", "gateway", "vwap", "aggregate")
+"""In the order in which they stop, and are told of."""
 
 
 def check(addresses, *arguments):
@@ -66,7 +67,7 @@ def test_ticks_go_through_all_services():
 
 @needs_pidfd
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_a_signal_stops_everything_from_the_source_down(number, status):
+def test_a_signal_stops_everything_from_the_outside_in_and_nobody_misses_a_peer(number, status):
     with serve("all", "-J", *FREE_PORTS) as services:
         services.addresses(4)
         with Watch(services.pids().values()) as processes:
@@ -75,6 +76,7 @@ def test_a_signal_stops_everything_from_the_source_down(number, status):
     said = "".join(services.lines)
     places = [said.index(f"{name}: stopping (terminated)") for name in SERVICES]
     assert places == sorted(places)
+    assert "WARNING" not in said
     assert "Traceback" not in said
     assert "killed" not in said
 
@@ -130,7 +132,7 @@ def test_people_get_a_table_of_addresses():
         heading, *rows = [services.process.stdout.readline().split() for _ in range(5)]
         assert heading == ["service", "address", "speaks"]
         assert tuple(row[0] for row in rows) == SERVICES
-        assert rows[3][1].startswith("http://127.0.0.1:")
+        assert rows[1][1].startswith("http://127.0.0.1:")
         assert services.end(signal.SIGTERM) == 0
 
 

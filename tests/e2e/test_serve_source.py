@@ -121,6 +121,7 @@ async def test_a_stop_in_full_flow_commits_what_was_accepted(simulation, number,
         assert simulation.end(number) == status
         assert processes.all_ended(timeout_s=0)
     said = "".join(simulation.lines)
+    assert "WARNING" not in said
     assert "Traceback" not in said
     assert "stopped with" not in said
     assert "killed" not in said

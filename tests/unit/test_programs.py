@@ -183,7 +183,7 @@ def day(tmp_path):
 
 def test_a_book_has_a_sender_and_a_receiver_behind_the_gateway(day):
     found = commands(book=day)
-    assert list(found) == ["gateway", "vwap", "aggregate", "serve-tcp", "book", "replay-dbn"]
+    assert list(found) == ["replay-dbn", "book", "aggregate", "vwap", "gateway", "serve-tcp"]
     assert found["gateway"].endswith(
         "--sender 127.0.0.1:8081 --receiver 127.0.0.1:8082 --quotes-from 127.0.0.1:9090"
     )
@@ -195,7 +195,7 @@ def test_a_book_has_a_sender_and_a_receiver_behind_the_gateway(day):
 
 def test_a_book_alone_and_at_a_speed(day):
     found = commands(book=day, speed=2.5, only="book,replay-dbn", replay_dbn_data_port=3)
-    assert list(found) == ["book", "replay-dbn"]
+    assert list(found) == ["replay-dbn", "book"]
     assert found["book"].endswith("--sender 127.0.0.1:3")
     assert found["replay-dbn"].endswith(f"--data-port 3 --speed 2.5 {day}")
 

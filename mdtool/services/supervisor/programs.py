@@ -27,14 +27,14 @@ from mdtool.services.supervisor.storage import chosen_store
 from mdtool.services.vwap.config import VwapConfig
 
 SERVICES: Final[Mapping[str, type[Any]]] = {
-    "gateway": GatewayConfig,
-    "vwap": VwapConfig,
-    "aggregate": AggregatorConfig,
-    "serve-tcp": IngestConfig,
-    "book": ReceiverConfig,
     "replay-dbn": SenderConfig,
+    "book": ReceiverConfig,
+    "aggregate": AggregatorConfig,
+    "vwap": VwapConfig,
+    "gateway": GatewayConfig,
+    "serve-tcp": IngestConfig,
 }
-"""Each service's settings. What feeds another comes after it, for they are stopped in reverse."""
+"""Each service's settings. What connects to another comes after it, for they stop in reverse."""
 BOOK_SERVICES: Final = frozenset({"book", "replay-dbn"})
 """Those that run only where there is a file for them, or they are named."""
 DATA_PORT: Final = "replay-dbn data"

@@ -22,9 +22,9 @@ class Supervisor:
     """Runs programs as child processes until it is cancelled or one of them cannot start.
 
     Programs start without waiting for each other, but for those that are told to. They stop one
-    by one, those of a group together, the last one first: what feeds another stops before it, so
-    that whatever was accepted on the way has somewhere to go, and those that still run are kept
-    running meanwhile.
+    by one, those of a group together, the last one first: what connects to another stops before
+    it, so that whatever was accepted on the way has somewhere to go and nobody misses a peer, and
+    those that still run are kept running meanwhile.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Supervisor:
         return children.values()
 
     async def _greet(self, children: Iterable[Child], started: Started) -> None:
-        """Say where everything listens, once it does: what ticks reach first comes first."""
+        """Say where everything listens, once it does: from the outside in, as it stops."""
         addresses = {}
         for child in reversed(list(children)):
             if not child.program.is_source:
