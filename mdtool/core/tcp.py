@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Final
 
@@ -9,6 +10,8 @@ _IDLE_S: Final = 10
 _INTERVAL_S: Final = 5
 _PROBES: Final = 3
 _UNANSWERED_MS: Final = (_IDLE_S + _INTERVAL_S * _PROBES) * 1_000
+
+NO_ADDRESS: Final = "no connection at any address of the host"
 
 
 def notice_loss(connection: socket.socket) -> None:
@@ -23,6 +26,15 @@ def notice_loss(connection: socket.socket) -> None:
     for name, value in options.items():
         if hasattr(socket, name):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def reason_of(error: OSError) -> str:
+    """Return in words why there is no connection: asyncio's own errors tell more of sockets."""
+    if error.errno is not None and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    if str(error).startswith("Multiple exceptions"):  # asyncio's, for a host of many addresses
+        return NO_ADDRESS
+    return error.strerror or str(error)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
 
-from mdtool.core.tcp import notice_loss
+from mdtool.core.tcp import NO_ADDRESS, notice_loss, reason_of
 
 
 def test_a_connection_is_probed_and_given_up():
@@ -26,3 +27,16 @@ def test_half_a_minute_is_how_long_it_may_take():
         idle_s = option("TCP_KEEPIDLE") + option("TCP_KEEPINTVL") * option("TCP_KEEPCNT")
         assert idle_s <= 30
         assert option("TCP_USER_TIMEOUT") <= 30_000
+
+
+async def test_why_there_is_no_connection_is_told_in_words():
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    with pytest.raises(OSError, match=r"Errno") as refused:
+        await asyncio.open_connection("127.0.0.1", port)
+    assert reason_of(refused.value) == "Connection refused"
+    with pytest.raises(socket.gaierror) as unknown:
+        await asyncio.open_connection("nowhere.invalid", port)
+    assert reason_of(unknown.value) == unknown.value.strerror
+    assert reason_of(OSError("Multiple exceptions: [Errno 111] ...")) == NO_ADDRESS
+    assert reason_of(ConnectionError("closed the connection")) == "closed the connection"

@@ -9,7 +9,7 @@ from typing import Final
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import MdtoolError
-from mdtool.core.tcp import notice_loss
+from mdtool.core.tcp import notice_loss, reason_of
 from mdtool.services.book.processing import Processing
 from mdtool.services.book.readers import Readers
 from mdtool.wire.dbn_session import Begin, Refused, SessionDecoder, encode_request
@@ -51,8 +51,8 @@ class Link:
             except OSError as error:
                 if self._processing.records > before:
                     waits, said = delays(cap_s=_LONGEST_DELAY_S), ""
-                if said != str(error):
-                    said = str(error)
+                if said != reason_of(error):
+                    said = reason_of(error)
                     log.warning("sender %s: %s; trying again", self._sender, said)
                 await asyncio.sleep(next(waits))
             except MdtoolError as error:

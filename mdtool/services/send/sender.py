@@ -15,6 +15,7 @@ from mdtool.core.addresses import format_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.lifecycle import Started, first_error
+from mdtool.core.tcp import NO_ADDRESS, reason_of
 from mdtool.services.send.backlog import Backlog
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.pacing import encoded, paced
@@ -293,10 +294,9 @@ class Sender:
 
 
 def _reason(error: OSError) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused; is mdtool serve-tcp running there?"
     if isinstance(error, TimeoutError):
         return "no answer"
-    if str(error).startswith("Multiple exceptions"):  # asyncio's, for a host of many addresses
-        return "no connection at any address of the host; is mdtool serve-tcp running there?"
-    return error.strerror or str(error)
+    reason = reason_of(error)
+    if isinstance(error, ConnectionRefusedError) or reason == NO_ADDRESS:
+        return f"{reason}; is mdtool serve-tcp running there?"
+    return reason

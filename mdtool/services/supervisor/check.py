@@ -19,6 +19,7 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.tcp import reason_of
 from mdtool.core.units import NS_PER_MS, PRICE_SCALE
 from mdtool.wire.batches import Updates
 from mdtool.wire.control import Committed, ReplyDecoder, encode_hello
@@ -134,7 +135,7 @@ async def _connection(
     try:
         reader, writer = await asyncio.open_connection(*parse_address(address))
     except OSError as error:
-        raise PeerError(f"serve-tcp {address} cannot be reached: {error.strerror}") from error
+        raise _away("serve-tcp", address, reason_of(error)) from error
     try:
         yield reader, writer
     finally:
@@ -192,8 +193,10 @@ async def _follow_gateway(address: str, sightings: _Sightings) -> None:
                 if aggregate["timestamp"] >= sightings.since_ns // NS_PER_MS:
                     tick = _tick(round(aggregate["close"] * PRICE_SCALE))
                     sightings.note(_SHOWN, tick, now_ns)
+    except aiohttp.ClientConnectorError as error:
+        raise _away("gateway", address, reason_of(error.os_error)) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise PeerError(f"gateway {address} cannot be reached: {error}") from error
+        raise _away("gateway", address, str(error)) from error
     raise PeerError(f"gateway {address} closed the connection")
 
 
@@ -201,7 +204,7 @@ async def _follow_vwap(address: str, sightings: _Sightings) -> None:
     try:
         reader, writer = await asyncio.open_connection(*parse_address(address))
     except OSError as error:
-        raise PeerError(f"vwap {address} cannot be reached: {error.strerror}") from error
+        raise _away("vwap", address, reason_of(error)) from error
     try:
         writer.write(encode_subscribe([SYMBOL]))
         while line := await reader.readline():
@@ -214,6 +217,10 @@ async def _follow_vwap(address: str, sightings: _Sightings) -> None:
     finally:
         writer.close()
     raise PeerError(f"vwap {address} closed the connection")
+
+
+def _away(service: str, address: str, reason: str) -> PeerError:
+    return PeerError(f"{service} {address} cannot be reached: {reason}; mdtool serve all runs it")
 
 
 def _price(tick: int) -> int:

@@ -202,7 +202,7 @@ def test_a_server_that_is_not_there_is_said_in_one_line(free_port):
     done = mdtool("send", "--port", free_port, "--connect-timeout-s", 0.3, stdin=TICK)
     assert done.returncode == 1
     assert done.stderr.decode() == (
-        f"mdtool: 127.0.0.1:{free_port}: connection refused; is mdtool serve-tcp running there?\n"
+        f"mdtool: 127.0.0.1:{free_port}: Connection refused; is mdtool serve-tcp running there?\n"
     )
 
 

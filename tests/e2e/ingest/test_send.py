@@ -212,7 +212,7 @@ async def test_a_server_that_is_not_there_is_named(free_port):
     with pytest.raises(PeerError) as raised:
         await send(("127.0.0.1", free_port), runs(10), connect_timeout_s=0.2)
     assert str(raised.value) == (
-        f"127.0.0.1:{free_port}: connection refused; is mdtool serve-tcp running there?"
+        f"127.0.0.1:{free_port}: Connection refused; is mdtool serve-tcp running there?"
     )
 
 

@@ -13,7 +13,7 @@ from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import MdtoolError
 from mdtool.core.records import Records
 from mdtool.core.symbology import Symbology
-from mdtool.core.tcp import notice_loss
+from mdtool.core.tcp import notice_loss, reason_of
 from mdtool.core.units import NS_PER_MS, UNDEF_PRICE
 from mdtool.engine.quotes import LatestQuotes
 from mdtool.wire.dbn_session import (
@@ -67,7 +67,9 @@ class QuoteFeed:
             before = self.lost_because
             try:
                 await self._converse()
-            except (OSError, MdtoolError) as error:
+            except OSError as error:
+                reason = reason_of(error)
+            except MdtoolError as error:
                 reason = str(error)
             else:
                 reason = "the stream has ended"
