@@ -21,12 +21,11 @@ from mdtool.adapters.kafka.records import (
     session_record,
     totals_record,
 )
-from mdtool.core.units import NS_PER_MS, parse_duration
-from mdtool.engine.live_bars import LiveBars
-from mdtool.engine.market import Market
+from mdtool.core.units import NS_PER_MS
 from mdtool.engine.sessions import SESSION
-from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
+from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.intake import Translation
+from mdtool.services.aggregator.markets import INTERVALS_NS, new_market
 from mdtool.wire.batches import BatchError
 from mdtool.wire.tick_parts import PartReader
 
@@ -71,12 +70,10 @@ class Partition:
     ) -> None:
         self.offset = saved.totals.get(OFFSET)
         self.dead_letters = saved.totals.get(DEAD_LETTERS, 0)
-        intervals = [parse_duration(interval) for interval in INTERVALS]
-        lateness_ns = config.bars_lateness_ms * NS_PER_MS
         # What has closed is on the topic of bars: only what may be amended is needed here.
-        keep = lateness_ns // min(intervals) + 3
-        bars = LiveBars(intervals, keep, lateness_ns)
-        self.market = Market(bars, config.max_symbols, config.max_streams)
+        bars_kept = config.bars_lateness_ms * NS_PER_MS // min(INTERVALS_NS) + 3
+        self.market = new_market(config, bars_kept)
+        bars = self.market.bars
         self._max_streams = config.max_streams
         self._reader = PartReader(number, partitions)
         self._translation = Translation(self.market, self._reader.symbols)

@@ -11,13 +11,12 @@ import grpc.aio
 
 from mdtool.adapters import rpc
 from mdtool.core.lifecycle import Started, first_error
-from mdtool.core.units import NS_PER_MS, counted, parse_duration
-from mdtool.engine.live_bars import LiveBars
-from mdtool.engine.market import Market
+from mdtool.core.units import counted
 from mdtool.services.aggregator.committer import Committer
-from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
+from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.listening import OPTIONS, STATUS, add_health, listen
 from mdtool.services.aggregator.market_bars import MarketBars
+from mdtool.services.aggregator.markets import new_market
 from mdtool.services.aggregator.servicer import MarketDataServicer
 from mdtool.services.aggregator.store_thread import StoreThread, store_thread
 from mdtool.services.aggregator.subscribers import Subscribers
@@ -43,12 +42,7 @@ class Aggregator:
 
     def __init__(self, config: AggregatorConfig) -> None:
         self._config = config
-        bars = LiveBars(
-            [parse_duration(interval) for interval in INTERVALS],
-            keep=config.bars_kept,
-            lateness_ns=config.bars_lateness_ms * NS_PER_MS,
-        )
-        self.market = Market(bars, config.max_symbols, config.max_streams)
+        self.market = new_market(config)
         self.subscribers = Subscribers()
 
     async def run(self, started: Started) -> None:

@@ -15,10 +15,9 @@ from mdtool.adapters import rpc
 from mdtool.adapters.stores import open_store
 from mdtool.adapters.stores.steps import Steps
 from mdtool.core.errors import PeerError
-from mdtool.core.units import NS_PER_MS, PRICE_SCALE, parse_duration
-from mdtool.engine.live_bars import LiveBars
-from mdtool.engine.market import Market
-from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
+from mdtool.core.units import NS_PER_MS, PRICE_SCALE
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.aggregator.markets import restored_market
 from mdtool.services.bench.figures import Figure, against
 from mdtool.services.bench.processes import service
 from mdtool.services.bench.tick_load import SYMBOLS
@@ -56,13 +55,8 @@ async def measure(trades: int = TRADES, rounds: int = ROUNDS) -> list[Figure]:
 
 def fill(url: str, trades: int) -> None:
     """Write trades and what a market makes of them into a store; on a terminal say how far."""
-    intervals = [parse_duration(interval) for interval in INTERVALS]
-    config = AggregatorConfig()
-    bars = LiveBars(intervals, config.bars_kept, config.bars_lateness_ms * NS_PER_MS)
-    market = Market(bars, config.max_symbols, config.max_streams)
     with open_store(url) as store:
-        saved = store.load(config.max_streams, bars.lateness_ns)
-        market.restore(saved.symbols, saved.sessions, saved.bars, saved.positions, saved.counts)
+        market = restored_market(AggregatorConfig(), store)
         for symbol in SYMBOLS:
             market.intern(symbol)
         steps = Steps(market)

@@ -25,10 +25,9 @@ from mdtool.adapters.stores.errors import StoreError, StoreUnavailableError
 from mdtool.adapters.stores.port import Step
 from mdtool.adapters.stores.steps import Steps
 from mdtool.core.backoff import delays
-from mdtool.core.units import NS_PER_MS, parse_duration
-from mdtool.engine.live_bars import LiveBars
-from mdtool.engine.market import Change, Market
-from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
+from mdtool.engine.market import Change
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.aggregator.markets import restored_market
 from mdtool.services.store.bus_intake import BusIntake
 from mdtool.wire.batches import BatchError
 
@@ -88,7 +87,7 @@ class BusKeeper:
         """
         with open_store(self._url) as store, contextlib.closing(self._reader()) as reader:
             store.claim()
-            market = self._market(store)
+            market = restored_market(self._config, store)
             count = self._partitions
             intakes = [BusIntake(self._address, p, count, market) for p in range(count)]
             reader.assign([self._place(reader, p, intake) for p, intake in enumerate(intakes)])
@@ -105,18 +104,6 @@ class BusKeeper:
         group = self._address.topic(f"store-{mark}")
         settings = {"group.id": group, "isolation.level": "read_uncommitted"}
         return consumer(self._address, settings)
-
-    def _market(self, store: Store) -> Market:
-        config = self._config
-        bars = LiveBars(
-            [parse_duration(interval) for interval in INTERVALS],
-            keep=config.bars_kept,
-            lateness_ns=config.bars_lateness_ms * NS_PER_MS,
-        )
-        market = Market(bars, config.max_symbols, config.max_streams)
-        saved = store.load(config.max_streams, bars.lateness_ns)
-        market.restore(saved.symbols, saved.sessions, saved.bars, saved.positions, saved.counts)
-        return market
 
     def _place(self, reader: Consumer, partition: int, intake: BusIntake) -> TopicPartition:
         """Return where the store goes on with a partition."""

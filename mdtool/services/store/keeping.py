@@ -13,10 +13,8 @@ from mdtool.adapters.datasets.rows import TradeRows
 from mdtool.adapters.stores import Store
 from mdtool.adapters.stores.port import Step, StreamRun
 from mdtool.adapters.stores.steps import Steps
-from mdtool.core.units import NS_PER_MS, parse_duration
-from mdtool.engine.live_bars import LiveBars
-from mdtool.engine.market import Market
-from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.aggregator.markets import restored_market
 from mdtool.services.store.known import Known
 from mdtool.wire.ticks import Ticks
 
@@ -49,22 +47,13 @@ class Keeper:
 
     def __init__(self, store: Store, config: AggregatorConfig) -> None:
         store.claim()
-        bars = LiveBars(
-            [parse_duration(interval) for interval in INTERVALS],
-            keep=config.bars_kept,
-            lateness_ns=config.bars_lateness_ms * NS_PER_MS,
-        )
         self.new = self.known = self.no_room = 0
         self._store = store
-        self._market = Market(bars, config.max_symbols, config.max_streams)
-        saved = store.load(config.max_streams, bars.lateness_ns)
-        self._market.restore(
-            saved.symbols, saved.sessions, saved.bars, saved.positions, saved.counts
-        )
+        self._market = restored_market(config, store)
         self._steps = Steps(self._market)
         self._taken = 0
         self._known = Known(store)
-        self._late_before = bars.late
+        self._late_before = self._market.bars.late
 
     @property
     def streams(self) -> list[str]:
