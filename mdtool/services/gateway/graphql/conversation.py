@@ -14,8 +14,8 @@ from mdtool.services.gateway.graphql.errors import (
     DocumentError,
     ErrorObject,
     encode_errors,
-    told_in_words,
-    told_of_field,
+    field_error,
+    request_error,
 )
 from mdtool.services.gateway.graphql.execution import Executor, Prepared
 from mdtool.services.gateway.graphql.live import Source
@@ -114,7 +114,7 @@ class Conversation:
             raise MessageError(CloseCode.ID_IN_USE, f"Subscriber for {id_} already exists")
         if len(self._ends) == MAX_OPERATIONS:
             reason = f"{MAX_OPERATIONS} operations are under way"
-            self.fail(id_, [told_in_words(reason, TOO_MANY)])
+            self.fail(id_, [request_error(reason, TOO_MANY)])
             return
         try:
             prepared = self._executor.prepare(message.request)
@@ -167,4 +167,4 @@ class _Subscription:
     conversation: Conversation
 
     def fail(self, error: MdtoolError) -> None:
-        self.conversation.fail(self.id, [told_of_field(error, self.field)])
+        self.conversation.fail(self.id, [field_error(error, self.field)])

@@ -41,25 +41,25 @@ class DocumentError(MdtoolError):
     """
 
     def __init__(self, errors: Iterable[GraphQLError], code: str) -> None:
-        self.errors = [told(error, code) for error in errors]
+        self.errors = [error_object(error, code) for error in errors]
         super().__init__(self.errors[0]["message"])
 
 
-def told(error: GraphQLError, code: str) -> ErrorObject:
+def error_object(error: GraphQLError, code: str) -> ErrorObject:
     """Return an error with its code."""
     return {**error.formatted, "extensions": {**(error.extensions or {}), "code": code}}
 
 
-def told_in_words(message: str, code: str) -> ErrorObject:
+def request_error(message: str, code: str) -> ErrorObject:
     """Return an error that has no place in a document."""
     return {"message": message, "extensions": {"code": code}}
 
 
-def told_of_field(error: MdtoolError | GraphQLError, field: RootField) -> ErrorObject:
+def field_error(error: MdtoolError | GraphQLError, field: RootField) -> ErrorObject:
     """Return an error of one field of an operation."""
     code = BAD_INPUT if isinstance(error, GraphQLError) else _code_of(error)
     message = error.message if isinstance(error, GraphQLError) else str(error)
-    return told(GraphQLError(message, field.nodes[0], path=[field.key]), code)
+    return error_object(GraphQLError(message, field.nodes[0], path=[field.key]), code)
 
 
 def encode_errors(errors: Sequence[ErrorObject]) -> bytes:

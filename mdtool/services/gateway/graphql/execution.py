@@ -26,7 +26,7 @@ from mdtool.services.gateway.graphql.errors import (
     ErrorObject,
     InternalError,
     encode_errors,
-    told_of_field,
+    field_error,
 )
 from mdtool.services.gateway.graphql.limits import Limits
 from mdtool.services.gateway.graphql.plan import TYPENAME, RootField
@@ -142,15 +142,15 @@ class Executor:
             if field.definition is None:
                 return meta[field.key]
             if isinstance(arguments, GraphQLError):
-                errors.append(told_of_field(arguments, field))
+                errors.append(field_error(arguments, field))
                 return None
             try:
                 return await self._resolvers[field.name](**arguments)
             except MdtoolError as error:
-                errors.append(told_of_field(error, field))
+                errors.append(field_error(error, field))
             except Exception:
                 log.exception("GraphQL field %s", field.name)
-                errors.append(told_of_field(InternalError(), field))
+                errors.append(field_error(InternalError(), field))
             return None
 
         pairs = zip(prepared.fields, prepared.arguments, strict=True)

@@ -20,7 +20,7 @@ from mdtool.services.gateway.graphql.errors import (
     BAD_REQUEST,
     DocumentError,
     encode_response,
-    told_in_words,
+    request_error,
 )
 from mdtool.services.gateway.graphql.execution import Executor, Prepared
 from mdtool.services.gateway.graphql.sockets import GraphQLSockets
@@ -170,7 +170,7 @@ def _weight(parameters: list[str]) -> float:
 
 
 def _refused(status: int, message: str, media_type: str) -> web.Response:
-    return _response(encode_response([told_in_words(message, BAD_REQUEST)]), media_type, status)
+    return _response(encode_response([request_error(message, BAD_REQUEST)]), media_type, status)
 
 
 def _response(
