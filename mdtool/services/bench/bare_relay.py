@@ -14,6 +14,7 @@ from aiohttp import web
 
 from mdtool.core.addresses import format_address
 from mdtool.core.lifecycle import Started, run_service
+from mdtool.services.tcp import address_of
 
 _PREFIX_BYTES: Final = 4
 
@@ -63,7 +64,7 @@ class BareRelay:
             )
             started(
                 {
-                    "tcp": format_address(*ingest.sockets[0].getsockname()[:2]),
+                    "tcp": address_of(ingest),
                     "http": format_address(*runner.addresses[0][:2]),
                 }
             )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from mdtool.core.addresses import format_address
 from mdtool.core.lifecycle import Started, run_service
 from mdtool.services.ingest.server import READ_BYTES
+from mdtool.services.tcp import address_of, listen
 from mdtool.wire.control import encode_ack
 
 
@@ -18,10 +18,9 @@ class DiscardingServer:
     async def run(self, started: Started) -> None:
         """Serve until cancelled."""
         buffer = memoryview(bytearray(READ_BYTES))
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: _Discarding(buffer), "127.0.0.1", 0)
+        server = await listen(lambda: _Discarding(buffer), "127.0.0.1", 0)
         async with server:
-            started({"tcp": format_address(*server.sockets[0].getsockname()[:2])})
+            started({"tcp": address_of(server)})
             await server.serve_forever()
 
 

@@ -11,13 +11,14 @@ from typing import Final
 from mdtool.adapters.bus import open_bus
 from mdtool.adapters.bus.port import Bus
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.core.addresses import cannot_listen, format_address, parse_address
+from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.connection import Connection
 from mdtool.services.ingest.intake import Intake
+from mdtool.services.tcp import address_of, listen
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.symbol_index import SymbolIndex
@@ -30,7 +31,6 @@ SETTLE_S: Final = 2.0
 """How long a stop waits for the commit of what was taken."""
 CLOSE_S: Final = 1.0
 """How long it then waits for clients to read their last reply."""
-_BACKLOG: Final = 4_096
 
 
 class IngestServer:
@@ -79,7 +79,7 @@ class IngestServer:
             intake = Intake(bus, self._config.max_uncommitted)
             server = await self._listen(intake, symbols, tasks)
             try:
-                started({"tcp": format_address(*server.sockets[0].getsockname()[:2])})
+                started({"tcp": address_of(server)})
                 await asyncio.get_running_loop().create_future()
             finally:
                 server.close()
@@ -97,12 +97,7 @@ class IngestServer:
             self._all_gone.clear()
             return connection
 
-        host, port = self._config.host, self._config.port
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.create_server(connect, host, port, backlog=_BACKLOG)
-        except (OSError, UnicodeError) as error:
-            raise cannot_listen(error, host, port) from error
+        return await listen(connect, self._config.host, self._config.port)
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from mdtool.adapters.recording import Recording
-from mdtool.core.addresses import cannot_listen, format_address
+from mdtool.core.addresses import cannot_listen
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import InputError, StartupError
 from mdtool.core.lifecycle import Started
@@ -21,6 +21,7 @@ from mdtool.services.replay.handlers import SenderHandlers
 from mdtool.services.replay.run import Pace, Run
 from mdtool.services.replay.runs import Runs
 from mdtool.services.replay.session import Session
+from mdtool.services.tcp import address_of
 
 _STOP_GRACE_S: Final = 0.2
 """How long requests may go on once the service stops."""
@@ -91,7 +92,7 @@ class ReplaySender:
         except (OSError, UnicodeError) as error:
             raise cannot_listen(error, host, port, "--data-port") from error
         try:
-            yield format_address(*server.sockets[0].getsockname()[:2])
+            yield address_of(server)
         finally:
             server.close()
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from typing import Final
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.trades.grpc import GrpcTradeFeed
 from mdtool.adapters.trades.port import TradeFeed
-from mdtool.core.addresses import cannot_listen, format_address, parse_address
+from mdtool.core.addresses import parse_address
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
 from mdtool.engine.vwap import Window
+from mdtool.services.tcp import address_of, listen
 from mdtool.services.vwap.board import Board
 from mdtool.services.vwap.client import Client
 from mdtool.services.vwap.clients import Clients
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.follower import Follower
-
-_BACKLOG: Final = 4_096
 
 
 class VwapFeed:
@@ -60,20 +57,12 @@ class VwapFeed:
         clients = Clients(board, self._config.max_clients, self._config.slow_client_s)
         async with contextlib.AsyncExitStack() as stack:
             feed = await stack.enter_async_context(_trade_feed(self._config))
-            server = await self._listen(clients)
+            server = await listen(lambda: Client(clients), self._config.host, self._config.port)
             stack.callback(clients.close)
             stack.callback(server.close)
             follower = Follower(feed, board, clients.publish, self._window, self._config.store)
-            started({"tcp": format_address(*server.sockets[0].getsockname()[:2])})
+            started({"tcp": address_of(server)})
             await follower.run()
-
-    async def _listen(self, clients: Clients) -> asyncio.Server:
-        host, port = self._config.host, self._config.port
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.create_server(lambda: Client(clients), host, port, backlog=_BACKLOG)
-        except (OSError, UnicodeError) as error:
-            raise cannot_listen(error, host, port) from error
 
 
 def _trade_feed(config: VwapConfig) -> contextlib.AbstractAsyncContextManager[TradeFeed]:
