@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.units import PRICE_SCALE
 from mdtool.engine.market import Market
 from mdtool.wire._pb import marketdata_pb2
+from mdtool.wire.aggregates import encode_aggregate
 from mdtool.wire.batches import (
     BarColumns,
     BarUpdates,
@@ -25,20 +25,12 @@ from mdtool.wire.ticks import Reason
 
 
 def aggregates(market: Market, symbols: NDArray[np.uint32]) -> Iterator[marketdata_pb2.Aggregate]:
-    """Return the sessions of symbols, a message each, with prices as doubles."""
+    """Yield the sessions of symbols, a message each."""
     rows = market.sessions(symbols).tolist()
-    for index, (opened, high, low, close, volume, _, timestamp, _) in zip(
-        symbols.tolist(), rows, strict=True
-    ):
-        yield marketdata_pb2.Aggregate(
-            symbol=market.symbols[index],
-            open=opened / PRICE_SCALE,
-            high=high / PRICE_SCALE,
-            low=low / PRICE_SCALE,
-            close=close / PRICE_SCALE,
-            volume=volume,
-            timestamp=timestamp,
-        )
+    for index, row in zip(symbols.tolist(), rows, strict=True):
+        opened, high, low, close, volume, _, timestamp_ns, _ = row
+        symbol = market.symbols[index]
+        yield encode_aggregate(symbol, opened, high, low, close, volume, timestamp_ns)
 
 
 def updates(
