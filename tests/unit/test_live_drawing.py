@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from mdtool.cli.live.drawing import draw
-from mdtool.cli.live.frame import Flow, Frame, Ladder, Level, Print, State
+from mdtool.cli.live.frame import Frame, Ladder, Level, LiveRates, Print, State
 from mdtool.cli.live.layout import MIN_COLUMNS, MIN_LINES, Layout
 from mdtool.cli.live.palette import ASCII, UNICODE
 from mdtool.core.units import PRICE_SCALE, UNDEF_ORDER_SIZE, UNDEF_PRICE, UNDEF_TIMESTAMP
@@ -41,7 +41,7 @@ FRAME = Frame(
     speed=10.0,
     clock_ns=NOON,
     progress=0.5,
-    flow=Flow(records=900.0, shown=123.4, trades=5.0, volume=20.0, pace=10.0),
+    rates=LiveRates(records=900.0, shown=123.4, trades=5.0, volume=20.0, pace=10.0),
     ladder=LADDER,
 )
 
@@ -136,7 +136,9 @@ def test_a_frame_fills_a_terminal_of_any_size(columns, lines, state, is_help, is
 @given(st.integers(MIN_COLUMNS, 200), st.integers(MIN_LINES, 60))
 def test_no_number_is_shown_in_part(columns, lines):
     """Whatever the size, a number on the screen is one of those of the frame, whole."""
-    frame = changed(clock_ns=None, progress=None, flow=Flow(), ladder={"prints": LADDER.prints[:1]})
+    frame = changed(
+        clock_ns=None, progress=None, rates=LiveRates(), ladder={"prints": LADDER.prints[:1]}
+    )
     known = {f"{price / PRICE_SCALE:.2f}" for price in range(6400 * CENT, 6600 * CENT, CENT)}
     known |= {f"{level.size:,}" for level in (*LADDER.bids, *LADDER.asks)}
     known |= {f"{level.orders:,}" for level in (*LADDER.bids, *LADDER.asks)}
@@ -167,9 +169,9 @@ def test_bars_grow_with_sizes_away_from_the_prices():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"speed": 1.0, "flow": Flow(pace=1.0)}, "► 1×"),
-        ({"speed": 10.0, "flow": Flow(pace=4.0)}, "► 10× at 4×"),
-        ({"speed": 0.0, "flow": Flow(pace=5200.0)}, "► flat out at 5,200×"),
+        ({"speed": 1.0, "rates": LiveRates(pace=1.0)}, "► 1×"),
+        ({"speed": 10.0, "rates": LiveRates(pace=4.0)}, "► 10× at 4×"),
+        ({"speed": 0.0, "rates": LiveRates(pace=5200.0)}, "► flat out at 5,200×"),
         ({"state": State.PAUSED}, "❚❚ paused 10×"),
         ({"state": State.PAUSED, "is_live": True, "speed": 0.0}, "❚❚ paused"),
         ({"state": State.ENDED}, "■ ended"),

@@ -10,13 +10,13 @@ from rich.text import Text
 from mdtool.cli.live.frame import Frame, Ladder, State, Touch, price_text
 from mdtool.cli.live.ladder_drawing import draw_heads, draw_levels, spread_of, wall_column
 from mdtool.cli.live.layout import MIN_COLUMNS, MIN_LINES, STATISTICS_LINES, Layout
-from mdtool.cli.live.palette import Signs, apart, count_text, fit
+from mdtool.cli.live.palette import Glyphs, apart, count_text, fit
 from mdtool.cli.live.panels import (
     clock_text,
     draw_brief,
     draw_prints,
     draw_statistics,
-    print_sign,
+    print_glyph,
 )
 from mdtool.cli.live.playback import FLAT_OUT
 from mdtool.core.units import NS_PER_S
@@ -54,14 +54,14 @@ _HELP: Final = (
 )
 
 
-def draw(frame: Frame, layout: Layout, signs: Signs, *, is_help: bool = False) -> list[Text]:
+def draw(frame: Frame, layout: Layout, glyphs: Glyphs, *, is_help: bool = False) -> list[Text]:
     """Return `layout.lines` lines, each `layout.columns` wide."""
     if layout.is_too_small:
         return _too_small(layout)
-    lines = [_header(frame, layout, signs)]
+    lines = [_header(frame, layout, glyphs)]
     if layout.rule:
-        lines.append(_progress_rule(frame, layout.columns, signs))
-    body = _help(layout) if is_help else _body(frame, layout, signs)
+        lines.append(_progress_rule(frame, layout.columns, glyphs))
+    body = _help(layout) if is_help else _body(frame, layout, glyphs)
     lines += body[: layout.body_lines]
     blank = layout.lines - layout.hints - len(lines)
     lines += [fit(Text(), layout.columns) for _ in range(blank)]
@@ -76,7 +76,7 @@ def _too_small(layout: Layout) -> list[Text]:
     return [fit(line, layout.columns) for line in lines[: layout.lines]]
 
 
-def _header(frame: Frame, layout: Layout, signs: Signs) -> Text:
+def _header(frame: Frame, layout: Layout, glyphs: Glyphs) -> Text:
     left = Text(" ")
     left.append(frame.symbol or "waiting for records", "symbol" if frame.symbol else "faint")
     if frame.books > 1:
@@ -89,60 +89,60 @@ def _header(frame: Frame, layout: Layout, signs: Signs) -> Text:
     right.append(clock if layout.columns >= _DATE_FROM_COLUMNS else clock[11:])
     right.append(" UTC" if layout.columns >= _UTC_FROM_COLUMNS else "", "faint")
     right.append("  ")
-    right.append(*_state(frame, signs))
+    right.append(*_state(frame, glyphs))
     right.append(" ")
     return apart(left, right, layout.columns)
 
 
-def _state(frame: Frame, signs: Signs) -> tuple[str, str]:
+def _state(frame: Frame, glyphs: Glyphs) -> tuple[str, str]:
     is_flat_out = frame.speed == FLAT_OUT
-    speed = "flat out" if is_flat_out else f"{frame.speed:,g}{signs.times}"
+    speed = "flat out" if is_flat_out else f"{frame.speed:,g}{glyphs.times}"
     match frame.state:
         case State.PAUSED:
             at = "" if is_flat_out and frame.is_live else f" {speed}"
-            return f"{signs.paused} paused{at}", "warn"
+            return f"{glyphs.paused} paused{at}", "warn"
         case State.ENDED:
-            return f"{signs.ended} ended", "calm"
+            return f"{glyphs.ended} ended", "calm"
         case State.BROKEN:
-            return f"{signs.broken} broken", "bad"
+            return f"{glyphs.broken} broken", "bad"
     if is_flat_out and frame.is_live:
-        return _liveness(frame, signs)
-    if frame.flow.pace and (is_flat_out or frame.flow.pace < frame.speed * _KEEPS_PACE):
-        speed += f" at {count_text(frame.flow.pace)}{signs.times}"
-    return f"{signs.playing} {speed}", "good"
+        return _liveness(frame, glyphs)
+    if frame.rates.pace and (is_flat_out or frame.rates.pace < frame.speed * _KEEPS_PACE):
+        speed += f" at {count_text(frame.rates.pace)}{glyphs.times}"
+    return f"{glyphs.playing} {speed}", "good"
 
 
-def _liveness(frame: Frame, signs: Signs) -> tuple[str, str]:
+def _liveness(frame: Frame, glyphs: Glyphs) -> tuple[str, str]:
     lag_s = (frame.lag_ns or 0) // NS_PER_S
     if frame.quiet_s:
-        return f"{signs.live} quiet for {frame.quiet_s:,} s", "warn"
+        return f"{glyphs.live} quiet for {frame.quiet_s:,} s", "warn"
     if lag_s:
-        return f"{signs.live} live, {lag_s:,} s behind", "warn"
-    return f"{signs.live} live", "good"
+        return f"{glyphs.live} live, {lag_s:,} s behind", "warn"
+    return f"{glyphs.live} live", "good"
 
 
-def _progress_rule(frame: Frame, columns: int, signs: Signs) -> Text:
+def _progress_rule(frame: Frame, columns: int, glyphs: Glyphs) -> Text:
     done = round(columns * (frame.progress or 0))
-    line = Text(signs.done * done, "calm")
-    return line.append(signs.rule * (columns - done), "faint")
+    line = Text(glyphs.done * done, "calm")
+    return line.append(glyphs.rule * (columns - done), "faint")
 
 
-def _body(frame: Frame, layout: Layout, signs: Signs) -> list[Text]:
-    lines = [_summary(frame, layout.columns, signs)] if layout.summary else []
+def _body(frame: Frame, layout: Layout, glyphs: Glyphs) -> list[Text]:
+    lines = [_summary(frame, layout.columns, glyphs)] if layout.summary else []
     columns = layout.ladder_columns - (1 if layout.side_columns else 0)
-    ladder = [draw_heads(frame, columns, signs)] if layout.heads else []
-    ladder += draw_levels(frame, columns, layout.depth, signs)
+    ladder = [draw_heads(frame, columns, glyphs)] if layout.heads else []
+    ladder += draw_levels(frame, columns, layout.depth, glyphs)
     if layout.side_columns:
-        return lines + _beside(ladder, _side_panel(frame, layout, len(ladder), signs), signs)
+        return lines + _beside(ladder, _side_panel(frame, layout, len(ladder), glyphs), glyphs)
     lines += ladder
     if layout.below_lines:
-        lines += _below_panel(frame, layout, signs)
+        lines += _below_panel(frame, layout, glyphs)
     if layout.brief:
         lines.append(draw_brief(frame, layout.columns))
     return lines
 
 
-def _summary(frame: Frame, columns: int, signs: Signs) -> Text:
+def _summary(frame: Frame, columns: int, glyphs: Glyphs) -> Text:
     ladder = frame.ladder
     if ladder is None:
         return fit(Text(), columns)
@@ -154,22 +154,22 @@ def _summary(frame: Frame, columns: int, signs: Signs) -> Text:
     if ladder.is_partial:
         right.append(" PARTIAL ", "warn.badge").append(" ")
     left = Text()
-    for part in _summary_parts(frame, ladder, signs):
+    for part in _summary_parts(frame, ladder, glyphs):
         if left.cell_len + part.cell_len + right.cell_len <= columns:
             left.append(part)
     return apart(left, right, columns)
 
 
-def _summary_parts(frame: Frame, ladder: Ladder, signs: Signs) -> Iterator[Text]:
+def _summary_parts(frame: Frame, ladder: Ladder, glyphs: Glyphs) -> Iterator[Text]:
     """Yield what there is to say of the best prices, what matters most first."""
-    spread = spread_of(ladder, frame.decimals, signs)
+    spread = spread_of(ladder, frame.decimals, glyphs)
     style = "bad" if ladder.touch else "best"
     yield Text.assemble((" spread ", "faint"), (spread, style), "  ")
     if ladder.prints:
         last = ladder.prints[0]
-        sign, style = print_sign(last, signs)
+        glyph, style = print_glyph(last, glyphs)
         price = price_text(last.price, frame.decimals)
-        yield Text.assemble((" last ", "faint"), (f"{price} {sign}", style), "  ")
+        yield Text.assemble((" last ", "faint"), (f"{price} {glyph}", style), "  ")
     if ladder.spread is not None:
         middle = (ladder.bids[0].price + ladder.asks[0].price) // 2
         is_between = bool(middle % 10 ** (9 - frame.decimals))
@@ -177,33 +177,35 @@ def _summary_parts(frame: Frame, ladder: Ladder, signs: Signs) -> Iterator[Text]
         yield Text.assemble((" mid ", "faint"), price, "  ")
 
 
-def _below_panel(frame: Frame, layout: Layout, signs: Signs) -> list[Text]:
+def _below_panel(frame: Frame, layout: Layout, glyphs: Glyphs) -> list[Text]:
     columns, lines = layout.columns, layout.below_lines
     at = wall_column(columns)
-    prints = draw_prints(frame, at - 1, lines, signs)
+    prints = draw_prints(frame, at - 1, lines, glyphs)
     statistics = draw_statistics(frame, columns - at - 2, lines)
     statistics += [Text()] * (lines - len(statistics))
-    title = f"{signs.rule} last trades "
-    rule = Text(title.ljust(at, signs.rule) + signs.cross, "faint")
-    rule.append(signs.rule * (columns - at - 1))
+    title = f"{glyphs.rule} last trades "
+    rule = Text(title.ljust(at, glyphs.rule) + glyphs.cross, "faint")
+    rule.append(glyphs.rule * (columns - at - 1))
     joined = [rule]
     for left, right in zip(prints, statistics, strict=True):
-        joined.append(fit(left.append(f" {signs.wall} ", "faint").append(right), columns))
+        joined.append(fit(left.append(f" {glyphs.wall} ", "faint").append(right), columns))
     return joined
 
 
-def _side_panel(frame: Frame, layout: Layout, lines: int, signs: Signs) -> list[Text]:
+def _side_panel(frame: Frame, layout: Layout, lines: int, glyphs: Glyphs) -> list[Text]:
     columns = layout.side_columns
     statistics = draw_statistics(frame, columns, min(STATISTICS_LINES, lines // 2))
     panel = [fit(Text(" last trades", "faint"), columns)]
-    panel += draw_prints(frame, columns, lines - len(statistics) - 2, signs)
-    panel.append(Text(signs.rule * columns, "faint"))
+    panel += draw_prints(frame, columns, lines - len(statistics) - 2, glyphs)
+    panel.append(Text(glyphs.rule * columns, "faint"))
     return panel + statistics
 
 
-def _beside(ladder: list[Text], panel: list[Text], signs: Signs) -> list[Text]:
+def _beside(ladder: list[Text], panel: list[Text], glyphs: Glyphs) -> list[Text]:
     return [
-        left.append(signs.tee_right if right.plain.startswith(signs.rule) else signs.wall, "faint")
+        left.append(
+            glyphs.tee_right if right.plain.startswith(glyphs.rule) else glyphs.wall, "faint"
+        )
         + right
         for left, right in zip(ladder, panel, strict=True)
     ]

@@ -99,7 +99,7 @@ class Ladder:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class LiveRates:
     """How fast things happen, a second of real time.
 
     Attributes
@@ -162,7 +162,7 @@ class Frame:
     quiet_s: int = 0
     lag_ns: int | None = None
     total_records: int = 0
-    flow: Flow = field(default_factory=Flow)
+    rates: LiveRates = field(default_factory=LiveRates)
     decimals: int = MIN_DECIMALS
     notice: str = ""
     ladder: Ladder | None = None

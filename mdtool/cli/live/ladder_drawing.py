@@ -8,7 +8,7 @@ from typing import Final
 from rich.text import Text
 
 from mdtool.cli.live.frame import Frame, Ladder, Level, bar_scale, price_text
-from mdtool.cli.live.palette import Signs, fit
+from mdtool.cli.live.palette import Glyphs, fit
 
 _GAP: Final = 1
 _SIZE_COLUMNS: Final = 6
@@ -33,7 +33,7 @@ def wall_column(columns: int) -> int:
     return (columns - 3) // 2 + 1
 
 
-def draw_heads(frame: Frame, columns: int, signs: Signs) -> Text:
+def draw_heads(frame: Frame, columns: int, glyphs: Glyphs) -> Text:
     """Return the line above the levels that says what they tell."""
     cells = _columns(frame, columns)
     left = _row(cells, "orders", "size", "", "bid", is_bid=True)
@@ -41,13 +41,13 @@ def draw_heads(frame: Frame, columns: int, signs: Signs) -> Text:
     line = Text(style="faint")
     for text, _ in left:
         line.append(text)
-    line.append(f" {signs.wall} ")
+    line.append(f" {glyphs.wall} ")
     for text, _ in right:
         line.append(text)
     return fit(line, columns)
 
 
-def draw_levels(frame: Frame, columns: int, lines: int, signs: Signs) -> list[Text]:
+def draw_levels(frame: Frame, columns: int, lines: int, glyphs: Glyphs) -> list[Text]:
     """Return the lines of the levels, as many as there is room for."""
     cells = _columns(frame, columns)
     ladder = frame.ladder
@@ -59,27 +59,27 @@ def draw_levels(frame: Frame, columns: int, lines: int, signs: Signs) -> list[Te
             levels = () if ladder is None else ladder.bids if is_bid else ladder.asks
             level = levels[place] if place < len(levels) else None
             texts = (
-                _level(level, cells, scale, frame.decimals, is_bid=is_bid, signs=signs)
+                _level(level, cells, scale, frame.decimals, is_bid=is_bid, glyphs=glyphs)
                 if level
                 else ("",) * 4
             )
             for text, part in _row(cells, *texts, is_bid=is_bid):
                 line.append(text, _style(part, place, is_bid=is_bid))
             if is_bid:
-                line.append(f" {signs.wall} ", "faint")
+                line.append(f" {glyphs.wall} ", "faint")
         drawn.append(fit(line, columns))
     return drawn
 
 
 def _level(
-    level: Level, cells: _Columns, scale: int, decimals: int, *, is_bid: bool, signs: Signs
+    level: Level, cells: _Columns, scale: int, decimals: int, *, is_bid: bool, glyphs: Glyphs
 ) -> tuple[str, str, str, str]:
     """Return the texts of a level's orders, size, bar and price."""
     halves = -(-level.size * 2 * cells.bar // scale)
-    whole = signs.bar * (halves // 2)
+    whole = glyphs.bar * (halves // 2)
     if halves % 2:
-        whole = signs.bar_left + whole if is_bid else whole + signs.bar_right
-    orders = f"{level.orders:,}" if level.orders else signs.neither
+        whole = glyphs.bar_left + whole if is_bid else whole + glyphs.bar_right
+    orders = f"{level.orders:,}" if level.orders else glyphs.neither
     return orders, f"{level.size:,}", whole, price_text(level.price, decimals)
 
 
@@ -132,9 +132,9 @@ def _columns(frame: Frame, columns: int) -> _Columns:
     return _Columns(side, price, size, orders if with_orders else 0, bar)
 
 
-def spread_of(ladder: Ladder, decimals: int, signs: Signs) -> str:
+def spread_of(ladder: Ladder, decimals: int, glyphs: Glyphs) -> str:
     """Return the spread as text, with a minus of its own where the book is crossed."""
     spread = ladder.spread
     if spread is None:
         return "-"
-    return (signs.minus if spread < 0 else "") + price_text(abs(spread), decimals)
+    return (glyphs.minus if spread < 0 else "") + price_text(abs(spread), decimals)

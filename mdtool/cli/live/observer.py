@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mdtool.cli.live.feed import Feed
-from mdtool.cli.live.frame import Flow, Frame, Ladder, State, ladder_of, printable
+from mdtool.cli.live.frame import Frame, Ladder, LiveRates, State, ladder_of, printable
 from mdtool.core.rates import Rates
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.book.state import BookKey
@@ -74,7 +74,7 @@ class Observer:
             clock_ns=clock_ns,
             progress=self._progress(),
             total_records=feed.records,
-            flow=self._flow(ladder, clock_ns, now_ns),
+            rates=self._rates_now(ladder, clock_ns, now_ns),
             notice=printable(str(feed.error) if feed.error else notice),
             ladder=ladder,
         )
@@ -109,7 +109,7 @@ class Observer:
             return None
         return min(self._feed.bytes_played / size_bytes, 1.0)
 
-    def _flow(self, ladder: Ladder | None, clock_ns: int | None, now_ns: int) -> Flow:
+    def _rates_now(self, ladder: Ladder | None, clock_ns: int | None, now_ns: int) -> LiveRates:
         feed = self._feed
         rated = (feed.shown, feed.playback.speed, clock_ns is None)
         if rated != self._rated:
@@ -119,4 +119,4 @@ class Observer:
         counts = (feed.records, *of_shown, clock_ns or 0)
         self._rates.update(now_ns, *counts)
         records, shown, trades, volume, pace = self._rates.per_second(now_ns, *counts)
-        return Flow(records, shown, trades, volume, pace / NS_PER_S)
+        return LiveRates(records, shown, trades, volume, pace / NS_PER_S)

@@ -1,4 +1,4 @@
-"""The colours and signs of the live view, and lines made of them."""
+"""The colours and glyphs of the live view, and lines made of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ THEME: Final = Theme(
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
+class Glyphs:
     """What is drawn with beside letters and digits, each one column wide."""
 
     bar: str = "━"
@@ -54,8 +54,8 @@ class Signs:
     minus: str = "−"  # noqa: RUF001 - as wide as the digits beside it
 
 
-UNICODE: Final = Signs()
-ASCII: Final = Signs(
+UNICODE: Final = Glyphs()
+ASCII: Final = Glyphs(
     bar="=",
     bar_left="-",
     bar_right="-",

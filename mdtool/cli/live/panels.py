@@ -8,7 +8,7 @@ from typing import Final
 from rich.text import Text
 
 from mdtool.cli.live.frame import Frame, Ladder, Print, price_text
-from mdtool.cli.live.palette import Signs, apart, count_text, fit
+from mdtool.cli.live.palette import Glyphs, apart, count_text, fit
 from mdtool.core.units import NS_PER_MS, NS_PER_S, UNDEF_ORDER_SIZE, UNDEF_TIMESTAMP, format_time
 
 _LABEL_COLUMNS: Final = 10
@@ -16,10 +16,10 @@ _VALUE_COLUMNS: Final = 11
 _AFTER_COLUMNS: Final = 16
 _CLOCKS: Final = (slice(11, 23), slice(11, 19), slice(0))
 """Parts of a time, the first of which for which there is room stands beside a trade."""
-_SIGNS_OF_SIDES: Final = {"B": ("buy", "bid"), "A": ("sell", "ask")}
+_GLYPHS_OF_SIDES: Final = {"B": ("buy", "bid"), "A": ("sell", "ask")}
 
 
-def draw_prints(frame: Frame, columns: int, lines: int, signs: Signs) -> list[Text]:
+def draw_prints(frame: Frame, columns: int, lines: int, glyphs: Glyphs) -> list[Text]:
     """Return a line for each of the last trades, latest first."""
     prints = frame.ladder.prints[:lines] if frame.ladder else ()
     prices = [f"{price_text(trade.price, frame.decimals):>10}" for trade in prints]
@@ -28,9 +28,9 @@ def draw_prints(frame: Frame, columns: int, lines: int, signs: Signs) -> list[Te
     clock = next(clock for clock in _CLOCKS if len(_clock(0, clock)) + widest + 3 <= columns)
     drawn = []
     for trade, price, size in zip(prints, prices, sizes, strict=True):
-        sign, style = print_sign(trade, signs)
+        glyph, style = print_glyph(trade, glyphs)
         line = Text().append(_clock(trade.ts_event_ns, clock), "faint")
-        line.append(sign, style).append(" ").append(price, style).append(" ").append(size)
+        line.append(glyph, style).append(" ").append(price, style).append(" ").append(size)
         drawn.append(line)
     drawn += [Text() for _ in range(lines - len(drawn))]
     return [fit(line, columns) for line in drawn]
@@ -41,18 +41,18 @@ def draw_statistics(frame: Frame, columns: int, lines: int) -> list[Text]:
 
     There are at most `lines` of them.
     """
-    ladder, flow = frame.ladder, frame.flow
+    ladder, rates = frame.ladder, frame.rates
     if ladder is None:
         return []
     levels = f"{ladder.bid_levels:,}+{ladder.ask_levels:,} levels"
-    rows = [_counted("records", ladder.records, flow.shown)]
-    rows.append(_counted("trades", ladder.trades, flow.trades))
-    rows.append(_counted("volume", ladder.volume, flow.volume))
+    rows = [_counted("records", ladder.records, rates.shown)]
+    rows.append(_counted("trades", ladder.trades, rates.trades))
+    rows.append(_counted("volume", ladder.volume, rates.volume))
     rows.append(_Row("orders", f"{ladder.orders:,}", levels, "faint"))
     if frame.lag_ns is not None:
         rows.append(_Row("behind", f"{frame.lag_ns / NS_PER_MS:,.0f} ms"))
     if frame.books > 1:
-        rows.append(_counted("all books", frame.total_records, flow.records))
+        rows.append(_counted("all books", frame.total_records, rates.records))
     kinds = _anomalies(ladder, max(lines - len(rows), 1))
     rows = rows[: max(lines - len(kinds), 0)] + kinds
     return [fit(row.draw(columns), columns) for row in rows]
@@ -63,7 +63,7 @@ def draw_brief(frame: Frame, columns: int) -> Text:
     line = Text(" ")
     right = Text()
     if frame.ladder is not None:
-        line.append(f"{count_text(frame.flow.shown)}/s", "")
+        line.append(f"{count_text(frame.rates.shown)}/s", "")
         line.append(f"  {frame.ladder.records:,} records", "faint")
         anomalies = sum(count for _, count in frame.ladder.anomalies)
         if anomalies:
@@ -71,10 +71,10 @@ def draw_brief(frame: Frame, columns: int) -> Text:
     return apart(line, right, columns)
 
 
-def print_sign(trade: Print, signs: Signs) -> tuple[str, str]:
-    """Return the sign of a trade's aggressor, and its style."""
-    sign, style = _SIGNS_OF_SIDES.get(trade.side, ("neither", "faint"))
-    return getattr(signs, sign), style
+def print_glyph(trade: Print, glyphs: Glyphs) -> tuple[str, str]:
+    """Return the glyph of a trade's aggressor, and its style."""
+    glyph, style = _GLYPHS_OF_SIDES.get(trade.side, ("neither", "faint"))
+    return getattr(glyphs, glyph), style
 
 
 def clock_text(ts_ns: int | None) -> str:

@@ -39,7 +39,7 @@ class View:
 
     def __init__(self, feed: Feed, observer: Observer) -> None:
         console = Console(theme=THEME, highlight=False, markup=False, emoji=False)
-        self._signs = ASCII if console.options.ascii_only else UNICODE
+        self._glyphs = ASCII if console.options.ascii_only else UNICODE
         self._feed = feed
         self._observer = observer
         self._painter = Painter(console)
@@ -146,5 +146,5 @@ class View:
             self._painter.repaint()
             self._repaint_s = now_s + REPAINT_EVERY_S
         self._shown = shown
-        lines = draw(frame, layout, self._signs, is_help=self._is_help)
+        lines = draw(frame, layout, self._glyphs, is_help=self._is_help)
         terminal.write(self._painter.paint(lines))

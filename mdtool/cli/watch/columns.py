@@ -9,7 +9,7 @@ from typing import Final
 from rich.text import Text
 
 from mdtool.cli.live.frame import printable
-from mdtool.cli.live.palette import Signs, fit
+from mdtool.cli.live.palette import Glyphs, fit
 from mdtool.cli.watch.quotes import Quote, decimal_text
 
 GAP: Final = 2
@@ -26,14 +26,14 @@ class Look:
 
     Attributes
     ----------
-    signs : Signs
+    glyphs : Glyphs
     is_ascii : bool
         Whether the terminal's encoding has no more.
     now_s : float
         On the watch's clock.
     """
 
-    signs: Signs
+    glyphs: Glyphs
     is_ascii: bool
     now_s: float
 
@@ -74,11 +74,11 @@ def _symbol(symbol: str, _quote: Quote, _look: Look, _width: int) -> Text:
 
 
 def _price(_symbol: str, quote: Quote, look: Look, width: int) -> Text:
-    sign, style = _direction(quote.direction, look.signs)
-    text = _decimal(quote.state.price, quote.decimals, width - len(f" {sign}"))
+    glyph, style = _direction(quote.direction, look.glyphs)
+    text = _decimal(quote.state.price, quote.decimals, width - len(f" {glyph}"))
     is_fresh = look.now_s - quote.changed_s < _FLASH_S
     strong = {"bid": "best.bid", "ask": "best.ask"}.get(style, style) if is_fresh else ""
-    return Text.assemble((text, strong), " ", (sign, style))
+    return Text.assemble((text, strong), " ", (glyph, style))
 
 
 def _change(_symbol: str, quote: Quote, _look: Look, width: int) -> Text:
@@ -172,10 +172,10 @@ def _decimal(price: int, decimals: int, width: int, sign: str = "") -> str:
     return text
 
 
-def _direction(direction: int, signs: Signs) -> tuple[str, str]:
+def _direction(direction: int, glyphs: Glyphs) -> tuple[str, str]:
     if direction > 0:
-        return signs.buy, "bid"
-    return (signs.sell, "ask") if direction < 0 else (signs.neither, "faint")
+        return glyphs.buy, "bid"
+    return (glyphs.sell, "ask") if direction < 0 else (glyphs.neither, "faint")
 
 
 def _style(change: float) -> str:

@@ -93,7 +93,7 @@ def draw(
     rows, n_fitting = selection.choose(quotes.by_symbol, room)
     drawn = [_header(quotes, connection, look, columns)]
     if has_rule:
-        drawn.append(Text(look.signs.rule * columns, "faint"))
+        drawn.append(Text(look.glyphs.rule * columns, "faint"))
     if selection.is_help:
         drawn += _help(columns)[:room]
     else:
@@ -129,13 +129,13 @@ def _header(quotes: Quotes, connection: Connection, look: Look, columns: int) ->
 
 def _state(connection: Connection, look: Look) -> tuple[str, str]:
     if connection.is_live:
-        return f"{look.signs.live} live", "good"
+        return f"{look.glyphs.live} live", "good"
     if not connection.attempts:
         return "connecting", "warn"
     if connection.retry_s <= 0:
         return f"trying again, attempt {connection.attempts + 1}", "warn"
     wait_s = math.ceil(connection.retry_s)
-    return f"{look.signs.broken} away, trying again in {wait_s} s", "bad"
+    return f"{look.glyphs.broken} away, trying again in {wait_s} s", "bad"
 
 
 def _heads(shown: list[tuple[Column, int]], selection: Selection, look: Look, columns: int) -> Text:
@@ -143,7 +143,7 @@ def _heads(shown: list[tuple[Column, int]], selection: Selection, look: Look, co
     is_down = selection.order.is_descending != selection.is_reversed
     for column, width in shown:
         is_chosen = column.title == selection.order.column
-        mark = (look.signs.sell if is_down else look.signs.buy) if is_chosen else ""
+        mark = (look.glyphs.sell if is_down else look.glyphs.buy) if is_chosen else ""
         text = Text(f"{column.title}{mark}", "key" if is_chosen else "faint")
         line.append(column.cell(text, width)).append(" " * GAP)
     return fit(line, columns)
