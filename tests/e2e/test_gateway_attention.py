@@ -10,7 +10,7 @@ import pytest
 from aiohttp import WSMessage, WSMsgType
 
 from mdtool.services.gateway import attention
-from mdtool.services.gateway.upgrade import Sayings
+from mdtool.services.gateway.upgrade import ClientMessages
 from mdtool.wire.graphql import SUBPROTOCOL
 from mdtool.wire.stomp import encode
 from tests.e2e.gateways import connected, gateway_of
@@ -85,8 +85,8 @@ async def test_who_says_much_at_once_leaves_others_their_turn():
         async def receive(self) -> WSMessage:
             return WSMessage(WSMsgType.TEXT, "and", None)
 
-    sayings = Sayings(Full())
+    messages = ClientMessages(Full())
     others = asyncio.Event()
     asyncio.get_running_loop().call_soon(others.set)
-    await anext(sayings)
+    await anext(messages)
     assert others.is_set()
