@@ -8,7 +8,7 @@ import functools
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -61,7 +61,7 @@ class OverKafka:
             reading = tasks.create_task(self._read(consumer))
             try:
                 yield
-                _, end = consumer.get_watermark_offsets(ticks)
+                end = _end_of(ticks, consumer)
                 if self._ledger.may_commit.is_set():
                     await self._ledger.when(lambda: self._next_offset >= end)
             finally:
@@ -103,3 +103,10 @@ class OverKafka:
         while longest != "1":  # the broker follows what was altered
             for described in admin.describe_configs([topic]).values():
                 longest = described.result()["max.message.bytes"].value
+
+
+def _end_of(partition, consumer) -> int:
+    """Return the offset behind the last record, once the partition has a leader that tells."""
+    while True:
+        with contextlib.suppress(KafkaException):
+            return consumer.get_watermark_offsets(partition)[1]
