@@ -83,15 +83,17 @@ async def connection(made: stomp.connect.BaseConnection):
     """A client that is connected, and what it tells of."""
     listener = Listener()
     made.set_listener("test", listener)
+    await asyncio.to_thread(made.connect, wait=True)
+    socket = made.transport.socket
     try:
-        await asyncio.to_thread(made.connect, wait=True)
         yield listener
     finally:
         with contextlib.suppress(*GONE):  # the server may have closed it a moment ago
             if made.is_connected():
                 await asyncio.to_thread(made.disconnect)
-        if isinstance(made, WSStompConnection) and made.transport.socket is not None:
-            made.transport.socket.close()  # it leaves open what the server closed
+        await asyncio.to_thread(made.transport.stop)  # until its thread has ended
+        if isinstance(made, WSStompConnection):
+            socket.shutdown()  # it leaves open what the server closed
 
 
 async def _use(made, listener: Listener, source: MarketSource) -> None:
