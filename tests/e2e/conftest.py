@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from mdtool.services.gateway import limits
 from tests.e2e.gateways import connected, gateway_of
+from tests.kernels import compile_kernels
 from tests.reference.market_source import MarketSource
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_finish(session):
+    """Have nothing compiled while a test looks at the time, or at what a command says."""
+    is_needed = any(item.path.is_relative_to(HERE) for item in session.items)
+    if is_needed and not session.config.option.collectonly:
+        compile_kernels()
 
 
 @pytest.fixture
