@@ -9,8 +9,8 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from mdtool.adapters.kafka.records import Aggregates, decode_bar, decode_session
 from tests.e2e.ingest.commands import MDTOOL
@@ -115,6 +115,7 @@ class Topics:
                 "log_level": 0,
             }
         )
+        self._producer = Producer({"bootstrap.servers": servers, "message.max.bytes": 4 << 20})
         self._is_assigned = False
 
     def __enter__(self):
@@ -182,20 +183,40 @@ class Topics:
                 letters.append((message.value(), dict(message.headers())))
         return letters
 
-    def produce(self, partition: int, value: bytes) -> None:
-        """Put a record among the ticks."""
-        producer = Producer({"bootstrap.servers": self.servers})
-        producer.produce(f"{self.prefix}.ticks", value, partition=partition)
-        producer.flush()
+    def produce(
+        self, name: str, value: bytes, *, key: bytes | None = None, partition: int = 0
+    ) -> None:
+        """Put a record on a topic."""
+        self._producer.produce(f"{self.prefix}.{name}", value, key, partition=partition)
+        self._producer.flush()
 
-    def remake(self, name: str, partitions: int, policy: str) -> None:
-        """Delete a topic, and make it again."""
+    def delete(self, name: str) -> None:
+        """Delete a topic."""
         admin = AdminClient({"bootstrap.servers": self.servers})
         for deleted in admin.delete_topics([f"{self.prefix}.{name}"]).values():
             deleted.result()
         while f"{self.prefix}.{name}" in admin.list_topics().topics:
             pass
+
+    def grow(self, name: str, partitions: int) -> None:
+        """Give a topic more partitions."""
+        admin = AdminClient({"bootstrap.servers": self.servers})
+        new = NewPartitions(f"{self.prefix}.{name}", partitions)
+        for added in admin.create_partitions([new]).values():
+            added.result()
+
+    def remake(self, name: str, partitions: int, policy: str) -> None:
+        """Delete a topic, and make it again."""
+        self.delete(name)
         self.make(name, partitions, policy)
+
+    def forget(self, name: str, partitions: int) -> None:
+        """Have all records of a topic be gone, as when they have expired."""
+        admin = AdminClient({"bootstrap.servers": self.servers})
+        topic = f"{self.prefix}.{name}"
+        places = [TopicPartition(topic, each, OFFSET_END) for each in range(partitions)]
+        for deleted in admin.delete_records(places).values():
+            deleted.result()
 
     def make(self, name: str, partitions: int, policy: str) -> str:
         """Make a topic; return its full name."""

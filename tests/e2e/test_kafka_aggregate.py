@@ -83,20 +83,6 @@ def test_an_aggregator_that_was_taken_for_dead_writes_nothing_more(kafka, tmp_pa
         assert status == 0, said
 
 
-def test_ticks_made_anew_behind_their_aggregates_are_told(kafka, tmp_path):
-    write_ticks(tmp_path / "ticks.jsonl", 1_000)
-    url = url_of(kafka)
-    with Topics(url) as topics:
-        with ingest(url) as server, aggregator(url):
-            ended = mdtool("send", tmp_path / "ticks.jsonl", server.address)
-            assert ended.returncode == 0
-            topics.wait(1_000)
-        topics.remake("ticks", 3, "delete")
-    ended = mdtool("aggregate", "--port", 0, "--bus", url, timeout=200)
-    assert ended.returncode == 1
-    assert "it was made anew" in ended.stderr.decode()
-
-
 def test_the_ingest_server_is_killed(kafka, tmp_path, sent, free_port):
     url = url_of(kafka)
     with contextlib.ExitStack() as stack, Topics(url) as topics:
@@ -151,7 +137,7 @@ def test_what_cannot_be_read_is_parked_and_the_rest_goes_on(kafka, tmp_path, sen
         stack.enter_context(sending(tmp_path / "ticks.jsonl", address, TICKS, RATE))
         topics.wait_for("ticks", TICKS // 5)
         for partition in range(3):
-            topics.produce(partition, b"poison %d" % partition)
+            topics.produce("ticks", b"poison %d" % partition, partition=partition)
         topics.wait(TICKS)
         topics.wait_for("dead_letters", 3)
         assert topics.sessions() == sessions_of(sent)

@@ -73,7 +73,7 @@ def test_a_record_that_cannot_be_read_is_left_out(kafka, tmp_path):
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
     with service("serve-tcp", "--port", 0, "--bus", bus) as ingest, storing(bus, store) as keeper:
         with Topics(bus) as topics:
-            topics.produce(0, b"poison")
+            topics.produce("ticks", b"poison")
         with sending(tmp_path / "ticks.jsonl", ingest.address, 1_000, 0):
             pass
         until(store, 1_000)
@@ -90,6 +90,8 @@ def test_a_store_of_ticks_that_were_made_anew_says_so(kafka, tmp_path):
         until(store, 1_000)
     with Topics(bus) as topics:
         topics.remake("ticks", 3, "delete")
+        for number in range(60):  # its offsets alone would not tell it from the one before
+            topics.produce("ticks", b"more", partition=number % 3)
     ended = mdtool("store", "--bus", bus, "--store", store, timeout=200)
     assert ended.returncode == 1
     assert "it was made anew; name another store" in ended.stderr.decode()

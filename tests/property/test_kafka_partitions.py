@@ -54,6 +54,7 @@ class Topics:
         saved = Aggregates()
         for key, value in self.aggregates.items():
             saved.take(key, value or None)
+        assert saved.is_whole
         return saved
 
 

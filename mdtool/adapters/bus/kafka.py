@@ -22,6 +22,7 @@ from mdtool.adapters.kafka.client import (
 )
 from mdtool.adapters.kafka.streams import StreamPositions, encode_position
 from mdtool.adapters.kafka.topics import STREAMS, TICKS, open_topics
+from mdtool.adapters.kafka.watch import watched
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
@@ -102,9 +103,9 @@ class KafkaBus:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        partitions = await asyncio.to_thread(open_topics, self._address)
+        topics = await asyncio.to_thread(open_topics, self._address)
         async with contextlib.AsyncExitStack() as stack:
-            self._encoder = PartEncoder(self._symbols, partitions)
+            self._encoder = PartEncoder(self._symbols, topics.partitions)
             self._positions = StreamPositions(self._address)
             stack.push_async_callback(asyncio.to_thread, self._positions.close)
             settings = {**_UNLIMITED, "error_cb": self._erred}
@@ -113,6 +114,7 @@ class KafkaBus:
             stack.push_async_callback(asyncio.to_thread, polling.join)
             stack.callback(self._leave)
             polling.start()
+            await stack.enter_async_context(watched(topics))
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             stack.callback(tasks.create_task(self._send(), name=self.peer).cancel)
             self._resources = stack.pop_all()

@@ -42,6 +42,7 @@ key                     value
                         SLOT is its start divided by the length, modulo how many there may be.
 `p/STREAM`              the next sequence of a stream in this partition, in decimal digits;
                         nothing once it is forgotten
-`t/`                    totals as JSON: `offset`, the next one of `ticks`, and counts by name
+`t/`                    totals as JSON: `topic`, the id of the topic of ticks, `offset`, the next
+                        one of it, and counts by name
 ======================  ==========================================================================
 """

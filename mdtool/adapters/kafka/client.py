@@ -14,11 +14,13 @@ from mdtool.core.errors import ConfigError
 
 try:
     from confluent_kafka import (
+        OFFSET_BEGINNING,
         Consumer,
         KafkaError,
         KafkaException,
         Message,
         Producer,
+        TopicCollection,
         TopicPartition,
     )
     from confluent_kafka.admin import (
@@ -26,12 +28,14 @@ try:
         ConfigResource,
         NewTopic,
         ResourceType,
+        TopicDescription,
         TopicMetadata,
     )
 except ImportError as error:
     raise ConfigError("a bus over Kafka wants its client: pip install 'mdtool[kafka]'") from error
 
 __all__ = [
+    "OFFSET_BEGINNING",
     "AdminClient",
     "ConfigResource",
     "Consumer",
@@ -41,6 +45,8 @@ __all__ = [
     "NewTopic",
     "Producer",
     "ResourceType",
+    "TopicCollection",
+    "TopicDescription",
     "TopicMetadata",
     "TopicPartition",
 ]
@@ -70,7 +76,7 @@ _PRODUCING: Final = {
 _CONSUMING: Final = {
     "group.id": "mdtool",  # of consumers that join no group, the client wants one too
     "enable.auto.commit": False,
-    "auto.offset.reset": "earliest",
+    "auto.offset.reset": "error",  # what is passed over is told
     "isolation.level": "read_committed",
     "fetch.max.bytes": 64 << 20,
     "max.partition.fetch.bytes": 2 * MAX_RECORD_BYTES,

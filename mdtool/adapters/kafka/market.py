@@ -17,6 +17,7 @@ from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.backlog import PATIENCE_S, Backlog
 from mdtool.adapters.kafka.board import BarRow, Board, News
 from mdtool.adapters.kafka.client import (
+    OFFSET_BEGINNING,
     KafkaError,
     KafkaException,
     Message,
@@ -26,6 +27,7 @@ from mdtool.adapters.kafka.client import (
 from mdtool.adapters.kafka.reading import TELLS_ENDS, arrived
 from mdtool.adapters.kafka.records import RecordError
 from mdtool.adapters.kafka.topics import AGGREGATES, BARS, open_topics
+from mdtool.adapters.kafka.watch import watched
 from mdtool.adapters.market import BarReceiver, Receiver
 from mdtool.core.backoff import delays
 from mdtool.core.errors import UsageError
@@ -57,6 +59,8 @@ class _Follower:
 class KafkaMarket:
     """Reads sessions and bars. An async context manager, which owns the connection.
 
+    Its block is cancelled, and PeerError raised from it, when a topic is deleted.
+
     Parameters
     ----------
     url : str
@@ -82,6 +86,7 @@ class KafkaMarket:
         self._is_reading = {AGGREGATES: False, BARS: False}
         """Whether all that was there at first is read, and the servers are there."""
         self._changed = asyncio.Event()
+        self._resources = contextlib.AsyncExitStack()
         self._failure: RecordError | None = None
 
     @property
@@ -96,24 +101,23 @@ class KafkaMarket:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        partitions = await asyncio.to_thread(open_topics, self._address)
-        self._partitions = partitions
+        topics = await asyncio.to_thread(open_topics, self._address)
+        self._partitions = partitions = topics.partitions
         self._board = Board(sorted(self._intervals), partitions, self._keep)
-        self._threads = [
-            threading.Thread(target=self._read, args=(topic, partitions, take), daemon=True)
-            for topic, take in (
-                (AGGREGATES, self._take_aggregates),
-                (BARS, self._take_bars),
-            )
-        ]
-        for thread in self._threads:
-            thread.start()
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(watched(topics))
+            for topic, take in ((AGGREGATES, self._take_aggregates), (BARS, self._take_bars)):
+                thread = threading.Thread(
+                    target=self._read, args=(topic, partitions, take), daemon=True
+                )
+                stack.push_async_callback(asyncio.to_thread, thread.join)
+                thread.start()
+            stack.callback(self._stopping.set)
+            self._resources = stack.pop_all()
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+    async def __aexit__(self, *exc_info: object) -> bool | None:
+        return await self._resources.__aexit__(*exc_info)  # type: ignore[arg-type]
 
     async def follow(self, receive: Receiver) -> None:
         """Hand over the state of every symbol, then what changes, until the servers are away."""
@@ -287,7 +291,9 @@ class KafkaMarket:
         settings = {**TELLS_ENDS, "error_cb": erred}
         with contextlib.closing(consumer(self._address, settings)) as reader:
             name = self._address.topic(topic)
-            reader.assign([TopicPartition(name, number, 0) for number in range(partitions)])
+            reader.assign(
+                [TopicPartition(name, number, OFFSET_BEGINNING) for number in range(partitions)]
+            )
             ended: set[int] = set()
             is_read = False
             while not self._stopping.is_set():

@@ -7,6 +7,7 @@ from typing import Final
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.client import (
+    OFFSET_BEGINNING,
     Consumer,
     KafkaError,
     KafkaException,
@@ -74,7 +75,7 @@ def read_to_end(
     """
     reader = consumer(address, TELLS_ENDS)
     try:
-        reader.assign([TopicPartition(address.topic(topic), partition, 0)])
+        reader.assign([TopicPartition(address.topic(topic), partition, OFFSET_BEGINNING)])
         ended: set[int] = set()
         while not ended and not is_stopping():
             yield from arrived(reader, _WAIT_S, _AT_ONCE, ended)

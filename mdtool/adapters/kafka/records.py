@@ -16,6 +16,7 @@ from mdtool.engine.sessions import SESSION
 
 OFFSET: Final = "offset"
 """Among the totals, the offset of the first record of ticks that they do not count."""
+_TOPIC: Final = "topic"
 _SYMBOL_BYTES: Final = SAVED_BAR["symbol"].itemsize
 _BAR_BYTES: Final = SAVED_BAR.itemsize - _SYMBOL_BYTES
 """The key says whose the bar is."""
@@ -43,9 +44,9 @@ def position_record(stream_id: str, next_sequence: int | None) -> Record:
     return Record(b"p/" + stream_id.encode(), value)
 
 
-def totals_record(totals: Mapping[str, int]) -> Record:
-    """Return the record of totals, `OFFSET` among them."""
-    return Record(b"t/", json.dumps(totals).encode())
+def totals_record(topic_id: str, totals: Mapping[str, int]) -> Record:
+    """Return the record of totals, `OFFSET` among them, of a topic of ticks."""
+    return Record(b"t/", json.dumps({_TOPIC: topic_id, **totals}).encode())
 
 
 def open_bar_records(names: Iterable[str], bars: NDArray[np.void]) -> Iterator[Record]:
@@ -96,6 +97,8 @@ class Aggregates:
         The next sequence of each stream, the one heard of longest ago first.
     totals : dict
         By name.
+    topic_id : str
+        Of the topic of ticks that they count, empty where none did yet.
     """
 
     sessions: dict[str, bytes] = field(default_factory=dict)
@@ -103,6 +106,7 @@ class Aggregates:
     recent_bars: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
+    topic_id: str = ""
 
     def take(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record, which comes after those taken before.
@@ -116,6 +120,12 @@ class Aggregates:
             self._take(key or b"", value or b"")
         except (ValueError, UnicodeDecodeError) as error:
             raise RecordError(f"{key!r} is no record of mdtool's aggregates: {error}") from error
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether sessions have all the trades that the totals count."""
+        counts = (int(decode_session(value)["count"]) for value in self.sessions.values())
+        return sum(counts) == self.totals.get("ticks", 0)
 
     def saved_bars(self, symbols: Iterable[str], lateness_ns: int) -> NDArray[np.void]:
         """Return the open bars and the closed ones that may be amended, SAVED_BAR[m].
@@ -149,7 +159,9 @@ class Aggregates:
             if value:
                 self.positions[name] = int(value)
         elif kind == "t":
-            self.totals = {name: int(total) for name, total in json.loads(value).items()}
+            totals = json.loads(value)
+            self.topic_id = str(totals.pop(_TOPIC, ""))
+            self.totals = {name: int(total) for name, total in totals.items()}
         else:
             raise ValueError("no such kind")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Final
 
@@ -50,14 +51,20 @@ class StreamPositions:
         None means that the servers did not answer in time.
         """
         with self._lock:
-            try:
-                _, end = self._consumer.get_watermark_offsets(self._here, timeout=_ANSWER_S)
-            except KafkaException:
-                return None
-            return self._known.get(stream_id.encode(), 0) if self._read(end) else None
+            with contextlib.suppress(KafkaException):
+                low, end = self._consumer.get_watermark_offsets(self._here, timeout=_ANSWER_S)
+                if self._read(low, end):
+                    return self._known.get(stream_id.encode(), 0)
+            return None
 
-    def _read(self, end: int) -> bool:
-        """Take all records before the offset `end`; return whether they came in time."""
+    def _read(self, low: int, end: int) -> bool:
+        """Take all records from `low`, the first that is kept, to before the offset `end`.
+
+        Returns whether they came in time.
+        """
+        if self._read_to < low:
+            self._here.offset = self._read_to = low
+            self._consumer.assign([self._here])
         while self._read_to < end:
             messages = arrived(self._consumer, _ANSWER_S, _AT_ONCE)
             if not messages:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 from mdtool.adapters.kafka.address import PARTITIONS, KafkaAddress
 from mdtool.adapters.kafka.client import (
@@ -18,6 +18,8 @@ from mdtool.adapters.kafka.client import (
     KafkaException,
     NewTopic,
     ResourceType,
+    TopicCollection,
+    TopicDescription,
     TopicMetadata,
     admin,
     error_of,
@@ -65,13 +67,57 @@ _TOPICS: Final = {
 }
 
 
+class Identity(NamedTuple):
+    """What a topic is while services work on it.
+
+    Attributes
+    ----------
+    topic_id : str
+        What tells it from others that had or will have its name.
+    partitions : int
+        How many it has.
+    """
+
+    topic_id: str
+    partitions: int
+
+    @classmethod
+    def of(cls, described: TopicDescription) -> Self:
+        """Return that of a topic that servers described."""
+        return cls(str(described.topic_id), len(described.partitions))
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """All topics as a service found them, or made them.
+
+    Attributes
+    ----------
+    address : KafkaAddress
+        Where they are.
+    partitions : int
+        How many ticks have.
+    identities : dict
+        Of each, by its full name.
+    """
+
+    address: KafkaAddress
+    partitions: int
+    identities: Mapping[str, Identity]
+
+    @property
+    def ticks_id(self) -> str:
+        """The id of the topic of ticks."""
+        return self.identities[self.address.topic(TICKS)].topic_id
+
+
 def topic_names(address: KafkaAddress) -> list[str]:
     """Return the full names of all topics."""
     return [address.topic(name) for name in _TOPICS]
 
 
-def open_topics(address: KafkaAddress) -> int:
-    """Make the topics that are not there, check all, and return how many partitions ticks have.
+def open_topics(address: KafkaAddress) -> Topics:
+    """Make the topics that are not there, check all, and return them.
 
     Raises
     ------
@@ -98,7 +144,7 @@ def open_topics(address: KafkaAddress) -> int:
                 f"or name another prefix"
             )
     _check_settings(client, address)
-    return partitions
+    return Topics(address, partitions, _identities(client, address))
 
 
 def _look(
@@ -159,7 +205,10 @@ def _make(
     ]
     while wanted:
         too_few = set()
-        for name, made in client.create_topics(wanted, operation_timeout=_TIMEOUT_S).items():
+        outcomes = client.create_topics(
+            wanted, operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S
+        )
+        for name, made in outcomes.items():
             error = _outcome(made)
             if error is None:
                 log.info("%s: made topic %s", address, name)
@@ -196,6 +245,27 @@ def _check_settings(client: AdminClient, address: KafkaAddress) -> None:
                 f"{address}: topic {resource.name} has max.message.bytes={longest}, below "
                 f"{MAX_RECORD_BYTES}; raise it, or name another prefix"
             )
+
+
+def _identities(client: AdminClient, address: KafkaAddress) -> dict[str, Identity]:
+    identities = {}
+    for name, described in describe(client, topic_names(address)).items():
+        error = _outcome(described)
+        if error is not None:
+            raise StartupError(f"{address}: cannot look at {name}: {error.str()}")
+        identities[name] = Identity.of(described.result())
+    return identities
+
+
+def describe(
+    client: AdminClient, names: Sequence[str], timeout_s: float = _TIMEOUT_S
+) -> dict[str, Future[TopicDescription]]:
+    """Ask what topics are, by their full names."""
+    topics = TopicCollection(list(names))
+    described: dict[str, Future[TopicDescription]] = client.describe_topics(
+        topics, request_timeout=timeout_s
+    )
+    return described
 
 
 def _outcome(future: Future[Any]) -> KafkaError | None:

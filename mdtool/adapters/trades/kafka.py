@@ -25,6 +25,7 @@ from mdtool.adapters.kafka.client import (
 from mdtool.adapters.kafka.reading import arrived
 from mdtool.adapters.kafka.sequences import FRAMES, sequence_at, source_of, stream_of
 from mdtool.adapters.kafka.topics import TICKS, open_topics
+from mdtool.adapters.kafka.watch import watched
 from mdtool.adapters.trades.port import TradeRun
 from mdtool.core.errors import PeerError
 from mdtool.wire.batches import BatchError
@@ -42,6 +43,8 @@ _MAX_STREAMS: Final = 100_000
 
 class KafkaTradeFeed:
     """A `TradeFeed` of the topic of ticks. An async context manager, which looks at the topics.
+
+    Its block is cancelled, and PeerError raised from it, when a topic is deleted.
 
     A run is of the stream and sequences that a store of the bus has the trades under. What an
     ingest server produced a second time, after a crash, is handed over once.
@@ -67,11 +70,14 @@ class KafkaTradeFeed:
         return str(self._address)
 
     async def __aenter__(self) -> Self:
-        self._partitions = await asyncio.to_thread(open_topics, self._address)
+        topics = await asyncio.to_thread(open_topics, self._address)
+        self._partitions = topics.partitions
+        self._watched = watched(topics)
+        await self._watched.__aenter__()
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        pass
+    async def __aexit__(self, *exc_info: object) -> bool | None:
+        return await self._watched.__aexit__(*exc_info)  # type: ignore[arg-type]
 
     async def follow(
         self, connected: Callable[[], None], receive: Callable[[TradeRun], None]

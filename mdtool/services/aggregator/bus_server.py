@@ -53,27 +53,29 @@ class BusAggregator:
         StartupError
             When the address cannot be bound, or Kafka cannot be reached or has topics that are not
             as they should be.
-        RecordError
-            When what the topics hold is not mdtool's.
+        PeerError
+            When what the topics hold is not mdtool's, or one of them was deleted.
         """
         from mdtool.adapters.kafka.topics import open_topics
+        from mdtool.adapters.kafka.watch import watched
         from mdtool.services.aggregator.group_member import GroupMember
 
         loop = asyncio.get_running_loop()
         server = grpc.aio.server(options=OPTIONS)
         status = add_health(server)
         address = listen(server, self._config.host, self._config.port)
-        partitions = await asyncio.to_thread(open_topics, self._address)
+        topics = await asyncio.to_thread(open_topics, self._address)
 
         def tell(takes_part: bool) -> None:
             setting = status.set(rpc.SERVICE.full_name, STATUS[takes_part])
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 asyncio.run_coroutine_threadsafe(setting, loop)
 
-        member = GroupMember(self._address, partitions, self._config, tell)
+        member = GroupMember(topics, self._config, tell)
         async with contextlib.AsyncExitStack() as stack:
             await server.start()
             stack.push_async_callback(server.stop, _STOP_GRACE_S)
             stack.push_async_callback(status.enter_graceful_shutdown)
+            await stack.enter_async_context(watched(topics))
             started({"grpc": address})
             await run_blocking(str(self._address), member.run, member.stop)

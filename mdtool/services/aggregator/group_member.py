@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.client import (
     Consumer,
     KafkaException,
@@ -26,7 +25,7 @@ from mdtool.adapters.kafka.client import (
 )
 from mdtool.adapters.kafka.reading import arrived, read_to_end
 from mdtool.adapters.kafka.records import Aggregates, RecordError
-from mdtool.adapters.kafka.topics import AGGREGATES, TICKS
+from mdtool.adapters.kafka.topics import AGGREGATES, TICKS, Topics
 from mdtool.adapters.kafka.transactions import DeadLetter, FencedError, PartitionWriter
 from mdtool.core.backoff import delays
 from mdtool.core.watchdog import Watchdog
@@ -78,10 +77,8 @@ class GroupMember:
 
     Parameters
     ----------
-    address : KafkaAddress
-        Where the topics are, which exist.
-    partitions : int
-        How many partitions ticks have.
+    topics : Topics
+        All of them.
     config : AggregatorConfig
         What bounds the state.
     tell : callable
@@ -89,18 +86,15 @@ class GroupMember:
     """
 
     def __init__(
-        self,
-        address: KafkaAddress,
-        partitions: int,
-        config: AggregatorConfig,
-        tell: Callable[[bool], None],
+        self, topics: Topics, config: AggregatorConfig, tell: Callable[[bool], None]
     ) -> None:
-        self._address = address
-        self._partitions = partitions
+        self._address = topics.address
+        self._partitions = topics.partitions
+        self._ticks_id = topics.ticks_id
         self._config = config
         self._tell = tell
         self._stopping = threading.Event()
-        self._watchdog = Watchdog(str(address))
+        self._watchdog = Watchdog(str(self._address))
         self._held: dict[int, _Held] = {}
 
     def stop(self) -> None:
@@ -196,9 +190,8 @@ class GroupMember:
             offset = held.partition.offset
             low, high = group.get_watermark_offsets(each, timeout=_ANSWER_S)
             if offset is not None and offset > high:
-                raise RecordError(
-                    f"{self._address}: partition {each.partition} was aggregated up to {offset}, "
-                    f"but {each.topic} ends at {high}: it was made anew; name another prefix"
+                raise self._made_anew(
+                    each.partition, f"it ends at {high}, and was aggregated up to {offset}"
                 )
             if offset is not None and offset < low:
                 log.error("%s: records %d to %d are gone", each.topic, offset, low)
@@ -216,8 +209,22 @@ class GroupMember:
             saved.take(message.key(), message.value())
         if self._stopping.is_set():
             raise FencedError(f"{self._address}: stopped before partition {number} was there")
+        if not saved.is_whole:
+            raise RecordError(
+                f"{self._address}: partition {number} of {self._address.topic(AGGREGATES)} lacks "
+                f"records; delete the topic, so that it is made from ticks, or name another prefix"
+            )
+        if saved.topic_id not in {"", self._ticks_id}:
+            raise self._made_anew(number, "what was aggregated is of another")
+        saved.topic_id = self._ticks_id
         return _Held(
             Partition(number, self._partitions, self._config, saved), writer, self._watchdog.note
+        )
+
+    def _made_anew(self, number: int, sign: str) -> RecordError:
+        return RecordError(
+            f"{self._address}: partition {number} of {self._address.topic(TICKS)}: {sign}: it was "
+            f"made anew; name another prefix"
         )
 
     def _let_go(self, group: Consumer, taken: list[TopicPartition]) -> None:

@@ -68,6 +68,7 @@ class Partition:
     def __init__(
         self, number: int, partitions: int, config: AggregatorConfig, saved: Aggregates
     ) -> None:
+        self._topic_id = saved.topic_id
         self.offset = saved.totals.get(OFFSET)
         self.dead_letters = saved.totals.get(DEAD_LETTERS, 0)
         # What has closed is on the topic of bars: only what may be amended is needed here.
@@ -125,7 +126,7 @@ class Partition:
         aggregates += recent_bar_records(self._names(recent), recent, market.bars.lateness_ns)
         aggregates += self._position_records()
         totals = {OFFSET: self.offset or 0, DEAD_LETTERS: self.dead_letters, **market.totals()}
-        aggregates.append(totals_record(totals))
+        aggregates.append(totals_record(self._topic_id, totals))
         return Changes(aggregates, list(closed_bar_records(self._names(closed), closed)))
 
     def _take(self, data: bytes) -> None:

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.client import (
     Consumer,
     KafkaException,
     Message,
     TopicPartition,
     consumer,
+    error_of,
 )
 from mdtool.adapters.kafka.reading import arrived
 from mdtool.adapters.kafka.sequences import offset_of
-from mdtool.adapters.kafka.topics import TICKS
+from mdtool.adapters.kafka.topics import TICKS, Topics
 from mdtool.adapters.stores import Store, open_store
 from mdtool.adapters.stores.errors import StoreError, StoreUnavailableError
 from mdtool.adapters.stores.port import Step
 from mdtool.adapters.stores.steps import Steps
 from mdtool.core.backoff import delays
-from mdtool.engine.market import Change
+from mdtool.engine.market import Change, Market
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.markets import restored_market
 from mdtool.services.store.bus_intake import BusIntake
 from mdtool.wire.batches import BatchError
+from mdtool.wire.ticks import Ticks
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ _WAIT_S: Final = 0.1
 _AT_ONCE: Final = 200
 """Records that make one step of the store, at most."""
 _ANSWER_S: Final = 5.0
+_PAUSE_S: Final = 1.0
 _LONGEST_DELAY_S: Final = 2.0
 
 
@@ -47,21 +50,18 @@ class BusKeeper:
 
     Parameters
     ----------
-    address : KafkaAddress
-        Where the topics are, which exist.
-    partitions : int
-        How many partitions ticks have.
+    topics : Topics
+        All of them.
     url : str
         The store.
     config : AggregatorConfig
         What the aggregation service on the same store goes by.
     """
 
-    def __init__(
-        self, address: KafkaAddress, partitions: int, url: str, config: AggregatorConfig
-    ) -> None:
-        self._address = address
-        self._partitions = partitions
+    def __init__(self, topics: Topics, url: str, config: AggregatorConfig) -> None:
+        self._address = topics.address
+        self._partitions = topics.partitions
+        self._ticks_id = topics.ticks_id
         self._url = url
         self._config = config
         self._stopping = threading.Event()
@@ -88,13 +88,13 @@ class BusKeeper:
         with open_store(self._url) as store, contextlib.closing(self._reader()) as reader:
             store.claim()
             market = restored_market(self._config, store)
-            count = self._partitions
-            intakes = [BusIntake(self._address, p, count, market) for p in range(count)]
-            reader.assign([self._place(reader, p, intake) for p, intake in enumerate(intakes)])
-            ready(store.address)
             steps = Steps(market)
+            intakes = self._intakes(store, market)
+            self._claim_topic(store, market, steps, intakes)
+            self._assign(reader, intakes)
+            ready(store.address)
             while not self._stopping.is_set():
-                messages = arrived(reader, _WAIT_S, _AT_ONCE)
+                messages = self._arrived(reader, intakes)
                 changes = self._take(messages, intakes)
                 if changes and self._write(store, steps.take(changes)):
                     self._tell(reader, messages)
@@ -104,6 +104,49 @@ class BusKeeper:
         group = self._address.topic(f"store-{mark}")
         settings = {"group.id": group, "isolation.level": "read_uncommitted"}
         return consumer(self._address, settings)
+
+    def _intakes(self, store: Store, market: Market) -> list[BusIntake]:
+        """Return what takes each partition, from where the store goes on with it."""
+        intakes = []
+        for partition in range(self._partitions):
+            intake = BusIntake(self._address, partition, self._partitions, market)
+            position = store.position(intake.stream_id)
+            if position is not None:  # however many streams were heard of since
+                market.remember(intake.stream_id, position)
+            intakes.append(intake)
+        return intakes
+
+    def _claim_topic(
+        self, store: Store, market: Market, steps: Steps, intakes: Sequence[BusIntake]
+    ) -> None:
+        """Have the store know which topic it keeps: its name and offsets say nothing of another.
+
+        What tells is a stream of one frame, without trades, that is named after the topic's id.
+        """
+        mark = f"{self._address.topic(TICKS)}@{self._ticks_id}"
+        if store.position(mark) is not None:
+            return
+        if any(intake.sequence for intake in intakes):
+            raise StoreError(
+                f"{self._address}: {self._address.topic(TICKS)} is not the one that is kept here: "
+                f"it was made anew; name another store"
+            )
+        nothing = dataclasses.replace(Ticks.empty(), frames=1)
+        self._write(store, steps.take([market.apply(mark, 0, nothing)]))
+
+    def _assign(self, reader: Consumer, intakes: Sequence[BusIntake]) -> None:
+        """Have each partition read from where the store goes on."""
+        reader.assign([self._place(reader, p, intake) for p, intake in enumerate(intakes)])
+
+    def _arrived(self, reader: Consumer, intakes: Sequence[BusIntake]) -> list[Message]:
+        """Return what comes next, and look at the places again where that is not to be had."""
+        try:
+            return arrived(reader, _WAIT_S, _AT_ONCE)
+        except KafkaException as error:
+            log.warning("%s: %s; trying again", self._address, error_of(error).str())
+            self._stopping.wait(_PAUSE_S)
+            self._assign(reader, intakes)
+            return []
 
     def _place(self, reader: Consumer, partition: int, intake: BusIntake) -> TopicPartition:
         """Return where the store goes on with a partition."""
@@ -115,7 +158,7 @@ class BusKeeper:
             if wanted > high:
                 raise StoreError(
                     f"{self._address}: partition {partition} is kept up to {wanted}, but "
-                    f"{place.topic} ends at {high}: it was made anew; name another store"
+                    f"{place.topic} ends at {high}; name another store"
                 )
         if wanted and low > wanted:
             log.error("%s: records %d to %d are gone", intake.stream_id, wanted, low)

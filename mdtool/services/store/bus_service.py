@@ -47,16 +47,20 @@ class BusStore:
             When Kafka cannot be reached, or another process holds the store.
         StoreError
             When it can keep no more.
+        PeerError
+            When a topic was deleted.
         """
         from mdtool.adapters.kafka.topics import open_topics
+        from mdtool.adapters.kafka.watch import watched
         from mdtool.services.store.bus_keeper import BusKeeper
 
-        partitions = await asyncio.to_thread(open_topics, self._address)
-        keeper = BusKeeper(self._address, partitions, self._url, self._config)
+        topics = await asyncio.to_thread(open_topics, self._address)
+        keeper = BusKeeper(topics, self._url, self._config)
         loop = asyncio.get_running_loop()
 
         def ready(address: str) -> None:
             log.info("%s: keeps what is on %s", address, self._address)
             loop.call_soon_threadsafe(started, {})
 
-        await run_blocking(str(self._address), lambda: keeper.run(ready), keeper.stop)
+        async with watched(topics):
+            await run_blocking(str(self._address), lambda: keeper.run(ready), keeper.stop)

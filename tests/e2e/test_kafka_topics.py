@@ -1,0 +1,151 @@
+"""Topics that change under those who work on them: told, or gone on with, never passed over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+
+import pytest
+
+from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.adapters.kafka.streams import StreamPositions, encode_position
+from mdtool.adapters.kafka.topics import open_topics
+from mdtool.adapters.kafka.watch import watched
+from mdtool.core.errors import PeerError
+from tests.e2e.ingest.commands import mdtool, service
+from tests.e2e.kafka_topics import Topics, url_of, write_ticks
+from tests.e2e.test_kafka_store import storing
+
+
+def test_every_service_ends_when_a_topic_is_made_anew(kafka, tmp_path):
+    bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(service(command, "--port", 0, "--bus", bus))
+            for command in ("serve-tcp", "aggregate", "vwap", "gateway")
+        ]
+        running.append(stack.enter_context(storing(bus, store)))
+        with Topics(bus) as topics:
+            topics.remake("dead-letters", 1, "delete")
+            name = f"topic {topics.prefix}.dead-letters was deleted"
+        for one in running:
+            said = one.process.communicate(timeout=60)[1].decode()
+            assert one.process.returncode == 1, said
+            assert name in said
+
+
+async def test_a_topic_that_is_deleted_is_told(kafka):
+    bus = url_of(kafka)
+    topics = await asyncio.to_thread(open_topics, KafkaAddress.parse(bus))
+    with Topics(bus) as there:
+        await asyncio.to_thread(there.delete, "ticks")
+    with pytest.raises(PeerError, match=r"ticks was deleted, so"):
+        async with watched(topics):
+            await asyncio.Event().wait()
+
+
+async def test_partitions_that_are_added_are_told(kafka):
+    bus = url_of(kafka)
+    topics = await asyncio.to_thread(open_topics, KafkaAddress.parse(bus))
+    with Topics(bus) as there:
+        await asyncio.to_thread(there.grow, "ticks", 5)
+    with pytest.raises(PeerError, match=r"ticks has 5 partitions now, not 3"):
+        async with watched(topics):
+            await asyncio.Event().wait()
+
+
+async def test_servers_that_are_away_are_no_reason_to_end(kafka, monkeypatch):
+    monkeypatch.setattr("mdtool.adapters.kafka.watch._LOOK_S", 0.01)
+    monkeypatch.setattr("mdtool.adapters.kafka.watch._ANSWER_S", 0.1)
+    topics = await asyncio.to_thread(open_topics, KafkaAddress.parse(url_of(kafka)))
+    nowhere = KafkaAddress.parse("kafka://127.0.0.1:1")
+    async with watched(type(topics)(nowhere, topics.partitions, topics.identities)):
+        await asyncio.sleep(1)  # as long as some looks take
+
+
+@pytest.mark.parametrize("refilled", [False, True])
+def test_ticks_made_anew_behind_their_aggregates_are_told(kafka, tmp_path, refilled):
+    write_ticks(tmp_path / "ticks.jsonl", 1_000)
+    bus = url_of(kafka)
+    options = ("--port", 0, "--bus", bus)
+    with Topics(bus) as topics:
+        with service("serve-tcp", *options) as ingest, service("aggregate", *options):
+            assert mdtool("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
+            topics.wait(1_000)
+        topics.remake("ticks", 3, "delete")
+        if refilled:  # its offsets alone would not tell it from the one before
+            for number in range(60):
+                topics.produce("ticks", b"more", partition=number % 3)
+    ended = mdtool("aggregate", *options, timeout=60)
+    assert ended.returncode == 1
+    assert "it was made anew; name another prefix" in ended.stderr.decode()
+
+
+def test_aggregates_that_lack_some_are_told(kafka):
+    bus = url_of(kafka)
+    with service("serve-tcp", "--port", 0, "--bus", bus), Topics(bus) as topics:
+        totals = json.dumps({"offset": 1, "ticks": 7}).encode()
+        topics.produce("aggregates", totals, key=b"t/", partition=1)
+        name = f"partition 1 of {topics.prefix}.aggregates"
+    ended = mdtool("aggregate", "--port", 0, "--bus", bus, timeout=60)
+    assert ended.returncode == 1
+    assert f"{name} lacks records; delete the topic" in ended.stderr.decode()
+
+
+def test_aggregates_that_were_deleted_are_made_from_ticks_again(kafka, tmp_path):
+    write_ticks(tmp_path / "ticks.jsonl", 1_000)
+    bus = url_of(kafka)
+    options = ("--port", 0, "--bus", bus)
+    with service("serve-tcp", *options) as ingest:
+        assert mdtool("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
+    for _ in range(2):
+        with Topics(bus) as topics, service("aggregate", *options):
+            topics.wait(1_000)
+            topics.delete("aggregates")
+
+
+def test_what_was_deleted_before_it_was_read_is_told(kafka, tmp_path):
+    write_ticks(tmp_path / "ticks.jsonl", 1_000)
+    bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
+    options = ("--port", 0, "--bus", bus)
+    with contextlib.ExitStack() as stack, Topics(bus) as topics:
+        ingest = stack.enter_context(service("serve-tcp", *options))
+        aggregator = stack.enter_context(service("aggregate", *options))
+        keeper = stack.enter_context(storing(bus, store))
+        assert mdtool("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
+        topics.wait(1_000)
+        for one in (aggregator, keeper):
+            one.process.send_signal(signal.SIGSTOP)
+        for number in range(30):
+            topics.produce("ticks", b"x" * (1 << 20), partition=number % 3)
+        topics.forget("ticks", 3)
+        for one in (aggregator, keeper):
+            one.process.send_signal(signal.SIGCONT)
+            while b"are gone" not in one.process.stderr.readline():
+                pass
+
+
+def known(positions: StreamPositions, stream_id: str) -> int:
+    """A stream's position, asked for until the servers have answered in time."""
+    while (position := positions.position(stream_id)) is None:
+        pass
+    return position
+
+
+def test_positions_of_streams_are_none_once_their_records_have_expired(kafka):
+    bus = url_of(kafka)
+    address = KafkaAddress.parse(bus)
+    open_topics(address)
+    with Topics(bus) as topics, contextlib.closing(StreamPositions(address)) as before:
+        key, value = encode_position("one", 5)
+        topics.produce("streams", value, key=key)
+        assert known(before, "one") == 5
+        topics.forget("streams", 1)
+        topics.produce("streams", value, key=b"two")
+        topics.forget("streams", 1)
+        with contextlib.closing(StreamPositions(address)) as after:
+            assert known(after, "one") == 0
+            topics.produce("streams", b"9", key=key)
+            assert (known(before, "one"), known(after, "one")) == (9, 9)
