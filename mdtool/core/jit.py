@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, TypeVar, cast
 
 from mdtool import __version__
@@ -42,7 +45,48 @@ class _CompileNotice(numba_event.Listener):
         """Stay quiet: the command's own output follows."""
 
 
+class _InterruptKeeper(numba_event.Listener):
+    """Keeps a Ctrl-C that comes while LLVM calls back, as what is raised there is lost."""
+
+    _CALLBACKS: Final = {"_raw_object_cache_notify", "_raw_object_cache_getbuffer"}
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._is_pending = False
+
+    def on_start(self, _event: object) -> None:
+        if not _is_main():
+            return
+        if not self._depth and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._received)
+        self._depth += 1
+
+    def on_end(self, _event: object) -> None:
+        if not _is_main():
+            return
+        self._depth -= 1
+        if not self._depth and signal.getsignal(signal.SIGINT) == self._received:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._is_pending:
+            self._is_pending = False
+            raise KeyboardInterrupt
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        at = frame
+        while at is not None:
+            if at.f_code.co_name in self._CALLBACKS:
+                self._is_pending = True
+                return
+            at = at.f_back
+        signal.default_int_handler(number, frame)
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 numba_event.register("numba:compile", _CompileNotice())  # type: ignore[no-untyped-call]
+numba_event.register("numba:compiler_lock", _InterruptKeeper())  # type: ignore[no-untyped-call]
 
 _kernel: Final = numba.njit(cache=True, nogil=True, error_model="numpy")
 # `_nrt` is an option of numba's that its type stubs leave out.

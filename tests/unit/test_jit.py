@@ -29,6 +29,40 @@ def quotient(a, b):
 print(total(np.arange(5)), quotient(1.0, 0.0))
 """
 
+INTERRUPTED = """
+import signal
+import numpy as np
+from numba.core.codegen import CPUCodeLibrary
+from mdtool.core.jit import kernel
+
+def interrupted(*_):
+    signal.raise_signal(signal.SIGINT)
+
+CPUCodeLibrary._object_compiled_hook = interrupted
+
+@kernel
+def total(values):
+    return values.sum()
+
+try:
+    print(total(np.arange(5)))
+except KeyboardInterrupt:
+    print("interrupted", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+
+
+def test_ctrl_c_is_not_lost_where_llvm_calls_back(tmp_path):
+    (tmp_path / "kernels.py").write_text(INTERRUPTED)
+    done = subprocess.run(
+        [sys.executable, "kernels.py"],
+        cwd=tmp_path,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("interrupted True\n", "")
+
 
 def test_a_kernel_is_compiled_once_and_kept(tmp_path):
     (tmp_path / "kernels.py").write_text(MODULE)
