@@ -351,7 +351,11 @@ async def test_a_stream_that_is_lost_is_taken_up_again_one_that_ended_is_not_tol
     ],
 )
 async def test_what_is_no_stream_is_told_and_tried_again(source, sender, stream):
-    async with gateway_of(source.address, quotes_from=sender.address) as client:
+    async with (
+        gateway_of(source.address, quotes_from=sender.address) as client,
+        client.ws_connect("/ws?symbols=AAPL") as socket,
+    ):
+        await socket.receive_json()
         writer = await sender._writers.get()
         writer.write(stream)
         writer.close()
