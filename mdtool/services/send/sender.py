@@ -9,6 +9,8 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
+import numpy as np
+
 from mdtool.adapters.read_ahead import AsyncReadAhead
 from mdtool.adapters.tick_source import TickRun
 from mdtool.core.addresses import format_address
@@ -20,7 +22,7 @@ from mdtool.services.send.backlog import Backlog
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.pacing import encoded, paced
 from mdtool.wire.control import Ack, Committed, ReplyDecoder, Resume, encode_hello
-from mdtool.wire.tick_encoder import EncodedFrames
+from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,7 @@ class Sender:
         MdtoolError
             With which the source broke off, after everything before that was acknowledged.
         """
+        _load_encoder()
         ahead = AsyncReadAhead(iter(self._runs), _RUNS_AHEAD)
         runs = paced(ahead, self._config.speed, self._config.rate)
         try:
@@ -291,6 +294,12 @@ class Sender:
         self._backlog.commit(next_sequence)
         self._is_committing.set()
         self._has_room.set()
+
+
+def _load_encoder() -> None:
+    """Load the encoder's kernel, so that a connection does not time out while that is done."""
+    none = np.empty(0, np.int64)
+    encode_frames((), none, none, none, none)
 
 
 def _reason(error: OSError) -> str:

@@ -19,6 +19,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.services.send import sender as sender_module
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.sender import Sender
+from mdtool.wire import tick_encoder
 from mdtool.wire.control import Ack, encode_ack, encode_committed, encode_resume
 from mdtool.wire.frames import encode_frame
 from tests.e2e.ingest.servers import prices, serving
@@ -421,3 +422,22 @@ async def test_what_is_waited_for_is_told_once(ledger, told, monkeypatch):
         f"{waiting} commit what was sent, as it does while its aggregator is there",
     ]
     assert len(set(told.lines)) == len(told.lines)
+
+
+async def test_the_encoder_is_loaded_before_there_is_a_connection(address, monkeypatch):
+    """For it holds up the loop, and a connection does not wait for long."""
+    done = []
+    encode, converse = tick_encoder.encode_ticks, Sender._converse
+
+    def noted_encode(*arguments):
+        done.append("encoded")
+        return encode(*arguments)
+
+    async def noted_converse(sender):
+        done.append("connected")
+        return await converse(sender)
+
+    monkeypatch.setattr(tick_encoder, "encode_ticks", noted_encode)
+    monkeypatch.setattr(Sender, "_converse", noted_converse)
+    await send(address, runs(100))
+    assert done[0] == "encoded"
