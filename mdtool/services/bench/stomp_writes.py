@@ -18,7 +18,6 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
 from mdtool.services.bench.figures import Figure
 from mdtool.services.bench.stomp_clients import stomp_clients
-from mdtool.services.gateway.attention import Attention
 from mdtool.services.gateway.limits import UNLIMITED, SocketLimit
 from mdtool.services.gateway.state import MarketState
 from mdtool.services.gateway.stomp import market
@@ -28,6 +27,7 @@ from mdtool.services.gateway.stomp.market import MarketTopics
 from mdtool.services.gateway.stomp.sockets import StompSockets
 from mdtool.services.gateway.stomp.topics import Topics
 from mdtool.services.gateway.tallies import SocketTally
+from mdtool.services.gateway.time_share import TimeShare
 from mdtool.services.http.listening import listening
 from mdtool.wire.batches import Counts, Updates
 
@@ -96,7 +96,7 @@ class _Server:
             Connections(broker, heart_beat_s=0.0),
             _PATIENCE_S,
             SocketLimit(clients, UNLIMITED),
-            Attention(100.0),
+            TimeShare(100.0),
             SocketTally(),
             SocketTally(),
         )

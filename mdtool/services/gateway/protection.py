@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mdtool.core.breaker import BreakerRules
-from mdtool.services.gateway.attention import Attention
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.guard import Guard
 from mdtool.services.gateway.limits import RequestLimit, SocketLimit, UpstreamLimit
 from mdtool.services.gateway.origins import Origins, parse_origins
 from mdtool.services.gateway.resilience import Resilience, RetryRules
+from mdtool.services.gateway.time_share import TimeShare
 
 
 class Protection:
@@ -27,8 +27,8 @@ class Protection:
         Of what memory answers.
     upstream : UpstreamLimit
     sockets : SocketLimit
-    attention : Attention
-        To what clients say that takes long.
+    time_share : TimeShare
+        Each client's, for what it says.
     guard : Guard
     resilience : Resilience
         Of the calls to the aggregator.
@@ -46,7 +46,7 @@ class Protection:
         self.requests = RequestLimit("memory", rate_per_s, max(1, rate_per_s))
         self.upstream = UpstreamLimit(config.upstream_requests_per_s, config.upstream_burst)
         self.sockets = SocketLimit(config.max_sockets, config.client_sockets)
-        self.attention = Attention(config.client_time_percent)
+        self.time_share = TimeShare(config.client_time_percent)
         self.guard = Guard(self.origins, self.requests, config.proxies)
         self.resilience = self.resilience_of(f"aggregator {config.aggregator}")
 

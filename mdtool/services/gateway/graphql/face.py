@@ -94,11 +94,11 @@ class GraphQL:
             may_introspect=config.graphql_introspection,
         )
         max_bytes = config.graphql_max_body_bytes
-        limit, attention = protection.sockets, protection.attention
+        limit, time_share = protection.sockets, protection.time_share
         self._sockets = GraphQLSockets(
-            executor, sources, max_bytes, config.slow_client_s, limit, attention, tally
+            executor, sources, max_bytes, config.slow_client_s, limit, time_share, tally
         )
-        self._http = GraphQLHttp(executor, self._sockets, max_bytes, attention)
+        self._http = GraphQLHttp(executor, self._sockets, max_bytes, time_share)
         self._page = GraphiQL(config.graphiql_assets)
 
     @property

@@ -15,7 +15,6 @@ from aiohttp import hdrs, web
 from graphql import GraphQLError
 
 from mdtool.services.gateway.answers import STALE_HEADERS
-from mdtool.services.gateway.attention import Attention
 from mdtool.services.gateway.graphql.errors import (
     BAD_REQUEST,
     DocumentError,
@@ -24,6 +23,7 @@ from mdtool.services.gateway.graphql.errors import (
 )
 from mdtool.services.gateway.graphql.execution import Executor, Prepared
 from mdtool.services.gateway.graphql.sockets import GraphQLSockets
+from mdtool.services.gateway.time_share import TimeShare
 from mdtool.services.http.bodies import BodyError, read_body
 from mdtool.wire.graphql import (
     SUBPROTOCOL,
@@ -63,8 +63,8 @@ class GraphQLHttp:
         Serves those who ask for a WebSocket.
     max_body_bytes : int
         How long a request's body may be.
-    attention : Attention
-        To what clients ask.
+    time_share : TimeShare
+        Each client's, for what it asks.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class GraphQLHttp:
         executor: Executor,
         sockets: GraphQLSockets,
         max_body_bytes: int,
-        attention: Attention,
+        time_share: TimeShare,
     ) -> None:
         self._executor = executor
         self._sockets = sockets
         self._max_body_bytes = max_body_bytes
-        self._attention = attention
+        self._time_share = time_share
 
     async def post(self, request: web.Request) -> web.Response:
         """`POST /graphql`: a request in JSON."""
@@ -97,7 +97,7 @@ class GraphQLHttp:
             return _refused(406, f"Accept: wants {_RESPONSE} or {_JSON}", _JSON)
         try:
             decode = await read(request)
-            async with self._attention.turn():
+            async with self._time_share.turn():
                 prepared = self._prepared(decode())
             response = await self._executor.query(prepared)
         except DocumentError as error:

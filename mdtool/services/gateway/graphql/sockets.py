@@ -9,7 +9,6 @@ from typing import Final
 
 from aiohttp import web
 
-from mdtool.services.gateway.attention import Attention
 from mdtool.services.gateway.graphql.conversation import Conversation
 from mdtool.services.gateway.graphql.execution import Executor
 from mdtool.services.gateway.graphql.live import Source
@@ -17,6 +16,7 @@ from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.open_sockets import OpenSockets
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.gateway.tallies import SocketTally
+from mdtool.services.gateway.time_share import TimeShare
 from mdtool.services.gateway.upgrade import ClientMessages, websocket
 from mdtool.wire import graphql as wire
 from mdtool.wire.graphql import MessageError
@@ -40,8 +40,8 @@ class GraphQLSockets:
         How long a client may leave what it is told unread.
     limit : SocketLimit
         How many there may be.
-    attention : Attention
-        To what they say.
+    time_share : TimeShare
+        Each client's, for what it says.
     tally : SocketTally
         Where they are counted.
     """
@@ -53,14 +53,14 @@ class GraphQLSockets:
         max_message_bytes: int,
         patience_s: float,
         limit: SocketLimit,
-        attention: Attention,
+        time_share: TimeShare,
         tally: SocketTally,
     ) -> None:
         self._executor = executor
         self._sources = sources
         self._max_message_bytes = max_message_bytes
         self._patience_s = patience_s
-        self._attention = attention
+        self._time_share = time_share
         self._tally = tally
         self._open = OpenSockets(limit, tally)
         self.close = self._open.close
@@ -94,7 +94,7 @@ class GraphQLSockets:
         try:
             async with asyncio.timeout(_INIT_S) as patience:
                 async for said in ClientMessages(socket):
-                    async with self._attention.turn():
+                    async with self._time_share.turn():
                         conversation.take(said)
                     if conversation.is_open:
                         patience.reschedule(None)

@@ -77,11 +77,11 @@ class Stomp:
         self._connections = Connections(broker, config.stomp_heart_beat_ms / 1_000)
         raw_tally, sockjs_tally = tallies.socket(RAW_PATH), tallies.socket(SOCKJS_PATH)
         patience_s = config.slow_client_s
-        limit, attention = protection.sockets, protection.attention
+        limit, time_share = protection.sockets, protection.time_share
         self._sockets = StompSockets(
-            self._connections, patience_s, limit, attention, raw_tally, sockjs_tally
+            self._connections, patience_s, limit, time_share, raw_tally, sockjs_tally
         )
-        self._http = SockJsHttp(self._connections, patience_s, limit, attention, sockjs_tally)
+        self._http = SockJsHttp(self._connections, patience_s, limit, time_share, sockjs_tally)
 
     @property
     def routes(self) -> Mapping[tuple[str, str], Handler]:

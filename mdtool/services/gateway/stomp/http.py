@@ -13,13 +13,13 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from mdtool.services.gateway.attention import Attention
 from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.stomp.connections import Connections
 from mdtool.services.gateway.stomp.mailbox import BUSY, Mailbox
 from mdtool.services.gateway.stomp.messages import Wrapping
 from mdtool.services.gateway.tallies import SocketTally
+from mdtool.services.gateway.time_share import TimeShare
 from mdtool.services.http.answers import failure
 from mdtool.services.http.bodies import read_body
 from mdtool.wire import sockjs
@@ -53,8 +53,8 @@ class SockJsHttp:
         How long a client may leave what it is told unread.
     limit : SocketLimit
         How many sessions there may be: each is as much as a WebSocket.
-    attention : Attention
-        To what they say.
+    time_share : TimeShare
+        Each client's, for what it says.
     tally : SocketTally
         Where clients are counted.
     """
@@ -64,13 +64,13 @@ class SockJsHttp:
         connections: Connections,
         patience_s: float,
         limit: SocketLimit,
-        attention: Attention,
+        time_share: TimeShare,
         tally: SocketTally,
     ) -> None:
         self._connections = connections
         self._patience_s = patience_s
         self._limit = limit
-        self._attention = attention
+        self._time_share = time_share
         self._tally = tally
         self._sessions: dict[str, _Session] = {}
 
@@ -101,7 +101,7 @@ class SockJsHttp:
         except SockJsError as error:
             raise ParameterError(str(error)) from error
         for message in messages:
-            async with self._attention.turn():
+            async with self._time_share.turn():
                 session.mailbox.connection.receive(message, asyncio.get_running_loop().time())
         return web.Response(status=204, headers={**_HEADERS, "Content-Type": "text/plain"})
 

@@ -8,7 +8,6 @@ from typing import Final
 
 from aiohttp import web
 
-from mdtool.services.gateway.attention import Attention
 from mdtool.services.gateway.closing import CloseCode
 from mdtool.services.gateway.limits import SocketLimit
 from mdtool.services.gateway.outbox import Outbox
@@ -16,6 +15,7 @@ from mdtool.services.gateway.stomp.connection import Connection
 from mdtool.services.gateway.stomp.connections import Connections
 from mdtool.services.gateway.stomp.messages import Wrapping
 from mdtool.services.gateway.tallies import SocketTally
+from mdtool.services.gateway.time_share import TimeShare
 from mdtool.services.gateway.upgrade import CLOSE_S, ClientMessages, Socket, websocket
 from mdtool.wire import sockjs
 from mdtool.wire.sockjs import SockJsError
@@ -40,8 +40,8 @@ class StompSockets:
         How long a client may leave what it is told unread.
     limit : SocketLimit
         How many there may be.
-    attention : Attention
-        To what they say.
+    time_share : TimeShare
+        Each client's, for what it says.
     raw_tally, sockjs_tally : SocketTally
         Where they are counted.
     """
@@ -51,14 +51,14 @@ class StompSockets:
         connections: Connections,
         patience_s: float,
         limit: SocketLimit,
-        attention: Attention,
+        time_share: TimeShare,
         raw_tally: SocketTally,
         sockjs_tally: SocketTally,
     ) -> None:
         self._connections = connections
         self._patience_s = patience_s
         self._limit = limit
-        self._attention = attention
+        self._time_share = time_share
         self._raw_tally = raw_tally
         self._sockjs_tally = sockjs_tally
 
@@ -111,7 +111,7 @@ class StompSockets:
                     outbox.post(sockjs.OPEN)
                 take = _take_wrapped if is_sockjs else _take
                 async for said in ClientMessages(socket):
-                    async with self._attention.turn():
+                    async with self._time_share.turn():
                         take(connection, said)
         await asyncio.gather(*closing)
 

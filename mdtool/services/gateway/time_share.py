@@ -19,7 +19,7 @@ _LEAST_WAIT_S: Final = 0.1
 """Else all connections of a client would look every few microseconds whether it is their turn."""
 
 
-class Attention:
+class TimeShare:
     """Has each client wait with what it says, once that has taken more than its share of the time.
 
     What one message costs, such as a GraphQL document that is validated for 0.1 s, is known only
@@ -36,7 +36,7 @@ class Attention:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Have the client for whom the present task works be attended to within the block.
+        """Spend the time within the block on the client for whom the present task works.
 
         The block must not wait for anything.
         """

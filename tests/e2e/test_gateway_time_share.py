@@ -9,7 +9,7 @@ import json
 import pytest
 from aiohttp import WSMessage, WSMsgType
 
-from mdtool.services.gateway import attention
+from mdtool.services.gateway import time_share
 from mdtool.services.gateway.upgrade import ClientMessages
 from mdtool.wire.graphql import SUBPROTOCOL
 from mdtool.wire.stomp import encode
@@ -26,7 +26,7 @@ CONNECT = encode("CONNECT", {"accept-version": "1.2"}).decode()
 @pytest.fixture
 async def client(monkeypatch):
     """A gateway that has no time for who has said anything."""
-    monkeypatch.setattr(attention, "_AT_ONCE_US", 1)
+    monkeypatch.setattr(time_share, "_AT_ONCE_US", 1)
     async with MarketSource().serving() as source:
         source.trade("AAPL", 187.25, 1)
         settings = {"proxies": 1, "client_time_percent": 0.01}
@@ -72,9 +72,9 @@ async def test_who_said_too_much_waits_whatever_it_speaks(client, speak):
         await waiting
 
 
-async def test_who_waited_is_attended_to(monkeypatch):
-    monkeypatch.setattr(attention, "_AT_ONCE_US", 1)
-    monkeypatch.setattr(attention, "_LEAST_WAIT_S", 0.01)
+async def test_who_waited_gets_its_turn(monkeypatch):
+    monkeypatch.setattr(time_share, "_AT_ONCE_US", 1)
+    monkeypatch.setattr(time_share, "_LEAST_WAIT_S", 0.01)
     async with MarketSource().serving() as source, gateway_of(source.address) as client:
         for _ in range(3):
             await over_http(client, {})
