@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from tests.e2e.browser import chromium, chromium_tabs
+from tests.e2e.gateways import gateway_of
 from tests.reference.market_source import MarketSource
 
 FAKE_DEVICES = (
@@ -63,6 +66,20 @@ async def test_the_stomp_page_survives_what_is_refused(source, client):
         await tab.until(f"{lines}.split(/ connected/).length > 2 && {CONNECTED}")
         source.trade("GOOG", 2.0, 3)
         await tab.until("document.querySelector('#topics').innerText.includes('GOOG')")
+
+
+async def test_the_call_page_marks_what_is_stale():
+    source = MarketSource()
+    source.trade("AAPL", 187.25, 12_345)
+    async with contextlib.AsyncExitStack() as stack:
+        tab = await stack.enter_async_context(chromium())
+        async with source.serving():
+            client = await stack.enter_async_context(gateway_of(source.address))
+            await tab.open(_url(client, "/demo/call"))
+            await tab.until("document.querySelector('#price').value === '187.25'")
+            assert await tab.run("document.querySelector('#stale').hidden")
+            assert "12,345" in await tab.text("#session")
+        await tab.until("!document.querySelector('#stale').hidden")
 
 
 async def test_two_tabs_call_each_other_and_watch_the_same_symbol(source, client):

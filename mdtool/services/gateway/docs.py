@@ -19,7 +19,6 @@ _ASSETS: Final = "fastapi_swagger/resources"
 _FILES: Final = {
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui.css": "text/css",
-    "favicon-32x32.png": "image/png",
 }
 _HEADERS: Final = {
     "Cache-Control": "no-cache",

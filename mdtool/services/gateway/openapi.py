@@ -60,6 +60,8 @@ class Operation:
 
     Attributes
     ----------
+    tag : str
+        What it stands under, with others of its kind.
     fails : tuple of int
         The statuses of its errors, without those that any operation may have.
     also : mapping
@@ -70,6 +72,7 @@ class Operation:
 
     method: str
     path: str
+    tag: str
     handler: Handler
     summary: str
     content: Content
@@ -120,6 +123,7 @@ def _described(operation: Operation, failure: Schema) -> dict[str, Any]:
             "content": {JSON: {"schema": failure}},
         }
     return {
+        "tags": [operation.tag],
         "summary": operation.summary,
         "parameters": [_parameter(operation, parameter) for parameter in operation.parameters],
         "responses": responses,

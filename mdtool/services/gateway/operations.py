@@ -63,6 +63,7 @@ def operations(
         Operation(
             method="GET",
             path="/api/v1/marketdata/{symbol}",
+            tag="market data",
             handler=rest.aggregate,
             summary="The session of a symbol so far.",
             parameters=(SYMBOL,),
@@ -72,6 +73,7 @@ def operations(
         Operation(
             method="GET",
             path="/api/v1/marketdata",
+            tag="market data",
             handler=rest.aggregates,
             summary="The sessions of all symbols.",
             content=Content(
@@ -84,6 +86,7 @@ def operations(
         Operation(
             method="GET",
             path="/api/v1/bars/{symbol}",
+            tag="market data",
             handler=rest.bars,
             summary="Bars of a symbol.",
             parameters=(SYMBOL, INTERVAL, LIMIT, BEFORE),
@@ -98,6 +101,7 @@ def operations(
         Operation(
             method="GET",
             path="/api/v1/ice-servers",
+            tag="signaling",
             handler=ice_servers.answer,
             summary="What helps WebRTC peers to reach each other.",
             content=Content(
@@ -108,6 +112,7 @@ def operations(
         Operation(
             method="GET",
             path="/v1/quotes",
+            tag="market data",
             handler=quotes.answer,
             summary="The best prices and the last trade, of a symbol or of all.",
             parameters=(SYMBOL,),
@@ -127,6 +132,7 @@ def operations(
         Operation(
             method="GET",
             path="/health",
+            tag="watching the gateway",
             handler=health.report,
             summary="Whether there is something to serve, and how fresh it is.",
             content=Content("There is.", reference("Health")),
@@ -136,6 +142,7 @@ def operations(
         Operation(
             method="GET",
             path="/metrics",
+            tag="watching the gateway",
             handler=_scraping(metrics),
             summary="What the gateway counts, for Prometheus.",
             content=Content("Metrics as text.", {"type": "string"}, media_type="text/plain"),
@@ -154,6 +161,7 @@ def _history_operations(history: HistoryRest) -> tuple[Operation, ...]:
         Operation(
             method="GET",
             path="/api/v1/symbols",
+            tag="market data",
             handler=history.symbols,
             summary="The symbols of which trades are stored.",
             content=Content("In order of symbol.", reference("Symbols"), headers=_LIMITED),
@@ -162,6 +170,7 @@ def _history_operations(history: HistoryRest) -> tuple[Operation, ...]:
         Operation(
             method="GET",
             path="/api/v1/trades/{symbol}",
+            tag="market data",
             handler=history.trades,
             summary="The trades of a symbol that are stored.",
             parameters=(SYMBOL, LIMIT, BEFORE_TRADE),
@@ -182,6 +191,7 @@ def _book_operations(books: BookProxy) -> tuple[Operation, ...]:
         Operation(
             method="POST",
             path="/api/start-streaming",
+            tag="order books",
             handler=routes["POST", "/api/start-streaming"],
             summary="Start a replay and the order books of it.",
             parameters=(
@@ -197,6 +207,7 @@ def _book_operations(books: BookProxy) -> tuple[Operation, ...]:
         Operation(
             method="GET",
             path=ORDER_BOOK_PATH,
+            tag="order books",
             handler=routes["GET", ORDER_BOOK_PATH],
             summary="The order books, a line a record, until the stream has ended.",
             parameters=(
@@ -220,6 +231,7 @@ def _book_operations(books: BookProxy) -> tuple[Operation, ...]:
         Operation(
             method="GET",
             path="/api/microservices/status",
+            tag="order books",
             handler=routes["GET", "/api/microservices/status"],
             summary="What the sender and the receiver of order books are doing.",
             content=Content("Both are there.", _OBJECT),

@@ -83,7 +83,7 @@ async function showBook(receiver) {
   element("contents").hidden = false;
   element("symbol").textContent = book.symbol;
   element("partial").hidden = !book.partial;
-  element("clock").textContent = book.timestamp.slice(0, 23).replace("T", " ");
+  element("clock").textContent = `${book.timestamp.slice(0, 23).replace("T", " ")} UTC`;
   element("clock").dateTime = book.timestamp;
   const decimals = decimalsOf(book);
   showQuote(book.bbo, decimals);

@@ -9,6 +9,7 @@ const $ = (id) => document.getElementById(id);
 const me = crypto.randomUUID();
 const stomp = new Stomp();
 const peers = new Map();
+const whole = new Intl.NumberFormat("en-US");
 
 let room = null;
 let hasJoined = false;
@@ -156,14 +157,17 @@ function watch(symbol) {
   endSymbol();
   $("symbol").value = symbol;
   $("price").textContent = "—";
+  $("stale").hidden = true;
   $("session").replaceChildren();
   endSymbol = stomp.subscribe(`/topic/market-data/${symbol}`, (_, aggregate) => {
     $("price").textContent = aggregate.close;
-    const names = ["symbol", "open", "high", "low", "volume"];
+    $("stale").hidden = !aggregate.stale;
+    const { symbol, open, high, low } = aggregate;
+    const session = { symbol, open, high, low, volume: whole.format(BigInt(aggregate.volume)) };
     $("session").replaceChildren(
-      ...names.flatMap((name) => [
+      ...Object.entries(session).flatMap(([name, textContent]) => [
         Object.assign(document.createElement("dt"), { textContent: name }),
-        Object.assign(document.createElement("dd"), { textContent: aggregate[name] }),
+        Object.assign(document.createElement("dd"), { textContent }),
       ]),
     );
   });

@@ -37,7 +37,7 @@ const element = document.getElementById("graphiql");
 if (window.GraphiQL && window.ReactDOM && window.graphqlWs) {
   show(element);
 } else {
-  element.textContent =
+  element.firstElementChild.textContent =
     "GraphiQL could not be loaded. It comes from a CDN, unless mdtool gateway --graphiql-assets " +
     "names a folder node_modules with it. Queries are answered all the same, at POST /graphql.";
 }
