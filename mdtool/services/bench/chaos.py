@@ -220,27 +220,30 @@ async def _kill(
 ) -> None:
     """Kill one service after the other, and wait until ticks flow again."""
     stored, since = 0, "the start"
+    killed: dict[str, int] = {}
     for number, (name, after_s, is_early) in enumerate(chosen, 1):
         if not is_early:
             stored = await _flow(history, stored, since)
         await asyncio.sleep(after_s)
-        os.kill(await _process_id(supervisor, name), signal.SIGKILL)
+        killed[name] = await _kill_one(supervisor, name, killed.get(name))
         show(f"killed {number} of {len(chosen)} times, {name} last; {stored:,} ticks stored")
         since = f"{name} was killed"
     await _flow(history, stored, since)
 
 
-async def _process_id(supervisor: Supervisor, name: str) -> int:
-    """Return a service's process, once one runs.
+async def _kill_one(supervisor: Supervisor, name: str, killed_before: int | None) -> int:
+    """Kill a service, once it runs as another process than was killed before; return which.
 
     Raises
     ------
     PeerError
-        When none runs for long.
+        When it does not for long.
     """
     ends_s = time.monotonic() + _PATIENCE_S
     while time.monotonic() < ends_s:
-        if process_id := supervisor.process_ids.get(name):
+        process_id = supervisor.process_ids.get(name)
+        if process_id is not None and process_id != killed_before:
+            os.kill(process_id, signal.SIGKILL)
             return process_id
         await asyncio.sleep(_LOOK_S)
     raise PeerError(f"{name} has not been started again for {_PATIENCE_S:g} s")

@@ -197,7 +197,7 @@ def test_the_store_is_where_settings_have_serve_all_keep_it(tmp_path):
 def test_one_trade_is_told_in_the_singular(tmp_path):
     file, where = write(tmp_path / "one.dbn", trades(1)), url(tmp_path)
     assert "one.dbn: 1 trade new, 0 known already" in store(file, "--store", where)
-    assert "store.db: 1 trade, differences: 0" in store("check", "--store", where)
+    assert "s.db: 1 trade, differences: 0" in store("check", "--store", where)
 
 
 def test_a_stream_that_is_cut_is_kept_up_to_there(tmp_path):
