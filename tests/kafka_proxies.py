@@ -7,6 +7,8 @@ import contextlib
 
 _PRODUCE = 0
 """The number of the request that brings records."""
+_FETCH = 1
+"""The number of the one that takes them."""
 
 
 class KafkaProxy:
@@ -16,6 +18,8 @@ class KafkaProxy:
     ----------
     may_reply : asyncio.Event
         While it is not set, replies to records wait.
+    may_fetch : asyncio.Event
+        While it is not set, replies that bring records wait.
     loses_reply : bool
         The next reply to records is not passed on: the connection is cut instead.
     """
@@ -23,6 +27,8 @@ class KafkaProxy:
     def __init__(self, port: int, behind_port: int) -> None:
         self.may_reply = asyncio.Event()
         self.may_reply.set()
+        self.may_fetch = asyncio.Event()
+        self.may_fetch.set()
         self.loses_reply = False
         self._port = port
         self._behind_port = behind_port
@@ -58,12 +64,12 @@ class KafkaProxy:
 
     async def _pass_on(self, reader, writer) -> None:
         answers, requests = await asyncio.open_connection("127.0.0.1", self._behind_port)
-        brings_records: list[bool] = []
+        kinds: list[int] = []
 
         async def forth():
             while True:
                 message = await _message(reader)
-                brings_records.append(int.from_bytes(message[4:6]) == _PRODUCE)
+                kinds.append(int.from_bytes(message[4:6]))
                 requests.write(message)
                 await requests.drain()
 
@@ -71,7 +77,10 @@ class KafkaProxy:
             forwarding = asyncio.create_task(forth())
             while True:
                 message = await _message(answers)
-                if brings_records.pop(0):
+                kind = kinds.pop(0)
+                if kind == _FETCH:
+                    await self.may_fetch.wait()
+                if kind == _PRODUCE:
                     await self.may_reply.wait()
                     if self.loses_reply:
                         self.loses_reply = False

@@ -17,6 +17,7 @@ from mdtool.core.errors import PeerError
 from tests.e2e.ingest.commands import mdtool, service
 from tests.e2e.kafka_topics import Topics, url_of, write_ticks
 from tests.e2e.test_kafka_store import storing
+from tests.kafka_proxies import KafkaProxy
 
 
 def test_every_service_ends_when_a_topic_is_made_anew(kafka, tmp_path):
@@ -149,3 +150,16 @@ def test_positions_of_streams_are_none_once_their_records_have_expired(kafka):
             assert known(after, "one") == 0
             topics.produce("streams", b"9", key=key)
             assert (known(before, "one"), known(after, "one")) == (9, 9)
+
+
+async def test_a_position_does_not_wait_for_records_that_may_never_come(kafka):
+    proxy = KafkaProxy(kafka.proxy_port, kafka.behind_port)
+    bus = url_of(kafka).replace(kafka.address, kafka.proxied_address)
+    address = KafkaAddress.parse(bus)
+    async with proxy.open():
+        await asyncio.to_thread(open_topics, address)
+        proxy.may_fetch.clear()
+        with contextlib.closing(StreamPositions(address)) as positions:
+            async with asyncio.timeout(20):
+                while await asyncio.to_thread(positions.position, "one") is None:
+                    pass  # the servers may not know their new topics yet

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from concurrent.futures import wait
 from typing import Final
 
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.kafka.client import KafkaException, TopicPartition, consumer
+from mdtool.adapters.kafka.client import KafkaException, OffsetSpec, TopicPartition, admin, consumer
 from mdtool.adapters.kafka.reading import arrived
 from mdtool.adapters.kafka.topics import STREAMS
 
-_ANSWER_S: Final = 1.0
-"""How long the servers may take to answer; until then a stop waits."""
+_ANSWER_S: Final = 10.0
+"""How long the servers may take to answer: of a question that is given up sooner the client makes a
+lost connection, and the next one is late too."""
+_WAIT_S: Final = 1.0
+"""How long a stop may have to wait."""
 _AT_ONCE: Final = 1_000
 
 
@@ -34,28 +38,47 @@ class StreamPositions:
 
     def __init__(self, address: KafkaAddress) -> None:
         self._consumer = consumer(address)
+        # Apart from the consumer, on whose connection answers wait behind those that bring records.
+        self._admin = admin(address)
+        self._closing = threading.Event()
         self._lock = threading.Lock()
         self._here = TopicPartition(address.topic(STREAMS), 0, 0)
-        self._read_to = 0
+        self._read_to = -1
         self._known: dict[bytes, int] = {}
-        self._consumer.assign([self._here])
 
     def close(self) -> None:
-        """Disconnect."""
+        """Disconnect; who asks for a position by then gets None."""
+        self._closing.set()
         with self._lock:
             self._consumer.close()
 
     def position(self, stream_id: str) -> int | None:
         """Return the next sequence of a stream as it stands now; 0 when there is none.
 
-        None means that the servers did not answer in time.
+        None means that the servers did not answer in time, or that there is no time left for it.
         """
         with self._lock:
             with contextlib.suppress(KafkaException):
-                low, end = self._consumer.get_watermark_offsets(self._here, timeout=_ANSWER_S)
-                if self._read(low, end):
+                bounds = self._bounds()
+                if bounds is not None and self._read(*bounds):
                     return self._known.get(stream_id.encode(), 0)
             return None
+
+    def _bounds(self) -> tuple[int, int] | None:
+        """Return the offsets of the first record and behind the last one, None when closing."""
+        specs = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = [
+            future
+            for spec in specs
+            for future in self._admin.list_offsets(
+                {self._here: spec}, request_timeout=_ANSWER_S
+            ).values()
+        ]
+        while not self._closing.is_set():
+            if not wait(asked, _WAIT_S).not_done:
+                low, end = (future.result().offset for future in asked)
+                return low, end
+        return None
 
     def _read(self, low: int, end: int) -> bool:
         """Take all records from `low`, the first that is kept, to before the offset `end`.
@@ -63,10 +86,13 @@ class StreamPositions:
         Returns whether they came in time.
         """
         if self._read_to < low:
-            self._here.offset = self._read_to = low
-            self._consumer.assign([self._here])
+            self._go_to(low)
         while self._read_to < end:
-            messages = arrived(self._consumer, _ANSWER_S, _AT_ONCE)
+            try:
+                messages = arrived(self._consumer, _WAIT_S, _AT_ONCE)
+            except KafkaException:
+                self._go_to(self._read_to)  # what arrived beside the error
+                raise
             if not messages:
                 (position,) = self._consumer.position([self._here])
                 self._read_to = max(self._read_to, position.offset)  # compaction leaves holes
@@ -77,3 +103,7 @@ class StreamPositions:
                 if key is not None and value is not None and value.isdigit():
                     self._known[key] = max(int(value), self._known.get(key, 0))
         return True
+
+    def _go_to(self, offset: int) -> None:
+        self._here.offset = self._read_to = offset
+        self._consumer.assign([self._here])
