@@ -96,6 +96,8 @@ class GroupMember:
         self._stopping = threading.Event()
         self._watchdog = Watchdog(str(self._address))
         self._held: dict[int, _Held] = {}
+        self._failure: Exception | None = None
+        """What ended a callback of the client."""
 
     def stop(self) -> None:
         """Have `run` end."""
@@ -139,6 +141,7 @@ class GroupMember:
             "session.timeout.ms": self._config.session_ms,
             "heartbeat.interval.ms": self._config.session_ms // 3,
         }
+        self._failure = None
         with contextlib.closing(consumer(self._address, settings)) as group:
             group.subscribe(
                 [self._address.topic(TICKS)],
@@ -148,7 +151,10 @@ class GroupMember:
             )
             while not self._is_stopping():
                 by_partition = defaultdict(list)
-                for message in arrived(group, _WAIT_S, _AT_ONCE):
+                messages = arrived(group, _WAIT_S, _AT_ONCE)
+                if self._failure is not None:
+                    raise self._failure
+                for message in messages:
                     by_partition[message.partition()].append(message)
                 commits = [
                     pool.submit(held.commit, by_partition[number])
@@ -177,7 +183,7 @@ class GroupMember:
         self, pool: ThreadPoolExecutor, group: Consumer, given: list[TopicPartition]
     ) -> None:
         """Open partitions, and go on where their records end."""
-        with self._without_errors_of_the_client():
+        with self._keeping_failure():
             self._open_all(pool, group, given)
 
     def _open_all(
@@ -230,14 +236,17 @@ class GroupMember:
     def _let_go(self, group: Consumer, taken: list[TopicPartition]) -> None:
         for each in taken:
             self._held.pop(each.partition, None)
-        with self._without_errors_of_the_client():
+        with self._keeping_failure():
             group.incremental_unassign(taken)
         log.info("%s: lets go of partitions %s", self._address, [e.partition for e in taken])
 
     @contextlib.contextmanager
-    def _without_errors_of_the_client(self) -> Iterator[None]:
-        """Wrap them: raised by a callback, they leave the client as what nothing can catch."""
+    def _keeping_failure(self) -> Iterator[None]:
+        """Keep an error for later: raised by a callback, the client calls others with it pending.
+
+        What they raise then, such as a SystemError out of logging, is nothing that can be foreseen.
+        """
         try:
             yield
-        except KafkaException as error:
-            raise FencedError(f"{self._address}: {error_of(error).str()}") from error
+        except Exception as error:  # noqa: BLE001 - it is raised once the client has returned
+            self._failure = error
