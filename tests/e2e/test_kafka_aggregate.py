@@ -167,6 +167,7 @@ def test_a_kafka_that_cannot_be_reached_ends_a_start_in_time(command):
         ("kafka://host", "not an address"),
         ("redis://host:1", "is no bus"),
         ("kafka://host:1?partitions=0", "whole number from 1"),
+        ("kafka://host:1?partitions=257", "whole number from 1 to 256"),
         ("kafka://host:1?partition=3", "partition is no part"),
         ("kafka://host:1?prefix=a/b", "prefix wants"),
         ("kafka://host:1/topic", "is no bus"),

@@ -14,7 +14,8 @@ SCHEME: Final = "kafka"
 PREFIX: Final = "mdtool"
 PARTITIONS: Final = 6
 """Of topics that are made, unless the URL says how many."""
-_MAX_PARTITIONS: Final = 1_000
+_MAX_PARTITIONS: Final = 256
+"""One aggregator may have all of them, two clients each, of which a process can have 1,024."""
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _FORM: Final = "kafka://HOST:PORT[,HOST:PORT...][?prefix=NAME&partitions=N&replication=N&wait_s=N]"
 
