@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False)
 _SPEAKS = {
     "serve-tcp": "Tick frames over TCP",
     "aggregate": "gRPC: MarketDataService, health, reflection",
-    "gateway": "REST /api/v1/marketdata/AAPL, sockets, /metrics, the order book's page",
+    "gateway": "pages, REST, WebSocket, GraphQL, STOMP",
     "vwap": "JSON lines over TCP: mdtool watch HOST:PORT",
     "book http": "POST /start-processing, /order-book, /status",
     "replay-dbn http": "POST /start-streaming, /status",
