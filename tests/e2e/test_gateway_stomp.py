@@ -158,8 +158,12 @@ async def test_heart_beats_are_kept_and_expected(source):
         (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/x"}), "nothing is at '/topic/x'"),
         (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/"}), "symbol: wants"),
         (
-            encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/" + "A" * 1_000}),
+            encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/" + "A" * 71}),
             "symbol: wants 1 to 70 printable ASCII",
+        ),
+        (
+            encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/" + "A" * 1_000}),
+            "header destination takes more than 256 characters",
         ),
         (
             encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/é"}),
