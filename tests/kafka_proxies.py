@@ -54,13 +54,20 @@ class KafkaProxy:
                 connection.cancel()
             await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def _connected(self, reader, writer) -> None:
-        task = asyncio.current_task()
+    def _connected(self, reader, writer) -> None:
+        if self._server is None:  # accepted in the moment of closing
+            writer.close()
+            return
+        task = asyncio.create_task(self._pass_on(reader, writer))
         self._connections.add(task)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            await self._pass_on(reader, writer)
+        task.add_done_callback(lambda task: self._cut(task, writer))
+
+    def _cut(self, task, writer) -> None:
+        """Close a connection, also one whose task was cancelled before it had begun."""
         self._connections.discard(task)
         writer.close()
+        if not task.cancelled():
+            task.exception()  # that either end has gone
 
     async def _pass_on(self, reader, writer) -> None:
         answers, requests = await asyncio.open_connection("127.0.0.1", self._behind_port)
