@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
 from typing import Final
 
 from mdtool.core.throttle import Throttle
@@ -34,19 +32,38 @@ class TimeShare:
     def __init__(self, percent: float) -> None:
         self._throttle = Throttle(max(1, round(percent * _US_PER_PERCENT)), _AT_ONCE_US)
 
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Spend the time within the block on the client for whom the present task works.
+    async def turn(self) -> Turn:
+        """Wait for the turn of the client for whom the present task works, and return it.
 
-        The block must not wait for anything.
+        The block of the turn must not wait for anything.
         """
         client = CLIENT.get()
         # Time is what is waited for; another connection of the client may have taken it meanwhile.
         while wait_ns := self._throttle.wait_ns(client, time.monotonic_ns()):  # noqa: ASYNC110
             await asyncio.sleep(max(_LEAST_WAIT_S, wait_ns / NS_PER_S))
-        began_ns = time.monotonic_ns()
-        try:
-            yield
-        finally:
-            now_ns = time.monotonic_ns()
-            self._throttle.charge(client, now_ns, (now_ns - began_ns) // _NS_PER_US)
+        return Turn(self._throttle, client)
+
+
+class Turn:
+    """Charges a client for the time that a block takes.
+
+    Parameters
+    ----------
+    throttle : Throttle
+        Its tokens are microseconds.
+    client : str
+    """
+
+    __slots__ = ("_began_ns", "_client", "_throttle")
+
+    def __init__(self, throttle: Throttle, client: str) -> None:
+        self._throttle = throttle
+        self._client = client
+        self._began_ns = 0
+
+    def __enter__(self) -> None:
+        self._began_ns = time.monotonic_ns()
+
+    def __exit__(self, *exc_info: object) -> None:
+        now_ns = time.monotonic_ns()
+        self._throttle.charge(self._client, now_ns, (now_ns - self._began_ns) // _NS_PER_US)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from mdtool.core.errors import PeerError
 
@@ -25,13 +25,20 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes | None:
     BodyError
         When it is not encoded as it should be, or does not come in time.
     """
-    body = bytearray()
+    content = request.content
     try:
+        if content.is_eof():  # it is there, as most are
+            return await _read(content, max_bytes)
         async with asyncio.timeout(PATIENCE_S):
-            while len(body) <= max_bytes and not request.content.at_eof():
-                body += await request.content.readany()
+            return await _read(content, max_bytes)
     except web.RequestPayloadError as error:
         raise BodyError("the body is not as its headers say") from error
     except TimeoutError as error:
         raise BodyError(f"the body does not come within {PATIENCE_S:g} s") from error
+
+
+async def _read(content: StreamReader, max_bytes: int) -> bytes | None:
+    body = bytearray()
+    while len(body) <= max_bytes and not content.at_eof():
+        body += await content.readany()
     return bytes(body) if len(body) <= max_bytes else None

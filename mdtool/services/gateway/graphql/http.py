@@ -97,7 +97,7 @@ class GraphQLHttp:
             return _refused(406, f"Accept: wants {_RESPONSE} or {_JSON}", _JSON)
         try:
             decode = await read(request)
-            async with self._time_share.turn():
+            with await self._time_share.turn():
                 prepared = self._prepared(decode())
             response = await self._executor.query(prepared)
         except DocumentError as error:

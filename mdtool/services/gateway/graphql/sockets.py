@@ -94,7 +94,7 @@ class GraphQLSockets:
         try:
             async with asyncio.timeout(_INIT_S) as patience:
                 async for said in ClientMessages(socket):
-                    async with self._time_share.turn():
+                    with await self._time_share.turn():
                         conversation.take(said)
                     if conversation.is_open:
                         patience.reschedule(None)

@@ -101,7 +101,7 @@ class SockJsHttp:
         except SockJsError as error:
             raise ParameterError(str(error)) from error
         for message in messages:
-            async with self._time_share.turn():
+            with await self._time_share.turn():
                 session.mailbox.connection.receive(message, asyncio.get_running_loop().time())
         return web.Response(status=204, headers={**_HEADERS, "Content-Type": "text/plain"})
 

@@ -111,7 +111,7 @@ class StompSockets:
                     outbox.post(sockjs.OPEN)
                 take = _take_wrapped if is_sockjs else _take
                 async for said in ClientMessages(socket):
-                    async with self._time_share.turn():
+                    with await self._time_share.turn():
                         take(connection, said)
         await asyncio.gather(*closing)
 
