@@ -11,13 +11,18 @@ import pytest
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.streams import StreamPositions, encode_position
-from mdtool.adapters.kafka.topics import open_topics
+from mdtool.adapters.kafka.topics import describe, open_topics
 from mdtool.adapters.kafka.watch import watched
 from mdtool.core.errors import PeerError
 from tests.e2e.ingest.commands import mdtool, service
 from tests.e2e.kafka_topics import Topics, url_of, write_ticks
 from tests.e2e.test_kafka_store import storing
 from tests.kafka_proxies import KafkaProxy
+
+
+def aggregator(bus):
+    """One whose partitions the next has soon after it is killed."""
+    return service("aggregate", "--port", 0, "--bus", bus, "--session-ms", 1_500)
 
 
 def test_every_service_ends_when_a_topic_is_made_anew(kafka, tmp_path):
@@ -32,7 +37,7 @@ def test_every_service_ends_when_a_topic_is_made_anew(kafka, tmp_path):
             topics.remake("dead-letters", 1, "delete")
             name = f"topic {topics.prefix}.dead-letters was deleted"
         for one in running:
-            said = one.process.communicate(timeout=60)[1].decode()
+            said = one.process.communicate(timeout=200)[1].decode()
             assert one.process.returncode == 1, said
             assert name in said
 
@@ -58,12 +63,22 @@ async def test_partitions_that_are_added_are_told(kafka):
 
 
 async def test_servers_that_are_away_are_no_reason_to_end(kafka, monkeypatch):
+    looks, has_looked = 0, asyncio.Event()
+
+    def noted(*arguments):
+        nonlocal looks
+        looks += 1
+        if looks > 4:
+            has_looked.set()
+        return describe(*arguments)
+
+    monkeypatch.setattr("mdtool.adapters.kafka.watch.describe", noted)
     monkeypatch.setattr("mdtool.adapters.kafka.watch._LOOK_S", 0.01)
     monkeypatch.setattr("mdtool.adapters.kafka.watch._ANSWER_S", 0.1)
     topics = await asyncio.to_thread(open_topics, KafkaAddress.parse(url_of(kafka)))
     nowhere = KafkaAddress.parse("kafka://127.0.0.1:1")
     async with watched(type(topics)(nowhere, topics.partitions, topics.identities)):
-        await asyncio.sleep(1)  # as long as some looks take
+        await has_looked.wait()
 
 
 @pytest.mark.parametrize("refilled", [False, True])
@@ -72,14 +87,14 @@ def test_ticks_made_anew_behind_their_aggregates_are_told(kafka, tmp_path, refil
     bus = url_of(kafka)
     options = ("--port", 0, "--bus", bus)
     with Topics(bus) as topics:
-        with service("serve-tcp", *options) as ingest, service("aggregate", *options):
+        with service("serve-tcp", *options) as ingest, aggregator(bus):
             assert mdtool("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
             topics.wait(1_000)
         topics.remake("ticks", 3, "delete")
         if refilled:  # its offsets alone would not tell it from the one before
             for number in range(60):
                 topics.produce("ticks", b"more", partition=number % 3)
-    ended = mdtool("aggregate", *options, timeout=60)
+    ended = mdtool("aggregate", *options, timeout=200)
     assert ended.returncode == 1
     assert "it was made anew; name another prefix" in ended.stderr.decode()
 
@@ -90,7 +105,7 @@ def test_aggregates_that_lack_some_are_told(kafka):
         totals = json.dumps({"offset": 1, "ticks": 7}).encode()
         topics.produce("aggregates", totals, key=b"t/", partition=1)
         name = f"partition 1 of {topics.prefix}.aggregates"
-    ended = mdtool("aggregate", "--port", 0, "--bus", bus, timeout=60)
+    ended = mdtool("aggregate", "--port", 0, "--bus", bus, timeout=200)
     assert ended.returncode == 1
     assert f"{name} lacks records; delete the topic" in ended.stderr.decode()
 
@@ -102,7 +117,7 @@ def test_aggregates_that_were_deleted_are_made_from_ticks_again(kafka, tmp_path)
     with service("serve-tcp", *options) as ingest:
         assert mdtool("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
     for _ in range(2):
-        with Topics(bus) as topics, service("aggregate", *options):
+        with Topics(bus) as topics, aggregator(bus):
             topics.wait(1_000)
             topics.delete("aggregates")
 

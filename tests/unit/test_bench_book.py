@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 
 from mdtool.core.errors import CheckError
 from mdtool.engine.simulate import Exchange
-from mdtool.services.bench import book, plain_book
+from mdtool.services.bench import book, book_command, plain_book
 from tests.reference.book import ReferenceBooks, mbo_of
 
 
 def test_it_measures_a_simulated_market_where_there_is_no_real_file(monkeypatch):
     monkeypatch.delenv("MDTOOL_TEST_DATA", raising=False)
+    monkeypatch.setattr(book_command, "measure", partial(book_command.measure, rounds=1))
     events, depth, *of_commands = book.measure(events=3_000)
     assert (events.name, depth.name) == ("book_events", "book_mbp10")
     assert events.ratio == pytest.approx(events.value / events.baseline_value)
