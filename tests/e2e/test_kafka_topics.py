@@ -16,13 +16,9 @@ from mdtool.adapters.kafka.watch import watched
 from mdtool.core.errors import PeerError
 from tests.e2e.ingest.commands import mdtool, service
 from tests.e2e.kafka_topics import Topics, url_of, write_ticks
+from tests.e2e.test_kafka_aggregate import aggregator
 from tests.e2e.test_kafka_store import storing
 from tests.kafka_proxies import KafkaProxy
-
-
-def aggregator(bus):
-    """One whose partitions the next has soon after it is killed."""
-    return service("aggregate", "--port", 0, "--bus", bus, "--session-ms", 1_500)
 
 
 def test_every_service_ends_when_a_topic_is_made_anew(kafka, tmp_path):
@@ -128,16 +124,16 @@ def test_what_was_deleted_before_it_was_read_is_told(kafka, tmp_path):
     options = ("--port", 0, "--bus", bus)
     with contextlib.ExitStack() as stack, Topics(bus) as topics:
         ingest = stack.enter_context(service("serve-tcp", *options))
-        aggregator = stack.enter_context(service("aggregate", *options))
+        member = stack.enter_context(service("aggregate", *options))
         keeper = stack.enter_context(storing(bus, store))
         assert mdtool("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
         topics.wait(1_000)
-        for one in (aggregator, keeper):
+        for one in (member, keeper):
             one.process.send_signal(signal.SIGSTOP)
         for number in range(30):
             topics.produce("ticks", b"x" * (1 << 20), partition=number % 3)
         topics.forget("ticks", 3)
-        for one in (aggregator, keeper):
+        for one in (member, keeper):
             one.process.send_signal(signal.SIGCONT)
             while b"are gone" not in one.process.stderr.readline():
                 pass

@@ -212,7 +212,7 @@ def _make(
             error = _outcome(made)
             if error is None:
                 log.info("%s: made topic %s", address, name)
-            elif _may_pass(error) and time.monotonic() < deadline_s:
+            elif _lacks_servers(error) and time.monotonic() < deadline_s:
                 too_few.add(name)
             elif error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise StartupError(f"{address}: cannot make topic {name}: {error.str()}")
@@ -220,8 +220,8 @@ def _make(
         time.sleep(_PAUSE_S if wanted else 0)
 
 
-def _may_pass(error: KafkaError) -> bool:
-    """Tell whether there were fewer servers than a topic wants replicas."""
+def _lacks_servers(error: KafkaError) -> bool:
+    """Tell whether there were fewer servers than a topic wants replicas, which may pass."""
     return bool(error.code() == KafkaError.INVALID_REPLICATION_FACTOR)
 
 
