@@ -99,6 +99,19 @@ class Supervised:
         os.close(self._lifeline)
 
 
+def check(addresses, *arguments):
+    """Run `mdtool serve --check` over services that run."""
+    options = []
+    for name, address in addresses.items():
+        options += [f"--{name}-port", address.rpartition(":")[2]]
+    return subprocess.run(
+        [sys.executable, "-m", "mdtool", "serve", "--check", "--ticks", "3", *options, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @contextmanager
 def serve(*arguments, before=()):
     """Run `mdtool serve` with these arguments, in memory if no store is named."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -9,10 +11,13 @@ import socket
 import subprocess
 import sys
 
+from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.engine.simulate import Exchange
 from mdtool.wire.dbn_metadata import make_metadata
-from tests.e2e.supervised import FREE_PORTS, serve
+from tests.e2e.supervised import FREE_PORTS, check, serve
+from tests.e2e.vwap_feeds import vwap_feed
+from tests.ports import port_for
 
 SYMBOLS = ("AAPL", "MSFT")
 ONLY = ["--only", "serve-tcp,aggregate,vwap"]
@@ -61,4 +66,51 @@ def test_the_feed_tells_what_the_filter_does_also_once_it_was_killed(tmp_path):
         os.kill(services.pids()["vwap"], signal.SIGKILL)
         services.heard("vwap: running again")
         wait_for(address, expected)
+        assert services.end(signal.SIGTERM) == 0
+
+
+async def updated(aggregator: str) -> None:
+    """Wait until anything changes."""
+    change = asyncio.Event()
+    async with AggregatorClient(aggregator) as client:
+        following = asyncio.create_task(client.follow(lambda _symbols, _updates: change.set()))
+        await change.wait()
+        following.cancel()
+
+
+@contextlib.asynccontextmanager
+async def relay(port: int, address: str):
+    """Hand on to an address whatever comes at a port, until the block ends."""
+    host, _, target = address.rpartition(":")
+    writers = []
+
+    async def copy(reader, writer):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+        writer.close()
+
+    async def serve_one(reader, writer):
+        far_reader, far_writer = await asyncio.open_connection(host, int(target))
+        writers.extend([writer, far_writer])
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+
+    async with await asyncio.start_server(serve_one, "127.0.0.1", port):
+        yield
+        for writer in writers:
+            writer.close()
+
+
+async def test_a_check_waits_for_a_feed_that_finds_the_aggregator_late():
+    with serve("all", "--only", "serve-tcp,aggregate", "-J", *FREE_PORTS) as services:
+        addresses = await asyncio.to_thread(services.addresses, 2)
+        port = port_for(services)
+        async with vwap_feed(f"127.0.0.1:{port}") as vwap:
+            asked = {**addresses, "vwap": vwap}
+            only = ["--only", "serve-tcp,aggregate,vwap"]
+            checking = asyncio.create_task(asyncio.to_thread(check, asked, *only))
+            await updated(addresses["aggregate"])
+            async with relay(port, addresses["aggregate"]):
+                checked = await checking
+        assert (checked.returncode, checked.stderr) == (0, "")
         assert services.end(signal.SIGTERM) == 0

@@ -29,9 +29,13 @@ from mdtool.wire.vwap_lines import decode_state, encode_subscribe
 SYMBOL: Final = "MDTOOL.CHECK"
 """What the ticks are of. It stays among the symbols of the services that were checked."""
 TIMEOUT_S: Final = 5.0
-"""How long a tick may take to any of the services."""
-FIRST_TIMEOUT_S: Final = 60.0
-"""How long the first may take: services that are new to a machine compile their kernels."""
+"""How long a tick may take to all of the services."""
+_FIRST_TIMEOUTS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""How long the first ticks may take, one after the other: a minute in all.
+
+Services that are new to a machine compile their kernels, and one that was just started again may
+have peers which do not follow it yet: what they missed is told to nobody, so another tick goes out.
+"""
 
 _TAKEN: Final = "taken by serve-tcp"
 _COMMITTED: Final = "committed by aggregate"
@@ -70,8 +74,8 @@ class Hop:
 async def check(route: Route, ticks: int) -> list[Hop]:
     """Send marked ticks, each once the one before has arrived everywhere.
 
-    A first one goes ahead uncounted. When the ingest server took a tick is told by its own clock:
-    between machines, figures are as good as the clocks agree.
+    Others go ahead uncounted, until one has arrived everywhere. When the ingest server took a tick
+    is told by its own clock: between machines, figures are as good as the clocks agree.
 
     Parameters
     ----------
@@ -100,12 +104,16 @@ async def check(route: Route, ticks: int) -> list[Hop]:
             if route.vwap is not None:
                 followers.append(tasks.create_task(_follow_vwap(route.vwap, sightings)))
             writer.write(encode_hello(f"check-{uuid.uuid4()}"))
-            journeys = [await _send(writer, tick, places, sightings) for tick in range(1 + ticks)]
+            first = await _warm_up(writer, places, sightings)
+            journeys = [
+                await _send(writer, tick, places, sightings, TIMEOUT_S)
+                for tick in range(first, first + ticks)
+            ]
             for follower in followers:
                 follower.cancel()
     except ExceptionGroup as group:
         raise first_error(group) from group
-    return _hops(places, journeys[1:])
+    return _hops(places, journeys)
 
 
 class _Sightings:
@@ -142,20 +150,37 @@ async def _connection(
         writer.close()
 
 
+async def _warm_up(
+    writer: asyncio.StreamWriter, places: Sequence[str], sightings: _Sightings
+) -> int:
+    """Send ticks until one has been seen everywhere; return the number of the next."""
+    *shorter_s, last_s = _FIRST_TIMEOUTS_S
+    for tick, timeout_s in enumerate(shorter_s):
+        with contextlib.suppress(PeerError):
+            await _send(writer, tick, places, sightings, timeout_s)
+            return tick + 1
+    await _send(writer, len(shorter_s), places, sightings, last_s)
+    return len(_FIRST_TIMEOUTS_S)
+
+
 async def _send(
-    writer: asyncio.StreamWriter, tick: int, places: Sequence[str], sightings: _Sightings
+    writer: asyncio.StreamWriter,
+    tick: int,
+    places: Sequence[str],
+    sightings: _Sightings,
+    timeout_s: float,
 ) -> list[int]:
     """Send a tick and return when that was, and when it was seen at each place."""
-    timeout_s = TIMEOUT_S if tick else FIRST_TIMEOUT_S
     sent_ns = time.time_ns()
     writer.write(encode_frames([SYMBOL], [0], [_price(tick)], [1], [sent_ns]).data)
     journey = [sent_ns]
-    for place in places:
-        try:
-            async with asyncio.timeout(timeout_s):
+    place = ""
+    try:
+        async with asyncio.timeout(timeout_s):
+            for place in places:
                 journey.append(await sightings.at(place, tick))
-        except TimeoutError:
-            raise PeerError(f"a tick was not {place} within {timeout_s:g} s") from None
+    except TimeoutError:
+        raise PeerError(f"a tick was not {place} within {timeout_s:g} s") from None
     return journey
 
 
