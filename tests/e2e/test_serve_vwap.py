@@ -69,12 +69,17 @@ def test_the_feed_tells_what_the_filter_does_also_once_it_was_killed(tmp_path):
         assert services.end(signal.SIGTERM) == 0
 
 
-async def updated(aggregator: str) -> None:
-    """Wait until anything changes."""
-    change = asyncio.Event()
+async def first_trade(aggregator: str) -> None:
+    """Wait until a symbol has any."""
+    came = asyncio.Event()
+
+    def receive(_symbols, updates):
+        if len(updates.symbol):
+            came.set()
+
     async with AggregatorClient(aggregator) as client:
-        following = asyncio.create_task(client.follow(lambda _symbols, _updates: change.set()))
-        await change.wait()
+        following = asyncio.create_task(client.follow(receive))
+        await came.wait()
         following.cancel()
 
 
@@ -109,7 +114,7 @@ async def test_a_check_waits_for_a_feed_that_finds_the_aggregator_late():
             asked = {**addresses, "vwap": vwap}
             only = ["--only", "serve-tcp,aggregate,vwap"]
             checking = asyncio.create_task(asyncio.to_thread(check, asked, *only))
-            await updated(addresses["aggregate"])
+            await first_trade(addresses["aggregate"])
             async with relay(port, addresses["aggregate"]):
                 checked = await checking
         assert (checked.returncode, checked.stderr) == (0, "")
