@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from mdtool.core.config import variable
 from mdtool.services.supervisor.ports import reserve_port
+
+STOP_WITHIN = variable("stop", "within_s")
 
 # Under nohup, or in the background of a script, every process that a test starts would ignore
 # hang-ups, quits and interrupts, which some are sent.
@@ -30,12 +33,20 @@ def _data_of_tests(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _time_to_stop():
+    """Let services take as long to stop as a machine takes that has enough else to do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(STOP_WITHIN, "60")
+        yield
+
+
 @pytest.fixture
 def no_settings(tmp_path, monkeypatch):
-    """Run in an empty folder, without settings in the environment."""
+    """Run in an empty folder, without settings in the environment but for the time to stop."""
     monkeypatch.chdir(tmp_path)
     for name in os.environ:
-        if name.startswith("MDTOOL_"):
+        if name.startswith("MDTOOL_") and name != STOP_WITHIN:
             monkeypatch.delenv(name)
 
 

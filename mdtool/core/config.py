@@ -33,6 +33,7 @@ SECTIONS = frozenset(
         "send",
         "serve",
         "serve-tcp",
+        "stop",
         "store",
         "vwap",
     }

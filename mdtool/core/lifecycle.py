@@ -1,7 +1,7 @@
 """How a service runs: started, told apart from failed, stopped in time, and never orphaned.
 
 A service is cancelled to stop it. It undoes what it did in the opposite order (an AsyncExitStack
-does that by itself), and has `grace_s` for it.
+does that by itself), and has as long for it as `StopConfig` says.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import FrameType
 from typing import Final, Protocol
 
+from mdtool.core.config import load, setting
 from mdtool.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 log = logging.getLogger(__name__)
@@ -26,13 +28,32 @@ READY_FD: Final = "MDTOOL_READY_FD"
 """The descriptor on which a child says that it is ready, as one JSON line."""
 LIFELINE_FD: Final = "MDTOOL_LIFELINE_FD"
 """The read end of a pipe that its supervisor holds open: at its end, the child stops."""
-GRACE_S: Final = 5.0
 
 Started = Callable[[Mapping[str, str]], None]
 """Called once, after every bind, with the real addresses by what they speak: `{"tcp": ...}`.
 
 A client, which listens nowhere, calls it with none once it is served.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class StopConfig:
+    """Settings of how processes stop, `[stop]`."""
+
+    within_s: float = setting(
+        5.0, "How long services may take to stop, before they are ended by force.", low=0.1
+    )
+
+
+def stop_within_s() -> float:
+    """Return how long a service may take to stop, in seconds.
+
+    Raises
+    ------
+    ConfigError
+        When the setting is wrong.
+    """
+    return load(StopConfig, "stop", {}).within_s
 
 
 class Service(Protocol):
@@ -45,19 +66,20 @@ class Service(Protocol):
         ...
 
 
-def run_service(service: Service, grace_s: float = GRACE_S) -> int:
+def run_service(service: Service, within_s: float | None = None) -> int:
     """Run a service until a signal, its supervisor's death or its own end; return an exit status.
 
     The first SIGINT, SIGTERM or SIGHUP stops it in order. A further SIGINT ends the process at
-    once, and so does a stop that takes longer than `grace_s`, whatever the event loop is busy
-    with.
+    once, and so does a stop that takes longer than `within_s`, which the settings say where it is
+    None, whatever the event loop is busy with.
 
     Raises
     ------
     MdtoolError
         What the service itself raised.
     """
-    deadline = threading.Timer(grace_s, _give_up, (service.name, grace_s))
+    within_s = stop_within_s() if within_s is None else within_s
+    deadline = threading.Timer(within_s, _give_up, (service.name, within_s))
     deadline.daemon = True
     try:
         return asyncio.run(_supervised(service, deadline))
@@ -144,8 +166,8 @@ def first_error(error: BaseException) -> BaseException:
     return error
 
 
-def _give_up(name: str, grace_s: float) -> None:
-    log.error("%s: not stopped after %g s, ended by force", name, grace_s)
+def _give_up(name: str, within_s: float) -> None:
+    log.error("%s: not stopped after %g s, ended by force", name, within_s)
     logging.shutdown()
     os._exit(EXIT_FAILED)
 

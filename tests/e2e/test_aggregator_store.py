@@ -272,7 +272,8 @@ async def test_a_stop_does_not_wait_for_a_store_that_is_away(url, stores, caplog
 
 
 async def test_a_store_that_another_holds_is_not_taken(url, monkeypatch):
-    monkeypatch.setattr(store_thread, "_CLAIM_S", 0.2)
+    monkeypatch.setattr(store_thread, "_CLAIM_SPARE_S", 0.1)
+    monkeypatch.setenv("MDTOOL_STOP_WITHIN_S", "0.1")
     async with aggregator(store=url) as service:
         with pytest.raises(StoreClaimedError):
             async with aggregator(store=url):

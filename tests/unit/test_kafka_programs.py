@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mdtool.core.errors import ConfigError, UsageError
-from mdtool.core.lifecycle import GRACE_S
+from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.programs import kept_in, programs
 
@@ -59,7 +59,7 @@ def test_only_some_services_on_a_bus():
 @pytest.mark.parametrize("config", [{}, {"scale": "aggregate=64"}, {"simulate": True}])
 def test_what_all_may_take_to_stop_is_less_than_the_supervisor_may(config):
     stop_s = {p.group or p.name: p.stop_s for p in of(**config)}
-    assert GRACE_S - 0.2 < sum(stop_s.values()) < GRACE_S
+    assert 0.95 * stop_within_s() < sum(stop_s.values()) < stop_within_s()
 
 
 @pytest.mark.parametrize(

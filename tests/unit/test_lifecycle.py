@@ -12,7 +12,7 @@ import textwrap
 
 import pytest
 
-from mdtool.core.errors import StartupError
+from mdtool.core.errors import ConfigError, StartupError
 from mdtool.core.lifecycle import LIFELINE_FD, READY_FD, announce, first_error, run_service
 
 FOR_EVER_S = 60
@@ -24,7 +24,7 @@ def spawn():
     """Start a process that runs a service with a given body, and wait until it says `running`."""
     started = []
 
-    def start(body, *, cleanup="pass", grace_s=FOR_EVER_S, **popen):
+    def start(body, *, cleanup="pass", within_s=FOR_EVER_S, **popen):
         script = f"""
 import asyncio, os, signal, sys, time
 from mdtool.core import logs
@@ -41,7 +41,7 @@ class Probe:
             print("stopped", flush=True)
 
 logs.configure()
-sys.exit(run_service(Probe(), grace_s={grace_s}))
+sys.exit(run_service(Probe(), within_s={within_s}))
 """
         process = subprocess.Popen(
             [sys.executable, "-c", script],
@@ -154,12 +154,29 @@ def test_interrupts_end_a_service_whose_loop_is_busy(spawn):
     ],
 )
 def test_a_stop_that_takes_too_long_is_ended_by_force(spawn, body, cleanup):
-    process = spawn(body, cleanup=cleanup, grace_s=0.2)
+    process = spawn(body, cleanup=cleanup, within_s=0.2)
     expect(process, "running")
     process.send_signal(signal.SIGTERM)
     code, _, err = outcome(process)
     assert code == 1
     assert "probe: not stopped after 0.2 s, ended by force" in err
+
+
+def test_how_long_a_stop_may_take_is_a_setting(spawn):
+    environment = os.environ | {"MDTOOL_STOP_WITHIN_S": "0.3"}
+    process = spawn(BUSY, within_s=None, env=environment)
+    expect(process, "running")
+    process.send_signal(signal.SIGTERM)
+    code, _, err = outcome(process)
+    assert code == 1
+    assert "probe: not stopped after 0.3 s, ended by force" in err
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "nan"])
+def test_a_wrong_time_to_stop_starts_nothing(value, monkeypatch):
+    monkeypatch.setenv("MDTOOL_STOP_WITHIN_S", value)
+    with pytest.raises(ConfigError, match="MDTOOL_STOP_WITHIN_S"):
+        run_service(_Failing())
 
 
 @pytest.fixture
@@ -192,7 +209,7 @@ def test_a_service_that_starts_after_its_supervisor_ended_stops(spawn, lifeline)
 
 def test_a_busy_service_is_not_orphaned(spawn, lifeline):
     child, cut = lifeline
-    process = spawn(BUSY, grace_s=0.2, **child)
+    process = spawn(BUSY, within_s=0.2, **child)
     expect(process, "running")
     cut()
     assert outcome(process)[0] == 1

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from mdtool.core.errors import ConfigError, InputError, StartupError, UsageError
-from mdtool.core.lifecycle import GRACE_S
+from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.programs import dial_address, endpoints, kept_in, programs
 
@@ -245,4 +245,4 @@ def test_what_all_may_take_to_stop_is_just_less_than_the_supervisor_may(settings
     with programs(ServeConfig(**settings), ["mdtool"]) as running:
         each_s = [program.stop_s for program in running]
     assert min(each_s) > 0
-    assert GRACE_S - 0.2 < sum(each_s) < GRACE_S
+    assert 0.95 * stop_within_s() < sum(each_s) < stop_within_s()

@@ -39,7 +39,7 @@ class Fake:
                 await told.wait()
             print("stopped", flush=True)
 
-sys.exit(run_service(Fake(), grace_s=60))
+sys.exit(run_service(Fake(), within_s=60))
 """
 """A service that tells its process id, and what it does on SIGUSR1 by its arguments."""
 
@@ -301,7 +301,7 @@ command = [sys.executable, "-c", {SERVICE!r}]
 programs = [Program(name, [*command, name], stop_s=60.0) for name in names]
 styles = {{n: lambda line, n=n: n + " " + line for n in names}}
 report = lambda addresses: print("ready", file=sys.stderr, flush=True)
-sys.exit(run_service(Supervisor(programs, styles, report), grace_s=60))
+sys.exit(run_service(Supervisor(programs, styles, report), within_s=60))
 """
 
 

@@ -12,14 +12,14 @@ from typing import Final, TypeVar
 from mdtool.adapters.stores import Store, open_store
 from mdtool.adapters.stores.errors import StoreClaimedError
 from mdtool.adapters.stores.port import SavedState, Step
-from mdtool.core.lifecycle import GRACE_S
+from mdtool.core.lifecycle import stop_within_s
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-_CLAIM_S: Final = GRACE_S + 1.0
-"""How long to wait for whoever holds the store: at most, one that is stopping may take so long."""
+_CLAIM_SPARE_S: Final = 1.0
+"""How much longer whoever holds the store is waited for than one that is stopping may take."""
 _CLAIM_AGAIN_S: Final = 0.1
 
 
@@ -51,7 +51,7 @@ class StoreThread:
         StoreClaimedError
             When another process goes on to hold it.
         """
-        deadline_s = asyncio.get_running_loop().time() + _CLAIM_S
+        deadline_s = asyncio.get_running_loop().time() + stop_within_s() + _CLAIM_SPARE_S
         is_told = False
         while True:
             try:

@@ -14,7 +14,7 @@ from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.core import config as settings
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError, UsageError
-from mdtool.core.lifecycle import GRACE_S
+from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.gateway.config import GatewayConfig
@@ -56,19 +56,19 @@ _STORING: Final = ("gateway", "vwap", "aggregate")
 PYTHON: Final = (sys.executable, "-P", "-m", "mdtool")
 """How this same mdtool is started again, whatever Python files lie in the working folder."""
 
-_STOP_S: Final = {
-    "gateway": 0.5,
-    "vwap": 0.2,
-    "aggregate": 0.5,
-    "serve-tcp": 2.6,
-    "book": 0.2,
-    "replay-dbn": 0.2,
+_STOP_SHARES: Final = {
+    "gateway": 0.1,
+    "vwap": 0.04,
+    "aggregate": 0.1,
+    "serve-tcp": 0.52,
+    "book": 0.04,
+    "replay-dbn": 0.04,
 }
-"""serve-tcp waits for the commit of what it took."""
-_STOP_ON_BUS_S: Final = {"serve-tcp": 2.2, STORE: 0.4}
+"""Of the time there is to stop. serve-tcp waits for the commit of what it took."""
+_STOP_SHARES_ON_BUS: Final = {**_STOP_SHARES, "serve-tcp": 0.44, STORE: 0.08}
 """With a bus, where there is one more to stop."""
-_STOP_SOURCE_S: Final = 0.7
-_STOP_ALL_S: Final = GRACE_S - 0.1
+_STOP_SHARE_OF_SOURCE: Final = 0.14
+_STOP_SHARE_OF_ALL: Final = 0.98
 """What all may take together; what is left over goes to those that stop first, and so to all."""
 _FIRST_TICK_S: Final = 2.0
 _COMPILE_S: Final = 60.0
@@ -159,10 +159,7 @@ def programs(config: ServeConfig, mdtool: Sequence[str] = PYTHON) -> Iterator[li
             )
         if config.simulate or config.replay is not None:
             running.append(_source(config, mdtool, dial_address(*where["serve-tcp"])))
-        stop_s = {program.group or program.name: program.stop_s for program in running}
-        spare_s = _STOP_ALL_S - sum(stop_s.values())
-        running[-1] = replace(running[-1], stop_s=running[-1].stop_s + spare_s)
-        yield running
+        yield _with_time_to_stop(running, _STOP_SHARES_ON_BUS if config.bus else _STOP_SHARES)
 
 
 def kept_in(running: Sequence[Program]) -> str:
@@ -256,7 +253,6 @@ def _service(
     """
     host, port = where[name]
     count = aggregators if name == "aggregate" else 1
-    stop_s = _STOP_ON_BUS_S.get(name, _STOP_S[name]) if config.bus else _STOP_S[name]
     for number in range(1, count + 1):
         own_port = port if number == 1 else 0
         command = [name, "--host", host, "--port", str(own_port)]
@@ -264,7 +260,6 @@ def _service(
             name if count == 1 else f"{name}-{number}",
             [*mdtool, *command, *_options(name, config, names, where)],
             group=name,
-            stop_s=stop_s,
             environment=_environment(name, config, store),
         )
 
@@ -304,7 +299,6 @@ def _keeper(config: ServeConfig, store: str, mdtool: Sequence[str]) -> Program:
         STORE,
         [*mdtool, STORE, "--bus", config.bus],
         group=STORE,
-        stop_s=_STOP_ON_BUS_S[STORE],
         environment={settings.variable(STORE, "store"): store},
     )
 
@@ -322,11 +316,19 @@ def _source(config: ServeConfig, mdtool: Sequence[str], address: str) -> Program
         options = [config.replay, "--speed", f"{speed:g}", "--stream-id", stream_id]
         first_tick_s = _FIRST_TICK_S
     command = [*mdtool, "send", address, *options]
-    return Program(
-        name,
-        command,
-        is_source=True,
-        after="serve-tcp",
-        stop_s=_STOP_SOURCE_S,
-        first_tick_s=first_tick_s,
-    )
+    return Program(name, command, is_source=True, after="serve-tcp", first_tick_s=first_tick_s)
+
+
+def _with_time_to_stop(running: Sequence[Program], shares: Mapping[str, float]) -> list[Program]:
+    """Return the programs, each with how long it may take to stop."""
+    within_s = stop_within_s()
+    share_of = {
+        program.group or program.name: shares.get(program.group, _STOP_SHARE_OF_SOURCE)
+        for program in running
+    }
+    first_to_stop = next(reversed(share_of))
+    share_of[first_to_stop] += _STOP_SHARE_OF_ALL - sum(share_of.values())
+    return [
+        replace(program, stop_s=within_s * share_of[program.group or program.name])
+        for program in running
+    ]
