@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import contextlib
+from collections.abc import Hashable, Iterator
 from typing import Any, Protocol
 
 from mdtool.core.errors import MdtoolError
@@ -45,20 +46,33 @@ class Audience:
     def __bool__(self) -> bool:
         return bool(self._operations)
 
-    def join(self, field: RootField, operation: Operation, row: Any, state: Hashable) -> None:
-        """Have an operation told of the thing, beginning with `row` where that is not None."""
+    @contextlib.contextmanager
+    def joined(
+        self, field: RootField, operation: Operation, row: Any, state: Hashable = None
+    ) -> Iterator[None]:
+        """Have an operation told of the thing within the block, of `row` at once if there is one.
+
+        Parameters
+        ----------
+        field : RootField
+            What the operation asks of it.
+        operation : Operation
+        row : object or None
+        state : hashable
+            What `row` is the latest of, as in `tell`.
+        """
         head = next_head(operation.id)
         follower = self._hub.follow((self, field), operation.subscriber, head)
         self._operations.setdefault(field, {})[operation] = follower
-        if row is not None:
-            follower.send(field.response_of(row) + NEXT_TAIL, state)
-
-    def leave(self, field: RootField, operation: Operation) -> None:
-        """End what `join` began."""
-        operations = self._operations[field]
-        self._hub.leave((self, field), operations.pop(operation))
-        if not operations:
-            del self._operations[field]
+        try:
+            if row is not None:
+                follower.send(field.response_of(row) + NEXT_TAIL, state)
+            yield
+        finally:
+            operations = self._operations[field]
+            self._hub.leave((self, field), operations.pop(operation))
+            if not operations:
+                del self._operations[field]
 
     def tell(self, row: Any, state: Hashable = None) -> None:
         """Tell everybody of a row, the latest of a state."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,8 +46,7 @@ class MarketDataSource:
 
     def __init__(self, state: MarketState, hub: Hub) -> None:
         self._state = state
-        self._hub = hub
-        self._audiences: dict[str, Audience] = {}
+        self._audiences = _Audiences(hub)
 
     def publish(self, changed: NDArray[np.intp]) -> None:
         """Tell everybody who follows one of the symbols what it has become."""
@@ -54,7 +54,7 @@ class MarketDataSource:
             return
         state = self._state
         for index in changed.tolist():
-            audience = self._audiences.get(state.symbols[index])
+            audience = self._audiences.find(state.symbols[index])
             if audience is not None:
                 audience.tell(state.aggregate(index))
 
@@ -66,73 +66,8 @@ class MarketDataSource:
         symbol = parse_symbol(arguments["symbol"])
         index = self._state.symbols.find(symbol)
         row = None if index is None else self._state.aggregate(index)
-        audience = self._audiences.setdefault(symbol, Audience(self._hub))
-        audience.join(field, operation, row, None)
-        try:
+        with self._audiences.of(symbol) as audience, audience.joined(field, operation, row):
             yield
-        finally:
-            audience.leave(field, operation)
-            if not audience:
-                del self._audiences[symbol]
-
-
-class BarsSource:
-    """The bars of series, from the newest on."""
-
-    def __init__(self, bars: BarFeed, hub: Hub) -> None:
-        self._bars = bars
-        self._hub = hub
-        self._series: dict[tuple[str, str], _Series] = {}
-
-    @contextlib.contextmanager
-    def following(
-        self, field: RootField, operation: Operation, arguments: Mapping[str, Any]
-    ) -> Iterator[None]:
-        """Have an operation told of the bars of `symbol` and `interval`."""
-        key = (parse_symbol(arguments["symbol"]), parse_interval(arguments["interval"]))
-        series = self._series.get(key)
-        if series is None:
-            series = _Series(self._hub)
-            series.feed.enter_context(self._bars.following(*key, series))
-            self._series[key] = series
-        newest = self._bars.newest(*key)
-        series.audience.join(field, operation, newest, newest and newest.start)
-        try:
-            yield
-        finally:
-            series.audience.leave(field, operation)
-            if not series.audience and self._series.get(key) is series:
-                del self._series[key]
-                series.feed.close()
-
-
-class BookSource:
-    """The order books of symbols, to some depth."""
-
-    def __init__(self, books: OrderBooks, hub: Hub) -> None:
-        self._books = books
-        self._hub = hub
-        self._followed: dict[tuple[str, int], _Book] = {}
-
-    @contextlib.contextmanager
-    def following(
-        self, field: RootField, operation: Operation, arguments: Mapping[str, Any]
-    ) -> Iterator[None]:
-        """Have an operation told of the book of `symbol`, `depth` levels of a side."""
-        key = (parse_symbol(arguments["symbol"]), check_depth(arguments["depth"]))
-        book = self._followed.get(key)
-        if book is None:
-            book = _Book(self._hub)
-            book.feed.enter_context(self._books.following(*key, book))
-            self._followed[key] = book
-        book.audience.join(field, operation, self._books.latest(*key), None)
-        try:
-            yield
-        finally:
-            book.audience.leave(field, operation)
-            if not book.audience:
-                del self._followed[key]
-                book.feed.close()
 
 
 class QuoteSource:
@@ -140,8 +75,7 @@ class QuoteSource:
 
     def __init__(self, board: QuoteBoard, hub: Hub) -> None:
         self._board = board
-        self._hub = hub
-        self._audiences: dict[str, Audience] = {}
+        self._audiences = _Audiences(hub)
         board.listen(self._publish)
 
     @contextlib.contextmanager
@@ -150,46 +84,119 @@ class QuoteSource:
     ) -> Iterator[None]:
         """Have an operation told of `symbol`."""
         symbol = parse_symbol(arguments["symbol"])
-        audience = self._audiences.setdefault(symbol, Audience(self._hub))
-        audience.join(field, operation, self._board.find(symbol), None)
-        try:
+        row = self._board.find(symbol)
+        with self._audiences.of(symbol) as audience, audience.joined(field, operation, row):
             yield
-        finally:
-            audience.leave(field, operation)
-            if not audience:
-                del self._audiences[symbol]
 
     def _publish(self, changed: Sequence[LatestQuote]) -> None:
         if not self._audiences:
             return
         for row in changed:
-            audience = self._audiences.get(row.symbol)
+            audience = self._audiences.find(row.symbol)
             if audience is not None:
                 audience.tell(row)
 
 
-class _Fed:
-    """An audience, and what holds its feed open."""
+class BarsSource:
+    """The bars of series, from the newest on."""
+
+    def __init__(self, bars: BarFeed, hub: Hub) -> None:
+        self._bars = bars
+        self._audiences = _Audiences(hub)
+
+    @contextlib.contextmanager
+    def following(
+        self, field: RootField, operation: Operation, arguments: Mapping[str, Any]
+    ) -> Iterator[None]:
+        """Have an operation told of the bars of `symbol` and `interval`."""
+        key = (parse_symbol(arguments["symbol"]), parse_interval(arguments["interval"]))
+        with self._audiences.of(
+            key, lambda audience: self._bars.following(*key, _Series(audience))
+        ) as audience:
+            newest = self._bars.newest(*key)
+            with audience.joined(field, operation, newest, newest and newest.start):
+                yield
+
+
+class BookSource:
+    """The order books of symbols, to some depth."""
+
+    def __init__(self, books: OrderBooks, hub: Hub) -> None:
+        self._books = books
+        self._audiences = _Audiences(hub)
+
+    @contextlib.contextmanager
+    def following(
+        self, field: RootField, operation: Operation, arguments: Mapping[str, Any]
+    ) -> Iterator[None]:
+        """Have an operation told of the book of `symbol`, `depth` levels of a side."""
+        key = (parse_symbol(arguments["symbol"]), check_depth(arguments["depth"]))
+        with (
+            self._audiences.of(
+                key, lambda audience: self._books.following(*key, _Book(audience))
+            ) as audience,
+            audience.joined(field, operation, self._books.latest(*key)),
+        ):
+            yield
+
+
+class _Audiences:
+    """Those of a source, by what they follow: there is one while anybody is in it."""
 
     def __init__(self, hub: Hub) -> None:
-        self.audience = Audience(hub)
-        self.feed = contextlib.ExitStack()
+        self._hub = hub
+        self._audiences: dict[Hashable, tuple[Audience, contextlib.ExitStack]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._audiences)
+
+    def find(self, key: Hashable) -> Audience | None:
+        """Return who follows this, None where nobody does."""
+        found = self._audiences.get(key)
+        return None if found is None else found[0]
+
+    @contextlib.contextmanager
+    def of(
+        self,
+        key: Hashable,
+        feed: Callable[[Audience], AbstractContextManager[None]] | None = None,
+    ) -> Iterator[Audience]:
+        """Give the audience to join, which `feed` feeds from the first one on until the last."""
+        if key not in self._audiences:
+            audience = Audience(self._hub)
+            stack = contextlib.ExitStack()
+            if feed is not None:
+                stack.enter_context(feed(audience))
+            self._audiences[key] = audience, stack
+        entry = audience, stack = self._audiences[key]
+        try:
+            yield audience
+        finally:
+            if not audience and self._audiences.get(key) is entry:
+                del self._audiences[key]
+                stack.close()
 
 
-class _Book(_Fed):
-    """Those who follow the book of a symbol to a depth."""
+class _Series:
+    """Hands the bars of a symbol and interval to those who follow them."""
 
-    def take(self, book: OrderBook) -> None:
-        self.audience.tell(book)
-
-
-class _Series(_Fed):
-    """Those who follow the bars of a symbol and interval."""
+    def __init__(self, audience: Audience) -> None:
+        self._audience = audience
 
     def take(self, bars: list[Bar]) -> None:
         for bar in bars:
             # A client that is behind is told the last of each bar, not only of the newest.
-            self.audience.tell(bar, bar.start)
+            self._audience.tell(bar, bar.start)
 
     def refuse(self, error: PeerError) -> None:
-        self.audience.fail(error)
+        self._audience.fail(error)
+
+
+class _Book:
+    """Hands the book of a symbol to those who follow it to a depth."""
+
+    def __init__(self, audience: Audience) -> None:
+        self._audience = audience
+
+    def take(self, book: OrderBook) -> None:
+        self._audience.tell(book)
