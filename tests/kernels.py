@@ -20,7 +20,8 @@ from mdtool.services.ingest import server as ingest
 from mdtool.wire.tick_encoder import encode_frames
 
 _ROOT: Final = Path(__file__).parents[1]
-_COMMANDS: Final = (
+SAMPLES: Final = _ROOT / "sample_data"
+COMMANDS: Final = (
     "simulate --limit 1000 -o orders.dbn",
     "simulate --limit 1000 --schema trades -o trades.dbn",
     "simulate --limit 1000 --schema mbp-1 -o quotes.dbn",
@@ -59,8 +60,8 @@ def _run_all() -> None:
     for layout in (MBO, MBP1):
         LatestQuotes().update(np.zeros(1, layout))
     with tempfile.TemporaryDirectory() as folder:
-        for command in _COMMANDS:
-            words = command.format(samples=_ROOT / "sample_data").split()
+        for command in COMMANDS:
+            words = command.format(samples=SAMPLES).split()
             subprocess.run(
                 [sys.executable, "-m", "mdtool", *words],
                 cwd=folder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from mdtool.core.dtypes import OHLCV, SYMBOL_MAPPING, TRADE, record_length
 from mdtool.wire.dbn import DbnDecoder, encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
+from tests.commands import completed
 
 START = 1_700_000_000 * 10**9
 SECOND = 10**9
@@ -64,14 +66,12 @@ def trades_file(tmp_path) -> Path:
     return path
 
 
-def run(*arguments: object, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    command = [*MDTOOL, "aggregate", *map(str, arguments)]
-    return subprocess.run(command, input=data, capture_output=True, check=False, timeout=200)
+run = functools.partial(completed, "aggregate")
 
 
-def rows(*arguments: object, data: bytes | None = None) -> list[tuple[str, float, int, float, int]]:
+def rows(*arguments: object, data: bytes = b"") -> list[tuple[str, float, int, float, int]]:
     """Bars as (symbol, seconds after START, open, close, volume)."""
-    done = run(*arguments, "--csv", "--map-symbols", data=data)
+    done = run(*arguments, "--csv", "--map-symbols", stdin=data)
     assert done.returncode == 0, done.stderr
     return [
         (
@@ -168,7 +168,7 @@ def test_a_bar_comes_out_as_soon_as_the_stream_has_passed_it():
 
 def test_late_trades_are_reported_or_waited_for():
     data = stream(trades((1, 0, 100, 1), (1, 1000, 100, 2), (1, 500, 100, 4)))
-    done = run("-", "--interval", "1s", "--csv", data=data)
+    done = run("-", "--interval", "1s", "--csv", stdin=data)
     assert done.returncode == 0
     assert b"1 of 3 trades came after their bar had closed" in done.stderr
     bars = rows("-", "--interval", "1s", "--lateness", "500ms", data=data)
@@ -192,7 +192,7 @@ def test_mappings_of_a_live_stream_are_passed_on_and_used():
     data = header(None) + bytes(encode_records(mapping))
     data += bytes(encode_records(trades((9, 0, 100, 1))))
     assert [row[0] for row in rows("-", "--interval", "1s", data=data)] == ["TSLA"]
-    piped = run("-", "--interval", "1s", data=data).stdout
+    piped = run("-", "--interval", "1s", stdin=data).stdout
     assert rows("-", "--interval", "1s", data=data) != []
     decoder = DbnDecoder()
     assert [int(run["rtype"][0]) for run in decoder.feed(piped)] == [22, 32]
@@ -257,7 +257,7 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(trades_file):
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(arguments, message):
-    done = run(*arguments, data=b"")
+    done = run(*arguments, stdin=b"")
     assert done.returncode == 2
     assert done.stdout == b""
     error = done.stderr.decode().splitlines()

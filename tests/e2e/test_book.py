@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
@@ -21,6 +22,7 @@ import zstandard
 
 from mdtool.core.dtypes import F_LAST, MBP1, MBP10
 from mdtool.wire.dbn import DbnDecoder, encode_records
+from tests.commands import output_of
 from tests.e2e.screens import Session
 from tests.reference import dbn_streams as streams
 from tests.reference.book import ReferenceBooks, mbo_of
@@ -30,17 +32,7 @@ SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"
 PARTIAL = "partial book: orders from before its stream began are not in it"
 
 
-def run(*arguments: object, stdin: bytes | None = None, status: int = 0, said: str = "") -> bytes:
-    """Run it to its end; check how it ended and what it said; return its output."""
-    ended = subprocess.run(
-        [*MDTOOL, "book", *map(str, arguments)], input=stdin, capture_output=True, check=False
-    )
-    errors = ended.stderr.decode()
-    assert ended.returncode == status, errors
-    assert said in errors
-    if not said:
-        assert errors == ""
-    return ended.stdout
+run = functools.partial(output_of, "book")
 
 
 def on_a_terminal(*arguments: object) -> list[str]:
@@ -154,8 +146,7 @@ class TestFinal:
         assert run("-", "-J", stdin=SAMPLE.read_bytes()) == sample_json
         day = int(sample["ts_recv"][9_000])
         for name, option in (("a.dbn", "--end"), ("b.dbn", "--start")):
-            part = [*MDTOOL, "replay-dbn", SAMPLE, option, str(day), "-o", tmp_path / name]
-            subprocess.run(part, check=True)
+            output_of("replay-dbn", SAMPLE, option, day, "-o", tmp_path / name)
         assert run(tmp_path / "b.dbn", tmp_path / "a.dbn", "-J") == sample_json
 
     def test_a_limit_is_of_snapshots(self):
@@ -359,8 +350,7 @@ class TestVerify:
 
     def test_a_cut_file_is_reported_before_it_fails(self, tmp_path, esm4):
         path = tmp_path / "cut.dbn"
-        plain = subprocess.run([*MDTOOL, "replay-dbn", esm4], capture_output=True, check=True)
-        path.write_bytes(plain.stdout[:-10])
+        path.write_bytes(output_of("replay-dbn", esm4)[:-10])
         output = run("verify", path, "-J", status=1, said="ends inside a record that begins at")
         assert json.loads(output)["records"] == 13_795
 

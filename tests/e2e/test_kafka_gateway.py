@@ -7,8 +7,9 @@ import contextlib
 import json
 import signal
 
+from tests.commands import completed
 from tests.e2e.gateways import gateway_of
-from tests.e2e.ingest.commands import mdtool, service
+from tests.e2e.ingest.commands import service
 from tests.e2e.kafka_topics import (
     NOON_NS,
     Topics,
@@ -52,7 +53,7 @@ def stack(url, aggregators=2):
 
 
 def send(path, address) -> None:
-    ended = mdtool("send", path, address)
+    ended = completed("send", path, address)
     assert ended.returncode == 0, ended.stderr.decode()
 
 
@@ -140,6 +141,6 @@ async def test_a_gateway_says_so_while_the_broker_is_away(tmp_path):
 
 
 def test_a_gateway_does_not_start_without_kafka():
-    ended = mdtool("gateway", "--port", 0, "--bus", "kafka://127.0.0.1:1?wait_s=1", timeout=200)
+    ended = completed("gateway", "--port", 0, "--bus", "kafka://127.0.0.1:1?wait_s=1")
     assert ended.returncode == 3
     assert b"kafka 127.0.0.1:1: cannot be reached" in ended.stderr

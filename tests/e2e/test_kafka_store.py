@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from mdtool.adapters.stores import open_history
-from tests.e2e.ingest.commands import mdtool, service
+from tests.commands import completed
+from tests.e2e.ingest.commands import service
 from tests.e2e.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
 
 TICKS = 20_000
@@ -64,7 +65,7 @@ def test_every_trade_is_kept_once_whatever_is_killed(kafka, tmp_path, free_port)
             ]
             assert sorted(kept) == sorted(ticks)
     # Sessions and bars are those of the trades, and the totals too.
-    checked = mdtool("store", "check", "--store", store)
+    checked = completed("store", "check", "--store", store)
     assert checked.returncode == 0, checked.stdout.decode()
 
 
@@ -86,13 +87,13 @@ def test_a_store_of_ticks_that_were_made_anew_says_so(kafka, tmp_path):
     write_ticks(tmp_path / "ticks.jsonl", 1_000)
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
     with service("serve-tcp", "--port", 0, "--bus", bus) as ingest, storing(bus, store):
-        assert mdtool("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
+        assert completed("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
         until(store, 1_000)
     with Topics(bus) as topics:
         topics.remake("ticks", 3, "delete")
         for number in range(60):  # its offsets alone would not tell it from the one before
             topics.produce("ticks", b"more", partition=number % 3)
-    ended = mdtool("store", "--bus", bus, "--store", store, timeout=200)
+    ended = completed("store", "--bus", bus, "--store", store)
     assert ended.returncode == 1
     assert "it was made anew; name another store" in ended.stderr.decode()
 
@@ -100,13 +101,13 @@ def test_a_store_of_ticks_that_were_made_anew_says_so(kafka, tmp_path):
 def test_a_store_that_another_keeps_is_refused(kafka, tmp_path):
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
     with storing(bus, store):
-        second = mdtool("store", "--bus", bus, "--store", store, timeout=200)
+        second = completed("store", "--bus", bus, "--store", store)
     assert second.returncode == 3
     assert "trades.db" in second.stderr.decode()
 
 
 @pytest.mark.parametrize("more", [["file.dbn"], ["--stream-id", "name"]])
 def test_a_bus_takes_the_place_of_input(more):
-    ended = mdtool("store", "--bus", "kafka://127.0.0.1:1", *more)
+    ended = completed("store", "--bus", "kafka://127.0.0.1:1", *more)
     assert ended.returncode == 2
     assert "takes the place" in ended.stderr.decode()

@@ -14,7 +14,8 @@ from mdtool.adapters.kafka.streams import StreamPositions, encode_position
 from mdtool.adapters.kafka.topics import describe, open_topics
 from mdtool.adapters.kafka.watch import watched
 from mdtool.core.errors import PeerError
-from tests.e2e.ingest.commands import mdtool, service
+from tests.commands import completed
+from tests.e2e.ingest.commands import service
 from tests.e2e.kafka_topics import Topics, url_of, write_ticks
 from tests.e2e.test_kafka_aggregate import aggregator
 from tests.e2e.test_kafka_store import storing
@@ -84,13 +85,13 @@ def test_ticks_made_anew_behind_their_aggregates_are_told(kafka, tmp_path, refil
     options = ("--port", 0, "--bus", bus)
     with Topics(bus) as topics:
         with service("serve-tcp", *options) as ingest, aggregator(bus):
-            assert mdtool("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
+            assert completed("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
             topics.wait(1_000)
         topics.remake("ticks", 3, "delete")
         if refilled:  # its offsets alone would not tell it from the one before
             for number in range(60):
                 topics.produce("ticks", b"more", partition=number % 3)
-    ended = mdtool("aggregate", *options, timeout=200)
+    ended = completed("aggregate", *options)
     assert ended.returncode == 1
     assert "it was made anew; name another prefix" in ended.stderr.decode()
 
@@ -101,7 +102,7 @@ def test_aggregates_that_lack_some_are_told(kafka):
         totals = json.dumps({"offset": 1, "ticks": 7}).encode()
         topics.produce("aggregates", totals, key=b"t/", partition=1)
         name = f"partition 1 of {topics.prefix}.aggregates"
-    ended = mdtool("aggregate", "--port", 0, "--bus", bus, timeout=200)
+    ended = completed("aggregate", "--port", 0, "--bus", bus)
     assert ended.returncode == 1
     assert f"{name} lacks records; delete the topic" in ended.stderr.decode()
 
@@ -111,7 +112,7 @@ def test_aggregates_that_were_deleted_are_made_from_ticks_again(kafka, tmp_path)
     bus = url_of(kafka)
     options = ("--port", 0, "--bus", bus)
     with service("serve-tcp", *options) as ingest:
-        assert mdtool("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
+        assert completed("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
     for _ in range(2):
         with Topics(bus) as topics, aggregator(bus):
             topics.wait(1_000)
@@ -126,7 +127,7 @@ def test_what_was_deleted_before_it_was_read_is_told(kafka, tmp_path):
         ingest = stack.enter_context(service("serve-tcp", *options))
         member = stack.enter_context(service("aggregate", *options))
         keeper = stack.enter_context(storing(bus, store))
-        assert mdtool("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
+        assert completed("send", tmp_path / "ticks.jsonl", ingest.address).returncode == 0
         topics.wait(1_000)
         for one in (member, keeper):
             one.process.send_signal(signal.SIGSTOP)

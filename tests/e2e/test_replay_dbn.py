@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
@@ -22,6 +23,7 @@ import zstandard
 from mdtool.core.records import trades_of
 from mdtool.core.units import format_time
 from mdtool.wire.dbn import DbnDecoder, encode_records
+from tests.commands import output_of
 from tests.reference import dbn_streams as streams
 
 MDTOOL = [sys.executable, "-m", "mdtool"]
@@ -29,20 +31,7 @@ STYLE = re.compile(r"\x1b\[[\d;]*m")
 FOUR_MILLION = 4_000_000
 
 
-def replay(*arguments: object, stdin: bytes | None = None, status: int = 0, said: str = ""):
-    """Run it to its end; check how it ended and what it said; return its output."""
-    ended = subprocess.run(
-        [*MDTOOL, "replay-dbn", *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        check=False,
-    )
-    errors = ended.stderr.decode()
-    assert ended.returncode == status, errors
-    assert said in errors
-    if not said:
-        assert errors == ""
-    return ended.stdout
+replay = functools.partial(output_of, "replay-dbn")
 
 
 def decoded(data: bytes) -> np.ndarray:

@@ -8,13 +8,12 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.engine.simulate import Exchange
 from mdtool.wire.dbn_metadata import make_metadata
+from tests.commands import output_of
 from tests.e2e.supervised import FREE_PORTS, check, serve
 from tests.e2e.vwap_feeds import vwap_feed
 from tests.ports import port_for
@@ -25,12 +24,7 @@ ONLY = ["--only", "serve-tcp,aggregate,vwap"]
 
 def filtered(path) -> dict[str, float]:
     """The last VWAP of each symbol, by the filter."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mdtool", "vwap", str(path), "-J", "-p", "-s"],
-        capture_output=True,
-        check=True,
-    )
-    rows = map(json.loads, done.stdout.splitlines())
+    rows = map(json.loads, output_of("vwap", path, "-J", "-p", "-s").splitlines())
     return {row["symbol"]: float(row["price"]) for row in rows}
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
-import subprocess
-import sys
 
 import databento_dbn as dbn
 import numpy as np
@@ -17,16 +16,11 @@ from mdtool.core.dtypes import STATISTICS
 from mdtool.core.records import has_trades
 from mdtool.engine.trades import Trades
 from mdtool.wire.dbn import DbnDecoder, encode_records
+from tests.commands import completed
 from tests.reference import dbn_streams as streams
 from tests.reference import vwap as reference
 
-VWAP = [sys.executable, "-m", "mdtool", "vwap"]
-
-
-def vwap(*arguments, stdin=None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*VWAP, *map(str, arguments)], input=stdin, capture_output=True, check=False
-    )
+vwap = functools.partial(completed, "vwap")
 
 
 def text(records, schema="trades") -> bytes:

@@ -22,13 +22,6 @@ from mdtool.wire.batches import decode_updates
 MDTOOL = str(Path(sys.executable).with_name("mdtool"))
 
 
-def mdtool(*arguments: object, stdin: bytes | None = None, **options):
-    """Run a command to its end."""
-    return subprocess.run(
-        [MDTOOL, *map(str, arguments)], input=stdin, capture_output=True, check=False, **options
-    )
-
-
 @dataclass
 class Service:
     """A service at work."""

@@ -17,7 +17,8 @@ import pytest
 from mdtool.core.addresses import parse_address
 from mdtool.engine.simulate import Exchange
 from mdtool.wire.control import Ack, ReplyDecoder
-from tests.e2e.ingest.commands import MDTOOL, Watch, mdtool, service, sessions_of
+from tests.commands import completed
+from tests.e2e.ingest.commands import MDTOOL, Watch, service, sessions_of
 from tests.e2e.ingest.servers import frame, frames
 
 TICK = b'{"symbol":"AAPL","price":150.25,"volume":100,"exchange_timestamp":1735201234567000000}\n'
@@ -40,7 +41,7 @@ def ingest(aggregator):
 def trades_file(tmp_path, count):
     """Write so many trades of a simulated market; return the file, and the sessions they make."""
     path = tmp_path / "trades.dbn"
-    done = mdtool("simulate", "--schema", "trades", "--limit", count, "-o", path)
+    done = completed("simulate", "--schema", "trades", "--limit", count, "-o", path)
     assert done.returncode == 0, done.stderr
     exchange = Exchange()
     trades = exchange.generate(count * 20, "trades")[:count]
@@ -67,7 +68,7 @@ def acknowledged(address, data):
 
 def test_a_file_of_trades_becomes_sessions(tmp_path, aggregator, ingest):
     path, expected = trades_file(tmp_path, 20_000)
-    done = mdtool("send", path, ingest)
+    done = completed("send", path, ingest)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"Accepted 20000 ticks, refused 0; stream 'send-")
     with Watch(aggregator) as watch:
@@ -118,7 +119,7 @@ def test_commands_pipe_into_each_other(tmp_path, aggregator, ingest):
 
 
 def test_a_partial_book_s_trades_are_sent(real_data, aggregator, ingest):
-    done = mdtool("send", real_data / "CLX5_mbo.dbn", ingest)
+    done = completed("send", real_data / "CLX5_mbo.dbn", ingest)
     assert b"Accepted 1599 ticks, refused 0" in done.stdout
     with Watch(aggregator) as watch:
         watch.until(1_599)
@@ -126,7 +127,7 @@ def test_a_partial_book_s_trades_are_sent(real_data, aggregator, ingest):
 
 
 def test_json_lines_are_sent_up_to_the_one_that_is_wrong(ingest):
-    done = mdtool("send", "-", ingest, stdin=TICK * 3 + b'{"symbol":"AAPL"}\n' + TICK)
+    done = completed("send", "-", ingest, stdin=TICK * 3 + b'{"symbol":"AAPL"}\n' + TICK)
     assert done.stdout.startswith(b"Accepted 3 ticks, refused 0")
     assert done.returncode == 1
     assert done.stderr.endswith(b"mdtool: stdin: line 4: has no 'price'\n")
@@ -134,15 +135,15 @@ def test_json_lines_are_sent_up_to_the_one_that_is_wrong(ingest):
 
 def test_json_lines_go_on_from_a_replay(real_data, ingest):
     path = real_data / "dbn" / "test_data.trades.v3.dbn.zst"
-    lines = mdtool("replay-dbn", path, "-J", "-s").stdout
-    assert mdtool("send", ingest, stdin=lines).stdout.startswith(b"Accepted 2 ticks, refused 0")
+    lines = completed("replay-dbn", path, "-J", "-s").stdout
+    assert completed("send", ingest, stdin=lines).stdout.startswith(b"Accepted 2 ticks, refused 0")
 
 
 def test_a_cut_file_is_sent_up_to_the_cut(tmp_path, ingest):
     path, _ = trades_file(tmp_path, 1_000)
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    done = mdtool("send", path, ingest)
+    done = completed("send", path, ingest)
     assert done.stdout.startswith(b"Accepted 999 ticks")
     assert done.returncode == 1
     assert b"after 999 whole records" in done.stderr
@@ -150,9 +151,9 @@ def test_a_cut_file_is_sent_up_to_the_cut(tmp_path, ingest):
 
 def test_a_stream_with_a_name_is_sent_once_however_often(tmp_path, aggregator, ingest):
     path, expected = trades_file(tmp_path, 3_000)
-    part = mdtool("send", path, ingest, "--stream-id", "day", "--limit", 1_234)
+    part = completed("send", path, ingest, "--stream-id", "day", "--limit", 1_234)
     assert part.stdout.startswith(b"Accepted 1234 ticks")
-    rest = mdtool("send", path, ingest, "--stream-id", "day")
+    rest = completed("send", path, ingest, "--stream-id", "day")
     assert rest.stdout == b"Accepted 1766 ticks, refused 0; stream 'day' is committed up to 3000\n"
     with Watch(aggregator) as watch:
         watch.until(3_000)
@@ -160,7 +161,7 @@ def test_a_stream_with_a_name_is_sent_once_however_often(tmp_path, aggregator, i
 
 
 def test_a_simulated_market_is_sent_at_its_rate_with_times_of_now(aggregator, ingest):
-    done = mdtool("send", "--simulate", "--rate", 2_000, "--limit", 500, ingest)
+    done = completed("send", "--simulate", "--rate", 2_000, "--limit", 500, ingest)
     assert done.stdout.startswith(b"Accepted 500 ticks, refused 0")
     with Watch(aggregator) as watch:
         watch.until(500)
@@ -168,7 +169,7 @@ def test_a_simulated_market_is_sent_at_its_rate_with_times_of_now(aggregator, in
 
 
 def test_a_plain_stream_is_sent(ingest):
-    done = mdtool("send", "--simulate", "--limit", 100, "--plain", ingest)
+    done = completed("send", "--simulate", "--limit", 100, "--plain", ingest)
     assert done.stdout == b"Accepted 100 ticks, refused 0\n"
 
 
@@ -192,14 +193,14 @@ def test_a_plain_stream_is_sent(ingest):
     ],
 )
 def test_what_cannot_be_sent_is_said_in_one_line(arguments, stdin, status, said):
-    done = mdtool("send", *arguments, stdin=stdin)
+    done = completed("send", *arguments, stdin=stdin)
     assert done.returncode == status, done.stderr
     assert said in done.stderr.decode()
     assert done.stderr.count(b"\n") == 1
 
 
 def test_a_server_that_is_not_there_is_said_in_one_line(free_port):
-    done = mdtool("send", "--port", free_port, "--connect-timeout-s", 0.3, stdin=TICK)
+    done = completed("send", "--port", free_port, "--connect-timeout-s", 0.3, stdin=TICK)
     assert done.returncode == 1
     assert done.stderr.decode() == (
         f"mdtool: 127.0.0.1:{free_port}: Connection refused; is mdtool serve-tcp running there?\n"
@@ -244,7 +245,7 @@ def test_progress_is_shown_to_people(ingest, source):
 def test_a_port_in_use_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = mdtool("serve-tcp", "--port", port)
+        done = completed("serve-tcp", "--port", port)
     assert done.returncode == 3
     assert done.stderr.decode().splitlines()[-1] == (
         f"mdtool: port {port} on 127.0.0.1 is in use; stop what listens there, or choose another "

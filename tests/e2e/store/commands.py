@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from mdtool.core.dtypes import F_LAST, RTYPE_TRADE, TRADE, record_length
 from mdtool.core.symbols import SymbolTable
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
+from tests.commands import completed
 
 MDTOOL = [sys.executable, "-m", "mdtool"]
 NOON_NS = 1_758_715_200 * 10**9
@@ -23,11 +23,9 @@ DAY_NS = 86_400 * 10**9
 SYMBOLS = ["ESZ5", "CLX5", "BRK/B", "A=B", "50%", "X Y"]
 
 
-def store(*arguments: object, status: int = 0, said: str = "", stdin: bytes | None = None) -> str:
+def store(*arguments: object, status: int = 0, said: str = "", stdin: bytes = b"") -> str:
     """Run it; check how it ended and what it said on stderr, one line; return its output."""
-    ended = subprocess.run(
-        [*MDTOOL, "store", *map(str, arguments)], input=stdin, capture_output=True, check=False
-    )
+    ended = completed("store", *arguments, stdin=stdin)
     errors = ended.stderr.decode()
     assert ended.returncode == status, errors
     assert said in errors

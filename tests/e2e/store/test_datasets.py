@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from decimal import Decimal
 
 import duckdb
@@ -16,9 +15,9 @@ import pyarrow.parquet
 import pytest
 
 from mdtool.adapters.stores import open_history
+from tests.commands import output_of
 from tests.e2e.store.commands import (
     DAY_NS,
-    MDTOOL,
     NOON_NS,
     SYMBOLS,
     dbn,
@@ -221,9 +220,7 @@ def test_dbn_is_exported_with_its_symbols_and_comes_back(dbn_filled, tmp_path, k
 
 def times_of(file) -> list[str]:
     """What another command reads of a file; each symbol is one of the store's."""
-    lines = subprocess.run(
-        [*MDTOOL, "replay-dbn", file, "-C", "-s"], capture_output=True, check=True, text=True
-    ).stdout.splitlines()
+    lines = output_of("replay-dbn", file, "-C", "-s").decode().splitlines()
     names = lines[0].split(",")
     assert {line.split(",")[names.index("symbol")] for line in lines[1:]} <= set(SYMBOLS)
     return [line.split(",")[names.index("ts_event")] for line in lines[1:]]
@@ -381,15 +378,7 @@ def test_a_damaged_file_is_one_line(filled, tmp_path):
     content = bytearray(file.read_bytes())
     content[100:2_000] = bytes(1_900)
     file.write_bytes(content)
-    ended = subprocess.run(
-        [*MDTOOL, "store", "import", file, "--store", where],
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    assert ended.returncode == 1
-    assert ended.stderr.startswith(f"mdtool: {file}: is damaged (")
-    assert len(ended.stderr.splitlines()) == 1
+    store("import", file, "--store", where, status=1, said=f"mdtool: {file}: is damaged (")
     text = tmp_path / "t.csv"
     store("export", text, "--store", filled)
     lines = text.read_text().splitlines()
@@ -442,12 +431,7 @@ def test_what_duckdb_wrote_of_it_is_imported_too(filled, tmp_path):
 def test_the_dbn_that_is_exported_is_read_by_other_commands(dbn_filled, tmp_path):
     file = tmp_path / "t.dbn"
     store("export", file, "--store", dbn_filled)
-    bars = subprocess.run(
-        [sys.executable, "-m", "mdtool", "aggregate", file, "--interval", "1d", "-C", "-s"],
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout.splitlines()
+    bars = output_of("aggregate", file, "--interval", "1d", "-C", "-s").splitlines()
     assert len(bars) == 1 + 2 * len(SYMBOLS)
     assert dbn(trades(1))[:3] == file.read_bytes()[:3]
 

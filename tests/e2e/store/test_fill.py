@@ -13,6 +13,7 @@ import zstandard
 
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.core.units import UNDEF_PRICE
+from tests.commands import completed, output_of
 from tests.e2e.store.commands import (
     DAY_NS,
     MDTOOL,
@@ -65,7 +66,7 @@ def test_the_same_again_changes_nothing_however_it_comes(tmp_path):
     packed = tmp_path / "packed.dbn.zst"
     packed.write_bytes(zstandard.compress(dbn(records)))
     for again in (file, packed, "-"):
-        stdin = dbn(records) if again == "-" else None
+        stdin = dbn(records) if again == "-" else b""
         output = store(again, "--store", where, stdin=stdin)
         assert "0 trades new, 2,000 known already, 0 left out" in output
     assert held(where) == before
@@ -168,9 +169,7 @@ def test_older_trades_are_kept_though_their_bars_have_closed(tmp_path):
 
 def test_the_store_is_the_users_own_unless_another_is_named(tmp_path):
     file = write(tmp_path / "day.dbn", trades(30))
-    subprocess.run(
-        [*MDTOOL, "store", file], env=environment(XDG_DATA_HOME=str(tmp_path)), check=True
-    )
+    completed("store", file, env=environment(XDG_DATA_HOME=str(tmp_path)))
     assert len(held(f"sqlite:///{tmp_path}/mdtool/mdtool.db")) == 30
 
 
@@ -181,15 +180,10 @@ def test_the_store_is_where_settings_have_serve_all_keep_it(tmp_path):
         ("MDTOOL_AGGREGATE_STORE", f"sqlite:///{tmp_path}/own.db"),
         ("MDTOOL_STORE_STORE", f"sqlite:///{tmp_path}/this.db"),
     ):
-        subprocess.run([*MDTOOL, "store", file], env=environment(**{name: value}), check=True)
+        completed("store", file, env=environment(**{name: value}))
     for place in ("data/mdtool.db", "own.db", "this.db"):
         assert len(held(f"sqlite:///{tmp_path}/{place}")) == 30
-    ended = subprocess.run(
-        [*MDTOOL, "store", file],
-        env=environment(MDTOOL_SERVE_MEMORY="1"),
-        check=False,
-        capture_output=True,
-    )
+    ended = completed("store", file, env=environment(MDTOOL_SERVE_MEMORY="1"))
     assert (ended.returncode, ended.stderr.count(b"\n")) == (2, 1)
     assert b"name a store with --store" in ended.stderr
 
@@ -204,12 +198,8 @@ def test_a_stream_that_is_cut_is_kept_up_to_there(tmp_path):
     records, where = trades(500), url(tmp_path)
     file = tmp_path / "cut.dbn"
     file.write_bytes(dbn(records)[:-20])
-    ended = subprocess.run(
-        [*MDTOOL, "store", file, "--store", where], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 1
-    assert "499 trades new" in ended.stdout
-    assert "ends inside a record" in ended.stderr
+    output = store(file, "--store", where, status=1, said="ends inside a record")
+    assert "499 trades new" in output
     assert without_streams(held(where)) == expected(records[:499])
 
 
@@ -218,12 +208,8 @@ def test_a_stream_that_is_cut_early_is_kept_and_goes_on(tmp_path):
     file = tmp_path / "cut.dbn"
     file.write_bytes(dbn(records[:10])[:-20])
     for said in ("9 trades new, 0 known", "0 trades new, 9 known"):
-        ended = subprocess.run(
-            [*MDTOOL, "store", file, "--store", where], capture_output=True, text=True, check=False
-        )
-        assert ended.returncode == 1
-        assert said in ended.stdout
-        assert "ends inside a record" in ended.stderr
+        output = store(file, "--store", where, status=1, said="ends inside a record")
+        assert said in output
     whole = write(tmp_path / "day.dbn", records)
     assert "491 trades new, 9 known already" in store(whole, "--store", where)
     assert "0 trades new, 500 known already" in store(whole, "--store", where)
@@ -277,14 +263,8 @@ def test_input_that_is_no_dbn_is_one_line(tmp_path, content, said):
 
 
 def test_input_without_trades_is_one_line(tmp_path):
-    bars = subprocess.run(
-        [*MDTOOL, "aggregate", "-", "--interval", "1s", "-D"],
-        input=dbn(trades(50)),
-        capture_output=True,
-        check=True,
-    )
     file = tmp_path / "bars.dbn"
-    file.write_bytes(bars.stdout)
+    file.write_bytes(output_of("aggregate", "-", "--interval", "1s", "-D", stdin=dbn(trades(50))))
     store(file, "--store", url(tmp_path), status=1, said="from which trades cannot be taken")
     store(tmp_path / "none.dbn", "--store", url(tmp_path), status=1, said="no such file")
 
@@ -329,25 +309,14 @@ def test_wrong_usage_is_one_line(tmp_path):
 
 
 def test_its_help_shows_each_command_with_an_example():
-    ended = subprocess.run(
-        [*MDTOOL, "store", "--help"],
-        capture_output=True,
-        check=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "100"},
-    )
+    ended = completed("store", "--help", env={**os.environ, "COLUMNS": "100"})
     for command in ("store day", "store export", "store import", "store check"):
-        assert f"Example: mdtool {command}" in ended.stdout
+        assert f"Example: mdtool {command}" in ended.stdout.decode()
 
 
 def test_the_trades_of_real_orders_are_kept(real_data, tmp_path):
     file, where = real_data / "CLX5_mbo.dbn", url(tmp_path)
-    listed = subprocess.run(
-        [*MDTOOL, "replay-dbn", file, "--schema", "trades", "-C", "-s"],
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout.splitlines()
+    listed = output_of("replay-dbn", file, "--schema", "trades", "-C", "-s").decode().splitlines()
     names = listed[0].split(",")
     wanted = [dict(zip(names, line.split(","), strict=True)) for line in listed[1:]]
     assert f"{len(wanted):,} trades new" in store(file, "--store", where)
