@@ -28,13 +28,22 @@ _GUARD: Final = 'read _; kill -KILL "$0"'
 """A shell that ends the broker when what it reads from does, and so with the process of a test."""
 _CLUSTER_ID: Final = "bWR0b29sLXRlc3QtYnJva2Vy"
 _JAVA: Final = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+USER: Final = "mdtool"
+PASSWORD: Final = "no secret"
 _SETTINGS: Final = {
     "process.roles": "broker,controller",
     "node.id": 1,
     "listeners": "PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind},"
-    "CONTROLLER://127.0.0.1:{controller}",
-    "advertised.listeners": "PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "SECURE://127.0.0.1:{secure},CONTROLLER://127.0.0.1:{controller}",
+    "advertised.listeners": "PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy},"
+    "SECURE://127.0.0.1:{secure}",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,SECURE:SASL_SSL,"
+    "CONTROLLER:PLAINTEXT",
+    "listener.name.secure.sasl.enabled.mechanisms": "PLAIN",
+    "listener.name.secure.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain."
+    f'PlainLoginModule required user_{USER}="{PASSWORD}";',
+    "listener.name.secure.ssl.keystore.location": "{keys}",
+    "listener.name.secure.ssl.keystore.password": PASSWORD,
     "inter.broker.listener.name": "PLAINTEXT",
     "controller.listener.names": "CONTROLLER",
     "controller.quorum.voters": "1@127.0.0.1:{controller}",
@@ -68,20 +77,28 @@ class KafkaBroker:
         the broker, and a test that passes their bytes on to `behind_port` can hold or cut them.
     behind_port : int
         The broker's port for what comes through such a proxy.
+    secure_address : str
+        Where clients reach it over TLS, if they are `USER` with its `PASSWORD`.
+    certificate : Path
+        By which it is known there.
     """
 
     def __init__(
         self, java: str, jars: Path, folder: Path, ports: list[int], session_ms: int
     ) -> None:
-        port, controller, self.behind_port, self.proxy_port = ports
+        port, controller, self.behind_port, self.proxy_port, secure = ports
         self.address = f"127.0.0.1:{port}"
         self.proxied_address = f"127.0.0.1:{self.proxy_port}"
+        self.secure_address = f"127.0.0.1:{secure}"
+        self.certificate = folder / "certificate.pem"
         self._properties = folder / "server.properties"
         places = {
             "port": port,
             "controller": controller,
             "behind": self.behind_port,
             "proxy": self.proxy_port,
+            "secure": secure,
+            "keys": folder / "keys.p12",
             "data": folder / "data",
             "session_ms": session_ms,
         }
@@ -91,6 +108,7 @@ class KafkaBroker:
         self._classes = [java, *_JAVA, "-cp", f"{jars}/*"]
         if not (folder / "data").exists():
             self._format(folder / "data")
+            self._make_keys(Path(java).resolve().with_name("keytool"), folder / "keys.p12")
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -98,6 +116,15 @@ class KafkaBroker:
         data.mkdir()
         tool = ("kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", self._properties)
         subprocess.run([*self._classes, *tool], check=True, capture_output=True)
+
+    def _make_keys(self, keytool: Path, keys: Path) -> None:
+        store = ("-keystore", keys, "-storetype", "PKCS12", "-storepass", PASSWORD)
+        own = ("-alias", "broker", "-dname", "CN=broker", "-ext", "san=ip:127.0.0.1")
+        for made in (
+            ("-genkeypair", "-keyalg", "EC", *own),
+            ("-exportcert", "-rfc", "-alias", "broker", "-file", self.certificate),
+        ):
+            subprocess.run([keytool, *made, *store], check=True, capture_output=True)
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -145,7 +172,7 @@ def kafka_broker(folder: Path, session_ms: int = 1_000):
     if problem:
         missing(problem)
     with contextlib.ExitStack() as held:
-        reserved = [held.enter_context(reserve_port("127.0.0.1")) for _ in range(4)]
+        reserved = [held.enter_context(reserve_port("127.0.0.1")) for _ in range(5)]
         ports = [socket.getsockname()[1] for socket in reserved]
         broker = KafkaBroker(java, jars, folder, ports, session_ms)
         held.callback(broker.kill)

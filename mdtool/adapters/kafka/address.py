@@ -17,7 +17,9 @@ PARTITIONS: Final = 6
 _MAX_PARTITIONS: Final = 256
 """One aggregator may have all of them, two clients each, of which a process can have 1,024."""
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
-_FORM: Final = "kafka://HOST:PORT[,HOST:PORT...][?prefix=NAME&partitions=N&replication=N&wait_s=N]"
+_FORM: Final = (
+    "kafka://HOST:PORT[,HOST:PORT...][?prefix=NAME&partitions=N&replication=N&wait_s=N&config=FILE]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class KafkaAddress:
         How often each record is kept in topics that are made; -1 for the servers' own default.
     wait_s : float
         How long a service that starts waits for the servers.
+    config : str
+        The file of `client_file`, empty where clients need none.
     """
 
     servers: str
@@ -44,6 +48,7 @@ class KafkaAddress:
     partitions: int | None = None
     replication: int = -1
     wait_s: float = 10.0
+    config: str = ""
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -73,6 +78,7 @@ class KafkaAddress:
             _whole(url, given.pop("partitions", None), None, 1, _MAX_PARTITIONS),
             _whole(url, given.pop("replication", None), -1, 1, 32_767) or -1,
             _whole(url, given.pop("wait_s", None), 10, 1, 3_600) or 10,
+            given.pop("config", ""),
         )
         if given:
             raise ConfigError(f"{url}: {', '.join(sorted(given))} is no part of {_FORM}")

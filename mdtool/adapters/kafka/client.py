@@ -6,10 +6,11 @@ Their methods block, some of them for as long as they are told to; they are call
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.adapters.kafka.client_file import read_client_file
 from mdtool.core.errors import ConfigError
 
 try:
@@ -55,6 +56,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+C = TypeVar("C")
+
 MAX_RECORD_BYTES: Final = 4 << 20
 """How long a record of ticks may be."""
 _COMMON: Final = {
@@ -96,18 +99,24 @@ class _Quiet:
 
 
 def producer(address: KafkaAddress, settings: Mapping[str, Any] | None = None) -> Producer:
-    """Return an idempotent producer, which waits for all replicas."""
-    return Producer(_config(address, _PRODUCING, settings), logger=_Quiet())
+    """Return an idempotent producer, which waits for all replicas.
+
+    Raises
+    ------
+    ConfigError
+        When the address's file of settings is not as it should be; so also of the others.
+    """
+    return _made(Producer, address, _PRODUCING, settings)
 
 
 def consumer(address: KafkaAddress, settings: Mapping[str, Any] | None = None) -> Consumer:
     """Return a consumer that sees what is committed, and commits nothing by itself."""
-    return Consumer(_config(address, _CONSUMING, settings), logger=_Quiet())
+    return _made(Consumer, address, _CONSUMING, settings)
 
 
-def admin(address: KafkaAddress) -> AdminClient:
+def admin(address: KafkaAddress, settings: Mapping[str, Any] | None = None) -> AdminClient:
     """Return a client that looks at topics and makes them."""
-    return AdminClient(_config(address, {}, None), logger=_Quiet())
+    return _made(AdminClient, address, {}, settings)
 
 
 def error_of(raised: KafkaException) -> KafkaError:
@@ -116,16 +125,25 @@ def error_of(raised: KafkaException) -> KafkaError:
     return error
 
 
-def _config(
-    address: KafkaAddress, kind: Mapping[str, Any], settings: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    return {
+def _made(
+    client: Callable[..., C],
+    address: KafkaAddress,
+    kind: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+) -> C:
+    config = {
         "bootstrap.servers": address.servers,
         "error_cb": _ignore,
+        **(read_client_file(address.config) if address.config else {}),
         **_COMMON,
         **kind,
         **(settings or {}),
     }
+    try:
+        return client(config, logger=_Quiet())
+    except KafkaException as error:
+        where = address.config or str(address)
+        raise ConfigError(f"{where}: {error_of(error).str()}") from error
 
 
 def _ignore(_error: KafkaError) -> None:

@@ -121,19 +121,22 @@ def open_topics(address: KafkaAddress) -> Topics:
 
     Raises
     ------
+    ConfigError
+        When the address's file of settings is not as it should be.
     StartupError
         When the servers cannot be reached within the address's `wait_s`, or a topic is not as it
         should be.
     """
-    client = admin(address)
+    refusal = _Refusal()
+    client = admin(address, {"error_cb": refusal.note})
     deadline_s = time.monotonic() + address.wait_s
-    found = _look(client, address, deadline_s)
+    found = _look(client, address, deadline_s, refusal)
     partitions = _partitions(address, found)
     missing = [name for name in _TOPICS if address.topic(name) not in found]
     if missing:
         _make(client, address, missing, partitions, deadline_s)
         while any(address.topic(name) not in found for name in _TOPICS):
-            found = _look(client, address, deadline_s)
+            found = _look(client, address, deadline_s, refusal)
         partitions = _partitions(address, found)  # another service may have been first
     for name, topic in _TOPICS.items():
         full_name = address.topic(name)
@@ -147,8 +150,19 @@ def open_topics(address: KafkaAddress) -> Topics:
     return Topics(address, partitions, _identities(client, address))
 
 
+class _Refusal:
+    """Why the servers turn a client away, which calls do not tell: they only take too long."""
+
+    reason = ""
+
+    def note(self, error: KafkaError) -> None:
+        """Take note of an error that is no call's."""
+        if error.code() in {KafkaError._AUTHENTICATION, KafkaError._SSL}:  # noqa: SLF001 - public
+            self.reason = error.str()
+
+
 def _look(
-    client: AdminClient, address: KafkaAddress, deadline_s: float
+    client: AdminClient, address: KafkaAddress, deadline_s: float, refusal: _Refusal
 ) -> dict[str, TopicMetadata]:
     """Return the topics that there are and whose partitions can be written."""
     while True:
@@ -157,7 +171,8 @@ def _look(
             topics = client.list_topics(timeout=max(0.01, min(left_s, _TRY_S))).topics
         except KafkaException as error:
             if left_s <= 0:
-                reason = error_of(error).str()
+                client.poll(0)  # hands over what there is to note
+                reason = refusal.reason or error_of(error).str()
                 raise StartupError(
                     f"{address}: cannot be reached ({reason}; tried for {address.wait_s:g} s)"
                 ) from error
