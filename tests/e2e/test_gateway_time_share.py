@@ -64,9 +64,12 @@ async def over_sockjs(client, headers) -> None:
 async def test_who_said_too_much_waits_whatever_it_speaks(client, speak):
     await over_http(client, ONE)
     waiting = asyncio.create_task(speak(client, ONE))
+    while not (await client.answer("/health"))[1]["waits"]:
+        pass
     await speak(client, OTHER)
     assert (await client.answer("/api/v1/marketdata/AAPL"))[0] == 200
     assert not waiting.done()
+    assert "mdtool_client_waits_total 1.0" in await (await client.get("/metrics")).text()
     waiting.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await waiting

@@ -67,6 +67,7 @@ class Health:
                 "refused": resilience.refused,
             },
             "refused": self._protection.refused,
+            "waits": self._protection.time_share.waits,
         }
         return answer(encode_object(report), status=503 if status == "unavailable" else 200)
 

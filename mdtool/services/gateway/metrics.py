@@ -65,6 +65,11 @@ class _GatewayCollector(Collector):
         yield from self._questions()
         yield from self._store()
         yield self._refused()
+        yield _counter(
+            "mdtool_client_waits",
+            "Messages that waited, as their client had taken more than its share of the time.",
+            self._protection.time_share.waits,
+        )
         yield self._requests()
         yield from self._sockets()
 

@@ -207,6 +207,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "refused": _object(
                 dict.fromkeys(("requests", "upstream", "sockets", "origins"), _COUNT)
             ),
+            "waits": _COUNT,
         }
     ),
     "IceServers": _object(

@@ -27,9 +27,15 @@ class TimeShare:
     ----------
     percent : float
         What each client gets, of the time during which all others wait; 100 is all of it.
+
+    Attributes
+    ----------
+    waits : int
+        How many messages have had to wait.
     """
 
     def __init__(self, percent: float) -> None:
+        self.waits = 0
         self._throttle = Throttle(max(1, round(percent * _US_PER_PERCENT)), _AT_ONCE_US)
 
     async def turn(self) -> Turn:
@@ -38,8 +44,12 @@ class TimeShare:
         The block of the turn must not wait for anything.
         """
         client = CLIENT.get()
+        has_waited = False
         # Time is what is waited for; another connection of the client may have taken it meanwhile.
-        while wait_ns := self._throttle.wait_ns(client, time.monotonic_ns()):  # noqa: ASYNC110
+        while wait_ns := self._throttle.wait_ns(client, time.monotonic_ns()):
+            if not has_waited:
+                has_waited = True
+                self.waits += 1
             await asyncio.sleep(max(_LEAST_WAIT_S, wait_ns / NS_PER_S))
         return Turn(self._throttle, client)
 
