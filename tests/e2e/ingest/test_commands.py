@@ -176,8 +176,8 @@ def test_a_plain_stream_is_sent(ingest):
 @pytest.mark.parametrize(
     ("arguments", "stdin", "status", "said"),
     [
-        (["none.dbn"], None, 1, "none.dbn: no such file"),
-        (["/"], None, 1, "/: is a directory"),
+        (["none.dbn"], b"", 1, "none.dbn: no such file"),
+        (["/"], b"", 1, "/: is a directory"),
         (["-"], b"", 1, "stdin: is empty"),
         (["-"], b"time,price\n1,2\n", 1, "is no DBN stream"),
         (["--rate", "5", "--speed", "1"], b"", 2, "--rate and --speed: choose one"),
