@@ -6,16 +6,22 @@ with the descriptors, folder, environment and arguments that it is given.
 
 from __future__ import annotations
 
+import atexit
+import gc
+import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
 import sys
 import tempfile
+import threading
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
+import mdtool
 from mdtool.__main__ import main
 from mdtool.cli.app import app
 from tests.kernels import COMMANDS, SAMPLES
@@ -25,7 +31,10 @@ _STANDARD: Final = 3
 
 
 def load() -> None:
-    """Run what brings in every kernel of the commands, within this process."""
+    """Import all there is, and run what brings in every kernel of the commands."""
+    for module in pkgutil.walk_packages(mdtool.__path__, "mdtool."):
+        if module.name != "mdtool.__main__":
+            importlib.import_module(module.name)
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -76,7 +85,19 @@ def answer(connection: socket.socket) -> None:
     sys.argv = ["mdtool", *arguments]
 
 
+def run() -> NoReturn:
+    """Run the command of this process, which ends as any does, but without taking modules apart."""
+    try:
+        main()
+    except SystemExit as ended:
+        threading._shutdown()  # waits for threads
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(ended.code)
+
+
 if __name__ == "__main__":
     load()
+    gc.freeze()  # else what is collected in forks is copied
     serve(socket.socket(fileno=int(sys.argv[1])))
-    main()
+    run()

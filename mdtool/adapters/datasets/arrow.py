@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mdtool.adapters.arrow_arrays import integers, named, numbers
 from mdtool.adapters.datasets.partitions import DATE, SYMBOL
 from mdtool.adapters.datasets.rows import COLUMNS, TradeRows
 from mdtool.core.errors import InputError
@@ -26,6 +27,8 @@ TYPES: Final = {
     "stream_id": pa.string(),
     "sequence": pa.int64(),
 }
+_WORDS: Final = np.dtype([("low", "<i8"), ("high", "<i8")])
+"""A decimal of 128 bits."""
 _LEAST: Final = {"price": 1, "volume": 1, "sequence": 0}
 
 
@@ -38,13 +41,13 @@ def schema(has_symbol: bool) -> Any:
 def batch(rows: TradeRows, has_symbol: bool) -> Any:
     """Return rows as a record batch of `schema`."""
     columns = {
-        "symbol": _names(rows.symbols, rows.symbol),
-        "exchange_timestamp": pa.array(rows.exchange_timestamp).cast(TIME),
+        "symbol": named(rows.symbols, rows.symbol),
+        "exchange_timestamp": numbers(rows.exchange_timestamp, TIME),
         "price": decimals(rows.price),
-        "volume": pa.array(rows.volume),
-        "ingest_timestamp": pa.array(rows.ingest_timestamp).cast(TIME),
-        "stream_id": _names(rows.streams, rows.stream),
-        "sequence": pa.array(rows.sequence),
+        "volume": numbers(rows.volume),
+        "ingest_timestamp": numbers(rows.ingest_timestamp, TIME),
+        "stream_id": named(rows.streams, rows.stream),
+        "sequence": numbers(rows.sequence),
     }
     wanted = schema(has_symbol)
     return pa.record_batch([columns[name] for name in wanted.names], schema=wanted)
@@ -52,8 +55,7 @@ def batch(rows: TradeRows, has_symbol: bool) -> Any:
 
 def decimals(prices: NDArray[np.int64]) -> Any:
     """Return prices in units of 1e-9 as decimals: 128-bit integers at the same scale."""
-    wide = np.stack([prices, prices >> 63], axis=1)
-    return pa.Array.from_buffers(PRICE, len(prices), [None, pa.py_buffer(wide)])
+    return numbers(np.stack([prices, prices >> 63], axis=1), PRICE)
 
 
 def check_columns(where: str, names: list[str], folder: dict[str, str]) -> None:
@@ -96,15 +98,15 @@ def rows_of(where: str, table: Any, folder: dict[str, str], tables: Tables) -> T
     InputError
         When a value is none that a stored trade can have.
     """
-    integers = {
+    columns = {
         name: _integers(where, name, table.column(name))
         for name in ("price", "volume", "sequence", "exchange_timestamp", "ingest_timestamp")
     }
     for name, least in _LEAST.items():
-        column = integers[name]
+        column = columns[name]
         if len(column) and column.min() < least:
             raise InputError(f"{where}: has a {name} of {column.min()}; none was stored so")
-    if (integers["price"] == UNDEF_PRICE).any():
+    if (columns["price"] == UNDEF_PRICE).any():
         raise InputError(f"{where}: has a price of {UNDEF_PRICE}; none was stored so")
     if SYMBOL in folder:
         index = tables.symbol(where, folder[SYMBOL])
@@ -116,7 +118,7 @@ def rows_of(where: str, table: Any, folder: dict[str, str], tables: Tables) -> T
         streams=tables.streams,
         symbol=symbol,
         stream=_indices(where, "stream_id", table.column("stream_id"), tables.stream),
-        **integers,
+        **columns,
     )
 
 
@@ -152,12 +154,6 @@ class Tables:
         return self.streams.intern(text)
 
 
-def _names(table: SymbolTable, indices: NDArray[np.uint32]) -> Any:
-    used, places = np.unique(indices, return_inverse=True)
-    names = pa.array([table[index] for index in used.tolist()], pa.string())
-    return names.take(pa.array(places))
-
-
 def _indices(where: str, name: str, column: Any, index_of: Any) -> NDArray[np.uint32]:
     _check_no_nulls(where, name, column)
     try:
@@ -165,7 +161,7 @@ def _indices(where: str, name: str, column: Any, index_of: Any) -> NDArray[np.ui
     except pa.ArrowException as error:
         raise InputError(f"{where}: column {name} is no text ({error})") from error
     known = np.array([index_of(where, text) for text in encoded.dictionary.to_pylist()], np.uint32)
-    indices: NDArray[np.uint32] = known[encoded.indices.to_numpy()]
+    indices: NDArray[np.uint32] = known[integers(encoded.indices, np.int32)]
     return indices
 
 
@@ -177,18 +173,15 @@ def _integers(where: str, name: str, column: Any) -> NDArray[np.int64]:
         if wanted == PRICE:
             if not pa.types.is_decimal(column.type):
                 raise InputError(f"{where}: column {name} is {column.type}, not an exact decimal")
-            cast = column.cast(PRICE)
-            words = np.frombuffer(cast.buffers()[1], np.int64).reshape(-1, 2)
-            low = words[cast.offset : cast.offset + len(cast), 0]
-            return np.ascontiguousarray(low)
+            words = integers(column.cast(PRICE), _WORDS)
+            return np.ascontiguousarray(words["low"])
         if wanted == TIME and not pa.types.is_integer(column.type):
             if not pa.types.is_timestamp(column.type):
                 raise InputError(f"{where}: column {name} is {column.type}, no time")
             column = column.cast(pa.timestamp("ns", column.type.tz))
-        integers: NDArray[np.int64] = column.cast(pa.int64()).to_numpy()
+        return np.ascontiguousarray(integers(column.cast(pa.int64()), np.int64))
     except pa.ArrowException as error:
         raise InputError(f"{where}: column {name} cannot be read ({error})") from error
-    return np.ascontiguousarray(integers)
 
 
 def _check_no_nulls(where: str, name: str, column: Any) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 
+from mdtool.adapters.arrow_arrays import named, numbers, texts
 from mdtool.adapters.outputs.destination import Destination
 from mdtool.adapters.outputs.layout import Layout
 from mdtool.core.errors import OutputError
@@ -112,19 +113,19 @@ class ColumnarOutput:
         }
         if self._symbology is not None and record_type is not None:
             indices, table = self._symbology.symbols_of(records)
-            columns[_SYMBOL] = pa.array(list(table), pa.string()).take(pa.array(indices))
-        return pa.record_batch(columns)
+            columns[_SYMBOL] = named(table, indices)
+        return pa.RecordBatch.from_arrays([*columns.values()], names=[*columns])
 
     def _column(self, records: Records, field: str, record_type: Any) -> Any:
-        values = np.ascontiguousarray(records[field])
+        values = records[field]
         if values.dtype.kind == "S":
             return _strings(values, f"{self._destination.name}: {field}")
         if self._is_pretty and field in record_type._timestamp_fields:  # noqa: SLF001
             times = values.view(np.int64)
-            return pa.array(times, pa.int64(), mask=times == -1).cast(_TIME)
+            return numbers(times, _TIME, times != -1)
         if self._is_pretty and field in record_type._price_fields:  # noqa: SLF001
             return _prices(values)
-        return pa.array(values)
+        return numbers(values)
 
 
 class ParquetOutput(ColumnarOutput):
@@ -163,14 +164,11 @@ class _File(io.RawIOBase):
 
 def _strings(values: npt.NDArray[np.bytes_], where: str) -> Any:
     try:
-        return pa.array(values).cast(pa.string())
+        return texts(values.tolist())
     except pa.ArrowInvalid as error:
         raise OutputError(f"{where} is no text ({error})") from error
 
 
 def _prices(values: npt.NDArray[np.int64]) -> Any:
     """Return fixed-point prices as decimals: 128-bit integers at the same scale, null if none."""
-    wide = np.stack([values, values >> 63], axis=1)
-    is_known = np.packbits(values != UNDEF_PRICE, bitorder="little")
-    buffers = [pa.py_buffer(is_known), pa.py_buffer(wide)]
-    return pa.Array.from_buffers(_PRICE, len(values), buffers)
+    return numbers(np.stack([values, values >> 63], axis=1), _PRICE, values != UNDEF_PRICE)

@@ -1,0 +1,80 @@
+"""Arrays between numpy and Arrow, and pandas, which none of it needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdtool.adapters.arrow_arrays import integers, named, numbers, texts
+from mdtool.core.symbols import SymbolTable
+from tests.commands import output_of
+
+SAMPLE = Path(__file__).parents[2] / "sample_data" / "trades.dbn.zst"
+WITHOUT_PANDAS = """
+import sys
+from mdtool.__main__ import main
+
+sys.argv = ["mdtool", *sys.argv[1:]]
+try:
+    main()
+finally:
+    assert "pyarrow" in sys.modules
+    assert "pandas" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"])
+def test_numbers_are_those_of_pyarrow(dtype):
+    ends = np.iinfo(dtype)
+    values = np.array([ends.min, 1, ends.max, 2], dtype)
+    assert numbers(values).equals(pa.array(values))
+    assert numbers(values[::2]).equals(pa.array(values[::2]))
+    known = values != 1
+    assert numbers(values, known=known).equals(pa.array(values, mask=~known))
+
+
+@given(st.lists(st.text()))
+def test_texts_are_those_of_pyarrow(values):
+    assert texts([value.encode() for value in values]).equals(pa.array(values, pa.string()))
+
+
+def test_what_is_no_text_is_told():
+    with pytest.raises(pa.ArrowInvalid):
+        texts([b"fine", b"\xff"])
+
+
+@given(st.lists(st.integers(0, 2)))
+def test_names_stand_where_their_indices_do(indices):
+    table = SymbolTable(["A", "B/C", "D"])
+    expected = pa.array([table[index] for index in indices], pa.string())
+    assert named(table, np.array(indices, np.uint32)).equals(expected)
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1), st.integers(0, 3))
+def test_integers_come_back_also_of_a_slice(values, skipped):
+    array = pa.array(values, pa.int64())[skipped:]
+    assert integers(array, np.int64).tolist() == values[skipped:]
+
+
+def test_files_of_columns_are_written_and_read_without_pandas(tmp_path):
+    store = f"sqlite:///{tmp_path}/s.db"
+    output_of("store", SAMPLE, "--store", store)
+    for arguments in (
+        ["replay-dbn", SAMPLE, "-p", "-s", "-o", tmp_path / "r.parquet"],
+        ["replay-dbn", SAMPLE, "-o", tmp_path / "r.arrow"],
+        ["store", "export", tmp_path / "t.parquet", "--store", store],
+        ["store", "export", tmp_path / "t.csv", "--store", store],
+        ["store", "import", tmp_path / "t.parquet", "--store", store],
+        ["store", "import", tmp_path / "t.csv", "--store", store],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_PANDAS, *arguments], capture_output=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, b""), arguments
