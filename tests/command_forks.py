@@ -1,4 +1,4 @@
-"""A process that has imported all of mdtool and loaded its kernels, and forks for each command.
+"""A process that has imported what is long to import, loaded all kernels, and forks for commands.
 
 Imports and kernels take longer than what most commands of tests do. A fork is a process of its own,
 with the descriptors, folder, environment and arguments that it is given.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import atexit
 import gc
-import importlib
 import json
 import os
-import pkgutil
 import select
 import signal
 import socket
@@ -21,7 +19,9 @@ import threading
 from pathlib import Path
 from typing import Final, NoReturn
 
-import mdtool
+import pyarrow.csv
+import pyarrow.parquet  # noqa: F401
+
 from mdtool.__main__ import main
 from mdtool.cli.app import app
 from tests.kernels import COMMANDS, SAMPLES
@@ -31,10 +31,7 @@ _STANDARD: Final = 3
 
 
 def load() -> None:
-    """Import all there is, and run what brings in every kernel of the commands."""
-    for module in pkgutil.walk_packages(mdtool.__path__, "mdtool."):
-        if module.name != "mdtool.__main__":
-            importlib.import_module(module.name)
+    """Run what brings in every kernel of the commands, within this process."""
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
