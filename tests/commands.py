@@ -50,10 +50,10 @@ def output_of(*arguments: object, stdin: bytes = b"", status: int = 0, said: str
     """Run it to its end; check how it ended and what it said on stderr; return its output."""
     ended = completed(*arguments, stdin=stdin)
     errors = ended.stderr.decode()
-    assert ended.returncode == status, errors
-    assert said in errors
+    assert ended.returncode == status, ended
+    assert said in errors, ended
     if not said:
-        assert errors == ""
+        assert errors == "", ended
     return ended.stdout
 
 

@@ -293,8 +293,9 @@ class LiveBars:
             self._chunks,
             self._heap,
             series,
-            columns[:, _SAVED_OPEN],
-            columns[:, _SAVED_KEYS:],
+            # Contiguous however many there are, or the kernel is compiled once more.
+            np.ascontiguousarray(columns[:, _SAVED_OPEN]),
+            np.ascontiguousarray(columns[:, _SAVED_KEYS:]),
             self.step,
         )
         self._late[0] = late

@@ -71,11 +71,28 @@ class Tab:
         return await self.run(f"document.querySelector({json.dumps(selector)}).innerText")
 
     async def click(self, selector: str) -> None:
-        """Press the mouse where the first element that matches is, once there is one."""
-        element = f"document.querySelector({json.dumps(selector)})"
-        await self.until(element)
-        box = await self.run(f"{element}.getBoundingClientRect().toJSON()")
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        """Press the mouse where the first element that matches is, once it is there for people.
+
+        It has stopped moving by then, and nothing that opens or closes keeps the mouse from it.
+        """
+        x, y = await self.run(
+            f"""new Promise((resolve) => {{
+                let before = "";
+                const look = () => {{
+                    const element = document.querySelector({json.dumps(selector)});
+                    const box = element?.getBoundingClientRect();
+                    const place = box && [box.x + box.width / 2, box.y + box.height / 2];
+                    const isStill = place && String(place) === before;
+                    if (isStill && element.contains(document.elementFromPoint(...place))) {{
+                        resolve(place);
+                    }} else {{
+                        before = String(place);
+                        setTimeout(look, 20);
+                    }}
+                }};
+                look();
+            }})"""
+        )
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             await self._send(
                 "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1

@@ -1,10 +1,6 @@
-"""Arrays between numpy and Arrow, and pandas, which none of it needs."""
+"""Arrays between numpy and Arrow: those that pyarrow makes of the same."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,20 +10,6 @@ from hypothesis import strategies as st
 
 from mdtool.adapters.arrow_arrays import integers, named, numbers, texts
 from mdtool.core.symbols import SymbolTable
-from tests.commands import output_of
-
-SAMPLE = Path(__file__).parents[2] / "sample_data" / "trades.dbn.zst"
-WITHOUT_PANDAS = """
-import sys
-from mdtool.__main__ import main
-
-sys.argv = ["mdtool", *sys.argv[1:]]
-try:
-    main()
-finally:
-    assert "pyarrow" in sys.modules
-    assert "pandas" not in sys.modules
-"""
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"])
@@ -61,20 +43,3 @@ def test_names_stand_where_their_indices_do(indices):
 def test_integers_come_back_also_of_a_slice(values, skipped):
     array = pa.array(values, pa.int64())[skipped:]
     assert integers(array, np.int64).tolist() == values[skipped:]
-
-
-def test_files_of_columns_are_written_and_read_without_pandas(tmp_path):
-    store = f"sqlite:///{tmp_path}/s.db"
-    output_of("store", SAMPLE, "--store", store)
-    for arguments in (
-        ["replay-dbn", SAMPLE, "-p", "-s", "-o", tmp_path / "r.parquet"],
-        ["replay-dbn", SAMPLE, "-o", tmp_path / "r.arrow"],
-        ["store", "export", tmp_path / "t.parquet", "--store", store],
-        ["store", "export", tmp_path / "t.csv", "--store", store],
-        ["store", "import", tmp_path / "t.parquet", "--store", store],
-        ["store", "import", tmp_path / "t.csv", "--store", store],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", WITHOUT_PANDAS, *arguments], capture_output=True, check=False
-        )
-        assert (done.returncode, done.stderr) == (0, b""), arguments

@@ -179,7 +179,8 @@ def _integers(where: str, name: str, column: Any) -> NDArray[np.int64]:
             if not pa.types.is_timestamp(column.type):
                 raise InputError(f"{where}: column {name} is {column.type}, no time")
             column = column.cast(pa.timestamp("ns", column.type.tz))
-        return np.ascontiguousarray(integers(column.cast(pa.int64()), np.int64))
+        # What can be written to has kernels that filling has compiled already.
+        return integers(column.cast(pa.int64()), np.int64).copy()
     except pa.ArrowException as error:
         raise InputError(f"{where}: column {name} cannot be read ({error})") from error
 

@@ -27,13 +27,13 @@ def store(*arguments: object, status: int = 0, said: str = "", stdin: bytes = b"
     """Run it; check how it ended and what it said on stderr, one line; return its output."""
     ended = completed("store", *arguments, stdin=stdin)
     errors = ended.stderr.decode()
-    assert ended.returncode == status, errors
-    assert said in errors
+    assert ended.returncode == status, ended
+    assert said in errors, ended
     if said:
         assert len(errors.splitlines()) == 1
         assert errors.startswith("mdtool: ") or " WARNING " in errors
     else:
-        assert errors == ""
+        assert errors == "", ended
     return ended.stdout.decode()
 
 
