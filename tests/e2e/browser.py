@@ -99,10 +99,13 @@ class Tab:
             )
 
     async def listen(self) -> None:
+        """Take what the browser says until the page is gone, for whose answers nobody waits on."""
         async for message in self._socket:
             told = json.loads(message.data)
             if "id" in told:
                 self._answers.pop(told["id"]).set_result(told)
+            elif told["method"] == "Inspector.targetCrashed":
+                break
             elif told["method"] == "Page.lifecycleEvent" and told["params"]["name"] == "load":
                 self._loaded.add(told["params"]["loaderId"])
                 self._has_loaded.set()
@@ -110,9 +113,11 @@ class Tab:
                 self.complaints.append(json.dumps(told["params"]["exceptionDetails"]))
             elif told["method"] == "Log.entryAdded":
                 self.complaints.append(told["params"]["entry"]["text"])
+        for answer in self._answers.values():
+            answer.set_exception(AssertionError("the page has crashed, or was closed"))
 
     async def begin(self) -> None:
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Inspector"):
             await self._send(f"{domain}.enable")
         await self._send("Page.setLifecycleEventsEnabled", enabled=True)
 
