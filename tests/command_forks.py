@@ -47,12 +47,12 @@ def serve(listener: socket.socket) -> None:
     A request is the descriptors 0, 1 and 2 of the command, and its arguments, folder and
     environment as JSON; the answer is its exit status, negative for a signal.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # of who answers nobody asks the status
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in ready:
             os._exit(0)
         connection, _ = listener.accept()
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # of who answers nobody asks the status
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mdtool.core.symbols import SymbolTable
+PRICE: Final = pa.decimal128(19, 9)
+TIME: Final = pa.timestamp("ns", "UTC")
 
 
 def numbers(
@@ -35,30 +36,40 @@ def numbers(
     return pa.Array.from_buffers(kind, len(values), [is_known, pa.py_buffer(values)])
 
 
-def texts(values: Sequence[bytes]) -> Any:
-    """Return an array of strings.
+def decimals(prices: npt.NDArray[np.int64], known: npt.NDArray[np.bool_] | None = None) -> Any:
+    """Return prices in units of 1e-9 as PRICE: 128-bit integers at the same scale."""
+    return numbers(np.stack([prices, prices >> 63], axis=1), PRICE, known)
+
+
+def characters(values: npt.NDArray[np.bytes_]) -> Any:
+    """Return an array of strings of values of one width, without the NULs that fill them up.
 
     Raises
     ------
     pyarrow.ArrowInvalid
         When a value is no UTF-8.
     """
-    ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
-    array = pa.StringArray.from_buffers(
-        len(values), pa.py_buffer(ends), pa.py_buffer(b"".join(values))
-    )
-    array.validate(full=True)
-    return array
+    lengths = np.char.str_len(values)
+    cells = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), values.itemsize)
+    return _strings(lengths, cells[np.arange(cells.shape[1]) < lengths[:, None]])
 
 
-def named(table: SymbolTable, indices: npt.NDArray[np.integer[Any]]) -> Any:
-    """Return an array of strings: of each index, its name in `table`."""
-    used, places = np.unique(indices, return_inverse=True)
-    names = texts([table[index].encode() for index in used.tolist()])
-    return names.take(numbers(places))
+def named(names: Iterable[str], indices: npt.NDArray[np.integer[Any]]) -> Any:
+    """Return an array of strings: of each index, its name."""
+    encoded = [name.encode() for name in names]
+    lengths = np.array([*map(len, encoded)], np.int64)
+    return _strings(lengths, b"".join(encoded)).take(numbers(indices))
 
 
 def integers(array: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Return the values of an array without nulls, read-only, in the memory that it has."""
     values = np.frombuffer(array.buffers()[1], dtype)
     return values[array.offset : array.offset + len(array)]
+
+
+def _strings(lengths: npt.NDArray[np.int64], data: Any) -> Any:
+    ends = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths, out=ends[1:])
+    array = pa.StringArray.from_buffers(len(lengths), pa.py_buffer(ends), pa.py_buffer(data))
+    array.validate(full=True)
+    return array

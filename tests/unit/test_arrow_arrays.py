@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdtool.adapters.arrow_arrays import integers, named, numbers, texts
+from mdtool.adapters.arrow_arrays import characters, integers, named, numbers
 from mdtool.core.symbols import SymbolTable
 
 
@@ -24,12 +24,19 @@ def test_numbers_are_those_of_pyarrow(dtype):
 
 @given(st.lists(st.text()))
 def test_texts_are_those_of_pyarrow(values):
-    assert texts([value.encode() for value in values]).equals(pa.array(values, pa.string()))
+    every = np.arange(len(values))
+    assert named(values, every).equals(pa.array(values, pa.string()))
+
+
+@given(st.lists(st.text()), st.integers(1, 2))
+def test_characters_are_those_of_pyarrow(values, step):
+    cells = np.array([value.encode() for value in values], np.bytes_)[::step]
+    assert characters(cells).equals(pa.array(cells.tolist(), pa.binary()).cast(pa.string()))
 
 
 def test_what_is_no_text_is_told():
     with pytest.raises(pa.ArrowInvalid):
-        texts([b"fine", b"\xff"])
+        characters(np.array([b"fine", b"\xff"]))
 
 
 @given(st.lists(st.integers(0, 2)))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mdtool.adapters.arrow_arrays import integers, named, numbers
+from mdtool.adapters.arrow_arrays import PRICE, TIME, decimals, integers, named, numbers
 from mdtool.adapters.datasets.partitions import DATE, SYMBOL
 from mdtool.adapters.datasets.rows import COLUMNS, TradeRows
 from mdtool.core.errors import InputError
@@ -16,8 +16,6 @@ from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable, is_symbol
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
 
-PRICE: Final = pa.decimal128(19, 9)
-TIME: Final = pa.timestamp("ns", "UTC")
 TYPES: Final = {
     "symbol": pa.string(),
     "exchange_timestamp": TIME,
@@ -41,21 +39,16 @@ def schema(has_symbol: bool) -> Any:
 def batch(rows: TradeRows, has_symbol: bool) -> Any:
     """Return rows as a record batch of `schema`."""
     columns = {
-        "symbol": named(rows.symbols, rows.symbol),
+        "symbol": _names(rows.symbols, rows.symbol),
         "exchange_timestamp": numbers(rows.exchange_timestamp, TIME),
         "price": decimals(rows.price),
         "volume": numbers(rows.volume),
         "ingest_timestamp": numbers(rows.ingest_timestamp, TIME),
-        "stream_id": named(rows.streams, rows.stream),
+        "stream_id": _names(rows.streams, rows.stream),
         "sequence": numbers(rows.sequence),
     }
     wanted = schema(has_symbol)
     return pa.record_batch([columns[name] for name in wanted.names], schema=wanted)
-
-
-def decimals(prices: NDArray[np.int64]) -> Any:
-    """Return prices in units of 1e-9 as decimals: 128-bit integers at the same scale."""
-    return numbers(np.stack([prices, prices >> 63], axis=1), PRICE)
 
 
 def check_columns(where: str, names: list[str], folder: dict[str, str]) -> None:
@@ -152,6 +145,11 @@ class Tables:
         if not is_stream_id(text):
             raise InputError(f"{where}: {text[:MAX_STREAM_ID_CHARS]!r} is no stream id")
         return self.streams.intern(text)
+
+
+def _names(table: SymbolTable, indices: NDArray[np.uint32]) -> Any:
+    used, places = np.unique(indices, return_inverse=True)  # few of a table that may be long
+    return named([table[index] for index in used.tolist()], places)
 
 
 def _indices(where: str, name: str, column: Any, index_of: Any) -> NDArray[np.uint32]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 
-from mdtool.adapters.arrow_arrays import named, numbers, texts
+from mdtool.adapters.arrow_arrays import TIME, characters, decimals, named, numbers
 from mdtool.adapters.outputs.destination import Destination
 from mdtool.adapters.outputs.layout import Layout
 from mdtool.core.errors import OutputError
@@ -24,8 +24,6 @@ from mdtool.wire.dbn_records import RECORD_TYPES
 GROUP_RECORDS: Final = 1 << 17
 """Records in a row group or record batch: what is held back until then is some ten megabytes."""
 
-_PRICE: Final = pa.decimal128(19, 9)
-_TIME: Final = pa.timestamp("ns", "UTC")
 _SYMBOL: Final = "symbol"
 
 
@@ -122,9 +120,9 @@ class ColumnarOutput:
             return _strings(values, f"{self._destination.name}: {field}")
         if self._is_pretty and field in record_type._timestamp_fields:  # noqa: SLF001
             times = values.view(np.int64)
-            return numbers(times, _TIME, times != -1)
+            return numbers(times, TIME, times != -1)
         if self._is_pretty and field in record_type._price_fields:  # noqa: SLF001
-            return _prices(values)
+            return decimals(values, values != UNDEF_PRICE)
         return numbers(values)
 
 
@@ -164,11 +162,6 @@ class _File(io.RawIOBase):
 
 def _strings(values: npt.NDArray[np.bytes_], where: str) -> Any:
     try:
-        return texts(values.tolist())
+        return characters(values)
     except pa.ArrowInvalid as error:
         raise OutputError(f"{where} is no text ({error})") from error
-
-
-def _prices(values: npt.NDArray[np.int64]) -> Any:
-    """Return fixed-point prices as decimals: 128-bit integers at the same scale, null if none."""
-    return numbers(np.stack([values, values >> 63], axis=1), _PRICE, values != UNDEF_PRICE)
