@@ -69,7 +69,7 @@ def real_data() -> Path:
 @pytest.fixture
 def postgres():
     """A PostgreSQL server that tests share, and leave running."""
-    from tests.postgres_servers import shared_server
+    from tests.support.postgres_servers import shared_server
 
     return shared_server()
 
@@ -83,7 +83,7 @@ def postgres_url(postgres) -> str:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory):
     """A Kafka broker that all tests share, each with topics of its own; it is not to be killed."""
-    from tests.kafka_brokers import kafka_broker
+    from tests.support.kafka_brokers import kafka_broker
 
     with kafka_broker(tmp_path_factory.mktemp("kafka"), session_ms=60_000) as broker:
         yield broker

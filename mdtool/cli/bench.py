@@ -17,7 +17,7 @@ from mdtool.cli.progress import StatusLine
 from mdtool.core.errors import CheckError, UsageError
 
 if TYPE_CHECKING:
-    from mdtool.services.bench.figures import Figure
+    from mdtool.bench.figures import Figure
 
 app = typer.Typer(add_completion=False)
 
@@ -122,7 +122,7 @@ def _all() -> list[str]:
 
 def _measure(name: str, **offered: Any) -> list[Figure]:
     """Run a bench, with those options that it knows."""
-    measure = importlib.import_module(f"mdtool.services.bench.{name}").measure
+    measure = importlib.import_module(f"mdtool.bench.{name}").measure
     known = inspect.signature(measure).parameters.keys()
     options = {key: value for key, value in offered.items() if key in known and value is not None}
     if not inspect.iscoroutinefunction(measure):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdtool.services.bench.book_services import measure
+from mdtool.bench.book_services import measure
 
 
 async def test_both_figures_stand_beside_a_baseline_of_the_same_run():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
+from mdtool.bench import chaos
+from mdtool.bench.chaos import Plan, run_chaos, victims
 from mdtool.cli.bench import app
 from mdtool.core.errors import UsageError
-from mdtool.services.bench import chaos
-from mdtool.services.bench.chaos import Plan, run_chaos, victims
-from tests.postgres_servers import postgres_server
+from tests.support.postgres_servers import postgres_server
 
 TICKS_PER_S = 5_000
 SERVICES = ("serve-tcp", "aggregate", "vwap", "gateway")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdtool.services.bench import fanout, graphql, history, latency, outage, rest
+from mdtool.bench import fanout, graphql, history, latency, outage, rest
 
 
 async def test_rest_is_measured_against_a_bare_handler():

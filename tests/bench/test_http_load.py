@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from mdtool.bench import http_load
+from mdtool.bench.http_load import against_another
+from mdtool.bench.processes import server
+from mdtool.bench.rest import load_of
 from mdtool.core.errors import PeerError
-from mdtool.services.bench import http_load
-from mdtool.services.bench.http_load import against_another
-from mdtool.services.bench.processes import server
-from mdtool.services.bench.rest import load_of
 
 
 @pytest.fixture
 async def address():
-    async with server("mdtool.services.bench.bare_http", '"all"') as address:
+    async with server("mdtool.bench.bare_http", '"all"') as address:
         yield address
 
 

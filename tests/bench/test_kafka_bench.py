@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from mdtool.bench.kafka import BROKER, measure
 from mdtool.core.errors import StartupError, UsageError
-from mdtool.services.bench.kafka import BROKER, measure
 
 
 async def test_ticks_are_measured_and_topics_taken_away(kafka, monkeypatch):
     monkeypatch.setenv(BROKER, kafka.address)
-    monkeypatch.setattr("mdtool.services.bench.kafka.START_S", 60)
+    monkeypatch.setattr("mdtool.bench.kafka.START_S", 60)
     (figure,) = await measure(ticks=20_000, rounds=1)
     assert figure.name == "kafka"
     assert figure.value > 0
@@ -26,6 +26,6 @@ async def test_without_a_broker_the_bench_says_so(monkeypatch):
     with pytest.raises(UsageError, match=BROKER):
         await measure()
     monkeypatch.setenv(BROKER, "kafka://127.0.0.1:1")
-    monkeypatch.setattr("mdtool.services.bench.kafka.START_S", 1)
+    monkeypatch.setattr("mdtool.bench.kafka.START_S", 1)
     with pytest.raises(StartupError, match="cannot be reached"):
         await measure()

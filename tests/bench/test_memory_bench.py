@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdtool.services.bench.memory import measure
+from mdtool.bench.memory import measure
 
 MB = 1 << 20
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdtool.services.bench import durable, restart
+from mdtool.bench import durable, restart
 
 
 async def test_durable_ingest_is_measured_against_plain_inserts():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdtool.services.bench import vwap
+from mdtool.bench import vwap
 
 
 def test_both_windows_and_the_kernel_are_measured(monkeypatch):

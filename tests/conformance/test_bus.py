@@ -13,10 +13,10 @@ from mdtool.adapters.bus.grpc import MAX_BATCH_FRAMES, GrpcBus
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.wire.ticks import Reason, Ticks
-from tests.kafka_carrier import OverKafka
 from tests.reference.aggregator import PlainAggregator
 from tests.reference.ledger import Ledger
 from tests.reference.memory_bus import MemoryBus
+from tests.support.kafka_carrier import OverKafka
 
 
 class OverGrpc:

@@ -11,7 +11,7 @@ import pytest
 from mdtool.adapters.quotes import SCHEMES, open_hub
 from mdtool.core.errors import ConfigError
 from mdtool.wire.quotes import Quote
-from tests.redis_servers import redis_server
+from tests.support.redis_servers import redis_server
 
 
 class Heard:

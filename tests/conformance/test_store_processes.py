@@ -16,8 +16,8 @@ from mdtool.adapters.stores.errors import (
     StoreInterruptedError,
     StoreUnavailableError,
 )
-from tests.store_writer import TRADES
-from tests.stores import NOON_NS, STORES, claim_when_free, run, step
+from tests.support.store_writer import TRADES
+from tests.support.stores import NOON_NS, STORES, claim_when_free, run, step
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,7 @@ def url(request, tmp_path):
 @contextlib.contextmanager
 def writer(url: str, steps: int, *streams: str):
     """A process that writes, killed when the block ends if it has not ended itself."""
-    command = [sys.executable, "-m", "tests.store_writer", url, str(steps), *streams]
+    command = [sys.executable, "-m", "tests.support.store_writer", url, str(steps), *streams]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process

@@ -9,7 +9,7 @@ from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import StoreClaimedError, StoreGapError, StoreUnavailableError
 from mdtool.adapters.stores.port import SavedStream, SymbolTotals, TradeKey
 from mdtool.core.errors import ConfigError
-from tests.stores import MS, NOON_NS, STORES, NewUrl, claim_when_free, run, step
+from tests.support.stores import MS, NOON_NS, STORES, NewUrl, claim_when_free, run, step
 
 AAPL, MSFT = 0, 1
 SYMBOLS = ["AAPL", "MSFT"]

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from mdtool.services.gateway import limits
-from tests.e2e.gateways import connected, gateway_of
-from tests.kernels import compile_kernels
 from tests.reference.market_source import MarketSource
+from tests.support.gateways import connected, gateway_of
+from tests.support.kernels import compile_kernels
 
 HERE = Path(__file__).parent
 

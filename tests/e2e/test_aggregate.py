@@ -18,7 +18,7 @@ import pytest
 from mdtool.core.dtypes import OHLCV, SYMBOL_MAPPING, TRADE, record_length
 from mdtool.wire.dbn import DbnDecoder, encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
-from tests.commands import completed
+from tests.support.commands import completed
 
 START = 1_700_000_000 * 10**9
 SECOND = 10**9

@@ -13,7 +13,7 @@ from mdtool.adapters.aggregator import AggregatorClient, RefusedError, Unavailab
 from mdtool.core.symbols import SymbolTable
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import decode_bar_updates
-from tests.e2e.aggregators import NOON_NS, aggregator, message, tick
+from tests.support.aggregators import NOON_NS, aggregator, message, tick
 
 S_NS = 10**9
 

@@ -16,7 +16,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import decode_bars, decode_updates
 from mdtool.wire.ticks import Reason
-from tests.e2e.aggregators import NOON_NS, aggregator, message, tick
+from tests.support.aggregators import NOON_NS, aggregator, message, tick
 
 S_NS = 10**9
 

@@ -22,7 +22,7 @@ from mdtool.core.lifecycle import READY_FD
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.wire._pb import marketdata_pb2
-from tests.e2e.aggregators import aggregator, message, tick
+from tests.support.aggregators import aggregator, message, tick
 
 SERVICE = "marketdata.MarketDataService"
 

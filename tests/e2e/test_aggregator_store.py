@@ -20,8 +20,8 @@ from mdtool.adapters.stores.errors import (
 )
 from mdtool.services.aggregator import store_thread
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
-from tests.e2e.aggregators import NOON_NS, aggregator, message, tick
-from tests.e2e.watched_stores import WatchedStore
+from tests.support.aggregators import NOON_NS, aggregator, message, tick
+from tests.support.watched_stores import WatchedStore
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

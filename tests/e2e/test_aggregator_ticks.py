@@ -11,7 +11,7 @@ import pytest
 
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from mdtool.wire.ticks import Reason
-from tests.e2e.aggregators import NOON_NS, aggregator, message, tick
+from tests.support.aggregators import NOON_NS, aggregator, message, tick
 
 
 def one(symbol="AAPL", price=189.5, volume=100, at_ns=NOON_NS):

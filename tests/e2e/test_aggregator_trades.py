@@ -15,7 +15,7 @@ from mdtool.services.aggregator import servicer
 from mdtool.services.aggregator.trade_feed import TradeFeed
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from mdtool.wire.ticks import Reason
-from tests.e2e.aggregators import NOON_NS, aggregator, message, tick
+from tests.support.aggregators import NOON_NS, aggregator, message, tick
 
 
 class Followed:

@@ -22,10 +22,10 @@ import zstandard
 
 from mdtool.core.dtypes import F_LAST, MBP1, MBP10
 from mdtool.wire.dbn import DbnDecoder, encode_records
-from tests.commands import output_of
-from tests.e2e.screens import Session
 from tests.reference import dbn_streams as streams
 from tests.reference.book import ReferenceBooks, mbo_of
+from tests.support.commands import output_of
+from tests.support.screens import Session
 
 MDTOOL = [sys.executable, "-m", "mdtool"]
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from mdtool.wire.dbn import encode_records
-from tests.e2e.screens import Session
 from tests.reference import dbn_streams as streams
+from tests.support.screens import Session
 
 BOOK = [sys.executable, "-m", "mdtool", "book"]
 HOUR = 3600 * 10**9

@@ -17,8 +17,8 @@ from mdtool.core.errors import StartupError
 from mdtool.core.units import format_price
 from mdtool.engine.simulate import Exchange
 from mdtool.services.book import link, readers
-from tests.e2e.book_services import CRAWLING, Http, receiver_of, sender_of
-from tests.recordings import pictures, record, write
+from tests.support.book_services import CRAWLING, Http, receiver_of, sender_of
+from tests.support.recordings import pictures, record, write
 
 INSTRUMENTS = Exchange().instruments
 NOBODY = "127.0.0.1:1"

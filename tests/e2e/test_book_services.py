@@ -17,9 +17,9 @@ import pytest
 
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.simulate import Exchange
-from tests.e2e.browser import chromium
-from tests.e2e.supervised import serve
-from tests.recordings import pictures, record
+from tests.support.browser import chromium
+from tests.support.recordings import pictures, record
+from tests.support.supervised import serve
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 

@@ -6,9 +6,9 @@ import contextlib
 
 import pytest
 
-from tests.e2e.browser import chromium, chromium_tabs
-from tests.e2e.gateways import gateway_of
 from tests.reference.market_source import MarketSource
+from tests.support.browser import chromium, chromium_tabs
+from tests.support.gateways import gateway_of
 
 FAKE_DEVICES = (
     "--use-fake-device-for-media-stream",

@@ -12,9 +12,9 @@ from mdtool.adapters import rpc
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.wire._pb import tick_pb2
-from tests.e2e.aggregators import aggregator as aggregating
-from tests.e2e.aggregators import message, tick
-from tests.e2e.gateways import Client, gateway_of
+from tests.support.aggregators import aggregator as aggregating
+from tests.support.aggregators import message, tick
+from tests.support.gateways import Client, gateway_of
 
 NOON_NS = 1_735_214_400 * 10**9
 SECOND_NS = 10**9

@@ -10,9 +10,9 @@ import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack
 
-from tests.e2e.gateways import gateway_of
-from tests.e2e.stomp_peers import StompPeer, stomp
 from tests.reference.market_source import MarketSource
+from tests.support.gateways import gateway_of
+from tests.support.stomp_peers import StompPeer, stomp
 
 
 @pytest.fixture

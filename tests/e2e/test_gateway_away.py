@@ -6,8 +6,8 @@ import contextlib
 
 import pytest
 
-from tests.e2e.gateways import connected, gateway_of
 from tests.reference.market_source import MarketSource
+from tests.support.gateways import connected, gateway_of
 
 WARNING = '110 mdtool "Response is Stale"'
 SOCKET = "/ws/marketdata?symbol="

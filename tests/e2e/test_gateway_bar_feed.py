@@ -8,7 +8,7 @@ import contextlib
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.services.gateway.bar_feed import EVERY_SYMBOL, BarFeed
 from mdtool.services.gateway.limits import UNLIMITED, UpstreamLimit
-from tests.e2e.aggregators import aggregator, message, tick
+from tests.support.aggregators import aggregator, message, tick
 
 
 class Follower:

@@ -10,9 +10,9 @@ import json
 import pytest
 
 from mdtool.services.http.listening import listening
-from tests.e2e.book_services import CRAWLING, receiver_of, sender_of
-from tests.e2e.gateways import gateway_of
-from tests.recordings import record
+from tests.support.book_services import CRAWLING, receiver_of, sender_of
+from tests.support.gateways import gateway_of
+from tests.support.recordings import record
 
 NOBODY = "127.0.0.1:1"
 HEADERS = ("Content-Security-Policy", "X-Content-Type-Options", "Cache-Control")

@@ -12,9 +12,9 @@ import pytest
 
 from mdtool.services.gateway.closing import CloseCode
 from mdtool.wire.stomp import encode
-from tests.e2e.gateways import connected, gateway_of
-from tests.e2e.stomp_peers import stomp
 from tests.reference.market_source import MarketSource
+from tests.support.gateways import connected, gateway_of
+from tests.support.stomp_peers import stomp
 
 PATHS = (
     "/ws",

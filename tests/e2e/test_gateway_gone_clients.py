@@ -11,10 +11,10 @@ import pytest
 
 from mdtool.services.gateway import upgrade
 from mdtool.wire.stomp import encode
-from tests.e2e.aggregators import aggregator, message, tick
-from tests.e2e.gateways import connected, gateway_of
-from tests.e2e.stomp_peers import DeafPeer, counted
 from tests.reference.market_source import MarketSource
+from tests.support.aggregators import aggregator, message, tick
+from tests.support.gateways import connected, gateway_of
+from tests.support.stomp_peers import DeafPeer, counted
 
 PING = b"\x89\x00"
 STOMP = (

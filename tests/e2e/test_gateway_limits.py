@@ -8,9 +8,9 @@ import pytest
 from aiohttp import WSServerHandshakeError
 
 from mdtool.services.gateway.stomp import mailbox
-from tests.e2e.gateways import connected, gateway_of
-from tests.e2e.stomp_peers import counted
 from tests.reference.market_source import Bar, MarketSource
+from tests.support.gateways import connected, gateway_of
+from tests.support.stomp_peers import counted
 
 SOCKET = "/ws/marketdata?symbol=AAPL"
 BARS = "/api/v1/bars/AAPL"

@@ -21,12 +21,12 @@ from mdtool.services.gateway.parameters import (
     parse_symbol,
 )
 from mdtool.wire.cursors import Cursor, encode_cursor
-from tests.e2e.aggregators import aggregator, message, tick
-from tests.e2e.book_services import receiver_of, sender_of
-from tests.e2e.browser import chromium
-from tests.e2e.gateways import connected, gateway_of
 from tests.reference.market_source import MarketSource
-from tests.stores import NOON_NS, run, step
+from tests.support.aggregators import aggregator, message, tick
+from tests.support.book_services import receiver_of, sender_of
+from tests.support.browser import chromium
+from tests.support.gateways import connected, gateway_of
+from tests.support.stores import NOON_NS, run, step
 
 SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"

@@ -10,8 +10,8 @@ from aiohttp import WSServerHandshakeError
 from mdtool.core.errors import ConfigError
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.server import Gateway
-from tests.e2e.browser import chromium
-from tests.e2e.gateways import connected, gateway_of
+from tests.support.browser import chromium
+from tests.support.gateways import connected, gateway_of
 
 ELSEWHERE = "https://elsewhere.example"
 SOCKET = "/ws/marketdata?symbol=AAPL"

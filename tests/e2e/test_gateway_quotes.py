@@ -21,12 +21,12 @@ from mdtool.services.gateway.server import Gateway
 from mdtool.wire.dbn import encode_records
 from mdtool.wire.dbn_session import Begin, End, Refused, encode_begin, encode_end, encode_refused
 from mdtool.wire.quotes import Quote
-from tests.e2e.book_services import sender_of
-from tests.e2e.gateways import connected, gateway_of
-from tests.e2e.stomp_peers import stomp
-from tests.redis_servers import redis_server
 from tests.reference.dbn_streams import START, header
 from tests.reference.market_source import TIME_NS, MarketSource
+from tests.support.book_services import sender_of
+from tests.support.gateways import connected, gateway_of
+from tests.support.redis_servers import redis_server
+from tests.support.stomp_peers import stomp
 
 TIME_MS = TIME_NS // 10**6
 

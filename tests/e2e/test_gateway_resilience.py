@@ -7,8 +7,8 @@ import contextlib
 
 import pytest
 
-from tests.e2e.gateways import connected, gateway_of
 from tests.reference.market_source import Bar, MarketSource
+from tests.support.gateways import connected, gateway_of
 
 BARS = "/api/v1/bars/AAPL"
 OTHER_BARS = "/api/v1/bars/AAPL?limit=1"

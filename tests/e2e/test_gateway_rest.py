@@ -9,8 +9,8 @@ import pytest
 from yarl import URL
 
 from mdtool.services.http import listening
-from tests.e2e.gateways import connected, gateway_of
 from tests.reference.market_source import Bar, MarketSource
+from tests.support.gateways import connected, gateway_of
 
 MINUTE_MS = 60_000
 START_MS = 1_735_201_200_000

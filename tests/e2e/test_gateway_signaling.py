@@ -8,9 +8,9 @@ import json
 import pytest
 
 from mdtool.services.gateway.signaling.rooms import SIGNALS_AT_ONCE
-from tests.e2e.gateways import gateway_of
-from tests.e2e.stomp_peers import StompPeer, stomp
 from tests.reference.market_source import MarketSource
+from tests.support.gateways import gateway_of
+from tests.support.stomp_peers import StompPeer, stomp
 
 TOPIC = "/topic/signaling"
 

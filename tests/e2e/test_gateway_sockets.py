@@ -8,7 +8,7 @@ import socket as sockets
 import pytest
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 
-from tests.e2e.gateways import gateway_of
+from tests.support.gateways import gateway_of
 
 PATH = "/ws/marketdata?symbol="
 

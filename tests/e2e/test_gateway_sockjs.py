@@ -12,8 +12,8 @@ from aiohttp import ClientSession
 from mdtool.services.gateway.stomp import mailbox
 from mdtool.wire.stomp import Frame, StompDecoder, encode
 from mdtool.wire.websocket import close_frame
-from tests.e2e.gateways import connected, gateway_of
-from tests.e2e.stomp_peers import DeafPeer, counted
+from tests.support.gateways import connected, gateway_of
+from tests.support.stomp_peers import DeafPeer, counted
 
 SESSION = "/ws/000/s1"
 CONNECT = encode("CONNECT", {"accept-version": "1.2"}).decode()

@@ -10,10 +10,10 @@ from aiohttp import ClientSession, WSServerHandshakeError
 
 from mdtool.wire.stomp import encode
 from mdtool.wire.websocket import close_frame
-from tests.e2e.aggregators import NOON_NS, aggregator, message, tick
-from tests.e2e.gateways import connected, gateway_of
-from tests.e2e.stomp_peers import PATH, DeafPeer, StompPeer, counted, stomp
 from tests.reference.market_source import MarketSource
+from tests.support.aggregators import NOON_NS, aggregator, message, tick
+from tests.support.gateways import connected, gateway_of
+from tests.support.stomp_peers import PATH, DeafPeer, StompPeer, counted, stomp
 
 AAPL = {
     "symbol": "AAPL",

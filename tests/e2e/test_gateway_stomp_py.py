@@ -14,9 +14,9 @@ from stomp.adapter.ws import WSStompConnection
 from stomp.exception import NotConnectedException
 from websocket import WebSocketConnectionClosedException
 
-from tests.e2e.gateways import gateway_of
-from tests.e2e.stomp_peers import PATH, StompPeer
 from tests.reference.market_source import MarketSource
+from tests.support.gateways import gateway_of
+from tests.support.stomp_peers import PATH, StompPeer
 
 TOPIC = "/topic/market-data/AAPL"
 VERSIONS = {

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from tests.e2e.gateways import gateway_of
-from tests.e2e.node_clients import node_script
-from tests.e2e.stomp_peers import PATH, StompPeer
+from tests.support.gateways import gateway_of
+from tests.support.node_clients import node_script
+from tests.support.stomp_peers import PATH, StompPeer
 
 TRANSPORTS = [
     "websocket",

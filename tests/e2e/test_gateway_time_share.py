@@ -13,8 +13,8 @@ from mdtool.services.gateway import time_share
 from mdtool.services.gateway.upgrade import ClientMessages
 from mdtool.wire.graphql import SUBPROTOCOL
 from mdtool.wire.stomp import encode
-from tests.e2e.gateways import connected, gateway_of
 from tests.reference.market_source import MarketSource
+from tests.support.gateways import connected, gateway_of
 
 ONE = {"X-Forwarded-For": "198.51.100.1"}
 OTHER = {"X-Forwarded-For": "198.51.100.2"}

@@ -18,9 +18,9 @@ from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.history import readers
 from mdtool.services.gateway.server import Gateway
 from mdtool.wire.cursors import Cursor, encode_cursor
-from tests.e2e.gateways import gateway_of
 from tests.reference.market_source import MarketSource
 from tests.reference.trade_history import STORES, PlainStore
+from tests.support.gateways import gateway_of
 
 MS = 10**6
 TIME_MS = 1_735_201_234_567

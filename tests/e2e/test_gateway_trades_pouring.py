@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mdtool.adapters.stores import open_history
-from tests.e2e.gateways import gateway_of
-from tests.stores import NOON_NS, STORES
+from tests.support.gateways import gateway_of
+from tests.support.stores import NOON_NS, STORES
 
 ROOT = Path(__file__).parents[2]
 NOBODY = "127.0.0.1:1"
@@ -23,7 +23,7 @@ SETTINGS = {"upstream_requests_per_s": 0, "memory_requests_per_s": 0}
 async def pouring(url: str):
     """What has a process write more trades meanwhile, while the block lasts."""
     writer = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.e2e.trade_writer", url, str(STORED)),
+        *(sys.executable, "-m", "tests.support.trade_writer", url, str(STORED)),
         cwd=ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -9,8 +9,8 @@ import pytest
 
 from mdtool.adapters.stores import open_store
 from mdtool.services.gateway.history.readers import THREADS
-from tests.e2e.gateways import gateway_of
-from tests.stores import NOON_NS, STORES, run, step
+from tests.support.gateways import gateway_of
+from tests.support.stores import NOON_NS, STORES, run, step
 
 NOBODY = "127.0.0.1:1"
 TRADES = "/api/v1/trades/AAPL"

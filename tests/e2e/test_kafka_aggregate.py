@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from tests.commands import completed
-from tests.e2e.ingest.commands import MDTOOL, service
-from tests.e2e.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
-from tests.kafka_brokers import kafka_broker
+from tests.support.commands import completed
+from tests.support.ingest_commands import MDTOOL, service
+from tests.support.kafka_brokers import kafka_broker
+from tests.support.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
 
 TICKS = 30_000
 RATE = 10_000

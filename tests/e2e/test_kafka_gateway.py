@@ -7,10 +7,11 @@ import contextlib
 import json
 import signal
 
-from tests.commands import completed
-from tests.e2e.gateways import gateway_of
-from tests.e2e.ingest.commands import service
-from tests.e2e.kafka_topics import (
+from tests.support.commands import completed
+from tests.support.gateways import gateway_of
+from tests.support.ingest_commands import service
+from tests.support.kafka_brokers import kafka_broker
+from tests.support.kafka_topics import (
     NOON_NS,
     Topics,
     bars_of,
@@ -18,7 +19,6 @@ from tests.e2e.kafka_topics import (
     url_of,
     write_ticks,
 )
-from tests.kafka_brokers import kafka_broker
 
 TICKS = 40_000
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.commands import completed
-from tests.e2e.ingest.commands import service
-from tests.e2e.kafka_topics import Topics, sessions_of, url_of, write_ticks
-from tests.kafka_brokers import PASSWORD, USER
+from tests.support.commands import completed
+from tests.support.ingest_commands import service
+from tests.support.kafka_brokers import PASSWORD, USER
+from tests.support.kafka_topics import Topics, sessions_of, url_of, write_ticks
 
 TICKS = 1_000
 

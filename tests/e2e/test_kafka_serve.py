@@ -7,8 +7,8 @@ import os
 import signal
 import urllib.request
 
-from tests.e2e.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
-from tests.e2e.supervised import FREE_PORTS, serve
+from tests.support.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
+from tests.support.supervised import FREE_PORTS, serve
 
 TICKS = 20_000
 

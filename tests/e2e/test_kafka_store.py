@@ -8,9 +8,9 @@ import signal
 import pytest
 
 from mdtool.adapters.stores import open_history
-from tests.commands import completed
-from tests.e2e.ingest.commands import service
-from tests.e2e.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
+from tests.support.commands import completed
+from tests.support.ingest_commands import service
+from tests.support.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
 
 TICKS = 20_000
 

@@ -14,12 +14,12 @@ from mdtool.adapters.kafka.streams import StreamPositions, encode_position
 from mdtool.adapters.kafka.topics import describe, open_topics
 from mdtool.adapters.kafka.watch import watched
 from mdtool.core.errors import PeerError
-from tests.commands import completed
-from tests.e2e.ingest.commands import service
-from tests.e2e.kafka_topics import Topics, url_of, write_ticks
 from tests.e2e.test_kafka_aggregate import aggregator
 from tests.e2e.test_kafka_store import storing
-from tests.kafka_proxies import KafkaProxy
+from tests.support.commands import completed
+from tests.support.ingest_commands import service
+from tests.support.kafka_proxies import KafkaProxy
+from tests.support.kafka_topics import Topics, url_of, write_ticks
 
 
 def test_every_service_ends_when_a_topic_is_made_anew(kafka, tmp_path):

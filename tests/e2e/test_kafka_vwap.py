@@ -11,12 +11,12 @@ from fractions import Fraction
 import pytest
 
 from mdtool.core.errors import StartupError
-from tests.commands import completed
-from tests.e2e.ingest.commands import service
-from tests.e2e.kafka_topics import sending, url_of, write_ticks
 from tests.e2e.test_kafka_store import storing, until
-from tests.e2e.vwap_feeds import Said, connected, vwap_feed
-from tests.kafka_brokers import kafka_broker
+from tests.support.commands import completed
+from tests.support.ingest_commands import service
+from tests.support.kafka_brokers import kafka_broker
+from tests.support.kafka_topics import sending, url_of, write_ticks
+from tests.support.vwap_feeds import Said, connected, vwap_feed
 
 TICKS = 10_000
 

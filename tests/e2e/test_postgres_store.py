@@ -23,10 +23,10 @@ from mdtool.adapters.stores.errors import (
 from mdtool.adapters.stores.port import SymbolTotals
 from mdtool.adapters.stores.postgresql import history, link
 from mdtool.core.errors import EXIT_STARTUP, ConfigError
-from tests.postgres_proxy import Proxy
-from tests.postgres_servers import PASSWORD, postgres_server
-from tests.postgres_writer import RUN_FRAMES, SYMBOLS, frames
-from tests.stores import MS, NOON_NS, claim_when_free, step, until_taken
+from tests.support.postgres_proxy import Proxy
+from tests.support.postgres_servers import PASSWORD, postgres_server
+from tests.support.postgres_writer import RUN_FRAMES, SYMBOLS, frames
+from tests.support.stores import MS, NOON_NS, claim_when_free, step, until_taken
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 2_000
@@ -56,7 +56,7 @@ def mortal_server():
 @contextlib.contextmanager
 def writing(url, stream, count=FRAMES):
     """A process that writes a stream; when the block ends it has come to its end."""
-    command = [sys.executable, "-m", "tests.postgres_writer", url, stream, str(count)]
+    command = [sys.executable, "-m", "tests.support.postgres_writer", url, stream, str(count)]
     with subprocess.Popen(command, cwd=ROOT) as process:
         try:
             yield process

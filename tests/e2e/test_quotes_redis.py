@@ -15,7 +15,7 @@ from mdtool.adapters.quotes.port import TTL_S
 from mdtool.adapters.quotes.redis import CHANNEL, RedisQuoteHub
 from mdtool.core.errors import ConfigError, StartupError
 from mdtool.wire.quotes import Quote, decode_quote, encode_quote
-from tests.redis_servers import redis_server
+from tests.support.redis_servers import redis_server
 
 
 class Heard:

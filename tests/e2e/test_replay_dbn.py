@@ -23,8 +23,8 @@ import zstandard
 from mdtool.core.records import trades_of
 from mdtool.core.units import format_time
 from mdtool.wire.dbn import DbnDecoder, encode_records
-from tests.commands import output_of
 from tests.reference import dbn_streams as streams
+from tests.support.commands import output_of
 
 MDTOOL = [sys.executable, "-m", "mdtool"]
 STYLE = re.compile(r"\x1b\[[\d;]*m")

@@ -25,8 +25,8 @@ from mdtool.wire.dbn_session import (
     Resume,
     encode_request,
 )
-from tests.e2e.book_services import CRAWLING, Heard, connected, sender_of
-from tests.recordings import books_of, content, record, write
+from tests.support.book_services import CRAWLING, Heard, connected, sender_of
+from tests.support.recordings import books_of, content, record, write
 
 MANY = 300_000
 """More records than the buffers of a connection hold."""

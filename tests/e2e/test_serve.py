@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from tests.e2e.supervised import FREE_PORTS, PATIENCE_S, Watch, check, needs_pidfd, serve
+from tests.support.supervised import FREE_PORTS, PATIENCE_S, Watch, check, needs_pidfd, serve
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 

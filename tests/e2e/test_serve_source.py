@@ -14,7 +14,7 @@ import aiohttp
 import databento_dbn as dbn
 import pytest
 
-from tests.e2e.supervised import FREE_PORTS, PATIENCE_S, Watch, needs_pidfd, serve
+from tests.support.supervised import FREE_PORTS, PATIENCE_S, Watch, needs_pidfd, serve
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 

@@ -13,10 +13,10 @@ from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.engine.simulate import Exchange
 from mdtool.wire.dbn_metadata import make_metadata
-from tests.commands import output_of
-from tests.e2e.supervised import FREE_PORTS, check, serve
-from tests.e2e.vwap_feeds import vwap_feed
-from tests.ports import port_for
+from tests.support.commands import output_of
+from tests.support.ports import port_for
+from tests.support.supervised import FREE_PORTS, check, serve
+from tests.support.vwap_feeds import vwap_feed
 
 SYMBOLS = ("AAPL", "MSFT")
 ONLY = ["--only", "serve-tcp,aggregate,vwap"]

@@ -16,8 +16,8 @@ import pytest
 
 from mdtool.core.dtypes import MBO
 from mdtool.wire.dbn import DbnDecoder
-from tests.commands import completed
 from tests.reference.book_check import BookCheck
+from tests.support.commands import completed
 
 MDTOOL = [sys.executable, "-m", "mdtool"]
 START = "2025-06-02T13:30:00Z"

@@ -15,9 +15,9 @@ from mdtool.adapters.stores.port import Step, Store
 from mdtool.core.errors import StartupError
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.storage import chosen_store
-from tests.requirements import missing
-from tests.stores import NOON_NS, run, step
-from tests.users import as_nobody, folder_for_all
+from tests.support.requirements import missing
+from tests.support.stores import NOON_NS, run, step
+from tests.support.users import as_nobody, folder_for_all
 
 MIB = 1 << 20
 

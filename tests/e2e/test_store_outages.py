@@ -18,9 +18,9 @@ from mdtool.adapters.stores import open_history
 from mdtool.adapters.stores.errors import StoreFormatError
 from mdtool.services.aggregator import store_thread
 from mdtool.wire._pb import marketdata_pb2
-from tests.e2e.aggregators import aggregator, message, tick
 from tests.e2e.test_sqlite_disks import Disk, mount
-from tests.e2e.watched_stores import WatchedStore
+from tests.support.aggregators import aggregator, message, tick
+from tests.support.watched_stores import WatchedStore
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -12,8 +12,8 @@ import sys
 import pytest
 
 from mdtool.core.errors import StartupError
-from tests.e2e.aggregators import NOON_NS, aggregator, message, tick
-from tests.e2e.vwap_feeds import Said, connected, vwap_feed
+from tests.support.aggregators import NOON_NS, aggregator, message, tick
+from tests.support.vwap_feeds import Said, connected, vwap_feed
 
 BIG = 60
 """Characters of a symbol, so that states are long."""

@@ -16,9 +16,9 @@ from mdtool.core.dtypes import STATISTICS
 from mdtool.core.records import has_trades
 from mdtool.engine.trades import Trades
 from mdtool.wire.dbn import DbnDecoder, encode_records
-from tests.commands import completed
 from tests.reference import dbn_streams as streams
 from tests.reference import vwap as reference
+from tests.support.commands import completed
 
 vwap = functools.partial(completed, "vwap")
 

@@ -12,8 +12,8 @@ import sys
 import pytest
 
 from mdtool.wire.vwap_lines import VwapState, encode_state
-from tests.e2e.screens import Screen, Session
-from tests.ports import port_for
+from tests.support.ports import port_for
+from tests.support.screens import Screen, Session
 
 WATCH = [sys.executable, "-m", "mdtool", "watch"]
 UNIT = 10**9

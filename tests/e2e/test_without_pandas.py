@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.commands import output_of
+from tests.support.commands import output_of
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "trades.dbn.zst"
 WITHOUT_PANDAS = """

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.engine.book.state import Books
-from tests.property.book_streams import deep, wild, with_snapshots
 from tests.reference.book import ReferenceBooks, mbo_of
 from tests.reference.book_equality import assert_same
+from tests.support.book_streams import deep, wild, with_snapshots
 
 STREAMS = {"wild": wild(), "deep": deep(), "with snapshots": with_snapshots()}
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from mdtool.engine.book.image import Part, books_of, image_of
 from mdtool.engine.book.state import Books
 from mdtool.engine.simulate import Exchange
-from tests.property.book_streams import deep, wild, with_snapshots
 from tests.reference.book import ReferenceBooks, mbo_of
 from tests.reference.book_equality import assert_same
+from tests.support.book_streams import deep, wild, with_snapshots
 
 
 @given(stream=st.one_of(wild(), deep(), with_snapshots()), at=st.integers(0, 120))

@@ -16,7 +16,7 @@ from mdtool.engine.book.state import BookKey, Books
 from mdtool.engine.book.view import BookView
 from mdtool.wire.book_line_kernel import LINE_BYTES
 from mdtool.wire.book_lines import BookLines
-from tests.property.book_streams import deep, wild, with_snapshots
+from tests.support.book_streams import deep, wild, with_snapshots
 
 SYMBOLS = SymbolTable(["ESM4", "", 'a "quoted" \\ 値', "X" * 71])
 

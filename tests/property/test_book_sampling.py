@@ -15,8 +15,8 @@ from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.sampling import FinalSampler, IntervalSampler
 from mdtool.engine.book.snapshot import Snapshot
 from mdtool.engine.book.view import BookView
-from tests.property.book_streams import NOON, wild
 from tests.reference.book import Mbo, ReferenceBooks, mbo_of
+from tests.support.book_streams import NOON, wild
 
 Told = dict[tuple[int, int], tuple]
 

@@ -10,7 +10,7 @@ from mdtool.core.units import UNDEF_PRICE
 from mdtool.engine.book.kernel import BOTH_SIDES
 from mdtool.engine.book.state import BookKey, Books
 from mdtool.engine.book.view import BookView
-from tests.property.book_streams import deep, wild, with_snapshots
+from tests.support.book_streams import deep, wild, with_snapshots
 
 
 @given(stream=st.one_of(wild(), deep(), with_snapshots()), depth=st.sampled_from([1, 3, 10, 60]))

@@ -20,8 +20,8 @@ from mdtool.services.gateway.history.encoding import Trade
 from mdtool.services.gateway.order_books import Level, OrderBook
 from mdtool.services.gateway.quotes.board import LatestQuote
 from mdtool.wire.graphql import Request
-from tests.property.graphql_documents import VARIABLES, documents
 from tests.reference.gateway_market import PlainBooks, PlainTrades, PlainView, plain_quotes
+from tests.support.graphql_documents import VARIABLES, documents
 
 TIME_NS = 1_735_201_234_567 * 10**6
 SCHEMA = load_schema()

@@ -16,7 +16,7 @@ from mdtool.services.gateway.history.paging import parse_place
 from mdtool.services.gateway.history.view import HistoryView
 from mdtool.services.gateway.limits import UpstreamLimit
 from mdtool.services.gateway.resilience import Resilience, RetryRules
-from tests.stores import MS, NOON_NS, run, sqlite_stores, step
+from tests.support.stores import MS, NOON_NS, run, sqlite_stores, step
 
 STREAMS = ("b", "a", "c")
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from mdtool.core.dtypes import F_LAST, F_MAYBE_BAD_BOOK, F_SNAPSHOT
 from mdtool.engine.book.mbo_snapshot import mbo_snapshot
 from mdtool.engine.book.view import BookView, views
-from tests.property.book_streams import deep, wild, with_snapshots
-from tests.recordings import books_of, content
+from tests.support.book_streams import deep, wild, with_snapshots
+from tests.support.recordings import books_of, content
 
 
 @given(stream=st.one_of(wild(), deep(), with_snapshots()), data=st.data())

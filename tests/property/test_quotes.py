@@ -13,8 +13,8 @@ from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.state import BookKey
 from mdtool.engine.book.view import BookView
 from mdtool.engine.quotes import LatestQuotes
-from tests.property.book_streams import deep, with_snapshots
 from tests.reference.quotes import PlainQuotes
+from tests.support.book_streams import deep, with_snapshots
 
 PRICES = st.sampled_from([*range(-2, 3), UNDEF_PRICE])
 START_NS = 1_700_000_000 * 10**9

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mdtool.adapters.stores import open_history, open_store
-from tests.stores import NOON_NS, run, step
+from tests.support.stores import NOON_NS, run, step
 
 STEPS = 12
 

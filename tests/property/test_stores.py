@@ -14,7 +14,7 @@ from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import StoreGapError
 from mdtool.adapters.stores.port import Store, StreamRun, TradeHistory
 from tests.reference.store import PlainStore
-from tests.stores import NOON_NS, STORES, NewUrl, run, step
+from tests.support.stores import NOON_NS, STORES, NewUrl, run, step
 
 SYMBOLS = ["AAPL", "MSFT", "IBM"]
 STREAMS = ["stream-0", "stream-1", "stream-2"]

@@ -14,8 +14,8 @@ from mdtool.wire.frames import encode_frame
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import FrameError, TickDecoder
 from mdtool.wire.ticks import Reason, Ticks
-from tests.property.tick_payloads import NOW_NS, payloads, right_ticks
 from tests.reference import ticks as reference
+from tests.support.tick_payloads import NOW_NS, payloads, right_ticks
 
 MAX_SYMBOLS = 4
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.engine.book import whole_events
 from mdtool.engine.book.whole_events import WholeEvents
-from tests.property.book_streams import wild
+from tests.support.book_streams import wild
 
 
 def by_book(records: np.ndarray) -> dict[tuple[int, int], list[int]]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mdtool.bench import book, book_command, plain_book
 from mdtool.core.errors import CheckError
 from mdtool.engine.simulate import Exchange
-from mdtool.services.bench import book, book_command, plain_book
 from tests.reference.book import ReferenceBooks, mbo_of
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from mdtool.adapters.stores import open_store
 from mdtool.adapters.stores.port import Step, StreamRun
+from mdtool.bench.chaos import Plan, victims
+from mdtool.bench.chaos_input import SYMBOLS, Input, Traded
+from mdtool.bench.chaos_verdict import Verdict, judge_answer, judge_store
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
 from mdtool.engine.sessions import SESSION
-from mdtool.services.bench.chaos import Plan, victims
-from mdtool.services.bench.chaos_input import SYMBOLS, Input, Traded
-from mdtool.services.bench.chaos_verdict import Verdict, judge_answer, judge_store
 from mdtool.wire.dbn import DbnDecoder
 
 TICKS = 5_000

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from mdtool.adapters.dbn_files import open_source
+from mdtool.bench import replay
+from mdtool.bench.commands import run_command, wall_times_s
+from mdtool.bench.recordings import write_recording, zstd_pass
 from mdtool.core.errors import MdtoolError
 from mdtool.engine.simulate import Exchange
-from mdtool.services.bench import replay
-from mdtool.services.bench.commands import run_command, wall_times_s
-from mdtool.services.bench.recordings import write_recording, zstd_pass
 
 
 def test_figures_have_their_baselines():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mdtool.bench import serialization
 from mdtool.core.errors import CheckError
-from mdtool.services.bench import serialization
 
 
 def test_it_measures_both_ways_beside_their_baselines():

@@ -7,7 +7,7 @@ import numpy as np
 from mdtool.engine.book.state import Books
 from mdtool.engine.simulate import Exchange
 from mdtool.services.book.history import History
-from tests.recordings import content
+from tests.support.recordings import content
 
 RECORDS = Exchange(seed=3).generate(2_000)
 

@@ -15,7 +15,7 @@ from mdtool.services.book.processing import Processing
 from mdtool.services.book.readers import CHUNK_RECORDS, Reader, Readers
 from mdtool.wire.dbn_metadata import make_metadata
 from mdtool.wire.dbn_session import Begin, Data, End, FromLive, FromStart, Refused, Resume
-from tests.recordings import books_of, content
+from tests.support.recordings import books_of, content
 
 EXCHANGE = Exchange(seed=9)
 RECORDS = EXCHANGE.generate(6_000)

@@ -5,7 +5,7 @@ from mdtool.core.dtypes import MBO
 from mdtool.engine.book.state import BookKey
 from mdtool.engine.book.verify import KINDS, SEQUENCE_BACKWARDS, SEQUENCE_GAP, Finding, Verifier
 from mdtool.engine.simulate import Exchange
-from tests.property.book_streams import DAY, LAST, MAYBE_BAD_BOOK, NOON, SNAPSHOT, as_mbo
+from tests.support.book_streams import DAY, LAST, MAYBE_BAD_BOOK, NOON, SNAPSHOT, as_mbo
 
 BOOK = BookKey(1, 7)
 PX = 100

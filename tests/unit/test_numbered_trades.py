@@ -8,7 +8,7 @@ import pytest
 from mdtool.adapters.dbn_source import DbnSource
 from mdtool.adapters.numbered_trades import FIRST_TRADES, NUMBERED, NumberedTrades
 from mdtool.core.errors import CorruptStreamError
-from tests.e2e.store.commands import dbn, trades
+from tests.support.store_commands import dbn, trades
 
 
 def _numbered(pieces: list[bytes]) -> NumberedTrades:

@@ -19,7 +19,7 @@ from mdtool.core.dtypes import SYMBOL_MAPPING
 from mdtool.core.errors import OutputError, UsageError
 from mdtool.wire.dbn import DbnDecoder
 from tests.reference import dbn_streams as streams
-from tests.users import as_nobody, folder_for_all
+from tests.support.users import as_nobody, folder_for_all
 
 COLUMNAR = {
     "parquet": pyarrow.parquet.read_table,

@@ -9,7 +9,7 @@ import pytest
 from mdtool.adapters.dbn_select import Selection
 from mdtool.adapters.recording import Recording
 from mdtool.core.errors import InputError
-from tests.recordings import record
+from tests.support.recordings import record
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests import requirements
+from tests.support import requirements
 
 
 def test_a_test_without_its_program_is_skipped(monkeypatch):

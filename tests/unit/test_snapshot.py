@@ -5,7 +5,7 @@ from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
 from mdtool.engine.book.snapshot import Snapshot, snapshot_records
 from mdtool.engine.book.state import BookKey, Books
 from mdtool.engine.book.view import BookView
-from tests.property.book_streams import DAY, LAST, NOON, TOB, as_mbo
+from tests.support.book_streams import DAY, LAST, NOON, TOB, as_mbo
 
 DOLLAR = 10**9
 CLEAR = (1, 7, 0, UNDEF_PRICE, 0, LAST, b"R", b"N", NOON, NOON)

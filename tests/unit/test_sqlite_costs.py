@@ -10,7 +10,7 @@ import pytest
 
 from mdtool.adapters.stores.port import StreamRun
 from mdtool.adapters.stores.sqlite import History, Store
-from tests.stores import NOON_NS, run, step
+from tests.support.stores import NOON_NS, run, step
 
 TRADES = 100_000
 SESSION = (1, 1, 1, 1, 1, 1, NOON_NS, NOON_NS)

@@ -23,7 +23,7 @@ from mdtool.adapters.stores.errors import (
 )
 from mdtool.adapters.stores.port import Step, SymbolTotals, TradeKey, WrongTotals
 from mdtool.adapters.stores.sqlite import History, Store
-from tests.stores import MS, NOON_NS, run, step
+from tests.support.stores import MS, NOON_NS, run, step
 
 SYMBOLS = ["AAPL", "MSFT"]
 PAGE_BYTES = 4096

@@ -9,8 +9,8 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.engine.market import Change
 from mdtool.services.aggregator.trade_feed import BehindError, TradeFeed
 from mdtool.wire.batches import decode_batch
-from tests.e2e.aggregators import tick
 from tests.reference.market import batch
+from tests.support.aggregators import tick
 
 
 def change(next_sequence: int, *frames) -> Change:

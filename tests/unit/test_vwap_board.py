@@ -13,9 +13,9 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.engine.vwap import Window
 from mdtool.services.vwap.backfill import read_backfill
 from mdtool.services.vwap.board import Board
-from tests.e2e.aggregators import tick
 from tests.reference.market import batch
-from tests.stores import MS, NOON_NS, run, step
+from tests.support.aggregators import tick
+from tests.support.stores import MS, NOON_NS, run, step
 
 
 def told(board: Board, symbol: str) -> dict:

@@ -19,8 +19,8 @@ from mdtool.engine.vwap import Window
 from mdtool.services.vwap import follower as module
 from mdtool.services.vwap.board import Board
 from mdtool.services.vwap.follower import Follower
-from tests.e2e.aggregators import tick
 from tests.reference.market import batch
+from tests.support.aggregators import tick
 
 TABLE = SymbolTable(["AAPL"])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.gateways import connected, gateway_of
 from tests.reference.market_source import MarketSource
+from tests.support.gateways import connected, gateway_of
 
 
 @pytest.fixture

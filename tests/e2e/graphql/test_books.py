@@ -7,9 +7,9 @@ import contextlib
 import pytest
 
 from mdtool.wire.graphql import SUBPROTOCOL
-from tests.e2e.book_services import receiver_of, sender_of
-from tests.e2e.gateways import gateway_of
-from tests.recordings import record
+from tests.support.book_services import receiver_of, sender_of
+from tests.support.gateways import gateway_of
+from tests.support.recordings import record
 
 NOBODY = "127.0.0.1:1"
 BOOK = """{

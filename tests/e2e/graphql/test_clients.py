@@ -15,10 +15,10 @@ from gql.transport.aiohttp_websockets import AIOHTTPWebsocketsTransport
 from gql.transport.exceptions import TransportQueryError
 
 from mdtool.services.gateway.graphql.graphiql import _ASSETS
-from tests.e2e.browser import chromium
-from tests.e2e.gateways import connected, gateway_of
-from tests.e2e.node_clients import node_script
-from tests.requirements import node_modules
+from tests.support.browser import chromium
+from tests.support.gateways import connected, gateway_of
+from tests.support.node_clients import node_script
+from tests.support.requirements import node_modules
 
 FOLLOW = "subscription Follow($s: String!) { marketData(symbol: $s) { close } }"
 UNLIMITED = {"memory_requests_per_s": 0}

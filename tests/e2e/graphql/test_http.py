@@ -12,8 +12,8 @@ import logging
 import pytest
 
 from mdtool.services.http import bodies
-from tests.e2e.gateways import connected, gateway_of
 from tests.reference.market_source import Bar, MarketSource
+from tests.support.gateways import connected, gateway_of
 
 QUERY = '{ marketData(symbol: "AAPL") { symbol open high low close volume timestamp stale } }'
 AAPL = {

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 
 from mdtool.wire.graphql import SUBPROTOCOL
-from tests.e2e.aggregators import aggregator, message, tick
-from tests.e2e.gateways import connected, gateway_of
 from tests.reference.market_source import MarketSource
+from tests.support.aggregators import aggregator, message, tick
+from tests.support.gateways import connected, gateway_of
 
 CLOSE = 'subscription { marketData(symbol: "AAPL") { close } }'
 INIT = {"type": "connection_init"}

@@ -7,9 +7,9 @@ import contextlib
 import pytest
 
 from mdtool.core.addresses import parse_address
-from tests.e2e.ingest.servers import Client, serving
 from tests.reference.aggregator import PlainAggregator
 from tests.reference.ledger import Ledger
+from tests.support.ingest_servers import Client, serving
 
 
 @pytest.fixture

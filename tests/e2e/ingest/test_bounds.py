@@ -14,8 +14,8 @@ from mdtool.core.errors import PeerError, StartupError, UsageError
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.server import IngestServer
 from mdtool.wire.control import Ack
-from tests.e2e.ingest.servers import Client, frame, frames, prices, send, serving
 from tests.reference.aggregator import PlainAggregator
+from tests.support.ingest_servers import Client, frame, frames, prices, send, serving
 
 
 async def test_many_slow_connections_make_few_batches(address, ledger):

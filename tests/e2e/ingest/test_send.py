@@ -22,8 +22,8 @@ from mdtool.services.send.sender import Sender
 from mdtool.wire import tick_encoder
 from mdtool.wire.control import Ack, encode_ack, encode_committed, encode_resume
 from mdtool.wire.frames import encode_frame
-from tests.e2e.ingest.servers import prices, serving
 from tests.reference.aggregator import PlainAggregator
+from tests.support.ingest_servers import prices, serving
 
 
 def run(first, count):

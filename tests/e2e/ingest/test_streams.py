@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mdtool.core.addresses import parse_address
 from mdtool.wire.control import Ack, Resume, encode_hello
-from tests.e2e.ingest.servers import Client, frame, frames, serving
+from tests.support.ingest_servers import Client, frame, frames, serving
 
 
 async def test_a_hello_is_answered_with_the_position_and_told_of_commits(address, ledger):

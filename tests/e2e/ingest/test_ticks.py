@@ -13,7 +13,7 @@ from mdtool.wire._pb import tick_pb2
 from mdtool.wire.control import Ack
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.ticks import Reason
-from tests.e2e.ingest.servers import NOW_NS, Client, frame, frames, prices, send
+from tests.support.ingest_servers import NOW_NS, Client, frame, frames, prices, send
 
 
 async def test_ticks_are_committed_before_the_ack_says_so(address, ledger):

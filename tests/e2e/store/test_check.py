@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from mdtool.adapters.stores import open_history, open_store
-from tests.e2e.store.commands import NOON_NS, held, put, store, trades, url, write
+from tests.support.store_commands import NOON_NS, held, put, store, trades, url, write
 
 SYMBOLS = ["AAPL", "ESZ5", "MSFT"]
 

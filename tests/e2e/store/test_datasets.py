@@ -15,8 +15,9 @@ import pyarrow.parquet
 import pytest
 
 from mdtool.adapters.stores import open_history
-from tests.commands import output_of
-from tests.e2e.store.commands import (
+from tests.support.commands import output_of
+from tests.support.requirements import missing
+from tests.support.store_commands import (
     DAY_NS,
     NOON_NS,
     SYMBOLS,
@@ -28,8 +29,7 @@ from tests.e2e.store.commands import (
     url,
     write,
 )
-from tests.requirements import missing
-from tests.stores import postgresql_stores
+from tests.support.stores import postgresql_stores
 
 COLUMNS = [
     "symbol",

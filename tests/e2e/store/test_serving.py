@@ -6,8 +6,8 @@ import json
 import urllib.error
 import urllib.request
 
-from tests.e2e.store.commands import held, store, trades, url, write
-from tests.e2e.supervised import FREE_PORTS, serve
+from tests.support.store_commands import held, store, trades, url, write
+from tests.support.supervised import FREE_PORTS, serve
 
 SYMBOLS = ["AAPL", "ESZ5"]
 

@@ -1,0 +1,149 @@
+"""How long a page of trades takes over HTTP, out of a store with millions of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, Self
+
+from mdtool.bench.figures import Figure
+from mdtool.bench.processes import server, service
+from mdtool.bench.stored_trades import SYMBOLS, fill
+from mdtool.core.addresses import parse_address
+from mdtool.core.errors import PeerError
+
+TRADES: Final = 10_000_000
+DEEP_PAGE: Final = 10_000
+ROUNDS: Final = 25
+_REQUESTS: Final = 40
+"""Of each kind in a round."""
+_LIMIT: Final = 100
+_STRIDE: Final = 1_000
+"""Trades of a page when it is only passed by."""
+_PATH: Final = f"/api/v1/trades/{SYMBOLS[0]}"
+_NO_AGGREGATOR: Final = "127.0.0.1:1"
+_OPTIONS: Final = (
+    *("--client-sockets", "0", "--memory-requests-per-s", "0", "--upstream-requests-per-s", "0"),
+)
+
+
+async def measure(
+    trades: int = TRADES, deep_page: int = DEEP_PAGE, rounds: int = ROUNDS
+) -> list[Figure]:
+    """Return the medians of how long the newest page and one far behind it take, in ms.
+
+    Pages are of 100 trades; each is asked for when the one before it has been answered. The
+    baseline is one handler that asks sqlite3 for the same trades and waits for it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trades.db"
+        url = f"sqlite:///{path}"
+        fill(url, trades)
+        options = ("--aggregator", _NO_AGGREGATOR, "--store", url, *_OPTIONS)
+        async with (
+            service("gateway", *options) as gateway,
+            server("mdtool.bench.bare_history", str(path)) as bare,
+            _Client(gateway) as asking,
+            _Client(bare) as asking_bare,
+        ):
+            newest = f"{_PATH}?limit={_LIMIT}"
+            deep = f"{newest}&before={await _cursor_of(asking, deep_page)}"
+            await _check(asking, asking_bare, newest, deep)
+            rows = [
+                [
+                    await asking.time_ms(newest),
+                    await asking.time_ms(deep),
+                    await asking_bare.time_ms(newest),
+                ]
+                for _ in range(rounds)
+            ]
+    return _figures(rows, deep_page)
+
+
+def _figures(rows: list[list[float]], deep_page: int) -> list[Figure]:
+    newest_ms, deep_ms, bare_ms = (median(column) for column in zip(*rows, strict=True))
+    by_hand = "a handler that waits for sqlite3"
+    return [
+        Figure(
+            "history_page",
+            newest_ms,
+            "ms",
+            "lower",
+            by_hand,
+            bare_ms,
+            median(bare / newest for newest, _, bare in rows),
+        ),
+        Figure(
+            f"history_page_{deep_page}",
+            deep_ms,
+            "ms",
+            "lower",
+            "the first page",
+            newest_ms,
+            median(newest / deep for newest, deep, _ in rows),
+        ),
+    ]
+
+
+async def _cursor_of(client: _Client, page: int) -> str:
+    """Return the cursor of a page, the first of which is 1, that earlier ones lead to."""
+    left, cursor = (page - 1) * _LIMIT, None
+    while left:
+        n = min(left, _STRIDE)
+        before = f"&before={cursor}" if cursor else ""
+        cursor = (await client.ask(f"{_PATH}?limit={n}{before}"))["pagination"]["next_cursor"]
+        if cursor is None:
+            raise PeerError(f"there is no page {page:,}")
+        left -= n
+    assert cursor is not None
+    return str(cursor)
+
+
+async def _check(client: _Client, bare: _Client, newest: str, deep: str) -> None:
+    """See that what is compared is the same."""
+    trades = (await client.ask(newest))["data"]
+    older = (await client.ask(deep))["data"]
+    same = (await bare.ask(newest))["data"]
+    if trades != same or not len(trades) == len(older) == _LIMIT:
+        raise PeerError("the gateway and sqlite3 do not agree on the newest trades")
+
+
+class _Client:
+    """A connection that is kept open. An async context manager."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection(*parse_address(self._address))
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._writer.close()
+
+    async def ask(self, path: str) -> Any:
+        """Return the data of an answer."""
+        return json.loads(await self._body(path))["data"]
+
+    async def time_ms(self, path: str) -> float:
+        """Return the median of how long some requests take, one after the other."""
+        times_ms = []
+        for _ in range(_REQUESTS):
+            began_s = time.perf_counter()
+            await self._body(path)
+            times_ms.append((time.perf_counter() - began_s) * 1_000)
+        return median(times_ms)
+
+    async def _body(self, path: str) -> bytes:
+        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._address}\r\n\r\n".encode())
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        status, *headers = head.decode("latin-1").lower().splitlines()
+        lengths = [line.partition(":")[2] for line in headers if line.startswith("content-length")]
+        body = await self._reader.readexactly(int(lengths[0]))
+        if " 200 " not in status:
+            raise PeerError(f"{self._address} does not answer {path}: {body.decode()}")
+        return body

@@ -1,0 +1,95 @@
+"""Ticks a second over TCP, through gRPC, into bars, with both services as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import statistics
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+import grpc.aio
+
+from mdtool.adapters import rpc
+from mdtool.bench.figures import Figure
+from mdtool.bench.processes import server, service
+from mdtool.bench.tick_load import SYMBOLS, frames, send
+from mdtool.core.errors import PeerError
+from mdtool.core.units import NS_PER_MS
+from mdtool.wire._pb import tick_pb2
+
+TICKS: Final = 4_000_000
+MESSAGES: Final = 10_000
+ROUNDS: Final = 5
+
+_DISCARDING: Final = "a server that discards the same frames"
+_ONE_BY_ONE: Final = "one tick a gRPC message"
+
+
+async def measure(
+    ticks: int = TICKS, messages: int = MESSAGES, rounds: int = ROUNDS
+) -> list[Figure]:
+    """Return the median rates of rounds of each way in turns, and of their ratios.
+
+    A round ends with the acknowledgement that all its ticks are in the aggregator's bars. Frames
+    come over one connection; the ticks of all rounds are a millisecond apart, so that bars close.
+
+    Raises
+    ------
+    PeerError
+        When a server does not take every tick.
+    """
+    async with contextlib.AsyncExitStack() as servers:
+        aggregator = await servers.enter_async_context(service("aggregate"))
+        ingest = await servers.enter_async_context(service("serve-tcp", "--aggregator", aggregator))
+        discard = await servers.enter_async_context(server("mdtool.bench.discard"))
+        began_ns = time.time_ns()
+        rates = []
+        for number in range(-1, rounds):
+            count = ticks if number >= 0 else ticks // 10  # the first one warms up
+            data = frames(count, began_ns + (number + 1) * ticks * NS_PER_MS)
+            ingest_s = await asyncio.to_thread(send, ingest, data, f"Accepted {count} ")
+            discard_s = await asyncio.to_thread(send, discard, data, "Discarded ")
+            messages_s = await _send_one_by_one(aggregator, messages)
+            if number >= 0:
+                rates.append((count / ingest_s, count / discard_s, messages / messages_s))
+    return [
+        _against("ingest", rates, 1, _DISCARDING),
+        _against("ingest_in_batches", rates, 2, _ONE_BY_ONE),
+    ]
+
+
+def _against(
+    name: str, rates: list[tuple[float, float, float]], column: int, baseline: str
+) -> Figure:
+    return Figure(
+        name,
+        statistics.median(rate[0] for rate in rates),
+        "ticks/s",
+        "higher",
+        baseline,
+        statistics.median(rate[column] for rate in rates),
+        statistics.median(rate[0] / rate[column] for rate in rates),
+    )
+
+
+async def _send_one_by_one(address: str, count: int) -> float:
+    """Send ticks as existing clients do, and return how long it took the aggregator."""
+
+    async def messages() -> AsyncIterator[tick_pb2.Tick]:
+        for number in range(count):
+            yield tick_pb2.Tick(
+                symbol=SYMBOLS[number % len(SYMBOLS)],
+                price=150.25,
+                volume=100,
+                exchange_timestamp=time.time_ns(),
+            )
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        began_s = time.perf_counter()
+        reply = await rpc.Stub(channel).StreamTicks(messages())
+        elapsed_s = time.perf_counter() - began_s
+    if reply.message != f"Received {count} ticks":
+        raise PeerError(f"{address}: {reply.message}")
+    return elapsed_s

@@ -1,0 +1,182 @@
+"""A real browser without a window, driven over its DevTools protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import tempfile
+
+import aiohttp
+
+from tests.support.requirements import needs
+
+OPTIONS = (
+    "--headless=new",
+    "--remote-debugging-port=0",
+    "--no-sandbox",
+    "--no-first-run",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-extensions",
+    "--force-color-profile=srgb",
+)
+
+
+class Tab:
+    """One page, and what it has complained of."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.complaints: list[str] = []
+        self._socket = socket
+        self._ids = itertools.count(1)
+        self._answers: dict[int, asyncio.Future] = {}
+        self._loaded: set[str] = set()
+        self._has_loaded = asyncio.Event()
+
+    async def open(self, url: str) -> None:
+        """Go to a page and wait until it is loaded."""
+        # The empty page that a tab begins with may be loaded only now.
+        loader = (await self._send("Page.navigate", url=url))["loaderId"]
+        while loader not in self._loaded:
+            self._has_loaded.clear()
+            await self._has_loaded.wait()
+
+    async def run(self, expression: str) -> object:
+        """The value of a JavaScript expression, once it is there if it is a promise."""
+        answer = await self._send(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    async def until(self, condition: str) -> None:
+        """Wait until a JavaScript condition holds, which is looked at whenever the page changes."""
+        await self.run(
+            f"""new Promise((resolve) => {{
+                const look = () => {{ if ({condition}) {{ watch.disconnect(); resolve(); }} }};
+                const watch = new MutationObserver(look);
+                watch.observe(document, {{
+                    subtree: true, childList: true, characterData: true, attributes: true,
+                }});
+                look();
+            }})"""
+        )
+
+    async def text(self, selector: str) -> str:
+        """The text of the first element that matches."""
+        return await self.run(f"document.querySelector({json.dumps(selector)}).innerText")
+
+    async def click(self, selector: str) -> None:
+        """Press the mouse where the first element that matches is, once it is there for people.
+
+        It has stopped moving by then, and nothing that opens or closes keeps the mouse from it.
+        """
+        x, y = await self.run(
+            f"""new Promise((resolve) => {{
+                let before = "";
+                const look = () => {{
+                    const element = document.querySelector({json.dumps(selector)});
+                    const box = element?.getBoundingClientRect();
+                    const place = box && [box.x + box.width / 2, box.y + box.height / 2];
+                    const isStill = place && String(place) === before;
+                    if (isStill && element.contains(document.elementFromPoint(...place))) {{
+                        resolve(place);
+                    }} else {{
+                        before = String(place);
+                        setTimeout(look, 20);
+                    }}
+                }};
+                look();
+            }})"""
+        )
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            await self._send(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
+            )
+
+    async def listen(self) -> None:
+        """Take what the browser says until the page is gone, for whose answers nobody waits on."""
+        async for message in self._socket:
+            told = json.loads(message.data)
+            if "id" in told:
+                self._answers.pop(told["id"]).set_result(told)
+            elif told["method"] == "Inspector.targetCrashed":
+                break
+            elif told["method"] == "Page.lifecycleEvent" and told["params"]["name"] == "load":
+                self._loaded.add(told["params"]["loaderId"])
+                self._has_loaded.set()
+            elif told["method"] == "Runtime.exceptionThrown":
+                self.complaints.append(json.dumps(told["params"]["exceptionDetails"]))
+            elif told["method"] == "Log.entryAdded":
+                self.complaints.append(told["params"]["entry"]["text"])
+        for answer in self._answers.values():
+            answer.set_exception(AssertionError("the page has crashed, or was closed"))
+
+    async def begin(self) -> None:
+        for domain in ("Page", "Runtime", "Log", "Inspector"):
+            await self._send(f"{domain}.enable")
+        await self._send("Page.setLifecycleEventsEnabled", enabled=True)
+
+    async def _send(self, method: str, **params: object) -> dict:
+        number = next(self._ids)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        await self._socket.send_json({"id": number, "method": method, "params": params})
+        told = await answer
+        assert "error" not in told, told["error"]
+        return told["result"]
+
+
+@contextlib.asynccontextmanager
+async def chromium():
+    """A tab of a browser that ends with the block."""
+    async with chromium_tabs(1) as (tab,):
+        yield tab
+
+
+@contextlib.asynccontextmanager
+async def chromium_tabs(count: int, *options: str):
+    """Some tabs of one browser, which has further options and ends with the block."""
+    program = needs("chromium")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = await asyncio.create_subprocess_exec(
+            *(program, *OPTIONS, *options, f"--user-data-dir={profile}", "about:blank"),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            devtools = await _devtools(process)
+            async with contextlib.AsyncExitStack() as stack:
+                session = await stack.enter_async_context(aiohttp.ClientSession(devtools))
+                yield [await stack.enter_async_context(_tab(session)) for _ in range(count)]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.communicate()
+
+
+@contextlib.asynccontextmanager
+async def _tab(session: aiohttp.ClientSession):
+    """A new tab."""
+    async with session.put("/json/new") as response:
+        target = (await response.json())["webSocketDebuggerUrl"]
+    async with session.ws_connect(target, max_msg_size=0) as socket:
+        tab = Tab(socket)
+        listening = asyncio.create_task(tab.listen())
+        await tab.begin()
+        yield tab
+        listening.cancel()
+
+
+async def _devtools(process: asyncio.subprocess.Process) -> str:
+    """Where a browser is driven."""
+    said = b""
+    while b"DevTools listening on " not in said:
+        line = await process.stderr.readline()
+        assert line, f"the browser has ended: {said.decode()}"
+        said += line
+    port = said.partition(b"ws://")[2].partition(b"/")[0].rpartition(b":")[2].decode()
+    return f"http://127.0.0.1:{port}"

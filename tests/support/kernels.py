@@ -1,0 +1,70 @@
+"""Kernels compiled before tests run commands, whose first use takes time, and a line on stderr."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from mdtool.core.dtypes import MBO, MBP1
+from mdtool.engine.quotes import LatestQuotes
+from mdtool.services.book import server as book
+from mdtool.services.ingest import server as ingest
+from mdtool.wire.tick_encoder import encode_frames
+
+_ROOT: Final = Path(__file__).parents[2]
+SAMPLES: Final = _ROOT / "sample_data"
+COMMANDS: Final = (
+    "simulate --limit 1000 -o orders.dbn",
+    "simulate --limit 1000 --schema trades -o trades.dbn",
+    "simulate --limit 1000 --schema mbp-1 -o quotes.dbn",
+    "book {samples}/mbo.dbn.zst --json",
+    "book {samples}/mbo.dbn.zst --emit event -o events.dbn",
+    "book {samples}/mbo.dbn.zst --emit 1s --json",
+    "book verify {samples}/mbo.dbn.zst",
+    "vwap {samples}/trades.dbn.zst --window 100 -J",
+    "vwap {samples}/trades.dbn.zst --window 5m -J",
+    "aggregate {samples}/trades.dbn.zst --interval 1s -J",
+    "aggregate {samples}/trades.dbn.zst --by volume=1000 -J",
+    "store {samples}/trades.dbn.zst --store sqlite:///trades.db",
+    "store check --store sqlite:///trades.db",
+)
+"""What runs the kernels that services do not, in a folder that is empty at first."""
+
+
+def compile_kernels() -> None:
+    """Have the kernels compiled that are there now, unless they have been."""
+    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    folder.mkdir(parents=True, exist_ok=True)
+    kernels = sorted((_ROOT / "mdtool").rglob("*kernel.py"))
+    versions = [(str(path), path.stat().st_mtime_ns) for path in kernels]
+    compiled = folder / f"compiled-{hashlib.sha256(repr(versions).encode()).hexdigest()[:16]}"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the run may be at it
+        if not compiled.exists():
+            _run_all()
+            compiled.touch()
+
+
+def _run_all() -> None:
+    ingest._warm_up()
+    book._warm_up()
+    encode_frames(["A"], [0], [1], [1], [1])
+    for layout in (MBO, MBP1):
+        LatestQuotes().update(np.zeros(1, layout))
+    with tempfile.TemporaryDirectory() as folder:
+        for command in COMMANDS:
+            words = command.format(samples=SAMPLES).split()
+            subprocess.run(
+                [sys.executable, "-m", "mdtool", *words],
+                cwd=folder,
+                check=True,
+                capture_output=True,
+            )

@@ -1,0 +1,49 @@
+"""Scripts of tests/node, run by Node with the packages that they require."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from tests.support.requirements import needs, node_modules
+
+SCRIPTS = Path(__file__).parent.parent / "node"
+
+
+class NodeScript:
+    """A script that tells and is told JSON, an object a line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def event(self) -> dict:
+        """What it tells next."""
+        line = await self._process.stdout.readline()
+        assert line, f"the script has ended: {(await self._process.stderr.read()).decode()}"
+        return json.loads(line)
+
+    async def do(self, what: str, **order: object) -> None:
+        """Tell it to do something."""
+        self._process.stdin.write(json.dumps({"do": what, **order}).encode() + b"\n")
+        await self._process.stdin.drain()
+
+
+@contextlib.asynccontextmanager
+async def node_script(name: str, *arguments: str):
+    """A script that runs until the block ends."""
+    process = await asyncio.create_subprocess_exec(
+        *(needs("node"), str(SCRIPTS / name), *arguments),
+        env={**os.environ, "NODE_PATH": str(node_modules())},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield NodeScript(process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()

@@ -1,0 +1,219 @@
+"""A real PostgreSQL server on a free port, which can be killed, and databases in it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from mdtool.services.supervisor.ports import reserve_port
+from tests.support.requirements import missing, needs
+
+USER: Final = "mdtool"
+PASSWORD: Final = "pass:w@rd/1"
+_URL_PASSWORD: Final = "pass%3Aw%40rd%2F1"
+_ACCOUNTS: Final = ("postgres", "nobody")
+_START_S: Final = 60
+_GUARD: Final = 'read _; kill -QUIT "$0"; kill -CONT "$0"'
+"""A shell that ends the server when what it reads from does, and so with the process of a test."""
+_DATABASES: Final = itertools.count(1)
+
+
+class PostgresServer:
+    """One server at one address, whose data stays when it is killed and started again.
+
+    Attributes
+    ----------
+    port : int
+    log : Path
+        What it says.
+    """
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self.log = folder / "log"
+        self._data = folder / "data"
+        self._postgres = needs("postgres")
+        self._initdb = needs("initdb")
+        self._account = _account()
+        self.own(folder)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    def initialize(self) -> None:
+        """Make an empty cluster, which everyone enters by password but the superuser."""
+        words = self._data.with_name("password")
+        words.write_text(PASSWORD)
+        self.own(words)
+        self._run(
+            *(self._initdb, "--pgdata", self._data, "--username", USER, "--pwfile", words),
+            *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"),
+        )
+
+    def start(self) -> None:
+        """Start it, and wait until it takes statements."""
+        command = [
+            *(self._postgres, "-D", self._data, "-p", str(self.port)),
+            *("-c", "unix_socket_directories=", "-c", "shared_buffers=64MB"),
+            *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=40"),
+        ]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                user=self._account,
+                group=self._group,
+                extra_groups=self._groups,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+            )
+        guard = ["sh", "-c", _GUARD, str(self._process.pid)]
+        self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE)
+        ends = psycopg.errors.OperationalError
+        for _ in range(_START_S * 20):
+            assert self._process.poll() is None, self.log.read_text()
+            with contextlib.suppress(ends), self.connect("postgres"):
+                return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.05)
+        raise AssertionError(self.log.read_text())
+
+    def kill(self) -> None:
+        """End it at once, as a loss of power would but for what the system still holds."""
+        self._end(signal.SIGQUIT)
+
+    def stop(self) -> None:
+        """End it at once, but in order."""
+        self._end(signal.SIGINT)
+
+    def become_standby(self, is_standby: bool) -> None:
+        """Start it again as a server that can only be read, or as one that can be written."""
+        self.stop()
+        signal_file = self._data / "standby.signal"
+        if is_standby:
+            signal_file.touch()
+            self.own(signal_file)
+        else:
+            signal_file.unlink()
+        self.start()
+
+    def restart(self) -> None:
+        """Kill it and start it again."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Have it say nothing any more."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have it go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def connect(self, database: str) -> psycopg.Connection:
+        """Connect as the superuser; statements are transactions of their own."""
+        return psycopg.connect(self.url(database), autocommit=True, connect_timeout=60)
+
+    def url(self, database: str) -> str:
+        """Return the URL of a database, with user and password."""
+        return f"postgresql://{USER}:{_URL_PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def create_database(self) -> str:
+        """Return the name of a new database."""
+        name = f"test{os.getpid()}_{next(_DATABASES)}"
+        with self.connect("postgres") as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        return name
+
+    def own(self, folder: Path) -> None:
+        """Hand a folder to the user that the server runs as."""
+        if self._account is not None:
+            shutil.chown(folder, self._account)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        process = self._process
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(number)
+        for child in map(int, children):
+            with contextlib.suppress(ProcessLookupError):  # as of a client that left just before
+                os.kill(child, number)
+
+    def _end(self, number: signal.Signals) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()
+            guard.communicate()
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(number)
+            process.wait()
+
+    @property
+    def _group(self) -> int | None:
+        return None if self._account is None else pwd.getpwnam(self._account).pw_gid
+
+    @property
+    def _groups(self) -> list[int] | None:
+        return None if self._account is None else []
+
+    def _run(self, *command: str | Path) -> None:
+        done = subprocess.run(
+            command,
+            user=self._account,
+            group=self._group,
+            extra_groups=self._groups,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+        )
+        if done.returncode:
+            missing(f"initdb failed: {done.stderr.strip()[-500:]}")
+
+
+@contextlib.contextmanager
+def postgres_server():
+    """A server that runs until the block ends, unless it is killed meanwhile."""
+    # Not below a folder of pytest's, which only its own user may enter.
+    with (
+        tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder,
+        reserve_port("127.0.0.1") as held,
+    ):
+        server = PostgresServer(Path(folder), held.getsockname()[1])
+        server.initialize()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+@functools.cache
+def shared_server() -> PostgresServer:
+    """Return a server for all tests of a process, which they leave running."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(postgres_server())
+
+
+def _account() -> str | None:
+    """Return the user to run servers as, for they refuse to be run by root."""
+    if os.getuid() != 0:
+        return None
+    for name in _ACCOUNTS:
+        with contextlib.suppress(KeyError):
+            pwd.getpwnam(name)
+            return name
+    return missing("PostgreSQL runs as no root, and there is no other user")

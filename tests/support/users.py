@@ -1,0 +1,38 @@
+"""Another user, to whom permissions matter, and a folder that this user may enter."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from tests.support.requirements import missing
+
+NOBODY: Final = 65534
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Go on as a user to whom permissions matter."""
+    if os.geteuid() != 0:
+        missing("only root can become another user")
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@contextlib.contextmanager
+def folder_for_all() -> Iterator[Path]:
+    """Give a folder that every user may enter, as pytest's own are not."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
