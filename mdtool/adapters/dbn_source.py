@@ -9,10 +9,10 @@ from typing import Final, NamedTuple, Protocol, Self
 
 import databento_dbn as dbn
 
-from mdtool.adapters.read_ahead import ReadAhead
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.records import Records
 from mdtool.core.symbology import Symbology
+from mdtool.core.threads import ReadAhead
 from mdtool.wire.dbn import DbnDecoder
 
 Read = Callable[[int], bytes]

@@ -1,4 +1,4 @@
-"""How long to wait before the next try."""
+"""The delays between attempts: capped exponential backoff with jitter."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ from collections.abc import Iterator
 
 
 def delays(first_s: float = 0.05, cap_s: float = 5.0, jitter: float = 0.2) -> Iterator[float]:
-    """Yield seconds to wait: doubling from `first_s` up to `cap_s`, each off by at most `jitter`.
+    """Yield the seconds to wait before each retry: doubling from `first_s` up to `cap_s`.
 
-    The jitter keeps clients that lost the same server from coming back all at once.
+    After a success, start over with a new iterator.
+
+    Parameters
+    ----------
+    first_s, cap_s : float
+        The same for both is a constant pause.
+    jitter : float
+        The share by which each delay may be shorter or longer, so that clients that lost one
+        server do not reconnect at the same time.
     """
     delay_s = first_s
     while True:

@@ -1,4 +1,4 @@
-"""The delays between tries."""
+"""The delays between attempts."""
 
 from __future__ import annotations
 

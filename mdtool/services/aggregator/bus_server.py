@@ -16,9 +16,9 @@ from mdtool.adapters import rpc
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.core.errors import UsageError
 from mdtool.core.lifecycle import Started
+from mdtool.core.threads import run_in_thread
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.listening import OPTIONS, STATUS, add_health, listen
-from mdtool.services.blocking import run_blocking
 
 _STOP_GRACE_S: Final = 0.5
 
@@ -78,4 +78,4 @@ class BusAggregator:
             stack.push_async_callback(status.enter_graceful_shutdown)
             await stack.enter_async_context(watched(topics))
             started({"grpc": address})
-            await run_blocking(str(self._address), member.run, member.stop)
+            await run_in_thread(str(self._address), member.run, member.stop)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeVar
 
-import stamina
-
 from mdtool.adapters.aggregator import RefusedError, UnavailableError, UnknownSymbolError
+from mdtool.core.backoff import delays
 from mdtool.core.breaker import BreakerRules, Circuit, CircuitBreaker
 from mdtool.core.errors import PeerError
 from mdtool.services.http.answers import HeadedError
@@ -93,24 +94,18 @@ class Resilience:
         retry = self._retry
         ends_s = time.monotonic() + retry.timeout_s
 
-        def may_repeat(error: Exception) -> bool:
-            return (
-                isinstance(error, UnavailableError)
-                and not isinstance(error, BrokenCircuitError)
-                and time.monotonic() + retry.wait_s < ends_s
-            )
+        def may_repeat(error: UnavailableError) -> bool:
+            is_broken = isinstance(error, BrokenCircuitError)
+            return not is_broken and time.monotonic() + retry.wait_s < ends_s
 
-        async for attempt in stamina.retry_context(
-            on=may_repeat,
-            attempts=retry.attempts,
-            timeout=None,
-            wait_initial=retry.wait_s,
-            wait_max=retry.wait_s,
-            wait_jitter=0,
-            wait_exp_base=1,
-        ):
-            with attempt:
-                return await self._try(question, ends_s, attempt.num)
+        waits = delays(retry.wait_s, retry.wait_s, jitter=0)
+        for number in count(1):
+            try:
+                return await self._try(question, ends_s, number)
+            except UnavailableError as error:
+                if number == retry.attempts or not may_repeat(error):
+                    raise
+            await asyncio.sleep(next(waits))
         raise AssertionError
 
     async def _try(self, question: Ask[T], ends_s: float, number: int) -> T:

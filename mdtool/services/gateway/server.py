@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from stamina.instrumentation import set_on_retry_hooks
 
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.adapters.kafka.address import KafkaAddress
@@ -79,7 +78,6 @@ class Gateway:
             When the address cannot be listened on, or a shared hub of quotes or Kafka is away.
         """
         raise_file_limit()
-        set_on_retry_hooks(())  # what is asked again is counted here, and the feed logs why
         config, protection = self._config, self._protection
         state, tallies = MarketState(), Tallies()
         limit = protection.sockets

@@ -11,13 +11,13 @@ from typing import Final
 
 import numpy as np
 
-from mdtool.adapters.read_ahead import AsyncReadAhead
 from mdtool.adapters.tick_source import TickRun
 from mdtool.core.addresses import format_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.tcp import NO_ADDRESS, reason_of
+from mdtool.core.threads import AsyncReadAhead
 from mdtool.services.send.backlog import Backlog
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.pacing import encoded, paced

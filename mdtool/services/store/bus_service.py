@@ -7,8 +7,8 @@ import logging
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.core.lifecycle import Started
+from mdtool.core.threads import run_in_thread
 from mdtool.services.aggregator.config import AggregatorConfig
-from mdtool.services.blocking import run_blocking
 
 log = logging.getLogger(__name__)
 
@@ -63,4 +63,4 @@ class BusStore:
             loop.call_soon_threadsafe(started, {})
 
         async with watched(topics):
-            await run_blocking(str(self._address), lambda: keeper.run(ready), keeper.stop)
+            await run_in_thread(str(self._address), lambda: keeper.run(ready), keeper.stop)

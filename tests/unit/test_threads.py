@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from mdtool.adapters.read_ahead import AsyncReadAhead, ReadAhead
+from mdtool.core.threads import AsyncReadAhead, ReadAhead, WorkerThread, run_in_thread
 
 
 def test_everything_comes_in_order():
@@ -127,3 +127,93 @@ async def test_closing_in_a_loop_waits_for_the_item_that_is_being_made():
     may_end.set()
     await closing
     assert is_made
+
+
+async def test_a_worker_runs_calls_in_order_in_one_thread():
+    threads, made = set(), []
+
+    def call(number, offset=0):
+        threads.add(threading.get_ident())
+        made.append(number)
+        return number + offset
+
+    async with WorkerThread("worker") as worker:
+        calls = [asyncio.ensure_future(worker.run(call, n, offset=10)) for n in range(20)]
+        assert await asyncio.gather(*calls) == [*range(10, 30)]
+    assert made == [*range(20)]
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+async def test_an_error_of_a_call_is_raised_and_the_next_call_runs():
+    async with WorkerThread("worker") as worker:
+        for error in (ValueError("broken"), SystemExit(3)):
+            with pytest.raises(type(error)) as raised:
+                await worker.run(_raise, error)
+            assert raised.value is error
+        assert await worker.run(int, "7") == 7
+
+
+def _raise(error):
+    raise error
+
+
+async def test_a_cancelled_call_that_waits_is_not_made_and_one_that_runs_is_completed():
+    begun, may_end, made = threading.Event(), threading.Event(), []
+
+    def slow():
+        begun.set()
+        may_end.wait()
+        made.append("slow")
+
+    async with WorkerThread("worker") as worker:
+        running = asyncio.ensure_future(worker.run(slow))
+        waiting = asyncio.ensure_future(worker.run(made.append, "waiting"))
+        await asyncio.to_thread(begun.wait)
+        for call in (running, waiting):
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        assert made == []
+        may_end.set()
+    assert made == ["slow"]
+
+
+async def test_the_end_of_a_worker_waits_for_the_call_that_runs():
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow():
+        begun.set()
+        may_end.wait()
+
+    worker = await WorkerThread("worker").__aenter__()
+    call = asyncio.ensure_future(worker.run(slow))
+    await asyncio.to_thread(begun.wait)
+    closing = asyncio.ensure_future(worker.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    assert not closing.done()
+    may_end.set()
+    await closing
+    await call
+
+
+async def test_work_in_a_thread_is_stopped_when_it_is_cancelled_and_waited_for():
+    begun, stopping, has_ended = threading.Event(), threading.Event(), False
+
+    def work():
+        nonlocal has_ended
+        begun.set()
+        stopping.wait()
+        has_ended = True
+
+    task = asyncio.ensure_future(run_in_thread("work", work, stopping.set))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert has_ended
+
+
+async def test_what_work_in_a_thread_raises_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        await run_in_thread("work", lambda: _raise(ZeroDivisionError()), lambda: None)
