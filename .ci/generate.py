@@ -1,24 +1,36 @@
-"""Write the generated files again: wire/_pb, completions, the README's command reference.
+"""Write the generated files again: wire/_pb, completions, docs/cli.md.
 
-With --check nothing is written; a file that would come out otherwise ends it with status 1.
+With --check nothing is written, and the status is 1 when a file is out of date.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
-ROOT = Path(__file__).resolve().parent.parent
-PROTO = ROOT / "proto"
-PACKAGE = ROOT / "mdtool" / "wire" / "_pb"
-REFERENCE = re.compile(r"(<!-- reference -->\n).*(<!-- end of reference -->\n)", re.DOTALL)
-WIDTH = 96
+ROOT: Final = Path(__file__).resolve().parent.parent
+PROTO: Final = ROOT / "proto"
+PACKAGE: Final = ROOT / "mdtool" / "wire" / "_pb"
+
+SHARED_PANELS: Final = {
+    "Selection": "Commands that read records choose among them with these.",
+    "Output": "Commands that write records have these. Without them, records are a table on a "
+    "terminal, and DBN in a pipe.",
+}
+"""Option groups that many commands have, and what docs/cli.md says of each."""
+SETTINGS: Final = "Settings"
+PREFACE: Final = """<!-- Written by .ci/generate.py from the code. -->
+# Commands
+
+`mdtool COMMAND --help` says the same in a terminal. Option groups that several commands share are
+described once: [Selection](#selection-options) and [Output](#output-options). Options under
+**Settings** can also stand in `mdtool.toml` and in the environment: see
+[settings](operations.md#settings)."""
+EXAMPLE: Final = "Example: "
 
 
 def protobuf() -> Iterator[tuple[Path, str]]:
@@ -52,43 +64,111 @@ def completions() -> Iterator[tuple[Path, str]]:
 
 
 def reference() -> Iterator[tuple[Path, str]]:
-    """Yield the README with every command's `--help` in its reference."""
-    sections = []
-    for name in _commands():
-        title = f"<details><summary><code>mdtool {name}</code></summary>"
-        sections.append(f"{title}\n\n```text\n{_help_of(name)}\n```\n\n</details>\n")
-    readme = ROOT / "README.md"
-    body = "\n" + "\n".join(sections) + "\n"
-    yield readme, REFERENCE.sub(lambda match: match[1] + body + match[2], readme.read_text())
-
-
-def _commands() -> Iterator[str]:
-    """Yield every command, each followed by the commands below it."""
+    """Yield docs/cli.md: every command with its options, shared groups once."""
+    from typer import Context
     from typer.main import get_command
 
-    from mdtool.cli.app import COMMANDS
+    from mdtool.cli.app import app
 
-    for name, module in COMMANDS.items():
-        yield name
-        command = get_command(importlib.import_module(module).app)
-        yield from (f"{name} {below}" for below in getattr(command, "commands", {}))
+    root = Context(get_command(app), info_name="mdtool")
+    commands = [*_below(root)]
+    shared = {panel: _shared(panel, commands) for panel in SHARED_PANELS}
+    parts = [PREFACE, _contents(commands)]
+    parts += ["## Every command", "These stand between `mdtool` and the command."]
+    parts += [_table(_options(root)[""])]
+    for panel, about in SHARED_PANELS.items():
+        parts += [f"## {panel} options", about, _table(shared[panel])]
+    for command in commands:
+        parts += _section(command, shared)
+    yield ROOT / "docs" / "cli.md", "\n\n".join(parts) + "\n"
 
 
-def _help_of(name: str) -> str:
-    environment = os.environ | {
-        "COLUMNS": str(WIDTH),
-        "TERMINAL_WIDTH": str(WIDTH),
-        "NO_COLOR": "1",
-    }
-    result = subprocess.run(
-        [sys.executable, "-m", "mdtool", *name.split(), "--help"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
+def _below(parent: Any) -> Iterator[Any]:
+    """Yield the context of every command below a group, each followed by those below it."""
+    from typer import Context
+
+    group = parent.command
+    for name in group.list_commands(parent):
+        path = f"{parent.info_name} {name}"
+        context = Context(group.get_command(parent, name), info_name=path)
+        yield context
+        if hasattr(context.command, "list_commands"):
+            yield from _below(context)
+
+
+def _contents(commands: list[Any]) -> str:
+    """Return a table of all commands, each with the first sentence of its help."""
+    rows = {}
+    for context in commands:
+        path = context.info_name
+        title = f"[`{path.removeprefix('mdtool ')}`](#{path.replace(' ', '-')})"
+        rows[title] = context.command.help.partition("\n\n")[0]
+    return "\n".join(
+        ["| command | does |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]
     )
-    lines = [line.rstrip() for line in result.stdout.strip("\n").splitlines()]
-    return "\n".join(lines).strip()
+
+
+def _section(context: Any, shared: dict[str, dict[str, str]]) -> Iterator[str]:
+    """Yield the paragraphs about one command."""
+    command = context.command
+    yield f"## {context.info_name}"
+    yield "    " + " ".join([context.info_name, *command.collect_usage_pieces(context)])
+    paragraphs = command.help.split("\n\n")
+    yield from (text for text in paragraphs if not text.startswith(EXAMPLE))
+    examples = [text.removeprefix(EXAMPLE) for text in paragraphs if text.startswith(EXAMPLE)]
+    yield "\n".join(["```sh", *examples, "```"])
+    references = []
+    for panel, options in _options(context).items():
+        if panel in shared:
+            missing = [f"`{name.split()[0]}`" for name in shared[panel] if name not in options]
+            without = f" without {', '.join(missing)}" if missing else ""
+            references.append(f"[{panel} options](#{panel.lower()}-options){without}")
+            continue
+        if panel:
+            yield f"**{panel}**"
+        yield _table(options)
+    if references:
+        yield f"Also: {'; '.join(references)}."
+
+
+def _options(context: Any) -> dict[str, dict[str, str]]:
+    """Return a command's options by panel: each one's help by its flags and value.
+
+    Panels stand in the order of `--help`, settings last.
+    """
+    panels: dict[str, dict[str, str]] = {"": {}}
+    for parameter in context.command.params:
+        record = parameter.get_help_record(context)
+        if record is not None and parameter.name != "help":
+            panel = getattr(parameter, "rich_help_panel", None) or ""
+            name, text = (part.replace("\\[", "[").replace("  [", " [") for part in record)
+            if parameter.param_type_name == "argument":
+                name = name.partition(" <")[0]
+            panels.setdefault(panel, {})[name] = text
+    settings = panels.pop(SETTINGS, {})
+    return {panel: options for panel, options in (panels | {SETTINGS: settings}).items() if options}
+
+
+def _shared(panel: str, commands: list[Any]) -> dict[str, str]:
+    """Return the options of a panel that several commands have.
+
+    They are to be the same everywhere; a command may lack some.
+    """
+    shared: dict[str, str] = {}
+    for context in commands:
+        for name, text in _options(context).get(panel, {}).items():
+            if shared.setdefault(name, text) != text:
+                sys.exit(f"{context.info_name}: {name} differs from that of other commands")
+    return shared
+
+
+def _table(options: dict[str, str]) -> str:
+    rows = (f"| `{_cell(name)}` | {_cell(text)} |" for name, text in options.items())
+    return "\n".join(["| option | meaning |", "|---|---|", *rows])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ COMMANDS: Final = {
 }
 """Each subcommand's module, whose `app` is imported when it is first asked for."""
 
-_VALUE_NAMES: Final = {"int": "N", "float": "X"}
+_VALUE_NAMES: Final = {"int": "N", "float": "X", "str": "TEXT", "bool": ""}
 _LINE_BREAK: Final = re.compile(r"(?<!\n)\n(?!\n)")
 """A line break within a paragraph."""
 
