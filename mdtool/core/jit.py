@@ -1,8 +1,15 @@
-"""The one door to numba: how kernels are compiled and where they are cached."""
+"""The one door to numba: how kernels are compiled and where they are cached.
+
+Kernels live in modules named `*kernel.py`, and may call each other's functions. numba's cache sees
+changes of a kernel's own file only, so the name of the cache folder holds a digest of all of them.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -16,14 +23,43 @@ from mdtool import __version__
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _cache_dir() -> Path:
-    """Return a folder that is writable wherever the package itself lives."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mdtool" / f"kernels-{__version__}"
+_FOLDER_PREFIX: Final = "kernels-"
+_MAX_FOLDERS: Final = 8
+"""How many cache folders are kept, 5 MB each: those of the latest versions to run."""
+
+
+def _kernel_digest() -> str:
+    """Return what identifies the sources of all kernels; 15 files take a millisecond."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(Path(__file__).parents[1].rglob("*kernel.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _open_cache() -> Path:
+    """Return the cache folder of these kernels; where it is new, remove the longest unused."""
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        base = Path(chosen)
+        if base.name.startswith(_FOLDER_PREFIX):  # set by the process that started this one
+            base = base.parent
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mdtool"
+    folder = base / f"{_FOLDER_PREFIX}{__version__}-{_kernel_digest()}"
+    with contextlib.suppress(OSError):  # read-only, or another process is at it too
+        if folder.is_dir():
+            os.utime(folder)
+        else:
+            folder.mkdir(parents=True)
+            others = [path for path in base.glob(f"{_FOLDER_PREFIX}*") if path != folder]
+            others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+            for path in others[_MAX_FOLDERS - 1 :]:
+                shutil.rmtree(path, ignore_errors=True)
+    return folder
 
 
 # numba reads this once, when it is imported.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_dir()))
+os.environ["NUMBA_CACHE_DIR"] = str(_open_cache())
 
 import numba  # noqa: E402
 from numba.core import event as numba_event  # noqa: E402
@@ -101,14 +137,13 @@ def kernel(function: F) -> F:
     Inside kernels every integer is int64: numba turns int64 with uint64 into float64, so callers
     pass unsigned 64-bit fields as `int64` views. Arithmetic that wraps around, such as a hash, is
     the exception: numba promises LLVM that signed integers never do, so it is written in
-    `np.uint64`, constants and shift counts included. Functions that a kernel calls live in its own
-    file, for the cache does not see changes in others.
+    `np.uint64`, constants and shift counts included.
     """
     return cast("F", _kernel(function))
 
 
 def inlined(function: F) -> F:
-    """Make a function part of the kernels of its own file that call it, without reference counts.
+    """Make a function part of the kernels that call it, without reference counts.
 
     Counting references to the arrays that it is given would cost more than what it does (a book's
     events were applied at a quarter of the speed), so it can neither make nor return arrays.

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtool.core.hash_kernel import home_of
 from mdtool.core.jit import inlined, kernel
 
 DONE: Final = 0
@@ -266,14 +267,9 @@ def symbol_key(words: Any) -> int:
 
 
 @inlined
-def _home(key: int, slots: int) -> int:
-    return np.int64((np.uint64(key) * _HASH) >> _HALF) & (slots - 1)  # type: ignore[return-value]
-
-
-@inlined
 def _find(table: Any, words: Any, key: int, symbol: Any) -> int:
     """Return the slot of a symbol, or the free one where it would stand."""
-    slot = _home(key, len(table))
+    slot = home_of(key, len(table))
     while table[slot, 0] != 0:
         if table[slot, 0] == key:
             index = table[slot, 1]
@@ -401,7 +397,7 @@ def decode_frames(
             if key == 0:
                 key = _read_symbol(data, symbol_at, symbol_end, scratch)
             if key != 0:
-                slot = _home(key, len(table))
+                slot = home_of(key, len(table))
                 if table[slot, 0] != key or key < 0:
                     slot = _find(table, words, key, scratch)
                 if is_full and table[slot, 0] == 0:

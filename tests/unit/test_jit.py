@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+import mdtool
 
 NOTICE = "mdtool: compiling kernels, once after an install...\n"
 MODULE = """
@@ -83,3 +87,44 @@ def test_a_kernel_is_compiled_once_and_kept(tmp_path):
     assert run() == ("20 inf\n", NOTICE)
     assert run() == ("20 inf\n", "")
     assert list((tmp_path / "cache" / "mdtool").rglob("*.nbi"))
+
+
+def test_modules_with_kernels_are_those_whose_sources_the_cache_goes_by():
+    root = Path(mdtool.__file__).parent
+    users = {path for path in root.rglob("*.py") if "core.jit import" in path.read_text()}
+    assert users == set(root.rglob("*kernel.py"))
+
+
+def test_the_cache_goes_by_a_digest_of_all_kernels_and_only_the_latest_are_kept(tmp_path):
+    package = tmp_path / "mdtool"
+    shutil.copytree(Path(mdtool.__file__).parent / "core", package / "core")
+    (package / "__init__.py").write_text('__version__ = "9.9.9"')
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("NUMBA_CACHE_DIR", None)
+
+    def cache_folder(variables: dict[str, str]) -> Path:
+        done = subprocess.run(
+            [sys.executable, "-c", "import mdtool.core.jit, numba; print(numba.config.CACHE_DIR)"],
+            cwd=tmp_path,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return Path(done.stdout.strip())
+
+    first = cache_folder(environment)
+    assert first.is_dir()
+    assert first.parent == tmp_path / "cache" / "mdtool"
+    inherited = environment | {"NUMBA_CACHE_DIR": str(first)}
+    assert cache_folder(inherited) == first
+    others = [first.with_name(f"kernels-{age}") for age in range(9)]
+    for age, other in enumerate(others):
+        other.mkdir()
+        os.utime(other, ns=(10**18 - age, 10**18 - age))
+    with (package / "core" / "hash_kernel.py").open("a") as kernel:
+        kernel.write("# changed")
+
+    second = cache_folder(inherited)
+
+    assert set(first.parent.iterdir()) == {second, first, *others[:6]}

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from mdtool.core.hash_kernel import home_of
 from mdtool.core.jit import inlined, kernel
 
 Words = npt.NDArray[np.int64]
@@ -17,15 +18,13 @@ FULL: Final = -1
 KEY_BITS: Final = 48
 KEYS: Final = (1 << KEY_BITS) - 1
 MAX_GENERATION: Final = (1 << 15) - 1
-MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
-SHIFT: Final = np.uint64(32)
 
 
 @inlined
 def _slot(table: Words, key: int, generation: int) -> int:
     """Return where the book of `key` stands in the table, or the gap where it would go."""
     mask: int = table.shape[0] - 1
-    at = int((np.uint64(key) * MULTIPLIER) >> SHIFT) & mask
+    at = home_of(key, table.shape[0])
     while table[at] >> KEY_BITS == generation and table[at] & KEYS != key:
         at = (at + 1) & mask
     return at

@@ -21,7 +21,7 @@ State, one row each (columns are the constants below):
     places   the row in `levels` beside each key
     ids      open-addressed table of (order_id, row in `orders` + 1), linear probing, no tombstones
     books    a book: what it is of, what was counted, its last trade
-    finder   open-addressed table of (book key + 1, row in `books`)
+    finder   hash table of (book key + 1, row in `books`)
     sizes    how much of each is in use, heads of the free lists, and how many records there were
 
 The kernel stops before the first record for which there might be no room, and says of what.
@@ -34,6 +34,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mdtool.core.hash_kernel import find_row
 from mdtool.core.jit import inlined, kernel
 
 Words = npt.NDArray[np.int64]
@@ -155,12 +156,9 @@ def _find_order(ids: Words, orders: Words, order_id: int, book: int) -> int:
 @inlined
 def _find_book(s: State, key: int) -> int:
     """Return the row of the book of `key`, a new and partial one when there is none yet."""
-    mask = s.finder.shape[0] - 1
-    at = _home(key, 0, mask)
-    while s.finder[at, 0] != 0:
-        if s.finder[at, 0] == key + 1:
-            return s.finder[at, 1]
-        at = (at + 1) & mask
+    at = find_row(s.finder, key + 1)
+    if s.finder[at, 0] != 0:
+        return s.finder[at, 1]
     row = s.sizes[Z_BOOKS]
     s.sizes[Z_BOOKS] = row + 1
     s.finder[at, 0] = key + 1
@@ -666,16 +664,3 @@ def rehash_orders(old: Words, new: Words, orders: Words) -> None:
             at = _find_order(new, orders, old[i, 0], orders[row - 1, O_BOOK])
             new[at, 0] = old[i, 0]
             new[at, 1] = row
-
-
-@kernel
-def rehash_books(old: Words, new: Words) -> None:
-    """Enter every book of the table `old` into the larger and empty `new`."""
-    mask = new.shape[0] - 1
-    for i in range(old.shape[0]):
-        if old[i, 0] != 0:
-            at = _home(old[i, 0] - 1, 0, mask)
-            while new[at, 0] != 0:
-                at = (at + 1) & mask
-            new[at, 0] = old[i, 0]
-            new[at, 1] = old[i, 1]

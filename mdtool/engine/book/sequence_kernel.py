@@ -1,6 +1,6 @@
 """The kernel that follows the sequence numbers of a stream, by channel or by instrument.
 
-A table has a row for each channel or book, found by open addressing on its key.
+A hash table has a row for each channel or book.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.jit import inlined, kernel
+from mdtool.core.hash_kernel import find_row
+from mdtool.core.jit import kernel
 
 Words = npt.NDArray[np.int64]
 
@@ -34,18 +35,6 @@ CLEAR: Final = 82
 U32: Final = 0xFFFFFFFF
 HALF_OF_U32: Final = 1 << 31
 NS_PER_DAY: Final = 86_400_000_000_000
-MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
-SHIFT: Final = np.uint64(32)
-
-
-@inlined
-def _slot(table: Words, key: int) -> int:
-    """Return the row of a key, or the free one where it would go."""
-    mask: int = table.shape[0] - 1
-    at = int((np.uint64(key) * MULTIPLIER) >> SHIFT) & mask
-    while table[at, Q_KEY] != 0 and table[at, Q_KEY] != key + 1:
-        at = (at + 1) & mask
-    return at
 
 
 @kernel
@@ -75,17 +64,17 @@ def follow(
             # Its orders have the numbers with which they were entered.
             continue
         if by_channel:
-            key = ((words[i, 0] >> 16) & 0xFFFF) << 8 | (what >> 40) & 0xFF
+            key = 1 + (((words[i, 0] >> 16) & 0xFFFF) << 8 | (what >> 40) & 0xFF)
         else:
-            key = (words[i, 0] >> 16) & 0xFFFFFFFFFFFF
+            key = 1 + ((words[i, 0] >> 16) & 0xFFFFFFFFFFFF)
         sequence = (words[i, 6] >> 32) & U32
         day = words[i, 5] // NS_PER_DAY
-        at = _slot(table, key)
+        at = find_row(table, key)
         if table[at, Q_KEY] == 0:
             if 2 * used[0] >= table.shape[0]:
                 return i
             used[0] += 1
-            table[at, Q_KEY] = key + 1
+            table[at, Q_KEY] = key
         else:
             step = (sequence - table[at, Q_LAST]) & U32
             if step >= HALF_OF_U32:
@@ -106,11 +95,3 @@ def follow(
         table[at, Q_LAST] = sequence
         table[at, Q_DAY] = day
     return n_records
-
-
-@kernel
-def move_rows(old: Words, new: Words) -> None:
-    """Enter every row of the table `old` into the larger and empty `new`."""
-    for i in range(old.shape[0]):
-        if old[i, Q_KEY] != 0:
-            new[_slot(new, old[i, Q_KEY] - 1), :] = old[i, :]

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from mdtool.core.hash_kernel import move_rows
 from mdtool.core.records import Records
 from mdtool.engine.book import sequence_kernel as k
 from mdtool.engine.book.state import BookKey, words_of
@@ -120,7 +121,7 @@ class _Table:
             done = k.follow(words, done, number, self._table, self._used, self._by_channel)
             if done < len(words):
                 grown = np.zeros((2 * len(self._table), k.Q_WIDTH), np.int64)
-                k.move_rows(self._table, grown)
+                move_rows(self._table, grown)
                 self._table = grown
 
     def rows(self) -> dict[int, k.Words]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mdtool.core.dtypes import MBO, MBP1, MBP10
+from mdtool.core.hash_kernel import move_rows
 from mdtool.core.records import Records
 from mdtool.engine.book import kernel as k
 
@@ -165,7 +166,7 @@ def _grown(state: k.State, full: int) -> k.State:
     if full == k.FULL_BOOKS:
         books = _doubled(state.books)
         finder = np.zeros((2 * len(books), 2), np.int64)
-        k.rehash_books(state.finder, finder)
+        move_rows(state.finder, finder)
         return state._replace(books=books, sides=_doubled(state.sides), finder=finder)
     return state
 
