@@ -1,0 +1,121 @@
+"""Admission: what each client may use, and what a service's clients may use together."""
+
+import asyncio
+import time
+
+import pytest
+
+from mdtool.services.client import (
+    Admission,
+    CapacityError,
+    Client,
+    LimitError,
+    Limits,
+    Principal,
+)
+
+
+def ignore(_code: int, _reason: str) -> None:
+    pass
+
+
+def test_requests_beyond_the_rate_are_rejected_and_say_when_to_retry():
+    admission = Admission(Limits(requests_per_s=2))
+    client = admission.client("10.0.0.1")
+    client.spend_request()
+    client.spend_request()
+    with pytest.raises(LimitError) as caught:
+        client.spend_request()
+    assert int(caught.value.headers["Retry-After"]) >= 1
+    assert caught.value.headers["RateLimit-Policy"] == '"memory";q=2;w=1'
+    assert admission.refused["requests"] == 1
+    admission.client("10.0.0.2").spend_request()
+
+
+def test_connections_of_one_address_share_its_limits_and_a_principal_has_its_own():
+    admission = Admission(Limits(upstream_per_s=1, upstream_burst=1))
+    admission.client("10.0.0.1").spend_upstream()
+    with pytest.raises(LimitError):
+        admission.client("10.0.0.1").spend_upstream()
+    admission.client("10.0.0.1", Principal("desk-7")).spend_upstream()
+    with pytest.raises(LimitError):
+        admission.client("10.0.0.9", Principal("desk-7")).spend_upstream()
+
+
+def test_what_is_left_upstream_is_told_in_headers():
+    admission = Admission(Limits(upstream_per_s=10, upstream_burst=20))
+    client = admission.client("10.0.0.1")
+    client.spend_upstream()
+    headers = client.upstream_headers()
+    assert headers["RateLimit-Policy"] == '"upstream";q=20;w=2'
+    assert headers["RateLimit"] == '"upstream";r=19'
+
+
+def test_a_reserved_request_waits_for_its_time_and_too_long_a_wait_is_rejected():
+    client = Admission(Limits(upstream_per_s=1, upstream_burst=1)).client("10.0.0.1")
+    assert client.reserve_upstream() == 0
+    assert 0 < client.reserve_upstream() <= 1
+    for _ in range(9):
+        client.reserve_upstream()
+    with pytest.raises(LimitError):
+        client.reserve_upstream()
+
+
+def test_connections_are_counted_while_they_are_open():
+    admission = Admission(Limits(connections=2, connections_of_client=1))
+    first, again = admission.client("10.0.0.1"), admission.client("10.0.0.1")
+    with first.connected("/ws", ignore) as tally:
+        assert (len(admission), tally.open, tally.opened) == (1, 1, 1)
+        with pytest.raises(LimitError, match="for one client"), again.connected("/ws", ignore):
+            pass
+        with (
+            admission.client("10.0.0.2").connected("/other", ignore),
+            pytest.raises(CapacityError, match="limit of 2"),
+            admission.client("10.0.0.3").connected("/ws", ignore),
+        ):
+            pass
+    assert (len(admission), tally.open, tally.opened, tally.refused) == (0, 0, 1, 2)
+    assert admission.refused["sockets"] == 2
+    with again.connected("/ws", ignore):
+        assert tally.opened == 2
+
+
+def test_every_connection_is_closed_with_the_reason():
+    admission = Admission(Limits())
+    closed: list[tuple[str, int, str]] = []
+
+    def closing(client: Client):
+        return client.connected("/ws", lambda *why: closed.append((client.address, *why)))
+
+    one, two = admission.client("10.0.0.1"), admission.client("10.0.0.2")
+    with closing(one), closing(two):
+        admission.close_all(1001, "the service stops")
+    assert closed == [
+        ("10.0.0.1", 1001, "the service stops"),
+        ("10.0.0.2", 1001, "the service stops"),
+    ]
+    one.close(1000, "again")
+    assert len(closed) == 2
+
+
+async def test_a_client_that_used_its_share_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch):
+    now_ns = time.monotonic_ns()
+    slept: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        nonlocal now_ns
+        slept.append(delay_s)
+        now_ns += int(delay_s * 1e9)
+
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    admission = Admission(Limits(time_percent=25))
+    busy = admission.client("10.0.0.1")
+    with await busy.turn():
+        now_ns += 500_000_000
+    assert not slept
+    await admission.client("10.0.0.2").turn()
+    assert not slept
+    await admission.client("10.0.0.1").turn()
+    assert 1.0 <= sum(slept) <= 1.2
+    assert admission.waits == 1
