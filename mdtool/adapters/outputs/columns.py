@@ -27,6 +27,43 @@ GROUP_RECORDS: Final = 1 << 17
 _SYMBOL: Final = "symbol"
 
 
+def columns_of(records: Records, record_type: Any, is_pretty: bool, name: str) -> dict[str, Any]:
+    """Return records as Arrow arrays by field, `length` left out.
+
+    Parameters
+    ----------
+    records : structured array, shape (n,)
+        Records of one layout.
+    record_type : type
+        The class of databento_dbn that has this layout.
+    is_pretty : bool
+        Whether prices become decimal128(19, 9) and times timestamp[ns, UTC], both null where DBN
+        has no value; otherwise both are the integers of DBN.
+    name : str
+        What errors call the records.
+
+    Raises
+    ------
+    OutputError
+        When a text is not UTF-8.
+    """
+    return {
+        field: _column(records[field], field, record_type if is_pretty else None, name)
+        for field in record_type._ordered_fields  # noqa: SLF001 - it has no public name
+    }
+
+
+def _column(values: npt.NDArray[Any], field: str, pretty_type: Any, name: str) -> Any:
+    if values.dtype.kind == "S":
+        return _strings(values, f"{name}: {field}")
+    if pretty_type is not None and field in pretty_type._timestamp_fields:  # noqa: SLF001
+        times = values.view(np.int64)
+        return numbers(times, TIME, times != -1)
+    if pretty_type is not None and field in pretty_type._price_fields:  # noqa: SLF001
+        return decimals(values, values != UNDEF_PRICE)
+    return numbers(values)
+
+
 class ColumnarOutput:
     """Records of one layout as columns under DBN's own names, `length` left out.
 
@@ -104,26 +141,13 @@ class ColumnarOutput:
 
     def _batch(self, records: Records) -> Any:
         rtype = self._layout.rtype
-        record_type = RECORD_TYPES[rtype] if rtype is not None else None
-        columns = {
-            field: self._column(records, field, record_type)
-            for field in (record_type._ordered_fields if record_type else ())  # noqa: SLF001
-        }
-        if self._symbology is not None and record_type is not None:
+        if rtype is None:
+            return pa.RecordBatch.from_arrays([], names=[])
+        columns = columns_of(records, RECORD_TYPES[rtype], self._is_pretty, self._destination.name)
+        if self._symbology is not None:
             indices, table = self._symbology.symbols_of(records)
             columns[_SYMBOL] = named(table, indices)
         return pa.RecordBatch.from_arrays([*columns.values()], names=[*columns])
-
-    def _column(self, records: Records, field: str, record_type: Any) -> Any:
-        values = records[field]
-        if values.dtype.kind == "S":
-            return _strings(values, f"{self._destination.name}: {field}")
-        if self._is_pretty and field in record_type._timestamp_fields:  # noqa: SLF001
-            times = values.view(np.int64)
-            return numbers(times, TIME, times != -1)
-        if self._is_pretty and field in record_type._price_fields:  # noqa: SLF001
-            return decimals(values, values != UNDEF_PRICE)
-        return numbers(values)
 
 
 class ParquetOutput(ColumnarOutput):

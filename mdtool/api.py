@@ -1,0 +1,353 @@
+"""The Python API: records, bars and order books of DBN files, as numpy arrays or Arrow tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mdtool.adapters.dbn_files import open_merged
+from mdtool.adapters.dbn_select import Selection, selected
+from mdtool.adapters.dbn_source import RecordSource
+from mdtool.core.dtypes import MBO
+from mdtool.core.errors import InputError, UsageError
+from mdtool.core.records import Records, has_trades
+from mdtool.core.units import parse_duration, parse_moment
+from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RECORD_TYPES, RTYPES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mdtool.core.symbology import Symbology
+    from mdtool.engine.bar_stream import BarStream
+    from mdtool.engine.book.sampling import Sampler
+    from mdtool.engine.book.snapshot import Levels, Snapshot
+
+__all__ = ["Batch", "BookSnapshot", "bars", "book", "read"]
+
+Path: TypeAlias = str | os.PathLike[str]
+Time: TypeAlias = str | int
+"""ISO-8601, or nanoseconds since the epoch."""
+
+_DAY: Final = "1d"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Records of one layout, each with its symbol.
+
+    Attributes
+    ----------
+    records : structured array, shape (n,)
+        DBN's own fields. Prices are int64 in units of 1e-9, times are uint64 nanoseconds since the
+        epoch. Read-only.
+    symbols : object array, shape (n,)
+        The symbol of each record as a string.
+    """
+
+    records: Records
+    symbols: npt.NDArray[np.object_]
+
+    def __len__(self) -> int:
+        """Return how many records there are."""
+        return len(self.records)
+
+    def to_arrow(self) -> pa.RecordBatch:
+        """Return the records as Arrow columns, the last of which is `symbol`.
+
+        Prices are decimal128(19, 9), times timestamp[ns, UTC]; both are null where DBN has no
+        value.
+        """
+        import pyarrow as pa
+
+        from mdtool.adapters.outputs.columns import columns_of
+
+        record_type = next(RECORD_TYPES[r] for r, d in DTYPES.items() if d == self.records.dtype)
+        columns = columns_of(self.records, record_type, is_pretty=True, name="batch")
+        columns["symbol"] = pa.array(self.symbols.tolist(), pa.string())
+        return pa.RecordBatch.from_pydict(columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BookSnapshot:
+    """One order book at one moment.
+
+    Attributes
+    ----------
+    symbol : str
+    publisher_id : int
+        DBN's number of the venue. Each venue has a book of its own.
+    ts_ns : int
+        When the snapshot was taken, in nanoseconds since the epoch.
+    bids, asks : structured array, shape (n,)
+        Levels with `price` (int64 in units of 1e-9), `size` and `count` (orders), best first.
+    total_orders : int
+        Orders of the whole book, whatever the depth.
+    is_partial : bool
+        Whether older orders may be missing, because the stream began without a snapshot.
+    anomalies : dict of str to int
+        How many records of each kind contradicted the book.
+    """
+
+    symbol: str
+    publisher_id: int
+    ts_ns: int
+    bids: Levels
+    asks: Levels
+    total_orders: int
+    is_partial: bool
+    anomalies: dict[str, int]
+
+    def to_arrow(self) -> pa.RecordBatch:
+        """Return the levels as Arrow columns `side` (`B` or `A`), `price`, `size` and `count`.
+
+        Prices are decimal128(19, 9). Bids come first, each side best first.
+        """
+        import pyarrow as pa
+
+        from mdtool.adapters.arrow_arrays import decimals, numbers
+
+        levels = np.concatenate([self.bids, self.asks])
+        sides = ["B"] * len(self.bids) + ["A"] * len(self.asks)
+        columns: dict[str, Any] = {"side": pa.array(sides, pa.string())}
+        columns["price"] = decimals(levels["price"])
+        columns |= {name: numbers(levels[name]) for name in ("size", "count")}
+        return pa.RecordBatch.from_pydict(columns)
+
+
+def read(
+    path: Path | Sequence[Path],
+    *,
+    schema: str | None = None,
+    symbols: str | Iterable[str] | None = None,
+    start: Time | None = None,
+    end: Time | None = None,
+) -> Iterator[Batch]:
+    """Read DBN files batch by batch, in constant memory.
+
+    Parameters
+    ----------
+    path : str, PathLike, or a sequence of these
+        DBN files of any version, zstd or not. Several are merged by time.
+    schema : str, optional
+        Only records of this schema, such as `trades`; trades are taken out of MBO and MBP too.
+    symbols : str or iterable of str, optional
+        Only these symbols.
+    start, end : str or int, optional
+        Only records from `start` to before `end`, by their index timestamp: ISO-8601, or
+        nanoseconds since the epoch.
+
+    Yields
+    ------
+    Batch
+        Records of one schema, in the order of the stream; never empty.
+
+    Raises
+    ------
+    InputError
+        When a file does not exist or is not DBN; while iterating, when it is damaged. All records
+        before the damage have been yielded by then.
+    UsageError
+        When an argument has no meaning.
+    """
+    return _batches(_open(path, schema, _selection(symbols, start, end)))
+
+
+def bars(
+    path: Path | Sequence[Path],
+    *,
+    interval: str = "1m",
+    by: str | None = None,
+    fill: str = "none",
+    clock: str = "ts_recv",
+    lateness: str | None = None,
+    symbols: str | Iterable[str] | None = None,
+    start: Time | None = None,
+    end: Time | None = None,
+) -> Batch:
+    """Return the OHLCV bars of the trades in DBN files.
+
+    Parameters
+    ----------
+    path : str, PathLike, or a sequence of these
+        As for `read`; files of trades, MBO, or MBP.
+    interval : str
+        Length of the bars, such as `1s`, `5m` or `1d`.
+    by : str, optional
+        Bars by size instead of by time: `volume=N`, `ticks=N` or `notional=N`.
+    fill : {"none", "prev", "zero"}
+        What stands for intervals without trades: no bar, the last close, or zeros.
+    clock : {"ts_recv", "ts_event"}
+        Which time puts a trade into its bar.
+    lateness : str, optional
+        How long after its end a bar still takes late trades, such as `2s`.
+    symbols, start, end : optional
+        As for `read`.
+
+    Returns
+    -------
+    Batch
+        OHLCV records in order of time; `ts_event` is the start of a bar. Perhaps empty.
+
+    Raises
+    ------
+    InputError, UsageError
+        As `read`.
+    """
+    stream = _bar_stream(interval, by, fill, clock, lateness)
+    selection = _selection(symbols, start, end)
+    made: list[Batch] = []
+    with _open(path, None, selection) as source:
+        _require_trades(source)
+        for records in source:
+            made += _labelled(stream.update(records), source.symbology)
+        made += _labelled(stream.close(), source.symbology)
+    return _joined(made)
+
+
+def book(
+    path: Path | Sequence[Path],
+    *,
+    at: Time | None = None,
+    every: str | None = None,
+    depth: int | None = None,
+    symbols: str | Iterable[str] | None = None,
+    start: Time | None = None,
+    end: Time | None = None,
+) -> Iterator[BookSnapshot]:
+    """Rebuild the order books of DBN files of MBO records, and take snapshots of them.
+
+    Without `at` and `every` there is one snapshot of each book, as it is at the end.
+
+    Parameters
+    ----------
+    path : str, PathLike, or a sequence of these
+        As for `read`.
+    at : str or int, optional
+        The books as they were at this time, once its last event had ended.
+    every : str, optional
+        An interval such as `1s`: at its end, each book that an event changed within it.
+    depth : int, optional
+        At most so many levels of a side, else all.
+    symbols, end : optional
+        As for `read`.
+    start : str or int, optional
+        With `every`, the time of the first snapshot; what comes before still builds the books.
+
+    Yields
+    ------
+    BookSnapshot
+
+    Raises
+    ------
+    InputError, UsageError
+        As `read`.
+    """
+    if at is not None and (every or start is not None or end is not None):
+        raise UsageError("at: is one moment; leave out every, start and end")
+    if start is not None and every is None:
+        raise UsageError("start: is the time of the first snapshot; give every too")
+    if depth is not None and depth < 1:
+        raise UsageError(f"depth: {depth} is less than 1; leave it out for all levels")
+    sampler = _sampler(at, every, depth, start)
+    return _snapshots(_open(path, "mbo", _selection(symbols, None, end)), sampler)
+
+
+def _open(
+    path: Path | Sequence[Path], schema: str | None, selection: Selection | None
+) -> RecordSource:
+    paths = [path] if isinstance(path, str | os.PathLike) else path
+    return selected(open_merged([os.fspath(each) for each in paths], schema), selection)
+
+
+def _selection(
+    symbols: str | Iterable[str] | None, start: Time | None, end: Time | None
+) -> Selection | None:
+    if symbols is None and start is None and end is None:
+        return None
+    names = [symbols] if isinstance(symbols, str) else symbols
+    return Selection(None if names is None else frozenset(names), _moment(start), _moment(end))
+
+
+def _moment(time: Time | None) -> int | None:
+    return None if time is None else parse_moment(str(time))
+
+
+def _batches(source: RecordSource) -> Iterator[Batch]:
+    with source:
+        data = (records for records in source if records["rtype"][0] not in CONTROL_RTYPES)
+        yield from _labelled(data, source.symbology)
+
+
+def _labelled(arrays: Iterable[Records], symbology: Symbology) -> Iterator[Batch]:
+    """Yield arrays of data with the symbol of each record."""
+    for records in arrays:
+        if records["rtype"][0] in CONTROL_RTYPES:
+            continue
+        indices, table = symbology.symbols_of(records)
+        yield Batch(records, np.array([*table], np.object_)[indices])
+
+
+def _bar_stream(
+    interval: str, by: str | None, fill: str, clock: str, lateness: str | None
+) -> BarStream:
+    from mdtool.engine.bar_stream import BarStream
+    from mdtool.engine.bars import TimeBars
+    from mdtool.engine.sized_bars import Size, SizedBars
+
+    if by is not None:
+        return BarStream(SizedBars(Size.parse(by)), clock)
+    lateness_ns = parse_duration(lateness) if lateness else 0
+    return BarStream(TimeBars(parse_duration(interval), lateness_ns), clock, fill)
+
+
+def _require_trades(source: RecordSource) -> None:
+    schema = source.metadata.schema
+    if schema is not None and not has_trades(DTYPES[RTYPES[str(schema)]]):
+        raise InputError(f"{source.name}: {schema} has no trades; give mbo, trades, tbbo or mbp")
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    if not batches:
+        return Batch(np.empty(0, DTYPES[RTYPES[f"ohlcv-{_DAY}"]]), np.empty(0, np.object_))
+    return Batch(
+        np.concatenate([batch.records for batch in batches]),
+        np.concatenate([batch.symbols for batch in batches]),
+    )
+
+
+def _sampler(at: Time | None, every: str | None, depth: int | None, start: Time | None) -> Sampler:
+    from mdtool.engine.book.sampling import FinalSampler, IntervalSampler
+
+    if every is not None:
+        return IntervalSampler(parse_duration(every), depth, _moment(start))
+    return FinalSampler(depth, _moment(at))
+
+
+def _snapshots(source: RecordSource, sampler: Sampler) -> Iterator[BookSnapshot]:
+    with source:
+        for records in source:
+            if records.dtype == MBO:
+                for snapshot in sampler.update(records):
+                    yield _named(snapshot, source.symbology)
+            if sampler.is_over:
+                break
+        for snapshot in sampler.close():
+            yield _named(snapshot, source.symbology)
+
+
+def _named(snapshot: Snapshot, symbology: Symbology) -> BookSnapshot:
+    return BookSnapshot(
+        symbol=symbology.symbol(snapshot.key.instrument_id, snapshot.ts_recv),
+        publisher_id=snapshot.key.publisher_id,
+        ts_ns=snapshot.ts_ns,
+        bids=snapshot.bids,
+        asks=snapshot.asks,
+        total_orders=snapshot.total_orders,
+        is_partial=snapshot.is_partial,
+        anomalies=snapshot.anomalies,
+    )
