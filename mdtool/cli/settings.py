@@ -25,6 +25,9 @@ def with_settings(cls: type, section: str) -> Callable[[Command], Command]:
     for field in dataclasses.fields(cls):
         kind = types[field.name]
         options += _switch(field) if kind is bool else [_option(field, kind)]
+        if former := field.metadata["formerly"]:
+            hidden = typer.Option(_flag(former), hidden=True, rich_help_panel="Settings")
+            options.append(_parameter(former, kind, hidden))
 
     def make(**flags: Any) -> Any:
         for name in switches:

@@ -42,11 +42,28 @@ _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", 
 
 
 def setting(
-    default: Any, help_text: str, *, low: float | None = None, high: float | None = None
+    default: Any,
+    help_text: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    formerly: str | None = None,
 ) -> Any:
-    """Return a dataclass field that is a setting, with its default, help and inclusive range."""
+    """Return a dataclass field that is a setting.
+
+    Parameters
+    ----------
+    default : object
+    help_text : str
+        One sentence.
+    low, high : float, optional
+        The inclusive range.
+    formerly : str, optional
+        An earlier name, under which the setting can still be given.
+    """
     return dataclasses.field(
-        default=default, metadata={"help": help_text, "low": low, "high": high}
+        default=default,
+        metadata={"help": help_text, "low": low, "high": high, "formerly": formerly},
     )
 
 
@@ -74,7 +91,8 @@ def load(cls: type[T], section: str, flags: Mapping[str, object]) -> T:
     values.update(_from_environment(cls, section))
     for name, value in flags.items():
         if value is not None:
-            values[name] = _in_range(cls, name, value, "--" + name.replace("_", "-"))
+            current = _current_name(cls, name)
+            values[current] = _in_range(cls, current, value, "--" + name.replace("_", "-"))
     return cls(**values)
 
 
@@ -133,7 +151,7 @@ def _from_file(cls: type, section: str) -> dict[str, object]:
     fields = field_types(cls)
     values = {}
     for key, value in table.items():
-        name = key.replace("-", "_")
+        name = _current_name(cls, key.replace("-", "_"))
         where = f"{path}: [{section}] {key}"
         if name not in fields:
             raise ConfigError(f"{where}: no such setting{_suggest(name, fields)}")
@@ -150,7 +168,7 @@ def _from_environment(cls: type, section: str) -> dict[str, object]:
     for key, text in os.environ.items():
         if _section_of(key) != section:
             continue
-        name = key.removeprefix(variable(section, "")).lower()
+        name = _current_name(cls, key.removeprefix(variable(section, "")).lower())
         if name not in fields:
             raise ConfigError(f"{key}: no such setting{_suggest(name, fields)}")
         values[name] = _in_range(cls, name, _parse(fields[name], text, key), key)
@@ -161,6 +179,12 @@ def _section_of(key: str) -> str | None:
     """Return the section of a variable: MDTOOL_SERVE_TCP_PORT is of `serve-tcp`, not of `serve`."""
     fitting = [section for section in SECTIONS if key.startswith(variable(section, ""))]
     return max(fitting, key=len, default=None)
+
+
+def _current_name(cls: type, name: str) -> str:
+    """Return the name of the setting that had this name formerly, else the name itself."""
+    fields = dataclasses.fields(cls)
+    return next((field.name for field in fields if field.metadata["formerly"] == name), name)
 
 
 def _parse(kind: type, text: str, where: str) -> object:

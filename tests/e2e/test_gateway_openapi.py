@@ -26,13 +26,14 @@ from tests.support.aggregators import aggregator, message, tick
 from tests.support.book_services import receiver_of, sender_of
 from tests.support.browser import chromium
 from tests.support.gateways import connected, gateway_of
+from tests.support.requirements import node_modules
 from tests.support.stores import NOON_NS, run, step
 
 SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"
 START = "/api/start-streaming"
 NO_REST = (
-    *("/docs", "/static/", "/demo/", "/graphiql"),  # pages
+    *("/docs", "/static/", "/demo/", "/graphiql", "/assets/"),  # pages
     *("/ws", "/graphql"),  # protocols that tell of themselves in their own way
 )
 
@@ -149,8 +150,12 @@ async def test_the_document_says_what_the_parsers_check():
         assert parse_place(text, name) == (NOON_NS, 1, 2**63 - 1)
 
 
-async def test_the_docs_are_served_whole_and_name_nobody_else():
-    async with MarketSource().serving() as source, gateway_of(source.address) as client:
+async def test_with_a_folder_of_assets_the_docs_load_nothing_from_another_site():
+    settings = {"assets": str(node_modules())}
+    async with (
+        MarketSource().serving() as source,
+        gateway_of(source.address, **settings) as client,
+    ):
         async with client.get("/docs") as response:
             assert response.content_type == "text/html"
             assert "default-src 'self'" in response.headers["Content-Security-Policy"]
@@ -162,14 +167,14 @@ async def test_the_docs_are_served_whole_and_name_nobody_else():
             async with client.get(link) as response:
                 assert response.status == 200
                 assert len(await response.read()) > 100
-        status, answer = await client.answer("/docs/setup.py")
+        status, answer = await client.answer("/assets/swagger-ui-dist/package.json")
         assert (status, answer["error"]) == (404, "not_found")
 
 
 async def test_a_browser_shows_every_operation_and_asks_one():
     async with (
         MarketSource().serving() as source,
-        gateway_of(source.address) as client,
+        gateway_of(source.address, assets=str(node_modules())) as client,
         chromium() as tab,
     ):
         _, document = await client.answer("/openapi.json")

@@ -21,7 +21,7 @@ class Settings:
     port: int = setting(50050, "Which port.", low=0, high=65535)
     idle_timeout_s: float = setting(1.5, "How long to wait.", low=0)
     verbose: bool = setting(False, "Say more.")
-    peer: str | None = setting(None, "Whom to call.")
+    peer: str | None = setting(None, "Whom to call.", formerly="upstream")
 
 
 @pytest.fixture
@@ -48,6 +48,14 @@ def test_flag_beats_environment_beats_file_beats_default(write, monkeypatch):
 def test_the_file_may_write_keys_either_way_and_floats_without_a_point(write):
     write("[serve-tcp]\nidle_timeout_s = 4\nverbose = true\npeer = 'x'\n")
     assert load() == Settings(idle_timeout_s=4.0, verbose=True, peer="x")
+
+
+def test_an_earlier_name_of_a_setting_still_gives_it(write, monkeypatch):
+    write("[serve-tcp]\nupstream = 'file'\n")
+    assert load().peer == "file"
+    monkeypatch.setenv("MDTOOL_SERVE_TCP_UPSTREAM", "environment")
+    assert load().peer == "environment"
+    assert load(upstream="flag").peer == "flag"
 
 
 def test_a_named_file_takes_the_place_of_the_local_one(write, tmp_path, monkeypatch):

@@ -1,36 +1,39 @@
-"""What becomes of a test that needs a program which is not there."""
+"""What an installation without extras brings with it."""
 
 from __future__ import annotations
 
-import subprocess
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
-import pytest
+from packaging.requirements import Requirement
 
-from tests.support import requirements
-
-
-def test_a_test_without_its_program_is_skipped(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv(requirements.REQUIRE_ALL, raising=False)
-    with pytest.raises(pytest.skip.Exception, match="chromium or"):
-        requirements.needs("chromium")
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
-def test_it_fails_where_everything_is_required(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setenv(requirements.REQUIRE_ALL, "1")
-    with pytest.raises(pytest.fail.Exception, match="redis-server"):
-        requirements.needs("redis")
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_the_packages_of_the_lock_file_can_be_required():
-    modules = requirements.node_modules()
-    script = "console.log(typeof require('@stomp/stompjs').Client)"
-    result = subprocess.run(
-        [requirements.needs("node"), "-e", script],
-        env={"NODE_PATH": str(modules)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert result.stdout.strip() == "function"
+def closure(requirements):
+    """The names of all packages that some requirements lead to, as they are installed here."""
+    found, waiting = set(), [(text, "") for text in requirements]
+    while waiting:
+        text, extra = waiting.pop()
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = normal(requirement.name)
+        for wanted in {"", *requirement.extras}:
+            if (name, wanted) not in found:
+                found.add((name, wanted))
+                waiting += [(each, wanted) for each in metadata.requires(name) or ()]
+    return {name for name, _ in found}
+
+
+def test_the_core_installs_neither_pandas_nor_a_second_web_framework():
+    project = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]
+    core = closure(project["dependencies"])
+    assert {"aiohttp", "yarl", "numba", "llvmlite"} <= core
+    assert not core & {"pandas", "databento", "fastapi", "starlette", "flask", "django"}

@@ -110,7 +110,9 @@ class GatewayConfig:
     graphql_max_body_bytes: int = setting(
         1 << 20, "How long a GraphQL request may be.", low=1, high=1 << 30
     )
-    graphiql_assets: str = setting(
+    assets: str = setting(
         "https://cdn.jsdelivr.net/npm",
-        "Where GraphiQL comes from: a URL with npm packages, or a folder node_modules.",
+        "Where third-party files of pages come from: a URL with npm packages, or a folder "
+        "node_modules.",
+        formerly="graphiql_assets",
     )

@@ -8,11 +8,14 @@ from aiohttp import web
 
 from mdtool.services.gateway.answers import STATUSES
 from mdtool.services.gateway.books import ORDER_BOOK_PATH, BookProxy
-from mdtool.services.gateway.docs import Docs
 from mdtool.services.gateway.graphql.face import GraphQL
 from mdtool.services.gateway.openapi import Operation
 from mdtool.services.gateway.operations import document_of
 from mdtool.services.gateway.page import Page
+from mdtool.services.gateway.pages.assets import PATH as ASSETS_PATH
+from mdtool.services.gateway.pages.assets import Assets
+from mdtool.services.gateway.pages.docs import Docs
+from mdtool.services.gateway.pages.graphiql import GraphiQL
 from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.quotes.face import Quotes
 from mdtool.services.gateway.sockets import MarketDataSockets
@@ -34,6 +37,7 @@ def application(
     books: BookProxy,
     protection: Protection,
     tallies: Tallies,
+    assets: Assets,
 ) -> web.Application:
     """Return the application of all routes, each behind the guard."""
     guard = protection.guard
@@ -59,14 +63,15 @@ def application(
     routes[shared] = _upgrading(quotes.follow, routes[shared])
     for (method, path), handler in routes.items():
         add(method, path, handler)
-    page, docs = Page(), Docs(document_of(operations))
+    page, docs = Page(), Docs(document_of(operations), assets)
     for path, handler in {
         "/": page.index,
         "/demo/{name}": page.demo,
         "/static/{name}": page.file,
         "/openapi.json": docs.document,
         "/docs": docs.page,
-        "/docs/{name}": docs.asset,
+        "/graphiql": GraphiQL(assets).page,
+        ASSETS_PATH: assets.file,
         MARKET_DATA_SOCKETS: sockets.follow,
     }.items():
         add("GET", path, handler)

@@ -25,6 +25,7 @@ from mdtool.services.gateway.history.face import History
 from mdtool.services.gateway.metrics import registry
 from mdtool.services.gateway.operations import operations
 from mdtool.services.gateway.order_books import OrderBooks
+from mdtool.services.gateway.pages.assets import Assets
 from mdtool.services.gateway.protection import Protection
 from mdtool.services.gateway.quotes.face import TALLY, Quotes
 from mdtool.services.gateway.rest import Rest
@@ -62,6 +63,7 @@ class Gateway:
         if config.quotes_from:
             parse_address(config.quotes_from)
         self._config = config
+        self._assets = Assets(config.assets)
         self._quote_hub = open_hub(config.quotes_hub)
         self._protection = Protection(config)
         self._history = History(config, self._protection)
@@ -128,6 +130,7 @@ class Gateway:
                 books,
                 protection,
                 tallies,
+                self._assets,
             )
             async with listening(app, config.host, config.port) as address:
                 started({"http": address})

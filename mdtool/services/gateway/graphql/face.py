@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from mdtool.services.gateway.bar_feed import BarFeed
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.graphql.execution import Executor
-from mdtool.services.gateway.graphql.graphiql import GraphiQL
 from mdtool.services.gateway.graphql.http import GraphQLHttp
 from mdtool.services.gateway.graphql.limits import Limits
 from mdtool.services.gateway.graphql.live import (
@@ -37,7 +36,7 @@ PATH: Final = "/graphql"
 
 
 class GraphQL:
-    """The handlers of `/graphql` and `/graphiql`.
+    """The handlers of `/graphql`.
 
     Parameters
     ----------
@@ -57,11 +56,6 @@ class GraphQL:
         How many WebSockets there may be, and how much may be asked.
     tally : SocketTally
         Where they are counted.
-
-    Raises
-    ------
-    ConfigError
-        When GraphiQL's assets are not where they should be.
     """
 
     def __init__(
@@ -99,7 +93,6 @@ class GraphQL:
             executor, sources, max_bytes, config.slow_client_s, limit, time_share, tally
         )
         self._http = GraphQLHttp(executor, self._sockets, max_bytes, time_share)
-        self._page = GraphiQL(config.graphiql_assets)
 
     @property
     def routes(self) -> Mapping[tuple[str, str], Handler]:
@@ -107,8 +100,6 @@ class GraphQL:
         return {
             ("POST", PATH): self._http.post,
             ("GET", PATH): self._http.get,
-            ("GET", "/graphiql"): self._page.page,
-            ("GET", "/graphiql/assets/{name}"): self._page.asset,
         }
 
     def publish(self, changed: NDArray[np.intp]) -> None:

@@ -1,7 +1,15 @@
+"use strict";
+
 // Shows the gateway's own OpenAPI document.
-SwaggerUIBundle({
-  url: "/openapi.json",
-  dom_id: "#docs",
-  deepLinking: true,
-  validatorUrl: null,
-});
+if (window.SwaggerUIBundle) {
+  SwaggerUIBundle({
+    url: "/openapi.json",
+    dom_id: "#docs",
+    deepLinking: true,
+    validatorUrl: null,
+  });
+} else {
+  document.querySelector("#docs > p").textContent =
+    "Swagger UI could not be loaded. It comes from a CDN, unless mdtool gateway --assets names a " +
+    "folder node_modules that has it. The document that it shows is at /openapi.json.";
+}

@@ -38,6 +38,6 @@ if (window.GraphiQL && window.ReactDOM && window.graphqlWs) {
   show(element);
 } else {
   element.firstElementChild.textContent =
-    "GraphiQL could not be loaded. It comes from a CDN, unless mdtool gateway --graphiql-assets " +
-    "names a folder node_modules with it. Queries are answered all the same, at POST /graphql.";
+    "GraphiQL could not be loaded. It comes from a CDN, unless mdtool gateway --assets names a " +
+    "folder node_modules that has it. Queries are answered all the same, at POST /graphql.";
 }

@@ -1,0 +1,1 @@
+"""The pages that browsers show, and the third-party files that they load."""
