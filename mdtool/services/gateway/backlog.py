@@ -1,82 +1,137 @@
-"""What a client has still to be told: the latest of each state, and every event."""
+"""What is not written to a client yet: the latest of each state, and events in their order."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
-from typing import Final
+from collections import Counter
+from collections.abc import Hashable
+from typing import Final, Protocol
 
-MAX_EVENTS: Final = 256
-MAX_EVENT_BYTES: Final = 1 << 20
+MAX_MESSAGES: Final = 256
+MAX_MESSAGE_BYTES: Final = 1 << 20
 MAX_STATE_BYTES: Final = 1 << 25
 """Every symbol's, of 20,000, five times."""
+MAX_EVENTS: Final = 1_000
+"""Events of one subscription; older ones are dropped, and reported as missed."""
 
 TOO_MANY: Final = "too many messages wait to be read"
-TOO_LARGE: Final = "too much waits to be read"
+TOO_LARGE: Final = "too many bytes wait to be read"
 
-Update = tuple[Hashable, Hashable, bytes]
-"""Whose state it is, which of theirs, and the frame that tells it."""
+
+class Owner(Protocol):
+    """The subscription that updates belong to."""
+
+    def missed(self, symbol: str, count: int) -> bytes:
+        """Return the frame that so many events of a symbol were dropped."""
+        ...
+
+
+Update = tuple[Owner, Hashable, bytes]
+"""Whose it is, which of the owner's states (or an Event), and the frame."""
+
+
+class Event:
+    """The key of an update that no later one replaces.
+
+    Parameters
+    ----------
+    symbol : str
+    """
+
+    __slots__ = ("symbol",)
+
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
 
 
 class Backlog:
-    """Frames in the order in which they are to be told.
+    """Frames in the order in which they are to be written.
 
-    A state keeps its place when a later frame takes that of an earlier one, so that one which
-    changes often holds up none that seldom does. Events are bounded in number and in bytes; who
-    keeps a state is to look whether all states together are too large.
+    A state keeps its place when a later frame replaces an earlier one, so that a state that changes
+    often delays none that seldom does. Of the events of one owner the oldest are dropped beyond
+    `MAX_EVENTS`; their number is written before what is left. Messages, such as replies, are
+    bounded in number and bytes; the outlet closes a client with too many.
 
     Attributes
     ----------
     frames : dict
-        For reading only; by owner and state, or by an event that is equal to no other.
+        For reading only; by owner and state, by Event, or by a message that equals no other.
     """
 
-    __slots__ = ("_event_bytes", "_events", "_state_bytes", "frames")
+    __slots__ = (
+        *("_events", "_message_bytes", "_messages", "_missed"),
+        *("_state_bytes", "frames"),
+    )
 
     def __init__(self) -> None:
         self.clear()
+
+    def __bool__(self) -> bool:
+        return bool(self.frames)
 
     @property
     def is_too_large(self) -> bool:
         """Whether the states take more than `MAX_STATE_BYTES`."""
         return self._state_bytes > MAX_STATE_BYTES
 
-    def keep(self, owner: Hashable, state: Hashable, frame: bytes) -> bool:
-        """Keep the latest of a state; return whether an earlier one is thereby never told."""
+    def keep(self, owner: Owner, state: Hashable, frame: bytes) -> int:
+        """Keep an update; return how many earlier ones are thereby never written (0 or 1)."""
         key = (owner, state)
         replaced = self.frames.get(key)
         self.frames[key] = frame
         self._state_bytes += len(frame) - len(replaced or b"")
+        if isinstance(state, Event):
+            return self._bound_events(owner, state)
         return replaced is not None
 
     def add(self, frame: bytes) -> bool:
-        """Keep an event; return False where there is no room for it."""
-        if self._events == MAX_EVENTS or self._event_bytes + len(frame) > MAX_EVENT_BYTES:
+        """Keep a message; return False where there is no room for it."""
+        if self._messages == MAX_MESSAGES or self._message_bytes + len(frame) > MAX_MESSAGE_BYTES:
             return False
-        self._events += 1
-        self._event_bytes += len(frame)
-        self.frames[_Event()] = frame
+        self._messages += 1
+        self._message_bytes += len(frame)
+        self.frames[_Message()] = frame
         return True
 
-    def take(self) -> Collection[bytes]:
-        """Return everything, and forget it."""
-        frames = self.frames
+    def take(self) -> list[bytes]:
+        """Return every frame, those about missed events first, and forget them."""
+        missed = [
+            owner.missed(symbol, count)
+            for owner, counts in self._missed.items()
+            for symbol, count in counts.items()
+        ]
+        frames = [*missed, *self.frames.values()]
         self.clear()
-        return frames.values()
+        return frames
 
-    def forget(self, owner: Hashable) -> None:
-        """Drop the states of an owner."""
+    def forget(self, owner: Owner) -> None:
+        """Drop the updates of an owner."""
         for key in [key for key in self.frames if isinstance(key, tuple) and key[0] == owner]:
             self._state_bytes -= len(self.frames.pop(key))
+        self._events.pop(owner, None)
+        self._missed.pop(owner, None)
 
     def clear(self) -> None:
         """Drop everything."""
-        self.frames: dict[tuple[Hashable, Hashable] | _Event, bytes] = {}
-        self._events = 0
-        self._event_bytes = 0
+        self.frames: dict[tuple[Owner, Hashable] | _Message, bytes] = {}
+        self._messages = 0
+        self._message_bytes = 0
         self._state_bytes = 0
+        self._events: dict[Owner, dict[Event, None]] = {}
+        self._missed: dict[Owner, Counter[str]] = {}
+
+    def _bound_events(self, owner: Owner, event: Event) -> int:
+        events = self._events.setdefault(owner, {})
+        events[event] = None
+        if len(events) <= MAX_EVENTS:
+            return 0
+        oldest = next(iter(events))
+        del events[oldest]
+        self._state_bytes -= len(self.frames.pop((owner, oldest)))
+        self._missed.setdefault(owner, Counter())[oldest.symbol] += 1
+        return 1
 
 
-class _Event:
-    """Something that happened once."""
+class _Message:
+    """The key of a message that was sent once."""
 
     __slots__ = ()

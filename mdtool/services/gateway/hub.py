@@ -1,76 +1,106 @@
-"""Who follows which topic: what is published is encoded once, whoever and how many they are."""
+"""Subscriptions to topics: what is published is encoded once, and written once a client and turn."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Hashable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol
 
+from mdtool.core.errors import MdtoolError
+from mdtool.services.client import Client
 from mdtool.services.gateway.backlog import Update
 
 
-class Subscriber(Protocol):
-    """Somebody who follows topics."""
+class Outlet(Protocol):
+    """The writing side of a client's connection."""
 
     def header(self, length: int) -> bytes:
-        """Return what makes a frame of a text of so many bytes, when it stands before that."""
+        """Return what precedes a text of so many bytes to make it a frame."""
         ...
 
     def send(self, update: Update) -> None:
-        """Take the latest of a state, without waiting."""
+        """Write the latest of a state, or keep it for later, without waiting."""
         ...
 
     def send_all(self, updates: Sequence[Update]) -> None:
-        """Take the latest of several states, without waiting."""
+        """Write or keep several updates, without waiting."""
         ...
 
     def forget(self, owner: Hashable) -> None:
-        """Drop what was not sent yet of an owner's states."""
+        """Drop what is not written of an owner's updates."""
         ...
 
 
-class Follower:
-    """One subscription to a topic, the owner of what is sent because of it.
+class Format(Protocol):
+    """How a protocol writes the rows of a feed. Equal formats share what is encoded."""
+
+    def encode(self, row: Any) -> bytes:
+        """Return a row as UTF-8, which follows the subscription's head."""
+        ...
+
+    def missed(self, symbol: str, count: int) -> bytes:
+        """Return the message that so many events of a symbol were dropped, likewise."""
+        ...
+
+
+class Subscription:
+    """One client's subscription to a topic, the owner of what is written because of it.
 
     Parameters
     ----------
-    subscriber : Subscriber
-        Whose it is.
+    client : Client
+        Who subscribes.
+    outlet : Outlet
+        Where it is written.
+    format : Format
+        How rows are written.
     head : bytes
-        What every message of it begins with.
+        What every message begins with, such as the id that the client gave.
+    fail : callable
+        Called with the reason when the subscription ends because it cannot be served.
     """
 
-    __slots__ = ("_head", "_length", "_start", "subscriber")
+    __slots__ = ("_head", "_length", "_start", "client", "fail", "format", "outlet")
 
-    def __init__(self, subscriber: Subscriber, head: bytes) -> None:
-        self.subscriber = subscriber
+    def __init__(
+        self,
+        client: Client,
+        outlet: Outlet,
+        format: Format,  # noqa: A002 - the word of the field
+        head: bytes = b"",
+        fail: Callable[[MdtoolError], None] = lambda _: None,
+    ) -> None:
+        self.client = client
+        self.outlet = outlet
+        self.format = format
+        self.fail = fail
         self._head = head
         self._length = -1
         self._start = b""
 
-    def send(self, payload: bytes, state: Hashable = None) -> None:
-        """Send a message at once; see `Hub.publish`."""
-        self.subscriber.send(self.update(payload, state))
-
     def update(self, payload: bytes, state: Hashable) -> Update:
-        """Return what is sent of a message."""
+        """Return a payload as what the outlet writes."""
         length = len(payload)
         if length != self._length:  # most payloads are as long as the one before
             self._length = length
-            self._start = self.subscriber.header(len(self._head) + length) + self._head
+            self._start = self.outlet.header(len(self._head) + length) + self._head
         return self, state, self._start + payload
+
+    def missed(self, symbol: str, count: int) -> bytes:
+        """Return the frame that so many events of a symbol were dropped."""
+        return self.update(self.format.missed(symbol, count), None)[2]
 
 
 class Hub:
-    """Topics and their followers; a topic is there as long as somebody follows it.
+    """Topics and their subscriptions; a topic exists while somebody subscribes to it.
 
-    What is published in one turn of the event loop goes out at its end, in one write a client:
-    five symbols that change at once cost little more than one of them does.
+    What is published in one turn of the event loop is written at its end, in one write a client:
+    five symbols that change at once cost little more than one.
     """
 
     def __init__(self) -> None:
-        self._topics: dict[Hashable, dict[Follower, None]] = {}
+        self._topics: dict[Hashable, dict[Subscription, None]] = {}
         self._published: dict[Hashable, dict[Hashable, bytes]] = {}
 
     def __len__(self) -> int:
@@ -79,41 +109,31 @@ class Hub:
     def __contains__(self, topic: Hashable) -> bool:
         return topic in self._topics
 
-    def follow(self, topic: Hashable, subscriber: Subscriber, head: bytes = b"") -> Follower:
-        """Have a subscriber follow a topic, each message of which is to begin with `head`."""
-        follower = Follower(subscriber, head)
-        self._topics.setdefault(topic, {})[follower] = None
-        return follower
+    def subscribe(self, topic: Hashable, subscription: Subscription) -> Callable[[], None]:
+        """Add a subscription to a topic; return what ends it."""
+        self._topics.setdefault(topic, {})[subscription] = None
 
-    def leave(self, topic: Hashable, follower: Follower) -> None:
-        """End what `follow` began."""
-        followers = self._topics[topic]
-        del followers[follower]
-        follower.subscriber.forget(follower)
-        if not followers:
-            del self._topics[topic]
+        def end() -> None:
+            subscriptions = self._topics[topic]
+            with contextlib.suppress(KeyError):
+                del subscriptions[subscription]
+            subscription.outlet.forget(subscription)
+            if not subscriptions:
+                del self._topics[topic]
 
-    @contextlib.contextmanager
-    def subscription(self, topic: Hashable, subscriber: Subscriber) -> Iterator[Follower]:
-        """Have a subscriber follow a topic within the block."""
-        follower = self.follow(topic, subscriber)
-        try:
-            yield follower
-        finally:
-            self.leave(topic, follower)
+        return end
 
     def publish(self, topic: Hashable, payload: bytes, state: Hashable = None) -> None:
-        """Send everybody who follows the topic their own head and then the same bytes.
+        """Write a payload to every subscription of a topic, behind its head.
 
         Parameters
         ----------
         topic : hashable
-            What is followed.
         payload : bytes
-            The rest of a text, UTF-8.
+            UTF-8.
         state : hashable
-            What this is the latest of: to who does not keep up, only the last is sent. Where a
-            topic is of one thing only, it need not be told.
+            What this is the latest of: a slow client gets only the last. An `Event` is never
+            replaced.
         """
         if topic in self._topics:
             if not self._published:
@@ -121,7 +141,7 @@ class Hub:
             self._published.setdefault(topic, {})[state] = payload
 
     def _deliver(self) -> None:
-        """Send what was published in this turn."""
+        """Write what was published in this turn."""
         published, self._published = self._published, {}
         messages = [
             (topic, state, payload)
@@ -130,13 +150,13 @@ class Hub:
         ]
         if len(messages) == 1:
             topic, state, payload = messages[0]
-            for follower in self._topics.get(topic, ()):
-                follower.send(payload, state)
+            for subscription in self._topics.get(topic, ()):
+                subscription.outlet.send(subscription.update(payload, state))
             return
-        updates: dict[Subscriber, list[Update]] = {}
+        updates: dict[Outlet, list[Update]] = {}
         for topic, state, payload in messages:
-            for follower in self._topics.get(topic, ()):
-                update = follower.update(payload, state)
-                updates.setdefault(follower.subscriber, []).append(update)
-        for subscriber, its_updates in updates.items():
-            subscriber.send_all(its_updates)
+            for subscription in self._topics.get(topic, ()):
+                update = subscription.update(payload, state)
+                updates.setdefault(subscription.outlet, []).append(update)
+        for outlet, its_updates in updates.items():
+            outlet.send_all(its_updates)

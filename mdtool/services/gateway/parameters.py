@@ -69,6 +69,17 @@ def check_limit(limit: int) -> int:
     return _parse_whole("limit", str(limit), MAX_ROWS)
 
 
+def parse_depth(text: str) -> int:
+    """Return how many levels of each side of a book are requested.
+
+    Raises
+    ------
+    ParameterError
+        When it is not a whole number from 1 to 100.
+    """
+    return _parse_whole("depth", text, MAX_DEPTH)
+
+
 def check_depth(depth: int) -> int:
     """Return how many levels of each side of a book are wanted.
 

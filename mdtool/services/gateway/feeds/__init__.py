@@ -1,0 +1,1 @@
+"""What the gateway publishes: one module a feed."""

@@ -1,0 +1,227 @@
+"""The port of feeds: one kind of data that the gateway publishes, by symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+
+from mdtool.core.errors import MdtoolError
+from mdtool.services.client import Client
+from mdtool.services.gateway.backlog import Event
+from mdtool.services.gateway.hub import Format, Hub, Subscription
+from mdtool.services.gateway.snapshots import Snapshots
+
+ALL: Final = "*"
+"""In a key, every symbol."""
+
+R = TypeVar("R")
+"""A row of a feed: a NamedTuple with `symbol`, and `is_stale` where it can be stale."""
+
+
+class Key(NamedTuple):
+    """What is requested of a feed.
+
+    Attributes
+    ----------
+    symbol : str
+        Upper-case, or ALL.
+    option : str, int or None
+        What else selects: the interval of bars, the depth of books.
+    """
+
+    symbol: str
+    option: str | int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a history is requested.
+
+    Attributes
+    ----------
+    limit : int
+        At most so many rows.
+    cursor : str or None
+        `next` of the page before.
+    from_ns, to_ns : int or None
+        Times, inclusive and exclusive.
+    is_ascending : bool
+        Oldest first; newest first by default.
+    """
+
+    limit: int
+    cursor: str | None = None
+    from_ns: int | None = None
+    to_ns: int | None = None
+    is_ascending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Generic[R]):
+    """Rows of a history.
+
+    Attributes
+    ----------
+    rows : sequence of R
+    next : str or None
+        The cursor of the page behind this one, None at the end.
+    is_stale : bool
+        Whether this is the last that is known, its source being unavailable.
+    """
+
+    rows: Sequence[R]
+    next: str | None = None
+    is_stale: bool = False
+
+
+class Feed(Protocol[R]):
+    """One kind of data. Protocols know feeds by this port and the table alone."""
+
+    async def current(self, client: Client, key: Key) -> Sequence[R]:
+        """Return the current state of a symbol, one row or for trades the latest; of ALL, each's.
+
+        Raises
+        ------
+        UnknownSymbolError
+            When the symbol has no such data.
+        LimitError
+            When the client requested too much.
+        PeerError
+            When the source is unavailable and nothing is known.
+        """
+        ...
+
+    def follow(self, key: Key, subscription: Subscription) -> Callable[[], None]:
+        """Send a subscription the current state and then every change; return what ends that.
+
+        An unknown symbol is followed from its first data on.
+
+        Raises
+        ------
+        ParameterError
+            When the key makes no sense.
+        LimitError
+            When the client follows too much that is requested upstream.
+        """
+        ...
+
+
+class HistoryFeed(Feed[R], Protocol[R]):
+    """A feed that has a history."""
+
+    async def history(self, client: Client, key: Key, page: Page) -> Rows[R]:
+        """Return a page of a symbol's history.
+
+        Pages that follow each other by their cursors have every row once that existed when the
+        first was requested.
+
+        Raises
+        ------
+        ParameterError
+            When the cursor is another key's, or none.
+        UnknownSymbolError, LimitError, PeerError
+            As `current` does.
+        """
+        ...
+
+
+class Audience(Generic[R]):
+    """The subscriptions to one feed, by key and format: each row is encoded once a format.
+
+    Parameters
+    ----------
+    hub : Hub
+        Shared by all feeds, so that what changes at once is written at once.
+    snapshots : Snapshots
+    """
+
+    def __init__(self, hub: Hub, snapshots: Snapshots) -> None:
+        self._hub = hub
+        self._snapshots = snapshots
+        self._formats: dict[Key, dict[Format, int]] = {}
+        self._subscriptions: dict[Key, dict[Subscription, None]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._formats)
+
+    def __contains__(self, key: Key) -> bool:
+        """Tell whether somebody follows a key, or every symbol of its option."""
+        return key in self._formats or Key(ALL, key.option) in self._formats
+
+    def keys(self) -> Iterable[Key]:
+        """Return the keys that are followed."""
+        return self._formats.keys()
+
+    def join(
+        self, key: Key, subscription: Subscription, snapshot: Iterable[tuple[R, Hashable]]
+    ) -> Callable[[], None]:
+        """Add a subscription, which gets the snapshot first; return what ends it.
+
+        Parameters
+        ----------
+        key : Key
+        subscription : Subscription
+        snapshot : iterable of (R, hashable)
+            Rows and their states as in `publish`; read lazily, some a turn of the event loop.
+        """
+        encode = subscription.format.encode
+        formats = self._formats.setdefault(key, {})
+        formats[subscription.format] = formats.get(subscription.format, 0) + 1
+        self._subscriptions.setdefault(key, {})[subscription] = None
+        leave = self._hub.subscribe((self, key, subscription.format), subscription)
+        end_snapshot = self._snapshots.begin(
+            subscription.outlet,
+            (subscription.update(encode(row), state) for row, state in snapshot),
+        )
+        has_ended = False
+
+        def end() -> None:
+            nonlocal has_ended
+            if has_ended:
+                return
+            has_ended = True
+            end_snapshot()
+            leave()
+            del self._subscriptions[key][subscription]
+            formats[subscription.format] -= 1
+            if not formats[subscription.format]:
+                del formats[subscription.format]
+            if not formats:
+                del self._formats[key], self._subscriptions[key]
+
+        return end
+
+    def publish(self, key: Key, row: R, state: Hashable) -> None:
+        """Send a row to everybody who follows its key, or every symbol.
+
+        Parameters
+        ----------
+        key : Key
+            Of one symbol.
+        row : R
+        state : hashable
+            What the row is the latest of, among all of the feed, such as the symbol; an `Event`
+            where no later row replaces it.
+        """
+        every = Key(ALL, key.option)
+        encoded: dict[Format, bytes] = {}
+        for followed in (key, every):
+            for format_ in self._formats.get(followed, ()):
+                payload = encoded.get(format_)
+                if payload is None:
+                    payload = encoded[format_] = format_.encode(row)
+                self._hub.publish((self, followed, format_), payload, state)
+
+    def miss(self, key: Key, symbol: str, count: int) -> None:
+        """Report events that the feed itself dropped."""
+        for followed in (key, Key(ALL, key.option)):
+            for format_ in self._formats.get(followed, ()):
+                payload = format_.missed(symbol, count)
+                self._hub.publish((self, followed, format_), payload, Event(symbol))
+
+    def fail(self, key: Key, error: MdtoolError) -> None:
+        """End every subscription to a key with a reason."""
+        for subscription in list(self._subscriptions.get(key, ())):
+            subscription.fail(error)
+

@@ -1,0 +1,90 @@
+"""The table of feeds: from its rows come REST v2, OpenAPI, `/stream`, STOMP and GraphQL.
+
+A further feed is one file in `feeds/`, one row here, and the fields of its rows. Protocols read
+the table; none of them names a feed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mdtool.services.gateway.fields import Field
+from mdtool.services.gateway.parameters import MAX_DEPTH, parse_depth, parse_interval
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What besides the symbol selects from a feed: the interval of bars, the depth of books.
+
+    Attributes
+    ----------
+    name : str
+        Of the query parameter, the `/stream` member and the GraphQL argument.
+    about : str
+    schema : mapping
+        In JSON Schema.
+    default : str or int
+    parse : callable
+        Returns the value of a text; raises ParameterError.
+    """
+
+    name: str
+    about: str
+    schema: Mapping[str, Any]
+    default: str | int
+    parse: Callable[[str], str | int]
+
+
+INTERVAL: Final = Option(
+    "interval", "How long a bar is.", {"type": "string", "default": "1m"}, "1m", parse_interval
+)
+DEPTH: Final = Option(
+    "depth",
+    "At most so many levels of a side.",
+    {"type": "integer", "minimum": 1, "maximum": MAX_DEPTH, "default": 10},
+    10,
+    parse_depth,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRow:
+    """A row of the table.
+
+    Attributes
+    ----------
+    name : str
+        Of the feed, its `/stream` channel and its path below `/api/v2/`.
+    about : str
+        What it is, in a sentence.
+    fields : sequence of Field
+        Of its rows.
+    destination : str
+        What its STOMP destinations begin with: the symbol follows, and then the option where there
+        is one (see `has_option_in_destination`).
+    graphql_field : str
+        Its field of GraphQL's `Query` and `Subscription`.
+    graphql_type : str
+        The GraphQL type of a row.
+    option : Option or None
+    has_history : bool
+        Whether it is a `HistoryFeed`.
+    has_events : bool
+        Whether every row is an event that no later one replaces, such as a trade.
+    stomp_encode : callable or None
+        How STOMP writes a row, where an older contract fixes it; otherwise as v2 does.
+    """
+
+    name: str
+    about: str
+    fields: Sequence[Field]
+    destination: str
+    graphql_field: str
+    graphql_type: str
+    option: Option | None = None
+    has_option_in_destination: bool = False
+    has_history: bool = False
+    has_events: bool = False
+    stomp_encode: Callable[[Any], bytes] | None = None
