@@ -6,11 +6,24 @@ Source: RFC 6455, sections 5.2 and 5.5.1.
 from __future__ import annotations
 
 import struct
+from enum import IntEnum
 from typing import Final
 
 _TEXT: Final = 0x81
 _CLOSE: Final = 0x88
 _MAX_REASON_BYTES: Final = 123
+
+
+class CloseCode(IntEnum):
+    """Why a server closes a WebSocket."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    NO_TEXT = 1007
+    POLICY = 1008
+    TOO_BIG = 1009
+    BEHIND = 4000
 
 
 def text_header(length: int) -> bytes:

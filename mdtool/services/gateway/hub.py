@@ -35,12 +35,22 @@ class Outlet(Protocol):
 class Format(Protocol):
     """How a protocol writes the rows of a feed. Equal formats share what is encoded."""
 
-    def encode(self, row: Any) -> bytes:
-        """Return a row as UTF-8, which follows the subscription's head."""
+    def encode(self, row: Any, is_snapshot: bool = False) -> bytes:
+        """Return a row as UTF-8, which follows the subscription's head.
+
+        Parameters
+        ----------
+        row : R
+        is_snapshot : bool
+            Whether it is among those with which a subscription begins.
+        """
         ...
 
-    def missed(self, symbol: str, count: int) -> bytes:
-        """Return the message that so many events of a symbol were dropped, likewise."""
+    def missed(self, symbol: str, count: int | None) -> bytes:
+        """Return the message that so many events of a symbol were dropped, likewise.
+
+        The count is None where it is not known.
+        """
         ...
 
 
@@ -87,7 +97,7 @@ class Subscription:
             self._start = self.outlet.header(len(self._head) + length) + self._head
         return self, state, self._start + payload
 
-    def missed(self, symbol: str, count: int) -> bytes:
+    def missed(self, symbol: str, count: int | None) -> bytes:
         """Return the frame that so many events of a symbol were dropped."""
         return self.update(self.format.missed(symbol, count), None)[2]
 

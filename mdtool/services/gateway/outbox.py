@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from mdtool.services.gateway.backlog import TOO_LARGE, TOO_MANY, Backlog, Update
-from mdtool.services.gateway.closing import CloseCode
-from mdtool.services.gateway.tallies import SocketTally
-from mdtool.wire.websocket import close_frame, text_frame, text_header
+from mdtool.services.client import Tally
+from mdtool.services.gateway.backlog import TOO_LARGE, TOO_MANY, Backlog, Event, Owner, Update
+from mdtool.wire.websocket import CloseCode, close_frame, text_frame, text_header
 
 _RETRY_S: Final = 0.02
 _LINGER_S: Final = 2.0
@@ -22,39 +22,40 @@ _SEND_BUFFER_BYTES: Final = 1 << 16
 class Outbox:
     """Writes to one client what the connection takes, and keeps the rest for later.
 
-    What a client that does not read can cost is one frame a state, whatever the rate of updates,
-    and a bounded number of events. Frames go past aiohttp straight to the connection, so that one
-    encoding serves every client.
+    A client that does not read costs one frame a state, whatever the rate of updates, and a bounded
+    number of events. Frames go past aiohttp straight to the connection, so that one encoding serves
+    every client.
 
     Parameters
     ----------
     transport : asyncio.Transport
         The connection of a WebSocket that is prepared, without compression.
-    tally : SocketTally
+    tally : Tally
         Where messages are counted.
     patience_s : float
-        How long the client may read nothing of what waits for it.
-    farewell : callable
-        What is written before the connection is closed, from a code and a reason.
+        How long the client may read nothing while frames wait for it.
+    last_message : callable, optional
+        Returns the text that precedes a close frame, from its code and reason.
     """
 
     __slots__ = (
-        *("_backlog", "_farewell", "_is_closed", "_patience_s", "_stuck_s", "_tally", "_timer"),
-        "_transport",
+        *("_backlog", "_held", "_is_closed", "_last_message", "_patience_s", "_stuck_s"),
+        *("_tally", "_timer", "_transport"),
     )
 
     def __init__(
         self,
         transport: asyncio.Transport,
-        tally: SocketTally,
+        tally: Tally,
         patience_s: float,
-        farewell: Callable[[int, str], bytes] = close_frame,
+        last_message: Callable[[int, str], bytes] | None = None,
     ) -> None:
         self._transport = transport
         self._tally = tally
         self._patience_s = patience_s
-        self._farewell = farewell
+        self._last_message = last_message
         self._backlog = Backlog()
+        self._held: list[Update] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stuck_s = 0.0
         self._is_closed = False
@@ -64,16 +65,16 @@ class Outbox:
     header = staticmethod(text_header)
 
     def send(self, update: Update) -> None:
-        """Write the latest of a state, or keep it in place of what is not written."""
-        if self._is_idle():
+        """Write the latest of a state or an event, or keep it."""
+        if self._held is None and self._is_idle():
             self._transport.write(update[2])
             self._tally.sent += 1
         else:
             self._keep(update)
 
     def send_all(self, updates: Sequence[Update]) -> None:
-        """Write several states at once, or keep them."""
-        if self._is_idle():
+        """Write several updates at once, or keep them."""
+        if self._held is None and self._is_idle():
             self._transport.write(b"".join([update[2] for update in updates]))
             self._tally.sent += len(updates)
         else:
@@ -81,7 +82,7 @@ class Outbox:
                 self._keep(update)
 
     def post(self, text: bytes) -> None:
-        """Write an event, or keep it; a client with too many of them is closed."""
+        """Write a message, or keep it; a client with too many of them is closed."""
         frame = text_frame(text)
         if self._is_idle():
             self._transport.write(frame)
@@ -92,14 +93,33 @@ class Outbox:
             else:
                 self._give_up(TOO_MANY)
 
-    def flush(self) -> None:
-        """Write everything now, before the connection is closed in order."""
-        if self._backlog.frames and not self._transport.is_closing():
-            self._write_all()
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Write updates of the block at its end, so that a message posted in it precedes them.
 
-    def forget(self, owner: Hashable) -> None:
-        """Drop what is not written of an owner's states."""
+        The block must not await.
+        """
+        self._held = []
+        try:
+            yield
+        finally:
+            updates, self._held = self._held, None
+            if updates:
+                self.send_all(updates)
+
+    def forget(self, owner: Owner) -> None:
+        """Drop what is not written of an owner's updates."""
         self._backlog.forget(owner)
+        if self._held:
+            self._held = [update for update in self._held if update[0] is not owner]
+
+    def end(self, code: int, reason: str) -> None:
+        """Write everything now, before the connection is closed in order."""
+        if self._last_message is not None:
+            self.post(self._last_message(code, reason))
+        if self._backlog and not self._transport.is_closing():
+            self._write_all()
+        self.close()
 
     def close(self) -> None:
         """Drop what is not written, and write no more; a connection that takes nothing is cut."""
@@ -121,8 +141,14 @@ class Outbox:
         )
 
     def _keep(self, update: Update) -> None:
-        if not self._is_closed:
-            self._tally.conflated += self._backlog.keep(*update)
+        if self._held is not None:
+            self._held.append(update)
+        elif not self._is_closed:
+            replaced = self._backlog.keep(*update)
+            if isinstance(update[1], Event):
+                self._tally.dropped += replaced
+            else:
+                self._tally.conflated += replaced
             if self._backlog.is_too_large:
                 self._give_up(TOO_LARGE)
             else:
@@ -152,9 +178,12 @@ class Outbox:
         self._tally.sent += len(frames)
 
     def _give_up(self, reason: str) -> None:
-        """Close the client, which is told why if it reads on in time."""
+        """Close the connection; the client learns why if it resumes reading in time."""
         self._tally.behind += 1
-        self._transport.write(self._farewell(CloseCode.BEHIND, reason))
+        code, write = CloseCode.BEHIND, self._transport.write
+        if self._last_message is not None:
+            write(text_frame(self._last_message(code, reason)))
+        write(close_frame(code, reason))
         self._transport.close()
         self.close()
 

@@ -92,10 +92,24 @@ class Feed(Protocol[R]):
         """
         ...
 
-    def follow(self, key: Key, subscription: Subscription) -> Callable[[], None]:
+    def knows(self, key: Key) -> bool:
+        """Tell whether a symbol has such data, as far as the gateway knows without a request."""
+        ...
+
+    def follow(
+        self, key: Key, subscription: Subscription, after: str | None = None
+    ) -> Callable[[], None]:
         """Send a subscription the current state and then every change; return what ends that.
 
         An unknown symbol is followed from its first data on.
+
+        Parameters
+        ----------
+        key : Key
+        subscription : Subscription
+        after : str, optional
+            Of a feed of events, the identity of the last one that the client has: those behind it
+            are sent in place of the current state.
 
         Raises
         ------
@@ -172,7 +186,7 @@ class Audience(Generic[R]):
         leave = self._hub.subscribe((self, key, subscription.format), subscription)
         end_snapshot = self._snapshots.begin(
             subscription.outlet,
-            (subscription.update(encode(row), state) for row, state in snapshot),
+            (subscription.update(encode(row, True), state) for row, state in snapshot),
         )
         has_ended = False
 
@@ -213,8 +227,8 @@ class Audience(Generic[R]):
                     payload = encoded[format_] = format_.encode(row)
                 self._hub.publish((self, followed, format_), payload, state)
 
-    def miss(self, key: Key, symbol: str, count: int) -> None:
-        """Report events that the feed itself dropped."""
+    def miss(self, key: Key, symbol: str, count: int | None) -> None:
+        """Report events that the feed itself dropped, None where nobody knows how many."""
         for followed in (key, Key(ALL, key.option)):
             for format_ in self._formats.get(followed, ()):
                 payload = format_.missed(symbol, count)
@@ -224,4 +238,3 @@ class Audience(Generic[R]):
         """End every subscription to a key with a reason."""
         for subscription in list(self._subscriptions.get(key, ())):
             subscription.fail(error)
-

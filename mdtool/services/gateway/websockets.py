@@ -1,0 +1,206 @@
+"""WebSockets of clients: upgraded, admitted, read, and closed with a code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, Self
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from mdtool.services.client import Client
+from mdtool.services.gateway.http import client_of
+from mdtool.services.gateway.outbox import Outbox
+from mdtool.services.http.answers import Handler, HeadedError
+from mdtool.wire.websocket import CloseCode, close_reason
+
+HEARTBEAT_S: Final = 20.0
+"""How often clients are pinged; one that does not answer within half of that is cut off."""
+STOPPING: Final = "the gateway stops"
+_CLOSE_S: Final = 1.0
+"""How long a client may take to answer a close."""
+_LISTENER_BYTES: Final = 4_096
+"""Of a message from a client that has nothing to send."""
+_DATA: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
+
+_MEANINGS: Final = {
+    CloseCode.NORMAL: "The client disconnected by its protocol.",
+    CloseCode.GOING_AWAY: "The gateway stops. Connect again.",
+    CloseCode.PROTOCOL_ERROR: "The client made a mistake, which an ERROR frame described; or it "
+    "sent what is not a WebSocket frame.",
+    CloseCode.NO_TEXT: "A text message is not UTF-8.",
+    CloseCode.POLICY: "A message is not valid SockJS.",
+    CloseCode.TOO_BIG: "A message is larger than its path accepts.",
+    CloseCode.BEHIND: "The client did not read: nothing for `slow_client_s`, or more replies or "
+    "more than 32 MB of updates wait for it. Connect again, and read faster or subscribe to less.",
+}
+_PINGS: Final = f"""\
+Clients are pinged every {HEARTBEAT_S:g} s. A connection that does not answer within \
+{HEARTBEAT_S / 2:g} s is cut off without a code, which browsers show as 1006. GraphQL adds the \
+codes of graphql-transport-ws.
+"""
+
+
+class UpgradeRequiredError(HeadedError):
+    """A request is not a valid one for a WebSocket, which its path requires."""
+
+
+def about_closing() -> str:
+    """Return the close codes as a table in Markdown, and how silent clients are found."""
+    rows = "".join(f"| {code} | {_MEANINGS[code]} |\n" for code in CloseCode)
+    return f"| code | why a WebSocket is closed |\n|---|---|\n{rows}\n{_PINGS}"
+
+
+def upgrading(sockets: Handler, otherwise: Handler) -> Handler:
+    """Return a handler of a path that answers requests for WebSockets and others differently."""
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        handler = sockets if "Upgrade" in request.headers else otherwise
+        return await handler(request)
+
+    return run
+
+
+class WebSocket:
+    """An open WebSocket: an async iterator of its client's messages, text or binary.
+
+    It ends when the client closes, is cut off, or sends what is not a WebSocket frame. Between two
+    messages other tasks run, for many may have arrived.
+
+    Attributes
+    ----------
+    client : Client
+    response : web.WebSocketResponse
+        What the handler of the request returns.
+    outbox : Outbox
+        Where updates and replies are written.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        response: _Response,
+        outbox: Outbox,
+        transport: asyncio.Transport,
+    ) -> None:
+        self.client = client
+        self.response = response
+        self.outbox = outbox
+        self._transport = transport
+        self._closing: asyncio.Task[None] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        await asyncio.sleep(0)
+        try:
+            message = await self.response.receive()
+        except ConnectionError:  # the answer to a ping cannot be written
+            raise StopAsyncIteration from None
+        if message.type not in _DATA:
+            raise StopAsyncIteration
+        data: str | bytes = message.data
+        return data
+
+    def on_too_large(self, call: Callable[[str], None]) -> None:
+        """Have `call` send the reason why the connection is closed for a message's size."""
+        self.response.tell_too_large = call
+
+    def close(self, code: int, reason: str) -> None:
+        """Write everything and close; only the first close counts."""
+        if self._closing is None:
+            self.outbox.end(code, reason)
+            self._closing = asyncio.create_task(self._close(code, reason))
+
+    async def closed(self) -> None:
+        """Wait until a close that has begun is finished."""
+        if self._closing is not None:
+            await self._closing
+
+    async def _close(self, code: int, reason: str) -> None:
+        try:
+            async with asyncio.timeout(2 * _CLOSE_S):
+                await self.response.close(code=code, message=close_reason(reason))
+        except TimeoutError:
+            self._transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def websocket(
+    request: web.Request,
+    listener: str,
+    patience_s: float,
+    max_message_bytes: int = _LISTENER_BYTES,
+    subprotocols: Sequence[str] = (),
+    last_message: Callable[[int, str], bytes] | None = None,
+) -> AsyncIterator[WebSocket]:
+    """Answer a request with a WebSocket that is open within the block.
+
+    Parameters
+    ----------
+    request : web.Request
+    listener : str
+        What metrics call its connections.
+    patience_s : float
+        How long the client may read nothing while frames wait for it.
+    max_message_bytes : int
+        A client that sends a longer message is closed.
+    subprotocols : sequence of str
+        Those that are known; the client's favourite among them is chosen.
+    last_message : callable, optional
+        See Outbox.
+
+    Raises
+    ------
+    UpgradeRequiredError
+        When the request is not one for a WebSocket.
+    LimitError, CapacityError
+        When there are too many connections.
+    """
+    response = _Response(max_message_bytes, subprotocols)
+    if not response.can_prepare(request):
+        message = f"{request.path}: not a WebSocket request; connect with a WebSocket client"
+        raise UpgradeRequiredError(message, {"Upgrade": "websocket"})
+    client = client_of(request)
+    socket: WebSocket | None = None
+
+    def close(code: int, reason: str) -> None:
+        if socket is not None:
+            socket.close(code, reason)
+
+    with client.connected(listener, close) as tally:
+        await response.prepare(request)
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client left")
+        outbox = Outbox(transport, tally, patience_s, last_message)
+        socket = WebSocket(client, response, outbox, transport)
+        with contextlib.closing(outbox):
+            yield socket
+        await socket.closed()
+
+
+class _Response(web.WebSocketResponse):
+    """A WebSocket that gives the reason where a message is too large, which aiohttp does not."""
+
+    def __init__(self, max_message_bytes: int, subprotocols: Sequence[str]) -> None:
+        super().__init__(
+            timeout=_CLOSE_S,
+            heartbeat=HEARTBEAT_S,
+            compress=False,
+            protocols=subprotocols,
+            max_msg_size=max_message_bytes,
+        )
+        self.tell_too_large: Callable[[str], None] = lambda _: None
+        self._too_large = f"a message takes more than {max_message_bytes:,} bytes"
+
+    async def close(
+        self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True
+    ) -> bool:
+        """Close the connection."""
+        if code == WSCloseCode.MESSAGE_TOO_BIG and not self.closed:
+            self.tell_too_large(self._too_large)
+            message = self._too_large.encode()
+        return await super().close(code=code, message=message, drain=drain)
