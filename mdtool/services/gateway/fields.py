@@ -95,6 +95,11 @@ def encoder(fields: Sequence[Field]) -> Callable[[Any], bytes]:
     return encode
 
 
+def encode_missed(symbol: str, count: int | None) -> bytes:
+    """Return the object that stands for events of a symbol that were dropped."""
+    return f'{{"symbol":{json.dumps(symbol)},"missed":{json.dumps(count)}}}'.encode()
+
+
 def _text_of(field: Field) -> Callable[[Any], str]:
     if field.kind is Kind.ROWS:
         encode = encoder(field.fields)

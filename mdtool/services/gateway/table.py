@@ -50,6 +50,27 @@ DEPTH: Final = Option(
 
 
 @dataclass(frozen=True, slots=True)
+class PlainSocket:
+    """A WebSocket whose clients only listen, to symbols that its URL names.
+
+    Attributes
+    ----------
+    path : str
+    listener : str
+        What metrics call its connections.
+    encode : callable
+        How it writes a row.
+    is_of_one_symbol : bool
+        Whether `?symbol=` is required; otherwise `?symbols=` may name some, with commas.
+    """
+
+    path: str
+    listener: str
+    encode: Callable[[Any], bytes]
+    is_of_one_symbol: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FeedRow:
     """A row of the table.
 
@@ -63,7 +84,8 @@ class FeedRow:
         Of its rows.
     destination : str
         What its STOMP destinations begin with: the symbol follows, and then the option where there
-        is one (see `has_option_in_destination`).
+        is one (see `has_option_in_destination`). One that does not end with a slash stands for
+        every symbol.
     graphql_field : str
         Its field of GraphQL's `Query` and `Subscription`.
     graphql_type : str
@@ -75,6 +97,8 @@ class FeedRow:
         Whether every row is an event that no later one replaces, such as a trade.
     stomp_encode : callable or None
         How STOMP writes a row, where an older contract fixes it; otherwise as v2 does.
+    socket : PlainSocket or None
+        A WebSocket of its own, besides `/stream`.
     """
 
     name: str
@@ -88,3 +112,14 @@ class FeedRow:
     has_history: bool = False
     has_events: bool = False
     stomp_encode: Callable[[Any], bytes] | None = None
+    socket: PlainSocket | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is requested without symbols, as the list of symbols is."""
+        return not self.destination.endswith("/")
+
+    @property
+    def default(self) -> str | int | None:
+        """The option's value where a request has none."""
+        return None if self.option is None else self.option.default
