@@ -10,9 +10,9 @@ from typing import Final, Self
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from mdtool.services.client import Client
-from mdtool.services.gateway.http import client_of
+from mdtool.services.gateway.http import UpgradeRequiredError, client_of
 from mdtool.services.gateway.outbox import Outbox
-from mdtool.services.http.answers import Handler, HeadedError
+from mdtool.services.http.answers import Handler
 from mdtool.wire.websocket import CloseCode, close_reason
 
 HEARTBEAT_S: Final = 20.0
@@ -40,10 +40,6 @@ Clients are pinged every {HEARTBEAT_S:g} s. A connection that does not answer wi
 {HEARTBEAT_S / 2:g} s is cut off without a code, which browsers show as 1006. GraphQL adds the \
 codes of graphql-transport-ws.
 """
-
-
-class UpgradeRequiredError(HeadedError):
-    """A request is not a valid one for a WebSocket, which its path requires."""
 
 
 def about_closing() -> str:

@@ -114,7 +114,7 @@ async def no_route(request: web.Request) -> web.StreamResponse:
 def _failure_of(error: MdtoolError, statuses: Statuses) -> web.Response:
     for kind, (status, code) in statuses.items():
         if isinstance(error, kind):
-            own = error.headers if isinstance(error, HeadedError) else None
+            own: Mapping[str, str] | None = getattr(error, "headers", None)
             headers = own or (_RETRY_HEADERS if status == 503 else None)
             return failure(status, code, str(error), headers)
     return failure(502, "bad_gateway", str(error))

@@ -163,6 +163,10 @@ class Audience(Generic[R]):
         """Tell whether somebody follows a key, or every symbol of its option."""
         return key in self._formats or Key(ALL, key.option) in self._formats
 
+    def is_followed(self, key: Key) -> bool:
+        """Tell whether somebody follows exactly this key."""
+        return key in self._formats
+
     def keys(self) -> Iterable[Key]:
         """Return the keys that are followed."""
         return self._formats.keys()
@@ -226,6 +230,11 @@ class Audience(Generic[R]):
                 if payload is None:
                     payload = encoded[format_] = format_.encode(row)
                 self._hub.publish((self, followed, format_), payload, state)
+
+    def send(self, key: Key, row: R, state: Hashable) -> None:
+        """Send a row to those who follow exactly this key, with a state as in `publish`."""
+        for format_ in self._formats.get(key, ()):
+            self._hub.publish((self, key, format_), format_.encode(row), state)
 
     def miss(self, key: Key, symbol: str, count: int | None) -> None:
         """Report events that the feed itself dropped, None where nobody knows how many."""

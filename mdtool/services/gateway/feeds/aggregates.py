@@ -1,0 +1,118 @@
+"""Aggregates: the session of each symbol so far, from the market in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.adapters.aggregator import UnknownSymbolError
+from mdtool.services.client import Client
+from mdtool.services.gateway.feeds.feed import ALL, Audience, Key
+from mdtool.services.gateway.fields import STALE, Field, Kind
+from mdtool.services.gateway.hub import Subscription
+from mdtool.services.gateway.market import MarketState
+from mdtool.services.gateway.parameters import parse_symbol
+
+
+class Aggregate(NamedTuple):
+    """The session of a symbol so far; prices at 1e-9, the time of the latest trade in ns."""
+
+    symbol: str
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+    trades: int
+    timestamp: int
+    is_stale: bool
+
+
+FIELDS: Final = (
+    Field("symbol", Kind.TEXT, "The symbol."),
+    Field("open", Kind.PRICE, "The first price of the session."),
+    Field("high", Kind.PRICE, "The highest price."),
+    Field("low", Kind.PRICE, "The lowest price."),
+    Field("close", Kind.PRICE, "The last price."),
+    Field("volume", Kind.SIZE, "The total size of all trades."),
+    Field("trades", Kind.SIZE, "The number of trades."),
+    Field("timestamp", Kind.TIME, "The exchange time of the last trade."),
+    STALE,
+)
+
+
+class Aggregates:
+    """The feed.
+
+    Parameters
+    ----------
+    market : MarketState
+    audience : Audience
+    """
+
+    def __init__(self, market: MarketState, audience: Audience[Aggregate]) -> None:
+        self._market = market
+        self._audience = audience
+
+    async def current(self, _client: Client, key: Key) -> Sequence[Aggregate]:
+        """As `Feed.current`."""
+        if key.symbol == ALL:
+            if not len(self._market.symbols):
+                self._market.check_live()
+            return [self.row(self.find(symbol)) for symbol in sorted(self._market.symbols)]
+        return [self.row(self.find(key.symbol))]
+
+    def knows(self, key: Key) -> bool:
+        """As `Feed.knows`."""
+        return key.symbol == ALL or self._market.symbols.find(key.symbol) is not None
+
+    def follow(
+        self, key: Key, subscription: Subscription, after: str | None = None
+    ) -> Callable[[], None]:
+        """As `Feed.follow`."""
+        return self._audience.join(key, subscription, self._snapshot(key.symbol))
+
+    def publish(self, changed: NDArray[np.intp]) -> None:
+        """Publish the symbols, as indices into the market, that changed."""
+        audience = self._audience
+        if not audience:
+            return
+        for index in changed.tolist():
+            key = Key(self._market.symbols[index])
+            if key in audience:
+                audience.publish(key, self.row(index), key.symbol)
+
+    def row(self, index: int) -> Aggregate:
+        """Return the aggregate of a symbol, as an index into the market."""
+        return Aggregate(self._market.symbols[index], *self._market.session(index))
+
+    def find(self, text: str) -> int:
+        """Return the index into the market of a symbol as a client wrote it.
+
+        Raises
+        ------
+        ParameterError
+            When it is not a valid symbol.
+        UnknownSymbolError
+            When it has not traded.
+        UnavailableError
+            When that is unknown, for the aggregator is unavailable.
+        """
+        symbols = self._market.symbols
+        index = symbols.find(text)
+        if index is None:
+            symbol = parse_symbol(text)
+            index = symbols.find(symbol)
+            if index is None:
+                self._market.check_live()
+                raise UnknownSymbolError(f"no trade of {symbol} yet")
+        return index
+
+    def _snapshot(self, symbol: str) -> Iterator[tuple[Aggregate, str]]:
+        for name in sorted(self._market.symbols) if symbol == ALL else (symbol,):
+            index = self._market.symbols.find(name)
+            if index is not None:
+                yield self.row(index), name

@@ -1,0 +1,94 @@
+"""Symbols, as they become known: each with its trades so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.adapters.aggregator import UnknownSymbolError
+from mdtool.services.client import Client
+from mdtool.services.gateway.feeds.feed import ALL, Audience, Key
+from mdtool.services.gateway.fields import Field, Kind
+from mdtool.services.gateway.hub import Subscription
+from mdtool.services.gateway.market import MarketState
+
+
+class KnownSymbol(NamedTuple):
+    """A symbol that has traded, how often, and the exchange time of its last trade in ns."""
+
+    symbol: str
+    trades: int
+    last_trade: int
+
+
+FIELDS: Final = (
+    Field("symbol", Kind.TEXT, "The symbol."),
+    Field("trades", Kind.SIZE, "The number of trades of its session so far."),
+    Field("last_trade", Kind.TIME, "The exchange time of its last trade."),
+)
+
+
+class Symbols:
+    """The feed. A symbol is published once, when it becomes known.
+
+    Parameters
+    ----------
+    market : MarketState
+    audience : Audience
+    """
+
+    def __init__(self, market: MarketState, audience: Audience[KnownSymbol]) -> None:
+        self._market = market
+        self._audience = audience
+        self._published = 0
+        self._in_order: list[str] = []
+
+    def names(self) -> Sequence[str]:
+        """Return all symbols, in order; raise UnavailableError where none can be known."""
+        symbols = self._market.symbols
+        if not len(symbols):
+            self._market.check_live()
+        if len(symbols) != len(self._in_order):
+            self._in_order = sorted(symbols)
+        return self._in_order
+
+    async def current(self, _client: Client, key: Key) -> Sequence[KnownSymbol]:
+        """As `Feed.current`."""
+        if key.symbol == ALL:
+            return list(map(self._row, self.names()))
+        if self._market.symbols.find(key.symbol) is None:
+            self._market.check_live()
+            raise UnknownSymbolError(f"no trade of {key.symbol} yet")
+        return [self._row(key.symbol)]
+
+    def knows(self, key: Key) -> bool:
+        """As `Feed.knows`."""
+        return key.symbol == ALL or self._market.symbols.find(key.symbol) is not None
+
+    def follow(
+        self, key: Key, subscription: Subscription, after: str | None = None
+    ) -> Callable[[], None]:
+        """As `Feed.follow`."""
+        return self._audience.join(key, subscription, self._snapshot(key.symbol))
+
+    def publish(self, _changed: NDArray[np.intp]) -> None:
+        """Publish the symbols that are new."""
+        symbols = self._market.symbols
+        first, self._published = self._published, len(symbols)
+        if self._audience:
+            for symbol in symbols.since(first):
+                self._audience.publish(Key(symbol), self._row(symbol), symbol)
+
+    def _snapshot(self, symbol: str) -> Iterator[tuple[KnownSymbol, str]]:
+        symbols = self._market.symbols
+        for name in sorted(symbols) if symbol == ALL else (symbol,):
+            if symbols.find(name) is not None:
+                yield self._row(name), name
+
+    def _row(self, symbol: str) -> KnownSymbol:
+        index = self._market.symbols.intern(symbol)
+        *_, trades, last_trade, _ = self._market.session(index)
+        return KnownSymbol(symbol, trades, last_trade)

@@ -1,0 +1,225 @@
+"""The gateway's copy of the market, and the stream from the aggregator that keeps it current."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.adapters.aggregator import UnavailableError
+from mdtool.adapters.market import MarketReader
+from mdtool.core.backoff import delays
+from mdtool.core.errors import PeerError
+from mdtool.core.symbols import SymbolTable
+from mdtool.wire.batches import Counts, Updates
+
+log = logging.getLogger(__name__)
+
+MarketListener = Callable[[NDArray[np.intp]], None]
+"""Called with the indices of the symbols that changed or became stale, each once."""
+
+_COLUMNS: Final = ("open", "high", "low", "close", "volume", "count", "timestamp")
+_ROW: Final = np.dtype([*((name, np.int64) for name in _COLUMNS), ("stale", np.bool_)])
+_UNKNOWN: Final = -1
+_LONGEST_DELAY_S: Final = 0.25
+_LONGEST_COMMITS_DELAY_S: Final = 2.0
+
+
+class OwnSymbols:
+    """A symbol table that survives the connections whose tables it renumbers.
+
+    Attributes
+    ----------
+    table : SymbolTable
+    """
+
+    def __init__(self) -> None:
+        self.table = SymbolTable()
+        self._peer = SymbolTable()
+        self._from_peer = np.zeros(0, np.intp)
+        """The own index of each of the peer's symbols, shape (peer's symbols,)."""
+        self._unmapped = 0
+
+    def indices(self, peer: SymbolTable, symbols: NDArray[np.uint32]) -> NDArray[np.intp]:
+        """Return the own indices of a peer's, shape (n,); new symbols get one.
+
+        Parameters
+        ----------
+        peer : SymbolTable
+            Of the connection, which may grow. Another table means another connection. A symbol of
+            it that never occurs gets no index.
+        symbols : uint32[n]
+            Indices into it.
+        """
+        if peer is not self._peer:
+            self._peer = peer
+            self._from_peer = np.zeros(0, np.intp)
+            self._unmapped = 0
+        if added := len(peer) - len(self._from_peer):
+            self._from_peer = np.append(self._from_peer, np.full(added, _UNKNOWN, np.intp))
+            self._unmapped += added
+        own = self._from_peer[symbols]
+        if self._unmapped and len(new := np.unique(symbols[own == _UNKNOWN])):
+            self._unmapped -= len(new)
+            self._from_peer[new] = [self.table.intern(peer[index]) for index in new.tolist()]
+            own = self._from_peer[symbols]
+        return own
+
+
+class MarketState:
+    """The latest session of each symbol. It outlives the aggregator, and is then marked stale.
+
+    A session is fresh when the aggregator has sent it over the present connection: a symbol that
+    it does not send any more after a reconnect stays stale.
+
+    Attributes
+    ----------
+    symbols : SymbolTable
+        Every symbol that has traded; its indices are what the methods take and return.
+    is_live : bool
+        Whether the aggregator's stream is connected and has sent something.
+    """
+
+    def __init__(self) -> None:
+        self.is_live = False
+        self._own = OwnSymbols()
+        self.symbols = self._own.table
+        self._rows = np.zeros(0, _ROW)
+
+    def apply(self, symbols: SymbolTable, updates: Updates) -> NDArray[np.intp]:
+        """Apply a message from the aggregator, and return what changed, shape (n,).
+
+        Parameters
+        ----------
+        symbols : SymbolTable
+            What the symbol indices of `updates` mean. Another table means another connection.
+        updates : Updates
+            The symbols that changed, each once.
+        """
+        self.is_live = True
+        changed = self._own.indices(symbols, updates.symbol)
+        if added := len(self.symbols) - len(self._rows):
+            self._rows = np.append(self._rows, np.zeros(added, _ROW))
+        for name in _COLUMNS:
+            self._rows[name][changed] = getattr(updates, name)
+        self._rows["stale"][changed] = False
+        return changed
+
+    def lose(self) -> NDArray[np.intp]:
+        """Mark everything stale, and return what was fresh until now, shape (n,)."""
+        self.is_live = False
+        changed = np.flatnonzero(~self._rows["stale"])
+        self._rows["stale"][changed] = True
+        return changed
+
+    def stale_count(self) -> int:
+        """Return how many symbols are stale."""
+        return int(np.count_nonzero(self._rows["stale"]))
+
+    def session(self, index: int) -> tuple[int, int, int, int, int, int, int, bool]:
+        """Return a symbol's open, high, low, close, volume, trades, time, and whether it is stale.
+
+        Prices are at 1e-9; the time is that of the latest trade, in ns.
+        """
+        row: tuple[int, int, int, int, int, int, int, bool] = self._rows[index].item()
+        return row
+
+    def check_live(self) -> None:
+        """Raise UnavailableError where what is unknown may only be unknown here."""
+        if not self.is_live:
+            raise UnavailableError("aggregator is unavailable, and nothing is known from before")
+
+
+class MarketStream:
+    """Follows the aggregator, and reconnects whenever the stream is lost.
+
+    Parameters
+    ----------
+    aggregator : MarketReader
+    state : MarketState
+        What it keeps current.
+    listeners : list of MarketListener
+        Called after each message, and when the state becomes stale.
+
+    Attributes
+    ----------
+    counts : Counts or None
+        The ticks that the aggregator has accepted and refused, as last received.
+    connections, messages : int
+        Streams so far, and messages over all of them.
+    lost_because : str or None
+        Why there is no stream now.
+    is_blocked : bool
+        Whether the aggregator cannot commit ticks, and soon takes no more.
+    """
+
+    def __init__(
+        self, aggregator: MarketReader, state: MarketState, listeners: list[MarketListener]
+    ) -> None:
+        self.aggregator = aggregator
+        self.state = state
+        self.counts: Counts | None = None
+        self.connections = 0
+        self.messages = 0
+        self.lost_because: str | None = "not connected yet"
+        self.is_blocked = False
+        self._listeners = listeners
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_commits())
+            await self._follow()
+
+    async def _follow(self) -> None:
+        waits = delays(cap_s=_LONGEST_DELAY_S)
+        while True:
+            try:
+                await self.aggregator.follow(self._receive)
+            except PeerError as error:
+                if self.state.is_live:
+                    waits = delays(cap_s=_LONGEST_DELAY_S)
+                self._lose(str(error))
+            await asyncio.sleep(next(waits))
+
+    async def _follow_commits(self) -> None:
+        waits = delays(cap_s=_LONGEST_COMMITS_DELAY_S)
+
+        def receive(can_commit: bool) -> None:
+            nonlocal waits
+            waits = delays(cap_s=_LONGEST_COMMITS_DELAY_S)
+            self.is_blocked = not can_commit
+
+        while True:
+            # The other stream is lost with this one, and logs why.
+            with contextlib.suppress(PeerError):
+                await self.aggregator.follow_commits(receive)
+            self.is_blocked = False
+            await asyncio.sleep(next(waits))
+
+    def _receive(self, symbols: SymbolTable, updates: Updates) -> None:
+        if not self.state.is_live:
+            self.connections += 1
+            self.lost_because = None
+            log.info("aggregator %s: connected", self.aggregator.address)
+        self.messages += 1
+        self.counts = updates.counts
+        self._publish(self.state.apply(symbols, updates))
+
+    def _lose(self, reason: str) -> None:
+        if self.lost_because != reason and self.connections:
+            log.warning("%s; reconnecting, and marking the last known state as stale", reason)
+        elif self.lost_because != reason:
+            log.info("%s; waiting for it", reason)
+        self.lost_because = reason
+        if self.state.is_live:
+            self._publish(self.state.lose())
+
+    def _publish(self, changed: NDArray[np.intp]) -> None:
+        for listener in self._listeners:
+            listener(changed)
