@@ -1,4 +1,4 @@
-"""SockJS frames: how messages travel to and from its clients, whatever the transport.
+"""SockJS frames: messages to and from its clients, whatever the transport.
 
 Source: SockJS-protocol 0.3.3.
 """
@@ -17,13 +17,13 @@ MESSAGE_END: Final = b'"]'
 
 
 class SockJsError(PeerError):
-    """What a client sent is not what its protocol has it send."""
+    """A client sent what is not valid SockJS."""
 
 
 def escape(text: bytes) -> bytes:
-    """Return UTF-8 as it stands between the start and the end of a message.
+    """Return UTF-8 as it is written between the start and the end of a message.
 
-    What is escaped of a text is what is escaped of its parts, one after the other.
+    Parts of a text may be escaped separately.
     """
     return json.dumps(text.decode())[1:-1].encode()
 

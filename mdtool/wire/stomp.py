@@ -1,4 +1,4 @@
-"""STOMP frames of versions 1.0, 1.1 and 1.2: bytes in, frames out, and the other way round."""
+"""STOMP frames of versions 1.0, 1.1 and 1.2: decoded from bytes, and encoded."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mdtool.core.errors import PeerError
 
 MAX_FRAME_BYTES: Final = 65_536
 MAX_HEADER_BYTES: Final = 16_384
-"""Of the command and all headers, with the blank line that ends them; a frame's are its first."""
+"""Of the command and all headers, with the blank line that ends them."""
 
 _EOLS: Final = (b"\n", b"\r")
 _UNESCAPED: Final = frozenset({"CONNECT", "STOMP", "CONNECTED"})
-"""Frames whose headers are never escaped, for they are exchanged before a version is agreed on."""
+"""Frames whose headers are never escaped: no version is agreed on yet."""
 _LF_END: Final = re.compile(rb"\n\n")
 _CRLF_END: Final = re.compile(rb"\n\r?\n")
 
 
 class Version(StrEnum):
-    """What a client and a server can agree on."""
+    """A version of STOMP."""
 
     V1_0 = "1.0"
     V1_1 = "1.1"
@@ -46,7 +46,7 @@ _ESCAPE: Final = re.compile(rb"\\.?", re.DOTALL)
 
 
 class StompError(PeerError):
-    """What came is no STOMP, or what is to be sent cannot be said in it."""
+    """Bytes are not valid STOMP, or a header cannot be encoded in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Frame:
     Attributes
     ----------
     command : str
-        Whatever it is; which of them make sense is not known here.
+        Any; the decoder does not check it.
     headers : dict
         The first of each name, unescaped.
     body : bytes
@@ -69,25 +69,24 @@ class Frame:
 
 
 class StompDecoder:
-    """Takes frames out of bytes that come in pieces of any size; EOLs between them are skipped.
+    """Decodes frames from bytes in pieces of any size; EOLs between frames are skipped.
 
     Parameters
     ----------
     max_frame_bytes : int
-        What a frame may have, from its command to its NUL.
+        Of a frame, from its command to its NUL.
     max_header_bytes : int
-        What its command and headers may have.
+        Of its command and headers.
 
     Attributes
     ----------
     version : Version or None
-        What the frames to come are written in; None before that is agreed on. It may be set
-        between any two frames.
+        Of the next frames; None before it is agreed on. It may be set between any two frames.
 
     References
     ----------
-    STOMP 1.2, "STOMP Frames" and "Augmented BNF"; 1.1, the same sections. As 1.0 was often written
-    with padded headers, they are trimmed there.
+    STOMP 1.2, "STOMP Frames" and "Augmented BNF"; 1.1, the same sections. Headers of 1.0 are
+    trimmed, for many of its clients pad them.
     """
 
     def __init__(
@@ -98,23 +97,23 @@ class StompDecoder:
         self._max_header_bytes = max_header_bytes
         self._received = bytearray()
         self._searched = 0
-        """Where to go on looking for the end of the headers, then for that of the body."""
+        """Where the search resumes for the end of the headers, then of the body."""
         self._head: Frame | None = None
         """The frame whose body is not complete."""
         self._body = 0
         """Where that body begins."""
 
     def feed(self, data: bytes) -> None:
-        """Take what has arrived."""
+        """Add bytes that arrived."""
         self._received += data
 
     def next_frame(self) -> Frame | None:
-        """Return the next frame, or None where more has to arrive first.
+        """Return the next frame, or None until more arrives.
 
         Raises
         ------
         StompError
-            When what comes next is no frame, or is larger than it may be. There is no way on.
+            When the next bytes are not a frame, or exceed a limit. The decoder cannot continue.
         """
         if self._head is None:
             self._head = self._take_head()
@@ -138,7 +137,7 @@ class StompDecoder:
         end = (_LF_END if is_strict else _CRLF_END).search(received, self._searched)
         limit = end.start() if end else len(received)
         if received.find(0, self._searched, limit) >= 0:
-            raise StompError("a NUL came before the blank line that ends the headers")
+            raise StompError("a NUL precedes the blank line that ends the headers")
         if (end.end() if end else len(received)) > self._max_header_bytes:
             raise StompError(f"command and headers take more than {self._max_header_bytes:,} bytes")
         if end is None:
@@ -156,20 +155,20 @@ class StompDecoder:
             if version is Version.V1_0:
                 name, value = name.strip(), value.strip()
             if not (name and colon):
-                raise StompError(f"{_text(line)!r:.80} is no header")
+                raise StompError(f"{_text(line)!r:.80} is not a valid header")
             frame.headers.setdefault(_unescape(name, version), _unescape(value, version))
         return frame
 
     def _find_end(self, head: Frame) -> int | None:
-        """Return where the NUL stands that ends a frame."""
-        declared = head.headers.get("content-length")
+        """Return where the NUL is that ends a frame."""
+        declared = head.headers.get("content-length") or None
         if declared is None:
             end = self._received.find(0, self._searched)
             self._searched = len(self._received)
             is_there, size = end >= 0, (end + 1 or len(self._received))
         else:
             if not (declared.isascii() and declared.isdigit() and len(declared) <= 9):
-                raise StompError(f"content-length: {declared!r:.40} is no number of bytes")
+                raise StompError(f"content-length: {declared!r:.40} is not a number of bytes")
             end = self._body + int(declared)
             is_there, size = len(self._received) > end, end + 1
         if size > self._max_frame_bytes:
@@ -189,7 +188,7 @@ def encode(
     body: bytes = b"",
     version: Version = Version.V1_2,
 ) -> bytes:
-    """Return a frame; one with a body also says how long that is.
+    """Return a frame, with content-length where it has a body.
 
     Raises
     ------
@@ -225,7 +224,7 @@ def _escape(text: str, version: Version, *, is_name: bool = False) -> bytes:
     if pattern is None:
         cannot_be |= b"\n" in raw or raw != raw.strip() or (is_name and b":" in raw)
     if cannot_be:
-        raise StompError(f"{text!r:.80} cannot stand in a header of STOMP {version}")
+        raise StompError(f"{text!r:.80} cannot be in a header of STOMP {version}")
     escapes = _ESCAPES[version]
     return pattern.sub(lambda found: escapes[found[0]], raw) if pattern else raw
 

@@ -21,37 +21,37 @@ from mdtool.wire.stomp import (
 MAX_SUBSCRIPTIONS: Final = 100
 MAX_TRANSACTIONS: Final = 16
 MAX_TRANSACTION_BYTES: Final = 1 << 18
-"""Of what one session's open transactions hold back."""
+"""Of what the open transactions of one session keep."""
 MAX_NAME_CHARS: Final = 256
-"""Of what a session keeps: ids, destinations that are followed, and transactions."""
+"""Of names that a session keeps: ids, destinations and transactions."""
 
 BEAT: Final = b"\n"
 _SERVER: Final = f"mdtool/{__version__}"
 _ACK_MODES: Final = ("auto", "client", "client-individual")
 _HEART_BEAT: Final = re.compile(r"(\d{1,9}),(\d{1,9})", re.ASCII)
 _HELD_BYTES: Final = 256
-"""What is held back of a message besides its body and destination, however short those are."""
+"""What a message in a transaction costs besides its body and destination."""
 _EARLY: Final = 0.7
-"""When a heart-beat is sent, as a share of the time within which it is promised."""
+"""When a heart-beat is sent, as a share of the agreed interval."""
 _TOLERANCE: Final = 2.0
-"""How much longer than promised a client may be silent."""
+"""After how many of the agreed intervals a silent client is disconnected."""
 
 
 @dataclass(frozen=True, slots=True)
-class Subscription:
-    """What a client follows.
+class StompSubscription:
+    """A subscription of a client.
 
     Attributes
     ----------
     key : str
-        What tells it from the session's others: its id; its destination where 1.0 has no id.
+        Its identity within the session: its id; its destination where 1.0 has no id.
     destination : str
         As the client wrote it.
     head : bytes
-        The command and the headers with which every message of the subscription begins; what
-        follows is the same for all that follow the destination in this version.
+        The command and headers with which every message of the subscription begins; the rest is
+        the same for all subscribers of the destination in this version.
     version : Version
-        What its messages are to be written in.
+        In which its messages are written.
     """
 
     key: str
@@ -61,49 +61,49 @@ class Subscription:
 
 
 class Application(Protocol):
-    """What a session is for. Each method may refuse by raising a MdtoolError."""
+    """What a session serves. Each method may reject by raising a MdtoolError."""
 
-    def subscribe(self, subscription: Subscription) -> None:
-        """Send the client the messages of a destination from now on."""
+    def subscribe(self, subscription: StompSubscription) -> None:
+        """Begin to send the messages of a destination."""
         ...
 
-    def unsubscribe(self, subscription: Subscription) -> None:
-        """Send them no more."""
+    def unsubscribe(self, subscription: StompSubscription) -> None:
+        """End that."""
         ...
 
     def send(self, destination: str, body: bytes) -> None:
-        """Take what the client says."""
+        """Handle a message from the client."""
         ...
 
 
 class StompSession:
-    """Answers a client as STOMP has it, in the version that they agree on.
+    """Serves a client by STOMP, in the version that both agree on.
 
-    Every acknowledgement mode is granted. No message is ever sent again, so that an ACK or NACK
-    changes nothing; it is only checked. What a transaction sends is held back until its COMMIT.
+    Every acknowledgement mode is accepted. No message is ever sent again, so an ACK or NACK
+    changes nothing; it is only checked. What a transaction sends waits for its COMMIT.
 
     Parameters
     ----------
     application : Application
         Called in the order of the client's frames.
     write : callable
-        Takes what the client is to be told, whole frames.
+        Writes to the client, whole frames.
     session_id : str
-        Told to the client.
+        Sent to the client.
     now_s : float
-        The time, in seconds of any clock; the session begins to wait for its CONNECT.
+        The time, in seconds of any clock, when the session begins to wait for CONNECT.
     heart_beat_s : float
-        How often the session can beat, and wants to hear from its client; 0 is never.
+        How often the session offers to send heart-beats, and requires them; 0 is never.
     connect_within_s : float
         How long the client may take to connect.
 
     Attributes
     ----------
     is_over : bool
-        Whether the client has disconnected or been told of an error: the connection is to be
-        closed once everything is written.
+        Whether the client disconnected or got an ERROR: the connection is then closed, once
+        everything is written.
     error : str or None
-        What that error was.
+        The text of that ERROR.
     """
 
     def __init__(
@@ -121,71 +121,71 @@ class StompSession:
         self._heart_beat_s = heart_beat_s
         self._decoder = StompDecoder()
         self._version: Version | None = None
-        self._subscriptions: dict[str, Subscription] = {}
+        self._subscriptions: dict[str, StompSubscription] = {}
         self._transactions: dict[str, list[tuple[str, bytes]]] = {}
         self._held_back_bytes = 0
-        self._heard_s = self._beat_s = now_s
+        self._last_heard_s = self._beat_s = now_s
         self._beat_every_s = 0.0
         self._silence_s = connect_within_s
         self.is_over = False
         self.error: str | None = None
 
     def receive(self, data: bytes, now_s: float) -> None:
-        """Take what the client sent; after the end of the session it is left at that."""
+        """Handle what the client sent; after the end of the session it is ignored."""
         self._decoder.feed(data)
         try:
             while not self.is_over and (frame := self._decoder.next_frame()) is not None:
-                self._take(frame)
+                self._handle_frame(frame)
         except StompError as error:
             self.fail(str(error))
         if self._version is not None:
-            self._heard_s = now_s
+            self._last_heard_s = now_s
 
     def tick(self, now_s: float) -> None:
-        """Beat if it is time, and end the session of a client that is silent for too long."""
+        """Send a heart-beat if it is due, and end the session of a client that is silent."""
         if self.is_over:
             return
-        if self._silence_s and now_s - self._heard_s > self._silence_s:
+        if self._silence_s and now_s - self._last_heard_s > self._silence_s:
             what = "CONNECT" if self._version is None else "heart-beat"
             self.fail(f"no {what} within {self._silence_s:g} s")
-        # Whatever else is written: messages reach the client without passing through here.
+        # Also while messages are written, which do not pass through here.
         elif self._beat_every_s and now_s - self._beat_s >= self._beat_every_s:
             self._beat_s = now_s
             self._write(BEAT)
 
     def fail(self, message: str, receipt: str | None = None) -> None:
-        """End the session with an ERROR frame; `receipt` is that of the frame which is to blame."""
+        """End the session with an ERROR frame; `receipt` is that of the frame that caused it."""
         headers = {"message": " ".join(message.replace("\0", " ").split())}
         if receipt is not None:
             headers["receipt-id"] = receipt
         self._end_with(headers)
 
     def close(self) -> None:
-        """End the session without a word, and every subscription of it."""
+        """End the session silently, and its subscriptions."""
         self.is_over = True
         for subscription in self._subscriptions.values():
             self._application.unsubscribe(subscription)
         self._subscriptions.clear()
         self._transactions.clear()
 
-    def _take(self, frame: Frame) -> None:
-        # A CONNECT has no receipt.
-        receipt = None if self._version is None else frame.headers.get("receipt")
+    def _handle_frame(self, frame: Frame) -> None:
+        # A CONNECT gets no receipt.
+        receipt = None if self._version is None else frame.headers.get("receipt") or None
         try:
             if self._version is None:
                 self._connect(frame)
             else:
-                self._obey(frame, self._version)
+                self._handle(frame, self._version)
         except MdtoolError as error:
             self.fail(f"{frame.command:.20}: {error}", receipt)
             return
         if receipt is not None:
-            self._tell("RECEIPT", {"receipt-id": receipt})
+            self._reply("RECEIPT", {"receipt-id": receipt})
 
     def _connect(self, frame: Frame) -> None:
         if frame.command not in {"CONNECT", "STOMP"}:
-            raise StompError("a session begins with CONNECT")
-        offered = frame.headers.get("accept-version", Version.V1_0)
+            raise StompError("a session must begin with CONNECT")
+        offered = frame.headers.get("accept-version") or Version.V1_0
         accepted = {text.strip() for text in offered.split(",")} & set(Version)
         if not accepted:
             known = list(Version)
@@ -194,29 +194,29 @@ class StompSession:
             self._end_with({**headers, "content-type": "text/plain"}, message.encode())
             return
         version = Version(max(accepted))
-        can_s, wants_s = self._agree(frame.headers.get("heart-beat", "0,0"))
+        can_s, expects_s = self._agree(frame.headers.get("heart-beat") or "0,0")
         self._version = self._decoder.version = version
         self._silence_s = can_s * _TOLERANCE
-        self._beat_every_s = wants_s * _EARLY
+        self._beat_every_s = expects_s * _EARLY
         headers = {"version": version, "session": self._session_id, "server": _SERVER}
         if version is not Version.V1_0:
             beat_ms = round(self._heart_beat_s * 1_000)
             headers["heart-beat"] = f"{beat_ms},{beat_ms}"
-        self._tell("CONNECTED", headers)
+        self._reply("CONNECTED", headers)
 
     def _agree(self, offer: str) -> tuple[float, float]:
-        """Return how often the client and how often the server beats, in s; 0 is never."""
+        """Return how often the client and the server send heart-beats, in s; 0 is never."""
         match = _HEART_BEAT.fullmatch(offer)
         if match is None:
-            raise StompError(f"heart-beat: {offer!r:.40} is not two numbers of ms")
-        can_s, wants_s = (int(text) / 1_000 for text in match.groups())
+            raise StompError(f"heart-beat: {offer!r:.40} is not two numbers of milliseconds")
+        can_s, expects_s = (int(text) / 1_000 for text in match.groups())
         own_s = self._heart_beat_s
         return (
             max(can_s, own_s) if can_s and own_s else 0.0,
-            max(wants_s, own_s) if wants_s and own_s else 0.0,
+            max(expects_s, own_s) if expects_s and own_s else 0.0,
         )
 
-    def _obey(self, frame: Frame, version: Version) -> None:
+    def _handle(self, frame: Frame, version: Version) -> None:
         match frame.command:
             case "SUBSCRIBE":
                 self._subscribe(frame, version)
@@ -225,7 +225,7 @@ class StompSession:
             case "SEND":
                 self._send(frame)
             case "BEGIN":
-                self._begin(_kept(frame, "transaction"))
+                self._begin(_kept_header(frame, "transaction"))
             case "COMMIT":
                 for destination, body in self._finish(_header(frame, "transaction")):
                     self._application.send(destination, body)
@@ -238,28 +238,28 @@ class StompSession:
             case "DISCONNECT":
                 self.is_over = True
             case "CONNECT" | "STOMP":
-                raise StompError("the session is connected already")
+                raise StompError("the session is already connected")
             case _:
                 raise StompError(f"STOMP {version} has no such command for clients")
 
     def _subscribe(self, frame: Frame, version: Version) -> None:
-        destination = _kept(frame, "destination")
+        destination = _kept_header(frame, "destination")
         name = None
         if "id" in frame.headers or version is not Version.V1_0:
-            name = _kept(frame, "id")
+            name = _kept_header(frame, "id")
         key = destination if name is None else name
         if key in self._subscriptions:
-            raise StompError(f"there is a subscription {key!r:.80} already")
+            raise StompError(f"subscription {key!r:.80} already exists")
         if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
-            raise StompError(f"there are {MAX_SUBSCRIPTIONS} subscriptions already")
-        mode = frame.headers.get("ack", "auto")
+            raise StompError(f"limit of {MAX_SUBSCRIPTIONS} subscriptions reached")
+        mode = frame.headers.get("ack") or "auto"
         if mode not in _ACK_MODES:
-            raise StompError(f"ack: wants {', '.join(_ACK_MODES)}, not {mode!r:.40}")
+            raise StompError(f"ack: expects {', '.join(_ACK_MODES)}, not {mode!r:.40}")
         headers = {} if name is None else {"subscription": name}
         if mode != "auto" and version is Version.V1_2:
             headers["ack"] = key
         head = b"MESSAGE\n" + encode_headers(headers, version)
-        subscription = Subscription(key, destination, head, version)
+        subscription = StompSubscription(key, destination, head, version)
         self._application.subscribe(subscription)
         self._subscriptions[key] = subscription
 
@@ -269,12 +269,12 @@ class StompSession:
             key = _header(frame, "destination" if version is Version.V1_0 else "id")
         subscription = self._subscriptions.pop(key, None)
         if subscription is None:
-            raise StompError(f"there is no subscription {key!r:.80}")
+            raise StompError(f"no subscription {key!r:.80}")
         self._application.unsubscribe(subscription)
 
     def _send(self, frame: Frame) -> None:
         destination = _header(frame, "destination")
-        if "transaction" not in frame.headers:
+        if not frame.headers.get("transaction"):
             self._application.send(destination, frame.body)
             return
         held_back = self._open_transaction(frame.headers["transaction"])
@@ -285,13 +285,13 @@ class StompSession:
 
     def _begin(self, name: str) -> None:
         if name in self._transactions:
-            raise StompError(f"transaction {name!r:.80} is open already")
+            raise StompError(f"transaction {name!r:.80} is already open")
         if len(self._transactions) >= MAX_TRANSACTIONS:
-            raise StompError(f"{MAX_TRANSACTIONS} transactions are open already")
+            raise StompError(f"limit of {MAX_TRANSACTIONS} open transactions reached")
         self._transactions[name] = []
 
     def _finish(self, name: str) -> list[tuple[str, bytes]]:
-        """End a transaction, and return what it held back."""
+        """End a transaction, and return what it sent."""
         held_back = self._open_transaction(name)
         del self._transactions[name]
         self._held_back_bytes -= sum(_held_bytes(to, body) for to, body in held_back)
@@ -305,18 +305,18 @@ class StompSession:
     def _acknowledge(self, frame: Frame, version: Version) -> None:
         _header(frame, "id" if version is Version.V1_2 else "message-id")
         if version is Version.V1_1 and _header(frame, "subscription") not in self._subscriptions:
-            raise StompError(f"there is no subscription {frame.headers['subscription']!r:.80}")
-        if "transaction" in frame.headers:
+            raise StompError(f"no subscription {frame.headers['subscription']!r:.80}")
+        if frame.headers.get("transaction"):
             self._open_transaction(frame.headers["transaction"])
 
-    def _tell(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
+    def _reply(self, command: str, headers: dict[str, str], body: bytes = b"") -> None:
         self._write(encode(command, headers, body, self._version or Version.V1_0))
 
     def _end_with(self, headers: dict[str, str], body: bytes = b"") -> None:
         if not self.is_over:
             self.is_over = True
             self.error = headers["message"]
-            self._tell("ERROR", headers, body)
+            self._reply("ERROR", headers, body)
 
 
 def _header(frame: Frame, name: str) -> str:
@@ -326,8 +326,8 @@ def _header(frame: Frame, name: str) -> str:
         raise StompError(f"header {name} is missing") from None
 
 
-def _kept(frame: Frame, name: str) -> str:
-    """Return a header that is kept."""
+def _kept_header(frame: Frame, name: str) -> str:
+    """Return a header that the session keeps."""
     value = _header(frame, name)
     if len(value) > MAX_NAME_CHARS:
         raise StompError(f"header {name} takes more than {MAX_NAME_CHARS} characters")

@@ -1,4 +1,4 @@
-"""Subscriptions to topics: what is published is encoded once, and written once a client and turn."""
+"""Subscriptions to topics: a payload is encoded once, and written once a client and turn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from mdtool.core.errors import MdtoolError
 from mdtool.services.client import Client
-from mdtool.services.gateway.backlog import Update
+from mdtool.services.gateway.backlog import Owner, Update
 
 
 class Outlet(Protocol):
@@ -27,7 +27,7 @@ class Outlet(Protocol):
         """Write or keep several updates, without waiting."""
         ...
 
-    def forget(self, owner: Hashable) -> None:
+    def forget(self, owner: Owner) -> None:
         """Drop what is not written of an owner's updates."""
         ...
 

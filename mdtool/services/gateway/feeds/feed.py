@@ -16,6 +16,7 @@ ALL: Final = "*"
 """In a key, every symbol."""
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 """A row of a feed: a NamedTuple with `symbol`, and `is_stale` where it can be stale."""
 
 
@@ -58,27 +59,27 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows(Generic[R]):
+class Rows(Generic[R_co]):
     """Rows of a history.
 
     Attributes
     ----------
-    rows : sequence of R
+    rows : sequence of R_co
     next : str or None
         The cursor of the page behind this one, None at the end.
     is_stale : bool
         Whether this is the last that is known, its source being unavailable.
     """
 
-    rows: Sequence[R]
+    rows: Sequence[R_co]
     next: str | None = None
     is_stale: bool = False
 
 
-class Feed(Protocol[R]):
+class Feed(Protocol[R_co]):
     """One kind of data. Protocols know feeds by this port and the table alone."""
 
-    async def current(self, client: Client, key: Key) -> Sequence[R]:
+    async def current(self, client: Client, key: Key) -> Sequence[R_co]:
         """Return the current state of a symbol, one row or for trades the latest; of ALL, each's.
 
         Raises
@@ -121,10 +122,10 @@ class Feed(Protocol[R]):
         ...
 
 
-class HistoryFeed(Feed[R], Protocol[R]):
+class HistoryFeed(Feed[R_co], Protocol[R_co]):
     """A feed that has a history."""
 
-    async def history(self, client: Client, key: Key, page: Page) -> Rows[R]:
+    async def history(self, client: Client, key: Key, page: Page) -> Rows[R_co]:
         """Return a page of a symbol's history.
 
         Pages that follow each other by their cursors have every row once that existed when the

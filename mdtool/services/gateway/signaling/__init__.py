@@ -1,1 +1,0 @@
-"""WebRTC signaling: rooms in which peers find each other, and the servers that help them."""

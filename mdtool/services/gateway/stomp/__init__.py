@@ -1,1 +1,0 @@
-"""STOMP over WebSocket and SockJS: a broker of market data and signals."""
