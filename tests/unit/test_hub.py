@@ -1,4 +1,4 @@
-"""Who is told what of a topic, over real sockets without anything of HTTP."""
+"""Subscriptions to topics and the outboxes of clients, over real sockets without HTTP."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import socket
 
 import pytest
 
+from mdtool.services.client import Tally
 from mdtool.services.gateway import outbox as outbox_module
-from mdtool.services.gateway.backlog import MAX_STATE_BYTES
-from mdtool.services.gateway.hub import Hub
+from mdtool.services.gateway.backlog import MAX_EVENTS, MAX_STATE_BYTES, Event
+from mdtool.services.gateway.hub import Hub, Subscription
 from mdtool.services.gateway.outbox import Outbox
-from mdtool.services.gateway.tallies import SocketTally
 from mdtool.wire.websocket import close_frame, text_frame
 
 PATIENCE_S = 30.0
 
 
 class Reader:
-    """A client's end, which reads when it is told to."""
+    """The end of a client, which reads on request."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self._received = b""
 
     async def until(self, expected: bytes) -> bytes:
-        """What came until something did."""
+        """What came, up to some bytes."""
         loop = asyncio.get_running_loop()
         while expected not in self._received:
             data = await loop.sock_recv(self._end, 1 << 16)
@@ -47,7 +47,7 @@ class Reader:
 async def connect(monkeypatch):
     monkeypatch.setattr(outbox_module, "_LINGER_S", PATIENCE_S)
     loop = asyncio.get_running_loop()
-    tally, lost = SocketTally(), asyncio.Event()
+    tally, lost = Tally(), asyncio.Event()
 
     class Server(asyncio.Protocol):
         def connection_lost(self, _error):
@@ -55,13 +55,13 @@ async def connect(monkeypatch):
 
     async with contextlib.AsyncExitStack() as stack:
 
-        async def connect(patience_s: float = PATIENCE_S) -> tuple[Outbox, Reader]:
+        async def connect(patience_s: float = PATIENCE_S, **words) -> tuple[Outbox, Reader]:
             server_end, client_end = socket.socketpair()
             client_end.setblocking(False)
             transport, _ = await loop.create_connection(Server, sock=server_end)
             stack.callback(client_end.close)
             stack.callback(transport.close)
-            outbox = Outbox(transport, tally, patience_s)
+            outbox = Outbox(transport, tally, patience_s, **words)
             stack.callback(outbox.close)
             return outbox, Reader(client_end)
 
@@ -70,12 +70,26 @@ async def connect(monkeypatch):
         yield connect
 
 
-async def test_everybody_gets_their_own_head_and_the_same_rest(connect):
+class Plain:
+    """Rows are written as they are."""
+
+    def encode(self, row, is_snapshot=False):
+        return row
+
+    def missed(self, symbol, count):
+        return f"missed {count} of {symbol}".encode()
+
+
+def subscription(outbox: Outbox, head: bytes = b"") -> Subscription:
+    return Subscription(None, outbox, Plain(), head)
+
+
+async def test_every_subscriber_gets_its_own_head_and_the_same_payload(connect):
     hub = Hub()
     readers = []
     for number in range(5):
         outbox, reader = await connect()
-        hub.follow("topic", outbox, b"head %d " % number)
+        hub.subscribe("topic", subscription(outbox, b"head %d " % number))
         readers.append(reader)
     for payload in (b"first", b"second", b"s" * 200):
         hub.publish("topic", payload)
@@ -84,11 +98,11 @@ async def test_everybody_gets_their_own_head_and_the_same_rest(connect):
     assert connect.tally.sent == 15
 
 
-async def test_what_is_published_in_one_turn_goes_out_in_one_write_latest_states_only(connect):
+async def test_what_is_published_in_one_turn_is_one_write_with_the_latest_states(connect):
     hub = Hub()
     outbox, reader = await connect()
-    hub.follow("AAPL", outbox, b"1 ")
-    hub.follow("all", outbox, b"2 ")
+    hub.subscribe("AAPL", subscription(outbox, b"1 "))
+    hub.subscribe("all", subscription(outbox, b"2 "))
     for number in range(3):
         for topic in ("AAPL", "all"):
             hub.publish(topic, b"AAPL %d" % number, "AAPL")
@@ -99,16 +113,18 @@ async def test_what_is_published_in_one_turn_goes_out_in_one_write_latest_states
     assert connect.tally.sent == 3
 
 
-async def test_a_topic_is_there_as_long_as_somebody_follows_it(connect):
+async def test_a_topic_exists_while_somebody_subscribes_to_it(connect):
     hub = Hub()
     outbox, reader = await connect()
-    with hub.subscription("topic", outbox):
-        assert "topic" in hub
-        with hub.subscription("topic", outbox):
-            hub.publish("topic", b"twice")
-            await asyncio.sleep(0)
-        hub.publish("topic", b"once")
-        await asyncio.sleep(0)
+    end_first = hub.subscribe("topic", subscription(outbox))
+    assert "topic" in hub
+    end_second = hub.subscribe("topic", subscription(outbox))
+    hub.publish("topic", b"twice")
+    await asyncio.sleep(0)
+    end_second()
+    hub.publish("topic", b"once")
+    await asyncio.sleep(0)
+    end_first()
     assert len(hub) == 0
     hub.publish("topic", b"never")
     outbox.post(b"the end")
@@ -116,43 +132,72 @@ async def test_a_topic_is_there_as_long_as_somebody_follows_it(connect):
     assert received == b"".join(map(text_frame, [b"twice", b"twice", b"once", b"the end"]))
 
 
-async def test_who_does_not_read_is_told_of_the_last_state_of_each_kind_once_they_do(connect):
+async def test_a_slow_client_gets_the_last_of_each_state_once_it_reads(connect):
     hub = Hub()
     outbox, reader = await connect()
-    follower = hub.follow("all", outbox, b"> ")
+    hub.subscribe("all", subscription(outbox, b"> "))
     number = 0
     while connect.tally.conflated < 100:
         number += 1
         hub.publish("all", b"A%d;" % number + b"." * 1_000, "A")
         hub.publish("all", b"B%d;" % number + b"." * 1_000, "B")
         await asyncio.sleep(0)
-    outbox.post(b"an event")
-    received = await reader.until(b"an event")
+    outbox.post(b"a message")
+    received = await reader.until(b"a message")
     last_a, last_b = b"> A%d;" % number, b"> B%d;" % number
     assert received.count(last_a) == received.count(last_b) == 1
     # Nothing was torn: the stream is frames from its beginning to its end.
-    assert _texts(received)[-1] == b"an event"
-    hub.leave("all", follower)
+    assert _texts(received)[-1] == b"a message"
 
 
-async def test_what_is_left_is_not_told_any_more(connect):
+async def test_a_slow_client_gets_the_last_events_behind_the_number_it_missed(connect):
     hub = Hub()
     outbox, reader = await connect()
-    follower = hub.follow("topic", outbox)
+    hub.subscribe("topic", subscription(outbox, b"> "))
+    number = 0
+    while connect.tally.dropped < 100:
+        number += 1
+        hub.publish("topic", b"%d;" % number + b"." * 1_000, Event("AAPL"))
+        await asyncio.sleep(0)
+    texts = _texts(await reader.until(b"> %d;" % number + b"." * 1_000))
+    (place,) = [at for at, text in enumerate(texts) if b"missed" in text]
+    assert texts[place] == b"> missed %d of AAPL" % connect.tally.dropped
+    numbers = [int(text[2:].partition(b";")[0]) for text in texts if b"missed" not in text]
+    assert numbers[:place] == [*range(1, place + 1)]
+    assert numbers[place:] == [*range(number - MAX_EVENTS + 1, number + 1)]
+    assert connect.tally.conflated == 0
+
+
+async def test_a_subscription_that_ended_writes_nothing_more(connect):
+    hub = Hub()
+    outbox, reader = await connect()
+    end = hub.subscribe("topic", subscription(outbox))
     while connect.tally.conflated == 0:
         hub.publish("topic", b"." * 10_000)
         await asyncio.sleep(0)
     hub.publish("topic", b"the last")
     await asyncio.sleep(0)
-    hub.leave("topic", follower)
-    outbox.post(b"an event")
-    assert b"the last" not in await reader.until(b"an event")
+    end()
+    outbox.post(b"a message")
+    assert b"the last" not in await reader.until(b"a message")
 
 
-async def test_who_reads_nothing_for_too_long_is_closed_and_told_why(connect):
+async def test_a_message_of_a_held_block_precedes_its_updates(connect):
+    outbox, reader = await connect()
+    kept, dropped = subscription(outbox), subscription(outbox)
+    with outbox.held():
+        outbox.send(kept.update(b"first", "state"))
+        outbox.send(dropped.update(b"never", "state"))
+        outbox.send_all([kept.update(b"second", "state")])
+        outbox.forget(dropped)
+        outbox.post(b"a reply")
+    assert _texts(await reader.until(b"second")) == [b"a reply", b"first", b"second"]
+
+
+async def test_a_client_that_reads_nothing_for_too_long_is_closed_with_the_reason(connect):
     hub = Hub()
     outbox, reader = await connect(patience_s=0.1)
-    hub.follow("topic", outbox)
+    hub.subscribe("topic", subscription(outbox))
     while connect.tally.behind == 0:
         hub.publish("topic", b"." * 10_000)
         await asyncio.sleep(0)
@@ -161,7 +206,7 @@ async def test_who_reads_nothing_for_too_long_is_closed_and_told_why(connect):
     _texts(received.removesuffix(close_frame(4000, "nothing was read for 0.1 s")))
 
 
-async def test_who_lets_too_many_events_lie_is_closed_and_told_why(connect):
+async def test_a_client_with_too_many_messages_is_closed_with_the_reason(connect):
     outbox, reader = await connect()
     while connect.tally.behind == 0:
         outbox.post(b"." * 10_000)
@@ -170,15 +215,26 @@ async def test_who_lets_too_many_events_lie_is_closed_and_told_why(connect):
     assert received.endswith(close_frame(4000, "too many messages wait to be read"))
 
 
-async def test_who_follows_more_than_can_be_kept_is_closed_and_told_why(connect):
-    hub = Hub()
+async def test_a_client_with_too_many_bytes_of_states_is_closed_with_the_reason(connect):
     outbox, reader = await connect()
-    follower = hub.follow("topic", outbox)
+    subscribed = subscription(outbox)
     size = MAX_STATE_BYTES // 20
     for state in range(30):
-        follower.send(bytes(size), state)
+        outbox.send(subscribed.update(bytes(size), state))
     assert connect.tally.behind == 1
-    assert (await reader.end()).endswith(close_frame(4000, "too much waits to be read"))
+    assert (await reader.end()).endswith(close_frame(4000, "too many bytes wait to be read"))
+
+
+async def test_a_last_message_precedes_the_close_of_a_client(connect):
+    outbox, reader = await connect(last_message=lambda code, why: f"{code} {why}".encode())
+    while connect.tally.behind == 0:
+        outbox.post(b"." * 10_000)
+    reason = "too many messages wait to be read"
+    expected = text_frame(b"4000 " + reason.encode()) + close_frame(4000, reason)
+    assert (await reader.end()).endswith(expected)
+    other, its_reader = await connect(last_message=lambda code, why: f"{code} {why}".encode())
+    other.end(1001, "bye")
+    assert await its_reader.until(b"bye") == text_frame(b"1001 bye")
 
 
 async def test_a_connection_that_takes_nothing_is_cut_once_its_outbox_is_closed(
@@ -193,11 +249,11 @@ async def test_a_connection_that_takes_nothing_is_cut_once_its_outbox_is_closed(
     await connect.lost.wait()
 
 
-async def test_a_client_that_is_gone_holds_up_nobody(connect):
+async def test_a_client_that_has_left_blocks_nobody(connect):
     hub = Hub()
-    (gone, gone_reader), (there, reader) = await connect(), await connect()
-    hub.follow("topic", gone)
-    hub.follow("topic", there)
+    (gone, gone_reader), (outbox, reader) = await connect(), await connect()
+    hub.subscribe("topic", subscription(gone))
+    hub.subscribe("topic", subscription(outbox))
     gone_reader._end.close()
     for payload in (b"first", b"second", b"third"):
         hub.publish("topic", payload)
@@ -207,10 +263,10 @@ async def test_a_client_that_is_gone_holds_up_nobody(connect):
 async def test_a_closed_outbox_writes_nothing(connect):
     hub = Hub()
     outbox, reader = await connect()
-    hub.follow("topic", outbox)
+    hub.subscribe("topic", subscription(outbox))
     outbox.close()
     hub.publish("topic", b"a state")
-    outbox.post(b"an event")
+    outbox.post(b"a message")
     outbox._transport.close()
     assert await reader.end() == b""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mdtool.core.errors import ConfigError
-from mdtool.services.gateway.signaling.ice import IceServers
+from mdtool.services.gateway.protocols.signaling import IceServers
 
 
 def test_without_settings_there_are_none():

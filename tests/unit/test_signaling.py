@@ -1,4 +1,4 @@
-"""Signals of WebRTC peers: what is one, what is none, and what is left of it."""
+"""Signals of WebRTC peers: which are valid, and what is relayed of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIGNALS = st.one_of(
 
 
 @given(SIGNALS)
-def test_what_is_relayed_is_what_was_said(signal):
+def test_a_signal_is_relayed_as_it_was_sent(signal):
     body = encode_signal(signal)
     assert parse_signal(body) == signal
     assert body.isascii()  # whatever a text holds, it is UTF-8 that goes out
@@ -43,7 +43,20 @@ def test_what_is_relayed_is_what_was_said(signal):
     assert set(json.loads(body)) <= set(fields)
 
 
-def test_fields_that_are_null_unknown_or_of_no_meaning_are_left_out():
+@pytest.mark.parametrize("empty", [{}, {"targetId": None}, {"targetId": ""}])
+def test_a_signal_without_a_target_is_for_everybody(empty):
+    signal = parse_signal(_offer(**empty))
+    assert signal.target_id is None
+    assert "targetId" not in json.loads(encode_signal(signal))
+
+
+@pytest.mark.parametrize("fields", [{}, {"candidate": None}])
+def test_an_ice_signal_without_a_candidate_ends_the_candidates(fields):
+    body = json.dumps({"type": "ICE", "senderId": "a", "sdp": "", **fields}).encode()
+    assert encode_signal(parse_signal(body)) == b'{"type":"ICE","senderId":"a","candidate":null}'
+
+
+def test_fields_that_are_null_unknown_or_of_another_type_are_left_out():
     said = {
         "type": "JOIN",
         "senderId": "a",
@@ -73,35 +86,33 @@ def _offer(**fields) -> bytes:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "a signal is a JSON object"),
-        (b"\xff", "a signal is a JSON object"),
-        (b"{", "a signal is a JSON object"),
-        (b"[]", "a signal is a JSON object"),
-        (b"[" * 60_000, "a signal is a JSON object"),
-        (b'{"type":"ICE","senderId":"a","candidate":{"x":NaN}}', "a signal is a JSON object"),
-        (_offer(type=None), "type: wants OFFER, ANSWER, ICE, JOIN, LEAVE, not None"),
-        (_offer(type="offer"), "type: wants"),
-        (_offer(type=["OFFER"]), "type: wants"),
-        (_offer(senderId=None), "senderId: wants 1 to 64 printable characters"),
-        (_offer(senderId=""), "senderId: wants"),
-        (_offer(senderId=7), "senderId: wants"),
-        (_offer(senderId="a" * 65), "senderId: wants"),
-        (_offer(senderId="a\nb"), "senderId: wants"),
-        (_offer(senderId="\ud800"), "senderId: wants"),
-        (_offer(targetId=""), "targetId: wants"),
-        (_offer(targetId={}), "targetId: wants"),
-        (_offer(sdp=None), "sdp: wants a session description"),
-        (_offer(sdp=""), "sdp: wants"),
-        (_offer(sdp={"sdp": "v=0"}), "sdp: wants"),
-        (_offer(sdp="x" * (MAX_SDP_CHARS + 1)), "sdp: 32,769 characters, of which 32,768 may be"),
+        (b"", "a signal must be a JSON object"),
+        (b"\xff", "a signal must be a JSON object"),
+        (b"{", "a signal must be a JSON object"),
+        (b"[]", "a signal must be a JSON object"),
+        (b"[" * 60_000, "a signal must be a JSON object"),
+        (b'{"type":"ICE","senderId":"a","candidate":{"x":NaN}}', "a signal must be a JSON object"),
+        (_offer(type=None), "type: expects OFFER, ANSWER, ICE, JOIN, LEAVE, not None"),
+        (_offer(type="offer"), "type: expects"),
+        (_offer(type=["OFFER"]), "type: expects"),
+        (_offer(senderId=None), "senderId: expects 1 to 64 printable characters"),
+        (_offer(senderId=""), "senderId: expects"),
+        (_offer(senderId=7), "senderId: expects"),
+        (_offer(senderId="a" * 65), "senderId: expects"),
+        (_offer(senderId="a\nb"), "senderId: expects"),
+        (_offer(senderId="\ud800"), "senderId: expects"),
+        (_offer(targetId={}), "targetId: expects"),
+        (_offer(sdp=None), "sdp: expects a session description"),
+        (_offer(sdp=""), "sdp: expects"),
+        (_offer(sdp={"sdp": "v=0"}), "sdp: expects"),
+        (_offer(sdp="x" * (MAX_SDP_CHARS + 1)), "sdp: 32,769 characters; at most 32,768 are accepted"),
         (_offer(sdp="x" * 1_000_000), "sdp: 1,000,000 characters"),
-        (_offer(type="ICE"), "candidate: missing"),
-        (_offer(type="ICE", candidate=1), "candidate: wants text"),
+        (_offer(type="ICE", candidate=1), "candidate: expects text"),
         (_offer(type="ICE", candidate="x" * MAX_CANDIDATE_CHARS), "candidate: more than 4,096"),
         (_offer(type="ICE", candidate={"x": "x" * MAX_CANDIDATE_CHARS}), "candidate: more than"),
     ],
 )
-def test_what_is_no_signal_is_refused(body, message):
+def test_an_invalid_signal_is_rejected(body, message):
     with pytest.raises(SignalError) as error:
         parse_signal(body)
     assert message in str(error.value)
