@@ -105,7 +105,7 @@ def _offer(**fields) -> bytes:
         (_offer(sdp=None), "sdp: expects a session description"),
         (_offer(sdp=""), "sdp: expects"),
         (_offer(sdp={"sdp": "v=0"}), "sdp: expects"),
-        (_offer(sdp="x" * (MAX_SDP_CHARS + 1)), "sdp: 32,769 characters; at most 32,768 are accepted"),
+        (_offer(sdp="x" * (MAX_SDP_CHARS + 1)), "sdp: 32,769 characters; at most 32,768"),
         (_offer(sdp="x" * 1_000_000), "sdp: 1,000,000 characters"),
         (_offer(type="ICE", candidate=1), "candidate: expects text"),
         (_offer(type="ICE", candidate="x" * MAX_CANDIDATE_CHARS), "candidate: more than 4,096"),

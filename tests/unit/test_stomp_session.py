@@ -102,7 +102,8 @@ def test_without_a_common_version_the_supported_ones_are_told():
 
 
 def test_nothing_comes_before_connect():
-    assert Client().error("SEND", {"destination": "/app/x"}).startswith("SEND: a session must begin")
+    error = Client().error("SEND", {"destination": "/app/x"})
+    assert error == "SEND: a session must begin with CONNECT"
 
 
 def test_a_second_connect_is_an_error():
