@@ -1,4 +1,4 @@
-"""GraphQL requests as they travel, and the messages of the graphql-transport-ws protocol.
+"""GraphQL requests, and the messages of the graphql-transport-ws protocol.
 
 References
 ----------
@@ -18,14 +18,14 @@ SUBPROTOCOL: Final = "graphql-transport-ws"
 CONNECTION_ACK: Final = b'{"type":"connection_ack"}'
 PONG: Final = b'{"type":"pong"}'
 NEXT_TAIL: Final = b"}"
-"""What comes after the response."""
+"""Follows the response."""
 MAX_ID_CHARS: Final = 128
 _REASON_BYTES: Final = 123
-"""What a WebSocket's close has room for."""
+"""The room in a WebSocket's close frame."""
 
 
 class RequestError(PeerError):
-    """A client sent what is no GraphQL request."""
+    """A client sent what is not a GraphQL request."""
 
 
 class CloseCode(IntEnum):
@@ -40,12 +40,12 @@ class CloseCode(IntEnum):
 
 
 class MessageError(PeerError):
-    """A client sent what is no message of the protocol, or not at this time.
+    """A client sent what is not a message of the protocol, or not allowed at this time.
 
     Attributes
     ----------
     code : CloseCode
-        With which its WebSocket is to be closed; the text of the error is the reason.
+        With which its WebSocket is closed; the text of the error is the reason.
     """
 
     def __init__(self, code: CloseCode, reason: str) -> None:
@@ -55,7 +55,7 @@ class MessageError(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks.
+    """A client's request.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Request:
     operation_name : str or None
         Which of its operations.
     variables : dict
-        Their values by name, not checked yet.
+        By name, as the client sent them.
     """
 
     query: str
@@ -74,14 +74,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A message without an operation: the client's first one, or a sign of life."""
+    """A message without an operation: the initialisation, a ping or a pong."""
 
     kind: Literal["connection_init", "ping", "pong"]
 
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Begins an operation, of any kind, under an id of the client's."""
+    """Begins an operation of any kind, under the client's id."""
 
     id: str
     request: Request
@@ -98,17 +98,17 @@ ClientMessage = Signal | Subscribe | Complete
 
 
 def decode_json(data: str | bytes | bytearray) -> Any:
-    """Return what JSON text says.
+    """Return the value of a JSON text.
 
     Raises
     ------
     RequestError
-        When it is none.
+        When it is not valid.
     """
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"this is no JSON: {error}") from error
+        raise RequestError(f"request: not valid JSON: {error}") from error
 
 
 def decode_request(value: Any) -> Request:
@@ -120,26 +120,26 @@ def decode_request(value: Any) -> Request:
         When a parameter is missing or of the wrong type.
     """
     if not isinstance(value, dict):
-        raise RequestError("a request is an object that has a query")
+        raise RequestError("request: expects an object with a query")
     query = value.get("query")
     if not isinstance(query, str):
-        raise RequestError("query: missing" if query is None else "query: wants a string")
+        raise RequestError("query: missing" if query is None else "query: expects a string")
     name = value.get("operationName")
     if not (name is None or isinstance(name, str)):
-        raise RequestError("operationName: wants a string")
+        raise RequestError("operationName: expects a string")
     for parameter in ("variables", "extensions"):
         if not isinstance(value.get(parameter), dict | None):
-            raise RequestError(f"{parameter}: wants an object")
+            raise RequestError(f"{parameter}: expects an object")
     return Request(query, name, value.get("variables") or {})
 
 
 def decode_message(data: object) -> ClientMessage:
-    """Return a client's message, given what a WebSocket message holds.
+    """Return a client's message, given the data of a WebSocket message.
 
     Raises
     ------
     MessageError
-        When it is none.
+        When it is not valid.
     """
     try:
         return _message_of(decode_json(data) if isinstance(data, str) else data)
@@ -148,12 +148,12 @@ def decode_message(data: object) -> ClientMessage:
 
 
 def next_head(id_: str) -> bytes:
-    """Return what comes before a response of an operation in the message that brings it."""
+    """Return what precedes a response of an operation in its message."""
     return b'{"id":%b,"type":"next","payload":' % json.dumps(id_).encode()
 
 
 def error_message(id_: str, errors: bytes) -> bytes:
-    """Return the message that ends an operation that cannot go on, given its errors as JSON."""
+    """Return the message that ends an operation that failed, given its errors as JSON."""
     return b'{"id":%b,"type":"error","payload":%b}' % (json.dumps(id_).encode(), errors)
 
 
@@ -164,17 +164,17 @@ def complete_message(id_: str) -> bytes:
 
 def _message_of(value: Any) -> ClientMessage:
     if not isinstance(value, dict):
-        raise RequestError("a message is an object that has a type")
+        raise RequestError("expects an object with a type")
     kind = value.get("type")
     if kind in ("connection_init", "ping", "pong"):
         if not isinstance(value.get("payload"), dict | None):
-            raise RequestError("payload: wants an object")
+            raise RequestError("payload: expects an object")
         return Signal(kind)
     if kind not in ("subscribe", "complete"):
-        raise RequestError("type: wants one that clients may send")
+        raise RequestError("type: expects one that clients send")
     id_ = value.get("id")
     if not (isinstance(id_, str) and 1 <= len(id_) <= MAX_ID_CHARS):
-        raise RequestError(f"id: wants a string of 1 to {MAX_ID_CHARS} characters")
+        raise RequestError(f"id: expects a string of 1 to {MAX_ID_CHARS} characters")
     if kind == "complete":
         return Complete(id_)
     return Subscribe(id_, decode_request(value.get("payload")))

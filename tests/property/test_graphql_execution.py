@@ -1,4 +1,4 @@
-"""Whatever a document asks, the answer is that of graphql-core's own executor."""
+"""Whatever a document selects, the response is graphql-core's for the same values in JSON."""
 
 from __future__ import annotations
 
@@ -6,36 +6,40 @@ import asyncio
 import json
 from decimal import Decimal
 
-from graphql import GraphQLSyntaxError, execute, parse, validate
+from graphql import GraphQLSyntaxError, build_schema, execute_sync, parse, print_schema, validate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdtool.adapters.stores.port import SymbolTotals
-from mdtool.services.gateway.encoding import Bar
-from mdtool.services.gateway.graphql.execution import Executor
-from mdtool.services.gateway.graphql.limits import MAX_TOKENS, Limits
-from mdtool.services.gateway.graphql.resolvers import resolvers
-from mdtool.services.gateway.graphql.schema import load_schema
-from mdtool.services.gateway.history.encoding import Trade
-from mdtool.services.gateway.order_books import Level, OrderBook
-from mdtool.services.gateway.quotes.board import LatestQuote
+from mdtool.services.client import Admission, Limits
+from mdtool.services.gateway.feeds.aggregates import Aggregate
+from mdtool.services.gateway.feeds.bars import Bar
+from mdtool.services.gateway.feeds.books import Level, OrderBook
+from mdtool.services.gateway.feeds.quotes import LatestQuote
+from mdtool.services.gateway.feeds.symbols import KnownSymbol
+from mdtool.services.gateway.protocols.graphql.documents import MAX_TOKENS
+from mdtool.services.gateway.protocols.graphql.documents import Limits as DocumentLimits
+from mdtool.services.gateway.protocols.graphql.execution import Operations
+from mdtool.services.gateway.protocols.graphql.schema import make_schema
 from mdtool.wire.graphql import Request
-from tests.reference.gateway_market import PlainBooks, PlainTrades, PlainView, plain_quotes
+from tests.reference.plain_feeds import TABLE, Trade, plain_feeds
 from tests.support.graphql_documents import VARIABLES, documents
 
 TIME_NS = 1_735_201_234_567 * 10**6
-SCHEMA = load_schema()
+SCHEMA = build_schema(print_schema(make_schema(TABLE)))
+"""Without any resolver of the gateway's."""
 
 cents = st.integers(1, 10**11).map(lambda number: number * 10**7)
 sessions = st.tuples(cents, cents, cents, cents, st.integers(1, 2**62), st.just(TIME_NS))
 
 
 def bar(start: int, price: int, volume: int, trades: int) -> Bar:
-    return Bar("AAPL", start * 10**9, price, price, price, price, volume, trades)
+    return Bar("AAPL", "1m", start * 10**9, price, price, price, price, volume, trades)
 
 
 bars = st.lists(
     st.builds(bar, st.integers(0, 10**6), cents, st.integers(1, 2**62), st.integers(1, 2**62)),
+    min_size=1,
     max_size=4,
 )
 
@@ -60,7 +64,12 @@ books = st.builds(
 
 
 trades = st.lists(
-    st.builds(Trade, st.just("2024-12-26T08:20:34.567123456Z"), cents, st.integers(1, 2**62)),
+    st.builds(
+        Trade,
+        *(st.just("AAPL"), st.just("7:1"), st.just(TIME_NS + 123_456)),
+        *(cents, st.integers(1, 2**62)),
+    ),
+    min_size=1,
     max_size=3,
 )
 totals = st.lists(
@@ -72,7 +81,7 @@ totals = st.lists(
 
 
 class Root:
-    """The market once more, in the plainest way that graphql-core takes."""
+    """The same values as JSON has them, for graphql-core's default resolvers."""
 
     def __init__(self, sessions, bars, quote, book, trades, totals) -> None:
         self._sessions = sessions
@@ -88,9 +97,11 @@ class Root:
         return {
             "trades": [
                 {
-                    "timestamp": trade.timestamp,
+                    "symbol": trade.symbol,
+                    "sequence": trade.sequence,
+                    "timestamp": "2024-12-26T08:20:34.567123456Z",
                     "price": format(Decimal(trade.price).scaleb(-9).normalize(), "f"),
-                    "volume": str(trade.volume),
+                    "volume": str(trade.size),
                 }
                 for trade in self._trades[:limit]
             ],
@@ -209,18 +220,27 @@ def test_the_answer_is_that_of_graphql_core(
     assert not validate(SCHEMA, node)
     variables = VARIABLES | {"yes": yes, "no": no}
     root = Root(sessions, bars, quote, book, trades, totals)
-    expected = execute(SCHEMA, node, root, variable_values=variables)
+    expected = execute_sync(SCHEMA, node, root, variable_values=variables)
     assert not expected.errors
 
-    view = PlainView(sessions, {"AAPL": bars})
-    executor = Executor(
-        resolvers(view, plain_quotes(quote), PlainBooks(book), PlainTrades(*trades, totals=totals)),
-        {"marketData", "bars", "quote", "book"},
-        Limits(20, 100, 100_000),
-        may_introspect=True,
-    )
-    prepared = executor.prepare(Request(text, None, variables))
-    response = asyncio.run(executor.query(prepared))
+    feeds = plain_feeds()
+    feeds["aggregates"].rows = [
+        Aggregate(symbol, *prices, 1, TIME_NS, False) for symbol, (*prices, _) in sessions.items()
+    ]
+    feeds["symbols"].rows = [KnownSymbol(symbol, 1, TIME_NS) for symbol in sessions]
+    feeds["bars"].rows = bars
+    feeds["quotes"].rows = [quote]
+    feeds["books"].rows = [book]
+    feeds["trades"].rows = trades
+
+    async def read_stored(_client):
+        return totals
+
+    limits = DocumentLimits(20, 100, 100_000)
+    operations = Operations(feeds, read_stored, limits, may_introspect=True)
+    prepared = operations.prepare(Request(text, None, variables))
+    client = Admission(Limits()).client("127.0.0.1")
+    response = asyncio.run(operations.query(client, prepared))
 
     # Order counts; that a whole number is written without a point does not.
     answer = json.loads(response.body, parse_int=float)

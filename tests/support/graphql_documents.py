@@ -15,9 +15,14 @@ DECLARED = "$yes: Boolean!, $no: Boolean! = true, $apple: String!, $none: String
 OPERATION = f"query Q({DECLARED})"
 
 LEVELS = ("{ price }", "{ size orders }", "{ ...LevelFields }", "{ __typename its_price: price }")
-TRADES = ("{ price }", "{ timestamp volume }", "{ ...TradeFields }", "{ __typename its: price }")
+TRADES = (
+    "{ price }",
+    "{ symbol sequence timestamp volume }",
+    "{ ...TradeFields }",
+    "{ __typename its: price }",
+)
 WITHIN = {"bids": LEVELS, "asks": LEVELS, "trades": TRADES}
-"""What is asked of the rows within a row."""
+"""Selections of the rows within a row."""
 FIELDS = {
     "Symbol": ("symbol", "tradeCount", "lastTradeAt", "__typename"),
     "Aggregate": (
@@ -60,7 +65,7 @@ def leaves(draw: st.DrawFn, of: str) -> str:
 
 
 def selections(of: str) -> st.SearchStrategy[str]:
-    """What is asked of a row: fields, and fragments of fields."""
+    """Selections of a row: fields, and fragments of fields."""
     groups = st.recursive(
         leaves(of),
         lambda inner: st.builds(
@@ -77,7 +82,7 @@ def selections(of: str) -> st.SearchStrategy[str]:
 
 
 def with_spreads(of: str) -> st.SearchStrategy[str]:
-    """What is asked of a row, a named fragment among it or not."""
+    """Selections of a row, with a named fragment or without."""
     return st.tuples(st.sampled_from(["", f"...{of}Fields "]), selections(of)).map("".join)
 
 

@@ -1,260 +1,463 @@
-"""Requests run: what fails is null and told, what is too much is refused, prices stay exact."""
+"""Requests executed: errors of fields, limits, exact prices, and rows encoded once for many."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from graphql import build_client_schema, get_introspection_query, print_schema
 
-from mdtool.adapters.aggregator import UnansweredError
-from mdtool.services.gateway.encoding import Bar
-from mdtool.services.gateway.graphql.errors import DocumentError
-from mdtool.services.gateway.graphql.execution import Executor
-from mdtool.services.gateway.graphql.limits import Limits
-from mdtool.services.gateway.graphql.resolvers import resolvers
-from mdtool.services.gateway.graphql.schema import load_schema
+from mdtool.adapters.aggregator import UnansweredError, UnavailableError
+from mdtool.adapters.stores.port import SymbolTotals
+from mdtool.services.client import Admission, Client, Limits
+from mdtool.services.gateway.backlog import Update
+from mdtool.services.gateway.feeds.aggregates import Aggregate
+from mdtool.services.gateway.feeds.bars import Bar
+from mdtool.services.gateway.feeds.books import Level
+from mdtool.services.gateway.feeds.feed import ALL, Key
+from mdtool.services.gateway.feeds.quotes import LatestQuote
+from mdtool.services.gateway.feeds.symbols import KnownSymbol
+from mdtool.services.gateway.hub import Subscription
+from mdtool.services.gateway.parameters import ParameterError
+from mdtool.services.gateway.protocols.graphql.documents import Limits as DocumentLimits
+from mdtool.services.gateway.protocols.graphql.errors import DocumentError
+from mdtool.services.gateway.protocols.graphql.execution import Operations
+from mdtool.services.gateway.protocols.graphql.schema import make_schema
 from mdtool.wire.graphql import Request
-from tests.reference.gateway_market import PlainBooks, PlainTrades, PlainView, plain_quotes
+from tests.reference.plain_feeds import TABLE, Alert, Trade, plain_feeds
 
 TIME_NS = 1_735_201_234_567 * 10**6
-AAPL = (187_250_000_000, 188_500_000_000, 186_100_000_000, 187_330_000_000, 1_000, TIME_NS)
-BARS = [Bar("AAPL", (9 - n) * 60 * 10**9, *[10**9] * 4, 7, 2) for n in range(5)]
+AAPL = Aggregate(
+    *("AAPL", 187_250_000_000, 188_500_000_000, 186_100_000_000, 187_330_000_000),
+    *(1_000, 3, TIME_NS, False),
+)
+BARS = [Bar("AAPL", "1m", (9 - n) * 60 * 10**9, *[10**9] * 4, 7, 2) for n in range(5)]
+CLIENT = Admission(Limits()).client("127.0.0.1")
 
 
 @pytest.fixture
-def view():
-    return PlainView({"AAPL": AAPL}, {"AAPL": BARS})
+def feeds():
+    feeds = plain_feeds()
+    feeds["aggregates"].rows = [AAPL]
+    feeds["bars"].rows = list(BARS)
+    feeds["symbols"].rows = [KnownSymbol("AAPL", 3, TIME_NS)]
+    return feeds
 
 
-def executor_of(view, *, complexity: int = 20_000, **settings) -> Executor:
-    limits = Limits(20, 30, complexity)
-    return Executor(
-        resolvers(view, plain_quotes(), PlainBooks(), PlainTrades()),
-        {"marketData", "bars", "quote", "book"},
-        limits,
-        may_introspect=True,
-        **settings,
-    )
+async def stored(_client: Client) -> list[SymbolTotals]:
+    return [SymbolTotals("AAPL", 2**40, TIME_NS)]
 
 
-async def run(view, query: str, variables: dict | None = None, **settings):
-    executor = executor_of(view, **settings)
-    response = await executor.query(executor.prepare(Request(query, None, variables or {})))
-    return json.loads(response.body)
+def operations_of(feeds, complexity: int = 20_000) -> Operations:
+    limits = DocumentLimits(20, 30, complexity)
+    return Operations(feeds, stored, limits, may_introspect=True)
 
 
-async def data(view, query: str, variables: dict | None = None) -> dict:
-    answer = await run(view, query, variables)
+async def run(feeds, query: str, variables: dict | None = None):
+    operations = operations_of(feeds)
+    prepared = operations.prepare(Request(query, None, variables or {}))
+    return json.loads((await operations.query(CLIENT, prepared)).body)
+
+
+async def data(feeds, query: str, variables: dict | None = None) -> dict:
+    answer = await run(feeds, query, variables)
     assert "errors" not in answer
     return answer["data"]
 
 
-async def test_an_aggregate_has_volume_and_time_as_strings(view):
-    query = """{ marketData(symbol: "AAPL") {
-        symbol open high low close volume timestamp stale
-    } }"""
-    assert await data(view, query) == {
-        "marketData": {
-            "symbol": "AAPL",
-            "open": 187.25,
-            "high": 188.5,
-            "low": 186.1,
-            "close": 187.33,
-            "volume": "1000",
-            "timestamp": "1735201234567",
-            "stale": False,
+class TestQueries:
+    async def test_an_aggregate_has_volume_and_time_as_strings(self, feeds):
+        query = """{ marketData(symbol: " aapl") {
+            symbol open high low close volume timestamp stale
+        } }"""
+        assert await data(feeds, query) == {
+            "marketData": {
+                "symbol": "AAPL",
+                "open": 187.25,
+                "high": 188.5,
+                "low": 186.1,
+                "close": 187.33,
+                "volume": "1000",
+                "timestamp": "1735201234567",
+                "stale": False,
+            }
         }
-    }
 
+    async def test_prices_keep_all_their_decimals(self, feeds):
+        feeds["aggregates"].rows = [AAPL._replace(open=9_007_199_254_740_993_123, high=1)]
+        operations = operations_of(feeds)
+        prepared = operations.prepare(Request('{ marketData(symbol: "AAPL") { open high } }'))
+        response = await operations.query(CLIENT, prepared)
+        assert response.body == (
+            b'{"data":{"marketData":{"open":9007199254.740993123,"high":0.000000001}}}'
+        )
 
-async def test_prices_keep_all_their_decimals():
-    view = PlainView({"ODD": (9_007_199_254_740_993_123, 1, 1, 1, 1, TIME_NS)})
-    executor = executor_of(view)
-    request = Request('{ marketData(symbol: "ODD") { open high } }')
-    response = await executor.query(executor.prepare(request))
-    assert response.body == (
-        b'{"data":{"marketData":{"open":9007199254.740993123,"high":0.000000001}}}'
+    async def test_bars_are_a_list_that_pages_by_time(self, feeds):
+        query = """query Page($before: String) {
+            bars(symbol: "aapl", limit: 2, before: $before) { timestamp volume count }
+        }"""
+        first = await data(feeds, query)
+        assert first["bars"] == [
+            {"timestamp": str(minute * 60_000), "volume": "7", "count": "2"} for minute in (9, 8)
+        ]
+        older = await data(feeds, query, {"before": first["bars"][-1]["timestamp"]})
+        assert [bar["timestamp"] for bar in older["bars"]] == ["420000", "360000"]
+
+    async def test_trades_are_a_page_with_a_cursor(self, feeds):
+        trades = [Trade("AAPL", f"7:{n}", TIME_NS, 187_250_000_000, 2**40) for n in (3, 2, 1)]
+        feeds["trades"].rows = trades
+        query = """{ trades(symbol: "AAPL", limit: 2, before: "there") {
+            trades { symbol sequence timestamp price volume } nextCursor
+        } }"""
+        page = (await data(feeds, query))["trades"]
+        assert page["nextCursor"] == "more"
+        assert page["trades"] == [
+            {
+                "symbol": "AAPL",
+                "sequence": f"7:{n}",
+                "timestamp": "2024-12-26T08:20:34.567000000Z",
+                "price": "187.25",
+                "volume": str(2**40),
+            }
+            for n in (3, 2)
+        ]
+        ((_, page),) = feeds["trades"].pages
+        assert (page.cursor, page.to_ns) == ("there", None)
+
+    async def test_symbols_are_names_and_stored_ones_rows(self, feeds):
+        query = "{ symbols storedSymbols { symbol tradeCount lastTradeAt } }"
+        assert await data(feeds, query) == {
+            "symbols": ["AAPL"],
+            "storedSymbols": [
+                {
+                    "symbol": "AAPL",
+                    "tradeCount": str(2**40),
+                    "lastTradeAt": "2024-12-26T08:20:34.567000000Z",
+                }
+            ],
+        }
+
+    async def test_an_unknown_symbol_is_null_and_no_error(self, feeds):
+        query = '{ marketData(symbol: "NONE") { open } bars(symbol: "NONE") { open } }'
+        assert await data(feeds, query) == {"marketData": None, "bars": None}
+
+    async def test_every_symbol_is_for_subscriptions_only(self, feeds):
+        answer = await run(feeds, '{ marketData(symbol: "*") { open } }')
+        assert answer["data"] == {"marketData": None}
+        assert answer["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
+
+    async def test_a_field_that_fails_is_null_and_no_other_is(self, feeds):
+        query = """{
+            good: marketData(symbol: "AAPL") { close }
+            bad: marketData(symbol: "\u20ac") { close }
+            worse: bars(symbol: "AAPL", limit: 0) { close }
+        }"""
+        answer = await run(feeds, query)
+        assert answer["data"] == {"good": {"close": 187.33}, "bad": None, "worse": None}
+        assert [
+            (error["path"], error["locations"], error["extensions"]["code"])
+            for error in answer["errors"]
+        ] == [
+            (["bad"], [{"line": 3, "column": 13}], "BAD_USER_INPUT"),
+            (["worse"], [{"line": 4, "column": 13}], "BAD_USER_INPUT"),
+        ]
+        assert answer["errors"][0]["message"].startswith("symbol: ")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            'symbol: ""',
+            'symbol: "\\u0000"',
+            f'symbol: "{"A" * 1_000}"',
+            'symbol: "A", limit: -1',
+            'symbol: "A", limit: 1001',
+            'symbol: "A", limit: 2147483647',
+            'symbol: "A", before: ""',
+            'symbol: "A", before: "0"',
+            'symbol: "A", interval: "soon"',
+            'symbol: "A", interval: "-1m"',
+        ],
     )
+    async def test_bad_arguments_are_the_clients_error(self, feeds, arguments):
+        answer = await run(feeds, f"{{ bars({arguments}) {{ open }} }}")
+        assert answer["data"] == {"bars": None}
+        assert [error["extensions"]["code"] for error in answer["errors"]] == ["BAD_USER_INPUT"]
 
+    async def test_an_argument_whose_variable_is_null_is_an_error_of_its_field(self, feeds):
+        query = """query($interval: String) {
+            bars(symbol: "AAPL", interval: $interval) { open } symbols
+        }"""
+        answer = await run(feeds, query, {"interval": None})
+        assert answer["data"] == {"bars": None, "symbols": ["AAPL"]}
+        assert answer["errors"][0]["path"] == ["bars"]
+        assert len((await data(feeds, query))["bars"]) == 5
 
-async def test_bars_come_newest_first_and_page_backwards(view):
-    query = """query Page($before: String) {
-        bars(symbol: "aapl", limit: 2, before: $before) { timestamp volume count }
-    }"""
-    first = await data(view, query)
-    assert first["bars"] == [
-        {"timestamp": str(minute * 60_000), "volume": "7", "count": "2"} for minute in (9, 8)
-    ]
-    older = await data(view, query, {"before": first["bars"][-1]["timestamp"]})
-    assert [bar["timestamp"] for bar in older["bars"]] == ["420000", "360000"]
-
-
-async def test_what_has_not_traded_is_null_and_no_error(view):
-    query = '{ marketData(symbol: "NONE") { open } bars(symbol: "NONE") { open } }'
-    assert await data(view, query) == {"marketData": None, "bars": None}
-
-
-async def test_what_fails_is_null_and_takes_nothing_else_with_it(view):
-    query = """{
-        good: marketData(symbol: "AAPL") { close }
-        bad: marketData(symbol: "\u20ac") { close }
-        worse: bars(symbol: "AAPL", limit: 0) { close }
-    }"""
-    answer = await run(view, query)
-    assert answer["data"] == {"good": {"close": 187.33}, "bad": None, "worse": None}
-    assert sorted(answer["errors"], key=lambda error: error["path"]) == [
-        {
-            "message": "symbol: wants 1 to 70 printable ASCII characters",
-            "locations": [{"line": 3, "column": 9}],
-            "path": ["bad"],
-            "extensions": {"code": "BAD_USER_INPUT"},
-        },
-        {
-            "message": "limit: wants a whole number from 1 to 1000",
-            "locations": [{"line": 4, "column": 9}],
-            "path": ["worse"],
-            "extensions": {"code": "BAD_USER_INPUT"},
-        },
-    ]
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        'symbol: ""',
-        'symbol: "\\u0000"',
-        f'symbol: "{"A" * 1_000}"',
-        'symbol: "A", limit: -1',
-        'symbol: "A", limit: 1001',
-        'symbol: "A", limit: 2147483647',
-        'symbol: "A", before: "yesterday"',
-        'symbol: "A", before: "-1"',
-        'symbol: "A", interval: "soon"',
-        'symbol: "A", interval: "-1m"',
-    ],
-)
-async def test_bad_arguments_are_the_clients_error(view, arguments):
-    answer = await run(view, f"{{ bars({arguments}) {{ open }} }}")
-    assert answer["data"] == {"bars": None}
-    assert [error["extensions"]["code"] for error in answer["errors"]] == ["BAD_USER_INPUT"]
-
-
-async def test_an_argument_whose_variable_is_null_is_an_error_of_its_field(view):
-    query = """query($interval: String) {
-        bars(symbol: "AAPL", interval: $interval) { open } symbols
-    }"""
-    answer = await run(view, query, {"interval": None})
-    assert answer["data"] == {"bars": None, "symbols": ["AAPL"]}
-    assert answer["errors"][0]["path"] == ["bars"]
-    assert len((await data(view, query))["bars"]) == 5
-
-
-@pytest.mark.parametrize(
-    ("variables", "complaint"),
-    [({}, "provided"), ({"s": None}, "null"), ({"s": 7}, "7"), ({"s": ["A"]}, "String")],
-)
-def test_variables_of_the_wrong_type_are_refused(view, variables, complaint):
-    query = "query($s: String!) { marketData(symbol: $s) { open } }"
-    with pytest.raises(DocumentError, match=complaint) as caught:
-        executor_of(view).prepare(Request(query, None, variables))
-    assert caught.value.errors[0]["extensions"]["code"] == "BAD_USER_INPUT"
-
-
-async def test_while_the_aggregator_is_away_the_last_state_is_answered_and_marked(view):
-    view.state.lose()
-    for query, data in (
-        ('{ marketData(symbol: "AAPL") { stale } }', {"marketData": {"stale": True}}),
-        ('{ bars(symbol: "AAPL", limit: 1) { close } }', {"bars": [{"close": 1}]}),
-    ):
-        executor = executor_of(view)
-        response = await executor.query(executor.prepare(Request(query)))
-        assert json.loads(response.body) == {"data": data, "extensions": {"stale": True}}
+    @pytest.mark.parametrize("name", ["aggregates", "bars"])
+    async def test_a_stale_row_or_page_marks_the_response(self, feeds, name):
+        feeds["aggregates"].rows = [AAPL._replace(is_stale=name == "aggregates")]
+        feeds["bars"].is_stale = name == "bars"
+        operations = operations_of(feeds)
+        query = '{ marketData(symbol: "AAPL") { stale } bars(symbol: "AAPL", limit: 1) { close } }'
+        response = await operations.query(CLIENT, operations.prepare(Request(query)))
         assert response.is_stale
+        assert json.loads(response.body) == {
+            "data": {"marketData": {"stale": name == "aggregates"}, "bars": [{"close": 1}]},
+            "extensions": {"stale": True},
+        }
+
+    @pytest.mark.parametrize(
+        ("error", "code"), [(UnavailableError, "UNAVAILABLE"), (UnansweredError, "TIMEOUT")]
+    )
+    async def test_a_feed_without_data_is_an_error_and_not_null_alone(self, feeds, error, code):
+        feeds["bars"].error = error("the aggregator")
+        answer = await run(feeds, '{ bars(symbol: "AAPL") { open } symbols }')
+        assert answer["data"] == {"bars": None, "symbols": ["AAPL"]}
+        assert [error["extensions"]["code"] for error in answer["errors"]] == [code]
+        assert answer["errors"][0]["message"] == "the aggregator"
+
+    @pytest.mark.parametrize("where", ["feed", "row"])
+    async def test_an_unexpected_error_is_in_the_log_and_not_in_the_response(
+        self, feeds, where, caplog
+    ):
+        if where == "feed":
+            feeds["bars"].error = ZeroDivisionError("secret")
+        else:
+            feeds["bars"].rows = [BARS[0]._replace(volume=None, open="secret")]
+        answer = await run(feeds, '{ bars(symbol: "AAPL") { open } symbols }')
+        assert answer["data"] == {"bars": None, "symbols": ["AAPL"]}
+        assert answer["errors"][0]["extensions"]["code"] == "INTERNAL_SERVER_ERROR"
+        assert "secret" not in json.dumps(answer)
+        (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert record.exc_info[1] is not None
+
+    @pytest.mark.parametrize(
+        ("variables", "complaint"),
+        [({}, "provided"), ({"s": None}, "null"), ({"s": 7}, "7"), ({"s": ["A"]}, "String")],
+    )
+    def test_variables_of_the_wrong_type_are_rejected(self, feeds, variables, complaint):
+        query = "query($s: String!) { marketData(symbol: $s) { open } }"
+        with pytest.raises(DocumentError, match=complaint) as caught:
+            operations_of(feeds).prepare(Request(query, None, variables))
+        assert caught.value.errors[0]["extensions"]["code"] == "BAD_USER_INPUT"
+
+    @pytest.mark.parametrize(
+        ("query", "cost"),
+        [
+            ("{ symbols }", 2),
+            ('{ marketData(symbol: "A") { open high } }', 3),
+            ('{ marketData(symbol: "A") { open ...F } } fragment F on Aggregate { open low }', 3),
+            ('{ bars(symbol: "A") { open high } }', 201),
+            ('{ bars(symbol: "A", limit: 1000) { open high } }', 2_001),
+            ('query($n: Int! = 3) { bars(symbol: "A", limit: $n) { open high } }', 7),
+            ('{ bars(symbol: "A", limit: 2147483647) { open } }', 1_001),
+            ('{ bars(symbol: "A", limit: -2147483647) { open } }', 2),
+            ('{ book(symbol: "A", depth: 7) { symbol bids { price size } } }', 29),
+            ("{ __typename }", 0),
+            ("{ __schema { queryType { name } } }", 5_000),
+            ('subscription { bars(symbol: "A") { open high } }', 3),
+        ],
+    )
+    def test_each_field_of_each_row_counts(self, feeds, query, cost):
+        operations_of(feeds, complexity=max(cost, 1)).prepare(Request(query))
+        if cost:
+            with pytest.raises(DocumentError, match=f"{cost:,} fields") as caught:
+                operations_of(feeds, complexity=cost - 1).prepare(Request(query))
+            assert caught.value.errors[0]["extensions"]["code"] == "QUERY_TOO_COMPLEX"
+
+    async def test_introspection_has_the_whole_schema(self, feeds):
+        query = get_introspection_query(input_value_deprecation=False)
+        introspected = build_client_schema(await data(feeds, query))
+        assert print_schema(introspected) == print_schema(make_schema(TABLE))
+
+    async def test_the_schema_may_be_requested_along_with_data(self, feeds):
+        query = """query($name: String! = "Bar") {
+            __typename
+            ...Meta
+            marketData(symbol: "AAPL") { __typename close }
+            type: __type(name: $name) { name }
+        }
+        fragment Meta on Query { __schema { queryType { name } } }"""
+        answer = await data(feeds, query, {"name": "Aggregate"})
+        assert answer == {
+            "__typename": "Query",
+            "__schema": {"queryType": {"name": "Query"}},
+            "marketData": {"__typename": "Aggregate", "close": 187.33},
+            "type": {"name": "Aggregate"},
+        }
+        assert list(answer) == ["__typename", "__schema", "marketData", "type"]
 
 
-async def test_what_cannot_be_known_is_an_error_and_not_null_alone():
-    view = PlainView({})
-    view.state.lose()
-    answer = await run(view, '{ marketData(symbol: "AAPL") { close } symbols }')
-    assert answer["data"] == {"marketData": None, "symbols": None}
-    codes = [error["extensions"]["code"] for error in answer["errors"]]
-    assert codes == ["UNAVAILABLE", "UNAVAILABLE"]
+class TestFurtherFeeds:
+    """`alerts`, which only the table of the test has."""
+
+    async def test_its_fields_and_types_are_made_from_the_table(self, feeds):
+        schema = print_schema(make_schema(TABLE))
+        assert "alerts(\n" in schema
+        assert "): AlertsPage" in schema
+        assert '"""The "level"."""\n  level: String\n' in schema
+        assert "  alertId: Int!" in schema
+        assert "  causes: [AlertCauses!]!" in schema
+        feeds["alerts"].rows = [Alert("AAPL", 7, 10**9, [Level(1, 2, 3)])]
+        query = """{ alerts(symbol: "AAPL", limit: 1) {
+            alerts { symbol alertId level causes { price size orders } } nextCursor
+        } }"""
+        assert await data(feeds, query) == {
+            "alerts": {
+                "alerts": [
+                    {
+                        "symbol": "AAPL",
+                        "alertId": 7,
+                        "level": "1",
+                        "causes": [{"price": "0.000000001", "size": "2", "orders": 3}],
+                    }
+                ],
+                "nextCursor": None,
+            }
+        }
+
+    async def test_it_can_be_followed(self, feeds):
+        outlet = Outlet()
+        follow(feeds, outlet, 'subscription { a: alerts(symbol: "*") { alertId level } }')
+        feeds["alerts"].publish(Alert("MSFT", 8, None))
+        assert await outlet.next() == {"data": {"a": {"alertId": 8, "level": None}}}
+
+    def test_a_fixed_type_with_a_field_that_the_table_lacks_is_an_error(self):
+        table = [row for row in TABLE if row.name != "quotes"]
+        with pytest.raises(TypeError, match="Quote"):
+            make_schema(table)
 
 
-async def test_an_aggregator_that_does_not_answer_is_told(view, monkeypatch):
-    async def bars(*_):
-        raise UnansweredError("aggregator did not answer in time")
+class Outlet:
+    """Keeps payloads, without heads and frames."""
 
-    monkeypatch.setattr(view, "bar_page", bars)
-    answer = await run(view, '{ bars(symbol: "AAPL") { open } }')
-    assert answer["errors"][0]["extensions"]["code"] == "TIMEOUT"
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[bytes] = asyncio.Queue()
 
+    def header(self, _length: int) -> bytes:
+        return b""
 
-async def test_what_nobody_foresaw_is_in_the_log_and_not_in_the_answer(view, monkeypatch, caplog):
-    async def bars(*_):
-        raise ZeroDivisionError("secret")
+    def send(self, update: Update) -> None:
+        self.sent.put_nowait(update[2])
 
-    monkeypatch.setattr(view, "bar_page", bars)
-    answer = await run(view, '{ bars(symbol: "AAPL") { open } symbols }')
-    assert answer["data"] == {"bars": None, "symbols": ["AAPL"]}
-    assert answer["errors"][0]["extensions"]["code"] == "INTERNAL_SERVER_ERROR"
-    assert "secret" not in json.dumps(answer)
-    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert "secret" in str(record.exc_info[1])
+    def send_all(self, updates: Sequence[Update]) -> None:
+        for update in updates:
+            self.send(update)
 
+    def forget(self, owner: Any) -> None:
+        pass
 
-@pytest.mark.parametrize(
-    ("query", "cost"),
-    [
-        ("{ symbols }", 2),
-        ('{ marketData(symbol: "A") { open high } }', 3),
-        ('{ marketData(symbol: "A") { open ...F } } fragment F on Aggregate { open low }', 3),
-        ('{ bars(symbol: "A") { open high } }', 201),
-        ('{ bars(symbol: "A", limit: 1000) { open high } }', 2_001),
-        ('query($n: Int! = 3) { bars(symbol: "A", limit: $n) { open high } }', 7),
-        ('{ bars(symbol: "A", limit: 2147483647) { open } }', 1_001),
-        ('{ bars(symbol: "A", limit: -2147483647) { open } }', 2),
-        ('{ book(symbol: "A", depth: 7) { symbol bids { price size } } }', 29),
-        ("{ __typename }", 0),
-        ("{ __schema { queryType { name } } }", 5_000),
-        ('subscription { bars(symbol: "A") { open high } }', 3),
-    ],
-)
-def test_each_field_of_each_row_counts(view, query, cost):
-    executor_of(view, complexity=max(cost, 1)).prepare(Request(query))
-    if cost:
-        with pytest.raises(DocumentError, match=f"up to {cost:,} fields") as caught:
-            executor_of(view, complexity=cost - 1).prepare(Request(query))
-        assert caught.value.errors[0]["extensions"]["code"] == "QUERY_TOO_COMPLEX"
+    async def next(self) -> Any:
+        """The next message's response; what was published in a turn is sent at its end."""
+        message = await self.sent.get()
+        assert message.endswith(b"}}")
+        return json.loads(message[:-1])
 
 
-async def test_the_schema_that_is_told_is_the_one_in_the_file(view):
-    query = get_introspection_query(input_value_deprecation=False)
-    told = build_client_schema(await data(view, query))
-    assert print_schema(told) == print_schema(load_schema())
+def follow(feeds, outlet: Outlet, query: str, operations: Operations | None = None, **variables):
+    operations = operations or operations_of(feeds)
+    prepared = operations.prepare(Request(query, None, variables))
+    feed, key, format_ = operations.follow(prepared)
+    subscription = Subscription(CLIENT, outlet, format_, b"")
+    return feed.follow(key, subscription)
 
 
-async def test_the_schema_may_be_asked_for_along_with_data(view):
-    query = """query($name: String! = "Bar") {
-        __typename
-        ...Meta
-        marketData(symbol: "AAPL") { __typename close }
-        type: __type(name: $name) { name }
-    }
-    fragment Meta on Query { __schema { queryType { name } } }"""
-    answer = await data(view, query, {"name": "Aggregate"})
-    assert answer == {
-        "__typename": "Query",
-        "__schema": {"queryType": {"name": "Query"}},
-        "marketData": {"__typename": "Aggregate", "close": 187.33},
-        "type": {"name": "Aggregate"},
-    }
-    assert list(answer) == ["__typename", "__schema", "marketData", "type"]
+class TestSubscriptions:
+    async def test_the_current_state_comes_first_and_then_each_row(self, feeds):
+        outlet = Outlet()
+        end = follow(feeds, outlet, 'subscription { marketData(symbol: "aapl") { close } }')
+        assert await outlet.next() == {"data": {"marketData": {"close": 187.33}}}
+        feeds["aggregates"].publish(AAPL._replace(close=188 * 10**9))
+        feeds["aggregates"].publish(AAPL._replace(symbol="MSFT"))
+        assert await outlet.next() == {"data": {"marketData": {"close": 188}}}
+        end()
+        assert not feeds["aggregates"]
+        assert outlet.sent.empty()
 
+    def test_arguments_select_the_key(self, feeds):
+        operations = operations_of(feeds)
 
-def test_a_subscription_that_asks_for_nothing_is_refused(view):
-    query = 'subscription($x: Boolean!) { marketData(symbol: "A") @skip(if: $x) { open } }'
-    with pytest.raises(DocumentError):
-        executor_of(view).prepare(Request(query, None, {"x": True}))
+        def key_of(query: str, **variables) -> Key:
+            prepared = operations.prepare(Request(query, None, variables))
+            return operations.follow(prepared)[1]
+
+        assert key_of('subscription { quote(symbol: " aapl ") { bid } }') == Key("AAPL")
+        assert key_of('subscription { quote(symbol: " * ") { bid } }') == Key(ALL)
+        assert key_of('subscription { bars(symbol: "A") { open } }') == Key("A", "1m")
+        query = 'subscription($d: Int!) { book(symbol: "A", depth: $d) { orders } }'
+        assert key_of(query, d=7) == Key("A", 7)
+        with pytest.raises(ParameterError, match="depth"):
+            key_of(query, d=101)
+
+    def test_an_argument_whose_variable_is_null_is_an_error(self, feeds):
+        query = 'subscription($i: String) { bars(symbol: "A", interval: $i) { open } }'
+        with pytest.raises(DocumentError) as caught:
+            follow(feeds, Outlet(), query, i=None)
+        (error,) = caught.value.errors
+        assert (error["path"], error["extensions"]["code"]) == (["bars"], "BAD_USER_INPUT")
+
+    def test_a_feeds_error_is_one_of_the_field(self, feeds):
+        operations = operations_of(feeds)
+        request = Request('subscription { b: bars(symbol: "A") { open } }')
+        errors = operations.failure(operations.prepare(request), UnavailableError("away"))
+        assert errors == [
+            {
+                "message": "away",
+                "locations": [{"line": 1, "column": 16}],
+                "path": ["b"],
+                "extensions": {"code": "UNAVAILABLE"},
+            }
+        ]
+
+    async def test_dropped_events_are_null_with_their_number(self, feeds):
+        outlet = Outlet()
+        follow(feeds, outlet, 'subscription { t: trades(symbol: "AAPL") { price } }')
+        feeds["trades"].miss("AAPL", 12)
+        assert await outlet.next() == {"data": {"t": None}, "extensions": {"missed": 12}}
+        feeds["trades"].miss("AAPL", None)
+        assert await outlet.next() == {"data": {"t": None}, "extensions": {"missed": None}}
+        feeds["trades"].publish(Trade("AAPL", "7:1", TIME_NS, 10**9, 1))
+        assert await outlet.next() == {"data": {"t": {"price": "1"}}}
+
+    async def test_a_row_is_executed_once_for_equal_selections(self, feeds, monkeypatch):
+        operations = operations_of(feeds)
+        outlets = [Outlet() for _ in range(5)]
+        for outlet, query in zip(
+            outlets,
+            (
+                "subscription { quote(symbol: %s) { bid ask } }",
+                """subscription Q { ...All }
+                fragment All on Subscription {
+                    quote(symbol: %s) { bid ... on Quote { ask bid } }
+                }""",
+                """subscription($yes: Boolean! = true) {
+                    quote(symbol: %s) { bid ask @include(if: $yes) last @skip(if: $yes) }
+                }""",
+                "subscription { quote(symbol: %s) { ask bid } }",
+                "subscription { q: quote(symbol: %s) { bid ask } }",
+            ),
+            strict=True,
+        ):
+            follow(feeds, outlet, query % '"AAPL"', operations)
+        executed = []
+        execute = Operations.execute
+
+        def counted(*arguments):
+            executed.append(arguments)
+            return execute(*arguments)
+
+        monkeypatch.setattr(Operations, "execute", counted)
+        feeds["quotes"].publish(LatestQuote("AAPL", 10**9, 2 * 10**9, None, 0, is_stale=False))
+        messages = [await outlet.next() for outlet in outlets]
+        assert messages[:3] == [{"data": {"quote": {"bid": 1, "ask": 2}}}] * 3
+        assert list(messages[3]["data"]["quote"]) == ["ask", "bid"]
+        assert messages[4] == {"data": {"q": {"bid": 1, "ask": 2}}}
+        assert len(executed) == 3
+
+    def test_a_subscription_without_a_field_is_rejected(self, feeds):
+        query = 'subscription($x: Boolean!) { marketData(symbol: "A") @skip(if: $x) { open } }'
+        with pytest.raises(DocumentError):
+            operations_of(feeds).prepare(Request(query, None, {"x": True}))

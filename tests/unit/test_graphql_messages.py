@@ -1,4 +1,4 @@
-"""GraphQL requests and the messages of graphql-transport-ws: read as they are, or refused."""
+"""GraphQL requests and the messages of graphql-transport-ws: decoded, or rejected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mdtool.wire.graphql import (
 )
 
 
-def test_a_request_has_what_its_object_says():
+def test_a_request_has_the_members_of_its_object():
     value = {
         "query": "query A($x: Int) { a }",
         "operationName": "A",
@@ -34,7 +34,7 @@ def test_a_request_has_what_its_object_says():
     assert decode_request(value) == Request("query A($x: Int) { a }", "A", {"x": 1})
 
 
-def test_null_is_as_good_as_nothing():
+def test_null_stands_for_an_absent_member():
     value = {"query": "{ a }", "operationName": None, "variables": None, "extensions": None}
     assert decode_request(value) == Request("{ a }")
 
@@ -47,22 +47,22 @@ def test_null_is_as_good_as_nothing():
         (None, "an object"),
         ({}, "query: missing"),
         ({"query": None}, "query: missing"),
-        ({"query": 1}, "query: wants"),
-        ({"query": {"a": 1}}, "query: wants"),
-        ({"query": "{ a }", "operationName": 0}, "operationName: wants"),
-        ({"query": "{ a }", "variables": "{}"}, "variables: wants"),
-        ({"query": "{ a }", "variables": []}, "variables: wants"),
-        ({"query": "{ a }", "extensions": 0}, "extensions: wants"),
+        ({"query": 1}, "query: expects"),
+        ({"query": {"a": 1}}, "query: expects"),
+        ({"query": "{ a }", "operationName": 0}, "operationName: expects"),
+        ({"query": "{ a }", "variables": "{}"}, "variables: expects"),
+        ({"query": "{ a }", "variables": []}, "variables: expects"),
+        ({"query": "{ a }", "extensions": 0}, "extensions: expects"),
     ],
 )
-def test_what_is_no_request_is_told_by_its_parameter(value, complaint):
+def test_an_invalid_request_is_rejected_by_its_parameter(value, complaint):
     with pytest.raises(RequestError, match=complaint):
         decode_request(value)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, "{" * 100_000])
-def test_what_is_no_json_is_told(data):
-    with pytest.raises(RequestError, match="no JSON"):
+def test_invalid_json_is_rejected(data):
+    with pytest.raises(RequestError, match="not valid JSON"):
         decode_json(data)
 
 

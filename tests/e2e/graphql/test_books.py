@@ -1,4 +1,4 @@
-"""Order books over GraphQL, out of a real receiver: asked for, followed, not there."""
+"""Order books over GraphQL, from a real receiver: queried, followed, unavailable."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ async def start(receiver, client) -> None:
     await receiver.until(state="done")
 
 
-async def asked(client, query: str) -> dict:
+async def answer_of(client, query: str) -> dict:
     async with client.post("/graphql", json={"query": query}) as response:
         return await response.json()
 
 
-def told(line: dict) -> dict:
-    """What the receiver says of a book, as GraphQL says it."""
+def expected_of(line: dict) -> dict:
+    """The GraphQL row of a receiver's book."""
     stats = line["stats"]
 
     def levels(side: str) -> list[dict]:
@@ -72,22 +72,22 @@ def told(line: dict) -> dict:
     }
 
 
-async def test_a_book_is_the_receivers_own_to_the_depth_that_is_asked_for(day):
+async def test_a_book_is_the_receivers_to_the_requested_depth(day):
     async with stack_of(day) as (receiver, client):
         await start(receiver, client)
         for depth in (1, 3, 100):
             (line,) = await receiver.lines(f"?last=true&symbols=AAPL&depth={depth}")
-            answer = await asked(client, f'{{ book(symbol: " aapl", depth: {depth}) {BOOK} }}')
-            assert answer == {"data": {"book": told(line)}}
+            answer = await answer_of(client, f'{{ book(symbol: " aapl", depth: {depth}) {BOOK} }}')
+            assert answer == {"data": {"book": expected_of(line)}}
             assert len(answer["data"]["book"]["bids"]) <= depth
 
 
-async def test_what_has_no_book_is_null(day):
+async def test_a_symbol_without_a_book_is_null(day):
     async with stack_of(day) as (receiver, client):
         await start(receiver, client)
-        answer = await asked(client, '{ book(symbol: "NONE") { partial } }')
+        answer = await answer_of(client, '{ book(symbol: "NONE") { partial } }')
         assert answer == {"data": {"book": None}}
-        answer = await asked(client, '{ book(symbol: "AAPL,MSFT") { partial } }')
+        answer = await answer_of(client, '{ book(symbol: "AAPL,MSFT") { partial } }')
         assert answer == {"data": {"book": None}}
 
 
@@ -96,32 +96,32 @@ async def test_what_has_no_book_is_null(day):
 )
 async def test_bad_arguments_are_the_clients_error(day, arguments):
     async with stack_of(day) as (_, client):
-        answer = await asked(client, f"{{ book({arguments}) {{ partial }} }}")
+        answer = await answer_of(client, f"{{ book({arguments}) {{ partial }} }}")
         assert answer["data"] == {"book": None}
         assert answer["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
 
 
-async def test_a_receiver_without_work_and_one_that_is_away_are_told(day):
+async def test_a_receiver_that_is_idle_or_unavailable_is_an_error(day):
     async with stack_of(day) as (_, client):
-        answer = await asked(client, '{ book(symbol: "AAPL") { partial } }')
+        answer = await answer_of(client, '{ book(symbol: "AAPL") { partial } }')
         assert answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
         assert "nothing is processed yet" in answer["errors"][0]["message"]
     async with gateway_of(NOBODY, receiver=NOBODY) as client:
-        answer = await asked(client, '{ book(symbol: "AAPL") { partial } }')
+        answer = await answer_of(client, '{ book(symbol: "AAPL") { partial } }')
         assert answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
         assert NOBODY in answer["errors"][0]["message"]
 
 
-async def test_another_program_in_the_receivers_place_is_told(day):
+async def test_another_program_in_the_receivers_place_is_an_error(day):
     async with (
         gateway_of(NOBODY) as odd,
         gateway_of(NOBODY, receiver=f"{odd.host}:{odd.port}") as client,
     ):
-        answer = await asked(client, '{ book(symbol: "AAPL") { partial } }')
+        answer = await answer_of(client, '{ book(symbol: "AAPL") { partial } }')
         assert answer["errors"][0]["extensions"]["code"] in {"BAD_GATEWAY", "UNAVAILABLE"}
 
 
-async def test_a_book_is_followed_from_before_it_is_there(day):
+async def test_a_book_is_followed_before_it_exists(day):
     query = f'subscription {{ book(symbol: "AAPL", depth: 2) {BOOK} }}'
     async with (
         stack_of(day) as (receiver, client),
@@ -138,7 +138,7 @@ async def test_a_book_is_followed_from_before_it_is_there(day):
         await follow("2")
         await start(receiver, client)
         (line,) = await receiver.lines("?last=true&symbols=AAPL&depth=2")
-        expected = {"data": {"book": told(line)}}
+        expected = {"data": {"book": expected_of(line)}}
         waiting = {"1", "2"}
         while waiting:
             message = await socket.receive_json()

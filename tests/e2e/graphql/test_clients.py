@@ -1,4 +1,4 @@
-"""GraphQL with clients that others wrote: graphql-ws, graphql-http's audits, gql, and GraphiQL."""
+"""GraphQL with clients of others: graphql-ws, graphql-http's audits, gql, and GraphiQL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def address(client, scheme: str = "http") -> str:
     return f"{scheme}://{client.host}:{client.port}/graphql"
 
 
-async def test_graphql_ws_follows_asks_and_is_told_of_errors(source, client):
+async def test_graphql_ws_subscribes_queries_and_gets_errors(source, client):
     async with node_script("graphql_ws.cjs", address(client, "ws")) as script:
         await script.do("subscribe", id="a", query=FOLLOW, variables={"s": "AAPL"})
         assert await script.event() == {
@@ -45,7 +45,7 @@ async def test_graphql_ws_follows_asks_and_is_told_of_errors(source, client):
         assert await script.event() == {"id": "a", "complete": True}
 
 
-async def test_graphql_ws_follows_on_when_the_gateway_comes_back(source, free_port):
+async def test_graphql_ws_resubscribes_when_the_gateway_is_restarted(source, free_port):
     async with contextlib.AsyncExitStack() as stack:
         async with gateway_of(source.address, port=free_port) as client:
             await connected(client)
@@ -72,7 +72,7 @@ async def test_every_audit_of_graphql_http_is_passed(source):
     assert [result for result in results if result["status"] != "ok"] == []
 
 
-async def test_gql_reads_the_schema_and_asks_by_it(client):
+async def test_gql_reads_the_schema_and_queries_by_it(client):
     transport = AIOHTTPTransport(address(client))
     async with GqlClient(transport=transport, fetch_schema_from_transport=True) as session:
         query = gql("query($s: String!) { marketData(symbol: $s) { close volume } symbols }")
@@ -90,11 +90,11 @@ async def test_gql_subscribes(source, client):
     async with GqlClient(transport=transport) as session:
         subscription = gql(FOLLOW)
         subscription.variable_values = {"s": "AAPL"}
-        told = session.subscribe(subscription)
-        assert await anext(told) == {"marketData": {"close": 188.5}}
+        updates = session.subscribe(subscription)
+        assert await anext(updates) == {"marketData": {"close": 188.5}}
         source.trade("AAPL", 189.0, 1)
-        assert await anext(told) == {"marketData": {"close": 189}}
-        await told.aclose()
+        assert await anext(updates) == {"marketData": {"close": 189}}
+        await updates.aclose()
 
 
 class TestGraphiQL:

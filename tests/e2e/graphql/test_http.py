@@ -1,4 +1,4 @@
-"""GraphQL over HTTP: media types, statuses, and everything that is no request."""
+"""GraphQL over HTTP: media types, statuses, and invalid requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ JSON = "application/json"
 RESPONSE = "application/graphql-response+json"
 
 
-async def asked(client, query: object, accept: str = RESPONSE, **parameters):
+async def answer_of(client, query: object, accept: str = RESPONSE, **parameters):
     """The status of a POST, and its JSON."""
     body = {"query": query, **parameters}
     async with client.post("/graphql", json=body, headers={"Accept": accept}) as response:
@@ -44,13 +44,13 @@ async def posted(client, body: object, content_type: str = JSON, accept: str = R
         return response.status, await response.json(content_type=None)
 
 
-async def test_a_query_is_answered_as_rest_answers(source, client):
-    assert await asked(client, QUERY) == (200, {"data": {"marketData": AAPL}})
+async def test_a_query_has_the_values_of_rest(source, client):
+    assert await answer_of(client, QUERY) == (200, {"data": {"marketData": AAPL}})
     _, rest = await client.answer("/api/v1/marketdata/AAPL")
     assert rest == {name: value for name, value in AAPL.items() if name != "stale"}
 
 
-async def test_a_query_in_the_address_is_answered_too(client):
+async def test_a_query_in_the_url_is_answered_too(client):
     query = "query Q($s: String!) { marketData(symbol: $s) { close } } query Other { symbols }"
     parameters = {"query": query, "operationName": "Q", "variables": '{"s":"AAPL"}'}
     async with client.get("/graphql", params=parameters) as response:
@@ -60,26 +60,26 @@ async def test_a_query_in_the_address_is_answered_too(client):
         )
 
 
-async def test_bars_are_asked_of_the_aggregator(source, client):
+async def test_bars_are_requested_from_the_aggregator(source, client):
     minute = 60 * 10**9
     source.bars["AAPL", "5m"] = [Bar(n * minute) for n in range(1, 4)]
     query = '{ bars(symbol: "aapl", interval: "5m", limit: 2, before: "180000") { timestamp } }'
-    _, answer = await asked(client, query)
+    _, answer = await answer_of(client, query)
     assert answer["data"]["bars"] == [{"timestamp": "120000"}, {"timestamp": "60000"}]
     request = source.asked[-1]
     assert (request.interval, request.limit, request.before) == ("5m", 2, 3 * minute)
 
 
-async def test_an_interval_that_is_not_kept_is_the_clients_error(client):
-    status, answer = await asked(client, '{ bars(symbol: "AAPL", interval: "7m") { open } }')
+async def test_an_interval_without_bars_is_the_clients_error(client):
+    status, answer = await answer_of(client, '{ bars(symbol: "AAPL", interval: "7m") { open } }')
     assert (status, answer["data"]) == (200, {"bars": None})
     assert answer["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
 
 
-async def test_an_aggregator_that_does_not_answer_is_told_in_time(source):
+async def test_an_aggregator_that_does_not_answer_is_a_timeout(source):
     source.is_silent = True
     async with gateway_of(source.address, timeout_ms=50) as client:
-        _, answer = await asked(client, '{ bars(symbol: "AAPL") { open } }')
+        _, answer = await answer_of(client, '{ bars(symbol: "AAPL") { open } }')
     assert answer["errors"][0]["extensions"]["code"] == "TIMEOUT"
 
 
@@ -97,7 +97,7 @@ async def test_an_aggregator_that_does_not_answer_is_told_in_time(source):
         (f"{RESPONSE};q=0, {JSON}", JSON),
     ],
 )
-async def test_the_answer_is_of_the_media_type_that_the_client_likes_best(
+async def test_the_response_is_of_the_media_type_that_the_client_prefers(
     client, accept, media_type
 ):
     for query in (QUERY, "{"):
@@ -107,8 +107,8 @@ async def test_the_answer_is_of_the_media_type_that_the_client_likes_best(
 
 
 @pytest.mark.parametrize("accept", ["text/html", f"{JSON};q=0", "application/xml;q=1", "x"])
-async def test_a_media_type_that_there_is_not_is_406(client, accept):
-    status, answer = await asked(client, QUERY, accept)
+async def test_an_unknown_media_type_is_406(client, accept):
+    status, answer = await answer_of(client, QUERY, accept)
     assert status == 406
     assert RESPONSE in answer["errors"][0]["message"]
 
@@ -128,38 +128,38 @@ async def test_a_media_type_that_there_is_not_is_406(client, accept):
         "",
     ],
 )
-async def test_what_cannot_be_run_is_400_or_as_older_clients_have_it_200(client, query):
+async def test_an_invalid_document_is_400_or_200_for_older_clients(client, query):
     for accept, status in ((RESPONSE, 400), (JSON, 200)):
-        answered, answer = await asked(client, query, accept)
+        answered, answer = await answer_of(client, query, accept)
         assert answered == status
         assert "data" not in answer
         assert answer["errors"][0]["message"]
         assert answer["errors"][0]["extensions"]["code"]
 
 
-async def test_a_syntax_error_says_where_it_is(client):
-    _, answer = await asked(client, "{\n  symbols\n  !\n}")
+async def test_a_syntax_error_has_its_location(client):
+    _, answer = await answer_of(client, "{\n  symbols\n  !\n}")
     assert answer["errors"][0]["locations"] == [{"line": 3, "column": 3}]
 
 
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
-        (b"", "no JSON"),
-        (b"{", "no JSON"),
-        (b"\xff\xfe{}", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b"\xff\xfe{}", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
         (b"null", "an object"),
         (b"[]", "an object"),
         (json.dumps([{"query": QUERY}]).encode(), "an object"),
         (b"{}", "query: missing"),
-        (b'{"query":7}', "query: wants"),
-        (b'{"query":"{symbols}","variables":"{}"}', "variables: wants"),
-        (b'{"query":"{symbols}","operationName":7}', "operationName: wants"),
-        (b'{"query":"{symbols}","extensions":[]}', "extensions: wants"),
+        (b'{"query":7}', "query: expects"),
+        (b'{"query":"{symbols}","variables":"{}"}', "variables: expects"),
+        (b'{"query":"{symbols}","operationName":7}', "operationName: expects"),
+        (b'{"query":"{symbols}","extensions":[]}', "extensions: expects"),
     ],
 )
-async def test_what_is_no_request_is_400_whatever_the_client_accepts(client, body, complaint):
+async def test_an_invalid_request_is_400_whatever_the_client_accepts(client, body, complaint):
     for accept in (JSON, RESPONSE):
         status, answer = await posted(client, body, accept=accept)
         assert status == 400
@@ -169,7 +169,7 @@ async def test_what_is_no_request_is_400_whatever_the_client_accepts(client, bod
 @pytest.mark.parametrize(
     "query", ["", "?query=", "?query={", "?query={symbols}&variables={", "?variables={}"]
 )
-async def test_what_is_no_request_in_an_address_is_400(client, query):
+async def test_an_invalid_request_in_a_url_is_400(client, query):
     async with client.get(f"/graphql{query}", headers={"Accept": RESPONSE}) as response:
         assert response.status == 400
         assert (await response.json(content_type=None))["errors"]
@@ -194,7 +194,7 @@ async def test_a_wrong_content_type_is_415(client, content_type):
 
 
 @pytest.mark.parametrize("content_type", [JSON, "application/json; charset=UTF-8"])
-async def test_json_in_utf8_is_taken(client, content_type):
+async def test_json_in_utf8_is_accepted(client, content_type):
     assert (await posted(client, b'{"query":"{symbols}"}', content_type))[0] == 200
 
 
@@ -203,16 +203,16 @@ async def chunks(count: int):
         yield b" " * 65_536
 
 
-async def test_a_body_that_is_too_long_is_413_and_the_gateway_goes_on(client):
+async def test_a_body_that_is_too_long_is_413(client):
     five_megabytes = 5 << 20
     for body in (io.BytesIO(b" " * five_megabytes), chunks(five_megabytes >> 16)):
         status, answer = await posted(client, body)
         assert status == 413
         assert "1,048,576 bytes" in answer["errors"][0]["message"]
-    assert (await asked(client, QUERY))[0] == 200
+    assert (await answer_of(client, QUERY))[0] == 200
 
 
-async def test_a_body_that_is_not_encoded_as_it_should_be_is_400(client, caplog):
+async def test_a_body_with_a_wrong_encoding_is_400(client, caplog):
     headers = {"Content-Type": JSON, "Content-Encoding": "gzip"}
     async with client.post("/graphql", data=b'{"query":"{symbols}"}', headers=headers) as response:
         assert response.status == 400
@@ -222,14 +222,14 @@ async def test_a_body_that_is_not_encoded_as_it_should_be_is_400(client, caplog)
     assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
 
 
-async def test_a_body_that_takes_little_compressed_and_too_much_otherwise_is_413(client):
+async def test_a_body_that_is_too_long_once_decompressed_is_413(client):
     headers = {"Content-Type": JSON, "Content-Encoding": "gzip"}
     bomb = gzip.compress(bytes(64 << 20), 1)
     async with client.post("/graphql", data=bomb, headers=headers) as response:
         assert response.status == 413
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(client, monkeypatch):
+async def test_a_body_that_does_not_arrive_is_a_bounded_wait(client, monkeypatch):
     monkeypatch.setattr(bodies, "PATIENCE_S", 0.05)
     reader, writer = await asyncio.open_connection(client.host, client.port)
     head = f"POST /graphql HTTP/1.1\r\nHost: gateway\r\nContent-Type: {JSON}\r\n"
@@ -239,7 +239,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(client, monkeypatch):
     writer.close()
 
 
-async def test_a_body_that_comes_in_pieces_is_one_request(client):
+async def test_a_body_that_arrives_in_pieces_is_one_request(client):
     async def pieces():
         for byte in b'{"query":"{symbols}"}':
             yield bytes([byte])
@@ -255,7 +255,7 @@ async def test_other_methods_are_405(client, method):
         assert response.headers["Allow"] == "GET, HEAD, POST"
 
 
-async def test_the_last_known_state_is_marked():
+async def test_the_last_known_state_is_marked_stale():
     source = MarketSource()
     source.trade("AAPL", 187.25, 400)
     async with contextlib.AsyncExitStack() as stack:
@@ -266,9 +266,9 @@ async def test_the_last_known_state_is_marked():
         assert (await socket.receive_json())["stale"] is True
         async with client.post("/graphql", json={"query": QUERY}) as response:
             assert response.headers["Warning"] == '110 mdtool "Response is Stale"'
-            told = (await response.json())["data"]["marketData"]
-            assert (told["close"], told["stale"]) == (187.25, True)
-        _, answer = await asked(client, '{ marketData(symbol: "NONE") { open } }')
+            row = (await response.json())["data"]["marketData"]
+            assert (row["close"], row["stale"]) == (187.25, True)
+        _, answer = await answer_of(client, '{ marketData(symbol: "NONE") { open } }')
         assert answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
 
 
@@ -282,20 +282,20 @@ async def test_introspection_and_limits_are_settings(source):
     }
     async with gateway_of(source.address, **settings) as client:
         await connected(client)
-        assert (await asked(client, '{ a: marketData(symbol: "AAPL") { open low } }'))[0] == 200
+        assert (await answer_of(client, '{ a: marketData(symbol: "AAPL") { open low } }'))[0] == 200
         for query in (
             "{ __schema { queryType { name } } }",
             "{ a { b { c } } }",
             "{ a: symbols b: symbols }",
             '{ marketData(symbol: "AAPL") { open low high } }',
         ):
-            assert (await asked(client, query))[0] == 400
-        assert (await asked(client, "{ symbols }" + " " * 200))[0] == 413
+            assert (await answer_of(client, query))[0] == 400
+        assert (await answer_of(client, "{ symbols }" + " " * 200))[0] == 413
 
 
 async def test_requests_are_measured_by_status(client):
-    await asked(client, QUERY)
-    await asked(client, "{")
+    await answer_of(client, QUERY)
+    await answer_of(client, "{")
     metrics = await (await client.get("/metrics")).text()
     for status in (200, 400):
         assert f'mdtool_request_seconds_count{{route="/graphql",status="{status}"}} 1.0' in metrics

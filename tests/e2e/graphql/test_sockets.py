@@ -1,4 +1,4 @@
-"""graphql-transport-ws: messages in and out of order, closes, and what ends with a client."""
+"""graphql-transport-ws: messages in and out of order, closes, and subscriptions that end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def closed(socket) -> tuple[int, str]:
     return message.data, message.extra
 
 
-async def test_a_subscription_brings_the_state_at_once_and_each_update(source, client):
+async def test_a_subscription_begins_with_the_state_and_has_each_update(source, client):
     async with talking(client) as socket:
         await socket.send_json(subscribe("1", CLOSE))
         assert await socket.receive_json() == following("1", {"marketData": {"close": 188.5}})
@@ -56,7 +56,7 @@ async def test_a_subscription_brings_the_state_at_once_and_each_update(source, c
             assert await socket.receive_json() == expected
 
 
-async def test_everyone_is_told_what_they_asked_for_under_their_own_id(source, client):
+async def test_each_subscription_has_its_own_selection_and_id(source, client):
     query = "subscription($s: String!) { now: marketData(symbol: $s) { volume __typename } }"
     async with talking(client) as first, talking(client) as second:
         await first.send_json(subscribe("a", CLOSE))
@@ -67,15 +67,15 @@ async def test_everyone_is_told_what_they_asked_for_under_their_own_id(source, c
         await second.receive_json()
         source.trade("AAPL", 190.0, 1)
         now = {"now": {"volume": "1001", "__typename": "Aggregate"}}
-        told = [await first.receive_json() for _ in range(2)]
-        assert sorted(told, key=lambda each: each["id"]) == [
+        received = [await first.receive_json() for _ in range(2)]
+        assert sorted(received, key=lambda each: each["id"]) == [
             following('"b\\', now),
             following("a", {"marketData": {"close": 190}}),
         ]
         assert await second.receive_json() == following("a", now)
 
 
-async def test_a_symbol_yet_unknown_is_told_from_its_first_trade_on(source, client):
+async def test_an_unknown_symbol_is_followed_from_its_first_trade_on(source, client):
     async with talking(client) as socket:
         query = 'subscription { marketData(symbol: "NEW") { symbol volume } }'
         await socket.send_json(subscribe("1", query))
@@ -85,7 +85,7 @@ async def test_a_symbol_yet_unknown_is_told_from_its_first_trade_on(source, clie
         assert await socket.receive_json() == following("1", expected)
 
 
-async def test_a_subscription_that_is_completed_is_told_no_more_and_its_id_is_free(source, client):
+async def test_a_completed_subscription_ends_and_its_id_is_free(source, client):
     async with talking(client) as socket:
         await socket.send_json(subscribe("1", CLOSE))
         await socket.receive_json()
@@ -108,7 +108,7 @@ async def test_queries_are_answered_and_completed(client):
         assert await socket.receive_json() == complete("1")
 
 
-async def test_a_query_that_takes_long_holds_nothing_up_and_can_be_cancelled(source):
+async def test_a_slow_query_blocks_no_other_and_can_be_cancelled(source):
     source.is_silent = True
     async with gateway_of(source.address, timeout_ms=600_000) as client, talking(client) as socket:
         await connected(client)
@@ -134,7 +134,7 @@ async def test_a_query_that_takes_long_holds_nothing_up_and_can_be_cancelled(sou
         ("{" + "a {" * 100 + "b" + "}" * 101, "QUERY_TOO_COMPLEX"),
     ],
 )
-async def test_what_cannot_run_is_an_error_of_its_operation_and_of_no_other(client, query, code):
+async def test_an_invalid_operation_is_an_error_of_that_operation_only(client, query, code):
     async with talking(client) as socket:
         await socket.send_json(subscribe("good", CLOSE))
         await socket.receive_json()
@@ -159,7 +159,7 @@ async def test_operations_of_a_client_are_bounded(client):
 @pytest.mark.parametrize(
     "query", ['bars(symbol: "NEW%d") { close }', 'book(symbol: "NEW%d") { orders }']
 )
-async def test_what_is_asked_for_because_of_subscriptions_is_limited(source, query):
+async def test_upstream_requests_of_subscriptions_are_limited(source, query):
     settings = {"upstream_requests_per_s": 1, "upstream_burst": 1}
     async with gateway_of(source.address, **settings) as client, talking(client) as socket:
         for number in range(15):
@@ -191,13 +191,13 @@ async def test_what_is_asked_for_because_of_subscriptions_is_limited(source, que
             4409,
             "Subscriber for ? already exists",
         ),
-        ([{"type": "start"}], 4400, "Invalid message: type: wants one that clients may send"),
+        ([{"type": "start"}], 4400, "Invalid message: type: expects one that clients send"),
         ([INIT, subscribe("", CLOSE)], 4400, None),
         ([INIT, {"id": "1", "type": "subscribe", "payload": {"query": 7}}], 4400, None),
         (["not an object"], 4400, None),
     ],
 )
-async def test_who_breaks_the_protocol_is_closed_with_its_code(client, messages, code, reason):
+async def test_a_protocol_error_closes_with_its_code(client, messages, code, reason):
     async with client.ws_connect("/graphql", protocols=[SUBPROTOCOL]) as socket:
         for each in messages:
             await socket.send_json(each)
@@ -234,7 +234,7 @@ async def test_a_message_that_is_too_long_closes_the_socket(source):
         {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
     ],
 )
-async def test_an_upgrade_that_is_none_is_told_so(client, headers, caplog):
+async def test_an_invalid_upgrade_is_426(client, headers, caplog):
     async with client.get("/graphql", headers=headers) as response:
         assert response.status == 426
         assert response.headers["Upgrade"] == "websocket"
@@ -256,8 +256,8 @@ async def test_pings_are_answered_at_any_time(client):
         assert await socket.receive_json() == {"type": "pong"}
 
 
-async def test_a_client_that_says_nothing_is_closed(client, monkeypatch):
-    monkeypatch.setattr("mdtool.services.gateway.graphql.sockets._INIT_S", 0.01)
+async def test_a_client_that_does_not_initialise_is_closed(client, monkeypatch):
+    monkeypatch.setattr("mdtool.services.gateway.protocols.graphql.sockets._INIT_S", 0.01)
     async with client.ws_connect("/graphql", protocols=[SUBPROTOCOL]) as socket:
         assert await closed(socket) == (4408, "Connection initialisation timeout")
 
@@ -272,7 +272,7 @@ async def test_sockets_are_bounded(source):
         assert 'mdtool_sockets{path="/graphql"} 1.0' in metrics
 
 
-async def test_clients_are_told_that_a_stopping_gateway_goes_away(source):
+async def test_a_gateway_that_stops_closes_with_going_away(source):
     async with ClientSession() as session:
         async with gateway_of(source.address) as client:
             url = f"http://{client.host}:{client.port}/graphql"
@@ -287,13 +287,13 @@ async def test_a_subscription_outlives_the_aggregator():
     source.trade("AAPL", 1.0, 5)
     async with gateway_of(source.address) as client, talking(client) as socket:
         await socket.send_json(subscribe("1", query))
-        told = []
+        received = []
         for _ in range(2):
             async with source.serving():
-                told.append(await socket.receive_json())
-            told.append(await socket.receive_json())
+                received.append(await socket.receive_json())
+            received.append(await socket.receive_json())
         fresh, stale = ({"volume": "5", "stale": stale} for stale in (False, True))
-        assert [each["payload"]["data"]["marketData"] for each in told] == [
+        assert [each["payload"]["data"]["marketData"] for each in received] == [
             *(fresh, stale, fresh, stale)
         ]
 
@@ -320,13 +320,13 @@ class TestBars:
             frames = [tick(102, 2, at_s=2), tick(103, 3, at_s=3), tick(99, 4)]
             await running.send(message(2, frames, ["AAPL"]))
             for socket in (first, second):
-                told = [await self.bar(socket) for _ in range(3)]
-                assert told == [(0, 0.99, "5", "2"), (2, 1.02, "2", "1"), (3, 1.03, "3", "1")]
+                received = [await self.bar(socket) for _ in range(3)]
+                assert received == [(0, 0.99, "5", "2"), (2, 1.02, "2", "1"), (3, 1.03, "3", "1")]
             await first.close()
             await running.send(message(5, [tick(104, 1, at_s=3)], ["AAPL"]))
             assert await self.bar(second) == (3, 1.04, "4", "2")
 
-    async def test_an_interval_that_is_not_kept_is_an_error_of_each_who_asks(self):
+    async def test_an_interval_without_bars_is_an_error_of_each_subscription(self):
         async with (
             aggregator() as running,
             gateway_of(running.address) as client,
@@ -339,7 +339,7 @@ class TestBars:
                 assert "no bars of 7m" in error["payload"][0]["message"]
                 assert error["payload"][0]["extensions"]["code"] == "BAD_USER_INPUT"
 
-    async def test_who_leaves_is_forgotten_up_to_the_aggregator(self):
+    async def test_the_aggregators_stream_ends_with_the_last_subscription(self):
         async with aggregator() as running, gateway_of(running.address) as client:
             await running.send(message(0, [tick(100)], ["AAPL"]))
             await connected(client)
@@ -359,6 +359,6 @@ class TestBars:
 
     async def bar(self, socket) -> tuple:
         """Seconds after noon, close, volume and count of the next bar."""
-        told = (await socket.receive_json())["payload"]["data"]["bars"]
-        second = (int(told["timestamp"]) - 1_735_214_400_000) // 1_000
-        return second, told["close"], told["volume"], told["count"]
+        received = (await socket.receive_json())["payload"]["data"]["bars"]
+        second = (int(received["timestamp"]) - 1_735_214_400_000) // 1_000
+        return second, received["close"], received["volume"], received["count"]

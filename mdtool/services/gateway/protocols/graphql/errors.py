@@ -1,19 +1,24 @@
-"""What goes wrong with GraphQL requests, in the shape in which GraphQL tells it."""
+"""The errors of GraphQL responses and their codes."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from graphql import GraphQLError
 
 from mdtool.core.errors import MdtoolError
-from mdtool.services.gateway.answers import STATUSES
-from mdtool.services.gateway.graphql.plan import RootField
+from mdtool.services.gateway.http import STATUSES
+
+log = logging.getLogger(__name__)
 
 ErrorObject = Mapping[str, Any]
 """An entry of `errors`: message, locations, path and extensions.code."""
+
+MAX_ERRORS: Final = 10
+"""Of one document, or of the variables of one request."""
 
 SYNTAX: Final = "GRAPHQL_PARSE_FAILED"
 INVALID: Final = "GRAPHQL_VALIDATION_FAILED"
@@ -22,22 +27,16 @@ BAD_REQUEST: Final = "BAD_REQUEST"
 TOO_MANY: Final = "TOO_MANY_OPERATIONS"
 BAD_INPUT: Final = "BAD_USER_INPUT"
 INTERNAL: Final = "INTERNAL_SERVER_ERROR"
-
-
-class InternalError(MdtoolError):
-    """Something that nobody foresaw."""
-
-    def __init__(self) -> None:
-        super().__init__("the gateway failed; its log says how")
+_UNEXPECTED: Final = "the gateway failed; see its log"
 
 
 class DocumentError(MdtoolError):
-    """A request that cannot be executed: no data of it is answered.
+    """A request that cannot be executed, so that its response has no data.
 
     Attributes
     ----------
     errors : list of ErrorObject
-        Why, at least one.
+        At least one.
     """
 
     def __init__(self, errors: Iterable[GraphQLError], code: str) -> None:
@@ -51,23 +50,28 @@ def error_object(error: GraphQLError, code: str) -> ErrorObject:
 
 
 def request_error(message: str, code: str) -> ErrorObject:
-    """Return an error that has no place in a document."""
+    """Return an error that is not of a place in a document."""
     return {"message": message, "extensions": {"code": code}}
 
 
-def field_error(error: MdtoolError | GraphQLError, field: RootField) -> ErrorObject:
-    """Return an error of one field of an operation."""
-    code = BAD_INPUT if isinstance(error, GraphQLError) else _code_of(error)
-    message = error.message if isinstance(error, GraphQLError) else str(error)
-    return error_object(GraphQLError(message, field.nodes[0], path=[field.key]), code)
+def field_error(error: GraphQLError) -> ErrorObject:
+    """Return an error of a field; the cause of an unexpected one goes to the log only."""
+    cause = error.original_error
+    if cause is None or isinstance(cause, GraphQLError):
+        return error_object(error, BAD_INPUT)
+    if isinstance(cause, MdtoolError):
+        return error_object(error, _code_of(cause))
+    log.error("GraphQL field %s", error.path, exc_info=cause)
+    masked = GraphQLError(_UNEXPECTED, error.nodes, path=error.path)
+    return error_object(masked, INTERNAL)
 
 
 def encode_errors(errors: Sequence[ErrorObject]) -> bytes:
-    """Return errors as JSON, an array."""
+    """Return errors as a JSON array."""
     return json.dumps(errors, separators=(",", ":")).encode()
 
 
-def encode_response(errors: Sequence[ErrorObject]) -> bytes:
+def encode_failure(errors: Sequence[ErrorObject]) -> bytes:
     """Return a response without data."""
     return b'{"errors":%b}' % encode_errors(errors)
 
@@ -76,4 +80,4 @@ def _code_of(error: MdtoolError) -> str:
     for kind, (status, code) in STATUSES.items():
         if isinstance(error, kind):
             return BAD_INPUT if status == 400 else code.upper()
-    return INTERNAL if isinstance(error, InternalError) else "BAD_GATEWAY"
+    return "BAD_GATEWAY"

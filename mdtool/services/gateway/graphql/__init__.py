@@ -1,1 +1,0 @@
-"""GraphQL over HTTP and over WebSockets, of the same market as every other protocol."""

@@ -1,0 +1,1 @@
+"""GraphQL at `/graphql`: queries over HTTP, and subscriptions over WebSockets."""

@@ -1,0 +1,195 @@
+"""`/graphql`: queries over HTTP.
+
+References
+----------
+The GraphQL over HTTP specification: its media types, parameters and status codes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+from graphql import GraphQLError
+
+from mdtool.services.client import Client
+from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.feeds import Feeds
+from mdtool.services.gateway.http import STALE_HEADERS, client_of
+from mdtool.services.gateway.protocols.graphql.documents import Limits
+from mdtool.services.gateway.protocols.graphql.errors import (
+    BAD_REQUEST,
+    DocumentError,
+    encode_failure,
+    request_error,
+)
+from mdtool.services.gateway.protocols.graphql.execution import Operations, Prepared
+from mdtool.services.gateway.protocols.graphql.sockets import GraphQLSockets
+from mdtool.services.gateway.websockets import upgrading
+from mdtool.services.http.answers import Handler
+from mdtool.services.http.bodies import BodyError, read_body
+from mdtool.wire.graphql import (
+    SUBPROTOCOL,
+    Request,
+    RequestError,
+    decode_json,
+    decode_request,
+)
+
+PATH: Final = "/graphql"
+_JSON: Final = "application/json"
+"""What clients older than the specification accept; it has 200 for every response."""
+_RESPONSE: Final = "application/graphql-response+json"
+_WILDCARDS: Final = {"*/*", "application/*"}
+_NO_SUBSCRIPTIONS: Final = f"subscriptions require a WebSocket with the subprotocol {SUBPROTOCOL}"
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+Decode = Callable[[], Request]
+"""Returns the request of what was read."""
+
+
+class _HttpError(Exception):
+    """A request that HTTP itself rejects, and with which status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class GraphQL:
+    """GraphQL over HTTP and WebSockets.
+
+    Parameters
+    ----------
+    config : GatewayConfig
+    feeds : Feeds
+    read_stored : callable
+        Returns the symbols of which trades are stored, for a client.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        feeds: Feeds,
+        read_stored: Callable[[Client], Awaitable[Sequence[Any]]],
+    ) -> None:
+        limits = Limits(
+            config.graphql_max_depth, config.graphql_max_aliases, config.graphql_max_complexity
+        )
+        self._operations = Operations(
+            feeds, read_stored, limits, may_introspect=config.graphql_introspection
+        )
+        self._max_body_bytes = config.graphql_max_body_bytes
+        self._sockets = GraphQLSockets(
+            self._operations, PATH, config.slow_client_s, config.graphql_max_body_bytes
+        )
+
+    @property
+    def routes(self) -> Mapping[tuple[str, str], Handler]:
+        """The handlers by method and path."""
+        return {
+            ("POST", PATH): self._post,
+            ("GET", PATH): upgrading(self._sockets.serve, self._get),
+        }
+
+    async def _post(self, request: web.Request) -> web.Response:
+        """`POST /graphql`: a request in JSON."""
+        return await self._answer(request, self._read_body)
+
+    async def _get(self, request: web.Request) -> web.Response:
+        """`GET /graphql`: a request in the query of the URL."""
+        return await self._answer(request, _read_url)
+
+    async def _answer(
+        self, request: web.Request, read: Callable[[web.Request], Awaitable[Decode]]
+    ) -> web.Response:
+        media_type = _negotiated(request.headers.get(hdrs.ACCEPT, "*/*"))
+        if media_type is None:
+            return _rejected(406, f"Accept: expects {_RESPONSE} or {_JSON}", _JSON)
+        client = client_of(request)
+        try:
+            decode = await read(request)
+            with await client.turn():
+                prepared = self._prepare(decode())
+            response = await self._operations.query(client, prepared)
+        except DocumentError as error:
+            status = 200 if media_type == _JSON else 400
+            return _response(encode_failure(error.errors), media_type, status)
+        except (RequestError, BodyError) as error:
+            return _rejected(400, str(error), media_type)
+        except _HttpError as error:
+            return _rejected(error.status, str(error), media_type)
+        headers = STALE_HEADERS if response.is_stale else _NO_HEADERS
+        return _response(response.body, media_type, 200, headers)
+
+    def _prepare(self, request: Request) -> Prepared:
+        prepared = self._operations.prepare(request)
+        if prepared.operation.is_subscription:
+            raise DocumentError([GraphQLError(_NO_SUBSCRIPTIONS)], BAD_REQUEST)
+        return prepared
+
+    async def _read_body(self, request: web.Request) -> Decode:
+        if request.content_type != _JSON or (request.charset or "utf-8").lower() != "utf-8":
+            raise _HttpError(415, f"Content-Type: expects {_JSON} in UTF-8")
+        most = self._max_body_bytes
+        body = None
+        if (request.content_length or 0) <= most:
+            body = await read_body(request, most)
+        if body is None:
+            raise _HttpError(413, f"body: expects at most {most:,} bytes")
+        return functools.partial(_decode_body, body)
+
+
+def _decode_body(body: bytes) -> Request:
+    return decode_request(decode_json(body))
+
+
+async def _read_url(request: web.Request) -> Decode:
+    return functools.partial(_decode_url, request.query)
+
+
+def _decode_url(query: Mapping[str, str]) -> Request:
+    parameters: dict[str, object] = dict(query)
+    if "query" not in parameters:
+        raise RequestError("query: missing; write one at /graphiql")
+    for name in ("variables", "extensions"):
+        if name in parameters:
+            parameters[name] = decode_json(query[name])
+    return decode_request(parameters)
+
+
+@functools.lru_cache(maxsize=64)
+def _negotiated(accept: str) -> str | None:
+    """Return the media type that a client prefers, None where it accepts neither."""
+    preferred, most = None, 0.0
+    for entry in accept.lower().split(","):
+        media_type, *parameters = (part.strip() for part in entry.split(";"))
+        weight = _weight(parameters)
+        if media_type in _WILDCARDS:
+            media_type = _JSON
+        if weight > most and media_type in {_JSON, _RESPONSE}:
+            preferred, most = media_type, weight
+    return preferred
+
+
+def _weight(parameters: list[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return float(parameter[2:])
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+def _rejected(status: int, message: str, media_type: str) -> web.Response:
+    return _response(encode_failure([request_error(message, BAD_REQUEST)]), media_type, status)
+
+
+def _response(
+    body: bytes, media_type: str, status: int, headers: Mapping[str, str] = _NO_HEADERS
+) -> web.Response:
+    headers = {**headers, "Content-Type": f"{media_type}; charset=utf-8"}
+    return web.Response(body=body, status=status, headers=headers)

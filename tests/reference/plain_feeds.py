@@ -1,0 +1,166 @@
+"""Feeds of the gateway's table out of plain rows, without the services that they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from mdtool.adapters.aggregator import UnknownSymbolError
+from mdtool.services.client import Client
+from mdtool.services.gateway.backlog import Event
+from mdtool.services.gateway.feeds import Feeds, aggregates, bars, books, quotes, symbols
+from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, Page, Rows
+from mdtool.services.gateway.fields import Field, Kind
+from mdtool.services.gateway.hub import Hub, Subscription
+from mdtool.services.gateway.snapshots import Snapshots
+from mdtool.services.gateway.table import DEPTH, INTERVAL, FeedRow
+
+
+class Trade(NamedTuple):
+    symbol: str
+    sequence: str
+    timestamp: int
+    price: int
+    size: int
+
+
+class Alert(NamedTuple):
+    """Of a feed that no protocol has heard of."""
+
+    symbol: str
+    alert_id: int
+    level: int | None
+    causes: Sequence[books.Level] = ()
+
+
+def _fields(kind: Kind, *names: str) -> list[Field]:
+    return [Field(name, kind, f"The {name}.") for name in names]
+
+
+SYMBOL = _fields(Kind.TEXT, "symbol")
+LEVEL = (
+    *_fields(Kind.PRICE, "price"),
+    *_fields(Kind.SIZE, "size"),
+    *_fields(Kind.COUNT, "orders"),
+)
+
+
+def _row(name: str, field: str, of: str, fields: Sequence[Field], **others: Any) -> FeedRow:
+    return FeedRow(name, f"About {name}.", fields, f"/topic/{name}/", field, of, **others)
+
+
+TABLE = (
+    _row("aggregates", "marketData", "Aggregate", aggregates.FIELDS),
+    _row("bars", "bars", "Bar", bars.FIELDS, option=INTERVAL, has_history=True),
+    _row("quotes", "quote", "Quote", quotes.FIELDS),
+    _row("books", "book", "Book", books.FIELDS, option=DEPTH),
+    _row(
+        *("trades", "trades", "Trade"),
+        [
+            *_fields(Kind.TEXT, "symbol", "sequence"),
+            *_fields(Kind.TIME, "timestamp"),
+            *_fields(Kind.PRICE, "price"),
+            *_fields(Kind.SIZE, "size"),
+        ],
+        has_history=True,
+        has_events=True,
+    ),
+    _row("symbols", "symbolInfo", "SymbolInfo", symbols.FIELDS),
+    _row(
+        *("alerts", "alerts", "Alert"),
+        [
+            *SYMBOL,
+            *_fields(Kind.COUNT, "alert_id"),
+            Field("level", Kind.PRICE, 'The "level".', is_optional=True),
+            Field("causes", Kind.ROWS, "The causes.", fields=LEVEL),
+        ],
+        has_history=True,
+        has_events=True,
+    ),
+)
+"""The feeds of the fixed GraphQL types, and one that has none."""
+
+
+class PlainFeed:
+    """A feed of rows, newest first.
+
+    Attributes
+    ----------
+    rows : list
+    error : Exception or None
+        Raised instead of returning rows.
+    pages : list of (Key, Page)
+        Requested so far.
+    """
+
+    def __init__(self, audience: Audience[Any], has_events: bool) -> None:
+        self.rows: list[Any] = []
+        self.error: Exception | None = None
+        self.is_stale = False
+        self.pages: list[tuple[Key, Page]] = []
+        self._audience = audience
+        self._has_events = has_events
+
+    def __bool__(self) -> bool:
+        """Tell whether somebody follows it."""
+        return bool(self._audience)
+
+    async def current(self, _client: Client, key: Key) -> Sequence[Any]:
+        rows = self._found(key)
+        if isinstance(key.option, int):
+            rows = [
+                row._replace(bids=row.bids[: key.option], asks=row.asks[: key.option])
+                for row in rows
+            ]
+        return rows
+
+    async def history(self, _client: Client, key: Key, page: Page) -> Rows[Any]:
+        self.pages.append((key, page))
+        rows = self._found(key)
+        if page.to_ns is not None:
+            rows = [row for row in rows if row.start < page.to_ns]
+        next_ = "more" if len(rows) > page.limit else None
+        return Rows(rows[: page.limit], next_, self.is_stale)
+
+    def names(self) -> list[str]:
+        return sorted(row.symbol for row in self._found(Key(ALL)))
+
+    def knows(self, key: Key) -> bool:
+        return any(row.symbol == key.symbol for row in self.rows)
+
+    def follow(
+        self, key: Key, subscription: Subscription, after: str | None = None
+    ) -> Callable[[], None]:
+        if self.error is not None:
+            raise self.error
+        rows = [row for row in self.rows if key.symbol in {ALL, row.symbol}]
+        return self._audience.join(key, subscription, [(row, self._state(row)) for row in rows])
+
+    def publish(self, row: Any, option: str | int | None = None) -> None:
+        self._audience.publish(Key(row.symbol, option), row, self._state(row))
+
+    def miss(self, symbol: str, count: int | None) -> None:
+        self._audience.miss(Key(symbol), symbol, count)
+
+    def fail(self, key: Key, error: Any) -> None:
+        self._audience.fail(key, error)
+
+    def _found(self, key: Key) -> list[Any]:
+        if self.error is not None:
+            raise self.error
+        rows = [row for row in self.rows if key.symbol in {ALL, row.symbol}]
+        if not rows and key.symbol != ALL:
+            raise UnknownSymbolError(f"{key.symbol}: unknown")
+        return rows
+
+    def _state(self, row: Any) -> Any:
+        return Event(row.symbol) if self._has_events else row.symbol
+
+
+def plain_feeds(table: Sequence[FeedRow] = TABLE) -> Feeds:
+    """Return a feed without rows for each row of a table."""
+    hub, snapshots = Hub(), Snapshots()
+    return Feeds(
+        {row.name: PlainFeed(Audience(hub, snapshots), row.has_events) for row in table},
+        {row.name: row for row in table},
+    )
