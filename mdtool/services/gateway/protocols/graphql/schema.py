@@ -44,6 +44,13 @@ _IN_MILLISECONDS: Final = {"Aggregate", "Bar", "Book", "Level", "Quote"}
 """Fixed types whose times are milliseconds since the epoch."""
 _NEXT: Final = "nextCursor"
 """The field of a page that no row has."""
+_SYMBOL: Final = '"A symbol." symbol: String!'
+_SYMBOL_OR_ALL: Final = '"A symbol, or `*` for every symbol." symbol: String!'
+_PAGE_ARGUMENTS: Final = """
+  "At most so many, from 1 to 1000." limit: Int! = 100
+  "`nextCursor` of the page before, or a time in milliseconds: only rows before that time."
+  before: String
+"""
 _LEAVES: Final = {
     Kind.TEXT: "String",
     Kind.PRICE: "String",
@@ -89,11 +96,6 @@ def make_schema(rows: Sequence[FeedRow]) -> GraphQLSchema:
     return schema
 
 
-def option_type(option: Option) -> str:
-    """Return the GraphQL type of an option's values."""
-    return "Int" if option.schema["type"] == "integer" else "String"
-
-
 def _further(schema: GraphQLSchema, rows: Iterable[FeedRow]) -> Iterable[str]:
     """Yield the definitions of feeds that `schema.graphql` lacks."""
     assert schema.query_type is not None
@@ -103,24 +105,20 @@ def _further(schema: GraphQLSchema, rows: Iterable[FeedRow]) -> Iterable[str]:
         about = json.dumps(row.about)
         if of not in schema.type_map:
             yield from _type_definitions(of, about, row.fields)
-        arguments = ['"A symbol." symbol: String!']
-        if row.option is not None:
-            arguments.append(_option_definition(row.option))
+        option = () if row.option is None else (_option_definition(row.option),)
         if name not in schema.subscription_type.fields:
+            arguments = " ".join((_SYMBOL_OR_ALL, *option))
             result = of if row.has_events else f"{of}!"
-            of_all = [arguments[0].replace("A symbol.", "A symbol, or `*` for every symbol.")]
-            of_all += arguments[1:]
-            yield f"extend type Subscription {{ {about} {name}({' '.join(of_all)}): {result} }}"
+            yield f"extend type Subscription {{ {about} {name}({arguments}): {result} }}"
         if name not in schema.query_type.fields:
-            result = of
+            arguments = " ".join((_SYMBOL, *option))
+            result = f"[{of}!]" if row.has_events else of
             if row.has_history:
+                arguments += _PAGE_ARGUMENTS
                 result = f"{name[0].upper()}{name[1:]}Page"
-                arguments.append('"At most so many, from 1 to 1000." limit: Int! = 100')
-                arguments.append('"`nextCursor` of the page before." before: String')
-                yield f'"A page of {name}." type {result} {{ {name}: [{of}!]! {_NEXT}: String }}'
-            elif row.has_events:
-                result = f"[{of}!]"
-            yield f"extend type Query {{ {about} {name}({' '.join(arguments)}): {result} }}"
+                members = f"{name}: [{of}!]! {_NEXT}: String"
+                yield f'"Rows that follow each other in time." type {result} {{ {members} }}'
+            yield f"extend type Query {{ {about} {name}({arguments}): {result} }}"
 
 
 def _type_definitions(name: str, about: str, fields: Iterable[Field]) -> Iterable[str]:
@@ -139,7 +137,8 @@ def _type_definitions(name: str, about: str, fields: Iterable[Field]) -> Iterabl
 
 def _option_definition(option: Option) -> str:
     about, default = json.dumps(option.about), json.dumps(option.default)
-    return f"{about} {option.name}: {option_type(option)}! = {default}"
+    of = "Int" if option.schema["type"] == "integer" else "String"
+    return f"{about} {option.name}: {of}! = {default}"
 
 
 def _camel(name: str) -> str:
