@@ -1,0 +1,136 @@
+"""What a gateway's feeds come from, on free ports in the test's own loop, and changed by it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from mdtool.services.http.listening import listening
+from tests.support.aggregators import NOON_NS, Running, aggregator, message, tick
+from tests.support.gateways import Client, gateway_of
+from tests.support.vwap_feeds import vwap_feed
+
+NOBODY = "127.0.0.1:1"
+
+
+class Receiver:
+    """A receiver of order books that has the books that a test gives it."""
+
+    def __init__(self) -> None:
+        self._cents: dict[str, int] = {}
+
+    def set(self, cents: Mapping[str, int]) -> None:
+        """Let books have one buyer each."""
+        self._cents.update(cents)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """`GET /order-book?last=true&symbols=`."""
+        wanted = request.query.get("symbols", "")
+        symbols = set(wanted.split(",")) if wanted else self._cents.keys()
+        lines = [self._line(symbol) for symbol in sorted(symbols & self._cents.keys())]
+        return web.Response(text="".join(f"{json.dumps(line)}\n" for line in lines))
+
+    def _line(self, symbol: str) -> dict[str, Any]:
+        cents = self._cents[symbol]
+        bid = {"price": f"{cents / 100:.2f}", "size": "5", "count": 1}
+        return {
+            "symbol": symbol,
+            "timestamp_ns": str(NOON_NS + cents),
+            "levels": {"bids": [bid], "asks": []},
+            "stats": {"bid_levels": 1, "ask_levels": 0, "total_orders": 1},
+            "records": cents,
+            "partial": False,
+        }
+
+
+@dataclass
+class World:
+    """A gateway, and all that is behind it."""
+
+    client: Client
+    aggregator: Running
+    receiver: Receiver
+    _sequence: int = field(default=0)
+
+    async def trade(self, cents: Mapping[str, int]) -> None:
+        """Let each symbol trade once, in one batch."""
+        ticks = [tick(price, symbol=index) for index, price in enumerate(cents.values())]
+        await self.aggregator.send(message(self._sequence, ticks, list(cents)))
+        self._sequence += len(ticks)
+
+    async def quote(self, cents: Mapping[str, int]) -> None:
+        """Change books."""
+        self.receiver.set(cents)
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a test changes a feed, and finds the change in its rows.
+
+    Attributes
+    ----------
+    change : callable
+        Gives each symbol a price in cents, in a world.
+    place : tuple of str and int
+        Where a row has that price.
+    needs_vwap : bool
+        Whether the VWAP service has to run.
+    is_once : bool
+        Whether a symbol is published only when it is new.
+    page_field : str
+        The GraphQL field that has the rows of a query.
+    """
+
+    change: Any = World.trade
+    place: tuple[str | int, ...] = ()
+    needs_vwap: bool = False
+    is_once: bool = False
+    page_field: str = ""
+
+    def cents(self, row: Mapping[str, Any]) -> int:
+        """The price of a row, 0 where it has none."""
+        value: Any = row
+        for name in self.place:
+            value = value[name]
+        return round(float(value) * 100) if self.place else 0
+
+    @property
+    def selection(self) -> str:
+        """What is requested of a row over GraphQL."""
+        names = [name for name in self.place if isinstance(name, str)]
+        return "symbol " + " { ".join(names) + " }" * max(0, len(names) - 1)
+
+
+SOURCES = {
+    "aggregates": Source(place=("close",)),
+    "bars": Source(place=("close",)),
+    "quotes": Source(place=("last",)),
+    "books": Source(World.quote, ("bids", 0, "price")),
+    "trades": Source(place=("price",), page_field="trades"),
+    "vwap": Source(place=("price",), needs_vwap=True),
+    "symbols": Source(is_once=True),
+}
+"""By feed: each row of the table needs one."""
+
+
+@contextlib.asynccontextmanager
+async def world_of(source: Source, **settings):
+    """The world of one feed until the block ends."""
+    receiver = Receiver()
+    app = web.Application()
+    app.router.add_get("/order-book", receiver.answer)
+    async with contextlib.AsyncExitStack() as stack:
+        running = await stack.enter_async_context(aggregator())
+        addresses = {"receiver": await stack.enter_async_context(listening(app, "127.0.0.1", 0))}
+        if source.needs_vwap:
+            addresses["vwap"] = await stack.enter_async_context(vwap_feed(running.address))
+        unlimited = {"upstream_requests_per_s": 0, "memory_requests_per_s": 0}
+        client = await stack.enter_async_context(
+            gateway_of(running.address, **(addresses | unlimited | settings))
+        )
+        yield World(client, running, receiver)
