@@ -27,7 +27,7 @@ from tests.reference.plain_feeds import Trade, plain_feeds
 QUOTE = LatestQuote("AAPL", 100 * 10**9, None, None, 1_000, is_stale=False)
 DATA = {
     "symbol": "AAPL",
-    "bid": "100.000000000",
+    "bid": "100",
     "ask": None,
     "last": None,
     "timestamp": "1970-01-01T00:00:01.000000000Z",

@@ -25,27 +25,28 @@ _LISTENER_BYTES: Final = 4_096
 _DATA: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
 
 _MEANINGS: Final = {
-    CloseCode.NORMAL: "The client disconnected by its protocol.",
-    CloseCode.GOING_AWAY: "The gateway stops. Connect again.",
-    CloseCode.PROTOCOL_ERROR: "The client made a mistake, which an ERROR frame described; or it "
-    "sent what is not a WebSocket frame.",
+    CloseCode.NORMAL: "The client disconnected.",
+    CloseCode.GOING_AWAY: "The gateway stops. Reconnect.",
+    CloseCode.PROTOCOL_ERROR: "The client broke the protocol: an ERROR frame said how, or the bytes"
+    " were not a WebSocket frame.",
     CloseCode.NO_TEXT: "A text message is not UTF-8.",
-    CloseCode.POLICY: "A message is not valid SockJS.",
-    CloseCode.TOO_BIG: "A message is larger than its path accepts.",
-    CloseCode.BEHIND: "The client did not read: nothing for `slow_client_s`, or more replies or "
-    "more than 32 MB of updates wait for it. Connect again, and read faster or subscribe to less.",
+    CloseCode.POLICY: "The client's messages are not SockJS.",
+    CloseCode.TOO_BIG: "A message is too large.",
+    CloseCode.BEHIND: "The client stopped reading: for `slow_client_s`, or with too many messages"
+    " waiting that cannot be conflated, or with 32 MB of states. Reconnect, and read faster or"
+    " subscribe to less.",
 }
-_PINGS: Final = f"""\
-Clients are pinged every {HEARTBEAT_S:g} s. A connection that does not answer within \
-{HEARTBEAT_S / 2:g} s is cut off without a code, which browsers show as 1006. GraphQL adds the \
-codes of graphql-transport-ws.
-"""
+_PINGS: Final = (
+    f"Clients are pinged every {HEARTBEAT_S:g} s. A client that does not answer a ping within"
+    f" {HEARTBEAT_S / 2:g} s is disconnected without a code, which browsers show as 1006. GraphQL"
+    " has its own codes besides, those of graphql-transport-ws."
+)
 
 
 def about_closing() -> str:
     """Return the close codes as a table in Markdown, and how silent clients are found."""
     rows = "".join(f"| {code} | {_MEANINGS[code]} |\n" for code in CloseCode)
-    return f"| code | why a WebSocket is closed |\n|---|---|\n{rows}\n{_PINGS}"
+    return f"| code | why a WebSocket is closed |\n|---|---|\n{rows}\n{_PINGS}\n"
 
 
 def upgrading(sockets: Handler, otherwise: Handler) -> Handler:

@@ -172,7 +172,7 @@ class _Session:
         subscribed = self._subscriptions[identity] = _Subscribed(len(symbols))
         self._symbols += len(symbols)
         with self._socket.outbox.held():  # the reply precedes the first data
-            unknown = [key.symbol for key in keys if not feed.knows(key)]
+            unknown = [key.symbol for key in keys if key.symbol != ALL and not feed.knows(key)]
             try:
                 for key in keys:
                     subscribed.ends.append(feed.follow(key, subscription, after))
