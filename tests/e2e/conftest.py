@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from mdtool.services.gateway import limits
 from tests.reference.market_source import MarketSource
 from tests.support.gateways import connected, gateway_of
 from tests.support.kernels import compile_kernels
@@ -16,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_finish(session):
-    """Have nothing compiled while a test looks at the time, or at what a command says."""
+    """Compile kernels before tests that measure time or read a command's output."""
     is_needed = any(item.path.is_relative_to(HERE) for item in session.items)
     if is_needed and not session.config.option.collectonly:
         compile_kernels()
@@ -24,8 +23,10 @@ def pytest_collection_finish(session):
 
 @pytest.fixture
 def no_refill(monkeypatch):
-    """Give clients nothing back of what they may ask for, however long the test takes."""
-    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic_ns=lambda: 0))
+    """Refill no rate limit, however long the test takes."""
+    monkeypatch.setattr(
+        "mdtool.services.client.time", SimpleNamespace(monotonic=lambda: 0, monotonic_ns=lambda: 0)
+    )
 
 
 @pytest.fixture
