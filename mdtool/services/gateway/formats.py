@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from mdtool.adapters.stores.port import SymbolTotals
 from mdtool.core.units import NS_PER_MS, format_price, format_time
 from mdtool.services.gateway.feeds.aggregates import Aggregate
 from mdtool.services.gateway.feeds.bars import Bar
 from mdtool.services.gateway.feeds.quotes import LatestQuote
 from mdtool.services.gateway.feeds.trades import Trade
-from mdtool.adapters.stores.port import SymbolTotals
 from mdtool.wire.quotes import Quote, encode_quote
 
 _STALE = ',"stale":true'

@@ -1,77 +1,80 @@
-"""`/health`: whether the gateway has something to serve, and how fresh it is."""
+"""`/health`: whether the gateway has data to serve, and how fresh they are."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
-from mdtool.adapters.market import MarketReader
-from mdtool.services.gateway.feed import Feed
-from mdtool.services.gateway.history.face import History
-from mdtool.services.gateway.protection import Protection
-from mdtool.services.gateway.quotes.face import Quotes
-from mdtool.services.gateway.state import MarketState
-from mdtool.services.gateway.tallies import Tallies
+from mdtool.services.gateway.http import Routes
+from mdtool.services.gateway.protocols import Paths
+from mdtool.services.gateway.sources import Sources
 from mdtool.services.http.answers import answer, encode_object
 
 
 class Health:
     """The handler of `/health`.
 
-    `status` is `ok` where the aggregator's stream is there, `blocked` where it is too, but no more
-    ticks are taken (the aggregator's store cannot be written, or a bus has no aggregator), `stale`
-    where the stream is not there and the last known state is served, and `unavailable`, answered
-    with 503, where nothing is known.
+    `status` is `ok` where the aggregator's stream is connected; `blocked` where it is, but no more
+    ticks are accepted (the aggregator's store cannot be written, or a bus has no aggregator);
+    `stale` where it is not, and the last known state is served; and `unavailable`, answered with
+    503, where nothing is known.
+
+    Parameters
+    ----------
+    sources : Sources
+    served : Routes
     """
 
-    def __init__(
-        self,
-        state: MarketState,
-        feed: Feed,
-        aggregator: MarketReader,
-        quotes: Quotes,
-        history: History,
-        protection: Protection,
-        tallies: Tallies,
-    ) -> None:
-        self._state = state
-        self._feed = feed
-        self._aggregator = aggregator
-        self._quotes = quotes
-        self._history = history
-        self._protection = protection
-        self._tallies = tallies
+    def __init__(self, sources: Sources, served: Routes) -> None:
+        self._sources = sources
+        self._served = served
 
-    async def report(self, _request: web.Request) -> web.Response:
+    @property
+    def routes(self) -> Paths:
+        """The handlers by method and path."""
+        return {("GET", "/health"): self.answer}
+
+    async def answer(self, _request: web.Request) -> web.Response:
         """`GET /health`."""
-        state = self._state
-        resilience = self._protection.resilience
+        report = self.report()
+        status = 503 if report["status"] == "unavailable" else 200
+        return answer(encode_object(report), status=status)
+
+    def report(self) -> dict[str, Any]:
+        """Return the state of everything."""
+        sources, admission = self._sources, self._served.admission
+        market, upstream = sources.market, sources.upstream
         status = self._status()
-        report = {
+        return {
             "status": status,
             "aggregator": {
-                "address": self._aggregator.address,
-                "connected": state.is_live,
-                "message": self._feed.lost_because
-                or (self._aggregator.blocked_reason if status == "blocked" else None),
+                "address": market.aggregator.address,
+                "connected": market.state.is_live,
+                "message": market.lost_because
+                or (market.aggregator.blocked_reason if status == "blocked" else None),
             },
-            "symbols": {"known": len(state.symbols), "stale": state.stale_count()},
-            "quotes": self._quotes.report(),
-            "store": self._history.report(),
-            "sockets": sum(tally.open for tally in self._tallies.sockets.values()),
+            "symbols": {
+                "known": len(market.state.symbols),
+                "stale": market.state.stale_count(),
+            },
+            "quotes": sources.quotes.report(),
+            "store": None if sources.history is None else sources.history.report(),
+            "sockets": len(admission),
             "circuit": {
-                "state": resilience.circuit.value,
-                "opened": resilience.opened,
-                "answered": resilience.answered,
-                "failed": resilience.failed,
-                "repeated": resilience.repeated,
-                "refused": resilience.refused,
+                "state": upstream.circuit.value,
+                "opened": upstream.opened,
+                "answered": upstream.answered,
+                "failed": upstream.failed,
+                "repeated": upstream.repeated,
+                "refused": upstream.refused,
             },
-            "refused": self._protection.refused,
-            "waits": self._protection.time_share.waits,
+            "refused": self._served.refused,
+            "waits": admission.waits,
         }
-        return answer(encode_object(report), status=503 if status == "unavailable" else 200)
 
     def _status(self) -> str:
-        if self._state.is_live:
-            return "blocked" if self._feed.is_held_up else "ok"
-        return "stale" if self._state.symbols else "unavailable"
+        market = self._sources.market
+        if market.state.is_live:
+            return "blocked" if market.is_blocked else "ok"
+        return "stale" if market.state.symbols else "unavailable"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 from typing import Final
@@ -21,7 +22,16 @@ from mdtool.adapters.book_services import ServiceAwayError, ServiceSilentError
 from mdtool.core.errors import ConfigError, MdtoolError
 from mdtool.services.client import Admission, CapacityError, Client, LimitError
 from mdtool.services.gateway.parameters import ParameterError
-from mdtool.services.http.answers import Admit, Handler, HeadedError, Statuses, answering, no_route
+from mdtool.services.http.answers import (
+    Admit,
+    Fail,
+    Handler,
+    HeadedError,
+    Statuses,
+    answering,
+    failure,
+    no_route,
+)
 from mdtool.services.http.bodies import BodyError
 
 EVERY_ORIGIN: Final = "*"
@@ -255,6 +265,7 @@ class Routes:
 
     Attributes
     ----------
+    admission : Admission
     app : web.Application
     times : dict of str to RouteTimes
         By path.
@@ -263,9 +274,14 @@ class Routes:
     def __init__(self, admission: Admission, origins: Origins, proxies: int) -> None:
         self.app = web.Application()
         self.times: dict[str, RouteTimes] = {}
-        self._admission = admission
+        self.admission = admission
         self._origins = origins
         self._proxies = proxies
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How many requests were rejected, by limit."""
+        return {**self.admission.refused, "origins": self._origins.refused}
 
     def add(
         self,
@@ -275,6 +291,7 @@ class Routes:
         *,
         is_limited: bool = True,
         has_head: bool = True,
+        fail: Fail = failure,
     ) -> None:
         """Have a handler answer a method of a path.
 
@@ -287,10 +304,12 @@ class Routes:
             Whether requests count against the client's limit; those of monitoring do not.
         has_head : bool
             Whether GET implies HEAD; not where the handler writes the body by itself.
+        fail : callable
+            Makes the answer of an error.
         """
         admit: Admit = self._admit if is_limited else self._identify
         times = self.times.setdefault(path, RouteTimes())
-        wrapped = answering(handler, STATUSES, times.add, admit)
+        wrapped = answering(handler, STATUSES, times.add, admit, fail)
         self.app.router.add_route(method, path, wrapped)
         if method == "GET" and has_head:
             self.app.router.add_route("HEAD", path, wrapped)
@@ -310,6 +329,6 @@ class Routes:
         origin = request.headers.get("Origin")
         if origin is not None:
             self._origins.check(origin, request.host)
-        client = self._admission.client(address_of(request, self._proxies))
+        client = self.admission.client(address_of(request, self._proxies))
         request[_CLIENT] = client
         return client

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -90,6 +90,7 @@ class MarketState:
         self._own = OwnSymbols()
         self.symbols = self._own.table
         self._rows = np.zeros(0, _ROW)
+        self._in_order: list[str] = []
 
     def apply(self, symbols: SymbolTable, updates: Updates) -> NDArray[np.intp]:
         """Apply a message from the aggregator, and return what changed, shape (n,).
@@ -129,6 +130,14 @@ class MarketState:
         row: tuple[int, int, int, int, int, int, int, bool] = self._rows[index].item()
         return row
 
+    def in_order(self) -> Sequence[str]:
+        """Return all symbols, in order; raise UnavailableError where none can be known."""
+        if not len(self.symbols):
+            self.check_live()
+        if len(self.symbols) != len(self._in_order):
+            self._in_order = sorted(self.symbols)
+        return self._in_order
+
     def check_live(self) -> None:
         """Raise UnavailableError where what is unknown may only be unknown here."""
         if not self.is_live:
@@ -143,8 +152,6 @@ class MarketStream:
     aggregator : MarketReader
     state : MarketState
         What it keeps current.
-    listeners : list of MarketListener
-        Called after each message, and when the state becomes stale.
 
     Attributes
     ----------
@@ -158,9 +165,7 @@ class MarketStream:
         Whether the aggregator cannot commit ticks, and soon takes no more.
     """
 
-    def __init__(
-        self, aggregator: MarketReader, state: MarketState, listeners: list[MarketListener]
-    ) -> None:
+    def __init__(self, aggregator: MarketReader, state: MarketState) -> None:
         self.aggregator = aggregator
         self.state = state
         self.counts: Counts | None = None
@@ -168,7 +173,11 @@ class MarketStream:
         self.messages = 0
         self.lost_because: str | None = "not connected yet"
         self.is_blocked = False
-        self._listeners = listeners
+        self._listeners: list[MarketListener] = []
+
+    def listen(self, listener: MarketListener) -> None:
+        """Have a listener called after each message, and when the state becomes stale."""
+        self._listeners.append(listener)
 
     async def run(self) -> None:
         """Follow until cancelled."""

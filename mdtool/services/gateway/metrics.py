@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import accumulate
 
+from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -12,115 +13,115 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from mdtool.core.breaker import Circuit
-from mdtool.services.gateway.feed import Feed
-from mdtool.services.gateway.history.face import History
-from mdtool.services.gateway.protection import Protection
-from mdtool.services.gateway.quotes.face import Quotes
-from mdtool.services.gateway.resilience import Resilience
-from mdtool.services.gateway.state import MarketState
-from mdtool.services.gateway.tallies import BOUNDS_S, Tallies, Times
+from mdtool.services.gateway.http import TIMES_S, Routes, Times
+from mdtool.services.gateway.protocols import Paths
+from mdtool.services.gateway.sources import Sources
+from mdtool.services.gateway.upstream import Upstream
 from mdtool.wire.batches import Counts
 
 
-def registry(
-    state: MarketState,
-    feed: Feed,
-    quotes: Quotes,
-    history: History,
-    protection: Protection,
-    tallies: Tallies,
-) -> CollectorRegistry:
-    """Return a registry of the gateway's own, read when it is scraped."""
-    metrics = CollectorRegistry()
-    ProcessCollector(registry=metrics)
-    metrics.register(_GatewayCollector(state, feed, quotes, history, protection, tallies))
-    return metrics
+class Metrics:
+    """The handler of `/metrics`, whose registry is collected when it is scraped.
+
+    Parameters
+    ----------
+    sources : Sources
+    served : Routes
+    """
+
+    def __init__(self, sources: Sources, served: Routes) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_GatewayCollector(sources, served))
+
+    @property
+    def routes(self) -> Paths:
+        """The handlers by method and path."""
+        return {("GET", "/metrics"): self.answer}
+
+    async def answer(self, _request: web.Request) -> web.Response:
+        """`GET /metrics`."""
+        body = generate_latest(self._registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 class _GatewayCollector(Collector):
-    def __init__(
-        self,
-        state: MarketState,
-        feed: Feed,
-        quotes: Quotes,
-        history: History,
-        protection: Protection,
-        tallies: Tallies,
-    ) -> None:
-        self._state = state
-        self._feed = feed
-        self._quotes = quotes
-        self._history = history
-        self._protection = protection
-        self._tallies = tallies
+    def __init__(self, sources: Sources, served: Routes) -> None:
+        self._sources = sources
+        self._served = served
 
     def collect(self) -> Iterator[Metric]:
-        if self._feed.counts is not None:
-            yield from _ticks(self._feed.counts)
+        if self._sources.market.counts is not None:
+            yield from _ticks(self._sources.market.counts)
         yield from self._stream()
-        yield from self._known_quotes()
-        yield from self._questions()
+        yield from self._quotes()
+        yield from self._upstream()
         yield from self._store()
-        yield self._refused()
+        yield self._rejected()
         yield _counter(
             "mdtool_client_waits",
-            "Messages that waited, as their client had taken more than its share of the time.",
-            self._protection.time_share.waits,
+            "Messages that waited, for their client had used its share of the time.",
+            self._served.admission.waits,
         )
         yield self._requests()
         yield from self._sockets()
 
     def _stream(self) -> Iterator[Metric]:
-        state, feed = self._state, self._feed
-        yield _gauge("mdtool_stream_up", "Whether the aggregator's stream is there.", state.is_live)
+        market, state = self._sources.market, self._sources.market.state
         yield _gauge(
-            "mdtool_stream_held_up", "Whether the aggregator can commit no ticks.", feed.is_held_up
+            "mdtool_stream_up", "Whether the aggregator's stream is connected.", state.is_live
+        )
+        yield _gauge(
+            "mdtool_stream_held_up",
+            "Whether the aggregator cannot commit ticks.",
+            market.is_blocked,
         )
         yield _gauge("mdtool_symbols", "Symbols that are known.", len(state.symbols))
         yield _gauge("mdtool_symbols_stale", "Those that are stale.", state.stale_count())
         yield _counter(
-            "mdtool_stream_connections", "Streams opened to the aggregator.", feed.connections
+            "mdtool_stream_connections", "Streams opened to the aggregator.", market.connections
         )
-        yield _counter("mdtool_stream_messages", "Messages of those streams.", feed.messages)
+        yield _counter("mdtool_stream_messages", "Messages of those streams.", market.messages)
 
-    def _known_quotes(self) -> Iterator[Metric]:
-        report = self._quotes.report()
+    def _quotes(self) -> Iterator[Metric]:
+        report = self._sources.quotes.report()
         yield _gauge("mdtool_quotes", "Symbols that have a quote.", report["known"])
-        yield _gauge("mdtool_quotes_stale", "Those that nobody stands for.", report["stale"])
-        yield _gauge("mdtool_quote_hub_up", "Whether the hub is there.", report["hub"]["connected"])
+        yield _gauge("mdtool_quotes_stale", "Those that are stale.", report["stale"])
+        up = report["hub"]["connected"]
+        yield _gauge("mdtool_quote_hub_up", "Whether the hub is connected.", up)
         if report["source"] is not None:
             up = report["source"]["connected"]
-            yield _gauge("mdtool_quote_source_up", "Whether the stream is there.", up)
+            yield _gauge("mdtool_quote_source_up", "Whether the DBN stream is connected.", up)
 
-    def _questions(self) -> Iterator[Metric]:
-        resilience = self._protection.resilience
-        yield _outcomes("mdtool_upstream_calls", "Questions to the aggregator", resilience)
-        yield _counter(
-            "mdtool_upstream_repeats", "Those that were asked again.", resilience.repeated
-        )
-        yield _counter("mdtool_circuit_opened", "Times the circuit opened.", resilience.opened)
+    def _upstream(self) -> Iterator[Metric]:
+        upstream = self._sources.upstream
+        yield _outcomes("mdtool_upstream_calls", "Requests to the aggregator", upstream)
+        yield _counter("mdtool_upstream_repeats", "Those that were repeated.", upstream.repeated)
+        yield _counter("mdtool_circuit_opened", "Times the circuit opened.", upstream.opened)
         circuit = GaugeMetricFamily(
             "mdtool_circuit", "1 for the state of the circuit.", labels=("state",)
         )
         for state in Circuit:
-            circuit.add_metric((state.value,), state is resilience.circuit)
+            circuit.add_metric((state.value,), state is upstream.circuit)
         yield circuit
 
     def _store(self) -> Iterator[Metric]:
-        report = self._history.report()
-        if report is None:
+        history = self._sources.history
+        if history is None:
             return
-        yield _gauge("mdtool_store_up", "Whether the store answers.", report["connected"])
-        yield _outcomes("mdtool_store_calls", "Questions to the store", self._history.resilience)
+        is_up = history.lost_because is None
+        yield _gauge("mdtool_store_up", "Whether the store responds.", is_up)
+        yield _outcomes("mdtool_store_calls", "Requests to the store", history.upstream)
 
-    def _refused(self) -> Metric:
+    def _rejected(self) -> Metric:
         family = CounterMetricFamily(
-            "mdtool_refused", "What clients asked for over a limit.", labels=("limit",)
+            "mdtool_refused", "Requests of clients over a limit.", labels=("limit",)
         )
-        for limit, count in self._protection.refused.items():
+        for limit, count in self._served.refused.items():
             family.add_metric((limit,), count)
         return family
 
@@ -130,8 +131,8 @@ class _GatewayCollector(Collector):
             "HTTP requests by route and status.",
             labels=("route", "status"),
         )
-        for route, tally in self._tallies.routes.items():
-            for status, times in tally.by_status.items():
+        for route, of_route in self._served.times.items():
+            for status, times in of_route.by_status.items():
                 family.add_metric((route, str(status)), _cumulated(times), times.total_s)
         return family
 
@@ -143,7 +144,7 @@ class _GatewayCollector(Collector):
                 "mdtool_sockets_opened", "WebSockets ever.", labels=labels
             ),
             "refused": CounterMetricFamily(
-                "mdtool_sockets_refused", "Turned away for their number.", labels=labels
+                "mdtool_sockets_refused", "Rejected for their number.", labels=labels
             ),
             "sent": CounterMetricFamily(
                 "mdtool_socket_messages", "Messages written to WebSockets.", labels=labels
@@ -151,20 +152,25 @@ class _GatewayCollector(Collector):
             "conflated": CounterMetricFamily(
                 "mdtool_socket_conflated", "Messages that a later one replaced.", labels=labels
             ),
+            "dropped": CounterMetricFamily(
+                "mdtool_socket_dropped",
+                "Events that a slow client missed, and was told so.",
+                labels=labels,
+            ),
             "behind": CounterMetricFamily(
                 "mdtool_sockets_behind", "Closed because the client did not read.", labels=labels
             ),
         }
-        for path, tally in self._tallies.sockets.items():
+        for path, tally in self._served.admission.tallies.items():
             for name, family in families.items():
                 family.add_metric((path,), getattr(tally, name))
         yield from families.values()
 
 
 def _ticks(counts: Counts) -> Iterator[Metric]:
-    yield _counter("mdtool_ticks", "Ticks that the aggregator took.", counts.ticks)
+    yield _counter("mdtool_ticks", "Ticks that the aggregator accepted.", counts.ticks)
     yield _counter(
-        "mdtool_ticks_duplicate", "Ticks that were sent again and left out.", counts.duplicates
+        "mdtool_ticks_duplicate", "Ticks that were resent and skipped.", counts.duplicates
     )
     yield _counter("mdtool_ticks_late", "Ticks too late for a time bar.", counts.late)
     refused = CounterMetricFamily("mdtool_ticks_refused", "Ticks refused.", labels=("reason",))
@@ -173,17 +179,17 @@ def _ticks(counts: Counts) -> Iterator[Metric]:
     yield refused
 
 
-def _outcomes(name: str, text: str, resilience: Resilience) -> Metric:
+def _outcomes(name: str, text: str, upstream: Upstream) -> Metric:
     calls = CounterMetricFamily(
-        name, f"{text} by what became of them; repeated ones count again.", labels=("outcome",)
+        name, f"{text}, by outcome; repeated ones count again.", labels=("outcome",)
     )
     for outcome in ("answered", "failed", "refused"):
-        calls.add_metric((outcome,), getattr(resilience, outcome))
+        calls.add_metric((outcome,), getattr(upstream, outcome))
     return calls
 
 
 def _cumulated(times: Times) -> list[tuple[str, float]]:
-    bounds = (*map(str, BOUNDS_S), "+Inf")
+    bounds = (*map(str, TIMES_S), "+Inf")
     return list(zip(bounds, accumulate(times.buckets), strict=True))
 
 

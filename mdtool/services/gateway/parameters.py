@@ -1,4 +1,4 @@
-"""What clients may ask for: symbols, intervals, limits and cursors out of their text."""
+"""Parameters of clients, parsed from text: symbols, intervals, limits, times."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from typing import Final
 
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, normal_symbol
-from mdtool.core.units import NS_PER_MS, parse_duration
+from mdtool.core.units import NS_PER_MS, parse_duration, parse_time
 
 MAX_ROWS: Final = 1_000
 MAX_DEPTH: Final = 100
 DEFAULT_ROWS: Final = 100
+ORDERS: Final = ("asc", "desc")
+_LEAST_NS: Final = 10**14
+"""A smaller number is a time in ms; until the year 5138 no time in ms is larger."""
 _MAX_NS: Final = 2**63 - 1
 
 
@@ -24,42 +27,42 @@ def parse_symbol(text: str) -> str:
     Raises
     ------
     ParameterError
-        When it can be no symbol.
+        When it is not a valid symbol.
     """
     symbol = normal_symbol(text)
     if symbol is None:
-        raise ParameterError(f"symbol: wants 1 to {MAX_SYMBOL_CHARS} printable ASCII characters")
+        raise ParameterError(f"symbol: expects 1 to {MAX_SYMBOL_CHARS} printable ASCII characters")
     return symbol
 
 
 def parse_interval(text: str) -> str:
-    """Return the interval of bars, a duration such as `1m`; whether it is kept is not known here.
+    """Return the interval of bars, a duration such as `1m`, which need not be one that exists.
 
     Raises
     ------
     ParameterError
-        When it is no duration.
+        When it is not a duration.
     """
     try:
         parse_duration(text)
     except UsageError as error:
-        raise ParameterError("interval: wants a duration such as 1m") from error
+        raise ParameterError("interval: expects a duration such as 1m") from error
     return text
 
 
-def parse_limit(text: str | None) -> int:
-    """Return how many bars or trades are wanted, 100 where nothing is said.
+def parse_limit(text: str | None, most: int = MAX_ROWS) -> int:
+    """Return how many rows are requested, 100 by default.
 
     Raises
     ------
     ParameterError
-        When it is no whole number from 1 to 1,000.
+        When it is not a whole number from 1 to `most`.
     """
-    return DEFAULT_ROWS if text is None else _parse_whole("limit", text, MAX_ROWS)
+    return DEFAULT_ROWS if text is None else _parse_whole("limit", text, most)
 
 
 def check_limit(limit: int) -> int:
-    """Return how many bars or trades are wanted.
+    """Return how many rows are requested.
 
     Raises
     ------
@@ -81,7 +84,7 @@ def parse_depth(text: str) -> int:
 
 
 def check_depth(depth: int) -> int:
-    """Return how many levels of each side of a book are wanted.
+    """Return how many levels of each side of a book are requested.
 
     Raises
     ------
@@ -92,17 +95,51 @@ def check_depth(depth: int) -> int:
 
 
 def parse_before(text: str | None) -> int:
-    """Return the nanoseconds of a time in ms, 0 where there is none.
+    """Return the nanoseconds of a time in ms, 0 by default.
 
     Raises
     ------
     ParameterError
-        When it is no time in ms above 0.
+        When it is not a time in ms above 0.
     """
     return 0 if text is None else _parse_whole("before", text, _MAX_NS // NS_PER_MS) * NS_PER_MS
+
+
+def parse_moment(name: str, text: str | None) -> int | None:
+    """Return a time in ns, from RFC 3339 text or a whole number of ms or ns since the epoch.
+
+    Raises
+    ------
+    ParameterError
+        When it is neither.
+    """
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= _MAX_NS:
+        number = int(text)
+        return number if number >= _LEAST_NS else number * NS_PER_MS
+    try:
+        return parse_time(text)
+    except UsageError as error:
+        message = f"{name}: expects a time such as 2024-12-26T08:20:34Z, or ms since the epoch"
+        raise ParameterError(message) from error
+
+
+def parse_order(text: str | None, default: str) -> bool:
+    """Tell whether rows are requested in ascending order.
+
+    Raises
+    ------
+    ParameterError
+        When it is neither `asc` nor `desc`.
+    """
+    order = default if text is None else text
+    if order not in ORDERS:
+        raise ParameterError(f"order: expects {' or '.join(ORDERS)}")
+    return order == ORDERS[0]
 
 
 def _parse_whole(name: str, text: str, most: int) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 20 and 1 <= int(text) <= most:
         return int(text)
-    raise ParameterError(f"{name}: wants a whole number from 1 to {most}")
+    raise ParameterError(f"{name}: expects a whole number from 1 to {most}")

@@ -1,72 +1,68 @@
-"""The gateway: an HTTP server in front of one stream of the aggregator's state."""
+"""The gateway: protocols for clients, over feeds made of the services behind it."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
+from aiohttp import web
 
-from mdtool.adapters.aggregator import AggregatorClient
-from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.quotes import open_hub
-from mdtool.core.addresses import parse_address
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
-from mdtool.services.aggregator.config import INTERVALS
-from mdtool.services.gateway.bar_feed import BarFeed
-from mdtool.services.gateway.books import book_proxy
+from mdtool.services.client import Admission, Limits
 from mdtool.services.gateway.config import GatewayConfig
-from mdtool.services.gateway.feed import Feed
-from mdtool.services.gateway.graphql.face import PATH, GraphQL
 from mdtool.services.gateway.health import Health
-from mdtool.services.gateway.history.face import History
-from mdtool.services.gateway.metrics import registry
-from mdtool.services.gateway.operations import operations
-from mdtool.services.gateway.order_books import OrderBooks
+from mdtool.services.gateway.http import Origins, Routes
+from mdtool.services.gateway.metrics import Metrics
 from mdtool.services.gateway.pages.assets import Assets
-from mdtool.services.gateway.protection import Protection
-from mdtool.services.gateway.quotes.face import TALLY, Quotes
-from mdtool.services.gateway.rest import Rest
-from mdtool.services.gateway.routes import MARKET_DATA_SOCKETS, application
-from mdtool.services.gateway.signaling.ice import IceServers
-from mdtool.services.gateway.sockets import MarketDataSockets
-from mdtool.services.gateway.state import MarketState
-from mdtool.services.gateway.stomp.face import Stomp
-from mdtool.services.gateway.tallies import Tallies
-from mdtool.services.gateway.view import MarketView
+from mdtool.services.gateway.pages.docs import Docs
+from mdtool.services.gateway.pages.files import StaticFiles
+from mdtool.services.gateway.pages.graphiql import GraphiQL
+from mdtool.services.gateway.protocols import (
+    ClosingProtocol,
+    RunningProtocol,
+    ServedProtocol,
+    openapi,
+)
+from mdtool.services.gateway.protocols.book_services import ORDER_BOOK_PATH, BookServices
+from mdtool.services.gateway.protocols.graphql.http import GraphQL
+from mdtool.services.gateway.protocols.rest import Rest
+from mdtool.services.gateway.protocols.rest import fail as fail_v2
+from mdtool.services.gateway.protocols.rest_v1 import RestV1
+from mdtool.services.gateway.protocols.signaling import IceServers, Rooms
+from mdtool.services.gateway.protocols.sockets import PlainSockets
+from mdtool.services.gateway.protocols.sockjs import EVENTS_PATH, SockJs
+from mdtool.services.gateway.protocols.stomp import Stomp
+from mdtool.services.gateway.protocols.stream import Stream
+from mdtool.services.gateway.sources import Sources
+from mdtool.services.gateway.websockets import STOPPING, upgrading
+from mdtool.services.http.answers import Handler, failure
 from mdtool.services.http.listening import listening
+from mdtool.wire.websocket import CloseCode
 
-if TYPE_CHECKING:
-    from mdtool.adapters.kafka.market import KafkaMarket
+_STREAMED: Final = {EVENTS_PATH, ORDER_BOOK_PATH}
+"""Written as they arrive, which aiohttp would do for HEAD too."""
+_UNLIMITED: Final = {"/health", "/metrics"}
 
 
 class Gateway:
-    """What browsers and other clients read market data from.
+    """What browsers and other clients get market data from.
 
     It starts without the aggregator, and outlives it: see `MarketState`.
 
     Parameters
     ----------
     config : GatewayConfig
-        Where it listens, and whom it asks.
     """
 
     name = "gateway"
 
     def __init__(self, config: GatewayConfig) -> None:
-        if config.bus:
-            KafkaAddress.parse(config.bus)
-        for address in (config.aggregator, config.sender, config.receiver):
-            parse_address(address)
-        if config.quotes_from:
-            parse_address(config.quotes_from)
         self._config = config
+        self._sources = Sources(config)
         self._assets = Assets(config.assets)
-        self._quote_hub = open_hub(config.quotes_hub)
-        self._protection = Protection(config)
-        self._history = History(config, self._protection)
+        self._origins = Origins(config.allowed_origins)
         self._ice_servers = IceServers(
             config.stun_urls, config.turn_urls, config.turn_secret, config.turn_ttl_s
         )
@@ -77,72 +73,81 @@ class Gateway:
         Raises
         ------
         StartupError
-            When the address cannot be listened on, or a shared hub of quotes or Kafka is away.
+            When the address cannot be listened on, or a shared hub of quotes or Kafka is
+            unavailable.
         """
         raise_file_limit()
-        config, protection = self._config, self._protection
-        state, tallies = MarketState(), Tallies()
-        limit = protection.sockets
-        sockets = MarketDataSockets(
-            state, limit, config.slow_client_s, tallies.socket(MARKET_DATA_SOCKETS)
-        )
-        quotes = Quotes(config, self._quote_hub, state, limit, tallies.socket(TALLY))
-        timeout_s = config.timeout_ms / 1_000
-        async with (
-            _market_reader(config) as aggregator,
-            book_proxy(config.sender, config.receiver, timeout_s) as books,
-            self._quote_hub,
-            self._history as history,
-            asyncio.TaskGroup() as tasks,
-        ):
-            view = MarketView(state, aggregator, protection.resilience, protection.upstream)
-            bar_feed = BarFeed(aggregator, protection.upstream, tasks)
-            order_books = OrderBooks(books.receiver, protection.upstream, tasks)
-            graphql = GraphQL(
-                config,
-                view,
-                bar_feed,
-                quotes,
-                order_books,
-                history.view,
-                protection,
-                tallies.socket(PATH),
-            )
-            stomp = Stomp(config, state, bar_feed, quotes.board, protection, tallies)
-
-            def publish(changed: NDArray[np.intp]) -> None:
-                sockets.publish(changed)
-                graphql.publish(changed)
-                stomp.publish(changed)
-                quotes.publish(changed)
-
-            feed = Feed(aggregator, state, publish)
-            health = Health(state, feed, aggregator, quotes, history, protection, tallies)
-            metrics = registry(state, feed, quotes, history, protection, tallies)
-            app = application(
-                operations(
-                    Rest(view), history.rest, quotes, health, books, self._ice_servers, metrics
-                ),
-                sockets,
-                graphql,
-                stomp,
-                quotes,
-                books,
-                protection,
-                tallies,
-                self._assets,
-            )
-            async with listening(app, config.host, config.port) as address:
+        config = self._config
+        routes = Routes(Admission(_limits(config)), self._origins, config.proxies)
+        async with self._sources as sources, asyncio.TaskGroup() as tasks:
+            protocols = self._protocols(sources, routes)
+            _mount(protocols, routes)
+            tasks.create_task(sources.run())
+            for protocol in protocols:
+                if isinstance(protocol, RunningProtocol):
+                    tasks.create_task(protocol.run())
+            async with listening(routes.app, config.host, config.port) as address:
                 started({"http": address})
-                tasks.create_task(stomp.run())
-                tasks.create_task(quotes.run())
-                tasks.create_task(history.run())
-                await feed.run()
+                await asyncio.Event().wait()
+
+    def _protocols(self, sources: Sources, routes: Routes) -> Sequence[ServedProtocol]:
+        """Return what is served; of paths that overlap the longer one is first."""
+        config, feeds = self._config, sources.feeds
+        rest_v1 = RestV1(feeds)
+        sources.market.listen(rest_v1.market_changed)
+        stomp = Stomp(config, feeds, Rooms(config.signaling_listeners))
+        return (
+            rest_v1,
+            Rest(feeds),
+            PlainSockets(config, feeds),
+            Stream(config, feeds),
+            GraphQL(config, feeds, sources.trades.stored_symbols),
+            stomp,
+            SockJs(config, stomp),
+            self._ice_servers,
+            BookServices(sources.sender, sources.receiver),
+            Health(sources, routes),
+            Metrics(sources, routes),
+            Docs(openapi.document(feeds), self._assets),
+            GraphiQL(self._assets),
+            self._assets,
+            StaticFiles(),
+        )
 
 
-def _market_reader(config: GatewayConfig) -> AggregatorClient | KafkaMarket:
-    if not config.bus:
-        return AggregatorClient(config.aggregator)
-    from mdtool.adapters.kafka.market import KafkaMarket
+def _limits(config: GatewayConfig) -> Limits:
+    return Limits(
+        requests_per_s=config.memory_requests_per_s,
+        upstream_per_s=config.upstream_requests_per_s,
+        upstream_burst=config.upstream_burst,
+        connections=config.max_sockets,
+        connections_of_client=config.client_sockets,
+        time_percent=config.client_time_percent,
+    )
 
-    return KafkaMarket(config.bus, INTERVALS, config.bars_kept)
+
+def _mount(protocols: Sequence[ServedProtocol], routes: Routes) -> None:
+    """Route requests to protocols, and close them when the application shuts down."""
+    handlers: dict[tuple[str, str], Handler] = {}
+    for protocol in protocols:
+        for route, handler in protocol.routes.items():
+            # Plain WebSockets share the path of SockJS.
+            handlers[route] = upgrading(handlers[route], handler) if route in handlers else handler
+    for (method, path), handler in handlers.items():
+        routes.add(
+            method,
+            path,
+            handler,
+            is_limited=path not in _UNLIMITED,
+            has_head=path not in _STREAMED,
+            fail=fail_v2 if path.startswith("/api/v2/") else failure,
+        )
+    routes.finish()
+
+    async def close(_app: web.Application) -> None:
+        routes.admission.close_all(CloseCode.GOING_AWAY, STOPPING)
+        for protocol in protocols:
+            if isinstance(protocol, ClosingProtocol):
+                await protocol.close()
+
+    routes.app.on_shutdown.append(close)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mdtool.services.gateway import formats
+from mdtool.services.gateway.feeds import aggregates, bars, books, quotes, symbols, trades
 from mdtool.services.gateway.fields import Field
 from mdtool.services.gateway.parameters import MAX_DEPTH, parse_depth, parse_interval
 
@@ -93,6 +95,8 @@ class FeedRow:
     option : Option or None
     has_history : bool
         Whether it is a `HistoryFeed`.
+    is_upstream : bool
+        Whether requests for it reach another service or a store, and count against that limit.
     has_events : bool
         Whether every row is an event that no later one replaces, such as a trade.
     stomp_encode : callable or None
@@ -110,6 +114,7 @@ class FeedRow:
     option: Option | None = None
     has_option_in_destination: bool = False
     has_history: bool = False
+    is_upstream: bool = False
     has_events: bool = False
     stomp_encode: Callable[[Any], bytes] | None = None
     socket: PlainSocket | None = None
@@ -123,3 +128,75 @@ class FeedRow:
     def default(self) -> str | int | None:
         """The option's value where a request has none."""
         return None if self.option is None else self.option.default
+
+
+_ROWS: Final = (
+    FeedRow(
+        name="aggregates",
+        about="The session of a symbol so far.",
+        fields=aggregates.FIELDS,
+        destination="/topic/market-data/",
+        graphql_field="marketData",
+        graphql_type="Aggregate",
+        stomp_encode=formats.encode_aggregate,
+        socket=PlainSocket(
+            "/ws/marketdata",
+            "/ws/marketdata",
+            formats.encode_aggregate_message,
+            is_of_one_symbol=True,
+        ),
+    ),
+    FeedRow(
+        name="bars",
+        about="Bars of a symbol: its trades in intervals of time.",
+        fields=bars.FIELDS,
+        destination="/topic/bars/",
+        graphql_field="bars",
+        graphql_type="Bar",
+        option=INTERVAL,
+        has_option_in_destination=True,
+        has_history=True,
+        is_upstream=True,
+        stomp_encode=formats.encode_bar,
+    ),
+    FeedRow(
+        name="quotes",
+        about="The best prices and the last trade of a symbol.",
+        fields=quotes.FIELDS,
+        destination="/topic/quotes/",
+        graphql_field="quote",
+        graphql_type="Quote",
+        stomp_encode=formats.encode_latest_quote,
+        socket=PlainSocket("/ws", "/ws quotes", formats.encode_latest_quote),
+    ),
+    FeedRow(
+        name="books",
+        about="The order book of a symbol, up to five times a second.",
+        fields=books.FIELDS,
+        destination="/topic/books/",
+        graphql_field="book",
+        graphql_type="Book",
+        option=DEPTH,
+        is_upstream=True,
+    ),
+    FeedRow(
+        name="trades",
+        about="Every trade of a symbol.",
+        fields=trades.FIELDS,
+        destination="/topic/trades/",
+        graphql_field="trades",
+        graphql_type="Trade",
+        has_history=True,
+        is_upstream=True,
+        has_events=True,
+    ),
+    FeedRow(
+        name="symbols",
+        about="The symbols that have traded, as they become known.",
+        fields=symbols.FIELDS,
+        destination="/topic/symbols",
+        graphql_field="symbolInfo",
+        graphql_type="SymbolInfo",
+    ),
+)
+TABLE: Final[Mapping[str, FeedRow]] = {row.name: row for row in _ROWS}

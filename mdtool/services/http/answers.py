@@ -21,6 +21,9 @@ Statuses = Mapping[type[MdtoolError], tuple[int, str]]
 Admit = Callable[[web.Request], object]
 """Raises for a request that must not reach its handler."""
 
+Fail = Callable[[int, str, str, Mapping[str, str] | None], web.Response]
+"""Makes the answer of an error from its status, code, message and headers."""
+
 _SHOWN_CHARS: Final = 100
 _RETRY_HEADERS: Final = {"Retry-After": "1"}
 _GONE: Final = 499
@@ -60,6 +63,7 @@ def answering(
     statuses: Statuses,
     measure: Callable[[int, float], None] | None = None,
     admit: Admit | None = None,
+    fail: Fail = failure,
 ) -> Handler:
     """Return a handler that turns the errors of another one into answers, and measures it.
 
@@ -75,6 +79,8 @@ def answering(
         Called with the status and the seconds that each request took.
     admit : callable, optional
         Called with each request first.
+    fail : callable
+        Makes the answer of an error.
     """
     clock = time.perf_counter
 
@@ -85,12 +91,12 @@ def answering(
                 admit(request)
             response = await handler(request)
         except MdtoolError as error:
-            response = _failure_of(error, statuses)
+            response = _failure_of(error, statuses, fail)
         except ConnectionError:
             response = web.Response(status=_GONE)  # for the measure: there is nobody to read it
         except Exception:
             log.exception("%s %s", request.method, request.rel_url)
-            response = failure(500, "internal", "the service failed; its log says how")
+            response = fail(500, "internal", "the service failed; see its log", None)
         if measure is not None:
             measure(response.status, clock() - started)
         return response
@@ -111,10 +117,10 @@ async def no_route(request: web.Request) -> web.StreamResponse:
     return failure(404, "not_found", f"there is nothing at {request.path[:_SHOWN_CHARS]}")
 
 
-def _failure_of(error: MdtoolError, statuses: Statuses) -> web.Response:
+def _failure_of(error: MdtoolError, statuses: Statuses, fail: Fail) -> web.Response:
     for kind, (status, code) in statuses.items():
         if isinstance(error, kind):
             own: Mapping[str, str] | None = getattr(error, "headers", None)
             headers = own or (_RETRY_HEADERS if status == 503 else None)
-            return failure(status, code, str(error), headers)
-    return failure(502, "bad_gateway", str(error))
+            return fail(status, code, str(error), headers)
+    return fail(502, "bad_gateway", str(error), None)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.aggregator import UnknownSymbolError
 from mdtool.services.client import Client
-from mdtool.services.gateway.feeds.feed import ALL, Audience, Key
+from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
 from mdtool.services.gateway.fields import STALE, Field, Kind
 from mdtool.services.gateway.hub import Subscription
 from mdtool.services.gateway.market import MarketState
@@ -60,9 +60,7 @@ class Aggregates:
     async def current(self, _client: Client, key: Key) -> Sequence[Aggregate]:
         """As `Feed.current`."""
         if key.symbol == ALL:
-            if not len(self._market.symbols):
-                self._market.check_live()
-            return [self.row(self.find(symbol)) for symbol in sorted(self._market.symbols)]
+            return LazyRows(self._market.in_order(), self._row)
         return [self.row(self.find(key.symbol))]
 
     def knows(self, key: Key) -> bool:
@@ -110,6 +108,9 @@ class Aggregates:
                 self._market.check_live()
                 raise UnknownSymbolError(f"no trade of {symbol} yet")
         return index
+
+    def _row(self, symbol: str) -> Aggregate:
+        return self.row(self._market.symbols.intern(symbol))
 
     def _snapshot(self, symbol: str) -> Iterator[tuple[Aggregate, str]]:
         for name in sorted(self._market.symbols) if symbol == ALL else (symbol,):

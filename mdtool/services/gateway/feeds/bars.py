@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mdtool.adapters.aggregator import RefusedError, UnansweredError, UnavailableError
 from mdtool.adapters.market import MarketReader
@@ -161,11 +161,10 @@ class Bars:
             if not first.done():
                 first.set_result(_updated(symbols, str(key.option), updates))
 
-        call = asyncio.create_task(
-            self._aggregator.follow_bars("", str(key.option), receive)  # type: ignore[arg-type]
-        )
+        call = asyncio.create_task(self._aggregator.follow_bars("", str(key.option), receive))
         try:
-            await asyncio.wait({call, first}, timeout=timeout_s, return_when="FIRST_COMPLETED")
+            both: set[asyncio.Future[Any]] = {call, first}
+            await asyncio.wait(both, timeout=timeout_s, return_when="FIRST_COMPLETED")
             if first.done():
                 return {bar.symbol: bar for bar in first.result()}.values()
             if call.done():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, overload
 
 from mdtool.core.errors import MdtoolError
 from mdtool.services.client import Client
@@ -76,11 +76,43 @@ class Rows(Generic[R_co]):
     is_stale: bool = False
 
 
+class LazyRows(Sequence[R]):
+    """Rows that are made when they are read: of 20,000 symbols a page may need 100.
+
+    Parameters
+    ----------
+    keys : sequence
+        Of the rows, such as symbols.
+    row : callable
+        Returns the row of a key.
+    """
+
+    def __init__(self, keys: Sequence[Any], row: Callable[[Any], R]) -> None:
+        self._keys = keys
+        self._row = row
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[R]: ...
+
+    def __getitem__(self, index: int | slice) -> R | Sequence[R]:
+        if isinstance(index, slice):
+            return list(map(self._row, self._keys[index]))
+        return self._row(self._keys[index])
+
+
 class Feed(Protocol[R_co]):
     """One kind of data. Protocols know feeds by this port and the table alone."""
 
     async def current(self, client: Client, key: Key) -> Sequence[R_co]:
         """Return the current state of a symbol, one row or for trades the latest; of ALL, each's.
+
+        Rows are in order of symbol; trades, oldest first.
 
         Raises
         ------
@@ -243,6 +275,13 @@ class Audience(Generic[R]):
             for format_ in self._formats.get(followed, ()):
                 payload = format_.missed(symbol, count)
                 self._hub.publish((self, followed, format_), payload, Event(symbol))
+
+    def interrupt(self) -> None:
+        """Report to everybody that events were missed, nobody knows how many."""
+        for key, formats in self._formats.items():
+            for format_ in formats:
+                payload = format_.missed(key.symbol, None)
+                self._hub.publish((self, key, format_), payload, Event(key.symbol))
 
     def fail(self, key: Key, error: MdtoolError) -> None:
         """End every subscription to a key with a reason."""

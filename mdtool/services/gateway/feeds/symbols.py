@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.aggregator import UnknownSymbolError
 from mdtool.services.client import Client
-from mdtool.services.gateway.feeds.feed import ALL, Audience, Key
+from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
 from mdtool.services.gateway.fields import Field, Kind
 from mdtool.services.gateway.hub import Subscription
 from mdtool.services.gateway.market import MarketState
@@ -44,21 +44,15 @@ class Symbols:
         self._market = market
         self._audience = audience
         self._published = 0
-        self._in_order: list[str] = []
 
     def names(self) -> Sequence[str]:
         """Return all symbols, in order; raise UnavailableError where none can be known."""
-        symbols = self._market.symbols
-        if not len(symbols):
-            self._market.check_live()
-        if len(symbols) != len(self._in_order):
-            self._in_order = sorted(symbols)
-        return self._in_order
+        return self._market.in_order()
 
     async def current(self, _client: Client, key: Key) -> Sequence[KnownSymbol]:
         """As `Feed.current`."""
         if key.symbol == ALL:
-            return list(map(self._row, self.names()))
+            return LazyRows(self.names(), self._row)
         if self._market.symbols.find(key.symbol) is None:
             self._market.check_live()
             raise UnknownSymbolError(f"no trade of {key.symbol} yet")

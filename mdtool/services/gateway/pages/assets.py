@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from mdtool.core.errors import ConfigError
+from mdtool.services.gateway.protocols import Paths
 from mdtool.services.http.answers import failure
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,11 @@ class Assets:
         else:
             self.origin = "'self'"
             self._read(source)
+
+    @property
+    def routes(self) -> Paths:
+        """The handlers by method and path."""
+        return {("GET", PATH): self.file}
 
     def tags(self, library: str) -> str:
         """Return the HTML that loads a library, before the page's own deferred scripts run."""

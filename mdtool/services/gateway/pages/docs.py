@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from mdtool.services.gateway.pages.assets import PLACEHOLDER, Assets
+from mdtool.services.gateway.protocols import Paths
 from mdtool.services.http.answers import answer, encode_object
 
 
@@ -24,7 +25,7 @@ class Docs:
 
     def __init__(self, document: dict[str, Any], assets: Assets) -> None:
         self._document = encode_object(document)
-        page = resources.files("mdtool.services.gateway").joinpath("static/docs.html")
+        page = resources.files("mdtool.services.gateway.pages").joinpath("static/docs.html")
         self._page = page.read_text("utf-8").replace(PLACEHOLDER, assets.tags("swagger-ui"))
         origin = assets.origin
         self._headers = {
@@ -37,6 +38,11 @@ class Docs:
             ),
             "X-Content-Type-Options": "nosniff",
         }
+
+    @property
+    def routes(self) -> Paths:
+        """The handlers by method and path."""
+        return {("GET", "/openapi.json"): self.document, ("GET", "/docs"): self.page}
 
     async def document(self, _request: web.Request) -> web.Response:
         """`GET /openapi.json`."""

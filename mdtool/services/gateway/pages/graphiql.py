@@ -7,6 +7,7 @@ from importlib import resources
 from aiohttp import web
 
 from mdtool.services.gateway.pages.assets import PLACEHOLDER, Assets
+from mdtool.services.gateway.protocols import Paths
 
 
 class GraphiQL:
@@ -19,7 +20,7 @@ class GraphiQL:
     """
 
     def __init__(self, assets: Assets) -> None:
-        page = resources.files("mdtool.services.gateway").joinpath("static/graphiql.html")
+        page = resources.files("mdtool.services.gateway.pages").joinpath("static/graphiql.html")
         self._page = page.read_text("utf-8").replace(PLACEHOLDER, assets.tags("graphiql"))
         origin = assets.origin
         self._headers = {
@@ -32,6 +33,11 @@ class GraphiQL:
             ),
             "X-Content-Type-Options": "nosniff",
         }
+
+    @property
+    def routes(self) -> Paths:
+        """The handlers by method and path."""
+        return {("GET", "/graphiql"): self.page}
 
     async def page(self, _request: web.Request) -> web.Response:
         """`GET /graphiql`."""

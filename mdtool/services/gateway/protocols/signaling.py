@@ -15,6 +15,7 @@ from aiohttp import web
 
 from mdtool.core.errors import ConfigError
 from mdtool.core.throttle import Throttle
+from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.protocols.stomp import Connection, Dialect, Member, message_number
 from mdtool.services.http.answers import answer, encode_object
 from mdtool.wire.signaling import Signal, SignalError, encode_signal, parse_room, parse_signal
@@ -175,6 +176,11 @@ class IceServers:
             raise ConfigError("turn_urls: turn_secret is missing; set the secret of the servers")
         self._secret = turn_secret.encode()
         self._ttl_s = turn_ttl_s
+
+    @property
+    def routes(self) -> Paths:
+        """The handlers by method and path."""
+        return {("GET", "/api/v1/ice-servers"): self.answer}
 
     async def answer(self, _request: web.Request) -> web.Response:
         """`GET /api/v1/ice-servers`: the configuration of an RTCPeerConnection."""

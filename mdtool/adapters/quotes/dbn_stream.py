@@ -1,4 +1,4 @@
-"""Quotes out of a DBN stream: the connection to whoever sends it, made again when it is lost."""
+"""Quotes from a DBN stream, over a connection that is made again when it is lost."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from mdtool.wire.quotes import Quote
 log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 1 << 18
-"""What is taken at once: some 5,000 orders, which keep others waiting for a millisecond."""
+"""Read at once: some 5,000 orders, which block the event loop for a millisecond."""
 _LONGEST_DELAY_S: Final = 1.0
 
 
-class QuoteFeed:
-    """Follows the stream of a sender, from its books as they are, and makes quotes of it.
+class DbnQuotes:
+    """Follows the stream of a sender, from its present books on, and makes quotes of it.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class QuoteFeed:
         HOST:PORT of the data port of `mdtool replay-dbn --serve`. It may stream any schema with
         prices or orders.
     publish : callable
-        Takes the quotes, of whatever has arrived the last of each symbol.
+        Takes quotes: of whatever has arrived, the last of each symbol.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class QuoteFeed:
         self.address = address
         self.lost_because: str | None = "not connected yet"
         self._publish = publish
-        self._standing: dict[str, Quote] = {}
+        self._fresh: dict[str, Quote] = {}
         self._request: FromLive | FromNext = FromLive()
 
     async def run(self) -> None:
@@ -66,7 +66,7 @@ class QuoteFeed:
         while True:
             before = self.lost_because
             try:
-                await self._converse()
+                await self._read()
             except OSError as error:
                 reason = reason_of(error)
             except MdtoolError as error:
@@ -76,25 +76,25 @@ class QuoteFeed:
             if self.lost_because is None:
                 waits = delays(cap_s=_LONGEST_DELAY_S)
             if reason != before:
-                log.warning("quotes from %s: %s; waiting for the next", self.address, reason)
+                log.warning("quotes from %s: %s; reconnecting", self.address, reason)
             self.lost_because = reason
-            self._standing.clear()
+            self._fresh.clear()
             await asyncio.sleep(next(waits))
 
     def repeat(self) -> None:
-        """Publish all quotes once more: they still stand, as long as the stream goes on."""
-        if self._standing:
-            self._publish(list(self._standing.values()))
+        """Publish all quotes once more: they are fresh as long as the stream is connected."""
+        if self._fresh:
+            self._publish(list(self._fresh.values()))
 
-    async def _converse(self) -> None:
-        """Take what the sender says until its stream has ended.
+    async def _read(self) -> None:
+        """Read the sender's messages until its stream has ended.
 
         Raises
         ------
         OSError
             When there is no connection, or no longer.
         MdtoolError
-            When the sender refuses, or is none.
+            When the sender refuses, or is not one.
         """
         reader, writer = await asyncio.open_connection(*parse_address(self.address))
         try:
@@ -105,16 +105,16 @@ class QuoteFeed:
             while data := await reader.read(READ_BYTES):
                 is_over = False
                 for message in decoder.feed(data):
-                    is_over |= self._take(stream, decoder, message)
-                self._tell(stream)
+                    is_over |= self._apply(stream, decoder, message)
+                self._publish_changed(stream)
                 if is_over:
                     return
             raise ConnectionError("closed the connection")
         finally:
             writer.transport.abort()
 
-    def _take(self, stream: _Stream, decoder: SessionDecoder, message: Message) -> bool:
-        """Take what the sender says; return whether that was all."""
+    def _apply(self, stream: _Stream, decoder: SessionDecoder, message: Message) -> bool:
+        """Apply a message from the sender; return whether it was the last."""
         match message:
             case Begin():
                 assert decoder.metadata is not None
@@ -124,27 +124,27 @@ class QuoteFeed:
                     log.info("quotes from %s: connected", self.address)
                 self.lost_because = None
             case Data(records):
-                stream.take(records)
+                stream.apply(records)
             case Refused(reason):
                 raise ConnectionError(reason)
             case End():
-                self._request = FromNext()  # whose last books were told already
+                self._request = FromNext()  # the last books of this one were published
                 return True
         return False
 
-    def _tell(self, stream: _Stream) -> None:
+    def _publish_changed(self, stream: _Stream) -> None:
         quotes, stream.quotes = stream.quotes, {}
         if quotes:
-            self._standing.update(quotes)
+            self._fresh.update(quotes)
             self._publish(list(quotes.values()))
 
 
 class _Stream:
-    """The quotes of a stream as it comes."""
+    """The quotes of one stream."""
 
     def __init__(self) -> None:
         self.quotes: dict[str, Quote] = {}
-        """Those that have changed, by symbol."""
+        """Changed and not published yet, by symbol."""
         self._latest = LatestQuotes()
         self._symbology = Symbology()
 
@@ -152,7 +152,7 @@ class _Stream:
         self._latest = LatestQuotes()
         self._symbology = symbology
 
-    def take(self, records: Records) -> None:
+    def apply(self, records: Records) -> None:
         if records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
             self._symbology.learn(records)
             return

@@ -1,4 +1,4 @@
-"""The pages that browsers see, out of the package's static files."""
+"""The static files of the pages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
+from mdtool.services.gateway.protocols import Paths
 from mdtool.services.http.answers import failure
 
 _CONTENT_TYPES: Final = {
@@ -22,19 +23,28 @@ _HEADERS: Final = {
 }
 
 
-class Page:
+class StaticFiles:
     """The static files, in memory."""
 
     def __init__(self) -> None:
-        folder = resources.files("mdtool.services.gateway") / "static"
+        folder = resources.files("mdtool.services.gateway.pages") / "static"
         self._files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+    @property
+    def routes(self) -> Paths:
+        """The handlers by method and path."""
+        return {
+            ("GET", "/"): self.index,
+            ("GET", "/demo/{name}"): self.demo,
+            ("GET", "/static/{name}"): self.file,
+        }
 
     async def index(self, _request: web.Request) -> web.Response:
         """`GET /`: the order book."""
         return self._answer("index.html")
 
     async def demo(self, request: web.Request) -> web.Response:
-        """`GET /demo/{name}`: a page to try a protocol with."""
+        """`GET /demo/{name}`: a page on which to try a protocol."""
         name = f"demo-{request.match_info['name']}.html"
         if name not in self._files:
             return failure(404, "not_found", f"there is nothing at {request.path}")

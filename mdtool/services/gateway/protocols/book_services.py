@@ -1,11 +1,11 @@
-"""The order book's paths: the sender and the receiver behind the gateway's address."""
+"""Paths that forward to the sender and the receiver of order books."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import aiohttp
@@ -13,7 +13,8 @@ from aiohttp import web
 
 from mdtool.adapters.book_services import Answer, BookService
 from mdtool.core.errors import PeerError
-from mdtool.services.http.answers import Handler, answer, encode_object, failure
+from mdtool.services.gateway.protocols import Paths
+from mdtool.services.http.answers import answer, encode_object, failure
 
 log = logging.getLogger(__name__)
 
@@ -21,31 +22,26 @@ ORDER_BOOK_PATH: Final = "/api/order-book"
 
 _STARTED: Final = 200
 _CONFLICT: Final = 409
-_DESERTED_S: Final = 1.0
-"""How long it takes at most until it is noticed that a client has left while nothing came."""
+_LEFT_S: Final = 1.0
+"""How long at most until a client that left is noticed while nothing arrives."""
 
 
-class BookProxy:
-    """The handlers of the order book's paths.
+class BookServices:
+    """The handlers of those paths.
 
     Parameters
     ----------
     sender, receiver : BookService
-        Whom they ask. Either may be away.
-
-    Attributes
-    ----------
-    receiver : BookService
-        The same.
+        Either may be unavailable.
     """
 
     def __init__(self, sender: BookService, receiver: BookService) -> None:
         self._sender = sender
-        self.receiver = receiver
+        self._receiver = receiver
         self._relaying: set[asyncio.Task[Any]] = set()
 
     @property
-    def routes(self) -> Mapping[tuple[str, str], Handler]:
+    def routes(self) -> Paths:
         """The handlers by method and path."""
         return {
             ("POST", "/api/start-streaming"): self.start,
@@ -56,27 +52,27 @@ class BookProxy:
     async def start(self, request: web.Request) -> web.Response:
         """`POST /api/start-streaming?speed=`: start the sender and the receiver.
 
-        One that is at work already is left at it; 409 when both are.
+        One that is running goes on; 409 when both are.
         """
         query = {"speed": request.query["speed"]} if "speed" in request.query else {}
-        # The sender first: a receiver gets all of the run that is under way, not of the last one.
+        # The sender first, so that the receiver gets this run from its start, not the last one.
         sent = await self._sender.ask("POST", "/start-streaming", query)
         if sent.status not in {_STARTED, _CONFLICT}:
-            return _relayed(sent)
-        received = await self.receiver.ask("POST", "/start-processing")
+            return _forwarded(sent)
+        received = await self._receiver.ask("POST", "/start-processing")
         if received.status not in {_STARTED, _CONFLICT}:
-            return _relayed(received)
+            return _forwarded(received)
         if sent.status == received.status == _CONFLICT:
-            return failure(_CONFLICT, "already_streaming", "both services are at work already")
+            return failure(_CONFLICT, "already_streaming", "both services are running already")
         report = {"status": "started", "sender": sent.content, "receiver": received.content}
         return answer(encode_object(report))
 
     async def order_book(self, request: web.Request) -> web.StreamResponse:
-        """`GET /api/order-book`: what the receiver's `/order-book` answers, as it comes.
+        """`GET /api/order-book`: the receiver's `/order-book`, as it arrives.
 
-        When the receiver goes away in the middle, a last line with `error` says so.
+        When the receiver becomes unavailable in the middle, the last line is an `error`.
         """
-        async with self.receiver.stream("/order-book", request.query) as upstream:
+        async with self._receiver.stream("/order-book", request.query) as upstream:
             headers = {"Content-Type": upstream.headers.get("Content-Type", "text/plain")}
             response = web.StreamResponse(status=upstream.status, headers=headers)
             await response.prepare(request)
@@ -85,21 +81,21 @@ class BookProxy:
                     async for chunk in _chunks(request, upstream.content):
                         await response.write(chunk)
                 except aiohttp.ClientError as error:
-                    log.warning("%s went away: %s", self.receiver.name, error)
-                    line = {"error": f"the {self.receiver.name} went away"}
+                    log.warning("%s is unavailable: %s", self._receiver.name, error)
+                    line = {"error": f"the {self._receiver.name} became unavailable"}
                     await response.write(b"\n" + encode_object(line) + b"\n")
             await response.write_eof()
         return response
 
     async def status(self, _request: web.Request) -> web.Response:
-        """`GET /api/microservices/status`: both services' own; 503 when one of them is away."""
-        sender, receiver = await asyncio.gather(_look(self._sender), _look(self.receiver))
-        are_there = sender["reachable"] and receiver["reachable"]
+        """`GET /api/microservices/status`: that of both; 503 when one of them is unavailable."""
+        sender, receiver = await asyncio.gather(_status(self._sender), _status(self._receiver))
+        are_available = sender["reachable"] and receiver["reachable"]
         report = {"sender": sender, "receiver": receiver}
-        return answer(encode_object(report), status=200 if are_there else 503)
+        return answer(encode_object(report), status=200 if are_available else 503)
 
-    async def close(self, _app: web.Application) -> None:
-        """End what is being relayed: the gateway stops."""
+    async def close(self) -> None:
+        """End what is being forwarded."""
         for task in self._relaying:
             task.cancel()
 
@@ -114,40 +110,24 @@ class BookProxy:
             self._relaying.discard(task)
 
 
-@contextlib.asynccontextmanager
-async def book_proxy(sender: str, receiver: str, timeout_s: float) -> AsyncIterator[BookProxy]:
-    """Give the handlers that ask the services at two addresses, HOST:PORT each.
-
-    Raises
-    ------
-    UsageError
-        When one is no address.
-    """
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-        yield BookProxy(
-            BookService("sender", sender, session, timeout_s),
-            BookService("receiver", receiver, session, timeout_s),
-        )
-
-
 async def _chunks(request: web.Request, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Yield what comes, until it ends or the client has left."""
+    """Yield what arrives, until it ends or the client has left."""
     while not content.at_eof() and request.transport is not None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DESERTED_S):
+            async with asyncio.timeout(_LEFT_S):
                 chunk = await content.readany()
             if chunk:
                 yield chunk
 
 
-async def _look(service: BookService) -> dict[str, Any]:
-    """Return the status of a service, or why there is none."""
+async def _status(service: BookService) -> dict[str, Any]:
+    """Return the status of a service, or why it is unknown."""
     try:
-        said = await service.ask("GET", "/status")
+        response = await service.ask("GET", "/status")
     except PeerError as error:
         return {"reachable": False, "address": service.address, "message": str(error)}
-    return {"reachable": True, "address": service.address, **said.content}
+    return {"reachable": True, "address": service.address, **response.content}
 
 
-def _relayed(said: Answer) -> web.Response:
-    return answer(encode_object(said.content), status=said.status)
+def _forwarded(response: Answer) -> web.Response:
+    return answer(encode_object(response.content), status=response.status)

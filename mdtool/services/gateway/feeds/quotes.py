@@ -1,0 +1,286 @@
+"""Quotes: the best prices and the last trade of each symbol, from a hub that gateways may share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
+from mdtool.adapters.quotes import QuoteHub
+from mdtool.adapters.quotes.port import TTL_S
+from mdtool.core.units import NS_PER_MS
+from mdtool.services.client import Client
+from mdtool.services.gateway.feeds.feed import ALL, Audience, Key
+from mdtool.services.gateway.fields import STALE, Field, Kind
+from mdtool.services.gateway.hub import Subscription
+from mdtool.services.gateway.market import MarketState
+from mdtool.wire.quotes import Quote
+
+if TYPE_CHECKING:
+    from mdtool.adapters.quotes.dbn_stream import DbnQuotes
+
+log = logging.getLogger(__name__)
+
+MAX_SYMBOLS: Final = 100_000
+"""Quotes of further symbols are dropped: anybody who shares a hub may publish on it."""
+_CLOSE: Final = 3
+_TIME: Final = 6
+_REPEAT_S: Final = TTL_S / 4
+"""How often this gateway publishes its fresh quotes again."""
+
+
+class LatestQuote(NamedTuple):
+    """A quote: prices at 1e-9, None where unknown, and the time in ms."""
+
+    symbol: str
+    bid: int | None
+    ask: int | None
+    last: int | None
+    ts_ms: int
+    is_stale: bool
+
+    @property
+    def timestamp(self) -> int:
+        """The time in ns."""
+        return self.ts_ms * NS_PER_MS
+
+    @property
+    def is_of_book(self) -> bool:
+        """Whether it has a side of the book, not trades alone."""
+        return self.bid is not None or self.ask is not None
+
+
+FIELDS: Final = (
+    Field("symbol", Kind.TEXT, "The symbol."),
+    Field("bid", Kind.PRICE, "The best price of buyers.", is_optional=True),
+    Field("ask", Kind.PRICE, "The best price of sellers.", is_optional=True),
+    Field("last", Kind.PRICE, "The price of the last trade.", is_optional=True),
+    Field("timestamp", Kind.TIME, "When a price changed last, or a trade took place."),
+    STALE,
+)
+
+
+class QuoteBoard:
+    """The latest quote of each symbol.
+
+    A quote that was not published for `TTL_S` is stale, and remains until there is another.
+
+    Parameters
+    ----------
+    publish : callable
+        Called with the quotes that changed, or became stale, each symbol once.
+    now_s : callable, optional
+        A monotonic clock.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[[Sequence[LatestQuote]], None],
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._publish = publish
+        self._now_s = now_s
+        self._rows: dict[str, LatestQuote] = {}
+        self._received_s: dict[str, float] = {}
+        self._is_full = False
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def receive(self, quotes: Sequence[Quote]) -> None:
+        """Apply quotes that were published, the same again or others."""
+        now_s = self._now_s()
+        changed = []
+        for quote in quotes:
+            known = self._rows.get(quote.symbol)
+            if known is None and len(self._rows) == MAX_SYMBOLS:
+                self._warn_full()
+                continue
+            self._received_s[quote.symbol] = now_s
+            if known != (*quote, False):
+                row = self._rows[quote.symbol] = LatestQuote(*quote, is_stale=False)
+                changed.append(row)
+        if changed:
+            self._publish(changed)
+
+    def expire(self) -> None:
+        """Mark quotes stale that were published too long ago."""
+        oldest_s = self._now_s() - TTL_S
+        changed = [
+            row._replace(is_stale=True)
+            for row in self._rows.values()
+            if self._received_s[row.symbol] < oldest_s and not row.is_stale
+        ]
+        self._rows.update((row.symbol, row) for row in changed)
+        if changed:
+            self._publish(changed)
+
+    def find(self, symbol: str) -> LatestQuote | None:
+        """Return the quote of a symbol, None where there never was one."""
+        return self._rows.get(symbol)
+
+    def symbols(self) -> list[str]:
+        """Return the symbols, in order."""
+        return sorted(self._rows)
+
+    def stale_count(self) -> int:
+        """Return how many are stale."""
+        return sum(row.is_stale for row in self._rows.values())
+
+    def _warn_full(self) -> None:
+        if not self._is_full:
+            self._is_full = True
+            log.warning("quotes: more than %d symbols; dropping those of further ones", MAX_SYMBOLS)
+
+
+class Quotes:
+    """The feed. Its quotes are those of a DBN stream, if one is configured, else last trades.
+
+    Parameters
+    ----------
+    hub : QuoteHub
+        Where quotes are published and received; not entered yet.
+    stream : str
+        HOST:PORT of the DBN stream; empty for none.
+    market : MarketState
+        Where last trades are.
+    audience : Audience
+
+    Attributes
+    ----------
+    board : QuoteBoard
+    changes : int
+        Rises whenever a quote changes.
+    """
+
+    def __init__(
+        self, hub: QuoteHub, stream: str, market: MarketState, audience: Audience[LatestQuote]
+    ) -> None:
+        self.board = QuoteBoard(self._publish)
+        self.changes = 0
+        self._hub = hub
+        self._stream_address = stream
+        self._stream: DbnQuotes | None = None
+        self._market = market
+        self._audience = audience
+        hub.subscribe(self.board.receive)
+
+    async def run(self) -> None:
+        """Keep quotes current until cancelled; the hub is entered by then."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._stream_address:
+                stream = await asyncio.to_thread(_dbn_quotes, self._stream_address, self._hub)
+                self._stream = stream
+                tasks.create_task(stream.run())
+            while True:
+                await asyncio.sleep(_REPEAT_S)
+                if self._stream is not None:
+                    self._stream.repeat()
+                self.trade(np.arange(len(self._market.symbols)))
+                self.board.expire()
+
+    async def current(self, _client: Client, key: Key) -> Sequence[LatestQuote]:
+        """As `Feed.current`."""
+        if key.symbol != ALL:
+            return [self.find(key.symbol)]
+        if not len(self.board):
+            self._check_source()
+        rows = map(self.board.find, self.board.symbols())
+        return [row for row in rows if row is not None]
+
+    def knows(self, key: Key) -> bool:
+        """As `Feed.knows`."""
+        return key.symbol == ALL or self.board.find(key.symbol) is not None
+
+    def follow(
+        self, key: Key, subscription: Subscription, after: str | None = None
+    ) -> Callable[[], None]:
+        """As `Feed.follow`."""
+        return self._audience.join(key, subscription, self._snapshot(key.symbol))
+
+    def find(self, symbol: str) -> LatestQuote:
+        """Return the quote of a symbol.
+
+        Raises
+        ------
+        UnknownSymbolError
+            When there is none.
+        UnavailableError
+            When that is unknown, for no source of quotes is available.
+        """
+        row = self.board.find(symbol)
+        if row is None:
+            self._check_source()
+            raise UnknownSymbolError(f"no quote of {symbol} yet")
+        return row
+
+    def trade(self, changed: NDArray[np.intp]) -> None:
+        """Publish last trades as quotes, of symbols without a fresh quote of their book.
+
+        Parameters
+        ----------
+        changed : intp[n]
+            Symbols, as indices into the market.
+        """
+        if not self._market.is_live:
+            return
+        quotes = []
+        for index in changed.tolist():
+            symbol = self._market.symbols[index]
+            session = self._market.session(index)
+            known = self.board.find(symbol)
+            has_better = known is not None and known.is_of_book and not known.is_stale
+            if not (session[-1] or has_better):
+                ts_ms = session[_TIME] // NS_PER_MS
+                quotes.append(Quote(symbol, None, None, session[_CLOSE], ts_ms))
+        if quotes:
+            self._hub.publish(quotes)
+
+    def report(self) -> Mapping[str, Any]:
+        """Return the state of quotes, for `/health`."""
+        hub, stream = self._hub, self._stream
+        return {
+            "known": len(self.board),
+            "stale": self.board.stale_count(),
+            "hub": _peer(hub.address, hub.lost_because),
+            "source": None if stream is None else _peer(stream.address, stream.lost_because),
+        }
+
+    def _publish(self, changed: Sequence[LatestQuote]) -> None:
+        self.changes += 1
+        if self._audience:
+            for row in changed:
+                self._audience.publish(Key(row.symbol), row, row.symbol)
+
+    def _snapshot(self, symbol: str) -> Iterator[tuple[LatestQuote, str]]:
+        for name in self.board.symbols() if symbol == ALL else (symbol,):
+            row = self.board.find(name)
+            if row is not None:
+                yield row, name
+
+    def _check_source(self) -> None:
+        """Raise UnavailableError where no source is available, so that nothing can be known."""
+        has_stream = self._stream is not None and self._stream.lost_because is None
+        has_fresh = self.board.stale_count() < len(self.board)
+        if not (self._market.is_live or has_stream or has_fresh):
+            raise UnavailableError("quotes: no source of them is available")
+
+
+def _dbn_quotes(address: str, hub: QuoteHub) -> DbnQuotes:
+    """Return the stream, with all kernels compiled that it will use."""
+    from mdtool.adapters.quotes.dbn_stream import DbnQuotes
+    from mdtool.core.dtypes import MBO
+    from mdtool.engine.quotes import LatestQuotes
+
+    LatestQuotes().update(np.zeros(1, MBO))
+    return DbnQuotes(address, hub.publish)
+
+
+def _peer(address: str, lost_because: str | None) -> Mapping[str, Any]:
+    return {"address": address, "connected": lost_because is None, "message": lost_because}

@@ -1,0 +1,506 @@
+"""Trades: every one as it is committed, the latest in memory, and the history of a store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
+from mdtool.adapters.stores.port import MAX_NS, MIN_NS, SymbolTotals, TradeKey
+from mdtool.adapters.trades.port import TradeFeed, TradeRun
+from mdtool.core.backoff import delays
+from mdtool.core.errors import PeerError
+from mdtool.services.client import Client
+from mdtool.services.gateway.backlog import Event
+from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, Page, Rows
+from mdtool.services.gateway.fields import Field, Kind
+from mdtool.services.gateway.history import History, Range, StoredTrades
+from mdtool.services.gateway.hub import Subscription
+from mdtool.services.gateway.market import MarketState, OwnSymbols
+from mdtool.services.gateway.parameters import ParameterError
+from mdtool.wire.cursors import Cursor, CursorError, decode_cursor, encode_cursor
+
+log = logging.getLogger(__name__)
+
+RING_TRADES: Final = 1_000_000
+"""Trades of all symbols that are kept in memory, 44 MB."""
+LATEST: Final = 50
+"""Trades of a symbol with which a subscription begins."""
+MAX_RECENT: Final = 1_000
+"""Trades of a symbol that are served from memory."""
+MAX_BATCH: Final = 1_000
+"""Trades of a symbol, of one batch, that are sent; older ones are reported as missed."""
+MAX_RESUMED: Final = 10_000
+"""Trades that a resumed subscription gets from the store."""
+_COLUMNS: Final = ("timestamp", "price", "volume", "number")
+_LONGEST_DELAY_S: Final = 1.0
+_CONNECT_S: Final = 2.0
+"""How long a subscription waits for the stream of trades before it begins without it."""
+
+
+class Trade(NamedTuple):
+    """A trade: its exchange time in ns, its price at 1e-9, and its place in its ingest stream."""
+
+    symbol: str
+    timestamp: int
+    price: int
+    size: int
+    stream: str
+    number: int
+
+    @property
+    def sequence(self) -> str:
+        """What identifies the trade."""
+        return f"{self.stream}:{self.number}"
+
+
+FIELDS: Final = (
+    Field("symbol", Kind.TEXT, "The symbol."),
+    Field("sequence", Kind.TEXT, "The trade's identity: its stream, and its place in it."),
+    Field("timestamp", Kind.TIME, "The exchange time."),
+    Field("price", Kind.PRICE, "The price."),
+    Field("size", Kind.SIZE, "The size."),
+)
+
+
+class Trades:
+    """The feed.
+
+    Without a store the stream of trades is followed always, else while somebody follows trades.
+
+    Parameters
+    ----------
+    source : TradeFeed
+        The stream of all trades; entered by the caller.
+    history : History or None
+        The store, where there is one.
+    market : MarketState
+        What knows symbols.
+    audience : Audience
+    """
+
+    def __init__(
+        self,
+        source: TradeFeed,
+        history: History | None,
+        market: MarketState,
+        audience: Audience[Trade],
+    ) -> None:
+        self._source = source
+        self._history = history
+        self._market = market
+        self._audience = audience
+        self._ring = _Ring(RING_TRADES)
+        self._connected = asyncio.Event()
+        self._has_gap = False
+        self._followers = 0
+        self._following: asyncio.Task[None] | None = None
+        self._tasks: asyncio.TaskGroup
+
+    async def run(self) -> None:
+        """Follow the stream of trades, while that is needed, until cancelled."""
+        async with asyncio.TaskGroup() as self._tasks:
+            if self._history is None:
+                await self._follow_source()
+            await asyncio.Event().wait()
+
+    async def current(self, client: Client, key: Key) -> Sequence[Trade]:
+        """As `Feed.current`: the latest trades, oldest first."""
+        return (await self.history(client, key, Page(LATEST))).rows[::-1]
+
+    def knows(self, key: Key) -> bool:
+        """As `Feed.knows`."""
+        return key.symbol == ALL or self._market.symbols.find(key.symbol) is not None
+
+    async def history(self, client: Client, key: Key, page: Page) -> Rows[Trade]:
+        """As `HistoryFeed.history`: of a symbol from the store, where there is one.
+
+        Of every symbol, or without a store, it is the last `MAX_RECENT` in memory.
+        """
+        if self._history is None or key.symbol == ALL:
+            return self._recent(key, page)
+        part = Range(
+            page.limit,
+            None if page.cursor is None else TradeKey(*_place(page.cursor, key.symbol)),
+            MIN_NS if page.from_ns is None else page.from_ns,
+            MAX_NS if page.to_ns is None else page.to_ns,
+            page.is_ascending,
+        )
+        stored = await self._history.trades(client, key.symbol, part)
+        rows = _rows(key.symbol, stored)
+        cursor = None
+        if stored.has_more:
+            cursor = encode_cursor(Cursor(key.symbol, *stored.page.key(page.limit - 1)))
+        return Rows(rows, cursor)
+
+    async def stored_symbols(self, client: Client) -> Sequence[SymbolTotals]:
+        """Return the symbols of which trades are stored, in order.
+
+        Raises
+        ------
+        UnavailableError
+            When there is no store.
+        LimitError, PeerError
+            As `History.symbols` does.
+        """
+        return await self.check_stored().symbols(client)
+
+    def check_stored(self) -> History:
+        """Return the store; raise UnavailableError where there is none."""
+        if self._history is None:
+            raise UnavailableError("trades: no history; start the gateway with a store")
+        return self._history
+
+    def follow(
+        self, key: Key, subscription: Subscription, after: str | None = None
+    ) -> Callable[[], None]:
+        """As `Feed.follow`: the latest trades first, or those behind `after`.
+
+        Where those are not known any more, the latest come behind a report that an unknown number
+        was missed.
+        """
+        behind = None if after is None else _parse_sequence(after)
+        start = self._start(key, behind)
+        following = _Following()
+        if start is None:
+            wait_s = subscription.client.reserve_upstream()
+            following.task = self._tasks.create_task(
+                self._begin(following, key, subscription, behind, wait_s)
+            )
+        else:
+            following.leave = self._join(key, subscription, start)
+        self._followers += 1
+        if self._history is not None and self._following is None:
+            self._following = self._tasks.create_task(self._follow_source())
+
+        def end() -> None:
+            if following.end():
+                self._followers -= 1
+                self._stop_unneeded()
+
+        return end
+
+    def _stop_unneeded(self) -> None:
+        if self._following is not None and not self._followers:
+            self._following.cancel()
+            self._following = None
+            self._connected.clear()
+            self._has_gap = False
+            self._ring.clear()
+
+    async def _follow_source(self) -> None:
+        waits = delays(cap_s=_LONGEST_DELAY_S)
+        reason: str | None = None
+
+        def connected() -> None:
+            nonlocal waits, reason
+            waits = delays(cap_s=_LONGEST_DELAY_S)
+            reason = None
+            self._ring.begin()
+            if self._has_gap:
+                self._audience.interrupt()
+            self._has_gap = True
+            self._connected.set()
+
+        while True:
+            try:
+                await self._source.follow(connected, self._receive)
+            except PeerError as error:
+                if str(error) != reason:
+                    log.info("trades: %s; reconnecting", error)
+                reason = str(error)
+            self._connected.clear()
+            await asyncio.sleep(next(waits))
+
+    def _receive(self, run: TradeRun) -> None:
+        symbols = self._ring.append(run)
+        if not self._audience:
+            return
+        rows = self._followed(symbols)
+        if len(rows) > MAX_BATCH:
+            rows = self._bounded(symbols, rows)
+        for trade in self._ring.trades(self._ring.total - len(symbols) + rows):
+            self._audience.publish(Key(trade.symbol), trade, Event(trade.symbol))
+
+    def _followed(self, symbols: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the rows of a batch whose symbols somebody follows."""
+        if self._audience.is_followed(Key(ALL)):
+            return np.arange(len(symbols))
+        table, followed_keys = self._ring.symbols.table, self._audience.keys()
+        followed = [table.find(key.symbol) for key in followed_keys]
+        known = [index for index in followed if index is not None]
+        return np.flatnonzero(np.isin(symbols, known))
+
+    def _bounded(self, symbols: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the last `MAX_BATCH` of each symbol, and report the others as missed."""
+        chosen = symbols[rows]
+        order = np.argsort(chosen, kind="stable")
+        found, first, count = np.unique(chosen[order], return_index=True, return_counts=True)
+        # Of each row, how many of its symbol follow it.
+        newer = np.repeat(first + count, count) - np.arange(len(order)) - 1
+        for index, dropped in zip(found.tolist(), (count - MAX_BATCH).tolist(), strict=True):
+            if dropped > 0:
+                symbol = self._ring.symbols.table[index]
+                self._audience.miss(Key(symbol), symbol, dropped)
+        return np.sort(rows[order[newer < MAX_BATCH]])
+
+    def _start(self, key: Key, behind: tuple[str, int] | None) -> _Start | None:
+        """Return the trades that a subscription begins with, None where only the store knows."""
+        has_store = self._history is not None and key.symbol != ALL
+        positions = self._ring.positions(key.symbol)
+        if behind is not None:
+            place = self._ring.find(positions, behind)
+            if place is not None and place >= self._ring.contiguous_from:
+                newer = positions[positions > place]
+                is_complete = len(newer) <= MAX_RESUMED
+                return _Start(self._ring.trades(newer[-MAX_RESUMED:]), is_complete)
+        if has_store and (behind is not None or len(positions) < LATEST):
+            return None
+        return _Start(self._ring.trades(positions[-LATEST:]), behind is None)
+
+    async def _begin(
+        self,
+        following: _Following,
+        key: Key,
+        subscription: Subscription,
+        behind: tuple[str, int] | None,
+        wait_s: float,
+    ) -> None:
+        """Begin a subscription with trades from the store, then those in memory."""
+        await asyncio.sleep(wait_s)
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await self._connected.wait()
+        except TimeoutError:
+            log.debug("trades of %s: the stream of trades is unavailable", key.symbol)
+        start = await self._stored(key, behind)
+        # Memory has what was committed since the connection, part of which the store had as well.
+        known = {(trade.stream, trade.number) for trade in start.trades}
+        recent = self._ring.trades(self._ring.positions(key.symbol))
+        trades = [*start.trades, *(each for each in recent if each[-2:] not in known)]
+        if behind is None or not start.is_complete:
+            trades = trades[-LATEST:]
+        following.leave = self._join(key, subscription, _Start(trades, start.is_complete))
+
+    async def _stored(self, key: Key, behind: tuple[str, int] | None) -> _Start:
+        assert self._history is not None
+        limit = LATEST if behind is None else MAX_RESUMED
+        try:
+            stored = await self._history.trades(None, key.symbol, Range(limit))
+        except UnknownSymbolError:
+            return _Start([], behind is None)
+        except PeerError as error:
+            log.debug("trades of %s: %s", key.symbol, error)
+            return _Start([], behind is None)
+        trades = _rows(key.symbol, stored)[::-1]
+        if behind is None:
+            return _Start(trades, is_complete=True)
+        received = stored.page.ingest_timestamp[:limit][::-1].tolist()
+        for trade, time_ns in zip(trades, received, strict=True):
+            if trade[-2:] == behind:
+                newer = [
+                    each
+                    for each, its_time_ns in zip(trades, received, strict=True)
+                    if (each.stream == trade.stream and each.number > trade.number)
+                    or (each.stream != trade.stream and its_time_ns >= time_ns)
+                ]
+                return _Start(newer, is_complete=True)
+        return _Start(trades, is_complete=False)
+
+    def _join(self, key: Key, subscription: Subscription, start: _Start) -> Callable[[], None]:
+        layout = subscription.format
+        updates = [
+            subscription.update(layout.encode(trade, True), Event(trade.symbol))
+            for trade in start.trades
+        ]
+        if not start.is_complete:
+            missed = layout.missed(key.symbol, None)
+            updates.insert(0, subscription.update(missed, Event(key.symbol)))
+        if updates:
+            subscription.outlet.send_all(updates)
+        return self._audience.join(Key(key.symbol), subscription, ())
+
+    def _recent(self, key: Key, page: Page) -> Rows[Trade]:
+        """Return a page of the trades in memory."""
+        ring = self._ring
+        positions = ring.positions(key.symbol)[-MAX_RECENT:]
+        if not len(positions) and not self.knows(key):
+            self._market.check_live()
+            raise UnknownSymbolError(f"no trade of {key.symbol} yet")
+        places = sorted(zip(ring.times(positions), positions.tolist(), strict=True))
+        if page.from_ns is not None:
+            places = [place for place in places if place[0] >= page.from_ns]
+        if page.to_ns is not None:
+            places = [place for place in places if place[0] < page.to_ns]
+        if page.cursor is not None:
+            time_ns, generation, position = _place(page.cursor, key.symbol)
+            if generation != ring.generation:
+                raise ParameterError("cursor: of trades that are not in memory any more")
+            last = (time_ns, position)
+            places = [p for p in places if (p > last if page.is_ascending else p < last)]
+        if not page.is_ascending:
+            places.reverse()
+        chosen = places[: page.limit]
+        cursor = None
+        if len(places) > page.limit:
+            time_ns, position = chosen[-1]
+            cursor = encode_cursor(Cursor(key.symbol, time_ns, ring.generation, position))
+        return Rows(ring.trades(np.array([place for _, place in chosen], np.intp)), cursor)
+
+
+class _Start(NamedTuple):
+    """The trades with which a subscription begins, and whether none between them was missed."""
+
+    trades: Sequence[Trade]
+    is_complete: bool
+
+
+class _Following:
+    """A subscription that has begun, or waits for the store."""
+
+    __slots__ = ("has_ended", "leave", "task")
+
+    def __init__(self) -> None:
+        self.leave: Callable[[], None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.has_ended = False
+
+    def end(self) -> bool:
+        """End it; return False where it has ended before."""
+        if self.has_ended:
+            return False
+        self.has_ended = True
+        if self.leave is not None:
+            self.leave()
+        elif self.task is not None:
+            self.task.cancel()
+        return True
+
+
+class _Ring:
+    """The last trades of all symbols, in the order of their commits.
+
+    A trade's position counts all trades before it.
+
+    Parameters
+    ----------
+    size : int
+        How many are kept.
+
+    Attributes
+    ----------
+    symbols : OwnSymbols
+    total : int
+        The position of the next trade.
+    contiguous_from : int
+        The position from which on no trade was missed.
+    generation : int
+        Tells the positions of this ring from those of another process.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.symbols = OwnSymbols()
+        self.generation = secrets.randbits(62)
+        self.total = 0
+        self.contiguous_from = 0
+        self._size = size
+        self._symbol = np.empty(size, np.int32)
+        self._columns = {name: np.empty(size, np.int64) for name in _COLUMNS}
+        self._stream = np.empty(size, object)
+        self._oldest = 0
+        """The position of the first trade since the ring was cleared."""
+
+    def begin(self) -> None:
+        """Take note that trades before the next one may have been missed."""
+        self.contiguous_from = self.total
+
+    def clear(self) -> None:
+        """Forget all trades."""
+        self._oldest = self.contiguous_from = self.total
+
+    def append(self, run: TradeRun) -> NDArray[np.intp]:
+        """Append a batch, and return the own index of each of its symbols, shape (n,)."""
+        ticks = run.ticks
+        own = self.symbols.indices(run.symbols, ticks.symbol)
+        n = len(own)
+        skipped = max(0, n - self._size)
+        places = np.arange(self.total + skipped, self.total + n) % self._size
+        self._symbol[places] = own[skipped:]
+        self._stream[places] = run.stream_id
+        number = run.first_sequence + ticks.offset[skipped:].astype(np.int64)
+        values = (ticks.exchange_timestamp, ticks.price, ticks.volume)
+        for name, column in zip(_COLUMNS, values, strict=False):
+            self._columns[name][places] = column[skipped:]
+        self._columns["number"][places] = number
+        self.total += n
+        return own
+
+    def positions(self, symbol: str) -> NDArray[np.intp]:
+        """Return the positions of a symbol's trades, or of all, rising."""
+        first = max(self._oldest, self.total - self._size)
+        if symbol == ALL:
+            return np.arange(first, self.total)
+        index = self.symbols.table.find(symbol)
+        if index is None:
+            return np.empty(0, np.intp)
+        begin = self.total // self._size * self._size
+        places = np.flatnonzero(self._symbol[: min(self.total, self._size)] == index)
+        positions = places + begin
+        positions[positions >= self.total] -= self._size
+        return np.sort(positions[positions >= first])
+
+    def find(self, positions: NDArray[np.intp], sequence: tuple[str, int]) -> int | None:
+        """Return which of the positions has the trade of a stream and its place in it."""
+        stream, number = sequence
+        same = positions[self._columns["number"][positions % self._size] == number]
+        for position in same.tolist():
+            if self._stream[position % self._size] == stream:
+                return int(position)
+        return None
+
+    def times(self, positions: NDArray[np.intp]) -> list[int]:
+        """Return the exchange times of trades, in ns."""
+        times: list[int] = self._columns["timestamp"][positions % self._size].tolist()
+        return times
+
+    def trades(self, positions: NDArray[np.intp]) -> list[Trade]:
+        """Return trades one by one."""
+        places = positions % self._size
+        table = self.symbols.table
+        symbols = [table[index] for index in self._symbol[places].tolist()]
+        timestamp, price, size, number = (self._columns[name][places].tolist() for name in _COLUMNS)
+        streams = self._stream[places].tolist()
+        return list(map(Trade, symbols, timestamp, price, size, streams, number))
+
+
+def _rows(symbol: str, stored: StoredTrades) -> list[Trade]:
+    """Return the trades that were requested of a store, one by one."""
+    page, n = stored.page, len(stored.streams)
+    columns = (page.timestamp, page.price, page.volume)
+    values = (column[:n].tolist() for column in columns)
+    return list(map(Trade, repeat(symbol), *values, stored.streams, page.sequence[:n].tolist()))
+
+
+def _parse_sequence(text: str) -> tuple[str, int]:
+    stream, _, number = text.rpartition(":")
+    if stream and number.isascii() and number.isdigit() and len(number) < 20:
+        return stream, int(number)
+    raise ParameterError("after: expects the sequence of a trade, STREAM:NUMBER")
+
+
+def _place(cursor: str, symbol: str) -> tuple[int, int, int]:
+    """Return the place in a symbol's trades behind which a page begins."""
+    try:
+        place = decode_cursor(cursor)
+    except CursorError as error:
+        raise ParameterError(f"cursor: {error}; pass the one of the page before") from error
+    if place.symbol != symbol:
+        raise ParameterError("cursor: of another symbol; pass the one of the page before")
+    return place[1:]

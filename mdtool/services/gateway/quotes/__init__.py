@@ -1,1 +1,0 @@
-"""Quotes: where they come from, which stand, and the paths that tell of them."""

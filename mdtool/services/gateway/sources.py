@@ -1,0 +1,162 @@
+"""What is behind the gateway: the services and stores that its feeds are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+import aiohttp
+
+from mdtool.adapters.aggregator import AggregatorClient
+from mdtool.adapters.book_services import BookService
+from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.adapters.market import MarketReader
+from mdtool.adapters.quotes import open_hub
+from mdtool.adapters.trades.grpc import GrpcTradeFeed
+from mdtool.adapters.trades.port import TradeFeed
+from mdtool.core.addresses import parse_address
+from mdtool.services.aggregator.config import INTERVALS
+from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.feeds import Feeds
+from mdtool.services.gateway.feeds.aggregates import Aggregates
+from mdtool.services.gateway.feeds.bars import Bars
+from mdtool.services.gateway.feeds.books import Books
+from mdtool.services.gateway.feeds.feed import Audience, Feed
+from mdtool.services.gateway.feeds.quotes import Quotes
+from mdtool.services.gateway.feeds.symbols import Symbols
+from mdtool.services.gateway.feeds.trades import Trades
+from mdtool.services.gateway.history import History
+from mdtool.services.gateway.hub import Hub
+from mdtool.services.gateway.market import MarketState, MarketStream
+from mdtool.services.gateway.snapshots import Snapshots
+from mdtool.services.gateway.table import TABLE
+from mdtool.services.gateway.upstream import Upstream
+
+
+class Sources:
+    """Connects to what is configured, and makes the feeds. An async context manager.
+
+    None of the services need be available yet, except a shared hub of quotes and Kafka.
+
+    Parameters
+    ----------
+    config : GatewayConfig
+
+    Attributes
+    ----------
+    feeds : Feeds
+    market : MarketStream
+        The market in memory, and the stream that keeps it current.
+    upstream : Upstream
+        How the aggregator gets requests.
+    quotes : Quotes
+    trades : Trades
+    history : History or None
+    sender, receiver : BookService
+        The services of order books.
+
+    Raises
+    ------
+    UsageError
+        When an address is not valid.
+    ConfigError
+        When a store or hub does not exist, or its package is not installed.
+    """
+
+    feeds: Feeds
+    market: MarketStream
+    quotes: Quotes
+    trades: Trades
+    sender: BookService
+    receiver: BookService
+
+    def __init__(self, config: GatewayConfig) -> None:
+        if config.bus:
+            KafkaAddress.parse(config.bus)
+        for address in (config.aggregator, config.sender, config.receiver):
+            parse_address(address)
+        if config.quotes_from:
+            parse_address(config.quotes_from)
+        self._config = config
+        self._quote_hub = open_hub(config.quotes_hub)
+        self.history = History(config) if config.store else None
+        self.upstream = Upstream.remote(f"aggregator {config.aggregator}", config)
+
+    async def __aenter__(self) -> Self:
+        config = self._config
+        async with AsyncExitStack() as stack:
+            aggregator: MarketReader = await stack.enter_async_context(_market_reader(config))
+            trade_feed = await stack.enter_async_context(_trade_feed(config))
+            session = await stack.enter_async_context(
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
+            )
+            timeout_s = config.timeout_ms / 1_000
+            self.sender = BookService("sender", config.sender, session, timeout_s)
+            self.receiver = BookService("receiver", config.receiver, session, timeout_s)
+            if self.history is not None:
+                await stack.enter_async_context(self.history)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            self._make_feeds(aggregator, trade_feed, tasks)
+            # Publishes quotes that are fresh already, so that the feed must exist.
+            await stack.enter_async_context(self._quote_hub)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> bool | None:
+        return await self._stack.__aexit__(*exc_info)  # type: ignore[arg-type]
+
+    async def run(self) -> None:
+        """Keep the feeds current until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.market.run())
+            tasks.create_task(self.quotes.run())
+            tasks.create_task(self.trades.run())
+            if self.history is not None:
+                tasks.create_task(self.history.run())
+
+    def _make_feeds(
+        self,
+        aggregator: MarketReader,
+        trade_feed: TradeFeed,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        config, state, hub, snapshots = self._config, MarketState(), Hub(), Snapshots()
+        aggregates = Aggregates(state, Audience(hub, snapshots))
+        symbols = Symbols(state, Audience(hub, snapshots))
+        self.quotes = Quotes(self._quote_hub, config.quotes_from, state, Audience(hub, snapshots))
+        self.trades = Trades(trade_feed, self.history, state, Audience(hub, snapshots))
+        receiver = Upstream.remote(f"receiver {config.receiver}", config)
+        self.market = MarketStream(aggregator, state)
+        for listener in (aggregates.publish, symbols.publish, self.quotes.trade):
+            self.market.listen(listener)
+        feeds: dict[str, Feed[Any]] = {
+            "aggregates": aggregates,
+            "bars": Bars(aggregator, self.upstream, Audience(hub, snapshots), tasks),
+            "quotes": self.quotes,
+            "books": Books(self.receiver, receiver, Audience(hub, snapshots), tasks),
+            "trades": self.trades,
+            "symbols": symbols,
+        }
+        self.feeds = Feeds(feeds, TABLE)
+
+
+def _market_reader(
+    config: GatewayConfig,
+) -> contextlib.AbstractAsyncContextManager[MarketReader]:
+    if not config.bus:
+        return AggregatorClient(config.aggregator)
+    from mdtool.adapters.kafka.market import KafkaMarket
+
+    return KafkaMarket(config.bus, INTERVALS, config.bars_kept)
+
+
+def _trade_feed(
+    config: GatewayConfig,
+) -> contextlib.AbstractAsyncContextManager[TradeFeed]:
+    if not config.bus:
+        return GrpcTradeFeed(config.aggregator)
+    from mdtool.adapters.trades.kafka import KafkaTradeFeed
+
+    return KafkaTradeFeed(config.bus)
