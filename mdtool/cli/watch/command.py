@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from mdtool.core.addresses import parse_address
 from mdtool.core.errors import UsageError
 
 app = typer.Typer(add_completion=False)
@@ -34,20 +33,19 @@ def watch(
 
     Example: mdtool watch | jq -c '[.symbol, .vwap]'
     """
+    from mdtool.adapters.vwap_feed import VwapFeedClient
     from mdtool.cli.live.terminal import is_dumb
-    from mdtool.cli.watch.feed import LineFeed
     from mdtool.wire.vwap_lines import LineError, parse_symbols
 
-    host, port = parse_address(address)
     try:
         wanted = None if symbols is None else parse_symbols(symbols)
     except LineError as error:
         raise UsageError(f"--symbols {symbols!r}: {error}") from error
-    feed = LineFeed(host, port, wanted)
+    feed = VwapFeedClient(address, wanted)
     if not sys.stdout.isatty() or is_dumb():
         from mdtool.cli.watch.lines import print_lines
 
-        return print_lines(feed)
+        print_lines(feed)
     from mdtool.cli.watch.view import View
 
     return View(feed).run()

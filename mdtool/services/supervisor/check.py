@@ -15,6 +15,7 @@ from typing import Final
 import aiohttp
 
 from mdtool.adapters.aggregator import AggregatorClient
+from mdtool.adapters.vwap_feed import VwapFeedClient, decode_states
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
@@ -24,7 +25,6 @@ from mdtool.core.units import NS_PER_MS, PRICE_SCALE
 from mdtool.wire.batches import Updates
 from mdtool.wire.control import Committed, ReplyDecoder, encode_hello
 from mdtool.wire.tick_encoder import encode_frames
-from mdtool.wire.vwap_lines import decode_state, encode_subscribe
 
 SYMBOL: Final = "MDTOOL.CHECK"
 """What the ticks are of. It stays among the symbols of the services that were checked."""
@@ -226,22 +226,18 @@ async def _follow_gateway(address: str, sightings: _Sightings) -> None:
 
 
 async def _follow_vwap(address: str, sightings: _Sightings) -> None:
+    feed = VwapFeedClient(address, frozenset({SYMBOL}))
     try:
-        reader, writer = await asyncio.open_connection(*parse_address(address))
-    except OSError as error:
-        raise _away("vwap", address, reason_of(error)) from error
-    try:
-        writer.write(encode_subscribe([SYMBOL]))
-        while line := await reader.readline():
+        async for lines in feed.lines():
             now_ns = time.time_ns()
-            state = decode_state(line)
-            if state.symbol == SYMBOL and state.timestamp_ns >= sightings.since_ns:
-                sightings.note(_TOLD, _tick(state.price), now_ns)
-    except (OSError, ValueError) as error:
-        raise PeerError(f"vwap {address} cannot be read: {error}") from error
-    finally:
-        writer.close()
-    raise PeerError(f"vwap {address} closed the connection")
+            states, errors = decode_states(lines)
+            if errors:
+                raise errors[0]
+            for state in states:
+                if state.timestamp_ns >= sightings.since_ns:
+                    sightings.note(_TOLD, _tick(state.price), now_ns)
+    except PeerError as error:
+        raise _away("vwap", address, str(error)) from error
 
 
 def _away(service: str, address: str, reason: str) -> PeerError:
