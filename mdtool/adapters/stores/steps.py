@@ -1,4 +1,4 @@
-"""What a market changes, gathered into the steps in which a store keeps it."""
+"""The changes of a market, collected into the steps that a store writes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mdtool.engine.market import Change, Market
 
 
 class Steps:
-    """Makes each step of a market hold everything since the one before.
+    """Makes the steps of a market: each has all changes since the one before.
 
-    A step that was taken is to be written before the next one is taken.
+    A step must be written before the next one is taken.
 
     Parameters
     ----------
     market : Market
-        As it was made or restored: what it holds by now needs no step.
+        As it was created or restored: its present state needs no step.
     """
 
     def __init__(self, market: Market) -> None:
@@ -27,9 +27,9 @@ class Steps:
         self._bar_step = market.bars.step
 
     def take(self, changes: Sequence[Change]) -> Step:
-        """Return the step that makes `changes`, all those since the latest one, last.
+        """Return the step of `changes`, which are all since the latest step.
 
-        It is a copy, which the market does not change any more.
+        It is a copy, which the market no longer changes.
         """
         market = self._market
         changed = market.changed_since(self._commit)
@@ -51,7 +51,7 @@ class Steps:
 
 
 def _run(stream_id: str, changes: Sequence[Change]) -> StreamRun:
-    """Return the changes of a stream, which follow each other, as one run."""
+    """Return consecutive changes of a stream as one run."""
     ticks = [change.ticks for change in changes]
     sequences = [change.first_sequence + change.ticks.offset.astype(np.int64) for change in changes]
     return StreamRun(

@@ -6,7 +6,7 @@ Sources: "COPY", binary format, in PostgreSQL's documentation; `array_send` for 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -15,19 +15,19 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
 COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-"""What a copy begins with: no flags, no extension."""
+"""The beginning of a copy: no flags, no extension."""
 COPY_TRAILER: Final = b"\xff\xff"
 _BYTES: Final = 8
 _BIGINT_OID: Final = 20
 _BIGINTS_OID: Final = 1016
 _ELEMENT: Final = np.dtype([("bytes", ">i4"), ("value", ">i8")])
 _HEAD: Final = struct.Struct("!iiIii")
-"""Dimensions, whether there are nulls, the elements' type, how many they are, the first's index."""
+"""Dimensions, whether there are nulls, the type of elements, their number, the first index."""
 _EMPTY: Final = struct.pack("!iiI", 0, 0, _BIGINT_OID)
 
 
 class ColumnDumper(Dumper):
-    """Gives an array of integers, of one dimension, to a statement as a bigint[]."""
+    """Passes an array of integers, of one dimension, to a statement as a bigint[]."""
 
     format = Format.BINARY
     oid = _BIGINTS_OID
@@ -40,11 +40,6 @@ class ColumnDumper(Dumper):
         elements["bytes"] = _BYTES
         elements["value"] = obj
         return _HEAD.pack(1, 0, _BIGINT_OID, len(obj), 1) + elements.tobytes()
-
-
-def _row(columns: int) -> np.dtype[np.void]:
-    """Return a copied row of so many bigints, none of which is null."""
-    return np.dtype([("columns", ">i2"), ("elements", _ELEMENT, (columns,))])
 
 
 def copied_rows(columns: NDArray[np.int64]) -> bytes:
@@ -62,17 +57,14 @@ def read_rows(pieces: Iterable[bytes | bytearray | memoryview], columns: int) ->
     Raises
     ------
     ValueError
-        When there are other columns, or nulls.
+        When there are other columns, or a value is null.
     """
-    whole = b"".join(pieces)
-    end = len(whole) - len(COPY_TRAILER)
-    rows = np.frombuffer(whole[len(COPY_HEADER) : end], _row(columns))
+    rows = np.frombuffer(b"".join(pieces)[len(COPY_HEADER) : -len(COPY_TRAILER)], _row(columns))
     if (rows["elements"]["bytes"] != _BYTES).any():
-        raise ValueError("a copied row has something else than bigints")
+        raise ValueError("a copied value is not a bigint")
     return np.ascontiguousarray(rows["elements"]["value"].T, np.int64)
 
 
-def parts(length: int, at_most: int) -> Iterator[slice]:
-    """Yield slices that cover so many rows, one after the other."""
-    for begin in range(0, length, at_most):
-        yield slice(begin, min(begin + at_most, length))
+def _row(columns: int) -> np.dtype[np.void]:
+    """Return the dtype of a copied row of so many bigints, none of which is null."""
+    return np.dtype([("columns", ">i2"), ("elements", _ELEMENT, (columns,))])
