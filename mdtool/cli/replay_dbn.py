@@ -91,7 +91,7 @@ def _serve(
 ) -> int:
     from mdtool.adapters.recording import Recording
     from mdtool.core.lifecycle import run_service
-    from mdtool.services.replay.run import Pace
+    from mdtool.services.replay.runs import Pace
     from mdtool.services.replay.server import ReplaySender
 
     recording = Recording(tuple(files), selected.schema, selected.selection())

@@ -1,4 +1,4 @@
-"""The records of a stream that came last."""
+"""The backlog of a stream, and readers of one whose positions rise."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from mdtool.core.dtypes import MBO
-from mdtool.services.replay.reading import ForwardReader
-from mdtool.services.replay.recent import Recent
+from mdtool.services.replay.reading import Backlog, ForwardReader
 
 
 def stream(*lengths: int) -> list[np.ndarray]:
@@ -21,29 +20,29 @@ def stream(*lengths: int) -> list[np.ndarray]:
     return arrays
 
 
-def recent(limit: int, *lengths: int) -> Recent:
-    kept = Recent(limit * MBO.itemsize)
+def backlog(limit: int, *lengths: int) -> Backlog:
+    kept = Backlog(limit * MBO.itemsize)
     for array in stream(*lengths):
         kept.append(array)
     return kept
 
 
 def test_everything_is_there_while_there_is_room():
-    kept = recent(10, 3, 1, 4)
+    kept = backlog(10, 3, 1, 4)
     for position in range(8):
         assert kept.read(position)["order_id"][0] == position
     assert [len(kept.read(position)) for position in (0, 1, 3, 4, 7)] == [3, 2, 1, 4, 1]
 
 
 def test_the_oldest_go_first():
-    kept = recent(5, 3, 1, 4)
+    kept = backlog(5, 3, 1, 4)
     assert kept.read(0) is None
     assert kept.read(2) is None
     assert kept.read(3)["order_id"].tolist() == [3]
 
 
-def test_the_last_stays_however_large_it_is():
-    kept = recent(1, 3, 9)
+def test_the_last_is_kept_however_large_it_is():
+    kept = backlog(1, 3, 9)
     assert kept.read(2) is None
     assert len(kept.read(3)) == 9
 
