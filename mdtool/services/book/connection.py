@@ -1,4 +1,4 @@
-"""The connection to a sender, made again and taken up where it was lost."""
+"""The connection to a sender, which is opened again and resumed when it is lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from mdtool.core.backoff import delays
 from mdtool.core.errors import MdtoolError
 from mdtool.core.tcp import notice_loss, reason_of
 from mdtool.services.book.processing import Processing
-from mdtool.services.book.readers import Readers
 from mdtool.wire.dbn_session import Begin, Refused, SessionDecoder, encode_request
 
 log = logging.getLogger(__name__)
@@ -22,61 +21,52 @@ ANSWER_S: Final = 5.0
 _LONGEST_DELAY_S: Final = 1.0
 
 
-class Link:
-    """Has a processing fed by a sender, until it is over.
+async def feed(sender: str, processing: Processing) -> None:
+    """Feed a processing from a sender until it is over, whatever becomes of connections.
 
     Parameters
     ----------
     sender : str
         HOST:PORT.
     processing : Processing
-    readers : Readers
-        Whom the processing waits for.
     """
-
-    def __init__(self, sender: str, processing: Processing, readers: Readers) -> None:
-        self._sender = sender
-        self._processing = processing
-        self._readers = readers
-        self._buffer = memoryview(bytearray(READ_BYTES))
-
-    async def run(self) -> None:
-        """Connect, again whenever the connection is lost."""
-        waits = delays(cap_s=_LONGEST_DELAY_S)
-        said = ""
-        while not self._processing.is_over:
-            before = self._processing.records
-            try:
-                await self._converse()
-            except OSError as error:
-                if self._processing.records > before:
-                    waits, said = delays(cap_s=_LONGEST_DELAY_S), ""
-                if said != reason_of(error):
-                    said = reason_of(error)
-                    log.warning("sender %s: %s; trying again", self._sender, said)
-                await asyncio.sleep(next(waits))
-            except MdtoolError as error:
-                self._processing.fail(str(error))
-
-    async def _converse(self) -> None:
-        """Take what the sender says, until the connection or the processing ends.
-
-        Raises
-        ------
-        OSError
-            When there is no connection, or no longer.
-        MdtoolError
-            When the sender refuses, or is none.
-        """
-        host, port = parse_address(self._sender)
-        loop = asyncio.get_running_loop()
-        connection = _Connection(self._sender, self._processing, self._readers, self._buffer)
-        transport, _ = await loop.create_connection(lambda: connection, host, port)
+    buffer = memoryview(bytearray(READ_BYTES))
+    waits = delays(cap_s=_LONGEST_DELAY_S)
+    reported = ""
+    while not processing.is_over:
+        before = processing.records
         try:
-            await connection.ended
-        finally:
-            self._processing.is_connected = False
-            transport.abort()
+            await _feed_once(sender, processing, buffer)
+        except OSError as error:
+            if processing.records > before:
+                waits, reported = delays(cap_s=_LONGEST_DELAY_S), ""
+            if reported != reason_of(error):
+                reported = reason_of(error)
+                log.warning("sender %s: %s; trying again", sender, reported)
+            await asyncio.sleep(next(waits))
+        except MdtoolError as error:
+            processing.fail(str(error))
+
+
+async def _feed_once(sender: str, processing: Processing, buffer: memoryview) -> None:
+    """Process what arrives, until the connection or the processing ends.
+
+    Raises
+    ------
+    OSError
+        When there is no connection, or it is lost.
+    MdtoolError
+        When the sender rejects the request, or the peer is not a sender.
+    """
+    host, port = parse_address(sender)
+    loop = asyncio.get_running_loop()
+    connection = _Connection(sender, processing, buffer)
+    transport, _ = await loop.create_connection(lambda: connection, host, port)
+    try:
+        await connection.ended
+    finally:
+        processing.is_connected = False
+        transport.abort()
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -88,20 +78,16 @@ class _Connection(asyncio.BufferedProtocol):
         Done when the processing is over, with an error when the connection is.
     """
 
-    def __init__(
-        self, sender: str, processing: Processing, readers: Readers, buffer: memoryview
-    ) -> None:
+    def __init__(self, sender: str, processing: Processing, buffer: memoryview) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sender = sender
         self._processing = processing
-        self._readers = readers
         self._buffer = buffer
         self._decoder = SessionDecoder(f"sender {sender}")
         self._transport: asyncio.Transport
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say what is wanted."""
+        """Send the request."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         notice_loss(transport.get_extra_info("socket"))
@@ -115,36 +101,36 @@ class _Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Process what has arrived."""
         if self._deadline is None:
-            self._deadline = asyncio.get_running_loop().call_later(ANSWER_S, self._require_answer)
+            self._deadline = asyncio.get_running_loop().call_later(ANSWER_S, self._check_answer)
         try:
-            self._take(self._buffer[:nbytes])
+            self._process(self._buffer[:nbytes])
         except (MdtoolError, OSError) as error:
             self._end(error)
             return
         if self._processing.is_over:
             self._end(None)
-        elif self._readers.are_behind():
+        elif self._processing.backpressure.is_blocking():
             self._transport.pause_reading()
-            self._readers.when_free(self._transport.resume_reading)
+            self._processing.backpressure.when_free(self._transport.resume_reading)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, if the stream has not ended before."""
         if self._deadline is not None:
             self._deadline.cancel()
-        self._require_answer()
+        self._check_answer()
         self._end(exc or ConnectionError("closed the connection"))
 
-    def _take(self, data: memoryview) -> None:
+    def _process(self, data: memoryview) -> None:
         for message in self._decoder.feed(data):
             match message:
                 case Begin() if self._decoder.metadata is not None:
-                    self._processing.learn(self._decoder.metadata)
+                    self._processing.set_metadata(self._decoder.metadata)
                 case Refused(reason, is_final=False):
                     raise ConnectionError(reason)
-            self._processing.take(message)
+            self._processing.receive(message)
 
-    def _require_answer(self) -> None:
-        """End where records have come without an answer: it is no sender that sends them."""
+    def _check_answer(self) -> None:
+        """End where records have come without an answer: the peer is not a sender."""
         self._deadline = None
         try:
             self._decoder.finish()
