@@ -17,7 +17,7 @@ from mdtool.core.errors import EXIT_OK
 from mdtool.services.store.config import StoreConfig
 
 if TYPE_CHECKING:
-    from mdtool.adapters.datasets.rows import TradeRows
+    from mdtool.adapters.datasets.trade_rows import TradeRows
     from mdtool.services.store.keeping import Keeper
     from mdtool.wire.ticks import Reason
 
@@ -41,7 +41,7 @@ def import_(
 
     Example: mdtool store import trades.parquet --store sqlite:///copy.db
     """
-    from mdtool.adapters.datasets.reading import find_files, is_dbn, open_files
+    from mdtool.adapters.datasets.files import find_files, is_dbn, open_files
     from mdtool.services.store.steps import keep_all
 
     found = find_files(paths)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.adapters.byte_source import STDIN
-from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.adapters.dbn_files import open_source
 from mdtool.adapters.dbn_merge import MergedSource
 from mdtool.adapters.dbn_select import SchemaSource, Selection, selected

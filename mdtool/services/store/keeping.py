@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.adapters.stores import Store
 from mdtool.adapters.stores.port import Step, StreamRun
 from mdtool.adapters.stores.steps import Steps

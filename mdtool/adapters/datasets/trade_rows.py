@@ -1,9 +1,9 @@
-"""Trades as rows of a dataset: with the names of their symbols and streams, which any store has."""
+"""The rows of a dataset: trades with the names of their symbols and streams."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ COLUMNS: Final = (
     "stream_id",
     "sequence",
 )
-"""What a dataset has of a trade, in this order."""
+"""The columns of a dataset, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class TradeRows:
     Attributes
     ----------
     symbols, streams : SymbolTable
-        What `symbol` and `stream` point into; they may have more than the rows need.
+        The names of the indices `symbol` and `stream`; they may have more than the rows need.
     symbol, stream : uint32[n]
     sequence : int64[n]
-        The place of each trade in its stream.
+        The sequence of each trade in its stream.
     price : int64[n]
         In units of 1e-9, above 0.
     volume : int64[n]
@@ -58,7 +58,7 @@ class TradeRows:
         return len(self.price)
 
     def take(self, chosen: NDArray[np.bool_] | NDArray[np.intp] | slice) -> TradeRows:
-        """Return the rows that a mask, indices or a slice choose."""
+        """Return the rows that a mask, indices or a slice select."""
         columns: dict[str, Any] = {name: getattr(self, name)[chosen] for name in _ARRAYS}
         return dataclasses.replace(self, **columns)
 
@@ -78,3 +78,36 @@ _ARRAYS: Final = tuple(
     for field in dataclasses.fields(TradeRows)
     if field.name not in {"symbols", "streams"}
 )
+
+
+class RowGroups:
+    """Splits and joins rows into groups of one size.
+
+    Parameters
+    ----------
+    size : int
+        Rows in a group; the last one may have fewer.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._parts: list[TradeRows] = []
+        self._held = 0
+
+    def add(self, rows: TradeRows) -> Iterator[TradeRows]:
+        """Add rows; yield the groups that they complete."""
+        while self._held + len(rows) >= self._size:
+            missing = self._size - self._held
+            self._parts.append(rows.take(slice(0, missing)))
+            yield from self.rest()
+            rows = rows.take(slice(missing, None))
+        if len(rows):
+            self._parts.append(rows)
+            self._held += len(rows)
+
+    def rest(self) -> Iterator[TradeRows]:
+        """Yield the last, incomplete group, unless it is empty."""
+        if self._parts:
+            rows = TradeRows.concatenate(self._parts)
+            self._parts, self._held = [], 0
+            yield rows

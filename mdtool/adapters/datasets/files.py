@@ -1,4 +1,4 @@
-"""Finds the files of a dataset, and opens them."""
+"""The files of datasets: found in folders, and opened for reading."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _TABLES: Final[dict[str, Callable[[Path, Tables], DatasetFile]]] = {
     ".parquet": ParquetFile,
     ".csv": CsvFile,
 }
-_KNOWN: Final = (*_TABLES, *_DBN)
-_PASSED_OVER: Final = (".", "_")
-"""Beginnings of the names that readers of datasets pass over."""
+_EXTENSIONS: Final = (*_TABLES, *_DBN)
+_SKIPPED: Final = (".", "_")
+"""Prefixes of names that readers of datasets skip."""
 
 
 def find_files(paths: Sequence[str]) -> list[Path]:
-    """Return the files of datasets, those of a folder in order of their names.
+    """Return the files of datasets, those of a folder sorted by name.
 
     Raises
     ------
     InputError
-        When a path is not there, a folder has none, or a file is of no known format.
+        When a path does not exist, a folder has no such files, or a format is unknown.
     """
     found: list[Path] = []
     for name in paths:
@@ -41,20 +41,22 @@ def find_files(paths: Sequence[str]) -> list[Path]:
             found += _files_in(path)
         elif not path.exists():
             raise InputError(f"{path}: no such file or folder")
-        elif not path.name.endswith(_KNOWN):
-            raise InputError(f"{path}: is no file of a dataset; they end in {', '.join(_KNOWN)}")
+        elif not path.name.endswith(_EXTENSIONS):
+            raise InputError(
+                f"{path}: is not a file of a dataset; they end in {', '.join(_EXTENSIONS)}"
+            )
         else:
             found.append(path)
     return found
 
 
 def is_dbn(path: Path) -> bool:
-    """Tell whether a file that `find_files` returned is DBN."""
+    """Return whether a file of `find_files` is DBN."""
     return path.name.endswith(_DBN)
 
 
 def open_files(paths: Sequence[Path]) -> list[DatasetFile]:
-    """Look into every file, before anything is read of them; return those of Parquet and CSV.
+    """Check the columns of every file, and return those of Parquet and CSV.
 
     Raises
     ------
@@ -69,17 +71,17 @@ def open_files(paths: Sequence[Path]) -> list[DatasetFile]:
 
 def _files_in(folder: Path) -> list[Path]:
     inside = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
-    inside = [path for path in inside if not _is_passed_over(path.relative_to(folder))]
-    known = [path for path in inside if path.name.endswith(_KNOWN)]
+    inside = [path for path in inside if not _is_skipped(path.relative_to(folder))]
+    known = [path for path in inside if path.name.endswith(_EXTENSIONS)]
     if not known:
-        raise InputError(f"{folder}: has no {', '.join(_KNOWN)} files in it")
+        raise InputError(f"{folder}: has no {', '.join(_EXTENSIONS)} files in it")
     if len(known) < len(inside):
         other = next(path for path in inside if path not in known)
         log.warning(
-            "%s: left out %d other files, such as %s", folder, len(inside) - len(known), other
+            "%s: skipped %d other files, such as %s", folder, len(inside) - len(known), other
         )
     return known
 
 
-def _is_passed_over(path: Path) -> bool:
-    return any(part.startswith(_PASSED_OVER) for part in path.parts)
+def _is_skipped(path: Path) -> bool:
+    return any(part.startswith(_SKIPPED) for part in path.parts)
