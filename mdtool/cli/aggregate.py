@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdtool.cli.filter_options import FilterOptions, with_filter
-from mdtool.cli.given_options import given_options
-from mdtool.cli.option_bundle import option_bundle
+from mdtool.cli.options import check_mode, option_bundle, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.cli.settings import with_settings
 from mdtool.cli.trade_sources import require_trades
 from mdtool.core.errors import EXIT_OK, CorruptStreamError, UsageError
 from mdtool.core.units import counted
@@ -132,7 +129,7 @@ def aggregate(
 
     Example: mdtool aggregate --bus kafka://127.0.0.1:9092
     """
-    _refuse_mixture(context, is_filter=bool(inputs))
+    check_mode(context, AggregatorConfig, not inputs, shared=("inputs",))
     if inputs:
         return _filter(inputs, bars.stream(), selected, output)
     from mdtool.core.lifecycle import run_service
@@ -144,18 +141,6 @@ def aggregate(
     from mdtool.services.aggregator.server import Aggregator
 
     return run_service(Aggregator(config))
-
-
-def _refuse_mixture(context: typer.Context, is_filter: bool) -> None:
-    """Refuse options of the filter where the service runs, and the other way round."""
-    settings = {field.name for field in dataclasses.fields(AggregatorConfig)}
-    for name, option in given_options(context):
-        if name == "inputs":
-            continue
-        if is_filter and name in settings:
-            raise UsageError(f"{option.opts[0]} is for the service, which takes no INPUT")
-        if not is_filter and name not in settings:
-            raise UsageError(f"{option.opts[0]} wants INPUT: a file, or - for standard input")
 
 
 def _filter(

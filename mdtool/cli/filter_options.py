@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from mdtool.cli.option_bundle import option_bundle
+from mdtool.cli.options import option_bundle
 from mdtool.core.errors import UsageError
 from mdtool.core.units import parse_moment
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import typer
 
-from mdtool.cli.option_bundle import option_bundle
+from mdtool.cli.options import option_bundle
 from mdtool.core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ from typing import Annotated, Final
 import typer
 
 from mdtool.cli.filter_options import FilterOptions, with_filter
+from mdtool.cli.options import check_mode, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.cli.serving import check_serving
-from mdtool.cli.settings import with_settings
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.replay.config import SenderConfig
 
@@ -61,7 +60,7 @@ def replay_dbn(
     from mdtool.core.records import CLOCKS, pacing_timestamps
     from mdtool.engine.pacing import Pacer, paced
 
-    check_serving(context, SenderConfig, serve, _ALONGSIDE)
+    check_mode(context, SenderConfig, serve, shared=_ALONGSIDE, switch="--serve")
     if not math.isfinite(speed):
         raise UsageError(f"--speed {speed}: give a number, 0 for flat out")
     if clock not in CLOCKS:

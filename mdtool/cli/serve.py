@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdtool.cli.settings import with_settings
+from mdtool.cli.options import with_settings
 from mdtool.core.errors import UsageError
 from mdtool.services.supervisor.config import ServeConfig
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from mdtool.cli.filter_options import FilterOptions, with_filter
-from mdtool.cli.given_options import given_options
+from mdtool.cli.options import check_mode, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.cli.settings import with_settings
 from mdtool.cli.trade_sources import require_trades
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.core.units import counted
@@ -64,25 +62,13 @@ def vwap(
 
     Example: mdtool vwap --port 8888 --window 100
     """
-    _refuse_mixture(context, is_filter=bool(inputs))
+    check_mode(context, VwapConfig, not inputs, shared=_SHARED)
     if inputs:
         return _filter(inputs, config.window, clock, selected, output)
     from mdtool.core.lifecycle import run_service
     from mdtool.services.vwap.server import VwapFeed
 
     return run_service(VwapFeed(config))
-
-
-def _refuse_mixture(context: typer.Context, is_filter: bool) -> None:
-    """Refuse options of the filter where the service runs, and the other way round."""
-    settings = {field.name for field in dataclasses.fields(VwapConfig)}
-    for name, option in given_options(context):
-        if name in _SHARED:
-            continue
-        if is_filter and name in settings:
-            raise UsageError(f"{option.opts[0]} is for the service, which takes no INPUT")
-        if not is_filter and name not in settings:
-            raise UsageError(f"{option.opts[0]} wants INPUT: a file, or - for standard input")
 
 
 def _filter(

@@ -12,10 +12,8 @@ from mdtool.cli.book.verify import verify
 from mdtool.cli.filter_options import RangeOptions, with_range
 from mdtool.cli.input_group import InputGroup
 from mdtool.cli.live.options import LiveOptions
-from mdtool.cli.option_bundle import option_bundle
+from mdtool.cli.options import check_mode, option_bundle, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
-from mdtool.cli.serving import check_serving
-from mdtool.cli.settings import with_settings
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.book.config import ReceiverConfig
 
@@ -80,12 +78,12 @@ def book(
 
     Example: mdtool book --serve --sender localhost:9090
     """
-    check_serving(context, ReceiverConfig, serve)
+    check_mode(context, ReceiverConfig, serve, switch="--serve")
     if serve:
         return _serve(config)
     live.check(context)
     if not inputs:
-        raise UsageError("book wants INPUT: a file, or - for standard input")
+        raise UsageError("book: needs INPUT; give a file, or - for standard input")
     if live.live:
         from mdtool.cli.live.run import run_live
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from mdtool.cli.given_options import given_options
+from mdtool.cli.options import given_options
 from mdtool.core.errors import UsageError
 
 _PANEL: Final = "Live view"
@@ -49,6 +49,6 @@ class LiveOptions:
             if self.speed is not None:
                 raise UsageError("--speed is for --live; else pace with replay-dbn --speed")
             return
-        for name, option in given_options(context):
+        for name, shown in given_options(context):
             if name not in _ALONGSIDE:
-                raise UsageError(f"{option.opts[0]} does not go with --live")
+                raise UsageError(f"{shown}: does not go with --live; leave one out")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.settings import with_settings
 from mdtool.cli.store.place import store_of
 from mdtool.core.errors import CheckError
 from mdtool.core.units import counted

@@ -8,8 +8,8 @@ import typer
 
 from mdtool.cli.filter_options import RangeOptions, with_range
 from mdtool.cli.input_group import InputGroup
+from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.settings import with_settings
 from mdtool.cli.store.check import check
 from mdtool.cli.store.export import export
 from mdtool.cli.store.importing import import_
@@ -84,7 +84,7 @@ def store(
             raise UsageError("--bus takes the place of INPUT and --stream-id")
         return _keep_bus(bus, config)
     if not inputs:
-        raise UsageError("store wants INPUT: a file, or - for standard input")
+        raise UsageError("store: needs INPUT; give a file, or - for standard input")
     from mdtool.cli.store.keeper import opened_keeper
     from mdtool.cli.store.report import kept
     from mdtool.services.store.filling import DbnInput

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.settings import with_settings
 from mdtool.cli.store.keeper import opened_keeper
 from mdtool.cli.store.report import kept
 from mdtool.core.errors import EXIT_OK
