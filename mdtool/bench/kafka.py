@@ -25,9 +25,9 @@ from mdtool.bench.processes import service
 from mdtool.bench.tick_load import SYMBOLS, frames, send
 from mdtool.core.errors import PeerError, UsageError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Frames, TradeRun, Trades
 from mdtool.core.units import NS_PER_MS, PRICE_SCALE
-from mdtool.wire.tick_parts import MAX_PART_FRAMES, PartEncoder
-from mdtool.wire.ticks import Ticks
+from mdtool.wire.partitions import MAX_RUN_FRAMES, PartitionEncoder
 
 BROKER: Final = "MDTOOL_KAFKA"
 """The environment variable that says where the broker is, `HOST:PORT`."""
@@ -168,23 +168,20 @@ def _move(address: KafkaAddress, count: int) -> float:
 
 def _records(count: int) -> Iterator[tuple[int, bytes]]:
     """Yield the records of ticks as serve-tcp writes them."""
-    encoder = PartEncoder(SymbolTable(SYMBOLS), _PARTITIONS)
+    symbols = SymbolTable(SYMBOLS)
+    encoder = PartitionEncoder(symbols, _PARTITIONS)
     random = np.random.default_rng(0)
     now_ns = time.time_ns()
-    for first in range(0, count, MAX_PART_FRAMES):
-        number = np.arange(first, min(count, first + MAX_PART_FRAMES))
-        ticks = Ticks(
+    for first in range(0, count, MAX_RUN_FRAMES):
+        number = np.arange(first, min(count, first + MAX_RUN_FRAMES))
+        trades = Trades(
             symbol=(number % len(SYMBOLS)).astype(np.uint32),
             price=random.integers(100 * PRICE_SCALE, 200 * PRICE_SCALE, len(number)),
-            volume=random.integers(1, 1_000, len(number)),
-            exchange_timestamp=now_ns + number * NS_PER_MS,
-            ingest_timestamp=np.full(len(number), now_ns),
-            offset=np.arange(len(number), dtype=np.uint32),
-            frames=len(number),
-            refused_offset=np.empty(0, np.uint32),
-            refused_reason=np.empty(0, np.uint8),
+            size=random.integers(1, 1_000, len(number)),
+            ts_event=now_ns + number * NS_PER_MS,
+            ts_recv=np.full(len(number), now_ns),
         )
-        yield from encoder.encode("bench", first, ticks)
+        yield from encoder.encode(TradeRun(symbols, "bench", first, Frames.of(trades)))
 
 
 def _delete(address: KafkaAddress) -> None:

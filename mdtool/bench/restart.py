@@ -18,11 +18,11 @@ from mdtool.bench.figures import Figure, against
 from mdtool.bench.processes import service
 from mdtool.bench.tick_load import SYMBOLS
 from mdtool.core.errors import PeerError
+from mdtool.core.trades import Frames, Trades
 from mdtool.core.units import NS_PER_MS, PRICE_SCALE
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.markets import restored_market
 from mdtool.wire._pb import marketdata_pb2
-from mdtool.wire.ticks import Ticks
 
 TRADES: Final = 10_000_000
 ROUNDS: Final = 5
@@ -62,29 +62,26 @@ def fill(url: str, trades: int) -> None:
         steps = Steps(market)
         for first in range(0, trades, _STEP):
             last = min(first + _STEP, trades)
-            store.write(steps.take([market.apply(_STREAM, first, _ticks(first, last))]))
+            store.write(steps.take([market.apply(_STREAM, first, _frames(first, last))]))
             if sys.stderr.isatty():
                 print(f"\r{last:,} of {trades:,} trades", end="", file=sys.stderr)
     if sys.stderr.isatty():
         print(file=sys.stderr)
 
 
-def _ticks(first: int, last: int) -> Ticks:
-    """Return ticks of all symbols in turns, a millisecond apart."""
+def _frames(first: int, last: int) -> Frames:
+    """Return trades of all symbols in turns, a millisecond apart."""
     number = np.arange(first, last)
     random = np.random.default_rng(first)
     time_ns = _START_NS + number * NS_PER_MS
-    return Ticks(
+    trades = Trades(
         symbol=(number % len(SYMBOLS)).astype(np.uint32),
         price=random.integers(100, 200, len(number)) * PRICE_SCALE,
-        volume=random.integers(1, 1_000, len(number)),
-        exchange_timestamp=time_ns,
-        ingest_timestamp=time_ns + NS_PER_MS,
-        offset=np.arange(len(number), dtype=np.uint32),
-        frames=len(number),
-        refused_offset=np.empty(0, np.uint32),
-        refused_reason=np.empty(0, np.uint8),
+        size=random.integers(1, 1_000, len(number)),
+        ts_event=time_ns,
+        ts_recv=time_ns + NS_PER_MS,
     )
+    return Frames.of(trades)
 
 
 async def _start(url: str, trades: int) -> float:

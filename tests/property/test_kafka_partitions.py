@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mdtool.adapters.kafka.board import Board
 from mdtool.adapters.kafka.records import OFFSET, Aggregates, RecordError, decode_bar
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Frames, Reason, TradeRun, Trades
 from mdtool.core.units import parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
@@ -17,8 +18,7 @@ from mdtool.engine.sessions import SESSION
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
 from mdtool.services.aggregator.partitions import Partition
 from mdtool.wire.batches import BatchError
-from mdtool.wire.tick_parts import PartEncoder, partition_of
-from mdtool.wire.ticks import Reason, Ticks
+from mdtool.wire.partitions import PartitionEncoder, partition_of
 
 SYMBOLS = ["AAPL", "BTC/USD", "MSFT", "TSLA", "X"]
 LENGTHS = [parse_duration(interval) for interval in INTERVALS]
@@ -63,14 +63,16 @@ def run_of(frames):
     ticks = [(at, each) for at, each in enumerate(frames) if not isinstance(each, Reason)]
     refused = [(at, each) for at, each in enumerate(frames) if isinstance(each, Reason)]
     times = np.array([NOON_NS + each[2] * 10**8 for _, each in ticks], np.int64)
-    return Ticks(
-        symbol=np.array([each[0] for _, each in ticks], np.uint32),
-        price=np.array([each[1] for _, each in ticks], np.int64),
-        volume=np.array([each[1] * 3 for _, each in ticks], np.int64),
-        exchange_timestamp=times,
-        ingest_timestamp=times + 5,
+    return Frames(
+        Trades(
+            symbol=np.array([each[0] for _, each in ticks], np.uint32),
+            price=np.array([each[1] for _, each in ticks], np.int64),
+            size=np.array([each[1] * 3 for _, each in ticks], np.int64),
+            ts_event=times,
+            ts_recv=times + 5,
+        ),
         offset=np.array([at for at, _ in ticks], np.uint32),
-        frames=len(frames),
+        count=len(frames),
         refused_offset=np.array([at for at, _ in refused], np.uint32),
         refused_reason=np.array([reason for _, reason in refused], np.uint8),
     )
@@ -99,7 +101,8 @@ def by_key(market):
     st.lists(st.integers(0, 5), min_size=25, max_size=25),
 )
 def test_partitions_begun_anew_at_any_time_add_up_to_the_market(batches, partitions, fates):
-    encoder = PartEncoder(SymbolTable(SYMBOLS), partitions)
+    symbols = SymbolTable(SYMBOLS)
+    encoder = PartitionEncoder(symbols, partitions)
     whole = whole_market()
     boards = [Board(LENGTHS, 1, 10_000) for _ in range(partitions)]
     topics = [Topics(board) for board in boards]
@@ -113,7 +116,7 @@ def test_partitions_begun_anew_at_any_time_add_up_to_the_market(batches, partiti
         run = taken[name][first:] + frames
         taken[name] += frames
         whole.apply(name, first, run_of(run))
-        for p, data in encoder.encode(name, first, run_of(run)):
+        for p, data in encoder.encode(TradeRun(symbols, name, first, run_of(run))):
             logs[p].append(data)
         for p, partition in enumerate(running):
             for offset in range(partition.offset or 0, len(logs[p])):
@@ -172,17 +175,18 @@ def bars_in(topics):
 
 
 def part_of(symbols, partitions=2, stream_id="s"):
-    encoder = PartEncoder(SymbolTable(symbols), partitions)
+    table = SymbolTable(symbols)
+    encoder = PartitionEncoder(table, partitions)
     run = run_of([(k, 1, 0) for k in range(len(symbols))])
-    return dict(encoder.encode(stream_id, 0, run))
+    return dict(encoder.encode(TradeRun(table, stream_id, 0, run)))
 
 
 def test_what_cannot_be_read_changes_nothing_but_the_offset():
     partition = Partition(0, 2, CONFIG, Aggregates())
     good = part_of(SYMBOLS)
     bad = {
-        "no TickBatch": b"\xff\xff",
-        "belongs into partition": good[1],
+        "not a TickBatch": b"\xff\xff",
+        "belongs in partition": good[1],
         "not as ingest servers write": part_of(["aapl"], 1)[0],
         "stream id": part_of(["X"], 1, "bad\nid")[0],
     }

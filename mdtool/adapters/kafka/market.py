@@ -32,10 +32,10 @@ from mdtool.adapters.market import BarReceiver, Receiver
 from mdtool.core.backoff import delays
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Reason
 from mdtool.core.units import format_duration, parse_duration
 from mdtool.engine.sessions import SESSION
 from mdtool.wire.batches import BarColumns, BarUpdates, Counts, Updates
-from mdtool.wire.ticks import Reason
 
 log = logging.getLogger(__name__)
 

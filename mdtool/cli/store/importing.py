@@ -18,8 +18,8 @@ from mdtool.services.store.config import StoreConfig
 
 if TYPE_CHECKING:
     from mdtool.adapters.datasets.trade_rows import TradeRows
+    from mdtool.core.trades import Reason
     from mdtool.services.store.keeping import Keeper
-    from mdtool.wire.ticks import Reason
 
 
 @with_settings(StoreConfig, "store")
