@@ -16,8 +16,7 @@ from typing import Final, Self
 import numpy as np
 
 from mdtool.adapters.kafka.address import SCHEME, KafkaAddress
-from mdtool.adapters.kafka.client import TopicPartition, admin, consumer, producer
-from mdtool.adapters.kafka.reading import arrived
+from mdtool.adapters.kafka.client import TopicPartition, admin, arrived, consumer, producer
 from mdtool.adapters.kafka.records import Aggregates
 from mdtool.adapters.kafka.topics import AGGREGATES, TICKS, open_topics, topic_names
 from mdtool.bench.figures import Figure
@@ -127,7 +126,7 @@ class _Totals:
         while (total := self._total()) < ticks and time.monotonic() < deadline_s:
             for message in arrived(self._reader, _WAIT_S, 10_000):
                 partition = self._partitions[message.partition() or 0]
-                partition.take(message.key(), message.value())
+                partition.apply(message.key(), message.value())
         if total != ticks:
             raise PeerError(f"{total} ticks are in aggregates, not {ticks}")
 

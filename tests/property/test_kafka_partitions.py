@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdtool.adapters.kafka.board import Board
+from mdtool.adapters.kafka.market_state import MarketState
 from mdtool.adapters.kafka.records import OFFSET, Aggregates, RecordError, decode_bar
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Frames, Reason, TradeRun, Trades
@@ -35,16 +35,16 @@ stream = st.sampled_from(["one", "two"])
 class Topics:
     """What is kept of compacted topics of one partition."""
 
-    def __init__(self, board: Board | None = None) -> None:
+    def __init__(self, state: MarketState | None = None) -> None:
         self.aggregates: dict[bytes, bytes] = {}
         self.bars: dict[bytes, bytes] = {}
-        self._board = board or Board(LENGTHS, 1, 1)
+        self._state = state or MarketState(LENGTHS, 1, 1)
 
     def commit(self, changes) -> None:
         for key, value in changes.aggregates:
-            self._board.take_aggregate(0, key, value)
+            self._state.apply_aggregate(0, key, value)
         for key, value in changes.bars:
-            self._board.take_bar(key, value)
+            self._state.apply_bar(key, value)
         for key, value in changes.aggregates:
             self.aggregates.pop(key, None)
             self.aggregates[key] = value
@@ -53,7 +53,7 @@ class Topics:
     def read(self) -> Aggregates:
         saved = Aggregates()
         for key, value in self.aggregates.items():
-            saved.take(key, value or None)
+            saved.apply(key, value or None)
         assert saved.is_whole
         return saved
 
@@ -104,8 +104,8 @@ def test_partitions_begun_anew_at_any_time_add_up_to_the_market(batches, partiti
     symbols = SymbolTable(SYMBOLS)
     encoder = PartitionEncoder(symbols, partitions)
     whole = whole_market()
-    boards = [Board(LENGTHS, 1, 10_000) for _ in range(partitions)]
-    topics = [Topics(board) for board in boards]
+    states = [MarketState(LENGTHS, 1, 10_000) for _ in range(partitions)]
+    topics = [Topics(state) for state in states]
     running = [Partition(p, partitions, CONFIG, Aggregates()) for p in range(partitions)]
     logs: list[list[bytes]] = [[] for _ in range(partitions)]
     taken: dict[str, list] = {"one": [], "two": []}
@@ -139,14 +139,14 @@ def test_partitions_begun_anew_at_any_time_add_up_to_the_market(batches, partiti
     }
     assert bars_in(topics) == by_key(whole)
     for symbol in traded:
-        board = boards[partition_of(symbol, partitions)]
+        state = states[partition_of(symbol, partitions)]
         for length in LENGTHS:
             history = whole.bars.history(SYMBOLS.index(symbol), length, 1_000).tolist()
-            assert [row[:7] for row in board.bars(symbol, length, 1_000, 0)] == [
+            assert [row[:7] for row in state.bars(symbol, length, 1_000, 0)] == [
                 row[1:] for row in history
             ]
             older = history[1:4]
-            page = board.bars(symbol, length, 3, history[0][1])
+            page = state.bars(symbol, length, 3, history[0][1])
             assert [row[:7] for row in page] == [row[1:] for row in older]
     for name in ("ticks", "duplicates", "late", *(f"refused.{reason}" for reason in Reason)):
         assert sum(partition.market.totals()[name] for partition in running) == whole.totals()[name]
@@ -219,5 +219,5 @@ def test_streams_that_are_forgotten_lose_their_records():
     [(b"x/AAPL", b""), (b"s/AAPL", b"short"), (b"o/AAPL", b""), (b"p/s", b"many"), (None, b"")],
 )
 def test_records_of_others_are_told(key, value):
-    with pytest.raises(RecordError, match="no record of mdtool"):
-        Aggregates().take(key, value)
+    with pytest.raises(RecordError, match="not a record of mdtool"):
+        Aggregates().apply(key, value)

@@ -20,9 +20,8 @@ from mdtool.adapters.kafka.client import (
     error_of,
     producer,
 )
-from mdtool.adapters.kafka.streams import StreamPositions, encode_position
-from mdtool.adapters.kafka.topics import STREAMS, TICKS, open_topics
-from mdtool.adapters.kafka.watch import watched
+from mdtool.adapters.kafka.stream_positions import StreamPositions, encode_position
+from mdtool.adapters.kafka.topics import STREAMS, TICKS, open_topics, watched
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error

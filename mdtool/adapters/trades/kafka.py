@@ -16,13 +16,19 @@ from mdtool.adapters.kafka.client import (
     KafkaException,
     Message,
     TopicPartition,
+    arrived,
     consumer,
     error_of,
 )
-from mdtool.adapters.kafka.reading import arrived
-from mdtool.adapters.kafka.sequences import FRAMES, sequence_at, source_of, stream_of
-from mdtool.adapters.kafka.topics import TICKS, open_topics
-from mdtool.adapters.kafka.watch import watched
+from mdtool.adapters.kafka.topics import (
+    FRAMES,
+    TICKS,
+    open_topics,
+    sequence_at,
+    source_of,
+    stream_of,
+    watched,
+)
 from mdtool.core.errors import PeerError
 from mdtool.core.trades import Frames, TradeRun
 from mdtool.wire.batches import BatchError

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.kafka.sequences import FRAMES, sequence_at, source_of, stream_of
+from mdtool.adapters.kafka.topics import FRAMES, sequence_at, source_of, stream_of
 from mdtool.core.trades import Frames, TradeRun
 from mdtool.engine.market import Change, Market
 from mdtool.services.aggregator.intake import Admission

@@ -14,12 +14,11 @@ from mdtool.adapters.kafka.client import (
     KafkaException,
     Message,
     TopicPartition,
+    arrived,
     consumer,
     error_of,
 )
-from mdtool.adapters.kafka.reading import arrived
-from mdtool.adapters.kafka.sequences import offset_of
-from mdtool.adapters.kafka.topics import TICKS, Topics
+from mdtool.adapters.kafka.topics import TICKS, Topics, offset_of
 from mdtool.adapters.stores import Store, open_store
 from mdtool.adapters.stores.errors import StoreError, StoreUnavailableError
 from mdtool.adapters.stores.port import Step

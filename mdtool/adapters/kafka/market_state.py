@@ -1,8 +1,8 @@
-"""The state of the market as its records tell it: sessions, open bars and those that have closed.
+"""The state of the market from its records on Kafka: sessions, open bars and closed bars.
 
-The records of a transaction on one partition of aggregates count together, once its totals, which
-come last, are there. What has closed is on them too for as long as it may be amended, so that no
-bar is missing between two transactions; older ones are on the topic of bars.
+The records of a transaction on a partition of aggregates are applied together, when its totals,
+which come last, arrive. Closed bars that may still be amended are among them, so that no bar is
+missing between two transactions; older ones are on the topic of bars.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class BarRow(NamedTuple):
 
 
 class Series:
-    """The bars of a symbol and length that have closed, the newest of them."""
+    """The newest closed bars of a symbol and length."""
 
     __slots__ = ("_rows", "_starts")
 
@@ -43,7 +43,7 @@ class Series:
         self._starts: list[int] = []
 
     def put(self, row: BarRow, keep: int) -> None:
-        """Put a bar in its place, or in that of one with the same start."""
+        """Insert a bar in order, or replace the one with the same start."""
         if row.start not in self._rows:
             insort(self._starts, row.start)
             if len(self._starts) > keep:
@@ -53,7 +53,7 @@ class Series:
         self._rows[row.start] = row
 
     def get(self, start: int) -> BarRow | None:
-        """Return the bar of that start."""
+        """Return the bar with this start."""
         return self._rows.get(start)
 
     def before(self, end: int, limit: int) -> list[BarRow]:
@@ -63,50 +63,50 @@ class Series:
 
 
 @dataclass(slots=True)
-class News:
+class Changes:
     """What has changed.
 
     Attributes
     ----------
     symbols : set of str
-        Whose sessions or open bars have.
+        Those whose sessions or open bars changed.
     closed : dict
-        By symbol and length, the starts of the bars that have.
+        By symbol and length, the starts of closed bars that changed.
     """
 
     symbols: set[str] = field(default_factory=set)
     closed: dict[tuple[str, int], set[int]] = field(default_factory=dict)
 
-    def add(self, other: News) -> None:
-        """Take what has changed beside."""
+    def add(self, other: Changes) -> None:
+        """Add other changes."""
         self.symbols |= other.symbols
         for series, starts in other.closed.items():
             self.closed.setdefault(series, set()).update(starts)
 
 
-class Board:
+class MarketState:
     """Sessions and bars of every symbol.
 
     Parameters
     ----------
     intervals_ns : sequence of int
-        The lengths of bars, the shortest first.
+        The lengths of bars.
     partitions : int
-        How many there are.
+        Their number.
     keep : int
-        How many closed bars of a symbol and length.
+        How many closed bars of a symbol and length are held.
 
     Attributes
     ----------
     sessions : dict
         Of each symbol, the bytes of a SESSION.
-    news : News
-        What has changed since it was last taken away.
+    changes : Changes
+        Since the last `take_changes`.
     """
 
     def __init__(self, intervals_ns: Sequence[int], partitions: int, keep: int) -> None:
         self.sessions: dict[str, bytes] = {}
-        self.news = News()
+        self.changes = Changes()
         self._shortest = min(intervals_ns)
         self._keep = keep
         self._totals: list[dict[str, int]] = [{} for _ in range(partitions)]
@@ -119,45 +119,45 @@ class Board:
         return sum(totals.get(name, 0) for totals in self._totals)
 
     def offsets(self) -> list[int]:
-        """Return of each partition the offset before which all ticks are in what is here."""
+        """Return the offset of each partition before which all ticks are in this state."""
         return [totals.get(OFFSET, 0) for totals in self._totals]
 
-    def take_news(self) -> News:
-        """Return what has changed since the last call."""
-        news, self.news = self.news, News()
-        return news
+    def take_changes(self) -> Changes:
+        """Return the changes since the last call."""
+        changes, self.changes = self.changes, Changes()
+        return changes
 
-    def take_aggregate(self, partition: int, key: bytes, value: bytes) -> None:
-        """Take a record of a partition of aggregates.
+    def apply_aggregate(self, partition: int, key: bytes, value: bytes) -> None:
+        """Apply a record of a partition of aggregates.
 
         Raises
         ------
         RecordError
-            When it is not one of mdtool's.
+            When mdtool did not write it.
         """
         unfinished = self._unfinished[partition]
         unfinished.append((key, value))
         if key == b"t/":
             self._finish(partition)
 
-    def take_bar(self, key: bytes, value: bytes) -> None:
-        """Take a record of the topic of bars.
+    def apply_bar(self, key: bytes, value: bytes) -> None:
+        """Apply a record of the topic of bars.
 
         Raises
         ------
         RecordError
-            When it is not one of mdtool's.
+            When mdtool did not write it.
         """
         try:
             symbol, length, _ = key.decode().rsplit("/", 2)
             self._close(symbol, int(length), _row(value))
         except (ValueError, struct.error) as error:
-            raise RecordError(f"{key!r} is no record of mdtool's bars: {error}") from error
+            raise RecordError(f"{key!r} is not a record of mdtool's bars: {error}") from error
 
     def open_bars(self, symbol: str, length: int) -> list[BarRow]:
-        """Return the one or two bars that have not closed, newest first.
+        """Return the one or two open bars of a symbol and length, newest first.
 
-        What is in the shortest open bar is not in longer ones yet.
+        The trades of the shortest open bar are not yet in stored bars of other lengths.
         """
         shortest = self._opened.get((symbol, self._shortest))
         if shortest is None:
@@ -172,7 +172,7 @@ class Board:
         return [_merged(longer, newest)] if longer.start == start else [newest, longer]
 
     def closed_bars(self, symbol: str, length: int, starts: Iterable[int]) -> list[BarRow]:
-        """Return those of the bars with these starts that are kept, oldest first."""
+        """Return those of the closed bars with these starts that are held, oldest first."""
         series = self._closed.get((symbol, length))
         found = [] if series is None else [series.get(start) for start in sorted(starts)]
         return [row for row in found if row is not None]
@@ -187,22 +187,22 @@ class Board:
         rows = [row for row in opened if row.start < end]
         series = self._closed.get((symbol, length))
         if series is not None:
-            # On its topic, a bar may have closed that is open here still.
+            # The topic of bars may have closed a bar that is still open here.
             end = min(end, *(row.start for row in opened), _MAX_NS)
             rows += series.before(end, limit)
         return rows[:limit]
 
     def _finish(self, partition: int) -> None:
-        """Have all count that was taken of a partition: a transaction is whole."""
+        """Apply the records of a complete transaction of a partition."""
         unfinished, self._unfinished[partition] = self._unfinished[partition], []
         records = Aggregates()
         for key, value in unfinished:
-            records.take(key, value)
+            records.apply(key, value)
         self.sessions.update(records.sessions)
-        self.news.symbols.update(records.sessions)
+        self.changes.symbols.update(records.sessions)
         for series, value in records.open_bars.items():
             self._opened[series] = _row(value)
-            self.news.symbols.add(series[0])
+            self.changes.symbols.add(series[0])
         for (symbol, length, _), value in records.recent_bars.items():
             self._close(symbol, length, _row(value))
         if records.totals:
@@ -210,7 +210,7 @@ class Board:
 
     def _close(self, symbol: str, length: int, row: BarRow) -> None:
         self._closed.setdefault((symbol, length), Series()).put(row, self._keep)
-        self.news.closed.setdefault((symbol, length), set()).add(row.start)
+        self.changes.closed.setdefault((symbol, length), set()).add(row.start)
 
 
 def _row(value: bytes) -> BarRow:

@@ -1,4 +1,4 @@
-"""How far streams are kept on Kafka: the records of the topic of streams, read when asked."""
+"""The positions of streams on Kafka: the topic of streams, read on request."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from concurrent.futures import wait
 from typing import Final
 
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.kafka.client import KafkaException, OffsetSpec, TopicPartition, admin, consumer
-from mdtool.adapters.kafka.reading import arrived
+from mdtool.adapters.kafka.client import (
+    KafkaException,
+    OffsetSpec,
+    TopicPartition,
+    admin,
+    arrived,
+    consumer,
+)
 from mdtool.adapters.kafka.topics import STREAMS
 
 _ANSWER_S: Final = 10.0
-"""How long the servers may take to answer: of a question that is given up sooner the client makes a
-lost connection, and the next one is late too."""
+"""How long the servers may take to answer. The client takes an earlier timeout for a lost
+connection, which delays the next request."""
 _WAIT_S: Final = 1.0
-"""How long a stop may have to wait."""
+"""How long `close` may take."""
 _AT_ONCE: Final = 1_000
 
 
@@ -26,42 +32,42 @@ def encode_position(stream_id: str, next_sequence: int) -> tuple[bytes, bytes]:
 
 
 class StreamPositions:
-    """The next sequences of all streams, brought up to date by each question.
+    """The next sequences of all streams, brought up to date by each request.
 
     Methods block, and may be called by several threads.
 
     Parameters
     ----------
     address : KafkaAddress
-        Where the topic is, which exists.
+        The topics exist.
     """
 
     def __init__(self, address: KafkaAddress) -> None:
         self._consumer = consumer(address)
-        # Apart from the consumer, on whose connection answers wait behind those that bring records.
+        # Apart from the consumer, on whose connection answers wait behind records.
         self._admin = admin(address)
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._here = TopicPartition(address.topic(STREAMS), 0, 0)
         self._read_to = -1
-        self._known: dict[bytes, int] = {}
+        self._positions: dict[bytes, int] = {}
 
     def close(self) -> None:
-        """Disconnect; who asks for a position by then gets None."""
+        """Disconnect; pending requests return None."""
         self._closing.set()
         with self._lock:
             self._consumer.close()
 
     def position(self, stream_id: str) -> int | None:
-        """Return the next sequence of a stream as it stands now; 0 when there is none.
+        """Return the current next sequence of a stream, 0 for an unknown one.
 
-        None means that the servers did not answer in time, or that there is no time left for it.
+        None means that the servers did not answer in time, or that this is closing.
         """
         with self._lock:
             with contextlib.suppress(KafkaException):
                 bounds = self._bounds()
                 if bounds is not None and self._read(*bounds):
-                    return self._known.get(stream_id.encode(), 0)
+                    return self._positions.get(stream_id.encode(), 0)
             return None
 
     def _bounds(self) -> tuple[int, int] | None:
@@ -81,9 +87,9 @@ class StreamPositions:
         return None
 
     def _read(self, low: int, end: int) -> bool:
-        """Take all records from `low`, the first that is kept, to before the offset `end`.
+        """Read all records from the offset `low`, the first, to before `end`.
 
-        Returns whether they came in time.
+        Returns whether they arrived in time.
         """
         if self._read_to < low:
             self._go_to(low)
@@ -91,7 +97,7 @@ class StreamPositions:
             try:
                 messages = arrived(self._consumer, _WAIT_S, _AT_ONCE)
             except KafkaException:
-                self._go_to(self._read_to)  # what arrived beside the error
+                self._go_to(self._read_to)  # records may have arrived beside the error
                 raise
             if not messages:
                 (position,) = self._consumer.position([self._here])
@@ -101,7 +107,7 @@ class StreamPositions:
                 key, value, offset = message.key(), message.value(), message.offset()
                 self._read_to = (offset or 0) + 1
                 if key is not None and value is not None and value.isdigit():
-                    self._known[key] = max(int(value), self._known.get(key, 0))
+                    self._positions[key] = max(int(value), self._positions.get(key, 0))
         return True
 
     def _go_to(self, offset: int) -> None:
