@@ -47,22 +47,21 @@ class BarOptions:
         str | None,
         typer.Option(
             metavar="MEASURE=N",
-            help="Instead of by time, a bar each volume=N, ticks=N or notional=N.",
+            help="Bars by size instead of by time: volume=N, ticks=N or notional=N.",
             rich_help_panel=_PANEL,
         ),
     ] = None
     fill: Annotated[
         str,
         typer.Option(
-            help="Empty intervals between an instrument's trades: none leaves them out, prev "
-            "repeats the last close, zero gives zeros.",
+            help="Bars of intervals without trades: none, prev (repeats the last close) or zero.",
             rich_help_panel=_PANEL,
         ),
     ] = "none"
     clock: Annotated[
         str,
         typer.Option(
-            help="Which time puts a trade into its bar: ts_recv or ts_event.",
+            help="The time that assigns a trade to its bar: ts_recv or ts_event.",
             rich_help_panel=_PANEL,
         ),
     ] = "ts_recv"
@@ -70,7 +69,7 @@ class BarOptions:
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="Keep a bar open so long after its end, for trades that come late.",
+            help="How long a bar stays open after its end, for late trades.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -116,9 +115,9 @@ def aggregate(
         typer.Argument(metavar="INPUT", help="DBN files, or - for standard input."),
     ] = None,
 ) -> int:
-    """Make OHLCV bars of the trades of INPUT; without INPUT, run the aggregation service.
+    """Aggregate the trades of INPUT to OHLCV bars; without INPUT, run the aggregation service.
 
-    The trades of MBO are its T records. A bar's ts_event is its start. It comes out as soon as
+    The trades of MBO are its T records. A bar's ts_event is its start. A bar is written as soon as
     the stream has passed its end.
 
     Example: mdtool aggregate trades.dbn --interval 5m --csv

@@ -51,35 +51,35 @@ def bench(
         list[str], typer.Argument(metavar="NAME...", help=f"{', '.join(BENCHES)}, or all.")
     ],
     as_json: Annotated[
-        bool, typer.Option("-J", "--json", help="One JSON object a figure and line.")
+        bool, typer.Option("-J", "--json", help="One JSON object a line, one line a figure.")
     ] = False,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FIGURE=VALUE",
-            help="Exit 1 when a figure is worse than VALUE: below it for a rate, above it for a "
-            "time or a size. FIGURE:ratio compares with the baseline. May be given many times.",
+            help="Exit 1 if a figure is worse than VALUE: below it for a rate, above it for a "
+            "time or a size. FIGURE:ratio is relative to the baseline. Repeatable.",
         ),
     ] = None,
     kills: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="How often the bench chaos kills a service."),
+        typer.Option(metavar="N", min=1, help="How often `bench chaos` kills a service."),
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             min=0,
-            help="Have the bench chaos kill the same services in the same order as before.",
-            show_default="another one each time, which is told",
+            help="Seed of `bench chaos`: the same seed kills the same services in the same order.",
+            show_default="random, and printed",
         ),
     ] = None,
 ) -> None:
-    """Measure, beside a baseline of the same run.
+    """Measure parts of mdtool, each beside a baseline in the same run.
 
-    Absolute figures drift from machine to machine and from minute to minute; ratios hold.
-    Values are medians of rounds. Where two take turns, so is their ratio: of each pair's own,
-    not of the two values beside it.
+    Absolute figures drift from machine to machine and from minute to minute; ratios hold. Values
+    are medians of rounds. Where two programs take turns, the ratio is the median of the ratios of
+    the pairs of rounds.
 
     Example: mdtool bench serialization --fail-under decode:ratio=40
 
@@ -90,12 +90,14 @@ def bench(
     chosen = _all() if names == ["all"] else names
     for name in chosen:
         if name not in BENCHES:
-            raise UsageError(f"no bench {name!r}: choose from {', '.join(BENCHES)}, or all")
+            raise UsageError(
+                f"bench {name!r}: does not exist; choose from {', '.join(BENCHES)}, or all"
+            )
     if "chaos" in chosen:
         seed = random.randrange(_SEEDS) if seed is None else seed  # noqa: S311 - no secret
         typer.echo(f"chaos: --seed {seed}", err=True)
     elif kills is not None or seed is not None:
-        raise UsageError("--kills and --seed are for the bench chaos")
+        raise UsageError("--kills and --seed: are for `bench chaos` only")
     limits = [_parse_limit(text) for text in fail_under or []]
 
     figures: list[Figure] = []

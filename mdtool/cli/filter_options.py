@@ -25,7 +25,11 @@ class RangeOptions:
 
     symbols: Annotated[
         str | None,
-        typer.Option(metavar="A,B,...", help="Only these symbols.", rich_help_panel=_PANEL),
+        typer.Option(
+            metavar="A,B,...",
+            help="Only these symbols, separated by commas.",
+            rich_help_panel=_PANEL,
+        ),
     ] = None
     start: Annotated[
         str | None,

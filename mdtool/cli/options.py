@@ -144,13 +144,13 @@ def _bundled(
 
 
 def _option(field: dataclasses.Field[Any], kind: type) -> inspect.Parameter:
-    # None tells that the option was not given, so the real default stands in its help. The range
-    # does too: beside the option's name it would leave no room for that.
+    # The default is None, which means that the option was not given; the real one is in the help
+    # text, and so is the range, which would take the room of the option's name.
     default = "" if field.default in (None, "") else f"default: {field.default}"
-    told = "; ".join(filter(None, (range_of(field), default)))
+    limits = "; ".join(filter(None, (range_of(field), default)))
     option = typer.Option(
         _flag(field.name),
-        help=field.metadata["help"] + (rf" \[{told}]" if told else ""),
+        help=field.metadata["help"] + (rf" \[{limits}]" if limits else ""),
         show_default=False,
         rich_help_panel="Settings",
     )
@@ -158,7 +158,7 @@ def _option(field: dataclasses.Field[Any], kind: type) -> inspect.Parameter:
 
 
 def _switch(field: dataclasses.Field[Any]) -> list[inspect.Parameter]:
-    """Return flags that turn a setting on and off; the one that says the default is not shown."""
+    """Return the flags that turn a setting on and off; that of the default is hidden."""
     text = field.metadata["help"]
     off = f"Do not {text[0].lower()}{text[1:]}"
     names = {field.name: (text, not field.default), _off(field.name): (off, bool(field.default))}

@@ -36,20 +36,22 @@ def replay_dbn(
         bool,
         typer.Option(
             "--serve",
-            help="Stream to whoever connects, once POST /start-streaming says so; see Settings.",
+            help="Run the sender service: stream to every receiver after POST /start-streaming; "
+            "see Settings.",
         ),
     ] = False,
     speed: Annotated[
-        float, typer.Option(min=0, help="1 is real time, 10 ten times that, 0 flat out.")
+        float,
+        typer.Option(
+            min=0, help="Replay speed: 1 is real time, 10 ten times as fast, 0 as fast as possible."
+        ),
     ] = 0.0,
-    clock: Annotated[
-        str, typer.Option(help="Pace by ts_recv, the index timestamp, or by ts_event.")
-    ] = "ts_recv",
+    clock: Annotated[str, typer.Option(help="Pace by ts_recv or ts_event.")] = "ts_recv",
 ) -> int:
-    """Replay DBN files, merged by time, as DBN, CSV, JSON, columns or a table.
+    """Replay DBN files, merged by time, as DBN, CSV, JSON, Parquet, Arrow or a table.
 
-    With --serve, as a service: it streams DBN to any number of receivers, each from the start.
-    One that sends the line `from=live` gets the order books as they are, then what comes.
+    With --serve it is a service that streams DBN to any number of receivers, each from the start.
+    A receiver that sends the line `from=live` gets a snapshot of the order books, then new records.
 
     Example: mdtool replay-dbn day.dbn.zst --symbols ESM4 --schema trades --speed 10 -J
 

@@ -48,12 +48,11 @@ def serve(
         bool, typer.Option("-J", "--json", help="Addresses, or a check's times, as JSON lines.")
     ] = False,
 ) -> int | None:
-    """Run serve-tcp, aggregate, vwap and gateway together, and start again what dies.
+    """Run serve-tcp, aggregate, vwap and gateway together, and restart what dies.
 
-    Ctrl-C stops them in order, so that nothing accepted is lost. What they took is
-    kept in a store, from which they go on when they are started again. Each has
-    settings of its own: see `mdtool gateway --help` and so on. With --book,
-    replay-dbn and book run too, and the gateway's page starts them.
+    Ctrl-C stops them in order, so that nothing accepted is lost. Trades and state are stored, and
+    restored at the next start. Each service has settings of its own: see `mdtool gateway --help`
+    and so on. With --book, replay-dbn and book run too, and the gateway's page starts them.
 
     Example: mdtool serve all --simulate
 

@@ -42,19 +42,18 @@ def vwap(
         typer.Argument(metavar="INPUT", help="DBN files, or - for standard input."),
     ] = None,
     clock: Annotated[
-        str, typer.Option(help="Which time a window by time goes by: ts_recv or ts_event.")
+        str, typer.Option(help="The time that a window such as 5m uses: ts_recv or ts_event.")
     ] = "ts_recv",
 ) -> int:
-    """Give the VWAP after each trade of INPUT; without INPUT, serve the VWAP feed.
+    """Compute the rolling VWAP after each trade of INPUT; without INPUT, serve the VWAP feed.
 
-    A window is of an instrument's last trades, by count (--window 100) or by
-    time (--window 5m), and costs the same whatever it holds. What comes out
-    are DBN statistics with stat_type 13: price is the VWAP, rounded to the
-    nearest 1e-9, quantity the volume that it is of.
+    A window has an instrument's last trades, by count (--window 100) or by time (--window 5m), at
+    the same cost whatever its size. The output is DBN statistics records with stat_type 13: price
+    is the VWAP, rounded to the nearest 1e-9, quantity the window's volume.
 
-    Windows go by order of arrival. By time, a trade that comes late stays as
-    long as if it had come in time with the latest before it; one that is late
-    by the whole window is left out and counted.
+    Trades enter a window in order of arrival. In a window by time a late trade counts as if it had
+    the time of the latest trade before it; one that is late by more than the window is left out
+    and counted.
 
     Example: mdtool vwap trades.dbn --window 5m --csv
 

@@ -45,8 +45,8 @@ def book(
         list[str] | None,
         typer.Argument(
             metavar="INPUT",
-            help="DBN files of MBO records, or - for standard input. A file that is called like a "
-            "command: ./verify.",
+            help="DBN files of MBO records, or - for standard input. Write ./verify for a file "
+            "named verify.",
             show_default=False,
         ),
     ] = None,
@@ -54,15 +54,15 @@ def book(
         bool,
         typer.Option(
             "--serve",
-            help="Process the stream of a sender, from POST /start-processing until its end or "
-            "POST /stop-processing; see Settings.",
+            help="Run the receiver service: rebuild the books of a sender's stream after POST "
+            "/start-processing; see Settings.",
         ),
     ] = False,
 ) -> int:
-    """Rebuild L3 order books from MBO records, and show them when events have ended.
+    """Rebuild L3 order books from MBO records, and show them at the end of events.
 
-    Each book begins at a clear or snapshot; one whose stream began without is called partial in
-    whatever shows it. --start says from when on books are shown: what comes before builds them.
+    A book begins at a clear or a snapshot. A book whose stream began without one is partial, and
+    every output says so. --start selects what is shown: earlier records still build the books.
 
     Example: mdtool book day.dbn.zst --symbols ESM4 --depth 20
 

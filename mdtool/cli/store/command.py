@@ -39,8 +39,8 @@ def store(
         list[str] | None,
         typer.Argument(
             metavar="INPUT",
-            help="DBN files with trades, or - for standard input. A file that is called like a "
-            "command: ./check.",
+            help="DBN files with trades, or - for standard input. Write ./check for a file named "
+            "check.",
             show_default=False,
         ),
     ] = None,
@@ -48,7 +48,7 @@ def store(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Name the stream, which is known by its first trades otherwise.",
+            help="Name of the stream; by default it is identified by its first trades.",
             show_default=False,
         ),
     ] = None,
@@ -56,18 +56,17 @@ def store(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Instead of INPUT, keep what is on kafka://HOST:PORT, and what comes, until "
-            "stopped.",
+            help="Store the ticks on kafka://HOST:PORT instead of INPUT, until stopped.",
             show_default=False,
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> int:
-    """Keep the trades of INPUT in a store, with the aggregates and bars that they come to.
+    """Store the trades of INPUT, with the sessions and bars that follow from them.
 
-    The trades of MBO are its T records. Each is known by its place in its stream, so that to store
-    a file again, or any part of it, changes nothing. After Ctrl-C what was written stays, and the
-    same command goes on. `serve all` takes the store up.
+    The trades of MBO are its T records. A trade is identified by its place in its stream, so
+    storing a file again, or a part of it, changes nothing. After Ctrl-C the same command resumes.
+    `serve all` restores its state from the store.
 
     Example: mdtool store day.dbn.zst --symbols ESZ5
 

@@ -29,12 +29,12 @@ def import_(
         list[str],
         typer.Argument(metavar="PATH", help="Folders of a dataset, or Parquet, CSV and DBN files."),
     ],
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> int:
-    """Bring datasets that `store export` wrote into a store, of whatever kind.
+    """Import datasets that `store export` wrote into any store.
 
-    Each trade is known by its place in its stream, so that to import again, or a part, changes
-    nothing. A DBN file is a stream of its own, as in `mdtool store FILE`. All files are looked into
+    A trade is identified by its stream and its place in it, so importing again, or a part, changes
+    nothing. A DBN file is a stream of its own, as in `mdtool store FILE`. All files are checked
     before the first trade is written.
 
     Example: mdtool store import dataset

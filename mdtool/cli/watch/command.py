@@ -15,17 +15,16 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def watch(
     address: Annotated[
-        str, typer.Argument(metavar="HOST:PORT", help="Of a VWAP feed, `mdtool vwap`.")
+        str, typer.Argument(metavar="HOST:PORT", help="Address of a VWAP feed, `mdtool vwap`.")
     ] = "127.0.0.1:8888",
     symbols: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Only these symbols.")
+        str | None, typer.Option(metavar="A,B,...", help="Only these symbols, separated by commas.")
     ] = None,
 ) -> int | None:
-    """Show prices, changes, trends and VWAPs of a feed as they come.
+    """Show the prices, changes, trends and VWAPs of a VWAP feed live.
 
-    On a terminal they are a table, with keys to sort, filter and scroll it: h
-    lists them. Piped, they are the feed's own lines. A feed that is away is
-    waited for.
+    On a terminal they are a table, with keys to sort, filter and scroll it: h lists them. In a
+    pipe they are the feed's own lines. After a lost connection it reconnects.
 
     Example: mdtool watch
 
