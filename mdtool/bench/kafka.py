@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import statistics
 import threading
 import time
 import uuid
@@ -19,9 +18,9 @@ from mdtool.adapters.kafka.address import SCHEME, KafkaAddress
 from mdtool.adapters.kafka.client import TopicPartition, admin, arrived, consumer, producer
 from mdtool.adapters.kafka.records import Aggregates
 from mdtool.adapters.kafka.topics import AGGREGATES, TICKS, open_topics, topic_names
-from mdtool.bench.figures import Figure
+from mdtool.bench.figures import Figure, in_turns
+from mdtool.bench.market import SYMBOLS, frames, send
 from mdtool.bench.processes import service
-from mdtool.bench.tick_load import SYMBOLS, frames, send
 from mdtool.core.errors import PeerError, UsageError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Frames, TradeRun, Trades
@@ -29,7 +28,7 @@ from mdtool.core.units import NS_PER_MS, PRICE_SCALE
 from mdtool.wire.partitions import MAX_RUN_FRAMES, PartitionEncoder
 
 BROKER: Final = "MDTOOL_KAFKA"
-"""The environment variable that says where the broker is, `HOST:PORT`."""
+"""The environment variable with the `HOST:PORT` of the broker."""
 TICKS_A_ROUND: Final = 2_000_000
 ROUNDS: Final = 3
 
@@ -42,7 +41,7 @@ _PATIENCE_S: Final = 60.0
 
 
 async def measure(ticks: int = TICKS_A_ROUND, rounds: int = ROUNDS) -> list[Figure]:
-    """Return the median rate of rounds, and that of moving the same bytes.
+    """Return the rate of the services, beside that of moving the same bytes.
 
     A round ends when all its ticks are in committed aggregates. Topics are of a prefix of their
     own, and are deleted in the end.
@@ -50,15 +49,15 @@ async def measure(ticks: int = TICKS_A_ROUND, rounds: int = ROUNDS) -> list[Figu
     Raises
     ------
     UsageError
-        When `BROKER` does not say where the broker is.
+        When `BROKER` is not set.
     StartupError
-        When there is none.
+        When it cannot be reached.
     PeerError
         When not every tick arrives.
     """
     servers = os.environ.get(BROKER, "").removeprefix(f"{SCHEME}://")
     if not servers:
-        raise UsageError(f"bench kafka wants a broker: say where in {BROKER}, as HOST:PORT")
+        raise UsageError(f"bench kafka needs a broker: set {BROKER} to its HOST:PORT")
     query = f"prefix=mdtool-bench-{uuid.uuid4()}&partitions={_PARTITIONS}&wait_s={START_S}"
     url = f"{SCHEME}://{servers}?{query}"
     address = KafkaAddress.parse(url)
@@ -86,17 +85,7 @@ async def measure(ticks: int = TICKS_A_ROUND, rounds: int = ROUNDS) -> list[Figu
     finally:
         for each in (address, bare):
             await asyncio.to_thread(_delete, each)
-    return [
-        Figure(
-            "kafka",
-            statistics.median(rate for rate, _ in rates),
-            "ticks/s",
-            "higher",
-            _BARE,
-            statistics.median(bare for _, bare in rates),
-            statistics.median(rate / bare for rate, bare in rates),
-        )
-    ]
+    return [in_turns("kafka", "ticks/s", _BARE, rates)]
 
 
 class _Totals:

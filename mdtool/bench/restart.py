@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 import time
 from typing import Final
@@ -15,8 +14,8 @@ from mdtool.adapters import rpc
 from mdtool.adapters.stores import open_store
 from mdtool.adapters.stores.steps import Steps
 from mdtool.bench.figures import Figure, against
+from mdtool.bench.market import SYMBOLS, show_filled
 from mdtool.bench.processes import service
-from mdtool.bench.tick_load import SYMBOLS
 from mdtool.core.errors import PeerError
 from mdtool.core.trades import Frames, Trades
 from mdtool.core.units import NS_PER_MS, PRICE_SCALE
@@ -34,12 +33,12 @@ _EMPTY: Final = "a start with an empty store"
 
 
 async def measure(trades: int = TRADES, rounds: int = ROUNDS) -> list[Figure]:
-    """Return the median of how long a start takes, with a store of so many trades and without.
+    """Return the median seconds of a start with a store of so many trades, and with an empty one.
 
     Raises
     ------
     PeerError
-        When the service does not go on where the stored trades end.
+        When the service does not resume where the stored trades end.
     """
     with tempfile.TemporaryDirectory() as folder:
         full, empty = f"sqlite:///{folder}/full.db", f"sqlite:///{folder}/empty.db"
@@ -54,7 +53,7 @@ async def measure(trades: int = TRADES, rounds: int = ROUNDS) -> list[Figure]:
 
 
 def fill(url: str, trades: int) -> None:
-    """Write trades and what a market makes of them into a store; on a terminal say how far."""
+    """Write trades, sessions and bars to a store; on a terminal show progress."""
     with open_store(url) as store:
         market = restored_market(AggregatorConfig(), store)
         for symbol in SYMBOLS:
@@ -63,10 +62,7 @@ def fill(url: str, trades: int) -> None:
         for first in range(0, trades, _STEP):
             last = min(first + _STEP, trades)
             store.write(steps.take([market.apply(_STREAM, first, _frames(first, last))]))
-            if sys.stderr.isatty():
-                print(f"\r{last:,} of {trades:,} trades", end="", file=sys.stderr)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+            show_filled(last, trades)
 
 
 def _frames(first: int, last: int) -> Frames:
@@ -85,7 +81,7 @@ def _frames(first: int, last: int) -> Frames:
 
 
 async def _start(url: str, trades: int) -> float:
-    """Return how long it took until the service answered where the stream goes on."""
+    """Return the seconds until the service answered at which position the stream resumes."""
     began_s = time.perf_counter()
     async with service("aggregate", "--store", url) as address:
         async with grpc.aio.insecure_channel(address) as channel:
@@ -93,5 +89,5 @@ async def _start(url: str, trades: int) -> float:
             reply = await rpc.Stub(channel).GetStreamPosition(request)
         elapsed_s = time.perf_counter() - began_s
     if reply.next_sequence != trades:
-        raise PeerError(f"{address} goes on at {reply.next_sequence}, not at {trades}")
+        raise PeerError(f"{address} resumes at {reply.next_sequence}, not at {trades}")
     return elapsed_s
