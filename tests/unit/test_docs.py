@@ -63,6 +63,13 @@ def test_python_examples_print_what_they_show():
     assert not said, "".join(said)
 
 
+def test_the_python_example_of_the_readme_runs():
+    [(example, _)] = blocks(ROOT / "README.md", "python")
+    names = {}
+    exec(example, names)
+    assert names["bars"].num_rows > 0
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
     for link in LINK.findall(page.read_text("utf-8")):
