@@ -25,7 +25,7 @@ from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.services.supervisor import programs as stack
 from mdtool.services.supervisor.config import ServeConfig
-from mdtool.services.supervisor.relay import styles
+from mdtool.services.supervisor.output import styles
 from mdtool.services.supervisor.supervisor import Supervisor
 
 KILLS: Final = 20

@@ -74,8 +74,8 @@ def serve(
 
 def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
     from mdtool.core.lifecycle import run_service
-    from mdtool.services.supervisor.programs import PYTHON, kept_in, programs
-    from mdtool.services.supervisor.relay import styles
+    from mdtool.services.supervisor.output import styles
+    from mdtool.services.supervisor.programs import PYTHON, programs, stored_in
     from mdtool.services.supervisor.supervisor import Supervisor
 
     log: LogConfig = context.obj
@@ -84,7 +84,7 @@ def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
     show = _print_addresses_as_json if as_json else _print_addresses
 
     def report(addresses: Addresses) -> None:
-        logger.info("serve: %s", kept_in(running))
+        logger.info("serve: %s", stored_in(running))
         show(addresses)
 
     with programs(config, [*PYTHON, *options]) as running:

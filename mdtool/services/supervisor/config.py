@@ -9,9 +9,9 @@ from mdtool.core.config import setting
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """Which services run, where they listen, what feeds them, and where it is kept.
+    """Which services run, their addresses, their source, and their store.
 
-    A host or a port that is None is the service's own setting.
+    A host or a port of None stands for the service's own setting.
     """
 
     only: str = setting("", "Services to run, separated by commas; by default all.")

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from mdtool.services.supervisor.relay import MAX_LINE_BYTES, LineSplitter, styles, write_line
+from mdtool.services.supervisor.output import MAX_LINE_BYTES, LineSplitter, styles, write_line
 
 
 class _Terminal(io.StringIO):

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from mdtool.core.errors import StartupError
-from mdtool.services.supervisor.ports import reserve_port
+from mdtool.core.tcp import reserve_port
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])

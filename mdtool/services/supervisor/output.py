@@ -1,4 +1,4 @@
-"""Child processes' output on the supervisor's stderr, each line told whose it is."""
+"""The output of child processes on the supervisor's stderr, each line with the child's name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Final, TextIO, TypeAlias
 from mdtool.core.units import format_time
 
 MAX_LINE_BYTES: Final = 1 << 16
-"""A line that is longer comes out in pieces: memory stays bounded whatever a child prints."""
+"""A longer line is printed in pieces: memory is bounded whatever a child prints."""
 _COLOURS: Final = (36, 33, 32, 35, 34)
 
 Style: TypeAlias = Callable[[str], str]
-"""From a child's line to the supervisor's."""
+"""Formats a child's line."""
 
 
 class LineSplitter:
@@ -37,13 +37,13 @@ class LineSplitter:
         return [_text(line) for line in lines]
 
     def finish(self) -> list[str]:
-        """Return what is left of an unfinished line."""
+        """Return the rest, an unfinished line."""
         rest, self._rest = self._rest, b""
         return [_text(rest)] if rest else []
 
 
 def styles(names: Sequence[str], log_format: str, stream: TextIO = sys.stderr) -> dict[str, Style]:
-    """Return how the lines of each child look on `stream`."""
+    """Return the format of each child's lines on `stream`."""
     if log_format == "json":
         return {name: _json_style(name) for name in names}
     width = max(map(len, names), default=0)
@@ -55,7 +55,7 @@ def styles(names: Sequence[str], log_format: str, stream: TextIO = sys.stderr) -
 
 
 def write_line(line: str) -> None:
-    """Write a line to stderr at one go; where stderr is gone, the services go on without."""
+    """Write a line to stderr at once; a closed stderr does not stop the services."""
     with contextlib.suppress(OSError):
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
@@ -67,7 +67,7 @@ def _prefix_style(label: str, colour: int | None) -> Style:
 
 
 def _json_style(name: str) -> Style:
-    """Return the style that adds a `service` to JSON lines, and makes JSON of others."""
+    """Return the style that adds a `service` to JSON lines, and wraps other lines in JSON."""
 
     def styled(line: str) -> str:
         try:
