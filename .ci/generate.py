@@ -141,12 +141,19 @@ def _options(context: Any) -> dict[str, dict[str, str]]:
         record = parameter.get_help_record(context)
         if record is not None and parameter.name != "help":
             panel = getattr(parameter, "rich_help_panel", None) or ""
-            name, text = (part.replace("\\[", "[").replace("  [", " [") for part in record)
+            name, text = record
             if parameter.param_type_name == "argument":
                 name = name.partition(" <")[0]
-            panels.setdefault(panel, {})[name] = text
+            panels.setdefault(panel, {})[name] = _plain(text)
     settings = panels.pop(SETTINGS, {})
     return {panel: options for panel, options in (panels | {SETTINGS: settings}).items() if options}
+
+
+def _plain(text: str) -> str:
+    """Return a help text without rich's markup, its default and range as the settings have them."""
+    text = text.replace("\\[", "[").replace("  [", " [")
+    text = re.sub(r"\[default: \((.*)\)", r"[default: \1", text)
+    return re.sub(r"x>=(\S+)\]", r"at least \1]", text)
 
 
 def _shared(panel: str, commands: list[Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from mdtool.core.config import variable
-from mdtool.services.supervisor.ports import reserve_port
+from mdtool.core.tcp import reserve_port
 
 STOP_WITHIN = variable("stop", "within_s")
 

@@ -13,6 +13,7 @@ from mdtool.adapters import rpc
 from mdtool.adapters.market import BarReceiver, Receiver
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import TradeRun
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import (
     BarColumns,
@@ -21,7 +22,6 @@ from mdtool.wire.batches import (
     decode_batch,
     decode_updates,
 )
-from mdtool.wire.ticks import Ticks
 
 _OPTIONS: Final = (
     *rpc.OPTIONS,
@@ -117,19 +117,16 @@ class AggregatorClient:
         await self._read(self._stub.StreamBars(request), decode_bar_updates, receive)
 
     async def follow_trades(
-        self,
-        connected: Callable[[], None],
-        receive: Callable[[SymbolTable, tuple[str, int, Ticks]], None],
+        self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
     ) -> NoReturn:
-        """Hand over every batch that the aggregator commits from now on, until the call is lost.
+        """Hand over every run that the aggregator commits from now on, until the call is lost.
 
         Parameters
         ----------
         connected : callable
             Called once everything that is committed later will be handed over.
         receive : callable
-            Takes the table that symbol indices point into, and the id, first sequence and ticks of
-            a run of frames.
+            Takes a run.
 
         Raises
         ------
@@ -147,7 +144,7 @@ class AggregatorClient:
         except BaseException:
             call.cancel()
             raise
-        await self._read(call, decode_batch, receive)
+        await self._read(call, decode_batch, lambda _, run: receive(run))
 
     async def _read(
         self,

@@ -11,9 +11,9 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from mdtool.adapters.byte_source import ByteSource
-from mdtool.adapters.tick_source import TickRun
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable, normal_symbol
+from mdtool.core.trades import NamedTrades, Trades
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, parse_price, parse_time
 
 _CHUNK_BYTES: Final = 1 << 18
@@ -61,7 +61,7 @@ class JsonLines:
         """The file's size."""
         return self._source.size_bytes
 
-    def __iter__(self) -> Iterator[TickRun]:
+    def __iter__(self) -> Iterator[NamedTrades]:
         rest = b""
         while data := self._source.read(_CHUNK_BYTES):
             self.bytes_read += len(data)
@@ -76,7 +76,7 @@ class JsonLines:
         """Close the file."""
         self._source.close()
 
-    def _runs(self, lines: list[bytes]) -> Iterator[TickRun]:
+    def _runs(self, lines: list[bytes]) -> Iterator[NamedTrades]:
         """Yield the ticks of some lines, also those before a line that is wrong."""
         ticks: list[_Tick] = []
         error: InputError | None = None
@@ -92,7 +92,7 @@ class JsonLines:
         if ticks:
             symbol, *others = zip(*ticks, strict=True)
             columns = [np.array(column, np.int64) for column in others]
-            yield TickRun(self._symbols, np.array(symbol, np.uint32), *columns)
+            yield NamedTrades(self._symbols, Trades(np.array(symbol, np.uint32), *columns))
         if error is not None:
             raise error
 

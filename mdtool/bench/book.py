@@ -1,8 +1,11 @@
-"""How fast order books are rebuilt from MBO records, beside the same in plain Python."""
+"""How fast order books are rebuilt: in memory beside plain Python, and by `mdtool book`."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +15,10 @@ from typing import Final, TypeVar
 import numpy as np
 
 from mdtool.adapters.dbn_files import open_source
-from mdtool.bench import book_command, plain_book
+from mdtool.bench import plain_book
 from mdtool.bench.figures import Figure, against
-from mdtool.bench.recordings import IDS_OF_A_REPEAT
+from mdtool.bench.processes import run_command, wall_times_s
+from mdtool.bench.recordings import IDS_OF_A_REPEAT, write_recording, zstd_pass
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import CheckError
 from mdtool.core.records import Records
@@ -26,24 +30,26 @@ T = TypeVar("T")
 
 EVENTS: Final = 4_000_000
 REAL_FILE: Final = "CLX5_mbo.dbn"
-"""Measured over where the folder that MDTOOL_TEST_DATA names has it, else a simulated market."""
-
+"""The file that is measured, if MDTOOL_TEST_DATA has it; else a market is simulated."""
+LENGTH: Final = 4
+"""How many times the records in memory a file has: a shorter one would measure Python's start."""
+SHORT_RECORDS: Final = 10_000
 _ROUNDS: Final = 3
 
 
-def measure(events: int = EVENTS) -> list[Figure]:
+def measure(events: int = EVENTS, rounds: int = _ROUNDS) -> list[Figure]:
     """Return how many MBO records a second of one core are applied, and depth records made.
 
-    Then what the command makes of the same records in a file.
+    Then the figures of the command over the same records in a file.
     """
-    return [*_in_memory(_stream(events)), *book_command.measure(_session(events), events)]
+    return [*_in_memory(_stream(events)), *_command(_session(events), events, rounds)]
 
 
 def _in_memory(stream: Records) -> list[Figure]:
-    """Return the figures of a stream that lies in memory as the decoder gives it.
+    """Return the figures of a stream in memory, as the decoder yields it.
 
-    The baseline reads the same array as Python does, record after record, in rounds that take
-    turns with those of the kernel; each figure is its median round.
+    The baseline applies the same array record by record, in turns with the kernel; each figure is
+    its median round.
 
     Raises
     ------
@@ -111,7 +117,7 @@ def _depth_records(stream: Records) -> int:
 
 
 def _timed(way: Callable[[], T]) -> tuple[T, float]:
-    """Return what a way comes to, and how many seconds of the process's own it takes."""
+    """Return the result of a function, and the process's own seconds that it takes."""
     begun = time.process_time()
     result = way()
     return result, time.process_time() - begun
@@ -125,3 +131,71 @@ def _check_same(books: Books, plain_books: dict[plain_book.Key, plain_book.Plain
             view.levels(side).tolist() != [*plain.best_first(side.encode())] for side in ("B", "A")
         ):
             raise CheckError(f"the kernel and the plain book differ about {key}")
+
+
+def _command(session: Records, records: int, rounds: int) -> list[Figure]:
+    """Return the figures of the command with cached kernels; medians of wall times.
+
+    Parameters
+    ----------
+    session : MBO[n]
+        What the file repeats.
+    records : int
+        How many records are encoded as text, of a file of `LENGTH` times as many.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        long, short = Path(folder) / "long.dbn.zst", Path(folder) / "short.dbn.zst"
+        write_recording(long, session, -(-LENGTH * records // len(session)))
+        write_recording(short, session[:SHORT_RECORDS])
+        for letter in ("-J", "-C"):
+            run_command("book", short, "--emit", "event", letter)
+        return [_first_result(short, rounds), _final(long, rounds), *_events(long, records, rounds)]
+
+
+def _first_result(path: Path, rounds: int) -> Figure:
+    value_s, baseline_s = wall_times_s(
+        rounds,
+        lambda: run_command("book", path, "--json"),
+        lambda: subprocess.run([sys.executable, "-c", "import numba"], check=True),
+    )
+    return against(
+        "book_first_result", value_s, "s", "Python, importing numba", baseline_s, better="lower"
+    )
+
+
+def _final(path: Path, rounds: int) -> Figure:
+    value_s, baseline_s = wall_times_s(
+        rounds,
+        lambda: run_command("book", path, "--emit", "final", "--json"),
+        lambda: zstd_pass(path),
+    )
+    return against("book_final", value_s, "s", "a zstd pass alone", baseline_s, better="lower")
+
+
+def _events(path: Path, records: int, rounds: int) -> list[Figure]:
+    """Return how many depth records a second are written in each format."""
+    of_first, of_all = _count_depth_records(path, records)
+    [dbn_s, json_s, csv_s] = wall_times_s(
+        rounds,
+        lambda: run_command("book", path, "--emit", "event", "-D"),
+        lambda: run_command("book", path, "--emit", "event", "-J", "--limit", of_first),
+        lambda: run_command("book", path, "--emit", "event", "-C", "--limit", of_first),
+    )
+    return [
+        Figure("book_event_dbn", of_all / dbn_s, "records/s"),
+        Figure("book_event_json", of_first / json_s, "records/s"),
+        Figure("book_event_csv", of_first / csv_s, "records/s"),
+    ]
+
+
+def _count_depth_records(path: Path, first: int) -> tuple[int, int]:
+    """Return how many depth records the first records of a file make, about, and all of them."""
+    books = Books()
+    of_first = of_all = taken = 0
+    with open_source(str(path)) as source:
+        for records in source:
+            of_all += sum(len(made) for made in books.events(records))
+            taken += len(records)
+            if taken <= max(first, len(records)):
+                of_first = of_all
+    return of_first, of_all

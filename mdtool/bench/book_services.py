@@ -1,4 +1,4 @@
-"""A recording replayed over TCP into order books, and those books told as lines, through HTTP."""
+"""A recording replayed over TCP into order books, and the JSON lines of these over HTTP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -17,10 +16,10 @@ import aiohttp
 
 from mdtool.adapters.dbn_files import open_source
 from mdtool.bench.figures import Figure, against
-from mdtool.bench.processes import addresses
+from mdtool.bench.processes import addresses, run_command
 from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import MBO
-from mdtool.core.errors import PeerError, StartupError
+from mdtool.core.errors import PeerError
 from mdtool.engine.book.snapshot import Snapshot
 from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import BookView
@@ -51,18 +50,18 @@ async def measure(records: int = RECORDS, lines: int = LINES, rounds: int = ROUN
     same sender streams; the second a dict of the same book and `json.dumps` for every record.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = await _simulated(Path(folder), records)
+        path = await asyncio.to_thread(_simulated, Path(folder), records)
         async with _services(path) as services:
             pairs = [
                 (await _replayed(services), await _dropped(services, records))
                 for _ in range(rounds)
             ]
         rates, bare_rates = (statistics.median(each) for each in zip(*pairs, strict=True))
-        path = await _simulated(Path(folder), lines)
+        path = await asyncio.to_thread(_simulated, Path(folder), lines)
         async with _services(path) as services:
             await _replayed(services)
-            line_rate = statistics.median([await _told(services) for _ in range(rounds)])
-        plain_rate = _plainly_told(path, min(lines, _PLAIN_LINES))
+            line_rate = statistics.median([await _sent(services) for _ in range(rounds)])
+        plain_rate = _plain_lines(path, min(lines, _PLAIN_LINES))
     return [
         against("book_replay", rates, "records/s", "records received and dropped", bare_rates),
         against("book_lines", line_rate, "records/s", "a dict and json.dumps each", plain_rate),
@@ -119,8 +118,8 @@ async def _dropped(services: _Services, records: int) -> float:
     return records / elapsed_s
 
 
-async def _told(services: _Services) -> float:
-    """Return how many lines a second the receiver tells."""
+async def _sent(services: _Services) -> float:
+    """Return how many lines a second the receiver sends."""
     n_lines = 0
     began = time.perf_counter()
     async with services.receiver.get("/order-book", params={"depth": _DEPTH}) as response:
@@ -129,8 +128,8 @@ async def _told(services: _Services) -> float:
     return n_lines / (time.perf_counter() - began)
 
 
-def _plainly_told(path: Path, records: int) -> float:
-    """Return how many records a second plain Python applies and tells."""
+def _plain_lines(path: Path, records: int) -> float:
+    """Return how many records a second plain Python applies and encodes."""
     books, done = Books(), 0
     with open_source(str(path)) as source:
         began = time.perf_counter()
@@ -156,21 +155,7 @@ async def _status(session: aiohttp.ClientSession) -> Any:
         return await response.json()
 
 
-async def _simulated(folder: Path, records: int) -> Path:
+def _simulated(folder: Path, records: int) -> Path:
     path = folder / f"{records}.dbn"
-    child = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-m",
-            "mdtool",
-            "simulate",
-            "--limit",
-            str(records),
-            "-o",
-            str(path),
-            "-f",
-        )
-    )
-    if await child.wait():
-        raise StartupError(f"mdtool simulate has ended with status {child.returncode}")
+    run_command("simulate", "--limit", records, "-o", path, "-f")
     return path

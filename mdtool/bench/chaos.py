@@ -1,4 +1,4 @@
-"""The local stack under load while its services are killed, and what its store then holds."""
+"""The local stack under load while its services are killed, and the exactness of its store."""
 
 from __future__ import annotations
 
@@ -19,29 +19,28 @@ import aiohttp
 
 from mdtool.adapters.stores import TradeHistory, open_history
 from mdtool.adapters.stores.errors import StoreUnavailableError
-from mdtool.bench.chaos_input import Input, Traded
-from mdtool.bench.chaos_verdict import judge_answer, judge_store
+from mdtool.bench.chaos_verdict import Input, Traded, judge_answer, judge_store
 from mdtool.bench.figures import Figure
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.services.supervisor import programs as stack
 from mdtool.services.supervisor.config import ServeConfig
-from mdtool.services.supervisor.relay import styles
+from mdtool.services.supervisor.output import styles
 from mdtool.services.supervisor.supervisor import Supervisor
 
 KILLS: Final = 20
 TICKS_PER_S: Final = 50_000
 _EARLY: Final = 0.25
-"""Of all kills, so many come while others of before are not recovered from."""
+"""The share of kills that come before the stack has recovered from the kill before."""
 _LATEST_S: Final = 0.5
-"""After ticks were seen to flow again."""
+"""The longest delay of a kill after ticks are stored again."""
 _WRITE_S: Final = 0.02
 _LOOK_S: Final = 0.05
 _PATIENCE_S: Final = 60.0
 _MDTOOL: Final = (*stack.PYTHON, "--log-level", "error")
 
 Show = Callable[[str], None]
-"""Told now and then how far it is."""
+"""Shows progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +52,9 @@ class Plan:
     kills : int
         How often a service is killed.
     ticks_per_s : int
-        How many ticks it is fed, as long as it takes them.
+        How many ticks it is sent, unless backpressure blocks.
     seed : int
-        Of the ticks, and of what is killed in which order and after how long.
+        The seed of the ticks, and of which services are killed in which order and when.
     spared : frozenset of str
         Services that are not killed.
     is_plain : bool
@@ -74,13 +73,13 @@ class Victim(NamedTuple):
 
     name: str
     after_s: float
-    """How long after ticks were seen to flow again, or after the one before."""
+    """How long after ticks are stored again, or after the kill before."""
     is_early: bool
-    """Whether it is killed although nobody saw that ticks flow again."""
+    """Whether it is killed before ticks are stored again."""
 
 
 def victims(plan: Plan, services: Sequence[str]) -> list[Victim]:
-    """Return which of the services a plan kills, in order: the same ones for the same seed."""
+    """Return the services that a plan kills, in order: always the same for a seed."""
     chance = random.Random(plan.seed)  # noqa: S311 - to be the same again for a seed
     names = sorted(set(services) - plan.spared)
     return [
@@ -98,9 +97,9 @@ async def measure(kills: int = KILLS, seed: int = 0, show: Show = lambda _: None
 
     A seed gives the same ticks and the same victims in the same order.
 
-    Most kills come once ticks are stored again after the one before, some before that. What ticks
-    came to is compared in every place that keeps them: raw trades, totals, sessions, bars of a
-    second, and the gateway's answers.
+    Most kills come once ticks are stored again after the one before, some earlier. The input is
+    compared with everything that is made of it: raw trades, totals, sessions, one-second bars, and
+    the gateway's answers.
 
     Raises
     ------
@@ -113,7 +112,7 @@ async def measure(kills: int = KILLS, seed: int = 0, show: Show = lambda _: None
 
 
 async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[Figure]:
-    """Do as `measure`, by a plan, with the store at a URL, where none is yet."""
+    """Do as `measure`, by a plan, with a new store at a URL."""
     ticks = Input(plan.seed)
     free_ports: dict[str, Any] = {
         each.name: 0 for each in fields(ServeConfig) if each.name.endswith("_port")
@@ -146,7 +145,7 @@ async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[F
 async def _supervised(
     programs: list[stack.Program],
 ) -> AsyncIterator[tuple[Supervisor, Mapping[str, str]]]:
-    """Run programs under a supervisor; give it and the addresses once all are ready.
+    """Run programs under a supervisor; yield it and the addresses once all are ready.
 
     Raises
     ------
@@ -167,7 +166,7 @@ async def _supervised(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the supervisor from telling of every service that dies."""
+    """Keep the supervisor from logging every service that ends."""
     log = logging.getLogger("mdtool.services.supervisor")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -204,15 +203,15 @@ async def _feed(ticks: Input, plan: Plan, address: str, enough: asyncio.Event) -
                 async with asyncio.timeout(_WRITE_S):
                     await enough.wait()
         process.stdin.close()
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
     except ConnectionError:
-        said = b""
+        output = b""
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         status = await process.wait()
     if status:
-        raise PeerError(f"mdtool send ended with status {status}: {said.decode().strip()}")
+        raise PeerError(f"mdtool send ended with status {status}: {output.decode().strip()}")
 
 
 async def _kill(
@@ -232,12 +231,12 @@ async def _kill(
 
 
 async def _kill_one(supervisor: Supervisor, name: str, killed_before: int | None) -> int:
-    """Kill a service, once it runs as another process than was killed before; return which.
+    """Kill a service, once it was started again after the last kill; return the process id.
 
     Raises
     ------
     PeerError
-        When it does not for long.
+        When it is not started again in time.
     """
     ends_s = time.monotonic() + _PATIENCE_S
     while time.monotonic() < ends_s:
@@ -250,7 +249,7 @@ async def _kill_one(supervisor: Supervisor, name: str, killed_before: int | None
 
 
 async def _flow(history: TradeHistory, stored: int, since: str) -> int:
-    """Wait until more ticks are stored than there were; return how many.
+    """Wait until more ticks are stored than before; return how many.
 
     Raises
     ------
@@ -275,7 +274,7 @@ async def _judge_gateway(address: str, inputs: Mapping[str, Traded]) -> int:
 
 
 async def _settled(session: aiohttp.ClientSession, symbol: str, traded: Traded) -> int:
-    """Return how many values of a symbol differ still, when there was time enough."""
+    """Return how many values of a symbol differ, after waiting for the gateway to catch up."""
     ends_s = time.monotonic() + _PATIENCE_S
     answer: dict[str, Any] = {}
     while True:

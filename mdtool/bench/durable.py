@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from mdtool.bench.figures import Figure
+from mdtool.bench.figures import Figure, in_turns
+from mdtool.bench.market import SYMBOLS, frames, send
 from mdtool.bench.processes import service
-from mdtool.bench.tick_load import SYMBOLS, frames, send
 from mdtool.core.units import NS_PER_MS
 
 TICKS: Final = 1_500_000
@@ -34,15 +33,15 @@ CREATE TABLE trades (
 
 
 async def measure(ticks: int = TICKS, rounds: int = ROUNDS) -> list[Figure]:
-    """Return the median rates of rounds of each way in turns, and of their ratios.
+    """Return the rate of the services, beside executemany of the same rows, in turns.
 
-    A round ends with the acknowledgement that all its ticks are in the store, and what they made
-    of sessions and bars. The ticks of all rounds are a millisecond apart, so that bars close.
+    A round ends with the acknowledgement that all its ticks are in the store, with sessions and
+    bars. The ticks of all rounds are a millisecond apart, so that bars close.
 
     Raises
     ------
     PeerError
-        When a server does not take every tick.
+        When a server does not accept every tick.
     """
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{folder}/store.db"
@@ -62,21 +61,11 @@ async def measure(ticks: int = TICKS, rounds: int = ROUNDS) -> list[Figure]:
                 plain_s = await asyncio.to_thread(_insert, path, _rows(count, first_ns))
                 if number >= 0:
                     rates.append((count / stored_s, count / plain_s))
-    return [
-        Figure(
-            "durable",
-            statistics.median(stored for stored, _ in rates),
-            "ticks/s",
-            "higher",
-            _EXECUTEMANY,
-            statistics.median(plain for _, plain in rates),
-            statistics.median(stored / plain for stored, plain in rates),
-        )
-    ]
+    return [in_turns("durable", "ticks/s", _EXECUTEMANY, rates)]
 
 
 def _rows(count: int, first_ns: int) -> list[list[int]]:
-    """Return what the ticks of `frames` are as rows of a table."""
+    """Return the ticks of `frames` as rows of a table."""
     number = np.arange(count)
     rows = np.zeros((count, _COLUMNS), np.int64)
     rows[:, 0] = number % len(SYMBOLS)
@@ -88,7 +77,7 @@ def _rows(count: int, first_ns: int) -> list[list[int]]:
 
 
 def _insert(path: Path, rows: list[list[int]]) -> float:
-    """Insert rows in the order in which they came, and return how long it took."""
+    """Insert rows in the order of their arrival; return how many seconds it took."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")

@@ -1,41 +1,67 @@
-"""STOMP messages to 2,000 clients: how soon, how many a second, and what each client takes."""
+"""STOMP messages to 2,000 clients: how soon, how many a second, and the memory of each client."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 import aiohttp
 import grpc.aio
 import numpy as np
+from aiohttp import web
 from numpy.typing import NDArray
 
 from mdtool.adapters import rpc
-from mdtool.bench.figures import Figure
+from mdtool.bench.figures import Figure, in_turns
+from mdtool.bench.market import SYMBOLS
 from mdtool.bench.processes import service
-from mdtool.bench.stomp_clients import stomp_clients
-from mdtool.bench.stomp_writes import ROUNDS, measure_writes
+from mdtool.bench.stomp_load import stomp_clients
 from mdtool.core.errors import PeerError
+from mdtool.core.limits import raise_file_limit
+from mdtool.core.symbols import SymbolTable
+from mdtool.core.units import PRICE_SCALE
+from mdtool.services.gateway.limits import UNLIMITED, SocketLimit
+from mdtool.services.gateway.state import MarketState
+from mdtool.services.gateway.stomp import market
+from mdtool.services.gateway.stomp.broker import DestinationBroker
+from mdtool.services.gateway.stomp.connections import Connections
+from mdtool.services.gateway.stomp.market import MarketTopics
+from mdtool.services.gateway.stomp.sockets import StompSockets
+from mdtool.services.gateway.stomp.topics import Topics
+from mdtool.services.gateway.tallies import SocketTally
+from mdtool.services.gateway.time_share import TimeShare
+from mdtool.services.http.listening import listening
 from mdtool.wire._pb import tick_pb2
+from mdtool.wire.batches import Counts, Updates
 
 CLIENTS: Final = 2_000
 RATE: Final = 20
 UPDATES: Final = 400
+ROUNDS: Final = 15
 _SYMBOL: Final = "AAPL"
 _PATH: Final = "/ws/websocket"
+_BARE_PATH: Final = "/bare"
 _RESIDENT: Final = "process_resident_memory_bytes "
+_UPDATES_A_ROUND: Final = 4
+_PAUSE_S: Final = 0.2
+"""For the clients to read the messages of a round."""
+_TIME_NS: Final = 1_735_201_234_567_000_000
+_PATIENCE_S: Final = 60.0
+
+_Way = Callable[[NDArray[np.intp]], Awaitable[None]]
+"""Sends clients the symbols, indices into the state, that changed."""
 
 
 async def measure(
     clients: int = CLIENTS, updates: int = UPDATES, rounds: int = ROUNDS
 ) -> list[Figure]:
-    """Return how long updates take from the aggregator's door to each client, and what that costs.
+    """Return how long updates take from the aggregator to each client, and their cost.
 
-    An update counts from the moment at which it is sent, and until a message comes with its volume
-    in it.
+    An update takes from the moment at which it is sent until a message comes whose volume includes
+    it.
     """
     async with contextlib.AsyncExitStack() as servers:
         aggregator = await servers.enter_async_context(service("aggregate"))
@@ -63,7 +89,7 @@ async def measure(
 
 
 async def _trade(aggregator: str, ticks: int) -> NDArray[np.float64]:
-    """Send ticks of volume 1 at `RATE`; return when each was, float64[ticks]."""
+    """Send ticks of volume 1 at `RATE`; return when each was sent, float64[ticks]."""
     sent_s = np.empty(ticks)
 
     async def paced() -> AsyncIterator[tick_pb2.Tick]:
@@ -81,7 +107,7 @@ async def _trade(aggregator: str, ticks: int) -> NDArray[np.float64]:
 
 
 async def _resident_bytes(gateway: str) -> float:
-    """Return what memory the gateway has, by its own account."""
+    """Return the resident memory that the gateway reports."""
     async with (
         aiohttp.ClientSession(f"http://{gateway}") as session,
         session.get("/metrics") as response,
@@ -89,4 +115,112 @@ async def _resident_bytes(gateway: str) -> float:
         for line in (await response.text()).splitlines():
             if line.startswith(_RESIDENT):
                 return float(line.removeprefix(_RESIDENT))
-    raise PeerError(f"gateway {gateway} does not say what memory it has on this system")
+    raise PeerError(f"gateway {gateway} does not report its memory on this system")
+
+
+async def measure_writes(clients: int, rounds: int = ROUNDS) -> list[Figure]:
+    """Return how many messages a second the hub writes, beside bare aiohttp sockets one by one.
+
+    All symbols change at once in the first figure, one symbol in the second.
+    """
+    raise_file_limit()
+    server = _Server(clients)
+    async with contextlib.AsyncExitStack() as stack:
+        address = await stack.enter_async_context(server.listening())
+        total = 1 + 2 * rounds * _UPDATES_A_ROUND
+        for path in (_PATH, _BARE_PATH):
+            await stack.enter_async_context(
+                stomp_clients(address, path, clients, f"{market.PREFIX}*", total)
+            )
+        figures = []
+        for name, symbols in (("fanout_messages", SYMBOLS), ("fanout_one_symbol", SYMBOLS[:1])):
+            hub, bare = server.ways
+            pairs = [
+                (await server.rate(hub, symbols), await server.rate(bare, symbols))
+                for _ in range(rounds)
+            ]
+            figures.append(in_turns(name, "messages/s", "bare aiohttp, one by one", pairs))
+    return figures
+
+
+class _Server:
+    """Publishes a market in two ways, each to its own clients."""
+
+    def __init__(self, clients: int) -> None:
+        self._clients = clients
+        self._state = MarketState()
+        self._table = SymbolTable(SYMBOLS)
+        self._volume = 0
+        self._trade(SYMBOLS)
+        topics = Topics()
+        self._market = MarketTopics(self._state, topics)
+        broker = DestinationBroker({market.PREFIX: self._market}, {})
+        self._sockets = StompSockets(
+            Connections(broker, heart_beat_s=0.0),
+            _PATIENCE_S,
+            SocketLimit(clients, UNLIMITED),
+            TimeShare(100.0),
+            SocketTally(),
+            SocketTally(),
+        )
+        self._bare: list[tuple[web.WebSocketResponse, str]] = []
+        self.ways: tuple[_Way, _Way] = (self._publish, self._write_one_by_one)
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        """Serve within the block; yield the address."""
+        app = web.Application()
+        app.router.add_get(_PATH, self._sockets.raw)
+        app.router.add_get(_BARE_PATH, self._follow)
+        async with listening(app, "127.0.0.1", 0, grace_s=0.1) as address:
+            yield address
+
+    async def rate(self, way: _Way, symbols: Sequence[str]) -> float:
+        """Return how many messages a second one way writes in a round."""
+        await asyncio.sleep(_PAUSE_S)
+        changes = [self._trade(symbols) for _ in range(_UPDATES_A_ROUND)]
+        began_s = time.perf_counter()
+        for changed in changes:
+            await way(changed)
+        taken_s = time.perf_counter() - began_s
+        return self._clients * len(symbols) * _UPDATES_A_ROUND / taken_s
+
+    def _trade(self, symbols: Sequence[str]) -> NDArray[np.intp]:
+        """Apply one trade of each symbol."""
+        self._volume += 1
+        symbol = np.array([self._table.intern(name) for name in symbols], np.uint32)
+        price = np.full(len(symbol), 187 * PRICE_SCALE)
+        volume = np.full(len(symbol), self._volume)
+        time_ns = np.full(len(symbol), _TIME_NS)
+        updates = Updates(
+            symbol, price, price, price, price, volume, volume, time_ns, time_ns, Counts()
+        )
+        return self._state.apply(self._table, updates)
+
+    async def _publish(self, changed: NDArray[np.intp]) -> None:
+        """Publish as the gateway does."""
+        self._market.publish(changed)
+        await asyncio.sleep(0)  # at the end of this turn
+
+    async def _write_one_by_one(self, changed: NDArray[np.intp]) -> None:
+        """Write to bare clients with aiohttp's own method."""
+        for index in changed.tolist():
+            body = self._state.rest(index)[0].decode()
+            destination = market.PREFIX + self._state.symbols[index]
+            rest = (
+                f"message-id:{self._volume}\ndestination:{destination}\n"
+                f"content-type:application/json\ncontent-length:{len(body)}\n\n{body}\0"
+            )
+            for client, subscription in self._bare:
+                await client.send_str(f"MESSAGE\nsubscription:{subscription}\n{rest}")
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        client = web.WebSocketResponse()
+        await client.prepare(request)
+        await client.receive()
+        await client.receive()  # its subscription to all symbols
+        await client.send_str('"volume":"1"')
+        self._bare.append((client, f"sub-{len(self._bare)}"))
+        async for _ in client:
+            pass
+        return client

@@ -1,9 +1,13 @@
-"""A measured figure and the baseline that it was measured against."""
+"""A measured figure, and the baseline of the same run that it is compared with."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any, Literal
+
+Better = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +23,23 @@ class Figure:
     better : {"higher", "lower"}
         Which way is good.
     baseline, baseline_value : str and float, or None
-        What it was compared with in the same run, and how that came out, in `unit`.
+        What it was compared with in the same run, and the value of that, in `unit`.
     ratio : float or None
         How many times better than the baseline; above 1 is better whichever way is good. Where
-        both were measured in turns it is the median of the pairs' ratios, for what else a machine
-        does falls on both of a pair; that need not be the quotient of the two medians.
+        both were measured in turns it is the median of the pairs' ratios, since other load of the
+        machine affects both of a pair; that need not be the quotient of the two medians.
     """
 
     name: str
     value: float
     unit: str
-    better: Literal["higher", "lower"] = "higher"
+    better: Better = "higher"
     baseline: str | None = None
     baseline_value: float | None = None
     ratio: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figure as JSON takes it, without what it does not have."""
+        """Return the figure for JSON, without absent values."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
@@ -45,8 +49,32 @@ def against(
     unit: str,
     baseline: str,
     baseline_value: float,
-    better: Literal["higher", "lower"] = "higher",
+    better: Better = "higher",
 ) -> Figure:
     """Return a figure with its ratio to a baseline."""
-    ratio = value / baseline_value if better == "higher" else baseline_value / value
-    return Figure(name, value, unit, better, baseline, baseline_value, ratio)
+    return Figure(
+        name, value, unit, better, baseline, baseline_value, _ratio(value, baseline_value, better)
+    )
+
+
+def in_turns(
+    name: str,
+    unit: str,
+    baseline: str,
+    pairs: Sequence[tuple[float, float]],
+    better: Better = "higher",
+) -> Figure:
+    """Return the medians of pairs, each measured in turns with its baseline, and of their ratios.
+
+    Parameters
+    ----------
+    pairs : sequence of (float, float)
+        The value and the baseline's value of each round.
+    """
+    values, baseline_values = zip(*pairs, strict=True)
+    ratio = median(_ratio(value, other, better) for value, other in pairs)
+    return Figure(name, median(values), unit, better, baseline, median(baseline_values), ratio)
+
+
+def _ratio(value: float, baseline_value: float, better: Better) -> float:
+    return value / baseline_value if better == "higher" else baseline_value / value

@@ -1,4 +1,4 @@
-"""How long a page of trades takes over HTTP, out of a store with millions of them."""
+"""How long a page of trades takes over HTTP, from a store with millions of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final, Self
 
-from mdtool.bench.figures import Figure
+from mdtool.bench import baselines
+from mdtool.bench.figures import Figure, in_turns
+from mdtool.bench.market import SYMBOLS, fill_store
 from mdtool.bench.processes import server, service
-from mdtool.bench.stored_trades import SYMBOLS, fill
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 
@@ -23,7 +24,7 @@ _REQUESTS: Final = 40
 """Of each kind in a round."""
 _LIMIT: Final = 100
 _STRIDE: Final = 1_000
-"""Trades of a page when it is only passed by."""
+"""Trades of a page on the way to the deep one."""
 _PATH: Final = f"/api/v1/trades/{SYMBOLS[0]}"
 _NO_AGGREGATOR: Final = "127.0.0.1:1"
 _OPTIONS: Final = (
@@ -34,30 +35,30 @@ _OPTIONS: Final = (
 async def measure(
     trades: int = TRADES, deep_page: int = DEEP_PAGE, rounds: int = ROUNDS
 ) -> list[Figure]:
-    """Return the medians of how long the newest page and one far behind it take, in ms.
+    """Return the medians of how long the newest page and a much older one take, in ms.
 
-    Pages are of 100 trades; each is asked for when the one before it has been answered. The
-    baseline is one handler that asks sqlite3 for the same trades and waits for it.
+    Pages are of 100 trades; each is requested when the one before it has been answered. The
+    baseline is one handler that blocks while it reads the same trades with sqlite3.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trades.db"
         url = f"sqlite:///{path}"
-        fill(url, trades)
+        fill_store(url, trades)
         options = ("--aggregator", _NO_AGGREGATOR, "--store", url, *_OPTIONS)
         async with (
             service("gateway", *options) as gateway,
-            server("mdtool.bench.bare_history", str(path)) as bare,
-            _Client(gateway) as asking,
-            _Client(bare) as asking_bare,
+            server(baselines.MODULE, "history", str(path)) as bare,
+            _Client(gateway) as client,
+            _Client(bare) as bare_client,
         ):
             newest = f"{_PATH}?limit={_LIMIT}"
-            deep = f"{newest}&before={await _cursor_of(asking, deep_page)}"
-            await _check(asking, asking_bare, newest, deep)
+            deep = f"{newest}&before={await _cursor_of(client, deep_page)}"
+            await _check(client, bare_client, newest, deep)
             rows = [
                 [
-                    await asking.time_ms(newest),
-                    await asking.time_ms(deep),
-                    await asking_bare.time_ms(newest),
+                    await client.time_ms(newest),
+                    await client.time_ms(deep),
+                    await bare_client.time_ms(newest),
                 ]
                 for _ in range(rounds)
             ]
@@ -65,37 +66,31 @@ async def measure(
 
 
 def _figures(rows: list[list[float]], deep_page: int) -> list[Figure]:
-    newest_ms, deep_ms, bare_ms = (median(column) for column in zip(*rows, strict=True))
-    by_hand = "a handler that waits for sqlite3"
     return [
-        Figure(
+        in_turns(
             "history_page",
-            newest_ms,
             "ms",
+            "a handler that waits for sqlite3",
+            [(newest, bare) for newest, _, bare in rows],
             "lower",
-            by_hand,
-            bare_ms,
-            median(bare / newest for newest, _, bare in rows),
         ),
-        Figure(
+        in_turns(
             f"history_page_{deep_page}",
-            deep_ms,
             "ms",
-            "lower",
             "the first page",
-            newest_ms,
-            median(newest / deep for newest, deep, _ in rows),
+            [(deep, newest) for newest, deep, _ in rows],
+            "lower",
         ),
     ]
 
 
 async def _cursor_of(client: _Client, page: int) -> str:
-    """Return the cursor of a page, the first of which is 1, that earlier ones lead to."""
+    """Return the cursor of a page, counted from 1, from the pages before it."""
     left, cursor = (page - 1) * _LIMIT, None
     while left:
         n = min(left, _STRIDE)
         before = f"&before={cursor}" if cursor else ""
-        cursor = (await client.ask(f"{_PATH}?limit={n}{before}"))["pagination"]["next_cursor"]
+        cursor = (await client.get(f"{_PATH}?limit={n}{before}"))["pagination"]["next_cursor"]
         if cursor is None:
             raise PeerError(f"there is no page {page:,}")
         left -= n
@@ -104,16 +99,16 @@ async def _cursor_of(client: _Client, page: int) -> str:
 
 
 async def _check(client: _Client, bare: _Client, newest: str, deep: str) -> None:
-    """See that what is compared is the same."""
-    trades = (await client.ask(newest))["data"]
-    older = (await client.ask(deep))["data"]
-    same = (await bare.ask(newest))["data"]
+    """Check that both servers answer the same."""
+    trades = (await client.get(newest))["data"]
+    older = (await client.get(deep))["data"]
+    same = (await bare.get(newest))["data"]
     if trades != same or not len(trades) == len(older) == _LIMIT:
         raise PeerError("the gateway and sqlite3 do not agree on the newest trades")
 
 
 class _Client:
-    """A connection that is kept open. An async context manager."""
+    """A persistent connection. An async context manager."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -125,12 +120,12 @@ class _Client:
     async def __aexit__(self, *exc_info: object) -> None:
         self._writer.close()
 
-    async def ask(self, path: str) -> Any:
-        """Return the data of an answer."""
+    async def get(self, path: str) -> Any:
+        """Return the data of a response."""
         return json.loads(await self._body(path))["data"]
 
     async def time_ms(self, path: str) -> float:
-        """Return the median of how long some requests take, one after the other."""
+        """Return the median time of some requests, one after the other."""
         times_ms = []
         for _ in range(_REQUESTS):
             began_s = time.perf_counter()

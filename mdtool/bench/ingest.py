@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import statistics
 import time
 from collections.abc import AsyncIterator
 from typing import Final
@@ -12,9 +11,10 @@ from typing import Final
 import grpc.aio
 
 from mdtool.adapters import rpc
-from mdtool.bench.figures import Figure
+from mdtool.bench import baselines
+from mdtool.bench.figures import Figure, in_turns
+from mdtool.bench.market import SYMBOLS, frames, send
 from mdtool.bench.processes import server, service
-from mdtool.bench.tick_load import SYMBOLS, frames, send
 from mdtool.core.errors import PeerError
 from mdtool.core.units import NS_PER_MS
 from mdtool.wire._pb import tick_pb2
@@ -30,7 +30,7 @@ _ONE_BY_ONE: Final = "one tick a gRPC message"
 async def measure(
     ticks: int = TICKS, messages: int = MESSAGES, rounds: int = ROUNDS
 ) -> list[Figure]:
-    """Return the median rates of rounds of each way in turns, and of their ratios.
+    """Return the rate of the services, beside a discarding server and one tick a message, in turns.
 
     A round ends with the acknowledgement that all its ticks are in the aggregator's bars. Frames
     come over one connection; the ticks of all rounds are a millisecond apart, so that bars close.
@@ -38,12 +38,12 @@ async def measure(
     Raises
     ------
     PeerError
-        When a server does not take every tick.
+        When a server does not accept every tick.
     """
     async with contextlib.AsyncExitStack() as servers:
         aggregator = await servers.enter_async_context(service("aggregate"))
         ingest = await servers.enter_async_context(service("serve-tcp", "--aggregator", aggregator))
-        discard = await servers.enter_async_context(server("mdtool.bench.discard"))
+        discard = await servers.enter_async_context(server(baselines.MODULE, "discard"))
         began_ns = time.time_ns()
         rates = []
         for number in range(-1, rounds):
@@ -55,27 +55,18 @@ async def measure(
             if number >= 0:
                 rates.append((count / ingest_s, count / discard_s, messages / messages_s))
     return [
-        _against("ingest", rates, 1, _DISCARDING),
-        _against("ingest_in_batches", rates, 2, _ONE_BY_ONE),
+        in_turns("ingest", "ticks/s", _DISCARDING, [(rate, bare) for rate, bare, _ in rates]),
+        in_turns(
+            "ingest_in_batches",
+            "ticks/s",
+            _ONE_BY_ONE,
+            [(rate, single) for rate, _, single in rates],
+        ),
     ]
 
 
-def _against(
-    name: str, rates: list[tuple[float, float, float]], column: int, baseline: str
-) -> Figure:
-    return Figure(
-        name,
-        statistics.median(rate[0] for rate in rates),
-        "ticks/s",
-        "higher",
-        baseline,
-        statistics.median(rate[column] for rate in rates),
-        statistics.median(rate[0] / rate[column] for rate in rates),
-    )
-
-
 async def _send_one_by_one(address: str, count: int) -> float:
-    """Send ticks as existing clients do, and return how long it took the aggregator."""
+    """Send ticks as existing clients do; return the seconds until they are acknowledged."""
 
     async def messages() -> AsyncIterator[tick_pb2.Tick]:
         for number in range(count):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import statistics
 import threading
 import time
 import uuid
@@ -16,21 +15,20 @@ from typing import Final, Self
 import numpy as np
 
 from mdtool.adapters.kafka.address import SCHEME, KafkaAddress
-from mdtool.adapters.kafka.client import TopicPartition, admin, consumer, producer
-from mdtool.adapters.kafka.reading import arrived
+from mdtool.adapters.kafka.client import TopicPartition, admin, arrived, consumer, producer
 from mdtool.adapters.kafka.records import Aggregates
 from mdtool.adapters.kafka.topics import AGGREGATES, TICKS, open_topics, topic_names
-from mdtool.bench.figures import Figure
+from mdtool.bench.figures import Figure, in_turns
+from mdtool.bench.market import SYMBOLS, frames, send
 from mdtool.bench.processes import service
-from mdtool.bench.tick_load import SYMBOLS, frames, send
 from mdtool.core.errors import PeerError, UsageError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Frames, TradeRun, Trades
 from mdtool.core.units import NS_PER_MS, PRICE_SCALE
-from mdtool.wire.tick_parts import MAX_PART_FRAMES, PartEncoder
-from mdtool.wire.ticks import Ticks
+from mdtool.wire.partitions import MAX_RUN_FRAMES, PartitionEncoder
 
 BROKER: Final = "MDTOOL_KAFKA"
-"""The environment variable that says where the broker is, `HOST:PORT`."""
+"""The environment variable with the `HOST:PORT` of the broker."""
 TICKS_A_ROUND: Final = 2_000_000
 ROUNDS: Final = 3
 
@@ -43,7 +41,7 @@ _PATIENCE_S: Final = 60.0
 
 
 async def measure(ticks: int = TICKS_A_ROUND, rounds: int = ROUNDS) -> list[Figure]:
-    """Return the median rate of rounds, and that of moving the same bytes.
+    """Return the rate of the services, beside that of moving the same bytes.
 
     A round ends when all its ticks are in committed aggregates. Topics are of a prefix of their
     own, and are deleted in the end.
@@ -51,15 +49,15 @@ async def measure(ticks: int = TICKS_A_ROUND, rounds: int = ROUNDS) -> list[Figu
     Raises
     ------
     UsageError
-        When `BROKER` does not say where the broker is.
+        When `BROKER` is not set.
     StartupError
-        When there is none.
+        When it cannot be reached.
     PeerError
         When not every tick arrives.
     """
     servers = os.environ.get(BROKER, "").removeprefix(f"{SCHEME}://")
     if not servers:
-        raise UsageError(f"bench kafka wants a broker: say where in {BROKER}, as HOST:PORT")
+        raise UsageError(f"bench kafka needs a broker: set {BROKER} to its HOST:PORT")
     query = f"prefix=mdtool-bench-{uuid.uuid4()}&partitions={_PARTITIONS}&wait_s={START_S}"
     url = f"{SCHEME}://{servers}?{query}"
     address = KafkaAddress.parse(url)
@@ -87,17 +85,7 @@ async def measure(ticks: int = TICKS_A_ROUND, rounds: int = ROUNDS) -> list[Figu
     finally:
         for each in (address, bare):
             await asyncio.to_thread(_delete, each)
-    return [
-        Figure(
-            "kafka",
-            statistics.median(rate for rate, _ in rates),
-            "ticks/s",
-            "higher",
-            _BARE,
-            statistics.median(bare for _, bare in rates),
-            statistics.median(rate / bare for rate, bare in rates),
-        )
-    ]
+    return [in_turns("kafka", "ticks/s", _BARE, rates)]
 
 
 class _Totals:
@@ -127,7 +115,7 @@ class _Totals:
         while (total := self._total()) < ticks and time.monotonic() < deadline_s:
             for message in arrived(self._reader, _WAIT_S, 10_000):
                 partition = self._partitions[message.partition() or 0]
-                partition.take(message.key(), message.value())
+                partition.apply(message.key(), message.value())
         if total != ticks:
             raise PeerError(f"{total} ticks are in aggregates, not {ticks}")
 
@@ -168,23 +156,20 @@ def _move(address: KafkaAddress, count: int) -> float:
 
 def _records(count: int) -> Iterator[tuple[int, bytes]]:
     """Yield the records of ticks as serve-tcp writes them."""
-    encoder = PartEncoder(SymbolTable(SYMBOLS), _PARTITIONS)
+    symbols = SymbolTable(SYMBOLS)
+    encoder = PartitionEncoder(symbols, _PARTITIONS)
     random = np.random.default_rng(0)
     now_ns = time.time_ns()
-    for first in range(0, count, MAX_PART_FRAMES):
-        number = np.arange(first, min(count, first + MAX_PART_FRAMES))
-        ticks = Ticks(
+    for first in range(0, count, MAX_RUN_FRAMES):
+        number = np.arange(first, min(count, first + MAX_RUN_FRAMES))
+        trades = Trades(
             symbol=(number % len(SYMBOLS)).astype(np.uint32),
             price=random.integers(100 * PRICE_SCALE, 200 * PRICE_SCALE, len(number)),
-            volume=random.integers(1, 1_000, len(number)),
-            exchange_timestamp=now_ns + number * NS_PER_MS,
-            ingest_timestamp=np.full(len(number), now_ns),
-            offset=np.arange(len(number), dtype=np.uint32),
-            frames=len(number),
-            refused_offset=np.empty(0, np.uint32),
-            refused_reason=np.empty(0, np.uint8),
+            size=random.integers(1, 1_000, len(number)),
+            ts_event=now_ns + number * NS_PER_MS,
+            ts_recv=np.full(len(number), now_ns),
         )
-        yield from encoder.encode("bench", first, ticks)
+        yield from encoder.encode(TradeRun(symbols, "bench", first, Frames.of(trades)))
 
 
 def _delete(address: KafkaAddress) -> None:

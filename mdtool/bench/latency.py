@@ -13,6 +13,7 @@ import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtool.bench import baselines
 from mdtool.bench.figures import Figure, against
 from mdtool.bench.processes import addresses, service
 from mdtool.core.addresses import parse_address
@@ -31,15 +32,15 @@ async def measure(ticks: int = TICKS) -> list[Figure]:
     """Return the median and the 99th percentile of ticks sent at 1,000 a second, in ms.
 
     A tick counts from the moment at which it is due, whether or not the sender is late, and until
-    a message comes whose volume has the tick in it. The baseline is one process that tells a
-    WebSocket of each frame that it reads.
+    a message comes whose volume includes the tick. The baseline is one process that sends a
+    WebSocket a message for each frame that it reads.
     """
     async with contextlib.AsyncExitStack() as servers:
         aggregator = await servers.enter_async_context(service("aggregate"))
         ingest = await servers.enter_async_context(service("serve-tcp", "--aggregator", aggregator))
         gateway = await servers.enter_async_context(service("gateway", "--aggregator", aggregator))
         times_ms = await _times_ms(ingest, gateway, ticks)
-    async with addresses("mdtool.bench.bare_relay") as relay:
+    async with addresses(baselines.MODULE, "relay") as relay:
         bare_times_ms = await _times_ms(relay["tcp"], relay["http"], ticks)
     return [
         against(
@@ -65,13 +66,13 @@ async def _times_ms(tcp: str, http: str, ticks: int) -> NDArray[np.float64]:
 async def _round_ms(
     tcp: str, updates: aiohttp.ClientWebSocketResponse, volume: int, ticks: int
 ) -> NDArray[np.float64]:
-    """Send ticks when `volume` have been sent before, and return how long each took."""
+    """Send ticks after `volume` others; return how long each took."""
     sending = asyncio.create_task(asyncio.to_thread(_send, tcp, ticks))
     try:
         async with asyncio.timeout(ticks / RATE + _TIMEOUT_S):
             arrived_s = await _arrivals(updates, volume, ticks)
     except TimeoutError as error:
-        raise PeerError(f"not every tick that {tcp} was sent has reached a WebSocket") from error
+        raise PeerError(f"not every tick sent to {tcp} has reached a WebSocket") from error
     began_s = await sending
     return (arrived_s - began_s - np.arange(ticks) / RATE) * 1_000
 
@@ -103,14 +104,14 @@ def _send(address: str, ticks: int) -> float:
 async def _arrivals(
     updates: aiohttp.ClientWebSocketResponse, volume: int, ticks: int
 ) -> NDArray[np.float64]:
-    """Return when the volume first had each tick beyond `volume` in it, float64[ticks]."""
+    """Return when the volume first included each tick beyond `volume`, float64[ticks]."""
     arrived_s = np.empty(ticks)
     known = 0
     async for message in updates:
         now_s = time.perf_counter()
-        told = json.loads(message.data)["volume"] - volume
-        arrived_s[known:told] = now_s
-        known = told
+        received = json.loads(message.data)["volume"] - volume
+        arrived_s[known:received] = now_s
+        known = received
         if known == ticks:
             return arrived_s
     raise PeerError("the gateway closed the connection")

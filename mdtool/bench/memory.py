@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mdtool.bench.figures import Figure, against
+from mdtool.bench.processes import run_command
 from mdtool.core.errors import MdtoolError
 
 RECORDS: Final = 4_000_000
@@ -18,7 +19,7 @@ child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
 _, status, usage = os.wait4(child.pid, 0)
 print(os.waitstatus_to_exitcode(status), usage.ru_maxrss)
 """
-"""Runs a command from a process that is small: the system counts what its parent holds, too."""
+"""Runs a command from a small process: the system counts its parent's memory, too."""
 
 
 def measure(records: int = RECORDS) -> list[Figure]:
@@ -44,23 +45,17 @@ def measure(records: int = RECORDS) -> list[Figure]:
 
 def _simulated(folder: Path, records: int) -> Path:
     path = folder / f"{records}.dbn"
-    _run("simulate", "--limit", str(records), "-o", str(path))
+    run_command("simulate", "--limit", records, "-o", path)
     return path
 
 
 def _peak_mb(path: Path) -> float:
     command = [sys.executable, "-m", "mdtool", "replay-dbn", str(path), "--speed", "0", "-C"]
-    told = subprocess.run(
+    measured = subprocess.run(
         [sys.executable, "-c", _PEAK_OF, *command], stdout=subprocess.PIPE, check=True
     )
-    status, peak = map(int, told.stdout.split())
+    status, peak = map(int, measured.stdout.split())
     if status:
         raise MdtoolError(f"replay-dbn of {path.name} ended with status {status}")
     kilobytes = peak if sys.platform != "darwin" else peak / 1024
     return kilobytes / 1024
-
-
-def _run(*arguments: str) -> None:
-    result = subprocess.run([sys.executable, "-m", "mdtool", *arguments], check=False)
-    if result.returncode:
-        raise MdtoolError(f"mdtool {arguments[0]} ended with status {result.returncode}")

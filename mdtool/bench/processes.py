@@ -1,4 +1,4 @@
-"""Servers as processes of their own, for as long as a measurement takes."""
+"""mdtool's commands and services as processes: run to their end, or for as long as a bench."""
 
 from __future__ import annotations
 
@@ -6,21 +6,51 @@ import asyncio
 import contextlib
 import json
 import os
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from statistics import median
 
-from mdtool.core.errors import StartupError
+from mdtool.core.errors import MdtoolError, StartupError
 from mdtool.core.lifecycle import LIFELINE_FD, READY_FD
+
+
+def run_command(*arguments: object) -> None:
+    """Run `mdtool` and discard its output and its log.
+
+    Raises
+    ------
+    MdtoolError
+        When it fails.
+    """
+    command = [sys.executable, "-m", "mdtool", "--log-level", "error", *map(str, arguments)]
+    ended = subprocess.run(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+    )
+    if ended.returncode:
+        raise MdtoolError(f"{' '.join(command[2:])}: {ended.stderr.strip()}")
+
+
+def wall_times_s(rounds: int, *ways: Callable[[], object]) -> list[float]:
+    """Return the median seconds that each of some functions takes; they are called in turns."""
+    taken_s: list[list[float]] = [[] for _ in ways]
+    for _ in range(rounds):
+        for way, times_s in zip(ways, taken_s, strict=True):
+            began_s = time.perf_counter()
+            way()
+            times_s.append(time.perf_counter() - began_s)
+    return [median(times_s) for times_s in taken_s]
 
 
 @contextlib.asynccontextmanager
 async def service(name: str, *options: str) -> AsyncIterator[str]:
-    """Run the service `mdtool NAME` on a free port; give its address once it is ready.
+    """Run the service `mdtool NAME` on a free port; yield its address once it is ready.
 
     Raises
     ------
     StartupError
-        When it ends without having been ready.
+        When it ends before it is ready.
     """
     command = ("mdtool", "--log-level", "warning", name, "--port", "0", *options)
     async with server(*command) as address:
@@ -29,12 +59,12 @@ async def service(name: str, *options: str) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def server(module: str, *arguments: str) -> AsyncIterator[str]:
-    """Run a Python module that listens on one address; give that.
+    """Run a Python module that listens on one address; yield that address.
 
     Raises
     ------
     StartupError
-        When it ends without having been ready.
+        When it ends before it is ready.
     """
     async with addresses(module, *arguments) as found:
         (address,) = found.values()
@@ -43,12 +73,12 @@ async def server(module: str, *arguments: str) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def addresses(module: str, *arguments: str) -> AsyncIterator[Mapping[str, str]]:
-    """Run a Python module that says where it listens as services do; give its addresses.
+    """Run a Python module that reports its addresses as services do; yield them.
 
     Raises
     ------
     StartupError
-        When it ends without having been ready.
+        When it ends before it is ready.
     """
     async with process(module, *arguments) as (_, found):
         yield found
@@ -58,12 +88,12 @@ async def addresses(module: str, *arguments: str) -> AsyncIterator[Mapping[str, 
 async def process(
     module: str, *arguments: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Mapping[str, str]]]:
-    """Run a Python module as `addresses` does; give the process too, which may be killed.
+    """Run a Python module as `addresses` does; yield the process too, which may be killed.
 
     Raises
     ------
     StartupError
-        When it ends without having been ready.
+        When it ends before it is ready.
     """
     ready_fd, says_ready_fd = os.pipe()
     lifeline_fd, holds_lifeline_fd = os.pipe()

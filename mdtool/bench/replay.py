@@ -8,8 +8,8 @@ from typing import Final
 
 import databento_dbn as dbn
 
-from mdtool.bench.commands import run_command, wall_times_s
 from mdtool.bench.figures import Figure, against
+from mdtool.bench.processes import run_command, wall_times_s
 from mdtool.bench.recordings import write_recording, zstd_pass
 from mdtool.engine.simulate import Exchange
 

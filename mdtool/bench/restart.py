@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 import time
 from typing import Final
@@ -15,14 +14,14 @@ from mdtool.adapters import rpc
 from mdtool.adapters.stores import open_store
 from mdtool.adapters.stores.steps import Steps
 from mdtool.bench.figures import Figure, against
+from mdtool.bench.market import SYMBOLS, show_filled
 from mdtool.bench.processes import service
-from mdtool.bench.tick_load import SYMBOLS
 from mdtool.core.errors import PeerError
+from mdtool.core.trades import Frames, Trades
 from mdtool.core.units import NS_PER_MS, PRICE_SCALE
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.markets import restored_market
 from mdtool.wire._pb import marketdata_pb2
-from mdtool.wire.ticks import Ticks
 
 TRADES: Final = 10_000_000
 ROUNDS: Final = 5
@@ -34,12 +33,12 @@ _EMPTY: Final = "a start with an empty store"
 
 
 async def measure(trades: int = TRADES, rounds: int = ROUNDS) -> list[Figure]:
-    """Return the median of how long a start takes, with a store of so many trades and without.
+    """Return the median seconds of a start with a store of so many trades, and with an empty one.
 
     Raises
     ------
     PeerError
-        When the service does not go on where the stored trades end.
+        When the service does not resume where the stored trades end.
     """
     with tempfile.TemporaryDirectory() as folder:
         full, empty = f"sqlite:///{folder}/full.db", f"sqlite:///{folder}/empty.db"
@@ -54,7 +53,7 @@ async def measure(trades: int = TRADES, rounds: int = ROUNDS) -> list[Figure]:
 
 
 def fill(url: str, trades: int) -> None:
-    """Write trades and what a market makes of them into a store; on a terminal say how far."""
+    """Write trades, sessions and bars to a store; on a terminal show progress."""
     with open_store(url) as store:
         market = restored_market(AggregatorConfig(), store)
         for symbol in SYMBOLS:
@@ -62,33 +61,27 @@ def fill(url: str, trades: int) -> None:
         steps = Steps(market)
         for first in range(0, trades, _STEP):
             last = min(first + _STEP, trades)
-            store.write(steps.take([market.apply(_STREAM, first, _ticks(first, last))]))
-            if sys.stderr.isatty():
-                print(f"\r{last:,} of {trades:,} trades", end="", file=sys.stderr)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+            store.write(steps.take([market.apply(_STREAM, first, _frames(first, last))]))
+            show_filled(last, trades)
 
 
-def _ticks(first: int, last: int) -> Ticks:
-    """Return ticks of all symbols in turns, a millisecond apart."""
+def _frames(first: int, last: int) -> Frames:
+    """Return trades of all symbols in turns, a millisecond apart."""
     number = np.arange(first, last)
     random = np.random.default_rng(first)
     time_ns = _START_NS + number * NS_PER_MS
-    return Ticks(
+    trades = Trades(
         symbol=(number % len(SYMBOLS)).astype(np.uint32),
         price=random.integers(100, 200, len(number)) * PRICE_SCALE,
-        volume=random.integers(1, 1_000, len(number)),
-        exchange_timestamp=time_ns,
-        ingest_timestamp=time_ns + NS_PER_MS,
-        offset=np.arange(len(number), dtype=np.uint32),
-        frames=len(number),
-        refused_offset=np.empty(0, np.uint32),
-        refused_reason=np.empty(0, np.uint8),
+        size=random.integers(1, 1_000, len(number)),
+        ts_event=time_ns,
+        ts_recv=time_ns + NS_PER_MS,
     )
+    return Frames.of(trades)
 
 
 async def _start(url: str, trades: int) -> float:
-    """Return how long it took until the service answered where the stream goes on."""
+    """Return the seconds until the service answered at which position the stream resumes."""
     began_s = time.perf_counter()
     async with service("aggregate", "--store", url) as address:
         async with grpc.aio.insecure_channel(address) as channel:
@@ -96,5 +89,5 @@ async def _start(url: str, trades: int) -> float:
             reply = await rpc.Stub(channel).GetStreamPosition(request)
         elapsed_s = time.perf_counter() - began_s
     if reply.next_sequence != trades:
-        raise PeerError(f"{address} goes on at {reply.next_sequence}, not at {trades}")
+        raise PeerError(f"{address} resumes at {reply.next_sequence}, not at {trades}")
     return elapsed_s

@@ -95,9 +95,9 @@ def _decode(data: bytes) -> tuple[int, int]:
     view = memoryview(data)
     taken = refused = 0
     for start in range(0, len(data), CHUNK_BYTES):
-        ticks = decoder.feed(view[start : start + CHUNK_BYTES], _START_NS).ticks
-        taken += len(ticks)
-        refused += len(ticks.refused_offset)
+        frames = decoder.feed(view[start : start + CHUNK_BYTES], _START_NS).frames
+        taken += len(frames.trades)
+        refused += len(frames.refused_offset)
     return taken, refused
 
 

@@ -1,34 +1,78 @@
-"""Many STOMP clients in one process, each a bare socket, that read as fast as they can.
+"""Many STOMP clients in one process, each a bare socket that is read as fast as possible.
 
-Run as a module: the address and the path of a server, how many clients, a destination, and how many
-updates of it there will be; then the file that is to hold when each client was told of each update.
-A line is printed once every client was told of the present state, and one once the file is there;
-the clients stay connected until stdin ends.
+`stomp_clients` runs this module with the address and the path of a server, the number of clients, a
+destination and the number of its updates, and the file to which the arrival times are written. It
+prints a line once every client has the current state, and another once the file is written; the
+clients stay connected until stdin ends.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import selectors
 import socket
 import sys
+import tempfile
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.addresses import parse_address
+from mdtool.core.errors import PeerError
 from mdtool.core.limits import raise_file_limit
 from mdtool.wire.stomp import encode
 
+MODULE: Final = "mdtool.bench.stomp_load"
 _VOLUME: Final = re.compile(rb'"volume":"(\d+)"')
 _LONGEST_BYTES: Final = 40
-"""Of what `_VOLUME` may be cut in by the end of what has arrived."""
+"""The longest text of `_VOLUME`, which the end of the received bytes may cut."""
 _SILENCE_S: Final = 30.0
-"""After which nothing comes any more."""
+"""After this long without a message no more are expected."""
 _BEAT_S: Final = 10.0
-"""How often clients say that they are there."""
+"""How often clients send heart-beats."""
+
+
+@contextlib.asynccontextmanager
+async def stomp_clients(
+    address: str, path: str, clients: int, destination: str, updates: int
+) -> AsyncIterator[Callable[[], Awaitable[NDArray[np.float64]]]]:
+    """Run clients in a process within the block; yield a function with the result of `follow`.
+
+    Raises
+    ------
+    PeerError
+        When they cannot connect.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "arrived.npy"
+        arguments = (address, path, str(clients), destination, str(updates), str(file))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", MODULE, *arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output = process.stdout
+        assert output is not None
+        try:
+            if not await output.readline():
+                raise PeerError(f"{clients:,} STOMP clients could not connect to {address}")
+
+            async def arrivals() -> NDArray[np.float64]:
+                if not await output.readline():
+                    raise PeerError(f"the STOMP clients of {address} have failed")
+                return np.asarray(np.load(file))
+
+            yield arrivals
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
 
 class StompLoad:
@@ -37,11 +81,11 @@ class StompLoad:
     Parameters
     ----------
     address, path : str
-        HOST:PORT of a server, and where it speaks STOMP.
+        HOST:PORT of a server, and its path for STOMP.
     clients : int
         How many.
     destination : str
-        What each of them follows.
+        What each of them subscribes to.
     """
 
     def __init__(self, address: str, path: str, clients: int, destination: str) -> None:
@@ -56,18 +100,18 @@ class StompLoad:
             self._sockets.append(client)
 
     def wait(self) -> None:
-        """Wait until every client was told of the state before the first update."""
+        """Wait until every client has the state before the first update."""
         while min(self._volumes) < 1:
             self._read(np.empty((len(self._sockets), 1)))
 
     def follow(self, updates: int) -> NDArray[np.float64]:
-        """Read until every client was told of the last update, or nothing comes any more.
+        """Read until every client has the last update, or no more messages come.
 
         Returns
         -------
         arrived_s : float64[clients, updates]
-            When each client was first told of a state with the update in it, by the monotonic
-            clock; nan where it never was.
+            When each client first received a state that includes the update, by the monotonic
+            clock; nan where it never did.
         """
         arrived_s = np.full((len(self._sockets), updates), np.nan)
         while min(self._volumes) <= updates and self._read(arrived_s):
@@ -75,7 +119,7 @@ class StompLoad:
         return arrived_s
 
     def _read(self, arrived_s: NDArray[np.float64]) -> int:
-        """Take what has arrived; return of how many clients."""
+        """Read what has arrived; return for how many clients."""
         if time.monotonic() - self._beat_s > _BEAT_S:
             self._beat_s = time.monotonic()
             for client in self._sockets:
@@ -87,14 +131,14 @@ class StompLoad:
             self._tails[number] = data[-_LONGEST_BYTES:]
             volumes = _VOLUME.findall(data)
             if volumes:
-                known, volume = self._volumes[number], int(volumes[-1])
-                arrived_s[number, max(0, known - 1) : volume - 1] = time.monotonic()
-                self._volumes[number] = max(known, volume)
+                before, volume = self._volumes[number], int(volumes[-1])
+                arrived_s[number, max(0, before - 1) : volume - 1] = time.monotonic()
+                self._volumes[number] = max(before, volume)
         return len(ready)
 
 
 def _connect(address: str, path: str, subscription: str, destination: str) -> socket.socket:
-    """Return a WebSocket that follows a destination, all of it asked for at once."""
+    """Return a WebSocket that has sent all requests to follow a destination."""
     client = socket.create_connection(parse_address(address))
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     upgrade = (
@@ -113,18 +157,18 @@ def _connect(address: str, path: str, subscription: str, destination: str) -> so
 
 
 def _frame(text: bytes) -> bytes:
-    """Return a WebSocket frame of fewer than 126 bytes, masked with zeros, which changes none."""
+    """Return a WebSocket frame of fewer than 126 bytes, masked with zeros."""
     return bytes((0x82, 0x80 | len(text), 0, 0, 0, 0)) + text
 
 
 def main(address: str, path: str, clients: int, destination: str, updates: int, file: str) -> None:
-    """Connect, and write down what comes."""
+    """Connect, and write the arrival times to a file."""
     raise_file_limit()
     load = StompLoad(address, path, clients, destination)
     load.wait()
     print("connected", flush=True)
     np.save(file, load.follow(updates))
-    print("told", flush=True)
+    print("written", flush=True)
     sys.stdin.read()
 
 

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 from mdtool.adapters.outputs import OutputSpec, open_output
-from mdtool.bench.commands import run_command, wall_times_s
 from mdtool.bench.figures import Figure, against
+from mdtool.bench.processes import run_command, wall_times_s
 from mdtool.core.errors import CheckError
 from mdtool.core.records import Records
 from mdtool.core.units import NS_PER_S

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdtool.cli.filter_options import FilterOptions, with_filter
-from mdtool.cli.given_options import given_options
-from mdtool.cli.option_bundle import option_bundle
+from mdtool.cli.options import check_mode, option_bundle, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.cli.settings import with_settings
 from mdtool.cli.trade_sources import require_trades
 from mdtool.core.errors import EXIT_OK, CorruptStreamError, UsageError
 from mdtool.core.units import counted
@@ -50,22 +47,21 @@ class BarOptions:
         str | None,
         typer.Option(
             metavar="MEASURE=N",
-            help="Instead of by time, a bar each volume=N, ticks=N or notional=N.",
+            help="Bars by size instead of by time: volume=N, ticks=N or notional=N.",
             rich_help_panel=_PANEL,
         ),
     ] = None
     fill: Annotated[
         str,
         typer.Option(
-            help="Empty intervals between an instrument's trades: none leaves them out, prev "
-            "repeats the last close, zero gives zeros.",
+            help="Bars of intervals without trades: none, prev (repeats the last close) or zero.",
             rich_help_panel=_PANEL,
         ),
     ] = "none"
     clock: Annotated[
         str,
         typer.Option(
-            help="Which time puts a trade into its bar: ts_recv or ts_event.",
+            help="The time that assigns a trade to its bar: ts_recv or ts_event.",
             rich_help_panel=_PANEL,
         ),
     ] = "ts_recv"
@@ -73,7 +69,7 @@ class BarOptions:
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="Keep a bar open so long after its end, for trades that come late.",
+            help="How long a bar stays open after its end, for late trades.",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -119,9 +115,9 @@ def aggregate(
         typer.Argument(metavar="INPUT", help="DBN files, or - for standard input."),
     ] = None,
 ) -> int:
-    """Make OHLCV bars of the trades of INPUT; without INPUT, run the aggregation service.
+    """Aggregate the trades of INPUT to OHLCV bars; without INPUT, run the aggregation service.
 
-    The trades of MBO are its T records. A bar's ts_event is its start. It comes out as soon as
+    The trades of MBO are its T records. A bar's ts_event is its start. A bar is written as soon as
     the stream has passed its end.
 
     Example: mdtool aggregate trades.dbn --interval 5m --csv
@@ -132,7 +128,7 @@ def aggregate(
 
     Example: mdtool aggregate --bus kafka://127.0.0.1:9092
     """
-    _refuse_mixture(context, is_filter=bool(inputs))
+    check_mode(context, AggregatorConfig, not inputs, shared=("inputs",))
     if inputs:
         return _filter(inputs, bars.stream(), selected, output)
     from mdtool.core.lifecycle import run_service
@@ -144,18 +140,6 @@ def aggregate(
     from mdtool.services.aggregator.server import Aggregator
 
     return run_service(Aggregator(config))
-
-
-def _refuse_mixture(context: typer.Context, is_filter: bool) -> None:
-    """Refuse options of the filter where the service runs, and the other way round."""
-    settings = {field.name for field in dataclasses.fields(AggregatorConfig)}
-    for name, option in given_options(context):
-        if name == "inputs":
-            continue
-        if is_filter and name in settings:
-            raise UsageError(f"{option.opts[0]} is for the service, which takes no INPUT")
-        if not is_filter and name not in settings:
-            raise UsageError(f"{option.opts[0]} wants INPUT: a file, or - for standard input")
 
 
 def _filter(

@@ -1,4 +1,4 @@
-"""The `mdtool` command: which subcommands there are, and what an error becomes."""
+"""The `mdtool` command: its subcommands, and the exit status and message of an error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COMMANDS: Final = {
     "serve": "mdtool.cli.serve",
     "bench": "mdtool.cli.bench",
 }
-"""Each subcommand's module, whose `app` is imported when it is first asked for."""
+"""Each subcommand's module, whose `app` is imported on first use."""
 
 _VALUE_NAMES: Final = {"int": "N", "float": "X", "str": "TEXT", "bool": ""}
 _LINE_BREAK: Final = re.compile(r"(?<!\n)\n(?!\n)")
@@ -46,7 +46,7 @@ _LINE_BREAK: Final = re.compile(r"(?<!\n)\n(?!\n)")
 
 
 class _LazyGroup(TyperGroup):
-    """Imports a subcommand's module when that subcommand, or the list of all, is asked for."""
+    """Imports a subcommand's module when that subcommand, or the list of all, is needed."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's
         return list(COMMANDS)
@@ -61,10 +61,10 @@ class _LazyGroup(TyperGroup):
 
 
 def _lay_out(command: Any) -> None:
-    """Have a help text fit the terminal, however narrow.
+    """Fit a command's help text to narrow terminals.
 
-    Paragraphs fill its lines wherever the source breaks them, and values of options have names so
-    short that those of the options are not cut.
+    Line breaks within paragraphs are removed, and option values get short names, so that the names
+    of options are not truncated.
     """
     if command.help:
         command.help = _LINE_BREAK.sub(" ", inspect.cleandoc(command.help))
@@ -98,12 +98,12 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _settings(
     context: typer.Context,
-    version: Annotated[  # noqa: ARG001 - its callback does it all
+    version: Annotated[  # noqa: ARG001 - its callback handles it
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
     config: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Settings file, else ./mdtool.toml.")
+        str | None, typer.Option(metavar="FILE", help="Settings file; by default ./mdtool.toml.")
     ] = None,
     log_format: Annotated[
         str | None,
@@ -125,7 +125,7 @@ def _settings(
     """
     if config is not None:
         os.environ[CONFIG_VARIABLE] = config
-    if not any(flag in sys.argv for flag in _HELP_FLAGS):  # it helps to mend wrong settings
+    if not any(flag in sys.argv for flag in _HELP_FLAGS):  # --help works with wrong settings too
         level = "debug" if debug else log_level
         log = load(LogConfig, "log", {"format": log_format, "level": level})
         logs.configure(log.format, log.level)
@@ -133,10 +133,10 @@ def _settings(
 
 
 def main() -> NoReturn:
-    """Run the command line, and end the process with the status that its outcome means."""
-    if sys.stdout is None:  # another file would take its descriptor, and be written to
+    """Run the command line, and end the process with the exit status of its outcome."""
+    if sys.stdout is None:  # the next file opened would get its descriptor, and its output
         sys.exit(
-            _report("standard output is closed; give it a place, such as /dev/null", EXIT_FAILED)
+            _report("standard output: is closed; redirect it, such as to /dev/null", EXIT_FAILED)
         )
     try:
         outcome: Any = app(prog_name="mdtool", standalone_mode=False)
@@ -148,31 +148,31 @@ def main() -> NoReturn:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""
         message = error.format_message()
-        # Without any argument the help has been printed, and there is no more to say.
+        # Without arguments the help was printed instead of a message.
         status = _report(f"{message}{hint}", EXIT_USAGE) if message else EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
-        status = _let_the_reader_go()
+        status = _discard_output()
     except SystemExit as error:
-        # How Typer and rich, which prints the help, take a reader that has all it wanted.
+        # Typer and rich, which prints the help, exit so on a broken pipe.
         if not isinstance(error.__context__, BrokenPipeError):
             raise
-        status = _let_the_reader_go()
-    except Exception as error:  # noqa: BLE001 - the last resort, told apart by its text
+        status = _discard_output()
+    except Exception as error:  # noqa: BLE001 - the last resort
         status = _report(f"internal error: {type(error).__name__}: {error}", EXIT_FAILED)
-    gc.freeze()  # with numba loaded, a last search for garbage takes a fifth of a second
+    gc.freeze()  # with numba loaded, the last garbage collection takes 0.2 s
     sys.exit(status)
 
 
-def _let_the_reader_go() -> int:
-    """Give what is still buffered nowhere to go; return the status."""
+def _discard_output() -> int:
+    """Redirect what is still buffered to nowhere, after a broken pipe; return the status."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_OK
 
 
 def _report(message: str, status: int) -> int:
-    """Print one line on stderr, with the traceback before it where --debug asks for it."""
+    """Print one line on stderr, after the traceback if --debug is given."""
     if "--debug" in sys.argv:
         import traceback
 

@@ -9,7 +9,7 @@ import os
 import random
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
@@ -21,27 +21,70 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
+
+class Bench(NamedTuple):
+    """A bench: what it measures, and its function as `MODULE:NAME` below mdtool.bench."""
+
+    title: str
+    function: str
+
+
 BENCHES: Final = {
-    "serialization": "decoding Tick frames, against protobuf's own decoder",
-    "ingest": "TCP through gRPC into bars, against a discarding server and one tick a message",
-    "durable": "TCP through gRPC into a SQLite store, acknowledged after, against executemany",
-    "restart": "from the aggregator's start until it serves 10 million stored trades",
-    "latency": "TCP in to WebSocket out, through three processes",
-    "rest": "the gateway's REST, against a bare aiohttp handler",
-    "history": "a page of trades over HTTP from 10 million stored, against a blocking handler",
-    "graphql": "the gateway's GraphQL, against its REST for the same symbol",
-    "fanout": "STOMP messages to 2,000 clients, against bare aiohttp sockets",
-    "outage": "what the gateway answers while the aggregator is killed and comes back",
-    "chaos": "what a store holds after its services were killed at random under load",
-    "memory": "what replaying a 4-million-record file to CSV takes at its peak",
-    "book": "rebuilding L3 order books from orders, against the same in plain Python",
-    "replay": "replaying a long file, against a zstd pass and databento_dbn's decoder alone",
-    "vwap": "rolling VWAPs of a long file of trades, in windows of 10 and of 10 million",
-    "book_services": "replay over TCP into books, and books as JSON lines over HTTP",
-    "kafka": "TCP through Kafka into committed aggregates, on the broker that MDTOOL_KAFKA names",
+    "serialization": Bench(
+        "decoding Tick frames, against protobuf's own decoder", "serialization:measure"
+    ),
+    "ingest": Bench(
+        "TCP through gRPC into bars, against a discarding server and one tick a message",
+        "ingest:measure",
+    ),
+    "durable": Bench(
+        "TCP through gRPC into a SQLite store, acknowledged after, against executemany",
+        "durable:measure",
+    ),
+    "restart": Bench(
+        "from the aggregator's start until it serves 10 million stored trades", "restart:measure"
+    ),
+    "latency": Bench("TCP in to WebSocket out, through three processes", "latency:measure"),
+    "rest": Bench("the gateway's REST, against a bare aiohttp handler", "requests:measure_rest"),
+    "history": Bench(
+        "a page of trades over HTTP from 10 million stored, against a blocking handler",
+        "history:measure",
+    ),
+    "graphql": Bench(
+        "the gateway's GraphQL, against its REST for the same symbol", "requests:measure_graphql"
+    ),
+    "fanout": Bench(
+        "STOMP messages to 2,000 clients, against bare aiohttp sockets", "fanout:measure"
+    ),
+    "outage": Bench(
+        "what the gateway answers while the aggregator is killed and comes back", "outage:measure"
+    ),
+    "chaos": Bench(
+        "what a store holds after its services were killed at random under load", "chaos:measure"
+    ),
+    "memory": Bench(
+        "what replaying a 4-million-record file to CSV takes at its peak", "memory:measure"
+    ),
+    "book": Bench(
+        "rebuilding L3 order books from orders, against the same in plain Python", "book:measure"
+    ),
+    "replay": Bench(
+        "replaying a long file, against a zstd pass and databento_dbn's decoder alone",
+        "replay:measure",
+    ),
+    "vwap": Bench(
+        "rolling VWAPs of a long file of trades, in windows of 10 and of 10 million", "vwap:measure"
+    ),
+    "book_services": Bench(
+        "replay over TCP into books, and books as JSON lines over HTTP", "book_services:measure"
+    ),
+    "kafka": Bench(
+        "TCP through Kafka into committed aggregates, on the broker that MDTOOL_KAFKA names",
+        "kafka:measure",
+    ),
 }
 _NEEDS: Final = {"kafka": "MDTOOL_KAFKA"}
-"""Variables without which a bench cannot run, and is not among all."""
+"""The variables that a bench requires; without its variable `all` leaves it out."""
 _SEEDS: Final = 1_000_000
 
 
@@ -51,35 +94,35 @@ def bench(
         list[str], typer.Argument(metavar="NAME...", help=f"{', '.join(BENCHES)}, or all.")
     ],
     as_json: Annotated[
-        bool, typer.Option("-J", "--json", help="One JSON object a figure and line.")
+        bool, typer.Option("-J", "--json", help="One JSON object a line, one line a figure.")
     ] = False,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FIGURE=VALUE",
-            help="Exit 1 when a figure is worse than VALUE: below it for a rate, above it for a "
-            "time or a size. FIGURE:ratio compares with the baseline. May be given many times.",
+            help="Exit 1 if a figure is worse than VALUE: below it for a rate, above it for a "
+            "time or a size. FIGURE:ratio is relative to the baseline. Repeatable.",
         ),
     ] = None,
     kills: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="How often the bench chaos kills a service."),
+        typer.Option(metavar="N", min=1, help="How often `bench chaos` kills a service."),
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             min=0,
-            help="Have the bench chaos kill the same services in the same order as before.",
-            show_default="another one each time, which is told",
+            help="Seed of `bench chaos`: the same seed kills the same services in the same order.",
+            show_default="random, and printed",
         ),
     ] = None,
 ) -> None:
-    """Measure, beside a baseline of the same run.
+    """Measure parts of mdtool, each beside a baseline in the same run.
 
-    Absolute figures drift from machine to machine and from minute to minute; ratios hold.
-    Values are medians of rounds. Where two take turns, so is their ratio: of each pair's own,
-    not of the two values beside it.
+    Absolute figures drift from machine to machine and from minute to minute; ratios hold. Values
+    are medians of rounds. Where two programs take turns, the ratio is the median of the ratios of
+    the pairs of rounds.
 
     Example: mdtool bench serialization --fail-under decode:ratio=40
 
@@ -90,18 +133,20 @@ def bench(
     chosen = _all() if names == ["all"] else names
     for name in chosen:
         if name not in BENCHES:
-            raise UsageError(f"no bench {name!r}: choose from {', '.join(BENCHES)}, or all")
+            raise UsageError(
+                f"bench {name!r}: does not exist; choose from {', '.join(BENCHES)}, or all"
+            )
     if "chaos" in chosen:
         seed = random.randrange(_SEEDS) if seed is None else seed  # noqa: S311 - no secret
         typer.echo(f"chaos: --seed {seed}", err=True)
     elif kills is not None or seed is not None:
-        raise UsageError("--kills and --seed are for the bench chaos")
+        raise UsageError("--kills and --seed: are for `bench chaos` only")
     limits = [_parse_limit(text) for text in fail_under or []]
 
     figures: list[Figure] = []
     for name in chosen:
         if sys.stderr.isatty():
-            typer.echo(f"measuring {name}: {BENCHES[name]}...", err=True)
+            typer.echo(f"measuring {name}: {BENCHES[name].title}...", err=True)
         with StatusLine() as line:
             measured = _measure(name, kills=kills, seed=seed, show=line.show)
         figures += measured
@@ -121,10 +166,13 @@ def _all() -> list[str]:
 
 
 def _measure(name: str, **offered: Any) -> list[Figure]:
-    """Run a bench, with those options that it knows."""
-    measure = importlib.import_module(f"mdtool.bench.{name}").measure
-    known = inspect.signature(measure).parameters.keys()
-    options = {key: value for key, value in offered.items() if key in known and value is not None}
+    """Run a bench, with those options that it has."""
+    module, _, function = BENCHES[name].function.partition(":")
+    measure = getattr(importlib.import_module(f"mdtool.bench.{module}"), function)
+    accepted = inspect.signature(measure).parameters.keys()
+    options = {
+        key: value for key, value in offered.items() if key in accepted and value is not None
+    }
     if not inspect.iscoroutinefunction(measure):
         return list(measure(**options))
     import asyncio
@@ -136,7 +184,7 @@ def _print_table(name: str, figures: Sequence[Figure]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{name}: {BENCHES[name]}", title_justify="left")
+    table = Table(title=f"{name}: {BENCHES[name].title}", title_justify="left")
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("baseline")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from mdtool.cli.option_bundle import option_bundle
+from mdtool.cli.options import option_bundle
 from mdtool.core.errors import UsageError
 from mdtool.core.units import parse_moment
 
@@ -25,7 +25,11 @@ class RangeOptions:
 
     symbols: Annotated[
         str | None,
-        typer.Option(metavar="A,B,...", help="Only these symbols.", rich_help_panel=_PANEL),
+        typer.Option(
+            metavar="A,B,...",
+            help="Only these symbols, separated by commas.",
+            rich_help_panel=_PANEL,
+        ),
     ] = None
     start: Annotated[
         str | None,

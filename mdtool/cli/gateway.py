@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mdtool.cli.settings import with_settings
+from mdtool.cli.options import with_settings
 from mdtool.services.gateway.config import GatewayConfig
 
 app = typer.Typer(add_completion=False)

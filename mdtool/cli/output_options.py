@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import typer
 
-from mdtool.cli.option_bundle import option_bundle
+from mdtool.cli.options import option_bundle
 from mdtool.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,13 +98,14 @@ class OutputOptions:
     """How the records of a command come out: for people on a terminal, else as DBN."""
 
     as_json: Annotated[
-        bool, typer.Option("--json", "-J", help="JSON, an object a line.", rich_help_panel=_PANEL)
+        bool, typer.Option("--json", "-J", help="One JSON object a line.", rich_help_panel=_PANEL)
     ] = False
     as_csv: Annotated[bool, typer.Option("--csv", "-C", help="CSV.", rich_help_panel=_PANEL)] = (
         False
     )
     as_dbn: Annotated[
-        bool, typer.Option("--dbn", "-D", help="DBN, as is when piped.", rich_help_panel=_PANEL)
+        bool,
+        typer.Option("--dbn", "-D", help="DBN, the default in a pipe.", rich_help_panel=_PANEL),
     ] = False
     path: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""How far a command has come, on stderr, where people look at that and wait."""
+"""How far a command has come: one line on stderr that is rewritten and, at the end, erased."""
 
 from __future__ import annotations
 
@@ -12,20 +12,40 @@ _EVERY_S: Final = 0.2
 _ERASE_LINE: Final = "\r\x1b[K"
 
 
-def _is_taken() -> bool:
-    """Tell whether a program further down the pipe, a pager say, has the whole terminal.
+class StatusLine:
+    """A line of text, shown where stderr is a terminal.
 
-    It then reads keys one by one, and what others write would stand in the midst of it.
+    Parameters
+    ----------
+    is_quiet : bool
+        Whether to show nothing even on a terminal.
     """
-    try:
-        local_modes: int = termios.tcgetattr(sys.stderr)[3]
-    except (OSError, termios.error):
-        return False
-    return not local_modes & termios.ICANON
+
+    def __init__(self, is_quiet: bool = False) -> None:
+        self.is_shown = sys.stderr.isatty() and not is_quiet
+        self._is_dirty = False
+
+    def show(self, text: str) -> None:
+        """Show a text in place of the one before."""
+        if self.is_shown and not _is_taken():
+            self._is_dirty = True
+            print(_ERASE_LINE + text, end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Erase the line, so that something else can be printed in its place."""
+        if self._is_dirty:
+            self._is_dirty = False
+            print(_ERASE_LINE, end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.clear()
 
 
 class Progress:
-    """One line that is rewritten, from a second on, and erased at the end.
+    """A count, a rate and, where the size is known, a percentage; shown after a second of work.
 
     Parameters
     ----------
@@ -40,57 +60,38 @@ class Progress:
     def __init__(self, what: str, size_bytes: int | None = None, is_quiet: bool = False) -> None:
         self._what = what
         self._size_bytes = size_bytes
-        self._is_shown = sys.stderr.isatty() and not is_quiet
+        self._line = StatusLine(is_quiet)
         self._began_s = time.monotonic()
         self._next_s = self._began_s + _FIRST_AFTER_S
-        self._is_dirty = False
+        self.clear = self._line.clear
 
     def show(self, count: int, bytes_read: int = 0) -> None:
-        """Show how many there are by now and how much was read, if it is time to."""
-        if not self._is_shown:
+        """Show how many there are by now and how much was read, at most every 0.2 s."""
+        if not self._line.is_shown:
             return
         now_s = time.monotonic()
         if now_s < self._next_s:
             return
         self._next_s = now_s + _EVERY_S
-        if _is_taken():
-            return
-        rate = count / (now_s - self._began_s)
-        line = f"{count:,} {self._what}, {rate:,.0f}/s"
+        text = f"{count:,} {self._what}, {count / (now_s - self._began_s):,.0f}/s"
         if self._size_bytes:
-            line = f"{bytes_read / self._size_bytes:4.0%}  {line}"
-        self._is_dirty = True
-        print(_ERASE_LINE + line, end="", file=sys.stderr, flush=True)
+            text = f"{bytes_read / self._size_bytes:4.0%}  {text}"
+        self._line.show(text)
 
     def __enter__(self) -> Self:
         return self
-
-    def clear(self) -> None:
-        """Erase the line, for something else to be printed in its place."""
-        if self._is_dirty:
-            print(_ERASE_LINE, end="", file=sys.stderr, flush=True)
-            self._is_dirty = False
 
     def __exit__(self, *exc_info: object) -> None:
         self.clear()
 
 
-class StatusLine:
-    """One line of text on a terminal that is rewritten, and erased at the end."""
+def _is_taken() -> bool:
+    """Tell whether a program further down the pipe, such as a pager, owns the terminal.
 
-    def __init__(self) -> None:
-        self._is_shown = sys.stderr.isatty()
-        self._is_dirty = False
-
-    def show(self, text: str) -> None:
-        """Show a text in place of the one before."""
-        if self._is_shown and not _is_taken():
-            self._is_dirty = True
-            print(_ERASE_LINE + text, end="", file=sys.stderr, flush=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._is_dirty:
-            print(_ERASE_LINE, end="", file=sys.stderr, flush=True)
+    It then reads keys one by one, and would show what others write in the middle of its text.
+    """
+    try:
+        local_modes: int = termios.tcgetattr(sys.stderr)[3]
+    except (OSError, termios.error):
+        return False
+    return not local_modes & termios.ICANON

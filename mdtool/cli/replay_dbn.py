@@ -9,10 +9,9 @@ from typing import Annotated, Final
 import typer
 
 from mdtool.cli.filter_options import FilterOptions, with_filter
+from mdtool.cli.options import check_mode, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.cli.serving import check_serving
-from mdtool.cli.settings import with_settings
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.replay.config import SenderConfig
 
@@ -37,20 +36,22 @@ def replay_dbn(
         bool,
         typer.Option(
             "--serve",
-            help="Stream to whoever connects, once POST /start-streaming says so; see Settings.",
+            help="Run the sender service: stream to every receiver after POST /start-streaming; "
+            "see Settings.",
         ),
     ] = False,
     speed: Annotated[
-        float, typer.Option(min=0, help="1 is real time, 10 ten times that, 0 flat out.")
+        float,
+        typer.Option(
+            min=0, help="Replay speed: 1 is real time, 10 ten times as fast, 0 as fast as possible."
+        ),
     ] = 0.0,
-    clock: Annotated[
-        str, typer.Option(help="Pace by ts_recv, the index timestamp, or by ts_event.")
-    ] = "ts_recv",
+    clock: Annotated[str, typer.Option(help="Pace by ts_recv or ts_event.")] = "ts_recv",
 ) -> int:
-    """Replay DBN files, merged by time, as DBN, CSV, JSON, columns or a table.
+    """Replay DBN files, merged by time, as DBN, CSV, JSON, Parquet, Arrow or a table.
 
-    With --serve, as a service: it streams DBN to any number of receivers, each from the start.
-    One that sends the line `from=live` gets the order books as they are, then what comes.
+    With --serve it is a service that streams DBN to any number of receivers, each from the start.
+    A receiver that sends the line `from=live` gets a snapshot of the order books, then new records.
 
     Example: mdtool replay-dbn day.dbn.zst --symbols ESM4 --schema trades --speed 10 -J
 
@@ -61,7 +62,7 @@ def replay_dbn(
     from mdtool.core.records import CLOCKS, pacing_timestamps
     from mdtool.engine.pacing import Pacer, paced
 
-    check_serving(context, SenderConfig, serve, _ALONGSIDE)
+    check_mode(context, SenderConfig, serve, shared=_ALONGSIDE, switch="--serve")
     if not math.isfinite(speed):
         raise UsageError(f"--speed {speed}: give a number, 0 for flat out")
     if clock not in CLOCKS:
@@ -91,7 +92,7 @@ def _serve(
 ) -> int:
     from mdtool.adapters.recording import Recording
     from mdtool.core.lifecycle import run_service
-    from mdtool.services.replay.run import Pace
+    from mdtool.services.replay.runs import Pace
     from mdtool.services.replay.server import ReplaySender
 
     recording = Recording(tuple(files), selected.schema, selected.selection())

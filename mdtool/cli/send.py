@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdtool.cli.filter_options import FilterOptions, with_filter
+from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.settings import with_settings
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import UsageError
 from mdtool.core.units import counted
@@ -39,25 +39,26 @@ def send(
         list[str] | None,
         typer.Argument(
             metavar="INPUT|HOST:PORT",
-            help="DBN files, one of JSON lines, or - for standard input, which is the default; "
-            "and where to send them.",
+            help="DBN files, a file of JSON lines, or - for standard input (the default); and "
+            "the server's address.",
             show_default=False,
         ),
     ] = None,
     simulate: Annotated[
-        bool, typer.Option("--simulate", help="Instead of INPUT, a simulated market's trades.")
+        bool,
+        typer.Option("--simulate", help="Send the trades of a simulated market instead of INPUT."),
     ] = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same trades.")] = SEED,
     limit: Annotated[
-        int | None, typer.Option("-l", "--limit", metavar="N", min=0, help="At most N ticks.")
+        int | None, typer.Option("-l", "--limit", metavar="N", min=0, help="Stop after N ticks.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> int:
     """Send trades as Tick frames to a TCP ingest server, and print its acknowledgement.
 
     INPUT is DBN (the trades of MBO are its T records), or JSON lines such as
     {"symbol": "AAPL", "price": 150.25, "volume": 100, "exchange_timestamp": 1735201234567000000}.
-    What the server has not committed when it dies is sent again.
+    What was not committed when a connection was lost is resent.
 
     Example: mdtool replay-dbn day.dbn --speed 10 | mdtool send 127.0.0.1:50050
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdtool.cli.settings import with_settings
+from mdtool.cli.options import with_settings
 from mdtool.core.errors import UsageError
 from mdtool.services.supervisor.config import ServeConfig
 
@@ -48,12 +48,11 @@ def serve(
         bool, typer.Option("-J", "--json", help="Addresses, or a check's times, as JSON lines.")
     ] = False,
 ) -> int | None:
-    """Run serve-tcp, aggregate, vwap and gateway together, and start again what dies.
+    """Run serve-tcp, aggregate, vwap and gateway together, and restart what dies.
 
-    Ctrl-C stops them in order, so that nothing accepted is lost. What they took is
-    kept in a store, from which they go on when they are started again. Each has
-    settings of its own: see `mdtool gateway --help` and so on. With --book,
-    replay-dbn and book run too, and the gateway's page starts them.
+    Ctrl-C stops them in order, so that nothing accepted is lost. Trades and state are stored, and
+    restored at the next start. Each service has settings of its own: see `mdtool gateway --help`
+    and so on. With --book, replay-dbn and book run too, and the gateway's page starts them.
 
     Example: mdtool serve all --simulate
 
@@ -75,8 +74,8 @@ def serve(
 
 def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
     from mdtool.core.lifecycle import run_service
-    from mdtool.services.supervisor.programs import PYTHON, kept_in, programs
-    from mdtool.services.supervisor.relay import styles
+    from mdtool.services.supervisor.output import styles
+    from mdtool.services.supervisor.programs import PYTHON, programs, stored_in
     from mdtool.services.supervisor.supervisor import Supervisor
 
     log: LogConfig = context.obj
@@ -85,7 +84,7 @@ def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
     show = _print_addresses_as_json if as_json else _print_addresses
 
     def report(addresses: Addresses) -> None:
-        logger.info("serve: %s", kept_in(running))
+        logger.info("serve: %s", stored_in(running))
         show(addresses)
 
     with programs(config, [*PYTHON, *options]) as running:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mdtool.cli.settings import with_settings
+from mdtool.cli.options import with_settings
 from mdtool.services.ingest.config import IngestConfig
 
 app = typer.Typer(add_completion=False)
@@ -13,7 +13,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 @with_settings(IngestConfig, "serve-tcp")
 def serve_tcp(config: IngestConfig) -> int:
-    """Take Tick frames over TCP, check them, and hand them to the aggregator.
+    """Ingest Tick frames over TCP: validate them, and forward them to the aggregator.
 
     Example: mdtool serve-tcp --port 50050 --aggregator 127.0.0.1:50051
     """

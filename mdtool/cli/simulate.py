@@ -22,26 +22,33 @@ app = typer.Typer(add_completion=False)
 def simulate(
     output: OutputOptions,
     symbols: Annotated[
-        str, typer.Option(metavar="A,B,...", help="The instruments, the busiest first.")
+        str, typer.Option(metavar="A,B,...", help="Instruments, the most active first.")
     ] = ",".join(SYMBOLS),
     rate: Annotated[
-        float, typer.Option(help="Events a second of the market's time, over all symbols.")
+        float, typer.Option(help="Events a second of market time, of all symbols together.")
     ] = RATE,
     duration: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="How long, such as 90s or 1h.")
+        str | None,
+        typer.Option(metavar="DURATION", help="Length in market time, such as 90s or 1h."),
     ] = None,
     schema: Annotated[
-        str, typer.Option(help="mbo: every order; trades; mbp-1: best bid and ask.")
+        str, typer.Option(help="mbo (every order), trades, or mbp-1 (best bid and ask).")
     ] = SCHEMAS[0],
     seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = SEED,
     start: Annotated[
-        str, typer.Option(metavar="TIME", help="ISO-8601, nanoseconds, or now.")
+        str,
+        typer.Option(
+            metavar="TIME", help="Market time of the first event: ISO-8601, nanoseconds, or now."
+        ),
     ] = START,
     speed: Annotated[
-        float, typer.Option(min=0, help="1 is real time, 10 ten times that, 0 flat out.")
+        float,
+        typer.Option(
+            min=0, help="Replay speed: 1 is real time, 10 ten times as fast, 0 as fast as possible."
+        ),
     ] = 0.0,
 ) -> None:
-    """Simulate an exchange: a consistent order book, deterministic for a seed, without end.
+    """Simulate an exchange: consistent order books, deterministic for a seed, endless.
 
     About one event in sixteen is a trade. Stop it with --limit, --duration or Ctrl-C.
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from mdtool.cli.filter_options import FilterOptions, with_filter
-from mdtool.cli.given_options import given_options
+from mdtool.cli.options import check_mode, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.cli.settings import with_settings
 from mdtool.cli.trade_sources import require_trades
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.core.units import counted
@@ -44,19 +42,18 @@ def vwap(
         typer.Argument(metavar="INPUT", help="DBN files, or - for standard input."),
     ] = None,
     clock: Annotated[
-        str, typer.Option(help="Which time a window by time goes by: ts_recv or ts_event.")
+        str, typer.Option(help="The time that a window such as 5m uses: ts_recv or ts_event.")
     ] = "ts_recv",
 ) -> int:
-    """Give the VWAP after each trade of INPUT; without INPUT, serve the VWAP feed.
+    """Compute the rolling VWAP after each trade of INPUT; without INPUT, serve the VWAP feed.
 
-    A window is of an instrument's last trades, by count (--window 100) or by
-    time (--window 5m), and costs the same whatever it holds. What comes out
-    are DBN statistics with stat_type 13: price is the VWAP, rounded to the
-    nearest 1e-9, quantity the volume that it is of.
+    A window has an instrument's last trades, by count (--window 100) or by time (--window 5m), at
+    the same cost whatever its size. The output is DBN statistics records with stat_type 13: price
+    is the VWAP, rounded to the nearest 1e-9, quantity the window's volume.
 
-    Windows go by order of arrival. By time, a trade that comes late stays as
-    long as if it had come in time with the latest before it; one that is late
-    by the whole window is left out and counted.
+    Trades enter a window in order of arrival. In a window by time a late trade counts as if it had
+    the time of the latest trade before it; one that is late by more than the window is left out
+    and counted.
 
     Example: mdtool vwap trades.dbn --window 5m --csv
 
@@ -64,25 +61,13 @@ def vwap(
 
     Example: mdtool vwap --port 8888 --window 100
     """
-    _refuse_mixture(context, is_filter=bool(inputs))
+    check_mode(context, VwapConfig, not inputs, shared=_SHARED)
     if inputs:
         return _filter(inputs, config.window, clock, selected, output)
     from mdtool.core.lifecycle import run_service
     from mdtool.services.vwap.server import VwapFeed
 
     return run_service(VwapFeed(config))
-
-
-def _refuse_mixture(context: typer.Context, is_filter: bool) -> None:
-    """Refuse options of the filter where the service runs, and the other way round."""
-    settings = {field.name for field in dataclasses.fields(VwapConfig)}
-    for name, option in given_options(context):
-        if name in _SHARED:
-            continue
-        if is_filter and name in settings:
-            raise UsageError(f"{option.opts[0]} is for the service, which takes no INPUT")
-        if not is_filter and name not in settings:
-            raise UsageError(f"{option.opts[0]} wants INPUT: a file, or - for standard input")
 
 
 def _filter(

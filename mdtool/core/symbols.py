@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 MAX_SYMBOL_CHARS: Final = 70
 
@@ -58,3 +61,68 @@ class SymbolTable:
     def since(self, index: int) -> list[str]:
         """Return the symbols from `index` on, for a peer that knows those before."""
         return self._symbols[index:]
+
+
+class SymbolMap:
+    """Renumbers symbols: indices into one table become indices into another.
+
+    A symbol is added to the other table when it is first met in a batch, so that this one has
+    only what is used. Afterwards a batch costs one look-up each.
+
+    Parameters
+    ----------
+    source : SymbolTable
+        What the indices point into; it may grow.
+    intern : callable
+        Returns the other table's index of a symbol, such as `SymbolTable.intern`, or None for a
+        symbol that it does not take. Called once for each symbol.
+
+    Attributes
+    ----------
+    source : SymbolTable
+    has_missing : bool
+        Whether there is a symbol that the other table did not take.
+    """
+
+    MISSING: Final = 2**32 - 1
+    """The index of a symbol that the other table did not take."""
+    _UNMET: Final = 2**32 - 2
+
+    def __init__(self, source: SymbolTable, intern: Callable[[str], int | None]) -> None:
+        self.source = source
+        self.has_missing = False
+        self._intern = intern
+        self._indices = np.empty(0, np.uint32)
+        self._unmet = 0
+
+    def map(self, symbol: NDArray[np.integer]) -> NDArray[np.uint32]:
+        """Return the other table's indices.
+
+        Parameters
+        ----------
+        symbol : int[n]
+            Indices into `source`.
+
+        Returns
+        -------
+        uint32[n]
+            `MISSING` for symbols that the other table did not take.
+        """
+        if new := len(self.source) - len(self._indices):
+            unmet = np.full(new, self._UNMET, np.uint32)
+            self._indices = np.concatenate([self._indices, unmet])
+            self._unmet += new
+        mapped: NDArray[np.uint32] = self._indices[symbol]
+        if self._unmet and (is_unmet := mapped == self._UNMET).any():
+            is_new = np.zeros(len(self._indices), np.bool_)
+            is_new[symbol[is_unmet]] = True
+            for index in np.flatnonzero(is_new).tolist():
+                self._meet(index)
+            mapped = self._indices[symbol]
+        return mapped
+
+    def _meet(self, index: int) -> None:
+        other = self._intern(self.source[index])
+        self._unmet -= 1
+        self.has_missing |= other is None
+        self._indices[index] = self.MISSING if other is None else other

@@ -1,10 +1,12 @@
-"""TCP sockets: bound before anything listens, and ended when the other end has vanished."""
+"""TCP sockets: ports reserved before anything listens, and connections whose peer has vanished."""
 
 from __future__ import annotations
 
 import os
 import socket
 from typing import Final
+
+from mdtool.core.errors import StartupError
 
 _IDLE_S: Final = 10
 _INTERVAL_S: Final = 5
@@ -15,13 +17,13 @@ NO_ADDRESS: Final = "no connection at any address of the host"
 
 
 def notice_loss(connection: socket.socket) -> None:
-    """Have the system end a connection whose peer's machine has not answered for half a minute.
+    """Let the system end a connection whose peer's machine has not answered for half a minute.
 
-    A peer that only does not read goes on answering, and is waited for.
+    A peer that stopped reading still answers, and keeps its connection.
     """
     options = {"TCP_KEEPINTVL": _INTERVAL_S, "TCP_KEEPCNT": _PROBES}
     options["TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"] = _IDLE_S
-    options["TCP_USER_TIMEOUT"] = _UNANSWERED_MS  # of Linux
+    options["TCP_USER_TIMEOUT"] = _UNANSWERED_MS  # Linux only
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in options.items():
         if hasattr(socket, name):
@@ -29,7 +31,7 @@ def notice_loss(connection: socket.socket) -> None:
 
 
 def reason_of(error: OSError) -> str:
-    """Return in words why there is no connection: asyncio's own errors tell more of sockets."""
+    """Return in words why there is no connection; asyncio's own texts are about sockets."""
     if error.errno is not None and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)
     if str(error).startswith("Multiple exceptions"):  # asyncio's, for a host of many addresses
@@ -38,14 +40,14 @@ def reason_of(error: OSError) -> str:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound, as a server's would be, and does not listen.
+    """Return a socket that is bound as a server's is, but does not listen.
 
     Raises
     ------
     OSError
-        When the host is no address of this machine, or the port is taken.
+        When the host is not an address of this machine, or the port is in use.
     UnicodeError
-        When the host can be no name.
+        When the host is not a valid name.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -58,3 +60,22 @@ def bind(host: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def reserve_port(host: str) -> socket.socket:
+    """Return a socket that reserves a free port of `host` for another process to listen on.
+
+    The socket is bound but does not listen. While it is open the kernel gives its port to no
+    socket that asks for any free one, but lets one that allows address reuse, as a server's does,
+    listen on it: every process can be given all addresses before the first one runs, and one that
+    is restarted gets its port again.
+
+    Raises
+    ------
+    StartupError
+        When `host` is not an address of this machine.
+    """
+    try:
+        return bind(host, 0)
+    except OSError as error:
+        raise StartupError(f"cannot listen on {host}: {error.strerror}") from error

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, is_symbol
+from mdtool.core.trades import Trades
 from mdtool.core.units import MIN_TIMESTAMP_NS
-from mdtool.wire.batches import BatchError
+from mdtool.wire.batches import TRADE_COLUMNS, BatchError
 from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
-from mdtool.wire.ticks import Ticks
 
 _MAX_SEQUENCE: Final = 2**63 - 1
 """Stores keep sequences as int64."""
-_LEAST: Final = {"price": 1, "volume": 1, "exchange_timestamp": MIN_TIMESTAMP_NS}
+_LEAST: Final = {"price": 1, "size": 1, "ts_event": MIN_TIMESTAMP_NS}
 
 
 def check_stream(stream_id: str, first_sequence: int, frames: int) -> None:
@@ -27,12 +27,12 @@ def check_stream(stream_id: str, first_sequence: int, frames: int) -> None:
         raise BatchError(f"stream {stream_id!r} ends before sequence {first_sequence} + {frames}")
 
 
-def check_ticks(ticks: Ticks) -> None:
-    """Raise BatchError where a tick has a value that no accepted tick has."""
+def check_trades(trades: Trades) -> None:
+    """Raise BatchError where a trade has a value that no accepted tick has."""
     for name, least in _LEAST.items():
-        column = getattr(ticks, name)
+        column = getattr(trades, name)
         if len(column) and column.min() < least:
-            raise BatchError(f"batch takes a tick with a {name} of {column.min()}")
+            raise BatchError(f"batch has a tick with a {TRADE_COLUMNS[name]} of {column.min()}")
 
 
 def check_symbol(symbol: str) -> None:

@@ -1,4 +1,4 @@
-"""Columns on the aggregation engine's calls: ticks in, bars and updates out."""
+"""Columns on the aggregation engine's calls: trades in, bars and updates out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Frames, Reason, TradeRun, Trades
 from mdtool.wire._pb import marketdata_pb2
-from mdtool.wire.ticks import Reason, Ticks
 
 S = TypeVar("S", bound=np.generic)
 
@@ -136,52 +136,53 @@ _BAR_COLUMNS: Final = tuple(column.name for column in fields(BarColumns))
 _UPDATE_COLUMNS: Final = tuple(
     column.name for column in fields(Updates) if column.name not in {"symbol", "counts"}
 )
-_TICK_COLUMNS: Final = ("price", "volume", "exchange_timestamp", "ingest_timestamp")
+TRADE_COLUMNS: Final = {
+    "price": "price",
+    "size": "volume",
+    "ts_event": "exchange_timestamp",
+    "ts_recv": "ingest_timestamp",
+}
+"""What a TickBatch calls the columns of trades."""
 
 
-def encode_batch(
-    stream_id: str, first_sequence: int, ticks: Ticks, new_symbols: Iterable[str] = ()
-) -> marketdata_pb2.TickBatch:
-    """Return a run of ticks as a message.
+def encode_batch(run: TradeRun, new_symbols: Iterable[str] = ()) -> marketdata_pb2.TickBatch:
+    """Return a run as a message.
 
     Parameters
     ----------
-    stream_id : str
-        The stream that the ticks came in.
-    first_sequence : int
-        The sequence of the run's first frame.
-    ticks : Ticks
+    run : TradeRun
         Its symbols are indices into the sender's table.
     new_symbols : iterable of str
-        What is to be appended to the call's table first, so that it coincides with the sender's
-        as far as the ticks need it.
+        What the call's table is to be extended by first, so that it equals the sender's as far as
+        the run needs it.
     """
+    frames, trades = run.frames, run.trades
+    has_gaps = len(frames.offset) < frames.count
+    columns = {name: _bytes(getattr(trades, column), _I8) for column, name in TRADE_COLUMNS.items()}
     return marketdata_pb2.TickBatch(
-        stream_id=stream_id,
-        first_sequence=first_sequence,
-        frames=ticks.frames,
+        stream_id=run.stream_id,
+        first_sequence=run.first_sequence,
+        frames=frames.count,
         new_symbols=new_symbols,
-        symbol=_bytes(ticks.symbol, _U4),
-        offset=_bytes(ticks.offset, _U4) if len(ticks.refused_offset) else b"",
-        refused_offset=_bytes(ticks.refused_offset, _U4),
-        refused_reason=_bytes(ticks.refused_reason, _U1),
-        **{name: _bytes(getattr(ticks, name), _I8) for name in _TICK_COLUMNS},
+        symbol=_bytes(trades.symbol, _U4),
+        offset=_bytes(frames.offset, _U4) if has_gaps else b"",
+        refused_offset=_bytes(frames.refused_offset, _U4),
+        refused_reason=_bytes(frames.refused_reason, _U1),
+        **columns,
     )
 
 
 def decode_batch(
     message: marketdata_pb2.TickBatch, symbols: SymbolTable, *, is_part: bool = False
-) -> tuple[str, int, Ticks]:
-    """Return the stream id, the first sequence and the ticks of a message.
-
-    The columns are read-only views of the message's bytes.
+) -> TradeRun:
+    """Return the run of a message; its columns are read-only views of the message's bytes.
 
     Parameters
     ----------
     message : TickBatch
         As `encode_batch` makes it.
     symbols : SymbolTable
-        The call's own; the message's new symbols are appended to it.
+        The call's own, which the message's new symbols are appended to; the run's table.
     is_part : bool
         Whether the message may lack some of the frames that it covers.
 
@@ -191,7 +192,7 @@ def decode_batch(
         When columns have different lengths, point outside `frames` or the table, or do not rise.
     """
     _append(symbols, message.new_symbols)
-    columns = {name: _column(message, name, _I8) for name in _TICK_COLUMNS}
+    columns = {name: _column(message, name, _I8) for name in TRADE_COLUMNS.values()}
     symbol = _column(message, "symbol", _U4)
     _check_lengths(symbol=symbol, **columns)
     _check_symbols(symbol, symbols)
@@ -207,15 +208,9 @@ def decode_batch(
         offset = np.arange(message.frames, dtype=np.uint32)
     else:
         raise BatchError(f"batch does not account for each of its {message.frames:,} frames")
-    ticks = Ticks(
-        symbol=symbol,
-        offset=offset,
-        frames=message.frames,
-        refused_offset=refused_offset,
-        refused_reason=refused_reason,
-        **columns,
-    )
-    return message.stream_id, message.first_sequence, ticks
+    trades = Trades(symbol, *columns.values())
+    frames = Frames(trades, offset, message.frames, refused_offset, refused_reason)
+    return TradeRun(symbols, message.stream_id, message.first_sequence, frames)
 
 
 def encode_bars(bars: BarColumns) -> marketdata_pb2.Bars:

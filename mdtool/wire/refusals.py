@@ -7,9 +7,9 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from mdtool.core.symbols import MAX_SYMBOL_CHARS
+from mdtool.core.trades import Reason
 from mdtool.core.units import MIN_TIMESTAMP_NS
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.ticks import Reason
 
 _SHOWN_CHARS: Final = 24
 _UNITS_BELOW: Final = ((10**11, "s"), (10**14, "ms"), (MIN_TIMESTAMP_NS, "us"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -10,13 +11,13 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
+from mdtool.core.trades import Frames, Reason, Trades
 from mdtool.wire import tick_kernel as kernel
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.control import MAX_CONTROL_BYTES, decode_hello
 from mdtool.wire.frames import CONTROL_BIT, HEADER_BYTES, MAX_FRAME_BYTES, encode_frame
 from mdtool.wire.refusals import describe
 from mdtool.wire.symbol_index import SymbolIndex
-from mdtool.wire.ticks import Decoded, Reason, Ticks
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
@@ -25,6 +26,25 @@ MAX_DETAILS: Final = 3
 
 _NO_FIELDS: Final = b"\x18\x00"
 """A Tick whose every field has its default, in a payload that is not empty."""
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What a chunk of bytes brought.
+
+    Attributes
+    ----------
+    frames : Frames
+        The frames that the chunk completed.
+    hello : str or None
+        The stream id, where the connection's opening Hello was among them.
+    details : list of str
+        For the log, what is wrong with the first few of the refused frames.
+    """
+
+    frames: Frames
+    hello: str | None = None
+    details: list[str] = field(default_factory=list)
 
 
 class FrameError(PeerError):
@@ -88,12 +108,12 @@ class TickDecoder:
         start, hello = (0, None) if self._is_open else self._open(data)
         if not self._is_open or len(data) < self._needed_bytes:
             self._keep(data, 0)
-            return Decoded(Ticks.empty())
+            return Decoded(Frames.empty())
         run = FrameRun(self._index, data, start, self._max_frame_bytes, ingest_ns)
         is_sound = run.decode()
         position = run.position
         self._keep(data, position)
-        decoded = Decoded(run.ticks(), hello, run.details())
+        decoded = Decoded(run.frames(), hello, run.details())
         if not is_sound:
             self._needed_bytes = 0
             raise FrameError(self._complaint(_header(data, position)), decoded)
@@ -114,7 +134,7 @@ class TickDecoder:
         if length > MAX_CONTROL_BYTES:
             self._keep(data, 0)
             what = f"control frame of {length:,} bytes is over {MAX_CONTROL_BYTES:,}"
-            raise FrameError(what, Decoded(Ticks.empty()))
+            raise FrameError(what, Decoded(Frames.empty()))
         end = HEADER_BYTES + length
         if len(data) < end:
             return 0, None
@@ -122,7 +142,7 @@ class TickDecoder:
             hello = decode_hello(bytes(data[HEADER_BYTES:end]))
         except PeerError as error:
             self._keep(data, 0)
-            raise FrameError(str(error), Decoded(Ticks.empty())) from error
+            raise FrameError(str(error), Decoded(Frames.empty())) from error
         self._is_open = True
         return end, hello
 
@@ -187,18 +207,14 @@ class FrameRun:
             self._read_by_protobuf()
         return status == kernel.DONE
 
-    def ticks(self) -> Ticks:
+    def frames(self) -> Frames:
         """Return what was read."""
-        _, frames, accepted, refused = self._state.tolist()
-        columns, indices = self._columns, self._indices
-        return Ticks(
-            symbol=indices[0, :accepted],
-            price=columns[0, :accepted],
-            volume=columns[1, :accepted],
-            exchange_timestamp=columns[2, :accepted],
-            ingest_timestamp=columns[3, :accepted],
-            offset=indices[1, :accepted],
-            frames=frames,
+        _, count, accepted, refused = self._state.tolist()
+        symbol, offset = self._indices[:, :accepted]
+        return Frames(
+            trades=Trades(symbol, *self._columns[:, :accepted]),
+            offset=offset,
+            count=count,
             # Copies, for the room that they stood in is mostly empty.
             refused_offset=self._refused[0, :refused].copy(),
             refused_reason=self._refused[1, :refused].astype(np.uint8),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mdtool.bench import fanout, graphql, history, latency, outage, rest
+from mdtool.bench import fanout, history, latency, outage, requests
 
 
 async def test_rest_is_measured_against_a_bare_handler():
-    (figure,) = await rest.measure(rounds=2, round_s=0.1)
+    (figure,) = await requests.measure_rest(rounds=2, round_s=0.1)
     assert figure.name == "rest_requests"
     assert figure.value > 0
     assert figure.baseline_value > 0
@@ -14,7 +14,7 @@ async def test_rest_is_measured_against_a_bare_handler():
 
 
 async def test_a_page_of_trades_is_measured_against_a_blocking_handler():
-    newest, deep = await history.measure(trades=8_000, deep_page=20, rounds=1)
+    newest, deep = await history.measure(trades=10_000, deep_page=20, rounds=1)
     assert [newest.name, deep.name] == ["history_page", "history_page_20"]
     for figure in (newest, deep):
         assert figure.value > 0
@@ -24,7 +24,7 @@ async def test_a_page_of_trades_is_measured_against_a_blocking_handler():
 
 
 async def test_graphql_is_measured_against_rest():
-    (figure,) = await graphql.measure(rounds=2, round_s=0.1)
+    (figure,) = await requests.measure_graphql(rounds=2, round_s=0.1)
     assert figure.name == "graphql_requests"
     assert figure.value > 0
     assert figure.baseline_value > 0

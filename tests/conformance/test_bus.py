@@ -12,7 +12,7 @@ import pytest
 from mdtool.adapters.bus.grpc import MAX_BATCH_FRAMES, GrpcBus
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
-from mdtool.wire.ticks import Reason, Ticks
+from mdtool.core.trades import Frames, Reason, Trades
 from tests.reference.aggregator import PlainAggregator
 from tests.reference.ledger import Ledger
 from tests.reference.memory_bus import MemoryBus
@@ -110,14 +110,16 @@ def run(prices, symbol=0, refused=()):
     """A run of frames with those prices, and refused ones at the given offsets."""
     frames = len(prices) + len(refused)
     offset = np.array([k for k in range(frames) if k not in refused], np.uint32)
-    return Ticks(
-        symbol=np.full(len(prices), symbol, np.uint32),
-        price=np.array(prices, np.int64) * 10**9,
-        volume=np.ones(len(prices), np.int64),
-        exchange_timestamp=np.full(len(prices), 10**18),
-        ingest_timestamp=np.full(len(prices), 10**18),
+    return Frames(
+        Trades(
+            symbol=np.full(len(prices), symbol, np.uint32),
+            price=np.array(prices, np.int64) * 10**9,
+            size=np.ones(len(prices), np.int64),
+            ts_event=np.full(len(prices), 10**18),
+            ts_recv=np.full(len(prices), 10**18),
+        ),
         offset=offset,
-        frames=frames,
+        count=frames,
         refused_offset=np.array(refused, np.uint32),
         refused_reason=np.full(len(refused), Reason.PRICE, np.uint8),
     )

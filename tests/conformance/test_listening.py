@@ -17,7 +17,7 @@ from mdtool.services.gateway.server import Gateway
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.server import IngestServer
 from mdtool.services.replay.config import SenderConfig
-from mdtool.services.replay.run import Pace
+from mdtool.services.replay.runs import Pace
 from mdtool.services.replay.server import ReplaySender
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.server import VwapFeed

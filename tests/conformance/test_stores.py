@@ -115,7 +115,7 @@ def test_refused_frames_move_the_position_alone(store):
 def test_after_a_gap_nothing_of_the_step_is_there(store):
     store.write(step(SYMBOLS, run("a", 0, trades(0, 5))))
     ahead = [run("b", 0, trades(0, 5, MSFT)), run("a", 6, trades(6, 1))]
-    with pytest.raises(StoreGapError, match=r"'a' goes on at 5, not at 6"):
+    with pytest.raises(StoreGapError, match=r"'a' continues at 5, not at 6"):
         store.write(step(SYMBOLS, *ahead, counts={"ticks": 11}))
     assert store.symbols() == [SymbolTotals("AAPL", 5, NOON_NS + 4 * MS)]
     assert store.position("b") is None

@@ -251,9 +251,9 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(trades_file):
         (["-", "--by", "money=1"], "by volume, ticks, notional"),
         (["-", "--by", "ticks=5", "--interval", "1s"], "not --by"),
         (["-", "--by", "ticks=5", "--fill", "prev"], "not --by"),
-        (["-", "--port", "50051"], "--port is for the service"),
-        (["--interval", "1m"], "--interval wants INPUT"),
-        (["--csv"], "wants INPUT"),
+        (["-", "--port", "50051"], "--port: is for the service"),
+        (["--interval", "1m"], "--interval: needs INPUT"),
+        (["--csv"], "needs INPUT"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(arguments, message):

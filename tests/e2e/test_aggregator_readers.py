@@ -13,9 +13,9 @@ import pytest
 
 from mdtool.adapters import rpc
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Reason
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import decode_bars, decode_updates
-from mdtool.wire.ticks import Reason
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 
 S_NS = 10**9

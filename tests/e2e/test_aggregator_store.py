@@ -222,7 +222,7 @@ async def test_a_stream_that_memory_has_forgotten_is_looked_up(any_url):
         assert await service.send(first) == [2]
         assert service.market.position("second") is None
         assert await position(service, "second") == 1
-        with pytest.raises(grpc.aio.AioRpcError, match="goes on at 2, not at 3"):
+        with pytest.raises(grpc.aio.AioRpcError, match="continues at 2, not at 3"):
             await service.send(message(3, [tick(103)], ["AAPL"], stream="first"))
         assert await position(service, "third") is None
         assert (await aggregate(service)).volume == 3

@@ -9,8 +9,8 @@ import grpc
 import numpy as np
 import pytest
 
+from mdtool.core.trades import Reason
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
-from mdtool.wire.ticks import Reason
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 
 
@@ -136,7 +136,7 @@ async def test_a_gap_ends_the_call_and_changes_nothing():
         error = await failure(call)
 
         assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert "goes on at 1, not at 2" in error.details()
+        assert "continues at 1, not at 2" in error.details()
         assert (await position(running, "s")).next_sequence == 1
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from mdtool.adapters.trades.grpc import GrpcTradeFeed
 from mdtool.core.errors import PeerError
+from mdtool.core.trades import Reason
 from mdtool.services.aggregator import servicer
 from mdtool.services.aggregator.trade_feed import TradeFeed
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
-from mdtool.wire.ticks import Reason
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 
 
@@ -33,8 +33,8 @@ class Followed:
     async def next(self):
         """Stream, first sequence, and rows of symbol, price and volume."""
         run = await self.runs.get()
-        ticks = run.ticks
-        rows = zip(ticks.symbol.tolist(), ticks.price.tolist(), ticks.volume.tolist(), strict=True)
+        trades = run.trades
+        rows = zip(trades.symbol.tolist(), trades.price.tolist(), trades.size.tolist(), strict=True)
         named = [(run.symbols[symbol], price, volume) for symbol, price, volume in rows]
         return run.stream_id, run.first_sequence, named
 

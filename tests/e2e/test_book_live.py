@@ -360,8 +360,8 @@ def test_without_a_terminal_it_says_so(slow):
     ("arguments", "said"),
     [
         (["nothing.dbn", "--live"], "nothing.dbn: no such file"),
-        (["x.dbn", "--live", "--json"], "--json does not go with --live"),
-        (["x.dbn", "--live", "--emit", "1s"], "--emit does not go with --live"),
+        (["x.dbn", "--live", "--json"], "--json: does not go with --live"),
+        (["x.dbn", "--live", "--emit", "1s"], "--emit: does not go with --live"),
         (["x.dbn", "--speed", "1"], "--speed is for --live"),
         (["x.dbn", "--live", "--speed", "inf"], "--speed inf: give a number"),
     ],

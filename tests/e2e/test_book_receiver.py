@@ -16,7 +16,7 @@ from mdtool.core.dtypes import F_LAST
 from mdtool.core.errors import StartupError
 from mdtool.core.units import format_price
 from mdtool.engine.simulate import Exchange
-from mdtool.services.book import link, readers
+from mdtool.services.book import connection, reader
 from tests.support.book_services import CRAWLING, Http, receiver_of, sender_of
 from tests.support.recordings import pictures, record, write
 
@@ -334,7 +334,7 @@ async def test_a_stream_of_trades_makes_no_books(tmp_path):
 )
 async def test_what_is_no_sender_is_said_to_be_none(day, said, why, monkeypatch):
     if said is None:  # records come at once, and an answer never
-        monkeypatch.setattr(link, "ANSWER_S", 0.0)
+        monkeypatch.setattr(connection, "ANSWER_S", 0.0)
     content = day[0].read_bytes() if said is None else said
 
     async def answer(reader, writer):
@@ -466,7 +466,7 @@ async def test_a_taken_port_is_named():
 
 
 def test_flushes_and_batches_are_as_promised():
-    assert (readers.BATCH_RECORDS, readers.FLUSH_RECORDS) == (5_000, 500)
+    assert (reader.BATCH_RECORDS, reader.FLUSH_RECORDS) == (5_000, 500)
 
 
 async def test_prices_come_as_they_are(day):

@@ -70,11 +70,11 @@ def test_who_is_turned_away_is_told_why(kafka, tmp_path, settings, changed, reas
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("security.protocol", "client.properties, line 1: wants key=value"),
-        ("\nacks=1\n", "client.properties, line 2: acks is not for this file, which takes sec"),
+        ("security.protocol", "client.properties, line 1: expects key=value"),
+        ("\nacks=1\n", "client.properties, line 2: acks may not be set here; the file may set sec"),
         ("security.protocol=secret", 'client.properties: Invalid value "secret"'),
         ("sasl.nothing=1", 'client.properties: No such configuration property: "sasl.nothing"'),
-        (b"\xff", "client.properties: is no text"),
+        (b"\xff", "client.properties: is not a text file"),
         (None, "client.properties: No such file or directory"),
     ],
 )

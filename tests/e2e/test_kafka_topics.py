@@ -10,9 +10,8 @@ import signal
 import pytest
 
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.kafka.streams import StreamPositions, encode_position
-from mdtool.adapters.kafka.topics import describe, open_topics
-from mdtool.adapters.kafka.watch import watched
+from mdtool.adapters.kafka.stream_positions import StreamPositions, encode_position
+from mdtool.adapters.kafka.topics import describe, open_topics, watched
 from mdtool.core.errors import PeerError
 from tests.e2e.test_kafka_aggregate import aggregator
 from tests.e2e.test_kafka_store import storing
@@ -44,7 +43,7 @@ async def test_a_topic_that_is_deleted_is_told(kafka):
     topics = await asyncio.to_thread(open_topics, KafkaAddress.parse(bus))
     with Topics(bus) as there:
         await asyncio.to_thread(there.delete, "ticks")
-    with pytest.raises(PeerError, match=r"ticks was deleted, so"):
+    with pytest.raises(PeerError, match=r"ticks was deleted; restart"):
         async with watched(topics):
             await asyncio.Event().wait()
 
@@ -69,9 +68,9 @@ async def test_servers_that_are_away_are_no_reason_to_end(kafka, monkeypatch):
             has_looked.set()
         return describe(*arguments)
 
-    monkeypatch.setattr("mdtool.adapters.kafka.watch.describe", noted)
-    monkeypatch.setattr("mdtool.adapters.kafka.watch._LOOK_S", 0.01)
-    monkeypatch.setattr("mdtool.adapters.kafka.watch._ANSWER_S", 0.1)
+    monkeypatch.setattr("mdtool.adapters.kafka.topics.describe", noted)
+    monkeypatch.setattr("mdtool.adapters.kafka.topics._WATCH_S", 0.01)
+    monkeypatch.setattr("mdtool.adapters.kafka.topics._WATCH_TIMEOUT_S", 0.1)
     topics = await asyncio.to_thread(open_topics, KafkaAddress.parse(url_of(kafka)))
     nowhere = KafkaAddress.parse("kafka://127.0.0.1:1")
     async with watched(type(topics)(nowhere, topics.partitions, topics.identities)):

@@ -18,7 +18,7 @@ import pytest
 
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import StoreUnavailableError
-from mdtool.services.supervisor.ports import reserve_port
+from mdtool.core.tcp import reserve_port
 from tests.support.supervised import FREE_PORTS, Watch, needs_pidfd, serve
 
 ONLY = ["--only", "serve-tcp,aggregate,gateway"]

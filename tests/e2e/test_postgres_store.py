@@ -21,7 +21,8 @@ from mdtool.adapters.stores.errors import (
     StoreUnavailableError,
 )
 from mdtool.adapters.stores.port import SymbolTotals
-from mdtool.adapters.stores.postgresql import history, link
+from mdtool.adapters.stores.postgresql import connection
+from mdtool.adapters.stores.postgresql.store import _STATEMENTS
 from mdtool.core.errors import EXIT_STARTUP, ConfigError
 from tests.support.postgres_proxy import Proxy
 from tests.support.postgres_servers import PASSWORD, postgres_server
@@ -162,7 +163,7 @@ def test_a_market_that_another_has_taken_over_is_not_written(store, other, postg
     disconnect_all(other)
     with open_store(postgres_url) as late:
         late.claim()
-    with pytest.raises(StoreClaimedError, match="taken its market over"):
+    with pytest.raises(StoreClaimedError, match="claimed the store meanwhile"):
         store.write(step(SYMBOLS, frames("a", 0, 10)))
     assert store.symbols() == []
 
@@ -211,7 +212,7 @@ def test_a_newer_schema_is_refused(store, other, postgres_url):
 
 def test_tables_of_another_make_are_no_store(store, other):
     other.execute("ALTER TABLE trades RENAME TO orders")
-    with pytest.raises(StoreFormatError, match="no store of mdtool"):
+    with pytest.raises(StoreFormatError, match="not the tables of a store"):
         store.write(step(SYMBOLS, frames("a", 0, 10)))
 
 
@@ -284,7 +285,7 @@ def test_a_reader_is_interrupted_while_it_waits(store, other, postgres_url):
         with open_history(postgres_url) as reader:
             interrupt_while_waiting(reader, other)
         interrupt_while_waiting(store, other)
-    assert not store._link._is_interrupted
+    assert not store._server._is_interrupted
     assert len(store.page("AAPL", 10)) == 0
 
 
@@ -308,7 +309,7 @@ def interrupt_while_waiting(reader, other):
 
 def test_a_lock_that_is_not_given_is_no_reason_to_hang(store, other, monkeypatch):
     store.write(step(SYMBOLS, frames("a", 0, 10)))
-    monkeypatch.setitem(link._SESSION, "lock_timeout", "100ms")
+    monkeypatch.setitem(connection._SESSION, "lock_timeout", "100ms")
     disconnect_all(other)
     with other.transaction():
         other.execute("SELECT FROM streams FOR UPDATE")
@@ -322,7 +323,7 @@ def test_a_server_that_says_nothing_is_given_up(mortal_server, monkeypatch):
     url = mortal_server.url(mortal_server.create_database())
     with open_store(f"{url}?connect_timeout=2") as store:
         store.write(step(SYMBOLS, frames("a", 0, 10)))
-        monkeypatch.setattr(link.Connection, "answer_s", 0.2)
+        monkeypatch.setattr(connection.Session, "answer_s", 0.2)
         mortal_server.pause()
         try:
             with pytest.raises(StoreUnavailableError, match=r"no answer for 0\.2 s"):
@@ -339,11 +340,10 @@ def test_a_server_that_says_nothing_is_given_up(mortal_server, monkeypatch):
 def test_pages_are_read_in_the_order_of_the_key_however_many_trades_there_are(store):
     store.write(step(SYMBOLS, frames("a", 0, 50_000)))
     at_ns = NOON_NS + 40_000 * MS
-    before = ("EXPLAIN " + history._BEFORE, ("AAPL", at_ns, 5, 5, 100))
-    copied = history._AFTER[history._AFTER.index("(") + 1 : history._AFTER.rindex(") TO")]
-    after = ("EXPLAIN " + copied, ("AAPL", at_ns, 5, 5, at_ns + 1, 100))
+    before = ("EXPLAIN " + _STATEMENTS.page_before, ("AAPL", at_ns, 5, 5, 100))
+    after = ("EXPLAIN " + _STATEMENTS.page_after, ("AAPL", at_ns, 5, 5, at_ns + 1, 100))
     for explain, scan in ((before, "Index Scan Backward"), (after, "Index Scan")):
-        lines = store._link.run(lambda each, explain=explain: each.execute(*explain).fetchall())
+        lines = store._server.run(lambda each, explain=explain: each.execute(*explain).fetchall())
         plan = "\n".join(line for (line,) in lines)
         assert f"{scan} using trades_pkey" in plan
         assert "Sort" not in plan

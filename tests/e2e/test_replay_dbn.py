@@ -331,5 +331,5 @@ def test_a_closed_standard_output_is_said():
     )
     assert (ended.returncode, ended.stderr) == (
         1,
-        "mdtool: standard output is closed; give it a place, such as /dev/null\n",
+        "mdtool: standard output: is closed; redirect it, such as to /dev/null\n",
     )

@@ -383,7 +383,9 @@ async def test_too_many_receivers_are_asked_to_come_back(day):
     ):
         await sender.until(receivers=1)
         got = await heard(sender.data, FromStart())
-    assert got.last == Refused("1 receivers are connected", is_final=False)
+    assert got.last == Refused(
+        "connection limit reached: 1 receivers are connected", is_final=False
+    )
 
 
 async def test_a_file_that_is_cut_gives_all_whole_records_and_says_so(tmp_path, day):

@@ -198,7 +198,7 @@ def test_a_folder_that_may_not_be_written_takes_no_store_and_no_claim(open_folde
     url = f"sqlite:///{open_folder}/trades.db"
     with as_nobody(), pytest.raises(StoreUnavailableError) as raised, open_store(url):
         pass
-    assert f"this user may make no files in {open_folder}" in message(raised)
+    assert f"no permission to create files in {open_folder}" in message(raised)
     with as_nobody(), pytest.raises(StartupError, match="Permission denied; name another folder"):
         chosen_store(ServeConfig(data_dir=str(open_folder)))
     with open_store(url) as store:
@@ -216,4 +216,4 @@ def test_a_file_that_may_not_be_read_says_so(open_folder):
         for opener in (open_store, open_history):
             with as_nobody(), pytest.raises(StoreUnavailableError) as raised, opener(url) as opened:
                 opened.symbols()
-            assert "this user may make no files in" in message(raised)
+            assert "no permission to create files in" in message(raised)

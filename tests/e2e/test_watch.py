@@ -231,7 +231,7 @@ def test_what_never_ends_a_line_is_dropped(feed):
         with contextlib.suppress(OSError):
             while True:
                 feed.send(b"x" * 100_000)
-        session.wait_for("what is sent there are no lines")
+        session.wait_for("the peer does not send lines")
 
 
 def test_only_the_symbols_asked_for_are_asked_for(feed):

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdtool.adapters.kafka.board import Board
+from mdtool.adapters.kafka.market_state import MarketState
 from mdtool.adapters.kafka.records import OFFSET, Aggregates, RecordError, decode_bar
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Frames, Reason, TradeRun, Trades
 from mdtool.core.units import parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
@@ -17,8 +18,7 @@ from mdtool.engine.sessions import SESSION
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
 from mdtool.services.aggregator.partitions import Partition
 from mdtool.wire.batches import BatchError
-from mdtool.wire.tick_parts import PartEncoder, partition_of
-from mdtool.wire.ticks import Reason, Ticks
+from mdtool.wire.partitions import PartitionEncoder, partition_of
 
 SYMBOLS = ["AAPL", "BTC/USD", "MSFT", "TSLA", "X"]
 LENGTHS = [parse_duration(interval) for interval in INTERVALS]
@@ -35,16 +35,16 @@ stream = st.sampled_from(["one", "two"])
 class Topics:
     """What is kept of compacted topics of one partition."""
 
-    def __init__(self, board: Board | None = None) -> None:
+    def __init__(self, state: MarketState | None = None) -> None:
         self.aggregates: dict[bytes, bytes] = {}
         self.bars: dict[bytes, bytes] = {}
-        self._board = board or Board(LENGTHS, 1, 1)
+        self._state = state or MarketState(LENGTHS, 1, 1)
 
     def commit(self, changes) -> None:
         for key, value in changes.aggregates:
-            self._board.take_aggregate(0, key, value)
+            self._state.apply_aggregate(0, key, value)
         for key, value in changes.bars:
-            self._board.take_bar(key, value)
+            self._state.apply_bar(key, value)
         for key, value in changes.aggregates:
             self.aggregates.pop(key, None)
             self.aggregates[key] = value
@@ -53,7 +53,7 @@ class Topics:
     def read(self) -> Aggregates:
         saved = Aggregates()
         for key, value in self.aggregates.items():
-            saved.take(key, value or None)
+            saved.apply(key, value or None)
         assert saved.is_whole
         return saved
 
@@ -63,14 +63,16 @@ def run_of(frames):
     ticks = [(at, each) for at, each in enumerate(frames) if not isinstance(each, Reason)]
     refused = [(at, each) for at, each in enumerate(frames) if isinstance(each, Reason)]
     times = np.array([NOON_NS + each[2] * 10**8 for _, each in ticks], np.int64)
-    return Ticks(
-        symbol=np.array([each[0] for _, each in ticks], np.uint32),
-        price=np.array([each[1] for _, each in ticks], np.int64),
-        volume=np.array([each[1] * 3 for _, each in ticks], np.int64),
-        exchange_timestamp=times,
-        ingest_timestamp=times + 5,
+    return Frames(
+        Trades(
+            symbol=np.array([each[0] for _, each in ticks], np.uint32),
+            price=np.array([each[1] for _, each in ticks], np.int64),
+            size=np.array([each[1] * 3 for _, each in ticks], np.int64),
+            ts_event=times,
+            ts_recv=times + 5,
+        ),
         offset=np.array([at for at, _ in ticks], np.uint32),
-        frames=len(frames),
+        count=len(frames),
         refused_offset=np.array([at for at, _ in refused], np.uint32),
         refused_reason=np.array([reason for _, reason in refused], np.uint8),
     )
@@ -99,10 +101,11 @@ def by_key(market):
     st.lists(st.integers(0, 5), min_size=25, max_size=25),
 )
 def test_partitions_begun_anew_at_any_time_add_up_to_the_market(batches, partitions, fates):
-    encoder = PartEncoder(SymbolTable(SYMBOLS), partitions)
+    symbols = SymbolTable(SYMBOLS)
+    encoder = PartitionEncoder(symbols, partitions)
     whole = whole_market()
-    boards = [Board(LENGTHS, 1, 10_000) for _ in range(partitions)]
-    topics = [Topics(board) for board in boards]
+    states = [MarketState(LENGTHS, 1, 10_000) for _ in range(partitions)]
+    topics = [Topics(state) for state in states]
     running = [Partition(p, partitions, CONFIG, Aggregates()) for p in range(partitions)]
     logs: list[list[bytes]] = [[] for _ in range(partitions)]
     taken: dict[str, list] = {"one": [], "two": []}
@@ -113,7 +116,7 @@ def test_partitions_begun_anew_at_any_time_add_up_to_the_market(batches, partiti
         run = taken[name][first:] + frames
         taken[name] += frames
         whole.apply(name, first, run_of(run))
-        for p, data in encoder.encode(name, first, run_of(run)):
+        for p, data in encoder.encode(TradeRun(symbols, name, first, run_of(run))):
             logs[p].append(data)
         for p, partition in enumerate(running):
             for offset in range(partition.offset or 0, len(logs[p])):
@@ -136,14 +139,14 @@ def test_partitions_begun_anew_at_any_time_add_up_to_the_market(batches, partiti
     }
     assert bars_in(topics) == by_key(whole)
     for symbol in traded:
-        board = boards[partition_of(symbol, partitions)]
+        state = states[partition_of(symbol, partitions)]
         for length in LENGTHS:
             history = whole.bars.history(SYMBOLS.index(symbol), length, 1_000).tolist()
-            assert [row[:7] for row in board.bars(symbol, length, 1_000, 0)] == [
+            assert [row[:7] for row in state.bars(symbol, length, 1_000, 0)] == [
                 row[1:] for row in history
             ]
             older = history[1:4]
-            page = board.bars(symbol, length, 3, history[0][1])
+            page = state.bars(symbol, length, 3, history[0][1])
             assert [row[:7] for row in page] == [row[1:] for row in older]
     for name in ("ticks", "duplicates", "late", *(f"refused.{reason}" for reason in Reason)):
         assert sum(partition.market.totals()[name] for partition in running) == whole.totals()[name]
@@ -172,17 +175,18 @@ def bars_in(topics):
 
 
 def part_of(symbols, partitions=2, stream_id="s"):
-    encoder = PartEncoder(SymbolTable(symbols), partitions)
+    table = SymbolTable(symbols)
+    encoder = PartitionEncoder(table, partitions)
     run = run_of([(k, 1, 0) for k in range(len(symbols))])
-    return dict(encoder.encode(stream_id, 0, run))
+    return dict(encoder.encode(TradeRun(table, stream_id, 0, run)))
 
 
 def test_what_cannot_be_read_changes_nothing_but_the_offset():
     partition = Partition(0, 2, CONFIG, Aggregates())
     good = part_of(SYMBOLS)
     bad = {
-        "no TickBatch": b"\xff\xff",
-        "belongs into partition": good[1],
+        "not a TickBatch": b"\xff\xff",
+        "belongs in partition": good[1],
         "not as ingest servers write": part_of(["aapl"], 1)[0],
         "stream id": part_of(["X"], 1, "bad\nid")[0],
     }
@@ -215,5 +219,5 @@ def test_streams_that_are_forgotten_lose_their_records():
     [(b"x/AAPL", b""), (b"s/AAPL", b"short"), (b"o/AAPL", b""), (b"p/s", b"many"), (None, b"")],
 )
 def test_records_of_others_are_told(key, value):
-    with pytest.raises(RecordError, match="no record of mdtool"):
-        Aggregates().take(key, value)
+    with pytest.raises(RecordError, match="not a record of mdtool"):
+        Aggregates().apply(key, value)

@@ -63,9 +63,9 @@ def test_resends_overlaps_and_splits_leave_the_state_of_one_pass(
         for sequence, frame in enumerate(frames, first_sequence):
             plain.take(stream_id, sequence, frame)
         fresh = [tick.symbol for tick in plain.ticks[news:]]
-        assert change.symbols.tolist() == list(dict.fromkeys(fresh))
-        assert change.ticks.price.tolist() == [tick.price for tick in plain.ticks[news:]]
-        assert change.next_sequence == market.position(stream_id)
+        assert change.changed.tolist() == list(dict.fromkeys(fresh))
+        assert change.run.trades.price.tolist() == [tick.price for tick in plain.ticks[news:]]
+        assert change.run.next_sequence == market.position(stream_id)
     once.apply("once", 0, batch(plain.ticks))
 
     assert market.counts.ticks == len(plain.ticks)

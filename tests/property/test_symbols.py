@@ -34,7 +34,8 @@ def by_kernel(text: str) -> str | None:
     """Return the symbol as the kernel writes it, None where it refuses the tick."""
     index = SymbolIndex()
     tick = tick_pb2.Tick(symbol=text, price=1.0, volume=1, exchange_timestamp=NOW_NS)
-    taken = TickDecoder(index).feed(encode_frame(tick.SerializeToString()), NOW_NS).ticks
+    decoded = TickDecoder(index).feed(encode_frame(tick.SerializeToString()), NOW_NS)
+    taken = decoded.frames.trades
     return index.symbols[taken.symbol[0]] if len(taken) else None
 
 

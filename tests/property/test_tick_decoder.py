@@ -9,32 +9,32 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mdtool.core.trades import Frames, Reason
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import FrameError, TickDecoder
-from mdtool.wire.ticks import Reason, Ticks
 from tests.reference import ticks as reference
 from tests.support.tick_payloads import NOW_NS, payloads, right_ticks
 
 MAX_SYMBOLS = 4
 
 
-def outcome(ticks: Ticks, index: SymbolIndex) -> reference.Expected:
+def outcome(frames: Frames, index: SymbolIndex) -> reference.Expected:
     """Return columns in the reference's terms."""
-    assert set(ticks.ingest_timestamp.tolist()) <= {NOW_NS}
+    assert set(frames.trades.ts_recv.tolist()) <= {NOW_NS}
     columns = (
-        ticks.offset.tolist(),
-        [index.symbols[symbol] for symbol in ticks.symbol.tolist()],
-        ticks.price.tolist(),
-        ticks.volume.tolist(),
-        ticks.exchange_timestamp.tolist(),
+        frames.offset.tolist(),
+        [index.symbols[symbol] for symbol in frames.trades.symbol.tolist()],
+        frames.trades.price.tolist(),
+        frames.trades.size.tolist(),
+        frames.trades.ts_event.tolist(),
     )
-    refused = zip(ticks.refused_offset.tolist(), ticks.refused_reason.tolist(), strict=True)
+    refused = zip(frames.refused_offset.tolist(), frames.refused_reason.tolist(), strict=True)
     return reference.Expected(
         accepted=list(zip(*columns, strict=True)),
         refused=[(offset, Reason(reason).label) for offset, reason in refused],
-        frames=ticks.frames,
+        frames=frames.count,
     )
 
 
@@ -46,12 +46,12 @@ def decode(chunks: list[bytes], max_symbols: int) -> reference.Expected:
     is_broken = False
     for chunk in chunks:
         try:
-            runs.append(decoder.feed(chunk, NOW_NS).ticks)
+            runs.append(decoder.feed(chunk, NOW_NS).frames)
         except FrameError as error:
-            runs.append(error.decoded.ticks)
+            runs.append(error.decoded.frames)
             is_broken = True
             break
-    result = outcome(Ticks.concatenate(runs), index)
+    result = outcome(Frames.concatenate(runs), index)
     result.is_broken = is_broken
     return result
 

@@ -59,8 +59,8 @@ def test_prices_up_to_four_million_come_back_exactly(prices):
     encoded = encode_frames(
         ["A"], [0] * len(prices), prices, [1] * len(prices), [SENT_NS] * len(prices)
     )
-    ticks = TickDecoder(SymbolIndex()).feed(encoded.data, SENT_NS).ticks
-    assert ticks.price.tolist() == prices
+    frames = TickDecoder(SymbolIndex()).feed(encoded.data, SENT_NS).frames
+    assert frames.trades.price.tolist() == prices
 
 
 @pytest.mark.parametrize(

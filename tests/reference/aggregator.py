@@ -39,12 +39,14 @@ class PlainAggregator:
         async for message in requests:
             if self.ledger.refusal is not None:
                 await context.abort(self.ledger.refusal, "told to")
-            stream_id, first_sequence, ticks = decode_batch(message, table)
-            next_sequence = await self.ledger.commit(stream_id, first_sequence, ticks, table)
+            run = decode_batch(message, table)
+            next_sequence = await self.ledger.commit(
+                run.stream_id, run.first_sequence, run.frames, table
+            )
             if self.ledger.loses_ack:
                 self.ledger.loses_ack = False
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "told to")
-            yield marketdata_pb2.BatchAck(stream_id=stream_id, next_sequence=next_sequence)
+            yield marketdata_pb2.BatchAck(stream_id=run.stream_id, next_sequence=next_sequence)
 
     async def GetStreamPosition(self, request, context):  # noqa: N802
         position = self.ledger.position(request.stream_id)

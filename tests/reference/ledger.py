@@ -53,21 +53,21 @@ class Ledger:
         async with self._changed:
             await self._changed.wait_for(condition)
 
-    async def commit(self, stream_id, first_sequence, ticks, symbols) -> int:
+    async def commit(self, stream_id, first_sequence, frames, symbols) -> int:
         """Take a batch once it may, and return the stream's position behind it."""
         self.batches += 1
         await self.notify()
         await self.may_commit.wait()
         position = self.position(stream_id)
         assert position is None or first_sequence <= position, "a gap"
-        for k, offset in enumerate(ticks.offset.tolist()):
-            self._enter(stream_id, first_sequence + offset, ticks.price[k] / 1e9)
-            self.symbols[stream_id][first_sequence + offset] = symbols[ticks.symbol[k]]
-        for k, offset in enumerate(ticks.refused_offset.tolist()):
+        for k, offset in enumerate(frames.offset.tolist()):
+            self._enter(stream_id, first_sequence + offset, frames.trades.price[k] / 1e9)
+            self.symbols[stream_id][first_sequence + offset] = symbols[frames.trades.symbol[k]]
+        for k, offset in enumerate(frames.refused_offset.tolist()):
             self._enter(stream_id, first_sequence + offset, None)
-            self.reasons[stream_id][first_sequence + offset] = int(ticks.refused_reason[k])
+            self.reasons[stream_id][first_sequence + offset] = int(frames.refused_reason[k])
         await self.notify()
-        return first_sequence + ticks.frames
+        return first_sequence + frames.count
 
     def _enter(self, stream_id, sequence, price) -> None:
         frames = self.frames[stream_id]

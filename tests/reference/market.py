@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdtool.wire.ticks import Ticks
+from mdtool.core.trades import Frames, Trades
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,20 @@ class PlainMarket:
         )
 
 
-def batch(frames: Sequence[Frame]) -> Ticks:
+def batch(frames: Sequence[Frame]) -> Frames:
     """Return frames as the columns in which they travel."""
     ticks = [(number, frame) for number, frame in enumerate(frames) if isinstance(frame, Tick)]
     refused = [(number, frame) for number, frame in enumerate(frames) if isinstance(frame, int)]
-    return Ticks(
-        symbol=np.array([tick.symbol for _, tick in ticks], np.uint32),
-        price=np.array([tick.price for _, tick in ticks], np.int64),
-        volume=np.array([tick.volume for _, tick in ticks], np.int64),
-        exchange_timestamp=np.array([tick.exchange_timestamp for _, tick in ticks], np.int64),
-        ingest_timestamp=np.array([tick.ingest_timestamp for _, tick in ticks], np.int64),
+    return Frames(
+        Trades(
+            symbol=np.array([tick.symbol for _, tick in ticks], np.uint32),
+            price=np.array([tick.price for _, tick in ticks], np.int64),
+            size=np.array([tick.volume for _, tick in ticks], np.int64),
+            ts_event=np.array([tick.exchange_timestamp for _, tick in ticks], np.int64),
+            ts_recv=np.array([tick.ingest_timestamp for _, tick in ticks], np.int64),
+        ),
         offset=np.array([number for number, _ in ticks], np.uint32),
-        frames=len(frames),
+        count=len(frames),
         refused_offset=np.array([number for number, _ in refused], np.uint32),
         refused_reason=np.array([reason for _, reason in refused], np.uint8),
     )

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import grpc.aio
 
 from mdtool.adapters import rpc
+from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import TradeRun
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.services.aggregator.subscribers import Subscribers
@@ -89,4 +91,5 @@ def message(
     first_sequence: int, frames: Sequence[Frame], symbols: Sequence[str] = (), stream: str = "s"
 ):
     """A batch as it travels; `symbols` are new to the call."""
-    return encode_batch(stream, first_sequence, batch(frames), symbols)
+    run = TradeRun(SymbolTable(symbols), stream, first_sequence, batch(frames))
+    return encode_batch(run, symbols)

@@ -20,7 +20,7 @@ from mdtool.core.lifecycle import first_error
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.book.server import BookReceiver
 from mdtool.services.replay.config import SenderConfig
-from mdtool.services.replay.run import Pace
+from mdtool.services.replay.runs import Pace
 from mdtool.services.replay.server import ReplaySender
 from mdtool.wire.dbn_session import Begin, Data, SessionDecoder, encode_request
 

@@ -19,7 +19,7 @@ from typing import Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from mdtool.services.supervisor.ports import reserve_port
+from mdtool.core.tcp import reserve_port
 from tests.support.requirements import missing, needs
 
 _POM: Final = Path(__file__).parents[1] / "kafka" / "pom.xml"

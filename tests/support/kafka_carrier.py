@@ -18,7 +18,7 @@ from confluent_kafka.admin import (
 )
 
 from mdtool.adapters.bus.kafka import KafkaBus
-from mdtool.wire.tick_parts import decode_part
+from mdtool.wire.partitions import decode_record
 from tests.support.kafka_proxies import KafkaProxy
 
 
@@ -81,12 +81,11 @@ class OverKafka:
                 while True:
                     for message in await loop.run_in_executor(thread, consume):
                         assert message.error() is None
-                        part = decode_part(message.value())
+                        part = decode_record(message.value())
                         commits.create_task(self._commit(part, message.offset()))
 
     async def _commit(self, part, offset) -> None:
-        symbols, ticks = part.symbols, part.ticks
-        await self._ledger.commit(part.stream_id, part.first_sequence, ticks, symbols)
+        await self._ledger.commit(part.stream_id, part.first_sequence, part.frames, part.symbols)
         self._next_offset = offset + 1
         await self._ledger.notify()
 

@@ -146,7 +146,7 @@ class Topics:
             symbol, length, start = message.key().decode().rsplit("/", 2)
             self.bars[symbol, int(length), int(start)] = tuple(decode_bar(message.value()).tolist())
         else:
-            self.aggregates[message.partition()].take(message.key(), message.value())
+            self.aggregates[message.partition()].apply(message.key(), message.value())
 
     def total(self, name: str) -> int:
         return sum(each.totals.get(name, 0) for each in self.aggregates)

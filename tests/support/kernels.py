@@ -55,7 +55,7 @@ def compile_kernels() -> None:
 
 def _run_all() -> None:
     ingest._warm_up()
-    book._warm_up()
+    book.warm_up()
     encode_frames(["A"], [0], [1], [1], [1])
     for layout in (MBO, MBP1):
         LatestQuotes().update(np.zeros(1, layout))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 
-from mdtool.services.supervisor.ports import reserve_port
+from mdtool.core.tcp import reserve_port
 
 
 def port_for(owner: object) -> int:

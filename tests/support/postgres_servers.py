@@ -17,7 +17,7 @@ from typing import Final
 
 import psycopg
 
-from mdtool.services.supervisor.ports import reserve_port
+from mdtool.core.tcp import reserve_port
 from tests.support.requirements import missing, needs
 
 USER: Final = "mdtool"

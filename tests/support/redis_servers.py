@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from mdtool.services.supervisor.ports import reserve_port
+from mdtool.core.tcp import reserve_port
 from tests.support.requirements import needs
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Frames, Reason, TradeRun, Trades
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import (
     BarColumns,
@@ -25,24 +26,32 @@ from mdtool.wire.batches import (
     encode_batch,
     encode_updates,
 )
-from mdtool.wire.ticks import Reason, Ticks
+
+SYMBOLS = ["AAPL", "MSFT"]
 
 
-def ticks(**changes) -> Ticks:
+def frames() -> Frames:
     """Return a run of four frames, the third of them refused."""
     column = np.array([100, 101, 102], np.int64)
-    whole = Ticks(
-        symbol=np.array([0, 1, 0], np.uint32),
-        price=column,
-        volume=column + 10,
-        exchange_timestamp=column + 20,
-        ingest_timestamp=column + 30,
+    return Frames(
+        trades=Trades(
+            symbol=np.array([0, 1, 0], np.uint32),
+            price=column,
+            size=column + 10,
+            ts_event=column + 20,
+            ts_recv=column + 30,
+        ),
         offset=np.array([0, 1, 3], np.uint32),
-        frames=4,
+        count=4,
         refused_offset=np.array([2], np.uint32),
         refused_reason=np.array([Reason.PRICE], np.uint8),
     )
-    return dataclasses.replace(whole, **changes)
+
+
+def batch(run: Frames, symbols=(), stream_id="s", first_sequence=0) -> marketdata_pb2.TickBatch:
+    return sent(
+        encode_batch(TradeRun(SymbolTable(SYMBOLS), stream_id, first_sequence, run), symbols)
+    )
 
 
 def assert_equal(found, expected) -> None:
@@ -51,6 +60,8 @@ def assert_equal(found, expected) -> None:
         if isinstance(value, np.ndarray):
             assert getattr(found, field.name).dtype == value.dtype
             assert getattr(found, field.name).tolist() == value.tolist()
+        elif dataclasses.is_dataclass(value):
+            assert_equal(getattr(found, field.name), value)
         else:
             assert getattr(found, field.name) == value
 
@@ -61,48 +72,31 @@ def sent(message):
 
 
 def test_a_batch_is_read_back():
-    message = sent(encode_batch("desk-7", 2**40, ticks(), ["AAPL", "MSFT"]))
     table = SymbolTable()
-    stream_id, first_sequence, found = decode_batch(message, table)
-    assert (stream_id, first_sequence) == ("desk-7", 2**40)
-    assert list(table) == ["AAPL", "MSFT"]
-    assert_equal(found, ticks())
+    found = decode_batch(batch(frames(), SYMBOLS, "desk-7", 2**40), table)
+    assert (found.stream_id, found.first_sequence) == ("desk-7", 2**40)
+    assert found.symbols is table
+    assert list(table) == SYMBOLS
+    assert_equal(found.frames, frames())
 
 
 def test_a_batch_without_refusals_leaves_its_offsets_out():
-    run = ticks(
-        frames=3,
-        offset=np.arange(3, dtype=np.uint32),
-        refused_offset=np.empty(0, np.uint32),
-        refused_reason=np.empty(0, np.uint8),
-    )
-    message = sent(encode_batch("s", 0, run, ["AAPL", "MSFT"]))
+    run = Frames.of(frames().trades)
+    message = batch(run, SYMBOLS)
     assert message.offset == b""
-    assert_equal(decode_batch(message, SymbolTable())[2], run)
+    assert_equal(decode_batch(message, SymbolTable()).frames, run)
 
 
-def test_a_batch_may_hold_refusals_alone():
-    run = Ticks.concatenate([ticks().from_frame(2), ticks().from_frame(2)]).from_frame(2)
-    refused = dataclasses.replace(
-        Ticks.empty(),
-        frames=1,
-        refused_offset=run.refused_offset,
-        refused_reason=run.refused_reason,
-    )
-    message = sent(encode_batch("s", 0, refused))
-    assert_equal(decode_batch(message, SymbolTable())[2], refused)
-
-
-def test_an_empty_batch_is_read_back():
-    message = sent(encode_batch("s", 5, Ticks.empty()))
-    assert_equal(decode_batch(message, SymbolTable())[2], Ticks.empty())
+@pytest.mark.parametrize("run", [frames().after(2).first(1), Frames.empty()])
+def test_a_batch_may_hold_refusals_alone_or_nothing(run):
+    assert_equal(decode_batch(batch(run), SymbolTable()).frames, run)
 
 
 def test_later_batches_go_on_with_the_calls_table():
     table = SymbolTable()
-    decode_batch(sent(encode_batch("s", 0, ticks(), ["AAPL", "MSFT"])), table)
-    decode_batch(sent(encode_batch("s", 4, ticks(), [])), table)
-    assert list(table) == ["AAPL", "MSFT"]
+    decode_batch(batch(frames(), SYMBOLS), table)
+    decode_batch(batch(frames()), table)
+    assert list(table) == SYMBOLS
 
 
 @pytest.mark.parametrize(
@@ -130,7 +124,7 @@ def test_later_batches_go_on_with_the_calls_table():
     ],
 )
 def test_columns_that_contradict_each_other_are_the_peers_error(changes, complaint):
-    message = encode_batch("s", 0, ticks(), ["AAPL", "MSFT"])
+    message = batch(frames(), SYMBOLS)
     for name, value in changes.items():
         if name == "new_symbols":
             message.new_symbols[:] = value

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mdtool.bench import book, book_command, plain_book
+from mdtool.bench import book, plain_book
 from mdtool.core.errors import CheckError
 from mdtool.engine.simulate import Exchange
 from tests.reference.book import ReferenceBooks, mbo_of
@@ -16,8 +15,7 @@ from tests.reference.book import ReferenceBooks, mbo_of
 
 def test_it_measures_a_simulated_market_where_there_is_no_real_file(monkeypatch):
     monkeypatch.delenv("MDTOOL_TEST_DATA", raising=False)
-    monkeypatch.setattr(book_command, "measure", partial(book_command.measure, rounds=1))
-    events, depth, *of_commands = book.measure(events=3_000)
+    events, depth, *of_commands = book.measure(events=3_000, rounds=1)
     assert (events.name, depth.name) == ("book_events", "book_mbp10")
     assert events.ratio == pytest.approx(events.value / events.baseline_value)
     assert depth.value > 0

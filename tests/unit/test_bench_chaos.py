@@ -10,8 +10,14 @@ import pytest
 from mdtool.adapters.stores import open_store
 from mdtool.adapters.stores.port import Step, StreamRun
 from mdtool.bench.chaos import Plan, victims
-from mdtool.bench.chaos_input import SYMBOLS, Input, Traded
-from mdtool.bench.chaos_verdict import Verdict, judge_answer, judge_store
+from mdtool.bench.chaos_verdict import (
+    SYMBOLS,
+    Input,
+    Traded,
+    Verdict,
+    judge_answer,
+    judge_store,
+)
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
 from mdtool.engine.sessions import SESSION

@@ -9,7 +9,7 @@ import pytest
 
 from mdtool.adapters.dbn_files import open_source
 from mdtool.bench import replay
-from mdtool.bench.commands import run_command, wall_times_s
+from mdtool.bench.processes import run_command, wall_times_s
 from mdtool.bench.recordings import write_recording, zstd_pass
 from mdtool.core.errors import MdtoolError
 from mdtool.engine.simulate import Exchange

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from mdtool.cli.app import COMMANDS
-from mdtool.cli.settings import with_settings
+from mdtool.cli.options import with_settings
 from mdtool.core import errors
 from mdtool.core.errors import MdtoolError
 from mdtool.services.send.config import SendConfig

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdtool.adapters.datasets.gathered import Gathered
 from mdtool.adapters.datasets.partitions import KEYS, folder_of, parse_keys, values_of
-from mdtool.adapters.datasets.rows import TradeRows
-from mdtool.adapters.datasets.staging import staged
+from mdtool.adapters.datasets.trade_rows import RowGroups, TradeRows
+from mdtool.adapters.datasets.writer import staged
 from mdtool.core.errors import OutputError, UsageError
 from mdtool.core.symbols import SymbolTable
 
@@ -46,7 +45,7 @@ def test_symbols_are_escaped_as_hive_escapes_them():
     }
     for symbol, name in symbols.items():
         assert str(folder_of(("symbol",), symbol, 0)) == f"symbol={name}"
-    with pytest.raises(OutputError, match="no folder can have"):
+    with pytest.raises(OutputError, match="take a folder of this name for null"):
         folder_of(("symbol",), "__HIVE_DEFAULT_PARTITION__", 0)
 
 
@@ -65,11 +64,11 @@ def test_other_folders_say_nothing():
 
 @given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 7))
 def test_groups_hold_all_rows_in_order_and_are_of_one_size(pieces, size):
-    gathered, groups, begin = Gathered(size), [], 0
+    row_groups, groups, begin = RowGroups(size), [], 0
     for n in pieces:
-        groups += gathered.add(rows(n, begin))
+        groups += row_groups.add(rows(n, begin))
         begin += n
-    groups += gathered.rest()
+    groups += row_groups.rest()
     assert all(len(group) == size for group in groups[:-1])
     assert all(0 < len(group) <= size for group in groups)
     sequence = [each for group in groups for each in group.sequence.tolist()]

@@ -17,7 +17,7 @@ from mdtool.adapters import dbn_tcp
 from mdtool.adapters.dbn_tcp import connect_source
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import CorruptStreamError, InputError, PeerError
-from mdtool.services.supervisor.ports import reserve_port
+from mdtool.core.tcp import reserve_port
 from mdtool.wire.dbn import encode_records
 from mdtool.wire.dbn_session import Begin, End, Refused, encode_begin, encode_end, encode_refused
 from tests.reference import dbn_streams as streams

@@ -33,8 +33,8 @@ class HeldBus:
     def subscribe(self, listener) -> None:
         self.commit = listener
 
-    def publish(self, stream_id, first_sequence, ticks) -> None:
-        self.published.append((stream_id, first_sequence, ticks.frames))
+    def publish(self, stream_id, first_sequence, frames) -> None:
+        self.published.append((stream_id, first_sequence, frames.count))
 
     async def position(self, stream_id):
         return self.positions.get(stream_id, 0)
@@ -52,9 +52,9 @@ class Owner:
         self.is_replaced = True
 
 
-def ticks(frames):
+def ticks(count):
     decoder = TickDecoder(SymbolIndex())
-    return decoder.feed(FRAME * frames, 1).ticks
+    return decoder.feed(FRAME * count, 1).frames
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def intake(bus):
 
 
 def test_runs_of_a_stream_follow_each_other(intake, bus):
-    for frames in (3, 1, 2):
-        intake.take(intake.shared, ticks(frames))
+    for count in (3, 1, 2):
+        intake.take(intake.shared, ticks(count))
     name = intake.shared.stream_id
     assert bus.published == [(name, 0, 3), (name, 3, 1), (name, 4, 2)]
     assert intake.uncommitted == 6

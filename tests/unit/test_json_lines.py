@@ -34,8 +34,9 @@ def read(tmp_path, text):
     ticks = source(tmp_path, text)
     rows = []
     for run in ticks:
-        columns = (run.price, run.volume, run.exchange_timestamp, run.due_ns)
-        for k, symbol in enumerate(run.symbol):
+        trades = run.trades
+        columns = (trades.price, trades.size, trades.ts_event, trades.ts_recv)
+        for k, symbol in enumerate(trades.symbol):
             rows.append((run.symbols[symbol], *(int(column[k]) for column in columns)))
     ticks.close()
     return rows

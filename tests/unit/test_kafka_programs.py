@@ -7,7 +7,7 @@ import pytest
 from mdtool.core.errors import ConfigError, UsageError
 from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.supervisor.config import ServeConfig
-from mdtool.services.supervisor.programs import kept_in, programs
+from mdtool.services.supervisor.programs import programs, stored_in
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -37,7 +37,7 @@ def test_services_are_told_of_the_bus_and_not_of_each_other():
         "serve-tcp": {"MDTOOL_SERVE_TCP_BUS": BUS},
     }
     places = "kafka 127.0.0.1:9092 and sqlite /data/trades.db"
-    assert kept_in(running) == f"trades and what they make are kept in {places}"
+    assert stored_in(running) == f"trades and state are stored in {places}"
 
 
 def test_several_aggregators_share_the_work_and_one_has_the_port():
@@ -49,7 +49,7 @@ def test_several_aggregators_share_the_work_and_one_has_the_port():
 def test_without_a_store_nothing_is_kept_beside_the_bus():
     running = of(store=None, memory=True)
     assert "store" not in [program.name for program in running]
-    assert kept_in(running) == "trades and what they make are kept in kafka 127.0.0.1:9092"
+    assert stored_in(running) == "trades and state are stored in kafka 127.0.0.1:9092"
 
 
 def test_only_some_services_on_a_bus():
@@ -65,10 +65,10 @@ def test_what_all_may_take_to_stop_is_less_than_the_supervisor_may(config):
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        ({"scale": "aggregate=3", "bus": ""}, UsageError, "--scale wants --bus"),
-        ({"scale": "aggregate"}, UsageError, "say aggregate=N"),
-        ({"scale": "gateway=2"}, UsageError, "say aggregate=N"),
-        ({"scale": "aggregate=0"}, UsageError, "say aggregate=N"),
+        ({"scale": "aggregate=3", "bus": ""}, UsageError, "--scale requires --bus"),
+        ({"scale": "aggregate"}, UsageError, "give aggregate=N"),
+        ({"scale": "gateway=2"}, UsageError, "give aggregate=N"),
+        ({"scale": "aggregate=0"}, UsageError, "give aggregate=N"),
         ({"bus": "kafka://nowhere"}, ConfigError, "not an address"),
         ({"bus": "", "only": "store"}, UsageError, "no such service"),
     ],

@@ -39,10 +39,10 @@ class Servers:
 
 def test_topics_are_made_once_there_are_enough_servers():
     servers = Servers(refusals=2)
-    topics._make(servers, ADDRESS, ["ticks", "bars"], 3, math.inf)
+    topics._create(servers, ADDRESS, ["ticks", "bars"], 3, math.inf)
     assert servers.made == ["p.ticks", "p.bars"]
 
 
 def test_too_few_servers_end_a_start_when_its_time_is_over():
-    with pytest.raises(StartupError, match=r"cannot make topic p\.ticks: too few servers"):
-        topics._make(Servers(refusals=1), ADDRESS, ["ticks"], 3, 0.0)
+    with pytest.raises(StartupError, match=r"cannot create topic p\.ticks: too few servers"):
+        topics._create(Servers(refusals=1), ADDRESS, ["ticks"], 3, 0.0)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mdtool.core.trades import Frames, Reason
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import REASONS, Change, Market, SequenceGapError
 from mdtool.engine.sessions import SESSION
-from mdtool.wire.ticks import Reason, Ticks
 from tests.reference.market import Frame, Tick, batch
 
 NOON_NS = 1_735_214_400 * NS_PER_S
@@ -26,8 +28,8 @@ def market() -> Market:
     return market
 
 
-def add(market: Market, ticks: Ticks) -> Change:
-    return market.apply("s", market.position("s") or 0, ticks)
+def add(market: Market, frames: Frames) -> Change:
+    return market.apply("s", market.position("s") or 0, frames)
 
 
 def test_a_session_is_one_cache_line():
@@ -62,7 +64,7 @@ def test_a_symbol_without_a_trade_has_no_session(market):
 def test_a_gap_is_refused_and_changes_nothing(market):
     market.apply("a", 10, batch([tick(1), tick(2)]))
 
-    with pytest.raises(SequenceGapError, match=r"'a' goes on at 12, not at 13"):
+    with pytest.raises(SequenceGapError, match=r"'a' continues at 12, not at 13"):
         market.apply("a", 13, batch([tick(3)]))
 
     assert market.position("a") == 12
@@ -74,8 +76,8 @@ def test_an_unknown_stream_begins_anywhere_and_its_past_is_then_known(market):
     market.apply("a", 10, batch([tick(1)]))
     change = market.apply("a", 4, batch([tick(7), Reason.SYMBOL]))
 
-    assert change.next_sequence == market.position("a") == 11
-    assert len(change.symbols) == 0
+    assert change.run.next_sequence == market.position("a") == 11
+    assert len(change.changed) == 0
     assert market.counts.duplicates == 1
     assert sum(market.counts.refused) == 0
 
@@ -84,7 +86,7 @@ def test_a_batch_of_refused_frames_alone_moves_the_position(market):
     frames: list[Frame] = [Reason.PRICE, Reason.MALFORMED, Reason.PRICE]
     change = market.apply("a", 0, batch(frames))
 
-    assert change.next_sequence == 3
+    assert change.run.next_sequence == 3
     assert market.counts.refused[Reason.PRICE] == 2
     assert market.counts.refused[Reason.MALFORMED] == 1
     assert market.commit == 1
@@ -116,10 +118,11 @@ def test_sessions_outlive_the_growth_of_the_table(market):
 
 
 def test_a_received_and_a_made_column_are_the_same_to_it(market):
-    ticks = batch([tick(3)])
-    ticks.price = np.frombuffer(ticks.price.tobytes(), np.int64)
+    made = batch([tick(3)])
+    price = np.frombuffer(made.trades.price.tobytes(), np.int64)
+    received = replace(made, trades=replace(made.trades, price=price))
 
-    assert add(market, ticks).symbols.tolist() == [0]
+    assert add(market, received).changed.tolist() == [0]
 
 
 def test_bars_follow_the_ticks(market):

@@ -9,7 +9,7 @@ import pytest
 from mdtool.core.errors import ConfigError, InputError, StartupError, UsageError
 from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.supervisor.config import ServeConfig
-from mdtool.services.supervisor.programs import dial_address, endpoints, kept_in, programs
+from mdtool.services.supervisor.programs import dial_address, endpoints, programs, stored_in
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -57,7 +57,7 @@ def told(url):
     }
 
 
-def test_data_is_kept_in_the_users_folder_which_is_made(tmp_path, monkeypatch):
+def test_data_is_stored_in_the_users_folder_which_is_made(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
     assert stores() == told(f"sqlite:///{tmp_path}/data/mdtool/mdtool.db")
@@ -111,10 +111,10 @@ def test_a_folder_that_cannot_be_made_is_no_reason_to_try_again(tmp_path):
 def test_people_are_told_where_data_is_kept_without_secrets(tmp_path):
     for settings, said in [
         ({"data_dir": "d"}, f"sqlite {tmp_path}/d/mdtool.db"),
-        ({"memory": True}, "nothing is kept"),
+        ({"memory": True}, "nothing is stored"),
     ]:
         with programs(ServeConfig(**settings), ["mdtool"]) as running:
-            assert said in kept_in(running)
+            assert said in stored_in(running)
 
 
 def test_services_keep_their_own_settings(tmp_path, monkeypatch):
@@ -220,7 +220,7 @@ def test_every_port_of_a_book_can_be_any_free_one(day):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"only": "replay-dbn"}, UsageError, "say what it replays with --book FILE"),
+        ({"only": "replay-dbn"}, UsageError, "name a file with --book FILE"),
         ({"book": "f.dbn", "only": "book"}, UsageError, "which --only leaves out"),
         ({"book": "nowhere.dbn"}, InputError, "nowhere.dbn: no such file"),
         ({"only": "gatewya"}, UsageError, "--only gatewya: no such service; choose from"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mdtool.adapters.tick_source import TickRun
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import NamedTrades, Trades
 from mdtool.services.send import pacing
 from mdtool.services.send.pacing import encoded, paced
 from mdtool.services.send.sources import limited
@@ -18,14 +18,14 @@ MS = 1_000_000
 
 def run(due_ns, symbols=("AAPL",), symbol=None):
     count = len(due_ns)
-    return TickRun(
-        symbols=SymbolTable(symbols),
+    trades = Trades(
         symbol=np.zeros(count, np.uint32) if symbol is None else np.array(symbol, np.uint32),
         price=np.arange(1, count + 1) * 10**9,
-        volume=np.ones(count, np.int64),
-        exchange_timestamp=np.full(count, 1_735_201_234_567_000_000),
-        due_ns=np.array(due_ns, np.int64),
+        size=np.ones(count, np.int64),
+        ts_event=np.full(count, 1_735_201_234_567_000_000),
+        ts_recv=np.array(due_ns, np.int64),
     )
+    return NamedTrades(SymbolTable(symbols), trades)
 
 
 async def each(items):
@@ -104,6 +104,7 @@ def test_encoded_ticks_are_what_a_server_decodes(count):
     symbols = [f"S{k}" for k in range(500)]
     symbol = [(7 * k) % 500 for k in range(count)]
     index = SymbolIndex()
-    ticks = TickDecoder(index).feed(encoded(run(range(count), symbols, symbol)).data, 1).ticks
-    assert [index.symbols[k] for k in ticks.symbol] == [symbols[k] for k in symbol]
-    assert ticks.price.tolist() == [k * 10**9 for k in range(1, count + 1)]
+    data = encoded(run(range(count), symbols, symbol)).data
+    trades = TickDecoder(index).feed(data, 1).frames.trades
+    assert [index.symbols[k] for k in trades.symbol] == [symbols[k] for k in symbol]
+    assert trades.price.tolist() == [k * 10**9 for k in range(1, count + 1)]

@@ -31,11 +31,9 @@ def url(tmp_path) -> str:
 def work(history: History, read) -> int:
     """How many steps SQLite's machine takes for an answer."""
     ticks = []
-    with history._link.reading() as connection:
-        connection.set_progress_handler(lambda: ticks.append(1), 1)
+    history._connection.read(lambda s: s.set_progress_handler(lambda: ticks.append(1), 1))
     read()
-    with history._link.reading() as connection:
-        connection.set_progress_handler(None, 0)
+    history._connection.read(lambda s: s.set_progress_handler(None, 0))
     return len(ticks)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mdtool.adapters.stores import open_history, open_store
-from mdtool.adapters.stores.sqlite.location import Location
+from mdtool.adapters.stores.sqlite.connection import Location
 from mdtool.core.data_folder import store_url
 from mdtool.core.errors import ConfigError
 

@@ -153,7 +153,7 @@ def test_a_file_that_is_no_database_is_refused(path, url, kind, content):
     path.write_bytes(content)
     with pytest.raises(StoreFormatError) as raised, kind(url) as opened:
         opened.symbols()
-    assert "is no SQLite file" in message(raised)
+    assert "is not a SQLite file" in message(raised)
     assert path.read_bytes() == content
 
 
@@ -163,7 +163,7 @@ def test_a_header_that_was_overwritten_is_noticed(path, url):
     damage(path, 0, 100)
     with pytest.raises(StoreFormatError) as raised, open_store(url):
         pass
-    assert "is no SQLite file" in message(raised)
+    assert "is not a SQLite file" in message(raised)
 
 
 def test_pages_that_were_overwritten_are_noticed_by_who_meets_them(path, url):
@@ -316,7 +316,7 @@ def test_a_log_that_is_deleted_while_it_is_written_is_noticed(path, url, store):
     log = path.with_name(path.name + "-wal")
     with pytest.raises(StoreUnavailableError) as raised:
         store.write(while_written(trades(5, 5), log.unlink))
-    assert "taken away or replaced" in message(raised)
+    assert "moved or replaced" in message(raised)
     store.write(trades(5, 5))
     check_trades(url, 10)
 
@@ -327,7 +327,7 @@ def test_all_names_of_a_file_are_one_store(path, tmp_path):
         link.symlink_to(path)
         with open_store(f"sqlite:///{link}") as other:
             store.claim()
-            with pytest.raises(StoreClaimedError, match=f"process {os.getpid()} keeps"):
+            with pytest.raises(StoreClaimedError, match=f"in use by process {os.getpid()}"):
                 other.claim()
             other.write(trades(0, 5))
             store.write(trades(0, 10))

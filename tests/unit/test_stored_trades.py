@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.core.config import load
 from mdtool.core.errors import InputError

@@ -8,12 +8,12 @@ import struct
 import pytest
 
 from mdtool.core.errors import PeerError
+from mdtool.core.trades import Reason
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.control import encode_committed, encode_hello, encode_resume
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import FrameError, TickDecoder, decode_messages
-from mdtool.wire.ticks import Reason
 
 NOW_NS = 1_735_201_234_567_000_000
 SENT_NS = NOW_NS - 1_000_000
@@ -29,7 +29,7 @@ def frame(**changes) -> bytes:
 
 
 def labels(decoded) -> list[str]:
-    return [Reason(reason).label for reason in decoded.ticks.refused_reason]
+    return [Reason(reason).label for reason in decoded.frames.refused_reason]
 
 
 @pytest.fixture
@@ -43,14 +43,14 @@ def decoder(index) -> TickDecoder:
 
 
 def test_a_tick_becomes_a_row_of_integers(decoder, index):
-    ticks = decoder.feed(frame(symbol=" aapl "), NOW_NS).ticks
-    assert index.symbols[ticks.symbol[0]] == "AAPL"
-    assert ticks.price.tolist() == [190_125_000_000]
-    assert ticks.volume.tolist() == [300]
-    assert ticks.exchange_timestamp.tolist() == [SENT_NS]
-    assert ticks.ingest_timestamp.tolist() == [NOW_NS]
-    assert ticks.offset.tolist() == [0]
-    assert ticks.frames == 1
+    frames = decoder.feed(frame(symbol=" aapl "), NOW_NS).frames
+    assert index.symbols[frames.trades.symbol[0]] == "AAPL"
+    assert frames.trades.price.tolist() == [190_125_000_000]
+    assert frames.trades.size.tolist() == [300]
+    assert frames.trades.ts_event.tolist() == [SENT_NS]
+    assert frames.trades.ts_recv.tolist() == [NOW_NS]
+    assert frames.offset.tolist() == [0]
+    assert frames.count == 1
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_a_wrong_tick_is_refused_with_its_reason_and_the_stream_goes_on(
     decoded = decoder.feed(frame(**changes) + frame(), NOW_NS)
     assert labels(decoded) == [label]
     assert decoded.details == [detail]
-    assert decoded.ticks.refused_offset.tolist() == [0]
-    assert decoded.ticks.offset.tolist() == [1]
+    assert decoded.frames.refused_offset.tolist() == [0]
+    assert decoded.frames.offset.tolist() == [1]
 
 
 def test_the_longest_symbol_is_taken(decoder, index):
@@ -106,7 +106,7 @@ def test_random_bytes_in_a_frame_are_malformed(decoder):
     decoded = decoder.feed(encode_frame(b"\xff\x00garbage") + frame(), NOW_NS)
     assert labels(decoded) == ["malformed"]
     assert decoded.details == ["payload of 9 bytes is no Tick"]
-    assert len(decoded.ticks) == 1
+    assert len(decoded.frames.trades) == 1
 
 
 def test_a_tick_with_a_group_is_read_by_protobuf(decoder):
@@ -114,22 +114,22 @@ def test_a_tick_with_a_group_is_read_by_protobuf(decoder):
     sound = encode_frame(group + tick(symbol="NEW").SerializeToString())
     wrong = encode_frame(tick(volume=0).SerializeToString() + group)
     decoded = decoder.feed(sound + wrong + encode_frame(b"\x33") + encode_frame(group), NOW_NS)
-    assert decoded.ticks.offset.tolist() == [0]
+    assert decoded.frames.offset.tolist() == [0]
     assert labels(decoded) == ["volume", "malformed", "symbol"]
     assert decoded.details[0] == "volume 0 is not above 0"
 
 
 def test_only_a_few_refusals_are_put_into_words(decoder):
     decoded = decoder.feed(frame(volume=0) * 100, NOW_NS)
-    assert len(decoded.ticks.refused_offset) == 100
+    assert len(decoded.frames.refused_offset) == 100
     assert len(decoded.details) == 3
 
 
 def test_half_a_frame_waits_for_the_rest(decoder):
     data = frame()
-    assert decoder.feed(data[:20], NOW_NS).ticks.frames == 0
+    assert decoder.feed(data[:20], NOW_NS).frames.count == 0
     assert decoder.pending_bytes == 20
-    assert len(decoder.feed(data[20:], NOW_NS).ticks) == 1
+    assert len(decoder.feed(data[20:], NOW_NS).frames.trades) == 1
     assert decoder.pending_bytes == 0
 
 
@@ -145,11 +145,11 @@ def test_half_a_frame_waits_for_the_rest(decoder):
 def test_a_bad_length_breaks_the_connection_after_what_came_before(decoder, header, complaint):
     with pytest.raises(FrameError, match=complaint) as caught:
         decoder.feed(frame() + frame(price=-1) + struct.pack(">I", header), NOW_NS)
-    assert len(caught.value.decoded.ticks) == 1
-    assert caught.value.decoded.ticks.frames == 2
+    assert len(caught.value.decoded.frames.trades) == 1
+    assert caught.value.decoded.frames.count == 2
     with pytest.raises(FrameError, match=complaint) as again:
         decoder.feed(frame(), NOW_NS)
-    assert again.value.decoded.ticks.frames == 0
+    assert again.value.decoded.frames.count == 0
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_bad_first_length_breaks_the_connection(decoder, header, complaint):
     for _ in range(2):
         with pytest.raises(FrameError, match=complaint) as caught:
             decoder.feed(struct.pack(">I", header), NOW_NS)
-        assert caught.value.decoded.ticks.frames == 0
+        assert caught.value.decoded.frames.count == 0
 
 
 def test_a_frame_error_is_the_peers(decoder):
@@ -177,7 +177,7 @@ def test_a_frame_of_the_greatest_length_is_read(decoder):
     padding = b"\x32" + b"\xa0\x8d\x06" + bytes(100_000)
     payload = tick().SerializeToString() + padding
     decoder = TickDecoder(SymbolIndex(), max_frame_bytes=len(payload))
-    assert len(decoder.feed(encode_frame(payload), NOW_NS).ticks) == 1
+    assert len(decoder.feed(encode_frame(payload), NOW_NS).frames.trades) == 1
     with pytest.raises(FrameError, match="is over"):
         decoder.feed(encode_frame(payload + b"\0"), NOW_NS)
 
@@ -185,14 +185,14 @@ def test_a_frame_of_the_greatest_length_is_read(decoder):
 def test_a_long_frame_arrives_in_small_chunks(decoder):
     data = encode_frame(tick().SerializeToString() + b"\x32\xa0\x8d\x06" + bytes(100_000))
     runs = [decoder.feed(data[at : at + 1000], NOW_NS) for at in range(0, len(data), 1000)]
-    assert sum(len(run.ticks) for run in runs) == 1
+    assert sum(len(run.frames.trades) for run in runs) == 1
     assert decoder.pending_bytes == 0
 
 
 def test_a_hello_opens_a_stream(decoder):
     decoded = decoder.feed(encode_hello("desk-7") + frame(), NOW_NS)
     assert decoded.hello == "desk-7"
-    assert decoded.ticks.offset.tolist() == [0]
+    assert decoded.frames.offset.tolist() == [0]
     assert decoder.feed(frame(), NOW_NS).hello is None
 
 
@@ -200,7 +200,7 @@ def test_a_hello_may_come_byte_by_byte(decoder):
     data = encode_hello("desk-7") + frame()
     runs = [decoder.feed(bytes([byte]), NOW_NS) for byte in data]
     assert [run.hello for run in runs if run.hello] == ["desk-7"]
-    assert sum(run.ticks.frames for run in runs) == 1
+    assert sum(run.frames.count for run in runs) == 1
 
 
 def test_a_hello_after_the_first_frame_breaks_the_connection(decoder):
@@ -230,7 +230,7 @@ def test_a_full_symbol_table_refuses_new_symbols_and_knows_the_old():
     index = SymbolIndex(max_symbols=2)
     data = b"".join(frame(symbol=symbol) for symbol in ("A", "B", "C", "b", "LONGER.SYMBOL"))
     decoded = TickDecoder(index).feed(data, NOW_NS)
-    assert decoded.ticks.symbol.tolist() == [0, 1, 1]
+    assert decoded.frames.trades.symbol.tolist() == [0, 1, 1]
     assert labels(decoded) == ["symbol", "symbol"]
     assert decoded.details[0] == "symbol 'C' is one too many: the symbol table is full"
 
@@ -243,15 +243,15 @@ def test_a_refused_tick_adds_no_symbol(decoder, index):
 def test_connections_share_the_index(index):
     first = TickDecoder(index).feed(frame(symbol="A") + frame(symbol="B"), NOW_NS)
     second = TickDecoder(index).feed(frame(symbol="b"), NOW_NS)
-    assert first.ticks.symbol.tolist() == [0, 1]
-    assert second.ticks.symbol.tolist() == [1]
+    assert first.frames.trades.symbol.tolist() == [0, 1]
+    assert second.frames.trades.symbol.tolist() == [1]
 
 
 def test_more_symbols_than_the_table_begins_with(decoder, index):
     names = [f"SYMBOL.NUMBER.{number}" if number % 2 else f"S{number}" for number in range(3000)]
     for _ in range(2):
-        ticks = decoder.feed(b"".join(frame(symbol=name) for name in names), NOW_NS).ticks
-        assert [index.symbols[symbol] for symbol in ticks.symbol] == names
+        frames = decoder.feed(b"".join(frame(symbol=name) for name in names), NOW_NS).frames
+        assert [index.symbols[symbol] for symbol in frames.trades.symbol] == names
 
 
 def test_long_symbols_are_told_apart_by_more_than_their_hash(decoder, index):
@@ -259,32 +259,32 @@ def test_long_symbols_are_told_apart_by_more_than_their_hash(decoder, index):
     other.intern("LONG.SYMBOL.TWO")
     index.intern("LONG.SYMBOL.ONE")
     index.table[:] = other.table  # as if both had the same hash
-    ticks = decoder.feed(frame(symbol="LONG.SYMBOL.TWO") * 2, NOW_NS).ticks
-    assert ticks.symbol.tolist() == [1, 1]
+    frames = decoder.feed(frame(symbol="LONG.SYMBOL.TWO") * 2, NOW_NS).frames
+    assert frames.trades.symbol.tolist() == [1, 1]
 
 
 def test_what_is_fed_is_not_kept(decoder):
     buffer = bytearray(frame() + frame()[:10])
-    ticks = decoder.feed(memoryview(buffer), NOW_NS).ticks
+    frames = decoder.feed(memoryview(buffer), NOW_NS).frames
     buffer[:] = bytes(len(buffer))
-    assert ticks.price.tolist() == [190_125_000_000]
-    assert len(decoder.feed(frame()[10:], NOW_NS).ticks) == 1
+    assert frames.trades.price.tolist() == [190_125_000_000]
+    assert len(decoder.feed(frame()[10:], NOW_NS).frames.trades) == 1
 
 
 def test_nothing_fed_brings_nothing(decoder):
-    assert decoder.feed(b"", NOW_NS).ticks.frames == 0
-    assert decoder.feed(frame(), NOW_NS).ticks.frames == 1
-    assert decoder.feed(b"", NOW_NS).ticks.frames == 0
+    assert decoder.feed(b"", NOW_NS).frames.count == 0
+    assert decoder.feed(frame(), NOW_NS).frames.count == 1
+    assert decoder.feed(b"", NOW_NS).frames.count == 0
 
 
 def test_messages_are_checked_as_frames_are(index):
     messages = [tick(), tick_pb2.Tick(), tick(volume=-1), tick(symbol="msft")]
     decoded = decode_messages(messages, index, NOW_NS)
-    assert decoded.ticks.frames == 4
-    assert decoded.ticks.offset.tolist() == [0, 3]
+    assert decoded.frames.count == 4
+    assert decoded.frames.offset.tolist() == [0, 3]
     assert labels(decoded) == ["symbol", "volume"]
     assert list(index.symbols) == ["AAPL", "MSFT"]
 
 
 def test_no_messages_are_no_ticks(index):
-    assert decode_messages([], index, NOW_NS).ticks.frames == 0
+    assert decode_messages([], index, NOW_NS).frames.count == 0

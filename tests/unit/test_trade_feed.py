@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import TradeRun
 from mdtool.engine.market import Change
 from mdtool.services.aggregator.trade_feed import BehindError, TradeFeed
 from mdtool.wire.batches import decode_batch
@@ -14,15 +15,15 @@ from tests.support.aggregators import tick
 
 
 def change(next_sequence: int, *frames) -> Change:
-    return Change("s", next_sequence, batch(frames), np.empty(0, np.uint32))
+    run = TradeRun(SymbolTable(), "s", next_sequence - len(frames), batch(frames))
+    return Change(run, np.empty(0, np.uint32))
 
 
 async def taken(follower, table: SymbolTable):
     """The next batch as first sequence and (symbol, price) rows."""
-    _, first, ticks = decode_batch(await anext(follower), table)
-    return first, [
-        (table[s], p) for s, p in zip(ticks.symbol.tolist(), ticks.price.tolist(), strict=True)
-    ]
+    run = decode_batch(await anext(follower), table)
+    columns = run.trades.symbol.tolist(), run.trades.price.tolist()
+    return run.first_sequence, [(table[s], p) for s, p in zip(*columns, strict=True)]
 
 
 async def test_batches_come_in_order_with_the_symbols_that_they_need():

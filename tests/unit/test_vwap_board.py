@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mdtool.adapters.stores import open_history, open_store
-from mdtool.adapters.trades.port import TradeRun
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import TradeRun
 from mdtool.engine.vwap import Window
 from mdtool.services.vwap.backfill import read_backfill
 from mdtool.services.vwap.board import Board

@@ -12,9 +12,9 @@ import pytest
 
 from mdtool.adapters.stores.errors import StoreInterruptedError, StoreUnavailableError
 from mdtool.adapters.stores.port import SavedStream, SymbolTotals, TradePage
-from mdtool.adapters.trades.port import TradeRun
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import TradeRun
 from mdtool.engine.vwap import Window
 from mdtool.services.vwap import follower as module
 from mdtool.services.vwap.board import Board

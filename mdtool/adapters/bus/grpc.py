@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import grpc
@@ -18,9 +17,9 @@ from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Frames, TradeRun, take_run
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import encode_batch
-from mdtool.wire.ticks import Ticks
 
 log = logging.getLogger(__name__)
 
@@ -53,19 +52,8 @@ _REFUSALS: Final = frozenset(
 """Statuses that the same message would meet again."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Consecutive frames of a stream."""
-
-    first_sequence: int
-    ticks: Ticks
-
-    @property
-    def next_sequence(self) -> int:
-        return self.first_sequence + self.ticks.frames
-
-
-_Runs = dict[str, deque[_Run]]
+_Runs = dict[str, deque[TradeRun]]
+"""Runs by their stream."""
 
 
 class _CallEndedError(Exception):
@@ -125,10 +113,10 @@ class GrpcBus:
         """Have `listener` called at each BatchAck."""
         self._listeners.append(listener)
 
-    def publish(self, stream_id: str, first_sequence: int, ticks: Ticks) -> None:
+    def publish(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
         """Keep the run for the next message."""
         waiting = self._unsent.setdefault(stream_id, deque())
-        waiting.append(_Run(first_sequence, ticks))
+        waiting.append(TradeRun(self._symbols, stream_id, first_sequence, frames))
         if len(waiting) > _MAX_UNSENT_RUNS:
             self._unsent[stream_id] = _joined(waiting)
         self._published.set()
@@ -187,23 +175,22 @@ class GrpcBus:
         known_symbols = 0
         while True:
             while self._unsent:
-                stream_id, run = self._next_run()
+                run = self._next_run()
                 new_symbols = self._symbols.since(known_symbols)
                 known_symbols += len(new_symbols)
-                message = encode_batch(stream_id, run.first_sequence, run.ticks, new_symbols)
-                await call.write(message)
+                await call.write(encode_batch(run, new_symbols))
             self._published.clear()
             await self._published.wait()
 
-    def _next_run(self) -> tuple[str, _Run]:
+    def _next_run(self) -> TradeRun:
         """Move the next batch, all that there is of a stream, to what awaits its commit."""
         stream_id = next(iter(self._unsent))
         waiting = self._unsent.pop(stream_id)
-        run = _take_batch(waiting)
+        run = take_run(waiting, MAX_BATCH_FRAMES)
         if waiting:
             self._unsent[stream_id] = waiting
         self._uncommitted.setdefault(stream_id, deque()).append(run)
-        return stream_id, run
+        return run
 
     async def _receive(self, call: Any) -> None:
         async for ack in call:
@@ -245,19 +232,9 @@ class GrpcBus:
             ) from error
 
 
-def _take_batch(runs: deque[_Run]) -> _Run:
-    """Take as many runs as one batch may hold, one at least, and return them as one."""
-    parts = [runs.popleft()]
-    frames = parts[0].ticks.frames
-    while runs and frames + runs[0].ticks.frames <= MAX_BATCH_FRAMES:
-        parts.append(runs.popleft())
-        frames += parts[-1].ticks.frames
-    return _Run(parts[0].first_sequence, Ticks.concatenate([part.ticks for part in parts]))
-
-
-def _joined(runs: deque[_Run]) -> deque[_Run]:
+def _joined(runs: deque[TradeRun]) -> deque[TradeRun]:
     """Return the same frames in as few runs as batches take."""
-    joined: deque[_Run] = deque()
+    joined: deque[TradeRun] = deque()
     while runs:
-        joined.append(_take_batch(runs))
+        joined.append(take_run(runs, MAX_BATCH_FRAMES))
     return joined

@@ -20,15 +20,14 @@ from mdtool.adapters.kafka.client import (
     error_of,
     producer,
 )
-from mdtool.adapters.kafka.streams import StreamPositions, encode_position
-from mdtool.adapters.kafka.topics import STREAMS, TICKS, open_topics
-from mdtool.adapters.kafka.watch import watched
+from mdtool.adapters.kafka.stream_positions import StreamPositions, encode_position
+from mdtool.adapters.kafka.topics import STREAMS, TICKS, open_topics, watched
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.symbols import SymbolTable
-from mdtool.wire.tick_parts import MAX_PART_FRAMES, PartEncoder
-from mdtool.wire.ticks import Ticks
+from mdtool.core.trades import Frames, TradeRun, take_run
+from mdtool.wire.partitions import MAX_RUN_FRAMES, PartitionEncoder
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ class KafkaBus:
         self._address = KafkaAddress.parse(url)
         self._symbols = symbols
         self._listeners: list[CommitListener] = []
-        self._unsent: dict[str, deque[tuple[int, Ticks]]] = {}
+        self._unsent: dict[str, deque[TradeRun]] = {}
         self._streams: dict[str, _Stream] = {}
         self._in_flight = 0
         self._changed = asyncio.Event()
@@ -105,7 +104,7 @@ class KafkaBus:
         self._loop = asyncio.get_running_loop()
         topics = await asyncio.to_thread(open_topics, self._address)
         async with contextlib.AsyncExitStack() as stack:
-            self._encoder = PartEncoder(self._symbols, topics.partitions)
+            self._encoder = PartitionEncoder(self._symbols, topics.partitions)
             self._positions = StreamPositions(self._address)
             stack.push_async_callback(asyncio.to_thread, self._positions.close)
             settings = {**_UNLIMITED, "error_cb": self._erred}
@@ -130,9 +129,10 @@ class KafkaBus:
         """Have `listener` called when a stream's position is on Kafka."""
         self._listeners.append(listener)
 
-    def publish(self, stream_id: str, first_sequence: int, ticks: Ticks) -> None:
+    def publish(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
         """Keep the run for the next records."""
-        self._unsent.setdefault(stream_id, deque()).append((first_sequence, ticks))
+        run = TradeRun(self._symbols, stream_id, first_sequence, frames)
+        self._unsent.setdefault(stream_id, deque()).append(run)
         self._changed.set()
 
     async def position(self, stream_id: str) -> int:
@@ -158,13 +158,13 @@ class KafkaBus:
         """Produce the parts of the next run, which is all that there is of a stream."""
         stream_id = next(iter(self._unsent))
         waiting = self._unsent.pop(stream_id)
-        first_sequence, ticks = _take_run(waiting)
+        taken = take_run(waiting, MAX_RUN_FRAMES)
         if waiting:
             self._unsent[stream_id] = waiting
-        run = _Run(stream_id, first_sequence + ticks.frames)
+        run = _Run(stream_id, taken.next_sequence)
         self._streams.setdefault(stream_id, _Stream()).runs.append(run)
         self._in_flight += 1
-        for partition, data in self._encoder.encode(stream_id, first_sequence, ticks):
+        for partition, data in self._encoder.encode(taken):
             run.parts_left += 1
             landed = functools.partial(self._landed, run)
             self._produce(TICKS, partition, None, data, landed)
@@ -259,17 +259,3 @@ class KafkaBus:
         """Drop what is on its way."""
         self._is_leaving.set()
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
-
-
-def _take_run(runs: deque[tuple[int, Ticks]]) -> tuple[int, Ticks]:
-    """Take as many frames as one run may have, and return them as one."""
-    first_sequence, ticks = runs.popleft()
-    if ticks.frames > MAX_PART_FRAMES:
-        runs.appendleft((first_sequence + MAX_PART_FRAMES, ticks.from_frame(MAX_PART_FRAMES)))
-        return first_sequence, ticks.to_frame(MAX_PART_FRAMES)
-    parts, frames = [ticks], ticks.frames
-    while runs and frames + runs[0][1].frames <= MAX_PART_FRAMES:
-        _, ticks = runs.popleft()
-        parts.append(ticks)
-        frames += ticks.frames
-    return first_sequence, Ticks.concatenate(parts)

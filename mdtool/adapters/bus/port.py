@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, Self
 
-from mdtool.wire.ticks import Ticks
+from mdtool.core.trades import Frames
 
 CommitListener = Callable[[str, int], None]
 """Called with a stream's id and the sequence before which all of it is committed."""
@@ -52,7 +52,7 @@ class Bus(Protocol):
         """
         ...
 
-    def publish(self, stream_id: str, first_sequence: int, ticks: Ticks) -> None:
+    def publish(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
         """Take the frames of a stream from `first_sequence` on.
 
         Never waits: a caller bounds what the bus keeps by what it has published and not yet seen
@@ -65,7 +65,7 @@ class Bus(Protocol):
             The stream; its frames are published without a gap.
         first_sequence : int
             The position of the run's first frame.
-        ticks : Ticks
+        frames : Frames
             The run; its symbols are indices into the table that the bus was made with.
         """
         ...

@@ -1,4 +1,4 @@
-"""Datasets of trades: Parquet, CSV and DBN files, one or many in folders that partition them."""
+"""Datasets of trades: one file or folders of partitions, in Parquet, CSV or DBN."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FORMATS: Final = {
     "csv": "mdtool.adapters.datasets.csv:CsvWriter",
     "dbn": "mdtool.adapters.datasets.dbn:DbnWriter",
 }
-"""What writes a file of each format, which is its extension too; imported when it is asked for."""
+"""The writer of each format, whose name is also the extension; imported on first use."""
 
 
 def open_writer(file_format: str) -> OpenWriter:
-    """Return what begins a file of a format, one of `FORMATS`."""
+    """Return the writer of a format, one of `FORMATS`."""
     module, _, name = FORMATS[file_format].partition(":")
     writer: OpenWriter = getattr(importlib.import_module(module), name)
     return writer

@@ -1,4 +1,4 @@
-"""Trades as Arrow columns, and back, exactly."""
+"""Trades as Arrow columns, and back, without loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.arrow_arrays import PRICE, TIME, decimals, integers, named, numbers
 from mdtool.adapters.datasets.partitions import DATE, SYMBOL
-from mdtool.adapters.datasets.rows import COLUMNS, TradeRows
+from mdtool.adapters.datasets.trade_rows import COLUMNS, TradeRows
 from mdtool.core.errors import InputError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable, is_symbol
 from mdtool.core.units import UNDEF_PRICE
@@ -52,24 +52,26 @@ def batch(rows: TradeRows, has_symbol: bool) -> Any:
 
 
 def check_columns(where: str, names: list[str], folder: dict[str, str]) -> None:
-    """Raise InputError where a file's columns are not those of trades.
+    """Raise InputError unless a file's columns are those of trades.
 
     Parameters
     ----------
     where : str
-        What to call the file.
+        The name of the file in messages.
     names : list of str
         Its columns.
     folder : dict
-        What its folders say.
+        The values of its folders, by key.
     """
     wanted = [name for name in COLUMNS if name != SYMBOL or SYMBOL not in folder]
     if missing := [name for name in wanted if name not in names]:
         raise InputError(f"{where}: has no column {', '.join(missing)}; is this an export's file?")
     if foreign := [name for name in names if name not in (*COLUMNS, DATE)]:
-        raise InputError(f"{where}: column {', '.join(foreign)} is none of a trade's; leave it out")
+        raise InputError(
+            f"{where}: column {', '.join(foreign)} is not a column of trades; remove it"
+        )
     if len(set(names)) < len(names):
-        raise InputError(f"{where}: has a column twice")
+        raise InputError(f"{where}: has two columns of one name; remove one")
 
 
 def rows_of(where: str, table: Any, folder: dict[str, str], tables: Tables) -> TradeRows:
@@ -78,18 +80,18 @@ def rows_of(where: str, table: Any, folder: dict[str, str], tables: Tables) -> T
     Parameters
     ----------
     where : str
-        What to call the file.
+        The name of the file in messages.
     table : pyarrow.RecordBatch
-        Columns that `check_columns` found right.
+        Columns that `check_columns` has checked.
     folder : dict
-        What the file's folders say: a symbol there counts for all rows.
+        The values of its folders, by key; a symbol there is that of all rows.
     tables : Tables
-        Where names are added to.
+        Names are added to it.
 
     Raises
     ------
     InputError
-        When a value is none that a stored trade can have.
+        When a value is not valid for a stored trade.
     """
     columns = {
         name: _integers(where, name, table.column(name))
@@ -98,9 +100,13 @@ def rows_of(where: str, table: Any, folder: dict[str, str], tables: Tables) -> T
     for name, least in _LEAST.items():
         column = columns[name]
         if len(column) and column.min() < least:
-            raise InputError(f"{where}: has a {name} of {column.min()}; none was stored so")
+            raise InputError(
+                f"{where}: has a {name} of {column.min()}; stored trades have {least} or more"
+            )
     if (columns["price"] == UNDEF_PRICE).any():
-        raise InputError(f"{where}: has a price of {UNDEF_PRICE}; none was stored so")
+        raise InputError(
+            f"{where}: has the undefined price {UNDEF_PRICE}; stored trades have a price"
+        )
     if SYMBOL in folder:
         index = tables.symbol(where, folder[SYMBOL])
         symbol = np.full(table.num_rows, index, np.uint32)
@@ -116,7 +122,7 @@ def rows_of(where: str, table: Any, folder: dict[str, str], tables: Tables) -> T
 
 
 class Tables:
-    """The symbols and streams of a dataset, checked as they are met."""
+    """The symbols and streams of a dataset, checked when they are added."""
 
     def __init__(self) -> None:
         self.symbols = SymbolTable()
@@ -128,10 +134,10 @@ class Tables:
         Raises
         ------
         InputError
-            When it is none.
+            When it is not valid.
         """
         if not is_symbol(text):
-            raise InputError(f"{where}: {text[:MAX_SYMBOL_CHARS]!r} is no symbol as stores have it")
+            raise InputError(f"{where}: {text[:MAX_SYMBOL_CHARS]!r} is not a valid symbol")
         return self.symbols.intern(text)
 
     def stream(self, where: str, text: str) -> int:
@@ -140,10 +146,10 @@ class Tables:
         Raises
         ------
         InputError
-            When its id is none.
+            When its id is not valid.
         """
         if not is_stream_id(text):
-            raise InputError(f"{where}: {text[:MAX_STREAM_ID_CHARS]!r} is no stream id")
+            raise InputError(f"{where}: {text[:MAX_STREAM_ID_CHARS]!r} is not a valid stream id")
         return self.streams.intern(text)
 
 
@@ -157,7 +163,7 @@ def _indices(where: str, name: str, column: Any, index_of: Any) -> NDArray[np.ui
     try:
         encoded = column.cast(pa.string()).dictionary_encode()
     except pa.ArrowException as error:
-        raise InputError(f"{where}: column {name} is no text ({error})") from error
+        raise InputError(f"{where}: column {name} is not text ({error})") from error
     known = np.array([index_of(where, text) for text in encoded.dictionary.to_pylist()], np.uint32)
     indices: NDArray[np.uint32] = known[integers(encoded.indices, np.int32)]
     return indices
@@ -175,9 +181,9 @@ def _integers(where: str, name: str, column: Any) -> NDArray[np.int64]:
             return np.ascontiguousarray(words["low"])
         if wanted == TIME and not pa.types.is_integer(column.type):
             if not pa.types.is_timestamp(column.type):
-                raise InputError(f"{where}: column {name} is {column.type}, no time")
+                raise InputError(f"{where}: column {name} is {column.type}, not a time")
             column = column.cast(pa.timestamp("ns", column.type.tz))
-        # What can be written to has kernels that filling has compiled already.
+        # A writable array uses kernels that are compiled already.
         return integers(column.cast(pa.int64()), np.int64).copy()
     except pa.ArrowException as error:
         raise InputError(f"{where}: column {name} cannot be read ({error})") from error

@@ -1,8 +1,7 @@
 """CSV files of a dataset.
 
-As in the JSON lines that `mdtool send` reads, prices are decimals and times whole nanoseconds:
-readers that guess a column's type keep them, where many would cut a written-out time to micro-
-seconds.
+As in the JSON lines of `mdtool send`, prices are decimals and times integer nanoseconds: readers
+that infer a column's type keep these, where many truncate a formatted time to microseconds.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import pyarrow.csv as pc
 from mdtool.adapters.datasets import arrow
 from mdtool.adapters.datasets.arrow import Tables
 from mdtool.adapters.datasets.partitions import values_of
-from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.core.errors import InputError
 
 _TIMES: Final = ("exchange_timestamp", "ingest_timestamp")
@@ -25,7 +24,7 @@ _BLOCK_BYTES: Final = 1 << 22
 
 
 class CsvWriter:
-    """A line of column names, then a line a trade."""
+    """Writes a line of column names, then a line for each trade."""
 
     def __init__(self, path: Path, has_symbol: bool) -> None:
         self._has_symbol = has_symbol
@@ -54,7 +53,7 @@ class CsvFile:
             with self._open({}) as file:
                 names = file.schema.names
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: is no CSV of trades ({_reason(error)})") from error
+            raise InputError(f"{path}: is not a CSV file of trades ({_reason(error)})") from error
         arrow.check_columns(str(path), names, self._folder)
 
     def rows(self) -> Iterator[TradeRows]:
@@ -69,7 +68,7 @@ class CsvFile:
             raise InputError(f"{where}: {_reason(error)}") from error
 
     def _open(self, types: dict[str, Any]) -> Any:
-        # Only an empty field is no value: NULL and NA are symbols like others.
+        # Only an empty field is null: NULL and NA are symbols.
         convert = pc.ConvertOptions(
             column_types=types,
             null_values=[""],

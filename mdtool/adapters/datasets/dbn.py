@@ -1,8 +1,8 @@
 """DBN files of a dataset: the trades schema, with the symbols of each file in its metadata.
 
-`ts_event` is the exchange's time, `ts_recv` that of the ingest server. DBN knows neither streams
-nor volumes of 64 bits: streams are left out, so that each file is a stream of its own to whoever
-reads it, and what is too large is refused.
+`ts_event` is the exchange's time, `ts_recv` that of the ingest server. DBN has neither streams nor
+volumes of 64 bits: streams are omitted, so that a reader takes each file for a stream of its own,
+and larger volumes are rejected.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import databento_dbn as dbn
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.core.dtypes import F_LAST, RTYPE_TRADE, TRADE, record_length
 from mdtool.core.errors import OutputError
 from mdtool.core.records import Records
@@ -29,9 +29,9 @@ _NOTHING: Final = np.iinfo(np.int64)
 
 
 class DbnWriter:
-    """Records go into a file beside it until the metadata, which comes before them, is known."""
+    """Writes records into a temporary file until the metadata, which precedes them, is complete."""
 
-    def __init__(self, path: Path, has_symbol: bool) -> None:  # noqa: ARG002 - it always has
+    def __init__(self, path: Path, has_symbol: bool) -> None:  # noqa: ARG002 - DBN always has symbols
         self._path = path
         self._records_path = path.with_name(path.name + _RECORDS)
         self._records = self._records_path.open("wb")
@@ -48,7 +48,7 @@ class DbnWriter:
         self._records.write(encode_records(self._trades(rows)))
 
     def close(self) -> None:
-        """Put metadata and records together."""
+        """Join metadata and records."""
         self._records.close()
         with self._path.open("wb") as file, self._records_path.open("rb") as records:
             file.write(encode_metadata(self._metadata()))
@@ -76,7 +76,7 @@ class DbnWriter:
         return trades
 
     def _instrument_ids(self, rows: TradeRows) -> NDArray[np.uint32]:
-        """Return the rows' instruments, numbered from 1 as they are met in the file."""
+        """Return the rows' instruments, numbered from 1 in order of appearance in the file."""
         if len(rows.symbols) > len(self._ids):
             more = np.zeros(len(rows.symbols) - len(self._ids), np.uint32)
             self._ids = np.concatenate([self._ids, more])

@@ -11,31 +11,30 @@ import pyarrow.parquet as pq
 
 from mdtool.adapters.datasets import arrow
 from mdtool.adapters.datasets.arrow import Tables
-from mdtool.adapters.datasets.gathered import Gathered
 from mdtool.adapters.datasets.partitions import values_of
-from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.trade_rows import RowGroups, TradeRows
 from mdtool.core.errors import InputError
 
 _GROUP_ROWS: Final = 1 << 17
-"""Rows in a group: what a reader decompresses at once."""
+"""Rows in a group, which a reader decompresses at once."""
 
 
 class ParquetWriter:
-    """Prices are decimal128(19, 9), times timestamp[ns, UTC], all else int64 and text."""
+    """Writes prices as decimal128(19, 9), times as timestamp[ns, UTC], others as int64 or text."""
 
     def __init__(self, path: Path, has_symbol: bool) -> None:
         self._has_symbol = has_symbol
         self._writer: Any = pq.ParquetWriter(path, arrow.schema(has_symbol), compression="zstd")
-        self._gathered = Gathered(_GROUP_ROWS)
+        self._groups = RowGroups(_GROUP_ROWS)
 
     def write(self, rows: TradeRows) -> None:
-        """Gather rows until they fill a group."""
-        for group in self._gathered.add(rows):
+        """Collect rows until they fill a group."""
+        for group in self._groups.add(rows):
             self._writer.write_batch(arrow.batch(group, self._has_symbol), len(group))
 
     def close(self) -> None:
-        """Write the last group and the file's own directory."""
-        for group in self._gathered.rest():
+        """Write the last group and the file's footer."""
+        for group in self._groups.rest():
             self._writer.write_batch(arrow.batch(group, self._has_symbol), len(group))
         self._writer.close()
 
@@ -54,7 +53,7 @@ class ParquetFile:
         except OSError as error:
             raise InputError(f"{path}: {_reason(error)}") from error
         except pa.ArrowException as error:
-            raise InputError(f"{path}: is no Parquet file, or damaged ({error})") from error
+            raise InputError(f"{path}: is not a Parquet file, or damaged ({error})") from error
         arrow.check_columns(str(path), names, self._folder)
 
     def rows(self) -> Iterator[TradeRows]:

@@ -14,16 +14,16 @@ DATE: Final = "date"
 SYMBOL: Final = "symbol"
 KEYS: Final = (DATE, SYMBOL)
 NONE: Final = "none"
-"""What asks for a single file."""
+"""The value of `--partition` for a single file."""
 
 _EPOCH: Final = dt.date(1970, 1, 1)
 _NULL: Final = "__HIVE_DEFAULT_PARTITION__"
-"""How readers take a folder of nothing."""
+"""The value that readers take for null."""
 _ASSIGN: Final = "="
 
 
 def parse_keys(text: str) -> tuple[str, ...]:
-    """Return the keys that `--partition` names, in order; none for `none`.
+    """Return the keys that `--partition` names, in order; nothing for `none`.
 
     Raises
     ------
@@ -46,24 +46,26 @@ def folder_of(keys: Sequence[str], symbol: str, day: int) -> Path:
     keys : sequence of str
         As `parse_keys` returned them.
     symbol : str
-        What is no letter, digit, `_`, `.`, `-` or `~` in it is written as `%` and two digits.
+        Characters but letters, digits, `_`, `.`, `-` and `~` are written as `%` and two digits.
     day : int
         UTC days since the epoch.
 
     Raises
     ------
     OutputError
-        When readers would take the folder's name for no symbol.
+        When readers would take the folder's name for null.
     """
     if SYMBOL in keys and symbol == _NULL:
-        raise OutputError(f"{symbol}: no folder can have this symbol's name; partition by date")
+        raise OutputError(
+            f"{symbol}: readers take a folder of this name for null; partition by date"
+        )
     date = _EPOCH + dt.timedelta(days=day)
     values = {DATE: date.isoformat(), SYMBOL: quote(symbol, safe="")}
     return Path(*(f"{key}{_ASSIGN}{values[key]}" for key in keys))
 
 
 def values_of(path: Path) -> dict[str, str]:
-    """Return what the names of a file's folders say, by key."""
+    """Return the values in the names of a file's folders, by key."""
     return dict(_named(path.parent.parts))
 
 

@@ -1,4 +1,4 @@
-"""What writes and reads the files of a dataset."""
+"""The port to the files of a dataset: a writer and a reader for each format."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.trade_rows import TradeRows
 
 
 class DatasetWriter(Protocol):
-    """One file of a dataset being written."""
+    """Writes one file of a dataset."""
 
     def write(self, rows: TradeRows) -> None:
-        """Take rows, in the order in which they are to stand.
+        """Append rows.
 
         Raises
         ------
         OutputError
-            When the format cannot tell a trade; the message names it.
+            When the format cannot represent a trade; the message names it.
         OSError
             When the file cannot be written.
         """
@@ -30,34 +30,34 @@ class DatasetWriter(Protocol):
 
 
 OpenWriter = Callable[[Path, bool], DatasetWriter]
-"""Begins a file; the second argument says whether it has a column for the symbol."""
+"""Creates a file; the second argument is whether it has a column for the symbol."""
 
 
 class DatasetFile(Protocol):
-    """One file of a dataset to be read.
+    """Reads one file of a dataset.
 
     Raises
     ------
     InputError
-        When it is made: when the file cannot be read, or lacks columns, or has others.
+        By the constructor, when the file cannot be read, lacks columns or has others.
     """
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Its path."""
         ...
 
     @property
     def size_bytes(self) -> int:
-        """How large it is."""
+        """Its size."""
         ...
 
     def rows(self) -> Iterator[TradeRows]:
-        """Yield what it holds, in pieces that are not empty.
+        """Yield its rows, in pieces that are not empty.
 
         Raises
         ------
         InputError
-            When it is damaged, or a value is none that a stored trade can have.
+            When it is damaged, or a value is not valid for a stored trade.
         """
         ...

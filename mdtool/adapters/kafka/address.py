@@ -1,4 +1,4 @@
-"""Where a Kafka is and which topics of it are meant, as a URL says it."""
+"""The address of Kafka and the names of topics, from a URL."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mdtool.core.errors import ConfigError, UsageError
 SCHEME: Final = "kafka"
 PREFIX: Final = "mdtool"
 PARTITIONS: Final = 6
-"""Of topics that are made, unless the URL says how many."""
+"""Of topics that are created, unless the URL has a number."""
 _MAX_PARTITIONS: Final = 256
-"""One aggregator may have all of them, two clients each, of which a process can have 1,024."""
+"""One aggregator may own all of them, with two clients each, and a process can have 1,024."""
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _FORM: Final = (
     "kafka://HOST:PORT[,HOST:PORT...][?prefix=NAME&partitions=N&replication=N&wait_s=N&config=FILE]"
@@ -24,23 +24,22 @@ _FORM: Final = (
 
 @dataclass(frozen=True, slots=True)
 class KafkaAddress:
-    """The servers to begin with, and the topics that are meant.
+    """The bootstrap servers, and the settings of topics.
 
     Attributes
     ----------
     servers : str
         `HOST:PORT`, several with commas.
     prefix : str
-        What names of topics begin with.
+        The prefix of the names of topics.
     partitions : int or None
-        How many partitions topics of ticks have; None for as many as there are, `PARTITIONS` where
-        there is no topic yet.
+        The number of partitions of ticks; None for that of the existing topic, or `PARTITIONS`.
     replication : int
-        How often each record is kept in topics that are made; -1 for the servers' own default.
+        The replicas of topics that are created; -1 for the servers' default.
     wait_s : float
-        How long a service that starts waits for the servers.
+        How long a service waits for the servers at its start.
     config : str
-        The file of `client_file`, empty where clients need none.
+        A file of client settings, empty where none are needed.
     """
 
     servers: str
@@ -52,21 +51,21 @@ class KafkaAddress:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Return what a URL says.
+        """Return the address that a URL names.
 
         Raises
         ------
         ConfigError
-            When it is not as it should be.
+            When it is not valid.
         """
         try:
             parts = urlsplit(url)
-            is_strict = bool(parts.query)  # nothing is no query to a strict parser
+            is_strict = bool(parts.query)  # a strict parser rejects an empty query
             given = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=is_strict))
         except ValueError as error:
             raise ConfigError(f"{url}: {error}; give {_FORM}") from error
         if parts.scheme != SCHEME or parts.path.strip("/") or parts.fragment:
-            raise ConfigError(f"{url}: is no bus; give {_FORM}")
+            raise ConfigError(f"{url}: is not the URL of a bus; give {_FORM}")
         try:
             for server in parts.netloc.split(","):
                 parse_address(server)
@@ -81,9 +80,9 @@ class KafkaAddress:
             given.pop("config", ""),
         )
         if given:
-            raise ConfigError(f"{url}: {', '.join(sorted(given))} is no part of {_FORM}")
+            raise ConfigError(f"{url}: {', '.join(sorted(given))} is not an option; give {_FORM}")
         if not _PREFIX.fullmatch(address.prefix):
-            raise ConfigError(f"{url}: prefix wants 1 to 200 letters, digits, dots, _ and -")
+            raise ConfigError(f"{url}: prefix expects 1 to 200 letters, digits, dots, _ and -")
         return address
 
     def __str__(self) -> str:
@@ -98,5 +97,5 @@ def _whole(url: str, text: str | None, default: int | None, low: int, high: int)
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-        raise ConfigError(f"{url}: {text!r} is no whole number from {low} to {high}")
+        raise ConfigError(f"{url}: {text!r} is not an integer from {low} to {high}")
     return int(text)

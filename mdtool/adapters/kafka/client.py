@@ -1,16 +1,16 @@
-"""The clients of confluent-kafka as mdtool configures them.
+"""The clients of confluent-kafka: how mdtool configures them, and how it reads with consumers.
 
-Their methods block, some of them for as long as they are told to; they are called in threads.
+Their methods block, and are called in threads.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.kafka.client_file import read_client_file
 from mdtool.core.errors import ConfigError
 
 try:
@@ -34,7 +34,7 @@ try:
         TopicMetadata,
     )
 except ImportError as error:
-    raise ConfigError("a bus over Kafka wants its client: pip install 'mdtool[kafka]'") from error
+    raise ConfigError("a bus over Kafka needs its client: pip install 'mdtool[kafka]'") from error
 
 __all__ = [
     "OFFSET_BEGINNING",
@@ -56,10 +56,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-C = TypeVar("C")
-
 MAX_RECORD_BYTES: Final = 4 << 20
-"""How long a record of ticks may be."""
+"""The largest size of a record of ticks."""
 _COMMON: Final = {
     "client.id": "mdtool",
     "reconnect.backoff.ms": 50,
@@ -71,7 +69,7 @@ _COMMON: Final = {
 _PRODUCING: Final = {
     "enable.idempotence": True,
     "acks": "all",
-    # Nothing is waited for, and nothing given up: what was produced is sent until it is there.
+    # Records are sent at once, and again until they are acknowledged.
     "linger.ms": 0,
     "compression.type": "lz4",
     "message.max.bytes": MAX_RECORD_BYTES,
@@ -79,9 +77,9 @@ _PRODUCING: Final = {
     "retry.backoff.max.ms": 1_000,
 }
 _CONSUMING: Final = {
-    "group.id": "mdtool",  # of consumers that join no group, the client wants one too
+    "group.id": "mdtool",  # required even of consumers that join no group
     "enable.auto.commit": False,
-    "auto.offset.reset": "error",  # what is passed over is told
+    "auto.offset.reset": "error",  # lost records are an error
     "isolation.level": "read_committed",
     "fetch.max.bytes": 64 << 20,
     "max.partition.fetch.bytes": 2 * MAX_RECORD_BYTES,
@@ -89,12 +87,29 @@ _CONSUMING: Final = {
     "fetch.error.backoff.ms": 50,
 }
 
+_USER_KEYS: Final = (
+    "security.",
+    "sasl.",
+    "ssl.",
+    "enable.ssl.",
+    "client.rack",
+    "broker.address.",
+)
+"""Prefixes of the settings that users may set; the others are mdtool's own."""
+_COMMENTS: Final = ("#", "!")
+TELLS_ENDS: Final = {"enable.partition.eof": True}
+"""The setting of a consumer that reports partitions whose end it has reached."""
+_AT_ONCE: Final = 10_000
+_WAIT_S: Final = 0.5
 
-class _Quiet:
-    """Takes what the client logs: of an outage each of its tries, which services tell of once."""
+C = TypeVar("C")
+
+
+class _DebugLog:
+    """Logs what the client logs, such as each attempt during an outage, at the level DEBUG."""
 
     def log(self, _level: int, message: str, *arguments: object) -> None:
-        """Log at the level for those who look for it."""
+        """Log a message."""
         log.debug(message, *arguments)
 
 
@@ -104,18 +119,18 @@ def producer(address: KafkaAddress, settings: Mapping[str, Any] | None = None) -
     Raises
     ------
     ConfigError
-        When the address's file of settings is not as it should be; so also of the others.
+        When the address's file of settings is not valid; also by the other clients.
     """
     return _made(Producer, address, _PRODUCING, settings)
 
 
 def consumer(address: KafkaAddress, settings: Mapping[str, Any] | None = None) -> Consumer:
-    """Return a consumer that sees what is committed, and commits nothing by itself."""
+    """Return a consumer that reads committed records, and commits no offsets by itself."""
     return _made(Consumer, address, _CONSUMING, settings)
 
 
 def admin(address: KafkaAddress, settings: Mapping[str, Any] | None = None) -> AdminClient:
-    """Return a client that looks at topics and makes them."""
+    """Return a client that describes and creates topics."""
     return _made(AdminClient, address, {}, settings)
 
 
@@ -140,11 +155,107 @@ def _made(
         **(settings or {}),
     }
     try:
-        return client(config, logger=_Quiet())
+        return client(config, logger=_DebugLog())
     except KafkaException as error:
         where = address.config or str(address)
         raise ConfigError(f"{where}: {error_of(error).str()}") from error
 
 
 def _ignore(_error: KafkaError) -> None:
-    """Leave what is no call's outcome, such as a lost connection, to the client, which retries."""
+    """Ignore what is not the outcome of a call, such as a lost connection: the client retries."""
+
+
+def read_client_file(path: str) -> dict[str, str]:
+    """Return the settings in a file of lines `key=value`, without empty lines and comments.
+
+    The names are librdkafka's, as in the files of Kafka's own tools. The file holds secrets, which
+    a command line and a URL should not.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be read, or a line is not valid or not for the user to set. The message is
+        without values, which may be secret.
+    """
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not a text file") from error
+    settings = {}
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line or line.startswith(_COMMENTS):
+            continue
+        key, equals, value = line.partition("=")
+        key = key.strip()
+        if not equals:
+            raise ConfigError(f"{path}, line {number}: expects key=value")
+        if not key.startswith(_USER_KEYS):
+            raise ConfigError(
+                f"{path}, line {number}: {key} may not be set here; the file may set "
+                f"{', '.join(f'{each}*' if each.endswith('.') else each for each in _USER_KEYS)}"
+            )
+        settings[key] = value.strip()
+    return settings
+
+
+def arrived(
+    reader: Consumer, wait_s: float, limit: int, ended: set[int] | None = None
+) -> list[Message]:
+    """Wait for a record, and return all that have arrived by then.
+
+    The client's own `consume` would wait for more.
+
+    Parameters
+    ----------
+    reader : Consumer
+        Assigned or subscribed already.
+    wait_s : float
+        How long to wait; then the list is empty.
+    limit : int
+        The largest number of records.
+    ended : set of int, optional
+        Mutated: partitions that were read to their end are added, by a consumer with
+        `TELLS_ENDS`.
+
+    Raises
+    ------
+    KafkaException
+        When waiting longer would not succeed.
+    """
+    first = reader.poll(wait_s)
+    messages = [] if first is None else [first, *reader.consume(limit - 1, 0)]
+    records = []
+    for message in messages:
+        error = message.error()
+        if error is None:
+            records.append(message)
+        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+            if ended is not None:
+                ended.add(message.partition() or 0)
+        elif not error.retriable():
+            raise KafkaException(error)
+    return records
+
+
+def read_to_end(
+    address: KafkaAddress, topic: str, partition: int, is_stopping: Callable[[], bool]
+) -> Iterator[Message]:
+    """Yield the committed records of a partition up to its end.
+
+    Blocks while the servers are unavailable, or until `is_stopping` returns true.
+
+    Raises
+    ------
+    KafkaException
+        When it cannot be read.
+    """
+    reader = consumer(address, TELLS_ENDS)
+    try:
+        reader.assign([TopicPartition(address.topic(topic), partition, OFFSET_BEGINNING)])
+        ended: set[int] = set()
+        while not ended and not is_stopping():
+            yield from arrived(reader, _WAIT_S, _AT_ONCE, ended)
+    finally:
+        reader.close()

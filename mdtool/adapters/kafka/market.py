@@ -1,4 +1,4 @@
-"""The state of the market, read from the topics that aggregators keep it on, by any number."""
+"""The market that aggregators write on Kafka, read by any number of services."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Final, NoReturn, Self
@@ -14,59 +15,61 @@ import numpy as np
 
 from mdtool.adapters.aggregator import RefusedError, UnavailableError, UnknownSymbolError
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.kafka.backlog import PATIENCE_S, Backlog
-from mdtool.adapters.kafka.board import BarRow, Board, News
 from mdtool.adapters.kafka.client import (
     OFFSET_BEGINNING,
+    TELLS_ENDS,
     KafkaError,
     KafkaException,
     Message,
     TopicPartition,
+    arrived,
     consumer,
 )
-from mdtool.adapters.kafka.reading import TELLS_ENDS, arrived
+from mdtool.adapters.kafka.market_state import BarRow, Changes, MarketState
 from mdtool.adapters.kafka.records import RecordError
-from mdtool.adapters.kafka.topics import AGGREGATES, BARS, open_topics
-from mdtool.adapters.kafka.watch import watched
+from mdtool.adapters.kafka.topics import AGGREGATES, BARS, TICKS, open_topics, watched
 from mdtool.adapters.market import BarReceiver, Receiver
 from mdtool.core.backoff import delays
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.threads import WorkerThread
+from mdtool.core.trades import Reason
 from mdtool.core.units import format_duration, parse_duration
 from mdtool.engine.sessions import SESSION
 from mdtool.wire.batches import BarColumns, BarUpdates, Counts, Updates
-from mdtool.wire.ticks import Reason
 
 log = logging.getLogger(__name__)
 
+PATIENCE_S: Final = 5.0
+"""How long a partition that has ticks may not move before it is reported as stalled."""
 _WAIT_S: Final = 0.2
 _AT_ONCE: Final = 10_000
-_LOOK_S: Final = 1.0
-"""How often it is looked whether the servers are there, where nothing comes."""
+_CHECK_S: Final = 1.0
+"""How often idle servers, and the lag, are checked."""
+_LAG_TIMEOUT_S: Final = 1.0
 _LONGEST_DELAY_S: Final = 1.0
 _UPDATE_COLUMNS: Final = tuple(column for column in SESSION.names or () if column)
 _BAR_FIELDS: Final = ("start", "open", "high", "low", "close", "volume", "trades")
 
 
 class _Follower:
-    """Somebody who takes what changed when there is time for it."""
+    """A subscriber, with the changes that it has not received yet."""
 
     def __init__(self) -> None:
-        self.news = News()
+        self.changes = Changes()
         self.event = asyncio.Event()
 
 
 class KafkaMarket:
     """Reads sessions and bars. An async context manager, which owns the connection.
 
-    Its block is cancelled, and PeerError raised from it, when a topic is deleted.
+    When a topic is deleted, its block is cancelled and raises PeerError.
 
     Parameters
     ----------
     url : str
-        Where the topics are.
     intervals : sequence of str
-        The durations of the bars that are kept.
+        The durations of bars.
     keep : int
         How many closed bars of a symbol and interval are held.
 
@@ -84,8 +87,9 @@ class KafkaMarket:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._is_reading = {AGGREGATES: False, BARS: False}
-        """Whether all that was there at first is read, and the servers are there."""
+        """Whether the topic was read to its end once, and the servers are available."""
         self._changed = asyncio.Event()
+        self._readers: list[asyncio.Task[None]] = []
         self._resources = contextlib.AsyncExitStack()
         self._failure: RecordError | None = None
 
@@ -96,22 +100,20 @@ class KafkaMarket:
 
     @property
     def blocked_reason(self) -> str:
-        """That nobody aggregates."""
-        return f"no aggregator has taken a partition's ticks for {PATIENCE_S:g} s or more"
+        """The reason where `follow_commits` reports false."""
+        return f"no aggregator has read a partition's ticks for {PATIENCE_S:g} s or more"
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         topics = await asyncio.to_thread(open_topics, self._address)
         self._partitions = partitions = topics.partitions
-        self._board = Board(sorted(self._intervals), partitions, self._keep)
+        self._state = MarketState(sorted(self._intervals), partitions, self._keep)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(watched(topics))
-            for topic, take in ((AGGREGATES, self._take_aggregates), (BARS, self._take_bars)):
-                thread = threading.Thread(
-                    target=self._read, args=(topic, partitions, take), daemon=True
-                )
-                stack.push_async_callback(asyncio.to_thread, thread.join)
-                thread.start()
+            for topic, apply in ((AGGREGATES, self._apply_aggregates), (BARS, self._apply_bars)):
+                worker = await stack.enter_async_context(WorkerThread(f"{self.address} {topic}"))
+                reading = worker.run(self._read, topic, partitions, apply)
+                self._readers.append(asyncio.create_task(reading))
             stack.callback(self._stopping.set)
             self._resources = stack.pop_all()
         return self
@@ -120,29 +122,29 @@ class KafkaMarket:
         return await self._resources.__aexit__(*exc_info)  # type: ignore[arg-type]
 
     async def follow(self, receive: Receiver) -> None:
-        """Hand over the state of every symbol, then what changes, until the servers are away."""
+        """Pass on the state of every symbol, then changes, until the servers are unavailable."""
         symbols = SymbolTable()
         with self._following() as follower:
             await self._until_reading()
             with self._lock:
-                follower.news.symbols.update(self._board.sessions)
+                follower.changes.symbols.update(self._state.sessions)
             while True:
-                receive(symbols, self._updates(follower.news.symbols, symbols))
-                follower.news = News()
+                receive(symbols, self._updates(follower.changes.symbols, symbols))
+                follower.changes = Changes()
                 await self._next(follower)
 
     async def follow_commits(self, receive: Callable[[bool], None]) -> NoReturn:
-        """Hand over whether aggregators take the ticks that there are, every second."""
-        backlog = await asyncio.to_thread(Backlog, self._address, self._partitions)
+        """Pass on, every second, whether aggregators keep up with the ticks."""
+        lag = await asyncio.to_thread(_Lag, self._address, self._partitions)
         try:
             while True:
                 with self._lock:
-                    offsets = self._board.offsets()
-                stands = await asyncio.to_thread(backlog.stands, offsets)
-                receive(not (stands and self._is_reading[AGGREGATES]))
-                await asyncio.sleep(_LOOK_S)
+                    offsets = self._state.offsets()
+                is_stalled = await asyncio.to_thread(lag.is_stalled, offsets)
+                receive(not (is_stalled and self._is_reading[AGGREGATES]))
+                await asyncio.sleep(_CHECK_S)
         finally:
-            await asyncio.to_thread(backlog.close)
+            await asyncio.to_thread(lag.close)
 
     async def bars(
         self,
@@ -155,29 +157,31 @@ class KafkaMarket:
         """Return at most `limit` bars that start before `before_ns`, newest first."""
         length = self._length(interval)
         if not all(self._is_reading.values()):
-            raise UnavailableError(f"{self.address} is away, or being read still")
+            raise UnavailableError(
+                f"{self.address} is unavailable, or its topics are still being read"
+            )
         with self._lock:
-            if symbol not in self._board.sessions:
+            if symbol not in self._state.sessions:
                 raise UnknownSymbolError(f"no trades of symbol {symbol!r}")
-            return _columns(self._board.bars(symbol, length, limit, before_ns))
+            return _columns(self._state.bars(symbol, length, limit, before_ns))
 
     async def follow_bars(self, symbol: str, interval: str, receive: BarReceiver) -> None:
-        """Hand over the newest bar of a symbol, or of all, then the bars that change."""
+        """Pass on the newest bar of a symbol, or of all, then the bars that change."""
         length = self._length(interval)
         symbols = SymbolTable()
         with self._following() as follower:
             await self._until_reading()
             with self._lock:
-                follower.news.symbols.update(self._board.sessions)
+                follower.changes.symbols.update(self._state.sessions)
             while True:
-                news, follower.news = follower.news, News()
-                names, rows = self._changed_bars(news, symbol, length)
+                changes, follower.changes = follower.changes, Changes()
+                names, rows = self._changed_bars(changes, symbol, length)
                 if rows:
                     indices = np.array([symbols.intern(name) for name in names], np.uint32)
                     receive(symbols, BarUpdates(indices, _columns(rows)))
                 await self._next(follower)
 
-    # What the loop does.
+    # In the event loop.
 
     @contextlib.contextmanager
     def _following(self) -> Iterator[_Follower]:
@@ -200,7 +204,7 @@ class KafkaMarket:
         follower.event.clear()
         self._check()
         if not self._is_reading[AGGREGATES]:
-            raise UnavailableError(f"{self.address} is away")
+            raise UnavailableError(f"{self.address} is unavailable")
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -218,28 +222,31 @@ class KafkaMarket:
 
     def _updates(self, changed: set[str], symbols: SymbolTable) -> Updates:
         with self._lock:
-            board = self._board
-            names = [name for name in changed if name in board.sessions]
-            rows = np.frombuffer(b"".join(board.sessions[name] for name in names), SESSION)
+            state = self._state
+            names = [name for name in changed if name in state.sessions]
+            rows = np.frombuffer(b"".join(state.sessions[name] for name in names), SESSION)
             counts = Counts(
-                ticks=board.total("ticks"),
-                duplicates=board.total("duplicates"),
-                late=board.total("late"),
-                refused={r.label: board.total(f"refused.{int(r)}") for r in Reason},
+                ticks=state.total("ticks"),
+                duplicates=state.total("duplicates"),
+                late=state.total("late"),
+                refused={r.label: state.total(f"refused.{int(r)}") for r in Reason},
             )
         indices = np.array([symbols.intern(name) for name in names], np.uint32)
         return Updates(symbol=indices, counts=counts, **{c: rows[c] for c in _UPDATE_COLUMNS})
 
-    def _changed_bars(self, news: News, symbol: str, length: int) -> tuple[list[str], list[BarRow]]:
-        """Return bars that have changed, of each symbol oldest first, and whose they are."""
-        wanted = [(s, starts) for (s, n), starts in news.closed.items() if n == length]
+    def _changed_bars(
+        self, changes: Changes, symbol: str, length: int
+    ) -> tuple[list[str], list[BarRow]]:
+        """Return the symbols and rows of bars that changed, of each symbol oldest first."""
+        wanted = [(s, starts) for (s, n), starts in changes.closed.items() if n == length]
         closed = {s: starts for s, starts in wanted if symbol in {"", s}}
         names: list[str] = []
         rows: list[BarRow] = []
         with self._lock:
-            for name in (news.symbols if not symbol else news.symbols & {symbol}) | set(closed):
-                opened = self._board.open_bars(name, length)
-                found = self._board.closed_bars(name, length, closed.get(name, ()))
+            changed = changes.symbols & {symbol} if symbol else changes.symbols
+            for name in changed | set(closed):
+                opened = self._state.open_bars(name, length)
+                found = self._state.closed_bars(name, length, closed.get(name, ()))
                 oldest_open = min((row.start for row in opened), default=None)
                 found = [row for row in found if oldest_open is None or row.start < oldest_open]
                 found += reversed(opened)
@@ -249,9 +256,9 @@ class KafkaMarket:
 
     def _distribute(self) -> None:
         with self._lock:
-            news = self._board.take_news()
+            changes = self._state.take_changes()
         for follower in self._followers:
-            follower.news.add(news)
+            follower.changes.add(changes)
             follower.event.set()
 
     def _say(self, topic: str, is_reading: bool) -> None:
@@ -265,14 +272,14 @@ class KafkaMarket:
         self._failure = error
         self._say(AGGREGATES, False)
 
-    # What the reading threads do.
+    # In the reading threads.
 
-    def _read(self, topic: str, partitions: int, take: Callable[[list[Message]], None]) -> None:
-        """Read a topic until stopped, anew after an error."""
+    def _read(self, topic: str, partitions: int, apply: Callable[[list[Message]], None]) -> None:
+        """Read a topic until stopped; start over after an error."""
         waits = delays(cap_s=_LONGEST_DELAY_S)
         while not self._stopping.is_set():
             try:
-                self._read_on(topic, partitions, take)
+                self._read_on(topic, partitions, apply)
             except KafkaException as error:
                 log.debug("%s: %s", self.address, error)
             except RecordError as error:
@@ -281,7 +288,7 @@ class KafkaMarket:
             self._call(self._say, topic, False)
             self._stopping.wait(next(waits))
 
-    def _read_on(self, topic: str, partitions: int, take: Callable[[list[Message]], None]) -> None:
+    def _read_on(self, topic: str, partitions: int, apply: Callable[[list[Message]], None]) -> None:
         lost = threading.Event()
 
         def erred(error: KafkaError) -> None:
@@ -299,7 +306,7 @@ class KafkaMarket:
             while not self._stopping.is_set():
                 messages = arrived(reader, _WAIT_S, _AT_ONCE, ended)
                 with self._lock:
-                    take(messages)
+                    apply(messages)
                 if not is_read and len(ended) == partitions:
                     is_read = True
                     self._call(self._say, topic, True)
@@ -307,19 +314,19 @@ class KafkaMarket:
                     self._call(self._distribute)
                 elif lost.is_set():
                     self._call(self._say, topic, False)
-                    reader.list_topics(name, timeout=_LOOK_S)  # raises until they are back
+                    reader.list_topics(name, timeout=_CHECK_S)  # raises while they are unavailable
                     lost.clear()
                     if is_read:
                         self._call(self._say, topic, True)
 
-    def _take_aggregates(self, messages: list[Message]) -> None:
+    def _apply_aggregates(self, messages: list[Message]) -> None:
         for message in messages:
             key, value = message.key() or b"", message.value() or b""
-            self._board.take_aggregate(message.partition() or 0, key, value)
+            self._state.apply_aggregate(message.partition() or 0, key, value)
 
-    def _take_bars(self, messages: list[Message]) -> None:
+    def _apply_bars(self, messages: list[Message]) -> None:
         for message in messages:
-            self._board.take_bar(message.key() or b"", message.value() or b"")
+            self._state.apply_bar(message.key() or b"", message.value() or b"")
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -331,3 +338,55 @@ def _columns(rows: Sequence[BarRow]) -> BarColumns:
     table = table.reshape(-1, len(_BAR_FIELDS))
     names = [column.name for column in fields(BarColumns)]
     return BarColumns(**{name: table[:, place] for place, name in enumerate(names)})
+
+
+class _Lag:
+    """Compares the offsets of aggregates with the ends of ticks.
+
+    Methods block, and may be called by several threads.
+
+    Parameters
+    ----------
+    address : KafkaAddress
+        The topics exist.
+    partitions : int
+        Of ticks.
+    """
+
+    def __init__(self, address: KafkaAddress, partitions: int) -> None:
+        topic = address.topic(TICKS)
+        self._places = [TopicPartition(topic, number) for number in range(partitions)]
+        self._moved = [(-1, 0.0)] * partitions
+        """The last offset of each partition, and since when it has not moved."""
+        self._reader = consumer(address)
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Disconnect."""
+        with self._lock:
+            self._reader.close()
+
+    def is_stalled(self, offsets: Sequence[int]) -> bool:
+        """Return whether a partition has ticks, of which none was aggregated for `PATIENCE_S`.
+
+        False where the servers do not answer.
+
+        Parameters
+        ----------
+        offsets : sequence of int
+            The offset of each partition before which all ticks are aggregated.
+        """
+        with self._lock, contextlib.suppress(KafkaException):
+            places = zip(self._places, offsets, strict=True)
+            stalled = [place for place, offset in places if self._is_stalled(place, offset)]
+            return bool(stalled)
+        return False
+
+    def _is_stalled(self, place: TopicPartition, offset: int) -> bool:
+        low, end = self._reader.get_watermark_offsets(place, timeout=_LAG_TIMEOUT_S)
+        now_s = time.monotonic()
+        seen, since_s = self._moved[place.partition]
+        if offset != seen or end <= max(low, offset):
+            self._moved[place.partition] = offset, now_s
+            return False
+        return now_s - since_s > PATIENCE_S

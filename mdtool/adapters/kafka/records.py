@@ -1,4 +1,4 @@
-"""Records of the topics of aggregates and bars, as `mdtool.adapters.kafka` tells of them."""
+"""Records of the topics of aggregates and bars; the format is in `mdtool.adapters.kafka`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mdtool.engine.saved_bars import SAVED_BAR
 from mdtool.engine.sessions import SESSION
 
 OFFSET: Final = "offset"
-"""Among the totals, the offset of the first record of ticks that they do not count."""
+"""The name among the totals of the offset of the first record of ticks that is not counted."""
 _TOPIC: Final = "topic"
 _SYMBOL_BYTES: Final = SAVED_BAR["symbol"].itemsize
 _BAR_BYTES: Final = SAVED_BAR.itemsize - _SYMBOL_BYTES
-"""The key says whose the bar is."""
+"""The symbol is in the key."""
 
 
 class RecordError(PeerError):
-    """A record is not as mdtool writes it."""
+    """A record that mdtool did not write."""
 
 
 class Record(NamedTuple):
-    """What a topic keeps of a key: the latest value, nothing where that is empty."""
+    """A key and its value, which is empty for a deleted key."""
 
     key: bytes
     value: bytes
@@ -39,7 +39,7 @@ def session_record(symbol: str, session: bytes) -> Record:
 
 
 def position_record(stream_id: str, next_sequence: int | None) -> Record:
-    """Return the record of a stream's position, None for one that is forgotten."""
+    """Return the record of a stream's position, None for one that is deleted."""
     value = b"" if next_sequence is None else b"%d" % next_sequence
     return Record(b"p/" + stream_id.encode(), value)
 
@@ -58,9 +58,9 @@ def open_bar_records(names: Iterable[str], bars: NDArray[np.void]) -> Iterator[R
 def recent_bar_records(
     names: Iterable[str], bars: NDArray[np.void], lateness_ns: int
 ) -> Iterator[Record]:
-    """Yield the records of closed bars, SAVED_BAR[m], as they are kept while they may be amended.
+    """Yield the records of closed bars, SAVED_BAR[m], that may still be amended.
 
-    Those of a symbol and length that may be are never more than the keys that they share.
+    There are as many keys of a symbol and length as such bars at most.
     """
     slots = bars["start_ns"] // bars["interval_ns"] % (lateness_ns // bars["interval_ns"] + 3)
     for name, length, slot, value in zip(
@@ -83,7 +83,7 @@ def closed_bar_records(names: Iterable[str], bars: NDArray[np.void]) -> Iterator
 
 @dataclass(slots=True)
 class Aggregates:
-    """What is in records of the topic of aggregates.
+    """The content of the topic of aggregates.
 
     Attributes
     ----------
@@ -94,11 +94,11 @@ class Aggregates:
     recent_bars : dict
         Of each symbol, length in ns and start, the same of bars that have closed.
     positions : dict
-        The next sequence of each stream, the one heard of longest ago first.
+        The next sequence of each stream, the least recently written first.
     totals : dict
         By name.
     topic_id : str
-        Of the topic of ticks that they count, empty where none did yet.
+        Of the topic of ticks that the totals count, empty before the first.
     """
 
     sessions: dict[str, bytes] = field(default_factory=dict)
@@ -108,29 +108,29 @@ class Aggregates:
     totals: dict[str, int] = field(default_factory=dict)
     topic_id: str = ""
 
-    def take(self, key: bytes | None, value: bytes | None) -> None:
-        """Take a record, which comes after those taken before.
+    def apply(self, key: bytes | None, value: bytes | None) -> None:
+        """Apply the next record.
 
         Raises
         ------
         RecordError
-            When it is not one of mdtool's.
+            When mdtool did not write it.
         """
         try:
-            self._take(key or b"", value or b"")
+            self._apply(key or b"", value or b"")
         except (ValueError, UnicodeDecodeError) as error:
-            raise RecordError(f"{key!r} is no record of mdtool's aggregates: {error}") from error
+            raise RecordError(f"{key!r} is not a record of mdtool's aggregates: {error}") from error
 
     @property
     def is_whole(self) -> bool:
-        """Whether sessions have all the trades that the totals count."""
+        """Whether the sessions have all trades that the totals count."""
         counts = (int(decode_session(value)["count"]) for value in self.sessions.values())
         return sum(counts) == self.totals.get("ticks", 0)
 
     def saved_bars(self, symbols: Iterable[str], lateness_ns: int) -> NDArray[np.void]:
         """Return the open bars and the closed ones that may be amended, SAVED_BAR[m].
 
-        Their `symbol` is the place in `symbols`.
+        Their `symbol` is the index in `symbols`.
         """
         place = {symbol: index for index, symbol in enumerate(symbols)}
         opened = _saved([place[symbol] for symbol, _ in self.open_bars], self.open_bars.values())
@@ -143,7 +143,7 @@ class Aggregates:
         may_be_amended = ends > latest[closed["symbol"]] - lateness_ns
         return np.concatenate([opened, closed[may_be_amended]])
 
-    def _take(self, key: bytes, value: bytes) -> None:
+    def _apply(self, key: bytes, value: bytes) -> None:
         kind, _, name = key.decode().partition("/")
         if kind == "s":
             self.sessions[name] = _exactly(value, SESSION.itemsize)
@@ -163,17 +163,17 @@ class Aggregates:
             self.topic_id = str(totals.pop(_TOPIC, ""))
             self.totals = {name: int(total) for name, total in totals.items()}
         else:
-            raise ValueError("no such kind")
+            raise ValueError("unknown kind of key")
 
 
 def decode_session(value: bytes) -> np.void:
-    """Return the SESSION that a record's value is."""
+    """Return the SESSION in a record's value."""
     session: np.void = np.frombuffer(_exactly(value, SESSION.itemsize), SESSION)[0]
     return session
 
 
 def decode_bar(value: bytes) -> np.void:
-    """Return the SAVED_BAR that a record's value is; its `symbol` is 0."""
+    """Return the SAVED_BAR in a record's value; its `symbol` is 0."""
     bar: np.void = _saved([0], [_exactly(value, _BAR_BYTES)])[0]
     return bar
 

@@ -1,13 +1,16 @@
-"""mdtool's topics: made on first use, with settings that fit what is in them, and checked after."""
+"""mdtool's topics: created on first use, checked at each start, and watched while in use."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, NoReturn, Self
 
 from mdtool.adapters.kafka.address import PARTITIONS, KafkaAddress
 from mdtool.adapters.kafka.client import (
@@ -24,19 +27,24 @@ from mdtool.adapters.kafka.client import (
     admin,
     error_of,
 )
-from mdtool.core.errors import StartupError
+from mdtool.core.errors import PeerError, StartupError
+from mdtool.core.lifecycle import first_error
 
 log = logging.getLogger(__name__)
 
 _DAY_MS: Final = 86_400_000
 _COMPACTED: Final = {
-    # What is read whole at a start stays short.
+    # Read from the beginning at each start, and so kept short.
     "segment.bytes": 64 << 20,
     "min.cleanable.dirty.ratio": 0.2,
 }
 _TRY_S: Final = 1.0
 _PAUSE_S: Final = 0.05
 _TIMEOUT_S: Final = 10.0
+_WATCH_S: Final = 1.0
+_WATCH_TIMEOUT_S: Final = 5.0
+_MAX_MISSED: Final = 3
+"""How often in a row a topic may be unknown: a server that starts may not know it yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +74,21 @@ _TOPICS: Final = {
     DEAD_LETTERS: _Topic("delete", {**_LONG_RECORDS, "retention.ms": 30 * _DAY_MS}, 1),
 }
 
+_TICK_BITS: Final = 20
+"""The lower bits of a sequence: the number of a tick in its record; the others are its offset."""
+FRAMES: Final = 1 << _TICK_BITS
+"""The number of sequences of a record."""
+
 
 class Identity(NamedTuple):
-    """What a topic is while services work on it.
+    """The identity of a topic, which may not change while services use it.
 
     Attributes
     ----------
     topic_id : str
-        What tells it from others that had or will have its name.
+        Unlike its name never reused.
     partitions : int
-        How many it has.
+        Their number.
     """
 
     topic_id: str
@@ -83,22 +96,21 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, described: TopicDescription) -> Self:
-        """Return that of a topic that servers described."""
+        """Return the identity in the servers' description of a topic."""
         return cls(str(described.topic_id), len(described.partitions))
 
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """All topics as a service found them, or made them.
+    """All topics as a service found or created them.
 
     Attributes
     ----------
     address : KafkaAddress
-        Where they are.
     partitions : int
-        How many ticks have.
-    identities : dict
-        Of each, by its full name.
+        The number of partitions of ticks.
+    identities : mapping
+        By full name of the topic.
     """
 
     address: KafkaAddress
@@ -117,33 +129,33 @@ def topic_names(address: KafkaAddress) -> list[str]:
 
 
 def open_topics(address: KafkaAddress) -> Topics:
-    """Make the topics that are not there, check all, and return them.
+    """Create missing topics, check all, and return them.
 
     Raises
     ------
     ConfigError
-        When the address's file of settings is not as it should be.
+        When the address's file of settings is not valid.
     StartupError
-        When the servers cannot be reached within the address's `wait_s`, or a topic is not as it
-        should be.
+        When the servers cannot be reached within the address's `wait_s`, or a topic has the wrong
+        settings.
     """
     refusal = _Refusal()
     client = admin(address, {"error_cb": refusal.note})
     deadline_s = time.monotonic() + address.wait_s
-    found = _look(client, address, deadline_s, refusal)
+    found = _available(client, address, deadline_s, refusal)
     partitions = _partitions(address, found)
     missing = [name for name in _TOPICS if address.topic(name) not in found]
     if missing:
-        _make(client, address, missing, partitions, deadline_s)
+        _create(client, address, missing, partitions, deadline_s)
         while any(address.topic(name) not in found for name in _TOPICS):
-            found = _look(client, address, deadline_s, refusal)
+            found = _available(client, address, deadline_s, refusal)
         partitions = _partitions(address, found)  # another service may have been first
     for name, topic in _TOPICS.items():
         full_name = address.topic(name)
         there, wanted = len(found[full_name].partitions), topic.partitions or partitions
         if there != wanted:
             raise StartupError(
-                f"{address}: topic {full_name} has {there} partitions, not {wanted}; move it away "
+                f"{address}: topic {full_name} has {there} partitions, not {wanted}; delete it "
                 f"or name another prefix"
             )
     _check_settings(client, address)
@@ -151,27 +163,27 @@ def open_topics(address: KafkaAddress) -> Topics:
 
 
 class _Refusal:
-    """Why the servers turn a client away, which calls do not tell: they only take too long."""
+    """Why the servers reject a client; calls alone only time out."""
 
     reason = ""
 
     def note(self, error: KafkaError) -> None:
-        """Take note of an error that is no call's."""
+        """Store the reason of an error outside of calls."""
         if error.code() in {KafkaError._AUTHENTICATION, KafkaError._SSL}:  # noqa: SLF001 - public
             self.reason = error.str()
 
 
-def _look(
+def _available(
     client: AdminClient, address: KafkaAddress, deadline_s: float, refusal: _Refusal
 ) -> dict[str, TopicMetadata]:
-    """Return the topics that there are and whose partitions can be written."""
+    """Return the topics that exist and whose partitions have leaders."""
     while True:
         left_s = deadline_s - time.monotonic()
         try:
             topics = client.list_topics(timeout=max(0.01, min(left_s, _TRY_S))).topics
         except KafkaException as error:
             if left_s <= 0:
-                client.poll(0)  # hands over what there is to note
+                client.poll(0)  # runs callbacks
                 reason = refusal.reason or error_of(error).str()
                 raise StartupError(
                     f"{address}: cannot be reached ({reason}; tried for {address.wait_s:g} s)"
@@ -188,7 +200,7 @@ def _look(
 
 
 def _partitions(address: KafkaAddress, found: Mapping[str, TopicMetadata]) -> int:
-    """Return how many partitions topics of ticks have, or are to have."""
+    """Return the number of partitions of ticks, existing or to be created."""
     ticks = address.topic(TICKS)
     if ticks not in found:
         return address.partitions or PARTITIONS
@@ -201,14 +213,14 @@ def _partitions(address: KafkaAddress, found: Mapping[str, TopicMetadata]) -> in
     return there
 
 
-def _make(
+def _create(
     client: AdminClient,
     address: KafkaAddress,
     names: list[str],
     partitions: int,
     deadline_s: float,
 ) -> None:
-    """Make topics, again while there are too few servers, as there are until all have started."""
+    """Create topics; retry while servers are still starting and too few for the replication."""
     wanted = [
         NewTopic(
             address.topic(name),
@@ -219,24 +231,24 @@ def _make(
         for name in names
     ]
     while wanted:
-        too_few = set()
+        retried = set()
         outcomes = client.create_topics(
             wanted, operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S
         )
         for name, made in outcomes.items():
             error = _outcome(made)
             if error is None:
-                log.info("%s: made topic %s", address, name)
+                log.info("%s: created topic %s", address, name)
             elif _lacks_servers(error) and time.monotonic() < deadline_s:
-                too_few.add(name)
+                retried.add(name)
             elif error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise StartupError(f"{address}: cannot make topic {name}: {error.str()}")
-        wanted = [topic for topic in wanted if topic.topic in too_few]
+                raise StartupError(f"{address}: cannot create topic {name}: {error.str()}")
+        wanted = [topic for topic in wanted if topic.topic in retried]
         time.sleep(_PAUSE_S if wanted else 0)
 
 
 def _lacks_servers(error: KafkaError) -> bool:
-    """Tell whether there were fewer servers than a topic wants replicas, which may pass."""
+    """Return whether there were fewer servers than replicas."""
     return bool(error.code() == KafkaError.INVALID_REPLICATION_FACTOR)
 
 
@@ -246,7 +258,7 @@ def _check_settings(client: AdminClient, address: KafkaAddress) -> None:
     for topic, resource in zip(_TOPICS.values(), resources, strict=True):
         error = _outcome(answers[resource])
         if error is not None:
-            raise StartupError(f"{address}: cannot look at {resource.name}: {error.str()}")
+            raise StartupError(f"{address}: cannot describe {resource.name}: {error.str()}")
         settings = answers[resource].result()
         policy = settings["cleanup.policy"].value
         if set(policy.split(",")) != set(topic.policy.split(",")):
@@ -267,7 +279,7 @@ def _identities(client: AdminClient, address: KafkaAddress) -> dict[str, Identit
     for name, described in describe(client, topic_names(address)).items():
         error = _outcome(described)
         if error is not None:
-            raise StartupError(f"{address}: cannot look at {name}: {error.str()}")
+            raise StartupError(f"{address}: cannot describe {name}: {error.str()}")
         identities[name] = Identity.of(described.result())
     return identities
 
@@ -275,7 +287,7 @@ def _identities(client: AdminClient, address: KafkaAddress) -> dict[str, Identit
 def describe(
     client: AdminClient, names: Sequence[str], timeout_s: float = _TIMEOUT_S
 ) -> dict[str, Future[TopicDescription]]:
-    """Ask what topics are, by their full names."""
+    """Request the descriptions of topics by their full names."""
     topics = TopicCollection(list(names))
     described: dict[str, Future[TopicDescription]] = client.describe_topics(
         topics, request_timeout=timeout_s
@@ -289,3 +301,74 @@ def _outcome(future: Future[Any]) -> KafkaError | None:
     except KafkaException as error:
         return error_of(error)
     return None
+
+
+def stream_of(address: KafkaAddress, partition: int) -> str:
+    """Return the stream id of a partition of ticks: the name of the topic, and its number."""
+    return f"{address.topic(TICKS)}-{partition}"
+
+
+def source_of(stream_id: str, partition: int) -> str:
+    """Return the id under which a store has the position of a client's stream in a partition."""
+    return f"{stream_id}@{partition}"
+
+
+def sequence_at(offset: int) -> int:
+    """Return the sequence of the first tick of the record at an offset."""
+    return offset << _TICK_BITS
+
+
+def offset_of(sequence: int) -> int:
+    """Return the offset of the record of a sequence."""
+    return sequence >> _TICK_BITS
+
+
+@contextlib.asynccontextmanager
+async def watched(topics: Topics) -> AsyncIterator[None]:
+    """Cancel the block, and raise PeerError from it, when a topic is deleted or recreated.
+
+    Offsets are not valid in another topic of the same name, and with more partitions a symbol's
+    ticks are in another one. Unavailable servers are waited for.
+    """
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(_watch(topics), name=f"topics of {topics.address}")
+            yield
+            watch.cancel()
+    except ExceptionGroup as group:
+        raise first_error(group) from group
+
+
+async def _watch(topics: Topics) -> NoReturn:
+    client = admin(topics.address)
+    names = list(topics.identities)
+    missed: Counter[str] = Counter()
+    asked = describe(client, names, _WATCH_TIMEOUT_S)
+    while True:
+        await asyncio.sleep(_WATCH_S)
+        # Polled: a callback might come after the loop is closed.
+        if not all(answer.done() for answer in asked.values()):
+            continue
+        for name, answer in asked.items():
+            try:
+                now = Identity.of(answer.result())
+            except KafkaException as error:
+                if error_of(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    missed[name] += 1
+            else:
+                missed[name] = 0
+                if now != topics.identities[name]:
+                    raise _ended(topics, name, _difference(topics.identities[name], now))
+            if missed[name] == _MAX_MISSED:
+                raise _ended(topics, name, "was deleted")
+        asked = describe(client, names, _WATCH_TIMEOUT_S)
+
+
+def _difference(before: Identity, now: Identity) -> str:
+    if now.topic_id != before.topic_id:
+        return "was deleted and recreated"
+    return f"has {now.partitions} partitions now, not {before.partitions}"
+
+
+def _ended(topics: Topics, name: str, what: str) -> PeerError:
+    return PeerError(f"{topics.address}: topic {name} {what}; restart this service")

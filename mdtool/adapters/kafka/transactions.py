@@ -1,4 +1,4 @@
-"""A partition's records, written at once with the offset that they follow from, or not at all."""
+"""Writes a partition's records in transactions, with the offset that they follow from."""
 
 from __future__ import annotations
 
@@ -13,34 +13,32 @@ from mdtool.adapters.kafka.topics import AGGREGATES, BARS, DEAD_LETTERS, TICKS
 from mdtool.core.errors import PeerError
 
 _TRY_S: Final = 1.0
-"""How long a step is tried before it is looked whether the writer is to stop."""
+"""How long a step is tried before the writer checks whether to stop."""
 _GIVE_UP_S: Final = 10.0
-"""How long a step is tried in all. After a restart of the servers, one may find no answer for ever,
-which a new writer gets at once."""
+"""How long a step is tried in all. After a restart of the servers an old producer may never get an
+answer that a new one gets at once."""
 _TRANSACTION_MS: Final = 60_000
-"""How long the servers wait for a commit; another writer of the partition does not wait so long."""
+"""How long the servers wait for a commit; a new writer of the partition ends the wait."""
 
 DeadLetter = tuple[int, bytes, str]
 """The offset of a record that could not be read, the record, and why."""
 
 
 class FencedError(PeerError):
-    """The transaction failed: what it was to write may be written or not, by whoever is next."""
+    """The transaction failed, or another writer replaced this one; nothing more may be written."""
 
 
 class PartitionWriter:
     """Writes what follows from the ticks of one partition.
 
-    There is one writer of a partition: to open another ends the transaction of this one, which
-    writes nothing from then on. Methods block while the servers are away, for some seconds or until
-    `is_stopping` says so.
+    There is one writer of a partition: opening another ends the transaction of this one, which
+    then writes nothing more. Methods block while the servers are unavailable, for some seconds or
+    until `is_stopping` returns true.
 
     Parameters
     ----------
     address : KafkaAddress
-        Where the topics are.
     partition : int
-        Its number.
     is_stopping : callable
         Whether to give up.
 
@@ -76,14 +74,14 @@ class PartitionWriter:
         Parameters
         ----------
         aggregates, bars : iterable of Record
-            For their topics. The totals among the former have the offset that all follow from.
+            For their topics. The totals in `aggregates` have the offset that all follow from.
         dead_letters : sequence of DeadLetter
-            What could not be read.
+            Records that could not be decoded.
 
         Raises
         ------
         FencedError
-            When it failed. The writer is of no use from then on.
+            When it failed. The writer cannot be used any more.
         """
         ticks = self._address.topic(TICKS)
         try:
@@ -119,14 +117,14 @@ class PartitionWriter:
         while True:
             try:
                 self._producer.produce(topic, value, key, partition, headers=headers)
-            except BufferError:  # there is no room until some are delivered
+            except BufferError:  # the buffer is full until some are delivered
                 self._check_waiting(deadline_s)
                 self._producer.poll(_TRY_S)
             else:
                 return
 
     def _step(self, step: Callable[[float], None]) -> None:
-        """Take a step of the transaction, again and again as long as that can help."""
+        """Make a step of the transaction; retry while that may succeed."""
         deadline_s = time.monotonic() + _GIVE_UP_S
         while True:
             try:
@@ -139,9 +137,9 @@ class PartitionWriter:
                 return
 
     def _check_waiting(self, deadline_s: float) -> None:
-        """Raise FencedError where there is nothing to wait for any more."""
+        """Raise FencedError after the deadline, or when stopping."""
         if self._is_stopping():
-            raise FencedError(f"{self._address}: stopped before partition {self._partition} was")
+            raise FencedError(f"{self._address}: stopped while writing partition {self._partition}")
         if time.monotonic() > deadline_s:
             raise FencedError(
                 f"{self._address}: partition {self._partition}: no answer in {_GIVE_UP_S:g} s"

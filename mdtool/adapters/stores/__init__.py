@@ -14,11 +14,11 @@ SCHEMES: Final = {
     "sqlite": "mdtool.adapters.stores.sqlite",
     "postgresql": "mdtool.adapters.stores.postgresql",
 }
-"""Modules with classes `Store` and `History`, called with a URL; imported when a URL asks."""
+"""Modules with classes `Store` and `History`, called with a URL; imported on first use."""
 
 
 def open_store(url: str) -> Store:
-    """Return the store that a URL names, to be entered before use; one that is not there is made.
+    """Return the store that a URL names, to be entered before use, which creates a missing one.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def open_store(url: str) -> Store:
 
 
 def open_history(url: str) -> TradeHistory:
-    """Return a reader of the store that a URL names, which need not be there yet.
+    """Return a reader of the store that a URL names, which need not exist yet.
 
     Raises
     ------

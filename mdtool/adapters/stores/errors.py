@@ -1,4 +1,4 @@
-"""What can go wrong with a store, told apart by what to do about it."""
+"""Errors of stores, by what to do about them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from mdtool.core.errors import MdtoolError, StartupError
 
 
 class StoreError(MdtoolError):
-    """A store cannot do what it was asked, and to ask again would not help."""
+    """A request failed, and a retry would not succeed."""
 
 
 class StoreUnavailableError(StoreError):
-    """A store cannot be reached or written now: locked, full, read-only, gone. It may be later."""
+    """A store cannot be reached or written now: locked, full, read-only, gone. Retry later."""
 
 
 class StoreInterruptedError(StoreError):
@@ -18,7 +18,7 @@ class StoreInterruptedError(StoreError):
 
 
 class StoreGapError(StoreError):
-    """A run begins beyond the position of its stream: something between was not written."""
+    """A run begins after the position of its stream: frames between were not written."""
 
 
 class StoreClaimedError(StartupError):
@@ -26,8 +26,8 @@ class StoreClaimedError(StartupError):
 
 
 class StoreRefusedError(StoreError, StartupError):
-    """A server does not let this user in, or has no such database."""
+    """A server rejects this user, or has no such database."""
 
 
 class StoreFormatError(StoreError, StartupError):
-    """What is there is no store, is corrupt, or is of a newer schema than this program knows."""
+    """A file or database that is not a store, is damaged, or has a newer schema."""

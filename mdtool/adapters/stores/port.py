@@ -15,25 +15,25 @@ from mdtool.engine.sessions import SESSION
 
 MIN_NS: Final = -(2**63)
 MAX_NS: Final = 2**63 - 1
-"""No trade is before the first of these times, and none at the second or after it."""
+"""Trades have exchange times from the first of these to before the second."""
 
 
 class TradeKey(NamedTuple):
-    """What orders the trades of a symbol, and tells each from all others."""
+    """The key of a trade among those of its symbol, which orders them."""
 
     timestamp_ns: int
     """Exchange time."""
     stream: int
-    """The store's own number of the stream that brought the trade."""
+    """The store's own number of the trade's stream."""
     sequence: int
-    """Its place in that stream."""
+    """Its sequence in that stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRun:
     """Consecutive frames of one stream, whose ticks were accepted or refused.
 
-    A trade whose key is stored already is left out and counts nowhere, whatever brought it.
+    A trade whose key is stored already is skipped and not counted.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class StreamRun:
         Nanoseconds since the epoch.
     is_part : bool
         Whether these are trades of any part of the stream, in any order, from a file or a dataset.
-        Then the position of the stream is neither asked nor moved.
+        Then the position of the stream is neither compared nor moved.
     """
 
     stream_id: str
@@ -74,15 +74,15 @@ class StreamRun:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is written at once, or not at all.
+    """What is written in one transaction.
 
-    Sessions, bars and counts only move forward: what a store holds that has more trades, or began
-    later, stays, so that a step that is written again changes nothing.
+    Sessions, bars and counts only move forward: a stored row that has more trades, or a later
+    start, stays, so that writing a step again changes nothing.
 
     Attributes
     ----------
     symbols : SymbolTable
-        What symbol indices point into; it may have more than the step needs.
+        The names of symbol indices; it may have more than the step needs.
     runs : sequence of StreamRun
         In order; those of one stream follow each other.
     changed : uint32[k]
@@ -93,7 +93,7 @@ class Step:
         The bars that changed, as they are after the step: the open one of a series, and any number
         of closed ones, each once.
     counts : mapping of str to int
-        Totals to be taken up again later, by name, after the step; they never fall.
+        Totals by name, as they are after the step; they never fall.
     """
 
     symbols: SymbolTable
@@ -106,7 +106,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """What a market takes up again.
+    """What a market is restored from.
 
     Attributes
     ----------
@@ -118,9 +118,9 @@ class SavedState:
         Their open bars, and those closed ones that may still be amended, in order of symbol,
         interval and start; `symbol` is an index into `symbols`.
     positions : mapping of str to int
-        The next sequence of each stream, the one heard of longest ago first.
+        The next sequence of each stream, the least recently written first.
     counts : mapping of str to int
-        The largest of each name that was written.
+        The largest total of each name that was written.
     """
 
     symbols: Sequence[str]
@@ -162,7 +162,7 @@ class TradePage:
 
 
 class SymbolTotals(NamedTuple):
-    """What a store knows of a symbol without looking at its trades."""
+    """The totals of a symbol, which a store has without reading its trades."""
 
     symbol: str
     trade_count: int
@@ -171,38 +171,38 @@ class SymbolTotals(NamedTuple):
 
 
 class WrongTotals(NamedTuple):
-    """The totals of a symbol, where they are not those of its trades."""
+    """The totals of a symbol that differ from those of its trades."""
 
     stored: SymbolTotals
     counted: SymbolTotals
-    """Of a symbol without trades, 0 and 0."""
+    """0 and 0 for a symbol without trades."""
 
 
 class SavedStream(NamedTuple):
-    """A stream that a store knows."""
+    """A stored stream."""
 
     number: int
-    """What its trades' keys call it."""
+    """Its number in the keys of its trades."""
     stream_id: str
     next_sequence: int | None
-    """None when only parts of it are known, from datasets."""
+    """None when only parts of it are stored, from files or datasets."""
 
 
 class TradeHistory(Protocol):
-    """Reads what a store holds, while others write it.
+    """Reads a store while others write it.
 
     Methods block, for a short time, and may be called by one thread at a time; `interrupt` may be
-    called by another. A history is a context manager, which owns its connection and opens it again
-    when it was lost.
+    called by another. A history is a context manager, which owns its connection and reconnects when
+    it was lost.
     """
 
     @property
     def address(self) -> str:
-        """What it is, for people, without secrets: `sqlite /data/trades.db`."""
+        """The name of the store in messages, without secrets: `sqlite /data/trades.db`."""
         ...
 
     def __enter__(self) -> Self:
-        """Prepare to connect; nothing need be there yet."""
+        """Prepare to connect; the store need not exist yet."""
         ...
 
     def __exit__(self, *exc_info: object) -> None:
@@ -215,7 +215,7 @@ class TradeHistory(Protocol):
         Raises
         ------
         StoreUnavailableError, StoreInterruptedError
-            As their names say; so do all methods that read.
+            As all methods that read.
         """
         ...
 
@@ -226,7 +226,7 @@ class TradeHistory(Protocol):
     def page(self, symbol: str, limit: int, before: TradeKey | None = None) -> TradePage:
         """Return at most `limit` trades whose key is below `before`, newest first.
 
-        The cost does not depend on how many there are. A symbol without trades has an empty page.
+        The cost does not depend on how many are stored. A symbol without trades has an empty page.
         """
         ...
 
@@ -235,8 +235,8 @@ class TradeHistory(Protocol):
     ) -> Iterator[TradePage]:
         """Yield all trades of a symbol, oldest first, in pages that are not empty.
 
-        Trades that are written meanwhile may be among them; none comes twice. Other methods may
-        be called between two pages.
+        Trades that are written meanwhile may be among them; none is repeated. Other methods may be
+        called between two pages.
 
         Parameters
         ----------
@@ -251,12 +251,12 @@ class TradeHistory(Protocol):
         ...
 
     def recount(self) -> list[WrongTotals]:
-        """Read all trades, and return the symbols whose totals are not theirs, in order.
+        """Read all trades, and return the symbols whose totals differ from them, in order.
 
         Raises
         ------
         StoreFormatError
-            When what is stored is damaged.
+            When the store is damaged.
         """
         ...
 
@@ -268,11 +268,11 @@ class TradeHistory(Protocol):
         Parameters
         ----------
         symbol : str
-            One that never traded has no bars.
+            One without trades has no bars.
         interval_ns : int
             Their length.
         limit : int
-            At most so many.
+            The largest number of bars.
         before_ns : int
             Exclusive; 0 means from the newest.
 
@@ -284,19 +284,19 @@ class TradeHistory(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """End what another thread is reading at this moment, with StoreInterruptedError."""
+        """End the read of another thread, if there is one, with StoreInterruptedError."""
         ...
 
 
 class Store(TradeHistory, Protocol):
-    """Writes steps, each as one transaction, and reads what it holds.
+    """Writes steps, each as one transaction, and reads.
 
-    Several writers may write at once: each run enters once, by the position of its stream, and
-    the totals of a symbol only move forward. Sessions, bars and counts are those of one market,
-    which holds the store by `claim`.
+    Several writers may write at once: each run is stored once, by the position of its stream, and
+    the totals of a symbol only move forward. Sessions, bars and counts belong to one market, which
+    holds the store by `claim`.
 
-    After an error a store can be used again, and connects again if need be. To enter it raises
-    StoreUnavailableError where it cannot be reached, made or written, and StoreFormatError.
+    After an error a store can be used again, and reconnects if needed. Entering it raises
+    StoreUnavailableError where it cannot be reached, created or written, and StoreFormatError.
     """
 
     def claim(self) -> None:
@@ -310,41 +310,41 @@ class Store(TradeHistory, Protocol):
         ...
 
     def load(self, max_streams: int, lateness_ns: int) -> SavedState:
-        """Return what a market takes up again, at a cost that does not depend on the trades.
+        """Return the state of the market, at a cost that does not depend on the trades.
 
         Parameters
         ----------
         max_streams : int
-            At most so many positions, of the streams heard of last.
+            The largest number of positions, of the streams written last.
         lateness_ns : int
-            Closed bars are wanted that ended less than this before the latest of their symbol's
-            open bars began.
+            Closed bars are included that ended less than this before the start of the latest of
+            their symbol's open bars.
         """
         ...
 
     def position(self, stream_id: str) -> int | None:
-        """Return the next sequence of a stream, None when the store knows none."""
+        """Return the next sequence of a stream, None where none is stored."""
         ...
 
     def write(self, step: Step) -> None:
-        """Write a step; when it returns, the step is kept whatever happens to this process.
+        """Write a step; when this returns, it is stored whatever happens to this process.
 
-        Frames of a run that the store has already are left out, so that to write again what may
-        have been written changes nothing.
+        Frames of a run that are stored already are skipped, so that writing again what may have
+        been written changes nothing.
 
         Raises
         ------
         StoreUnavailableError
-            When it cannot be written now; nothing was, and to try again may help.
+            When it cannot be written now; nothing was written, and a retry may succeed.
         StoreGapError
             When frames before a run are missing; nothing was written.
         StoreError
-            When to try again would not help.
+            When a retry would not succeed.
         """
         ...
 
     def repair(self) -> list[WrongTotals]:
-        """Set right what `recount` finds, in one transaction, and return it.
+        """Correct what `recount` finds, in one transaction, and return it.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What a market changes, gathered into the steps in which a store keeps it."""
+"""The changes of a market, collected into the steps that a store writes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdtool.adapters.stores.port import Step, StreamRun
+from mdtool.core.trades import TradeRun, Trades
 from mdtool.engine.market import Change, Market
 
 
 class Steps:
-    """Makes each step of a market hold everything since the one before.
+    """Makes the steps of a market: each has all changes since the one before.
 
-    A step that was taken is to be written before the next one is taken.
+    A step must be written before the next one is taken.
 
     Parameters
     ----------
     market : Market
-        As it was made or restored: what it holds by now needs no step.
+        As it was created or restored: its present state needs no step.
     """
 
     def __init__(self, market: Market) -> None:
@@ -27,22 +28,22 @@ class Steps:
         self._bar_step = market.bars.step
 
     def take(self, changes: Sequence[Change]) -> Step:
-        """Return the step that makes `changes`, all those since the latest one, last.
+        """Return the step of `changes`, which are all since the latest step.
 
-        It is a copy, which the market does not change any more.
+        It is a copy, which the market no longer changes.
         """
         market = self._market
         changed = market.changed_since(self._commit)
         bars = market.bars.saved_since(self._bar_step, changed)
         self._commit, self._bar_step = market.commit, market.bars.step
-        streams: dict[str, list[Change]] = {}
+        streams: dict[str, list[TradeRun]] = {}
         for change in changes:
-            if change.ticks.frames:
-                streams.setdefault(change.stream_id, []).append(change)
+            if change.run.frames.count:
+                streams.setdefault(change.run.stream_id, []).append(change.run)
         return Step(
             # Indices of symbols never change: the table may grow while the step is written.
             symbols=market.symbols,
-            runs=[_run(stream_id, news) for stream_id, news in streams.items()],
+            runs=[_joined(runs) for runs in streams.values()],
             changed=changed,
             sessions=market.sessions(changed),
             bars=bars,
@@ -50,18 +51,18 @@ class Steps:
         )
 
 
-def _run(stream_id: str, changes: Sequence[Change]) -> StreamRun:
-    """Return the changes of a stream, which follow each other, as one run."""
-    ticks = [change.ticks for change in changes]
-    sequences = [change.first_sequence + change.ticks.offset.astype(np.int64) for change in changes]
+def _joined(runs: Sequence[TradeRun]) -> StreamRun:
+    """Return consecutive runs of a stream as one."""
+    trades = Trades.concatenate([run.trades for run in runs])
+    sequences = [run.first_sequence + run.frames.offset.astype(np.int64) for run in runs]
     return StreamRun(
-        stream_id=stream_id,
-        first_sequence=changes[0].first_sequence,
-        next_sequence=changes[-1].next_sequence,
+        stream_id=runs[0].stream_id,
+        first_sequence=runs[0].first_sequence,
+        next_sequence=runs[-1].next_sequence,
         sequence=np.concatenate(sequences),
-        symbol=np.concatenate([each.symbol for each in ticks]),
-        price=np.concatenate([each.price for each in ticks]),
-        volume=np.concatenate([each.volume for each in ticks]),
-        exchange_timestamp=np.concatenate([each.exchange_timestamp for each in ticks]),
-        ingest_timestamp=np.concatenate([each.ingest_timestamp for each in ticks]),
+        symbol=trades.symbol,
+        price=trades.price,
+        volume=trades.size,
+        exchange_timestamp=trades.ts_event,
+        ingest_timestamp=trades.ts_recv,
     )

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn, Self
 
 from mdtool.adapters.aggregator import AggregatorClient
-from mdtool.adapters.trades.port import TradeRun
-from mdtool.core.symbols import SymbolTable
-from mdtool.wire.ticks import Ticks
+from mdtool.core.trades import TradeRun
 
 
 class GrpcTradeFeed:
@@ -39,8 +37,4 @@ class GrpcTradeFeed:
         self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
     ) -> NoReturn:
         """Hand over what is committed from now on; see `TradeFeed`."""
-
-        def take(symbols: SymbolTable, run: tuple[str, int, Ticks]) -> None:
-            receive(TradeRun(symbols, *run))
-
-        await self._client.follow_trades(connected, take)
+        await self._client.follow_trades(connected, receive)

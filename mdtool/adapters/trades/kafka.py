@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NoReturn, Self
-
-import numpy as np
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.client import (
@@ -19,17 +16,23 @@ from mdtool.adapters.kafka.client import (
     KafkaException,
     Message,
     TopicPartition,
+    arrived,
     consumer,
     error_of,
 )
-from mdtool.adapters.kafka.reading import arrived
-from mdtool.adapters.kafka.sequences import FRAMES, sequence_at, source_of, stream_of
-from mdtool.adapters.kafka.topics import TICKS, open_topics
-from mdtool.adapters.kafka.watch import watched
-from mdtool.adapters.trades.port import TradeRun
+from mdtool.adapters.kafka.topics import (
+    FRAMES,
+    TICKS,
+    open_topics,
+    sequence_at,
+    source_of,
+    stream_of,
+    watched,
+)
 from mdtool.core.errors import PeerError
+from mdtool.core.trades import Frames, TradeRun
 from mdtool.wire.batches import BatchError
-from mdtool.wire.tick_parts import PartReader
+from mdtool.wire.partitions import PartitionDecoder
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +125,7 @@ class _Reading:
         self._batches = batches
         self._stopping = threading.Event()
         self._is_lost = threading.Event()
-        self._readers = [PartReader(number, partitions) for number in range(partitions)]
+        self._decoders = [PartitionDecoder(number, partitions) for number in range(partitions)]
         self._positions: OrderedDict[str, int] = OrderedDict()
         self._begins: dict[int, int] = {}
         """Of each partition, the offset from which trades are handed over."""
@@ -169,24 +172,18 @@ class _Reading:
             where = f"{message.topic()}, partition {partition}, offset {offset}"
             log.warning("%s: left out: %s", where, problem)
             return []
-        return [run] if offset >= self._begins[partition] and len(run.ticks) else []
+        return [run] if offset >= self._begins[partition] and len(run.trades) else []
 
     def _new(self, data: bytes, partition: int, offset: int) -> TradeRun:
-        part = self._readers[partition].read(data)
+        part = self._decoders[partition].decode(data)
         source = source_of(part.stream_id, partition)
         position = self._positions.pop(source, 0)
-        self._positions[source] = max(position, part.first_sequence + part.ticks.frames)
+        self._positions[source] = max(position, part.next_sequence)
         if len(self._positions) > _MAX_STREAMS:
             self._positions.popitem(last=False)
-        new = part.ticks.from_frame(position - part.first_sequence)
-        ticks = dataclasses.replace(
-            new,
-            offset=np.arange(len(new), dtype=np.uint32),
-            frames=FRAMES,
-        )
-        return TradeRun(
-            part.symbols, stream_of(self._address, partition), sequence_at(offset), ticks
-        )
+        frames = Frames.of(part.since(position).trades, FRAMES)
+        stream_id = stream_of(self._address, partition)
+        return TradeRun(part.symbols, stream_id, sequence_at(offset), frames)
 
     def _put(self, batch: list[TradeRun] | PeerError) -> None:
         """Hand a batch to the loop, and wait until there is room for it."""

@@ -3,31 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
-from mdtool.core.symbols import SymbolTable
-from mdtool.wire.ticks import Ticks
-
-
-@dataclass(frozen=True, slots=True)
-class TradeRun:
-    """Consecutive frames of one stream, committed.
-
-    Attributes
-    ----------
-    symbols : SymbolTable
-        What the ticks' symbols are indices of; it may grow, and is another one after a reconnect.
-    stream_id : str
-    first_sequence : int
-        The position in the stream of its first frame.
-    ticks : Ticks
-    """
-
-    symbols: SymbolTable
-    stream_id: str
-    first_sequence: int
-    ticks: Ticks
+from mdtool.core.trades import TradeRun
 
 
 class TradeFeed(Protocol):

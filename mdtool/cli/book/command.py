@@ -12,10 +12,8 @@ from mdtool.cli.book.verify import verify
 from mdtool.cli.filter_options import RangeOptions, with_range
 from mdtool.cli.input_group import InputGroup
 from mdtool.cli.live.options import LiveOptions
-from mdtool.cli.option_bundle import option_bundle
+from mdtool.cli.options import check_mode, option_bundle, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
-from mdtool.cli.serving import check_serving
-from mdtool.cli.settings import with_settings
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.book.config import ReceiverConfig
 
@@ -47,8 +45,8 @@ def book(
         list[str] | None,
         typer.Argument(
             metavar="INPUT",
-            help="DBN files of MBO records, or - for standard input. A file that is called like a "
-            "command: ./verify.",
+            help="DBN files of MBO records, or - for standard input. Write ./verify for a file "
+            "named verify.",
             show_default=False,
         ),
     ] = None,
@@ -56,15 +54,15 @@ def book(
         bool,
         typer.Option(
             "--serve",
-            help="Process the stream of a sender, from POST /start-processing until its end or "
-            "POST /stop-processing; see Settings.",
+            help="Run the receiver service: rebuild the books of a sender's stream after POST "
+            "/start-processing; see Settings.",
         ),
     ] = False,
 ) -> int:
-    """Rebuild L3 order books from MBO records, and show them when events have ended.
+    """Rebuild L3 order books from MBO records, and show them at the end of events.
 
-    Each book begins at a clear or snapshot; one whose stream began without is called partial in
-    whatever shows it. --start says from when on books are shown: what comes before builds them.
+    A book begins at a clear or a snapshot. A book whose stream began without one is partial, and
+    every output says so. --start selects what is shown: earlier records still build the books.
 
     Example: mdtool book day.dbn.zst --symbols ESM4 --depth 20
 
@@ -80,12 +78,12 @@ def book(
 
     Example: mdtool book --serve --sender localhost:9090
     """
-    check_serving(context, ReceiverConfig, serve)
+    check_mode(context, ReceiverConfig, serve, switch="--serve")
     if serve:
         return _serve(config)
     live.check(context)
     if not inputs:
-        raise UsageError("book wants INPUT: a file, or - for standard input")
+        raise UsageError("book: needs INPUT; give a file, or - for standard input")
     if live.live:
         from mdtool.cli.live.run import run_live
 

@@ -22,19 +22,21 @@ if TYPE_CHECKING:
 
 def diff(
     ours: Annotated[str, typer.Argument(metavar="OURS", help="A DBN file, or - for stdin.")],
-    theirs: Annotated[str, typer.Argument(metavar="THEIRS", help="Another, or - for stdin.")],
+    theirs: Annotated[
+        str, typer.Argument(metavar="THEIRS", help="Another DBN file, or - for stdin.")
+    ],
     ignore: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FIELD",
-            help="A field that may differ, such as ts_in_delta. May be given many times.",
+            help="A field to ignore, such as ts_in_delta. Repeatable.",
         ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", "-J", help="One JSON object instead of a table.")
     ] = False,
 ) -> None:
-    """Compare two mbp-10 streams, or two mbp-1: exit 0 when all records are equal, else 1.
+    """Compare two mbp-10 or two mbp-1 streams: exit 0 if all records are equal, else 1.
 
     Shows the first record that differs, field by field.
 

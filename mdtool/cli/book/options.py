@@ -29,9 +29,9 @@ class BookOptions:
         str,
         typer.Option(
             metavar="final|event|INTERVAL",
-            help="final: each book once, at the end. event: a record of the best levels whenever "
-            "they change, and for each trade. INTERVAL, such as 1s: each book at the end of each "
-            "interval in which an event of it ended.",
+            help="When to emit: final, each book once at the end; event, a depth record for each "
+            "change of the best levels and each trade; or an INTERVAL such as 1s, each book "
+            "that changed, at the interval's end.",
             rich_help_panel=_PANEL,
         ),
     ] = FINAL
@@ -40,8 +40,8 @@ class BookOptions:
         typer.Option(
             metavar="N",
             min=1,
-            help="Levels of a side: any number in JSON (else all) and tables (else 10); as "
-            "records 10, which is mbp-10, or 1, which is mbp-1.",
+            help="Levels of a side. JSON: any number, by default all; tables: by default 10; "
+            "records: 10 (mbp-10) or 1 (mbp-1).",
             show_default=False,
             rich_help_panel=_PANEL,
         ),
@@ -50,7 +50,7 @@ class BookOptions:
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Each book as it was when the last event up to this index timestamp had ended: "
+            help="Each book at this index timestamp, after the last event that ended by then: "
             "ISO-8601 or nanoseconds.",
             rich_help_panel=_PANEL,
         ),
@@ -60,8 +60,8 @@ class BookOptions:
         typer.Option(
             metavar="N",
             min=1,
-            help="Keep the books as they stand after each N records beside the file, as "
-            "FILE.mdtool-book. A later --at begins at the last of them before its time.",
+            help="Save the books after each N records in FILE.mdtool-book. A later --at starts "
+            "from the last checkpoint before its time.",
             rich_help_panel=_PANEL,
         ),
     ] = None

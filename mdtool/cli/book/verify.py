@@ -26,21 +26,21 @@ def verify(
         typer.Argument(metavar="INPUT", help="DBN files of MBO records, or - for stdin."),
     ],
     symbols: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Only these symbols.")
+        str | None, typer.Option(metavar="A,B,...", help="Only these symbols, separated by commas.")
     ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KIND",
-            help="Report findings of this kind, but do not fail for them. May be given many times.",
+            help="Report findings of this kind without failing. Repeatable.",
         ),
     ] = None,
     all_jumps: Annotated[
         bool,
         typer.Option(
             "--all-jumps",
-            help="Take every jump of a channel's sequence numbers for a gap: INPUT should have all "
-            "that was sent.",
+            help="Count every jump of a channel's sequence numbers as a gap, because INPUT has "
+            "the whole channel.",
         ),
     ] = False,
     as_json: Annotated[
@@ -48,16 +48,16 @@ def verify(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Rebuild the books of INPUT and find what does not fit: exit 1 when there is anything.
+    """Rebuild the books of INPUT and report anomalies: exit 1 if there are any.
 
-    Kinds: unknown_cancel, unknown_modify (ids that did not rest; unknown is both), over_cancel,
-    duplicate_add, side_change, unusable (no usable side, price, size or action), crossed and
-    locked (at the end of an event), time_backwards (ts_recv, within an instrument),
+    Kinds: unknown_cancel, unknown_modify (the order id is not in the book; unknown is both),
+    over_cancel, duplicate_add, side_change, unusable (no usable side, price, size or action),
+    crossed and locked (at the end of an event), time_backwards (ts_recv, within an instrument),
     maybe_bad_book (flagged so by the publisher), sequence_gap, sequence_backwards (within an
     instrument).
 
-    A file of some instruments lacks the sequence numbers of the others on their channel, so that
-    jumps are gaps only where numbers are otherwise consecutive, or with --all-jumps.
+    A file with some instruments of a channel lacks the sequence numbers of the others. Jumps are
+    therefore gaps only where numbers are otherwise consecutive, or with --all-jumps.
 
     Example: mdtool book verify day.dbn.zst --allow locked --allow unknown
     """

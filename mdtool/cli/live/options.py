@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from mdtool.cli.given_options import given_options
+from mdtool.cli.options import given_options
 from mdtool.core.errors import UsageError
 
 _PANEL: Final = "Live view"
@@ -22,8 +22,8 @@ class LiveOptions:
         bool,
         typer.Option(
             "--live",
-            help="Show the ladder on the whole terminal while the stream is played. INPUT may then "
-            "be the HOST:PORT of a sender, too. Press h for its keys.",
+            help="Show the book full-screen while the stream is replayed; h lists the keys. "
+            "INPUT may also be the HOST:PORT of a sender.",
             rich_help_panel=_PANEL,
         ),
     ] = False
@@ -32,7 +32,8 @@ class LiveOptions:
         typer.Option(
             metavar="X",
             min=0,
-            help="1 is real time, as files are played; 0 is flat out, as pipes and senders are.",
+            help="Replay speed: 1 is real time, the default for files; 0 as fast as possible, "
+            "the default for pipes and senders.",
             show_default=False,
             rich_help_panel=_PANEL,
         ),
@@ -49,6 +50,6 @@ class LiveOptions:
             if self.speed is not None:
                 raise UsageError("--speed is for --live; else pace with replay-dbn --speed")
             return
-        for name, option in given_options(context):
+        for name, shown in given_options(context):
             if name not in _ALONGSIDE:
-                raise UsageError(f"{option.opts[0]} does not go with --live")
+                raise UsageError(f"{shown}: does not go with --live; leave one out")

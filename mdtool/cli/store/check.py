@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.settings import with_settings
 from mdtool.cli.store.place import store_of
 from mdtool.core.errors import CheckError
 from mdtool.core.units import counted
@@ -22,17 +22,15 @@ def check(
     config: StoreConfig,
     repair: Annotated[
         bool,
-        typer.Option(
-            "--repair", help="Set trade_count and last_trade_at right, in one transaction."
-        ),
+        typer.Option("--repair", help="Correct trade_count and last_trade_at, in one transaction."),
     ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> None:
-    """Count a store's trades and compare: a line for each difference, and exit 1 if there are any.
+    """Compare a store's counts with its trades: a line a difference, and exit 1 if there are any.
 
-    trade_count and last_trade_at of each symbol are compared with its trades; so are the number of
-    trades and the volume of its session and bars, unless an aggregation service is at work on the
-    store. Sessions and bars depend on the order in which trades came, and are not mended.
+    It compares trade_count and last_trade_at of each symbol with its trades, and, unless an
+    aggregation service uses the store, the count and volume of its session and bars too. Sessions
+    and bars depend on the order in which trades arrived, and are not repaired.
 
     Example: mdtool store check
 

@@ -8,8 +8,8 @@ import typer
 
 from mdtool.cli.filter_options import RangeOptions, with_range
 from mdtool.cli.input_group import InputGroup
+from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.settings import with_settings
 from mdtool.cli.store.check import check
 from mdtool.cli.store.export import export
 from mdtool.cli.store.importing import import_
@@ -39,8 +39,8 @@ def store(
         list[str] | None,
         typer.Argument(
             metavar="INPUT",
-            help="DBN files with trades, or - for standard input. A file that is called like a "
-            "command: ./check.",
+            help="DBN files with trades, or - for standard input. Write ./check for a file named "
+            "check.",
             show_default=False,
         ),
     ] = None,
@@ -48,7 +48,7 @@ def store(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Name the stream, which is known by its first trades otherwise.",
+            help="Name of the stream; by default it is identified by its first trades.",
             show_default=False,
         ),
     ] = None,
@@ -56,18 +56,17 @@ def store(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Instead of INPUT, keep what is on kafka://HOST:PORT, and what comes, until "
-            "stopped.",
+            help="Store the ticks on kafka://HOST:PORT instead of INPUT, until stopped.",
             show_default=False,
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> int:
-    """Keep the trades of INPUT in a store, with the aggregates and bars that they come to.
+    """Store the trades of INPUT, with the sessions and bars that follow from them.
 
-    The trades of MBO are its T records. Each is known by its place in its stream, so that to store
-    a file again, or any part of it, changes nothing. After Ctrl-C what was written stays, and the
-    same command goes on. `serve all` takes the store up.
+    The trades of MBO are its T records. A trade is identified by its place in its stream, so
+    storing a file again, or a part of it, changes nothing. After Ctrl-C the same command resumes.
+    `serve all` restores its state from the store.
 
     Example: mdtool store day.dbn.zst --symbols ESZ5
 
@@ -84,7 +83,7 @@ def store(
             raise UsageError("--bus takes the place of INPUT and --stream-id")
         return _keep_bus(bus, config)
     if not inputs:
-        raise UsageError("store wants INPUT: a file, or - for standard input")
+        raise UsageError("store: needs INPUT; give a file, or - for standard input")
     from mdtool.cli.store.keeper import opened_keeper
     from mdtool.cli.store.report import kept
     from mdtool.services.store.filling import DbnInput

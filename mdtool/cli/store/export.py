@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from mdtool.cli.filter_options import RangeOptions, with_range
+from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.settings import with_settings
 from mdtool.cli.store.place import store_of
 from mdtool.core.errors import EXIT_OK, InputError, UsageError
 from mdtool.core.units import counted
@@ -31,7 +31,7 @@ def export(
     config: StoreConfig,
     target: Annotated[
         str,
-        typer.Argument(metavar="DIR|FILE", help="Where to: a folder, or a file of all trades."),
+        typer.Argument(metavar="DIR|FILE", help="A folder, or a file of all trades."),
     ],
     file_format: Annotated[
         str | None,
@@ -52,16 +52,16 @@ def export(
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("-f", "--force", help="Replace a dataset that is there.")
+        bool, typer.Option("-f", "--force", help="Replace an existing dataset.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> int:
-    """Write the trades of a store as a dataset that pyarrow, DuckDB and Polars read back equal.
+    """Export the trades of a store as a dataset that pyarrow, DuckDB and Polars read back equal.
 
     Columns: symbol (or its folder), exchange_timestamp, price, volume, ingest_timestamp, stream_id
     and sequence. Parquet has timestamps of nanoseconds in UTC and decimals of nine places, CSV
-    whole nanoseconds and decimals. DBN has no streams: what is imported of it counts as new.
-    --start and --end are exchange times. The dataset is there as a whole, or not at all.
+    whole nanoseconds and decimals. DBN has no streams: an imported DBN file counts as new.
+    --start and --end are exchange times. A dataset is written as a whole, or not at all.
 
     Example: mdtool store export dataset --symbols ESZ5,CLX5 --start 2025-09-24 --end 2025-09-25
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.settings import with_settings
 from mdtool.cli.store.keeper import opened_keeper
 from mdtool.cli.store.report import kept
 from mdtool.core.errors import EXIT_OK
 from mdtool.services.store.config import StoreConfig
 
 if TYPE_CHECKING:
-    from mdtool.adapters.datasets.rows import TradeRows
+    from mdtool.adapters.datasets.trade_rows import TradeRows
+    from mdtool.core.trades import Reason
     from mdtool.services.store.keeping import Keeper
-    from mdtool.wire.ticks import Reason
 
 
 @with_settings(StoreConfig, "store")
@@ -29,19 +29,19 @@ def import_(
         list[str],
         typer.Argument(metavar="PATH", help="Folders of a dataset, or Parquet, CSV and DBN files."),
     ],
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> int:
-    """Bring datasets that `store export` wrote into a store, of whatever kind.
+    """Import datasets that `store export` wrote into any store.
 
-    Each trade is known by its place in its stream, so that to import again, or a part, changes
-    nothing. A DBN file is a stream of its own, as in `mdtool store FILE`. All files are looked into
+    A trade is identified by its stream and its place in it, so importing again, or a part, changes
+    nothing. A DBN file is a stream of its own, as in `mdtool store FILE`. All files are checked
     before the first trade is written.
 
     Example: mdtool store import dataset
 
     Example: mdtool store import trades.parquet --store sqlite:///copy.db
     """
-    from mdtool.adapters.datasets.reading import find_files, is_dbn, open_files
+    from mdtool.adapters.datasets.files import find_files, is_dbn, open_files
     from mdtool.services.store.steps import keep_all
 
     found = find_files(paths)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from mdtool.core.units import counted
 
 if TYPE_CHECKING:
+    from mdtool.core.trades import Reason
     from mdtool.services.store.keeping import Keeper
-    from mdtool.wire.ticks import Reason
 
 
 def kept(name: str, keeper: Keeper, left_out: Mapping[Reason, int]) -> str:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from mdtool.core.addresses import parse_address
 from mdtool.core.errors import UsageError
 
 app = typer.Typer(add_completion=False)
@@ -16,17 +15,16 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def watch(
     address: Annotated[
-        str, typer.Argument(metavar="HOST:PORT", help="Of a VWAP feed, `mdtool vwap`.")
+        str, typer.Argument(metavar="HOST:PORT", help="Address of a VWAP feed, `mdtool vwap`.")
     ] = "127.0.0.1:8888",
     symbols: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Only these symbols.")
+        str | None, typer.Option(metavar="A,B,...", help="Only these symbols, separated by commas.")
     ] = None,
 ) -> int | None:
-    """Show prices, changes, trends and VWAPs of a feed as they come.
+    """Show the prices, changes, trends and VWAPs of a VWAP feed live.
 
-    On a terminal they are a table, with keys to sort, filter and scroll it: h
-    lists them. Piped, they are the feed's own lines. A feed that is away is
-    waited for.
+    On a terminal they are a table, with keys to sort, filter and scroll it: h lists them. In a
+    pipe they are the feed's own lines. After a lost connection it reconnects.
 
     Example: mdtool watch
 
@@ -34,20 +32,19 @@ def watch(
 
     Example: mdtool watch | jq -c '[.symbol, .vwap]'
     """
+    from mdtool.adapters.vwap_feed import VwapFeedClient
     from mdtool.cli.live.terminal import is_dumb
-    from mdtool.cli.watch.feed import LineFeed
     from mdtool.wire.vwap_lines import LineError, parse_symbols
 
-    host, port = parse_address(address)
     try:
         wanted = None if symbols is None else parse_symbols(symbols)
     except LineError as error:
         raise UsageError(f"--symbols {symbols!r}: {error}") from error
-    feed = LineFeed(host, port, wanted)
+    feed = VwapFeedClient(address, wanted)
     if not sys.stdout.isatty() or is_dumb():
         from mdtool.cli.watch.lines import print_lines
 
-        return print_lines(feed)
+        print_lines(feed)
     from mdtool.cli.watch.view import View
 
     return View(feed).run()

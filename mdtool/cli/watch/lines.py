@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import select
 import sys
+from typing import NoReturn
 
-from mdtool.cli.watch.feed import LineFeed
-from mdtool.core.errors import EXIT_OK
+from mdtool.adapters.vwap_feed import VwapFeedClient
 
 log = logging.getLogger(__name__)
 
 
-def print_lines(feed: LineFeed) -> int:
-    """Print lines until whoever reads them has gone; return the exit status."""
-    feed.run(_Printer(feed.address))
-    return EXIT_OK
+def print_lines(feed: VwapFeedClient) -> NoReturn:
+    """Print lines until the reader of standard output closes it, which raises BrokenPipeError."""
+    asyncio.run(feed.follow(_Printer(feed.address)))
 
 
 class _Printer:

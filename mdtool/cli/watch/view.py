@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 import time
 from typing import Final
 
 from rich.console import Console
 
+from mdtool.adapters.vwap_feed import VwapFeedClient, decode_states
 from mdtool.cli.live.frame import printable
 from mdtool.cli.live.held_messages import HeldMessages
 from mdtool.cli.live.interrupts import Interrupts
@@ -17,18 +20,15 @@ from mdtool.cli.live.palette import ASCII, THEME, UNICODE
 from mdtool.cli.live.terminal import Terminal, TerminalGoneError, open_terminal
 from mdtool.cli.watch.columns import Look
 from mdtool.cli.watch.drawing import Connection, draw
-from mdtool.cli.watch.feed import LineFeed
 from mdtool.cli.watch.quotes import Quotes
 from mdtool.cli.watch.selection import Selection
 from mdtool.core.errors import EXIT_OK
 from mdtool.core.rates import Rates
 from mdtool.core.units import NS_PER_S
-from mdtool.wire.vwap_lines import LineError, decode_state
 
 FRAMES_PER_S: Final = 10
 REPAINT_EVERY_S: Final = 1.0
 """Whatever another process wrote on the screen stands no longer."""
-_END_WAIT_S: Final = 0.1
 _SAID_FOR_S: Final = 5.0
 """How long it is said that lines were not understood, after the last of them."""
 
@@ -38,11 +38,11 @@ class View:
 
     Parameters
     ----------
-    feed : LineFeed
+    feed : VwapFeedClient
         Not running yet; it will in a thread of its own.
     """
 
-    def __init__(self, feed: LineFeed) -> None:
+    def __init__(self, feed: VwapFeedClient) -> None:
         console = Console(theme=THEME, highlight=False, markup=False, emoji=False)
         self._is_ascii = console.options.ascii_only
         self._painter = Painter(console)
@@ -68,20 +68,14 @@ class View:
             Interrupts(terminal.leave) as interrupts,
             terminal,
         ):
-            thread = threading.Thread(target=self._run_feed, name="watch-feed", daemon=True)
-            thread.start()
-            try:
+            threading.Thread(target=self._run_feed, name="watch-feed", daemon=True).start()
+            with contextlib.suppress(TerminalGoneError):
                 self._loop(terminal, interrupts, messages)
-            except TerminalGoneError:
-                pass
-            finally:
-                self._feed.close()
-                thread.join(_END_WAIT_S)
         return EXIT_OK if interrupts.status is None else interrupts.status
 
     def _run_feed(self) -> None:
         try:
-            self._feed.run(self._state)
+            asyncio.run(self._feed.follow(self._state))
         except BaseException as error:  # noqa: BLE001 - whoever draws raises it
             self._state.crash = error
 
@@ -144,20 +138,14 @@ class _FeedState:
             self._reason = ""
 
     def received(self, lines: list[bytes]) -> None:
-        states = []
-        bad, said = 0, ""
-        for line in lines:
-            try:
-                states.append(decode_state(line))
-            except LineError as error:
-                bad, said = bad + 1, str(error)
+        states, errors = decode_states(lines)
         now_s = time.monotonic()
         with self.lock:
             for state in states:
                 self.quotes.take(state, now_s)
-            if bad:
-                self._bad_lines += bad
-                self._bad_line = said
+            if errors:
+                self._bad_lines += len(errors)
+                self._bad_line = str(errors[-1])
                 self._bad_until_s = now_s + _SAID_FOR_S
 
     def lost(self, reason: str, delay_s: float, attempts: int) -> None:

@@ -56,8 +56,7 @@ class BusAggregator:
         PeerError
             When what the topics hold is not mdtool's, or one of them was deleted.
         """
-        from mdtool.adapters.kafka.topics import open_topics
-        from mdtool.adapters.kafka.watch import watched
+        from mdtool.adapters.kafka.topics import open_topics, watched
         from mdtool.services.aggregator.group_member import GroupMember
 
         loop = asyncio.get_running_loop()

@@ -98,9 +98,9 @@ class Committer:
             self._settle([change], self._market.commit)
             return
         self._group.append(change)
-        self._new_streams.discard(change.stream_id)
-        self._streams[change.stream_id] = self._market.commit
-        self.uncommitted += change.ticks.frames
+        self._new_streams.discard(change.run.stream_id)
+        self._streams[change.run.stream_id] = self._market.commit
+        self.uncommitted += change.run.frames.count
         self._has_work.set()
 
     async def room(self) -> None:
@@ -208,7 +208,7 @@ class Committer:
         if not await self._write(self._steps.take(group)):
             return False
         self._streams = {name: latest for name, latest in self._streams.items() if latest > commit}
-        self.uncommitted -= sum(change.ticks.frames for change in group)
+        self.uncommitted -= sum(change.run.frames.count for change in group)
         self._settle(group, commit)
         return True
 

@@ -19,30 +19,31 @@ class AggregatorConfig:
     port: int = setting(50051, "Port to listen on, 0 for any free one.", low=0, high=65535)
     store: str = setting(
         "",
-        "URL of the store that keeps it all, such as sqlite:///PATH; without it, all is in memory.",
+        "URL of the store, such as sqlite:///PATH; without one, state and trades are in memory.",
     )
     bus: str = setting(
         "",
-        "Take ticks from kafka://HOST:PORT and keep everything there, together with others that "
-        "do.",
+        "Consume ticks from kafka://HOST:PORT and store state there, as a member of a group.",
     )
     session_ms: int = setting(
         10_000,
-        "With --bus, how long an aggregator may be silent before others take its part.",
+        "With --bus, the session timeout, after which a silent member's partitions are reassigned.",
         low=1_000,
         high=1_800_000,
     )
     max_uncommitted: int = setting(
-        262_144, "Ticks that may await the store before their senders are paused.", low=1
+        262_144, "Uncommitted ticks at which senders are blocked by backpressure.", low=1
     )
     max_symbols: int = setting(
-        20_000, "Symbols kept; ticks of further ones are refused.", low=1, high=1_000_000
+        20_000, "Symbols at most; ticks of further ones are refused.", low=1, high=1_000_000
     )
     max_streams: int = setting(
-        100_000, "Ingest streams whose position is kept; the longest idle goes first.", low=1
+        100_000,
+        "Ingest streams whose position is remembered; the longest idle is forgotten first.",
+        low=1,
     )
-    max_calls: int = setting(5_000, "gRPC calls answered at once.", low=1)
+    max_calls: int = setting(5_000, "Concurrent gRPC calls.", low=1)
     bars_kept: int = setting(1_440, "Bars kept of each symbol and interval.", low=1, high=1_000_000)
     bars_lateness_ms: int = setting(
-        10_000, "How long after its end a 1s bar still takes late ticks.", low=0
+        10_000, "How long after its end a 1s bar still accepts late ticks.", low=0
     )

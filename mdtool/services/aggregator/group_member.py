@@ -20,10 +20,11 @@ from mdtool.adapters.kafka.client import (
     KafkaException,
     Message,
     TopicPartition,
+    arrived,
     consumer,
     error_of,
+    read_to_end,
 )
-from mdtool.adapters.kafka.reading import arrived, read_to_end
 from mdtool.adapters.kafka.records import Aggregates, RecordError
 from mdtool.adapters.kafka.topics import AGGREGATES, TICKS, Topics
 from mdtool.adapters.kafka.transactions import DeadLetter, FencedError, PartitionWriter
@@ -212,7 +213,7 @@ class GroupMember:
         writer = PartitionWriter(self._address, number, self._is_stopping)
         saved = Aggregates()
         for message in read_to_end(self._address, AGGREGATES, number, self._is_stopping):
-            saved.take(message.key(), message.value())
+            saved.apply(message.key(), message.value())
         if self._stopping.is_set():
             raise FencedError(f"{self._address}: stopped before partition {number} was there")
         if not saved.is_whole:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import uuid
-from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mdtool.core.symbols import SymbolTable
+from mdtool.core.symbols import SymbolMap, SymbolTable
+from mdtool.core.trades import Frames, Reason
 from mdtool.engine.market import Market
 from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.subscribers import Subscribers
-from mdtool.wire.admission import check_symbol, check_ticks
-from mdtool.wire.ticks import Reason, Ticks
+from mdtool.wire.admission import check_symbol, check_trades
 
 log = logging.getLogger(__name__)
-
-_NO_ROOM: Final = 2**32 - 1
-"""Stands for a symbol that the market did not take."""
 
 
 class Intake:
@@ -43,7 +35,7 @@ class Intake:
         self._own_stream_id = f"grpc-{uuid.uuid4().hex}"
         self._own_sequence = 0
 
-    def take(self, stream_id: str, first_sequence: int, ticks: Ticks) -> int:
+    def take(self, stream_id: str, first_sequence: int, frames: Frames) -> int:
         """Take a batch of a stream; return the stream's position after it.
 
         Raises
@@ -53,18 +45,18 @@ class Intake:
         """
         if first_sequence and self._market.position(stream_id) is None:
             log.info("stream %s begins here at sequence %d", stream_id, first_sequence)
-        change = self._market.apply(stream_id, first_sequence, ticks)
+        change = self._market.apply(stream_id, first_sequence, frames)
         self._committer.add(change)
-        self._subscribers.wake(self._market.symbols, change.symbols)
-        return change.next_sequence
+        self._subscribers.wake(self._market.symbols, change.changed)
+        return change.run.next_sequence
 
-    def take_new(self, ticks: Ticks) -> None:
-        """Take ticks of a client that knows no positions, as those of a stream of the service's."""
-        self._own_sequence = self.take(self._own_stream_id, self._own_sequence, ticks)
+    def take_new(self, frames: Frames) -> None:
+        """Take frames of a client that knows no positions, as those of the service's own stream."""
+        self._own_sequence = self.take(self._own_stream_id, self._own_sequence, frames)
 
 
-class Translation:
-    """The indices of a peer's symbol table as indices of the market's.
+class Admission:
+    """Checks a peer's frames, and renumbers their symbols from the peer's table to the market's.
 
     Parameters
     ----------
@@ -76,44 +68,26 @@ class Translation:
 
     def __init__(self, market: Market, table: SymbolTable) -> None:
         self._market = market
-        self._table = table
-        self._indices = np.empty(0, np.uint32)
-        self._is_complete = True
+        self._map = SymbolMap(table, self._intern)
 
-    def translate(self, ticks: Ticks) -> Ticks:
-        """Return the ticks with the market's symbols; those that it has no room for are refused.
+    def admit(self, frames: Frames) -> Frames:
+        """Return the frames with the market's symbols; those that it has no room for are refused.
 
         Raises
         ------
         BatchError
-            For a tick or a new symbol that no ingest server would have taken.
+            For a trade or a symbol that no ingest server would have accepted.
         """
-        check_ticks(ticks)
-        if new := self._table.since(len(self._indices)):
-            indices = np.array([self._index_of(symbol) for symbol in new], np.uint32)
-            self._indices = np.concatenate([self._indices, indices])
-        translated = dataclasses.replace(ticks, symbol=self._indices[ticks.symbol])
-        if self._is_complete:
-            return translated
-        return _refuse(translated, translated.symbol == _NO_ROOM)
+        check_trades(frames.trades)
+        symbol = self._map.map(frames.trades.symbol)
+        admitted = frames.with_symbols(symbol)
+        if not self._map.has_missing:
+            return admitted
+        return admitted.refuse(symbol == SymbolMap.MISSING, Reason.SYMBOL)
 
-    def _index_of(self, symbol: str) -> int:
+    def _intern(self, symbol: str) -> int | None:
         check_symbol(symbol)
         index = self._market.intern(symbol)
-        if index is not None:
-            return index
-        if self._is_complete:
-            self._is_complete = False
-            log.warning("no room for symbol %s: its ticks, and others', are refused", symbol)
-        return _NO_ROOM
-
-
-def _refuse(ticks: Ticks, chosen: NDArray[np.bool_]) -> Ticks:
-    """Return the ticks with those chosen among the refused, for their symbol."""
-    offsets = np.concatenate([ticks.refused_offset, ticks.offset[chosen]])
-    reasons = np.full(len(offsets), Reason.SYMBOL, np.uint8)
-    reasons[: len(ticks.refused_reason)] = ticks.refused_reason
-    order = np.argsort(offsets)
-    return dataclasses.replace(
-        ticks.chosen(~chosen), refused_offset=offsets[order], refused_reason=reasons[order]
-    )
+        if index is None and not self._map.has_missing:
+            log.warning("no room for symbol %s: its trades and those of others are refused", symbol)
+        return index

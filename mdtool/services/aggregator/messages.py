@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.core.symbols import SymbolTable
+from mdtool.core.symbols import SymbolMap, SymbolTable
+from mdtool.core.trades import Reason
 from mdtool.engine.market import Market
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.aggregates import encode_aggregate
@@ -21,7 +21,6 @@ from mdtool.wire.batches import (
     encode_bars,
     encode_updates,
 )
-from mdtool.wire.ticks import Reason
 
 
 def aggregates(market: Market, symbols: NDArray[np.uint32]) -> Iterator[marketdata_pb2.Aggregate]:
@@ -58,15 +57,13 @@ class CallTable:
     """The symbol table of one call, which is extended by what its messages need."""
 
     def __init__(self, symbols: SymbolTable) -> None:
-        self._symbols = symbols
-        self._indices: dict[int, int] = {}
+        self._table = SymbolTable()
+        self._map = SymbolMap(symbols, self._table.intern)
 
     def extend(self, symbols: NDArray[np.int64]) -> tuple[NDArray[np.uint32], list[str]]:
         """Return the call's indices of the market's symbols, and those that are new to the call."""
-        known = len(self._indices)
-        indices = [self._indices.setdefault(s, len(self._indices)) for s in symbols.tolist()]
-        new = [self._symbols[symbol] for symbol in islice(self._indices, known, None)]
-        return np.array(indices, np.uint32), new
+        known = len(self._table)
+        return self._map.map(symbols), self._table.since(known)
 
 
 def bar_updates(changed: NDArray[np.void], table: CallTable) -> marketdata_pb2.BarUpdates:

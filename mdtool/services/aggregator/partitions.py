@@ -24,10 +24,10 @@ from mdtool.adapters.kafka.records import (
 from mdtool.core.units import NS_PER_MS
 from mdtool.engine.sessions import SESSION
 from mdtool.services.aggregator.config import AggregatorConfig
-from mdtool.services.aggregator.intake import Translation
+from mdtool.services.aggregator.intake import Admission
 from mdtool.services.aggregator.markets import INTERVALS_NS, new_market
 from mdtool.wire.batches import BatchError
-from mdtool.wire.tick_parts import PartReader
+from mdtool.wire.partitions import PartitionDecoder
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ class Partition:
         self.market = new_market(config, bars_kept)
         bars = self.market.bars
         self._max_streams = config.max_streams
-        self._reader = PartReader(number, partitions)
-        self._translation = Translation(self.market, self._reader.symbols)
+        self._decoder = PartitionDecoder(number, partitions)
+        self._admission = Admission(self.market, self._decoder.symbols)
         self._positions = dict(saved.positions)
         """Of all streams that have a record."""
         self._moved: set[str] = set()
@@ -130,10 +130,10 @@ class Partition:
         return Changes(aggregates, list(closed_bar_records(self._names(closed), closed)))
 
     def _take(self, data: bytes) -> None:
-        part = self._reader.read(data)
-        ticks = self._translation.translate(part.ticks)
+        part = self._decoder.decode(data)
+        frames = self._admission.admit(part.frames)
         self.market.skip(part.stream_id, part.first_sequence)
-        self.market.apply(part.stream_id, part.first_sequence, ticks)
+        self.market.apply(part.stream_id, part.first_sequence, frames)
         self._moved.add(part.stream_id)
 
     def _note_latest(self, bars: NDArray[np.void]) -> None:

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Reason
 from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
 from mdtool.engine.market import REASONS, Market, SequenceGapError
 from mdtool.services.aggregator import messages
 from mdtool.services.aggregator.acknowledger import acknowledging
 from mdtool.services.aggregator.committer import Committer
-from mdtool.services.aggregator.intake import Intake, Translation
+from mdtool.services.aggregator.intake import Admission, Intake
 from mdtool.services.aggregator.market_bars import MarketBars
 from mdtool.services.aggregator.subscribers import Subscribers
 from mdtool.services.aggregator.trade_feed import BehindError, TradeFeed
@@ -31,7 +32,6 @@ from mdtool.wire.admission import check_stream
 from mdtool.wire.batches import BatchError, decode_batch
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import decode_messages
-from mdtool.wire.ticks import Reason
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class MarketDataServicer:
         self._bars = bars
         self._intake = Intake(market, subscribers, committer)
         self._index = SymbolIndex(max_symbols)
-        self._translation = Translation(market, self._index.symbols)
+        self._admission = Admission(market, self._index.symbols)
         self.trades = TradeFeed(market.symbols)
         committer.listen(self.trades.publish)
         # Loads the kernel that checks ticks, so that no call has to wait for it.
@@ -118,10 +118,10 @@ class MarketDataServicer:
             async for tick in requests:
                 await self._committer.room()
                 decoded = decode_messages((tick,), self._index, time.time_ns())
-                ticks = self._translation.translate(decoded.ticks)
-                self._intake.take_new(ticks)
-                taken += len(ticks)
-                refused[ticks.refused_reason] += 1
+                frames = self._admission.admit(decoded.frames)
+                self._intake.take_new(frames)
+                taken += len(frames.trades)
+                refused[frames.refused_reason] += 1
         except DecodeError as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         await self._committer.until(self._market.commit)
@@ -137,18 +137,18 @@ class MarketDataServicer:
         up in a store that is away. The batches before have been taken.
         """
         symbols = SymbolTable()
-        translation = Translation(self._market, symbols)
+        admission = Admission(self._market, symbols)
         try:
             async with acknowledging(self._committer, context.write) as acknowledger:
                 async for batch in requests:
-                    stream_id, first_sequence, ticks = decode_batch(batch, symbols)
-                    check_stream(stream_id, first_sequence, ticks.frames)
+                    run = decode_batch(batch, symbols)
+                    check_stream(run.stream_id, run.first_sequence, run.frames.count)
                     await self._committer.room()
                     await acknowledger.room()
-                    await self._committer.recall(stream_id)
-                    ticks = translation.translate(ticks)
-                    next_sequence = self._intake.take(stream_id, first_sequence, ticks)
-                    acknowledger.add(self._market.commit, stream_id, next_sequence)
+                    await self._committer.recall(run.stream_id)
+                    frames = admission.admit(run.frames)
+                    next_sequence = self._intake.take(run.stream_id, run.first_sequence, frames)
+                    acknowledger.add(self._market.commit, run.stream_id, next_sequence)
         except SequenceGapError as error:
             await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
         except StoreUnavailableError as error:  # which the committer has told of

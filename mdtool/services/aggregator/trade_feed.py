@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Final, Self, cast
+from typing import Final, Self
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import TradeRun
 from mdtool.engine.market import Change
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import encode_batch
-from mdtool.wire.ticks import Ticks
 
 MAX_BEHIND: Final = 2_000_000
 """Ticks that may wait for one call: a second's worth, 90 MB that all calls share."""
@@ -57,7 +57,7 @@ class Follower:
             await self._has_news.wait()
             self._has_news.clear()
         batch = self._waiting.popleft()
-        self._behind -= len(batch.ticks)
+        self._behind -= len(batch.run.trades)
         new_symbols = self._symbols.since(self._known_symbols)
         self._known_symbols += len(new_symbols)
         return batch.message(new_symbols)
@@ -66,7 +66,7 @@ class Follower:
         """Let the batch wait to be taken, if it may."""
         if self._is_lost:
             return
-        self._behind += len(batch.ticks)
+        self._behind += len(batch.run.trades)
         if self._behind > self._max_behind:
             self._is_lost = True
             self._waiting.clear()
@@ -117,8 +117,8 @@ class TradeFeed:
         if not self._followers:
             return
         for change in changes:
-            if len(change.ticks.symbol):
-                batch = _Batch(change)
+            if len(change.run.trades):
+                batch = _Batch(change.run)
                 for follower in self._followers:
                     follower.add(batch)
 
@@ -130,20 +130,15 @@ class TradeFeed:
 
 
 class _Batch:
-    """A change as a message, made once for all who know its symbols already."""
+    """A run as a message, encoded once for all calls that have its symbols already."""
 
-    def __init__(self, change: Change) -> None:
-        self.ticks = cast("Ticks", change.ticks)
-        self._stream_id = change.stream_id
-        self._first_sequence = change.next_sequence - change.ticks.frames
+    def __init__(self, run: TradeRun) -> None:
+        self.run = run
         self._message: marketdata_pb2.TickBatch | None = None
 
     def message(self, new_symbols: Sequence[str]) -> marketdata_pb2.TickBatch:
         if new_symbols:
-            return self._encoded(new_symbols)
+            return encode_batch(self.run, new_symbols)
         if self._message is None:
-            self._message = self._encoded(())
+            self._message = encode_batch(self.run)
         return self._message
-
-    def _encoded(self, new_symbols: Sequence[str]) -> marketdata_pb2.TickBatch:
-        return encode_batch(self._stream_id, self._first_sequence, self.ticks, new_symbols)

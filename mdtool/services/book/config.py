@@ -9,20 +9,20 @@ from mdtool.core.config import setting
 
 @dataclass(frozen=True, slots=True)
 class ReceiverConfig:
-    """Where the receiver listens, whose stream it processes, and what bounds its readers."""
+    """Where the receiver listens, which sender it reads from, and the limits of its readers."""
 
     host: str = setting("127.0.0.1", "Address to listen on.")
-    port: int = setting(8082, "Port of its HTTP, 0 for any free one.", low=0, high=65535)
-    sender: str = setting("127.0.0.1:9090", "HOST:PORT on which a sender streams.")
+    port: int = setting(8082, "HTTP port, 0 for any free one.", low=0, high=65535)
+    sender: str = setting("127.0.0.1:9090", "HOST:PORT of a sender's DBN stream.")
     history_records: int = setting(
         524_288,
-        "Records kept for readers of /order-book who come late or are slow.",
+        "Records kept for late or slow readers of /order-book.",
         low=131_072,
     )
     patience_ms: int = setting(
         2_000,
-        "How long processing waits for a reader of /order-book that takes nothing; it then "
-        "misses records, and is told how many.",
+        "How long a reader of /order-book that stopped reading blocks processing; then "
+        "it misses records, and receives their count.",
         low=0,
     )
-    max_readers: int = setting(100, "Readers of /order-book at once.", low=1)
+    max_readers: int = setting(100, "Concurrent readers of /order-book.", low=1)

@@ -1,9 +1,13 @@
-"""The records that were processed last, and the books that they began from."""
+"""The latest records of a stream, the books before them, and the readers that they wait for."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -12,13 +16,16 @@ from mdtool.core.dtypes import MBO
 from mdtool.core.records import Records
 from mdtool.engine.book.state import Books
 
+CHUNK_RECORDS: Final = 1 << 15
+"""The most records that are processed at once: the room that the history keeps free."""
 _BLOCKS: Final = 2
 _GATHERED: Final = 4_096
-"""Arrays of fewer records are copied together, for what else they keep alive is more than they."""
+"""Shorter arrays are copied together: a view of a few records keeps all of its buffer alive."""
+_LEAST_CHECK_S: Final = 0.01
 
 
 class _Block:
-    """Records that follow each other, and the books before the first of them."""
+    """Consecutive records, and the books before the first of them."""
 
     __slots__ = ("_begins", "_gathering", "_pieces", "begin", "books", "filled")
 
@@ -32,7 +39,7 @@ class _Block:
 
     @property
     def end(self) -> int:
-        """The number of the record behind the last one."""
+        """The number of the record after the last one."""
         return self.begin + self.filled
 
     def append(self, records: Records) -> None:
@@ -65,7 +72,7 @@ class _Block:
 
 
 class History:
-    """Keeps the last records in two blocks: when both are full, the older one goes.
+    """Keeps the latest records in two blocks: when both are full, the older one is dropped.
 
     Records are counted from 0, in the order in which they were processed.
 
@@ -81,7 +88,7 @@ class History:
 
     @property
     def first(self) -> int:
-        """The number of the first record that is kept."""
+        """The number of the oldest record in the history."""
         return self._blocks[0].begin
 
     @property
@@ -100,24 +107,107 @@ class History:
         return self._blocks[0].end if len(self._blocks) == _BLOCKS else self.first
 
     def open_block(self, books: Books) -> None:
-        """Make room; `books` are as they stand behind the last record, and belong to the history.
+        """Make room; `books` are those after the last record, and belong to the history.
 
-        The oldest block is forgotten if there were two.
+        The older of two blocks is dropped.
         """
         self._blocks.append(_Block(self.end, books))
 
     def append(self, records: Records) -> None:
-        """Keep records, no more than there is room for. They are not to change."""
+        """Append records, no more than there is room for. They must not change."""
         self._blocks[-1].append(records)
 
     def books(self) -> Books:
-        """Return books of the caller's own, as they were before the first record that is kept."""
+        """Return a copy of the books before the oldest record in the history."""
         return self._blocks[0].books.copy()
 
     def read(self, number: int, n: int) -> Records:
         """Return at most `n` records from `number` on, none where there are none yet.
 
-        They stay as they are also when they are forgotten here.
+        They stay valid when they are dropped here.
         """
         block = next((block for block in self._blocks if number < block.end), self._blocks[-1])
         return block.read(number, n)
+
+
+@dataclass(slots=True, eq=False)
+class Cursor:
+    """A reader's place in a history.
+
+    Attributes
+    ----------
+    number : int
+        The number of the record that it reads next.
+    missed : int
+        Records that were dropped before it read them.
+    writing_since_s : float or None
+        When it was sent what it has not read yet, on the loop's clock.
+    """
+
+    number: int = 0
+    missed: int = 0
+    writing_since_s: float | None = None
+
+
+class Backpressure:
+    """Blocks processing while its next records would make a reader miss some.
+
+    A reader that has not read for `patience_s` does not block processing.
+
+    Parameters
+    ----------
+    history : History
+    patience_s : float
+    """
+
+    def __init__(self, history: History, patience_s: float) -> None:
+        self._history = history
+        self._patience_s = patience_s
+        self._cursors: set[Cursor] = set()
+        self._resume: Callable[[], None] | None = None
+        self._next_check: asyncio.TimerHandle | None = None
+
+    @contextlib.contextmanager
+    def joined(self, cursor: Cursor) -> Iterator[None]:
+        """Let a reader block processing within the block."""
+        self._cursors.add(cursor)
+        try:
+            yield
+        finally:
+            self._cursors.discard(cursor)
+            self.moved()
+
+    def is_blocking(self) -> bool:
+        """Tell whether the next records would make a reader miss some."""
+        history = self._history
+        if history.room >= CHUNK_RECORDS:
+            return False
+        now_s = asyncio.get_running_loop().time()
+        return any(
+            cursor.number < history.next_first and self._is_reading(cursor, now_s)
+            for cursor in self._cursors
+        )
+
+    def when_free(self, resume: Callable[[], None]) -> None:
+        """Call `resume` once, when no reader blocks processing any more."""
+        self._resume = resume
+        self._check()
+
+    def moved(self) -> None:
+        """Take note that a reader has read something, or left."""
+        if self._resume is not None and not self.is_blocking():
+            resume, self._resume = self._resume, None
+            resume()
+
+    def _is_reading(self, cursor: Cursor, now_s: float) -> bool:
+        since_s = cursor.writing_since_s
+        return since_s is None or now_s - since_s < self._patience_s
+
+    def _check(self) -> None:
+        """Check now and then whether the readers that block have stopped reading."""
+        if self._next_check is not None:
+            self._next_check.cancel()
+        self.moved()
+        if self._resume is not None:
+            loop = asyncio.get_running_loop()
+            self._next_check = loop.call_later(self._patience_s / 4 + _LEAST_CHECK_S, self._check)

@@ -1,4 +1,4 @@
-"""One processing of a stream: its books, its history, and how far it has come."""
+"""One processing of a sender's stream: its books, its history, and how far it has come."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mdtool.core.symbology import Symbology
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.state import Books
-from mdtool.services.book.history import History
+from mdtool.services.book.history import Backpressure, History
 from mdtool.wire.dbn_session import Begin, Data, End, FromLive, FromStart, Message, Refused, Resume
 
 log = logging.getLogger(__name__)
@@ -26,42 +26,48 @@ _MBO: Final = "mbo"
 
 
 class Processing:
-    """Applies what a sender says to books, and keeps what readers have not had yet.
+    """Applies a stream to books, and keeps its latest records for readers.
 
     Parameters
     ----------
     opening : FromStart or FromLive
-        What the sender is asked for at first.
+        The first request to the sender.
     history_records : int
-        As of `History`.
+        The size of the history.
+    patience_s : float
+        How long a reader that stopped reading blocks the processing.
 
     Attributes
     ----------
     rebuild : Rebuild
-        Its books are as they are between events: what belongs to one that has not ended is in
-        none of them.
+        Its books are those between events: the records of an unfinished event are in none of them.
     history : History
-        Every record, as it came.
+        The latest records, as they came.
+    backpressure : Backpressure
+        The readers of the history.
     symbology : Symbology
     stream : str or None
         The identity of the stream, once it is known.
     position : int
-        How many of the stream's records came before here, whether or not they were received.
+        How many of the stream's records came before, received or not.
     skipped : int
-        Records that the sender left out, for this receiver was too slow.
+        Records that the sender left out because this receiver was too slow.
     resumed : int
-        How often the stream was taken up again without a gap.
+        How often the stream was resumed without a gap.
     is_connected, is_over : bool
-        Whether the sender is there, and whether there is nothing more to wait for.
+        Whether there is a connection to the sender; whether nothing more is processed.
     is_stopped : bool
-        Whether it is over because somebody wished so.
+        Whether it is over because it was stopped.
     error : str or None
-        Why it is over before the stream's end.
+        Why it is over before the end of the stream.
     """
 
-    def __init__(self, opening: FromStart | FromLive, history_records: int) -> None:
+    def __init__(
+        self, opening: FromStart | FromLive, history_records: int, patience_s: float
+    ) -> None:
         self.rebuild = Rebuild()
         self.history = History(history_records)
+        self.backpressure = Backpressure(self.history, patience_s)
         self.symbology = Symbology()
         self.stream: str | None = None
         self.position = 0
@@ -74,13 +80,13 @@ class Processing:
         self.rates = Rates()
         self._opening = opening
         self._first_ns = self._last_ns = 0
-        self._missing = 0
-        """Records of a snapshot that are still to come: until then there is nothing to resume."""
+        self._snapshot_left = 0
+        """Records of a snapshot that are missing; until they come nothing can be resumed."""
         self._has_news = asyncio.Event()
 
     @property
     def records(self) -> int:
-        """How many order book records were processed, those of snapshots too."""
+        """How many order book records were processed, those of snapshots included."""
         return self.history.end
 
     @property
@@ -90,37 +96,37 @@ class Processing:
 
     @property
     def request(self) -> FromStart | FromLive | Resume:
-        """What to ask a sender for, to go on from here."""
-        if self.stream is None or self._missing:
+        """The request with which a new connection continues this processing."""
+        if self.stream is None or self._snapshot_left:
             return self._opening
         return Resume(self.stream, self.position)
 
-    def learn(self, metadata: dbn.Metadata) -> None:
-        """Take over the header of the stream that is about to begin.
+    def set_metadata(self, metadata: dbn.Metadata) -> None:
+        """Take the header of the stream that is about to begin.
 
         Raises
         ------
         PeerError
-            When the stream is of a schema that books cannot be made of.
+            When books cannot be rebuilt from the schema of the stream.
         """
         if metadata.schema is not None and str(metadata.schema) != _MBO:
             raise PeerError(f"the sender streams {metadata.schema}; books are made of mbo")
         if self.stream is None:
             self.symbology.add(metadata)
 
-    def take(self, message: Message) -> None:
-        """Take what the sender says.
+    def receive(self, message: Message) -> None:
+        """Process a message of the sender.
 
         Raises
         ------
         PeerError
-            When it is not what was asked for.
+            When it does not answer the request, or rejects it.
         """
         match message:
             case Begin():
                 self._begin(message)
             case Data(records, position):
-                self._missing -= len(records) if self._missing else 0
+                self._snapshot_left -= len(records) if self._snapshot_left else 0
                 self._process(records)
                 self.position = position
             case End():
@@ -129,20 +135,20 @@ class Processing:
                 raise PeerError(f"the sender says: {reason}")
 
     def fail(self, reason: str) -> None:
-        """End before the stream has ended."""
+        """End before the end of the stream because of an error."""
         log.error("stopped at record %d: %s", self.position, reason)
         self.error = reason
         self._end()
 
-    def abandon(self, reason: str) -> None:
-        """End before the stream has ended, as is wished."""
-        log.info("at record %d: %s", self.position, reason)
+    def stop(self, reason: str) -> None:
+        """End before the end of the stream because it is not needed any more."""
+        log.info("stopped at record %d: %s", self.position, reason)
         self.is_stopped = True
         self.error = reason
         self._end()
 
     async def more(self, number: int) -> bool:
-        """Wait until more than `number` records were processed; tell whether there will be any."""
+        """Wait for more than `number` records; tell whether there are as many."""
         while self.history.end <= number and not self.is_over:
             await self._has_news.wait()
         return self.history.end > number
@@ -150,9 +156,9 @@ class Processing:
     def _begin(self, begin: Begin) -> None:
         if self.stream is None:
             log.info("processing stream %s from record %d", begin.stream, begin.position)
-        elif begin.stream == self.stream and (begin.skipped or self._missing):
+        elif begin.stream == self.stream and (begin.skipped or self._snapshot_left):
             self.skipped += begin.position - self.position
-            log.warning("missed records up to %d, taking a snapshot instead", begin.position)
+            log.warning("missed records up to %d; a snapshot replaces them", begin.position)
         elif begin.stream == self.stream and begin.position == self.position:
             self.resumed += 1
             log.info("resumed at record %d without a gap", self.position)
@@ -161,7 +167,8 @@ class Processing:
                 f"asked to resume at record {self.position} of stream {self.stream}, the sender "
                 f"begins at {begin.position} of {begin.stream}"
             )
-        self.stream, self.position, self._missing = begin.stream, begin.position, begin.snapshot
+        self.stream, self.position = begin.stream, begin.position
+        self._snapshot_left = begin.snapshot
 
     def _process(self, records: Records) -> None:
         if records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
@@ -172,25 +179,25 @@ class Processing:
         self._first_ns = self._first_ns or now_ns
         while len(records):
             if not self.history.room:
-                self.history.open_block(self._books_behind_all())
+                self.history.open_block(self._books_after_all())
             part = records[: self.history.room]
             self.history.append(part)
             self.rebuild.update(part)
             records = records[len(part) :]
         self._last_ns = time.monotonic_ns()
         self.rates.update(self._last_ns, self.records)
-        self._tell()
+        self._notify()
 
-    def _books_behind_all(self) -> Books:
-        """Return books that the records of unfinished events are in, too."""
+    def _books_after_all(self) -> Books:
+        """Return books that the records of unfinished events are applied to, too."""
         books = self.rebuild.books.copy()
         books.apply(self.rebuild.events.held)
         return books
 
     def _end(self) -> None:
         self.is_over = True
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._has_news.set()
         self._has_news = asyncio.Event()

@@ -1,4 +1,4 @@
-"""What the receiver says about a processing and its books."""
+"""The status of a processing and its books, for JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mdtool.engine.book.view import BookView, views
 from mdtool.services.book.processing import Processing
 
 SHOWN_BOOKS: Final = 100
-"""Of so many books, those with the most records, a status tells one by one."""
+"""A status lists so many books: those with the most records."""
 
 
 def state_of(processing: Processing | None) -> str:
@@ -32,7 +32,7 @@ def state_of(processing: Processing | None) -> str:
 
 
 def status_of(processing: Processing) -> dict[str, Any]:
-    """Return counts, rates and what the books come to, for JSON."""
+    """Return counts, rates, totals, and the busiest books."""
     books = processing.rebuild.books
     summed = totals(books)
     now_ns, latest_ns = time.monotonic_ns(), processing.rebuild.latest_ns
@@ -61,9 +61,9 @@ def status_of(processing: Processing) -> dict[str, Any]:
 def final_states(
     processing: Processing, depth: int, symbols: Collection[str] | None
 ) -> Iterator[dict[str, Any]]:
-    """Yield every book as it is now, between events, with how many records have made it so.
+    """Yield every book as it is now, between events, with the count of its records.
 
-    `final` tells whether it will stay so: the stream has ended.
+    `final` tells whether the stream has ended, so that the book will not change any more.
     """
     for view in views(processing.rebuild.books):
         symbol = _symbol_of(processing, view)

@@ -14,12 +14,10 @@ class IngestConfig:
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(50050, "Port to listen on, 0 for any free one.", low=0, high=65535)
     aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregator.")
-    bus: str = setting(
-        "", "Instead of an aggregator: kafka://HOST:PORT, from where aggregators take ticks."
-    )
+    bus: str = setting("", "Produce ticks to kafka://HOST:PORT instead of an aggregator.")
     max_uncommitted: int = setting(
-        262_144, "Ticks that may await their commit before clients are paused.", low=1
+        262_144, "Uncommitted ticks at which clients are blocked by backpressure.", low=1
     )
     max_symbols: int = setting(
-        20_000, "Symbols taken; ticks of further ones are refused.", low=1, high=1_000_000
+        20_000, "Symbols at most; ticks of further ones are refused.", low=1, high=1_000_000
     )

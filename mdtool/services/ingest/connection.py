@@ -11,11 +11,11 @@ from typing import Final
 
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import PeerError
+from mdtool.core.trades import Frames
 from mdtool.services.ingest.intake import Intake, Stream
 from mdtool.services.ingest.tally import Tally
 from mdtool.wire.control import encode_ack, encode_committed, encode_resume
-from mdtool.wire.tick_decoder import FrameError, TickDecoder
-from mdtool.wire.ticks import Decoded, Ticks
+from mdtool.wire.tick_decoder import Decoded, FrameError, TickDecoder
 
 log = logging.getLogger(__name__)
 
@@ -166,22 +166,22 @@ class Connection(asyncio.BufferedProtocol):
         if decoded.hello is not None:
             self._stream_id = decoded.hello
             self._transport.pause_reading()
-            self._task = self._tasks.create_task(self._open(decoded.ticks))
-        elif decoded.ticks.frames:
-            self._take_ticks(self._stream, decoded.ticks)
+            self._task = self._tasks.create_task(self._open(decoded.frames))
+        elif decoded.frames.count:
+            self._take_frames(self._stream, decoded.frames)
         for detail in decoded.details[: self._details_left]:
             self._details_left -= 1
             log.warning("%s: refused a tick: %s", self, detail)
 
-    def _take_ticks(self, stream: Stream, ticks: Ticks) -> None:
-        self._tally.add(ticks)
-        self._intake.take(stream, ticks)
+    def _take_frames(self, stream: Stream, frames: Frames) -> None:
+        self._tally.add(frames)
+        self._intake.take(stream, frames)
         if not self._intake.has_room:
             self._transport.pause_reading()
             self._intake.when_room(self._read_on)
 
-    async def _open(self, ticks: Ticks) -> None:
-        """Answer a Hello; `ticks` came behind it and are numbered from the answer on."""
+    async def _open(self, frames: Frames) -> None:
+        """Answer a Hello; `frames` came behind it and are numbered from the answer on."""
         try:
             self._stream = await self._intake.open(self._stream_id, self)
         except PeerError as error:
@@ -193,8 +193,8 @@ class Connection(asyncio.BufferedProtocol):
         log.log(level, "%s: goes on at %d", self, self._stream.taken)
         self._transport.write(encode_resume(self._stream.taken))
         self._read_on()
-        if ticks.frames:
-            self._take_ticks(self._stream, ticks)
+        if frames.count:
+            self._take_frames(self._stream, frames)
 
     def _read_on(self) -> None:
         if not self._is_stopped:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mdtool.adapters.bus.port import Bus
-from mdtool.wire.ticks import Ticks
+from mdtool.core.trades import Frames
 
 
 class Owner(Protocol):
@@ -115,11 +115,11 @@ class Intake:
         """Have `call` called once, when half of the room is free again."""
         self._waiting_for_room.append(call)
 
-    def take(self, stream: Stream, ticks: Ticks) -> None:
-        """Take the next frames of a stream, and hand them to the bus."""
-        self._bus.publish(stream.stream_id, stream.taken, ticks)
-        stream.taken += ticks.frames
-        self.uncommitted += ticks.frames
+    def take(self, stream: Stream, frames: Frames) -> None:
+        """Take the next frames of a stream, and publish them on the bus."""
+        self._bus.publish(stream.stream_id, stream.taken, frames)
+        stream.taken += frames.count
+        self.uncommitted += frames.count
 
     async def open(self, stream_id: str, owner: Owner) -> Stream:
         """Return the stream of that name, fed by `owner` alone from now on.

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from mdtool.wire.ticks import Reason, Ticks
+from mdtool.core.trades import Frames, Reason
 
 _NUMBERS: Final = max(Reason) + 1
 
@@ -25,11 +25,11 @@ class Tally:
         """How many ticks were refused."""
         return int(self._refused.sum())
 
-    def add(self, ticks: Ticks) -> None:
-        """Count a run."""
-        self.accepted += len(ticks)
-        if len(ticks.refused_reason):
-            self._refused += np.bincount(ticks.refused_reason, minlength=_NUMBERS)
+    def add(self, frames: Frames) -> None:
+        """Count frames."""
+        self.accepted += len(frames.trades)
+        if len(frames.refused_reason):
+            self._refused += np.bincount(frames.refused_reason, minlength=_NUMBERS)
 
     def __str__(self) -> str:
         text = f"Accepted {self.accepted} tick{'s' * (self.accepted != 1)}, refused {self.refused}"

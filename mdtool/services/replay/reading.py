@@ -1,8 +1,9 @@
-"""A recording read in a thread, a little ahead of whoever takes from it."""
+"""What receivers are sent from: the backlog of the latest records, and the recording itself."""
 
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_right
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -14,25 +15,65 @@ from mdtool.wire.dbn_session import OWN_RTYPES
 _ARRAYS_AHEAD: Final = 1
 
 
+class Backlog:
+    """The latest arrays of a stream, up to a limit.
+
+    Parameters
+    ----------
+    limit_bytes : int
+        Above it the oldest arrays are dropped; the last one is kept, whatever its size.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._arrays: list[Records] = []
+        self._begins: list[int] = []
+        self._bytes = 0
+        self._end = 0
+
+    def append(self, records: Records) -> None:
+        """Add the next records of the stream."""
+        self._begins.append(self._end)
+        self._arrays.append(records)
+        self._end += len(records)
+        self._bytes += records.nbytes
+        n_old = 0
+        while self._bytes > self._limit_bytes and n_old < len(self._arrays) - 1:
+            self._bytes -= self._arrays[n_old].nbytes
+            n_old += 1
+        del self._arrays[:n_old], self._begins[:n_old]
+
+    def read(self, position: int) -> Records | None:
+        """Return at least one record from a position on, None where that record was dropped.
+
+        The position is before the end of the stream.
+        """
+        at = bisect_right(self._begins, position) - 1
+        if at < 0:
+            return None
+        return self._arrays[at][position - self._begins[at] :]
+
+
 @contextlib.asynccontextmanager
 async def reading(source: RecordSource) -> AsyncIterator[AsyncIterator[Records]]:
-    """Give the records of a source, which is closed with the block.
+    """Yield an iterator over the records of a source, read ahead in a thread.
 
-    What a live stream says about its own connection is left out: a session says that of itself.
-    The iterator raises what the source raises, behind everything before it.
+    The source is closed at the end of the block. Records that a live stream sends about its own
+    connection are dropped: a session sends its own. The iterator raises what the source raises,
+    after all records before the error.
     """
     data = (array for array in source if array["rtype"][0] not in OWN_RTYPES)
     ahead = AsyncReadAhead(data, _ARRAYS_AHEAD)
     try:
         yield ahead
     finally:
-        # Where the block was left early, the thread is still at work on the source.
+        # Where the block was left early, the thread still reads from the source.
         await ahead.close()
         source.close()
 
 
 class ForwardReader:
-    """Reads a stream at positions that only rise.
+    """Reads a stream at positions that never decrease.
 
     Parameters
     ----------
@@ -46,12 +87,12 @@ class ForwardReader:
         self._begin = 0
 
     async def read(self, position: int) -> Records:
-        """Return records from a position on, which is not before the last one asked for.
+        """Return records from a position on, which is not before the previous one.
 
         Raises
         ------
         StopAsyncIteration
-            When the stream ends before that.
+            When the stream ends before the position.
         """
         while self._array is None or position >= self._begin + len(self._array):
             self._begin += 0 if self._array is None else len(self._array)

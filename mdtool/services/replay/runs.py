@@ -1,4 +1,4 @@
-"""The runs of a sender, of which one at most is under way."""
+"""Runs over a recording: how far each has come, and the order books at that point."""
 
 from __future__ import annotations
 
@@ -6,33 +6,211 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import time
+from dataclasses import dataclass
+from typing import Final
 
+import numpy as np
+
+from mdtool.adapters.dbn_source import RecordSource
 from mdtool.adapters.recording import Recording
+from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import InputError, UsageError
-from mdtool.services.replay.run import Pace, Run
+from mdtool.core.rates import Rates
+from mdtool.core.records import Records, index_timestamps, pacing_timestamps
+from mdtool.core.units import NS_PER_S
+from mdtool.engine.book.mbo_snapshot import mbo_snapshot
+from mdtool.engine.book.state import Books
+from mdtool.engine.pacing import Pacer, Timestamps
+from mdtool.services.replay.reading import Backlog, reading
 from mdtool.wire.dbn_session import Resume
 
 log = logging.getLogger(__name__)
 
+LEAD_RECORDS: Final = 1 << 17
+"""How far an unpaced run is ahead of its fastest receiver."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast records are replayed, and by which of their timestamps.
+
+    Attributes
+    ----------
+    speed : float
+        1 is real time, 10 ten times that. At 0 a run is as fast as its fastest receiver, and waits
+        for the first one.
+    clock : str
+        `ts_recv` or `ts_event`.
+    """
+
+    speed: float
+    clock: str = "ts_recv"
+
+
+class Run:
+    """One pass over a recording at a pace.
+
+    Receivers are sent no record that the run has not reached. Receivers that are a little behind
+    share the backlog; one that is further behind reads the recording by itself.
+
+    Parameters
+    ----------
+    recording : Recording
+        It is opened here.
+    pace : Pace
+    begin : int
+        How many records are reached at once, without pacing.
+    backlog_bytes : int
+        The limit of the backlog.
+
+    Attributes
+    ----------
+    identity : str
+        The identity of the recording.
+    position : int
+        How many records have been reached.
+    backlog : Backlog
+        The latest of these.
+    books : Books
+        The order books after all of these.
+    latest_ns : int
+        The index timestamp of the last of these, if above 0.
+    rates : Rates
+        The rate of the position.
+    is_over : bool
+        Whether the run has ended.
+    error : str or None
+        Why it has ended before the end of the recording.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `Recording.open`.
+    """
+
+    def __init__(self, recording: Recording, pace: Pace, begin: int, backlog_bytes: int) -> None:
+        self.identity = recording.identity()
+        self.pace = pace
+        self.position = 0
+        self.backlog = Backlog(backlog_bytes)
+        self.books = Books()
+        self.latest_ns = 0
+        self.rates = Rates()
+        self.is_over = False
+        self.error: str | None = None
+        self._recording = recording
+        self._source = recording.open()
+        self.metadata = self._source.metadata
+        self._begin = begin
+        self._pacer = Pacer(pace.speed)
+        self._requested = 0
+        self._is_requested = asyncio.Event()
+        self._has_moved = asyncio.Event()
+        self._mappings: dict[int, Records] = {}
+
+    def close(self) -> None:
+        """Close the recording without playing it."""
+        self._source.close()
+
+    def reopen(self) -> RecordSource:
+        """Open the recording once more, at its first record.
+
+        Raises
+        ------
+        InputError
+            When the files have changed since the run began.
+        """
+        if self._recording.identity() != self.identity:
+            raise InputError("the files have changed since streaming began")
+        return self._recording.open()
+
+    async def play(self) -> None:
+        """Replay the recording to its end, and close it."""
+        try:
+            async with reading(self._source) as arrays:
+                async for records in arrays:
+                    await self._play(records)
+        except InputError as error:
+            self.error = str(error)
+            log.error("%s", error)  # noqa: TRY400 - a truncated file needs no traceback
+        self.is_over = True
+        self._has_moved.set()
+
+    async def reached(self, position: int) -> int:
+        """Wait until a position is reached or the run is over; return the run's position."""
+        self._request(position)
+        while self.position < position and not self.is_over:
+            await self._has_moved.wait()
+        return self.position
+
+    def snapshot(self) -> list[Records]:
+        """Return what a receiver that joins here needs: symbol mappings and all resting orders."""
+        return [*self._mappings.values(), mbo_snapshot(self.books)]
+
+    def _request(self, position: int) -> None:
+        """Let an unpaced run go up to a position, and `LEAD_RECORDS` further."""
+        if position + LEAD_RECORDS > self._requested:
+            self._requested = position + LEAD_RECORDS
+            self._is_requested.set()
+
+    async def _play(self, records: Records) -> None:
+        times_ns = pacing_timestamps(records, self.pace.clock)
+        done = 0
+        while done < len(records):
+            due = await self._due(times_ns[done:])
+            self._reach(records[done : done + due])
+            done += due
+            await asyncio.sleep(0)
+
+    async def _due(self, times_ns: Timestamps) -> int:
+        """Wait until at least one of the next records is due; return how many are."""
+        while True:
+            if self.position < self._begin:
+                return min(self._begin - self.position, len(times_ns))
+            if self.pace.speed == 0:
+                if self._requested > self.position:
+                    return min(self._requested - self.position, len(times_ns))
+                self._is_requested.clear()
+                await self._is_requested.wait()
+            else:
+                now_ns = time.monotonic_ns()
+                if due := self._pacer.due(times_ns, now_ns):
+                    return due
+                await asyncio.sleep(self._pacer.wait_ns(int(times_ns[0]), now_ns) / NS_PER_S)
+
+    def _reach(self, records: Records) -> None:
+        if records.dtype == MBO:
+            self.books.apply(records)
+        elif records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
+            for at in range(len(records)):
+                self._mappings[int(records["instrument_id"][at])] = records[at : at + 1].copy()
+        self.position += len(records)
+        self.rates.update(time.monotonic_ns(), self.position)
+        self.latest_ns = int(np.max(index_timestamps(records)))
+        self.backlog.append(records)
+        self._has_moved.set()
+        self._has_moved = asyncio.Event()
+
 
 class AlreadyStreamingError(UsageError):
-    """A run is under way, and a second one was to be started."""
+    """A run cannot be started while another one is in progress."""
 
 
-class NotHereError(InputError):
-    """A receiver wants to go on with the stream of another recording."""
+class OtherStreamError(InputError):
+    """A receiver cannot resume the stream of another recording."""
 
 
 class Runs:
-    """Starts runs over a recording, and knows the last one.
+    """The runs of a sender, one at a time.
 
     Parameters
     ----------
     recording : Recording
     pace : Pace
-        Of runs for which nothing else is said.
+        The default of each run.
     backlog_bytes : int
-        As of `Run`.
+        The limit of a run's backlog.
     tasks : asyncio.TaskGroup
         Owns the runs.
 
@@ -55,16 +233,16 @@ class Runs:
 
     @property
     def is_streaming(self) -> bool:
-        """Whether a run is under way."""
+        """Whether a run is in progress."""
         return self._is_starting or (self.last is not None and not self.last.is_over)
 
     async def start(self, speed: float | None = None, begin: int = 0) -> Run:
-        """Start a run, at another speed if one is given, with `begin` records behind it.
+        """Start a run, at the default speed or another, with `begin` records reached at once.
 
         Raises
         ------
         AlreadyStreamingError
-            When one is under way.
+            When one is in progress.
         InputError
             When the recording cannot be read.
         """
@@ -73,7 +251,7 @@ class Runs:
         pace = self._pace if speed is None else dataclasses.replace(self._pace, speed=speed)
         self._is_starting = True
         try:
-            run = await asyncio.to_thread(Run.of, self.recording, pace, begin, self._backlog_bytes)
+            run = await asyncio.to_thread(Run, self.recording, pace, begin, self._backlog_bytes)
         finally:
             self._is_starting = False
         self.last = run
@@ -88,33 +266,35 @@ class Runs:
             await self._has_begun.wait()
         return self.last
 
-    async def under_way(self) -> Run:
-        """Return the run that is under way; wait for one."""
+    async def in_progress(self) -> Run:
+        """Return the run that is in progress; wait for one."""
         while self.last is None or self.last.is_over:
             self._has_begun.clear()
             await self._has_begun.wait()
         return self.last
 
-    async def of(self, wanted: Resume) -> Run:
-        """Return the run with which a receiver can go on.
+    async def resumable(self, request: Resume) -> Run:
+        """Return the run with which a receiver can resume.
 
-        A sender that has not streamed yet, as after a restart, begins where the receiver is.
+        A sender that has not streamed yet, as after a restart, starts one at the receiver's
+        position.
 
         Raises
         ------
-        NotHereError
-            When this is another recording.
+        OtherStreamError
+            When the receiver has another recording's stream.
         InputError
-            When it cannot be read.
+            When the recording cannot be read.
         """
         if self.last is None:
-            self._require(wanted, await asyncio.to_thread(self.recording.identity))
+            _check_identity(request, await asyncio.to_thread(self.recording.identity))
             with contextlib.suppress(AlreadyStreamingError):  # another receiver was faster
-                await self.start(begin=wanted.position)
+                await self.start(begin=request.position)
         run = await self.latest()
-        self._require(wanted, run.identity)
+        _check_identity(request, run.identity)
         return run
 
-    def _require(self, wanted: Resume, identity: str) -> None:
-        if identity != wanted.stream:
-            raise NotHereError(f"stream {wanted.stream} is not here; this one is {identity}")
+
+def _check_identity(request: Resume, identity: str) -> None:
+    if identity != request.stream:
+        raise OtherStreamError(f"stream {request.stream} is not here; this one is {identity}")

@@ -1,43 +1,49 @@
-"""The sender service: a port on which it streams DBN, and HTTP that starts it."""
+"""The sender service: a port on which it streams DBN, and HTTP that starts and describes it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from aiohttp import web
 
 from mdtool.adapters.recording import Recording
 from mdtool.core.addresses import cannot_listen
 from mdtool.core.dtypes import MBO
-from mdtool.core.errors import InputError, StartupError
+from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
+from mdtool.core.units import format_time
+from mdtool.services.http.answers import Statuses, answer, encode_object
+from mdtool.services.http.control import STOP_GRACE_S, control_application
 from mdtool.services.http.listening import listening
 from mdtool.services.replay.config import SenderConfig
-from mdtool.services.replay.handlers import SenderHandlers
-from mdtool.services.replay.run import Pace, Run
-from mdtool.services.replay.runs import Runs
+from mdtool.services.replay.runs import AlreadyStreamingError, Pace, Run, Runs
 from mdtool.services.replay.session import Session
 from mdtool.services.tcp import address_of
 
-_STOP_GRACE_S: Final = 0.2
-"""How long requests may go on once the service stops."""
+_SHOWN_RECEIVERS: Final = 100
+_STATUSES: Final[Statuses] = {
+    AlreadyStreamingError: (409, "already_streaming"),
+    UsageError: (400, "bad_parameter"),
+    InputError: (500, "input"),
+}
 
 
 class ReplaySender:
-    """Replays a recording to whoever connects, once it is told to.
+    """Replays a recording to every receiver that connects, once it is started over HTTP.
 
     Parameters
     ----------
     config : SenderConfig
-        Where it listens, and what bounds its receivers.
     recording : Recording
-        What it replays.
     pace : Pace
-        How fast, where a start says nothing else.
+        The default of each run.
     """
 
     name = "replay-dbn"
@@ -47,9 +53,10 @@ class ReplaySender:
         self._recording = recording
         self._pace = pace
         self._sessions: dict[Session, None] = {}
+        self._runs: Runs
 
     async def run(self, started: Started) -> None:
-        """Serve until cancelled; receivers are cut off then, and can resume.
+        """Serve until cancelled; receivers are disconnected then, and can resume.
 
         Raises
         ------
@@ -57,22 +64,26 @@ class ReplaySender:
             When an address cannot be listened on, or the recording cannot be read.
         """
         raise_file_limit()
+        config = self._config
         await asyncio.to_thread(self._probe)
-        host, port = self._config.host, self._config.port
         async with asyncio.TaskGroup() as tasks:
-            runs = Runs(self._recording, self._pace, self._config.backlog_bytes, tasks)
-            app = SenderHandlers(runs, self._sessions).application()
+            self._runs = Runs(self._recording, self._pace, config.backlog_bytes, tasks)
+            routes = {
+                ("POST", "/start-streaming"): self._start,
+                ("GET", "/status"): self._status,
+            }
+            app = control_application(routes, self._state, _STATUSES)
             async with (
-                listening(app, host, port, _STOP_GRACE_S) as http_address,
-                self._streaming(runs, tasks) as data_address,
+                listening(app, config.host, config.port, STOP_GRACE_S) as http_address,
+                self._streaming(tasks) as data_address,
             ):
                 started({"http": http_address, "dbn": data_address})
                 await asyncio.get_running_loop().create_future()
 
     def _probe(self) -> None:
-        """Find out before the start what no start could read, and compile kernels."""
+        """Check that the recording can be read, and compile kernels."""
         try:
-            run = Run.of(self._recording, self._pace, 0, self._config.backlog_bytes)
+            run = Run(self._recording, self._pace, 0, self._config.backlog_bytes)
         except InputError as error:
             raise StartupError(str(error)) from error
         run.close()
@@ -80,11 +91,11 @@ class ReplaySender:
         run.snapshot()
 
     @contextlib.asynccontextmanager
-    async def _streaming(self, runs: Runs, tasks: asyncio.TaskGroup) -> AsyncIterator[str]:
-        """Listen for receivers within the block; give the real address."""
+    async def _streaming(self, tasks: asyncio.TaskGroup) -> AsyncIterator[str]:
+        """Listen for receivers within the block; yield the real address."""
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            tasks.create_task(self._serve(runs, reader, writer))
+            tasks.create_task(self._serve(reader, writer))
 
         host, port = self._config.host, self._config.data_port
         try:
@@ -96,16 +107,62 @@ class ReplaySender:
         finally:
             server.close()
 
-    async def _serve(
-        self, runs: Runs, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        greeting_s = self._config.greeting_ms / 1_000
-        session = Session(runs, reader, writer, greeting_s)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = Session(self._runs, reader, writer, self._config.greeting_ms / 1_000)
         if len(self._sessions) >= self._config.max_receivers:
-            await session.refuse(f"{self._config.max_receivers} receivers are connected")
+            await session.reject(
+                f"connection limit reached: {self._config.max_receivers} receivers are connected"
+            )
             return
         self._sessions[session] = None
         try:
             await session.serve()
         finally:
             del self._sessions[session]
+
+    async def _start(self, request: web.Request) -> web.Response:
+        """`POST /start-streaming?speed=`: start a run, at the default speed or another."""
+        text = request.query.get("speed")
+        run = await self._runs.start(None if text is None else _parse_speed(text))
+        return answer(encode_object({"status": "streaming", **_report_of(run)}))
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        """`GET /status`."""
+        report: dict[str, Any] = {
+            "service": "replay-dbn",
+            "state": self._state(),
+            "files": list(self._runs.recording.paths),
+            "receivers": len(self._sessions),
+        }
+        if self._runs.last is not None:
+            report |= _report_of(self._runs.last)
+        report["sessions"] = [each.report() for each in [*self._sessions][:_SHOWN_RECEIVERS]]
+        return answer(encode_object(report))
+
+    def _state(self) -> str:
+        if self._runs.is_streaming:
+            return "streaming"
+        if self._runs.last is None:
+            return "idle"
+        return "done" if self._runs.last.error is None else "failed"
+
+
+def _parse_speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = math.nan
+    if not (math.isfinite(speed) and speed >= 0):
+        raise UsageError("speed: expects a number of at least 0; 0 is flat out")
+    return speed
+
+
+def _report_of(run: Run) -> dict[str, Any]:
+    return {
+        "stream": run.identity,
+        "speed": run.pace.speed,
+        "position": run.position,
+        "records_per_s": round(run.rates.per_second(time.monotonic_ns(), run.position)[0]),
+        "market_time": format_time(run.latest_ns) if run.latest_ns > 0 else None,
+        "error": run.error,
+    }

@@ -1,4 +1,4 @@
-"""One receiver's connection to the data port."""
+"""A receiver's connection to the data port: its request, and the stream that it is sent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import MdtoolError, PeerError
@@ -15,8 +15,7 @@ from mdtool.core.lifecycle import first_error
 from mdtool.core.records import Records
 from mdtool.core.tcp import notice_loss
 from mdtool.services.replay.reading import ForwardReader, reading
-from mdtool.services.replay.run import Run
-from mdtool.services.replay.runs import Runs
+from mdtool.services.replay.runs import Run, Runs
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_session import (
     MAX_REQUEST_BYTES,
@@ -37,23 +36,23 @@ from mdtool.wire.dbn_session import (
 log = logging.getLogger(__name__)
 
 _REQUEST_S: Final = 5.0
-"""How long the rest of a request may take once its first bytes have come."""
+"""How long a request may take after its first bytes."""
 _WRITE_AHEAD_BYTES: Final = 1 << 21
-"""So much is written for a receiver that does not take it yet."""
+"""The write buffer of a receiver that is not reading."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """What became of one receiver so far.
+    """How far one receiver has come.
 
     Attributes
     ----------
     position : int
-        Where in the stream it is: all before it was sent, or left out.
+        Its place in the stream: all records before it were sent or skipped.
     sent : int
-        Records that it was sent, those of snapshots too.
+        Records that it was sent, those of snapshots included.
     skipped : int
-        Records that it was too slow for, and got a snapshot in place of.
+        Records that it was too slow for; a snapshot took their place.
     """
 
     position: int = 0
@@ -61,40 +60,19 @@ class Progress:
     skipped: int = 0
 
 
-def origin_of(request: Request | None) -> str:
-    """Return where a receiver's stream begins, in a word."""
-    match request:
-        case FromLive() | FromNext():
-            return "live"
-        case Resume(_, position):
-            return f"record {position}"
-    return "start"
-
-
 class Session:
-    """Sends one receiver what it asks for, as fast as it takes it.
+    """Sends one receiver the stream that it requests, as fast as it reads.
 
-    From the start, a receiver that is slow is behind in its own reading of the files. For one that
-    joined live, what the run does not keep any more is left out, and a snapshot of the books takes
-    its place.
+    A slow receiver of a whole stream reads the files at its own pace. A receiver that joined live
+    skips what has left the backlog, and gets a snapshot of the books instead.
 
     Parameters
     ----------
     runs : Runs
     reader, writer : asyncio.StreamReader, asyncio.StreamWriter
     greeting_s : float
-        How long to wait for a request; a receiver that says nothing gets all from the start. One
-        that comes later still counts.
-
-    Attributes
-    ----------
-    name : str
-        The receiver's address.
-    request : Request or None
-        What it has asked for, if anything.
-    run : Run or None
-        What it is sent, None as long as it waits for one.
-    progress : Progress
+        How long to wait for a request. After that a receiver is sent everything from the start; a
+        request that comes later still counts.
     """
 
     def __init__(
@@ -104,10 +82,10 @@ class Session:
         writer: asyncio.StreamWriter,
         greeting_s: float,
     ) -> None:
-        self.name = format_address(*writer.get_extra_info("peername")[:2])
-        self.request: Request | None = None
-        self.run: Run | None = None
-        self.progress = Progress()
+        self._name = format_address(*writer.get_extra_info("peername")[:2])
+        self._request: Request | None = None
+        self._run: Run | None = None
+        self._progress = Progress()
         self._runs = runs
         self._reader = reader
         self._writer = writer
@@ -118,54 +96,67 @@ class Session:
         writer.transport.set_write_buffer_limits(_WRITE_AHEAD_BYTES)
 
     async def serve(self) -> None:
-        """Serve the receiver until it has everything, leaves, or asks for what cannot be."""
+        """Serve the receiver until it has everything, disconnects, or is rejected."""
         try:
-            await self._close(await self._converse())
+            await self._close(await self._exchange())
         except MdtoolError as error:
-            log.warning("receiver %s: refused: %s", self.name, error)
+            log.warning("receiver %s: rejected: %s", self._name, error)
             await self._close(Refused(str(error), is_final=True))
         except OSError as error:
-            log.info("receiver %s: gone at record %d: %s", self.name, self.progress.position, error)
+            position = self._progress.position
+            log.info("receiver %s: disconnected at record %d: %s", self._name, position, error)
         except Exception:
-            log.exception("receiver %s", self.name)
+            log.exception("receiver %s", self._name)
         finally:
-            # asyncio's transports do not stand this once they have closed with a last write.
+            # asyncio's transports raise this once they have closed with a last write.
             with contextlib.suppress(AttributeError):
                 self._writer.transport.abort()
 
-    async def refuse(self, reason: str) -> None:
-        """Turn the receiver away, for now."""
-        log.warning("receiver %s: turned away: %s", self.name, reason)
+    async def reject(self, reason: str) -> None:
+        """Reject the receiver, which may try again later."""
+        log.warning("receiver %s: rejected: %s", self._name, reason)
         with contextlib.suppress(MdtoolError, OSError):
             async with asyncio.timeout(self._greeting_s):
-                await self._hear()  # what is left unread would cost it the reason
+                await self._read_request()  # unread bytes would reset the connection
         await self._close(Refused(reason, is_final=False))
 
-    async def _converse(self) -> End | Refused:
-        """Send the receiver what it wants; return the last word."""
+    def report(self) -> dict[str, Any]:
+        """Return what the status of the sender shows of this receiver, for JSON."""
+        progress, run = self._progress, self._run
+        return {
+            "address": self._name,
+            "from": _origin_of(self._request),
+            "position": progress.position,
+            "behind": max(run.position - progress.position, 0) if run is not None else 0,
+            "sent": progress.sent,
+            "skipped": progress.skipped,
+        }
+
+    async def _exchange(self) -> End | Refused:
+        """Send the receiver what it requests; return the final message."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                hearing = tasks.create_task(self._hear())
-                await asyncio.wait({hearing}, timeout=self._greeting_s)
-                if not hearing.done():
-                    silently = tasks.create_task(self._stream(None))
-                    await asyncio.wait({hearing, silently}, return_when=asyncio.FIRST_COMPLETED)
-                    if silently.done() or hearing.result() is None:
-                        last_word = await silently
-                        hearing.cancel()
-                        return last_word
-                    # It was only late; its decoder leaves out what it has not asked for.
-                    silently.cancel()
-                    await asyncio.wait({silently})
-                overhearing = tasks.create_task(self._overhear())
-                last_word = await self._stream(hearing.result())
-                overhearing.cancel()
-                return last_word
+                requesting = tasks.create_task(self._read_request())
+                await asyncio.wait({requesting}, timeout=self._greeting_s)
+                if not requesting.done():
+                    silent = tasks.create_task(self._stream(None))
+                    await asyncio.wait({requesting, silent}, return_when=asyncio.FIRST_COMPLETED)
+                    if silent.done() or requesting.result() is None:
+                        final = await silent
+                        requesting.cancel()
+                        return final
+                    # The request was late; the receiver's decoder drops the records before Begin.
+                    silent.cancel()
+                    await asyncio.wait({silent})
+                guarding = tasks.create_task(self._reject_more())
+                final = await self._stream(requesting.result())
+                guarding.cancel()
+                return final
         except ExceptionGroup as group:
             raise first_error(group) from group
 
-    async def _hear(self) -> Request | None:
-        """Return what the receiver asks for, None when it has closed its half without a word."""
+    async def _read_request(self) -> Request | None:
+        """Return the receiver's request, None when it closes its half without one."""
         requests = RequestReader()
         data = await self._reader.read(MAX_REQUEST_BYTES)
         with contextlib.suppress(TimeoutError):
@@ -179,27 +170,27 @@ class Session:
             raise PeerError("an unfinished request")
         return None
 
-    async def _overhear(self) -> None:
-        """Wait for what a receiver should not send: it has said all that it may."""
+    async def _reject_more(self) -> None:
+        """Raise for bytes after the request; return when the receiver closes its half."""
         while data := await self._reader.read(MAX_REQUEST_BYTES):
             if data.strip(b"\r\n"):
                 raise PeerError("more than one request; a connection takes one")
-        if isinstance(self.request, FromNext) and self.run is None:
-            raise ConnectionError("left")  # else it would be waited for until the next run
+        if isinstance(self._request, FromNext) and self._run is None:
+            raise ConnectionError("disconnected")  # the next run may be hours away
 
     async def _stream(self, request: Request | None) -> End | Refused:
-        """Send a stream; to a receiver that has asked for nothing, all of it without answers."""
-        self.request = request
+        """Send a stream; without a request, all of it and no session records."""
+        self._request = request
         self._is_plain = request is None
         match request:
             case Resume():
-                run = await self._runs.of(request)
+                run = await self._runs.resumable(request)
             case FromNext():
-                run = await self._runs.under_way()
+                run = await self._runs.in_progress()
             case _:
                 run = await self._runs.latest()
-        self.run = run
-        log.info("receiver %s: from %s", self.name, origin_of(request))
+        self._run = run
+        log.info("receiver %s: from %s", self._name, _origin_of(request))
         if not self._has_header:
             self._has_header = True
             self._writer.write(encode_metadata(run.metadata))
@@ -212,36 +203,36 @@ class Session:
                 await self._send_recorded(run, 0)
         if run.error is not None:
             return Refused(run.error, is_final=True)
-        return End(run.identity, self.progress.position)
+        return End(run.identity, self._progress.position)
 
     async def _send_recorded(self, run: Run, first: int) -> None:
-        """Send all records from `first` on, no further than the run has come."""
+        """Send all records from `first` on, as far as the run has come."""
         self._begin(Begin(run.identity, first))
-        progress = self.progress
+        progress = self._progress
         async with contextlib.AsyncExitStack() as stack:
-            behind: ForwardReader | None = None
+            reader: ForwardReader | None = None
             while await run.reached(progress.position + 1) > progress.position:
-                records = run.recent.read(progress.position)
+                records = run.backlog.read(progress.position)
                 if records is None:
-                    if behind is None:
+                    if reader is None:
                         source = await asyncio.to_thread(run.reopen)
-                        behind = ForwardReader(await stack.enter_async_context(reading(source)))
-                    records = await behind.read(progress.position)
-                await self._send_on(records[: run.position - progress.position])
+                        reader = ForwardReader(await stack.enter_async_context(reading(source)))
+                    records = await reader.read(progress.position)
+                await self._send_next(records[: run.position - progress.position])
         if progress.position > run.position:
             raise PeerError(f"this stream has {run.position} records only, not {first}")
 
     async def _send_live(self, run: Run) -> None:
-        """Send the books as they are and what comes, again whenever the receiver falls behind."""
-        progress = self.progress
+        """Send a snapshot and what follows, again whenever the receiver falls behind."""
+        progress = self._progress
         skipped = 0
         while True:
             await self._send_snapshot(run, skipped)
-            if await self._send_recent(run):
+            if await self._send_backlog(run):
                 return
             skipped = run.position - progress.position
             progress.skipped += skipped
-            log.warning("receiver %s: too slow for %d records", self.name, skipped)
+            log.warning("receiver %s: too slow, skipped %d records", self._name, skipped)
 
     async def _send_snapshot(self, run: Run, skipped: int) -> None:
         snapshot = run.snapshot()
@@ -250,39 +241,49 @@ class Session:
         for records in snapshot:
             await self._send(records)
 
-    async def _send_recent(self, run: Run) -> bool:
-        """Send what comes, as long as the run keeps it; tell whether that was until its end."""
-        progress = self.progress
+    async def _send_backlog(self, run: Run) -> bool:
+        """Send records while the backlog has them; return whether it had all to the run's end."""
+        progress = self._progress
         while await run.reached(progress.position + 1) > progress.position:
-            records = run.recent.read(progress.position)
+            records = run.backlog.read(progress.position)
             if records is None:
                 return False
-            await self._send_on(records)
+            await self._send_next(records)
         return True
 
     def _begin(self, begin: Begin) -> None:
-        self.progress.position = begin.position
+        self._progress.position = begin.position
         if not self._is_plain:
             self._writer.write(encode_begin(begin, time.time_ns()))
 
-    async def _send_on(self, records: Records) -> None:
+    async def _send_next(self, records: Records) -> None:
         """Send the next records of the stream."""
         await self._send(records)
-        self.progress.position += len(records)
+        self._progress.position += len(records)
 
     async def _send(self, records: Records) -> None:
         self._writer.write(encode_records(records))
         await self._writer.drain()
-        self.progress.sent += len(records)
+        self._progress.sent += len(records)
 
-    async def _close(self, last_word: End | Refused) -> None:
-        """Send the last word, if the receiver understands any, and wait until all is sent."""
+    async def _close(self, final: End | Refused) -> None:
+        """Send the final message, unless the receiver is a plain one, and wait until it is sent."""
         with contextlib.suppress(OSError):
             if not self._has_header:
                 self._writer.write(empty_header())
-            if isinstance(last_word, Refused):
-                self._writer.write(encode_refused(last_word, time.time_ns()))
+            if isinstance(final, Refused):
+                self._writer.write(encode_refused(final, time.time_ns()))
             elif not self._is_plain:
-                self._writer.write(encode_end(last_word, time.time_ns()))
+                self._writer.write(encode_end(final, time.time_ns()))
             self._writer.close()
             await self._writer.wait_closed()
+
+
+def _origin_of(request: Request | None) -> str:
+    """Return where a receiver's stream begins, in a word."""
+    match request:
+        case FromLive() | FromNext():
+            return "live"
+        case Resume(_, position):
+            return f"record {position}"
+    return "start"

@@ -10,23 +10,23 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.tick_source import TickRun
+from mdtool.core.trades import NamedTrades
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.pacing import Pacer
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
 _FEW_TICKS: Final = 256
-"""Runs shorter than this are encoded with the symbols they have, not with all there are."""
+"""Batches shorter than this are encoded with the symbols they have, not with all there are."""
 
 
 async def paced(
-    runs: AsyncIterator[TickRun], speed: float, rate: float = 0.0
-) -> AsyncIterator[TickRun]:
+    batches: AsyncIterator[NamedTrades], speed: float, rate: float = 0.0
+) -> AsyncIterator[NamedTrades]:
     """Yield ticks when they are due: whatever is due together, together.
 
     Parameters
     ----------
-    runs : asynchronous iterator of TickRun
+    batches : asynchronous iterator of NamedTrades
     speed : float
         Multiple of the ticks' own pace, 0 for flat out.
     rate : float
@@ -34,27 +34,28 @@ async def paced(
     """
     pacer = Pacer(1.0 if rate else speed)
     count = 0
-    async for run in runs:
-        due_ns = _evenly(count, len(run), rate) if rate else run.due_ns
-        count += len(run)
+    async for batch in batches:
+        due_ns = _evenly(count, len(batch), rate) if rate else batch.trades.ts_recv
+        count += len(batch)
         done = 0
-        while done < len(run):
+        while done < len(batch):
             now_ns = time.monotonic_ns()
             n_due = pacer.due(due_ns[done:], now_ns)
             if n_due:
-                yield run.part(done, done + n_due)
+                yield batch[done : done + n_due]
                 done += n_due
             else:
                 await asyncio.sleep(pacer.wait_ns(int(due_ns[done]), now_ns) / NS_PER_S)
 
 
-def encoded(run: TickRun) -> EncodedFrames:
-    """Return a run as Tick frames."""
-    columns = (run.price, run.volume, run.exchange_timestamp)
-    if len(run) < _FEW_TICKS < len(run.symbols):
-        used, symbol = np.unique(run.symbol, return_inverse=True)
-        return encode_frames([run.symbols[index] for index in used], symbol, *columns)
-    return encode_frames(list(run.symbols), run.symbol, *columns)
+def encoded(batch: NamedTrades) -> EncodedFrames:
+    """Return a batch as Tick frames."""
+    symbols, trades = batch.symbols, batch.trades
+    columns = (trades.price, trades.size, trades.ts_event)
+    if len(trades) < _FEW_TICKS < len(symbols):
+        used, symbol = np.unique(trades.symbol, return_inverse=True)
+        return encode_frames([symbols[index] for index in used], symbol, *columns)
+    return encode_frames(list(symbols), trades.symbol, *columns)
 
 
 def _evenly(first: int, count: int, rate: float) -> NDArray[np.int64]:

@@ -11,13 +11,13 @@ from typing import Final
 
 import numpy as np
 
-from mdtool.adapters.tick_source import TickRun
 from mdtool.core.addresses import format_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.tcp import NO_ADDRESS, reason_of
 from mdtool.core.threads import AsyncReadAhead
+from mdtool.core.trades import NamedTrades
 from mdtool.services.send.backlog import Backlog
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.pacing import encoded, paced
@@ -27,8 +27,8 @@ from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 log = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 1 << 16
-_RUNS_AHEAD: Final = 2
-"""How many runs of ticks are read before they are asked for."""
+_BATCHES_AHEAD: Final = 2
+"""How many batches are read before they are needed."""
 _MAX_WAIT_S: Final = 1.0
 """The longest pause between two tries to connect."""
 _SILENCE_S: Final = 1.0
@@ -45,7 +45,7 @@ class Sender:
     ----------
     config : SendConfig
         Its settings.
-    runs : iterable of TickRun
+    batches : iterable of NamedTrades
         What to send. It may block, for it is read in a thread of its own.
     progress : callable, optional
         Called with the number of ticks sent, now and then.
@@ -63,7 +63,7 @@ class Sender:
     def __init__(
         self,
         config: SendConfig,
-        runs: Iterable[TickRun],
+        batches: Iterable[NamedTrades],
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.ack: Ack | None = None
@@ -71,7 +71,7 @@ class Sender:
         self._known = 0
         """How many frames of the source the server had before any was sent."""
         self._config = config
-        self._runs = runs
+        self._batches = batches
         self._progress = progress
         self._address = format_address(config.host, config.port)
         self._stream_id = "" if config.plain else config.stream_id or f"send-{uuid.uuid4().hex}"
@@ -112,11 +112,11 @@ class Sender:
             With which the source broke off, after everything before that was acknowledged.
         """
         _load_encoder()
-        ahead = AsyncReadAhead(iter(self._runs), _RUNS_AHEAD)
-        runs = paced(ahead, self._config.speed, self._config.rate)
+        ahead = AsyncReadAhead(iter(self._batches), _BATCHES_AHEAD)
+        due = paced(ahead, self._config.speed, self._config.rate)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._fill(encoded(run) async for run in runs))
+                tasks.create_task(self._fill(encoded(batch) async for batch in due))
                 aside = [tasks.create_task(self._tell(started))]
                 if self._stream_id:
                     aside.append(tasks.create_task(self._tell_silences()))

@@ -11,8 +11,9 @@ from mdtool.adapters.dbn_files import open_merged, read_dbn
 from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
 from mdtool.adapters.json_lines import JsonLines, is_json_lines
 from mdtool.adapters.simulated import CHUNK_RECORDS, PACED_CHUNK_RECORDS, SimulatedSource
-from mdtool.adapters.tick_source import DbnTicks, TickRun, TickSource
+from mdtool.adapters.tick_source import DbnTicks, TickSource
 from mdtool.core.errors import UsageError
+from mdtool.core.trades import NamedTrades
 from mdtool.engine.simulate import Exchange
 from mdtool.engine.simulate_defaults import EVENTS_PER_TRADE
 
@@ -73,12 +74,12 @@ def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource
     return DbnTicks(SimulatedSource(exchange, _TRADES, None, chunk_records))
 
 
-def limited(runs: Iterable[TickRun], limit: int) -> Iterator[TickRun]:
+def limited(batches: Iterable[NamedTrades], limit: int) -> Iterator[NamedTrades]:
     """Yield the first `limit` ticks."""
     left = limit
-    for run in runs:
-        if len(run) >= left:
-            yield run.part(0, left)
+    for batch in batches:
+        if len(batch) >= left:
+            yield batch[:left]
             return
-        yield run
-        left -= len(run)
+        yield batch
+        left -= len(batch)

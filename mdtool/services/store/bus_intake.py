@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Final
 
 import numpy as np
 
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.kafka.sequences import FRAMES, sequence_at, source_of, stream_of
+from mdtool.adapters.kafka.topics import FRAMES, sequence_at, source_of, stream_of
+from mdtool.core.trades import Frames, TradeRun
 from mdtool.engine.market import Change, Market
-from mdtool.services.aggregator.intake import Translation
-from mdtool.wire.tick_parts import Part, PartReader
-from mdtool.wire.ticks import Ticks
-
-_NOTHING: Final = Ticks.empty()
+from mdtool.services.aggregator.intake import Admission
+from mdtool.wire.partitions import PartitionDecoder
 
 
 class BusIntake:
@@ -43,8 +40,8 @@ class BusIntake:
         self.stream_id = stream_of(address, partition)
         self._partition = partition
         self._market = market
-        self._reader = PartReader(partition, partitions)
-        self._translation = Translation(market, self._reader.symbols)
+        self._decoder = PartitionDecoder(partition, partitions)
+        self._admission = Admission(market, self._decoder.symbols)
 
     @property
     def sequence(self) -> int:
@@ -59,32 +56,31 @@ class BusIntake:
         BatchError
             When it cannot be read; nothing has changed.
         """
-        part = self._reader.read(data)
-        return self._apply(part, self._translation.translate(part.ticks), offset)
+        part = self._decoder.decode(data)
+        return self._apply(part, self._admission.admit(part.frames), offset)
 
     def pass_by(self, offset: int) -> list[Change]:
         """Have the partition go on behind the record at an offset, without it."""
         return self._move(self.stream_id, sequence_at(offset + 1))
 
-    def _apply(self, part: Part, ticks: Ticks, offset: int) -> list[Change]:
+    def _apply(self, part: TradeRun, frames: Frames, offset: int) -> list[Change]:
         source = source_of(part.stream_id, self._partition)
         known = self._market.position(source)
         first = part.first_sequence
-        new = ticks if known is None else ticks.from_frame(known - first)
-        self._market.counts.duplicates += len(ticks) - len(new)
-        changes = self._move(self.stream_id, sequence_at(offset))
+        new = frames if known is None else frames.after(known - first)
+        self._market.counts.duplicates += len(frames.trades) - len(new.trades)
         placed = dataclasses.replace(
-            new, offset=np.arange(len(new), dtype=np.uint32), frames=FRAMES
+            new, offset=np.arange(len(new.trades), dtype=np.uint32), count=FRAMES
         )
+        changes = self._move(self.stream_id, sequence_at(offset))
         changes.append(self._market.apply(self.stream_id, sequence_at(offset), placed))
         if known is None:
             self._market.skip(source, first)
-        return changes + self._move(source, first + ticks.frames)
+        return changes + self._move(source, part.next_sequence)
 
     def _move(self, stream_id: str, sequence: int) -> list[Change]:
         """Have a stream go on at a sequence, without trades."""
         position = self._market.position(stream_id) or 0
         if sequence <= position:
             return []
-        nothing = dataclasses.replace(_NOTHING, frames=sequence - position)
-        return [self._market.apply(stream_id, position, nothing)]
+        return [self._market.apply(stream_id, position, Frames.empty(sequence - position))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import logging
 import threading
@@ -15,23 +14,22 @@ from mdtool.adapters.kafka.client import (
     KafkaException,
     Message,
     TopicPartition,
+    arrived,
     consumer,
     error_of,
 )
-from mdtool.adapters.kafka.reading import arrived
-from mdtool.adapters.kafka.sequences import offset_of
-from mdtool.adapters.kafka.topics import TICKS, Topics
+from mdtool.adapters.kafka.topics import TICKS, Topics, offset_of
 from mdtool.adapters.stores import Store, open_store
 from mdtool.adapters.stores.errors import StoreError, StoreUnavailableError
 from mdtool.adapters.stores.port import Step
 from mdtool.adapters.stores.steps import Steps
 from mdtool.core.backoff import delays
+from mdtool.core.trades import Frames
 from mdtool.engine.market import Change, Market
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.markets import restored_market
 from mdtool.services.store.bus_intake import BusIntake
 from mdtool.wire.batches import BatchError
-from mdtool.wire.ticks import Ticks
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +129,7 @@ class BusKeeper:
                 f"{self._address}: {self._address.topic(TICKS)} is not the one that is kept here: "
                 f"it was made anew; name another store"
             )
-        nothing = dataclasses.replace(Ticks.empty(), frames=1)
-        self._write(store, steps.take([market.apply(mark, 0, nothing)]))
+        self._write(store, steps.take([market.apply(mark, 0, Frames.empty(1))]))
 
     def _assign(self, reader: Consumer, intakes: Sequence[BusIntake]) -> None:
         """Have each partition read from where the store goes on."""

@@ -50,8 +50,7 @@ class BusStore:
         PeerError
             When a topic was deleted.
         """
-        from mdtool.adapters.kafka.topics import open_topics
-        from mdtool.adapters.kafka.watch import watched
+        from mdtool.adapters.kafka.topics import open_topics, watched
         from mdtool.services.store.bus_keeper import BusKeeper
 
         topics = await asyncio.to_thread(open_topics, self._address)

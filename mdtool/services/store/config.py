@@ -13,5 +13,5 @@ class StoreConfig:
 
     store: str | None = setting(
         None,
-        "The store: sqlite:///PATH or postgresql://HOST/NAME; otherwise that of `serve all`.",
+        "The store: sqlite:///PATH or postgresql://HOST/NAME; by default that of `serve all`.",
     )

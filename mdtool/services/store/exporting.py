@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdtool.adapters.datasets.partitions import SYMBOL
-from mdtool.adapters.datasets.staging import staged
-from mdtool.adapters.datasets.writing import PartitionedWriter
+from mdtool.adapters.datasets.writer import PartitionedWriter, staged
 from mdtool.core.errors import InputError
 from mdtool.services.store.stored import StoredTrades
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.adapters.byte_source import STDIN
-from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.adapters.dbn_files import open_source
 from mdtool.adapters.dbn_merge import MergedSource
 from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
@@ -19,9 +19,9 @@ from mdtool.adapters.numbered_trades import NUMBERED, NumberedTrades
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.records import Records
 from mdtool.core.symbols import SymbolTable, normal_symbol
+from mdtool.core.trades import Reason
 from mdtool.core.units import MIN_TIMESTAMP_NS, UNDEF_ORDER_SIZE, UNDEF_PRICE
 from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
-from mdtool.wire.ticks import Reason
 
 _TRADES: Final = "trades"
 _DIGEST_MARK: Final = "#"

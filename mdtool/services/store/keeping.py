@@ -9,14 +9,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.adapters.stores import Store
 from mdtool.adapters.stores.port import Step, StreamRun
 from mdtool.adapters.stores.steps import Steps
+from mdtool.core.trades import Frames, Trades
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.markets import restored_market
 from mdtool.services.store.known import Known
-from mdtool.wire.ticks import Ticks
 
 _PARTS: Final = "parts"
 """The stream that the market knows of, which is none of the store's."""
@@ -95,23 +95,20 @@ class Keeper:
         return np.array(known, np.uint32)[places]
 
     def _step(self, rows: TradeRows, symbol: NDArray[np.uint32]) -> Step:
-        change = self._market.apply(_PARTS, self._taken, _ticks(rows, symbol))
-        self._taken = change.next_sequence
+        change = self._market.apply(_PARTS, self._taken, _frames(rows, symbol))
+        self._taken = change.run.next_sequence
         return dataclasses.replace(self._steps.take(()), runs=list(_runs(rows, symbol)))
 
 
-def _ticks(rows: TradeRows, symbol: NDArray[np.uint32]) -> Ticks:
-    return Ticks(
+def _frames(rows: TradeRows, symbol: NDArray[np.uint32]) -> Frames:
+    trades = Trades(
         symbol=symbol,
         price=rows.price,
-        volume=rows.volume,
-        exchange_timestamp=rows.exchange_timestamp,
-        ingest_timestamp=rows.ingest_timestamp,
-        offset=np.arange(len(rows), dtype=np.uint32),
-        frames=len(rows),
-        refused_offset=np.empty(0, np.uint32),
-        refused_reason=np.empty(0, np.uint8),
+        size=rows.volume,
+        ts_event=rows.exchange_timestamp,
+        ts_recv=rows.ingest_timestamp,
     )
+    return Frames.of(trades)
 
 
 def _runs(rows: TradeRows, symbol: NDArray[np.uint32]) -> Iterator[StreamRun]:

@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.adapters.stores import Store
 from mdtool.adapters.stores.port import TradePage
 from mdtool.core.errors import InputError

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from mdtool.adapters.datasets.gathered import Gathered
-from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.trade_rows import RowGroups, TradeRows
 from mdtool.core.errors import CorruptStreamError
 from mdtool.services.store.interrupts import uninterrupted
 from mdtool.services.store.keeping import Keeper
@@ -36,19 +35,19 @@ def keep_all(
     KeyboardInterrupt
         After a whole step.
     """
-    gathered = Gathered(STEP_ROWS)
+    groups = RowGroups(STEP_ROWS)
 
-    def keep(groups: Iterator[TradeRows]) -> None:
-        for group in groups:
+    def keep(parts: Iterator[TradeRows]) -> None:
+        for group in parts:
             with uninterrupted():
                 keeper.keep(group)
             progress()
 
     try:
         for some in rows:
-            keep(iter([some]) if is_live else gathered.add(some))
+            keep(iter([some]) if is_live else groups.add(some))
             progress()
     except CorruptStreamError:
-        keep(gathered.rest())
+        keep(groups.rest())
         raise
-    keep(gathered.rest())
+    keep(groups.rest())

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.datasets.rows import TradeRows
+from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.adapters.stores import TradeHistory
 from mdtool.adapters.stores.port import MAX_NS, MIN_NS, TradePage
 from mdtool.core.symbols import SymbolTable

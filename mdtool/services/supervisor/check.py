@@ -1,4 +1,4 @@
-"""`serve --check`: marked ticks through running services, and how long each hop took."""
+"""`serve --check`: marked ticks through running services, and the time of each hop."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Final
 import aiohttp
 
 from mdtool.adapters.aggregator import AggregatorClient
+from mdtool.adapters.vwap_feed import VwapFeedClient, decode_states
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
@@ -24,28 +25,27 @@ from mdtool.core.units import NS_PER_MS, PRICE_SCALE
 from mdtool.wire.batches import Updates
 from mdtool.wire.control import Committed, ReplyDecoder, encode_hello
 from mdtool.wire.tick_encoder import encode_frames
-from mdtool.wire.vwap_lines import decode_state, encode_subscribe
 
 SYMBOL: Final = "MDTOOL.CHECK"
-"""What the ticks are of. It stays among the symbols of the services that were checked."""
+"""The symbol of the ticks, which remains in the services that were checked."""
 TIMEOUT_S: Final = 5.0
-"""How long a tick may take to all of the services."""
+"""How long a tick may take to all services."""
 _FIRST_TIMEOUTS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """How long the first ticks may take, one after the other: a minute in all.
 
-Services that are new to a machine compile their kernels, and one that was just started again may
-have peers which do not follow it yet: what they missed is told to nobody, so another tick goes out.
+New services compile their kernels, and one that was just restarted may have peers that do not
+follow it yet. What these missed is never sent again, so another tick is sent.
 """
 
-_TAKEN: Final = "taken by serve-tcp"
+_ACCEPTED: Final = "accepted by serve-tcp"
 _COMMITTED: Final = "committed by aggregate"
-_SHOWN: Final = "shown by gateway"
-_TOLD: Final = "told by vwap"
+_SERVED: Final = "sent by gateway"
+_PUBLISHED: Final = "sent by vwap"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The `HOST:PORT` of each service on the way; those that are None are not on it."""
+    """The `HOST:PORT` of each service to check; None for those that are left out."""
 
     serve_tcp: str
     aggregate: str
@@ -55,7 +55,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """How long ticks took from one place to another, in nanoseconds, one entry a tick."""
+    """The times of ticks from one place to another, in nanoseconds, one entry a tick."""
 
     name: str
     times_ns: Sequence[int]
@@ -74,8 +74,8 @@ class Hop:
 async def check(route: Route, ticks: int) -> list[Hop]:
     """Send marked ticks, each once the one before has arrived everywhere.
 
-    Others go ahead uncounted, until one has arrived everywhere. When the ingest server took a tick
-    is told by its own clock: between machines, figures are as good as the clocks agree.
+    Uncounted ticks precede them until one has arrived everywhere. The time at which the ingest
+    server accepts a tick is by its own clock: between machines, figures depend on both clocks.
 
     Parameters
     ----------
@@ -89,9 +89,9 @@ async def check(route: Route, ticks: int) -> list[Hop]:
     PeerError
         When a service cannot be reached, or a tick does not arrive.
     """
-    places = [_TAKEN, _COMMITTED]
-    places += [] if route.gateway is None else [_SHOWN]
-    places += [] if route.vwap is None else [_TOLD]
+    places = [_ACCEPTED, _COMMITTED]
+    places += [] if route.gateway is None else [_SERVED]
+    places += [] if route.vwap is None else [_PUBLISHED]
     try:
         async with asyncio.TaskGroup() as tasks, _connection(route.serve_tcp) as (reader, writer):
             sightings = _Sightings()
@@ -123,14 +123,14 @@ class _Sightings:
         self._loop = asyncio.get_running_loop()
         self._seen: dict[tuple[str, int], asyncio.Future[int]] = {}
         self.since_ns = time.time_ns()
-        """What is older is not of this check."""
+        """Older ticks are of another check."""
 
     def at(self, place: str, tick: int) -> asyncio.Future[int]:
-        """Return what will be the time at which the tick was seen there."""
+        """Return a future of the time at which the tick is seen at a place."""
         return self._seen.setdefault((place, tick), self._loop.create_future())
 
     def note(self, place: str, tick: int, when_ns: int) -> None:
-        """Take note that the tick was seen there."""
+        """Record that the tick was seen at a place."""
         seen = self.at(place, tick)
         if not seen.done():
             seen.set_result(when_ns)
@@ -143,7 +143,7 @@ async def _connection(
     try:
         reader, writer = await asyncio.open_connection(*parse_address(address))
     except OSError as error:
-        raise _away("serve-tcp", address, reason_of(error)) from error
+        raise _unreachable("serve-tcp", address, reason_of(error)) from error
     try:
         yield reader, writer
     finally:
@@ -153,7 +153,7 @@ async def _connection(
 async def _warm_up(
     writer: asyncio.StreamWriter, places: Sequence[str], sightings: _Sightings
 ) -> int:
-    """Send ticks until one has been seen everywhere; return the number of the next."""
+    """Send ticks until one is seen everywhere; return the number of the next."""
     *shorter_s, last_s = _FIRST_TIMEOUTS_S
     for tick, timeout_s in enumerate(shorter_s):
         with contextlib.suppress(PeerError):
@@ -170,7 +170,7 @@ async def _send(
     sightings: _Sightings,
     timeout_s: float,
 ) -> list[int]:
-    """Send a tick and return when that was, and when it was seen at each place."""
+    """Send a tick; return when it was sent, and when it was seen at each place."""
     sent_ns = time.time_ns()
     writer.write(encode_frames([SYMBOL], [0], [_price(tick)], [1], [sent_ns]).data)
     journey = [sent_ns]
@@ -202,7 +202,7 @@ async def _follow_aggregate(address: str, sightings: _Sightings) -> None:
         for at in (updates.symbol == symbols.find(SYMBOL)).nonzero()[0].tolist():
             if updates.timestamp[at] >= sightings.since_ns:
                 tick = _tick(int(updates.close[at]))
-                sightings.note(_TAKEN, tick, int(updates.ingest_timestamp[at]))
+                sightings.note(_ACCEPTED, tick, int(updates.ingest_timestamp[at]))
 
     async with AggregatorClient(address) as aggregator:
         await aggregator.follow(receive)
@@ -217,39 +217,35 @@ async def _follow_gateway(address: str, sightings: _Sightings) -> None:
                 aggregate = json.loads(message.data)
                 if aggregate["timestamp"] >= sightings.since_ns // NS_PER_MS:
                     tick = _tick(round(aggregate["close"] * PRICE_SCALE))
-                    sightings.note(_SHOWN, tick, now_ns)
+                    sightings.note(_SERVED, tick, now_ns)
     except aiohttp.ClientConnectorError as error:
-        raise _away("gateway", address, reason_of(error.os_error)) from error
+        raise _unreachable("gateway", address, reason_of(error.os_error)) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise _away("gateway", address, str(error)) from error
+        raise _unreachable("gateway", address, str(error)) from error
     raise PeerError(f"gateway {address} closed the connection")
 
 
 async def _follow_vwap(address: str, sightings: _Sightings) -> None:
+    feed = VwapFeedClient(address, frozenset({SYMBOL}))
     try:
-        reader, writer = await asyncio.open_connection(*parse_address(address))
-    except OSError as error:
-        raise _away("vwap", address, reason_of(error)) from error
-    try:
-        writer.write(encode_subscribe([SYMBOL]))
-        while line := await reader.readline():
+        async for lines in feed.lines():
             now_ns = time.time_ns()
-            state = decode_state(line)
-            if state.symbol == SYMBOL and state.timestamp_ns >= sightings.since_ns:
-                sightings.note(_TOLD, _tick(state.price), now_ns)
-    except (OSError, ValueError) as error:
-        raise PeerError(f"vwap {address} cannot be read: {error}") from error
-    finally:
-        writer.close()
-    raise PeerError(f"vwap {address} closed the connection")
+            states, errors = decode_states(lines)
+            if errors:
+                raise errors[0]
+            for state in states:
+                if state.timestamp_ns >= sightings.since_ns:
+                    sightings.note(_PUBLISHED, _tick(state.price), now_ns)
+    except PeerError as error:
+        raise _unreachable("vwap", address, str(error)) from error
 
 
-def _away(service: str, address: str, reason: str) -> PeerError:
+def _unreachable(service: str, address: str, reason: str) -> PeerError:
     return PeerError(f"{service} {address} cannot be reached: {reason}; mdtool serve all runs it")
 
 
 def _price(tick: int) -> int:
-    """Return the price by which a tick is known again: whole dollars from 1."""
+    """Return the price that identifies a tick: whole dollars from 1."""
     return (tick + 1) * PRICE_SCALE
 
 
@@ -261,15 +257,15 @@ def _hops(places: Sequence[str], journeys: Sequence[Sequence[int]]) -> list[Hop]
     sent, *arrived = zip(*journeys, strict=True)
     at = dict(zip(places, arrived, strict=True))
     hops = [
-        _hop("client to serve-tcp", sent, at[_TAKEN]),
-        _hop("serve-tcp to aggregate, committed", at[_TAKEN], at[_COMMITTED]),
+        _hop("client to serve-tcp", sent, at[_ACCEPTED]),
+        _hop("serve-tcp to aggregate, committed", at[_ACCEPTED], at[_COMMITTED]),
     ]
-    if _SHOWN in at:
-        hops.append(_hop("serve-tcp to gateway, shown", at[_TAKEN], at[_SHOWN]))
-    if _TOLD in at:
-        hops.append(_hop("serve-tcp to vwap, told", at[_TAKEN], at[_TOLD]))
-    if _SHOWN in at:
-        hops.append(_hop("client to gateway, in all", sent, at[_SHOWN]))
+    if _SERVED in at:
+        hops.append(_hop("serve-tcp to gateway, shown", at[_ACCEPTED], at[_SERVED]))
+    if _PUBLISHED in at:
+        hops.append(_hop("serve-tcp to vwap, told", at[_ACCEPTED], at[_PUBLISHED]))
+    if _SERVED in at:
+        hops.append(_hop("client to gateway, in all", sent, at[_SERVED]))
     return hops
 
 

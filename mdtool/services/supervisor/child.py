@@ -1,4 +1,4 @@
-"""One child process, kept running: started, heard, started again, stopped."""
+"""A child process: started, observed, restarted when it ends, stopped."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import BinaryIO, Final
 from mdtool.core.backoff import delays
 from mdtool.core.errors import EXIT_OK, EXIT_STARTUP, EXIT_USAGE, StartupError, UsageError
 from mdtool.core.lifecycle import LIFELINE_FD, READY_FD
+from mdtool.services.supervisor.output import LineSplitter, Style, write_line
 from mdtool.services.supervisor.programs import Program
-from mdtool.services.supervisor.relay import LineSplitter, Style, write_line
 
 log = logging.getLogger(__name__)
 
 STEADY_S: Final = 10.0
-"""A child that ran this long has recovered: when it dies, the backoff begins anew."""
+"""A child that ran this long has recovered: the backoff is reset."""
 _CHUNK_BYTES: Final = 1 << 16
-_COMPLAINT: Final = "mdtool: "
-"""What mdtool's own last words begin with."""
+_ERROR_PREFIX: Final = "mdtool: "
+"""The beginning of mdtool's own error lines."""
 
 
 class Child:
@@ -31,13 +31,12 @@ class Child:
     Parameters
     ----------
     program : Program
-        What to run.
     style : callable
-        How its lines look on stderr.
+        Formats its lines for stderr.
     lifeline : int
-        The read end of the pipe that ties it to this process.
-    after : asyncio.Event or None
-        What it waits for before its first start.
+        The read end of a pipe that closes when this process ends.
+    after : asyncio.Event, optional
+        The event to wait for before the first start.
     """
 
     def __init__(
@@ -45,28 +44,28 @@ class Child:
     ) -> None:
         self.program = program
         self.addresses: Mapping[str, str] = {}
-        """Where it listens, once it is ready."""
+        """Its addresses, once it is ready."""
         self.ready = asyncio.Event()
-        """Whether it has been ready, or has nothing more to be ready for."""
+        """Set once it is ready, or has ended for good."""
         self._style = style
         self._lifeline = lifeline
         self._after = after
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
-        self._complaint = ""
+        self._error = ""
 
     @property
     def process_id(self) -> int | None:
-        """The process that runs at this moment."""
+        """The id of the process that runs now."""
         return None if self._process is None else self._process.pid
 
     async def run(self) -> None:
-        """Run the program, again whenever it dies, until `stop` or a source's own end.
+        """Run the program, again whenever it ends, until `stop` or the end of a source.
 
         Raises
         ------
         StartupError, UsageError
-            When the program says that it cannot start, though it never ran, or never can.
+            When the program reports that it cannot start, and never was ready.
         """
         if self._after is not None:
             await self._after.wait()
@@ -86,9 +85,9 @@ class Child:
             await asyncio.sleep(delay_s)
 
     async def stop(self, running: asyncio.Task[None], timeout_s: float) -> None:
-        """Ask the program to end, and end it by force after `timeout_s`.
+        """Terminate the program, and kill it after `timeout_s`.
 
-        `running` is the task that `run` runs in; it is over when this returns.
+        `running` is the task of `run`; it is done when this returns.
         """
         self._stopping = True
         if self._process is None:
@@ -113,7 +112,7 @@ class Child:
             log.info("%s: started as process %d", self.program.name, process.pid)
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._hear_ready(ready))
+                    tasks.create_task(self._read_ready(ready))
                     tasks.create_task(self._relay(process))
                 return await process.wait()
             finally:
@@ -140,7 +139,7 @@ class Child:
             name = self.program.name
             raise StartupError(f"{name} could not start: {error.strerror}") from error
 
-    async def _hear_ready(self, pipe: BinaryIO) -> None:
+    async def _read_ready(self, pipe: BinaryIO) -> None:
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), pipe
@@ -150,7 +149,7 @@ class Child:
         finally:
             transport.close()
         if not line:
-            return  # it ended, or has no way to say so
+            return  # it ended, or does not report that it is ready
         self.addresses = json.loads(line)["addresses"]
         if self.ready.is_set():
             log.info("%s: running again", self.program.name)
@@ -165,18 +164,18 @@ class Child:
 
     def _show(self, lines: list[str]) -> None:
         for line in lines:
-            if line.startswith(_COMPLAINT):
-                self._complaint = line.removeprefix(_COMPLAINT)
+            if line.startswith(_ERROR_PREFIX):
+                self._error = line.removeprefix(_ERROR_PREFIX)
             write_line(self._style(line))
 
     def _is_final(self, status: int) -> bool:
-        """Tell whether the program is not to be started again; raise when it never could."""
+        """Tell whether the program is not started again; raise when it could never start."""
         name = self.program.name
-        # What ran before could start: what it needs, a bus or a store, is away for a while.
+        # One that was ready before can start: its bus or store is unavailable for a while.
         if status == EXIT_STARTUP and not self.ready.is_set():
-            raise StartupError(f"{name} could not start: {self._complaint or ended(status)}")
+            raise StartupError(f"{name} could not start: {self._error or ended(status)}")
         if status == EXIT_USAGE:
-            raise UsageError(f"{name} could not start: {self._complaint or ended(status)}")
+            raise UsageError(f"{name} could not start: {self._error or ended(status)}")
         if not self.program.is_source or status < 0:
             return False
         self.ready.set()

@@ -9,32 +9,32 @@ from mdtool.core.config import setting
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """Which services run, where they listen, what feeds them, and where it is kept.
+    """Which services run, their addresses, their source, and their store.
 
-    A host or a port that is None is the service's own setting.
+    A host or a port of None stands for the service's own setting.
     """
 
-    only: str = setting("", "Services to run, separated by commas; otherwise all of them.")
+    only: str = setting("", "Services to run, separated by commas; by default all.")
     data_dir: str | None = setting(
-        None, "Folder of the store that keeps it all; otherwise mdtool's own in the user's data."
+        None, "Folder of the store; by default mdtool's own below the user's data."
     )
-    store: str | None = setting(
-        None, "URL of another store, such as postgresql://HOST/NAME, instead of one in a folder."
-    )
-    memory: bool = setting(False, "Keep nothing: state and trades end with the services.")
+    store: str | None = setting(None, "URL of another store, such as postgresql://HOST/NAME.")
+    memory: bool = setting(False, "Store nothing: state and trades end with the services.")
     bus: str = setting(
         "",
-        "Hand ticks and aggregates over on kafka://HOST:PORT, where services on other machines "
-        "find them too.",
+        "Exchange ticks and state over kafka://HOST:PORT, also with other machines.",
     )
-    scale: str = setting("", "With --bus, how many run here of a service: aggregate=3.")
-    simulate: bool = setting(False, "Feed them the trades of a simulated exchange.")
+    scale: str = setting("", "With --bus, how many processes of a service to run: aggregate=3.")
+    simulate: bool = setting(False, "Ingest the trades of a simulated exchange.")
     rate: float = setting(1_000.0, "Simulated trades a second.", low=0.001)
-    replay: str | None = setting(None, "Feed them the trades of a DBN file.")
-    book: str | None = setting(None, "Replay a DBN file into an order book, once it is started.")
+    replay: str | None = setting(None, "Ingest the trades of a DBN file.")
+    book: str | None = setting(
+        None, "Run the sender and the receiver of an order book, on a DBN file."
+    )
     speed: float | None = setting(
         None,
-        "Speed of a replay: 1 is as recorded, 0 flat out; otherwise 1 for --replay, 0 for --book.",
+        "Replay speed: 1 is real time, 0 as fast as possible; by default 1 for "
+        "--replay, 0 for --book.",
         low=0,
     )
     serve_tcp_host: str | None = setting(None, "Address that serve-tcp listens on.")

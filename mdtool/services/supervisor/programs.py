@@ -1,4 +1,4 @@
-"""Which processes a supervisor runs: their commands, and the addresses they are told."""
+"""The processes that a supervisor runs: their commands, addresses and environments."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from mdtool.core import config as settings
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.lifecycle import stop_within_s
+from mdtool.core.tcp import reserve_port
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.replay.config import SenderConfig
-from mdtool.services.supervisor.bus import STORE, aggregators
 from mdtool.services.supervisor.config import ServeConfig
-from mdtool.services.supervisor.ports import reserve_port
 from mdtool.services.supervisor.storage import chosen_store
 from mdtool.services.vwap.config import VwapConfig
 
@@ -34,11 +33,13 @@ SERVICES: Final[Mapping[str, type[Any]]] = {
     "gateway": GatewayConfig,
     "serve-tcp": IngestConfig,
 }
-"""Each service's settings. What connects to another comes after it, for they stop in reverse."""
+"""The settings of each service. A service follows those that it connects to: it stops first."""
 BOOK_SERVICES: Final = frozenset({"book", "replay-dbn"})
-"""Those that run only where there is a file for them, or they are named."""
+"""The services that run only with --book, or when they are named."""
+STORE: Final = "store"
+"""The program that, with a bus, stores what is on it, and listens nowhere."""
 DATA_PORT: Final = "replay-dbn data"
-"""The endpoint on which replay-dbn streams, beside its HTTP."""
+"""The endpoint on which replay-dbn streams, besides its HTTP."""
 _PEERS: Final[Mapping[str, Mapping[str, str]]] = {
     "gateway": {
         "--aggregator": "aggregate",
@@ -50,11 +51,11 @@ _PEERS: Final[Mapping[str, Mapping[str, str]]] = {
     "serve-tcp": {"--aggregator": "aggregate"},
     "book": {"--sender": DATA_PORT},
 }
-"""Which endpoints of others a service is told, by option; of those that run."""
+"""The options with which a service is given the endpoints of others, if these run."""
 _STORING: Final = ("gateway", "vwap", "aggregate")
-"""Those that are told where the store is."""
+"""The services that use the store."""
 PYTHON: Final = (sys.executable, "-P", "-m", "mdtool")
-"""How this same mdtool is started again, whatever Python files lie in the working folder."""
+"""The command of this same mdtool, whatever Python files are in the working folder."""
 
 _STOP_SHARES: Final = {
     "gateway": 0.1,
@@ -64,40 +65,42 @@ _STOP_SHARES: Final = {
     "book": 0.04,
     "replay-dbn": 0.04,
 }
-"""Of the time there is to stop. serve-tcp waits for the commit of what it took."""
+"""Shares of the time to stop. serve-tcp waits until what it accepted is committed."""
 _STOP_SHARES_ON_BUS: Final = {**_STOP_SHARES, "serve-tcp": 0.44, STORE: 0.08}
-"""With a bus, where there is one more to stop."""
+"""With a bus, where the store program stops too."""
 _STOP_SHARE_OF_SOURCE: Final = 0.14
 _STOP_SHARE_OF_ALL: Final = 0.98
-"""What all may take together; what is left over goes to those that stop first, and so to all."""
+"""The share of all together; what is unused goes to those that stop first, and so to all."""
 _FIRST_TICK_S: Final = 2.0
 _COMPILE_S: Final = 60.0
-"""A simulated market trades at once, but on a first use its kernels are compiled before that."""
+"""A simulated market trades at once, except that its first use compiles kernels."""
 _DIALLED: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+_SCALED: Final = "aggregate"
+_MAX_SCALE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A process to be kept running.
+    """A process to keep running.
 
     Attributes
     ----------
     name : str
-        What its lines are prefixed with.
+        The prefix of its lines.
     command : sequence of str
         The program and its arguments.
     is_source : bool
-        Whether it may end by itself: it is done then, and not started again.
+        Whether it is not started again when it ends by itself.
     group : str
-        Those that follow each other and are of one group stop at the same time.
+        Consecutive programs of one group stop at the same time.
     after : str or None
-        The program that has to be ready before this one starts.
+        The program that must be ready before this one starts.
     stop_s : float
-        How long it may take to stop, beside what those stopped before it have left over.
+        How long it may take to stop, besides what those stopped before it did not use.
     first_tick_s : float
-        How long the news that all are ready is held back for a source's first tick to arrive.
+        How long to wait for a source's first tick before all are reported as ready.
     environment : mapping of str to str
-        What is set in its environment beside that of the supervisor.
+        Variables in addition to the supervisor's.
     """
 
     name: str
@@ -112,59 +115,55 @@ class Program:
 
 @contextlib.contextmanager
 def programs(config: ServeConfig, mdtool: Sequence[str] = PYTHON) -> Iterator[list[Program]]:
-    """Give the processes that `config` asks for, in the order in which they start.
+    """Yield the processes of `config`, in the order in which they start.
 
-    Port 0 has become a free port by then, held until the context ends, so that each process can
-    be told where the others will be.
+    Each port 0 is replaced by a free port, which is reserved until the context ends, so that each
+    process can be given the addresses of the others.
 
     Parameters
     ----------
     config : ServeConfig
-        The supervisor's settings; those of each service are loaded beside them.
+        The supervisor's settings; those of each service are loaded besides.
     mdtool : sequence of str
-        The command that runs mdtool, with options that stand before a subcommand.
+        The command that runs mdtool, with options that precede a subcommand.
 
     Raises
     ------
     UsageError
         When the settings contradict each other.
     InputError
-        When there is no such file to replay.
+        When the file to replay does not exist.
     StartupError
-        When a host is no address of this machine, or the folder of the store cannot be made.
+        When a host is not an address of this machine, or the folder of the store cannot be created.
     """
     names = chosen(config)
     _check_source(config, names)
     _check_book(config, names)
-    count = aggregators(config)
+    n_aggregators = _scale(config)
     store = chosen_store(config) if not {*_STORING, STORE}.isdisjoint(names) else ""
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as reserved:
         where = {}
         for name, (host, port) in endpoints(config).items():
             if _service_of(name) in names and port == 0:
-                holder = held.enter_context(reserve_port(host))
+                holder = reserved.enter_context(reserve_port(host))
                 where[name] = (host, holder.getsockname()[1])
             else:
                 where[name] = (host, port)
-        running = [
-            program
-            for name in SERVICES
-            if name in names
-            for program in _service(name, config, names, where, store, mdtool, count)
-        ]
-        if STORE in names and store:
-            feeding = next((k for k, p in enumerate(running) if p.group == "serve-tcp"), None)
-            running.insert(
-                len(running) if feeding is None else feeding, _keeper(config, store, mdtool)
-            )
+        stack = _Stack(config, names, where, store, mdtool)
+        running: list[Program] = []
+        for name in SERVICES:
+            if name == "serve-tcp" and STORE in names and store:
+                running.append(stack.store_program())
+            if name in names:
+                running += stack.service(name, n_aggregators if name == _SCALED else 1)
         if config.simulate or config.replay is not None:
-            running.append(_source(config, mdtool, dial_address(*where["serve-tcp"])))
+            running.append(stack.source())
         yield _with_time_to_stop(running, _STOP_SHARES_ON_BUS if config.bus else _STOP_SHARES)
 
 
-def kept_in(running: Sequence[Program]) -> str:
-    """Return where these programs keep their data, for people, without secrets."""
-    from mdtool.adapters.stores import open_history  # which brings numpy
+def stored_in(running: Sequence[Program]) -> str:
+    """Return where these programs store their data, for people, without secrets."""
+    from mdtool.adapters.stores import open_history  # imports numpy
 
     places = []
     for program in running:
@@ -173,29 +172,29 @@ def kept_in(running: Sequence[Program]) -> str:
         if url := program.environment.get(settings.variable(program.group, "store")):
             places.append(open_history(url).address)
     if not places:
-        return "nothing is kept"
-    return f"trades and what they make are kept in {' and '.join(dict.fromkeys(places))}"
+        return "nothing is stored"
+    return f"trades and state are stored in {' and '.join(dict.fromkeys(places))}"
 
 
 def chosen(config: ServeConfig) -> Collection[str]:
-    """Return the services that `--only` names; when it is empty, all that there is work for.
+    """Return the services that `--only` names; by default all, book services with `--book` only.
 
     Raises
     ------
     UsageError
-        When there is no such service.
+        When a service does not exist.
     """
     names = {name.strip() for name in config.only.split(",")} - {""}
-    known = [*SERVICES, STORE] if config.bus else list(SERVICES)
+    existing = [*SERVICES, STORE] if config.bus else list(SERVICES)
     if not names:
-        return set(known) - (BOOK_SERVICES if config.book is None else frozenset())
-    for name in sorted(names - set(known)):
-        raise UsageError(f"--only {name}: no such service; choose from {', '.join(known)}")
+        return set(existing) - (BOOK_SERVICES if config.book is None else frozenset())
+    for name in sorted(names - set(existing)):
+        raise UsageError(f"--only {name}: no such service; choose from {', '.join(existing)}")
     return names
 
 
 def endpoints(config: ServeConfig) -> dict[str, tuple[str, int]]:
-    """Return the host and the port that each service is set to listen on, and `DATA_PORT`'s."""
+    """Return the host and the port of each service by its settings, and those of `DATA_PORT`."""
     found = {}
     for name, cls in SERVICES.items():
         prefix = name.replace("-", "_") + "_"
@@ -208,7 +207,7 @@ def endpoints(config: ServeConfig) -> dict[str, tuple[str, int]]:
 
 
 def dial_address(host: str, port: int) -> str:
-    """Return where a client on this machine reaches what listens on `host` and `port`."""
+    """Return the address at which clients on this machine reach a `host` and `port`."""
     return format_address(_DIALLED.get(host, host), port)
 
 
@@ -230,7 +229,7 @@ def _check_source(config: ServeConfig, names: Collection[str]) -> None:
 def _check_book(config: ServeConfig, names: Collection[str]) -> None:
     if config.book is None:
         if "replay-dbn" in names:
-            raise UsageError("--only replay-dbn: say what it replays with --book FILE")
+            raise UsageError("--only replay-dbn: nothing to replay; name a file with --book FILE")
         return
     if "replay-dbn" not in names:
         raise UsageError("--book is replayed by replay-dbn, which --only leaves out")
@@ -238,89 +237,113 @@ def _check_book(config: ServeConfig, names: Collection[str]) -> None:
         raise InputError(f"{config.book}: no such file")
 
 
-def _service(
-    name: str,
-    config: ServeConfig,
-    names: Collection[str],
-    where: Mapping[str, tuple[str, int]],
-    store: str,
-    mdtool: Sequence[str],
-    aggregators: int,
-) -> Iterator[Program]:
-    """Yield the program of a service, which is told where those are that it speaks to.
+def _scale(config: ServeConfig) -> int:
+    """Return how many aggregation services to run."""
+    if config.bus:
+        KafkaAddress.parse(config.bus)
+    if not config.scale:
+        return 1
+    if not config.bus:
+        raise UsageError("--scale requires --bus, on which the processes share their work")
+    name, _, count = config.scale.partition("=")
+    is_count = count.isascii() and count.isdigit() and 1 <= int(count) <= _MAX_SCALE
+    if name.strip() != _SCALED or not is_count:
+        raise UsageError(f"--scale {config.scale}: give {_SCALED}=N, N from 1 to {_MAX_SCALE}")
+    return int(count)
 
-    Of one that runs several times, the first listens where the service is set to.
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Makes the programs of one `serve all`.
+
+    Attributes
+    ----------
+    config : ServeConfig
+    names : collection of str
+        The services that run.
+    where : mapping
+        The host and the port of each endpoint.
+    store : str
+        The URL of the store, empty for none.
+    mdtool : sequence of str
+        The command that runs mdtool.
     """
-    host, port = where[name]
-    count = aggregators if name == "aggregate" else 1
-    for number in range(1, count + 1):
-        own_port = port if number == 1 else 0
-        command = [name, "--host", host, "--port", str(own_port)]
-        yield Program(
-            name if count == 1 else f"{name}-{number}",
-            [*mdtool, *command, *_options(name, config, names, where)],
-            group=name,
-            environment=_environment(name, config, store),
+
+    config: ServeConfig
+    names: Collection[str]
+    where: Mapping[str, tuple[str, int]]
+    store: str
+    mdtool: Sequence[str]
+
+    def service(self, name: str, count: int) -> Iterator[Program]:
+        """Yield the programs of a service that runs `count` times.
+
+        The first listens on the service's own port, the others on free ones.
+        """
+        host, port = self.where[name]
+        for number in range(1, count + 1):
+            own_port = port if number == 1 else 0
+            command = [name, "--host", host, "--port", str(own_port)]
+            yield Program(
+                name if count == 1 else f"{name}-{number}",
+                [*self.mdtool, *command, *self._options(name)],
+                group=name,
+                environment=self._environment(name),
+            )
+
+    def store_program(self) -> Program:
+        """Return the program that stores what is on the bus."""
+        return Program(
+            STORE,
+            [*self.mdtool, STORE, "--bus", self.config.bus],
+            group=STORE,
+            environment={settings.variable(STORE, "store"): self.store},
         )
 
+    def source(self) -> Program:
+        """Return the program that sends simulated or replayed trades to serve-tcp."""
+        config = self.config
+        if config.replay is None:
+            name = "simulate"
+            options = ["--simulate", "--rate", f"{config.rate:g}"]
+            first_tick_s = _COMPILE_S if config.rate >= 1 else _FIRST_TICK_S
+        else:
+            name = "replay"
+            # A stream with its own id that is cut off and sent again counts every trade once.
+            stream_id = f"replay-{uuid.uuid4()}"
+            speed = 1 if config.speed is None else config.speed
+            options = [config.replay, "--speed", f"{speed:g}", "--stream-id", stream_id]
+            first_tick_s = _FIRST_TICK_S
+        command = [*self.mdtool, "send", dial_address(*self.where["serve-tcp"]), *options]
+        return Program(name, command, is_source=True, after="serve-tcp", first_tick_s=first_tick_s)
 
-def _options(
-    name: str,
-    config: ServeConfig,
-    names: Collection[str],
-    where: Mapping[str, tuple[str, int]],
-) -> list[str]:
-    options = ["--serve"] if name in BOOK_SERVICES else []
-    if name == "replay-dbn" and config.book is not None:
-        data_port = where[DATA_PORT][1]
-        speed = 0 if config.speed is None else config.speed
-        options += ["--data-port", str(data_port), "--speed", f"{speed:g}", config.book]
-    for option, endpoint in _PEERS.get(name, {}).items():
-        is_on_bus = config.bus and endpoint == "aggregate"
-        if _service_of(endpoint) in names and not is_on_bus:
-            options += [option, dial_address(*where[endpoint])]
-    return options
+    def _options(self, name: str) -> list[str]:
+        config = self.config
+        options = ["--serve"] if name in BOOK_SERVICES else []
+        if name == "replay-dbn" and config.book is not None:
+            data_port = self.where[DATA_PORT][1]
+            speed = 0 if config.speed is None else config.speed
+            options += ["--data-port", str(data_port), "--speed", f"{speed:g}", config.book]
+        for option, endpoint in _PEERS.get(name, {}).items():
+            is_on_bus = config.bus and endpoint == "aggregate"
+            if _service_of(endpoint) in self.names and not is_on_bus:
+                options += [option, dial_address(*self.where[endpoint])]
+        return options
 
-
-def _environment(name: str, config: ServeConfig, store: str) -> dict[str, str]:
-    """Return the settings that are no options, for a URL may hold what is not for all to see."""
-    environment = {}
-    if name in _STORING:
-        is_kept_by_another = config.bus and name == "aggregate"
-        environment[settings.variable(name, "store")] = "" if is_kept_by_another else store
-    if config.bus and name not in BOOK_SERVICES:
-        environment[settings.variable(name, "bus")] = config.bus
-    return environment
-
-
-def _keeper(config: ServeConfig, store: str, mdtool: Sequence[str]) -> Program:
-    """Return the program that keeps what is on the bus."""
-    return Program(
-        STORE,
-        [*mdtool, STORE, "--bus", config.bus],
-        group=STORE,
-        environment={settings.variable(STORE, "store"): store},
-    )
-
-
-def _source(config: ServeConfig, mdtool: Sequence[str], address: str) -> Program:
-    if config.replay is None:
-        name = "simulate"
-        options = ["--simulate", "--rate", f"{config.rate:g}"]
-        first_tick_s = _COMPILE_S if config.rate >= 1 else _FIRST_TICK_S
-    else:
-        name = "replay"
-        # With a name of its own, a stream that is cut off and sent anew counts every trade once.
-        stream_id = f"replay-{uuid.uuid4()}"
-        speed = 1 if config.speed is None else config.speed
-        options = [config.replay, "--speed", f"{speed:g}", "--stream-id", stream_id]
-        first_tick_s = _FIRST_TICK_S
-    command = [*mdtool, "send", address, *options]
-    return Program(name, command, is_source=True, after="serve-tcp", first_tick_s=first_tick_s)
+    def _environment(self, name: str) -> dict[str, str]:
+        """Return the settings that are not options, since a URL may contain a password."""
+        environment = {}
+        if name in _STORING:
+            is_stored_by_another = self.config.bus and name == "aggregate"
+            url = "" if is_stored_by_another else self.store
+            environment[settings.variable(name, "store")] = url
+        if self.config.bus and name not in BOOK_SERVICES:
+            environment[settings.variable(name, "bus")] = self.config.bus
+        return environment
 
 
 def _with_time_to_stop(running: Sequence[Program], shares: Mapping[str, float]) -> list[Program]:
-    """Return the programs, each with how long it may take to stop."""
+    """Return the programs with the time that each may take to stop."""
     within_s = stop_within_s()
     share_of = {
         program.group or program.name: shares.get(program.group, _STOP_SHARE_OF_SOURCE)

@@ -1,4 +1,4 @@
-"""Where the services of a supervisor keep their data."""
+"""The store that the services of a supervisor share."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ from mdtool.services.supervisor.config import ServeConfig
 def chosen_store(config: ServeConfig, makes_folder: bool = True) -> str:
     """Return the URL of the store, empty for none.
 
-    Without a word, it is the aggregator's own setting, else the store in the user's data folder.
+    By default it is the aggregator's own setting, else the store in the user's data folder.
 
     Parameters
     ----------
     config : ServeConfig
-        What names it.
     makes_folder : bool
-        Whether to make the data folder where it is not there yet.
+        Whether to create the data folder if it does not exist.
 
     Raises
     ------
     UsageError
         When the settings contradict each other.
     StartupError
-        When the folder cannot be made, or not be written.
+        When the folder cannot be created or written.
     """
     given = {
         "--data-dir": config.data_dir,
@@ -48,17 +47,17 @@ def chosen_store(config: ServeConfig, makes_folder: bool = True) -> str:
             return own
     folder = data_folder() if config.data_dir is None else Path(config.data_dir)
     if makes_folder:
-        _make(folder)
+        _create(folder)
     return store_url(folder)
 
 
-def _make(folder: Path) -> None:
+def _create(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise StartupError(
-            f"cannot keep data in {folder}: {error.strerror}; name another folder with --data-dir, "
-            "or say --memory"
+            f"cannot store data in {folder}: {error.strerror}; name another folder with "
+            "--data-dir, or use --memory"
         ) from error

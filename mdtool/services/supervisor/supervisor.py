@@ -1,4 +1,4 @@
-"""The supervisor: starts programs in order of need, keeps them running, stops them in order."""
+"""The supervisor: starts programs in order, keeps them running, and stops them in reverse."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from typing import TypeAlias
 
 from mdtool.core.lifecycle import Started
 from mdtool.services.supervisor.child import Child
+from mdtool.services.supervisor.output import Style
 from mdtool.services.supervisor.programs import Program
-from mdtool.services.supervisor.relay import Style
 
 Addresses: TypeAlias = Mapping[str, Mapping[str, str]]
-"""Where each program listens, by what it speaks: `{"gateway": {"http": "127.0.0.1:8080"}}`."""
+"""The addresses of each program by protocol: `{"gateway": {"http": "127.0.0.1:8080"}}`."""
 
 
 class Supervisor:
     """Runs programs as child processes until it is cancelled or one of them cannot start.
 
-    Programs start without waiting for each other, but for those that are told to. They stop one
-    by one, those of a group together, the last one first: what connects to another stops before
-    it, so that whatever was accepted on the way has somewhere to go and nobody misses a peer, and
-    those that still run are kept running meanwhile.
+    Programs start without waiting for each other, except those with `after`. They stop one by one,
+    the last one first, and those of a group together: a client stops before its server, so that
+    everything accepted is passed on. Those that still run are kept running meanwhile.
 
     Parameters
     ----------
     programs : sequence of Program
         In the order in which they start.
     styles : mapping
-        How each program's lines look on stderr.
+        The format of each program's lines on stderr.
     report : callable
         Called once with all addresses, when every program is ready.
     """
@@ -51,7 +50,7 @@ class Supervisor:
 
     @property
     def process_ids(self) -> dict[str, int]:
-        """The processes that run at this moment, by the names of their programs."""
+        """The ids of the processes that run now, by the names of their programs."""
         ids = {child.program.name: child.process_id for child in self._running}
         return {name: process_id for name, process_id in ids.items() if process_id is not None}
 
@@ -61,7 +60,7 @@ class Supervisor:
         Raises
         ------
         StartupError, UsageError
-            When a program says that it cannot start; the others are stopped then.
+            When a program reports that it cannot start; the others are stopped then.
         """
         with _lifeline() as lifeline:
             running = {
@@ -71,7 +70,7 @@ class Supervisor:
             self._running = running.keys()
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._greet(running, started))
+                    group.create_task(self._report_ready(running, started))
                     await _first_failure(running.values())
             finally:
                 await _stop(running)
@@ -84,8 +83,8 @@ class Supervisor:
             children[program.name] = Child(program, style, lifeline, after)
         return children.values()
 
-    async def _greet(self, children: Iterable[Child], started: Started) -> None:
-        """Say where everything listens, once it does: from the outside in, as it stops."""
+    async def _report_ready(self, children: Iterable[Child], started: Started) -> None:
+        """Report all addresses, once all programs are ready, in the order in which they stop."""
         addresses = {}
         for child in reversed(list(children)):
             if not child.program.is_source:
@@ -98,8 +97,8 @@ class Supervisor:
         started(
             {
                 f"{name} {protocol}": address
-                for name, spoken in addresses.items()
-                for protocol, address in spoken.items()
+                for name, protocols in addresses.items()
+                for protocol, address in protocols.items()
             }
         )
         self._report(addresses)
@@ -107,7 +106,7 @@ class Supervisor:
 
 @contextlib.contextmanager
 def _lifeline() -> Iterator[int]:
-    """Give the read end of a pipe whose other end closes with this process, whatever ends it."""
+    """Yield the read end of a pipe whose other end closes when this process ends."""
     read, write = os.pipe()
     try:
         yield read
@@ -117,7 +116,7 @@ def _lifeline() -> Iterator[int]:
 
 
 async def _first_failure(running: Iterable[asyncio.Task[None]]) -> None:
-    """Wait until a task fails, and raise its error; return when all of them are over."""
+    """Wait until a task fails, and raise its error; return when all of them are done."""
     done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
     for task in done:
         task.result()

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.trades.port import TradeRun
-from mdtool.core.symbols import SymbolTable
+from mdtool.core.symbols import SymbolMap, SymbolTable
+from mdtool.core.trades import TradeRun
 from mdtool.engine.vwap import RollingVwap, Window
 from mdtool.wire.vwap_lines import VwapState, encode_state
 
@@ -58,8 +58,7 @@ class Board:
         self._symbols = SymbolTable()
         self._last = np.zeros((_FIRST_SYMBOLS, _COLUMNS), np.int64)
         self._lines: list[bytes | None] = []
-        self._table: SymbolTable | None = None
-        self._indices = np.empty(0, np.int64)
+        self._map = SymbolMap(SymbolTable(), self._index_of)
         # Loads the kernel, so that the first batch is no slower than the next.
         none = np.empty(0, np.int64)
         self._windows.update(none, none, none, none)
@@ -97,9 +96,11 @@ class Board:
 
     def apply(self, run: TradeRun) -> list[str]:
         """Take a run of trades; return the symbols whose state changed."""
-        ticks = run.ticks
-        symbol = self._translated(run.symbols)[ticks.symbol]
-        return self._take(symbol, ticks.price, ticks.volume, ticks.exchange_timestamp)
+        if run.symbols is not self._map.source:  # a feed that is connected again has another
+            self._map = SymbolMap(run.symbols, self._index_of)
+        trades = run.trades
+        symbol = self._map.map(trades.symbol).astype(np.int64)
+        return self._take(symbol, trades.price, trades.size, trades.ts_event)
 
     def restart(self, backfill: Backfill) -> list[str]:
         """Fill the windows anew, with trades of before; return the symbols that have any.
@@ -128,15 +129,6 @@ class Board:
         for index in changed.tolist():
             self._lines[index] = b""
         return [self._symbols[index] for index in changed.tolist()]
-
-    def _translated(self, table: SymbolTable) -> Integers:
-        """Return the board's indices of a feed's symbols."""
-        if table is not self._table:
-            self._table, self._indices = table, np.empty(0, np.int64)
-        if new := table.since(len(self._indices)):
-            indices = np.array([self._index_of(symbol) for symbol in new], np.int64)
-            self._indices = np.concatenate([self._indices, indices])
-        return self._indices
 
     def _index_of(self, symbol: str) -> int:
         index = self._symbols.intern(symbol)

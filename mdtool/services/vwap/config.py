@@ -11,21 +11,21 @@ from mdtool.core.config import setting
 class VwapConfig:
     """What a window is, where the trades come from, and what bounds the feed."""
 
-    window: str = setting("100", "How far back each VWAP looks: 100 trades, or a time such as 5m.")
+    window: str = setting("100", "Window of each VWAP: a number of trades, or a time such as 5m.")
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8888, "Port to listen on, 0 for any free one.", low=0, high=65535)
     aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregator.")
-    bus: str = setting("", "Instead of the aggregator: kafka://HOST:PORT, where the trades are.")
+    bus: str = setting("", "Consume trades from kafka://HOST:PORT instead of the aggregator.")
     store: str = setting(
-        "", "URL of the store that the aggregator writes, to fill the windows from at the start."
+        "", "URL of the aggregator's store, from which windows are restored at the start."
     )
     max_trades: int = setting(
         10_000_000,
-        "Trades of a symbol in a window of time; beyond that the oldest leave early.",
+        "Trades of a symbol in a window by time, at most; beyond it the oldest are dropped.",
         low=1,
         high=1_000_000_000,
     )
-    max_clients: int = setting(10_000, "Connections open at once; more are refused.", low=1)
+    max_clients: int = setting(10_000, "Open connections at most; more are rejected.", low=1)
     slow_client_s: float = setting(
-        10.0, "How long a client may read nothing before it is closed.", low=0.01, high=3_600.0
+        10.0, "How long a client may stop reading before it is closed.", low=0.01, high=3_600.0
     )

@@ -10,9 +10,10 @@ from typing import Final, NoReturn
 from mdtool.adapters.stores import open_history
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError
 from mdtool.adapters.stores.port import TradeHistory
-from mdtool.adapters.trades.port import TradeFeed, TradeRun
+from mdtool.adapters.trades.port import TradeFeed
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
+from mdtool.core.trades import TradeRun
 from mdtool.core.units import counted
 from mdtool.engine.vwap import Window
 from mdtool.services.vwap.backfill import read_backfill
@@ -105,7 +106,7 @@ class Follower:
             self._take(run)
             return
         self._held.append(run)
-        self._n_held += len(run.ticks)
+        self._n_held += len(run.trades)
         if self._n_held > _MAX_HELD:
             raise PeerError(f"more than {_MAX_HELD:,} trades came while windows were being filled")
 
@@ -125,11 +126,8 @@ class Follower:
             self._take(run)
 
     def _take(self, run: TradeRun) -> None:
-        known = self._positions.get(run.stream_id, 0) - run.first_sequence
-        if known > 0:
-            ticks = run.ticks.from_frame(known)
-            run = TradeRun(run.symbols, run.stream_id, run.first_sequence + known, ticks)
-        if len(run.ticks):
+        run = run.since(self._positions.get(run.stream_id, 0))
+        if len(run.trades):
             self._publish(self._board.apply(run))
             self._report()
 

@@ -12,10 +12,10 @@ import threading
 import numpy as np
 import pytest
 
-from mdtool.adapters.tick_source import TickRun
 from mdtool.core.addresses import format_address, parse_address
 from mdtool.core.errors import InputError, PeerError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import NamedTrades, Trades
 from mdtool.services.send import sender as sender_module
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.sender import Sender
@@ -28,14 +28,14 @@ from tests.support.ingest_servers import prices, serving
 
 def run(first, count):
     """Ticks whose prices count up from `first`."""
-    return TickRun(
-        symbols=SymbolTable(["AAPL"]),
+    trades = Trades(
         symbol=np.zeros(count, np.uint32),
         price=np.arange(first, first + count) * 10**9,
-        volume=np.ones(count, np.int64),
-        exchange_timestamp=np.full(count, 1_735_201_234_567_000_000),
-        due_ns=np.zeros(count, np.int64),
+        size=np.ones(count, np.int64),
+        ts_event=np.full(count, 1_735_201_234_567_000_000),
+        ts_recv=np.zeros(count, np.int64),
     )
+    return NamedTrades(SymbolTable(["AAPL"]), trades)
 
 
 def runs(total, size=100):
@@ -192,7 +192,7 @@ async def test_an_aggregator_without_memory_gets_the_rest_and_the_loss_is_told(
 
 async def test_ticks_that_the_server_refuses_are_told(address, ledger):
     part = run(1, 10)
-    part.exchange_timestamp[3:5] = 1_735_201_234_567
+    part.trades.ts_event[3:5] = 1_735_201_234_567
     message = await send(address, [part], stream_id="s")
     assert message.startswith("Accepted 8 ticks, refused 2 (2 timestamp)")
 

@@ -9,10 +9,10 @@ import struct
 
 import pytest
 
+from mdtool.core.trades import Reason
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.control import Ack
 from mdtool.wire.frames import encode_frame
-from mdtool.wire.ticks import Reason
 from tests.support.ingest_servers import NOW_NS, Client, frame, frames, prices, send
 
 

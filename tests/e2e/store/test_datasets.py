@@ -321,7 +321,10 @@ def with_column(table, name, values):
 
 ALTERED = {
     "missing": (lambda t: t.drop_columns(["price", "stream_id"]), "has no column price, stream_id"),
-    "foreign": (lambda t: t.append_column("venue", pa.nulls(len(t))), "column venue is none of"),
+    "foreign": (
+        lambda t: t.append_column("venue", pa.nulls(len(t))),
+        "column venue is not a column of trades",
+    ),
     "float": (
         lambda t: with_column(t, "price", t["price"].cast(pa.float64())),
         "column price is double, not an exact decimal",
@@ -332,15 +335,15 @@ ALTERED = {
     ),
     "negative": (
         lambda t: with_column(t, "volume", pa.array(np.full(len(t), -3))),
-        "a volume of -3; none was stored so",
+        "a volume of -3; stored trades have 1 or more",
     ),
     "symbol": (
         lambda t: with_column(t, "symbol", pa.array(["es z5\n"] * len(t))),
-        "is no symbol as stores have it",
+        "is not a valid symbol",
     ),
     "time": (
         lambda t: with_column(t, "exchange_timestamp", pa.array(["noon"] * len(t))),
-        "column exchange_timestamp is string, no time",
+        "column exchange_timestamp is string, not a time",
     ),
     "precise": (
         lambda t: with_column(
@@ -363,7 +366,9 @@ def test_a_bad_file_among_others_is_found_before_anything_is_written(filled, tmp
     store("export", folder, "--store", filled)
     for content in (b"", b"PAR1 is not all that it takes PAR1"):
         (folder / "zzz.parquet").write_bytes(content)
-        store("import", folder, "--store", where, status=1, said="zzz.parquet: is no Parquet file")
+        store(
+            "import", folder, "--store", where, status=1, said="zzz.parquet: is not a Parquet file"
+        )
     (folder / "zzz.parquet").unlink()
     (folder / "zzz.csv").write_text("symbol,price\nESZ5,1.5\n")
     store("import", folder, "--store", where, status=1, said="zzz.csv: has no column")
@@ -393,7 +398,7 @@ def test_paths_that_are_none_are_one_line(filled, tmp_path):
     where = ["--store", url(tmp_path)]
     store("import", tmp_path / "none", *where, status=1, said="no such file or folder")
     store("import", tmp_path / "empty", *where, status=1, said="has no .parquet, .csv, .dbn")
-    store("import", tmp_path / "t.txt", *where, status=1, said="is no file of a dataset")
+    store("import", tmp_path / "t.txt", *where, status=1, said="is not a file of a dataset")
 
 
 def test_a_dataset_that_contradicts_the_store_is_refused(filled, tmp_path):

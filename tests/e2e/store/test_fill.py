@@ -305,7 +305,7 @@ def test_wrong_usage_is_one_line(tmp_path):
     store("-", "-", "--store", url(tmp_path), status=2, said="give '-' once")
     store(file, file, "--stream-id", "x", "--store", url(tmp_path), status=2, said="one INPUT")
     store(file, "--stream-id", "a#b", "--store", url(tmp_path), status=2, said="without '#'")
-    store("-q", status=2, said="wants INPUT")
+    store("-q", status=2, said="needs INPUT")
 
 
 def test_its_help_shows_each_command_with_an_example():

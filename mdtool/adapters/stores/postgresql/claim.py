@@ -1,4 +1,4 @@
-"""Who holds the market of a store in PostgreSQL: one process at a time, by a lock and an epoch."""
+"""The claim of one process to the market of a store in PostgreSQL: a lock and an epoch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import psycopg
 
 from mdtool.adapters.stores.errors import StoreClaimedError, StoreUnavailableError
 from mdtool.adapters.stores.postgresql import schema
-from mdtool.adapters.stores.postgresql.failures import store_error
-from mdtool.adapters.stores.postgresql.link import Connection, open_connection
-from mdtool.adapters.stores.postgresql.location import Location
+from mdtool.adapters.stores.postgresql.connection import (
+    Location,
+    Session,
+    open_session,
+    store_error,
+)
 
 _HOLDER: Final = """
 SELECT coalesce(nullif(application_name, ''), 'a process') || ' on '
@@ -26,16 +29,16 @@ WHERE locktype = 'advisory' AND granted AND database = (
 
 
 class MarketClaim:
-    """An advisory lock on a connection of its own, which the server frees when that ends.
+    """An advisory lock in a session of its own, which the server releases when that ends.
 
-    The connection may be lost while the process lives. Then the lock is taken again, unless
-    another process did meanwhile: each holder has an epoch of its own, which it checks in every
-    transaction that writes of the market, so that two never write at once.
+    The session may be lost while the process lives. Then the lock is acquired again, unless another
+    process did so meanwhile: each holder has an epoch of its own, which it checks in every
+    transaction that writes the market, so that two never write at once.
     """
 
     def __init__(self, location: Location) -> None:
         self._location = location
-        self._connection: Connection | None = None
+        self._session: Session | None = None
         self._epoch: int | None = None
 
     @property
@@ -44,74 +47,76 @@ class MarketClaim:
         return self._epoch is not None
 
     def hold(self) -> None:
-        """Take the lock, or see to it that it is still held.
+        """Acquire the lock, or check that it is still held.
 
         Raises
         ------
         StoreClaimedError
-            When another process has it, or had it since.
+            When another process holds it, or held it since.
         StoreError
-            When the server cannot be asked.
+            When the server is unavailable.
         """
-        if self._connection is not None and not _has_ended(self._connection):
+        if self._session is not None and not _has_ended(self._session):
             return
         self._disconnect()
         with self._translated():
-            connection = open_connection(self._location)
+            session = open_session(self._location)
             try:
-                self._take(connection)
+                self._take(session)
             except BaseException:
-                connection.close()
+                session.close()
                 raise
-            self._connection = connection
+            self._session = session
 
-    def check(self, connection: Connection) -> None:
-        """Keep others from taking the market over until the transaction on a connection ends.
+    def check(self, session: Session) -> None:
+        """Keep other processes from claiming the market until the transaction of a session ends.
 
         Raises
         ------
         StoreClaimedError
-            When one has.
+            When one has claimed it.
         """
-        row = connection.execute("SELECT epoch FROM market FOR SHARE").fetchone()
+        row = session.execute("SELECT epoch FROM market FOR SHARE").fetchone()
         if row != (self._epoch,):
             raise self._taken_over()
 
     def release(self) -> None:
-        """Let others claim the market."""
+        """Release the lock."""
         self._disconnect()
         self._epoch = None
 
-    def _take(self, connection: Connection) -> None:
-        schema.create(connection, self._location)
+    def _take(self, session: Session) -> None:
+        schema.create(session, self._location)
         key = self._location.lock_key
-        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
-        epoch = connection.execute("SELECT epoch FROM market").fetchone()
+        row = session.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
+        epoch = session.execute("SELECT epoch FROM market").fetchone()
         if self.is_held and epoch != (self._epoch,):
             raise self._taken_over()
         if row != (True,):
             if self.is_held:
-                # The server has not noticed yet that the connection of before is gone.
-                raise StoreUnavailableError(f"{self._location.address}: its lock is not free yet")
-            holder = connection.execute(_HOLDER, (key,)).fetchone()
+                # The server has not noticed yet that the session before is gone.
+                raise StoreUnavailableError(
+                    f"{self._location.address}: its lock is not released yet"
+                )
+            holder = session.execute(_HOLDER, (key,)).fetchone()
             raise StoreClaimedError(
-                f"{self._location.address}: its market is held by "
-                f"{holder[0] if holder else 'another process'}; stop that, or take another "
+                f"{self._location.address}: is in use by "
+                f"{holder[0] if holder else 'another process'}; stop that, or name another "
                 "schema by ?schema=NAME"
             )
         if not self.is_held:
-            taken = connection.execute("UPDATE market SET epoch = epoch + 1 RETURNING epoch")
+            taken = session.execute("UPDATE market SET epoch = epoch + 1 RETURNING epoch")
             (self._epoch,) = taken.fetchone() or (None,)
 
     def _taken_over(self) -> StoreClaimedError:
         return StoreClaimedError(
-            f"{self._location.address}: another process has taken its market over meanwhile"
+            f"{self._location.address}: another process claimed the store meanwhile"
         )
 
     def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -121,10 +126,10 @@ class MarketClaim:
             raise store_error(error, self._location.address) from error
 
 
-def _has_ended(connection: Connection) -> bool:
-    """Tell, without asking the server, whether an idle connection was closed by it."""
-    if connection.closed:
+def _has_ended(session: Session) -> bool:
+    """Return, without a request, whether the server closed an idle session."""
+    if session.closed:
         return True
     poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
+    poll.register(session.fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -1,4 +1,4 @@
-"""The tables of a store in PostgreSQL: made where there are none, refused where they are newer."""
+"""The tables of a store in PostgreSQL: created where missing, rejected where newer."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Final, LiteralString
 from psycopg import sql
 
 from mdtool.adapters.stores.errors import StoreFormatError, StoreUnavailableError
-from mdtool.adapters.stores.postgresql.link import Connection
-from mdtool.adapters.stores.postgresql.location import Location
+from mdtool.adapters.stores.postgresql.connection import Location, Session
 
 VERSION: Final = 1
 # A stream of which only parts were imported has no next sequence. `heard` orders streams by their
-# latest step. What is updated by every step leaves room beside itself, so that no index changes.
+# latest step. Tables that every step updates have free space, so that updates change no index.
 _TABLES: Final = """
 CREATE TABLE format (version bigint NOT NULL);
 
@@ -87,59 +86,59 @@ INSERT INTO market VALUES (0);
 _HAS_STORE: Final = "SELECT to_regclass('format') IS NOT NULL"
 
 
-def check(connection: Connection, location: Location) -> None:
-    """See to it that the schema is one that this program knows.
+def check(session: Session, location: Location) -> None:
+    """Check that the schema is one that this program can read.
 
     Raises
     ------
     StoreUnavailableError
-        When there is none yet.
+        When it is empty.
     StoreFormatError
-        When there is another one.
+        When it is of another version.
     """
-    if not _is_true(connection, _HAS_STORE):
+    if not _is_true(session, _HAS_STORE):
         raise StoreUnavailableError(f"{location.address}: there is no store yet")
-    versions = connection.execute("SELECT version FROM format").fetchall()
+    versions = session.execute("SELECT version FROM format").fetchall()
     if versions != [(VERSION,)]:
         found = ", ".join(str(version) for (version,) in versions) or "none"
         raise StoreFormatError(
             f"{location.address}: its schema is of version {found}, and this mdtool knows "
-            f"{VERSION}; take a newer mdtool, or another schema by ?schema=NAME"
+            f"{VERSION}; update mdtool, or name another schema by ?schema=NAME"
         )
 
 
-def create(connection: Connection, location: Location) -> None:
-    """Make the tables where there are none.
+def create(session: Session, location: Location) -> None:
+    """Create the tables where there are none.
 
     Raises
     ------
     StoreUnavailableError
-        When nothing can be written there.
+        When the database is read-only.
     StoreFormatError
-        When there are others.
+        As `check`.
     """
-    if _is_true(connection, "SELECT current_setting('transaction_read_only')::boolean"):
+    if _is_true(session, "SELECT current_setting('transaction_read_only')::boolean"):
         raise StoreUnavailableError(f"{location.address}: is read-only")
-    if not _is_true(connection, _HAS_STORE):
-        # One at a time, of those who find nothing at once. The lock is no part of the transaction,
-        # for one that has begun need not see what others made while it waited.
+    if not _is_true(session, _HAS_STORE):
+        # One client at a time. The lock is taken outside of the transaction, whose snapshot may
+        # not include what others created while it waited.
         key = (location.lock_key - 1,)
-        connection.execute("SELECT pg_advisory_lock(%s)", key)
-        if not _is_true(connection, _HAS_STORE):
-            _create_tables(connection, location)
-        connection.execute("SELECT pg_advisory_unlock(%s)", key)
-    check(connection, location)
+        session.execute("SELECT pg_advisory_lock(%s)", key)
+        if not _is_true(session, _HAS_STORE):
+            _create_tables(session, location)
+        session.execute("SELECT pg_advisory_unlock(%s)", key)
+    check(session, location)
 
 
-def _create_tables(connection: Connection, location: Location) -> None:
+def _create_tables(session: Session, location: Location) -> None:
     name = sql.Identifier(location.schema)
-    connection.execute("BEGIN")
-    connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
-    connection.execute(_TABLES)
-    connection.execute("INSERT INTO format VALUES (%s)", (VERSION,))
-    connection.execute("COMMIT")
+    session.execute("BEGIN")
+    session.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
+    session.execute(_TABLES)
+    session.execute("INSERT INTO format VALUES (%s)", (VERSION,))
+    session.execute("COMMIT")
 
 
-def _is_true(connection: Connection, question: LiteralString) -> bool:
-    row = connection.execute(question).fetchone()
+def _is_true(session: Session, question: LiteralString) -> bool:
+    row = session.execute(question).fetchone()
     return row is not None and bool(row[0])

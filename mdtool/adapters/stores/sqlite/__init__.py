@@ -1,8 +1,7 @@
-"""Stores that are one SQLite file: `sqlite:///PATH`."""
+"""Stores that are one SQLite file: `sqlite:///PATH[?synchronous=normal]`."""
 
 from __future__ import annotations
 
-from mdtool.adapters.stores.sqlite.history import History
-from mdtool.adapters.stores.sqlite.store import Store
+from mdtool.adapters.stores.sqlite.store import History, Store
 
 __all__ = ["History", "Store"]

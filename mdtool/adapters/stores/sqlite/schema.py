@@ -1,4 +1,4 @@
-"""The tables of a SQLite store, and how a file is told to be one."""
+"""The tables of a SQLite store, and the check that a file is one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Final
 from mdtool.adapters.stores.errors import StoreFormatError, StoreUnavailableError
 
 APPLICATION_ID: Final = 0x6D647431
-"""`mdt1` in the file's header, by which `file` and others can tell it."""
+"""`mdt1` in the file's header, by which `file` and others recognise it."""
 VERSION: Final = 1
-"""Of the tables below, kept as SQLite's user_version."""
+"""Of the tables below, stored as SQLite's user_version."""
 _RETRY_S: Final = 0.01
 
-# Numbers of symbols and streams are never used again. A trade's key begins with its symbol, so
-# that a page of a symbol's trades is one seek, and what a step adds goes to a few places. The
-# latest trade's time is NULL in a symbol without trades, and the next sequence in a stream of which
-# only parts were imported. `heard` orders streams by the time of
-# their latest step. `steps` grows with every step, by which a file that was put back is told.
+# Numbers of symbols and streams are never reused. A trade's key begins with its symbol, so that a
+# page of a symbol's trades is one seek, and a step writes to few places. The latest trade's time is
+# NULL in a symbol without trades, and the next sequence in a stream of which only parts were
+# imported. `heard` orders streams by their latest step. `steps` grows with every step, so that an
+# older copy of the file is recognised.
 _TABLES: Final = """
 CREATE TABLE store (
     id BLOB NOT NULL,
@@ -95,23 +95,23 @@ INSERT INTO store VALUES (randomblob(16), 0);
 
 
 def check(connection: sqlite3.Connection) -> None:
-    """See that a file is a store that this program can read.
+    """Check that a file is a store that this program can read.
 
     Raises
     ------
     StoreUnavailableError
-        When nothing is in it yet; the message says so without the file's name.
+        When it is empty; the message is without the file's name.
     StoreFormatError
-        When something else is in it; the message is what.
+        When it is something else; the message is without the file's name.
     sqlite3.Error
-        When it cannot be read, or is no SQLite file.
+        When it cannot be read, or is not a SQLite file.
     """
     if _is_new(connection):
         raise StoreUnavailableError("nothing is in it yet")
 
 
 def create(connection: sqlite3.Connection, busy_s: float) -> None:
-    """Make the tables in a file, unless they are there or another process makes them.
+    """Create the tables in a file, unless they exist or another process creates them.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def create(connection: sqlite3.Connection, busy_s: float) -> None:
 
 
 def identity(connection: sqlite3.Connection) -> tuple[bytes, int]:
-    """Return a store's own id, and how many steps it has taken.
+    """Return a store's own id, and how many steps were written to it.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def identity(connection: sqlite3.Connection) -> tuple[bytes, int]:
 
 
 def _begin_log(connection: sqlite3.Connection, busy_s: float) -> None:
-    """Have a file written ahead, for which SQLite itself waits for nobody."""
+    """Switch a file to a write-ahead log, for which SQLite itself does not wait for locks."""
     deadline_s = time.monotonic() + busy_s
     while True:
         try:
@@ -166,7 +166,7 @@ def _begin_log(connection: sqlite3.Connection, busy_s: float) -> None:
 
 
 def _is_new(connection: sqlite3.Connection) -> bool:
-    """Return whether a file has nothing in it, as of one moment."""
+    """Return whether a file is empty, as of one moment."""
     connection.execute("BEGIN")
     is_new = _is_empty(connection)
     connection.execute("COMMIT")
@@ -174,7 +174,7 @@ def _is_new(connection: sqlite3.Connection) -> bool:
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
-    """Return whether a file has nothing in it yet; what it has must be a store."""
+    """Return whether a file is empty; otherwise it must be a store."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -187,5 +187,7 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
             f"is of schema {version}, and this mdtool knows {VERSION} at most; update mdtool"
         )
     if version != VERSION or not tables:
-        raise StoreFormatError(f"is of schema {version}, which never was; restore it from a copy")
+        raise StoreFormatError(
+            f"is of schema {version}, which is not valid; restore it from a copy"
+        )
     return False

@@ -1,0 +1,194 @@
+"""The simplest servers that do a service's work: what the benches of services are compared with.
+
+Run as a module: `python -m mdtool.bench.baselines NAME [ARGUMENT]`, with a name of `BASELINES`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+
+from mdtool.core.lifecycle import Started, run_service
+from mdtool.core.units import format_price, format_time
+from mdtool.services.http.listening import listening
+from mdtool.services.ingest.server import READ_BYTES
+from mdtool.services.tcp import address_of, listen
+from mdtool.wire.control import encode_ack
+
+MODULE: Final = "mdtool.bench.baselines"
+_HOST: Final = "127.0.0.1"
+_PREFIX_BYTES: Final = 4
+_PAGE: Final = """
+SELECT timestamp, price, volume FROM trades
+WHERE symbol = (SELECT number FROM symbols WHERE symbol = ?)
+ORDER BY timestamp DESC, stream DESC, sequence DESC LIMIT ?
+"""
+
+
+class Baseline(Protocol):
+    """A server as `run_service` runs it."""
+
+    name: str
+
+    async def run(self, started: Started) -> None:
+        """Serve on free ports until cancelled."""
+        ...
+
+
+class Discard:
+    """Reads frames over TCP, discards them, and sends an Ack at their end."""
+
+    name = "discard"
+
+    async def run(self, started: Started) -> None:
+        """Serve on a free port until cancelled."""
+        buffer = memoryview(bytearray(READ_BYTES))
+        server = await listen(lambda: _Discarding(buffer), _HOST, 0)
+        async with server:
+            started({"tcp": address_of(server)})
+            await server.serve_forever()
+
+
+class _Discarding(asyncio.BufferedProtocol):
+    def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
+        self._received_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio always asks for -1
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._received_bytes += nbytes
+
+    def eof_received(self) -> None:
+        self._transport.write(encode_ack(True, f"Discarded {self._received_bytes} bytes"))
+
+
+class Relay:
+    """Counts frames over TCP, and sends one WebSocket the count after each: `{"volume":1}`."""
+
+    name = "relay"
+
+    async def run(self, started: Started) -> None:
+        """Serve on two free ports until cancelled."""
+        frames: asyncio.Queue[int] = asyncio.Queue()
+        count = 0
+
+        async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while True:
+                    prefix = await reader.readexactly(_PREFIX_BYTES)
+                    await reader.readexactly(int.from_bytes(prefix, "big"))
+                    count += 1
+                    frames.put_nowait(count)
+            writer.close()
+
+        async def send(client: web.WebSocketResponse) -> None:
+            while True:
+                await client.send_str(f'{{"volume":{await frames.get()}}}')
+
+        async def serve(request: web.Request) -> web.WebSocketResponse:
+            client = web.WebSocketResponse(compress=False)
+            await client.prepare(request)
+            sending = asyncio.create_task(send(client))
+            async for _ in client:
+                pass
+            sending.cancel()
+            return client
+
+        async with (
+            _listening("/ws/marketdata", serve) as http,
+            await asyncio.start_server(receive, _HOST, 0) as ingest,
+        ):
+            started({"tcp": address_of(ingest), "http": http})
+            await asyncio.get_running_loop().create_future()
+
+
+class Handler:
+    """Answers `GET /api/v1/marketdata/{symbol}` with the same JSON, always.
+
+    Parameters
+    ----------
+    body : str
+    """
+
+    name = "handler"
+
+    def __init__(self, body: str) -> None:
+        self._body = body.encode()
+
+    async def run(self, started: Started) -> None:
+        """Serve on a free port until cancelled."""
+        body = self._body
+
+        async def answer(_request: web.Request) -> web.Response:
+            return web.Response(body=body, content_type="application/json")
+
+        async with _listening("/api/v1/marketdata/{symbol}", answer) as address:
+            started({"http": address})
+            await asyncio.get_running_loop().create_future()
+
+
+class History:
+    """Answers `GET /api/v1/trades/{symbol}?limit=` with the newest trades, and blocks on sqlite3.
+
+    Parameters
+    ----------
+    path : str
+        The file of a store.
+    """
+
+    name = "history"
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    async def run(self, started: Started) -> None:
+        """Serve on a free port until cancelled."""
+        with contextlib.closing(sqlite3.connect(self._path)) as connection:
+
+            async def answer(request: web.Request) -> web.Response:
+                parameters = (request.match_info["symbol"], int(request.query["limit"]))
+                return web.json_response(_envelope(connection.execute(_PAGE, parameters)))
+
+            async with _listening("/api/v1/trades/{symbol}", answer) as address:
+                started({"http": address})
+                await asyncio.get_running_loop().create_future()
+
+
+BASELINES: Final[dict[str, type[Baseline]]] = {
+    each.name: each for each in (Discard, Relay, Handler, History)
+}
+
+
+@contextlib.asynccontextmanager
+async def _listening(path: str, handler: Any) -> AsyncIterator[str]:
+    """Answer a path on a free port within the block; yield the address."""
+    app = web.Application()
+    app.router.add_get(path, handler)
+    async with listening(app, _HOST, 0, grace_s=0.1) as address:
+        yield address
+
+
+def _envelope(rows: sqlite3.Cursor) -> dict[str, Any]:
+    trades = [
+        {"timestamp": format_time(time), "price": format_price(price), "volume": str(volume)}
+        for time, price, volume in rows
+    ]
+    data = {"data": trades, "pagination": {"next_cursor": None}}
+    return {"data": data, "error": None, "message": None}
+
+
+if __name__ == "__main__":
+    sys.exit(run_service(BASELINES[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,129 @@
+"""The data of the benches: ticks to send, a gateway with an aggregate, stores of trades."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+import aiohttp
+import grpc.aio
+import numpy as np
+
+from mdtool.adapters import rpc
+from mdtool.adapters.stores import Store, open_store
+from mdtool.adapters.stores.port import Step, StreamRun
+from mdtool.bench.processes import service
+from mdtool.core.addresses import parse_address
+from mdtool.core.errors import PeerError
+from mdtool.core.symbols import SymbolTable
+from mdtool.core.units import NS_PER_MS, PRICE_SCALE
+from mdtool.wire._pb import tick_pb2
+from mdtool.wire.control import Ack, ReplyDecoder
+from mdtool.wire.tick_encoder import encode_frames
+
+SYMBOLS: Final = ("AAPL", "MSFT", "GOOG", "AMZN", "TSLA")
+"""They trade in turns."""
+NO_LIMIT: Final = ("--memory-requests-per-s", "1000000000", "--client-time-percent", "100")
+"""Limits that no client reaches, so that the cost of counting is measured too."""
+
+_START_NS: Final = 1_735_201_234_567 * NS_PER_MS
+_EVERY_NS: Final = 1_000
+"""A thousand stored trades share each millisecond."""
+_STEP_TRADES: Final = 200_000
+_CENT: Final = PRICE_SCALE // 100
+
+
+def frames(count: int, first_ns: int) -> memoryview:
+    """Return Tick frames a millisecond apart, of all symbols in turns."""
+    random = np.random.default_rng(0)
+    price = random.integers(100 * PRICE_SCALE, 200 * PRICE_SCALE, count)
+    return encode_frames(
+        SYMBOLS,
+        np.arange(count) % len(SYMBOLS),
+        price,
+        random.integers(1, 1_000, count),
+        first_ns + np.arange(count) * NS_PER_MS,
+    ).data
+
+
+def send(address: str, data: memoryview, expected: str) -> float:
+    """Send frames as a plain client; return the seconds until the expected Ack.
+
+    Raises
+    ------
+    PeerError
+        When another answer comes, or none.
+    """
+    with socket.create_connection(parse_address(address)) as connection:
+        began_s = time.perf_counter()
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        replies = ReplyDecoder()
+        while received := connection.recv(1 << 16):
+            for reply in replies.feed(received):
+                if isinstance(reply, Ack) and reply.message.startswith(expected):
+                    return time.perf_counter() - began_s
+                raise PeerError(f"{address}: {reply}")
+    raise PeerError(f"{address} did not acknowledge the frames")
+
+
+@contextlib.asynccontextmanager
+async def gateway_with_aggregate() -> AsyncIterator[str]:
+    """Run a gateway before an aggregator with one trade of AAPL; yield its address."""
+    async with service("aggregate") as aggregator:
+        tick = tick_pb2.Tick(
+            symbol="AAPL", price=187.25, volume=100, exchange_timestamp=time.time_ns()
+        )
+        async with grpc.aio.insecure_channel(aggregator) as channel:
+            await rpc.Stub(channel).StreamTicks(iter([tick]))
+        async with service("gateway", "--aggregator", aggregator, *NO_LIMIT) as address:
+            async with (
+                aiohttp.ClientSession(f"http://{address}") as session,
+                session.ws_connect("/ws/marketdata?symbol=AAPL") as updates,
+            ):
+                await updates.receive()
+            yield address
+
+
+def fill_store(url: str, trades: int) -> None:
+    """Create a store with trades of all symbols in turns; on a terminal show progress.
+
+    Raises
+    ------
+    StoreError
+        When they cannot be written.
+    """
+    with open_store(url) as store:
+        for first in range(0, trades, _STEP_TRADES):
+            last = min(first + _STEP_TRADES, trades)
+            _write(store, first, last)
+            show_filled(last, trades)
+
+
+def show_filled(trades: int, total: int) -> None:
+    """Show on a terminal how many trades a store has so far."""
+    if sys.stderr.isatty():
+        end = "\n" if trades == total else ""
+        print(f"\r{trades:,} of {total:,} trades", end=end, file=sys.stderr)
+
+
+def _write(store: Store, first: int, last: int) -> None:
+    number = np.arange(first, last)
+    random = np.random.default_rng(first)
+    time_ns = _START_NS + number * _EVERY_NS
+    run = StreamRun(
+        "bench",
+        first,
+        last,
+        sequence=number,
+        symbol=(number % len(SYMBOLS)).astype(np.uint32),
+        price=random.integers(18_000, 20_000, len(number)) * _CENT,
+        volume=random.integers(1, 1_000, len(number)),
+        exchange_timestamp=time_ns,
+        ingest_timestamp=time_ns + NS_PER_MS,
+    )
+    store.write(Step(SymbolTable(SYMBOLS), [run]))

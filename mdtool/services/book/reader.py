@@ -1,0 +1,87 @@
+"""A reader of the order book's lines, at its own pace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mdtool.core.records import Records
+from mdtool.services.book.history import Cursor
+from mdtool.services.book.processing import Processing
+from mdtool.wire.book_lines import BookLines
+
+BATCH_RECORDS: Final = 5_000
+FLUSH_RECORDS: Final = 500
+
+
+class Reader:
+    """Reads what was processed, from the oldest record in the history on.
+
+    It has books of its own, and applies each record to them once more.
+
+    Parameters
+    ----------
+    processing : Processing
+    depth : int
+        How many levels of a side its lines show.
+    symbols : collection of str, optional
+        The symbols to encode lines of, else all.
+
+    Attributes
+    ----------
+    cursor : Cursor
+    """
+
+    def __init__(self, processing: Processing, depth: int, symbols: Collection[str] | None) -> None:
+        self.cursor = Cursor()
+        self._processing = processing
+        self._depth = depth
+        self._symbols = symbols
+        self._lines = BookLines(processing.symbology.symbols)
+        self._enter()
+
+    async def batches(self) -> AsyncIterator[list[memoryview]]:
+        """Yield lines of at most `BATCH_RECORDS` records, `FLUSH_RECORDS` to a piece.
+
+        A batch is what has arrived; none waits to fill.
+        """
+        history, cursor = self._processing.history, self.cursor
+        while await self._processing.more(cursor.number):
+            if cursor.number < history.first:
+                self._enter()
+            records = history.read(cursor.number, BATCH_RECORDS)
+            selected, symbol = self._select(records)
+            cursor.number += len(records)
+            yield await asyncio.to_thread(self._encode, records, selected, symbol)
+
+    def _enter(self) -> None:
+        """Go to the oldest record in the history."""
+        history, cursor = self._processing.history, self.cursor
+        cursor.missed += history.first - cursor.number
+        cursor.number = history.first
+        self._books = history.books()
+
+    def _select(self, records: Records) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint32]]:
+        """Return which records are selected, and the symbols of all."""
+        symbol, table = self._processing.symbology.symbols_of(records)
+        if self._symbols is None:
+            return np.ones(len(records), np.bool_), symbol
+        indices = [index for name in self._symbols if (index := table.find(name)) is not None]
+        return np.isin(symbol, indices), symbol
+
+    def _encode(
+        self, records: Records, selected: npt.NDArray[np.bool_], symbol: npt.NDArray[np.uint32]
+    ) -> list[memoryview]:
+        pieces = []
+        for begin in range(0, len(records), FLUSH_RECORDS):
+            at = begin
+            for rows in self._books.states(records[begin : begin + FLUSH_RECORDS], self._depth):
+                of_rows = slice(at, at + len(rows))
+                chosen = selected[of_rows]
+                pieces.append(self._lines.encode(rows[chosen], symbol[of_rows][chosen]))
+                at += len(rows)
+        return [piece for piece in pieces if len(piece)]

@@ -1,0 +1,53 @@
+"""What the HTTP of replay-dbn and book has in common: routes, a health path, answers in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from aiohttp import web
+
+from mdtool.services.http.answers import (
+    Handler,
+    Statuses,
+    answer,
+    answering,
+    encode_object,
+    no_route,
+)
+
+STOP_GRACE_S = 0.2
+"""How long requests may go on once the service stops: readers learn why their lines end."""
+
+
+def control_application(
+    routes: Mapping[tuple[str, str], Handler],
+    state: Callable[[], str],
+    statuses: Statuses,
+    streamed: Collection[str] = (),
+) -> web.Application:
+    """Return an application of some routes and `GET /health`.
+
+    Parameters
+    ----------
+    routes : mapping
+        Handlers by method and path.
+    state : callable
+        Returns what the service is doing, in a word.
+    statuses : mapping
+        The HTTP status of each error.
+    streamed : collection of str
+        Paths that answer piece by piece, which have no HEAD.
+    """
+
+    async def health(_request: web.Request) -> web.Response:
+        return answer(encode_object({"status": "ok", "state": state()}))
+
+    app = web.Application()
+    for (method, path), handler in {**routes, ("GET", "/health"): health}.items():
+        answered = answering(handler, statuses)
+        if method == "GET":
+            app.router.add_get(path, answered, allow_head=path not in streamed)
+        else:
+            app.router.add_route(method, path, answered)
+    app.router.add_route("*", "/{path:.*}", no_route)
+    return app

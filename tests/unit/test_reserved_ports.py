@@ -1,0 +1,40 @@
+"""Ports that are held for a process to come."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from mdtool.core.errors import StartupError
+from mdtool.core.tcp import reserve_port
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+async def test_a_server_listens_on_the_port_that_is_held_for_it(host):
+    with reserve_port(host) as holder:
+        port = holder.getsockname()[1]
+        for _ in range(2):  # and once more after it was restarted
+            server = await asyncio.start_server(lambda _r, w: w.close(), host, port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await reader.read() == b""
+            writer.close()
+            server.close()
+            await server.wait_closed()
+
+
+def test_nobody_reaches_a_port_that_is_only_held():
+    with reserve_port("127.0.0.1") as holder, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(holder.getsockname())
+
+
+def test_ports_held_at_once_differ():
+    with reserve_port("127.0.0.1") as one, reserve_port("127.0.0.1") as other:
+        assert one.getsockname() != other.getsockname()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_of_another_machine_is_refused(host):
+    with pytest.raises(StartupError, match=f"cannot listen on {host}"):
+        reserve_port(host)
