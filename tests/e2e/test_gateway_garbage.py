@@ -10,8 +10,8 @@ import random
 
 import pytest
 
-from mdtool.services.gateway.closing import CloseCode
 from mdtool.wire.stomp import encode
+from mdtool.wire.websocket import CloseCode
 from tests.reference.market_source import MarketSource
 from tests.support.gateways import connected, gateway_of
 from tests.support.stomp_peers import stomp
@@ -22,6 +22,7 @@ PATHS = (
     "/ws/websocket",
     "/ws/000/garbage/websocket",
     "/graphql",
+    "/stream",
 )
 REQUESTS = (
     "GET /api/v1/marketdata/%00",
@@ -52,6 +53,9 @@ SAYINGS = (
     b'{"type":"subscribe","id":"1","payload":{"query":"subscription{quote(symbol:1){ts}}"}}',
     b'{"type":"OFFER","senderId":"a","sdp":' + b"9" * 5_000 + b"}",
     b'["\\ud800"]',
+    b'{"op":"subscribe","id":"\\ud800","channel":"quotes","symbols":["*"]}',
+    b'{"op":"subscribe","id":1,"channel":{},"symbols":[[]]}',
+    b'{"op":"unsubscribe","id":1e999}',
     b"[" * 9_000,
     b"\n" * 9_000,
     b"SEND\n" + b"a:b\n" * 5_000,
@@ -135,7 +139,14 @@ async def test_garbage_disturbs_nobody(caplog, seed):
 
 @pytest.mark.parametrize(
     "path",
-    ["/ws/marketdata?symbol=AAPL", "/ws", "/ws/websocket", "/ws/000/a/websocket", "/graphql"],
+    [
+        "/ws/marketdata?symbol=AAPL",
+        "/ws",
+        "/ws/websocket",
+        "/ws/000/a/websocket",
+        "/graphql",
+        "/stream",
+    ],
 )
 @pytest.mark.parametrize(
     ("frame", "code"),

@@ -9,7 +9,7 @@ import logging
 
 import pytest
 
-from mdtool.services.gateway import upgrade
+from mdtool.services.gateway import websockets
 from mdtool.wire.stomp import encode
 from tests.reference.market_source import MarketSource
 from tests.support.aggregators import aggregator, message, tick
@@ -26,6 +26,7 @@ GRAPHQL = (
     {"type": "connection_init"},
     {"id": "0", "type": "subscribe", "payload": {"query": BARS}},
 )
+STREAM = {"op": "subscribe", "id": 0, "channel": "bars", "symbols": ["AAPL"], "interval": "1s"}
 
 
 @pytest.mark.parametrize(
@@ -36,8 +37,9 @@ GRAPHQL = (
         ("/ws/websocket", "/ws/websocket", STOMP, True),
         ("/ws/000/gone/websocket", "/ws", [json.dumps([text]) for text in STOMP], True),
         ("/graphql", "/graphql", [json.dumps(content) for content in GRAPHQL], True),
+        ("/stream", "/stream", [json.dumps(STREAM)], True),
     ],
-    ids=["aggregates", "quotes", "stomp", "sockjs", "graphql"],
+    ids=["aggregates", "quotes", "stomp", "sockjs", "graphql", "stream"],
 )
 async def test_who_leaves_pings_unanswered_is_forgotten_everywhere(
     monkeypatch, caplog, path, tally, said, follows_bars
@@ -47,7 +49,7 @@ async def test_who_leaves_pings_unanswered_is_forgotten_everywhere(
         await connected(client)
         readers = len(running.subscribers)
         opened = await counted(client, "mdtool_sockets_opened_total", tally)
-        monkeypatch.setattr(upgrade, "HEARTBEAT_S", 1.0)
+        monkeypatch.setattr(websockets, "HEARTBEAT_S", 1.0)
         protocol = "graphql-transport-ws" if path == "/graphql" else ""
         with contextlib.closing(DeafPeer(client, path, protocol)) as gone:
             await gone.connect()
@@ -68,7 +70,7 @@ async def test_who_leaves_pings_unanswered_is_forgotten_everywhere(
 
 
 async def test_who_answers_pings_stays(monkeypatch):
-    monkeypatch.setattr(upgrade, "HEARTBEAT_S", 2.0)
+    monkeypatch.setattr(websockets, "HEARTBEAT_S", 2.0)
     async with aggregator() as running, gateway_of(running.address) as client:
         await running.send(message(0, [tick(100)], ["AAPL"]))
         async with client.ws_connect("/ws/marketdata?symbol=AAPL", autoping=False) as socket:
@@ -87,6 +89,7 @@ async def test_who_answers_pings_stays(monkeypatch):
         "GET /ws/websocket",
         "GET /ws/000/gone/websocket",
         "GET /graphql",
+        "GET /stream",
         "GET /ws/000/gone/eventsource",
         "POST /ws/000/gone/xhr_streaming",
         "POST /ws/000/gone/xhr_send",

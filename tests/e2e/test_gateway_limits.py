@@ -7,7 +7,7 @@ import re
 import pytest
 from aiohttp import WSServerHandshakeError
 
-from mdtool.services.gateway.stomp import mailbox
+from mdtool.services.gateway.protocols import sockjs
 from tests.reference.market_source import Bar, MarketSource
 from tests.support.gateways import connected, gateway_of
 from tests.support.stomp_peers import counted
@@ -139,7 +139,7 @@ TRANSPORTS = ["POST xhr", "POST xhr_streaming", "GET eventsource"]
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_sessions_of_sockjs_count_as_sockets(source, monkeypatch, transport):
-    monkeypatch.setattr(mailbox, "_ABSENCE_S", 0.05)
+    monkeypatch.setattr(sockjs, "_ABSENCE_S", 0.05)
     method, name = transport.split()
     async with gateway_of(source.address, client_sockets=1) as client:
         async with client.ws_connect(SOCKET) as socket:
@@ -158,7 +158,7 @@ async def test_sessions_of_sockjs_count_as_sockets(source, monkeypatch, transpor
                 await client.ws_connect(SOCKET)
             assert refused.value.status == 429
             session.close()
-        monkeypatch.setattr(mailbox, "_LOOK_S", 0.05)
+        monkeypatch.setattr(sockjs, "_POLL_S", 0.05)
         while (await client.answer("/health"))[1]["sockets"]:
             pass
         await (await client.ws_connect(SOCKET)).close()
@@ -173,7 +173,7 @@ async def test_all_clients_have_so_many_sockets_together_whatever_they_speak(sou
     ):
         await socket.receive_json()
         somebody = {"X-Forwarded-For": "198.51.100.1"}
-        for path in ("/ws", "/ws/websocket", "/ws/000/a/websocket", "/graphql"):
+        for path in ("/ws", "/ws/websocket", "/ws/000/a/websocket", "/graphql", "/stream"):
             with pytest.raises(WSServerHandshakeError) as refused:
                 await client.ws_connect(path, headers=somebody)
             assert refused.value.status == 503

@@ -1,4 +1,4 @@
-"""Signals between STOMP clients: rooms, targets, and what the gateway sees to."""
+"""Signals between STOMP clients: rooms, targets, and what is rejected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from mdtool.services.gateway.signaling.rooms import SIGNALS_AT_ONCE
+from mdtool.services.gateway.protocols.signaling import SIGNALS_AT_ONCE
 from tests.reference.market_source import MarketSource
 from tests.support.gateways import gateway_of
 from tests.support.stomp_peers import StompPeer, stomp
@@ -23,7 +23,7 @@ async def client():
 
 @contextlib.asynccontextmanager
 async def listeners(client, *names: str, room: str = ""):
-    """Peers that listen in a room and have joined it, in order."""
+    """Peers that subscribe to a room and have joined it, in order."""
     async with contextlib.AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(stomp(client)) for _ in names]
         for peer in peers:
@@ -41,9 +41,10 @@ async def say(peer: StompPeer, kind: str, sender: str, room: str = "", **fields)
     await peer.send("SEND", {"destination": destination}, json.dumps(signal).encode())
 
 
-async def test_a_signal_is_relayed_to_everybody_who_listens(client):
+@pytest.mark.parametrize("target", [{}, {"targetId": None}, {"targetId": ""}])
+async def test_a_signal_without_a_target_is_relayed_to_everybody_in_the_room(client, target):
     async with listeners(client, "a", "b", "c") as peers:
-        await say(peers[0], "OFFER", "a", sdp="v=0\r\n")
+        await say(peers[0], "OFFER", "a", sdp="v=0\r\n", **target)
         for peer in peers:
             assert await peer.message() == (
                 TOPIC,
@@ -64,7 +65,7 @@ async def test_a_signal_with_a_target_is_relayed_to_it_alone(client):
             assert (await peer.message())[1] == {"type": "LEAVE", "senderId": "c"}
 
 
-async def test_rooms_hear_nothing_of_each_other(client):
+async def test_rooms_are_separate(client):
     async with (
         listeners(client, "a", room="one") as (one,),
         listeners(client, "b", room="two") as (two,),
@@ -81,13 +82,13 @@ async def test_rooms_hear_nothing_of_each_other(client):
         assert (await common.message())[0] == TOPIC
 
 
-async def test_a_target_that_is_not_there_is_told_to_have_left(client):
+async def test_an_absent_target_is_answered_by_its_leave(client):
     async with listeners(client, "a") as (a,):
         await say(a, "OFFER", "a", targetId="nobody", sdp="v=0")
         assert (await a.message())[1] == {"type": "LEAVE", "senderId": "nobody", "targetId": "a"}
 
 
-async def test_who_is_gone_without_a_word_is_told_to_have_left(client):
+async def test_a_client_that_disconnects_leaves_its_rooms(client):
     async with listeners(client, "a", "b", room="desk") as (a, b):
         await b.socket.close()
         assert (await a.message()) == (f"{TOPIC}/desk", {"type": "LEAVE", "senderId": "b"})
@@ -97,7 +98,7 @@ async def test_who_is_gone_without_a_word_is_told_to_have_left(client):
             assert (await a.message())[1] == {"type": "JOIN", "senderId": "b"}
 
 
-async def test_who_has_left_does_not_leave_twice(client):
+async def test_a_client_that_has_left_does_not_leave_twice(client):
     async with listeners(client, "a", "b") as (a, b):
         await say(b, "LEAVE", "b")
         assert (await a.message())[1] == {"type": "LEAVE", "senderId": "b"}
@@ -125,16 +126,16 @@ async def test_a_sender_id_that_is_in_use_cannot_be_used_by_another(client):
 @pytest.mark.parametrize(
     ("destination", "body", "message"),
     [
-        ("/app/signal", b"nonsense", "a signal is a JSON object"),
-        ("/app/signal", b'{"type":"SHOUT","senderId":"x"}', "type: wants OFFER"),
-        ("/app/signal", b'{"type":"JOIN"}', "senderId: wants"),
-        ("/app/signal/a b", b'{"type":"JOIN","senderId":"x"}', "room: wants"),
-        ("/app/signal/a/b", b'{"type":"JOIN","senderId":"x"}', "room: wants"),
-        ("/app/signals", b'{"type":"JOIN","senderId":"x"}', "nothing is at"),
+        ("/app/signal", b"nonsense", "a signal must be a JSON object"),
+        ("/app/signal", b'{"type":"SHOUT","senderId":"x"}', "type: expects OFFER"),
+        ("/app/signal", b'{"type":"JOIN"}', "senderId: expects"),
+        ("/app/signal/a b", b'{"type":"JOIN","senderId":"x"}', "room: expects"),
+        ("/app/signal/a/b", b'{"type":"JOIN","senderId":"x"}', "room: expects"),
+        ("/app/signals", b'{"type":"JOIN","senderId":"x"}', "unknown destination"),
         (
             "/app/signal",
             json.dumps({"type": "OFFER", "senderId": "x", "sdp": "x" * 40_000}).encode(),
-            "sdp: 40,000 characters, of which 32,768 may be",
+            "sdp: 40,000 characters; at most 32,768",
         ),
         (
             "/app/signal",
@@ -143,7 +144,7 @@ async def test_a_sender_id_that_is_in_use_cannot_be_used_by_another(client):
         ),
     ],
 )
-async def test_what_is_no_signal_ends_its_session_alone(client, destination, body, message):
+async def test_an_invalid_signal_ends_its_session_alone(client, destination, body, message):
     async with listeners(client, "a") as (a,):
         async with stomp(client) as peer:
             await peer.send("SEND", {"destination": destination}, body)
@@ -152,7 +153,7 @@ async def test_what_is_no_signal_ends_its_session_alone(client, destination, bod
         assert (await a.message())[1]["type"] == "LEAVE"
 
 
-async def test_a_description_of_a_megabyte_is_told_and_closes_its_connection(client):
+async def test_a_description_of_a_megabyte_gets_an_error_and_a_close(client):
     async with listeners(client, "a") as (a,):
         async with stomp(client) as peer:
             await say(peer, "OFFER", "x", sdp="x" * (1 << 20))
@@ -162,17 +163,17 @@ async def test_a_description_of_a_megabyte_is_told_and_closes_its_connection(cli
 
 
 @pytest.mark.parametrize("room", ["a b", "x" * 65, "a/b", "é"])
-async def test_a_room_that_is_none_cannot_be_listened_to(client, room):
+async def test_an_invalid_room_is_rejected(client, room):
     async with stomp(client) as peer:
         await peer.follow(f"{TOPIC}/{room}")
-        assert "room: wants" in await peer.error()
+        assert "room: expects" in await peer.error()
 
 
-async def test_who_says_too_much_is_stopped(client):
+async def test_signals_are_limited_in_rate(client):
     async with stomp(client) as peer:
         for _ in range(SIGNALS_AT_ONCE + 50):
             await say(peer, "JOIN", "a")
-        assert await peer.error() == "SEND: more than 20 signals a second"
+        assert await peer.error() == "SEND: rate limit of 20 signals a second exceeded"
 
 
 async def test_listeners_are_bounded():
@@ -183,12 +184,12 @@ async def test_listeners_are_bounded():
     ):
         async with stomp(client) as third:
             await third.follow(f"{TOPIC}/desk")
-            assert "2 clients listen there already" in await third.error()
+            assert "limit of 2 listeners in this room reached" in await third.error()
         async with stomp(client) as elsewhere:
             await elsewhere.subscribe(f"{TOPIC}/other")
 
 
-async def test_ice_servers_are_told_with_credentials_that_end():
+async def test_ice_servers_have_credentials_that_expire():
     settings = {
         "stun_urls": "stun:stun.example.com",
         "turn_urls": "turn:turn.example.com",

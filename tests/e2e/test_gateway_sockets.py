@@ -1,4 +1,4 @@
-"""The gateway's WebSockets, over real sockets, in front of a real gRPC server."""
+"""The plain WebSocket of aggregates: the shape of its messages, and what its clients send."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import asyncio
 import socket as sockets
 
 import pytest
-from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
-
-from tests.support.gateways import gateway_of
+from aiohttp import WSMsgType, WSServerHandshakeError
 
 PATH = "/ws/marketdata?symbol="
 
 
-async def test_a_client_is_told_at_once_and_on_each_update(source, client):
+async def test_the_aggregate_is_sent_at_once_and_on_each_update(source, client):
     async with client.ws_connect(f"{PATH}aapl") as socket:
         first = await socket.receive_json()
         assert first == {
@@ -28,36 +26,6 @@ async def test_a_client_is_told_at_once_and_on_each_update(source, client):
         for volume in range(401, 411):
             source.trade("AAPL", 187.5, 1)
             assert (await socket.receive_json())["volume"] == volume
-
-
-async def test_an_unknown_symbol_is_told_from_its_first_trade_on(source, client):
-    async with client.ws_connect(f"{PATH}NEW") as socket:
-        source.trade("AAPL", 1.0, 1)
-        source.trade("NEW", 2.0, 3)
-        assert (await socket.receive_json())["symbol"] == "NEW"
-
-
-async def test_clients_are_told_of_their_own_symbol_only(source, client):
-    async with (
-        client.ws_connect(f"{PATH}AAPL") as apple,
-        client.ws_connect(f"{PATH}MSFT") as microsoft,
-    ):
-        await apple.receive_json()
-        source.trade("MSFT", 2.0, 3)
-        source.trade("AAPL", 2.0, 3)
-        assert (await apple.receive_json())["symbol"] == "AAPL"
-        assert (await microsoft.receive_json())["symbol"] == "MSFT"
-
-
-async def test_every_client_of_a_symbol_is_told(source, client):
-    async with (
-        client.ws_connect(f"{PATH}AAPL") as first,
-        client.ws_connect(f"{PATH}AAPL") as second,
-    ):
-        await asyncio.gather(first.receive_json(), second.receive_json())
-        await first.close()
-        source.trade("AAPL", 2.0, 3)
-        assert (await second.receive_json())["volume"] == 403
 
 
 async def test_a_client_that_does_not_read_skips_states_but_not_the_last(source, client):
@@ -78,7 +46,7 @@ async def test_a_client_that_does_not_read_skips_states_but_not_the_last(source,
     writer.close()
 
 
-async def test_messages_of_clients_are_read_and_left_at_that(source, client):
+async def test_messages_of_clients_are_ignored(source, client):
     async with client.ws_connect(f"{PATH}AAPL") as socket:
         await socket.receive_json()
         await socket.send_str("\x00 anything")
@@ -88,7 +56,7 @@ async def test_messages_of_clients_are_read_and_left_at_that(source, client):
         assert (await socket.receive_json())["volume"] == 401
 
 
-async def test_a_client_that_says_too_much_is_closed(source, client):
+async def test_a_client_that_sends_too_much_is_closed(source, client):
     async with client.ws_connect(f"{PATH}AAPL") as socket:
         await socket.receive_json()
         await socket.send_str("x" * 5_000)
@@ -104,34 +72,11 @@ async def test_a_bad_symbol_is_400(client, query):
     assert error.value.status == 400
 
 
-async def test_a_request_that_is_no_upgrade_is_told_so(client):
+async def test_a_request_without_an_upgrade_is_426(client):
     async with client.get(f"{PATH}AAPL") as response:
         assert response.status == 426
         assert response.headers["Upgrade"] == "websocket"
         assert (await response.json())["error"] == "upgrade_required"
-
-
-async def test_sockets_are_bounded(source):
-    async with (
-        gateway_of(source.address, max_sockets=1) as client,
-        client.ws_connect(f"{PATH}AAPL") as socket,
-    ):
-        await socket.receive_json()
-        with pytest.raises(WSServerHandshakeError) as error:
-            await client.ws_connect(f"{PATH}AAPL")
-        assert error.value.status == 503
-        metrics = await (await client.get("/metrics")).text()
-        assert 'mdtool_sockets_refused_total{path="/ws/marketdata"} 1.0' in metrics
-
-
-async def test_clients_are_told_that_a_stopping_gateway_goes_away(source):
-    async with ClientSession() as session:
-        async with gateway_of(source.address) as client:
-            socket = await session.ws_connect(f"http://{client.host}:{client.port}{PATH}AAPL")
-            await socket.receive_json()
-            closed = asyncio.create_task(socket.receive())
-        message = await closed
-    assert (message.type, message.data) == (WSMsgType.CLOSE, 1001)
 
 
 async def _raw_socket(client, symbol: str, receive_bytes: int):

@@ -1,4 +1,4 @@
-"""STOMP within SockJS, transport by transport, as its protocol has each of them."""
+"""STOMP over SockJS, transport by transport."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import pytest
 from aiohttp import ClientSession
 
-from mdtool.services.gateway.stomp import mailbox
+from mdtool.services.gateway.protocols import sockjs
 from mdtool.wire.stomp import Frame, StompDecoder, encode
 from mdtool.wire.websocket import close_frame
 from tests.support.gateways import connected, gateway_of
@@ -48,7 +48,7 @@ async def _poll(client, session: str = SESSION) -> list[str]:
         return (await response.text()).splitlines()
 
 
-async def test_clients_are_told_what_there_is(client):
+async def test_a_client_learns_which_transports_there_are(client):
     async with client.get("/ws") as response:
         assert await response.text() == "Welcome to SockJS!\n"
     first, second = [(await client.answer("/ws/info"))[1] for _ in range(2)]
@@ -85,7 +85,7 @@ async def test_two_websockets_may_have_one_session_id(client):
 
 
 @pytest.mark.parametrize("text", ["[", "{}", "[1]", '["a', "nonsense"])
-async def test_a_websocket_message_that_is_no_sockjs_ends_the_session(client, text):
+async def test_an_invalid_websocket_message_ends_the_session(client, text):
     async with client.ws_connect(f"{SESSION}/websocket") as socket:
         await socket.send_str(text)
         assert await socket.receive_str() == "o"
@@ -119,7 +119,7 @@ async def test_polling(source, client):
     assert json.loads(frame.body)["volume"] == "401"
     await _say(client, encode("DISCONNECT", {"receipt": "bye"}).decode())
     assert [frame.command for frame in frames.of((await _poll(client))[0])] == ["RECEIPT"]
-    # However often the client asks, it learns that the session is over.
+    # Each further poll gets the end of the session again.
     for _ in range(2):
         assert await _poll(client) == ['c[1000,"disconnected"]']
 
@@ -191,7 +191,7 @@ async def test_a_streamed_response_ends_before_a_browser_has_too_much_of_it(sour
         assert (await response.text()).endswith('c[1000,"disconnected"]\n')
 
 
-async def test_a_second_request_while_one_waits_is_turned_away(client):
+async def test_a_second_request_while_one_waits_is_rejected(client):
     async with client.post(f"{SESSION}/xhr_streaming") as response:
         await response.content.readuntil(b"o\n")
         assert await _poll(client) == ['c[2010,"Another connection still open"]']
@@ -199,13 +199,13 @@ async def test_a_second_request_while_one_waits_is_turned_away(client):
         assert (await response.content.readline()).startswith(b'a["CONNECTED')
 
 
-async def test_what_is_sent_to_no_session_is_404(client):
+async def test_a_message_to_an_unknown_session_is_404(client):
     async with client.post(f"{SESSION}/xhr_send", data='["x"]') as response:
         assert response.status == 404
 
 
 @pytest.mark.parametrize("payload", ["", "[", "{}", "[1]", '["a'])
-async def test_what_is_sent_and_is_no_sockjs_is_400(client, payload):
+async def test_an_invalid_message_is_400(client, payload):
     await _poll(client)
     async with client.post(f"{SESSION}/xhr_send", data=payload) as response:
         assert response.status == 400
@@ -213,7 +213,7 @@ async def test_what_is_sent_and_is_no_sockjs_is_400(client, payload):
         assert message in {"Payload expected.", "Broken JSON encoding."}
 
 
-async def test_what_is_sent_and_is_not_encoded_as_it_should_be_is_400(client):
+async def test_an_invalid_content_encoding_is_400(client):
     await _poll(client)
     headers = {"Content-Encoding": "gzip"}
     async with client.post(f"{SESSION}/xhr_send", data='["x"]', headers=headers) as response:
@@ -221,20 +221,20 @@ async def test_what_is_sent_and_is_not_encoded_as_it_should_be_is_400(client):
         assert (await response.json())["error"] == "bad_body"
 
 
-async def test_what_is_sent_and_is_too_long_is_413(client):
+async def test_a_message_that_is_too_long_is_413(client):
     await _poll(client)
     async with client.post(f"{SESSION}/xhr_send", data="x" * 500_000) as response:
         assert response.status == 413
         assert (await response.json())["error"] == "too_large"
 
 
-async def test_transports_and_sessions_that_are_none_are_404(client):
+async def test_unknown_transports_and_invalid_sessions_are_404(client):
     for path in (f"{SESSION}/jsonp", "/ws/iframe.html", f"/ws/000/{'s' * 65}/eventsource"):
         async with client.get(path) as response:
             assert response.status == 404
 
 
-async def test_pages_of_other_origins_are_refused(client):
+async def test_pages_of_other_origins_are_rejected(client):
     headers = {"Origin": "https://evil.example"}
     async with client.post(f"{SESSION}/xhr", headers=headers) as response:
         assert response.status == 403
@@ -251,17 +251,17 @@ async def test_pages_of_allowed_origins_may_send_their_cookies(source):
         assert response.headers["Access-Control-Allow-Credentials"] == "true"
 
 
-async def test_a_client_that_stays_away_is_forgotten(client, monkeypatch):
-    monkeypatch.setattr(mailbox, "_ABSENCE_S", 0.05)
+async def test_the_session_of_a_client_without_requests_expires(client, monkeypatch):
+    monkeypatch.setattr(sockjs, "_ABSENCE_S", 0.05)
     assert await _poll(client) == ["o"]
     while (await client.answer("/health"))[1]["sockets"]:
         pass
     assert await _poll(client) == ["o"]
 
 
-async def test_a_client_that_goes_away_while_it_waits_is_noticed(client, monkeypatch):
-    monkeypatch.setattr(mailbox, "_ABSENCE_S", 0.05)
-    monkeypatch.setattr(mailbox, "_LOOK_S", 0.05)
+async def test_a_client_that_leaves_while_it_waits_is_noticed(client, monkeypatch):
+    monkeypatch.setattr(sockjs, "_ABSENCE_S", 0.05)
+    monkeypatch.setattr(sockjs, "_POLL_S", 0.05)
     async with client.post(f"{SESSION}/xhr_streaming") as response:
         await response.content.readuntil(b"o\n")
         response.close()
@@ -269,16 +269,16 @@ async def test_a_client_that_goes_away_while_it_waits_is_noticed(client, monkeyp
         pass
 
 
-async def test_a_client_that_waits_for_long_is_told_that_the_gateway_is_there(client, monkeypatch):
-    monkeypatch.setattr(mailbox, "_BEAT_S", 0.05)
-    monkeypatch.setattr(mailbox, "_LOOK_S", 0.05)
+async def test_a_client_that_waits_gets_heart_beats(client, monkeypatch):
+    monkeypatch.setattr(sockjs, "_BEAT_S", 0.05)
+    monkeypatch.setattr(sockjs, "_POLL_S", 0.05)
     async with client.post(f"{SESSION}/xhr_streaming") as response:
         await response.content.readuntil(b"o\n")
         assert [await response.content.readline() for _ in range(3)] == [b"h\n"] * 3
 
 
-async def test_who_polls_never_again_is_not_waited_for(client, source):
-    """What a poller does not fetch is bounded; then the session is over."""
+async def test_a_client_that_stops_polling_is_closed(client, source):
+    """What waits for it is bounded; beyond that the session ends."""
     await _poll(client)
     await _say(client, CONNECT)
     await _poll(client)
@@ -291,7 +291,7 @@ async def test_who_polls_never_again_is_not_waited_for(client, source):
     assert await _poll(client) == ['c[4000,"too many messages wait to be read"]']
 
 
-async def test_a_websocket_client_that_never_reads_is_told_so_in_sockjs(source):
+async def test_a_websocket_client_that_never_reads_gets_the_reason_in_sockjs(source):
     async with (
         gateway_of(source.address, slow_client_s=1) as client,
         contextlib.AsyncExitStack() as stack,
@@ -313,7 +313,7 @@ async def test_a_websocket_client_that_never_reads_is_told_so_in_sockjs(source):
         assert heard.endswith(b'c[4000,"%s"]' % reason.encode() + close_frame(4000, reason))
 
 
-async def test_clients_are_told_that_a_stopping_gateway_goes_away(source):
+async def test_clients_of_all_transports_get_a_code_when_the_gateway_stops(source):
     async with ClientSession() as session:
         async with gateway_of(source.address) as client:
             url = f"http://{client.host}:{client.port}{SESSION}"
@@ -326,7 +326,7 @@ async def test_clients_are_told_that_a_stopping_gateway_goes_away(source):
         assert await streaming.content.read() == b'c[1001,"the gateway stops"]\n'
 
 
-async def test_a_websocket_message_that_is_far_too_large_is_told(client):
+async def test_a_websocket_message_that_is_too_large_gets_an_error(client):
     async with client.ws_connect(f"{SESSION}/websocket") as socket:
         frames = Frames()
         await socket.send_str(json.dumps([CONNECT]))

@@ -9,8 +9,8 @@ import json
 import pytest
 from aiohttp import WSMessage, WSMsgType
 
-from mdtool.services.gateway import time_share
-from mdtool.services.gateway.upgrade import ClientMessages
+from mdtool.services import client as clients
+from mdtool.services.gateway.websockets import WebSocket
 from mdtool.wire.graphql import SUBPROTOCOL
 from mdtool.wire.stomp import encode
 from tests.reference.market_source import MarketSource
@@ -26,7 +26,7 @@ CONNECT = encode("CONNECT", {"accept-version": "1.2"}).decode()
 @pytest.fixture
 async def client(monkeypatch):
     """A gateway that has no time for who has said anything."""
-    monkeypatch.setattr(time_share, "_AT_ONCE_US", 1)
+    monkeypatch.setattr(clients, "_TIME_BURST_US", 1)
     async with MarketSource().serving() as source:
         source.trade("AAPL", 187.25, 1)
         settings = {"proxies": 1, "client_time_percent": 0.01}
@@ -52,6 +52,12 @@ async def over_stomp(client, headers) -> None:
         assert (await socket.receive_str()).startswith("CONNECTED")
 
 
+async def over_stream(client, headers) -> None:
+    async with client.ws_connect("/stream", headers=headers) as socket:
+        await socket.send_str('{"op":"ping"}')
+        assert await socket.receive_json() == {"op": "pong"}
+
+
 async def over_sockjs(client, headers) -> None:
     path = f"/ws/000/of-{headers['X-Forwarded-For']}"
     async with client.post(f"{path}/xhr", headers=headers) as response:
@@ -60,7 +66,7 @@ async def over_sockjs(client, headers) -> None:
         assert sent.status == 204
 
 
-@pytest.mark.parametrize("speak", [over_graphql, over_http, over_stomp, over_sockjs])
+@pytest.mark.parametrize("speak", [over_graphql, over_http, over_stomp, over_stream, over_sockjs])
 async def test_who_said_too_much_waits_whatever_it_speaks(client, speak):
     await over_http(client, ONE)
     waiting = asyncio.create_task(speak(client, ONE))
@@ -76,8 +82,8 @@ async def test_who_said_too_much_waits_whatever_it_speaks(client, speak):
 
 
 async def test_who_waited_gets_its_turn(monkeypatch):
-    monkeypatch.setattr(time_share, "_AT_ONCE_US", 1)
-    monkeypatch.setattr(time_share, "_LEAST_WAIT_S", 0.01)
+    monkeypatch.setattr(clients, "_TIME_BURST_US", 1)
+    monkeypatch.setattr(clients, "_LEAST_TURN_WAIT_S", 0.01)
     async with MarketSource().serving() as source, gateway_of(source.address) as client:
         for _ in range(3):
             await over_http(client, {})
@@ -88,7 +94,7 @@ async def test_who_says_much_at_once_leaves_others_their_turn():
         async def receive(self) -> WSMessage:
             return WSMessage(WSMsgType.TEXT, "and", None)
 
-    messages = ClientMessages(Full())
+    messages = WebSocket(None, Full(), None, None)
     others = asyncio.Event()
     asyncio.get_running_loop().call_soon(others.set)
     await anext(messages)
