@@ -67,7 +67,7 @@ async def test_bars_are_requested_from_the_aggregator(source, client):
     _, answer = await answer_of(client, query)
     assert answer["data"]["bars"] == [{"timestamp": "120000"}, {"timestamp": "60000"}]
     request = source.asked[-1]
-    assert (request.interval, request.limit, request.before) == ("5m", 2, 3 * minute)
+    assert (request.interval, request.before) == ("5m", 3 * minute)
 
 
 async def test_an_interval_without_bars_is_the_clients_error(client):
