@@ -239,8 +239,12 @@ def test_the_answer_is_that_of_graphql_core(
     limits = DocumentLimits(20, 100, 100_000)
     operations = Operations(feeds, read_stored, limits, may_introspect=True)
     prepared = operations.prepare(Request(text, None, variables))
-    client = Admission(Limits()).client("127.0.0.1")
-    response = asyncio.run(operations.query(client, prepared))
+
+    async def query():
+        client = Admission(Limits()).client("127.0.0.1")
+        return await operations.query(client, await client.turn(), prepared)
+
+    response = asyncio.run(query())
 
     # Order counts; that a whole number is written without a point does not.
     answer = json.loads(response.body, parse_int=float)

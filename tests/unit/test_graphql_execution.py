@@ -60,7 +60,7 @@ def operations_of(feeds, complexity: int = 20_000) -> Operations:
 async def run(feeds, query: str, variables: dict | None = None):
     operations = operations_of(feeds)
     prepared = operations.prepare(Request(query, None, variables or {}))
-    return json.loads((await operations.query(CLIENT, prepared)).body)
+    return json.loads((await operations.query(CLIENT, await CLIENT.turn(), prepared)).body)
 
 
 async def data(feeds, query: str, variables: dict | None = None) -> dict:
@@ -91,7 +91,7 @@ class TestQueries:
         feeds["aggregates"].rows = [AAPL._replace(open=9_007_199_254_740_993_123, high=1)]
         operations = operations_of(feeds)
         prepared = operations.prepare(Request('{ marketData(symbol: "AAPL") { open high } }'))
-        response = await operations.query(CLIENT, prepared)
+        response = await operations.query(CLIENT, await CLIENT.turn(), prepared)
         assert response.body == (
             b'{"data":{"marketData":{"open":9007199254.740993123,"high":0.000000001}}}'
         )
@@ -202,7 +202,9 @@ class TestQueries:
         feeds["bars"].is_stale = name == "bars"
         operations = operations_of(feeds)
         query = '{ marketData(symbol: "AAPL") { stale } bars(symbol: "AAPL", limit: 1) { close } }'
-        response = await operations.query(CLIENT, operations.prepare(Request(query)))
+        response = await operations.query(
+            CLIENT, await CLIENT.turn(), operations.prepare(Request(query))
+        )
         assert response.is_stale
         assert json.loads(response.body) == {
             "data": {"marketData": {"stale": name == "aggregates"}, "bars": [{"close": 1}]},

@@ -19,7 +19,7 @@ from graphql.execution.values import VariableValues
 from graphql.type import GraphQLLeafType
 
 from mdtool.core.errors import MdtoolError
-from mdtool.services.client import Client
+from mdtool.services.client import Client, Turn
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.feed import Feed, Key
 from mdtool.services.gateway.hub import Format
@@ -155,8 +155,17 @@ class Operations:
             raise DocumentError([GraphQLError("the subscription selects no field")], INVALID)
         return Prepared(operation, request.variables, fields, arguments)
 
-    async def query(self, client: Client, prepared: Prepared) -> Response:
-        """Execute a query. A field that fails is null, and its error is in the response."""
+    async def query(self, client: Client, turn: Turn, prepared: Prepared) -> Response:
+        """Execute a query. A field that fails is null, and its error is in the response.
+
+        Parameters
+        ----------
+        client : Client
+        turn : Turn
+            Charges the client for the execution.
+        prepared : Prepared
+            Of a query.
+        """
         pairs = [
             pair
             for pair in zip(prepared.fields, prepared.arguments, strict=True)
@@ -168,7 +177,7 @@ class Operations:
             found = await asyncio.gather(*(self._find(client, *pair) for pair in pairs))
         rows = {field.key: value for (field, _), (value, _) in zip(pairs, found, strict=True)}
         is_stale = any(is_stale for _, is_stale in found)
-        with await client.turn():
+        with turn:
             result = self.execute(prepared, rows)
             return Response(encode_result(result, _STALE if is_stale else None), is_stale)
 

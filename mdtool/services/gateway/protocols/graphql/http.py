@@ -111,9 +111,10 @@ class GraphQL:
         client = client_of(request)
         try:
             decode = await read(request)
-            with await client.turn():
+            turn = await client.turn()
+            with turn:
                 prepared = self._prepare(decode())
-            response = await self._operations.query(client, prepared)
+            response = await self._operations.query(client, turn, prepared)
         except DocumentError as error:
             status = 200 if media_type == _JSON else 400
             return _response(encode_failure(error.errors), media_type, status)

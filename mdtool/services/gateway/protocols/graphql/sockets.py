@@ -10,6 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from mdtool.core.errors import MdtoolError
+from mdtool.services.client import Turn
 from mdtool.services.gateway.hub import Subscription
 from mdtool.services.gateway.protocols.graphql.errors import (
     TOO_MANY,
@@ -88,8 +89,9 @@ class GraphQLSockets:
         try:
             async with asyncio.timeout(_INIT_S) as patience:
                 async for message in socket:
-                    with await socket.client.turn():
-                        connection.handle(message)
+                    turn = await socket.client.turn()
+                    with turn:
+                        connection.handle(message, turn)
                     if connection.is_initialised:
                         patience.reschedule(None)
         except TimeoutError:
@@ -113,11 +115,11 @@ class _Connection:
         self._tasks = tasks
         self._ends: dict[str, Callable[[], object]] = {}
 
-    def handle(self, data: object) -> None:
+    def handle(self, data: object, turn: Turn) -> None:
         """Handle a message; raise MessageError where the protocol does not allow it."""
         message = decode_message(data)
         if isinstance(message, Subscribe):
-            self._begin(message)
+            self._begin(message, turn)
         elif isinstance(message, Complete):
             self._end(message.id)
         elif message.kind == "connection_init":
@@ -134,7 +136,7 @@ class _Connection:
         for id_ in list(self._ends):
             self._end(id_)
 
-    def _begin(self, message: Subscribe) -> None:
+    def _begin(self, message: Subscribe, turn: Turn) -> None:
         id_ = message.id
         if not self.is_initialised:
             raise MessageError(CloseCode.UNAUTHORIZED, "Unauthorized")
@@ -152,10 +154,10 @@ class _Connection:
         if prepared.operation.is_subscription:
             self._follow(id_, prepared)
         else:
-            self._ends[id_] = self._tasks.create_task(self._answer(id_, prepared)).cancel
+            self._ends[id_] = self._tasks.create_task(self._answer(id_, prepared, turn)).cancel
 
-    async def _answer(self, id_: str, prepared: Prepared) -> None:
-        response = await self._operations.query(self._client, prepared)
+    async def _answer(self, id_: str, prepared: Prepared, turn: Turn) -> None:
+        response = await self._operations.query(self._client, turn, prepared)
         del self._ends[id_]
         self._outbox.post(next_head(id_) + response.body + NEXT_TAIL)
         self._outbox.post(complete_message(id_))
