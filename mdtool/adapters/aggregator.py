@@ -111,6 +111,15 @@ class AggregatorClient:
         )
         return decode_bars(await self._ask(self._stub.GetBars, request, timeout_s))
 
+    async def bars_since(
+        self, symbol: str, interval: str, limit: int, since_ns: int, timeout_s: float
+    ) -> BarColumns:
+        """As `MarketReader.bars_since`."""
+        request = marketdata_pb2.BarsRequest(
+            symbol=symbol, interval=interval, limit=limit, since=since_ns
+        )
+        return decode_bars(await self._ask(self._stub.GetBars, request, timeout_s))
+
     async def follow_bars(self, symbol: str, interval: str, receive: BarReceiver) -> None:
         """As `MarketReader.follow_bars`."""
         request = marketdata_pb2.BarUpdatesRequest(symbol=symbol, interval=interval)

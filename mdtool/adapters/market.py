@@ -75,6 +75,15 @@ class MarketReader(Protocol):
         """
         ...
 
+    async def bars_since(
+        self, symbol: str, interval: str, limit: int, since_ns: int, timeout_s: float
+    ) -> BarColumns:
+        """Return at most `limit` bars that start at `since_ns`, above 0, or later, oldest first.
+
+        Other parameters and errors are those of `bars`.
+        """
+        ...
+
     async def follow_bars(self, symbol: str, interval: str, receive: BarReceiver) -> None:
         """Hand over the newest bar of a symbol, then the bars that change, until it is lost.
 

@@ -169,7 +169,7 @@ async def test_a_bar_has_volume_and_time_as_strings(source, client):
         }
     ]
     request = source.asked[-1]
-    assert (request.interval, request.limit, request.before) == ("1m", 100, 0)
+    assert (request.interval, request.limit, request.before) == ("1m", 101, 0)
 
 
 async def test_no_bars_are_an_empty_page(source, client):

@@ -112,8 +112,12 @@ class MarketSource:
         if bars is None:
             message = f"no bars of {request.interval} are kept"
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
-        bars = [bar for bar in bars if not request.before or bar.start < request.before]
-        bars = sorted(bars, key=lambda bar: -bar.start)[: request.limit]
+        if request.since:
+            bars = [bar for bar in bars if bar.start >= request.since]
+            bars = sorted(bars, key=lambda bar: bar.start)[: request.limit]
+        else:
+            bars = [bar for bar in bars if not request.before or bar.start < request.before]
+            bars = sorted(bars, key=lambda bar: -bar.start)[: request.limit]
         return marketdata_pb2.Bars(**_columns(bars, [name.name for name in fields(Bar)]))
 
     def __getattr__(self, name):

@@ -156,14 +156,23 @@ class KafkaMarket:
     ) -> BarColumns:
         """Return at most `limit` bars that start before `before_ns`, newest first."""
         length = self._length(interval)
-        if not all(self._is_reading.values()):
-            raise UnavailableError(
-                f"{self.address} is unavailable, or its topics are still being read"
-            )
         with self._lock:
-            if symbol not in self._state.sessions:
-                raise UnknownSymbolError(f"no trades of symbol {symbol!r}")
+            self._check_known(symbol)
             return _columns(self._state.bars(symbol, length, limit, before_ns))
+
+    async def bars_since(
+        self,
+        symbol: str,
+        interval: str,
+        limit: int,
+        since_ns: int,
+        timeout_s: float,  # noqa: ARG002 - the answer is in memory
+    ) -> BarColumns:
+        """Return at most `limit` bars that start at `since_ns` or later, oldest first."""
+        length = self._length(interval)
+        with self._lock:
+            self._check_known(symbol)
+            return _columns(self._state.bars_since(symbol, length, limit, since_ns))
 
     async def follow_bars(self, symbol: str, interval: str, receive: BarReceiver) -> None:
         """Pass on the newest bar of a symbol, or of all, then the bars that change."""
@@ -209,6 +218,14 @@ class KafkaMarket:
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+    def _check_known(self, symbol: str) -> None:
+        if not all(self._is_reading.values()):
+            raise UnavailableError(
+                f"{self.address} is unavailable, or its topics are still being read"
+            )
+        if symbol not in self._state.sessions:
+            raise UnknownSymbolError(f"no trades of symbol {symbol!r}")
 
     def _length(self, interval: str) -> int:
         try:

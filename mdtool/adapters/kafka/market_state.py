@@ -192,6 +192,11 @@ class MarketState:
             rows += series.before(end, limit)
         return rows[:limit]
 
+    def bars_since(self, symbol: str, length: int, limit: int, since_ns: int) -> list[BarRow]:
+        """Return at most `limit` bars that start at `since_ns` or later, oldest first."""
+        rows = self.bars(symbol, length, _MAX_NS, 0)
+        return [row for row in reversed(rows) if row.start >= since_ns][:limit]
+
     def _finish(self, partition: int) -> None:
         """Apply the records of a complete transaction of a partition."""
         unfinished, self._unfinished[partition] = self._unfinished[partition], []

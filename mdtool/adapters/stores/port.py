@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Final, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -156,6 +156,11 @@ class TradePage:
         """Return how many trades there are."""
         return len(self.timestamp)
 
+    def head(self, n: int) -> TradePage:
+        """Return the first `n` of them."""
+        columns = (getattr(self, column.name)[:n] for column in fields(self))
+        return TradePage(*columns)
+
     def key(self, row: int) -> TradeKey:
         """Return the key of one of them."""
         return TradeKey(int(self.timestamp[row]), int(self.stream[row]), int(self.sequence[row]))
@@ -230,6 +235,22 @@ class TradeHistory(Protocol):
         """
         ...
 
+    def page_after(
+        self, symbol: str, limit: int, after: TradeKey, end_ns: int = MAX_NS
+    ) -> TradePage:
+        """Return at most `limit` trades whose key is above `after`, oldest first.
+
+        Parameters
+        ----------
+        symbol : str
+        limit : int
+        after : TradeKey
+            `TradeKey(T, 0, 0)` is below all trades of the time T.
+        end_ns : int
+            Exchange time, exclusive.
+        """
+        ...
+
     def trades(
         self, symbol: str, start_ns: int = MIN_NS, end_ns: int = MAX_NS
     ) -> Iterator[TradePage]:
@@ -281,6 +302,12 @@ class TradeHistory(Protocol):
         SAVED_BAR[m]
             `symbol` is 0.
         """
+        ...
+
+    def bars_from(
+        self, symbol: str, interval_ns: int, limit: int, from_ns: int
+    ) -> NDArray[np.void]:
+        """Return at most `limit` closed bars that start at `from_ns` or later, oldest first."""
         ...
 
     def interrupt(self) -> None:

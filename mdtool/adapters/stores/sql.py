@@ -158,6 +158,10 @@ class Statements:
             f"SELECT 0, {d.interval}, 0, {d.start}, {values} FROM bars WHERE symbol = {number} "
             f"AND {d.interval} = {p} AND {d.start} < {p} ORDER BY {d.start} DESC LIMIT {p}"
         )
+        self.bars_from = (
+            f"SELECT 0, {d.interval}, 0, {d.start}, {values} FROM bars WHERE symbol = {number} "
+            f"AND {d.interval} = {p} AND {d.start} >= {p} ORDER BY {d.start} LIMIT {p}"
+        )
         self.streams = "SELECT number, stream_id, next_sequence FROM streams ORDER BY number"
         self.position = f"SELECT next_sequence FROM streams WHERE stream_id = {p}"
         self.counted = f"SELECT symbol, count(*), max({d.time}) FROM trades GROUP BY symbol"
@@ -247,13 +251,22 @@ class SqlReader:
         rows = self._rows(self._statements.page_before, *values)
         return TradePage(*np.ascontiguousarray(self._array(rows).reshape(-1, _PAGE_COLUMNS).T))
 
+    def page_after(
+        self, symbol: str, limit: int, after: TradeKey, end_ns: int = MAX_NS
+    ) -> TradePage:
+        """Return at most `limit` trades whose key is above `after`, oldest first."""
+        statement, values = self._statements.page_after, (symbol, *after, end_ns, limit)
+        return TradePage(
+            *self._connection.read(lambda each: each.table(_PAGE_COLUMNS, statement, *values))
+        )
+
     def trades(
         self, symbol: str, start_ns: int = MIN_NS, end_ns: int = MAX_NS
     ) -> Iterator[TradePage]:
         """Yield all trades of a symbol, oldest first, in pages that are not empty."""
         after = TradeKey(start_ns, 0, 0)  # streams have numbers from 1
         while True:
-            page = self._next_page(symbol, after, end_ns)
+            page = self.page_after(symbol, PAGE_TRADES, after, end_ns)
             if len(page):
                 yield page
             if len(page) < PAGE_TRADES:
@@ -282,6 +295,13 @@ class SqlReader:
         values = (symbol, interval_ns, before_ns or MAX_NS, max(0, limit))
         return self._array(self._rows(self._statements.bars, *values)).view(SAVED_BAR)
 
+    def bars_from(
+        self, symbol: str, interval_ns: int, limit: int, from_ns: int
+    ) -> NDArray[np.void]:
+        """Return at most `limit` closed bars that start at `from_ns` or later, oldest first."""
+        values = (symbol, interval_ns, from_ns, max(0, limit))
+        return self._array(self._rows(self._statements.bars_from, *values)).view(SAVED_BAR)
+
     def interrupt(self) -> None:
         """End what another thread is reading at this moment, with StoreInterruptedError."""
         self._connection.interrupt()
@@ -301,12 +321,6 @@ class SqlReader:
         """Return the next sequence of a stream, None when the store knows none."""
         rows = self._rows(self._statements.position, stream_id)
         return rows[0][0] if rows else None
-
-    def _next_page(self, symbol: str, after: TradeKey, end_ns: int) -> TradePage:
-        statement, values = self._statements.page_after, (symbol, *after, end_ns, PAGE_TRADES)
-        return TradePage(
-            *self._connection.read(lambda each: each.table(_PAGE_COLUMNS, statement, *values))
-        )
 
     def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return self._connection.read(lambda session: session.rows(statement, *values))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.stores import TradeHistory, open_history
+from mdtool.adapters.stores import open_history
 from mdtool.engine.bars import BAR, Bars
 from mdtool.engine.market import Market
+
+MAX_BARS: Final = 10_001
+"""Bars read of the store at once, however few memory keeps: a page of the gateway and one more."""
 
 
 class MarketBars:
@@ -53,25 +57,51 @@ class MarketBars:
             When it takes the store to answer, and that cannot be read.
         """
         bars = self._market.bars.history(symbol, interval_ns, limit, before_ns)
-        wanted = min(limit, self._market.bars.keep + 1) - len(bars)
+        wanted = min(limit, max(self._market.bars.keep + 1, MAX_BARS)) - len(bars)
         if self._store is None or wanted <= 0:
             return bars
         before_ns = int(bars["start_ns"][-1]) if len(bars) else before_ns
         name = self._market.symbols[symbol]
         async with self._reading:
-            older = await self._read(self._store, name, interval_ns, wanted, before_ns)
+            read = self._store.bars
+            older = await self._read(read, name, interval_ns, wanted, before_ns)
         return np.concatenate([bars, _as_bars(symbol, older)])
 
+    async def since(self, symbol: int, interval_ns: int, limit: int, since_ns: int) -> Bars:
+        """Return bars of a symbol that start at a time or later, oldest first.
+
+        Errors are those of `history`.
+        """
+        newest = self._market.bars.history(symbol, interval_ns, self._market.bars.keep + 1)[::-1]
+        limit = min(limit, max(self._market.bars.keep + 1, MAX_BARS))
+        bars = newest[newest["start_ns"] >= since_ns]
+        is_in_memory = len(newest) > len(bars)
+        if self._store is None or is_in_memory:
+            return bars[:limit]
+        name = self._market.symbols[symbol]
+        async with self._reading:
+            read = self._store.bars_from
+            older = await self._read(read, name, interval_ns, limit, since_ns)
+        if len(newest):
+            older = older[older["start_ns"] < newest["start_ns"][0]]
+        return np.concatenate([_as_bars(symbol, older), bars])[:limit]
+
     async def _read(
-        self, store: TradeHistory, symbol: str, interval_ns: int, limit: int, before_ns: int
+        self,
+        read: Callable[[str, int, int, int], NDArray[np.void]],
+        symbol: str,
+        interval_ns: int,
+        limit: int,
+        place_ns: int,
     ) -> NDArray[np.void]:
         reading = asyncio.get_running_loop().run_in_executor(
-            self._thread, store.bars, symbol, interval_ns, limit, before_ns
+            self._thread, read, symbol, interval_ns, limit, place_ns
         )
         try:
             return await reading
         except asyncio.CancelledError:
-            store.interrupt()
+            assert self._store is not None
+            self._store.interrupt()
             raise
 
 

@@ -219,12 +219,15 @@ class MarketDataServicer:
             interval_ns = parse_duration(request.interval)
             limit = request.limit or self._market.bars.keep + 1
             symbol = int(traded[0])
-            history = await self._bars.history(symbol, interval_ns, limit, request.before)
+            if request.since:
+                bars = await self._bars.since(symbol, interval_ns, limit, request.since)
+            else:
+                bars = await self._bars.history(symbol, interval_ns, limit, request.before)
         except UsageError as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         except (StoreError, StoreFormatError) as error:
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)
-        return messages.bars(history)
+        return messages.bars(bars)
 
     async def StreamBars(self, request: marketdata_pb2.BarUpdatesRequest, context: Context) -> None:
         """Send the newest bar of a symbol, or of all, at once, and then the bars that change."""

@@ -199,10 +199,10 @@ def _page(history: TradeHistory, symbol: str, part: Range) -> TradePage:
     """Return one trade more than requested where there are more."""
     limit = part.limit + 1
     if part.is_ascending:
-        first = TradeKey(part.from_ns, -1, -1)
+        first = TradeKey(part.from_ns, 0, 0)  # streams have numbers from 1
         behind = first if part.behind is None else max(part.behind, first)
         return history.page_after(symbol, limit, behind, part.to_ns)
-    # No trade of that very nanosecond is below: streams and sequences are never negative.
+    # No trade of that very nanosecond is below.
     before = TradeKey(part.to_ns, 0, 0) if part.to_ns != MAX_NS else None
     if part.behind is not None:
         before = part.behind if before is None else min(before, part.behind)

@@ -42,7 +42,7 @@ TIMES_S: Final = (
 )
 """Upper bounds, inclusive, of the buckets of request times; a last bucket has none."""
 
-_CLIENT: Final = "mdtool.client"
+_CLIENT: Final = web.RequestKey("client", Client)
 _IPV6_PREFIX: Final = 64
 """Bits of the network that one host has to itself: it may use a new address for each request."""
 _METHODS: Final = "GET, HEAD, POST"
@@ -78,8 +78,7 @@ STATUSES: Final[Statuses] = {
 
 def client_of(request: web.Request) -> Client:
     """Return the client of a request that `Routes` admitted."""
-    client: Client = request[_CLIENT]
-    return client
+    return request[_CLIENT]
 
 
 def address_of(request: web.Request, proxies: int) -> str:

@@ -15,60 +15,18 @@ from mdtool.adapters.aggregator import UnavailableError
 from mdtool.adapters.market import MarketReader
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
-from mdtool.core.symbols import SymbolTable
+from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.wire.batches import Counts, Updates
 
 log = logging.getLogger(__name__)
 
-MarketListener = Callable[[NDArray[np.intp]], None]
+MarketListener = Callable[[NDArray[np.integer]], None]
 """Called with the indices of the symbols that changed or became stale, each once."""
 
 _COLUMNS: Final = ("open", "high", "low", "close", "volume", "count", "timestamp")
 _ROW: Final = np.dtype([*((name, np.int64) for name in _COLUMNS), ("stale", np.bool_)])
-_UNKNOWN: Final = -1
 _LONGEST_DELAY_S: Final = 0.25
 _LONGEST_COMMITS_DELAY_S: Final = 2.0
-
-
-class OwnSymbols:
-    """A symbol table that survives the connections whose tables it renumbers.
-
-    Attributes
-    ----------
-    table : SymbolTable
-    """
-
-    def __init__(self) -> None:
-        self.table = SymbolTable()
-        self._peer = SymbolTable()
-        self._from_peer = np.zeros(0, np.intp)
-        """The own index of each of the peer's symbols, shape (peer's symbols,)."""
-        self._unmapped = 0
-
-    def indices(self, peer: SymbolTable, symbols: NDArray[np.uint32]) -> NDArray[np.intp]:
-        """Return the own indices of a peer's, shape (n,); new symbols get one.
-
-        Parameters
-        ----------
-        peer : SymbolTable
-            Of the connection, which may grow. Another table means another connection. A symbol of
-            it that never occurs gets no index.
-        symbols : uint32[n]
-            Indices into it.
-        """
-        if peer is not self._peer:
-            self._peer = peer
-            self._from_peer = np.zeros(0, np.intp)
-            self._unmapped = 0
-        if added := len(peer) - len(self._from_peer):
-            self._from_peer = np.append(self._from_peer, np.full(added, _UNKNOWN, np.intp))
-            self._unmapped += added
-        own = self._from_peer[symbols]
-        if self._unmapped and len(new := np.unique(symbols[own == _UNKNOWN])):
-            self._unmapped -= len(new)
-            self._from_peer[new] = [self.table.intern(peer[index]) for index in new.tolist()]
-            own = self._from_peer[symbols]
-        return own
 
 
 class MarketState:
@@ -87,12 +45,12 @@ class MarketState:
 
     def __init__(self) -> None:
         self.is_live = False
-        self._own = OwnSymbols()
-        self.symbols = self._own.table
+        self.symbols = SymbolTable()
+        self._map = SymbolMap(SymbolTable(), self.symbols.intern)
         self._rows = np.zeros(0, _ROW)
         self._in_order: list[str] = []
 
-    def apply(self, symbols: SymbolTable, updates: Updates) -> NDArray[np.intp]:
+    def apply(self, symbols: SymbolTable, updates: Updates) -> NDArray[np.integer]:
         """Apply a message from the aggregator, and return what changed, shape (n,).
 
         Parameters
@@ -103,7 +61,9 @@ class MarketState:
             The symbols that changed, each once.
         """
         self.is_live = True
-        changed = self._own.indices(symbols, updates.symbol)
+        if symbols is not self._map.source:
+            self._map = SymbolMap(symbols, self.symbols.intern)
+        changed = self._map.map(updates.symbol)
         if added := len(self.symbols) - len(self._rows):
             self._rows = np.append(self._rows, np.zeros(added, _ROW))
         for name in _COLUMNS:
@@ -111,7 +71,7 @@ class MarketState:
         self._rows["stale"][changed] = False
         return changed
 
-    def lose(self) -> NDArray[np.intp]:
+    def lose(self) -> NDArray[np.integer]:
         """Mark everything stale, and return what was fresh until now, shape (n,)."""
         self.is_live = False
         changed = np.flatnonzero(~self._rows["stale"])
@@ -229,6 +189,6 @@ class MarketStream:
         if self.state.is_live:
             self._publish(self.state.lose())
 
-    def _publish(self, changed: NDArray[np.intp]) -> None:
+    def _publish(self, changed: NDArray[np.integer]) -> None:
         for listener in self._listeners:
             listener(changed)

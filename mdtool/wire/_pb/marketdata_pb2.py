@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from mdtool.wire._pb import tick_pb2 as tick__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10marketdata.proto\x12\nmarketdata\x1a\ntick.proto\"\"\n\x10\x41ggregateRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\"v\n\tAggregate\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0c\n\x04open\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\x0b\n\x03low\x18\x04 \x01(\x01\x12\r\n\x05\x63lose\x18\x05 \x01(\x01\x12\x0e\n\x06volume\x18\x06 \x01(\x03\x12\x11\n\ttimestamp\x18\x07 \x01(\x03\"\x80\x02\n\tTickBatch\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x04\x12\x0e\n\x06\x66rames\x18\x03 \x01(\r\x12\x13\n\x0bnew_symbols\x18\x04 \x03(\t\x12\x0e\n\x06symbol\x18\x05 \x01(\x0c\x12\r\n\x05price\x18\x06 \x01(\x0c\x12\x0e\n\x06volume\x18\x07 \x01(\x0c\x12\x1a\n\x12\x65xchange_timestamp\x18\x08 \x01(\x0c\x12\x18\n\x10ingest_timestamp\x18\t \x01(\x0c\x12\x0e\n\x06offset\x18\n \x01(\x0c\x12\x16\n\x0erefused_offset\x18\x0b \x01(\x0c\x12\x16\n\x0erefused_reason\x18\x0c \x01(\x0c\"4\n\x08\x42\x61tchAck\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x15\n\rnext_sequence\x18\x02 \x01(\x04\"*\n\x15StreamPositionRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\"6\n\x0eStreamPosition\x12\r\n\x05known\x18\x01 \x01(\x08\x12\x15\n\rnext_sequence\x18\x02 \x01(\x04\"N\n\x0b\x42\x61rsRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x10\n\x08interval\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\x12\x0e\n\x06\x62\x65\x66ore\x18\x04 \x01(\x03\"l\n\x04\x42\x61rs\x12\r\n\x05start\x18\x01 \x01(\x0c\x12\x0c\n\x04open\x18\x02 \x01(\x0c\x12\x0c\n\x04high\x18\x03 \x01(\x0c\x12\x0b\n\x03low\x18\x04 \x01(\x0c\x12\r\n\x05\x63lose\x18\x05 \x01(\x0c\x12\x0e\n\x06volume\x18\x06 \x01(\x0c\x12\r\n\x05\x63ount\x18\x07 \x01(\x0c\"5\n\x11\x42\x61rUpdatesRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x10\n\x08interval\x18\x02 \x01(\t\"Q\n\nBarUpdates\x12\x13\n\x0bnew_symbols\x18\x01 \x03(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\x0c\x12\x1e\n\x04\x62\x61rs\x18\x03 \x01(\x0b\x32\x10.marketdata.Bars\"\x10\n\x0eUpdatesRequest\"\x0f\n\rTradesRequest\"\xe0\x01\n\x0bUpdateBatch\x12\x13\n\x0bnew_symbols\x18\x01 \x03(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\x0c\x12\x0c\n\x04open\x18\x03 \x01(\x0c\x12\x0c\n\x04high\x18\x04 \x01(\x0c\x12\x0b\n\x03low\x18\x05 \x01(\x0c\x12\r\n\x05\x63lose\x18\x06 \x01(\x0c\x12\x0e\n\x06volume\x18\x07 \x01(\x0c\x12\r\n\x05\x63ount\x18\x08 \x01(\x0c\x12\x11\n\ttimestamp\x18\t \x01(\x0c\x12\x18\n\x10ingest_timestamp\x18\n \x01(\x0c\x12(\n\x06\x63ounts\x18\x0b \x01(\x0b\x32\x18.marketdata.IngestCounts\"\xa7\x01\n\x0cIngestCounts\x12\r\n\x05ticks\x18\x01 \x01(\x04\x12\x12\n\nduplicates\x18\x02 \x01(\x04\x12\x0c\n\x04late\x18\x03 \x01(\x04\x12\x36\n\x07refused\x18\x04 \x03(\x0b\x32%.marketdata.IngestCounts.RefusedEntry\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*^\n\rRefusalReason\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x00\x12\n\n\x06SYMBOL\x10\x01\x12\t\n\x05PRICE\x10\x02\x12\n\n\x06VOLUME\x10\x03\x12\r\n\tTIMESTAMP\x10\x04\x12\r\n\tMALFORMED\x10\x05\x32\xfa\x04\n\x11MarketDataService\x12\x32\n\x0bStreamTicks\x12\x10.marketdata.Tick\x1a\x0f.marketdata.Ack(\x01\x12\x43\n\x0cGetAggregate\x12\x1c.marketdata.AggregateRequest\x1a\x15.marketdata.Aggregate\x12I\n\x10StreamAggregates\x12\x1c.marketdata.AggregateRequest\x1a\x15.marketdata.Aggregate0\x01\x12\x44\n\x11StreamTickBatches\x12\x15.marketdata.TickBatch\x1a\x14.marketdata.BatchAck(\x01\x30\x01\x12R\n\x11GetStreamPosition\x12!.marketdata.StreamPositionRequest\x1a\x1a.marketdata.StreamPosition\x12\x46\n\rStreamUpdates\x12\x1a.marketdata.UpdatesRequest\x1a\x17.marketdata.UpdateBatch0\x01\x12\x34\n\x07GetBars\x12\x17.marketdata.BarsRequest\x1a\x10.marketdata.Bars\x12\x45\n\nStreamBars\x12\x1d.marketdata.BarUpdatesRequest\x1a\x16.marketdata.BarUpdates0\x01\x12\x42\n\x0cStreamTrades\x12\x19.marketdata.TradesRequest\x1a\x15.marketdata.TickBatch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10marketdata.proto\x12\nmarketdata\x1a\ntick.proto\"\"\n\x10\x41ggregateRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\"v\n\tAggregate\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0c\n\x04open\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\x0b\n\x03low\x18\x04 \x01(\x01\x12\r\n\x05\x63lose\x18\x05 \x01(\x01\x12\x0e\n\x06volume\x18\x06 \x01(\x03\x12\x11\n\ttimestamp\x18\x07 \x01(\x03\"\x80\x02\n\tTickBatch\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x04\x12\x0e\n\x06\x66rames\x18\x03 \x01(\r\x12\x13\n\x0bnew_symbols\x18\x04 \x03(\t\x12\x0e\n\x06symbol\x18\x05 \x01(\x0c\x12\r\n\x05price\x18\x06 \x01(\x0c\x12\x0e\n\x06volume\x18\x07 \x01(\x0c\x12\x1a\n\x12\x65xchange_timestamp\x18\x08 \x01(\x0c\x12\x18\n\x10ingest_timestamp\x18\t \x01(\x0c\x12\x0e\n\x06offset\x18\n \x01(\x0c\x12\x16\n\x0erefused_offset\x18\x0b \x01(\x0c\x12\x16\n\x0erefused_reason\x18\x0c \x01(\x0c\"4\n\x08\x42\x61tchAck\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x15\n\rnext_sequence\x18\x02 \x01(\x04\"*\n\x15StreamPositionRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\"6\n\x0eStreamPosition\x12\r\n\x05known\x18\x01 \x01(\x08\x12\x15\n\rnext_sequence\x18\x02 \x01(\x04\"]\n\x0b\x42\x61rsRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x10\n\x08interval\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\x12\x0e\n\x06\x62\x65\x66ore\x18\x04 \x01(\x03\x12\r\n\x05since\x18\x05 \x01(\x03\"l\n\x04\x42\x61rs\x12\r\n\x05start\x18\x01 \x01(\x0c\x12\x0c\n\x04open\x18\x02 \x01(\x0c\x12\x0c\n\x04high\x18\x03 \x01(\x0c\x12\x0b\n\x03low\x18\x04 \x01(\x0c\x12\r\n\x05\x63lose\x18\x05 \x01(\x0c\x12\x0e\n\x06volume\x18\x06 \x01(\x0c\x12\r\n\x05\x63ount\x18\x07 \x01(\x0c\"5\n\x11\x42\x61rUpdatesRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x10\n\x08interval\x18\x02 \x01(\t\"Q\n\nBarUpdates\x12\x13\n\x0bnew_symbols\x18\x01 \x03(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\x0c\x12\x1e\n\x04\x62\x61rs\x18\x03 \x01(\x0b\x32\x10.marketdata.Bars\"\x10\n\x0eUpdatesRequest\"\x0f\n\rTradesRequest\"\xe0\x01\n\x0bUpdateBatch\x12\x13\n\x0bnew_symbols\x18\x01 \x03(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\x0c\x12\x0c\n\x04open\x18\x03 \x01(\x0c\x12\x0c\n\x04high\x18\x04 \x01(\x0c\x12\x0b\n\x03low\x18\x05 \x01(\x0c\x12\r\n\x05\x63lose\x18\x06 \x01(\x0c\x12\x0e\n\x06volume\x18\x07 \x01(\x0c\x12\r\n\x05\x63ount\x18\x08 \x01(\x0c\x12\x11\n\ttimestamp\x18\t \x01(\x0c\x12\x18\n\x10ingest_timestamp\x18\n \x01(\x0c\x12(\n\x06\x63ounts\x18\x0b \x01(\x0b\x32\x18.marketdata.IngestCounts\"\xa7\x01\n\x0cIngestCounts\x12\r\n\x05ticks\x18\x01 \x01(\x04\x12\x12\n\nduplicates\x18\x02 \x01(\x04\x12\x0c\n\x04late\x18\x03 \x01(\x04\x12\x36\n\x07refused\x18\x04 \x03(\x0b\x32%.marketdata.IngestCounts.RefusedEntry\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*^\n\rRefusalReason\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x00\x12\n\n\x06SYMBOL\x10\x01\x12\t\n\x05PRICE\x10\x02\x12\n\n\x06VOLUME\x10\x03\x12\r\n\tTIMESTAMP\x10\x04\x12\r\n\tMALFORMED\x10\x05\x32\xfa\x04\n\x11MarketDataService\x12\x32\n\x0bStreamTicks\x12\x10.marketdata.Tick\x1a\x0f.marketdata.Ack(\x01\x12\x43\n\x0cGetAggregate\x12\x1c.marketdata.AggregateRequest\x1a\x15.marketdata.Aggregate\x12I\n\x10StreamAggregates\x12\x1c.marketdata.AggregateRequest\x1a\x15.marketdata.Aggregate0\x01\x12\x44\n\x11StreamTickBatches\x12\x15.marketdata.TickBatch\x1a\x14.marketdata.BatchAck(\x01\x30\x01\x12R\n\x11GetStreamPosition\x12!.marketdata.StreamPositionRequest\x1a\x1a.marketdata.StreamPosition\x12\x46\n\rStreamUpdates\x12\x1a.marketdata.UpdatesRequest\x1a\x17.marketdata.UpdateBatch0\x01\x12\x34\n\x07GetBars\x12\x17.marketdata.BarsRequest\x1a\x10.marketdata.Bars\x12\x45\n\nStreamBars\x12\x1d.marketdata.BarUpdatesRequest\x1a\x16.marketdata.BarUpdates0\x01\x12\x42\n\x0cStreamTrades\x12\x19.marketdata.TradesRequest\x1a\x15.marketdata.TickBatch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INGESTCOUNTS_REFUSEDENTRY']._loaded_options = None
   _globals['_INGESTCOUNTS_REFUSEDENTRY']._serialized_options = b'8\001'
-  _globals['_REFUSALREASON']._serialized_start=1373
-  _globals['_REFUSALREASON']._serialized_end=1467
+  _globals['_REFUSALREASON']._serialized_start=1388
+  _globals['_REFUSALREASON']._serialized_end=1482
   _globals['_AGGREGATEREQUEST']._serialized_start=44
   _globals['_AGGREGATEREQUEST']._serialized_end=78
   _globals['_AGGREGATE']._serialized_start=80
@@ -49,23 +49,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMPOSITION']._serialized_start=557
   _globals['_STREAMPOSITION']._serialized_end=611
   _globals['_BARSREQUEST']._serialized_start=613
-  _globals['_BARSREQUEST']._serialized_end=691
-  _globals['_BARS']._serialized_start=693
-  _globals['_BARS']._serialized_end=801
-  _globals['_BARUPDATESREQUEST']._serialized_start=803
-  _globals['_BARUPDATESREQUEST']._serialized_end=856
-  _globals['_BARUPDATES']._serialized_start=858
-  _globals['_BARUPDATES']._serialized_end=939
-  _globals['_UPDATESREQUEST']._serialized_start=941
-  _globals['_UPDATESREQUEST']._serialized_end=957
-  _globals['_TRADESREQUEST']._serialized_start=959
-  _globals['_TRADESREQUEST']._serialized_end=974
-  _globals['_UPDATEBATCH']._serialized_start=977
-  _globals['_UPDATEBATCH']._serialized_end=1201
-  _globals['_INGESTCOUNTS']._serialized_start=1204
-  _globals['_INGESTCOUNTS']._serialized_end=1371
-  _globals['_INGESTCOUNTS_REFUSEDENTRY']._serialized_start=1325
-  _globals['_INGESTCOUNTS_REFUSEDENTRY']._serialized_end=1371
-  _globals['_MARKETDATASERVICE']._serialized_start=1470
-  _globals['_MARKETDATASERVICE']._serialized_end=2104
+  _globals['_BARSREQUEST']._serialized_end=706
+  _globals['_BARS']._serialized_start=708
+  _globals['_BARS']._serialized_end=816
+  _globals['_BARUPDATESREQUEST']._serialized_start=818
+  _globals['_BARUPDATESREQUEST']._serialized_end=871
+  _globals['_BARUPDATES']._serialized_start=873
+  _globals['_BARUPDATES']._serialized_end=954
+  _globals['_UPDATESREQUEST']._serialized_start=956
+  _globals['_UPDATESREQUEST']._serialized_end=972
+  _globals['_TRADESREQUEST']._serialized_start=974
+  _globals['_TRADESREQUEST']._serialized_end=989
+  _globals['_UPDATEBATCH']._serialized_start=992
+  _globals['_UPDATEBATCH']._serialized_end=1216
+  _globals['_INGESTCOUNTS']._serialized_start=1219
+  _globals['_INGESTCOUNTS']._serialized_end=1386
+  _globals['_INGESTCOUNTS_REFUSEDENTRY']._serialized_start=1340
+  _globals['_INGESTCOUNTS_REFUSEDENTRY']._serialized_end=1386
+  _globals['_MARKETDATASERVICE']._serialized_start=1485
+  _globals['_MARKETDATASERVICE']._serialized_end=2119
 # @@protoc_insertion_point(module_scope)

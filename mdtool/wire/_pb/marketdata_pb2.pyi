@@ -98,16 +98,18 @@ class StreamPosition(_message.Message):
     def __init__(self, known: _Optional[bool] = ..., next_sequence: _Optional[int] = ...) -> None: ...
 
 class BarsRequest(_message.Message):
-    __slots__ = ("symbol", "interval", "limit", "before")
+    __slots__ = ("symbol", "interval", "limit", "before", "since")
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     INTERVAL_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
     symbol: str
     interval: str
     limit: int
     before: int
-    def __init__(self, symbol: _Optional[str] = ..., interval: _Optional[str] = ..., limit: _Optional[int] = ..., before: _Optional[int] = ...) -> None: ...
+    since: int
+    def __init__(self, symbol: _Optional[str] = ..., interval: _Optional[str] = ..., limit: _Optional[int] = ..., before: _Optional[int] = ..., since: _Optional[int] = ...) -> None: ...
 
 class Bars(_message.Message):
     __slots__ = ("start", "open", "high", "low", "close", "volume", "count")

@@ -73,7 +73,7 @@ class Aggregates:
         """As `Feed.follow`."""
         return self._audience.join(key, subscription, self._snapshot(key.symbol))
 
-    def publish(self, changed: NDArray[np.intp]) -> None:
+    def publish(self, changed: NDArray[np.integer]) -> None:
         """Publish the symbols, as indices into the market, that changed."""
         audience = self._audience
         if not audience:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +25,7 @@ from mdtool.wire.cursors import Cursor, CursorError, decode_cursor, encode_curso
 
 log = logging.getLogger(__name__)
 
+MAX_NS: Final = 2**63 - 1
 _LONGEST_DELAY_S: Final = 1.0
 _PAGES_KEPT: Final = 256
 """Pages to be served stale should the aggregator become unavailable; 1,000 bars are 56 KB."""
@@ -126,13 +127,11 @@ class Bars:
         """As `HistoryFeed.history`; the last known page while the aggregator is unavailable."""
         client.spend_upstream()
         symbol, interval = key.symbol, str(key.option)
-        begin = _Range.of(key, page)
+        span = _Span.of(key, page)
         is_stale = False
         try:
             columns = await self._upstream.request(
-                lambda timeout_s: self._aggregator.bars(
-                    symbol, interval, page.limit + 1, begin.before_ns, timeout_s
-                )
+                lambda timeout_s: self._read(key, page, span, timeout_s)
             )
         except (UnavailableError, UnansweredError):
             known = self._pages.get((key, page))
@@ -141,11 +140,20 @@ class Bars:
             columns, is_stale = known, True
         else:
             self._keep((key, page), columns)
-        bars = bar_rows(repeat(symbol), interval, columns, is_stale)
-        rows = [bar for bar in bars[: page.limit] if bar.start >= begin.from_ns]
-        has_more = len(bars) > len(rows) == page.limit and bars[page.limit].start >= begin.from_ns
-        cursor = _cursor(symbol, interval, rows[-1].start) if has_more else None
+        found = bar_rows(repeat(symbol), interval, columns, is_stale)
+        bars = [bar for bar in found if span.from_ns <= bar.start < span.to_ns]
+        rows = bars[: page.limit]
+        cursor = _cursor(symbol, interval, rows[-1].start) if len(bars) > page.limit else None
         return Rows(rows, cursor, is_stale)
+
+    def _read(self, key: Key, page: Page, span: _Span, timeout_s: float) -> Awaitable[BarColumns]:
+        """Request one bar more than the page has, if there are more."""
+        symbol, interval, limit = key.symbol, str(key.option), page.limit + 1
+        if page.is_ascending:
+            since_ns = max(1, span.from_ns)
+            return self._aggregator.bars_since(symbol, interval, limit, since_ns, timeout_s)
+        before_ns = 0 if span.to_ns == MAX_NS else span.to_ns
+        return self._aggregator.bars(symbol, interval, limit, before_ns, timeout_s)
 
     def _keep(self, page: tuple[Key, Page], columns: BarColumns) -> None:
         self._pages.pop(page, None)
@@ -233,18 +241,22 @@ class _Series:
                 yield bar, (symbol, bar.start)
 
 
-class _Range(NamedTuple):
-    """The starts of bars that a page may have: inclusive, and exclusive or 0 for no bound."""
+class _Span(NamedTuple):
+    """The starts of bars that a page may have, inclusive and exclusive."""
 
     from_ns: int
-    before_ns: int
+    to_ns: int
 
     @classmethod
-    def of(cls, key: Key, page: Page) -> _Range:
-        before_ns = page.to_ns or 0
-        if page.cursor is not None:
-            before_ns = _place(page.cursor, key)
-        return cls(page.from_ns or 0, before_ns)
+    def of(cls, key: Key, page: Page) -> _Span:
+        from_ns = page.from_ns or 0
+        to_ns = MAX_NS if page.to_ns is None else page.to_ns
+        if page.cursor is None:
+            return cls(from_ns, to_ns)
+        place_ns = _place(page.cursor, key)
+        if page.is_ascending:
+            return cls(max(from_ns, place_ns + 1), to_ns)
+        return cls(from_ns, min(to_ns, place_ns))
 
 
 def _cursor(symbol: str, interval: str, start: int) -> str:

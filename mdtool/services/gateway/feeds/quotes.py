@@ -220,12 +220,12 @@ class Quotes:
             raise UnknownSymbolError(f"no quote of {symbol} yet")
         return row
 
-    def trade(self, changed: NDArray[np.intp]) -> None:
+    def trade(self, changed: NDArray[np.integer]) -> None:
         """Publish last trades as quotes, of symbols without a fresh quote of their book.
 
         Parameters
         ----------
-        changed : intp[n]
+        changed : int[n]
             Symbols, as indices into the market.
         """
         if not self._market.is_live:

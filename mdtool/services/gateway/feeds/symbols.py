@@ -68,7 +68,7 @@ class Symbols:
         """As `Feed.follow`."""
         return self._audience.join(key, subscription, self._snapshot(key.symbol))
 
-    def publish(self, _changed: NDArray[np.intp]) -> None:
+    def publish(self, _changed: NDArray[np.integer]) -> None:
         """Publish the symbols that are new."""
         symbols = self._market.symbols
         first, self._published = self._published, len(symbols)

@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
 from mdtool.adapters.stores.port import MAX_NS, MIN_NS, SymbolTotals, TradeKey
-from mdtool.adapters.trades.port import TradeFeed, TradeRun
+from mdtool.adapters.trades.port import TradeFeed
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
+from mdtool.core.symbols import SymbolMap, SymbolTable
+from mdtool.core.trades import TradeRun
 from mdtool.services.client import Client
 from mdtool.services.gateway.backlog import Event
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, Page, Rows
 from mdtool.services.gateway.fields import Field, Kind
 from mdtool.services.gateway.history import History, Range, StoredTrades
 from mdtool.services.gateway.hub import Subscription
-from mdtool.services.gateway.market import MarketState, OwnSymbols
+from mdtool.services.gateway.market import MarketState
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.wire.cursors import Cursor, CursorError, decode_cursor, encode_cursor
 
@@ -39,7 +41,7 @@ MAX_BATCH: Final = 1_000
 """Trades of a symbol, of one batch, that are sent; older ones are reported as missed."""
 MAX_RESUMED: Final = 10_000
 """Trades that a resumed subscription gets from the store."""
-_COLUMNS: Final = ("timestamp", "price", "volume", "number")
+_COLUMNS: Final = ("timestamp", "price", "size", "number")
 _LONGEST_DELAY_S: Final = 1.0
 _CONNECT_S: Final = 2.0
 """How long a subscription waits for the stream of trades before it begins without it."""
@@ -229,16 +231,16 @@ class Trades:
         for trade in self._ring.trades(self._ring.total - len(symbols) + rows):
             self._audience.publish(Key(trade.symbol), trade, Event(trade.symbol))
 
-    def _followed(self, symbols: NDArray[np.intp]) -> NDArray[np.intp]:
+    def _followed(self, symbols: NDArray[np.uint32]) -> NDArray[np.intp]:
         """Return the rows of a batch whose symbols somebody follows."""
         if self._audience.is_followed(Key(ALL)):
             return np.arange(len(symbols))
-        table, followed_keys = self._ring.symbols.table, self._audience.keys()
+        table, followed_keys = self._ring.symbols, self._audience.keys()
         followed = [table.find(key.symbol) for key in followed_keys]
         known = [index for index in followed if index is not None]
         return np.flatnonzero(np.isin(symbols, known))
 
-    def _bounded(self, symbols: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    def _bounded(self, symbols: NDArray[np.uint32], rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return the last `MAX_BATCH` of each symbol, and report the others as missed."""
         chosen = symbols[rows]
         order = np.argsort(chosen, kind="stable")
@@ -247,7 +249,7 @@ class Trades:
         newer = np.repeat(first + count, count) - np.arange(len(order)) - 1
         for index, dropped in zip(found.tolist(), (count - MAX_BATCH).tolist(), strict=True):
             if dropped > 0:
-                symbol = self._ring.symbols.table[index]
+                symbol = self._ring.symbols[index]
                 self._audience.miss(Key(symbol), symbol, dropped)
         return np.sort(rows[order[newer < MAX_BATCH]])
 
@@ -396,7 +398,7 @@ class _Ring:
 
     Attributes
     ----------
-    symbols : OwnSymbols
+    symbols : SymbolTable
     total : int
         The position of the next trade.
     contiguous_from : int
@@ -406,7 +408,8 @@ class _Ring:
     """
 
     def __init__(self, size: int) -> None:
-        self.symbols = OwnSymbols()
+        self.symbols = SymbolTable()
+        self._map = SymbolMap(SymbolTable(), self.symbols.intern)
         self.generation = secrets.randbits(62)
         self.total = 0
         self.contiguous_from = 0
@@ -425,20 +428,21 @@ class _Ring:
         """Forget all trades."""
         self._oldest = self.contiguous_from = self.total
 
-    def append(self, run: TradeRun) -> NDArray[np.intp]:
+    def append(self, run: TradeRun) -> NDArray[np.uint32]:
         """Append a batch, and return the own index of each of its symbols, shape (n,)."""
-        ticks = run.ticks
-        own = self.symbols.indices(run.symbols, ticks.symbol)
+        trades = run.trades
+        if run.symbols is not self._map.source:
+            self._map = SymbolMap(run.symbols, self.symbols.intern)
+        own = self._map.map(trades.symbol)
         n = len(own)
         skipped = max(0, n - self._size)
         places = np.arange(self.total + skipped, self.total + n) % self._size
         self._symbol[places] = own[skipped:]
         self._stream[places] = run.stream_id
-        number = run.first_sequence + ticks.offset[skipped:].astype(np.int64)
-        values = (ticks.exchange_timestamp, ticks.price, ticks.volume)
-        for name, column in zip(_COLUMNS, values, strict=False):
+        number = run.first_sequence + run.frames.offset.astype(np.int64)
+        values = (trades.ts_event, trades.price, trades.size, number)
+        for name, column in zip(_COLUMNS, values, strict=True):
             self._columns[name][places] = column[skipped:]
-        self._columns["number"][places] = number
         self.total += n
         return own
 
@@ -447,7 +451,7 @@ class _Ring:
         first = max(self._oldest, self.total - self._size)
         if symbol == ALL:
             return np.arange(first, self.total)
-        index = self.symbols.table.find(symbol)
+        index = self.symbols.find(symbol)
         if index is None:
             return np.empty(0, np.intp)
         begin = self.total // self._size * self._size
@@ -473,7 +477,7 @@ class _Ring:
     def trades(self, positions: NDArray[np.intp]) -> list[Trade]:
         """Return trades one by one."""
         places = positions % self._size
-        table = self.symbols.table
+        table = self.symbols
         symbols = [table[index] for index in self._symbol[places].tolist()]
         timestamp, price, size, number = (self._columns[name][places].tolist() for name in _COLUMNS)
         streams = self._stream[places].tolist()

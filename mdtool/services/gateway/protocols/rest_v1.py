@@ -64,7 +64,7 @@ class RestV1:
             ("GET", "/v1/quotes"): self.quotes,
         }
 
-    def market_changed(self, changed: NDArray[np.intp]) -> None:
+    def market_changed(self, changed: NDArray[np.integer]) -> None:
         """Have the aggregates of symbols encoded again; a `MarketListener`."""
         self._market_changes += 1
         if len(changed) >= len(self._encoded):
