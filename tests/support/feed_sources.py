@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 from aiohttp import web
 
+from mdtool.services.aggregator.trade_feed import TradeFeed
 from mdtool.services.http.listening import listening
 from tests.support.aggregators import NOON_NS, Running, aggregator, message, tick
 from tests.support.gateways import Client, gateway_of
@@ -99,6 +102,10 @@ class Source:
             value = value[name]
         return round(float(value) * 100) if self.place else 0
 
+    def shown(self, cents: int) -> int:
+        """What `cents` finds of a symbol that was given a price."""
+        return cents if self.place else 0
+
     @property
     def selection(self) -> str:
         """What is requested of a row over GraphQL."""
@@ -118,19 +125,36 @@ SOURCES = {
 """By feed: each row of the table needs one."""
 
 
+@contextlib.contextmanager
+def _followers_of_trades():
+    """Counts who follows the trades of aggregators."""
+    followers = asyncio.Semaphore(0)
+    follow = TradeFeed.follow
+
+    def counted(feed):
+        followers.release()
+        return follow(feed)
+
+    with patch.object(TradeFeed, "follow", counted):
+        yield followers
+
+
 @contextlib.asynccontextmanager
 async def world_of(source: Source, **settings):
-    """The world of one feed until the block ends."""
+    """The world of one feed until the block ends; nothing that happens in it is missed."""
     receiver = Receiver()
     app = web.Application()
     app.router.add_get("/order-book", receiver.answer)
     async with contextlib.AsyncExitStack() as stack:
+        followers = stack.enter_context(_followers_of_trades())
         running = await stack.enter_async_context(aggregator())
         addresses = {"receiver": await stack.enter_async_context(listening(app, "127.0.0.1", 0))}
         if source.needs_vwap:
             addresses["vwap"] = await stack.enter_async_context(vwap_feed(running.address))
+            await followers.acquire()
         unlimited = {"upstream_requests_per_s": 0, "memory_requests_per_s": 0}
         client = await stack.enter_async_context(
             gateway_of(running.address, **(addresses | unlimited | settings))
         )
+        await followers.acquire()
         yield World(client, running, receiver)
