@@ -62,6 +62,9 @@ class Follower:
     async def open(self) -> None:
         """Connect."""
 
+    async def close(self) -> None:
+        """Disconnect."""
+
     async def subscribe(self, row: FeedRow, symbol: str, number: int = 1) -> None:
         """Subscribe, without waiting for data."""
         raise NotImplementedError
@@ -89,7 +92,11 @@ class Follower:
 class SocketFollower(Follower):
     """A follower over WebSocket."""
 
-    socket: ClientWebSocketResponse
+    socket: ClientWebSocketResponse | None = None
+
+    async def close(self) -> None:
+        if self.socket is not None:
+            await self.socket.close()
 
     async def connect(self, path: str, protocols: tuple[str, ...] = ()) -> None:
         self.socket = await self._session.ws_connect(f"{self._base}{path}", protocols=protocols)
@@ -319,8 +326,11 @@ async def follower_of(kind: type[Follower], client: Client) -> AsyncIterator[Any
     """A follower that is connected until the block ends."""
     async with ClientSession(connector=TCPConnector(socket_factory=_small_socket)) as session:
         follower = kind(session, f"http://{client.host}:{client.port}")
-        await follower.open()
-        yield follower
+        try:
+            await follower.open()
+            yield follower
+        finally:
+            await follower.close()
 
 
 def _small_socket(address: Any) -> sockets.socket:
