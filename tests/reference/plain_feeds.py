@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 
 from mdtool.adapters.aggregator import UnknownSymbolError
 from mdtool.services.client import Client
+from mdtool.services.gateway import table
 from mdtool.services.gateway.backlog import Event
-from mdtool.services.gateway.feeds import Feeds, aggregates, bars, books, quotes, symbols
+from mdtool.services.gateway.feeds import Feeds
+from mdtool.services.gateway.feeds.books import Level
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, Page, Rows
 from mdtool.services.gateway.fields import Field, Kind
 from mdtool.services.gateway.hub import Hub, Subscription
 from mdtool.services.gateway.snapshots import Snapshots
-from mdtool.services.gateway.table import DEPTH, INTERVAL, FeedRow
+from mdtool.services.gateway.table import FeedRow
 
 
 class Trade(NamedTuple):
@@ -25,60 +27,39 @@ class Trade(NamedTuple):
 
 
 class Alert(NamedTuple):
-    """Of a feed that no protocol has heard of."""
+    """A row of a feed that only this table has."""
 
     symbol: str
     alert_id: int
     level: int | None
-    causes: Sequence[books.Level] = ()
+    causes: Sequence[Level] = ()
 
 
-def _fields(kind: Kind, *names: str) -> list[Field]:
-    return [Field(name, kind, f"The {name}.") for name in names]
-
-
-SYMBOL = _fields(Kind.TEXT, "symbol")
-LEVEL = (
-    *_fields(Kind.PRICE, "price"),
-    *_fields(Kind.SIZE, "size"),
-    *_fields(Kind.COUNT, "orders"),
-)
-
-
-def _row(name: str, field: str, of: str, fields: Sequence[Field], **others: Any) -> FeedRow:
-    return FeedRow(name, f"About {name}.", fields, f"/topic/{name}/", field, of, **others)
-
-
-TABLE = (
-    _row("aggregates", "marketData", "Aggregate", aggregates.FIELDS),
-    _row("bars", "bars", "Bar", bars.FIELDS, option=INTERVAL, has_history=True),
-    _row("quotes", "quote", "Quote", quotes.FIELDS),
-    _row("books", "book", "Book", books.FIELDS, option=DEPTH),
-    _row(
-        *("trades", "trades", "Trade"),
-        [
-            *_fields(Kind.TEXT, "symbol", "sequence"),
-            *_fields(Kind.TIME, "timestamp"),
-            *_fields(Kind.PRICE, "price"),
-            *_fields(Kind.SIZE, "size"),
-        ],
-        has_history=True,
-        has_events=True,
+ALERTS = FeedRow(
+    name="alerts",
+    about="Alerts of a symbol.",
+    fields=(
+        Field("symbol", Kind.TEXT, "The symbol."),
+        Field("alert_id", Kind.COUNT, "Its number."),
+        Field("level", Kind.PRICE, 'The "level".', is_optional=True),
+        Field(
+            "causes",
+            Kind.ROWS,
+            "The causes.",
+            fields=(
+                Field("price", Kind.PRICE, "The price."),
+                Field("size", Kind.SIZE, "The size."),
+                Field("orders", Kind.COUNT, "The number of orders."),
+            ),
+        ),
     ),
-    _row("symbols", "symbolInfo", "SymbolInfo", symbols.FIELDS),
-    _row(
-        *("alerts", "alerts", "Alert"),
-        [
-            *SYMBOL,
-            *_fields(Kind.COUNT, "alert_id"),
-            Field("level", Kind.PRICE, 'The "level".', is_optional=True),
-            Field("causes", Kind.ROWS, "The causes.", fields=LEVEL),
-        ],
-        has_history=True,
-        has_events=True,
-    ),
+    destination="/topic/alerts/",
+    graphql_field="alerts",
+    graphql_type="Alert",
+    has_history=True,
+    has_events=True,
 )
-"""The feeds of the fixed GraphQL types, and one that has none."""
+TABLE = (*table.TABLE.values(), ALERTS)
 
 
 class PlainFeed:
@@ -157,10 +138,10 @@ class PlainFeed:
         return Event(row.symbol) if self._has_events else row.symbol
 
 
-def plain_feeds(table: Sequence[FeedRow] = TABLE) -> Feeds:
+def plain_feeds(rows: Sequence[FeedRow] = TABLE) -> Feeds:
     """Return a feed without rows for each row of a table."""
     hub, snapshots = Hub(), Snapshots()
     return Feeds(
-        {row.name: PlainFeed(Audience(hub, snapshots), row.has_events) for row in table},
-        {row.name: row for row in table},
+        {row.name: PlainFeed(Audience(hub, snapshots), row.has_events) for row in rows},
+        {row.name: row for row in rows},
     )
