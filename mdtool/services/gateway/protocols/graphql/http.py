@@ -18,6 +18,7 @@ from mdtool.services.client import Client
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.http import STALE_HEADERS, client_of
+from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.protocols.graphql.documents import Limits
 from mdtool.services.gateway.protocols.graphql.errors import (
     BAD_REQUEST,
@@ -28,7 +29,6 @@ from mdtool.services.gateway.protocols.graphql.errors import (
 from mdtool.services.gateway.protocols.graphql.execution import Operations, Prepared
 from mdtool.services.gateway.protocols.graphql.sockets import GraphQLSockets
 from mdtool.services.gateway.websockets import upgrading
-from mdtool.services.http.answers import Handler
 from mdtool.services.http.bodies import BodyError, read_body
 from mdtool.wire.graphql import (
     SUBPROTOCOL,
@@ -87,7 +87,7 @@ class GraphQL:
         )
 
     @property
-    def routes(self) -> Mapping[tuple[str, str], Handler]:
+    def routes(self) -> Paths:
         """The handlers by method and path."""
         return {
             ("POST", PATH): self._post,
