@@ -172,7 +172,7 @@ async def test_a_receiver_that_is_cut_off_in_the_middle_is_said_to_be_gone():
         gateway.get("/api/order-book") as response,
     ):
         lines = (await response.read()).splitlines()
-    assert json.loads(lines[-1]) == {"error": "the receiver went away"}
+    assert json.loads(lines[-1]) == {"error": "the receiver became unavailable"}
 
 
 async def test_clients_that_leave_are_noticed_although_nothing_comes(day):

@@ -15,8 +15,8 @@ from mdtool.core.dtypes import F_LAST, MBO, MBP1, record_length
 from mdtool.core.errors import ConfigError, StartupError
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.services.gateway.config import GatewayConfig
-from mdtool.services.gateway.quotes import board
-from mdtool.services.gateway.quotes.sockets import MAX_SYMBOLS
+from mdtool.services.gateway.feeds import quotes
+from mdtool.services.gateway.protocols.sockets import MAX_SYMBOLS
 from mdtool.services.gateway.server import Gateway
 from mdtool.wire.dbn import encode_records
 from mdtool.wire.dbn_session import Begin, End, Refused, encode_begin, encode_end, encode_refused
@@ -433,7 +433,7 @@ async def test_many_gateways_share_one_feed(source, sender, tmp_path):
 
 
 async def test_a_gateway_shows_what_others_publish(tmp_path, monkeypatch):
-    monkeypatch.setattr(board, "TTL_S", 60.0)
+    monkeypatch.setattr(quotes, "TTL_S", 60.0)
     async with (
         redis_server(tmp_path) as server,
         RedisQuoteHub(server.url) as hub,

@@ -125,10 +125,10 @@ async def test_heart_beats_are_kept_and_expected(source):
             encode("SUBSCRIBE", {"id": "1", "destination": "/topic/x"}),
             "'/topic/x': unknown destination",
         ),
-        (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/"}), "symbol: wants"),
+        (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/"}), "symbol: expects"),
         (
             encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/" + "A" * 71}),
-            "symbol: wants 1 to 70 printable ASCII",
+            "symbol: expects 1 to 70 printable ASCII",
         ),
         (
             encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/" + "A" * 1_000}),
@@ -136,13 +136,13 @@ async def test_heart_beats_are_kept_and_expected(source):
         ),
         (
             encode("SUBSCRIBE", {"id": "1", "destination": "/topic/market-data/é"}),
-            "symbol: wants 1 to 70 printable ASCII",
+            "symbol: expects 1 to 70 printable ASCII",
         ),
         (
             encode("SUBSCRIBE", {"id": "1", "destination": "/topic/bars/AAPL"}),
             "bars: expects /topic/bars/SYMBOL/INTERVAL",
         ),
-        (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/bars/AAPL/x"}), "interval: wants"),
+        (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/bars/AAPL/x"}), "interval: expects"),
         (encode("CONNECT", {"accept-version": "1.2"}), "already connected"),
         (encode("HELLO"), "no such command"),
         (b"SEND\ndestination:a\\tb\n\n\0", "no escape"),

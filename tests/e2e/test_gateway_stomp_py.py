@@ -157,4 +157,4 @@ async def test_an_error_reaches_the_listener(client):
         await asyncio.to_thread(made.send, "/queue/nothing", "x")
         kind, message = await listener.next()
         assert kind == "error"
-        assert "nothing is at '/queue/nothing'" in message
+        assert "'/queue/nothing': unknown destination" in message

@@ -58,7 +58,7 @@ async def test_an_error_is_told_before_the_connection_is_closed(client, transpor
     async with stompjs(client, transport, "/topic/nothing") as script:
         told = await script.event()
         assert told["event"] == "error"
-        assert "nothing is at '/topic/nothing'" in told["message"]
+        assert "'/topic/nothing': unknown destination" in told["message"]
         told = await script.event()
         assert told["event"] == "closed"
         assert told["code"] == 1002

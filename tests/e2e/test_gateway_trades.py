@@ -15,7 +15,7 @@ from mdtool.adapters import stores
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
 from mdtool.core.errors import ConfigError
 from mdtool.services.gateway.config import GatewayConfig
-from mdtool.services.gateway.history import readers
+from mdtool.services.gateway import history
 from mdtool.services.gateway.server import Gateway
 from mdtool.wire.cursors import Cursor, encode_cursor
 from tests.reference.market_source import MarketSource
@@ -205,7 +205,7 @@ async def test_without_a_store_there_is_no_history():
                 assert "Retry-After" in response.headers
                 answer = await response.json()
             assert (answer["data"], answer["error"]) == (None, "unavailable")
-            assert "was given no store" in answer["message"]
+            assert "start the gateway with a store" in answer["message"]
         assert (await client.answer("/health"))[1]["store"] is None
         async with client.get("/metrics") as response:
             assert "mdtool_store" not in await response.text()
@@ -252,7 +252,7 @@ async def test_a_store_that_keeps_failing_is_left_alone(store):
         async with client.get(TRADES) as response:
             assert response.status == 503
             assert 1 <= int(response.headers["Retry-After"]) <= 5
-            assert "is asked again in" in (await response.json())["message"]
+            assert "next request in" in (await response.json())["message"]
         assert dict(await outcomes(client)) == {"answered": 0, "failed": 5, "refused": 1}
 
 
@@ -268,13 +268,13 @@ async def test_a_store_that_takes_too_long_is_504_and_its_thread_is_free_again(s
     settings = LASTING | {"timeout_ms": 50, "breaker_least": 1_000, "breaker_window": 1_000}
     store.hold(is_held=True)
     async with gateway_of(NOBODY, store="plain:it", **settings) as client:
-        for path in (TRADES, SYMBOLS, TRADES) * readers.THREADS:
+        for path in (TRADES, SYMBOLS, TRADES) * history.THREADS:
             status, answer = await client.answer(path)
             assert (status, answer["data"], answer["error"]) == (504, None, "timeout")
             assert answer["message"] == "plain it did not answer in time"
         store.hold(is_held=False)
         await asyncio.to_thread(store.wait_for_readers, 0)
-        assert store.interrupted >= readers.THREADS
+        assert store.interrupted >= history.THREADS
     async with gateway_of(NOBODY, store="plain:it", **LASTING) as client:
         assert (await client.answer(TRADES))[0] == 200
 
@@ -283,8 +283,8 @@ async def test_others_are_served_while_one_waits(store):
     async with gateway_of(NOBODY, store="plain:it", **LASTING) as client:
         assert (await client.answer(SYMBOLS))[0] == 200
         store.hold(is_held=True)
-        held = [asyncio.create_task(client.answer(TRADES)) for _ in range(readers.THREADS + 2)]
-        await asyncio.to_thread(store.wait_for_readers, readers.THREADS)
+        held = [asyncio.create_task(client.answer(TRADES)) for _ in range(history.THREADS + 2)]
+        await asyncio.to_thread(store.wait_for_readers, history.THREADS)
         assert (await client.answer("/api/v1/marketdata"))[0] == 503  # from memory, at once
         assert (await client.answer("/openapi.json"))[0] == 200
         store.hold(is_held=False)
@@ -341,8 +341,8 @@ async def until_store(client, *, is_there):
 
 
 async def test_health_metrics_and_the_log_tell_of_the_store(store, monkeypatch, caplog):
-    monkeypatch.setattr("mdtool.services.gateway.history.watch.LOOK_S", 0.01)
-    caplog.set_level(logging.INFO, "mdtool.services.gateway.history.watch")
+    monkeypatch.setattr("mdtool.services.gateway.history.CHECK_S", 0.01)
+    caplog.set_level(logging.INFO, "mdtool.services.gateway.history")
     there = STORES.pop("it")
     async with gateway_of(NOBODY, store="plain:it", **LASTING) as client:
         told = await until_store(client, is_there=False)
@@ -365,7 +365,7 @@ async def test_health_metrics_and_the_log_tell_of_the_store(store, monkeypatch, 
         ("INFO", "store plain it: connected"),
         (
             "WARNING",
-            "store plain it: its disk is gone; trying again, and answering no history",
+            "store plain it: its disk is gone; reconnecting, and serving no history",
         ),
     ]
 

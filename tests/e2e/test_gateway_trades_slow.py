@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from mdtool.adapters.stores import open_store
-from mdtool.services.gateway.history.readers import THREADS
+from mdtool.services.gateway.history import THREADS
 from tests.support.gateways import gateway_of
 from tests.support.stores import NOON_NS, STORES, run, step
 

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from mdtool.adapters.stores.errors import StoreInterruptedError, StoreUnavailableError
-from mdtool.adapters.stores.port import SymbolTotals, TradeKey, TradePage
+from mdtool.adapters.stores.port import SavedStream, SymbolTotals, TradeKey, TradePage
 
 STORES: dict[str, PlainStore] = {}
 """Those that there are, by name."""
@@ -84,6 +84,10 @@ class History:
         ]
         rows = [(*key, price, volume, 0) for key, price, volume in older[: -limit - 1 : -1]]
         return TradePage(*np.array(rows, np.int64).reshape(-1, 6).T)
+
+    def streams(self) -> list[SavedStream]:
+        numbers = {key.stream for trades in self._open().trades.values() for key, *_ in trades}
+        return [SavedStream(number, f"stream {number}", None) for number in sorted(numbers)]
 
     def interrupt(self) -> None:
         store = STORES[self._name]

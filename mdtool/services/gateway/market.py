@@ -35,6 +35,11 @@ class MarketState:
     A session is fresh when the aggregator has sent it over the present connection: a symbol that
     it does not send any more after a reconnect stays stale.
 
+    Parameters
+    ----------
+    address : str
+        Where it comes from, for errors.
+
     Attributes
     ----------
     symbols : SymbolTable
@@ -43,8 +48,9 @@ class MarketState:
         Whether the aggregator's stream is connected and has sent something.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "") -> None:
         self.is_live = False
+        self._address = address
         self.symbols = SymbolTable()
         self._map = SymbolMap(SymbolTable(), self.symbols.intern)
         self._rows = np.zeros(0, _ROW)
@@ -101,7 +107,9 @@ class MarketState:
     def check_live(self) -> None:
         """Raise UnavailableError where what is unknown may only be unknown here."""
         if not self.is_live:
-            raise UnavailableError("aggregator is unavailable, and nothing is known from before")
+            raise UnavailableError(
+                f"aggregator {self._address} is unavailable, and nothing is known from before"
+            )
 
 
 class MarketStream:

@@ -26,6 +26,7 @@ from mdtool.services.gateway.protocols import (
     openapi,
 )
 from mdtool.services.gateway.protocols.book_services import ORDER_BOOK_PATH, BookServices
+from mdtool.services.gateway.protocols.graphql.http import PATH as GRAPHQL_PATH
 from mdtool.services.gateway.protocols.graphql.http import GraphQL
 from mdtool.services.gateway.protocols.rest import Rest
 from mdtool.services.gateway.protocols.rest import fail as fail_v2
@@ -33,7 +34,10 @@ from mdtool.services.gateway.protocols.rest_v1 import RestV1
 from mdtool.services.gateway.protocols.signaling import IceServers, Rooms
 from mdtool.services.gateway.protocols.sockets import PlainSockets
 from mdtool.services.gateway.protocols.sockjs import EVENTS_PATH, SockJs
+from mdtool.services.gateway.protocols.sockjs import PATH as SOCKJS_PATH
+from mdtool.services.gateway.protocols.stomp import PATH as STOMP_PATH
 from mdtool.services.gateway.protocols.stomp import Stomp
+from mdtool.services.gateway.protocols.stream import PATH as STREAM_PATH
 from mdtool.services.gateway.protocols.stream import Stream
 from mdtool.services.gateway.sources import Sources
 from mdtool.services.gateway.websockets import STOPPING, upgrading
@@ -44,6 +48,8 @@ from mdtool.wire.websocket import CloseCode
 _STREAMED: Final = {EVENTS_PATH, ORDER_BOOK_PATH}
 """Written as they arrive, which aiohttp would do for HEAD too."""
 _UNLIMITED: Final = {"/health", "/metrics"}
+_LISTENERS: Final = (STREAM_PATH, STOMP_PATH, SOCKJS_PATH, GRAPHQL_PATH)
+"""Counted from the start, besides the plain WebSockets."""
 
 
 class Gateway:
@@ -80,6 +86,9 @@ class Gateway:
         config = self._config
         routes = Routes(Admission(_limits(config)), self._origins, config.proxies)
         async with self._sources as sources, asyncio.TaskGroup() as tasks:
+            sockets = (row.socket.listener for row in sources.feeds.rows if row.socket)
+            for listener in (*sockets, *_LISTENERS):
+                routes.admission.tally(listener)
             protocols = self._protocols(sources, routes)
             _mount(protocols, routes)
             tasks.create_task(sources.run())

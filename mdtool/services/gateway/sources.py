@@ -122,7 +122,8 @@ class Sources:
         trade_feed: TradeFeed,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        config, state, hub, snapshots = self._config, MarketState(), Hub(), Snapshots()
+        config, hub, snapshots = self._config, Hub(), Snapshots()
+        state = MarketState(aggregator.address)
         aggregates = Aggregates(state, Audience(hub, snapshots))
         symbols = Symbols(state, Audience(hub, snapshots))
         self.quotes = Quotes(self._quote_hub, config.quotes_from, state, Audience(hub, snapshots))

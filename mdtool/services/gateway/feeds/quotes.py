@@ -16,7 +16,7 @@ from mdtool.adapters.quotes import QuoteHub
 from mdtool.adapters.quotes.port import TTL_S
 from mdtool.core.units import NS_PER_MS
 from mdtool.services.client import Client
-from mdtool.services.gateway.feeds.feed import ALL, Audience, Key
+from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
 from mdtool.services.gateway.fields import STALE, Field, Kind
 from mdtool.services.gateway.hub import Subscription
 from mdtool.services.gateway.market import MarketState
@@ -88,6 +88,7 @@ class QuoteBoard:
         self._now_s = now_s
         self._rows: dict[str, LatestQuote] = {}
         self._received_s: dict[str, float] = {}
+        self._in_order: list[str] = []
         self._is_full = False
 
     def __len__(self) -> int:
@@ -125,9 +126,15 @@ class QuoteBoard:
         """Return the quote of a symbol, None where there never was one."""
         return self._rows.get(symbol)
 
+    def row(self, symbol: str) -> LatestQuote:
+        """Return the quote of a symbol that has one; raise KeyError otherwise."""
+        return self._rows[symbol]
+
     def symbols(self) -> list[str]:
         """Return the symbols, in order."""
-        return sorted(self._rows)
+        if len(self._in_order) != len(self._rows):
+            self._in_order = sorted(self._rows)
+        return self._in_order
 
     def stale_count(self) -> int:
         """Return how many are stale."""
@@ -191,8 +198,7 @@ class Quotes:
             return [self.find(key.symbol)]
         if not len(self.board):
             self._check_source()
-        rows = map(self.board.find, self.board.symbols())
-        return [row for row in rows if row is not None]
+        return LazyRows(self.board.symbols(), self.board.row)
 
     def knows(self, key: Key) -> bool:
         """As `Feed.knows`."""

@@ -112,7 +112,10 @@ class RestV1:
         key = Key(parse_symbol(request.match_info["symbol"]))
         page = _page_before(query.get("before"), parse_limit(query.get("limit")))
         self._trades.check_stored()
-        found = await self._trades.history(client, key, page)
+        try:
+            found = await self._trades.history(client, key, page)
+        except ParameterError as error:
+            raise ParameterError(str(error).replace("cursor:", "before:")) from error
         return answer(formats.encode_trades(found.rows, found.next), client.upstream_headers())
 
     async def quotes(self, request: web.Request) -> web.Response:
@@ -130,9 +133,15 @@ class RestV1:
         """Answer rows as an array, which is encoded once a change, some rows a turn."""
         known = self._lists.get(name)
         if known is None or known[0] != changes:
-            body = await encode_in_turns(rows, encode)
-            is_stale = any(row.is_stale for row in cast("Sequence[Any]", rows))
-            known = self._lists[name] = changes, b"[%b]" % body, is_stale
+            has_stale = False
+
+            def encode_noting(row: R) -> bytes:
+                nonlocal has_stale
+                has_stale |= cast("Any", row).is_stale
+                return encode(row)
+
+            body = await encode_in_turns(rows, encode_noting)
+            known = self._lists[name] = changes, b"[%b]" % body, has_stale
         _, body, is_stale = known
         return answer(body, STALE_HEADERS if is_stale else None)
 

@@ -16,9 +16,9 @@ from mdtool.services.gateway.feeds.feed import ALL, Key
 from mdtool.services.gateway.fields import encode_missed
 from mdtool.services.gateway.hub import Subscription
 from mdtool.services.gateway.parameters import ParameterError, parse_symbol
+from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.table import FeedRow, PlainSocket
 from mdtool.services.gateway.websockets import websocket
-from mdtool.services.http.answers import Handler
 from mdtool.wire.websocket import CloseCode
 
 MAX_SYMBOLS: Final = 500
@@ -39,7 +39,7 @@ class PlainSockets:
         self._feeds = feeds
 
     @property
-    def routes(self) -> Mapping[tuple[str, str], Handler]:
+    def routes(self) -> Paths:
         """The handlers by method and path."""
         return {
             ("GET", row.socket.path): functools.partial(

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -19,9 +19,10 @@ from mdtool.services.gateway.backlog import TOO_LARGE, TOO_MANY, Backlog, Event,
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.http import client_of
 from mdtool.services.gateway.parameters import ParameterError
+from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.protocols.stomp import Connection, Stomp, Wrapping
 from mdtool.services.gateway.websockets import WebSocket, websocket
-from mdtool.services.http.answers import Handler, failure
+from mdtool.services.http.answers import failure
 from mdtool.services.http.bodies import read_body
 from mdtool.wire import sockjs
 from mdtool.wire.sockjs import SockJsError
@@ -70,7 +71,7 @@ class SockJs:
         self._sessions: dict[str, _Session] = {}
 
     @property
-    def routes(self) -> Mapping[tuple[str, str], Handler]:
+    def routes(self) -> Paths:
         """The handlers by method and path."""
         return {
             ("GET", f"{_SESSION}/websocket"): self._websocket,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol
@@ -21,9 +21,9 @@ from mdtool.services.gateway.feeds.feed import ALL, Key
 from mdtool.services.gateway.fields import encode_missed, encoder
 from mdtool.services.gateway.hub import Outlet, Subscription
 from mdtool.services.gateway.parameters import ParameterError, parse_symbol
+from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.table import FeedRow
 from mdtool.services.gateway.websockets import websocket
-from mdtool.services.http.answers import Handler
 from mdtool.wire import sockjs
 from mdtool.wire.stomp import MAX_FRAME_BYTES, StompError, Version, encode_headers
 from mdtool.wire.stomp_session import StompSession, StompSubscription
@@ -295,7 +295,7 @@ class Stomp:
         self._open: set[Connection] = set()
 
     @property
-    def routes(self) -> Mapping[tuple[str, str], Handler]:
+    def routes(self) -> Paths:
         """The handlers by method and path."""
         return {("GET", PATH): self._serve}
 

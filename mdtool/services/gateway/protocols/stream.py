@@ -16,9 +16,9 @@ from mdtool.services.gateway.feeds.feed import ALL, Key
 from mdtool.services.gateway.fields import encode_missed, encoder
 from mdtool.services.gateway.hub import Subscription
 from mdtool.services.gateway.parameters import ParameterError, parse_symbol
+from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.table import FeedRow
 from mdtool.services.gateway.websockets import WebSocket, websocket
-from mdtool.services.http.answers import Handler
 
 PATH: Final = "/stream"
 MAX_SUBSCRIPTIONS: Final = 100
@@ -83,7 +83,7 @@ class Stream:
         self.formats = {row.name: StreamFormat(row) for row in feeds.rows}
 
     @property
-    def routes(self) -> Mapping[tuple[str, str], Handler]:
+    def routes(self) -> Paths:
         """The handlers by method and path."""
         return {("GET", PATH): self._serve}
 

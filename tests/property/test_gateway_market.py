@@ -1,8 +1,7 @@
-"""The gateway's state against plain dicts."""
+"""The gateway's market, and what REST answers of it, against plain dicts."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from decimal import Decimal
 
@@ -11,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.core.symbols import SymbolTable
-from mdtool.services.gateway.state import MarketState
+from mdtool.services.gateway import formats
+from mdtool.services.gateway.feeds.aggregates import Aggregate
+from mdtool.services.gateway.market import MarketState
 from mdtool.wire.batches import Counts, Updates
 
 SYMBOLS = ("AAPL", "MSFT", 'B"RK/B', "ES M4", "ÆTHER", "Z")
@@ -66,21 +67,10 @@ def test_reads_are_of_the_latest_update_and_marked_when_it_is_not_confirmed(step
         assert {state.symbols[index] for index in changed} == told
         assert state.is_live is (step != "lost")
         for symbol, row in latest.items():
-            index = state.symbols.find(symbol)
-            encoded, is_stale = state.rest(index)
-            assert is_stale is (symbol not in confirmed)
-            assert parsed(encoded) == expected(symbol, row, is_stale)
-        encoded, has_stale = asyncio.run(state.listing.read())
-        assert has_stale is (len(confirmed) < len(latest))
-        assert parsed(encoded) == [
-            expected(symbol, latest[symbol], symbol not in confirmed) for symbol in sorted(latest)
-        ]
+            aggregate = Aggregate(symbol, *state.session(state.symbols.find(symbol)))
+            assert aggregate.is_stale is (symbol not in confirmed)
+            encoded = formats.encode_aggregate(aggregate)
+            assert parsed(encoded) == expected(symbol, row, aggregate.is_stale)
+        if latest:
+            assert state.in_order() == sorted(latest)
         assert state.stale_count() == len(latest) - len(confirmed)
-
-
-@given(sessions)
-def test_an_aggregate_is_encoded_once_a_change(row):
-    state, table = MarketState(), SymbolTable()
-    state.apply(table, message(table, {"AAPL": row}))
-    assert state.rest(0) is state.rest(0)
-    assert asyncio.run(state.listing.read()) is asyncio.run(state.listing.read())
