@@ -23,16 +23,19 @@ from mdtool.core.errors import PeerError
 from mdtool.core.limits import raise_file_limit
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
-from mdtool.services.gateway.limits import UNLIMITED, SocketLimit
-from mdtool.services.gateway.state import MarketState
-from mdtool.services.gateway.stomp import market
-from mdtool.services.gateway.stomp.broker import DestinationBroker
-from mdtool.services.gateway.stomp.connections import Connections
-from mdtool.services.gateway.stomp.market import MarketTopics
-from mdtool.services.gateway.stomp.sockets import StompSockets
-from mdtool.services.gateway.stomp.topics import Topics
-from mdtool.services.gateway.tallies import SocketTally
-from mdtool.services.gateway.time_share import TimeShare
+from mdtool.services.client import Admission, Limits
+from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.feeds import Feeds
+from mdtool.services.gateway.feeds.aggregates import Aggregates
+from mdtool.services.gateway.feeds.feed import Audience
+from mdtool.services.gateway.formats import encode_aggregate
+from mdtool.services.gateway.http import Origins, Routes
+from mdtool.services.gateway.hub import Hub
+from mdtool.services.gateway.market import MarketState
+from mdtool.services.gateway.protocols.signaling import Rooms
+from mdtool.services.gateway.protocols.stomp import PATH, Stomp
+from mdtool.services.gateway.snapshots import Snapshots
+from mdtool.services.gateway.table import TABLE
 from mdtool.services.http.listening import listening
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.batches import Counts, Updates
@@ -42,16 +45,16 @@ RATE: Final = 20
 UPDATES: Final = 400
 ROUNDS: Final = 15
 _SYMBOL: Final = "AAPL"
-_PATH: Final = "/ws/websocket"
+_TOPICS: Final = TABLE["aggregates"].destination
 _BARE_PATH: Final = "/bare"
 _RESIDENT: Final = "process_resident_memory_bytes "
 _UPDATES_A_ROUND: Final = 4
 _PAUSE_S: Final = 0.2
 """For the clients to read the messages of a round."""
 _TIME_NS: Final = 1_735_201_234_567_000_000
-_PATIENCE_S: Final = 60.0
+_PATIENCE_S: Final = 60
 
-_Way = Callable[[NDArray[np.intp]], Awaitable[None]]
+_Way = Callable[[NDArray[np.integer]], Awaitable[None]]
 """Sends clients the symbols, indices into the state, that changed."""
 
 
@@ -72,8 +75,8 @@ async def measure(
         gateway = await servers.enter_async_context(service("gateway", *options))
         await _trade(aggregator, 1)
         resident = await _resident_bytes(gateway)
-        destination = f"/topic/market-data/{_SYMBOL}"
-        async with stomp_clients(gateway, _PATH, clients, destination, updates) as arrivals:
+        destination = f"{_TOPICS}{_SYMBOL}"
+        async with stomp_clients(gateway, PATH, clients, destination, updates) as arrivals:
             sent_s = await _trade(aggregator, updates)
             arrived_s = await arrivals()
             taken = await _resident_bytes(gateway) - resident
@@ -128,9 +131,9 @@ async def measure_writes(clients: int, rounds: int = ROUNDS) -> list[Figure]:
     async with contextlib.AsyncExitStack() as stack:
         address = await stack.enter_async_context(server.listening())
         total = 1 + 2 * rounds * _UPDATES_A_ROUND
-        for path in (_PATH, _BARE_PATH):
+        for path in (PATH, _BARE_PATH):
             await stack.enter_async_context(
-                stomp_clients(address, path, clients, f"{market.PREFIX}*", total)
+                stomp_clients(address, path, clients, f"{_TOPICS}*", total)
             )
         figures = []
         for name, symbols in (("fanout_messages", SYMBOLS), ("fanout_one_symbol", SYMBOLS[:1])):
@@ -152,27 +155,21 @@ class _Server:
         self._table = SymbolTable(SYMBOLS)
         self._volume = 0
         self._trade(SYMBOLS)
-        topics = Topics()
-        self._market = MarketTopics(self._state, topics)
-        broker = DestinationBroker({market.PREFIX: self._market}, {})
-        self._sockets = StompSockets(
-            Connections(broker, heart_beat_s=0.0),
-            _PATIENCE_S,
-            SocketLimit(clients, UNLIMITED),
-            TimeShare(100.0),
-            SocketTally(),
-            SocketTally(),
-        )
+        self._aggregates = Aggregates(self._state, Audience(Hub(), Snapshots()))
+        feeds = Feeds({"aggregates": self._aggregates}, TABLE)
+        config = GatewayConfig(slow_client_s=_PATIENCE_S, stomp_heart_beat_ms=0)
+        self._routes = Stomp(config, feeds, Rooms(1)).routes
         self._bare: list[tuple[web.WebSocketResponse, str]] = []
         self.ways: tuple[_Way, _Way] = (self._publish, self._write_one_by_one)
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
         """Serve within the block; yield the address."""
-        app = web.Application()
-        app.router.add_get(_PATH, self._sockets.raw)
-        app.router.add_get(_BARE_PATH, self._follow)
-        async with listening(app, "127.0.0.1", 0, grace_s=0.1) as address:
+        routes = Routes(Admission(Limits(connections=self._clients)), Origins(""), proxies=0)
+        for (method, path), handler in self._routes.items():
+            routes.add(method, path, handler)
+        routes.app.router.add_get(_BARE_PATH, self._follow)
+        async with listening(routes.app, "127.0.0.1", 0, grace_s=0.1) as address:
             yield address
 
     async def rate(self, way: _Way, symbols: Sequence[str]) -> float:
@@ -185,7 +182,7 @@ class _Server:
         taken_s = time.perf_counter() - began_s
         return self._clients * len(symbols) * _UPDATES_A_ROUND / taken_s
 
-    def _trade(self, symbols: Sequence[str]) -> NDArray[np.intp]:
+    def _trade(self, symbols: Sequence[str]) -> NDArray[np.integer]:
         """Apply one trade of each symbol."""
         self._volume += 1
         symbol = np.array([self._table.intern(name) for name in symbols], np.uint32)
@@ -197,16 +194,16 @@ class _Server:
         )
         return self._state.apply(self._table, updates)
 
-    async def _publish(self, changed: NDArray[np.intp]) -> None:
+    async def _publish(self, changed: NDArray[np.integer]) -> None:
         """Publish as the gateway does."""
-        self._market.publish(changed)
+        self._aggregates.publish(changed)
         await asyncio.sleep(0)  # at the end of this turn
 
-    async def _write_one_by_one(self, changed: NDArray[np.intp]) -> None:
+    async def _write_one_by_one(self, changed: NDArray[np.integer]) -> None:
         """Write to bare clients with aiohttp's own method."""
         for index in changed.tolist():
-            body = self._state.rest(index)[0].decode()
-            destination = market.PREFIX + self._state.symbols[index]
+            body = encode_aggregate(self._aggregates.row(index)).decode()
+            destination = _TOPICS + self._state.symbols[index]
             rest = (
                 f"message-id:{self._volume}\ndestination:{destination}\n"
                 f"content-type:application/json\ncontent-length:{len(body)}\n\n{body}\0"
