@@ -85,6 +85,8 @@ class Source:
         Whether the VWAP service has to run.
     is_once : bool
         Whether a symbol is published only when it is new.
+    is_requested : bool
+        Whether only a request shows which symbols there are.
     page_field : str
         The GraphQL field that has the rows of a query.
     """
@@ -93,6 +95,7 @@ class Source:
     place: tuple[str | int, ...] = ()
     needs_vwap: bool = False
     is_once: bool = False
+    is_requested: bool = False
     page_field: str = ""
 
     def cents(self, row: Mapping[str, Any]) -> int:
@@ -117,7 +120,7 @@ SOURCES = {
     "aggregates": Source(place=("close",)),
     "bars": Source(place=("close",)),
     "quotes": Source(place=("last",)),
-    "books": Source(World.quote, ("bids", 0, "price")),
+    "books": Source(World.quote, ("bids", 0, "price"), is_requested=True),
     "trades": Source(place=("price",), page_field="trades"),
     "vwap": Source(place=("price",), needs_vwap=True),
     "symbols": Source(is_once=True),

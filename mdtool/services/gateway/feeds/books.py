@@ -110,9 +110,8 @@ class Books:
         return books
 
     def knows(self, key: Key) -> bool:
-        """As `Feed.knows`."""
-        polled = self._polled.get(key)
-        return key.symbol == ALL or (polled is not None and key.symbol in polled.latest)
+        """As `Feed.knows`; only a request to the receiver shows that there is no book."""
+        return key not in self._polled or key.symbol in self._polled[key].latest
 
     def follow(
         self, key: Key, subscription: Subscription, after: str | None = None
