@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from aiohttp import WSMsgType, WSServerHandshakeError
+from aiohttp import WSServerHandshakeError
 
 from mdtool.adapters.quotes.redis import RedisQuoteHub
 from mdtool.core.dtypes import F_LAST, MBO, MBP1, record_length
@@ -24,7 +24,7 @@ from mdtool.wire.quotes import Quote
 from tests.reference.dbn_streams import START, header
 from tests.reference.market_source import TIME_NS, MarketSource
 from tests.support.book_services import sender_of
-from tests.support.gateways import connected, gateway_of
+from tests.support.gateways import gateway_of
 from tests.support.redis_servers import redis_server
 from tests.support.stomp_peers import stomp
 
@@ -65,7 +65,14 @@ async def test_an_unknown_symbol_is_404(client):
     assert (status, answer["error"]) == (404, "not_found")
 
 
-@pytest.mark.parametrize("symbol", ["", "%20", "%00", "%C3%A9", "%FF", "A" * 71, "A" * 1_000])
+@pytest.mark.parametrize("query", ["", "?symbols="])
+async def test_a_socket_without_symbols_has_every_quote(client, query):
+    async with client.ws_connect(f"/ws{query}") as socket:
+        first = [await socket.receive_json() for _ in range(2)]
+        assert first == [of_trade("AAPL", 187.25), of_trade("MSFT", 415.5)]
+
+
+@pytest.mark.parametrize("symbol", ["%20", "%00", "%C3%A9", "%FF", "A" * 71, "A" * 1_000])
 async def test_a_bad_symbol_is_400(client, symbol):
     status, answer = await client.answer(f"/v1/quotes?symbol={symbol}")
     assert (status, answer["error"]) == (400, "bad_parameter")
@@ -107,17 +114,7 @@ async def test_quotes_are_marked_stale_once_nobody_stands_for_them_and_fresh_aga
             assert await socket.receive_json() == of_trade("AAPL", 187.25)
 
 
-async def test_a_socket_is_told_every_quote_at_once_and_then_each_that_changes(source, client):
-    async with client.ws_connect("/ws") as socket:
-        first = [await socket.receive_json() for _ in range(2)]
-        assert first == [of_trade("AAPL", 187.25), of_trade("MSFT", 415.5)]
-        source.trade("MSFT", 415.75, 1)
-        assert await socket.receive_json() == of_trade("MSFT", 415.75)
-        source.trade("NEW", 1.5, 1)
-        assert await socket.receive_json() == of_trade("NEW", 1.5)
-
-
-async def test_symbols_narrow_a_socket(source, client):
+async def test_a_socket_has_the_quotes_of_its_symbols(source, client):
     async with client.ws_connect("/ws?symbols=msft,NEW,MSFT") as socket:
         assert await socket.receive_json() == of_trade("MSFT", 415.5)
         source.trade("AAPL", 188.0, 1)
@@ -125,35 +122,6 @@ async def test_symbols_narrow_a_socket(source, client):
         source.trade("MSFT", 415.75, 1)
         assert await socket.receive_json() == of_trade("NEW", 1.5)
         assert await socket.receive_json() == of_trade("MSFT", 415.75)
-
-
-async def test_what_clients_say_is_left_at_that_and_too_much_closes_them(source, client):
-    async with client.ws_connect("/ws?symbols=AAPL") as socket:
-        await socket.receive_json()
-        await socket.send_bytes(bytes(range(256)))
-        source.trade("AAPL", 188.0, 1)
-        assert await socket.receive_json() == of_trade("AAPL", 188.0)
-        await socket.send_str("x" * 5_000)
-        assert (await socket.receive()).type is WSMsgType.CLOSE
-        assert socket.close_code == 1009
-
-
-async def test_a_client_that_does_not_read_is_closed_and_told_why(source):
-    async with gateway_of(source.address, slow_client_s=1) as client:
-        await connected(client)
-        async with client.ws_connect("/ws") as socket, client.ws_connect("/ws") as brisk:
-            socket._conn.transport.pause_reading()
-            closed = 'mdtool_sockets_behind_total{path="/ws quotes"} 1.0'
-            price = 1.0
-            while closed not in await (await client.get("/metrics")).text():
-                for number in range(500):
-                    source.trade(f"{number:060d}", price, 1)
-                price += 1
-                await told(brisk, symbol=f"{499:060d}")
-            socket._conn.transport.resume_reading()
-            async for _ in socket:
-                pass
-            assert socket.close_code == 4000
 
 
 async def test_a_request_that_is_no_websocket_is_for_sockjs(client):
@@ -190,25 +158,10 @@ async def test_graphql_answers_and_streams_quotes(source, client):
         await socket.send_json({"type": "complete", "id": "1"})
 
 
-async def test_stomp_tells_quotes(source, client):
+async def test_stomp_has_quotes_as_rest_has_them(client):
     async with stomp(client) as peer:
         await peer.follow("/topic/quotes/aapl")
         assert await peer.message() == ("/topic/quotes/AAPL", of_trade("AAPL", 187.25))
-        source.trade("MSFT", 415.75, 1)
-        source.trade("AAPL", 188.0, 1)
-        assert await peer.message() == ("/topic/quotes/AAPL", of_trade("AAPL", 188.0))
-    async with stomp(client) as peer:
-        await peer.follow("/topic/quotes/*")
-        told = [await peer.message() for _ in range(2)]
-        assert [destination for destination, _ in told] == [
-            "/topic/quotes/AAPL",
-            "/topic/quotes/MSFT",
-        ]
-        source.trade("NEW", 1.5, 1)
-        assert await peer.message() == ("/topic/quotes/NEW", of_trade("NEW", 1.5))
-    async with stomp(client) as peer:
-        await peer.follow("/topic/quotes/")
-        assert "symbol" in await peer.error()
 
 
 # Out of a DBN stream
@@ -452,7 +405,7 @@ async def test_a_hub_that_is_away_ends_the_start(tmp_path):
     async with redis_server(tmp_path) as server:
         await server.kill()
         gateway = Gateway(GatewayConfig(port=0, quotes_hub=server.url))
-        gateway._quote_hub._start_s = 0.1
+        gateway._sources._quote_hub._start_s = 0.1
         with pytest.raises(StartupError, match=f"redis 127.0.0.1:{server.port}"):
             await gateway.run(lambda _: None)
 

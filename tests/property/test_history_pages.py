@@ -1,21 +1,26 @@
-"""Pages of trades out of a store that is written between any two of them."""
+"""Pages of trades from a store that is written between any two of them."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdtool.adapters.stores import open_history, open_store
-from mdtool.core.breaker import BreakerRules
-from mdtool.services.gateway.history.paging import parse_place
-from mdtool.services.gateway.history.view import HistoryView
-from mdtool.services.gateway.limits import UpstreamLimit
-from mdtool.services.gateway.resilience import Resilience, RetryRules
+from mdtool.services.client import Admission, Limits
+from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.feeds.feed import Audience, Key, Page
+from mdtool.services.gateway.feeds.trades import Trades
+from mdtool.services.gateway.history import History
+from mdtool.services.gateway.hub import Hub
+from mdtool.services.gateway.market import MarketState
+from mdtool.services.gateway.snapshots import Snapshots
 from tests.support.stores import MS, NOON_NS, run, sqlite_stores, step
 
 STREAMS = ("b", "a", "c")
@@ -26,14 +31,19 @@ rows = st.tuples(st.sampled_from(STREAMS), moments)
 batches = st.lists(rows, max_size=12)
 
 
+ANYBODY = Admission(Limits()).client("1.2.3.4")
+
+
 class AtOnce:
-    """Asks a history in the thread that asks."""
+    """Serves requests in the thread that makes them."""
 
     def __init__(self, history) -> None:
         self._history = history
 
-    async def ask(self, question, timeout_s):
-        return question(self._history)
+    address = "it"
+
+    async def request(self, call, timeout_s):
+        return call(self._history)
 
 
 class Writer:
@@ -59,7 +69,7 @@ class Writer:
                 self.keys[price] = (time_ns, name, sequence)
         self._store.write(step(["AAPL"], *runs))
 
-    def newest_first(self, prices):
+    def in_order(self, prices, is_ascending):
         """The trades in the order in which pages should have them."""
         number = {each.stream_id: each.number for each in self._store.streams()}
 
@@ -67,19 +77,32 @@ class Writer:
             time_ns, name, sequence = self.keys[price]
             return time_ns, number[name], sequence
 
-        return sorted(prices, key=key, reverse=True), key
+        return sorted(prices, key=key, reverse=not is_ascending), key
 
 
-async def walk(view, limit, between):
-    """All pages from the newest on, as prices; something happens before each but the first."""
-    found, cursor = [], None
-    while not found or cursor is not None:
-        if found:
-            between()
-        page = await view.page("AAPL", limit, parse_place(cursor, "AAPL"))
-        found.append([trade.price for trade in page.trades])
-        cursor = page.next_cursor
-    return found
+@contextlib.contextmanager
+def feeds_of(folder):
+    """A writer of a store, and the feed of trades over that."""
+    with (
+        sqlite_stores(Path(folder)) as new_url,
+        open_store(url := new_url()) as store,
+        open_history(url) as reader,
+    ):
+        history = History(GatewayConfig(store=url))
+        history._readers = AtOnce(reader)
+        yield Writer(store), Trades(None, history, MarketState(), Audience(Hub(), Snapshots()))
+
+
+async def walk(feed, page, between):
+    """All pages from one on, as prices; something happens before each but the first."""
+    found = []
+    while True:
+        part = await feed.history(ANYBODY, Key("AAPL"), page)
+        found.append([trade.price for trade in part.rows])
+        if part.next is None:
+            return found
+        page = replace(page, cursor=part.next)
+        between()
 
 
 @settings(max_examples=60)
@@ -87,52 +110,52 @@ async def walk(view, limit, between):
     st.lists(rows, min_size=1, max_size=40),
     st.lists(batches, max_size=8),
     st.integers(1, 9),
+    st.booleans(),
 )
-def test_no_trade_is_skipped_or_repeated_while_trades_pour_in(stored, later, limit):
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        sqlite_stores(Path(folder)) as new_url,
-        open_store(url := new_url()) as store,
-        open_history(url) as history,
-    ):
-        writer = Writer(store)
+def test_no_trade_is_skipped_or_repeated_while_trades_pour_in(stored, later, limit, is_ascending):
+    with tempfile.TemporaryDirectory() as folder, feeds_of(folder) as (writer, feed):
         writer.write(stored)
         first = set(writer.keys)
         pouring = iter(later)
-        view = HistoryView(
-            AtOnce(history), Resilience("it", RetryRules(), BreakerRules()), UpstreamLimit(0, 1)
-        )
-        pages = asyncio.run(walk(view, limit, lambda: writer.write(next(pouring, []))))
+        page = Page(limit, is_ascending=is_ascending)
+        pages = asyncio.run(walk(feed, page, lambda: writer.write(next(pouring, []))))
 
         found = list(itertools.chain(*pages))
         assert len(set(found)) == len(found)
         assert first <= set(found)
-        in_order, key = writer.newest_first(found)
+        in_order, key = writer.in_order(found, is_ascending)
         assert found == in_order
-        # Only what took place before a page's end came into later ones.
-        top = max(map(key, first))
-        assert all(key(price) <= top for price in found)
+        # Of those written meanwhile only what is behind a page's end is on the next ones.
+        if not is_ascending:
+            top = max(map(key, first))
+            assert all(key(price) <= top for price in found)
         assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
         assert 1 <= len(pages[-1]) <= limit
 
-        again = asyncio.run(walk(view, limit, lambda: None))
-        assert list(itertools.chain(*again)) == writer.newest_first(writer.keys)[0]
+        again = asyncio.run(walk(feed, page, lambda: None))
+        assert list(itertools.chain(*again)) == writer.in_order(writer.keys, is_ascending)[0]
 
 
-@settings(max_examples=30)
-@given(st.lists(rows, min_size=1, max_size=30), st.integers(1, 30))
-def test_a_time_in_ms_has_what_took_place_before_it(stored, limit):
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        sqlite_stores(Path(folder)) as new_url,
-        open_store(url := new_url()) as store,
-        open_history(url) as history,
-    ):
-        writer = Writer(store)
+@settings(max_examples=40)
+@given(
+    st.lists(rows, min_size=1, max_size=30),
+    st.integers(1, 7),
+    st.none() | moments,
+    st.none() | moments,
+    st.booleans(),
+)
+def test_pages_have_the_trades_from_a_time_to_another(stored, limit, begin, end, is_ascending):
+    with tempfile.TemporaryDirectory() as folder, feeds_of(folder) as (writer, feed):
         writer.write(stored)
-        in_order, key = writer.newest_first(writer.keys)
-        for moment_ms in range(3):
-            before_ns = NOON_NS + moment_ms * MS
-            page = history.page("AAPL", limit, parse_place(str(before_ns // MS), "AAPL"))
-            older = [price for price in in_order if key(price)[0] < before_ns]
-            assert page.price.tolist() == older[:limit]
+        in_order, key = writer.in_order(writer.keys, is_ascending)
+        from_ns = None if begin is None else NOON_NS + begin
+        to_ns = None if end is None else NOON_NS + end
+        expected = [
+            price
+            for price in in_order
+            if (from_ns is None or key(price)[0] >= from_ns)
+            and (to_ns is None or key(price)[0] < to_ns)
+        ]
+        page = Page(limit, None, from_ns, to_ns, is_ascending)
+        pages = asyncio.run(walk(feed, page, lambda: None))
+        assert list(itertools.chain(*pages)) == expected

@@ -1,4 +1,4 @@
-"""Threads that read a store: what is asked of them is answered, refused or given up in time."""
+"""Threads that read a store: requests are served, rejected or abandoned in time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mdtool.adapters import stores
 from mdtool.adapters.aggregator import UnansweredError, UnavailableError
 from mdtool.adapters.stores.errors import StoreError, StoreInterruptedError, StoreUnavailableError
 from mdtool.core.errors import PeerError
-from mdtool.services.gateway.history import readers as module
-from mdtool.services.gateway.history.readers import Readers
+from mdtool.services.gateway import history as module
+from mdtool.services.gateway.history import Readers
 from tests.reference.trade_history import STORES, PlainStore
 
 SOON_S = 0.02
@@ -42,20 +42,20 @@ async def ask_for_too_long(readers, question):
 
     while not has_begun.is_set():
         with pytest.raises(UnansweredError, match="plain it did not answer in time"):
-            await readers.ask(asked, SOON_S)
+            await readers.request(asked, SOON_S)
 
 
 async def test_a_question_is_answered_in_another_thread(store):
     async with Readers("plain:it") as readers:
         assert readers.address == "plain it"
-        assert await readers.ask(symbols, EVER_S) == [("AAPL", 1, 1)]
-        assert await readers.ask(lambda _: threading.get_ident(), EVER_S) != threading.get_ident()
+        assert await readers.request(symbols, EVER_S) == [("AAPL", 1, 1)]
+        assert await readers.request(lambda _: threading.get_ident(), EVER_S) != threading.get_ident()
 
 
 async def test_as_many_are_read_at_once_as_there_are_threads(store):
     met = threading.Barrier(3, timeout=EVER_S)
     async with Readers("plain:it", threads=3) as readers:
-        asked = [readers.ask(lambda _: met.wait(), EVER_S) for _ in range(3)]
+        asked = [readers.request(lambda _: met.wait(), EVER_S) for _ in range(3)]
         assert sorted(await asyncio.gather(*asked)) == [0, 1, 2]
 
 
@@ -72,10 +72,10 @@ async def test_what_goes_wrong_is_raised_where_it_was_asked(store, error, kind):
     async with Readers("plain:it", threads=1) as readers:
         store.error = error
         with pytest.raises(kind) as raised:
-            await readers.ask(symbols, EVER_S)
+            await readers.request(symbols, EVER_S)
         assert type(raised.value) is kind
         store.error = None
-        assert await readers.ask(symbols, EVER_S)
+        assert await readers.request(symbols, EVER_S)
 
 
 async def test_what_takes_too_long_is_interrupted_and_frees_its_thread(store):
@@ -84,14 +84,14 @@ async def test_what_takes_too_long_is_interrupted_and_frees_its_thread(store):
         await ask_for_too_long(readers, symbols)
         await asyncio.to_thread(store.wait_for_readers, 0)
         store.hold(is_held=False)
-        assert await readers.ask(symbols, EVER_S)
+        assert await readers.request(symbols, EVER_S)
         assert store.interrupted == 1
 
 
 async def test_what_nobody_waits_for_is_interrupted(store):
     async with Readers("plain:it", threads=1) as readers:
         store.hold(is_held=True)
-        asking = asyncio.create_task(readers.ask(symbols, EVER_S))
+        asking = asyncio.create_task(readers.request(symbols, EVER_S))
         await asyncio.to_thread(store.wait_for_readers, 1)
         asking.cancel()
         await asyncio.to_thread(store.wait_for_readers, 0)
@@ -104,13 +104,13 @@ async def test_what_was_given_up_before_a_thread_took_it_is_never_read(store):
     asked = []
     async with Readers("plain:it", threads=1) as readers:
         store.hold(is_held=True)
-        held = asyncio.create_task(readers.ask(symbols, EVER_S))
+        held = asyncio.create_task(readers.request(symbols, EVER_S))
         await asyncio.to_thread(store.wait_for_readers, 1)
         with pytest.raises(UnansweredError):
-            await readers.ask(asked.append, SOON_S)
+            await readers.request(asked.append, SOON_S)
         store.hold(is_held=False)
         assert await held
-        assert await readers.ask(symbols, EVER_S)
+        assert await readers.request(symbols, EVER_S)
         assert asked == []
         assert store.interrupted == 0
 
@@ -126,7 +126,7 @@ async def test_an_interrupt_that_comes_between_two_statements_is_repeated(store)
 
     async with Readers("plain:it", threads=1) as readers:
         await ask_for_too_long(readers, question)
-        assert await readers.ask(lambda _: True, EVER_S)
+        assert await readers.request(lambda _: True, EVER_S)
 
 
 async def test_an_interrupt_that_fails_is_repeated_too(store):
@@ -146,20 +146,20 @@ async def test_an_interrupt_that_fails_is_repeated_too(store):
 
     async with Readers("plain:it", threads=1) as readers:
         await ask_for_too_long(readers, question)
-        assert await readers.ask(lambda _: True, EVER_S)
+        assert await readers.request(lambda _: True, EVER_S)
     assert interrupts[:2] == [0, 1]
 
 
-async def test_too_many_questions_are_refused_at_once(store, monkeypatch):
+async def test_too_many_requests_are_rejected_at_once(store, monkeypatch):
     monkeypatch.setattr(module, "MAX_WAITING", 2)
     async with Readers("plain:it", threads=1) as readers:
         store.hold(is_held=True)
-        held = [asyncio.create_task(readers.ask(symbols, EVER_S))]
+        held = [asyncio.create_task(readers.request(symbols, EVER_S))]
         await asyncio.to_thread(store.wait_for_readers, 1)
-        held += [asyncio.create_task(readers.ask(symbols, EVER_S)) for _ in range(2)]
+        held += [asyncio.create_task(readers.request(symbols, EVER_S)) for _ in range(2)]
         await asyncio.sleep(0)  # they are asked, in this order
-        with pytest.raises(UnavailableError, match="2 questions waiting"):
-            await readers.ask(symbols, EVER_S)
+        with pytest.raises(UnavailableError, match="2 requests are waiting"):
+            await readers.request(symbols, EVER_S)
         store.hold(is_held=False)
         assert await asyncio.gather(*held) == [[("AAPL", 1, 1)]] * 3
 
@@ -167,7 +167,7 @@ async def test_too_many_questions_are_refused_at_once(store, monkeypatch):
 async def test_closing_ends_what_is_read_and_what_waits(store):
     async with Readers("plain:it", threads=1) as readers:
         store.hold(is_held=True)
-        asked = [asyncio.create_task(readers.ask(symbols, EVER_S)) for _ in range(3)]
+        asked = [asyncio.create_task(readers.request(symbols, EVER_S)) for _ in range(3)]
         await asyncio.to_thread(store.wait_for_readers, 1)
         for task in asked:
             task.cancel()
@@ -181,7 +181,7 @@ async def test_a_thread_that_cannot_be_ended_does_not_hold_up_the_rest(store, mo
     hangs = threading.Event()
     async with Readers("plain:it", threads=2) as readers:
         await ask_for_too_long(readers, lambda _: hangs.wait(EVER_S))
-        assert await readers.ask(symbols, EVER_S)
+        assert await readers.request(symbols, EVER_S)
     assert any(thread.is_alive() for thread in readers._threads)
     hangs.set()
     for thread in readers._threads:

@@ -134,7 +134,7 @@ class Sources:
             self.market.listen(listener)
         feeds: dict[str, Feed[Any]] = {
             "aggregates": aggregates,
-            "bars": Bars(aggregator, self.upstream, Audience(hub, snapshots), tasks),
+            "bars": Bars(self.market, self.upstream, Audience(hub, snapshots), tasks),
             "quotes": self.quotes,
             "books": Books(self.receiver, receiver, Audience(hub, snapshots), tasks),
             "trades": self.trades,

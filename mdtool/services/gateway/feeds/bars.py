@@ -9,7 +9,6 @@ from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 from mdtool.adapters.aggregator import RefusedError, UnansweredError, UnavailableError
-from mdtool.adapters.market import MarketReader
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
@@ -18,6 +17,7 @@ from mdtool.services.client import Client
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, Page, Rows
 from mdtool.services.gateway.fields import STALE, Field, Kind
 from mdtool.services.gateway.hub import Subscription
+from mdtool.services.gateway.market import MarketStream
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.upstream import Upstream
 from mdtool.wire.batches import BarColumns, BarUpdates
@@ -67,9 +67,10 @@ class Bars:
 
     Parameters
     ----------
-    aggregator : MarketReader
+    market : MarketStream
+        The aggregator, and the symbols in memory.
     upstream : Upstream
-        How it gets requests.
+        How the aggregator gets requests.
     audience : Audience
     tasks : asyncio.TaskGroup
         Where series are followed.
@@ -77,12 +78,13 @@ class Bars:
 
     def __init__(
         self,
-        aggregator: MarketReader,
+        market: MarketStream,
         upstream: Upstream,
         audience: Audience[Bar],
         tasks: asyncio.TaskGroup,
     ) -> None:
-        self._aggregator = aggregator
+        self._aggregator = market.aggregator
+        self._market = market.state
         self._upstream = upstream
         self._audience = audience
         self._tasks = tasks
@@ -96,14 +98,15 @@ class Bars:
             return [series.newest[symbol] for symbol in sorted(series.newest)]
         if key.symbol != ALL:
             return (await self.history(client, key, Page(1))).rows
+        if self._market.is_live and not len(self._market.symbols):
+            return []  # where there are none, the aggregator sends nothing
         client.spend_upstream()
         newest = await self._upstream.request(lambda timeout_s: self._newest(key, timeout_s))
         return sorted(newest)
 
     def knows(self, key: Key) -> bool:
         """As `Feed.knows`."""
-        series = self._series.get(key)
-        return key.symbol == ALL or (series is not None and key.symbol in series.newest)
+        return key.symbol == ALL or self._market.symbols.find(key.symbol) is not None
 
     def follow(
         self, key: Key, subscription: Subscription, after: str | None = None
