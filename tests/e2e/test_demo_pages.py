@@ -60,7 +60,7 @@ async def test_the_stomp_page_survives_what_is_refused(source, client):
             "document.querySelector('#follow').requestSubmit()"
         )
         await tab.until(
-            "document.querySelector('#log').innerText.includes(\"'/topic/nothing': unknown destination\")"
+            "document.querySelector('#log').innerText.includes(\"'/topic/nothing': unknown\")"
         )
         lines = "document.querySelector('#log').innerText"
         await tab.until(f"{lines}.split(/ connected/).length > 2 && {CONNECTED}")

@@ -142,7 +142,10 @@ async def test_heart_beats_are_kept_and_expected(source):
             encode("SUBSCRIBE", {"id": "1", "destination": "/topic/bars/AAPL"}),
             "bars: expects /topic/bars/SYMBOL/INTERVAL",
         ),
-        (encode("SUBSCRIBE", {"id": "1", "destination": "/topic/bars/AAPL/x"}), "interval: expects"),
+        (
+            encode("SUBSCRIBE", {"id": "1", "destination": "/topic/bars/AAPL/x"}),
+            "interval: expects",
+        ),
         (encode("CONNECT", {"accept-version": "1.2"}), "already connected"),
         (encode("HELLO"), "no such command"),
         (b"SEND\ndestination:a\\tb\n\n\0", "no escape"),

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from mdtool.core.lifecycle import Started
+from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.limits import raise_file_limit
 from mdtool.services.client import Admission, Limits
 from mdtool.services.gateway.config import GatewayConfig
@@ -83,6 +83,12 @@ class Gateway:
             unavailable.
         """
         raise_file_limit()
+        try:
+            await self._serve(started)
+        except ExceptionGroup as group:
+            raise first_error(group) from group
+
+    async def _serve(self, started: Started) -> None:
         config = self._config
         routes = Routes(Admission(_limits(config)), self._origins, config.proxies)
         async with self._sources as sources, asyncio.TaskGroup() as tasks:
