@@ -158,6 +158,9 @@ def test_pages_end_where_the_trades_do(store):
     assert [prices(page) for page in (first, second, third)] == [[5, 4, 3], [2, 1], []]
     assert prices(store.page("AAPL", 3, TradeKey(NOON_NS + 2 * MS, 0, 0))) == [2, 1]
     assert prices(store.page("AAPL", 0)) == prices(store.page("AAPL", -1)) == []
+    assert prices(store.page_after("AAPL", 3, TradeKey(NOON_NS, 0, 0))) == [1, 2, 3]
+    assert prices(store.page_after("AAPL", 3, first.key(2))) == [4, 5]
+    assert prices(store.page_after("AAPL", 9, TradeKey(NOON_NS, 0, 0), NOON_NS + 2 * MS)) == [1, 2]
 
 
 def test_trades_of_one_moment_are_in_order_of_stream_and_sequence(store):
@@ -261,7 +264,7 @@ def test_closed_bars_are_taken_up_while_they_may_be_amended(store):
     assert taken_up(11) == {"AAPL": [*range(-1, 11), -60, 0], "MSFT": [1, 2]}
 
 
-def test_closed_bars_are_read_newest_first(store):
+def test_closed_bars_are_read_in_both_orders(store):
     closed = [bar(start) for start in range(10)] + [bar(0, interval=MINUTE), bar(3, symbol=MSFT)]
     runs = run("a", 0, [trade(1), trade(1, MSFT)])
     store.write(step(SYMBOLS, runs, bars=[*closed, bar(10, is_open=True)]))
@@ -271,6 +274,11 @@ def test_closed_bars_are_read_newest_first(store):
     assert store.bars("AAPL", SECOND, 1, NOON_NS + SECOND).tolist() == [bar(0)]
     assert store.bars("MSFT", SECOND, 5).tolist() == [(0, *bar(3)[1:])]
     assert len(store.bars("AAPL", 5, 5)) == len(store.bars("IBM", SECOND, 5)) == 0
+    assert starts(store.bars_from("AAPL", SECOND, 3, NOON_NS)) == [0, 1, 2]
+    assert starts(store.bars_from("AAPL", SECOND, 100, NOON_NS + 7 * SECOND - 1)) == [7, 8, 9]
+    assert store.bars_from("AAPL", SECOND, 1, NOON_NS).tolist() == [bar(0)]
+    assert len(store.bars_from("AAPL", SECOND, 5, NOON_NS + 10 * SECOND)) == 0
+    assert len(store.bars_from("IBM", SECOND, 5, 0)) == 0
 
 
 def test_positions_are_those_of_the_streams_heard_of_last(store):

@@ -122,10 +122,12 @@ async def test_a_series_outlives_the_aggregator(free_port):
 async def test_a_client_that_follows_too_many_new_series_is_limited():
     client = Admission(Limits(upstream_per_s=1, upstream_burst=1)).client("1.2.3.4")
     async with aggregator() as running, feed_of(running.address) as feed:
-        with contextlib.ExitStack() as stack:
-            with pytest.raises(LimitError):
-                for number in range(100):
-                    stack.enter_context(Follower().following(feed, f"S{number}", "1m", client))
+        subscription = Subscription(client, Follower(), Follower())
+        ends = [feed.follow(Key(f"S{number}", "1m"), subscription) for number in range(11)]
+        with pytest.raises(LimitError):
+            feed.follow(Key("MORE", "1m"), subscription)
+        for end in ends:
+            end()
 
 
 async def pages(feed, page):

@@ -12,15 +12,18 @@ import pytest
 
 from mdtool.adapters.stores import open_store
 from mdtool.services.aggregator.config import INTERVALS
-from mdtool.services.gateway import routes, server
-from mdtool.services.gateway.history.paging import parse_place
+from mdtool.services.gateway import server
+from mdtool.services.gateway.http import Routes
 from mdtool.services.gateway.parameters import (
     ParameterError,
     parse_before,
     parse_limit,
+    parse_order,
     parse_symbol,
 )
-from mdtool.wire.cursors import Cursor, encode_cursor
+from mdtool.services.gateway.protocols.rest import MAX_ROWS
+from mdtool.services.gateway.table import TABLE
+from mdtool.wire.cursors import Cursor, decode_cursor, encode_cursor
 from tests.reference.market_source import MarketSource
 from tests.support.aggregators import aggregator, message, tick
 from tests.support.book_services import receiver_of, sender_of
@@ -34,13 +37,13 @@ SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"
 START = "/api/start-streaming"
 NO_REST = (
     *("/docs", "/static/", "/demo/", "/graphiql", "/assets/"),  # pages
-    *("/ws", "/graphql"),  # protocols that tell of themselves in their own way
+    *("/ws", "/graphql", "/stream"),  # protocols that tell of themselves in their own way
 )
 
 
 UNKNOWABLE_CURSORS = """
 [[operations]]
-include-path = "/api/v1/trades/{symbol}"
+include-path-regex = "^/api/(v1/trades|v2)/"
 
 [operations.checks.positive_data_acceptance]
 # No pattern tells cursors that were handed out from others: those are rightly refused.
@@ -101,17 +104,12 @@ async def test_schemathesis_finds_nothing(option, tmp_path):
 
 async def test_every_path_is_documented_or_is_no_rest(monkeypatch):
     made = []
-
-    def noted(*parts):
-        made.append(routes.application(*parts))
-        return made[0]
-
-    monkeypatch.setattr(server, "application", noted)
+    monkeypatch.setattr(server, "Routes", lambda *parts: made.append(Routes(*parts)) or made[0])
     async with MarketSource().serving() as source, gateway_of(source.address) as client:
         _, document = await client.answer("/openapi.json")
     served = {
         (route.method.lower(), route.resource.canonical)
-        for route in made[0].router.routes()
+        for route in made[0].app.router.routes()
         if route.method not in {"HEAD", "*"}
     }
     documented = {
@@ -143,11 +141,31 @@ async def test_the_document_says_what_the_parsers_check():
     parameters = document["paths"]["/api/v1/trades/{symbol}"]["get"]["parameters"]
     assert [parameter["schema"] for parameter in parameters[:2]] == [symbol, limit]
     time, cursor = parameters[2]["schema"]["oneOf"]
-    assert parse_place(str(time["maximum"]), "A").timestamp_ns == time["maximum"] * 10**6
+    assert time == before
     for name in ("A", "A" * symbol["maxLength"]):
         text = encode_cursor(Cursor(name, NOON_NS, 1, 2**63 - 1))
         assert re.fullmatch(cursor["pattern"], text)
-        assert parse_place(text, name) == (NOON_NS, 1, 2**63 - 1)
+        assert decode_cursor(text) == (name, NOON_NS, 1, 2**63 - 1)
+
+
+async def test_version_2_is_documented_from_the_table():
+    async with MarketSource().serving() as source, gateway_of(source.address) as client:
+        _, document = await client.answer("/openapi.json")
+    for row in TABLE.values():
+        of_all = document["paths"][f"/api/v2/{row.name}"]["get"]
+        data = of_all["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
+        name = data["data"]["items"]["$ref"].rpartition("/")[2]
+        schema = document["components"]["schemas"][name]
+        assert list(schema["properties"]) == [field.name for field in row.fields]
+        names = [parameter["name"] for parameter in of_all["parameters"]]
+        assert ([row.option.name] if row.option else []) == names[: bool(row.option)]
+        assert (f"/api/v2/{row.name}/{{symbol}}" in document["paths"]) is not row.is_whole
+    limit, order = (
+        next(each["schema"] for each in of_all["parameters"] if each["name"] == name)
+        for name in ("limit", "order")
+    )
+    assert parse_limit(str(limit["maximum"]), MAX_ROWS) == limit["maximum"] == MAX_ROWS
+    assert [parse_order(each, "desc") for each in order["enum"]] == [True, False]
 
 
 async def test_with_a_folder_of_assets_the_docs_load_nothing_from_another_site():

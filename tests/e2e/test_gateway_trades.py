@@ -14,8 +14,8 @@ from yarl import URL
 from mdtool.adapters import stores
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
 from mdtool.core.errors import ConfigError
-from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway import history
+from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.server import Gateway
 from mdtool.wire.cursors import Cursor, encode_cursor
 from tests.reference.market_source import MarketSource

@@ -27,6 +27,7 @@ class GatewayConfig:
         "HOST:PORT of a DBN stream to make quotes of, such as the data port of "
         "replay-dbn --serve; without it they are of last trades.",
     )
+    vwap: str = setting("127.0.0.1:8888", "HOST:PORT of the VWAP feed.")
     quotes_hub: str = setting(
         "memory:", "Where quotes are shared: memory:, or redis://HOST:PORT for many gateways."
     )

@@ -16,6 +16,7 @@ from mdtool.adapters.market import MarketReader
 from mdtool.adapters.quotes import open_hub
 from mdtool.adapters.trades.grpc import GrpcTradeFeed
 from mdtool.adapters.trades.port import TradeFeed
+from mdtool.adapters.vwap_feed import VwapFeedClient
 from mdtool.core.addresses import parse_address
 from mdtool.services.aggregator.config import INTERVALS
 from mdtool.services.gateway.config import GatewayConfig
@@ -27,6 +28,7 @@ from mdtool.services.gateway.feeds.feed import Audience, Feed
 from mdtool.services.gateway.feeds.quotes import Quotes
 from mdtool.services.gateway.feeds.symbols import Symbols
 from mdtool.services.gateway.feeds.trades import Trades
+from mdtool.services.gateway.feeds.vwap import Vwaps
 from mdtool.services.gateway.history import History
 from mdtool.services.gateway.hub import Hub
 from mdtool.services.gateway.market import MarketState, MarketStream
@@ -53,6 +55,7 @@ class Sources:
         How the aggregator gets requests.
     quotes : Quotes
     trades : Trades
+    vwap : Vwaps
     history : History or None
     sender, receiver : BookService
         The services of order books.
@@ -69,13 +72,14 @@ class Sources:
     market: MarketStream
     quotes: Quotes
     trades: Trades
+    vwap: Vwaps
     sender: BookService
     receiver: BookService
 
     def __init__(self, config: GatewayConfig) -> None:
         if config.bus:
             KafkaAddress.parse(config.bus)
-        for address in (config.aggregator, config.sender, config.receiver):
+        for address in (config.aggregator, config.sender, config.receiver, config.vwap):
             parse_address(address)
         if config.quotes_from:
             parse_address(config.quotes_from)
@@ -113,6 +117,7 @@ class Sources:
             tasks.create_task(self.market.run())
             tasks.create_task(self.quotes.run())
             tasks.create_task(self.trades.run())
+            tasks.create_task(self.vwap.run())
             if self.history is not None:
                 tasks.create_task(self.history.run())
 
@@ -128,6 +133,7 @@ class Sources:
         symbols = Symbols(state, Audience(hub, snapshots))
         self.quotes = Quotes(self._quote_hub, config.quotes_from, state, Audience(hub, snapshots))
         self.trades = Trades(trade_feed, self.history, state, Audience(hub, snapshots))
+        self.vwap = Vwaps(VwapFeedClient(config.vwap), Audience(hub, snapshots))
         receiver = Upstream.remote(f"receiver {config.receiver}", config)
         self.market = MarketStream(aggregator, state)
         for listener in (aggregates.publish, symbols.publish, self.quotes.trade):
@@ -138,6 +144,7 @@ class Sources:
             "quotes": self.quotes,
             "books": Books(self.receiver, receiver, Audience(hub, snapshots), tasks),
             "trades": self.trades,
+            "vwap": self.vwap,
             "symbols": symbols,
         }
         self.feeds = Feeds(feeds, TABLE)

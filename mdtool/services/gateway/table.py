@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mdtool.services.gateway import formats
-from mdtool.services.gateway.feeds import aggregates, bars, books, quotes, symbols, trades
+from mdtool.services.gateway.feeds import aggregates, bars, books, quotes, symbols, trades, vwap
 from mdtool.services.gateway.fields import Field
 from mdtool.services.gateway.parameters import MAX_DEPTH, parse_depth, parse_interval
 
@@ -189,6 +189,14 @@ _ROWS: Final = (
         has_history=True,
         is_upstream=True,
         has_events=True,
+    ),
+    FeedRow(
+        name="vwap",
+        about="The rolling VWAP of a symbol's last trades.",
+        fields=vwap.FIELDS,
+        destination="/topic/vwap/",
+        graphql_field="vwap",
+        graphql_type="Vwap",
     ),
     FeedRow(
         name="symbols",

@@ -1,0 +1,155 @@
+"""Rolling VWAP of each symbol, from the VWAP service over TCP."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
+from mdtool.adapters.vwap_feed import VwapFeedClient, decode_states
+from mdtool.services.client import Client
+from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
+from mdtool.services.gateway.fields import STALE, Field, Kind
+from mdtool.services.gateway.hub import Subscription
+
+log = logging.getLogger(__name__)
+
+
+class Vwap(NamedTuple):
+    """The VWAP of a symbol's last trades; prices at 1e-9, the time of the last trade in ns.
+
+    `vwap` is UNDEF_PRICE where the window is empty; `size` is that of the last trade, `window` how
+    many trades there are.
+    """
+
+    symbol: str
+    vwap: int
+    price: int
+    size: int
+    window: int
+    timestamp: int
+    is_stale: bool
+
+
+FIELDS: Final = (
+    Field("symbol", Kind.TEXT, "The symbol."),
+    Field("vwap", Kind.PRICE, "The VWAP of the window.", is_optional=True),
+    Field("price", Kind.PRICE, "The price of the last trade.", is_optional=True),
+    Field("size", Kind.SIZE, "The size of the last trade."),
+    Field("window", Kind.SIZE, "The number of trades in the window."),
+    Field("timestamp", Kind.TIME, "The exchange time of the last trade."),
+    STALE,
+)
+
+
+class Vwaps:
+    """The feed. It is always connected; while the service is unavailable, its states are stale.
+
+    Parameters
+    ----------
+    service : VwapFeedClient
+    audience : Audience
+
+    Attributes
+    ----------
+    lost_because : str or None
+        Why there is no connection.
+    """
+
+    def __init__(self, service: VwapFeedClient, audience: Audience[Vwap]) -> None:
+        self.lost_because: str | None = "not connected yet"
+        self._service = service
+        self._audience = audience
+        self._rows: dict[str, Vwap] = {}
+        self._in_order: list[str] = []
+
+    async def run(self) -> None:
+        """Follow the service until cancelled."""
+        await self._service.follow(self)
+
+    async def current(self, _client: Client, key: Key) -> Sequence[Vwap]:
+        """As `Feed.current`."""
+        if not self._rows:
+            self._check_connected()
+        if key.symbol == ALL:
+            return LazyRows(self._symbols(), self._rows.__getitem__)
+        row = self._rows.get(key.symbol)
+        if row is None:
+            self._check_connected()
+            raise UnknownSymbolError(f"no VWAP of {key.symbol} yet")
+        return [row]
+
+    def knows(self, key: Key) -> bool:
+        """As `Feed.knows`."""
+        return key.symbol == ALL or key.symbol in self._rows
+
+    def follow(
+        self, key: Key, subscription: Subscription, after: str | None = None
+    ) -> Callable[[], None]:
+        """As `Feed.follow`."""
+        return self._audience.join(key, subscription, self._snapshot(key.symbol))
+
+    def report(self) -> Mapping[str, Any]:
+        """Return the state of the service, for `/health`."""
+        return {
+            "address": self._service.address,
+            "connected": self.lost_because is None,
+            "message": self.lost_because,
+        }
+
+    # What the client of the service calls.
+
+    def connected(self) -> None:
+        """Take note that the service is connected; the state of every symbol follows."""
+        self.lost_because = None
+        log.info("vwap %s: connected", self._service.address)
+
+    def received(self, lines: list[bytes]) -> None:
+        """Publish the latest state of each symbol."""
+        states, errors = decode_states(lines)
+        for error in errors:
+            log.warning("vwap %s: %s", self._service.address, error)
+        for state in {state.symbol: state for state in states}.values():
+            self._publish(
+                Vwap(
+                    state.symbol,
+                    state.vwap,
+                    state.price,
+                    state.volume,
+                    state.window,
+                    state.timestamp_ns,
+                    is_stale=False,
+                )
+            )
+
+    def lost(self, reason: str, delay_s: float, attempts: int) -> None:
+        """Mark every state stale."""
+        if self.lost_because is None:
+            log.warning("vwap %s: %s; reconnecting", self._service.address, reason)
+            for row in list(self._rows.values()):
+                self._publish(row._replace(is_stale=True))
+        self.lost_because = reason
+
+    def _publish(self, row: Vwap) -> None:
+        self._rows[row.symbol] = row
+        if self._audience:
+            self._audience.publish(Key(row.symbol), row, row.symbol)
+
+    def _symbols(self) -> Sequence[str]:
+        if len(self._in_order) != len(self._rows):
+            self._in_order = sorted(self._rows)
+        return self._in_order
+
+    def _snapshot(self, symbol: str) -> Iterator[tuple[Vwap, str]]:
+        for name in self._symbols() if symbol == ALL else (symbol,):
+            row = self._rows.get(name)
+            if row is not None:
+                yield row, name
+
+    def _check_connected(self) -> None:
+        """Raise UnavailableError where what is unknown may only be unknown here."""
+        if self.lost_because is not None:
+            raise UnavailableError(
+                f"vwap {self._service.address} is unavailable: {self.lost_because}"
+            )
