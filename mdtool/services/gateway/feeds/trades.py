@@ -258,11 +258,11 @@ class Trades:
         has_store = self._history is not None and key.symbol != ALL
         positions = self._ring.positions(key.symbol)
         if behind is not None:
-            place = self._ring.find(positions, behind)
+            place = self._ring.find(*behind)
             if place is not None and place >= self._ring.contiguous_from:
                 newer = positions[positions > place]
                 is_complete = len(newer) <= MAX_RESUMED
-                return _Start(self._ring.trades(newer[-MAX_RESUMED:]), is_complete)
+                return _Start(self._ring.trades(newer[-MAX_RESUMED:]), is_complete, is_resumed=True)
         if has_store and (behind is not None or len(positions) < LATEST):
             return None
         return _Start(self._ring.trades(positions[-LATEST:]), behind is None)
@@ -289,7 +289,7 @@ class Trades:
         trades = [*start.trades, *(each for each in recent if each[-2:] not in known)]
         if behind is None or not start.is_complete:
             trades = trades[-LATEST:]
-        following.leave = self._join(key, subscription, _Start(trades, start.is_complete))
+        following.leave = self._join(key, subscription, start._replace(trades=trades))
 
     async def _stored(self, key: Key, behind: tuple[str, int] | None) -> _Start:
         assert self._history is not None
@@ -313,13 +313,13 @@ class Trades:
                     if (each.stream == trade.stream and each.number > trade.number)
                     or (each.stream != trade.stream and its_time_ns >= time_ns)
                 ]
-                return _Start(newer, is_complete=True)
+                return _Start(newer, is_complete=True, is_resumed=True)
         return _Start(trades, is_complete=False)
 
     def _join(self, key: Key, subscription: Subscription, start: _Start) -> Callable[[], None]:
         layout = subscription.format
         updates = [
-            subscription.update(layout.encode(trade, True), Event(trade.symbol))
+            subscription.update(layout.encode(trade, not start.is_resumed), Event(trade.symbol))
             for trade in start.trades
         ]
         if not start.is_complete:
@@ -358,10 +358,15 @@ class Trades:
 
 
 class _Start(NamedTuple):
-    """The trades with which a subscription begins, and whether none between them was missed."""
+    """The trades with which a subscription begins.
+
+    `is_complete` is whether none was missed before them, `is_resumed` whether they follow the last
+    one that the client has.
+    """
 
     trades: Sequence[Trade]
     is_complete: bool
+    is_resumed: bool = False
 
 
 class _Following:
@@ -448,26 +453,26 @@ class _Ring:
 
     def positions(self, symbol: str) -> NDArray[np.intp]:
         """Return the positions of a symbol's trades, or of all, rising."""
-        first = max(self._oldest, self.total - self._size)
         if symbol == ALL:
-            return np.arange(first, self.total)
+            return np.arange(max(self._oldest, self.total - self._size), self.total)
         index = self.symbols.find(symbol)
         if index is None:
             return np.empty(0, np.intp)
-        begin = self.total // self._size * self._size
-        places = np.flatnonzero(self._symbol[: min(self.total, self._size)] == index)
-        positions = places + begin
-        positions[positions >= self.total] -= self._size
-        return np.sort(positions[positions >= first])
+        return self._equal(self._symbol, index)
 
-    def find(self, positions: NDArray[np.intp], sequence: tuple[str, int]) -> int | None:
-        """Return which of the positions has the trade of a stream and its place in it."""
-        stream, number = sequence
-        same = positions[self._columns["number"][positions % self._size] == number]
-        for position in same.tolist():
+    def find(self, stream: str, number: int) -> int | None:
+        """Return the position of the trade at a place in a stream."""
+        for position in self._equal(self._columns["number"], number).tolist():
             if self._stream[position % self._size] == stream:
                 return int(position)
         return None
+
+    def _equal(self, column: NDArray[np.integer], value: int) -> NDArray[np.intp]:
+        """Return the positions at which a column has a value, rising."""
+        places = np.flatnonzero(column[: min(self.total, self._size)] == value)
+        positions = places + self.total // self._size * self._size
+        positions[positions >= self.total] -= self._size
+        return np.sort(positions[positions >= max(self._oldest, self.total - self._size)])
 
     def times(self, positions: NDArray[np.intp]) -> list[int]:
         """Return the exchange times of trades, in ns."""
