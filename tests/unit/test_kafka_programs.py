@@ -23,7 +23,7 @@ def of(**config):
 def test_services_are_told_of_the_bus_and_not_of_each_other():
     running = of()
     assert {program.name: " ".join(program.command[1:]) for program in running} == {
-        "gateway": "gateway --host 127.0.0.1 --port 8080",
+        "gateway": "gateway --host 127.0.0.1 --port 8080 --vwap 127.0.0.1:8888",
         "vwap": "vwap --host 127.0.0.1 --port 8888",
         "aggregate": "aggregate --host 127.0.0.1 --port 50051",
         "store": f"store --bus {BUS}",

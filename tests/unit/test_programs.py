@@ -22,7 +22,8 @@ def commands(**settings):
 
 def test_all_services_by_their_own_defaults():
     assert commands() == {
-        "gateway": "gateway --host 127.0.0.1 --port 8080 --aggregator 127.0.0.1:50051",
+        "gateway": "gateway --host 127.0.0.1 --port 8080 --vwap 127.0.0.1:8888 "
+        "--aggregator 127.0.0.1:50051",
         "vwap": "vwap --host 127.0.0.1 --port 8888 --aggregator 127.0.0.1:50051",
         "aggregate": "aggregate --host 127.0.0.1 --port 50051",
         "serve-tcp": "serve-tcp --host 127.0.0.1 --port 50050 --aggregator 127.0.0.1:50051",
@@ -32,7 +33,10 @@ def test_all_services_by_their_own_defaults():
 def test_hosts_and_ports_are_passed_on():
     found = commands(aggregate_host="::1", aggregate_port=1, gateway_port=2, serve_tcp_port=3)
     assert found["aggregate"] == "aggregate --host ::1 --port 1"
-    assert found["gateway"] == "gateway --host 127.0.0.1 --port 2 --aggregator [::1]:1"
+    assert (
+        found["gateway"]
+        == "gateway --host 127.0.0.1 --port 2 --vwap 127.0.0.1:8888 --aggregator [::1]:1"
+    )
     assert found["serve-tcp"].endswith("--port 3 --aggregator [::1]:1")
 
 

@@ -108,6 +108,8 @@ def parse_before(text: str | None) -> int:
 def parse_moment(name: str, text: str | None) -> int | None:
     """Return a time in ns, from RFC 3339 text or a whole number of ms or ns since the epoch.
 
+    Text beyond what ns since the epoch can be is the nearest time that can.
+
     Raises
     ------
     ParameterError
@@ -115,13 +117,15 @@ def parse_moment(name: str, text: str | None) -> int | None:
     """
     if text is None:
         return None
-    if text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= _MAX_NS:
+    message = f"{name}: expects a time such as 2024-12-26T08:20:34Z, or ms since the epoch"
+    if text.isascii() and text.isdigit():
+        if len(text) > 19 or int(text) > _MAX_NS:
+            raise ParameterError(message)
         number = int(text)
         return number if number >= _LEAST_NS else number * NS_PER_MS
     try:
-        return parse_time(text)
+        return min(max(parse_time(text), 0), _MAX_NS)
     except UsageError as error:
-        message = f"{name}: expects a time such as 2024-12-26T08:20:34Z, or ms since the epoch"
         raise ParameterError(message) from error
 
 

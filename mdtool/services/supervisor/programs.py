@@ -42,6 +42,7 @@ DATA_PORT: Final = "replay-dbn data"
 """The endpoint on which replay-dbn streams, besides its HTTP."""
 _PEERS: Final[Mapping[str, Mapping[str, str]]] = {
     "gateway": {
+        "--vwap": "vwap",
         "--aggregator": "aggregate",
         "--sender": "replay-dbn",
         "--receiver": "book",

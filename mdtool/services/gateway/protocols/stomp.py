@@ -35,6 +35,7 @@ _MAX_MESSAGE_BYTES: Final = 2 * MAX_FRAME_BYTES
 """So that the client of one frame that is too long still gets an ERROR."""
 _TICKS_A_BEAT: Final = 8
 _LONGEST_TICK_S: Final = 1.0
+_REST: Final = b"message-id:%d\n%bcontent-type:application/json\ncontent-length:%d\n\n%b\0"
 _NUMBERS: Final = itertools.count(1)
 
 
@@ -85,13 +86,8 @@ class Dialect(NamedTuple):
         number : int
             The message's identity, which no other one of the process has.
         """
-        headers = {
-            "message-id": str(number),
-            "destination": destination,
-            "content-type": "application/json",
-            "content-length": str(len(body)),
-        }
-        rest = encode_headers(headers, self.version) + b"\n" + body + b"\0"
+        of = encode_headers({"destination": destination}, self.version)
+        rest = _REST % (number, of, len(body), body)
         return self.wrapping.end(rest)
 
 
