@@ -49,7 +49,9 @@ async def test_a_question_is_answered_in_another_thread(store):
     async with Readers("plain:it") as readers:
         assert readers.address == "plain it"
         assert await readers.request(symbols, EVER_S) == [("AAPL", 1, 1)]
-        assert await readers.request(lambda _: threading.get_ident(), EVER_S) != threading.get_ident()
+        assert (
+            await readers.request(lambda _: threading.get_ident(), EVER_S) != threading.get_ident()
+        )
 
 
 async def test_as_many_are_read_at_once_as_there_are_threads(store):

@@ -59,6 +59,7 @@ class Health:
                 "stale": market.state.stale_count(),
             },
             "quotes": sources.quotes.report(),
+            "vwap": sources.vwap.report(),
             "store": None if sources.history is None else sources.history.report(),
             "sockets": len(admission),
             "circuit": {

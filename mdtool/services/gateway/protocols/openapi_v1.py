@@ -167,6 +167,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                     "source": {"oneOf": [_PEER, {"type": "null"}]},
                 }
             ),
+            "vwap": _PEER,
             "store": {"oneOf": [_PEER, {"type": "null"}]},
             "sockets": _COUNT,
             "circuit": object_schema(
