@@ -134,9 +134,9 @@ def aggregate(
     from mdtool.core.lifecycle import run_service
 
     if config.bus:
-        from mdtool.services.aggregator.bus_server import BusAggregator
+        from mdtool.services.aggregator.kafka_aggregator import KafkaAggregator
 
-        return run_service(BusAggregator(config))
+        return run_service(KafkaAggregator(config))
     from mdtool.services.aggregator.server import Aggregator
 
     return run_service(Aggregator(config))

@@ -92,7 +92,7 @@ def test_ticks_made_anew_behind_their_aggregates_are_told(kafka, tmp_path, refil
                 topics.produce("ticks", b"more", partition=number % 3)
     ended = completed("aggregate", *options)
     assert ended.returncode == 1
-    assert "it was made anew; name another prefix" in ended.stderr.decode()
+    assert "it was recreated; name another prefix" in ended.stderr.decode()
 
 
 def test_aggregates_that_lack_some_are_told(kafka):

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mdtool.adapters.rpc import STORE_HEALTH
 from mdtool.adapters.stores import open_history
 from mdtool.adapters.stores.errors import StoreFormatError
-from mdtool.services.aggregator import store_thread
+from mdtool.services.aggregator import storage
 from mdtool.wire._pb import marketdata_pb2
 from tests.e2e.test_sqlite_disks import Disk, mount
 from tests.support.aggregators import aggregator, message, tick
@@ -44,10 +44,10 @@ def _impatient(monkeypatch):
 
     def opening(url):
         store = WatchedStore(url)
-        store._link._busy_s = 0.2
+        store._connection._busy_s = 0.2
         return store
 
-    monkeypatch.setattr(store_thread, "open_store", opening)
+    monkeypatch.setattr(storage, "open_store", opening)
 
 
 @contextlib.contextmanager

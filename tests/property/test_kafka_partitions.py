@@ -16,7 +16,7 @@ from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
 from mdtool.engine.sessions import SESSION
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
-from mdtool.services.aggregator.partitions import Partition
+from mdtool.services.aggregator.partition import Partition
 from mdtool.wire.batches import BatchError
 from mdtool.wire.partitions import PartitionEncoder, partition_of
 

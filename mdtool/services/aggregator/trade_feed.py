@@ -1,4 +1,4 @@
-"""Every trade that is committed, handed to the calls that follow them all."""
+"""Every trade that is committed, sent to all calls that follow trades."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import encode_batch
 
 MAX_BEHIND: Final = 2_000_000
-"""Ticks that may wait for one call: a second's worth, 90 MB that all calls share."""
+"""Trades that may wait for one call: a second's worth, 90 MB that all calls share."""
 
 
 class BehindError(PeerError):
-    """A call took so little that too much waits for it."""
+    """A call reads too slowly: too many trades wait for it."""
 
 
 class Follower:
@@ -45,12 +45,12 @@ class Follower:
         Raises
         ------
         BehindError
-            When it was taken too late.
+            When the call read too slowly.
         """
         while not self._waiting:
             if self._is_lost:
                 raise BehindError(
-                    f"more than {self._max_behind:,} trades waited to be taken; ask again"
+                    f"more than {self._max_behind:,} trades waited for a slow reader; call again"
                 )
             if self._is_closed:
                 raise StopAsyncIteration
@@ -63,7 +63,7 @@ class Follower:
         return batch.message(new_symbols)
 
     def add(self, batch: _Batch) -> None:
-        """Let the batch wait to be taken, if it may."""
+        """Queue a batch, unless too many trades wait."""
         if self._is_lost:
             return
         self._behind += len(batch.run.trades)
@@ -75,13 +75,13 @@ class Follower:
         self._has_news.set()
 
     def close(self) -> None:
-        """End the iteration after what waits."""
+        """End the iteration after the batches that wait."""
         self._is_closed = True
         self._has_news.set()
 
 
 class TradeFeed:
-    """Hands what is committed to all who follow; nobody waits for any of them.
+    """Publishes what is committed to all followers, without waiting for any of them.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class TradeFeed:
 
     @contextlib.contextmanager
     def follow(self) -> Iterator[Follower]:
-        """Hand over what is committed within the block."""
+        """Follow what is committed within the block."""
         follower = Follower(self._symbols, self._max_behind)
         if self._is_closed:
             follower.close()
@@ -113,7 +113,7 @@ class TradeFeed:
             self._followers.discard(follower)
 
     def publish(self, changes: Sequence[Change]) -> None:
-        """Hand over the trades of changes that are committed."""
+        """Queue the trades of committed changes for all followers."""
         if not self._followers:
             return
         for change in changes:
@@ -123,7 +123,7 @@ class TradeFeed:
                     follower.add(batch)
 
     def close(self) -> None:
-        """Let everybody's iteration end, and whoever comes later at once."""
+        """End the iteration of all followers, and at once that of later ones."""
         self._is_closed = True
         for follower in self._followers:
             follower.close()

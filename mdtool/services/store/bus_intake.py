@@ -10,7 +10,7 @@ from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.topics import FRAMES, sequence_at, source_of, stream_of
 from mdtool.core.trades import Frames, TradeRun
 from mdtool.engine.market import Change, Market
-from mdtool.services.aggregator.intake import Admission
+from mdtool.services.aggregator.markets import Admission
 from mdtool.wire.partitions import PartitionDecoder
 
 

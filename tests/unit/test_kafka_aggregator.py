@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.topics import Identity, Topics
 from mdtool.services.aggregator.config import AggregatorConfig
-from mdtool.services.aggregator.group_member import GroupMember
+from mdtool.services.aggregator.kafka_aggregator import GroupMember
 
 
 class Group:
@@ -37,7 +37,7 @@ def test_a_callback_that_fails_ends_the_part_in_the_group_after_the_call(monkeyp
     address = KafkaAddress("127.0.0.1:1")
     topics = Topics(address, 1, {"mdtool.ticks": Identity("id", 1)})
     monkeypatch.setattr(
-        "mdtool.services.aggregator.group_member.consumer", mock.Mock(return_value=group)
+        "mdtool.services.aggregator.kafka_aggregator.consumer", mock.Mock(return_value=group)
     )
     told = mock.Mock()
     member = GroupMember(topics, AggregatorConfig(), told)

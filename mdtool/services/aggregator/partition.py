@@ -1,4 +1,4 @@
-"""The market of one partition of ticks: records in, records out, and taken up from those again."""
+"""The market of one partition of ticks: records in, records out, and restored from those."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from mdtool.adapters.kafka.records import (
 from mdtool.core.units import NS_PER_MS
 from mdtool.engine.sessions import SESSION
 from mdtool.services.aggregator.config import AggregatorConfig
-from mdtool.services.aggregator.intake import Admission
-from mdtool.services.aggregator.markets import INTERVALS_NS, new_market
+from mdtool.services.aggregator.markets import INTERVALS_NS, Admission, new_market
 from mdtool.wire.batches import BatchError
 from mdtool.wire.partitions import PartitionDecoder
 
@@ -37,30 +36,30 @@ DEAD_LETTERS: Final = "dead_letters"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Changes:
-    """What is to be written at once with the offset that it follows from."""
+    """Records that are written in one transaction, with the offset that they follow from."""
 
     aggregates: list[Record]
     bars: list[Record]
 
 
 class Partition:
-    """The sessions, bars and positions of what one partition has.
+    """The sessions, bars and positions of the ticks of one partition.
 
     Parameters
     ----------
     number : int
-        Which of them.
+        Its number.
     partitions : int
         How many there are.
     config : AggregatorConfig
         What bounds the state.
     saved : Aggregates
-        What the partition's records hold so far.
+        The content of the partition's records.
 
     Attributes
     ----------
     offset : int or None
-        Of the record of ticks that comes next, None where none was taken yet.
+        Of the next record of ticks; None before the first.
     dead_letters : int
         Records that could not be read.
     """
@@ -71,7 +70,7 @@ class Partition:
         self._topic_id = saved.topic_id
         self.offset = saved.totals.get(OFFSET)
         self.dead_letters = saved.totals.get(DEAD_LETTERS, 0)
-        # What has closed is on the topic of bars: only what may be amended is needed here.
+        # Closed bars are on the topic of bars: only those that may be amended are needed here.
         bars_kept = config.bars_lateness_ms * NS_PER_MS // min(INTERVALS_NS) + 3
         self.market = new_market(config, bars_kept)
         bars = self.market.bars
@@ -81,7 +80,7 @@ class Partition:
         self._positions = dict(saved.positions)
         """Of all streams that have a record."""
         self._moved: set[str] = set()
-        """Streams whose record is not up to date."""
+        """Streams whose record is out of date."""
         symbols = list(saved.sessions)
         sessions = np.frombuffer(b"".join(saved.sessions.values()), SESSION)
         opened = saved.saved_bars(symbols, bars.lateness_ns)
@@ -91,7 +90,7 @@ class Partition:
         self._commit, self._step = self.market.commit, bars.step
 
     def take(self, data: bytes, offset: int) -> None:
-        """Take the record of ticks at an offset.
+        """Apply the record of ticks at an offset.
 
         Raises
         ------
