@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from mdtool.cli.filter_options import RangeOptions, with_range
-from mdtool.cli.input_group import InputGroup
-from mdtool.cli.options import with_settings
+from mdtool.cli.options import InputGroup, with_settings
 from mdtool.cli.progress import Progress
 from mdtool.cli.store.check import check
 from mdtool.cli.store.export import export
