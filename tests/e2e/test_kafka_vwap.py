@@ -77,7 +77,7 @@ async def test_windows_are_filled_from_a_store_of_the_same_bus(kafka, tmp_path, 
         await asyncio.to_thread(until, store, TICKS)
         options = {"bus": bus, "store": store, "window": "1000000"}
         async with vwap_feed("127.0.0.1:1", **options) as address:
-            await said.heard("windows filled")
+            await said.heard("windows restored")
             await check(address, sent)
             again = await asyncio.to_thread(completed, "send", path, ingest.address)
             assert again.returncode == 0

@@ -157,7 +157,7 @@ async def test_a_client_that_never_reads_is_closed_and_the_others_go_on(said):
             deaf.connect((host, int(port)))
             async with connected(address) as quick:
                 number = 0
-                closed = asyncio.create_task(said.heard("it has read nothing for 0.05 s"))
+                closed = asyncio.create_task(said.heard("stopped reading for 0.05 s"))
                 while not closed.done():
                     await running.send(pour(number * 400, 400, 100 + number))
                     await quick.until(symbol=f"S399{'X' * BIG}", price=(100 + number) / 100)
@@ -227,7 +227,7 @@ async def test_a_store_that_cannot_be_read_leaves_windows_to_what_comes(said, tm
     (tmp_path / "market.db").write_bytes(b"no database" * 1000)
     store = f"sqlite:///{tmp_path}/market.db"
     async with aggregator() as running, vwap_feed(running.address, store=store) as address:
-        await said.heard("windows begin with what comes")
+        await said.heard("windows start empty")
         await running.send(message(0, [tick(100)], ["AAPL"]))
         assert (await _state(address, "AAPL", 1))["window"] == 1
 

@@ -1,37 +1,35 @@
-"""The last state of every symbol, live and filled from a store."""
+"""The state of every symbol, live and restored from a store."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.trades import TradeRun
 from mdtool.engine.vwap import Window
 from mdtool.services.vwap.backfill import read_backfill
-from mdtool.services.vwap.board import Board
+from mdtool.services.vwap.states import States
 from tests.reference.market import batch
 from tests.support.aggregators import tick
 from tests.support.stores import MS, NOON_NS, run, step
 
 
-def told(board: Board, symbol: str) -> dict:
-    return json.loads(board.line(symbol))
+def state(states: States, symbol: str) -> dict:
+    return json.loads(states.line(symbol))
 
 
-def trades(table: SymbolTable, *frames) -> TradeRun:
-    return TradeRun(table, "s", 0, batch(frames))
+def apply(states: States, table: SymbolTable, *frames) -> list[str]:
+    return states.apply(table, batch(frames).trades)
 
 
 def test_a_run_leaves_the_last_trade_of_each_symbol():
-    board = Board(Window(trades=2))
+    states = States(Window(trades=2))
     table = SymbolTable(["AAPL", "MSFT"])
     frames = [tick(100), tick(500, 2, symbol=1), tick(200, 3, at_s=1)]
-    assert sorted(board.apply(trades(table, *frames))) == ["AAPL", "MSFT"]
-    assert told(board, "AAPL") == {
+    assert sorted(apply(states, table, *frames)) == ["AAPL", "MSFT"]
+    assert state(states, "AAPL") == {
         "symbol": "AAPL",
         "price": 2,
         "volume": 3,
@@ -39,43 +37,43 @@ def test_a_run_leaves_the_last_trade_of_each_symbol():
         "window": 2,
         "timestamp": frames[2].exchange_timestamp,
     }
-    assert told(board, "MSFT")["window"] == 1
-    assert board.line("GOOG") == b""
+    assert state(states, "MSFT")["window"] == 1
+    assert states.line("GOOG") == b""
 
 
 def test_a_line_is_made_once_until_the_state_changes():
-    board = Board(Window(trades=2))
+    states = States(Window(trades=2))
     table = SymbolTable(["AAPL"])
-    board.apply(trades(table, tick(100)))
-    line = board.line("AAPL")
-    assert board.line("AAPL") is line
-    board.apply(trades(table, tick(300)))
-    assert told(board, "AAPL")["vwap"] == 2
+    apply(states, table, tick(100))
+    line = states.line("AAPL")
+    assert states.line("AAPL") is line
+    apply(states, table, tick(300))
+    assert state(states, "AAPL")["vwap"] == 2
 
 
 def test_another_table_of_symbols_means_the_same_symbols():
-    board = Board(Window(trades=5))
-    board.apply(trades(SymbolTable(["AAPL", "MSFT"]), tick(100), tick(700, symbol=1)))
-    changed = board.apply(trades(SymbolTable(["GOOG", "AAPL"]), tick(200, symbol=1)))
+    states = States(Window(trades=5))
+    apply(states, SymbolTable(["AAPL", "MSFT"]), tick(100), tick(700, symbol=1))
+    changed = apply(states, SymbolTable(["GOOG", "AAPL"]), tick(200, symbol=1))
     assert changed == ["AAPL"]
-    assert told(board, "AAPL")["window"] == 2
-    assert board.symbols() == ["AAPL", "MSFT"]
+    assert state(states, "AAPL")["window"] == 2
+    assert states.symbols() == ["AAPL", "MSFT"]
 
 
 def test_a_trade_that_is_too_late_changes_nothing():
-    board = Board(Window(span_ns=10**9))
+    states = States(Window(span_ns=10**9))
     table = SymbolTable(["AAPL"])
-    board.apply(trades(table, tick(100, at_s=10)))
-    assert board.apply(trades(table, tick(900, at_s=1))) == []
-    assert told(board, "AAPL")["price"] == 1
+    apply(states, table, tick(100, at_s=10))
+    assert apply(states, table, tick(900, at_s=1)) == []
+    assert state(states, "AAPL")["price"] == 1
 
 
 def test_more_symbols_than_there_was_room_for():
-    board = Board(Window(trades=1))
+    states = States(Window(trades=1))
     names = [f"S{number}" for number in range(300)]
     frames = [tick(number + 1, symbol=number) for number in range(300)]
-    board.apply(trades(SymbolTable(names), *frames))
-    assert [told(board, name)["price"] for name in names] == [n / 100 for n in range(1, 301)]
+    apply(states, SymbolTable(names), *frames)
+    assert [state(states, name)["price"] for name in names] == [n / 100 for n in range(1, 301)]
 
 
 @pytest.fixture
@@ -96,24 +94,27 @@ def test_windows_are_filled_with_the_newest_trades_of_a_store(store):
     with open_store(store) as writer:
         writer.write(step(["AAPL", "MSFT"], run("s", 0, rows(25_000) + rows(3, symbol=1))))
     backfill = backfill_of(store, Window(trades=12_000))
+    stored = backfill.stored.trades
     by_symbol = {
-        name: backfill.price[backfill.symbol == index].tolist()
-        for index, name in enumerate(backfill.symbols)
+        name: stored.price[stored.symbol == index].tolist()
+        for index, name in enumerate(backfill.stored.symbols)
     }
     assert by_symbol["AAPL"] == [10**9 + place for place in range(13_000, 25_000)]
     assert by_symbol["MSFT"] == [10**9, 10**9 + 1, 10**9 + 2]
     assert backfill.positions == {"s": 25_003}
-    board = Board(Window(trades=12_000))
-    assert sorted(board.restart(backfill)) == ["AAPL", "MSFT"]
-    assert told(board, "AAPL")["window"] == 12_000
-    assert told(board, "AAPL")["volume"] == 25_000
+    states = States(Window(trades=12_000))
+    assert sorted(states.restore(backfill.stored)) == ["AAPL", "MSFT"]
+    assert state(states, "AAPL")["window"] == 12_000
+    assert state(states, "AAPL")["volume"] == 25_000
 
 
 def test_windows_of_time_reach_back_from_the_latest_trade(store):
     with open_store(store) as writer:
         writer.write(step(["AAPL"], run("s", 0, rows(30_000))))
     backfill = backfill_of(store, Window(span_ns=15_000 * MS))
-    assert backfill.price.tolist() == [10**9 + place for place in range(15_000, 30_000)]
+    assert backfill.stored.trades.price.tolist() == [
+        10**9 + place for place in range(15_000, 30_000)
+    ]
 
 
 def test_what_is_committed_after_the_positions_were_read_is_left_to_come_live(store, monkeypatch):
@@ -123,7 +124,7 @@ def test_what_is_committed_after_the_positions_were_read_is_left_to_come_live(st
         writer.write(step(["AAPL"], run("s", 5, rows(3, price=2 * 10**9)), run("new", 0, rows(1))))
         monkeypatch.setattr(history, "streams", lambda: streams)
         backfill = read_backfill(history, Window(trades=4))
-    assert backfill.price.tolist() == [10**9 + place for place in range(1, 5)]
+    assert backfill.stored.trades.price.tolist() == [10**9 + place for place in range(1, 5)]
     assert backfill.positions == {"s": 5}
 
 
@@ -131,12 +132,11 @@ def test_trades_of_datasets_have_no_position_and_are_taken(store):
     with open_store(store) as writer:
         writer.write(step(["AAPL"], run("day", 0, rows(5), is_part=True)))
     backfill = backfill_of(store, Window(trades=4))
-    assert (len(backfill.price), backfill.positions) == (4, {})
+    assert (len(backfill), backfill.positions) == (4, {})
 
 
 def test_an_empty_store_fills_nothing(store):
     with open_store(store):
         backfill = backfill_of(store, Window(trades=4))
-    assert len(backfill.price) == 0
-    assert Board(Window(trades=4)).restart(backfill) == []
-    assert backfill.symbol.dtype == np.int64
+    assert len(backfill) == 0
+    assert States(Window(trades=4)).restore(backfill.stored) == []
