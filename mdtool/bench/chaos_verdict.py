@@ -187,7 +187,8 @@ def judge_store(url: str, inputs: Mapping[str, Traded]) -> Verdict:
 
 def stored_trades(store: Store, symbol: str) -> Traded:
     """Return all trades of a symbol in a store."""
-    parts = [Traded(page.timestamp, page.price, page.volume) for page in store.trades(symbol)]
+    pages = (page.trades for page in store.trades(symbol))
+    parts = [Traded(page.ts_event, page.price, page.size) for page in pages]
     return Traded.concatenate(parts)
 
 

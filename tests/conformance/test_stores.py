@@ -43,7 +43,7 @@ def trades(first: int, count: int, symbol: int = AAPL, every_ns: int = MS):
 
 
 def prices(page) -> list[int]:
-    return page.price.tolist()
+    return page.trades.price.tolist()
 
 
 def test_a_new_store_is_empty(store):
@@ -65,13 +65,16 @@ def test_trades_are_read_as_they_were_written(store):
     store.write(step(SYMBOLS, run("stream", 40, written)))
     (stream,) = store.streams()
     page = store.page("MSFT", 10)
-    assert page.timestamp.tolist() == [NOON_NS + 1, NOON_NS]
+    assert page.trades.ts_event.tolist() == [NOON_NS + 1, NOON_NS]
     assert page.stream.tolist() == [stream.number] * 2
     assert page.sequence.tolist() == [40, 42]
     assert prices(page) == [5, 2**63 - 1]
-    assert page.volume.tolist() == [7, 2**63 - 1]
-    assert page.ingest_timestamp.tolist() == [NOON_NS + 6, NOON_NS + 5]
-    assert all(column.dtype == np.int64 for column in (page.timestamp, page.price, page.volume))
+    assert page.trades.size.tolist() == [7, 2**63 - 1]
+    assert page.trades.ts_recv.tolist() == [NOON_NS + 6, NOON_NS + 5]
+    assert all(
+        column.dtype == np.int64
+        for column in (page.trades.ts_event, page.trades.price, page.trades.size)
+    )
     assert stream == SavedStream(stream.number, "stream", 43)
     assert store.symbols() == [SymbolTotals("MSFT", 2, NOON_NS + 1)]
     assert not store.has("AAPL")

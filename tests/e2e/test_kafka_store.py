@@ -60,7 +60,10 @@ def test_every_trade_is_kept_once_whatever_is_killed(kafka, tmp_path, free_port)
                 (price // 10**7, volume, at_ns)
                 for page in history.trades(symbol)
                 for price, volume, at_ns in zip(
-                    page.price.tolist(), page.volume.tolist(), page.timestamp.tolist(), strict=True
+                    page.trades.price.tolist(),
+                    page.trades.size.tolist(),
+                    page.trades.ts_event.tolist(),
+                    strict=True,
                 )
             ]
             assert sorted(kept) == sorted(ticks)
@@ -79,7 +82,7 @@ def test_a_record_that_cannot_be_read_is_left_out(kafka, tmp_path):
             pass
         until(store, 1_000)
         _, said = keeper.end(signal.SIGTERM)
-        assert "offset 0: left out: " in said
+        assert "offset 0: skipped: " in said
     assert totals_in(store) == {symbol: len(ticks) for symbol, ticks in sent.items()}
 
 
@@ -95,7 +98,7 @@ def test_a_store_of_ticks_that_were_made_anew_says_so(kafka, tmp_path):
             topics.produce("ticks", b"more", partition=number % 3)
     ended = completed("store", "--bus", bus, "--store", store)
     assert ended.returncode == 1
-    assert "it was made anew; name another store" in ended.stderr.decode()
+    assert "was recreated since its trades were stored; name another store" in ended.stderr.decode()
 
 
 def test_a_store_that_another_keeps_is_refused(kafka, tmp_path):

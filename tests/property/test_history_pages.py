@@ -135,4 +135,4 @@ def test_a_time_in_ms_has_what_took_place_before_it(stored, limit):
             before_ns = NOON_NS + moment_ms * MS
             page = history.page("AAPL", limit, parse_place(str(before_ns // MS), "AAPL"))
             older = [price for price in in_order if key(price)[0] < before_ns]
-            assert page.price.tolist() == older[:limit]
+            assert page.trades.price.tolist() == older[:limit]

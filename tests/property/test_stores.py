@@ -102,13 +102,7 @@ def run_of(streams: list[list], number: int, first: int, count: int, is_part: bo
     if not is_part:
         return whole
     shuffled = np.random.default_rng(first).permutation(len(whole))
-    columns = (
-        column[shuffled]
-        for column in (
-            *(whole.sequence, whole.symbol, whole.price, whole.volume),
-            *(whole.exchange_timestamp, whole.ingest_timestamp),
-        )
-    )
+    columns = whole.sequence[shuffled], whole.trades[shuffled]
     return StreamRun(whole.stream_id, first, whole.next_sequence, *columns, is_part=True)
 
 
@@ -180,5 +174,6 @@ def check_state(store: Store, plain: PlainStore) -> None:
 
 
 def rows(page) -> list[tuple[int, ...]]:
-    columns = page.timestamp, page.stream, page.sequence, page.price, page.volume
-    return list(zip(*(each.tolist() for each in (*columns, page.ingest_timestamp)), strict=True))
+    trades = page.trades
+    columns = trades.ts_event, page.stream, page.sequence, trades.price, trades.size, trades.ts_recv
+    return list(zip(*(each.tolist() for each in columns), strict=True))

@@ -15,6 +15,7 @@ from mdtool.adapters.datasets.trade_rows import RowGroups, TradeRows
 from mdtool.adapters.datasets.writer import staged
 from mdtool.core.errors import OutputError, UsageError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Trades
 
 PRINTABLE = st.characters(min_codepoint=33, max_codepoint=126)
 
@@ -23,7 +24,8 @@ def rows(n: int, begin: int = 0) -> TradeRows:
     column = np.arange(begin, begin + n)
     index = np.zeros(n, np.uint32)
     tables = SymbolTable(["A"]), SymbolTable(["s"])
-    return TradeRows(*tables, index, index, column, column + 1, column + 1, column, column)
+    trades = Trades(index, column + 1, column + 1, column, column)
+    return TradeRows(*tables, index, column, trades)
 
 
 @given(st.text(PRINTABLE, min_size=1, max_size=70), st.integers(0, 100_000))

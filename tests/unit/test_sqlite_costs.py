@@ -10,6 +10,7 @@ import pytest
 
 from mdtool.adapters.stores.port import StreamRun
 from mdtool.adapters.stores.sqlite import History, Store
+from mdtool.core.trades import Trades
 from tests.support.stores import NOON_NS, run, step
 
 TRADES = 100_000
@@ -21,8 +22,8 @@ def url(tmp_path) -> str:
     url = f"sqlite:///{tmp_path}/trades.db?synchronous=normal"
     sequence = np.arange(TRADES)
     times = NOON_NS + sequence // 5_000
-    columns = np.zeros(TRADES, np.uint32), sequence + 1, sequence + 1, times, times
-    whole = StreamRun("stream", 0, TRADES, sequence, *columns)
+    trades = Trades(np.zeros(TRADES, np.uint32), sequence + 1, sequence + 1, times, times)
+    whole = StreamRun("stream", 0, TRADES, sequence, trades)
     with Store(url) as store:
         store.write(step(["AAPL"], whole, sessions={0: SESSION}, counts={"ticks": TRADES}))
     return url

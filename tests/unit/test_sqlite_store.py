@@ -169,7 +169,7 @@ def test_a_header_that_was_overwritten_is_noticed(path, url):
 def test_pages_that_were_overwritten_are_noticed_by_who_meets_them(path, url):
     with open_store(url) as store:
         store.write(trades(0, 20_000))
-        wanted = [row for page in store.trades("MSFT") for row in page.price.tolist()]
+        wanted = [row for page in store.trades("MSFT") for row in page.trades.price.tolist()]
     pages = path.stat().st_size // PAGE_BYTES
     for page in range(pages // 2, pages // 2 + 20):
         damage(path, page * PAGE_BYTES)
@@ -194,7 +194,7 @@ def test_values_that_are_no_numbers_are_noticed_by_who_meets_them(path, url):
 
 def read_all(store: Store, wanted: list[int]) -> None:
     for symbol in SYMBOLS:
-        found = [row for page in store.trades(symbol) for row in page.price.tolist()]
+        found = [row for page in store.trades(symbol) for row in page.trades.price.tolist()]
         assert symbol != "MSFT" or found == wanted  # a page that was not met
 
 
@@ -375,9 +375,9 @@ def test_a_reader_goes_over_to_a_file_that_took_the_place_of_another(path, url, 
         other.write(step(["IBM"], run("a", 0, [(0, 1, 1, NOON_NS)])))
         other.write(step(["AAPL"], run("b", 0, [(0, 9, 1, NOON_NS)])))
     with History(url) as history:
-        assert history.page("AAPL", 9).price.tolist() == [3, 1]
+        assert history.page("AAPL", 9).trades.price.tolist() == [3, 1]
         (tmp_path / "other.db").replace(path)
-        assert history.page("AAPL", 9).price.tolist() == [9]
+        assert history.page("AAPL", 9).trades.price.tolist() == [9]
         path.unlink()
         with pytest.raises(StoreUnavailableError):
             history.page("AAPL", 9)
@@ -435,7 +435,7 @@ def check_trades(url: str, count: int) -> None:
     """See that a store has the first so many trades of the stream, each once."""
     with open_history(url) as history:
         found = [page for symbol in SYMBOLS for page in history.trades(symbol)]
-        assert sorted(price for page in found for price in page.price.tolist()) == list(
+        assert sorted(price for page in found for price in page.trades.price.tolist()) == list(
             range(1, count + 1)
         )
         assert history.recount() == []

@@ -43,9 +43,9 @@ def test_the_changes_of_a_stream_are_one_run_each_trade_with_its_own_sequence(ma
     a, b = step.runs
     assert (a.stream_id, a.first_sequence, a.next_sequence) == ("a", 10, 14)
     assert a.sequence.tolist() == [10, 12, 13]
-    assert a.price.tolist() == [1, 2, 4]
+    assert a.trades.price.tolist() == [1, 2, 4]
     assert (b.stream_id, b.first_sequence, b.next_sequence) == ("b", 0, 1)
-    assert [step.symbols[index] for index in b.symbol] == ["MSFT"]
+    assert [step.symbols[index] for index in b.trades.symbol] == ["MSFT"]
     assert sorted(step.changed.tolist()) == [0, 1]
     assert step.counts["ticks"] == 4
     assert step.counts["duplicates"] == step.counts["refused.2"] == 1

@@ -84,7 +84,8 @@ class History:
         sequence = np.arange(end, dtype=np.int64)[::-1][:limit]
         price = np.array(self._cents, np.int64)[sequence] * 10**7
         stream, volume = np.ones_like(sequence), np.ones_like(sequence)
-        return TradePage(sequence, stream, sequence, price, volume, sequence)
+        columns = (sequence, stream, sequence, price, volume, sequence)
+        return TradePage.of(np.stack(columns))
 
     def interrupt(self) -> None:
         self.is_interrupted = True

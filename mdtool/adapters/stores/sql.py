@@ -245,7 +245,7 @@ class SqlReader:
         """Return at most `limit` trades whose key is below `before`, newest first."""
         values = (symbol, *(before or _ABOVE_ALL), max(0, limit))
         rows = self._rows(self._statements.page_before, *values)
-        return TradePage(*np.ascontiguousarray(self._array(rows).reshape(-1, _PAGE_COLUMNS).T))
+        return TradePage.of(self._array(rows).reshape(-1, _PAGE_COLUMNS).T)
 
     def trades(
         self, symbol: str, start_ns: int = MIN_NS, end_ns: int = MAX_NS
@@ -304,8 +304,8 @@ class SqlReader:
 
     def _next_page(self, symbol: str, after: TradeKey, end_ns: int) -> TradePage:
         statement, values = self._statements.page_after, (symbol, *after, end_ns, PAGE_TRADES)
-        return TradePage(
-            *self._connection.read(lambda each: each.table(_PAGE_COLUMNS, statement, *values))
+        return TradePage.of(
+            self._connection.read(lambda each: each.table(_PAGE_COLUMNS, statement, *values))
         )
 
     def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -377,7 +377,7 @@ class StoredStream:
 def used_symbols(step: Step) -> dict[int, str]:
     """Return the symbols of a step that its runs, sessions and bars refer to, by index."""
     used = np.zeros(len(step.symbols), np.bool_)
-    for column in (*(run.symbol for run in step.runs), step.changed, step.bars["symbol"]):
+    for column in (*(run.trades.symbol for run in step.runs), step.changed, step.bars["symbol"]):
         used[column] = True
     return {index: step.symbols[index] for index in np.flatnonzero(used).tolist()}
 
@@ -478,11 +478,12 @@ def _columns(
 ) -> NDArray[np.int64]:
     """Return the columns of a run's trades from the one at `begin` on."""
     columns = np.empty((TRADE_COLUMNS, len(run) - begin), np.int64)
-    columns[0] = numbers[run.symbol[begin:]]
-    columns[1] = run.exchange_timestamp[begin:]
+    trades = run.trades[begin:]
+    columns[0] = numbers[trades.symbol]
+    columns[1] = trades.ts_event
     columns[2] = stream
     columns[3] = run.sequence[begin:]
-    columns[4] = run.price[begin:]
-    columns[5] = run.volume[begin:]
-    columns[6] = run.ingest_timestamp[begin:]
+    columns[4] = trades.price
+    columns[5] = trades.size
+    columns[6] = trades.ts_recv
     return columns

@@ -9,7 +9,7 @@ import typer
 
 from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.store.place import store_of
+from mdtool.cli.store.target import url_of
 from mdtool.core.errors import CheckError
 from mdtool.core.units import counted
 from mdtool.services.store.config import StoreConfig
@@ -38,9 +38,9 @@ def check(
     """
     from mdtool.adapters.stores import open_history, open_store
     from mdtool.adapters.stores.errors import StoreClaimedError
-    from mdtool.services.store.checking import MarketCheck, describe
+    from mdtool.services.store.check import MarketCheck, describe
 
-    url = store_of(config)
+    url = url_of(config)
     with open_history(url) as history:
         count = sum(totals.trade_count for totals in history.symbols())
     with open_store(url) as store, Progress("trades", count, quiet) as progress:

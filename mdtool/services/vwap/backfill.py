@@ -99,20 +99,13 @@ def _blocks(
         page = history.page(symbol, min(left, _PAGE_TRADES), before)
         if not len(page):
             return
-        is_in = cut.is_before(page)
+        trades, is_in = page.trades, cut.is_before(page)
         if window.span_ns and is_in.any():
             if oldest_ns is None:
-                oldest_ns = int(page.timestamp[is_in][0]) - window.span_ns
-            is_in &= page.timestamp > oldest_ns
-        trades = Trades(
-            symbol=np.full(len(page), index, np.uint32),
-            price=page.price,
-            size=page.volume,
-            ts_event=page.timestamp,
-            ts_recv=page.ingest_timestamp,
-        )
-        yield trades[is_in][::-1]
+                oldest_ns = int(trades.ts_event[is_in][0]) - window.span_ns
+            is_in &= trades.ts_event > oldest_ns
+        yield trades.with_symbols(np.full(len(page), index, np.uint32))[is_in][::-1]
         left -= int(np.count_nonzero(is_in))
-        if oldest_ns is not None and page.timestamp[-1] <= oldest_ns:
+        if oldest_ns is not None and trades.ts_event[-1] <= oldest_ns:
             return
         before = page.key(len(page) - 1)

@@ -112,7 +112,7 @@ def test_a_name_stands_for_one_stream_only(tmp_path):
     assert {row[2].partition("#")[0] for row in held(where)} == {"day"}
     before = held(where)
     other = write(tmp_path / "2.dbn", trades(300, seed=2))
-    refused = "begins with other trades than the stream 'day' that is stored"
+    refused = "begins with other trades than the stored stream 'day'"
     store(other, "--store", where, "--stream-id", "day", status=1, said=refused)
     assert held(where) == before
     assert "300 known already" in store(one, "--store", where, "--stream-id", "day")

@@ -30,8 +30,8 @@ class TradesPage(NamedTuple):
 
 def trade_rows(page: TradePage, most: int) -> list[Trade]:
     """Return the first trades of a page one by one."""
-    columns = (page.price[:most], page.volume[:most])
-    return list(map(Trade, _times(page.timestamp[:most]), *(each.tolist() for each in columns)))
+    trades = page.trades[:most]
+    return list(map(Trade, _times(trades.ts_event), trades.price.tolist(), trades.size.tolist()))
 
 
 def encode_trades(page: TradesPage) -> bytes:

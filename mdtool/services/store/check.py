@@ -1,4 +1,4 @@
-"""Compares what a store says of its symbols with its trades."""
+"""Compares the totals, sessions and bars of a store with its trades."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mdtool.services.aggregator.config import INTERVALS
 _SHORTEST_NS: Final = min(parse_duration(interval) for interval in INTERVALS)
 _PAGE_BARS: Final = 10_000
 _LARGEST: Final = 2**63 - 1
-"""Where the volume of a session stops."""
+"""The largest volume of a session."""
 _LATE: Final = "late"
-"""The store's total of ticks that are in no bar, for being too old."""
+"""The name of the store's total of ticks that were too old for bars."""
 
 
 def describe(wrong: WrongTotals) -> Iterator[str]:
-    """Yield a line for each total of a symbol that is not that of its trades."""
+    """Yield a line for each total of a symbol that differs from its trades."""
     stored, counted = wrong
     if stored.trade_count != counted.trade_count:
         yield (
@@ -39,15 +39,15 @@ def describe(wrong: WrongTotals) -> Iterator[str]:
 class MarketCheck:
     """Compares the sessions and bars of a store with its trades.
 
-    Symbols without a session are passed over: who wrote their trades kept none. What ticks that
-    came too late lack in the bars is told for all symbols together only, for so it is counted.
+    Symbols without a session are skipped: a writer without a market wrote their trades. Trades that
+    bars lack because they came too late are compared for all symbols together, as they are counted.
 
     Parameters
     ----------
     store : Store
-        Entered, and held, so that nothing changes meanwhile.
+        Entered and claimed, so that nothing changes meanwhile.
     progress : callable
-        Told how many trades have been read, now and then.
+        Called now and then with the number of trades read.
     """
 
     def __init__(self, store: Store, progress: Callable[[int], None]) -> None:
@@ -78,13 +78,13 @@ class MarketCheck:
         count = volume = 0
         for page in self._store.trades(symbol):
             count += len(page)
-            volume += _sum(page.volume)
+            volume += _sum(page.trades.size)
             self._read += len(page)
             self._progress(self._read)
         return count, volume
 
     def _of_bars(self, state: SavedState, index: int, symbol: str) -> tuple[int, int]:
-        """Return how many trades the shortest bars have, and of what volume."""
+        """Return the number and volume of the trades in the shortest bars."""
         bars = state.bars
         chosen = bars["is_open"] == 1
         chosen &= (bars["symbol"] == index) & (bars["interval_ns"] == _SHORTEST_NS)
@@ -105,7 +105,7 @@ def _compare(what: str, row: np.void, count: int, volume: int) -> Iterator[str]:
 
 
 def _sum(column: NDArray[np.int64]) -> int:
-    """Return the exact sum of what is not negative, which may leave int64."""
+    """Return the exact sum of values that are not negative, which may exceed int64."""
     return (int((column >> 32).sum()) << 32) + int((column & (2**32 - 1)).sum())
 
 

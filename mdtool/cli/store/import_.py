@@ -1,4 +1,4 @@
-"""`mdtool store import`: datasets brought into a store."""
+"""`mdtool store import`: writes datasets into a store."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import typer
 
 from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.store.keeper import opened_keeper
-from mdtool.cli.store.report import kept
+from mdtool.cli.store.target import open_writer, summary
 from mdtool.core.errors import EXIT_OK
 from mdtool.services.store.config import StoreConfig
 
 if TYPE_CHECKING:
     from mdtool.adapters.datasets.trade_rows import TradeRows
     from mdtool.core.trades import Reason
-    from mdtool.services.store.keeping import Keeper
+    from mdtool.services.store.writer import RowWriter
 
 
 @with_settings(StoreConfig, "store")
@@ -42,20 +41,19 @@ def import_(
     Example: mdtool store import trades.parquet --store sqlite:///copy.db
     """
     from mdtool.adapters.datasets.files import find_files, is_dbn, open_files
-    from mdtool.services.store.steps import keep_all
 
     found = find_files(paths)
     tables = open_files(found)
     size_bytes = sum(path.stat().st_size for path in found)
-    left_out: Counter[Reason] = Counter()
+    rejected: Counter[Reason] = Counter()
     with (
-        opened_keeper(config) as keeper,
+        open_writer(config) as writer,
         Progress("trades", size_bytes, quiet) as progress,
     ):
         read_bytes = 0
 
         def show() -> None:
-            progress.show(keeper.new + keeper.known, read_bytes)
+            progress.show(writer.new + writer.known, read_bytes)
 
         def rows() -> Iterator[TradeRows]:
             nonlocal read_bytes
@@ -64,21 +62,20 @@ def import_(
                 read_bytes += file.size_bytes
 
         try:
-            keep_all(keeper, rows(), is_live=False, progress=show)
+            writer.write_all(rows(), show)
             for path in filter(is_dbn, found):
-                left_out += _keep_dbn(path, keeper, show)
+                rejected += _write_dbn(path, writer, show)
                 read_bytes += path.stat().st_size
         finally:
             progress.clear()
-            typer.echo(kept(", ".join(paths), keeper, left_out))
+            typer.echo(summary(", ".join(paths), writer, rejected))
     return EXIT_OK
 
 
-def _keep_dbn(path: Path, keeper: Keeper, show: Callable[[], None]) -> Counter[Reason]:
-    from mdtool.services.store.filling import DbnInput
-    from mdtool.services.store.steps import keep_all
+def _write_dbn(path: Path, writer: RowWriter, show: Callable[[], None]) -> Counter[Reason]:
+    from mdtool.services.store.dbn_input import DbnInput
 
     with DbnInput([str(path)]) as source:
-        source.identify(keeper.streams)
-        keep_all(keeper, source.rows(), is_live=False, progress=show)
-        return source.left_out
+        source.identify(writer.streams)
+        writer.write_all(source.rows(), show)
+        return source.rejected

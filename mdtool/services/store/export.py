@@ -1,30 +1,96 @@
-"""The trades of a store as rows, in an order that does not depend on what kind of store it is."""
+"""Exports the trades of a store as a dataset, in an order that is the same for all stores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtool.adapters.datasets.partitions import SYMBOL
 from mdtool.adapters.datasets.trade_rows import TradeRows
+from mdtool.adapters.datasets.writer import PartitionedWriter, staged
 from mdtool.adapters.stores import TradeHistory
 from mdtool.adapters.stores.port import MAX_NS, MIN_NS, TradePage
+from mdtool.core.errors import InputError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import NS_PER_DAY
 
 _ROWS: Final = 1 << 18
-"""Trades held at once, unless more than that share one moment."""
+"""Trades in memory at once, unless more share one moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSpec:
+    """The place and form of a dataset.
+
+    Attributes
+    ----------
+    path : Path
+        A folder if it is partitioned, else a file.
+    format : str
+        One of `mdtool.adapters.datasets.FORMATS`.
+    keys : tuple of str
+        The keys of its folders, the outer one first.
+    replaces : bool
+        Whether an existing dataset may be replaced.
+    """
+
+    path: Path
+    format: str
+    keys: tuple[str, ...]
+    replaces: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The size of a dataset that was written."""
+
+    trades: int
+    files: int
+
+
+def export(trades: StoredTrades, spec: DatasetSpec, progress: Callable[[int], None]) -> Exported:
+    """Write trades as a dataset, which appears as a whole when this returns.
+
+    Files of several symbols are in order of time.
+
+    Parameters
+    ----------
+    trades : StoredTrades
+    spec : DatasetSpec
+    progress : callable
+        Called now and then with the number of trades written.
+
+    Raises
+    ------
+    InputError
+        When there are none.
+    OutputError
+        When it exists already, cannot be written, or its format cannot represent a trade; nothing
+        of it remains.
+    """
+    extension = f".{spec.format}"
+    with staged(spec.path, extension, spec.replaces, is_folder=bool(spec.keys)) as path:
+        with PartitionedWriter(path, spec.format, spec.keys) as writer:
+            for rows in trades.by_symbol() if SYMBOL in spec.keys else trades.by_time():
+                writer.write(rows)
+                progress(writer.trades)
+        if not writer.trades:
+            raise InputError("the store has no such trades; nothing was written")
+        return Exported(writer.trades, writer.files)
 
 
 class StoredTrades:
-    """Those of some symbols and times.
+    """The trades of some symbols and times, as rows.
 
     Parameters
     ----------
     history : TradeHistory
-        Where they are.
+        The store.
     symbols : frozenset of str, optional
         Only these.
     start_ns, end_ns : int, optional
@@ -33,9 +99,9 @@ class StoredTrades:
     Attributes
     ----------
     symbols : SymbolTable
-        Those wanted that have trades at any time, in order.
+        Those of the selected symbols that have trades at any time, in order.
     count : int
-        How many trades these have at any time.
+        The number of their trades at any time.
     """
 
     def __init__(
@@ -53,10 +119,10 @@ class StoredTrades:
         self._counts = [t.trade_count for t in totals]
         self.symbols = SymbolTable(t.symbol for t in totals)
         self.count = sum(self._counts)
-        # By id, so that streams of one name are in one order whatever numbers a store gave them.
+        # By id, so that the order does not depend on the store's numbers of streams.
         self._streams = SymbolTable(sorted(s.stream_id for s in history.streams()))
         self._stream_of = np.empty(0, np.uint32)
-        self._learn_streams()
+        self._read_streams()
 
     def by_symbol(self) -> Iterator[TradeRows]:
         """Yield rows symbol by symbol, each in order of time, stream and sequence."""
@@ -68,7 +134,7 @@ class StoredTrades:
         yield from self._in_order(range(len(self.symbols)))
 
     def _in_order(self, symbols: Sequence[int]) -> Iterator[TradeRows]:
-        """Yield rows of symbols in order of time: as long a time at once as has so many rows."""
+        """Yield rows of symbols in order of time, for spans of time with up to `_ROWS` each."""
         start_ns, last_ns = self._start_ns, min(self._end_ns - 1, self._last_ns)
         if sum(self._counts[index] for index in symbols) <= _ROWS:
             span_ns = self._end_ns - start_ns
@@ -89,7 +155,9 @@ class StoredTrades:
 
     def _earliest_ns(self, symbols: Sequence[int]) -> int:
         pages = (self._first_page(index) for index in symbols)
-        return min((int(page.timestamp[0]) for page in pages if page is not None), default=MAX_NS)
+        return min(
+            (int(page.trades.ts_event[0]) for page in pages if page is not None), default=MAX_NS
+        )
 
     def _first_page(self, index: int) -> TradePage | None:
         symbol = self.symbols[index]
@@ -98,7 +166,7 @@ class StoredTrades:
     def _read(
         self, symbols: Sequence[int], start_ns: int, end_ns: int, limit: int | None
     ) -> list[TradeRows] | None:
-        """Return the trades of a time, or None when they are more than the limit."""
+        """Return the trades of a span, or None when they are more than the limit."""
         parts: list[TradeRows] = []
         count = 0
         for index in symbols:
@@ -113,21 +181,17 @@ class StoredTrades:
         return TradeRows(
             symbols=self.symbols,
             streams=self._streams,
-            symbol=np.full(len(page), index, np.uint32),
             stream=self._stream_indices(page.stream),
             sequence=page.sequence,
-            price=page.price,
-            volume=page.volume,
-            exchange_timestamp=page.timestamp,
-            ingest_timestamp=page.ingest_timestamp,
+            trades=page.trades.with_symbols(np.full(len(page), index, np.uint32)),
         )
 
     def _stream_indices(self, numbers: NDArray[np.int64]) -> NDArray[np.uint32]:
         if int(numbers.max()) >= len(self._stream_of):
-            self._learn_streams()  # one that began meanwhile
+            self._read_streams()  # a new one
         return self._stream_of[numbers]
 
-    def _learn_streams(self) -> None:
+    def _read_streams(self) -> None:
         known = self._history.streams()
         self._stream_of = np.zeros(max((s.number for s in known), default=-1) + 1, np.uint32)
         for stream in known:
@@ -135,5 +199,5 @@ class StoredTrades:
 
 
 def _sorted(rows: TradeRows) -> TradeRows:
-    keys = (rows.sequence, rows.stream, rows.symbol, rows.exchange_timestamp)
-    return rows.take(np.lexsort(keys))
+    trades = rows.trades
+    return rows[np.lexsort((rows.sequence, rows.stream, trades.symbol, trades.ts_event))]
