@@ -23,7 +23,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Trades
 from mdtool.core.units import NS_PER_MS, PRICE_SCALE
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.control import Ack, ReplyDecoder
+from mdtool.wire.frames import Ack, ReplyDecoder
 from mdtool.wire.tick_encoder import encode_frames
 
 SYMBOLS: Final = ("AAPL", "MSFT", "GOOG", "AMZN", "TSLA")

@@ -68,7 +68,7 @@ def send(
     """
     from mdtool.core.lifecycle import run_service
     from mdtool.services.send.sender import Sender
-    from mdtool.services.send.sources import limited
+    from mdtool.services.send.ticks import limited
 
     paths, config = _addressed(inputs or [], config)
     if config.rate and config.speed:
@@ -116,7 +116,7 @@ def _addressed(arguments: Sequence[str], config: SendConfig) -> tuple[list[str],
 
 
 def _read(paths: Sequence[str], selected: FilterOptions) -> TickSource:
-    from mdtool.services.send.sources import open_ticks
+    from mdtool.services.send.ticks import open_ticks
 
     if selected.schema not in {None, "trades"}:
         raise UsageError(f"--schema {selected.schema}: only trades can be sent")
@@ -124,7 +124,7 @@ def _read(paths: Sequence[str], selected: FilterOptions) -> TickSource:
 
 
 def _simulated(paths: Sequence[str], selected: FilterOptions, seed: int, rate: float) -> TickSource:
-    from mdtool.services.send.sources import simulate_ticks
+    from mdtool.services.send.ticks import simulate_ticks
 
     if paths:
         raise UsageError(f"--simulate takes no INPUT: leave out {paths[0]}")

@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.trades import Frames, Reason, TradeRun, Trades
+from mdtool.core.trades import REASONS, Frames, TradeRun, Trades
 from mdtool.engine.live_bars import LiveBars
+from mdtool.engine.saved_rows import SESSION
 from mdtool.engine.session_kernel import COLUMNS, fold_sessions
-from mdtool.engine.sessions import SESSION
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-REASONS: Final = max(Reason) + 1
-"""Length of counts by `Reason`, of which 0 is none."""
 _LATE: Final = "late"
 """The total of trades that were too old for bars."""
 

@@ -13,8 +13,14 @@ from google.protobuf.message import DecodeError
 from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import Frames, TradeRun
 from mdtool.wire._pb import marketdata_pb2
-from mdtool.wire.admission import check_stream, check_symbol, check_trades
-from mdtool.wire.batches import BatchError, decode_batch, encode_batch
+from mdtool.wire.batches import (
+    BatchError,
+    check_stream,
+    check_symbol,
+    check_trades,
+    decode_batch,
+    encode_batch,
+)
 
 MAX_RUN_FRAMES: Final = 1 << 15
 """The most frames of a run that is split: each record is shorter than 4 MiB, whatever its

@@ -11,12 +11,19 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
+from mdtool.core.symbols import MAX_SYMBOL_CHARS
 from mdtool.core.trades import Frames, Reason, Trades
+from mdtool.core.units import MIN_TIMESTAMP_NS
 from mdtool.wire import tick_kernel as kernel
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.control import MAX_CONTROL_BYTES, decode_hello
-from mdtool.wire.frames import CONTROL_BIT, HEADER_BYTES, MAX_FRAME_BYTES, encode_frame
-from mdtool.wire.refusals import describe
+from mdtool.wire.frames import (
+    CONTROL_BIT,
+    HEADER_BYTES,
+    MAX_CONTROL_BYTES,
+    MAX_FRAME_BYTES,
+    decode_hello,
+    encode_frame,
+)
 from mdtool.wire.symbol_index import SymbolIndex
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -26,6 +33,9 @@ MAX_DETAILS: Final = 3
 
 _NO_FIELDS: Final = b"\x18\x00"
 """A Tick whose every field has its default, in a payload that is not empty."""
+_SHOWN_CHARS: Final = 24
+_UNITS_BELOW: Final = ((10**11, "s"), (10**14, "ms"), (MIN_TIMESTAMP_NS, "us"))
+"""The unit that a time below each bound can only be in, if it is not before March 1973."""
 
 
 @dataclass(slots=True)
@@ -227,7 +237,7 @@ class FrameRun:
             return []
         _, reasons, positions = self._refused[:, :count].tolist()
         return [
-            describe(self._payload(position), Reason(reason))
+            _describe(self._payload(position), Reason(reason))
             for reason, position in zip(reasons, positions, strict=True)
         ]
 
@@ -281,6 +291,43 @@ def decode_messages(
     """Check ticks that came as messages, by the same rules as those that come in frames."""
     data = b"".join(encode_frame(message.SerializeToString() or _NO_FIELDS) for message in messages)
     return TickDecoder(index, max_frame_bytes=CONTROL_BIT - 1).feed(data, ingest_ns)
+
+
+def _describe(payload: bytes, reason: Reason) -> str:
+    """Return one line that says what is wrong with a Tick refused for `reason`."""
+    if reason is Reason.MALFORMED:
+        return f"payload of {len(payload):,} bytes is not a Tick"
+    try:
+        tick = tick_pb2.Tick.FromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"a payload refused for its {reason.label} is not a Tick") from error
+    if reason is Reason.SYMBOL:
+        return _describe_symbol(tick.symbol)
+    if reason is Reason.PRICE:
+        return f"price {tick.price!r} is not above 0 and within int64 at 1e-9"
+    if reason is Reason.VOLUME:
+        return f"volume {tick.volume} is not above 0"
+    return _describe_timestamp(tick.exchange_timestamp)
+
+
+def _describe_symbol(symbol: str) -> str:
+    # What is not ASCII is not trimmed either, though Python knows more kinds of spaces.
+    trimmed = symbol.strip() if symbol.isascii() else symbol
+    if not trimmed:
+        return "symbol is empty"
+    shown = repr(trimmed[:_SHOWN_CHARS]) + ("..." if len(trimmed) > _SHOWN_CHARS else "")
+    if not (trimmed.isascii() and trimmed.isprintable()):
+        return f"symbol {shown} is not printable ASCII"
+    if len(trimmed) > MAX_SYMBOL_CHARS:
+        return f"symbol {shown} has {len(trimmed):,} characters, over {MAX_SYMBOL_CHARS}"
+    return f"symbol {shown} is one too many: the symbol table is full"
+
+
+def _describe_timestamp(timestamp: int) -> str:
+    if timestamp <= 0:
+        return f"timestamp {timestamp} is not above 0"
+    unit = next(unit for bound, unit in _UNITS_BELOW if timestamp < bound)
+    return f"timestamp {timestamp} is in {unit}, not in ns"
 
 
 def _header(data: Bytes, position: int) -> int:

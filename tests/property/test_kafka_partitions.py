@@ -14,7 +14,7 @@ from mdtool.core.trades import Frames, Reason, TradeRun, Trades
 from mdtool.core.units import parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.saved_rows import SESSION
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
 from mdtool.services.aggregator.partition import Partition
 from mdtool.wire.batches import BatchError

@@ -6,8 +6,7 @@ import numpy as np
 
 from mdtool.adapters.stores.errors import StoreGapError
 from mdtool.adapters.stores.port import SavedState, Step, StreamRun
-from mdtool.engine.saved_bars import SAVED_BAR
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.saved_rows import SAVED_BAR, SESSION
 
 
 class PlainStore:

@@ -11,8 +11,7 @@ from typing import ClassVar
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.server import IngestServer
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.control import Committed, ReplyDecoder, encode_hello
-from mdtool.wire.frames import encode_frame
+from mdtool.wire.frames import Committed, ReplyDecoder, encode_frame, encode_hello
 
 NOW_NS = 1_735_201_234_567_000_000
 

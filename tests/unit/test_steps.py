@@ -10,8 +10,7 @@ from mdtool.core.trades import Reason
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
-from mdtool.engine.saved_bars import SAVED_BAR
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.saved_rows import SAVED_BAR, SESSION
 from tests.reference.market import Tick, batch
 
 NOON_NS = 1_735_214_400 * NS_PER_S

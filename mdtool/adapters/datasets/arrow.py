@@ -15,7 +15,7 @@ from mdtool.core.errors import InputError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable, is_symbol
 from mdtool.core.trades import Trades
 from mdtool.core.units import UNDEF_PRICE
-from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
+from mdtool.wire.frames import MAX_STREAM_ID_CHARS, is_stream_id
 
 TYPES: Final = {
     "symbol": pa.string(),

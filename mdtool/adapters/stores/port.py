@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Trades
-from mdtool.engine.saved_bars import SAVED_BAR
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.saved_rows import SAVED_BAR, SESSION
 
 MIN_NS: Final = -(2**63)
 MAX_NS: Final = 2**63 - 1

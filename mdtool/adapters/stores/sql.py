@@ -30,8 +30,7 @@ from mdtool.adapters.stores.port import (
     TradePage,
     WrongTotals,
 )
-from mdtool.engine.saved_bars import SAVED_BAR
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.saved_rows import SAVED_BAR, SESSION
 
 PAGE_TRADES: Final = 1 << 16
 """Trades that a reader of all trades fetches at once."""

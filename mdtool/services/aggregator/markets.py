@@ -12,7 +12,7 @@ from mdtool.core.units import NS_PER_MS, parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
-from mdtool.wire.admission import check_symbol, check_trades
+from mdtool.wire.batches import check_symbol, check_trades
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from mdtool.adapters.kafka.records import (
     totals_record,
 )
 from mdtool.core.units import NS_PER_MS
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.saved_rows import SESSION
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.markets import INTERVALS_NS, Admission, new_market
 from mdtool.wire.batches import BatchError

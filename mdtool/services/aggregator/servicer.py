@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolMap, SymbolTable
-from mdtool.core.trades import Reason
+from mdtool.core.trades import REASONS, Reason
 from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
-from mdtool.engine.market import REASONS, Market, SequenceGapError
+from mdtool.engine.market import Market, SequenceGapError
 from mdtool.services.aggregator.committer import acknowledging
 from mdtool.services.aggregator.live_market import LiveMarket
 from mdtool.services.aggregator.markets import Admission
 from mdtool.services.aggregator.trade_feed import BehindError
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
-from mdtool.wire.admission import check_stream
-from mdtool.wire.aggregates import encode_aggregate
 from mdtool.wire.batches import (
     BarColumns,
     BarUpdates,
     BatchError,
     Counts,
     Updates,
+    check_stream,
     decode_batch,
+    encode_aggregate,
     encode_bar_updates,
     encode_bars,
     encode_updates,

@@ -21,7 +21,7 @@ from mdtool.core.records import Records
 from mdtool.core.symbols import SymbolMap, SymbolTable, normal_symbol
 from mdtool.core.trades import Reason, Trades
 from mdtool.core.units import MIN_TIMESTAMP_NS, UNDEF_ORDER_SIZE, UNDEF_PRICE
-from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
+from mdtool.wire.frames import MAX_STREAM_ID_CHARS, is_stream_id
 
 _TRADES: Final = "trades"
 _DIGEST_MARK: Final = "#"

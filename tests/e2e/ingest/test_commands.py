@@ -16,7 +16,7 @@ import pytest
 
 from mdtool.core.addresses import parse_address
 from mdtool.engine.simulate import Exchange
-from mdtool.wire.control import Ack, ReplyDecoder
+from mdtool.wire.frames import Ack, ReplyDecoder
 from tests.support.commands import completed
 from tests.support.ingest_commands import MDTOOL, Watch, service, sessions_of
 from tests.support.ingest_servers import frame, frames

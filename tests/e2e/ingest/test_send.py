@@ -20,8 +20,7 @@ from mdtool.services.send import sender as sender_module
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.sender import Sender
 from mdtool.wire import tick_encoder
-from mdtool.wire.control import Ack, encode_ack, encode_committed, encode_resume
-from mdtool.wire.frames import encode_frame
+from mdtool.wire.frames import Ack, encode_ack, encode_committed, encode_frame, encode_resume
 from tests.reference.aggregator import PlainAggregator
 from tests.support.ingest_servers import prices, serving
 
@@ -187,7 +186,7 @@ async def test_an_aggregator_without_memory_gets_the_rest_and_the_loss_is_told(
         may_go_on.set()
         await sending
     assert ledger.prices("s") == list(range(101, 201))
-    assert "has lost 100 ticks" in caplog.text
+    assert "lost 100 ticks" in caplog.text
 
 
 async def test_ticks_that_the_server_refuses_are_told(address, ledger):
@@ -265,7 +264,7 @@ async def test_a_refusal_is_passed_on():
 
 async def test_a_server_that_talks_nonsense_is_no_server():
     async with answering(encode_frame(b"\xff\xff")) as address:
-        with pytest.raises(PeerError, match="no Ack"):
+        with pytest.raises(PeerError, match="not an Ack"):
             await send(address, runs(10))
 
 
@@ -418,8 +417,8 @@ async def test_what_is_waited_for_is_told_once(ledger, told, monkeypatch):
             await sending
     waiting = f"{address}: waiting for it to"
     assert told.lines[:2] == [
-        f"{waiting} take ticks, as it does once its aggregator is there",
-        f"{waiting} commit what was sent, as it does while its aggregator is there",
+        f"{waiting} accept ticks, as it does once its aggregator is available",
+        f"{waiting} commit what was sent, as it does while its aggregator is available",
     ]
     assert len(set(told.lines)) == len(told.lines)
 

@@ -1,10 +1,14 @@
-"""What there is to send: DBN, JSON lines, or the trades of a simulated market."""
+"""The ticks to send: of DBN, JSON lines or a simulated market, paced, and encoded as frames."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mdtool.adapters.byte_source import open_bytes
 from mdtool.adapters.dbn_files import open_merged, read_dbn
@@ -14,10 +18,15 @@ from mdtool.adapters.simulated import CHUNK_RECORDS, PACED_CHUNK_RECORDS, Simula
 from mdtool.adapters.tick_source import DbnTicks, TickSource
 from mdtool.core.errors import UsageError
 from mdtool.core.trades import NamedTrades
+from mdtool.core.units import NS_PER_S
+from mdtool.engine.pacing import Pacer
 from mdtool.engine.simulate import Exchange
 from mdtool.engine.simulate_defaults import EVENTS_PER_TRADE
+from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
 _TRADES: Final = "trades"
+_FEW_TICKS: Final = 256
+"""Batches shorter than this are encoded with the symbols they have, not with all there are."""
 
 
 def open_ticks(paths: Sequence[str], selection: Selection | None = None) -> TickSource:
@@ -28,7 +37,7 @@ def open_ticks(paths: Sequence[str], selection: Selection | None = None) -> Tick
     paths : sequence of str
         DBN files, merged by their index timestamp, or a single one of JSON lines.
     selection : Selection, optional
-        Which symbols and times of DBN are wanted.
+        Which symbols and times of DBN to send.
 
     Raises
     ------
@@ -58,13 +67,13 @@ def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource
     seed : int
         The same for the same trades.
     rate : float
-        Trades a second of a market that runs from now on, to be sent at its own pace. 0 is for a
+        Trades a second of a market that runs from now on, to be sent at its own pace; 0 for a
         market of a fixed past, to be sent flat out.
 
     Raises
     ------
     UsageError
-        When the exchange cannot be so.
+        When the exchange cannot have these settings.
     """
     if rate:
         exchange = Exchange(symbols, seed, rate * EVENTS_PER_TRADE, time.time_ns())
@@ -83,3 +92,46 @@ def limited(batches: Iterable[NamedTrades], limit: int) -> Iterator[NamedTrades]
             return
         yield batch
         left -= len(batch)
+
+
+async def paced(
+    batches: AsyncIterator[NamedTrades], speed: float, rate: float = 0.0
+) -> AsyncIterator[NamedTrades]:
+    """Yield ticks when they are due: whatever is due together, together.
+
+    Parameters
+    ----------
+    batches : asynchronous iterator of NamedTrades
+    speed : float
+        Multiple of the ticks' own pace, 0 for flat out.
+    rate : float
+        Where given, ticks a second at even distances, whatever their own times.
+    """
+    pacer = Pacer(1.0 if rate else speed)
+    count = 0
+    async for batch in batches:
+        due_ns = _evenly(count, len(batch), rate) if rate else batch.trades.ts_recv
+        count += len(batch)
+        done = 0
+        while done < len(batch):
+            now_ns = time.monotonic_ns()
+            n_due = pacer.due(due_ns[done:], now_ns)
+            if n_due:
+                yield batch[done : done + n_due]
+                done += n_due
+            else:
+                await asyncio.sleep(pacer.wait_ns(int(due_ns[done]), now_ns) / NS_PER_S)
+
+
+def encoded(batch: NamedTrades) -> EncodedFrames:
+    """Return a batch as Tick frames."""
+    symbols, trades = batch.symbols, batch.trades
+    columns = (trades.price, trades.size, trades.ts_event)
+    if len(trades) < _FEW_TICKS < len(symbols):
+        used, symbol = np.unique(trades.symbol, return_inverse=True)
+        return encode_frames([symbols[index] for index in used], symbol, *columns)
+    return encode_frames(list(symbols), trades.symbol, *columns)
+
+
+def _evenly(first: int, count: int, rate: float) -> NDArray[np.int64]:
+    return (np.arange(first, first + count) * (NS_PER_S / rate)).astype(np.int64)

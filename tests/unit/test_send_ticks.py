@@ -7,9 +7,8 @@ import pytest
 
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import NamedTrades, Trades
-from mdtool.services.send import pacing
-from mdtool.services.send.pacing import encoded, paced
-from mdtool.services.send.sources import limited
+from mdtool.services.send import ticks
+from mdtool.services.send.ticks import encoded, limited, paced
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import TickDecoder
 
@@ -45,8 +44,8 @@ def clock(monkeypatch):
         Clock.slept_s += seconds
         Clock.now_ns += round(seconds * 1e9) + MS // 2
 
-    monkeypatch.setattr(pacing.time, "monotonic_ns", lambda: Clock.now_ns)
-    monkeypatch.setattr(pacing.asyncio, "sleep", sleep)
+    monkeypatch.setattr(ticks.time, "monotonic_ns", lambda: Clock.now_ns)
+    monkeypatch.setattr(ticks.asyncio, "sleep", sleep)
     return Clock
 
 

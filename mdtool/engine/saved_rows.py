@@ -1,10 +1,24 @@
-"""Bars as they are kept between runs, with all that a live bar knows of itself."""
+"""Rows of the market's state, as stores and topics have them."""
 
 from __future__ import annotations
 
 from typing import Final
 
 import numpy as np
+
+SESSION: Final = np.dtype(
+    [
+        ("open", "<i8"),  # 1e-9
+        ("high", "<i8"),
+        ("low", "<i8"),
+        ("close", "<i8"),
+        ("volume", "<i8"),
+        ("count", "<i8"),  # trades
+        ("timestamp", "<i8"),  # ns, exchange time of the latest trade
+        ("ingest_timestamp", "<i8"),  # ns, when the latest trade reached the ingest server
+    ]
+)
+"""The session of a symbol, since the state began; the latest trade is the last to arrive."""
 
 SAVED_BAR: Final = np.dtype(
     [
