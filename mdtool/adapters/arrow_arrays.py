@@ -1,4 +1,4 @@
-"""Arrow's arrays made of numpy's, and numpy's of Arrow's, over their buffers.
+"""Conversions between numpy's and Arrow's arrays, over their buffers.
 
 `pyarrow.array` and `to_numpy` do the same, but import pandas, which takes longer than most exports.
 """
@@ -19,14 +19,14 @@ TIME: Final = pa.timestamp("ns", "UTC")
 def numbers(
     values: npt.NDArray[Any], kind: Any = None, known: npt.NDArray[np.bool_] | None = None
 ) -> Any:
-    """Return an array, which shares the memory of values that are contiguous.
+    """Return an array, which shares the memory of contiguous values.
 
     Parameters
     ----------
     values : ndarray
         Integers of any width; or of 128 bits as int64[n, 2], low word first.
     kind : pyarrow.DataType, optional
-        Another type than that of `values`, of the same width.
+        Another type of the same width.
     known : bool[n], optional
         Where False, the value is null.
     """
@@ -42,12 +42,12 @@ def decimals(prices: npt.NDArray[np.int64], known: npt.NDArray[np.bool_] | None 
 
 
 def characters(values: npt.NDArray[np.bytes_]) -> Any:
-    """Return an array of strings of values of one width, without the NULs that fill them up.
+    """Return an array of strings from values of one width, without trailing NULs.
 
     Raises
     ------
     pyarrow.ArrowInvalid
-        When a value is no UTF-8.
+        When a value is not UTF-8.
     """
     lengths = np.char.str_len(values)
     cells = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), values.itemsize)
@@ -55,14 +55,14 @@ def characters(values: npt.NDArray[np.bytes_]) -> Any:
 
 
 def named(names: Iterable[str], indices: npt.NDArray[np.integer[Any]]) -> Any:
-    """Return an array of strings: of each index, its name."""
+    """Return an array of strings: the name of each index."""
     encoded = [name.encode() for name in names]
     lengths = np.array([*map(len, encoded)], np.int64)
     return _strings(lengths, b"".join(encoded)).take(numbers(indices))
 
 
 def integers(array: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return the values of an array without nulls, read-only, in the memory that it has."""
+    """Return the values of an array without nulls, read-only, in its memory."""
     values = np.frombuffer(array.buffers()[1], dtype)
     return values[array.offset : array.offset + len(array)]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from queue import SimpleQueue
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
@@ -139,8 +139,10 @@ class _Runner(Generic[T]):
             for item in self._items:
                 self._room.acquire()
                 if self._is_closed:
-                    return
+                    break
                 self._pass_on(item)
+            if self._is_closed and isinstance(self._items, Generator):
+                self._items.close()
         except BaseException as error:  # noqa: BLE001 - it is raised to the consumer
             self._pass_on(_Ended(error))
         else:
