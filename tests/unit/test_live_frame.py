@@ -13,8 +13,8 @@ from mdtool.cli.live.frame import (
     bar_scale,
     ladder_of,
     price_text,
-    printable,
 )
+from mdtool.cli.screen import printable
 from mdtool.core.dtypes import F_LAST, MBO, RTYPE_MBO, record_length
 from mdtool.core.units import PRICE_SCALE, UNDEF_PRICE
 from mdtool.engine.book.state import BookKey, Books

@@ -216,10 +216,5 @@ def price_text(price: int, decimals: int) -> str:
     return f"{sign}{whole}.{fraction:09d}"[: decimals - 9 or None]
 
 
-def printable(text: str) -> str:
-    """Return a text from outside with nothing in it that a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def _levels(book: BookView, side: Side, depth: int) -> tuple[Level, ...]:
     return tuple(Level(*row) for row in book.levels(side, depth).tolist())

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from mdtool.cli.live.feed import Feed
-from mdtool.cli.live.frame import Frame, Ladder, LiveRates, State, ladder_of, printable
+from mdtool.cli.live.frame import Frame, Ladder, LiveRates, State, ladder_of
+from mdtool.cli.screen import printable
 from mdtool.core.rates import Rates
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.book.state import BookKey

@@ -18,8 +18,9 @@ from mdtool.cli.filter_options import RangeOptions
 from mdtool.cli.live.feed import Feed
 from mdtool.cli.live.observer import Observer, Origin
 from mdtool.cli.live.playback import FLAT_OUT, REAL_TIME, Playback
-from mdtool.cli.live.terminal import open_terminal
-from mdtool.cli.live.view import View
+from mdtool.cli.live.view import LiveView
+from mdtool.cli.screen import show
+from mdtool.cli.terminal import open_terminal
 from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import UsageError
@@ -63,7 +64,7 @@ def run_live(inputs: Sequence[str], selected: RangeOptions, speed: float | None 
             speed = REAL_TIME if source.size_bytes is not None else FLAT_OUT
         feed = Feed(source, Playback(speed, selection.start_ns))
         observer = Observer(feed, Origin(source.metadata.dataset, source.size_bytes))
-        status = View(feed, observer).run(terminal)
+        status = show(LiveView(feed, observer), terminal)
         if feed.error is not None:
             raise feed.error
         return status

@@ -8,8 +8,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from mdtool.cli.live.painter import Painter
-from mdtool.cli.live.palette import THEME
+from mdtool.cli.screen import THEME, Painter
 
 
 class _Terminal(io.TextIOWrapper):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mdtool.cli.live.held_messages import MESSAGES_KEPT, HeldMessages
+from mdtool.cli.terminal import MESSAGES_KEPT, DeferredMessages
 
 
 @contextlib.contextmanager
@@ -24,7 +24,7 @@ def logging_to_stderr() -> Iterator[logging.Handler]:
 
 
 def test_messages_are_said_afterwards_in_their_order(capsys):
-    with logging_to_stderr(), HeldMessages() as messages:
+    with logging_to_stderr(), DeferredMessages() as messages:
         logging.getLogger("mdtool.x").warning("no records of %s", "ABC")
         print("compiling", file=sys.stderr)
         assert capsys.readouterr().err == ""
@@ -33,7 +33,7 @@ def test_messages_are_said_afterwards_in_their_order(capsys):
 
 
 def fail_after_a_word() -> None:
-    with HeldMessages():
+    with DeferredMessages():
         print("held", file=sys.stderr)
         raise ZeroDivisionError
 
@@ -49,7 +49,7 @@ def test_stderr_is_what_it_was_even_after_an_error(capsys):
 
 
 def test_only_the_last_are_kept(capsys):
-    with HeldMessages():
+    with DeferredMessages():
         for number in range(3 * MESSAGES_KEPT):
             print(number, file=sys.stderr)
     said = capsys.readouterr().err.split()
