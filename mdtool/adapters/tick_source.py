@@ -1,4 +1,4 @@
-"""Where the ticks that a client sends come from: the port, and the one for DBN streams."""
+"""Sources of the ticks that a client sends: the port, and the one for DBN streams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TickSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         ...
 
     @property

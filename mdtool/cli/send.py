@@ -74,13 +74,13 @@ def send(
     if config.rate and config.speed:
         raise UsageError("--rate and --speed: choose one")
     if not math.isfinite(config.speed) or not math.isfinite(config.rate):
-        raise UsageError("--rate and --speed want a number, 0 for flat out")
+        raise UsageError("--rate and --speed expect a number; 0 is as fast as possible")
     if simulate and config.speed:
         raise UsageError("--speed is for recorded ticks; a simulated market goes by --rate")
     ticks = _simulated(paths, selected, seed, config.rate) if simulate else _read(paths, selected)
     if simulate and config.rate:
         config = dataclasses.replace(config, rate=0.0, speed=1.0)
-    # What goes by a clock is read ahead of it, and the bytes read would tell nothing.
+    # Paced ticks are read ahead of their time: the bytes read would show no progress.
     size_bytes = None if config.rate or config.speed else ticks.size_bytes
     with contextlib.closing(ticks), Progress("ticks", size_bytes, quiet) as progress:
         runs = ticks if limit is None else limited(ticks, limit)

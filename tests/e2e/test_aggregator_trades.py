@@ -96,7 +96,7 @@ async def test_a_client_that_takes_too_little_is_told_so(monkeypatch):
 
 async def test_a_feed_that_is_away_or_goes_away_says_so():
     async with GrpcTradeFeed("127.0.0.1:1") as feed:
-        with pytest.raises(PeerError, match=r"127\.0\.0\.1:1 is away"):
+        with pytest.raises(PeerError, match=r"127\.0\.0\.1:1 is unavailable"):
             await feed.follow(pytest.fail, pytest.fail)
     async with aggregator() as running:
         followed = Followed(running.address)

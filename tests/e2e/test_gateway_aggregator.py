@@ -46,7 +46,7 @@ async def test_an_aggregator_that_cannot_commit_is_blocked_until_it_can(tmp_path
         assert (await call.read()).next_sequence == 1
         folder.rename(tmp_path / "away")
         await call.write(message(1, [tick(1)]))
-        await until(client, "blocked", "its store cannot be written")
+        await until(client, "blocked", "its store is unavailable")
         async with client.get("/metrics") as response:
             assert "mdtool_stream_held_up 1.0" in await response.text()
         (tmp_path / "away").rename(folder)

@@ -168,7 +168,7 @@ def test_a_check_names_the_service_that_is_away():
             assert f"{name} {AWAY}" in without.stderr
         without_aggregate = check({**addresses, "aggregate": "127.0.0.1:1"}, "--only", "serve-tcp")
         assert without_aggregate.returncode == 1
-        assert "aggregator 127.0.0.1:1 is away" in without_aggregate.stderr
+        assert "aggregator 127.0.0.1:1 is unavailable" in without_aggregate.stderr
 
 
 def test_it_says_where_it_keeps_its_data_and_goes_on_with_it(tmp_path):
