@@ -1,4 +1,4 @@
-"""What one connection to the ingest server sends: an opening Hello perhaps, then Tick frames."""
+"""Decodes what one client sends to the ingest server: a Hello perhaps, then Tick frames."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _UNITS_BELOW: Final = ((10**11, "s"), (10**14, "ms"), (MIN_TIMESTAMP_NS, "us"))
 
 @dataclass(slots=True)
 class Decoded:
-    """What a chunk of bytes brought.
+    """The content of a chunk of bytes.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class FrameError(PeerError):
     Attributes
     ----------
     decoded : Decoded
-        What came before the frame that broke it, in the chunk that brought that frame.
+        The frames before the wrong one, in the same chunk.
     """
 
     def __init__(self, what: str, decoded: Decoded) -> None:
@@ -109,7 +109,7 @@ class TickDecoder:
         Raises
         ------
         FrameError
-            For a length that is 0 or too long, and for a control frame that is no Hello or not
+            For a length that is 0 or too long, and for a control frame that is not a Hello or not
             the connection's first frame. Every later call raises it again.
         """
         if self._pending:
@@ -157,7 +157,7 @@ class TickDecoder:
         return end, hello
 
     def _keep(self, data: Bytes, start: int) -> None:
-        """Hold back what is unread. A long frame in many small chunks is copied only once."""
+        """Store the unread bytes. A long frame in many small chunks is copied only once."""
         if start or data is not self._pending:
             self._pending = bytearray(data[start:])
 
@@ -225,7 +225,7 @@ class FrameRun:
             trades=Trades(symbol, *self._columns[:, :accepted]),
             offset=offset,
             count=count,
-            # Copies, for the room that they stood in is mostly empty.
+            # Copies, for the arrays that they are in are mostly empty.
             refused_offset=self._refused[0, :refused].copy(),
             refused_reason=self._refused[1, :refused].astype(np.uint8),
         )
@@ -260,7 +260,7 @@ class FrameRun:
             self._index.add(self._scratch)
 
     def _read_by_protobuf(self) -> None:
-        """Let protobuf's parser read one frame, and the kernel what that parser understood."""
+        """Have protobuf's parser read one frame, and the kernel the Tick that it found."""
         state = self._state
         position = self.position
         refused_before = int(state[kernel.REFUSED])
@@ -288,13 +288,13 @@ class FrameRun:
 def decode_messages(
     messages: Iterable[tick_pb2.Tick], index: SymbolIndex, ingest_ns: int
 ) -> Decoded:
-    """Check ticks that came as messages, by the same rules as those that come in frames."""
+    """Check ticks that arrived as messages, by the same rules as ticks in frames."""
     data = b"".join(encode_frame(message.SerializeToString() or _NO_FIELDS) for message in messages)
     return TickDecoder(index, max_frame_bytes=CONTROL_BIT - 1).feed(data, ingest_ns)
 
 
 def _describe(payload: bytes, reason: Reason) -> str:
-    """Return one line that says what is wrong with a Tick refused for `reason`."""
+    """Describe in one line what is wrong with a Tick that was refused for `reason`."""
     if reason is Reason.MALFORMED:
         return f"payload of {len(payload):,} bytes is not a Tick"
     try:
