@@ -334,3 +334,15 @@ def test_an_unknown_scheme_names_those_that_there_are():
     for opener in (open_store, open_history):
         with pytest.raises(ConfigError, match="sqlite, postgresql"):
             opener("mysql://localhost")
+
+
+def test_sequences_of_a_stream_are_given_as_runs(store):
+    part = [trade(1), trade(2, MSFT), None, trade(3), trade(4)]
+    store.write(step(SYMBOLS, run("a", 5, part, is_part=True), run("b", 0, [trade(9)])))
+    store.write(step(SYMBOLS, run("a", 20, [trade(5)], is_part=True)))
+    # Another trade of the same sequence, which only a writer of this stream could leave out.
+    store.write(step(SYMBOLS, run("a", 8, [trade(6, MSFT)], is_part=True)))
+    a, b = store.streams()
+    assert store.sequences(a.number).tolist() == [[5, 8, 20], [6, 9, 20]]
+    assert store.sequences(b.number).tolist() == [[0], [0]]
+    assert store.sequences(99).shape == (2, 0)

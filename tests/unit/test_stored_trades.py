@@ -18,6 +18,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Trades
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.store import export
+from mdtool.services.store.dedup_index import _Sequences
 from mdtool.services.store.export import StoredTrades
 from mdtool.services.store.writer import RowWriter, uninterrupted
 
@@ -130,6 +131,18 @@ def test_another_trade_in_the_same_place_is_refused(tmp_path, column, is_again):
     with open_history(where) as history:
         found = [each for part in StoredTrades(history).by_time() for each in values(part)]
     assert found == sorted(values(rows))
+
+
+@given(st.lists(st.sets(st.integers(0, 40), min_size=1)), st.sets(st.integers(-3, 45)))
+def test_sequences_are_in_the_set_once_they_were_added(parts, asked):
+    taken, sequences = set(), _Sequences(np.empty((2, 0), np.int64))
+    for part in parts:
+        added = np.array(sorted(part - taken), np.int64)
+        if len(added):
+            sequences.add(added)
+        taken |= part
+    wanted = np.array(sorted(asked), np.int64)
+    assert sequences.has(wanted).tolist() == [each in taken for each in wanted.tolist()]
 
 
 def test_symbols_beyond_the_bound_are_left_out(tmp_path):

@@ -248,6 +248,21 @@ class TradeHistory(Protocol):
         """Return the streams, in order of their numbers."""
         ...
 
+    def sequences(self, stream: int) -> NDArray[np.int64]:
+        """Return the sequences of a stream's trades; it reads the keys of all trades.
+
+        Parameters
+        ----------
+        stream : int
+            Its number.
+
+        Returns
+        -------
+        int64[2, n]
+            The first and last sequences of runs of consecutive ones, in order.
+        """
+        ...
+
     def recount(self) -> list[WrongTotals]:
         """Read all trades, and return the symbols whose totals differ from them, in order.
 

@@ -158,6 +158,12 @@ class Statements:
             f"AND {d.interval} = {p} AND {d.start} < {p} ORDER BY {d.start} DESC LIMIT {p}"
         )
         self.streams = "SELECT number, stream_id, next_sequence FROM streams ORDER BY number"
+        self.sequences = (
+            "SELECT min(sequence), max(sequence) FROM ("
+            "SELECT sequence, sequence - row_number() OVER (ORDER BY sequence) AS run FROM ("
+            f"SELECT DISTINCT sequence FROM trades WHERE stream = {p}"
+            ") AS taken) AS numbered GROUP BY run ORDER BY 1"
+        )
         self.position = f"SELECT next_sequence FROM streams WHERE stream_id = {p}"
         self.counted = f"SELECT symbol, count(*), max({d.time}) FROM trades GROUP BY symbol"
         self.totals = (
@@ -262,6 +268,13 @@ class SqlReader:
     def streams(self) -> list[SavedStream]:
         """Return the streams, in order of their numbers."""
         return [SavedStream(*row) for row in self._rows(self._statements.streams)]
+
+    def sequences(self, stream: int) -> NDArray[np.int64]:
+        """Return the first and last sequences of a stream's runs of trades, int64[2, n]."""
+        statement = self._statements.sequences
+        return self._connection.read(
+            lambda session: session.table(2, statement, stream), takes_long=True
+        )
 
     def recount(self) -> list[WrongTotals]:
         """Read all trades, and return the symbols whose totals are not theirs, in order."""

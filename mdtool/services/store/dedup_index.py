@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,11 @@ from mdtool.adapters.stores.port import TradePage
 from mdtool.core.errors import InputError
 from mdtool.core.units import format_price, format_time
 
-_NONE_WRITTEN: Final = -1
-
 
 class DedupIndex:
     """Compares rows with the stored trades of the same streams.
+
+    A stream has one trade of each sequence, whatever else differs.
 
     Parameters
     ----------
@@ -32,11 +32,10 @@ class DedupIndex:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.streams = [stream.stream_id for stream in store.streams()]
         self._numbers = {stream.stream_id: stream.number for stream in store.streams()}
-        self._symbols = {totals.symbol for totals in store.symbols()}
-        self._highest: dict[str, int] = {}
-        """The highest sequence written of each stream that was not stored before."""
+        self.streams = list(self._numbers)
+        self._taken: dict[str, _Sequences] = {}
+        """The stored sequences of the streams that rows had so far."""
 
     def is_new(self, rows: TradeRows) -> NDArray[np.bool_]:
         """Return which rows are not stored, bool[n], each trade once.
@@ -51,40 +50,91 @@ class DedupIndex:
             return new
         places = _Places(rows)
         places.exclude_repeated(new)
-        looked_up = ~self._is_beyond(rows)
-        for symbol in np.unique(rows.trades.symbol[looked_up]).tolist():
-            if rows.symbols[symbol] not in self._symbols:
-                continue
-            times = rows.trades.ts_event[looked_up & (rows.trades.symbol == symbol)]
+        stored = self._is_stored(rows)
+        found = ~stored
+        for symbol in np.unique(rows.trades.symbol[stored]).tolist():
+            times = rows.trades.ts_event[stored & (rows.trades.symbol == symbol)]
             begin_ns, end_ns = int(times.min()), int(times.max()) + 1
             for page in self._store.trades(rows.symbols[symbol], begin_ns, end_ns):
-                places.exclude_stored(page, symbol, self._numbers, new)
-        return new
+                places.find(page, symbol, self._numbers, found)
+        if not (found | ~new).all():
+            places.reject(int(np.flatnonzero(~found & new)[0]), "the store")
+        return new & ~stored
 
     def add(self, rows: TradeRows) -> None:
         """Add rows that were written."""
-        self._symbols.update(
-            rows.symbols[index] for index in np.unique(rows.trades.symbol).tolist()
-        )
-        is_unknown = False
         for index in np.unique(rows.stream).tolist():
             stream_id = rows.streams[index]
-            if stream_id not in self._numbers or stream_id in self._highest:
-                highest = int(rows.sequence[rows.stream == index].max())
-                self._highest[stream_id] = max(highest, self._highest.get(stream_id, _NONE_WRITTEN))
-                is_unknown |= stream_id not in self._numbers
-        if is_unknown:
-            self._numbers = {stream.stream_id: stream.number for stream in self._store.streams()}
+            self._taken[stream_id].add(np.unique(rows.sequence[rows.stream == index]))
+            if stream_id not in self._numbers:
+                streams = self._store.streams()
+                self._numbers = {stream.stream_id: stream.number for stream in streams}
 
-    def _is_beyond(self, rows: TradeRows) -> NDArray[np.bool_]:
-        """Return which rows follow all that is stored of their streams."""
-        beyond = np.zeros(len(rows), np.bool_)
+    def _is_stored(self, rows: TradeRows) -> NDArray[np.bool_]:
+        """Return of which rows the stream and sequence are stored."""
+        stored = np.zeros(len(rows), np.bool_)
         for index in np.unique(rows.stream).tolist():
             stream_id = rows.streams[index]
-            if stream_id not in self._numbers or stream_id in self._highest:
-                highest = self._highest.get(stream_id, _NONE_WRITTEN)
-                beyond |= (rows.stream == index) & (rows.sequence > highest)
-        return beyond
+            if stream_id not in self._taken:
+                self._taken[stream_id] = self._stored_sequences(stream_id)
+            own = rows.stream == index
+            stored[own] = self._taken[stream_id].has(rows.sequence[own])
+        return stored
+
+    def _stored_sequences(self, stream_id: str) -> _Sequences:
+        number = self._numbers.get(stream_id)
+        if number is None:
+            return _Sequences(np.empty((2, 0), np.int64))
+        return _Sequences(self._store.sequences(number))
+
+
+class _Sequences:
+    """A set of integers as runs of consecutive ones.
+
+    Parameters
+    ----------
+    runs : int64[2, n]
+        Their first and last integers, in order.
+    """
+
+    def __init__(self, runs: NDArray[np.int64]) -> None:
+        self._runs = runs
+        self._count = runs.shape[1]
+
+    def has(self, sequence: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which integers are in the set, bool[n]."""
+        if not self._count:
+            return np.zeros(len(sequence), np.bool_)
+        first, last = self._runs[:, : self._count]
+        run = np.searchsorted(first, sequence, side="right") - 1
+        is_in: NDArray[np.bool_] = (run >= 0) & (sequence <= last[run])
+        return is_in
+
+    def add(self, sequence: NDArray[np.int64]) -> None:
+        """Add integers, in order and each once, that are not in the set."""
+        ends = np.flatnonzero(np.diff(sequence) != 1)
+        runs = np.stack([sequence[np.append(0, ends + 1)], sequence[np.append(ends, -1)]])
+        last = int(self._runs[1, self._count - 1]) if self._count else -1
+        if runs[0, 0] <= last:
+            runs = np.concatenate([self._runs[:, : self._count], runs], axis=1)
+            self._runs = _joined(runs[:, np.argsort(runs[0])])
+            self._count = self._runs.shape[1]
+            return
+        if self._count and runs[0, 0] == last + 1:
+            self._runs[1, self._count - 1] = runs[1, 0]
+            runs = runs[:, 1:]
+        end = self._count + runs.shape[1]
+        if end > self._runs.shape[1]:  # doubled, so that many small batches cost little
+            self._runs = np.pad(self._runs, ((0, 0), (0, 2 * end - self._runs.shape[1])))
+        self._runs[:, self._count : end] = runs
+        self._count = end
+
+
+def _joined(runs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return sorted runs with adjacent ones joined."""
+    begins = np.append(True, runs[0, 1:] != runs[1, :-1] + 1)
+    ends = np.append(begins[1:], True)
+    return np.stack([runs[0, begins], runs[1, ends]])
 
 
 class _Places:
@@ -112,13 +162,13 @@ class _Places:
                 getattr(rows.trades, name)[first] != getattr(rows.trades, name)[other]
                 for name in ("symbol", "ts_event", "price", "size")
             ):
-                self._reject(other, "another row")
+                self.reject(other, "another row")
             new[other] = False
 
-    def exclude_stored(
-        self, page: TradePage, symbol: int, numbers: dict[str, int], new: NDArray[np.bool_]
+    def find(
+        self, page: TradePage, symbol: int, numbers: dict[str, int], found: NDArray[np.bool_]
     ) -> None:
-        """Clear `new` for rows that are among a symbol's stored trades."""
+        """Set `found` for rows that are among a symbol's stored trades."""
         rows, trades = self._rows, self._rows.trades
         for index, (begin, end) in self._parts.items():
             number = numbers.get(rows.streams[index])
@@ -127,20 +177,19 @@ class _Places:
                 continue
             sequence = page.sequence[stored]
             at = begin + np.searchsorted(self._sequence[begin:end], sequence)
-            found = at < end
-            found[found] = self._sequence[at[found]] == sequence[found]
-            stored, row = stored[found], self._order[at[found]]
+            matches = at < end
+            matches[matches] = self._sequence[at[matches]] == sequence[matches]
+            stored, row = stored[matches], self._order[at[matches]]
             same = (
                 (trades.symbol[row] == symbol)
                 & (trades.ts_event[row] == page.trades.ts_event[stored])
                 & (trades.price[row] == page.trades.price[stored])
                 & (trades.size[row] == page.trades.size[stored])
             )
-            if not same.all():
-                self._reject(int(row[~same][0]), "the store")
-            new[row] = False
+            found[row[same]] = True
 
-    def _reject(self, row: int, other: str) -> NoReturn:
+    def reject(self, row: int, other: str) -> NoReturn:
+        """Raise InputError: another trade has the stream and sequence of a row."""
         rows, trades = self._rows, self._rows.trades
         raise InputError(
             f"stream {rows.streams[int(rows.stream[row])]!r} is not the one that was stored: at "

@@ -58,6 +58,20 @@ def _bars(where, saved, symbol):
     return np.concatenate([closed, bars[bars["symbol"] == saved.symbols.index(symbol)]])
 
 
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_a_place_that_has_a_trade_of_another_symbol_is_not_stored_again(tmp_path, is_reversed):
+    longer = trades(40, SYMBOLS[:1])
+    longer["instrument_id"][-2] = 2
+    shorter = np.delete(longer, -2)
+    files = [write(tmp_path / "longer.dbn", longer), write(tmp_path / "shorter.dbn", shorter)]
+    first, second = files[::-1] if is_reversed else files
+    where = url(tmp_path)
+    store(first, "--store", where)
+    before = held(where)
+    store(second, "--store", where, status=1, said="at 38 it has")
+    assert held(where) == before
+
+
 def test_the_same_again_changes_nothing_however_it_comes(tmp_path):
     records = trades(2_000)
     file, where = write(tmp_path / "day.dbn", records), url(tmp_path)
