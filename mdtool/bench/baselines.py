@@ -15,10 +15,10 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 
 from mdtool.core.lifecycle import Started, run_service
+from mdtool.core.tcp import address_of, listen
 from mdtool.core.units import format_price, format_time
 from mdtool.services.http.listening import listening
 from mdtool.services.ingest.server import READ_BYTES
-from mdtool.services.tcp import address_of, listen
 from mdtool.wire.frames import encode_ack
 
 MODULE: Final = "mdtool.bench.baselines"

@@ -15,10 +15,10 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
+from mdtool.core.tcp import address_of, listen
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.connection import Connection
 from mdtool.services.ingest.intake import Intake
-from mdtool.services.tcp import address_of, listen
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.symbol_index import SymbolIndex

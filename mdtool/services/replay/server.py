@@ -18,6 +18,7 @@ from mdtool.core.dtypes import MBO
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
+from mdtool.core.tcp import address_of
 from mdtool.core.units import format_time
 from mdtool.services.http.answers import Statuses, answer, encode_object
 from mdtool.services.http.control import STOP_GRACE_S, control_application
@@ -25,7 +26,6 @@ from mdtool.services.http.listening import listening
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.replay.runs import AlreadyStreamingError, Pace, Run, Runs
 from mdtool.services.replay.session import Session
-from mdtool.services.tcp import address_of
 
 _SHOWN_RECEIVERS: Final = 100
 _STATUSES: Final[Statuses] = {

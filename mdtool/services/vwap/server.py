@@ -10,8 +10,8 @@ from mdtool.adapters.trades.port import TradeFeed
 from mdtool.core.addresses import parse_address
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
+from mdtool.core.tcp import address_of, listen
 from mdtool.engine.vwap import Window
-from mdtool.services.tcp import address_of, listen
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.connections import Connection, Connections
 from mdtool.services.vwap.follower import Follower
