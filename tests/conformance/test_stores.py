@@ -55,6 +55,7 @@ def test_a_new_store_is_empty(store):
     assert len(store.bars("AAPL", 60 * 10**9, 10)) == 0
     assert store.position("stream") is None
     assert store.recount() == store.repair() == []
+    assert store.sequences().shape == (3, 0)
     state = store.load(10, 0)
     assert (state.symbols, state.positions, state.counts) == ([], {}, {})
     assert len(state.sessions) == len(state.bars) == 0
@@ -336,13 +337,11 @@ def test_an_unknown_scheme_names_those_that_there_are():
             opener("mysql://localhost")
 
 
-def test_sequences_of_a_stream_are_given_as_runs(store):
+def test_sequences_of_streams_are_given_as_runs(store):
     part = [trade(1), trade(2, MSFT), None, trade(3), trade(4)]
     store.write(step(SYMBOLS, run("a", 5, part, is_part=True), run("b", 0, [trade(9)])))
     store.write(step(SYMBOLS, run("a", 20, [trade(5)], is_part=True)))
     # Another trade of the same sequence, which only a writer of this stream could leave out.
     store.write(step(SYMBOLS, run("a", 8, [trade(6, MSFT)], is_part=True)))
-    a, b = store.streams()
-    assert store.sequences(a.number).tolist() == [[5, 8, 20], [6, 9, 20]]
-    assert store.sequences(b.number).tolist() == [[0], [0]]
-    assert store.sequences(99).shape == (2, 0)
+    a, b = (stream.number for stream in store.streams())
+    assert store.sequences().T.tolist() == [[a, 5, 6], [a, 8, 9], [a, 20, 20], [b, 0, 0]]

@@ -248,18 +248,14 @@ class TradeHistory(Protocol):
         """Return the streams, in order of their numbers."""
         ...
 
-    def sequences(self, stream: int) -> NDArray[np.int64]:
-        """Return the sequences of a stream's trades; it reads the keys of all trades.
-
-        Parameters
-        ----------
-        stream : int
-            Its number.
+    def sequences(self) -> NDArray[np.int64]:
+        """Return the sequences of all streams' trades; it reads the keys of all trades.
 
         Returns
         -------
-        int64[2, n]
-            The first and last sequences of runs of consecutive ones, in order.
+        int64[3, n]
+            The stream's number, and the first and the last sequence, of each run of consecutive
+            sequences, in order.
         """
         ...
 

@@ -159,10 +159,9 @@ class Statements:
         )
         self.streams = "SELECT number, stream_id, next_sequence FROM streams ORDER BY number"
         self.sequences = (
-            "SELECT min(sequence), max(sequence) FROM ("
-            "SELECT sequence, sequence - row_number() OVER (ORDER BY sequence) AS run FROM ("
-            f"SELECT DISTINCT sequence FROM trades WHERE stream = {p}"
-            ") AS taken) AS numbered GROUP BY run ORDER BY 1"
+            "SELECT stream, min(sequence), max(sequence) FROM (SELECT stream, sequence, sequence "
+            "- dense_rank() OVER (PARTITION BY stream ORDER BY sequence) AS run FROM trades"
+            ") AS numbered GROUP BY stream, run ORDER BY 1, 2"
         )
         self.position = f"SELECT next_sequence FROM streams WHERE stream_id = {p}"
         self.counted = f"SELECT symbol, count(*), max({d.time}) FROM trades GROUP BY symbol"
@@ -269,12 +268,10 @@ class SqlReader:
         """Return the streams, in order of their numbers."""
         return [SavedStream(*row) for row in self._rows(self._statements.streams)]
 
-    def sequences(self, stream: int) -> NDArray[np.int64]:
-        """Return the first and last sequences of a stream's runs of trades, int64[2, n]."""
+    def sequences(self) -> NDArray[np.int64]:
+        """Return the stream, the first and the last sequence of runs of trades, int64[3, n]."""
         statement = self._statements.sequences
-        return self._connection.read(
-            lambda session: session.table(2, statement, stream), takes_long=True
-        )
+        return self._connection.read(lambda session: session.table(3, statement), takes_long=True)
 
     def recount(self) -> list[WrongTotals]:
         """Read all trades, and return the symbols whose totals are not theirs, in order."""

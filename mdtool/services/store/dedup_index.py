@@ -36,6 +36,8 @@ class DedupIndex:
         self.streams = list(self._numbers)
         self._taken: dict[str, _Sequences] = {}
         """The stored sequences of the streams that rows had so far."""
+        self._runs: NDArray[np.int64] | None = None
+        """`Store.sequences`, read when rows are first of a stored stream."""
 
     def is_new(self, rows: TradeRows) -> NDArray[np.bool_]:
         """Return which rows are not stored, bool[n], each trade once.
@@ -82,10 +84,14 @@ class DedupIndex:
         return stored
 
     def _stored_sequences(self, stream_id: str) -> _Sequences:
+        """Return the sequences of a stream that were stored before any of these rows."""
         number = self._numbers.get(stream_id)
         if number is None:
             return _Sequences(np.empty((2, 0), np.int64))
-        return _Sequences(self._store.sequences(number))
+        if self._runs is None:
+            self._runs = self._store.sequences()
+        begin, end = np.searchsorted(self._runs[0], [number, number + 1])
+        return _Sequences(self._runs[1:, begin:end].copy())
 
 
 class _Sequences:
