@@ -9,9 +9,9 @@ import subprocess
 import pytest
 
 from tests.support.commands import completed
-from tests.support.ingest_commands import MDTOOL, service
 from tests.support.kafka_brokers import kafka_broker
 from tests.support.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
+from tests.support.services import MDTOOL, service
 
 TICKS = 30_000
 RATE = 10_000

@@ -9,7 +9,6 @@ import signal
 
 from tests.support.commands import completed
 from tests.support.gateways import gateway_of
-from tests.support.ingest_commands import service
 from tests.support.kafka_brokers import kafka_broker
 from tests.support.kafka_topics import (
     NOON_NS,
@@ -19,6 +18,7 @@ from tests.support.kafka_topics import (
     url_of,
     write_ticks,
 )
+from tests.support.services import service
 
 TICKS = 40_000
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.support.commands import completed
-from tests.support.ingest_commands import service
 from tests.support.kafka_brokers import PASSWORD, USER
 from tests.support.kafka_topics import Topics, sessions_of, url_of, write_ticks
+from tests.support.services import service
 
 TICKS = 1_000
 

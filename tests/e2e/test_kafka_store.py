@@ -9,8 +9,8 @@ import pytest
 
 from mdtool.adapters.stores import open_history
 from tests.support.commands import completed
-from tests.support.ingest_commands import service
 from tests.support.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
+from tests.support.services import service
 
 TICKS = 20_000
 

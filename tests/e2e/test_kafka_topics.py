@@ -16,9 +16,9 @@ from mdtool.core.errors import PeerError
 from tests.e2e.test_kafka_aggregate import aggregator
 from tests.e2e.test_kafka_store import storing
 from tests.support.commands import completed
-from tests.support.ingest_commands import service
 from tests.support.kafka_proxies import KafkaProxy
 from tests.support.kafka_topics import Topics, url_of, write_ticks
+from tests.support.services import service
 
 
 def test_every_service_ends_when_a_topic_is_made_anew(kafka, tmp_path):

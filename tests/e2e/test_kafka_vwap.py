@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 from fractions import Fraction
 
@@ -13,23 +12,18 @@ import pytest
 from mdtool.core.errors import StartupError
 from tests.e2e.test_kafka_store import storing, until
 from tests.support.commands import completed
-from tests.support.ingest_commands import service
 from tests.support.kafka_brokers import kafka_broker
 from tests.support.kafka_topics import sending, url_of, write_ticks
-from tests.support.vwap_feeds import Said, connected, vwap_feed
+from tests.support.services import logged, service
+from tests.support.vwap_feeds import connected, vwap_feed
 
 TICKS = 10_000
 
 
 @pytest.fixture
 def said():
-    said = Said()
-    logger = logging.getLogger("mdtool.services.vwap")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(said)
-    yield said
-    logger.removeHandler(said)
-    logger.setLevel(logging.NOTSET)
+    with logged("mdtool.services.vwap") as log:
+        yield log
 
 
 def exactly(ticks) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 import subprocess
 import sys
@@ -13,7 +12,8 @@ import pytest
 
 from mdtool.core.errors import StartupError
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
-from tests.support.vwap_feeds import Said, connected, vwap_feed
+from tests.support.services import logged
+from tests.support.vwap_feeds import connected, vwap_feed
 
 BIG = 60
 """Characters of a symbol, so that states are long."""
@@ -21,14 +21,8 @@ BIG = 60
 
 @pytest.fixture
 def said():
-    said = Said()
-    logger = logging.getLogger("mdtool.services.vwap")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(said)
-    yield said
-    logger.removeHandler(said)
-    logger.setLevel(level)
+    with logged("mdtool.services.vwap") as log:
+        yield log
 
 
 async def test_the_last_states_at_once_and_then_what_changes(said):

@@ -16,13 +16,13 @@ import numpy as np
 from mdtool.adapters.recording import Recording
 from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import MBO
-from mdtool.core.lifecycle import first_error
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.book.server import BookReceiver
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.replay.runs import Pace
 from mdtool.services.replay.server import ReplaySender
 from mdtool.wire.dbn_session import Begin, Data, SessionDecoder, encode_request
+from tests.support.services import running
 
 CRAWLING = 1e-9
 """A speed at which a second lasts a lifetime: only the first records come."""
@@ -64,33 +64,25 @@ class Http:
 
 
 @contextlib.asynccontextmanager
-async def running(service):
+async def client_of(service):
     """A client of a service that runs until the block ends."""
-    started = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(service.run(started.set_result))
-    try:
-        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            raise first_error(task.exception())
-        addresses = started.result()
-        session = aiohttp.ClientSession(f"http://{addresses['http']}", read_bufsize=1 << 20)
-        async with session:
-            yield Http(session, addresses)
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
+    async with (
+        running(service) as (addresses, _),
+        aiohttp.ClientSession(f"http://{addresses['http']}", read_bufsize=1 << 20) as session,
+    ):
+        yield Http(session, addresses)
 
 
 def sender_of(*paths: Path, speed: float = 0.0, **settings):
     """A client of a sender of files."""
     config = SenderConfig(**({"port": 0, "data_port": 0} | settings))
     recording = Recording(tuple(map(str, paths)))
-    return running(ReplaySender(config, recording, Pace(speed)))
+    return client_of(ReplaySender(config, recording, Pace(speed)))
 
 
 def receiver_of(sender: str, **settings):
     """A client of a receiver of what a sender streams."""
-    return running(BookReceiver(ReceiverConfig(**({"port": 0, "sender": sender} | settings))))
+    return client_of(BookReceiver(ReceiverConfig(**({"port": 0, "sender": sender} | settings))))
 
 
 @dataclass

@@ -12,6 +12,7 @@ from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.server import IngestServer
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import Committed, ReplyDecoder, encode_frame, encode_hello
+from tests.support.services import running
 
 NOW_NS = 1_735_201_234_567_000_000
 
@@ -32,18 +33,9 @@ def frames(count, first=1):
 @contextlib.asynccontextmanager
 async def serving(aggregator, **settings):
     """Run an ingest server, and yield its address."""
-    started = asyncio.get_running_loop().create_future()
-    server = IngestServer(IngestConfig(aggregator=aggregator, **{"port": 0, **settings}))
-    task = asyncio.create_task(server.run(lambda at: started.set_result(at["tcp"])))
-    await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        await task
-    try:
-        yield started.result()
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    config = IngestConfig(aggregator=aggregator, **{"port": 0, **settings})
+    async with running(IngestServer(config)) as (addresses, _):
+        yield addresses["tcp"]
 
 
 class Client:

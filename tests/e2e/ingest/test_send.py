@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 import socket
 import threading
@@ -23,6 +22,7 @@ from mdtool.wire import tick_encoder
 from mdtool.wire.frames import Ack, encode_ack, encode_committed, encode_frame, encode_resume
 from tests.reference.aggregator import PlainAggregator
 from tests.support.ingest_servers import prices, serving
+from tests.support.services import logged
 
 
 def run(first, count):
@@ -376,31 +376,10 @@ async def test_an_aggregator_away_holds_the_sender_up_and_loses_nothing(ledger):
     assert ledger.prices("s") == list(range(1, 1_001))
 
 
-class Told(logging.Handler):
-    """The sender's log lines, to be waited for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines = []
-        self._has_line = asyncio.Event()
-
-    def emit(self, record) -> None:
-        self.lines.append(record.getMessage())
-        self._has_line.set()
-
-    async def when(self, count) -> None:
-        while len(self.lines) < count:
-            self._has_line.clear()
-            await self._has_line.wait()
-
-
 @pytest.fixture
-async def told(caplog):
-    handler, logger = Told(), logging.getLogger(sender_module.__name__)
-    caplog.set_level("INFO", logger=logger.name)
-    logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
+def told():
+    with logged(sender_module.__name__) as log:
+        yield log
 
 
 async def test_what_is_waited_for_is_told_once(ledger, told, monkeypatch):
@@ -409,10 +388,10 @@ async def test_what_is_waited_for_is_told_once(ledger, told, monkeypatch):
     aggregator = PlainAggregator(ledger)
     async with serving(aggregator.address) as address:
         sending = asyncio.create_task(send(parse_address(address), runs(1_000), stream_id="s"))
-        await told.when(1)
+        await told.has(1)
         ledger.hold()
         async with aggregator.serving():
-            await told.when(2)
+            await told.has(2)
             ledger.release()
             await sending
     waiting = f"{address}: waiting for it to"

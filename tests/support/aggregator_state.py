@@ -1,62 +1,14 @@
-"""The installed commands as processes, and what the aggregator holds of what they sent."""
+"""The state of an aggregator, to compare with the trades that were sent to it."""
 
 from __future__ import annotations
-
-import contextlib
-import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import numpy as np
 
 from mdtool.adapters import rpc
-from mdtool.core.lifecycle import READY_FD
 from mdtool.core.symbols import SymbolTable
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import decode_updates
-
-MDTOOL = str(Path(sys.executable).with_name("mdtool"))
-
-
-@dataclass
-class Service:
-    """A service at work."""
-
-    process: subprocess.Popen
-    address: str
-
-    def end(self, number: int) -> tuple[int, str]:
-        """Send a signal; return the exit status, and what was said on stderr."""
-        self.process.send_signal(number)
-        said = self.process.communicate()[1].decode()
-        return self.process.returncode, said
-
-
-@contextlib.contextmanager
-def service(*arguments: object, **options):
-    """Run a service, and yield it once it is ready; without an address, where it has none."""
-    read_fd, write_fd = os.pipe()
-    with os.fdopen(read_fd) as ready:
-        process = subprocess.Popen(
-            [MDTOOL, *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=(write_fd,),
-            env={**os.environ, READY_FD: str(write_fd)},
-            **options,
-        )
-        os.close(write_fd)
-        with process:
-            try:
-                line = ready.readline()
-                assert line, process.communicate()[1].decode()
-                yield Service(process, "".join(json.loads(line)["addresses"].values()))
-            finally:
-                process.kill()
 
 
 class Watch:
