@@ -13,7 +13,7 @@ from mdtool.adapters.trades.grpc import GrpcTradeFeed
 from mdtool.core.errors import PeerError
 from mdtool.core.trades import Reason
 from mdtool.services.aggregator import live_market
-from mdtool.services.aggregator.trade_feed import TradeFeed
+from mdtool.services.aggregator.trade_publisher import TradePublisher
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 
@@ -72,8 +72,8 @@ async def test_ticks_one_by_one_are_handed_over_too():
 
 
 async def test_a_client_that_takes_too_little_is_told_so(monkeypatch):
-    feed = functools.partial(TradeFeed, max_behind=200_000)
-    monkeypatch.setattr(live_market, "TradeFeed", feed)
+    feed = functools.partial(TradePublisher, max_behind=200_000)
+    monkeypatch.setattr(live_market, "TradePublisher", feed)
     async with aggregator() as running:
         call = running.stub.StreamTrades(marketdata_pb2.TradesRequest())
         await call.initial_metadata()

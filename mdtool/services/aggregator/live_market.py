@@ -10,7 +10,7 @@ from mdtool.engine.market import Market
 from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.storage import MarketBars
 from mdtool.services.aggregator.subscribers import Subscribers
-from mdtool.services.aggregator.trade_feed import TradeFeed
+from mdtool.services.aggregator.trade_publisher import TradePublisher
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class LiveMarket:
 
     Attributes
     ----------
-    trades : TradeFeed
+    trades : TradePublisher
         What is committed, for calls that follow it.
     """
 
@@ -42,7 +42,7 @@ class LiveMarket:
         self.committer = committer
         self.bars = bars
         self.subscribers = subscribers
-        self.trades = TradeFeed(market.symbols)
+        self.trades = TradePublisher(market.symbols)
         committer.listen(self.trades.publish)
         self._own_stream_id = f"grpc-{uuid.uuid4().hex}"
         self._own_sequence = 0

@@ -23,7 +23,7 @@ from mdtool.engine.market import Market, SequenceGapError
 from mdtool.services.aggregator.committer import acknowledging
 from mdtool.services.aggregator.live_market import LiveMarket
 from mdtool.services.aggregator.markets import Admission
-from mdtool.services.aggregator.trade_feed import BehindError
+from mdtool.services.aggregator.trade_publisher import BehindError
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from mdtool.wire.batches import (
     BarColumns,

@@ -80,7 +80,7 @@ class Follower:
         self._has_news.set()
 
 
-class TradeFeed:
+class TradePublisher:
     """Publishes what is committed to all followers, without waiting for any of them.
 
     Parameters

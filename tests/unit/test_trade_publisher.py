@@ -8,7 +8,7 @@ import pytest
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import TradeRun
 from mdtool.engine.market import Change
-from mdtool.services.aggregator.trade_feed import BehindError, TradeFeed
+from mdtool.services.aggregator.trade_publisher import BehindError, TradePublisher
 from mdtool.wire.batches import decode_batch
 from tests.reference.market import batch
 from tests.support.aggregators import tick
@@ -28,45 +28,45 @@ async def taken(follower, table: SymbolTable):
 
 async def test_batches_come_in_order_with_the_symbols_that_they_need():
     symbols = SymbolTable(["AAPL"])
-    feed = TradeFeed(symbols)
-    with feed.follow() as early:
-        feed.publish([change(1, tick(100))])
+    publisher = TradePublisher(symbols)
+    with publisher.follow() as early:
+        publisher.publish([change(1, tick(100))])
         symbols.intern("MSFT")
-        with feed.follow() as later:
-            feed.publish([change(4, 2, tick(200, symbol=1), tick(300))])
+        with publisher.follow() as later:
+            publisher.publish([change(4, 2, tick(200, symbol=1), tick(300))])
             table = SymbolTable()
             assert await taken(early, table) == (0, [("AAPL", 10**9)])
             assert await taken(early, table) == (1, [("MSFT", 2 * 10**9), ("AAPL", 3 * 10**9)])
             assert (await taken(later, SymbolTable()))[0] == 1
-    assert len(feed) == 0
+    assert len(publisher) == 0
 
 
 async def test_what_has_no_trades_is_not_handed_over():
-    feed = TradeFeed(SymbolTable(["AAPL"]))
-    with feed.follow() as follower:
-        feed.publish([change(1, 3), change(2, tick(100))])
+    publisher = TradePublisher(SymbolTable(["AAPL"]))
+    with publisher.follow() as follower:
+        publisher.publish([change(1, 3), change(2, tick(100))])
         assert (await taken(follower, SymbolTable()))[0] == 1
 
 
 async def test_who_takes_too_little_is_lost_and_the_others_are_not():
-    feed = TradeFeed(SymbolTable(["AAPL"]), max_behind=2)
-    with feed.follow() as slow, feed.follow() as quick:
+    publisher = TradePublisher(SymbolTable(["AAPL"]), max_behind=2)
+    with publisher.follow() as slow, publisher.follow() as quick:
         table = SymbolTable()
         for number in range(3):
-            feed.publish([change(number + 1, tick(100))])
+            publisher.publish([change(number + 1, tick(100))])
             assert (await taken(quick, table))[0] == number
         with pytest.raises(BehindError, match="more than 2 trades"):
             await anext(slow)
-        feed.publish([change(4, tick(100))])
+        publisher.publish([change(4, tick(100))])
         with pytest.raises(BehindError):
             await anext(slow)
 
 
 async def test_the_end_comes_after_what_waits_and_at_once_for_who_is_late():
-    feed = TradeFeed(SymbolTable(["AAPL"]))
-    with feed.follow() as follower:
-        feed.publish([change(1, tick(100))])
-        feed.close()
+    publisher = TradePublisher(SymbolTable(["AAPL"]))
+    with publisher.follow() as follower:
+        publisher.publish([change(1, tick(100))])
+        publisher.close()
         assert len([batch async for batch in follower]) == 1
-    with feed.follow() as late:
+    with publisher.follow() as late:
         assert [batch async for batch in late] == []
