@@ -13,8 +13,10 @@ import numpy.typing as npt
 from mdtool.adapters.dbn_files import open_merged
 from mdtool.adapters.dbn_select import Selection, selected
 from mdtool.adapters.dbn_source import RecordSource
+from mdtool.core import instruments
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import InputError, UsageError
+from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records, has_trades
 from mdtool.core.units import parse_duration, parse_moment
 from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RECORD_TYPES, RTYPES
@@ -22,7 +24,6 @@ from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RECORD_TYPES, RTYPES
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mdtool.core.symbology import Symbology
     from mdtool.engine.bar_stream import BarStream
     from mdtool.engine.book.sampling import Sampler
     from mdtool.engine.book.snapshot import Levels, Snapshot
@@ -46,7 +47,7 @@ class Batch:
         DBN's own fields. Prices are int64 in units of 1e-9, times are uint64 nanoseconds since the
         epoch. Read-only.
     symbols : object array, shape (n,)
-        The symbol of each record as a string.
+        The symbol of each record as a string, None where its instrument has no name.
     """
 
     records: Records
@@ -203,9 +204,9 @@ def bars(
     made: list[Batch] = []
     with _open(path, None, selection) as source:
         _require_trades(source)
-        for records in source:
-            made += _labelled(stream.update(records), source.symbology)
-        made += _labelled(stream.close(), source.symbology)
+        for batch in source:
+            made += _labelled(stream.update(batch))
+        made += _labelled(stream.close())
     return _joined(made)
 
 
@@ -270,7 +271,7 @@ def _selection(
     if symbols is None and start is None and end is None:
         return None
     names = [symbols] if isinstance(symbols, str) else symbols
-    return Selection(None if names is None else frozenset(names), _moment(start), _moment(end))
+    return Selection(None if names is None else tuple(names), _moment(start), _moment(end))
 
 
 def _moment(time: Time | None) -> int | None:
@@ -279,25 +280,21 @@ def _moment(time: Time | None) -> int | None:
 
 def _batches(source: RecordSource) -> Iterator[Batch]:
     with source:
-        data = (records for records in source if records["rtype"][0] not in CONTROL_RTYPES)
-        yield from _labelled(data, source.symbology)
+        yield from _labelled(source)
 
 
-def _labelled(arrays: Iterable[Records], symbology: Symbology) -> Iterator[Batch]:
-    """Yield arrays of data with the symbol of each record."""
-    for records in arrays:
-        if records["rtype"][0] in CONTROL_RTYPES:
-            continue
-        indices, table = symbology.symbols_of(records)
-        yield Batch(records, np.array([*table], np.object_)[indices])
+def _labelled(batches: Iterable[instruments.Batch]) -> Iterator[Batch]:
+    """Yield batches of data with the symbol of each record."""
+    for batch in batches:
+        if batch.rtype not in CONTROL_RTYPES:
+            yield Batch(batch.records, batch.symbols)
 
 
 def _bar_stream(
     interval: str, by: str | None, fill: str, clock: str, lateness: str | None
 ) -> BarStream:
     from mdtool.engine.bar_stream import BarStream
-    from mdtool.engine.bars import TimeBars
-    from mdtool.engine.sized_bars import Size, SizedBars
+    from mdtool.engine.bars import Size, SizedBars, TimeBars
 
     if by is not None:
         return BarStream(SizedBars(Size.parse(by)), clock)
@@ -330,20 +327,20 @@ def _sampler(at: Time | None, every: str | None, depth: int | None, start: Time 
 
 def _snapshots(source: RecordSource, sampler: Sampler) -> Iterator[BookSnapshot]:
     with source:
-        for records in source:
-            if records.dtype == MBO:
-                for snapshot in sampler.update(records):
-                    yield _named(snapshot, source.symbology)
+        for batch in source:
+            if batch.records.dtype == MBO:
+                for snapshot in sampler.update(batch):
+                    yield _named(snapshot, source.instruments)
             if sampler.is_over:
                 break
         for snapshot in sampler.close():
-            yield _named(snapshot, source.symbology)
+            yield _named(snapshot, source.instruments)
 
 
-def _named(snapshot: Snapshot, symbology: Symbology) -> BookSnapshot:
+def _named(snapshot: Snapshot, table: Instruments) -> BookSnapshot:
     return BookSnapshot(
-        symbol=symbology.symbol(snapshot.key.instrument_id, snapshot.ts_recv),
-        publisher_id=snapshot.key.publisher_id,
+        symbol=table[snapshot.instrument].text,
+        publisher_id=snapshot.publisher_id,
         ts_ns=snapshot.ts_ns,
         bids=snapshot.bids,
         asks=snapshot.asks,

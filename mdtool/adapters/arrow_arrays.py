@@ -54,11 +54,13 @@ def characters(values: npt.NDArray[np.bytes_]) -> Any:
     return _strings(lengths, cells[np.arange(cells.shape[1]) < lengths[:, None]])
 
 
-def named(names: Iterable[str], indices: npt.NDArray[np.integer[Any]]) -> Any:
-    """Return an array of strings: the name of each index."""
-    encoded = [name.encode() for name in names]
+def named(names: Iterable[str | None], indices: npt.NDArray[np.integer[Any]]) -> Any:
+    """Return an array of strings: the name of each index, null where it is None."""
+    listed = [*names]
+    encoded = [(name or "").encode() for name in listed]
     lengths = np.array([*map(len, encoded)], np.int64)
-    return _strings(lengths, b"".join(encoded)).take(numbers(indices))
+    known = np.array([name is not None for name in listed], np.bool_)
+    return _strings(lengths, b"".join(encoded), known).take(numbers(indices))
 
 
 def integers(array: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -67,9 +69,14 @@ def integers(array: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return values[array.offset : array.offset + len(array)]
 
 
-def _strings(lengths: npt.NDArray[np.int64], data: Any) -> Any:
+def _strings(
+    lengths: npt.NDArray[np.int64], data: Any, known: npt.NDArray[np.bool_] | None = None
+) -> Any:
     ends = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=ends[1:])
-    array = pa.StringArray.from_buffers(len(lengths), pa.py_buffer(ends), pa.py_buffer(data))
+    is_known = None if known is None else pa.py_buffer(np.packbits(known, bitorder="little"))
+    array = pa.StringArray.from_buffers(
+        len(lengths), pa.py_buffer(ends), pa.py_buffer(data), is_known
+    )
     array.validate(full=True)
     return array

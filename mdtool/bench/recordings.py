@@ -10,6 +10,7 @@ import zstandard
 
 from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.core.dtypes import F_LAST
+from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
 from mdtool.core.units import NS_PER_S, UNDEF_PRICE
 from mdtool.wire.dbn_metadata import make_metadata
@@ -43,7 +44,7 @@ def write_recording(path: Path, session: Records, repeats: int = 1) -> int:
     repeat = np.concatenate([_clears(session), session])
     output = open_output(spec, make_metadata("BENCH", "mbo", start_ns))
     for _ in range(repeats):
-        output.write(repeat)
+        output.write(Batch.of(repeat))
         repeat["order_id"] += np.uint64(IDS_OF_A_REPEAT)
         for name in ("ts_event", "ts_recv"):
             repeat[name] += np.uint64(span_ns)

@@ -15,6 +15,7 @@ from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.bench.figures import Figure, against
 from mdtool.bench.processes import run_command, wall_times_s
 from mdtool.core.errors import CheckError
+from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.simulate import Exchange
@@ -77,7 +78,7 @@ def _write(path: Path, session: Records, repeats: int) -> int:
         OutputSpec("dbn", str(path)), make_metadata("BENCH", "trades", int(session["ts_recv"][0]))
     )
     for _ in range(repeats):
-        output.write(repeat)
+        output.write(Batch.of(repeat))
         for name in ("ts_event", "ts_recv"):
             repeat[name] += np.uint64(span_ns)
     output.close()
@@ -93,7 +94,7 @@ def _engine(session: Records, rounds: int) -> Figure:
         When the two differ, so that their speeds mean nothing.
     """
     stream = np.resize(session, _PLAIN_TRADES)
-    trades = Trades.of(stream)
+    trades = Trades.of(Batch.of(stream))
     price, size = trades.price.tolist(), trades.size.tolist()
     kernel_s: list[float] = []
     plain_s: list[float] = []

@@ -20,7 +20,7 @@ from mdtool.services.aggregator.config import AggregatorConfig
 
 if TYPE_CHECKING:
     from mdtool.adapters.dbn_source import RecordSource
-    from mdtool.core.records import Records
+    from mdtool.core.instruments import Batch
     from mdtool.engine.bar_stream import BarStream
 
 log = logging.getLogger(__name__)
@@ -85,8 +85,7 @@ class BarOptions:
         from mdtool.core.records import CLOCKS
         from mdtool.core.units import parse_duration
         from mdtool.engine.bar_stream import BarStream
-        from mdtool.engine.bars import TimeBars
-        from mdtool.engine.sized_bars import Size, SizedBars
+        from mdtool.engine.bars import Size, SizedBars, TimeBars
 
         if self.clock not in CLOCKS:
             raise UsageError(f"--clock {self.clock}: choose from {', '.join(CLOCKS)}")
@@ -153,11 +152,11 @@ def _filter(
         is_quiet = output.quiet or output.is_table
         try:
             with (
-                output.open(metadata, source.symbology) as sink,
+                output.open(metadata) as sink,
                 Progress("trades", source.size_bytes, is_quiet) as progress,
             ):
-                for records in _bars(source, stream, progress):
-                    sink.write(records)
+                for batch in _bars(source, stream, progress):
+                    sink.write(batch)
                     if source.size_bytes is None:
                         sink.flush()
         finally:
@@ -165,11 +164,11 @@ def _filter(
     return EXIT_OK
 
 
-def _bars(source: RecordSource, stream: BarStream, progress: Progress) -> Iterator[Records]:
+def _bars(source: RecordSource, stream: BarStream, progress: Progress) -> Iterator[Batch]:
     """Yield bars; of a stream that breaks off, also those of all that came before."""
     try:
-        for records in source:
-            yield from stream.update(records)
+        for batch in source:
+            yield from stream.update(batch)
             progress.show(stream.trades, source.bytes_read)
     except CorruptStreamError:
         yield from stream.close()

@@ -95,7 +95,7 @@ class RangeOptions:
             raise UsageError(f"--start {self.start} is not before --end {self.end}")
         symbols = None
         if self.symbols is not None:
-            symbols = frozenset(name.strip() for name in self.symbols.split(",")) - {""}
+            symbols = tuple(name for text in self.symbols.split(",") if (name := text.strip()))
             if not symbols:
                 raise UsageError(f"--symbols {self.symbols!r} names no symbol")
         if symbols is None and start_ns is None and end_ns is None:

@@ -86,11 +86,11 @@ def _filter(
         is_quiet = output.quiet or output.is_table
         try:
             with (
-                output.open(with_schema(source.metadata, _SCHEMA), source.symbology) as sink,
+                output.open(with_schema(source.metadata, _SCHEMA)) as sink,
                 Progress("trades", source.size_bytes, is_quiet) as progress,
             ):
-                for records in source:
-                    for made in stream.update(records):
+                for batch in source:
+                    for made in stream.update(batch):
                         sink.write(made)
                     progress.show(stream.trades, source.bytes_read)
                     if source.size_bytes is None:

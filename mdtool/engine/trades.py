@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtool.core.instruments import Batch, Indices
 from mdtool.core.records import Records, is_trade, timestamps
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
 
@@ -20,8 +21,8 @@ class Trades:
 
     Attributes
     ----------
-    instrument : int64[n]
-        Publisher and instrument id in one number, which sorts by the one and then the other.
+    instrument : uint32[n]
+        The instrument's index.
     price : int64[n]
         In units of 1e-9.
     size : int64[n]
@@ -39,7 +40,7 @@ class Trades:
         The records that they were taken from, None where there were none.
     """
 
-    instrument: Integers
+    instrument: Indices
     price: Integers
     size: Integers
     ts_ns: Integers
@@ -52,7 +53,7 @@ class Trades:
         return len(self.ts_ns)
 
     @classmethod
-    def of(cls, records: Records, clock: str = "ts_recv") -> Self:
+    def of(cls, batch: Batch, clock: str = "ts_recv") -> Self:
         """Return the trades among MBO, trades or MBP records: those with action `T`.
 
         Time also goes on with records that are no trades, as long as the stream is sorted by
@@ -60,32 +61,32 @@ class Trades:
 
         Parameters
         ----------
-        records : structured array, shape (m,)
-            Records of one rtype for which `core.records.has_trades` holds.
+        batch : Batch
+            Of records for which `core.records.has_trades` holds.
         clock : str
             `ts_recv` or `ts_event`.
         """
+        records = batch.records
         times = timestamps(records, clock)
         traded = is_trade(records)
         is_defined = (
             (records["price"] != UNDEF_PRICE) & (records["size"] != UNDEF_ORDER_SIZE) & (times >= 0)
         )
         taken = traded & is_defined
-        chosen = records if taken.all() else records[taken]
+        chosen = batch if taken.all() else batch[taken]
         ts_ns = times[taken]
         if clock == "ts_recv":
             running = np.maximum.accumulate(times)
             seen_ns = running[taken]
         else:
             running = seen_ns = np.maximum.accumulate(ts_ns)
-        publisher = chosen["publisher_id"].astype(np.int64)
         return cls(
-            instrument=(publisher << 32) | chosen["instrument_id"],
-            price=np.ascontiguousarray(chosen["price"]),
-            size=chosen["size"].astype(np.int64),
+            instrument=chosen.instrument,
+            price=np.ascontiguousarray(chosen.records["price"]),
+            size=chosen.records["size"].astype(np.int64),
             ts_ns=ts_ns,
             seen_ns=seen_ns,
             latest_ns=int(running[-1]) if len(running) else -1,
             undefined=int(np.count_nonzero(traded & ~is_defined)),
-            records=chosen,
+            records=chosen.records,
         )

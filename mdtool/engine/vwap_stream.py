@@ -15,6 +15,7 @@ from mdtool.core.dtypes import (
     SYMBOL_MAPPING,
     record_length,
 )
+from mdtool.core.instruments import Batch
 from mdtool.core.records import Records, has_trades
 from mdtool.core.units import UNDEF_TIMESTAMP
 from mdtool.engine.trades import Trades
@@ -73,29 +74,31 @@ class VwapStream:
         """How many trades had to leave a window that can hold no more volume."""
         return self._windows.early
 
-    def update(self, records: Records) -> Iterator[Records]:
-        """Take records of one rtype; yield those of the trades among them, if any.
+    def update(self, batch: Batch) -> Iterator[Batch]:
+        """Take a stream's next records; yield those of the trades among them, if any.
 
         Symbol mappings are passed on, for they hold for the statistics too. Other records without
         trades are skipped.
         """
-        if records.dtype == SYMBOL_MAPPING:
-            yield records
-        if not has_trades(records.dtype):
+        if batch.records.dtype == SYMBOL_MAPPING:
+            yield batch
+        if not has_trades(batch.records.dtype):
             return
-        for start in range(0, len(records), _SLICE_RECORDS):
-            trades = Trades.of(records[start : start + _SLICE_RECORDS], self._clock)
+        for start in range(0, len(batch), _SLICE_RECORDS):
+            trades = Trades.of(batch[start : start + _SLICE_RECORDS], self._clock)
             self.trades += len(trades)
             self.undefined += trades.undefined
             if len(trades):
                 vwaps = self._windows.update(
                     trades.instrument, trades.price, trades.size, trades.ts_ns
                 )
-                yield _statistics(trades, vwaps)
+                is_in = vwaps.trades > 0
+                made = Batch(_statistics(trades, vwaps), batch.instruments, trades.instrument)
+                yield made if is_in.all() else made[is_in]
 
 
 def _statistics(trades: Trades, vwaps: Vwaps) -> Records:
-    """Return a STATISTICS of stat_type VWAP for each trade that is in a window, with its times.
+    """Return a STATISTICS of stat_type VWAP for each trade, with its times.
 
     `price` is the VWAP, `quantity` the volume that it is of.
     """
@@ -108,5 +111,4 @@ def _statistics(trades: Trades, vwaps: Vwaps) -> Records:
         made[name] = source[name]
     made["price"] = vwaps.price
     made["quantity"] = vwaps.volume
-    is_in = vwaps.trades > 0
-    return made if is_in.all() else made[is_in]
+    return made

@@ -90,7 +90,7 @@ def test_a_real_day_equals_the_plain_reference(real_data, window):
     trades = []
     with open_source(str(path)) as source:
         for run in source:
-            if has_trades(run.dtype):
+            if has_trades(run.records.dtype):
                 taken = Trades.of(run)
                 columns = (taken.instrument, taken.price, taken.size, taken.ts_ns)
                 trades += [

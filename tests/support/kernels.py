@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from mdtool.core.dtypes import MBO, MBP1
+from mdtool.core.instruments import Batch
 from mdtool.engine.quotes import LatestQuotes
 from mdtool.services.book import server as book
 from mdtool.services.ingest import server as ingest
@@ -58,7 +59,7 @@ def _run_all() -> None:
     book.warm_up()
     encode_frames(["A"], [0], [1], [1], [1])
     for layout in (MBO, MBP1):
-        LatestQuotes().update(np.zeros(1, layout))
+        LatestQuotes().update(Batch.of(np.zeros(1, layout)))
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
             words = command.format(samples=SAMPLES).split()

@@ -7,11 +7,10 @@ import pytest
 
 from mdtool.core.dtypes import MBO, OHLCV, TRADE
 from mdtool.core.errors import UsageError
+from mdtool.core.instruments import Batch
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, UNDEF_TIMESTAMP
-from mdtool.engine.bar_fill import GapFill
-from mdtool.engine.bars import BAR, TimeBars
-from mdtool.engine.ohlcv import ohlcv_records, rtype_of, schema_of
-from mdtool.engine.sized_bars import Size, SizedBars
+from mdtool.engine.bar_stream import GapFill, ohlcv_records, rtype_of, schema_of
+from mdtool.engine.bars import BAR, Size, SizedBars, TimeBars
 from mdtool.engine.trades import Trades
 from tests.reference import bars as reference
 
@@ -33,7 +32,7 @@ def trade(ts: int, price: int = 5, size: int = 1, **fields: object) -> dict[str,
 
 def bars_of(array: np.ndarray, clock: str = "ts_recv") -> list[tuple[int, ...]]:
     engine = TimeBars(10)
-    closed = engine.update(Trades.of(array, clock))
+    closed = engine.update(Trades.of(Batch.of(array), clock))
     return [*closed.tolist(), *engine.close_all().tolist()]
 
 
@@ -68,8 +67,8 @@ def test_only_trades_count_and_fills_do_not():
 
 def test_time_goes_on_with_records_that_are_no_trades():
     array = records(MBO, [trade(1), trade(10, action=b"A")])
-    assert len(TimeBars(10).update(Trades.of(array))) == 1
-    assert len(TimeBars(10).update(Trades.of(array, "ts_event"))) == 0
+    assert len(TimeBars(10).update(Trades.of(Batch.of(array)))) == 1
+    assert len(TimeBars(10).update(Trades.of(Batch.of(array), "ts_event"))) == 0
 
 
 def test_the_clock_chooses_the_bucket():
@@ -88,7 +87,7 @@ def test_trades_without_a_price_size_or_time_are_counted_and_left_out():
             trade(1, 7, 4),
         ],
     )
-    trades = Trades.of(array)
+    trades = Trades.of(Batch.of(array))
     assert trades.undefined == 3
     assert trades.latest_ns == 1
     assert bars_of(array) == [(0, 0, 7, 7, 7, 7, 4, 1)]
@@ -111,12 +110,12 @@ def test_publishers_of_one_instrument_id_have_their_own_bars():
             trade(1, 6, publisher_id=1, instrument_id=2**32 - 1),
         ],
     )
-    engine = TimeBars(SECOND)
-    engine.update(Trades.of(array))
-    written = ohlcv_records(engine.close_all(), rtype_of(SECOND))
-    assert written["publisher_id"].tolist() == [1, 2]
+    engine, batch = TimeBars(SECOND), Batch.of(array)
+    engine.update(Trades.of(batch))
+    written = ohlcv_records(engine.close_all(), rtype_of(SECOND), batch.instruments)
+    assert written["publisher_id"].tolist() == [2, 1]
     assert written["instrument_id"].tolist() == [2**32 - 1] * 2
-    assert written["close"].tolist() == [6, 5]
+    assert written["close"].tolist() == [5, 6]
     assert set(written["length"].tolist()) == {OHLCV.itemsize // 4}
 
 
@@ -155,10 +154,10 @@ def test_notional_counts_in_integers_beyond_int64():
     price = 9_000_000_000 * SECOND  # near the largest there is
     size = 2**32 - 2
     array = records(TRADE, [trade(1, price, size), trade(2, -price, 1), trade(3, SECOND // 2, 1)])
-    full = SizedBars(Size.parse(f"notional={2**63 - 1}")).update(Trades.of(array[:1]))
+    full = SizedBars(Size.parse(f"notional={2**63 - 1}")).update(Trades.of(Batch.of(array[:1])))
     assert full["volume"].tolist() == [size]
     engine = SizedBars(Size.parse("notional=9000000000.5"))
-    assert engine.update(Trades.of(array[1:]))["count"].tolist() == [2]
+    assert engine.update(Trades.of(Batch.of(array[1:])))["count"].tolist() == [2]
 
 
 def test_thousands_of_instruments_by_ticks():

@@ -8,17 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-import numpy as np
-
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.cli.live.playback import Playback
 from mdtool.cli.live.tape import Tape
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import MdtoolError
-from mdtool.core.records import Records, index_timestamps
-from mdtool.core.units import NS_PER_DAY
-from mdtool.engine.book.state import BookKey, Books
-from mdtool.engine.book.whole_events import WholeEvents
+from mdtool.core.instruments import Batch
+from mdtool.core.records import index_timestamps
+from mdtool.engine.book.rebuild import WholeEvents
+from mdtool.engine.book.state import Books
 
 MOST_AT_ONCE: Final = 8192
 """Records applied in one go, in less than a millisecond: so long at most a frame waits."""
@@ -43,10 +41,9 @@ class Feed:
     ----------
     books : Books
     tape : Tape
-    shown : BookKey or None
-        The book that is looked at, the first one met until `show_next`; a step is an event of it.
-    names : dict
-        The symbol of each book, in the order in which they were met.
+    shown : int or None
+        The instrument of the book that is looked at, the first one met until `show_next`; a step
+        is an event of it.
     records : int
         How many were applied.
     bytes_played : int
@@ -69,8 +66,7 @@ class Feed:
         self.playback = playback
         self.books = Books()
         self.tape = Tape()
-        self.shown: BookKey | None = None
-        self.names: dict[BookKey, str] = {}
+        self.shown: int | None = None
         self.records = 0
         self.bytes_played = 0
         self.played_ns = clock_ns()
@@ -80,7 +76,6 @@ class Feed:
         self._source = source
         self._clock_ns = clock_ns
         self._events = WholeEvents()
-        self._named_for = (-1, -1)
         self._turn = threading.Condition()
         self._is_free = threading.Event()
         self._is_free.set()
@@ -108,11 +103,21 @@ class Feed:
             yield
             self._turn.notify()
 
+    @property
+    def instruments(self) -> list[int]:
+        """The instruments of all books, in the order in which they were met."""
+        instruments: list[int] = self.books.instruments().tolist()
+        return instruments
+
+    def symbol(self, instrument: int) -> str:
+        """Return what an instrument is called."""
+        return self._source.instruments[instrument].text
+
     def show_next(self, offset: int) -> None:
         """Look at the book so many places further on, in the order in which they were met."""
-        keys = list(self.names)
+        shown = self.instruments
         if self.shown is not None:
-            self.shown = keys[(keys.index(self.shown) + offset) % len(keys)]
+            self.shown = shown[(shown.index(self.shown) + offset) % len(shown)]
 
     def _run(self) -> None:
         try:
@@ -125,71 +130,54 @@ class Feed:
 
     def _read(self) -> None:
         read_before = 0
-        for records in self._source:
+        for batch in self._source:
             if self._is_closed:
                 return
-            if records.dtype == MBO:
-                self._play(records, read_before)
+            if batch.records.dtype == MBO:
+                self._play(batch, read_before)
             read_before = self._source.bytes_read
         with self._turn:
             if len(self._events.held):
                 self._apply(self._events.held)
 
-    def _play(self, records: Records, read_before: int) -> None:
+    def _play(self, batch: Batch, read_before: int) -> None:
         """Apply records as they become due."""
-        timestamps_ns = index_timestamps(records)
+        timestamps_ns = index_timestamps(batch.records)
         n_bytes = self._source.bytes_read - read_before
         done = 0
-        while done < len(records):
+        while done < len(batch):
             self._is_free.wait()
             with self._turn:
                 if self._is_closed:
                     return
                 now_ns = self._clock_ns()
-                batch = slice(done, done + MOST_AT_ONCE)
+                next_ones = slice(done, done + MOST_AT_ONCE)
                 if self.playback.steps:
-                    count, is_whole = self._step(records[batch])
+                    count, is_whole = self._step(batch[next_ones])
                 else:
-                    count, is_whole = self.playback.due(timestamps_ns[batch], now_ns), False
+                    count, is_whole = self.playback.due(timestamps_ns[next_ones], now_ns), False
                 if not count:
                     self._turn.wait(self.playback.wait_s(int(timestamps_ns[done]), now_ns))
                     continue
-                for whole in self._events.feed(records[done : done + count]):
+                for whole in self._events.feed(batch[done : done + count]):
                     self._apply(whole)
                 done += count
                 if is_whole:
                     self.playback.stepped()
                 self.playback.played(int(timestamps_ns[done - 1]))
                 self.played_ns = now_ns
-                self.bytes_played = read_before + n_bytes * done // len(records)
+                self.bytes_played = read_before + n_bytes * done // len(batch)
 
-    def _step(self, records: Records) -> tuple[int, bool]:
+    def _step(self, batch: Batch) -> tuple[int, bool]:
         """Return how many records make a step, and whether an event of the shown book ends it."""
-        publisher_id, instrument_id = self.shown or _key_of(records[0])
-        is_end = (
-            ((records["flags"] & F_LAST) != 0)
-            & (records["instrument_id"] == instrument_id)
-            & (records["publisher_id"] == publisher_id)
-        )
-        return (int(is_end.argmax()) + 1, True) if is_end.any() else (len(records), False)
+        shown = int(batch.instrument[0]) if self.shown is None else self.shown
+        is_end = ((batch.records["flags"] & F_LAST) != 0) & (batch.instrument == shown)
+        return (int(is_end.argmax()) + 1, True) if is_end.any() else (len(batch), False)
 
-    def _apply(self, records: Records) -> None:
-        """Apply records of whole events, and name books that are new."""
-        self.books.apply(records)
-        self.tape.add(records)
-        self.records += len(records)
+    def _apply(self, batch: Batch) -> None:
+        """Apply records of whole events."""
+        self.books.apply(batch)
+        self.tape.add(batch)
+        self.records += len(batch)
         if self.shown is None:
-            self.shown = _key_of(records[0])
-        symbology = self._source.symbology
-        ts_ns = int(index_timestamps(records).max())
-        named_for = (symbology.version, ts_ns // NS_PER_DAY)
-        if named_for != self._named_for:
-            self._named_for = named_for
-            self.names.clear()
-        for row in range(len(self.names), len(self.books)):
-            key = self.books.key_at(row)
-            self.names[key] = symbology.symbol(key.instrument_id, ts_ns)
-
-
-def _key_of(record: np.void) -> BookKey:
-    return BookKey(int(record["publisher_id"]), int(record["instrument_id"]))
+            self.shown = int(batch.instrument[0])

@@ -11,7 +11,6 @@ from mdtool.cli.live.frame import Frame, Ladder, LiveRates, State, ladder_of
 from mdtool.cli.screen import printable
 from mdtool.core.rates import Rates
 from mdtool.core.units import NS_PER_S
-from mdtool.engine.book.state import BookKey
 from mdtool.engine.book.view import BookView
 
 _QUIET_FROM_S: Final = 2
@@ -42,7 +41,7 @@ class Observer:
         self._origin = origin
         self._rates = Rates(NS_PER_S)
         self._rated: object = None
-        self._decimals: dict[BookKey, int] = {}
+        self._decimals: dict[int, int] = {}
 
     def look(self, depth: int, n_prints: int, now_ns: int, wall_ns: int, notice: str) -> Frame:
         """Return what there is to see now.
@@ -83,15 +82,15 @@ class Observer:
             return frame
         since_ns = now_ns - feed.played_ns
         lag_ns = wall_ns - since_ns - (clock_ns or 0)
-        keys = list(feed.names)
-        publishers = {other.publisher_id for other in keys}
+        shown = feed.instruments
+        publishers = {BookView(feed.books, other).publisher_id for other in shown}
         quiet_s = since_ns // NS_PER_S if is_live else 0
         return dataclasses.replace(
             frame,
-            symbol=printable(feed.names[key]),
-            place=keys.index(key) + 1,
-            books=len(keys),
-            publisher_id=key.publisher_id if len(publishers) > 1 else None,
+            symbol=printable(feed.symbol(key)),
+            place=shown.index(key) + 1,
+            books=len(shown),
+            publisher_id=book.publisher_id if len(publishers) > 1 else None,
             quiet_s=quiet_s if state is State.PLAYING and quiet_s >= _QUIET_FROM_S else 0,
             lag_ns=lag_ns if is_live and 0 <= lag_ns < _MOST_LAG_NS else None,
             decimals=self._decimals[key],

@@ -24,8 +24,9 @@ from mdtool.cli.terminal import open_terminal
 from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import UsageError
+from mdtool.core.instruments import Batch
+from mdtool.engine.book.rebuild import WholeEvents
 from mdtool.engine.book.state import Books
-from mdtool.engine.book.whole_events import WholeEvents
 
 _MBO: Final = "mbo"
 
@@ -74,7 +75,7 @@ def _load_kernels() -> None:
     """Load what the feed needs, or compile it with a word about that, while one can still speak."""
     record = np.zeros(1, MBO)
     record["flags"] = F_LAST
-    for whole in WholeEvents().feed(record):
+    for whole in WholeEvents().feed(Batch.of(record)):
         Books().apply(whole)
 
 

@@ -6,8 +6,8 @@ from typing import Final
 
 import numpy as np
 
+from mdtool.core.instruments import Batch
 from mdtool.core.records import Records, is_trade
-from mdtool.engine.book.state import BookKey
 
 TRADES_KEPT: Final = 64
 
@@ -16,21 +16,20 @@ class Tape:
     """Keeps the last `TRADES_KEPT` trades of each book that MBO records tell of."""
 
     def __init__(self) -> None:
-        self._trades: dict[BookKey, Records] = {}
+        self._trades: dict[int, Records] = {}
 
-    def add(self, records: Records) -> None:
+    def add(self, batch: Batch) -> None:
         """Take the trades among MBO records, which are those with action `T`."""
-        trades = records[is_trade(records)]
+        trades = batch[is_trade(batch.records)]
         if not len(trades):
             return
-        publishers = trades["publisher_id"].astype(np.int64)
-        packed = trades["instrument_id"].astype(np.int64) << 16 | publishers
-        for value in np.unique(packed).tolist():
-            key = BookKey(value & 0xFFFF, value >> 16)
-            latest = trades[packed == value][-TRADES_KEPT:]
-            known = self._trades.get(key, latest[:0])
-            self._trades[key] = np.concatenate([known, latest])[-TRADES_KEPT:]
+        for instrument in np.unique(trades.instrument).tolist():
+            latest = trades.records[trades.instrument == instrument][-TRADES_KEPT:]
+            known = self._trades.get(instrument, latest[:0])
+            self._trades[instrument] = np.concatenate([known, latest])[-TRADES_KEPT:]
 
-    def last(self, key: BookKey, count: int) -> Records:
+    def last(self, instrument: int, count: int) -> Records:
         """Return the last trades of a book, at most `count`, latest first, as MBO records."""
-        return self._trades[key][::-1][:count] if key in self._trades else np.empty(0, np.void)
+        if instrument not in self._trades:
+            return np.empty(0, np.void)
+        return self._trades[instrument][::-1][:count]

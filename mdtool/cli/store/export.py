@@ -107,7 +107,7 @@ def _trades(history: TradeHistory, selection: Selection | None) -> StoredTrades:
     if selection is None:
         return StoredTrades(history)
     trades = StoredTrades(history, selection.symbols, selection.start_ns, selection.end_ns)
-    missing = sorted((selection.symbols or frozenset()) - set(trades.symbols))
+    missing = sorted(set(selection.symbols or ()) - set(trades.symbols))
     if missing:
         known = [totals.symbol for totals in history.symbols()]
         more = ", ..." if len(known) > _MAX_NAMED else ""

@@ -16,6 +16,7 @@ from mdtool.adapters.recording import Recording
 from mdtool.core.addresses import cannot_listen
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import InputError, StartupError, UsageError
+from mdtool.core.instruments import Batch
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
 from mdtool.core.tcp import address_of
@@ -87,7 +88,7 @@ class ReplaySender:
         except InputError as error:
             raise StartupError(str(error)) from error
         run.close()
-        run.books.apply(np.zeros(1, MBO))
+        run.books.apply(Batch.of(np.zeros(1, MBO)))
         run.snapshot()
 
     @contextlib.asynccontextmanager

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.byte_source import STDIN
 from mdtool.adapters.datasets.trade_rows import TradeRows
-from mdtool.adapters.dbn_files import open_source
-from mdtool.adapters.dbn_merge import MergedSource
+from mdtool.adapters.dbn_files import MergedSource, open_source
 from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
 from mdtool.adapters.numbered_trades import NUMBERED, NumberedTrades
 from mdtool.core.errors import InputError, UsageError
-from mdtool.core.records import Records
+from mdtool.core.instruments import Batch, Instruments, LabelMap
 from mdtool.core.symbols import SymbolMap, SymbolTable, normal_symbol
 from mdtool.core.trades import Reason, Trades
 from mdtool.core.units import MIN_TIMESTAMP_NS, UNDEF_ORDER_SIZE, UNDEF_PRICE
@@ -61,10 +60,11 @@ class DbnInput:
         _check(paths, name)
         self.rejected: Counter[Reason] = Counter()
         self.streams = SymbolTable()
+        instruments = Instruments()
         with contextlib.ExitStack() as opened:
             numbered = []
             for stream, path in enumerate(paths):
-                source = opened.enter_context(open_source(path))
+                source = opened.enter_context(open_source(path, instruments))
                 trades = NumberedTrades(SchemaSource(source, _TRADES), stream)
                 numbered.append(trades)
             merged = numbered[0] if len(numbered) == 1 else MergedSource(numbered)
@@ -74,7 +74,7 @@ class DbnInput:
         self._name = name
         self._stream_of = np.empty(0, np.uint32)
         self._symbols = SymbolTable()
-        self._map: SymbolMap | None = None
+        self._map = LabelMap(self._intern)
 
     @property
     def name(self) -> str:
@@ -129,9 +129,9 @@ class DbnInput:
         CorruptStreamError
             Where a file breaks off, after the rows before.
         """
-        for records in self._source:
-            if records.dtype == NUMBERED and len(records):
-                rows = self._rows(records)
+        for batch in self._source:
+            if batch.records.dtype == NUMBERED and len(batch):
+                rows = self._rows(batch)
                 if len(rows):
                     yield rows
 
@@ -141,11 +141,8 @@ class DbnInput:
     def __exit__(self, *exc_info: object) -> None:
         self._source.close()
 
-    def _rows(self, trades: Records) -> TradeRows:
-        indices, table = self._source.symbology.symbols_of(trades)
-        if self._map is None or self._map.source is not table:
-            self._map = SymbolMap(table, self._intern)
-        symbol = self._map.map(indices)
+    def _rows(self, batch: Batch) -> TradeRows:
+        trades, symbol = batch.records, self._map.map(batch)
         times = trades["ts_event"].view(np.int64)
         received = trades["ts_recv"].view(np.int64)
         wrong = {
@@ -180,7 +177,7 @@ class DbnInput:
         return accepted
 
     def _intern(self, symbol: str) -> int | None:
-        """Return the index of a symbol as stores write it."""
+        """Return the index of a symbol as stores write it, None for one that they do not accept."""
         text = normal_symbol(symbol)
         return None if text is None else self._symbols.intern(text)
 

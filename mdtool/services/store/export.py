@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -91,7 +91,7 @@ class StoredTrades:
     ----------
     history : TradeHistory
         The store.
-    symbols : frozenset of str, optional
+    symbols : collection of str, optional
         Only these.
     start_ns, end_ns : int, optional
         Only exchange times from the one on and before the other.
@@ -107,7 +107,7 @@ class StoredTrades:
     def __init__(
         self,
         history: TradeHistory,
-        symbols: frozenset[str] | None = None,
+        symbols: Collection[str] | None = None,
         start_ns: int | None = None,
         end_ns: int | None = None,
     ) -> None:

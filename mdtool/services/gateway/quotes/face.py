@@ -146,10 +146,11 @@ class Quotes:
 def _feed_of(address: str, hub: QuoteHub) -> QuoteFeed:
     """Return the feed, with all kernels compiled that it will use."""
     from mdtool.core.dtypes import MBO
+    from mdtool.core.instruments import Batch
     from mdtool.engine.quotes import LatestQuotes
     from mdtool.services.gateway.quotes.feed import QuoteFeed
 
-    LatestQuotes().update(np.zeros(1, MBO))
+    LatestQuotes().update(Batch.of(np.zeros(1, MBO)))
     return QuoteFeed(address, hub.publish)
 
 

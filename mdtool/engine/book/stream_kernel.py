@@ -1,7 +1,4 @@
-"""The kernel that follows the sequence numbers of a stream, by channel or by instrument.
-
-A hash table has a row for each channel or book.
-"""
+"""Kernels that follow a stream of MBO records: which events have ended, and sequence numbers."""
 
 from __future__ import annotations
 
@@ -10,13 +7,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.hash_kernel import find_row
 from mdtool.core.jit import kernel
 
 Words = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.uint32]
+Marks = npt.NDArray[np.bool_]
 
+F_LAST: Final = 128
 (
-    Q_KEY,  # and 1; 0 is a free row
+    Q_SEEN,  # 1 once a record was
     Q_LAST,  # the number of its last record
     Q_DAY,  # the UTC day on which that was received
     Q_STEPS,  # how often its numbers rose
@@ -38,43 +37,65 @@ NS_PER_DAY: Final = 86_400_000_000_000
 
 
 @kernel
-def follow(
-    words: Words, first: int, number: int, table: Words, used: Words, by_channel: bool
+def mark_open(
+    words: Words, instrument: Indices, ended_in: Words, number: int, latest: Words, marks: Marks
 ) -> int:
-    """Follow MBO records from `first` on; return the first for which the table had no room.
+    """Mark the records of events that do not end in `words` or after it; return how many.
 
     Parameters
     ----------
     words : int64[n, 7]
         MBO records, as `engine.book.kernel` lays them out.
-    first : int
+    instrument : uint32[n]
+        The index of each record's instrument.
+    ended_in : int64[m]
+        Of each instrument the number of the round in which an event of it ended last; changed.
+    number : int
+        Of this round: what ended in it before ended after `words`.
+    latest : int64[1]
+        The latest ts_recv, which is brought up to these records.
+    marks : bool[n]
+        Written.
+    """
+    latest_ns = latest[0]
+    n_open = 0
+    for i in range(words.shape[0] - 1, -1, -1):
+        of = instrument[i]
+        if (words[i, 4] >> 32) & F_LAST != 0:
+            ended_in[of] = number
+        is_open = ended_in[of] != number
+        marks[i] = is_open
+        n_open += is_open
+        latest_ns = max(latest_ns, words[i, 5])
+    latest[0] = latest_ns
+    return n_open
+
+
+@kernel
+def follow(words: Words, row: Indices, number: int, table: Words) -> None:
+    """Follow the sequence numbers of MBO records.
+
+    Parameters
+    ----------
+    words : int64[n, 7]
+        MBO records, as `engine.book.kernel` lays them out.
+    row : uint32[n]
+        The row of each record's channel or instrument.
     number : int
         Which record of the stream `words[0]` is.
     table : int64[m, Q_WIDTH]
-        Changed in place; half of it is kept free.
-    used : int64[1]
-        How many of its rows are taken; changed.
-    by_channel : bool
-        Whether a row is a channel of a publisher, else a book.
+        Changed in place.
     """
-    n_records: int = words.shape[0]
-    for i in range(first, n_records):
+    for i in range(words.shape[0]):
         what = words[i, 4]
         if (what >> 32) & F_SNAPSHOT:
             # Its orders have the numbers with which they were entered.
             continue
-        if by_channel:
-            key = 1 + (((words[i, 0] >> 16) & 0xFFFF) << 8 | (what >> 40) & 0xFF)
-        else:
-            key = 1 + ((words[i, 0] >> 16) & 0xFFFFFFFFFFFF)
         sequence = (words[i, 6] >> 32) & U32
         day = words[i, 5] // NS_PER_DAY
-        at = find_row(table, key)
-        if table[at, Q_KEY] == 0:
-            if 2 * used[0] >= table.shape[0]:
-                return i
-            used[0] += 1
-            table[at, Q_KEY] = key
+        at = row[i]
+        if table[at, Q_SEEN] == 0:
+            table[at, Q_SEEN] = 1
         else:
             step = (sequence - table[at, Q_LAST]) & U32
             if step >= HALF_OF_U32:
@@ -94,4 +115,3 @@ def follow(
                     table[at, Q_MISSING] += step - 1
         table[at, Q_LAST] = sequence
         table[at, Q_DAY] = day
-    return n_records
