@@ -1,4 +1,4 @@
-"""The VWAP feed of what is on Kafka: every trade in its window, once."""
+"""The VWAP feed of ticks on Kafka: every trade is in its window once."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ async def check(address, sent, times=1) -> None:
             assert state["vwap"] == exactly(ticks)
 
 
-async def test_what_an_ingest_server_produces_again_is_in_no_window_twice(
-    kafka, tmp_path, said, free_port
-):
+async def test_ticks_that_are_produced_again_are_in_windows_once(kafka, tmp_path, said, free_port):
     bus = url_of(kafka)
     sent = write_ticks(tmp_path / "ticks.jsonl", TICKS)
     with contextlib.ExitStack() as stack:
@@ -78,7 +76,7 @@ async def test_windows_are_filled_from_a_store_of_the_same_bus(kafka, tmp_path, 
             await check(address, sent, times=2)
 
 
-async def test_a_feed_goes_on_when_the_broker_is_back(tmp_path, said):
+async def test_a_feed_resumes_when_the_broker_is_available(tmp_path, said):
     folder = tmp_path / "broker"
     folder.mkdir()
     sent = write_ticks(tmp_path / "ticks.jsonl", 1_000)

@@ -1,4 +1,4 @@
-"""Whatever is written, again, in other parts and by whom, a store holds what it should."""
+"""A store equals a plain reference whatever is written, in whatever parts, by several writers."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def run_of(streams: list[list], number: int, first: int, count: int, is_part: bo
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(frames(), min_size=3, max_size=3), turns(), st.integers(1, 7))
-def test_a_store_holds_what_a_plain_one_does(
+def test_a_store_equals_a_plain_one(
     new_url: NewUrl, streams: list[list], sent: list[Turn], limit: int
 ) -> None:
     url = new_url()

@@ -1,4 +1,4 @@
-"""What a SQLite store has to read for an answer, however much it holds."""
+"""The cost of reading a SQLite store does not depend on its size."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_totals_cost_nothing_by_the_trade(url):
         assert work(history, lambda: history.has("AAPL")) < 100
 
 
-def test_a_market_is_taken_up_without_a_look_at_the_trades(tmp_path, url):
+def test_a_market_is_restored_without_reading_trades(tmp_path, url):
     with contextlib.closing(sqlite3.connect(tmp_path / "trades.db")) as connection:
         connection.execute("DROP TABLE trades")
     with Store(url) as store:
@@ -67,7 +67,7 @@ def test_a_market_is_taken_up_without_a_look_at_the_trades(tmp_path, url):
         assert store.symbols()[0].trade_count == TRADES
 
 
-def test_streams_that_were_silent_for_long_are_not_looked_at(tmp_path):
+def test_silent_streams_are_not_read(tmp_path):
     url = f"sqlite:///{tmp_path}/streams.db?synchronous=normal"
     with Store(url) as store:
         store.write(step([], *(run(f"stream-{number}", 0, []) for number in range(1_000))))

@@ -1,4 +1,4 @@
-"""Which of a market's changes a step to be written holds."""
+"""The changes of a market in the steps that are written."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_step_holds_what_changed_since_the_one_before(market):
     assert step.bars["symbol"].tolist() == [0]
 
 
-def test_what_was_sent_again_makes_no_run(market):
+def test_resent_frames_make_no_run(market):
     steps = Steps(market)
     steps.take([market.apply("a", 0, batch([tick(1)]))])
 

@@ -1,4 +1,4 @@
-"""Trades of a store in order, and which of a stream's trades a store has."""
+"""Stored trades in order, and the dedup index of a store."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_trades_come_in_order_however_few_are_held(tmp_path_factory, trades, hel
 
 @settings(max_examples=20)
 @given(TRADES, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=6))
-def test_parts_in_any_order_and_number_keep_each_trade_once(tmp_path_factory, trades, parts):
+def test_parts_in_any_order_and_number_store_each_trade_once(tmp_path_factory, trades, parts):
     where = f"sqlite:///{tmp_path_factory.mktemp('s')}/s.db?synchronous=normal"
     rows = rows_of(trades)
     seen: set[int] = set()
@@ -115,7 +115,7 @@ def test_parts_in_any_order_and_number_keep_each_trade_once(tmp_path_factory, tr
 
 @pytest.mark.parametrize("column", ["price", "size", "ts_event", "symbol"])
 @pytest.mark.parametrize("is_again", [False, True])
-def test_another_trade_in_the_same_place_is_refused(tmp_path, column, is_again):
+def test_another_trade_in_the_same_place_is_rejected(tmp_path, column, is_again):
     where = f"sqlite:///{tmp_path}/s.db"
     rows = rows_of([(0, 0, 0), (1, 0, 5), (1, 0, 7), (1, 0, 9)])
     changed = getattr(rows.trades, column).copy()
@@ -145,7 +145,7 @@ def test_sequences_are_in_the_set_once_they_were_added(parts, asked):
     assert sequences.has(wanted).tolist() == [each in taken for each in wanted.tolist()]
 
 
-def test_symbols_beyond_the_bound_are_left_out(tmp_path):
+def test_symbols_beyond_the_bound_are_rejected(tmp_path):
     config = load(AggregatorConfig, "aggregate", {"max_symbols": 2})
     with open_store(f"sqlite:///{tmp_path}/s.db") as store:
         writer = RowWriter(store, config)
