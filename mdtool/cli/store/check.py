@@ -1,4 +1,4 @@
-"""`mdtool store check`: whether what a store says of its trades is so."""
+"""`mdtool store check`: compares the totals, sessions and bars of a store with its trades."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check(
     with open_store(url) as store, Progress("trades", count, quiet) as progress:
         wrong = store.repair() if repair else store.recount()
         lines = [line for each in wrong for line in describe(each)]
-        mended = len(lines) if repair else 0
+        repaired = len(lines) if repair else 0
         try:
             store.claim()
         except StoreClaimedError as error:
@@ -59,8 +59,8 @@ def check(
         typer.echo(line)
     typer.echo(
         f"{store.address}: {counted(count, 'trade')}, differences: {len(lines):,}, "
-        f"mended: {mended:,}"
+        f"repaired: {repaired:,}"
     )
-    if len(lines) > mended:
+    if len(lines) > repaired:
         hint = "" if repair else "; see --repair"
-        raise CheckError(f"{store.address}: differences: {len(lines) - mended:,}{hint}")
+        raise CheckError(f"{store.address}: differences: {len(lines) - repaired:,}{hint}")

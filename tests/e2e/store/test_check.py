@@ -28,7 +28,7 @@ def checked(tmp_path):
 
 def test_a_sound_store_has_no_differences(checked):
     where, _ = checked
-    assert "300 trades, differences: 0, mended: 0" in store("check", "--store", where)
+    assert "300 trades, differences: 0, repaired: 0" in store("check", "--store", where)
 
 
 def test_wrong_totals_are_printed_and_repaired(checked):
@@ -43,11 +43,11 @@ def test_wrong_totals_are_printed_and_repaired(checked):
     lines = output.splitlines()
     assert lines[0] == f"ESZ5: trade_count is {count + 5:,}, its trades are {count:,}"
     assert lines[1].startswith("MSFT: last_trade_at is 2025-09-24T12:00:")
-    assert "differences: 2, mended: 2" in store("check", "--repair", "--store", where)
+    assert "differences: 2, repaired: 2" in store("check", "--repair", "--store", where)
     with open_history(where) as history:
         assert history.symbols() == right
     assert held(where) == before
-    assert "differences: 0, mended: 0" in store("check", "--store", where)
+    assert "differences: 0, repaired: 0" in store("check", "--store", where)
 
 
 def test_trades_that_were_lost_show_in_totals_sessions_and_bars(checked):
@@ -82,7 +82,7 @@ def test_a_store_in_use_is_counted_and_repaired(checked):
     with open_store(where) as at_work:
         at_work.claim()
         said = "sessions and bars are not compared"
-        assert "mended: 3" in store("check", "--repair", "--store", where, said=said)
+        assert "repaired: 3" in store("check", "--repair", "--store", where, said=said)
     assert "differences: 0" in store("check", "--store", where)
 
 
