@@ -192,6 +192,8 @@ async def test_the_end_of_a_worker_waits_for_the_call_that_runs():
     closing = asyncio.ensure_future(worker.__aexit__(None, None, None))
     await asyncio.sleep(0)
     assert not closing.done()
+    with pytest.raises(RuntimeError, match="worker: the worker thread has ended"):
+        await worker.run(int)
     may_end.set()
     await closing
     await call
