@@ -5,26 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mdtool.adapters.dbn_files import open_merged
-from mdtool.adapters.dbn_select import Selection, selected
+from mdtool.adapters.dbn_select import Selection, require_trades, selected
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.core import instruments
-from mdtool.core.dtypes import MBO
-from mdtool.core.errors import InputError, UsageError
+from mdtool.core.dtypes import MBO, OHLCV
+from mdtool.core.errors import UsageError
 from mdtool.core.instruments import Instruments
-from mdtool.core.records import Records, has_trades
+from mdtool.core.records import Records
 from mdtool.core.units import parse_duration, parse_moment
-from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RECORD_TYPES, RTYPES
+from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RECORD_TYPES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mdtool.engine.bar_stream import BarStream
     from mdtool.engine.book.sampling import Sampler
     from mdtool.engine.book.snapshot import Levels, Snapshot
 
@@ -33,8 +32,6 @@ __all__ = ["Batch", "BookSnapshot", "bars", "book", "read"]
 Path: TypeAlias = str | os.PathLike[str]
 Time: TypeAlias = str | int
 """ISO-8601, or nanoseconds since the epoch."""
-
-_DAY: Final = "1d"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +76,8 @@ class BookSnapshot:
 
     Attributes
     ----------
-    symbol : str
+    symbol : str or None
+        None where the instrument has no name.
     publisher_id : int
         DBN's number of the venue. Each venue has a book of its own.
     ts_ns : int
@@ -94,7 +92,7 @@ class BookSnapshot:
         How many records of each kind contradicted the book.
     """
 
-    symbol: str
+    symbol: str | None
     publisher_id: int
     ts_ns: int
     bids: Levels
@@ -161,7 +159,7 @@ def read(
 def bars(
     path: Path | Sequence[Path],
     *,
-    interval: str = "1m",
+    interval: str | None = None,
     by: str | None = None,
     fill: str = "none",
     clock: str = "ts_recv",
@@ -176,8 +174,8 @@ def bars(
     ----------
     path : str, PathLike, or a sequence of these
         As for `read`; files of trades, MBO, or MBP.
-    interval : str
-        Length of the bars, such as `1s`, `5m` or `1d`.
+    interval : str, optional
+        Length of the bars, such as `1s`, `5m` or `1d`; `1m` by default.
     by : str, optional
         Bars by size instead of by time: `volume=N`, `ticks=N` or `notional=N`.
     fill : {"none", "prev", "zero"}
@@ -199,11 +197,13 @@ def bars(
     InputError, UsageError
         As `read`.
     """
-    stream = _bar_stream(interval, by, fill, clock, lateness)
+    from mdtool.engine.bar_stream import BarStream
+
+    stream = BarStream.parse(interval, by, fill, clock, lateness)
     selection = _selection(symbols, start, end)
     made: list[Batch] = []
     with _open(path, None, selection) as source:
-        _require_trades(source)
+        require_trades(source)
         for batch in source:
             made += _labelled(stream.update(batch))
         made += _labelled(stream.close())
@@ -271,7 +271,10 @@ def _selection(
     if symbols is None and start is None and end is None:
         return None
     names = [symbols] if isinstance(symbols, str) else symbols
-    return Selection(None if names is None else tuple(names), _moment(start), _moment(end))
+    start_ns, end_ns = _moment(start), _moment(end)
+    if start_ns is not None and end_ns is not None and start_ns >= end_ns:
+        raise UsageError(f"start: {start} is not before end {end}")
+    return Selection(None if names is None else tuple(names), start_ns, end_ns)
 
 
 def _moment(time: Time | None) -> int | None:
@@ -290,27 +293,9 @@ def _labelled(batches: Iterable[instruments.Batch]) -> Iterator[Batch]:
             yield Batch(batch.records, batch.symbols)
 
 
-def _bar_stream(
-    interval: str, by: str | None, fill: str, clock: str, lateness: str | None
-) -> BarStream:
-    from mdtool.engine.bar_stream import BarStream
-    from mdtool.engine.bars import Size, SizedBars, TimeBars
-
-    if by is not None:
-        return BarStream(SizedBars(Size.parse(by)), clock)
-    lateness_ns = parse_duration(lateness) if lateness else 0
-    return BarStream(TimeBars(parse_duration(interval), lateness_ns), clock, fill)
-
-
-def _require_trades(source: RecordSource) -> None:
-    schema = source.metadata.schema
-    if schema is not None and not has_trades(DTYPES[RTYPES[str(schema)]]):
-        raise InputError(f"{source.name}: {schema} has no trades; give mbo, trades, tbbo or mbp")
-
-
 def _joined(batches: list[Batch]) -> Batch:
     if not batches:
-        return Batch(np.empty(0, DTYPES[RTYPES[f"ohlcv-{_DAY}"]]), np.empty(0, np.object_))
+        return Batch(np.empty(0, OHLCV), np.empty(0, np.object_))
     return Batch(
         np.concatenate([batch.records for batch in batches]),
         np.concatenate([batch.symbols for batch in batches]),
@@ -339,7 +324,7 @@ def _snapshots(source: RecordSource, sampler: Sampler) -> Iterator[BookSnapshot]
 
 def _named(snapshot: Snapshot, table: Instruments) -> BookSnapshot:
     return BookSnapshot(
-        symbol=table[snapshot.instrument].text,
+        symbol=table[snapshot.instrument].label,
         publisher_id=snapshot.publisher_id,
         ts_ns=snapshot.ts_ns,
         bids=snapshot.bids,

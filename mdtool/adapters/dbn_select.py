@@ -168,3 +168,17 @@ class SelectedSource(DerivedSource):
 def selected(source: RecordSource, selection: Selection | None) -> RecordSource:
     """Return a source of what a selection wants of another one: that itself where there is none."""
     return source if selection is None else SelectedSource(source, selection)
+
+
+def require_trades(source: RecordSource) -> None:
+    """Reject a source whose schema has no trades.
+
+    Raises
+    ------
+    InputError
+    """
+    schema = source.metadata.schema
+    if schema is not None and not has_trades(DTYPES[RTYPES[str(schema)]]):
+        raise InputError(
+            f"{source.name}: is {schema}, which has no trades; give mbo, trades, tbbo or mbp"
+        )

@@ -13,8 +13,7 @@ from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.options import check_mode, option_bundle, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.cli.trade_sources import require_trades
-from mdtool.core.errors import EXIT_OK, CorruptStreamError, UsageError
+from mdtool.core.errors import EXIT_OK, CorruptStreamError
 from mdtool.core.units import counted
 from mdtool.services.aggregator.config import AggregatorConfig
 
@@ -82,20 +81,9 @@ class BarOptions:
         UsageError
             When the options contradict each other or cannot be read.
         """
-        from mdtool.core.records import CLOCKS
-        from mdtool.core.units import parse_duration
         from mdtool.engine.bar_stream import BarStream
-        from mdtool.engine.bars import Size, SizedBars, TimeBars
 
-        if self.clock not in CLOCKS:
-            raise UsageError(f"--clock {self.clock}: choose from {', '.join(CLOCKS)}")
-        if self.by is None:
-            lateness_ns = parse_duration(self.lateness) if self.lateness else 0
-            bars = TimeBars(parse_duration(self.interval or "1m"), lateness_ns)
-            return BarStream(bars, self.clock, self.fill)
-        if self.interval or self.lateness or self.fill != "none":
-            raise UsageError("--interval, --lateness and --fill are for bars by time, not --by")
-        return BarStream(SizedBars(Size.parse(self.by)), self.clock)
+        return BarStream.parse(self.interval, self.by, self.fill, self.clock, self.lateness)
 
 
 @app.command()
@@ -144,6 +132,7 @@ def aggregate(
 def _filter(
     paths: list[str], stream: BarStream, selected: FilterOptions, output: OutputOptions
 ) -> int:
+    from mdtool.adapters.dbn_select import require_trades
     from mdtool.wire.dbn_metadata import with_schema
 
     with selected.open(paths) as source:

@@ -11,7 +11,6 @@ from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.options import check_mode, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.cli.trade_sources import require_trades
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.core.units import counted
 from mdtool.services.vwap.config import VwapConfig
@@ -73,6 +72,7 @@ def vwap(
 def _filter(
     paths: list[str], window: str, clock: str, selected: FilterOptions, output: OutputOptions
 ) -> int:
+    from mdtool.adapters.dbn_select import require_trades
     from mdtool.core.records import CLOCKS
     from mdtool.engine.vwap import Window
     from mdtool.engine.vwap_stream import VwapStream

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,9 @@ from mdtool.core.dtypes import (
 )
 from mdtool.core.errors import UsageError
 from mdtool.core.instruments import Batch, Instruments
-from mdtool.core.records import has_trades
-from mdtool.core.units import NS_PER_DAY, NS_PER_S
-from mdtool.engine.bars import BAR, Bars, SizedBars, TimeBars
+from mdtool.core.records import CLOCKS, has_trades
+from mdtool.core.units import NS_PER_DAY, NS_PER_S, parse_duration
+from mdtool.engine.bars import BAR, Bars, Size, SizedBars, TimeBars
 from mdtool.engine.trades import Trades
 
 Integers = NDArray[np.int64]
@@ -71,6 +71,42 @@ class BarStream:
         self.schema = schema_of(interval_ns)
         self.trades = 0
         self.undefined = 0
+
+    @classmethod
+    def parse(
+        cls,
+        interval: str | None = None,
+        by: str | None = None,
+        fill: str = "none",
+        clock: str = "ts_recv",
+        lateness: str | None = None,
+    ) -> Self:
+        """Return the stream of bars that texts describe.
+
+        Parameters
+        ----------
+        interval : str, optional
+            Length of bars by time, `1m` by default.
+        by : str, optional
+            A size such as `volume=1000`, for bars by size instead.
+        fill, clock : str
+            As of the constructor.
+        lateness : str, optional
+            How long after its end a bar by time still takes late trades.
+
+        Raises
+        ------
+        UsageError
+            When a text is not valid, or bars by size have what only bars by time can have.
+        """
+        if clock not in CLOCKS:
+            raise UsageError(f"clock {clock}: does not exist; choose from {', '.join(CLOCKS)}")
+        if by is None:
+            lateness_ns = parse_duration(lateness) if lateness else 0
+            return cls(TimeBars(parse_duration(interval or "1m"), lateness_ns), clock, fill)
+        if interval or lateness or fill != "none":
+            raise UsageError("interval, lateness and fill: are for bars by time; leave out by")
+        return cls(SizedBars(Size.parse(by)), clock)
 
     @property
     def late(self) -> int:
