@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdtool.cli.live.tape import TRADES_KEPT, Tape
+from mdtool.cli.live.feed import TRADES_KEPT, Tape
 from tests.reference import dbn_streams as streams
 from tests.support.instruments import batch, index_of
 

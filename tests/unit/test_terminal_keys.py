@@ -73,7 +73,7 @@ class Feed:
 
 def pressed(*keys: bytes) -> tuple[Feed, LiveView]:
     feed = Feed()
-    view = LiveView(feed, None)
+    view = LiveView(feed)
     for key in keys:
         view.press(key)
     return feed, view

@@ -1,4 +1,4 @@
-"""A whole frame drawn: lines of text, as wide and as many as the terminal has."""
+"""A frame drawn as lines of text: the layout of its parts, and what surrounds the panels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mdtool.core.units import NS_PER_S
 
 MIN_COLUMNS: Final = 30
 MIN_LINES: Final = 4
-"""In less there is no room for prices, and half a price would be a wrong one."""
+"""In a smaller terminal a price would be cut, and so be wrong."""
 _SIDE_FROM_COLUMNS: Final = 100
 _SIDE_COLUMNS: Final = (38, 48)
 _SIDE_FROM_LINES: Final = 14
@@ -34,7 +34,7 @@ _BELOW_FROM_COLUMNS: Final = 64
 _BELOW_FROM_LINES: Final = 17
 _BELOW_MOST_LINES: Final = 10
 STATISTICS_LINES: Final = 9
-"""At most so many has the panel at the side for counts and rates; the rest is for trades."""
+"""The most lines for counts and rates in the panel at the side; the rest is for trades."""
 _DATE_FROM_COLUMNS: Final = 60
 _UTC_FROM_COLUMNS: Final = 72
 _KEEPS_PACE: Final = 0.9
@@ -71,22 +71,22 @@ _HELP: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How many columns and lines each part has; a part with none is left out.
+    """The columns and lines of each part; a part with none is left out.
 
     Attributes
     ----------
     columns, lines : int
         Of the terminal.
     rule, summary, heads, hints : bool
-        Whether there is room for a line of that.
+        Whether there is a line for it.
     depth : int
         Lines of levels.
     side_columns : int
-        Of the panel right of the ladder.
+        Columns of the panel right of the ladder.
     below_lines : int
-        Of the panel below the ladder, without the rule above it.
+        Lines of the panel below the ladder, without the rule above it.
     brief : bool
-        Whether a line stands for a panel.
+        Whether one line takes the place of a panel.
     """
 
     columns: int
@@ -122,22 +122,22 @@ class Layout:
 
     @property
     def is_too_small(self) -> bool:
-        """Whether nothing can be shown that is worth it."""
+        """Whether the terminal is too small for prices."""
         return self.columns < MIN_COLUMNS or self.lines < MIN_LINES
 
     @property
     def ladder_columns(self) -> int:
-        """What the ladder has of the width."""
+        """The columns of the ladder."""
         return self.columns - self.side_columns
 
     @property
     def body_lines(self) -> int:
-        """Lines between what stands above and below everything: all but header, rule and hints."""
+        """The lines between header and hints, without the rule."""
         return max(self.lines - 1 - self.rule - self.hints, 0)
 
     @property
     def prints(self) -> int:
-        """How many trades there is room for, and at least the last one."""
+        """How many trades there is room for, at least one."""
         if self.side_columns:
             return self.depth
         return max(self.below_lines, 1)
@@ -244,7 +244,7 @@ def _summary(frame: Frame, columns: int, glyphs: Glyphs) -> Text:
 
 
 def _summary_parts(frame: Frame, ladder: Ladder, glyphs: Glyphs) -> Iterator[Text]:
-    """Yield what there is to say of the best prices, what matters most first."""
+    """Yield the parts of the summary, the most important first."""
     spread = spread_of(ladder, frame.decimals, glyphs)
     style = "bad" if ladder.touch else "best"
     yield Text.assemble((" spread ", "faint"), (spread, style), "  ")

@@ -1,4 +1,4 @@
-"""The thread that reads a source and applies what is due of it to books."""
+"""The feed of the live view: a thread that reads a source, and applies due records to books."""
 
 from __future__ import annotations
 
@@ -8,53 +8,77 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import numpy as np
+
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.cli.live.playback import Playback
-from mdtool.cli.live.tape import Tape
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import MdtoolError
 from mdtool.core.instruments import Batch
-from mdtool.core.records import index_timestamps
+from mdtool.core.records import Records, index_timestamps, is_trade
 from mdtool.engine.book.rebuild import WholeEvents
 from mdtool.engine.book.state import Books
 
 MOST_AT_ONCE: Final = 8192
-"""Records applied in one go, in less than a millisecond: so long at most a frame waits."""
+"""The most records applied at once, in less than a millisecond: the longest wait of a frame."""
+TRADES_KEPT: Final = 64
 _END_WAIT_S: Final = 0.1
+
+
+class Tape:
+    """The last `TRADES_KEPT` trades of each book."""
+
+    def __init__(self) -> None:
+        self._trades: dict[int, Records] = {}
+
+    def add(self, batch: Batch) -> None:
+        """Add the trades among MBO records, which have the action `T`."""
+        trades = batch[is_trade(batch.records)]
+        if not len(trades):
+            return
+        for instrument in np.unique(trades.instrument).tolist():
+            latest = trades.records[trades.instrument == instrument][-TRADES_KEPT:]
+            before = self._trades.get(instrument, latest[:0])
+            self._trades[instrument] = np.concatenate([before, latest])[-TRADES_KEPT:]
+
+    def last(self, instrument: int, count: int) -> Records:
+        """Return the last trades of a book, at most `count`, latest first, as MBO records."""
+        if instrument not in self._trades:
+            return np.empty(0, np.void)
+        return self._trades[instrument][::-1][:count]
 
 
 class Feed:
     """Plays a source into books, in a thread of its own.
 
-    Books change by whole events, one batch at a time; `held` keeps them still to be looked at or to
-    give a command. Everything here is read and called inside of it, but for `start` and `close`.
+    Books change by whole events, one batch at a time; within `held` they do not change. All
+    attributes and methods except `start` and `close` are for use within it.
 
     Parameters
     ----------
     source : RecordSource
-        Read by the thread alone. What is no MBO record is left out.
+        Read by the thread alone. Records other than MBO are skipped.
     playback : Playback
     clock_ns : callable
-        A clock that never goes back.
+        A monotonic clock.
 
     Attributes
     ----------
     books : Books
     tape : Tape
     shown : int or None
-        The instrument of the book that is looked at, the first one met until `show_next`; a step
-        is an event of it.
+        The instrument of the book on the screen, at first the first one; a step is an event of it.
     records : int
-        How many were applied.
+        How many records were applied.
     bytes_played : int
-        How much of the source's bytes they took, more or less.
+        How many bytes of the source these took, about.
     played_ns : int
-        When the last ones were, by `clock_ns`.
+        When the last ones were applied, by `clock_ns`.
     has_ended : bool
     error : MdtoolError or None
-        Why the source broke off.
+        Why the source ended early.
     crash : BaseException or None
-        What went wrong in the thread itself.
+        The error of the thread itself.
     """
 
     def __init__(
@@ -83,11 +107,11 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="book-feed", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; a thread that waits for its source to give something is left behind."""
+        """Stop the thread, unless it is blocked in its source: then it is left behind."""
         self._is_closed = True
         with self.held():
             pass
@@ -95,8 +119,8 @@ class Feed:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the books as they are for the length of the block."""
-        # A lock alone would mostly go back to the thread that has just let go of it.
+        """Keep the thread from changing anything within the block."""
+        # A lock alone would mostly return to the thread that has just released it.
         self._is_free.clear()
         with self._turn:
             self._is_free.set()
@@ -105,16 +129,26 @@ class Feed:
 
     @property
     def instruments(self) -> list[int]:
-        """The instruments of all books, in the order in which they were met."""
+        """The instruments of all books, in the order of their first records."""
         instruments: list[int] = self.books.instruments().tolist()
         return instruments
 
+    @property
+    def dataset(self) -> str:
+        """The dataset of the source."""
+        return self._source.metadata.dataset
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The size of the source; None for pipes and connections, which are taken to be live."""
+        return self._source.size_bytes
+
     def symbol(self, instrument: int) -> str:
-        """Return what an instrument is called."""
+        """Return the symbol of an instrument."""
         return self._source.instruments[instrument].text
 
     def show_next(self, offset: int) -> None:
-        """Look at the book so many places further on, in the order in which they were met."""
+        """Show the book so many places further in the order of `instruments`."""
         shown = self.instruments
         if self.shown is not None:
             self.shown = shown[(shown.index(self.shown) + offset) % len(shown)]
@@ -124,7 +158,7 @@ class Feed:
             self._read()
         except MdtoolError as error:
             self.error = error
-        except BaseException as error:  # noqa: BLE001 - whoever draws raises it
+        except BaseException as error:  # noqa: BLE001 - the view raises it
             self.crash = error
         self.has_ended = True
 
@@ -151,11 +185,11 @@ class Feed:
                 if self._is_closed:
                     return
                 now_ns = self._clock_ns()
-                next_ones = slice(done, done + MOST_AT_ONCE)
+                ahead = slice(done, done + MOST_AT_ONCE)
                 if self.playback.steps:
-                    count, is_whole = self._step(batch[next_ones])
+                    count, is_whole = self._step(batch[ahead])
                 else:
-                    count, is_whole = self.playback.due(timestamps_ns[next_ones], now_ns), False
+                    count, is_whole = self.playback.due(timestamps_ns[ahead], now_ns), False
                 if not count:
                     self._turn.wait(self.playback.wait_s(int(timestamps_ns[done]), now_ns))
                     continue

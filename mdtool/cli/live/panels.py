@@ -20,13 +20,13 @@ _LABEL_COLUMNS: Final = 10
 _VALUE_COLUMNS: Final = 11
 _AFTER_COLUMNS: Final = 16
 _CLOCKS: Final = (slice(11, 23), slice(11, 19), slice(0))
-"""Parts of a time, the first of which for which there is room stands beside a trade."""
+"""Parts of a time; a trade has the first one that there is room for."""
 _GLYPHS_OF_SIDES: Final = {"B": ("buy", "bid"), "A": ("sell", "ask")}
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Widths of the cells of a side, 0 for what there is no room for."""
+    """Widths of the cells of a side, 0 for a cell that is left out."""
 
     side: int
     price: int
@@ -41,7 +41,7 @@ def wall_column(columns: int) -> int:
 
 
 def draw_heads(frame: Frame, columns: int, glyphs: Glyphs) -> Text:
-    """Return the line above the levels that says what they tell."""
+    """Return the line of headings above the levels."""
     cells = _columns(frame, columns)
     left = _row(cells, "orders", "size", "", "bid", is_bid=True)
     right = _row(cells, "orders", "size", "", "ask", is_bid=False)
@@ -121,7 +121,7 @@ def _style(part: str, place: int, *, is_bid: bool) -> str:
 
 
 def _columns(frame: Frame, columns: int) -> _Columns:
-    """Share the width of a side among its cells: bars have what the others leave."""
+    """Divide the width of a side among its cells: bars get what the others leave."""
     side = max((columns - 3) // 2, 1)
     levels = (*frame.ladder.bids, *frame.ladder.asks) if frame.ladder else ()
     price = max(
@@ -140,7 +140,7 @@ def _columns(frame: Frame, columns: int) -> _Columns:
 
 
 def spread_of(ladder: Ladder, decimals: int, glyphs: Glyphs) -> str:
-    """Return the spread as text, with a minus of its own where the book is crossed."""
+    """Return the spread as text, with its own minus where the book is crossed."""
     spread = ladder.spread
     if spread is None:
         return "-"
@@ -165,10 +165,7 @@ def draw_prints(frame: Frame, columns: int, lines: int, glyphs: Glyphs) -> list[
 
 
 def draw_statistics(frame: Frame, columns: int, lines: int) -> list[Text]:
-    """Return lines of counts and rates, and of as many kinds of anomalies as there is room for.
-
-    There are at most `lines` of them.
-    """
+    """Return at most `lines` lines of counts, rates and kinds of anomalies."""
     ladder, rates = frame.ladder, frame.rates
     if ladder is None:
         return []
@@ -187,7 +184,7 @@ def draw_statistics(frame: Frame, columns: int, lines: int) -> list[Text]:
 
 
 def draw_brief(frame: Frame, columns: int) -> Text:
-    """Return the one line that there is room for instead of panels."""
+    """Return the line that takes the place of panels."""
     line = Text(" ")
     right = Text()
     if frame.ladder is not None:
@@ -206,7 +203,7 @@ def print_glyph(trade: Print, glyphs: Glyphs) -> tuple[str, str]:
 
 
 def clock_text(ts_ns: int | None) -> str:
-    """Return a time down to milliseconds, a blank of the same width where there is none."""
+    """Return a time in milliseconds, or a blank of the same width."""
     if ts_ns is None or not 0 <= ts_ns < UNDEF_TIMESTAMP:
         return " " * 23
     return format_time(ts_ns - ts_ns % (NS_PER_S // 1000))[:23].replace("T", " ")
@@ -214,7 +211,7 @@ def clock_text(ts_ns: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A label, a number and what goes with it, which is left out where there is no room."""
+    """A label, a number and a note, which is left out where there is no room."""
 
     label: str
     value: str
@@ -237,7 +234,7 @@ def _counted(label: str, count: int, rate: float) -> _Row:
 
 
 def _anomalies(ladder: Ladder, lines: int) -> list[_Row]:
-    """Return the kinds of anomalies, most first; what there is no line for is summed up."""
+    """Return the kinds of anomalies, most first; those without a line are summed up."""
     kinds = [(count, kind.replace("_", " ")) for kind, count in ladder.anomalies]
     if len(kinds) > lines:
         rest = kinds[lines - 1 :]

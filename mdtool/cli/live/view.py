@@ -11,8 +11,7 @@ from rich.text import Text
 
 from mdtool.cli.live.drawing import Layout, draw
 from mdtool.cli.live.feed import Feed
-from mdtool.cli.live.frame import Frame
-from mdtool.cli.live.observer import Observer
+from mdtool.cli.live.frame import Frame, Observer
 from mdtool.cli.live.playback import FLAT_OUT, REAL_TIME, Playback
 from mdtool.cli.screen import ASCII, UNICODE, new_console
 
@@ -44,18 +43,16 @@ class LiveView:
     ----------
     feed : Feed
         Not started yet.
-    observer : Observer
-        Of that feed.
     """
 
     frames_per_s = FRAMES_PER_S
 
-    def __init__(self, feed: Feed, observer: Observer) -> None:
+    def __init__(self, feed: Feed) -> None:
         self.console = new_console()
         self.is_over = False
         self._glyphs = ASCII if self.console.options.ascii_only else UNICODE
         self._feed = feed
-        self._observer = observer
+        self._observer = Observer(feed)
         self._is_help = False
         self._shown: tuple[Frame, Layout, bool] | None = None
 
