@@ -1,4 +1,4 @@
-"""Long files of orders to measure on, and the least that reading them takes."""
+"""Long files of orders to measure with, and a zstd pass, the lower bound of reading them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from mdtool.wire.dbn_metadata import make_metadata
 
 _BUFFER_BYTES: Final = 1 << 20
 IDS_OF_A_REPEAT: Final = 1 << 44
-"""More than any order's id."""
+"""Above any order's id."""
 
 
 def write_recording(path: Path, session: Records, repeats: int = 1) -> int:
-    """Write a session of MBO records to a file, over and over with fresh ids and later times.
+    """Write a session of MBO records to a file repeatedly, with new ids and later times.
 
-    Each begins with a clear of every book, as days do.
+    Each repeat begins with a clear of every book, as days do.
 
     Parameters
     ----------
     path : Path
-        Its name says whether it is compressed.
+        Compressed if it ends with .zst.
     session : MBO[n]
-        Is not changed.
+        It is not changed.
     repeats : int
 
     Returns
@@ -65,7 +65,7 @@ def _clears(session: Records) -> Records:
 
 
 def zstd_pass(path: Path) -> int:
-    """Decompress a file and do nothing with it; return how many bytes it holds."""
+    """Decompress a file and discard it; return the number of its bytes."""
     buffer = bytearray(_BUFFER_BYTES)
     n_bytes = 0
     with path.open("rb") as file:

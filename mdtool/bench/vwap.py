@@ -1,4 +1,4 @@
-"""How fast `mdtool vwap` goes through a long file of trades, whatever its window holds."""
+"""The speed of `mdtool vwap` over a long file of trades, with a small and a large window."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mdtool.engine.vwap import RollingVwap, Window
 from mdtool.wire.dbn_metadata import make_metadata
 
 TRADES: Final = 16_000_000
-"""So many that a window of 10 million is full for a good part of them: they are of one symbol."""
+"""All of one symbol, and enough to fill a window of 10 million long before their end."""
 SMALL: Final = 10
 LARGE: Final = 10_000_000
 _SESSION_TRADES: Final = 400_000
@@ -35,8 +35,8 @@ _ROUNDS: Final = 3
 def measure(trades: int = TRADES, large: int = LARGE, rounds: int = _ROUNDS) -> list[Figure]:
     """Return how many trades a second the command takes, and the engine alone beside plain Python.
 
-    The command's are medians of wall times of processes, with the kernels cached. They take turns,
-    so that the two windows meet the same machine.
+    The command's are medians of wall times of processes with cached kernels; the two windows are
+    measured in turns.
     """
     session = _session(min(trades, _SESSION_TRADES))
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +71,7 @@ def _session(n: int) -> Records:
 
 
 def _write(path: Path, session: Records, repeats: int) -> int:
-    """Write trades over and over, each time later than before; return how many there are."""
+    """Write trades repeatedly, each time with later timestamps; return how many there are."""
     repeat = session.copy()
     span_ns = int(session["ts_recv"][-1] - session["ts_recv"][0]) + NS_PER_S
     output = open_output(
@@ -86,7 +86,7 @@ def _write(path: Path, session: Records, repeats: int) -> int:
 
 
 def _engine(session: Records, rounds: int) -> Figure:
-    """Return how fast the kernel is, beside a deque with running sums in plain Python.
+    """Return the speed of the kernel, beside a deque with running sums in plain Python.
 
     Raises
     ------
