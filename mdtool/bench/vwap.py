@@ -19,7 +19,7 @@ from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.simulate import Exchange
-from mdtool.engine.trades import Trades
+from mdtool.engine.timed_trades import TimedTrades
 from mdtool.engine.vwap import RollingVwap, Window
 from mdtool.wire.dbn_metadata import make_metadata
 
@@ -94,14 +94,15 @@ def _engine(session: Records, rounds: int) -> Figure:
         When the two differ, so that their speeds mean nothing.
     """
     stream = np.resize(session, _PLAIN_TRADES)
-    trades = Trades.of(Batch.of(stream))
+    timed = TimedTrades.of(Batch.of(stream))
+    trades = timed.trades
     price, size = trades.price.tolist(), trades.size.tolist()
     kernel_s: list[float] = []
     plain_s: list[float] = []
     for _ in range(rounds):
         engine = RollingVwap(Window(trades=SMALL))
         begun_s = time.process_time()
-        found = engine.update(trades.instrument, trades.price, trades.size, trades.ts_ns)
+        found = engine.update(trades.symbol, trades.price, trades.size, timed.ts_ns)
         kernel_s.append(time.process_time() - begun_s)
         begun_s = time.process_time()
         plain = _plainly(price, size)

@@ -23,7 +23,7 @@ from mdtool.core.instruments import Batch, Instruments
 from mdtool.core.records import CLOCKS, has_trades
 from mdtool.core.units import NS_PER_DAY, NS_PER_S, parse_duration
 from mdtool.engine.bars import BAR, Bars, Size, SizedBars, TimeBars
-from mdtool.engine.trades import Trades
+from mdtool.engine.timed_trades import TimedTrades
 
 Integers = NDArray[np.int64]
 
@@ -124,10 +124,10 @@ class BarStream:
         if not has_trades(batch.records.dtype):
             return
         self._instruments = batch.instruments
-        trades = Trades.of(batch, self._clock)
-        self.trades += len(trades)
-        self.undefined += trades.undefined
-        bars = self._bars.update(trades)
+        timed = TimedTrades.of(batch, self._clock)
+        self.trades += len(timed)
+        self.undefined += timed.undefined
+        bars = self._bars.update(timed)
         if isinstance(self._bars, TimeBars):
             bars = bars[_order(bars, bars["start_ns"], batch.instruments)]
         yield from self._batches(bars, batch.instruments)

@@ -16,7 +16,7 @@ from mdtool.core.errors import UsageError
 from mdtool.core.instruments import with_room
 from mdtool.engine import bar_kernel as kernels
 from mdtool.engine import sized_bar_kernel as sized
-from mdtool.engine.trades import Trades
+from mdtool.engine.timed_trades import TimedTrades
 
 BAR: Final = np.dtype(
     [
@@ -58,7 +58,7 @@ class TimeBars:
 
     def __init__(self, interval_ns: int, lateness_ns: int = 0) -> None:
         if interval_ns < 1 or lateness_ns < 0:
-            raise UsageError("bars want an interval longer than 0 and no lateness below 0")
+            raise UsageError("bars need an interval above 0, and a lateness not below 0")
         self.interval_ns = interval_ns
         self.lateness_ns = lateness_ns
         self._state = np.array([0, -1, 0, 0, 0], np.int64)
@@ -71,7 +71,7 @@ class TimeBars:
         """How many trades came after their bar had closed."""
         return int(self._state[kernels.LATE])
 
-    def update(self, trades: Trades) -> Bars:
+    def update(self, timed: TimedTrades) -> Bars:
         """Take a batch of trades.
 
         Returns
@@ -80,7 +80,8 @@ class TimeBars:
             What closed, by start and then instrument; never before what an earlier call returned.
             However the stream is cut into batches, the sum of the results is the same.
         """
-        self._latest_row = with_room(self._latest_row, trades.instrument, -1)
+        trades = timed.trades
+        self._latest_row = with_room(self._latest_row, trades.symbol, -1)
         closed = []
         taken = 0
         while True:
@@ -91,11 +92,11 @@ class TimeBars:
                 self._latest_row,
                 self._state,
                 self._out,
-                trades.instrument,
+                trades.symbol,
                 trades.price,
                 trades.size,
-                trades.ts_ns,
-                trades.seen_ns,
+                timed.ts_ns,
+                timed.seen_ns,
                 taken,
             )
             closed.append(self._take_closed())
@@ -111,7 +112,7 @@ class TimeBars:
             self._latest_row,
             self._state,
             self._out,
-            trades.latest_ns,
+            timed.latest_ns,
         )
         closed.append(self._take_closed())
         return _in_order(np.concatenate(closed))
@@ -189,18 +190,19 @@ class SizedBars:
         self._limit = (MEASURES[size.measure], whole, int((size.amount - whole).scaleb(9)))
         self._rows = np.zeros((0, sized.COLUMNS), np.int64)
 
-    def update(self, trades: Trades) -> Bars:
+    def update(self, timed: TimedTrades) -> Bars:
         """Take a batch of trades; return the bars that closed, BAR[m], in order of closing."""
-        self._rows = with_room(self._rows, trades.instrument, 0)
+        trades = timed.trades
+        self._rows = with_room(self._rows, trades.symbol, 0)
         out = np.empty((len(trades), sized.RESULT_COLUMNS), np.int64)
         closed = sized.update(
             *self._limit,
             self._rows,
             out,
-            trades.instrument,
+            trades.symbol,
             trades.price,
             trades.size,
-            trades.ts_ns,
+            timed.ts_ns,
         )
         return _as_bars(out[:closed])
 

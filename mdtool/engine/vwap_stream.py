@@ -18,7 +18,7 @@ from mdtool.core.dtypes import (
 from mdtool.core.instruments import Batch
 from mdtool.core.records import Records, has_trades
 from mdtool.core.units import UNDEF_TIMESTAMP
-from mdtool.engine.trades import Trades
+from mdtool.engine.timed_trades import TimedTrades
 from mdtool.engine.vwap import RollingVwap, Vwaps, Window
 
 _SLICE_RECORDS: Final = 8_192
@@ -85,24 +85,23 @@ class VwapStream:
         if not has_trades(batch.records.dtype):
             return
         for start in range(0, len(batch), _SLICE_RECORDS):
-            trades = Trades.of(batch[start : start + _SLICE_RECORDS], self._clock)
+            timed = TimedTrades.of(batch[start : start + _SLICE_RECORDS], self._clock)
+            trades = timed.trades
             self.trades += len(trades)
-            self.undefined += trades.undefined
+            self.undefined += timed.undefined
             if len(trades):
-                vwaps = self._windows.update(
-                    trades.instrument, trades.price, trades.size, trades.ts_ns
-                )
+                vwaps = self._windows.update(trades.symbol, trades.price, trades.size, timed.ts_ns)
                 is_in = vwaps.trades > 0
-                made = Batch(_statistics(trades, vwaps), batch.instruments, trades.instrument)
+                made = Batch(_statistics(timed, vwaps), batch.instruments, trades.symbol)
                 yield made if is_in.all() else made[is_in]
 
 
-def _statistics(trades: Trades, vwaps: Vwaps) -> Records:
+def _statistics(timed: TimedTrades, vwaps: Vwaps) -> Records:
     """Return a STATISTICS of stat_type VWAP for each trade, with its times.
 
     `price` is the VWAP, `quantity` the volume that it is of.
     """
-    source = trades.records
+    source = timed.records
     assert source is not None
     made = np.empty(len(source), STATISTICS)
     # As words it is filled in a quarter of the time.

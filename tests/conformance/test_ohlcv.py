@@ -12,7 +12,7 @@ import zstandard
 from mdtool.core.records import index_timestamps
 from mdtool.engine.bar_stream import BarStream
 from mdtool.engine.bars import TimeBars
-from mdtool.engine.trades import Trades
+from mdtool.engine.timed_trades import TimedTrades
 from tests.reference import bars as reference
 from tests.support.instruments import bare, batch, index_of
 
@@ -50,7 +50,7 @@ def trades_in(records: list, clock: str = "ts_recv") -> list[reference.Trade]:
 def bars_of(array: np.ndarray, interval: int, clock: str = "ts_recv", step: int = 10**6) -> list:
     engine = TimeBars(interval)
     closed = [
-        engine.update(Trades.of(batch(array[i : i + step]), clock))
+        engine.update(TimedTrades.of(batch(array[i : i + step]), clock))
         for i in range(0, len(array), step)
     ]
     assert engine.late == 0

@@ -1,4 +1,4 @@
-"""The trades of DBN records as the columns that bars are made of."""
+"""The trades among DBN records, with the stream's time at each."""
 
 from __future__ import annotations
 
@@ -8,41 +8,35 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.core.instruments import Batch, Indices
+from mdtool.core.instruments import Batch
 from mdtool.core.records import Records, is_trade, timestamps
+from mdtool.core.trades import Trades
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
 
 Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Trades:
-    """A run of trades of a stream, one entry each in order of arrival.
+class TimedTrades:
+    """Trades of a stream, and the stream's time by one of their clocks.
 
     Attributes
     ----------
-    instrument : uint32[n]
-        The instrument's index.
-    price : int64[n]
-        In units of 1e-9.
-    size : int64[n]
-        0 or above.
+    trades : Trades
+        The n trades; `symbol` is the instrument's index, and sizes may be 0.
     ts_ns : int64[n]
-        When it happened, nanoseconds since the epoch, by the clock that was asked for.
+        Their time by the clock: `ts_recv` or `ts_event`.
     seen_ns : int64[n]
-        The latest time in the run up to and with it, of trades and other records.
+        The stream's time at each: the latest of all records up to and with it.
     latest_ns : int
-        The latest time in the run, -1 when it has none.
+        The latest time of all records, -1 without any.
     undefined : int
-        How many trades of the run were left out because their price, size or time is DBN's
-        "no value".
+        How many trades were left out because their price, size or time is undefined.
     records : structured array[n] or None
-        The records that they were taken from, None where there were none.
+        The records of the trades, where they were DBN.
     """
 
-    instrument: Indices
-    price: Integers
-    size: Integers
+    trades: Trades
     ts_ns: Integers
     seen_ns: Integers
     latest_ns: int
@@ -56,8 +50,8 @@ class Trades:
     def of(cls, batch: Batch, clock: str = "ts_recv") -> Self:
         """Return the trades among MBO, trades or MBP records: those with action `T`.
 
-        Time also goes on with records that are no trades, as long as the stream is sorted by
-        `clock`. It is not by `ts_event`; there, an order's time must not make a trade late.
+        Records that are not trades move the stream's time too if it is sorted by `clock`. It is not
+        by `ts_event`, by which the time of an order must not make a trade late.
 
         Parameters
         ----------
@@ -80,10 +74,15 @@ class Trades:
             seen_ns = running[taken]
         else:
             running = seen_ns = np.maximum.accumulate(ts_ns)
-        return cls(
-            instrument=chosen.instrument,
+        trades = Trades(
+            symbol=chosen.instrument,
             price=np.ascontiguousarray(chosen.records["price"]),
             size=chosen.records["size"].astype(np.int64),
+            ts_event=timestamps(chosen.records, "ts_event"),
+            ts_recv=timestamps(chosen.records, "ts_recv"),
+        )
+        return cls(
+            trades=trades,
             ts_ns=ts_ns,
             seen_ns=seen_ns,
             latest_ns=int(running[-1]) if len(running) else -1,
