@@ -15,7 +15,7 @@ from mdtool.engine.simulate import Exchange
 from mdtool.wire.dbn_metadata import make_metadata
 from tests.support.commands import output_of
 from tests.support.instruments import batch
-from tests.support.ports import port_for
+from tests.support.services import port_for
 from tests.support.supervised import FREE_PORTS, check, serve
 from tests.support.vwap_feeds import vwap_feed
 

@@ -12,8 +12,8 @@ import sys
 import pytest
 
 from mdtool.wire.vwap_lines import VwapState, encode_state
-from tests.support.ports import port_for
 from tests.support.screens import Screen, Session
+from tests.support.services import port_for
 
 WATCH = [sys.executable, "-m", "mdtool", "watch"]
 UNIT = 10**9

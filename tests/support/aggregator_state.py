@@ -12,7 +12,7 @@ from mdtool.wire.batches import decode_updates
 
 
 class Watch:
-    """The aggregator's state as it goes on, over its stream of updates."""
+    """The aggregator's state, followed over its stream of updates."""
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address)
@@ -29,7 +29,7 @@ class Watch:
         self._channel.close()
 
     def until(self, ticks: int) -> None:
-        """Read on until the aggregator has taken at least so many ticks."""
+        """Read updates until the aggregator has accepted at least so many ticks."""
         while self.counts is None or self.counts.ticks < ticks:
             updates = decode_updates(next(self._updates), self._symbols)
             self.counts = updates.counts
@@ -41,7 +41,7 @@ class Watch:
 
 
 def sessions_of(trades: np.ndarray, names: dict[int, str]) -> dict[str, tuple[int, ...]]:
-    """Return what the aggregator should hold of DBN trades, by symbol."""
+    """Return the sessions of DBN trades, by symbol."""
     sessions = {}
     for instrument_id in np.unique(trades["instrument_id"]):
         own = trades[trades["instrument_id"] == instrument_id]

@@ -49,7 +49,7 @@ class Http:
         return (await self.ask("/status"))[1]
 
     async def until(self, **wanted) -> dict:
-        """The status, once it says so."""
+        """The status, once it has these values."""
         while True:
             status = await self.status()
             if all(status.get(key) == value for key, value in wanted.items()):
@@ -57,7 +57,7 @@ class Http:
             await asyncio.sleep(0.01)
 
     async def lines(self, query: str = "") -> list[dict]:
-        """What /order-book tells."""
+        """The lines of /order-book."""
         async with self.get(f"/order-book{query}") as response:
             assert response.status == 200
             return [json.loads(line) for line in (await response.read()).splitlines()]
@@ -81,13 +81,13 @@ def sender_of(*paths: Path, speed: float = 0.0, **settings):
 
 
 def receiver_of(sender: str, **settings):
-    """A client of a receiver of what a sender streams."""
+    """A client of a receiver of a sender's stream."""
     return client_of(BookReceiver(ReceiverConfig(**({"port": 0, "sender": sender} | settings))))
 
 
 @dataclass
 class Heard:
-    """What came over one connection to a data port."""
+    """The messages and records of one connection to a data port."""
 
     messages: list = field(default_factory=list)
     records: list[np.ndarray] = field(default_factory=list)
@@ -118,7 +118,7 @@ class Receiver:
         self.decoder = SessionDecoder("sender")
 
     async def hear(self, heard: Heard, until: int | None = None) -> Heard:
-        """Take what comes to its end, or until so many records have come."""
+        """Read to the end of the stream, or until so many records have come."""
         while until is None or sum(map(len, heard.records)) < until:
             data = await self.reader.read(1 << 16)
             if not data:
@@ -128,7 +128,7 @@ class Receiver:
         return heard
 
     def vanish(self) -> None:
-        """Leave without a word."""
+        """Reset the connection."""
         connection = self.writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()

@@ -95,6 +95,6 @@ async def send(address, data):
 
 
 def prices(ledger):
-    """What the shared stream of plain clients brought."""
+    """The prices of the stream that plain clients share."""
     (stream_id,) = ledger.frames
     return ledger.prices(stream_id)

@@ -1,4 +1,4 @@
-"""Kernels compiled before tests run commands, whose first use takes time, and a line on stderr."""
+"""Kernels compiled before tests run commands: the first use takes time, and logs a line."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ COMMANDS: Final = (
     "store {samples}/trades.dbn.zst --store sqlite:///trades.db",
     "store check --store sqlite:///trades.db",
 )
-"""What runs the kernels that services do not, in a folder that is empty at first."""
+"""Commands that use the kernels that services do not, in an empty folder."""
 
 
 def compile_kernels() -> None:
-    """Have the kernels compiled that are there now, unless they have been."""
+    """Compile the current kernels, unless they are cached."""
     folder = Path(os.environ["NUMBA_CACHE_DIR"])
     folder.mkdir(parents=True, exist_ok=True)
     kernels = sorted((_ROOT / "mdtool").rglob("*kernel.py"))

@@ -1,4 +1,4 @@
-"""Simulated DBN files, and what one pass over a stream of orders makes of it."""
+"""Simulated DBN files, and the books of one pass over them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def books_of(*streams: np.ndarray) -> Books:
 
 
 def content(books: Books) -> dict:
-    """Everything that rests: levels, and orders with their places in the queues."""
+    """All levels, and all orders with their places in the queues."""
     return {
         (view.publisher_id, view.instrument_id): [
             (view.levels(side).tolist(), view.orders(side).tolist()) for side in "BA"

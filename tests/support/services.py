@@ -1,4 +1,4 @@
-"""Services that run until a block ends: in the test's own loop, or as processes; and their logs."""
+"""Services that run until a block ends, in the test's loop or as processes; ports; and logs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import logging
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from mdtool.core.lifecycle import READY_FD, Service, first_error
+from mdtool.core.tcp import reserve_port
 
 MDTOOL = str(Path(sys.executable).with_name("mdtool"))
 
@@ -81,6 +83,13 @@ def service(*arguments: object, under: tuple[str, ...] = (), **options):
                 yield Process(child, "".join(json.loads(line)["addresses"].values()))
             finally:
                 child.kill()
+
+
+def port_for(owner: object) -> int:
+    """A port that is reserved for `owner`, which may listen there or not, until its end."""
+    holder = reserve_port("127.0.0.1")
+    weakref.finalize(owner, holder.close)
+    return holder.getsockname()[1]
 
 
 class Log(logging.Handler):
