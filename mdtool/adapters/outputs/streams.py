@@ -12,6 +12,7 @@ from mdtool.adapters.outputs.destination import Destination
 from mdtool.adapters.outputs.layout import Layout
 from mdtool.core.instruments import Batch, Instruments
 from mdtool.wire.dbn import encode_metadata, encode_records
+from mdtool.wire.dbn_mappings import MappingRepeater
 from mdtool.wire.text import CsvEncoder, JsonEncoder
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ class DbnOutput:
 
     def __init__(self, destination: Destination, metadata: dbn.Metadata) -> None:
         self._destination = destination
+        self._mappings = MappingRepeater(metadata)
         destination.write_head(encode_metadata(metadata))
 
     def write(self, batch: Batch) -> None:
         """Pass records on at once."""
-        self._destination.write(encode_records(batch.records))
+        for records in self._mappings.feed(batch):
+            self._destination.write(encode_records(records))
 
     def flush(self) -> None:
         """Do nothing: nothing is held back."""
@@ -46,12 +49,14 @@ class ZstdDbnOutput:
 
     def __init__(self, destination: Destination, metadata: dbn.Metadata) -> None:
         self._destination = destination
+        self._mappings = MappingRepeater(metadata)
         self._compressor = zstandard.ZstdCompressor().compressobj()
         destination.write_head(self._compressor.compress(encode_metadata(metadata)))
 
     def write(self, batch: Batch) -> None:
         """Compress records; what fills a block goes out."""
-        self._destination.write(self._compressor.compress(encode_records(batch.records)))
+        for records in self._mappings.feed(batch):
+            self._destination.write(self._compressor.compress(encode_records(records)))
 
     def flush(self) -> None:
         """End the block, so that all records so far can be read."""
