@@ -72,6 +72,14 @@ class BarOptions:
             rich_help_panel=_PANEL,
         ),
     ] = None
+    consolidate: Annotated[
+        bool,
+        typer.Option(
+            "--consolidate",
+            help="One bar of each symbol for all publishers of its dataset.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False
 
     def stream(self) -> BarStream:
         """Return the engine that makes these bars.
@@ -117,7 +125,7 @@ def aggregate(
     """
     check_mode(context, AggregatorConfig, not inputs, shared=("inputs",))
     if inputs:
-        return _filter(inputs, bars.stream(), selected, output)
+        return _filter(inputs, bars, selected, output)
     from mdtool.core.lifecycle import run_service
 
     if config.bus:
@@ -130,12 +138,13 @@ def aggregate(
 
 
 def _filter(
-    paths: list[str], stream: BarStream, selected: FilterOptions, output: OutputOptions
+    paths: list[str], bars: BarOptions, selected: FilterOptions, output: OutputOptions
 ) -> int:
     from mdtool.adapters.dbn_select import require_trades
     from mdtool.wire.dbn_metadata import with_schema
 
-    with selected.open(paths) as source:
+    stream = bars.stream()
+    with selected.open(paths, consolidates=bars.consolidate) as source:
         require_trades(source)
         metadata = with_schema(source.metadata, stream.schema)
         is_quiet = output.quiet or output.is_table

@@ -76,7 +76,7 @@ class TimedTrades:
             running = seen_ns = np.maximum.accumulate(ts_ns)
         trades = Trades(
             symbol=chosen.instrument,
-            price=np.ascontiguousarray(chosen.records["price"]),
+            price=chosen.records["price"].astype(np.int64),
             size=chosen.records["size"].astype(np.int64),
             ts_event=timestamps(chosen.records, "ts_event"),
             ts_recv=timestamps(chosen.records, "ts_recv"),

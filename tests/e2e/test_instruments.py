@@ -265,6 +265,23 @@ class TestFilesTogether:
         rows = lines("aggregate", path)
         assert [row["hd"]["publisher_id"] for row in rows] == [39, 40]
         assert labelled(rows, "volume") == [("AAPL", 5), ("AAPL", 6)]
+        rows = labelled(lines("aggregate", path, "--consolidate"), "high", "volume")
+        assert rows == [("AAPL", 171 * 10**9, 11)]
+        rows = lines("vwap", path, "--window", 9, "--consolidate")
+        assert labelled(rows, "quantity") == [("AAPL", 5), ("AAPL", 11)]
+
+    def test_so_are_their_books(self, tmp_path):
+        path = write(
+            tmp_path / "mbo",
+            header({"AAPL": {1: 38}}, "mbo"),
+            order(38, NOON, "A", "B", 170, 5, order_id=1, publisher_id=39),
+            order(38, NOON, "A", "A", 171, 5, order_id=1, publisher_id=40),
+        )
+        books = [json.loads(line) for line in output_of("book", path, "--json").splitlines()]
+        assert [(book["symbol"], book["publisher_id"]) for book in books] == [
+            ("AAPL", 39),
+            ("AAPL", 40),
+        ]
 
 
 class TestLive:

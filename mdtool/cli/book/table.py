@@ -37,6 +37,7 @@ class SnapshotTable:
     Parameters
     ----------
     instruments : Instruments
+        Those of the snapshots; publishers are shown where there are several.
     has_ladders : bool
         Whether up to `MAX_LADDERS` snapshots in all are shown level by level.
     """
@@ -65,7 +66,9 @@ class SnapshotTable:
         self._ladders = []
 
     def _symbol(self, snapshot: Snapshot) -> str:
-        return self._instruments[snapshot.instrument].text
+        text = self._instruments[snapshot.instrument].text
+        has_several = len({instrument.publisher_id for instrument in self._instruments}) > 1
+        return f"{text} ({snapshot.publisher_id})" if has_several else text
 
     def _ladder(self, snapshot: Snapshot) -> tuple[Text | Table, ...]:
         title = Text.assemble((self._symbol(snapshot), "bold"), "  ", format_time(snapshot.ts_ns))
