@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mdtool.adapters.dbn_files import open_merged
-from mdtool.adapters.dbn_select import Selection, selected
+from mdtool.adapters.dbn_select import Selection, require_trades, selected
 from mdtool.adapters.dbn_source import RecordSource
-from mdtool.core.dtypes import MBO
-from mdtool.core.errors import InputError, UsageError
-from mdtool.core.records import Records, has_trades
+from mdtool.core import instruments
+from mdtool.core.dtypes import MBO, OHLCV
+from mdtool.core.errors import UsageError
+from mdtool.core.instruments import Instruments
+from mdtool.core.records import Records
 from mdtool.core.units import parse_duration, parse_moment
-from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RECORD_TYPES, RTYPES
+from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RECORD_TYPES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mdtool.core.symbology import Symbology
-    from mdtool.engine.bar_stream import BarStream
     from mdtool.engine.book.sampling import Sampler
     from mdtool.engine.book.snapshot import Levels, Snapshot
 
@@ -32,8 +32,6 @@ __all__ = ["Batch", "BookSnapshot", "bars", "book", "read"]
 Path: TypeAlias = str | os.PathLike[str]
 Time: TypeAlias = str | int
 """ISO-8601, or nanoseconds since the epoch."""
-
-_DAY: Final = "1d"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +44,7 @@ class Batch:
         DBN's own fields. Prices are int64 in units of 1e-9, times are uint64 nanoseconds since the
         epoch. Read-only.
     symbols : object array, shape (n,)
-        The symbol of each record as a string.
+        The symbol of each record as a string, None where its instrument has no name.
     """
 
     records: Records
@@ -78,7 +76,8 @@ class BookSnapshot:
 
     Attributes
     ----------
-    symbol : str
+    symbol : str or None
+        None where the instrument has no name.
     publisher_id : int
         DBN's number of the venue. Each venue has a book of its own.
     ts_ns : int
@@ -93,7 +92,7 @@ class BookSnapshot:
         How many records of each kind contradicted the book.
     """
 
-    symbol: str
+    symbol: str | None
     publisher_id: int
     ts_ns: int
     bids: Levels
@@ -160,7 +159,7 @@ def read(
 def bars(
     path: Path | Sequence[Path],
     *,
-    interval: str = "1m",
+    interval: str | None = None,
     by: str | None = None,
     fill: str = "none",
     clock: str = "ts_recv",
@@ -175,8 +174,8 @@ def bars(
     ----------
     path : str, PathLike, or a sequence of these
         As for `read`; files of trades, MBO, or MBP.
-    interval : str
-        Length of the bars, such as `1s`, `5m` or `1d`.
+    interval : str, optional
+        Length of the bars, such as `1s`, `5m` or `1d`; `1m` by default.
     by : str, optional
         Bars by size instead of by time: `volume=N`, `ticks=N` or `notional=N`.
     fill : {"none", "prev", "zero"}
@@ -198,14 +197,16 @@ def bars(
     InputError, UsageError
         As `read`.
     """
-    stream = _bar_stream(interval, by, fill, clock, lateness)
+    from mdtool.engine.bar_stream import BarStream
+
+    stream = BarStream.parse(interval, by, fill, clock, lateness)
     selection = _selection(symbols, start, end)
     made: list[Batch] = []
     with _open(path, None, selection) as source:
-        _require_trades(source)
-        for records in source:
-            made += _labelled(stream.update(records), source.symbology)
-        made += _labelled(stream.close(), source.symbology)
+        require_trades(source)
+        for batch in source:
+            made += _labelled(stream.update(batch))
+        made += _labelled(stream.close())
     return _joined(made)
 
 
@@ -270,7 +271,10 @@ def _selection(
     if symbols is None and start is None and end is None:
         return None
     names = [symbols] if isinstance(symbols, str) else symbols
-    return Selection(None if names is None else frozenset(names), _moment(start), _moment(end))
+    start_ns, end_ns = _moment(start), _moment(end)
+    if start_ns is not None and end_ns is not None and start_ns >= end_ns:
+        raise UsageError(f"start: {start} is not before end {end}")
+    return Selection(None if names is None else tuple(names), start_ns, end_ns)
 
 
 def _moment(time: Time | None) -> int | None:
@@ -279,41 +283,19 @@ def _moment(time: Time | None) -> int | None:
 
 def _batches(source: RecordSource) -> Iterator[Batch]:
     with source:
-        data = (records for records in source if records["rtype"][0] not in CONTROL_RTYPES)
-        yield from _labelled(data, source.symbology)
+        yield from _labelled(source)
 
 
-def _labelled(arrays: Iterable[Records], symbology: Symbology) -> Iterator[Batch]:
-    """Yield arrays of data with the symbol of each record."""
-    for records in arrays:
-        if records["rtype"][0] in CONTROL_RTYPES:
-            continue
-        indices, table = symbology.symbols_of(records)
-        yield Batch(records, np.array([*table], np.object_)[indices])
-
-
-def _bar_stream(
-    interval: str, by: str | None, fill: str, clock: str, lateness: str | None
-) -> BarStream:
-    from mdtool.engine.bar_stream import BarStream
-    from mdtool.engine.bars import TimeBars
-    from mdtool.engine.sized_bars import Size, SizedBars
-
-    if by is not None:
-        return BarStream(SizedBars(Size.parse(by)), clock)
-    lateness_ns = parse_duration(lateness) if lateness else 0
-    return BarStream(TimeBars(parse_duration(interval), lateness_ns), clock, fill)
-
-
-def _require_trades(source: RecordSource) -> None:
-    schema = source.metadata.schema
-    if schema is not None and not has_trades(DTYPES[RTYPES[str(schema)]]):
-        raise InputError(f"{source.name}: {schema} has no trades; give mbo, trades, tbbo or mbp")
+def _labelled(batches: Iterable[instruments.Batch]) -> Iterator[Batch]:
+    """Yield batches of data with the symbol of each record."""
+    for batch in batches:
+        if batch.rtype not in CONTROL_RTYPES:
+            yield Batch(batch.records, batch.symbols)
 
 
 def _joined(batches: list[Batch]) -> Batch:
     if not batches:
-        return Batch(np.empty(0, DTYPES[RTYPES[f"ohlcv-{_DAY}"]]), np.empty(0, np.object_))
+        return Batch(np.empty(0, OHLCV), np.empty(0, np.object_))
     return Batch(
         np.concatenate([batch.records for batch in batches]),
         np.concatenate([batch.symbols for batch in batches]),
@@ -330,20 +312,20 @@ def _sampler(at: Time | None, every: str | None, depth: int | None, start: Time 
 
 def _snapshots(source: RecordSource, sampler: Sampler) -> Iterator[BookSnapshot]:
     with source:
-        for records in source:
-            if records.dtype == MBO:
-                for snapshot in sampler.update(records):
-                    yield _named(snapshot, source.symbology)
+        for batch in source:
+            if batch.records.dtype == MBO:
+                for snapshot in sampler.update(batch):
+                    yield _named(snapshot, source.instruments)
             if sampler.is_over:
                 break
         for snapshot in sampler.close():
-            yield _named(snapshot, source.symbology)
+            yield _named(snapshot, source.instruments)
 
 
-def _named(snapshot: Snapshot, symbology: Symbology) -> BookSnapshot:
+def _named(snapshot: Snapshot, table: Instruments) -> BookSnapshot:
     return BookSnapshot(
-        symbol=symbology.symbol(snapshot.key.instrument_id, snapshot.ts_recv),
-        publisher_id=snapshot.key.publisher_id,
+        symbol=table[snapshot.instrument].label,
+        publisher_id=snapshot.publisher_id,
         ts_ns=snapshot.ts_ns,
         bids=snapshot.bids,
         asks=snapshot.asks,

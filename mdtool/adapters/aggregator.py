@@ -1,4 +1,4 @@
-"""A reader of the aggregation service, over gRPC."""
+"""A client of the aggregation service, over gRPC."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from mdtool.wire.batches import (
 
 _OPTIONS: Final = (
     *rpc.OPTIONS,
-    # A connection that is lost is there again soon after the service is.
+    # A lost connection is reconnected soon after the service is available again.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 250),
-    # A service whose machine is gone is noticed although its stream only falls silent.
+    # A machine that is gone is noticed, although its stream only falls silent.
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 2_000),
 )
@@ -37,7 +37,7 @@ Decoded = TypeVar("Decoded")
 
 
 class UnavailableError(PeerError):
-    """The aggregator cannot be reached, or went away."""
+    """The aggregator is unavailable."""
 
 
 class UnansweredError(PeerError):
@@ -45,11 +45,11 @@ class UnansweredError(PeerError):
 
 
 class UnknownSymbolError(PeerError):
-    """The aggregator knows no such symbol."""
+    """The aggregator has no trades of the symbol."""
 
 
 class RefusedError(PeerError):
-    """The aggregator does not take the request as it is."""
+    """The aggregator rejected the request: a retry would not help."""
 
 
 _ERRORS: Final[dict[grpc.StatusCode, type[PeerError]]] = {
@@ -63,12 +63,12 @@ _ERRORS: Final[dict[grpc.StatusCode, type[PeerError]]] = {
 
 
 class AggregatorClient:
-    """Asks one aggregation service. An async context manager, which owns the connection.
+    """Reads from one aggregation service. An async context manager, which owns the connection.
 
     Parameters
     ----------
     address : str
-        Its `HOST:PORT`. It need not be there yet.
+        Its `HOST:PORT`. It need not be available yet.
     """
 
     def __init__(self, address: str) -> None:
@@ -84,8 +84,8 @@ class AggregatorClient:
 
     @property
     def blocked_reason(self) -> str:
-        """That its store is away."""
-        return "its store cannot be written, and it takes no more ticks until it can be"
+        """That its store is unavailable."""
+        return "its store is unavailable, and it accepts no more ticks until it is available again"
 
     async def follow(self, receive: Receiver) -> None:
         """As `MarketReader.follow`."""
@@ -93,7 +93,7 @@ class AggregatorClient:
         await self._read(call, decode_updates, receive)
 
     async def follow_commits(self, receive: Callable[[bool], None]) -> None:
-        """As `MarketReader.follow_commits`; lost, too, where the service has no such call."""
+        """As `MarketReader.follow_commits`; also lost where the service has no such call."""
         request = health_pb2.HealthCheckRequest(service=rpc.STORE_HEALTH)
         call = health_pb2_grpc.HealthStub(self._channel).Watch(request)
         await self._read(
@@ -109,7 +109,7 @@ class AggregatorClient:
         request = marketdata_pb2.BarsRequest(
             symbol=symbol, interval=interval, limit=limit, before=before_ns
         )
-        return decode_bars(await self._ask(self._stub.GetBars, request, timeout_s))
+        return decode_bars(await self._call(self._stub.GetBars, request, timeout_s))
 
     async def bars_since(
         self, symbol: str, interval: str, limit: int, since_ns: int, timeout_s: float
@@ -118,7 +118,7 @@ class AggregatorClient:
         request = marketdata_pb2.BarsRequest(
             symbol=symbol, interval=interval, limit=limit, since=since_ns
         )
-        return decode_bars(await self._ask(self._stub.GetBars, request, timeout_s))
+        return decode_bars(await self._call(self._stub.GetBars, request, timeout_s))
 
     async def follow_bars(self, symbol: str, interval: str, receive: BarReceiver) -> None:
         """As `MarketReader.follow_bars`."""
@@ -128,20 +128,20 @@ class AggregatorClient:
     async def follow_trades(
         self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
     ) -> NoReturn:
-        """Hand over every run that the aggregator commits from now on, until the call is lost.
+        """Pass on every run that the aggregator commits from now on, until the call is lost.
 
         Parameters
         ----------
         connected : callable
-            Called once everything that is committed later will be handed over.
+            Called once everything that is committed later will be passed on.
         receive : callable
-            Takes a run.
+            Called with each run.
 
         Raises
         ------
         PeerError
-            When the call is lost, which it is for a client that is too slow, or what came over it
-            makes no sense. Always: it does not end by itself.
+            When the call is lost, which it is for a slow client, or sends wrong messages. Always:
+            it does not end by itself.
         """
         call = self._stub.StreamTrades(marketdata_pb2.TradesRequest())
         try:
@@ -161,7 +161,7 @@ class AggregatorClient:
         decode: Callable[[Any, SymbolTable], Decoded],
         receive: Callable[[SymbolTable, Decoded], None],
     ) -> NoReturn:
-        """Hand over the messages of a stream, which does not end well."""
+        """Pass on the messages of a stream, until it is lost."""
         symbols = SymbolTable()
         try:
             async for message in call:
@@ -172,7 +172,7 @@ class AggregatorClient:
             call.cancel()
         raise UnavailableError(f"aggregator {self.address} ended the stream")
 
-    async def _ask(self, call: Any, request: Any, timeout_s: float) -> Any:
+    async def _call(self, call: Any, request: Any, timeout_s: float) -> Any:
         try:
             return await call(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
@@ -186,5 +186,5 @@ class AggregatorClient:
         if kind is UnansweredError:
             return kind(f"aggregator {self.address} did not answer in time")
         if kind is UnavailableError:
-            return kind(f"aggregator {self.address} is away: {details.rpartition(': ')[2]}")
+            return kind(f"aggregator {self.address} is unavailable: {details.rpartition(': ')[2]}")
         return kind(f"aggregator {self.address} failed: {details}")

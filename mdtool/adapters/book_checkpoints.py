@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -27,6 +27,7 @@ from mdtool.adapters.dbn_select import SchemaSource
 from mdtool.adapters.dbn_source import DbnSource, Position
 from mdtool.core.dtypes import MBO, SYMBOL_MAPPING
 from mdtool.core.errors import OutputError, UsageError
+from mdtool.core.instruments import Batch, Instruments
 from mdtool.core.records import Records
 from mdtool.engine.book import kernel
 from mdtool.engine.book.image import Part, books_of, image_of
@@ -38,14 +39,19 @@ log = logging.getLogger(__name__)
 
 SUFFIX: Final = ".mdtool-book"
 _MAGIC: Final = b"checkpoints of order books, written by mdtool\n"
-_FORMAT: Final = 1
-_MAX_LINE_BYTES: Final = 1 << 16
+_FORMAT: Final = 2
+_MAX_LINE_BYTES: Final = 1 << 24
 _SAMPLE_BYTES: Final = 1 << 16
 """So much of a file's beginning and of its end goes into its digest."""
 _LEVEL: Final = 1
 _HELD: Final = "held"
+_HELD_INSTRUMENT: Final = "held_instrument"
 _MAPPINGS: Final = "mappings"
-_DTYPES: Final = {_HELD: MBO, _MAPPINGS: SYMBOL_MAPPING}
+_DTYPES: Final = {
+    _HELD: MBO,
+    _HELD_INSTRUMENT: np.dtype("<u4"),
+    _MAPPINGS: SYMBOL_MAPPING,
+}
 _WORD: Final = np.dtype("<i8")
 
 
@@ -61,11 +67,14 @@ class Checkpoint:
         Has taken all records before it.
     mappings : array of SYMBOL_MAPPING
         Those before it.
+    instruments : Instruments
+        Those of the books.
     """
 
     position: Position
     rebuild: Rebuild
     mappings: Records
+    instruments: Instruments
 
 
 class CheckpointWriter:
@@ -105,12 +114,18 @@ class CheckpointWriter:
         rebuild = checkpoint.rebuild
         image = image_of(rebuild.books)
         arrays: dict[str, Array] = {name: part.used for name, part in image.items()}
-        arrays |= {_HELD: rebuild.events.held, _MAPPINGS: checkpoint.mappings}
+        held = rebuild.events.held
+        arrays |= {
+            _HELD: held.records,
+            _HELD_INSTRUMENT: held.instrument,
+            _MAPPINGS: checkpoint.mappings,
+        }
         frame = zstandard.compress(b"".join(array.tobytes() for array in arrays.values()), _LEVEL)
         head = {
             "offset": checkpoint.position.offset,
             "records": checkpoint.position.records,
             "latest_ns": rebuild.latest_ns,
+            "instruments": checkpoint.instruments.save(),
             "rows": {name: part.rows for name, part in image.items()},
             "shapes": {name: array.shape for name, array in arrays.items()},
             "bytes": len(frame),
@@ -171,25 +186,25 @@ class CheckpointedSource(SchemaSource):
         self._rebuild = rebuild
         self._every = every
 
-    def __iter__(self) -> Iterator[Records]:
+    def __iter__(self) -> Iterator[Batch]:
         mappings = np.empty(0, SYMBOL_MAPPING)
         left = self._every
-        for records in super().__iter__():
-            if records.dtype == SYMBOL_MAPPING:
-                mappings = np.append(mappings, records)
-            if records.dtype != MBO:
-                yield records
+        for batch in super().__iter__():
+            if batch.records.dtype == SYMBOL_MAPPING:
+                mappings = np.append(mappings, batch.records)
+            if batch.records.dtype != MBO:
+                yield batch
                 continue
             begin = 0
-            while len(records) - begin >= left:
-                yield records[begin : begin + left]
+            while len(batch) - begin >= left:
+                yield batch[begin : begin + left]
                 begin += left
                 left = self._every
-                position = self._file.position_before(len(records) - begin)
-                self._writer.write(Checkpoint(position, self._rebuild, mappings))
-            if begin < len(records):
-                yield records[begin:]
-                left -= len(records) - begin
+                position = self._file.position_before(len(batch) - begin)
+                self._writer.write(Checkpoint(position, self._rebuild, mappings, self.instruments))
+            if begin < len(batch):
+                yield batch[begin:]
+                left -= len(batch) - begin
 
     def close(self) -> None:
         """Put the checkpoints beside the file, and close it."""
@@ -197,8 +212,17 @@ class CheckpointedSource(SchemaSource):
         self._writer.close()
 
 
-def enter(path: str, at_ns: int) -> tuple[DbnSource, Rebuild] | None:
+def enter(
+    path: str, at_ns: int, symbols: Sequence[str] | None = None
+) -> tuple[DbnSource, Rebuild] | None:
     """Open a file at its last checkpoint before a time.
+
+    Parameters
+    ----------
+    path : str
+    at_ns : int
+    symbols : sequence of str, optional
+        The names of the instruments to select.
 
     Returns
     -------
@@ -211,17 +235,22 @@ def enter(path: str, at_ns: int) -> tuple[DbnSource, Rebuild] | None:
     InputError
         As `open_source`.
     """
-    checkpoint = nearest_checkpoint(path, at_ns)
+    instruments = Instruments()
+    if symbols is not None:
+        instruments.select(symbols)
+    checkpoint = nearest_checkpoint(path, at_ns, instruments)
     if checkpoint is None:
         return None
-    source = open_source(path)
+    source = open_source(path, instruments)
     source.resume(checkpoint.position)
-    source.symbology.learn(checkpoint.mappings)
+    source.learn(checkpoint.mappings)
     return source, checkpoint.rebuild
 
 
-def nearest_checkpoint(path: str, at_ns: int) -> Checkpoint | None:
+def nearest_checkpoint(path: str, at_ns: int, instruments: Instruments) -> Checkpoint | None:
     """Return the last checkpoint of a file before any record that is later than a time.
+
+    Its instruments are entered into `instruments`, which is empty.
 
     None where there is none. Checkpoints that cannot be trusted are ignored, which the log says:
     the file has changed since, or they are of another one, or of another version of mdtool, or
@@ -233,7 +262,7 @@ def nearest_checkpoint(path: str, at_ns: int) -> Checkpoint | None:
     try:
         with sidecar.open("rb") as file:
             _check(file, _identity(Path(path)))
-            return _nearest(file, at_ns)
+            return _nearest(file, at_ns, instruments)
     except _UntrustedError as error:
         log.warning("%s: ignored, for it %s; --checkpoint-every writes it anew", sidecar, error)
     except (OSError, ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
@@ -258,7 +287,7 @@ def _check(file: BinaryIO, expected: dict[str, Any]) -> None:
         raise _UntrustedError("is of another file, or of this one before it changed")
 
 
-def _nearest(file: BinaryIO, at_ns: int) -> Checkpoint | None:
+def _nearest(file: BinaryIO, at_ns: int, instruments: Instruments) -> Checkpoint | None:
     nearest = None
     while line := file.readline(_MAX_LINE_BYTES):
         head = json.loads(line)
@@ -273,19 +302,21 @@ def _nearest(file: BinaryIO, at_ns: int) -> Checkpoint | None:
     frame = file.read(head["bytes"])
     if len(frame) != head["bytes"] or zlib.crc32(frame) != head["crc32"]:
         raise ValueError(f"at byte {begins_at}")
-    return _decoded(head, zstandard.decompress(frame))
+    return _decoded(head, zstandard.decompress(frame), instruments)
 
 
-def _decoded(head: dict[str, Any], data: bytes) -> Checkpoint:
+def _decoded(head: dict[str, Any], data: bytes, instruments: Instruments) -> Checkpoint:
     arrays = {}
     offset = 0
     for name, shape in head["shapes"].items():
         arrays[name] = np.ndarray(shape, _DTYPES.get(name, _WORD), data, offset)
         offset += arrays[name].nbytes
-    held, mappings = arrays.pop(_HELD), arrays.pop(_MAPPINGS)
+    mappings = arrays.pop(_MAPPINGS)
+    held = Batch(arrays.pop(_HELD), instruments, arrays.pop(_HELD_INSTRUMENT).copy())
     books = books_of({name: Part(head["rows"][name], array) for name, array in arrays.items()})
     position = Position(head["offset"], head["records"])
-    return Checkpoint(position, Rebuild(books, held, head["latest_ns"]), mappings)
+    instruments.restore(head["instruments"])
+    return Checkpoint(position, Rebuild(books, held, head["latest_ns"]), mappings, instruments)
 
 
 def _identity(path: Path) -> dict[str, Any]:

@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mdtool.adapters.byte_source import STDIN, ByteSource, open_bytes
-from mdtool.adapters.dbn_merge import MergedSource
 from mdtool.adapters.dbn_select import SchemaSource
-from mdtool.adapters.dbn_source import DbnSource, RecordSource
+from mdtool.adapters.dbn_source import ClosesOnExit, DbnSource, RecordSource
 from mdtool.core.errors import UsageError
+from mdtool.core.instruments import Batch, Instruments
+from mdtool.engine.merge import Stream, merge
+from mdtool.wire.dbn_metadata import NO_START, unite
 
 
-def open_source(path: str) -> DbnSource:
+def open_source(path: str, instruments: Instruments | None = None) -> DbnSource:
     """Open a DBN file, or standard input for `-`, and read its metadata.
+
+    Parameters
+    ----------
+    path : str
+    instruments : Instruments, optional
+        A table that is shared with other sources.
 
     Raises
     ------
     InputError
-        When there is no such file, it cannot be read, or holds no DBN stream.
+        When there is no such file, it cannot be read, holds no DBN stream, or contradicts another
+        source about an instrument id.
     """
-    return read_dbn(open_bytes(path))
+    return read_dbn(open_bytes(path), instruments)
 
 
-def read_dbn(source: ByteSource) -> DbnSource:
+def read_dbn(source: ByteSource, instruments: Instruments | None = None) -> DbnSource:
     """Read bytes, none of which were taken yet, as a DBN stream, which closes them.
 
     Raises
     ------
     InputError
-        When they are no DBN stream; they are closed then.
+        As `open_source`; the bytes are closed then.
     """
     seek = None if source.size_bytes is None else source.seek
-    return DbnSource(source.name, source.read, source.close, source.size_bytes, seek)
+    return DbnSource(
+        source.name, source.read, source.close, source.size_bytes, seek, instruments=instruments
+    )
 
 
-def open_merged(paths: Sequence[str], schema: str | None = None) -> RecordSource:
+def open_merged(
+    paths: Sequence[str], schema: str | None = None, instruments: Instruments | None = None
+) -> RecordSource:
     """Open several files as one stream in order of the index timestamp.
 
     Parameters
@@ -45,22 +58,74 @@ def open_merged(paths: Sequence[str], schema: str | None = None) -> RecordSource
         file's own order is kept.
     schema : str, optional
         The only one whose records are wanted of each file; trades are taken out of MBO and MBP.
+    instruments : Instruments, optional
+        An empty table, if not one of its own.
 
     Raises
     ------
     UsageError
         When standard input is named twice, or there is no such schema.
     InputError
-        As `open_source`, or when a file cannot have records of the schema, or when the files'
-        symbols contradict each other.
+        As `open_source`, or when a file cannot have records of the schema, or when files of
+        different datasets could not be told apart.
     """
     if paths.count(STDIN) > 1:
         raise UsageError("standard input can be read once; give '-' once")
+    shared = Instruments() if instruments is None else instruments
     with contextlib.ExitStack() as opened:
         sources: list[RecordSource] = []
         for path in paths:
-            source: RecordSource = opened.enter_context(open_source(path))
+            source: RecordSource = opened.enter_context(open_source(path, shared))
             sources.append(source if schema is None else SchemaSource(source, schema))
         merged = sources[0] if len(sources) == 1 else MergedSource(sources)
         opened.pop_all()
     return merged
+
+
+class MergedSource(ClosesOnExit):
+    """The records of several sources in order of time, under metadata that covers them all.
+
+    Parameters
+    ----------
+    sources : sequence of RecordSource
+        Closed together with this one; they share one table of instruments. Records of one time
+        come in the order of the sources.
+
+    Raises
+    ------
+    InputError
+        When the sources are of different datasets whose records could not be told apart.
+    """
+
+    def __init__(self, sources: Sequence[RecordSource]) -> None:
+        self._sources = sources
+        self.name = ", ".join(source.name for source in sources)
+        self.metadata = unite([(source.name, source.metadata) for source in sources])
+        self.instruments = sources[0].instruments
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The sum of the sources' sizes, None where one is not known."""
+        sizes = [source.size_bytes for source in self._sources]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
+    @property
+    def bytes_read(self) -> int:
+        """The sum of what has been read of each."""
+        return sum(source.bytes_read for source in self._sources)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A known start keeps a year of files from being read side by side.
+        streams = [
+            Stream(iter(source), start_ns)
+            if (start_ns := source.metadata.start) != NO_START
+            else Stream(iter(source))
+            for source in self._sources
+        ]
+        yield from merge(streams)
+
+    def close(self) -> None:
+        """Close every source."""
+        for source in self._sources:
+            source.close()

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from mdtool.adapters.dbn_source import DerivedSource, RecordSource
 from mdtool.core.errors import InputError, UsageError
-from mdtool.core.records import Records, has_trades, index_timestamps, trades_of
+from mdtool.core.instruments import Batch
+from mdtool.core.records import has_trades, index_timestamps
 from mdtool.wire.dbn_metadata import with_schema
 from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RTYPES
 
@@ -30,13 +31,14 @@ class Selection:
 
     Attributes
     ----------
-    symbols : frozenset of str, optional
-        As the stream's symbology names them.
+    symbols : tuple of str, optional
+        Any names of instruments: raw symbols, continuous, parent. Records are labelled by the
+        name that is asked for, the first one where several are of one instrument.
     start_ns, end_ns : int, optional
         The first index timestamp wanted, and the first one not wanted any more.
     """
 
-    symbols: frozenset[str] | None = None
+    symbols: tuple[str, ...] | None = None
     start_ns: int | None = None
     end_ns: int | None = None
 
@@ -81,13 +83,13 @@ class SchemaSource(DerivedSource):
         """The source's own, but for the schema."""
         return self._metadata
 
-    def __iter__(self) -> Iterator[Records]:
-        for records in self._source:
-            rtype = int(records["rtype"][0])
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._source:
+            rtype = batch.rtype
             if rtype == self._rtype or rtype in CONTROL_RTYPES:
-                yield records
-            elif self._is_derived and has_trades(records.dtype):
-                trades = trades_of(records)
+                yield batch
+            elif self._is_derived and has_trades(batch.records.dtype):
+                trades = batch.trades()
                 if len(trades):
                     yield trades
 
@@ -108,24 +110,25 @@ class SelectedSource(DerivedSource):
     def __init__(self, source: RecordSource, selection: Selection) -> None:
         super().__init__(source)
         self._selection = selection
-        self._is_wanted = np.empty(0, np.bool_)
         self._is_met = np.empty(0, np.bool_)
+        if selection.symbols is not None:
+            source.instruments.select(selection.symbols)
 
-    def __iter__(self) -> Iterator[Records]:
-        for records in self._source:
-            if records["rtype"][0] in CONTROL_RTYPES:
-                yield records
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._source:
+            if batch.rtype in CONTROL_RTYPES:
+                yield batch
                 continue
-            ts_ns = index_timestamps(records)
+            ts_ns = index_timestamps(batch.records)
             if self._selection.end_ns is not None and (ts_ns >= self._selection.end_ns).all():
                 break
             wanted = self._in_range(ts_ns)
             if self._selection.symbols is not None:
-                wanted &= self._has_symbol(records)
+                wanted &= self._is_selected(batch)
             if wanted.all():
-                yield records
+                yield batch
             elif wanted.any():
-                yield records[wanted]
+                yield batch[wanted]
         self._name_missing()
 
     def _in_range(self, ts_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -136,31 +139,28 @@ class SelectedSource(DerivedSource):
             wanted &= ts_ns < self._selection.end_ns
         return wanted
 
-    def _has_symbol(self, records: Records) -> npt.NDArray[np.bool_]:
-        assert self._selection.symbols is not None
-        indices, table = self.symbology.symbols_of(records)
-        new = table.since(len(self._is_wanted))
-        if new:
-            wanted = [symbol in self._selection.symbols for symbol in new]
-            self._is_wanted = np.append(self._is_wanted, wanted)
-            self._is_met = np.append(self._is_met, np.zeros(len(new), np.bool_))
-        self._is_met[indices] = True
-        return self._is_wanted[indices]
+    def _is_selected(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        instrument = batch.instrument
+        if len(self._is_met) < len(self.instruments):
+            grown = np.zeros(2 * len(self.instruments), np.bool_)
+            grown[: len(self._is_met)] = self._is_met
+            self._is_met = grown
+        self._is_met[instrument] = True
+        return batch.is_selected
 
     def _name_missing(self) -> None:
         if self._selection.symbols is None:
             return
-        table = self.symbology.symbols
-        met = {table[int(index)] for index in np.flatnonzero(self._is_met)}
-        missing = sorted(self._selection.symbols - met)
+        met = [self.instruments[index] for index in np.flatnonzero(self._is_met).tolist()]
+        there = sorted({instrument.text for instrument in met})
+        missing = sorted(set(self._selection.symbols) - set(there))
         if missing:
-            there = sorted(met)[:_NAMED_AT_MOST]
-            more = ", ..." if len(met) > _NAMED_AT_MOST else ""
+            more = ", ..." if len(there) > _NAMED_AT_MOST else ""
             log.warning(
                 "%s: no records of %s; there are %s%s",
                 self.name,
                 ", ".join(missing),
-                ", ".join(there) or "none at all",
+                ", ".join(there[:_NAMED_AT_MOST]) or "none at all",
                 more,
             )
 
@@ -168,3 +168,17 @@ class SelectedSource(DerivedSource):
 def selected(source: RecordSource, selection: Selection | None) -> RecordSource:
     """Return a source of what a selection wants of another one: that itself where there is none."""
     return source if selection is None else SelectedSource(source, selection)
+
+
+def require_trades(source: RecordSource) -> None:
+    """Reject a source whose schema has no trades.
+
+    Raises
+    ------
+    InputError
+    """
+    schema = source.metadata.schema
+    if schema is not None and not has_trades(DTYPES[RTYPES[str(schema)]]):
+        raise InputError(
+            f"{source.name}: is {schema}, which has no trades; give mbo, trades, tbbo or mbp"
+        )

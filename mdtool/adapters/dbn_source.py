@@ -10,8 +10,8 @@ from typing import Final, NamedTuple, Protocol, Self
 import databento_dbn as dbn
 
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
+from mdtool.core.instruments import Batch, Instruments
 from mdtool.core.records import Records
-from mdtool.core.symbology import Symbology
 from mdtool.core.threads import ReadAhead
 from mdtool.wire.dbn import DbnDecoder
 
@@ -66,8 +66,8 @@ class RecordSource(Protocol):
         ...
 
     @property
-    def symbology(self) -> Symbology:
-        """The metadata's mappings, and those of mapping records once these were yielded."""
+    def instruments(self) -> Instruments:
+        """The table into which the batches' instruments point; it grows as they are resolved."""
         ...
 
     @property
@@ -80,8 +80,8 @@ class RecordSource(Protocol):
         """How many of them have been read."""
         ...
 
-    def __iter__(self) -> Iterator[Records]:
-        """Yield structured arrays, each of one rtype, read-only, never empty."""
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches of one rtype, whose records are read-only, never empty."""
         ...
 
     def close(self) -> None:
@@ -139,9 +139,9 @@ class DerivedSource(ClosesOnExit):
         return self._source.metadata
 
     @property
-    def symbology(self) -> Symbology:
-        """As `RecordSource.symbology`."""
-        return self._source.symbology
+    def instruments(self) -> Instruments:
+        """As `RecordSource.instruments`."""
+        return self._source.instruments
 
     @property
     def size_bytes(self) -> int | None:
@@ -174,6 +174,8 @@ class DbnSource(ClosesOnExit):
         Known of files, which never keep their reader waiting.
     seek : callable, optional
         Where the stream can be entered anywhere.
+    instruments : Instruments, optional
+        A table that is shared with other sources, if not one of its own.
 
     Attributes
     ----------
@@ -185,8 +187,9 @@ class DbnSource(ClosesOnExit):
     Raises
     ------
     InputError
-        When the stream is no DBN. Iterating raises CorruptStreamError where it breaks off, after
-        every whole record before that has been yielded.
+        When the stream is no DBN, or contradicts another one of the table about an id. Iterating
+        raises CorruptStreamError where it breaks off, after every whole record before that has
+        been yielded.
     """
 
     def __init__(
@@ -196,6 +199,7 @@ class DbnSource(ClosesOnExit):
         close: Callable[[], None],
         size_bytes: int | None = None,
         seek: Seek | None = None,
+        instruments: Instruments | None = None,
     ) -> None:
         self.name = name
         self.size_bytes = size_bytes
@@ -207,16 +211,17 @@ class DbnSource(ClosesOnExit):
         self._ahead: ReadAhead[_Chunk] | None = None
         self._received_bytes = 0
         self._record_bytes = 0
+        self.instruments = Instruments() if instruments is None else instruments
         try:
             self.metadata, runs = self._read_metadata()
+            self._resolver = self.instruments.resolver(name, self.metadata)
         except BaseException:
             close()
             raise
         self._first = self._placed(runs)
         self.position = self._first.begin
-        self.symbology = Symbology(self.metadata)
 
-    def __iter__(self) -> Iterator[Records]:
+    def __iter__(self) -> Iterator[Batch]:
         for chunk in itertools.chain([self._first], self._following()):
             self.bytes_read = chunk.bytes_read
             yield from self._wanted(chunk)
@@ -234,6 +239,15 @@ class DbnSource(ClosesOnExit):
             self._decoder.jump(position.offset, position.records)
             self._received_bytes = position.offset
             self._first = self._placed([])
+
+    def learn(self, mappings: Records) -> None:
+        """Take over symbol mapping records that came before the place of `resume`.
+
+        Parameters
+        ----------
+        mappings : array of SYMBOL_MAPPING, shape (n,)
+        """
+        self._resolver.learn(mappings)
 
     def position_before(self, n_records: int) -> Position:
         """Return the place so many records before the end of the array that was yielded last."""
@@ -284,7 +298,7 @@ class DbnSource(ClosesOnExit):
             end = Position(end.offset - n_bytes, end.records - len(records))
         return _Chunk(placed[::-1], end, self._received_bytes)
 
-    def _wanted(self, chunk: _Chunk) -> Iterator[Records]:
+    def _wanted(self, chunk: _Chunk) -> Iterator[Batch]:
         for records, end in chunk.runs:
             n_wanted = end.records - self.position.records
             if n_wanted <= 0:
@@ -294,5 +308,5 @@ class DbnSource(ClosesOnExit):
             self._record_bytes = self._decoder.wire_bytes(rtype)
             wanted = records[-n_wanted:]
             if rtype == RTYPE_SYMBOL_MAPPING:
-                self.symbology.learn(wanted)
-            yield wanted
+                self._resolver.learn(wanted)
+            yield self._resolver.batch(wanted)

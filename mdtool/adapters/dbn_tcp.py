@@ -12,7 +12,7 @@ from typing import Final
 from mdtool.adapters.dbn_source import DbnSource
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError, PeerError
-from mdtool.core.records import Records
+from mdtool.core.instruments import Batch
 from mdtool.core.tcp import notice_loss
 from mdtool.wire.dbn_records import RTYPE_ERROR, RTYPE_SYSTEM
 from mdtool.wire.dbn_session import (
@@ -54,10 +54,10 @@ class TcpSource(DbnSource):
         self._is_sender = False
         super().__init__(name, self._receive_some, self._hang_up)
 
-    def __iter__(self) -> Iterator[Records]:
+    def __iter__(self) -> Iterator[Batch]:
         has_ended = False
-        for records in super().__iter__():
-            rtype = int(records["rtype"][0])
+        for batch in super().__iter__():
+            records, rtype = batch.records, batch.rtype
             if rtype == RTYPE_ERROR:
                 raise PeerError(f"{self.name}: {records['err'][0].decode('ascii', 'replace')}")
             if rtype == RTYPE_SYSTEM:
@@ -66,7 +66,7 @@ class TcpSource(DbnSource):
                 has_ended |= END_CODE in codes
                 if BEGIN_AGAIN_CODE in codes:
                     log.warning("%s: too fast to follow; went on from its books", self.name)
-            yield records
+            yield batch
         if self._is_sender and not has_ended:
             raise InputError(f"{self.name}: the connection ended before the stream did")
 

@@ -26,7 +26,7 @@ _Tick: TypeAlias = tuple[int, int, int, int, int]
 
 
 def is_json_lines(source: ByteSource) -> bool:
-    """Tell whether what can be read begins as a JSON object does."""
+    """Return whether the bytes begin as a JSON object does."""
     return source.peek().lstrip()[:1] == b"{"
 
 
@@ -34,9 +34,9 @@ class JsonLines:
     """The ticks of a text with one JSON object a line.
 
     A Tick has `symbol`, `price`, `volume` and `exchange_timestamp`, the latter in nanoseconds or
-    ISO-8601; without one it is of now. Its price, a double, is taken to the nearest 1e-9. A DBN
-    record as JSON, told by its `hd`, counts if it is a trade; it must carry its `symbol`, and has
-    its price at 1e-9 or, pretty, as a decimal.
+    ISO-8601; the default is now. Its price, a double, is rounded to the nearest 1e-9. A DBN record
+    as JSON, recognised by its `hd`, counts if it is a trade; it must have its `symbol`, and has its
+    price at 1e-9 or, pretty, as a decimal.
 
     Parameters
     ----------
@@ -97,21 +97,21 @@ class JsonLines:
             raise error
 
     def _tick(self, line: bytes) -> _Tick | None:
-        """Return the tick of a line, None for a record that is none.
+        """Return the tick of a line, None for a record that is not a trade.
 
         Raises
         ------
         UsageError
-            When the line is neither.
+            When the line is neither a Tick nor a record.
         """
         try:
             entry = json.loads(line, parse_float=str, parse_constant=str)
         except ValueError as error:
-            raise UsageError(f"is no JSON: {error}") from error
+            raise UsageError(f"is not JSON: {error}") from error
         except RecursionError as error:
-            raise UsageError("is no JSON: nested too deeply") from error
+            raise UsageError("is not JSON: nested too deeply") from error
         if not isinstance(entry, dict):
-            raise UsageError("is no JSON object")
+            raise UsageError("is not a JSON object")
         try:
             return self._of_record(entry) if "hd" in entry else self._of_tick(entry)
         except KeyError as error:
@@ -155,14 +155,14 @@ def _nearest_nano(price: str) -> str:
     try:
         return f"{Decimal(price).quantize(_NANO):f}"
     except InvalidOperation:
-        return price  # is none, or too large for one
+        return price  # not a number, or too large
 
 
 def _integer(name: str, value: object) -> int:
     try:
         return int(str(value))
     except ValueError as error:
-        raise UsageError(f"{name} {value!r} is no whole number") from error
+        raise UsageError(f"{name} {value!r} is not a whole number") from error
 
 
 def _positive(name: str, value: int) -> int:

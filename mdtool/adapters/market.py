@@ -1,4 +1,4 @@
-"""The port to where the state of the market is read: from an aggregator, or from Kafka."""
+"""The port to readers of the market's state: from an aggregator, or from Kafka."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ class MarketReader(Protocol):
 
     @property
     def address(self) -> str:
-        """Where the state is, for people."""
+        """The address of the state, for messages."""
         ...
 
     @property
     def blocked_reason(self) -> str:
-        """Why nothing can be committed where `follow_commits` says so, for people."""
+        """Why nothing can be committed when `follow_commits` reports so, for messages."""
         ...
 
     async def follow(self, receive: Receiver) -> None:
-        """Hand over the state of every symbol, then what changes, until it is lost.
+        """Pass on the state of every symbol, then what changes, until the connection is lost.
 
-        Who is slower than the changes gets the latest state of each symbol only.
+        A slow receiver is conflated: it gets the latest state of each symbol only.
 
         Raises
         ------
         PeerError
-            When it is lost, or what came makes no sense. Always: it does not end by itself.
+            When the connection is lost, or brings wrong messages. Always: it does not end by
+            itself.
         """
         ...
 
     async def follow_commits(self, receive: Callable[[bool], None]) -> None:
-        """Hand over whether what comes can be committed, now and as it changes, until it is lost.
+        """Pass on whether ticks can be committed, now and when that changes, until it is lost.
 
         Raises
         ------
@@ -71,7 +72,7 @@ class MarketReader(Protocol):
         Raises
         ------
         UnknownSymbolError, RefusedError, UnansweredError, UnavailableError
-            As their names say; RefusedError for an interval that is not kept.
+            As their names say; RefusedError for an interval that has no bars.
         """
         ...
 
@@ -85,23 +86,23 @@ class MarketReader(Protocol):
         ...
 
     async def follow_bars(self, symbol: str, interval: str, receive: BarReceiver) -> None:
-        """Hand over the newest bar of a symbol, then the bars that change, until it is lost.
+        """Pass on the newest bar of a symbol, then the bars that change, until it is lost.
 
-        Who is slower than the changes gets the latest state of each bar only.
+        A slow receiver is conflated: it gets the latest state of each bar only.
 
         Parameters
         ----------
         symbol : str
-            Upper-case; empty means every symbol. One that has not traded yet is waited for.
+            Upper-case; empty means every symbol. A symbol may not have traded yet.
         interval : str
             A duration such as `1m`.
         receive : callable
-            What takes the bars.
+            Called with the bars.
 
         Raises
         ------
         RefusedError
-            For an interval that is not kept.
+            For an interval that has no bars.
         PeerError
             When it is lost. Always: it does not end by itself.
         """

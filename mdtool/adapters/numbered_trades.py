@@ -12,7 +12,8 @@ import numpy as np
 from mdtool.adapters.dbn_source import DerivedSource, RecordSource
 from mdtool.core.dtypes import TRADE
 from mdtool.core.errors import CorruptStreamError
-from mdtool.core.records import Records, has_trades, trades_of
+from mdtool.core.instruments import Batch
+from mdtool.core.records import has_trades
 
 NUMBERED: Final = np.dtype([*TRADE.descr, ("stream", "<u4"), ("number", "<i8")])
 """A trade, the number of its stream among several, and its place in that stream, from 0."""
@@ -38,8 +39,8 @@ class NumberedTrades(DerivedSource):
     def __init__(self, source: RecordSource, stream: int) -> None:
         super().__init__(source)
         self._stream = stream
-        self._records = iter(source)
-        self._held: list[Records] = []
+        self._batches = iter(source)
+        self._held: list[Batch] = []
         self._numbered = 0
         self._break: CorruptStreamError | None = None
         """What ended the stream while its first trades were waited for."""
@@ -56,40 +57,41 @@ class NumberedTrades(DerivedSource):
         found: list[str] = []
         while len(found) < FIRST_TRADES:
             try:
-                records = next(self._records, None)
+                batch = next(self._batches, None)
             except CorruptStreamError as error:
                 self._break = error
                 break
-            if records is None:
+            if batch is None:
                 break
-            taken = self._taken(records)
+            taken = self._taken(batch)
             self._held.append(taken)
-            if taken.dtype == NUMBERED:
+            if taken.records.dtype == NUMBERED:
                 part = taken[: FIRST_TRADES - len(found)]
-                indices, table = self.symbology.symbols_of(part)
-                for trade, index in zip(part, indices.tolist(), strict=True):
-                    digest.update(f"{table[index]}\n".encode())
+                for trade, index in zip(part.records, part.instrument.tolist(), strict=True):
+                    instrument = self.instruments[index]
+                    name = instrument.name or str(instrument.instrument_id)
+                    digest.update(f"{name}\n".encode())
                     digest.update(b"".join(trade[name].tobytes() for name in _CONTENT))
                     found.append(digest.hexdigest())
         return found or [digest.hexdigest()]
 
-    def __iter__(self) -> Iterator[Records]:
+    def __iter__(self) -> Iterator[Batch]:
         held, self._held = self._held, []
-        for records in itertools.chain(held, map(self._taken, self._records)):
-            if len(records):
-                yield records
+        for batch in itertools.chain(held, map(self._taken, self._batches)):
+            if len(batch):
+                yield batch
         if self._break is not None:
             raise self._break
 
-    def _taken(self, records: Records) -> Records:
+    def _taken(self, batch: Batch) -> Batch:
         """Return the trades among records as NUMBERED; what are none stay as they are."""
-        if not has_trades(records.dtype):
-            return records
-        trades = trades_of(records)
+        if not has_trades(batch.records.dtype):
+            return batch
+        trades = batch.trades()
         numbered = np.empty(len(trades), NUMBERED)
         for name in TRADE.names or ():
-            numbered[name] = trades[name]
+            numbered[name] = trades.records[name]
         numbered["stream"] = self._stream
         numbered["number"] = np.arange(self._numbered, self._numbered + len(trades))
         self._numbered += len(trades)
-        return numbered
+        return trades.with_records(numbered)

@@ -1,7 +1,7 @@
 """gRPC stubs and handlers made from the service's own descriptor.
 
 Generated stubs pin the gRPC version that generated them, and put `grpc` beside the messages in
-`wire`; the descriptor says all that they say.
+`wire`; the descriptor has all that they have.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mdtool.wire._pb import marketdata_pb2
 
 SERVICE: Final = marketdata_pb2.DESCRIPTOR.services_by_name["MarketDataService"]
 STORE_HEALTH: Final = f"{SERVICE.full_name}.store"
-"""Under this name, gRPC's health says whether ticks can be committed."""
+"""The name under which health reports whether ticks can be committed."""
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
@@ -48,7 +48,7 @@ class Stub:
 def handler(servicer: object) -> grpc.GenericRpcHandler:
     """Return the handler that answers each call by the servicer's method of the same name.
 
-    A single request that is no message of its kind ends its call with INVALID_ARGUMENT; in a
+    A single request that is not a message of its kind ends its call with INVALID_ARGUMENT; in a
     stream of them, the servicer meets it as a DecodeError.
     """
     methods = {}
@@ -67,7 +67,7 @@ def handler(servicer: object) -> grpc.GenericRpcHandler:
 
 
 def _or_error(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return the error where there is no message; raised, gRPC would log its traceback."""
+    """Return the error instead of raising it, for gRPC would log its traceback."""
 
     def parsed(data: bytes) -> Any:
         try:

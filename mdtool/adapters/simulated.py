@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from mdtool.adapters.dbn_source import ClosesOnExit
-from mdtool.core.records import Records, index_timestamps
-from mdtool.core.symbology import Symbology
+from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.records import index_timestamps
 from mdtool.engine.simulate import Exchange
 from mdtool.engine.simulate_defaults import DATASET, END_NS
 from mdtool.wire.dbn_metadata import make_metadata
@@ -58,9 +58,10 @@ class SimulatedSource(ClosesOnExit):
         self.metadata = make_metadata(
             DATASET, schema, exchange.start_ns, end_ns, exchange.instruments
         )
-        self.symbology = Symbology(self.metadata)
+        self.instruments = Instruments()
+        self._resolver = self.instruments.resolver(self.name, self.metadata)
 
-    def __iter__(self) -> Iterator[Records]:
+    def __iter__(self) -> Iterator[Batch]:
         is_over = False
         while not is_over:
             records = self._exchange.generate(self._chunk_records, self._schema)
@@ -70,4 +71,4 @@ class SimulatedSource(ClosesOnExit):
                 # The records of an event share its time: one that would be cut is left out.
                 n = int(np.searchsorted(records["ts_event"], records["ts_event"][n]))
             if n:
-                yield records[:n]
+                yield self._resolver.batch(records[:n])

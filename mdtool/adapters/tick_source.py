@@ -1,4 +1,4 @@
-"""Where the ticks that a client sends come from: the port, and the one for DBN streams."""
+"""Sources of the ticks that a client sends: the port, and the one for DBN streams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.adapters.dbn_source import DerivedSource, RecordSource
-from mdtool.core.records import Records, has_trades, index_timestamps, trades_of
+from mdtool.core.instruments import Batch, LabelMap
+from mdtool.core.records import has_trades, index_timestamps
+from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import NamedTrades, Trades
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
 
@@ -19,7 +21,7 @@ class TickSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         ...
 
     @property
@@ -58,20 +60,22 @@ class DbnTicks(DerivedSource):
     def __init__(self, source: RecordSource) -> None:
         super().__init__(source)
         self.left_out = 0
+        self._symbols = SymbolTable()
+        self._map = LabelMap(self._symbols.intern)
 
     def __iter__(self) -> Iterator[NamedTrades]:
-        for records in self._source:
-            if has_trades(records.dtype):
-                trades = trades_of(records)
-                symbol, symbols = self._source.symbology.symbols_of(trades)
-                ticks = _ticks_of(trades, symbol)
+        for batch in self._source:
+            if has_trades(batch.records.dtype):
+                trades = batch.trades()
+                ticks = _ticks_of(trades, self._map.map(trades))
                 self.left_out += len(trades) - len(ticks)
                 if len(ticks):
-                    yield NamedTrades(symbols, ticks)
+                    yield NamedTrades(self._symbols, ticks)
 
 
-def _ticks_of(trades: Records, symbol: NDArray[np.uint32]) -> Trades:
+def _ticks_of(batch: Batch, symbol: NDArray[np.uint32]) -> Trades:
     """Return trades as columns, without those that have no price, size or time above 0."""
+    trades = batch.records
     times = trades["ts_event"].view(np.int64)
     is_tick = (trades["price"] > 0) & (trades["price"] != UNDEF_PRICE) & (times > 0)
     is_tick &= (trades["size"] > 0) & (trades["size"] != UNDEF_ORDER_SIZE)

@@ -1,1 +1,1 @@
-"""What mdtool measures of itself, each figure beside a baseline of the same run."""
+"""Measurements of mdtool, each figure beside a baseline of the same run."""

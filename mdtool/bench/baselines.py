@@ -15,11 +15,11 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 
 from mdtool.core.lifecycle import Started, run_service
+from mdtool.core.tcp import address_of, listen
 from mdtool.core.units import format_price, format_time
 from mdtool.services.http.listening import listening
 from mdtool.services.ingest.server import READ_BYTES
-from mdtool.services.tcp import address_of, listen
-from mdtool.wire.control import encode_ack
+from mdtool.wire.frames import encode_ack
 
 MODULE: Final = "mdtool.bench.baselines"
 _HOST: Final = "127.0.0.1"

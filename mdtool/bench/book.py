@@ -21,9 +21,10 @@ from mdtool.bench.processes import run_command, wall_times_s
 from mdtool.bench.recordings import IDS_OF_A_REPEAT, write_recording, zstd_pass
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import CheckError
+from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
 from mdtool.engine.book.state import Books
-from mdtool.engine.book.view import BookView
+from mdtool.engine.book.view import views
 from mdtool.engine.simulate import Exchange
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ def measure(events: int = EVENTS, rounds: int = _ROUNDS) -> list[Figure]:
     return [*_in_memory(_stream(events)), *_command(_session(events), events, rounds)]
 
 
-def _in_memory(stream: Records) -> list[Figure]:
+def _in_memory(stream: Batch) -> list[Figure]:
     """Return the figures of a stream in memory, as the decoder yields it.
 
     The baseline applies the same array record by record, in turns with the kernel; each figure is
@@ -81,13 +82,15 @@ def _in_memory(stream: Records) -> list[Figure]:
     ]
 
 
-def _stream(events: int) -> Records:
+def _stream(events: int) -> Batch:
     """Return as many MBO records: a session over and over with fresh ids."""
     session = _session(events)
     stream = np.resize(session, events)
     rounds = np.arange(events, dtype=np.uint64) // np.uint64(len(session))
     stream["order_id"] += rounds * np.uint64(IDS_OF_A_REPEAT)
-    return stream
+    batch = Batch.of(stream)
+    batch.instrument  # noqa: B018 - resolved here, so that it is not measured
+    return batch
 
 
 def _session(events: int) -> Records:
@@ -96,22 +99,22 @@ def _session(events: int) -> Records:
     if not path.is_file():
         return Exchange().generate(events)[:events]
     with open_source(str(path)) as source:
-        return np.concatenate([run for run in source if run.dtype == MBO])
+        return np.concatenate([run.records for run in source if run.records.dtype == MBO])
 
 
-def _applied(stream: Records) -> Books:
+def _applied(stream: Batch) -> Books:
     books = Books()
     books.apply(stream)
     return books
 
 
-def _applied_plainly(stream: Records) -> dict[plain_book.Key, plain_book.PlainBook]:
+def _applied_plainly(stream: Batch) -> dict[plain_book.Key, plain_book.PlainBook]:
     books: dict[plain_book.Key, plain_book.PlainBook] = {}
-    plain_book.apply(books, stream)
+    plain_book.apply(books, stream.records)
     return books
 
 
-def _depth_records(stream: Records) -> int:
+def _depth_records(stream: Batch) -> int:
     """Return how many MBP-10 records a stream makes."""
     return sum(len(run) for run in Books().events(stream))
 
@@ -125,8 +128,9 @@ def _timed(way: Callable[[], T]) -> tuple[T, float]:
 
 def _check_same(books: Books, plain_books: dict[plain_book.Key, plain_book.PlainBook]) -> None:
     """Raise where the levels of a book differ."""
-    for key in books.book_keys():
-        view, plain = BookView(books, key), plain_books[key]
+    for view in views(books):
+        key = (view.publisher_id, view.instrument_id)
+        plain = plain_books[key]
         if any(
             view.levels(side).tolist() != [*plain.best_first(side.encode())] for side in ("B", "A")
         ):
@@ -193,9 +197,9 @@ def _count_depth_records(path: Path, first: int) -> tuple[int, int]:
     books = Books()
     of_first = of_all = taken = 0
     with open_source(str(path)) as source:
-        for records in source:
-            of_all += sum(len(made) for made in books.events(records))
-            taken += len(records)
-            if taken <= max(first, len(records)):
+        for batch in source:
+            of_all += sum(len(made) for made in books.events(batch))
+            taken += len(batch)
+            if taken <= max(first, len(batch)):
                 of_first = of_all
     return of_first, of_all

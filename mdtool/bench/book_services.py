@@ -22,7 +22,7 @@ from mdtool.core.dtypes import MBO
 from mdtool.core.errors import PeerError
 from mdtool.engine.book.snapshot import Snapshot
 from mdtool.engine.book.state import Books
-from mdtool.engine.book.view import BookView
+from mdtool.engine.book.view import views
 from mdtool.wire.dbn_session import FromStart, encode_request
 
 RECORDS: Final = 4_000_000
@@ -133,11 +133,10 @@ def _plain_lines(path: Path, records: int) -> float:
     books, done = Books(), 0
     with open_source(str(path)) as source:
         began = time.perf_counter()
-        for array in source:
-            for at in range(min(len(array), records - done)):
-                books.apply(array[at : at + 1])
-                key = books.book_keys()[0]
-                json.dumps(Snapshot.of(BookView(books, key), _DEPTH).as_dict("symbol"))
+        for batch in source:
+            for at in range(min(len(batch), records - done)):
+                books.apply(batch[at : at + 1])
+                json.dumps(Snapshot.of(next(views(books)), _DEPTH).as_dict("symbol"))
                 done += 1
             if done == records:
                 break

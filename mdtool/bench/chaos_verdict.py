@@ -13,8 +13,7 @@ from mdtool.adapters.stores import Store, open_store
 from mdtool.core.dtypes import F_LAST, RTYPE_TRADE, TRADE, record_length
 from mdtool.core.records import Records
 from mdtool.core.units import NS_PER_S, PRICE_SCALE
-from mdtool.engine.saved_bars import SAVED_BAR
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.saved_rows import SAVED_BAR, SESSION
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
 
@@ -187,7 +186,8 @@ def judge_store(url: str, inputs: Mapping[str, Traded]) -> Verdict:
 
 def stored_trades(store: Store, symbol: str) -> Traded:
     """Return all trades of a symbol in a store."""
-    parts = [Traded(page.timestamp, page.price, page.volume) for page in store.trades(symbol)]
+    pages = (page.trades for page in store.trades(symbol))
+    parts = [Traded(page.ts_event, page.price, page.size) for page in pages]
     return Traded.concatenate(parts)
 
 

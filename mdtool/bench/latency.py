@@ -1,4 +1,4 @@
-"""How long a tick takes from TCP in to WebSocket out, through three processes."""
+"""The latency of a tick from TCP in to WebSocket out, through three processes."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _send(address: str, ticks: int) -> float:
             connection.sendall(frames.data[begin:end])
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(1 << 16):
-            pass  # until all of it is committed
+            pass  # until everything is committed
     return began_s
 
 

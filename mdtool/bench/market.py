@@ -20,9 +20,10 @@ from mdtool.bench.processes import service
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Trades
 from mdtool.core.units import NS_PER_MS, PRICE_SCALE
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.control import Ack, ReplyDecoder
+from mdtool.wire.frames import Ack, ReplyDecoder
 from mdtool.wire.tick_encoder import encode_frames
 
 SYMBOLS: Final = ("AAPL", "MSFT", "GOOG", "AMZN", "TSLA")
@@ -115,15 +116,12 @@ def _write(store: Store, first: int, last: int) -> None:
     number = np.arange(first, last)
     random = np.random.default_rng(first)
     time_ns = _START_NS + number * _EVERY_NS
-    run = StreamRun(
-        "bench",
-        first,
-        last,
-        sequence=number,
+    trades = Trades(
         symbol=(number % len(SYMBOLS)).astype(np.uint32),
         price=random.integers(18_000, 20_000, len(number)) * _CENT,
-        volume=random.integers(1, 1_000, len(number)),
-        exchange_timestamp=time_ns,
-        ingest_timestamp=time_ns + NS_PER_MS,
+        size=random.integers(1, 1_000, len(number)),
+        ts_event=time_ns,
+        ts_recv=time_ns + NS_PER_MS,
     )
+    run = StreamRun("bench", first, last, number, trades)
     store.write(Step(SymbolTable(SYMBOLS), [run]))

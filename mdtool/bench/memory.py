@@ -1,4 +1,4 @@
-"""How much memory a replay takes, whatever the length of its file."""
+"""The peak memory of a replay, for a long and a short file."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""An L3 order book as one writes it in plain Python: what the kernel is measured against.
+"""An L3 order book in plain Python: the baseline of the kernel.
 
-It does what every user of a book needs and no more: orders by id, levels with their total size and
-their queue, ladders in order of price. It counts no anomalies, knows of no top-of-book records,
-and takes a snapshot for the records that it is.
+It has what every user of a book needs and no more: orders by id, levels with their total size and
+their queue, ladders in order of price. It counts no anomalies, ignores top-of-book records, and
+applies a snapshot like other records.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from mdtool.core.records import Records
 
 CHUNK_RECORDS: Final = 20_000
-"""As many records are turned into Python's objects at once; more would only take memory."""
+"""Records that are converted to Python's objects at once; more would only need memory."""
 
 WHOLE: Final = 1 << 32
 """More than any order's size."""
@@ -31,7 +31,7 @@ class PlainBook:
     orders : dict
         Side and price of each resting order, by id.
     levels : dict
-        Of each side, by price.
+        The levels of each side, by price.
     ladders : dict
         The prices of each side in order, the best last; those of asks are negated.
     """
@@ -51,7 +51,7 @@ class PlainBook:
             yield price, level.size, len(level.queue)
 
     def add(self, side: bytes, price: int, size: int, order_id: int) -> None:
-        """Put an order at the tail of its level."""
+        """Add an order at the tail of its level."""
         levels = self.levels[side]
         level = levels.get(price)
         if level is None:
@@ -62,7 +62,7 @@ class PlainBook:
         self.orders[order_id] = side, price
 
     def cancel(self, size: int, order_id: int) -> None:
-        """Take so much away from an order, if it is known."""
+        """Reduce the size of an order, if it exists."""
         place = self.orders.get(order_id)
         if place is None:
             return
@@ -81,7 +81,7 @@ class PlainBook:
             del ladder[bisect_left(ladder, price if side == b"B" else -price)]
 
     def modify(self, side: bytes, price: int, size: int, order_id: int) -> None:
-        """Give an order a price and a size; it keeps its place if it neither moves nor grows."""
+        """Change an order; it keeps its place in the queue if it neither moves nor grows."""
         if self.orders.get(order_id) == (side, price):
             level = self.levels[side][price]
             rests = level.queue[order_id]
@@ -94,7 +94,7 @@ class PlainBook:
 
 
 class Level:
-    """A price of a side: the total size, and that of each order, first come first."""
+    """A price of a side: the total size, and the sizes of its orders in time priority."""
 
     __slots__ = ("queue", "size")
 
@@ -104,7 +104,7 @@ class Level:
 
 
 def apply(books: dict[Key, PlainBook], records: Records) -> None:
-    """Apply MBO records, one after another, to the books that they are of."""
+    """Apply MBO records, one after another, to their books."""
     for start in range(0, len(records), CHUNK_RECORDS):
         for record in records[start : start + CHUNK_RECORDS].tolist():
             _, _, publisher, instrument, _, order_id, price, size, _, _, action, side, *_ = record

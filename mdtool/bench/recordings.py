@@ -1,4 +1,4 @@
-"""Long files of orders to measure on, and the least that reading them takes."""
+"""Long files of orders to measure with, and a zstd pass, the lower bound of reading them."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ import zstandard
 
 from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.core.dtypes import F_LAST
+from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
 from mdtool.core.units import NS_PER_S, UNDEF_PRICE
 from mdtool.wire.dbn_metadata import make_metadata
 
 _BUFFER_BYTES: Final = 1 << 20
 IDS_OF_A_REPEAT: Final = 1 << 44
-"""More than any order's id."""
+"""Above any order's id."""
 
 
 def write_recording(path: Path, session: Records, repeats: int = 1) -> int:
-    """Write a session of MBO records to a file, over and over with fresh ids and later times.
+    """Write a session of MBO records to a file repeatedly, with new ids and later times.
 
-    Each begins with a clear of every book, as days do.
+    Each repeat begins with a clear of every book, as days do.
 
     Parameters
     ----------
     path : Path
-        Its name says whether it is compressed.
+        Compressed if it ends with .zst.
     session : MBO[n]
-        Is not changed.
+        It is not changed.
     repeats : int
 
     Returns
@@ -43,7 +44,7 @@ def write_recording(path: Path, session: Records, repeats: int = 1) -> int:
     repeat = np.concatenate([_clears(session), session])
     output = open_output(spec, make_metadata("BENCH", "mbo", start_ns))
     for _ in range(repeats):
-        output.write(repeat)
+        output.write(Batch.of(repeat))
         repeat["order_id"] += np.uint64(IDS_OF_A_REPEAT)
         for name in ("ts_event", "ts_recv"):
             repeat[name] += np.uint64(span_ns)
@@ -64,7 +65,7 @@ def _clears(session: Records) -> Records:
 
 
 def zstd_pass(path: Path) -> int:
-    """Decompress a file and do nothing with it; return how many bytes it holds."""
+    """Decompress a file and discard it; return the number of its bytes."""
     buffer = bytearray(_BUFFER_BYTES)
     n_bytes = 0
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""How long the aggregator takes from the start of its process until it serves a large store."""
+"""The time of an aggregator from its start until it serves a large store."""
 
 from __future__ import annotations
 

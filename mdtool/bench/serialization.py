@@ -1,4 +1,4 @@
-"""How fast Tick frames are decoded, checked and encoded, beside protobuf's own Python classes."""
+"""The speed of decoding, checking and encoding Tick frames, beside protobuf's Python classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mdtool.wire.tick_encoder import encode_frames
 
 TICKS: Final = 1_000_000
 CHUNK_BYTES: Final = 1 << 20
-"""As much as a busy connection brings at once."""
+"""As much as a busy connection receives at once."""
 
 _SYMBOLS: Final = ("AAPL", "MSFT", "GOOG", "AMZN", "TSLA")
 _START_NS: Final = 1_735_201_234_567_000_000
@@ -36,12 +36,12 @@ def measure(ticks: int = TICKS) -> list[Figure]:
 
     The baselines do the same to the same ticks with protobuf's Python classes, one frame at a
     time, in rounds that alternate with those of the kernels; each figure is its median round.
-    The decoder starts each round anew, with a symbol table that it has yet to fill.
+    Each round has a new decoder with an empty symbol table.
 
     Raises
     ------
     CheckError
-        When two ways disagree about the ticks, so that their speeds mean nothing.
+        When the two do not agree on the ticks, so that their speeds mean nothing.
     """
     columns = _columns(ticks)
     data = bytes(encode_frames(_SYMBOLS, *columns).data)
@@ -63,7 +63,7 @@ def measure(ticks: int = TICKS) -> list[Figure]:
 
 
 def _columns(ticks: int) -> tuple[NDArray[np.int64], ...]:
-    """Return symbol, price, volume and timestamp of ticks as a market's are."""
+    """Return symbol, price, volume and timestamp of ticks like those of a market."""
     random = np.random.default_rng(seed=1)
     return (
         random.integers(0, len(_SYMBOLS), ticks),
@@ -76,9 +76,9 @@ def _columns(ticks: int) -> tuple[NDArray[np.int64], ...]:
 def _rates(
     ticks: int, first: Callable[[], object], second: Callable[[], object]
 ) -> tuple[float, float]:
-    """Return ticks a second of two ways, which take turns so that both meet the same machine.
+    """Return ticks a second of two functions, called in turns.
 
-    Seconds are the process's own: what else runs on the machine is not measured.
+    Seconds are the process's own: other load of the machine is not measured.
     """
     seconds: tuple[list[float], list[float]] = [], []
     for _ in range(_ROUNDS):
@@ -90,21 +90,21 @@ def _rates(
 
 
 def _decode(data: bytes) -> tuple[int, int]:
-    """Return how many ticks were taken and refused."""
+    """Return how many ticks were accepted and rejected."""
     decoder = TickDecoder(SymbolIndex())
     view = memoryview(data)
-    taken = refused = 0
+    accepted = rejected = 0
     for start in range(0, len(data), CHUNK_BYTES):
         frames = decoder.feed(view[start : start + CHUNK_BYTES], _START_NS).frames
-        taken += len(frames.trades)
-        refused += len(frames.refused_offset)
-    return taken, refused
+        accepted += len(frames.trades)
+        rejected += len(frames.refused_offset)
+    return accepted, rejected
 
 
 def _decode_by_protobuf(data: bytes) -> tuple[int, int]:
-    """Return the same, as one writes it without kernels."""
+    """Return the same, in plain Python."""
     tick = tick_pb2.Tick()
-    taken = refused = position = 0
+    accepted = rejected = position = 0
     while position + HEADER_BYTES <= len(data):
         length = int.from_bytes(data[position : position + HEADER_BYTES], "big")
         start = position + HEADER_BYTES
@@ -114,16 +114,16 @@ def _decode_by_protobuf(data: bytes) -> tuple[int, int]:
         try:
             tick.ParseFromString(data[start:position])
         except DecodeError:
-            refused += 1
+            rejected += 1
             continue
-        if _is_right(tick):
-            taken += 1
+        if _is_valid(tick):
+            accepted += 1
         else:
-            refused += 1
-    return taken, refused
+            rejected += 1
+    return accepted, rejected
 
 
-def _is_right(tick: tick_pb2.Tick) -> bool:
+def _is_valid(tick: tick_pb2.Tick) -> bool:
     symbol = tick.symbol.strip().upper()
     scaled = tick.price * PRICE_SCALE
     return (
@@ -138,7 +138,7 @@ def _is_right(tick: tick_pb2.Tick) -> bool:
 
 
 def _encode_by_protobuf(columns: tuple[NDArray[np.int64], ...]) -> bytes:
-    """Return the frames of the ticks, as one writes them without kernels."""
+    """Return the frames of the ticks, in plain Python."""
     tick = tick_pb2.Tick()
     frames = []
     for symbol, price, volume, timestamp in zip(*(c.tolist() for c in columns), strict=True):

@@ -1,4 +1,4 @@
-"""How fast `mdtool vwap` goes through a long file of trades, whatever its window holds."""
+"""The speed of `mdtool vwap` over a long file of trades, with a small and a large window."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.bench.figures import Figure, against
 from mdtool.bench.processes import run_command, wall_times_s
 from mdtool.core.errors import CheckError
+from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.simulate import Exchange
-from mdtool.engine.trades import Trades
+from mdtool.engine.timed_trades import TimedTrades
 from mdtool.engine.vwap import RollingVwap, Window
 from mdtool.wire.dbn_metadata import make_metadata
 
 TRADES: Final = 16_000_000
-"""So many that a window of 10 million is full for a good part of them: they are of one symbol."""
+"""All of one symbol, and enough to fill a window of 10 million long before their end."""
 SMALL: Final = 10
 LARGE: Final = 10_000_000
 _SESSION_TRADES: Final = 400_000
@@ -34,8 +35,8 @@ _ROUNDS: Final = 3
 def measure(trades: int = TRADES, large: int = LARGE, rounds: int = _ROUNDS) -> list[Figure]:
     """Return how many trades a second the command takes, and the engine alone beside plain Python.
 
-    The command's are medians of wall times of processes, with the kernels cached. They take turns,
-    so that the two windows meet the same machine.
+    The command's are medians of wall times of processes with cached kernels; the two windows are
+    measured in turns.
     """
     session = _session(min(trades, _SESSION_TRADES))
     with tempfile.TemporaryDirectory() as folder:
@@ -70,14 +71,14 @@ def _session(n: int) -> Records:
 
 
 def _write(path: Path, session: Records, repeats: int) -> int:
-    """Write trades over and over, each time later than before; return how many there are."""
+    """Write trades repeatedly, each time with later timestamps; return how many there are."""
     repeat = session.copy()
     span_ns = int(session["ts_recv"][-1] - session["ts_recv"][0]) + NS_PER_S
     output = open_output(
         OutputSpec("dbn", str(path)), make_metadata("BENCH", "trades", int(session["ts_recv"][0]))
     )
     for _ in range(repeats):
-        output.write(repeat)
+        output.write(Batch.of(repeat))
         for name in ("ts_event", "ts_recv"):
             repeat[name] += np.uint64(span_ns)
     output.close()
@@ -85,7 +86,7 @@ def _write(path: Path, session: Records, repeats: int) -> int:
 
 
 def _engine(session: Records, rounds: int) -> Figure:
-    """Return how fast the kernel is, beside a deque with running sums in plain Python.
+    """Return the speed of the kernel, beside a deque with running sums in plain Python.
 
     Raises
     ------
@@ -93,14 +94,15 @@ def _engine(session: Records, rounds: int) -> Figure:
         When the two differ, so that their speeds mean nothing.
     """
     stream = np.resize(session, _PLAIN_TRADES)
-    trades = Trades.of(stream)
+    timed = TimedTrades.of(Batch.of(stream))
+    trades = timed.trades
     price, size = trades.price.tolist(), trades.size.tolist()
     kernel_s: list[float] = []
     plain_s: list[float] = []
     for _ in range(rounds):
         engine = RollingVwap(Window(trades=SMALL))
         begun_s = time.process_time()
-        found = engine.update(trades.instrument, trades.price, trades.size, trades.ts_ns)
+        found = engine.update(trades.symbol, trades.price, trades.size, timed.ts_ns)
         kernel_s.append(time.process_time() - begun_s)
         begun_s = time.process_time()
         plain = _plainly(price, size)

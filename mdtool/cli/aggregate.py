@@ -13,14 +13,13 @@ from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.options import check_mode, option_bundle, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.cli.trade_sources import require_trades
-from mdtool.core.errors import EXIT_OK, CorruptStreamError, UsageError
+from mdtool.core.errors import EXIT_OK, CorruptStreamError
 from mdtool.core.units import counted
 from mdtool.services.aggregator.config import AggregatorConfig
 
 if TYPE_CHECKING:
     from mdtool.adapters.dbn_source import RecordSource
-    from mdtool.core.records import Records
+    from mdtool.core.instruments import Batch
     from mdtool.engine.bar_stream import BarStream
 
 log = logging.getLogger(__name__)
@@ -73,6 +72,14 @@ class BarOptions:
             rich_help_panel=_PANEL,
         ),
     ] = None
+    consolidate: Annotated[
+        bool,
+        typer.Option(
+            "--consolidate",
+            help="One bar of each symbol for all publishers of its dataset.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False
 
     def stream(self) -> BarStream:
         """Return the engine that makes these bars.
@@ -82,21 +89,9 @@ class BarOptions:
         UsageError
             When the options contradict each other or cannot be read.
         """
-        from mdtool.core.records import CLOCKS
-        from mdtool.core.units import parse_duration
         from mdtool.engine.bar_stream import BarStream
-        from mdtool.engine.bars import TimeBars
-        from mdtool.engine.sized_bars import Size, SizedBars
 
-        if self.clock not in CLOCKS:
-            raise UsageError(f"--clock {self.clock}: choose from {', '.join(CLOCKS)}")
-        if self.by is None:
-            lateness_ns = parse_duration(self.lateness) if self.lateness else 0
-            bars = TimeBars(parse_duration(self.interval or "1m"), lateness_ns)
-            return BarStream(bars, self.clock, self.fill)
-        if self.interval or self.lateness or self.fill != "none":
-            raise UsageError("--interval, --lateness and --fill are for bars by time, not --by")
-        return BarStream(SizedBars(Size.parse(self.by)), self.clock)
+        return BarStream.parse(self.interval, self.by, self.fill, self.clock, self.lateness)
 
 
 @app.command()
@@ -130,34 +125,36 @@ def aggregate(
     """
     check_mode(context, AggregatorConfig, not inputs, shared=("inputs",))
     if inputs:
-        return _filter(inputs, bars.stream(), selected, output)
+        return _filter(inputs, bars, selected, output)
     from mdtool.core.lifecycle import run_service
 
     if config.bus:
-        from mdtool.services.aggregator.bus_server import BusAggregator
+        from mdtool.services.aggregator.kafka_aggregator import KafkaAggregator
 
-        return run_service(BusAggregator(config))
+        return run_service(KafkaAggregator(config))
     from mdtool.services.aggregator.server import Aggregator
 
     return run_service(Aggregator(config))
 
 
 def _filter(
-    paths: list[str], stream: BarStream, selected: FilterOptions, output: OutputOptions
+    paths: list[str], bars: BarOptions, selected: FilterOptions, output: OutputOptions
 ) -> int:
+    from mdtool.adapters.dbn_select import require_trades
     from mdtool.wire.dbn_metadata import with_schema
 
-    with selected.open(paths) as source:
+    stream = bars.stream()
+    with selected.open(paths, consolidates=bars.consolidate) as source:
         require_trades(source)
         metadata = with_schema(source.metadata, stream.schema)
         is_quiet = output.quiet or output.is_table
         try:
             with (
-                output.open(metadata, source.symbology) as sink,
+                output.open(metadata) as sink,
                 Progress("trades", source.size_bytes, is_quiet) as progress,
             ):
-                for records in _bars(source, stream, progress):
-                    sink.write(records)
+                for batch in _bars(source, stream, progress):
+                    sink.write(batch)
                     if source.size_bytes is None:
                         sink.flush()
         finally:
@@ -165,11 +162,11 @@ def _filter(
     return EXIT_OK
 
 
-def _bars(source: RecordSource, stream: BarStream, progress: Progress) -> Iterator[Records]:
+def _bars(source: RecordSource, stream: BarStream, progress: Progress) -> Iterator[Batch]:
     """Yield bars; of a stream that breaks off, also those of all that came before."""
     try:
-        for records in source:
-            yield from stream.update(records)
+        for batch in source:
+            yield from stream.update(batch)
             progress.show(stream.trades, source.bytes_read)
     except CorruptStreamError:
         yield from stream.close()

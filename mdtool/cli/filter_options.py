@@ -46,7 +46,9 @@ class RangeOptions:
         ),
     ] = None
 
-    def open(self, paths: Sequence[str], schema: str | None = None) -> RecordSource:
+    def open(
+        self, paths: Sequence[str], schema: str | None = None, consolidates: bool = False
+    ) -> RecordSource:
         """Open files, or `-`, as one stream in order of time of what is wanted of them.
 
         Parameters
@@ -54,6 +56,8 @@ class RangeOptions:
         paths : sequence of str
         schema : str, optional
             The only one whose records are wanted.
+        consolidates : bool
+            Whether a symbol is one instrument at all publishers of its dataset.
 
         Raises
         ------
@@ -64,9 +68,11 @@ class RangeOptions:
         """
         from mdtool.adapters.dbn_files import open_merged
         from mdtool.adapters.dbn_select import selected
+        from mdtool.core.instruments import Instruments
 
         selection = self.selection()
-        return selected(open_merged(paths, schema), selection)
+        instruments = Instruments(consolidates)
+        return selected(open_merged(paths, schema, instruments), selection)
 
     @property
     def start_ns(self) -> int | None:
@@ -95,7 +101,7 @@ class RangeOptions:
             raise UsageError(f"--start {self.start} is not before --end {self.end}")
         symbols = None
         if self.symbols is not None:
-            symbols = frozenset(name.strip() for name in self.symbols.split(",")) - {""}
+            symbols = tuple(name for text in self.symbols.split(",") if (name := text.strip()))
             if not symbols:
                 raise UsageError(f"--symbols {self.symbols!r} names no symbol")
         if symbols is None and start_ns is None and end_ns is None:
@@ -116,9 +122,11 @@ class FilterOptions(RangeOptions):
         ),
     ] = None
 
-    def open(self, paths: Sequence[str], schema: str | None = None) -> RecordSource:
+    def open(
+        self, paths: Sequence[str], schema: str | None = None, consolidates: bool = False
+    ) -> RecordSource:
         """Open files as `RangeOptions.open`, of the schema that the option names."""
-        return RangeOptions.open(self, paths, schema or self.schema)
+        return RangeOptions.open(self, paths, schema or self.schema, consolidates)
 
 
 with_range = option_bundle(RangeOptions, "selected")

@@ -13,7 +13,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 @with_settings(GatewayConfig, "gateway")
 def gateway(config: GatewayConfig) -> int:
-    """Serve the aggregator's state over HTTP: REST, WebSockets, health and metrics.
+    """Publish the market over HTTP: REST, WebSockets, GraphQL, STOMP, health and metrics.
 
     Example: mdtool gateway --port 8080 --aggregator 127.0.0.1:50051
     """

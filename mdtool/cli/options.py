@@ -1,4 +1,4 @@
-"""How commands declare their options: bundles that several share, settings, and two modes."""
+"""How commands are declared: option bundles, settings, two modes, INPUT beside subcommands."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mdtool.core.config import field_types, load, range_of
 from mdtool.core.errors import UsageError
@@ -115,6 +116,21 @@ def check_mode(
         if switch:
             raise UsageError(f"{shown}: does not go with {switch}; leave one out")
         raise UsageError(f"{shown}: needs INPUT; give a file, or - for standard input")
+
+
+class InputGroup(TyperGroup):
+    """A command with subcommands that takes INPUT itself, unless its first word names one."""
+
+    allow_interspersed_args = True
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """Return the subcommand's context, or that of the command which takes INPUT."""
+        if args and args[0] in self.commands:
+            name = f"{info_name} {args[0]}"
+            return self.commands[args[0]].make_context(name, args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
 
 
 def _bundled(

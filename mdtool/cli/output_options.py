@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     import databento_dbn as dbn
 
     from mdtool.adapters.outputs import Output
-    from mdtool.core.records import Records
-    from mdtool.core.symbology import Symbology
+    from mdtool.core.instruments import Batch
 
 _PANEL: Final = "Output"
 
@@ -49,7 +48,7 @@ class Sink:
         self._limit = limit
         self._is_begun = False
 
-    def write(self, records: Records) -> None:
+    def write(self, batch: Batch) -> None:
         """Write records of one rtype.
 
         Raises
@@ -61,16 +60,16 @@ class Sink:
         """
         from mdtool.wire.dbn_records import CONTROL_RTYPES
 
-        if len(records) == 0:
+        if len(batch) == 0:
             return
         self._is_begun = True
-        if records["rtype"][0] in CONTROL_RTYPES:
-            self._output.write(records)
+        if batch.rtype in CONTROL_RTYPES:
+            self._output.write(batch)
             return
-        if self._limit is not None:
-            records = records[: self._limit - self.records]
-        self._output.write(records)
-        self.records += len(records)
+        if self._limit is not None and len(batch) > self._limit - self.records:
+            batch = batch[: self._limit - self.records]
+        self._output.write(batch)
+        self.records += len(batch)
         if self.records == self._limit:
             raise LimitReached
 
@@ -160,19 +159,17 @@ class OutputOptions:
         """Whether what comes out is laid out as records: neither a table nor JSON."""
         return not self.is_table and self.format() != "json"
 
-    def open(self, metadata: dbn.Metadata, symbology: Symbology | None = None) -> Sink:
+    def open(self, metadata: dbn.Metadata) -> Sink:
         """Open what the options ask for as `open_output`, under the limit."""
-        return Sink(self.open_output(metadata, symbology), self.limit)
+        return Sink(self.open_output(metadata), self.limit)
 
-    def open_output(self, metadata: dbn.Metadata, symbology: Symbology | None = None) -> Output:
+    def open_output(self, metadata: dbn.Metadata) -> Output:
         """Open what the options ask for.
 
         Parameters
         ----------
         metadata : databento_dbn.Metadata
             Of the records that will be written.
-        symbology : Symbology, optional
-            The source's own, where its mappings may grow; else that of `metadata`.
 
         Raises
         ------
@@ -185,11 +182,10 @@ class OutputOptions:
 
         if self.is_table:
             from mdtool.cli.record_table import RecordTable
-            from mdtool.core.symbology import Symbology
 
-            return RecordTable(symbology or Symbology(metadata))
+            return RecordTable()
         spec = OutputSpec(self.format(), self.path, self.force, self.map_symbols, self.pretty)
-        return open_output(spec, metadata, symbology)
+        return open_output(spec, metadata)
 
     def format(self) -> str:
         """Return the format of what is no table, one of `mdtool.adapters.outputs.FORMATS`.

@@ -11,8 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from mdtool.core.records import Records
-from mdtool.core.symbology import Symbology
+from mdtool.core.instruments import Batch
 from mdtool.core.units import UNDEF_ORDER_SIZE, format_price, format_time
 from mdtool.wire.dbn_records import CONTROL_RTYPES, RECORD_TYPES
 
@@ -28,34 +27,27 @@ _HIDDEN: Final = frozenset(
 
 
 class RecordTable:
-    """An `Output` for people: aligned columns, as many as fit the terminal's width.
+    """An `Output` for people: the symbol, then columns, as many as fit the terminal's width."""
 
-    Parameters
-    ----------
-    symbology : Symbology
-        Every row begins with its symbol.
-    """
-
-    def __init__(self, symbology: Symbology) -> None:
-        self._symbology = symbology
+    def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
         self._columns: list[_Column] = []
         self._rtype: int | None = None
 
-    def write(self, records: Records) -> None:
+    def write(self, batch: Batch) -> None:
         """Show a row for each record; what a stream says about itself is not shown."""
-        rtype = int(records["rtype"][0])
+        rtype = batch.rtype
         if rtype in CONTROL_RTYPES:
             return
         if rtype != self._rtype:
             self._rtype = rtype
             self._columns = list(_columns(rtype))
-            self._cells(records[:_SLICE_RECORDS])
+            self._cells(batch[:_SLICE_RECORDS])
             self._columns = _fitting(self._columns, self._console.width)
             header = _GAP.join(column.align(column.field) for column in self._columns)
             self._console.print(Text(header, style="bold"))
-        for start in range(0, len(records), _SLICE_RECORDS):
-            rows = zip(*self._cells(records[start : start + _SLICE_RECORDS]), strict=True)
+        for start in range(0, len(batch), _SLICE_RECORDS):
+            rows = zip(*self._cells(batch[start : start + _SLICE_RECORDS]), strict=True)
             self._console.out("".join(_GAP.join(row) + "\n" for row in rows), end="")
 
     def flush(self) -> None:
@@ -64,15 +56,15 @@ class RecordTable:
     def close(self) -> None:
         """Do nothing: the terminal stays open."""
 
-    def _cells(self, records: Records) -> list[list[str]]:
+    def _cells(self, batch: Batch) -> list[list[str]]:
         """Return the texts of every column, and widen those columns whose texts are longer."""
-        indices, symbols = self._symbology.symbols_of(records)
+        instrument = batch.instrument
         cells = []
         for column in self._columns:
             if column.field == _SYMBOL:
-                texts = [symbols[index] for index in indices.tolist()]
+                texts = batch.instruments.texts[instrument].tolist()
             else:
-                texts = [column.show(value) for value in records[column.field].tolist()]
+                texts = [column.show(value) for value in batch.records[column.field].tolist()]
             column.width = max(column.width, *map(len, texts))
             cells.append([column.align(text) for text in texts])
         return cells

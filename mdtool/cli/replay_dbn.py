@@ -72,17 +72,17 @@ def replay_dbn(
     with selected.open(files) as source:
         is_quiet = output.quiet or output.is_table
         with (
-            output.open(source.metadata, source.symbology) as sink,
+            output.open(source.metadata) as sink,
             Progress("records", source.size_bytes, is_quiet) as progress,
         ):
-            for records in paced(
+            for batch in paced(
                 source,
-                lambda records: pacing_timestamps(records, clock),
+                lambda batch: pacing_timestamps(batch.records, clock),
                 Pacer(speed),
                 time.monotonic_ns,
                 time.sleep,
             ):
-                sink.write(records)
+                sink.write(batch)
                 progress.show(sink.records, source.bytes_read)
     return EXIT_OK
 

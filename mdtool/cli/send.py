@@ -68,19 +68,19 @@ def send(
     """
     from mdtool.core.lifecycle import run_service
     from mdtool.services.send.sender import Sender
-    from mdtool.services.send.sources import limited
+    from mdtool.services.send.ticks import limited
 
     paths, config = _addressed(inputs or [], config)
     if config.rate and config.speed:
         raise UsageError("--rate and --speed: choose one")
     if not math.isfinite(config.speed) or not math.isfinite(config.rate):
-        raise UsageError("--rate and --speed want a number, 0 for flat out")
+        raise UsageError("--rate and --speed expect a number; 0 is as fast as possible")
     if simulate and config.speed:
         raise UsageError("--speed is for recorded ticks; a simulated market goes by --rate")
     ticks = _simulated(paths, selected, seed, config.rate) if simulate else _read(paths, selected)
     if simulate and config.rate:
         config = dataclasses.replace(config, rate=0.0, speed=1.0)
-    # What goes by a clock is read ahead of it, and the bytes read would tell nothing.
+    # Paced ticks are read ahead of their time: the bytes read would show no progress.
     size_bytes = None if config.rate or config.speed else ticks.size_bytes
     with contextlib.closing(ticks), Progress("ticks", size_bytes, quiet) as progress:
         runs = ticks if limit is None else limited(ticks, limit)
@@ -116,7 +116,7 @@ def _addressed(arguments: Sequence[str], config: SendConfig) -> tuple[list[str],
 
 
 def _read(paths: Sequence[str], selected: FilterOptions) -> TickSource:
-    from mdtool.services.send.sources import open_ticks
+    from mdtool.services.send.ticks import open_ticks
 
     if selected.schema not in {None, "trades"}:
         raise UsageError(f"--schema {selected.schema}: only trades can be sent")
@@ -124,7 +124,7 @@ def _read(paths: Sequence[str], selected: FilterOptions) -> TickSource:
 
 
 def _simulated(paths: Sequence[str], selected: FilterOptions, seed: int, rate: float) -> TickSource:
-    from mdtool.services.send.sources import simulate_ticks
+    from mdtool.services.send.ticks import simulate_ticks
 
     if paths:
         raise UsageError(f"--simulate takes no INPUT: leave out {paths[0]}")

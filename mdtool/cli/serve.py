@@ -1,4 +1,4 @@
-"""`mdtool serve`: the services under one supervisor, and a check of those that run."""
+"""`mdtool serve`: the services under one supervisor, and a check of running ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False)
 
-_SPEAKS = {
+_PROTOCOLS = {
     "serve-tcp": "Tick frames over TCP",
     "aggregate": "gRPC: MarketDataService, health, reflection",
     "gateway": "pages, REST, WebSocket, GraphQL, STOMP",
@@ -99,7 +99,7 @@ def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
     from mdtool.services.supervisor.programs import chosen, dial_address, endpoints
 
     if config.bus:
-        raise UsageError("--check asks the aggregation service, which answers no calls with --bus")
+        raise UsageError("--check: requires the gRPC service that --bus replaces; leave one out")
     where = {name: dial_address(*endpoint) for name, endpoint in endpoints(config).items()}
     names = chosen(config)
     gateway = where["gateway"] if "gateway" in names else None
@@ -123,17 +123,17 @@ def _print_hops(hops: list[Hop]) -> None:
 
 def _print_addresses(addresses: Addresses) -> None:
     table = _table("service", "address", "speaks")
-    for name, spoken in addresses.items():
-        for protocol, address in spoken.items():
+    for name, by_protocol in addresses.items():
+        for protocol, address in by_protocol.items():
             where = f"http://{address}" if protocol == "http" else address
-            speaks = _SPEAKS.get(name) or _SPEAKS.get(f"{name} {protocol}", protocol)
+            speaks = _PROTOCOLS.get(name) or _PROTOCOLS.get(f"{name} {protocol}", protocol)
             table.add_row(name, where, speaks)
     _print(table)
 
 
 def _print_addresses_as_json(addresses: Addresses) -> None:
-    for name, spoken in addresses.items():
-        print(json.dumps({"service": name, "addresses": dict(spoken)}), flush=True)
+    for name, by_protocol in addresses.items():
+        print(json.dumps({"service": name, "addresses": dict(by_protocol)}), flush=True)
 
 
 def _table(*columns: str) -> Any:

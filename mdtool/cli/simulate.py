@@ -76,6 +76,12 @@ def simulate(
     )
     is_quiet = output.quiet or output.is_table
     with output.open(source.metadata) as sink, Progress("records", None, is_quiet) as progress:
-        for records in paced(source, index_timestamps, Pacer(speed), time.monotonic_ns, time.sleep):
-            sink.write(records)
+        for batch in paced(
+            source,
+            lambda batch: index_timestamps(batch.records),
+            Pacer(speed),
+            time.monotonic_ns,
+            time.sleep,
+        ):
+            sink.write(batch)
             progress.show(sink.records)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from mdtool.cli.filter_options import FilterOptions, with_filter
-from mdtool.cli.options import check_mode, with_settings
+from mdtool.cli.options import check_mode, option_bundle, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.cli.trade_sources import require_trades
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.core.units import counted
 from mdtool.services.vwap.config import VwapConfig
@@ -28,11 +28,44 @@ _SHARED: Final = frozenset({"inputs", "window"})
 _SCHEMA: Final = "statistics"
 
 
+@dataclass(frozen=True, slots=True)
+class WindowOptions:
+    """What a window is of, beside its length."""
+
+    clock: Annotated[
+        str, typer.Option(help="Which time a window by time goes by: ts_recv or ts_event.")
+    ] = "ts_recv"
+    consolidate: Annotated[
+        bool,
+        typer.Option(
+            "--consolidate", help="One window of each symbol for all publishers of its dataset."
+        ),
+    ] = False
+
+    def stream(self, window: str) -> VwapStream:
+        """Return the engine of these windows.
+
+        Raises
+        ------
+        UsageError
+            When there is no such clock, or the window is not valid.
+        """
+        from mdtool.core.records import CLOCKS
+        from mdtool.engine.vwap import Window
+        from mdtool.engine.vwap_stream import VwapStream
+
+        if self.clock not in CLOCKS:
+            raise UsageError(f"--clock {self.clock}: choose from {', '.join(CLOCKS)}")
+        return VwapStream(Window.parse(window), self.clock)
+
+
 @app.command()
 @with_settings(VwapConfig, "vwap")
 @with_output
 @with_filter
+@option_bundle(WindowOptions, "windows")
 def vwap(
+    windows: WindowOptions,
     selected: FilterOptions,
     output: OutputOptions,
     config: VwapConfig,
@@ -41,9 +74,6 @@ def vwap(
         list[str] | None,
         typer.Argument(metavar="INPUT", help="DBN files, or - for standard input."),
     ] = None,
-    clock: Annotated[
-        str, typer.Option(help="The time that a window such as 5m uses: ts_recv or ts_event.")
-    ] = "ts_recv",
 ) -> int:
     """Compute the rolling VWAP after each trade of INPUT; without INPUT, serve the VWAP feed.
 
@@ -63,7 +93,7 @@ def vwap(
     """
     check_mode(context, VwapConfig, not inputs, shared=_SHARED)
     if inputs:
-        return _filter(inputs, config.window, clock, selected, output)
+        return _filter(inputs, config.window, windows, selected, output)
     from mdtool.core.lifecycle import run_service
     from mdtool.services.vwap.server import VwapFeed
 
@@ -71,26 +101,26 @@ def vwap(
 
 
 def _filter(
-    paths: list[str], window: str, clock: str, selected: FilterOptions, output: OutputOptions
+    paths: list[str],
+    window: str,
+    windows: WindowOptions,
+    selected: FilterOptions,
+    output: OutputOptions,
 ) -> int:
-    from mdtool.core.records import CLOCKS
-    from mdtool.engine.vwap import Window
-    from mdtool.engine.vwap_stream import VwapStream
+    from mdtool.adapters.dbn_select import require_trades
     from mdtool.wire.dbn_metadata import with_schema
 
-    if clock not in CLOCKS:
-        raise UsageError(f"--clock {clock}: choose from {', '.join(CLOCKS)}")
-    stream = VwapStream(Window.parse(window), clock)
-    with selected.open(paths) as source:
+    stream = windows.stream(window)
+    with selected.open(paths, consolidates=windows.consolidate) as source:
         require_trades(source)
         is_quiet = output.quiet or output.is_table
         try:
             with (
-                output.open(with_schema(source.metadata, _SCHEMA), source.symbology) as sink,
+                output.open(with_schema(source.metadata, _SCHEMA)) as sink,
                 Progress("trades", source.size_bytes, is_quiet) as progress,
             ):
-                for records in source:
-                    for made in stream.update(records):
+                for batch in source:
+                    for made in stream.update(batch):
                         sink.write(made)
                     progress.show(stream.trades, source.bytes_read)
                     if source.size_bytes is None:

@@ -1,4 +1,4 @@
-"""Network addresses as text, `HOST:PORT`, and what it means when one cannot be listened on."""
+"""Network addresses as text, `HOST:PORT`, and the errors of those that cannot be listened on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def parse_address(text: str) -> tuple[str, int]:
     Raises
     ------
     UsageError
-        When either is missing or the port is none.
+        When either is missing or the port is not valid.
     """
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
@@ -26,19 +26,19 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def format_address(host: str, port: int) -> str:
-    """Return what `parse_address` reads back as `host` and `port`."""
+    """Return the text that `parse_address` parses to `host` and `port`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def cannot_listen(
     error: OSError | UnicodeError, host: str, port: int, option: str = "--port"
 ) -> StartupError:
-    """Return what a bind that failed means; `option` is the one that chooses another port.
+    """Return the error of a failed bind; `option` is the one that selects another port.
 
-    A UnicodeError is Python's for a host that can be no name, such as one with an empty label.
+    Python raises a UnicodeError for a host that is not a valid name: one with an empty label.
     """
     if isinstance(error, UnicodeError):
-        return StartupError(f"cannot listen on port {port} of {host}: no host name")
+        return StartupError(f"cannot listen on port {port} of {host}: not a valid host name")
     if error.errno == errno.EADDRINUSE:
         return StartupError(
             f"port {port} on {host} is in use; stop what listens there, or choose another with "

@@ -1,4 +1,4 @@
-"""A circuit breaker: when a service that fails is left alone, and when it is tried again."""
+"""A circuit breaker: no calls to a service that fails, until trials succeed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from enum import Enum
 
 
 class Circuit(Enum):
-    """What becomes of calls."""
+    """The state of a circuit."""
 
     CLOSED = "closed"
-    """All are made."""
+    """Calls are made."""
     OPEN = "open"
-    """None is made, for a while."""
+    """Calls are rejected, for a while."""
     HALF_OPEN = "half_open"
-    """A few are made, which decide what comes next."""
+    """A few trial calls are made, which close or open the circuit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,15 @@ class BreakerRules:
     Attributes
     ----------
     window : int
-        How many of the last calls are looked at.
+        The number of latest calls that are counted.
     least : int
-        How many there must have been before the circuit opens.
+        The circuit stays closed before so many calls.
     failed_share : float
-        It opens when at least this share of them failed, from above 0 to 1.
+        The circuit opens when this share of them failed, above 0 and at most 1.
     open_s : float
         How long it stays open.
     trials : int
-        How many calls are then made to decide; the same share of them opens it again.
+        The number of trial calls after that; the same share of failures opens it again.
     """
 
     window: int = 10
@@ -44,10 +44,10 @@ class BreakerRules:
 
 
 class CircuitBreaker:
-    """Counts calls that fail. It has no clock: times are the caller's, in seconds, and never fall.
+    """Counts calls that fail. It has no clock: callers pass times in seconds, which never fall.
 
-    Each call that is made is acquired first and reported or released afterwards. A call that
-    began in an earlier state of the circuit says nothing about the present one and is not counted.
+    Each call is acquired before it is made, and reported or released after it. A call that began in
+    an earlier state of the circuit is not counted.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class CircuitBreaker:
         self._rules = rules
         self._circuit = Circuit.CLOSED
         self._term = 0
-        """Counts the states that there were, which is what tickets are of."""
+        """The number of the state, which is the ticket of its calls."""
         self._failures: deque[bool] = deque(maxlen=rules.window)
         self._free_trials = 0
         self._open_until_s = 0.0
@@ -72,7 +72,7 @@ class CircuitBreaker:
         return self._circuit
 
     def acquire(self, now_s: float) -> int | None:
-        """Return a ticket for one call, None where it must not be made."""
+        """Return the ticket of one call, None where it is rejected."""
         if self._circuit is Circuit.OPEN and now_s >= self._open_until_s:
             self._enter(Circuit.HALF_OPEN, self._rules.trials)
             self._free_trials = self._rules.trials
@@ -85,7 +85,7 @@ class CircuitBreaker:
         return self._term
 
     def report(self, ticket: int, now_s: float, *, failed: bool) -> None:
-        """Count how a call ended."""
+        """Count the outcome of a call."""
         if ticket != self._term:
             return
         self._failures.append(failed)
@@ -101,12 +101,12 @@ class CircuitBreaker:
                 self._enter(Circuit.CLOSED, rules.window)
 
     def release(self, ticket: int) -> None:
-        """Take back a call that was given up: nobody knows how it would have ended."""
+        """Release a call that was cancelled, whose outcome is unknown."""
         if ticket == self._term and self._circuit is Circuit.HALF_OPEN:
             self._free_trials += 1
 
     def wait_s(self, now_s: float) -> float:
-        """Return how long the circuit stays open, 0 where it is not."""
+        """Return how long the circuit stays open, 0 where it is not open."""
         return max(0.0, self._open_until_s - now_s) if self._circuit is Circuit.OPEN else 0.0
 
     def _open(self, now_s: float) -> None:

@@ -1,7 +1,7 @@
 """Settings: flag > environment > mdtool.toml > default.
 
-A service declares its settings once, as the fields of a frozen dataclass made by `setting`; from
-that come its command-line options, its `MDTOOL_*` variables, its section of `mdtool.toml` and its
+A service declares its settings once, as the fields of a frozen dataclass made by `setting`. These
+are its command-line options, its `MDTOOL_*` variables, its section of `mdtool.toml` and its
 defaults.
 """
 
@@ -78,12 +78,12 @@ def load(cls: type[T], section: str, flags: Mapping[str, object]) -> T:
         The name of the command: `[serve-tcp]` in the file, `MDTOOL_SERVE_TCP_*` in the
         environment.
     flags : mapping
-        What the command line gave, by field name; None means not given.
+        The options of the command line, by field name; None stands for an absent one.
 
     Raises
     ------
     ConfigError
-        For an unknown key, a value of the wrong type or out of its range, or a file that is no
+        For an unknown key, a value of the wrong type or out of its range, or a file that is not
         TOML.
     """
     values: dict[str, object] = {}
@@ -97,7 +97,7 @@ def load(cls: type[T], section: str, flags: Mapping[str, object]) -> T:
 
 
 def range_of(field: dataclasses.Field[Any]) -> str:
-    """Return which values a setting may have, in words, nothing where it may have any."""
+    """Return the range of a setting in words, empty where it has none."""
     low, high = field.metadata["low"], field.metadata["high"]
     if low is None and high is None:
         return ""
@@ -112,7 +112,7 @@ def config_file() -> Path | None:
     Raises
     ------
     ConfigError
-        When `MDTOOL_CONFIG` names a file that is not there.
+        When `MDTOOL_CONFIG` names a file that does not exist.
     """
     named = os.environ.get(CONFIG_VARIABLE)
     path = Path(named or CONFIG_FILE)
@@ -124,7 +124,7 @@ def config_file() -> Path | None:
 
 
 def field_types(cls: type) -> dict[str, type]:
-    """Return the plain type of each setting, with `| None` taken away."""
+    """Return the type of each setting, without `| None`."""
     hints = typing.get_type_hints(cls)
     return {field.name: _plain(hints[field.name]) for field in dataclasses.fields(cls)}
 
@@ -157,7 +157,7 @@ def _from_file(cls: type, section: str) -> dict[str, object]:
             raise ConfigError(f"{where}: no such setting{_suggest(name, fields)}")
         typed = float(value) if fields[name] is float and type(value) is int else value
         if type(typed) is not fields[name]:
-            raise ConfigError(f"{where}: wants {fields[name].__name__}, not {value!r}")
+            raise ConfigError(f"{where}: expects {fields[name].__name__}, not {value!r}")
         values[name] = _in_range(cls, name, typed, where)
     return values
 
@@ -176,7 +176,7 @@ def _from_environment(cls: type, section: str) -> dict[str, object]:
 
 
 def _section_of(key: str) -> str | None:
-    """Return the section of a variable: MDTOOL_SERVE_TCP_PORT is of `serve-tcp`, not of `serve`."""
+    """Return the section of a variable: MDTOOL_SERVE_TCP_PORT is of `serve-tcp`, not `serve`."""
     fitting = [section for section in SECTIONS if key.startswith(variable(section, ""))]
     return max(fitting, key=len, default=None)
 
@@ -191,11 +191,11 @@ def _parse(kind: type, text: str, where: str) -> object:
     if kind is bool:
         if text.lower() in _TRUE | _FALSE:
             return text.lower() in _TRUE
-        raise ConfigError(f"{where}: wants true or false, not {text!r}")
+        raise ConfigError(f"{where}: expects true or false, not {text!r}")
     try:
         return kind(text)
     except ValueError as error:
-        raise ConfigError(f"{where}: wants {kind.__name__}, not {text!r}") from error
+        raise ConfigError(f"{where}: expects {kind.__name__}, not {text!r}") from error
 
 
 def _in_range(cls: type, name: str, value: Any, where: str) -> Any:
@@ -214,4 +214,4 @@ def _plain(hint: Any) -> type:
 
 def _suggest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(sorted(known))}"

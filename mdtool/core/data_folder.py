@@ -1,4 +1,4 @@
-"""Where mdtool keeps data of its own, unless it is told where."""
+"""The default place of mdtool's own data."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 STORE_FILE: Final = "mdtool.db"
-"""The name of the store within a data folder."""
+"""The name of the store in a data folder."""
 
 
 def data_folder() -> Path:
-    """Return the user's data folder of mdtool, which need not be there yet.
+    """Return the user's data folder of mdtool, which need not exist.
 
     Source: the XDG base directory specification, by which a relative `XDG_DATA_HOME` is ignored.
     """
@@ -22,6 +22,6 @@ def data_folder() -> Path:
 def store_url(folder: Path | None = None) -> str:
     """Return the URL of the store in a data folder, the user's own by default.
 
-    What follows `sqlite:///` is a path, so that an absolute one has a fourth slash.
+    A path follows `sqlite:///`, so that an absolute one has a fourth slash.
     """
     return f"sqlite:///{(folder or data_folder()).absolute() / STORE_FILE}"

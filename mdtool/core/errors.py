@@ -1,17 +1,17 @@
-"""The errors of mdtool, one tree, and the exit status that each of them means.
+"""The errors of mdtool, as one tree, with the exit status of each.
 
 MdtoolError                    1
-├── UsageError                 2   the command line asks for what cannot be
+├── UsageError                 2   the command line is not valid
 │   └── ConfigError            2   a setting is unknown or out of range
 ├── StartupError               3   a service cannot start; a supervisor must not retry
-├── InputError                 1   a source cannot be opened or is not what it should be
-│   └── CorruptStreamError     1   a stream breaks off or turns to garbage, at a known offset
+├── InputError                 1   a source cannot be opened, or is not what is required
+│   └── CorruptStreamError     1   a stream is truncated or corrupt, at a known offset
 ├── OutputError                1   a destination cannot be written
-├── PeerError                  1   the other end of a connection refused or went away
-└── CheckError                 1   a comparison that was asked for did not hold
+├── PeerError                  1   the other end of a connection rejected, failed or is lost
+└── CheckError                 1   a requested comparison did not hold
 
-What other libraries raise is wrapped where it is met (`raise ... from`), so that nothing but this
-tree leaves a public function. Only `cli/` turns an error into an exit status.
+Errors of other libraries are wrapped where they occur (`raise ... from`), so that public functions
+raise only these. Only `cli/` turns an error into an exit status.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class UsageError(MdtoolError):
 
 
 class ConfigError(UsageError):
-    """A setting has an unknown key or a value that it cannot take."""
+    """A setting has an unknown key or a value that is not valid."""
 
 
 class StartupError(MdtoolError):
-    """A service could not start and would not start a second time either: a taken port, say."""
+    """A service could not start, and a retry would not help: its port is in use, for instance."""
 
     exit_code = EXIT_STARTUP
 
 
 class InputError(MdtoolError):
-    """A source does not exist, cannot be read, or does not hold what the command needs."""
+    """A source does not exist, cannot be read, or lacks what the command requires."""
 
 
 class CorruptStreamError(InputError):
-    """A stream is cut or corrupt; everything before `offset` was delivered.
+    """A stream is truncated or corrupt; everything before `offset` was delivered.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class CorruptStreamError(InputError):
     offset : int
         The byte, counted in the decompressed stream, at which the first bad record begins.
     record : int
-        How many whole records came before it.
+        How many whole records precede it.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class OutputError(MdtoolError):
 
 
 class PeerError(MdtoolError):
-    """A server refused, broke the protocol, or went away for good."""
+    """A server rejected a request, broke the protocol, or is lost for good."""
 
 
 class CheckError(MdtoolError):
-    """A verification, comparison or threshold that the user asked for did not hold."""
+    """A verification, comparison or threshold that the user requested did not hold."""

@@ -1,7 +1,7 @@
-"""How a service runs: started, told apart from failed, stopped in time, and never orphaned.
+"""How a service runs: started, distinguished from failed, stopped in time, and never orphaned.
 
-A service is cancelled to stop it. It undoes what it did in the opposite order (an AsyncExitStack
-does that by itself), and has as long for it as `StopConfig` says.
+A service is stopped by cancelling it. It then releases its resources in reverse order, as an
+AsyncExitStack does, within the time of `StopConfig`.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from mdtool.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 log = logging.getLogger(__name__)
 
 READY_FD: Final = "MDTOOL_READY_FD"
-"""The descriptor on which a child says that it is ready, as one JSON line."""
+"""The descriptor on which a child reports that it is ready, as one JSON line."""
 LIFELINE_FD: Final = "MDTOOL_LIFELINE_FD"
-"""The read end of a pipe that its supervisor holds open: at its end, the child stops."""
+"""The read end of a pipe that its supervisor holds open: when it closes, the child stops."""
 
 Started = Callable[[Mapping[str, str]], None]
-"""Called once, after every bind, with the real addresses by what they speak: `{"tcp": ...}`.
+"""Called once, after every bind, with the real addresses by protocol: `{"tcp": ...}`.
 
-A client, which listens nowhere, calls it with none once it is served.
+A client, which listens nowhere, calls it without addresses once it is connected.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class StopConfig:
-    """Settings of how processes stop, `[stop]`."""
+    """Settings of the stop of processes, `[stop]`."""
 
     within_s: float = setting(
         5.0, "How long services may take to stop, before they are ended by force.", low=0.1
@@ -51,7 +51,7 @@ def stop_within_s() -> float:
     Raises
     ------
     ConfigError
-        When the setting is wrong.
+        When the setting is not valid.
     """
     return load(StopConfig, "stop", {}).within_s
 
@@ -67,11 +67,11 @@ class Service(Protocol):
 
 
 def run_service(service: Service, within_s: float | None = None) -> int:
-    """Run a service until a signal, its supervisor's death or its own end; return an exit status.
+    """Run a service until a signal, the end of its supervisor or its own; return an exit status.
 
-    The first SIGINT, SIGTERM or SIGHUP stops it in order. A further SIGINT ends the process at
-    once, and so does a stop that takes longer than `within_s`, which the settings say where it is
-    None, whatever the event loop is busy with.
+    The first SIGINT, SIGTERM or SIGHUP stops it in order. A second SIGINT ends the process at
+    once, and so does a stop that takes longer than `within_s`, by default the setting, even while
+    the event loop is blocked.
 
     Raises
     ------
@@ -104,7 +104,7 @@ async def _supervised(service: Service, deadline: threading.Timer) -> int:
 
 
 class _Stop:
-    """Turns the first request to stop, from whichever thread, into one cancellation in time."""
+    """Turns the first request to stop, from any thread, into one cancellation with a deadline."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class _Stop:
 def _signals(stop: _Stop) -> Iterator[None]:
     """Stop at a signal.
 
-    These are plain handlers, not the loop's, so that a loop that is busy (compiling a kernel, say)
+    These are plain handlers, not the loop's, so that a blocked loop (one that compiles a kernel)
     does not keep a process from ending.
     """
 
@@ -149,7 +149,7 @@ def _signals(stop: _Stop) -> Iterator[None]:
             stop("interrupted", EXIT_INTERRUPTED)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup goes on ignoring it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup does
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, received) for number in numbers}
     try:
@@ -173,10 +173,10 @@ def _give_up(name: str, within_s: float) -> None:
 
 
 def announce(name: str) -> Started:
-    """Return the `started` of a process: it logs the addresses and tells a supervisor, if any."""
+    """Return the `started` of a process: it logs addresses and notifies a supervisor, if any."""
 
     def started(addresses: Mapping[str, str]) -> None:
-        # What is loaded by now stays: full collections, a tenth of a second each, pass it over.
+        # What is loaded now stays: full collections, a tenth of a second each, skip it.
         gc.freeze()
         if addresses:
             log.info("%s: ready on %s", name, ", ".join(f"{k} {v}" for k, v in addresses.items()))
@@ -188,9 +188,9 @@ def announce(name: str) -> Started:
 
 
 def watch_lifeline(gone: Callable[[], None]) -> None:
-    """Call `gone`, from a thread of its own, when the supervisor ends, however it ended.
+    """Call `gone`, from a thread of its own, when the supervisor ends, for whatever reason.
 
-    The variable is taken out of the environment: the lifeline is this process's alone.
+    The variable is removed from the environment: the lifeline belongs to this process alone.
     """
     if fd := os.environ.pop(LIFELINE_FD, None):
         threading.Thread(target=_watch, args=(int(fd), gone), daemon=True).start()

@@ -1,4 +1,4 @@
-"""What the system lets a process have."""
+"""The limits of the system on a process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import resource
 
 
 def raise_file_limit() -> None:
-    """Allow the process as many files and connections as the system lets it have."""
+    """Raise the limit of open files and connections to what the system allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS names a limit that it does not grant
+    with contextlib.suppress(ValueError, OSError):  # macOS reports a limit that it does not grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -19,24 +19,24 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """How log lines look, and which are written.
+    """The format of log lines, and the lowest level that is written.
 
     Raises
     ------
     ConfigError
-        When a setting is none of `FORMATS` or `LEVELS`.
+        When a setting is not one of `FORMATS` or `LEVELS`.
     """
 
     format: str = setting("text", "Log lines as text or json.")
     level: str = setting("info", "debug, info, warning or error.")
 
     def __post_init__(self) -> None:
-        for name, value, known in (
+        for name, value, choices in (
             ("format", self.format, FORMATS),
             ("level", self.level, LEVELS),
         ):
-            if value not in known:
-                raise ConfigError(f"log {name} {value!r}: choose from {', '.join(known)}")
+            if value not in choices:
+                raise ConfigError(f"log {name} {value!r}: choose from {', '.join(choices)}")
 
 
 class _TextFormatter(logging.Formatter):
@@ -58,8 +58,8 @@ class _JsonFormatter(logging.Formatter):
 
 
 def configure(log_format: str = "text", level: str = "info") -> None:
-    """Send log records from one of `LEVELS` on to stderr, in one of `FORMATS`."""
-    # gRPC's core writes to stderr by itself, past all of this; it looks here once, when imported.
+    """Write log records to stderr, from one of `LEVELS` on and in one of `FORMATS`."""
+    # gRPC's core writes to stderr without Python's logging; it reads this once, when imported.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())

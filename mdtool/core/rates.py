@@ -1,4 +1,4 @@
-"""How fast counts have grown of late."""
+"""The recent rates of counts."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from mdtool.core.units import NS_PER_S
 
 WINDOW_NS: Final = 2 * NS_PER_S
 _MOST_SAMPLES: Final = 20
-"""So many are taken in a window, however often the counts are told."""
+"""The most samples of a window, however often the counts are updated."""
 
 
 class Rates:
-    """Growth of counts a second, over the last moments.
+    """The growth of counts per second, over a recent window.
 
     Parameters
     ----------
     window_ns : int
-        How long those are.
+        The length of the window.
     """
 
     __slots__ = ("_samples", "_step_ns", "_window_ns")
@@ -29,14 +29,14 @@ class Rates:
         self._samples: deque[tuple[int, tuple[int, ...]]] = deque()
 
     def update(self, now_ns: int, *counts: int) -> None:
-        """Take note of the counts as they are now, as many of them each time."""
+        """Record the current counts, always the same number of them."""
         if not self._samples or now_ns - self._samples[-1][0] >= self._step_ns:
             self._samples.append((now_ns, counts))
-            self._leave_out_old(now_ns)
+            self._drop_old(now_ns)
 
     def per_second(self, now_ns: int, *counts: int) -> list[float]:
-        """Return how much each has grown a second up to now; `counts` are as they are now."""
-        self._leave_out_old(now_ns)
+        """Return the growth of each per second; `counts` are the current ones."""
+        self._drop_old(now_ns)
         if not self._samples or now_ns == self._samples[0][0]:
             return [0.0] * len(counts)
         then_ns, then = self._samples[0]
@@ -45,9 +45,9 @@ class Rates:
         return [growth * NS_PER_S / elapsed_ns for growth in grown]
 
     def forget(self) -> None:
-        """Begin anew: what is counted is something else from now on."""
+        """Drop all samples: something else is counted from now on."""
         self._samples.clear()
 
-    def _leave_out_old(self, now_ns: int) -> None:
+    def _drop_old(self, now_ns: int) -> None:
         while self._samples and now_ns - self._samples[0][0] > self._window_ns:
             self._samples.popleft()

@@ -1,158 +1,261 @@
-"""Which symbol an instrument id means on a date, or from now on.
+"""The names of instrument ids: by date from the headers of files, from then on in live streams.
 
-A DBN file's metadata maps ids to symbols by UTC date; a live stream maps them by records that
-hold from where they stand. Both are kept here, and whole arrays are looked up at once.
+DBN's `instrument_id` is valid within one dataset and one day, and one id may have several names.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
-from typing import Final, TypeAlias
+from bisect import bisect_right
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 import databento_dbn as dbn
 import numpy as np
-import numpy.typing as npt
 
-from mdtool.core.records import Records, index_timestamps
-from mdtool.core.symbols import SymbolTable
-from mdtool.core.units import NS_PER_DAY
+from mdtool.core.errors import InputError
 
-Interval: TypeAlias = tuple[dt.date, dt.date, str]
-"""First date, the date after the last, and the symbol."""
+FIRST_DAY: Final = -(2**31)
+"""Before every date."""
 
 _INSTRUMENT_ID: Final = "instrument_id"
-_DAY_BITS: Final = 22
-_EPOCH: Final = dt.date(1970, 1, 1)
-_ALWAYS: Final = (_EPOCH, dt.date.max)
+_GROUPS: Final = frozenset({"continuous", "parent", "smart"})
+"""Symbology types whose names stand for another contract on another day, or for several."""
+_EPOCH: Final = dt.date(1970, 1, 1).toordinal()
 
 
-class Symbology:
-    """Symbols by instrument id and the UTC date of the index timestamp.
+class Interval(NamedTuple):
+    """A name of an instrument id for some days, the last one exclusive, counted from the epoch."""
+
+    first_day: int
+    end_day: int
+    instrument_id: int
+    name: str
+    stype: str
+
+    @property
+    def first_date(self) -> dt.date:
+        """The first day."""
+        return dt.date.fromordinal(self.first_day + _EPOCH)
+
+    @property
+    def end_date(self) -> dt.date:
+        """The day after the last."""
+        return dt.date.fromordinal(self.end_day + _EPOCH)
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the name is that of a single instrument."""
+        return self.stype not in _GROUPS
+
+    def overlaps(self, other: Interval) -> bool:
+        """Tell whether there is a day on which both hold."""
+        return self.first_day < other.end_day and other.first_day < self.end_day
+
+
+def dated_mappings(metadata: dbn.Metadata) -> Iterator[Interval]:
+    """Yield the mappings of a header between names and instrument ids, whichever way they stand.
+
+    Mappings between other symbology types, and days on which a name had no id, give nothing. The
+    names come in the order in which they were requested, those of a request's parts in their own.
+    """
+    stype_in, stype_out = str(metadata.stype_in), str(metadata.stype_out)
+    to_ids = stype_out == _INSTRUMENT_ID
+    if not to_ids and stype_in != _INSTRUMENT_ID:
+        return
+    stype = stype_in if to_ids else stype_out
+    requested = {name: place for place, name in enumerate(metadata.symbols)}
+    # As a dict they come in another order each time.
+    mappings = sorted(
+        metadata.mappings.items(),
+        key=lambda entry: (requested.get(entry[0], len(requested)), entry),
+    )
+    for key, intervals in mappings:
+        for interval in intervals:
+            digits, name = (interval["symbol"], key) if to_ids else (key, interval["symbol"])
+            if digits.isdigit() and name:
+                first, end = interval["start_date"].toordinal(), interval["end_date"].toordinal()
+                yield Interval(
+                    first - _EPOCH, end - _EPOCH, int(digits), name, _stype_of(name, stype)
+                )
+
+
+def _stype_of(name: str, requested: str) -> str:
+    """Return a name's own symbology type: what a parent or continuous one resolved to is raw."""
+    root, _, kind = name.partition(".")
+    looks_like_group = bool(root) and (
+        kind in {"FUT", "OPT", "SPOT"} or (kind[1:2] == "." and kind[2:].isdigit())
+    )
+    return requested if requested not in _GROUPS or looks_like_group else "raw_symbol"
+
+
+class Names(NamedTuple):
+    """What is known of an id at a time: which instrument it is, and all its names."""
+
+    identity: Hashable
+    """Its raw symbol, or the id and when that began to mean this; apart from the publisher."""
+    names: tuple[str, ...]
+    is_first: bool = False
+    """Whether nothing was known of the id before."""
+
+
+@dataclass(slots=True)
+class DatasetNames:
+    """The dated names of the ids of a dataset, from all its headers."""
+
+    name: str
+    raw: dict[int, list[Interval]] = field(default_factory=dict)
+    """By id, in order of time, none of them overlapping."""
+    others: dict[int, list[Interval]] = field(default_factory=dict)
+    by_name: dict[str, list[Interval]] = field(default_factory=dict)
+    """Raw symbols only."""
+    headers: list[tuple[str, list[Interval]]] = field(default_factory=list)
+
+    def add(self, source: str, intervals: list[Interval]) -> None:
+        """Take over the mappings of a header.
+
+        Raises
+        ------
+        InputError
+            When it contradicts another one.
+        """
+        for interval in intervals:
+            if clash := self._clash(interval):
+                self._refuse(source, interval, clash)
+        for interval in intervals:
+            self._insert(interval)
+        self.headers.append((source, intervals))
+
+    def _clash(self, new: Interval) -> Interval | None:
+        """Return an interval of another header that cannot hold beside `new`."""
+        for known in _overlapping(self.raw.get(new.instrument_id, []), new):
+            if known.name != new.name and known.stype == new.stype:
+                return known
+        for known in self.others.get(new.instrument_id, []):
+            if (
+                known.overlaps(new)
+                and not (known.is_raw or new.is_raw)
+                and _root(known) != _root(new)
+            ):
+                return known
+        if new.is_raw:
+            for known in _overlapping(self.by_name.get(new.name, []), new):
+                if known.instrument_id != new.instrument_id and known.stype == new.stype:
+                    return known
+        return None
+
+    def _refuse(self, source: str, new: Interval, clash: Interval) -> None:
+        other = next(
+            name
+            for name, intervals in self.headers
+            for known in intervals
+            if (known.instrument_id, known.name) == (clash.instrument_id, clash.name)
+            and known.overlaps(new)
+        )
+        day = max(new.first_date, clash.first_date)
+        if clash.instrument_id == new.instrument_id:
+            what = f"instrument {new.instrument_id} is {clash.name} in one, {new.name} in the other"
+        else:
+            what = (
+                f"{new.name} is instrument {clash.instrument_id} in one, {new.instrument_id} in the"
+                " other"
+            )
+        raise InputError(f"{other} and {source} cannot be merged: on {day} {what}")
+
+    def _insert(self, new: Interval) -> None:
+        """Enter an interval; where a raw symbol has the days already, it is another name."""
+        others = self.others.setdefault(new.instrument_id, [])
+        raw = self.raw.setdefault(new.instrument_id, [])
+        taken = _overlapping(raw, new) if new.is_raw else ()
+        if not new.is_raw or any(known.name != new.name for known in taken):
+            if new not in others:
+                others.append(new)
+            return
+        for intervals in (raw, self.by_name.setdefault(new.name, [])):
+            _unite(intervals, new)
+
+    def names_on(self, instrument_id: int, day: int) -> Names:
+        """Return what an id means on a day."""
+        raw = self.raw.get(instrument_id, [])
+        others = self.others.get(instrument_id, [])
+        place = bisect_right(raw, day, key=lambda interval: interval.first_day) - 1
+        named = [raw[place]] if place >= 0 and day < raw[place].end_day else []
+        aliases = [known for known in others if known.first_day <= day < known.end_day]
+        names = tuple(dict.fromkeys(interval.name for interval in named + aliases))
+        if named:
+            return Names(named[0].name, names)
+        if aliases:
+            return Names((instrument_id, _run_start(aliases, others)), names)
+        before = raw[place].end_day if place >= 0 else FIRST_DAY
+        ended = [known.end_day for known in others if known.end_day <= day]
+        return Names((instrument_id, max(before, *ended, FIRST_DAY)), ())
+
+    def is_known(self, instrument_id: int) -> bool:
+        """Tell whether a header names an id on any day."""
+        return bool(self.raw.get(instrument_id) or self.others.get(instrument_id))
+
+
+def _overlapping(intervals: list[Interval], new: Interval) -> list[Interval]:
+    """Return those of intervals in order, which do not overlap each other, that overlap another."""
+    end = bisect_right(intervals, new.end_day - 1, key=lambda interval: interval.first_day)
+    begin = end
+    while begin > 0 and intervals[begin - 1].end_day > new.first_day:
+        begin -= 1
+    return intervals[begin:end]
+
+
+def _unite(intervals: list[Interval], new: Interval) -> None:
+    """Enter an interval in order, together with those that it overlaps: of one id and name."""
+    same = [
+        known
+        for known in _overlapping(intervals, new)
+        if (known.instrument_id, known.name) == (new.instrument_id, new.name)
+    ]
+    for known in same:
+        intervals.remove(known)
+    first = min([new.first_day, *(known.first_day for known in same)])
+    end = max([new.end_day, *(known.end_day for known in same)])
+    place = bisect_right(intervals, first, key=lambda interval: interval.first_day)
+    intervals.insert(place, new._replace(first_day=first, end_day=end))
+
+
+def _run_start(active: list[Interval], known: list[Interval]) -> int:
+    """Return the day from which an id has meant the same without a break, by its names."""
+    start = min(interval.first_day for interval in active)
+    names = {interval.name for interval in active}
+    while True:
+        earlier = [
+            interval
+            for interval in known
+            if interval.first_day < start
+            and (interval.end_day > start or (interval.end_day == start and interval.name in names))
+        ]
+        if not earlier:
+            return start
+        start = min(interval.first_day for interval in earlier)
+        names |= {interval.name for interval in earlier}
+
+
+def _root(interval: Interval) -> str:
+    return interval.name.partition(".")[0]
+
+
+def live_names(mapping: np.void, before: Names | None, is_known: bool) -> Names:
+    """Return what an id means from a symbol mapping record on.
 
     Parameters
     ----------
-    metadata : databento_dbn.Metadata, optional
-        Its mappings are taken where one of its symbology types is `instrument_id`.
-
-    Attributes
-    ----------
-    symbols : SymbolTable
-        Every symbol known so far; indices stay as they are when more come.
-    version : int
-        Grows with every change of a mapping.
+    mapping : SYMBOL_MAPPING
+    before : Names, optional
+        What an earlier mapping record said of the id.
+    is_known : bool
+        Whether a header names the id.
     """
-
-    def __init__(self, metadata: dbn.Metadata | None = None) -> None:
-        self.symbols = SymbolTable()
-        self.version = 0
-        self._intervals: dict[int, list[Interval]] = {}
-        self._ids: npt.NDArray[np.int64]
-        self._keys: npt.NDArray[np.int64]
-        self._ends: npt.NDArray[np.int64]
-        self._indices: npt.NDArray[np.uint32]
-        self._is_stale = True
-        if metadata is not None:
-            self.add(metadata)
-
-    def add(self, metadata: dbn.Metadata) -> None:
-        """Take over the dated mappings of a file."""
-        for instrument_id, interval in dated_mappings(metadata):
-            known = self._intervals.setdefault(instrument_id, [])
-            if interval not in known:
-                known.append(interval)
-            self.symbols.intern(interval[2])
-        self._changed()
-
-    def learn(self, mappings: Records) -> None:
-        """Take over symbol mapping records: each holds for its id from here on, on any date.
-
-        Parameters
-        ----------
-        mappings : array of SYMBOL_MAPPING, shape (n,)
-        """
-        for record in mappings:
-            symbol = record["stype_out_symbol"].decode("ascii", "replace")
-            if symbol.isdigit():
-                symbol = record["stype_in_symbol"].decode("ascii", "replace")
-            self._intervals[int(record["instrument_id"])] = [(*_ALWAYS, symbol)]
-            self.symbols.intern(symbol)
-        self._changed()
-
-    def intervals(self) -> dict[int, list[Interval]]:
-        """Return every mapping, by instrument id."""
-        return {instrument_id: list(known) for instrument_id, known in self._intervals.items()}
-
-    def symbols_of(self, records: Records) -> tuple[npt.NDArray[np.uint32], SymbolTable]:
-        """Return each record's symbol.
-
-        Parameters
-        ----------
-        records : structured array, shape (n,)
-            Records of one rtype.
-
-        Returns
-        -------
-        indices : uint32 array, shape (n,)
-        table : SymbolTable
-            `symbols`; an id without a mapping on its date stands in it as its decimal digits.
-        """
-        return self._look_up(records["instrument_id"], index_timestamps(records)), self.symbols
-
-    def symbol(self, instrument_id: int, ts_ns: int) -> str:
-        """Return the symbol of an id at a time, its decimal digits where it has none."""
-        found = self._look_up(np.array([instrument_id]), np.array([ts_ns], np.int64))
-        return self.symbols[int(found[0])]
-
-    def _look_up(
-        self, instrument_ids: npt.NDArray[np.integer], ts_ns: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.uint32]:
-        if self._is_stale:
-            self._sort()
-        ids = instrument_ids.astype(np.int64)
-        days = ts_ns // NS_PER_DAY
-        position = np.searchsorted(self._keys, (ids << _DAY_BITS) + days, side="right") - 1
-        indices = self._indices[position]
-        unmapped = (self._ids[position] != ids) | (days >= self._ends[position])
-        if unmapped.any():
-            unknown, inverse = np.unique(ids[unmapped], return_inverse=True)
-            named = [self.symbols.intern(str(instrument_id)) for instrument_id in unknown.tolist()]
-            indices[unmapped] = np.array(named, np.uint32)[inverse]
-        return indices
-
-    def _changed(self) -> None:
-        self._is_stale = True
-        self.version += 1
-
-    def _sort(self) -> None:
-        """Lay the mappings out for a binary search by (instrument id, first day).
-
-        The first row is a sentinel that no id matches.
-        """
-        rows = sorted(
-            (instrument_id, (start - _EPOCH).days, (end - _EPOCH).days, self.symbols.intern(symbol))
-            for instrument_id, known in self._intervals.items()
-            for start, end, symbol in known
-        )
-        columns = np.array([(-1, 0, 0, 0), *rows], np.int64)
-        self._ids = columns[:, 0].copy()
-        self._keys = (columns[:, 0] << _DAY_BITS) + columns[:, 1]
-        self._ends = columns[:, 2].copy()
-        self._indices = columns[:, 3].astype(np.uint32)
-        self._is_stale = False
-
-
-def dated_mappings(metadata: dbn.Metadata) -> Iterable[tuple[int, Interval]]:
-    """Yield the metadata's mappings as (instrument id, interval), whichever way round they stand.
-
-    Mappings between other symbology types, and days on which a symbol had no id, give nothing.
-    """
-    to_ids = str(metadata.stype_out) == _INSTRUMENT_ID
-    if not to_ids and str(metadata.stype_in) != _INSTRUMENT_ID:
-        return
-    # As a dict they come in another order each time.
-    for name, intervals in sorted(metadata.mappings.items()):
-        for interval in intervals:
-            digits, symbol = (interval["symbol"], name) if to_ids else (name, interval["symbol"])
-            if digits.isdigit() and symbol:
-                yield int(digits), (interval["start_date"], interval["end_date"], symbol)
+    texts = [
+        mapping[side].decode("ascii", "replace") for side in ("stype_out_symbol", "stype_in_symbol")
+    ]
+    names = tuple(dict.fromkeys(text for text in texts if text and not text.isdigit()))
+    raw = next((name for name in names if _stype_of(name, "parent") == "raw_symbol"), None)
+    identity = raw or (int(mapping["instrument_id"]), "live", names)
+    return Names(identity, names, is_first=before is None and not is_known)

@@ -12,7 +12,7 @@ MAX_SYMBOL_CHARS: Final = 70
 
 
 def normal_symbol(text: str) -> str | None:
-    """Return a symbol as accepted ticks carry it, None where the text is no symbol.
+    """Return a symbol as accepted ticks have it, None where the text is not a symbol.
 
     It is trimmed of white space and upper-case, and has 1 to 70 printable characters, all of
     them ASCII before anything is trimmed. The kernel that decodes Tick frames has the same rule.
@@ -23,12 +23,12 @@ def normal_symbol(text: str) -> str | None:
 
 
 def is_symbol(value: object) -> bool:
-    """Tell whether a value is a symbol as accepted ticks carry it."""
+    """Return whether a value is a symbol as accepted ticks have it."""
     return isinstance(value, str) and normal_symbol(value) == value
 
 
 class SymbolTable:
-    """Symbols in the order in which they were first met, each with a dense index from 0."""
+    """Symbols in the order of their first use, each with a dense index from 0."""
 
     __slots__ = ("_index", "_symbols")
 
@@ -59,15 +59,15 @@ class SymbolTable:
         return self._index.get(symbol)
 
     def since(self, index: int) -> list[str]:
-        """Return the symbols from `index` on, for a peer that knows those before."""
+        """Return the symbols from `index` on, for a peer that has those before."""
         return self._symbols[index:]
 
 
 class SymbolMap:
     """Renumbers symbols: indices into one table become indices into another.
 
-    A symbol is added to the other table when it is first met in a batch, so that this one has
-    only what is used. Afterwards a batch costs one look-up each.
+    A symbol is added to the other table when a batch first uses it, so that the table has only
+    symbols that are used.
 
     Parameters
     ----------
@@ -86,14 +86,14 @@ class SymbolMap:
 
     MISSING: Final = 2**32 - 1
     """The index of a symbol that the other table did not take."""
-    _UNMET: Final = 2**32 - 2
+    _UNSEEN: Final = 2**32 - 2
 
     def __init__(self, source: SymbolTable, intern: Callable[[str], int | None]) -> None:
         self.source = source
         self.has_missing = False
         self._intern = intern
         self._indices = np.empty(0, np.uint32)
-        self._unmet = 0
+        self._unseen = 0
 
     def map(self, symbol: NDArray[np.integer]) -> NDArray[np.uint32]:
         """Return the other table's indices.
@@ -109,20 +109,20 @@ class SymbolMap:
             `MISSING` for symbols that the other table did not take.
         """
         if new := len(self.source) - len(self._indices):
-            unmet = np.full(new, self._UNMET, np.uint32)
-            self._indices = np.concatenate([self._indices, unmet])
-            self._unmet += new
+            unseen = np.full(new, self._UNSEEN, np.uint32)
+            self._indices = np.concatenate([self._indices, unseen])
+            self._unseen += new
         mapped: NDArray[np.uint32] = self._indices[symbol]
-        if self._unmet and (is_unmet := mapped == self._UNMET).any():
+        if self._unseen and (is_unseen := mapped == self._UNSEEN).any():
             is_new = np.zeros(len(self._indices), np.bool_)
-            is_new[symbol[is_unmet]] = True
+            is_new[symbol[is_unseen]] = True
             for index in np.flatnonzero(is_new).tolist():
-                self._meet(index)
+                self._add(index)
             mapped = self._indices[symbol]
         return mapped
 
-    def _meet(self, index: int) -> None:
+    def _add(self, index: int) -> None:
         other = self._intern(self.source[index])
-        self._unmet -= 1
+        self._unseen -= 1
         self.has_missing |= other is None
         self._indices[index] = self.MISSING if other is None else other

@@ -1,11 +1,14 @@
-"""TCP sockets: ports reserved before anything listens, and connections whose peer has vanished."""
+"""TCP: servers, ports reserved before anything listens, and connections whose peer has vanished."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+from collections.abc import Callable
 from typing import Final
 
+from mdtool.core.addresses import cannot_listen, format_address
 from mdtool.core.errors import StartupError
 
 _IDLE_S: Final = 10
@@ -13,7 +16,30 @@ _INTERVAL_S: Final = 5
 _PROBES: Final = 3
 _UNANSWERED_MS: Final = (_IDLE_S + _INTERVAL_S * _PROBES) * 1_000
 
+_BACKLOG: Final = 4_096
 NO_ADDRESS: Final = "no connection at any address of the host"
+
+
+async def listen(
+    connect: Callable[[], asyncio.BaseProtocol], host: str, port: int
+) -> asyncio.Server:
+    """Listen, and have `connect` make the protocol of each connection.
+
+    Raises
+    ------
+    StartupError
+        When the address cannot be listened on.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.create_server(connect, host, port, backlog=_BACKLOG)
+    except (OSError, UnicodeError) as error:
+        raise cannot_listen(error, host, port) from error
+
+
+def address_of(server: asyncio.Server) -> str:
+    """Return the real address of a server, the first where it has several."""
+    return format_address(*server.sockets[0].getsockname()[:2])
 
 
 def notice_loss(connection: socket.socket) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from queue import SimpleQueue
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
@@ -21,8 +21,8 @@ P = ParamSpec("P")
 class WorkerThread:
     """A thread that runs functions in the order of their calls, for the loop that enters it.
 
-    An async context manager: its end waits for the call that is running, drops those that wait, and
-    ends the thread. The thread does not keep the process from ending.
+    An async context manager: its end waits for the calls before it, and ends the thread. The thread
+    does not keep the process from ending.
 
     Parameters
     ----------
@@ -33,6 +33,7 @@ class WorkerThread:
     def __init__(self, name: str) -> None:
         self._name = name
         self._calls: SimpleQueue[_Call[Any] | None] = SimpleQueue()
+        self._is_closed = False
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -41,6 +42,7 @@ class WorkerThread:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._is_closed = True
         self._calls.put(None)
         await self._ended
 
@@ -49,7 +51,14 @@ class WorkerThread:
 
         When cancelled, a call that waits is not made; one that is running runs on, and its result
         is dropped.
+
+        Raises
+        ------
+        RuntimeError
+            After the end of the context.
         """
+        if self._is_closed:
+            raise RuntimeError(f"{self._name}: the worker thread has ended")
         result: asyncio.Future[T] = self._loop.create_future()
         self._calls.put(_Call(lambda: function(*args, **kwargs), result))
         return await result
@@ -139,8 +148,10 @@ class _Runner(Generic[T]):
             for item in self._items:
                 self._room.acquire()
                 if self._is_closed:
-                    return
+                    break
                 self._pass_on(item)
+            if self._is_closed and isinstance(self._items, Generator):
+                self._items.close()
         except BaseException as error:  # noqa: BLE001 - it is raised to the consumer
             self._pass_on(_Ended(error))
         else:

@@ -1,4 +1,4 @@
-"""How often each client may do something: a token bucket for each of them."""
+"""Rate limits of clients: a token bucket for each."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _SWEEP_FROM: Final = 1_024
 
 
 class Throttle:
-    """A bucket of `burst` tokens a client, filled at a steady rate. It has no clock.
+    """A bucket of `burst` tokens for each client, filled at a constant rate. It has no clock.
 
     A bucket is one number, the time at which it will be full (the generic cell rate algorithm of
-    ATM Forum TM 4.0, 4.4.2). What libraries offer counts in windows, which know no burst, and takes
-    12 us a request, a fifth of what the request itself takes; this takes 0.3.
+    ATM Forum TM 4.0, 4.4.2). Libraries count in windows, which have no burst, and take 12 us a
+    request, a fifth of the request itself; this takes 0.3.
 
-    Times are the caller's, in nanoseconds of a clock that never goes back.
+    Times are the caller's, in nanoseconds of a monotonic clock.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ class Throttle:
     burst : int
         Tokens of a full bucket, from 1.
     max_clients : int
-        How many clients are remembered. Of more than that, those that were met first are
-        forgotten, and with them what they had spent.
+        How many buckets are stored. Of more, those of the oldest clients are dropped, which are
+        full then.
     """
 
     def __init__(self, rate_per_s: int, burst: int, max_clients: int = MAX_CLIENTS) -> None:
@@ -43,31 +43,31 @@ class Throttle:
         return len(self._full_at)
 
     def spend(self, client: str, now_ns: int) -> int:
-        """Take a token, and return 0; where there is none, how many ns until there is one."""
+        """Take a token and return 0; without one, return the ns until there is one."""
         wait_ns = self.wait_ns(client, now_ns)
         if not wait_ns:
             self.charge(client, now_ns, 1)
         return wait_ns
 
     def wait_ns(self, client: str, now_ns: int) -> int:
-        """Return how many ns there are until there is a token, 0 where there is one."""
+        """Return the ns until there is a token, 0 if there is one."""
         full_at = max(self._full_at.get(client, now_ns), now_ns)
         return max(0, full_at + self._period_ns - now_ns - self._depth_ns)
 
     def charge(self, client: str, now_ns: int, tokens: int) -> None:
-        """Take tokens that are used already, whether or not there are so many."""
+        """Take tokens that are used already, even more than there are."""
         full_at = max(self._full_at.get(client, now_ns), now_ns)
         self._full_at[client] = full_at + tokens * self._period_ns
         if len(self._full_at) > self._sweep_at:
             self._sweep(now_ns)
 
     def left(self, client: str, now_ns: int) -> int:
-        """Return how many tokens there are."""
+        """Return the number of tokens in a client's bucket."""
         spent_ns = max(0, self._full_at.get(client, now_ns) - now_ns)
         return max(0, self._depth_ns - spent_ns) // self._period_ns
 
     def _sweep(self, now_ns: int) -> None:
-        """Forget whose buckets are full, and some more if that leaves too many."""
-        kept = [(client, at) for client, at in self._full_at.items() if at > now_ns]
-        self._full_at = dict(kept[-max(1, self._max_clients // 2) :])
+        """Drop full buckets, and more if too many are left."""
+        partial = [(client, at) for client, at in self._full_at.items() if at > now_ns]
+        self._full_at = dict(partial[-max(1, self._max_clients // 2) :])
         self._sweep_at = max(min(_SWEEP_FROM, self._max_clients), 2 * len(self._full_at))

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
-from typing import Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,10 @@ class Reason(IntEnum):
     def label(self) -> str:
         """The name under which such frames are counted."""
         return self.name.lower()
+
+
+REASONS: Final = max(Reason) + 1
+"""The length of counts by `Reason`; 0 is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class Trades:
 
     def with_symbols(self, symbol: NDArray[np.uint32]) -> Self:
         """Return the same trades with indices into another table."""
-        return replace(self, symbol=symbol)
+        return type(self)(symbol, self.price, self.size, self.ts_event, self.ts_recv)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,13 @@ class Frames:
 
     def with_symbols(self, symbol: NDArray[np.uint32]) -> Self:
         """Return the same frames with indices into another table."""
-        return replace(self, trades=self.trades.with_symbols(symbol))
+        return type(self)(
+            self.trades.with_symbols(symbol),
+            self.offset,
+            self.count,
+            self.refused_offset,
+            self.refused_reason,
+        )
 
     def select(self, rows: Rows) -> Self:
         """Return the run with only these of its trades; those of a slice are views."""

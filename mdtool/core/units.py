@@ -57,7 +57,7 @@ def parse_price(text: str) -> int:
     Raises
     ------
     UsageError
-        When `text` is no finite decimal, has more than nine decimals, or leaves int64.
+        When `text` is not a finite decimal, has more than nine decimals, or exceeds int64.
     """
     try:
         number = Decimal(text)
@@ -65,7 +65,7 @@ def parse_price(text: str) -> int:
         raise UsageError(f"{text!r} is not a price") from error
     if not number.is_finite():
         raise UsageError(f"{text!r} is not a price")
-    # The digits of what can only be too large, which may be millions, are not written out.
+    # A number that is too large, perhaps by millions of digits, is not written out.
     price = int(number.scaleb(9)) if number.adjusted() < _PRICE_DIGITS else UNDEF_PRICE
     if Decimal(price).scaleb(-9) != number or not -UNDEF_PRICE < price < UNDEF_PRICE:
         raise UsageError(f"{text!r} does not fit a price in units of 1e-9")
@@ -106,12 +106,12 @@ def parse_time(text: str) -> int:
 
 
 def parse_moment(text: str) -> int:
-    """Return `parse_time`, for times that people give of markets.
+    """Return `parse_time`, for times of markets in options.
 
     Raises
     ------
     UsageError
-        When `text` is no time, or a number that can only be of seconds, milli- or microseconds.
+        When `text` is not a time, or a number of seconds, milli- or microseconds.
     """
     time_ns = parse_time(text)
     if text.isdigit() and 0 < time_ns < MIN_TIMESTAMP_NS:
@@ -120,7 +120,7 @@ def parse_moment(text: str) -> int:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number of things in words: `1 file`, `2,000 files`."""
+    """Return a count with its noun: `1 file`, `2,000 files`."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
@@ -130,7 +130,7 @@ def parse_duration(text: str) -> int:
     Raises
     ------
     UsageError
-        When `text` is no duration, not longer than 0, or too long for int64.
+        When `text` is not a duration, not longer than 0, or too long for int64.
     """
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:

@@ -1,4 +1,4 @@
-"""A watchdog over work that blocks in foreign code, where a call may wait for ever."""
+"""A watchdog over calls into foreign code, which may block for ever."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from mdtool.core.errors import EXIT_FAILED
 log = logging.getLogger(__name__)
 
 SILENCE_S: Final = 300.0
-"""Longer than kernels take to be compiled, and than clients wait by themselves, several times."""
-_LOOKS: Final = 60
+"""Several times as long as kernels take to compile, and as timeouts of clients."""
+_CHECKS: Final = 60
 
 
 class Watchdog:
-    """Ends the process, with status 1, when nothing is noted for too long. A context manager.
+    """Ends the process, with status 1, when there is no progress for too long. A context manager.
 
-    A thread that waits in foreign code cannot be ended, and holds what it has: only a new process
-    begins anew. Time in which the process was stopped (SIGSTOP) does not count.
+    A thread that blocks in foreign code cannot be ended, and holds its resources: only a new
+    process releases them. Time in which the process was stopped (SIGSTOP) does not count.
 
     Parameters
     ----------
     name : str
-        Who is silent then, for people.
+        The name of the work, for the log.
     silence_s : float
-        For how long, about.
+        The longest time without progress, about.
     """
 
     def __init__(self, name: str, silence_s: float = SILENCE_S) -> None:
         self._name = name
         self._silence_s = silence_s
-        self._is_alive = threading.Event()
+        self._has_progressed = threading.Event()
         self._over = threading.Event()
 
     def __enter__(self) -> Self:
@@ -44,18 +44,18 @@ class Watchdog:
         self._over.set()
 
     def note(self) -> None:
-        """Note that the work goes on. Any thread may call it, as often as it likes."""
-        self._is_alive.set()
+        """Record progress. Any thread may call it, at any rate."""
+        self._has_progressed.set()
 
     def _watch(self) -> None:
         silent = 0
-        while not self._over.wait(self._silence_s / _LOOKS):
-            silent = 0 if self._is_alive.is_set() else silent + 1
-            self._is_alive.clear()
-            if silent >= _LOOKS:
+        while not self._over.wait(self._silence_s / _CHECKS):
+            silent = 0 if self._has_progressed.is_set() else silent + 1
+            self._has_progressed.clear()
+            if silent >= _CHECKS:
                 log.error(
-                    "%s: a call has not come back for %g s, ended by force; it goes on where it "
-                    "was when started again",
+                    "%s: a call has not returned for %g s, ended by force; it resumes where it was "
+                    "when started again",
                     self._name,
                     self._silence_s,
                 )

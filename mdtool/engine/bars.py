@@ -1,4 +1,4 @@
-"""Time bars of a stream of trades: they close, in order, as the stream's own time passes them.
+"""Bars of a stream of trades: by time as the stream's own time passes them, or by what is traded.
 
 Source: the rules of Databento's OHLCV schemas. Buckets start at whole multiples of the interval
 since the epoch (so days are UTC), a bar's start is inclusive, an empty bucket is no bar.
@@ -6,18 +6,21 @@ since the epoch (so days are UTC), a bar's start is inclusive, an empty bucket i
 
 from __future__ import annotations
 
-from typing import Any, Final
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.errors import UsageError
+from mdtool.core.instruments import with_room
 from mdtool.engine import bar_kernel as kernels
-from mdtool.engine.trades import Trades
+from mdtool.engine import sized_bar_kernel as sized
+from mdtool.engine.timed_trades import TimedTrades
 
 BAR: Final = np.dtype(
     [
-        ("instrument", "i8"),  # whatever tells instruments apart: see `Trades`, or a symbol's index
+        ("instrument", "i8"),  # its index
         ("start_ns", "i8"),  # inclusive
         ("open", "i8"),  # 1e-9, like the other prices
         ("high", "i8"),
@@ -29,6 +32,11 @@ BAR: Final = np.dtype(
 )
 
 Bars = NDArray[np.void]
+MEASURES: Final = {
+    "volume": sized.BY_VOLUME,
+    "ticks": sized.BY_TICKS,
+    "notional": sized.BY_NOTIONAL,
+}
 _FIRST_ROWS: Final = 1024
 
 
@@ -50,19 +58,20 @@ class TimeBars:
 
     def __init__(self, interval_ns: int, lateness_ns: int = 0) -> None:
         if interval_ns < 1 or lateness_ns < 0:
-            raise UsageError("bars want an interval longer than 0 and no lateness below 0")
+            raise UsageError("bars need an interval above 0, and a lateness not below 0")
         self.interval_ns = interval_ns
         self.lateness_ns = lateness_ns
         self._state = np.array([0, -1, 0, 0, 0], np.int64)
-        self._rows = np.empty((0, kernels.COLUMNS), np.int64)
-        self._make_room(_FIRST_ROWS)
+        self._rows = np.empty((_FIRST_ROWS, kernels.COLUMNS), np.int64)
+        self._out = np.empty((_FIRST_ROWS, kernels.RESULT_COLUMNS), np.int64)
+        self._latest_row = np.full(_FIRST_ROWS, -1, np.int64)
 
     @property
     def late(self) -> int:
         """How many trades came after their bar had closed."""
         return int(self._state[kernels.LATE])
 
-    def update(self, trades: Trades) -> Bars:
+    def update(self, timed: TimedTrades) -> Bars:
         """Take a batch of trades.
 
         Returns
@@ -71,6 +80,8 @@ class TimeBars:
             What closed, by start and then instrument; never before what an earlier call returned.
             However the stream is cut into batches, the sum of the results is the same.
         """
+        trades = timed.trades
+        self._latest_row = with_room(self._latest_row, trades.symbol, -1)
         closed = []
         taken = 0
         while True:
@@ -78,29 +89,30 @@ class TimeBars:
                 self.interval_ns,
                 self.lateness_ns,
                 self._rows,
-                self._table,
+                self._latest_row,
                 self._state,
                 self._out,
-                trades.instrument,
+                trades.symbol,
                 trades.price,
                 trades.size,
-                trades.ts_ns,
-                trades.seen_ns,
+                timed.ts_ns,
+                timed.seen_ns,
                 taken,
             )
             closed.append(self._take_closed())
             if taken == len(trades):
                 break
             if self._state[kernels.HELD] == len(self._rows):
-                self._make_room(2 * len(self._rows))
+                self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
+                self._out = np.empty((len(self._rows), kernels.RESULT_COLUMNS), np.int64)
         kernels.advance(
             self.interval_ns,
             self.lateness_ns,
             self._rows,
-            self._table,
+            self._latest_row,
             self._state,
             self._out,
-            trades.latest_ns,
+            timed.latest_ns,
         )
         closed.append(self._take_closed())
         return _in_order(np.concatenate(closed))
@@ -111,7 +123,7 @@ class TimeBars:
         self._out[:held] = self._rows[:held, : kernels.RESULT_COLUMNS]
         self._state[kernels.HELD] = 0
         self._state[kernels.CLOSED] = held
-        self._table[:] = -1
+        self._latest_row[:] = -1
         return _in_order(self._take_closed())
 
     def _take_closed(self) -> NDArray[np.int64]:
@@ -119,18 +131,92 @@ class TimeBars:
         self._state[kernels.CLOSED] = 0
         return self._out[:count].copy()
 
-    def _make_room(self, rows: int) -> None:
-        """Make room for so many open bars, keeping those there are."""
-        held = int(self._state[kernels.HELD])
-        larger = np.empty((rows, kernels.COLUMNS), np.int64)
-        larger[:held] = self._rows[:held]
-        self._rows = larger
-        self._table = np.full(2 * rows, -1, np.int64)
-        self._out = np.empty((rows, kernels.RESULT_COLUMNS), np.int64)
-        kernels.index_rows(self._rows, self._table, held)
+
+class Size(NamedTuple):
+    """How much makes a bar.
+
+    Attributes
+    ----------
+    measure : str
+        `volume` (the sum of sizes), `ticks` (how many trades) or `notional` (the sum of price
+        times size, a negative price counting as a positive one).
+    amount : Decimal
+        Above 0; whole but for `notional`, which takes nine decimals.
+    """
+
+    measure: str
+    amount: Decimal
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the size that a text like `volume=1000` or `notional=1e6` names.
+
+        Raises
+        ------
+        UsageError
+            When it is not a valid size.
+        """
+        measure, _, number = text.partition("=")
+        if measure not in MEASURES:
+            raise UsageError(f"{text!r}: bars are by {', '.join(MEASURES)}, such as volume=1000")
+        try:
+            amount = Decimal(number)
+            billionths = amount.scaleb(9)
+            decimals = 9 if measure == "notional" else 0
+            fits = 0 < amount < 2**63 and amount == round(amount, decimals)
+        except (ArithmeticError, ValueError) as error:
+            raise UsageError(f"{text!r}: {number!r} is not a number") from error
+        if not fits or billionths < 1:
+            kind = "a number with at most nine decimals" if decimals else "a whole number"
+            raise UsageError(f"{text!r}: expects {kind} above 0")
+        return cls(measure, amount)
+
+
+class SizedBars:
+    """Bars that each close with the trade that brings them to a size; trades are never split.
+
+    A bar's `start_ns` is the time of its first trade; its open and close are its first and its
+    last trade in order of arrival.
+
+    Parameters
+    ----------
+    size : Size
+        What makes a bar full.
+    """
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+        whole = int(size.amount)
+        self._limit = (MEASURES[size.measure], whole, int((size.amount - whole).scaleb(9)))
+        self._rows = np.zeros((0, sized.COLUMNS), np.int64)
+
+    def update(self, timed: TimedTrades) -> Bars:
+        """Take a batch of trades; return the bars that closed, BAR[m], in order of closing."""
+        trades = timed.trades
+        self._rows = with_room(self._rows, trades.symbol, 0)
+        out = np.empty((len(trades), sized.RESULT_COLUMNS), np.int64)
+        closed = sized.update(
+            *self._limit,
+            self._rows,
+            out,
+            trades.symbol,
+            trades.price,
+            trades.size,
+            timed.ts_ns,
+        )
+        return _as_bars(out[:closed])
+
+    def close_all(self) -> Bars:
+        """Return the bars that are not full yet, by instrument: the stream is over."""
+        open_ = self._rows[self._rows[:, sized.COUNT] > 0, : sized.RESULT_COLUMNS]
+        self._rows[:, sized.COUNT] = 0
+        return _as_bars(open_)
 
 
 def _in_order(rows: NDArray[np.int64]) -> Bars:
-    order = np.lexsort((rows[:, kernels.INSTRUMENT], rows[:, kernels.START]))
-    bars: NDArray[Any] = rows[order].reshape(-1).view(BAR)
+    return _as_bars(rows[np.lexsort((rows[:, kernels.INSTRUMENT], rows[:, kernels.START]))])
+
+
+def _as_bars(rows: NDArray[np.int64]) -> Bars:
+    bars: NDArray[Any] = np.ascontiguousarray(rows).reshape(-1).view(BAR)
     return bars

@@ -4,9 +4,9 @@ A tick is added to its symbol's newest bar of the shortest interval alone; that 
 those of the longer intervals when the next one begins. Layouts, all int64:
 
 - a bar is a row of eleven: start, open, high, low, close, volume, count, the times of its first and
-  its last trade (who trades earliest sets the open, who trades latest the close, whatever the
-  order of arrival), the number of the update that brought its latest trade, and that of the update
-  that merged a bar into it or put it in its place last;
+  its last trade (the earliest trade sets the open, the latest the close, whatever the order of
+  arrival), the number of the update that added its latest trade, and that of the last update that
+  merged a bar into it or put it in its place;
 - `newest[symbol * intervals + interval]` is that series' newest bar, count 0 when it has none;
 - `ends` of the same index is a row of three: the pool rows of the newest and of the oldest of its
   older bars, and how many those are;
@@ -109,7 +109,7 @@ def _older(chunks: Any, row: int) -> Any:
 
 @kernel
 def _drop_oldest(ends: Any, chunks: Any, heap: Any, k: int) -> None:
-    """Let go of the oldest of the older bars of series `k`, of which there are two or more."""
+    """Drop the oldest of the older bars of series `k`, of which there are two or more."""
     oldest = ends[k, OLDEST]
     ends[k, OLDEST] += 1
     ends[k, HELD] -= 1
@@ -253,7 +253,7 @@ def update(
     step: int,
     late: Any,
 ) -> int:
-    """Take the ticks from `begin` on; return the first that is not taken for want of chunks.
+    """Apply the trades from `begin` on; return the first for which chunks are missing.
 
     `intervals` rise and are multiples of the first. `keep` is 2 or more, and more than the bars
     that a tick within the lateness can be older than. Bars that were touched after update number
@@ -363,7 +363,7 @@ def changed(
     """Write the bars of an interval that updates after number `since` changed; return how many.
 
     They come symbol by symbol, oldest first; of each symbol only the newest where `since` is 0.
-    What there is no room for is counted, and not written: with more room, call again.
+    Bars beyond the room are counted, and not written: with more room, call again.
     """
     series = len(intervals)
     fresh = np.empty((2, COLUMNS), np.int64)
@@ -414,7 +414,7 @@ def touched(
     """Write the bars, as they are held, that updates after number `since` touched; return how many.
 
     `keys` has a row of three for each: its symbol, its interval, and 1 for the newest of a series.
-    What there is no room for is counted, and not written: with more room, call again.
+    Bars beyond the room are counted, and not written: with more room, call again.
     """
     series = len(intervals)
     found = 0
@@ -449,7 +449,7 @@ def touched(
 
 
 @kernel
-def take_up(
+def restore(
     newest: Any,
     ends: Any,
     pool: Any,
@@ -460,7 +460,7 @@ def take_up(
     bars: Any,
     step: int,
 ) -> None:
-    """Fill series that hold nothing with bars, START to LAST of each, as `touched` gave them.
+    """Fill empty series with bars, START to LAST of each, as `touched` returned them.
 
     `place` is the index of each bar's series; of one series they come oldest first.
     """

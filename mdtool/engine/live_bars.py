@@ -15,7 +15,7 @@ from mdtool.core.errors import UsageError
 from mdtool.core.units import format_duration
 from mdtool.engine import live_bar_kernel as kernels
 from mdtool.engine.bars import BAR, Bars
-from mdtool.engine.saved_bars import SAVED_BAR
+from mdtool.engine.saved_rows import SAVED_BAR
 
 Rows = NDArray[np.int64]
 _FIRST_SYMBOLS: Final = 64
@@ -36,22 +36,24 @@ class LiveBars:
     of the shortest interval ended less than `lateness_ns` before the symbol's latest tick;
     beyond, it is counted in `late` and left out of the bars of all intervals, so that bars of
     every interval always add up to those of the longer ones. A bar does not depend on the order in
-    which its ticks came: its open is the earliest's price, its close the latest's, and of ticks
-    with the same time the first and the last to arrive.
+    which its ticks arrived: its open is the price of the earliest, its close that of the latest;
+    of ticks with the same time, the first and the last to arrive.
 
     Parameters
     ----------
     intervals_ns : sequence of int
         The lengths of the bars, in any order, all multiples of the shortest.
     keep : int
-        How many closed bars each series keeps; memory is taken as they come to be.
+        How many closed bars each series keeps; memory grows with them.
     lateness_ns : int
         How long a bar of the shortest interval can still be amended after its end.
     """
 
     def __init__(self, intervals_ns: Sequence[int], keep: int = 1440, lateness_ns: int = 0) -> None:
         if not intervals_ns or min(intervals_ns) < 1 or keep < 1 or lateness_ns < 0:
-            raise UsageError("bars want intervals and a history longer than 0, and no lateness < 0")
+            raise UsageError(
+                "bars need intervals and a history above 0, and a lateness not below 0"
+            )
         self.intervals_ns = tuple(sorted(set(intervals_ns)))
         if any(interval % self.intervals_ns[0] for interval in self.intervals_ns):
             raise UsageError("the intervals of bars are not all multiples of the shortest")
@@ -216,15 +218,15 @@ class LiveBars:
     def saved_since(self, step: int, symbols: NDArray[np.uint32] | None = None) -> NDArray[np.void]:
         """Return the bars to be saved that updates after that of number `step` have touched.
 
-        To ask says that all before is saved: bars touched later are held, however many they are,
-        until the next call. That begins with `restore`, which may be of nothing.
+        A call confirms that everything before `step` is saved: bars touched later are held, however
+        many they are, until the next call. This starts with `restore`, also of no bars.
 
         Parameters
         ----------
         step : int
             What `step` was when the latest bars that are saved were returned; 0 for all bars.
         symbols : u4[n], optional
-            Whose bars, each once, where the caller knows which have traded since.
+            Whose bars, each once: those that have traded since; by default all.
 
         Returns
         -------
@@ -263,7 +265,7 @@ class LiveBars:
         return saved
 
     def restore(self, saved: NDArray[np.void], late: int = 0) -> None:
-        """Take up bars that `saved_since` returned; from then on, bars are held until saved.
+        """Restore bars that `saved_since` returned; from then on, bars are held until saved.
 
         Called before the first update.
 
@@ -286,7 +288,7 @@ class LiveBars:
         closed = series[saved["is_open"] == 0]
         self._reserve_chunks(len(closed) // kernels.CHUNK + len(np.unique(closed)))
         columns = np.ascontiguousarray(saved).view(np.int64).reshape(-1, _SAVED_COLUMNS)
-        kernels.take_up(
+        kernels.restore(
             self._newest,
             self._ends,
             self._pool,
@@ -304,7 +306,7 @@ class LiveBars:
         self.saved_since(self.step)
 
     def _load_kernels(self) -> None:
-        """Have the first batch, and the first answer, be no slower than the next."""
+        """Load the kernels, so that the first batch and the first answer are not slow."""
         self.update((), (), (), ())
         self.changed_since(0, np.empty(0, np.uint32), self.intervals_ns[0])
         rows, ends = np.zeros((1, kernels.COLUMNS), np.int64), np.zeros((1, 3), np.int64)
@@ -312,7 +314,7 @@ class LiveBars:
         kernels.closed(ends, self._pool, self._chunks, 0, 0, 0, 0)
 
     def _place(self, interval_ns: int) -> int:
-        """Return where an interval stands among them all."""
+        """Return the index of an interval."""
         if interval_ns not in self.intervals_ns:
             known = ", ".join(format_duration(i) for i in self.intervals_ns)
             raise UsageError(f"no bars of {format_duration(interval_ns)}: choose from {known}")
@@ -325,7 +327,7 @@ class LiveBars:
         return known
 
     def _reserve(self, symbols: int) -> None:
-        """Make room for so many symbols."""
+        """Make room for a number of symbols."""
         series = symbols * len(self.intervals_ns)
         if series <= len(self._newest):
             return

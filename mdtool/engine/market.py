@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.trades import Frames, Reason, TradeRun, Trades
+from mdtool.core.trades import REASONS, Frames, TradeRun, Trades
 from mdtool.engine.live_bars import LiveBars
+from mdtool.engine.saved_rows import SESSION
 from mdtool.engine.session_kernel import COLUMNS, fold_sessions
-from mdtool.engine.sessions import SESSION
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-REASONS: Final = max(Reason) + 1
-"""Length of counts by `Reason`, of which 0 is none."""
 _LATE: Final = "late"
 """The total of trades that were too old for bars."""
 
@@ -79,10 +77,10 @@ class Market:
     bars : LiveBars
         The time bars, which the market keeps up to date.
     max_symbols : int
-        How many symbols it takes.
+        How many symbols there may be.
     max_streams : int
-        How many streams' positions it remembers. The stream that was silent for longest is
-        forgotten first; a resend of it would then count as new.
+        How many streams' positions are stored. The longest idle stream is dropped first; what it
+        sends again would then count as new.
     """
 
     def __init__(self, bars: LiveBars, max_symbols: int, max_streams: int) -> None:
@@ -98,7 +96,7 @@ class Market:
         """What the latest step changed."""
         self._sessions = np.zeros(min(64, max_symbols), SESSION)
         self._changed_at = np.zeros(len(self._sessions), np.int64)
-        # Loads the kernel, so that the first batch is no slower than the next.
+        # Loads the kernel, so that the first batch is not slow.
         self._fold_sessions(Trades.empty())
 
     def restore(
@@ -144,7 +142,7 @@ class Market:
         return {**self.counts.named(), _LATE: self.bars.late}
 
     def intern(self, symbol: str) -> int | None:
-        """Return the index of `symbol`, a new one if need be, or None when there is no room."""
+        """Return the index of `symbol`, a new one if necessary, or None when there is no room."""
         known = self.symbols.find(symbol)
         if known is not None or len(self.symbols) == self._max_symbols:
             return known
@@ -170,7 +168,7 @@ class Market:
         Parameters
         ----------
         stream_id : str
-            A stream that is not known yet may begin anywhere.
+            An unknown stream may start anywhere.
         first_sequence : int
             The sequence of the first frame.
         frames : Frames

@@ -1,18 +1,19 @@
-"""Arrays of several sorted streams merged into one, in order of a key."""
+"""Several streams of records merged into one, in order of the index timestamp."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.records import Records
+from mdtool.core.instruments import Batch, Indices
+from mdtool.core.records import index_timestamps
 
 Keys: TypeAlias = npt.NDArray[np.int64]
-KeyOf: TypeAlias = Callable[[Records], Keys]
 
 _ALWAYS: Final = -(2**63)
 _NEVER: Final = 2**63 - 1
@@ -24,71 +25,70 @@ class Stream:
 
     Attributes
     ----------
-    arrays : iterator
-        Yields non-empty structured arrays, perhaps of several layouts.
+    batches : iterator
+        Yields batches that are not empty, perhaps of several layouts.
     not_before : int
-        A key that its first record does not come before. Until the others have come this far
-        nothing is read of it.
+        A timestamp that its first record does not come before. Until the others have come this
+        far nothing is read of it.
     """
 
-    arrays: Iterator[Records]
+    batches: Iterator[Batch]
     not_before: int = _ALWAYS
 
 
 class _Head:
     """What has been read of one stream and not yet merged."""
 
-    def __init__(self, stream: Stream, key_of: KeyOf) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.not_before = stream.not_before
         self.is_begun = False
-        self.records = np.empty(0, np.void)
         self.keys = np.empty(0, np.int64)
-        self._arrays = stream.arrays
-        self._key_of = key_of
+        self._batch: Batch
+        self._batches = stream.batches
         self._latest = _ALWAYS
 
     def fill(self) -> bool:
-        """Read the next array where all was taken; tell whether the stream still has records.
+        """Read the next batch where all was taken; tell whether the stream still has records.
 
         Keys never fall, so that the stream's own order is kept.
         """
         self.is_begun = True
-        if len(self.records) == 0:
-            records = next(self._arrays, None)
-            if records is None:
+        if len(self.keys) == 0:
+            batch = next(self._batches, None)
+            if batch is None:
                 return False
-            self.records = records
-            self.keys = np.maximum(np.maximum.accumulate(self._key_of(records)), self._latest)
+            self._batch = batch
+            keys = np.maximum.accumulate(index_timestamps(batch.records))
+            self.keys = np.maximum(keys, self._latest)
             self._latest = int(self.keys[-1])
         return True
 
-    def take(self, n: int) -> tuple[Records, Keys]:
-        taken = self.records[:n], self.keys[:n]
-        self.records, self.keys = self.records[n:], self.keys[n:]
+    def take(self, n: int) -> tuple[Batch, Keys]:
+        taken = self._batch[:n], self.keys[:n]
+        self._batch, self.keys = self._batch[n:], self.keys[n:]
         return taken
 
 
-def merge(streams: Sequence[Stream], key_of: KeyOf) -> Iterator[Records]:
-    """Merge streams of record arrays in order of their keys.
+def merge(streams: Sequence[Stream]) -> Iterator[Batch]:
+    """Merge streams of records in order of their index timestamps.
 
     Parameters
     ----------
     streams : sequence of Stream
-        One array of each that has begun is held at a time.
-    key_of : callable
-        Returns the int64 keys of an array. Where a stream's keys fall, its records keep their
-        order and count as of the highest key before.
+        One batch of each that has begun is held at a time. Their instruments are of one table.
+        Where a stream's timestamps fall, its records keep their order and count as of the highest
+        timestamp before.
 
     Yields
     ------
-    structured arrays
-        As long runs of one rtype as the order allows. Records with equal keys come in the order
-        of their streams.
+    Batch
+        As long runs of one rtype as the order allows. Records with equal timestamps come in the
+        order of their streams.
     """
-    heads = [_Head(stream, key_of) for stream in streams]
+    heads = [_Head(stream) for stream in streams]
     while heads := [head for head in heads if not head.is_begun or head.fill()]:
         begun = [head for head in heads if head.is_begun]
-        # The stream whose array ends first limits how far the order is known.
+        # The stream whose batch ends first limits how far the order is known.
         horizon = min((int(head.keys[-1]) for head in begun), default=_NEVER)
         if (late := _to_begin(heads, horizon)) is not None:
             if not late.fill():
@@ -101,7 +101,7 @@ def merge(streams: Sequence[Stream], key_of: KeyOf) -> Iterator[Records]:
             for i, head in enumerate(begun)
         ]
         taken = [head.take(n) for head, n in zip(begun, counts, strict=True) if n > 0]
-        yield from _interleave([records for records, _ in taken], [keys for _, keys in taken])
+        yield from _interleave([batch for batch, _ in taken], [keys for _, keys in taken])
 
 
 def _to_begin(heads: Sequence[_Head], horizon: int) -> _Head | None:
@@ -111,14 +111,18 @@ def _to_begin(heads: Sequence[_Head], horizon: int) -> _Head | None:
     return first if first is not None and first.not_before <= horizon else None
 
 
-def _interleave(parts: Sequence[Records], keys: Sequence[Keys]) -> Iterator[Records]:
+def _interleave(parts: Sequence[Batch], keys: Sequence[Keys]) -> Iterator[Batch]:
     if len(parts) == 1:
         yield parts[0]
         return
     order = np.argsort(np.concatenate(keys), kind="stable")
-    if all(part.dtype == parts[0].dtype for part in parts):
-        together = np.concatenate(parts)[order]
-        yield from _runs_of_one_rtype(together)
+    if all(part.records.dtype == parts[0].records.dtype for part in parts):
+        records = np.concatenate([part.records for part in parts])[order]
+
+        def instrument() -> Indices:
+            return np.concatenate([part.instrument for part in parts])[order]
+
+        yield from _runs_of_one_rtype(Batch(records, parts[0].instruments, instrument))
         return
     starts = np.cumsum([0, *(len(part) for part in parts)])
     part_of = np.searchsorted(starts, order, side="right") - 1
@@ -129,6 +133,7 @@ def _interleave(parts: Sequence[Records], keys: Sequence[Keys]) -> Iterator[Reco
         yield parts[which][first : first + end - begin]
 
 
-def _runs_of_one_rtype(records: Records) -> Iterator[Records]:
-    edges = np.flatnonzero(np.diff(records["rtype"])) + 1
-    yield from np.split(records, edges)
+def _runs_of_one_rtype(batch: Batch) -> Iterator[Batch]:
+    edges = np.flatnonzero(np.diff(batch.records["rtype"])) + 1
+    for begin, end in pairwise([0, *edges.tolist(), len(batch)]):
+        yield batch[begin:end]

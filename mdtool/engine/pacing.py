@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.records import Records
+from mdtool.core.instruments import Batch
 from mdtool.core.units import NS_PER_S
 
 Timestamps: TypeAlias = npt.NDArray[np.int64]
@@ -87,31 +87,31 @@ class Pacer:
 
 
 def paced(
-    arrays: Iterable[Records],
-    timestamps_of: Callable[[Records], Timestamps],
+    batches: Iterable[Batch],
+    timestamps_of: Callable[[Batch], Timestamps],
     pacer: Pacer,
     clock_ns: Callable[[], int],
     sleep_s: Callable[[float], None],
-) -> Iterator[Records]:
+) -> Iterator[Batch]:
     """Yield records when they are due: whatever is due together, together.
 
     Parameters
     ----------
-    arrays : iterable of structured arrays
+    batches : iterable of Batch
     timestamps_of : callable
         The times by which to pace.
     pacer : Pacer
     clock_ns, sleep_s : callable
         `time.monotonic_ns` and `time.sleep`, or what stands for them.
     """
-    for array in arrays:
-        timestamps_ns = timestamps_of(array)
+    for batch in batches:
+        timestamps_ns = timestamps_of(batch)
         done = 0
-        while done < len(array):
+        while done < len(batch):
             now_ns = clock_ns()
             n_due = pacer.due(timestamps_ns[done:], now_ns)
             if n_due:
-                yield array[done : done + n_due]
+                yield batch[done : done + n_due]
                 done += n_due
             else:
                 sleep_s(pacer.wait_ns(int(timestamps_ns[done]), now_ns) / NS_PER_S)

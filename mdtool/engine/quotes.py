@@ -8,22 +8,22 @@ import numpy as np
 import numpy.typing as npt
 
 from mdtool.core.dtypes import F_LAST, MBO
+from mdtool.core.instruments import Batch
 from mdtool.core.records import Records, has_trades, index_timestamps, is_trade
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.engine.book.rebuild import Rebuild
-from mdtool.engine.book.tops import tops
+from mdtool.engine.book.view import tops
 
 QUOTE: Final = np.dtype(
     [
-        ("publisher_id", "u2"),
-        ("instrument_id", "u4"),
-        ("ts_recv", "i8"),  # ns; as in DBN, what symbols are looked up by
+        ("instrument", "u4"),  # its index
+        ("ts_recv", "i8"),  # ns
         ("bid", "i8"),  # 1e-9, UNDEF_PRICE where it is not known
         ("ask", "i8"),
         ("last", "i8"),
     ]
 )
-"""A quote of an instrument at a publisher."""
+"""A quote of an instrument."""
 PRICES: Final = ("bid", "ask", "last")
 
 Quotes: TypeAlias = npt.NDArray[np.void]
@@ -41,32 +41,30 @@ class LatestQuotes:
 
     def __init__(self) -> None:
         self._quotes = np.empty(0, QUOTE)
-        self._rows: dict[int, int] = {}
-        """Of each instrument, by `instrument_id << 16 | publisher_id`."""
         self._rebuild = Rebuild()
 
-    def update(self, records: Records) -> Quotes:
+    def update(self, batch: Batch) -> Quotes:
         """Take a stream's next records.
 
         Parameters
         ----------
-        records : structured array, shape (n,)
-            Records of one rtype. Those without trades or best prices change nothing.
+        batch : Batch
+            Those without trades or best prices change nothing.
 
         Returns
         -------
         QUOTE[m]
             Each instrument once that has another price than before, or traded again. A copy.
         """
+        records = batch.records
         if not len(records) or not has_trades(records.dtype):
             return np.empty(0, QUOTE)
-        rows = self._rows_of(
-            records["instrument_id"].astype(np.int64) << 16 | records["publisher_id"]
-        )
+        rows = batch.instrument.astype(np.intp)
+        self._make_room(int(rows.max()) + 1)
         before = self._quotes.copy()
         has_traded = np.zeros(len(self._quotes), np.bool_)
         if records.dtype == MBO:
-            self._rebuild.update(records)
+            self._rebuild.update(batch)
             self._take_books()
         elif "bid_px_00" in (records.dtype.names or ()):
             self._take_levels(records, rows)
@@ -85,7 +83,7 @@ class LatestQuotes:
 
     def _take_books(self) -> None:
         found = tops(self._rebuild.books)
-        rows = self._rows_of(found["key"])
+        rows = found["instrument"]
         for name in ("bid", "ask"):
             self._quotes[name][rows] = found[name]
         self._quotes["ts_recv"][rows] = found["ts_recv"]
@@ -97,20 +95,14 @@ class LatestQuotes:
         np.maximum.at(self._quotes["ts_recv"], traded, _times(records)[is_priced])
         has_traded[traded] = True
 
-    def _rows_of(self, keys: npt.NDArray[np.int64]) -> Rows:
-        """Return the row of each key, a new one for an instrument not met before."""
-        met, inverse = np.unique(keys, return_inverse=True)
-        rows = np.array(
-            [self._rows.setdefault(key, len(self._rows)) for key in met.tolist()], np.intp
-        )
-        if new := len(self._rows) - len(self._quotes):
-            unquoted = np.zeros(new, QUOTE)
-            added = met[rows >= len(self._quotes)]
-            unquoted["publisher_id"], unquoted["instrument_id"] = added & 0xFFFF, added >> 16
+    def _make_room(self, instruments: int) -> None:
+        """Make room for so many instruments, each with the row of its index."""
+        if instruments > len(self._quotes):
+            unquoted = np.zeros(instruments - len(self._quotes), QUOTE)
+            unquoted["instrument"] = np.arange(len(self._quotes), instruments)
             for name in PRICES:
                 unquoted[name] = UNDEF_PRICE
             self._quotes = np.append(self._quotes, unquoted)
-        return rows[inverse]
 
 
 def _times(records: Records) -> npt.NDArray[np.int64]:

@@ -2,18 +2,15 @@
 
 Layouts, all int64:
 
-- an instrument is a row of ten: instrument, time of its open bar's first trade, open, high, low,
-  close, volume, count (0: no bar is open), and what the bar has reached of its measure, as a
-  whole part and billionths;
-- `table` is a hash table of rows by instrument, open addressing, -1 where empty; its length is a
-  power of two and at least twice that of the rows;
-- `state` is two numbers: how many instruments there are, how many closed bars stand in `out`;
+- an instrument has the row of its index, of ten: instrument, time of its open bar's first trade,
+  open, high, low, close, volume, count (0: no bar is open), and what the bar has reached of its
+  measure, as a whole part and billionths;
 - `out` takes the first eight columns of each bar that closes.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -22,23 +19,9 @@ from mdtool.core.jit import kernel
 INSTRUMENT, START, OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT, WHOLE, BILLIONTHS = range(10)
 COLUMNS = 10
 RESULT_COLUMNS = 8
-HELD, CLOSED = range(2)
 BY_VOLUME, BY_TICKS, BY_NOTIONAL = range(3)
 BILLION = 1_000_000_000
 LARGEST = 2**63 - 1
-# A hash wraps around, which only unsigned numbers may.
-_BY_INSTRUMENT: Final = np.uint64(0x1E3779B97F4A7C15)
-_HALF: Final = np.uint64(32)
-
-
-@kernel
-def find(rows: Any, table: Any, instrument: int) -> Any:
-    """Return the place in `table` of an instrument, or the empty one where it would stand."""
-    mixed = np.uint64(instrument) * _BY_INSTRUMENT
-    place = np.int64(mixed ^ (mixed >> _HALF)) & (len(table) - 1)
-    while table[place] >= 0 and rows[table[place], INSTRUMENT] != instrument:
-        place = (place + 1) & (len(table) - 1)
-    return place
 
 
 @kernel
@@ -67,31 +50,21 @@ def update(
     whole: int,
     billionths: int,
     rows: Any,
-    table: Any,
-    state: Any,
     out: Any,
     instrument: Any,
     price: Any,
     size: Any,
     ts: Any,
-    begin: int,
 ) -> int:
-    """Take trades from `begin` on; return the first not taken for want of room in `rows`.
+    """Take trades; return how many bars closed, which stand in `out`.
 
     `out` has room for a bar a trade. A bar closes at `whole` and `billionths` of `measure`.
     """
-    for i in range(begin, len(ts)):
-        place = find(rows, table, instrument[i])
-        row = table[place]
-        if row < 0:
-            row = state[HELD]
-            if row == len(rows):
-                return i
-            table[place] = row
-            rows[row, INSTRUMENT] = instrument[i]
-            rows[row, COUNT] = 0
-            state[HELD] += 1
+    closed = 0
+    for i in range(len(ts)):
+        row: Any = np.int64(instrument[i])
         if rows[row, COUNT] == 0:
+            rows[row, INSTRUMENT] = row
             rows[row, START] = ts[i]
             rows[row, OPEN] = price[i]
             rows[row, HIGH] = price[i]
@@ -109,7 +82,7 @@ def update(
             rows[row, WHOLE] == whole and rows[row, BILLIONTHS] >= billionths
         ):
             for column in range(RESULT_COLUMNS):
-                out[state[CLOSED], column] = rows[row, column]
-            state[CLOSED] += 1
+                out[closed, column] = rows[row, column]
+            closed += 1
             rows[row, COUNT] = 0
-    return len(ts)
+    return closed

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.errors import UsageError
+from mdtool.core.instruments import with_room
 from mdtool.core.units import UNDEF_PRICE, format_duration, parse_duration
 from mdtool.engine import vwap_kernel as kernels
 
@@ -18,7 +19,6 @@ MAX_TRADES: Final = 1_000_000_000
 """That a window by count may have: 16 GB."""
 _UNLIMITED: Final = 2**62
 _CHUNK_TRADES: Final = (16, 128)
-_FIRST_ROWS: Final = 64
 _FIRST_CHUNKS: Final = 256
 
 
@@ -113,11 +113,10 @@ class RollingVwap:
         least, largest = _CHUNK_TRADES
         self._chunk = min(max(1 << (self._most - 1).bit_length(), least), largest)
         columns = 3 if window.span_ns else 2
-        self._state = np.array([0, -1, 0, 0, 0], np.int64)
+        self._state = np.array([-1, 0, 0, 0], np.int64)
         self._rows = np.empty((0, kernels.COLUMNS), np.int64)
         self._links = np.empty(_FIRST_CHUNKS, np.int64)
         self._entries = np.empty((_FIRST_CHUNKS * self._chunk, columns), np.int64)
-        self._grow_rows(_FIRST_ROWS)
 
     @property
     def late(self) -> int:
@@ -131,7 +130,7 @@ class RollingVwap:
 
     def update(
         self,
-        instrument: Integers,
+        instrument: NDArray[np.integer],
         price: Integers,
         volume: Integers,
         ts_ns: Integers,
@@ -140,8 +139,8 @@ class RollingVwap:
 
         Parameters
         ----------
-        instrument : int64[n]
-            Whatever tells instruments apart.
+        instrument : integers[n]
+            Dense indices from 0.
         price : int64[n]
             At 1e-9, any but UNDEF_PRICE, negative ones too.
         volume : int64[n]
@@ -149,6 +148,7 @@ class RollingVwap:
         ts_ns : int64[n]
             0 or above; only looked at where the window is by time.
         """
+        self._rows = with_room(self._rows, instrument, -1)
         found = np.empty((3, len(price)), np.int64)
         vwaps = Vwaps(*found)
         taken = 0
@@ -158,7 +158,6 @@ class RollingVwap:
                 self.window.span_ns,
                 self._chunk,
                 self._rows,
-                self._table,
                 self._entries,
                 self._links,
                 self._state,
@@ -173,21 +172,9 @@ class RollingVwap:
             )
             if taken == len(price):
                 break
-            if self._state[kernels.TAKEN] == len(self._links):
-                self._grow_entries()
-            if self._state[kernels.ROWS] == len(self._rows):
-                self._grow_rows(2 * len(self._rows))
+            self._grow_entries()
         vwaps.price[vwaps.volume == 0] = UNDEF_PRICE
         return vwaps
-
-    def _grow_rows(self, rows: int) -> None:
-        """Make room for so many instruments, keeping those there are."""
-        known = int(self._state[kernels.ROWS])
-        larger = np.empty((rows, kernels.COLUMNS), np.int64)
-        larger[:known] = self._rows[:known]
-        self._rows = larger
-        self._table = np.full(2 * rows, -1, np.int64)
-        kernels.index_rows(self._rows, self._table, known)
 
     def _grow_entries(self) -> None:
         """Make room for a quarter more trades.

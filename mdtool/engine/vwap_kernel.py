@@ -2,15 +2,14 @@
 
 Layouts, all int64:
 
-- a window is a row of eight: instrument, trades, volume, VWAP, rest, latest time, and where in
-  `entries` its oldest trade stands and its next one will;
-- `table` is a hash table of rows by instrument, open addressing, -1 where empty; its length is a
-  power of two and at least twice that of the rows;
+- an instrument's window has the row of its index, of seven: trades, volume, VWAP, rest, latest
+  time, and where in `entries` its oldest trade stands, or -1 before the first, and its next one
+  will;
 - `entries` has a row for each trade that is held, its price and volume and, where windows are a
   span of time, its time. It is cut into chunks of a power of two; a window has a chain of them;
 - `links` is for each chunk the next one of its chain, or the next free one;
-- `state` is five numbers: how many rows there are, the free chunk to take next or -1, how many
-  chunks were ever taken, how many trades came too late, how many had to leave early.
+- `state` is four numbers: the free chunk to take next or -1, how many chunks were ever taken, how
+  many trades came too late, how many had to leave early.
 
 A window is kept as the VWAP rounded, q, and what that leaves, rest = sum((price - q) * volume),
 at most half the volume. A trade that comes or goes changes the rest by (price - q) * volume and q
@@ -28,9 +27,9 @@ import numpy as np
 
 from mdtool.core.jit import inlined, kernel
 
-INSTRUMENT, COUNT, VOLUME, VWAP, REST, LATEST, HEAD, TAIL = range(8)
-COLUMNS = 8
-ROWS, FREE, TAKEN, LATE, EARLY = range(5)
+COUNT, VOLUME, VWAP, REST, LATEST, HEAD, TAIL = range(7)
+COLUMNS = 7
+FREE, TAKEN, LATE, EARLY = range(4)
 PRICE, SIZE, TIME = range(3)
 LARGEST = 2**63 - 1
 # Sums of two numbers below it are int64 beyond doubt, also when told by float64.
@@ -38,34 +37,11 @@ _SMALL = 2.0**61
 # No less than what is lost of two int64 as float64.
 _BLUR = 2048.0
 # What wraps around must be unsigned.
-_MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 _HALF: Final = np.uint64(32)
 _LOW: Final = np.uint64(0xFFFFFFFF)
 _ZERO: Final = np.uint64(0)
 _ONE: Final = np.uint64(1)
 _TOP: Final = np.uint64(63)
-
-
-@inlined
-def _slot(table: Any, instrument: int) -> Any:
-    mixed = np.uint64(instrument) * _MULTIPLIER
-    return np.int64(mixed >> _HALF) & (len(table) - 1)
-
-
-@inlined
-def _place(rows: Any, table: Any, instrument: int) -> Any:
-    """Return the place in `table` of an instrument, or the empty one where it would stand."""
-    place = _slot(table, instrument)
-    while table[place] >= 0 and rows[table[place], INSTRUMENT] != instrument:
-        place = (place + 1) & (len(table) - 1)
-    return place
-
-
-@kernel
-def index_rows(rows: Any, table: Any, n_rows: int) -> None:
-    """Enter the first `n_rows` rows into an empty `table`."""
-    for row in range(n_rows):
-        table[_place(rows, table, rows[row, INSTRUMENT])] = row
 
 
 @inlined
@@ -189,7 +165,6 @@ def update(
     span: int,
     chunk: int,
     rows: Any,
-    table: Any,
     entries: Any,
     links: Any,
     state: Any,
@@ -202,31 +177,22 @@ def update(
     counts: Any,
     begin: int,
 ) -> int:
-    """Take trades from `begin` on; return the first not taken for want of a row or a chunk.
+    """Take trades from `begin` on; return the first not taken for want of a chunk.
 
     `vwaps`, `volumes` and `counts` are set to what the window of each trade's instrument then
     holds; a count of 0 is that of a trade which came too late. A `span` of 0 has no limit of time,
     and `ts` is not looked at.
     """
-    row: Any = -1
     for i in range(begin, len(price)):
         if state[FREE] < 0 and state[TAKEN] == len(links):
             return i
-        if row < 0 or rows[row, INSTRUMENT] != instrument[i]:
-            place = _place(rows, table, instrument[i])
-            row = table[place]
-            if row < 0:
-                row = state[ROWS]
-                if row == len(rows):
-                    return i
-                table[place] = row
-                state[ROWS] += 1
-                rows[row, :] = 0
-                rows[row, INSTRUMENT] = instrument[i]
-                rows[row, HEAD] = _take_chunk(links, state) * chunk
-                rows[row, TAIL] = rows[row, HEAD]
-                if state[FREE] < 0 and state[TAKEN] == len(links):
-                    return i
+        row: Any = np.int64(instrument[i])
+        if rows[row, HEAD] < 0:
+            rows[row, :] = 0
+            rows[row, HEAD] = _take_chunk(links, state) * chunk
+            rows[row, TAIL] = rows[row, HEAD]
+            if state[FREE] < 0 and state[TAKEN] == len(links):
+                return i
         if span > 0:
             if rows[row, LATEST] - ts[i] >= span:
                 state[LATE] += 1

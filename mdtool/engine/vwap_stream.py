@@ -15,9 +15,10 @@ from mdtool.core.dtypes import (
     SYMBOL_MAPPING,
     record_length,
 )
+from mdtool.core.instruments import Batch
 from mdtool.core.records import Records, has_trades
 from mdtool.core.units import UNDEF_TIMESTAMP
-from mdtool.engine.trades import Trades
+from mdtool.engine.timed_trades import TimedTrades
 from mdtool.engine.vwap import RollingVwap, Vwaps, Window
 
 _SLICE_RECORDS: Final = 8_192
@@ -73,33 +74,34 @@ class VwapStream:
         """How many trades had to leave a window that can hold no more volume."""
         return self._windows.early
 
-    def update(self, records: Records) -> Iterator[Records]:
-        """Take records of one rtype; yield those of the trades among them, if any.
+    def update(self, batch: Batch) -> Iterator[Batch]:
+        """Take a stream's next records; yield those of the trades among them, if any.
 
         Symbol mappings are passed on, for they hold for the statistics too. Other records without
         trades are skipped.
         """
-        if records.dtype == SYMBOL_MAPPING:
-            yield records
-        if not has_trades(records.dtype):
+        if batch.records.dtype == SYMBOL_MAPPING:
+            yield batch
+        if not has_trades(batch.records.dtype):
             return
-        for start in range(0, len(records), _SLICE_RECORDS):
-            trades = Trades.of(records[start : start + _SLICE_RECORDS], self._clock)
+        for start in range(0, len(batch), _SLICE_RECORDS):
+            timed = TimedTrades.of(batch[start : start + _SLICE_RECORDS], self._clock)
+            trades = timed.trades
             self.trades += len(trades)
-            self.undefined += trades.undefined
+            self.undefined += timed.undefined
             if len(trades):
-                vwaps = self._windows.update(
-                    trades.instrument, trades.price, trades.size, trades.ts_ns
-                )
-                yield _statistics(trades, vwaps)
+                vwaps = self._windows.update(trades.symbol, trades.price, trades.size, timed.ts_ns)
+                is_in = vwaps.trades > 0
+                made = Batch(_statistics(timed, vwaps), batch.instruments, trades.symbol)
+                yield made if is_in.all() else made[is_in]
 
 
-def _statistics(trades: Trades, vwaps: Vwaps) -> Records:
-    """Return a STATISTICS of stat_type VWAP for each trade that is in a window, with its times.
+def _statistics(timed: TimedTrades, vwaps: Vwaps) -> Records:
+    """Return a STATISTICS of stat_type VWAP for each trade, with its times.
 
     `price` is the VWAP, `quantity` the volume that it is of.
     """
-    source = trades.records
+    source = timed.records
     assert source is not None
     made = np.empty(len(source), STATISTICS)
     # As words it is filled in a quarter of the time.
@@ -108,5 +110,4 @@ def _statistics(trades: Trades, vwaps: Vwaps) -> Records:
         made[name] = source[name]
     made["price"] = vwaps.price
     made["quantity"] = vwaps.volume
-    is_in = vwaps.trades > 0
-    return made if is_in.all() else made[is_in]
+    return made

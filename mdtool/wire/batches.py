@@ -1,4 +1,9 @@
-"""Columns on the aggregation engine's calls: trades in, bars and updates out."""
+"""Messages of the aggregation engine's calls: columns of trades in, bars and updates out.
+
+Columns of the right lengths can still carry values that no ingest server accepts. `check_stream`,
+`check_trades` and `check_symbol` find them: a peer that sends such is in error, and its call ends
+before any of the batch counts.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
-from mdtool.core.symbols import SymbolTable
+from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable, is_symbol
 from mdtool.core.trades import Frames, Reason, TradeRun, Trades
+from mdtool.core.units import MIN_TIMESTAMP_NS, PRICE_SCALE
 from mdtool.wire._pb import marketdata_pb2
+from mdtool.wire.frames import MAX_STREAM_ID_CHARS, is_stream_id
 
 S = TypeVar("S", bound=np.generic)
 
@@ -22,7 +29,7 @@ _I8: Final = np.dtype("<i8")
 
 
 class BatchError(PeerError):
-    """A peer sent columns that contradict each other or point outside its symbol table."""
+    """A peer sent columns that contradict each other, or values that nobody accepts."""
 
 
 @dataclass(slots=True)
@@ -75,14 +82,14 @@ class BarUpdates:
 
 @dataclass(slots=True)
 class Counts:
-    """What became of all ticks since the aggregator's state began.
+    """Totals of ticks since the aggregator's state began.
 
     Attributes
     ----------
     ticks : int
         Accepted and applied.
     duplicates : int
-        Resent, recognised and left out.
+        Sent again, and left out.
     late : int
         Left out of a time bar for being older than its lateness.
     refused : dict
@@ -136,13 +143,16 @@ _BAR_COLUMNS: Final = tuple(column.name for column in fields(BarColumns))
 _UPDATE_COLUMNS: Final = tuple(
     column.name for column in fields(Updates) if column.name not in {"symbol", "counts"}
 )
-TRADE_COLUMNS: Final = {
+_TRADE_COLUMNS: Final = {
     "price": "price",
     "size": "volume",
     "ts_event": "exchange_timestamp",
     "ts_recv": "ingest_timestamp",
 }
 """What a TickBatch calls the columns of trades."""
+_LEAST: Final = {"price": 1, "size": 1, "ts_event": MIN_TIMESTAMP_NS}
+_MAX_SEQUENCE: Final = 2**63 - 1
+"""Stores keep sequences as int64."""
 
 
 def encode_batch(run: TradeRun, new_symbols: Iterable[str] = ()) -> marketdata_pb2.TickBatch:
@@ -158,7 +168,9 @@ def encode_batch(run: TradeRun, new_symbols: Iterable[str] = ()) -> marketdata_p
     """
     frames, trades = run.frames, run.trades
     has_gaps = len(frames.offset) < frames.count
-    columns = {name: _bytes(getattr(trades, column), _I8) for column, name in TRADE_COLUMNS.items()}
+    columns = {
+        name: _bytes(getattr(trades, column), _I8) for column, name in _TRADE_COLUMNS.items()
+    }
     return marketdata_pb2.TickBatch(
         stream_id=run.stream_id,
         first_sequence=run.first_sequence,
@@ -192,7 +204,7 @@ def decode_batch(
         When columns have different lengths, point outside `frames` or the table, or do not rise.
     """
     _append(symbols, message.new_symbols)
-    columns = {name: _column(message, name, _I8) for name in TRADE_COLUMNS.values()}
+    columns = {name: _column(message, name, _I8) for name in _TRADE_COLUMNS.values()}
     symbol = _column(message, "symbol", _U4)
     _check_lengths(symbol=symbol, **columns)
     _check_symbols(symbol, symbols)
@@ -211,6 +223,43 @@ def decode_batch(
     trades = Trades(symbol, *columns.values())
     frames = Frames(trades, offset, message.frames, refused_offset, refused_reason)
     return TradeRun(symbols, message.stream_id, message.first_sequence, frames)
+
+
+def check_stream(stream_id: str, first_sequence: int, frames: int) -> None:
+    """Raise BatchError where a batch has a wrong stream id, or sequences beyond int64."""
+    if not is_stream_id(stream_id):
+        raise BatchError(f"stream id is not 1 to {MAX_STREAM_ID_CHARS} printable characters")
+    if first_sequence + frames > _MAX_SEQUENCE:
+        raise BatchError(f"stream {stream_id!r} ends before sequence {first_sequence} + {frames}")
+
+
+def check_trades(trades: Trades) -> None:
+    """Raise BatchError where a trade has a value that no accepted tick has."""
+    for name, least in _LEAST.items():
+        column = getattr(trades, name)
+        if len(column) and column.min() < least:
+            raise BatchError(f"batch has a tick with a {_TRADE_COLUMNS[name]} of {column.min()}")
+
+
+def check_symbol(symbol: str) -> None:
+    """Raise BatchError where no accepted tick could have a symbol."""
+    if not is_symbol(symbol):
+        raise BatchError(f"symbol {symbol[:MAX_SYMBOL_CHARS]!r} is not as ingest servers write it")
+
+
+def encode_aggregate(
+    symbol: str, opened: int, high: int, low: int, close: int, volume: int, timestamp_ns: int
+) -> marketdata_pb2.Aggregate:
+    """Return the message of a symbol's session, whose prices are given at 1e-9."""
+    return marketdata_pb2.Aggregate(
+        symbol=symbol,
+        open=opened / PRICE_SCALE,
+        high=high / PRICE_SCALE,
+        low=low / PRICE_SCALE,
+        close=close / PRICE_SCALE,
+        volume=volume,
+        timestamp=timestamp_ns,
+    )
 
 
 def encode_bars(bars: BarColumns) -> marketdata_pb2.Bars:
@@ -344,4 +393,4 @@ def _check_reasons(refused_reason: NDArray[np.uint8]) -> None:
     if len(refused_reason) and not (
         Reason.SYMBOL <= refused_reason.min() <= refused_reason.max() <= Reason.MALFORMED
     ):
-        raise BatchError("batch refuses a tick, but there is no such reason")
+        raise BatchError("batch refuses a tick for an unknown reason")

@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.symbols import SymbolTable
 from mdtool.wire.book_line_kernel import LEVEL_BYTES, LINE_BYTES, write_lines
 
 ROW_WORDS: Final = 9
@@ -16,12 +15,7 @@ ROW_WORDS: Final = 9
 
 
 class BookLines:
-    """Writes lines about the books of instruments whose symbols a table has.
-
-    Parameters
-    ----------
-    symbols : SymbolTable
-        May grow.
+    """Writes lines about the books of instruments.
 
     Notes
     -----
@@ -31,13 +25,17 @@ class BookLines:
     crossed: where it ends, `flags` has F_LAST.
     """
 
-    def __init__(self, symbols: SymbolTable) -> None:
-        self._symbols = symbols
-        self._texts: list[bytes] = []
+    def __init__(self) -> None:
+        self._texts: npt.NDArray[np.object_] | None = None
         self._encoded = np.empty(0, np.uint8)
         self._ends = np.zeros(1, np.int64)
 
-    def encode(self, rows: npt.NDArray[np.int64], symbol: npt.NDArray[np.uint32]) -> memoryview:
+    def encode(
+        self,
+        rows: npt.NDArray[np.int64],
+        symbol: npt.NDArray[np.uint32],
+        texts: npt.NDArray[np.object_],
+    ) -> memoryview:
         """Return lines, each with its newline.
 
         Parameters
@@ -45,10 +43,15 @@ class BookLines:
         rows : int64[n, 9 + 4 * depth]
             As `Books.states` yields them.
         symbol : uint32[n]
-            Each row's index in the table.
+            Each row's index in `texts`.
+        texts : object array
+            Symbols as strings.
         """
-        if len(self._symbols) > len(self._texts):
-            self._learn()
+        if texts is not self._texts:
+            self._texts = texts
+            encoded = [json.dumps(text).encode() for text in texts]
+            self._encoded = np.frombuffer(b"".join(encoded), np.uint8)
+            self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         longest = int(np.diff(self._ends).max(initial=0))
         depth = (rows.shape[1] - ROW_WORDS) // 4
         room = LINE_BYTES + longest + (2 * depth + 2) * LEVEL_BYTES
@@ -56,9 +59,3 @@ class BookLines:
         ends = np.empty(len(rows), np.int64)
         n_bytes = write_lines(rows, symbol.astype(np.int64), self._encoded, self._ends, out, ends)
         return out[:n_bytes].data
-
-    def _learn(self) -> None:
-        new = self._symbols.since(len(self._texts))
-        self._texts += [json.dumps(symbol).encode() for symbol in new]
-        self._encoded = np.frombuffer(b"".join(self._texts), np.uint8)
-        self._ends = np.cumsum([0, *map(len, self._texts)], dtype=np.int64)

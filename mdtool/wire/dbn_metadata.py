@@ -5,17 +5,21 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import databento_dbn as dbn
 
 from mdtool.core.errors import InputError
 from mdtool.core.symbology import Interval, dated_mappings
-from mdtool.core.units import NS_PER_DAY
+from mdtool.core.units import NS_PER_DAY, UNDEF_TIMESTAMP
 from mdtool.wire.dbn_records import DBN_VERSION
 
 MIXED_DATASET: Final = "MIXED"
 """What a stream united from several datasets says of its dataset."""
+
+NO_START: Final = UNDEF_TIMESTAMP
+"""What a header says that does not know when its records begin."""
 
 _RAW_SYMBOL: Final = dbn.SType("raw_symbol")
 _INSTRUMENT_ID: Final = dbn.SType("instrument_id")
@@ -58,10 +62,8 @@ def make_metadata(
     """
     first = _date(start_ns)
     last = _date(end_ns - 1) if end_ns else first + dt.timedelta(days=365)
-    dated = [
-        (instrument_id, (first, last + dt.timedelta(days=1), symbol))
-        for instrument_id, symbol in (instruments or {}).items()
-    ]
+    end = last + dt.timedelta(days=1)
+    named = [(name, first, end, str(number)) for number, name in (instruments or {}).items()]
     return dbn.Metadata(
         dataset=dataset,
         start=start_ns,
@@ -69,8 +71,8 @@ def make_metadata(
         stype_in=_RAW_SYMBOL,
         stype_out=_INSTRUMENT_ID,
         schema=_schema(schema),
-        symbols=sorted({interval[2] for _, interval in dated}),
-        mappings=_mappings(dated),
+        symbols=sorted({name for name, *_ in named}),
+        mappings=_mappings(named),
         version=DBN_VERSION,
     )
 
@@ -91,8 +93,8 @@ def unite(sources: Sequence[tuple[str, dbn.Metadata]]) -> dbn.Metadata:
     Parameters
     ----------
     sources : sequence of (str, Metadata)
-        Streams by name, at least one. The schema of the whole is None where
-        theirs differ, its dataset `MIXED_DATASET`.
+        Streams by name, at least one. Where they differ, the schema of the whole is None, its
+        dataset `MIXED_DATASET`, its symbology from raw symbols to ids.
 
     Raises
     ------
@@ -108,18 +110,21 @@ def unite(sources: Sequence[tuple[str, dbn.Metadata]]) -> dbn.Metadata:
         _refuse_clashes(sources)
     schemas = {metadata.schema and str(metadata.schema) for metadata in all_metadata}
     ends = [metadata.end for metadata in all_metadata]
-    dated = [mapping for metadata in all_metadata for mapping in dated_mappings(metadata)]
+    stypes = {(str(each.stype_in), str(each.stype_out)) for each in all_metadata}
+    starts = [metadata.start for metadata in all_metadata if metadata.start != NO_START]
+    agrees = len(stypes) == 1
+    named = chain.from_iterable(map(_named if agrees else _named_ids, all_metadata))
     return dbn.Metadata(
         dataset=datasets.pop() if len(datasets) == 1 else MIXED_DATASET,
-        start=min(metadata.start for metadata in all_metadata),
+        start=min(starts, default=NO_START),
         end=max(ends) if all(ends) else None,
-        stype_in=_RAW_SYMBOL,
-        stype_out=_INSTRUMENT_ID,
+        stype_in=all_metadata[0].stype_in if agrees else _RAW_SYMBOL,
+        stype_out=all_metadata[0].stype_out if agrees else _INSTRUMENT_ID,
         schema=_schema(schemas.pop() if len(schemas) == 1 else None),
         symbols=_united(metadata.symbols for metadata in all_metadata),
         partial=_united(metadata.partial for metadata in all_metadata),
         not_found=_united(metadata.not_found for metadata in all_metadata),
-        mappings=_mappings(dated),
+        mappings=_mappings(named),
         version=DBN_VERSION,
     )
 
@@ -136,41 +141,56 @@ def _rebuilt(metadata: dbn.Metadata, **changes: Any) -> dbn.Metadata:
         "symbols": metadata.symbols,
         "partial": metadata.partial,
         "not_found": metadata.not_found,
-        "mappings": [
-            _SymbolMapping(name, [_MappingInterval(**interval) for interval in intervals])
-            # As a dict they come in another order each time.
-            for name, intervals in sorted(metadata.mappings.items())
-        ],
+        "mappings": _mappings(_named(metadata)),
         "ts_out": metadata.ts_out,
         "version": DBN_VERSION,
     }
     return dbn.Metadata(**(fields | changes))
 
 
-def _mappings(dated: Iterable[tuple[int, Interval]]) -> list[Any]:
-    """Return mappings from symbol to instrument id, each once, in order of symbol and date."""
-    by_symbol: dict[str, set[tuple[dt.date, dt.date, str]]] = {}
-    for instrument_id, (start, end, symbol) in dated:
-        by_symbol.setdefault(symbol, set()).add((start, end, str(instrument_id)))
+_Named = tuple[str, dt.date, dt.date, str]
+"""A mapping: what is mapped, the first day and the day after the last, and to what."""
+
+
+def _mappings(named: Iterable[_Named]) -> list[Any]:
+    """Return mappings, each once, in order of name and date: a dict has them in any order."""
+    by_name: dict[str, set[tuple[dt.date, dt.date, str]]] = {}
+    for name, first, end, symbol in named:
+        by_name.setdefault(name, set()).add((first, end, symbol))
     return [
-        _SymbolMapping(symbol, [_MappingInterval(*interval) for interval in sorted(intervals)])
-        for symbol, intervals in sorted(by_symbol.items())
+        _SymbolMapping(name, [_MappingInterval(*interval) for interval in sorted(intervals)])
+        for name, intervals in sorted(by_name.items())
     ]
 
 
+def _named(metadata: dbn.Metadata) -> Iterable[_Named]:
+    for name, intervals in metadata.mappings.items():
+        for interval in intervals:
+            yield name, interval["start_date"], interval["end_date"], interval["symbol"]
+
+
+def _named_ids(metadata: dbn.Metadata) -> Iterable[_Named]:
+    for interval in dated_mappings(metadata):
+        first, end = interval.first_date, interval.end_date
+        yield interval.name, first, end, str(interval.instrument_id)
+
+
 def _refuse_clashes(sources: Sequence[tuple[str, dbn.Metadata]]) -> None:
-    seen: dict[int, list[tuple[Interval, str]]] = {}
+    """Refuse streams of different datasets that name an id differently on one day."""
+    seen: dict[int, list[tuple[Interval, str, str]]] = {}
     for name, metadata in sources:
-        for instrument_id, interval in dated_mappings(metadata):
-            for other, other_name in seen.setdefault(instrument_id, []):
-                overlaps = interval[0] < other[1] and other[0] < interval[1]
-                if overlaps and interval[2] != other[2]:
+        for interval in dated_mappings(metadata):
+            known = seen.setdefault(interval.instrument_id, [])
+            for other, dataset, other_name in known:
+                differs = dataset != metadata.dataset and interval.name != other.name
+                if differs and interval.overlaps(other):
                     raise InputError(
-                        f"{other_name} and {name} cannot be merged: on {max(interval[0], other[0])}"
-                        f" instrument {instrument_id} is {other[2]} in one, {interval[2]} in the"
+                        f"{other_name} and {name} cannot be merged: on "
+                        f"{max(interval.first_date, other.first_date)} instrument "
+                        f"{interval.instrument_id} is {other.name} in one, {interval.name} in the"
                         " other"
                     )
-            seen[instrument_id].append((interval, name))
+            known.append((interval, metadata.dataset, name))
 
 
 def _united(lists: Iterable[Iterable[str]]) -> list[str]:

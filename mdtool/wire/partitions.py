@@ -13,8 +13,14 @@ from google.protobuf.message import DecodeError
 from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import Frames, TradeRun
 from mdtool.wire._pb import marketdata_pb2
-from mdtool.wire.admission import check_stream, check_symbol, check_trades
-from mdtool.wire.batches import BatchError, decode_batch, encode_batch
+from mdtool.wire.batches import (
+    BatchError,
+    check_stream,
+    check_symbol,
+    check_trades,
+    decode_batch,
+    encode_batch,
+)
 
 MAX_RUN_FRAMES: Final = 1 << 15
 """The most frames of a run that is split: each record is shorter than 4 MiB, whatever its
@@ -40,7 +46,7 @@ class PartitionEncoder:
     def __init__(self, symbols: SymbolTable, partitions: int) -> None:
         self._symbols = symbols
         self._partitions = partitions
-        self._partition_of = np.empty(0, np.uint16)
+        self._map = SymbolMap(symbols, lambda symbol: partition_of(symbol, partitions))
 
     def encode(self, run: TradeRun) -> Iterator[tuple[int, bytes]]:
         """Yield each partition that has a part of a run, and that part as bytes.
@@ -52,9 +58,6 @@ class PartitionEncoder:
         run : TradeRun
             Of at most `MAX_RUN_FRAMES` frames.
         """
-        if new := self._symbols.since(len(self._partition_of)):
-            partitions = [partition_of(symbol, self._partitions) for symbol in new]
-            self._partition_of = np.append(self._partition_of, np.array(partitions, np.uint16))
         has_refused = len(run.frames.refused_offset) > 0
         refusing = partition_of(run.stream_id, self._partitions) if has_refused else -1
         for partition, frames in self._split(run.frames, refusing):
@@ -70,7 +73,8 @@ class PartitionEncoder:
             refused_offset=frames.refused_offset[:0],
             refused_reason=frames.refused_reason[:0],
         )
-        of_trade = self._partition_of[frames.trades.symbol]
+        # Of 16 bits, a stable sort is a radix sort.
+        of_trade = self._map.map(frames.trades.symbol).astype(np.uint16)
         sizes = np.bincount(of_trade, minlength=self._partitions)
         order = np.argsort(of_trade, kind="stable")
         ends = np.cumsum(sizes)

@@ -1,4 +1,4 @@
-"""The symbols met on the wire, in a hash table that kernels read."""
+"""The symbols of accepted ticks, in a hash table that kernels read."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _FIRST_SYMBOLS: Final = 256
 
 
 class SymbolIndex:
-    """Symbols as ticks bring them, each with a dense index from 0, shared by all connections.
+    """Symbols of accepted ticks, each with a dense index from 0, shared by all connections.
 
     Parameters
     ----------
     max_symbols : int
-        How many there may be. What a client that sends random symbols can cost is bounded by it.
+        How many there may be: the bound for a client that sends random symbols.
 
     Attributes
     ----------
     symbols : SymbolTable
         The symbols in the order in which they were first accepted, upper-case.
     table : int64[2^k, 2]
-        Key and index of each symbol by its hash, a key of 0 where there is none.
+        Key and index of each symbol by its hash; a key of 0 marks a free row.
     words : int64[capacity, 9]
         The text of each symbol by its index, as `pack_symbol` writes it.
     """
@@ -77,5 +77,5 @@ class SymbolIndex:
 
 
 def pack_symbol(symbol: str) -> NDArray[np.int64]:
-    """Return the text of a symbol as little-endian words, int64[9], with zeros behind it."""
+    """Return the text of a symbol as little-endian words, int64[9], padded with zeros."""
     return np.frombuffer(symbol.encode("ascii").ljust(8 * SYMBOL_WORDS, b"\0"), "<i8")

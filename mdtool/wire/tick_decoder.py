@@ -1,4 +1,4 @@
-"""What one connection to the ingest server sends: an opening Hello perhaps, then Tick frames."""
+"""Decodes what one client sends to the ingest server: a Hello perhaps, then Tick frames."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
+from mdtool.core.symbols import MAX_SYMBOL_CHARS
 from mdtool.core.trades import Frames, Reason, Trades
+from mdtool.core.units import MIN_TIMESTAMP_NS
 from mdtool.wire import tick_kernel as kernel
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.control import MAX_CONTROL_BYTES, decode_hello
-from mdtool.wire.frames import CONTROL_BIT, HEADER_BYTES, MAX_FRAME_BYTES, encode_frame
-from mdtool.wire.refusals import describe
+from mdtool.wire.frames import (
+    CONTROL_BIT,
+    HEADER_BYTES,
+    MAX_CONTROL_BYTES,
+    MAX_FRAME_BYTES,
+    decode_hello,
+    encode_frame,
+)
 from mdtool.wire.symbol_index import SymbolIndex
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -26,11 +33,14 @@ MAX_DETAILS: Final = 3
 
 _NO_FIELDS: Final = b"\x18\x00"
 """A Tick whose every field has its default, in a payload that is not empty."""
+_SHOWN_CHARS: Final = 24
+_UNITS_BELOW: Final = ((10**11, "s"), (10**14, "ms"), (MIN_TIMESTAMP_NS, "us"))
+"""The unit that a time below each bound can only be in, if it is not before March 1973."""
 
 
 @dataclass(slots=True)
 class Decoded:
-    """What a chunk of bytes brought.
+    """The content of a chunk of bytes.
 
     Attributes
     ----------
@@ -53,7 +63,7 @@ class FrameError(PeerError):
     Attributes
     ----------
     decoded : Decoded
-        What came before the frame that broke it, in the chunk that brought that frame.
+        The frames before the wrong one, in the same chunk.
     """
 
     def __init__(self, what: str, decoded: Decoded) -> None:
@@ -99,7 +109,7 @@ class TickDecoder:
         Raises
         ------
         FrameError
-            For a length that is 0 or too long, and for a control frame that is no Hello or not
+            For a length that is 0 or too long, and for a control frame that is not a Hello or not
             the connection's first frame. Every later call raises it again.
         """
         if self._pending:
@@ -147,7 +157,7 @@ class TickDecoder:
         return end, hello
 
     def _keep(self, data: Bytes, start: int) -> None:
-        """Hold back what is unread. A long frame in many small chunks is copied only once."""
+        """Store the unread bytes. A long frame in many small chunks is copied only once."""
         if start or data is not self._pending:
             self._pending = bytearray(data[start:])
 
@@ -215,7 +225,7 @@ class FrameRun:
             trades=Trades(symbol, *self._columns[:, :accepted]),
             offset=offset,
             count=count,
-            # Copies, for the room that they stood in is mostly empty.
+            # Copies, for the arrays that they are in are mostly empty.
             refused_offset=self._refused[0, :refused].copy(),
             refused_reason=self._refused[1, :refused].astype(np.uint8),
         )
@@ -227,7 +237,7 @@ class FrameRun:
             return []
         _, reasons, positions = self._refused[:, :count].tolist()
         return [
-            describe(self._payload(position), Reason(reason))
+            _describe(self._payload(position), Reason(reason))
             for reason, position in zip(reasons, positions, strict=True)
         ]
 
@@ -250,7 +260,7 @@ class FrameRun:
             self._index.add(self._scratch)
 
     def _read_by_protobuf(self) -> None:
-        """Let protobuf's parser read one frame, and the kernel what that parser understood."""
+        """Have protobuf's parser read one frame, and the kernel the Tick that it found."""
         state = self._state
         position = self.position
         refused_before = int(state[kernel.REFUSED])
@@ -278,9 +288,46 @@ class FrameRun:
 def decode_messages(
     messages: Iterable[tick_pb2.Tick], index: SymbolIndex, ingest_ns: int
 ) -> Decoded:
-    """Check ticks that came as messages, by the same rules as those that come in frames."""
+    """Check ticks that arrived as messages, by the same rules as ticks in frames."""
     data = b"".join(encode_frame(message.SerializeToString() or _NO_FIELDS) for message in messages)
     return TickDecoder(index, max_frame_bytes=CONTROL_BIT - 1).feed(data, ingest_ns)
+
+
+def _describe(payload: bytes, reason: Reason) -> str:
+    """Describe in one line what is wrong with a Tick that was refused for `reason`."""
+    if reason is Reason.MALFORMED:
+        return f"payload of {len(payload):,} bytes is not a Tick"
+    try:
+        tick = tick_pb2.Tick.FromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"a payload refused for its {reason.label} is not a Tick") from error
+    if reason is Reason.SYMBOL:
+        return _describe_symbol(tick.symbol)
+    if reason is Reason.PRICE:
+        return f"price {tick.price!r} is not above 0 and within int64 at 1e-9"
+    if reason is Reason.VOLUME:
+        return f"volume {tick.volume} is not above 0"
+    return _describe_timestamp(tick.exchange_timestamp)
+
+
+def _describe_symbol(symbol: str) -> str:
+    # What is not ASCII is not trimmed either, though Python knows more kinds of spaces.
+    trimmed = symbol.strip() if symbol.isascii() else symbol
+    if not trimmed:
+        return "symbol is empty"
+    shown = repr(trimmed[:_SHOWN_CHARS]) + ("..." if len(trimmed) > _SHOWN_CHARS else "")
+    if not (trimmed.isascii() and trimmed.isprintable()):
+        return f"symbol {shown} is not printable ASCII"
+    if len(trimmed) > MAX_SYMBOL_CHARS:
+        return f"symbol {shown} has {len(trimmed):,} characters, over {MAX_SYMBOL_CHARS}"
+    return f"symbol {shown} is one too many: the symbol table is full"
+
+
+def _describe_timestamp(timestamp: int) -> str:
+    if timestamp <= 0:
+        return f"timestamp {timestamp} is not above 0"
+    unit = next(unit for bound, unit in _UNITS_BELOW if timestamp < bound)
+    return f"timestamp {timestamp} is in {unit}, not in ns"
 
 
 def _header(data: Bytes, position: int) -> int:

@@ -11,13 +11,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.core.hash_kernel import home_of
 from mdtool.core.jit import inlined, kernel
 
 DONE: Final = 0
 """Every whole frame is read."""
 BAD_LENGTH: Final = 1
-"""The frame at `position` says that it is empty or too long, or is a control frame."""
+"""The frame at `position` is empty or too long, or a control frame."""
 GROUP: Final = 2
 """The frame at `position` has a group."""
 NEW_SYMBOL: Final = 3
@@ -254,7 +253,7 @@ def _read_symbol(data: Any, at: int, end: int, scratch: Any) -> int:
 
 @inlined
 def symbol_key(words: Any) -> int:
-    """Return what stands for a symbol in the table: its only word, or a hash with bit 63 set."""
+    """Return the key of a symbol in the table: its only word, or a hash with bit 63 set."""
     if words[1] == 0:
         return words[0]  # type: ignore[no-any-return]
     key = np.uint64(0)
@@ -267,9 +266,15 @@ def symbol_key(words: Any) -> int:
 
 
 @inlined
+def _home(key: int, slots: int) -> int:
+    """Return the row where the search for a key begins."""
+    return np.int64((np.uint64(key) * _HASH) >> _HALF) & (slots - 1)  # type: ignore[return-value]
+
+
+@inlined
 def _find(table: Any, words: Any, key: int, symbol: Any) -> int:
-    """Return the slot of a symbol, or the free one where it would stand."""
-    slot = home_of(key, len(table))
+    """Return the row of a symbol, or the free one where it belongs."""
+    slot = _home(key, len(table))
     while table[slot, 0] != 0:
         if table[slot, 0] == key:
             index = table[slot, 1]
@@ -285,7 +290,7 @@ def _find(table: Any, words: Any, key: int, symbol: Any) -> int:
 
 @kernel
 def add_symbol(table: Any, words: Any, index: int) -> None:
-    """Put symbol `index` of `words`, which is not there yet, into the table."""
+    """Add symbol `index` of `words` to the table."""
     key = symbol_key(words[index])
     slot = _find(table, words, key, words[index])
     table[slot, 0] = key
@@ -397,7 +402,7 @@ def decode_frames(
             if key == 0:
                 key = _read_symbol(data, symbol_at, symbol_end, scratch)
             if key != 0:
-                slot = home_of(key, len(table))
+                slot = _home(key, len(table))
                 if table[slot, 0] != key or key < 0:
                     slot = _find(table, words, key, scratch)
                 if is_full and table[slot, 0] == 0:

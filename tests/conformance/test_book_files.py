@@ -10,11 +10,12 @@ import pytest
 from mdtool.adapters.dbn_files import open_source
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.units import parse_price
-from mdtool.engine.book.state import BookKey, Books
+from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import BookView
 from mdtool.engine.simulate import Exchange
 from tests.reference.book import ReferenceBooks, mbo_of
 from tests.reference.book_equality import assert_same, assert_same_near
+from tests.support.instruments import bare, batch, index_of
 
 CLX5 = "CLX5_mbo.dbn"
 ESM4 = "ESM4_mbo_snapshot.dbn.zst"
@@ -38,20 +39,20 @@ def esm4(real_data: Path) -> np.ndarray:
 
 def records_of(path: Path) -> np.ndarray:
     with open_source(str(path)) as source:
-        return np.concatenate([run for run in source if run.dtype == MBO])
+        return np.concatenate([run.records for run in source if run.records.dtype == MBO])
 
 
 def only_book(records: np.ndarray) -> BookView:
     books = Books()
-    books.apply(records)
-    [key] = books.book_keys()
+    books.apply(batch(records))
+    [key] = books.instruments().tolist()
     return BookView(books, key)
 
 
 def test_every_event_leaves_the_reference_s_book(stream):
     books, reference = Books(), ReferenceBooks()
     for at, record in enumerate(mbo_of(stream)):
-        books.apply(stream[at : at + 1])
+        books.apply(batch(stream[at : at + 1]))
         reference.strike(record)
         assert_same_near(books, reference, record)
         if at % 1_000 == 0:
@@ -61,7 +62,7 @@ def test_every_event_leaves_the_reference_s_book(stream):
 
 @pytest.mark.parametrize("shown", [1, 10])
 def test_depth_records_are_the_reference_s(stream, shown):
-    made = [record for run in Books().events(stream, shown) for record in run.tolist()]
+    made = [record for run in bare(Books().events(batch(stream), shown)) for record in run.tolist()]
     assert made == [*ReferenceBooks().depth_records(mbo_of(stream), shown)]
 
 
@@ -78,7 +79,7 @@ def test_esm4_is_whole_and_never_crossed_where_an_event_ends(esm4):
     book = only_book(esm4)
     assert not book.is_partial
     assert book.anomalies == {}
-    tops = np.concatenate([*Books().events(esm4, 1)])
+    tops = np.concatenate([*bare(Books().events(batch(esm4), 1))])
     tops = tops[(tops["flags"] & F_LAST) != 0]
     assert len(tops) > 50
     assert (tops["bid_px_00"] < tops["ask_px_00"]).all()
@@ -113,8 +114,8 @@ def test_without_its_snapshot_the_same_day_is_partial(esm4):
 def test_what_the_simulator_writes_has_no_anomalies():
     exchange = Exchange(seed=3)
     books = Books()
-    books.apply(exchange.generate(50_000))
-    views = [BookView(books, key) for key in books.book_keys()]
+    books.apply(batch(exchange.generate(50_000)))
+    views = [BookView(books, key) for key in books.instruments().tolist()]
     assert len(views) == len(exchange.symbols)
     for view in views:
         assert view.anomalies == {}
@@ -128,11 +129,11 @@ def test_streams_that_are_merged_keep_their_books_apart(real_data, esm4):
     merged = np.concatenate([clx5, elsewhere, esm4])
     order = np.argsort(np.concatenate([np.arange(len(run)) for run in (clx5, elsewhere, esm4)]))
     books = Books()
-    books.apply(merged[order])
+    books.apply(batch(merged[order]))
     for records, key in [
-        (clx5, BookKey(1, 432669)),
-        (elsewhere, BookKey(2, 432669)),
-        (esm4, BookKey(1, 5602)),
+        (clx5, index_of(1, 432669)),
+        (elsewhere, index_of(2, 432669)),
+        (esm4, index_of(1, 5602)),
     ]:
         alone, together = only_book(records), BookView(books, key)
         for side in "BA":

@@ -17,6 +17,7 @@ from mdtool.core.dtypes import MBO, MBP1, MBP10, RTYPE_MBO, TRADE, record_length
 from mdtool.core.units import parse_price
 from mdtool.engine.book.state import Books
 from tests.reference.book import UNDEF_PRICE
+from tests.support.instruments import bare, batch
 
 Fixture = Callable[[str], np.ndarray]
 Row = tuple[bytes, int, int]
@@ -34,7 +35,7 @@ def fixture(request: pytest.FixtureRequest, real_data: Path) -> Fixture:
     def records_of(schema: str) -> np.ndarray:
         path = real_data / "dbn" / f"test_data.{schema}.v{request.param}.dbn.zst"
         with open_source(str(path)) as source:
-            return np.concatenate([*source])
+            return np.concatenate([*bare(source)])
 
     return records_of
 
@@ -82,8 +83,8 @@ def test_a_trade_shows_the_book_before_it(fixture):
     later = adds([(b"A", ask, size) for size in split(15, 9)], first_id=100)[1:]
     stream = np.concatenate([told_mbo([first]), filled, later, told_mbo([second])])
     books = Books()
-    books.apply(before)
-    records = np.concatenate([*books.events(stream, 1)])
+    books.apply(batch(before))
+    records = np.concatenate([*bare(books.events(batch(stream), 1))])
     trades = records[records["action"] == b"T"]
     assert trades.tobytes() == fixture("tbbo").tobytes()
     for name in set(TRADE.names) - {"length", "rtype"}:
@@ -93,9 +94,9 @@ def test_a_trade_shows_the_book_before_it(fixture):
 def made(before: np.ndarray, stream: np.ndarray, shown: int) -> bytes:
     """Return the depth records that a stream makes of the books that it finds."""
     books = Books()
-    books.apply(before)
+    books.apply(batch(before))
     dtype = MBP10 if shown == 10 else MBP1
-    return np.concatenate([np.empty(0, dtype), *books.events(stream, shown)]).tobytes()
+    return np.concatenate([np.empty(0, dtype), *bare(books.events(batch(stream), shown))]).tobytes()
 
 
 def rows_of(record: np.void, shown: int) -> list[Row]:

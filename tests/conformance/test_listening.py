@@ -46,6 +46,6 @@ async def run(service):
 
 @pytest.mark.parametrize("name", SERVICES)
 async def test_a_host_that_can_be_no_name_is_told_so(name):
-    said = r"^cannot listen on port 0 of mdtool\.\.example: no host name$"
+    said = r"^cannot listen on port 0 of mdtool\.\.example: not a valid host name$"
     with pytest.raises(StartupError, match=said):
         await run(SERVICES[name]())

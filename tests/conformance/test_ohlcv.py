@@ -12,8 +12,9 @@ import zstandard
 from mdtool.core.records import index_timestamps
 from mdtool.engine.bar_stream import BarStream
 from mdtool.engine.bars import TimeBars
-from mdtool.engine.trades import Trades
+from mdtool.engine.timed_trades import TimedTrades
 from tests.reference import bars as reference
+from tests.support.instruments import bare, batch, index_of
 
 SECOND = 10**9
 
@@ -36,7 +37,7 @@ def arrays(records: list) -> np.ndarray:
 def trades_in(records: list, clock: str = "ts_recv") -> list[reference.Trade]:
     return [
         reference.Trade(
-            (record.publisher_id << 32) | record.instrument_id,
+            index_of(record.publisher_id, record.instrument_id),
             record.price,
             record.size,
             getattr(record, clock),
@@ -49,7 +50,8 @@ def trades_in(records: list, clock: str = "ts_recv") -> list[reference.Trade]:
 def bars_of(array: np.ndarray, interval: int, clock: str = "ts_recv", step: int = 10**6) -> list:
     engine = TimeBars(interval)
     closed = [
-        engine.update(Trades.of(array[i : i + step], clock)) for i in range(0, len(array), step)
+        engine.update(TimedTrades.of(batch(array[i : i + step]), clock))
+        for i in range(0, len(array), step)
     ]
     assert engine.late == 0
     return np.concatenate([*closed, engine.close_all()]).tolist()
@@ -97,7 +99,7 @@ def test_the_size_of_batches_changes_nothing(crude, step):
 def test_trades_of_every_schema_and_version_make_the_same_bar(real_data, schema, version):
     _, records = decoded(real_data / "dbn" / f"test_data.{schema}.{version}.dbn.zst")
     stream = BarStream(TimeBars(SECOND))
-    written = [*stream.update(arrays(records)), *stream.close()]
+    written = [*bare(stream.update(batch(arrays(records)))), *bare(stream.close())]
     assert len(written) == 1
     (bar,) = written[0]
     assert (bar["open"], bar["high"], bar["low"], bar["close"]) == (3_720_250_000_000,) * 4
@@ -109,7 +111,7 @@ def test_records_are_those_of_databento(real_data):
     _, theirs = decoded(real_data / "dbn" / "test_data.ohlcv-1s.v3.dbn.zst")
     _, trades = decoded(real_data / "dbn" / "test_data.trades.v3.dbn.zst")
     stream = BarStream(TimeBars(SECOND))
-    ours = [*stream.update(arrays(trades)), *stream.close()][0]
+    ours = [*bare(stream.update(batch(arrays(trades)))), *bare(stream.close())][0]
     same = ["length", "rtype", "publisher_id", "instrument_id", "ts_event"]
     assert ours[same].tolist() == arrays(theirs)[:1][same].tolist()
     assert index_timestamps(ours).tolist() == [1_609_160_400 * SECOND]

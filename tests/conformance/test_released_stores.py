@@ -212,11 +212,11 @@ def test_a_released_store_is_read(url):
         assert history.streams() == [SavedStream(1, "feed", 5), SavedStream(2, "part", None)]
         assert history.recount() == []
         page = history.page("AAPL", 2)
-        assert page.price.tolist() == [130, 120]
-        assert page.ingest_timestamp.tolist() == [NOON_NS + 2 * MS + 5, NOON_NS + MS + 5]
+        assert page.trades.price.tolist() == [130, 120]
+        assert page.trades.ts_recv.tolist() == [NOON_NS + 2 * MS + 5, NOON_NS + MS + 5]
         assert page.key(0) == (NOON_NS + 2 * MS, 2, 7)
         (whole,) = history.trades("AAPL")
-        assert whole.volume.tolist() == [1, 2, 3]
+        assert whole.trades.size.tolist() == [1, 2, 3]
         (bar,) = history.bars("AAPL", MINUTE_NS, 10).tolist()
         assert bar == (0, MINUTE_NS, 0, *CLOSED_BAR)
 

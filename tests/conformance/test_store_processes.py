@@ -1,4 +1,4 @@
-"""What stores hold when several write them, and when writers are killed."""
+"""Stores with several writers, and writers that are killed."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_market_is_held_until_its_process_has_ended_however_it_did(url):
         claim_when_free(store)
 
 
-def test_a_store_is_made_once_by_all_who_open_it_at_the_same_time(url):
+def test_a_store_opened_by_many_at_once_is_created_once(url):
     at_once = threading.Barrier(6)
     is_made = threading.Event()
     problems = []
@@ -163,7 +163,7 @@ def test_pages_by_cursor_skip_and_repeat_nothing_while_others_write(url):
     assert set(found) == wanted
 
 
-def test_a_reader_that_is_interrupted_says_so_and_reads_on(url):
+def test_an_interrupted_reader_reads_on(url):
     outcome = []
     with open_store(url) as store, open_history(url) as history:
         store.write(step(["AAPL"], run("a", 0, [(0, 1, 1, NOON_NS)] * 50_000)))

@@ -1,4 +1,4 @@
-"""What every store owes those who write and read it, whatever it keeps its tables in."""
+"""The contract of stores, for every kind of store."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def trades(first: int, count: int, symbol: int = AAPL, every_ns: int = MS):
 
 
 def prices(page) -> list[int]:
-    return page.price.tolist()
+    return page.trades.price.tolist()
 
 
 def test_a_new_store_is_empty(store):
@@ -55,6 +55,7 @@ def test_a_new_store_is_empty(store):
     assert len(store.bars("AAPL", 60 * 10**9, 10)) == 0
     assert store.position("stream") is None
     assert store.recount() == store.repair() == []
+    assert store.sequences().shape == (3, 0)
     state = store.load(10, 0)
     assert (state.symbols, state.positions, state.counts) == ([], {}, {})
     assert len(state.sessions) == len(state.bars) == 0
@@ -65,20 +66,23 @@ def test_trades_are_read_as_they_were_written(store):
     store.write(step(SYMBOLS, run("stream", 40, written)))
     (stream,) = store.streams()
     page = store.page("MSFT", 10)
-    assert page.timestamp.tolist() == [NOON_NS + 1, NOON_NS]
+    assert page.trades.ts_event.tolist() == [NOON_NS + 1, NOON_NS]
     assert page.stream.tolist() == [stream.number] * 2
     assert page.sequence.tolist() == [40, 42]
     assert prices(page) == [5, 2**63 - 1]
-    assert page.volume.tolist() == [7, 2**63 - 1]
-    assert page.ingest_timestamp.tolist() == [NOON_NS + 6, NOON_NS + 5]
-    assert all(column.dtype == np.int64 for column in (page.timestamp, page.price, page.volume))
+    assert page.trades.size.tolist() == [7, 2**63 - 1]
+    assert page.trades.ts_recv.tolist() == [NOON_NS + 6, NOON_NS + 5]
+    assert all(
+        column.dtype == np.int64
+        for column in (page.trades.ts_event, page.trades.price, page.trades.size)
+    )
     assert stream == SavedStream(stream.number, "stream", 43)
     assert store.symbols() == [SymbolTotals("MSFT", 2, NOON_NS + 1)]
     assert not store.has("AAPL")
     assert store.has("MSFT")
 
 
-def test_it_is_all_there_when_it_is_opened_again(url):
+def test_everything_is_there_after_reopening(url):
     with open_store(url) as store:
         store.write(step(SYMBOLS, run("stream", 0, trades(0, 10)), counts={"ticks": 10}))
     with open_store(url) as store, open_history(url) as history:
@@ -88,7 +92,7 @@ def test_it_is_all_there_when_it_is_opened_again(url):
             assert prices(reader.page("AAPL", 100)) == list(range(10, 0, -1))
 
 
-def test_what_is_sent_again_enters_once(store):
+def test_resent_frames_are_stored_once(store):
     for first, count in ((0, 10), (0, 10), (3, 4), (5, 10), (0, 15), (15, 0)):
         store.write(step(SYMBOLS, run("stream", first, trades(first, count))))
     assert store.symbols() == [SymbolTotals("AAPL", 15, NOON_NS + 14 * MS)]
@@ -112,7 +116,7 @@ def test_refused_frames_move_the_position_alone(store):
         store.write(step(SYMBOLS, run("stream", 13, trades(13, 1))))
 
 
-def test_after_a_gap_nothing_of_the_step_is_there(store):
+def test_after_a_gap_nothing_of_the_step_is_stored(store):
     store.write(step(SYMBOLS, run("a", 0, trades(0, 5))))
     ahead = [run("b", 0, trades(0, 5, MSFT)), run("a", 6, trades(6, 1))]
     with pytest.raises(StoreGapError, match=r"'a' continues at 5, not at 6"):
@@ -208,7 +212,7 @@ def starts(bars) -> list[int]:
     return ((bars["start_ns"] - NOON_NS) // SECOND).tolist()
 
 
-def test_a_market_takes_up_what_it_was(store):
+def test_a_market_is_restored(store):
     later = (*SESSION[:5], 5, NOON_NS, NOON_NS + 1)
     store.write(step(SYMBOLS, run("a", 0, []), sessions={MSFT: SESSION, AAPL: SESSION}))
     store.write(step(SYMBOLS, run("a", 0, []), sessions={AAPL: later}, counts={"ticks": 5}))
@@ -245,7 +249,7 @@ def test_an_older_step_that_is_written_again_changes_nothing(store):
     assert state.positions == {"a": 3}
 
 
-def test_closed_bars_are_taken_up_while_they_may_be_amended(store):
+def test_closed_bars_are_restored_while_they_may_be_amended(store):
     closed = [bar(start) for start in range(-5, 10)] + [bar(-60, interval=MINUTE)]
     living = [bar(10, is_open=True), bar(0, is_open=True, interval=MINUTE)]
     alone = [bar(1, symbol=MSFT), bar(2, is_open=True, symbol=MSFT)]
@@ -281,7 +285,7 @@ def test_closed_bars_are_read_in_both_orders(store):
     assert len(store.bars_from("IBM", SECOND, 5, 0)) == 0
 
 
-def test_positions_are_those_of_the_streams_heard_of_last(store):
+def test_positions_are_those_of_the_streams_written_last(store):
     for stream in ("a", "b", "c", "a"):
         position = store.position(stream) or 0
         store.write(step(SYMBOLS, run(stream, position, trades(position, 1))))
@@ -321,7 +325,7 @@ def test_totals_are_those_of_the_trades(store):
     assert store.recount() == store.repair() == []
 
 
-def test_a_reader_of_a_store_that_is_not_there_says_so(url):
+def test_a_reader_of_a_missing_store_is_unavailable(url):
     with open_history(url) as history:
         with pytest.raises(StoreUnavailableError, match=r"\S"):
             history.symbols()
@@ -335,7 +339,17 @@ def test_nothing_is_interrupted_where_nothing_is_read(store):
     assert store.symbols() == []
 
 
-def test_an_unknown_scheme_names_those_that_there_are():
+def test_an_unknown_scheme_is_rejected_with_the_known_ones():
     for opener in (open_store, open_history):
         with pytest.raises(ConfigError, match="sqlite, postgresql"):
             opener("mysql://localhost")
+
+
+def test_sequences_of_streams_are_given_as_runs(store):
+    part = [trade(1), trade(2, MSFT), None, trade(3), trade(4)]
+    store.write(step(SYMBOLS, run("a", 5, part, is_part=True), run("b", 0, [trade(9)])))
+    store.write(step(SYMBOLS, run("a", 20, [trade(5)], is_part=True)))
+    # Another trade of the same sequence, which only a writer of this stream could leave out.
+    store.write(step(SYMBOLS, run("a", 8, [trade(6, MSFT)], is_part=True)))
+    a, b = (stream.number for stream in store.streams())
+    assert store.sequences().T.tolist() == [[a, 5, 6], [a, 8, 9], [a, 20, 20], [b, 0, 0]]

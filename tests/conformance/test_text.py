@@ -10,10 +10,11 @@ import zstandard
 from mdtool.adapters.dbn_files import open_source
 from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.core.dtypes import SYMBOL_MAPPING
-from mdtool.core.symbology import Symbology
+from mdtool.core.instruments import Instruments
 from mdtool.wire.dbn import encode_records
 from mdtool.wire.text import CsvEncoder, JsonEncoder
 from tests.reference import dbn_streams as streams
+from tests.support.instruments import named
 
 SCHEMAS = ["mbo", "trades", "mbp-1", "mbp-10", "tbbo", "ohlcv-1s", "ohlcv-1m", "definition"]
 STYLES = [
@@ -43,7 +44,7 @@ def ours(path, tmp_path, encoding, pretty, mapped) -> bytes:
     written = tmp_path / f"out.{encoding}"
     spec = OutputSpec(encoding, str(written), maps_symbols=mapped, is_pretty=pretty)
     with open_source(str(path)) as source:
-        output = open_output(spec, source.metadata, source.symbology)
+        output = open_output(spec, source.metadata)
         for records in source:
             output.write(records)
         output.close()
@@ -87,26 +88,26 @@ class TestFiles:
 
 @pytest.mark.parametrize(("pretty", "mapped"), STYLES)
 def test_bars_of_any_cadence_come_out_as_bars_of_a_second_do(pretty, mapped):
-    symbology = Symbology(streams.metadata()) if mapped else None
-    bars, seconds = streams.bars(50, 17), streams.bars(50, 32)
-    rows = CsvEncoder(symbology, pretty).encode(bars)
-    alike = CsvEncoder(symbology, pretty).encode(seconds)
+    metadata = streams.metadata()
+    bars, seconds = (named(streams.bars(50, rtype), metadata) for rtype in (17, 32))
+    rows = CsvEncoder(mapped, pretty).encode(bars)
+    alike = CsvEncoder(mapped, pretty).encode(seconds)
     assert [row.split(b",")[1] for row in rows.splitlines()] == [b"17"] * 50
     assert rows.replace(b",17,", b",32,") == alike
-    assert CsvEncoder(symbology, pretty).header(17) == CsvEncoder(symbology, pretty).header(32)
-    assert bars["rtype"].tolist() == [17] * 50
-    lines = JsonEncoder(symbology, pretty).encode(bars).splitlines()
+    assert CsvEncoder(mapped, pretty).header(17) == CsvEncoder(mapped, pretty).header(32)
+    assert bars.records["rtype"].tolist() == [17] * 50
+    lines = JsonEncoder(mapped, pretty).encode(bars).splitlines()
     assert all(b'"rtype":17,' in line for line in lines)
 
 
 @pytest.mark.parametrize("encoder", [CsvEncoder, JsonEncoder])
 def test_symbols_are_those_that_hold_where_a_record_stands(encoder):
-    symbology = Symbology()
-    text = encoder(symbology)
-    assert text.encode(streams.mbo(2)).count(b"LIVE") == 0
+    resolver = Instruments().resolver("live")
+    text = encoder(maps_symbols=True)
+    assert text.encode(resolver.batch(streams.mbo(2))).count(b"LIVE") == 0
     live = np.frombuffer(streams.mapping(1, "LIVE"), SYMBOL_MAPPING)
-    symbology.learn(live)
-    lines = text.encode(streams.mbo(4)).splitlines()
+    resolver.learn(live)
+    lines = text.encode(resolver.batch(streams.mbo(4))).splitlines()
     assert [b"LIVE" in line for line in lines] == [True, False, True, False]
     assert len(lines) == 4
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import signal
 import socket
 import subprocess
@@ -18,10 +16,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mdtool.adapters import rpc
 from mdtool.core.errors import EXIT_OK, EXIT_STARTUP, EXIT_USAGE, StartupError
-from mdtool.core.lifecycle import READY_FD
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.wire._pb import marketdata_pb2
+from tests.support import services
 from tests.support.aggregators import aggregator, message, tick
 
 SERVICE = "marketdata.MarketDataService"
@@ -132,14 +130,8 @@ def command(*arguments, **options):
 @pytest.fixture
 def service():
     """The command, ready, and its address."""
-    reader, writer = os.pipe()
-    process = command("--port", "0", pass_fds=(writer,), env={**os.environ, READY_FD: str(writer)})
-    os.close(writer)
-    with os.fdopen(reader) as ready, process:
-        line = ready.readline()
-        assert line, process.stderr.read()
-        yield process, json.loads(line)["addresses"]["grpc"]
-        process.kill()
+    with services.service("aggregate", "--port", "0", text=True) as running:
+        yield running.process, running.address
 
 
 async def test_the_command_serves_until_it_is_told_to_stop(service):

@@ -18,7 +18,7 @@ from mdtool.adapters.stores.errors import (
     StoreFormatError,
     StoreUnavailableError,
 )
-from mdtool.services.aggregator import store_thread
+from mdtool.services.aggregator import storage
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 from tests.support.watched_stores import WatchedStore
@@ -47,7 +47,7 @@ def stores(monkeypatch):
         opened.append(WatchedStore(url))
         return opened[-1]
 
-    monkeypatch.setattr(store_thread, "open_store", opening)
+    monkeypatch.setattr(storage, "open_store", opening)
     return opened
 
 
@@ -154,8 +154,8 @@ async def test_a_store_that_is_away_is_waited_for_and_said_to_be(url, stores, ca
         assert stored(url) == {"AAPL": 1}
     lines = [record.message for record in caplog.records]
     assert lines == [
-        "the store is locked; nothing is acknowledged until it can be written again",
-        "the store is there again",
+        "the store is locked; nothing is acknowledged until the store is available again",
+        "the store is available again",
     ]
 
 
@@ -267,12 +267,12 @@ async def test_a_stop_does_not_wait_for_a_store_that_is_away(url, stores, caplog
         await call.write(message(0, [tick(100)] * 7, ["AAPL"]))
         await stores[0].begun()
         service.task.cancel()
-    assert "stopped with 7 ticks taken that the store has not kept" in caplog.text
+    assert "stopped with 7 ticks taken that the store does not have" in caplog.text
     assert stored(url) == {}
 
 
 async def test_a_store_that_another_holds_is_not_taken(url, monkeypatch):
-    monkeypatch.setattr(store_thread, "_CLAIM_SPARE_S", 0.1)
+    monkeypatch.setattr(storage, "_CLAIM_SPARE_S", 0.1)
     monkeypatch.setenv("MDTOOL_STOP_WITHIN_S", "0.1")
     async with aggregator(store=url) as service:
         with pytest.raises(StoreClaimedError):
@@ -283,7 +283,7 @@ async def test_a_store_that_another_holds_is_not_taken(url, monkeypatch):
 
 async def test_a_store_that_another_is_about_to_leave_is_waited_for(url, monkeypatch):
     waits = asyncio.Event()
-    monkeypatch.setattr(store_thread.log, "info", lambda *_: waits.set())
+    monkeypatch.setattr(storage.log, "info", lambda *_: waits.set())
     with open_store(url) as other:
         other.claim()
         async with contextlib.AsyncExitStack() as stack:

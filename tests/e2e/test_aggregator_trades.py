@@ -12,8 +12,8 @@ import pytest
 from mdtool.adapters.trades.grpc import GrpcTradeFeed
 from mdtool.core.errors import PeerError
 from mdtool.core.trades import Reason
-from mdtool.services.aggregator import servicer
-from mdtool.services.aggregator.trade_feed import TradeFeed
+from mdtool.services.aggregator import live_market
+from mdtool.services.aggregator.trade_publisher import TradePublisher
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 
@@ -72,8 +72,8 @@ async def test_ticks_one_by_one_are_handed_over_too():
 
 
 async def test_a_client_that_takes_too_little_is_told_so(monkeypatch):
-    feed = functools.partial(TradeFeed, max_behind=200_000)
-    monkeypatch.setattr(servicer, "TradeFeed", feed)
+    feed = functools.partial(TradePublisher, max_behind=200_000)
+    monkeypatch.setattr(live_market, "TradePublisher", feed)
     async with aggregator() as running:
         call = running.stub.StreamTrades(marketdata_pb2.TradesRequest())
         await call.initial_metadata()
@@ -90,13 +90,13 @@ async def test_a_client_that_takes_too_little_is_told_so(monkeypatch):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await take()
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "waited to be taken" in caught.value.details()
+        assert "waited for a slow reader" in caught.value.details()
         assert taken < 1_000_000
 
 
 async def test_a_feed_that_is_away_or_goes_away_says_so():
     async with GrpcTradeFeed("127.0.0.1:1") as feed:
-        with pytest.raises(PeerError, match=r"127\.0\.0\.1:1 is away"):
+        with pytest.raises(PeerError, match=r"127\.0\.0\.1:1 is unavailable"):
             await feed.follow(pytest.fail, pytest.fail)
     async with aggregator() as running:
         followed = Followed(running.address)

@@ -84,6 +84,7 @@ class TestFinal:
         [book] = objects(run(clx5, "--json"))
         assert list(book) == [
             "symbol",
+            "publisher_id",
             "timestamp",
             "timestamp_ns",
             "bbo",

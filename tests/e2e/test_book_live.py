@@ -350,10 +350,10 @@ def test_nothing_but_ascii_where_the_encoding_has_no_more(slow):
 def test_without_a_terminal_it_says_so(slow):
     ended = subprocess.run([*BOOK, str(slow), "--live"], capture_output=True, check=False)
     assert ended.returncode == 2
-    assert ended.stderr.startswith(b"mdtool: --live wants a terminal")
+    assert ended.stderr.startswith(b"mdtool: --live requires a terminal")
     with view(slow, environment={"TERM": "dumb"}) as session:
         assert session.end() == 2
-        assert "wants a terminal that can move its cursor" in session.screen.before
+        assert "requires a terminal that can move its cursor" in session.screen.before
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-
 import grpc.aio
 import pytest
 
@@ -15,6 +12,7 @@ from mdtool.wire._pb import tick_pb2
 from tests.support.aggregators import aggregator as aggregating
 from tests.support.aggregators import message, tick
 from tests.support.gateways import Client, gateway_of
+from tests.support.services import running
 
 NOON_NS = 1_735_214_400 * 10**9
 SECOND_NS = 10**9
@@ -22,15 +20,8 @@ SECOND_NS = 10**9
 
 @pytest.fixture
 async def aggregator():
-    started = asyncio.get_running_loop().create_future()
-    service = asyncio.create_task(Aggregator(AggregatorConfig(port=0)).run(started.set_result))
-    await asyncio.wait({service, started}, return_when=asyncio.FIRST_COMPLETED)
-    try:
-        yield started.result()["grpc"]
-    finally:
-        service.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await service
+    async with running(Aggregator(AggregatorConfig(port=0))) as (addresses, _):
+        yield addresses["grpc"]
 
 
 async def test_an_aggregator_that_cannot_commit_is_blocked_until_it_can(tmp_path):
@@ -46,7 +37,7 @@ async def test_an_aggregator_that_cannot_commit_is_blocked_until_it_can(tmp_path
         assert (await call.read()).next_sequence == 1
         folder.rename(tmp_path / "away")
         await call.write(message(1, [tick(1)]))
-        await until(client, "blocked", "its store cannot be written")
+        await until(client, "blocked", "its store is unavailable")
         async with client.get("/metrics") as response:
             assert "mdtool_stream_held_up 1.0" in await response.text()
         (tmp_path / "away").rename(folder)

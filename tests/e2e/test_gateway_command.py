@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 
 import pytest
+
+from tests.support.services import service
 
 NOBODY = "127.0.0.1:1"
 
@@ -24,20 +25,8 @@ def gateway(*options: str, under=(), **streams) -> subprocess.Popen[str]:
 @contextlib.contextmanager
 def running(under=()):
     """A gateway without an aggregator, and its host and port."""
-    ready, says_ready = os.pipe()
-    process = gateway(
-        *("--port", "0", "--aggregator", NOBODY),
-        pass_fds=(says_ready,),
-        env={**os.environ, "MDTOOL_READY_FD": str(says_ready)},
-        under=under,
-    )
-    os.close(says_ready)
-    try:
-        with os.fdopen(ready) as lines:
-            yield process, json.loads(lines.readline())["addresses"]["http"]
-    finally:
-        process.kill()
-        process.wait()
+    with service("gateway", "--port", "0", "--aggregator", NOBODY, under=under) as running_service:
+        yield running_service.process, running_service.address
 
 
 def test_it_says_where_it_is_and_stops_at_a_signal():

@@ -85,7 +85,7 @@ async def test_a_walk_has_every_trade_once_while_another_process_writes(url, rea
         stored = history.page("AAPL", total.trade_count)
     # In each five of those that came later two took place after the first, and two at their moment.
     assert len(stored) == total.trade_count >= STORED + 5 * (len(found) - STORED)
-    assert max(stored.timestamp.tolist()) == total.last_trade_at_ns == NOON_NS + 10**6
+    assert max(stored.trades.ts_event.tolist()) == total.last_trade_at_ns == NOON_NS + 10**6
 
 
 async def test_a_store_that_comes_after_the_gateway_is_served(url):

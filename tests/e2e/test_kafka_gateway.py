@@ -1,4 +1,4 @@
-"""Gateways in front of Kafka: any number of them, with all that aggregators have committed."""
+"""Gateways in front of Kafka: any number, each with all that aggregators have committed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 
 from tests.support.commands import completed
 from tests.support.gateways import gateway_of
-from tests.support.ingest_commands import service
 from tests.support.kafka_brokers import kafka_broker
 from tests.support.kafka_topics import (
     NOON_NS,
@@ -19,6 +18,7 @@ from tests.support.kafka_topics import (
     url_of,
     write_ticks,
 )
+from tests.support.services import service
 
 TICKS = 40_000
 
@@ -102,7 +102,7 @@ async def bars(client, path):
     return answer["data"]
 
 
-async def test_a_gateway_says_so_while_nobody_aggregates(kafka, tmp_path):
+async def test_a_gateway_is_blocked_while_no_aggregator_runs(kafka, tmp_path):
     write_ticks(tmp_path / "ticks.jsonl", 1_000)
     url = url_of(kafka)
     with contextlib.ExitStack() as running:
@@ -118,7 +118,7 @@ async def test_a_gateway_says_so_while_nobody_aggregates(kafka, tmp_path):
             await until_status(client, "ok")
 
 
-async def test_a_gateway_says_so_while_the_broker_is_away(tmp_path):
+async def test_a_gateway_reports_an_unavailable_broker(tmp_path):
     write_ticks(tmp_path / "ticks.jsonl", 1_000)
     folder = tmp_path / "broker"
     folder.mkdir()

@@ -1,13 +1,13 @@
-"""A Kafka that wants to know who comes, over TLS: settings of clients in a file."""
+"""Kafka with TLS and authentication: client settings in a file."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.support.commands import completed
-from tests.support.ingest_commands import service
 from tests.support.kafka_brokers import PASSWORD, USER
 from tests.support.kafka_topics import Topics, sessions_of, url_of, write_ticks
+from tests.support.services import service
 
 TICKS = 1_000
 
@@ -54,7 +54,7 @@ def test_ticks_become_sessions(kafka, tmp_path, settings):
         ({"ssl.ca.location": None}, "certificate verify failed"),
     ],
 )
-def test_who_is_turned_away_is_told_why(kafka, tmp_path, settings, changed, reason):
+def test_rejected_clients_get_the_reason(kafka, tmp_path, settings, changed, reason):
     settings |= changed
     left = {key: value for key, value in settings.items() if value is not None}
     bus = secured(url_of(kafka, wait_s=3), kafka, tmp_path, left)
@@ -78,7 +78,7 @@ def test_who_is_turned_away_is_told_why(kafka, tmp_path, settings, changed, reas
         (None, "client.properties: No such file or directory"),
     ],
 )
-def test_a_file_that_is_not_as_it_should_be_is_one_line(tmp_path, content, reason):
+def test_an_invalid_file_of_settings_is_one_line(tmp_path, content, reason):
     file = tmp_path / "client.properties"
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())

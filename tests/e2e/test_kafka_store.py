@@ -1,4 +1,4 @@
-"""A store of what is on Kafka: every trade once, in the place that Kafka gave it."""
+"""`store --bus`: every trade on Kafka is stored once, by its partition and offset."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from mdtool.adapters.stores import open_history
 from tests.support.commands import completed
-from tests.support.ingest_commands import service
 from tests.support.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
+from tests.support.services import service
 
 TICKS = 20_000
 
@@ -33,7 +33,7 @@ def until(store, count):
         pass
 
 
-def test_every_trade_is_kept_once_whatever_is_killed(kafka, tmp_path, free_port):
+def test_every_trade_is_stored_once_whatever_is_killed(kafka, tmp_path, free_port):
     sent = write_ticks(tmp_path / "ticks.jsonl", TICKS)
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
     with contextlib.ExitStack() as stack:
@@ -60,7 +60,10 @@ def test_every_trade_is_kept_once_whatever_is_killed(kafka, tmp_path, free_port)
                 (price // 10**7, volume, at_ns)
                 for page in history.trades(symbol)
                 for price, volume, at_ns in zip(
-                    page.price.tolist(), page.volume.tolist(), page.timestamp.tolist(), strict=True
+                    page.trades.price.tolist(),
+                    page.trades.size.tolist(),
+                    page.trades.ts_event.tolist(),
+                    strict=True,
                 )
             ]
             assert sorted(kept) == sorted(ticks)
@@ -69,7 +72,7 @@ def test_every_trade_is_kept_once_whatever_is_killed(kafka, tmp_path, free_port)
     assert checked.returncode == 0, checked.stdout.decode()
 
 
-def test_a_record_that_cannot_be_read_is_left_out(kafka, tmp_path):
+def test_a_record_that_cannot_be_decoded_is_skipped(kafka, tmp_path):
     sent = write_ticks(tmp_path / "ticks.jsonl", 1_000)
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
     with service("serve-tcp", "--port", 0, "--bus", bus) as ingest, storing(bus, store) as keeper:
@@ -79,11 +82,11 @@ def test_a_record_that_cannot_be_read_is_left_out(kafka, tmp_path):
             pass
         until(store, 1_000)
         _, said = keeper.end(signal.SIGTERM)
-        assert "offset 0: left out: " in said
+        assert "offset 0: skipped: " in said
     assert totals_in(store) == {symbol: len(ticks) for symbol, ticks in sent.items()}
 
 
-def test_a_store_of_ticks_that_were_made_anew_says_so(kafka, tmp_path):
+def test_a_store_rejects_a_recreated_topic(kafka, tmp_path):
     write_ticks(tmp_path / "ticks.jsonl", 1_000)
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
     with service("serve-tcp", "--port", 0, "--bus", bus) as ingest, storing(bus, store):
@@ -95,10 +98,10 @@ def test_a_store_of_ticks_that_were_made_anew_says_so(kafka, tmp_path):
             topics.produce("ticks", b"more", partition=number % 3)
     ended = completed("store", "--bus", bus, "--store", store)
     assert ended.returncode == 1
-    assert "it was made anew; name another store" in ended.stderr.decode()
+    assert "was recreated since its trades were stored; name another store" in ended.stderr.decode()
 
 
-def test_a_store_that_another_keeps_is_refused(kafka, tmp_path):
+def test_a_store_that_another_process_uses_is_rejected(kafka, tmp_path):
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
     with storing(bus, store):
         second = completed("store", "--bus", bus, "--store", store)
@@ -107,7 +110,7 @@ def test_a_store_that_another_keeps_is_refused(kafka, tmp_path):
 
 
 @pytest.mark.parametrize("more", [["file.dbn"], ["--stream-id", "name"]])
-def test_a_bus_takes_the_place_of_input(more):
+def test_a_bus_excludes_input(more):
     ended = completed("store", "--bus", "kafka://127.0.0.1:1", *more)
     assert ended.returncode == 2
     assert "takes the place" in ended.stderr.decode()

@@ -1,4 +1,4 @@
-"""Topics that change under those who work on them: told, or gone on with, never passed over."""
+"""Topics that change while services use them: the services report it or resume."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mdtool.core.errors import PeerError
 from tests.e2e.test_kafka_aggregate import aggregator
 from tests.e2e.test_kafka_store import storing
 from tests.support.commands import completed
-from tests.support.ingest_commands import service
 from tests.support.kafka_proxies import KafkaProxy
 from tests.support.kafka_topics import Topics, url_of, write_ticks
+from tests.support.services import service
 
 
-def test_every_service_ends_when_a_topic_is_made_anew(kafka, tmp_path):
+def test_every_service_ends_when_a_topic_is_recreated(kafka, tmp_path):
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
     with contextlib.ExitStack() as stack:
         running = [
@@ -38,7 +38,7 @@ def test_every_service_ends_when_a_topic_is_made_anew(kafka, tmp_path):
             assert name in said
 
 
-async def test_a_topic_that_is_deleted_is_told(kafka):
+async def test_a_deleted_topic_is_reported(kafka):
     bus = url_of(kafka)
     topics = await asyncio.to_thread(open_topics, KafkaAddress.parse(bus))
     with Topics(bus) as there:
@@ -48,7 +48,7 @@ async def test_a_topic_that_is_deleted_is_told(kafka):
             await asyncio.Event().wait()
 
 
-async def test_partitions_that_are_added_are_told(kafka):
+async def test_added_partitions_are_reported(kafka):
     bus = url_of(kafka)
     topics = await asyncio.to_thread(open_topics, KafkaAddress.parse(bus))
     with Topics(bus) as there:
@@ -58,7 +58,7 @@ async def test_partitions_that_are_added_are_told(kafka):
             await asyncio.Event().wait()
 
 
-async def test_servers_that_are_away_are_no_reason_to_end(kafka, monkeypatch):
+async def test_unavailable_servers_do_not_end_the_watch(kafka, monkeypatch):
     looks, has_looked = 0, asyncio.Event()
 
     def noted(*arguments):
@@ -78,7 +78,7 @@ async def test_servers_that_are_away_are_no_reason_to_end(kafka, monkeypatch):
 
 
 @pytest.mark.parametrize("refilled", [False, True])
-def test_ticks_made_anew_behind_their_aggregates_are_told(kafka, tmp_path, refilled):
+def test_recreated_ticks_behind_their_aggregates_are_reported(kafka, tmp_path, refilled):
     write_ticks(tmp_path / "ticks.jsonl", 1_000)
     bus = url_of(kafka)
     options = ("--port", 0, "--bus", bus)
@@ -92,10 +92,10 @@ def test_ticks_made_anew_behind_their_aggregates_are_told(kafka, tmp_path, refil
                 topics.produce("ticks", b"more", partition=number % 3)
     ended = completed("aggregate", *options)
     assert ended.returncode == 1
-    assert "it was made anew; name another prefix" in ended.stderr.decode()
+    assert "it was recreated; name another prefix" in ended.stderr.decode()
 
 
-def test_aggregates_that_lack_some_are_told(kafka):
+def test_incomplete_aggregates_are_reported(kafka):
     bus = url_of(kafka)
     with service("serve-tcp", "--port", 0, "--bus", bus), Topics(bus) as topics:
         totals = json.dumps({"offset": 1, "ticks": 7}).encode()
@@ -118,7 +118,7 @@ def test_aggregates_that_were_deleted_are_made_from_ticks_again(kafka, tmp_path)
             topics.delete("aggregates")
 
 
-def test_what_was_deleted_before_it_was_read_is_told(kafka, tmp_path):
+def test_records_deleted_before_they_were_read_are_reported(kafka, tmp_path):
     write_ticks(tmp_path / "ticks.jsonl", 1_000)
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
     options = ("--port", 0, "--bus", bus)
@@ -146,7 +146,7 @@ def known(positions: StreamPositions, stream_id: str) -> int:
     return position
 
 
-def test_positions_of_streams_are_none_once_their_records_have_expired(kafka):
+def test_positions_are_0_once_their_records_have_expired(kafka):
     bus = url_of(kafka)
     address = KafkaAddress.parse(bus)
     open_topics(address)

@@ -1,10 +1,9 @@
-"""The VWAP feed of what is on Kafka: every trade in its window, once."""
+"""The VWAP feed of ticks on Kafka: every trade is in its window once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 from fractions import Fraction
 
@@ -13,23 +12,18 @@ import pytest
 from mdtool.core.errors import StartupError
 from tests.e2e.test_kafka_store import storing, until
 from tests.support.commands import completed
-from tests.support.ingest_commands import service
 from tests.support.kafka_brokers import kafka_broker
 from tests.support.kafka_topics import sending, url_of, write_ticks
-from tests.support.vwap_feeds import Said, connected, vwap_feed
+from tests.support.services import logged, service
+from tests.support.vwap_feeds import connected, vwap_feed
 
 TICKS = 10_000
 
 
 @pytest.fixture
 def said():
-    said = Said()
-    logger = logging.getLogger("mdtool.services.vwap")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(said)
-    yield said
-    logger.removeHandler(said)
-    logger.setLevel(logging.NOTSET)
+    with logged("mdtool.services.vwap") as log:
+        yield log
 
 
 def exactly(ticks) -> float:
@@ -47,9 +41,7 @@ async def check(address, sent, times=1) -> None:
             assert state["vwap"] == exactly(ticks)
 
 
-async def test_what_an_ingest_server_produces_again_is_in_no_window_twice(
-    kafka, tmp_path, said, free_port
-):
+async def test_ticks_that_are_produced_again_are_in_windows_once(kafka, tmp_path, said, free_port):
     bus = url_of(kafka)
     sent = write_ticks(tmp_path / "ticks.jsonl", TICKS)
     with contextlib.ExitStack() as stack:
@@ -77,14 +69,14 @@ async def test_windows_are_filled_from_a_store_of_the_same_bus(kafka, tmp_path, 
         await asyncio.to_thread(until, store, TICKS)
         options = {"bus": bus, "store": store, "window": "1000000"}
         async with vwap_feed("127.0.0.1:1", **options) as address:
-            await said.heard("windows filled")
+            await said.heard("windows restored")
             await check(address, sent)
             again = await asyncio.to_thread(completed, "send", path, ingest.address)
             assert again.returncode == 0
             await check(address, sent, times=2)
 
 
-async def test_a_feed_goes_on_when_the_broker_is_back(tmp_path, said):
+async def test_a_feed_resumes_when_the_broker_is_available(tmp_path, said):
     folder = tmp_path / "broker"
     folder.mkdir()
     sent = write_ticks(tmp_path / "ticks.jsonl", 1_000)

@@ -1,4 +1,4 @@
-"""A store in PostgreSQL, and what befalls servers, connections and those who share them."""
+"""A store in PostgreSQL: failures of servers and connections, and several clients."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def reached(reader, wanted):
         raise StoreUnavailableError("not yet")
 
 
-def test_a_server_that_is_gone_is_unavailable_and_works_again_when_it_is_back(mortal_server):
+def test_a_stopped_server_is_unavailable_until_it_restarts(mortal_server):
     url = mortal_server.url(mortal_server.create_database())
     with open_store(url) as store, open_history(url) as reader:
         store.claim()
@@ -142,7 +142,7 @@ def test_a_commit_whose_answer_is_lost_enters_once(postgres, when):
         assert store.recount() == []
 
 
-def test_connections_that_the_server_ended_while_idle_do_not_show(store, other):
+def test_idle_connections_that_the_server_closed_are_reopened(store, other):
     store.write(step(SYMBOLS, frames("a", 0, 10)))
     disconnect_all(other)
     store.write(step(SYMBOLS, frames("a", 10, 10)))
@@ -158,7 +158,7 @@ def test_a_market_that_was_claimed_is_claimed_again_with_the_connection(store, o
         late.claim()
 
 
-def test_a_market_that_another_has_taken_over_is_not_written(store, other, postgres_url):
+def test_a_market_that_another_process_claimed_is_not_written(store, other, postgres_url):
     store.claim()
     disconnect_all(other)
     with open_store(postgres_url) as late:
@@ -199,7 +199,7 @@ def test_a_schema_is_a_store_of_its_own(postgres_url):
         assert two.address == f'{one.address} schema My "own"'
 
 
-def test_a_newer_schema_is_refused(store, other, postgres_url):
+def test_a_newer_schema_is_rejected(store, other, postgres_url):
     other.execute("UPDATE format SET version = 2")
     for opened in (open_store(postgres_url), open_history(postgres_url)):
         with (
@@ -210,7 +210,7 @@ def test_a_newer_schema_is_refused(store, other, postgres_url):
         assert error.value.exit_code == EXIT_STARTUP
 
 
-def test_tables_of_another_make_are_no_store(store, other):
+def test_other_tables_are_not_a_store(store, other):
     other.execute("ALTER TABLE trades RENAME TO orders")
     with pytest.raises(StoreFormatError, match="not the tables of a store"):
         store.write(step(SYMBOLS, frames("a", 0, 10)))
@@ -307,7 +307,7 @@ def interrupt_while_waiting(reader, other):
     assert reader.symbols() == []
 
 
-def test_a_lock_that_is_not_given_is_no_reason_to_hang(store, other, monkeypatch):
+def test_a_lock_that_is_not_granted_times_out(store, other, monkeypatch):
     store.write(step(SYMBOLS, frames("a", 0, 10)))
     monkeypatch.setitem(connection._SESSION, "lock_timeout", "100ms")
     disconnect_all(other)
@@ -319,7 +319,7 @@ def test_a_lock_that_is_not_given_is_no_reason_to_hang(store, other, monkeypatch
     assert store.symbols() == totals(20)
 
 
-def test_a_server_that_says_nothing_is_given_up(mortal_server, monkeypatch):
+def test_a_silent_server_times_out(mortal_server, monkeypatch):
     url = mortal_server.url(mortal_server.create_database())
     with open_store(f"{url}?connect_timeout=2") as store:
         store.write(step(SYMBOLS, frames("a", 0, 10)))
@@ -349,7 +349,7 @@ def test_pages_are_read_in_the_order_of_the_key_however_many_trades_there_are(st
         assert "Sort" not in plan
 
 
-def test_a_full_disk_is_unavailable_and_takes_nothing(mortal_server, small_disk):
+def test_a_full_disk_is_unavailable_and_stores_nothing(mortal_server, small_disk):
     with mortal_server.connect("postgres") as connection:
         connection.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
         try:
@@ -414,7 +414,7 @@ def small_disk(mortal_server):
         "postgresql://user:s3cret@host/market?schema=",
     ],
 )
-def test_a_url_that_is_none_is_refused_without_its_secrets(url):
+def test_an_invalid_url_is_rejected_without_its_secrets(url):
     for opener in (open_store, open_history):
         with pytest.raises(ConfigError, match="the URL of the store") as raised:
             opener(url)
@@ -432,7 +432,7 @@ def test_a_url_that_is_none_is_refused_without_its_secrets(url):
         ("postgresql://db/market?schema=paper", "postgresql db:5432/market schema paper"),
     ],
 )
-def test_an_address_says_where_and_nothing_else(url, address):
+def test_an_address_is_parsed(url, address):
     assert open_history(url).address == address
 
 
@@ -449,7 +449,7 @@ def test_without_its_client_the_extra_is_named():
     assert "pip install 'mdtool[postgres]'" in done.stderr
 
 
-def test_what_postgresql_cannot_keep_is_an_error(store):
+def test_a_value_that_postgresql_cannot_store_is_an_error(store):
     with pytest.raises(StoreError) as raised:
         store.write(step(SYMBOLS, frames("nul\0", 0, 10)))
     assert not isinstance(raised.value, StoreUnavailableError)

@@ -25,7 +25,7 @@ COMMANDS = {
 
 def records_of(path: Path) -> np.ndarray:
     with open_source(str(path)) as source:
-        return np.concatenate(list(source))
+        return np.concatenate([batch.records for batch in source])
 
 
 def test_every_sample_has_its_command():

@@ -168,14 +168,14 @@ def test_a_check_names_the_service_that_is_away():
             assert f"{name} {AWAY}" in without.stderr
         without_aggregate = check({**addresses, "aggregate": "127.0.0.1:1"}, "--only", "serve-tcp")
         assert without_aggregate.returncode == 1
-        assert "aggregator 127.0.0.1:1 is away" in without_aggregate.stderr
+        assert "aggregator 127.0.0.1:1 is unavailable" in without_aggregate.stderr
 
 
 def test_it_says_where_it_keeps_its_data_and_goes_on_with_it(tmp_path):
     options = ["--only", "serve-tcp,aggregate", "--data-dir", str(tmp_path / "d"), *FREE_PORTS]
     for known in ("0 symbols and 0 trades", r"1 symbol and \d+ trades"):
         with serve("all", "-J", *options) as services:
-            services.heard(rf"sqlite {tmp_path}/d/mdtool.db: goes on with {known}")
+            services.heard(rf"sqlite {tmp_path}/d/mdtool.db: restored {known}")
             services.heard(rf"stored in sqlite {tmp_path}/d/mdtool.db")
             checked = check(services.addresses(2), "--only", "serve-tcp,aggregate")
             assert checked.returncode == 0

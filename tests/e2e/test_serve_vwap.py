@@ -14,7 +14,8 @@ from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.engine.simulate import Exchange
 from mdtool.wire.dbn_metadata import make_metadata
 from tests.support.commands import output_of
-from tests.support.ports import port_for
+from tests.support.instruments import batch
+from tests.support.services import port_for
 from tests.support.supervised import FREE_PORTS, check, serve
 from tests.support.vwap_feeds import vwap_feed
 
@@ -47,7 +48,7 @@ def test_the_feed_tells_what_the_filter_does_also_once_it_was_killed(tmp_path):
     path = tmp_path / "trades.dbn"
     metadata = make_metadata("TEST", "trades", exchange.start_ns, None, exchange.instruments)
     output = open_output(OutputSpec("dbn", str(path)), metadata)
-    output.write(trades)
+    output.write(batch(trades))
     output.close()
     expected = filtered(path)
     assert set(expected) == set(SYMBOLS)

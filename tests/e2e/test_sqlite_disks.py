@@ -103,7 +103,7 @@ def check(url: str, count: int) -> None:
         assert store.recount() == []
 
 
-def test_a_disk_that_fills_up_takes_whole_steps_and_goes_on_when_there_is_room(disk, url):
+def test_a_disk_that_fills_up_has_whole_steps_and_resumes_with_free_space(disk, url):
     with open_store(url) as store:
         kept = write_on(store, 5_000)
         assert kept
@@ -117,7 +117,7 @@ def test_a_disk_that_fills_up_takes_whole_steps_and_goes_on_when_there_is_room(d
 
 
 @pytest.mark.parametrize("leave_bytes", [0, 4_096, 16_384, 65_536])
-def test_a_disk_without_room_takes_no_store_until_there_is(disk, url, leave_bytes):
+def test_a_store_is_created_once_a_full_disk_has_space(disk, url, leave_bytes):
     disk.fill(leave_bytes=leave_bytes)
     with pytest.raises(StoreUnavailableError) as raised, open_store(url):
         pass
@@ -129,7 +129,7 @@ def test_a_disk_without_room_takes_no_store_until_there_is(disk, url, leave_byte
 
 
 @pytest.mark.parametrize("leave_bytes", [0, 4_096, 16_384, 65_536, 262_144])
-def test_a_disk_with_little_room_keeps_what_it_acknowledged(disk, url, leave_bytes):
+def test_a_disk_with_little_space_has_all_acknowledged_steps(disk, url, leave_bytes):
     with open_store(url) as store:
         store.write(trades(0, 1_000))
         disk.fill(leave_bytes=leave_bytes)
@@ -151,7 +151,7 @@ def test_a_store_on_a_disk_that_filled_up_is_opened_again(disk, url):
     check(url, 1_000)
 
 
-def test_a_read_only_disk_takes_nothing_until_it_can_be_written(disk, url):
+def test_a_read_only_disk_stores_nothing_until_it_can_be_written(disk, url):
     with open_store(url) as store:
         store.write(trades(0, 10))
     disk.remount("ro")
@@ -162,7 +162,7 @@ def test_a_read_only_disk_takes_nothing_until_it_can_be_written(disk, url):
     check(url, 10)
 
 
-def test_a_disk_that_is_taken_out_while_it_is_written_is_noticed(disk, url):
+def test_a_disk_that_is_removed_during_a_write_is_noticed(disk, url):
     with open_store(url) as store:
         store.write(trades(0, 10))
         mount("--bind", str(disk.folder.parent), str(disk.folder))  # hides it
@@ -194,7 +194,7 @@ def test_a_file_that_may_not_be_written_is_read_only(open_folder):
     check(url, 10)
 
 
-def test_a_folder_that_may_not_be_written_takes_no_store_and_no_claim(open_folder):
+def test_a_read_only_folder_has_no_store_and_no_claim(open_folder):
     url = f"sqlite:///{open_folder}/trades.db"
     with as_nobody(), pytest.raises(StoreUnavailableError) as raised, open_store(url):
         pass
@@ -209,7 +209,7 @@ def test_a_folder_that_may_not_be_written_takes_no_store_and_no_claim(open_folde
         store.claim()
 
 
-def test_a_file_that_may_not_be_read_says_so(open_folder):
+def test_an_unreadable_file_is_reported(open_folder):
     url = f"sqlite:///{open_folder}/trades.db"
     with open_store(url):
         (open_folder / "trades.db").chmod(0o600)

@@ -1,4 +1,4 @@
-"""What the aggregator does while its SQLite store cannot be written, and once it can again."""
+"""The aggregator while its SQLite store cannot be written, and after that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mdtool.adapters.rpc import STORE_HEALTH
 from mdtool.adapters.stores import open_history
 from mdtool.adapters.stores.errors import StoreFormatError
-from mdtool.services.aggregator import store_thread
+from mdtool.services.aggregator import storage
 from mdtool.wire._pb import marketdata_pb2
 from tests.e2e.test_sqlite_disks import Disk, mount
 from tests.support.aggregators import aggregator, message, tick
@@ -44,10 +44,10 @@ def _impatient(monkeypatch):
 
     def opening(url):
         store = WatchedStore(url)
-        store._link._busy_s = 0.2
+        store._connection._busy_s = 0.2
         return store
 
-    monkeypatch.setattr(store_thread, "open_store", opening)
+    monkeypatch.setattr(storage, "open_store", opening)
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def check_kept(folder, batches):
 
 
 @pytest.mark.parametrize("outage", [locked, taken_away])
-async def test_an_outage_holds_senders_up_and_loses_nothing(outage, tmp_path):
+async def test_an_outage_blocks_senders_and_loses_nothing(outage, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     store = f"sqlite:///{folder}/m.db"
@@ -138,13 +138,13 @@ def full(disk):
     disk.free()
 
 
-async def test_a_full_disk_holds_senders_up_and_loses_nothing(disk):
+async def test_a_full_disk_blocks_senders_and_loses_nothing(disk):
     store = f"sqlite:///{disk.folder}/m.db"
     async with aggregator(store=store, max_uncommitted=MAX_UNCOMMITTED) as service:
         await check_outage(disk.folder, full(disk), service)
 
 
-async def test_a_read_only_disk_takes_nothing_until_it_can_be_written(disk):
+async def test_a_read_only_disk_stores_nothing_until_it_can_be_written(disk):
     store = f"sqlite:///{disk.folder}/m.db"
     async with aggregator(store=store) as service:
         await service.send(batch(0))
@@ -158,7 +158,7 @@ async def test_a_read_only_disk_takes_nothing_until_it_can_be_written(disk):
     check_kept(disk.folder, 2)
 
 
-async def test_a_store_that_becomes_another_ends_the_service(tmp_path):
+async def test_a_store_that_is_replaced_ends_the_service(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
 
@@ -184,7 +184,7 @@ def position(service, stream_id):
     return service.stub.GetStreamPosition(request)
 
 
-async def test_who_asks_for_a_stream_in_an_outage_is_told_so_and_the_log_once(tmp_path, caplog):
+async def test_a_position_in_an_outage_is_unavailable_and_logged_once(tmp_path, caplog):
     caplog.set_level("INFO")
     folder = tmp_path / "data"
     folder.mkdir()
@@ -202,7 +202,7 @@ async def test_who_asks_for_a_stream_in_an_outage_is_told_so_and_the_log_once(tm
     assert len(said) == 1, said
 
 
-async def test_a_store_that_becomes_no_store_ends_the_service_that_asks_it(tmp_path):
+async def test_a_store_that_is_overwritten_ends_the_service(tmp_path):
     async def serve():
         async with aggregator(store=f"sqlite:///{tmp_path}/m.db") as service:
             for path in tmp_path.glob("m.db*"):
@@ -239,7 +239,7 @@ def torn(path):
 
 
 @pytest.mark.parametrize(("damage", "said"), [(newer, "is of schema 1000"), (torn, "m.db")])
-async def test_a_store_that_cannot_be_used_is_no_reason_to_try_again(damage, said, tmp_path):
+async def test_a_store_that_cannot_be_used_is_not_retried(damage, said, tmp_path):
     path = tmp_path / "m.db"
     async with aggregator(store=f"sqlite:///{path}") as service:
         await service.send(batch(0))
@@ -250,7 +250,7 @@ async def test_a_store_that_cannot_be_used_is_no_reason_to_try_again(damage, sai
     assert said in line
 
 
-async def test_a_store_that_is_not_there_now_may_be_later(tmp_path):
+async def test_a_store_that_is_unavailable_is_retried(tmp_path):
     ended = await asyncio.to_thread(run, "--store", f"sqlite:///{tmp_path}/no/folder/m.db")
     assert ended.returncode == 1
     assert "no folder" in ended.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 import subprocess
 import sys
@@ -13,7 +12,8 @@ import pytest
 
 from mdtool.core.errors import StartupError
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
-from tests.support.vwap_feeds import Said, connected, vwap_feed
+from tests.support.services import logged
+from tests.support.vwap_feeds import connected, vwap_feed
 
 BIG = 60
 """Characters of a symbol, so that states are long."""
@@ -21,14 +21,8 @@ BIG = 60
 
 @pytest.fixture
 def said():
-    said = Said()
-    logger = logging.getLogger("mdtool.services.vwap")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(said)
-    yield said
-    logger.removeHandler(said)
-    logger.setLevel(level)
+    with logged("mdtool.services.vwap") as log:
+        yield log
 
 
 async def test_the_last_states_at_once_and_then_what_changes(said):
@@ -157,7 +151,7 @@ async def test_a_client_that_never_reads_is_closed_and_the_others_go_on(said):
             deaf.connect((host, int(port)))
             async with connected(address) as quick:
                 number = 0
-                closed = asyncio.create_task(said.heard("it has read nothing for 0.05 s"))
+                closed = asyncio.create_task(said.heard("stopped reading for 0.05 s"))
                 while not closed.done():
                     await running.send(pour(number * 400, 400, 100 + number))
                     await quick.until(symbol=f"S399{'X' * BIG}", price=(100 + number) / 100)
@@ -227,7 +221,7 @@ async def test_a_store_that_cannot_be_read_leaves_windows_to_what_comes(said, tm
     (tmp_path / "market.db").write_bytes(b"no database" * 1000)
     store = f"sqlite:///{tmp_path}/market.db"
     async with aggregator() as running, vwap_feed(running.address, store=store) as address:
-        await said.heard("windows begin with what comes")
+        await said.heard("windows start empty")
         await running.send(message(0, [tick(100)], ["AAPL"]))
         assert (await _state(address, "AAPL", 1))["window"] == 1
 

@@ -14,7 +14,7 @@ import pytest
 from mdtool.adapters.dbn_files import open_source
 from mdtool.core.dtypes import STATISTICS
 from mdtool.core.records import has_trades
-from mdtool.engine.trades import Trades
+from mdtool.engine.timed_trades import TimedTrades
 from mdtool.wire.dbn import DbnDecoder, encode_records
 from tests.reference import dbn_streams as streams
 from tests.reference import vwap as reference
@@ -90,9 +90,10 @@ def test_a_real_day_equals_the_plain_reference(real_data, window):
     trades = []
     with open_source(str(path)) as source:
         for run in source:
-            if has_trades(run.dtype):
-                taken = Trades.of(run)
-                columns = (taken.instrument, taken.price, taken.size, taken.ts_ns)
+            if has_trades(run.records.dtype):
+                timed = TimedTrades.of(run)
+                taken = timed.trades
+                columns = (taken.symbol, taken.price, taken.size, timed.ts_ns)
                 trades += [
                     reference.Trade(*row)
                     for row in zip(*(column.tolist() for column in columns), strict=True)

@@ -12,8 +12,8 @@ import sys
 import pytest
 
 from mdtool.wire.vwap_lines import VwapState, encode_state
-from tests.support.ports import port_for
 from tests.support.screens import Screen, Session
+from tests.support.services import port_for
 
 WATCH = [sys.executable, "-m", "mdtool", "watch"]
 UNIT = 10**9
@@ -195,7 +195,7 @@ def test_a_feed_that_goes_away_is_waited_for(feed):
         feed.accept(some(2))
         session.wait_for("● live")
         feed.stop()
-        page = session.wait_for("✗ away, trying again in")
+        page = session.wait_for("✗ unavailable, trying again in")
         assert len(symbols_shown(page)) == 2
         session.wait_for("Connection refused")
         feed.listen()
@@ -207,7 +207,7 @@ def test_a_feed_that_goes_away_is_waited_for(feed):
 def test_no_feed_at_the_start_is_waited_for_too(feed):
     feed.listener.close()
     with watch(feed) as session:
-        session.wait_for("✗ away, trying again in")
+        session.wait_for("✗ unavailable, trying again in")
         feed.listen()
         feed.accept(some(1))
         session.wait_for("● live")

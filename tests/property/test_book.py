@@ -11,6 +11,7 @@ from mdtool.engine.book.state import Books
 from tests.reference.book import ReferenceBooks, mbo_of
 from tests.reference.book_equality import assert_same
 from tests.support.book_streams import deep, wild, with_snapshots
+from tests.support.instruments import bare, batch
 
 STREAMS = {"wild": wild(), "deep": deep(), "with snapshots": with_snapshots()}
 
@@ -18,7 +19,7 @@ any_stream = st.one_of(*STREAMS.values())
 
 
 def depth_records(books: Books, stream: np.ndarray, shown: int) -> list[tuple]:
-    return [record for run in books.events(stream, shown) for record in run.tolist()]
+    return [record for run in bare(books.events(batch(stream), shown)) for record in run.tolist()]
 
 
 @pytest.mark.parametrize("kind", STREAMS)
@@ -27,7 +28,7 @@ def test_books_are_the_reference_s_after_every_record(kind, data):
     stream = data.draw(STREAMS[kind])
     books, reference = Books(), ReferenceBooks()
     for at, record in enumerate(mbo_of(stream)):
-        books.apply(stream[at : at + 1])
+        books.apply(batch(stream[at : at + 1]))
         reference.apply([record])
         assert_same(books, reference)
 
@@ -53,7 +54,7 @@ def test_chunks_of_any_size_give_the_same(stream, cuts, shown):
     records = depth_records(whole, stream, shown)
     assert [r for chunk in chunks for r in depth_records(chunked, chunk, shown)] == records
     for chunk in chunks:
-        without_output.apply(chunk)
+        without_output.apply(batch(chunk))
     reference = ReferenceBooks()
     reference.apply(mbo_of(stream))
     for books in (whole, chunked, without_output):
@@ -70,6 +71,6 @@ def test_records_are_left_as_they_were_and_may_lie_anywhere(stream):
     reference.apply(mbo_of(stream))
     for records in (stream, scattered, unaligned):
         books = Books()
-        books.apply(records)
+        books.apply(batch(records))
         assert_same(books, reference)
     assert stream.tobytes() == before

@@ -11,14 +11,15 @@ from mdtool.engine.simulate import Exchange
 from tests.reference.book import ReferenceBooks, mbo_of
 from tests.reference.book_equality import assert_same
 from tests.support.book_streams import deep, wild, with_snapshots
+from tests.support.instruments import batch
 
 
 @given(stream=st.one_of(wild(), deep(), with_snapshots()), at=st.integers(0, 120))
 def test_they_go_on_from_there(stream, at):
     books, reference = Books(), ReferenceBooks()
-    books.apply(stream[:at])
+    books.apply(batch(stream[:at]))
     taken_out = books_of(image_of(books))
-    taken_out.apply(stream[at:])
+    taken_out.apply(batch(stream[at:]))
     reference.apply(mbo_of(stream))
     assert_same(taken_out, reference)
 
@@ -30,7 +31,7 @@ def test_the_same_books_give_the_same_bytes_whatever_memory_held_before():
         books = Books()
         for name in ("keys", "places", "orders", "levels"):
             getattr(books.state, name).fill(dirt)
-        books.apply(stream)
+        books.apply(batch(stream))
         images.append(image_of(books))
     first, second = images
     assert {name: part.used.tobytes() for name, part in first.items()} == {
@@ -41,11 +42,11 @@ def test_the_same_books_give_the_same_bytes_whatever_memory_held_before():
 def test_an_image_does_not_change_with_its_books():
     stream = Exchange(seed=4).generate(3_000)
     books = Books()
-    books.apply(stream[:1_000])
+    books.apply(batch(stream[:1_000]))
     image = image_of(books)
     before = {name: part.used.copy() for name, part in image.items()}
-    books.apply(stream[1_000:])
-    books_of(image).apply(stream[1_000:])
+    books.apply(batch(stream[1_000:]))
+    books_of(image).apply(batch(stream[1_000:]))
     assert all(np.array_equal(before[name], part.used) for name, part in image.items())
 
 

@@ -9,29 +9,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_TIMESTAMP, format_price
 from mdtool.engine.book.snapshot import Snapshot
-from mdtool.engine.book.state import BookKey, Books
+from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import BookView
 from mdtool.wire.book_line_kernel import LINE_BYTES
 from mdtool.wire.book_lines import BookLines
 from tests.support.book_streams import deep, wild, with_snapshots
+from tests.support.instruments import batch, index_of
 
-SYMBOLS = SymbolTable(["ESM4", "", 'a "quoted" \\ 値', "X" * 71])
+SYMBOLS = np.array(["ESM4", "", 'a "quoted" \\ 値', "X" * 71], np.object_)
 
 
 def lines_of(stream: np.ndarray, depth: int, symbol: np.ndarray) -> list[str]:
-    lines, done = BookLines(SYMBOLS), 0
+    lines, done = BookLines(), 0
     books, text = Books(), b""
-    for rows in books.states(stream, depth):
-        text += lines.encode(rows, symbol[done : done + len(rows)])
+    for rows in books.states(batch(stream), depth):
+        text += lines.encode(rows, symbol[done : done + len(rows)], SYMBOLS)
         done += len(rows)
     return text.decode().splitlines(keepends=True)
 
 
 def expected(books: Books, record: np.void, depth: int, symbol: str) -> dict:
-    key = BookKey(int(record["publisher_id"]), int(record["instrument_id"]))
+    key = index_of(int(record["publisher_id"]), int(record["instrument_id"]))
     told = Snapshot.of(BookView(books, key), depth).as_dict(symbol)
     del told["anomalies"]
     for side in told["levels"].values():
@@ -65,7 +65,7 @@ def test_each_line_is_the_snapshot_after_its_record(stream, depth, data):
     lines = lines_of(stream, depth, symbol)
     assert len(lines) == len(stream)
     for at, line in enumerate(lines):
-        books.apply(stream[at : at + 1])
+        books.apply(batch(stream[at : at + 1]))
         assert line.endswith("\n")
         assert json.loads(line) == expected(books, stream[at], depth, SYMBOLS[int(symbol[at])])
 
@@ -74,7 +74,7 @@ def test_each_line_is_the_snapshot_after_its_record(stream, depth, data):
 def test_any_time_and_price_can_be_written(ts_ns, price):
     row = np.zeros((1, 13), np.int64)
     row[0, [1, 2, 4]] = ts_ns, price, ts_ns
-    told = json.loads(bytes(BookLines(SYMBOLS).encode(row, np.zeros(1, np.uint32))))
+    told = json.loads(bytes(BookLines().encode(row, np.zeros(1, np.uint32), SYMBOLS)))
     assert told["timestamp_ns"] == told["record"]["ts_event"] == str(ts_ns)
     written = np.datetime64(told["timestamp"].removesuffix("Z"), "ns")
     assert written == np.datetime64(ts_ns, "ns")
@@ -85,7 +85,7 @@ def test_any_time_and_price_can_be_written(ts_ns, price):
 def test_what_is_no_letter_is_left_out(character):
     row = np.zeros((1, 13), np.int64)
     row[0, 3] = character[0] << 32 | character[0] << 40
-    told = json.loads(bytes(BookLines(SYMBOLS).encode(row, np.zeros(1, np.uint32))))
+    told = json.loads(bytes(BookLines().encode(row, np.zeros(1, np.uint32), SYMBOLS)))
     assert (told["record"]["action"], told["record"]["side"]) == ("", "")
 
 
@@ -98,7 +98,7 @@ def test_the_longest_line_has_room():
     for level in range(depth):
         row[:, 6 + 4 * level : 8 + 4 * level] = -(2**63)
     row[:, -3] = 2**63 - 1
-    lines = bytes(BookLines(SYMBOLS).encode(row, np.full(3, 3, np.uint32))).splitlines()
+    lines = bytes(BookLines().encode(row, np.full(3, 3, np.uint32), SYMBOLS)).splitlines()
     assert [json.loads(line)["symbol"] for line in lines] == ["X" * 71] * 3
     without_levels = len(lines[0]) - sum(
         len(json.dumps(level, separators=(",", ":"))) + 1
@@ -110,9 +110,8 @@ def test_the_longest_line_has_room():
 
 
 def test_symbols_that_come_later_are_known():
-    symbols = SymbolTable(["A"])
-    lines = BookLines(symbols)
+    lines = BookLines()
     row = np.zeros((1, 13), np.int64)
-    lines.encode(row, np.zeros(1, np.uint32))
-    index = symbols.intern("B")
-    assert json.loads(bytes(lines.encode(row, np.array([index], np.uint32))))["symbol"] == "B"
+    lines.encode(row, np.zeros(1, np.uint32), np.array(["A"], np.object_))
+    more = np.array(["A", "B"], np.object_)
+    assert json.loads(bytes(lines.encode(row, np.ones(1, np.uint32), more)))["symbol"] == "B"

@@ -17,6 +17,7 @@ from mdtool.engine.book.snapshot import Snapshot
 from mdtool.engine.book.view import BookView
 from tests.reference.book import Mbo, ReferenceBooks, mbo_of
 from tests.support.book_streams import NOON, wild
+from tests.support.instruments import bare, batch
 
 Told = dict[tuple[int, int], tuple]
 
@@ -63,7 +64,7 @@ def told(snapshot: Snapshot, rebuild: Rebuild) -> tuple:
         snapshot.asks.tolist(),
         snapshot.total_orders,
         snapshot.is_partial,
-        BookView(rebuild.books, snapshot.key).records,
+        BookView(rebuild.books, snapshot.instrument).records,
     )
 
 
@@ -77,12 +78,12 @@ def test_the_last_picture(stream, cuts, at_ns):
     for piece in in_pieces(stream, cuts):
         if sampler.is_over:
             break
-        assert [*sampler.update(piece)] == []
+        assert [*sampler.update(batch(piece))] == []
     records = [*mbo_of(stream)]
     if at_ns is not None:
         records = [*itertools.takewhile(lambda record: time_of(record) <= at_ns, records)]
         assert sampler.is_over == (len(records) < len(stream))
-    shown = {tuple(s.key): told(s, sampler.rebuild) for s in sampler.close()}
+    shown = {(s.publisher_id, s.instrument_id): told(s, sampler.rebuild) for s in sampler.close()}
     assert shown == books_after(records)
 
 
@@ -109,9 +110,9 @@ def test_interval_samples(stream, cuts, interval_ns, after_ns):
     sampler = IntervalSampler(interval_ns, after_ns=after_ns)
     shown: dict[int, Told] = {}
     for piece in [*in_pieces(stream, cuts), None]:
-        for snapshot in sampler.close() if piece is None else sampler.update(piece):
+        for snapshot in sampler.close() if piece is None else sampler.update(batch(piece)):
             taken = shown.setdefault(snapshot.ts_ns, {})
-            taken[tuple(snapshot.key)] = told(snapshot, sampler.rebuild)
+            taken[snapshot.publisher_id, snapshot.instrument_id] = told(snapshot, sampler.rebuild)
     expected: dict[int, Told] = {}
     before: Told = {}
     for end_ns, records in intervals([*mbo_of(stream)], interval_ns):
@@ -126,9 +127,9 @@ def test_interval_samples(stream, cuts, interval_ns, after_ns):
 def test_intervals_are_of_the_clock_and_their_starts_are_inclusive(real_data):
     minute_ns = 60 * 10**9
     with open_source(str(real_data / "CLX5_mbo.dbn")) as source:
-        stream = np.concatenate([*source])
+        stream = np.concatenate([*bare(source)])
     sampler = IntervalSampler(minute_ns, depth=1)
-    shown = [*sampler.update(stream), *sampler.close()]
+    shown = [*sampler.update(batch(stream)), *sampler.close()]
     times = [snapshot.ts_ns for snapshot in shown]
     assert all(ts_ns % minute_ns == 0 for ts_ns in times)
     assert times == ((np.unique(stream["ts_recv"] // minute_ns) + 1) * minute_ns).tolist()

@@ -8,21 +8,24 @@ from hypothesis import strategies as st
 
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.engine.book.kernel import BOTH_SIDES
-from mdtool.engine.book.state import BookKey, Books
+from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import BookView
 from tests.support.book_streams import deep, wild, with_snapshots
+from tests.support.instruments import batch, index_of
 
 
 @given(stream=st.one_of(wild(), deep(), with_snapshots()), depth=st.sampled_from([1, 3, 10, 60]))
 def test_a_row_for_every_record_tells_of_its_book(stream, depth):
     told, asked = Books(), Books()
-    rows = np.concatenate([np.empty((0, 9 + 4 * depth), np.int64), *told.states(stream, depth)])
+    rows = np.concatenate(
+        [np.empty((0, 9 + 4 * depth), np.int64), *told.states(batch(stream), depth)]
+    )
     assert len(rows) == len(stream)
     for at, row in enumerate(rows):
-        asked.apply(stream[at : at + 1])
+        asked.apply(batch(stream[at : at + 1]))
         record = stream[at]
-        view = BookView(asked, BookKey(int(record["publisher_id"]), int(record["instrument_id"])))
-        assert (row[0].item() >> 16) % 2**48 == view.key.instrument_id << 16 | view.key.publisher_id
+        view = BookView(asked, index_of(int(record["publisher_id"]), int(record["instrument_id"])))
+        assert (row[0].item() >> 16) % 2**48 == view.instrument_id << 16 | view.publisher_id
         assert row[1] == record["ts_event"].view("i8")
         assert row[2] == record["price"]
         assert row[3] & 0xFFFFFFFF == record["size"]
@@ -55,8 +58,8 @@ def test_a_row_for_every_record_tells_of_its_book(stream, depth):
 @given(stream=wild())
 def test_a_copy_goes_its_own_way(stream):
     books = Books()
-    books.apply(stream)
+    books.apply(batch(stream))
     before = [array.tobytes() for array in books.state]
     copied = books.copy()
-    copied.apply(stream)
+    copied.apply(batch(stream))
     assert [array.tobytes() for array in books.state] == before

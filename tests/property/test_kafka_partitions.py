@@ -1,4 +1,4 @@
-"""Markets cut into partitions, and begun anew from their records, are the one market they make."""
+"""Partitions of a market, restored from their records, add up to the whole market."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mdtool.core.trades import Frames, Reason, TradeRun, Trades
 from mdtool.core.units import parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.saved_rows import SESSION
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
-from mdtool.services.aggregator.partitions import Partition
+from mdtool.services.aggregator.partition import Partition
 from mdtool.wire.batches import BatchError
 from mdtool.wire.partitions import PartitionEncoder, partition_of
 
@@ -100,7 +100,7 @@ def by_key(market):
     st.integers(1, 3),
     st.lists(st.integers(0, 5), min_size=25, max_size=25),
 )
-def test_partitions_begun_anew_at_any_time_add_up_to_the_market(batches, partitions, fates):
+def test_partitions_restored_at_any_time_add_up_to_the_market(batches, partitions, fates):
     symbols = SymbolTable(SYMBOLS)
     encoder = PartitionEncoder(symbols, partitions)
     whole = whole_market()
@@ -181,7 +181,7 @@ def part_of(symbols, partitions=2, stream_id="s"):
     return dict(encoder.encode(TradeRun(table, stream_id, 0, run)))
 
 
-def test_what_cannot_be_read_changes_nothing_but_the_offset():
+def test_an_invalid_record_changes_nothing_but_the_offset():
     partition = Partition(0, 2, CONFIG, Aggregates())
     good = part_of(SYMBOLS)
     bad = {
@@ -203,7 +203,7 @@ def test_what_cannot_be_read_changes_nothing_but_the_offset():
     assert topics.read().totals[OFFSET] == len(bad) + 1
 
 
-def test_streams_that_are_forgotten_lose_their_records():
+def test_forgotten_streams_lose_their_records():
     config = AggregatorConfig(max_streams=2)
     partition = Partition(0, 1, config, Aggregates())
     topics = Topics()
@@ -218,6 +218,6 @@ def test_streams_that_are_forgotten_lose_their_records():
     ("key", "value"),
     [(b"x/AAPL", b""), (b"s/AAPL", b"short"), (b"o/AAPL", b""), (b"p/s", b"many"), (None, b"")],
 )
-def test_records_of_others_are_told(key, value):
+def test_foreign_records_are_rejected(key, value):
     with pytest.raises(RecordError, match="not a record of mdtool"):
         Aggregates().apply(key, value)

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.core.dtypes import F_LAST, F_MAYBE_BAD_BOOK, F_SNAPSHOT
-from mdtool.engine.book.mbo_snapshot import mbo_snapshot
+from mdtool.engine.book.snapshot import mbo_snapshot
 from mdtool.engine.book.view import BookView, views
 from tests.support.book_streams import deep, wild, with_snapshots
+from tests.support.instruments import batch
 from tests.support.recordings import books_of, content
 
 
@@ -20,8 +21,8 @@ def test_joining_anywhere_comes_to_the_same_books(stream, data):
     joined, whole = books_of(snapshot), books_of(before)
     assert content(joined) == content(whole)
     for at in range(len(after)):
-        joined.apply(after[at : at + 1])
-        whole.apply(after[at : at + 1])
+        joined.apply(batch(after[at : at + 1]))
+        whole.apply(batch(after[at : at + 1]))
         assert content(joined) == content(whole)
 
 
@@ -30,7 +31,7 @@ def test_a_book_is_as_partial_as_it_was(stream):
     books = books_of(stream)
     joined = books_of(mbo_snapshot(books))
     for view in views(books):
-        assert BookView(joined, view.key).is_partial == view.is_partial
+        assert BookView(joined, view.instrument).is_partial == view.is_partial
 
 
 @given(stream=st.one_of(wild(), with_snapshots()))
@@ -39,8 +40,8 @@ def test_a_snapshot_is_a_clear_and_adds_and_an_end(stream):
     snapshot = mbo_snapshot(books)
     for view in views(books):
         of_book = snapshot[
-            (snapshot["publisher_id"] == view.key.publisher_id)
-            & (snapshot["instrument_id"] == view.key.instrument_id)
+            (snapshot["publisher_id"] == view.publisher_id)
+            & (snapshot["instrument_id"] == view.instrument_id)
         ]
         actions = b"".join(of_book["action"].tolist())
         assert actions.rstrip(b"N").replace(b"A", b"") == b"R"

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdtool.core.dtypes import MBP1, MBP10, record_length
-from mdtool.core.symbology import Symbology
+from mdtool.core.dtypes import MBO, MBP1, MBP10, record_length
+from mdtool.core.symbology import dated_mappings
 from mdtool.wire import text
 from mdtool.wire.dbn_metadata import make_metadata
 from mdtool.wire.mbp_text import MbpText
-from mdtool.wire.text import CsvEncoder, JsonEncoder
+from mdtool.wire.text import CsvEncoder, JsonEncoder, SymbolEndings
+from tests.support.instruments import batch, named
 
 DAY_NS = 86_400 * 10**9
 EXTREMES = [0, 1, 9, 10, 2**31 - 1, 2**32 - 1, 2**62, 2**63 - 1, -1, -(2**63), 64_830_000_000]
@@ -62,31 +63,32 @@ def depth_records(draw):
 @pytest.mark.parametrize("is_json", [True, False])
 @given(records=depth_records())
 def test_any_record(is_json, records):
-    assert MbpText(is_json).encode(records) == theirs(records, is_json)
+    assert MbpText(is_json).encode(batch(records)) == theirs(records, is_json)
 
 
 @pytest.mark.parametrize("is_json", [True, False])
-@given(records=depth_records(), ids=st.lists(st.sampled_from([1, 2]), min_size=8, max_size=8))
+@given(records=depth_records(), ids=st.lists(st.sampled_from([1, 2, 3]), min_size=8, max_size=8))
 def test_with_symbols_by_date(is_json, records, ids):
-    symbology = Symbology(make_metadata("XNAS.ITCH", "mbp-10", 0, 9 * DAY_NS, {1: "A B.C", 2: "Z"}))
+    metadata = make_metadata("XNAS.ITCH", "mbp-10", 0, 9 * DAY_NS, {1: "A B.C", 2: 'Z "1", Ä'})
     records["instrument_id"] = ids[: len(records)]
     records["ts_recv"] %= np.uint64(9 * DAY_NS)
-    encoder = MbpText(is_json, symbology)
-    assert encoder.encode(records) == theirs(records, is_json, symbology.intervals())
+    encoder = MbpText(is_json, SymbolEndings(is_json))
+    intervals = {}
+    for interval in dated_mappings(metadata):
+        dates = (interval.first_date, interval.end_date, interval.name)
+        intervals.setdefault(interval.instrument_id, []).append(dates)
+    assert encoder.encode(named(records, metadata)) == theirs(records, is_json, intervals)
 
 
 @pytest.mark.parametrize("is_json", [True, False])
 def test_what_wants_an_escape_is_left_to_databento(is_json):
     records = np.zeros(2, MBP10)
-    assert MbpText(is_json).encode(records) is None, "an action of NUL"
+    assert MbpText(is_json).encode(batch(records)) is None, "an action of NUL"
     records["action"], records["side"] = b"A", b"B"
-    assert MbpText(is_json).encode(records) is not None
-    unmapped = MbpText(is_json, Symbology())
-    assert unmapped.encode(records) is None, "an instrument without a symbol"
-    for symbol in ('A"B', "A,B", "A\\B", "Ä"):
-        quoted = Symbology(make_metadata("XNAS.ITCH", "mbp-10", 0, 9 * DAY_NS, {0: symbol}))
-        assert MbpText(is_json, quoted).encode(records) is None, symbol
-    assert MbpText(is_json).encode(np.zeros(2, np.dtype("V56"))) is None
+    assert MbpText(is_json).encode(batch(records)) is not None
+    unnamed = MbpText(is_json, SymbolEndings(is_json)).encode(batch(records))
+    assert unnamed.splitlines()[0].endswith(b'"symbol":null}' if is_json else b",")
+    assert MbpText(is_json).encode(batch(np.zeros(2, MBO))) is None
 
 
 @pytest.mark.parametrize("encoder", [JsonEncoder, CsvEncoder])
@@ -97,6 +99,6 @@ def test_encoders_change_over_without_a_seam(encoder, monkeypatch):
     records["action"], records["side"] = b"A", b"B"
     records["price"] = np.arange(100)
     one_by_one = encoder()
-    assert b"".join(one_by_one.encode(records[i : i + 1]) for i in range(100)) == theirs(
+    assert b"".join(one_by_one.encode(batch(records[i : i + 1])) for i in range(100)) == theirs(
         records, encoder is JsonEncoder
     )

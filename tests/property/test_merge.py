@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdtool.core.records import index_timestamps
 from mdtool.engine.merge import Stream, merge
 from tests.reference import dbn_streams as streams
+from tests.support.instruments import bare, batch
 
 MAKERS = (streams.mbo, streams.trades)
 
@@ -36,8 +36,8 @@ def test_it_is_a_stable_sort(specs):
         for source, (_, _, early) in zip(sources, specs, strict=True)
     ]
     wanted = sorted(everything, key=lambda record: record["ts_recv"])
-    merging = [Stream(iter(source), at) for source, at in zip(sources, begins, strict=True)]
-    merged = list(merge(merging, index_timestamps))
+    merging = [Stream(map(batch, source), at) for source, at in zip(sources, begins, strict=True)]
+    merged = list(bare(merge(merging)))
     assert all(len(set(array["rtype"].tolist())) == 1 for array in merged)
     got = [record for array in merged for record in array]
     assert [record.tobytes() for record in got] == [record.tobytes() for record in wanted]
@@ -54,7 +54,7 @@ def test_a_stream_whose_time_goes_back_keeps_its_own_order(specs):
             records["sequence"] = number * 1000 + at * 10 + np.arange(len(times))
             arrays_of_one.append(records)
         sources.append(arrays_of_one)
-    merged = list(merge([Stream(iter(source)) for source in sources], index_timestamps))
+    merged = list(bare(merge([Stream(map(batch, source)) for source in sources])))
     order = np.concatenate([array["sequence"] for array in merged])
     for number in range(len(specs)):
         own = order[order // 1000 == number]
@@ -64,7 +64,7 @@ def test_a_stream_whose_time_goes_back_keeps_its_own_order(specs):
 
 def test_bars_of_two_cadences_are_not_put_into_one_array():
     seconds, minutes = streams.bars(4, 32), streams.bars(4, 33)
-    merged = list(merge([Stream(iter([seconds])), Stream(iter([minutes]))], index_timestamps))
+    merged = list(bare(merge([Stream(iter([batch(seconds)])), Stream(iter([batch(minutes)]))])))
     assert [array["rtype"][0] for array in merged] == [32, 33] * 4
 
 
@@ -74,9 +74,9 @@ def test_nothing_is_read_ahead_of_what_is_wanted():
     def source(name, first):
         for i in range(3):
             pulled.append((name, i))
-            yield streams.mbo(2, first + 2 * i)
+            yield batch(streams.mbo(2, first + 2 * i))
 
-    merged = merge([Stream(source("a", 0)), Stream(source("b", 100))], index_timestamps)
+    merged = merge([Stream(source("a", 0)), Stream(source("b", 100))])
     next(merged)
     assert pulled == [("a", 0), ("b", 0)]
 
@@ -87,10 +87,10 @@ def test_a_stream_that_begins_later_is_not_read_before():
     def source(name, first):
         for i in range(2):
             pulled.append((name, i))
-            yield streams.mbo(2, first + 2 * i, step_ns=1)
+            yield batch(streams.mbo(2, first + 2 * i, step_ns=1))
 
     late = Stream(source("late", 100), streams.START + 100)
     early = Stream(source("early", 0), streams.START)
-    got = [array["sequence"].tolist() for array in merge([late, early], index_timestamps)]
+    got = [array["sequence"].tolist() for array in bare(merge([late, early]))]
     assert got == [[0, 1], [2, 3], [100, 101], [102, 103]]
     assert pulled == [("early", 0), ("early", 1), ("late", 0), ("late", 1)]

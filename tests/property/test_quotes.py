@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from mdtool.core.dtypes import F_LAST, MBO, MBP1, MBP10, OHLCV, TRADE
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.engine.book.rebuild import Rebuild
-from mdtool.engine.book.state import BookKey
 from mdtool.engine.book.view import BookView
 from mdtool.engine.quotes import LatestQuotes
 from tests.reference.quotes import PlainQuotes
 from tests.support.book_streams import deep, with_snapshots
+from tests.support.instruments import batch, index_of
 
 PRICES = st.sampled_from([*range(-2, 3), UNDEF_PRICE])
 START_NS = 1_700_000_000 * 10**9
 
 
 @st.composite
-def records(draw):
+def arrays(draw):
     dtype = draw(st.sampled_from([MBP1, MBP10, TRADE]))
     rows = draw(
         st.lists(
@@ -42,17 +42,16 @@ def records(draw):
     return made
 
 
-@given(st.lists(records(), max_size=6))
+@given(st.lists(arrays(), max_size=6))
 def test_quotes_are_those_of_a_plain_walk(batches):
     latest, plain = LatestQuotes(), PlainQuotes()
-    for batch in batches:
-        quotes = latest.update(batch)
-        changed = plain.update(batch)
-        keys = list(
-            zip(quotes["publisher_id"].tolist(), quotes["instrument_id"].tolist(), strict=True)
-        )
-        assert sorted(keys) == sorted(changed)
-        for key, quote in zip(keys, quotes, strict=True):
+    for records in batches:
+        quotes = latest.update(batch(records))
+        changed = plain.update(records)
+        keys = {index_of(*key): key for key in changed}
+        assert sorted(quotes["instrument"].tolist()) == sorted(keys)
+        for quote in quotes:
+            key = keys[int(quote["instrument"])]
             told = tuple(int(quote[name]) for name in ("bid", "ask", "last"))
             assert told == plain.quotes[key]
             assert quote["ts_recv"] >= START_NS
@@ -62,12 +61,12 @@ def test_quotes_are_those_of_a_plain_walk(batches):
 def test_quotes_of_orders_are_those_of_their_books(stream, data):
     latest, rebuild, told = LatestQuotes(), Rebuild(), {}
     while len(stream):
-        batch = stream[: data.draw(st.integers(1, len(stream)))]
-        stream = stream[len(batch) :]
-        for quote in latest.update(batch):
-            told[int(quote["publisher_id"]), int(quote["instrument_id"])] = quote
-        rebuild.update(batch)
-        for key in rebuild.books.book_keys():
+        records = stream[: data.draw(st.integers(1, len(stream)))]
+        stream = stream[len(records) :]
+        for quote in latest.update(batch(records)):
+            told[int(quote["instrument"])] = quote
+        rebuild.update(batch(records))
+        for key in rebuild.books.instruments().tolist():
             view = BookView(rebuild.books, key)
             is_known = not view.is_partial
             bid = view.best("B").price if is_known else UNDEF_PRICE
@@ -89,15 +88,15 @@ def test_a_side_that_is_not_known_has_no_price():
     orders["price"], orders["size"] = [99, 101, 102], 1
     orders["flags"] = F_LAST
     orders["ts_recv"] = START_NS
-    assert len(latest.update(orders)) == 0  # who knows what rested before them
+    assert len(latest.update(batch(orders))) == 0  # who knows what rested before them
     clear = np.zeros(1, MBO)
     clear["publisher_id"], clear["instrument_id"] = 1, 7
     clear["action"], clear["price"], clear["flags"] = b"R", UNDEF_PRICE, F_LAST
-    latest.update(clear)
-    (quote,) = latest.update(orders[1:])
+    latest.update(batch(clear))
+    (quote,) = latest.update(batch(orders[1:]))
     assert (quote["bid"], quote["ask"], quote["last"]) == (UNDEF_PRICE, 101, UNDEF_PRICE)
     assert quote["ts_recv"] == START_NS
-    assert BookKey(1, 7) == (quote["publisher_id"], quote["instrument_id"])
+    assert quote["instrument"] == index_of(1, 7)
 
 
 def test_books_are_seen_between_events_only():
@@ -107,17 +106,17 @@ def test_books_are_seen_between_events_only():
     orders["order_id"] = [0, 1, 2]
     orders["action"], orders["side"] = [b"R", b"A", b"A"], [b"N", b"B", b"A"]
     orders["price"], orders["size"] = [UNDEF_PRICE, 99, 98], 1
-    assert len(latest.update(orders)) == 0
+    assert len(latest.update(batch(orders))) == 0
     cancel = orders[2:].copy()
     cancel["action"], cancel["flags"] = b"C", F_LAST
-    (quote,) = latest.update(cancel)
+    (quote,) = latest.update(batch(cancel))
     assert (quote["bid"], quote["ask"]) == (99, UNDEF_PRICE)
 
 
 @pytest.mark.parametrize("dtype", [MBO, MBP1, TRADE])
 def test_nothing_comes_of_nothing(dtype):
-    assert len(LatestQuotes().update(np.empty(0, dtype))) == 0
+    assert len(LatestQuotes().update(batch(np.empty(0, dtype)))) == 0
 
 
 def test_records_without_quotes_change_nothing():
-    assert len(LatestQuotes().update(np.zeros(5, OHLCV))) == 0
+    assert len(LatestQuotes().update(batch(np.zeros(5, OHLCV)))) == 0

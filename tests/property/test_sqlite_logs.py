@@ -1,4 +1,4 @@
-"""A SQLite store whose log breaks off anywhere, as when the power fails, holds whole steps."""
+"""A SQLite store whose log breaks off anywhere, as after a power failure, has whole steps."""
 
 from __future__ import annotations
 

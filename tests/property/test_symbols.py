@@ -15,7 +15,7 @@ from mdtool.core.errors import MdtoolError
 from mdtool.core.symbols import is_symbol, normal_symbol
 from mdtool.services.gateway.parameters import parse_symbol
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.admission import check_symbol
+from mdtool.wire.batches import check_symbol
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.quotes import decode_quote
 from mdtool.wire.symbol_index import SymbolIndex

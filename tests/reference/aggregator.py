@@ -12,7 +12,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import decode_batch
 from tests.reference.ledger import Ledger
-from tests.support.ports import port_for
+from tests.support.services import port_for
 
 
 class PlainAggregator:

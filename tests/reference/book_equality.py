@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from mdtool.core.units import UNDEF_PRICE
-from mdtool.engine.book.state import BookKey, Books
-from mdtool.engine.book.view import ANOMALIES, BookView, Quote
+from mdtool.engine.book.state import Books
+from mdtool.engine.book.view import ANOMALIES, BookView, Quote, views
 from tests.reference.book import Book, Mbo, ReferenceBooks
+from tests.support.instruments import index_of
 
 
 def assert_same(books: Books, reference: ReferenceBooks) -> None:
     """Compare every book."""
-    assert [(key.publisher_id, key.instrument_id) for key in books.book_keys()] == [
-        *reference.books
-    ]
-    for key, book in zip(books.book_keys(), reference.books.values(), strict=True):
-        view = BookView(books, key)
+    ours = [*views(books)]
+    assert [(view.publisher_id, view.instrument_id) for view in ours] == [*reference.books]
+    for view, book in zip(ours, reference.books.values(), strict=True):
         assert_same_counts(view, book)
         for side in "BA":
             assert_same_levels(view, book, side)
@@ -30,7 +29,7 @@ def assert_same_near(books: Books, reference: ReferenceBooks, record: Mbo) -> No
     These are the counts, some best levels of both sides, and the queue that the record names.
     """
     key = (record.publisher_id, record.instrument_id)
-    view, book = BookView(books, BookKey(*key)), reference.books[key]
+    view, book = BookView(books, index_of(*key)), reference.books[key]
     assert_same_counts(view, book)
     for side in "BA":
         assert_same_levels(view, book, side, 12)

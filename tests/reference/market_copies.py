@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mdtool.engine.market import SESSION, Market
-from mdtool.engine.saved_bars import SAVED_BAR
+from mdtool.engine.saved_rows import SAVED_BAR
 
 
 class MarketCopy:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mdtool.adapters import rpc
 from mdtool.wire._pb import marketdata_pb2
-from tests.support.ports import port_for
+from tests.support.services import port_for
 
 TIME_NS = 1_735_201_234_567_000_000
 COLUMNS = ("open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp")

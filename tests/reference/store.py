@@ -6,8 +6,7 @@ import numpy as np
 
 from mdtool.adapters.stores.errors import StoreGapError
 from mdtool.adapters.stores.port import SavedState, Step, StreamRun
-from mdtool.engine.saved_bars import SAVED_BAR
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.saved_rows import SAVED_BAR, SESSION
 
 
 class PlainStore:
@@ -106,9 +105,9 @@ class PlainStore:
             positions[run.stream_id] = max(position, run.next_sequence)
         for row, sequence in enumerate(run.sequence.tolist()):
             if run.is_part or sequence >= position:
-                symbol = step.symbols[int(run.symbol[row])]
-                key = symbol, int(run.exchange_timestamp[row]), run.stream_id, sequence
-                columns = run.price, run.volume, run.ingest_timestamp
+                symbol = step.symbols[int(run.trades.symbol[row])]
+                key = symbol, int(run.trades.ts_event[row]), run.stream_id, sequence
+                columns = run.trades.price, run.trades.size, run.trades.ts_recv
                 yield key, tuple(int(column[row]) for column in columns)
 
     def _put_open(self, symbol: str, interval: int, bar: tuple[int, ...]) -> None:

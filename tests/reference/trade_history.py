@@ -83,7 +83,7 @@ class History:
             if before is None or trade[0] < before
         ]
         rows = [(*key, price, volume, 0) for key, price, volume in older[: -limit - 1 : -1]]
-        return TradePage(*np.array(rows, np.int64).reshape(-1, 6).T)
+        return TradePage.of(np.array(rows, np.int64).reshape(-1, 6).T)
 
     def streams(self) -> list[SavedStream]:
         numbers = {key.stream for trades in self._open().trades.values() for key, *_ in trades}

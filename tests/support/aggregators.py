@@ -17,6 +17,7 @@ from mdtool.services.aggregator.subscribers import Subscribers
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import encode_batch
 from tests.reference.market import Frame, Tick, batch
+from tests.support.services import running
 
 NOON_NS = 1_735_214_400 * 10**9
 
@@ -40,16 +41,22 @@ class WatchedSubscribers(Subscribers):
                 self.deserted.set()
 
 
-class Running:
+class RunningAggregator:
     """A service, its address, and a client of it."""
 
-    def __init__(self, service: Aggregator, address: str, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self,
+        service: Aggregator,
+        address: str,
+        channel: grpc.aio.Channel,
+        task: asyncio.Task[None],
+    ) -> None:
         self.service = service
+        self.task = task
         self.market, self.subscribers = service.market, service.subscribers
         self.address = address
         self.channel = channel
         self.stub = rpc.Stub(channel)
-        self.task: asyncio.Task[None] | None = None
 
     async def send(self, *batches: marketdata_pb2.TickBatch) -> list[int]:
         """Send batches in one call of their own; return the positions acknowledged."""
@@ -63,22 +70,12 @@ class Running:
 @contextlib.asynccontextmanager
 async def aggregator(**settings):
     """A service that runs until the block ends."""
-    started = asyncio.get_running_loop().create_future()
     service = Aggregator(AggregatorConfig(**{"port": 0} | settings))
     service.subscribers = WatchedSubscribers()
-    task = asyncio.create_task(service.run(started.set_result))
-    try:
-        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
-        assert not task.done(), task.exception()
-        address = started.result()["grpc"]
+    async with running(service) as (addresses, task):
+        address = addresses["grpc"]
         async with grpc.aio.insecure_channel(address, rpc.OPTIONS) as channel:
-            running = Running(service, address, channel)
-            running.task = task
-            yield running
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+            yield RunningAggregator(service, address, channel, task)
 
 
 def tick(cents: int, volume: int = 1, symbol: int = 0, at_s: int = 0) -> Tick:

@@ -16,13 +16,13 @@ import numpy as np
 from mdtool.adapters.recording import Recording
 from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import MBO
-from mdtool.core.lifecycle import first_error
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.book.server import BookReceiver
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.replay.runs import Pace
 from mdtool.services.replay.server import ReplaySender
 from mdtool.wire.dbn_session import Begin, Data, SessionDecoder, encode_request
+from tests.support.services import running
 
 CRAWLING = 1e-9
 """A speed at which a second lasts a lifetime: only the first records come."""
@@ -49,7 +49,7 @@ class Http:
         return (await self.ask("/status"))[1]
 
     async def until(self, **wanted) -> dict:
-        """The status, once it says so."""
+        """The status, once it has these values."""
         while True:
             status = await self.status()
             if all(status.get(key) == value for key, value in wanted.items()):
@@ -57,45 +57,37 @@ class Http:
             await asyncio.sleep(0.01)
 
     async def lines(self, query: str = "") -> list[dict]:
-        """What /order-book tells."""
+        """The lines of /order-book."""
         async with self.get(f"/order-book{query}") as response:
             assert response.status == 200
             return [json.loads(line) for line in (await response.read()).splitlines()]
 
 
 @contextlib.asynccontextmanager
-async def running(service):
+async def client_of(service):
     """A client of a service that runs until the block ends."""
-    started = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(service.run(started.set_result))
-    try:
-        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            raise first_error(task.exception())
-        addresses = started.result()
-        session = aiohttp.ClientSession(f"http://{addresses['http']}", read_bufsize=1 << 20)
-        async with session:
-            yield Http(session, addresses)
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
+    async with (
+        running(service) as (addresses, _),
+        aiohttp.ClientSession(f"http://{addresses['http']}", read_bufsize=1 << 20) as session,
+    ):
+        yield Http(session, addresses)
 
 
 def sender_of(*paths: Path, speed: float = 0.0, **settings):
     """A client of a sender of files."""
     config = SenderConfig(**({"port": 0, "data_port": 0} | settings))
     recording = Recording(tuple(map(str, paths)))
-    return running(ReplaySender(config, recording, Pace(speed)))
+    return client_of(ReplaySender(config, recording, Pace(speed)))
 
 
 def receiver_of(sender: str, **settings):
-    """A client of a receiver of what a sender streams."""
-    return running(BookReceiver(ReceiverConfig(**({"port": 0, "sender": sender} | settings))))
+    """A client of a receiver of a sender's stream."""
+    return client_of(BookReceiver(ReceiverConfig(**({"port": 0, "sender": sender} | settings))))
 
 
 @dataclass
 class Heard:
-    """What came over one connection to a data port."""
+    """The messages and records of one connection to a data port."""
 
     messages: list = field(default_factory=list)
     records: list[np.ndarray] = field(default_factory=list)
@@ -126,7 +118,7 @@ class Receiver:
         self.decoder = SessionDecoder("sender")
 
     async def hear(self, heard: Heard, until: int | None = None) -> Heard:
-        """Take what comes to its end, or until so many records have come."""
+        """Read to the end of the stream, or until so many records have come."""
         while until is None or sum(map(len, heard.records)) < until:
             data = await self.reader.read(1 << 16)
             if not data:
@@ -136,7 +128,7 @@ class Receiver:
         return heard
 
     def vanish(self) -> None:
-        """Leave without a word."""
+        """Reset the connection."""
         connection = self.writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()

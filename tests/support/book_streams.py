@@ -1,4 +1,4 @@
-"""Streams of MBO records, sensible and senseless, for books to be made of."""
+"""Streams of MBO records, valid and random, to rebuild books from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ rare_flags = st.sampled_from([TOB, TOB | LAST, SNAPSHOT, SNAPSHOT | LAST, SNAPSH
 
 
 def records(prices: st.SearchStrategy[int]) -> st.SearchStrategy[tuple]:
-    """Return single records that anything may follow."""
+    """Return random single records."""
     return st.tuples(
         books,
         order_ids,
@@ -46,7 +46,7 @@ def records(prices: st.SearchStrategy[int]) -> st.SearchStrategy[tuple]:
 
 
 def wild(max_size: int = 80) -> st.SearchStrategy[np.ndarray]:
-    """Return streams in which anything follows anything, of few levels and ids that meet often."""
+    """Return random streams of few levels and few ids, which collide often."""
     return st.lists(records(st.integers(95, 105) | far_prices), max_size=max_size).map(as_mbo)
 
 

@@ -27,7 +27,7 @@ OPTIONS = (
 
 
 class Tab:
-    """One page, and what it has complained of."""
+    """One page, and its errors."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.complaints: list[str] = []
@@ -46,7 +46,7 @@ class Tab:
             await self._has_loaded.wait()
 
     async def run(self, expression: str) -> object:
-        """The value of a JavaScript expression, once it is there if it is a promise."""
+        """The value of a JavaScript expression, awaited if it is a promise."""
         answer = await self._send(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
         )
@@ -54,7 +54,7 @@ class Tab:
         return answer["result"].get("value")
 
     async def until(self, condition: str) -> None:
-        """Wait until a JavaScript condition holds, which is looked at whenever the page changes."""
+        """Wait until a JavaScript condition holds, which is evaluated whenever the page changes."""
         await self.run(
             f"""new Promise((resolve) => {{
                 const look = () => {{ if ({condition}) {{ watch.disconnect(); resolve(); }} }};
@@ -71,9 +71,9 @@ class Tab:
         return await self.run(f"document.querySelector({json.dumps(selector)}).innerText")
 
     async def click(self, selector: str) -> None:
-        """Press the mouse where the first element that matches is, once it is there for people.
+        """Click the first element that matches, once a user could click it.
 
-        It has stopped moving by then, and nothing that opens or closes keeps the mouse from it.
+        It has stopped moving by then, and nothing covers it.
         """
         x, y = await self.run(
             f"""new Promise((resolve) => {{
@@ -99,7 +99,7 @@ class Tab:
             )
 
     async def listen(self) -> None:
-        """Take what the browser says until the page is gone, for whose answers nobody waits on."""
+        """Handle the browser's messages until the page is closed; pending requests fail then."""
         async for message in self._socket:
             told = json.loads(message.data)
             if "id" in told:
@@ -172,7 +172,7 @@ async def _tab(session: aiohttp.ClientSession):
 
 
 async def _devtools(process: asyncio.subprocess.Process) -> str:
-    """Where a browser is driven."""
+    """The address of a browser's DevTools."""
     said = b""
     while b"DevTools listening on " not in said:
         line = await process.stderr.readline()

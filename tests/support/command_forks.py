@@ -1,7 +1,7 @@
-"""A process that has imported what is long to import, loaded all kernels, and forks for commands.
+"""A process that has imported slow modules and loaded all kernels, and forks for each command.
 
-Imports and kernels take longer than what most commands of tests do. A fork is a process of its own,
-with the descriptors, folder, environment and arguments that it is given.
+Imports and kernels take longer than most commands of tests. A fork is a process of its own, with
+given descriptors, folder, environment and arguments.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STANDARD: Final = 3
 
 
 def load() -> None:
-    """Run what brings in every kernel of the commands, within this process."""
+    """Load the kernels of all commands, within this process."""
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -62,7 +62,7 @@ def serve(listener: socket.socket) -> None:
 
 
 def answer(connection: socket.socket) -> None:
-    """Fork the command of one request and tell how it ended; return in its process."""
+    """Fork the command of one request and answer with its status; return in its process."""
     request, descriptors, _, _ = socket.recv_fds(connection, _MAX_REQUEST_BYTES, _STANDARD)
     command = os.fork()
     if command:

@@ -1,4 +1,4 @@
-"""`mdtool` run to its end, as a process, and how it ended."""
+"""`mdtool` as a process that runs to its end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_ANSWER_BYTES: Final = 16
 def completed(
     *arguments: object, stdin: bytes = b"", env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run it to its end, whatever that is, with pipes for what it reads and says."""
+    """Run it to its end, with pipes for its input and output."""
     words = [str(argument) for argument in arguments]
     request = [words, str(Path.cwd()), dict(os.environ if env is None else env)]
     (given, giving), *pipes = [os.pipe() for _ in range(3)]
@@ -47,7 +47,7 @@ def _read(descriptor: int) -> bytes:
 
 
 def output_of(*arguments: object, stdin: bytes = b"", status: int = 0, said: str = "") -> bytes:
-    """Run it to its end; check how it ended and what it said on stderr; return its output."""
+    """Run it to its end; check its status and its stderr; return its output."""
     ended = completed(*arguments, stdin=stdin)
     errors = ended.stderr.decode()
     assert ended.returncode == status, ended
@@ -59,7 +59,7 @@ def output_of(*arguments: object, stdin: bytes = b"", status: int = 0, said: str
 
 @functools.cache
 def _forks() -> str:
-    """Start the process that forks, which ends with this one; return where it listens."""
+    """Start the process that forks, which ends with this one; return its address."""
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     address = f"{folder.name}/forks"

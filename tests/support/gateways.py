@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 from aiohttp import ClientSession
@@ -10,6 +9,7 @@ from aiohttp import ClientSession
 from mdtool.core.addresses import parse_address
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.server import Gateway
+from tests.support.services import running
 
 
 class Client:
@@ -30,19 +30,11 @@ class Client:
 @contextlib.asynccontextmanager
 async def gateway_of(aggregator: str, **settings):
     """A client of a gateway in front of an aggregator, which is waited for as long as it takes."""
-    started = asyncio.get_running_loop().create_future()
     config = GatewayConfig(aggregator=aggregator, **{"port": 0, "timeout_ms": 60_000} | settings)
-    service = asyncio.create_task(Gateway(config).run(started.set_result))
-    try:
-        await asyncio.wait({service, started}, return_when=asyncio.FIRST_COMPLETED)
-        assert not service.done(), service.exception()
-        address = started.result()["http"]
+    async with running(Gateway(config)) as (addresses, _):
+        address = addresses["http"]
         async with ClientSession(f"http://{address}") as session:
             yield Client(session, *parse_address(address))
-    finally:
-        service.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await service
 
 
 async def connected(client: Client) -> None:

@@ -11,8 +11,8 @@ from typing import ClassVar
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.server import IngestServer
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.control import Committed, ReplyDecoder, encode_hello
-from mdtool.wire.frames import encode_frame
+from mdtool.wire.frames import Committed, ReplyDecoder, encode_frame, encode_hello
+from tests.support.services import running
 
 NOW_NS = 1_735_201_234_567_000_000
 
@@ -33,18 +33,9 @@ def frames(count, first=1):
 @contextlib.asynccontextmanager
 async def serving(aggregator, **settings):
     """Run an ingest server, and yield its address."""
-    started = asyncio.get_running_loop().create_future()
-    server = IngestServer(IngestConfig(aggregator=aggregator, **{"port": 0, **settings}))
-    task = asyncio.create_task(server.run(lambda at: started.set_result(at["tcp"])))
-    await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        await task
-    try:
-        yield started.result()
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    config = IngestConfig(aggregator=aggregator, **{"port": 0, **settings})
+    async with running(IngestServer(config)) as (addresses, _):
+        yield addresses["tcp"]
 
 
 class Client:
@@ -104,6 +95,6 @@ async def send(address, data):
 
 
 def prices(ledger):
-    """What the shared stream of plain clients brought."""
+    """The prices of the stream that plain clients share."""
     (stream_id,) = ledger.frames
     return ledger.prices(stream_id)

@@ -1,6 +1,6 @@
 """A real Apache Kafka, one process in KRaft mode on loopback, that can be killed and restarted.
 
-Its jars come by Maven, as tests/kafka/pom.xml names them, once into the user's cache.
+Maven installs its jars, as tests/kafka/pom.xml names them, once in the user's cache.
 """
 
 from __future__ import annotations
@@ -71,16 +71,16 @@ class KafkaBroker:
     Attributes
     ----------
     address : str
-        Where clients reach it.
+        The address for clients.
     proxied_address : str
-        Where nobody listens until a test does: clients that begin there are sent back there by
-        the broker, and a test that passes their bytes on to `behind_port` can hold or cut them.
+        The address of a proxy that a test may run: the broker sends clients that start there back
+        there, and a test that forwards their bytes to `behind_port` can hold or cut them.
     behind_port : int
-        The broker's port for what comes through such a proxy.
+        The broker's port for that proxy.
     secure_address : str
-        Where clients reach it over TLS, if they are `USER` with its `PASSWORD`.
+        The address for TLS and SASL, with `USER` and `PASSWORD`.
     certificate : Path
-        By which it is known there.
+        The certificate of that address.
     """
 
     def __init__(
@@ -141,11 +141,11 @@ class KafkaBroker:
             assert self._process.poll() is None, self._log.read_text("utf-8")[-2_000:]
 
     def pause(self) -> None:
-        """Have it say nothing any more."""
+        """Stop its process."""
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Have it go on."""
+        """Continue its process."""
         self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
@@ -164,8 +164,8 @@ class KafkaBroker:
 def kafka_broker(folder: Path, session_ms: int = 1_000):
     """A broker that runs, unless it is killed meanwhile, until the block ends.
 
-    One that has died keeps its successor from registering for `session_ms`; one that only hangs
-    as long refuses to make topics until it has registered anew.
+    After a kill the next broker cannot register for `session_ms`; one that hangs as long rejects
+    new topics until it has registered again.
     """
     java = needs("java")
     jars, problem = _installed(needs("maven"))
@@ -182,7 +182,7 @@ def kafka_broker(folder: Path, session_ms: int = 1_000):
 
 @functools.cache
 def _installed(maven: str) -> tuple[Path, str]:
-    """Return where the jars are, and why they are not."""
+    """Return the folder of the jars, and the error if they cannot be installed."""
     version = hashlib.sha256(_POM.read_bytes()).hexdigest()[:16]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mdtool"
     folder = base / f"kafka-{version}"

@@ -1,4 +1,4 @@
-"""A proxy between clients and a broker that can be away, hold replies back, or lose one."""
+"""A proxy between clients and a broker that can be unavailable, delay replies, or lose one."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import asyncio
 import contextlib
 
 _PRODUCE = 0
-"""The number of the request that brings records."""
+"""The API key of produce requests."""
 _FETCH = 1
-"""The number of the one that takes them."""
+"""The API key of fetch requests."""
 
 
 class KafkaProxy:
-    """Passes requests and replies on, message by message, while it is open.
+    """Forwards requests and replies, message by message, while it is open.
 
     Attributes
     ----------
     may_reply : asyncio.Event
-        While it is not set, replies to records wait.
+        While it is not set, replies to produce requests wait.
     may_fetch : asyncio.Event
-        While it is not set, replies that bring records wait.
+        While it is not set, replies to fetch requests wait.
     loses_reply : bool
-        The next reply to records is not passed on: the connection is cut instead.
+        The next reply to a produce request is dropped, and the connection is cut.
     """
 
     def __init__(self, port: int, behind_port: int) -> None:
@@ -41,7 +41,7 @@ class KafkaProxy:
 
     @contextlib.asynccontextmanager
     async def open(self):
-        """Pass on what comes until the block ends, which cuts all connections."""
+        """Forward messages until the block ends, which cuts all connections."""
         self._server = await asyncio.start_server(
             self._connected, "127.0.0.1", self._port, reuse_address=True
         )

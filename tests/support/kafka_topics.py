@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from mdtool.adapters.kafka.records import Aggregates, decode_bar, decode_session
-from tests.support.ingest_commands import MDTOOL
+from tests.support.services import MDTOOL
 
 SYMBOLS = ["AAPL", "AMZN", "BTC-USD", "ESZ5", "GOOG", "MSFT", "NVDA", "SPY", "TSLA"]
 """Some for each of three partitions."""

@@ -1,4 +1,4 @@
-"""Kernels compiled before tests run commands, whose first use takes time, and a line on stderr."""
+"""Kernels compiled before tests run commands: the first use takes time, and logs a line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from mdtool.core.dtypes import MBO, MBP1
+from mdtool.core.instruments import Batch
 from mdtool.engine.quotes import LatestQuotes
 from mdtool.services.book import server as book
 from mdtool.services.ingest import server as ingest
@@ -36,11 +37,11 @@ COMMANDS: Final = (
     "store {samples}/trades.dbn.zst --store sqlite:///trades.db",
     "store check --store sqlite:///trades.db",
 )
-"""What runs the kernels that services do not, in a folder that is empty at first."""
+"""Commands that use the kernels that services do not, in an empty folder."""
 
 
 def compile_kernels() -> None:
-    """Have the kernels compiled that are there now, unless they have been."""
+    """Compile the current kernels, unless they are cached."""
     folder = Path(os.environ["NUMBA_CACHE_DIR"])
     folder.mkdir(parents=True, exist_ok=True)
     kernels = sorted((_ROOT / "mdtool").rglob("*kernel.py"))
@@ -58,7 +59,7 @@ def _run_all() -> None:
     book.warm_up()
     encode_frames(["A"], [0], [1], [1], [1])
     for layout in (MBO, MBP1):
-        LatestQuotes().update(np.zeros(1, layout))
+        LatestQuotes().update(Batch.of(np.zeros(1, layout)))
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
             words = command.format(samples=SAMPLES).split()

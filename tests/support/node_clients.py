@@ -14,19 +14,19 @@ SCRIPTS = Path(__file__).parent.parent / "node"
 
 
 class NodeScript:
-    """A script that tells and is told JSON, an object a line."""
+    """A script that writes and reads JSON, an object a line."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     async def event(self) -> dict:
-        """What it tells next."""
+        """Its next object."""
         line = await self._process.stdout.readline()
         assert line, f"the script has ended: {(await self._process.stderr.read()).decode()}"
         return json.loads(line)
 
     async def do(self, what: str, **order: object) -> None:
-        """Tell it to do something."""
+        """Send it an order."""
         self._process.stdin.write(json.dumps({"do": what, **order}).encode() + b"\n")
         await self._process.stdin.drain()
 

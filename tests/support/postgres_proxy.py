@@ -12,7 +12,7 @@ COMMIT = b"COMMIT"
 
 
 class Proxy:
-    """Hands bytes on, until it is to cut: then it lets go of who commits next, unanswered."""
+    """Forwards bytes, until it cuts: then it drops the next client that commits, unanswered."""
 
     def __init__(self, port):
         self.cuts = 0
@@ -37,7 +37,7 @@ class Proxy:
             each.close()
 
     def cut_next_commit(self, when):
-        """Let go of the client `before` the server has its commit, or `after` it is done."""
+        """Drop the client `before` the server receives its commit, or `after` it is done."""
         self._cut = when
 
     def _accept(self):

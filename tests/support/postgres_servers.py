@@ -31,13 +31,13 @@ _DATABASES: Final = itertools.count(1)
 
 
 class PostgresServer:
-    """One server at one address, whose data stays when it is killed and started again.
+    """One server at one address, whose data survives kills and restarts.
 
     Attributes
     ----------
     port : int
     log : Path
-        What it says.
+        Its log file.
     """
 
     def __init__(self, folder: Path, port: int) -> None:
@@ -52,7 +52,7 @@ class PostgresServer:
         self._guard: subprocess.Popen[bytes] | None = None
 
     def initialize(self) -> None:
-        """Make an empty cluster, which everyone enters by password but the superuser."""
+        """Create an empty cluster, with password authentication."""
         words = self._data.with_name("password")
         words.write_text(PASSWORD)
         self.own(words)
@@ -62,7 +62,7 @@ class PostgresServer:
         )
 
     def start(self) -> None:
-        """Start it, and wait until it takes statements."""
+        """Start it, and wait until it accepts statements."""
         command = [
             *(self._postgres, "-D", self._data, "-p", str(self.port)),
             *("-c", "unix_socket_directories=", "-c", "shared_buffers=64MB"),
@@ -91,15 +91,15 @@ class PostgresServer:
         raise AssertionError(self.log.read_text())
 
     def kill(self) -> None:
-        """End it at once, as a loss of power would but for what the system still holds."""
+        """Shut it down immediately, as in a crash."""
         self._end(signal.SIGQUIT)
 
     def stop(self) -> None:
-        """End it at once, but in order."""
+        """Shut it down fast, but in order."""
         self._end(signal.SIGINT)
 
     def become_standby(self, is_standby: bool) -> None:
-        """Start it again as a server that can only be read, or as one that can be written."""
+        """Restart it as a read-only standby, or as a primary."""
         self.stop()
         signal_file = self._data / "standby.signal"
         if is_standby:
@@ -115,11 +115,11 @@ class PostgresServer:
         self.start()
 
     def pause(self) -> None:
-        """Have it say nothing any more."""
+        """Stop its processes."""
         self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Have it go on."""
+        """Continue its processes."""
         self._signal_all(signal.SIGCONT)
 
     def connect(self, database: str) -> psycopg.Connection:
@@ -202,14 +202,14 @@ def postgres_server():
 
 @functools.cache
 def shared_server() -> PostgresServer:
-    """Return a server for all tests of a process, which they leave running."""
+    """Return a server for all tests of a process, which must leave it running."""
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
     return stack.enter_context(postgres_server())
 
 
 def _account() -> str | None:
-    """Return the user to run servers as, for they refuse to be run by root."""
+    """Return the user to run servers as, since they reject root."""
     if os.getuid() != 0:
         return None
     for name in _ACCOUNTS:

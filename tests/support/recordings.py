@@ -1,4 +1,4 @@
-"""Simulated DBN files, and what one pass over a stream of orders makes of it."""
+"""Simulated DBN files, and the books of one pass over them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mdtool.engine.book.view import views
 from mdtool.engine.simulate import Exchange
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
+from tests.support.instruments import batch
 
 
 def record(path: Path, n: int, seed: int = 1, rate: float = 1_000.0) -> np.ndarray:
@@ -32,14 +33,16 @@ def books_of(*streams: np.ndarray) -> Books:
     """The books of one pass over streams."""
     books = Books()
     for stream in streams:
-        books.apply(stream)
+        books.apply(batch(stream))
     return books
 
 
 def content(books: Books) -> dict:
-    """Everything that rests: levels, and orders with their places in the queues."""
+    """All levels, and all orders with their places in the queues."""
     return {
-        view.key: [(view.levels(side).tolist(), view.orders(side).tolist()) for side in "BA"]
+        (view.publisher_id, view.instrument_id): [
+            (view.levels(side).tolist(), view.orders(side).tolist()) for side in "BA"
+        ]
         for view in views(books)
     }
 
@@ -49,5 +52,5 @@ def pictures(records: np.ndarray, instruments: dict[int, str], depth: int = 10) 
     return {
         symbol: Snapshot.of(view, depth).as_dict(symbol)
         for view in views(books_of(records))
-        for symbol in [instruments[view.key.instrument_id]]
+        for symbol in [instruments[view.instrument_id]]
     }

@@ -10,7 +10,7 @@ from tests.support.requirements import needs
 
 
 class RedisServer:
-    """One server at one address, whose data is gone when it is."""
+    """One server at one address, without persistence."""
 
     def __init__(self, program: str, folder: str, port: int) -> None:
         self.port = port
@@ -22,7 +22,7 @@ class RedisServer:
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start it, and wait until it takes commands."""
+        """Start it, and wait until it accepts commands."""
         self.process = await asyncio.create_subprocess_exec(
             *self._command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
@@ -32,7 +32,7 @@ class RedisServer:
         raise AssertionError("redis-server ended")
 
     async def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()

@@ -1,4 +1,4 @@
-"""Programs that some tests need besides Python: found, or the reason why a test is skipped.
+"""Programs that some tests require besides Python: found, or the reason to skip the test.
 
 Where `MDTOOL_REQUIRE_ALL` is 1, as it is in CI, a test fails instead of being skipped.
 """
@@ -28,14 +28,14 @@ PROGRAMS: Final = {
     "java": ("java",),
     "maven": ("mvn",),
 }
-"""What tests ask for, and the names under which systems have it."""
+"""The programs of tests, and the names that systems have for them."""
 
 _NODE_FILES: Final = Path(__file__).parents[1] / "node"
 _INSTALL_S: Final = 100
 
 
 def needs(name: str) -> str:
-    """Return the path of one of `PROGRAMS`; without it, the test that asks is skipped."""
+    """Return the path of one of `PROGRAMS`, or skip the test without it."""
     path = os.pathsep.join([os.environ.get("PATH", ""), *_folders_of_postgres()])
     candidates = (shutil.which(program, path=path) for program in PROGRAMS[name])
     found = next(filter(None, candidates), None)
@@ -45,13 +45,13 @@ def needs(name: str) -> str:
 
 
 def _folders_of_postgres() -> list[str]:
-    """Return where Debian has PostgreSQL's programs, which are on no PATH, newest first."""
+    """Return Debian's folders of PostgreSQL's programs, which are on no PATH, newest first."""
     folders = Path("/usr/lib/postgresql").glob("*/bin")
     return sorted(map(str, folders), key=lambda name: name.split("/")[4].zfill(4), reverse=True)
 
 
 def missing(reason: str) -> NoReturn:
-    """Skip the test that asks, or fail it where everything is required."""
+    """Skip the test, or fail it where everything is required."""
     if os.environ.get(REQUIRE_ALL) == "1":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -72,7 +72,7 @@ def node_modules() -> Path:
 
 @functools.cache
 def _installed(npm: str) -> tuple[Path, str]:
-    """Return where the packages are, and why they are not."""
+    """Return the folder of the packages, and the error if they cannot be installed."""
     files = [_NODE_FILES / name for name in ("package.json", "package-lock.json")]
     version = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mdtool"

@@ -1,4 +1,4 @@
-"""Programs run in a terminal of their own, and what stands on its screen."""
+"""Programs in a terminal of their own, and the text on its screen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNFINISHED: Final = re.compile(r"\x1b(\[\??[\d;]*)?$")
 
 
 class Screen:
-    """Understands just what the live view writes; anything else is an error.
+    """A screen that interprets exactly what full-screen views write; anything else is an error.
 
     Attributes
     ----------
@@ -31,9 +31,9 @@ class Screen:
     modes : set of int
         Private modes that are set: 1049 is the other screen, 25 the cursor, 7 wrapping.
     clears : int
-        How often the whole screen was erased.
+        How often the whole screen was cleared.
     styles : set of str
-        Every style that was asked for.
+        Every style that was used.
     """
 
     def __init__(self, columns: int, lines: int) -> None:
@@ -109,7 +109,7 @@ class Screen:
 
 
 class Session:
-    """A program whose standard streams are a terminal, but for those that are given.
+    """A program whose standard streams are a terminal, except those that are given.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class Session:
     size : (int, int)
         Columns and lines.
     environment : mapping
-        On top of the test's own.
+        Variables in addition to the test's own.
     streams : file descriptors
         `stdin`, where that is no terminal; the terminal is `/dev/tty` all the same.
     """
@@ -162,7 +162,7 @@ class Session:
 
     @property
     def is_restored(self) -> bool:
-        """Whether the terminal is as it was before the program came."""
+        """Whether the terminal is as it was before the program."""
         is_itself = termios.tcgetattr(self._slave) == self.modes_before
         return is_itself and self.screen.modes == {25, 7}
 
@@ -174,7 +174,7 @@ class Session:
         self._set_size()
 
     def wait_for(self, wanted: str | Callable[[Screen], bool]) -> str:
-        """Wait until a text, or what a function says, is on the screen; return the screen."""
+        """Wait until a text is on the screen, or a function of it is true; return the screen."""
         is_there = (lambda screen: wanted in str(screen)) if isinstance(wanted, str) else wanted
         end_s = time.monotonic() + PATIENCE_S
         while self.screen.is_changing or not is_there(self.screen):

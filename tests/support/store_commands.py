@@ -12,6 +12,7 @@ from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.port import Step, StreamRun
 from mdtool.core.dtypes import F_LAST, RTYPE_TRADE, TRADE, record_length
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Trades
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
 from tests.support.commands import completed
@@ -83,12 +84,12 @@ def held(where: str) -> list[tuple]:
             for symbol in history.symbols()
             for page in history.trades(symbol.symbol)
             for ts, stream, sequence, price, volume, ingest in zip(
-                page.timestamp.tolist(),
+                page.trades.ts_event.tolist(),
                 page.stream.tolist(),
                 page.sequence.tolist(),
-                page.price.tolist(),
-                page.volume.tolist(),
-                page.ingest_timestamp.tolist(),
+                page.trades.price.tolist(),
+                page.trades.size.tolist(),
+                page.trades.ts_recv.tolist(),
                 strict=True,
             )
         )
@@ -116,17 +117,14 @@ def state(where: str):
 def put(where: str, symbols: list[str], rows: list[tuple[int, int, int, int]], stream_id="s"):
     """Write trades (symbol's index, price, volume, time) as a live stream would."""
     columns = np.array(rows, np.int64).T
-    run = StreamRun(
-        stream_id,
-        0,
-        len(rows),
-        np.arange(len(rows)),
-        columns[0].astype(np.uint32),
-        columns[1].copy(),
-        columns[2].copy(),
-        columns[3].copy(),
-        columns[3] + 7,
+    trades = Trades(
+        symbol=columns[0].astype(np.uint32),
+        price=columns[1].copy(),
+        size=columns[2].copy(),
+        ts_event=columns[3].copy(),
+        ts_recv=columns[3] + 7,
     )
+    run = StreamRun(stream_id, 0, len(rows), np.arange(len(rows)), trades)
     with open_store(where) as opened:
         opened.write(Step(SymbolTable(symbols), [run]))
 

@@ -15,8 +15,8 @@ import numpy as np
 from mdtool.adapters.stores.errors import StoreClaimedError, StoreUnavailableError
 from mdtool.adapters.stores.port import Step, StreamRun
 from mdtool.core.symbols import SymbolTable
-from mdtool.engine.saved_bars import SAVED_BAR
-from mdtool.engine.sessions import SESSION
+from mdtool.core.trades import Trades
+from mdtool.engine.saved_rows import SAVED_BAR, SESSION
 
 NewUrl = Callable[[], str]
 """Names a place where no store is yet, another one at each call."""
@@ -59,11 +59,13 @@ def run(stream_id: str, first: int, trades, *, frames: int | None = None, is_par
         first,
         first + (len(trades) if frames is None else frames),
         sequence=columns[0],
-        symbol=columns[1].astype(np.uint32),
-        price=columns[2],
-        volume=columns[3],
-        exchange_timestamp=columns[4],
-        ingest_timestamp=columns[4] + 5,
+        trades=Trades(
+            symbol=columns[1].astype(np.uint32),
+            price=columns[2],
+            size=columns[3],
+            ts_event=columns[4],
+            ts_recv=columns[4] + 5,
+        ),
         is_part=is_part,
     )
 

@@ -1,4 +1,4 @@
-"""`mdtool serve all` as a process, on free ports, and what it says."""
+"""`mdtool serve all` as a process, on free ports, and its output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from mdtool.core.lifecycle import LIFELINE_FD
 
 PATIENCE_S = 200.0
-"""How long a line may take to come, before a test fails that waits for it."""
+"""How long a test waits for a line before it fails."""
 FREE_PORTS = [
     *("--serve-tcp-port", "0"),
     *("--aggregate-port", "0"),
@@ -30,11 +30,11 @@ needs_pidfd = pytest.mark.skipif(
 )
 
 STORES = {"--memory", "--store", "--data-dir"}
-"""Options that say where data is kept."""
+"""The options for the store."""
 
 
 class Supervised:
-    """A supervisor at work, which ends with the tests; its lines are kept as they come."""
+    """A running supervisor, which ends with the test process; its lines are stored as they come."""
 
     def __init__(self, *arguments):
         lifeline, self._lifeline = os.pipe()
@@ -100,7 +100,7 @@ class Supervised:
 
 
 def check(addresses, *arguments):
-    """Run `mdtool serve --check` over services that run."""
+    """Run `mdtool serve --check` over running services."""
     options = []
     for name, address in addresses.items():
         options += [f"--{name}-port", address.rpartition(":")[2]]
@@ -125,7 +125,7 @@ def serve(*arguments, before=()):
 
 
 class Watch:
-    """Tells whether processes have ended, also those that somebody else has to reap."""
+    """Observes the end of processes, also of those that are not children."""
 
     def __init__(self, pids):
         self._watched = [os.pidfd_open(pid) for pid in pids]

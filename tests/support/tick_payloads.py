@@ -1,4 +1,4 @@
-"""Strategies for payloads of Tick frames, from right ones to noise."""
+"""Strategies for payloads of Tick frames, from valid ones to noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOW_NS = 1_735_201_234_567_000_000
 
 
 def varint(value: int, padding: int = 0) -> bytes:
-    """Return a varint, longer than it need be by `padding` bytes."""
+    """Return a varint with `padding` superfluous bytes."""
     groups = []
     value &= 2**64 - 1
     while value >= 0x80:
@@ -93,7 +93,7 @@ def delimited(draw, contents):
 
 
 def tagged(number: int, wire_type: int, values):
-    """Return fields of one number and wire type, with tags longer than they need be at times."""
+    """Return fields of one number and wire type, some with padded tags."""
     return st.builds(
         lambda padding, value: varint(number << 3 | wire_type, padding) + value, paddings, values
     )
@@ -165,7 +165,7 @@ loose_fields = st.lists(
 
 @st.composite
 def shuffled_ticks(draw):
-    """Right ticks with their fields in any order, among others that mean nothing."""
+    """Valid ticks with their fields in any order, among unknown fields."""
     fields = [
         draw(tagged(1, 2, delimited(st.sampled_from([b"AAPL", b" a b ", b"A" * 70])))),
         draw(tagged(2, 1, st.floats(0.01, 1e5).map(lambda price: struct.pack("<d", price)))),

@@ -1,4 +1,4 @@
-"""Another user, to whom permissions matter, and a folder that this user may enter."""
+"""An unprivileged user, and a folder that this user may enter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOBODY: Final = 65534
 
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
-    """Go on as a user to whom permissions matter."""
+    """Become an unprivileged user within the block."""
     if os.geteuid() != 0:
         missing("only root can become another user")
     os.seteuid(NOBODY)
@@ -29,7 +29,7 @@ def as_nobody() -> Iterator[None]:
 
 @contextlib.contextmanager
 def folder_for_all() -> Iterator[Path]:
-    """Give a folder that every user may enter, as pytest's own are not."""
+    """Yield a folder that every user may enter, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     try:

@@ -5,31 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 from typing import Any
 
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.server import VwapFeed
-
-
-class Said(logging.Handler):
-    """What the feed logs, which can be waited for."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.lines: list[str] = []
-        self._is_new = asyncio.Event()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-        self._is_new.set()
-
-    async def heard(self, text: str) -> None:
-        """Wait until a line has this text; the lines up to then are forgotten."""
-        while not any(text in line for line in self.lines):
-            self._is_new.clear()
-            await self._is_new.wait()
-        self.lines.clear()
+from tests.support.services import running
 
 
 class Client:
@@ -69,14 +49,6 @@ async def connected(address: str, limit: int = 1 << 24):
 @contextlib.asynccontextmanager
 async def vwap_feed(aggregator: str, **settings):
     """A feed that runs until the block ends; its address."""
-    started = asyncio.get_running_loop().create_future()
     config = VwapConfig(**{"port": 0, "aggregator": aggregator} | settings)
-    task = asyncio.create_task(VwapFeed(config).run(started.set_result))
-    try:
-        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
-        assert not task.done(), task.exception()
-        yield started.result()["tcp"]
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    async with running(VwapFeed(config)) as (addresses, _):
+        yield addresses["tcp"]

@@ -12,7 +12,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Reason
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
-from mdtool.services.aggregator.intake import Admission
+from mdtool.services.aggregator.markets import Admission
 from mdtool.wire.batches import BatchError
 from tests.reference.market import Tick, batch
 

@@ -84,7 +84,7 @@ def test_bars_of_no_trades_are_an_empty_batch(orders):
 def test_bars_need_trades(tmp_path):
     path = tmp_path / "bars.dbn"
     path.write_bytes(streams.header("ohlcv-1s") + bytes(encode_records(streams.bars(5, 32))))
-    with pytest.raises(InputError, match="ohlcv-1s has no trades"):
+    with pytest.raises(InputError, match="is ohlcv-1s, which has no trades"):
         mdtool.bars(path)
 
 
@@ -109,8 +109,19 @@ def test_snapshots_are_those_of_one_pass(orders):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"at": 10**18, "every": "1s"}, {"depth": 0}, {"every": "often"}, {"start": "soon"}],
+    [
+        {"at": 10**18, "every": "1s"},
+        {"depth": 0},
+        {"every": "often"},
+        {"start": "soon"},
+        {"every": "1s", "at": 1},
+    ],
 )
 def test_arguments_without_a_meaning_are_usage_errors(orders, arguments):
     with pytest.raises(UsageError):
         mdtool.book(orders[0], **arguments)
+
+
+def test_a_range_must_not_be_empty(orders):
+    with pytest.raises(UsageError, match="start: 1970-01-02 is not before end 1970-01-01"):
+        mdtool.read(orders[0], start="1970-01-02", end="1970-01-01")

@@ -1,4 +1,4 @@
-"""Arrays between numpy and Arrow: those that pyarrow makes of the same."""
+"""Conversions between numpy and Arrow, compared with those of pyarrow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_characters_are_those_of_pyarrow(values, step):
     assert characters(cells).equals(pa.array(cells.tolist(), pa.binary()).cast(pa.string()))
 
 
-def test_what_is_no_text_is_told():
+def test_values_that_are_not_text_are_rejected():
     with pytest.raises(pa.ArrowInvalid):
         characters(np.array([b"fine", b"\xff"]))
 

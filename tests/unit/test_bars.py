@@ -7,12 +7,12 @@ import pytest
 
 from mdtool.core.dtypes import MBO, OHLCV, TRADE
 from mdtool.core.errors import UsageError
+from mdtool.core.instruments import Batch
+from mdtool.core.trades import Trades
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, UNDEF_TIMESTAMP
-from mdtool.engine.bar_fill import GapFill
-from mdtool.engine.bars import BAR, TimeBars
-from mdtool.engine.ohlcv import ohlcv_records, rtype_of, schema_of
-from mdtool.engine.sized_bars import Size, SizedBars
-from mdtool.engine.trades import Trades
+from mdtool.engine.bar_stream import GapFill, ohlcv_records, rtype_of, schema_of
+from mdtool.engine.bars import BAR, Size, SizedBars, TimeBars
+from mdtool.engine.timed_trades import TimedTrades
 from tests.reference import bars as reference
 
 SECOND = 10**9
@@ -33,7 +33,7 @@ def trade(ts: int, price: int = 5, size: int = 1, **fields: object) -> dict[str,
 
 def bars_of(array: np.ndarray, clock: str = "ts_recv") -> list[tuple[int, ...]]:
     engine = TimeBars(10)
-    closed = engine.update(Trades.of(array, clock))
+    closed = engine.update(TimedTrades.of(Batch.of(array), clock))
     return [*closed.tolist(), *engine.close_all().tolist()]
 
 
@@ -45,7 +45,8 @@ def test_thousands_of_instruments_and_open_bars():
     ts = np.arange(count) + rng.integers(-500, 500, count) + 500
     seen = np.maximum.accumulate(ts)
     engine = TimeBars(100, lateness_ns=2_000)
-    closed = engine.update(Trades(instrument, price, size, ts, seen, int(seen[-1])))
+    trades = Trades(instrument.astype(np.uint32), price, size, ts, ts)
+    closed = engine.update(TimedTrades(trades, ts, seen, int(seen[-1])))
     rows = np.stack([instrument, price, size, ts], 1).tolist()
     expected, late = reference.time_bars([reference.Trade(*row) for row in rows], 100, 2_000)
     assert [*closed.tolist(), *engine.close_all().tolist()] == expected
@@ -68,8 +69,8 @@ def test_only_trades_count_and_fills_do_not():
 
 def test_time_goes_on_with_records_that_are_no_trades():
     array = records(MBO, [trade(1), trade(10, action=b"A")])
-    assert len(TimeBars(10).update(Trades.of(array))) == 1
-    assert len(TimeBars(10).update(Trades.of(array, "ts_event"))) == 0
+    assert len(TimeBars(10).update(TimedTrades.of(Batch.of(array)))) == 1
+    assert len(TimeBars(10).update(TimedTrades.of(Batch.of(array), "ts_event"))) == 0
 
 
 def test_the_clock_chooses_the_bucket():
@@ -88,7 +89,7 @@ def test_trades_without_a_price_size_or_time_are_counted_and_left_out():
             trade(1, 7, 4),
         ],
     )
-    trades = Trades.of(array)
+    trades = TimedTrades.of(Batch.of(array))
     assert trades.undefined == 3
     assert trades.latest_ns == 1
     assert bars_of(array) == [(0, 0, 7, 7, 7, 7, 4, 1)]
@@ -111,12 +112,12 @@ def test_publishers_of_one_instrument_id_have_their_own_bars():
             trade(1, 6, publisher_id=1, instrument_id=2**32 - 1),
         ],
     )
-    engine = TimeBars(SECOND)
-    engine.update(Trades.of(array))
-    written = ohlcv_records(engine.close_all(), rtype_of(SECOND))
-    assert written["publisher_id"].tolist() == [1, 2]
+    engine, batch = TimeBars(SECOND), Batch.of(array)
+    engine.update(TimedTrades.of(batch))
+    written = ohlcv_records(engine.close_all(), rtype_of(SECOND), batch.instruments)
+    assert written["publisher_id"].tolist() == [2, 1]
     assert written["instrument_id"].tolist() == [2**32 - 1] * 2
-    assert written["close"].tolist() == [6, 5]
+    assert written["close"].tolist() == [5, 6]
     assert set(written["length"].tolist()) == {OHLCV.itemsize // 4}
 
 
@@ -155,17 +156,20 @@ def test_notional_counts_in_integers_beyond_int64():
     price = 9_000_000_000 * SECOND  # near the largest there is
     size = 2**32 - 2
     array = records(TRADE, [trade(1, price, size), trade(2, -price, 1), trade(3, SECOND // 2, 1)])
-    full = SizedBars(Size.parse(f"notional={2**63 - 1}")).update(Trades.of(array[:1]))
+    full = SizedBars(Size.parse(f"notional={2**63 - 1}")).update(
+        TimedTrades.of(Batch.of(array[:1]))
+    )
     assert full["volume"].tolist() == [size]
     engine = SizedBars(Size.parse("notional=9000000000.5"))
-    assert engine.update(Trades.of(array[1:]))["count"].tolist() == [2]
+    assert engine.update(TimedTrades.of(Batch.of(array[1:])))["count"].tolist() == [2]
 
 
 def test_thousands_of_instruments_by_ticks():
-    instrument = np.tile(np.arange(3_000), 3)
+    instrument = np.tile(np.arange(3_000, dtype=np.uint32), 3)
     ones = np.ones(len(instrument), np.int64)
     engine = SizedBars(Size.parse("ticks=2"))
-    bars = engine.update(Trades(instrument, ones, ones, ones, ones, 1))
+    trades = Trades(instrument, ones, ones, ones, ones)
+    bars = engine.update(TimedTrades(trades, ones, ones, 1))
     assert bars["instrument"].tolist() == list(range(3_000))
     assert engine.close_all()["instrument"].tolist() == list(range(3_000))
     assert len(engine.close_all()) == 0

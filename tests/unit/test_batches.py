@@ -114,8 +114,8 @@ def test_later_batches_go_on_with_the_calls_table():
         ({"offset": np.array([0, 1, 4], "<u4").tobytes()}, "do not rise"),
         ({"refused_offset": np.array([9], "<u4").tobytes()}, "do not rise"),
         ({"refused_offset": np.array([1], "<u4").tobytes()}, "both takes and refuses"),
-        ({"refused_reason": b"\x00"}, "no such reason"),
-        ({"refused_reason": b"\x06"}, "no such reason"),
+        ({"refused_reason": b"\x00"}, "for an unknown reason"),
+        ({"refused_reason": b"\x06"}, "for an unknown reason"),
         (
             {"offset": b"", "refused_offset": b"", "refused_reason": b""},
             "does not account for each",

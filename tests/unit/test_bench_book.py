@@ -9,6 +9,7 @@ import pytest
 
 from mdtool.bench import book, plain_book
 from mdtool.core.errors import CheckError
+from mdtool.core.instruments import Batch
 from mdtool.engine.simulate import Exchange
 from tests.reference.book import ReferenceBooks, mbo_of
 
@@ -35,9 +36,9 @@ def test_it_repeats_the_real_session_with_fresh_ids(real_data: Path, monkeypatch
     stream = book._stream(90_000)
     session = 38_212
     assert len(stream) == 90_000
-    again = stream[session : 2 * session]
-    assert not np.isin(again["order_id"], stream["order_id"][:session]).any()
-    assert again["price"].tolist() == stream["price"][:session].tolist()
+    first, again = stream.records[:session], stream.records[session : 2 * session]
+    assert not np.isin(again["order_id"], first["order_id"]).any()
+    assert again["price"].tolist() == first["price"].tolist()
     [figure, _] = book._in_memory(stream)
     assert figure.unit == "events/s"
 
@@ -45,7 +46,7 @@ def test_it_repeats_the_real_session_with_fresh_ids(real_data: Path, monkeypatch
 def test_it_fails_where_the_baseline_makes_other_books(monkeypatch):
     monkeypatch.setattr(plain_book.PlainBook, "cancel", lambda self, size, order_id: None)
     with pytest.raises(CheckError, match="differ about"):
-        book._in_memory(Exchange(seed=2).generate(3_000))
+        book._in_memory(Batch.of(Exchange(seed=2).generate(3_000)))
 
 
 def test_the_baseline_keeps_queues_as_the_reference_does():

@@ -19,8 +19,9 @@ from mdtool.bench.chaos_verdict import (
     judge_store,
 )
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Trades
 from mdtool.core.units import PRICE_SCALE
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.saved_rows import SESSION
 from mdtool.wire.dbn import DbnDecoder
 
 TICKS = 5_000
@@ -64,7 +65,7 @@ def run(number, symbol, traded):
     sequence = np.arange(len(traded))
     symbols = np.full(len(traded), symbol, np.uint32)
     columns = (traded.price, traded.volume, traded.timestamp, traded.timestamp)
-    return StreamRun(f"s{number}", 0, len(traded), sequence, symbols, *columns)
+    return StreamRun(f"s{number}", 0, len(traded), sequence, Trades(symbols, *columns))
 
 
 def without(traded, *rows):

@@ -13,6 +13,7 @@ from mdtool.bench.processes import run_command, wall_times_s
 from mdtool.bench.recordings import write_recording, zstd_pass
 from mdtool.core.errors import MdtoolError
 from mdtool.engine.simulate import Exchange
+from tests.support.instruments import bare
 
 
 def test_figures_have_their_baselines():
@@ -29,7 +30,7 @@ def test_a_recording_repeats_a_session_with_fresh_ids_and_later_times(tmp_path: 
     n_records = write_recording(tmp_path / name, session, repeats=3)
     assert np.array_equal(session, before)
     with open_source(str(tmp_path / name)) as source:
-        written = np.concatenate([*source])
+        written = np.concatenate([*bare(source)])
     assert len(written) == n_records == 3 * (2 + len(session))
     first, again, _ = np.split(written, 3)
     assert first["action"][:2].tolist() == [b"R", b"R"]

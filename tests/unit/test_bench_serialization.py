@@ -17,6 +17,6 @@ def test_it_measures_both_ways_beside_their_baselines():
 
 
 def test_it_fails_where_the_baseline_disagrees(monkeypatch):
-    monkeypatch.setattr(serialization, "_is_right", lambda tick: tick.volume > 1_000)
+    monkeypatch.setattr(serialization, "_is_valid", lambda tick: tick.volume > 1_000)
     with pytest.raises(CheckError, match="decode different ticks"):
         serialization.measure(ticks=2_000)

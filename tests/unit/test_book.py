@@ -15,8 +15,9 @@ from mdtool.core.dtypes import (
     record_length,
 )
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, UNDEF_TIMESTAMP
-from mdtool.engine.book.state import BookKey, Books
-from mdtool.engine.book.view import BookView
+from mdtool.engine.book.state import Books
+from mdtool.engine.book.view import BookView, views
+from tests.support.instruments import bare, batch, index_of
 
 DAY = 86_400 * 10**9
 
@@ -55,8 +56,8 @@ def modify(side: str, price: int, size: int, order_id: int):
 
 def book_of(*records: np.ndarray) -> BookView:
     books = Books()
-    books.apply(np.concatenate(records))
-    return BookView(books, BookKey(1, 7))
+    books.apply(batch(np.concatenate(records)))
+    return BookView(books, index_of(1, 7))
 
 
 def depth_of(*records: np.ndarray, shown: int = 10) -> list[tuple]:
@@ -64,7 +65,7 @@ def depth_of(*records: np.ndarray, shown: int = 10) -> list[tuple]:
     books = Books()
     return [
         (made["action"].decode(), int(made["depth"]), made["bid_px_00"], made["ask_px_00"])
-        for run in books.events(np.concatenate(records), shown)
+        for run in bare(books.events(batch(np.concatenate(records)), shown))
         for made in run
     ]
 
@@ -215,11 +216,12 @@ def test_a_clear_is_of_one_instrument_at_one_publisher():
     books = Books()
     others = [{"publisher_id": 2}, {"instrument_id": 8}, {"publisher_id": 8, "instrument_id": 1}]
     adds = [add("B", 100, 5, 1, **other) for other in [{}, *others]]
-    books.apply(np.concatenate([*adds, CLEAR]))
-    views = {key: BookView(books, key) for key in books.book_keys()}
-    assert [view.total_orders for view in views.values()] == [0, 1, 1, 1]
-    assert [*views] == [(1, 7), (2, 7), (1, 8), (8, 1)]
-    assert [view.is_partial for view in views.values()] == [False, True, True, True]
+    books.apply(batch(np.concatenate([*adds, CLEAR])))
+    shown = [*views(books)]
+    assert [view.total_orders for view in shown] == [0, 1, 1, 1]
+    ids = [(view.publisher_id, view.instrument_id) for view in shown]
+    assert ids == [(1, 7), (2, 7), (1, 8), (8, 1)]
+    assert [view.is_partial for view in shown] == [False, True, True, True]
 
 
 def test_the_highest_ids_and_the_lowest_prices_are_orders_like_others():
@@ -301,15 +303,17 @@ def test_a_snapshot_of_one_instrument_leaves_others_and_is_not_broken_by_them():
     books = Books()
     marks = {"flags": F_SNAPSHOT, "ts_recv": DAY}
     books.apply(
-        np.concatenate(
-            [
-                add("B", 90, 1, 1, **marks),
-                add("B", 70, 1, 1, instrument_id=8),
-                add("B", 91, 1, 2, **marks),
-            ]
+        batch(
+            np.concatenate(
+                [
+                    add("B", 90, 1, 1, **marks),
+                    add("B", 70, 1, 1, instrument_id=8),
+                    add("B", 91, 1, 2, **marks),
+                ]
+            )
         )
     )
-    totals = [BookView(books, key).total_orders for key in books.book_keys()]
+    totals = [BookView(books, key).total_orders for key in books.instruments().tolist()]
     assert totals == [2, 1]
 
 
@@ -335,12 +339,12 @@ def test_the_last_record_s_times_and_sequence_are_told():
 
 def test_a_book_that_no_record_spoke_of_is_not_there():
     with pytest.raises(KeyError):
-        BookView(Books(), BookKey(1, 7))
+        BookView(Books(), index_of(1, 7))
 
 
 def test_other_records_than_mbo_are_refused():
-    with pytest.raises(TypeError, match="MBO records are wanted"):
-        Books().apply(np.zeros(1, np.int64))
+    with pytest.raises(TypeError, match="MBO records are expected"):
+        Books().apply(batch(np.zeros(1, np.int64)))
 
 
 LADDER = np.concatenate([CLEAR, *(add("B", 100 - i, 1, 1 + i) for i in range(12))])
@@ -383,9 +387,8 @@ def test_an_order_that_leaves_the_shown_levels_is_told_where_it_was():
 
 
 def test_every_record_of_an_event_makes_its_own_depth_record():
-    made = np.concatenate(
-        [*Books().events(np.concatenate([CLEAR, add("B", 5, 1, 1, flags=0), add("B", 6, 1, 2)]))]
-    )
+    rows = np.concatenate([CLEAR, add("B", 5, 1, 1, flags=0), add("B", 6, 1, 2)])
+    made = np.concatenate([*bare(Books().events(batch(rows)))])
     assert made["flags"].tolist() == [F_LAST, 0, F_LAST]
     assert made["bid_px_00"].tolist() == [UNDEF_PRICE, 5, 6]
 
@@ -396,12 +399,13 @@ def test_a_size_beyond_32_bits_is_shown_as_the_largest(side, name):
     records = np.concatenate([add(side, 5, half, 1), add(side, 5, half, 2)])
     book = book_of(records)
     assert book.best(side) == (5, 2 * half, 2)
-    [_, made] = np.concatenate([*Books().events(records)])
+    [_, made] = np.concatenate([*bare(Books().events(batch(records)))])
     assert (made[f"{name}_sz_00"], made[f"{name}_ct_00"]) == (UNDEF_ORDER_SIZE, 2)
 
 
 def test_an_iteration_broken_off_leaves_the_rest_unapplied():
     books = Books()
-    for _ in books.events(np.concatenate([add("B", i, 1, i) for i in range(1, 20_001)]), 1):
+    adds = np.concatenate([add("B", i, 1, i) for i in range(1, 20_001)])
+    for _ in books.events(batch(adds), 1):
         break
-    assert 0 < BookView(books, BookKey(1, 7)).total_orders < 20_000
+    assert 0 < BookView(books, index_of(1, 7)).total_orders < 20_000

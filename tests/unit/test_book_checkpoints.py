@@ -13,12 +13,14 @@ from mdtool.adapters import book_checkpoints
 from mdtool.adapters.book_checkpoints import SUFFIX, CheckpointedSource, enter, nearest_checkpoint
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import InputError, OutputError, UsageError
+from mdtool.core.instruments import Instruments
 from mdtool.core.records import index_timestamps
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.sampling import FinalSampler
 from mdtool.engine.simulate import Exchange
 from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
+from tests.support.instruments import batch
 
 N = 30_000
 EVERY = 7_000
@@ -44,24 +46,27 @@ def path(request, tmp_path, stream) -> str:
 def write(path: str, every: int = EVERY) -> Rebuild:
     rebuild = Rebuild()
     with CheckpointedSource(path, rebuild, every) as source:
-        for records in source:
-            if records.dtype == MBO:
-                rebuild.update(records)
+        for part in source:
+            if part.records.dtype == MBO:
+                rebuild.update(part)
     return rebuild
 
 
 def picture(source, rebuild: Rebuild, at_ns: int) -> list[dict]:
     sampler = FinalSampler(at_ns=at_ns, rebuild=rebuild)
-    for records in source:
-        if records.dtype == MBO:
-            assert [*sampler.update(records)] == []
+    for part in source:
+        if part.records.dtype == MBO:
+            assert [*sampler.update(part)] == []
         if sampler.is_over:
             break
-    return [snapshot.as_dict(str(snapshot.key)) for snapshot in sampler.close()]
+    return [
+        snapshot.as_dict(f"{snapshot.publisher_id} {snapshot.instrument_id}")
+        for snapshot in sampler.close()
+    ]
 
 
 def from_the_beginning(stream: np.ndarray, at_ns: int) -> list[dict]:
-    return picture([stream], Rebuild(), at_ns)
+    return picture([batch(stream)], Rebuild(), at_ns)
 
 
 @pytest.mark.parametrize("at", [EVERY - 1, EVERY, EVERY + 25, 15_000, N - 1])
@@ -69,14 +74,13 @@ def test_from_a_checkpoint_it_is_the_same(path, stream, at):
     write(path)
     at_ns = int(index_timestamps(stream)[at])
     entered = enter(path, at_ns)
-    assert (entered is None) == (nearest_checkpoint(path, at_ns) is None)
+    assert (entered is None) == (nearest_checkpoint(path, at_ns, Instruments()) is None)
     if entered is None:
         assert at < EVERY
         return
     source, rebuild = entered
     with source:
         assert source.position.records > EVERY
-        assert source.symbology.symbol(9, at_ns) == "LEARNT"
         assert picture(source, rebuild, at_ns) == from_the_beginning(stream, at_ns)
 
 
@@ -85,7 +89,7 @@ def test_it_is_the_last_one_before_the_time(path, stream):
     ts_ns = index_timestamps(stream)
     for number in (1, 2, 4):
         last = int(ts_ns[number * EVERY - 1])
-        checkpoint = nearest_checkpoint(path, last)
+        checkpoint = nearest_checkpoint(path, last, Instruments())
         assert checkpoint is not None
         assert checkpoint.position.records == 1 + number * EVERY, "one is the mapping"
         assert checkpoint.rebuild.latest_ns <= last
@@ -93,7 +97,7 @@ def test_it_is_the_last_one_before_the_time(path, stream):
 
 def test_what_had_not_ended_goes_on(path, stream):
     write(path)
-    checkpoint = nearest_checkpoint(path, int(index_timestamps(stream)[EVERY]))
+    checkpoint = nearest_checkpoint(path, int(index_timestamps(stream)[EVERY]), Instruments())
     assert checkpoint is not None
     assert 0 < len(checkpoint.rebuild.events.held) < 100
 
@@ -111,12 +115,12 @@ def test_checkpoints_are_the_same_twice(path):
 def test_a_run_that_stops_keeps_what_it_has(path, stream):
     rebuild = Rebuild()
     with CheckpointedSource(path, rebuild, EVERY) as source:
-        for records in source:
-            if records.dtype == MBO:
-                rebuild.update(records)
+        for part in source:
+            if part.records.dtype == MBO:
+                rebuild.update(part)
                 if rebuild.latest_ns > int(index_timestamps(stream)[EVERY + 10]):
                     break
-    checkpoint = nearest_checkpoint(path, int(index_timestamps(stream)[-1]))
+    checkpoint = nearest_checkpoint(path, int(index_timestamps(stream)[-1]), Instruments())
     assert checkpoint is not None
     assert checkpoint.position.records == 1 + EVERY
 
@@ -130,11 +134,11 @@ def test_a_run_that_comes_to_none_leaves_those_that_there_are(path):
 
 
 def test_without_any(path, caplog):
-    assert nearest_checkpoint(path, 2**62) is None
-    assert nearest_checkpoint("-", 2**62) is None
-    assert nearest_checkpoint("no such file", 2**62) is None
+    assert nearest_checkpoint(path, 2**62, Instruments()) is None
+    assert nearest_checkpoint("-", 2**62, Instruments()) is None
+    assert nearest_checkpoint("no such file", 2**62, Instruments()) is None
     write(path, every=10 * N)
-    assert nearest_checkpoint(path, 2**62) is None
+    assert nearest_checkpoint(path, 2**62, Instruments()) is None
     assert caplog.messages == []
 
 
@@ -201,7 +205,7 @@ def test_what_cannot_be_trusted_is_ignored_with_a_warning(path, caplog, harm, sa
     write(path)
     harm(Path(path), Path(path + SUFFIX))
     with caplog.at_level(logging.WARNING):
-        assert nearest_checkpoint(path, 2**62) is None
+        assert nearest_checkpoint(path, 2**62, Instruments()) is None
     [message] = caplog.messages
     assert message.startswith(f"{path}{SUFFIX}: ignored, for it ")
     assert said in message
@@ -210,7 +214,7 @@ def test_what_cannot_be_trusted_is_ignored_with_a_warning(path, caplog, harm, sa
 def test_a_kernel_that_changed_is_another_version(path, caplog, monkeypatch):
     write(path)
     monkeypatch.setattr(book_checkpoints.kernel, "__file__", __file__)
-    assert nearest_checkpoint(path, 2**62) is None
+    assert nearest_checkpoint(path, 2**62, Instruments()) is None
     assert "another version" in caplog.messages[0]
 
 

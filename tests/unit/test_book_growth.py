@@ -7,10 +7,11 @@ import pytest
 
 from mdtool.core.dtypes import F_TOB, MBO
 from mdtool.core.units import UNDEF_PRICE
-from mdtool.engine.book.state import EMIT_ROWS, FIRST_ROWS, BookKey, Books
+from mdtool.engine.book.state import EMIT_ROWS, FIRST_ROWS, Books
 from mdtool.engine.book.view import BookView
 from tests.reference.book import ReferenceBooks, mbo_of
 from tests.reference.book_equality import assert_same
+from tests.support.instruments import bare, batch, index_of
 
 
 def stream(count: int, **fields: object) -> np.ndarray:
@@ -45,7 +46,7 @@ def random_stream(seed: int, count: int) -> np.ndarray:
 def test_long_random_streams_leave_the_reference_s_books(seed):
     records = random_stream(seed, 4 * EMIT_ROWS)
     books, reference = Books(), ReferenceBooks()
-    made = [record for run in books.events(records) for record in run.tolist()]
+    made = [record for run in bare(books.events(batch(records))) for record in run.tolist()]
     assert made == [*reference.depth_records(mbo_of(records), 10)]
     assert len(made) > EMIT_ROWS // 4
     assert max(len(book.orders) for book in reference.books.values()) > FIRST_ROWS
@@ -61,8 +62,8 @@ def test_thousands_of_levels(order):
         prices = np.random.default_rng(0).permutation(prices)
     for side in (b"B", b"A"):
         books = Books()
-        books.apply(stream(len(prices), price=prices, side=side))
-        view = BookView(books, BookKey(1, 0))
+        books.apply(batch(stream(len(prices), price=prices, side=side)))
+        view = BookView(books, index_of(1, 0))
         best_first = sorted(prices.tolist(), reverse=side == b"B")
         assert view.levels(side.decode())["price"].tolist() == best_first
 
@@ -72,9 +73,9 @@ def test_thousands_of_books():
     records = stream(2 * count, instrument_id=np.arange(2 * count) % count, order_id=5)
     records["order_id"][count:] = 6
     books = Books()
-    books.apply(records)
-    keys = books.book_keys()
-    assert keys == [BookKey(1, instrument_id) for instrument_id in range(count)]
+    books.apply(batch(records))
+    keys = books.instruments().tolist()
+    assert keys == [index_of(1, instrument_id) for instrument_id in range(count)]
     for key in keys[::100]:
         assert BookView(books, key).orders("B")["order_id"].tolist() == [5, 6]
 
@@ -82,8 +83,8 @@ def test_thousands_of_books():
 def test_thousands_of_orders_in_one_queue():
     count = 20_000
     books = Books()
-    books.apply(stream(count))
-    view = BookView(books, BookKey(1, 0))
+    books.apply(batch(stream(count)))
+    view = BookView(books, index_of(1, 0))
     assert view.best("B") == (100, count, count)
     assert view.orders("B")["order_id"].tolist() == [*range(count)]
     assert view.queue_position(count - 1) == ("B", 100, 1, count - 1, count - 1)
@@ -101,14 +102,14 @@ def test_what_comes_and_goes_takes_no_more_room(end):
     else:
         gone = stream(1, flags=F_TOB, price=UNDEF_PRICE)
     once, often = Books(), Books()
-    once.apply(np.concatenate([orders, gone]))
+    once.apply(batch(np.concatenate([orders, gone])))
     for _ in range(rounds):
-        often.apply(np.concatenate([orders, gone]))
+        often.apply(batch(np.concatenate([orders, gone])))
         orders["order_id"] += np.uint64(len(orders))
         if end == "C":
             gone["order_id"] = orders["order_id"]
     assert [len(rows) for rows in often.state] == [len(rows) for rows in once.state]
-    view = BookView(often, BookKey(1, 0))
+    view = BookView(often, index_of(1, 0))
     assert (view.total_orders, view.level_count("B")) == (0, 0)
 
 
@@ -128,7 +129,7 @@ def test_what_comes_and_goes_takes_no_more_room(end):
 def test_ids_of_any_habit_lie_scattered(ids):
     """An order is looked for from its place on to the next gap: those must not be far apart."""
     books = Books()
-    books.apply(stream(15_000, **ids))
+    books.apply(batch(stream(15_000, **ids)))
     gaps = np.flatnonzero(books.state.ids[:, 1] == 0)
     assert len(books.state.ids) - len(gaps) == 15_000
     assert np.diff(gaps).max() < 150

@@ -7,6 +7,7 @@ import numpy as np
 from mdtool.engine.book.state import Books
 from mdtool.engine.simulate import Exchange
 from mdtool.services.book.history import History
+from tests.support.instruments import batch
 from tests.support.recordings import content
 
 RECORDS = Exchange(seed=3).generate(2_000)
@@ -18,8 +19,8 @@ def filled(n: int, size: int = 400) -> tuple[History, Books]:
     for record in np.split(RECORDS[:n], n):
         if not history.room:
             history.open_block(books.copy())
-        history.append(record)
-        books.apply(record)
+        history.append(batch(record))
+        books.apply(batch(record))
     return history, books
 
 
@@ -32,9 +33,9 @@ def test_it_begins_with_nothing_and_room_for_half():
 def test_everything_is_kept_while_there_is_room():
     history, _ = filled(400)
     assert (history.first, history.end, history.room) == (0, 400, 0)
-    assert history.read(0, 1000).tolist() == RECORDS[:200].tolist()
-    assert history.read(200, 1000).tolist() == RECORDS[200:400].tolist()
-    assert history.read(150, 5).tolist() == RECORDS[150:155].tolist()
+    assert history.read(0, 1000).records.tolist() == RECORDS[:200].tolist()
+    assert history.read(200, 1000).records.tolist() == RECORDS[200:400].tolist()
+    assert history.read(150, 5).records.tolist() == RECORDS[150:155].tolist()
     assert len(history.read(400, 5)) == 0
 
 
@@ -64,17 +65,17 @@ def test_books_from_before_lead_to_the_books_of_now():
 def test_the_caller_s_books_are_its_own():
     history, _ = filled(500)
     before = history.books().state.sizes.tolist()
-    history.books().apply(RECORDS[500:])
+    history.books().apply(batch(RECORDS[500:]))
     assert history.books().state.sizes.tolist() == before
 
 
 def test_records_that_were_read_stay_as_they_are():
     history, books = filled(400)
-    read = history.read(0, 200)
+    read = history.read(0, 200).records
     before = read.tolist()
     for _ in range(3):
         history.open_block(books.copy())
-        history.append(RECORDS[1000:1100])
+        history.append(batch(RECORDS[1000:1100]))
     assert history.first > 200
     assert read.tolist() == before
 
@@ -83,15 +84,15 @@ def test_large_and_small_arrays_follow_each_other():
     records = Exchange(seed=4).generate(22_000)[:22_000]
     history, begin = History(60_000), 0
     for length in (5_000, 1, 2, 4_094, 3, 4_096, 1, 4_000, 4_803):
-        history.append(records[begin : begin + length])
+        history.append(batch(records[begin : begin + length]))
         begin += length
         assert history.end == begin
         for number in (0, begin // 2, begin - 1):
-            read = history.read(number, 7)
+            read = history.read(number, 7).records
             assert 1 <= len(read) <= 7
             assert read.tobytes() == records[number : number + len(read)].tobytes()
     number, pieces = 0, []
-    while len(piece := history.read(number, 5_000)):
+    while len(piece := history.read(number, 5_000).records):
         pieces.append(piece)
         number += len(piece)
     assert np.concatenate(pieces).tobytes() == records.tobytes()

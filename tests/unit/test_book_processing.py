@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mdtool.core.errors import PeerError
-from mdtool.engine.book.mbo_snapshot import mbo_snapshot
+from mdtool.engine.book.snapshot import mbo_snapshot
 from mdtool.engine.book.view import views
 from mdtool.engine.simulate import Exchange
 from mdtool.services.book.history import CHUNK_RECORDS, Backpressure, Cursor
@@ -173,7 +173,7 @@ async def test_a_reader_of_some_symbols_gets_theirs():
     receiver.receive(Begin(STREAM, 0))
     feed(receiver, 0, len(RECORDS))
     receiver.receive(End(STREAM, len(RECORDS)))
-    counts = {view.key.instrument_id: view.records for view in views(receiver.rebuild.books)}
+    counts = {view.instrument_id: view.records for view in views(receiver.rebuild.books)}
     told = b"".join(await batches_of(Reader(receiver, 1, {"MSFT"})))
     assert told.count(b"\n") == told.count(b'{"symbol":"MSFT"') == counts[2]
     assert await batches_of(Reader(receiver, 1, {"nothing"})) == []

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from mdtool.engine.book.state import Books
-from mdtool.engine.book.totals import busiest, totals
-from mdtool.engine.book.view import views
+from mdtool.engine.book.view import busiest, totals, views
 from mdtool.engine.simulate import Exchange
+from tests.support.instruments import batch
 
 
 def test_no_books_come_to_nothing():
@@ -17,7 +17,7 @@ def test_no_books_come_to_nothing():
 
 def test_sums_are_those_of_the_single_books():
     books = Books()
-    books.apply(Exchange(seed=5).generate(5_000)[700:])
+    books.apply(batch(Exchange(seed=5).generate(5_000)[700:]))
     summed, each = totals(books), [*views(books)]
     assert len(each) == 5
     assert summed.orders == sum(view.total_orders for view in each) > 0
@@ -32,6 +32,6 @@ def test_sums_are_those_of_the_single_books():
 
 def test_the_busiest_books_come_first():
     books = Books()
-    books.apply(Exchange(seed=5).generate(5_000))
+    books.apply(batch(Exchange(seed=5).generate(5_000)))
     counts = [view.records for view in busiest(books, 3)]
     assert counts == sorted((view.records for view in views(books)), reverse=True)[:3]

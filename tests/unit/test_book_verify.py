@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from mdtool.core.dtypes import MBO
-from mdtool.engine.book.state import BookKey
 from mdtool.engine.book.verify import KINDS, SEQUENCE_BACKWARDS, SEQUENCE_GAP, Finding, Verifier
 from mdtool.engine.simulate import Exchange
 from tests.support.book_streams import DAY, LAST, MAYBE_BAD_BOOK, NOON, SNAPSHOT, as_mbo
+from tests.support.instruments import batch, index_of
 
-BOOK = BookKey(1, 7)
+BOOK = index_of(1, 7)
 PX = 100
 
 
@@ -17,7 +17,7 @@ def row(order_id, action=b"A", price=PX, size=1, side=b"B", flags=LAST, ts=NOON)
 
 def found(*rows) -> list[Finding]:
     verifier = Verifier()
-    verifier.update(as_mbo([*rows]))
+    verifier.update(batch(as_mbo([*rows])))
     return [*verifier.findings()]
 
 
@@ -57,7 +57,7 @@ def test_the_first_of_each_kind_is_dated_however_the_stream_is_cut():
     stream = as_mbo(rows)
     verifier = Verifier()
     for at in range(len(stream)):
-        verifier.update(stream[at : at + 1])
+        verifier.update(batch(stream[at : at + 1]))
     assert [*verifier.findings()] == found(*rows)
     assert [(f.kind, f.count, f.first_record, f.first_ts_ns) for f in verifier.findings()] == [
         ("unknown_cancel", 2, 1, NOON + 3),
@@ -77,7 +77,7 @@ def numbered(*sequences, **fields) -> np.ndarray:
 def sequence_findings(stream, all_jumps=False, pieces=1) -> list[tuple]:
     verifier = Verifier(all_jumps)
     for part in np.array_split(stream, pieces):
-        verifier.update(part)
+        verifier.update(batch(part))
     return [(f.kind, f.count, f.first_record) for f in verifier.findings()]
 
 
@@ -101,7 +101,7 @@ class TestSequences:
         stream["publisher_id"] = 1 + np.arange(800) % 4 // 2
         assert sequence_findings(stream) == []
         verifier = Verifier()
-        verifier.update(stream)
+        verifier.update(batch(stream))
         assert [(c.publisher_id, c.channel_id, c.steps) for c in verifier.channels()] == [
             (1, 0, 199),
             (1, 1, 199),
@@ -139,7 +139,7 @@ class TestSequences:
 
 def test_a_simulated_market_is_in_order():
     verifier = Verifier(all_jumps=True)
-    verifier.update(Exchange(seed=3).generate(20_000))
+    verifier.update(batch(Exchange(seed=3).generate(20_000)))
     assert [*verifier.findings()] == []
 
 
@@ -147,11 +147,11 @@ def test_a_record_taken_out_of_it_is_missed():
     stream = Exchange(seed=3).generate(20_000)
     packet = stream["sequence"] == stream["sequence"][10_000]
     verifier = Verifier()
-    verifier.update(stream[~packet])
+    verifier.update(batch(stream[~packet]))
     assert SEQUENCE_GAP in {finding.kind for finding in verifier.findings()}
 
 
 def test_nothing_of_nothing():
     verifier = Verifier()
-    verifier.update(np.empty(0, MBO))
+    verifier.update(batch(np.empty(0, MBO)))
     assert ([*verifier.findings()], verifier.channels(), verifier.records) == ([], [], 0)

@@ -40,7 +40,7 @@ def test_half_of_ten_open_it(breaker):
     assert breaker.circuit(0.0) is Circuit.OPEN
 
 
-def test_only_the_last_ten_are_looked_at(breaker):
+def test_only_the_last_ten_are_counted(breaker):
     for failed in [False] * 100 + [True] * 4:
         call(breaker, 0.0, failed=failed)
     assert breaker.circuit(0.0) is Circuit.CLOSED
@@ -75,7 +75,7 @@ def test_the_trials_decide(breaker, failures, circuit):
     assert breaker.opened == (2 if circuit is Circuit.OPEN else 1)
 
 
-def test_a_trial_that_was_given_up_may_be_made_again(breaker):
+def test_a_cancelled_trial_may_be_repeated(breaker):
     broken(breaker)
     tickets = [breaker.acquire(5.0) for _ in range(3)]
     breaker.release(tickets[0])
@@ -83,7 +83,7 @@ def test_a_trial_that_was_given_up_may_be_made_again(breaker):
     assert breaker.acquire(5.0) is None
 
 
-def test_calls_from_before_it_opened_say_nothing(breaker):
+def test_calls_from_before_it_opened_are_not_counted(breaker):
     late = breaker.acquire(0.0)
     broken(breaker)
     trial = breaker.acquire(5.0)

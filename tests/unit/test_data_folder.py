@@ -10,7 +10,7 @@ def test_it_is_where_the_environment_says(monkeypatch, tmp_path):
     assert data_folder() == tmp_path / "mdtool"
 
 
-def test_without_a_word_it_is_in_the_users_home(monkeypatch, tmp_path):
+def test_by_default_it_is_in_the_users_home(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert data_folder() == tmp_path / ".local" / "share" / "mdtool"

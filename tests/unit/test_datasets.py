@@ -15,6 +15,7 @@ from mdtool.adapters.datasets.trade_rows import RowGroups, TradeRows
 from mdtool.adapters.datasets.writer import staged
 from mdtool.core.errors import OutputError, UsageError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Trades
 
 PRINTABLE = st.characters(min_codepoint=33, max_codepoint=126)
 
@@ -23,7 +24,8 @@ def rows(n: int, begin: int = 0) -> TradeRows:
     column = np.arange(begin, begin + n)
     index = np.zeros(n, np.uint32)
     tables = SymbolTable(["A"]), SymbolTable(["s"])
-    return TradeRows(*tables, index, index, column, column + 1, column + 1, column, column)
+    trades = Trades(index, column + 1, column + 1, column, column)
+    return TradeRows(*tables, index, column, trades)
 
 
 @given(st.text(PRINTABLE, min_size=1, max_size=70), st.integers(0, 100_000))
@@ -75,7 +77,7 @@ def test_groups_hold_all_rows_in_order_and_are_of_one_size(pieces, size):
     assert sequence == list(range(begin))
 
 
-def test_what_is_staged_appears_when_it_is_whole(tmp_path):
+def test_a_staged_file_appears_when_it_is_complete(tmp_path):
     target = tmp_path / "new" / "t.csv"
     with staged(target, ".csv", replaces=False, is_folder=False) as path:
         path.write_text("all")
@@ -104,7 +106,7 @@ def test_nothing_is_left_after_an_error(tmp_path, error, is_folder):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_there_stays_until_the_new_is_whole(tmp_path):
+def test_an_existing_dataset_stays_until_the_new_one_is_complete(tmp_path):
     folder = tmp_path / "d"
     (folder / "symbol=A").mkdir(parents=True)
     (folder / "symbol=A" / "trades.csv").write_text("old")
@@ -116,7 +118,7 @@ def test_what_was_there_stays_until_the_new_is_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path):
+def test_a_file_created_meanwhile_is_not_replaced(tmp_path):
     target = tmp_path / "t.csv"
 
     def export():

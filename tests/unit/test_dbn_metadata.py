@@ -2,14 +2,24 @@ import databento_dbn as dbn
 import pytest
 
 from mdtool.core.errors import InputError
-from mdtool.core.symbology import Symbology
+from mdtool.core.symbology import dated_mappings
 from mdtool.wire.dbn import encode_metadata
-from mdtool.wire.dbn_metadata import MIXED_DATASET, make_metadata, unite, with_schema
+from mdtool.wire.dbn_metadata import MIXED_DATASET, NO_START, make_metadata, unite, with_schema
 from tests.reference import dbn_streams as streams
+from tests.support.instruments import named
+
+STYPES = ("instrument_id", "raw_symbol", "smart", "continuous", "parent")
 
 
 def made(dataset="TEST", schema="mbo", start=streams.START, end=None, instruments=None):
     return make_metadata(dataset, schema, start, end, instruments or {1: "AAPL"})
+
+
+def with_stype(metadata, stype_in):
+    encoded = bytearray(encode_metadata(metadata))
+    # Magic, version and length, dataset, schema, start, end, limit.
+    encoded[8 + 16 + 2 + 8 + 8 + 8] = STYPES.index(stype_in)
+    return dbn.Metadata.decode(bytes(encoded))
 
 
 def test_what_is_made_is_read_back():
@@ -23,11 +33,11 @@ def test_what_is_made_is_read_back():
 
 @pytest.mark.parametrize("end", [None, streams.START + 1, streams.START + 3 * streams.DAY])
 def test_symbols_hold_from_the_first_day_to_the_last(end):
-    symbology = Symbology(made(end=end))
-    assert symbology.symbol(1, streams.START) == "AAPL"
     last = streams.START + 300 * streams.DAY if end is None else end - 1
-    assert symbology.symbol(1, last) == "AAPL"
-    assert symbology.symbol(1, streams.START - streams.DAY) == "1"
+    orders = streams.mbo(3)
+    orders["instrument_id"] = 1
+    orders["ts_recv"] = [streams.START, last, streams.START - streams.DAY]
+    assert named(orders, made(end=end)).symbols.tolist() == ["AAPL", "AAPL", None]
 
 
 def test_a_derived_stream_differs_in_its_schema_alone():
@@ -42,7 +52,7 @@ def test_a_derived_stream_and_its_symbols_are_the_same_each_time():
     encoded = encode_metadata(made(instruments={n: f"S{n}" for n in range(30)}))
     headers = {encode_metadata(with_schema(dbn.Metadata.decode(encoded), None)) for _ in range(9)}
     assert len(headers) == 1
-    orders = {tuple(Symbology(dbn.Metadata.decode(encoded)).symbols) for _ in range(9)}
+    orders = {(*dated_mappings(dbn.Metadata.decode(encoded)),) for _ in range(9)}
     assert len(orders) == 1
 
 
@@ -61,6 +71,25 @@ def test_united_streams_cover_the_time_and_symbols_of_all():
     assert str(united.schema) == "mbo"
     assert united.dataset == "TEST"
     assert set(united.mappings) == {"AAPL", "MSFT"}
+
+
+def test_united_streams_keep_the_symbology_on_which_they_agree():
+    continuous = [
+        with_stype(made(instruments={1: "ES.c.0"}), "continuous"),
+        with_stype(made(instruments={2: "ES.c.0"}), "continuous"),
+    ]
+    united = unite([("a", continuous[0]), ("b", continuous[1])])
+    assert str(united.stype_in) == "continuous"
+    assert [each["symbol"] for each in united.mappings["ES.c.0"]] == ["1", "2"]
+    mixed = unite([("a", continuous[0]), ("b", made(instruments={1: "ESM4"}))])
+    assert str(mixed.stype_in) == "raw_symbol"
+    assert set(mixed.mappings) == {"ES.c.0", "ESM4"}
+
+
+def test_a_start_that_is_not_known_is_not_the_earliest():
+    unknown = made(start=NO_START, end=streams.START + 1)
+    assert unite([("a", unknown), ("b", made())]).start == streams.START
+    assert unite([("a", unknown), ("b", unknown)]).start == NO_START
 
 
 def test_an_end_that_one_does_not_know_is_known_of_none():

@@ -9,6 +9,7 @@ from mdtool.core.dtypes import TRADE
 from mdtool.core.errors import InputError, UsageError
 from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
+from tests.support.instruments import bare
 
 START, STEP = streams.START, 1_000_000
 
@@ -37,7 +38,7 @@ def orders(n, first=0):
 
 
 def sequences(selected):
-    return [number for array in selected for number in array["sequence"].tolist()]
+    return [number for batch in selected for number in batch.records["sequence"].tolist()]
 
 
 def selected(*parts, **wanted):
@@ -65,20 +66,20 @@ def test_reading_ends_once_the_range_has():
 
 
 def test_symbols_are_chosen_by_their_text():
-    assert selected(orders(6), symbols=frozenset({"MSFT"})) == [1, 3, 5]
-    assert selected(orders(6), symbols=frozenset({"MSFT", "AAPL"})) == list(range(6))
+    assert selected(orders(6), symbols=("MSFT",)) == [1, 3, 5]
+    assert selected(orders(6), symbols=("MSFT", "AAPL")) == list(range(6))
 
 
 def test_a_symbol_that_a_live_stream_maps_is_chosen_from_there_on():
     live = streams.mapping(1, "LIVE")
     opened, _ = source(orders(4), live, orders(4, 4))
-    arrays = list(SelectedSource(opened, Selection(symbols=frozenset({"LIVE"}))))
+    arrays = list(bare(SelectedSource(opened, Selection(symbols=("LIVE",)))))
     assert [array["rtype"][0] for array in arrays] == [22, 160]
     assert arrays[1]["sequence"].tolist() == [4, 6]
 
 
 def test_symbols_that_never_came_are_named(caplog):
-    assert selected(orders(6), symbols=frozenset({"MSFT", "TSLA", "IBM"})) == [1, 3, 5]
+    assert selected(orders(6), symbols=("MSFT", "TSLA", "IBM")) == [1, 3, 5]
     assert caplog.record_tuples == [
         (
             "mdtool.adapters.dbn_select",
@@ -90,7 +91,7 @@ def test_symbols_that_never_came_are_named(caplog):
 
 def test_an_array_of_which_all_is_wanted_is_not_copied():
     opened, _ = source(orders(6))
-    (array,) = SelectedSource(opened, Selection(start_ns=START))
+    (array,) = bare(SelectedSource(opened, Selection(start_ns=START)))
     assert array.base is not None
 
 
@@ -105,19 +106,19 @@ class TestSchema:
     def test_trades_out_of_orders(self):
         part = SchemaSource(source(orders(7), orders(2, 1))[0], "trades")
         assert str(part.metadata.schema) == "trades"
-        (trades,) = part
+        (trades,) = bare(part)
         assert trades.dtype == TRADE
         assert trades["sequence"].tolist() == [0, 3, 6]
 
     def test_a_stream_of_its_own_schema_stays_as_it_is(self):
         part = SchemaSource(source(orders(3))[0], "mbo")
-        assert np.array_equal(next(iter(part)), streams.mbo(3))
+        assert np.array_equal(next(iter(part)).records, streams.mbo(3))
 
     def test_one_schema_of_several(self):
         bars = encode_records(streams.bars(2, 33))
         opened, _ = source(orders(3), bars, streams.mapping(1, "X"), schema=None)
         part = SchemaSource(opened, "ohlcv-1m")
-        assert [array["rtype"][0] for array in part] == [33, 22]
+        assert [array["rtype"][0] for array in bare(part)] == [33, 22]
 
     def test_a_schema_that_there_is_not(self):
         with pytest.raises(UsageError, match="no schema 'trade'; did you mean 'trades'"):

@@ -21,6 +21,7 @@ from mdtool.core.tcp import reserve_port
 from mdtool.wire.dbn import encode_records
 from mdtool.wire.dbn_session import Begin, End, Refused, encode_begin, encode_end, encode_refused
 from tests.reference import dbn_streams as streams
+from tests.support.instruments import bare
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_stream_is_read_to_its_end(serve):
         assert source.name == f"127.0.0.1:{port}"
         assert source.size_bytes is None
         assert source.metadata.dataset == "TEST"
-        assert np.array_equal(np.concatenate(list(source)), orders)
+        assert np.array_equal(np.concatenate(list(bare(source))), orders)
 
 
 def test_one_that_ends_within_a_record_is_corrupt(serve):
@@ -70,7 +71,7 @@ def test_one_that_ends_within_a_record_is_corrupt(serve):
         connect_source(*address) as source,
         pytest.raises(CorruptStreamError, match=r"127\.0\.0\.1:"),
     ):
-        list(source)
+        list(bare(source))
 
 
 def test_a_server_that_speaks_first_is_asked_nothing(serve, monkeypatch):
@@ -83,7 +84,7 @@ def test_a_server_that_speaks_first_is_asked_nothing(serve, monkeypatch):
         asked.put(connection.recv(100))
 
     with connect_source(*serve(send)) as source:
-        assert list(source) == []
+        assert list(bare(source)) == []
         source.close()
     assert asked.get() == b""
 
@@ -142,7 +143,7 @@ def test_a_sender_s_stream_is_whole_with_its_last_word(serve):
         connection.sendall(data)
 
     with connect_source(*serve(send)) as source:
-        runs = list(source)
+        runs = list(bare(source))
     assert asked == [b"from=live\n"]
     assert sum(len(run) for run in runs if run.dtype == MBO) == 3
 
@@ -166,7 +167,7 @@ def test_a_sender_that_refuses_is_quoted(serve):
     data = streams.header() + encode_refused(Refused("no more seats", is_final=True), streams.START)
     address = serve(lambda connection: connection.sendall(data))
     with connect_source(*address) as source, pytest.raises(PeerError, match=": no more seats"):
-        list(source)
+        list(bare(source))
 
 
 def test_what_was_left_out_is_said(serve, caplog):
@@ -178,7 +179,7 @@ def test_what_was_left_out_is_said(serve, caplog):
     )
     address = serve(lambda connection: connection.sendall(data))
     with connect_source(*address) as source:
-        list(source)
+        list(bare(source))
     assert "too fast to follow" in caplog.text
 
 
@@ -200,7 +201,7 @@ def test_a_stream_that_has_not_begun_is_waited_for_with_a_word(serve, caplog):
     logging.getLogger("mdtool.adapters.dbn_tcp").addHandler(listener)
     try:
         with connect_source(*serve(send)) as source:
-            assert list(source) == []
+            assert list(bare(source)) == []
     finally:
         logging.getLogger("mdtool.adapters.dbn_tcp").removeHandler(listener)
 

@@ -7,10 +7,16 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from mdtool.core.config import CONFIG_FILE, load
+from mdtool.core.logs import LogConfig
+from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.ingest.config import IngestConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -18,6 +24,8 @@ FENCED = re.compile(r"(<!-- run -->\n)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MU
 """A code block: whether a comment marks it to be run, its language, and its text."""
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MAX_README_BYTES = 10_000
+SETTINGS = {"gateway": GatewayConfig, "log": LogConfig, "serve-tcp": IngestConfig}
+"""The sections of the settings that operations.md shows."""
 
 pytestmark = pytest.mark.usefixtures("no_settings", "samples")
 
@@ -87,6 +95,21 @@ def anchors(page):
     """The anchors of a page's headings, as GitHub and GitLab make them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_metric_is_documented():
+    source = (ROOT / "mdtool" / "services" / "gateway" / "metrics.py").read_text("utf-8")
+    names = set(re.findall(r'"(mdtool_\w+)"', source))
+    assert names
+    documented = re.findall(r"`(mdtool_\w+)", (ROOT / "docs" / "gateway.md").read_text("utf-8"))
+    assert names <= set(documented)
+
+
+def test_the_example_of_settings_is_valid(tmp_path):
+    [(text, _)] = blocks(ROOT / "docs" / "operations.md", "toml")
+    (tmp_path / CONFIG_FILE).write_text(text)
+    for section in tomllib.loads(text):
+        load(SETTINGS[section], section, {})
 
 
 def test_the_readme_is_short():

@@ -1,4 +1,4 @@
-"""Topics that cannot be made yet: there are fewer servers than they want replicas."""
+"""Topics that cannot be created yet: there are fewer servers than replicas."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Servers:
         return outcome
 
 
-def test_topics_are_made_once_there_are_enough_servers():
+def test_topics_are_created_once_there_are_enough_servers():
     servers = Servers(refusals=2)
     topics._create(servers, ADDRESS, ["ticks", "bars"], 3, math.inf)
     assert servers.made == ["p.ticks", "p.bars"]

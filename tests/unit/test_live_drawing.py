@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
-from mdtool.cli.live.drawing import draw
+from mdtool.cli.live.drawing import MIN_COLUMNS, MIN_LINES, Layout, draw
 from mdtool.cli.live.frame import Frame, Ladder, Level, LiveRates, Print, State
-from mdtool.cli.live.layout import MIN_COLUMNS, MIN_LINES, Layout
-from mdtool.cli.live.palette import ASCII, UNICODE
+from mdtool.cli.screen import ASCII, UNICODE
 from mdtool.core.units import PRICE_SCALE, UNDEF_ORDER_SIZE, UNDEF_PRICE, UNDEF_TIMESTAMP
 
 CENT = PRICE_SCALE // 100

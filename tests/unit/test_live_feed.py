@@ -13,13 +13,15 @@ from mdtool.cli.live.feed import MOST_AT_ONCE, Feed
 from mdtool.cli.live.playback import FLAT_OUT, Playback
 from mdtool.core.dtypes import F_LAST, SYMBOL_MAPPING
 from mdtool.core.errors import InputError
-from mdtool.core.symbology import Symbology
-from mdtool.engine.book.state import BookKey, Books
+from mdtool.core.instruments import Batch, Instruments
+from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import BookView
 from tests.reference import dbn_streams as streams
+from tests.support.instruments import batch, index_of
 
 HOUR = 3600 * 10**9
-AAPL, MSFT = BookKey(1, 1), BookKey(1, 2)
+AAPL, MSFT = 0, 1
+"""Their indices, in the order in which they are met."""
 
 
 class Source:
@@ -29,13 +31,14 @@ class Source:
 
     def __init__(self, *script: np.ndarray | BaseException | Callable[[], object]) -> None:
         self.metadata = streams.metadata()
-        self.symbology = Symbology(self.metadata)
+        self.instruments = Instruments()
+        self._resolver = self.instruments.resolver("script", self.metadata)
         self.size_bytes = None
         self.bytes_read = 0
         self.asked = threading.Semaphore(0)
         self._script = script
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Batch]:
         for item in self._script:
             self.asked.release()
             if isinstance(item, BaseException):
@@ -45,8 +48,8 @@ class Source:
                 continue
             self.bytes_read += item.nbytes
             if item.dtype == SYMBOL_MAPPING:
-                self.symbology.learn(item)
-            yield item
+                self._resolver.learn(item)
+            yield self._resolver.batch(item)
         self.asked.release()
 
 
@@ -93,17 +96,16 @@ def test_everything_is_applied_and_counted():
     orders = streams.mbo(3 * MOST_AT_ONCE)
     feed = run(orders[:5], orders[5:])
     books = Books()
-    books.apply(orders)
-    for key in (AAPL, MSFT):
-        assert np.array_equal(
-            BookView(feed.books, key).levels("B"), BookView(books, key).levels("B")
-        )
-        assert BookView(feed.books, key).records == BookView(books, key).records
+    books.apply(batch(orders))
+    for key, same in ((AAPL, index_of(1, 1)), (MSFT, index_of(1, 2))):
+        ours, theirs = BookView(feed.books, key), BookView(books, same)
+        assert np.array_equal(ours.levels("B"), theirs.levels("B"))
+        assert ours.records == theirs.records
     assert feed.records == len(orders)
     assert feed.bytes_played == orders.nbytes
     trades = orders[(orders["action"] == b"T") & (orders["instrument_id"] == 1)]
     assert np.array_equal(feed.tape.last(AAPL, 1), trades[-1:])
-    assert feed.names == {AAPL: "AAPL", MSFT: "MSFT"}
+    assert [feed.symbol(index) for index in feed.instruments] == ["AAPL", "MSFT"]
     assert (feed.error, feed.crash) == (None, None)
 
 
@@ -241,12 +243,12 @@ def test_whoever_looks_gets_a_turn_however_fast_the_source():
     assert feed.crash is None
 
 
-def test_what_is_no_mbo_is_left_out_and_mappings_name_books_anew():
+def test_what_is_no_mbo_is_left_out_and_an_id_with_another_name_is_another_book():
     renamed = np.frombuffer(streams.mapping(streams.AAPL, "ZZZ"), SYMBOL_MAPPING)
     orders = streams.mbo(4)
     feed = run(orders[:2], renamed, streams.bars(1, 32), orders[2:])
     assert feed.records == 4
-    assert feed.names == {AAPL: "ZZZ", MSFT: "MSFT"}
+    assert [feed.symbol(index) for index in feed.instruments] == ["AAPL", "MSFT", "ZZZ"]
 
 
 def test_closing_ends_the_thread_of_a_paused_feed():

@@ -13,12 +13,13 @@ from mdtool.cli.live.frame import (
     bar_scale,
     ladder_of,
     price_text,
-    printable,
 )
+from mdtool.cli.screen import printable
 from mdtool.core.dtypes import F_LAST, MBO, RTYPE_MBO, record_length
 from mdtool.core.units import PRICE_SCALE, UNDEF_PRICE
-from mdtool.engine.book.state import BookKey, Books
+from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import BookView
+from tests.support.instruments import batch, index_of
 
 ONE = PRICE_SCALE
 
@@ -37,9 +38,9 @@ def mbo(*rows: tuple) -> np.ndarray:
 
 def ladder(*rows: tuple, depth: int = 10) -> Ladder:
     books, records = Books(), mbo(*rows)
-    books.apply(records)
+    books.apply(batch(records))
     trades = records[records["action"] == b"T"][::-1]
-    return ladder_of(BookView(books, BookKey(1, 7)), trades, depth)
+    return ladder_of(BookView(books, index_of(1, 7)), trades, depth)
 
 
 CLEAR = ("R", "N", UNDEF_PRICE, 0, 0)

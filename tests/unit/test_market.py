@@ -10,8 +10,8 @@ import pytest
 from mdtool.core.trades import Frames, Reason
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.live_bars import LiveBars
-from mdtool.engine.market import REASONS, Change, Market, SequenceGapError
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.market import Change, Market, SequenceGapError
+from mdtool.engine.saved_rows import SESSION
 from tests.reference.market import Frame, Tick, batch
 
 NOON_NS = 1_735_214_400 * NS_PER_S
@@ -34,10 +34,6 @@ def add(market: Market, frames: Frames) -> Change:
 
 def test_a_session_is_one_cache_line():
     assert SESSION.itemsize == 64
-
-
-def test_every_reason_has_its_counter():
-    assert max(Reason) < REASONS
 
 
 def test_open_and_close_are_the_first_and_last_to_arrive(market):

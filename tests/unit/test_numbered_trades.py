@@ -8,6 +8,7 @@ import pytest
 from mdtool.adapters.dbn_source import DbnSource
 from mdtool.adapters.numbered_trades import FIRST_TRADES, NUMBERED, NumberedTrades
 from mdtool.core.errors import CorruptStreamError
+from tests.support.instruments import bare
 from tests.support.store_commands import dbn, trades
 
 
@@ -18,7 +19,7 @@ def _numbered(pieces: list[bytes]) -> NumberedTrades:
 
 
 def _kept(numbered: NumberedTrades) -> list[int]:
-    return [int(n) for records in numbered for n in records["number"]]
+    return [int(n) for batch in numbered for n in batch.records["number"]]
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 7, 48, 49, 150, 1_000, 1 << 20])
@@ -52,7 +53,7 @@ def test_another_trade_makes_another_name(name):
 def test_a_stream_that_breaks_off_among_its_first_trades_has_what_came():
     numbered = _numbered([dbn(trades(4))[:-20]])
     assert len(numbered.digests()) == 3
-    records = iter(numbered)
+    records = bare(numbered)
     first = next(records)
     assert first.dtype == NUMBERED
     np.testing.assert_array_equal(first["number"], [0, 1, 2])

@@ -14,6 +14,7 @@ from mdtool.cli.output_options import LimitReached, OutputOptions, Sink, with_ou
 from mdtool.cli.progress import Progress
 from mdtool.core.dtypes import SYMBOL_MAPPING
 from tests.reference import dbn_streams as streams
+from tests.support.instruments import batch
 
 
 class Memory:
@@ -38,9 +39,9 @@ class TestSink:
     def test_without_a_limit_it_takes_all(self):
         memory = Memory()
         with Sink(memory, None) as sink:
-            sink.write(streams.mbo(3))
-            sink.write(streams.mbo(0))
-            sink.write(streams.mbo(4))
+            sink.write(batch(streams.mbo(3)))
+            sink.write(batch(streams.mbo(0)))
+            sink.write(batch(streams.mbo(4)))
         assert [len(array) for array in memory.arrays] == [3, 4]
         assert sink.records == 7
         assert memory.is_closed
@@ -51,7 +52,7 @@ class TestSink:
         done = 0
         with Sink(memory, 5) as sink:
             for size in sizes:
-                sink.write(streams.mbo(size))
+                sink.write(batch(streams.mbo(size)))
                 done += 1
         assert sum(len(array) for array in memory.arrays) == sink.records == 5
         assert done < len(sizes)
@@ -60,22 +61,22 @@ class TestSink:
     def test_who_has_no_block_is_told(self):
         sink = Sink(Memory(), 1)
         with pytest.raises(LimitReached):
-            sink.write(streams.mbo(2))
+            sink.write(batch(streams.mbo(2)))
 
     def test_what_a_stream_says_of_itself_does_not_count(self):
         memory = Memory()
         mapping = np.frombuffer(streams.mapping(1, "AAPL"), SYMBOL_MAPPING)
         with Sink(memory, 1) as sink:
-            sink.write(mapping)
-            sink.write(mapping)
-            sink.write(streams.mbo(2))
+            sink.write(batch(mapping))
+            sink.write(batch(mapping))
+            sink.write(batch(streams.mbo(2)))
         assert [len(array) for array in memory.arrays] == [1, 1, 1]
         assert sink.records == 1
 
     def test_an_error_closes_the_output_and_goes_on(self):
         memory = Memory()
         sink = Sink(memory, None)
-        sink.write(streams.mbo(1))
+        sink.write(batch(streams.mbo(1)))
         with pytest.raises(KeyboardInterrupt), sink:
             raise KeyboardInterrupt
         assert memory.is_closed

@@ -4,6 +4,7 @@ import pytest
 from mdtool.core.records import index_timestamps
 from mdtool.engine.pacing import Pacer, paced
 from tests.reference import dbn_streams as streams
+from tests.support.instruments import batch
 
 MS = 1_000_000
 S = 1000 * MS
@@ -31,11 +32,16 @@ def at(*times_ns: int) -> np.ndarray:
     return records
 
 
+def times_of(part):
+    return index_timestamps(part.records)
+
+
 def run(arrays, speed, clock, work_ns=0):
     """Return (ns since the first one was due, records) of every batch."""
     batches = []
-    for batch in paced(arrays, index_timestamps, Pacer(speed), clock.read, clock.sleep):
-        batches.append((clock.now_ns - 77 * S, len(batch)))
+    pace = Pacer(speed)
+    for part in paced(map(batch, arrays), times_of, pace, clock.read, clock.sleep):
+        batches.append((clock.now_ns - 77 * S, len(part)))
         clock.now_ns += work_ns
     return batches
 

@@ -57,8 +57,8 @@ def test_what_is_wanted_of_the_files_is_part_of_the_stream(file):
     selections = [
         None,
         Selection(),
-        Selection(symbols=frozenset({"AAPL"})),
-        Selection(symbols=frozenset({"AAPL", "MSFT"})),
+        Selection(symbols=("AAPL",)),
+        Selection(symbols=("AAPL", "MSFT")),
         Selection(start_ns=5),
         Selection(end_ns=5),
     ]
@@ -69,7 +69,7 @@ def test_what_is_wanted_of_the_files_is_part_of_the_stream(file):
 
 def test_the_order_of_symbols_is_not(file):
     one, other = (
-        Recording((str(file),), None, Selection(symbols=frozenset(names))).identity()
+        Recording((str(file),), None, Selection(symbols=tuple(names))).identity()
         for names in (["A", "B", "C"], ["C", "B", "A"])
     )
     assert one == other

@@ -12,6 +12,7 @@ from mdtool.core.records import (
     trades_of,
 )
 from tests.reference import dbn_streams as streams
+from tests.support.instruments import bare
 
 
 def test_the_index_timestamp_is_ts_recv_where_there_is_one():
@@ -66,6 +67,6 @@ def test_which_layouts_have_trades():
 def test_trades_are_those_that_the_vendor_took_out_of_the_same_records(real_data):
     def records(schema):
         with open_source(str(real_data / "dbn" / f"test_data.{schema}.v3.dbn.zst")) as opened:
-            return np.concatenate(list(opened))
+            return np.concatenate([*bare(opened)])
 
     assert np.array_equal(trades_of(records("tbbo")), records("trades"))

@@ -7,6 +7,7 @@ import pytest
 
 from mdtool.core.dtypes import MBO
 from mdtool.services.replay.reading import Backlog, ForwardReader
+from tests.support.instruments import batch
 
 
 def stream(*lengths: int) -> list[np.ndarray]:
@@ -47,13 +48,13 @@ def test_the_last_is_kept_however_large_it_is():
     assert len(kept.read(3)) == 9
 
 
-async def arrays_of(*lengths: int):
+async def batches_of(*lengths: int):
     for array in stream(*lengths):
-        yield array
+        yield batch(array)
 
 
 async def test_a_reader_goes_forward_from_wherever_it_is_asked():
-    reader = ForwardReader(arrays_of(3, 1, 4))
+    reader = ForwardReader(batches_of(3, 1, 4))
     for position in (0, 0, 2, 3, 6, 7):
         records = await reader.read(position)
         assert records["order_id"][0] == position
@@ -61,6 +62,6 @@ async def test_a_reader_goes_forward_from_wherever_it_is_asked():
 
 
 async def test_a_reader_ends_with_its_stream():
-    reader = ForwardReader(arrays_of(3, 1))
+    reader = ForwardReader(batches_of(3, 1))
     with pytest.raises(StopAsyncIteration):
         await reader.read(4)

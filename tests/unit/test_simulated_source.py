@@ -13,20 +13,21 @@ from mdtool.core.errors import UsageError
 from mdtool.core.records import index_timestamps
 from mdtool.engine.simulate import Exchange
 from mdtool.engine.simulate_defaults import START_NS
+from tests.support.instruments import bare
 
 SYMBOLS = ["ABC", "XYZ"]
 
 
 def all_of(source: SimulatedSource) -> np.ndarray:
     with source:
-        return np.concatenate(list(source))
+        return np.concatenate(list(bare(source)))
 
 
 def test_metadata_tells_what_the_records_are():
     source = SimulatedSource(Exchange(SYMBOLS), "trades", duration_ns=10**9)
     assert str(source.metadata.schema) == "trades"
     assert (source.metadata.start, source.metadata.end) == (START_NS, START_NS + 10**9)
-    assert source.symbology.symbol(2, START_NS) == "XYZ"
+    assert {*next(iter(source)).symbols} == {*SYMBOLS}
     assert SimulatedSource(Exchange()).metadata.end is None
 
 

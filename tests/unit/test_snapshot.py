@@ -3,9 +3,10 @@ import numpy as np
 from mdtool.core.dtypes import MBP1, MBP10
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
 from mdtool.engine.book.snapshot import Snapshot, snapshot_records
-from mdtool.engine.book.state import BookKey, Books
+from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import BookView
 from tests.support.book_streams import DAY, LAST, NOON, TOB, as_mbo
+from tests.support.instruments import batch, index_of
 
 DOLLAR = 10**9
 CLEAR = (1, 7, 0, UNDEF_PRICE, 0, LAST, b"R", b"N", NOON, NOON)
@@ -17,8 +18,8 @@ def order(order_id, price, size, side, action=b"A", flags=LAST, ts=NOON + 5):
 
 def book(*rows) -> BookView:
     books = Books()
-    books.apply(as_mbo([*rows]))
-    return BookView(books, BookKey(1, 7))
+    books.apply(batch(as_mbo([*rows])))
+    return BookView(books, index_of(1, 7))
 
 
 WHOLE = (
@@ -73,10 +74,10 @@ def test_the_time_may_be_another_than_the_last_record_s():
 
 def test_a_snapshot_stands_still():
     books = Books()
-    books.apply(as_mbo([*WHOLE]))
-    before = Snapshot.of(BookView(books, BookKey(1, 7)))
+    books.apply(batch(as_mbo([*WHOLE])))
+    before = Snapshot.of(BookView(books, index_of(1, 7)))
     told = before.as_dict("CLX5")
-    books.apply(as_mbo([CLEAR]))
+    books.apply(batch(as_mbo([CLEAR])))
     assert before.as_dict("CLX5") == told
 
 

@@ -1,4 +1,4 @@
-"""What a SQLite store has to read for an answer, however much it holds."""
+"""The cost of reading a SQLite store does not depend on its size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from mdtool.adapters.stores.port import StreamRun
 from mdtool.adapters.stores.sqlite import History, Store
+from mdtool.core.trades import Trades
 from tests.support.stores import NOON_NS, run, step
 
 TRADES = 100_000
@@ -21,8 +22,8 @@ def url(tmp_path) -> str:
     url = f"sqlite:///{tmp_path}/trades.db?synchronous=normal"
     sequence = np.arange(TRADES)
     times = NOON_NS + sequence // 5_000
-    columns = np.zeros(TRADES, np.uint32), sequence + 1, sequence + 1, times, times
-    whole = StreamRun("stream", 0, TRADES, sequence, *columns)
+    trades = Trades(np.zeros(TRADES, np.uint32), sequence + 1, sequence + 1, times, times)
+    whole = StreamRun("stream", 0, TRADES, sequence, trades)
     with Store(url) as store:
         store.write(step(["AAPL"], whole, sessions={0: SESSION}, counts={"ticks": TRADES}))
     return url
@@ -55,7 +56,7 @@ def test_totals_cost_nothing_by_the_trade(url):
         assert work(history, lambda: history.has("AAPL")) < 100
 
 
-def test_a_market_is_taken_up_without_a_look_at_the_trades(tmp_path, url):
+def test_a_market_is_restored_without_reading_trades(tmp_path, url):
     with contextlib.closing(sqlite3.connect(tmp_path / "trades.db")) as connection:
         connection.execute("DROP TABLE trades")
     with Store(url) as store:
@@ -66,7 +67,7 @@ def test_a_market_is_taken_up_without_a_look_at_the_trades(tmp_path, url):
         assert store.symbols()[0].trade_count == TRADES
 
 
-def test_streams_that_were_silent_for_long_are_not_looked_at(tmp_path):
+def test_silent_streams_are_not_read(tmp_path):
     url = f"sqlite:///{tmp_path}/streams.db?synchronous=normal"
     with Store(url) as store:
         store.write(step([], *(run(f"stream-{number}", 0, []) for number in range(1_000))))

@@ -12,7 +12,7 @@ from mdtool.core.data_folder import store_url
 from mdtool.core.errors import ConfigError
 
 
-def test_what_follows_three_slashes_is_a_path(tmp_path, monkeypatch):
+def test_a_path_follows_three_slashes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Location.parse("sqlite:////data/trades.db").path == Path("/data/trades.db")
     assert Location.parse("sqlite:///trades.db").path == tmp_path / "trades.db"
@@ -41,7 +41,7 @@ def test_a_write_is_on_the_disk_unless_that_is_waived():
         ),
     ],
 )
-def test_what_is_no_file_is_refused(url):
+def test_a_url_without_a_file_is_rejected(url):
     for opener in (open_store, open_history):
         with pytest.raises(ConfigError, match=r"sqlite:///PATH"):
             opener(url)

@@ -1,4 +1,4 @@
-"""Files that are no SQLite store, are damaged, or are taken away while they are written."""
+"""Files that are not SQLite stores, are damaged, or are moved while they are written."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def while_written(each: Step, happens) -> Step:
     return Step(each.symbols, Meanwhile(each.runs, happens))
 
 
-def test_a_store_is_made_where_there_is_none_or_an_empty_file(path, url):
+def test_a_store_is_created_in_a_missing_or_empty_file(path, url):
     path.touch()
     with open_history(url) as history, pytest.raises(StoreUnavailableError) as raised:
         history.symbols()
@@ -99,7 +99,7 @@ def test_a_store_is_made_where_there_is_none_or_an_empty_file(path, url):
     assert execute(path, "PRAGMA application_id") == [(0x6D647431,)]
 
 
-def test_one_that_was_half_made_is_made(path, url):
+def test_a_store_that_was_half_created_is_created(path, url):
     execute(path, "PRAGMA journal_mode = WAL")
     with open_store(url) as store:
         assert store.symbols() == []
@@ -126,7 +126,7 @@ def test_a_path_may_have_any_characters(tmp_path):
         (["DELETE FROM store"], "has lost its own id"),
     ],
 )
-def test_what_is_of_another_kind_is_refused(path, url, kind, statements, said):
+def test_other_schemas_and_applications_are_rejected(path, url, kind, statements, said):
     with open_store(url) as store:
         store.write(trades(0, 1))
     execute(path, *statements)
@@ -138,7 +138,7 @@ def test_what_is_of_another_kind_is_refused(path, url, kind, statements, said):
 
 
 @pytest.mark.parametrize("kind", [open_store, open_history])
-def test_a_file_of_another_application_is_left_as_it_is(path, url, kind):
+def test_a_file_of_another_application_is_not_changed(path, url, kind):
     execute(path, "CREATE TABLE mine (a)")
     before = path.read_bytes()
     with pytest.raises(StoreFormatError) as raised, kind(url) as opened:
@@ -149,7 +149,7 @@ def test_a_file_of_another_application_is_left_as_it_is(path, url, kind):
 
 @pytest.mark.parametrize("kind", [open_store, open_history])
 @pytest.mark.parametrize("content", [b"garbage" * 1_000, b"\0" * 8_192, b"{}\n"])
-def test_a_file_that_is_no_database_is_refused(path, url, kind, content):
+def test_a_file_that_is_not_a_database_is_rejected(path, url, kind, content):
     path.write_bytes(content)
     with pytest.raises(StoreFormatError) as raised, kind(url) as opened:
         opened.symbols()
@@ -166,10 +166,10 @@ def test_a_header_that_was_overwritten_is_noticed(path, url):
     assert "is not a SQLite file" in message(raised)
 
 
-def test_pages_that_were_overwritten_are_noticed_by_who_meets_them(path, url):
+def test_overwritten_pages_are_noticed_when_read(path, url):
     with open_store(url) as store:
         store.write(trades(0, 20_000))
-        wanted = [row for page in store.trades("MSFT") for row in page.price.tolist()]
+        wanted = [row for page in store.trades("MSFT") for row in page.trades.price.tolist()]
     pages = path.stat().st_size // PAGE_BYTES
     for page in range(pages // 2, pages // 2 + 20):
         damage(path, page * PAGE_BYTES)
@@ -180,7 +180,7 @@ def test_pages_that_were_overwritten_are_noticed_by_who_meets_them(path, url):
             assert "is damaged; restore it from a copy" in message(raised)
 
 
-def test_values_that_are_no_numbers_are_noticed_by_who_meets_them(path, url):
+def test_values_that_are_not_numbers_are_noticed_when_read(path, url):
     with open_store(url) as store:
         store.write(trades(0, 100))
     with contextlib.closing(sqlite3.connect(path)) as other, other:
@@ -194,18 +194,18 @@ def test_values_that_are_no_numbers_are_noticed_by_who_meets_them(path, url):
 
 def read_all(store: Store, wanted: list[int]) -> None:
     for symbol in SYMBOLS:
-        found = [row for page in store.trades(symbol) for row in page.price.tolist()]
+        found = [row for page in store.trades(symbol) for row in page.trades.price.tolist()]
         assert symbol != "MSFT" or found == wanted  # a page that was not met
 
 
-def test_a_folder_is_refused(tmp_path):
+def test_a_folder_is_rejected(tmp_path):
     for kind in (open_store, open_history):
         with pytest.raises(StoreFormatError) as raised, kind(f"sqlite:///{tmp_path}") as opened:
             opened.symbols()
         assert "is a folder; name a file" in message(raised)
 
 
-def test_a_folder_that_is_missing_is_not_made(tmp_path):
+def test_a_missing_folder_is_not_created(tmp_path):
     path = tmp_path / "gone" / "trades.db"
     for kind in (open_store, open_history):
         with pytest.raises(StoreUnavailableError) as raised, kind(f"sqlite:///{path}") as opened:
@@ -244,7 +244,7 @@ class Holder:
         self._process.communicate()
 
 
-def test_a_locked_store_is_waited_for_in_vain_only_so_long(path, url):
+def test_a_locked_store_is_waited_for_until_the_timeout(path, url):
     with Store(url, busy_s=0.05) as store:
         store.write(trades(0, 5))
         with Holder(path, "BEGIN IMMEDIATE"):
@@ -259,7 +259,7 @@ def test_a_locked_store_is_waited_for_in_vain_only_so_long(path, url):
         assert store.symbols()[0].trade_count == 5
 
 
-def test_a_lock_that_is_let_go_in_time_is_waited_for(path, url):
+def test_a_lock_that_is_released_in_time_is_waited_for(path, url):
     with Store(url, busy_s=60) as store:
         with Holder(path, "BEGIN IMMEDIATE") as holder:
             store.write(while_waiting(trades(0, 5), holder))
@@ -271,9 +271,7 @@ def while_waiting(each: Step, holder: Holder) -> Step:
     return each
 
 
-def test_a_file_that_is_taken_away_between_two_steps_is_written_again_once_it_is_back(
-    path, url, store, tmp_path
-):
+def test_a_file_that_was_moved_is_written_once_it_is_back(path, url, store, tmp_path):
     store.write(trades(0, 5))
     path.rename(tmp_path / "away.db")
     for _ in range(2):
@@ -286,7 +284,7 @@ def test_a_file_that_is_taken_away_between_two_steps_is_written_again_once_it_is
     check_trades(url, 10)
 
 
-def test_a_file_that_is_taken_away_while_it_is_written_is_noticed(path, url, store, tmp_path):
+def test_a_file_that_is_moved_during_a_write_is_noticed(path, url, store, tmp_path):
     store.write(trades(0, 5))
     taking = while_written(trades(5, 5), lambda: path.rename(tmp_path / "away.db"))
     with pytest.raises(StoreUnavailableError) as raised:
@@ -298,7 +296,7 @@ def test_a_file_that_is_taken_away_while_it_is_written_is_noticed(path, url, sto
     check_trades(url, 10)
 
 
-def test_a_folder_that_is_taken_away_while_it_is_written_is_noticed(tmp_path):
+def test_a_folder_that_is_moved_during_a_write_is_noticed(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     with open_store(f"sqlite:///{folder}/trades.db") as store:
@@ -336,7 +334,7 @@ def test_all_names_of_a_file_are_one_store(path, tmp_path):
                 other.write(while_written(trades(10, 5), log.unlink))
 
 
-def test_a_file_that_was_deleted_is_not_begun_anew_by_who_wrote_it(path, store):
+def test_a_deleted_file_is_not_recreated_by_its_writer(path, store):
     store.write(trades(0, 5))
     path.unlink()
     with pytest.raises(StoreUnavailableError):
@@ -368,22 +366,22 @@ def test_an_older_copy_in_its_place_is_not_written(path, url, tmp_path):
         assert "an older copy was put in its place" in message(raised)
 
 
-def test_a_reader_goes_over_to_a_file_that_took_the_place_of_another(path, url, tmp_path):
+def test_a_reader_follows_a_replaced_file(path, url, tmp_path):
     with open_store(url) as store:
         store.write(trades(0, 4))
     with open_store(f"sqlite:///{tmp_path}/other.db") as other:
         other.write(step(["IBM"], run("a", 0, [(0, 1, 1, NOON_NS)])))
         other.write(step(["AAPL"], run("b", 0, [(0, 9, 1, NOON_NS)])))
     with History(url) as history:
-        assert history.page("AAPL", 9).price.tolist() == [3, 1]
+        assert history.page("AAPL", 9).trades.price.tolist() == [3, 1]
         (tmp_path / "other.db").replace(path)
-        assert history.page("AAPL", 9).price.tolist() == [9]
+        assert history.page("AAPL", 9).trades.price.tolist() == [9]
         path.unlink()
         with pytest.raises(StoreUnavailableError):
             history.page("AAPL", 9)
 
 
-def test_totals_that_are_wrong_are_found_and_set_right(path, url, store):
+def test_wrong_totals_are_found_and_corrected(path, url, store):
     store.write(trades(0, 10))
     execute(
         path,
@@ -414,7 +412,7 @@ def test_trades_of_no_symbol_are_damage(path, url, store):
         assert "trades of no symbol" in message(raised)
 
 
-def test_numbers_that_no_column_holds_are_refused(store):
+def test_numbers_beyond_int64_are_rejected(store):
     store.write(trades(0, 5))
     with pytest.raises(StoreError) as raised:
         store.write(step(SYMBOLS, run("stream", 5, [], frames=2**63)))
@@ -435,7 +433,7 @@ def check_trades(url: str, count: int) -> None:
     """See that a store has the first so many trades of the stream, each once."""
     with open_history(url) as history:
         found = [page for symbol in SYMBOLS for page in history.trades(symbol)]
-        assert sorted(price for page in found for price in page.price.tolist()) == list(
+        assert sorted(price for page in found for price in page.trades.price.tolist()) == list(
             range(1, count + 1)
         )
         assert history.recount() == []

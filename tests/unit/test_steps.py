@@ -1,4 +1,4 @@
-"""Which of a market's changes a step to be written holds."""
+"""The changes of a market in the steps that are written."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from mdtool.core.trades import Reason
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
-from mdtool.engine.saved_bars import SAVED_BAR
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.saved_rows import SAVED_BAR, SESSION
 from tests.reference.market import Tick, batch
 
 NOON_NS = 1_735_214_400 * NS_PER_S
@@ -43,9 +42,9 @@ def test_the_changes_of_a_stream_are_one_run_each_trade_with_its_own_sequence(ma
     a, b = step.runs
     assert (a.stream_id, a.first_sequence, a.next_sequence) == ("a", 10, 14)
     assert a.sequence.tolist() == [10, 12, 13]
-    assert a.price.tolist() == [1, 2, 4]
+    assert a.trades.price.tolist() == [1, 2, 4]
     assert (b.stream_id, b.first_sequence, b.next_sequence) == ("b", 0, 1)
-    assert [step.symbols[index] for index in b.symbol] == ["MSFT"]
+    assert [step.symbols[index] for index in b.trades.symbol] == ["MSFT"]
     assert sorted(step.changed.tolist()) == [0, 1]
     assert step.counts["ticks"] == 4
     assert step.counts["duplicates"] == step.counts["refused.2"] == 1
@@ -62,7 +61,7 @@ def test_a_step_holds_what_changed_since_the_one_before(market):
     assert step.bars["symbol"].tolist() == [0]
 
 
-def test_what_was_sent_again_makes_no_run(market):
+def test_resent_frames_make_no_run(market):
     steps = Steps(market)
     steps.take([market.apply("a", 0, batch([tick(1)]))])
 

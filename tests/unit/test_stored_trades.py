@@ -1,7 +1,8 @@
-"""Trades of a store in order, and which of a stream's trades a store has."""
+"""Stored trades in order, and the dedup index of a store."""
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 
 import numpy as np
@@ -14,11 +15,12 @@ from mdtool.adapters.stores import open_history, open_store
 from mdtool.core.config import load
 from mdtool.core.errors import InputError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Trades
 from mdtool.services.aggregator.config import AggregatorConfig
-from mdtool.services.store import stored
-from mdtool.services.store.interrupts import uninterrupted
-from mdtool.services.store.keeping import Keeper
-from mdtool.services.store.stored import StoredTrades
+from mdtool.services.store import export
+from mdtool.services.store.dedup_index import _Sequences
+from mdtool.services.store.export import StoredTrades
+from mdtool.services.store.writer import RowWriter, uninterrupted
 
 NOON_NS = 1_758_715_200 * 10**9
 CONFIG = load(AggregatorConfig, "aggregate", {})
@@ -40,13 +42,15 @@ def rows_of(trades, streams=("z", "y", "x")) -> TradeRows:
     return TradeRows(
         symbols=SymbolTable(["B", "A", "C"]),
         streams=SymbolTable(streams),
-        symbol=symbol.astype(np.uint32),
         stream=stream.astype(np.uint32),
         sequence=place,
-        price=place * 7 + 1,
-        volume=place + 1,
-        exchange_timestamp=NOON_NS + times,
-        ingest_timestamp=NOON_NS + times + place,
+        trades=Trades(
+            symbol=symbol.astype(np.uint32),
+            price=place * 7 + 1,
+            size=place + 1,
+            ts_event=NOON_NS + times,
+            ts_recv=NOON_NS + times + place,
+        ),
     )
 
 
@@ -55,13 +59,13 @@ def values(rows: TradeRows) -> list[tuple]:
     return [
         (ts, rows.symbols[symbol], rows.streams[stream], sequence, price, volume, ingest)
         for ts, symbol, stream, sequence, price, volume, ingest in zip(
-            rows.exchange_timestamp.tolist(),
-            rows.symbol.tolist(),
+            rows.trades.ts_event.tolist(),
+            rows.trades.symbol.tolist(),
             rows.stream.tolist(),
             rows.sequence.tolist(),
-            rows.price.tolist(),
-            rows.volume.tolist(),
-            rows.ingest_timestamp.tolist(),
+            rows.trades.price.tolist(),
+            rows.trades.size.tolist(),
+            rows.trades.ts_recv.tolist(),
             strict=True,
         )
     ]
@@ -73,9 +77,9 @@ def test_trades_come_in_order_however_few_are_held(tmp_path_factory, trades, hel
     where = f"sqlite:///{tmp_path_factory.mktemp('s')}/s.db?synchronous=normal"
     rows = rows_of(trades)
     with open_store(where) as store:
-        Keeper(store, CONFIG).keep(rows)
+        RowWriter(store, CONFIG).write(rows)
     with pytest.MonkeyPatch.context() as patch, open_history(where) as history:
-        patch.setattr(stored, "_ROWS", held)
+        patch.setattr(export, "_ROWS", held)
         by_time = [each for part in StoredTrades(history).by_time() for each in values(part)]
         by_symbol = [each for part in StoredTrades(history).by_symbol() for each in values(part)]
         some = StoredTrades(history, frozenset("AC"), NOON_NS + 1, NOON_NS + 10**13)
@@ -89,18 +93,18 @@ def test_trades_come_in_order_however_few_are_held(tmp_path_factory, trades, hel
 
 @settings(max_examples=20)
 @given(TRADES, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=6))
-def test_parts_in_any_order_and_number_keep_each_trade_once(tmp_path_factory, trades, parts):
+def test_parts_in_any_order_and_number_store_each_trade_once(tmp_path_factory, trades, parts):
     where = f"sqlite:///{tmp_path_factory.mktemp('s')}/s.db?synchronous=normal"
     rows = rows_of(trades)
     seen: set[int] = set()
     with open_store(where) as store:
-        keeper = Keeper(store, CONFIG)
+        writer = RowWriter(store, CONFIG)
         for begin, end in [*parts, (0, 60), (0, 60)]:
             some = set(range(len(rows))[begin:end])
-            new, known = keeper.new, keeper.known
-            keeper.keep(rows.take(slice(begin, end)))
-            assert keeper.new - new == len(some - seen)
-            assert keeper.known - known == len(some & seen)
+            new, known = writer.new, writer.known
+            writer.write(rows[begin:end])
+            assert writer.new - new == len(some - seen)
+            assert writer.known - known == len(some & seen)
             seen |= some
     with open_history(where) as history:
         found = [each for part in StoredTrades(history).by_time() for each in values(part)]
@@ -109,33 +113,44 @@ def test_parts_in_any_order_and_number_keep_each_trade_once(tmp_path_factory, tr
     assert sum(counts.values()) == len(rows)
 
 
-@pytest.mark.parametrize("column", ["price", "volume", "exchange_timestamp", "symbol"])
+@pytest.mark.parametrize("column", ["price", "size", "ts_event", "symbol"])
 @pytest.mark.parametrize("is_again", [False, True])
-def test_another_trade_in_the_same_place_is_refused(tmp_path, column, is_again):
+def test_another_trade_in_the_same_place_is_rejected(tmp_path, column, is_again):
     where = f"sqlite:///{tmp_path}/s.db"
     rows = rows_of([(0, 0, 0), (1, 0, 5), (1, 0, 7), (1, 0, 9)])
-    other = rows.take(slice(None))
-    changed = getattr(rows, column).copy()
+    changed = getattr(rows.trades, column).copy()
     changed[2] += 1
-    object.__setattr__(other, column, changed)
+    other = dataclasses.replace(rows, trades=dataclasses.replace(rows.trades, **{column: changed}))
     with open_store(where) as store:
-        keeper = Keeper(store, CONFIG)
-        keeper.keep(rows)
+        writer = RowWriter(store, CONFIG)
+        writer.write(rows)
         if is_again:  # another process, later
-            keeper = Keeper(store, CONFIG)
+            writer = RowWriter(store, CONFIG)
         with pytest.raises(InputError, match="stream 'z' is not the one that was stored: at 2 "):
-            keeper.keep(other)
+            writer.write(other)
     with open_history(where) as history:
         found = [each for part in StoredTrades(history).by_time() for each in values(part)]
     assert found == sorted(values(rows))
 
 
-def test_symbols_beyond_the_bound_are_left_out(tmp_path):
+@given(st.lists(st.sets(st.integers(0, 40), min_size=1)), st.sets(st.integers(-3, 45)))
+def test_sequences_are_in_the_set_once_they_were_added(parts, asked):
+    taken, sequences = set(), _Sequences(np.empty((2, 0), np.int64))
+    for part in parts:
+        added = np.array(sorted(part - taken), np.int64)
+        if len(added):
+            sequences.add(added)
+        taken |= part
+    wanted = np.array(sorted(asked), np.int64)
+    assert sequences.has(wanted).tolist() == [each in taken for each in wanted.tolist()]
+
+
+def test_symbols_beyond_the_bound_are_rejected(tmp_path):
     config = load(AggregatorConfig, "aggregate", {"max_symbols": 2})
     with open_store(f"sqlite:///{tmp_path}/s.db") as store:
-        keeper = Keeper(store, config)
-        keeper.keep(rows_of([(0, 0, 0), (1, 0, 1), (2, 0, 2), (2, 0, 3)]))
-        assert (keeper.new, keeper.no_room) == (2, 2)
+        writer = RowWriter(store, config)
+        writer.write(rows_of([(0, 0, 0), (1, 0, 1), (2, 0, 2), (2, 0, 3)]))
+        assert (writer.new, writer.rejected) == (2, 2)
         assert [total.symbol for total in store.symbols()] == ["A", "B"]
 
 

@@ -16,7 +16,7 @@ def test_an_end_stays_an_end():
     assert [*ahead] == []
 
 
-def test_what_the_iterator_raises_comes_after_what_it_yielded():
+def test_an_error_of_the_iterator_follows_its_items():
     def broken():
         yield 1
         yield 2
@@ -79,7 +79,7 @@ async def test_a_blocking_iterator_is_read_in_another_thread():
     assert taken == [1, 2]
 
 
-async def test_what_a_loop_takes_is_not_made_far_ahead():
+async def test_items_for_a_loop_are_not_made_far_ahead():
     made = []
 
     def source():
@@ -92,7 +92,7 @@ async def test_what_a_loop_takes_is_not_made_far_ahead():
         assert len(made) <= item + 5
 
 
-async def test_a_loop_gets_an_error_behind_what_was_yielded_and_an_end_again():
+async def test_a_loop_gets_an_error_after_the_items_and_a_repeated_end():
     def broken():
         yield 1
         raise ZeroDivisionError
@@ -192,6 +192,8 @@ async def test_the_end_of_a_worker_waits_for_the_call_that_runs():
     closing = asyncio.ensure_future(worker.__aexit__(None, None, None))
     await asyncio.sleep(0)
     assert not closing.done()
+    with pytest.raises(RuntimeError, match="worker: the worker thread has ended"):
+        await worker.run(int)
     may_end.set()
     await closing
     await call
@@ -214,6 +216,6 @@ async def test_work_in_a_thread_is_stopped_when_it_is_cancelled_and_waited_for()
     assert has_ended
 
 
-async def test_what_work_in_a_thread_raises_is_raised():
+async def test_an_error_of_work_in_a_thread_is_raised():
     with pytest.raises(ZeroDivisionError):
         await run_in_thread("work", lambda: _raise(ZeroDivisionError()), lambda: None)

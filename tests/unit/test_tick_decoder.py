@@ -10,8 +10,7 @@ import pytest
 from mdtool.core.errors import PeerError
 from mdtool.core.trades import Reason
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.control import encode_committed, encode_hello, encode_resume
-from mdtool.wire.frames import encode_frame
+from mdtool.wire.frames import encode_committed, encode_frame, encode_hello, encode_resume
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import FrameError, TickDecoder, decode_messages
 
@@ -105,7 +104,7 @@ def test_the_longest_symbol_is_taken(decoder, index):
 def test_random_bytes_in_a_frame_are_malformed(decoder):
     decoded = decoder.feed(encode_frame(b"\xff\x00garbage") + frame(), NOW_NS)
     assert labels(decoded) == ["malformed"]
-    assert decoded.details == ["payload of 9 bytes is no Tick"]
+    assert decoded.details == ["payload of 9 bytes is not a Tick"]
     assert len(decoded.frames.trades) == 1
 
 
@@ -158,7 +157,7 @@ def test_a_bad_length_breaks_the_connection_after_what_came_before(decoder, head
         (0, "frame of length 0"),
         (1_000_001, "frame of 1,000,001 bytes"),
         (2**32 - 1, "control frame of 2,147,483,647 bytes is over 1,024"),
-        (2**31, "control frame is no Hello"),
+        (2**31, "control frame is not a Hello"),
     ],
 )
 def test_a_bad_first_length_breaks_the_connection(decoder, header, complaint):

@@ -45,6 +45,7 @@ class Source:
     def __init__(self) -> None:
         self.calls: asyncio.Queue = asyncio.Queue()
         self.is_followed = False
+        self.ended = asyncio.Event()
 
     async def follow(self, connected, receive):
         self.receive = receive
@@ -55,6 +56,7 @@ class Source:
             await lost
         finally:
             self.is_followed = False
+            self.ended.set()
         raise PeerError("it: is unavailable")
 
     async def connect(self):
@@ -232,8 +234,7 @@ async def test_with_a_store_the_stream_is_followed_while_somebody_follows():
         assert await follower.next() == ["AAPL 4"]
         end()
         end()
-        while source.is_followed:
-            await asyncio.sleep(0)
+        await source.ended.wait()
 
 
 async def test_trades_that_the_store_and_memory_have_are_sent_once():

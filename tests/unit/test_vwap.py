@@ -12,6 +12,7 @@ from mdtool.engine.vwap import RollingVwap, Window
 from mdtool.engine.vwap_stream import VwapStream
 from tests.reference import dbn_streams as streams
 from tests.reference import vwap as reference
+from tests.support.instruments import bare, batch
 
 MINUTE = 60 * 10**9
 
@@ -95,7 +96,7 @@ def test_thousands_of_instruments_with_windows_of_any_length():
     random = np.random.default_rng(5)
     n = 30_000
     columns = [
-        random.integers(0, 3_000, n) * 2**40,
+        random.integers(0, 3_000, n),
         random.integers(-(10**12), 10**12, n),
         random.integers(1, 2**32, n),
         np.arange(n),
@@ -113,13 +114,13 @@ def test_memory_is_what_windows_hold_however_long_the_stream_is():
     for _ in range(5):
         window.update(ones, ones, ones, ones)
     assert window._entries.nbytes == held
-    assert int(window._state[2]) <= 3  # chunks ever taken: they go round
+    assert int(window._state[1]) <= 3  # chunks ever taken: they go round
 
 
 def test_records_of_trades_give_statistics_and_others_do_not():
     records = streams.mbo(6)
     stream = VwapStream(Window(trades=2))
-    [made] = stream.update(records)
+    [made] = bare(stream.update(batch(records)))
     assert made.dtype == STATISTICS
     assert made["rtype"].tolist() == [24, 24]
     assert made["stat_type"].tolist() == [13, 13]
@@ -128,8 +129,8 @@ def test_records_of_trades_give_statistics_and_others_do_not():
     assert made["price"].tolist() == [100 * 10**9, 103 * 10**9]
     assert made["quantity"].tolist() == [1, 4]
     assert (made["ts_ref"] == UNDEF_TIMESTAMP).all()
-    assert [*stream.update(np.zeros(3, OHLCV))] == []
-    mappings = np.zeros(1, SYMBOL_MAPPING)
+    assert [*stream.update(batch(np.zeros(3, OHLCV)))] == []
+    mappings = batch(np.zeros(1, SYMBOL_MAPPING))
     [passed] = stream.update(mappings)
     assert passed is mappings
     assert stream.trades == 2
@@ -142,7 +143,7 @@ def test_trades_without_price_size_or_time_are_left_out_and_counted():
     records["size"][1] = UNDEF_ORDER_SIZE
     records["ts_recv"][2] = UNDEF_TIMESTAMP
     stream = VwapStream(Window(trades=10))
-    [made] = stream.update(records)
+    [made] = bare(stream.update(batch(records)))
     assert made["sequence"].tolist() == [3, 4]
     assert (stream.trades, stream.undefined, stream.late) == (2, 3, 0)
 
@@ -152,6 +153,6 @@ def test_a_trade_that_is_late_by_the_whole_window_gives_no_statistic():
     records["instrument_id"] = 1
     records["ts_recv"][2] = records["ts_recv"][1] - np.uint64(MINUTE)
     stream = VwapStream(Window(span_ns=MINUTE))
-    [made] = stream.update(records)
+    [made] = bare(stream.update(batch(records)))
     assert made["sequence"].tolist() == [0, 1]
     assert stream.late == 1

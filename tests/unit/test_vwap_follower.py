@@ -17,8 +17,8 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import TradeRun
 from mdtool.engine.vwap import Window
 from mdtool.services.vwap import follower as module
-from mdtool.services.vwap.board import Board
 from mdtool.services.vwap.follower import Follower
+from mdtool.services.vwap.states import States
 from tests.reference.market import batch
 from tests.support.aggregators import tick
 
@@ -84,7 +84,8 @@ class History:
         sequence = np.arange(end, dtype=np.int64)[::-1][:limit]
         price = np.array(self._cents, np.int64)[sequence] * 10**7
         stream, volume = np.ones_like(sequence), np.ones_like(sequence)
-        return TradePage(sequence, stream, sequence, price, volume, sequence)
+        columns = (sequence, stream, sequence, price, volume, sequence)
+        return TradePage.of(np.stack(columns))
 
     def interrupt(self) -> None:
         self.is_interrupted = True
@@ -98,15 +99,15 @@ class Followed:
         monkeypatch.setattr(module, "open_history", lambda _url: histories.pop(0))
         monkeypatch.setattr(module, "delays", lambda **_: iter(lambda: 0.0, None))
         self.feed = Feed()
-        self.board = Board(Window(trades=100))
+        self.states = States(Window(trades=100))
         self.published = asyncio.Event()
         store = "sqlite:///any" if histories else ""
         publish = lambda _symbols: self.published.set()  # noqa: E731
-        follower = Follower(self.feed, self.board, publish, Window(trades=100), store)
+        follower = Follower(self.feed, self.states, publish, store)
         self.task = asyncio.create_task(follower.run())
 
     def state(self) -> tuple[int, float]:
-        line = json.loads(self.board.line("AAPL"))
+        line = json.loads(self.states.line("AAPL"))
         return line["window"], line["vwap"]
 
     async def end(self) -> None:
@@ -120,7 +121,7 @@ async def test_what_comes_while_windows_are_filled_goes_on_from_there(monkeypatc
     await followed.feed.is_followed.wait()
     followed.feed.send(2, 300, 400)  # the first of them is in the store already
     followed.feed.send(4, 500)
-    assert followed.board.line("AAPL") == b""
+    assert followed.states.line("AAPL") == b""
     history.is_free.set()
     await followed.published.wait()
     assert followed.state() == (5, 3)
@@ -165,7 +166,7 @@ async def test_a_store_that_is_away_leaves_windows_to_what_was_held(monkeypatch,
     history.is_free.set()
     await followed.published.wait()
     assert followed.state() == (1, 9)
-    assert "the store is away; windows begin with what comes" in caplog.text
+    assert "the store is away; no backfill: windows start empty" in caplog.text
     await followed.end()
 
 
@@ -179,10 +180,10 @@ async def test_a_stop_does_not_wait_for_a_store(monkeypatch):
 
 
 async def test_more_than_can_be_held_begins_again(monkeypatch):
-    monkeypatch.setattr(module, "_MAX_HELD", 2)
+    monkeypatch.setattr(module, "_MAX_PENDING", 2)
     followed = Followed([History([], position=0)], monkeypatch)
     await followed.feed.is_followed.wait()
-    with pytest.raises(PeerError, match="more than 2 trades came"):
+    with pytest.raises(PeerError, match="more than 2 trades arrived during the backfill"):
         followed.feed.send(0, 100, 200, 300)
     await followed.end()
 
@@ -190,11 +191,11 @@ async def test_more_than_can_be_held_begins_again(monkeypatch):
 async def test_trades_that_are_left_out_are_told_of(monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
     followed = Followed([], monkeypatch)
-    followed.board._windows = type(followed.board._windows)(Window(trades=1, span_ns=10**9))
+    followed.states._windows = type(followed.states._windows)(Window(trades=1, span_ns=10**9))
     await followed.feed.is_followed.wait()
     run = batch([tick(100, at_s=5), tick(100), tick(100, at_s=5)])
     followed.feed.receive(TradeRun(TABLE, "s", 0, run))
     await followed.end()
-    assert "trades that are older than the window is long are left out" in caplog.text
+    assert "trades that are older than their window are left out" in caplog.text
     assert "a window is full" in caplog.text
     assert "left out of windows: 1 trade; 1 left early" in caplog.text

@@ -6,9 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdtool.cli.live.palette import ASCII, UNICODE
-from mdtool.cli.watch.columns import COLUMNS, GAP, Look, fitting
-from mdtool.cli.watch.drawing import MIN_COLUMNS, Connection, draw
+from mdtool.cli.screen import ASCII, UNICODE
+from mdtool.cli.watch.drawing import (
+    COLUMNS,
+    GAP,
+    MIN_COLUMNS,
+    Connection,
+    Look,
+    draw,
+    fitting,
+)
 from mdtool.cli.watch.quotes import Quote, Quotes, decimal_text
 from mdtool.cli.watch.selection import ORDERS, Selection
 from mdtool.core.units import UNDEF_PRICE
@@ -24,7 +31,7 @@ def state(symbol: str = "A", price: int = UNIT, vwap: int = UNIT, volume: int = 
 def quotes_of(*states: VwapState) -> Quotes:
     quotes = Quotes()
     for each in states:
-        quotes.take(each, 0.0)
+        quotes.update(each, 0.0)
     return quotes
 
 
@@ -54,18 +61,18 @@ def test_a_sign_is_shown_of_a_change_that_can_be_seen():
 def test_a_quote_remembers_where_it_began_and_which_way_it_went():
     quote = Quote(state(price=4 * UNIT), 4 * UNIT, 0.0)
     assert (quote.direction, quote.change_ratio) == (0, 0.0)
-    quote.take(state(price=5 * UNIT), 1.0)
-    quote.take(state(price=5 * UNIT), 2.0)
+    quote.update(state(price=5 * UNIT), 1.0)
+    quote.update(state(price=5 * UNIT), 2.0)
     assert (quote.direction, quote.changed_s, quote.updates) == (1, 1.0, 3)
     assert quote.change_ratio == 0.25
-    quote.take(state(price=3 * UNIT + 1_000), 3.0)
+    quote.update(state(price=3 * UNIT + 1_000), 3.0)
     assert (quote.direction, quote.decimals) == (-1, 6)
 
 
 def test_a_trend_has_a_point_each_half_second_and_ends_with_the_latest_price():
     quote = Quote(state(price=1), 1, 0.0)
     for number in range(2, 100):
-        quote.take(state(price=number), number / 10)
+        quote.update(state(price=number), number / 10)
     assert quote.trend[-1] == 99
     assert len(quote.trend) == 20
 
@@ -131,7 +138,7 @@ def test_a_picture_has_just_the_size_of_its_terminal(columns, lines, n, keys, is
     quotes = quotes_of(*(state(f"SYM{number}", number * UNIT) for number in range(n)))
     selection = Selection()
     for key in keys:
-        selection.obey(key)
+        selection.press(key)
     connection = Connection("127.0.0.1:8888", is_live, "" if is_live else "refused", 1.5, 2, 7.5)
     look = Look(ASCII if is_ascii else UNICODE, is_ascii, 1.0)
     drawn = draw(quotes, connection, selection, look, (columns, lines))
@@ -143,7 +150,7 @@ def test_every_order_sorts_and_reverses():
     quotes = quotes_of(
         state("A", 3 * UNIT, UNIT, 5), state("B", 2 * UNIT, UNDEF_PRICE, 9), state("C", UNIT)
     )
-    quotes.take(state("C", 2 * UNIT, 4 * UNIT), 1.0)
+    quotes.update(state("C", 2 * UNIT, 4 * UNIT), 1.0)
     found = {}
     selection = Selection()
     for order in ORDERS:
@@ -151,9 +158,9 @@ def test_every_order_sorts_and_reverses():
         for _ in range(2):
             rows, _ = selection.choose(quotes.by_symbol, 10)
             ways.append("".join(symbol for symbol, _ in rows))
-            selection.obey(b"r")
+            selection.press(b"r")
         found[order.column] = ways
-        selection.obey(b"s")
+        selection.press(b"s")
     assert found == {
         "symbol": ["ABC", "CBA"],
         "price": ["ABC", "BCA"],
@@ -168,12 +175,12 @@ def test_every_order_sorts_and_reverses():
 def test_letters_go_into_a_filter_and_not_to_what_they_mean():
     selection = Selection()
     for key in (b"/", b"q", b"s", b"\xc3", b"\xa9", b"\x1b[A"):
-        selection.obey(key)
+        selection.press(key)
     assert (selection.filter, selection.is_over) == ("QS", False)
-    selection.obey(b"\x15")
+    selection.press(b"\x15")
     assert selection.filter == ""
     for _ in range(100):
-        selection.obey(b"x")
+        selection.press(b"x")
     assert len(selection.filter) == 70
 
 
@@ -181,7 +188,7 @@ def test_a_page_never_leaves_the_table_when_symbols_go_from_sight():
     quotes = quotes_of(*(state(f"S{number:02d}") for number in range(50)))
     selection = Selection()
     selection.choose(quotes.by_symbol, 10)
-    selection.obey(b"G")
+    selection.press(b"G")
     rows, fits = selection.choose(quotes.by_symbol, 10)
     assert ([rows[0][0], rows[-1][0]], fits) == (["S40", "S49"], 50)
     rows, _ = selection.choose(quotes.by_symbol, 45)

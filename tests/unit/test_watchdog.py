@@ -33,7 +33,7 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
 def test_a_call_that_does_not_come_back_ends_the_process_with_a_line():
     ended = _run(_HANGS)
     assert ended.returncode == 1
-    assert "kafka: a call has not come back for 0.3 s, ended by force" in ended.stderr
+    assert "kafka: a call has not returned for 0.3 s, ended by force" in ended.stderr
 
 
 def test_what_goes_on_and_what_is_over_is_left_alone():

@@ -1,4 +1,4 @@
-"""How accepted ticks reach what aggregates them."""
+"""Buses, by which accepted ticks reach the aggregators."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def open_bus(url: str, symbols: SymbolTable) -> Bus:
     Raises
     ------
     ConfigError
-        When the URL is none, or what it needs is not installed.
+        When the URL is not valid, or what it needs is not installed.
     """
     if "://" in url:
         from mdtool.adapters.bus.kafka import KafkaBus

@@ -1,4 +1,4 @@
-"""A bus that hands ticks to the aggregator over one gRPC call."""
+"""A bus that sends ticks to the aggregator over one gRPC call."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from mdtool.wire.batches import encode_batch
 log = logging.getLogger(__name__)
 
 MAX_BATCH_FRAMES: Final = 1 << 16
-"""Where a backlog is cut into messages: some 2.4 MB."""
+"""The most frames of a message: some 2.4 MB."""
 _MAX_UNSENT_RUNS: Final = 64
-"""How many runs of a stream may pile up: one of a single tick takes thirty times its columns."""
+"""How many runs of a stream may wait: a run of one tick takes thirty times its columns."""
 
 _MAX_WAIT_S: Final = 2.0
-"""The longest pause between two tries to reach the aggregator."""
+"""The longest pause between two attempts to reach the aggregator."""
 _CHANNEL_OPTIONS: Final = (
     *rpc.OPTIONS,
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -49,7 +49,7 @@ _REFUSALS: Final = frozenset(
         grpc.StatusCode.UNIMPLEMENTED,
     }
 )
-"""Statuses that the same message would meet again."""
+"""Statuses for which a retry would not help."""
 
 
 _Runs = dict[str, deque[TradeRun]]
@@ -57,14 +57,14 @@ _Runs = dict[str, deque[TradeRun]]
 
 
 class _CallEndedError(Exception):
-    """The aggregator ended the call in order, as it does when it stops."""
+    """The aggregator ended the call, as it does when it stops."""
 
 
 class GrpcBus:
-    """Sends batches over a `StreamTickBatches` call and keeps each until its BatchAck.
+    """Sends batches over a `StreamTickBatches` call, and holds each until its BatchAck.
 
     After a lost call it opens another and sends again, in order, what was not acknowledged; the
-    aggregator knows by their positions the frames that it has already.
+    aggregator recognises by their positions the frames that it has already.
 
     Parameters
     ----------
@@ -83,8 +83,8 @@ class GrpcBus:
         """Runs that were sent in the current call."""
         self._published = asyncio.Event()
         self._delays = delays(cap_s=_MAX_WAIT_S)
-        self._is_away = False
-        self._was_there = False
+        self._is_unavailable = False
+        self._was_connected = False
         self._is_leaving = False
         self._resources = contextlib.AsyncExitStack()
 
@@ -110,11 +110,11 @@ class GrpcBus:
             raise first_error(group) from group
 
     def subscribe(self, listener: CommitListener) -> None:
-        """Have `listener` called at each BatchAck."""
+        """Call `listener` at each BatchAck."""
         self._listeners.append(listener)
 
     def publish(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
-        """Keep the run for the next message."""
+        """Queue the run for the next message."""
         waiting = self._unsent.setdefault(stream_id, deque())
         waiting.append(TradeRun(self._symbols, stream_id, first_sequence, frames))
         if len(waiting) > _MAX_UNSENT_RUNS:
@@ -122,7 +122,7 @@ class GrpcBus:
         self._published.set()
 
     async def position(self, stream_id: str) -> int:
-        """Ask the aggregator, again and again while it is away."""
+        """Ask the aggregator, again and again while it is unavailable."""
         request = marketdata_pb2.StreamPositionRequest(stream_id=stream_id)
         for delay_s in delays(cap_s=_MAX_WAIT_S):
             try:
@@ -156,17 +156,17 @@ class GrpcBus:
             await asyncio.sleep(next(self._delays))
 
     async def _connected(self) -> None:
-        """Wait until there is a connection; the channel itself tries, with a capped backoff."""
+        """Wait for a connection; the channel itself retries, with a capped backoff."""
         while True:
             state = self._channel.get_state(try_to_connect=True)
             if state is grpc.ChannelConnectivity.READY:
                 return
             if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                self._away("cannot be reached")
+                self._set_unavailable("cannot be reached")
             await self._channel.wait_for_state_change(state)
 
     def _begin_again(self) -> None:
-        """Put what the last call did not see committed before what was never sent."""
+        """Queue what the last call did not see committed before what was never sent."""
         for stream_id, sent in self._uncommitted.items():
             self._unsent[stream_id] = sent + self._unsent.get(stream_id, deque())
         self._uncommitted = {}
@@ -183,7 +183,7 @@ class GrpcBus:
             await self._published.wait()
 
     def _next_run(self) -> TradeRun:
-        """Move the next batch, all that there is of a stream, to what awaits its commit."""
+        """Move the next batch, all that waits of a stream, to what awaits its commit."""
         stream_id = next(iter(self._unsent))
         waiting = self._unsent.pop(stream_id)
         run = take_run(waiting, MAX_BATCH_FRAMES)
@@ -194,10 +194,10 @@ class GrpcBus:
 
     async def _receive(self, call: Any) -> None:
         async for ack in call:
-            if self._is_away:
-                log.info("%s: back" if self._was_there else "%s: there", self.peer)
-            self._is_away = False
-            self._was_there = True
+            if self._is_unavailable:
+                log.info("%s: reconnected" if self._was_connected else "%s: connected", self.peer)
+            self._is_unavailable = False
+            self._was_connected = True
             self._delays = delays(cap_s=_MAX_WAIT_S)
             self._commit(ack.stream_id, ack.next_sequence)
         raise _CallEndedError
@@ -213,16 +213,16 @@ class GrpcBus:
 
     def _lost(self, error: BaseException) -> None:
         if not isinstance(error, grpc.aio.AioRpcError):
-            self._away("ended the call")
+            self._set_unavailable("ended the call")
             return
         self._raise_refusal(error)
-        self._away(f"was lost ({error.code().name.lower()}: {error.details()})")
+        self._set_unavailable(f"was lost ({error.code().name.lower()}: {error.details()})")
 
-    def _away(self, how: str) -> None:
-        if not self._is_away:
-            self._is_away = True
-            level = logging.WARNING if self._was_there else logging.INFO
-            message = "%s %s; what it has not committed is kept and sent again"
+    def _set_unavailable(self, how: str) -> None:
+        if not self._is_unavailable:
+            self._is_unavailable = True
+            level = logging.WARNING if self._was_connected else logging.INFO
+            message = "%s %s; what it has not committed will be sent again"
             log.log(level, message, self.peer, how)
 
     def _raise_refusal(self, error: grpc.aio.AioRpcError) -> None:
@@ -233,7 +233,7 @@ class GrpcBus:
 
 
 def _joined(runs: deque[TradeRun]) -> deque[TradeRun]:
-    """Return the same frames in as few runs as batches take."""
+    """Return the same frames in as few runs as messages take."""
     joined: deque[TradeRun] = deque()
     while runs:
         joined.append(take_run(runs, MAX_BATCH_FRAMES))

@@ -1,4 +1,4 @@
-"""A bus that keeps ticks on Kafka: what is committed there survives this process and others."""
+"""A bus over Kafka: committed ticks survive this process and the aggregators."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.threads import WorkerThread
 from mdtool.core.trades import Frames, TradeRun, take_run
 from mdtool.wire.partitions import MAX_RUN_FRAMES, PartitionEncoder
 
 log = logging.getLogger(__name__)
 
 _MAX_IN_FLIGHT: Final = 8
-"""How many runs are on their way at once; what comes meanwhile makes the next ones longer."""
+"""Runs in flight at once; ticks that arrive meanwhile make the next runs longer."""
 _POLL_S: Final = 0.1
 _MAX_WAIT_S: Final = 2.0
 _UNLIMITED: Final = {"message.timeout.ms": 0}
@@ -40,46 +41,45 @@ _UNLIMITED: Final = {"message.timeout.ms": 0}
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """Consecutive frames of a stream that are on their way."""
+    """Consecutive frames of a stream in flight."""
 
     stream_id: str
     next_sequence: int
     parts_left: int = 1
-    """Parts that the servers have not taken yet, and one until all are produced."""
+    """Parts that are not acknowledged yet, and one until all are produced."""
 
 
 class _Stream:
-    """What of a stream is on its way, and how far it was told to be."""
+    """The runs of a stream in flight, and its positions."""
 
-    __slots__ = ("is_being_told", "runs", "taken", "told")
+    __slots__ = ("acknowledged", "is_publishing", "published", "runs")
 
     def __init__(self) -> None:
         self.runs: deque[_Run] = deque()
-        self.taken = 0
-        """The servers have all of the stream before it."""
-        self.told = 0
-        """What its record says."""
-        self.is_being_told = False
-        """Whether a record of its position is on its way."""
+        self.acknowledged = 0
+        """The servers have all frames before it."""
+        self.published = 0
+        """The position in the stream's record."""
+        self.is_publishing = False
+        """Whether a record of the position is in flight."""
 
 
 class KafkaBus:
-    """Produces the parts of each run, and then the stream's position: that is a commit.
+    """Produces the parts of each run, and then the stream's position, which commits it.
 
-    What the servers do not take is produced again, in order, by the client itself, which numbers
-    what it sends, so that nothing is doubled or left out within a partition.
+    The client itself retries records that are not acknowledged, in order and numbered, so that
+    nothing is repeated or lost within a partition.
 
     Parameters
     ----------
     url : str
-        Where the topics are.
     symbols : SymbolTable
-        What the symbol indices of published ticks mean; it may grow.
+        The names of the symbol indices of published ticks; it may grow.
 
     Raises
     ------
     ConfigError
-        When the URL is none.
+        When the URL is not valid.
     """
 
     def __init__(self, url: str, symbols: SymbolTable) -> None:
@@ -91,8 +91,8 @@ class KafkaBus:
         self._in_flight = 0
         self._changed = asyncio.Event()
         self._refusal: PeerError | None = None
-        self._is_away = False
-        self._is_leaving = threading.Event()
+        self._is_unavailable = False
+        self._is_closing = threading.Event()
         self._resources = contextlib.AsyncExitStack()
 
     @property
@@ -109,10 +109,9 @@ class KafkaBus:
             stack.push_async_callback(asyncio.to_thread, self._positions.close)
             settings = {**_UNLIMITED, "error_cb": self._erred}
             self._producer = producer(self._address, settings)
-            polling = threading.Thread(target=self._poll, name=self.peer, daemon=True)
-            stack.push_async_callback(asyncio.to_thread, polling.join)
-            stack.callback(self._leave)
-            polling.start()
+            thread = await stack.enter_async_context(WorkerThread(self.peer))
+            self._polling = asyncio.create_task(thread.run(self._poll))
+            stack.callback(self._purge)
             await stack.enter_async_context(watched(topics))
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             stack.callback(tasks.create_task(self._send(), name=self.peer).cancel)
@@ -126,17 +125,17 @@ class KafkaBus:
             raise first_error(group) from group
 
     def subscribe(self, listener: CommitListener) -> None:
-        """Have `listener` called when a stream's position is on Kafka."""
+        """Call `listener` when a stream's position is on Kafka."""
         self._listeners.append(listener)
 
     def publish(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
-        """Keep the run for the next records."""
+        """Queue the run for the next records."""
         run = TradeRun(self._symbols, stream_id, first_sequence, frames)
         self._unsent.setdefault(stream_id, deque()).append(run)
         self._changed.set()
 
     async def position(self, stream_id: str) -> int:
-        """Read it, again and again while the servers are away."""
+        """Read it; retry while the servers are unavailable."""
         for delay_s in delays(cap_s=_MAX_WAIT_S):
             position = await asyncio.to_thread(self._positions.position, stream_id)
             if position is not None:
@@ -155,7 +154,7 @@ class KafkaBus:
             await self._changed.wait()
 
     def _send_next(self) -> None:
-        """Produce the parts of the next run, which is all that there is of a stream."""
+        """Produce the parts of the next run, which has all queued frames of a stream."""
         stream_id = next(iter(self._unsent))
         waiting = self._unsent.pop(stream_id)
         taken = take_run(waiting, MAX_RUN_FRAMES)
@@ -166,12 +165,12 @@ class KafkaBus:
         self._in_flight += 1
         for partition, data in self._encoder.encode(taken):
             run.parts_left += 1
-            landed = functools.partial(self._landed, run)
-            self._produce(TICKS, partition, None, data, landed)
-        self._landed(run)
+            acknowledged = functools.partial(self._part_acknowledged, run)
+            self._produce(TICKS, partition, None, data, acknowledged)
+        self._part_acknowledged(run)
 
-    def _landed(self, run: _Run) -> None:
-        """Take note of a part that the servers have."""
+    def _part_acknowledged(self, run: _Run) -> None:
+        """Count a part that the servers acknowledged."""
         run.parts_left -= 1
         if run.parts_left:
             return
@@ -179,21 +178,23 @@ class KafkaBus:
         self._changed.set()
         stream = self._streams[run.stream_id]
         while stream.runs and not stream.runs[0].parts_left:
-            stream.taken = stream.runs.popleft().next_sequence
-        if stream.taken > stream.told and not stream.is_being_told:
-            self._tell(run.stream_id, stream)
+            stream.acknowledged = stream.runs.popleft().next_sequence
+        if stream.acknowledged > stream.published and not stream.is_publishing:
+            self._publish_position(run.stream_id, stream)
 
-    def _tell(self, stream_id: str, stream: _Stream) -> None:
+    def _publish_position(self, stream_id: str, stream: _Stream) -> None:
         """Produce the position of a stream."""
-        stream.is_being_told = True
-        key, value = encode_position(stream_id, stream.taken)
-        told = functools.partial(self._told, stream_id, stream, stream.taken)
-        self._produce(STREAMS, 0, key, value, told)
+        stream.is_publishing = True
+        key, value = encode_position(stream_id, stream.acknowledged)
+        published = functools.partial(
+            self._position_published, stream_id, stream, stream.acknowledged
+        )
+        self._produce(STREAMS, 0, key, value, published)
 
-    def _told(self, stream_id: str, stream: _Stream, next_sequence: int) -> None:
-        stream.is_being_told, stream.told = False, next_sequence
-        if stream.taken > next_sequence:
-            self._tell(stream_id, stream)
+    def _position_published(self, stream_id: str, stream: _Stream, next_sequence: int) -> None:
+        stream.is_publishing, stream.published = False, next_sequence
+        if stream.acknowledged > next_sequence:
+            self._publish_position(stream_id, stream)
         elif not stream.runs:
             del self._streams[stream_id]
         for listener in self._listeners:
@@ -205,12 +206,12 @@ class KafkaBus:
         partition: int,
         key: bytes | None,
         value: bytes,
-        landed: functools.partial[None],
+        acknowledged: functools.partial[None],
     ) -> None:
-        """Produce a record; `landed` is called in the loop once the servers have it."""
+        """Produce a record; `acknowledged` is called in the loop once the servers have it."""
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
-            self._call(self._delivered, error, landed)
+            self._call(self._delivered, error, acknowledged)
 
         name = self._address.topic(topic)
         try:
@@ -219,43 +220,43 @@ class KafkaBus:
             reason = error_of(error).str() if isinstance(error, KafkaException) else str(error)
             self._refuse(reason)
 
-    def _delivered(self, error: KafkaError | None, landed: functools.partial[None]) -> None:
+    def _delivered(self, error: KafkaError | None, acknowledged: functools.partial[None]) -> None:
         if error is not None:
             self._refuse(error.str())
             return
-        if self._is_away:
-            self._is_away = False
-            log.info("%s: back", self.peer)
-        landed()
+        if self._is_unavailable:
+            self._is_unavailable = False
+            log.info("%s: reconnected", self.peer)
+        acknowledged()
 
     def _refuse(self, reason: str) -> None:
         self._refusal = PeerError(f"{self.peer} refused: {reason}")
         self._changed.set()
 
-    # What the polling thread calls.
+    # In the polling thread.
 
     def _poll(self) -> None:
-        while not self._is_leaving.is_set():
+        while not self._is_closing.is_set():
             self._producer.poll(_POLL_S)
 
     def _erred(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its public name
-            self._call(self._away)
+            self._call(self._note_outage)
         elif error.fatal():
             self._call(self._refuse, error.str())
 
     def _call(self, function: object, *arguments: object) -> None:
-        """Call a function in the loop, unless the bus is being left."""
-        if not self._is_leaving.is_set():
+        """Call a function in the loop, unless the bus is closing."""
+        if not self._is_closing.is_set():
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
 
-    def _away(self) -> None:
-        if not self._is_away:
-            self._is_away = True
-            log.warning("%s: away; what it has not committed is kept and sent again", self.peer)
+    def _note_outage(self) -> None:
+        if not self._is_unavailable:
+            self._is_unavailable = True
+            log.warning("%s: unavailable; uncommitted ticks are sent again later", self.peer)
 
-    def _leave(self) -> None:
-        """Drop what is on its way."""
-        self._is_leaving.set()
+    def _purge(self) -> None:
+        """Drop records in flight."""
+        self._is_closing.set()
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)

@@ -1,4 +1,4 @@
-"""The port through which accepted ticks reach what aggregates them."""
+"""The port of buses, by which accepted ticks reach the aggregators."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ CommitListener = Callable[[str, int], None]
 
 
 class Bus(Protocol):
-    """Hands streams of ticks over, each frame once, by its position in its stream.
+    """Delivers streams of frames, each frame once, by its position in its stream.
 
-    A bus is an async context manager. Inside it, what was published is kept, and sent again after
-    every loss of the connection, until it is committed at the other end; what is uncommitted when
-    the block ends is dropped. The block is cancelled, and PeerError raised from it, when the other
-    end refuses for good what it was sent.
+    A bus is an async context manager. Within its block, published frames are sent again after every
+    loss of the connection, until they are committed; uncommitted frames are dropped at the end.
+    When the peer refuses frames for good, the block is cancelled and raises PeerError.
 
     The order within a stream is kept, the order between streams is not.
     """
 
     @property
     def peer(self) -> str:
-        """What ticks are handed to, for people: `aggregator 127.0.0.1:50051`."""
+        """The peer, for messages: `aggregator 127.0.0.1:50051`."""
         ...
 
     async def __aenter__(self) -> Self:
@@ -32,32 +31,32 @@ class Bus(Protocol):
         ...
 
     async def __aexit__(self, *exc_info: object) -> bool | None:
-        """Drop what is not committed, and disconnect."""
+        """Drop uncommitted frames, and disconnect."""
         ...
 
     def subscribe(self, listener: CommitListener) -> None:
-        """Have `listener` called at each commit, in the event loop's thread."""
+        """Call `listener` at each commit, in the event loop's thread."""
         ...
 
     async def position(self, stream_id: str) -> int:
-        """Return the sequence that the other end wants next of a stream; 0 when it knows none.
+        """Return the next sequence that the peer expects of a stream; 0 for an unknown stream.
 
-        Waits for as long as the other end is away. Meant for streams of which nothing that was
-        published here is uncommitted.
+        Waits while the peer is unavailable. Meant for streams of which nothing that was published
+        here is uncommitted.
 
         Raises
         ------
         PeerError
-            When the other end refuses the question.
+            When the peer refuses the request.
         """
         ...
 
     def publish(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
         """Take the frames of a stream from `first_sequence` on.
 
-        Never waits: a caller bounds what the bus keeps by what it has published and not yet seen
-        committed. Runs of one stream that are published while an earlier one is being sent are
-        sent as one batch.
+        Never waits: the caller bounds what the bus holds, by what it has published and not yet seen
+        committed. Runs of a stream that are published while an earlier one is being sent make one
+        batch.
 
         Parameters
         ----------

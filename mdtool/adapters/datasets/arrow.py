@@ -13,8 +13,9 @@ from mdtool.adapters.datasets.partitions import DATE, SYMBOL
 from mdtool.adapters.datasets.trade_rows import COLUMNS, TradeRows
 from mdtool.core.errors import InputError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable, is_symbol
+from mdtool.core.trades import Trades
 from mdtool.core.units import UNDEF_PRICE
-from mdtool.wire.control import MAX_STREAM_ID_CHARS, is_stream_id
+from mdtool.wire.frames import MAX_STREAM_ID_CHARS, is_stream_id
 
 TYPES: Final = {
     "symbol": pa.string(),
@@ -38,12 +39,13 @@ def schema(has_symbol: bool) -> Any:
 
 def batch(rows: TradeRows, has_symbol: bool) -> Any:
     """Return rows as a record batch of `schema`."""
+    trades = rows.trades
     columns = {
-        "symbol": _names(rows.symbols, rows.symbol),
-        "exchange_timestamp": numbers(rows.exchange_timestamp, TIME),
-        "price": decimals(rows.price),
-        "volume": numbers(rows.volume),
-        "ingest_timestamp": numbers(rows.ingest_timestamp, TIME),
+        "symbol": _names(rows.symbols, trades.symbol),
+        "exchange_timestamp": numbers(trades.ts_event, TIME),
+        "price": decimals(trades.price),
+        "volume": numbers(trades.size),
+        "ingest_timestamp": numbers(trades.ts_recv, TIME),
         "stream_id": _names(rows.streams, rows.stream),
         "sequence": numbers(rows.sequence),
     }
@@ -115,9 +117,15 @@ def rows_of(where: str, table: Any, folder: dict[str, str], tables: Tables) -> T
     return TradeRows(
         symbols=tables.symbols,
         streams=tables.streams,
-        symbol=symbol,
         stream=_indices(where, "stream_id", table.column("stream_id"), tables.stream),
-        **columns,
+        sequence=columns["sequence"],
+        trades=Trades(
+            symbol,
+            price=columns["price"],
+            size=columns["volume"],
+            ts_event=columns["exchange_timestamp"],
+            ts_recv=columns["ingest_timestamp"],
+        ),
     )
 
 

@@ -42,7 +42,7 @@ class DbnWriter:
     def write(self, rows: TradeRows) -> None:
         """Write rows as records."""
         _check_volumes(self._path, rows)
-        for times in (rows.exchange_timestamp, rows.ingest_timestamp):
+        for times in (rows.trades.ts_event, rows.trades.ts_recv):
             self._first_ns = min(self._first_ns, int(times.min()))
             self._last_ns = max(self._last_ns, int(times.max()))
         self._records.write(encode_records(self._trades(rows)))
@@ -66,10 +66,10 @@ class DbnWriter:
         trades["length"] = record_length(TRADE)
         trades["rtype"] = RTYPE_TRADE
         trades["instrument_id"] = self._instrument_ids(rows)
-        trades["ts_event"] = rows.exchange_timestamp
-        trades["ts_recv"] = rows.ingest_timestamp
-        trades["price"] = rows.price
-        trades["size"] = rows.volume
+        trades["ts_event"] = rows.trades.ts_event
+        trades["ts_recv"] = rows.trades.ts_recv
+        trades["price"] = rows.trades.price
+        trades["size"] = rows.trades.size
         trades["action"] = b"T"
         trades["side"] = b"N"
         trades["flags"] = F_LAST
@@ -80,21 +80,22 @@ class DbnWriter:
         if len(rows.symbols) > len(self._ids):
             more = np.zeros(len(rows.symbols) - len(self._ids), np.uint32)
             self._ids = np.concatenate([self._ids, more])
-        used, first = np.unique(rows.symbol, return_index=True)
+        used, first = np.unique(rows.trades.symbol, return_index=True)
         for index in used[np.argsort(first)].tolist():
             if self._ids[index] == 0:
                 self._ids[index] = len(self._instruments) + 1
                 self._instruments[len(self._instruments) + 1] = rows.symbols[index]
-        return self._ids[rows.symbol]
+        return self._ids[rows.trades.symbol]
 
 
 def _check_volumes(path: Path, rows: TradeRows) -> None:
-    too_large = np.flatnonzero(rows.volume >= UNDEF_ORDER_SIZE)
+    trades = rows.trades
+    too_large = np.flatnonzero(trades.size >= UNDEF_ORDER_SIZE)
     if len(too_large):
         row = int(too_large[0])
         raise OutputError(
-            f"{path.name}: {rows.symbols[int(rows.symbol[row])]} at "
-            f"{format_time(int(rows.exchange_timestamp[row]))}: a volume of "
-            f"{int(rows.volume[row]):,} does not fit DBN, at most {UNDEF_ORDER_SIZE - 1:,}; "
+            f"{path.name}: {rows.symbols[int(trades.symbol[row])]} at "
+            f"{format_time(int(trades.ts_event[row]))}: a volume of "
+            f"{int(trades.size[row]):,} does not fit DBN, at most {UNDEF_ORDER_SIZE - 1:,}; "
             "export parquet or csv; nothing was written"
         )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Rows, Trades
 
 COLUMNS: Final = (
     "symbol",
@@ -31,53 +31,42 @@ class TradeRows:
     Attributes
     ----------
     symbols, streams : SymbolTable
-        The names of the indices `symbol` and `stream`; they may have more than the rows need.
-    symbol, stream : uint32[n]
+        The names of symbols and streams by index; they may have more than the rows need.
+    stream : uint32[n]
+        The stream of each trade.
     sequence : int64[n]
         The sequence of each trade in its stream.
-    price : int64[n]
-        In units of 1e-9, above 0.
-    volume : int64[n]
-        Above 0.
-    exchange_timestamp, ingest_timestamp : int64[n]
-        Nanoseconds since the epoch.
+    trades : Trades
+        With prices and sizes above 0.
     """
 
     symbols: SymbolTable
     streams: SymbolTable
-    symbol: NDArray[np.uint32]
     stream: NDArray[np.uint32]
     sequence: NDArray[np.int64]
-    price: NDArray[np.int64]
-    volume: NDArray[np.int64]
-    exchange_timestamp: NDArray[np.int64]
-    ingest_timestamp: NDArray[np.int64]
+    trades: Trades
 
     def __len__(self) -> int:
-        """Return how many trades there are."""
-        return len(self.price)
+        """Return the number of rows."""
+        return len(self.trades)
 
-    def take(self, chosen: NDArray[np.bool_] | NDArray[np.intp] | slice) -> TradeRows:
-        """Return the rows that a mask, indices or a slice select."""
-        columns: dict[str, Any] = {name: getattr(self, name)[chosen] for name in _ARRAYS}
-        return dataclasses.replace(self, **columns)
+    def __getitem__(self, rows: Rows) -> Self:
+        """Return some of the rows; those of a slice are views."""
+        return replace(
+            self, stream=self.stream[rows], sequence=self.sequence[rows], trades=self.trades[rows]
+        )
 
-    @staticmethod
-    def concatenate(parts: Sequence[TradeRows]) -> TradeRows:
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Return the rows of all parts, at least one, which share their tables."""
         if len(parts) == 1:
             return parts[0]
-        columns: dict[str, Any] = {
-            name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS
-        }
-        return dataclasses.replace(parts[0], **columns)
-
-
-_ARRAYS: Final = tuple(
-    field.name
-    for field in dataclasses.fields(TradeRows)
-    if field.name not in {"symbols", "streams"}
-)
+        return replace(
+            parts[0],
+            stream=np.concatenate([part.stream for part in parts]),
+            sequence=np.concatenate([part.sequence for part in parts]),
+            trades=Trades.concatenate([part.trades for part in parts]),
+        )
 
 
 class RowGroups:
@@ -98,9 +87,9 @@ class RowGroups:
         """Add rows; yield the groups that they complete."""
         while self._held + len(rows) >= self._size:
             missing = self._size - self._held
-            self._parts.append(rows.take(slice(0, missing)))
+            self._parts.append(rows[:missing])
             yield from self.rest()
-            rows = rows.take(slice(missing, None))
+            rows = rows[missing:]
         if len(rows):
             self._parts.append(rows)
             self._held += len(rows)

@@ -65,17 +65,18 @@ class PartitionedWriter:
         OSError
             When they cannot be written.
         """
-        day = rows.exchange_timestamp // NS_PER_DAY
+        trades = rows.trades
+        day = trades.ts_event // NS_PER_DAY
         changes = np.zeros(max(0, len(rows) - 1), np.bool_)
         if DATE in self._keys:
             changes |= day[1:] != day[:-1]
         if SYMBOL in self._keys:
-            changes |= rows.symbol[1:] != rows.symbol[:-1]
+            changes |= trades.symbol[1:] != trades.symbol[:-1]
         edges = [0, *(np.flatnonzero(changes) + 1).tolist(), len(rows)]
         for begin, end in itertools.pairwise(edges):
             if begin < end:
-                symbol = rows.symbols[int(rows.symbol[begin])]
-                self._writer_of(symbol, int(day[begin])).write(rows.take(slice(begin, end)))
+                symbol = rows.symbols[int(trades.symbol[begin])]
+                self._writer_of(symbol, int(day[begin])).write(rows[begin:end])
                 self.trades += end - begin
 
     def __enter__(self) -> Self:

@@ -1,20 +1,73 @@
-"""Outputs by format, each in a module of its own that is imported when it is asked for."""
+"""Where records are written: the port, what a user asked for, and the formats.
+
+Each format's module is imported when it is needed.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import databento_dbn as dbn
 
 from mdtool.adapters.outputs.destination import Destination
-from mdtool.adapters.outputs.port import Output, OutputSpec
 from mdtool.core.errors import UsageError
-from mdtool.core.symbology import Symbology
-
-__all__ = ["FORMATS", "Output", "OutputSpec", "format_of", "open_output"]
+from mdtool.core.instruments import Batch
 
 FORMATS: Final = ("dbn.zst", "dbn", "csv", "json", "parquet", "arrow")
 """Each is a file's extension too."""
+
+
+class Output(Protocol):
+    """Where batches of records are written, of any length.
+
+    One that was written nothing holds nothing, and need not be closed.
+    """
+
+    def write(self, batch: Batch) -> None:
+        """Take records over. Streams pass them on at once, columnar files once a group is full.
+
+        Raises
+        ------
+        BrokenPipeError
+            When whoever read the output has gone.
+        OutputError
+            When it cannot be written for another reason.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Pass on what is held back, where the format can be read before its end."""
+        ...
+
+    def close(self) -> None:
+        """Complete the output. What was written by then can be read, however little it is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """How and where records are to be written.
+
+    Attributes
+    ----------
+    format : str
+        One of `FORMATS`.
+    path : str or None
+        The file; None for standard output.
+    replaces : bool
+        Whether a file that is there gives way.
+    maps_symbols : bool
+        Whether text and columns get a `symbol`.
+    is_pretty : bool
+        Whether prices are written as decimals and times as times.
+    """
+
+    format: str
+    path: str | None = None
+    replaces: bool = False
+    maps_symbols: bool = False
+    is_pretty: bool = False
 
 
 def format_of(path: str) -> str:
@@ -33,9 +86,7 @@ def format_of(path: str) -> str:
     )
 
 
-def open_output(
-    spec: OutputSpec, metadata: dbn.Metadata, symbology: Symbology | None = None
-) -> Output:
+def open_output(spec: OutputSpec, metadata: dbn.Metadata) -> Output:
     """Open what `spec` asks for; a file is made with the first record, or when it is closed.
 
     Parameters
@@ -43,8 +94,6 @@ def open_output(
     spec : OutputSpec
     metadata : databento_dbn.Metadata
         Of the records that will be written.
-    symbology : Symbology, optional
-        The source's own, where its mappings may grow; else that of `metadata`.
 
     Raises
     ------
@@ -52,24 +101,17 @@ def open_output(
         When the file exists already or cannot be made.
     """
     destination = Destination(spec.path, spec.replaces)
-    mapped = (symbology or Symbology(metadata)) if spec.maps_symbols else None
+    if spec.format in {"parquet", "arrow"}:
+        from mdtool.adapters.outputs.columns import ArrowOutput, ParquetOutput
+
+        columnar = ParquetOutput if spec.format == "parquet" else ArrowOutput
+        return columnar(destination, metadata, spec.maps_symbols, spec.is_pretty)
+    from mdtool.adapters.outputs import streams
+
     if spec.format == "dbn":
-        from mdtool.adapters.outputs.dbn import DbnOutput
-
-        return DbnOutput(destination, metadata)
+        return streams.DbnOutput(destination, metadata)
     if spec.format == "dbn.zst":
-        from mdtool.adapters.outputs.dbn import ZstdDbnOutput
-
-        return ZstdDbnOutput(destination, metadata)
+        return streams.ZstdDbnOutput(destination, metadata)
     if spec.format == "csv":
-        from mdtool.adapters.outputs.text import CsvOutput
-
-        return CsvOutput(destination, metadata, mapped, spec.is_pretty)
-    if spec.format == "json":
-        from mdtool.adapters.outputs.text import JsonOutput
-
-        return JsonOutput(destination, mapped, spec.is_pretty)
-    from mdtool.adapters.outputs.columns import ArrowOutput, ParquetOutput
-
-    columnar = ParquetOutput if spec.format == "parquet" else ArrowOutput
-    return columnar(destination, metadata, mapped, spec.is_pretty)
+        return streams.CsvOutput(destination, metadata, spec.maps_symbols, spec.is_pretty)
+    return streams.JsonOutput(destination, spec.maps_symbols, spec.is_pretty)

@@ -16,8 +16,8 @@ from mdtool.adapters.arrow_arrays import TIME, characters, decimals, named, numb
 from mdtool.adapters.outputs.destination import Destination
 from mdtool.adapters.outputs.layout import Layout
 from mdtool.core.errors import OutputError
+from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
-from mdtool.core.symbology import Symbology
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.wire.dbn_records import RECORD_TYPES
 
@@ -72,8 +72,8 @@ class ColumnarOutput:
     destination : Destination
     metadata : databento_dbn.Metadata
         Its dataset and schema become metadata of the file.
-    symbology : Symbology, optional
-        Where given, the last column is `symbol`.
+    maps_symbols : bool
+        Whether the last column is `symbol`, null where an instrument has no name.
     is_pretty : bool
         Whether prices become decimal128(19, 9) and times timestamp[ns, UTC], both null where DBN
         says that there is none; otherwise both are the integers of DBN.
@@ -87,25 +87,25 @@ class ColumnarOutput:
         self,
         destination: Destination,
         metadata: dbn.Metadata,
-        symbology: Symbology | None,
+        maps_symbols: bool,
         is_pretty: bool,
     ) -> None:
         self._destination = destination
         self._file = _File(destination)
         self._layout = Layout(metadata)
         self._about = {"dataset": metadata.dataset, "schema": str(metadata.schema or "")}
-        self._symbology = symbology
+        self._maps_symbols = maps_symbols
         self._is_pretty = is_pretty
         self._held: list[Any] = []
         self._held_records = 0
         self._writer: Any = None
 
-    def write(self, records: Records) -> None:
+    def write(self, batch: Batch) -> None:
         """Hold records until a group is full; records with other columns are left out."""
-        if len(records) == 0 or not self._layout.fits(records):
+        if not self._layout.fits(batch.records):
             return
-        self._held.append(self._batch(records))
-        self._held_records += len(records)
+        self._held.append(self._columns(batch.records, batch))
+        self._held_records += len(batch)
         if self._held_records >= GROUP_RECORDS:
             self._write_group()
 
@@ -117,7 +117,7 @@ class ColumnarOutput:
         if self._held:
             self._write_group()
         if self._writer is None:
-            self._open(self._batch(self._no_records()).schema)
+            self._open(self._columns(self._no_records()).schema)
         self._writer.close()
         self._layout.report(self._destination.name)
         self._destination.close()
@@ -139,14 +139,15 @@ class ColumnarOutput:
         dtype = self._layout.dtype
         return np.empty(0, dtype if dtype is not None else np.dtype([]))
 
-    def _batch(self, records: Records) -> Any:
+    def _columns(self, records: Records, batch: Batch | None = None) -> Any:
         rtype = self._layout.rtype
         if rtype is None:
             return pa.RecordBatch.from_arrays([], names=[])
         columns = columns_of(records, RECORD_TYPES[rtype], self._is_pretty, self._destination.name)
-        if self._symbology is not None:
-            indices, table = self._symbology.symbols_of(records)
-            columns[_SYMBOL] = named(table, indices)
+        if self._maps_symbols:
+            indices = batch.instrument if batch is not None else np.empty(0, np.uint32)
+            labels = batch.instruments.labels if batch is not None else ()
+            columns[_SYMBOL] = named(labels, indices)
         return pa.RecordBatch.from_arrays([*columns.values()], names=[*columns])
 
 

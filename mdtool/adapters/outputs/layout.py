@@ -38,6 +38,8 @@ class Layout:
 
     def fits(self, records: Records) -> bool:
         """Tell whether records of one rtype have the table's columns; count them where not."""
+        if len(records) == 0:
+            return False
         rtype = int(records["rtype"][0])
         if rtype in CONTROL_RTYPES:
             return False

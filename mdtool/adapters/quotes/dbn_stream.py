@@ -7,12 +7,14 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import databento_dbn as dbn
+
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import MdtoolError
+from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records
-from mdtool.core.symbology import Symbology
 from mdtool.core.tcp import notice_loss, reason_of
 from mdtool.core.units import NS_PER_MS, UNDEF_PRICE
 from mdtool.engine.quotes import LatestQuotes
@@ -118,7 +120,7 @@ class DbnQuotes:
         match message:
             case Begin():
                 assert decoder.metadata is not None
-                stream.begin(Symbology(decoder.metadata))
+                stream.begin(decoder.metadata)
                 self._request = FromLive()
                 if self.lost_because is not None:
                     log.info("quotes from %s: connected", self.address)
@@ -145,21 +147,19 @@ class _Stream:
     def __init__(self) -> None:
         self.quotes: dict[str, Quote] = {}
         """Changed and not published yet, by symbol."""
-        self._latest = LatestQuotes()
-        self._symbology = Symbology()
+        self.begin(None)
 
-    def begin(self, symbology: Symbology) -> None:
+    def begin(self, metadata: dbn.Metadata | None) -> None:
         self._latest = LatestQuotes()
-        self._symbology = symbology
+        self._instruments = Instruments()
+        self._resolver = self._instruments.resolver("sender", metadata)
 
     def apply(self, records: Records) -> None:
         if records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
-            self._symbology.learn(records)
+            self._resolver.learn(records)
             return
-        quotes = self._latest.update(records)
-        symbols, table = self._symbology.symbols_of(quotes)
-        for index, row in zip(symbols.tolist(), quotes.tolist(), strict=True):
-            _, _, ts_ns, *prices = row
+        quotes = self._latest.update(self._resolver.batch(records))
+        for index, ts_ns, *prices in quotes.tolist():
             bid, ask, last = (None if price == UNDEF_PRICE else price for price in prices)
-            symbol = table[index].upper()
+            symbol = self._instruments[index].text.upper()
             self.quotes[symbol] = Quote(symbol, bid, ask, last, max(ts_ns, 0) // NS_PER_MS)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.symbols import SymbolTable
-from mdtool.engine.saved_bars import SAVED_BAR
-from mdtool.engine.sessions import SESSION
+from mdtool.core.trades import Trades
+from mdtool.engine.saved_rows import SAVED_BAR, SESSION
 
 MIN_NS: Final = -(2**63)
 MAX_NS: Final = 2**63 - 1
@@ -43,14 +43,8 @@ class StreamRun:
         The sequence of the first frame, and the position of the stream after the run.
     sequence : int64[n]
         Of each trade, rising.
-    symbol : uint32[n]
-        Index into the step's table.
-    price : int64[n]
-        In units of 1e-9, above 0.
-    volume : int64[n]
-        Above 0.
-    exchange_timestamp, ingest_timestamp : int64[n]
-        Nanoseconds since the epoch.
+    trades : Trades
+        Their symbols are indices into the step's table.
     is_part : bool
         Whether these are trades of any part of the stream, in any order, from a file or a dataset.
         Then the position of the stream is neither compared nor moved.
@@ -60,16 +54,12 @@ class StreamRun:
     first_sequence: int
     next_sequence: int
     sequence: NDArray[np.int64]
-    symbol: NDArray[np.uint32]
-    price: NDArray[np.int64]
-    volume: NDArray[np.int64]
-    exchange_timestamp: NDArray[np.int64]
-    ingest_timestamp: NDArray[np.int64]
+    trades: Trades
     is_part: bool = False
 
     def __len__(self) -> int:
-        """Return how many trades there are."""
-        return len(self.price)
+        """Return the number of trades."""
+        return len(self.trades)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,34 +126,41 @@ class TradePage:
 
     Attributes
     ----------
-    timestamp, stream, sequence : int64[n]
-        Their keys.
-    price : int64[n]
-        In units of 1e-9.
-    volume : int64[n]
-    ingest_timestamp : int64[n]
-        Nanoseconds since the epoch.
+    stream, sequence : int64[n]
+        Of their keys.
+    trades : Trades
+        Their symbol is 0.
     """
 
-    timestamp: NDArray[np.int64]
     stream: NDArray[np.int64]
     sequence: NDArray[np.int64]
-    price: NDArray[np.int64]
-    volume: NDArray[np.int64]
-    ingest_timestamp: NDArray[np.int64]
+    trades: Trades
+
+    @classmethod
+    def of(cls, table: NDArray[np.int64]) -> Self:
+        """Return a page of columns as stores have them.
+
+        Parameters
+        ----------
+        table : int64[6, n]
+            Exchange time, stream, sequence, price, volume and ingest time.
+        """
+        ts_event, stream, sequence, price, size, ts_recv = np.ascontiguousarray(table)
+        symbol = np.zeros(len(price), np.uint32)
+        return cls(stream, sequence, Trades(symbol, price, size, ts_event, ts_recv))
 
     def __len__(self) -> int:
-        """Return how many trades there are."""
-        return len(self.timestamp)
+        """Return the number of trades."""
+        return len(self.trades)
 
     def head(self, n: int) -> TradePage:
         """Return the first `n` of them."""
-        columns = (getattr(self, column.name)[:n] for column in fields(self))
-        return TradePage(*columns)
+        return TradePage(self.stream[:n], self.sequence[:n], self.trades[:n])
 
     def key(self, row: int) -> TradeKey:
         """Return the key of one of them."""
-        return TradeKey(int(self.timestamp[row]), int(self.stream[row]), int(self.sequence[row]))
+        timestamp_ns = int(self.trades.ts_event[row])
+        return TradeKey(timestamp_ns, int(self.stream[row]), int(self.sequence[row]))
 
 
 class SymbolTotals(NamedTuple):
@@ -269,6 +266,17 @@ class TradeHistory(Protocol):
 
     def streams(self) -> list[SavedStream]:
         """Return the streams, in order of their numbers."""
+        ...
+
+    def sequences(self) -> NDArray[np.int64]:
+        """Return the sequences of all streams' trades; it reads the keys of all trades.
+
+        Returns
+        -------
+        int64[3, n]
+            The stream's number, and the first and the last sequence, of each run of consecutive
+            sequences, in order.
+        """
         ...
 
     def recount(self) -> list[WrongTotals]:

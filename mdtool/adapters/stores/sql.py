@@ -30,8 +30,7 @@ from mdtool.adapters.stores.port import (
     TradePage,
     WrongTotals,
 )
-from mdtool.engine.saved_bars import SAVED_BAR
-from mdtool.engine.sessions import SESSION
+from mdtool.engine.saved_rows import SAVED_BAR, SESSION
 
 PAGE_TRADES: Final = 1 << 16
 """Trades that a reader of all trades fetches at once."""
@@ -163,6 +162,11 @@ class Statements:
             f"AND {d.interval} = {p} AND {d.start} >= {p} ORDER BY {d.start} LIMIT {p}"
         )
         self.streams = "SELECT number, stream_id, next_sequence FROM streams ORDER BY number"
+        self.sequences = (
+            "SELECT stream, min(sequence), max(sequence) FROM (SELECT stream, sequence, sequence "
+            "- dense_rank() OVER (PARTITION BY stream ORDER BY sequence) AS run FROM trades"
+            ") AS numbered GROUP BY stream, run ORDER BY 1, 2"
+        )
         self.position = f"SELECT next_sequence FROM streams WHERE stream_id = {p}"
         self.counted = f"SELECT symbol, count(*), max({d.time}) FROM trades GROUP BY symbol"
         self.totals = (
@@ -249,15 +253,15 @@ class SqlReader:
         """Return at most `limit` trades whose key is below `before`, newest first."""
         values = (symbol, *(before or _ABOVE_ALL), max(0, limit))
         rows = self._rows(self._statements.page_before, *values)
-        return TradePage(*np.ascontiguousarray(self._array(rows).reshape(-1, _PAGE_COLUMNS).T))
+        return TradePage.of(self._array(rows).reshape(-1, _PAGE_COLUMNS).T)
 
     def page_after(
         self, symbol: str, limit: int, after: TradeKey, end_ns: int = MAX_NS
     ) -> TradePage:
         """Return at most `limit` trades whose key is above `after`, oldest first."""
         statement, values = self._statements.page_after, (symbol, *after, end_ns, limit)
-        return TradePage(
-            *self._connection.read(lambda each: each.table(_PAGE_COLUMNS, statement, *values))
+        return TradePage.of(
+            self._connection.read(lambda each: each.table(_PAGE_COLUMNS, statement, *values))
         )
 
     def trades(
@@ -276,6 +280,11 @@ class SqlReader:
     def streams(self) -> list[SavedStream]:
         """Return the streams, in order of their numbers."""
         return [SavedStream(*row) for row in self._rows(self._statements.streams)]
+
+    def sequences(self) -> NDArray[np.int64]:
+        """Return the stream, the first and the last sequence of runs of trades, int64[3, n]."""
+        statement = self._statements.sequences
+        return self._connection.read(lambda session: session.table(3, statement), takes_long=True)
 
     def recount(self) -> list[WrongTotals]:
         """Read all trades, and return the symbols whose totals are not theirs, in order."""
@@ -391,7 +400,7 @@ class StoredStream:
 def used_symbols(step: Step) -> dict[int, str]:
     """Return the symbols of a step that its runs, sessions and bars refer to, by index."""
     used = np.zeros(len(step.symbols), np.bool_)
-    for column in (*(run.symbol for run in step.runs), step.changed, step.bars["symbol"]):
+    for column in (*(run.trades.symbol for run in step.runs), step.changed, step.bars["symbol"]):
         used[column] = True
     return {index: step.symbols[index] for index in np.flatnonzero(used).tolist()}
 
@@ -492,11 +501,12 @@ def _columns(
 ) -> NDArray[np.int64]:
     """Return the columns of a run's trades from the one at `begin` on."""
     columns = np.empty((TRADE_COLUMNS, len(run) - begin), np.int64)
-    columns[0] = numbers[run.symbol[begin:]]
-    columns[1] = run.exchange_timestamp[begin:]
+    trades = run.trades[begin:]
+    columns[0] = numbers[trades.symbol]
+    columns[1] = trades.ts_event
     columns[2] = stream
     columns[3] = run.sequence[begin:]
-    columns[4] = run.price[begin:]
-    columns[5] = run.volume[begin:]
-    columns[6] = run.ingest_timestamp[begin:]
+    columns[4] = trades.price
+    columns[5] = trades.size
+    columns[6] = trades.ts_recv
     return columns

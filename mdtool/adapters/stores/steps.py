@@ -53,16 +53,11 @@ class Steps:
 
 def _joined(runs: Sequence[TradeRun]) -> StreamRun:
     """Return consecutive runs of a stream as one."""
-    trades = Trades.concatenate([run.trades for run in runs])
     sequences = [run.first_sequence + run.frames.offset.astype(np.int64) for run in runs]
     return StreamRun(
         stream_id=runs[0].stream_id,
         first_sequence=runs[0].first_sequence,
         next_sequence=runs[-1].next_sequence,
         sequence=np.concatenate(sequences),
-        symbol=trades.symbol,
-        price=trades.price,
-        volume=trades.size,
-        exchange_timestamp=trades.ts_event,
-        ingest_timestamp=trades.ts_recv,
+        trades=Trades.concatenate([run.trades for run in runs]),
     )

@@ -15,7 +15,7 @@ class GrpcTradeFeed:
     Parameters
     ----------
     address : str
-        Its `HOST:PORT`. It need not be there yet.
+        Its `HOST:PORT`. It need not be available yet.
     """
 
     def __init__(self, address: str) -> None:
@@ -23,7 +23,7 @@ class GrpcTradeFeed:
 
     @property
     def address(self) -> str:
-        """What it is, for people."""
+        """The name of the feed in messages."""
         return f"aggregator {self._client.address}"
 
     async def __aenter__(self) -> Self:
@@ -36,5 +36,5 @@ class GrpcTradeFeed:
     async def follow(
         self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
     ) -> NoReturn:
-        """Hand over what is committed from now on; see `TradeFeed`."""
+        """Pass on trades that are committed from now on; see `TradeFeed`."""
         await self._client.follow_trades(connected, receive)

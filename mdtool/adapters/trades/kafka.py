@@ -1,4 +1,4 @@
-"""The feed of all trades that are on Kafka."""
+"""The feed of all trades on Kafka."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NoReturn, Self
 
 from mdtool.adapters.kafka.address import KafkaAddress
@@ -30,6 +30,7 @@ from mdtool.adapters.kafka.topics import (
     watched,
 )
 from mdtool.core.errors import PeerError
+from mdtool.core.threads import AsyncReadAhead
 from mdtool.core.trades import Frames, TradeRun
 from mdtool.wire.batches import BatchError
 from mdtool.wire.partitions import PartitionDecoder
@@ -39,28 +40,28 @@ log = logging.getLogger(__name__)
 _WAIT_S: Final = 0.1
 _AT_ONCE: Final = 500
 _ANSWER_S: Final = 2.0
+_BATCHES_AHEAD: Final = 1
 _BEFORE: Final = 1_000
-"""Records before the end of each partition of which only the streams' positions are learnt."""
+"""Records before the end of each partition, from which only the positions of streams are read."""
 _MAX_STREAMS: Final = 100_000
 
 
 class KafkaTradeFeed:
-    """A `TradeFeed` of the topic of ticks. An async context manager, which looks at the topics.
+    """A `TradeFeed` of the topic of ticks. An async context manager, which checks the topics.
 
-    Its block is cancelled, and PeerError raised from it, when a topic is deleted.
+    When a topic is deleted, its block is cancelled and raises PeerError.
 
-    A run is of the stream and sequences that a store of the bus has the trades under. What an
-    ingest server produced a second time, after a crash, is handed over once.
+    A run has the stream and sequences that a store of the bus has for its trades. Frames that an
+    ingest server produced again, after a crash, are passed on once.
 
     Parameters
     ----------
     url : str
-        Where the topics are.
 
     Raises
     ------
     ConfigError
-        When the URL is none.
+        When the URL is not valid.
     """
 
     def __init__(self, url: str) -> None:
@@ -69,7 +70,7 @@ class KafkaTradeFeed:
 
     @property
     def address(self) -> str:
-        """What it is, for people."""
+        """The name of the feed in messages."""
         return str(self._address)
 
     async def __aenter__(self) -> Self:
@@ -85,92 +86,85 @@ class KafkaTradeFeed:
     async def follow(
         self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
     ) -> NoReturn:
-        """Hand over what comes from now on; see `TradeFeed`."""
-        batches: asyncio.Queue[list[TradeRun] | PeerError] = asyncio.Queue(1)
-        reading = _Reading(self._address, self._partitions, asyncio.get_running_loop(), batches)
-        thread = threading.Thread(target=reading.run, name=self.address, daemon=True)
-        thread.start()
+        """Pass on trades that are committed from now on; see `TradeFeed`."""
+        reader = _Reader(self._address, self._partitions)
+        batches = AsyncReadAhead(reader.batches(), _BATCHES_AHEAD)
         try:
-            is_connected = False
-            while True:
-                batch = await batches.get()
-                if isinstance(batch, PeerError):
-                    raise batch
-                if not is_connected:
-                    connected()
-                    is_connected = True
+            await anext(batches)  # empty, once the ends of partitions are known
+            connected()
+            async for batch in batches:
                 for run in batch:
                     receive(run)
         finally:
-            reading.stop()
-            while thread.is_alive():  # it may wait for room in the queue
-                with contextlib.suppress(asyncio.QueueEmpty):
-                    batches.get_nowait()
-                await asyncio.to_thread(thread.join, _WAIT_S)
+            reader.stop()
+            await batches.close()
+        raise AssertionError
 
 
-class _Reading:
-    """What the thread of one call does: the first batch, which may be empty, says it has begun."""
+class _Reader:
+    """Reads the new trades of all partitions, in a thread.
 
-    def __init__(
-        self,
-        address: KafkaAddress,
-        partitions: int,
-        loop: asyncio.AbstractEventLoop,
-        batches: asyncio.Queue[list[TradeRun] | PeerError],
-    ) -> None:
+    Parameters
+    ----------
+    address : KafkaAddress
+    partitions : int
+        Their number.
+    """
+
+    def __init__(self, address: KafkaAddress, partitions: int) -> None:
         self._address = address
-        self._partitions = partitions
-        self._loop = loop
-        self._batches = batches
         self._stopping = threading.Event()
-        self._is_lost = threading.Event()
+        self._is_lost = False
         self._decoders = [PartitionDecoder(number, partitions) for number in range(partitions)]
         self._positions: OrderedDict[str, int] = OrderedDict()
         self._begins: dict[int, int] = {}
-        """Of each partition, the offset from which trades are handed over."""
+        """The offset of each partition from which trades are passed on."""
 
     def stop(self) -> None:
-        """Have `run` end."""
+        """End `batches`."""
         self._stopping.set()
 
-    def run(self) -> None:
-        """Read until stopped or lost."""
-        try:
-            self._read()
-        except KafkaException as error:
-            self._put(PeerError(f"{self._address}: {error_of(error).str()}"))
+    def batches(self) -> Iterator[list[TradeRun]]:
+        """Yield an empty list once positions are known, then runs as they arrive, until stopped.
 
-    def _read(self) -> None:
-        settings = {"isolation.level": "read_uncommitted", "error_cb": self._erred}
+        Raises
+        ------
+        PeerError
+            When the servers are lost.
+        """
+        try:
+            yield from self._batches()
+        except KafkaException as error:
+            raise PeerError(f"{self._address}: {error_of(error).str()}") from error
+
+    def _batches(self) -> Iterator[list[TradeRun]]:
+        settings = {"isolation.level": "read_uncommitted", "error_cb": self._note}
         with contextlib.closing(consumer(self._address, settings)) as reader:
-            places = [
-                TopicPartition(self._address.topic(TICKS), number)
-                for number in range(self._partitions)
-            ]
+            ticks = self._address.topic(TICKS)
+            places = [TopicPartition(ticks, number) for number in range(len(self._decoders))]
             for place in places:
                 low, high = reader.get_watermark_offsets(place, timeout=_ANSWER_S)
                 self._begins[place.partition] = high
                 place.offset = max(low, high - _BEFORE)
             reader.assign(places)
-            self._put([])
+            yield []
             while not self._stopping.is_set():
                 messages = arrived(reader, _WAIT_S, _AT_ONCE)
                 runs = [run for message in messages for run in self._runs(message)]
                 if runs:
-                    self._put(runs)
-                elif not messages and self._is_lost.is_set():
-                    reader.list_topics(timeout=_ANSWER_S)  # raises unless it is back
-                    self._is_lost.clear()
+                    yield runs
+                elif not messages and self._is_lost:
+                    reader.list_topics(timeout=_ANSWER_S)  # raises unless they are reconnected
+                    self._is_lost = False
 
     def _runs(self, message: Message) -> list[TradeRun]:
-        """Return what is new in a record: one run, or none."""
+        """Return the run of a record's new trades, if it has any."""
         partition, offset = message.partition() or 0, message.offset() or 0
         try:
             run = self._new(message.value() or b"", partition, offset)
         except BatchError as problem:
             where = f"{message.topic()}, partition {partition}, offset {offset}"
-            log.warning("%s: left out: %s", where, problem)
+            log.warning("%s: skipped: %s", where, problem)
             return []
         return [run] if offset >= self._begins[partition] and len(run.trades) else []
 
@@ -185,11 +179,6 @@ class _Reading:
         stream_id = stream_of(self._address, partition)
         return TradeRun(part.symbols, stream_id, sequence_at(offset), frames)
 
-    def _put(self, batch: list[TradeRun] | PeerError) -> None:
-        """Hand a batch to the loop, and wait until there is room for it."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            asyncio.run_coroutine_threadsafe(self._batches.put(batch), self._loop).result()
-
-    def _erred(self, error: KafkaError) -> None:
+    def _note(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its public name
-            self._is_lost.set()
+            self._is_lost = True

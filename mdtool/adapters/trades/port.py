@@ -1,4 +1,4 @@
-"""The port to a feed of all trades: what comes of it, and what it is."""
+"""The port to feeds of all trades."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ class TradeFeed(Protocol):
 
     @property
     def address(self) -> str:
-        """What it is, for people."""
+        """The name of the feed in messages."""
         ...
 
     async def follow(
         self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
     ) -> NoReturn:
-        """Hand over what is committed from now on, until the feed is lost; it may be asked again.
+        """Pass on trades that are committed from now on, until the feed is lost.
+
+        It may be called again then.
 
         Parameters
         ----------
         connected : callable
-            Called once, when everything that is committed later will be handed over.
+            Called once, when everything that is committed later will be passed on.
         receive : callable
             Called with each run.
 
         Raises
         ------
         PeerError
-            When it is lost, or cannot be reached; what is committed until it is followed again is
-            not handed over.
+            When the feed is lost, or unavailable; trades that are committed until the next call are
+            not passed on.
         """
         ...

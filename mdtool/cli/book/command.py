@@ -10,9 +10,8 @@ from mdtool.cli.book.diff import diff
 from mdtool.cli.book.options import BookOptions
 from mdtool.cli.book.verify import verify
 from mdtool.cli.filter_options import RangeOptions, with_range
-from mdtool.cli.input_group import InputGroup
 from mdtool.cli.live.options import LiveOptions
-from mdtool.cli.options import check_mode, option_bundle, with_settings
+from mdtool.cli.options import InputGroup, check_mode, option_bundle, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.book.config import ReceiverConfig

@@ -96,7 +96,7 @@ def _fields(dtype: np.dtype[np.void], names: list[str]) -> list[str]:
 
 def _records(source: DbnSource, dtype: np.dtype[np.void]) -> Iterator[Records]:
     """Yield the depth records of a stream, without what it says about itself."""
-    return (records for records in source if records.dtype == dtype)
+    return (batch.records for batch in source if batch.records.dtype == dtype)
 
 
 def _report(ours: str, theirs: str, equal: int, found: Divergence | None) -> dict[str, Any]:

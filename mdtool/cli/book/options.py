@@ -132,6 +132,7 @@ class BookOptions:
         ------
         UsageError
         """
+        selected.selection()
         moment_ns, interval_ns = self.at_ns, self.interval_ns
         is_more = interval_ns is not None or self.emit == EVENT or selected.start or selected.end
         if moment_ns is not None and is_more:

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from mdtool.core.symbology import Symbology
+    from mdtool.core.instruments import Instruments
     from mdtool.engine.book.state import Books
 
 log = logging.getLogger(__name__)
@@ -20,17 +20,17 @@ class PartialNotice:
     Parameters
     ----------
     books : Books
-    symbology : Symbology
+    instruments : Instruments
     is_needed : bool
         Whether to speak at all.
     """
 
-    def __init__(self, books: Books, symbology: Symbology, is_needed: bool = True) -> None:
-        from mdtool.engine.book.partial import PartialBooks
+    def __init__(self, books: Books, instruments: Instruments, is_needed: bool = True) -> None:
+        from mdtool.engine.book.view import PartialBooks
 
         self._partial = PartialBooks()
         self._books = books
-        self._symbology = symbology
+        self._instruments = instruments
         self._is_needed = is_needed
 
     def look(self) -> None:
@@ -38,10 +38,10 @@ class PartialNotice:
         if not self._is_needed:
             return
         named = self._partial.count
-        for key, ts_recv in self._partial.look(self._books)[: max(0, _NAMED_AT_MOST - named)]:
+        for instrument in self._partial.look(self._books)[: max(0, _NAMED_AT_MOST - named)]:
             log.warning(
                 "%s: partial book: orders from before its stream began are not in it",
-                self._symbology.symbol(key.instrument_id, ts_recv),
+                self._instruments[instrument].text,
             )
 
     def close(self) -> None:

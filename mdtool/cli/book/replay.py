@@ -55,21 +55,21 @@ def _show_events(
     books, taken = Books(), 0
     with (
         _open(inputs, selected) as source,
-        output.open(depth_metadata(source.metadata, depth), source.symbology) as sink,
+        output.open(depth_metadata(source.metadata, depth)) as sink,
         Progress("records", source.size_bytes, output.quiet or output.is_table) as progress,
-        contextlib.closing(PartialNotice(books, source.symbology)) as notice,
+        contextlib.closing(PartialNotice(books, source.instruments)) as notice,
     ):
-        for records in source:
-            if records.dtype != MBO:
-                sink.write(records)
+        for batch in source:
+            if batch.records.dtype != MBO:
+                sink.write(batch)
                 continue
-            for made in books.events(records, depth):
+            for made in books.events(batch, depth):
                 notice.look()
                 if start_ns is None:
                     sink.write(made)
                 else:
-                    sink.write(made[index_timestamps(made) >= start_ns])
-            taken += len(records)
+                    sink.write(made[index_timestamps(made.records) >= start_ns])
+            taken += len(batch)
             progress.show(taken, source.bytes_read)
             if source.size_bytes is None:
                 sink.flush()
@@ -83,20 +83,20 @@ def _show_snapshots(
     source, rebuild = _entered(inputs, options, selected)
     with (
         source,
-        open_snapshots(options, selected, output, source) as sink,
+        open_snapshots(options, output, source) as sink,
         Progress("records", source.size_bytes, output.quiet or output.is_table) as progress,
         contextlib.closing(
-            PartialNotice(rebuild.books, source.symbology, output.is_of_records)
+            PartialNotice(rebuild.books, source.instruments, output.is_of_records)
         ) as notice,
     ):
         sampler = _sampler(options, selected, output, rebuild)
         error, taken = None, 0
         try:
-            for records in source:
-                if records.dtype == MBO:
-                    sink.write_all(sampler.update(records))
+            for batch in source:
+                if batch.records.dtype == MBO:
+                    sink.write_all(sampler.update(batch))
                     notice.look()
-                    taken += len(records)
+                    taken += len(batch)
                 progress.show(taken, source.bytes_read)
                 if sampler.is_over:
                     break
@@ -134,7 +134,8 @@ def _entered(
     if options.at_ns is not None and len(inputs) == 1:
         from mdtool.adapters.book_checkpoints import enter
 
-        entered = enter(inputs[0], options.at_ns)
+        selection = selected.selection()
+        entered = enter(inputs[0], options.at_ns, selection.symbols if selection else None)
         if entered is not None:
             return entered
     return _open(inputs, selected), Rebuild()

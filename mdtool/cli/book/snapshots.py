@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mdtool.adapters.dbn_source import RecordSource
     from mdtool.adapters.outputs import Output
     from mdtool.cli.book.options import BookOptions
-    from mdtool.cli.filter_options import RangeOptions
+    from mdtool.core.instruments import Instruments
     from mdtool.engine.book.snapshot import Snapshot
     from mdtool.engine.book.state import Depth
 
@@ -100,8 +100,9 @@ class SnapshotSink:
 class SnapshotRecords:
     """Writes snapshots as records of the best levels."""
 
-    def __init__(self, output: Output, depth: Depth) -> None:
+    def __init__(self, output: Output, instruments: Instruments, depth: Depth) -> None:
         self._output = output
+        self._instruments = instruments
         self._depth = depth
         self._held: list[Snapshot] = []
 
@@ -113,11 +114,16 @@ class SnapshotRecords:
 
     def flush(self) -> None:
         """Write what is held back."""
+        import numpy as np
+
+        from mdtool.core.instruments import Batch
         from mdtool.engine.book.snapshot import snapshot_records
 
         held, self._held = self._held, []
         if held:
-            self._output.write(snapshot_records(held, self._depth))
+            instrument = np.array([snapshot.instrument for snapshot in held], np.uint32)
+            records = snapshot_records(held, self._depth)
+            self._output.write(Batch(records, self._instruments, instrument))
         self._output.flush()
 
     def close(self) -> None:
@@ -127,7 +133,7 @@ class SnapshotRecords:
 
 
 def open_snapshots(
-    options: BookOptions, selected: RangeOptions, output: OutputOptions, source: RecordSource
+    options: BookOptions, output: OutputOptions, source: RecordSource
 ) -> SnapshotSink:
     """Open where the snapshots of a source's books go, as the options ask.
 
@@ -136,14 +142,9 @@ def open_snapshots(
     UsageError, OutputError
         As `OutputOptions.open_output`, and when there are no records of the depth asked for.
     """
-    selection = selected.selection()
-    symbology = source.symbology
 
     def is_wanted(snapshot: Snapshot) -> bool:
-        if selection is None or selection.symbols is None:
-            return True
-        symbol = symbology.symbol(snapshot.key.instrument_id, snapshot.ts_recv)
-        return symbol in selection.symbols
+        return source.instruments[snapshot.instrument].is_selected
 
     return SnapshotSink(_opened(options, output, source), output.limit, is_wanted)
 
@@ -159,12 +160,12 @@ def _opened(options: BookOptions, output: OutputOptions, source: RecordSource) -
     if output.is_table:
         from mdtool.cli.book.table import SnapshotTable
 
-        return SnapshotTable(source.symbology, has_ladders=options.interval_ns is None)
+        return SnapshotTable(source.instruments, has_ladders=options.interval_ns is None)
     if not output.is_of_records:
         from mdtool.adapters.outputs.destination import Destination
-        from mdtool.adapters.outputs.snapshots import SnapshotJsonOutput
+        from mdtool.adapters.outputs.streams import SnapshotJsonOutput
 
-        return SnapshotJsonOutput(Destination(output.path, output.force), source.symbology)
+        return SnapshotJsonOutput(Destination(output.path, output.force), source.instruments)
     depth = options.record_depth
     metadata = depth_metadata(source.metadata, depth)
-    return SnapshotRecords(output.open_output(metadata, source.symbology), depth)
+    return SnapshotRecords(output.open_output(metadata), source.instruments, depth)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mdtool.core.symbology import Symbology
+from mdtool.core.instruments import Instruments
 from mdtool.core.units import format_price, format_time
 from mdtool.engine.book.snapshot import Levels, Snapshot
 
@@ -36,13 +36,14 @@ class SnapshotTable:
 
     Parameters
     ----------
-    symbology : Symbology
+    instruments : Instruments
+        Those of the snapshots; publishers are shown where there are several.
     has_ladders : bool
         Whether up to `MAX_LADDERS` snapshots in all are shown level by level.
     """
 
-    def __init__(self, symbology: Symbology, has_ladders: bool) -> None:
-        self._symbology = symbology
+    def __init__(self, instruments: Instruments, has_ladders: bool) -> None:
+        self._instruments = instruments
         self._console = Console(highlight=False, soft_wrap=True)
         self._ladders: list[Snapshot] = []
         self._is_of_rows = False
@@ -65,7 +66,9 @@ class SnapshotTable:
         self._ladders = []
 
     def _symbol(self, snapshot: Snapshot) -> str:
-        return self._symbology.symbol(snapshot.key.instrument_id, snapshot.ts_recv)
+        text = self._instruments[snapshot.instrument].text
+        has_several = len({instrument.publisher_id for instrument in self._instruments}) > 1
+        return f"{text} ({snapshot.publisher_id})" if has_several else text
 
     def _ladder(self, snapshot: Snapshot) -> tuple[Text | Table, ...]:
         title = Text.assemble((self._symbol(snapshot), "bold"), "  ", format_time(snapshot.ts_ns))

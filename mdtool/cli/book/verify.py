@@ -14,7 +14,7 @@ from mdtool.core.errors import CheckError, CorruptStreamError, InputError, Usage
 from mdtool.core.units import UNDEF_TIMESTAMP, format_time
 
 if TYPE_CHECKING:
-    from mdtool.core.symbology import Symbology
+    from mdtool.core.instruments import Instruments
     from mdtool.engine.book.verify import Finding, Verifier
 
 _ROWS_AT_MOST: Final = 50
@@ -72,13 +72,13 @@ def verify(
         Progress("records", source.size_bytes, quiet) as progress,
     ):
         try:
-            for records in source:
-                if records.dtype == MBO:
-                    verifier.update(records)
+            for batch in source:
+                if batch.records.dtype == MBO:
+                    verifier.update(batch)
                 progress.show(verifier.records, source.bytes_read)
         except CorruptStreamError as broken:
             error = broken
-    report = _report(source.name, verifier, source.symbology, allowed)
+    report = _report(source.name, verifier, source.instruments, allowed)
     if as_json:
         print(json.dumps(report))
     else:
@@ -106,21 +106,21 @@ def _allowed(names: Sequence[str]) -> frozenset[str]:
 
 
 def _report(
-    name: str, verifier: Verifier, symbology: Symbology, allowed: frozenset[str]
+    name: str, verifier: Verifier, instruments: Instruments, allowed: frozenset[str]
 ) -> dict[str, Any]:
     """Return what was found as JSON takes it."""
     from mdtool.engine.book.view import views
 
-    findings = [_described(finding, symbology, allowed) for finding in verifier.findings()]
+    findings = [
+        _described(finding, verifier, instruments, allowed) for finding in verifier.findings()
+    ]
     return {
         "input": name,
         "ok": all(finding["allowed"] for finding in findings),
         "records": verifier.records,
         "books": len(verifier.books),
         "partial": [
-            symbology.symbol(view.key.instrument_id, view.ts_recv)
-            for view in views(verifier.books)
-            if view.is_partial
+            instruments[view.instrument].text for view in views(verifier.books) if view.is_partial
         ],
         "findings": findings,
         "channels": [
@@ -137,11 +137,19 @@ def _report(
     }
 
 
-def _described(finding: Finding, symbology: Symbology, allowed: frozenset[str]) -> dict[str, Any]:
+def _described(
+    finding: Finding, verifier: Verifier, instruments: Instruments, allowed: frozenset[str]
+) -> dict[str, Any]:
+    from mdtool.engine.book.view import BookView
+
     of: dict[str, Any]
-    if finding.key is not None:
-        symbol = symbology.symbol(finding.key.instrument_id, finding.first_ts_ns)
-        of = {"symbol": symbol, **finding.key._asdict()}
+    if finding.instrument is not None:
+        view = BookView(verifier.books, finding.instrument)
+        of = {
+            "symbol": instruments[finding.instrument].text,
+            "publisher_id": view.publisher_id,
+            "instrument_id": view.instrument_id,
+        }
     else:
         assert finding.channel is not None
         of = {

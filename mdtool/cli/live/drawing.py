@@ -1,38 +1,53 @@
-"""A whole frame drawn: lines of text, as wide and as many as the terminal has."""
+"""A frame drawn as lines of text: the layout of its parts, and what surrounds the panels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 from rich.text import Text
 
 from mdtool.cli.live.frame import Frame, Ladder, State, Touch, price_text
-from mdtool.cli.live.ladder_drawing import draw_heads, draw_levels, spread_of, wall_column
-from mdtool.cli.live.layout import MIN_COLUMNS, MIN_LINES, STATISTICS_LINES, Layout
-from mdtool.cli.live.palette import Glyphs, apart, count_text, fit
 from mdtool.cli.live.panels import (
     clock_text,
     draw_brief,
+    draw_heads,
+    draw_levels,
     draw_prints,
     draw_statistics,
     print_glyph,
+    spread_of,
+    wall_column,
 )
 from mdtool.cli.live.playback import FLAT_OUT
+from mdtool.cli.screen import Glyphs, apart, count_text, fit, help_lines, hints_line, too_small
 from mdtool.core.units import NS_PER_S
 
+MIN_COLUMNS: Final = 30
+MIN_LINES: Final = 4
+"""In a smaller terminal a price would be cut, and so be wrong."""
+_SIDE_FROM_COLUMNS: Final = 100
+_SIDE_COLUMNS: Final = (38, 48)
+_SIDE_FROM_LINES: Final = 14
+_BELOW_FROM_COLUMNS: Final = 64
+_BELOW_FROM_LINES: Final = 17
+_BELOW_MOST_LINES: Final = 10
+STATISTICS_LINES: Final = 9
+"""The most lines for counts and rates in the panel at the side; the rest is for trades."""
 _DATE_FROM_COLUMNS: Final = 60
 _UTC_FROM_COLUMNS: Final = 72
 _KEEPS_PACE: Final = 0.9
+_NEXT: Final = "next symbol"
 _HINTS: Final = (
     ("space", "pause", 1),
     ("s", "step", 3),
     ("+ -", "speed", 4),
-    ("n", "next symbol", 5),
+    ("n", _NEXT, 5),
     ("h", "help", 2),
     ("q", "quit", 0),
 )
-"""Keys, what they do, and which of them go first where there is no room for all."""
+"""Keys, their meanings, and their ranks."""
 _PLAYING_HINTS: Final = frozenset({"pause", "step", "speed"})
 _HELP: Final = (
     ("space", "pause, and go on"),
@@ -54,10 +69,84 @@ _HELP: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns and lines of each part; a part with none is left out.
+
+    Attributes
+    ----------
+    columns, lines : int
+        Of the terminal.
+    rule, summary, heads, hints : bool
+        Whether there is a line for it.
+    depth : int
+        Lines of levels.
+    side_columns : int
+        Columns of the panel right of the ladder.
+    below_lines : int
+        Lines of the panel below the ladder, without the rule above it.
+    brief : bool
+        Whether one line takes the place of a panel.
+    """
+
+    columns: int
+    lines: int
+    rule: bool
+    summary: bool
+    heads: bool
+    hints: bool
+    depth: int
+    side_columns: int = 0
+    below_lines: int = 0
+    brief: bool = False
+
+    @classmethod
+    def of(cls, columns: int, lines: int) -> Self:
+        """Return the layout for a terminal of a size."""
+        rule, summary, heads, hints = lines >= 8, lines >= 4, lines >= 10, lines >= 6
+        rest = max(lines - 1 - rule - summary - heads - hints, 0)
+        side_columns = below_lines = 0
+        brief = False
+        if columns >= _SIDE_FROM_COLUMNS and lines >= _SIDE_FROM_LINES:
+            narrowest, widest = _SIDE_COLUMNS
+            side_columns = min(max(columns // 3, narrowest), widest)
+        elif columns >= _BELOW_FROM_COLUMNS and rest >= _BELOW_FROM_LINES:
+            below_lines = min((rest - 1) // 3, _BELOW_MOST_LINES)
+            rest -= below_lines + 1
+        elif rest >= 5:
+            brief = True
+            rest -= 1
+        return cls(
+            columns, lines, rule, summary, heads, hints, rest, side_columns, below_lines, brief
+        )
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether the terminal is too small for prices."""
+        return self.columns < MIN_COLUMNS or self.lines < MIN_LINES
+
+    @property
+    def ladder_columns(self) -> int:
+        """The columns of the ladder."""
+        return self.columns - self.side_columns
+
+    @property
+    def body_lines(self) -> int:
+        """The lines between header and hints, without the rule."""
+        return max(self.lines - 1 - self.rule - self.hints, 0)
+
+    @property
+    def prints(self) -> int:
+        """How many trades there is room for, at least one."""
+        if self.side_columns:
+            return self.depth
+        return max(self.below_lines, 1)
+
+
 def draw(frame: Frame, layout: Layout, glyphs: Glyphs, *, is_help: bool = False) -> list[Text]:
     """Return `layout.lines` lines, each `layout.columns` wide."""
     if layout.is_too_small:
-        return _too_small(layout)
+        return too_small(layout.columns, layout.lines, (MIN_COLUMNS, MIN_LINES))
     lines = [_header(frame, layout, glyphs)]
     if layout.rule:
         lines.append(_progress_rule(frame, layout.columns, glyphs))
@@ -68,12 +157,6 @@ def draw(frame: Frame, layout: Layout, glyphs: Glyphs, *, is_help: bool = False)
     if layout.hints:
         lines.append(_hints(frame, layout.columns))
     return lines[: layout.lines]
-
-
-def _too_small(layout: Layout) -> list[Text]:
-    said = Text(f"{MIN_COLUMNS}x{MIN_LINES} at least", "warn")
-    lines = [said, *(Text() for _ in range(layout.lines))]
-    return [fit(line, layout.columns) for line in lines[: layout.lines]]
 
 
 def _header(frame: Frame, layout: Layout, glyphs: Glyphs) -> Text:
@@ -161,7 +244,7 @@ def _summary(frame: Frame, columns: int, glyphs: Glyphs) -> Text:
 
 
 def _summary_parts(frame: Frame, ladder: Ladder, glyphs: Glyphs) -> Iterator[Text]:
-    """Yield what there is to say of the best prices, what matters most first."""
+    """Yield the parts of the summary, the most important first."""
     spread = spread_of(ladder, frame.decimals, glyphs)
     style = "bad" if ladder.touch else "best"
     yield Text.assemble((" spread ", "faint"), (spread, style), "  ")
@@ -212,12 +295,8 @@ def _beside(ladder: list[Text], panel: list[Text], glyphs: Glyphs) -> list[Text]
 
 
 def _help(layout: Layout) -> list[Text]:
-    lines = [fit(Text(), layout.columns)] if layout.body_lines > len(_HELP) else []
-    for key, meaning in _HELP:
-        line = Text("   ")
-        line.append(f"{key:12}", "key").append(meaning)
-        lines.append(fit(line, layout.columns))
-    return lines
+    blank = [fit(Text(), layout.columns)] if layout.body_lines > len(_HELP) else []
+    return [*blank, *help_lines(_HELP, layout.columns)]
 
 
 def _hints(frame: Frame, columns: int) -> Text:
@@ -225,17 +304,9 @@ def _hints(frame: Frame, columns: int) -> Text:
         quit_hint = Text(" ").append("q", "key").append(" quit ", "faint")
         style = "bad" if frame.state is State.BROKEN else "warn"
         return apart(Text(f" {frame.notice}", style), quit_hint, columns)
-    room, kept = columns, set()
-    for key, meaning, rank in sorted(_HINTS, key=lambda hint: hint[2]):
-        room -= len(key) + len(meaning) + 3
-        if room >= 0:
-            kept.add(rank)
-    line = Text(" ")
-    for key, meaning, rank in _HINTS:
-        if rank in kept:
-            is_over = frame.state in (State.ENDED, State.BROKEN)
-            if (meaning in _PLAYING_HINTS and is_over) or (key == "n" and frame.books < 2):
-                continue
-            is_to_go_on = key == "space" and frame.state is State.PAUSED
-            line.append(key, "key").append(f" {'go on' if is_to_go_on else meaning}  ", "faint")
-    return fit(line, columns)
+    absent = set(_PLAYING_HINTS) if frame.state in (State.ENDED, State.BROKEN) else set()
+    if frame.books < 2:
+        absent.add(_NEXT)
+    pause = "go on" if frame.state is State.PAUSED else "pause"
+    hints = [(key, pause if key == "space" else meaning, rank) for key, meaning, rank in _HINTS]
+    return fit(hints_line(hints, columns, absent), columns)

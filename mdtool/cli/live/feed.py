@@ -1,4 +1,4 @@
-"""The thread that reads a source and applies what is due of it to books."""
+"""The feed of the live view: a thread that reads a source, and applies due records to books."""
 
 from __future__ import annotations
 
@@ -12,52 +12,73 @@ import numpy as np
 
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.cli.live.playback import Playback
-from mdtool.cli.live.tape import Tape
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import MdtoolError
-from mdtool.core.records import Records, index_timestamps
-from mdtool.core.units import NS_PER_DAY
-from mdtool.engine.book.state import BookKey, Books
-from mdtool.engine.book.whole_events import WholeEvents
+from mdtool.core.instruments import Batch
+from mdtool.core.records import Records, index_timestamps, is_trade
+from mdtool.engine.book.rebuild import WholeEvents
+from mdtool.engine.book.state import Books
 
 MOST_AT_ONCE: Final = 8192
-"""Records applied in one go, in less than a millisecond: so long at most a frame waits."""
+"""The most records applied at once, in less than a millisecond: the longest wait of a frame."""
+TRADES_KEPT: Final = 64
 _END_WAIT_S: Final = 0.1
+
+
+class Tape:
+    """The last `TRADES_KEPT` trades of each book."""
+
+    def __init__(self) -> None:
+        self._trades: dict[int, Records] = {}
+
+    def add(self, batch: Batch) -> None:
+        """Add the trades among MBO records, which have the action `T`."""
+        trades = batch[is_trade(batch.records)]
+        if not len(trades):
+            return
+        for instrument in np.unique(trades.instrument).tolist():
+            latest = trades.records[trades.instrument == instrument][-TRADES_KEPT:]
+            before = self._trades.get(instrument, latest[:0])
+            self._trades[instrument] = np.concatenate([before, latest])[-TRADES_KEPT:]
+
+    def last(self, instrument: int, count: int) -> Records:
+        """Return the last trades of a book, at most `count`, latest first, as MBO records."""
+        if instrument not in self._trades:
+            return np.empty(0, np.void)
+        return self._trades[instrument][::-1][:count]
 
 
 class Feed:
     """Plays a source into books, in a thread of its own.
 
-    Books change by whole events, one batch at a time; `held` keeps them still to be looked at or to
-    give a command. Everything here is read and called inside of it, but for `start` and `close`.
+    Books change by whole events, one batch at a time; within `held` they do not change. All
+    attributes and methods except `start` and `close` are for use within it.
 
     Parameters
     ----------
     source : RecordSource
-        Read by the thread alone. What is no MBO record is left out.
+        Read by the thread alone. Records other than MBO are skipped.
     playback : Playback
     clock_ns : callable
-        A clock that never goes back.
+        A monotonic clock.
 
     Attributes
     ----------
     books : Books
     tape : Tape
-    shown : BookKey or None
-        The book that is looked at, the first one met until `show_next`; a step is an event of it.
-    names : dict
-        The symbol of each book, in the order in which they were met.
+    shown : int or None
+        The instrument of the book on the screen, at first the first one; a step is an event of it.
     records : int
-        How many were applied.
+        How many records were applied.
     bytes_played : int
-        How much of the source's bytes they took, more or less.
+        How many bytes of the source these took, about.
     played_ns : int
-        When the last ones were, by `clock_ns`.
+        When the last ones were applied, by `clock_ns`.
     has_ended : bool
     error : MdtoolError or None
-        Why the source broke off.
+        Why the source ended early.
     crash : BaseException or None
-        What went wrong in the thread itself.
+        The error of the thread itself.
     """
 
     def __init__(
@@ -69,8 +90,7 @@ class Feed:
         self.playback = playback
         self.books = Books()
         self.tape = Tape()
-        self.shown: BookKey | None = None
-        self.names: dict[BookKey, str] = {}
+        self.shown: int | None = None
         self.records = 0
         self.bytes_played = 0
         self.played_ns = clock_ns()
@@ -80,7 +100,6 @@ class Feed:
         self._source = source
         self._clock_ns = clock_ns
         self._events = WholeEvents()
-        self._named_for = (-1, -1)
         self._turn = threading.Condition()
         self._is_free = threading.Event()
         self._is_free.set()
@@ -88,11 +107,11 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="book-feed", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; a thread that waits for its source to give something is left behind."""
+        """Stop the thread, unless it is blocked in its source: then it is left behind."""
         self._is_closed = True
         with self.held():
             pass
@@ -100,96 +119,99 @@ class Feed:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the books as they are for the length of the block."""
-        # A lock alone would mostly go back to the thread that has just let go of it.
+        """Keep the thread from changing anything within the block."""
+        # A lock alone would mostly return to the thread that has just released it.
         self._is_free.clear()
         with self._turn:
             self._is_free.set()
             yield
             self._turn.notify()
 
+    @property
+    def instruments(self) -> list[int]:
+        """The instruments of all books, in the order of their first records."""
+        instruments: list[int] = self.books.instruments().tolist()
+        return instruments
+
+    @property
+    def dataset(self) -> str:
+        """The dataset of the source."""
+        return self._source.metadata.dataset
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The size of the source; None for pipes and connections, which are taken to be live."""
+        return self._source.size_bytes
+
+    def symbol(self, instrument: int) -> str:
+        """Return the symbol of an instrument."""
+        return self._source.instruments[instrument].text
+
     def show_next(self, offset: int) -> None:
-        """Look at the book so many places further on, in the order in which they were met."""
-        keys = list(self.names)
+        """Show the book so many places further in the order of `instruments`."""
+        shown = self.instruments
         if self.shown is not None:
-            self.shown = keys[(keys.index(self.shown) + offset) % len(keys)]
+            self.shown = shown[(shown.index(self.shown) + offset) % len(shown)]
 
     def _run(self) -> None:
         try:
             self._read()
         except MdtoolError as error:
             self.error = error
-        except BaseException as error:  # noqa: BLE001 - whoever draws raises it
+        except BaseException as error:  # noqa: BLE001 - the view raises it
             self.crash = error
         self.has_ended = True
 
     def _read(self) -> None:
         read_before = 0
-        for records in self._source:
+        for batch in self._source:
             if self._is_closed:
                 return
-            if records.dtype == MBO:
-                self._play(records, read_before)
+            if batch.records.dtype == MBO:
+                self._play(batch, read_before)
             read_before = self._source.bytes_read
         with self._turn:
             if len(self._events.held):
                 self._apply(self._events.held)
 
-    def _play(self, records: Records, read_before: int) -> None:
+    def _play(self, batch: Batch, read_before: int) -> None:
         """Apply records as they become due."""
-        timestamps_ns = index_timestamps(records)
+        timestamps_ns = index_timestamps(batch.records)
         n_bytes = self._source.bytes_read - read_before
         done = 0
-        while done < len(records):
+        while done < len(batch):
             self._is_free.wait()
             with self._turn:
                 if self._is_closed:
                     return
                 now_ns = self._clock_ns()
-                batch = slice(done, done + MOST_AT_ONCE)
+                ahead = slice(done, done + MOST_AT_ONCE)
                 if self.playback.steps:
-                    count, is_whole = self._step(records[batch])
+                    count, is_whole = self._step(batch[ahead])
                 else:
-                    count, is_whole = self.playback.due(timestamps_ns[batch], now_ns), False
+                    count, is_whole = self.playback.due(timestamps_ns[ahead], now_ns), False
                 if not count:
                     self._turn.wait(self.playback.wait_s(int(timestamps_ns[done]), now_ns))
                     continue
-                for whole in self._events.feed(records[done : done + count]):
+                for whole in self._events.feed(batch[done : done + count]):
                     self._apply(whole)
                 done += count
                 if is_whole:
                     self.playback.stepped()
                 self.playback.played(int(timestamps_ns[done - 1]))
                 self.played_ns = now_ns
-                self.bytes_played = read_before + n_bytes * done // len(records)
+                self.bytes_played = read_before + n_bytes * done // len(batch)
 
-    def _step(self, records: Records) -> tuple[int, bool]:
+    def _step(self, batch: Batch) -> tuple[int, bool]:
         """Return how many records make a step, and whether an event of the shown book ends it."""
-        publisher_id, instrument_id = self.shown or _key_of(records[0])
-        is_end = (
-            ((records["flags"] & F_LAST) != 0)
-            & (records["instrument_id"] == instrument_id)
-            & (records["publisher_id"] == publisher_id)
-        )
-        return (int(is_end.argmax()) + 1, True) if is_end.any() else (len(records), False)
+        shown = int(batch.instrument[0]) if self.shown is None else self.shown
+        is_end = ((batch.records["flags"] & F_LAST) != 0) & (batch.instrument == shown)
+        return (int(is_end.argmax()) + 1, True) if is_end.any() else (len(batch), False)
 
-    def _apply(self, records: Records) -> None:
-        """Apply records of whole events, and name books that are new."""
-        self.books.apply(records)
-        self.tape.add(records)
-        self.records += len(records)
+    def _apply(self, batch: Batch) -> None:
+        """Apply records of whole events."""
+        self.books.apply(batch)
+        self.tape.add(batch)
+        self.records += len(batch)
         if self.shown is None:
-            self.shown = _key_of(records[0])
-        symbology = self._source.symbology
-        ts_ns = int(index_timestamps(records).max())
-        named_for = (symbology.version, ts_ns // NS_PER_DAY)
-        if named_for != self._named_for:
-            self._named_for = named_for
-            self.names.clear()
-        for row in range(len(self.names), len(self.books)):
-            key = self.books.key_at(row)
-            self.names[key] = symbology.symbol(key.instrument_id, ts_ns)
-
-
-def _key_of(record: np.void) -> BookKey:
-    return BookKey(int(record["publisher_id"]), int(record["instrument_id"]))
+            self.shown = int(batch.instrument[0])

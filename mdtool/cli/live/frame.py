@@ -1,20 +1,27 @@
-"""What a frame of the live view shows: plain values, taken from books and what is counted."""
+"""Frames of the live view: plain values, taken from the books and counts of a feed."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from mdtool.cli.live.feed import Feed
+from mdtool.cli.screen import printable
+from mdtool.core.rates import Rates
 from mdtool.core.records import Records
-from mdtool.core.units import PRICE_SCALE, UNDEF_PRICE
+from mdtool.core.units import NS_PER_S, PRICE_SCALE, UNDEF_PRICE
 from mdtool.engine.book.view import BookView, Side
 
 MIN_DECIMALS: Final = 2
+_QUIET_FROM_S: Final = 2
+_MOST_LAG_NS: Final = 3600 * NS_PER_S
+"""A live stream further behind than this is a replayed recording."""
 
 
 class State(Enum):
-    """Whether the stream moves."""
+    """Whether the stream is playing."""
 
     PLAYING = "playing"
     PAUSED = "paused"
@@ -100,16 +107,16 @@ class Ladder:
 
 @dataclass(frozen=True, slots=True)
 class LiveRates:
-    """How fast things happen, a second of real time.
+    """Rates, per second of real time.
 
     Attributes
     ----------
     records : float
         Of all books.
     shown, trades, volume : float
-        Of the book that is shown: its records, its trades and their size.
+        Records, trades and their size, of the book on the screen.
     pace : float
-        How many seconds of the stream pass.
+        Seconds of the stream.
     """
 
     records: float = 0.0
@@ -121,30 +128,30 @@ class LiveRates:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """All that one picture of the live view shows.
+    """All that the screen of the live view shows.
 
     Attributes
     ----------
     place, books : int
-        The number of the book that is shown, from 1 on, and how many there are.
+        The number of the book on the screen, from 1 on, and how many books there are.
     publisher_id : int or None
-        Given where the books are of several publishers.
+        None where all books are of one publisher.
     speed : float
         0 is flat out.
     is_live : bool
-        Whether the source gives what happens now, rather than a file's past.
+        Whether the source is a pipe or a connection, not a file.
     clock_ns : int or None
         The stream's time, None before its first record.
     progress : float or None
-        How much of the source was played, from 0 to 1, None where that is not known.
+        The share of the source that was played, from 0 to 1, None if its size is unknown.
     quiet_s : int
-        For how many seconds a stream that should move has not.
+        For how many seconds a live stream has had no records.
     lag_ns : int or None
-        How far a live stream is behind the clock on the wall.
+        How far a live stream is behind real time.
     decimals : int
-        Of every price.
+        The decimals of every price.
     notice : str
-        What went wrong, or has to be said.
+        An error, or a message for the user.
     ladder : Ladder or None
         None before the first record.
     """
@@ -169,7 +176,7 @@ class Frame:
 
 
 def ladder_of(book: BookView, trades: Records, depth: int) -> Ladder:
-    """Return what a book and its last trades show.
+    """Return the ladder of a book with its last trades.
 
     Parameters
     ----------
@@ -197,10 +204,103 @@ def ladder_of(book: BookView, trades: Records, depth: int) -> Ladder:
     )
 
 
-def bar_scale(ladder: Ladder) -> int:
-    """Return the size of which a full bar tells: 1, 2 or 5 times a power of ten.
+class Observer:
+    """Makes frames of a feed, which is held meanwhile.
 
-    It is no less than any size shown, and so round that it seldom changes.
+    Parameters
+    ----------
+    feed : Feed
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._rates = Rates(NS_PER_S)
+        self._rated: object = None
+        self._decimals: dict[int, int] = {}
+
+    def look(self, depth: int, n_prints: int, now_ns: int, wall_ns: int, notice: str) -> Frame:
+        """Return the frame of this moment.
+
+        Parameters
+        ----------
+        depth, n_prints : int
+            The most levels of each side, and the most trades, to show.
+        now_ns : int
+            The feed's own clock.
+        wall_ns : int
+            The time since the epoch.
+        notice : str
+            Shown unless the feed has an error.
+        """
+        feed, key = self._feed, self._feed.shown
+        book = None if key is None else BookView(feed.books, key)
+        ladder = None
+        if book is not None and key is not None:
+            ladder = ladder_of(book, feed.tape.last(key, n_prints), depth)
+            self._decimals[key] = max(self._decimals.get(key, 0), ladder.decimals)
+        state = self._state()
+        clock_ns = feed.playback.position_ns(now_ns)
+        is_live = feed.size_bytes is None
+        frame = Frame(
+            dataset=printable(feed.dataset),
+            state=state,
+            speed=feed.playback.speed,
+            is_live=is_live,
+            clock_ns=clock_ns,
+            progress=self._progress(),
+            total_records=feed.records,
+            rates=self._rates_now(ladder, clock_ns, now_ns),
+            notice=printable(str(feed.error) if feed.error else notice),
+            ladder=ladder,
+        )
+        if key is None or book is None:
+            return frame
+        since_ns = now_ns - feed.played_ns
+        lag_ns = wall_ns - since_ns - (clock_ns or 0)
+        shown = feed.instruments
+        publishers = {BookView(feed.books, other).publisher_id for other in shown}
+        quiet_s = since_ns // NS_PER_S if is_live else 0
+        return dataclasses.replace(
+            frame,
+            symbol=printable(feed.symbol(key)),
+            place=shown.index(key) + 1,
+            books=len(shown),
+            publisher_id=book.publisher_id if len(publishers) > 1 else None,
+            quiet_s=quiet_s if state is State.PLAYING and quiet_s >= _QUIET_FROM_S else 0,
+            lag_ns=lag_ns if is_live and 0 <= lag_ns < _MOST_LAG_NS else None,
+            decimals=self._decimals[key],
+        )
+
+    def _state(self) -> State:
+        if self._feed.error:
+            return State.BROKEN
+        if self._feed.has_ended:
+            return State.ENDED
+        return State.PAUSED if self._feed.playback.is_paused else State.PLAYING
+
+    def _progress(self) -> float | None:
+        size_bytes = self._feed.size_bytes
+        if not size_bytes:
+            return None
+        return min(self._feed.bytes_played / size_bytes, 1.0)
+
+    def _rates_now(self, ladder: Ladder | None, clock_ns: int | None, now_ns: int) -> LiveRates:
+        feed = self._feed
+        rated = (feed.shown, feed.playback.speed, clock_ns is None)
+        if rated != self._rated:
+            self._rated = rated
+            self._rates.forget()
+        of_shown = (ladder.records, ladder.trades, ladder.volume) if ladder else (0, 0, 0)
+        counts = (feed.records, *of_shown, clock_ns or 0)
+        self._rates.update(now_ns, *counts)
+        records, shown, trades, volume, pace = self._rates.per_second(now_ns, *counts)
+        return LiveRates(records, shown, trades, volume, pace / NS_PER_S)
+
+
+def bar_scale(ladder: Ladder) -> int:
+    """Return the size of a full bar: 1, 2 or 5 times a power of ten.
+
+    It is at least any size shown, and so round that it seldom changes.
     """
     largest = max((level.size for level in (*ladder.bids, *ladder.asks)), default=1)
     power = int(10 ** (len(str(largest)) - 1))
@@ -214,11 +314,6 @@ def price_text(price: int, decimals: int) -> str:
     whole, fraction = divmod(abs(price), PRICE_SCALE)
     sign = "-" if price < 0 else ""
     return f"{sign}{whole}.{fraction:09d}"[: decimals - 9 or None]
-
-
-def printable(text: str) -> str:
-    """Return a text from outside with nothing in it that a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _levels(book: BookView, side: Side, depth: int) -> tuple[Level, ...]:

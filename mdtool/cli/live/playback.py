@@ -1,4 +1,4 @@
-"""Where a replay stands in its stream's own time, how fast it goes, and whether it pauses."""
+"""The position of a replay in its stream's time, its speed, and its pauses."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ REAL_TIME: Final = 1.0
 SPEEDS: Final = tuple(
     digit * 10.0**power for power in range(-1, 5) for digit in (1, 2, 5) if digit * 10**power <= 1e4
 )
-"""What `faster` and `slower` go through; beyond the last is flat out."""
+"""The speeds of `faster` and `slower`; beyond the last is flat out."""
 
 
 class Playback:
-    """Says which records are due as its user pauses, steps and changes the speed.
+    """Decides which records are due as its user pauses, steps and changes the speed.
 
-    A pure state machine over times that it is given. The stream's time never jumps when the speed
-    changes: it goes on from where it stands.
+    A pure state machine over the times that it is given. The stream's time does not jump when the
+    speed changes.
 
     Parameters
     ----------
     speed : float
         1 is the records' own pace, 10 ten times that, 0 flat out.
     from_ns : int, optional
-        Where that begins; what is earlier comes at once.
+        Where pacing begins; earlier records are due at once.
 
     Attributes
     ----------
     speed : float
     is_paused : bool
     steps : int
-        How many events are still to be played although it pauses.
+        How many events are still to be played during a pause.
     """
 
     def __init__(self, speed: float, from_ns: int | None = None) -> None:
@@ -46,7 +46,7 @@ class Playback:
         self._from_ns = from_ns
 
     def due(self, timestamps_ns: Timestamps, now_ns: int) -> int:
-        """Return how many of the next records are due, as `Pacer.due`; none while it pauses."""
+        """Return how many of the next records are due, as `Pacer.due`; none during a pause."""
         if self.is_paused:
             return 0
         if self._from_ns is not None:
@@ -61,20 +61,20 @@ class Playback:
         return n_due
 
     def wait_s(self, timestamp_ns: int, now_ns: int) -> float | None:
-        """Return the seconds until a record of this time is due, None while it pauses."""
+        """Return the seconds until a record of this time is due, None during a pause."""
         if self.is_paused:
             return None
         return self._pacer.wait_ns(timestamp_ns, now_ns) / NS_PER_S
 
     def played(self, timestamp_ns: int) -> None:
-        """Take note that a record of this time was played."""
+        """Record that a record of this time was played."""
         if self._position_ns is None or timestamp_ns > self._position_ns:
             self._position_ns = timestamp_ns if timestamp_ns >= 0 else self._position_ns
 
     def position_ns(self, now_ns: int) -> int | None:
         """Return the stream's time, None before its first record.
 
-        It is the last record's, but goes on while the next one is waited for.
+        It is the last record's, and advances while the next one is not due.
         """
         if self._is_waiting and not self.is_paused:
             reached_ns = self._pacer.reached_ns(now_ns)
@@ -82,7 +82,7 @@ class Playback:
         return self._position_ns
 
     def pause_or_go_on(self, now_ns: int) -> None:
-        """Pause, or go on from there; steps that were asked for are forgotten."""
+        """Pause or continue; steps that are left are dropped."""
         if self.is_paused:
             self.is_paused = False
             self._restart(now_ns)
@@ -91,27 +91,27 @@ class Playback:
         self.steps = 0
 
     def step(self, now_ns: int) -> None:
-        """Pause, but play one more event."""
+        """Pause, and play one more event."""
         if not self.is_paused:
             self._pause(now_ns)
         self.steps += 1
 
     def stepped(self) -> None:
-        """Take note that an event that was asked for was played."""
+        """Record that the event of a step was played."""
         self.steps = max(self.steps - 1, 0)
 
     def faster(self, now_ns: int) -> None:
-        """Go on at the next higher speed."""
+        """Change to the next higher speed."""
         if self.speed != FLAT_OUT:
             self.set_speed(min((s for s in SPEEDS if s > self.speed), default=FLAT_OUT), now_ns)
 
     def slower(self, now_ns: int) -> None:
-        """Go on at the next lower speed; the lowest stays."""
+        """Change to the next lower speed, unless it is the lowest."""
         limit = float("inf") if self.speed == FLAT_OUT else self.speed
         self.set_speed(max((s for s in SPEEDS if s < limit), default=self.speed), now_ns)
 
     def set_speed(self, speed: float, now_ns: int) -> None:
-        """Go on at another speed; a pause stays one."""
+        """Change the speed; a pause continues."""
         self._position_ns = self.position_ns(now_ns)
         self.speed = speed
         self._restart(now_ns)

@@ -16,15 +16,16 @@ from mdtool.adapters.dbn_source import RecordSource
 from mdtool.adapters.dbn_tcp import connect_source
 from mdtool.cli.filter_options import RangeOptions
 from mdtool.cli.live.feed import Feed
-from mdtool.cli.live.observer import Observer, Origin
 from mdtool.cli.live.playback import FLAT_OUT, REAL_TIME, Playback
-from mdtool.cli.live.terminal import open_terminal
-from mdtool.cli.live.view import View
+from mdtool.cli.live.view import LiveView
+from mdtool.cli.screen import show
+from mdtool.cli.terminal import open_terminal
 from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import UsageError
+from mdtool.core.instruments import Batch
+from mdtool.engine.book.rebuild import WholeEvents
 from mdtool.engine.book.state import Books
-from mdtool.engine.book.whole_events import WholeEvents
 
 _MBO: Final = "mbo"
 
@@ -36,10 +37,9 @@ def run_live(inputs: Sequence[str], selected: RangeOptions, speed: float | None 
     ----------
     inputs : sequence of str
     selected : RangeOptions
-        What is earlier than the start is played at once, for the books to be whole there.
+        Records before the start are played at once, since the books need them.
     speed : float, optional
-        1 is real time, 0 flat out; by default files are played in real time and what is live as
-        it comes.
+        1 is real time, 0 flat out; the default is 1 for files, and 0 for pipes and connections.
 
     Returns
     -------
@@ -49,10 +49,10 @@ def run_live(inputs: Sequence[str], selected: RangeOptions, speed: float | None 
     Raises
     ------
     UsageError
-        When there is no terminal, or the options cannot be.
+        When there is no terminal, or an option is not valid.
     MdtoolError
-        When the input cannot be read or is not MBO; one that breaks off while it is shown stays
-        on the screen until the user quits.
+        When the input cannot be read or is not MBO. An error while it is shown is raised once the
+        user quits.
     """
     if speed is not None and not math.isfinite(speed):
         raise UsageError(f"--speed {speed}: give a number, 0 for flat out")
@@ -62,18 +62,17 @@ def run_live(inputs: Sequence[str], selected: RangeOptions, speed: float | None 
         if speed is None:
             speed = REAL_TIME if source.size_bytes is not None else FLAT_OUT
         feed = Feed(source, Playback(speed, selection.start_ns))
-        observer = Observer(feed, Origin(source.metadata.dataset, source.size_bytes))
-        status = View(feed, observer).run(terminal)
+        status = show(LiveView(feed), terminal)
         if feed.error is not None:
             raise feed.error
         return status
 
 
 def _load_kernels() -> None:
-    """Load what the feed needs, or compile it with a word about that, while one can still speak."""
+    """Load the kernels of the feed, or compile them, which is logged before the view begins."""
     record = np.zeros(1, MBO)
     record["flags"] = F_LAST
-    for whole in WholeEvents().feed(record):
+    for whole in WholeEvents().feed(Batch.of(record)):
         Books().apply(whole)
 
 
@@ -88,13 +87,13 @@ def _open(inputs: Sequence[str], selection: Selection) -> RecordSource:
         except BaseException:
             connected.close()
             raise
-    # Books need what came before the start.
+    # Books need the records before the start.
     selection = dataclasses.replace(selection, start_ns=None)
     return source if selection == Selection() else SelectedSource(source, selection)
 
 
 def _address(text: str) -> tuple[str, int] | None:
-    """Return what HOST:PORT names, None for what is a file or standard input."""
+    """Return the address of HOST:PORT, None for a file or standard input."""
     if Path(text).exists():
         return None
     try:

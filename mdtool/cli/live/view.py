@@ -1,150 +1,108 @@
-"""The loop of the live view: keys in, frames out, until its user or a signal ends it."""
+"""The live view: frames of a feed on the whole terminal, and the keys that control it."""
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from rich.console import Console
+from rich.text import Text
 
-from mdtool.cli.live.drawing import draw
+from mdtool.cli.live.drawing import Layout, draw
 from mdtool.cli.live.feed import Feed
-from mdtool.cli.live.frame import Frame
-from mdtool.cli.live.held_messages import HeldMessages
-from mdtool.cli.live.interrupts import Interrupts
-from mdtool.cli.live.keys import Key, KeyDecoder
-from mdtool.cli.live.layout import Layout
-from mdtool.cli.live.observer import Observer
-from mdtool.cli.live.painter import Painter
-from mdtool.cli.live.palette import ASCII, THEME, UNICODE
-from mdtool.cli.live.playback import FLAT_OUT, REAL_TIME
-from mdtool.cli.live.terminal import Terminal, TerminalGoneError
-from mdtool.core.errors import EXIT_OK
+from mdtool.cli.live.frame import Frame, Observer
+from mdtool.cli.live.playback import FLAT_OUT, REAL_TIME, Playback
+from mdtool.cli.screen import ASCII, UNICODE, new_console
 
 FRAMES_PER_S: Final = 20
-REPAINT_EVERY_S: Final = 1.0
-"""Whatever another process wrote on the screen, a warning say, stands no longer."""
+
+_PLAYBACK_KEYS: Final[dict[bytes, Callable[[Playback, int], None]]] = {
+    b" ": Playback.pause_or_go_on,
+    b"s": Playback.step,
+    b".": Playback.step,
+    b"\x1b[C": Playback.step,
+    b"+": Playback.faster,
+    b"=": Playback.faster,
+    b"\x1b[A": Playback.faster,
+    b"-": Playback.slower,
+    b"_": Playback.slower,
+    b"\x1b[B": Playback.slower,
+    b"1": lambda playback, now_ns: playback.set_speed(REAL_TIME, now_ns),
+    b"0": lambda playback, now_ns: playback.set_speed(FLAT_OUT, now_ns),
+}
+_NEXT_KEYS: Final = {b"n": 1, b"\t": 1, b"p": -1, b"N": -1, b"\x1b[Z": -1}
+_HELP_KEYS: Final = frozenset({b"h", b"?"})
+_QUIT_KEYS: Final = frozenset({b"q", b"Q"})
 
 
-class View:
-    """A feed on the screen, and keys that command it.
+class LiveView:
+    """A `View` of a feed.
 
     Parameters
     ----------
     feed : Feed
         Not started yet.
-    observer : Observer
-        Of that feed.
     """
 
-    def __init__(self, feed: Feed, observer: Observer) -> None:
-        console = Console(theme=THEME, highlight=False, markup=False, emoji=False)
-        self._glyphs = ASCII if console.options.ascii_only else UNICODE
+    frames_per_s = FRAMES_PER_S
+
+    def __init__(self, feed: Feed) -> None:
+        self.console = new_console()
+        self.is_over = False
+        self._glyphs = ASCII if self.console.options.ascii_only else UNICODE
         self._feed = feed
-        self._observer = observer
-        self._painter = Painter(console)
-        self._keys = KeyDecoder()
+        self._observer = Observer(feed)
         self._is_help = False
-        self._is_over = False
         self._shown: tuple[Frame, Layout, bool] | None = None
-        self._repaint_s = 0.0
 
-    def run(self, terminal: Terminal) -> int:
-        """Take the terminal and show frames until the user quits or a signal ends it.
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Play the feed within the block."""
+        self._feed.start()
+        try:
+            yield
+        finally:
+            self._feed.close()
 
-        Returns
-        -------
-        int
-            The exit status.
-        """
-        with (
-            HeldMessages() as messages,
-            Interrupts(terminal.leave) as interrupts,
-            terminal,
-        ):
-            self._feed.start()
-            try:
-                self._loop(terminal, interrupts, messages)
-            except TerminalGoneError:
-                pass
-            finally:
-                self._feed.close()
-        return EXIT_OK if interrupts.status is None else interrupts.status
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Pause the feed within the block, if it is playing."""
+        is_playing = not self._feed.playback.is_paused
+        if is_playing:
+            self._pause_or_go_on()
+        yield
+        if is_playing:
+            self._pause_or_go_on()
 
-    def _loop(self, terminal: Terminal, interrupts: Interrupts, messages: HeldMessages) -> None:
-        next_s = time.monotonic()
-        while interrupts.status is None:
-            if interrupts.is_suspended:
-                self._suspend(terminal, interrupts)
-            typed = terminal.read(max(next_s - time.monotonic(), 0))
-            for key in self._keys.feed(typed):
-                self._obey(key)
-            if self._is_over:
-                return
-            self._show(terminal, messages.last)
-            now_s = time.monotonic()
-            if now_s >= next_s:
-                next_s = max(next_s + 1 / FRAMES_PER_S, now_s)
+    def press(self, key: bytes) -> None:
+        """Handle a key."""
+        if key in _PLAYBACK_KEYS:
+            with self._feed.held():
+                _PLAYBACK_KEYS[key](self._feed.playback, time.monotonic_ns())
+        elif key in _NEXT_KEYS:
+            with self._feed.held():
+                self._feed.show_next(_NEXT_KEYS[key])
+        elif key in _HELP_KEYS:
+            self._is_help = not self._is_help
+        elif key in _QUIT_KEYS:
+            self.is_over = True
 
-    def _suspend(self, terminal: Terminal, interrupts: Interrupts) -> None:
-        """Give the terminal back until the process is continued; no time passes meanwhile."""
-        playback = self._feed.playback
-        is_playing = not playback.is_paused
-        with self._feed.held():
-            if is_playing:
-                playback.pause_or_go_on(time.monotonic_ns())
-        terminal.leave()
-        interrupts.stop()
-        terminal.enter()
-        self._shown = None
-        with self._feed.held():
-            if is_playing:
-                playback.pause_or_go_on(time.monotonic_ns())
-
-    def _obey(self, key: Key) -> None:
-        playback = self._feed.playback
-        with self._feed.held():
-            now_ns = time.monotonic_ns()
-            match key:
-                case Key.PAUSE:
-                    playback.pause_or_go_on(now_ns)
-                case Key.STEP:
-                    playback.step(now_ns)
-                case Key.FASTER:
-                    playback.faster(now_ns)
-                case Key.SLOWER:
-                    playback.slower(now_ns)
-                case Key.REAL_TIME:
-                    playback.set_speed(REAL_TIME, now_ns)
-                case Key.FLAT_OUT:
-                    playback.set_speed(FLAT_OUT, now_ns)
-                case Key.NEXT:
-                    self._feed.show_next(1)
-                case Key.PREVIOUS:
-                    self._feed.show_next(-1)
-                case Key.HELP:
-                    self._is_help = not self._is_help
-                case Key.QUIT:
-                    self._is_over = True
-
-    def _show(self, terminal: Terminal, notice: str) -> None:
-        """Draw what is to be seen now, where it is not on the screen already."""
-        layout = Layout.of(*terminal.size())
+    def draw(self, size: tuple[int, int], notice: str, *, is_due: bool) -> list[Text] | None:
+        """Return the lines of the current frame, None when it is on the screen already."""
+        layout = Layout.of(*size)
         with self._feed.held():
             if self._feed.crash is not None:
                 raise self._feed.crash
             frame = self._observer.look(
                 layout.depth, layout.prints, time.monotonic_ns(), time.time_ns(), notice
             )
-        if self._shown is None or self._shown[1] != layout:
-            self._painter.clear()
-        now_s = time.monotonic()
         shown = (frame, layout, self._is_help)
-        if shown == self._shown and now_s < self._repaint_s:
-            return
-        if now_s >= self._repaint_s:
-            self._painter.repaint()
-            self._repaint_s = now_s + REPAINT_EVERY_S
+        if shown == self._shown and not is_due:
+            return None
         self._shown = shown
-        lines = draw(frame, layout, self._glyphs, is_help=self._is_help)
-        terminal.write(self._painter.paint(lines))
+        return draw(frame, layout, self._glyphs, is_help=self._is_help)
+
+    def _pause_or_go_on(self) -> None:
+        with self._feed.held():
+            self._feed.playback.pause_or_go_on(time.monotonic_ns())

@@ -1,4 +1,4 @@
-"""`mdtool store`: the command, its subcommands, and how each says what it did."""
+"""`mdtool store`: the command and its subcommands."""
 
 from mdtool.cli.store.command import app
 

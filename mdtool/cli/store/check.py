@@ -1,4 +1,4 @@
-"""`mdtool store check`: whether what a store says of its trades is so."""
+"""`mdtool store check`: compares the totals, sessions and bars of a store with its trades."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.store.place import store_of
+from mdtool.cli.store.target import url_of
 from mdtool.core.errors import CheckError
 from mdtool.core.units import counted
 from mdtool.services.store.config import StoreConfig
@@ -38,15 +38,15 @@ def check(
     """
     from mdtool.adapters.stores import open_history, open_store
     from mdtool.adapters.stores.errors import StoreClaimedError
-    from mdtool.services.store.checking import MarketCheck, describe
+    from mdtool.services.store.check import MarketCheck, describe
 
-    url = store_of(config)
+    url = url_of(config)
     with open_history(url) as history:
         count = sum(totals.trade_count for totals in history.symbols())
     with open_store(url) as store, Progress("trades", count, quiet) as progress:
         wrong = store.repair() if repair else store.recount()
         lines = [line for each in wrong for line in describe(each)]
-        mended = len(lines) if repair else 0
+        repaired = len(lines) if repair else 0
         try:
             store.claim()
         except StoreClaimedError as error:
@@ -59,8 +59,8 @@ def check(
         typer.echo(line)
     typer.echo(
         f"{store.address}: {counted(count, 'trade')}, differences: {len(lines):,}, "
-        f"mended: {mended:,}"
+        f"repaired: {repaired:,}"
     )
-    if len(lines) > mended:
+    if len(lines) > repaired:
         hint = "" if repair else "; see --repair"
-        raise CheckError(f"{store.address}: differences: {len(lines) - mended:,}{hint}")
+        raise CheckError(f"{store.address}: differences: {len(lines) - repaired:,}{hint}")

@@ -1,4 +1,4 @@
-"""`mdtool store`: trades of DBN streams kept in a store, and what else can be done with one."""
+"""`mdtool store`: stores the trades of DBN files or of a bus; its subcommands work on stores."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 
 from mdtool.cli.filter_options import RangeOptions, with_range
-from mdtool.cli.input_group import InputGroup
-from mdtool.cli.options import with_settings
+from mdtool.cli.options import InputGroup, with_settings
 from mdtool.cli.progress import Progress
 from mdtool.cli.store.check import check
 from mdtool.cli.store.export import export
-from mdtool.cli.store.importing import import_
-from mdtool.cli.store.place import store_of
+from mdtool.cli.store.import_ import import_
+from mdtool.cli.store.target import open_writer, summary, url_of
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.store.config import StoreConfig
 
@@ -81,37 +80,34 @@ def store(
     if bus is not None:
         if inputs or stream_id is not None:
             raise UsageError("--bus takes the place of INPUT and --stream-id")
-        return _keep_bus(bus, config)
+        return _store_bus(bus, config)
     if not inputs:
         raise UsageError("store: needs INPUT; give a file, or - for standard input")
-    from mdtool.cli.store.keeper import opened_keeper
-    from mdtool.cli.store.report import kept
-    from mdtool.services.store.filling import DbnInput
-    from mdtool.services.store.steps import keep_all
+    from mdtool.services.store.dbn_input import DbnInput
 
     with (
         DbnInput(inputs, selected.selection(), stream_id) as source,
-        opened_keeper(config) as keeper,
+        open_writer(config) as writer,
         Progress("trades", source.size_bytes, quiet) as progress,
     ):
-        source.identify(keeper.streams)
+        source.identify(writer.streams)
 
         def show() -> None:
-            progress.show(keeper.new + keeper.known, source.bytes_read)
+            progress.show(writer.new + writer.known, source.bytes_read)
 
         try:
-            keep_all(keeper, source.rows(), source.size_bytes is None, show)
+            writer.write_all(source.rows(), show, is_live=source.size_bytes is None)
         finally:
             progress.clear()
-            typer.echo(kept(source.name, keeper, source.left_out))
+            typer.echo(summary(source.name, writer, source.rejected))
     return EXIT_OK
 
 
-def _keep_bus(bus: str, config: StoreConfig) -> int:
+def _store_bus(bus: str, config: StoreConfig) -> int:
     from mdtool.core.config import load
     from mdtool.core.lifecycle import run_service
     from mdtool.services.aggregator.config import AggregatorConfig
-    from mdtool.services.store.bus_service import BusStore
+    from mdtool.services.store.bus import BusStore
 
-    url = store_of(config, makes_folder=True)
+    url = url_of(config, makes_folder=True)
     return run_service(BusStore(bus, url, load(AggregatorConfig, "aggregate", {})))

@@ -10,7 +10,7 @@ import typer
 from mdtool.cli.filter_options import RangeOptions, with_range
 from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.store.place import store_of
+from mdtool.cli.store.target import url_of
 from mdtool.core.errors import EXIT_OK, InputError, UsageError
 from mdtool.core.units import counted
 from mdtool.services.store.config import StoreConfig
@@ -18,10 +18,9 @@ from mdtool.services.store.config import StoreConfig
 if TYPE_CHECKING:
     from mdtool.adapters.dbn_select import Selection
     from mdtool.adapters.stores import TradeHistory
-    from mdtool.services.store.exporting import DatasetSpec
-    from mdtool.services.store.stored import StoredTrades
+    from mdtool.services.store.export import DatasetSpec, StoredTrades
 
-_NAMED_AT_MOST: Final = 10
+_MAX_NAMED: Final = 10
 
 
 @with_settings(StoreConfig, "store")
@@ -68,11 +67,11 @@ def export(
     Example: mdtool store export trades.csv
     """
     from mdtool.adapters.stores import open_history
-    from mdtool.services.store.exporting import export as write
+    from mdtool.services.store.export import export as write
 
     spec = _spec(target, file_format, partition, force)
     selection = selected.selection()
-    with open_history(store_of(config)) as history:
+    with open_history(url_of(config)) as history:
         stored = _trades(history, selection)
         # How many of them are in a range of time is not known before.
         count = None if selected.start or selected.end else stored.count
@@ -86,7 +85,7 @@ def export(
 def _spec(target: str, file_format: str | None, partition: str | None, force: bool) -> DatasetSpec:
     from mdtool.adapters.datasets import FORMATS
     from mdtool.adapters.datasets.partitions import KEYS, parse_keys
-    from mdtool.services.store.exporting import DatasetSpec
+    from mdtool.services.store.export import DatasetSpec
 
     path = Path(target)
     named = path.suffix.removeprefix(".")
@@ -103,16 +102,16 @@ def _spec(target: str, file_format: str | None, partition: str | None, force: bo
 
 
 def _trades(history: TradeHistory, selection: Selection | None) -> StoredTrades:
-    from mdtool.services.store.stored import StoredTrades
+    from mdtool.services.store.export import StoredTrades
 
     if selection is None:
         return StoredTrades(history)
     trades = StoredTrades(history, selection.symbols, selection.start_ns, selection.end_ns)
-    missing = sorted((selection.symbols or frozenset()) - set(trades.symbols))
+    missing = sorted(set(selection.symbols or ()) - set(trades.symbols))
     if missing:
         known = [totals.symbol for totals in history.symbols()]
-        more = ", ..." if len(known) > _NAMED_AT_MOST else ""
-        there = ", ".join(known[:_NAMED_AT_MOST]) or "none at all"
+        more = ", ..." if len(known) > _MAX_NAMED else ""
+        there = ", ".join(known[:_MAX_NAMED]) or "none at all"
         raise InputError(
             f"{history.address}: has no trades of {', '.join(missing)}; there are {there}{more}"
         )

@@ -1,13 +1,20 @@
-"""The `watch` command: a live table on a terminal, the feed's lines where there is none."""
+"""The `watch` command: a live table on a terminal, else the feed's own lines."""
 
 from __future__ import annotations
 
+import logging
+import select
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from mdtool.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from mdtool.adapters.vwap_feed import VwapFeedClient
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False)
 
@@ -20,7 +27,7 @@ def watch(
     symbols: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Only these symbols, separated by commas.")
     ] = None,
-) -> int | None:
+) -> int:
     """Show the prices, changes, trends and VWAPs of a VWAP feed live.
 
     On a terminal they are a table, with keys to sort, filter and scroll it: h lists them. In a
@@ -33,18 +40,54 @@ def watch(
     Example: mdtool watch | jq -c '[.symbol, .vwap]'
     """
     from mdtool.adapters.vwap_feed import VwapFeedClient
-    from mdtool.cli.live.terminal import is_dumb
+    from mdtool.cli.terminal import is_dumb, open_terminal
     from mdtool.wire.vwap_lines import LineError, parse_symbols
 
     try:
-        wanted = None if symbols is None else parse_symbols(symbols)
+        selected = None if symbols is None else parse_symbols(symbols)
     except LineError as error:
         raise UsageError(f"--symbols {symbols!r}: {error}") from error
-    feed = VwapFeedClient(address, wanted)
+    feed = VwapFeedClient(address, selected)
     if not sys.stdout.isatty() or is_dumb():
-        from mdtool.cli.watch.lines import print_lines
+        _print_lines(feed)
+    from mdtool.cli.screen import show
+    from mdtool.cli.watch.view import WatchView
 
-        print_lines(feed)
-    from mdtool.cli.watch.view import View
+    with open_terminal("watch") as terminal:
+        return show(WatchView(feed), terminal)
 
-    return View(feed).run()
+
+def _print_lines(feed: VwapFeedClient) -> NoReturn:
+    """Print lines until the reader of standard output closes it, which raises BrokenPipeError."""
+    import asyncio
+
+    asyncio.run(feed.follow(_Printer(feed.address)))
+
+
+class _Printer:
+    """Prints the lines of a feed, and logs each reason of a lost connection. A `Listener`."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._reported = ""
+
+    def connected(self) -> None:
+        self._reported = ""
+
+    def received(self, lines: list[bytes]) -> None:
+        sys.stdout.buffer.writelines(line + b"\n" for line in lines)
+        sys.stdout.buffer.flush()
+
+    def lost(self, reason: str, _delay_s: float, _attempts: int) -> None:
+        if _is_closed(sys.stdout.fileno()):
+            raise BrokenPipeError
+        if reason != self._reported:
+            self._reported = reason
+            log.warning("%s: %s; trying again", self._address, reason)
+
+
+def _is_closed(fd: int) -> bool:
+    """Tell whether the reader of a pipe has closed it, without writing to it."""
+    poller = select.poll()
+    poller.register(fd, 0)
+    return bool(poller.poll(0))

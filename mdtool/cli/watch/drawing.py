@@ -1,19 +1,34 @@
-"""The whole picture: lines of text, as wide and as many as the terminal has."""
+"""The picture of the watch: its header, its table with the columns that fit, and its hints."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from rich.text import Text
 
-from mdtool.cli.live.palette import apart, count_text, fit
-from mdtool.cli.watch.columns import GAP, Column, Look, fitting
-from mdtool.cli.watch.quotes import Quotes
+from mdtool.cli.screen import (
+    Glyphs,
+    apart,
+    count_text,
+    fit,
+    help_lines,
+    hints_line,
+    printable,
+    too_small,
+)
+from mdtool.cli.watch.quotes import Quote, Quotes, decimal_text
 from mdtool.cli.watch.selection import Selection
 from mdtool.core.units import counted
 
+GAP: Final = 2
+_BLOCKS: Final = "▁▂▃▄▅▆▇█"
+_ASCII_BLOCKS: Final = "_.:-=+*#"
+_FLASH_S: Final = 0.6
+_VWAP_DECIMALS: Final = 2
+"""More than the price has: an average falls between its steps."""
 MIN_COLUMNS: Final = 26
 MIN_LINES: Final = 3
 _RULE_FROM_LINES: Final = 8
@@ -45,23 +60,41 @@ _HELP: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """The look of rows.
+
+    Attributes
+    ----------
+    glyphs : Glyphs
+    is_ascii : bool
+        Whether the terminal's encoding is ASCII.
+    now_s : float
+        The watch's clock.
+    """
+
+    glyphs: Glyphs
+    is_ascii: bool
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
-    """How the feed is.
+    """The state of the connection to the feed.
 
     Attributes
     ----------
     address : str
     is_live : bool
     reason : str
-        Why it is not.
+        Why it is not live.
     retry_s : float
-        In how many seconds it is tried again, 0 while it is.
+        Seconds until the next attempt, 0 during one.
     attempts : int
-        How often it was tried since the last line.
+        Failed attempts since the last line.
     rate : float
         Updates a second.
     notice : str
-        What has to be said.
+        A message for the user.
     """
 
     address: str
@@ -83,9 +116,7 @@ def draw(
     """Return as many lines as `size`, columns and lines, has, each of its width."""
     columns, lines = size
     if columns < MIN_COLUMNS or lines < MIN_LINES:
-        said = [Text(f"{MIN_COLUMNS}x{MIN_LINES} at least", "warn")]
-        blank = [Text() for _ in range(lines)]
-        return [fit(line, columns) for line in [*said, *blank][:lines]]
+        return too_small(columns, lines, (MIN_COLUMNS, MIN_LINES))
     has_rule = lines >= _RULE_FROM_LINES
     has_heads = lines >= _HEADS_FROM_LINES and not selection.is_help
     has_hints = lines >= _HINTS_FROM_LINES or selection.is_typing
@@ -95,7 +126,7 @@ def draw(
     if has_rule:
         drawn.append(Text(look.glyphs.rule * columns, "faint"))
     if selection.is_help:
-        drawn += _help(columns)[:room]
+        drawn += [fit(Text(), columns), *help_lines(_HELP, columns)][:room]
     else:
         shown = fitting(columns)
         if has_heads:
@@ -135,7 +166,7 @@ def _state(connection: Connection, look: Look) -> tuple[str, str]:
     if connection.retry_s <= 0:
         return f"trying again, attempt {connection.attempts + 1}", "warn"
     wait_s = math.ceil(connection.retry_s)
-    return f"{look.glyphs.broken} away, trying again in {wait_s} s", "bad"
+    return f"{look.glyphs.broken} unavailable, trying again in {wait_s} s", "bad"
 
 
 def _heads(shown: list[tuple[Column, int]], selection: Selection, look: Look, columns: int) -> Text:
@@ -155,14 +186,6 @@ def _nothing(quotes: Quotes, connection: Connection) -> str:
     return "waiting for trades" if connection.is_live else connection.reason or "connecting"
 
 
-def _help(columns: int) -> list[Text]:
-    lines = [fit(Text(), columns)]
-    for key, meaning in _HELP:
-        line = Text("   ").append(f"{key:12}", "key").append(meaning)
-        lines.append(fit(line, columns))
-    return lines
-
-
 def _last_line(
     connection: Connection, selection: Selection, counts: tuple[int, int], columns: int
 ) -> Text:
@@ -174,15 +197,7 @@ def _last_line(
         return apart(Text(f" {connection.reason}", "bad"), right, columns)
     if connection.notice:
         return apart(Text(f" {connection.notice}", "warn"), right, columns)
-    room, kept = columns - right.cell_len - 1, set()
-    for key, meaning, rank in sorted(_HINTS, key=lambda hint: hint[2]):
-        room -= len(key) + len(meaning) + 3
-        if room >= 0:
-            kept.add(rank)
-    left = Text(" ")
-    for key, meaning, rank in _HINTS:
-        if rank in kept:
-            left.append(key, "key").append(f" {meaning}  ", "faint")
+    left = hints_line(_HINTS, columns - right.cell_len - 1)
     return apart(left, right, columns)
 
 
@@ -194,3 +209,147 @@ def _position(selection: Selection, shown: int, n_fitting: int) -> Text:
     if shown < n_fitting and not selection.is_help:
         right.append(f"{selection.top + 1:,}-{selection.top + shown:,} of {n_fitting:,} ", "faint")
     return right
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One of the table's columns.
+
+    Attributes
+    ----------
+    title : str
+    width : int
+        The least.
+    draw : callable
+        Returns a symbol's cell, from its name, its quote, the look and the width.
+    is_left : bool
+        On which side it is aligned.
+    most : int
+        How wide it becomes where there is room left over.
+    """
+
+    title: str
+    width: int
+    draw: Callable[[str, Quote, Look, int], Text]
+    is_left: bool = False
+    most: int = 0
+
+    def cell(self, text: Text, width: int) -> Text:
+        """Return a text aligned to a width; a number that there is no room for becomes #."""
+        if self.is_left:
+            return fit(text, width)
+        room = width - text.cell_len
+        return Text(" " * room) + text if room >= 0 else Text("#" * width, "faint")
+
+
+def _symbol(symbol: str, _quote: Quote, _look: Look, _width: int) -> Text:
+    return Text(printable(symbol), "symbol")
+
+
+def _price(_symbol: str, quote: Quote, look: Look, width: int) -> Text:
+    glyph, style = _direction(quote.direction, look.glyphs)
+    text = _decimal(quote.state.price, quote.decimals, width - len(f" {glyph}"))
+    is_fresh = look.now_s - quote.changed_s < _FLASH_S
+    strong = {"bid": "best.bid", "ask": "best.ask"}.get(style, style) if is_fresh else ""
+    return Text.assemble((text, strong), " ", (glyph, style))
+
+
+def _change(_symbol: str, quote: Quote, _look: Look, width: int) -> Text:
+    return Text(_decimal(quote.change, quote.decimals, width, "+"), _style(quote.change))
+
+
+def _change_percent(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
+    return Text(f"{quote.change_ratio:{'+' if quote.change else ''}.2%}", _style(quote.change))
+
+
+def _trend(_symbol: str, quote: Quote, look: Look, width: int) -> Text:
+    points = list(quote.trend)[-width:]
+    least, span = min(points), max(points) - min(points)
+    blocks = _ASCII_BLOCKS if look.is_ascii else _BLOCKS
+    top = len(blocks) - 1
+    drawn = "".join(blocks[(point - least) * top // span if span else top // 2] for point in points)
+    return Text(drawn, _style(points[-1] - points[0]) or "faint")
+
+
+def _vwap(_symbol: str, quote: Quote, _look: Look, width: int) -> Text:
+    decimals = min(quote.decimals + _VWAP_DECIMALS, 9)
+    return Text(_decimal(quote.state.vwap, decimals, width))
+
+
+def _vs_vwap(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
+    over = quote.over_vwap
+    if over is None:
+        return Text("-", "faint")
+    return Text(f"{over:{'+' if over else ''}.3%}", _style(over))
+
+
+def _volume(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
+    return Text(f"{quote.state.volume:,}")
+
+
+def _updates(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
+    return Text(f"{quote.updates:,}", "faint")
+
+
+def _window(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
+    return Text(f"{quote.state.window:,}", "faint")
+
+
+def _age(_symbol: str, quote: Quote, look: Look, _width: int) -> Text:
+    seconds = int(look.now_s - quote.updated_s)
+    if seconds < 60:
+        return Text(f"{seconds} s", "faint")
+    minutes = seconds // 60
+    return Text(f"{minutes} m" if minutes < 100 else f"{minutes // 60} h", "faint")
+
+
+COLUMNS: Final[Sequence[tuple[Column, int]]] = (
+    (Column("symbol", 8, _symbol, is_left=True, most=16), 0),
+    (Column("price", 12, _price, most=16), 1),
+    (Column("change", 9, _change, most=12), 6),
+    (Column("change %", 9, _change_percent), 3),
+    (Column("trend", 12, _trend, is_left=True, most=40), 4),
+    (Column("vwap", 13, _vwap, most=18), 2),
+    (Column("vs vwap", 8, _vs_vwap), 5),
+    (Column("volume", 10, _volume, most=15), 7),
+    (Column("window", 10, _window, most=13), 9),
+    (Column("updates", 9, _updates, most=13), 10),
+    (Column("age", 5, _age), 8),
+)
+"""From left to right; those with the lower numbers go first where there is no room for all."""
+
+
+def fitting(columns: int) -> list[tuple[Column, int]]:
+    """Return the columns that a width has room for, from left to right, each with its width."""
+    room = columns - GAP
+    chosen: list[Column] = []
+    for column, _rank in sorted(COLUMNS, key=lambda entry: entry[1]):
+        if column.width + GAP > room:
+            break
+        room -= column.width + GAP
+        chosen.append(column)
+    widths = {column.title: column.width for column in chosen}
+    for column in chosen:
+        extra = min(max(column.most - column.width, 0), room)
+        widths[column.title] += extra
+        room -= extra
+    return [(column, widths[column.title]) for column, _rank in COLUMNS if column in chosen]
+
+
+def _decimal(price: int, decimals: int, width: int, sign: str = "") -> str:
+    """Return a price with as many of its decimals as a width has room for, or none."""
+    text = decimal_text(price, decimals, sign)
+    while len(text) > width and decimals:
+        decimals -= 1
+        text = decimal_text(price, decimals, sign)
+    return text
+
+
+def _direction(direction: int, glyphs: Glyphs) -> tuple[str, str]:
+    if direction > 0:
+        return glyphs.buy, "bid"
+    return (glyphs.sell, "ask") if direction < 0 else (glyphs.neither, "faint")
+
+
+def _style(change: float) -> str:
+    return "bid" if change > 0 else "ask" if change < 0 else ""

@@ -1,4 +1,4 @@
-"""What is known of every symbol that a feed tells of: prices since the watch began."""
+"""The quotes of a watch: each symbol's state, and how its price moved since the watch began."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _MIN_DECIMALS: Final = 2
 
 @dataclass(slots=True)
 class Quote:
-    """A symbol.
+    """The quote of a symbol.
 
     Attributes
     ----------
     state : VwapState
         The latest.
     first_price : int
-        When the watch began.
+        The price when the watch began.
     direction : int
         1 where the price rose last, -1 where it fell, 0 where it never moved.
     changed_s : float
-        When it last did so, on the watch's clock.
+        When it last changed, on the watch's clock.
     updated_s : float
-        When the latest state came.
+        When the latest state arrived.
     updates : int
-        How many came.
+        How many states arrived.
     trend : deque of int
         Prices at least half a second apart, latest last.
     decimals : int
-        That its prices have needed so far.
+        The most that its prices have needed so far.
     """
 
     state: VwapState
@@ -55,32 +55,32 @@ class Quote:
 
     @property
     def change_ratio(self) -> float:
-        """The change over the first price."""
+        """The change relative to the first price."""
         return self.change / abs(self.first_price) if self.first_price else 0.0
 
     @property
     def over_vwap(self) -> float | None:
-        """How far the price is above its VWAP, over that; None where there is none."""
+        """How far the price is above its VWAP, relative to that; None without a VWAP."""
         vwap = self.state.vwap
         if vwap in (UNDEF_PRICE, 0):
             return None
         return (self.state.price - vwap) / abs(vwap)
 
     def __post_init__(self) -> None:
-        self._note(self.updated_s)
+        self._add_point(self.updated_s)
 
-    def take(self, state: VwapState, now_s: float) -> None:
-        """Go on to a state."""
+    def update(self, state: VwapState, now_s: float) -> None:
+        """Replace the state."""
         if state.price != self.state.price:
             self.direction = 1 if state.price > self.state.price else -1
             self.changed_s = now_s
         self.state = state
         self.updated_s = now_s
         self.updates += 1
-        self._note(now_s)
+        self._add_point(now_s)
 
-    def _note(self, now_s: float) -> None:
-        """Let the trend end with the price as it is, and show all of its decimals."""
+    def _add_point(self, now_s: float) -> None:
+        """Add the price to the trend, and its decimals to those that are shown."""
         price = self.state.price
         if now_s - self._point_s >= _POINT_EVERY_S:
             self.trend.append(price)
@@ -98,14 +98,14 @@ class Quotes:
         self.by_symbol: dict[str, Quote] = {}
         self.updates = 0
 
-    def take(self, state: VwapState, now_s: float) -> None:
-        """Take what the feed told."""
+    def update(self, state: VwapState, now_s: float) -> None:
+        """Apply a state of the feed."""
         self.updates += 1
         quote = self.by_symbol.get(state.symbol)
         if quote is None:
             self.by_symbol[state.symbol] = Quote(state, state.price, now_s)
         else:
-            quote.take(state, now_s)
+            quote.update(state, now_s)
 
 
 def decimal_text(price: int, decimals: int, sign: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Which symbols the table shows, in which order, and what keys change about that."""
+"""The selection of the table: its order, its filter and its place, which keys change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_FILTER_CHARS: Final = 70
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """By what symbols can be sorted; the largest stand first, but names go from A on."""
+    """An order of symbols: largest first, except for names."""
 
     column: str
     key: Callable[[str, Quote], Any]
@@ -47,12 +47,12 @@ class Selection:
     order : Order
     is_reversed : bool
     filter : str
-        Symbols that have it in their names are shown; upper-case.
+        The text that the names of shown symbols contain; upper-case.
     is_typing : bool
         Whether keys go into the filter.
     is_help : bool
     is_over : bool
-        Whether the user has had enough.
+        Whether the user has quit.
     """
 
     def __init__(self) -> None:
@@ -95,23 +95,23 @@ class Selection:
 
     @property
     def order(self) -> Order:
-        """By what is sorted."""
+        """The current order."""
         return ORDERS[self._place]
 
     @property
     def top(self) -> int:
-        """How many of the symbols that fit the filter are above the first that is shown."""
+        """How many of the symbols that match the filter are above the first one shown."""
         return self._top
 
-    def obey(self, key: bytes) -> None:
-        """Do what a key asks for, if anything."""
+    def press(self, key: bytes) -> None:
+        """Handle a key."""
         if self.is_typing:
             self._type_key(key)
         elif key in self._keys:
             self._keys[key]()
 
     def choose(self, quotes: Mapping[str, Quote], room: int) -> tuple[list[tuple[str, Quote]], int]:
-        """Return the symbols that there is room for, and how many fit the filter."""
+        """Return the symbols that there is room for, and how many match the filter."""
         fitting = [item for item in quotes.items() if self.filter in item[0].upper()]
         fitting.sort(key=lambda item: item[0])
         if self._place:

@@ -21,7 +21,7 @@ State, one row each (columns are the constants below):
     places   the row in `levels` beside each key
     ids      open-addressed table of (order_id, row in `orders` + 1), linear probing, no tombstones
     books    a book: what it is of, what was counted, its last trade
-    finder   hash table of (book key + 1, row in `books`)
+    rows     the row in `books` of each instrument, by its index, and 1; 0 where it has no book
     sizes    how much of each is in use, heads of the free lists, and how many records there were
 
 The kernel stops before the first record for which there might be no room, and says of what.
@@ -34,10 +34,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.hash_kernel import find_row
 from mdtool.core.jit import inlined, kernel
 
 Words = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.uint32]
 
 
 class State(NamedTuple):
@@ -50,7 +50,7 @@ class State(NamedTuple):
     places: Words
     ids: Words
     books: Words
-    finder: Words
+    rows: Words
     sizes: Words
 
 
@@ -58,7 +58,8 @@ O_ID, O_BOOK, O_SIDE, O_LEVEL, O_SIZE, O_PREV, O_NEXT, O_TS = range(8)
 L_KEY, L_SIZE, L_COUNT, L_HEAD, L_TAIL, L_SIDE, L_TOB, L_SPARE = range(8)
 S_START, S_LENGTH, S_ROOM = range(3)
 (
-    B_KEY,
+    B_INSTRUMENT,
+    B_ID,  # of its last record: instrument_id << 16 | publisher_id
     B_UNKNOWN_SIDES,
     B_IN_SNAPSHOT,
     B_EVENTS,
@@ -73,7 +74,7 @@ S_START, S_LENGTH, S_ROOM = range(3)
     B_LAST_SIDE,
     B_LAST_TS,
     B_ANOMALIES,
-) = range(15)
+) = range(16)
 (
     UNKNOWN_CANCEL,
     UNKNOWN_MODIFY,
@@ -154,17 +155,15 @@ def _find_order(ids: Words, orders: Words, order_id: int, book: int) -> int:
 
 
 @inlined
-def _find_book(s: State, key: int) -> int:
-    """Return the row of the book of `key`, a new and partial one when there is none yet."""
-    at = find_row(s.finder, key + 1)
-    if s.finder[at, 0] != 0:
-        return s.finder[at, 1]
+def _find_book(s: State, instrument: int) -> int:
+    """Return the row of an instrument's book, a new and partial one when it has none yet."""
+    if s.rows[instrument] != 0:
+        return s.rows[instrument] - 1
     row = s.sizes[Z_BOOKS]
     s.sizes[Z_BOOKS] = row + 1
-    s.finder[at, 0] = key + 1
-    s.finder[at, 1] = row
+    s.rows[instrument] = row + 1
     s.books[row, :] = 0
-    s.books[row, B_KEY] = key
+    s.books[row, B_INSTRUMENT] = instrument
     s.books[row, B_UNKNOWN_SIDES] = BOTH_SIDES
     s.books[row, B_LAST_PRICE] = UNDEF_PRICE
     s.sides[2 * row : 2 * row + 2, :] = 0
@@ -531,13 +530,23 @@ def _count_crossed(s: State, book: int) -> None:
 
 
 @kernel
-def apply(words: Words, first: int, s: State, out: Words, status: Words) -> int:
+def apply(
+    words: Words,
+    instrument: Indices,
+    first: int,
+    s: State,
+    out: Words,
+    made: Indices,
+    status: Words,
+) -> int:
     """Apply MBO records from `first` on; return the number of the first that was not applied.
 
     Parameters
     ----------
     words : int64[n, 7]
         MBO records.
+    instrument : uint32[n]
+        The index of each record's instrument; `s.rows` has room for it.
     first : int
     s : State
         Changed in place.
@@ -545,22 +554,23 @@ def apply(words: Words, first: int, s: State, out: Words, status: Words) -> int:
         Room for MBP records of `depth` levels, filled from `sizes[Z_EMITTED]` on; no rows mean
         that none are wanted. The wider rows tell of the book after every record, whether or not
         that struck a level shown.
+    made : uint32[m]
+        Room for the instrument of each row of `out`.
     status : int64[1]
         DONE, or what there was no room for.
     """
     emitting = out.shape[0] > 0
     near = ((out.shape[1] - 6) >> 2) if emitting else 0
     emits_all = emitting and (out.shape[1] - 6) & 3 == STATE_WORDS
-    key = -1
+    of: Any = np.int64(-1)
     book = -1
     for i in range(first, words.shape[0]):
         status[0] = _room(s, out)
         if status[0] != DONE:
             return i
-        key_of_record = (words[i, 0] >> 16) & 0xFFFFFFFFFFFF
-        if key_of_record != key:
-            key = key_of_record
-            book = _find_book(s, key)
+        if np.int64(instrument[i]) != of:
+            of = np.int64(instrument[i])
+            book = _find_book(s, of)
         if not _has_ladder_room(s, book):
             status[0] = FULL_POOL
             return i
@@ -611,10 +621,12 @@ def apply(words: Words, first: int, s: State, out: Words, status: Words) -> int:
             _note(s, book, MAYBE_BAD)
             s.books[book, B_UNKNOWN_SIDES] = BOTH_SIDES
         if emits_all or 0 <= struck < near:
+            made[s.sizes[Z_EMITTED]] = of
             _emit(s, out, words, i, struck, book)
         s.books[book, B_EVENTS] += 1
         if 0 <= words[i, 5] < s.books[book, B_TS_RECV]:
             _note(s, book, TIME_BACKWARDS)
+        s.books[book, B_ID] = (words[i, 0] >> 16) & 0xFFFFFFFFFFFF
         s.books[book, B_TS_EVENT] = words[i, 1]
         s.books[book, B_TS_RECV] = words[i, 5]
         s.books[book, B_SEQUENCE] = (words[i, 6] >> 32) & U32

@@ -1,10 +1,98 @@
-"""Books rebuilt from whole events, up to where a stream has come."""
+"""Books rebuilt from whole events: records are held back until their event has ended."""
 
 from __future__ import annotations
 
-from mdtool.core.records import Records
-from mdtool.engine.book.state import Books
-from mdtool.engine.book.whole_events import WholeEvents
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from mdtool.core.dtypes import MBO
+from mdtool.core.instruments import Batch, with_room
+from mdtool.engine.book.state import Books, words_of
+from mdtool.engine.book.stream_kernel import mark_open
+
+MAX_OPEN_RECORDS: Final = 1 << 20
+"""What is held back at most: the longest events are snapshots, of some ten thousand orders."""
+
+Split = tuple[Batch, Batch]
+"""Records of events that have ended, and of others."""
+
+
+class WholeEvents:
+    """Passes on the records of events that have ended.
+
+    An event is of one instrument and ends with a record flagged F_LAST. Between
+    its records a book may look crossed. An instrument's records stay in order; those of different
+    instruments may overtake each other, which makes no difference to their books.
+
+    Parameters
+    ----------
+    held, latest_ns : optional
+        As the attributes, of a stream that is taken up again.
+
+    Attributes
+    ----------
+    held : Batch
+        Records of events that have not ended yet, perhaps none.
+    forced : int
+        How many records were passed on before their event had ended, because more than
+        `MAX_OPEN_RECORDS` were held: their stream does not flag the ends of events.
+    """
+
+    def __init__(self, held: Batch | None = None, latest_ns: int = 0) -> None:
+        self.held = Batch.empty(MBO) if held is None else held
+        self.forced = 0
+        self._ended_in = np.empty(0, np.int64)
+        self._latest = np.array([latest_ns])
+        self._rounds = 0
+
+    @property
+    def latest_ns(self) -> int:
+        """The latest ts_recv of all records, 0 before the first."""
+        return int(self._latest[0])
+
+    def feed(self, batch: Batch) -> Iterator[Batch]:
+        """Take a stream's next records; yield those, held ones too, whose events have ended.
+
+        Parameters
+        ----------
+        batch : Batch
+            Of MBO records.
+
+        Yields
+        ------
+        Batch
+            At most two, neither of them empty.
+        """
+        self._rounds += 1
+        later, later_open = self._split(batch)
+        earlier, earlier_open = self._split(self.held)
+        self.held = Batch.joined([earlier_open, later_open])
+        for whole in (earlier, later):
+            if len(whole):
+                yield whole
+        if len(self.held) > MAX_OPEN_RECORDS:
+            forced, self.held = self.held, Batch.empty(MBO)
+            self.forced += len(forced)
+            yield forced
+
+    def _split(self, batch: Batch) -> Split:
+        """Return the records of events that end in a batch, or in one split before in the round."""
+        self._ended_in = with_room(self._ended_in, batch.instrument, 0)
+        marks = np.empty(len(batch), np.bool_)
+        n_open = mark_open(
+            words_of(batch.records),
+            batch.instrument,
+            self._ended_in,
+            self._rounds,
+            self._latest,
+            marks,
+        )
+        n_whole = len(batch) - n_open
+        if marks[n_whole:].all():
+            return batch[:n_whole], batch[n_whole:]
+        return batch[~marks], batch[marks]
 
 
 class Rebuild:
@@ -24,7 +112,7 @@ class Rebuild:
     """
 
     def __init__(
-        self, books: Books | None = None, held: Records | None = None, latest_ns: int = 0
+        self, books: Books | None = None, held: Batch | None = None, latest_ns: int = 0
     ) -> None:
         self.books = Books() if books is None else books
         self.events = WholeEvents(held, latest_ns)
@@ -34,7 +122,7 @@ class Rebuild:
         """The latest index timestamp of all records, 0 before the first."""
         return self.events.latest_ns
 
-    def update(self, records: Records) -> None:
+    def update(self, batch: Batch) -> None:
         """Take the stream's next MBO records, perhaps none."""
-        for whole in self.events.feed(records):
+        for whole in self.events.feed(batch):
             self.books.apply(whole)

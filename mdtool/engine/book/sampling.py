@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from mdtool.core.records import Records, index_timestamps
+from mdtool.core.instruments import Batch
+from mdtool.core.records import index_timestamps
 from mdtool.engine.book import kernel as k
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.snapshot import Snapshot
@@ -27,7 +28,7 @@ class Sampler(Protocol):
     rebuild: Rebuild
     is_over: bool
 
-    def update(self, records: Records) -> Iterator[Snapshot]:
+    def update(self, batch: Batch) -> Iterator[Snapshot]:
         """Take MBO records; yield snapshots of the moments that they end.
 
         To be exhausted before the next call: a snapshot is taken when it is asked for.
@@ -61,14 +62,14 @@ class FinalSampler:
         self._depth = depth
         self._at_ns = at_ns
 
-    def update(self, records: Records) -> Iterator[Snapshot]:
+    def update(self, batch: Batch) -> Iterator[Snapshot]:
         """Take MBO records; yield nothing."""
         if self._at_ns is not None:
-            is_later = index_timestamps(records) > self._at_ns
+            is_later = index_timestamps(batch.records) > self._at_ns
             if is_later.any():
                 self.is_over = True
-                records = records[: int(is_later.argmax())]
-        self.rebuild.update(records)
+                batch = batch[: int(is_later.argmax())]
+        self.rebuild.update(batch)
         yield from ()
 
     def close(self) -> Iterator[Snapshot]:
@@ -110,15 +111,15 @@ class IntervalSampler:
         self._end_ns = 0
         self._counts = np.empty(0, np.int64)
 
-    def update(self, records: Records) -> Iterator[Snapshot]:
+    def update(self, batch: Batch) -> Iterator[Snapshot]:
         """Take MBO records; yield snapshots of the intervals that they end."""
-        now_ns = np.maximum.accumulate(index_timestamps(records))
+        now_ns = np.maximum.accumulate(index_timestamps(batch.records))
         np.maximum(now_ns, self.rebuild.latest_ns, out=now_ns)
         begin = 0
-        while begin < len(records):
+        while begin < len(batch):
             end = int(np.searchsorted(now_ns, self._end_ns))
-            self.rebuild.update(records[begin:end])
-            if end < len(records):
+            self.rebuild.update(batch[begin:end])
+            if end < len(batch):
                 yield from self._take()
                 self._end_ns = (int(now_ns[end]) // self._interval_ns + 1) * self._interval_ns
             begin = end
@@ -135,6 +136,5 @@ class IntervalSampler:
         self._counts = counts
         if self._after_ns is not None and self._end_ns <= self._after_ns:
             return
-        for row in np.flatnonzero(counts != before).tolist():
-            view = BookView(books, books.key_at(row), row)
-            yield Snapshot.of(view, self._depth, self._end_ns)
+        for instrument in books.instruments()[counts != before].tolist():
+            yield Snapshot.of(BookView(books, instrument), self._depth, self._end_ns)

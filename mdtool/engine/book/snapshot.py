@@ -1,4 +1,4 @@
-"""What an order book looks like at one moment, cut loose from the books that go on."""
+"""Order books at one moment: as values, as depth records, and as the MBO records they are of."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from mdtool.core.dtypes import (
     F_LAST,
     F_MAYBE_BAD_BOOK,
     F_SNAPSHOT,
+    F_TOB,
+    MBO,
     MBP1,
     MBP10,
+    RTYPE_MBO,
     RTYPE_MBP1,
     RTYPE_MBP10,
     record_length,
 )
 from mdtool.core.records import Records
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, format_price, format_time
-from mdtool.engine.book.state import BookKey, Depth
-from mdtool.engine.book.view import BookView
+from mdtool.engine.book.state import Books, Depth
+from mdtool.engine.book.view import BookView, Side, views
 
 Levels = npt.NDArray[np.void]
 
@@ -33,7 +36,10 @@ class Snapshot:
 
     Attributes
     ----------
-    key : BookKey
+    instrument : int
+        The index of its instrument.
+    publisher_id, instrument_id : int
+        As the last record that is in it has them.
     ts_ns : int
         Of when it was taken, nanoseconds since the epoch.
     ts_event, ts_recv, sequence : int
@@ -48,7 +54,9 @@ class Snapshot:
         How many of each kind there were until then; see `engine.book.view.ANOMALIES`.
     """
 
-    key: BookKey
+    instrument: int
+    publisher_id: int
+    instrument_id: int
     ts_ns: int
     ts_event: int
     ts_recv: int
@@ -74,7 +82,9 @@ class Snapshot:
             Of when it is taken, else of when its last record was received.
         """
         return cls(
-            key=view.key,
+            instrument=view.instrument,
+            publisher_id=view.publisher_id,
+            instrument_id=view.instrument_id,
             ts_ns=view.ts_recv if ts_ns is None else ts_ns,
             ts_event=view.ts_event,
             ts_recv=view.ts_recv,
@@ -139,7 +149,8 @@ def snapshot_records(snapshots: Sequence[Snapshot], depth: Depth) -> Records:
     for level in range(depth):
         records[f"bid_px_{level:02}"] = records[f"ask_px_{level:02}"] = UNDEF_PRICE
     for record, snapshot in zip(records, snapshots, strict=True):
-        record["publisher_id"], record["instrument_id"] = snapshot.key
+        record["publisher_id"] = snapshot.publisher_id
+        record["instrument_id"] = snapshot.instrument_id
         record["ts_recv"] = snapshot.ts_ns
         record["ts_event"] = snapshot.ts_event
         record["sequence"] = snapshot.sequence
@@ -159,3 +170,76 @@ def _level_dicts(levels: Levels) -> list[dict[str, Any]]:
         {"price": format_price(price), "size": size, "count": count}
         for price, size, count in levels.tolist()
     ]
+
+
+def mbo_snapshot(books: Books) -> Records:
+    """Return the resting orders of all books as a snapshot in the middle of their stream.
+
+    Parameters
+    ----------
+    books : Books
+        They are not changed.
+
+    Returns
+    -------
+    MBO[n]
+        Of each book an `R`, then an `A` for each order in order of priority, all flagged
+        SNAPSHOT, then an `N` with LAST, which is flagged MAYBE_BAD_BOOK where the book is partial.
+        A quote without orders is an `A` with TOB. Times and sequence are those of the book's last
+        record, but for the `ts_event` of orders, which is their own. Books that these records and
+        then the rest of the stream are applied to become as those that the whole stream is.
+
+    Notes
+    -----
+    The `N` also ends the run of snapshot adds: one of the stream's own that follows begins anew.
+    Where the book stands within one, there is no `N`, so that its further adds still belong to it.
+    """
+    parts = [_of_book(view) for view in views(books)]
+    return np.concatenate(parts) if parts else np.empty(0, MBO)
+
+
+def _of_book(view: BookView) -> Records:
+    clear = _blank(view, 1)
+    clear["action"] = b"R"
+    end = _blank(view, 0 if view.is_in_snapshot else 1)
+    end["action"] = b"N"
+    end["flags"] = F_LAST
+    records = np.concatenate([clear, _of_side(view, "B"), _of_side(view, "A"), end])
+    if view.is_partial:
+        records["flags"][-1] |= F_MAYBE_BAD_BOOK
+    return records
+
+
+def _of_side(view: BookView, side: Side) -> Records:
+    """Return the adds of a side: what is quoted there, which replaces the side, comes first."""
+    levels, resting = view.levels(side), view.orders(side)
+    in_orders = np.zeros(len(levels), np.int64)
+    np.add.at(in_orders, np.repeat(np.arange(len(levels)), levels["count"]), resting["size"])
+    quoted = levels["size"] - in_orders
+    quotes = _blank(view, int(np.count_nonzero(quoted)))
+    quotes["price"] = levels["price"][quoted > 0]
+    quotes["size"] = quoted[quoted > 0]
+    quotes["flags"] |= F_TOB
+    orders = _blank(view, len(resting))
+    for field in ("order_id", "price", "size", "ts_event"):
+        orders[field] = resting[field]
+    adds = np.concatenate([quotes, orders])
+    adds["action"] = b"A"
+    adds["side"] = side.encode()
+    return adds
+
+
+def _blank(view: BookView, n: int) -> Records:
+    """Return records of a book's snapshot that are yet to be filled."""
+    records = np.zeros(n, MBO)
+    records["length"] = record_length(MBO)
+    records["rtype"] = RTYPE_MBO
+    records["publisher_id"] = view.publisher_id
+    records["instrument_id"] = view.instrument_id
+    records["price"] = UNDEF_PRICE
+    records["side"] = b"N"
+    records["flags"] = F_SNAPSHOT
+    records["ts_event"] = view.ts_event
+    records["ts_recv"] = view.ts_recv
+    records["sequence"] = view.sequence
+    return records

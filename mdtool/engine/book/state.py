@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from mdtool.core.dtypes import MBO, MBP1, MBP10
-from mdtool.core.hash_kernel import move_rows
+from mdtool.core.instruments import Batch, with_room
 from mdtool.core.records import Records
 from mdtool.engine.book import kernel as k
 
@@ -18,17 +18,11 @@ Depth = Literal[1, 10]
 FIRST_ROWS: Final = 1024
 EMIT_ROWS: Final = 8192
 _NO_OUTPUT: Final = np.empty((0, 6 + 4), np.int64)
-
-
-class BookKey(NamedTuple):
-    """What a book is of: an instrument at a publisher (an exchange's feed)."""
-
-    publisher_id: int
-    instrument_id: int
+_NOTHING_MADE: Final = np.empty(0, np.uint32)
 
 
 class Books:
-    """L3 order books of every instrument that the MBO records given to it speak of.
+    """L3 order books of every instrument of the MBO records that are applied to it.
 
     Orders, levels and books have no fixed limit. Anomalies are counted, never raised.
     """
@@ -42,55 +36,58 @@ class Books:
             places=np.empty(4 * FIRST_ROWS, np.int64),
             ids=np.zeros((2 * FIRST_ROWS, 2), np.int64),
             books=np.empty((16, k.B_WIDTH), np.int64),
-            finder=np.zeros((32, 2), np.int64),
+            rows=np.zeros(16, np.int64),
             sizes=np.zeros(k.Z_WIDTH, np.int64),
         )
         self.state.sizes[[k.Z_FREE_ORDER, k.Z_FREE_LEVEL]] = k.NONE
 
-    def apply(self, records: Records) -> None:
+    def apply(self, batch: Batch) -> None:
         """Apply MBO records, in their order.
 
         Parameters
         ----------
-        records : MBO[n]
-            Of any instruments and publishers, interleaved as they came.
+        batch : Batch
+            Of MBO records of any instruments, interleaved as they arrived.
         """
-        words = words_of(records)
         done = 0
-        while done < len(words):
-            done = self._run(words, done, _NO_OUTPUT)
+        while done < len(batch):
+            done = self._run(batch, done, _NO_OUTPUT, _NOTHING_MADE)
 
-    def events(self, records: Records, depth: Depth = 10) -> Iterator[Records]:
+    def events(self, batch: Batch, depth: Depth = 10) -> Iterator[Batch]:
         """Apply MBO records and yield the depth records that they make.
 
         Parameters
         ----------
-        records : MBO[n]
+        batch : Batch
+            Of MBO records.
         depth : {1, 10}
             How many levels a record shows, and how near the top a change must be to give one.
 
         Yields
         ------
-        MBP1[m] or MBP10[m]
-            At most `EMIT_ROWS` at once, fresh arrays. Records are applied as the results are
-            taken; an iteration broken off leaves the rest of `records` unapplied.
+        Batch
+            Of MBP1 or MBP10, at most `EMIT_ROWS` at once, fresh arrays. Records are applied as the
+            results are taken; an iteration that is broken off leaves the rest unapplied.
         """
         dtype = MBP10 if depth == 10 else MBP1
-        words = words_of(records)
         done = 0
-        while done < len(words):
-            out = np.empty((min(EMIT_ROWS, len(words) - done), dtype.itemsize // 8), np.int64)
+        while done < len(batch):
+            n_rows = min(EMIT_ROWS, len(batch) - done)
+            out = np.empty((n_rows, dtype.itemsize // 8), np.int64)
+            made = np.empty(n_rows, np.uint32)
             self.state.sizes[k.Z_EMITTED] = 0
-            done = self._run(words, done, out)
+            done = self._run(batch, done, out, made)
             if emitted := int(self.state.sizes[k.Z_EMITTED]):
-                yield out[:emitted].reshape(-1).view(dtype)
+                records = out[:emitted].reshape(-1).view(dtype)
+                yield Batch(records, batch.instruments, made[:emitted])
 
-    def states(self, records: Records, depth: int) -> Iterator[k.Words]:
+    def states(self, batch: Batch, depth: int) -> Iterator[k.Words]:
         """Apply MBO records and yield what the book of each looks like after it.
 
         Parameters
         ----------
-        records : MBO[n]
+        batch : Batch
+            Of MBO records.
         depth : int
             How many levels of a side are shown, from 1.
 
@@ -101,13 +98,12 @@ class Books:
             levels as 64-bit words of an MBP layout, and what the kernel says of `STATE_WORDS`.
             Records are applied as the results are taken.
         """
-        words = words_of(records)
         done = 0
-        while done < len(words):
-            n_rows = min(EMIT_ROWS, len(words) - done)
+        while done < len(batch):
+            n_rows = min(EMIT_ROWS, len(batch) - done)
             out = np.empty((n_rows, 6 + 4 * depth + k.STATE_WORDS), np.int64)
             self.state.sizes[k.Z_EMITTED] = 0
-            done = self._run(words, done, out)
+            done = self._run(batch, done, out, np.empty(n_rows, np.uint32))
             if emitted := int(self.state.sizes[k.Z_EMITTED]):
                 yield out[:emitted]
 
@@ -121,33 +117,30 @@ class Books:
         """Return how many books there are."""
         return int(self.state.sizes[k.Z_BOOKS])
 
-    def key_at(self, row: int) -> BookKey:
-        """Return the key of the book in a row of `state.books`."""
-        packed = int(self.state.books[row, k.B_KEY])
-        return BookKey(packed & 0xFFFF, packed >> 16)
+    def instruments(self) -> npt.NDArray[np.int64]:
+        """Return the index of each book's instrument, in the order in which they were first met."""
+        return self.state.books[: len(self), k.B_INSTRUMENT].copy()
 
-    def book_keys(self) -> list[BookKey]:
-        """Return the key of every book, in the order in which they were first met."""
-        return [self.key_at(row) for row in range(len(self))]
-
-    def row_of(self, key: BookKey) -> int:
-        """Return the row of a book in `state.books`.
+    def row_of(self, instrument: int) -> int:
+        """Return the row of an instrument's book in `state.books`.
 
         Raises
         ------
         KeyError
-            When no record of `key` was applied yet.
+            When none of its records was applied yet.
         """
-        packed = key.instrument_id << 16 | key.publisher_id
-        rows = np.flatnonzero(self.state.books[: self.state.sizes[k.Z_BOOKS], k.B_KEY] == packed)
-        if not len(rows):
-            raise KeyError(key)
-        return int(rows[0])
+        row = int(self.state.rows[instrument]) - 1 if instrument < len(self.state.rows) else -1
+        if row < 0:
+            raise KeyError(instrument)
+        return row
 
-    def _run(self, words: k.Words, first: int, out: k.Words) -> int:
+    def _run(self, batch: Batch, first: int, out: k.Words, made: k.Indices) -> int:
         """Apply records until all are, or `out` is full, or something had to grow."""
         status = np.zeros(1, np.int64)
-        done = int(k.apply(words, first, self.state, out, status))
+        words, instrument = words_of(batch.records), batch.instrument
+        rows = with_room(self.state.rows, instrument, 0)
+        self.state = self.state._replace(rows=rows)
+        done = int(k.apply(words, instrument, first, self.state, out, made, status))
         self.state = _grown(self.state, int(status[0]))
         return done
 
@@ -164,10 +157,7 @@ def _grown(state: k.State, full: int) -> k.State:
     if full == k.FULL_POOL:
         return state._replace(keys=_doubled(state.keys), places=_doubled(state.places))
     if full == k.FULL_BOOKS:
-        books = _doubled(state.books)
-        finder = np.zeros((2 * len(books), 2), np.int64)
-        move_rows(state.finder, finder)
-        return state._replace(books=books, sides=_doubled(state.sides), finder=finder)
+        return state._replace(books=_doubled(state.books), sides=_doubled(state.sides))
     return state
 
 
@@ -177,7 +167,7 @@ def words_of(records: Records) -> k.Words:
     They are always read-only, as what files hold is: for other arrays numba would compile again.
     """
     if records.dtype != MBO:
-        raise TypeError(f"MBO records are wanted, not {records.dtype}")
+        raise TypeError(f"MBO records are expected, not {records.dtype}")
     words = np.require(records, requirements="C").view(np.int64).reshape(-1, k.MBO_WORDS)
     words = np.require(words, requirements="A")
     words.flags.writeable = False

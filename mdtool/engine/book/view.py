@@ -1,4 +1,4 @@
-"""What can be asked of an order book: its best prices, levels, queues and counts."""
+"""What order books hold: one book's prices, levels, queues and counts, and sums over all books."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mdtool.core.units import UNDEF_PRICE, UNDEF_TIMESTAMP
 from mdtool.engine.book import kernel as k
-from mdtool.engine.book.state import BookKey, Books
+from mdtool.engine.book.state import Books
 
 Side = Literal["B", "A"]
 
@@ -71,25 +71,34 @@ _EMPTY: Final = Quote(UNDEF_PRICE, 0, 0)
 
 
 class BookView:
-    """One book of `Books`, read where it stands: what it says changes as records are applied.
+    """One book of `Books`, read in place: what it shows changes as records are applied.
 
     Parameters
     ----------
     books : Books
-    key : BookKey
-    row : int, optional
-        The book's row in `books.state`, else it is looked for.
+    instrument : int
+        The index of its instrument.
 
     Raises
     ------
     KeyError
-        When no record of `key` was applied yet.
+        When no record of the instrument was applied yet.
     """
 
-    def __init__(self, books: Books, key: BookKey, row: int | None = None) -> None:
-        self.key = key
+    def __init__(self, books: Books, instrument: int) -> None:
+        self.instrument = instrument
         self._books = books
-        self._row = books.row_of(key) if row is None else row
+        self._row = books.row_of(instrument)
+
+    @property
+    def publisher_id(self) -> int:
+        """The publisher of the last record."""
+        return self._count(k.B_ID) & 0xFFFF
+
+    @property
+    def instrument_id(self) -> int:
+        """The instrument's id in the last record."""
+        return self._count(k.B_ID) >> 16
 
     @property
     def is_partial(self) -> bool:
@@ -261,8 +270,113 @@ class BookView:
 
 def views(books: Books) -> Iterator[BookView]:
     """Yield a view of every book, in the order in which they were first met."""
-    for row in range(len(books)):
-        yield BookView(books, books.key_at(row), row)
+    for instrument in books.instruments().tolist():
+        yield BookView(books, instrument)
+
+
+def busiest(books: Books, n: int) -> list[BookView]:
+    """Return the `n` books with the most records, that with most first."""
+    order = np.argsort(-books.state.books[: len(books), k.B_EVENTS], kind="stable")
+    return [BookView(books, index) for index in books.instruments()[order[:n]].tolist()]
+
+
+class Totals(NamedTuple):
+    """Sums over all books.
+
+    Attributes
+    ----------
+    orders, bid_levels, ask_levels : int
+        What rests.
+    trades, volume : int
+        What was traded.
+    is_partial : bool
+        Whether one of the books is.
+    anomalies : dict
+        How many there were of each kind, kinds without any left out.
+    """
+
+    orders: int
+    bid_levels: int
+    ask_levels: int
+    trades: int
+    volume: int
+    is_partial: bool
+    anomalies: dict[str, int]
+
+
+def totals(books: Books) -> Totals:
+    """Return what all books come to."""
+    rows = books.state.books[: len(books)]
+    lengths = books.state.sides[: 2 * len(books), k.S_LENGTH]
+    anomalies = {kind: int(rows[:, k.B_ANOMALIES + at].sum()) for kind, at in ANOMALIES.items()}
+    return Totals(
+        orders=int(rows[:, k.B_ORDERS].sum()),
+        bid_levels=int(lengths[0::2].sum()),
+        ask_levels=int(lengths[1::2].sum()),
+        trades=int(rows[:, k.B_TRADES].sum()),
+        volume=int(rows[:, k.B_VOLUME].sum()),
+        is_partial=bool(rows[:, k.B_UNKNOWN_SIDES].any()),
+        anomalies={kind: count for kind, count in anomalies.items() if count},
+    )
+
+
+TOP: Final = np.dtype([("instrument", "i8"), ("ts_recv", "i8"), ("bid", "i8"), ("ask", "i8")])
+"""The index of a book's instrument, when its last record was received, and its best prices at
+1e-9."""
+_UNKNOWN_BIT: Final = {"bid": 1, "ask": 2}
+
+
+def tops(books: Books) -> npt.NDArray[np.void]:
+    """Return the best prices of every book, in the order in which they were first met.
+
+    Parameters
+    ----------
+    books : Books
+
+    Returns
+    -------
+    TOP[n]
+        A price is UNDEF_PRICE where the side is empty, or where a partial book does not know what
+        else there is on it.
+    """
+    rows = books.state.books[: len(books)]
+    found = np.empty(len(rows), TOP)
+    found["instrument"] = rows[:, k.B_INSTRUMENT]
+    found["ts_recv"] = rows[:, k.B_TS_RECV]
+    for number, name in enumerate(("bid", "ask")):
+        sides = books.state.sides[number : 2 * len(rows) : 2]
+        length = sides[:, k.S_LENGTH]
+        is_known = (length > 0) & (rows[:, k.B_UNKNOWN_SIDES] & _UNKNOWN_BIT[name] == 0)
+        best = (sides[:, k.S_START] + length - 1)[is_known]
+        keys = books.state.levels[books.state.places[best], k.L_KEY]
+        found[name] = UNDEF_PRICE
+        found[name][is_known] = ~keys if name == "ask" else keys
+    return found
+
+
+class PartialBooks:
+    """Reports each partial book once: one that lacks orders from before its stream began.
+
+    Attributes
+    ----------
+    count : int
+        How many there were.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._was_reported = np.empty(0, np.bool_)
+
+    def look(self, books: Books) -> list[int]:
+        """Return the instruments whose books have turned out to be partial, as they were met."""
+        rows = books.state.books[: len(books)]
+        reported = np.zeros(len(rows), np.bool_)
+        reported[: len(self._was_reported)] = self._was_reported
+        is_partial = rows[:, k.B_UNKNOWN_SIDES] != 0
+        new: list[int] = rows[is_partial & ~reported, k.B_INSTRUMENT].tolist()
+        self._was_reported = reported | is_partial
+        self.count += len(new)
+        return new
 
 
 def _key(side: Side, price: int) -> int:

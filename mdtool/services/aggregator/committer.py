@@ -1,11 +1,12 @@
-"""When what the market took is kept: at once in memory, or once a store has written it."""
+"""When changes of the market are committed: at once in memory, or once a store has them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 from mdtool.adapters.stores.errors import StoreError, StoreUnavailableError
@@ -13,40 +14,44 @@ from mdtool.adapters.stores.port import Step
 from mdtool.adapters.stores.steps import Steps
 from mdtool.core.backoff import delays
 from mdtool.engine.market import Change, Market
-from mdtool.services.aggregator.store_thread import StoreThread
+from mdtool.services.aggregator.storage import StoreThread
+from mdtool.wire._pb import marketdata_pb2
 
 log = logging.getLogger(__name__)
 
 CommitListener = Callable[[Sequence[Change]], None]
 """Called with changes that are committed, each once, in order, in the event loop's thread."""
 
+_MAX_PENDING: Final = 65_536
+"""How many batches of a call may await their acknowledgement before it is blocked."""
 _FIRST_WAIT_S: Final = 0.1
 _MAX_NEW_STREAMS: Final = 100_000
 _MAX_WAIT_S: Final = 2.0
-"""The longest pause between two tries to write to a store that is away."""
+"""The longest pause between two attempts to reach an unavailable store."""
 
 
 class Committer:
-    """Commits the changes of a market in order, those that have gathered together.
+    """Commits the changes of a market in order, in groups.
 
-    With a store, all that came while a group was being written is the next group: the more there
-    is to write, the larger the groups, and the lower the cost of each change.
+    With a store, all changes that arrive while a group is being written make the next group: the
+    more there is to write, the larger the groups, and the lower the cost of each change.
 
     Parameters
     ----------
     market : Market
-        Whose changes they are, as it was made or restored.
+        The market, as it was created or restored.
     store : StoreThread or None
-        Where they are kept; None means that taken is committed.
+        Where its changes are stored; None means that they are committed at once.
     max_uncommitted : int
-        How many frames may await their commit before there is no more room.
+        How many frames may await their commit before senders are blocked.
     availability : callable
-        Called with False when the store cannot be written, and with True when it can again.
+        Called with False when the store becomes unavailable, and with True when it is available
+        again.
 
     Attributes
     ----------
     committed : int
-        The number of the latest of the market's steps that is committed, with all before.
+        The number of the latest step of the market that is committed, with all before it.
     uncommitted : int
         Frames that await their commit.
     """
@@ -68,16 +73,16 @@ class Committer:
         self._listeners: list[CommitListener] = []
         self._group: list[Change] = []
         self._streams: dict[str, int] = {}
-        """The number of the latest step of each stream that has an uncommitted one."""
+        """The number of the latest uncommitted step of each stream."""
         self._new_streams: set[str] = set()
-        """Of those that the market does not know, some that the store does not know either."""
+        """Some of the streams that neither the market nor the store knows."""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._waiting_for_room: list[asyncio.Future[None]] = []
         self._has_work = asyncio.Event()
         self._is_ending = asyncio.Event()
-        self._is_away = False
+        self._is_unavailable = False
         self._failure: StoreError | None = None
-        """Why the store will not answer again."""
+        """Why the store cannot be used any more."""
 
     @property
     def has_room(self) -> bool:
@@ -85,15 +90,15 @@ class Committer:
         return self.uncommitted < self._max_uncommitted
 
     def listen(self, listener: CommitListener) -> None:
-        """Have `listener` called at each commit."""
+        """Call `listener` at each commit."""
         self._listeners.append(listener)
 
     def unlisten(self, listener: CommitListener) -> None:
-        """Call `listener` no more."""
+        """Stop calling `listener`."""
         self._listeners.remove(listener)
 
     def add(self, change: Change) -> None:
-        """Commit the change that the market has just made, now or with the next group."""
+        """Commit the latest change of the market, now or with the next group."""
         if self._store is None:
             self._settle([change], self._market.commit)
             return
@@ -122,12 +127,12 @@ class Committer:
         await self.until(self._streams.get(stream_id, 0))
 
     async def recall(self, stream_id: str) -> None:
-        """Let the market know where a stream goes on that it has forgotten, and the store has not.
+        """Restore the position of a stream that the market has forgotten from the store.
 
         Raises
         ------
         StoreUnavailableError
-            When the store cannot be asked now, or for good; then `run` ends with the reason.
+            When the store is unavailable, now or for good; then `run` ends with the reason.
         """
         if self._store is None or self._is_known(stream_id):
             return
@@ -148,7 +153,7 @@ class Committer:
         Raises
         ------
         StoreError
-            When the store can keep no more, now or later. Nothing of the group was written.
+            When the store can store no more, now or later. Nothing of the group was written.
         """
         while True:
             await self._has_work.wait()
@@ -159,50 +164,50 @@ class Committer:
                 return
             if self._is_ending.is_set() and not self._group:
                 return
-            if self._is_away and self._store is not None:
-                await self._look(self._store)
+            if self._is_unavailable and self._store is not None:
+                await self._probe(self._store)
 
     async def finish(self, running: asyncio.Task[None], timeout_s: float) -> None:
-        """Let `run`, which is that task, write what was taken, and wait for its end."""
+        """Have `run`, which is that task, write what is uncommitted, and wait for its end."""
         self._is_ending.set()
         self._has_work.set()
         await asyncio.wait({running}, timeout=timeout_s)
         if self.uncommitted:
             log.warning(
-                "stopped with %d ticks taken that the store has not kept, and that were not "
-                "acknowledged; those who sent them send them again",
+                "stopped with %d ticks taken that the store does not have and that were not "
+                "acknowledged; their senders will send them again",
                 self.uncommitted,
             )
 
     def _is_known(self, stream_id: str) -> bool:
-        """Tell whether the store need not be asked for a stream."""
+        """Return whether the position of a stream need not be read from the store."""
         return stream_id in self._new_streams or self._market.position(stream_id) is not None
 
     async def _position(self, store: StoreThread, stream_id: str) -> int | None:
         try:
             position = await store.position(stream_id)
         except StoreUnavailableError as error:
-            self._lost(error)
+            self._set_unavailable(error)
             raise
         except StoreError as error:
             self._failure = error
             self._has_work.set()
             raise StoreUnavailableError(str(error)) from error
         if not self.uncommitted:
-            self._found()
+            self._set_available()
         return position
 
-    async def _look(self, store: StoreThread) -> None:
-        """Ask a store that is away again and again, until it is back or there is work to do."""
+    async def _probe(self, store: StoreThread) -> None:
+        """Try an unavailable store again and again, until it answers or there is work to do."""
         for delay_s in delays(_FIRST_WAIT_S, _MAX_WAIT_S):
             await _wait(self._has_work, delay_s)
-            if self._has_work.is_set() or not self._is_away:
+            if self._has_work.is_set() or not self._is_unavailable:
                 return
             with contextlib.suppress(StoreUnavailableError):
                 await self._position(store, "")
 
     async def _write_group(self) -> bool:
-        """Write what has gathered; return False when the end comes before it is written."""
+        """Write the next group; return False when the service ends before that is done."""
         group, self._group = self._group, []
         commit = self._market.commit
         if not await self._write(self._steps.take(group)):
@@ -218,9 +223,9 @@ class Committer:
             try:
                 await self._store.write(step)
             except StoreUnavailableError as error:
-                self._lost(error)
+                self._set_unavailable(error)
             else:
-                self._found()
+                self._set_available()
                 return True
             if self._is_ending.is_set():
                 break
@@ -228,7 +233,7 @@ class Committer:
         return False
 
     def _settle(self, group: Sequence[Change], commit: int) -> None:
-        """Take note of a commit, and tell all who wait for it."""
+        """Record a commit, and wake all who wait for it."""
         self.committed = commit
         for listener in self._listeners:
             listener(group)
@@ -241,18 +246,109 @@ class Committer:
                 _wake(future)
             self._waiting_for_room.clear()
 
-    def _lost(self, error: StoreUnavailableError) -> None:
-        if not self._is_away:
-            self._is_away = True
+    def _set_unavailable(self, error: StoreUnavailableError) -> None:
+        if not self._is_unavailable:
+            self._is_unavailable = True
             self._has_work.set()
-            log.warning("%s; nothing is acknowledged until it can be written again", error)
+            log.warning("%s; nothing is acknowledged until the store is available again", error)
             self._availability(False)
 
-    def _found(self) -> None:
-        if self._is_away:
-            self._is_away = False
-            log.info("the store is there again")
+    def _set_available(self) -> None:
+        if self._is_unavailable:
+            self._is_unavailable = False
+            log.info("the store is available again")
             self._availability(True)
+
+
+class Acknowledger:
+    """Acknowledges the batches of one call once they are committed.
+
+    Batches of a stream that are committed together have one acknowledgement.
+
+    Parameters
+    ----------
+    committer : Committer
+        Reports what is committed.
+    write : callable
+        Sends a message, and waits while the peer is too slow for it.
+    """
+
+    def __init__(
+        self, committer: Committer, write: Callable[[marketdata_pb2.BatchAck], Awaitable[None]]
+    ) -> None:
+        self._committer = committer
+        self._write = write
+        self._pending: deque[tuple[int, str, int]] = deque()
+        self._has_news = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._is_complete = False
+
+    def add(self, commit: int, stream_id: str, next_sequence: int) -> None:
+        """Acknowledge a stream up to a sequence, once that step of the market is committed."""
+        self._pending.append((commit, stream_id, next_sequence))
+        self._has_news.set()
+        if len(self._pending) >= _MAX_PENDING:
+            self._has_room.clear()
+
+    async def room(self) -> None:
+        """Wait until more may be added."""
+        await self._has_room.wait()
+
+    def complete(self) -> None:
+        """Have `run` end once everything is acknowledged."""
+        self._is_complete = True
+        self._has_news.set()
+
+    def cut_short(self) -> None:
+        """Have `run` end soon: acknowledge only what is committed by now."""
+        while self._pending and self._pending[-1][0] > self._committer.committed:
+            self._pending.pop()
+        self.complete()
+
+    async def run(self) -> None:
+        """Acknowledge what is added, until `complete` is called."""
+        while self._pending or not self._is_complete:
+            await self._has_news.wait()
+            self._has_news.clear()
+            await self._acknowledge()
+
+    def committed(self, _changes: Sequence[Change]) -> None:
+        """Wake `run`: something was committed."""
+        self._has_news.set()
+
+    async def _acknowledge(self) -> None:
+        positions: dict[str, int] = {}
+        while self._pending and self._pending[0][0] <= self._committer.committed:
+            _, stream_id, next_sequence = self._pending.popleft()
+            positions[stream_id] = next_sequence
+        self._has_room.set()
+        for stream_id, next_sequence in positions.items():
+            ack = marketdata_pb2.BatchAck(stream_id=stream_id, next_sequence=next_sequence)
+            await self._write(ack)
+
+
+@contextlib.asynccontextmanager
+async def acknowledging(
+    committer: Committer, write: Callable[[marketdata_pb2.BatchAck], Awaitable[None]]
+) -> AsyncIterator[Acknowledger]:
+    """Acknowledge what is added in the block, all of it by the end of a block without an error."""
+    acknowledger = Acknowledger(committer, write)
+    running = asyncio.create_task(acknowledger.run())
+    committer.listen(acknowledger.committed)
+    try:
+        yield acknowledger
+        acknowledger.complete()
+        await running
+    except Exception:
+        # To cancel a write would leave the call unable to end with a status.
+        acknowledger.cut_short()
+        await running
+        raise
+    finally:
+        committer.unlisten(acknowledger.committed)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -1,14 +1,20 @@
-"""Markets as the aggregation service's settings bound them: new ones, or restored from a store."""
+"""Markets as the settings bound them: new ones, restored ones, and what they admit of a peer's."""
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from mdtool.adapters.stores import Store
+from mdtool.core.symbols import SymbolMap, SymbolTable
+from mdtool.core.trades import Frames, Reason
 from mdtool.core.units import NS_PER_MS, parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
+from mdtool.wire.batches import check_symbol, check_trades
+
+log = logging.getLogger(__name__)
 
 INTERVALS_NS: Final = tuple(parse_duration(interval) for interval in INTERVALS)
 
@@ -20,7 +26,7 @@ def new_market(config: AggregatorConfig, bars_kept: int | None = None) -> Market
     ----------
     config : AggregatorConfig
     bars_kept : int, optional
-        How many closed bars of each series it keeps, else as many as the settings say.
+        How many closed bars of each series it keeps; by default, what the settings say.
     """
     bars = LiveBars(
         INTERVALS_NS,
@@ -31,14 +37,52 @@ def new_market(config: AggregatorConfig, bars_kept: int | None = None) -> Market
 
 
 def restored_market(config: AggregatorConfig, store: Store) -> Market:
-    """Return a market that goes on with what a store holds.
+    """Return a market with the state that a store has.
 
     Raises
     ------
     StoreError, StoreFormatError
-        When that cannot be read.
+        When it cannot be read.
     """
     market = new_market(config)
     saved = store.load(config.max_streams, market.bars.lateness_ns)
     market.restore(saved.symbols, saved.sessions, saved.bars, saved.positions, saved.counts)
     return market
+
+
+class Admission:
+    """Checks a peer's frames, and renumbers their symbols from the peer's table to the market's.
+
+    Parameters
+    ----------
+    market : Market
+        Takes the symbols that it does not have yet.
+    table : SymbolTable
+        The peer's symbols, which may grow.
+    """
+
+    def __init__(self, market: Market, table: SymbolTable) -> None:
+        self._market = market
+        self._map = SymbolMap(table, self._intern)
+
+    def admit(self, frames: Frames) -> Frames:
+        """Return the frames with the market's symbols; those that it has no room for are refused.
+
+        Raises
+        ------
+        BatchError
+            For a trade or a symbol that no ingest server would have accepted.
+        """
+        check_trades(frames.trades)
+        symbol = self._map.map(frames.trades.symbol)
+        admitted = frames.with_symbols(symbol)
+        if not self._map.has_missing:
+            return admitted
+        return admitted.refuse(symbol == SymbolMap.MISSING, Reason.SYMBOL)
+
+    def _intern(self, symbol: str) -> int | None:
+        check_symbol(symbol)
+        index = self._market.intern(symbol)
+        if index is None and not self._map.has_missing:
+            log.warning("no room for symbol %s: its trades and those of others are refused", symbol)
+        return index

@@ -1,4 +1,4 @@
-"""The aggregation service: a gRPC server around the market's state, from its bind to its end."""
+"""The aggregation service: a gRPC server around the market, from its bind to its end."""
 
 from __future__ import annotations
 
@@ -7,26 +7,22 @@ import contextlib
 import logging
 from typing import Final
 
-import grpc.aio
-
 from mdtool.adapters import rpc
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.units import counted
 from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.config import AggregatorConfig
-from mdtool.services.aggregator.listening import OPTIONS, STATUS, add_health, listen
-from mdtool.services.aggregator.market_bars import MarketBars
+from mdtool.services.aggregator.grpc_server import GrpcServer
+from mdtool.services.aggregator.live_market import LiveMarket
 from mdtool.services.aggregator.markets import new_market
 from mdtool.services.aggregator.servicer import MarketDataServicer
-from mdtool.services.aggregator.store_thread import StoreThread, store_thread
+from mdtool.services.aggregator.storage import StoreThread, market_bars, store_thread
 from mdtool.services.aggregator.subscribers import Subscribers
 
 log = logging.getLogger(__name__)
 
-_STOP_GRACE_S: Final = 0.5
-"""How long calls may go on once the service stops: readers end by themselves, writers resend."""
 _FINISH_S: Final = 3.0
-"""How long the store may take then for what is not committed yet."""
+"""How long the store may take, once the service stops, for what is not committed yet."""
 
 
 class Aggregator:
@@ -53,9 +49,9 @@ class Aggregator:
         Raises
         ------
         StartupError
-            When the address cannot be bound, the store is held by another process, or is none.
+            When the address cannot be listened on, or the store is claimed by another process.
         StoreError
-            When the store cannot be opened, or can keep no more.
+            When the store cannot be opened, or can store no more.
         """
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -64,36 +60,30 @@ class Aggregator:
             raise first_error(group) from group
 
     async def _run(self, stack: contextlib.AsyncExitStack, started: Started) -> None:
-        server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=self._config.max_calls)
-        status = add_health(server, rpc.SERVICE.full_name)
+        server = GrpcServer(rpc.SERVICE.full_name, max_calls=self._config.max_calls)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        store = await self._restored(stack)
 
-        def tell(is_available: bool) -> None:
-            tasks.create_task(status.set(rpc.STORE_HEALTH, STATUS[is_available]))
+        def report(is_available: bool) -> None:
+            tasks.create_task(server.set_health(rpc.STORE_HEALTH, is_available))
 
-        store = await self._taken_up(stack)
-        committer = Committer(self.market, store, self._config.max_uncommitted, tell)
+        committer = Committer(self.market, store, self._config.max_uncommitted, report)
         if store is not None:
             writing = tasks.create_task(committer.run(), name=store.address)
             stack.push_async_callback(committer.finish, writing, _FINISH_S)
-            await status.set(rpc.STORE_HEALTH, STATUS[True])
-        bars = stack.enter_context(MarketBars(self.market, self._config.store))
-        servicer = MarketDataServicer(
-            self.market, self.subscribers, committer, bars, self._config.max_symbols
-        )
-        server.add_generic_rpc_handlers((rpc.handler(servicer),))
-        address = listen(server, self._config.host, self._config.port)
-        await server.start()
-        stack.push_async_callback(server.stop, _STOP_GRACE_S)
-        stack.callback(self.subscribers.close)
-        stack.callback(servicer.trades.close)
-        stack.push_async_callback(status.enter_graceful_shutdown)
-        await status.set(rpc.SERVICE.full_name, STATUS[True])
+            await server.set_health(rpc.STORE_HEALTH, True)
+        bars = await stack.enter_async_context(market_bars(self.market, self._config.store))
+        live = LiveMarket(self.market, committer, bars, self.subscribers)
+        server.add(MarketDataServicer(live, self._config.max_symbols))
+        address = server.bind(self._config.host, self._config.port)
+        await stack.enter_async_context(server)
+        stack.callback(live.close)
+        await server.set_health(rpc.SERVICE.full_name, True)
         started({"grpc": address})
         await asyncio.get_running_loop().create_future()
 
-    async def _taken_up(self, stack: contextlib.AsyncExitStack) -> StoreThread | None:
-        """Open the store, if there is one, and let the market take up what it holds."""
+    async def _restored(self, stack: contextlib.AsyncExitStack) -> StoreThread | None:
+        """Open the store, if there is one, and restore the market from it."""
         if not self._config.store:
             return None
         store = await stack.enter_async_context(store_thread(self._config.store))
@@ -103,7 +93,7 @@ class Aggregator:
             saved.symbols, saved.sessions, saved.bars, saved.positions, saved.counts
         )
         log.info(
-            "%s: goes on with %s and %s",
+            "%s: restored %s and %s",
             store.address,
             counted(len(saved.symbols), "symbol"),
             counted(self.market.counts.ticks, "trade"),

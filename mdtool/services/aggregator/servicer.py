@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
@@ -16,20 +16,28 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
 from mdtool.core.errors import UsageError
-from mdtool.core.symbols import SymbolTable
-from mdtool.core.trades import Reason
+from mdtool.core.symbols import SymbolMap, SymbolTable
+from mdtool.core.trades import REASONS, Reason
 from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
-from mdtool.engine.market import REASONS, Market, SequenceGapError
-from mdtool.services.aggregator import messages
-from mdtool.services.aggregator.acknowledger import acknowledging
-from mdtool.services.aggregator.committer import Committer
-from mdtool.services.aggregator.intake import Admission, Intake
-from mdtool.services.aggregator.market_bars import MarketBars
-from mdtool.services.aggregator.subscribers import Subscribers
-from mdtool.services.aggregator.trade_feed import BehindError, TradeFeed
+from mdtool.engine.market import Market, SequenceGapError
+from mdtool.services.aggregator.committer import acknowledging
+from mdtool.services.aggregator.live_market import LiveMarket
+from mdtool.services.aggregator.markets import Admission
+from mdtool.services.aggregator.trade_publisher import BehindError
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
-from mdtool.wire.admission import check_stream
-from mdtool.wire.batches import BatchError, decode_batch
+from mdtool.wire.batches import (
+    BarColumns,
+    BarUpdates,
+    BatchError,
+    Counts,
+    Updates,
+    check_stream,
+    decode_batch,
+    encode_aggregate,
+    encode_bar_updates,
+    encode_bars,
+    encode_updates,
+)
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import decode_messages
 
@@ -39,18 +47,18 @@ _SAMPLE: Final = tick_pb2.Tick(symbol="A", price=1, volume=1, exchange_timestamp
 
 
 class Context(Protocol):
-    """What a call's handler has of gRPC."""
+    """The part of gRPC's context that calls use."""
 
     def peer(self) -> str:
         """Return the client's address."""
         ...
 
     async def write(self, message: Any) -> None:
-        """Send a message; wait while the client is too slow for it."""
+        """Send a message; wait while the client is too slow."""
         ...
 
     async def send_initial_metadata(self, metadata: Sequence[tuple[str, str]]) -> None:
-        """Say that the call has begun, before there is a message."""
+        """Send the metadata that opens the call, before there is a message."""
         ...
 
     async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
@@ -59,58 +67,36 @@ class Context(Protocol):
 
 
 class MarketDataServicer:
-    """Answers the calls.
+    """Answers the calls of MarketDataService.
 
     Readers are answered by `context.write`, not by `yield`: when a client vanishes, a coroutine
     ends at once, an asynchronous generator only when it is collected.
 
     Parameters
     ----------
-    market : Market
-        The state, which only this servicer changes.
-    subscribers : Subscribers
-        Woken by every change.
-    committer : Committer
-        Says when a change is committed.
-    bars : MarketBars
-        The market's bars, however far back.
+    live : LiveMarket
+        The market, which the calls read and change.
     max_symbols : int
         How many symbols clients of `StreamTicks` may bring.
-
-    Attributes
-    ----------
-    trades : TradeFeed
-        What is committed, for those who follow it; to be closed before the server stops.
     """
 
-    def __init__(
-        self,
-        market: Market,
-        subscribers: Subscribers,
-        committer: Committer,
-        bars: MarketBars,
-        max_symbols: int,
-    ) -> None:
-        self._market = market
-        self._subscribers = subscribers
-        self._committer = committer
-        self._bars = bars
-        self._intake = Intake(market, subscribers, committer)
+    def __init__(self, live: LiveMarket, max_symbols: int) -> None:
+        self._live = live
+        self._market = live.market
+        self._committer = live.committer
         self._index = SymbolIndex(max_symbols)
-        self._admission = Admission(market, self._index.symbols)
-        self.trades = TradeFeed(market.symbols)
-        committer.listen(self.trades.publish)
+        self._admission = Admission(live.market, self._index.symbols)
         # Loads the kernel that checks ticks, so that no call has to wait for it.
         decode_messages((_SAMPLE,), SymbolIndex(1), time.time_ns())
 
     async def StreamTicks(
         self, requests: AsyncIterator[tick_pb2.Tick], context: Context
     ) -> tick_pb2.Ack:
-        """Take ticks one by one, checked as the TCP server does, and say at the end how many.
+        """Take ticks one by one, checked as the TCP server does, and answer with their number.
 
         The answer comes once all of them are committed.
 
-        INVALID_ARGUMENT for a message that is no Tick; those before it have been taken.
+        INVALID_ARGUMENT for a message that is not a Tick; those before it have been taken.
         """
         taken = 0
         refused = np.zeros(REASONS, np.int64)
@@ -119,7 +105,7 @@ class MarketDataServicer:
                 await self._committer.room()
                 decoded = decode_messages((tick,), self._index, time.time_ns())
                 frames = self._admission.admit(decoded.frames)
-                self._intake.take_new(frames)
+                self._live.take_new(frames)
                 taken += len(frames.trades)
                 refused[frames.refused_reason] += 1
         except DecodeError as error:
@@ -132,9 +118,9 @@ class MarketDataServicer:
     ) -> None:
         """Take batches of streams, and acknowledge each once it is committed.
 
-        INVALID_ARGUMENT for what is no batch, FAILED_PRECONDITION for a gap in a stream: to send
-        the same again would not help. UNAVAILABLE where a stream that is not known is to be looked
-        up in a store that is away. The batches before have been taken.
+        INVALID_ARGUMENT for a wrong batch, FAILED_PRECONDITION for a gap in a stream: neither is
+        worth a retry. UNAVAILABLE where the position of an unknown stream is in a store that is
+        unavailable. The batches before have been taken.
         """
         symbols = SymbolTable()
         admission = Admission(self._market, symbols)
@@ -147,11 +133,11 @@ class MarketDataServicer:
                     await acknowledger.room()
                     await self._committer.recall(run.stream_id)
                     frames = admission.admit(run.frames)
-                    next_sequence = self._intake.take(run.stream_id, run.first_sequence, frames)
+                    next_sequence = self._live.take(run.stream_id, run.first_sequence, frames)
                     acknowledger.add(self._market.commit, run.stream_id, next_sequence)
         except SequenceGapError as error:
             await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
-        except StoreUnavailableError as error:  # which the committer has told of
+        except StoreUnavailableError as error:  # which the committer has logged
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except (BatchError, DecodeError) as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
@@ -159,13 +145,13 @@ class MarketDataServicer:
     async def GetStreamPosition(
         self, request: marketdata_pb2.StreamPositionRequest, context: Context
     ) -> marketdata_pb2.StreamPosition:
-        """Say where a stream goes on, once all that was taken of it is committed.
+        """Send the position of a stream, once everything taken of it is committed.
 
-        UNAVAILABLE where that is to be looked up in a store that is away.
+        UNAVAILABLE where the position is in a store that is unavailable.
         """
         try:
             await self._committer.recall(request.stream_id)
-        except StoreUnavailableError as error:  # which the committer has told of
+        except StoreUnavailableError as error:  # which the committer has logged
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         await self._committer.settled(request.stream_id)
         position = self._market.position(request.stream_id)
@@ -174,11 +160,11 @@ class MarketDataServicer:
     async def GetAggregate(
         self, request: marketdata_pb2.AggregateRequest, context: Context
     ) -> marketdata_pb2.Aggregate:
-        """Send a symbol's session, NOT_FOUND when it has none."""
+        """Send a symbol's session; NOT_FOUND for a symbol that has not traded."""
         traded = self._traded(_normalised(request.symbol))
         if not len(traded):
             await _abort_unknown(request.symbol, context)
-        return next(messages.aggregates(self._market, traded))
+        return next(_aggregates(self._market, traded))
 
     async def StreamAggregates(
         self, request: marketdata_pb2.AggregateRequest, context: Context
@@ -186,11 +172,11 @@ class MarketDataServicer:
         """Send the session of a symbol, or of all, at once and when it has changed."""
         symbol = _normalised(request.symbol)
         seen = 0
-        with self._subscribers.join(symbol) as wakeups:
+        with self._live.subscribers.join(symbol) as wakeups:
             async for _ in wakeups:
                 changed = self._traded(symbol) if symbol else self._market.changed_since(seen)
                 seen = self._market.commit
-                for aggregate in messages.aggregates(self._market, changed):
+                for aggregate in _aggregates(self._market, changed):
                     await context.write(aggregate)
 
     async def StreamUpdates(
@@ -198,17 +184,17 @@ class MarketDataServicer:
     ) -> None:
         """Send all sessions at once, and then those that have changed, as columns."""
         seen = known_symbols = 0
-        with self._subscribers.join() as wakeups:
+        with self._live.subscribers.join() as wakeups:
             async for _ in wakeups:
                 changed = self._market.changed_since(seen)
-                message = messages.updates(self._market, changed, known_symbols)
+                message = _updates(self._market, changed, known_symbols)
                 seen, known_symbols = self._market.commit, len(self._market.symbols)
                 await context.write(message)
 
     async def GetBars(
         self, request: marketdata_pb2.BarsRequest, context: Context
     ) -> marketdata_pb2.Bars:
-        """Send a symbol's bars, newest first; a limit of 0 means all that are kept in memory.
+        """Send a symbol's bars, newest first; a limit of 0 means as many as memory holds.
 
         UNAVAILABLE where some of them are in a store that cannot be read.
         """
@@ -220,14 +206,14 @@ class MarketDataServicer:
             limit = request.limit or self._market.bars.keep + 1
             symbol = int(traded[0])
             if request.since:
-                bars = await self._bars.since(symbol, interval_ns, limit, request.since)
+                bars = await self._live.bars.since(symbol, interval_ns, limit, request.since)
             else:
-                bars = await self._bars.history(symbol, interval_ns, limit, request.before)
+                bars = await self._live.bars.history(symbol, interval_ns, limit, request.before)
         except UsageError as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         except (StoreError, StoreFormatError) as error:
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, error)
-        return messages.bars(bars)
+        return _bars(bars)
 
     async def StreamBars(self, request: marketdata_pb2.BarUpdatesRequest, context: Context) -> None:
         """Send the newest bar of a symbol, or of all, at once, and then the bars that change."""
@@ -238,22 +224,22 @@ class MarketDataServicer:
             bars.changed_since(bars.step, np.empty(0, np.uint32), interval_ns)
         except UsageError as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
-        table = messages.CallTable(self._market.symbols)
+        table = _CallTable(self._market.symbols)
         seen = step = 0
-        with self._subscribers.join(symbol) as wakeups:
+        with self._live.subscribers.join(symbol) as wakeups:
             async for _ in wakeups:
                 traded = self._traded(symbol) if symbol else self._market.changed_since(seen)
                 changed = bars.changed_since(step, traded, interval_ns)
                 seen, step = self._market.commit, bars.step
                 if len(changed):
-                    await context.write(messages.bar_updates(changed, table))
+                    await context.write(_bar_updates(changed, table))
 
     async def StreamTrades(self, _request: marketdata_pb2.TradesRequest, context: Context) -> None:
         """Send every batch that is committed from the initial metadata on, in order.
 
-        RESOURCE_EXHAUSTED for a client that takes them too slowly.
+        RESOURCE_EXHAUSTED for a client that reads too slowly.
         """
-        with self.trades.follow() as follower:
+        with self._live.trades.follow() as follower:
             await context.send_initial_metadata(())
             try:
                 async for batch in follower:
@@ -262,7 +248,7 @@ class MarketDataServicer:
                 await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error)
 
     def _traded(self, symbol: str) -> NDArray[np.uint32]:
-        """Return the index of the symbol, shape (1,), or nothing when it has not traded."""
+        """Return the index of a symbol, shape (1,), or none, shape (0,), when it has not traded."""
         index = self._market.symbols.find(symbol)
         has_traded = index is not None and self._market.session(index) is not None
         return np.array([index] if has_traded else [], np.uint32)
@@ -273,7 +259,7 @@ async def _abort_unknown(symbol: str, context: Context) -> NoReturn:
 
 
 async def _refuse(context: Context, code: grpc.StatusCode, error: Exception) -> NoReturn:
-    log.warning("%s was refused: %s", context.peer(), error)
+    log.warning("%s: call rejected: %s", context.peer(), error)
     await context.abort(code, str(error))
 
 
@@ -287,3 +273,58 @@ def _receipt(taken: int, refused: NDArray[np.int64]) -> str:
         return text
     reasons = ", ".join(f"{refused[reason]} {reason.label}" for reason in Reason if refused[reason])
     return f"{text}, refused {refused.sum()} ({reasons})"
+
+
+def _aggregates(market: Market, symbols: NDArray[np.uint32]) -> Iterator[marketdata_pb2.Aggregate]:
+    """Yield the sessions of symbols, a message each."""
+    rows = market.sessions(symbols).tolist()
+    for index, row in zip(symbols.tolist(), rows, strict=True):
+        opened, high, low, close, volume, _, timestamp_ns, _ = row
+        symbol = market.symbols[index]
+        yield encode_aggregate(symbol, opened, high, low, close, volume, timestamp_ns)
+
+
+def _updates(
+    market: Market, symbols: NDArray[np.uint32], known_symbols: int
+) -> marketdata_pb2.UpdateBatch:
+    """Return the sessions of symbols as columns, for a call that knows so many symbols already."""
+    sessions = market.sessions(symbols)
+    columns = {name: sessions[name] for name in sessions.dtype.names or ()}
+    counts = Counts(
+        ticks=market.counts.ticks,
+        duplicates=market.counts.duplicates,
+        late=market.bars.late,
+        refused={reason.label: market.counts.refused[reason] for reason in Reason},
+    )
+    message = Updates(symbol=symbols, counts=counts, **columns)
+    return encode_updates(message, market.symbols.since(known_symbols))
+
+
+def _bars(history: NDArray[np.void]) -> marketdata_pb2.Bars:
+    """Return bars of one symbol, BAR[n], as columns."""
+    return encode_bars(_bar_columns(history))
+
+
+class _CallTable:
+    """The symbol table of one call, which is extended by what its messages need."""
+
+    def __init__(self, symbols: SymbolTable) -> None:
+        self._table = SymbolTable()
+        self._map = SymbolMap(symbols, self._table.intern)
+
+    def extend(self, symbols: NDArray[np.int64]) -> tuple[NDArray[np.uint32], list[str]]:
+        """Return the call's indices of the market's symbols, and those that are new to the call."""
+        known = len(self._table)
+        return self._map.map(symbols), self._table.since(known)
+
+
+def _bar_updates(changed: NDArray[np.void], table: _CallTable) -> marketdata_pb2.BarUpdates:
+    """Return bars of any symbols, BAR[n], as columns."""
+    symbol, new_symbols = table.extend(changed["instrument"])
+    return encode_bar_updates(BarUpdates(symbol, _bar_columns(changed)), new_symbols)
+
+
+def _bar_columns(history: NDArray[np.void]) -> BarColumns:
+    names = ("open", "high", "low", "close", "volume", "count")
+    columns = {name: history[name] for name in names}
+    return BarColumns(start=history["start_ns"], **columns)

@@ -1,1 +1,1 @@
-"""The receiver service: order books of a sender's stream, told as they change."""
+"""The receiver service: order books of a sender's stream, as JSON lines."""

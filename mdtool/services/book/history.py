@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from mdtool.core.dtypes import MBO
-from mdtool.core.records import Records
+from mdtool.core.instruments import Batch
 from mdtool.engine.book.state import Books
 
 CHUNK_RECORDS: Final = 1 << 15
@@ -27,48 +27,53 @@ _LEAST_CHECK_S: Final = 0.01
 class _Block:
     """Consecutive records, and the books before the first of them."""
 
-    __slots__ = ("_begins", "_gathering", "_pieces", "begin", "books", "filled")
+    __slots__ = ("_begins", "_gathered", "_gathering", "_pieces", "begin", "books", "filled")
 
     def __init__(self, begin: int, books: Books) -> None:
         self.begin = begin
         self.books = books
         self.filled = 0
-        self._pieces: list[Records] = []
+        self._pieces: list[Batch] = []
         self._begins: list[int] = []
         self._gathering = np.empty(0, MBO)
+        self._gathered = np.empty(0, np.uint32)
+        """The instruments of what is gathered."""
 
     @property
     def end(self) -> int:
         """The number of the record after the last one."""
         return self.begin + self.filled
 
-    def append(self, records: Records) -> None:
-        if len(records) >= _GATHERED:
-            self._add(records)
+    def append(self, batch: Batch) -> None:
+        if len(batch) >= _GATHERED:
+            self._add(batch)
             return
         last = len(self._pieces[-1]) if self._pieces and self._is_gathering() else 0
-        if last == 0 or last + len(records) > _GATHERED:
+        if last == 0 or last + len(batch) > _GATHERED:
             last = 0
             self._gathering = np.empty(_GATHERED, MBO)
-            self._add(self._gathering[:0])
-        self._gathering[last : last + len(records)] = records
-        self._pieces[-1] = self._gathering[: last + len(records)]
-        self.filled += len(records)
+            self._gathered = np.empty(_GATHERED, np.uint32)
+            self._add(Batch(self._gathering[:0], batch.instruments, self._gathered[:0]))
+        end = last + len(batch)
+        self._gathering[last:end] = batch.records
+        self._gathered[last:end] = batch.instrument
+        self._pieces[-1] = Batch(self._gathering[:end], batch.instruments, self._gathered[:end])
+        self.filled += len(batch)
 
-    def read(self, number: int, n: int) -> Records:
+    def read(self, number: int, n: int) -> Batch:
         at = bisect_right(self._begins, number) - 1
         if at < 0:
-            return self._gathering[:0]
+            return Batch.empty(MBO)
         begin = number - self._begins[at]
         return self._pieces[at][begin : begin + n]
 
-    def _add(self, piece: Records) -> None:
+    def _add(self, piece: Batch) -> None:
         self._pieces.append(piece)
         self._begins.append(self.end)
         self.filled += len(piece)
 
     def _is_gathering(self) -> bool:
-        return self._pieces[-1].base is self._gathering
+        return self._pieces[-1].records.base is self._gathering
 
 
 class History:
@@ -113,15 +118,15 @@ class History:
         """
         self._blocks.append(_Block(self.end, books))
 
-    def append(self, records: Records) -> None:
+    def append(self, batch: Batch) -> None:
         """Append records, no more than there is room for. They must not change."""
-        self._blocks[-1].append(records)
+        self._blocks[-1].append(batch)
 
     def books(self) -> Books:
         """Return a copy of the books before the oldest record in the history."""
         return self._blocks[0].books.copy()
 
-    def read(self, number: int, n: int) -> Records:
+    def read(self, number: int, n: int) -> Batch:
         """Return at most `n` records from `number` on, none where there are none yet.
 
         They stay valid when they are dropped here.

@@ -11,9 +11,9 @@ import databento_dbn as dbn
 
 from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import PeerError
+from mdtool.core.instruments import Instruments
 from mdtool.core.rates import Rates
 from mdtool.core.records import Records
-from mdtool.core.symbology import Symbology
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.state import Books
@@ -23,6 +23,7 @@ from mdtool.wire.dbn_session import Begin, Data, End, FromLive, FromStart, Messa
 log = logging.getLogger(__name__)
 
 _MBO: Final = "mbo"
+_SENDER: Final = "sender"
 
 
 class Processing:
@@ -45,7 +46,8 @@ class Processing:
         The latest records, as they came.
     backpressure : Backpressure
         The readers of the history.
-    symbology : Symbology
+    instruments : Instruments
+        Those of the stream.
     stream : str or None
         The identity of the stream, once it is known.
     position : int
@@ -68,7 +70,8 @@ class Processing:
         self.rebuild = Rebuild()
         self.history = History(history_records)
         self.backpressure = Backpressure(self.history, patience_s)
-        self.symbology = Symbology()
+        self.instruments = Instruments()
+        self._resolver = self.instruments.resolver(_SENDER)
         self.stream: str | None = None
         self.position = 0
         self.skipped = 0
@@ -112,7 +115,8 @@ class Processing:
         if metadata.schema is not None and str(metadata.schema) != _MBO:
             raise PeerError(f"the sender streams {metadata.schema}; books are made of mbo")
         if self.stream is None:
-            self.symbology.add(metadata)
+            self.instruments = Instruments()
+            self._resolver = self.instruments.resolver(_SENDER, metadata)
 
     def receive(self, message: Message) -> None:
         """Process a message of the sender.
@@ -172,18 +176,19 @@ class Processing:
 
     def _process(self, records: Records) -> None:
         if records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
-            self.symbology.learn(records)
+            self._resolver.learn(records)
         if records.dtype != MBO:
             return
         now_ns = time.monotonic_ns()
         self._first_ns = self._first_ns or now_ns
-        while len(records):
+        batch = self._resolver.batch(records)
+        while len(batch):
             if not self.history.room:
                 self.history.open_block(self._books_after_all())
-            part = records[: self.history.room]
-            self.history.append(part)
+            part = batch[: self.history.room]
             self.rebuild.update(part)
-            records = records[len(part) :]
+            self.history.append(part)
+            batch = batch[len(part) :]
         self._last_ns = time.monotonic_ns()
         self.rates.update(self._last_ns, self.records)
         self._notify()

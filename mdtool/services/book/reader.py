@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.records import Records
+from mdtool.core.instruments import Batch
 from mdtool.services.book.history import Cursor
 from mdtool.services.book.processing import Processing
 from mdtool.wire.book_lines import BookLines
@@ -41,7 +41,7 @@ class Reader:
         self._processing = processing
         self._depth = depth
         self._symbols = symbols
-        self._lines = BookLines(processing.symbology.symbols)
+        self._lines = BookLines()
         self._enter()
 
     async def batches(self) -> AsyncIterator[list[memoryview]]:
@@ -53,10 +53,10 @@ class Reader:
         while await self._processing.more(cursor.number):
             if cursor.number < history.first:
                 self._enter()
-            records = history.read(cursor.number, BATCH_RECORDS)
-            selected, symbol = self._select(records)
-            cursor.number += len(records)
-            yield await asyncio.to_thread(self._encode, records, selected, symbol)
+            batch = history.read(cursor.number, BATCH_RECORDS)
+            selected = self._select(batch)
+            cursor.number += len(batch)
+            yield await asyncio.to_thread(self._encode, batch, selected)
 
     def _enter(self) -> None:
         """Go to the oldest record in the history."""
@@ -65,23 +65,22 @@ class Reader:
         cursor.number = history.first
         self._books = history.books()
 
-    def _select(self, records: Records) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint32]]:
-        """Return which records are selected, and the symbols of all."""
-        symbol, table = self._processing.symbology.symbols_of(records)
+    def _select(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """Return which records are selected."""
         if self._symbols is None:
-            return np.ones(len(records), np.bool_), symbol
-        indices = [index for name in self._symbols if (index := table.find(name)) is not None]
-        return np.isin(symbol, indices), symbol
+            return np.ones(len(batch), np.bool_)
+        instrument = batch.instrument
+        return batch.instruments.have_name(self._symbols)[instrument]
 
-    def _encode(
-        self, records: Records, selected: npt.NDArray[np.bool_], symbol: npt.NDArray[np.uint32]
-    ) -> list[memoryview]:
+    def _encode(self, batch: Batch, selected: npt.NDArray[np.bool_]) -> list[memoryview]:
         pieces = []
-        for begin in range(0, len(records), FLUSH_RECORDS):
+        texts = batch.instruments.texts
+        for begin in range(0, len(batch), FLUSH_RECORDS):
             at = begin
-            for rows in self._books.states(records[begin : begin + FLUSH_RECORDS], self._depth):
+            for rows in self._books.states(batch[begin : begin + FLUSH_RECORDS], self._depth):
                 of_rows = slice(at, at + len(rows))
                 chosen = selected[of_rows]
-                pieces.append(self._lines.encode(rows[chosen], symbol[of_rows][chosen]))
+                symbol = batch.instrument[of_rows][chosen]
+                pieces.append(self._lines.encode(rows[chosen], symbol, texts))
                 at += len(rows)
         return [piece for piece in pieces if len(piece)]

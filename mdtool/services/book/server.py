@@ -11,9 +11,9 @@ from aiohttp import web
 from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import MdtoolError, UsageError
+from mdtool.core.instruments import Batch
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
-from mdtool.core.symbols import SymbolTable
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.book.connection import feed
@@ -207,12 +207,12 @@ async def _send_lines(
 
 def warm_up() -> None:
     """Compile kernels before a client needs them."""
-    record = np.zeros(1, MBO)
+    record = Batch.of(np.zeros(1, MBO))
     rebuild = Rebuild()
     rebuild.update(record)
-    lines = BookLines(SymbolTable(["A"]))
+    lines = BookLines()
     for rows in rebuild.books.states(record, 1):
-        lines.encode(rows, np.zeros(len(rows), np.uint32))
+        lines.encode(rows, record.instrument, record.instruments.texts)
 
 
 def _parse_opening(text: str) -> FromStart | FromLive:

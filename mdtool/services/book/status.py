@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from mdtool.core.units import format_price, format_time
 from mdtool.engine.book.snapshot import Snapshot
-from mdtool.engine.book.totals import busiest, totals
-from mdtool.engine.book.view import BookView, views
+from mdtool.engine.book.view import BookView, busiest, totals, views
 from mdtool.services.book.processing import Processing
 
 SHOWN_BOOKS: Final = 100
@@ -65,11 +64,11 @@ def final_states(
 
     `final` tells whether the stream has ended, so that the book will not change any more.
     """
+    selected = None if symbols is None else processing.instruments.have_name(symbols)
     for view in views(processing.rebuild.books):
-        symbol = _symbol_of(processing, view)
-        if symbols is None or symbol in symbols:
+        if selected is None or selected[view.instrument]:
             yield {
-                **Snapshot.of(view, depth).as_dict(symbol),
+                **Snapshot.of(view, depth).as_dict(_symbol_of(processing, view)),
                 "last_trade": _of_trade(view),
                 "records": view.records,
                 "final": processing.is_over,
@@ -80,8 +79,8 @@ def _of_book(processing: Processing, view: BookView) -> dict[str, Any]:
     top = Snapshot.of(view, 1).as_dict(_symbol_of(processing, view))
     return {
         "symbol": top["symbol"],
-        "publisher_id": view.key.publisher_id,
-        "instrument_id": view.key.instrument_id,
+        "publisher_id": view.publisher_id,
+        "instrument_id": view.instrument_id,
         "records": view.records,
         "active_orders": view.total_orders,
         "bid_levels": view.level_count("B"),
@@ -108,4 +107,4 @@ def _of_trade(view: BookView) -> dict[str, Any] | None:
 
 
 def _symbol_of(processing: Processing, view: BookView) -> str:
-    return processing.symbology.symbol(view.key.instrument_id, view.ts_recv)
+    return processing.instruments[view.instrument].text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable
 from typing import Final, Protocol
 
@@ -20,7 +19,7 @@ TOO_LARGE: Final = "too many bytes wait to be read"
 class Owner(Protocol):
     """The subscription that updates belong to."""
 
-    def missed(self, symbol: str, count: int) -> bytes:
+    def missed(self, symbol: str, count: int | None) -> bytes:
         """Return the frame that so many events of a symbol were dropped."""
         ...
 
@@ -35,12 +34,16 @@ class Event:
     Parameters
     ----------
     symbol : str
+    count : int or None
+        How many events it stands for: one, or those that it reports as missed; None where nobody
+        knows.
     """
 
-    __slots__ = ("symbol",)
+    __slots__ = ("count", "symbol")
 
-    def __init__(self, symbol: str) -> None:
+    def __init__(self, symbol: str, count: int | None = 1) -> None:
         self.symbol = symbol
+        self.count = count
 
 
 class Backlog:
@@ -117,7 +120,7 @@ class Backlog:
         self._message_bytes = 0
         self._state_bytes = 0
         self._events: dict[Owner, dict[Event, None]] = {}
-        self._missed: dict[Owner, Counter[str]] = {}
+        self._missed: dict[Owner, dict[str, int | None]] = {}
 
     def _bound_events(self, owner: Owner, event: Event) -> int:
         events = self._events.setdefault(owner, {})
@@ -127,7 +130,11 @@ class Backlog:
         oldest = next(iter(events))
         del events[oldest]
         self._state_bytes -= len(self.frames.pop((owner, oldest)))
-        self._missed.setdefault(owner, Counter())[oldest.symbol] += 1
+        missed = self._missed.setdefault(owner, {})
+        count = missed.get(oldest.symbol, 0)
+        missed[oldest.symbol] = (
+            None if count is None or oldest.count is None else count + oldest.count
+        )
         return 1
 
 

@@ -207,9 +207,10 @@ def _page(history: TradeHistory, symbol: str, part: Range) -> TradePage:
     if part.behind is not None:
         before = part.behind if before is None else min(before, part.behind)
     page = history.page(symbol, limit, before)
-    if not len(page) or page.timestamp[-1] >= part.from_ns:
+    times = page.trades.ts_event
+    if not len(page) or times[-1] >= part.from_ns:
         return page
-    return page.head(int(np.count_nonzero(page.timestamp >= part.from_ns)))
+    return page.head(int(np.count_nonzero(times >= part.from_ns)))
 
 
 class Readers:

@@ -9,36 +9,37 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import PeerError
-from mdtool.core.trades import Frames
+from mdtool.core.trades import REASONS, Frames, Reason
 from mdtool.services.ingest.intake import Intake, Stream
-from mdtool.services.ingest.tally import Tally
-from mdtool.wire.control import encode_ack, encode_committed, encode_resume
+from mdtool.wire.frames import encode_ack, encode_committed, encode_resume
 from mdtool.wire.tick_decoder import Decoded, FrameError, TickDecoder
 
 log = logging.getLogger(__name__)
 
 CROWDED_READ_BYTES: Final = 4_096
-"""The most that a connection reads before it finds that there is no more room."""
+"""The most that a connection reads while there is no room."""
 _MAX_DETAILS: Final = 3
 """How many of a connection's refusals are logged one by one."""
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Takes the frames of one client into the intake, and answers as the client expects.
+    """Takes the frames of one client into the intake, and replies to the client.
 
     Parameters
     ----------
     intake : Intake
-        Where its ticks go. Without room there, nothing is read.
+        Where its frames go. While it has no room, nothing is read.
     decoder : TickDecoder
-        Its own, over the symbols that all connections share.
+        The connection's own, over the symbols that all connections share.
     buffer : memoryview
         What it receives into, shared by all connections: asyncio asks for the buffer, receives and
         reports in one step.
     tasks : asyncio.TaskGroup
-        Owns what the connection waits for.
+        Owns the tasks in which the connection waits.
     closed : callable
         Called with the connection when it has gone.
     """
@@ -58,7 +59,7 @@ class Connection(asyncio.BufferedProtocol):
         self._closed = closed
         self._stream = intake.shared
         self._stream_id = ""
-        self._tally = Tally()
+        self._tally = _Tally()
         self._details_left = _MAX_DETAILS
         self._transport: asyncio.Transport
         self._task: asyncio.Task[None] | None = None
@@ -66,7 +67,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_stopped = False
         self._is_writable = True
         self._unreported: int | None = None
-        """A Committed that waits until the client reads its replies again."""
+        """A Committed that waits until the client reads again."""
 
     def __str__(self) -> str:
         return f"{self._name} ({self._stream_id})" if self._stream_id else self._name
@@ -74,7 +75,7 @@ class Connection(asyncio.BufferedProtocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to read."""
+        """Start reading."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         peer = transport.get_extra_info("peername")
@@ -83,7 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         log.debug("%s: connected", self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio always asks for -1
-        """Return all of the buffer, or little of it where there is no room for what it may hold."""
+        """Return the buffer, or a small part of it while there is no room in the intake."""
         return self._buffer if self._intake.has_room else self._buffer[:CROWDED_READ_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -98,23 +99,23 @@ class Connection(asyncio.BufferedProtocol):
             self._take(decoded)
 
     def eof_received(self) -> bool:
-        """Answer the client, which has sent all that it had, and leave its half open for that."""
+        """Answer the client, which has sent everything, and keep the connection open for that."""
         self._task = self._tasks.create_task(self._finish())
         return True
 
     def pause_writing(self) -> None:
-        """Keep the newest Committed to oneself."""
+        """Hold back Committed frames."""
         self._is_writable = False
 
     def resume_writing(self) -> None:
-        """Send what was held back."""
+        """Send the latest Committed that was held back."""
         self._is_writable = True
         if self._unreported is not None:
             self.committed(self._unreported)
             self._unreported = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the client; what it sent is on its way."""
+        """Release the client's stream; the frames that it sent are on their way."""
         if self._task is not None:
             self._task.cancel()
         if self._stream_id:
@@ -129,27 +130,27 @@ class Connection(asyncio.BufferedProtocol):
     # What the intake calls.
 
     def committed(self, next_sequence: int) -> None:
-        """Tell the client how far its stream is committed."""
+        """Send the client how far its stream is committed."""
         if self._stream is self._intake.shared:
-            return  # its Resume, yet to come, will tell
+            return  # its Resume, sent later, includes that
         if self._is_writable:
             self._transport.write(encode_committed(next_sequence))
         else:
             self._unreported = next_sequence
 
     def replaced(self) -> None:
-        """Make way for another connection that feeds the same stream."""
+        """Close: another connection has opened the same stream."""
         self._refuse(f"another connection has opened stream {self._stream_id!r}")
 
     # What the server calls.
 
     def stop(self) -> None:
-        """Take nothing more."""
+        """Stop reading."""
         self._is_stopped = True
         self._transport.pause_reading()
 
     def close(self) -> None:
-        """Close, telling a client that cannot resume what became of its ticks."""
+        """Close; a client that cannot resume is sent a summary of its ticks."""
         if self._transport.is_closing():
             return
         if self._stream_id:
@@ -178,7 +179,7 @@ class Connection(asyncio.BufferedProtocol):
         self._intake.take(stream, frames)
         if not self._intake.has_room:
             self._transport.pause_reading()
-            self._intake.when_room(self._read_on)
+            self._intake.when_room(self._resume_reading)
 
     async def _open(self, frames: Frames) -> None:
         """Answer a Hello; `frames` came behind it and are numbered from the answer on."""
@@ -190,13 +191,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._is_stopped:
             return
         level = logging.INFO if self._stream.taken else logging.DEBUG
-        log.log(level, "%s: goes on at %d", self, self._stream.taken)
+        log.log(level, "%s: resumes at %d", self, self._stream.taken)
         self._transport.write(encode_resume(self._stream.taken))
-        self._read_on()
+        self._resume_reading()
         if frames.count:
             self._take_frames(self._stream, frames)
 
-    def _read_on(self) -> None:
+    def _resume_reading(self) -> None:
         if not self._is_stopped:
             self._transport.resume_reading()
 
@@ -206,7 +207,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._stream_id:
             text += f"; stream {self._stream_id!r} is committed up to {self._stream.committed}"
         if unfinished_bytes := self._decoder.pending_bytes:
-            text += f"; {unfinished_bytes} bytes of an unfinished frame were left"
+            text += f"; {unfinished_bytes} bytes of an unfinished frame were discarded"
             log.warning("%s: %s", self, text)
         self._transport.write(encode_ack(not unfinished_bytes, text))
         self._transport.close()
@@ -217,3 +218,31 @@ class Connection(asyncio.BufferedProtocol):
             self._task.cancel()
         self._transport.write(encode_ack(False, reason))
         self._transport.close()
+
+
+class _Tally:
+    """How many ticks a connection sent, and why some of them were refused."""
+
+    __slots__ = ("_refused", "accepted")
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self._refused = np.zeros(REASONS, np.int64)
+
+    @property
+    def refused(self) -> int:
+        """How many ticks were refused."""
+        return int(self._refused.sum())
+
+    def add(self, frames: Frames) -> None:
+        """Count frames."""
+        self.accepted += len(frames.trades)
+        if len(frames.refused_reason):
+            self._refused += np.bincount(frames.refused_reason, minlength=REASONS)
+
+    def __str__(self) -> str:
+        text = f"Accepted {self.accepted} tick{'s' * (self.accepted != 1)}, refused {self.refused}"
+        reasons = [
+            f"{count} {reason.label}" for reason in Reason if (count := self._refused[reason])
+        ]
+        return f"{text} ({', '.join(reasons)})" if reasons else text

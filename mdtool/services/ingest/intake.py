@@ -1,4 +1,4 @@
-"""What the ingest server has taken and not yet seen committed, by stream and in all."""
+"""The streams of the ingest server: what was taken, and what of it is committed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mdtool.core.trades import Frames
 
 
 class Owner(Protocol):
-    """The one connection that feeds a stream of its own."""
+    """The one connection that sends a stream."""
 
     def committed(self, next_sequence: int) -> None:
-        """Take note that everything before `next_sequence` is committed."""
+        """Report that everything before `next_sequence` is committed."""
         ...
 
     def replaced(self) -> None:
@@ -30,13 +30,13 @@ class Stream:
     Attributes
     ----------
     stream_id : str
-        Its name at the other end of the bus.
+        Its name on the bus.
     taken : int
         The sequence of the next frame.
     committed : int
         Everything before it is committed.
     owner : Owner or None
-        Who feeds it, where that is a single connection.
+        The connection that sends it, where that is a single one.
     """
 
     __slots__ = ("_waiting", "committed", "opening", "owner", "stream_id", "taken")
@@ -62,7 +62,7 @@ class Stream:
             await future
 
     def commit(self, next_sequence: int) -> int:
-        """Move what is committed up to `next_sequence`, and return by how many frames it moved."""
+        """Commit everything before `next_sequence`; return how many frames that are."""
         frames = next_sequence - self.committed
         if frames <= 0:
             return 0
@@ -79,15 +79,15 @@ class Stream:
 class Intake:
     """The streams of all connections on their way to the bus.
 
-    Connections that do not name a stream share one, so that many slow ones make one batch.
+    Connections that do not name a stream share one, so that many slow clients make one batch.
 
     Parameters
     ----------
     bus : Bus
         Where ticks go.
     max_uncommitted : int
-        How many frames may await their commit before there is no more room. What is taken beyond
-        it is at most one small read a connection.
+        How many frames may await their commit before connections are paused. Beyond it, each
+        connection takes at most one small read.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class Intake:
         return self.uncommitted < self._max_uncommitted
 
     def when_room(self, call: Callable[[], None]) -> None:
-        """Have `call` called once, when half of the room is free again."""
+        """Call `call` once, when half of the room is free again."""
         self._waiting_for_room.append(call)
 
     def take(self, stream: Stream, frames: Frames) -> None:
@@ -122,15 +122,15 @@ class Intake:
         self.uncommitted += frames.count
 
     async def open(self, stream_id: str, owner: Owner) -> Stream:
-        """Return the stream of that name, fed by `owner` alone from now on.
+        """Return the stream of that name, sent by `owner` alone from now on.
 
-        When it returns, everything that was taken of the stream is committed: its `taken` is the
-        sequence that a client goes on from.
+        Everything that was taken of the stream is committed by then: a client resumes from its
+        `taken`.
 
         Raises
         ------
         PeerError
-            When the other end of the bus refuses to tell the stream's position.
+            When the bus refuses the request for the stream's position.
         """
         stream = self._streams.setdefault(stream_id, Stream(stream_id))
         if stream.owner is not None:
@@ -138,14 +138,14 @@ class Intake:
         stream.owner = owner
         async with stream.opening:
             await stream.settled()
-            # Where this server knew it already, another may have taken more of it since.
+            # Another server may have taken more of a stream that this one knows.
             position = await self._bus.position(stream_id)
             if position > stream.taken:
                 stream.taken = stream.committed = position
         return stream
 
     def leave(self, stream_id: str, owner: Owner) -> None:
-        """Forget that `owner` feeds the stream, and the stream itself once it is settled."""
+        """Release the stream from its owner, and drop it once it is settled."""
         stream = self._streams.get(stream_id)
         if stream is not None and stream.owner is owner:
             stream.owner = None

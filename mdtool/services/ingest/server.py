@@ -15,10 +15,10 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
+from mdtool.core.tcp import address_of, listen
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.connection import Connection
 from mdtool.services.ingest.intake import Intake
-from mdtool.services.tcp import address_of, listen
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.symbol_index import SymbolIndex
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 1 << 20
 SETTLE_S: Final = 2.0
-"""How long a stop waits for the commit of what was taken."""
+"""How long a stop waits for commits."""
 CLOSE_S: Final = 1.0
 """How long it then waits for clients to read their last reply."""
 
@@ -44,7 +44,7 @@ class IngestServer:
     Raises
     ------
     UsageError
-        When the aggregator's address is none, or the bus's.
+        When the aggregator's address, or the bus's URL, is not valid.
     """
 
     name = "serve-tcp"
@@ -59,15 +59,15 @@ class IngestServer:
         self._all_gone.set()
 
     async def run(self, started: Started) -> None:
-        """Serve until cancelled; then take nothing more, and wait for what was taken to commit.
+        """Serve until cancelled; then stop reading, and wait until what was taken is committed.
 
         Raises
         ------
         StartupError
             When the address cannot be listened on, or Kafka cannot be reached.
         PeerError
-            When what was taken can never be committed, or was not when the server had to stop and
-            its clients cannot send it again.
+            When what was taken can never be committed; or is not when the server stops, and its
+            clients cannot send it again.
         """
         raise_file_limit()
         _warm_up()
@@ -124,8 +124,8 @@ class IngestServer:
             )
         if intake.uncommitted:
             log.warning(
-                "stopped with %d ticks taken that %s has not committed; their clients send them "
-                "again",
+                "stopped with %d ticks taken that %s has not committed; their clients will send "
+                "them again",
                 intake.uncommitted,
                 bus.peer,
             )

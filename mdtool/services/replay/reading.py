@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from mdtool.adapters.dbn_source import RecordSource
+from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
 from mdtool.core.threads import AsyncReadAhead
 from mdtool.wire.dbn_session import OWN_RTYPES
@@ -55,14 +56,14 @@ class Backlog:
 
 
 @contextlib.asynccontextmanager
-async def reading(source: RecordSource) -> AsyncIterator[AsyncIterator[Records]]:
+async def reading(source: RecordSource) -> AsyncIterator[AsyncIterator[Batch]]:
     """Yield an iterator over the records of a source, read ahead in a thread.
 
     The source is closed at the end of the block. Records that a live stream sends about its own
     connection are dropped: a session sends its own. The iterator raises what the source raises,
     after all records before the error.
     """
-    data = (array for array in source if array["rtype"][0] not in OWN_RTYPES)
+    data = (batch for batch in source if batch.rtype not in OWN_RTYPES)
     ahead = AsyncReadAhead(data, _ARRAYS_AHEAD)
     try:
         yield ahead
@@ -77,12 +78,12 @@ class ForwardReader:
 
     Parameters
     ----------
-    arrays : asynchronous iterator of structured arrays
+    batches : asynchronous iterator of Batch
         The stream, from its first record on.
     """
 
-    def __init__(self, arrays: AsyncIterator[Records]) -> None:
-        self._arrays = arrays
+    def __init__(self, batches: AsyncIterator[Batch]) -> None:
+        self._batches = batches
         self._array: Records | None = None
         self._begin = 0
 
@@ -96,5 +97,5 @@ class ForwardReader:
         """
         while self._array is None or position >= self._begin + len(self._array):
             self._begin += 0 if self._array is None else len(self._array)
-            self._array = await anext(self._arrays)
+            self._array = (await anext(self._batches)).records
         return self._array[position - self._begin :]

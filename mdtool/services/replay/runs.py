@@ -16,10 +16,11 @@ from mdtool.adapters.dbn_source import RecordSource
 from mdtool.adapters.recording import Recording
 from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import InputError, UsageError
+from mdtool.core.instruments import Batch
 from mdtool.core.rates import Rates
 from mdtool.core.records import Records, index_timestamps, pacing_timestamps
 from mdtool.core.units import NS_PER_S
-from mdtool.engine.book.mbo_snapshot import mbo_snapshot
+from mdtool.engine.book.snapshot import mbo_snapshot
 from mdtool.engine.book.state import Books
 from mdtool.engine.pacing import Pacer, Timestamps
 from mdtool.services.replay.reading import Backlog, reading
@@ -128,9 +129,9 @@ class Run:
     async def play(self) -> None:
         """Replay the recording to its end, and close it."""
         try:
-            async with reading(self._source) as arrays:
-                async for records in arrays:
-                    await self._play(records)
+            async with reading(self._source) as batches:
+                async for batch in batches:
+                    await self._play(batch)
         except InputError as error:
             self.error = str(error)
             log.error("%s", error)  # noqa: TRY400 - a truncated file needs no traceback
@@ -154,12 +155,12 @@ class Run:
             self._requested = position + LEAD_RECORDS
             self._is_requested.set()
 
-    async def _play(self, records: Records) -> None:
-        times_ns = pacing_timestamps(records, self.pace.clock)
+    async def _play(self, batch: Batch) -> None:
+        times_ns = pacing_timestamps(batch.records, self.pace.clock)
         done = 0
-        while done < len(records):
+        while done < len(batch):
             due = await self._due(times_ns[done:])
-            self._reach(records[done : done + due])
+            self._reach(batch[done : done + due])
             done += due
             await asyncio.sleep(0)
 
@@ -179,9 +180,10 @@ class Run:
                     return due
                 await asyncio.sleep(self._pacer.wait_ns(int(times_ns[0]), now_ns) / NS_PER_S)
 
-    def _reach(self, records: Records) -> None:
+    def _reach(self, batch: Batch) -> None:
+        records = batch.records
         if records.dtype == MBO:
-            self.books.apply(records)
+            self.books.apply(batch)
         elif records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
             for at in range(len(records)):
                 self._mappings[int(records["instrument_id"][at])] = records[at : at + 1].copy()

@@ -16,8 +16,10 @@ from mdtool.adapters.recording import Recording
 from mdtool.core.addresses import cannot_listen
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import InputError, StartupError, UsageError
+from mdtool.core.instruments import Batch
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
+from mdtool.core.tcp import address_of
 from mdtool.core.units import format_time
 from mdtool.services.http.answers import Statuses, answer, encode_object
 from mdtool.services.http.control import STOP_GRACE_S, control_application
@@ -25,7 +27,6 @@ from mdtool.services.http.listening import listening
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.replay.runs import AlreadyStreamingError, Pace, Run, Runs
 from mdtool.services.replay.session import Session
-from mdtool.services.tcp import address_of
 
 _SHOWN_RECEIVERS: Final = 100
 _STATUSES: Final[Statuses] = {
@@ -87,7 +88,7 @@ class ReplaySender:
         except InputError as error:
             raise StartupError(str(error)) from error
         run.close()
-        run.books.apply(np.zeros(1, MBO))
+        run.books.apply(Batch.of(np.zeros(1, MBO)))
         run.snapshot()
 
     @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""The frames of a stream that the server may still want: not yet sent, or not yet committed."""
+"""The frames of a stream that the server may still need: not sent, or not committed yet."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Final
 from mdtool.wire.tick_encoder import EncodedFrames
 
 _WRITE_BYTES: Final = 1 << 20
-"""About how much is handed to the connection at a time."""
+"""About how much is written to the connection at once."""
 
 
 class Backlog:
     """Frames in the order of their sequence, those that were sent before those that were not.
 
-    Sequences count from 0, the first frame of the source. A server that has lost its memory counts
-    lower; the difference is kept here.
+    Sequences count from 0, the first frame of the source. A server that has lost its state counts
+    lower; the backlog knows the difference.
 
     Parameters
     ----------
     max_bytes : int
-        How much may be kept before `is_full` says so.
+        The size from which `is_full` is true.
 
     Attributes
     ----------
     appended : int
-        The sequence after the last frame that there is.
+        The sequence after the last frame.
     committed : int
         Every frame before it is committed; it is ahead of `appended` where an earlier run had sent
         more of the same stream.
     kept_bytes : int
-        The size of what is kept.
+        The size of the frames.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -43,11 +43,11 @@ class Backlog:
         self._kept_frames = 0
         self._unsent_frames = 0
         self._server_behind = 0
-        """How much lower the server counts."""
+        """By how much the server counts lower."""
 
     @property
     def is_full(self) -> bool:
-        """Whether the source is to be held up."""
+        """Whether the source is to wait."""
         return self.kept_bytes >= self._max_bytes
 
     @property
@@ -56,7 +56,7 @@ class Backlog:
         return self.appended - self._unsent_frames
 
     def append(self, frames: EncodedFrames) -> None:
-        """Take the source's next frames; what the server has committed already is left out."""
+        """Add the source's next frames, without those that the server has committed already."""
         known = self.committed - self.appended
         self.appended += len(frames.ends)
         frames = _without(frames, known)
@@ -66,7 +66,7 @@ class Backlog:
             self._keep(frames, 1)
 
     def take(self) -> memoryview | bytes:
-        """Return the bytes to send next, none when all is sent; they count as sent."""
+        """Return the bytes to send next, none when everything is sent; they count as sent."""
         parts: list[memoryview] = []
         size = 0
         while self._unsent and size < _WRITE_BYTES:
@@ -78,7 +78,7 @@ class Backlog:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def commit(self, next_sequence: int) -> None:
-        """Forget what the server has committed, all before its `next_sequence`."""
+        """Drop the frames that the server has committed: all before its `next_sequence`."""
         self.committed = max(self.committed, next_sequence + self._server_behind)
         first = self.appended - self._kept_frames
         while self._sent and first + len(self._sent[0].ends) <= self.committed:
@@ -87,12 +87,12 @@ class Backlog:
             self._keep(frames, -1)
 
     def resume(self, next_sequence: int) -> int:
-        """Go back to the frame that the server, connected anew, wants next.
+        """Go back to the frame that the server expects next, after a new connection.
 
         Returns
         -------
         int
-            How many frames the server had committed and has lost since; they are kept no more.
+            How many frames the server had committed and has lost since; they are dropped here.
         """
         lost = max(0, self.committed - self._server_behind - next_sequence)
         self._server_behind += lost
@@ -116,7 +116,7 @@ class Backlog:
 
 
 def _without(frames: EncodedFrames, count: int) -> EncodedFrames:
-    """Return the frames behind the first `count`."""
+    """Return the frames after the first `count`."""
     if count <= 0:
         return frames
     if count >= len(frames.ends):

@@ -1,4 +1,4 @@
-"""The client's side of a stream: sent, sent again after a loss, and acknowledged."""
+"""The client's side of a stream: sent, sent again after a lost connection, and acknowledged."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from mdtool.core.threads import AsyncReadAhead
 from mdtool.core.trades import NamedTrades
 from mdtool.services.send.backlog import Backlog
 from mdtool.services.send.config import SendConfig
-from mdtool.services.send.pacing import encoded, paced
-from mdtool.wire.control import Ack, Committed, ReplyDecoder, Resume, encode_hello
+from mdtool.services.send.ticks import encoded, paced
+from mdtool.wire.frames import Ack, Committed, ReplyDecoder, Resume, encode_hello
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
 log = logging.getLogger(__name__)
@@ -30,32 +30,32 @@ _READ_BYTES: Final = 1 << 16
 _BATCHES_AHEAD: Final = 2
 """How many batches are read before they are needed."""
 _MAX_WAIT_S: Final = 1.0
-"""The longest pause between two tries to connect."""
+"""The longest pause between two attempts to connect."""
 _SILENCE_S: Final = 1.0
-"""How long a server may be silent before it is told what it is waited for."""
+"""How long a server may be silent before a log line says what is awaited."""
 
 
 class Sender:
     """Sends ticks as one stream to an ingest server, and waits for its Ack.
 
-    Every tick counts once, whatever becomes of the connection or the server: what was not
-    committed is sent again. A plain stream, which no server can place, ends with its connection.
+    Every tick counts once, whatever happens to the connection or the server: what was not
+    committed is sent again. A plain stream, which cannot be resumed, ends with its connection.
 
     Parameters
     ----------
     config : SendConfig
         Its settings.
     batches : iterable of NamedTrades
-        What to send. It may block, for it is read in a thread of its own.
+        What to send. It may block: it is read in a thread of its own.
     progress : callable, optional
         Called with the number of ticks sent, now and then.
 
     Attributes
     ----------
     ack : Ack or None
-        The server's, once `run` has ended by itself.
+        The server's, once `run` has returned.
     connections : int
-        How many there were that took frames.
+        How many connections there were in which frames were sent.
     """
 
     name = "send"
@@ -68,7 +68,7 @@ class Sender:
     ) -> None:
         self.ack: Ack | None = None
         self.connections = 0
-        self._known = 0
+        self._skipped = 0
         """How many frames of the source the server had before any was sent."""
         self._config = config
         self._batches = batches
@@ -82,20 +82,20 @@ class Sender:
         self._has_news = asyncio.Event()
         self._has_room = asyncio.Event()
         self._is_committing = asyncio.Event()
-        self._is_under_way = asyncio.Event()
-        """Whether the server of the current connection takes frames."""
+        self._is_accepted = asyncio.Event()
+        """Whether the server of the current connection accepts frames."""
 
     @property
     def outcome(self) -> str | None:
-        """What became of everything that was sent, None before the Ack.
+        """A summary of everything that was sent; None before the Ack.
 
-        An Ack counts what came over its own connection, so that those before it are told too.
+        An Ack counts what came over its own connection only.
         """
         if self.ack is None:
             return None
         if self.connections < 2:
             return self.ack.message
-        sent = max(0, self._backlog.appended - self._known)
+        sent = max(0, self._backlog.appended - self._skipped)
         return (
             f"Sent {sent} tick{'s' * (sent != 1)} over {self.connections} connections, "
             f"all committed; over the last: {self.ack.message}"
@@ -107,9 +107,9 @@ class Sender:
         Raises
         ------
         PeerError
-            When the server cannot be reached, is gone for too long, or refuses.
+            When the server cannot be reached, is unavailable for too long, or refuses.
         MdtoolError
-            With which the source broke off, after everything before that was acknowledged.
+            The error of the source, after everything before it was acknowledged.
         """
         _load_encoder()
         ahead = AsyncReadAhead(iter(self._batches), _BATCHES_AHEAD)
@@ -117,9 +117,9 @@ class Sender:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._fill(encoded(batch) async for batch in due))
-                aside = [tasks.create_task(self._tell(started))]
+                aside = [tasks.create_task(self._announce(started))]
                 if self._stream_id:
-                    aside.append(tasks.create_task(self._tell_silences()))
+                    aside.append(tasks.create_task(self._log_silences()))
                 self.ack = await self._until_acknowledged()
                 for task in aside:
                     task.cancel()
@@ -136,7 +136,7 @@ class Sender:
         if self._source_error is not None:
             raise self._source_error
 
-    async def _tell(self, started: Started) -> None:
+    async def _announce(self, started: Started) -> None:
         await self._is_committing.wait()
         started({})
 
@@ -154,42 +154,42 @@ class Sender:
         self._is_complete = True
         self._has_news.set()
 
-    async def _tell_silences(self) -> None:
-        """Say what is waited for when the server is silent for long, once until it is not."""
-        told = ""
+    async def _log_silences(self) -> None:
+        """Log what is awaited when the server is silent for long, once for each silence."""
+        reported = ""
         before = (0, 0)
         while True:
             await asyncio.sleep(_SILENCE_S)
             now = (self.connections, self._backlog.committed)
             awaited = self._awaited() if now == before else ""
-            if awaited and awaited != told:
+            if awaited and awaited != reported:
                 log.info("%s: waiting for it to %s", self._address, awaited)
-            told, before = awaited, now
+            reported, before = awaited, now
 
     def _awaited(self) -> str:
-        """Return what only the server can do for this to go on, nothing if there is no such."""
+        """Return what the sender waits for the server to do, nothing if it does not wait."""
         if not self._is_connected:
             return ""
-        if not self._is_under_way.is_set():
-            return "take ticks, as it does once its aggregator is there"
+        if not self._is_accepted.is_set():
+            return "accept ticks, as it does once its aggregator is available"
         if self._backlog.committed < self._backlog.sent:
-            return "commit what was sent, as it does while its aggregator is there"
+            return "commit what was sent, as it does while its aggregator is available"
         return "acknowledge the end" if self._lacks_only_ack else ""
 
     async def _until_acknowledged(self) -> Ack:
-        """Converse with the server, over as many connections as it takes."""
+        """Talk to the server, over as many connections as necessary."""
         now_s = asyncio.get_running_loop().time
         waits, give_up_s = delays(cap_s=_MAX_WAIT_S), now_s() + self._config.connect_timeout_s
         losses, committed = 0, 0
         while True:
-            self._is_under_way.clear()
+            self._is_accepted.clear()
             try:
                 ack = await self._converse()
             except socket.gaierror as error:
                 raise PeerError(f"{self._config.host}: {error.strerror}") from error
             except OSError as error:
                 what = f"{self._address}: {_reason(error)}"
-                if self._is_under_way.is_set():
+                if self._is_accepted.is_set():
                     if not self._stream_id:
                         raise PeerError(f"{what}, with {self._backlog.sent} ticks sent") from error
                     log.warning("%s; connecting again", what)
@@ -209,7 +209,7 @@ class Sender:
             await asyncio.sleep(next(waits))
 
     def _given_up(self, losses: int) -> str:
-        """Return what else there is to say when the server is tried no more."""
+        """Return what an error says besides its reason, when there is no further attempt."""
         if not losses:
             return ""
         if self._lacks_only_ack:
@@ -250,8 +250,8 @@ class Sender:
         if self._stream_id:
             writer.write(encode_hello(self._stream_id))
         else:
-            self._is_under_way.set()
-        await self._is_under_way.wait()
+            self._is_accepted.set()
+        await self._is_accepted.wait()
         while True:
             self._has_news.clear()
             while data := self._backlog.take():
@@ -276,18 +276,18 @@ class Sender:
                         self._commit(next_sequence)
                     case Ack():
                         return reply
-        if self._is_under_way.is_set():
+        if self._is_accepted.is_set():
             raise ConnectionError("closed the connection without an Ack")
-        raise ConnectionError("closed the connection at the Hello; older servers want --plain")
+        raise ConnectionError("closed the connection at the Hello; older servers need --plain")
 
     def _resume(self, next_sequence: int) -> None:
         lost = self._backlog.resume(next_sequence)
         if lost:
-            log.warning("%s: has lost %d ticks that it had committed", self._address, lost)
+            log.warning("%s: lost %d ticks that it had committed", self._address, lost)
         if not self.connections:
-            self._known = self._backlog.committed
+            self._skipped = self._backlog.committed
         self.connections += 1
-        self._is_under_way.set()
+        self._is_accepted.set()
         self._has_room.set()
 
     def _commit(self, next_sequence: int) -> None:
@@ -297,7 +297,7 @@ class Sender:
 
 
 def _load_encoder() -> None:
-    """Load the encoder's kernel, so that a connection does not time out while that is done."""
+    """Load the encoder's kernel before there is a connection that could time out."""
     none = np.empty(0, np.int64)
     encode_frames((), none, none, none, none)
 

@@ -1,1 +1,1 @@
-"""What fills, empties and checks stores."""
+"""Imports into stores, exports from them, and checks them."""

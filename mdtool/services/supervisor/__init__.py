@@ -1,1 +1,1 @@
-"""Runs the services together, as child processes."""
+"""The supervisor: services together, as child processes."""

@@ -23,7 +23,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.tcp import reason_of
 from mdtool.core.units import NS_PER_MS, PRICE_SCALE
 from mdtool.wire.batches import Updates
-from mdtool.wire.control import Committed, ReplyDecoder, encode_hello
+from mdtool.wire.frames import Committed, ReplyDecoder, encode_hello
 from mdtool.wire.tick_encoder import encode_frames
 
 SYMBOL: Final = "MDTOOL.CHECK"

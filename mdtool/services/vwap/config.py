@@ -9,7 +9,7 @@ from mdtool.core.config import setting
 
 @dataclass(frozen=True, slots=True)
 class VwapConfig:
-    """What a window is, where the trades come from, and what bounds the feed."""
+    """The window, the source of trades, and the limits of clients."""
 
     window: str = setting("100", "Window of each VWAP: a number of trades, or a time such as 5m.")
     host: str = setting("127.0.0.1", "Address to listen on.")

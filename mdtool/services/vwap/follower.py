@@ -1,4 +1,4 @@
-"""The feed that keeps the board current, followed again whenever it is lost."""
+"""The follower of a feed of trades: it keeps the states current, and restores them from a store."""
 
 from __future__ import annotations
 
@@ -16,57 +16,53 @@ from mdtool.core.errors import PeerError
 from mdtool.core.trades import TradeRun
 from mdtool.core.units import counted
 from mdtool.engine.vwap import Window
-from mdtool.services.vwap.backfill import read_backfill
-from mdtool.services.vwap.board import Backfill, Board
+from mdtool.services.vwap.backfill import Backfill, read_backfill
+from mdtool.services.vwap.states import States
 
 log = logging.getLogger(__name__)
 
 _LONGEST_DELAY_S: Final = 2.0
-_MAX_HELD: Final = 20_000_000
-"""Trades that may come while windows are being filled: as many as are sent in ten seconds."""
+_MAX_PENDING: Final = 20_000_000
+"""Trades that may arrive during a backfill: as many as are sent in ten seconds."""
 
 
 class Follower:
-    """Follows a feed of trades, and fills the windows from a store, if there is one, each time.
+    """Follows a feed, and restores the windows from the store, if there is one, on each connect.
 
-    The feed is followed first and what comes is held; then the store is read up to positions that
-    it has reached by then, and what is held goes on from these. So a trade is met once, and none
-    is missed, whatever was away in between.
+    The feed is followed first, and its trades are pending while the store is read, up to positions
+    that the feed has reached by then; the pending trades continue from these positions. So each
+    trade is applied once and none is missed, whatever was unavailable in between.
 
     Parameters
     ----------
     feed : TradeFeed
-    board : Board
+    states : States
     publish : callable
-        Told the symbols that changed.
-    window : Window
-        Of the board.
+        Called with the symbols whose states changed.
     store : str
-        The URL of the store, empty where there is none.
+        The URL of the store, empty for none.
     """
 
     def __init__(
         self,
         feed: TradeFeed,
-        board: Board,
+        states: States,
         publish: Callable[[Iterable[str]], None],
-        window: Window,
         store: str,
     ) -> None:
         self._feed = feed
-        self._board = board
+        self._states = states
         self._publish = publish
-        self._window = window
         self._store = store
         self._tasks: asyncio.TaskGroup
-        self._filling: _Filling | None = None
+        self._backfilling: _Backfilling | None = None
         self._positions: dict[str, int] = {}
-        self._held: list[TradeRun] = []
-        self._n_held = 0
+        self._pending: list[TradeRun] = []
+        self._n_pending = 0
         self._waits = delays(cap_s=_LONGEST_DELAY_S)
         self._connections = 0
-        self._lost_because = ""
-        self._said_late = self._said_early = False
+        self._reported = ""
+        self._has_reported_late = self._has_reported_early = False
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -74,12 +70,12 @@ class Follower:
             try:
                 await self._follow()
             finally:
-                self._stop_filling()
-                if self._board.late or self._board.early:
+                self._stop_backfill()
+                if self._states.late or self._states.early:
                     log.warning(
                         "left out of windows: %s; %d left early",
-                        counted(self._board.late, "trade"),
-                        self._board.early,
+                        counted(self._states.late, "trade"),
+                        self._states.early,
                     )
 
     async def _follow(self) -> NoReturn:
@@ -87,75 +83,75 @@ class Follower:
             try:
                 await self._feed.follow(self._connected, self._receive)
             except PeerError as error:
-                self._lose(str(error))
+                self._lost(str(error))
             await asyncio.sleep(next(self._waits))
 
     def _connected(self) -> None:
         log.info("%s: connected", self._feed.address)
         if self._connections and not self._store:
-            log.warning("windows may lack trades of when %s was away", self._feed.address)
+            log.warning("windows may lack trades while %s was unavailable", self._feed.address)
         self._connections += 1
-        self._lost_because = ""
+        self._reported = ""
         self._waits = delays(cap_s=_LONGEST_DELAY_S)
         if self._store:
-            self._filling = _Filling(self._store, self._window, self._filled)
-            self._tasks.create_task(self._filling.run())
+            self._backfilling = _Backfilling(self._store, self._states.window, self._continue)
+            self._tasks.create_task(self._backfilling.run())
 
     def _receive(self, run: TradeRun) -> None:
-        if self._filling is None:
-            self._take(run)
+        if self._backfilling is None:
+            self._apply(run)
             return
-        self._held.append(run)
-        self._n_held += len(run.trades)
-        if self._n_held > _MAX_HELD:
-            raise PeerError(f"more than {_MAX_HELD:,} trades came while windows were being filled")
+        self._pending.append(run)
+        self._n_pending += len(run.trades)
+        if self._n_pending > _MAX_PENDING:
+            raise PeerError(f"more than {_MAX_PENDING:,} trades arrived during the backfill")
 
-    def _filled(self, backfill: Backfill | None) -> None:
-        """Go on from what the store had; if it could not be read, from nothing."""
-        self._filling = None
+    def _continue(self, backfill: Backfill | None) -> None:
+        """Restore the windows, unless the store could not be read, and apply pending trades."""
+        self._backfilling = None
         if backfill is not None:
             self._positions = backfill.positions
-            self._publish(self._board.restart(backfill))
+            self._publish(self._states.restore(backfill.stored))
             log.info(
-                "windows filled with %s of %s",
-                counted(len(backfill.price), "trade"),
-                counted(len(self._board), "symbol"),
+                "windows restored from %s of %s",
+                counted(len(backfill), "trade"),
+                counted(len(self._states), "symbol"),
             )
-        held, self._held, self._n_held = self._held, [], 0
-        for run in held:
-            self._take(run)
+        pending, self._pending, self._n_pending = self._pending, [], 0
+        for run in pending:
+            self._apply(run)
 
-    def _take(self, run: TradeRun) -> None:
+    def _apply(self, run: TradeRun) -> None:
         run = run.since(self._positions.get(run.stream_id, 0))
         if len(run.trades):
-            self._publish(self._board.apply(run))
-            self._report()
+            self._publish(self._states.apply(run.symbols, run.trades))
+            self._report_lost_trades()
 
-    def _report(self) -> None:
-        """Say once that trades are left out of windows, or leave them early."""
-        if self._board.late and not self._said_late:
-            self._said_late = True
-            log.warning("trades that are older than the window is long are left out")
-        if self._board.early and not self._said_early:
-            self._said_early = True
+    def _report_lost_trades(self) -> None:
+        """Log once that trades are left out of windows, or leave them early."""
+        if self._states.late and not self._has_reported_late:
+            self._has_reported_late = True
+            log.warning("trades that are older than their window are left out")
+        if self._states.early and not self._has_reported_early:
+            self._has_reported_early = True
             log.warning("a window is full: its oldest trades leave early")
 
-    def _lose(self, reason: str) -> None:
-        self._stop_filling()
-        if reason != self._lost_because:
-            say = log.warning if self._connections else log.info
-            say("%s; trying again", reason)
-        self._lost_because = reason
+    def _lost(self, reason: str) -> None:
+        self._stop_backfill()
+        if reason != self._reported:
+            report = log.warning if self._connections else log.info
+            report("%s; trying again", reason)
+        self._reported = reason
 
-    def _stop_filling(self) -> None:
-        if self._filling is not None:
-            self._filling.cancel()
-            self._filling = None
-        self._held, self._n_held = [], 0
+    def _stop_backfill(self) -> None:
+        if self._backfilling is not None:
+            self._backfilling.cancel()
+            self._backfilling = None
+        self._pending, self._n_pending = [], 0
 
 
-class _Filling:
-    """Reads the backfill in a thread, and hands it over unless it is cancelled before."""
+class _Backfilling:
+    """Reads a backfill in a thread, and passes it on unless it is cancelled before."""
 
     def __init__(self, store: str, window: Window, done: Callable[[Backfill | None], None]) -> None:
         self._store = store
@@ -170,7 +166,7 @@ class _Filling:
         except (StoreError, StoreFormatError) as error:
             if self._is_cancelled:
                 return
-            log.warning("%s; windows begin with what comes", error)
+            log.warning("%s; no backfill: windows start empty", error)
             backfill = None
         if not self._is_cancelled:
             self._done(backfill)

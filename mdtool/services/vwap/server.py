@@ -1,4 +1,4 @@
-"""The VWAP feed as a service: trades from a feed in, lines to any number of clients out."""
+"""The VWAP feed as a service: trades of a feed in, JSON lines to any number of clients out."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from mdtool.adapters.trades.port import TradeFeed
 from mdtool.core.addresses import parse_address
 from mdtool.core.lifecycle import Started
 from mdtool.core.limits import raise_file_limit
+from mdtool.core.tcp import address_of, listen
 from mdtool.engine.vwap import Window
-from mdtool.services.tcp import address_of, listen
-from mdtool.services.vwap.board import Board
-from mdtool.services.vwap.client import Client
-from mdtool.services.vwap.clients import Clients
 from mdtool.services.vwap.config import VwapConfig
+from mdtool.services.vwap.connections import Connection, Connections
 from mdtool.services.vwap.follower import Follower
+from mdtool.services.vwap.states import States
 
 
 class VwapFeed:
-    """Listens for clients, and tells them what it makes of an aggregator's trades.
+    """Follows trades, and publishes the VWAP of every symbol over TCP.
 
     Parameters
     ----------
@@ -29,7 +28,7 @@ class VwapFeed:
     Raises
     ------
     UsageError
-        When the window, the aggregator's address or the bus is none.
+        When the window, the aggregator's address or the bus is not valid.
     """
 
     name = "vwap"
@@ -53,16 +52,16 @@ class VwapFeed:
             When the address cannot be listened on, or Kafka cannot be reached.
         """
         raise_file_limit()
-        board = Board(self._window)
-        clients = Clients(board, self._config.max_clients, self._config.slow_client_s)
+        config = self._config
+        states = States(self._window)
+        connections = Connections(states, config.max_clients, config.slow_client_s)
         async with contextlib.AsyncExitStack() as stack:
-            feed = await stack.enter_async_context(_trade_feed(self._config))
-            server = await listen(lambda: Client(clients), self._config.host, self._config.port)
-            stack.callback(clients.close)
+            feed = await stack.enter_async_context(_trade_feed(config))
+            server = await listen(lambda: Connection(connections), config.host, config.port)
+            stack.callback(connections.close)
             stack.callback(server.close)
-            follower = Follower(feed, board, clients.publish, self._window, self._config.store)
             started({"tcp": address_of(server)})
-            await follower.run()
+            await Follower(feed, states, connections.publish, config.store).run()
 
 
 def _trade_feed(config: VwapConfig) -> contextlib.AbstractAsyncContextManager[TradeFeed]:

@@ -13,7 +13,7 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError, StartupError, UsageError
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.server import IngestServer
-from mdtool.wire.control import Ack
+from mdtool.wire.frames import Ack
 from tests.reference.aggregator import PlainAggregator
 from tests.support.ingest_servers import Client, frame, frames, prices, send, serving
 

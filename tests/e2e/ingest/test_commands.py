@@ -16,10 +16,11 @@ import pytest
 
 from mdtool.core.addresses import parse_address
 from mdtool.engine.simulate import Exchange
-from mdtool.wire.control import Ack, ReplyDecoder
+from mdtool.wire.frames import Ack, ReplyDecoder
+from tests.support.aggregator_state import Watch, sessions_of
 from tests.support.commands import completed
-from tests.support.ingest_commands import MDTOOL, Watch, service, sessions_of
 from tests.support.ingest_servers import frame, frames
+from tests.support.services import MDTOOL, service
 
 TICK = b'{"symbol":"AAPL","price":150.25,"volume":100,"exchange_timestamp":1735201234567000000}\n'
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 import socket
 import threading
@@ -20,10 +19,10 @@ from mdtool.services.send import sender as sender_module
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.sender import Sender
 from mdtool.wire import tick_encoder
-from mdtool.wire.control import Ack, encode_ack, encode_committed, encode_resume
-from mdtool.wire.frames import encode_frame
+from mdtool.wire.frames import Ack, encode_ack, encode_committed, encode_frame, encode_resume
 from tests.reference.aggregator import PlainAggregator
 from tests.support.ingest_servers import prices, serving
+from tests.support.services import logged
 
 
 def run(first, count):
@@ -187,7 +186,7 @@ async def test_an_aggregator_without_memory_gets_the_rest_and_the_loss_is_told(
         may_go_on.set()
         await sending
     assert ledger.prices("s") == list(range(101, 201))
-    assert "has lost 100 ticks" in caplog.text
+    assert "lost 100 ticks" in caplog.text
 
 
 async def test_ticks_that_the_server_refuses_are_told(address, ledger):
@@ -265,7 +264,7 @@ async def test_a_refusal_is_passed_on():
 
 async def test_a_server_that_talks_nonsense_is_no_server():
     async with answering(encode_frame(b"\xff\xff")) as address:
-        with pytest.raises(PeerError, match="no Ack"):
+        with pytest.raises(PeerError, match="not an Ack"):
             await send(address, runs(10))
 
 
@@ -377,31 +376,10 @@ async def test_an_aggregator_away_holds_the_sender_up_and_loses_nothing(ledger):
     assert ledger.prices("s") == list(range(1, 1_001))
 
 
-class Told(logging.Handler):
-    """The sender's log lines, to be waited for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines = []
-        self._has_line = asyncio.Event()
-
-    def emit(self, record) -> None:
-        self.lines.append(record.getMessage())
-        self._has_line.set()
-
-    async def when(self, count) -> None:
-        while len(self.lines) < count:
-            self._has_line.clear()
-            await self._has_line.wait()
-
-
 @pytest.fixture
-async def told(caplog):
-    handler, logger = Told(), logging.getLogger(sender_module.__name__)
-    caplog.set_level("INFO", logger=logger.name)
-    logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
+def told():
+    with logged(sender_module.__name__) as log:
+        yield log
 
 
 async def test_what_is_waited_for_is_told_once(ledger, told, monkeypatch):
@@ -410,16 +388,16 @@ async def test_what_is_waited_for_is_told_once(ledger, told, monkeypatch):
     aggregator = PlainAggregator(ledger)
     async with serving(aggregator.address) as address:
         sending = asyncio.create_task(send(parse_address(address), runs(1_000), stream_id="s"))
-        await told.when(1)
+        await told.has(1)
         ledger.hold()
         async with aggregator.serving():
-            await told.when(2)
+            await told.has(2)
             ledger.release()
             await sending
     waiting = f"{address}: waiting for it to"
     assert told.lines[:2] == [
-        f"{waiting} take ticks, as it does once its aggregator is there",
-        f"{waiting} commit what was sent, as it does while its aggregator is there",
+        f"{waiting} accept ticks, as it does once its aggregator is available",
+        f"{waiting} commit what was sent, as it does while its aggregator is available",
     ]
     assert len(set(told.lines)) == len(told.lines)
 

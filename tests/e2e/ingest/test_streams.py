@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mdtool.core.addresses import parse_address
-from mdtool.wire.control import Ack, Resume, encode_hello
+from mdtool.wire.frames import Ack, Resume, encode_hello
 from tests.support.ingest_servers import Client, frame, frames, serving
 
 

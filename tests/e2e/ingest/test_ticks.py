@@ -11,8 +11,7 @@ import pytest
 
 from mdtool.core.trades import Reason
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.control import Ack
-from mdtool.wire.frames import encode_frame
+from mdtool.wire.frames import Ack, encode_frame
 from tests.support.ingest_servers import NOW_NS, Client, frame, frames, prices, send
 
 
@@ -121,7 +120,7 @@ async def test_half_a_frame_and_a_half_close_is_told(address, ledger):
     unfinished = len(frame()) - 5
     assert ack == Ack(
         False,
-        f"Accepted 2 ticks, refused 0; {unfinished} bytes of an unfinished frame were left",
+        f"Accepted 2 ticks, refused 0; {unfinished} bytes of an unfinished frame were discarded",
     )
     assert prices(ledger) == [1, 2]
 

@@ -26,12 +26,12 @@ def checked(tmp_path):
     return where, spoil
 
 
-def test_a_sound_store_is_told_so(checked):
+def test_a_sound_store_has_no_differences(checked):
     where, _ = checked
-    assert "300 trades, differences: 0, mended: 0" in store("check", "--store", where)
+    assert "300 trades, differences: 0, repaired: 0" in store("check", "--store", where)
 
 
-def test_wrong_totals_are_told_one_a_line_and_mended(checked):
+def test_wrong_totals_are_printed_and_repaired(checked):
     where, spoil = checked
     with open_history(where) as history:
         right = history.symbols()
@@ -43,11 +43,11 @@ def test_wrong_totals_are_told_one_a_line_and_mended(checked):
     lines = output.splitlines()
     assert lines[0] == f"ESZ5: trade_count is {count + 5:,}, its trades are {count:,}"
     assert lines[1].startswith("MSFT: last_trade_at is 2025-09-24T12:00:")
-    assert "differences: 2, mended: 2" in store("check", "--repair", "--store", where)
+    assert "differences: 2, repaired: 2" in store("check", "--repair", "--store", where)
     with open_history(where) as history:
         assert history.symbols() == right
     assert held(where) == before
-    assert "differences: 0, mended: 0" in store("check", "--store", where)
+    assert "differences: 0, repaired: 0" in store("check", "--store", where)
 
 
 def test_trades_that_were_lost_show_in_totals_sessions_and_bars(checked):
@@ -63,7 +63,7 @@ def test_trades_that_were_lost_show_in_totals_sessions_and_bars(checked):
     assert told[3].startswith("AAPL: bars of 1s have ")
 
 
-def test_bars_that_were_lost_are_told(checked):
+def test_lost_bars_are_reported(checked):
     where, spoil = checked
     spoil("DELETE FROM bars WHERE interval = 1000000000")
     output = store("check", "--store", where, status=1, said="differences: 1")
@@ -76,16 +76,16 @@ def test_symbols_without_sessions_are_only_counted(tmp_path):
     assert "10 trades, differences: 0" in store("check", "--store", where)
 
 
-def test_a_store_at_work_is_counted_and_mended_all_the_same(checked):
+def test_a_store_in_use_is_counted_and_repaired(checked):
     where, spoil = checked
     spoil("UPDATE symbols SET trade_count = 1")
     with open_store(where) as at_work:
         at_work.claim()
         said = "sessions and bars are not compared"
-        assert "mended: 3" in store("check", "--repair", "--store", where, said=said)
+        assert "repaired: 3" in store("check", "--repair", "--store", where, said=said)
     assert "differences: 0" in store("check", "--store", where)
 
 
-def test_a_store_that_is_not_there_is_not_made(tmp_path):
+def test_a_missing_store_is_not_created(tmp_path):
     store("check", "--store", url(tmp_path), status=1, said=str(tmp_path / "s.db"))
     assert list(tmp_path.iterdir()) == []

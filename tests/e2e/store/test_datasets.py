@@ -1,4 +1,4 @@
-"""`mdtool store export` and `import` as their users run them, and what others read of it."""
+"""`mdtool store export` and `import` as their users run them, and other readers of datasets."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_csv_is_read_back_equal_with_its_types(filled, tmp_path):
     assert in_order(frame.to_arrow()) == table_of(rows)
 
 
-def test_csv_keeps_times_and_volumes_where_types_are_guessed(filled, tmp_path):
+def test_csv_keeps_times_and_volumes_where_types_are_inferred(filled, tmp_path):
     target = tmp_path / "trades.csv"
     store("export", target, "--store", filled)
     wanted = sorted((row[1], row[5], row[3]) for row in held(filled))
@@ -226,7 +226,7 @@ def times_of(file) -> list[str]:
     return [line.split(",")[names.index("ts_event")] for line in lines[1:]]
 
 
-def test_a_volume_beyond_dbn_is_refused_by_name_and_nothing_is_left(filled, tmp_path):
+def test_a_volume_beyond_dbn_is_rejected_and_nothing_remains(filled, tmp_path):
     said = "CLX5 at 2025-09-24T12:00:00.000000000Z: a volume of 9,223,372,036,854,775,807 does not"
     for target in ("trades.dbn", "dataset"):
         store(
@@ -252,7 +252,7 @@ def test_symbols_and_times_are_selected(filled, tmp_path):
     assert held(copy) == held(filled)
 
 
-def test_what_is_there_is_replaced_only_when_told(filled, tmp_path):
+def test_an_existing_dataset_is_replaced_only_with_force(filled, tmp_path):
     file, folder = tmp_path / "trades.csv", tmp_path / "dataset"
     file.write_text("mine")
     store("export", file, "--store", filled, status=1, said="exists already; -f replaces it")
@@ -270,7 +270,7 @@ def test_what_is_there_is_replaced_only_when_told(filled, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"trades.csv", "dataset"}
 
 
-def test_what_cannot_be_exported_is_one_line(filled, tmp_path):
+def test_trades_that_cannot_be_exported_are_one_line(filled, tmp_path):
     target = tmp_path / "t.csv"
     nowhere = f"sqlite:///{tmp_path}/none.db"
     store("export", target, "--store", nowhere, status=1, said=f"{tmp_path}/none.db")
@@ -355,7 +355,7 @@ ALTERED = {
 
 
 @pytest.mark.parametrize("name", ALTERED)
-def test_files_that_are_no_exports_are_refused(filled, tmp_path, name):
+def test_files_that_are_not_exports_are_rejected(filled, tmp_path, name):
     alter, said = ALTERED[name]
     file, where = altered(filled, tmp_path, name, alter), url(tmp_path)
     store("import", file, "--store", where, status=1, said=said)
@@ -392,7 +392,7 @@ def test_a_damaged_file_is_one_line(filled, tmp_path):
     store("import", text, "--store", where, status=1, said="t.csv: ")
 
 
-def test_paths_that_are_none_are_one_line(filled, tmp_path):
+def test_invalid_paths_are_one_line(filled, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "t.txt").write_text("")
     where = ["--store", url(tmp_path)]
@@ -401,7 +401,7 @@ def test_paths_that_are_none_are_one_line(filled, tmp_path):
     store("import", tmp_path / "t.txt", *where, status=1, said="is not a file of a dataset")
 
 
-def test_a_dataset_that_contradicts_the_store_is_refused(filled, tmp_path):
+def test_a_dataset_that_contradicts_the_store_is_rejected(filled, tmp_path):
     where = url(tmp_path)
     source = tmp_path / "source.parquet"
     store("export", source, "--store", filled)
@@ -421,7 +421,7 @@ def test_a_dataset_that_contradicts_the_store_is_refused(filled, tmp_path):
     assert held(fresh) == held(filled)
 
 
-def test_what_duckdb_wrote_of_it_is_imported_too(filled, tmp_path):
+def test_a_dataset_rewritten_by_duckdb_is_imported(filled, tmp_path):
     source, again = tmp_path / "source", tmp_path / "again"
     store("export", source, "--store", filled)
     duckdb.sql(

@@ -33,7 +33,7 @@ from tests.support.store_commands import (
 )
 
 
-def test_a_file_is_kept_whole_with_sessions_and_bars(tmp_path):
+def test_a_file_is_stored_with_sessions_and_bars(tmp_path):
     records = trades(3_000)
     file, where = write(tmp_path / "day.dbn", records), url(tmp_path)
     output = store(file, "--store", where)
@@ -56,6 +56,20 @@ def _bars(where, saved, symbol):
         closed = history.bars(symbol, second, 10_000)
     bars = saved.bars[(saved.bars["interval_ns"] == second) & (saved.bars["is_open"] == 1)]
     return np.concatenate([closed, bars[bars["symbol"] == saved.symbols.index(symbol)]])
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_a_place_with_a_trade_of_another_symbol_is_not_stored_again(tmp_path, is_reversed):
+    longer = trades(40, SYMBOLS[:1])
+    longer["instrument_id"][-2] = 2
+    shorter = np.delete(longer, -2)
+    files = [write(tmp_path / "longer.dbn", longer), write(tmp_path / "shorter.dbn", shorter)]
+    first, second = files[::-1] if is_reversed else files
+    where = url(tmp_path)
+    store(first, "--store", where)
+    before = held(where)
+    store(second, "--store", where, status=1, said="at 38 it has")
+    assert held(where) == before
 
 
 def test_the_same_again_changes_nothing_however_it_comes(tmp_path):
@@ -112,13 +126,13 @@ def test_a_name_stands_for_one_stream_only(tmp_path):
     assert {row[2].partition("#")[0] for row in held(where)} == {"day"}
     before = held(where)
     other = write(tmp_path / "2.dbn", trades(300, seed=2))
-    refused = "begins with other trades than the stream 'day' that is stored"
+    refused = "begins with other trades than the stored stream 'day'"
     store(other, "--store", where, "--stream-id", "day", status=1, said=refused)
     assert held(where) == before
     assert "300 known already" in store(one, "--store", where, "--stream-id", "day")
 
 
-def test_a_stream_that_goes_on_otherwise_is_refused(tmp_path):
+def test_a_stream_that_continues_differently_is_rejected(tmp_path):
     where, records = url(tmp_path), trades(300)
     store(write(tmp_path / "1.dbn", records), "--store", where)
     before = held(where)
@@ -137,7 +151,7 @@ def test_a_stream_that_goes_on_otherwise_is_refused(tmp_path):
     assert held(where) == before
 
 
-def test_what_no_store_takes_is_left_out_and_counted_by_its_reason(tmp_path):
+def test_invalid_trades_are_rejected_and_counted_by_reason(tmp_path):
     records, where = trades(100), url(tmp_path)
     records["price"][20] = -5
     records["price"][21] = UNDEF_PRICE
@@ -157,7 +171,7 @@ def test_symbols_are_written_as_ingest_servers_write_them(tmp_path):
     assert {row[0] for row in held(where)} == {"ESZ5"}
 
 
-def test_older_trades_are_kept_though_their_bars_have_closed(tmp_path):
+def test_older_trades_are_stored_though_their_bars_have_closed(tmp_path):
     where = url(tmp_path)
     store(write(tmp_path / "2.dbn", trades(90)), "--store", where)
     older = trades(60, begin_ns=NOON_NS - DAY_NS, seed=2)
@@ -173,7 +187,7 @@ def test_the_store_is_the_users_own_unless_another_is_named(tmp_path):
     assert len(held(f"sqlite:///{tmp_path}/mdtool/mdtool.db")) == 30
 
 
-def test_the_store_is_where_settings_have_serve_all_keep_it(tmp_path):
+def test_the_store_is_that_of_serve_all_in_the_settings(tmp_path):
     file = write(tmp_path / "day.dbn", trades(30))
     for name, value in (
         ("MDTOOL_SERVE_DATA_DIR", str(tmp_path / "data")),
@@ -188,13 +202,13 @@ def test_the_store_is_where_settings_have_serve_all_keep_it(tmp_path):
     assert b"name a store with --store" in ended.stderr
 
 
-def test_one_trade_is_told_in_the_singular(tmp_path):
+def test_one_trade_is_in_the_singular(tmp_path):
     file, where = write(tmp_path / "one.dbn", trades(1)), url(tmp_path)
     assert "one.dbn: 1 trade new, 0 known already" in store(file, "--store", where)
     assert "s.db: 1 trade, differences: 0" in store("check", "--store", where)
 
 
-def test_a_stream_that_is_cut_is_kept_up_to_there(tmp_path):
+def test_a_stream_that_is_cut_is_stored_up_to_there(tmp_path):
     records, where = trades(500), url(tmp_path)
     file = tmp_path / "cut.dbn"
     file.write_bytes(dbn(records)[:-20])
@@ -203,7 +217,7 @@ def test_a_stream_that_is_cut_is_kept_up_to_there(tmp_path):
     assert without_streams(held(where)) == expected(records[:499])
 
 
-def test_a_stream_that_is_cut_early_is_kept_and_goes_on(tmp_path):
+def test_a_stream_that_is_cut_early_is_stored_and_resumed(tmp_path):
     records, where = trades(500), url(tmp_path)
     file = tmp_path / "cut.dbn"
     file.write_bytes(dbn(records[:10])[:-20])
@@ -216,7 +230,7 @@ def test_a_stream_that_is_cut_early_is_kept_and_goes_on(tmp_path):
     assert without_streams(held(where)) == expected(records)
 
 
-def test_ctrl_c_leaves_what_was_written_and_a_second_run_goes_on(tmp_path):
+def test_ctrl_c_keeps_written_steps_and_a_second_run_resumes(tmp_path):
     records, where = trades(2_000), url(tmp_path)
     stream = dbn(records)
     begin = len(stream) - 2_000 * records.itemsize
@@ -256,7 +270,7 @@ def _wait_for(where, count):
         (b"symbol,price\nESZ5,1.0\n", "is no DBN stream"),
     ],
 )
-def test_input_that_is_no_dbn_is_one_line(tmp_path, content, said):
+def test_input_that_is_not_dbn_is_one_line(tmp_path, content, said):
     file = tmp_path / "day.dbn"
     file.write_bytes(content)
     store(file, "--store", url(tmp_path), status=1, said=said)
@@ -269,7 +283,7 @@ def test_input_without_trades_is_one_line(tmp_path):
     store(tmp_path / "none.dbn", "--store", url(tmp_path), status=1, said="no such file")
 
 
-def test_stores_that_cannot_be_are_one_line(tmp_path):
+def test_invalid_stores_are_one_line(tmp_path):
     file = write(tmp_path / "day.dbn", trades(20))
     store(file, "--store", "redis://localhost", status=2, said="no such store")
     store(file, "--store", "sqlite:///", status=2, said="names no SQLite file")
@@ -279,7 +293,7 @@ def test_stores_that_cannot_be_are_one_line(tmp_path):
     store(file, "--store", f"sqlite:///{no_store}", status=3, said="text.db")
 
 
-def test_a_store_of_a_newer_schema_is_refused(tmp_path):
+def test_a_store_of_a_newer_schema_is_rejected(tmp_path):
     file, where = write(tmp_path / "day.dbn", trades(20)), url(tmp_path)
     store(file, "--store", where)
     with sqlite3.connect(tmp_path / "s.db") as connection:
@@ -290,7 +304,7 @@ def test_a_store_of_a_newer_schema_is_refused(tmp_path):
         store(*command, "--store", where, status=3, said="newer")
 
 
-def test_a_store_at_work_is_refused(tmp_path):
+def test_a_store_in_use_is_rejected(tmp_path):
     file, where = write(tmp_path / "day.dbn", trades(20)), url(tmp_path)
     put(where, ["ESZ5"], [(0, 1, 1, NOON_NS)])
     with open_store(where) as held_by_us:
@@ -314,7 +328,7 @@ def test_its_help_shows_each_command_with_an_example():
         assert f"Example: mdtool {command}" in ended.stdout.decode()
 
 
-def test_the_trades_of_real_orders_are_kept(real_data, tmp_path):
+def test_the_trades_of_real_orders_are_stored(real_data, tmp_path):
     file, where = real_data / "CLX5_mbo.dbn", url(tmp_path)
     listed = output_of("replay-dbn", file, "--schema", "trades", "-C", "-s").decode().splitlines()
     names = listed[0].split(",")

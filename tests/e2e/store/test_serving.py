@@ -1,4 +1,4 @@
-"""A store that was filled, taken up by the services, and asked about while they are at work."""
+"""A store that services restore, and that is read while they run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def get(address: str, path: str) -> dict:
                 raise
 
 
-def test_services_take_up_what_was_stored(tmp_path):
+def test_services_restore_a_stored_market(tmp_path):
     records, where = trades(900, SYMBOLS), url(tmp_path)
     records["price"] %= 10**12
     file = write(tmp_path / "day.dbn", records, SYMBOLS)

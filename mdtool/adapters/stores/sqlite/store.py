@@ -128,7 +128,8 @@ class Store(SqlReader):
         with self._file.writing() as session:
             known = self._numbers if self._generation == self._file.generation else {}
             added = _write(session, step, known)
-        self._numbers, self._generation = {**known, **added}, self._file.generation
+        self._numbers = {**known, **added} if added else known
+        self._generation = self._file.generation
 
     def repair(self) -> list[WrongTotals]:
         """Correct what `recount` finds, in one transaction, and return it."""

@@ -274,14 +274,14 @@ class Audience(Generic[R]):
         for followed in (key, Key(ALL, key.option)):
             for format_ in self._formats.get(followed, ()):
                 payload = format_.missed(symbol, count)
-                self._hub.publish((self, followed, format_), payload, Event(symbol))
+                self._hub.publish((self, followed, format_), payload, Event(symbol, count))
 
     def interrupt(self) -> None:
         """Report to everybody that events were missed, nobody knows how many."""
         for key, formats in self._formats.items():
             for format_ in formats:
                 payload = format_.missed(key.symbol, None)
-                self._hub.publish((self, key, format_), payload, Event(key.symbol))
+                self._hub.publish((self, key, format_), payload, Event(key.symbol, None))
 
     def fail(self, key: Key, error: MdtoolError) -> None:
         """End every subscription to a key with a reason."""

@@ -282,9 +282,10 @@ def _dbn_quotes(address: str, hub: QuoteHub) -> DbnQuotes:
     """Return the stream, with all kernels compiled that it will use."""
     from mdtool.adapters.quotes.dbn_stream import DbnQuotes
     from mdtool.core.dtypes import MBO
+    from mdtool.core.instruments import Batch
     from mdtool.engine.quotes import LatestQuotes
 
-    LatestQuotes().update(np.zeros(1, MBO))
+    LatestQuotes().update(Batch.of(np.zeros(1, MBO)))
     return DbnQuotes(address, hub.publish)
 
 

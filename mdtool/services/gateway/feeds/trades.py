@@ -304,7 +304,7 @@ class Trades:
         trades = _rows(key.symbol, stored)[::-1]
         if behind is None:
             return _Start(trades, is_complete=True)
-        received = stored.page.ingest_timestamp[:limit][::-1].tolist()
+        received = stored.page.trades.ts_recv[:limit][::-1].tolist()
         for trade, time_ns in zip(trades, received, strict=True):
             if trade[-2:] == behind:
                 newer = [
@@ -324,7 +324,7 @@ class Trades:
         ]
         if not start.is_complete:
             missed = layout.missed(key.symbol, None)
-            updates.insert(0, subscription.update(missed, Event(key.symbol)))
+            updates.insert(0, subscription.update(missed, Event(key.symbol, None)))
         if updates:
             subscription.outlet.send_all(updates)
         return self._audience.join(Key(key.symbol), subscription, ())
@@ -492,7 +492,7 @@ class _Ring:
 def _rows(symbol: str, stored: StoredTrades) -> list[Trade]:
     """Return the trades that were requested of a store, one by one."""
     page, n = stored.page, len(stored.streams)
-    columns = (page.timestamp, page.price, page.volume)
+    columns = (page.trades.ts_event, page.trades.price, page.trades.size)
     values = (column[:n].tolist() for column in columns)
     return list(map(Trade, repeat(symbol), *values, stored.streams, page.sequence[:n].tolist()))
 

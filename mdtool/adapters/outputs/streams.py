@@ -1,0 +1,169 @@
+"""DBN, CSV and JSON, written to a stream or a file as records arrive."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+import databento_dbn as dbn
+import zstandard
+
+from mdtool.adapters.outputs.destination import Destination
+from mdtool.adapters.outputs.layout import Layout
+from mdtool.core.instruments import Batch, Instruments
+from mdtool.wire.dbn import encode_metadata, encode_records
+from mdtool.wire.dbn_mappings import MappingRepeater
+from mdtool.wire.text import CsvEncoder, JsonEncoder
+
+if TYPE_CHECKING:
+    from mdtool.engine.book.snapshot import Snapshot
+
+_SLICE_RECORDS: Final = 1 << 14
+"""Records encoded at a time: a few megabytes of text, however long the array."""
+_HELD_BYTES: Final = 1 << 16
+
+
+class DbnOutput:
+    """DBN v3; a stream gets its header at once."""
+
+    def __init__(self, destination: Destination, metadata: dbn.Metadata) -> None:
+        self._destination = destination
+        self._mappings = MappingRepeater(metadata)
+        destination.write_head(encode_metadata(metadata))
+
+    def write(self, batch: Batch) -> None:
+        """Pass records on at once."""
+        for records in self._mappings.feed(batch):
+            self._destination.write(encode_records(records))
+
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._destination.close()
+
+
+class ZstdDbnOutput:
+    """DBN v3 in a zstd frame."""
+
+    def __init__(self, destination: Destination, metadata: dbn.Metadata) -> None:
+        self._destination = destination
+        self._mappings = MappingRepeater(metadata)
+        self._compressor = zstandard.ZstdCompressor().compressobj()
+        destination.write_head(self._compressor.compress(encode_metadata(metadata)))
+
+    def write(self, batch: Batch) -> None:
+        """Compress records; what fills a block goes out."""
+        for records in self._mappings.feed(batch):
+            self._destination.write(self._compressor.compress(encode_records(records)))
+
+    def flush(self) -> None:
+        """End the block, so that all records so far can be read."""
+        self._destination.write(self._compressor.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+
+    def close(self) -> None:
+        """End the frame and close the file."""
+        self._destination.write(self._compressor.flush())
+        self._destination.close()
+
+
+class JsonOutput:
+    """One JSON object a line."""
+
+    def __init__(self, destination: Destination, maps_symbols: bool, is_pretty: bool) -> None:
+        self._destination = destination
+        self._encoder = JsonEncoder(maps_symbols, is_pretty)
+
+    def write(self, batch: Batch) -> None:
+        """Write a line for each record, at once."""
+        for start in range(0, len(batch), _SLICE_RECORDS):
+            part = batch[start : start + _SLICE_RECORDS]
+            self._destination.write(self._encoder.encode(part))
+
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._destination.close()
+
+
+class CsvOutput:
+    """A header and a row for each record that fits it. Streams get it as soon as it is known."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        metadata: dbn.Metadata,
+        maps_symbols: bool,
+        is_pretty: bool,
+    ) -> None:
+        self._destination = destination
+        self._encoder = CsvEncoder(maps_symbols, is_pretty)
+        self._layout = Layout(metadata)
+        self._has_header = False
+        self._write_header()
+
+    def write(self, batch: Batch) -> None:
+        """Write a row for each record, at once; records with other columns are left out."""
+        if not self._layout.fits(batch.records):
+            return
+        self._write_header()
+        for start in range(0, len(batch), _SLICE_RECORDS):
+            part = batch[start : start + _SLICE_RECORDS]
+            self._destination.write(self._encoder.encode(part))
+
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""
+
+    def close(self) -> None:
+        """Say what was left out, and close the file."""
+        self._layout.report(self._destination.name)
+        self._destination.close()
+
+    def _write_header(self) -> None:
+        if not self._has_header and self._layout.rtype is not None:
+            self._destination.write_head(self._encoder.header(self._layout.rtype))
+            self._has_header = True
+
+
+class SnapshotJsonOutput:
+    """Writes a line for each snapshot; many small ones go out together.
+
+    Parameters
+    ----------
+    destination : Destination
+    instruments : Instruments
+        Those of the snapshots.
+    """
+
+    def __init__(self, destination: Destination, instruments: Instruments) -> None:
+        self._destination = destination
+        self._instruments = instruments
+        self._held = bytearray()
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Write a snapshot's line.
+
+        Raises
+        ------
+        BrokenPipeError, OutputError
+            As `Destination.write`.
+        """
+        told = snapshot.as_dict(self._instruments[snapshot.instrument].text)
+        of = {"symbol": told.pop("symbol"), "publisher_id": snapshot.publisher_id}
+        line = json.dumps(of | told, separators=(",", ":"))
+        self._held += line.encode() + b"\n"
+        if len(self._held) >= _HELD_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Pass on what is held back."""
+        held, self._held = self._held, bytearray()
+        self._destination.write(memoryview(held))
+
+    def close(self) -> None:
+        """Write what is held back, and close the file."""
+        self.flush()
+        self._destination.close()

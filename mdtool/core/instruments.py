@@ -1,0 +1,598 @@
+"""Instruments: what each record of a stream is about, resolved once, by its reader.
+
+DBN's `instrument_id` is valid within one dataset and one day, and one id may have several names.
+An instrument is a dataset, a publisher and a raw symbol. Where no raw symbol is known (continuous
+and parent names), the id within its mapping interval takes its place; an id that has no name on a
+record's date is an instrument of its own. In memory, everything after the reader uses an
+instrument's dense index.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final, NamedTuple, Self, TypeAlias
+
+import databento_dbn as dbn
+import numpy as np
+import numpy.typing as npt
+
+from mdtool.core.dtypes import TRADE
+from mdtool.core.records import Records, index_timestamps, is_trade, trades_of
+from mdtool.core.symbology import (
+    FIRST_DAY,
+    DatasetNames,
+    Interval,
+    Names,
+    dated_mappings,
+    live_names,
+)
+from mdtool.core.symbols import SymbolMap
+from mdtool.core.units import NS_PER_DAY
+
+Indices: TypeAlias = npt.NDArray[np.uint32]
+"""Indices of instruments, one for each record."""
+
+_KEEP_DAYS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """What a record is about.
+
+    Attributes
+    ----------
+    dataset : str
+    publisher_id : int
+        0 where publishers are consolidated.
+    instrument_id : int
+        Under which it was first met; it may have another on another day.
+    names : tuple of str
+        Its names when it was first met, the raw symbol first if that is known.
+    label : str or None
+        What outputs call it: the name by which it was selected, else the first one; None where it
+        has no name.
+    is_selected : bool
+        Whether the selection includes it; true where nothing was selected.
+    """
+
+    dataset: str
+    publisher_id: int
+    instrument_id: int
+    names: tuple[str, ...]
+    label: str | None
+    is_selected: bool = True
+
+    @property
+    def name(self) -> str | None:
+        """Its first name, whatever it was selected by; None where it has no name."""
+        return self.names[0] if self.names else None
+
+    @property
+    def text(self) -> str:
+        """The label, the decimal digits of the id where there is none."""
+        return str(self.instrument_id) if self.label is None else self.label
+
+
+class Batch:
+    """Records of one rtype that have arrived together, and the instrument of each.
+
+    Parameters
+    ----------
+    records : structured array, shape (n,)
+        As DBN lays them out.
+    instruments : Instruments
+        The table into which `instrument` points.
+    instrument : uint32 array, shape (n,), or callable
+        The index of each record's instrument, or what returns it when it is first needed.
+    """
+
+    __slots__ = ("_instrument", "instruments", "records")
+
+    def __init__(
+        self,
+        records: Records,
+        instruments: Instruments,
+        instrument: Indices | Callable[[], Indices],
+    ) -> None:
+        self.records = records
+        self.instruments = instruments
+        self._instrument = instrument
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, part: slice | npt.NDArray[np.bool_]) -> Batch:
+        """Return some of the records: of a slice as views, of a mask as copies."""
+        return Batch(self.records[part], self.instruments, lambda: self.instrument[part])
+
+    @property
+    def rtype(self) -> int:
+        """DBN's record type, the same for all records; there is at least one."""
+        return int(self.records["rtype"][0])
+
+    @property
+    def instrument(self) -> Indices:
+        """The index of each record's instrument, by the mappings in force where it stands."""
+        if callable(self._instrument):
+            self._instrument = self._instrument()
+        return self._instrument
+
+    @property
+    def symbols(self) -> npt.NDArray[np.object_]:
+        """The label of each record's instrument: a str, or None where it has no name."""
+        # In this order: what is resolved may be new to the table.
+        instrument = self.instrument
+        return self.instruments.labels[instrument]
+
+    @property
+    def is_selected(self) -> npt.NDArray[np.bool_]:
+        """Whether the selection includes each record's instrument, shape (n,)."""
+        instrument = self.instrument
+        selected: npt.NDArray[np.bool_] = self.instruments.selected[instrument]
+        return selected
+
+    @classmethod
+    def of(cls, records: Records) -> Self:
+        """Return records as a batch of a stream without mappings, with a table of its own."""
+        instruments = Instruments()
+        resolver = instruments.resolver("records")
+        return cls(records, instruments, lambda: resolver.batch(records).instrument)
+
+    @classmethod
+    def empty(cls, dtype: np.dtype[np.void]) -> Self:
+        """Return a batch of no records."""
+        return cls(np.empty(0, dtype), Instruments(), np.empty(0, np.uint32))
+
+    @classmethod
+    def joined(cls, batches: Sequence[Self]) -> Self:
+        """Return copies of the records of one or more batches, all of one layout and table."""
+        filled = [batch for batch in batches if len(batch)]
+        if len(filled) < 2:
+            return filled[0] if filled else batches[0]
+        return cls(
+            np.concatenate([batch.records for batch in filled]),
+            filled[0].instruments,
+            np.concatenate([batch.instrument for batch in filled]),
+        )
+
+    def with_records(self, records: Records) -> Batch:
+        """Return a batch of other records, one for each and of the same instruments."""
+        return Batch(records, self.instruments, lambda: self.instrument)
+
+    def trades(self) -> Batch:
+        """Return the trades among MBO, trades or MBP records, as TRADE."""
+        if self.records.dtype == TRADE:
+            return self
+        trades = self[is_trade(self.records)]
+        return trades.with_records(trades_of(trades.records))
+
+
+class LabelMap:
+    """Renumbers instruments as symbols of a table, by what they are called.
+
+    Parameters
+    ----------
+    intern : callable
+        Returns the table's index of a label, such as `SymbolTable.intern`, or None for a label
+        that it does not take. An instrument without a name is called by the digits of its id.
+    """
+
+    def __init__(self, intern: Callable[[str], int | None]) -> None:
+        self._intern = intern
+        self._texts: npt.NDArray[np.object_] | None = None
+        self._indices = np.empty(0, np.uint32)
+
+    def map(self, batch: Batch) -> npt.NDArray[np.uint32]:
+        """Return the table's index of each record's label, `SymbolMap.MISSING` for none."""
+        instrument, texts = batch.instrument, batch.instruments.texts
+        if texts is not self._texts:
+            self._texts = texts
+            found = [self._intern(text) for text in texts]
+            indices = [SymbolMap.MISSING if index is None else index for index in found]
+            self._indices = np.array(indices, np.uint32)
+        return self._indices[instrument]
+
+
+def with_room(
+    table: npt.NDArray[np.int64], instrument: npt.NDArray[np.integer], empty: int
+) -> npt.NDArray[np.int64]:
+    """Return a table with a row for each instrument: itself, or a larger copy.
+
+    Parameters
+    ----------
+    table : int64[m, ...]
+        By the instruments' indices.
+    instrument : integers[n]
+        For which there must be room.
+    empty : int
+        What new rows hold.
+    """
+    rows = int(instrument.max()) + 1 if len(instrument) else 0
+    if rows <= len(table):
+        return table
+    larger = np.full((max(rows, 2 * len(table)), *table.shape[1:]), empty, np.int64)
+    larger[: len(table)] = table
+    return larger
+
+
+def _hashable(value: Any) -> Hashable:
+    """Return what JSON made of tuples as tuples again."""
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
+
+
+class Instruments:
+    """The instruments of a stream, each with a dense index from 0, as they are met.
+
+    Streams that are merged share one table, so that an index means the same in all of them.
+
+    Parameters
+    ----------
+    consolidates : bool
+        Whether publishers make no difference: an instrument is a dataset and a symbol.
+    """
+
+    def __init__(self, consolidates: bool = False) -> None:
+        self.consolidates = consolidates
+        self._datasets: dict[str, DatasetNames] = {}
+        self._instruments: list[Instrument] = []
+        self._identities: list[Hashable] = []
+        self._index: dict[Hashable, int] = {}
+        self._selected: tuple[str, ...] | None = None
+        self._ids: list[list[tuple[int, int]]] = []
+        """Of each instrument its ids, each with the day from which it holds, in order of days."""
+        self._columns: _Columns | None = None
+        self._id_columns: _IdColumns | None = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._instruments)
+
+    def __getitem__(self, index: int) -> Instrument:
+        return self._instruments[index]
+
+    def __iter__(self) -> Iterator[Instrument]:
+        return iter(self._instruments)
+
+    def resolver(self, source: str, metadata: dbn.Metadata | None = None) -> Resolver:
+        """Return what resolves the records of a stream to instruments of this table.
+
+        Parameters
+        ----------
+        source : str
+            What errors call the stream.
+        metadata : databento_dbn.Metadata, optional
+            Its header.
+
+        Raises
+        ------
+        InputError
+            When the header contradicts that of another stream of the same dataset about an id on
+            a date.
+        """
+        name = metadata.dataset if metadata is not None else ""
+        dataset = self._datasets.setdefault(name, DatasetNames(name))
+        if metadata is not None:
+            dataset.add(source, list(dated_mappings(metadata)))
+        return Resolver(self, dataset)
+
+    def select(self, names: Iterable[str]) -> None:
+        """Select instruments by any of their names, before any record is resolved.
+
+        Of an instrument that has several of the names on a date, the first one becomes its label.
+        An instrument without a name is selected by the decimal digits of its id.
+        """
+        self._selected = tuple(dict.fromkeys(names))
+
+    @property
+    def labels(self) -> npt.NDArray[np.object_]:
+        """The label of each, shape (len,): a str, or None."""
+        return self._as_columns().labels
+
+    @property
+    def texts(self) -> npt.NDArray[np.object_]:
+        """As `labels`, but the decimal digits of the id where there is no name."""
+        return self._as_columns().texts
+
+    @property
+    def selected(self) -> npt.NDArray[np.bool_]:
+        """Whether the selection includes each, shape (len,)."""
+        return self._as_columns().selected
+
+    def have_name(self, names: Collection[str]) -> npt.NDArray[np.bool_]:
+        """Return which instruments have one of some names, shape (len,)."""
+        texts = self.texts
+        return np.array(
+            [
+                text in names or any(name in names for name in instrument.names)
+                for instrument, text in zip(self._instruments[: len(texts)], texts, strict=True)
+            ],
+            np.bool_,
+        )
+
+    @property
+    def publisher_ids(self) -> npt.NDArray[np.uint16]:
+        """The publisher of each, shape (len,)."""
+        return self._as_columns().publisher_ids
+
+    def ids_on(
+        self, instrument: npt.NDArray[np.integer], ts_ns: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.uint32]:
+        """Return the ids that instruments have at times.
+
+        Parameters
+        ----------
+        instrument : integer array, shape (n,)
+            Their indices.
+        ts_ns : int64 array, shape (n,)
+
+        Returns
+        -------
+        uint32 array, shape (n,)
+            The id on each time's UTC date; where none is known for it, that of the last date
+            before on which one is, else of the first date after.
+        """
+        columns = self._as_id_columns()
+        wanted = (instrument.astype(np.int64) << 32) + (ts_ns // NS_PER_DAY - FIRST_DAY)
+        place = np.searchsorted(columns.keys, wanted, side="right") - 1
+        is_before_all = (place < 0) | (columns.keys[place] >> 32 != instrument)
+        ids: npt.NDArray[np.uint32] = columns.ids[place + is_before_all]
+        return ids
+
+    def resolve(
+        self, dataset: DatasetNames, known: Names, publisher_id: int, instrument_id: int, day: int
+    ) -> int:
+        """Return the index of what an id of a publisher means, given its names on a day."""
+        with self._lock:
+            index = self._intern(dataset.name, publisher_id, instrument_id, known)
+            raw = known.identity if isinstance(known.identity, str) else ""
+            self._note_id(index, day, instrument_id, dataset.by_name.get(raw, ()))
+            return index
+
+    def save(self) -> list[Any]:
+        """Return what `restore` takes, as JSON takes it."""
+        return [
+            (each.dataset, each.publisher_id, each.instrument_id, identity, each.names)
+            for each, identity in zip(self._instruments, self._identities, strict=True)
+        ]
+
+    def restore(self, saved: Sequence[Any]) -> None:
+        """Enter instruments into an empty table, with the indices that they had.
+
+        Parameters
+        ----------
+        saved : sequence
+            What `save` returned, perhaps with lists in place of tuples.
+        """
+        for dataset, publisher_id, instrument_id, identity, names in saved:
+            known = Names(_hashable(identity), tuple(names))
+            self._intern(dataset, publisher_id, instrument_id, known)
+
+    def _intern(self, dataset: str, publisher_id: int, instrument_id: int, known: Names) -> int:
+        publisher_id = 0 if self.consolidates else publisher_id
+        label, is_selected = known.names[0] if known.names else None, True
+        if self._selected is not None:
+            asked = known.names or (str(instrument_id),)
+            chosen = next((name for name in self._selected if name in asked), None)
+            is_selected = chosen is not None
+            if chosen is not None and known.names:
+                label = chosen
+        made = Instrument(dataset, publisher_id, instrument_id, known.names, label, is_selected)
+        key = (dataset, publisher_id, known.identity, label)
+        unnamed = (dataset, publisher_id, (instrument_id, FIRST_DAY), None)
+        index = self._index.get(key)
+        if index is None and known.is_first and unnamed in self._index:
+            # A stream whose mappings come late: its first records were of this instrument.
+            index = self._index[key] = self._index.pop(unnamed)
+            self._instruments[index], self._identities[index] = made, known.identity
+            self._columns = None
+        elif index is None:
+            index = self._index[key] = len(self._instruments)
+            self._instruments.append(made)
+            self._identities.append(known.identity)
+            self._ids.append([(FIRST_DAY, instrument_id)])
+            self._columns = self._id_columns = None
+        return index
+
+    def _note_id(self, index: int, day: int, instrument_id: int, dated: Sequence[Interval]) -> None:
+        """Remember the id that an instrument has on a day, and those of its dated mappings."""
+        ids = self._ids[index]
+        if len(ids) == 1 and dated:
+            ids[:] = [(interval.first_day, interval.instrument_id) for interval in dated]
+            self._id_columns = None
+        place = bisect_right(ids, day, key=lambda entry: entry[0]) - 1
+        if ids[max(place, 0)][1] != instrument_id:
+            ids.insert(place + 1, (day, instrument_id))
+            self._id_columns = None
+
+    def _as_columns(self) -> _Columns:
+        columns = self._columns
+        if columns is None:
+            with self._lock:
+                columns = self._columns = _Columns.of(self._instruments)
+        return columns
+
+    def _as_id_columns(self) -> _IdColumns:
+        columns = self._id_columns
+        if columns is None:
+            with self._lock:
+                columns = self._id_columns = _IdColumns.of(self._ids)
+        return columns
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The table as arrays, which stand until it grows or changes."""
+
+    labels: npt.NDArray[np.object_]
+    texts: npt.NDArray[np.object_]
+    selected: npt.NDArray[np.bool_]
+    publisher_ids: npt.NDArray[np.uint16]
+
+    @classmethod
+    def of(cls, instruments: Sequence[Instrument]) -> Self:
+        labels = np.empty(len(instruments), np.object_)
+        labels[:] = [instrument.label for instrument in instruments]
+        texts = np.empty(len(instruments), np.object_)
+        texts[:] = [instrument.text for instrument in instruments]
+        return cls(
+            labels=labels,
+            texts=texts,
+            selected=np.array([instrument.is_selected for instrument in instruments], np.bool_),
+            publisher_ids=np.array([each.publisher_id for each in instruments], np.uint16),
+        )
+
+
+class _IdColumns(NamedTuple):
+    """The ids of all instruments as arrays: `index << 32 | day`, in order, and each one's id."""
+
+    keys: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, ids: Sequence[Sequence[tuple[int, int]]]) -> Self:
+        rows = [
+            ((index << 32) + day - FIRST_DAY, instrument_id)
+            for index, known in enumerate(ids)
+            for day, instrument_id in known
+        ]
+        keys, values = zip(*rows, strict=True)
+        return cls(np.array(keys, np.int64), np.array(values, np.uint32))
+
+
+class Resolver:
+    """Resolves the records of one stream to instruments, by the mappings in force.
+
+    Dated mappings of headers hold by the UTC date of a record's index timestamp; mapping records
+    of a live stream hold for their id from where they stand, on any date.
+    """
+
+    def __init__(self, instruments: Instruments, dataset: DatasetNames) -> None:
+        self.instruments = instruments
+        self._dataset = dataset
+        self._state = _InForce(instruments, dataset, {})
+
+    def learn(self, mappings: Records) -> None:
+        """Take over symbol mapping records, for the batches that follow.
+
+        Parameters
+        ----------
+        mappings : array of SYMBOL_MAPPING, shape (n,)
+        """
+        live = dict(self._state.live)
+        for record in mappings:
+            instrument_id = int(record["instrument_id"])
+            before = live.get(instrument_id)
+            names = live_names(record, before, self._dataset.is_known(instrument_id))
+            if before is None or before.names != names.names:
+                live[instrument_id] = names
+        if live != self._state.live:
+            self._state = _InForce(self.instruments, self._dataset, live)
+
+    def batch(self, records: Records) -> Batch:
+        """Return the stream's next records, with what resolves them should that be needed."""
+        state = self._state
+        return Batch(records, self.instruments, lambda: state.resolve(records))
+
+
+class _InForce:
+    """The mappings in force in a part of a stream."""
+
+    def __init__(
+        self, instruments: Instruments, dataset: DatasetNames, live: dict[int, Names]
+    ) -> None:
+        self.live = live
+        self._instruments = instruments
+        self._dataset = dataset
+        self._days: dict[int, _Day] = {}
+
+    def resolve(self, records: Records) -> Indices:
+        """Return the index of each record's instrument."""
+        if not len(records):
+            return np.empty(0, np.uint32)
+        keys = records.getfield(np.dtype("<u8"), 0) >> np.uint64(16)
+        ts_ns = index_timestamps(records)
+        first, last = int(ts_ns.min()) // NS_PER_DAY, int(ts_ns.max()) // NS_PER_DAY
+        if first == last:
+            return self._day(first).find(keys)
+        days = ts_ns // NS_PER_DAY
+        edges = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
+        found = np.empty(len(days), np.uint32)
+        for begin, end in pairwise(edges):
+            found[begin:end] = self._day(int(days[begin])).find(keys[begin:end])
+        return found
+
+    def _day(self, day: int) -> _Day:
+        table = self._days.get(day)
+        if table is None:
+            if len(self._days) == _KEEP_DAYS:
+                del self._days[next(iter(self._days))]
+            table = self._days[day] = _Day(lambda key: self._meaning(key, day))
+        return table
+
+    def _meaning(self, key: int, day: int) -> int:
+        publisher_id, instrument_id = key & 0xFFFF, key >> 16
+        known = self.live.get(instrument_id) or self._dataset.names_on(instrument_id, day)
+        return self._instruments.resolve(self._dataset, known, publisher_id, instrument_id, day)
+
+
+_EMPTY: Final = np.uint64(2**64 - 1)
+_MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
+_FIRST_SLOTS: Final = 64
+_SLOTS_A_KEY: Final = 4
+
+
+class _Day:
+    """What publishers' ids mean on one day: a hash table that whole arrays are looked up in.
+
+    Open addressing with linear probing; a key is a record's `instrument_id << 16 | publisher_id`.
+    """
+
+    def __init__(self, meaning: Callable[[int], int]) -> None:
+        self._meaning = meaning
+        self._taken = 0
+        self._clear(_FIRST_SLOTS)
+
+    def find(self, keys: npt.NDArray[np.uint64]) -> Indices:
+        """Return the index of each key's instrument."""
+        while True:
+            slots = self._home(keys)
+            wrong = np.flatnonzero(self._keys[slots] != keys)
+            missing = [wrong[:0]]
+            while len(wrong):
+                is_free = self._keys[slots[wrong]] == _EMPTY
+                missing.append(wrong[is_free])
+                wrong = wrong[~is_free]
+                slots[wrong] = (slots[wrong] + 1) & (len(self._keys) - 1)
+                wrong = wrong[self._keys[slots[wrong]] != keys[wrong]]
+            new = np.sort(np.concatenate(missing))
+            if not len(new):
+                return self._indices[slots]
+            self._add(keys[new])
+
+    def _home(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        return ((keys * _MULTIPLIER) >> self._shift).view(np.int64)
+
+    def _add(self, met: npt.NDArray[np.uint64]) -> None:
+        """Enter keys in the order in which they were met, however the stream is cut."""
+        keys = met[np.sort(np.unique(met, return_index=True)[1])]
+        indices = np.array([self._meaning(key) for key in keys.tolist()], np.uint32)
+        self._taken += len(keys)
+        if self._taken * _SLOTS_A_KEY > len(self._keys):
+            is_taken = self._keys != _EMPTY
+            keys = np.concatenate([self._keys[is_taken], keys])
+            indices = np.concatenate([self._indices[is_taken], indices])
+            self._clear(1 << (self._taken * _SLOTS_A_KEY * 2 - 1).bit_length())
+        for home, key, index in zip(self._home(keys).tolist(), keys, indices, strict=True):
+            slot = home
+            while self._keys[slot] != _EMPTY:
+                slot = (slot + 1) & (len(self._keys) - 1)
+            self._keys[slot], self._indices[slot] = key, index
+
+    def _clear(self, slots: int) -> None:
+        self._keys = np.full(slots, _EMPTY)
+        self._indices = np.zeros(slots, np.uint32)
+        self._shift = np.uint64(64 - (slots.bit_length() - 1))

@@ -1,0 +1,85 @@
+"""A gRPC server as the aggregation service runs it, with health and reflection."""
+
+from __future__ import annotations
+
+from typing import Final, Self
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from mdtool.adapters import rpc
+from mdtool.core.addresses import cannot_listen, format_address
+from mdtool.core.errors import StartupError
+from mdtool.core.tcp import bind
+
+_OPTIONS: Final = (
+    *rpc.OPTIONS,
+    # Two servers on one port would each receive half of the ticks.
+    ("grpc.so_reuseport", 0),
+    # A peer whose machine is gone is noticed, and its call ended.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Peers may ping as often, also between calls.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+_STATUS: Final = {
+    True: health_pb2.HealthCheckResponse.SERVING,
+    False: health_pb2.HealthCheckResponse.NOT_SERVING,
+}
+_STOP_GRACE_S: Final = 0.5
+"""How long calls may go on once the server stops: readers end by themselves, writers resend."""
+
+
+class GrpcServer:
+    """A server that is bound, then entered: an async context manager that serves within its block.
+
+    Parameters
+    ----------
+    services : str
+        Full names of what it serves besides health, which reflection lists.
+    max_calls : int, optional
+        How many calls are answered at once.
+    """
+
+    def __init__(self, *services: str, max_calls: int | None = None) -> None:
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=max_calls)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    def add(self, servicer: object) -> None:
+        """Answer the calls of `MarketDataService` by a servicer's methods; called before `bind`."""
+        self._server.add_generic_rpc_handlers((rpc.handler(servicer),))
+
+    def bind(self, host: str, port: int) -> str:
+        """Bind the server; return the real address.
+
+        Raises
+        ------
+        StartupError
+            When the address cannot be listened on.
+        """
+        try:
+            bind(host, port).close()  # gRPC would not say why it cannot
+        except (OSError, UnicodeError) as error:
+            raise cannot_listen(error, host, port) from error
+        try:
+            return format_address(host, self._server.add_insecure_port(format_address(host, port)))
+        except RuntimeError as error:
+            raise StartupError(f"cannot listen on port {port} of {host}: {error}") from error
+
+    async def set_health(self, service: str, is_available: bool) -> None:
+        """Report whether a service is available, in answer to health checks."""
+        await self._health.set(service, _STATUS[is_available])
+
+    async def __aenter__(self) -> Self:
+        await self._server.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(_STOP_GRACE_S)

@@ -1,0 +1,72 @@
+"""The market as calls see it: frames in, what is committed, and those who follow it."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+from mdtool.core.trades import Frames
+from mdtool.engine.market import Market
+from mdtool.services.aggregator.committer import Committer
+from mdtool.services.aggregator.storage import MarketBars
+from mdtool.services.aggregator.subscribers import Subscribers
+from mdtool.services.aggregator.trade_publisher import TradePublisher
+
+log = logging.getLogger(__name__)
+
+
+class LiveMarket:
+    """The one market of a service, with everything that its calls need.
+
+    Parameters
+    ----------
+    market : Market
+        The state, which only this object changes.
+    committer : Committer
+        Commits each change.
+    bars : MarketBars
+        The market's bars, however old.
+    subscribers : Subscribers
+        The readers of the state, woken at once: what they see need not be committed.
+
+    Attributes
+    ----------
+    trades : TradePublisher
+        What is committed, for calls that follow it.
+    """
+
+    def __init__(
+        self, market: Market, committer: Committer, bars: MarketBars, subscribers: Subscribers
+    ) -> None:
+        self.market = market
+        self.committer = committer
+        self.bars = bars
+        self.subscribers = subscribers
+        self.trades = TradePublisher(market.symbols)
+        committer.listen(self.trades.publish)
+        self._own_stream_id = f"grpc-{uuid.uuid4().hex}"
+        self._own_sequence = 0
+
+    def take(self, stream_id: str, first_sequence: int, frames: Frames) -> int:
+        """Apply frames of a stream, admitted to the market; return the stream's position then.
+
+        Raises
+        ------
+        SequenceGapError
+            When frames before these are missing; nothing has changed.
+        """
+        if first_sequence and self.market.position(stream_id) is None:
+            log.info("stream %s starts here at sequence %d", stream_id, first_sequence)
+        change = self.market.apply(stream_id, first_sequence, frames)
+        self.committer.add(change)
+        self.subscribers.wake(self.market.symbols, change.changed)
+        return change.run.next_sequence
+
+    def take_new(self, frames: Frames) -> None:
+        """Apply frames of a client that knows no positions, in a stream of the service's own."""
+        self._own_sequence = self.take(self._own_stream_id, self._own_sequence, frames)
+
+    def close(self) -> None:
+        """End all who follow the market."""
+        self.subscribers.close()
+        self.trades.close()

@@ -1,0 +1,144 @@
+"""Every trade that is committed, sent to all calls that follow trades."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final, Self
+
+from mdtool.core.errors import PeerError
+from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import TradeRun
+from mdtool.engine.market import Change
+from mdtool.wire._pb import marketdata_pb2
+from mdtool.wire.batches import encode_batch
+
+MAX_BEHIND: Final = 2_000_000
+"""Trades that may wait for one call: a second's worth, 90 MB that all calls share."""
+
+
+class BehindError(PeerError):
+    """A call reads too slowly: too many trades wait for it."""
+
+
+class Follower:
+    """One call's batches: an asynchronous iterator of messages, in the order of their commits."""
+
+    def __init__(self, symbols: SymbolTable, max_behind: int) -> None:
+        self._symbols = symbols
+        self._known_symbols = 0
+        self._max_behind = max_behind
+        self._waiting: deque[_Batch] = deque()
+        self._behind = 0
+        self._has_news = asyncio.Event()
+        self._is_closed = False
+        self._is_lost = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> marketdata_pb2.TickBatch:
+        """Return the next batch once there is one.
+
+        Raises
+        ------
+        BehindError
+            When the call read too slowly.
+        """
+        while not self._waiting:
+            if self._is_lost:
+                raise BehindError(
+                    f"more than {self._max_behind:,} trades waited for a slow reader; call again"
+                )
+            if self._is_closed:
+                raise StopAsyncIteration
+            await self._has_news.wait()
+            self._has_news.clear()
+        batch = self._waiting.popleft()
+        self._behind -= len(batch.run.trades)
+        new_symbols = self._symbols.since(self._known_symbols)
+        self._known_symbols += len(new_symbols)
+        return batch.message(new_symbols)
+
+    def add(self, batch: _Batch) -> None:
+        """Queue a batch, unless too many trades wait."""
+        if self._is_lost:
+            return
+        self._behind += len(batch.run.trades)
+        if self._behind > self._max_behind:
+            self._is_lost = True
+            self._waiting.clear()
+        else:
+            self._waiting.append(batch)
+        self._has_news.set()
+
+    def close(self) -> None:
+        """End the iteration after the batches that wait."""
+        self._is_closed = True
+        self._has_news.set()
+
+
+class TradePublisher:
+    """Publishes what is committed to all followers, without waiting for any of them.
+
+    Parameters
+    ----------
+    symbols : SymbolTable
+        The market's.
+    max_behind : int
+        How many ticks may wait for one of them.
+    """
+
+    def __init__(self, symbols: SymbolTable, max_behind: int = MAX_BEHIND) -> None:
+        self._symbols = symbols
+        self._max_behind = max_behind
+        self._followers: set[Follower] = set()
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._followers)
+
+    @contextlib.contextmanager
+    def follow(self) -> Iterator[Follower]:
+        """Follow what is committed within the block."""
+        follower = Follower(self._symbols, self._max_behind)
+        if self._is_closed:
+            follower.close()
+        self._followers.add(follower)
+        try:
+            yield follower
+        finally:
+            self._followers.discard(follower)
+
+    def publish(self, changes: Sequence[Change]) -> None:
+        """Queue the trades of committed changes for all followers."""
+        if not self._followers:
+            return
+        for change in changes:
+            if len(change.run.trades):
+                batch = _Batch(change.run)
+                for follower in self._followers:
+                    follower.add(batch)
+
+    def close(self) -> None:
+        """End the iteration of all followers, and at once that of later ones."""
+        self._is_closed = True
+        for follower in self._followers:
+            follower.close()
+
+
+class _Batch:
+    """A run as a message, encoded once for all calls that have its symbols already."""
+
+    def __init__(self, run: TradeRun) -> None:
+        self.run = run
+        self._message: marketdata_pb2.TickBatch | None = None
+
+    def message(self, new_symbols: Sequence[str]) -> marketdata_pb2.TickBatch:
+        if new_symbols:
+            return encode_batch(self.run, new_symbols)
+        if self._message is None:
+            self._message = encode_batch(self.run)
+        return self._message

@@ -1,0 +1,137 @@
+"""The ticks to send: of DBN, JSON lines or a simulated market, paced, and encoded as frames."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.adapters.byte_source import open_bytes
+from mdtool.adapters.dbn_files import open_merged, read_dbn
+from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
+from mdtool.adapters.json_lines import JsonLines, is_json_lines
+from mdtool.adapters.simulated import CHUNK_RECORDS, PACED_CHUNK_RECORDS, SimulatedSource
+from mdtool.adapters.tick_source import DbnTicks, TickSource
+from mdtool.core.errors import UsageError
+from mdtool.core.trades import NamedTrades
+from mdtool.core.units import NS_PER_S
+from mdtool.engine.pacing import Pacer
+from mdtool.engine.simulate import Exchange
+from mdtool.engine.simulate_defaults import EVENTS_PER_TRADE
+from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
+
+_TRADES: Final = "trades"
+_FEW_TICKS: Final = 256
+"""Batches shorter than this are encoded with the symbols they have, not with all there are."""
+
+
+def open_ticks(paths: Sequence[str], selection: Selection | None = None) -> TickSource:
+    """Open files, or standard input for `-`, as ticks in order of time.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        DBN files, merged by their index timestamp, or a single one of JSON lines.
+    selection : Selection, optional
+        Which symbols and times of DBN to send.
+
+    Raises
+    ------
+    UsageError
+        When standard input is named twice, or part of JSON lines is selected.
+    InputError
+        When a file cannot be read, or holds no trades.
+    """
+    if len(paths) > 1:
+        return DbnTicks(selected(open_merged(paths, _TRADES), selection))
+    source = open_bytes(paths[0])
+    if not is_json_lines(source):
+        return DbnTicks(selected(SchemaSource(read_dbn(source), _TRADES), selection))
+    if selection is not None:
+        source.close()
+        raise UsageError("symbols and times are selected of DBN, not of JSON lines")
+    return JsonLines(source)
+
+
+def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource:
+    """Return the trades of a synthetic exchange, which never ends.
+
+    Parameters
+    ----------
+    symbols : sequence of str
+        The instruments.
+    seed : int
+        The same for the same trades.
+    rate : float
+        Trades a second of a market that runs from now on, to be sent at its own pace; 0 for a
+        market of a fixed past, to be sent flat out.
+
+    Raises
+    ------
+    UsageError
+        When the exchange cannot have these settings.
+    """
+    if rate:
+        exchange = Exchange(symbols, seed, rate * EVENTS_PER_TRADE, time.time_ns())
+        chunk_records = PACED_CHUNK_RECORDS
+    else:
+        exchange, chunk_records = Exchange(symbols, seed), CHUNK_RECORDS
+    return DbnTicks(SimulatedSource(exchange, _TRADES, None, chunk_records))
+
+
+def limited(batches: Iterable[NamedTrades], limit: int) -> Iterator[NamedTrades]:
+    """Yield the first `limit` ticks."""
+    left = limit
+    for batch in batches:
+        if len(batch) >= left:
+            yield batch[:left]
+            return
+        yield batch
+        left -= len(batch)
+
+
+async def paced(
+    batches: AsyncIterator[NamedTrades], speed: float, rate: float = 0.0
+) -> AsyncIterator[NamedTrades]:
+    """Yield ticks when they are due: whatever is due together, together.
+
+    Parameters
+    ----------
+    batches : asynchronous iterator of NamedTrades
+    speed : float
+        Multiple of the ticks' own pace, 0 for flat out.
+    rate : float
+        Where given, ticks a second at even distances, whatever their own times.
+    """
+    pacer = Pacer(1.0 if rate else speed)
+    count = 0
+    async for batch in batches:
+        due_ns = _evenly(count, len(batch), rate) if rate else batch.trades.ts_recv
+        count += len(batch)
+        done = 0
+        while done < len(batch):
+            now_ns = time.monotonic_ns()
+            n_due = pacer.due(due_ns[done:], now_ns)
+            if n_due:
+                yield batch[done : done + n_due]
+                done += n_due
+            else:
+                await asyncio.sleep(pacer.wait_ns(int(due_ns[done]), now_ns) / NS_PER_S)
+
+
+def encoded(batch: NamedTrades) -> EncodedFrames:
+    """Return a batch as Tick frames."""
+    symbols, trades = batch.symbols, batch.trades
+    columns = (trades.price, trades.size, trades.ts_event)
+    if len(trades) < _FEW_TICKS < len(symbols):
+        used, symbol = np.unique(trades.symbol, return_inverse=True)
+        return encode_frames([symbols[index] for index in used], symbol, *columns)
+    return encode_frames(list(symbols), trades.symbol, *columns)
+
+
+def _evenly(first: int, count: int, rate: float) -> NDArray[np.int64]:
+    return (np.arange(first, first + count) * (NS_PER_S / rate)).astype(np.int64)

@@ -1,0 +1,113 @@
+"""Compares the totals, sessions and bars of a store with its trades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdtool.adapters.stores import Store
+from mdtool.adapters.stores.port import SavedState, WrongTotals
+from mdtool.core.units import format_duration, format_time, parse_duration
+from mdtool.services.aggregator.config import INTERVALS
+
+_SHORTEST_NS: Final = min(parse_duration(interval) for interval in INTERVALS)
+_PAGE_BARS: Final = 10_000
+_LARGEST: Final = 2**63 - 1
+"""The largest volume of a session."""
+_LATE: Final = "late"
+"""The name of the store's total of ticks that were too old for bars."""
+
+
+def describe(wrong: WrongTotals) -> Iterator[str]:
+    """Yield a line for each total of a symbol that differs from its trades."""
+    stored, counted = wrong
+    if stored.trade_count != counted.trade_count:
+        yield (
+            f"{stored.symbol}: trade_count is {stored.trade_count:,}, "
+            f"its trades are {counted.trade_count:,}"
+        )
+    if stored.last_trade_at_ns != counted.last_trade_at_ns:
+        yield (
+            f"{stored.symbol}: last_trade_at is {_moment(stored.last_trade_at_ns)}, "
+            f"that of its trades {_moment(counted.last_trade_at_ns)}"
+        )
+
+
+class MarketCheck:
+    """Compares the sessions and bars of a store with its trades.
+
+    Symbols without a session are skipped: a writer without a market wrote their trades. Trades that
+    bars lack because they came too late are compared for all symbols together, as they are counted.
+
+    Parameters
+    ----------
+    store : Store
+        Entered and claimed, so that nothing changes meanwhile.
+    progress : callable
+        Called now and then with the number of trades read.
+    """
+
+    def __init__(self, store: Store, progress: Callable[[int], None]) -> None:
+        self._store = store
+        self._progress = progress
+        self._read = 0
+
+    def differences(self) -> Iterator[str]:
+        """Yield a line for each difference."""
+        state = self._store.load(max_streams=1, lateness_ns=0)
+        missing = 0
+        for index, symbol in enumerate(state.symbols):
+            count, volume = self._of_trades(symbol)
+            session = state.sessions[index]
+            yield from _compare(f"{symbol}: the session", session, count, volume)
+            bars, barred = self._of_bars(state, index, symbol)
+            if bars > count or barred > volume:
+                yield (
+                    f"{symbol}: bars of {format_duration(_SHORTEST_NS)} have {bars:,} trades and "
+                    f"a volume of {barred:,}, the store {count:,} and {volume:,}"
+                )
+            missing += max(0, count - bars)
+        late = state.counts.get(_LATE, 0)
+        if missing > late:
+            yield f"bars lack {missing:,} trades of all symbols; {late:,} came too late for them"
+
+    def _of_trades(self, symbol: str) -> tuple[int, int]:
+        count = volume = 0
+        for page in self._store.trades(symbol):
+            count += len(page)
+            volume += _sum(page.trades.size)
+            self._read += len(page)
+            self._progress(self._read)
+        return count, volume
+
+    def _of_bars(self, state: SavedState, index: int, symbol: str) -> tuple[int, int]:
+        """Return the number and volume of the trades in the shortest bars."""
+        bars = state.bars
+        chosen = bars["is_open"] == 1
+        chosen &= (bars["symbol"] == index) & (bars["interval_ns"] == _SHORTEST_NS)
+        count, volume = int(bars["count"][chosen].sum()), _sum(bars["volume"][chosen])
+        before_ns = 0
+        while len(page := self._store.bars(symbol, _SHORTEST_NS, _PAGE_BARS, before_ns)):
+            count += int(page["count"].sum())
+            volume += _sum(page["volume"])
+            before_ns = int(page["start_ns"][-1])
+        return count, volume
+
+
+def _compare(what: str, row: np.void, count: int, volume: int) -> Iterator[str]:
+    if int(row["count"]) != count:
+        yield f"{what} has {int(row['count']):,} trades, the store {count:,}"
+    if int(row["volume"]) != min(volume, _LARGEST):
+        yield f"{what} has a volume of {int(row['volume']):,}, its trades {volume:,}"
+
+
+def _sum(column: NDArray[np.int64]) -> int:
+    """Return the exact sum of values that are not negative, which may exceed int64."""
+    return (int((column >> 32).sum()) << 32) + int((column & (2**32 - 1)).sum())
+
+
+def _moment(ts_ns: int) -> str:
+    return format_time(ts_ns) if ts_ns else "none"

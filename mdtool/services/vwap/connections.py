@@ -1,0 +1,275 @@
+"""The connections of the VWAP feed: each state is encoded once, and slow clients are conflated."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterable
+from typing import Final, cast
+
+from mdtool.core.addresses import format_address
+from mdtool.core.tcp import notice_loss
+from mdtool.services.vwap.states import States
+from mdtool.wire.vwap_lines import MAX_LINE_BYTES, LineError, encode_error, parse_subscribe
+
+log = logging.getLogger(__name__)
+
+_SEND_BUFFER_BYTES: Final = 1 << 16
+"""The system's buffer of a slow client, by default megabytes of old states."""
+
+
+class Connections:
+    """All connections, by the symbols that they subscribe to.
+
+    Changes within one turn of the event loop are sent at its end, in one write a connection. Where
+    there are so many connections that this takes a while, the next changes are collected for as
+    long: they are then sent at once, and no client gets states that are long past.
+
+    Parameters
+    ----------
+    states : States
+    max_clients : int
+        The limit of open connections.
+    patience_s : float
+        How long a client may stop reading before its connection is closed.
+    """
+
+    def __init__(self, states: States, max_clients: int, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self._states = states
+        self._max_clients = max_clients
+        self._to_all: set[Connection] = set()
+        self._by_symbol: dict[str, set[Connection]] = {}
+        self._n_to_some = 0
+        self._changed: dict[str, None] = {}
+        self._rests_until_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._to_all) + self._n_to_some
+
+    def add(self, connection: Connection) -> bool:
+        """Add a connection, which gets all symbols; return False when the limit is reached."""
+        if len(self) >= self._max_clients:
+            return False
+        self._to_all.add(connection)
+        return True
+
+    def remove(self, connection: Connection) -> None:
+        """Remove a connection."""
+        if connection.symbols is None:
+            self._to_all.discard(connection)
+            return
+        self._n_to_some -= 1
+        for symbol in connection.symbols:
+            subscribers = self._by_symbol[symbol]
+            subscribers.discard(connection)
+            if not subscribers:
+                del self._by_symbol[symbol]
+
+    def subscribe(self, connection: Connection, symbols: frozenset[str] | None) -> None:
+        """Change the symbols of a connection, None for all."""
+        self.remove(connection)
+        if symbols is None:
+            self._to_all.add(connection)
+            return
+        self._n_to_some += 1
+        for symbol in symbols:
+            self._by_symbol.setdefault(symbol, set()).add(connection)
+
+    def lines(self, symbols: Iterable[str] | None) -> bytes:
+        """Return the states of symbols, None for all, a line each."""
+        selected = self._states.symbols() if symbols is None else symbols
+        return b"".join(map(self._states.line, selected))
+
+    def publish(self, symbols: Iterable[str]) -> None:
+        """Send the states of symbols, which changed, to their subscribers."""
+        if not len(self):
+            return
+        if not self._changed:
+            loop = asyncio.get_running_loop()
+            if self._rests_until_s > loop.time():
+                loop.call_at(self._rests_until_s, self._deliver)
+            else:
+                loop.call_soon(self._deliver)
+        self._changed.update(dict.fromkeys(symbols))
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in [*self._to_all, *set().union(*self._by_symbol.values())]:
+            connection.close()
+
+    def _deliver(self) -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        changed, self._changed = self._changed, {}
+        if self._to_all:
+            lines = self.lines(changed)
+            for connection in [*self._to_all]:
+                connection.send(lines, changed)
+        if self._n_to_some:
+            self._deliver_to_some(changed)
+        now_s = loop.time()
+        self._rests_until_s = now_s + now_s - began_s
+
+    def _deliver_to_some(self, changed: Iterable[str]) -> None:
+        symbols_of: dict[Connection, list[str]] = {}
+        for symbol in changed:
+            for connection in self._by_symbol.get(symbol, ()):
+                symbols_of.setdefault(connection, []).append(symbol)
+        for connection, symbols in symbols_of.items():
+            connection.send(self.lines(symbols), symbols)
+
+
+class Connection(asyncio.Protocol):
+    """A client's connection, which gets states as lines and may send SUBSCRIBE lines.
+
+    States that a client does not read at once are conflated: only the symbols that changed are
+    stored, and their latest states are sent once everything written before is read.
+
+    Attributes
+    ----------
+    symbols : frozenset of str or None
+        The symbols that it subscribes to, None for all.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self.symbols: frozenset[str] | None = None
+        self._connections = connections
+        self._transport: asyncio.Transport
+        self._name = ""
+        self._is_connected = False
+        self._is_behind = False
+        self._has_subscribed = False
+        self._missed: dict[str, None] = {}
+        self._received = b""
+        self._is_skipping = False
+        self._next_check: asyncio.TimerHandle | None = None
+        self._unread_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send all states."""
+        self._transport = cast("asyncio.Transport", transport)
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        notice_loss(connection)
+        # A connection that is lost already has no peer name.
+        peer = transport.get_extra_info("peername") or ("?", 0)
+        self._name = format_address(*peer[:2])
+        self._transport.set_write_buffer_limits(high=0)
+        self._is_connected = self._connections.add(self)
+        if self._is_connected:
+            self._transport.write(self._connections.lines(None))
+        else:
+            log.warning("client %s: rejected: connection limit reached", self._name)
+            self._transport.write(encode_error("too many clients; try again later"))
+            self._transport.close()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Remove the connection."""
+        self._is_behind = True
+        self._cancel_check()
+        if self._is_connected:
+            self._is_connected = False
+            self._connections.remove(self)
+
+    def eof_received(self) -> bool:
+        """Stay open after a subscription: a client that sends no more may still read."""
+        return self._has_subscribed
+
+    def send(self, lines: bytes, symbols: Iterable[str]) -> None:
+        """Send the states of symbols, which are also given as lines, now or conflated later."""
+        if self._is_behind or self._transport.is_closing():
+            self._missed.update(dict.fromkeys(symbols))
+        else:
+            self._transport.write(lines)
+
+    def close(self) -> None:
+        """Close the connection, at once if the client has stopped reading."""
+        if self._is_behind:
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def pause_writing(self) -> None:
+        """Write and read no more until everything that was written is read."""
+        self._is_behind = True
+        if self._is_connected:
+            self._transport.pause_reading()
+            self._schedule_check()
+
+    def resume_writing(self) -> None:
+        """Send the latest states of symbols that changed meanwhile."""
+        self._is_behind = False
+        self._cancel_check()
+        if not self._is_connected or self._transport.is_closing():
+            return
+        self._transport.resume_reading()
+        missed, self._missed = self._missed, {}
+        if self.symbols is not None:
+            missed = {symbol: None for symbol in missed if symbol in self.symbols}
+        if missed:
+            self._transport.write(self._connections.lines(missed))
+        self._handle_lines()
+
+    def data_received(self, data: bytes) -> None:
+        """Handle whole lines."""
+        self._received += data
+        self._handle_lines()
+
+    def _handle_lines(self) -> None:
+        """Answer the whole lines that were received, as long as the client reads the answers."""
+        at = 0
+        while not self._is_behind and not self._transport.is_closing():
+            end = self._received.find(b"\n", at)
+            if end < 0:
+                break
+            line, at = self._received[at:end], end + 1
+            if self._is_skipping:
+                self._is_skipping = False
+            elif len(line) > MAX_LINE_BYTES:
+                self._reject_long_line()
+            elif line.strip():
+                self._handle_line(line)
+        self._received = self._received[at:]
+        if not self._is_behind and len(self._received) > MAX_LINE_BYTES:
+            if not self._is_skipping:
+                self._reject_long_line()
+            self._is_skipping = True
+            self._received = b""
+
+    def _reject_long_line(self) -> None:
+        self._transport.write(encode_error(f"a line is over {MAX_LINE_BYTES:,} bytes"))
+
+    def _handle_line(self, line: bytes) -> None:
+        try:
+            symbols = parse_subscribe(line)
+        except LineError as error:
+            self._transport.write(encode_error(str(error)))
+            return
+        self._has_subscribed = True
+        self._connections.subscribe(self, symbols)
+        self.symbols = symbols
+        self._missed.clear()
+        self._transport.write(self._connections.lines(symbols and sorted(symbols)))
+
+    def _schedule_check(self) -> None:
+        """Check after a while whether the client has read anything."""
+        self._unread_bytes = self._transport.get_write_buffer_size()
+        loop = asyncio.get_running_loop()
+        self._next_check = loop.call_later(self._connections.patience_s, self._check)
+
+    def _check(self) -> None:
+        if self._transport.get_write_buffer_size() < self._unread_bytes:
+            self._schedule_check()
+            return
+        log.warning(
+            "client %s: closed: stopped reading for %g s", self._name, self._connections.patience_s
+        )
+        self._transport.abort()
+
+    def _cancel_check(self) -> None:
+        if self._next_check is not None:
+            self._next_check.cancel()
+            self._next_check = None

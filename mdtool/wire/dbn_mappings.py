@@ -1,0 +1,88 @@
+"""Symbol mapping records, repeated where those of a live stream do not hold for what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import databento_dbn as dbn
+import numpy as np
+
+from mdtool.core.dtypes import SYMBOL_MAPPING
+from mdtool.core.instruments import Batch, Instrument, Instruments
+from mdtool.core.records import Records, index_timestamps
+from mdtool.core.units import UNDEF_TIMESTAMP
+from mdtool.wire.dbn_records import CONTROL_RTYPES
+
+_RAW_SYMBOL: Final = dbn.SType("raw_symbol")
+
+
+class MappingRepeater:
+    """Keeps a stream readable whose records come later than the mappings that hold for them.
+
+    So do the bar of a symbol whose id got another meaning, and captures that were merged. Streams
+    without mapping records, which headers map by date, pass unchanged.
+
+    Parameters
+    ----------
+    metadata : databento_dbn.Metadata
+        The header of the stream.
+    """
+
+    def __init__(self, metadata: dbn.Metadata) -> None:
+        self._reader = Instruments().resolver("output", metadata)
+        self._is_live = False
+
+    def feed(self, batch: Batch) -> Iterator[Records]:
+        """Yield the records of a batch, each after a mapping record where it needs one."""
+        if batch.records.dtype == SYMBOL_MAPPING:
+            self._is_live = True
+            self._reader.learn(batch.records)
+        if not self._is_live or not len(batch) or batch.rtype in CONTROL_RTYPES:
+            yield batch.records
+            return
+        while len(batch):
+            right = self._count_right(batch)
+            if right:
+                yield batch.records[:right]
+            batch = batch[right:]
+            if len(batch):
+                instrument = batch.instruments[int(batch.instrument[0])]
+                mapping = mapping_record(
+                    instrument,
+                    int(batch.records["instrument_id"][0]),
+                    int(index_timestamps(batch.records)[0]),
+                )
+                self._reader.learn(mapping)
+                yield mapping
+
+    def _count_right(self, batch: Batch) -> int:
+        """Return how many of the first records a reader would name right."""
+        read = self._reader.batch(batch.records)
+        ours, theirs = batch.instrument, read.instrument
+        pairs, inverse = np.unique(np.stack([ours, theirs]), axis=1, return_inverse=True)
+        is_wrong = np.array(
+            [
+                batch.instruments[our].name not in {None, read.instruments[their].name}
+                for our, their in pairs.T.tolist()
+            ],
+            np.bool_,
+        )[inverse]
+        return int(is_wrong.argmax()) if is_wrong.any() else len(batch)
+
+
+def mapping_record(instrument: Instrument, instrument_id: int, ts_ns: int) -> Records:
+    """Return the SYMBOL_MAPPING that gives an id the name of an instrument from a time on."""
+    name = instrument.name or ""
+    record = dbn.SymbolMappingMsg(
+        publisher_id=instrument.publisher_id,
+        instrument_id=instrument_id,
+        ts_event=max(ts_ns, 0),
+        stype_in=_RAW_SYMBOL,
+        stype_in_symbol=name,
+        stype_out=_RAW_SYMBOL,
+        stype_out_symbol=name,
+        start_ts=max(ts_ns, 0),
+        end_ts=UNDEF_TIMESTAMP,
+    )
+    return np.frombuffer(bytes(record), SYMBOL_MAPPING)

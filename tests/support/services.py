@@ -1,0 +1,134 @@
+"""Services that run until a block ends, in the test's loop or as processes; ports; and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mdtool.core.lifecycle import READY_FD, Service, first_error
+from mdtool.core.tcp import reserve_port
+
+MDTOOL = str(Path(sys.executable).with_name("mdtool"))
+
+
+class Running(NamedTuple):
+    """A service in the test's own loop: its addresses, and the task that it runs in."""
+
+    addresses: Mapping[str, str]
+    task: asyncio.Task[None]
+
+
+@contextlib.asynccontextmanager
+async def running(service: Service):
+    """Run a service until the block ends, and yield it once it is ready.
+
+    Raises why it did not start, or why it has ended within the block.
+    """
+    started = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(service.run(started.set_result))
+    try:
+        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            raise first_error(task.exception())
+        yield Running(started.result(), task)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()
+
+
+@dataclass
+class Process:
+    """A service as a process, and its address."""
+
+    process: subprocess.Popen
+    address: str
+
+    def end(self, number: int) -> tuple[int, str]:
+        """Send a signal; return the exit status, and what was logged on stderr."""
+        self.process.send_signal(number)
+        errors = self.process.communicate()[1].decode()
+        return self.process.returncode, errors
+
+
+@contextlib.contextmanager
+def service(*arguments: object, under: tuple[str, ...] = (), **options):
+    """Run `mdtool` as a service, and yield it once it is ready; `under` is a command around it."""
+    read_fd, write_fd = os.pipe()
+    with os.fdopen(read_fd) as ready:
+        child = subprocess.Popen(
+            [*under, MDTOOL, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(write_fd,),
+            env={**os.environ, READY_FD: str(write_fd)},
+            **options,
+        )
+        os.close(write_fd)
+        with child:
+            try:
+                line = ready.readline()
+                assert line, child.communicate()[1].decode()
+                yield Process(child, "".join(json.loads(line)["addresses"].values()))
+            finally:
+                child.kill()
+
+
+def port_for(owner: object) -> int:
+    """A port that is reserved for `owner`, which may listen there or not, until its end."""
+    holder = reserve_port("127.0.0.1")
+    weakref.finalize(owner, holder.close)
+    return holder.getsockname()[1]
+
+
+class Log(logging.Handler):
+    """The lines that a logger writes, which can be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+        self._is_new = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        self._is_new.set()
+
+    async def heard(self, text: str) -> None:
+        """Wait until a line has this text; the lines up to then are forgotten."""
+        while not any(text in line for line in self.lines):
+            await self._more()
+        self.lines.clear()
+
+    async def has(self, count: int) -> None:
+        """Wait for so many lines."""
+        while len(self.lines) < count:
+            await self._more()
+
+    async def _more(self) -> None:
+        self._is_new.clear()
+        await self._is_new.wait()
+
+
+@contextlib.contextmanager
+def logged(name: str) -> Iterator[Log]:
+    """The log of a logger and those below it, from INFO on, within the block."""
+    log, logger = Log(), logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(log)
+    try:
+        yield log
+    finally:
+        logger.removeHandler(log)
+        logger.setLevel(level)

@@ -1,0 +1,56 @@
+"""What is said while a full-screen view has the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from mdtool.cli.terminal import MESSAGES_KEPT, DeferredMessages
+
+
+@contextlib.contextmanager
+def logging_to_stderr() -> Iterator[logging.Handler]:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield handler
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def test_messages_are_said_afterwards_in_their_order(capsys):
+    with logging_to_stderr(), DeferredMessages() as messages:
+        logging.getLogger("mdtool.x").warning("no records of %s", "ABC")
+        print("compiling", file=sys.stderr)
+        assert capsys.readouterr().err == ""
+        assert messages.last == "compiling"
+    assert capsys.readouterr().err == "WARNING no records of ABC\ncompiling\n"
+
+
+def fail_after_a_word() -> None:
+    with DeferredMessages():
+        print("held", file=sys.stderr)
+        raise ZeroDivisionError
+
+
+def test_stderr_is_what_it_was_even_after_an_error(capsys):
+    before = sys.stderr
+    with logging_to_stderr() as handler:
+        with pytest.raises(ZeroDivisionError):
+            fail_after_a_word()
+        assert handler.stream is before
+    assert sys.stderr is before
+    assert capsys.readouterr().err == "held\n"
+
+
+def test_only_the_last_are_kept(capsys):
+    with DeferredMessages():
+        for number in range(3 * MESSAGES_KEPT):
+            print(number, file=sys.stderr)
+    said = capsys.readouterr().err.split()
+    assert said == [str(number) for number in range(2 * MESSAGES_KEPT, 3 * MESSAGES_KEPT)]

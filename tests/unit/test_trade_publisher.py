@@ -1,0 +1,72 @@
+"""What follows committed trades gets each once, in order, or is told that it was too slow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import TradeRun
+from mdtool.engine.market import Change
+from mdtool.services.aggregator.trade_publisher import BehindError, TradePublisher
+from mdtool.wire.batches import decode_batch
+from tests.reference.market import batch
+from tests.support.aggregators import tick
+
+
+def change(next_sequence: int, *frames) -> Change:
+    run = TradeRun(SymbolTable(), "s", next_sequence - len(frames), batch(frames))
+    return Change(run, np.empty(0, np.uint32))
+
+
+async def taken(follower, table: SymbolTable):
+    """The next batch as first sequence and (symbol, price) rows."""
+    run = decode_batch(await anext(follower), table)
+    columns = run.trades.symbol.tolist(), run.trades.price.tolist()
+    return run.first_sequence, [(table[s], p) for s, p in zip(*columns, strict=True)]
+
+
+async def test_batches_come_in_order_with_the_symbols_that_they_need():
+    symbols = SymbolTable(["AAPL"])
+    publisher = TradePublisher(symbols)
+    with publisher.follow() as early:
+        publisher.publish([change(1, tick(100))])
+        symbols.intern("MSFT")
+        with publisher.follow() as later:
+            publisher.publish([change(4, 2, tick(200, symbol=1), tick(300))])
+            table = SymbolTable()
+            assert await taken(early, table) == (0, [("AAPL", 10**9)])
+            assert await taken(early, table) == (1, [("MSFT", 2 * 10**9), ("AAPL", 3 * 10**9)])
+            assert (await taken(later, SymbolTable()))[0] == 1
+    assert len(publisher) == 0
+
+
+async def test_what_has_no_trades_is_not_handed_over():
+    publisher = TradePublisher(SymbolTable(["AAPL"]))
+    with publisher.follow() as follower:
+        publisher.publish([change(1, 3), change(2, tick(100))])
+        assert (await taken(follower, SymbolTable()))[0] == 1
+
+
+async def test_who_takes_too_little_is_lost_and_the_others_are_not():
+    publisher = TradePublisher(SymbolTable(["AAPL"]), max_behind=2)
+    with publisher.follow() as slow, publisher.follow() as quick:
+        table = SymbolTable()
+        for number in range(3):
+            publisher.publish([change(number + 1, tick(100))])
+            assert (await taken(quick, table))[0] == number
+        with pytest.raises(BehindError, match="more than 2 trades"):
+            await anext(slow)
+        publisher.publish([change(4, tick(100))])
+        with pytest.raises(BehindError):
+            await anext(slow)
+
+
+async def test_the_end_comes_after_what_waits_and_at_once_for_who_is_late():
+    publisher = TradePublisher(SymbolTable(["AAPL"]))
+    with publisher.follow() as follower:
+        publisher.publish([change(1, tick(100))])
+        publisher.close()
+        assert len([batch async for batch in follower]) == 1
+    with publisher.follow() as late:
+        assert [batch async for batch in late] == []
