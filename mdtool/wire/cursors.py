@@ -1,8 +1,8 @@
-"""Cursors: the place in a symbol's trades at which a page ended, as text that clients hand back.
+"""Cursors: the place in a symbol's trades at which a page ended, as text for the next request.
 
 A cursor is, in base64url without padding: a version (u8), exchange time (i64, ns), the number of
 the stream (i64), the sequence in it (i64), the symbol in ASCII, and the CRC-32 of all that (u32);
-integers are big-endian. It begins with a letter, so that it is never taken for a time.
+integers are big-endian. It begins with a letter, so it cannot be mistaken for a time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_CURSOR_CHARS: Final = (_MOST_BYTES * 4 + 2) // 3
 
 
 class CursorError(PeerError):
-    """Text is no cursor, or one of another version."""
+    """A text is not a valid cursor, or one of another version."""
 
 
 class Cursor(NamedTuple):
@@ -60,18 +60,18 @@ def decode_cursor(text: str) -> Cursor:
     Raises
     ------
     CursorError
-        When no cursor is encoded so, whatever it is instead.
+        When it is not valid.
     """
     data = _bytes_of(text)
     if not _LEAST_BYTES <= len(data) <= _MOST_BYTES:
-        raise CursorError("this is no cursor")
+        raise CursorError("not a valid cursor")
     signed, tail = data[: -_TAIL.size], data[-_TAIL.size :]
     version, *key = _HEAD.unpack_from(signed)
     symbol = signed[_HEAD.size :]
     if _TAIL.pack(zlib.crc32(signed)) != tail or not symbol.isascii():
-        raise CursorError("this is no cursor")
+        raise CursorError("not a valid cursor")
     if version != _VERSION:
-        raise CursorError(f"this is a cursor of version {version}, not {_VERSION}")
+        raise CursorError(f"of version {version}, not {_VERSION}")
     return Cursor(symbol.decode("ascii"), *key)
 
 
@@ -80,12 +80,12 @@ def _text_of(data: bytes) -> str:
 
 
 def _bytes_of(text: str) -> bytes:
-    """Return what a text encodes, b"" where nothing is encoded so."""
+    """Return what a text encodes, b"" where it is not valid."""
     if len(text) > MAX_CURSOR_CHARS:
         return b""
     try:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except (binascii.Error, ValueError):
         return b""
-    # The decoder forgives what stands between, and bits that stand for nothing.
+    # The decoder ignores other characters, and unused bits.
     return data if _text_of(data) == text else b""

@@ -1,8 +1,8 @@
-"""Quotes as JSON: what `/v1/quotes`, `WS /ws` and a shared hub say of a symbol.
+"""Quotes as JSON, of `/v1/quotes`, `WS /ws` and a shared hub.
 
     {"symbol":"MSFT","bid":415.25,"ask":415.27,"last":415.26,"ts":1735201234567}
 
-A price that is not known is null.
+An unknown price is null.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mdtool.core.symbols import normal_symbol
 from mdtool.core.units import NS_PER_MS, UNDEF_PRICE, format_price
 
 MAX_QUOTE_BYTES: Final = 1_024
-"""What others write may have fields of its own, within reason."""
+"""Other programs may add fields of their own."""
 _MAX_TS_MS: Final = (2**63 - 1) // NS_PER_MS
 _PRICE: Final = re.compile(r"-?\d{1,10}(\.\d{1,30})?([eE][+-]?\d\d?)?")
 
@@ -33,11 +33,11 @@ class Quote(NamedTuple):
 
 
 class QuoteError(PeerError):
-    """What should be a quote is none."""
+    """A message is not a valid quote."""
 
 
 class _Number(str):
-    """A number as it is written, told apart from a string."""
+    """A number as it is written, distinct from a string."""
 
     __slots__ = ()
 
@@ -52,23 +52,23 @@ def encode_quote(quote: Quote, mark: str = "") -> bytes:
 
 
 def decode_quote(data: bytes) -> Quote:
-    """Return what `encode_quote` wrote, or another program in the same form.
+    """Return the quote that `encode_quote` wrote, or another program in the same form.
 
     Prices are rounded to 1e-9, and symbols made upper-case.
 
     Raises
     ------
     QuoteError
-        When it is no quote.
+        When it is not valid.
     """
     if len(data) > MAX_QUOTE_BYTES:
-        raise QuoteError(f"a quote of {len(data):,} bytes; {MAX_QUOTE_BYTES:,} are the most")
+        raise QuoteError(f"a quote of {len(data):,} bytes, more than {MAX_QUOTE_BYTES:,}")
     try:
         fields = json.loads(data, parse_float=_Number, parse_int=_Number, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise QuoteError(f"no JSON: {data[:80]!r}") from error
+        raise QuoteError(f"not JSON: {data[:80]!r}") from error
     if not isinstance(fields, dict):
-        raise QuoteError(f"no object: {data[:80]!r}")
+        raise QuoteError(f"not an object: {data[:80]!r}")
     return Quote(
         symbol=_symbol(fields.get("symbol")),
         bid=_price("bid", fields.get("bid")),
@@ -91,7 +91,7 @@ def _symbol(value: Any) -> str:
         symbol = normal_symbol(value)
         if symbol is not None:
             return symbol
-    raise QuoteError(f"symbol: {value!r:.80} is none")
+    raise QuoteError(f"symbol: {value!r:.80} is not valid")
 
 
 def _price(name: str, value: Any) -> int | None:
@@ -101,7 +101,7 @@ def _price(name: str, value: Any) -> int | None:
         price = int(Decimal(value).scaleb(9).to_integral_value())
         if -UNDEF_PRICE < price < UNDEF_PRICE:
             return price
-    raise QuoteError(f"{name}: {value!r:.80} is no price")
+    raise QuoteError(f"{name}: {value!r:.80} is not a price")
 
 
 def _time(value: Any) -> int:
@@ -109,4 +109,4 @@ def _time(value: Any) -> int:
         ts_ms = int(value)
         if ts_ms <= _MAX_TS_MS:
             return ts_ms
-    raise QuoteError(f"ts: {value!r:.80} is no time in ms")
+    raise QuoteError(f"ts: {value!r:.80} is not a time in ms")

@@ -1,4 +1,4 @@
-"""Whatever is said to the gateway, those who listen to it hear everything, and its log is quiet."""
+"""Whatever one client sends, other clients receive everything, and the log is quiet."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ DESTINATIONS = (
     *("/topic/signaling/a", "/app/signal", "/app/signal/a b", "/nowhere", ""),
 )
 COMMANDS = ("SUBSCRIBE", "UNSUBSCRIBE", "SEND", "BEGIN", "COMMIT", "ACK", "HELLO", "DISCONNECT")
-SAYINGS = (
+CONTENTS = (
     b'{"type":"connection_init"}',
     b'{"type":"subscribe","id":"\\ud800","payload":{"query":"{symbols}"}}',
     b'{"type":"subscribe","id":"1","payload":{"query":"subscription{quote(symbol:1){ts}}"}}',
@@ -67,38 +67,38 @@ SAYINGS = (
 
 
 class Vandal:
-    """Says what makes no sense, or not there, the same for the same seed."""
+    """Sends what is not valid, or not there; the same for the same seed."""
 
     def __init__(self, client, seed: int) -> None:
         self._client = client
         self._random = random.Random(seed)
 
     async def visit(self) -> None:
-        """Connect, say something, and hang up sooner or later."""
+        """Connect, send something, and disconnect sooner or later."""
         chance = self._random
         reader, writer = await asyncio.open_connection(self._client.host, self._client.port)
         with contextlib.suppress(ConnectionError):
             if chance.random() < 0.3:
-                body = self._saying()
+                body = self._content()
                 head = f"{chance.choice(REQUESTS)} HTTP/1.1\r\nHost: gateway\r\n"
                 writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             else:
                 head = f"GET {chance.choice(PATHS)} HTTP/1.1\r\nHost: gateway\r\n"
                 writer.write(f"{head}{UPGRADE}\r\n".encode())
                 for _ in range(chance.randrange(1, 5)):
-                    writer.write(self._frame(self._saying()))
+                    writer.write(self._frame(self._content()))
             await writer.drain()
             if chance.random() < 0.5:
                 await reader.read(1_000)
         writer.transport.abort()
 
-    def _saying(self) -> bytes:
+    def _content(self) -> bytes:
         chance = self._random
         kind = chance.randrange(4)
         if kind == 0:
             return chance.randbytes(chance.randrange(300))
         if kind == 1:
-            return chance.choice(SAYINGS)
+            return chance.choice(CONTENTS)
         names = ("id", "receipt", "transaction", "ack", "content-length")
         headers = {name: chance.choice(("1", "x", "auto")) for name in names[: chance.randrange(6)]}
         headers["destination"] = chance.choice(DESTINATIONS)
@@ -106,7 +106,7 @@ class Vandal:
         return frame if kind == 2 else json.dumps([frame.decode()]).encode()
 
     def _frame(self, data: bytes) -> bytes:
-        """Return a WebSocket frame, seldom a proper one of a continuation, a control or none."""
+        """Return a WebSocket frame, seldom a valid one."""
         chance = self._random
         opcode = chance.choice((1, 1, 1, 2, 2, 2, 0, 3, 8, 9, 10))
         length = 127 if chance.random() < 0.95 else chance.randrange(256)
@@ -151,14 +151,14 @@ async def test_garbage_disturbs_nobody(caplog, seed):
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
-        (b"\x83\x80\0\0\0\0", CloseCode.PROTOCOL_ERROR),  # an opcode that there is not
+        (b"\x83\x80\0\0\0\0", CloseCode.PROTOCOL_ERROR),  # an unknown opcode
         (b"\xc1\x80\0\0\0\0", CloseCode.PROTOCOL_ERROR),  # compressed, which was not agreed on
         (b"\x80\x80\0\0\0\0", CloseCode.PROTOCOL_ERROR),  # the rest of nothing
         (b"\x81\x82\0\0\0\0\xff\xfe", CloseCode.NO_TEXT),
         (b"\x82\xff" + (2**40).to_bytes(8, "big") + bytes(4), CloseCode.TOO_BIG),
     ],
 )
-async def test_what_is_no_websocket_is_closed_with_its_code(path, frame, code):
+async def test_invalid_frames_are_closed_with_their_code(path, frame, code):
     async with MarketSource().serving() as source, gateway_of(source.address) as client:
         reader, writer = await asyncio.open_connection(client.host, client.port)
         with contextlib.closing(writer):

@@ -1,4 +1,4 @@
-"""Clients that are gone without a word, whatever they speak: they are noticed, and no trouble."""
+"""Clients that disappear silently, whatever their protocol: they are noticed and forgotten."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ STREAM = {"op": "subscribe", "id": 0, "channel": "bars", "symbols": ["AAPL"], "i
     ],
     ids=["aggregates", "quotes", "stomp", "sockjs", "graphql", "stream"],
 )
-async def test_who_leaves_pings_unanswered_is_forgotten_everywhere(
+async def test_a_client_that_does_not_answer_pings_is_forgotten_everywhere(
     monkeypatch, caplog, path, tally, said, follows_bars
 ):
     async with aggregator() as running, gateway_of(running.address) as client:
@@ -69,7 +69,7 @@ async def test_who_leaves_pings_unanswered_is_forgotten_everywhere(
     assert caplog.records == []
 
 
-async def test_who_answers_pings_stays(monkeypatch):
+async def test_a_client_that_answers_pings_stays_connected(monkeypatch):
     monkeypatch.setattr(websockets, "HEARTBEAT_S", 2.0)
     async with aggregator() as running, gateway_of(running.address) as client:
         await running.send(message(0, [tick(100)], ["AAPL"]))
@@ -97,7 +97,7 @@ async def test_who_answers_pings_stays(monkeypatch):
         "GET /api/v1/marketdata/AAPL",
     ],
 )
-async def test_who_hangs_up_at_once_troubles_nobody(caplog, request_line):
+async def test_a_client_that_disconnects_at_once_causes_no_errors(caplog, request_line):
     upgrade_headers = (
         "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"

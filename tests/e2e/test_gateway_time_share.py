@@ -1,4 +1,4 @@
-"""A client that says what takes long waits with the rest of it, and nobody else does."""
+"""A client whose messages take long waits with its next ones, and no other client does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONNECT = encode("CONNECT", {"accept-version": "1.2"}).decode()
 
 @pytest.fixture
 async def client(monkeypatch):
-    """A gateway that has no time for who has said anything."""
+    """A gateway with no time left for a client that has sent anything."""
     monkeypatch.setattr(clients, "_TIME_BURST_US", 1)
     async with MarketSource().serving() as source:
         source.trade("AAPL", 187.25, 1)
@@ -67,7 +67,7 @@ async def over_sockjs(client, headers) -> None:
 
 
 @pytest.mark.parametrize("speak", [over_graphql, over_http, over_stomp, over_stream, over_sockjs])
-async def test_who_said_too_much_waits_whatever_it_speaks(client, speak):
+async def test_a_client_that_sent_too_much_waits_whatever_its_protocol(client, speak):
     await over_http(client, ONE)
     waiting = asyncio.create_task(speak(client, ONE))
     while not (await client.answer("/health"))[1]["waits"]:
@@ -81,7 +81,7 @@ async def test_who_said_too_much_waits_whatever_it_speaks(client, speak):
         await waiting
 
 
-async def test_who_waited_gets_its_turn(monkeypatch):
+async def test_a_client_that_waited_gets_its_turn(monkeypatch):
     monkeypatch.setattr(clients, "_TIME_BURST_US", 1)
     monkeypatch.setattr(clients, "_LEAST_TURN_WAIT_S", 0.01)
     async with MarketSource().serving() as source, gateway_of(source.address) as client:
@@ -89,7 +89,7 @@ async def test_who_waited_gets_its_turn(monkeypatch):
             await over_http(client, {})
 
 
-async def test_who_says_much_at_once_leaves_others_their_turn():
+async def test_other_tasks_run_between_two_messages_of_a_client():
     class Full:
         async def receive(self) -> WSMessage:
             return WSMessage(WSMsgType.TEXT, "and", None)

@@ -212,4 +212,4 @@ async def test_without_its_client_it_says_what_to_install():
     )
     _, told = await process.communicate()
     assert process.returncode == 1
-    assert b"ConfigError: quotes through redis want its client: pip install 'mdtool[redis]'" in told
+    assert b"the client of redis is not installed; pip install 'mdtool[redis]'" in told

@@ -1,4 +1,4 @@
-"""A STOMP client that says exactly what a test has it say."""
+"""A STOMP client that sends exactly what a test has it send."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class StompPeer:
         return frame
 
     async def subscribe(self, destination: str, name: str = "0") -> None:
-        """Follow a destination; return when that is granted and nothing else came."""
+        """Subscribe to a destination; return when that is confirmed and nothing else came."""
         headers = {"id": name, "destination": destination, "receipt": f"sub {name}"}
         frame = await self.ask("SUBSCRIBE", headers)
         assert frame == Frame("RECEIPT", {"receipt-id": f"sub {name}"}), frame
 
     async def follow(self, destination: str, name: str = "0") -> None:
-        """Follow a destination, without waiting."""
+        """Subscribe to a destination, without waiting."""
         await self.send("SUBSCRIBE", {"id": name, "destination": destination})
 
     async def message(self) -> tuple[str, object]:
@@ -69,7 +69,7 @@ class StompPeer:
         return frame.headers["destination"], json.loads(frame.body)
 
     async def error(self, code: int = 1002) -> str:
-        """What the ERROR says that comes next, before the connection is closed."""
+        """The text of the ERROR that comes next, before the connection is closed."""
         frame = await self.receive()
         assert frame.command == "ERROR", frame
         assert await self.closed() == code
@@ -92,14 +92,14 @@ async def stomp(client: Client, version: str = "1.2", **headers: str):
 
 
 class DeafPeer:
-    """A WebSocket client that reads nothing until it is told to."""
+    """A WebSocket client that reads only on request."""
 
     def __init__(self, client: Client, path: str, protocol: str = "") -> None:
         self._client = client
         self._path = path
         self._headers = f"Sec-WebSocket-Protocol: {protocol}\r\n" if protocol else ""
         self._socket = sockets.socket()
-        # What a system keeps for who does not read, a client's megabytes, would take long to fill.
+        # By default the system buffers megabytes for a client that does not read.
         self._socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4_096)
         self._socket.setblocking(False)
 
@@ -128,7 +128,7 @@ class DeafPeer:
             await loop.sock_sendall(self._socket, header + data)
 
     async def hear(self) -> bytes:
-        """All that there is to read until the connection ends."""
+        """Everything until the connection ends."""
         received = bytearray()
         while data := await asyncio.get_running_loop().sock_recv(self._socket, 1 << 16):
             received += data

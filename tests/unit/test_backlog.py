@@ -75,6 +75,15 @@ def test_of_the_events_of_an_owner_the_oldest_are_dropped_and_reported_first():
     assert backlog.take() == [b"next"]
 
 
+def test_a_dropped_report_of_missed_events_is_counted_as_what_it_stands_for():
+    backlog = Backlog()
+    backlog.keep(A, Event("AAPL", 12), b"missed 12 of AAPL")
+    backlog.keep(A, Event("MSFT", None), b"missed some of MSFT")
+    for number in range(MAX_EVENTS + 1):
+        backlog.keep(A, Event("AAPL"), b"%d" % number)
+    assert backlog.take()[:2] == [b"missed 13 of AAPL", b"missed None of MSFT"]
+
+
 def test_an_owner_and_all_that_is_its_own_can_be_forgotten():
     backlog = Backlog()
     backlog.keep(A, 1, b"1")

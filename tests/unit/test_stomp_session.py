@@ -1,4 +1,4 @@
-"""What a STOMP session answers, frame by frame, without a connection."""
+"""The replies of a STOMP session, frame by frame, without a connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mdtool.wire.stomp_session import (
 
 
 class Recorder:
-    """Takes everything but what is forbidden."""
+    """Accepts everything but what is forbidden."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, ...]] = []
@@ -68,7 +68,7 @@ class Client:
         return list(iter(decoder.next_frame, None))
 
     def error(self, command, headers=None, body=b"") -> str:
-        """The message of the ERROR that a frame is answered with, alone and for good."""
+        """The message of the ERROR that a frame gets, alone and for good."""
         (answer,) = self.says(command, headers, body)
         assert answer.command == "ERROR"
         assert self.session.is_over
@@ -92,7 +92,7 @@ def test_the_highest_version_of_both_is_agreed_on(command, offered, agreed):
     assert ("heart-beat" in answer.headers) == (agreed != "1.0")
 
 
-def test_without_a_common_version_the_supported_ones_are_told():
+def test_without_a_common_version_the_supported_ones_are_sent():
     client = Client()
     (answer,) = client.says("CONNECT", {"accept-version": "2.0,2.1"})
     assert answer.command == "ERROR"
@@ -164,14 +164,14 @@ def test_a_subscribe_without_id_is_an_error(version):
         ("\x7fELF", {}, "no such command for clients"),
     ],
 )
-def test_what_cannot_be_done_ends_the_session_with_an_error(command, headers, message):
+def test_a_mistake_ends_the_session_with_an_error(command, headers, message):
     client = Client("1.2")
     client.says("SUBSCRIBE", {"id": "0", "destination": "/topic/x"})
     assert message in client.error(command, headers)
 
 
 @pytest.mark.parametrize("version", list(Version))
-def test_what_is_asked_for_is_receipted(version):
+def test_a_frame_with_a_receipt_gets_one(version):
     client = Client(version)
     for command, headers in [
         ("SUBSCRIBE", {"id": "0", "destination": "/topic/x"}),
@@ -188,7 +188,7 @@ def test_what_is_asked_for_is_receipted(version):
     assert client.session.error is None
 
 
-def test_an_error_names_the_receipt_of_the_frame_that_is_to_blame():
+def test_an_error_names_the_receipt_of_its_frame():
     (answer,) = Client("1.2").says("UNSUBSCRIBE", {"id": "7", "receipt": "r\n1"})
     assert answer.headers["receipt-id"] == "r\n1"
 
@@ -202,14 +202,14 @@ def test_1_1_acknowledges_within_a_subscription():
     assert "no subscription '0'" in Client("1.1").error("ACK", headers)
 
 
-def test_messages_that_want_to_be_acknowledged_say_how():
+def test_messages_to_be_acknowledged_have_an_ack_header():
     client = Client("1.2")
     client.says("SUBSCRIBE", {"id": "0", "destination": "/topic/x", "ack": "client"})
     assert client.application.subscriptions[0].head == b"MESSAGE\nsubscription:0\nack:0\n"
     assert client.says("ACK", {"id": "0"}) == client.says("NACK", {"id": "0"}) == []
 
 
-def test_a_transaction_is_held_back_until_its_commit():
+def test_a_transaction_waits_for_its_commit():
     client = Client("1.2")
     client.says("BEGIN", {"transaction": "a"})
     client.says("BEGIN", {"transaction": "b"})
@@ -265,7 +265,7 @@ def test_transactions_of_empty_messages_are_bounded_too():
         ("BEGIN", {"transaction": "x" * 257}, "transaction"),
     ],
 )
-def test_what_is_kept_is_bounded(command, headers, name):
+def test_names_are_bounded(command, headers, name):
     error = Client("1.2").error(command, headers)
     assert error == f"{command}: header {name} takes more than 256 characters"
 
@@ -327,7 +327,7 @@ def test_garbage_ends_the_session_with_an_error(garbage):
     assert client.session.is_over
 
 
-def test_a_client_that_does_not_connect_is_given_up():
+def test_a_client_that_does_not_connect_gets_an_error():
     client = Client(connect_within_s=5.0)
     client.session.receive(b"\n\n", now_s=104.0)
     client.session.tick(105.0)
@@ -339,7 +339,7 @@ def test_a_client_that_does_not_connect_is_given_up():
 @pytest.mark.parametrize(
     ("offer", "silent_after_s"), [("2000,0", 20.0), ("30000,0", 60.0), ("0,0", None)]
 )
-def test_a_client_that_promised_to_beat_and_does_not_is_given_up(offer, silent_after_s):
+def test_a_client_without_its_heart_beats_gets_an_error(offer, silent_after_s):
     client = Client(heart_beat_s=10.0, connect_within_s=5.0)
     client.says("CONNECT", {"accept-version": "1.2", "heart-beat": offer}, now_s=103.0)
     client.session.receive(b"\n", now_s=110.0)
@@ -369,7 +369,7 @@ def test_the_session_beats_at_least_as_often_as_promised(offer, promised_s):
     assert len(beats) <= 2 * 125 / promised_s
 
 
-def test_nobody_beats_when_it_is_switched_off():
+def test_heart_beats_can_be_switched_off():
     client = Client(heart_beat_s=0.0)
     client.says("CONNECT", {"accept-version": "1.2", "heart-beat": "1000,1000"})
     client.written.clear()

@@ -1,4 +1,4 @@
-"""Hubs that carry quotes, by the scheme of their URLs, each in a module of its own."""
+"""Hubs that carry quotes, by the scheme of their URLs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCHEMES: Final = {
     "memory": "mdtool.adapters.quotes.memory:MemoryQuoteHub",
     "redis": "mdtool.adapters.quotes.redis:RedisQuoteHub",
 }
-"""The classes, called with a URL; a module is imported when a URL asks for it."""
+"""Their classes, called with a URL; a module is imported when a URL names it."""
 
 
 def open_hub(url: str) -> QuoteHub:
@@ -23,7 +23,7 @@ def open_hub(url: str) -> QuoteHub:
     Raises
     ------
     ConfigError
-        When there is no such hub, or what it needs is not installed.
+        When there is no such hub, or a package that it needs is not installed.
     """
     scheme = url.partition(":")[0]
     if scheme not in SCHEMES:

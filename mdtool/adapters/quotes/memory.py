@@ -13,7 +13,7 @@ URL: Final = "memory:"
 
 
 class MemoryQuoteHub:
-    """Passes quotes on at once.
+    """Publishes quotes to listeners at once.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class MemoryQuoteHub:
     Raises
     ------
     ConfigError
-        When the URL says more than that.
+        When the URL is longer.
     """
 
     address = "memory"
@@ -31,7 +31,7 @@ class MemoryQuoteHub:
 
     def __init__(self, url: str = URL) -> None:
         if url != URL:
-            raise ConfigError(f"{url}: a hub in memory has no address; say {URL}")
+            raise ConfigError(f"{url}: a hub in memory has no address; write {URL}")
         self._listeners: list[QuoteListener] = []
         self._is_open = False
 
@@ -43,11 +43,11 @@ class MemoryQuoteHub:
         self._is_open = False
 
     def subscribe(self, listener: QuoteListener) -> None:
-        """Have a listener told of quotes."""
+        """Have a listener receive quotes."""
         self._listeners.append(listener)
 
     def publish(self, quotes: Sequence[Quote]) -> None:
-        """Tell every listener."""
+        """Send quotes to every listener."""
         if self._is_open:
             for listener in self._listeners:
                 listener(quotes)

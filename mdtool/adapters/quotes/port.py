@@ -1,4 +1,4 @@
-"""The port through which quotes reach everybody who shows them."""
+"""The port of quote hubs: publishers and listeners of quotes, in one process or many."""
 
 from __future__ import annotations
 
@@ -8,50 +8,49 @@ from typing import Final, Protocol, Self
 from mdtool.wire.quotes import Quote
 
 TTL_S: Final = 2.0
-"""How long a quote stands after it was published. Who knows that it still does, publishes it again
-in time; a quote that nobody stands for any more is history."""
+"""How long a quote is fresh once published. Sources publish it again in time, else it is stale."""
 
 QuoteListener = Callable[[Sequence[Quote]], None]
 """Called with quotes, each symbol once, in the event loop's thread."""
 
 
 class QuoteHub(Protocol):
-    """Tells every listener of the quotes that anybody publishes.
+    """Sends every listener the quotes that anybody publishes.
 
-    A hub is an async context manager. Each symbol's quotes come to all listeners in one order,
-    and always its last one; of those that follow one another faster than they can be passed on,
-    some are left out. A hub that others share goes on without them while it cannot be reached:
-    what is published here is still told here.
+    A hub is an async context manager. All listeners receive the quotes of a symbol in one
+    order, and always the last; where quotes follow each other too fast, some are conflated. A
+    shared hub works locally while it is unavailable: what this process publishes, its own listeners
+    receive.
     """
 
     @property
     def address(self) -> str:
-        """What it is, for people, without secrets: `redis 127.0.0.1:6379`."""
+        """For people, without secrets: `redis 127.0.0.1:6379`."""
         ...
 
     @property
     def lost_because(self) -> str | None:
-        """Why it cannot be reached, None where it can."""
+        """Why it is unavailable, None where it is available."""
         ...
 
     async def __aenter__(self) -> Self:
-        """Connect, and tell listeners of the quotes that stand already.
+        """Connect, and send listeners the quotes that are fresh.
 
         Raises
         ------
         StartupError
-            When it cannot be reached.
+            When it is unavailable.
         """
         ...
 
     async def __aexit__(self, *exc_info: object) -> bool | None:
-        """Disconnect; listeners are told nothing more."""
+        """Disconnect; listeners receive nothing more."""
         ...
 
     def subscribe(self, listener: QuoteListener) -> None:
-        """Have `listener` told of quotes; to be called before the block is entered."""
+        """Have a listener receive quotes; call it before the block is entered."""
         ...
 
     def publish(self, quotes: Sequence[Quote]) -> None:
-        """Take quotes, each symbol once, without waiting."""
+        """Publish quotes, each symbol once, without waiting."""
         ...

@@ -28,7 +28,7 @@ try:
     from redis.exceptions import RedisError
 except ImportError as error:
     raise ConfigError(
-        "quotes through redis want its client: pip install 'mdtool[redis]'"
+        "quotes_hub: the client of redis is not installed; pip install 'mdtool[redis]'"
     ) from error
 
 log = logging.getLogger(__name__)
@@ -36,23 +36,23 @@ log = logging.getLogger(__name__)
 CHANNEL: Final = "quotes"
 KEY_PREFIX: Final = "quote:"
 START_S: Final = 5.0
-"""How long a hub that starts waits for the server."""
+"""How long the hub waits for the server at its start."""
 _TTL_MS: Final = int(TTL_S * 1_000)
-_ANSWER_S: Final = 2.0
-"""How long the server may take to answer."""
-_LOOK_S: Final = 1.0
-"""How often it is looked at, where nothing is written."""
+_RESPONSE_S: Final = 2.0
+"""How long the server may take to respond."""
+_PING_S: Final = 1.0
+"""How often the server is pinged, where nothing is written."""
 _LONGEST_DELAY_S: Final = 1.0
 _PORT: Final = 6379
 _AT_ONCE: Final = 500
-"""Quotes that are written, or keys that are read, in one go."""
+"""Quotes that are written, or keys that are read, at once."""
 
 
 class RedisQuoteHub:
-    """Publishes quotes on a server, and tells of all that come from there, its own too.
+    """Publishes quotes on a server, and sends listeners all that come from it, its own too.
 
-    While the server is away, what is published here is told here. When it is back, the quotes
-    that stand there are read, and whoever still stands for its own publishes them again.
+    While the server is unavailable, quotes reach local listeners directly. After a reconnect, fresh
+    quotes are read from the server, and sources publish theirs again.
 
     Parameters
     ----------
@@ -64,12 +64,12 @@ class RedisQuoteHub:
     Attributes
     ----------
     malformed : int
-        Messages on the channel that were no quotes.
+        Messages on the channel that were not valid quotes.
 
     Raises
     ------
     ConfigError
-        When the URL is none.
+        When the URL is not valid.
     """
 
     def __init__(self, url: str, start_s: float = START_S) -> None:
@@ -82,9 +82,11 @@ class RedisQuoteHub:
             host, port = parts.hostname, parts.port or _PORT
             self._client()
         except ValueError as error:
-            raise ConfigError(f"the URL of redis is none: {error}") from error
+            raise ConfigError(
+                f"quotes_hub: not a valid URL: {error}; write redis://HOST:PORT"
+            ) from error
         if not host:
-            raise ConfigError("the URL of redis names no host; say redis://HOST:PORT")
+            raise ConfigError("quotes_hub: the URL names no host; write redis://HOST:PORT")
         self.address = f"redis {format_address(host, port)}"
         self._listeners: list[QuoteListener] = []
         self._waiting: dict[str, Quote] = {}
@@ -117,26 +119,26 @@ class RedisQuoteHub:
         self._task.cancel()
         if kind is asyncio.CancelledError:
             await self._tasks.__aexit__(kind, error, traceback)
-        else:  # which would come out of the group as a group
+        else:  # which the group would wrap in a group
             await self._tasks.__aexit__(None, None, None)
 
     def subscribe(self, listener: QuoteListener) -> None:
-        """Have a listener told of quotes."""
+        """Have a listener receive quotes."""
         self._listeners.append(listener)
 
     def publish(self, quotes: Sequence[Quote]) -> None:
-        """Have quotes written as soon as those before them are, the last of each symbol only."""
+        """Write quotes once those before them are written, the last of each symbol only."""
         if self._is_connected.is_set():
             self._waiting.update((quote.symbol, quote) for quote in quotes)
             self._has_work.set()
         else:
-            self._tell(quotes)
+            self._send(quotes)
 
     def _client(self) -> Redis:
         return Redis.from_url(
             self._url,
-            socket_timeout=_ANSWER_S,
-            socket_connect_timeout=_ANSWER_S,
+            socket_timeout=_RESPONSE_S,
+            socket_connect_timeout=_RESPONSE_S,
             retry=Retry(NoBackoff(), 0),
         )
 
@@ -144,7 +146,7 @@ class RedisQuoteHub:
         waits = delays(cap_s=_LONGEST_DELAY_S)
         while True:
             try:
-                await self._converse()
+                await self._exchange()
             except (OSError, RedisError, ExceptionGroup) as raised:
                 error = first_error(raised)
                 if not isinstance(error, OSError | RedisError):
@@ -154,13 +156,13 @@ class RedisQuoteHub:
                 self._lose(str(error) or type(error).__name__)
             await asyncio.sleep(next(waits))
 
-    async def _converse(self) -> None:
+    async def _exchange(self) -> None:
         """Read and write until the connection is lost.
 
         Raises
         ------
         OSError, RedisError, ExceptionGroup
-            Why it was.
+            Why it was lost.
         """
         async with self._client() as client, client.pubsub() as channel:
             await channel.subscribe(CHANNEL)
@@ -173,25 +175,25 @@ class RedisQuoteHub:
                 tasks.create_task(self._write(client))
 
     async def _read_keys(self, client: Redis) -> None:
-        """Tell of the quotes that stand, which no message may tell of any more."""
+        """Send listeners the fresh quotes, of which there may be no message any more."""
         keys = [key async for key in client.scan_iter(KEY_PREFIX + "*", _AT_ONCE)]
         for begin in range(0, len(keys), _AT_ONCE):
             values = await client.mget(keys[begin : begin + _AT_ONCE])
-            self._tell(self._decode(filter(None, values)))
+            self._send(self._decode(filter(None, values)))
 
     async def _listen(self, channel: Any) -> None:
         while True:
-            message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LOOK_S)
+            message = await channel.get_message(ignore_subscribe_messages=True, timeout=_PING_S)
             if message is not None:
-                self._tell(self._decode([message["data"]]))
+                self._send(self._decode([message["data"]]))
 
     async def _write(self, client: Redis) -> None:
         while True:
             try:
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(_PING_S):
                     await self._has_work.wait()
             except TimeoutError:
-                await client.ping()  # a server that hangs, or a network that swallows all
+                await client.ping()  # finds a server that hangs, and a silent network
             self._has_work.clear()
             self._being_written, self._waiting = self._waiting, {}
             quotes = iter(self._being_written.values())
@@ -209,12 +211,12 @@ class RedisQuoteHub:
 
     def _lose(self, reason: str) -> None:
         if reason != self.lost_because:
-            log.warning("%s: %s; trying again", self.address, reason)
+            log.warning("%s: %s; reconnecting", self.address, reason)
         self.lost_because = reason
         self._is_connected.clear()
         unwritten = {**self._being_written, **self._waiting}
         self._being_written, self._waiting = {}, {}
-        self._tell(list(unwritten.values()))
+        self._send(list(unwritten.values()))
 
     def _decode(self, texts: Iterable[Any]) -> list[Quote]:
         quotes = {}
@@ -228,7 +230,7 @@ class RedisQuoteHub:
                 quotes[quote.symbol] = quote
         return list(quotes.values())
 
-    def _tell(self, quotes: Sequence[Quote]) -> None:
+    def _send(self, quotes: Sequence[Quote]) -> None:
         if quotes:
             for listener in self._listeners:
                 listener(quotes)

@@ -1,4 +1,4 @@
-"""JSON answers, and how whatever goes wrong with a request is told."""
+"""JSON answers of HTTP services, and the answers of errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Statuses = Mapping[type[MdtoolError], tuple[int, str]]
-"""The HTTP status and the code that stand for an error; those of subclasses come first."""
+"""The HTTP status and the code of each error; those of subclasses come first."""
 
 Admit = Callable[[web.Request], object]
 """Raises for a request that must not reach its handler."""
@@ -27,7 +27,7 @@ Fail = Callable[[int, str, str, Mapping[str, str] | None], web.Response]
 _SHOWN_CHARS: Final = 100
 _RETRY_HEADERS: Final = {"Retry-After": "1"}
 _GONE: Final = 499
-"""What several HTTP servers count a request as whose client left before it was answered."""
+"""The status by which several HTTP servers count a request whose client left early."""
 
 
 class HeadedError(MdtoolError):
@@ -65,7 +65,7 @@ def answering(
     admit: Admit | None = None,
     fail: Fail = failure,
 ) -> Handler:
-    """Return a handler that turns the errors of another one into answers, and measures it.
+    """Return a handler that answers the errors of another one, and measures its requests.
 
     It wraps single routes: of the requests a second that a bare handler answers it costs 5 %, an
     aiohttp middleware that does nothing 9 %.
@@ -74,7 +74,7 @@ def answering(
     ----------
     handler : callable
     statuses : mapping
-        What the errors mean that are the client's or a peer's fault.
+        Of the errors that are a client's or another service's fault.
     measure : callable, optional
         Called with the status and the seconds that each request took.
     admit : callable, optional
@@ -93,7 +93,7 @@ def answering(
         except MdtoolError as error:
             response = _failure_of(error, statuses, fail)
         except ConnectionError:
-            response = web.Response(status=_GONE)  # for the measure: there is nobody to read it
+            response = web.Response(status=_GONE)  # only counted: nobody reads it
         except Exception:
             log.exception("%s %s", request.method, request.rel_url)
             response = fail(500, "internal", "the service failed; see its log", None)
@@ -105,16 +105,16 @@ def answering(
 
 
 async def no_route(request: web.Request) -> web.StreamResponse:
-    """Answer a request that no other route takes: 405 where one takes its path, else 404."""
+    """Answer a request without a route: 405 where its path has one, else 404."""
     methods: set[str] = set()
     for resource in request.app.router.resources():
         if resource is not request.match_info.route.resource:
             methods |= (await resource.resolve(request))[1]
     if methods:
         allowed = ", ".join(sorted(methods))
-        message = f"{request.path} takes {allowed}"
+        message = f"{request.path}: use {allowed}"
         return failure(405, "method_not_allowed", message, {"Allow": allowed})
-    return failure(404, "not_found", f"there is nothing at {request.path[:_SHOWN_CHARS]}")
+    return failure(404, "not_found", f"{request.path[:_SHOWN_CHARS]}: not found")
 
 
 def _failure_of(error: MdtoolError, statuses: Statuses, fail: Fail) -> web.Response:

@@ -1,4 +1,4 @@
-"""What clients send with their requests: bounded in size and in time."""
+"""Bodies of requests, bounded in size and in time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATIENCE_S: Final = 10.0
 
 
 class BodyError(PeerError):
-    """A body does not come, or is not as its headers say."""
+    """A body does not arrive in time, or does not match its headers."""
 
 
 async def read_body(request: web.Request, max_bytes: int) -> bytes | None:
@@ -23,18 +23,18 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes | None:
     Raises
     ------
     BodyError
-        When it is not encoded as it should be, or does not come in time.
+        When it does not match its headers, or does not arrive in time.
     """
     content = request.content
     try:
-        if content.is_eof():  # it is there, as most are
+        if content.is_eof():  # it has arrived, as most have
             return await _read(content, max_bytes)
         async with asyncio.timeout(PATIENCE_S):
             return await _read(content, max_bytes)
     except web.RequestPayloadError as error:
-        raise BodyError("the body is not as its headers say") from error
+        raise BodyError("the body does not match its headers") from error
     except TimeoutError as error:
-        raise BodyError(f"the body does not come within {PATIENCE_S:g} s") from error
+        raise BodyError(f"the body did not arrive within {PATIENCE_S:g} s") from error
 
 
 async def _read(content: StreamReader, max_bytes: int) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Applications that listen: bound or refused with a reason, and closed in order."""
+"""HTTP applications that listen: bound or rejected with a reason, and closed in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mdtool.services.http.log import http_log
 
 STOP_GRACE_S: Final = 2.0
 KEEP_ALIVE_S: Final = 75.0
-"""How long a connection may be idle, or half of a request lie there; proxies keep theirs for 60."""
+"""How long a connection may be idle, or a request incomplete; proxies keep theirs for 60."""
 _BACKLOG: Final = 1_024
 
 
@@ -33,10 +33,10 @@ async def listening(
     host, port : str and int
         Where to listen.
     grace_s : float
-        How long requests may go on once the block is left.
+        How long requests may continue once the block is left.
     cancels_deserted : bool
-        Whether a request's handler is cancelled when its client leaves. It would find out by
-        itself only when it next has something to write.
+        Whether a request's handler is cancelled when its client leaves; otherwise it notices
+        that when it next writes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What the HTTP server logs: one line, not a traceback, for what is the client's own fault."""
+"""The log of HTTP servers: one line, not a traceback, for a client's mistake."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiohttp.web import RequestPayloadError
 _SHOWN_CHARS: Final = 80
 
 http_log: Final = logging.getLogger(__name__)
-"""The logger that aiohttp is given."""
+"""For aiohttp."""
 
 
 class _ClientFaults(logging.Filter):
@@ -22,12 +22,12 @@ class _ClientFaults(logging.Filter):
             error = error.__cause__
         if isinstance(error, HttpProcessingError):
             why = error.message.partition("\n")[0][:_SHOWN_CHARS]
-            record.msg = f"{record.getMessage()}, which is no HTTP: {why}"
+            record.msg = f"{record.getMessage()}, which is not HTTP: {why}"
             record.args = record.exc_info = None
             record.levelno, record.levelname = logging.WARNING, "WARNING"
         return True
 
 
 http_log.addFilter(_ClientFaults())
-# It warns, twice, of each client that likes subprotocols which its path has not.
+# It warns, twice, of each client that offers only subprotocols which its path does not know.
 ws_logger.setLevel(logging.ERROR)

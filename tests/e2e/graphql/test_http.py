@@ -217,7 +217,7 @@ async def test_a_body_with_a_wrong_encoding_is_400(client, caplog):
     async with client.post("/graphql", data=b'{"query":"{symbols}"}', headers=headers) as response:
         assert response.status == 400
         message = (await response.json())["errors"][0]["message"]
-    assert message == "the body is not as its headers say"
+    assert message == "the body does not match its headers"
     assert (await client.answer("/health"))[0] == 200
     assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
 
@@ -235,7 +235,7 @@ async def test_a_body_that_does_not_arrive_is_a_bounded_wait(client, monkeypatch
     head = f"POST /graphql HTTP/1.1\r\nHost: gateway\r\nContent-Type: {JSON}\r\n"
     writer.write(f"{head}Content-Length: 100\r\n\r\n{{".encode())
     assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
-    assert b"does not come within" in await reader.readuntil(b"}]}")
+    assert b"did not arrive within" in await reader.readuntil(b"}]}")
     writer.close()
 
 
