@@ -89,7 +89,7 @@ class Stored:
         ][::-1]
         columns = np.array([row[:6] for row in rows], np.int64).T
         names = [row[6] for row in rows]
-        return StoredTrades(TradePage(*columns), names[: part.limit], len(rows) > part.limit)
+        return StoredTrades(TradePage.of(columns), names[: part.limit], len(rows) > part.limit)
 
 
 class Follower:
