@@ -11,6 +11,7 @@ from tests.support.gateways import connected, gateway_of
 from tests.support.vwap_feeds import vwap_feed
 
 NOON = "2024-12-26T12:00:00.000000000Z"
+ANY_RATE = {"memory_requests_per_s": 0, "upstream_requests_per_s": 0}
 SYMBOLS = [f"S{number:03}" for number in range(300)]
 
 
@@ -19,7 +20,7 @@ async def market_of(**settings):
     """A client of a gateway, and the aggregator behind it, in which AAPL has traded three times."""
     async with (
         aggregator(**({"store": settings["store"]} if "store" in settings else {})) as running,
-        gateway_of(running.address, **settings) as client,
+        gateway_of(running.address, **ANY_RATE | settings) as client,
     ):
         ticks = [tick(18_725, 100), tick(18_850, 2, at_s=60), tick(18_700, 3, at_s=61)]
         await running.send(message(0, ticks, ["AAPL"]))
@@ -102,7 +103,7 @@ async def test_a_client_over_its_limit_is_told_so_in_the_same_envelope(no_refill
 
 @pytest.mark.parametrize("feed", ["aggregates", "symbols", "bars", "quotes"])
 async def test_a_list_has_every_symbol_once_in_both_orders(feed):
-    async with aggregator() as running, gateway_of(running.address) as client:
+    async with aggregator() as running, gateway_of(running.address, **ANY_RATE) as client:
         ticks = [tick(100, symbol=number) for number in range(len(SYMBOLS))]
         await running.send(message(0, ticks, SYMBOLS))
         while (await client.answer(f"/api/v2/aggregates/{SYMBOLS[-1]}"))[0] != 200:
@@ -116,7 +117,7 @@ async def test_a_list_has_every_symbol_once_in_both_orders(feed):
 
 
 async def test_bars_are_paged_by_time_in_both_orders():
-    async with aggregator() as running, gateway_of(running.address) as client:
+    async with aggregator() as running, gateway_of(running.address, **ANY_RATE) as client:
         ticks = [tick(100 + minute, at_s=60 * minute) for minute in range(10)]
         await running.send(message(0, ticks, ["AAPL"]))
         await connected(client)
@@ -180,7 +181,7 @@ async def test_trades_are_paged_from_memory_and_from_a_store(tmp_path, is_stored
 async def test_what_is_stale_says_so():
     async with contextlib.AsyncExitStack() as stack:
         async with aggregator() as running:
-            client = await stack.enter_async_context(gateway_of(running.address))
+            client = await stack.enter_async_context(gateway_of(running.address, **ANY_RATE))
             await running.send(message(0, [tick(100)], ["AAPL"]))
             await connected(client)
             await data(client, "/api/v2/bars/AAPL")
@@ -194,7 +195,9 @@ async def test_what_is_stale_says_so():
 async def test_vwap_comes_from_its_service_and_outlives_it():
     async with contextlib.AsyncExitStack() as stack:
         async with aggregator() as running, vwap_feed(running.address) as address:
-            client = await stack.enter_async_context(gateway_of(running.address, vwap=address))
+            client = await stack.enter_async_context(
+                gateway_of(running.address, vwap=address, **ANY_RATE)
+            )
             while (await client.answer("/api/v2/vwap"))[0] == 503:
                 pass
             status, answer = await client.answer("/api/v2/vwap/AAPL")
