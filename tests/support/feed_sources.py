@@ -12,9 +12,9 @@ from unittest.mock import patch
 
 from aiohttp import web
 
-from mdtool.services.aggregator.trade_feed import TradeFeed
+from mdtool.services.aggregator.trade_publisher import TradePublisher
 from mdtool.services.http.listening import listening
-from tests.support.aggregators import NOON_NS, Running, aggregator, message, tick
+from tests.support.aggregators import NOON_NS, RunningAggregator, aggregator, message, tick
 from tests.support.gateways import Client, gateway_of
 from tests.support.vwap_feeds import vwap_feed
 
@@ -56,7 +56,7 @@ class World:
     """A gateway, and all that is behind it."""
 
     client: Client
-    aggregator: Running
+    aggregator: RunningAggregator
     receiver: Receiver
     _sequence: int = field(default=0)
 
@@ -132,13 +132,13 @@ SOURCES = {
 def _followers_of_trades():
     """Counts who follows the trades of aggregators."""
     followers = asyncio.Semaphore(0)
-    follow = TradeFeed.follow
+    follow = TradePublisher.follow
 
-    def counted(feed):
+    def counted(publisher):
         followers.release()
-        return follow(feed)
+        return follow(publisher)
 
-    with patch.object(TradeFeed, "follow", counted):
+    with patch.object(TradePublisher, "follow", counted):
         yield followers
 
 
