@@ -123,7 +123,7 @@ def test_a_sender_that_is_killed_is_resumed(day, victims):
         assert lines.count(b"\n") == len(records)
 
 
-def test_a_receiver_that_is_killed_begins_anew_and_ends_the_same(day):
+def test_a_receiver_that_is_killed_starts_again_and_ends_the_same(day):
     path, records = day
     speed = speed_of(records, 2.0)
     options = ["--book", str(path), "--speed", speed, "-J", *ONLY, *FREE_PORTS]

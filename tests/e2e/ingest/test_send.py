@@ -382,7 +382,7 @@ def told():
         yield log
 
 
-async def test_what_is_waited_for_is_told_once(ledger, told, monkeypatch):
+async def test_what_is_waited_for_is_logged_once(ledger, told, monkeypatch):
     """Before there is an aggregator, and when there is one that does not commit."""
     monkeypatch.setattr(sender_module, "_SILENCE_S", 0.02)
     aggregator = PlainAggregator(ledger)
