@@ -96,7 +96,7 @@ def test_the_stream_silent_for_longest_is_forgotten_first(market):
     assert known == {"a": 2, "b": None, "c": 1, "d": 1}
 
 
-def test_a_full_table_takes_no_further_symbol_and_keeps_those_it_has():
+def test_a_full_table_rejects_new_symbols():
     market = Market(LiveBars([NS_PER_S]), max_symbols=2, max_streams=1)
 
     assert [market.intern(s) for s in ("A", "B", "C", "A")] == [0, 1, None, 0]
