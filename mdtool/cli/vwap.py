@@ -33,7 +33,7 @@ class WindowOptions:
     """What a window is of, beside its length."""
 
     clock: Annotated[
-        str, typer.Option(help="Which time a window by time goes by: ts_recv or ts_event.")
+        str, typer.Option(help="The time that a window such as 5m uses: ts_recv or ts_event.")
     ] = "ts_recv"
     consolidate: Annotated[
         bool,
