@@ -12,7 +12,6 @@ from mdtool.core.records import Records
 from mdtool.wire.compression import MAGIC_BYTES, Unwrapper, is_zstd
 from mdtool.wire.dbn_metadata import without_ts_out
 from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, OLDER_BYTES
-from mdtool.wire.dbn_upgrade import upgrade
 
 _MAGIC: Final = b"DBN"
 _PREFIX_BYTES: Final = 8
@@ -210,7 +209,7 @@ class DbnDecoder:
         rows = rows.reshape(n_records, -1)[:, :n_bytes].copy()
         rows[:, 0] = n_bytes // 4
         if older is not None:
-            return upgrade(rows.tobytes(), rtype, self._version)
+            return _upgraded(rows.tobytes(), rtype, self._version)
         records = rows.view(dtype)[:, 0]
         records.flags.writeable = False
         return records
@@ -258,3 +257,27 @@ def _run_length(data: bytes, offset: int, n_bytes: int, limit: int) -> int:
             return seen + int(differs.argmax())
         seen, look = seen + len(differs), look * 2
     return limit
+
+
+def _upgraded(data: bytes, rtype: int, version: int) -> Records:
+    """Return records of an older version in the layout of the newest.
+
+    Parameters
+    ----------
+    data : bytes
+        Whole records of one rtype, as `version` lays them out, without `ts_out`.
+    rtype, version : int
+
+    Returns
+    -------
+    structured array of `DTYPES[rtype]`, shape (n,)
+
+    Notes
+    -----
+    These records (definitions, statistics, symbol mappings, system and error messages) are few
+    beside the market data, which is the same in every version; databento_dbn itself converts them
+    one by one.
+    """
+    decoder = dbn.DBNDecoder(has_metadata=False, input_version=version)
+    upgraded = b"".join(bytes(record) for record in decoder.write_and_decode(data))
+    return np.frombuffer(upgraded, DTYPES[rtype])

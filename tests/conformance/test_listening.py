@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mdtool.adapters.recording import Recording
+from mdtool.adapters.dbn_files import Recording
 from mdtool.core.errors import StartupError
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
