@@ -13,13 +13,11 @@ from mdtool.adapters.outputs.layout import Layout
 from mdtool.core.instruments import Batch, Instruments
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_mappings import MappingRepeater
-from mdtool.wire.text import CsvEncoder, JsonEncoder
+from mdtool.wire.text import TextEncoder
 
 if TYPE_CHECKING:
     from mdtool.engine.book.snapshot import Snapshot
 
-_SLICE_RECORDS: Final = 1 << 14
-"""Records encoded at a time: a few megabytes of text, however long the array."""
 _HELD_BYTES: Final = 1 << 16
 
 
@@ -73,13 +71,12 @@ class JsonOutput:
 
     def __init__(self, destination: Destination, maps_symbols: bool, is_pretty: bool) -> None:
         self._destination = destination
-        self._encoder = JsonEncoder(maps_symbols, is_pretty)
+        self._encoder = TextEncoder(True, maps_symbols, is_pretty)
 
     def write(self, batch: Batch) -> None:
         """Write a line for each record, at once."""
-        for start in range(0, len(batch), _SLICE_RECORDS):
-            part = batch[start : start + _SLICE_RECORDS]
-            self._destination.write(self._encoder.encode(part))
+        for text in self._encoder.encode(batch):
+            self._destination.write(text)
 
     def flush(self) -> None:
         """Do nothing: nothing is held back."""
@@ -100,7 +97,7 @@ class CsvOutput:
         is_pretty: bool,
     ) -> None:
         self._destination = destination
-        self._encoder = CsvEncoder(maps_symbols, is_pretty)
+        self._encoder = TextEncoder(False, maps_symbols, is_pretty)
         self._layout = Layout(metadata)
         self._has_header = False
         self._write_header()
@@ -110,9 +107,8 @@ class CsvOutput:
         if not self._layout.fits(batch.records):
             return
         self._write_header()
-        for start in range(0, len(batch), _SLICE_RECORDS):
-            part = batch[start : start + _SLICE_RECORDS]
-            self._destination.write(self._encoder.encode(part))
+        for text in self._encoder.encode(batch):
+            self._destination.write(text)
 
     def flush(self) -> None:
         """Do nothing: nothing is held back."""
