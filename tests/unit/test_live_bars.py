@@ -11,7 +11,7 @@ import pytest
 from mdtool.core.errors import UsageError
 from mdtool.engine.bars import BAR
 from mdtool.engine.live_bars import LiveBars
-from mdtool.engine.saved_rows import SAVED_BAR
+from mdtool.engine.saved_state import SAVED_BAR
 from tests.reference import bars as reference
 
 _ANSWERS = """

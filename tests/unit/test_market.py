@@ -11,7 +11,7 @@ from mdtool.core.trades import Frames, Reason
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Change, Market, SequenceGapError
-from mdtool.engine.saved_rows import SESSION
+from mdtool.engine.saved_state import SESSION
 from tests.reference.market import Frame, Tick, batch
 
 NOON_NS = 1_735_214_400 * NS_PER_S

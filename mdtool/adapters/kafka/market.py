@@ -35,7 +35,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.threads import WorkerThread
 from mdtool.core.trades import Reason
 from mdtool.core.units import format_duration, parse_duration
-from mdtool.engine.saved_rows import SESSION
+from mdtool.engine.saved_state import SESSION
 from mdtool.wire.batches import BarColumns, BarUpdates, Counts, Updates
 
 log = logging.getLogger(__name__)
