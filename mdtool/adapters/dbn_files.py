@@ -66,7 +66,7 @@ def open_merged(
         At least one; `-` at most once. Records of one time come in the order of the files, and a
         file's own order is kept.
     schema : str, optional
-        The only one whose records are wanted of each file; trades are taken out of MBO and MBP.
+        The only schema to read of each file; trades are taken out of MBO and MBP.
     instruments : Instruments, optional
         An empty table, if not one of its own.
 
@@ -76,7 +76,7 @@ def open_merged(
         When standard input is named twice, or there is no such schema.
     InputError
         As `open_source`, or when a file cannot have records of the schema, or when files of
-        different datasets could not be told apart.
+        different datasets would be ambiguous.
     """
     if paths.count(STDIN) > 1:
         raise UsageError("standard input can be read once; give '-' once")
@@ -103,7 +103,7 @@ class MergedSource(ClosesOnExit):
     Raises
     ------
     InputError
-        When the sources are of different datasets whose records could not be told apart.
+        When the sources are of different datasets whose records would be ambiguous.
     """
 
     def __init__(self, sources: Sequence[RecordSource]) -> None:
@@ -142,15 +142,15 @@ class MergedSource(ClosesOnExit):
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Files merged by time, and what is wanted of them.
+    """Files merged by time, and a selection of their records.
 
     Attributes
     ----------
     paths : sequence of str
     schema : str, optional
-        The only one whose records are wanted.
+        The only schema to read.
     selection : Selection, optional
-        Which symbols and times are wanted.
+        The symbols and times to read.
     """
 
     paths: Sequence[str]
@@ -158,7 +158,7 @@ class Recording:
     selection: Selection | None = None
 
     def open(self) -> RecordSource:
-        """Begin to read.
+        """Open the files.
 
         Raises
         ------
@@ -168,10 +168,10 @@ class Recording:
         return selected(open_merged(self.paths, self.schema), self.selection)
 
     def identity(self) -> str:
-        """Return what stands for the records and their order: 32 hexadecimal digits.
+        """Return the identity of the records and their order: 32 hexadecimal digits.
 
-        It is made of what is wanted, and of each file's size, head and tail: whoever changes a
-        file between these without changing its size goes unnoticed.
+        It depends on the selection and on each file's size, head and tail. A change between these
+        that keeps the size is not noticed.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What holds for DBN records of every schema: their timestamps, and the trades among them."""
+"""DBN records of any schema: their timestamps, and the trades among them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def as_words(records: Records) -> npt.NDArray[np.int64]:
 
 
 def has_trades(dtype: np.dtype[np.void]) -> bool:
-    """Tell whether records of this layout can be trades: MBO, trades and MBP of any depth."""
+    """Return whether records of this layout can be trades: MBO, trades and MBP of any depth."""
     return {"action", "price", "size", "ts_recv", "sequence"} <= set(dtype.names or ())
 
 

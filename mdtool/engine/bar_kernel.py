@@ -3,7 +3,7 @@
 Layouts, all int64. Every bar begins with eight columns, which are copied to `out` when it closes:
 instrument, start, open, high, low, close, volume, count.
 
-Bars by time close as the stream's time goes on:
+Bars by time close as the stream's time advances:
 
 - an open bar is a row of eleven: these, the times of its first and its last trade, and the row of
   the same instrument's bar before it, or -1;
@@ -111,7 +111,7 @@ def update_by_time(
     seen: Any,
     begin: int,
 ) -> int:
-    """Take trades from `begin` on; return the first not taken for want of room in `rows` or `out`.
+    """Apply trades from `begin` on; return the first for which `rows` or `out` has no room.
 
     `seen[i]` is the latest time in the stream up to and with trade `i`.
     """
@@ -195,7 +195,7 @@ def update_by_size(
     size: Any,
     ts: Any,
 ) -> int:
-    """Take trades; return how many bars closed, which stand in `out`.
+    """Apply trades; return how many bars closed, which are in `out`.
 
     `out` has room for a bar a trade. A bar closes at `whole` and `billionths` of `measure`.
     """

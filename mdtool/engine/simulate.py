@@ -56,8 +56,8 @@ _UNIT: Final = 1 << 20
 class Exchange:
     """A market that opened at `start_ns`.
 
-    What it reports depends on the parameters alone, not on how much is asked for at a time, and is
-    the same on every machine. Memory stays the same however long it runs.
+    Its records depend on the parameters alone, not on how many are generated at a time, and are the
+    same on every machine. Memory does not grow.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class Exchange:
         self._habits = _habits(len(self.symbols), rate)
 
     def generate(self, n: int, schema: str = "mbo") -> Records:
-        """Let the market run for about `n` order book records, and return what it reports.
+        """Run the market for about `n` order book records, and return its records.
 
         Parameters
         ----------

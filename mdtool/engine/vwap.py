@@ -77,7 +77,7 @@ class Window:
         if not (0 <= self.trades <= MAX_TRADES and self.span_ns >= 0):
             raise UsageError(f"a window has from 1 to {MAX_TRADES:,} trades, or a span of time")
         if not self.trades and not self.span_ns:
-            raise UsageError("a window wants a number of trades from 1 on, or a span of time")
+            raise UsageError("a window needs a number of trades from 1 on, or a span of time")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -218,7 +218,7 @@ class RollingVwap:
 
 
 class VwapStream:
-    """Takes a stream of records as it comes and gives a statistic for each trade.
+    """Takes a stream of records as it arrives and yields a statistic for each trade.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""DBN streams decoded as their bytes come, in pieces of any size, and encoded."""
+"""DBN streams decoded as their bytes arrive, in pieces of any size, and encoded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DbnDecoder:
     ----------
     metadata : databento_dbn.Metadata or None
         None until the whole header has come. Says version 3 and no `ts_out` whatever the stream
-        has, for so are the records that come out.
+        has, like the records that are returned.
     is_compressed : bool
     records : int
         How many whole records have been decoded.
@@ -74,7 +74,7 @@ class DbnDecoder:
         InputError
             When the stream is no DBN, or of a version that is not known.
         CorruptStreamError
-            When it turns to garbage. All records before were returned: where some come from the
+            When it contains garbage. All records before were returned: where some come from the
             same call, that call returns them and the next one raises.
         """
         self._raise_if_corrupt()
@@ -101,7 +101,7 @@ class DbnDecoder:
         return (older or DTYPES[rtype].itemsize) + self._ts_out_bytes
 
     def jump(self, offset: int, records: int) -> None:
-        """Go on where another record begins: what is fed next is no continuation of the last.
+        """Continue at another record: the next bytes do not follow the last ones.
 
         Parameters
         ----------
@@ -188,7 +188,7 @@ class DbnDecoder:
             n_bytes = data[offset] * 4
             if rtype not in DTYPES or n_bytes != self.wire_bytes(rtype):
                 self._error = self._corrupt(
-                    f"turns to garbage (rtype {rtype}, {n_bytes} bytes)", offset
+                    f"contains garbage (rtype {rtype}, {n_bytes} bytes)", offset
                 )
                 break
             n_records = _run_length(data, offset, n_bytes, (len(data) - offset) // n_bytes)
@@ -228,7 +228,7 @@ class DbnDecoder:
         )
 
     def _no_dbn(self, head: bytes) -> InputError:
-        return InputError(f"{self.source}: is no DBN stream (begins with {head[:8]!r})")
+        return InputError(f"{self.source}: is not a DBN stream (begins with {head[:8]!r})")
 
 
 def encode_metadata(metadata: dbn.Metadata) -> bytes:

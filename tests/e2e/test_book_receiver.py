@@ -327,8 +327,8 @@ async def test_a_stream_of_trades_makes_no_books(tmp_path):
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is no DBN stream"),
-        (np.random.default_rng(1).bytes(5_000), "is no DBN stream"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not a DBN stream"),
+        (np.random.default_rng(1).bytes(5_000), "is not a DBN stream"),
         (None, "does not answer as a sender"),
     ],
 )

@@ -30,12 +30,12 @@ class DbnOutput:
         destination.write_head(encode_metadata(metadata))
 
     def write(self, batch: Batch) -> None:
-        """Pass records on at once."""
+        """Write records at once."""
         for records in self._mappings.feed(batch):
             self._destination.write(encode_records(records))
 
     def flush(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
     def close(self) -> None:
         """Close the file."""
@@ -52,7 +52,7 @@ class ZstdDbnOutput:
         destination.write_head(self._compressor.compress(encode_metadata(metadata)))
 
     def write(self, batch: Batch) -> None:
-        """Compress records; what fills a block goes out."""
+        """Compress records; full blocks are written."""
         for records in self._mappings.feed(batch):
             self._destination.write(self._compressor.compress(encode_records(records)))
 
@@ -79,7 +79,7 @@ class JsonOutput:
             self._destination.write(text)
 
     def flush(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
     def close(self) -> None:
         """Close the file."""
@@ -87,7 +87,7 @@ class JsonOutput:
 
 
 class CsvOutput:
-    """A header and a row for each record that fits it. Streams get it as soon as it is known."""
+    """A header and a row for each record with its columns. It is written as soon as it is known."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class CsvOutput:
         self._write_header()
 
     def write(self, batch: Batch) -> None:
-        """Write a row for each record, at once; records with other columns are left out."""
+        """Write a row for each record, at once; records with other columns are skipped."""
         if not self._layout.fits(batch.records):
             return
         self._write_header()
@@ -111,10 +111,10 @@ class CsvOutput:
             self._destination.write(text)
 
     def flush(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
     def close(self) -> None:
-        """Say what was left out, and close the file."""
+        """Log what was skipped, and close the file."""
         self._layout.report(self._destination.name)
         self._destination.close()
 
@@ -125,7 +125,7 @@ class CsvOutput:
 
 
 class SnapshotJsonOutput:
-    """Writes a line for each snapshot; many small ones go out together.
+    """Writes a line for each snapshot; many small ones are written together.
 
     Parameters
     ----------
@@ -155,11 +155,11 @@ class SnapshotJsonOutput:
             self.flush()
 
     def flush(self) -> None:
-        """Pass on what is held back."""
+        """Write what is buffered."""
         held, self._held = self._held, bytearray()
         self._destination.write(memoryview(held))
 
     def close(self) -> None:
-        """Write what is held back, and close the file."""
+        """Write what is buffered, and close the file."""
         self.flush()
         self._destination.close()

@@ -287,7 +287,7 @@ def _fields(dtype: np.dtype[np.void], names: list[str]) -> list[str]:
 
 
 def _records(source: DbnSource, dtype: np.dtype[np.void]) -> Iterator[Records]:
-    """Yield the depth records of a stream, without what it says about itself."""
+    """Yield the depth records of a stream, without its control records."""
     return (batch.records for batch in source if batch.records.dtype == dtype)
 
 

@@ -130,7 +130,7 @@ def _entered(
 ) -> tuple[RecordSource, Rebuild]:
     """Open the inputs, at a checkpoint where --at lets it, with what had become of all before.
 
-    A checkpoint has the books of all symbols: those that are wanted are told apart at the end.
+    A checkpoint has the books of all symbols, of which the selected ones are shown.
     """
     from mdtool.engine.book.rebuild import Rebuild
 
@@ -161,7 +161,7 @@ def _sampler(
 
 
 def _report(name: str, options: BookOptions, selected: RangeOptions, sampler: Sampler) -> None:
-    """Say on the log what the end of the stream leaves open."""
+    """Log what the end of the stream leaves open."""
     events = sampler.rebuild.events
     if events.forced:
         log.warning("%s: %d records are shown although their event has no end", name, events.forced)
@@ -186,7 +186,7 @@ class SnapshotOutput(Protocol):
         ...
 
     def flush(self) -> None:
-        """Pass on what is held back."""
+        """Write what is buffered."""
         ...
 
     def close(self) -> None:
@@ -195,17 +195,17 @@ class SnapshotOutput(Protocol):
 
 
 class SnapshotSink:
-    """Where a command's snapshots go. Its `with` block ends by itself once the limit is reached.
+    """The sink of a command's snapshots. Its `with` block ends once the limit is reached.
 
     Parameters
     ----------
     output : SnapshotOutput
-        Closed at the block's end, unless an error ended it before anything was written: then no
-        file was made either.
+        Closed at the end of the block, unless an error ended it before anything was written: then
+        no file is created.
     limit : int, optional
         The most snapshots to write.
     is_wanted : callable
-        Tells of a snapshot whether to write it.
+        Returns whether to write a snapshot.
 
     Attributes
     ----------
@@ -222,12 +222,12 @@ class SnapshotSink:
         self._is_wanted = is_wanted
 
     def write_all(self, snapshots: Iterable[Snapshot]) -> None:
-        """Write those of some snapshots that are wanted.
+        """Write the selected ones of some snapshots.
 
         Raises
         ------
         LimitReached
-            When the limit is: the others were left out, and no more are wanted.
+            When the limit is reached: further snapshots are not needed.
         """
         for snapshot in filter(self._is_wanted, snapshots):
             self._output.write(snapshot)
@@ -236,7 +236,7 @@ class SnapshotSink:
                 raise LimitReached
 
     def flush(self) -> None:
-        """Pass on what is held back."""
+        """Write what is buffered."""
         if self.snapshots:
             self._output.flush()
 
@@ -270,7 +270,7 @@ class SnapshotRecords:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held back."""
+        """Write what is buffered."""
         import numpy as np
 
         from mdtool.core.instruments import Batch
@@ -284,7 +284,7 @@ class SnapshotRecords:
         self._output.flush()
 
     def close(self) -> None:
-        """Write what is held back, and close the output."""
+        """Write what is buffered, and close the output."""
         self.flush()
         self._output.close()
 
@@ -329,14 +329,14 @@ def _opened(options: BookOptions, output: OutputOptions, source: RecordSource) -
 
 
 class PartialNotice:
-    """Names the first partial books as soon as they are met, and counts them at the end.
+    """Logs the first partial books as soon as they are met, and their number at the end.
 
     Parameters
     ----------
     books : Books
     instruments : Instruments
     is_needed : bool
-        Whether to speak at all.
+        Whether to log anything.
     """
 
     def __init__(self, books: Books, instruments: Instruments, is_needed: bool = True) -> None:
@@ -348,7 +348,7 @@ class PartialNotice:
         self._is_needed = is_needed
 
     def look(self) -> None:
-        """Speak of books that have turned out to be partial."""
+        """Log the books that have turned out to be partial."""
         if not self._is_needed:
             return
         named = self._partial.count
@@ -359,7 +359,7 @@ class PartialNotice:
             )
 
     def close(self) -> None:
-        """Look once more, and say how many there were where not all were named."""
+        """Look once more, and log how many there were where not all were named."""
         self.look()
         if self._partial.count > _NAMED_AT_MOST:
             log.warning("%d books in all are partial", self._partial.count)

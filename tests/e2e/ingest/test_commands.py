@@ -180,7 +180,7 @@ def test_a_plain_stream_is_sent(ingest):
         (["none.dbn"], b"", 1, "none.dbn: no such file"),
         (["/"], b"", 1, "/: is a directory"),
         (["-"], b"", 1, "stdin: is empty"),
-        (["-"], b"time,price\n1,2\n", 1, "is no DBN stream"),
+        (["-"], b"time,price\n1,2\n", 1, "is not a DBN stream"),
         (["--rate", "5", "--speed", "1"], b"", 2, "--rate and --speed: choose one"),
         (["--rate", "-1"], b"", 2, "rate"),
         (["--speed", "nan"], b"", 2, "speed"),
