@@ -164,6 +164,7 @@ def bars(
     fill: str = "none",
     clock: str = "ts_recv",
     lateness: str | None = None,
+    consolidate: bool = False,
     symbols: str | Iterable[str] | None = None,
     start: Time | None = None,
     end: Time | None = None,
@@ -184,6 +185,8 @@ def bars(
         Which time puts a trade into its bar.
     lateness : str, optional
         How long after its end a bar still takes late trades, such as `2s`.
+    consolidate : bool
+        One bar of each symbol for all publishers of its dataset, instead of one for each.
     symbols, start, end : optional
         As for `read`.
 
@@ -202,7 +205,7 @@ def bars(
     stream = BarStream.parse(interval, by, fill, clock, lateness)
     selection = _selection(symbols, start, end)
     made: list[Batch] = []
-    with _open(path, None, selection) as source:
+    with _open(path, None, selection, consolidate) as source:
         require_trades(source)
         for batch in source:
             made += _labelled(stream.update(batch))
@@ -259,10 +262,17 @@ def book(
 
 
 def _open(
-    path: Path | Sequence[Path], schema: str | None, selection: Selection | None
+    path: Path | Sequence[Path],
+    schema: str | None,
+    selection: Selection | None,
+    consolidates: bool = False,
 ) -> RecordSource:
-    paths = [path] if isinstance(path, str | os.PathLike) else path
-    return selected(open_merged([os.fspath(each) for each in paths], schema), selection)
+    paths = [os.fspath(each) for each in _sequence(path)]
+    return selected(open_merged(paths, schema, Instruments(consolidates)), selection)
+
+
+def _sequence(path: Path | Sequence[Path]) -> Sequence[Path]:
+    return [path] if isinstance(path, str | os.PathLike) else path
 
 
 def _selection(

@@ -23,16 +23,6 @@ from mdtool.wire.batches import (
     decode_updates,
 )
 
-_OPTIONS: Final = (
-    *rpc.OPTIONS,
-    # A lost connection is reconnected soon after the service is available again.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 250),
-    # A machine that is gone is noticed, although its stream only falls silent.
-    ("grpc.keepalive_time_ms", 5_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-)
-
 Decoded = TypeVar("Decoded")
 
 
@@ -75,7 +65,7 @@ class AggregatorClient:
         self.address = address
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(self.address, _OPTIONS)
+        self._channel = rpc.open_channel(self.address)
         self._stub = rpc.Stub(self._channel)
         return self
 

@@ -1,7 +1,7 @@
-"""Books as they stood at places of a file, kept beside it, so that it can be entered there.
+"""Checkpoints of order books beside a DBN file, from which reading can start in the middle of it.
 
-The file `day.dbn` has them in `day.dbn.mdtool-book`: a line that says so, a line of JSON that tells
-which file they are of, then for each checkpoint a line of JSON and its arrays in a zstd frame.
+The checkpoints of `day.dbn` are in `day.dbn.mdtool-book`: a magic line, a line of JSON that
+identifies the file, then for each checkpoint a line of JSON and its arrays in a zstd frame.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _WORD: Final = np.dtype("<i8")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What had become of a file's records up to a place in it.
+    """The books of a file at one position in it.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Checkpoint:
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a file. Those that there were give way when it is closed.
+    """Writes the checkpoints of a file. They replace existing ones when it is closed.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class CheckpointWriter:
 
     def __init__(self, path: str) -> None:
         if not Path(path).is_file():
-            raise UsageError(f"{path}: checkpoints are kept beside a file, and this is none")
+            raise UsageError(f"{path}: is not a file, beside which checkpoints are stored")
         self.name = path + SUFFIX
         self._path = Path(f"{self.name}.{os.getpid()}")
         self._is_empty = True
@@ -136,7 +136,7 @@ class CheckpointWriter:
         self._is_empty = False
 
     def close(self) -> None:
-        """Put the checkpoints, if there are any, in place of those that there were.
+        """Replace existing checkpoints by the new ones, if there are any.
 
         Raises
         ------
@@ -160,7 +160,7 @@ class CheckpointWriter:
 
 
 class CheckpointedSource(SchemaSource):
-    """The MBO records of a file, which leave a checkpoint after each so many of them.
+    """The MBO records of a file, with a checkpoint written after each `every` of them.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ class CheckpointedSource(SchemaSource):
                 left -= len(batch) - begin
 
     def close(self) -> None:
-        """Put the checkpoints beside the file, and close it."""
+        """Write the checkpoints' file, and close both."""
         super().close()
         self._writer.close()
 
@@ -227,8 +227,8 @@ def enter(
     Returns
     -------
     source and rebuild, or None
-        The rest of the file, and what had become of its records until there; None where it has no
-        such checkpoint, as `nearest_checkpoint` says.
+        The rest of the file and its books so far; None where there is no such checkpoint, as
+        `nearest_checkpoint` explains.
 
     Raises
     ------
@@ -252,9 +252,8 @@ def nearest_checkpoint(path: str, at_ns: int, instruments: Instruments) -> Check
 
     Its instruments are entered into `instruments`, which is empty.
 
-    None where there is none. Checkpoints that cannot be trusted are ignored, which the log says:
-    the file has changed since, or they are of another one, or of another version of mdtool, or
-    damaged.
+    None where there is none. Checkpoints that are not valid are ignored with a warning: the file
+    has changed since, or they are of another file or version of mdtool, or damaged.
     """
     sidecar = Path(path + SUFFIX)
     if not sidecar.is_file() or not Path(path).is_file():
@@ -264,16 +263,18 @@ def nearest_checkpoint(path: str, at_ns: int, instruments: Instruments) -> Check
             _check(file, _identity(Path(path)))
             return _nearest(file, at_ns, instruments)
     except _UntrustedError as error:
-        log.warning("%s: ignored, for it %s; --checkpoint-every writes it anew", sidecar, error)
+        log.warning("%s: ignored, because it %s; --checkpoint-every recreates it", sidecar, error)
     except (OSError, ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
         log.warning(
-            "%s: ignored, for it is damaged (%s); --checkpoint-every writes it anew", sidecar, error
+            "%s: ignored, because it is damaged (%s); --checkpoint-every recreates it",
+            sidecar,
+            error,
         )
     return None
 
 
 class _UntrustedError(Exception):
-    """A sidecar is whole, but not of this file as it is now."""
+    """The checkpoints are not of this file as it is now."""
 
 
 def _check(file: BinaryIO, expected: dict[str, Any]) -> None:
@@ -320,7 +321,7 @@ def _decoded(head: dict[str, Any], data: bytes, instruments: Instruments) -> Che
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    """Return what tells a file from others, and from itself before a change."""
+    """Return the identity of a file, which changes with its content."""
     status = path.stat()
     with path.open("rb") as file:
         sample = file.read(_SAMPLE_BYTES)

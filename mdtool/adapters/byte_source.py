@@ -57,7 +57,7 @@ class ByteSource:
         return self._peeked
 
     def seek(self, offset: int) -> None:
-        """Go on reading at this byte of a file, one whose `size_bytes` is known."""
+        """Continue at this byte of a file, one whose `size_bytes` is known."""
         self._peeked = b""
         os.lseek(self._fd, offset, os.SEEK_SET)
 
@@ -93,7 +93,7 @@ def open_bytes(path: str) -> ByteSource:
 def _open_stdin() -> ByteSource:
     if sys.stdin is not None and sys.stdin.isatty():
         raise InputError("stdin: is a terminal; pipe a DBN stream into it or name a file")
-    # A larger pipe lets whoever writes it run ahead, and gives larger batches under load.
+    # A larger pipe lets its writer run ahead, and gives larger batches under load.
     with contextlib.suppress(OSError, AttributeError):
         fcntl.fcntl(_STDIN_FD, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return ByteSource("stdin", _STDIN_FD)

@@ -1,17 +1,26 @@
-"""DBN files and standard input opened as sources, one by one or merged by time."""
+"""DBN files and standard input opened as sources: one by one, merged by time, or repeatedly."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
+import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from mdtool.adapters.byte_source import STDIN, ByteSource, open_bytes
-from mdtool.adapters.dbn_select import SchemaSource
+from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
 from mdtool.adapters.dbn_source import ClosesOnExit, DbnSource, RecordSource
-from mdtool.core.errors import UsageError
+from mdtool.core.errors import InputError, UsageError
 from mdtool.core.instruments import Batch, Instruments
 from mdtool.engine.merge import Stream, merge
 from mdtool.wire.dbn_metadata import NO_START, unite
+
+_SAMPLE_BYTES: Final = 1 << 16
+_IDENTITY_CHARS: Final = 32
 
 
 def open_source(path: str, instruments: Instruments | None = None) -> DbnSource:
@@ -57,7 +66,7 @@ def open_merged(
         At least one; `-` at most once. Records of one time come in the order of the files, and a
         file's own order is kept.
     schema : str, optional
-        The only one whose records are wanted of each file; trades are taken out of MBO and MBP.
+        The only schema to read of each file; trades are taken out of MBO and MBP.
     instruments : Instruments, optional
         An empty table, if not one of its own.
 
@@ -67,7 +76,7 @@ def open_merged(
         When standard input is named twice, or there is no such schema.
     InputError
         As `open_source`, or when a file cannot have records of the schema, or when files of
-        different datasets could not be told apart.
+        different datasets would be ambiguous.
     """
     if paths.count(STDIN) > 1:
         raise UsageError("standard input can be read once; give '-' once")
@@ -94,7 +103,7 @@ class MergedSource(ClosesOnExit):
     Raises
     ------
     InputError
-        When the sources are of different datasets whose records could not be told apart.
+        When the sources are of different datasets whose records would be ambiguous.
     """
 
     def __init__(self, sources: Sequence[RecordSource]) -> None:
@@ -129,3 +138,74 @@ class MergedSource(ClosesOnExit):
         """Close every source."""
         for source in self._sources:
             source.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Files merged by time, and a selection of their records.
+
+    Attributes
+    ----------
+    paths : sequence of str
+    schema : str, optional
+        The only schema to read.
+    selection : Selection, optional
+        The symbols and times to read.
+    """
+
+    paths: Sequence[str]
+    schema: str | None = None
+    selection: Selection | None = None
+
+    def open(self) -> RecordSource:
+        """Open the files.
+
+        Raises
+        ------
+        UsageError, InputError
+            As `open_merged`.
+        """
+        return selected(open_merged(self.paths, self.schema), self.selection)
+
+    def identity(self) -> str:
+        """Return the identity of the records and their order: 32 hexadecimal digits.
+
+        It depends on the selection and on each file's size, head and tail. A change between these
+        that keeps the size is not noticed.
+
+        Raises
+        ------
+        InputError
+            When there is no such file, or it cannot be read more than once.
+        """
+        digest = hashlib.sha256()
+        for path in self.paths:
+            for part in _samples(path):
+                digest.update(len(part).to_bytes(8, "little") + part)
+        digest.update(repr((self.schema, *_choices(self.selection))).encode())
+        return digest.hexdigest()[:_IDENTITY_CHARS]
+
+
+def _samples(path: str) -> Iterator[bytes]:
+    if path == STDIN:
+        raise InputError("stdin: can be read only once; give files")
+    try:
+        with Path(path).open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{path}: cannot be read more than once; give a file")
+            yield status.st_size.to_bytes(8, "little")
+            yield file.read(_SAMPLE_BYTES)
+            file.seek(max(status.st_size - _SAMPLE_BYTES, 0))
+            yield file.read(_SAMPLE_BYTES)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
+def _choices(selection: Selection | None) -> tuple[object, ...]:
+    if selection is None:
+        return ()
+    symbols = selection.symbols and sorted(selection.symbols)
+    return (symbols, selection.start_ns, selection.end_ns)

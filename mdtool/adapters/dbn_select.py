@@ -1,4 +1,4 @@
-"""Part of a source's records: one schema, some symbols, a range of time."""
+"""Selections of a source's records: one schema, some symbols, a range of time."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _NAMED_AT_MOST: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which records are wanted.
+    """Which records to read.
 
     Attributes
     ----------
     symbols : tuple of str, optional
-        Any names of instruments: raw symbols, continuous, parent. Records are labelled by the
-        name that is asked for, the first one where several are of one instrument.
+        Any names of instruments: raw symbols, continuous, parent. Each record is labelled by the
+        requested name, the first one where several are of its instrument.
     start_ns, end_ns : int, optional
-        The first index timestamp wanted, and the first one not wanted any more.
+        The first index timestamp to read, and the first one after the range.
     """
 
     symbols: tuple[str, ...] | None = None
@@ -44,7 +44,7 @@ class Selection:
 
 
 class SchemaSource(DerivedSource):
-    """The records of one schema, and what a live stream says about itself.
+    """The records of one schema, and the control records of a live stream.
 
     Trades are also taken out of MBO and MBP, whose `T` records they are; the metadata then says
     trades.
@@ -95,7 +95,7 @@ class SchemaSource(DerivedSource):
 
 
 class SelectedSource(DerivedSource):
-    """The records that a selection wants, and what a live stream says about itself.
+    """The records of a selection, and the control records of a live stream.
 
     It ends with the first array of which every record is from the end of the range or later.
     Symbols of which there was no record are named on the log when the source has ended.
@@ -166,7 +166,7 @@ class SelectedSource(DerivedSource):
 
 
 def selected(source: RecordSource, selection: Selection | None) -> RecordSource:
-    """Return a source of what a selection wants of another one: that itself where there is none."""
+    """Return a source of a selection of another one, that one itself without a selection."""
     return source if selection is None else SelectedSource(source, selection)
 
 

@@ -18,19 +18,19 @@ from mdtool.wire.dbn import DbnDecoder
 Read = Callable[[int], bytes]
 """Waits for bytes and returns those that have come, at most so many; none at the end."""
 Seek = Callable[[int], None]
-"""Goes on reading from this byte of the file."""
+"""Continues reading from this byte of the file."""
 
 FIRST_CHUNK_BYTES: Final = 1 << 16
-"""Small, for what it holds is kept until the first records are asked for."""
+"""Small, because it is held in memory until the first records are requested."""
 PLAIN_CHUNK_BYTES: Final = 1 << 20
 ZSTD_CHUNK_BYTES: Final = 1 << 18
 """Market data shrinks to a third or less: this much compressed is some 15,000 records or more."""
 CHUNKS_AHEAD: Final = 4
-"""So many compressed chunks of a file are decompressed while others are being worked on."""
+"""The number of chunks of a compressed file that are decompressed ahead."""
 
 
 class Position(NamedTuple):
-    """A place between two records of a stream.
+    """A position between two records of a stream.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Position(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """What came of one read: where it begins, and runs of records with where each ends."""
+    """The records of one read: where it begins, and runs with the position of each one's end."""
 
     runs: list[tuple[Records, Position]]
     begin: Position
@@ -85,7 +85,7 @@ class RecordSource(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files. What was yielded stays valid."""
+        """Close files. What was yielded stays valid."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -99,10 +99,10 @@ class RecordSource(Protocol):
 
 
 class ClosesOnExit:
-    """Gives a source with `close` its `with` block."""
+    """Gives a source its `with` block, which closes it."""
 
     def close(self) -> None:
-        """Let go of what the source holds open."""
+        """Close what the source holds open."""
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +117,7 @@ class ClosesOnExit:
 
 
 class DerivedSource(ClosesOnExit):
-    """What sources that are made of another one have of it.
+    """A source made of another one, whose properties it has.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ class DbnSource(ClosesOnExit):
     bytes_read : int
         As `RecordSource.bytes_read`.
     position : Position
-        Where the records end that were yielded so far.
+        The end of the records yielded so far.
 
     Raises
     ------
@@ -227,10 +227,10 @@ class DbnSource(ClosesOnExit):
             yield from self._wanted(chunk)
 
     def resume(self, position: Position) -> None:
-        """Leave out what comes before a place at which the source once stood.
+        """Continue at a position of an earlier run, skipping all records before it.
 
-        It is to be called before the first record is taken. Plain files are entered there; what
-        is compressed still has to be decompressed up to there.
+        It is called before the first record is read. Plain files are entered there; compressed
+        files still have to be decompressed up to there.
         """
         self.position = position
         is_ahead = position.offset >= self._decoder.offset
@@ -241,7 +241,7 @@ class DbnSource(ClosesOnExit):
             self._first = self._placed([])
 
     def learn(self, mappings: Records) -> None:
-        """Take over symbol mapping records that came before the place of `resume`.
+        """Apply the symbol mapping records before the position of `resume`.
 
         Parameters
         ----------
@@ -250,7 +250,7 @@ class DbnSource(ClosesOnExit):
         self._resolver.learn(mappings)
 
     def position_before(self, n_records: int) -> Position:
-        """Return the place so many records before the end of the array that was yielded last."""
+        """Return the position so many records before the end of the last batch."""
         n_bytes = n_records * self._record_bytes
         return Position(self.position.offset - n_bytes, self.position.records - n_records)
 
@@ -261,7 +261,7 @@ class DbnSource(ClosesOnExit):
         self._close()
 
     def _read_metadata(self) -> tuple[dbn.Metadata, list[Records]]:
-        """Read on until the metadata is there; return it, and what came after it."""
+        """Read up to the end of the metadata; return it, and the records read with it."""
         runs: list[Records] = []
         while (metadata := self._decoder.metadata) is None:
             data = self._receive(FIRST_CHUNK_BYTES)
@@ -289,7 +289,7 @@ class DbnSource(ClosesOnExit):
         return data
 
     def _placed(self, runs: list[Records]) -> _Chunk:
-        """Return the runs that the decoder gave last, with where each ends."""
+        """Return the decoder's latest runs of records, each with the position of its end."""
         end = Position(self._decoder.offset, self._decoder.records)
         placed = []
         for records in reversed(runs):

@@ -1,4 +1,4 @@
-"""DBN streams read from a TCP server that sends one to whoever connects."""
+"""DBN streams read from a TCP server that sends one to each client."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 FIRST_WORD_S: Final = 0.05
-"""How long a server may take to speak first: senders of mdtool wait longer to be asked, and one
-that never reads what it is asked would end its stream with a reset."""
+"""How long a server may take to send first: senders of mdtool wait longer for a request, and a
+server that never reads one would end its stream with a reset."""
 _PATIENCE_S: Final = 1.0
-"""After this a word is said of what is waited for."""
+"""After this the log says what the source waits for."""
 
 
 class TcpSource(DbnSource):
     """The records of a stream that comes over TCP.
 
-    A server that does not speak first, as a sender of mdtool does not, is asked for what comes
-    from now on, after its books as they are. A sender says when its stream ends; where it is lost
-    before, iterating raises InputError, and PeerError where it says that there is no more and why.
-    Any other server's stream ends when its connection does.
+    A server that does not send first, such as a sender of mdtool, is sent a request for live
+    records, after a snapshot of its books. A sender marks the end of its stream; iterating raises
+    InputError where it is lost before, and PeerError where the sender ended it with an error. Any
+    other server's stream ends with its connection.
 
     Parameters
     ----------
@@ -65,7 +65,9 @@ class TcpSource(DbnSource):
                 self._is_sender |= BEGIN_CODE in codes
                 has_ended |= END_CODE in codes
                 if BEGIN_AGAIN_CODE in codes:
-                    log.warning("%s: too fast to follow; went on from its books", self.name)
+                    log.warning(
+                        "%s: too fast to follow; resumed from a snapshot of its books", self.name
+                    )
             yield batch
         if self._is_sender and not has_ended:
             raise InputError(f"{self.name}: the connection ended before the stream did")
@@ -78,7 +80,7 @@ class TcpSource(DbnSource):
         except ConnectionResetError:
             if self._is_sender or not self._has_come:
                 raise InputError(f"{self.name}: the connection was reset") from None
-            # So it ends where a server closes without having read what it was asked.
+            # A server that closes without having read the request resets the connection.
             log.warning("%s: the connection was reset, perhaps before its stream ended", self.name)
             return b""
         except (OSError, ValueError) as error:  # the latter for one that was closed meanwhile
@@ -98,9 +100,9 @@ def connect_source(host: str, port: int) -> TcpSource:
     Raises
     ------
     PeerError
-        When nobody takes the connection.
+        When the connection is refused.
     InputError
-        When what comes is no DBN stream.
+        When the server does not send DBN.
     """
     name = format_address(host, port)
     try:

@@ -1,4 +1,4 @@
-"""The trades of a DBN stream with their places in it, and a name that the stream gives itself."""
+"""The trades of a DBN stream with their places in it, and a digest that identifies the stream."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ NUMBERED: Final = np.dtype([*TRADE.descr, ("stream", "<u4"), ("number", "<i8")])
 """A trade, the number of its stream among several, and its place in that stream, from 0."""
 
 FIRST_TRADES: Final = 16
-"""By which a stream is known; there may be fewer in all."""
+"""The trades that identify a stream; it may have fewer."""
 _DIGEST_BYTES: Final = 8
 _CONTENT: Final = ("ts_event", "ts_recv", "sequence", "price", "size", "side")
 
 
 class NumberedTrades(DerivedSource):
-    """The trades of a stream, numbered whatever is selected of them later.
+    """The trades of a stream, numbered before anything is selected.
 
     Parameters
     ----------
     source : RecordSource
-        Its trades, and the `T` records of its MBO and MBP, are taken; what a live stream says of
-        itself is passed on. Closed together with this one.
+        Its trades, and the `T` records of its MBO and MBP, are numbered; control records of a live
+        stream are passed on. Closed together with this one.
     stream : int
-        What `stream` is in the records.
+        The `stream` of the records.
     """
 
     def __init__(self, source: RecordSource, stream: int) -> None:
@@ -43,15 +43,15 @@ class NumberedTrades(DerivedSource):
         self._held: list[Batch] = []
         self._numbered = 0
         self._break: CorruptStreamError | None = None
-        """What ended the stream while its first trades were waited for."""
+        """What ended the stream before its first trades were complete."""
 
     def digests(self) -> list[str]:
-        """Wait for the first trades, and return names by the first one, the first two and so on.
+        """Wait for the first trades; return digests of the first one, the first two and so on.
 
-        Each is of 16 hexadecimal digits, which are the same for the same trades in DBN of any
-        version, compressed or not, and however they come. The last one tells most; those before
-        it are what a beginning of the stream had as its last one. To be called before the first
-        record is taken; where the stream breaks off, the iteration raises it.
+        Each has 16 hexadecimal digits, the same for the same trades in DBN of any version,
+        compressed or not. The last one identifies the stream; those before it are the last ones of
+        shorter versions of the stream. Called before the first iteration, which raises what breaks
+        the stream.
         """
         digest = hashlib.blake2b(self.metadata.dataset.encode(), digest_size=_DIGEST_BYTES)
         found: list[str] = []
@@ -84,7 +84,7 @@ class NumberedTrades(DerivedSource):
             raise self._break
 
     def _taken(self, batch: Batch) -> Batch:
-        """Return the trades among records as NUMBERED; what are none stay as they are."""
+        """Return the trades among records as NUMBERED, and other records as they are."""
         if not has_trades(batch.records.dtype):
             return batch
         trades = batch.trades()

@@ -26,6 +26,21 @@ OPTIONS: Final = (
     ("grpc.max_send_message_length", 64 << 20),
 )
 """Options of every channel and server: a batch of a million ticks is 36 MB."""
+_CLIENT_OPTIONS: Final = (
+    *OPTIONS,
+    # A lost connection is reconnected soon after the service is available again.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 250),
+    # A service whose machine is gone is noticed, although its stream only falls silent.
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+)
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """Return a channel to the service at `HOST:PORT`, which need not be available yet."""
+    return grpc.aio.insecure_channel(address, _CLIENT_OPTIONS)
 
 
 class Stub:

@@ -15,13 +15,13 @@ from mdtool.engine.simulate_defaults import DATASET, END_NS
 from mdtool.wire.dbn_metadata import make_metadata
 
 CHUNK_RECORDS: Final = 1 << 16
-"""Order book records at a time: as many as a few milliseconds make."""
+"""Order book records generated at a time, in a few milliseconds."""
 PACED_CHUNK_RECORDS: Final = 1 << 10
-"""The same for a market at a pace: less is made ahead where it is not wanted yet."""
+"""The same for a paced market: less is generated ahead of time."""
 
 
 class SimulatedSource(ClosesOnExit):
-    """What a synthetic exchange reports, from where it stands, for some time or for ever.
+    """The records of a synthetic exchange, from its current time on, with or without an end.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class SimulatedSource(ClosesOnExit):
     schema : str
         `mbo`, `trades` or `mbp-1`.
     duration_ns : int, optional
-        Events that are not reported as a whole so soon after the exchange's start are left out.
+        Events that do not end within this time of the exchange's start are left out.
     chunk_records : int
         For how many order book records the exchange runs for each array.
 

@@ -54,7 +54,8 @@ class DbnTicks(DerivedSource):
     Parameters
     ----------
     source : RecordSource
-        Its trades, and the `T` records of its MBO and MBP, are taken. Closed together with this.
+        Its trades are its trade records, and the `T` records of its MBO and MBP. Closed together
+        with this one.
     """
 
     def __init__(self, source: RecordSource) -> None:
@@ -74,7 +75,7 @@ class DbnTicks(DerivedSource):
 
 
 def _ticks_of(batch: Batch, symbol: NDArray[np.uint32]) -> Trades:
-    """Return trades as columns, without those that have no price, size or time above 0."""
+    """Return trades as columns, without those whose price, size or time is not above 0."""
     trades = batch.records
     times = trades["ts_event"].view(np.int64)
     is_tick = (trades["price"] > 0) & (trades["price"] != UNDEF_PRICE) & (times > 0)

@@ -13,7 +13,7 @@ from mdtool.adapters.stores import Store, open_store
 from mdtool.core.dtypes import F_LAST, RTYPE_TRADE, TRADE, record_length
 from mdtool.core.records import Records
 from mdtool.core.units import NS_PER_S, PRICE_SCALE
-from mdtool.engine.saved_rows import SAVED_BAR, SESSION
+from mdtool.engine.saved_state import SAVED_BAR, SESSION
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
 

@@ -1,4 +1,4 @@
-"""The options by which every command that reads records chooses among them."""
+"""The options that select records, of every command that reads them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PANEL: Final = "Selection"
 
 @dataclass(frozen=True, slots=True)
 class RangeOptions:
-    """Which symbols and times of the files a command is about."""
+    """The symbols and times that a command reads."""
 
     symbols: Annotated[
         str | None,
@@ -49,20 +49,20 @@ class RangeOptions:
     def open(
         self, paths: Sequence[str], schema: str | None = None, consolidates: bool = False
     ) -> RecordSource:
-        """Open files, or `-`, as one stream in order of time of what is wanted of them.
+        """Open files, or `-`, as one stream of the selected records in order of time.
 
         Parameters
         ----------
         paths : sequence of str
         schema : str, optional
-            The only one whose records are wanted.
+            The only schema to read.
         consolidates : bool
             Whether a symbol is one instrument at all publishers of its dataset.
 
         Raises
         ------
         UsageError
-            When an option is no time, or the range is empty, or there is no such schema.
+            When an option is not a valid time, the range is empty, or there is no such schema.
         InputError
             When a file cannot be read or cannot have such records.
         """
@@ -76,22 +76,22 @@ class RangeOptions:
 
     @property
     def start_ns(self) -> int | None:
-        """The first index timestamp wanted, None where all are.
+        """The first index timestamp to read, None for all.
 
         Raises
         ------
         UsageError
-            When it is no time.
+            When it is not a valid time.
         """
         return None if self.start is None else parse_moment(self.start)
 
     def selection(self) -> Selection | None:
-        """Return which symbols and times are wanted, None for all.
+        """Return the symbols and times to read, None for all.
 
         Raises
         ------
         UsageError
-            When an option is no time, or the range is empty.
+            When an option is not a valid time, or the range is empty.
         """
         from mdtool.adapters.dbn_select import Selection
 
@@ -111,7 +111,7 @@ class RangeOptions:
 
 @dataclass(frozen=True, slots=True)
 class FilterOptions(RangeOptions):
-    """Which records of the files a command reads."""
+    """The records that a command reads."""
 
     schema: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""The output options that every command with records on stdout has, and what they open."""
+"""The output options of every command that writes records, and what they open."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _PANEL: Final = "Output"
 
 
 class LimitReached(Exception):  # noqa: N818 - the wish of the user, not an error
-    """As many records were written as `--limit` allows. The `with` block of a sink ends on it."""
+    """The `--limit` is reached, which ends the `with` block of a sink."""
 
 
 class Sink:
-    """Where a command's records go. Its `with` block ends by itself once the limit is reached.
+    """The sink of a command's records. Its `with` block ends once the limit is reached.
 
     Parameters
     ----------
     output : Output
-        Closed at the block's end, unless an error ended it before anything was written: then no
-        file was made either.
+        Closed at the end of the block, unless an error ended it before anything was written: then
+        no file is created.
     limit : int, optional
-        The most records to write; what a live stream says about itself does not count.
+        The most records to write, not counting control records of a live stream.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Sink:
         Raises
         ------
         LimitReached
-            When the limit is: what is over it was left out, and nothing more is wanted.
+            When the limit is reached: further records are not needed.
         BrokenPipeError, OutputError
             As `Output.write`.
         """
@@ -74,7 +74,7 @@ class Sink:
             raise LimitReached
 
     def flush(self) -> None:
-        """Pass on what is held back, where the format can be read before its end."""
+        """Write what is buffered, where the format can be read before its end."""
         if self._is_begun:
             self._output.flush()
 
@@ -94,7 +94,7 @@ class Sink:
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How the records of a command come out: for people on a terminal, else as DBN."""
+    """How a command writes records: a table on a terminal, else DBN."""
 
     as_json: Annotated[
         bool, typer.Option("--json", "-J", help="One JSON object a line.", rich_help_panel=_PANEL)
@@ -156,7 +156,7 @@ class OutputOptions:
 
     @property
     def is_of_records(self) -> bool:
-        """Whether what comes out is laid out as records: neither a table nor JSON."""
+        """Whether the output has DBN's record layouts: neither a table nor JSON."""
         return not self.is_table and self.format() != "json"
 
     def open(self, metadata: dbn.Metadata) -> Sink:
@@ -188,7 +188,7 @@ class OutputOptions:
         return open_output(spec, metadata)
 
     def format(self) -> str:
-        """Return the format of what is no table, one of `mdtool.adapters.outputs.FORMATS`.
+        """Return the format of output other than a table, of `mdtool.adapters.outputs.FORMATS`.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Records as a table on the terminal, row by row as they come."""
+"""Records as a table on the terminal, row by row as they arrive."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RecordTable:
         self._rtype: int | None = None
 
     def write(self, batch: Batch) -> None:
-        """Show a row for each record; what a stream says about itself is not shown."""
+        """Show a row for each record, but for control records."""
         rtype = batch.rtype
         if rtype in CONTROL_RTYPES:
             return

@@ -90,7 +90,7 @@ def replay_dbn(
 def _serve(
     config: SenderConfig, files: list[str], selected: FilterOptions, speed: float, clock: str
 ) -> int:
-    from mdtool.adapters.recording import Recording
+    from mdtool.adapters.dbn_files import Recording
     from mdtool.core.lifecycle import run_service
     from mdtool.services.replay.runs import Pace
     from mdtool.services.replay.server import ReplaySender

@@ -17,7 +17,7 @@ from mdtool.core.units import counted
 from mdtool.services.vwap.config import VwapConfig
 
 if TYPE_CHECKING:
-    from mdtool.engine.vwap_stream import VwapStream
+    from mdtool.engine.vwap import VwapStream
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class WindowOptions:
     """What a window is of, beside its length."""
 
     clock: Annotated[
-        str, typer.Option(help="Which time a window by time goes by: ts_recv or ts_event.")
+        str, typer.Option(help="The time that a window such as 5m uses: ts_recv or ts_event.")
     ] = "ts_recv"
     consolidate: Annotated[
         bool,
@@ -51,8 +51,7 @@ class WindowOptions:
             When there is no such clock, or the window is not valid.
         """
         from mdtool.core.records import CLOCKS
-        from mdtool.engine.vwap import Window
-        from mdtool.engine.vwap_stream import VwapStream
+        from mdtool.engine.vwap import VwapStream, Window
 
         if self.clock not in CLOCKS:
             raise UsageError(f"--clock {self.clock}: choose from {', '.join(CLOCKS)}")

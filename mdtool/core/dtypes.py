@@ -1,4 +1,4 @@
-"""numpy dtypes of the records that mdtool handles, and the codes that stand in them.
+"""numpy dtypes of the records that mdtool handles, and the codes in their fields.
 
 The layouts are DBN's own, taken from `databento_dbn`, field names and all; their sizes are pinned
 by a test. Source: the DBN encoding's schema pages.

@@ -1,4 +1,4 @@
-"""What holds for DBN records of every schema: their timestamps, and the trades among them."""
+"""DBN records of any schema: their timestamps, and the trades among them."""
 
 from __future__ import annotations
 
@@ -62,8 +62,19 @@ def pacing_timestamps(records: Records, clock: str) -> npt.NDArray[np.int64]:
     return paced
 
 
+def as_words(records: Records) -> npt.NDArray[np.int64]:
+    """Return records as the 64-bit words of a DBN stream, read-only; copies only where it must.
+
+    Every layout is of whole words.
+    """
+    flat = np.ascontiguousarray(records).view(np.uint8).view(np.int64)
+    words = np.require(flat, requirements=["C", "A"])
+    words.flags.writeable = False
+    return words
+
+
 def has_trades(dtype: np.dtype[np.void]) -> bool:
-    """Tell whether records of this layout can be trades: MBO, trades and MBP of any depth."""
+    """Return whether records of this layout can be trades: MBO, trades and MBP of any depth."""
     return {"action", "price", "size", "ts_recv", "sequence"} <= set(dtype.names or ())
 
 

@@ -1,13 +1,19 @@
-"""The kernel of time bars: trades of many instruments into bars that close as time goes on.
+"""The kernels of bars: trades of many instruments into bars by time, and by what is traded.
 
-Layouts, all int64:
+Layouts, all int64. Every bar begins with eight columns, which are copied to `out` when it closes:
+instrument, start, open, high, low, close, volume, count.
 
-- an open bar is a row of eleven: instrument, start, open, high, low, close, volume, count, the
-  times of its first and its last trade, and the row of the same instrument's bar before it, or -1;
+Bars by time close as the stream's time advances:
+
+- an open bar is a row of eleven: these, the times of its first and its last trade, and the row of
+  the same instrument's bar before it, or -1;
 - `latest_row` has the row of each instrument's latest open bar, by index, -1 where there is none;
 - `state` is five numbers: how many bars are open, the stream's latest time, the earliest start
-  among the open bars, how many trades came too late, how many closed bars stand in `out`;
-- `out` takes the first eight columns of each bar that closes.
+  among the open bars, how many trades were too late, how many closed bars are in `out`.
+
+Bars by volume, ticks or notional close with the trade that fills them: an instrument has the row of
+its index, of ten: these (count 0: no bar is open), and what the bar has reached of its measure, as
+a whole part and billionths.
 """
 
 from __future__ import annotations
@@ -18,10 +24,15 @@ import numpy as np
 
 from mdtool.core.jit import inlined, kernel
 
-INSTRUMENT, START, OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT, FIRST, LAST, BEFORE = range(11)
-COLUMNS = 11
+INSTRUMENT, START, OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT = range(8)
 RESULT_COLUMNS = 8
+FIRST, LAST, BEFORE = range(8, 11)
+TIME_COLUMNS = 11
+WHOLE, BILLIONTHS = range(8, 10)
+SIZE_COLUMNS = 10
 HELD, LATEST, EARLIEST, LATE, CLOSED = range(5)
+BY_VOLUME, BY_TICKS, BY_NOTIONAL = range(3)
+BILLION = 1_000_000_000
 LARGEST = 2**63 - 1
 
 
@@ -65,7 +76,7 @@ def _close_until(
                 out[state[CLOSED], column] = rows[row, column]
             state[CLOSED] += 1
         else:
-            for column in range(COLUMNS):
+            for column in range(TIME_COLUMNS):
                 rows[kept, column] = rows[row, column]
             state[EARLIEST] = min(state[EARLIEST], rows[row, START])
             kept += 1
@@ -86,7 +97,7 @@ def advance(
 
 
 @kernel
-def update(
+def update_by_time(
     interval: int,
     lateness: int,
     rows: Any,
@@ -100,7 +111,7 @@ def update(
     seen: Any,
     begin: int,
 ) -> int:
-    """Take trades from `begin` on; return the first not taken for want of room in `rows` or `out`.
+    """Apply trades from `begin` on; return the first for which `rows` or `out` has no room.
 
     `seen[i]` is the latest time in the stream up to and with trade `i`.
     """
@@ -150,3 +161,67 @@ def update(
         rows[row, VOLUME] += size[i]
         rows[row, COUNT] += 1
     return len(ts)
+
+
+@kernel
+def _reach(rows: Any, row: int, measure: int, price: int, size: int) -> None:
+    """Add what a trade is worth; what would leave int64 stops at its end."""
+    if measure == BY_TICKS:
+        rows[row, WHOLE] += 1
+        return
+    if measure == BY_VOLUME:
+        rows[row, WHOLE] += min(size, LARGEST - rows[row, WHOLE])
+        return
+    price = abs(price)
+    # A size is below 2^32, so that the billionths of a price times it stay within int64.
+    billionths = rows[row, BILLIONTHS] + price % BILLION * size
+    whole = billionths // BILLION
+    if size > 0 and price // BILLION > (LARGEST - whole - rows[row, WHOLE]) // size:
+        rows[row, WHOLE] = LARGEST
+    else:
+        rows[row, WHOLE] += price // BILLION * size + whole
+    rows[row, BILLIONTHS] = billionths % BILLION
+
+
+@kernel
+def update_by_size(
+    measure: int,
+    whole: int,
+    billionths: int,
+    rows: Any,
+    out: Any,
+    instrument: Any,
+    price: Any,
+    size: Any,
+    ts: Any,
+) -> int:
+    """Apply trades; return how many bars closed, which are in `out`.
+
+    `out` has room for a bar a trade. A bar closes at `whole` and `billionths` of `measure`.
+    """
+    closed = 0
+    for i in range(len(ts)):
+        row: Any = np.int64(instrument[i])
+        if rows[row, COUNT] == 0:
+            rows[row, INSTRUMENT] = row
+            rows[row, START] = ts[i]
+            rows[row, OPEN] = price[i]
+            rows[row, HIGH] = price[i]
+            rows[row, LOW] = price[i]
+            rows[row, VOLUME] = 0
+            rows[row, WHOLE] = 0
+            rows[row, BILLIONTHS] = 0
+        rows[row, HIGH] = max(rows[row, HIGH], price[i])
+        rows[row, LOW] = min(rows[row, LOW], price[i])
+        rows[row, CLOSE] = price[i]
+        rows[row, VOLUME] += size[i]
+        rows[row, COUNT] += 1
+        _reach(rows, row, measure, price[i], size[i])
+        if rows[row, WHOLE] > whole or (
+            rows[row, WHOLE] == whole and rows[row, BILLIONTHS] >= billionths
+        ):
+            for column in range(RESULT_COLUMNS):
+                out[closed, column] = rows[row, column]
+            closed += 1
+            rows[row, COUNT] = 0
+    return closed

@@ -47,7 +47,7 @@ class BarStream:
     clock : str
         By which of a record's times: `ts_recv` or `ts_event`.
     fill : str
-        What stands in an empty bucket: see `GapFill`. Sized bars have none.
+        What fills an empty bucket: see `GapFill`. Sized bars have none.
 
     Attributes
     ----------

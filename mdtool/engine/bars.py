@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from mdtool.core.errors import UsageError
 from mdtool.core.instruments import with_room
 from mdtool.engine import bar_kernel as kernels
-from mdtool.engine import sized_bar_kernel as sized
 from mdtool.engine.timed_trades import TimedTrades
 
 BAR: Final = np.dtype(
@@ -33,9 +32,9 @@ BAR: Final = np.dtype(
 
 Bars = NDArray[np.void]
 MEASURES: Final = {
-    "volume": sized.BY_VOLUME,
-    "ticks": sized.BY_TICKS,
-    "notional": sized.BY_NOTIONAL,
+    "volume": kernels.BY_VOLUME,
+    "ticks": kernels.BY_TICKS,
+    "notional": kernels.BY_NOTIONAL,
 }
 _FIRST_ROWS: Final = 1024
 
@@ -62,7 +61,7 @@ class TimeBars:
         self.interval_ns = interval_ns
         self.lateness_ns = lateness_ns
         self._state = np.array([0, -1, 0, 0, 0], np.int64)
-        self._rows = np.empty((_FIRST_ROWS, kernels.COLUMNS), np.int64)
+        self._rows = np.empty((_FIRST_ROWS, kernels.TIME_COLUMNS), np.int64)
         self._out = np.empty((_FIRST_ROWS, kernels.RESULT_COLUMNS), np.int64)
         self._latest_row = np.full(_FIRST_ROWS, -1, np.int64)
 
@@ -85,7 +84,7 @@ class TimeBars:
         closed = []
         taken = 0
         while True:
-            taken = kernels.update(
+            taken = kernels.update_by_time(
                 self.interval_ns,
                 self.lateness_ns,
                 self._rows,
@@ -188,14 +187,14 @@ class SizedBars:
         self.size = size
         whole = int(size.amount)
         self._limit = (MEASURES[size.measure], whole, int((size.amount - whole).scaleb(9)))
-        self._rows = np.zeros((0, sized.COLUMNS), np.int64)
+        self._rows = np.zeros((0, kernels.SIZE_COLUMNS), np.int64)
 
     def update(self, timed: TimedTrades) -> Bars:
         """Take a batch of trades; return the bars that closed, BAR[m], in order of closing."""
         trades = timed.trades
         self._rows = with_room(self._rows, trades.symbol, 0)
-        out = np.empty((len(trades), sized.RESULT_COLUMNS), np.int64)
-        closed = sized.update(
+        out = np.empty((len(trades), kernels.RESULT_COLUMNS), np.int64)
+        closed = kernels.update_by_size(
             *self._limit,
             self._rows,
             out,
@@ -208,8 +207,8 @@ class SizedBars:
 
     def close_all(self) -> Bars:
         """Return the bars that are not full yet, by instrument: the stream is over."""
-        open_ = self._rows[self._rows[:, sized.COUNT] > 0, : sized.RESULT_COLUMNS]
-        self._rows[:, sized.COUNT] = 0
+        open_ = self._rows[self._rows[:, kernels.COUNT] > 0, : kernels.RESULT_COLUMNS]
+        self._rows[:, kernels.COUNT] = 0
         return _as_bars(open_)
 
 

@@ -15,7 +15,7 @@ from mdtool.core.errors import UsageError
 from mdtool.core.units import format_duration
 from mdtool.engine import live_bar_kernel as kernels
 from mdtool.engine.bars import BAR, Bars
-from mdtool.engine.saved_rows import SAVED_BAR
+from mdtool.engine.saved_state import SAVED_BAR
 
 Rows = NDArray[np.int64]
 _FIRST_SYMBOLS: Final = 64

@@ -7,7 +7,7 @@ that whatever a peer sends again, however split or joined, changes nothing.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -18,7 +18,7 @@ from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import REASONS, Frames, TradeRun, Trades
 from mdtool.engine.live_bars import LiveBars
-from mdtool.engine.saved_rows import SESSION
+from mdtool.engine.saved_state import SESSION, SavedState
 from mdtool.engine.session_kernel import COLUMNS, fold_sessions
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -99,43 +99,24 @@ class Market:
         # Loads the kernel, so that the first batch is not slow.
         self._fold_sessions(Trades.empty())
 
-    def restore(
-        self,
-        symbols: Sequence[str],
-        sessions: NDArray[np.void],
-        bars: NDArray[np.void],
-        positions: Mapping[str, int],
-        counts: Mapping[str, int],
-    ) -> None:
+    def restore(self, saved: SavedState) -> None:
         """Restore the state of an earlier market; called once, before anything else.
 
-        From then on, bars are held until they are saved: see `LiveBars.saved_since`.
-
-        Parameters
-        ----------
-        symbols : sequence of str
-            Those that have a session; all of them are taken, whatever `max_symbols` is.
-        sessions : SESSION[k]
-            Of each of them.
-        bars : SAVED_BAR[m]
-            As `LiveBars.restore` expects them; `symbol` is an index into `symbols`.
-        positions : mapping of str to int
-            The position of each stream, the one idle for longest first.
-        counts : mapping of str to int
-            As `totals` returned them.
+        All of its symbols are taken, whatever `max_symbols` is. From then on, bars are held until
+        they are saved: see `LiveBars.saved_since`.
         """
-        self._max_symbols = max(self._max_symbols, len(symbols))
-        for symbol in symbols:
+        count = len(saved.symbols)
+        self._max_symbols = max(self._max_symbols, count)
+        for symbol in saved.symbols:
             self.intern(symbol)
-        known = len(self.symbols)
         self.commit += 1
-        self._sessions[:known] = sessions
-        self._changed_at[:known] = self.commit
-        self._latest = np.arange(known, dtype=np.uint32)
-        self.bars.restore(bars, counts.get(_LATE, 0))
-        for stream_id, next_sequence in positions.items():
+        self._sessions[:count] = saved.sessions
+        self._changed_at[:count] = self.commit
+        self._latest = np.arange(count, dtype=np.uint32)
+        self.bars.restore(saved.bars, saved.counts.get(_LATE, 0))
+        for stream_id, next_sequence in saved.positions.items():
             self.remember(stream_id, next_sequence)
-        self.counts.restore(counts)
+        self.counts.restore(saved.counts)
 
     def totals(self) -> dict[str, int]:
         """Return all that the market has counted, by name, as `restore` takes it."""

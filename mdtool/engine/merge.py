@@ -48,9 +48,9 @@ class _Head:
         self._latest = _ALWAYS
 
     def fill(self) -> bool:
-        """Read the next batch where all was taken; tell whether the stream still has records.
+        """Read the next batch if all was taken; return whether the stream still has records.
 
-        Keys never fall, so that the stream's own order is kept.
+        Keys never fall, which preserves the stream's own order.
         """
         self.is_begun = True
         if len(self.keys) == 0:

@@ -1,4 +1,4 @@
-"""When records of the past are due again: at their own distances in time, or in a multiple."""
+"""When records of the past are due in a replay: at their own pace, or a multiple of it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mdtool.core.units import NS_PER_S
 Timestamps: TypeAlias = npt.NDArray[np.int64]
 
 _FIRST_LOOK: Final = 64
-"""Records looked at first when what is due is sought; each further look doubles it."""
+"""How many timestamps are compared first when due records are searched; each step doubles it."""
 _NEVER_NS: Final = 2**62
-"""Longer than anybody waits, and as long as anything can sleep."""
+"""Longer than anything waits, and as long as anything can sleep."""
 
 
 class Pacer:
@@ -102,7 +102,7 @@ def paced(
         The times by which to pace.
     pacer : Pacer
     clock_ns, sleep_s : callable
-        `time.monotonic_ns` and `time.sleep`, or what stands for them.
+        `time.monotonic_ns` and `time.sleep`, or replacements in tests.
     """
     for batch in batches:
         timestamps_ns = timestamps_of(batch)

@@ -1,4 +1,4 @@
-"""The best prices and the last trade of every instrument, out of DBN records of any schema."""
+"""The best prices and the last trade of every instrument, from DBN records of any schema."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Rows: TypeAlias = npt.NDArray[np.intp]
 
 
 class LatestQuotes:
-    """Keeps the latest quote of each instrument, of records as they come.
+    """Maintains the latest quote of each instrument of a stream.
 
     Best prices are those of MBP records, or of the books that MBO records make; last prices are
-    those of trades. Prices count as they are when an event has ended, and where a trade meets
-    them; what is seen in the middle of an event may be crossed.
+    those of trades. Prices count at the end of an event, and at a trade: in the middle of an event
+    they may be crossed.
     """
 
     def __init__(self) -> None:

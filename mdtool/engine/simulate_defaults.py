@@ -1,4 +1,4 @@
-"""What the synthetic exchange is like unless it is told otherwise, and within what limits."""
+"""Defaults and limits of the synthetic exchange."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def _leave(rows: Any, row: int, entries: Any, links: Any, state: Any, chunk: int
 
 @inlined
 def _take_chunk(links: Any, state: Any) -> Any:
-    """Return a chunk that is nobody's; there is one."""
+    """Return a free chunk; there is one."""
     taken = state[FREE]
     if taken >= 0:
         state[FREE] = links[taken]
@@ -177,7 +177,7 @@ def update(
     counts: Any,
     begin: int,
 ) -> int:
-    """Take trades from `begin` on; return the first not taken for want of a chunk.
+    """Apply trades from `begin` on; return the first for which there is no chunk.
 
     `vwaps`, `volumes` and `counts` are set to what the window of each trade's instrument then
     holds; a count of 0 is that of a trade which came too late. A `span` of 0 has no limit of time,

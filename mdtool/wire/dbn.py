@@ -1,4 +1,4 @@
-"""DBN streams decoded as their bytes come, in pieces of any size, and encoded."""
+"""DBN streams decoded as their bytes arrive, in pieces of any size, and encoded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from mdtool.core.records import Records
 from mdtool.wire.compression import MAGIC_BYTES, Unwrapper, is_zstd
 from mdtool.wire.dbn_metadata import without_ts_out
 from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, OLDER_BYTES
-from mdtool.wire.dbn_upgrade import upgrade
 
 _MAGIC: Final = b"DBN"
 _PREFIX_BYTES: Final = 8
@@ -34,7 +33,7 @@ class DbnDecoder:
     ----------
     metadata : databento_dbn.Metadata or None
         None until the whole header has come. Says version 3 and no `ts_out` whatever the stream
-        has, for so are the records that come out.
+        has, like the records that are returned.
     is_compressed : bool
     records : int
         How many whole records have been decoded.
@@ -75,7 +74,7 @@ class DbnDecoder:
         InputError
             When the stream is no DBN, or of a version that is not known.
         CorruptStreamError
-            When it turns to garbage. All records before were returned: where some come from the
+            When it contains garbage. All records before were returned: where some come from the
             same call, that call returns them and the next one raises.
         """
         self._raise_if_corrupt()
@@ -102,7 +101,7 @@ class DbnDecoder:
         return (older or DTYPES[rtype].itemsize) + self._ts_out_bytes
 
     def jump(self, offset: int, records: int) -> None:
-        """Go on where another record begins: what is fed next is no continuation of the last.
+        """Continue at another record: the next bytes do not follow the last ones.
 
         Parameters
         ----------
@@ -189,7 +188,7 @@ class DbnDecoder:
             n_bytes = data[offset] * 4
             if rtype not in DTYPES or n_bytes != self.wire_bytes(rtype):
                 self._error = self._corrupt(
-                    f"turns to garbage (rtype {rtype}, {n_bytes} bytes)", offset
+                    f"contains garbage (rtype {rtype}, {n_bytes} bytes)", offset
                 )
                 break
             n_records = _run_length(data, offset, n_bytes, (len(data) - offset) // n_bytes)
@@ -210,7 +209,7 @@ class DbnDecoder:
         rows = rows.reshape(n_records, -1)[:, :n_bytes].copy()
         rows[:, 0] = n_bytes // 4
         if older is not None:
-            return upgrade(rows.tobytes(), rtype, self._version)
+            return _upgraded(rows.tobytes(), rtype, self._version)
         records = rows.view(dtype)[:, 0]
         records.flags.writeable = False
         return records
@@ -229,7 +228,7 @@ class DbnDecoder:
         )
 
     def _no_dbn(self, head: bytes) -> InputError:
-        return InputError(f"{self.source}: is no DBN stream (begins with {head[:8]!r})")
+        return InputError(f"{self.source}: is not a DBN stream (begins with {head[:8]!r})")
 
 
 def encode_metadata(metadata: dbn.Metadata) -> bytes:
@@ -258,3 +257,27 @@ def _run_length(data: bytes, offset: int, n_bytes: int, limit: int) -> int:
             return seen + int(differs.argmax())
         seen, look = seen + len(differs), look * 2
     return limit
+
+
+def _upgraded(data: bytes, rtype: int, version: int) -> Records:
+    """Return records of an older version in the layout of the newest.
+
+    Parameters
+    ----------
+    data : bytes
+        Whole records of one rtype, as `version` lays them out, without `ts_out`.
+    rtype, version : int
+
+    Returns
+    -------
+    structured array of `DTYPES[rtype]`, shape (n,)
+
+    Notes
+    -----
+    These records (definitions, statistics, symbol mappings, system and error messages) are few
+    beside the market data, which is the same in every version; databento_dbn itself converts them
+    one by one.
+    """
+    decoder = dbn.DBNDecoder(has_metadata=False, input_version=version)
+    upgraded = b"".join(bytes(record) for record in decoder.write_and_decode(data))
+    return np.frombuffer(upgraded, DTYPES[rtype])

@@ -1,4 +1,4 @@
-"""Symbol mapping records, repeated where those of a live stream do not hold for what follows."""
+"""Symbol mapping records of live streams, repeated where later ones do not hold."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _RAW_SYMBOL: Final = dbn.SType("raw_symbol")
 
 
 class MappingRepeater:
-    """Keeps a stream readable whose records come later than the mappings that hold for them.
+    """Repeats mapping records where the latest one of an id does not hold for a record.
 
-    So do the bar of a symbol whose id got another meaning, and captures that were merged. Streams
-    without mapping records, which headers map by date, pass unchanged.
+    Examples are the bar of a symbol whose id was remapped before it closed, and captures that are
+    merged. Streams without mapping records, whose headers map ids by date, are not changed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""DBN metadata made, changed and united: what a stream's header says of all its records."""
+"""DBN metadata: created, changed, and united for merged streams."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mdtool.core.units import NS_PER_DAY, UNDEF_TIMESTAMP
 from mdtool.wire.dbn_records import DBN_VERSION
 
 MIXED_DATASET: Final = "MIXED"
-"""What a stream united from several datasets says of its dataset."""
+"""The dataset of a stream that is merged from several."""
 
 NO_START: Final = UNDEF_TIMESTAMP
-"""What a header says that does not know when its records begin."""
+"""The start in a header of which none is known."""
 
 _RAW_SYMBOL: Final = dbn.SType("raw_symbol")
 _INSTRUMENT_ID: Final = dbn.SType("instrument_id")
@@ -100,7 +100,7 @@ def unite(sources: Sequence[tuple[str, dbn.Metadata]]) -> dbn.Metadata:
     ------
     InputError
         When two streams of different datasets give one instrument id two symbols on one day, so
-        that records of the merged stream could not be told apart.
+        that records of the merged stream would be ambiguous.
     """
     all_metadata = [metadata for _, metadata in sources]
     if len(all_metadata) == 1:
@@ -149,7 +149,7 @@ def _rebuilt(metadata: dbn.Metadata, **changes: Any) -> dbn.Metadata:
 
 
 _Named = tuple[str, dt.date, dt.date, str]
-"""A mapping: what is mapped, the first day and the day after the last, and to what."""
+"""A mapping: the name, the first day, the day after the last, and what it maps to."""
 
 
 def _mappings(named: Iterable[_Named]) -> list[Any]:

@@ -94,7 +94,7 @@ OLDER_BYTES: Final = MappingProxyType[int, dict[int, int]](
 """By version, the size of those records that a later version changed."""
 
 CONTROL_RTYPES: Final = frozenset({RTYPE_ERROR, RTYPE_SYMBOL_MAPPING, RTYPE_SYSTEM})
-"""What a live stream says about itself, between its data."""
+"""Control records: what a live stream sends about itself between its data."""
 
 RTYPES: Final = MappingProxyType[str, int](
     {

@@ -53,22 +53,22 @@ _MAX_DIGITS: Final = 19
 
 @dataclass(frozen=True, slots=True)
 class FromStart:
-    """A receiver wants the stream from its first record on."""
+    """A request for the stream from its first record on."""
 
 
 @dataclass(frozen=True, slots=True)
 class FromLive:
-    """A receiver wants the books as they are, and what comes from now on."""
+    """A request for a snapshot of the books, then live records."""
 
 
 @dataclass(frozen=True, slots=True)
 class FromNext:
-    """A receiver wants the same, but not of a stream that has ended: it waits for the next."""
+    """The same, but of the next stream if this one has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """A receiver wants to go on with a stream behind the first `position` records."""
+    """A request to resume a stream after its first `position` records."""
 
     stream: str
     position: int
@@ -226,7 +226,7 @@ class SessionDecoder:
         Raises
         ------
         InputError
-            When it is no DBN stream, or turns to garbage; everything before was returned.
+            When it is not a DBN stream, or contains garbage; everything before was returned.
         PeerError
             When it is the stream of no sender that answers requests.
         """
@@ -242,7 +242,7 @@ class SessionDecoder:
         return messages
 
     def finish(self) -> None:
-        """Check that the connection may have ended here, or may be taken up again.
+        """Check that the connection may end here, or be resumed.
 
         Raises
         ------
@@ -307,7 +307,7 @@ def _parse_request(line: bytes) -> Request:
     except ValueError:
         pass
     known = "from=start, from=live, from=next or stream=IDENTITY|position=N"
-    raise PeerError(f"{line[:64]!r} is no request; say {known}")
+    raise PeerError(f"{line[:64]!r} is not a request; expected {known}")
 
 
 def _split(text: bytes) -> dict[str, str]:

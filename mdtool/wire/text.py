@@ -1,7 +1,8 @@
 """Records as CSV and JSON, byte for byte as Databento's own encoder writes them.
 
-Symbols are the labels of the batches' instruments: databento_dbn, which looks names up by id and
-date, could not tell a bar of yesterday's instrument from one of today's.
+Few records are databento_dbn's to encode, many a kernel's, which takes a moment to load. Symbols
+are the labels of the batches' instruments: databento_dbn, which looks names up by id and date,
+could not tell a bar of yesterday's instrument from one of today's.
 """
 
 from __future__ import annotations
@@ -9,24 +10,29 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import databento_dbn as dbn
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.dtypes import MBP1, MBP10, RTYPE_MBO, RTYPE_OHLCV, RTYPE_OHLCV_1S
+from mdtool.core.dtypes import RTYPE_MBO, RTYPE_OHLCV, RTYPE_OHLCV_1S
 from mdtool.core.instruments import Batch
-from mdtool.core.records import Records
+from mdtool.core.records import Records, as_words
 from mdtool.wire.dbn import encode_metadata
 from mdtool.wire.dbn_metadata import make_metadata
-from mdtool.wire.dbn_records import DBN_VERSION, SCHEMAS
+from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, SCHEMAS
 
 if TYPE_CHECKING:
-    from mdtool.wire.mbp_text import MbpText
+    from mdtool.wire.record_text import RecordText
 
-KERNEL_FROM_RECORDS: Final = 1 << 18
-"""About as many depth records as databento_dbn encodes in the time that loading a kernel takes."""
+KERNEL_FROM_BYTES: Final = 1 << 24
+"""Records of about as many bytes does databento_dbn encode in the time that numba takes to load."""
+
+_SLICE_RECORDS: Final = 1 << 14
+"""Records that databento_dbn encodes at a time: a few megabytes of text, however long the batch."""
 
 _CSV: Final = dbn.Encoding("csv")
 _JSON: Final = dbn.Encoding("json")
@@ -36,51 +42,36 @@ _IN_ITS_PLACE: Final = rb"\1,%d," % RTYPE_OHLCV
 _CSV_QUOTED: Final = re.compile(r'[,"\r\n]')
 
 
-class JsonEncoder:
-    """Records as one JSON object a line, 64-bit integers quoted.
+def uses_kernel(n_bytes: int) -> bool:
+    """Tell whether kernels are loaded, or so many bytes of records are worth loading them."""
+    return n_bytes >= KERNEL_FROM_BYTES or "mdtool.core.jit" in sys.modules
+
+
+class TextEncoder:
+    """Records as lines of text.
 
     Parameters
     ----------
+    is_json : bool
+        One JSON object a line, 64-bit integers quoted; else rows of CSV.
     maps_symbols : bool
-        Whether each object ends with `symbol`, null where its instrument has no name.
+        Whether lines end with `symbol`, null or empty where an instrument has no name.
     is_pretty : bool
         Whether prices become decimals and times ISO-8601.
     """
 
-    def __init__(self, maps_symbols: bool = False, is_pretty: bool = False) -> None:
-        self._bulk = _Bulk(True, maps_symbols, is_pretty)
-        # Which schema is named makes no difference to JSON: all are written.
-        self._transcoder = _Transcoder(_JSON, SCHEMAS[RTYPE_MBO], is_pretty)
-        self._symbols = SymbolEndings(True) if maps_symbols else None
-
-    def encode(self, batch: Batch) -> bytes:
-        """Return the lines of records of any one rtype."""
-        if text := self._bulk.encode(batch):
-            return text
-        text = self._transcoder.encode(batch.records)
-        return text if self._symbols is None else self._symbols.append_to(text, batch)
-
-
-class CsvEncoder:
-    """Records as rows of CSV.
-
-    Parameters
-    ----------
-    maps_symbols : bool
-        Whether the last column is `symbol`, empty where the instrument has no name.
-    is_pretty : bool
-        Whether prices become decimals and times ISO-8601.
-    """
-
-    def __init__(self, maps_symbols: bool = False, is_pretty: bool = False) -> None:
+    def __init__(self, is_json: bool, maps_symbols: bool = False, is_pretty: bool = False) -> None:
+        self._is_json = is_json
         self._maps_symbols = maps_symbols
         self._is_pretty = is_pretty
-        self._bulk = _Bulk(False, maps_symbols, is_pretty)
-        self._symbols = SymbolEndings(False) if maps_symbols else None
+        self._symbols = _SymbolEndings(is_json)
+        self._no_symbols = [self._symbols.ending]
         self._transcoders: dict[int, _Transcoder] = {}
+        self._encoded_bytes = 0
+        self._kernel: RecordText | None = None
 
     def header(self, rtype: int) -> bytes:
-        """Return the line that names the columns of an rtype that has a schema."""
+        """Return the line of CSV that names the columns of an rtype that has a schema."""
         schema = SCHEMAS[RTYPE_OHLCV_1S if rtype == RTYPE_OHLCV else rtype]
         text = io.BytesIO()
         transcoder = dbn.Transcoder(text, _CSV, _PLAIN, map_symbols=self._maps_symbols)
@@ -88,50 +79,72 @@ class CsvEncoder:
         transcoder.flush()
         return text.getvalue()
 
-    def encode(self, batch: Batch) -> bytes:
-        """Return the rows of records of one rtype that has a schema, without a header.
+    def encode(self, batch: Batch) -> Iterator[bytes | memoryview]:
+        """Yield the lines of records in pieces, each of which is valid until the next one.
 
-        Bars of a cadence without a schema of its own are written too: databento_dbn leaves them
-        out of CSV, so they pass through it as bars of a second.
+        CSV is rows without a header, of records that have a schema. Bars of a cadence without one
+        of its own are written too.
         """
-        if text := self._bulk.encode(batch):
-            return text
-        rtype = batch.rtype
-        if rtype == RTYPE_OHLCV:
-            records = batch.records.copy()
-            records["rtype"] = RTYPE_OHLCV_1S
-            text = _STAND_IN.sub(_IN_ITS_PLACE, self._rows(RTYPE_OHLCV_1S, records))
-        else:
-            text = self._rows(rtype, batch.records)
-        return text if self._symbols is None else self._symbols.append_to(text, batch)
+        self._encoded_bytes += batch.records.nbytes
+        if uses_kernel(self._encoded_bytes):
+            yield from self._by_kernel(batch)
+            return
+        for start in range(0, len(batch), _SLICE_RECORDS):
+            part = batch[start : start + _SLICE_RECORDS]
+            text = self._transcoder(batch.rtype).encode(part.records)
+            yield self._symbols.append_to(text, part) if self._maps_symbols else text
 
-    def _rows(self, rtype: int, records: Records) -> bytes:
+    def _by_kernel(self, batch: Batch) -> Iterator[memoryview]:
+        if self._kernel is None:
+            from mdtool.wire.record_text import RecordText
+
+            self._kernel = RecordText(self._is_json, self._is_pretty)
+        instrument = np.zeros(len(batch), np.int64)
+        endings = self._no_symbols
+        if self._maps_symbols:
+            instrument[:] = batch.instrument
+            endings = self._symbols.of(batch.instruments.labels)
+
+        def left(record: int, data: bytes) -> bytes:
+            """Return the text of a record that the kernel does not write."""
+            rtype = data[1]
+            text = self._transcoder(rtype).encode(np.frombuffer(data, DTYPES[rtype]))
+            return text[: -len(self._symbols.ending)] + endings[int(instrument[record])]
+
+        words = as_words(batch.records)
+        yield from self._kernel.encode(words, [batch.rtype], endings, instrument, left)
+
+    def _transcoder(self, rtype: int) -> _Transcoder:
         if rtype not in self._transcoders:
-            self._transcoders[rtype] = _Transcoder(_CSV, SCHEMAS[rtype], self._is_pretty)
-        return self._transcoders[rtype].encode(records)
+            self._transcoders[rtype] = _Transcoder(rtype, self._is_json, self._is_pretty)
+        return self._transcoders[rtype]
 
 
-class SymbolEndings:
+class _SymbolEndings:
     """How lines end that carry a symbol: a text for each instrument.
 
     Parameters
     ----------
     is_json : bool
         JSON, else CSV.
+
+    Attributes
+    ----------
+    ending : bytes
+        How lines end that carry none.
     """
 
     def __init__(self, is_json: bool) -> None:
         self._is_json = is_json
-        self._ending = b"}\n" if is_json else b"\n"
+        self.ending = b"}\n" if is_json else b"\n"
         self._labels: npt.NDArray[np.object_] | None = None
-        self._endings = np.empty(0, np.object_)
+        self._endings: list[bytes] = []
 
-    def of(self, labels: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    def of(self, labels: npt.NDArray[np.object_]) -> list[bytes]:
         """Return the ending of each label: of an object without its closing brace, of a row."""
         if labels is not self._labels:
             self._labels = labels
-            self._endings = np.empty(len(labels), np.object_)
-            self._endings[:] = [self._text(label) + self._ending for label in labels]
+            self._endings = [self._text(label) + self.ending for label in labels]
         return self._endings
 
     def append_to(self, text: bytes, batch: Batch) -> bytes:
@@ -139,10 +152,10 @@ class SymbolEndings:
         instrument = batch.instrument
         endings = self.of(batch.instruments.labels)
         if (instrument == instrument[0]).all():
-            return text.replace(self._ending, endings[instrument[0]])
+            return text.replace(self.ending, endings[instrument[0]])
         pieces: list[bytes] = [b""] * (2 * len(batch))
-        pieces[::2] = text.split(self._ending)[:-1]
-        pieces[1::2] = endings[instrument].tolist()
+        pieces[::2] = text.split(self.ending)[:-1]
+        pieces[1::2] = [endings[index] for index in instrument.tolist()]
         return b"".join(pieces)
 
     def _text(self, label: str | None) -> bytes:
@@ -154,56 +167,42 @@ class SymbolEndings:
         return f",{text}".encode()
 
 
-class _Bulk:
-    """The kernel for depth records, once they have proved to be so many that loading it pays."""
-
-    def __init__(self, is_json: bool, maps_symbols: bool, is_pretty: bool) -> None:
-        self._is_json = is_json
-        self._maps_symbols = maps_symbols
-        self._is_pretty = is_pretty
-        self._seen = 0
-        self._text: MbpText | None = None
-
-    def encode(self, batch: Batch) -> bytes:
-        """Return the text of records, none where they are databento_dbn's to encode."""
-        if self._is_pretty or batch.records.dtype not in (MBP1, MBP10):
-            return b""
-        self._seen += len(batch)
-        if self._seen < KERNEL_FROM_RECORDS:
-            return b""
-        if self._text is None:
-            from mdtool.wire.mbp_text import MbpText
-
-            endings = SymbolEndings(self._is_json) if self._maps_symbols else None
-            self._text = MbpText(self._is_json, endings)
-        return self._text.encode(batch) or b""
-
-
 class _Transcoder:
-    """databento_dbn's encoder of bare records."""
+    """databento_dbn's encoder of bare records of one rtype.
 
-    def __init__(self, encoding: dbn.Encoding, schema: str, is_pretty: bool) -> None:
-        self._has_header = encoding == _CSV
+    It leaves bars of a cadence without a schema out of CSV, so they pass through it as bars of a
+    second. Which schema is named makes no difference to JSON: all are written.
+    """
+
+    def __init__(self, rtype: int, is_json: bool, is_pretty: bool) -> None:
+        self._is_stand_in = rtype == RTYPE_OHLCV and not is_json
+        self._has_header = not is_json
+        if self._is_stand_in:
+            rtype = RTYPE_OHLCV_1S
         self._text = io.BytesIO()
         self._transcoder = dbn.Transcoder(
             self._text,
-            encoding,
+            _JSON if is_json else _CSV,
             _PLAIN,
             pretty_px=is_pretty,
             pretty_ts=is_pretty,
             map_symbols=False,
             has_metadata=False,
-            schema=dbn.Schema(schema),
+            schema=dbn.Schema(SCHEMAS[RTYPE_MBO if is_json else rtype]),
             input_version=DBN_VERSION,
         )
 
     def encode(self, records: Records) -> bytes:
+        """Return the lines of records."""
+        if self._is_stand_in:
+            records = records.copy()
+            records["rtype"] = RTYPE_OHLCV_1S
         self._transcoder.write(records.tobytes())
         self._transcoder.flush()
-        text = self._text.getvalue()
+        text: bytes = self._text.getvalue()
         self._text.seek(0)
         self._text.truncate()
         if self._has_header:
             self._has_header = False
-            return text[text.index(b"\n") + 1 :]
-        return text
+            text = text[text.index(b"\n") + 1 :]
+        return _STAND_IN.sub(_IN_ITS_PLACE, text) if self._is_stand_in else text

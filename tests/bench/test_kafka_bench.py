@@ -9,7 +9,7 @@ from mdtool.bench.kafka import BROKER, measure
 from mdtool.core.errors import StartupError, UsageError
 
 
-async def test_ticks_are_measured_and_topics_taken_away(kafka, monkeypatch):
+async def test_ticks_are_measured_and_topics_deleted(kafka, monkeypatch):
     monkeypatch.setenv(BROKER, kafka.address)
     monkeypatch.setattr("mdtool.bench.kafka.START_S", 60)
     (figure,) = await measure(ticks=20_000, rounds=1)
@@ -21,7 +21,7 @@ async def test_ticks_are_measured_and_topics_taken_away(kafka, monkeypatch):
         pass  # the broker deletes them when it finds the time
 
 
-async def test_without_a_broker_the_bench_says_so(monkeypatch):
+async def test_without_a_broker_the_bench_fails(monkeypatch):
     monkeypatch.delenv(BROKER, raising=False)
     with pytest.raises(UsageError, match=BROKER):
         await measure()

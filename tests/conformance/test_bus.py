@@ -169,7 +169,7 @@ async def test_refused_frames_take_their_positions_and_say_why(carrier, ledger):
     assert ledger.reasons["s"] == dict.fromkeys((0, 2, 4), Reason.PRICE)
 
 
-async def test_a_commit_is_told_when_it_is_one_and_not_before(carrier, ledger):
+async def test_commits_are_reported_when_they_happen_and_not_before(carrier, ledger):
     async with carrier.bus() as bus, carrier.far_end():
         commits = Commits(bus)
         ledger.hold()
@@ -205,7 +205,7 @@ async def test_the_position_of_a_stream_outlives_the_bus(carrier):
             assert await bus.position("other") == 0
 
 
-async def test_what_is_published_while_the_far_end_is_away_arrives_later(carrier, ledger):
+async def test_frames_published_while_the_peer_is_unavailable_arrive_later(carrier, ledger):
     async with carrier.bus() as bus:
         commits = Commits(bus)
         for k in range(1_000):
@@ -227,7 +227,7 @@ async def test_a_backlog_longer_than_a_batch_arrives_whole(carrier, ledger):
     assert [ledger.frames["s"][k * frames] for k in range(10)] == list(range(1, 11))
 
 
-async def test_a_position_is_waited_for_while_the_far_end_is_away(carrier):
+async def test_a_position_is_awaited_while_the_peer_is_unavailable(carrier):
     async with carrier.bus() as bus:
         asked = asyncio.create_task(bus.position("s"))
         async with carrier.far_end():
@@ -246,7 +246,7 @@ async def test_a_lost_acknowledgement_doubles_nothing(carrier, ledger):
     assert ledger.duplicates == 2 * carrier.doubles
 
 
-async def test_a_far_end_that_comes_back_gets_what_it_had_not_committed(carrier, ledger):
+async def test_a_peer_that_reconnects_gets_what_it_had_not_committed(carrier, ledger):
     async with carrier.bus() as bus:
         commits = Commits(bus)
         async with carrier.far_end():

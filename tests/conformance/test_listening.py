@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mdtool.adapters.recording import Recording
+from mdtool.adapters.dbn_files import Recording
 from mdtool.core.errors import StartupError
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
@@ -45,7 +45,7 @@ async def run(service):
 
 
 @pytest.mark.parametrize("name", SERVICES)
-async def test_a_host_that_can_be_no_name_is_told_so(name):
+async def test_a_host_that_is_not_a_valid_name_is_rejected(name):
     said = r"^cannot listen on port 0 of mdtool\.\.example: not a valid host name$"
     with pytest.raises(StartupError, match=said):
         await run(SERVICES[name]())

@@ -11,8 +11,9 @@ from mdtool.adapters.dbn_files import open_source
 from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.core.dtypes import SYMBOL_MAPPING
 from mdtool.core.instruments import Instruments
+from mdtool.wire import text
 from mdtool.wire.dbn import encode_records
-from mdtool.wire.text import CsvEncoder, JsonEncoder
+from mdtool.wire.text import TextEncoder
 from tests.reference import dbn_streams as streams
 from tests.support.instruments import named
 
@@ -25,9 +26,9 @@ STYLES = [
 
 
 def theirs(data: bytes, encoding: dbn.Encoding, pretty: bool, mapped: bool, **more) -> bytes:
-    text = io.BytesIO()
+    written = io.BytesIO()
     transcoder = dbn.Transcoder(
-        text,
+        written,
         encoding,
         dbn.Compression.NONE,
         pretty_px=pretty,
@@ -37,7 +38,7 @@ def theirs(data: bytes, encoding: dbn.Encoding, pretty: bool, mapped: bool, **mo
     )
     transcoder.write(data)
     transcoder.flush()
-    return text.getvalue()
+    return written.getvalue()
 
 
 def ours(path, tmp_path, encoding, pretty, mapped) -> bytes:
@@ -51,6 +52,12 @@ def ours(path, tmp_path, encoding, pretty, mapped) -> bytes:
     return written.read_bytes()
 
 
+@pytest.fixture(params=[True, False], ids=["kernel", "databento"])
+def _encoder(request, monkeypatch):
+    monkeypatch.setattr(text, "uses_kernel", lambda _n_bytes: request.param)
+
+
+@pytest.mark.usefixtures("_encoder")
 @pytest.mark.parametrize(("pretty", "mapped"), STYLES)
 @pytest.mark.parametrize("encoding", ["csv", "json"])
 class TestFiles:
@@ -86,28 +93,32 @@ class TestFiles:
         assert ours(path, tmp_path, encoding, pretty, mapped) == wanted
 
 
+def encoded(encoder: TextEncoder, batch) -> bytes:
+    return b"".join(map(bytes, encoder.encode(batch)))
+
+
 @pytest.mark.parametrize(("pretty", "mapped"), STYLES)
 def test_bars_of_any_cadence_come_out_as_bars_of_a_second_do(pretty, mapped):
     metadata = streams.metadata()
     bars, seconds = (named(streams.bars(50, rtype), metadata) for rtype in (17, 32))
-    rows = CsvEncoder(mapped, pretty).encode(bars)
-    alike = CsvEncoder(mapped, pretty).encode(seconds)
+    csv = TextEncoder(False, mapped, pretty)
+    rows, alike = encoded(csv, bars), encoded(csv, seconds)
     assert [row.split(b",")[1] for row in rows.splitlines()] == [b"17"] * 50
     assert rows.replace(b",17,", b",32,") == alike
-    assert CsvEncoder(mapped, pretty).header(17) == CsvEncoder(mapped, pretty).header(32)
+    assert csv.header(17) == csv.header(32)
     assert bars.records["rtype"].tolist() == [17] * 50
-    lines = JsonEncoder(mapped, pretty).encode(bars).splitlines()
+    lines = encoded(TextEncoder(True, mapped, pretty), bars).splitlines()
     assert all(b'"rtype":17,' in line for line in lines)
 
 
-@pytest.mark.parametrize("encoder", [CsvEncoder, JsonEncoder])
-def test_symbols_are_those_that_hold_where_a_record_stands(encoder):
+@pytest.mark.parametrize("is_json", [True, False])
+def test_symbols_are_those_that_hold_where_a_record_stands(is_json):
     resolver = Instruments().resolver("live")
-    text = encoder(maps_symbols=True)
-    assert text.encode(resolver.batch(streams.mbo(2))).count(b"LIVE") == 0
+    encoder = TextEncoder(is_json, maps_symbols=True)
+    assert encoded(encoder, resolver.batch(streams.mbo(2))).count(b"LIVE") == 0
     live = np.frombuffer(streams.mapping(1, "LIVE"), SYMBOL_MAPPING)
     resolver.learn(live)
-    lines = text.encode(resolver.batch(streams.mbo(4))).splitlines()
+    lines = encoded(encoder, resolver.batch(streams.mbo(4))).splitlines()
     assert [b"LIVE" in line for line in lines] == [True, False, True, False]
     assert len(lines) == 4
 

@@ -37,7 +37,7 @@ class Reader:
         ]
 
 
-async def test_a_reader_of_a_symbol_is_told_its_newest_bar_and_then_what_changes():
+async def test_a_reader_of_a_symbol_gets_its_newest_bar_and_then_changes():
     async with aggregator() as running:
         frames = [tick(100), tick(101, 2, at_s=1), tick(900, symbol=1)]
         await running.send(message(0, frames, ["AAPL", "MSFT"]))
@@ -50,7 +50,7 @@ async def test_a_reader_of_a_symbol_is_told_its_newest_bar_and_then_what_changes
         reader.call.cancel()
 
 
-async def test_bars_that_began_and_ended_between_two_messages_are_told():
+async def test_bars_that_began_and_ended_between_two_messages_are_sent():
     async with aggregator() as running:
         await running.send(message(0, [tick(100)], ["AAPL"]))
         reader = Reader(running.stub, "AAPL")
@@ -88,7 +88,7 @@ async def test_without_a_symbol_the_bars_of_all_come_those_of_new_symbols_too():
         reader.call.cancel()
 
 
-async def test_a_symbol_yet_unknown_is_told_from_its_first_trade_on():
+async def test_an_unknown_symbol_is_sent_from_its_first_trade_on():
     async with aggregator() as running:
         reader = Reader(running.stub, "NEW")
         await running.send(message(0, [tick(100), tick(200, symbol=1)], ["AAPL", "NEW"]))
@@ -98,14 +98,14 @@ async def test_a_symbol_yet_unknown_is_told_from_its_first_trade_on():
 
 
 @pytest.mark.parametrize("interval", ["", "2m", "soon", "-1s"])
-async def test_an_interval_that_is_not_kept_is_an_invalid_argument(interval):
+async def test_an_unknown_interval_is_an_invalid_argument(interval):
     async with aggregator() as running:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await Reader(running.stub, "AAPL", interval).read()
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_the_client_hands_bars_over_until_the_service_goes_away():
+async def test_the_client_receives_bars_until_the_service_stops():
     received = asyncio.Queue()
     async with contextlib.AsyncExitStack() as stack:
         async with aggregator() as running:
@@ -121,7 +121,7 @@ async def test_the_client_hands_bars_over_until_the_service_goes_away():
             await following
 
 
-async def test_the_client_says_that_an_interval_is_not_kept():
+async def test_the_client_reports_an_unknown_interval():
     async with aggregator() as running, AggregatorClient(running.address) as client:
         with pytest.raises(RefusedError, match="no bars of 7m"):
             await client.follow_bars("AAPL", "7m", lambda *_: None)

@@ -67,7 +67,7 @@ async def test_an_unknown_symbol_is_not_found(symbol):
 
 
 @pytest.mark.parametrize("call", ["GetAggregate", "GetBars", "StreamAggregates"])
-async def test_a_request_that_is_none_is_refused_in_silence(call, caplog):
+async def test_a_malformed_request_is_rejected_without_a_log_line(call, caplog):
     async with aggregator() as running:
         connect = running.channel.unary_stream
         if not call.startswith("Stream"):
@@ -91,7 +91,7 @@ async def test_aggregates_of_a_symbol_come_at_once_and_when_it_changes():
         call.cancel()
 
 
-async def test_a_reader_of_a_symbol_yet_unknown_hears_of_its_first_trade():
+async def test_a_reader_of_an_unknown_symbol_gets_its_first_trade():
     async with aggregator() as running:
         call = running.stub.StreamAggregates(aggregate_of("AAPL"))
         everything = running.stub.StreamAggregates(aggregate_of(""))
@@ -174,7 +174,7 @@ async def test_bars_come_newest_first_and_page_backwards():
 
 
 @pytest.mark.parametrize("interval", ["1s", "1m", "5m", "1h", "1d"])
-async def test_each_interval_is_kept(interval):
+async def test_every_interval_has_bars(interval):
     async with aggregator() as running:
         await running.send(message(0, [tick(100)], ["AAPL"]))
 
@@ -182,7 +182,7 @@ async def test_each_interval_is_kept(interval):
 
 
 @pytest.mark.parametrize("interval", ["", "2m", "soon", "-1s"])
-async def test_an_interval_that_is_not_kept_is_an_invalid_argument(interval):
+async def test_an_unknown_interval_is_an_invalid_argument(interval):
     async with aggregator() as running:
         await running.send(message(0, [tick(100)], ["AAPL"]))
 

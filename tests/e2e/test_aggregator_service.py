@@ -62,7 +62,7 @@ async def test_reflection_names_its_services_and_describes_their_calls():
         )
 
 
-async def test_calls_beyond_the_bound_are_turned_away():
+async def test_calls_beyond_the_limit_are_rejected():
     async with aggregator(max_calls=1) as running:
         call = running.stub.StreamUpdates(marketdata_pb2.UpdatesRequest())
         await call.read()
@@ -89,7 +89,7 @@ async def test_two_aggregators_do_not_share_a_port():
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a" * 80])
-async def test_a_host_that_is_not_this_one_is_said_to_be(host):
+async def test_a_host_of_another_machine_is_reported(host):
     with pytest.raises(StartupError, match=f"cannot listen on port 0 of {host}"):
         await Aggregator(AggregatorConfig(host=host, port=0)).run(pytest.fail)
 
@@ -134,7 +134,7 @@ def service():
         yield running.process, running.address
 
 
-async def test_the_command_serves_until_it_is_told_to_stop(service):
+async def test_the_command_serves_until_it_is_stopped(service):
     process, address = service
     async with grpc.aio.insecure_channel(address, rpc.OPTIONS) as channel:
         stub = rpc.Stub(channel)

@@ -138,7 +138,7 @@ async def test_what_is_uncommitted_is_bounded(url, stores):
         assert (await aggregate(service)).volume == 80
 
 
-async def test_a_store_that_is_away_is_waited_for_and_said_to_be(url, stores, caplog):
+async def test_an_unavailable_store_is_waited_for_and_reported(url, stores, caplog):
     caplog.set_level(logging.INFO, "mdtool.services.aggregator.committer")
     async with aggregator(store=url) as service:
         health = health_pb2_grpc.HealthStub(service.channel)
@@ -159,7 +159,7 @@ async def test_a_store_that_is_away_is_waited_for_and_said_to_be(url, stores, ca
     ]
 
 
-async def test_a_store_that_can_keep_no_more_ends_the_service(url, stores):
+async def test_a_store_that_can_store_no_more_ends_the_service(url, stores):
     async def serve():
         async with aggregator(store=url) as service:
             stores[0].errors.append(StoreError("no more"))
@@ -172,7 +172,7 @@ async def test_a_store_that_can_keep_no_more_ends_the_service(url, stores):
     assert stored(url) == {}
 
 
-async def test_ticks_one_by_one_are_told_of_once_they_are_written(url, stores):
+async def test_single_ticks_are_acknowledged_once_they_are_written(url, stores):
     async with aggregator(store=url) as service:
         stores[0].may_write.clear()
 
@@ -193,7 +193,7 @@ async def test_ticks_one_by_one_are_told_of_once_they_are_written(url, stores):
         assert stored(url) == {"AAPL": 2}
 
 
-async def test_a_service_goes_on_where_the_one_before_it_stopped(any_url):
+async def test_a_service_resumes_where_the_one_before_it_stopped(any_url):
     late = tick(90, at_s=-3600)
     async with aggregator(store=any_url) as service:
         await service.send(message(0, [tick(100, 2), tick(99, at_s=1), late], ["AAPL"]))
@@ -259,7 +259,7 @@ async def test_a_stop_commits_what_was_taken(url, stores):
     assert stored(url) == {"AAPL": 2}
 
 
-async def test_a_stop_does_not_wait_for_a_store_that_is_away(url, stores, caplog):
+async def test_a_stop_does_not_wait_for_an_unavailable_store(url, stores, caplog):
     async with contextlib.AsyncExitStack() as stack:
         service = await stack.enter_async_context(aggregator(store=url))
         stores[0].errors += [StoreUnavailableError("gone")] * 1_000

@@ -47,7 +47,7 @@ async def test_ticks_sent_one_by_one_are_counted_in_the_ack():
         assert (await totals(running)).ticks == 3
 
 
-async def test_ticks_that_are_none_are_refused_by_reason_and_the_stream_goes_on():
+async def test_wrong_ticks_are_refused_by_reason_and_the_stream_continues():
     bad = [
         *(one(price=price) for price in (math.nan, math.inf, -math.inf, 0.0, -1.0, 1e300)),
         *(one(volume=volume) for volume in (0, -5)),
@@ -89,7 +89,7 @@ async def test_the_ingest_timestamp_is_the_services_own():
         assert running.market.session(0)["ingest_timestamp"] > NOON_NS
 
 
-async def test_batches_are_acknowledged_in_order_and_the_position_is_kept():
+async def test_batches_are_acknowledged_in_order_and_the_position_is_stored():
     async with aggregator() as running:
         acks = await running.send(
             message(0, [tick(100), Reason.PRICE, tick(101)], ["AAPL"]),
@@ -202,7 +202,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("payload", GARBAGE.values(), ids=GARBAGE.keys())
-async def test_garbage_ends_its_call_and_disturbs_nobody(payload):
+async def test_garbage_ends_its_own_call_only(payload):
     async with aggregator() as running:
         other = running.stub.StreamTickBatches()
         await other.write(message(0, [tick(100)], ["MSFT"], stream="other"))

@@ -39,7 +39,7 @@ class Followed:
         return run.stream_id, run.first_sequence, named
 
 
-async def test_batches_are_handed_over_once_with_their_positions():
+async def test_batches_are_sent_once_with_their_positions():
     async with aggregator() as running:
         await running.send(message(0, [tick(1)], ["OLD"]))
         followed = Followed(running.address)
@@ -71,7 +71,7 @@ async def test_ticks_one_by_one_are_handed_over_too():
         followed.task.cancel()
 
 
-async def test_a_client_that_takes_too_little_is_told_so(monkeypatch):
+async def test_a_slow_client_is_disconnected_with_the_reason(monkeypatch):
     feed = functools.partial(TradePublisher, max_behind=200_000)
     monkeypatch.setattr(live_market, "TradePublisher", feed)
     async with aggregator() as running:
@@ -94,7 +94,7 @@ async def test_a_client_that_takes_too_little_is_told_so(monkeypatch):
         assert taken < 1_000_000
 
 
-async def test_a_feed_that_is_away_or_goes_away_says_so():
+async def test_an_unavailable_feed_is_reported():
     async with GrpcTradeFeed("127.0.0.1:1") as feed:
         with pytest.raises(PeerError, match=r"127\.0\.0\.1:1 is unavailable"):
             await feed.follow(pytest.fail, pytest.fail)

@@ -289,7 +289,7 @@ class TestCheckpoints:
         at = sample["ts_recv"][16_000]
         run(path, "--checkpoint-every", 5_000, "-J")
         os.utime(path)
-        said = "ignored, for it is of another file, or of this one before it changed"
+        said = "ignored, because it is of another file, or of this one before it changed"
         assert run(path, "--at", at, "-J", said=said) == run(SAMPLE, "--at", at, "-J")
 
     @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ class TestBadInput:
         [
             (["no.dbn"], 1, "no.dbn: no such file"),
             ([Path(__file__).parent], 1, "is a directory"),
-            ([__file__], 1, "is no DBN stream"),
+            ([__file__], 1, "is not a DBN stream"),
             ([SAMPLE, "--at", "noon"], 2, "'noon' is not a time"),
             ([SAMPLE, "--emit", "often"], 2, "--emit often: give final, event, or an interval"),
             ([SAMPLE, "--emit", "0s"], 2, "--emit 0s: give final, event, or an interval"),

@@ -144,7 +144,7 @@ def test_a_start_is_where_the_pace_begins(slow):
         assert "► 1×" in page
 
 
-def test_only_the_symbols_asked_for(slow):
+def test_only_the_selected_symbols(slow):
     with view(slow, "--symbols", "MSFT", "--speed", 0) as session:
         page = session.wait_for("ended")
         assert page.startswith(" MSFT  TEST")
@@ -249,7 +249,7 @@ def test_a_sender_that_is_not_there_is_one_line(free_port):
         )
 
 
-def test_input_that_breaks_off_stays_to_be_seen_and_is_told_of_at_the_end(tmp_path, monkeypatch):
+def test_truncated_input_stays_on_the_screen_and_is_reported_at_the_end(tmp_path, monkeypatch):
     (tmp_path / "cut.dbn").write_bytes(orders()[:-1])
     monkeypatch.chdir(tmp_path)  # so that the name fits on the line
     with view("cut.dbn", "--speed", 0) as session:
@@ -284,7 +284,7 @@ def test_a_signal_ends_it_and_gives_the_terminal_back(slow, number, status):
         assert session.is_restored
 
 
-def test_a_terminal_that_takes_nothing_any_more_does_not_keep_it_from_ending(slow):
+def test_a_terminal_that_is_not_read_does_not_keep_it_from_ending(slow):
     with view(slow) as session:
         session.wait_for("► 1×")
         session.stop_reading_within_a_frame()
@@ -317,7 +317,7 @@ def test_a_closed_terminal_ends_it(slow):
         assert session.hang_up() == 0
 
 
-def test_suspended_it_gives_the_terminal_back_and_continued_takes_it_again(slow):
+def test_suspended_it_restores_the_terminal_and_continued_takes_it_again(slow):
     script = f"set -m; {' '.join(BOOK)} {slow} --live; echo stopped; read -r; fg; echo ended $?"
     with Session(["bash", "-c", script]) as session:
         session.wait_for("► 1×")
@@ -347,7 +347,7 @@ def test_nothing_but_ascii_where_the_encoding_has_no_more(slow):
         assert "|" in page
 
 
-def test_without_a_terminal_it_says_so(slow):
+def test_without_a_terminal_it_is_rejected(slow):
     ended = subprocess.run([*BOOK, str(slow), "--live"], capture_output=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.startswith(b"mdtool: --live requires a terminal")
@@ -374,7 +374,7 @@ def test_what_cannot_be_is_one_line(arguments, said):
         assert session.is_restored
 
 
-def test_a_file_without_orders_is_refused_before_the_screen_is_taken(tmp_path):
+def test_a_file_without_orders_is_rejected_before_the_screen_is_taken(tmp_path):
     path = tmp_path / "trades.dbn"
     path.write_bytes(streams.header("trades") + encode_records(streams.trades(3)))
     with view(path) as session:

@@ -230,7 +230,7 @@ async def test_joining_live(day):
     assert status["records"] < len(records)
 
 
-async def test_a_partial_book_stays_one_for_whoever_joins_live(tmp_path):
+async def test_a_partial_book_is_partial_for_receivers_that_join_live(tmp_path):
     path = tmp_path / "partial.dbn"
     records = Exchange().generate(5_000)[1_500:]
     write(path, records, INSTRUMENTS)
@@ -272,7 +272,7 @@ async def test_a_sender_that_is_lost_is_resumed_without_a_gap(day, free_port):
         assert len(await receiver.lines("?depth=1")) == len(records)
 
 
-async def test_a_sender_of_another_stream_cannot_be_resumed_and_that_is_said(
+async def test_a_sender_of_another_stream_cannot_be_resumed_which_is_reported(
     day, tmp_path, free_port
 ):
     path, records = day
@@ -327,12 +327,12 @@ async def test_a_stream_of_trades_makes_no_books(tmp_path):
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is no DBN stream"),
-        (np.random.default_rng(1).bytes(5_000), "is no DBN stream"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not a DBN stream"),
+        (np.random.default_rng(1).bytes(5_000), "is not a DBN stream"),
         (None, "does not answer as a sender"),
     ],
 )
-async def test_what_is_no_sender_is_said_to_be_none(day, said, why, monkeypatch):
+async def test_a_peer_that_is_not_a_sender_is_reported(day, said, why, monkeypatch):
     if said is None:  # records come at once, and an answer never
         monkeypatch.setattr(connection, "ANSWER_S", 0.0)
     content = day[0].read_bytes() if said is None else said
@@ -352,7 +352,7 @@ async def test_what_is_no_sender_is_said_to_be_none(day, said, why, monkeypatch)
     assert why in status["error"]
 
 
-async def test_a_sender_that_turns_receivers_away_is_tried_again(day):
+async def test_a_sender_that_rejects_receivers_is_tried_again(day):
     path, records = day
     async with sender_of(path, max_receivers=1, greeting_ms=3_600_000) as sender:
         host, port = parse_address(sender.data)
@@ -395,7 +395,7 @@ async def stalled_reader(address: str) -> socket.socket:
     return client
 
 
-async def test_a_reader_that_takes_nothing_is_passed_over_and_told(long_day):
+async def test_a_reader_that_stopped_reading_misses_records_and_is_sent_their_number(long_day):
     path, records = long_day
     async with (
         sender_of(path) as sender,

@@ -123,7 +123,7 @@ def test_a_sender_that_is_killed_is_resumed(day, victims):
         assert lines.count(b"\n") == len(records)
 
 
-def test_a_receiver_that_is_killed_begins_anew_and_ends_the_same(day):
+def test_a_receiver_that_is_killed_starts_again_and_ends_the_same(day):
     path, records = day
     speed = speed_of(records, 2.0)
     options = ["--book", str(path), "--speed", speed, "-J", *ONLY, *FREE_PORTS]
@@ -211,7 +211,7 @@ def test_a_taken_port_of_the_receiver_ends_it_with_3():
         (["replay-dbn", "--serve", "nowhere.dbn"], 3, "nowhere.dbn: no such file"),
         (["replay-dbn", "--serve", "."], 3, "Is a directory"),
         (["replay-dbn", "--serve", "-"], 3, "stdin: can be read only once"),
-        (["replay-dbn", "--serve", "text.dbn"], 3, "is no DBN stream"),
+        (["replay-dbn", "--serve", "text.dbn"], 3, "is not a DBN stream"),
         (["replay-dbn", "--serve", "f.dbn", "--json"], 2, "--json: does not go with --serve"),
         (["replay-dbn", "--serve", "f.dbn", "-o", "x.dbn"], 2, "does not go with --serve"),
         (

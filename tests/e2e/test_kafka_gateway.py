@@ -113,7 +113,7 @@ async def test_a_gateway_is_blocked_while_no_aggregator_runs(kafka, tmp_path):
             await asyncio.to_thread(send, tmp_path / "ticks.jsonl", address)
             await until_status(client, "blocked")
             _, report = await client.answer("/health")
-            assert "no aggregator has taken a partition's ticks" in report["aggregator"]["message"]
+            assert "no aggregator has read a partition's ticks" in report["aggregator"]["message"]
             running.enter_context(service("aggregate", "--port", 0, "--bus", url))
             await until_status(client, "ok")
 

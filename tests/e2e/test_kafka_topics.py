@@ -135,7 +135,7 @@ def test_records_deleted_before_they_were_read_are_reported(kafka, tmp_path):
         topics.forget("ticks", 3)
         for one in (member, keeper):
             one.process.send_signal(signal.SIGCONT)
-            while b"are gone" not in one.process.stderr.readline():
+            while b"are lost" not in one.process.stderr.readline():
                 pass
 
 

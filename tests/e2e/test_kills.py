@@ -192,7 +192,7 @@ def lasting_ports():
 
 
 @pytest.mark.timeout(900)
-def test_a_supervisor_that_is_killed_goes_on_when_it_is_started_again(tmp_path, lasting_ports):
+def test_a_supervisor_that_is_killed_resumes_when_it_is_started_again(tmp_path, lasting_ports):
     chance = random.Random(4)
     ticks, url = Input(tmp_path, 4), f"sqlite:///{tmp_path}/data/mdtool.db"
     arguments = ["all", "-J", *ONLY, "--data-dir", str(tmp_path / "data"), *lasting_ports]

@@ -274,7 +274,11 @@ class TestBadFiles:
 
     @pytest.mark.parametrize(
         ("content", "said"),
-        [(b"", "is empty"), (b"symbol,price\nAAPL,1\n", "is no DBN stream"), (bytes(99), "no DBN")],
+        [
+            (b"", "is empty"),
+            (b"symbol,price\nAAPL,1\n", "is not a DBN stream"),
+            (bytes(99), "is not a DBN stream"),
+        ],
     )
     def test_one_that_is_none(self, tmp_path, content, said):
         path = tmp_path / "f.dbn"

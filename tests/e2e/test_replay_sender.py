@@ -49,7 +49,7 @@ async def heard(address, say) -> Heard:
         return await receiver.hear(Heard())
 
 
-async def test_a_client_that_says_nothing_gets_the_file(day):
+async def test_a_client_without_a_request_gets_the_file(day):
     path, records = day
     async with sender_of(path, greeting_ms=1) as sender:
         await sender.start("/start-streaming")
@@ -146,7 +146,7 @@ async def test_joining_live_after_the_end_gets_the_last_books(day):
     assert content(books_of(got.all_records())) == content(books_of(records))
 
 
-async def test_who_wants_the_next_stream_waits_for_one_and_may_leave_meanwhile(day):
+async def test_a_receiver_of_the_next_stream_waits_for_it_and_may_disconnect(day):
     path, records = day
     async with sender_of(path) as sender:
         async with connected(sender.data, FromNext()) as early:
@@ -234,7 +234,7 @@ async def test_speed_can_be_chosen_at_each_start(day):
             assert (await sender.ask(f"/start-streaming?speed={speed}", "POST"))[0] in {400, 409}
 
 
-async def test_a_wrong_speed_is_told_before_anything_starts(day):
+async def test_an_invalid_speed_is_rejected_before_the_start(day):
     async with sender_of(day[0]) as sender:
         for speed in ("-1", "nan", "inf", "fast", ""):
             status, told = await sender.ask(f"/start-streaming?speed={speed}", "POST")
@@ -280,7 +280,7 @@ async def test_a_slow_live_receiver_gets_a_snapshot_for_what_it_missed(long_day)
     assert late.last == End(first.stream, len(records))
 
 
-async def test_a_receiver_that_never_reads_holds_nobody_up(long_day):
+async def test_a_receiver_that_never_reads_blocks_no_other(long_day):
     path, records = long_day
     async with sender_of(path) as sender, connected(sender.data, FromStart(), 1 << 16) as stalled:
         await sender.start("/start-streaming")
@@ -312,9 +312,9 @@ async def test_receivers_that_vanish_are_forgotten(long_day, request_):
 @pytest.mark.parametrize(
     ("garbage", "why"),
     [
-        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "is no request"),
-        (b"from=yesterday\n", "is no request"),
-        (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\n", "is no request"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "is not a request"),
+        (b"from=yesterday\n", "is not a request"),
+        (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\n", "is not a request"),
         (b"x" * 10_000, "more than 256 bytes"),
         (b"from=start\nfrom=live\n", "more than one request"),
     ],
@@ -329,14 +329,14 @@ async def test_garbage_is_answered_with_a_reason(day, garbage, why):
         assert len((await heard(sender.data, FromStart())).all_records()) == len(records)
 
 
-async def test_half_a_request_is_refused_once_its_half_is_closed(day):
+async def test_half_a_request_is_rejected_once_its_half_is_closed(day):
     async with sender_of(day[0]) as sender, connected(sender.data, b"from=sta") as receiver:
         receiver.writer.write_eof()
         got = await receiver.hear(Heard())
     assert got.last == Refused("an unfinished request", is_final=True)
 
 
-async def test_half_a_request_is_not_waited_for_for_long(day, monkeypatch):
+async def test_half_a_request_times_out(day, monkeypatch):
     monkeypatch.setattr(session, "_REQUEST_S", 0.05)
     async with sender_of(day[0]) as sender:
         got = await heard(sender.data, b"from=sta")
@@ -365,7 +365,7 @@ async def test_a_request_that_comes_late_still_counts(day):
     assert got.all_records()[0] == records[10]
 
 
-async def test_a_second_request_is_refused(day):
+async def test_a_second_request_is_rejected(day):
     async with sender_of(day[0], speed=CRAWLING) as sender:
         await sender.start("/start-streaming")
         async with connected(sender.data, FromStart()) as receiver:
@@ -376,7 +376,7 @@ async def test_a_second_request_is_refused(day):
     assert "more than one request" in got.last.reason
 
 
-async def test_too_many_receivers_are_asked_to_come_back(day):
+async def test_receivers_above_the_limit_may_try_again(day):
     async with (
         sender_of(day[0], max_receivers=1, greeting_ms=3_600_000) as sender,
         connected(sender.data),
@@ -388,7 +388,7 @@ async def test_too_many_receivers_are_asked_to_come_back(day):
     )
 
 
-async def test_a_file_that_is_cut_gives_all_whole_records_and_says_so(tmp_path, day):
+async def test_of_a_truncated_file_all_whole_records_and_the_error_are_sent(tmp_path, day):
     path, records = day
     cut = tmp_path / "cut.dbn"
     cut.write_bytes(path.read_bytes()[:-20])
@@ -407,7 +407,7 @@ async def test_a_file_that_is_cut_gives_all_whole_records_and_says_so(tmp_path, 
     assert sum(map(len, decoder.feed(data))) >= len(records) - 1
 
 
-async def test_a_file_that_changes_is_noticed_by_whoever_has_to_read_it_again(tmp_path):
+async def test_a_changed_file_is_noticed_when_it_is_read_again(tmp_path):
     path = tmp_path / "day.dbn"
     records = record(path, 30_000)
     async with sender_of(path, backlog_bytes=100_000) as sender:
@@ -421,7 +421,7 @@ async def test_a_file_that_changes_is_noticed_by_whoever_has_to_read_it_again(tm
 
 
 @pytest.mark.parametrize("backlog_bytes", [1, 100_000, 2_000_000])
-async def test_whoever_is_behind_reads_the_file_again(long_day, backlog_bytes):
+async def test_a_receiver_behind_the_backlog_reads_the_file_again(long_day, backlog_bytes):
     path, records = long_day
     async with (
         sender_of(path, backlog_bytes=backlog_bytes) as sender,
@@ -516,7 +516,7 @@ async def test_stopping_cuts_receivers_off_at_once(day):
     ("path", "method", "status"),
     [("/nothing", "GET", 404), ("/start-streaming", "GET", 405), ("/status", "POST", 405)],
 )
-async def test_other_paths_are_told_in_json(day, path, method, status):
+async def test_other_paths_are_answered_in_json(day, path, method, status):
     async with sender_of(day[0]) as sender:
         answered, told = await sender.ask(path, method)
         assert answered == status
@@ -528,7 +528,7 @@ async def test_health(day):
         assert await sender.ask("/health") == (200, {"status": "ok", "state": "idle"})
 
 
-async def test_the_header_says_what_the_file_s_does(day):
+async def test_the_header_is_that_of_the_file(day):
     path, _ = day
     async with sender_of(path) as sender:
         await sender.start("/start-streaming")

@@ -55,7 +55,7 @@ def test_ticks_go_through_all_services():
 
 @needs_pidfd
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_a_signal_stops_everything_from_the_outside_in_and_nobody_misses_a_peer(number, status):
+def test_a_signal_stops_clients_before_their_servers(number, status):
     with serve("all", "-J", *FREE_PORTS) as services:
         services.addresses(4)
         with Watch(services.pids().values()) as processes:
@@ -158,7 +158,7 @@ def test_what_cannot_run_is_one_line(arguments, status, message):
     assert message in services.lines[0]
 
 
-def test_a_check_names_the_service_that_is_away():
+def test_a_check_names_the_service_that_is_unavailable():
     with serve("all", "-J", "--only", "serve-tcp,aggregate", *FREE_PORTS) as services:
         addresses = services.addresses(2)
         for name in ("gateway", "vwap"):
@@ -171,7 +171,7 @@ def test_a_check_names_the_service_that_is_away():
         assert "aggregator 127.0.0.1:1 is unavailable" in without_aggregate.stderr
 
 
-def test_it_says_where_it_keeps_its_data_and_goes_on_with_it(tmp_path):
+def test_it_reports_its_store_and_restores_its_state(tmp_path):
     options = ["--only", "serve-tcp,aggregate", "--data-dir", str(tmp_path / "d"), *FREE_PORTS]
     for known in ("0 symbols and 0 trades", r"1 symbol and \d+ trades"):
         with serve("all", "-J", *options) as services:

@@ -162,7 +162,7 @@ async def test_a_replay_that_is_cut_off_still_counts_every_trade_once(trades, na
         assert services.end(signal.SIGTERM) == 0
 
 
-def test_what_is_no_stream_is_told_and_leaves_the_services_running(tmp_path):
+def test_input_that_is_not_dbn_is_reported_and_leaves_the_services_running(tmp_path):
     (tmp_path / "notes.txt").write_text("no market data here\n" * 10)
     with serve("all", "--replay", "notes.txt", "-J", *FREE_PORTS) as services:
         services.heard(r"replay +\| mdtool: notes.txt")

@@ -42,7 +42,7 @@ def wait_for(address: str, expected: dict[str, float]) -> None:
     raise AssertionError(f"the feed ended with {told}, not {expected}")
 
 
-def test_the_feed_tells_what_the_filter_does_also_once_it_was_killed(tmp_path):
+def test_the_feed_agrees_with_the_filter_also_after_a_kill(tmp_path):
     exchange = Exchange(SYMBOLS, seed=3)
     trades = exchange.generate(20_000, "trades")
     path = tmp_path / "trades.dbn"

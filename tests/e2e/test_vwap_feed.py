@@ -78,7 +78,7 @@ async def _state(address: str, symbol: str, price: float) -> dict:
         return await client.until(symbol=symbol, price=price)
 
 
-async def test_bad_lines_get_an_error_each_and_nobody_else_does(said):
+async def test_each_bad_line_gets_an_error_and_no_other_client_does(said):
     async with aggregator() as running, vwap_feed(running.address) as address:
         await said.heard("connected")
         async with connected(address) as bad, connected(address) as good:
@@ -106,7 +106,7 @@ async def test_lines_may_come_in_pieces_and_end_as_windows_ends_them(said):
             assert (await client.next())["symbol"] == "AAPL"
 
 
-async def test_a_client_that_has_no_more_to_ask_is_still_told(said):
+async def test_a_client_that_closed_its_half_still_gets_updates(said):
     async with aggregator() as running, vwap_feed(running.address) as address:
         await said.heard("connected")
         async with connected(address) as client:
@@ -160,7 +160,7 @@ async def test_a_client_that_never_reads_is_closed_and_the_others_go_on(said):
                 await quick.until(symbol=f"S399{'X' * BIG}", price=(100 + number) / 100)
 
 
-async def test_hundreds_of_clients_are_told_the_last_state(said):
+async def test_hundreds_of_clients_get_the_last_state(said):
     async with aggregator() as running, vwap_feed(running.address) as address:
         await said.heard("connected")
         async with contextlib.AsyncExitStack() as stack:
@@ -174,7 +174,7 @@ async def test_hundreds_of_clients_are_told_the_last_state(said):
                 await client.until(symbol="AAPL", price=1.49)
 
 
-async def test_more_clients_than_there_may_be_are_refused(said):
+async def test_clients_above_the_limit_are_rejected(said):
     async with aggregator() as running, vwap_feed(running.address, max_clients=1) as address:
         async with connected(address) as first:
             first.say("SUBSCRIBE")
@@ -189,7 +189,7 @@ async def test_more_clients_than_there_may_be_are_refused(said):
                     break
 
 
-async def test_an_aggregator_that_goes_away_is_followed_again(said, free_port):
+async def test_an_aggregator_that_reconnects_is_followed_again(said, free_port):
     async with vwap_feed(f"127.0.0.1:{free_port}") as address:
         async with aggregator(port=free_port) as running:
             await said.heard("connected")
@@ -202,7 +202,9 @@ async def test_an_aggregator_that_goes_away_is_followed_again(said, free_port):
             assert (await _state(address, "AAPL", 3))["vwap"] == 2
 
 
-async def test_windows_are_filled_from_the_store_whatever_was_away(said, free_port, tmp_path):
+async def test_windows_are_restored_from_the_store_whatever_was_unavailable(
+    said, free_port, tmp_path
+):
     store = f"sqlite:///{tmp_path}/market.db?synchronous=normal"
     async with aggregator(port=free_port, store=store) as running:
         await running.send(message(0, [tick(100 + n, at_s=n) for n in range(5)], ["AAPL"]))
@@ -217,7 +219,7 @@ async def test_windows_are_filled_from_the_store_whatever_was_away(said, free_po
     assert not any("windows may lack trades" in line for line in said.lines)
 
 
-async def test_a_store_that_cannot_be_read_leaves_windows_to_what_comes(said, tmp_path):
+async def test_without_a_readable_store_windows_start_empty(said, tmp_path):
     (tmp_path / "market.db").write_bytes(b"no database" * 1000)
     store = f"sqlite:///{tmp_path}/market.db"
     async with aggregator() as running, vwap_feed(running.address, store=store) as address:

@@ -123,7 +123,7 @@ def test_sorting_by_each_column_and_the_other_way_round(feed):
             session.wait_for(has_order(*order))
 
 
-def test_a_filter_is_typed_and_taken_away(feed):
+def test_a_filter_is_typed_and_removed(feed):
     with watch(feed) as session:
         feed.accept(state("AAPL", 1) + state("AMZN", 1) + state("MSFT", 1))
         session.wait_for("MSFT")
@@ -190,7 +190,7 @@ def test_help_comes_and_goes(feed):
         session.wait_for("SYM000")
 
 
-def test_a_feed_that_goes_away_is_waited_for(feed):
+def test_a_feed_that_is_unavailable_is_reconnected(feed):
     with watch(feed, size=(100, 24)) as session:
         feed.accept(some(2))
         session.wait_for("● live")
@@ -204,7 +204,7 @@ def test_a_feed_that_goes_away_is_waited_for(feed):
         assert "● live" in str(session.screen)
 
 
-def test_no_feed_at_the_start_is_waited_for_too(feed):
+def test_an_unavailable_feed_at_the_start_is_reconnected_too(feed):
     feed.listener.close()
     with watch(feed) as session:
         session.wait_for("✗ unavailable, trying again in")
@@ -215,7 +215,7 @@ def test_no_feed_at_the_start_is_waited_for_too(feed):
         assert session.end() == 0
 
 
-def test_garbage_is_told_of_and_passed_over(feed):
+def test_garbage_is_reported_and_skipped(feed):
     with watch(feed, size=(100, 24)) as session:
         feed.accept(b"HTTP/1.1 400 Bad Request\r\n\x1b[2J\n\xff\xfe\n" + some(1) + b"{}\n")
         page = session.wait_for("lines were not understood")
@@ -225,7 +225,7 @@ def test_garbage_is_told_of_and_passed_over(feed):
         assert session.end() == 0
 
 
-def test_what_never_ends_a_line_is_dropped(feed):
+def test_a_feed_that_never_ends_a_line_is_disconnected(feed):
     with watch(feed) as session:
         feed.accept()
         with contextlib.suppress(OSError):
@@ -234,7 +234,7 @@ def test_what_never_ends_a_line_is_dropped(feed):
         session.wait_for("the peer does not send lines")
 
 
-def test_only_the_symbols_asked_for_are_asked_for(feed):
+def test_only_the_selected_symbols_are_subscribed(feed):
     with watch(feed, "--symbols", "aapl,MSFT") as session:
         feed.accept(state("GOOG", 300) + state("AAPL", 100))
         assert feed.connection.recv(100) == b"SUBSCRIBE AAPL,MSFT\n"
@@ -295,7 +295,7 @@ def test_piped_it_prints_the_lines_as_they_come(feed):
         assert process.wait() == 130
 
 
-def test_piped_it_prints_only_the_symbols_asked_for_and_what_the_feed_complains_of(feed):
+def test_piped_it_prints_the_selected_symbols_and_the_errors_of_the_feed(feed):
     with piped(feed, "--symbols", "AAPL") as process:
         lines = state("AAPL", 100) + b'{"error":"no"}\n'
         feed.accept(state("GOOG", 300) + lines)
@@ -317,7 +317,7 @@ def test_piped_it_ends_quietly_with_its_reader(feed):
         assert process.stderr.read() == b""
 
 
-def test_piped_it_ends_with_its_reader_while_the_feed_is_away_too(feed):
+def test_piped_it_ends_with_its_reader_while_the_feed_is_unavailable_too(feed):
     with piped(feed) as process:
         feed.accept(some(1))
         process.stdout.readline()

@@ -14,7 +14,7 @@ from mdtool.core.trades import Frames, Reason, TradeRun, Trades
 from mdtool.core.units import parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
-from mdtool.engine.saved_rows import SESSION
+from mdtool.engine.saved_state import SESSION, SavedState
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
 from mdtool.services.aggregator.partition import Partition
 from mdtool.wire.batches import BatchError
@@ -81,7 +81,7 @@ def run_of(frames):
 def whole_market():
     bars = LiveBars(LENGTHS, 10_000, CONFIG.bars_lateness_ms * 10**6)
     market = Market(bars, 100, 100)
-    market.restore([], np.empty(0, SESSION), bars.saved_since(0), {}, {})
+    market.restore(SavedState.empty())
     for symbol in SYMBOLS:
         market.intern(symbol)
     return market

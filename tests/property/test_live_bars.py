@@ -81,7 +81,7 @@ def test_bars_of_short_intervals_add_up_to_those_of_long_ones(ticks, lateness):
     st.lists(st.integers(0, 80), max_size=12),
     st.lists(st.booleans(), min_size=1, max_size=13),
 )
-def test_a_reader_that_skips_updates_is_told_of_each_bar_that_changed_and_of_no_other(
+def test_a_reader_that_skips_updates_gets_exactly_the_bars_that_changed(
     ticks, lateness, cuts, looks
 ):
     bars = LiveBars(INTERVALS, lateness_ns=lateness)

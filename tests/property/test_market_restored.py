@@ -87,7 +87,7 @@ def test_a_market_saved_step_by_step_and_restored_equals_one_never_interrupted(
 
 @settings(max_examples=50)
 @given(deliveries(), st.integers(0, 15), st.integers(1, 4))
-def test_readers_of_a_restored_market_are_told_everything_at_first(
+def test_readers_of_a_restored_market_get_everything_first(
     sent: list[tuple[str, int, list[Frame]]], interrupted_at: int, keep: int
 ) -> None:
     market, kept = new_market(keep), MarketCopy()

@@ -105,7 +105,7 @@ def test_symbols_met_later_have_partitions_too():
         ),
     ],
 )
-def test_offsets_that_cannot_be_are_told(columns, reason):
+def test_impossible_offsets_are_rejected(columns, reason):
     two = np.ones(2, "<i8").tobytes()
     message = marketdata_pb2.TickBatch(
         stream_id="s",
@@ -121,6 +121,6 @@ def test_offsets_that_cannot_be_are_told(columns, reason):
         decode_record(message.SerializeToString())
 
 
-def test_bytes_that_are_no_message_are_told():
+def test_bytes_that_are_not_a_message_are_rejected():
     with pytest.raises(BatchError, match="not a TickBatch"):
         decode_record(b"\xff\xff garbage")

@@ -150,7 +150,7 @@ def texts_around_every_rule_of_utf8() -> list[bytes]:
     return two + three + four
 
 
-def test_text_is_told_from_noise_as_protobuf_does():
+def test_utf8_is_validated_as_protobuf_does():
     payloads = [b"\x0a" + bytes([len(text)]) + text for text in texts_around_every_rule_of_utf8()]
     # Behind a cut character, a field whose tag begins as its last byte would.
     payloads += [b"\x0a\x01\xc3\xa8\x01\x05", b"\x0a\x02\xe2\x82\xa8\x01\x05"]

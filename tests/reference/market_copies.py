@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdtool.engine.market import SESSION, Market
-from mdtool.engine.saved_rows import SAVED_BAR
+from mdtool.engine.market import Market
+from mdtool.engine.saved_state import SAVED_BAR, SESSION, SavedState
 
 
 class MarketCopy:
@@ -56,5 +56,5 @@ class MarketCopy:
         bars = np.array([bar for _, bar in wanted], SAVED_BAR)
         bars["symbol"] = [symbols.index(symbol) for symbol, _ in wanted]
         sessions = np.array([self.sessions[symbol] for symbol in symbols], SESSION)
-        market.restore(symbols, sessions, bars, self.positions, self.counts)
+        market.restore(SavedState(symbols, sessions, bars, self.positions, self.counts))
         self.attach(market)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mdtool.adapters.stores.errors import StoreGapError
-from mdtool.adapters.stores.port import SavedState, Step, StreamRun
-from mdtool.engine.saved_rows import SAVED_BAR, SESSION
+from mdtool.adapters.stores.port import Step, StreamRun
+from mdtool.engine.saved_state import SAVED_BAR, SESSION, SavedState
 
 
 class PlainStore:

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
-from mdtool.adapters.recording import Recording
+from mdtool.adapters.dbn_files import Recording
 from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import MBO
 from mdtool.services.book.config import ReceiverConfig

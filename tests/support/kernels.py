@@ -26,6 +26,8 @@ COMMANDS: Final = (
     "simulate --limit 1000 -o orders.dbn",
     "simulate --limit 1000 --schema trades -o trades.dbn",
     "simulate --limit 1000 --schema mbp-1 -o quotes.dbn",
+    "simulate --symbols A,B,C,D,E,F,G,H,I,J,K,L --limit 9000 -o many.dbn",
+    "book many.dbn --json",
     "book {samples}/mbo.dbn.zst --json",
     "book {samples}/mbo.dbn.zst --emit event -o events.dbn",
     "book {samples}/mbo.dbn.zst --emit 1s --json",

@@ -16,7 +16,7 @@ from mdtool.adapters.stores.errors import StoreClaimedError, StoreUnavailableErr
 from mdtool.adapters.stores.port import Step, StreamRun
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Trades
-from mdtool.engine.saved_rows import SAVED_BAR, SESSION
+from mdtool.engine.saved_state import SAVED_BAR, SESSION
 
 NewUrl = Callable[[], str]
 """Names a place where no store is yet, another one at each call."""

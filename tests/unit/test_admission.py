@@ -82,7 +82,7 @@ def test_a_resend_after_such_refusals_still_finds_its_place(market):
     ("column", "name"),
     [("price", "price"), ("size", "volume"), ("ts_event", "exchange_timestamp")],
 )
-def test_values_that_no_accepted_tick_has_are_the_peers_error(market, column, name):
+def test_values_that_no_accepted_tick_has_are_rejected(market, column, name):
     good = ticks(0, 0)
     trades = dataclasses.replace(good.trades, **{column: np.array([NOON_NS, 0])})
     bad = dataclasses.replace(good, trades=trades)
@@ -92,7 +92,7 @@ def test_values_that_no_accepted_tick_has_are_the_peers_error(market, column, na
 
 
 @pytest.mark.parametrize("symbol", ["", "aapl", " AAPL", "CAFÉ", "A\tB", "A" * 71])
-def test_symbols_that_no_accepted_tick_has_are_the_peers_error(market, symbol):
+def test_symbols_that_no_accepted_tick_has_are_rejected(market, symbol):
     with pytest.raises(BatchError, match="is not as ingest servers write it"):
         Admission(market, SymbolTable([symbol])).admit(ticks(0))
 

@@ -92,7 +92,7 @@ def test_a_batch_may_hold_refusals_alone_or_nothing(run):
     assert_equal(decode_batch(batch(run), SymbolTable()).frames, run)
 
 
-def test_later_batches_go_on_with_the_calls_table():
+def test_later_batches_use_the_same_table():
     table = SymbolTable()
     decode_batch(batch(frames(), SYMBOLS), table)
     decode_batch(batch(frames()), table)
@@ -123,7 +123,7 @@ def test_later_batches_go_on_with_the_calls_table():
         ({"new_symbols": ["AAPL", "AAPL"]}, "in the call's table already"),
     ],
 )
-def test_columns_that_contradict_each_other_are_the_peers_error(changes, complaint):
+def test_columns_that_contradict_each_other_are_rejected(changes, complaint):
     message = batch(frames(), SYMBOLS)
     for name, value in changes.items():
         if name == "new_symbols":
@@ -144,7 +144,7 @@ def test_bars_are_read_back():
     assert_equal(decode_bars(sent(encode_bars(bars()))), bars())
 
 
-def test_bars_of_different_lengths_are_the_peers_error():
+def test_bars_of_different_lengths_are_rejected():
     message = encode_bars(bars())
     message.count = b""
     with pytest.raises(BatchError, match="count 0"):
@@ -164,12 +164,12 @@ def test_bar_updates_are_read_back():
     assert list(table) == ["A", "B"]
 
 
-def test_bar_updates_outside_the_table_are_the_peers_error():
+def test_bar_updates_outside_the_table_are_rejected():
     with pytest.raises(BatchError, match="outside the call's table of 1"):
         decode_bar_updates(sent(encode_bar_updates(bar_updates(), ["A"])), SymbolTable())
 
 
-def test_bar_updates_of_different_lengths_are_the_peers_error():
+def test_bar_updates_of_different_lengths_are_rejected():
     message = encode_bar_updates(bar_updates(), ["A", "B"])
     message.symbol = bytes(4)
     with pytest.raises(BatchError, match="symbol 1, start 3"):
@@ -190,12 +190,12 @@ def test_updates_are_read_back():
     assert list(table) == ["A", "B"]
 
 
-def test_updates_outside_the_table_are_the_peers_error():
+def test_updates_outside_the_table_are_rejected():
     with pytest.raises(BatchError, match="outside the call's table of 1"):
         decode_updates(sent(encode_updates(updates(), ["A"])), SymbolTable())
 
 
-def test_updates_of_different_lengths_are_the_peers_error():
+def test_updates_of_different_lengths_are_rejected():
     message = encode_updates(updates(), ["A", "B"])
     message.high = bytes(8)
     with pytest.raises(BatchError, match="high 1"):

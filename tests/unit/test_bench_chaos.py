@@ -21,7 +21,7 @@ from mdtool.bench.chaos_verdict import (
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Trades
 from mdtool.core.units import PRICE_SCALE
-from mdtool.engine.saved_rows import SESSION
+from mdtool.engine.saved_state import SESSION
 from mdtool.wire.dbn import DbnDecoder
 
 TICKS = 5_000

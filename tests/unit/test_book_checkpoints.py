@@ -207,7 +207,7 @@ def test_what_cannot_be_trusted_is_ignored_with_a_warning(path, caplog, harm, sa
     with caplog.at_level(logging.WARNING):
         assert nearest_checkpoint(path, 2**62, Instruments()) is None
     [message] = caplog.messages
-    assert message.startswith(f"{path}{SUFFIX}: ignored, for it ")
+    assert message.startswith(f"{path}{SUFFIX}: ignored, because it ")
     assert said in message
 
 
@@ -222,7 +222,7 @@ def test_it_wants_a_file_that_can_be_read_again(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     keeps_it_open = os.open(tmp_path / "pipe", os.O_RDWR)
     os.write(keeps_it_open, streams.header())
-    with pytest.raises(UsageError, match="kept beside a file"):
+    with pytest.raises(UsageError, match="is not a file, beside which"):
         CheckpointedSource(str(tmp_path / "pipe"), Rebuild(), 1)
     os.close(keeps_it_open)
 

@@ -30,7 +30,7 @@ def test_it_begins_with_nothing_and_room_for_half():
     assert len(history.read(0, 10)) == 0
 
 
-def test_everything_is_kept_while_there_is_room():
+def test_all_records_are_stored_while_there_is_room():
     history, _ = filled(400)
     assert (history.first, history.end, history.room) == (0, 400, 0)
     assert history.read(0, 1000).records.tolist() == RECORDS[:200].tolist()

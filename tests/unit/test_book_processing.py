@@ -52,7 +52,7 @@ def test_a_whole_stream():
     assert content(receiver.rebuild.books) == content(books_of(RECORDS))
 
 
-def test_a_stream_that_is_lost_is_asked_for_where_it_broke_off():
+def test_a_lost_stream_is_resumed_at_its_position():
     receiver = processing()
     receiver.receive(Begin(STREAM, 0))
     feed(receiver, 0, 1_234)
@@ -66,7 +66,7 @@ def test_a_stream_that_is_lost_is_asked_for_where_it_broke_off():
 @pytest.mark.parametrize(
     "begin", [Begin("b" * 32, 1_000), Begin(STREAM, 999), Begin(STREAM, 1_001), Begin("b" * 32, 0)]
 )
-def test_a_gap_is_an_error_and_never_passed_over(begin):
+def test_a_gap_is_an_error(begin):
     receiver = processing()
     receiver.receive(Begin(STREAM, 0))
     feed(receiver, 0, 1_000)
@@ -101,7 +101,7 @@ def test_a_receiver_that_was_too_slow_has_the_right_books_again():
     assert content(receiver.rebuild.books) == content(books_of(RECORDS))
 
 
-def test_half_a_snapshot_is_nothing_to_resume_from():
+def test_nothing_is_resumed_from_half_a_snapshot():
     receiver = processing(FromLive())
     begin, whole = joined_at(2_000)
     receiver.receive(begin)
@@ -125,7 +125,7 @@ def test_books_are_made_of_mbo():
         receiver.set_metadata(make_metadata("XSIM.TEST", "trades", 0))
 
 
-def test_what_belongs_to_no_book_counts_in_the_position_alone():
+def test_records_other_than_orders_count_in_the_position_alone():
     receiver = processing()
     receiver.receive(Begin(STREAM, 0))
     other = EXCHANGE.generate(300, "trades")
@@ -179,7 +179,7 @@ async def test_a_reader_of_some_symbols_gets_theirs():
     assert await batches_of(Reader(receiver, 1, {"nothing"})) == []
 
 
-async def test_a_reader_that_comes_late_is_told_what_is_gone():
+async def test_a_late_reader_gets_the_number_of_dropped_records():
     receiver = processing(history_records=2_000)
     receiver.receive(Begin(STREAM, 0))
     feed(receiver, 0, len(RECORDS))
@@ -233,7 +233,7 @@ async def test_processing_does_not_wait_for_a_reader_that_stopped_reading():
         assert not backpressure.is_blocking()
 
 
-async def test_a_reader_that_was_passed_over_goes_on_behind_the_gap():
+async def test_a_reader_that_missed_records_continues_after_the_gap():
     receiver = processing(history_records=2_000)
     receiver.receive(Begin(STREAM, 0))
     feed(receiver, 0, 1_000)

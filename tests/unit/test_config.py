@@ -88,20 +88,20 @@ def test_other_sections_do_not_matter(write):
         ("[serve-tcp\n", "mdtool.toml: "),
     ],
 )
-def test_a_bad_file_is_refused_with_its_place(write, text, message):
+def test_a_bad_file_is_rejected_with_the_place(write, text, message):
     write(text)
     with pytest.raises(ConfigError) as refused:
         load()
     assert message in str(refused.value)
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
+def test_a_file_that_is_not_text_is_rejected(tmp_path):
     (tmp_path / "mdtool.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"mdtool\.toml"):
         load()
 
 
-def test_a_named_file_that_is_not_there_is_refused(monkeypatch):
+def test_a_named_file_that_does_not_exist_is_rejected(monkeypatch):
     monkeypatch.setenv("MDTOOL_CONFIG", "nowhere.toml")
     with pytest.raises(ConfigError, match=r"nowhere\.toml: no such file"):
         load()
@@ -117,7 +117,7 @@ def test_a_named_file_that_is_not_there_is_refused(monkeypatch):
         ("MDTOOL_SERVE_TCP_IDLE_TIMEOUT_S", "nan", "nan is not"),
     ],
 )
-def test_a_bad_variable_is_refused_with_its_name(monkeypatch, key, value, message):
+def test_a_bad_variable_is_rejected_with_its_name(monkeypatch, key, value, message):
     monkeypatch.setenv(key, value)
     with pytest.raises(ConfigError) as refused:
         load()
@@ -125,7 +125,7 @@ def test_a_bad_variable_is_refused_with_its_name(monkeypatch, key, value, messag
     assert key in str(refused.value)
 
 
-def test_a_flag_out_of_its_range_is_refused_as_it_is_written():
+def test_a_flag_out_of_its_range_is_rejected_as_it_is_written():
     with pytest.raises(ConfigError, match=r"^--idle-timeout-s: -1\.0 is not at least 0$"):
         load(idle_timeout_s=-1.0)
 
@@ -144,7 +144,7 @@ def test_a_variable_belongs_to_the_longest_section_that_fits(monkeypatch):
     assert load("serve-tcp").port == 1
 
 
-def test_an_unknown_variable_of_a_section_whose_name_begins_another_is_refused(monkeypatch):
+def test_an_unknown_variable_of_a_section_with_a_longer_namesake_is_rejected(monkeypatch):
     monkeypatch.setenv("MDTOOL_SERVE_ONYL", "gateway")
     with pytest.raises(ConfigError, match="MDTOOL_SERVE_ONYL: no such setting"):
         load("serve")

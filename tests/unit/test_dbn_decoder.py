@@ -203,12 +203,12 @@ class TestBadStreams:
     def test_too_little_to_tell(self, text):
         decoder = DbnDecoder("f.dbn")
         decoder.feed(text)
-        with pytest.raises(InputError, match="is no DBN stream"):
+        with pytest.raises(InputError, match="is not a DBN stream"):
             decoder.finish()
 
     @pytest.mark.parametrize("text", [b"ts_recv,ts_event\n", b"PAR1....", bytes(100)])
     def test_another_format(self, text):
-        with pytest.raises(InputError, match=r"f\.dbn: is no DBN stream \(begins with b'"):
+        with pytest.raises(InputError, match=r"f\.dbn: is not a DBN stream \(begins with b'"):
             DbnDecoder("f.dbn").feed(text)
 
     def test_a_version_of_the_future(self):
@@ -225,7 +225,7 @@ class TestBadStreams:
         decoder = DbnDecoder("f.dbn")
         runs = decoder.feed(HEADER + records + garbage + records)
         assert np.array_equal(runs[0], streams.mbo(3))
-        with pytest.raises(CorruptStreamError, match="turns to garbage") as caught:
+        with pytest.raises(CorruptStreamError, match="contains garbage") as caught:
             decoder.feed(records)
         assert caught.value.offset == len(HEADER) + 3 * RECORD_BYTES
         with pytest.raises(CorruptStreamError):
@@ -234,5 +234,5 @@ class TestBadStreams:
     def test_garbage_at_the_start_of_a_feed_is_told_at_once(self):
         decoder = DbnDecoder("f.dbn")
         decoder.feed(HEADER)
-        with pytest.raises(CorruptStreamError, match="turns to garbage"):
+        with pytest.raises(CorruptStreamError, match="contains garbage"):
             decoder.feed(bytes(80))

@@ -78,7 +78,7 @@ class TestWhatCannotBeOpened:
 
     def test_a_text_file(self, tmp_path):
         (tmp_path / "f.csv").write_text("ts_recv,ts_event\n")
-        with pytest.raises(InputError, match="is no DBN stream"):
+        with pytest.raises(InputError, match="is not a DBN stream"):
             open_source(str(tmp_path / "f.csv"))
 
     def test_a_file_within_a_file(self, tmp_path):

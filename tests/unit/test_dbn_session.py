@@ -210,5 +210,5 @@ def test_a_connection_may_end_anywhere_else():
 
 
 def test_what_is_no_dbn_is_no_sender_s_either():
-    with pytest.raises(InputError, match="is no DBN stream"):
+    with pytest.raises(InputError, match="is not a DBN stream"):
         SessionDecoder("sender").feed(b"HTTP/1.1 400 Bad Request\r\n")

@@ -23,7 +23,7 @@ def logging_to_stderr() -> Iterator[logging.Handler]:
         logging.getLogger().removeHandler(handler)
 
 
-def test_messages_are_said_afterwards_in_their_order(capsys):
+def test_messages_are_written_afterwards_in_their_order(capsys):
     with logging_to_stderr(), DeferredMessages() as messages:
         logging.getLogger("mdtool.x").warning("no records of %s", "ABC")
         print("compiling", file=sys.stderr)
@@ -48,7 +48,7 @@ def test_stderr_is_what_it_was_even_after_an_error(capsys):
     assert capsys.readouterr().err == "held\n"
 
 
-def test_only_the_last_are_kept(capsys):
+def test_only_the_last_messages_are_written(capsys):
     with DeferredMessages():
         for number in range(3 * MESSAGES_KEPT):
             print(number, file=sys.stderr)

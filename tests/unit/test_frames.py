@@ -40,7 +40,7 @@ def test_an_unfinished_frame_is_pending():
     assert splitter.pending_bytes == 6
 
 
-def test_a_length_over_the_limit_is_the_peers_error():
+def test_a_length_over_the_limit_is_rejected():
     splitter = FrameSplitter(max_frame_bytes=10)
     assert splitter.feed(encode_frame(bytes(10))) == [(False, bytes(10))]
     with pytest.raises(PeerError, match="11 bytes is over 10"):
@@ -92,6 +92,6 @@ def test_a_hello_is_read_back():
         encode_frame(b"\xff"),
     ],
 )
-def test_what_is_no_reply_is_the_peers_error(data):
+def test_wrong_replies_are_rejected(data):
     with pytest.raises(PeerError):
         ReplyDecoder().feed(data)

@@ -75,7 +75,7 @@ def test_runs_of_a_stream_follow_each_other(intake, bus):
     assert intake.uncommitted == 6
 
 
-def test_room_is_told_once_half_of_it_is_free(intake, bus):
+def test_waiters_are_called_once_half_of_the_room_is_free(intake, bus):
     told = mock.Mock()
     intake.take(intake.shared, ticks(12))
     assert not intake.has_room
@@ -89,7 +89,7 @@ def test_room_is_told_once_half_of_it_is_free(intake, bus):
     assert intake.uncommitted == 0
 
 
-def test_a_commit_told_twice_or_beyond_frees_nothing_more(intake, bus):
+def test_a_repeated_or_excessive_commit_frees_nothing_more(intake, bus):
     intake.take(intake.shared, ticks(4))
     bus.commit(intake.shared.stream_id, 3)
     bus.commit(intake.shared.stream_id, 2)
@@ -140,7 +140,7 @@ async def test_the_next_owner_waits_for_what_the_last_one_sent(intake, bus):
     assert second.told == [2]
 
 
-async def test_a_stream_that_was_fed_elsewhere_goes_on_where_that_ended(intake, bus):
+async def test_a_stream_resumes_where_another_server_stopped(intake, bus):
     stream = await intake.open("s", Owner())
     intake.take(stream, ticks(2))
     bus.commit("s", 2)
@@ -219,7 +219,7 @@ def test_details_of_a_few_refusals_are_logged_and_all_are_counted(intake, caplog
     assert "refused 10 (10 price)" in caplog.text
 
 
-def test_a_client_that_is_gone_before_it_is_asked_its_name_hurts_nobody(intake):
+def test_a_client_that_is_gone_at_once_harms_nothing(intake):
     transport = mock.create_autospec(asyncio.Transport, instance=True)
     transport.get_extra_info.side_effect = {"socket": mock.Mock()}.get
     connection = Connection(

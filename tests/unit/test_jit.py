@@ -68,7 +68,7 @@ def test_ctrl_c_is_not_lost_where_llvm_calls_back(tmp_path):
     assert (done.stdout, done.stderr) == ("interrupted True\n", "")
 
 
-def test_a_kernel_is_compiled_once_and_kept(tmp_path):
+def test_a_kernel_is_compiled_once_and_cached(tmp_path):
     (tmp_path / "kernels.py").write_text(MODULE)
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment.pop("NUMBA_CACHE_DIR", None)
@@ -89,13 +89,13 @@ def test_a_kernel_is_compiled_once_and_kept(tmp_path):
     assert list((tmp_path / "cache" / "mdtool").rglob("*.nbi"))
 
 
-def test_modules_with_kernels_are_those_whose_sources_the_cache_goes_by():
+def test_the_digest_includes_all_modules_with_kernels():
     root = Path(mdtool.__file__).parent
     users = {path for path in root.rglob("*.py") if "core.jit import" in path.read_text()}
     assert users == set(root.rglob("*kernel.py"))
 
 
-def test_the_cache_goes_by_a_digest_of_all_kernels_and_only_the_latest_are_kept(tmp_path):
+def test_caches_are_keyed_by_a_digest_of_all_kernels_and_bounded(tmp_path):
     package = tmp_path / "mdtool"
     shutil.copytree(Path(mdtool.__file__).parent / "core", package / "core")
     (package / "__init__.py").write_text('__version__ = "9.9.9"')

@@ -153,7 +153,7 @@ def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path):
     ticks.close()
 
 
-def test_json_is_told_by_its_first_character(tmp_path):
+def test_json_is_recognised_by_its_first_character(tmp_path):
     for text, expected in ((f"\n  {TICK}", True), ("DBN\x03", False), ("", False)):
         path = tmp_path / "f"
         path.write_text(text)

@@ -20,7 +20,7 @@ def of(**config):
         return running
 
 
-def test_services_are_told_of_the_bus_and_not_of_each_other():
+def test_services_are_given_the_bus_instead_of_each_other():
     running = of()
     assert {program.name: " ".join(program.command[1:]) for program in running} == {
         "gateway": "gateway --host 127.0.0.1 --port 8080 --vwap 127.0.0.1:8888",
@@ -46,7 +46,7 @@ def test_several_aggregators_share_the_work_and_one_has_the_port():
     assert aggregators == {"aggregate-1": "50051", "aggregate-2": "0", "aggregate-3": "0"}
 
 
-def test_without_a_store_nothing_is_kept_beside_the_bus():
+def test_without_a_store_only_the_bus_stores():
     running = of(store=None, memory=True)
     assert "store" not in [program.name for program in running]
     assert stored_in(running) == "trades and state are stored in kafka 127.0.0.1:9092"
@@ -73,6 +73,6 @@ def test_what_all_may_take_to_stop_is_less_than_the_supervisor_may(config):
         ({"bus": "", "only": "store"}, UsageError, "no such service"),
     ],
 )
-def test_what_cannot_run_is_refused(config, error, message):
+def test_invalid_settings_are_rejected(config, error, message):
     with pytest.raises(error, match=message):
         of(**config)

@@ -221,7 +221,7 @@ def test_the_lifeline_is_not_handed_on(spawn, lifeline):
     expect(process, "False")
 
 
-def test_a_child_says_once_on_which_addresses_it_is_ready(monkeypatch, caplog):
+def test_a_child_reports_its_addresses_once(monkeypatch, caplog):
     read, write = os.pipe()
     monkeypatch.setenv(READY_FD, str(write))
     with caplog.at_level("INFO"), os.fdopen(read) as ready:

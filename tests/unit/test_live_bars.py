@@ -11,7 +11,7 @@ import pytest
 from mdtool.core.errors import UsageError
 from mdtool.engine.bars import BAR
 from mdtool.engine.live_bars import LiveBars
-from mdtool.engine.saved_rows import SAVED_BAR
+from mdtool.engine.saved_state import SAVED_BAR
 from tests.reference import bars as reference
 
 _ANSWERS = """
@@ -33,7 +33,7 @@ print(before, loaded())
 """
 
 
-def test_no_kernel_is_left_to_be_loaded_by_the_first_who_asks():
+def test_all_kernels_are_loaded_at_the_start():
     command = [sys.executable, "-c", _ANSWERS]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.stdout == f"{[1] * 4} {[1] * 4}\n", done.stderr
@@ -94,12 +94,12 @@ def test_a_symbol_that_never_traded_has_no_bars():
         assert history.dtype == BAR
 
 
-def test_an_interval_that_is_not_kept_is_refused():
+def test_an_unknown_interval_is_rejected():
     with pytest.raises(UsageError, match="no bars of 2m: choose from 1s, 1m"):
         LiveBars((10**9, 60 * 10**9)).history(0, 120 * 10**9, 1)
 
 
-def test_changes_of_many_bars_at_once_are_all_told_as_far_as_they_are_kept():
+def test_many_changed_bars_are_all_returned_as_far_as_they_are_held():
     bars = LiveBars((10, 100), keep=40)
     first = bars.step
     ts = np.arange(0, 10_000, 10)
@@ -112,7 +112,7 @@ def test_changes_of_many_bars_at_once_are_all_told_as_far_as_they_are_kept():
     assert len(bars.changed_since(bars.step, symbols, 10)) == 0
 
 
-def test_changes_of_an_interval_that_is_not_kept_are_refused():
+def test_changes_of_an_unknown_interval_are_rejected():
     with pytest.raises(UsageError, match="no bars of 2m"):
         LiveBars((10**9,)).changed_since(0, np.zeros(1, "u4"), 120 * 10**9)
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_is_refused(intervals, keep, lateness):
         LiveBars(intervals, keep, lateness)
 
 
-def test_bars_that_are_not_saved_yet_are_held_however_many_they_are():
+def test_unsaved_bars_are_held_however_many_they_are():
     bars = LiveBars((10, 100), keep=2)
     bars.restore(np.empty(0, SAVED_BAR))
     step = bars.step
@@ -142,7 +142,7 @@ def test_bars_that_are_not_saved_yet_are_held_however_many_they_are():
     assert not len(bars.saved_since(bars.step))
 
 
-def test_bars_of_an_interval_that_is_no_longer_kept_are_not_taken_up():
+def test_bars_of_a_dropped_interval_are_not_restored():
     before, bars = LiveBars((10, 50)), LiveBars((10, 100))
     before.update(np.zeros(1, "u4"), [5], [1], [73])
     before.update(np.zeros(1, "u4"), [6], [1], [85])

@@ -194,7 +194,7 @@ def test_how_the_stream_moves_stands_in_the_corner(values, said):
     ],
 )
 @pytest.mark.parametrize("size", [(34, 8), (60, 15), (80, 24), (120, 40)])
-def test_what_is_wrong_with_a_book_is_said_at_every_size(ladder, badges, size):
+def test_badges_of_a_book_are_shown_at_every_size(ladder, badges, size):
     words = page_of(changed(ladder=ladder), *size).split()
     assert [word for word in words if word in {"PARTIAL", "CROSSED", "LOCKED"}] == badges
 
@@ -246,7 +246,7 @@ def test_several_books_are_numbered_and_of_several_publishers_named():
     assert "n next symbol" not in lines_of(FRAME)[-1]
 
 
-def test_before_the_first_record_it_says_so():
+def test_before_the_first_record_it_is_waiting():
     assert lines_of(Frame(dataset="X"))[0].startswith(" waiting for records  X")
 
 
@@ -260,7 +260,7 @@ def test_a_notice_takes_the_place_of_the_hints_but_quit():
     assert words(lines_of(frame)[-1]) == "x.dbn: ends within a record q quit"
 
 
-def test_help_tells_every_key_and_leaves_the_header():
+def test_help_lists_every_key_below_the_header():
     lines = lines_of(FRAME, is_help=True)
     assert lines[0] == lines_of(FRAME)[0]
     page = "\n".join(lines)
@@ -269,7 +269,7 @@ def test_help_tells_every_key_and_leaves_the_header():
     assert "PARTIAL" in page
 
 
-def test_a_terminal_without_room_for_a_price_says_what_is_needed():
+def test_a_terminal_without_room_for_a_price_shows_the_required_size():
     assert lines_of(FRAME, 20, 3)[0].strip() == "30x4 at least"
 
 

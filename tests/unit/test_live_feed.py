@@ -226,7 +226,7 @@ def test_records_are_applied_when_they_are_due(started):
     assert feed.records == 3
 
 
-def test_whoever_looks_gets_a_turn_however_fast_the_source():
+def test_a_view_gets_its_turn_however_fast_the_source():
     forever = Source()
     forever._script = itertools.repeat(streams.mbo(1000))
     feed = Feed(forever, Playback(FLAT_OUT))

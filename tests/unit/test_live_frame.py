@@ -135,6 +135,6 @@ def test_prices_as_text(price, decimals, text):
     assert price_text(price, decimals) == text
 
 
-def test_what_a_terminal_would_obey_is_not_passed_on():
+def test_control_characters_are_not_printed():
     assert printable("ES\x1b[2JM4\x07\n\x9b") == "ES?[2JM4???"
     assert printable("Zürich €") == "Zürich €"

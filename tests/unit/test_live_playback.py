@@ -38,7 +38,7 @@ def test_nothing_is_due_while_it_pauses_and_time_stands_still():
     assert playback.position_ns(60 * S) == FIRST + 4 * S
 
 
-def test_it_goes_on_from_where_it_paused():
+def test_it_continues_from_where_it_paused():
     playback = started()
     assert playback.due(at(10), 3 * S) == 0
     playback.pause_or_go_on(4 * S)

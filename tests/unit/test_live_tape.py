@@ -9,7 +9,7 @@ from tests.reference import dbn_streams as streams
 from tests.support.instruments import batch, index_of
 
 
-def test_trades_are_kept_by_book_latest_first():
+def test_trades_are_stored_by_book_latest_first():
     tape = Tape()
     orders = streams.mbo(60)
     for start in range(0, 60, 7):
@@ -19,7 +19,7 @@ def test_trades_are_kept_by_book_latest_first():
         assert np.array_equal(tape.last(index_of(1, instrument_id), 5), trades[::-1][:5])
 
 
-def test_only_the_last_trades_are_kept():
+def test_only_the_last_trades_are_stored():
     tape = Tape()
     trades = streams.mbo(5 * TRADES_KEPT)
     trades["action"] = b"T"

@@ -11,7 +11,7 @@ from mdtool.core.trades import Frames, Reason
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Change, Market, SequenceGapError
-from mdtool.engine.saved_rows import SESSION
+from mdtool.engine.saved_state import SESSION
 from tests.reference.market import Frame, Tick, batch
 
 NOON_NS = 1_735_214_400 * NS_PER_S
@@ -96,7 +96,7 @@ def test_the_stream_silent_for_longest_is_forgotten_first(market):
     assert known == {"a": 2, "b": None, "c": 1, "d": 1}
 
 
-def test_a_full_table_takes_no_further_symbol_and_keeps_those_it_has():
+def test_a_full_table_rejects_new_symbols():
     market = Market(LiveBars([NS_PER_S]), max_symbols=2, max_streams=1)
 
     assert [market.intern(s) for s in ("A", "B", "C", "A")] == [0, 1, None, 0]

@@ -178,7 +178,7 @@ class TestColumns:
     def test_symbols_that_are_no_text(self, tmp_path, file_format):
         orders = streams.mbo(1)
         orders["action"] = b"\xff"
-        with pytest.raises(OutputError, match=r"action is no text"):
+        with pytest.raises(OutputError, match=r"action is not text"):
             written(tmp_path, file_format, orders)
 
 

@@ -68,7 +68,7 @@ def test_data_is_stored_in_the_users_folder_which_is_made(tmp_path, monkeypatch)
     assert (tmp_path / "data" / "mdtool").is_dir()
 
 
-def test_data_is_kept_where_it_is_told(tmp_path, monkeypatch):
+def test_the_store_follows_the_settings(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
     assert stores(data_dir="mine/too") == told(f"sqlite:///{tmp_path}/mine/too/mdtool.db")
@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_made_is_no_reason_to_try_again(tmp_path):
         commands(data_dir="file/d")
 
 
-def test_people_are_told_where_data_is_kept_without_secrets(tmp_path):
+def test_the_place_of_the_store_is_shown_without_secrets(tmp_path):
     for settings, said in [
         ({"data_dir": "d"}, f"sqlite {tmp_path}/d/mdtool.db"),
         ({"memory": True}, "nothing is stored"),
@@ -141,7 +141,7 @@ def test_a_wrong_setting_of_any_service_is_met_before_the_start(tmp_path):
         commands()
 
 
-def test_port_0_becomes_a_free_port_that_all_are_told():
+def test_port_0_becomes_a_free_port_that_all_programs_are_given():
     with programs(ServeConfig(aggregate_port=0), ["mdtool"]) as running:
         command = {program.name: list(program.command) for program in running}
         port = command["aggregate"][-1]
@@ -234,7 +234,7 @@ def test_every_port_of_a_book_can_be_any_free_one(day):
         ({"gateway_host": "192.0.2.1", "gateway_port": 0}, StartupError, "listen on 192.0.2.1"),
     ],
 )
-def test_what_cannot_run_is_refused_before_the_start(settings, error, message):
+def test_invalid_settings_are_rejected_before_the_start(settings, error, message):
     with pytest.raises(error) as refused:
         commands(**settings)
     assert message in str(refused.value)

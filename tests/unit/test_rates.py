@@ -39,7 +39,7 @@ def test_it_falls_to_nothing_once_nothing_comes():
     assert rates.per_second(WINDOW_NS + NS_PER_S + 1, 1_000) == [0]
 
 
-def test_it_keeps_few_samples_however_often_it_is_told():
+def test_it_stores_few_samples_whatever_the_rate_of_updates():
     rates = Rates()
     for at in range(100_000):
         rates.update(at * NS_PER_S // 10_000, at)

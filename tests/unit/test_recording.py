@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from mdtool.adapters.dbn_files import Recording
 from mdtool.adapters.dbn_select import Selection
-from mdtool.adapters.recording import Recording
 from mdtool.core.errors import InputError
 from tests.support.recordings import record
 

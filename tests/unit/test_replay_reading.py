@@ -28,7 +28,7 @@ def backlog(limit: int, *lengths: int) -> Backlog:
     return kept
 
 
-def test_everything_is_there_while_there_is_room():
+def test_all_records_are_stored_while_there_is_room():
     kept = backlog(10, 3, 1, 4)
     for position in range(8):
         assert kept.read(position)["order_id"][0] == position
@@ -42,7 +42,7 @@ def test_the_oldest_go_first():
     assert kept.read(3)["order_id"].tolist() == [3]
 
 
-def test_the_last_is_kept_however_large_it_is():
+def test_the_last_array_is_stored_whatever_its_size():
     kept = backlog(1, 3, 9)
     assert kept.read(2) is None
     assert len(kept.read(3)) == 9
@@ -53,7 +53,7 @@ async def batches_of(*lengths: int):
         yield batch(array)
 
 
-async def test_a_reader_goes_forward_from_wherever_it_is_asked():
+async def test_a_reader_reads_from_any_later_position():
     reader = ForwardReader(batches_of(3, 1, 4))
     for position in (0, 0, 2, 3, 6, 7):
         records = await reader.read(position)

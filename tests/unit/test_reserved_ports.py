@@ -12,7 +12,7 @@ from mdtool.core.tcp import reserve_port
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
-async def test_a_server_listens_on_the_port_that_is_held_for_it(host):
+async def test_a_server_listens_on_its_reserved_port(host):
     with reserve_port(host) as holder:
         port = holder.getsockname()[1]
         for _ in range(2):  # and once more after it was restarted
@@ -24,17 +24,17 @@ async def test_a_server_listens_on_the_port_that_is_held_for_it(host):
             await server.wait_closed()
 
 
-def test_nobody_reaches_a_port_that_is_only_held():
+def test_a_reserved_port_rejects_connections():
     with reserve_port("127.0.0.1") as holder, pytest.raises(ConnectionRefusedError):
         socket.create_connection(holder.getsockname())
 
 
-def test_ports_held_at_once_differ():
+def test_ports_reserved_at_once_differ():
     with reserve_port("127.0.0.1") as one, reserve_port("127.0.0.1") as other:
         assert one.getsockname() != other.getsockname()
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
-def test_an_address_of_another_machine_is_refused(host):
+def test_an_address_of_another_machine_is_rejected(host):
     with pytest.raises(StartupError, match=f"cannot listen on {host}"):
         reserve_port(host)

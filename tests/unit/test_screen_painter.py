@@ -49,7 +49,7 @@ def test_repainted_every_line_is_written_but_nothing_is_cleared():
     assert b"\x1b[2J" not in written
 
 
-def test_cleared_it_begins_anew():
+def test_after_clear_all_lines_are_written():
     painted = painter()
     painted.paint(texts("one"))
     painted.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from mdtool.adapters.stores.steps import Steps
@@ -10,7 +9,7 @@ from mdtool.core.trades import Reason
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
-from mdtool.engine.saved_rows import SAVED_BAR, SESSION
+from mdtool.engine.saved_state import SavedState
 from tests.reference.market import Tick, batch
 
 NOON_NS = 1_735_214_400 * NS_PER_S
@@ -23,7 +22,7 @@ def tick(price: int, symbol: int = 0) -> Tick:
 @pytest.fixture
 def market() -> Market:
     market = Market(LiveBars([NS_PER_S]), max_symbols=10, max_streams=10)
-    market.restore([], np.empty(0, SESSION), np.empty(0, SAVED_BAR), {}, {})
+    market.restore(SavedState.empty())
     market.intern("AAPL")
     market.intern("MSFT")
     return market

@@ -41,7 +41,7 @@ async def test_a_reader_steps_for_its_own_symbol_only():
         await following
 
 
-async def test_a_reader_of_all_steps_for_any_symbol_and_for_none():
+async def test_a_reader_of_all_wakes_for_any_symbol_and_for_none():
     subscribers = Subscribers()
     with subscribers.join() as wakeups:
         await anext(wakeups)
@@ -64,7 +64,7 @@ async def test_changes_between_two_steps_are_one():
 
 
 @pytest.mark.parametrize("symbol", ["", "AAPL"])
-async def test_closing_ends_those_who_wait_and_those_who_come_later(symbol):
+async def test_closing_ends_current_and_later_readers(symbol):
     subscribers = Subscribers()
     with subscribers.join(symbol) as wakeups:
         await anext(wakeups)
@@ -77,7 +77,7 @@ async def test_closing_ends_those_who_wait_and_those_who_come_later(symbol):
         assert [seen async for seen in wakeups] == []
 
 
-async def test_who_leaves_is_forgotten_however_it_leaves():
+async def test_readers_are_removed_however_they_leave():
     subscribers = Subscribers()
 
     async def read(symbol):

@@ -196,7 +196,7 @@ async def test_what_cannot_start_stops_the_rest_and_is_not_tried_again():
     assert [name for name, _ in rest].count("two") == 1
 
 
-async def test_what_ran_before_is_tried_again_while_what_it_needs_is_away(tmp_path):
+async def test_a_program_that_was_ready_is_restarted_while_its_peer_is_unavailable(tmp_path):
     away = tmp_path / "away"
     text = f"import os\nif os.path.exists({str(away)!r}): raise SystemExit(3)\n{SERVICE}"
     program = Program("one", [sys.executable, "-c", text, "one"])
@@ -225,7 +225,7 @@ async def test_a_program_that_is_not_there_cannot_start():
 
 
 @pytest.mark.parametrize("status", [0, 1])
-async def test_a_source_that_ends_is_done_and_the_rest_goes_on(status):
+async def test_a_source_that_ends_is_not_restarted_and_the_rest_runs_on(status):
     source = script("source", f"raise SystemExit({status})", is_source=True, first_tick_s=60.0)
     async with supervise(service("one"), source) as run:
         await run.heard("serve", f"source {ended(status)}")
@@ -249,7 +249,7 @@ async def test_programs_stop_one_by_one_from_the_last():
     ]
 
 
-async def test_what_others_still_need_is_kept_running_while_they_stop():
+async def test_a_server_is_kept_running_while_its_clients_stop():
     async with supervise(service("sink"), service("feeder", "slow")) as run:
         sink, feeder = await run.pids("sink", "feeder")
         await run.reported

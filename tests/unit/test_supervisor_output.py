@@ -79,7 +79,7 @@ def test_other_lines_become_json(line):
     assert (entry["service"], entry["level"], entry["message"]) == ("gateway", "info", line)
 
 
-def test_a_line_that_cannot_be_written_is_let_go(monkeypatch):
+def test_a_line_that_cannot_be_written_is_dropped(monkeypatch):
     class Gone(io.StringIO):
         def write(self, _text):
             raise BrokenPipeError

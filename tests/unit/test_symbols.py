@@ -26,7 +26,7 @@ def test_find_does_not_add():
     assert table.find("AAPL") == 0
 
 
-def test_since_gives_what_a_peer_does_not_know_yet():
+def test_since_returns_the_symbols_that_a_peer_lacks():
     table = SymbolTable(["A", "B", "C"])
     assert table.since(1) == ["B", "C"]
     assert table.since(3) == []

@@ -86,7 +86,7 @@ def test_a_tick_becomes_a_row_of_integers(decoder, index):
         ({"exchange_timestamp": 0}, "timestamp", "timestamp 0 is not above 0"),
     ],
 )
-def test_a_wrong_tick_is_refused_with_its_reason_and_the_stream_goes_on(
+def test_a_wrong_tick_is_refused_with_its_reason_and_the_stream_continues(
     decoder, changes, label, detail
 ):
     decoded = decoder.feed(frame(**changes) + frame(), NOW_NS)
@@ -253,7 +253,7 @@ def test_more_symbols_than_the_table_begins_with(decoder, index):
         assert [index.symbols[symbol] for symbol in frames.trades.symbol] == names
 
 
-def test_long_symbols_are_told_apart_by_more_than_their_hash(decoder, index):
+def test_long_symbols_are_compared_by_more_than_their_hash(decoder, index):
     other = SymbolIndex()
     other.intern("LONG.SYMBOL.TWO")
     index.intern("LONG.SYMBOL.ONE")
@@ -262,7 +262,7 @@ def test_long_symbols_are_told_apart_by_more_than_their_hash(decoder, index):
     assert frames.trades.symbol.tolist() == [1, 1]
 
 
-def test_what_is_fed_is_not_kept(decoder):
+def test_the_decoder_holds_no_reference_to_its_input(decoder):
     buffer = bytearray(frame() + frame()[:10])
     frames = decoder.feed(memoryview(buffer), NOW_NS).frames
     buffer[:] = bytes(len(buffer))

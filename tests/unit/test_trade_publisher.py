@@ -41,14 +41,14 @@ async def test_batches_come_in_order_with_the_symbols_that_they_need():
     assert len(publisher) == 0
 
 
-async def test_what_has_no_trades_is_not_handed_over():
+async def test_changes_without_trades_are_not_published():
     publisher = TradePublisher(SymbolTable(["AAPL"]))
     with publisher.follow() as follower:
         publisher.publish([change(1, 3), change(2, tick(100))])
         assert (await taken(follower, SymbolTable()))[0] == 1
 
 
-async def test_who_takes_too_little_is_lost_and_the_others_are_not():
+async def test_a_slow_follower_is_disconnected_and_others_are_not():
     publisher = TradePublisher(SymbolTable(["AAPL"]), max_behind=2)
     with publisher.follow() as slow, publisher.follow() as quick:
         table = SymbolTable()
@@ -62,7 +62,7 @@ async def test_who_takes_too_little_is_lost_and_the_others_are_not():
             await anext(slow)
 
 
-async def test_the_end_comes_after_what_waits_and_at_once_for_who_is_late():
+async def test_closing_ends_followers_after_their_queue():
     publisher = TradePublisher(SymbolTable(["AAPL"]))
     with publisher.follow() as follower:
         publisher.publish([change(1, tick(100))])

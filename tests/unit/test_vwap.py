@@ -8,8 +8,7 @@ import pytest
 from mdtool.core.dtypes import OHLCV, STATISTICS, SYMBOL_MAPPING
 from mdtool.core.errors import UsageError
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, UNDEF_TIMESTAMP
-from mdtool.engine.vwap import RollingVwap, Window
-from mdtool.engine.vwap_stream import VwapStream
+from mdtool.engine.vwap import RollingVwap, VwapStream, Window
 from tests.reference import dbn_streams as streams
 from tests.reference import vwap as reference
 from tests.support.instruments import bare, batch

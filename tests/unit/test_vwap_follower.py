@@ -115,7 +115,7 @@ class Followed:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-async def test_what_comes_while_windows_are_filled_goes_on_from_there(monkeypatch):
+async def test_trades_that_arrive_during_a_backfill_continue_from_it(monkeypatch):
     history = History([100, 200, 300], position=3)
     followed = Followed([history], monkeypatch)
     await followed.feed.is_followed.wait()
@@ -130,7 +130,7 @@ async def test_what_comes_while_windows_are_filled_goes_on_from_there(monkeypatc
     await followed.end()
 
 
-async def test_a_page_that_is_ahead_of_the_positions_is_cut_there(monkeypatch):
+async def test_trades_beyond_the_positions_are_left_out_of_a_backfill(monkeypatch):
     history = History([100, 200, 300], position=2)
     followed = Followed([history], monkeypatch)
     await followed.feed.is_followed.wait()
@@ -142,7 +142,7 @@ async def test_a_page_that_is_ahead_of_the_positions_is_cut_there(monkeypatch):
     await followed.end()
 
 
-async def test_a_feed_that_is_lost_while_windows_are_filled_leaves_nothing_of_it(monkeypatch):
+async def test_a_feed_that_is_lost_during_a_backfill_cancels_it(monkeypatch):
     first, second = History([100], position=1), History([100, 200, 300], position=3)
     followed = Followed([first, second], monkeypatch)
     await followed.feed.is_followed.wait()
@@ -157,7 +157,7 @@ async def test_a_feed_that_is_lost_while_windows_are_filled_leaves_nothing_of_it
     await followed.end()
 
 
-async def test_a_store_that_is_away_leaves_windows_to_what_was_held(monkeypatch, caplog):
+async def test_without_a_store_windows_start_with_pending_trades(monkeypatch, caplog):
     history = History([100], position=1)
     history.error = StoreUnavailableError("the store is away")
     followed = Followed([history], monkeypatch)
@@ -179,7 +179,7 @@ async def test_a_stop_does_not_wait_for_a_store(monkeypatch):
     assert history.is_interrupted
 
 
-async def test_more_than_can_be_held_begins_again(monkeypatch):
+async def test_too_many_pending_trades_reconnect(monkeypatch):
     monkeypatch.setattr(module, "_MAX_PENDING", 2)
     followed = Followed([History([], position=0)], monkeypatch)
     await followed.feed.is_followed.wait()
@@ -188,7 +188,7 @@ async def test_more_than_can_be_held_begins_again(monkeypatch):
     await followed.end()
 
 
-async def test_trades_that_are_left_out_are_told_of(monkeypatch, caplog):
+async def test_trades_that_are_left_out_are_logged(monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
     followed = Followed([], monkeypatch)
     followed.states._windows = type(followed.states._windows)(Window(trades=1, span_ns=10**9))

@@ -41,7 +41,7 @@ def test_a_run_leaves_the_last_trade_of_each_symbol():
     assert states.line("GOOG") == b""
 
 
-def test_a_line_is_made_once_until_the_state_changes():
+def test_a_line_is_encoded_once_until_the_state_changes():
     states = States(Window(trades=2))
     table = SymbolTable(["AAPL"])
     apply(states, table, tick(100))
@@ -90,7 +90,7 @@ def backfill_of(url: str, window: Window):
         return read_backfill(history, window)
 
 
-def test_windows_are_filled_with_the_newest_trades_of_a_store(store):
+def test_windows_are_restored_from_the_newest_trades_of_a_store(store):
     with open_store(store) as writer:
         writer.write(step(["AAPL", "MSFT"], run("s", 0, rows(25_000) + rows(3, symbol=1))))
     backfill = backfill_of(store, Window(trades=12_000))
@@ -117,7 +117,7 @@ def test_windows_of_time_reach_back_from_the_latest_trade(store):
     ]
 
 
-def test_what_is_committed_after_the_positions_were_read_is_left_to_come_live(store, monkeypatch):
+def test_trades_committed_after_the_positions_were_read_are_left_out(store, monkeypatch):
     with open_store(store) as writer, open_history(store) as history:
         writer.write(step(["AAPL"], run("s", 0, rows(5))))
         streams = history.streams()
@@ -128,14 +128,14 @@ def test_what_is_committed_after_the_positions_were_read_is_left_to_come_live(st
     assert backfill.positions == {"s": 5}
 
 
-def test_trades_of_datasets_have_no_position_and_are_taken(store):
+def test_trades_of_datasets_have_no_position_and_are_included(store):
     with open_store(store) as writer:
         writer.write(step(["AAPL"], run("day", 0, rows(5), is_part=True)))
     backfill = backfill_of(store, Window(trades=4))
     assert (len(backfill), backfill.positions) == (4, {})
 
 
-def test_an_empty_store_fills_nothing(store):
+def test_an_empty_store_restores_nothing(store):
     with open_store(store):
         backfill = backfill_of(store, Window(trades=4))
     assert len(backfill) == 0

@@ -36,6 +36,6 @@ def test_a_call_that_does_not_come_back_ends_the_process_with_a_line():
     assert "kafka: a call has not returned for 0.3 s, ended by force" in ended.stderr
 
 
-def test_what_goes_on_and_what_is_over_is_left_alone():
+def test_work_with_progress_or_at_its_end_is_not_ended():
     ended = _run(_GOES_ON)
     assert (ended.returncode, ended.stdout) == (0, "done\n"), ended.stderr

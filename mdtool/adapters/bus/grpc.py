@@ -30,15 +30,6 @@ _MAX_UNSENT_RUNS: Final = 64
 
 _MAX_WAIT_S: Final = 2.0
 """The longest pause between two attempts to reach the aggregator."""
-_CHANNEL_OPTIONS: Final = (
-    *rpc.OPTIONS,
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    # An aggregator whose machine is gone is noticed, and its call ended.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-)
 _REFUSALS: Final = frozenset(
     {
         grpc.StatusCode.DATA_LOSS,
@@ -95,7 +86,7 @@ class GrpcBus:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            self._channel = grpc.aio.insecure_channel(self._address, _CHANNEL_OPTIONS)
+            self._channel = rpc.open_channel(self._address)
             await stack.enter_async_context(self._channel)
             self._stub = rpc.Stub(self._channel)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())

@@ -26,7 +26,7 @@ from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.threads import WorkerThread
+from mdtool.core.threads import run_in_thread
 from mdtool.core.trades import Frames, TradeRun, take_run
 from mdtool.wire.partitions import MAX_RUN_FRAMES, PartitionEncoder
 
@@ -109,11 +109,10 @@ class KafkaBus:
             stack.push_async_callback(asyncio.to_thread, self._positions.close)
             settings = {**_UNLIMITED, "error_cb": self._erred}
             self._producer = producer(self._address, settings)
-            thread = await stack.enter_async_context(WorkerThread(self.peer))
-            self._polling = asyncio.create_task(thread.run(self._poll))
-            stack.callback(self._purge)
             await stack.enter_async_context(watched(topics))
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            tasks.create_task(run_in_thread(self.peer, self._poll, self._is_closing.set))
+            stack.callback(self._purge)
             stack.callback(tasks.create_task(self._send(), name=self.peer).cancel)
             self._resources = stack.pop_all()
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -32,10 +33,10 @@ from mdtool.adapters.market import BarReceiver, Receiver
 from mdtool.core.backoff import delays
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.threads import WorkerThread
+from mdtool.core.threads import run_in_thread
 from mdtool.core.trades import Reason
 from mdtool.core.units import format_duration, parse_duration
-from mdtool.engine.saved_rows import SESSION
+from mdtool.engine.saved_state import SESSION
 from mdtool.wire.batches import BarColumns, BarUpdates, Counts, Updates
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,6 @@ class KafkaMarket:
         self._is_reading = {AGGREGATES: False, BARS: False}
         """Whether the topic was read to its end once, and the servers are available."""
         self._changed = asyncio.Event()
-        self._readers: list[asyncio.Task[None]] = []
         self._resources = contextlib.AsyncExitStack()
         self._failure: RecordError | None = None
 
@@ -110,10 +110,11 @@ class KafkaMarket:
         self._state = MarketState(sorted(self._intervals), partitions, self._keep)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(watched(topics))
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
             for topic, apply in ((AGGREGATES, self._apply_aggregates), (BARS, self._apply_bars)):
-                worker = await stack.enter_async_context(WorkerThread(f"{self.address} {topic}"))
-                reading = worker.run(self._read, topic, partitions, apply)
-                self._readers.append(asyncio.create_task(reading))
+                read = functools.partial(self._read, topic, partitions, apply)
+                name = f"{self.address} {topic}"
+                tasks.create_task(run_in_thread(name, read, self._stopping.set), name=name)
             stack.callback(self._stopping.set)
             self._resources = stack.pop_all()
         return self

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
-from mdtool.engine.saved_rows import SAVED_BAR, SESSION
+from mdtool.engine.saved_state import SAVED_BAR, SESSION
 
 OFFSET: Final = "offset"
 """The name among the totals of the offset of the first record of ticks that is not counted."""

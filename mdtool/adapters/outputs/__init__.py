@@ -25,19 +25,19 @@ class Output(Protocol):
     """
 
     def write(self, batch: Batch) -> None:
-        """Take records over. Streams pass them on at once, columnar files once a group is full.
+        """Write records: streams at once, columnar files once a group is full.
 
         Raises
         ------
         BrokenPipeError
-            When whoever read the output has gone.
+            When the reader of the output has closed it.
         OutputError
             When it cannot be written for another reason.
         """
         ...
 
     def flush(self) -> None:
-        """Pass on what is held back, where the format can be read before its end."""
+        """Write what is buffered, where the format can be read before its end."""
         ...
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class OutputSpec:
     path : str or None
         The file; None for standard output.
     replaces : bool
-        Whether a file that is there gives way.
+        Whether an existing file is replaced.
     maps_symbols : bool
         Whether text and columns get a `symbol`.
     is_pretty : bool

@@ -22,7 +22,7 @@ from mdtool.core.units import UNDEF_PRICE
 from mdtool.wire.dbn_records import RECORD_TYPES
 
 GROUP_RECORDS: Final = 1 << 17
-"""Records in a row group or record batch: what is held back until then is some ten megabytes."""
+"""Records in a row group or record batch, some ten megabytes, which are buffered."""
 
 _SYMBOL: Final = "symbol"
 
@@ -76,7 +76,7 @@ class ColumnarOutput:
         Whether the last column is `symbol`, null where an instrument has no name.
     is_pretty : bool
         Whether prices become decimal128(19, 9) and times timestamp[ns, UTC], both null where DBN
-        says that there is none; otherwise both are the integers of DBN.
+        has no value; otherwise both are the integers of DBN.
 
     Notes
     -----
@@ -101,7 +101,7 @@ class ColumnarOutput:
         self._writer: Any = None
 
     def write(self, batch: Batch) -> None:
-        """Hold records until a group is full; records with other columns are left out."""
+        """Buffer records until a group is full; records with other columns are skipped."""
         if not self._layout.fits(batch.records):
             return
         self._held.append(self._columns(batch.records, batch))
@@ -113,7 +113,7 @@ class ColumnarOutput:
         """Do nothing: the file can be read once it is complete."""
 
     def close(self) -> None:
-        """Write what is held and the end of the file, and close it."""
+        """Write the buffered records and the end of the file, and close it."""
         if self._held:
             self._write_group()
         if self._writer is None:
@@ -189,4 +189,4 @@ def _strings(values: npt.NDArray[np.bytes_], where: str) -> Any:
     try:
         return characters(values)
     except pa.ArrowInvalid as error:
-        raise OutputError(f"{where} is no text ({error})") from error
+        raise OutputError(f"{where} is not text ({error})") from error

@@ -1,4 +1,4 @@
-"""The bytes of an output on their way: to standard output or to a file."""
+"""Where the bytes of an output are written: standard output or a file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _EXISTS: Final = "exists already; -f replaces it"
 class Destination:
     """Writes bytes through at once, without a buffer of its own.
 
-    A file is made no earlier than with what follows its head, or when it is closed: a command that
-    ends before it has anything to say leaves nothing behind, and what it was to replace as it was.
+    A file is created with the first bytes after its head, or when it is closed: a command that ends
+    before it has output creates no file, and leaves the one that it would replace as it was.
 
     Parameters
     ----------
     path : str or None
-        A file to make; None for standard output, which stays open.
+        A file to create; None for standard output, which stays open.
     replaces : bool
-        Whether a file that is there gives way. Whoever has it open, this process too, goes on
-        reading what it was.
+        Whether an existing file is replaced. Processes that have it open, this one
+        too, continue reading the old content.
 
     Raises
     ------
@@ -40,11 +40,11 @@ class Destination:
         self._path = path
         self._replaces = replaces
         self._head = b""
-        """What a file that is not there yet begins with."""
+        """The first bytes of a file that is not created yet."""
         self._fd = sys.stdout.fileno() if path is None else _opened(path, replaces)
 
     def write_head(self, data: bytes | memoryview) -> None:
-        """Write what comes before all else: at once, or together with what follows it in a file.
+        """Write the head: at once, or in a file together with the first bytes after it.
 
         Raises
         ------
@@ -62,7 +62,7 @@ class Destination:
         Raises
         ------
         BrokenPipeError
-            When whoever read it has gone.
+            When the reader has closed it.
         OutputError
             When the disk is full, say, or another file was made by that name.
         """
@@ -80,13 +80,13 @@ class Destination:
                 raise OutputError(f"{self.name}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close the file, which is there from now on at the latest."""
+        """Close the file, which is created by then."""
         if self._path is not None:
             os.close(self._begun())
             self._path = None
 
     def _begun(self) -> int:
-        """Return what is written to, with its head in it."""
+        """Return the open file, with its head written."""
         if self._fd is None:
             assert self._path is not None
             self._fd = _make(self._path, self._replaces)
@@ -95,7 +95,7 @@ class Destination:
 
 
 def _opened(path: str, replaces: bool) -> int | None:
-    """Open what is a pipe or a device; return None for a file, once it seems that it can be made.
+    """Open a pipe or a device; return None for a file that can probably be created.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which records fit into a table, whose rows all have the same columns."""
+"""The layout of a table: which records have its columns."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 
 class Layout:
-    """Lets records of one layout through: that of the stream's schema, else of its first data.
+    """Accepts records of one layout: that of the stream's schema, else of its first data.
 
-    What is left out is counted; what a live stream says about itself is not data.
+    Other records are counted; control records of a live stream are not data.
 
     Attributes
     ----------
@@ -33,11 +33,11 @@ class Layout:
 
     @property
     def dtype(self) -> np.dtype[np.void] | None:
-        """The layout of all that fits, None as long as it is open."""
+        """The layout of the accepted records, None until it is known."""
         return None if self.rtype is None else DTYPES[self.rtype]
 
     def fits(self, records: Records) -> bool:
-        """Tell whether records of one rtype have the table's columns; count them where not."""
+        """Return whether records of one rtype have the table's columns; count them if not."""
         if len(records) == 0:
             return False
         rtype = int(records["rtype"][0])
@@ -51,10 +51,10 @@ class Layout:
         return False
 
     def report(self, name: str) -> None:
-        """Say on the log how many records of the data did not fit, if any."""
+        """Log how many records of the data were skipped, if any."""
         if self._left_out:
             log.warning(
-                "%s: left out %s with other columns; -J or -D take all",
+                "%s: left out %s with other columns; use -J or -D for all",
                 name,
                 counted(self._left_out, "record"),
             )

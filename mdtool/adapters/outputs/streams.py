@@ -13,13 +13,11 @@ from mdtool.adapters.outputs.layout import Layout
 from mdtool.core.instruments import Batch, Instruments
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_mappings import MappingRepeater
-from mdtool.wire.text import CsvEncoder, JsonEncoder
+from mdtool.wire.text import TextEncoder
 
 if TYPE_CHECKING:
     from mdtool.engine.book.snapshot import Snapshot
 
-_SLICE_RECORDS: Final = 1 << 14
-"""Records encoded at a time: a few megabytes of text, however long the array."""
 _HELD_BYTES: Final = 1 << 16
 
 
@@ -32,12 +30,12 @@ class DbnOutput:
         destination.write_head(encode_metadata(metadata))
 
     def write(self, batch: Batch) -> None:
-        """Pass records on at once."""
+        """Write records at once."""
         for records in self._mappings.feed(batch):
             self._destination.write(encode_records(records))
 
     def flush(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
     def close(self) -> None:
         """Close the file."""
@@ -54,7 +52,7 @@ class ZstdDbnOutput:
         destination.write_head(self._compressor.compress(encode_metadata(metadata)))
 
     def write(self, batch: Batch) -> None:
-        """Compress records; what fills a block goes out."""
+        """Compress records; full blocks are written."""
         for records in self._mappings.feed(batch):
             self._destination.write(self._compressor.compress(encode_records(records)))
 
@@ -73,16 +71,15 @@ class JsonOutput:
 
     def __init__(self, destination: Destination, maps_symbols: bool, is_pretty: bool) -> None:
         self._destination = destination
-        self._encoder = JsonEncoder(maps_symbols, is_pretty)
+        self._encoder = TextEncoder(True, maps_symbols, is_pretty)
 
     def write(self, batch: Batch) -> None:
         """Write a line for each record, at once."""
-        for start in range(0, len(batch), _SLICE_RECORDS):
-            part = batch[start : start + _SLICE_RECORDS]
-            self._destination.write(self._encoder.encode(part))
+        for text in self._encoder.encode(batch):
+            self._destination.write(text)
 
     def flush(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
     def close(self) -> None:
         """Close the file."""
@@ -90,7 +87,7 @@ class JsonOutput:
 
 
 class CsvOutput:
-    """A header and a row for each record that fits it. Streams get it as soon as it is known."""
+    """A header and a row for each record with its columns. It is written as soon as it is known."""
 
     def __init__(
         self,
@@ -100,25 +97,24 @@ class CsvOutput:
         is_pretty: bool,
     ) -> None:
         self._destination = destination
-        self._encoder = CsvEncoder(maps_symbols, is_pretty)
+        self._encoder = TextEncoder(False, maps_symbols, is_pretty)
         self._layout = Layout(metadata)
         self._has_header = False
         self._write_header()
 
     def write(self, batch: Batch) -> None:
-        """Write a row for each record, at once; records with other columns are left out."""
+        """Write a row for each record, at once; records with other columns are skipped."""
         if not self._layout.fits(batch.records):
             return
         self._write_header()
-        for start in range(0, len(batch), _SLICE_RECORDS):
-            part = batch[start : start + _SLICE_RECORDS]
-            self._destination.write(self._encoder.encode(part))
+        for text in self._encoder.encode(batch):
+            self._destination.write(text)
 
     def flush(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
     def close(self) -> None:
-        """Say what was left out, and close the file."""
+        """Log what was skipped, and close the file."""
         self._layout.report(self._destination.name)
         self._destination.close()
 
@@ -129,7 +125,7 @@ class CsvOutput:
 
 
 class SnapshotJsonOutput:
-    """Writes a line for each snapshot; many small ones go out together.
+    """Writes a line for each snapshot; many small ones are written together.
 
     Parameters
     ----------
@@ -159,11 +155,11 @@ class SnapshotJsonOutput:
             self.flush()
 
     def flush(self) -> None:
-        """Pass on what is held back."""
+        """Write what is buffered."""
         held, self._held = self._held, bytearray()
         self._destination.write(memoryview(held))
 
     def close(self) -> None:
-        """Write what is held back, and close the file."""
+        """Write what is buffered, and close the file."""
         self.flush()
         self._destination.close()

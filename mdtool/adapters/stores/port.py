@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Trades
-from mdtool.engine.saved_rows import SAVED_BAR, SESSION
+from mdtool.engine.saved_state import SAVED_BAR, SESSION, SavedState
 
 MIN_NS: Final = -(2**63)
 MAX_NS: Final = 2**63 - 1
@@ -92,32 +92,6 @@ class Step:
     sessions: NDArray[np.void] = field(default_factory=lambda: np.empty(0, SESSION))
     bars: NDArray[np.void] = field(default_factory=lambda: np.empty(0, SAVED_BAR))
     counts: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SavedState:
-    """What a market is restored from.
-
-    Attributes
-    ----------
-    symbols : sequence of str
-        Those that have a session.
-    sessions : SESSION[k]
-        Of each of them.
-    bars : SAVED_BAR[m]
-        Their open bars, and those closed ones that may still be amended, in order of symbol,
-        interval and start; `symbol` is an index into `symbols`.
-    positions : mapping of str to int
-        The next sequence of each stream, the least recently written first.
-    counts : mapping of str to int
-        The largest total of each name that was written.
-    """
-
-    symbols: Sequence[str]
-    sessions: NDArray[np.void]
-    bars: NDArray[np.void]
-    positions: Mapping[str, int]
-    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from mdtool.adapters.stores.errors import StoreFormatError, StoreGapError
 from mdtool.adapters.stores.port import (
     MAX_NS,
     MIN_NS,
-    SavedState,
     SavedStream,
     Step,
     StreamRun,
@@ -30,7 +29,7 @@ from mdtool.adapters.stores.port import (
     TradePage,
     WrongTotals,
 )
-from mdtool.engine.saved_rows import SAVED_BAR, SESSION
+from mdtool.engine.saved_state import SAVED_BAR, SESSION, SavedState
 
 PAGE_TRADES: Final = 1 << 16
 """Trades that a reader of all trades fetches at once."""

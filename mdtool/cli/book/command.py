@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mdtool.cli.book.diff import diff
+from mdtool.cli.book.checks import diff, verify
 from mdtool.cli.book.options import BookOptions
-from mdtool.cli.book.verify import verify
 from mdtool.cli.filter_options import RangeOptions, with_range
 from mdtool.cli.live.options import LiveOptions
 from mdtool.cli.options import InputGroup, check_mode, option_bundle, with_settings

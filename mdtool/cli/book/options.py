@@ -1,4 +1,4 @@
-"""What of a stream's order books `mdtool book` shows, and when."""
+"""The options of `mdtool book`: which moments of the books are shown, and how many levels."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class BookOptions:
         Raises
         ------
         UsageError
-            When it is none.
+            When it is not a valid time.
         """
         return None if self.at is None else parse_moment(self.at)
 
@@ -84,7 +84,7 @@ class BookOptions:
         Raises
         ------
         UsageError
-            When it is nothing that can be shown.
+            When it is not a valid value.
         """
         if self.emit in {FINAL, EVENT}:
             return None
@@ -126,7 +126,7 @@ class BookOptions:
         return self.depth or (_TABLE_DEPTH if output.is_table else None)
 
     def check(self, inputs: list[str], selected: RangeOptions) -> None:
-        """Refuse what contradicts itself.
+        """Reject options that contradict each other.
 
         Raises
         ------

@@ -1,28 +1,36 @@
-"""`mdtool book INPUT`: books rebuilt from files or a pipe, and shown as the options ask."""
+"""`mdtool book INPUT`: books rebuilt from files or a pipe, and outputs of their snapshots."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from mdtool.cli.book.options import EVENT, BookOptions
-from mdtool.cli.book.partial import PartialNotice
-from mdtool.cli.book.snapshots import depth_metadata, open_snapshots
 from mdtool.cli.filter_options import RangeOptions
-from mdtool.cli.output_options import OutputOptions
+from mdtool.cli.output_options import LimitReached, OutputOptions
 from mdtool.cli.progress import Progress
 from mdtool.core.errors import CorruptStreamError, InputError
 
 if TYPE_CHECKING:
+    import databento_dbn as dbn
+
     from mdtool.adapters.dbn_source import RecordSource
+    from mdtool.adapters.outputs import Output
+    from mdtool.core.instruments import Instruments
     from mdtool.engine.book.rebuild import Rebuild
     from mdtool.engine.book.sampling import Sampler
+    from mdtool.engine.book.snapshot import Snapshot
+    from mdtool.engine.book.state import Books, Depth
 
 log = logging.getLogger(__name__)
 
 _SCHEMA: Final = "mbo"
+_RECORDS_AT_ONCE: Final = 256
+_NAMED_AT_MOST: Final = 5
 
 
 def show_books(
@@ -122,7 +130,7 @@ def _entered(
 ) -> tuple[RecordSource, Rebuild]:
     """Open the inputs, at a checkpoint where --at lets it, with what had become of all before.
 
-    A checkpoint has the books of all symbols: those that are wanted are told apart at the end.
+    A checkpoint has the books of all symbols, of which the selected ones are shown.
     """
     from mdtool.engine.book.rebuild import Rebuild
 
@@ -153,7 +161,7 @@ def _sampler(
 
 
 def _report(name: str, options: BookOptions, selected: RangeOptions, sampler: Sampler) -> None:
-    """Say on the log what the end of the stream leaves open."""
+    """Log what the end of the stream leaves open."""
     events = sampler.rebuild.events
     if events.forced:
         log.warning("%s: %d records are shown although their event has no end", name, events.forced)
@@ -168,3 +176,190 @@ def _why_nothing(options: BookOptions, selected: RangeOptions) -> str:
     if options.at is not None:
         return f"no event{of} had ended by {options.at}"
     return f"no event{of} ends in it, so that there is no book"
+
+
+class SnapshotOutput(Protocol):
+    """Takes snapshots one by one."""
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Take one, and perhaps hold it back."""
+        ...
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        ...
+
+    def close(self) -> None:
+        """Complete the output."""
+        ...
+
+
+class SnapshotSink:
+    """The sink of a command's snapshots. Its `with` block ends once the limit is reached.
+
+    Parameters
+    ----------
+    output : SnapshotOutput
+        Closed at the end of the block, unless an error ended it before anything was written: then
+        no file is created.
+    limit : int, optional
+        The most snapshots to write.
+    is_wanted : callable
+        Returns whether to write a snapshot.
+
+    Attributes
+    ----------
+    snapshots : int
+        How many were written.
+    """
+
+    def __init__(
+        self, output: SnapshotOutput, limit: int | None, is_wanted: Callable[[Snapshot], bool]
+    ) -> None:
+        self.snapshots = 0
+        self._output = output
+        self._limit = limit
+        self._is_wanted = is_wanted
+
+    def write_all(self, snapshots: Iterable[Snapshot]) -> None:
+        """Write the selected ones of some snapshots.
+
+        Raises
+        ------
+        LimitReached
+            When the limit is reached: further snapshots are not needed.
+        """
+        for snapshot in filter(self._is_wanted, snapshots):
+            self._output.write(snapshot)
+            self.snapshots += 1
+            if self.snapshots == self._limit:
+                raise LimitReached
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        if self.snapshots:
+            self._output.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if self.snapshots or error is None:
+            self._output.close()
+        return isinstance(error, LimitReached)
+
+
+class SnapshotRecords:
+    """Writes snapshots as records of the best levels."""
+
+    def __init__(self, output: Output, instruments: Instruments, depth: Depth) -> None:
+        self._output = output
+        self._instruments = instruments
+        self._depth = depth
+        self._held: list[Snapshot] = []
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Take a snapshot; many are written together."""
+        self._held.append(snapshot)
+        if len(self._held) == _RECORDS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        import numpy as np
+
+        from mdtool.core.instruments import Batch
+        from mdtool.engine.book.snapshot import snapshot_records
+
+        held, self._held = self._held, []
+        if held:
+            instrument = np.array([snapshot.instrument for snapshot in held], np.uint32)
+            records = snapshot_records(held, self._depth)
+            self._output.write(Batch(records, self._instruments, instrument))
+        self._output.flush()
+
+    def close(self) -> None:
+        """Write what is buffered, and close the output."""
+        self.flush()
+        self._output.close()
+
+
+def open_snapshots(
+    options: BookOptions, output: OutputOptions, source: RecordSource
+) -> SnapshotSink:
+    """Open where the snapshots of a source's books go, as the options ask.
+
+    Raises
+    ------
+    UsageError, OutputError
+        As `OutputOptions.open_output`, and when there are no records of the depth asked for.
+    """
+
+    def is_wanted(snapshot: Snapshot) -> bool:
+        return source.instruments[snapshot.instrument].is_selected
+
+    return SnapshotSink(_opened(options, output, source), output.limit, is_wanted)
+
+
+def depth_metadata(metadata: dbn.Metadata, depth: Depth) -> dbn.Metadata:
+    """Return the metadata of the depth records made of a stream of orders."""
+    from mdtool.wire.dbn_metadata import with_schema
+
+    return with_schema(metadata, f"mbp-{depth}")
+
+
+def _opened(options: BookOptions, output: OutputOptions, source: RecordSource) -> SnapshotOutput:
+    if output.is_table:
+        from mdtool.cli.book.table import SnapshotTable
+
+        return SnapshotTable(source.instruments, has_ladders=options.interval_ns is None)
+    if not output.is_of_records:
+        from mdtool.adapters.outputs.destination import Destination
+        from mdtool.adapters.outputs.streams import SnapshotJsonOutput
+
+        return SnapshotJsonOutput(Destination(output.path, output.force), source.instruments)
+    depth = options.record_depth
+    metadata = depth_metadata(source.metadata, depth)
+    return SnapshotRecords(output.open_output(metadata), source.instruments, depth)
+
+
+class PartialNotice:
+    """Logs the first partial books as soon as they are met, and their number at the end.
+
+    Parameters
+    ----------
+    books : Books
+    instruments : Instruments
+    is_needed : bool
+        Whether to log anything.
+    """
+
+    def __init__(self, books: Books, instruments: Instruments, is_needed: bool = True) -> None:
+        from mdtool.engine.book.view import PartialBooks
+
+        self._partial = PartialBooks()
+        self._books = books
+        self._instruments = instruments
+        self._is_needed = is_needed
+
+    def look(self) -> None:
+        """Log the books that have turned out to be partial."""
+        if not self._is_needed:
+            return
+        named = self._partial.count
+        for instrument in self._partial.look(self._books)[: max(0, _NAMED_AT_MOST - named)]:
+            log.warning(
+                "%s: partial book: orders from before its stream began are not in it",
+                self._instruments[instrument].text,
+            )
+
+    def close(self) -> None:
+        """Look once more, and log how many there were where not all were named."""
+        self.look()
+        if self._partial.count > _NAMED_AT_MOST:
+            log.warning("%d books in all are partial", self._partial.count)

@@ -1,4 +1,4 @@
-"""Snapshots of order books on the terminal: ladders of a few, else a row for each."""
+"""Snapshots of order books on the terminal: ladders of up to four, else a row for each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LEFT: Final = frozenset({"symbol", "timestamp", ""})
 
 
 class SnapshotTable:
-    """A `SnapshotOutput` for people.
+    """Writes snapshots as tables.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class SnapshotTable:
         self._has_ladders = has_ladders
 
     def write(self, snapshot: Snapshot) -> None:
-        """Show a snapshot's row, or hold it as long as there may be ladders."""
+        """Show a snapshot's row, or buffer it as long as there may be ladders."""
         self._ladders.append(snapshot)
         if not self._has_ladders or len(self._ladders) > MAX_LADDERS:
             self._has_ladders = False

@@ -1,4 +1,4 @@
-"""Where two streams of records first say something else."""
+"""The first difference between two streams of records."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Comparison:
         self._compares_all = not ignored
 
     def run(self, ours: Iterable[Records], theirs: Iterable[Records]) -> Divergence | None:
-        """Compare up to the first divergence, and return it: None where there is none.
+        """Compare up to the first divergence, and return it, None for equal streams.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class _Stream:
         self._arrays: Iterator[Records] = iter(arrays)
 
     def fill(self) -> bool:
-        """Read on where all was compared; tell whether there is more."""
+        """Read the next array if all was compared; return whether there is one."""
         while len(self.records) == 0:
             records = next(self._arrays, None)
             if records is None:
@@ -107,5 +107,5 @@ class _Stream:
 
 
 def _first(differs: npt.NDArray[np.bool_]) -> int:
-    """Return the index of the first True, the length where there is none."""
+    """Return the index of the first True, the length if there is none."""
     return int(differs.argmax()) if differs.any() else len(differs)

@@ -1,4 +1,4 @@
-"""The state of books as arrays that hold nothing but what is in use, and back."""
+"""The state of books as arrays without unused rows, and back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Part(NamedTuple):
 def image_of(books: Books) -> dict[str, Part]:
     """Return the state of books by the names of its arrays.
 
-    The same books give the same bytes: what was never written is 0.
+    The same books give the same bytes: rows that were never written are 0.
     """
     state = books.state
     sizes = state.sizes.tolist()
@@ -52,16 +52,16 @@ def image_of(books: Books) -> dict[str, Part]:
 
 
 def books_of(image: dict[str, Part]) -> Books:
-    """Return the books of which `image_of` gave this.
+    """Return the books of an image, the reverse of `image_of`.
 
     Raises
     ------
     ValueError
-        When it is no image: arrays are missing, too many, or of the wrong shape.
+        When the image is not valid: arrays are missing, too many, or of the wrong shape.
     """
     books = Books()
     if set(image) != set(k.State._fields):
-        raise ValueError(f"no image of books: {', '.join(sorted(image))}")
+        raise ValueError(f"not an image of books: {', '.join(sorted(image))}")
     arrays = {}
     for name, like in books.state._asdict().items():
         part = image[name]
@@ -74,7 +74,7 @@ def books_of(image: dict[str, Part]) -> Books:
 
 
 def _ladders(sides: k.Words, n_keys: int) -> np.ndarray:
-    """Tell which of the keys belong to a ladder's levels; the others are room for more."""
+    """Return which keys belong to a ladder's levels; the others are unused."""
     edges = np.zeros(n_keys + 1, np.int64)
     np.add.at(edges, sides[:, k.S_START], 1)
     np.add.at(edges, sides[:, k.S_START] + sides[:, k.S_LENGTH], -1)

@@ -20,11 +20,11 @@ State, one row each (columns are the constants below):
              the top moves little
     places   the row in `levels` beside each key
     ids      open-addressed table of (order_id, row in `orders` + 1), linear probing, no tombstones
-    books    a book: what it is of, what was counted, its last trade
+    books    a book: its instrument, its counts, its last trade
     rows     the row in `books` of each instrument, by its index, and 1; 0 where it has no book
     sizes    how much of each is in use, heads of the free lists, and how many records there were
 
-The kernel stops before the first record for which there might be no room, and says of what.
+The kernel stops before the first record for which a table might be full, and returns which one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Indices = npt.NDArray[np.uint32]
 
 
 class State(NamedTuple):
-    """The arrays that the module describes, in one hand."""
+    """The arrays that the module describes."""
 
     orders: Words
     levels: Words
@@ -91,7 +91,7 @@ S_START, S_LENGTH, S_ROOM = range(3)
 B_WIDTH: Final = B_ANOMALIES + 2 * ANOMALY_KINDS
 """Of each kind of anomaly how many there were, then of each the record that was the first."""
 STATE_WORDS: Final = 3
-"""What a row that tells of the whole book has beside its levels: how many orders rest, how many
+"""The words after the levels in a row about the whole book: how many orders rest, how many
 levels the bids and the asks have (low and high half), and which sides are unknown."""
 Z_ORDERS, Z_FREE_ORDER, Z_LEVELS, Z_FREE_LEVEL, Z_POOL, Z_BOOKS, Z_RECORDS, Z_EMITTED, Z_WIDTH = (
     range(9)
@@ -260,7 +260,7 @@ def _new_order(s: State, at: int, order_id: int, book: int) -> int:
 
 @inlined
 def _forget_order(s: State, at: int) -> None:
-    """Free the order at position `at` of `ids`, and move back what it had pushed on."""
+    """Free the order at position `at` of `ids`, and close the gap in its probe sequence."""
     freed = s.ids[at, 1] - 1
     mask = s.ids.shape[0] - 1
     gap = at
@@ -352,7 +352,7 @@ def _clear_side(s: State, side: int) -> None:
 
 @inlined
 def _set_top(s: State, book: int, marked: int, price: int, size: int) -> int:
-    """Replace a whole side by one level that has a size and no orders; return what it struck."""
+    """Replace a whole side by one level that has a size and no orders; return its distance."""
     if marked not in (BID, ASK) or size == UNDEF_SIZE:
         _note(s, book, UNUSABLE)
         return NONE
@@ -496,7 +496,7 @@ def _emit(s: State, out: Words, words: Words, i: int, depth: int, book: int) -> 
 
 @inlined
 def _room(s: State, out: Words) -> int:
-    """Return DONE when any record can be applied, else what there may be no room for."""
+    """Return DONE if any record can be applied, else the table that may be full."""
     if s.sizes[Z_FREE_ORDER] == NONE and s.sizes[Z_ORDERS] == s.orders.shape[0]:
         return FULL_ORDERS
     if s.sizes[Z_FREE_LEVEL] == NONE and s.sizes[Z_LEVELS] == s.levels.shape[0]:
@@ -510,7 +510,7 @@ def _room(s: State, out: Words) -> int:
 
 @inlined
 def _has_ladder_room(s: State, book: int) -> bool:
-    """Tell whether either side of a book could move to a ladder of twice its length."""
+    """Return whether either side of a book could move to a ladder of twice its length."""
     longest = max(s.sides[2 * book, S_LENGTH], s.sides[2 * book + 1, S_LENGTH])
     return s.sizes[Z_POOL] + max(FIRST_LADDER, 2 * longest) <= s.keys.shape[0]
 
@@ -551,13 +551,13 @@ def apply(
     s : State
         Changed in place.
     out : int64[m, 6 + 4 * depth] or int64[m, 6 + 4 * depth + STATE_WORDS]
-        Room for MBP records of `depth` levels, filled from `sizes[Z_EMITTED]` on; no rows mean
-        that none are wanted. The wider rows tell of the book after every record, whether or not
-        that struck a level shown.
+        Room for MBP records of `depth` levels, filled from `sizes[Z_EMITTED]` on; without rows
+        none are written. The wider rows have the book after every record, whether or not that
+        changed one of the levels.
     made : uint32[m]
         Room for the instrument of each row of `out`.
     status : int64[1]
-        DONE, or what there was no room for.
+        DONE, or the table that was full.
     """
     emitting = out.shape[0] > 0
     near = ((out.shape[1] - 6) >> 2) if emitting else 0

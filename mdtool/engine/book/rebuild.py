@@ -1,4 +1,4 @@
-"""Books rebuilt from whole events: records are held back until their event has ended."""
+"""Books rebuilt from whole events: records are buffered until their event has ended."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mdtool.engine.book.state import Books, words_of
 from mdtool.engine.book.stream_kernel import mark_open
 
 MAX_OPEN_RECORDS: Final = 1 << 20
-"""What is held back at most: the longest events are snapshots, of some ten thousand orders."""
+"""The most records buffered: the longest events are snapshots, of some ten thousand orders."""
 
 Split = tuple[Batch, Batch]
 """Records of events that have ended, and of others."""
 
 
 class WholeEvents:
-    """Passes on the records of events that have ended.
+    """Yields the records of events that have ended.
 
     An event is of one instrument and ends with a record flagged F_LAST. Between
     its records a book may look crossed. An instrument's records stay in order; those of different
@@ -29,14 +29,14 @@ class WholeEvents:
     Parameters
     ----------
     held, latest_ns : optional
-        As the attributes, of a stream that is taken up again.
+        As the attributes, of a stream that is resumed.
 
     Attributes
     ----------
     held : Batch
         Records of events that have not ended yet, perhaps none.
     forced : int
-        How many records were passed on before their event had ended, because more than
+        How many records were yielded before their event had ended, because more than
         `MAX_OPEN_RECORDS` were held: their stream does not flag the ends of events.
     """
 
@@ -101,8 +101,8 @@ class Rebuild:
     Parameters
     ----------
     books : Books, optional
-        What they were when the stream was taken up again, with `held` and `latest_ns`; else the
-        stream begins.
+        The state of a stream that is resumed, with `held` and `latest_ns`; by default a stream
+        begins.
 
     Attributes
     ----------

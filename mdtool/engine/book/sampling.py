@@ -1,4 +1,4 @@
-"""At which moments of a stream its books are sampled: one of them, or the ends of intervals."""
+"""Samples of a stream's books: at one moment, or at the ends of intervals."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mdtool.engine.book.view import BookView, views
 
 
 class Sampler(Protocol):
-    """Takes a stream as it comes and gives snapshots of the books that it makes.
+    """Takes a stream as it arrives and yields snapshots of its books.
 
     Attributes
     ----------
     rebuild : Rebuild
     is_over : bool
-        Whether no more of the stream is wanted.
+        Whether the rest of the stream is not needed.
     """
 
     rebuild: Rebuild
@@ -36,7 +36,7 @@ class Sampler(Protocol):
         ...
 
     def close(self) -> Iterator[Snapshot]:
-        """Yield the snapshots that the stream's end leaves to be taken."""
+        """Yield the last snapshots, at the end of the stream."""
         ...
 
 
@@ -51,7 +51,7 @@ class FinalSampler:
         The first record whose index timestamp is later ends the stream. An event that had not
         ended by then is in no snapshot.
     rebuild : Rebuild, optional
-        Takes the records, in place of a new one: where a stream is taken up again.
+        The books to update in place of new ones, where a stream is resumed.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class IntervalSampler:
     after_ns : int, optional
         Intervals that end by then give no snapshots; what happens in them is in the books.
     rebuild : Rebuild, optional
-        Takes the records, in place of a new one.
+        The books to update in place of new ones.
     """
 
     is_over = False

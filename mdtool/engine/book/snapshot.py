@@ -124,7 +124,7 @@ class Snapshot:
 
 
 def snapshot_records(snapshots: Sequence[Snapshot], depth: Depth) -> Records:
-    """Return snapshots as the depth records that say nothing but what the book looks like.
+    """Return snapshots as depth records, which describe no event.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def mbo_snapshot(books: Books) -> Records:
 
     Notes
     -----
-    The `N` also ends the run of snapshot adds: one of the stream's own that follows begins anew.
+    The `N` also ends the run of snapshot adds: a snapshot of the stream that follows is another.
     Where the book stands within one, there is no `N`, so that its further adds still belong to it.
     """
     parts = [_of_book(view) for view in views(books)]
@@ -211,7 +211,7 @@ def _of_book(view: BookView) -> Records:
 
 
 def _of_side(view: BookView, side: Side) -> Records:
-    """Return the adds of a side: what is quoted there, which replaces the side, comes first."""
+    """Return the adds of a side, first a top-of-book quote, which replaces the side."""
     levels, resting = view.levels(side), view.orders(side)
     in_orders = np.zeros(len(levels), np.int64)
     np.add.at(in_orders, np.repeat(np.arange(len(levels)), levels["count"]), resting["size"])

@@ -108,7 +108,7 @@ class Books:
                 yield out[:emitted]
 
     def copy(self) -> Books:
-        """Return books that stand where these do, and go their own way from there."""
+        """Return a copy of the books, which changes independently."""
         copied = Books()
         copied.state = k.State(*(array.copy() for array in self.state))
         return copied

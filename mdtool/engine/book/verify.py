@@ -36,7 +36,7 @@ ALIASES: Final = {"unknown": ("unknown_cancel", "unknown_modify")}
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """What the numbers of a publisher's channel did.
+    """The steps and jumps of the sequence numbers of a publisher's channel.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Channel:
 
     @property
     def is_consecutive(self) -> bool:
-        """Whether the stream has nearly all that was sent on the channel."""
+        """Whether the stream has nearly all messages of the channel."""
         return self.jumps * STEPS_A_JUMP <= self.steps
 
 
@@ -67,7 +67,7 @@ class Channel:
 class Falls:
     """How often the numbers of an instrument fell, and at which record first.
 
-    They may begin anew on another UTC day or with a clear.
+    They may restart on another UTC day or with a clear.
     """
 
     instrument: int
@@ -78,7 +78,7 @@ class Falls:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How often something of a kind was found of an instrument or a channel.
+    """How often an anomaly of a kind was found, of an instrument or a channel.
 
     Attributes
     ----------
@@ -104,13 +104,13 @@ class Finding:
 
 
 class Verifier:
-    """Rebuilds the books of a stream, and finds what does not fit.
+    """Rebuilds the books of a stream, and finds anomalies.
 
     Parameters
     ----------
     all_jumps : bool
-        Whether every jump of a channel's numbers is a gap: the stream is meant to have all that
-        was sent. Else only those are where numbers are otherwise consecutive.
+        Whether every jump of a channel's numbers is a gap, because the stream should be complete.
+        Otherwise only jumps among numbers that are otherwise consecutive are gaps.
 
     Attributes
     ----------
@@ -134,15 +134,15 @@ class Verifier:
         self.records += len(batch)
 
     def channels(self) -> list[Channel]:
-        """Return what the numbers of each channel did."""
+        """Return the sequence numbers' steps and jumps by channel."""
         return self._sequences.channels()
 
     def has_gaps(self, channel: Channel) -> bool:
-        """Tell whether the jumps of a channel's numbers are gaps."""
+        """Return whether the jumps of a channel's numbers are gaps."""
         return channel.jumps > 0 and (self._all_jumps or channel.is_consecutive)
 
     def findings(self) -> Iterator[Finding]:
-        """Yield what was found, by book in the order in which they were met, then by channel."""
+        """Yield the findings by book, in the order in which they were met, then by channel."""
         falls = {fall.instrument: fall for fall in self._sequences.falls()}
         for row, instrument in enumerate(self.books.instruments().tolist()):
             counts = self.books.state.books[row, k.B_ANOMALIES :].tolist()
@@ -166,7 +166,7 @@ class Verifier:
                 yield Finding(SEQUENCE_GAP, None, channel, channel.jumps, *first)
 
     def _date(self, ts_ns: np.ndarray) -> None:
-        """Remember when the first anomaly of each kind and book was received, of those just met."""
+        """Store when the first anomalies among the latest records were received."""
         anomalies = self.books.state.books[: len(self.books), k.B_ANOMALIES :]
         counts = anomalies[:, : k.ANOMALY_KINDS]
         first = anomalies[:, k.ANOMALY_KINDS :]

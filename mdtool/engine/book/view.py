@@ -35,7 +35,7 @@ ANOMALIES: Final = {
     "maybe_bad_book": k.MAYBE_BAD,
 }
 """Kinds of anomaly: ids that were not resting, cancels of more than rested, adds of resting ids,
-orders that changed sides, records without a usable side, price, size or action, books that stood
+orders that changed sides, records without a usable side, price, size or action, books that were
 crossed or locked at the end of an event, records received before the one before them, and records
 that their publisher flagged MAYBE_BAD_BOOK."""
 
@@ -49,7 +49,7 @@ class Quote(NamedTuple):
 
 
 class QueuePosition(NamedTuple):
-    """Where an order stands in the queue of its level."""
+    """The position of an order in the queue of its level."""
 
     side: Side
     price: int
@@ -237,7 +237,7 @@ class BookView:
         return orders
 
     def queue_position(self, order_id: int) -> QueuePosition | None:
-        """Return where an order stands in its queue, None when it does not rest in this book."""
+        """Return an order's position in its queue, None if it does not rest in this book."""
         state = self._books.state
         signed = order_id - 2**64 if order_id >= 2**63 else order_id
         row = int(k.find_order(state, signed, self._row))

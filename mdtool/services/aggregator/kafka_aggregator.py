@@ -262,7 +262,7 @@ class GroupMember:
                     each.partition, f"it ends at {high}, and was aggregated up to {offset}"
                 )
             if offset is not None and offset < low:
-                log.error("%s: records %d to %d are gone", each.topic, offset, low)
+                log.error("%s: records %d to %d are lost", each.topic, offset, low)
             each.offset = low if offset is None else max(offset, low)
         group.incremental_assign(given)
         self._report(True)

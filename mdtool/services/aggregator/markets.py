@@ -45,8 +45,7 @@ def restored_market(config: AggregatorConfig, store: Store) -> Market:
         When it cannot be read.
     """
     market = new_market(config)
-    saved = store.load(config.max_streams, market.bars.lateness_ns)
-    market.restore(saved.symbols, saved.sessions, saved.bars, saved.positions, saved.counts)
+    market.restore(store.load(config.max_streams, market.bars.lateness_ns))
     return market
 
 

@@ -22,7 +22,7 @@ from mdtool.adapters.kafka.records import (
     totals_record,
 )
 from mdtool.core.units import NS_PER_MS
-from mdtool.engine.saved_rows import SESSION
+from mdtool.engine.saved_state import SESSION, SavedState
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.markets import INTERVALS_NS, Admission, new_market
 from mdtool.wire.batches import BatchError
@@ -84,7 +84,7 @@ class Partition:
         symbols = list(saved.sessions)
         sessions = np.frombuffer(b"".join(saved.sessions.values()), SESSION)
         opened = saved.saved_bars(symbols, bars.lateness_ns)
-        self.market.restore(symbols, sessions, opened, saved.positions, saved.totals)
+        self.market.restore(SavedState(symbols, sessions, opened, saved.positions, saved.totals))
         self._latest_ns = np.zeros(len(symbols), np.int64)
         self._note_latest(opened)
         self._commit, self._step = self.market.commit, bars.step

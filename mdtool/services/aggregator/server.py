@@ -89,9 +89,7 @@ class Aggregator:
         store = await stack.enter_async_context(store_thread(self._config.store))
         await store.claim()
         saved = await store.load(self._config.max_streams, self.market.bars.lateness_ns)
-        self.market.restore(
-            saved.symbols, saved.sessions, saved.bars, saved.positions, saved.counts
-        )
+        self.market.restore(saved)
         log.info(
             "%s: restored %s and %s",
             store.address,

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.stores import Store, open_history, open_store
 from mdtool.adapters.stores.errors import StoreClaimedError, StoreError, StoreFormatError
-from mdtool.adapters.stores.port import SavedState, Step, TradeHistory
+from mdtool.adapters.stores.port import Step, TradeHistory
 from mdtool.core.lifecycle import stop_within_s
 from mdtool.core.threads import WorkerThread
 from mdtool.engine.bars import BAR, Bars
 from mdtool.engine.market import Market
+from mdtool.engine.saved_state import SavedState
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
+from mdtool.adapters.dbn_files import Recording
 from mdtool.adapters.dbn_source import RecordSource
-from mdtool.adapters.recording import Recording
 from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.instruments import Batch

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from aiohttp import web
 
-from mdtool.adapters.recording import Recording
+from mdtool.adapters.dbn_files import Recording
 from mdtool.core.addresses import cannot_listen
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import InputError, StartupError, UsageError

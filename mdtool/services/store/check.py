@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.adapters.stores import Store
-from mdtool.adapters.stores.port import SavedState, WrongTotals
+from mdtool.adapters.stores.port import WrongTotals
 from mdtool.core.units import format_duration, format_time, parse_duration
+from mdtool.engine.saved_state import SavedState
 from mdtool.services.aggregator.config import INTERVALS
 
 _SHORTEST_NS: Final = min(parse_duration(interval) for interval in INTERVALS)

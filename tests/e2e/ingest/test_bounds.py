@@ -102,7 +102,7 @@ async def _write_all(client, data, repeats):
         await client.writer.drain()
 
 
-async def test_a_stop_commits_what_was_taken_and_says_so(aggregator, ledger):
+async def test_a_stop_commits_what_was_taken_and_logs_it(aggregator, ledger):
     async with serving(aggregator.address) as address:
         plain = await Client.connect(parse_address(address))
         plain.writer.write(frames(3))
@@ -116,7 +116,9 @@ async def test_a_stop_commits_what_was_taken_and_says_so(aggregator, ledger):
     assert await named.last_reply() is None
 
 
-async def test_a_stop_before_the_commit_tells_the_client_and_fails(aggregator, ledger, monkeypatch):
+async def test_a_stop_before_the_commit_fails_and_informs_the_client(
+    aggregator, ledger, monkeypatch
+):
     monkeypatch.setattr("mdtool.services.ingest.server.SETTLE_S", 0.05)
     replies = []
 

@@ -134,7 +134,7 @@ def test_json_lines_are_sent_up_to_the_one_that_is_wrong(ingest):
     assert done.stderr.endswith(b"mdtool: stdin: line 4: has no 'price'\n")
 
 
-def test_json_lines_go_on_from_a_replay(real_data, ingest):
+def test_json_lines_of_a_replay_are_sent(real_data, ingest):
     path = real_data / "dbn" / "test_data.trades.v3.dbn.zst"
     lines = completed("replay-dbn", path, "-J", "-s").stdout
     assert completed("send", ingest, stdin=lines).stdout.startswith(b"Accepted 2 ticks, refused 0")
@@ -180,7 +180,7 @@ def test_a_plain_stream_is_sent(ingest):
         (["none.dbn"], b"", 1, "none.dbn: no such file"),
         (["/"], b"", 1, "/: is a directory"),
         (["-"], b"", 1, "stdin: is empty"),
-        (["-"], b"time,price\n1,2\n", 1, "is no DBN stream"),
+        (["-"], b"time,price\n1,2\n", 1, "is not a DBN stream"),
         (["--rate", "5", "--speed", "1"], b"", 2, "--rate and --speed: choose one"),
         (["--rate", "-1"], b"", 2, "rate"),
         (["--speed", "nan"], b"", 2, "speed"),
@@ -193,14 +193,14 @@ def test_a_plain_stream_is_sent(ingest):
         (["--port", "0"], b"", 2, "port"),
     ],
 )
-def test_what_cannot_be_sent_is_said_in_one_line(arguments, stdin, status, said):
+def test_wrong_input_is_reported_in_one_line(arguments, stdin, status, said):
     done = completed("send", *arguments, stdin=stdin)
     assert done.returncode == status, done.stderr
     assert said in done.stderr.decode()
     assert done.stderr.count(b"\n") == 1
 
 
-def test_a_server_that_is_not_there_is_said_in_one_line(free_port):
+def test_an_unavailable_server_is_reported_in_one_line(free_port):
     done = completed("send", "--port", free_port, "--connect-timeout-s", 0.3, stdin=TICK)
     assert done.returncode == 1
     assert done.stderr.decode() == (
@@ -278,7 +278,7 @@ def test_ticks_wait_for_an_aggregator_that_is_not_there(free_port):
             assert watch.counts.ticks == 3
 
 
-def test_a_stop_without_an_aggregator_says_what_it_could_not_commit(free_port):
+def test_a_stop_without_an_aggregator_reports_what_is_uncommitted(free_port):
     address = f"127.0.0.1:{free_port}"
     with (
         service("serve-tcp", "--port", 0, "--aggregator", address) as running,
@@ -291,7 +291,7 @@ def test_a_stop_without_an_aggregator_says_what_it_could_not_commit(free_port):
     assert f"stopped with 3 ticks taken that aggregator {address} has not committed" in said
 
 
-def test_a_flood_that_nobody_commits_is_held_up_in_bounded_memory(free_port):
+def test_uncommitted_floods_are_blocked_in_bounded_memory(free_port):
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(
             service("serve-tcp", "--port", 0, "--aggregator", f"127.0.0.1:{free_port}")

@@ -157,7 +157,7 @@ async def test_the_outcome_of_one_connection_is_its_acknowledgement(address):
     assert sender.outcome == sender.ack.message
 
 
-async def test_a_stream_sent_again_goes_on_where_it_stopped(address, ledger):
+async def test_a_stream_sent_again_resumes_where_it_stopped(address, ledger):
     await send(address, runs(700, size=33), stream_id="s")
     message = await send(address, runs(1_000, size=70), stream_id="s")
     assert message.startswith("Accepted 300 ticks")
@@ -167,7 +167,7 @@ async def test_a_stream_sent_again_goes_on_where_it_stopped(address, ledger):
     assert ledger.prices("s") == list(range(1, 1_001))
 
 
-async def test_an_aggregator_without_memory_gets_the_rest_and_the_loss_is_told(
+async def test_an_aggregator_that_lost_its_state_gets_the_rest_and_the_loss_is_logged(
     aggregator, ledger, caplog, free_port
 ):
     may_go_on = threading.Event()
@@ -189,7 +189,7 @@ async def test_an_aggregator_without_memory_gets_the_rest_and_the_loss_is_told(
     assert "lost 100 ticks" in caplog.text
 
 
-async def test_ticks_that_the_server_refuses_are_told(address, ledger):
+async def test_ticks_that_the_server_refuses_are_reported(address, ledger):
     part = run(1, 10)
     part.trades.ts_event[3:5] = 1_735_201_234_567
     message = await send(address, [part], stream_id="s")
@@ -250,7 +250,7 @@ async def answering(*answers):
         yield server.sockets[0].getsockname()
 
 
-async def test_a_server_that_closes_at_the_hello_is_told_how_to_be_plain():
+async def test_a_server_that_closes_at_the_hello_leads_to_plain():
     async with answering() as address:
         with pytest.raises(PeerError, match=r"closed the connection at the Hello; .*--plain"):
             await send(address, runs(10), connect_timeout_s=1.0)
@@ -262,13 +262,13 @@ async def test_a_refusal_is_passed_on():
             await send(address, runs(10))
 
 
-async def test_a_server_that_talks_nonsense_is_no_server():
+async def test_wrong_replies_end_the_sender():
     async with answering(encode_frame(b"\xff\xff")) as address:
         with pytest.raises(PeerError, match="not an Ack"):
             await send(address, runs(10))
 
 
-async def test_a_server_that_does_not_come_back_is_given_up():
+async def test_a_server_that_stays_unavailable_is_given_up():
     async with answering(encode_resume(0)) as address:
         with pytest.raises(PeerError):
             await send(address, runs(10), reconnect_timeout_s=0.0)
@@ -308,7 +308,7 @@ async def test_a_server_that_commits_something_each_time_is_not_given_up():
     assert message == "done"
 
 
-async def test_what_came_before_a_broken_source_is_delivered_and_then_told(address, ledger):
+async def test_ticks_before_a_broken_source_are_delivered_before_the_error(address, ledger):
     def source():
         yield from runs(300)
         raise InputError("file: cut at byte 7")
@@ -331,7 +331,7 @@ async def test_an_unforeseen_error_of_a_source_is_not_swallowed(address):
         await send(address, source())
 
 
-async def test_a_source_is_held_up_when_nothing_is_committed(address, ledger):
+async def test_a_source_is_blocked_while_nothing_is_committed(address, ledger):
     taken = 0
 
     def source():
@@ -349,7 +349,7 @@ async def test_a_source_is_held_up_when_nothing_is_committed(address, ledger):
     assert ledger.prices("s") == list(range(1, 20_001))
 
 
-async def test_an_interrupted_sender_says_how_far_it_came(aggregator, ledger, address, caplog):
+async def test_an_interrupted_sender_logs_its_progress(aggregator, ledger, address, caplog):
     caplog.set_level("INFO")
     waits_for_ever = threading.Event()
 
@@ -366,7 +366,7 @@ async def test_an_interrupted_sender_says_how_far_it_came(aggregator, ledger, ad
     waits_for_ever.set()
 
 
-async def test_an_aggregator_away_holds_the_sender_up_and_loses_nothing(ledger):
+async def test_an_unavailable_aggregator_blocks_the_sender_and_loses_nothing(ledger):
     aggregator = PlainAggregator(ledger)
     async with serving(aggregator.address) as text:
         host, _, port = text.rpartition(":")
@@ -382,7 +382,7 @@ def told():
         yield log
 
 
-async def test_what_is_waited_for_is_told_once(ledger, told, monkeypatch):
+async def test_what_is_waited_for_is_logged_once(ledger, told, monkeypatch):
     """Before there is an aggregator, and when there is one that does not commit."""
     monkeypatch.setattr(sender_module, "_SILENCE_S", 0.02)
     aggregator = PlainAggregator(ledger)

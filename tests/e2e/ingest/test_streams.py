@@ -7,7 +7,7 @@ from mdtool.wire.frames import Ack, Resume, encode_hello
 from tests.support.ingest_servers import Client, frame, frames, serving
 
 
-async def test_a_hello_is_answered_with_the_position_and_told_of_commits(address, ledger):
+async def test_a_hello_is_answered_with_the_position_and_then_commits(address, ledger):
     client = await Client.connect(address, hello="s")
     assert await client.reply() == Resume(0)
     client.writer.write(frames(2))
@@ -26,7 +26,7 @@ async def test_a_client_may_send_behind_its_hello_without_waiting(address, ledge
     assert ledger.prices("s") == [1, 2, 3]
 
 
-async def test_a_stream_goes_on_where_it_was_committed(address, ledger):
+async def test_a_stream_resumes_where_it_was_committed(address, ledger):
     first = await Client.connect(address, hello="s")
     first.writer.write(frames(3))
     await ledger.when(lambda: ledger.count() == 3)
@@ -37,7 +37,7 @@ async def test_a_stream_goes_on_where_it_was_committed(address, ledger):
     assert ledger.prices("s") == [1, 2, 3, 4, 5]
 
 
-async def test_a_stream_goes_on_at_another_server(aggregator, ledger):
+async def test_a_stream_resumes_at_another_server(aggregator, ledger):
     for k in range(3):
         async with serving(aggregator.address) as address:
             client = await Client.connect(parse_address(address), hello="s")

@@ -15,7 +15,7 @@ from mdtool.wire.frames import Ack, encode_frame
 from tests.support.ingest_servers import NOW_NS, Client, frame, frames, prices, send
 
 
-async def test_ticks_are_committed_before_the_ack_says_so(address, ledger):
+async def test_ticks_are_committed_before_the_ack(address, ledger):
     assert await send(address, frames(3)) == Ack(True, "Accepted 3 ticks, refused 0")
     assert prices(ledger) == [1, 2, 3]
 
@@ -69,7 +69,7 @@ async def test_frames_may_be_cut_anywhere(address, ledger):
         (encode_frame(b"\xff\xff\xff"), Reason.MALFORMED),
     ],
 )
-async def test_a_tick_refused_is_counted_by_reason_and_the_stream_goes_on(
+async def test_a_refused_tick_is_counted_by_reason_and_the_stream_continues(
     address, ledger, bad, reason
 ):
     ack = await send(address, frame(price=1) + bad + frame(price=2))
@@ -115,7 +115,7 @@ async def test_the_longest_frame_is_a_tick_like_any_other(address, ledger):
     assert prices(ledger) == [1]
 
 
-async def test_half_a_frame_and_a_half_close_is_told(address, ledger):
+async def test_an_unfinished_frame_at_the_end_is_reported(address, ledger):
     ack = await send(address, frames(2) + frame()[:-5])
     unfinished = len(frame()) - 5
     assert ack == Ack(
@@ -125,7 +125,7 @@ async def test_half_a_frame_and_a_half_close_is_told(address, ledger):
     assert prices(ledger) == [1, 2]
 
 
-async def test_half_a_frame_and_a_hang_up_keeps_what_came_before(address, ledger, caplog):
+async def test_frames_before_a_lost_connection_count(address, ledger, caplog):
     client = await Client.connect(address)
     client.writer.write(frames(2) + frame()[:-5])
     await ledger.when(lambda: ledger.count() == 2)

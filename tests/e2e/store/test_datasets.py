@@ -373,7 +373,7 @@ def test_a_bad_file_among_others_is_found_before_anything_is_written(filled, tmp
     (folder / "zzz.csv").write_text("symbol,price\nESZ5,1.5\n")
     store("import", folder, "--store", where, status=1, said="zzz.csv: has no column")
     (folder / "zzz.csv").rename(folder / "zzz.dbn")
-    store("import", folder, "--store", where, status=1, said="zzz.dbn: is no DBN stream")
+    store("import", folder, "--store", where, status=1, said="zzz.dbn: is not a DBN stream")
     assert not (tmp_path / "s.db").exists()
 
 

@@ -267,7 +267,7 @@ def _wait_for(where, count):
     ("content", "said"),
     [
         (b"", "is empty"),
-        (b"symbol,price\nESZ5,1.0\n", "is no DBN stream"),
+        (b"symbol,price\nESZ5,1.0\n", "is not a DBN stream"),
     ],
 )
 def test_input_that_is_not_dbn_is_one_line(tmp_path, content, said):

@@ -1,10 +1,13 @@
-"""Rows of the market's state, as stores and topics have them."""
+"""The state from which a market is restored, in the rows of which stores and topics hold it."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 SESSION: Final = np.dtype(
     [
@@ -41,3 +44,34 @@ SAVED_BAR: Final = np.dtype(
 The open bar of an interval longer than the shortest lacks the trades of the shortest one's open
 bar, which are merged into it when that one closes.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """What a market is restored from.
+
+    Attributes
+    ----------
+    symbols : sequence of str
+        Those that have a session.
+    sessions : SESSION[k]
+        Of each of them.
+    bars : SAVED_BAR[m]
+        Their open bars, and those closed ones that may still be amended, in order of symbol,
+        interval and start; `symbol` is an index into `symbols`.
+    positions : mapping of str to int
+        The next sequence of each stream, the least recently written first.
+    counts : mapping of str to int
+        The largest total of each name that was written.
+    """
+
+    symbols: Sequence[str]
+    sessions: NDArray[np.void]
+    bars: NDArray[np.void]
+    positions: Mapping[str, int]
+    counts: Mapping[str, int]
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return the state of a market without trades."""
+        return cls((), np.empty(0, SESSION), np.empty(0, SAVED_BAR), {}, {})
