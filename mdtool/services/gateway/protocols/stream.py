@@ -74,6 +74,13 @@ class Stream:
     ----------
     config : GatewayConfig
     feeds : Feeds
+
+    Attributes
+    ----------
+    channels : dict of str to FeedRow
+        The rows of the table by channel.
+    formats : dict of str to StreamFormat
+        By channel; every subscription to one shares it, so that a row is encoded once.
     """
 
     def __init__(self, config: GatewayConfig, feeds: Feeds) -> None:
