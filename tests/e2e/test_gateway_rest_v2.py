@@ -7,6 +7,7 @@ import contextlib
 import pytest
 
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
+from tests.support.feed_sources import followers_of_trades
 from tests.support.gateways import connected, gateway_of
 from tests.support.vwap_feeds import vwap_feed
 
@@ -18,14 +19,18 @@ SYMBOLS = [f"S{number:03}" for number in range(300)]
 @contextlib.asynccontextmanager
 async def market_of(**settings):
     """A client of a gateway, and the aggregator behind it, in which AAPL has traded three times."""
-    async with (
-        aggregator(**({"store": settings["store"]} if "store" in settings else {})) as running,
-        gateway_of(running.address, **ANY_RATE | settings) as client,
-    ):
-        ticks = [tick(18_725, 100), tick(18_850, 2, at_s=60), tick(18_700, 3, at_s=61)]
-        await running.send(message(0, ticks, ["AAPL"]))
-        await connected(client)
-        yield client, running
+    store = {"store": settings["store"]} if "store" in settings else {}
+    with followers_of_trades() as followers:
+        async with (
+            aggregator(**store) as running,
+            gateway_of(running.address, **ANY_RATE | settings) as client,
+        ):
+            if not store:
+                await followers.acquire()
+            ticks = [tick(18_725, 100), tick(18_850, 2, at_s=60), tick(18_700, 3, at_s=61)]
+            await running.send(message(0, ticks, ["AAPL"]))
+            await connected(client)
+            yield client, running
 
 
 async def data(client, path):

@@ -129,7 +129,7 @@ SOURCES = {
 
 
 @contextlib.contextmanager
-def _followers_of_trades():
+def followers_of_trades():
     """Counts who follows the trades of aggregators."""
     followers = asyncio.Semaphore(0)
     follow = TradePublisher.follow
@@ -149,7 +149,7 @@ async def world_of(source: Source, **settings):
     app = web.Application()
     app.router.add_get("/order-book", receiver.answer)
     async with contextlib.AsyncExitStack() as stack:
-        followers = stack.enter_context(_followers_of_trades())
+        followers = stack.enter_context(followers_of_trades())
         running = await stack.enter_async_context(aggregator())
         addresses = {"receiver": await stack.enter_async_context(listening(app, "127.0.0.1", 0))}
         if source.needs_vwap:
