@@ -279,8 +279,7 @@ class GraphQLFollower(SocketFollower):
         assert message["type"] == "next", message
         payload = message["payload"]
         if "missed" in payload.get("extensions", {}):
-            missed = payload["extensions"]
-            return Update(missed.get("symbol", ""), {}, missed["missed"])
+            return Update(payload["extensions"]["symbol"], {}, payload["extensions"]["missed"])
         row = payload["data"][self._field]
         return Update(row["symbol"], row)
 

@@ -288,9 +288,9 @@ class RowFormat:
         result = self._operations.execute(self._prepared, {self._key: row})
         return encode_result(result) + NEXT_TAIL
 
-    def missed(self, symbol: str, count: int | None) -> bytes:  # noqa: ARG002 - the head is enough
+    def missed(self, symbol: str, count: int | None) -> bytes:
         """Return the response that stands for events that were dropped."""
-        missed = ExecutionResult({self._key: None}, extensions={"missed": count})
+        missed = ExecutionResult({self._key: None}, extensions={"symbol": symbol, "missed": count})
         return encode_result(missed) + NEXT_TAIL
 
 
