@@ -252,6 +252,22 @@ async def test_trades_that_the_store_and_memory_have_are_sent_once():
         assert await follower.next() == ["AAPL 5"]
 
 
+async def test_trades_in_memory_from_before_the_resumed_one_are_not_sent_again():
+    store = Stored(run(0, *[0] * 8))
+    async with feed_of(source := Source(), store) as feed:
+        Follower().follow(feed)
+        lose = await source.connect()
+        source.receive(run(0, 0, 0))
+        lose()
+        await source.connect()
+        source.receive(run(5, 0, 0))
+        follower = Follower()
+        follower.follow(feed, after="s:1")
+        assert await follower.next(6) == [f"AAPL {number}" for number in range(2, 8)]
+        source.receive(run(8, 0))
+        assert await follower.next() == ["AAPL 8"]
+
+
 async def test_other_streams_resume_by_the_time_at_which_trades_were_received():
     store = Stored(run(0, 0, 0, 0), run(70, 0, 0, stream="t", times=[1, 9]))
     async with feed_of(source := Source(), store) as feed:

@@ -282,14 +282,34 @@ class Trades:
                 await self._connected.wait()
         except TimeoutError:
             log.debug("trades of %s: the stream of trades is unavailable", key.symbol)
+        requested_at = self._ring.total
         start = await self._stored(key, behind)
-        # Memory has what was committed since the connection, part of which the store had as well.
         known = {(trade.stream, trade.number) for trade in start.trades}
-        recent = self._ring.trades(self._ring.positions(key.symbol))
+        recent = self._committed(key.symbol, behind, requested_at)
         trades = [*start.trades, *(each for each in recent if each[-2:] not in known)]
         if behind is None or not start.is_complete:
             trades = trades[-LATEST:]
         following.leave = self._join(key, subscription, start._replace(trades=trades))
+
+    def _committed(
+        self, symbol: str, behind: tuple[str, int] | None, since: int
+    ) -> Sequence[Trade]:
+        """Return the trades in memory that a store may not have had when it was read.
+
+        Those are the ones from a position on, and of the stream that is resumed all behind its
+        trade: on a bus, the store follows later.
+        """
+        positions = self._ring.positions(symbol)
+        positions = positions[positions >= self._ring.contiguous_from]
+        trades = self._ring.trades(positions)
+        if behind is None:
+            return trades
+        stream, number = behind
+        return [
+            trade
+            for trade, position in zip(trades, positions.tolist(), strict=True)
+            if (trade.number > number if trade.stream == stream else position >= since)
+        ]
 
     async def _stored(self, key: Key, behind: tuple[str, int] | None) -> _Start:
         assert self._history is not None
