@@ -102,6 +102,7 @@ async def store_thread(url: str) -> AsyncIterator[StoreThread]:
         finally:
             await thread.run(store.__exit__, None, None, None)
 
+
 MAX_BARS: Final = 10_001
 """Bars read of the store at once, however few memory keeps: a page of the gateway and one more."""
 
