@@ -1,4 +1,4 @@
-"""The sender and the receiver of order books, asked over HTTP."""
+"""A client of the services of order books: the sender and the receiver, over HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mdtool.core.errors import PeerError
 
 
 class ServiceAwayError(PeerError):
-    """A service cannot be reached, or went away."""
+    """A service is unavailable, or its connection is lost."""
 
 
 class ServiceSilentError(PeerError):
@@ -24,35 +24,35 @@ class ServiceSilentError(PeerError):
 
 
 class OddAnswerError(PeerError):
-    """What answers at a service's address is no such service."""
+    """Another program answers at a service's address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a service said: the HTTP status, and the JSON object."""
+    """The answer of a service: its HTTP status, and its JSON object."""
 
     status: int
     content: dict[str, Any]
 
 
 class BookService:
-    """Asks one service.
+    """A client of one service.
 
     Parameters
     ----------
     name : str
-        What errors call it.
+        Its name in errors.
     address : str
-        Its HOST:PORT. It need not be there yet.
+        Its HOST:PORT. It need not be up yet.
     session : aiohttp.ClientSession
-        Owned by the caller, and without a time-out of its own.
+        Owned by the caller, and without its own timeout.
     timeout_s : float
         How long an answer, or the beginning of a stream, may take.
 
     Raises
     ------
     UsageError
-        When the address is none.
+        When the address is not valid.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class BookService:
     async def stream(
         self, path: str, query: Mapping[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Give a response once its headers have come; its body is the caller's to read.
+        """Yield a response once its headers have come; the caller reads its body.
 
-        It may be silent for long: what it tells of may be paced.
+        The body may pause for long, since replays are paced.
 
         Raises
         ------
         ServiceAwayError, ServiceSilentError, OddAnswerError
-            Also for what goes wrong within the block.
+            Also for errors within the block.
         """
         with self._wrapped():
             async with asyncio.timeout(self._timeout_s):
@@ -110,7 +110,7 @@ class BookService:
         except TimeoutError as error:
             raise ServiceSilentError(f"{self._who} did not answer in time") from error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-            raise ServiceAwayError(f"{self._who} is away: {error}") from error
+            raise ServiceAwayError(f"{self._who} is unavailable: {error}") from error
         except (aiohttp.ClientError, ValueError) as error:
             raise self._odd() from error
 

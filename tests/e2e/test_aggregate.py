@@ -7,7 +7,6 @@ import functools
 import io
 import json
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,11 +17,10 @@ import pytest
 from mdtool.core.dtypes import OHLCV, SYMBOL_MAPPING, TRADE, record_length
 from mdtool.wire.dbn import DbnDecoder, encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
-from tests.support.commands import completed
+from tests.support.commands import MDTOOL, completed
 
 START = 1_700_000_000 * 10**9
 SECOND = 10**9
-MDTOOL = [sys.executable, "-m", "mdtool"]
 
 
 def trades(*rows: tuple[int, int, int, int]) -> np.ndarray:

@@ -21,13 +21,13 @@ import pytest
 import zstandard
 
 from mdtool.core.dtypes import F_LAST, MBP1, MBP10
-from mdtool.wire.dbn import DbnDecoder, encode_records
+from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
 from tests.reference.book import ReferenceBooks, mbo_of
-from tests.support.commands import output_of
+from tests.support.commands import MDTOOL, output_of
+from tests.support.dbn_files import decoded
 from tests.support.screens import Session
 
-MDTOOL = [sys.executable, "-m", "mdtool"]
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"
 PARTIAL = "partial book: orders from before its stream began are not in it"
 
@@ -45,13 +45,6 @@ def on_a_terminal(*arguments: object) -> list[str]:
 
 def objects(output: bytes) -> list[dict]:
     return [json.loads(line) for line in output.splitlines()]
-
-
-def decoded(data: bytes) -> np.ndarray:
-    decoder = DbnDecoder()
-    runs = decoder.feed(data)
-    decoder.finish()
-    return np.concatenate(runs)
 
 
 @pytest.fixture(scope="session")

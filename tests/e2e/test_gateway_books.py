@@ -95,7 +95,7 @@ async def test_without_its_services_it_answers_503():
         assert (await posted(gateway, "/api/start-streaming"))[0] == 503
         status, told = await gateway.answer("/api/order-book")
         assert (status, told["error"]) == (503, "unavailable")
-        assert "receiver 127.0.0.1:1 is away" in told["message"]
+        assert "receiver 127.0.0.1:1 is unavailable" in told["message"]
         status, told = await gateway.answer("/api/microservices/status")
         assert status == 503
         assert told["sender"]["reachable"] is told["receiver"]["reachable"] is False

@@ -22,23 +22,16 @@ import zstandard
 
 from mdtool.core.records import trades_of
 from mdtool.core.units import format_time
-from mdtool.wire.dbn import DbnDecoder, encode_records
+from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
-from tests.support.commands import output_of
+from tests.support.commands import MDTOOL, output_of
+from tests.support.dbn_files import decoded
 
-MDTOOL = [sys.executable, "-m", "mdtool"]
 STYLE = re.compile(r"\x1b\[[\d;]*m")
 FOUR_MILLION = 4_000_000
 
 
 replay = functools.partial(output_of, "replay-dbn")
-
-
-def decoded(data: bytes) -> np.ndarray:
-    decoder = DbnDecoder()
-    runs = decoder.feed(data)
-    decoder.finish()
-    return np.concatenate(runs)
 
 
 @pytest.fixture

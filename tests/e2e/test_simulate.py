@@ -7,7 +7,6 @@ import json
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,23 +14,15 @@ import numpy as np
 import pytest
 
 from mdtool.core.dtypes import MBO
-from mdtool.wire.dbn import DbnDecoder
 from tests.reference.book_check import BookCheck
-from tests.support.commands import completed
+from tests.support.commands import MDTOOL, completed
+from tests.support.dbn_files import decoded
 
-MDTOOL = [sys.executable, "-m", "mdtool"]
 START = "2025-06-02T13:30:00Z"
 START_NS = 1_748_871_000 * 10**9
 
 
 simulate = functools.partial(completed, "simulate")
-
-
-def records_of(stream: bytes) -> np.ndarray:
-    decoder = DbnDecoder()
-    runs = decoder.feed(stream)
-    decoder.finish()
-    return np.concatenate(runs)
 
 
 def shell(command: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +37,7 @@ def test_piped_it_is_dbn_and_the_same_each_time():
     first, again = simulate("--limit", "3000"), simulate("--limit", "3000")
     assert first.returncode == 0
     assert first.stdout == again.stdout
-    records = records_of(first.stdout)
+    records = decoded(first.stdout)
     assert records.dtype == MBO
     assert len(records) == 3000
     BookCheck().follow(records)
@@ -55,7 +46,7 @@ def test_piped_it_is_dbn_and_the_same_each_time():
 
 def test_options_reach_the_exchange():
     options = f"--symbols ABC,XYZ --rate 100 --start {START} --duration 20s --seed 3".split()
-    records = records_of(simulate(*options).stdout)
+    records = decoded(simulate(*options).stdout)
     assert set(records["instrument_id"]) == {1, 2}
     assert records["ts_recv"][0] == START_NS
     assert START_NS + 18 * 10**9 < records["ts_recv"][-1] < START_NS + 20 * 10**9
@@ -72,7 +63,7 @@ def test_json_with_symbols():
 
 def test_a_market_may_begin_now():
     before = time.time_ns()
-    records = records_of(simulate("--start", "now", "--limit", "1").stdout)
+    records = decoded(simulate("--start", "now", "--limit", "1").stdout)
     assert before <= records["ts_recv"][0] <= time.time_ns()
 
 
@@ -109,7 +100,7 @@ def test_an_interrupt_ends_it_at_a_whole_record():
     rest, errors = process.communicate(timeout=200)
     assert process.returncode == 130
     assert b"Traceback" not in errors
-    assert len(records_of(first + rest)) > 0
+    assert len(decoded(first + rest)) > 0
 
 
 @pytest.mark.parametrize("name", ["day.dbn", "day.dbn.zst", "day.csv", "day.parquet"])

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+MDTOOL: Final = [sys.executable, "-m", "mdtool"]
 _ROOT: Final = Path(__file__).parents[2]
 _MAX_ANSWER_BYTES: Final = 16
 

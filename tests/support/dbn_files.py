@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import databento_dbn as dbn
+import numpy as np
 
+from mdtool.wire.dbn import DbnDecoder
 from tests.reference import dbn_streams as streams
 
 MAY_1 = 1_714_521_600 * 10**9
@@ -114,3 +116,11 @@ def write(path: Path, metadata: dbn.Metadata, *records: bytes) -> Path:
 
 
 mapping = streams.mapping
+
+
+def decoded(data: bytes) -> np.ndarray:
+    """The records of a DBN stream of one layout."""
+    decoder = DbnDecoder()
+    runs = decoder.feed(data)
+    decoder.finish()
+    return np.concatenate(runs)

@@ -15,6 +15,7 @@ import numpy as np
 
 from mdtool.core.dtypes import MBO, MBP1
 from mdtool.core.instruments import Batch
+from mdtool.engine.book.state import Books
 from mdtool.engine.quotes import LatestQuotes
 from mdtool.services.book import server as book
 from mdtool.services.ingest import server as ingest
@@ -62,6 +63,7 @@ def _run_all() -> None:
     encode_frames(["A"], [0], [1], [1], [1])
     for layout in (MBO, MBP1):
         LatestQuotes().update(Batch.of(np.zeros(1, layout)))
+    _grow_books()
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
             words = command.format(samples=SAMPLES).split()
@@ -71,3 +73,12 @@ def _run_all() -> None:
                 check=True,
                 capture_output=True,
             )
+
+
+def _grow_books() -> None:
+    """Add more orders than new books have room for."""
+    orders = np.zeros(1 << 15, MBO)
+    orders["order_id"] = np.arange(1, len(orders) + 1)
+    orders["price"] = orders["size"] = 1
+    orders["action"], orders["side"] = b"A", b"B"
+    Books().apply(Batch.of(orders))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
 from tests.support.commands import completed
 
-MDTOOL = [sys.executable, "-m", "mdtool"]
 NOON_NS = 1_758_715_200 * 10**9
 """2025-09-24T12:00:00Z."""
 DAY_NS = 86_400 * 10**9
