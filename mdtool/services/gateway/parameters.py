@@ -83,17 +83,6 @@ def parse_depth(text: str) -> int:
     return _parse_whole("depth", text, MAX_DEPTH)
 
 
-def check_depth(depth: int) -> int:
-    """Return how many levels of each side of a book are requested.
-
-    Raises
-    ------
-    ParameterError
-        When it is not from 1 to 100.
-    """
-    return _parse_whole("depth", str(depth), MAX_DEPTH)
-
-
 def parse_before(text: str | None) -> int:
     """Return the nanoseconds of a time in ms, 0 by default.
 

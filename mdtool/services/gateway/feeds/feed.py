@@ -10,6 +10,7 @@ from mdtool.core.errors import MdtoolError
 from mdtool.services.client import Client
 from mdtool.services.gateway.backlog import Event
 from mdtool.services.gateway.hub import Format, Hub, Subscription
+from mdtool.services.gateway.parameters import ParameterError, parse_before
 from mdtool.services.gateway.snapshots import Snapshots
 
 ALL: Final = "*"
@@ -56,6 +57,29 @@ class Page:
     from_ns: int | None = None
     to_ns: int | None = None
     is_ascending: bool = False
+
+    @classmethod
+    def before(cls, limit: int, place: str | None) -> Page:
+        """Return a page as contracts of version 1 request it.
+
+        Parameters
+        ----------
+        limit : int
+        place : str or None
+            The cursor of the page before, or a time in ms since the epoch, exclusive.
+
+        Raises
+        ------
+        ParameterError
+            When it cannot be either.
+        """
+        if place is None:
+            return cls(limit)
+        if place.isascii() and place.isdigit():
+            return cls(limit, to_ns=parse_before(place))
+        if not place:
+            raise ParameterError("before: expects the cursor of the page before, or a time in ms")
+        return cls(limit, cursor=place)
 
 
 @dataclass(frozen=True, slots=True)

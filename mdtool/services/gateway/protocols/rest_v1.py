@@ -110,7 +110,7 @@ class RestV1:
         """`GET /api/v1/trades/{symbol}?limit&before`: those that are stored."""
         query, client = request.query, client_of(request)
         key = Key(parse_symbol(request.match_info["symbol"]))
-        page = _page_before(query.get("before"), parse_limit(query.get("limit")))
+        page = Page.before(parse_limit(query.get("limit")), query.get("before"))
         self._trades.check_stored()
         try:
             found = await self._trades.history(client, key, page)
@@ -154,14 +154,3 @@ async def encode_in_turns(rows: Sequence[R], encode: Callable[[R], bytes]) -> by
             await asyncio.sleep(0)
         encoded += map(encode, rows[begin : begin + AT_ONCE])
     return b",".join(encoded)
-
-
-def _page_before(before: str | None, limit: int) -> Page:
-    """Return the page that begins behind a cursor, or before a time in ms since the epoch."""
-    if before is None:
-        return Page(limit)
-    if before.isascii() and before.isdigit():
-        return Page(limit, to_ns=parse_before(before))
-    if not before:
-        raise ParameterError("before: expects next_cursor of the page before, or a time in ms")
-    return Page(limit, cursor=before)

@@ -16,7 +16,6 @@ from mdtool.services.gateway.feeds.symbols import Symbols
 from mdtool.services.gateway.parameters import (
     ParameterError,
     check_limit,
-    parse_before,
     parse_symbol,
 )
 from mdtool.services.gateway.table import FeedRow
@@ -77,7 +76,11 @@ class FeedField:
             raise ParameterError(f"symbol: {ALL} selects every symbol, in subscriptions only")
         try:
             if self.row.has_history:
-                return await self._page(client, key, _page_of(arguments))
+                return await self._page(
+                    client,
+                    key,
+                    Page.before(check_limit(arguments["limit"]), arguments.get("before")),
+                )
             rows = await self.feed.current(client, key)
         except UnknownSymbolError:
             return Found(None)
@@ -118,14 +121,3 @@ def stored_symbols_of(read: Callable[[Client], Awaitable[Sequence[Any]]]) -> Res
         return Found(await read(client))
 
     return find
-
-
-def _page_of(arguments: Arguments) -> Page:
-    limit, before = check_limit(arguments["limit"]), arguments.get("before")
-    if before is None:
-        return Page(limit)
-    if before.isascii() and before.isdigit():
-        return Page(limit, to_ns=parse_before(before))
-    if not before:
-        raise ParameterError("before: expects nextCursor of the page before, or a time in ms")
-    return Page(limit, cursor=before)
