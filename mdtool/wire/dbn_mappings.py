@@ -10,8 +10,10 @@ import numpy as np
 
 from mdtool.core.dtypes import SYMBOL_MAPPING
 from mdtool.core.instruments import Batch, Instrument, Instruments
+from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records, index_timestamps
 from mdtool.core.units import UNDEF_TIMESTAMP
+from mdtool.wire.dbn import encode_records
 from mdtool.wire.dbn_records import CONTROL_RTYPES
 
 _RAW_SYMBOL: Final = dbn.SType("raw_symbol")
@@ -32,6 +34,14 @@ class MappingRepeater:
     def __init__(self, metadata: dbn.Metadata) -> None:
         self._reader = Instruments().resolver("output", metadata)
         self._is_live = False
+
+    def encode(self, batch: Batch | Interleaved) -> Iterator[memoryview]:
+        """Yield the bytes of records in a DBN stream, with the mapping records that they need."""
+        if isinstance(batch, Interleaved) and not self._is_live:
+            yield batch.words.view(np.uint8).data
+            return
+        for run in batch.runs():
+            yield from map(encode_records, self.feed(run))
 
     def feed(self, batch: Batch) -> Iterator[Records]:
         """Yield the records of a batch, each after a mapping record where it needs one."""
