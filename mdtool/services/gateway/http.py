@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from mdtool.adapters.aggregator import (
+from mdtool.adapters.book_services import ServiceAwayError, ServiceSilentError
+from mdtool.adapters.market import (
     RefusedError,
     UnansweredError,
     UnavailableError,
     UnknownSymbolError,
 )
-from mdtool.adapters.book_services import ServiceAwayError, ServiceSilentError
 from mdtool.core.errors import ConfigError, MdtoolError
 from mdtool.services.client import Admission, CapacityError, Client, LimitError
 from mdtool.services.gateway.parameters import ParameterError

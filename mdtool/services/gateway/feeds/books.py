@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
 from mdtool.adapters.book_services import BookService, OddAnswerError
+from mdtool.adapters.market import UnavailableError, UnknownSymbolError
 from mdtool.core.errors import PeerError, UsageError
 from mdtool.core.units import parse_price
 from mdtool.services.client import Client
