@@ -29,9 +29,15 @@ class MappingRepeater:
     ----------
     metadata : databento_dbn.Metadata
         The header of the stream.
+
+    Attributes
+    ----------
+    repeated : set of int
+        The ids of the mapping records that were repeated.
     """
 
     def __init__(self, metadata: dbn.Metadata) -> None:
+        self.repeated: set[int] = set()
         self._reader = Instruments().resolver("output", metadata)
         self._is_live = False
 
@@ -58,11 +64,10 @@ class MappingRepeater:
             batch = batch[right:]
             if len(batch):
                 instrument = batch.instruments[int(batch.instrument[0])]
-                mapping = mapping_record(
-                    instrument,
-                    int(batch.records["instrument_id"][0]),
-                    int(index_timestamps(batch.records)[0]),
-                )
+                instrument_id = int(batch.records["instrument_id"][0])
+                ts_ns = int(index_timestamps(batch.records)[0])
+                mapping = mapping_record(instrument, instrument_id, ts_ns)
+                self.repeated.add(instrument_id)
                 self._reader.learn(mapping)
                 yield mapping
 
