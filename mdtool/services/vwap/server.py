@@ -7,8 +7,7 @@ import contextlib
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.market import open_trade_feed
 from mdtool.core.addresses import parse_address
-from mdtool.core.lifecycle import Started
-from mdtool.core.limits import raise_file_limit
+from mdtool.core.lifecycle import Started, raise_file_limit
 from mdtool.core.tcp import address_of, listen
 from mdtool.engine.vwap import Window
 from mdtool.services.vwap.config import VwapConfig
