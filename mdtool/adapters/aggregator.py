@@ -10,7 +10,14 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mdtool.adapters import rpc
-from mdtool.adapters.market import BarReceiver, Receiver
+from mdtool.adapters.market import (
+    BarReceiver,
+    Receiver,
+    RefusedError,
+    UnansweredError,
+    UnavailableError,
+    UnknownSymbolError,
+)
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import TradeRun
@@ -26,22 +33,6 @@ from mdtool.wire.batches import (
 Decoded = TypeVar("Decoded")
 
 
-class UnavailableError(PeerError):
-    """The aggregator is unavailable."""
-
-
-class UnansweredError(PeerError):
-    """The aggregator did not answer in time."""
-
-
-class UnknownSymbolError(PeerError):
-    """The aggregator has no trades of the symbol."""
-
-
-class RefusedError(PeerError):
-    """The aggregator rejected the request: a retry would not help."""
-
-
 _ERRORS: Final[dict[grpc.StatusCode, type[PeerError]]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.CANCELLED: UnavailableError,
@@ -53,7 +44,9 @@ _ERRORS: Final[dict[grpc.StatusCode, type[PeerError]]] = {
 
 
 class AggregatorClient:
-    """Reads from one aggregation service. An async context manager, which owns the connection.
+    """A `MarketReader` and a `TradeFeed` of one aggregation service.
+
+    An async context manager, which owns the connection.
 
     Parameters
     ----------
@@ -71,6 +64,11 @@ class AggregatorClient:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._channel.close()
+
+    @property
+    def name(self) -> str:
+        """The aggregator and its address."""
+        return f"aggregator {self.address}"
 
     @property
     def blocked_reason(self) -> str:
@@ -118,21 +116,7 @@ class AggregatorClient:
     async def follow_trades(
         self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
     ) -> NoReturn:
-        """Pass on every run that the aggregator commits from now on, until the call is lost.
-
-        Parameters
-        ----------
-        connected : callable
-            Called once everything that is committed later will be passed on.
-        receive : callable
-            Called with each run.
-
-        Raises
-        ------
-        PeerError
-            When the call is lost, which it is for a slow client, or sends wrong messages. Always:
-            it does not end by itself.
-        """
+        """As `TradeFeed.follow_trades`; also lost by a slow client."""
         call = self._stub.StreamTrades(marketdata_pb2.TradesRequest())
         try:
             await call.initial_metadata()

@@ -15,15 +15,15 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 
 
-class ServiceAwayError(PeerError):
+class ServiceUnavailableError(PeerError):
     """A service is unavailable, or its connection is lost."""
 
 
-class ServiceSilentError(PeerError):
+class ServiceTimeoutError(PeerError):
     """A service did not answer in time."""
 
 
-class OddAnswerError(PeerError):
+class UnexpectedAnswerError(PeerError):
     """Another program answers at a service's address."""
 
 
@@ -69,7 +69,7 @@ class BookService:
 
         Raises
         ------
-        ServiceAwayError, ServiceSilentError, OddAnswerError
+        ServiceUnavailableError, ServiceTimeoutError, UnexpectedAnswerError
         """
         with self._wrapped():
             async with (
@@ -78,7 +78,7 @@ class BookService:
             ):
                 content = json.loads(await response.read())
             if not isinstance(content, dict):
-                raise self._odd()
+                raise self._unexpected()
             return Answer(response.status, content)
 
     @contextlib.asynccontextmanager
@@ -91,7 +91,7 @@ class BookService:
 
         Raises
         ------
-        ServiceAwayError, ServiceSilentError, OddAnswerError
+        ServiceUnavailableError, ServiceTimeoutError, UnexpectedAnswerError
             Also for errors within the block.
         """
         with self._wrapped():
@@ -108,14 +108,16 @@ class BookService:
         try:
             yield
         except TimeoutError as error:
-            raise ServiceSilentError(f"{self._who} did not answer in time") from error
+            raise ServiceTimeoutError(f"{self._who} did not answer in time") from error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-            raise ServiceAwayError(f"{self._who} is unavailable: {error}") from error
+            raise ServiceUnavailableError(f"{self._who} is unavailable: {error}") from error
         except (aiohttp.ClientError, ValueError) as error:
-            raise self._odd() from error
+            raise self._unexpected() from error
 
-    def _odd(self) -> OddAnswerError:
-        return OddAnswerError(f"{self._who} does not answer as one: is it another program?")
+    def _unexpected(self) -> UnexpectedAnswerError:
+        return UnexpectedAnswerError(
+            f"{self._who} is another program: its answer is not a service's; check the address"
+        )
 
     @property
     def _who(self) -> str:

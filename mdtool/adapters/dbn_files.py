@@ -16,8 +16,10 @@ from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
 from mdtool.adapters.dbn_source import ClosesOnExit, DbnSource, RecordSource
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.interleaved import Interleaved
 from mdtool.engine.merge import Stream, merge
 from mdtool.wire.dbn_metadata import NO_START, unite
+from mdtool.wire.dbn_records import CONTROL_RTYPES
 
 _SAMPLE_BYTES: Final = 1 << 16
 _IDENTITY_CHARS: Final = 32
@@ -125,6 +127,11 @@ class MergedSource(ClosesOnExit):
         return sum(source.bytes_read for source in self._sources)
 
     def __iter__(self) -> Iterator[Batch]:
+        for merged in self.whole():
+            yield from merged.runs()
+
+    def whole(self) -> Iterator[Batch | Interleaved]:
+        """Yield what is merged at a time; control records come in batches."""
         # A known start keeps a year of files from being read side by side.
         streams = [
             Stream(iter(source), start_ns)
@@ -132,7 +139,11 @@ class MergedSource(ClosesOnExit):
             else Stream(iter(source))
             for source in self._sources
         ]
-        yield from merge(streams)
+        for merged in merge(streams):
+            if merged.rtypes.isdisjoint(CONTROL_RTYPES):
+                yield merged
+            else:
+                yield from merged.runs()
 
     def close(self) -> None:
         """Close every source."""

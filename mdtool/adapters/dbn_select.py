@@ -15,7 +15,8 @@ import numpy.typing as npt
 from mdtool.adapters.dbn_source import DerivedSource, RecordSource
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.instruments import Batch
-from mdtool.core.records import has_trades, index_timestamps
+from mdtool.core.interleaved import Interleaved
+from mdtool.core.records import has_trades
 from mdtool.wire.dbn_metadata import with_schema
 from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RTYPES
 
@@ -115,11 +116,16 @@ class SelectedSource(DerivedSource):
             source.instruments.select(selection.symbols)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._source:
-            if batch.rtype in CONTROL_RTYPES:
+        for wanted in self.whole():
+            yield from wanted.runs()
+
+    def whole(self) -> Iterator[Batch | Interleaved]:
+        """Yield what is wanted of the source's own."""
+        for batch in self._source.whole():
+            if batch.rtypes <= CONTROL_RTYPES:
                 yield batch
                 continue
-            ts_ns = index_timestamps(batch.records)
+            ts_ns = batch.index_timestamps
             if self._selection.end_ns is not None and (ts_ns >= self._selection.end_ns).all():
                 break
             wanted = self._in_range(ts_ns)
@@ -139,7 +145,7 @@ class SelectedSource(DerivedSource):
             wanted &= ts_ns < self._selection.end_ns
         return wanted
 
-    def _is_selected(self, batch: Batch) -> npt.NDArray[np.bool_]:
+    def _is_selected(self, batch: Batch | Interleaved) -> npt.NDArray[np.bool_]:
         instrument = batch.instrument
         if len(self._is_met) < len(self.instruments):
             grown = np.zeros(2 * len(self.instruments), np.bool_)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
 
@@ -11,6 +11,7 @@ import databento_dbn as dbn
 
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
 from mdtool.core.threads import ReadAhead
 from mdtool.wire.dbn import DbnDecoder
@@ -84,6 +85,14 @@ class RecordSource(Protocol):
         """Yield batches of one rtype, whose records are read-only, never empty."""
         ...
 
+    def whole(self) -> Iterator[Batch | Interleaved]:
+        """Yield what is there at a time: batches, or data of several rtypes interleaved.
+
+        For consumers that make no difference between rtypes, such as outputs; it takes the place
+        of `__iter__`.
+        """
+        ...
+
     def close(self) -> None:
         """Close files. What was yielded stays valid."""
         ...
@@ -99,7 +108,11 @@ class RecordSource(Protocol):
 
 
 class ClosesOnExit:
-    """Gives a source its `with` block, which closes it."""
+    """Gives a source its `with` block, which closes it, and one of batches alone `whole`."""
+
+    def whole(self: Iterable[Batch]) -> Iterator[Batch | Interleaved]:
+        """As `RecordSource.whole`."""
+        return iter(self)
 
     def close(self) -> None:
         """Close what the source holds open."""

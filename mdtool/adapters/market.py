@@ -1,11 +1,14 @@
-"""The port to readers of the market's state: from an aggregator, or from Kafka."""
+"""The ports to the market: readers of its state, and feeds of its trades."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import TradeRun
 from mdtool.wire.batches import BarColumns, BarUpdates, Updates
 
 Receiver = Callable[[SymbolTable, Updates], None]
@@ -13,6 +16,22 @@ Receiver = Callable[[SymbolTable, Updates], None]
 
 BarReceiver = Callable[[SymbolTable, BarUpdates], None]
 """Takes a message of bars, and the table that its symbol indices point into."""
+
+
+class UnavailableError(PeerError):
+    """The source of the market's state is unavailable."""
+
+
+class UnansweredError(PeerError):
+    """There was no answer in time."""
+
+
+class UnknownSymbolError(PeerError):
+    """There are no trades of the symbol."""
+
+
+class RefusedError(PeerError):
+    """The request was rejected: a retry would not help."""
 
 
 class MarketReader(Protocol):
@@ -107,3 +126,58 @@ class MarketReader(Protocol):
             When it is lost. Always: it does not end by itself.
         """
         ...
+
+
+class TradeFeed(Protocol):
+    """Every trade that is committed, in the order in which that happened."""
+
+    @property
+    def name(self) -> str:
+        """The name of the feed in messages."""
+        ...
+
+    async def follow_trades(
+        self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
+    ) -> NoReturn:
+        """Pass on trades that are committed from now on, until the feed is lost.
+
+        It may be called again then.
+
+        Parameters
+        ----------
+        connected : callable
+            Called once, when everything that is committed later will be passed on.
+        receive : callable
+            Called with each run.
+
+        Raises
+        ------
+        PeerError
+            When the feed is lost, or unavailable; trades that are committed until the next call are
+            not passed on.
+        """
+        ...
+
+
+def open_trade_feed(aggregator: str, bus: str) -> contextlib.AbstractAsyncContextManager[TradeFeed]:
+    """Return the feed of an aggregator's trades, or of a bus's where there is one.
+
+    Parameters
+    ----------
+    aggregator : str
+        `HOST:PORT`; it need not be available yet.
+    bus : str
+        `kafka://HOST:PORT`, or empty.
+
+    Raises
+    ------
+    ConfigError
+        When the URL is not valid, or what it needs is not installed.
+    """
+    if bus:
+        from mdtool.adapters.kafka.trade_feed import KafkaTradeFeed
+
+        return KafkaTradeFeed(bus)
+    from mdtool.adapters.aggregator import AggregatorClient
+
+    return AggregatorClient(aggregator)

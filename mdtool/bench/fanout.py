@@ -20,7 +20,7 @@ from mdtool.bench.market import SYMBOLS
 from mdtool.bench.processes import service
 from mdtool.bench.stomp_load import stomp_clients
 from mdtool.core.errors import PeerError
-from mdtool.core.limits import raise_file_limit
+from mdtool.core.lifecycle import raise_file_limit
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
 from mdtool.services.client import Admission, Limits

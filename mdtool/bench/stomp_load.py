@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
-from mdtool.core.limits import raise_file_limit
+from mdtool.core.lifecycle import raise_file_limit
 from mdtool.wire.stomp import encode
 
 MODULE: Final = "mdtool.bench.stomp_load"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mdtool.adapters.outputs import Output
     from mdtool.core.instruments import Batch
+    from mdtool.core.interleaved import Interleaved
 
 _PANEL: Final = "Output"
 
@@ -48,8 +49,8 @@ class Sink:
         self._limit = limit
         self._is_begun = False
 
-    def write(self, batch: Batch) -> None:
-        """Write records of one rtype.
+    def write(self, batch: Batch | Interleaved) -> None:
+        """Write records.
 
         Raises
         ------
@@ -63,7 +64,7 @@ class Sink:
         if len(batch) == 0:
             return
         self._is_begun = True
-        if batch.rtype in CONTROL_RTYPES:
+        if batch.rtypes <= CONTROL_RTYPES:
             self._output.write(batch)
             return
         if self._limit is not None and len(batch) > self._limit - self.records:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mdtool.core.instruments import Batch
+from mdtool.core.interleaved import Interleaved
 from mdtool.core.units import UNDEF_ORDER_SIZE, format_price, format_time
 from mdtool.wire.dbn_records import CONTROL_RTYPES, RECORD_TYPES
 
@@ -34,8 +35,12 @@ class RecordTable:
         self._columns: list[_Column] = []
         self._rtype: int | None = None
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch | Interleaved) -> None:
         """Show a row for each record, but for control records."""
+        for run in batch.runs():
+            self._write_run(run)
+
+    def _write_run(self, batch: Batch) -> None:
         rtype = batch.rtype
         if rtype in CONTROL_RTYPES:
             return

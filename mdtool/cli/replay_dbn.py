@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Annotated, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,6 +15,10 @@ from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.replay.config import SenderConfig
+
+if TYPE_CHECKING:
+    from mdtool.core.instruments import Batch
+    from mdtool.core.interleaved import Interleaved
 
 app = typer.Typer(add_completion=False)
 
@@ -75,13 +80,16 @@ def replay_dbn(
             output.open(source.metadata) as sink,
             Progress("records", source.size_bytes, is_quiet) as progress,
         ):
-            for batch in paced(
-                source,
-                lambda batch: pacing_timestamps(batch.records, clock),
-                Pacer(speed),
-                time.monotonic_ns,
-                time.sleep,
-            ):
+            due: Iterator[Batch | Interleaved] = source.whole()
+            if speed > 0:
+                due = paced(
+                    source,
+                    lambda batch: pacing_timestamps(batch.records, clock),
+                    Pacer(speed),
+                    time.monotonic_ns,
+                    time.sleep,
+                )
+            for batch in due:
                 sink.write(batch)
                 progress.show(sink.records, source.bytes_read)
     return EXIT_OK

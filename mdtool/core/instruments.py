@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mdtool.core.dtypes import TRADE
-from mdtool.core.records import Records, index_timestamps, is_trade, trades_of
+from mdtool.core.records import Records, as_words, index_timestamps, is_trade, trades_of
 from mdtool.core.symbology import (
     FIRST_DAY,
     DatasetNames,
@@ -120,6 +120,30 @@ class Batch:
         if callable(self._instrument):
             self._instrument = self._instrument()
         return self._instrument
+
+    @property
+    def rtypes(self) -> frozenset[int]:
+        """The record types that there are: one."""
+        return frozenset([self.rtype])
+
+    @property
+    def index_timestamps(self) -> npt.NDArray[np.int64]:
+        """The index timestamp of each record."""
+        return index_timestamps(self.records)
+
+    @property
+    def words(self) -> npt.NDArray[np.int64]:
+        """The records as the 64-bit words of a DBN stream, read-only."""
+        return as_words(self.records)
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes the records take."""
+        return self.records.nbytes
+
+    def runs(self) -> Iterator[Batch]:
+        """Yield the batch itself, whose records are of one rtype."""
+        yield self
 
     @property
     def symbols(self) -> npt.NDArray[np.object_]:

@@ -12,6 +12,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -54,6 +55,13 @@ def stop_within_s() -> float:
         When the setting is not valid.
     """
     return load(StopConfig, "stop", {}).within_s
+
+
+def raise_file_limit() -> None:
+    """Raise the limit of open files and connections to what the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS reports a limit that it does not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Service(Protocol):

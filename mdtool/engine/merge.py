@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.instruments import Batch, Indices
-from mdtool.core.records import index_timestamps
+from mdtool.core.instruments import Batch
+from mdtool.core.interleaved import Interleaved
 
 Keys: TypeAlias = npt.NDArray[np.int64]
 
@@ -58,7 +57,7 @@ class _Head:
             if batch is None:
                 return False
             self._batch = batch
-            keys = np.maximum.accumulate(index_timestamps(batch.records))
+            keys = np.maximum.accumulate(batch.index_timestamps)
             self.keys = np.maximum(keys, self._latest)
             self._latest = int(self.keys[-1])
         return True
@@ -69,7 +68,7 @@ class _Head:
         return taken
 
 
-def merge(streams: Sequence[Stream]) -> Iterator[Batch]:
+def merge(streams: Sequence[Stream]) -> Iterator[Batch | Interleaved]:
     """Merge streams of records in order of their index timestamps.
 
     Parameters
@@ -81,9 +80,9 @@ def merge(streams: Sequence[Stream]) -> Iterator[Batch]:
 
     Yields
     ------
-    Batch
-        As long runs of one rtype as the order allows. Records with equal timestamps come in the
-        order of their streams.
+    Batch or Interleaved
+        A batch where all records are of one rtype. Records with equal timestamps come in the order
+        of their streams.
     """
     heads = [_Head(stream) for stream in streams]
     while heads := [head for head in heads if not head.is_begun or head.fill()]:
@@ -101,7 +100,7 @@ def merge(streams: Sequence[Stream]) -> Iterator[Batch]:
             for i, head in enumerate(begun)
         ]
         taken = [head.take(n) for head, n in zip(begun, counts, strict=True) if n > 0]
-        yield from _interleave([batch for batch, _ in taken], [keys for _, keys in taken])
+        yield _interleaved([batch for batch, _ in taken], [keys for _, keys in taken])
 
 
 def _to_begin(heads: Sequence[_Head], horizon: int) -> _Head | None:
@@ -111,29 +110,10 @@ def _to_begin(heads: Sequence[_Head], horizon: int) -> _Head | None:
     return first if first is not None and first.not_before <= horizon else None
 
 
-def _interleave(parts: Sequence[Batch], keys: Sequence[Keys]) -> Iterator[Batch]:
+def _interleaved(parts: Sequence[Batch], keys: Sequence[Keys]) -> Batch | Interleaved:
     if len(parts) == 1:
-        yield parts[0]
-        return
+        return parts[0]
     order = np.argsort(np.concatenate(keys), kind="stable")
-    if all(part.records.dtype == parts[0].records.dtype for part in parts):
-        records = np.concatenate([part.records for part in parts])[order]
-
-        def instrument() -> Indices:
-            return np.concatenate([part.instrument for part in parts])[order]
-
-        yield from _runs_of_one_rtype(Batch(records, parts[0].instruments, instrument))
-        return
-    starts = np.cumsum([0, *(len(part) for part in parts)])
-    part_of = np.searchsorted(starts, order, side="right") - 1
-    edges = np.flatnonzero(np.diff(part_of)) + 1
-    for begin, end in zip([0, *edges.tolist()], [*edges.tolist(), len(order)], strict=True):
-        which = int(part_of[begin])
-        first = int(order[begin] - starts[which])
-        yield parts[which][first : first + end - begin]
-
-
-def _runs_of_one_rtype(batch: Batch) -> Iterator[Batch]:
-    edges = np.flatnonzero(np.diff(batch.records["rtype"])) + 1
-    for begin, end in pairwise([0, *edges.tolist(), len(batch)]):
-        yield batch[begin:end]
+    part_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[order]
+    merged = Interleaved(parts, part_of)
+    return merged.as_batch() if len(merged.rtypes) == 1 else merged

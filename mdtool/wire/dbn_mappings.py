@@ -10,8 +10,10 @@ import numpy as np
 
 from mdtool.core.dtypes import SYMBOL_MAPPING
 from mdtool.core.instruments import Batch, Instrument, Instruments
+from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records, index_timestamps
 from mdtool.core.units import UNDEF_TIMESTAMP
+from mdtool.wire.dbn import encode_records
 from mdtool.wire.dbn_records import CONTROL_RTYPES
 
 _RAW_SYMBOL: Final = dbn.SType("raw_symbol")
@@ -27,11 +29,25 @@ class MappingRepeater:
     ----------
     metadata : databento_dbn.Metadata
         The header of the stream.
+
+    Attributes
+    ----------
+    repeated : set of int
+        The ids of the mapping records that were repeated.
     """
 
     def __init__(self, metadata: dbn.Metadata) -> None:
+        self.repeated: set[int] = set()
         self._reader = Instruments().resolver("output", metadata)
         self._is_live = False
+
+    def encode(self, batch: Batch | Interleaved) -> Iterator[memoryview]:
+        """Yield the bytes of records in a DBN stream, with the mapping records that they need."""
+        if isinstance(batch, Interleaved) and not self._is_live:
+            yield batch.words.view(np.uint8).data
+            return
+        for run in batch.runs():
+            yield from map(encode_records, self.feed(run))
 
     def feed(self, batch: Batch) -> Iterator[Records]:
         """Yield the records of a batch, each after a mapping record where it needs one."""
@@ -48,11 +64,10 @@ class MappingRepeater:
             batch = batch[right:]
             if len(batch):
                 instrument = batch.instruments[int(batch.instrument[0])]
-                mapping = mapping_record(
-                    instrument,
-                    int(batch.records["instrument_id"][0]),
-                    int(index_timestamps(batch.records)[0]),
-                )
+                instrument_id = int(batch.records["instrument_id"][0])
+                ts_ns = int(index_timestamps(batch.records)[0])
+                mapping = mapping_record(instrument, instrument_id, ts_ns)
+                self.repeated.add(instrument_id)
                 self._reader.learn(mapping)
                 yield mapping
 

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from mdtool.core.dtypes import RTYPE_MBO, RTYPE_OHLCV, RTYPE_OHLCV_1S
 from mdtool.core.instruments import Batch
-from mdtool.core.records import Records, as_words
+from mdtool.core.interleaved import Interleaved
+from mdtool.core.records import Records
 from mdtool.wire.dbn import encode_metadata
 from mdtool.wire.dbn_metadata import make_metadata
 from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, SCHEMAS
@@ -79,22 +80,27 @@ class TextEncoder:
         transcoder.flush()
         return text.getvalue()
 
-    def encode(self, batch: Batch) -> Iterator[bytes | memoryview]:
+    def encode(self, batch: Batch | Interleaved) -> Iterator[bytes | memoryview]:
         """Yield the lines of records in pieces, each of which is valid until the next one.
 
         CSV is rows without a header, of records that have a schema. Bars of a cadence without one
         of its own are written too.
         """
-        self._encoded_bytes += batch.records.nbytes
+        self._encoded_bytes += batch.n_bytes
         if uses_kernel(self._encoded_bytes):
             yield from self._by_kernel(batch)
-            return
+        elif isinstance(batch, Interleaved):
+            yield b"".join(text for run in batch.runs() for text in self._by_databento(run))
+        else:
+            yield from self._by_databento(batch)
+
+    def _by_databento(self, batch: Batch) -> Iterator[bytes]:
         for start in range(0, len(batch), _SLICE_RECORDS):
             part = batch[start : start + _SLICE_RECORDS]
             text = self._transcoder(batch.rtype).encode(part.records)
             yield self._symbols.append_to(text, part) if self._maps_symbols else text
 
-    def _by_kernel(self, batch: Batch) -> Iterator[memoryview]:
+    def _by_kernel(self, batch: Batch | Interleaved) -> Iterator[memoryview]:
         if self._kernel is None:
             from mdtool.wire.record_text import RecordText
 
@@ -111,8 +117,7 @@ class TextEncoder:
             text = self._transcoder(rtype).encode(np.frombuffer(data, DTYPES[rtype]))
             return text[: -len(self._symbols.ending)] + endings[int(instrument[record])]
 
-        words = as_words(batch.records)
-        yield from self._kernel.encode(words, [batch.rtype], endings, instrument, left)
+        yield from self._kernel.encode(batch.words, sorted(batch.rtypes), endings, instrument, left)
 
     def _transcoder(self, rtype: int) -> _Transcoder:
         if rtype not in self._transcoders:

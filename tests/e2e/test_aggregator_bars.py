@@ -9,7 +9,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from mdtool.adapters.aggregator import AggregatorClient, RefusedError, UnavailableError
+from mdtool.adapters.aggregator import AggregatorClient
+from mdtool.adapters.market import RefusedError, UnavailableError
 from mdtool.core.symbols import SymbolTable
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import decode_bar_updates

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from mdtool.adapters.trades.grpc import GrpcTradeFeed
+from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.core.errors import PeerError
 from mdtool.core.trades import Reason
 from mdtool.services.aggregator import live_market
@@ -27,8 +27,8 @@ class Followed:
         self.task = asyncio.create_task(self._follow(address))
 
     async def _follow(self, address: str) -> None:
-        async with GrpcTradeFeed(address) as feed:
-            await feed.follow(self.is_connected.set, self.runs.put_nowait)
+        async with AggregatorClient(address) as feed:
+            await feed.follow_trades(self.is_connected.set, self.runs.put_nowait)
 
     async def next(self):
         """Stream, first sequence, and rows of symbol, price and volume."""
@@ -95,9 +95,9 @@ async def test_a_slow_client_is_disconnected_with_the_reason(monkeypatch):
 
 
 async def test_an_unavailable_feed_is_reported():
-    async with GrpcTradeFeed("127.0.0.1:1") as feed:
+    async with AggregatorClient("127.0.0.1:1") as feed:
         with pytest.raises(PeerError, match=r"127\.0\.0\.1:1 is unavailable"):
-            await feed.follow(pytest.fail, pytest.fail)
+            await feed.follow_trades(pytest.fail, pytest.fail)
     async with aggregator() as running:
         followed = Followed(running.address)
         await followed.is_connected.wait()

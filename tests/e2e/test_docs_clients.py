@@ -1,84 +1,88 @@
-"""The clients of ten lines in docs, run as they are but for the gateway's address."""
+"""The clients that docs/gateway.md shows, against running services."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import ast
+import itertools
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mdtool.services.gateway.table import TABLE
-from tests.support.feed_followers import StreamFollower, follower_of
-from tests.support.feed_sources import SOURCES, world_of
-from tests.support.requirements import needs, node_modules
+from tests.support.browser import chromium
+from tests.support.supervised import FREE_PORTS, serve
 
-DOCS = Path(__file__).parents[2] / "docs"
+pytestmark = pytest.mark.usefixtures("no_settings")
+
+PAGE = Path(__file__).parents[2] / "docs" / "gateway.md"
 CLIENT = re.compile(r"^<!-- client -->\n```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-CLIENTS = [
-    pytest.param(language, code, id=f"{path.stem}-{number}-{language}")
-    for path in sorted(DOCS.glob("*.md"))
-    for number, (language, code) in enumerate(CLIENT.findall(path.read_text("utf-8")))
-]
-GATEWAY = "localhost:8080"
-# Node has a WebSocket of its own from version 22 on.
-WEBSOCKET = """
-import {{createRequire}} from "node:module";
-globalThis.WebSocket ??= createRequire({modules})("ws");
-"""
+CLIENTS = CLIENT.findall(PAGE.read_text("utf-8"))
+ADDRESS = "http://localhost:8080"
+MAX_LINES = 10
+LINES = 3
+"""Of a client's output that are looked at."""
 
 
-def test_docs_have_clients_of_rest_and_stream_in_both_languages():
-    assert sorted((client.values[0], "/stream" in client.values[1]) for client in CLIENTS) == [
-        ("js", False),
-        ("js", True),
-        ("python", False),
-        ("python", True),
-    ]
+@pytest.fixture
+def gateway():
+    """The address of a gateway in a simulated market."""
+    with serve("all", "--simulate", "-J", *FREE_PORTS) as services:
+        yield f"http://{services.addresses(4)['gateway']}"
 
 
-@contextlib.asynccontextmanager
-async def running(language: str, code: str):
-    """A client that runs until the block ends."""
-    if language == "python":
-        command = (sys.executable, "-u", "-c", code)
+def clients(language, gateway):
+    """The clients of a language, for a gateway: of REST and of `/stream`."""
+    texts = [text for name, text in CLIENTS if name == language]
+    for text in texts:
+        assert ADDRESS in text
+        assert len([line for line in text.splitlines() if line]) <= MAX_LINES
+    by_path = {"/stream" if "/stream" in text else "/api/v2": text for text in texts}
+    assert len(by_path) == len(texts) == 2
+    return [by_path[path].replace(ADDRESS, gateway) for path in ("/stream", "/api/v2")]
+
+
+def first_lines(text):
+    """The first lines that a Python client prints."""
+    command = [sys.executable, "-u", "-c", text]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        lines = list(itertools.islice(process.stdout, LINES))
+        process.terminate()
+    return lines
+
+
+async def test_clients_receive_what_they_request(gateway):
+    for text in clients("python", gateway):
+        check(text, [ast.literal_eval(line) for line in first_lines(text)])
+    async with chromium() as tab:
+        await tab.open(f"{gateway}/health")
+        for text in clients("js", gateway):
+            check(text, [json.loads(line) for line in await tab.run(recorded(text))])
+
+
+def check(text, lines):
+    """Check what a client printed: replies and aggregates, or bars."""
+    if "/stream" in text:
+        assert (lines[0]["id"], lines[0]["ok"]) == (1, True)
+        assert lines[-1]["symbol"] == lines[-1]["data"]["symbol"] == "AAPL"
     else:
-        prelude = WEBSOCKET.format(modules=json.dumps(f"{node_modules()}/"))
-        command = (needs("node"), "--input-type=module", "-e", prelude + code)
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        assert lines
+        assert all({"open", "close"} <= line.keys() for line in lines)
 
 
-async def printed(process, price: str) -> None:
-    """Wait until the client prints a price."""
-    while line := await process.stdout.readline():
-        if price in line.decode():
-            return
-    pytest.fail(f"the client ended, with status {await process.wait()}, before it printed {price}")
-
-
-@pytest.mark.parametrize(("language", "code"), CLIENTS)
-async def test_a_client_prints_what_the_gateway_sends(language, code):
-    source = SOURCES["aggregates"]
-    async with world_of(source) as world:
-        await source.change(world, {"AAPL": 101})
-        async with follower_of(StreamFollower, world.client) as follower:
-            await follower.subscribe(TABLE["aggregates"], "AAPL")
-            await follower.until("AAPL", 101, source)
-        address = f"{world.client.host}:{world.client.port}"
-        assert GATEWAY in code
-        async with running(language, code.replace(GATEWAY, address)) as process:
-            await printed(process, "1.01")
-            if "/stream" in code:
-                await source.change(world, {"AAPL": 102})
-                await printed(process, "1.02")
-            else:
-                assert await process.wait() == 0
+def recorded(text):
+    """JavaScript that runs a client until it has logged a few lines, and returns them."""
+    return f"""(async () => {{
+        const lines = [];
+        let stop;
+        const enough = new Promise((resolve) => {{ stop = resolve; }});
+        const console = {{ log(line) {{ if (lines.push(line) === {LINES}) stop(); }} }};
+        {text}
+        if (typeof socket !== "undefined") {{
+            await enough;
+            socket.close();
+        }}
+        return lines;
+    }})()"""

@@ -6,18 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.core.dtypes import F_LAST, F_MAYBE_BAD_BOOK, F_SNAPSHOT
-from mdtool.engine.book.snapshot import mbo_snapshot
 from mdtool.engine.book.view import BookView, views
 from tests.support.book_streams import deep, wild, with_snapshots
 from tests.support.instruments import batch
-from tests.support.recordings import books_of, content
+from tests.support.recordings import books_of, content, snapshot_of
 
 
 @given(stream=st.one_of(wild(), deep(), with_snapshots()), data=st.data())
 def test_joining_anywhere_comes_to_the_same_books(stream, data):
     cut = data.draw(st.integers(0, len(stream)))
     before, after = stream[:cut], stream[cut:]
-    snapshot = mbo_snapshot(books_of(before))
+    snapshot = snapshot_of(books_of(before))
     joined, whole = books_of(snapshot), books_of(before)
     assert content(joined) == content(whole)
     for at in range(len(after)):
@@ -29,7 +28,7 @@ def test_joining_anywhere_comes_to_the_same_books(stream, data):
 @given(stream=st.one_of(wild(), deep(), with_snapshots()))
 def test_a_book_is_as_partial_as_it_was(stream):
     books = books_of(stream)
-    joined = books_of(mbo_snapshot(books))
+    joined = books_of(snapshot_of(books))
     for view in views(books):
         assert BookView(joined, view.instrument).is_partial == view.is_partial
 
@@ -37,7 +36,7 @@ def test_a_book_is_as_partial_as_it_was(stream):
 @given(stream=st.one_of(wild(), with_snapshots()))
 def test_a_snapshot_is_a_clear_and_adds_and_an_end(stream):
     books = books_of(stream)
-    snapshot = mbo_snapshot(books)
+    snapshot = snapshot_of(books)
     for view in views(books):
         of_book = snapshot[
             (snapshot["publisher_id"] == view.publisher_id)

@@ -27,6 +27,11 @@ def arrays(make, chunks, number):
     return result
 
 
+def runs(merging):
+    """What a merge yields, as batches of one rtype."""
+    return [run for merged in merge(merging) for run in merged.runs()]
+
+
 @given(st.lists(stream, max_size=4))
 def test_it_is_a_stable_sort(specs):
     sources = [arrays(make, chunks, i) for i, (make, chunks, _) in enumerate(specs)]
@@ -37,7 +42,7 @@ def test_it_is_a_stable_sort(specs):
     ]
     wanted = sorted(everything, key=lambda record: record["ts_recv"])
     merging = [Stream(map(batch, source), at) for source, at in zip(sources, begins, strict=True)]
-    merged = list(bare(merge(merging)))
+    merged = list(bare(runs(merging)))
     assert all(len(set(array["rtype"].tolist())) == 1 for array in merged)
     got = [record for array in merged for record in array]
     assert [record.tobytes() for record in got] == [record.tobytes() for record in wanted]
@@ -54,7 +59,7 @@ def test_a_stream_whose_time_goes_back_keeps_its_own_order(specs):
             records["sequence"] = number * 1000 + at * 10 + np.arange(len(times))
             arrays_of_one.append(records)
         sources.append(arrays_of_one)
-    merged = list(bare(merge([Stream(map(batch, source)) for source in sources])))
+    merged = list(bare(runs([Stream(map(batch, source)) for source in sources])))
     order = np.concatenate([array["sequence"] for array in merged])
     for number in range(len(specs)):
         own = order[order // 1000 == number]
@@ -64,7 +69,7 @@ def test_a_stream_whose_time_goes_back_keeps_its_own_order(specs):
 
 def test_bars_of_two_cadences_are_not_put_into_one_array():
     seconds, minutes = streams.bars(4, 32), streams.bars(4, 33)
-    merged = list(bare(merge([Stream(iter([batch(seconds)])), Stream(iter([batch(minutes)]))])))
+    merged = list(bare(runs([Stream(iter([batch(seconds)])), Stream(iter([batch(minutes)]))])))
     assert [array["rtype"][0] for array in merged] == [32, 33] * 4
 
 
@@ -91,6 +96,6 @@ def test_a_stream_that_begins_later_is_not_read_before():
 
     late = Stream(source("late", 100), streams.START + 100)
     early = Stream(source("early", 0), streams.START)
-    got = [array["sequence"].tolist() for array in bare(merge([late, early]))]
+    got = [array["sequence"].tolist() for array in bare(runs([late, early]))]
     assert got == [[0, 1], [2, 3], [100, 101], [102, 103]]
     assert pulled == [("early", 0), ("early", 1), ("late", 0), ("late", 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from mdtool.adapters.aggregator import UnknownSymbolError
+from mdtool.adapters.market import UnknownSymbolError
 from mdtool.services.client import Client
 from mdtool.services.gateway import table
 from mdtool.services.gateway.backlog import Event

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mdtool.engine.book.snapshot import Snapshot
+from mdtool.core.instruments import Instruments
+from mdtool.engine.book.snapshot import Snapshot, mbo_snapshot
 from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import views
 from mdtool.engine.simulate import Exchange
@@ -35,6 +36,11 @@ def books_of(*streams: np.ndarray) -> Books:
     for stream in streams:
         books.apply(batch(stream))
     return books
+
+
+def snapshot_of(books: Books) -> np.ndarray:
+    """The books as MBO records."""
+    return mbo_snapshot(books, Instruments()).records
 
 
 def content(books: Books) -> dict:

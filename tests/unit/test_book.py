@@ -12,6 +12,7 @@ from mdtool.core.dtypes import (
     F_TOB,
     MBO,
     RTYPE_MBO,
+    TRADE,
     record_length,
 )
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, UNDEF_TIMESTAMP
@@ -344,7 +345,7 @@ def test_a_book_that_no_record_spoke_of_is_not_there():
 
 def test_other_records_than_mbo_are_refused():
     with pytest.raises(TypeError, match="MBO records are expected"):
-        Books().apply(batch(np.zeros(1, np.int64)))
+        Books().apply(batch(np.zeros(1, TRADE)))
 
 
 LADDER = np.concatenate([CLEAR, *(add("B", 100 - i, 1, 1 + i) for i in range(12))])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mdtool.core.errors import PeerError
-from mdtool.engine.book.snapshot import mbo_snapshot
 from mdtool.engine.book.view import views
 from mdtool.engine.simulate import Exchange
 from mdtool.services.book.history import CHUNK_RECORDS, Backpressure, Cursor
@@ -16,7 +15,7 @@ from mdtool.services.book.processing import Processing
 from mdtool.services.book.reader import Reader
 from mdtool.wire.dbn_metadata import make_metadata
 from mdtool.wire.dbn_session import Begin, Data, End, FromLive, FromStart, Refused, Resume
-from tests.support.recordings import books_of, content
+from tests.support.recordings import books_of, content, snapshot_of
 
 EXCHANGE = Exchange(seed=9)
 RECORDS = EXCHANGE.generate(6_000)
@@ -75,7 +74,7 @@ def test_a_gap_is_an_error(begin):
 
 
 def joined_at(position: int, skipped: int = 0) -> tuple[Begin, Data]:
-    snapshot = mbo_snapshot(books_of(RECORDS[:position]))
+    snapshot = snapshot_of(books_of(RECORDS[:position]))
     return Begin(STREAM, position, len(snapshot), skipped), Data(snapshot, position)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import os
 import re
@@ -16,7 +17,9 @@ import pytest
 from mdtool.core.config import CONFIG_FILE, load
 from mdtool.core.logs import LogConfig
 from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.table import TABLE
 from mdtool.services.ingest.config import IngestConfig
+from mdtool.wire.websocket import CloseCode
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -97,6 +100,22 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_every_close_code_is_documented():
+    page = (ROOT / "docs" / "gateway.md").read_text("utf-8")
+    assert not [code for code in CloseCode if f"| {code.value} | " not in page]
+
+
+def test_the_feeds_are_documented_as_the_table_has_them():
+    page = (ROOT / "docs" / "gateway.md").read_text("utf-8")
+    for row in TABLE.values():
+        [line] = re.findall(rf"^\| {row.name} \| `/api.*$", page, re.MULTILINE)
+        assert f"`/api/v2/{row.name}" in line
+        assert f"| `{row.name}` | `{row.destination}" in line
+        assert line.endswith(f"| `{row.graphql_field}` |")
+        fields = ", ".join(f"`{field.name}`" for field in row.fields)
+        assert f"| {row.name} | {fields}" in page
+
+
 def test_every_metric_is_documented():
     source = (ROOT / "mdtool" / "services" / "gateway" / "metrics.py").read_text("utf-8")
     names = set(re.findall(r'"(mdtool_\w+)"', source))
@@ -114,3 +133,28 @@ def test_the_example_of_settings_is_valid(tmp_path):
 
 def test_the_readme_is_short():
     assert (ROOT / "README.md").stat().st_size <= MAX_README_BYTES
+
+
+STEP = re.compile(r"^\| (`.*`) \| \[[^\]]+\]\(\.\./([^)]+)\) \|", re.MULTILINE)
+"""A row of architecture.md: the functions of a step, and their file."""
+
+
+def test_the_functions_that_data_passes_exist():
+    steps = STEP.findall((ROOT / "docs" / "architecture.md").read_text("utf-8"))
+    assert len(steps) > 30
+    for names, path in steps:
+        defined = definitions(ast.parse((ROOT / path).read_text("utf-8")))
+        for name in re.findall(r"`([^`]+)`", names):
+            assert name in defined, (name, path)
+
+
+def definitions(tree):
+    """The functions of a module, and of its classes as `Class.method`."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    names = {node.name for node in tree.body if isinstance(node, functions)}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            names |= {
+                f"{node.name}.{each.name}" for each in node.body if isinstance(each, functions)
+            }
+    return names

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from graphql import build_client_schema, get_introspection_query, print_schema
 
-from mdtool.adapters.aggregator import UnansweredError, UnavailableError
+from mdtool.adapters.market import UnansweredError, UnavailableError
 from mdtool.adapters.stores.port import SymbolTotals
 from mdtool.services.client import Admission, Client, Limits
 from mdtool.services.gateway.backlog import Update

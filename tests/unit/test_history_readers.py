@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from mdtool.adapters import stores
-from mdtool.adapters.aggregator import UnansweredError, UnavailableError
+from mdtool.adapters.market import UnansweredError, UnavailableError
 from mdtool.adapters.stores.errors import StoreError, StoreInterruptedError, StoreUnavailableError
 from mdtool.core.errors import PeerError
 from mdtool.services.gateway import history as module

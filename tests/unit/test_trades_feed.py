@@ -8,7 +8,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from mdtool.adapters.aggregator import UnknownSymbolError
+from mdtool.adapters.market import UnknownSymbolError
 from mdtool.adapters.stores.port import TradePage
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
@@ -40,14 +40,14 @@ def run(first: int, *symbols: int, stream: str = "s", times=None) -> TradeRun:
 class Source:
     """A stream of trades that the test connects, fills and loses."""
 
-    address = "it"
+    name = "it"
 
     def __init__(self) -> None:
         self.calls: asyncio.Queue = asyncio.Queue()
         self.is_followed = False
         self.ended = asyncio.Event()
 
-    async def follow(self, connected, receive):
+    async def follow_trades(self, connected, receive):
         self.receive = receive
         lost = asyncio.get_running_loop().create_future()
         self.is_followed = True

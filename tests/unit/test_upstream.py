@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mdtool.adapters.aggregator import (
+from mdtool.adapters.market import (
     RefusedError,
     UnansweredError,
     UnavailableError,

@@ -28,13 +28,13 @@ TABLE = SymbolTable(["AAPL"])
 class Feed:
     """A feed that a test feeds."""
 
-    address = "the test"
+    name = "the test"
 
     def __init__(self) -> None:
         self.is_followed = asyncio.Event()
         self._lost: asyncio.Future[None]
 
-    async def follow(self, connected, receive) -> None:
+    async def follow_trades(self, connected, receive) -> None:
         self.receive = receive
         self._lost = asyncio.get_running_loop().create_future()
         connected()

@@ -14,7 +14,6 @@ from typing import Final, NoReturn, Self
 
 import numpy as np
 
-from mdtool.adapters.aggregator import RefusedError, UnavailableError, UnknownSymbolError
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.client import (
     OFFSET_BEGINNING,
@@ -29,7 +28,13 @@ from mdtool.adapters.kafka.client import (
 from mdtool.adapters.kafka.market_state import BarRow, Changes, MarketState
 from mdtool.adapters.kafka.records import RecordError
 from mdtool.adapters.kafka.topics import AGGREGATES, BARS, TICKS, open_topics, watched
-from mdtool.adapters.market import BarReceiver, Receiver
+from mdtool.adapters.market import (
+    BarReceiver,
+    Receiver,
+    RefusedError,
+    UnavailableError,
+    UnknownSymbolError,
+)
 from mdtool.core.backoff import delays
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolTable

@@ -13,18 +13,19 @@ import databento_dbn as dbn
 from mdtool.adapters.outputs.destination import Destination
 from mdtool.core.errors import UsageError
 from mdtool.core.instruments import Batch
+from mdtool.core.interleaved import Interleaved
 
 FORMATS: Final = ("dbn.zst", "dbn", "csv", "json", "parquet", "arrow")
 """Each is a file's extension too."""
 
 
 class Output(Protocol):
-    """Where batches of records are written, of any length.
+    """Where records are written, in batches or interleaved, of any length.
 
     One that was written nothing holds nothing, and need not be closed.
     """
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch | Interleaved) -> None:
         """Write records: streams at once, columnar files once a group is full.
 
         Raises

@@ -17,6 +17,7 @@ from mdtool.adapters.outputs.destination import Destination
 from mdtool.adapters.outputs.layout import Layout
 from mdtool.core.errors import OutputError
 from mdtool.core.instruments import Batch
+from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.wire.dbn_records import RECORD_TYPES
@@ -100,12 +101,15 @@ class ColumnarOutput:
         self._held_records = 0
         self._writer: Any = None
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch | Interleaved) -> None:
         """Buffer records until a group is full; records with other columns are skipped."""
-        if not self._layout.fits(batch.records):
+        fitting = self._layout.fitting(batch)
+        if fitting is None:
             return
-        self._held.append(self._columns(batch.records, batch))
-        self._held_records += len(batch)
+        if isinstance(fitting, Interleaved):
+            fitting = fitting.as_batch()
+        self._held.append(self._columns(fitting.records, fitting))
+        self._held_records += len(fitting)
         if self._held_records >= GROUP_RECORDS:
             self._write_group()
 

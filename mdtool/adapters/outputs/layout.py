@@ -7,6 +7,8 @@ import logging
 import databento_dbn as dbn
 import numpy as np
 
+from mdtool.core.instruments import Batch
+from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
 from mdtool.core.units import counted
 from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RTYPES
@@ -36,7 +38,13 @@ class Layout:
         """The layout of the accepted records, None until it is known."""
         return None if self.rtype is None else DTYPES[self.rtype]
 
-    def fits(self, records: Records) -> bool:
+    def fitting(self, batch: Batch | Interleaved) -> Batch | Interleaved | None:
+        """Return the records that have the table's columns, None for none; count the others."""
+        if isinstance(batch, Interleaved):
+            return batch.of_parts(lambda part: self._fits(part.records))
+        return batch if self._fits(batch.records) else None
+
+    def _fits(self, records: Records) -> bool:
         """Return whether records of one rtype have the table's columns; count them if not."""
         if len(records) == 0:
             return False

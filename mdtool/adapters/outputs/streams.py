@@ -11,7 +11,8 @@ import zstandard
 from mdtool.adapters.outputs.destination import Destination
 from mdtool.adapters.outputs.layout import Layout
 from mdtool.core.instruments import Batch, Instruments
-from mdtool.wire.dbn import encode_metadata, encode_records
+from mdtool.core.interleaved import Interleaved
+from mdtool.wire.dbn import encode_metadata
 from mdtool.wire.dbn_mappings import MappingRepeater
 from mdtool.wire.text import TextEncoder
 
@@ -29,10 +30,10 @@ class DbnOutput:
         self._mappings = MappingRepeater(metadata)
         destination.write_head(encode_metadata(metadata))
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch | Interleaved) -> None:
         """Write records at once."""
-        for records in self._mappings.feed(batch):
-            self._destination.write(encode_records(records))
+        for data in self._mappings.encode(batch):
+            self._destination.write(data)
 
     def flush(self) -> None:
         """Do nothing: nothing is buffered."""
@@ -51,10 +52,10 @@ class ZstdDbnOutput:
         self._compressor = zstandard.ZstdCompressor().compressobj()
         destination.write_head(self._compressor.compress(encode_metadata(metadata)))
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch | Interleaved) -> None:
         """Compress records; full blocks are written."""
-        for records in self._mappings.feed(batch):
-            self._destination.write(self._compressor.compress(encode_records(records)))
+        for data in self._mappings.encode(batch):
+            self._destination.write(self._compressor.compress(data))
 
     def flush(self) -> None:
         """End the block, so that all records so far can be read."""
@@ -73,7 +74,7 @@ class JsonOutput:
         self._destination = destination
         self._encoder = TextEncoder(True, maps_symbols, is_pretty)
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch | Interleaved) -> None:
         """Write a line for each record, at once."""
         for text in self._encoder.encode(batch):
             self._destination.write(text)
@@ -102,12 +103,13 @@ class CsvOutput:
         self._has_header = False
         self._write_header()
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch | Interleaved) -> None:
         """Write a row for each record, at once; records with other columns are skipped."""
-        if not self._layout.fits(batch.records):
+        fitting = self._layout.fitting(batch)
+        if fitting is None:
             return
         self._write_header()
-        for text in self._encoder.encode(batch):
+        for text in self._encoder.encode(fitting):
             self._destination.write(text)
 
     def flush(self) -> None:

@@ -22,6 +22,7 @@ from mdtool.core.dtypes import (
     RTYPE_MBP10,
     record_length,
 )
+from mdtool.core.instruments import Batch, Instruments
 from mdtool.core.records import Records
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, format_price, format_time
 from mdtool.engine.book.state import Books, Depth
@@ -172,30 +173,33 @@ def _level_dicts(levels: Levels) -> list[dict[str, Any]]:
     ]
 
 
-def mbo_snapshot(books: Books) -> Records:
+def mbo_snapshot(books: Books, instruments: Instruments) -> Batch:
     """Return the resting orders of all books as a snapshot in the middle of their stream.
 
     Parameters
     ----------
     books : Books
         They are not changed.
+    instruments : Instruments
+        Those of the books.
 
     Returns
     -------
-    MBO[n]
-        Of each book an `R`, then an `A` for each order in order of priority, all flagged
-        SNAPSHOT, then an `N` with LAST, which is flagged MAYBE_BAD_BOOK where the book is partial.
-        A quote without orders is an `A` with TOB. Times and sequence are those of the book's last
-        record, but for the `ts_event` of orders, which is their own. Books that these records and
-        then the rest of the stream are applied to become as those that the whole stream is.
+    Batch
+        MBO records: of each book an `R`, then an `A` for each order in order of priority, all
+        flagged SNAPSHOT, then an `N` with LAST, which is flagged MAYBE_BAD_BOOK where the book is
+        partial. A quote without orders is an `A` with TOB. Times and sequence are those of the
+        book's last record, but for the `ts_event` of orders, which is their own. A reader of these
+        records and then of the rest of the stream has the same books as one of the whole stream.
 
     Notes
     -----
     The `N` also ends the run of snapshot adds: a snapshot of the stream that follows is another.
     Where the book stands within one, there is no `N`, so that its further adds still belong to it.
     """
-    parts = [_of_book(view) for view in views(books)]
-    return np.concatenate(parts) if parts else np.empty(0, MBO)
+    parts = [np.empty(0, MBO), *(_of_book(view) for view in views(books))]
+    instrument = np.repeat(books.instruments(), [len(part) for part in parts[1:]])
+    return Batch(np.concatenate(parts), instruments, instrument.astype(np.uint32))
 
 
 def _of_book(view: BookView) -> Records:

@@ -49,6 +49,7 @@ class Books:
         batch : Batch
             Of MBO records of any instruments, interleaved as they arrived.
         """
+        self._make_room(batch)
         done = 0
         while done < len(batch):
             done = self._run(batch, done, _NO_OUTPUT, _NOTHING_MADE)
@@ -70,6 +71,7 @@ class Books:
             results are taken; an iteration that is broken off leaves the rest unapplied.
         """
         dtype = MBP10 if depth == 10 else MBP1
+        self._make_room(batch)
         done = 0
         while done < len(batch):
             n_rows = min(EMIT_ROWS, len(batch) - done)
@@ -98,6 +100,7 @@ class Books:
             levels as 64-bit words of an MBP layout, and what the kernel says of `STATE_WORDS`.
             Records are applied as the results are taken.
         """
+        self._make_room(batch)
         done = 0
         while done < len(batch):
             n_rows = min(EMIT_ROWS, len(batch) - done)
@@ -134,12 +137,15 @@ class Books:
             raise KeyError(instrument)
         return row
 
+    def _make_room(self, batch: Batch) -> None:
+        """Make room for the instruments of a batch."""
+        rows = with_room(self.state.rows, batch.instrument, 0)
+        self.state = self.state._replace(rows=rows)
+
     def _run(self, batch: Batch, first: int, out: k.Words, made: k.Indices) -> int:
         """Apply records until all are, or `out` is full, or something had to grow."""
         status = np.zeros(1, np.int64)
         words, instrument = words_of(batch.records), batch.instrument
-        rows = with_room(self.state.rows, instrument, 0)
-        self.state = self.state._replace(rows=rows)
         done = int(k.apply(words, instrument, first, self.state, out, made, status))
         self.state = _grown(self.state, int(status[0]))
         return done

@@ -12,8 +12,7 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import MdtoolError, UsageError
 from mdtool.core.instruments import Batch
-from mdtool.core.lifecycle import Started
-from mdtool.core.limits import raise_file_limit
+from mdtool.core.lifecycle import Started, raise_file_limit
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.book.connection import feed

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from mdtool.adapters.aggregator import UnansweredError, UnavailableError, UnknownSymbolError
+from mdtool.adapters.market import UnansweredError, UnavailableError, UnknownSymbolError
 from mdtool.adapters.stores import open_history
 from mdtool.adapters.stores.errors import (
     StoreError,

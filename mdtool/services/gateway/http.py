@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from mdtool.adapters.aggregator import (
+from mdtool.adapters.book_services import ServiceTimeoutError, ServiceUnavailableError
+from mdtool.adapters.market import (
     RefusedError,
     UnansweredError,
     UnavailableError,
     UnknownSymbolError,
 )
-from mdtool.adapters.book_services import ServiceAwayError, ServiceSilentError
 from mdtool.core.errors import ConfigError, MdtoolError
 from mdtool.services.client import Admission, CapacityError, Client, LimitError
 from mdtool.services.gateway.parameters import ParameterError
@@ -69,9 +69,9 @@ STATUSES: Final[Statuses] = {
     UnknownSymbolError: (404, "not_found"),
     CapacityError: (503, "unavailable"),
     UnavailableError: (503, "unavailable"),
-    ServiceAwayError: (503, "unavailable"),
+    ServiceUnavailableError: (503, "unavailable"),
     UnansweredError: (504, "timeout"),
-    ServiceSilentError: (504, "timeout"),
+    ServiceTimeoutError: (504, "timeout"),
 }
 """The status and code of each error that is a client's or another service's fault."""
 

@@ -11,8 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.aggregator import UnavailableError
-from mdtool.adapters.market import MarketReader
+from mdtool.adapters.market import MarketReader, UnavailableError
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolMap, SymbolTable

@@ -8,8 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from mdtool.core.lifecycle import Started, first_error
-from mdtool.core.limits import raise_file_limit
+from mdtool.core.lifecycle import Started, first_error, raise_file_limit
 from mdtool.services.client import Admission, Limits
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.health import Health

@@ -12,10 +12,8 @@ import aiohttp
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.adapters.book_services import BookService
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.market import MarketReader
+from mdtool.adapters.market import MarketReader, TradeFeed, open_trade_feed
 from mdtool.adapters.quotes import open_hub
-from mdtool.adapters.trades.grpc import GrpcTradeFeed
-from mdtool.adapters.trades.port import TradeFeed
 from mdtool.adapters.vwap_feed import VwapFeedClient
 from mdtool.core.addresses import parse_address
 from mdtool.services.aggregator.config import INTERVALS
@@ -92,7 +90,9 @@ class Sources:
         config = self._config
         async with AsyncExitStack() as stack:
             aggregator: MarketReader = await stack.enter_async_context(_market_reader(config))
-            trade_feed = await stack.enter_async_context(_trade_feed(config))
+            trade_feed = await stack.enter_async_context(
+                open_trade_feed(config.aggregator, config.bus)
+            )
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
             )
@@ -158,13 +158,3 @@ def _market_reader(
     from mdtool.adapters.kafka.market import KafkaMarket
 
     return KafkaMarket(config.bus, INTERVALS, config.bars_kept)
-
-
-def _trade_feed(
-    config: GatewayConfig,
-) -> contextlib.AbstractAsyncContextManager[TradeFeed]:
-    if not config.bus:
-        return GrpcTradeFeed(config.aggregator)
-    from mdtool.adapters.trades.kafka import KafkaTradeFeed
-
-    return KafkaTradeFeed(config.bus)

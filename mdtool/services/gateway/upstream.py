@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TypeVar
 
-from mdtool.adapters.aggregator import RefusedError, UnavailableError, UnknownSymbolError
-from mdtool.adapters.book_services import ServiceAwayError
+from mdtool.adapters.book_services import ServiceUnavailableError
+from mdtool.adapters.market import RefusedError, UnavailableError, UnknownSymbolError
 from mdtool.core.backoff import delays
 from mdtool.core.breaker import BreakerRules, Circuit, CircuitBreaker
 from mdtool.core.errors import PeerError
@@ -122,7 +122,7 @@ class Upstream:
                 return await self._try(call, ends_s, number)
             except BrokenCircuitError:
                 raise
-            except (UnavailableError, ServiceAwayError):
+            except (UnavailableError, ServiceUnavailableError):
                 if number == retry.attempts or time.monotonic() + retry.wait_s >= ends_s:
                     raise
             await asyncio.sleep(next(waits))

@@ -13,8 +13,7 @@ from mdtool.adapters.bus.port import Bus
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
-from mdtool.core.lifecycle import Started
-from mdtool.core.limits import raise_file_limit
+from mdtool.core.lifecycle import Started, raise_file_limit
 from mdtool.core.tcp import address_of, listen
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.connection import Connection

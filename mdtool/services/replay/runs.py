@@ -24,6 +24,7 @@ from mdtool.engine.book.snapshot import mbo_snapshot
 from mdtool.engine.book.state import Books
 from mdtool.engine.pacing import Pacer, Timestamps
 from mdtool.services.replay.reading import Backlog, reading
+from mdtool.wire.dbn_mappings import MappingRepeater
 from mdtool.wire.dbn_session import Resume
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,12 @@ class Run:
 
     def snapshot(self) -> list[Records]:
         """Return what a receiver that joins here needs: symbol mappings and all resting orders."""
-        return [*self._mappings.values(), mbo_snapshot(self.books)]
+        repeater = MappingRepeater(self.metadata)
+        mappings = [Batch.of(mapping) for mapping in self._mappings.values()]
+        orders = mbo_snapshot(self.books, self._source.instruments)
+        parts = [part for batch in (*mappings, orders) for part in repeater.feed(batch)]
+        # Books of what an id meant before were named for the snapshot alone.
+        return [*parts, *(self._mappings[number] for number in repeater.repeated)]
 
     def _request(self, position: int) -> None:
         """Let an unpaced run go up to a position, and `LEAD_RECORDS` further."""

@@ -17,8 +17,7 @@ from mdtool.core.addresses import cannot_listen
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.instruments import Batch
-from mdtool.core.lifecycle import Started
-from mdtool.core.limits import raise_file_limit
+from mdtool.core.lifecycle import Started, raise_file_limit
 from mdtool.core.tcp import address_of
 from mdtool.core.units import format_time
 from mdtool.services.http.answers import Statuses, answer, encode_object

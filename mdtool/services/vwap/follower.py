@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
+from mdtool.adapters.market import TradeFeed
 from mdtool.adapters.stores import open_history
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError
 from mdtool.adapters.stores.port import TradeHistory
-from mdtool.adapters.trades.port import TradeFeed
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.trades import TradeRun
@@ -81,15 +81,15 @@ class Follower:
     async def _follow(self) -> NoReturn:
         while True:
             try:
-                await self._feed.follow(self._connected, self._receive)
+                await self._feed.follow_trades(self._connected, self._receive)
             except PeerError as error:
                 self._lost(str(error))
             await asyncio.sleep(next(self._waits))
 
     def _connected(self) -> None:
-        log.info("%s: connected", self._feed.address)
+        log.info("%s: connected", self._feed.name)
         if self._connections and not self._store:
-            log.warning("windows may lack trades while %s was unavailable", self._feed.address)
+            log.warning("windows may lack trades while %s was unavailable", self._feed.name)
         self._connections += 1
         self._reported = ""
         self._waits = delays(cap_s=_LONGEST_DELAY_S)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.trades.grpc import GrpcTradeFeed
-from mdtool.adapters.trades.port import TradeFeed
+from mdtool.adapters.market import open_trade_feed
 from mdtool.core.addresses import parse_address
-from mdtool.core.lifecycle import Started
-from mdtool.core.limits import raise_file_limit
+from mdtool.core.lifecycle import Started, raise_file_limit
 from mdtool.core.tcp import address_of, listen
 from mdtool.engine.vwap import Window
 from mdtool.services.vwap.config import VwapConfig
@@ -56,17 +54,9 @@ class VwapFeed:
         states = States(self._window)
         connections = Connections(states, config.max_clients, config.slow_client_s)
         async with contextlib.AsyncExitStack() as stack:
-            feed = await stack.enter_async_context(_trade_feed(config))
+            feed = await stack.enter_async_context(open_trade_feed(config.aggregator, config.bus))
             server = await listen(lambda: Connection(connections), config.host, config.port)
             stack.callback(connections.close)
             stack.callback(server.close)
             started({"tcp": address_of(server)})
             await Follower(feed, states, connections.publish, config.store).run()
-
-
-def _trade_feed(config: VwapConfig) -> contextlib.AbstractAsyncContextManager[TradeFeed]:
-    if not config.bus:
-        return GrpcTradeFeed(config.aggregator)
-    from mdtool.adapters.trades.kafka import KafkaTradeFeed
-
-    return KafkaTradeFeed(config.bus)

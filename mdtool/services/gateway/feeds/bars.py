@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, Final, NamedTuple
 
-from mdtool.adapters.aggregator import RefusedError, UnansweredError, UnavailableError
+from mdtool.adapters.market import RefusedError, UnansweredError, UnavailableError
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable

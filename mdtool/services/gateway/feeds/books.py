@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
-from mdtool.adapters.book_services import BookService, OddAnswerError
+from mdtool.adapters.book_services import BookService, UnexpectedAnswerError
+from mdtool.adapters.market import UnavailableError, UnknownSymbolError
 from mdtool.core.errors import PeerError, UsageError
 from mdtool.core.units import parse_price
 from mdtool.services.client import Client
@@ -172,9 +172,11 @@ class Books:
         busiest = {book.symbol: book for book in sorted(books, key=lambda book: book.records)}
         return [busiest[symbol] for symbol in sorted(busiest)]
 
-    def _odd(self) -> OddAnswerError:
+    def _odd(self) -> UnexpectedAnswerError:
         where = f"{self._receiver.name} {self._receiver.address}"
-        return OddAnswerError(f"{where}: its response is not an order book's; check the address")
+        return UnexpectedAnswerError(
+            f"{where}: its response is not an order book's; check the address"
+        )
 
 
 class _Polled:

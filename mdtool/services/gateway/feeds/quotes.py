@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
+from mdtool.adapters.market import UnavailableError, UnknownSymbolError
 from mdtool.adapters.quotes import QuoteHub
 from mdtool.adapters.quotes.port import TTL_S
 from mdtool.core.units import NS_PER_MS

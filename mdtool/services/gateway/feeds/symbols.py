@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.aggregator import UnknownSymbolError
+from mdtool.adapters.market import UnknownSymbolError
 from mdtool.services.client import Client
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
 from mdtool.services.gateway.fields import Field, Kind

@@ -12,9 +12,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
+from mdtool.adapters.market import TradeFeed, UnavailableError, UnknownSymbolError
 from mdtool.adapters.stores.port import MAX_NS, MIN_NS, SymbolTotals, TradeKey
-from mdtool.adapters.trades.port import TradeFeed
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolMap, SymbolTable
@@ -213,7 +212,7 @@ class Trades:
 
         while True:
             try:
-                await self._source.follow(connected, self._receive)
+                await self._source.follow_trades(connected, self._receive)
             except PeerError as error:
                 if str(error) != reason:
                     log.info("trades: %s; reconnecting", error)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from mdtool.adapters.aggregator import UnavailableError, UnknownSymbolError
+from mdtool.adapters.market import UnavailableError, UnknownSymbolError
 from mdtool.adapters.vwap_feed import VwapFeedClient, decode_states
 from mdtool.services.client import Client
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows

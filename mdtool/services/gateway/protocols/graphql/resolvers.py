@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 from graphql import GraphQLSchema, get_nullable_type, is_list_type
 
-from mdtool.adapters.aggregator import UnknownSymbolError
+from mdtool.adapters.market import UnknownSymbolError
 from mdtool.services.client import Client
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.feed import ALL, Feed, HistoryFeed, Key, Page

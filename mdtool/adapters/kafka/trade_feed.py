@@ -69,7 +69,7 @@ class KafkaTradeFeed:
         self._partitions = 0
 
     @property
-    def address(self) -> str:
+    def name(self) -> str:
         """The name of the feed in messages."""
         return str(self._address)
 
@@ -83,10 +83,10 @@ class KafkaTradeFeed:
     async def __aexit__(self, *exc_info: object) -> bool | None:
         return await self._watched.__aexit__(*exc_info)  # type: ignore[arg-type]
 
-    async def follow(
+    async def follow_trades(
         self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
     ) -> NoReturn:
-        """Pass on trades that are committed from now on; see `TradeFeed`."""
+        """As `TradeFeed.follow_trades`."""
         reader = _Reader(self._address, self._partitions)
         batches = AsyncReadAhead(reader.batches(), _BATCHES_AHEAD)
         try:
