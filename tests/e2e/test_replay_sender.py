@@ -384,7 +384,7 @@ async def test_receivers_above_the_limit_may_try_again(day):
         await sender.until(receivers=1)
         got = await heard(sender.data, FromStart())
     assert got.last == Refused(
-        "connection limit reached: 1 receivers are connected", is_final=False
+        "connection limit of 1 reached", is_final=False
     )
 
 
