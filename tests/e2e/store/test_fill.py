@@ -13,10 +13,9 @@ import zstandard
 
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.core.units import UNDEF_PRICE
-from tests.support.commands import completed, output_of
+from tests.support.commands import MDTOOL, completed, output_of
 from tests.support.store_commands import (
     DAY_NS,
-    MDTOOL,
     NOON_NS,
     SYMBOLS,
     dbn,
