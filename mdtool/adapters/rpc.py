@@ -6,8 +6,9 @@ Generated stubs pin the gRPC version that generated them, and put `grpc` beside 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import grpc
@@ -16,6 +17,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from mdtool.core.errors import MdtoolError
 from mdtool.wire._pb import marketdata_pb2
 
 SERVICE: Final = marketdata_pb2.DESCRIPTOR.services_by_name["MarketDataService"]
@@ -60,11 +62,20 @@ class Stub:
         raise AttributeError(f"{SERVICE.full_name} has no call {name}")
 
 
-def handler(servicer: object) -> grpc.GenericRpcHandler:
+Admitted = Callable[[str], contextlib.AbstractContextManager[object]]
+"""Admits the peer of a call, such as `ipv4:127.0.0.1:1234`, in a block; may raise MdtoolError."""
+
+
+def _everybody(_peer: str) -> contextlib.AbstractContextManager[object]:
+    return contextlib.nullcontext()
+
+
+def handler(servicer: object, admitted: Admitted = _everybody) -> grpc.GenericRpcHandler:
     """Return the handler that answers each call by the servicer's method of the same name.
 
     A single request that is not a message of its kind ends its call with INVALID_ARGUMENT; in a
-    stream of them, the servicer meets it as a DecodeError.
+    stream of them, the servicer meets it as a DecodeError. A call whose peer is not admitted ends
+    with RESOURCE_EXHAUSTED.
     """
     methods = {}
     for method in SERVICE.methods:
@@ -73,6 +84,7 @@ def handler(servicer: object) -> grpc.GenericRpcHandler:
         parse: Callable[[bytes], Any] = GetMessageClass(method.input_type).FromString
         if not method.client_streaming and inspect.iscoroutinefunction(answer):
             answer, parse = _refusing_garbage(answer), _or_error(parse)
+        answer = _admitting(answer, admitted)
         methods[method.name] = make(
             answer,
             request_deserializer=parse,
@@ -98,6 +110,32 @@ def _refusing_garbage(answer: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(request, DecodeError):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(request))
         return await answer(request, context)
+
+    return answered
+
+
+def _admitting(answer: Callable[..., Any], admitted: Admitted) -> Callable[..., Any]:
+    @contextlib.asynccontextmanager
+    async def admitting(context: Any) -> AsyncIterator[None]:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(admitted(context.peer()))
+            except MdtoolError as error:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            yield
+
+    if inspect.isasyncgenfunction(answer):
+
+        async def streamed(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with admitting(context):
+                async for message in answer(request, context):
+                    yield message
+
+        return streamed
+
+    async def answered(request: Any, context: Any) -> Any:
+        async with admitting(context):
+            return await answer(request, context)
 
     return answered
 

@@ -67,11 +67,12 @@ class TimedTrades:
             (records["price"] != UNDEF_PRICE) & (records["size"] != UNDEF_ORDER_SIZE) & (times >= 0)
         )
         taken = traded & is_defined
-        chosen = batch if taken.all() else batch[taken]
-        ts_ns = times[taken]
+        rows = slice(None) if taken.all() else taken
+        chosen = batch[rows]
+        ts_ns = np.ascontiguousarray(times[rows])
         if clock == "ts_recv":
             running = np.maximum.accumulate(times)
-            seen_ns = running[taken]
+            seen_ns = running[rows]
         else:
             running = seen_ns = np.maximum.accumulate(ts_ns)
         trades = Trades(

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 from typing import Final, NoReturn
 
 from mdtool.core.errors import MdtoolError
@@ -25,6 +27,8 @@ LONGEST_WAIT_S: Final = 10
 _TIME_BURST_US: Final = 250_000
 _US_PER_PERCENT: Final = 10_000
 _NS_PER_US: Final = 1_000
+_IPV6_PREFIX: Final = 64
+"""Bits of the network that one host has to itself: it may use a new address for each request."""
 _LEAST_TURN_WAIT_S: Final = 0.1
 """Without it, all connections of a client would poll for their turn every few microseconds."""
 
@@ -73,8 +77,10 @@ class Limits:
         Requests of one client, answered from memory, in the long run and at once; or UNLIMITED.
     upstream_per_s, upstream_burst : int
         Requests of one client that reach another service or a store, in the long run and at once.
-    connections, connections_of_client : int
-        Open at the same time, of all clients and of one; UNLIMITED for one is any number.
+    connections : int or None
+        Open at the same time, of all clients together; None for any number.
+    connections_of_client : int
+        Open at the same time, of one client, or UNLIMITED.
     time_percent : float
         How much of the service's time one client's messages may take while others wait.
     """
@@ -82,7 +88,7 @@ class Limits:
     requests_per_s: int = UNLIMITED
     upstream_per_s: int = UNLIMITED
     upstream_burst: int = 1
-    connections: int = 10_000
+    connections: int | None = None
     connections_of_client: int = UNLIMITED
     time_percent: float = 100.0
 
@@ -249,6 +255,12 @@ class Admission:
         """
         return Client(self, address, principal)
 
+    def peer(self, transport: asyncio.BaseTransport) -> Client:
+        """Return the anonymous client at the other end of a TCP connection."""
+        # A connection that is lost already has no peer name.
+        host, *_ = transport.get_extra_info("peername") or ("",)
+        return self.client(client_address(host))
+
     def close_all(self, code: int, reason: str) -> None:
         """Close every connection."""
         for client in list(self.open):
@@ -364,7 +376,7 @@ class Client:
 
     def _admit(self, tally: Tally) -> None:
         admission, limits = self._admission, self._admission.limits
-        if len(admission) >= limits.connections:
+        if limits.connections is not None and len(admission) >= limits.connections:
             tally.refused += 1
             admission.rejected += 1
             raise CapacityError(f"connection limit of {limits.connections:,} reached")
@@ -374,6 +386,35 @@ class Client:
             admission.rejected += 1
             message = f"connection limit of {of_client:,} for one client reached"
             raise LimitError(message, {"Retry-After": "1"})
+
+
+@functools.lru_cache(4_096)
+def client_address(text: str) -> str:
+    """Return what stands for an anonymous client: its IPv4 address, or its IPv6 network.
+
+    Parameters
+    ----------
+    text : str
+        An address of either family, also an IPv4 address with a port, which some proxies write.
+        Any other text stands for itself.
+    """
+    if ":" not in text:
+        return text
+    try:
+        ipv6 = IPv6Address(text)
+    except AddressValueError:
+        return _without_port(text)
+    if ipv6.ipv4_mapped is not None:
+        return str(ipv6.ipv4_mapped)
+    return str(IPv6Network((int(ipv6), _IPV6_PREFIX), strict=False))
+
+
+def _without_port(text: str) -> str:
+    host = text.partition(":")[0]
+    try:
+        return str(IPv4Address(host))
+    except AddressValueError:
+        return text
 
 
 class Turn:

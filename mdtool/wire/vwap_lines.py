@@ -1,4 +1,4 @@
-"""The VWAP feed's lines: a JSON object for each state that is told, and what clients ask for."""
+"""The VWAP feed's lines: a JSON object for each state that is sent, and clients' subscriptions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LineError(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class VwapState:
-    """What the feed tells of a symbol.
+    """What the feed sends of a symbol.
 
     Attributes
     ----------
@@ -82,15 +82,15 @@ def decode_state(line: bytes) -> VwapState:
             fields["timestamp"],
         )
     except (TypeError, KeyError, ArithmeticError) as error:
-        raise LineError(f"{shown(line)} is no state of a VWAP feed") from error
+        raise LineError(f"{shown(line)} is not a state of a VWAP feed") from error
     counts = (state.volume, state.window, state.timestamp_ns)
     if not is_symbol(state.symbol) or any(type(count) is not int or count < 0 for count in counts):
-        raise LineError(f"{shown(line)} is no state of a VWAP feed")
+        raise LineError(f"{shown(line)} is not a state of a VWAP feed")
     return state
 
 
 def is_of(line: bytes, symbols: frozenset[str]) -> bool:
-    """Tell whether a line may be meant for who wants these symbols only: what is no state is."""
+    """Tell whether a line concerns a subscription to these symbols; a line without a state does."""
     try:
         return decode_state(line).symbol in symbols
     except LineError:
@@ -98,29 +98,29 @@ def is_of(line: bytes, symbols: frozenset[str]) -> bool:
 
 
 def encode_error(message: str) -> bytes:
-    """Return what is said of a line that is none, as a line."""
+    """Return the line that answers an invalid one."""
     return f'{{"error":{json.dumps(message)}}}\n'.encode()
 
 
 def encode_subscribe(symbols: Iterable[str]) -> bytes:
-    """Return the line that asks for symbols."""
+    """Return the line that subscribes to symbols."""
     return f"{_SUBSCRIBE} {','.join(sorted(symbols))}\n".encode()
 
 
 def parse_subscribe(line: bytes) -> frozenset[str] | None:
-    """Return the symbols that a client asks for, as `parse_symbols`, None for all.
+    """Return the symbols that a client subscribes to, as `parse_symbols`, None for all.
 
     Raises
     ------
     LineError
-        When it asks for nothing that there is.
+        When the line is not a subscription.
     """
     try:
         command, _, rest = line.decode("ascii").strip().partition(" ")
     except UnicodeDecodeError as error:
-        raise LineError(f"{shown(line)} is no ASCII") from error
+        raise LineError(f"{shown(line)} is not ASCII") from error
     if command.upper() != _SUBSCRIBE:
-        raise LineError(f"{shown(line)}: say {_SUBSCRIBE} AAPL,MSFT or {_SUBSCRIBE} {ALL}")
+        raise LineError(f"{shown(line)}: send {_SUBSCRIBE} AAPL,MSFT or {_SUBSCRIBE} {ALL}")
     return parse_symbols(rest)
 
 
@@ -130,21 +130,21 @@ def parse_symbols(text: str) -> frozenset[str] | None:
     Raises
     ------
     LineError
-        When there is none, or one that is no symbol.
+        When no symbol is named, or one is not valid.
     """
     if text.strip() == ALL:
         return None
     symbols = frozenset(symbol.strip().upper() for symbol in text.split(",")) - {""}
     if not symbols:
-        raise LineError(f"{_SUBSCRIBE} names no symbol: say {_SUBSCRIBE} AAPL,MSFT")
+        raise LineError(f"{_SUBSCRIBE} names no symbol; send {_SUBSCRIBE} AAPL,MSFT")
     for symbol in sorted(symbols):
         if not is_symbol(symbol):
-            raise LineError(f"{shown(symbol.encode('utf-8', 'replace'))} is no symbol")
+            raise LineError(f"{shown(symbol.encode('utf-8', 'replace'))} is not a valid symbol")
     return symbols
 
 
 def shown(line: bytes) -> str:
-    """Return the beginning of a line, so that it can be told about."""
+    """Return the beginning of a line, for messages."""
     text = line.decode("utf-8", "replace").strip()
     cut = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
     return repr(cut)

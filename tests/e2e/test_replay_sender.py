@@ -383,9 +383,7 @@ async def test_receivers_above_the_limit_may_try_again(day):
     ):
         await sender.until(receivers=1)
         got = await heard(sender.data, FromStart())
-    assert got.last == Refused(
-        "connection limit reached: 1 receivers are connected", is_final=False
-    )
+    assert got.last == Refused("connection limit of 1 reached", is_final=False)
 
 
 async def test_of_a_truncated_file_all_whole_records_and_the_error_are_sent(tmp_path, day):

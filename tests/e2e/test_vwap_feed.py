@@ -85,7 +85,7 @@ async def test_each_bad_line_gets_an_error_and_no_other_client_does(said):
             bad.say("GET / HTTP/1.1", "", "SUBSCRIBE", "x" * 100_000, "SUBSCRIBE AAPL")
             said = [await bad.next() for _ in range(3)]
             assert [list(line) for line in said] == [["error"]] * 3
-            assert "say SUBSCRIBE AAPL,MSFT" in said[0]["error"]
+            assert "send SUBSCRIBE AAPL,MSFT" in said[0]["error"]
             assert "over 65,536 bytes" in said[2]["error"]
             await running.send(message(0, [tick(100)], ["AAPL"]))
             assert (await bad.next())["symbol"] == "AAPL"

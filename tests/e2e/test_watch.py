@@ -331,8 +331,8 @@ def test_piped_it_ends_with_its_reader_while_the_feed_is_unavailable_too(feed):
     [
         (["nowhere"], "'nowhere' is not an address"),
         (["--symbols", ","], "SUBSCRIBE names no symbol"),
-        (["--symbols", "A\nB"], "is no symbol"),
-        (["--symbols", b"A\xff"], "is no symbol"),
+        (["--symbols", "A\nB"], "is not a valid symbol"),
+        (["--symbols", b"A\xff"], "is not a valid symbol"),
     ],
 )
 def test_what_cannot_be_is_one_line(arguments, message):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final, Self
+from urllib.parse import unquote
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -12,6 +14,7 @@ from mdtool.adapters import rpc
 from mdtool.core.addresses import cannot_listen, format_address
 from mdtool.core.errors import StartupError
 from mdtool.core.tcp import bind
+from mdtool.services.client import Admission, Limits, client_address
 
 _OPTIONS: Final = (
     *rpc.OPTIONS,
@@ -41,11 +44,12 @@ class GrpcServer:
     services : str
         Full names of what it serves besides health, which reflection lists.
     max_calls : int, optional
-        How many calls are answered at once.
+        How many calls are answered at once; more end with RESOURCE_EXHAUSTED.
     """
 
     def __init__(self, *services: str, max_calls: int | None = None) -> None:
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=max_calls)
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._admission = Admission(Limits(connections=max_calls))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -53,7 +57,7 @@ class GrpcServer:
 
     def add(self, servicer: object) -> None:
         """Answer the calls of `MarketDataService` by a servicer's methods; called before `bind`."""
-        self._server.add_generic_rpc_handlers((rpc.handler(servicer),))
+        self._server.add_generic_rpc_handlers((rpc.handler(servicer, self._admitted),))
 
     def bind(self, host: str, port: int) -> str:
         """Bind the server; return the real address.
@@ -75,6 +79,12 @@ class GrpcServer:
     async def set_health(self, service: str, is_available: bool) -> None:
         """Report whether a service is available, in answer to health checks."""
         await self._health.set(service, _STATUS[is_available])
+
+    def _admitted(self, peer: str) -> contextlib.AbstractContextManager[object]:
+        # Such as `ipv4:127.0.0.1:1234` or `ipv6:%5B::1%5D:1234`.
+        host = unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+        client = self._admission.client(client_address(host))
+        return client.connected("grpc", lambda _code, _reason: None)
 
     async def __aenter__(self) -> Self:
         await self._server.start()

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import MBO
-from mdtool.core.errors import MdtoolError, UsageError
+from mdtool.core.errors import UsageError
 from mdtool.core.instruments import Batch
 from mdtool.core.lifecycle import Started, raise_file_limit
 from mdtool.engine.book.rebuild import Rebuild
@@ -19,7 +19,8 @@ from mdtool.services.book.connection import feed
 from mdtool.services.book.processing import Processing
 from mdtool.services.book.reader import Reader
 from mdtool.services.book.status import final_states, state_of, status_of
-from mdtool.services.http.answers import Statuses, answer, encode_object
+from mdtool.services.client import Admission, CapacityError, Limits
+from mdtool.services.http.answers import Statuses, answer, client_of, encode_object
 from mdtool.services.http.control import STOP_GRACE_S, control_application
 from mdtool.services.http.listening import listening
 from mdtool.wire.book_lines import BookLines
@@ -46,15 +47,11 @@ class AlreadyProcessingError(UsageError):
     """A processing cannot be started while another one is in progress."""
 
 
-class TooManyReadersError(MdtoolError):
-    """The limit of readers is reached."""
-
-
 _STATUSES: Final[Statuses] = {
     NotStartedError: (409, "not_started"),
     AlreadyProcessingError: (409, "already_processing"),
     NotProcessingError: (409, "not_processing"),
-    TooManyReadersError: (503, "busy"),
+    CapacityError: (503, "busy"),
     UsageError: (400, "bad_parameter"),
 }
 
@@ -80,7 +77,7 @@ class BookReceiver:
         self._tasks: asyncio.TaskGroup
         self._processing: Processing | None = None
         self._feeding: asyncio.Task[None] | None = None
-        self._n_readers = 0
+        self._admission = Admission(Limits(connections=config.max_readers))
 
     async def run(self, started: Started) -> None:
         """Serve until cancelled.
@@ -99,7 +96,11 @@ class BookReceiver:
             ("GET", "/status"): self._status,
         }
         app = control_application(
-            routes, lambda: state_of(self._processing), _STATUSES, streamed={_ORDER_BOOK}
+            routes,
+            lambda: state_of(self._processing),
+            _STATUSES,
+            self._admission,
+            streamed={_ORDER_BOOK},
         )
         app.on_shutdown.append(self._shut_down)
         host, port = self._config.host, self._config.port
@@ -150,15 +151,9 @@ class BookReceiver:
             states = final_states(processing, depth, symbols)
             body = b"".join(encode_object(state) + b"\n" for state in states)
             return web.Response(body=body, headers=_LINES)
-        if self._n_readers >= self._config.max_readers:
-            raise TooManyReadersError(
-                f"connection limit reached: {self._n_readers} readers are connected"
-            )
-        self._n_readers += 1
-        try:
-            return await _send_lines(request, processing, Reader(processing, depth, symbols))
-        finally:
-            self._n_readers -= 1
+        reader = Reader(processing, depth, symbols)
+        with client_of(request).connected(_ORDER_BOOK, lambda *_: _abort(request)):
+            return await _send_lines(request, processing, reader)
 
     async def _status(self, _request: web.Request) -> web.Response:
         """`GET /status`."""
@@ -166,7 +161,7 @@ class BookReceiver:
             "service": "book",
             "state": state_of(self._processing),
             "sender": self._config.sender,
-            "readers": self._n_readers,
+            "readers": len(self._admission),
         }
         if self._processing is not None:
             report |= status_of(self._processing)
@@ -176,6 +171,11 @@ class BookReceiver:
         """Let the readers end."""
         if self._processing is not None and not self._processing.is_over:
             self._processing.stop("the receiver stops")
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def _send_lines(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,9 +18,16 @@ from mdtool.adapters.market import (
     UnknownSymbolError,
 )
 from mdtool.core.errors import ConfigError, MdtoolError
-from mdtool.services.client import Admission, CapacityError, Client, LimitError
+from mdtool.services.client import (
+    Admission,
+    CapacityError,
+    Client,
+    LimitError,
+    client_address,
+)
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.http.answers import (
+    CLIENT,
     Admit,
     Fail,
     Handler,
@@ -42,9 +47,6 @@ TIMES_S: Final = (
 )
 """Upper bounds, inclusive, of the buckets of request times; a last bucket has none."""
 
-_CLIENT: Final = web.RequestKey("client", Client)
-_IPV6_PREFIX: Final = 64
-"""Bits of the network that one host has to itself: it may use a new address for each request."""
 _METHODS: Final = "GET, HEAD, POST"
 _HEADERS: Final = "Content-Type"
 _EXPOSED: Final = "Warning, Retry-After, RateLimit, RateLimit-Policy"
@@ -76,11 +78,6 @@ STATUSES: Final[Statuses] = {
 """The status and code of each error that is a client's or another service's fault."""
 
 
-def client_of(request: web.Request) -> Client:
-    """Return the client of a request that `Routes` admitted."""
-    return request[_CLIENT]
-
-
 def address_of(request: web.Request, proxies: int) -> str:
     """Return what stands for an anonymous client: its IPv4 address, or its IPv6 network.
 
@@ -94,31 +91,8 @@ def address_of(request: web.Request, proxies: int) -> str:
     if proxies:
         forwarded = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
         if len(forwarded) >= proxies:
-            return _network(forwarded[-proxies].strip())
-    address = request.remote or ""
-    return _network(address) if ":" in address else address
-
-
-@functools.lru_cache(4_096)
-def _network(address: str) -> str:
-    if ":" not in address:
-        return address
-    try:
-        ipv6 = IPv6Address(address)
-    except AddressValueError:
-        return _without_port(address)
-    if ipv6.ipv4_mapped is not None:
-        return str(ipv6.ipv4_mapped)
-    return str(IPv6Network((int(ipv6), _IPV6_PREFIX), strict=False))
-
-
-def _without_port(text: str) -> str:
-    """Return the address in `1.2.3.4:567`, which some proxies write."""
-    host = text.partition(":")[0]
-    try:
-        return str(IPv4Address(host))
-    except AddressValueError:
-        return text
+            return client_address(forwarded[-proxies].strip())
+    return client_address(request.remote or "")
 
 
 class Origins:
@@ -329,5 +303,5 @@ class Routes:
         if origin is not None:
             self._origins.check(origin, request.host)
         client = self.admission.client(address_of(request, self._proxies))
-        request[_CLIENT] = client
+        request[CLIENT] = client
         return client

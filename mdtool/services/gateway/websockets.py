@@ -10,9 +10,9 @@ from typing import Final, Self
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from mdtool.services.client import Client
-from mdtool.services.gateway.http import UpgradeRequiredError, client_of
+from mdtool.services.gateway.http import UpgradeRequiredError
 from mdtool.services.gateway.outbox import Outbox
-from mdtool.services.http.answers import Handler
+from mdtool.services.http.answers import Handler, client_of
 from mdtool.wire.websocket import CloseCode, close_reason
 
 HEARTBEAT_S: Final = 20.0

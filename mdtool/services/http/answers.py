@@ -11,6 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from mdtool.core.errors import MdtoolError
+from mdtool.services.client import Client
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,15 @@ _SHOWN_CHARS: Final = 100
 _RETRY_HEADERS: Final = {"Retry-After": "1"}
 _GONE: Final = 499
 """The status by which several HTTP servers count a request whose client left early."""
+
+
+CLIENT: Final = web.RequestKey("client", Client)
+"""Of a request, the client that was admitted with it."""
+
+
+def client_of(request: web.Request) -> Client:
+    """Return the client that a request was admitted for."""
+    return request[CLIENT]
 
 
 class HeadedError(MdtoolError):

@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 
 from aiohttp import web
 
+from mdtool.services.client import Admission, client_address
 from mdtool.services.http.answers import (
+    CLIENT,
     Handler,
     Statuses,
     answer,
@@ -23,6 +25,7 @@ def control_application(
     routes: Mapping[tuple[str, str], Handler],
     state: Callable[[], str],
     statuses: Statuses,
+    admission: Admission,
     streamed: Collection[str] = (),
 ) -> web.Application:
     """Return an application of some routes and `GET /health`.
@@ -35,6 +38,8 @@ def control_application(
         Returns what the service is doing, in a word.
     statuses : mapping
         The HTTP status of each error.
+    admission : Admission
+        Of the service, which admits the client of each request.
     streamed : collection of str
         Paths that answer piece by piece, which have no HEAD.
     """
@@ -42,9 +47,13 @@ def control_application(
     async def health(_request: web.Request) -> web.Response:
         return answer(encode_object({"status": "ok", "state": state()}))
 
+    def admit(request: web.Request) -> None:
+        client = request[CLIENT] = admission.client(client_address(request.remote or ""))
+        client.spend_request()
+
     app = web.Application()
     for (method, path), handler in {**routes, ("GET", "/health"): health}.items():
-        answered = answering(handler, statuses)
+        answered = answering(handler, statuses, admit=admit)
         if method == "GET":
             app.router.add_get(path, answered, allow_head=path not in streamed)
         else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import PeerError
 from mdtool.core.trades import REASONS, Frames, Reason
+from mdtool.services.client import Admission
 from mdtool.services.ingest.intake import Intake, Stream
 from mdtool.wire.frames import encode_ack, encode_committed, encode_resume
 from mdtool.wire.tick_decoder import Decoded, FrameError, TickDecoder
@@ -24,6 +26,40 @@ CROWDED_READ_BYTES: Final = 4_096
 """The most that a connection reads while there is no room."""
 _MAX_DETAILS: Final = 3
 """How many of a connection's refusals are logged one by one."""
+
+
+class Connections:
+    """The connections of one server, which it stops together.
+
+    Parameters
+    ----------
+    admission : Admission
+        Of the server.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self._open: set[Connection] = set()
+        self._all_gone = asyncio.Event()
+        self._all_gone.set()
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._open))
+
+    def add(self, connection: Connection) -> None:
+        """Add a connection that is about to be made."""
+        self._open.add(connection)
+        self._all_gone.clear()
+
+    def remove(self, connection: Connection) -> None:
+        """Remove a connection that is lost."""
+        self._open.discard(connection)
+        if not self._open:
+            self._all_gone.set()
+
+    async def gone(self) -> None:
+        """Wait until there is none."""
+        await self._all_gone.wait()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -40,8 +76,8 @@ class Connection(asyncio.BufferedProtocol):
         reports in one step.
     tasks : asyncio.TaskGroup
         Owns the tasks in which the connection waits.
-    closed : callable
-        Called with the connection when it has gone.
+    connections : Connections
+        Those of the server, which it joins while it is open.
     """
 
     def __init__(
@@ -50,13 +86,14 @@ class Connection(asyncio.BufferedProtocol):
         decoder: TickDecoder,
         buffer: memoryview,
         tasks: asyncio.TaskGroup,
-        closed: Callable[[Connection], None],
+        connections: Connections,
     ) -> None:
         self._intake = intake
         self._decoder = decoder
         self._buffer = buffer
         self._tasks = tasks
-        self._closed = closed
+        self._connections = connections
+        self._admitted = contextlib.ExitStack()
         self._stream = intake.shared
         self._stream_id = ""
         self._tally = _Tally()
@@ -78,6 +115,8 @@ class Connection(asyncio.BufferedProtocol):
         """Start reading."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        client = self._connections.admission.peer(transport)
+        self._admitted.enter_context(client.connected("ticks", lambda _code, _reason: self.close()))
         peer = transport.get_extra_info("peername")
         self._name = format_address(*peer[:2]) if peer else "a client that has gone"
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -125,7 +164,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._tally.refused:
             log.warning("%s: %s", self, self._tally)
         log.debug("%s: gone (%s)", self, exc or "closed")
-        self._closed(self)
+        self._admitted.close()
+        self._connections.remove(self)
 
     # What the intake calls.
 

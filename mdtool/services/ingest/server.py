@@ -15,8 +15,9 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import Started, raise_file_limit
 from mdtool.core.tcp import address_of, listen
+from mdtool.services.client import Admission, Limits
 from mdtool.services.ingest.config import IngestConfig
-from mdtool.services.ingest.connection import Connection
+from mdtool.services.ingest.connection import Connection, Connections
 from mdtool.services.ingest.intake import Intake
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
@@ -53,9 +54,7 @@ class IngestServer:
         parse_address(config.aggregator)
         if config.bus:
             KafkaAddress.parse(config.bus)
-        self._connections: set[Connection] = set()
-        self._all_gone = asyncio.Event()
-        self._all_gone.set()
+        self._connections = Connections(Admission(Limits()))
 
     async def run(self, started: Started) -> None:
         """Serve until cancelled; then stop reading, and wait until what was taken is committed.
@@ -91,17 +90,11 @@ class IngestServer:
 
         def connect() -> Connection:
             decoder = TickDecoder(symbols)
-            connection = Connection(intake, decoder, buffer, tasks, self._gone)
+            connection = Connection(intake, decoder, buffer, tasks, self._connections)
             self._connections.add(connection)
-            self._all_gone.clear()
             return connection
 
         return await listen(connect, self._config.host, self._config.port)
-
-    def _gone(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-        if not self._connections:
-            self._all_gone.set()
 
     async def _stop(self, intake: Intake, bus: Bus) -> None:
         for connection in self._connections:
@@ -113,7 +106,7 @@ class IngestServer:
             connection.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
-                await self._all_gone.wait()
+                await self._connections.gone()
         for connection in self._connections:
             connection.abort()
         if not intake.shared.is_settled:

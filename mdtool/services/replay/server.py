@@ -20,6 +20,7 @@ from mdtool.core.instruments import Batch
 from mdtool.core.lifecycle import Started, raise_file_limit
 from mdtool.core.tcp import address_of
 from mdtool.core.units import format_time
+from mdtool.services.client import Admission, CapacityError, Limits
 from mdtool.services.http.answers import Statuses, answer, encode_object
 from mdtool.services.http.control import STOP_GRACE_S, control_application
 from mdtool.services.http.listening import listening
@@ -52,6 +53,7 @@ class ReplaySender:
         self._config = config
         self._recording = recording
         self._pace = pace
+        self._admission = Admission(Limits(connections=config.max_receivers))
         self._sessions: dict[Session, None] = {}
         self._runs: Runs
 
@@ -72,7 +74,7 @@ class ReplaySender:
                 ("POST", "/start-streaming"): self._start,
                 ("GET", "/status"): self._status,
             }
-            app = control_application(routes, self._state, _STATUSES)
+            app = control_application(routes, self._state, _STATUSES, self._admission)
             async with (
                 listening(app, config.host, config.port, STOP_GRACE_S) as http_address,
                 self._streaming(tasks) as data_address,
@@ -109,16 +111,16 @@ class ReplaySender:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = Session(self._runs, reader, writer, self._config.greeting_ms / 1_000)
-        if len(self._sessions) >= self._config.max_receivers:
-            await session.reject(
-                f"connection limit reached: {self._config.max_receivers} receivers are connected"
-            )
-            return
-        self._sessions[session] = None
+        client = self._admission.peer(writer.transport)
         try:
-            await session.serve()
-        finally:
-            del self._sessions[session]
+            with client.connected("dbn", lambda _code, _reason: writer.close()):
+                self._sessions[session] = None
+                try:
+                    await session.serve()
+                finally:
+                    del self._sessions[session]
+        except CapacityError as error:
+            await session.reject(str(error))
 
     async def _start(self, request: web.Request) -> web.Response:
         """`POST /start-streaming?speed=`: start a run, at the default speed or another."""

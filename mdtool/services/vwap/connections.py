@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from typing import Final, cast
 
 from mdtool.core.addresses import format_address
 from mdtool.core.tcp import notice_loss
+from mdtool.services.client import Admission, CapacityError
 from mdtool.services.vwap.states import States
 from mdtool.wire.vwap_lines import MAX_LINE_BYTES, LineError, encode_error, parse_subscribe
 
@@ -29,16 +31,16 @@ class Connections:
     Parameters
     ----------
     states : States
-    max_clients : int
-        The limit of open connections.
+    admission : Admission
+        Of the service.
     patience_s : float
         How long a client may stop reading before its connection is closed.
     """
 
-    def __init__(self, states: States, max_clients: int, patience_s: float) -> None:
+    def __init__(self, states: States, admission: Admission, patience_s: float) -> None:
+        self.admission = admission
         self.patience_s = patience_s
         self._states = states
-        self._max_clients = max_clients
         self._to_all: set[Connection] = set()
         self._by_symbol: dict[str, set[Connection]] = {}
         self._n_to_some = 0
@@ -48,12 +50,9 @@ class Connections:
     def __len__(self) -> int:
         return len(self._to_all) + self._n_to_some
 
-    def add(self, connection: Connection) -> bool:
-        """Add a connection, which gets all symbols; return False when the limit is reached."""
-        if len(self) >= self._max_clients:
-            return False
+    def add(self, connection: Connection) -> None:
+        """Add a connection, which gets all symbols."""
         self._to_all.add(connection)
-        return True
 
     def remove(self, connection: Connection) -> None:
         """Remove a connection."""
@@ -94,11 +93,6 @@ class Connections:
                 loop.call_soon(self._deliver)
         self._changed.update(dict.fromkeys(symbols))
 
-    def close(self) -> None:
-        """Close every connection."""
-        for connection in [*self._to_all, *set().union(*self._by_symbol.values())]:
-            connection.close()
-
     def _deliver(self) -> None:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
@@ -138,6 +132,7 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._transport: asyncio.Transport
         self._name = ""
+        self._admitted = contextlib.ExitStack()
         self._is_connected = False
         self._is_behind = False
         self._has_subscribed = False
@@ -154,22 +149,26 @@ class Connection(asyncio.Protocol):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         notice_loss(connection)
-        # A connection that is lost already has no peer name.
         peer = transport.get_extra_info("peername") or ("?", 0)
         self._name = format_address(*peer[:2])
         self._transport.set_write_buffer_limits(high=0)
-        self._is_connected = self._connections.add(self)
-        if self._is_connected:
-            self._transport.write(self._connections.lines(None))
-        else:
-            log.warning("client %s: rejected: connection limit reached", self._name)
+        client = self._connections.admission.peer(transport)
+        try:
+            self._admitted.enter_context(client.connected("vwap", lambda *_: self.close()))
+        except CapacityError as error:
+            log.warning("client %s: rejected: %s", self._name, error)
             self._transport.write(encode_error("too many clients; try again later"))
             self._transport.close()
+            return
+        self._is_connected = True
+        self._connections.add(self)
+        self._transport.write(self._connections.lines(None))
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Remove the connection."""
         self._is_behind = True
         self._cancel_check()
+        self._admitted.close()
         if self._is_connected:
             self._is_connected = False
             self._connections.remove(self)

@@ -10,10 +10,12 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.lifecycle import Started, raise_file_limit
 from mdtool.core.tcp import address_of, listen
 from mdtool.engine.vwap import Window
+from mdtool.services.client import Admission, Limits
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.connections import Connection, Connections
 from mdtool.services.vwap.follower import Follower
 from mdtool.services.vwap.states import States
+from mdtool.wire.websocket import CloseCode
 
 
 class VwapFeed:
@@ -52,11 +54,12 @@ class VwapFeed:
         raise_file_limit()
         config = self._config
         states = States(self._window)
-        connections = Connections(states, config.max_clients, config.slow_client_s)
+        admission = Admission(Limits(connections=config.max_clients))
+        connections = Connections(states, admission, config.slow_client_s)
         async with contextlib.AsyncExitStack() as stack:
             feed = await stack.enter_async_context(open_trade_feed(config.aggregator, config.bus))
             server = await listen(lambda: Connection(connections), config.host, config.port)
-            stack.callback(connections.close)
+            stack.callback(admission.close_all, CloseCode.GOING_AWAY, "the service stops")
             stack.callback(server.close)
             started({"tcp": address_of(server)})
             await Follower(feed, states, connections.publish, config.store).run()

@@ -12,7 +12,7 @@ from aiohttp import web
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.feed import ALL, Feed, HistoryFeed, Key, Page, Rows
 from mdtool.services.gateway.fields import encoder
-from mdtool.services.gateway.http import STALE_HEADERS, client_of
+from mdtool.services.gateway.http import STALE_HEADERS
 from mdtool.services.gateway.parameters import (
     ParameterError,
     parse_limit,
@@ -23,7 +23,7 @@ from mdtool.services.gateway.parameters import (
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.protocols.rest_v1 import encode_in_turns
 from mdtool.services.gateway.table import FeedRow
-from mdtool.services.http.answers import Handler, answer
+from mdtool.services.http.answers import Handler, answer, client_of
 from mdtool.wire.cursors import Cursor, CursorError, decode_cursor, encode_cursor
 
 PREFIX: Final = "/api/v2"

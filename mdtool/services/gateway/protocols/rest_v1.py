@@ -17,7 +17,7 @@ from mdtool.services.gateway.feeds.bars import Bars
 from mdtool.services.gateway.feeds.feed import ALL, Key, Page
 from mdtool.services.gateway.feeds.quotes import Quotes
 from mdtool.services.gateway.feeds.trades import Trades
-from mdtool.services.gateway.http import STALE_HEADERS, client_of
+from mdtool.services.gateway.http import STALE_HEADERS
 from mdtool.services.gateway.parameters import (
     ParameterError,
     parse_before,
@@ -26,7 +26,7 @@ from mdtool.services.gateway.parameters import (
     parse_symbol,
 )
 from mdtool.services.gateway.protocols import Paths
-from mdtool.services.http.answers import answer
+from mdtool.services.http.answers import answer, client_of
 
 AT_ONCE: Final = 256
 """Rows encoded in one turn of the event loop, which takes 2.5 ms; 20,000 rows take 0.2 s."""

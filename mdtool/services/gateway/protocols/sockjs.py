@@ -17,12 +17,11 @@ from aiohttp import web
 from mdtool.services.client import Client
 from mdtool.services.gateway.backlog import TOO_LARGE, TOO_MANY, Backlog, Event, Owner, Update
 from mdtool.services.gateway.config import GatewayConfig
-from mdtool.services.gateway.http import client_of
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.protocols.stomp import Connection, Stomp, Wrapping
 from mdtool.services.gateway.websockets import WebSocket, websocket
-from mdtool.services.http.answers import failure
+from mdtool.services.http.answers import client_of, failure
 from mdtool.services.http.bodies import read_body
 from mdtool.wire import sockjs
 from mdtool.wire.sockjs import SockJsError

@@ -17,7 +17,7 @@ from graphql import GraphQLError
 from mdtool.services.client import Client
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import Feeds
-from mdtool.services.gateway.http import STALE_HEADERS, client_of
+from mdtool.services.gateway.http import STALE_HEADERS
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.protocols.graphql.documents import Limits
 from mdtool.services.gateway.protocols.graphql.errors import (
@@ -29,6 +29,7 @@ from mdtool.services.gateway.protocols.graphql.errors import (
 from mdtool.services.gateway.protocols.graphql.execution import Operations, Prepared
 from mdtool.services.gateway.protocols.graphql.sockets import GraphQLSockets
 from mdtool.services.gateway.websockets import upgrading
+from mdtool.services.http.answers import client_of
 from mdtool.services.http.bodies import BodyError, read_body
 from mdtool.wire.graphql import (
     SUBPROTOCOL,
