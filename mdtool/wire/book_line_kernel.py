@@ -31,6 +31,7 @@ ZERO, QUOTE, BACKSLASH, MINUS, POINT, COMMA = 48, 34, 92, 45, 46, 44
 FIRST_PRINTABLE, LAST_PRINTABLE = 33, 126
 
 SYMBOL: Final = _text('{"symbol":')
+PUBLISHER: Final = _text(',"publisher_id":')
 TIMESTAMP: Final = _text(',"timestamp":"')
 TIMESTAMP_NS: Final = _text('","timestamp_ns":"')
 NO_TIMESTAMP: Final = _text(',"timestamp":null,"timestamp_ns":null')
@@ -248,6 +249,8 @@ def write_lines(
         for i in range(symbol_ends[symbol[row]], symbol_ends[symbol[row] + 1]):
             out[at] = symbols[i]
             at += 1
+        at = _put(out, at, PUBLISHER)
+        at = _put_number(out, at, (rows[row, 0] >> 16) & 0xFFFF)
         if rows[row, 4] < 0:
             at = _put(out, at, NO_TIMESTAMP)
         else:

@@ -149,9 +149,8 @@ class SnapshotJsonOutput:
         BrokenPipeError, OutputError
             As `Destination.write`.
         """
-        told = snapshot.as_dict(self._instruments[snapshot.instrument].text)
-        of = {"symbol": told.pop("symbol"), "publisher_id": snapshot.publisher_id}
-        line = json.dumps(of | told, separators=(",", ":"))
+        symbol = self._instruments[snapshot.instrument].text
+        line = json.dumps(snapshot.as_dict(symbol), separators=(",", ":"))
         self._held += line.encode() + b"\n"
         if len(self._held) >= _HELD_BYTES:
             self.flush()

@@ -107,6 +107,7 @@ class Snapshot:
         bids, asks = _level_dicts(self.bids), _level_dicts(self.asks)
         return {
             "symbol": symbol,
+            "publisher_id": self.publisher_id,
             "timestamp": format_time(self.ts_ns),
             "timestamp_ns": str(self.ts_ns),
             "bbo": {

@@ -41,6 +41,9 @@ class Reader:
         self._processing = processing
         self._depth = depth
         self._symbols = symbols
+        self._texts: npt.NDArray[np.object_] | None = None
+        """The labels of the instruments that `_is_selected` is for."""
+        self._is_selected = np.empty(0, np.bool_)
         self._lines = BookLines()
         self._enter()
 
@@ -69,8 +72,11 @@ class Reader:
         """Return which records are selected."""
         if self._symbols is None:
             return np.ones(len(batch), np.bool_)
-        instrument = batch.instrument
-        return batch.instruments.have_name(self._symbols)[instrument]
+        instrument, texts = batch.instrument, batch.instruments.texts
+        if texts is not self._texts:
+            self._texts = texts
+            self._is_selected = batch.instruments.have_name(self._symbols)
+        return self._is_selected[instrument]
 
     def _encode(self, batch: Batch, selected: npt.NDArray[np.bool_]) -> list[memoryview]:
         pieces = []
