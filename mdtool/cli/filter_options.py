@@ -27,7 +27,7 @@ class RangeOptions:
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Only these symbols, separated by commas.",
+            help="Only these symbols, by any of their names, separated by commas.",
             rich_help_panel=_PANEL,
         ),
     ] = None

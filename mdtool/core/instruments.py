@@ -37,6 +37,7 @@ Indices: TypeAlias = npt.NDArray[np.uint32]
 """Indices of instruments, one for each record."""
 
 _KEEP_DAYS: Final = 4
+"""Days whose look-up tables are in memory: a stream in order needs one, around midnight two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,8 @@ class Instrument:
     names : tuple of str
         Its names when it was first met, the raw symbol first if that is known.
     label : str or None
-        What outputs call it: the name by which it was selected, else the first one; None where it
-        has no name.
+        Its name in outputs: the one by which it was selected, else the first one; None where it has
+        no name.
     is_selected : bool
         Whether the selection includes it; true where nothing was selected.
     """
@@ -196,13 +197,13 @@ class Batch:
 
 
 class LabelMap:
-    """Renumbers instruments as symbols of a table, by what they are called.
+    """Renumbers instruments as symbols of another table, by their labels.
 
     Parameters
     ----------
     intern : callable
         Returns the table's index of a label, such as `SymbolTable.intern`, or None for a label
-        that it does not take. An instrument without a name is called by the digits of its id.
+        that it does not accept. Without a name, the label is the digits of the id.
     """
 
     def __init__(self, intern: Callable[[str], int | None]) -> None:
@@ -282,12 +283,12 @@ class Instruments:
         return iter(self._instruments)
 
     def resolver(self, source: str, metadata: dbn.Metadata | None = None) -> Resolver:
-        """Return what resolves the records of a stream to instruments of this table.
+        """Return a resolver of the records of a stream to instruments of this table.
 
         Parameters
         ----------
         source : str
-            What errors call the stream.
+            The name of the stream in errors.
         metadata : databento_dbn.Metadata, optional
             Its header.
 
@@ -399,8 +400,8 @@ class Instruments:
         publisher_id = 0 if self.consolidates else publisher_id
         label, is_selected = known.names[0] if known.names else None, True
         if self._selected is not None:
-            asked = known.names or (str(instrument_id),)
-            chosen = next((name for name in self._selected if name in asked), None)
+            candidates = known.names or (str(instrument_id),)
+            chosen = next((name for name in self._selected if name in candidates), None)
             is_selected = chosen is not None
             if chosen is not None and known.names:
                 label = chosen
@@ -409,7 +410,7 @@ class Instruments:
         unnamed = (dataset, publisher_id, (instrument_id, FIRST_DAY), None)
         index = self._index.get(key)
         if index is None and known.is_first and unnamed in self._index:
-            # A stream whose mappings come late: its first records were of this instrument.
+            # The id was mapped after its first records, which were of this instrument.
             index = self._index[key] = self._index.pop(unnamed)
             self._instruments[index], self._identities[index] = made, known.identity
             self._columns = None
@@ -422,7 +423,7 @@ class Instruments:
         return index
 
     def _note_id(self, index: int, day: int, instrument_id: int, dated: Sequence[Interval]) -> None:
-        """Remember the id that an instrument has on a day, and those of its dated mappings."""
+        """Store the id of an instrument on a day, and those of its dated mappings."""
         ids = self._ids[index]
         if len(ids) == 1 and dated:
             ids[:] = [(interval.first_day, interval.instrument_id) for interval in dated]
@@ -449,7 +450,7 @@ class Instruments:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """The table as arrays, which stand until it grows or changes."""
+    """The table as arrays, valid until it grows or changes."""
 
     labels: npt.NDArray[np.object_]
     texts: npt.NDArray[np.object_]
@@ -500,7 +501,7 @@ class Resolver:
         self._state = _InForce(instruments, dataset, {})
 
     def learn(self, mappings: Records) -> None:
-        """Take over symbol mapping records, for the batches that follow.
+        """Apply symbol mapping records to the batches that follow.
 
         Parameters
         ----------
@@ -517,7 +518,7 @@ class Resolver:
             self._state = _InForce(self.instruments, self._dataset, live)
 
     def batch(self, records: Records) -> Batch:
-        """Return the stream's next records, with what resolves them should that be needed."""
+        """Return the stream's next records, which are resolved when that is first needed."""
         state = self._state
         return Batch(records, self.instruments, lambda: state.resolve(records))
 

@@ -69,7 +69,8 @@ class TimedTrades:
         taken = traded & is_defined
         rows = slice(None) if taken.all() else taken
         chosen = batch[rows]
-        ts_ns = np.ascontiguousarray(times[rows])
+        # A copy: kernels compile again for what is read-only, as a view of one record is.
+        ts_ns = times[rows].astype(np.int64)
         if clock == "ts_recv":
             running = np.maximum.accumulate(times)
             seen_ns = running[rows]

@@ -328,6 +328,25 @@ class TestLive:
         rows = [row for row in lines("replay-dbn", "-", stdin=bars) if "volume" in row]
         assert sorted(labelled(rows, "volume")) == [("AAPL", 4), ("MSFT", 2)]
 
+    def test_so_are_snapshots_of_its_books(self, tmp_path):
+        path = write(
+            tmp_path / "live.dbn",
+            self.EMPTY,
+            mapping(7, "AAPL", NOON),
+            order(7, NOON, "A", "B", 170, 1, order_id=1),
+            mapping(7, "MSFT", NOON + 1),
+            order(7, NOON + 2, "A", "A", 400, 2, order_id=2),
+        )
+        books = [json.loads(line) for line in output_of("book", path, "--json").splitlines()]
+        assert [(book["symbol"], book["stats"]["total_orders"]) for book in books] == [
+            ("AAPL", 1),
+            ("MSFT", 1),
+        ]
+        written = tmp_path / "snapshots.dbn"
+        output_of("book", path, "--emit", "1s", "-o", written, said="partial")
+        rows = [row for row in lines("replay-dbn", written) if "levels" in row]
+        assert [row["symbol"] for row in rows] == ["AAPL", "MSFT"]
+
     def test_captures_that_map_one_id_differently_are_told_apart(self, tmp_path):
         files = [
             write(

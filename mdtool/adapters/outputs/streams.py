@@ -155,6 +155,9 @@ class SnapshotJsonOutput:
         if len(self._held) >= _HELD_BYTES:
             self.flush()
 
+    def write_mappings(self, mappings: Batch) -> None:
+        """Do nothing: lines have symbols."""
+
     def flush(self) -> None:
         """Write what is buffered."""
         held, self._held = self._held, bytearray()

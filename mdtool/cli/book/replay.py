@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mdtool.adapters.dbn_source import RecordSource
     from mdtool.adapters.outputs import Output
-    from mdtool.core.instruments import Instruments
+    from mdtool.core.instruments import Batch, Instruments
     from mdtool.engine.book.rebuild import Rebuild
     from mdtool.engine.book.sampling import Sampler
     from mdtool.engine.book.snapshot import Snapshot
@@ -86,7 +86,7 @@ def _show_events(
 def _show_snapshots(
     inputs: list[str], options: BookOptions, selected: RangeOptions, output: OutputOptions
 ) -> None:
-    from mdtool.core.dtypes import MBO
+    from mdtool.core.dtypes import MBO, SYMBOL_MAPPING
 
     source, rebuild = _entered(inputs, options, selected)
     with (
@@ -105,6 +105,8 @@ def _show_snapshots(
                     sink.write_all(sampler.update(batch))
                     notice.look()
                     taken += len(batch)
+                elif batch.records.dtype == SYMBOL_MAPPING:
+                    sink.write_mappings(batch)
                 progress.show(taken, source.bytes_read)
                 if sampler.is_over:
                     break
@@ -185,6 +187,10 @@ class SnapshotOutput(Protocol):
         """Take one, and perhaps hold it back."""
         ...
 
+    def write_mappings(self, mappings: Batch) -> None:
+        """Write symbol mapping records, if the output is of records."""
+        ...
+
     def flush(self) -> None:
         """Write what is buffered."""
         ...
@@ -235,6 +241,10 @@ class SnapshotSink:
             if self.snapshots == self._limit:
                 raise LimitReached
 
+    def write_mappings(self, mappings: Batch) -> None:
+        """Write the symbol mapping records of a live stream, which hold for later snapshots."""
+        self._output.write_mappings(mappings)
+
     def flush(self) -> None:
         """Write what is buffered."""
         if self.snapshots:
@@ -268,6 +278,11 @@ class SnapshotRecords:
         self._held.append(snapshot)
         if len(self._held) == _RECORDS_AT_ONCE:
             self.flush()
+
+    def write_mappings(self, mappings: Batch) -> None:
+        """Write symbol mapping records, after the snapshots before them."""
+        self.flush()
+        self._output.write(mappings)
 
     def flush(self) -> None:
         """Write what is buffered."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mdtool.core.instruments import Instruments
+from mdtool.core.instruments import Batch, Instruments
 from mdtool.core.units import format_price, format_time
 from mdtool.engine.book.snapshot import Levels, Snapshot
 
@@ -55,6 +55,9 @@ class SnapshotTable:
         if not self._has_ladders or len(self._ladders) > MAX_LADDERS:
             self._has_ladders = False
             self._show_rows()
+
+    def write_mappings(self, mappings: Batch) -> None:
+        """Do nothing: rows have symbols."""
 
     def flush(self) -> None:
         """Do nothing: rows are shown at once."""
