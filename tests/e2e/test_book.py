@@ -390,6 +390,10 @@ class TestDiff:
             run("diff", tmp_path / "short.dbn", ours, "-J", status=1, said="record 700")
         )
         assert all(field["ours"] is None for field in report["fields"])
+        empty = tmp_path / "empty.dbn"
+        empty.write_bytes(streams.header("mbp-10"))
+        run("diff", empty, ours, status=1, said="differ at record 0")
+        run("diff", ours, empty, status=1, said="differ at record 0")
 
     def test_what_cannot_be_compared(self, ours, tmp_path):
         run(SAMPLE, "--emit", "event", "--depth", 1, "-o", tmp_path / "best.dbn")

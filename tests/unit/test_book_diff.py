@@ -41,14 +41,16 @@ def test_the_first_that_differs_and_its_fields(records, at, cuts):
 
 
 @pytest.mark.parametrize("ours_is_longer", [True, False])
-def test_one_that_ends_before_the_other(records, ours_is_longer):
-    longer, shorter = [records], [records[:60]]
+@pytest.mark.parametrize("end", [0, 60])
+@pytest.mark.parametrize("cuts", [(), (60,), (20, 60, 60, 80)])
+def test_one_that_ends_before_the_other(records, ours_is_longer, end, cuts):
+    longer, shorter = cut(records, *cuts), [records[:end]]
     pair = (longer, shorter) if ours_is_longer else (shorter, longer)
     comparison = Comparison(MBP10)
     found = comparison.run(*pair)
-    assert (comparison.equal, found.record, found.fields) == (60, 60, ())
+    assert (comparison.equal, found.record, found.fields) == (end, end, ())
     there, not_there = (found.ours, found.theirs)[:: 1 if ours_is_longer else -1]
-    assert there["sequence"].tolist() == [60]
+    assert there["sequence"].tolist() == [end]
     assert len(not_there) == 0
 
 
@@ -60,3 +62,10 @@ def test_fields_that_may_differ(records):
     found = Comparison(MBP10, ["ts_in_delta"]).run([records], [theirs])
     assert (found.record, found.fields) == (7, ("flags",))
     assert Comparison(MBP10, ["ts_in_delta", "flags"]).run([records], [theirs]) is None
+
+
+def test_streams_of_which_every_field_is_ignored_still_end_together(records):
+    theirs = records.copy()
+    theirs["flags"] = 1
+    assert Comparison(MBP10, MBP10.names).run([records], [theirs]) is None
+    assert Comparison(MBP10, MBP10.names).run([records], [theirs[:60]]).record == 60

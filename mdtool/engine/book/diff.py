@@ -61,8 +61,11 @@ class Comparison:
             Of the layout, of any lengths.
         """
         left, right = _Stream(ours, self._dtype), _Stream(theirs, self._dtype)
-        while left.fill() and right.fill():
-            n = min(len(left.records), len(right.records))
+        while True:
+            # Both are read: records are left in one where the other one ends.
+            n = min(left.fill(), right.fill())
+            if n == 0:
+                break
             first = self._first_difference(left.records[:n], right.records[:n])
             left.skip(first)
             right.skip(first)
@@ -82,7 +85,9 @@ class Comparison:
             # Much faster than field by field, and in these layouts no byte is without a field.
             n_words = self._dtype.itemsize // 8
             return _first(ours.view(np.int64) != theirs.view(np.int64)) // n_words
-        return min((_first(ours[name] != theirs[name]) for name in self._compared), default=0)
+        return min(
+            (_first(ours[name] != theirs[name]) for name in self._compared), default=len(ours)
+        )
 
 
 class _Stream:
@@ -92,14 +97,14 @@ class _Stream:
         self.records: Records = np.empty(0, dtype)
         self._arrays: Iterator[Records] = iter(arrays)
 
-    def fill(self) -> bool:
-        """Read the next array if all was compared; return whether there is one."""
+    def fill(self) -> int:
+        """Read the next array if all was compared; return how many records there are."""
         while len(self.records) == 0:
             records = next(self._arrays, None)
             if records is None:
-                return False
+                return 0
             self.records = np.ascontiguousarray(records)
-        return True
+        return len(self.records)
 
     def skip(self, n: int) -> None:
         """Leave out the first `n` records."""
