@@ -72,6 +72,7 @@ async def test_an_aggregate_has_exact_decimals_and_times_with_nanoseconds():
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
+        ("none", 404, "not_found"),
         ("aggregates/NONE", 404, "not_found"),
         ("aggregates/%00", 400, "bad_parameter"),
         ("aggregates?limit=0", 400, "bad_parameter"),
@@ -195,6 +196,15 @@ async def test_what_is_stale_says_so():
         for path in ("aggregates/AAPL", "aggregates"):
             async with client.get(f"/api/v2/{path}") as response:
                 assert response.headers["Warning"].startswith("110")
+
+
+async def test_a_wrong_method_has_the_envelope_and_names_the_right_one():
+    async with market_of() as (client, _):
+        async with client.post("/api/v2/aggregates/AAPL") as response:
+            answer = await response.json()
+        assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
+        assert (answer["data"], answer["next"]) == (None, None)
+        assert answer["error"]["code"] == "method_not_allowed"
 
 
 async def test_vwap_comes_from_its_service_and_outlives_it():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -287,10 +287,20 @@ class Routes:
         if method == "GET" and has_head:
             self.app.router.add_route("HEAD", path, wrapped)
 
-    def finish(self) -> None:
-        """Answer what no route does, after all of them were added."""
-        otherwise = self._origins.preflight(no_route)
-        everything = answering(otherwise, STATUSES, admit=self._admit)
+    def finish(self, fail_of: Callable[[str], Fail]) -> None:
+        """Answer what no route does, after all of them were added.
+
+        Parameters
+        ----------
+        fail_of : callable
+            Returns what makes the answer of an error below a path.
+        """
+
+        async def otherwise(request: web.Request) -> web.StreamResponse:
+            return await no_route(request, fail_of(request.path))
+
+        handler = self._origins.preflight(otherwise)
+        everything = answering(handler, STATUSES, admit=self._admit)
         self.app.router.add_route("*", "/{path:.*}", everything)
         self._origins.mount(self.app)
 

@@ -40,7 +40,7 @@ from mdtool.services.gateway.protocols.stream import PATH as STREAM_PATH
 from mdtool.services.gateway.protocols.stream import Stream
 from mdtool.services.gateway.sources import Sources
 from mdtool.services.gateway.websockets import STOPPING, upgrading
-from mdtool.services.http.answers import Handler, failure
+from mdtool.services.http.answers import Fail, Handler, failure
 from mdtool.services.http.listening import listening
 from mdtool.wire.websocket import CloseCode
 
@@ -140,6 +140,11 @@ def _limits(config: GatewayConfig) -> Limits:
     )
 
 
+def _fail_of(path: str) -> Fail:
+    """Return what makes the answer of an error below a path."""
+    return fail_v2 if path.startswith("/api/v2/") else failure
+
+
 def _mount(protocols: Sequence[ServedProtocol], routes: Routes) -> None:
     """Route requests to protocols, and close them when the application shuts down."""
     handlers: dict[tuple[str, str], Handler] = {}
@@ -154,9 +159,9 @@ def _mount(protocols: Sequence[ServedProtocol], routes: Routes) -> None:
             handler,
             is_limited=path not in _UNLIMITED,
             has_head=path not in _STREAMED,
-            fail=fail_v2 if path.startswith("/api/v2/") else failure,
+            fail=_fail_of(path),
         )
-    routes.finish()
+    routes.finish(_fail_of)
 
     async def close(_app: web.Application) -> None:
         routes.admission.close_all(CloseCode.GOING_AWAY, STOPPING)

@@ -114,7 +114,7 @@ def answering(
     return run
 
 
-async def no_route(request: web.Request) -> web.StreamResponse:
+async def no_route(request: web.Request, fail: Fail = failure) -> web.StreamResponse:
     """Answer a request without a route: 405 where its path has one, else 404."""
     methods: set[str] = set()
     for resource in request.app.router.resources():
@@ -123,8 +123,8 @@ async def no_route(request: web.Request) -> web.StreamResponse:
     if methods:
         allowed = ", ".join(sorted(methods))
         message = f"{request.path}: use {allowed}"
-        return failure(405, "method_not_allowed", message, {"Allow": allowed})
-    return failure(404, "not_found", f"{request.path[:_SHOWN_CHARS]}: not found")
+        return fail(405, "method_not_allowed", message, {"Allow": allowed})
+    return fail(404, "not_found", f"{request.path[:_SHOWN_CHARS]}: not found", None)
 
 
 def _failure_of(error: MdtoolError, statuses: Statuses, fail: Fail) -> web.Response:
