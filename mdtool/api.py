@@ -65,7 +65,7 @@ class Batch:
         from mdtool.adapters.outputs.columns import columns_of
 
         record_type = next(RECORD_TYPES[r] for r, d in DTYPES.items() if d == self.records.dtype)
-        columns = columns_of(self.records, record_type, is_pretty=True, name="batch")
+        columns = columns_of(self.records, record_type, "batch")
         columns["symbol"] = pa.array(self.symbols.tolist(), pa.string())
         return pa.RecordBatch.from_pydict(columns)
 

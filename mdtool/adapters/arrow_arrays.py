@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mdtool.core.units import PRICE_SCALE
+
 PRICE: Final = pa.decimal128(19, 9)
 TIME: Final = pa.timestamp("ns", "UTC")
 
@@ -41,6 +43,11 @@ def decimals(prices: npt.NDArray[np.int64], known: npt.NDArray[np.bool_] | None 
     return numbers(np.stack([prices, prices >> 63], axis=1), PRICE, known)
 
 
+def floats(prices: npt.NDArray[np.int64], known: npt.NDArray[np.bool_] | None = None) -> Any:
+    """Return prices in units of 1e-9 as doubles, the nearest to each."""
+    return numbers(prices / PRICE_SCALE, known=known)
+
+
 def characters(values: npt.NDArray[np.bytes_]) -> Any:
     """Return an array of strings from values of one width, without trailing NULs.
 
@@ -49,18 +56,49 @@ def characters(values: npt.NDArray[np.bytes_]) -> Any:
     pyarrow.ArrowInvalid
         When a value is not UTF-8.
     """
+    if values.itemsize == 1:
+        return coded_characters(values).dictionary_decode()
     lengths = np.char.str_len(values)
     cells = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), values.itemsize)
     return _strings(lengths, cells[np.arange(cells.shape[1]) < lengths[:, None]])
 
 
+def coded_characters(values: npt.NDArray[np.bytes_]) -> Any:
+    """Return a dictionary array of strings from single bytes, empty for NUL.
+
+    Raises
+    ------
+    pyarrow.ArrowInvalid
+        When a value is not ASCII.
+    """
+    codes = np.ascontiguousarray(values).view(np.uint8)
+    is_there = np.zeros(256, np.bool_)
+    is_there[codes] = True
+    used = np.flatnonzero(is_there).astype(np.uint8)
+    number = np.zeros(256, np.int16)
+    number[used] = np.arange(len(used))
+    texts = _strings((used != 0).astype(np.int64), used[used != 0].tobytes())
+    return pa.DictionaryArray.from_arrays(numbers(number[codes]), texts)
+
+
 def named(names: Iterable[str | None], indices: npt.NDArray[np.integer[Any]]) -> Any:
     """Return an array of strings: the name of each index, null where it is None."""
-    listed = [*names]
-    encoded = [(name or "").encode() for name in listed]
-    lengths = np.array([*map(len, encoded)], np.int64)
-    known = np.array([name is not None for name in listed], np.bool_)
-    return _strings(lengths, b"".join(encoded), known).take(numbers(indices))
+    return coded_names(names, indices).dictionary_decode()
+
+
+def coded_names(names: Iterable[str | None], indices: npt.NDArray[np.integer[Any]]) -> Any:
+    """Return a dictionary array of strings: the name of each index, null where it is None."""
+    number: dict[str, int] = {}
+    codes = np.array(
+        [-1 if name is None else number.setdefault(name, len(number)) for name in names], np.int32
+    )
+    found = codes[indices]
+    encoded = [name.encode() for name in number]
+    texts = _strings(np.array([*map(len, encoded)], np.int64), b"".join(encoded))
+    known = found >= 0
+    return pa.DictionaryArray.from_arrays(
+        numbers(np.maximum(found, 0), known=None if known.all() else known), texts
+    )
 
 
 def integers(array: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -69,14 +107,9 @@ def integers(array: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return values[array.offset : array.offset + len(array)]
 
 
-def _strings(
-    lengths: npt.NDArray[np.int64], data: Any, known: npt.NDArray[np.bool_] | None = None
-) -> Any:
+def _strings(lengths: npt.NDArray[np.int64], data: Any) -> Any:
     ends = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=ends[1:])
-    is_known = None if known is None else pa.py_buffer(np.packbits(known, bitorder="little"))
-    array = pa.StringArray.from_buffers(
-        len(lengths), pa.py_buffer(ends), pa.py_buffer(data), is_known
-    )
+    array = pa.StringArray.from_buffers(len(lengths), pa.py_buffer(ends), pa.py_buffer(data))
     array.validate(full=True)
     return array

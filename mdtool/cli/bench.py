@@ -72,6 +72,10 @@ BENCHES: Final = {
         "replaying a long file, against a zstd pass and databento_dbn's decoder alone",
         "replay:measure",
     ),
+    "text": Bench(
+        "DBN to CSV, JSON and Parquet, and merges, against databento_dbn's Transcoder",
+        "text:measure",
+    ),
     "vwap": Bench(
         "rolling VWAPs of a long file of trades, in windows of 10 and of 10 million", "vwap:measure"
     ),

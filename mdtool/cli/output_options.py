@@ -144,6 +144,15 @@ class OutputOptions:
             "--pretty", "-p", help="Decimal prices and ISO-8601 times.", rich_help_panel=_PANEL
         ),
     ] = False
+    prices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Prices in Parquet and Arrow: decimal, float or int, as DBN has them. "
+            "[default: int, with --pretty decimal]",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
     quiet: Annotated[
         bool,
         typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel=_PANEL),
@@ -179,13 +188,18 @@ class OutputOptions:
         OutputError
             When the file exists already or cannot be made.
         """
-        from mdtool.adapters.outputs import OutputSpec, open_output
+        from mdtool.adapters.outputs import COLUMNAR, PRICES, OutputSpec, open_output
 
         if self.is_table:
             from mdtool.cli.record_table import RecordTable
 
             return RecordTable()
-        spec = OutputSpec(self.format(), self.path, self.force, self.map_symbols, self.pretty)
+        chosen = self.format()
+        if self.prices is not None and self.prices not in PRICES:
+            raise UsageError(f"--prices {self.prices}: choose from {', '.join(PRICES)}")
+        if self.prices is not None and chosen not in COLUMNAR:
+            raise UsageError("--prices: is for Parquet and Arrow; name a file with -o")
+        spec = OutputSpec(chosen, self.path, self.force, self.map_symbols, self.pretty, self.prices)
         return open_output(spec, metadata)
 
     def format(self) -> str:

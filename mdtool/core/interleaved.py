@@ -66,7 +66,7 @@ class Interleaved:
 
     @property
     def words(self) -> npt.NDArray[np.int64]:
-        """The records as the 64-bit words of a DBN stream."""
+        """The records as the 64-bit words of a DBN stream, read-only."""
         sizes = np.array([part.records.dtype.itemsize // 8 for part in self.parts])[self.part_of]
         begins = np.cumsum(sizes) - sizes
         words = np.empty(int(sizes.sum()), np.int64)
@@ -75,6 +75,7 @@ class Interleaved:
                 place = begins[at]
                 for k, column in enumerate(part.words.reshape(len(part), -1).T):
                     words[place + k] = column
+        words.flags.writeable = False
         return words
 
     @property

@@ -239,6 +239,8 @@ class TestWrongUsage:
             (["--speed", "inf"], "--speed inf: give a number"),
             (["--limit", "0"], "--limit"),
             (["-J", "-C"], "choose one of --json and --csv"),
+            (["--prices", "int"], "--prices: is for Parquet and Arrow"),
+            (["-o", "f.parquet", "--prices", "text"], "--prices text: choose from decimal, "),
             (["-o", "out.txt"], "out.txt: name it .dbn.zst, .dbn, "),
         ],
     )

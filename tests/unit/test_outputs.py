@@ -151,6 +151,29 @@ class TestColumns:
         moment = table["ts_recv"][0].as_py()
         assert moment == dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
 
+    @pytest.mark.parametrize("is_pretty", [True, False])
+    def test_prices_of_a_chosen_type(self, tmp_path, file_format, is_pretty):
+        orders = streams.mbo(2)
+        orders["price"] = [-1_500_000_000, 2**63 - 1]
+        wanted = {
+            "decimal": (pa.decimal128(19, 9), [Decimal("-1.500000000"), None]),
+            "float": (pa.float64(), [-1.5, None]),
+            "int": (pa.int64(), orders["price"].tolist()),
+        }
+        for prices, (kind, values) in wanted.items():
+            options = {"prices": prices, "is_pretty": is_pretty, "replaces": True}
+            table = COLUMNAR[file_format](written(tmp_path, file_format, orders, **options))
+            assert table.schema.field("price").type == kind
+            assert table["price"].to_pylist() == values
+            assert (table.schema.field("ts_recv").type == pa.uint64()) is not is_pretty
+
+    @pytest.mark.parametrize("maker", [streams.mbo, streams.trades])
+    def test_texts_are_strings_for_whoever_reads_them(self, tmp_path, file_format, maker):
+        path = written(tmp_path, file_format, maker(3), maps_symbols=True, schema=None)
+        table = COLUMNAR[file_format](path)
+        for name in ("action", "side", "symbol"):
+            assert table.schema.field(name).type == pa.string()
+
     def test_symbols_are_the_last_column(self, tmp_path, file_format):
         orders = streams.mbo(3)
         orders["instrument_id"][2] = 9

@@ -18,6 +18,10 @@ from mdtool.core.interleaved import Interleaved
 FORMATS: Final = ("dbn.zst", "dbn", "csv", "json", "parquet", "arrow")
 """Each is a file's extension too."""
 
+COLUMNAR: Final = frozenset({"parquet", "arrow"})
+PRICES: Final = ("decimal", "float", "int")
+"""What prices can become in Parquet and Arrow."""
+
 
 class Output(Protocol):
     """Where records are written, in batches or interleaved, of any length.
@@ -62,6 +66,8 @@ class OutputSpec:
         Whether text and columns get a `symbol`.
     is_pretty : bool
         Whether prices are written as decimals and times as times.
+    prices : str, optional
+        What prices become in Parquet and Arrow, one of `PRICES`; by default as `is_pretty` says.
     """
 
     format: str
@@ -69,6 +75,7 @@ class OutputSpec:
     replaces: bool = False
     maps_symbols: bool = False
     is_pretty: bool = False
+    prices: str | None = None
 
 
 def format_of(path: str) -> str:
@@ -102,11 +109,11 @@ def open_output(spec: OutputSpec, metadata: dbn.Metadata) -> Output:
         When the file exists already or cannot be made.
     """
     destination = Destination(spec.path, spec.replaces)
-    if spec.format in {"parquet", "arrow"}:
+    if spec.format in COLUMNAR:
         from mdtool.adapters.outputs.columns import ArrowOutput, ParquetOutput
 
         columnar = ParquetOutput if spec.format == "parquet" else ArrowOutput
-        return columnar(destination, metadata, spec.maps_symbols, spec.is_pretty)
+        return columnar(destination, metadata, spec)
     from mdtool.adapters.outputs import streams
 
     if spec.format == "dbn":

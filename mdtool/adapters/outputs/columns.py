@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import databento_dbn as dbn
 import numpy as np
@@ -12,57 +13,135 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 
-from mdtool.adapters.arrow_arrays import TIME, characters, decimals, named, numbers
+from mdtool.adapters.arrow_arrays import (
+    TIME,
+    characters,
+    coded_characters,
+    coded_names,
+    decimals,
+    floats,
+    named,
+    numbers,
+)
 from mdtool.adapters.outputs.destination import Destination
 from mdtool.adapters.outputs.layout import Layout
 from mdtool.core.errors import OutputError
-from mdtool.core.instruments import Batch
+from mdtool.core.instruments import Batch, Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.wire.dbn_records import RECORD_TYPES
 
+if TYPE_CHECKING:
+    from mdtool.adapters.outputs import OutputSpec
+
 GROUP_RECORDS: Final = 1 << 17
 """Records in a row group or record batch, some ten megabytes, which are buffered."""
 
+_BLOCK_RECORDS: Final = 1 << 13
 _SYMBOL: Final = "symbol"
+_RISING: Final = ("sequence", "ts_in_delta")
+"""Numbers of which Parquet stores the differences, as of times."""
+_UNIQUE: Final = {"order_id"}
 
 
-def columns_of(records: Records, record_type: Any, is_pretty: bool, name: str) -> dict[str, Any]:
+def columns_of(
+    records: Records | Mapping[str, npt.NDArray[Any]],
+    record_type: Any,
+    name: str,
+    *,
+    prices: str = "decimal",
+    has_times: bool = True,
+    is_coded: bool = False,
+) -> dict[str, Any]:
     """Return records as Arrow arrays by field, `length` left out.
 
     Parameters
     ----------
-    records : structured array, shape (n,)
+    records : structured array, shape (n,), or arrays by field
         Records of one layout.
     record_type : type
         The class of databento_dbn that has this layout.
-    is_pretty : bool
-        Whether prices become decimal128(19, 9) and times timestamp[ns, UTC], both null where DBN
-        has no value; otherwise both are the integers of DBN.
     name : str
         What errors call the records.
+    prices : str
+        What prices become, one of `PRICES`: decimal128(19, 9) or doubles, both null where DBN has
+        no value, or the integers of DBN.
+    has_times : bool
+        Whether times become timestamp[ns, UTC], null where DBN has no value; else integers.
+    is_coded : bool
+        Whether characters become dictionary arrays; else strings.
 
     Raises
     ------
     OutputError
         When a text is not UTF-8.
     """
-    return {
-        field: _column(records[field], field, record_type if is_pretty else None, name)
-        for field in record_type._ordered_fields  # noqa: SLF001 - it has no public name
-    }
+    columns = {}
+    for field in record_type._ordered_fields:  # noqa: SLF001 - it has no public name
+        values = records[field]
+        if values.dtype.kind == "S":
+            columns[field] = _strings(values, is_coded, f"{name}: {field}")
+        elif has_times and field in record_type._timestamp_fields:  # noqa: SLF001
+            times = values.view(np.int64)
+            columns[field] = numbers(times, TIME, times != -1)
+        elif field in record_type._price_fields:  # noqa: SLF001
+            columns[field] = _prices(values, prices)
+        else:
+            columns[field] = numbers(values)
+    return columns
 
 
-def _column(values: npt.NDArray[Any], field: str, pretty_type: Any, name: str) -> Any:
-    if values.dtype.kind == "S":
-        return _strings(values, f"{name}: {field}")
-    if pretty_type is not None and field in pretty_type._timestamp_fields:  # noqa: SLF001
-        times = values.view(np.int64)
-        return numbers(times, TIME, times != -1)
-    if pretty_type is not None and field in pretty_type._price_fields:  # noqa: SLF001
-        return decimals(values, values != UNDEF_PRICE)
-    return numbers(values)
+def _strings(values: npt.NDArray[np.bytes_], is_coded: bool, where: str) -> Any:
+    try:
+        if is_coded and values.itemsize == 1:
+            return coded_characters(values)
+        return characters(values)
+    except pa.ArrowInvalid as error:
+        raise OutputError(f"{where} is not text ({error})") from error
+
+
+def _prices(values: npt.NDArray[np.int64], prices: str) -> Any:
+    if prices == "int":
+        return numbers(values)
+    return (floats if prices == "float" else decimals)(values, values != UNDEF_PRICE)
+
+
+class _Group:
+    """The records of a group by field, filled in small blocks that stay in a core's cache."""
+
+    def __init__(self, record_type: Any) -> None:
+        dtype = np.dtype(record_type._dtypes)  # noqa: SLF001 - it has no public name
+        fields = record_type._ordered_fields  # noqa: SLF001
+        self._columns = {name: np.empty(GROUP_RECORDS, dtype[name]) for name in fields}
+        self._instrument = np.empty(GROUP_RECORDS, np.uint32)
+        self.instruments = Instruments()
+        self.n_records = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.n_records == GROUP_RECORDS
+
+    @property
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        return {name: column[: self.n_records] for name, column in self._columns.items()}
+
+    @property
+    def instrument(self) -> npt.NDArray[np.uint32]:
+        return self._instrument[: self.n_records]
+
+    def fill(self, batch: Batch, has_instruments: bool) -> int:
+        """Take the first records of a batch, as many as a block and the group have room for."""
+        n = min(len(batch), _BLOCK_RECORDS, GROUP_RECORDS - self.n_records)
+        part = slice(self.n_records, self.n_records + n)
+        records = batch.records[:n]
+        for name, column in self._columns.items():
+            column[part] = records[name]
+        if has_instruments:
+            self._instrument[part] = batch[:n].instrument
+            self.instruments = batch.instruments
+        self.n_records += n
+        return n
 
 
 class ColumnarOutput:
@@ -73,32 +152,24 @@ class ColumnarOutput:
     destination : Destination
     metadata : databento_dbn.Metadata
         Its dataset and schema become metadata of the file.
-    maps_symbols : bool
-        Whether the last column is `symbol`, null where an instrument has no name.
-    is_pretty : bool
-        Whether prices become decimal128(19, 9) and times timestamp[ns, UTC], both null where DBN
-        has no value; otherwise both are the integers of DBN.
+    spec : OutputSpec
+        What prices and times become, and whether the last column is `symbol`, null where an
+        instrument has no name.
 
     Notes
     -----
-    The subclasses say only how a writer of their format is made.
+    The subclasses say how a writer of their format is made, and whether it takes dictionary arrays.
     """
 
-    def __init__(
-        self,
-        destination: Destination,
-        metadata: dbn.Metadata,
-        maps_symbols: bool,
-        is_pretty: bool,
-    ) -> None:
+    is_coded = False
+
+    def __init__(self, destination: Destination, metadata: dbn.Metadata, spec: OutputSpec) -> None:
         self._destination = destination
         self._file = _File(destination)
         self._layout = Layout(metadata)
         self._about = {"dataset": metadata.dataset, "schema": str(metadata.schema or "")}
-        self._maps_symbols = maps_symbols
-        self._is_pretty = is_pretty
-        self._held: list[Any] = []
-        self._held_records = 0
+        self._spec = spec
+        self._group: _Group | None = None
         self._writer: Any = None
 
     def write(self, batch: Batch | Interleaved) -> None:
@@ -108,58 +179,86 @@ class ColumnarOutput:
             return
         if isinstance(fitting, Interleaved):
             fitting = fitting.as_batch()
-        self._held.append(self._columns(fitting.records, fitting))
-        self._held_records += len(fitting)
-        if self._held_records >= GROUP_RECORDS:
-            self._write_group()
+        if self._group is None:
+            self._group = _Group(self._record_type)
+        while len(fitting):
+            fitting = fitting[self._group.fill(fitting, self._spec.maps_symbols) :]
+            if self._group.is_full:
+                self._write_group(self._group)
 
     def flush(self) -> None:
         """Do nothing: the file can be read once it is complete."""
 
     def close(self) -> None:
         """Write the buffered records and the end of the file, and close it."""
-        if self._held:
-            self._write_group()
+        if self._group is None and self._record_type is not None:
+            self._group = _Group(self._record_type)
+        if self._group is not None and (self._group.n_records or self._writer is None):
+            self._write_group(self._group)
         if self._writer is None:
-            self._open(self._columns(self._no_records()).schema)
+            self._open(pa.table({}).schema)
         self._writer.close()
         self._layout.report(self._destination.name)
         self._destination.close()
 
+    @property
+    def _record_type(self) -> Any:
+        """databento_dbn's class of the records, None until it is known."""
+        return None if self._layout.rtype is None else RECORD_TYPES[self._layout.rtype]
+
     def _make_writer(self, file: io.RawIOBase, schema: Any) -> Any:
         raise NotImplementedError
 
-    def _write_group(self) -> None:
-        group = pa.Table.from_batches(self._held).combine_chunks()
+    def _write_group(self, group: _Group) -> None:
+        table = self._table(group)
         if self._writer is None:
-            self._open(group.schema)
-        self._writer.write_table(group)
-        self._held, self._held_records = [], 0
+            self._open(table.schema)
+        if len(table):
+            self._writer.write_table(table)
+        group.n_records = 0
 
     def _open(self, schema: Any) -> None:
         self._writer = self._make_writer(self._file, schema.with_metadata(self._about))
 
-    def _no_records(self) -> Records:
-        dtype = self._layout.dtype
-        return np.empty(0, dtype if dtype is not None else np.dtype([]))
-
-    def _columns(self, records: Records, batch: Batch | None = None) -> Any:
-        rtype = self._layout.rtype
-        if rtype is None:
-            return pa.RecordBatch.from_arrays([], names=[])
-        columns = columns_of(records, RECORD_TYPES[rtype], self._is_pretty, self._destination.name)
-        if self._maps_symbols:
-            indices = batch.instrument if batch is not None else np.empty(0, np.uint32)
-            labels = batch.instruments.labels if batch is not None else ()
-            columns[_SYMBOL] = named(labels, indices)
-        return pa.RecordBatch.from_arrays([*columns.values()], names=[*columns])
+    def _table(self, group: _Group) -> Any:
+        spec = self._spec
+        columns = columns_of(
+            group.columns,
+            self._record_type,
+            self._destination.name,
+            prices=spec.prices or ("decimal" if spec.is_pretty else "int"),
+            has_times=spec.is_pretty,
+            is_coded=self.is_coded,
+        )
+        if spec.maps_symbols:
+            names = coded_names if self.is_coded else named
+            columns[_SYMBOL] = names(group.instruments.labels, group.instrument)
+        return pa.table(columns)
 
 
 class ParquetOutput(ColumnarOutput):
     """A Parquet file."""
 
+    is_coded = True
+
     def _make_writer(self, file: io.RawIOBase, schema: Any) -> Any:
-        return pyarrow.parquet.ParquetWriter(file, schema, compression="zstd")
+        # Dictionaries cost half of all time where values hardly repeat.
+        times = getattr(self._record_type, "_timestamp_fields", ())
+        rising = {*times, *_RISING}
+        repeats = [name for name in schema.names if name not in rising | _UNIQUE]
+        writer = pyarrow.parquet.ParquetWriter(
+            file,
+            schema,
+            compression="zstd",
+            use_dictionary=repeats,
+            column_encoding={
+                name: "DELTA_BINARY_PACKED" for name in schema.names if name in rising
+            },
+            write_batch_size=_BLOCK_RECORDS,
+            store_schema=False,  # so that what is coded here is read as strings
+        )
+        writer.add_key_value_metadata(schema.metadata)
+        return writer
 
 
 class ArrowOutput(ColumnarOutput):
@@ -187,10 +286,3 @@ class _File(io.RawIOBase):
 
     def tell(self) -> int:
         return self._written
-
-
-def _strings(values: npt.NDArray[np.bytes_], where: str) -> Any:
-    try:
-        return characters(values)
-    except pa.ArrowInvalid as error:
-        raise OutputError(f"{where} is not text ({error})") from error
