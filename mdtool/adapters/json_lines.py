@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -20,14 +21,16 @@ _CHUNK_BYTES: Final = 1 << 18
 _MAX_LINE_BYTES: Final = 1 << 16
 _TRADE: Final = "T"
 _NANO: Final = Decimal("1e-9")
+_WHOLE_DIGITS: Final = 20
+"""More than the digits of any int64."""
 
 _Tick: TypeAlias = tuple[int, int, int, int, int]
 """Symbol, price, volume, exchange timestamp, and the time by which it is paced."""
 
 
 def is_json_lines(source: ByteSource) -> bool:
-    """Return whether the bytes begin as a JSON object does."""
-    return source.peek().lstrip()[:1] == b"{"
+    """Return whether the bytes begin as a JSON object does, perhaps after a byte order mark."""
+    return source.peek().removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{"
 
 
 class JsonLines:
@@ -36,7 +39,8 @@ class JsonLines:
     A Tick has `symbol`, `price`, `volume` and `exchange_timestamp`, the latter in nanoseconds or
     ISO-8601; the default is now. Its price, a double, is rounded to the nearest 1e-9. A DBN record
     as JSON, recognised by its `hd`, counts if it is a trade; it must have its `symbol`, and has its
-    price at 1e-9 or, pretty, as a decimal.
+    price at 1e-9 or, pretty, as a decimal. Whole numbers may be written as doubles, such as 1.0.
+    A file may begin with a byte order mark, and so may each of several that follow each other.
 
     Parameters
     ----------
@@ -83,7 +87,11 @@ class JsonLines:
         for line in lines:
             self._lines += 1
             try:
-                tick = self._tick(line) if line.strip() else None
+                tick = (
+                    self._tick(text)
+                    if (text := line.removeprefix(codecs.BOM_UTF8).strip())
+                    else None
+                )
             except UsageError as wrong:
                 error = self._error(str(wrong))
                 break
@@ -119,7 +127,7 @@ class JsonLines:
 
     def _of_tick(self, entry: Mapping[str, Any]) -> _Tick:
         moment = entry.get("exchange_timestamp", entry.get("exchangeTimestamp"))
-        time_ns = time.time_ns() if moment is None else parse_time(str(moment))
+        time_ns = time.time_ns() if moment is None else _time(str(moment))
         price = parse_price(_nearest_nano(str(entry["price"])))
         if price <= 0:
             raise UsageError(f"price {entry['price']} is not above 0")
@@ -133,8 +141,8 @@ class JsonLines:
         price = parse_price(text) if "." in text else _integer("price", entry["price"] or 0)
         size = _integer("size", entry["size"])
         header = entry["hd"] if isinstance(entry["hd"], dict) else {}
-        event_ns = parse_time(str(header["ts_event"]))
-        due_ns = parse_time(str(entry.get("ts_recv") or event_ns))
+        event_ns = _time(str(header["ts_event"]))
+        due_ns = _time(str(entry.get("ts_recv") or event_ns))
         if not 0 < price < UNDEF_PRICE or not 0 < size < UNDEF_ORDER_SIZE:
             self.left_out += 1
             return None
@@ -159,10 +167,27 @@ def _nearest_nano(price: str) -> str:
 
 
 def _integer(name: str, value: object) -> int:
+    number = _whole(str(value))
+    if number is None:
+        raise UsageError(f"{name} {value!r} is not a whole number")
+    return number
+
+
+def _time(text: str) -> int:
+    number = _whole(text)
+    return parse_time(text) if number is None else number
+
+
+def _whole(text: str) -> int | None:
+    """Return the whole number that a text is, also where it is written as a double."""
     try:
-        return int(str(value))
-    except ValueError as error:
-        raise UsageError(f"{name} {value!r} is not a whole number") from error
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    # A number that is too large, perhaps by millions of digits, is not written out.
+    if not number.is_finite() or number.adjusted() > _WHOLE_DIGITS:
+        return None
+    return int(number) if number == number.to_integral_value() else None
 
 
 def _positive(name: str, value: int) -> int:

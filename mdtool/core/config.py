@@ -139,7 +139,7 @@ def _from_file(cls: type, section: str) -> dict[str, object]:
     if path is None:
         return {}
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        content = tomllib.loads(path.read_text("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     for name in content:

@@ -66,6 +66,11 @@ def test_a_named_file_takes_the_place_of_the_local_one(write, tmp_path, monkeypa
     assert load().port == 2
 
 
+def test_the_file_may_begin_with_a_byte_order_mark(write):
+    write("\ufeff[serve-tcp]\nport = 1\n")
+    assert load().port == 1
+
+
 def test_other_sections_do_not_matter(write):
     write("[gateway]\nport = 8081\n[serve-tcp]\nport = 1\n")
     assert load().port == 1

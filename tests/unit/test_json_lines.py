@@ -26,7 +26,7 @@ PRETTY = (
 
 def source(tmp_path, text):
     path = tmp_path / "ticks.json"
-    path.write_text(text)
+    path.write_text(text, "utf-8")
     return JsonLines(open_bytes(str(path)))
 
 
@@ -47,6 +47,25 @@ def test_a_tick_a_line(tmp_path):
         ("AAPL", 150_250_000_000, 100, 1735201234567000000, 1735201234567000000),
         ("MSFT", 150_250_000_000, 100, 1735201234567000000, 1735201234567000000),
     ]
+
+
+def test_whole_numbers_may_be_written_as_doubles(tmp_path):
+    volumes = ("1.0", "100.00", "2e3", '"7.0"', "9223372036854775807.0")
+    lines = [TICK.replace("100,", f"{volume},") for volume in volumes]
+    assert [row[2] for row in read(tmp_path, "\n".join(lines))] == [1, 100, 2_000, 7, 2**63 - 1]
+    assert read(tmp_path, TRADE.replace('"size":5', '"size":5.0'))[0][2] == 5
+    (row,) = read(tmp_path, TICK.replace("1735201234567000000", "1.735201234567e18"))
+    assert row[3] == 1735201234567000000
+
+
+def test_files_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "ticks.json"
+    path.write_text(TICK, "utf-8-sig")
+    opened = open_bytes(str(path))
+    assert is_json_lines(opened)
+    opened.close()
+    mark = "\ufeff"
+    assert len(read(tmp_path, f"{mark}\n{TICK}\n{mark}{TICK}\n{mark}")) == 2
 
 
 def test_prices_are_exact_whatever_their_form(tmp_path):
@@ -123,6 +142,10 @@ def test_trades_without_a_price_or_size_are_left_out_and_counted(tmp_path, line)
         (TICK.replace("100,", "0,"), "volume 0 is not above 0"),
         (TICK.replace("100,", "1.5,"), "volume '1.5' is not a whole number"),
         (TICK.replace("100,", f"{2**63},"), "too large"),
+        (TICK.replace("100,", f"{2**63}.0,"), "too large"),
+        (TICK.replace("100,", "1e999999999,"), "volume '1e999999999' is not a whole number"),
+        (TICK.replace("100,", "NaN,"), "volume 'NaN' is not a whole number"),
+        (TICK.replace("100,", "true,"), "volume True is not a whole number"),
         (TICK.replace("AAPL", " "), "is not 1 to 70 ASCII characters"),
         (TICK.replace("AAPL", "A" * 71), "is not 1 to 70 ASCII characters"),
         (TICK.replace("AAPL", "Ä"), "is not 1 to 70 ASCII characters"),
