@@ -72,12 +72,16 @@ def dated_mappings(metadata: dbn.Metadata) -> Iterator[Interval]:
         key=lambda entry: (requested.get(entry[0], len(requested)), entry),
     )
     for key, intervals in mappings:
+        of_key = _stype_of(key, stype)
         for interval in intervals:
             digits, name = (interval["symbol"], key) if to_ids else (key, interval["symbol"])
             if digits.isdigit() and name:
-                first, end = interval["start_date"].toordinal(), interval["end_date"].toordinal()
                 yield Interval(
-                    first - _EPOCH, end - _EPOCH, int(digits), name, _stype_of(name, stype)
+                    interval["start_date"].toordinal() - _EPOCH,
+                    interval["end_date"].toordinal() - _EPOCH,
+                    int(digits),
+                    name,
+                    of_key if to_ids else _stype_of(name, stype),
                 )
 
 
@@ -113,17 +117,18 @@ class DatasetNames:
     headers: list[tuple[str, list[Interval]]] = field(default_factory=list)
 
     def add(self, source: str, intervals: list[Interval]) -> None:
-        """Take over the mappings of a header.
+        """Add the mappings of a header.
 
         Raises
         ------
         InputError
             When it contradicts another one.
         """
-        for interval in intervals:
+        in_order = sorted(intervals, key=lambda interval: interval.first_day)
+        for interval in in_order if self.headers else ():
             if clash := self._clash(interval):
                 self._refuse(source, interval, clash)
-        for interval in intervals:
+        for interval in in_order:
             self._insert(interval)
         self.headers.append((source, intervals))
 
@@ -165,10 +170,10 @@ class DatasetNames:
 
     def _insert(self, new: Interval) -> None:
         """Enter an interval; where a raw symbol has the days already, it is another name."""
-        others = self.others.setdefault(new.instrument_id, [])
         raw = self.raw.setdefault(new.instrument_id, [])
         taken = _overlapping(raw, new) if new.is_raw else ()
-        if not new.is_raw or any(known.name != new.name for known in taken):
+        if not new.is_raw or (taken and any(known.name != new.name for known in taken)):
+            others = self.others.setdefault(new.instrument_id, [])
             if new not in others:
                 others.append(new)
             return
@@ -198,6 +203,8 @@ class DatasetNames:
 
 def _overlapping(intervals: list[Interval], new: Interval) -> list[Interval]:
     """Return those of intervals in order, which do not overlap each other, that overlap another."""
+    if not intervals or intervals[-1].end_day <= new.first_day:
+        return []
     end = bisect_right(intervals, new.end_day - 1, key=lambda interval: interval.first_day)
     begin = end
     while begin > 0 and intervals[begin - 1].end_day > new.first_day:
@@ -207,6 +214,9 @@ def _overlapping(intervals: list[Interval], new: Interval) -> list[Interval]:
 
 def _unite(intervals: list[Interval], new: Interval) -> None:
     """Enter an interval in order, together with those that it overlaps: of one id and name."""
+    if not intervals or intervals[-1].end_day <= new.first_day:
+        intervals.append(new)
+        return
     same = [
         known
         for known in _overlapping(intervals, new)
