@@ -38,6 +38,15 @@ STREAMS = st.lists(TOKENS, max_size=30).map(b"".join) | st.binary(max_size=200)
 @example(b"SEND\na:" + b"x" * 51 + b"\n\n\0", Version.V1_2, None)
 @example(b"SEND\na:" + b"x" * 52 + b"\n\n\0", Version.V1_2, None)
 @example(b"x" * 61, Version.V1_2, None)
+@example(b"SEND\na:b\\\n\n\0", Version.V1_1, None)
+@example(b"SEND\na:b\\\n\n\0", Version.V1_2, None)
+@example(b"SEND\nb\\:a\n\n\0", Version.V1_2, None)
+@example(b"SEND\na:b\\\n\n\0", Version.V1_0, None)
+@example(b"CONNECT\na:b\\\n\n\0", Version.V1_2, None)
+@example(b"SEND\na:\\\\\\n\\c\n\n\0", Version.V1_1, None)
+@example(b"SEND\na:\\r\n\n\0", Version.V1_1, None)
+@example(b"SEND\na:\\r\n\n\0", Version.V1_2, None)
+@example(b"SEND\na:\\t\n\n\0", Version.V1_2, None)
 def test_frames_are_those_of_the_grammar(stream, version, data):
     expected, is_bad = frames_of(stream, version, MAX_FRAME, MAX_HEADER)
     pieces = [stream] if data is None else _pieces(stream, data)
@@ -66,7 +75,18 @@ def test_every_header_and_body_comes_back(version, headers, body, data):
     assert frames == [Frame("SEND", headers, body)] * 2
 
 
+@pytest.mark.parametrize(
+    ("version", "line"),
+    [(Version.V1_1, b"a\r\\n\\c\\\\:\r"), (Version.V1_2, b"a\\r\\n\\c\\\\:\\r")],
+)
+def test_each_version_writes_its_own_escapes(version, line):
+    assert encode("SEND", {"a\r\n:\\": "\r"}, version=version) == b"SEND\n" + line + b"\n\n\0"
+
+
 @given(st.dictionaries(HEADER_TEXT, HEADER_TEXT, max_size=3))
+@example({"a": "b\n"})
+@example({"a:": "b"})
+@example({"": "b"})
 def test_what_1_0_cannot_carry_is_not_written(headers):
     decoder = StompDecoder()
     decoder.version = Version.V1_0

@@ -104,6 +104,27 @@ def test_nothing_gives_nothing():
     assert [len(block) for block in GapFill("prev", 10).expand(np.zeros(0, BAR))] == [0]
 
 
+@pytest.mark.parametrize("cut", [1, 2], ids=["across batches", "within a batch"])
+@pytest.mark.parametrize(("mode", "price"), [("prev", 4), ("zero", 0)])
+def test_a_gap_is_filled_with_the_last_close_and_no_other_price(mode, price, cut):
+    bars = np.array([(1, 0, 1, 9, 0, 4, 7, 2), (1, 30, 5, 8, 2, 6, 3, 3)], BAR)
+    fill = GapFill(mode, 10)
+    parts = [bars[:cut], bars[cut:]]
+    got = [row for part in parts for block in fill.expand(part) for row in block.tolist()]
+    fillers = [(1, start, *[price] * 4, 0, 0) for start in (10, 20)]
+    assert got == [bars[0].tolist(), *fillers, bars[1].tolist()]
+
+
+def test_each_instruments_gap_is_filled_with_its_own_close_across_batches():
+    fill = GapFill("prev", 10)
+    first = np.array([(1, 0, 1, 9, 0, 4, 7, 2), (2, 0, 21, 29, 20, 24, 7, 2)], BAR)
+    later = np.array([(2, 20, 5, 8, 2, 6, 3, 3), (1, 20, 5, 8, 2, 6, 3, 3)], BAR)
+    assert [block.tolist() for block in fill.expand(first)] == [first.tolist()]
+    got = [row for block in fill.expand(later) for row in block.tolist()]
+    fillers = [(of, 10, *[close] * 4, 0, 0) for of, close in ((2, 24), (1, 4))]
+    assert got == [fillers[0], later[0].tolist(), fillers[1], later[1].tolist()]
+
+
 def test_publishers_of_one_instrument_id_have_their_own_bars():
     array = records(
         TRADE,

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdtool.adapters.datasets import arrow
+from mdtool.adapters.datasets.parquet import ParquetFile
 from mdtool.adapters.datasets.partitions import KEYS, folder_of, parse_keys, values_of
 from mdtool.adapters.datasets.trade_rows import RowGroups, TradeRows
 from mdtool.adapters.datasets.writer import staged
-from mdtool.core.errors import OutputError, UsageError
+from mdtool.core.errors import InputError, OutputError, UsageError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Trades
+from mdtool.core.units import UNDEF_PRICE
 
+NOON_NS = 1_758_715_200 * 10**9
+"""2025-09-24T12:00:00Z."""
+TIMES = ("exchange_timestamp", "ingest_timestamp")
 PRINTABLE = st.characters(min_codepoint=33, max_codepoint=126)
 
 
@@ -153,3 +162,71 @@ def test_an_empty_folder_is_taken(tmp_path):
     with staged(folder, ".csv", replaces=False, is_folder=True) as path:
         (path / "a.csv").write_text("all")
     assert (folder / "a.csv").read_text() == "all"
+
+
+def noon_table() -> pa.Table:
+    """Three rows, a second apart."""
+    made = rows(3)
+    ts_event = NOON_NS + np.arange(3) * 10**9
+    times = {"ts_event": ts_event, "ts_recv": ts_event + 5 * 10**9}
+    made = replace(made, trades=replace(made.trades, **times))
+    return pa.Table.from_batches([arrow.batch(made, has_symbol=True)])
+
+
+def with_column(table: pa.Table, name: str, values: pa.ChunkedArray | pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
+
+
+def read_back(table: pa.Table, path: Path) -> TradeRows:
+    """Return the rows of a Parquet file with these columns."""
+    pq.write_table(table, path)
+    (only,) = ParquetFile(path, arrow.Tables()).rows()
+    return only
+
+
+@pytest.mark.parametrize("timezone", ["UTC", "America/Chicago", None])
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_of_every_unit_are_the_same_nanoseconds(tmp_path, unit, timezone):
+    table = noon_table()
+    for name in TIMES:
+        table = with_column(table, name, table[name].cast(pa.timestamp(unit, timezone)))
+    trades = read_back(table, tmp_path / "t.parquet").trades
+    seconds = np.arange(3) * 10**9
+    assert trades.ts_event.tolist() == (NOON_NS + seconds).tolist()
+    assert trades.ts_recv.tolist() == (NOON_NS + 5 * 10**9 + seconds).tolist()
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_times_as_integers_are_nanoseconds(tmp_path, name):
+    table = noon_table()
+    table = with_column(table, name, table[name].cast(pa.int64()))
+    trades = read_back(table, tmp_path / "t.parquet").trades
+    assert trades.ts_event.tolist() == [NOON_NS, NOON_NS + 10**9, NOON_NS + 2 * 10**9]
+    assert trades.ts_recv[0] == NOON_NS + 5 * 10**9
+
+
+def test_a_time_beyond_the_nanoseconds_of_int64_is_rejected(tmp_path):
+    far = pa.array([2**62] * 3, pa.int64()).cast(pa.timestamp("us", "UTC"))
+    table = with_column(noon_table(), "exchange_timestamp", far)
+    with pytest.raises(InputError, match="column exchange_timestamp cannot be read"):
+        read_back(table, tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(("name", "least"), [("price", 1), ("volume", 1), ("sequence", 0)])
+def test_the_least_value_of_a_column_is_read_and_one_below_is_not(tmp_path, name, least):
+    def table(value: int) -> pa.Table:
+        values = np.array([7, value, 8])
+        column = arrow.decimals(values) if name == "price" else pa.array(values)
+        return with_column(noon_table(), name, column)
+
+    found = read_back(table(least), tmp_path / "least.parquet")
+    columns = {"price": found.trades.price, "volume": found.trades.size, "sequence": found.sequence}
+    assert columns[name].tolist() == [7, least, 8]
+    with pytest.raises(InputError, match=f"has a {name} of {least - 1}; stored trades have"):
+        read_back(table(least - 1), tmp_path / "below.parquet")
+
+
+def test_an_undefined_price_is_rejected(tmp_path):
+    prices = arrow.decimals(np.array([1, UNDEF_PRICE, 3]))
+    with pytest.raises(InputError, match="has the undefined price"):
+        read_back(with_column(noon_table(), "price", prices), tmp_path / "t.parquet")

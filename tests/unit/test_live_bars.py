@@ -142,6 +142,40 @@ def test_unsaved_bars_are_held_however_many_they_are():
     assert not len(bars.saved_since(bars.step))
 
 
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_a_bar_that_was_saved_open_is_held_until_it_is_saved_closed(keep):
+    bars = LiveBars((10,), keep=keep)
+    bars.restore(np.empty(0, SAVED_BAR))
+    bars.update([0], [1], [1], [0])
+    step = bars.step
+    (open_bar,) = bars.saved_since(0)
+    assert open_bar["is_open"]
+    bars.saved_since(step)
+
+    # The first of these closes the bar that was saved, and does not change it.
+    starts = 10 * np.arange(1, 10)
+    bars.update(np.zeros(9, "u4"), starts + 1, np.ones(9, "i8"), starts)
+
+    saved = np.sort(bars.saved_since(step), order="start_ns")
+    assert saved["start_ns"].tolist() == [0, *starts.tolist()]
+    assert saved["is_open"].tolist() == [0] * 9 + [1]
+    assert saved["close"].tolist() == [1, *(starts + 1).tolist()]
+
+
+def test_a_saved_bar_that_a_late_tick_changes_is_held_until_it_is_saved_again():
+    bars = LiveBars((10,), keep=2, lateness_ns=15)
+    bars.restore(np.empty(0, SAVED_BAR))
+    bars.update(np.zeros(3, "u4"), [1, 2, 3], [1] * 3, [0, 10, 20])
+    step = bars.step
+    bars.saved_since(step)
+    starts = 10 * np.arange(3, 12)
+    bars.update(np.zeros(10, "u4"), [9] * 10, [1] * 10, [11, *starts])
+
+    saved = np.sort(bars.saved_since(step), order="start_ns")
+    assert saved["start_ns"].tolist() == [10, 20, *starts.tolist()]
+    assert saved["close"].tolist() == [9, 3, *[9] * 9]
+
+
 def test_bars_of_a_dropped_interval_are_not_restored():
     before, bars = LiveBars((10, 50)), LiveBars((10, 100))
     before.update(np.zeros(1, "u4"), [5], [1], [73])

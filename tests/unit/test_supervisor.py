@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import select
@@ -13,8 +14,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from mdtool.core.backoff import delays
 from mdtool.core.errors import StartupError, UsageError
-from mdtool.services.supervisor.child import ended
+from mdtool.services.supervisor import child
+from mdtool.services.supervisor.child import Child, ended
 from mdtool.services.supervisor.programs import Program
 from mdtool.services.supervisor.supervisor import Supervisor
 
@@ -183,6 +186,60 @@ async def test_what_dies_is_started_again(number, words):
         assert len(set(pids)) == 3
 
 
+class FakeTime:
+    """Stands in for the child's asyncio: its clock moves by what runs and what is waited."""
+
+    def __init__(self):
+        self.now_s = 100.0
+        self.delays_s = []
+
+    def get_running_loop(self):
+        return self
+
+    def time(self):
+        return self.now_s
+
+    async def sleep(self, delay_s):
+        self.delays_s.append(delay_s)
+        self.now_s += delay_s
+
+    Event = asyncio.Event
+
+
+class Dying(Child):
+    """Runs for the given times, each time to a failure."""
+
+    def __init__(self, clock, runs_s):
+        super().__init__(Program("one", []), str, lifeline=-1)
+        self._clock = clock
+        self._runs_s = iter(runs_s)
+
+    async def _run_once(self):
+        run_s = next(self._runs_s, None)
+        self._stopping = run_s is None
+        self._clock.now_s += run_s or 0
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("runs_s", "delays_s"),
+    [
+        ([0, 0], [0.1, 0.2]),
+        ([0, 0, 0, child.STEADY_S, 0, 0], [0.1, 0.2, 0.4, 0.1, 0.2, 0.4]),
+        ([0, 0, child.STEADY_S - 0.5], [0.1, 0.2, 0.4]),
+        ([0] * 8, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]),
+        ([child.STEADY_S] * 3, [0.1] * 3),
+    ],
+    ids=["quick deaths", "steady in between", "not quite steady", "longest delay", "always steady"],
+)
+async def test_restart_delays_grow_until_a_steady_run(monkeypatch, runs_s, delays_s):
+    clock = FakeTime()
+    monkeypatch.setattr(child, "asyncio", clock)
+    monkeypatch.setattr(child, "delays", functools.partial(delays, jitter=0))
+    await Dying(clock, runs_s).run()
+    assert clock.delays_s == pytest.approx(delays_s)
+
+
 async def test_what_cannot_start_stops_the_rest_and_is_not_tried_again():
     refused = "print('mdtool: port 50050 on 127.0.0.1 is in use'); raise SystemExit(3)"
     async with supervise(service("one"), script("two", refused, after="one")) as run:
@@ -318,9 +375,9 @@ def test_however_the_supervisor_ends_no_child_is_left(number, status):
         assert len(pids) == 3
         watched = [os.pidfd_open(pid) for pid in pids]
         supervisor.send_signal(number)
-        for child in watched:
-            select.select([child], [], [])
-            os.close(child)
+        for descriptor in watched:
+            select.select([descriptor], [], [])
+            os.close(descriptor)
         supervisor.stderr.read()
     assert supervisor.returncode == status
 
