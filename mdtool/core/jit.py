@@ -1,31 +1,33 @@
-"""The one door to numba: how kernels are compiled and where they are cached.
+"""The one door to numba: how kernels are compiled and kept, and how they run without numba.
 
-Kernels live in modules named `*kernel.py`, and may call each other's functions. numba's cache sees
-changes of a kernel's own file only, so the name of the cache folder holds a digest of all of them.
+Kernels live in modules named `*kernel.py`, and may call each other's functions. Their machine code
+is kept on disk for the types of arguments that they were called with, in a folder whose name holds
+a digest of all their sources, the compiler and the CPU. Where it is found, numba is not imported.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
-import shutil
-import signal
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final, TypeVar, cast
 
 from mdtool import __version__
+from mdtool.core import machine_code
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 _FOLDER_PREFIX: Final = "kernels-"
 _MAX_FOLDERS: Final = 8
-"""How many cache folders are kept, 5 MB each: those of the latest versions to run."""
+"""How many cache folders are kept, 1 MB each: those of the latest versions to run."""
+_SUFFIX: Final = ".code"
+
+_lock: Final = threading.RLock()
 
 
 def _kernel_digest() -> str:
@@ -36,7 +38,16 @@ def _kernel_digest() -> str:
     return digest.hexdigest()
 
 
-def _open_cache() -> Path:
+def _home() -> Path:
+    """Return the user's home; a folder that cannot be written where there is none."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull)
+
+
+@functools.cache
+def cache_folder() -> Path:
     """Return the cache folder of these kernels; where it is new, remove the longest unused."""
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     if chosen:
@@ -44,102 +55,149 @@ def _open_cache() -> Path:
         if base.name.startswith(_FOLDER_PREFIX):  # set by the process that started this one
             base = base.parent
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mdtool"
+        base = Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "mdtool"
     folder = base / f"{_FOLDER_PREFIX}{__version__}-{_kernel_digest()}"
     with contextlib.suppress(OSError):  # read-only, or another process is at it too
         if folder.is_dir():
             os.utime(folder)
         else:
             folder.mkdir(parents=True)
-            others = [path for path in base.glob(f"{_FOLDER_PREFIX}*") if path != folder]
-            others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-            for path in others[_MAX_FOLDERS - 1 :]:
-                shutil.rmtree(path, ignore_errors=True)
+            _remove_oldest(base, folder)
+    # numba reads this once, when it is imported.
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
     return folder
 
 
-# numba reads this once, when it is imported.
-os.environ["NUMBA_CACHE_DIR"] = str(_open_cache())
+def _remove_oldest(base: Path, folder: Path) -> None:
+    import shutil
 
-import numba  # noqa: E402
-from numba.core import event as numba_event  # noqa: E402
-
-
-class _CompileNotice(numba_event.Listener):
-    """Says once a process, on stderr, that a kernel is being compiled."""
-
-    said = False
-
-    def on_start(self, _event: object) -> None:
-        if not self.said:
-            self.said = True
-            print(
-                "mdtool: compiling kernels, once after an install...", file=sys.stderr, flush=True
-            )
-
-    def on_end(self, _event: object) -> None:
-        """Stay quiet: the command's own output follows."""
+    others = [path for path in base.glob(f"{_FOLDER_PREFIX}*") if path != folder]
+    others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in others[_MAX_FOLDERS - 1 :]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
-class _InterruptKeeper(numba_event.Listener):
-    """Keeps a Ctrl-C that comes while LLVM calls back, as what is raised there is lost."""
+class _Part:
+    """A function of kernels, as numba sees it when it compiles what calls it."""
 
-    _CALLBACKS: Final = {"_raw_object_cache_notify", "_raw_object_cache_getbuffer"}
+    is_inlined = True
 
-    def __init__(self) -> None:
-        self._depth = 0
-        self._is_pending = False
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.py_func = function
 
-    def on_start(self, _event: object) -> None:
-        if not _is_main():
-            return
-        if not self._depth and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._received)
-        self._depth += 1
+    def __call__(self, *arguments: Any) -> Any:
+        return self.py_func(*arguments)
 
-    def on_end(self, _event: object) -> None:
-        if not _is_main():
-            return
-        self._depth -= 1
-        if not self._depth and signal.getsignal(signal.SIGINT) == self._received:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self._is_pending:
-            self._is_pending = False
-            raise KeyboardInterrupt
+    @functools.cached_property
+    def part(self) -> Any:
+        """What numba makes of the function, which imports numba."""
+        return _compiler().part(self.py_func, is_inlined=self.is_inlined)
 
-    def _received(self, number: int, frame: FrameType | None) -> None:
-        at = frame
-        while at is not None:
-            if at.f_code.co_name in self._CALLBACKS:
-                self._is_pending = True
-                return
-            at = at.f_back
-        signal.default_int_handler(number, frame)
+    @property
+    def _numba_type_(self) -> Any:
+        """The type by which numba knows a function that compiled code calls."""
+        return self.part._numba_type_
 
 
-def _is_main() -> bool:
-    return threading.current_thread() is threading.main_thread()
+class _Kernel(_Part):
+    """A kernel that is called from Python: its machine code for each choice of types."""
+
+    is_inlined = False
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._run: machine_code.Native = self._find
+        self._found: dict[str, tuple[machine_code.Native, dict[str, object]]] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._run(*arguments)
+
+    def _find(self, *arguments: Any) -> Any:
+        """Call the code for arguments that no code that is loaded takes as they are."""
+        if not machine_code.is_supported():
+            self._run = self._dispatcher
+            return self._run(*arguments)
+        types = ",".join(map(machine_code.described, arguments))
+        with _lock:
+            if types not in self._found:
+                self._found[types] = self._made(types, arguments)
+        function, objects = self._found[types]
+        views = machine_code.adapted(arguments, objects)
+        return function(*views)
+
+    def _made(
+        self, types: str, arguments: tuple[Any, ...]
+    ) -> tuple[machine_code.Native, dict[str, object]]:
+        objects = {
+            machine_code.NDARRAY: machine_code.ARRAY_TYPE,
+            **dict(machine_code.objects_of(arguments)),
+        }
+        try:
+            image = self._image(types, arguments)
+            name = self.py_func.__name__
+            function = machine_code.load(image, objects, name, self._dispatch)
+            self._run = machine_code.load(image, objects, name, self._run)
+        except machine_code.UnsupportedError:
+            return self._dispatch, objects
+        return function, objects
+
+    @functools.cached_property
+    def _dispatcher(self) -> Any:
+        """The kernel as numba itself compiles, caches and calls it."""
+        return _compiler().dispatcher(self.py_func)
+
+    def _dispatch(self, *arguments: Any) -> Any:
+        return self._dispatcher(*arguments)
+
+    @property
+    def signatures(self) -> list[str]:
+        """The types of arguments for which code is loaded."""
+        return list(self._found)
+
+    def _image(self, types: str, arguments: tuple[Any, ...]) -> machine_code.Image:
+        """Return the code for some types, from the disk or newly compiled."""
+        what = f"{self.py_func.__module__}.{self.py_func.__qualname__}"
+        told = f"{what}({types}) {machine_code.environment_digest()}".encode()
+        path = cache_folder() / (
+            f"{what.rpartition('mdtool.')[2]}-{hashlib.blake2b(told, digest_size=8).hexdigest()}"
+            + _SUFFIX
+        )
+        with contextlib.suppress(OSError, machine_code.DamagedError):
+            return machine_code.Image.from_bytes(path.read_bytes())
+        image = _compiler().compile_image(self.part, arguments)
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        with contextlib.suppress(OSError):  # a read-only folder: the next process compiles, too
+            partial.write_bytes(image.to_bytes())
+            partial.replace(path)
+        return cast("machine_code.Image", image)
 
 
-numba_event.register("numba:compile", _CompileNotice())  # type: ignore[no-untyped-call]
-numba_event.register("numba:compiler_lock", _InterruptKeeper())  # type: ignore[no-untyped-call]
+@functools.cache
+def _compiler() -> Any:
+    """Import numba, with its notices and its cache folder."""
+    cache_folder()
+    from mdtool.core import kernel_compiler
 
-_kernel: Final = numba.njit(cache=True, nogil=True, error_model="numpy")
-# `_nrt` is an option of numba's that its type stubs leave out.
-_inline: Final = numba.njit(  # type: ignore[call-overload]
-    nogil=True, error_model="numpy", forceinline=True, _nrt=False
-)
+    return kernel_compiler
+
+
+def _is_disabled() -> bool:
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in {"", "0"}
 
 
 def kernel(function: F) -> F:
     """Compile a function over arrays and scalars on its first use, and keep it on disk.
+
+    It is called with positional arguments: arrays in C order, integers, floats, booleans, and named
+    tuples of these, and returns such scalars, a tuple of them, or nothing. It allocates nothing.
 
     Inside kernels every integer is int64: numba turns int64 with uint64 into float64, so callers
     pass unsigned 64-bit fields as `int64` views. Arithmetic that wraps around, such as a hash, is
     the exception: numba promises LLVM that signed integers never do, so it is written in
     `np.uint64`, constants and shift counts included.
     """
-    return cast("F", _kernel(function))
+    return function if _is_disabled() else cast("F", _Kernel(function))
 
 
 def inlined(function: F) -> F:
@@ -148,4 +206,4 @@ def inlined(function: F) -> F:
     Counting references to the arrays that it is given would cost more than what it does (a book's
     events were applied at a quarter of the speed), so it can neither make nor return arrays.
     """
-    return cast("F", _inline(function))
+    return function if _is_disabled() else cast("F", _Part(function))

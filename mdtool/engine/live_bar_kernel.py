@@ -252,17 +252,17 @@ def update(
     begin: int,
     step: int,
     late: Any,
+    scratch: Any,
 ) -> int:
     """Apply the trades from `begin` on; return the first for which chunks are missing.
 
     `intervals` rise and are multiples of the first. `keep` is 2 or more, and more than the bars
     that a tick within the lateness can be older than. Bars that were touched after update number
     `saved` are held beyond it. `step` is the number of this update, higher than those before.
-    `late[0]` is raised by each tick left out.
+    `late[0]` is raised by each tick left out. `scratch` has room for one bar.
     """
     series = len(intervals)
     shortest = intervals[0]
-    tick = np.empty((1, COLUMNS), np.int64)
     for i in range(begin, len(ts)):
         at = ts[i]
         k: Any = np.int64(symbol[i]) * series
@@ -284,21 +284,20 @@ def update(
         elif newest[k, LAST] - lateness - start >= shortest:
             late[0] += 1
         else:
-            _trade(tick, 0, start, price[i], volume[i], at, step)
+            _trade(scratch, 0, start, price[i], volume[i], at, step)
             for j in range(series):
                 length = intervals[j]
-                _add(newest, ends, pool, chunks, heap, k + j, keep, saved, length, tick, 0, step)
+                _add(newest, ends, pool, chunks, heap, k + j, keep, saved, length, scratch, 0, step)
     return len(ts)
 
 
 @kernel
-def closed(ends: Any, pool: Any, chunks: Any, k: int, keep: int, before: int, limit: int) -> Any:
-    """Return a copy of the newest bars of series `k` that start before `before`, newest first.
+def closed(ends: Any, pool: Any, chunks: Any, k: int, keep: int, before: int, rows: Any) -> int:
+    """Write the newest bars of series `k`, newest first, and return how many.
 
-    Of the pool's bars only the newest `keep` count.
+    They start before `before`, and are among the newest `keep` of the pool.
     """
     held = min(keep, ends[k, HELD])
-    rows = np.empty((min(limit, held), COLUMNS), np.int64)
     found = 0
     row = ends[k, NEWEST]
     for i in range(held):
@@ -309,7 +308,7 @@ def closed(ends: Any, pool: Any, chunks: Any, k: int, keep: int, before: int, li
         if pool[row, START] < before:
             _copy(rows, found, pool, row)
             found += 1
-    return rows[:found]
+    return found
 
 
 @kernel
@@ -335,12 +334,10 @@ def open_bars(intervals: Any, newest: Any, base: int, place: int, rows: Any) -> 
 
 @kernel
 def _reverse(rows: Any, begin: int, end: int) -> None:
-    swapped = np.empty((1, COLUMNS), np.int64)
     last = end - 1
     while begin < last:
-        _copy(swapped, 0, rows, begin)
-        _copy(rows, begin, rows, last)
-        _copy(rows, last, swapped, 0)
+        for column in range(COLUMNS):
+            rows[begin, column], rows[last, column] = rows[last, column], rows[begin, column]
         begin += 1
         last -= 1
 
@@ -359,14 +356,15 @@ def changed(
     since: int,
     bar_symbol: Any,
     bars: Any,
+    fresh: Any,
 ) -> int:
     """Write the bars of an interval that updates after number `since` changed; return how many.
 
     They come symbol by symbol, oldest first; of each symbol only the newest where `since` is 0.
-    Bars beyond the room are counted, and not written: with more room, call again.
+    Bars beyond the room are counted, and not written: with more room, call again. `fresh` has room
+    for two bars.
     """
     series = len(intervals)
-    fresh = np.empty((2, COLUMNS), np.int64)
     found = 0
     for i in range(len(symbol)):
         base: Any = np.int64(symbol[i]) * series

@@ -71,6 +71,7 @@ class LiveBars:
         self._chunks = np.empty((_FIRST_CHUNKS, 2), np.int64)
         self._heap = np.array([0, -1], np.int64)
         self._late = np.zeros(1, np.int64)
+        self._scratch = np.zeros((2, kernels.COLUMNS), np.int64)
         self._load_kernels()
 
     @property
@@ -118,6 +119,7 @@ class LiveBars:
                 taken,
                 self.step,
                 self._late,
+                self._scratch,
             )
             if taken == len(symbols):
                 return
@@ -157,15 +159,13 @@ class LiveBars:
         open_ = open_[: kernels.open_bars(self._intervals, self._newest, base, place, open_)]
         # What is held beyond that, for it is not saved yet, is nowhere else.
         kept = self.keep + 1 - len(open_) if self._saved == _NOTHING_IS_SAVED else _ALL
-        closed = kernels.closed(
-            self._ends,
-            self._pool,
-            self._chunks,
-            base + place,
-            kept,
-            before,
-            limit,
+        k = base + place
+        closed = np.empty(
+            (min(limit, kept, int(self._ends[k, kernels.HELD])), kernels.COLUMNS), np.int64
         )
+        closed = closed[
+            : kernels.closed(self._ends, self._pool, self._chunks, k, kept, before, closed)
+        ]
         rows = np.concatenate([open_[open_[:, kernels.START] < before], closed])[:limit]
         return _bars(np.full(len(rows), symbol), rows)
 
@@ -210,6 +210,7 @@ class LiveBars:
                 step,
                 symbol,
                 rows,
+                self._scratch,
             )
             if found <= room:
                 return _bars(symbol[:found], rows[:found])
@@ -311,7 +312,7 @@ class LiveBars:
         self.changed_since(0, np.empty(0, np.uint32), self.intervals_ns[0])
         rows, ends = np.zeros((1, kernels.COLUMNS), np.int64), np.zeros((1, 3), np.int64)
         kernels.open_bars(self._intervals, rows, 0, 0, rows.copy())
-        kernels.closed(ends, self._pool, self._chunks, 0, 0, 0, 0)
+        kernels.closed(ends, self._pool, self._chunks, 0, 0, 0, rows)
 
     def _place(self, interval_ns: int) -> int:
         """Return the index of an interval."""

@@ -180,6 +180,7 @@ class FrameRun:
         "_arguments",
         "_columns",
         "_data",
+        "_fields",
         "_index",
         "_indices",
         "_refused",
@@ -200,6 +201,7 @@ class FrameRun:
         room = unread // kernel.MIN_FRAME_BYTES + 1
         self._refused: NDArray[np.uint32] = np.empty((3, room), np.uint32)
         self._scratch: NDArray[np.int64] = np.empty(kernel.SYMBOL_WORDS, np.int64)
+        self._fields: NDArray[np.int64] = np.empty(kernel.TICK_FIELDS, np.int64)
         self._state: NDArray[np.int64] = np.zeros(4, np.int64)
         self._state[kernel.POSITION] = start
 
@@ -253,6 +255,7 @@ class FrameRun:
                 self._indices,
                 self._refused,
                 self._scratch,
+                self._fields,
                 self._state,
             )
             if status != kernel.NEW_SYMBOL:

@@ -34,7 +34,7 @@ MIN_TICK_BYTES: Final = 28
 MIN_FRAME_BYTES: Final = 5
 
 _BAD_SYMBOL, _BAD_PRICE, _BAD_VOLUME, _BAD_TIMESTAMP, _MALFORMED = 1, 2, 3, 4, 5
-_SYMBOL_AT, _SYMBOL_END, _PRICE, _VOLUME, _TIMESTAMP = 0, 1, 2, 3, 4
+_SYMBOL_AT, _SYMBOL_END, _PRICE, _VOLUME, _TIMESTAMP, TICK_FIELDS = range(6)
 
 _MIN_TIMESTAMP_NS = 100_000_000_000_000_000
 _PRICE_SCALE = 1e9
@@ -309,6 +309,7 @@ def decode_frames(
     indices: NDArray[np.uint32],
     refused: NDArray[np.uint32],
     scratch: NDArray[np.int64],
+    fields: NDArray[np.int64],
     state: NDArray[np.int64],
 ) -> int:
     """Read whole frames from `state[POSITION]` on, until something stops it.
@@ -333,6 +334,8 @@ def decode_frames(
         Written: frame number, reason and position in `data` of the frames refused.
     scratch : int64[9]
         Written: a symbol, normalised.
+    fields : int64[TICK_FIELDS]
+        Written: where a Tick's symbol lies, and its other fields.
     state : int64[4]
         Read and written: POSITION, FRAMES, ACCEPTED, REFUSED so far.
 
@@ -346,7 +349,6 @@ def decode_frames(
     position, frames, accepted, rejected = state[0], state[1], state[2], state[3]
     prices, volumes, timestamps, ingested = columns[0], columns[1], columns[2], columns[3]
     symbols, offsets = indices[0], indices[1]
-    fields = np.empty(5, np.int64)
     status = DONE
     while position + 4 <= n:
         length = _length(data, position)
