@@ -129,12 +129,12 @@ def test_a_file_that_breaks_off_gives_what_came_before(path):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["FILE", "--window", "0"], 2, "a window wants a number of trades from 1 on"),
+        (["FILE", "--window", "0"], 2, "a window needs a number of trades from 1 on"),
         (["FILE", "--window", "soon"], 2, "--window: 'soon' is not a duration"),
         (["FILE", "--clock", "wall"], 2, "--clock wall: choose from ts_recv, ts_event"),
         (["FILE", "--port", "1"], 2, "--port: is for the service; leave out INPUT"),
         (["-J"], 2, "--json: needs INPUT"),
-        (["--window", "0"], 2, "a window wants a number of trades from 1 on"),
+        (["--window", "0"], 2, "a window needs a number of trades from 1 on"),
         (["nowhere.dbn"], 1, "nowhere.dbn"),
         (["--aggregator", "nowhere"], 2, "'nowhere' is not an address"),
     ],
