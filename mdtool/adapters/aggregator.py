@@ -46,7 +46,8 @@ _ERRORS: Final[dict[grpc.StatusCode, type[PeerError]]] = {
 class AggregatorClient:
     """A `MarketReader` and a `TradeFeed` of one aggregation service.
 
-    An async context manager, which owns the connection.
+    An async context manager, which owns the connection. What it has not read yet waits in the
+    service, which conflates states, and joins trades.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ class AggregatorClient:
         self.address = address
 
     async def __aenter__(self) -> Self:
-        self._channel = rpc.open_channel(self.address)
+        self._channel = rpc.open_channel(self.address, bounds_unread=True)
         self._stub = rpc.Stub(self._channel)
         return self
 

@@ -40,9 +40,25 @@ _CLIENT_OPTIONS: Final = (
 )
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """Return a channel to the service at `HOST:PORT`, which need not be available yet."""
-    return grpc.aio.insecure_channel(address, _CLIENT_OPTIONS)
+_UNREAD_OPTIONS: Final = (
+    ("grpc.http2.lookahead_bytes", 1 << 10),
+    ("grpc.http2.bdp_probe", 0),  # which would widen it to megabytes
+)
+"""A window of a few small messages; longer messages widen it while they are read."""
+
+
+def open_channel(address: str, *, bounds_unread: bool = False) -> grpc.aio.Channel:
+    """Return a channel to the service at `HOST:PORT`, which need not be available yet.
+
+    Parameters
+    ----------
+    address : str
+    bounds_unread : bool
+        Whether messages that the client has not read stay with the service, but for a few: it then
+        conflates them. By default, thousands wait in the window of HTTP/2.
+    """
+    options = (*_CLIENT_OPTIONS, *(_UNREAD_OPTIONS if bounds_unread else ()))
+    return grpc.aio.insecure_channel(address, options)
 
 
 class Stub:

@@ -34,7 +34,6 @@ from mdtool.services.gateway.hub import Hub
 from mdtool.services.gateway.market import MarketState
 from mdtool.services.gateway.protocols.signaling import Rooms
 from mdtool.services.gateway.protocols.stomp import PATH, Stomp
-from mdtool.services.gateway.snapshots import Snapshots
 from mdtool.services.gateway.table import TABLE
 from mdtool.services.http.listening import listening
 from mdtool.wire._pb import tick_pb2
@@ -155,7 +154,8 @@ class _Server:
         self._table = SymbolTable(SYMBOLS)
         self._volume = 0
         self._trade(SYMBOLS)
-        self._aggregates = Aggregates(self._state, Audience(Hub(), Snapshots()))
+        self._hub = Hub()
+        self._aggregates = Aggregates(self._state, Audience(self._hub))
         feeds = Feeds({"aggregates": self._aggregates}, TABLE)
         config = GatewayConfig(slow_client_s=_PATIENCE_S, stomp_heart_beat_ms=0)
         self._routes = Stomp(config, feeds, Rooms(1)).routes
@@ -197,7 +197,9 @@ class _Server:
     async def _publish(self, changed: NDArray[np.integer]) -> None:
         """Publish as the gateway does."""
         self._aggregates.publish(changed)
-        await asyncio.sleep(0)  # at the end of this turn
+        written = asyncio.Event()
+        self._hub.when_written(written.set)
+        await written.wait()
 
     async def _write_one_by_one(self, changed: NDArray[np.integer]) -> None:
         """Write to bare clients with aiohttp's own method."""

@@ -274,6 +274,14 @@ class TradeRun:
         """The position of the stream after the run."""
         return self.first_sequence + self.frames.count
 
+    def is_continued_by(self, other: TradeRun) -> bool:
+        """Tell whether another run of the stream begins where this one ends."""
+        return (
+            self.stream_id == other.stream_id
+            and self.symbols is other.symbols
+            and self.next_sequence == other.first_sequence
+        )
+
     def since(self, sequence: int) -> Self:
         """Return the run without the frames before a sequence."""
         known = sequence - self.first_sequence

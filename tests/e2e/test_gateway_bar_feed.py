@@ -15,7 +15,6 @@ from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, Page
 from mdtool.services.gateway.hub import Hub, Subscription
 from mdtool.services.gateway.market import MarketState, MarketStream
 from mdtool.services.gateway.parameters import ParameterError
-from mdtool.services.gateway.snapshots import Snapshots
 from mdtool.services.gateway.upstream import Upstream
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 
@@ -63,8 +62,8 @@ class Follower:
 async def feed_of(address: str):
     async with AggregatorClient(address) as client, asyncio.TaskGroup() as tasks:
         upstream = Upstream.remote("aggregator", GatewayConfig())
-        market = MarketStream(client, MarketState())
-        yield Bars(market, upstream, Audience(Hub(), Snapshots()), tasks)
+        market = MarketStream(client, MarketState(), Hub())
+        yield Bars(market, upstream, Audience(Hub()), tasks)
 
 
 async def test_followers_of_a_series_share_its_call_and_are_sent_its_bars_at_once():

@@ -20,7 +20,6 @@ from mdtool.services.gateway.feeds.trades import Trades
 from mdtool.services.gateway.history import History
 from mdtool.services.gateway.hub import Hub
 from mdtool.services.gateway.market import MarketState
-from mdtool.services.gateway.snapshots import Snapshots
 from tests.support.stores import MS, NOON_NS, run, sqlite_stores, step
 
 STREAMS = ("b", "a", "c")
@@ -90,7 +89,7 @@ def feeds_of(folder):
     ):
         history = History(GatewayConfig(store=url))
         history._readers = AtOnce(reader)
-        yield Writer(store), Trades(None, history, MarketState(), Audience(Hub(), Snapshots()))
+        yield Writer(store), Trades(None, history, MarketState(), Audience(Hub()))
 
 
 async def walk(feed, page, between):

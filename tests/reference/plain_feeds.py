@@ -14,7 +14,6 @@ from mdtool.services.gateway.feeds.books import Level
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, Page, Rows
 from mdtool.services.gateway.fields import Field, Kind
 from mdtool.services.gateway.hub import Hub, Subscription
-from mdtool.services.gateway.snapshots import Snapshots
 from mdtool.services.gateway.table import FeedRow
 
 
@@ -140,8 +139,8 @@ class PlainFeed:
 
 def plain_feeds(rows: Sequence[FeedRow] = TABLE) -> Feeds:
     """Return a feed without rows for each row of a table."""
-    hub, snapshots = Hub(), Snapshots()
+    hub = Hub()
     return Feeds(
-        {row.name: PlainFeed(Audience(hub, snapshots), row.has_events) for row in rows},
+        {row.name: PlainFeed(Audience(hub), row.has_events) for row in rows},
         {row.name: row for row in rows},
     )

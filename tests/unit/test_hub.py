@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from mdtool.services.client import Tally
 from mdtool.services.gateway import outbox as outbox_module
 from mdtool.services.gateway.backlog import MAX_EVENTS, MAX_STATE_BYTES, Event
-from mdtool.services.gateway.hub import Hub, Subscription
+from mdtool.services.gateway.hub import Changes, Hub, Subscription
 from mdtool.services.gateway.outbox import Outbox
+from mdtool.services.gateway.snapshots import AT_ONCE
 from mdtool.wire.websocket import close_frame, text_frame
 
 PATIENCE_S = 30.0
@@ -283,3 +285,114 @@ def _texts(stream: bytes) -> list[bytes]:
         assert len(texts[-1]) == length
         stream = stream[begin + length :]
     return texts
+
+
+class Written:
+    """An outlet that keeps the payloads that it is given."""
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+
+    def header(self, _length: int) -> bytes:
+        return b""
+
+    def send(self, update) -> None:
+        self.payloads.append(update[2])
+
+    def send_all(self, updates) -> None:
+        self.payloads += [payload for _, _, payload in updates]
+
+    def forget(self, _owner) -> None:
+        pass
+
+
+def slicing_hub() -> Hub:
+    """A hub whose clock says at each look that the slice is over: it writes 64 updates a turn."""
+    return Hub(itertools.count().__next__)
+
+
+async def written(hub: Hub) -> None:
+    """Wait until everything that is published is written."""
+    event = asyncio.Event()
+    hub.when_written(event.set)
+    await event.wait()
+
+
+async def test_what_is_published_while_a_round_is_written_is_conflated_into_the_next():
+    hub = slicing_hub()
+    outlets = [Written() for _ in range(200)]
+    for outlet in outlets:
+        hub.subscribe("topic", subscription(outlet))
+    hub.publish("topic", b"0", "AAPL")
+    await asyncio.sleep(0)
+    assert sum(len(outlet.payloads) for outlet in outlets) == 64
+    for number in range(1, 4):
+        hub.publish("topic", b"%d" % number, "AAPL")
+    await written(hub)
+    assert [outlet.payloads for outlet in outlets] == [[b"0", b"3"]] * 200
+    assert (hub.rounds, hub.conflated) == (2, 2)
+
+
+async def test_changes_while_a_round_is_written_are_published_once_before_the_next():
+    hub = slicing_hub()
+    outlets = [Written() for _ in range(200)]
+    for outlet in outlets:
+        hub.subscribe("topic", subscription(outlet))
+    state, published = {"A": 0, "B": 0}, []
+
+    def publish(symbols):
+        published.append([*symbols])
+        for symbol in symbols:
+            hub.publish("topic", b"%s%d" % (symbol.encode(), state[symbol]), symbol)
+
+    changes = Changes(hub, publish)
+    changes.add(["A"])
+    await asyncio.sleep(0)
+    for number, symbol in enumerate("ABAB", 1):
+        state[symbol] = number
+        changes.add([symbol])
+    assert published == [["A"]]
+    await written(hub)
+    assert published == [["A"], ["A", "B"]]
+    assert {tuple(outlet.payloads) for outlet in outlets} == {(b"A0", b"A3", b"B4")}
+
+
+async def test_a_round_is_for_those_who_subscribe_from_its_beginning_to_their_turn():
+    hub = slicing_hub()
+    outlets = [Written() for _ in range(130)]
+    ends = [hub.subscribe("topic", subscription(outlet)) for outlet in outlets]
+    hub.publish("topic", b"1", "AAPL")
+    await asyncio.sleep(0)
+    ends[-1]()
+    late = Written()
+    hub.subscribe("topic", subscription(late))
+    await written(hub)
+    assert [len(outlet.payloads) for outlet in outlets] == [1] * 129 + [0]
+    assert late.payloads == []
+
+
+async def test_a_long_snapshot_is_written_between_rounds_and_delays_none():
+    hub = slicing_hub()
+    outlet, other = Written(), Written()
+    hub.subscribe("topic", subscription(other))
+    numbers = range(3 * AT_ONCE)
+    hub.begin_snapshot(outlet, ((None, n, b"%d" % n) for n in numbers))
+    assert len(outlet.payloads) == AT_ONCE
+    hub.publish("topic", b"1", "AAPL")
+    while len(outlet.payloads) < len(numbers):
+        before = len(outlet.payloads)
+        await asyncio.sleep(0)
+        assert len(outlet.payloads) <= before + AT_ONCE
+    assert other.payloads == [b"1"]
+
+
+async def test_events_that_wait_for_a_round_are_bounded_and_reported_as_missed():
+    hub = Hub()
+    outlet = Written()
+    hub.subscribe("trades", subscription(outlet))
+    for number in range(MAX_EVENTS + 3):
+        hub.publish("trades", b"%d" % number, Event("AAPL"))
+    await written(hub)
+    assert outlet.payloads[:2] == [b"missed 3 of AAPL", b"3"]
+    assert len(outlet.payloads) == 1 + MAX_EVENTS
+    assert hub.dropped == 3

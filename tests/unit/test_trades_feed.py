@@ -22,7 +22,6 @@ from mdtool.services.gateway.history import StoredTrades
 from mdtool.services.gateway.hub import Hub, Subscription
 from mdtool.services.gateway.market import MarketState
 from mdtool.services.gateway.parameters import ParameterError
-from mdtool.services.gateway.snapshots import Snapshots
 
 ANYBODY = Admission(Limits()).client("1.2.3.4")
 SYMBOLS = SymbolTable(["AAPL", "MSFT"])
@@ -130,7 +129,7 @@ async def feed_of(source, history=None):
     market.is_live = True
     for symbol in SYMBOLS:
         market.symbols.intern(symbol)
-    feed = Trades(source, history, market, Audience(Hub(), Snapshots()))
+    feed = Trades(source, history, market, Audience(Hub()))
     running = asyncio.create_task(feed.run())
     await asyncio.sleep(0)
     try:

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.trades import TradeRun
+from mdtool.core.trades import TradeRun, take_run
 from mdtool.engine.market import Change
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import encode_batch
@@ -19,12 +19,19 @@ MAX_BEHIND: Final = 2_000_000
 """Trades that may wait for one call: a second's worth, 90 MB that all calls share."""
 
 
+_MAX_JOINED: Final = 100_000
+"""Frames of waiting batches that are sent as one message: a slow call then reads few large ones."""
+
+
 class BehindError(PeerError):
     """A call reads too slowly: too many trades wait for it."""
 
 
 class Follower:
-    """One call's batches: an asynchronous iterator of messages, in the order of their commits."""
+    """One call's batches: an asynchronous iterator of messages, in the order of their commits.
+
+    Batches of one stream that wait are joined, so that a slow call catches up.
+    """
 
     def __init__(self, symbols: SymbolTable, max_behind: int) -> None:
         self._symbols = symbols
@@ -56,11 +63,24 @@ class Follower:
                 raise StopAsyncIteration
             await self._has_news.wait()
             self._has_news.clear()
-        batch = self._waiting.popleft()
+        batch = self._take()
         self._behind -= len(batch.run.trades)
         new_symbols = self._symbols.since(self._known_symbols)
         self._known_symbols += len(new_symbols)
         return batch.message(new_symbols)
+
+    def _take(self) -> _Batch:
+        """Return the oldest batch, joined with those that wait and continue its stream."""
+        waiting = self._waiting
+        first = waiting.popleft()
+        runs, count, last = [first.run], first.run.frames.count, first.run
+        while waiting and last.is_continued_by(waiting[0].run):
+            count += waiting[0].run.frames.count
+            if count > _MAX_JOINED:
+                break
+            last = waiting.popleft().run
+            runs.append(last)
+        return first if len(runs) == 1 else _Batch(take_run(deque(runs), _MAX_JOINED))
 
     def add(self, batch: _Batch) -> None:
         """Queue a batch, unless too many trades wait."""

@@ -37,6 +37,12 @@ class GatewayConfig:
         "trades are served.",
     )
     timeout_ms: int = setting(2_000, "Timeout of requests to any of these.", low=1, high=600_000)
+    max_age_ms: int = setting(
+        1_000,
+        "Age of updates, from ingest to the write to clients, above which /health says degraded.",
+        low=1,
+        high=3_600_000,
+    )
     max_sockets: int = setting(10_000, "Open WebSockets at most; more are rejected.", low=0)
     slow_client_s: int = setting(
         10, "How long a WebSocket client may stop reading before it is closed.", low=1, high=3_600

@@ -15,19 +15,22 @@ from mdtool.services.http.answers import answer, encode_object
 class Health:
     """The handler of `/health`.
 
-    `status` is `ok` where the aggregator's stream is connected; `blocked` where it is, but no more
-    ticks are accepted (the aggregator's store cannot be written, or a bus has no aggregator);
-    `stale` where it is not, and the last known state is served; and `unavailable`, answered with
-    503, where nothing is known.
+    `status` is `ok` where the aggregator's stream is connected; `degraded` where it is, but an
+    update of the last seconds was older than `max_age_ms` when it was written; `blocked` where it
+    is, but no more ticks are accepted (the aggregator's store cannot be written, or a bus has no
+    aggregator); `stale` where it is not, and the last known state is served; and `unavailable`,
+    answered with 503, where nothing is known.
 
     Parameters
     ----------
     sources : Sources
     served : Routes
+    max_age_ms : int
     """
 
-    def __init__(self, sources: Sources, served: Routes) -> None:
+    def __init__(self, sources: Sources, served: Routes, max_age_ms: int) -> None:
         self._sources = sources
+        self._max_age_ms = max_age_ms
         self._served = served
 
     @property
@@ -45,9 +48,10 @@ class Health:
         """Return the state of everything."""
         sources, admission = self._sources, self._served.admission
         market, upstream = sources.market, sources.upstream
-        status = self._status()
+        status, age_ms = self.status(), self._age_ms()
         return {
             "status": status,
+            "age_ms": None if age_ms is None else round(age_ms, 3),
             "aggregator": {
                 "address": market.aggregator.address,
                 "connected": market.state.is_live,
@@ -74,8 +78,16 @@ class Health:
             "waits": admission.waits,
         }
 
-    def _status(self) -> str:
+    def status(self) -> str:
+        """Return the status."""
         market = self._sources.market
         if market.state.is_live:
-            return "blocked" if market.is_blocked else "ok"
+            if market.is_blocked:
+                return "blocked"
+            return "degraded" if (self._age_ms() or 0.0) > self._max_age_ms else "ok"
         return "stale" if market.state.symbols else "unavailable"
+
+    def _age_ms(self) -> float | None:
+        """Return the age of the oldest update that was written in the last seconds."""
+        age_s = self._sources.market.ages.recent_s()
+        return None if age_s is None else age_s * 1_000

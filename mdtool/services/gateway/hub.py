@@ -1,15 +1,25 @@
-"""Subscriptions to topics: a payload is encoded once, and written once a client and turn."""
+"""Subscriptions to topics: a payload is encoded once, and written in rounds, once a client."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from mdtool.core.errors import MdtoolError
 from mdtool.services.client import Client
-from mdtool.services.gateway.backlog import Owner, Update
+from mdtool.services.gateway.backlog import MAX_EVENTS, Event, Owner, Update
+from mdtool.services.gateway.snapshots import Snapshots
+
+T = TypeVar("T")
+
+SLICE_S: Final = 0.004
+"""How long a round writes before readers and requests have their turn."""
+_UPDATES_AT_ONCE: Final = 64
+"""Updates written between two looks at the clock, which take 0.5 ms."""
 
 
 class Outlet(Protocol):
@@ -69,9 +79,14 @@ class Subscription:
         What every message begins with, such as the id that the client gave.
     fail : callable
         Called with the reason when the subscription ends because it cannot be served.
+
+    Attributes
+    ----------
+    has_ended : bool
+        Whether nothing more is written because of it.
     """
 
-    __slots__ = ("_head", "_length", "_start", "client", "fail", "format", "outlet")
+    __slots__ = ("_head", "_length", "_start", "client", "fail", "format", "has_ended", "outlet")
 
     def __init__(
         self,
@@ -85,6 +100,7 @@ class Subscription:
         self.outlet = outlet
         self.format = format
         self.fail = fail
+        self.has_ended = False
         self._head = head
         self._length = -1
         self._start = b""
@@ -105,13 +121,34 @@ class Subscription:
 class Hub:
     """Topics and their subscriptions; a topic exists while somebody subscribes to it.
 
-    What is published in one turn of the event loop is written at its end, in one write a client:
-    five symbols that change at once cost little more than one.
+    What is published is written in rounds, in one write a client: five symbols that change at once
+    cost little more than one. A round is written in slices, between which readers and requests
+    have their turn. What is published meanwhile waits for the next round: of each state the latest,
+    and of each topic the last `MAX_EVENTS` events.
+
+    Attributes
+    ----------
+    snapshots : Snapshots
+        What new subscriptions get first. It is written between rounds, so that no round brings an
+        older state after it.
+    rounds : int
+        Rounds so far.
+    conflated, dropped : int
+        States that a later one replaced, and events that were dropped, before a round wrote them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: Callable[[], float] = time.perf_counter) -> None:
+        self.snapshots = Snapshots()
+        self.rounds = self.conflated = self.dropped = 0
+        self._now_s = now_s
         self._topics: dict[Hashable, dict[Subscription, None]] = {}
-        self._published: dict[Hashable, dict[Hashable, bytes]] = {}
+        self._published: dict[Hashable, _Unwritten] = {}
+        self._waiting: list[Callable[[], None]] = []
+        self._written: list[Callable[[], None]] = []
+        self._round: Iterator[None] | None = None
+        self._round_began_s = 0.0
+        self._gap_ends_s = 0.0
+        self._is_scheduled = False
 
     def __len__(self) -> int:
         return len(self._topics)
@@ -124,6 +161,7 @@ class Hub:
         self._topics.setdefault(topic, {})[subscription] = None
 
         def end() -> None:
+            subscription.has_ended = True
             subscriptions = self._topics[topic]
             with contextlib.suppress(KeyError):
                 del subscriptions[subscription]
@@ -131,6 +169,13 @@ class Hub:
             if not subscriptions:
                 del self._topics[topic]
 
+        return end
+
+    def begin_snapshot(self, outlet: Outlet, updates: Iterable[Update]) -> Callable[[], None]:
+        """Write a snapshot, its first states at once; return what ends that early."""
+        end = self.snapshots.begin(outlet, updates)
+        if self.snapshots:
+            self._schedule()
         return end
 
     def publish(self, topic: Hashable, payload: bytes, state: Hashable = None) -> None:
@@ -142,31 +187,156 @@ class Hub:
         payload : bytes
             UTF-8.
         state : hashable
-            What this is the latest of: a slow client gets only the last. An `Event` is never
-            replaced.
+            What this is the latest of: only the last is written. An `Event` is never replaced.
         """
-        if topic in self._topics:
-            if not self._published:
-                asyncio.get_running_loop().call_soon(self._deliver)
-            self._published.setdefault(topic, {})[state] = payload
-
-    def _deliver(self) -> None:
-        """Write what was published in this turn."""
-        published, self._published = self._published, {}
-        messages = [
-            (topic, state, payload)
-            for topic, states in published.items()
-            for state, payload in states.items()
-        ]
-        if len(messages) == 1:
-            topic, state, payload = messages[0]
-            for subscription in self._topics.get(topic, ()):
-                subscription.outlet.send(subscription.update(payload, state))
+        if topic not in self._topics:
             return
-        updates: dict[Outlet, list[Update]] = {}
-        for topic, state, payload in messages:
-            for subscription in self._topics.get(topic, ()):
-                update = subscription.update(payload, state)
-                updates.setdefault(subscription.outlet, []).append(update)
-        for outlet, its_updates in updates.items():
-            outlet.send_all(its_updates)
+        unwritten = self._published.get(topic)
+        if unwritten is None:
+            unwritten = self._published[topic] = _Unwritten()
+            self._schedule()
+        if isinstance(state, Event):
+            self.dropped += unwritten.add(state, payload)
+        else:
+            self.conflated += state in unwritten.states
+            unwritten.states[state] = payload
+
+    def when_ready(self, publish: Callable[[], None]) -> None:
+        """Call a function before the next round begins, such as one that publishes for it."""
+        self._waiting.append(publish)
+        self._schedule()
+
+    def when_written(self, note: Callable[[], None]) -> None:
+        """Call a function once everything that is published by now was written."""
+        self._written.append(note)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Write a slice of a round, or begin one."""
+        self._is_scheduled = False
+        began_s = self._now_s()
+        if self._round is None:
+            if self.snapshots.resume() and began_s < self._gap_ends_s:
+                self._schedule()
+                return
+            self._round_began_s = began_s
+            self._round = self._begin()
+        for _ in self._round:
+            if self._now_s() - began_s >= SLICE_S:
+                break
+        else:
+            self._round = None
+            ended_s = self._now_s()
+            # Snapshots get as much time as rounds, where there are any.
+            self._gap_ends_s = 2 * ended_s - self._round_began_s
+        if self._round or self._published or self._waiting or self._written or self.snapshots:
+            self._schedule()
+
+    def _begin(self) -> Iterator[None]:
+        """Return a round of what is published by now, to who subscribes by now."""
+        waiting, self._waiting = self._waiting, []
+        for publish in waiting:
+            publish()
+        published, self._published = self._published, {}
+        written, self._written = self._written, []
+        self.rounds += bool(published)
+        parts: dict[Outlet, list[tuple[Subscription, Sequence[_Message]]]] = {}
+        for topic, unwritten in published.items():
+            subscriptions = self._topics.get(topic)
+            if subscriptions:
+                messages = unwritten.messages(next(iter(subscriptions)).format)
+                for subscription in subscriptions:
+                    parts.setdefault(subscription.outlet, []).append((subscription, messages))
+        return _write(parts, written)
+
+
+_Message = tuple[Hashable, bytes]
+"""A state, or an Event, and its payload."""
+
+
+def _write(
+    parts: dict[Outlet, list[tuple[Subscription, Sequence[_Message]]]],
+    written: Sequence[Callable[[], None]],
+) -> Iterator[None]:
+    """Write each outlet's part, and stop now and then."""
+    count = 0
+    for outlet, its_parts in parts.items():
+        updates = [
+            subscription.update(payload, state)
+            for subscription, messages in its_parts
+            if not subscription.has_ended
+            for state, payload in messages
+        ]
+        if len(updates) == 1:
+            outlet.send(updates[0])
+        elif updates:
+            outlet.send_all(updates)
+        count += len(updates)
+        if count >= _UPDATES_AT_ONCE:
+            count = 0
+            yield
+    for note in written:
+        note()
+
+
+class _Unwritten:
+    """What is published of a topic, and not in a round yet."""
+
+    __slots__ = ("_events", "_missed", "states")
+
+    def __init__(self) -> None:
+        self.states: dict[Hashable, bytes] = {}
+        self._events: deque[tuple[Event, bytes]] = deque()
+        self._missed: dict[str, int | None] = {}
+
+    def add(self, event: Event, payload: bytes) -> int:
+        """Add an event; return how many older ones are dropped for it (0 or 1)."""
+        self._events.append((event, payload))
+        if len(self._events) <= MAX_EVENTS:
+            return 0
+        oldest, _ = self._events.popleft()
+        count = self._missed.get(oldest.symbol, 0)
+        self._missed[oldest.symbol] = (
+            None if count is None or oldest.count is None else count + oldest.count
+        )
+        return 1
+
+    def messages(self, format_: Format) -> Sequence[_Message]:
+        """Return everything, what was missed first."""
+        missed = [
+            (Event(symbol, count), format_.missed(symbol, count))
+            for symbol, count in self._missed.items()
+        ]
+        return [*missed, *self.states.items(), *self._events]
+
+
+class Changes(Generic[T]):
+    """Collects what changed while a round is written, and publishes it once, before the next.
+
+    Parameters
+    ----------
+    hub : Hub
+    publish : callable
+        Called with what changed, each once.
+    """
+
+    def __init__(self, hub: Hub, publish: Callable[[Collection[T]], None]) -> None:
+        self._hub = hub
+        self._publish = publish
+        self._changed: dict[T, None] = {}
+
+    def add(self, changed: Iterable[T]) -> None:
+        """Have changes published when the hub is ready."""
+        if not self._changed:
+            self._hub.when_ready(self._publish_all)
+        self._changed.update(dict.fromkeys(changed))
+
+    def _publish_all(self) -> None:
+        changed, self._changed = self._changed, {}
+        if changed:
+            self._publish(changed.keys())

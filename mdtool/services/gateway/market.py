@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,9 @@ from mdtool.adapters.market import MarketReader, UnavailableError
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolMap, SymbolTable
+from mdtool.core.units import NS_PER_S
+from mdtool.services.gateway.ages import Ages
+from mdtool.services.gateway.hub import Changes, Hub
 from mdtool.wire.batches import Counts, Updates
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,8 @@ class MarketState:
         self.symbols = SymbolTable()
         self._map = SymbolMap(SymbolTable(), self.symbols.intern)
         self._rows = np.zeros(0, _ROW)
+        self._ingested_ns = np.zeros(0, np.int64)
+        """When the latest trade was accepted; 0 where it was before the present connection."""
         self._in_order: list[str] = []
 
     def apply(self, symbols: SymbolTable, updates: Updates) -> NDArray[np.integer]:
@@ -66,14 +72,17 @@ class MarketState:
             The symbols that changed, each once.
         """
         self.is_live = True
-        if symbols is not self._map.source:
+        is_first = symbols is not self._map.source
+        if is_first:
             self._map = SymbolMap(symbols, self.symbols.intern)
         changed = self._map.map(updates.symbol)
         if added := len(self.symbols) - len(self._rows):
             self._rows = np.append(self._rows, np.zeros(added, _ROW))
+            self._ingested_ns = np.append(self._ingested_ns, np.zeros(added, np.int64))
         for name in _COLUMNS:
             self._rows[name][changed] = getattr(updates, name)
         self._rows["stale"][changed] = False
+        self._ingested_ns[changed] = 0 if is_first else updates.ingest_timestamp
         return changed
 
     def lose(self) -> NDArray[np.integer]:
@@ -81,11 +90,21 @@ class MarketState:
         self.is_live = False
         changed = np.flatnonzero(~self._rows["stale"])
         self._rows["stale"][changed] = True
+        self._ingested_ns[changed] = 0
         return changed
 
     def stale_count(self) -> int:
         """Return how many symbols are stale."""
         return int(np.count_nonzero(self._rows["stale"]))
+
+    def ingested_ns(self, symbols: NDArray[np.integer]) -> int | None:
+        """Return when the oldest of symbols' latest trades was accepted by the ingest server.
+
+        None where all of them were known when the present connection began.
+        """
+        known = self._ingested_ns[symbols]
+        known = known[known > 0]
+        return int(known.min()) if len(known) else None
 
     def session(self, index: int) -> tuple[int, int, int, int, int, int, int, bool]:
         """Return a symbol's open, high, low, close, volume, trades, time, and whether it is stale.
@@ -114,14 +133,21 @@ class MarketState:
 class MarketStream:
     """Follows the aggregator, and reconnects whenever the stream is lost.
 
+    Every message is applied to the state as it arrives. Listeners are notified when the hub is
+    ready for more, once of all that changed since.
+
     Parameters
     ----------
     aggregator : MarketReader
     state : MarketState
         What it keeps current.
+    hub : Hub
+        Which writes what listeners publish.
 
     Attributes
     ----------
+    ages : Ages
+        Of what is written.
     counts : Counts or None
         The ticks that the aggregator has accepted and refused, as last received.
     connections, messages : int
@@ -132,18 +158,21 @@ class MarketStream:
         Whether the aggregator cannot commit ticks, and soon takes no more.
     """
 
-    def __init__(self, aggregator: MarketReader, state: MarketState) -> None:
+    def __init__(self, aggregator: MarketReader, state: MarketState, hub: Hub) -> None:
         self.aggregator = aggregator
         self.state = state
+        self.ages = Ages()
         self.counts: Counts | None = None
         self.connections = 0
         self.messages = 0
         self.lost_because: str | None = "not connected yet"
         self.is_blocked = False
+        self._hub = hub
+        self._changes: Changes[int] = Changes(hub, self._publish)
         self._listeners: list[MarketListener] = []
 
     def listen(self, listener: MarketListener) -> None:
-        """Have a listener called after each message, and when the state becomes stale."""
+        """Have a listener called after messages, and when the state becomes stale."""
         self._listeners.append(listener)
 
     async def run(self) -> None:
@@ -185,7 +214,7 @@ class MarketStream:
             log.info("aggregator %s: connected", self.aggregator.address)
         self.messages += 1
         self.counts = updates.counts
-        self._publish(self.state.apply(symbols, updates))
+        self._changes.add(self.state.apply(symbols, updates).tolist())
 
     def _lose(self, reason: str) -> None:
         if self.lost_because != reason and self.connections:
@@ -194,8 +223,12 @@ class MarketStream:
             log.info("%s; waiting for it", reason)
         self.lost_because = reason
         if self.state.is_live:
-            self._publish(self.state.lose())
+            self._changes.add(self.state.lose().tolist())
 
-    def _publish(self, changed: NDArray[np.integer]) -> None:
+    def _publish(self, symbols: Collection[int]) -> None:
+        changed = np.fromiter(symbols, np.int64, len(symbols))
         for listener in self._listeners:
             listener(changed)
+        ingested_ns = self.state.ingested_ns(changed)
+        if ingested_ns is not None:
+            self._hub.when_written(lambda: self.ages.add((time.time_ns() - ingested_ns) / NS_PER_S))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from aiohttp import web
@@ -17,7 +17,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from mdtool.core.breaker import Circuit
-from mdtool.services.gateway.http import TIMES_S, Routes, Times
+from mdtool.services.gateway.ages import BOUNDS_S
+from mdtool.services.gateway.http import TIMES_S, Routes
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.sources import Sources
 from mdtool.services.gateway.upstream import Upstream
@@ -86,6 +87,32 @@ class _GatewayCollector(Collector):
             "mdtool_stream_connections", "Streams opened to the aggregator.", market.connections
         )
         yield _counter("mdtool_stream_messages", "Messages of those streams.", market.messages)
+        yield from self._fanout()
+
+    def _fanout(self) -> Iterator[Metric]:
+        ages, hub = self._sources.market.ages, self._sources.hub
+        yield HistogramMetricFamily(
+            "mdtool_update_age_seconds",
+            "Age of the oldest update of a round, from ingest to its last write.",
+            buckets=_cumulated(BOUNDS_S, ages.buckets),
+            sum_value=ages.total_s,
+        )
+        yield _gauge(
+            "mdtool_update_age_recent_seconds",
+            "The highest of those ages in the last seconds, 0 where nothing was written.",
+            ages.recent_s() or 0.0,
+        )
+        yield _counter("mdtool_fanout_rounds", "Rounds of writes to clients.", hub.rounds)
+        yield _counter(
+            "mdtool_fanout_conflated",
+            "Payloads that a later one replaced while a round was written.",
+            hub.conflated,
+        )
+        yield _counter(
+            "mdtool_fanout_dropped",
+            "Events that were dropped while a round was written, and reported as missed.",
+            hub.dropped,
+        )
 
     def _quotes(self) -> Iterator[Metric]:
         report = self._sources.quotes.report()
@@ -133,7 +160,9 @@ class _GatewayCollector(Collector):
         )
         for route, of_route in self._served.times.items():
             for status, times in of_route.by_status.items():
-                family.add_metric((route, str(status)), _cumulated(times), times.total_s)
+                family.add_metric(
+                    (route, str(status)), _cumulated(TIMES_S, times.buckets), times.total_s
+                )
         return family
 
     def _sockets(self) -> Iterator[Metric]:
@@ -188,9 +217,8 @@ def _outcomes(name: str, text: str, upstream: Upstream) -> Metric:
     return calls
 
 
-def _cumulated(times: Times) -> list[tuple[str, float]]:
-    bounds = (*map(str, TIMES_S), "+Inf")
-    return list(zip(bounds, accumulate(times.buckets), strict=True))
+def _cumulated(bounds: Sequence[float], buckets: Sequence[int]) -> list[tuple[str, float]]:
+    return list(zip((*map(str, bounds), "+Inf"), accumulate(buckets), strict=True))
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

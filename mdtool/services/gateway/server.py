@@ -120,7 +120,7 @@ class Gateway:
             SockJs(config, stomp),
             self._ice_servers,
             BookServices(sources.sender, sources.receiver),
-            Health(sources, routes),
+            Health(sources, routes, config.max_age_ms),
             Metrics(sources, routes),
             Docs(openapi.document(feeds), self._assets),
             GraphiQL(self._assets),

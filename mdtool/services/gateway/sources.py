@@ -30,7 +30,6 @@ from mdtool.services.gateway.feeds.vwap import Vwaps
 from mdtool.services.gateway.history import History
 from mdtool.services.gateway.hub import Hub
 from mdtool.services.gateway.market import MarketState, MarketStream
-from mdtool.services.gateway.snapshots import Snapshots
 from mdtool.services.gateway.table import TABLE
 from mdtool.services.gateway.upstream import Upstream
 
@@ -46,6 +45,8 @@ class Sources:
 
     Attributes
     ----------
+    hub : Hub
+        Through which every feed is written to its clients.
     feeds : Feeds
     market : MarketStream
         The market in memory, and the stream that keeps it current.
@@ -82,6 +83,7 @@ class Sources:
         if config.quotes_from:
             parse_address(config.quotes_from)
         self._config = config
+        self.hub = Hub()
         self._quote_hub = open_hub(config.quotes_hub)
         self.history = History(config) if config.store else None
         self.upstream = Upstream.remote(f"aggregator {config.aggregator}", config)
@@ -127,22 +129,22 @@ class Sources:
         trade_feed: TradeFeed,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        config, hub, snapshots = self._config, Hub(), Snapshots()
+        config, hub = self._config, self.hub
         state = MarketState(aggregator.address)
-        aggregates = Aggregates(state, Audience(hub, snapshots))
-        symbols = Symbols(state, Audience(hub, snapshots))
-        self.quotes = Quotes(self._quote_hub, config.quotes_from, state, Audience(hub, snapshots))
-        self.trades = Trades(trade_feed, self.history, state, Audience(hub, snapshots))
-        self.vwap = Vwaps(VwapFeedClient(config.vwap), Audience(hub, snapshots))
+        aggregates = Aggregates(state, Audience(hub))
+        symbols = Symbols(state, Audience(hub))
+        self.quotes = Quotes(self._quote_hub, config.quotes_from, state, Audience(hub))
+        self.trades = Trades(trade_feed, self.history, state, Audience(hub))
+        self.vwap = Vwaps(VwapFeedClient(config.vwap), Audience(hub))
         receiver = Upstream.remote(f"receiver {config.receiver}", config)
-        self.market = MarketStream(aggregator, state)
+        self.market = MarketStream(aggregator, state, hub)
         for listener in (aggregates.publish, symbols.publish, self.quotes.trade):
             self.market.listen(listener)
         feeds: dict[str, Feed[Any]] = {
             "aggregates": aggregates,
-            "bars": Bars(self.market, self.upstream, Audience(hub, snapshots), tasks),
+            "bars": Bars(self.market, self.upstream, Audience(hub), tasks),
             "quotes": self.quotes,
-            "books": Books(self.receiver, receiver, Audience(hub, snapshots), tasks),
+            "books": Books(self.receiver, receiver, Audience(hub), tasks),
             "trades": self.trades,
             "vwap": self.vwap,
             "symbols": symbols,

@@ -11,7 +11,6 @@ from mdtool.services.client import Client
 from mdtool.services.gateway.backlog import Event
 from mdtool.services.gateway.hub import Format, Hub, Subscription
 from mdtool.services.gateway.parameters import ParameterError, parse_before
-from mdtool.services.gateway.snapshots import Snapshots
 
 ALL: Final = "*"
 """In a key, every symbol."""
@@ -204,12 +203,10 @@ class Audience(Generic[R]):
     ----------
     hub : Hub
         Shared by all feeds, so that what changes at once is written at once.
-    snapshots : Snapshots
     """
 
-    def __init__(self, hub: Hub, snapshots: Snapshots) -> None:
-        self._hub = hub
-        self._snapshots = snapshots
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
         self._formats: dict[Key, dict[Format, int]] = {}
         self._subscriptions: dict[Key, dict[Subscription, None]] = {}
 
@@ -244,8 +241,8 @@ class Audience(Generic[R]):
         formats = self._formats.setdefault(key, {})
         formats[subscription.format] = formats.get(subscription.format, 0) + 1
         self._subscriptions.setdefault(key, {})[subscription] = None
-        leave = self._hub.subscribe((self, key, subscription.format), subscription)
-        end_snapshot = self._snapshots.begin(
+        leave = self.hub.subscribe((self, key, subscription.format), subscription)
+        end_snapshot = self.hub.begin_snapshot(
             subscription.outlet,
             (subscription.update(encode(row, True), state) for row, state in snapshot),
         )
@@ -286,26 +283,26 @@ class Audience(Generic[R]):
                 payload = encoded.get(format_)
                 if payload is None:
                     payload = encoded[format_] = format_.encode(row)
-                self._hub.publish((self, followed, format_), payload, state)
+                self.hub.publish((self, followed, format_), payload, state)
 
     def send(self, key: Key, row: R, state: Hashable) -> None:
         """Send a row to those who follow exactly this key, with a state as in `publish`."""
         for format_ in self._formats.get(key, ()):
-            self._hub.publish((self, key, format_), format_.encode(row), state)
+            self.hub.publish((self, key, format_), format_.encode(row), state)
 
     def miss(self, key: Key, symbol: str, count: int | None) -> None:
         """Report events that the feed itself dropped, None where nobody knows how many."""
         for followed in (key, Key(ALL, key.option)):
             for format_ in self._formats.get(followed, ()):
                 payload = format_.missed(symbol, count)
-                self._hub.publish((self, followed, format_), payload, Event(symbol, count))
+                self.hub.publish((self, followed, format_), payload, Event(symbol, count))
 
     def interrupt(self) -> None:
         """Report to everybody that events were missed, nobody knows how many."""
         for key, formats in self._formats.items():
             for format_ in formats:
                 payload = format_.missed(key.symbol, None)
-                self._hub.publish((self, key, format_), payload, Event(key.symbol, None))
+                self.hub.publish((self, key, format_), payload, Event(key.symbol, None))
 
     def fail(self, key: Key, error: MdtoolError) -> None:
         """End every subscription to a key with a reason."""

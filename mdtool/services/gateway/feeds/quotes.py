@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from mdtool.core.units import NS_PER_MS
 from mdtool.services.client import Client
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
 from mdtool.services.gateway.fields import STALE, Field, Kind
-from mdtool.services.gateway.hub import Subscription
+from mdtool.services.gateway.hub import Changes, Subscription
 from mdtool.services.gateway.market import MarketState
 from mdtool.wire.quotes import Quote
 
@@ -176,6 +176,7 @@ class Quotes:
         self._stream: DbnQuotes | None = None
         self._market = market
         self._audience = audience
+        self._changed = Changes(audience.hub, self._publish_latest)
         hub.subscribe(self.board.receive)
 
     async def run(self) -> None:
@@ -261,8 +262,11 @@ class Quotes:
     def _publish(self, changed: Sequence[LatestQuote]) -> None:
         self.changes += 1
         if self._audience:
-            for row in changed:
-                self._audience.publish(Key(row.symbol), row, row.symbol)
+            self._changed.add(row.symbol for row in changed)
+
+    def _publish_latest(self, symbols: Iterable[str]) -> None:
+        for symbol in symbols:
+            self._audience.publish(Key(symbol), self.board.row(symbol), symbol)
 
     def _snapshot(self, symbol: str) -> Iterator[tuple[LatestQuote, str]]:
         for name in self.board.symbols() if symbol == ALL else (symbol,):

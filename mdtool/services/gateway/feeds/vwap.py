@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from mdtool.adapters.market import UnavailableError, UnknownSymbolError
@@ -11,7 +11,7 @@ from mdtool.adapters.vwap_feed import VwapFeedClient, decode_states
 from mdtool.services.client import Client
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
 from mdtool.services.gateway.fields import STALE, Field, Kind
-from mdtool.services.gateway.hub import Subscription
+from mdtool.services.gateway.hub import Changes, Subscription
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Vwaps:
         self.lost_because: str | None = "not connected yet"
         self._service = service
         self._audience = audience
+        self._changes = Changes(audience.hub, self._publish)
         self._rows: dict[str, Vwap] = {}
         self._in_order: list[str] = []
 
@@ -106,35 +107,39 @@ class Vwaps:
         log.info("vwap %s: connected", self._service.address)
 
     def received(self, lines: list[bytes]) -> None:
-        """Publish the latest state of each symbol."""
+        """Apply the latest state of each symbol, which is published when the hub is ready."""
         states, errors = decode_states(lines)
         for error in errors:
             log.warning("vwap %s: %s", self._service.address, error)
-        for state in {state.symbol: state for state in states}.values():
-            self._publish(
-                Vwap(
-                    state.symbol,
-                    state.vwap,
-                    state.price,
-                    state.volume,
-                    state.window,
-                    state.timestamp_ns,
-                    is_stale=False,
-                )
+        latest = {state.symbol: state for state in states}
+        for symbol, state in latest.items():
+            self._rows[symbol] = Vwap(
+                symbol,
+                state.vwap,
+                state.price,
+                state.volume,
+                state.window,
+                state.timestamp_ns,
+                is_stale=False,
             )
+        self._changed(latest)
 
     def lost(self, reason: str, delay_s: float, attempts: int) -> None:
         """Mark every state stale."""
         if self.lost_because is None:
             log.warning("vwap %s: %s; reconnecting", self._service.address, reason)
-            for row in list(self._rows.values()):
-                self._publish(row._replace(is_stale=True))
+            for symbol, row in self._rows.items():
+                self._rows[symbol] = row._replace(is_stale=True)
+            self._changed(self._rows)
         self.lost_because = reason
 
-    def _publish(self, row: Vwap) -> None:
-        self._rows[row.symbol] = row
+    def _changed(self, symbols: Iterable[str]) -> None:
         if self._audience:
-            self._audience.publish(Key(row.symbol), row, row.symbol)
+            self._changes.add(symbols)
+
+    def _publish(self, symbols: Iterable[str]) -> None:
+        for symbol in symbols:
+            self._audience.publish(Key(symbol), self._rows[symbol], symbol)
 
     def _symbols(self) -> Sequence[str]:
         if len(self._in_order) != len(self._rows):

@@ -156,7 +156,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "Health": object_schema(
         {
-            "status": {"enum": ["ok", "blocked", "stale", "unavailable"]},
+            "status": {"enum": ["ok", "degraded", "blocked", "stale", "unavailable"]},
+            "age_ms": {"type": ["number", "null"]},
             "aggregator": _PEER,
             "symbols": object_schema({"known": _COUNT, "stale": _COUNT}),
             "quotes": object_schema(
