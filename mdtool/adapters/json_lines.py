@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
+from types import TracebackType
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -14,8 +16,16 @@ import numpy as np
 from mdtool.adapters.byte_source import ByteSource
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable, normal_symbol
-from mdtool.core.trades import NamedTrades, Trades
-from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, parse_price, parse_time
+from mdtool.core.trades import REASONS, NamedTrades, Reason, Trades, reasons_text
+from mdtool.core.units import (
+    UNDEF_ORDER_SIZE,
+    UNDEF_PRICE,
+    counted,
+    parse_price,
+    parse_time,
+)
+
+log = logging.getLogger(__name__)
 
 _CHUNK_BYTES: Final = 1 << 18
 _MAX_LINE_BYTES: Final = 1 << 16
@@ -23,6 +33,8 @@ _TRADE: Final = "T"
 _NANO: Final = Decimal("1e-9")
 _WHOLE_DIGITS: Final = 20
 """More than the digits of any int64."""
+_LOGGED_LINES: Final = 5
+"""How many refused lines are logged one by one."""
 
 _Tick: TypeAlias = tuple[int, int, int, int, int]
 """Symbol, price, volume, exchange timestamp, and the time by which it is paced."""
@@ -31,6 +43,43 @@ _Tick: TypeAlias = tuple[int, int, int, int, int]
 def is_json_lines(source: ByteSource) -> bool:
     """Return whether the bytes begin as a JSON object does, perhaps after a byte order mark."""
     return source.peek().removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{"
+
+
+class _RefusedLine(Exception):  # noqa: N818 - what happens to the line
+    """A line is not a tick, for a reason."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class _Field:
+    """A block that reads a field: the line is refused if it is absent or not valid."""
+
+    __slots__ = ("_reason",)
+
+    def __init__(self, reason: Reason) -> None:
+        self._reason = reason
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, KeyError):
+            raise _RefusedLine(self._reason, f"has no {error}") from error
+        if isinstance(error, UsageError):
+            raise _RefusedLine(self._reason, str(error)) from error
+
+
+_SYMBOL: Final = _Field(Reason.SYMBOL)
+_PRICE: Final = _Field(Reason.PRICE)
+_VOLUME: Final = _Field(Reason.VOLUME)
+_TIMESTAMP: Final = _Field(Reason.TIMESTAMP)
 
 
 class JsonLines:
@@ -46,9 +95,26 @@ class JsonLines:
     ----------
     source : ByteSource
         Closed together with this one.
+    is_strict : bool
+        Whether a line that is not a tick ends the source; else it is counted by reason and skipped.
+
+    Attributes
+    ----------
+    refused : int64[REASONS]
+        How many lines were skipped, by `Reason`.
+
+    Raises
+    ------
+    InputError
+        While iterating: at a line that is not a tick, if strict; at the end, if all lines were
+        refused.
     """
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: ByteSource, is_strict: bool = False) -> None:
+        self.refused = np.zeros(REASONS, np.int64)
+        self._is_strict = is_strict
+        self._is_in_long_line = False
+        self._accepted = 0
         self._source = source
         self._symbols = SymbolTable()
         self._lines = 0
@@ -70,18 +136,31 @@ class JsonLines:
         while data := self._source.read(_CHUNK_BYTES):
             self.bytes_read += len(data)
             *lines, rest = (rest + data).split(b"\n")
+            if lines and self._is_in_long_line:
+                del lines[0]
+                self._is_in_long_line = False
             yield from self._runs(lines)
-            if len(rest) > _MAX_LINE_BYTES:
+            if self._is_in_long_line:
+                rest = b""
+            elif len(rest) > _MAX_LINE_BYTES:
                 self._lines += 1
-                raise self._error(f"is longer than {_MAX_LINE_BYTES:,} bytes")
+                detail = f"is longer than {_MAX_LINE_BYTES:,} bytes"
+                self._refuse(_RefusedLine(Reason.MALFORMED, detail))
+                self._is_in_long_line, rest = True, b""
         yield from self._runs([rest])
+        if self.refused.any():
+            what = f"refused {counted(int(self.refused.sum()), 'line')}"
+            report = f"{self.name}: {what} ({reasons_text(self.refused)})"
+            if not self._accepted:
+                raise InputError(f"{report}, and accepted none")
+            log.warning("%s", report)
 
     def close(self) -> None:
         """Close the file."""
         self._source.close()
 
     def _runs(self, lines: list[bytes]) -> Iterator[NamedTrades]:
-        """Yield the ticks of some lines, also those before a line that is wrong."""
+        """Yield the ticks of some lines, also those before a line that ends a strict source."""
         ticks: list[_Tick] = []
         error: InputError | None = None
         for line in lines:
@@ -92,70 +171,93 @@ class JsonLines:
                     if (text := line.removeprefix(codecs.BOM_UTF8).strip())
                     else None
                 )
-            except UsageError as wrong:
-                error = self._error(str(wrong))
-                break
-            if tick is not None:
-                ticks.append(tick)
+                if tick is not None:
+                    ticks.append(tick)
+            except _RefusedLine as refused:
+                try:
+                    self._refuse(refused)
+                except InputError as strict:
+                    error = strict
+                    break
         if ticks:
+            self._accepted += len(ticks)
             symbol, *others = zip(*ticks, strict=True)
             columns = [np.array(column, np.int64) for column in others]
             yield NamedTrades(self._symbols, Trades(np.array(symbol, np.uint32), *columns))
         if error is not None:
             raise error
 
+    def _refuse(self, refused: _RefusedLine) -> None:
+        """Count the current line.
+
+        Raises
+        ------
+        InputError
+            If it ends the source.
+        """
+        if self._is_strict:
+            raise InputError(f"{self.name}: line {self._lines:,}: {refused}")
+        if self.refused.sum() < _LOGGED_LINES:
+            log.warning("%s: refused line %d: %s", self.name, self._lines, refused)
+        self.refused[refused.reason] += 1
+
     def _tick(self, line: bytes) -> _Tick | None:
         """Return the tick of a line, None for a record that is not a trade.
 
         Raises
         ------
-        UsageError
+        _RefusedLine
             When the line is neither a Tick nor a record.
         """
         try:
             entry = json.loads(line, parse_float=str, parse_constant=str)
         except ValueError as error:
-            raise UsageError(f"is not JSON: {error}") from error
+            raise _RefusedLine(Reason.MALFORMED, f"is not JSON: {error}") from error
         except RecursionError as error:
-            raise UsageError("is not JSON: nested too deeply") from error
+            raise _RefusedLine(Reason.MALFORMED, "is not JSON: nested too deeply") from error
         if not isinstance(entry, dict):
-            raise UsageError("is not a JSON object")
-        try:
-            return self._of_record(entry) if "hd" in entry else self._of_tick(entry)
-        except KeyError as error:
-            raise UsageError(f"has no {error}") from error
+            raise _RefusedLine(Reason.MALFORMED, "is not a JSON object")
+        return self._of_record(entry) if "hd" in entry else self._of_tick(entry)
 
     def _of_tick(self, entry: Mapping[str, Any]) -> _Tick:
-        moment = entry.get("exchange_timestamp", entry.get("exchangeTimestamp"))
-        time_ns = time.time_ns() if moment is None else _time(str(moment))
-        price = parse_price(_nearest_nano(str(entry["price"])))
-        if price <= 0:
-            raise UsageError(f"price {entry['price']} is not above 0")
-        volume = _positive("volume", _integer("volume", entry["volume"]))
-        return self._symbol(entry["symbol"]), price, volume, _positive("time", time_ns), time_ns
+        symbol = self._symbol(entry)
+        with _PRICE:
+            price = parse_price(_nearest_nano(str(entry["price"])))
+            if price <= 0:
+                raise UsageError(f"price {entry['price']} is not above 0")
+        with _VOLUME:
+            volume = _positive("volume", _integer("volume", entry["volume"]))
+        with _TIMESTAMP:
+            moment = entry.get("exchange_timestamp", entry.get("exchangeTimestamp"))
+            time_ns = time.time_ns() if moment is None else _time(str(moment))
+            return symbol, price, volume, _positive("time", time_ns), time_ns
 
     def _of_record(self, entry: Mapping[str, Any]) -> _Tick | None:
         if entry.get("action") != _TRADE:
             return None
-        text = str(entry["price"])
-        price = parse_price(text) if "." in text else _integer("price", entry["price"] or 0)
-        size = _integer("size", entry["size"])
-        header = entry["hd"] if isinstance(entry["hd"], dict) else {}
-        event_ns = _time(str(header["ts_event"]))
-        due_ns = _time(str(entry.get("ts_recv") or event_ns))
+        symbol = self._symbol(entry)
+        with _PRICE:
+            text = str(entry["price"])
+            price = parse_price(text) if "." in text else _integer("price", entry["price"] or 0)
+        with _VOLUME:
+            size = _integer("size", entry["size"])
+        with _TIMESTAMP:
+            header = entry["hd"] if isinstance(entry["hd"], dict) else {}
+            event_ns = _positive("time", _time(str(header["ts_event"])))
+            due_ns = _time(str(entry.get("ts_recv") or event_ns))
         if not 0 < price < UNDEF_PRICE or not 0 < size < UNDEF_ORDER_SIZE:
             self.left_out += 1
             return None
-        return self._symbol(entry["symbol"]), price, size, _positive("time", event_ns), due_ns
+        return symbol, price, size, event_ns, due_ns
 
-    def _symbol(self, value: object) -> int:
-        symbol = normal_symbol(value) if isinstance(value, str) else None
-        if symbol is None:
-            raise UsageError(f"symbol {value!r} is not 1 to {MAX_SYMBOL_CHARS} ASCII characters")
-        return self._symbols.intern(symbol)
-
-    def _error(self, what: str) -> InputError:
-        return InputError(f"{self.name}: line {self._lines:,}: {what}")
+    def _symbol(self, entry: Mapping[str, Any]) -> int:
+        with _SYMBOL:
+            value = entry["symbol"]
+            symbol = normal_symbol(value) if isinstance(value, str) else None
+            if symbol is None:
+                text = f"symbol {value!r} is not 1 to {MAX_SYMBOL_CHARS} ASCII characters"
+                raise UsageError(text)
+            return self._symbols.intern(symbol)
 
 
 def _nearest_nano(price: str) -> str:

@@ -52,13 +52,21 @@ def send(
     limit: Annotated[
         int | None, typer.Option("-l", "--limit", metavar="N", min=0, help="Stop after N ticks.")
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="End at the first JSON line that is not a tick, instead of counting it.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> int:
     """Send trades as Tick frames to a TCP ingest server, and print its acknowledgement.
 
     INPUT is DBN (the trades of MBO are its T records), or JSON lines such as
     {"symbol": "AAPL", "price": 150.25, "volume": 100, "exchange_timestamp": 1735201234567000000}.
-    What was not committed when a connection was lost is resent.
+    Lines that are not ticks are counted by reason and skipped. What was not committed when a
+    connection was lost is resent.
 
     Example: mdtool replay-dbn day.dbn --speed 10 | mdtool send 127.0.0.1:50050
 
@@ -77,7 +85,10 @@ def send(
         raise UsageError("--rate and --speed expect a number; 0 is as fast as possible")
     if simulate and config.speed:
         raise UsageError("--speed is for recorded ticks; a simulated market goes by --rate")
-    ticks = _simulated(paths, selected, seed, config.rate) if simulate else _read(paths, selected)
+    if simulate:
+        ticks = _simulated(paths, selected, seed, config.rate)
+    else:
+        ticks = _read(paths, selected, strict)
     if simulate and config.rate:
         config = dataclasses.replace(config, rate=0.0, speed=1.0)
     # Paced ticks are read ahead of their time: the bytes read would show no progress.
@@ -115,12 +126,12 @@ def _addressed(arguments: Sequence[str], config: SendConfig) -> tuple[list[str],
     return paths, config
 
 
-def _read(paths: Sequence[str], selected: FilterOptions) -> TickSource:
+def _read(paths: Sequence[str], selected: FilterOptions, is_strict: bool) -> TickSource:
     from mdtool.services.send.ticks import open_ticks
 
     if selected.schema not in {None, "trades"}:
         raise UsageError(f"--schema {selected.schema}: only trades can be sent")
-    return open_ticks(paths or ["-"], selected.selection())
+    return open_ticks(paths or ["-"], selected.selection(), is_strict)
 
 
 def _simulated(paths: Sequence[str], selected: FilterOptions, seed: int, rate: float) -> TickSource:

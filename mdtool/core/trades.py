@@ -44,6 +44,11 @@ REASONS: Final = max(Reason) + 1
 """The length of counts by `Reason`; 0 is none."""
 
 
+def reasons_text(refused: NDArray[np.int64]) -> str:
+    """Return counts by `Reason` in words, such as `1 price, 2 malformed`."""
+    return ", ".join(f"{refused[reason]} {reason.label}" for reason in Reason if refused[reason])
+
+
 @dataclass(frozen=True, slots=True)
 class Trades:
     """Trades as columns, one entry each, in order of arrival.

@@ -9,6 +9,7 @@ import pytest
 from mdtool.adapters.byte_source import open_bytes
 from mdtool.adapters.json_lines import JsonLines, is_json_lines
 from mdtool.core.errors import InputError
+from mdtool.core.trades import Reason
 
 TICK = (
     '{"symbol": "AAPL", "price": 150.25, "volume": 100, "exchange_timestamp": 1735201234567000000}'
@@ -24,10 +25,10 @@ PRETTY = (
 )
 
 
-def source(tmp_path, text):
+def source(tmp_path, text, is_strict=False):
     path = tmp_path / "ticks.json"
     path.write_text(text, "utf-8")
-    return JsonLines(open_bytes(str(path)))
+    return JsonLines(open_bytes(str(path)), is_strict)
 
 
 def read(tmp_path, text):
@@ -129,35 +130,48 @@ def test_trades_without_a_price_or_size_are_left_out_and_counted(tmp_path, line)
 
 
 @pytest.mark.parametrize(
-    ("line", "what"),
+    ("line", "reason", "what"),
     [
-        ("{", "is not JSON"),
-        ("\xff", "is not JSON"),
-        ("[1]", "is not a JSON object"),
-        ('{"a":' + "[" * 60_000, "is not JSON"),
-        ('{"price": 1}', "has no 'volume'"),
-        (TICK.replace("150.25", "NaN"), "'NaN' is not a price"),
-        (TICK.replace("150.25", "-1.5"), "price -1.5 is not above 0"),
-        (TICK.replace("150.25", "1e300"), "does not fit a price"),
-        (TICK.replace("100,", "0,"), "volume 0 is not above 0"),
-        (TICK.replace("100,", "1.5,"), "volume '1.5' is not a whole number"),
-        (TICK.replace("100,", f"{2**63},"), "too large"),
-        (TICK.replace("100,", f"{2**63}.0,"), "too large"),
-        (TICK.replace("100,", "1e999999999,"), "volume '1e999999999' is not a whole number"),
-        (TICK.replace("100,", "NaN,"), "volume 'NaN' is not a whole number"),
-        (TICK.replace("100,", "true,"), "volume True is not a whole number"),
-        (TICK.replace("AAPL", " "), "is not 1 to 70 ASCII characters"),
-        (TICK.replace("AAPL", "A" * 71), "is not 1 to 70 ASCII characters"),
-        (TICK.replace("AAPL", "Ä"), "is not 1 to 70 ASCII characters"),
-        (TICK.replace('"AAPL"', "5"), "is not 1 to 70 ASCII characters"),
-        (TICK.replace("1735201234567000000", '"yesterday"'), "is not a time"),
-        (TICK.replace("1735201234567000000", "0"), "time 0 is not above 0"),
-        (TRADE.replace('"symbol":"ESH1"', '"x":0'), "has no 'symbol'"),
-        (TRADE.replace('"hd":{', '"hd":3,"x":{'), "has no 'ts_event'"),
+        ("{", Reason.MALFORMED, "is not JSON"),
+        ("\xff", Reason.MALFORMED, "is not JSON"),
+        ("[1]", Reason.MALFORMED, "is not a JSON object"),
+        ('{"a":' + "[" * 60_000, Reason.MALFORMED, "is not JSON"),
+        ('{"symbol": "A", "price": 1}', Reason.VOLUME, "has no 'volume'"),
+        (TICK.replace("150.25", "NaN"), Reason.PRICE, "'NaN' is not a price"),
+        (TICK.replace("150.25", "-1.5"), Reason.PRICE, "price -1.5 is not above 0"),
+        (TICK.replace("150.25", "1e300"), Reason.PRICE, "does not fit a price"),
+        (TICK.replace("100,", "0,"), Reason.VOLUME, "volume 0 is not above 0"),
+        (TICK.replace("100,", "1.5,"), Reason.VOLUME, "volume '1.5' is not a whole number"),
+        (TICK.replace("100,", f"{2**63},"), Reason.VOLUME, "too large"),
+        (TICK.replace("100,", f"{2**63}.0,"), Reason.VOLUME, "too large"),
+        (
+            TICK.replace("100,", "1e999999999,"),
+            Reason.VOLUME,
+            "volume '1e999999999' is not a whole number",
+        ),
+        (TICK.replace("100,", "NaN,"), Reason.VOLUME, "volume 'NaN' is not a whole number"),
+        (TICK.replace("100,", "true,"), Reason.VOLUME, "volume True is not a whole number"),
+        (TICK.replace("AAPL", " "), Reason.SYMBOL, "is not 1 to 70 ASCII characters"),
+        (TICK.replace("AAPL", "A" * 71), Reason.SYMBOL, "is not 1 to 70 ASCII characters"),
+        (TICK.replace("AAPL", "Ä"), Reason.SYMBOL, "is not 1 to 70 ASCII characters"),
+        (TICK.replace('"AAPL"', "5"), Reason.SYMBOL, "is not 1 to 70 ASCII characters"),
+        (TICK.replace("1735201234567000000", '"yesterday"'), Reason.TIMESTAMP, "is not a time"),
+        (TICK.replace("1735201234567000000", "0"), Reason.TIMESTAMP, "time 0 is not above 0"),
+        (TRADE.replace('"symbol":"ESH1"', '"x":0'), Reason.SYMBOL, "has no 'symbol'"),
+        (TRADE.replace('"hd":{', '"hd":3,"x":{'), Reason.TIMESTAMP, "has no 'ts_event'"),
     ],
 )
-def test_a_wrong_line_is_named_behind_all_that_came_before(tmp_path, line, what):
+def test_a_line_that_is_not_a_tick_is_refused(tmp_path, line, reason, what, caplog):
     ticks = source(tmp_path, f"{TICK}\n{TICK}\n{line}\n{TICK}")
+    assert sum(len(run) for run in ticks) == 3
+    assert {Reason(index): n for index, n in enumerate(ticks.refused) if n} == {reason: 1}
+    first, last = caplog.messages
+    assert "ticks.json: refused line 3: " in first
+    assert what in first
+    assert last.endswith(f"ticks.json: refused 1 line (1 {reason.label})")
+    ticks.close()
+
+    ticks = source(tmp_path, f"{TICK}\n{TICK}\n{line}\n{TICK}", is_strict=True)
     count = 0
     with pytest.raises(InputError, match=r"ticks\.json: line 3: ") as raised:  # noqa: PT012
         for run in ticks:
@@ -167,12 +181,37 @@ def test_a_wrong_line_is_named_behind_all_that_came_before(tmp_path, line, what)
     ticks.close()
 
 
-def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path):
-    ticks = source(tmp_path, f"{TICK}\n" + "{" + "x" * 600_000)
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path, is_strict):
+    ticks = source(tmp_path, f"{TICK}\n" + "{" + "x" * 600_000 + f"\n{TICK}\n{{", is_strict)
     runs = iter(ticks)
     assert len(next(runs)) == 1
-    with pytest.raises(InputError, match=r"line 2: is longer than 65,536 bytes"):
-        next(runs)
+    if is_strict:
+        with pytest.raises(InputError, match=r"line 2: is longer than 65,536 bytes"):
+            next(runs)
+    else:
+        assert sum(len(run) for run in runs) == 1
+        assert ticks.refused[Reason.MALFORMED] == 2
+    ticks.close()
+
+
+def test_lines_are_logged_by_their_own_numbers(tmp_path, caplog):
+    long = "x" * 600_000
+    ticks = source(tmp_path, f"{TICK}\n{long}\n{TICK}\nx\n{TICK}")
+    assert sum(len(run) for run in ticks) == 3
+    assert [message.split(": ")[1] for message in caplog.messages[:2]] == [
+        "refused line 2",
+        "refused line 4",
+    ]
+    ticks.close()
+
+
+def test_a_file_without_any_tick_is_an_error(tmp_path):
+    ticks = source(tmp_path, '{"symbol":"AAPL"}\n' * 9 + "x")
+    with pytest.raises(
+        InputError, match=r"refused 10 lines \(9 price, 1 malformed\), and accepted"
+    ):
+        list(ticks)
     ticks.close()
 
 

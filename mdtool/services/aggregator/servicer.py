@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolMap, SymbolTable
-from mdtool.core.trades import REASONS, Reason
+from mdtool.core.trades import REASONS, Reason, reasons_text
 from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
 from mdtool.engine.market import Market, SequenceGapError
 from mdtool.services.aggregator.committer import acknowledging
@@ -271,8 +271,7 @@ def _receipt(taken: int, refused: NDArray[np.int64]) -> str:
     text = f"Received {taken} ticks"
     if not refused.any():
         return text
-    reasons = ", ".join(f"{refused[reason]} {reason.label}" for reason in Reason if refused[reason])
-    return f"{text}, refused {refused.sum()} ({reasons})"
+    return f"{text}, refused {refused.sum()} ({reasons_text(refused)})"
 
 
 def _aggregates(market: Market, symbols: NDArray[np.uint32]) -> Iterator[marketdata_pb2.Aggregate]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import PeerError
-from mdtool.core.trades import REASONS, Frames, Reason
+from mdtool.core.trades import REASONS, Frames, reasons_text
 from mdtool.services.client import Admission
 from mdtool.services.ingest.intake import Intake, Stream
 from mdtool.wire.frames import encode_ack, encode_committed, encode_resume
@@ -282,7 +282,4 @@ class _Tally:
 
     def __str__(self) -> str:
         text = f"Accepted {self.accepted} tick{'s' * (self.accepted != 1)}, refused {self.refused}"
-        reasons = [
-            f"{count} {reason.label}" for reason in Reason if (count := self._refused[reason])
-        ]
-        return f"{text} ({', '.join(reasons)})" if reasons else text
+        return f"{text} ({reasons_text(self._refused)})" if self.refused else text

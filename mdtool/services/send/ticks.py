@@ -29,7 +29,9 @@ _FEW_TICKS: Final = 256
 """Batches shorter than this are encoded with the symbols they have, not with all there are."""
 
 
-def open_ticks(paths: Sequence[str], selection: Selection | None = None) -> TickSource:
+def open_ticks(
+    paths: Sequence[str], selection: Selection | None = None, is_strict: bool = False
+) -> TickSource:
     """Open files, or standard input for `-`, as ticks in order of time.
 
     Parameters
@@ -38,6 +40,8 @@ def open_ticks(paths: Sequence[str], selection: Selection | None = None) -> Tick
         DBN files, merged by their index timestamp, or a single one of JSON lines.
     selection : Selection, optional
         Which symbols and times of DBN to send.
+    is_strict : bool
+        Whether JSON lines end at the first that is not a tick.
 
     Raises
     ------
@@ -54,7 +58,7 @@ def open_ticks(paths: Sequence[str], selection: Selection | None = None) -> Tick
     if selection is not None:
         source.close()
         raise UsageError("symbols and times are selected of DBN, not of JSON lines")
-    return JsonLines(source)
+    return JsonLines(source, is_strict)
 
 
 def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource:

@@ -127,8 +127,15 @@ def test_a_partial_book_s_trades_are_sent(real_data, aggregator, ingest):
         assert list(watch.sessions) == ["CLX5"]
 
 
-def test_json_lines_are_sent_up_to_the_one_that_is_wrong(ingest):
-    done = completed("send", "-", ingest, stdin=TICK * 3 + b'{"symbol":"AAPL"}\n' + TICK)
+def test_json_lines_that_are_not_ticks_are_counted(ingest):
+    lines = TICK * 3 + b'{"symbol":"AAPL"}\n' + TICK
+    done = completed("send", "-", ingest, stdin=lines)
+    assert done.stdout.startswith(b"Accepted 4 ticks, refused 0")
+    assert done.returncode == 0
+    assert b"stdin: refused line 4: has no 'price'\n" in done.stderr
+    assert done.stderr.endswith(b"stdin: refused 1 line (1 price)\n")
+
+    done = completed("send", "-", ingest, "--strict", stdin=lines)
     assert done.stdout.startswith(b"Accepted 3 ticks, refused 0")
     assert done.returncode == 1
     assert done.stderr.endswith(b"mdtool: stdin: line 4: has no 'price'\n")
