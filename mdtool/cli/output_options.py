@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final, Protocol, Self
 
 import typer
 
 from mdtool.cli.options import option_bundle
-from mdtool.core.errors import UsageError
+from mdtool.core.errors import InputError, UsageError
+from mdtool.core.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     import databento_dbn as dbn
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from mdtool.core.instruments import Batch
     from mdtool.core.interleaved import Interleaved
 
+log = logging.getLogger(__name__)
+
 _PANEL: Final = "Output"
 
 
@@ -26,16 +31,73 @@ class LimitReached(Exception):  # noqa: N818 - the wish of the user, not an erro
     """The `--limit` is reached, which ends the `with` block of a sink."""
 
 
-class Sink:
-    """The sink of a command's records. Its `with` block ends once the limit is reached.
+class Completable(Protocol):
+    """What a command writes to, and completes at the end."""
+
+    def close(self) -> None:
+        """Complete the output."""
+        ...
+
+
+class OutputBlock:
+    """The `with` block in which a command writes its output. It ends once the limit is reached.
+
+    An error that ends it before anything was written leaves no file. A file made of a finite input
+    appears complete or, if the command is interrupted or cannot write it, not at all; of an input
+    that breaks off it has what came before. A file made of an endless input is completed.
+
+    Parameters
+    ----------
+    output : Completable
+    path : str, optional
+        The file that is written.
+    is_endless : bool
+        Whether the input ends only when the command is interrupted.
+    """
+
+    def __init__(self, output: Completable, path: str | None, is_endless: bool) -> None:
+        self._completable = output
+        self._path = path
+        self._is_endless = is_endless
+        self._is_begun = False
+
+    def _writing(self) -> AbstractContextManager[None]:
+        """Return a block that Ctrl-C does not leave in the middle of a file that it completes."""
+        return uninterrupted() if self._path and self._is_endless else nullcontext()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if self._is_dropped(error):
+            if self._is_begun:
+                log.warning("%s: not written, because the command did not end", self._path)
+        elif self._is_begun or error is None:
+            with self._writing():
+                self._completable.close()
+        return isinstance(error, LimitReached)
+
+    def _is_dropped(self, error: BaseException | None) -> bool:
+        if error is None or isinstance(error, LimitReached | InputError):
+            return False
+        return self._path is not None and not self._is_endless
+
+
+class Sink(OutputBlock):
+    """The sink of a command's records.
 
     Parameters
     ----------
     output : Output
-        Closed at the end of the block, unless an error ended it before anything was written: then
-        no file is created.
     limit : int, optional
         The most records to write, not counting control records of a live stream.
+    path, is_endless
+        As `OutputBlock`.
 
     Attributes
     ----------
@@ -43,11 +105,17 @@ class Sink:
         How many were written.
     """
 
-    def __init__(self, output: Output, limit: int | None) -> None:
+    def __init__(
+        self,
+        output: Output,
+        limit: int | None,
+        path: str | None = None,
+        is_endless: bool = False,
+    ) -> None:
+        super().__init__(output, path, is_endless)
         self.records = 0
         self._output = output
         self._limit = limit
-        self._is_begun = False
 
     def write(self, batch: Batch | Interleaved) -> None:
         """Write records.
@@ -65,11 +133,13 @@ class Sink:
             return
         self._is_begun = True
         if batch.rtypes <= CONTROL_RTYPES:
-            self._output.write(batch)
+            with self._writing():
+                self._output.write(batch)
             return
         if self._limit is not None and len(batch) > self._limit - self.records:
             batch = batch[: self._limit - self.records]
-        self._output.write(batch)
+        with self._writing():
+            self._output.write(batch)
         self.records += len(batch)
         if self.records == self._limit:
             raise LimitReached
@@ -77,20 +147,8 @@ class Sink:
     def flush(self) -> None:
         """Write what is buffered, where the format can be read before its end."""
         if self._is_begun:
-            self._output.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        if self._is_begun or error is None:
-            self._output.close()
-        return isinstance(error, LimitReached)
+            with self._writing():
+                self._output.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,17 +227,21 @@ class OutputOptions:
         """Whether the output has DBN's record layouts: neither a table nor JSON."""
         return not self.is_table and self.format() != "json"
 
-    def open(self, metadata: dbn.Metadata) -> Sink:
+    def open(self, metadata: dbn.Metadata, is_endless: bool) -> Sink:
         """Open what the options ask for as `open_output`, under the limit."""
-        return Sink(self.open_output(metadata), self.limit)
+        output = self.open_output(metadata, is_endless)
+        return Sink(output, self.limit, self.path, is_endless)
 
-    def open_output(self, metadata: dbn.Metadata) -> Output:
+    def open_output(self, metadata: dbn.Metadata, is_endless: bool) -> Output:
         """Open what the options ask for.
 
         Parameters
         ----------
         metadata : databento_dbn.Metadata
             Of the records that will be written.
+        is_endless : bool
+            Whether they end only when the command is interrupted: then a file grows in place,
+            else it appears once it is complete.
 
         Raises
         ------
@@ -199,7 +261,15 @@ class OutputOptions:
             raise UsageError(f"--prices {self.prices}: choose from {', '.join(PRICES)}")
         if self.prices is not None and chosen not in COLUMNAR:
             raise UsageError("--prices: is for Parquet and Arrow; name a file with -o")
-        spec = OutputSpec(chosen, self.path, self.force, self.map_symbols, self.pretty, self.prices)
+        spec = OutputSpec(
+            chosen,
+            self.path,
+            self.force,
+            self.map_symbols,
+            self.pretty,
+            self.prices,
+            not is_endless,
+        )
         return open_output(spec, metadata)
 
     def format(self) -> str:

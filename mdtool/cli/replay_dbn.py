@@ -77,7 +77,7 @@ def replay_dbn(
     with selected.open(files) as source:
         is_quiet = output.quiet or output.is_table
         with (
-            output.open(source.metadata) as sink,
+            output.open(source.metadata, source.size_bytes is None) as sink,
             Progress("records", source.size_bytes, is_quiet) as progress,
         ):
             due: Iterator[Batch | Interleaved] = source.whole()

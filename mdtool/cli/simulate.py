@@ -75,7 +75,10 @@ def simulate(
         Exchange(names, seed, rate, start_ns), schema, duration_ns, chunk_records
     )
     is_quiet = output.quiet or output.is_table
-    with output.open(source.metadata) as sink, Progress("records", None, is_quiet) as progress:
+    with (
+        output.open(source.metadata, is_endless=True) as sink,
+        Progress("records", None, is_quiet) as progress,
+    ):
         for batch in paced(
             source,
             lambda batch: index_timestamps(batch.records),

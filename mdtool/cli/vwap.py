@@ -115,7 +115,9 @@ def _filter(
         is_quiet = output.quiet or output.is_table
         try:
             with (
-                output.open(with_schema(source.metadata, _SCHEMA)) as sink,
+                output.open(
+                    with_schema(source.metadata, _SCHEMA), source.size_bytes is None
+                ) as sink,
                 Progress("trades", source.size_bytes, is_quiet) as progress,
             ):
                 for batch in source:

@@ -154,6 +154,27 @@ def test_an_interrupted_file_is_complete_as_far_as_it_goes(tmp_path):
     assert pyarrow.parquet.read_table(path).num_rows > 100_000
 
 
+@pytest.mark.parametrize("name", ["out.dbn", "out.csv"])
+def test_an_interrupted_file_of_a_finite_input_is_not_written(tmp_path, name):
+    source = tmp_path / "slow.dbn"
+    source.write_bytes(streams.header() + encode_records(streams.mbo(9, step_ns=3600 * 10**9)))
+    folder = tmp_path / "made"
+    folder.mkdir()
+    output = str(folder / name)
+    with subprocess.Popen(
+        [*MDTOOL, "replay-dbn", str(source), "--speed", "1", "-o", output],
+        stderr=subprocess.PIPE,
+    ) as process:
+        while not any(folder.iterdir()):
+            os.sched_yield()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read().endswith(
+            f"{output}: not written, because the command did not end\n".encode()
+        )
+        assert process.wait() == 130
+    assert list(folder.iterdir()) == []
+
+
 def test_a_reader_that_has_enough_is_no_failure(orders):
     with subprocess.Popen(
         [*MDTOOL, "replay-dbn", str(orders), "--speed", "0.5", "-C"],

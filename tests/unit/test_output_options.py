@@ -2,6 +2,7 @@ import inspect
 import io
 import os
 import pty
+import signal
 import termios
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.output_options import LimitReached, OutputOptions, Sink, with_output
 from mdtool.cli.progress import Progress
 from mdtool.core.dtypes import SYMBOL_MAPPING
+from mdtool.core.errors import InputError, OutputError
 from tests.reference import dbn_streams as streams
 from tests.support.instruments import batch
 
@@ -79,6 +81,40 @@ class TestSink:
         sink.write(batch(streams.mbo(1)))
         with pytest.raises(KeyboardInterrupt), sink:
             raise KeyboardInterrupt
+        assert memory.is_closed
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, OutputError, ValueError])
+    def test_a_file_of_a_finite_input_is_not_completed_after_an_error(self, error, caplog):
+        memory = Memory()
+        sink = Sink(memory, None, "out.csv")
+        sink.write(batch(streams.mbo(1)))
+        with pytest.raises(error), sink:
+            raise error
+        assert not memory.is_closed
+        assert caplog.messages == ["out.csv: not written, because the command did not end"]
+
+    def test_a_file_of_an_input_that_breaks_off_has_what_came_before(self):
+        memory = Memory()
+        sink = Sink(memory, None, "out.csv")
+        sink.write(batch(streams.mbo(1)))
+        with pytest.raises(InputError), sink:
+            raise InputError
+        assert memory.is_closed
+
+    def test_an_interrupt_does_not_leave_a_record_of_an_endless_input_half_written(self):
+        class Interrupted(Memory):
+            def write(self, records) -> None:
+                signal.raise_signal(signal.SIGINT)
+                super().write(records)
+
+            def close(self) -> None:
+                signal.raise_signal(signal.SIGINT)
+                super().close()
+
+        memory = Interrupted()
+        with pytest.raises(KeyboardInterrupt), Sink(memory, None, "out.csv", True) as sink:
+            sink.write(batch(streams.mbo(1)))
+        assert len(memory.arrays) == 1
         assert memory.is_closed
 
     def test_an_error_before_the_first_record_leaves_no_trace(self):

@@ -1,4 +1,5 @@
 import datetime as dt
+import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -63,7 +64,7 @@ def test_records_that_lie_apart_in_memory_are_written_together(tmp_path):
 
 def test_what_was_flushed_of_a_compressed_stream_can_be_read(tmp_path):
     path = tmp_path / "out.dbn.zst"
-    output = open_output(OutputSpec("dbn.zst", str(path)), streams.metadata())
+    output = open_output(OutputSpec("dbn.zst", str(path), is_staged=False), streams.metadata())
     output.write(batch(streams.mbo(7)))
     output.flush()
     (run,) = DbnDecoder().feed(path.read_bytes())
@@ -74,7 +75,9 @@ def test_what_was_flushed_of_a_compressed_stream_can_be_read(tmp_path):
 def test_records_go_out_at_once(tmp_path):
     for file_format in ("dbn", "csv", "json"):
         path = tmp_path / f"out.{file_format}"
-        output = open_output(OutputSpec(file_format, str(path)), streams.metadata())
+        output = open_output(
+            OutputSpec(file_format, str(path), is_staged=False), streams.metadata()
+        )
         sizes = [0]
         for first in range(3):
             output.write(batch(streams.mbo(1, first)))
@@ -184,7 +187,9 @@ class TestColumns:
 
     def test_records_go_out_in_groups(self, tmp_path, file_format):
         path = tmp_path / f"out.{file_format}"
-        output = open_output(OutputSpec(file_format, str(path)), streams.metadata())
+        output = open_output(
+            OutputSpec(file_format, str(path), is_staged=False), streams.metadata()
+        )
         output.write(batch(streams.mbo(GROUP_RECORDS - 1)))
         assert not path.exists()
         output.write(batch(streams.mbo(2)))
@@ -242,6 +247,34 @@ class TestFiles:
             path = written(tmp_path, "csv", streams.mbo(1), replaces=True)
             assert reader.read() == "precious"
         assert path.read_text().count("\n") == 2
+
+    @pytest.mark.parametrize("replaces", [False, True])
+    def test_a_staged_file_appears_once_it_is_complete(self, tmp_path, replaces):
+        path = tmp_path / "out.csv"
+        if replaces:
+            path.write_text("precious")
+        destination = Destination(str(path), replaces)
+        destination.write(b"a")
+        assert path.exists() is replaces
+        assert not replaces or path.read_text() == "precious"
+        destination.write(b"b")
+        destination.close()
+        assert path.read_text() == "ab"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_staged_file_that_is_not_closed_leaves_nothing(self, tmp_path):
+        destination = Destination(str(tmp_path / "out.csv"))
+        destination.write(b"a")
+        assert len(list(tmp_path.iterdir())) == 1
+        del destination
+        gc.collect()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_file_that_is_not_staged_grows_in_place(self, tmp_path):
+        destination = Destination(str(tmp_path / "out.csv"), is_staged=False)
+        destination.write(b"a")
+        assert (tmp_path / "out.csv").read_text() == "a"
+        destination.close()
 
     def test_a_link_is_replaced_and_what_it_led_to_stays(self, tmp_path):
         (tmp_path / "target").write_text("precious")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.store import export
 from mdtool.services.store.dedup_index import _Sequences
 from mdtool.services.store.export import StoredTrades
-from mdtool.services.store.writer import RowWriter, uninterrupted
+from mdtool.services.store.writer import RowWriter
 
 NOON_NS = 1_758_715_200 * 10**9
 CONFIG = load(AggregatorConfig, "aggregate", {})
@@ -152,32 +151,3 @@ def test_symbols_beyond_the_bound_are_rejected(tmp_path):
         writer.write(rows_of([(0, 0, 0), (1, 0, 1), (2, 0, 2), (2, 0, 3)]))
         assert (writer.new, writer.rejected) == (2, 2)
         assert [total.symbol for total in store.symbols()] == ["A", "B"]
-
-
-def test_an_interrupt_waits_for_the_end_of_a_step():
-    steps = []
-
-    def step():
-        with uninterrupted():
-            signal.raise_signal(signal.SIGINT)
-            steps.append("done")
-
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        step()
-    assert steps == ["done"]
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_a_second_interrupt_does_not_wait():
-    steps = []
-
-    def step():
-        with uninterrupted():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            steps.append("done")
-
-    with pytest.raises(KeyboardInterrupt):
-        step()
-    assert steps == []

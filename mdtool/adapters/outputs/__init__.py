@@ -68,6 +68,8 @@ class OutputSpec:
         Whether prices are written as decimals and times as times.
     prices : str, optional
         What prices become in Parquet and Arrow, one of `PRICES`; by default as `is_pretty` says.
+    is_staged : bool
+        Whether the file appears only once it is complete.
     """
 
     format: str
@@ -76,6 +78,7 @@ class OutputSpec:
     maps_symbols: bool = False
     is_pretty: bool = False
     prices: str | None = None
+    is_staged: bool = True
 
 
 def format_of(path: str) -> str:
@@ -95,7 +98,7 @@ def format_of(path: str) -> str:
 
 
 def open_output(spec: OutputSpec, metadata: dbn.Metadata) -> Output:
-    """Open what `spec` asks for; a file is made with the first record, or when it is closed.
+    """Open what `spec` asks for; a file appears when it is closed, or with the first record.
 
     Parameters
     ----------
@@ -108,7 +111,7 @@ def open_output(spec: OutputSpec, metadata: dbn.Metadata) -> Output:
     OutputError
         When the file exists already or cannot be made.
     """
-    destination = Destination(spec.path, spec.replaces)
+    destination = Destination(spec.path, spec.replaces, spec.is_staged)
     if spec.format in COLUMNAR:
         from mdtool.adapters.outputs.columns import ArrowOutput, ParquetOutput
 

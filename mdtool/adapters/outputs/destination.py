@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import select
 import sys
+import weakref
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +21,8 @@ class Destination:
     """Writes bytes through at once, without a buffer of its own.
 
     A file is created with the first bytes after its head, or when it is closed: a command that ends
-    before it has output creates no file, and leaves the one that it would replace as it was.
+    before it has output creates no file, and leaves the one that it would replace as it was. A
+    staged file has a hidden name beside its own until it is closed, and is removed if it never is.
 
     Parameters
     ----------
@@ -28,6 +31,8 @@ class Destination:
     replaces : bool
         Whether an existing file is replaced. Processes that have it open, this one
         too, continue reading the old content.
+    is_staged : bool
+        Whether the file appears under its name only once it is complete.
 
     Raises
     ------
@@ -35,10 +40,15 @@ class Destination:
         When the file exists already or cannot be made.
     """
 
-    def __init__(self, path: str | None = None, replaces: bool = False) -> None:
+    def __init__(
+        self, path: str | None = None, replaces: bool = False, is_staged: bool = True
+    ) -> None:
         self.name = path or "stdout"
         self._path = path
         self._replaces = replaces
+        self._is_staged = is_staged
+        self._part: Path | None = None
+        """The staged file, while it is not complete."""
         self._head = b""
         """The first bytes of a file that is not created yet."""
         self._fd = sys.stdout.fileno() if path is None else _opened(path, replaces)
@@ -80,16 +90,34 @@ class Destination:
                 raise OutputError(f"{self.name}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close the file, which is created by then."""
-        if self._path is not None:
-            os.close(self._begun())
-            self._path = None
+        """Complete the file, which is created by then.
+
+        Raises
+        ------
+        OutputError
+            As `write`.
+        """
+        if self._path is None:
+            return
+        os.close(self._begun())
+        path, self._path = self._path, None
+        if self._part is not None:
+            _publish(self._part, path, self._replaces)
+            self._remove_part()
 
     def _begun(self) -> int:
         """Return the open file, with its head written."""
         if self._fd is None:
             assert self._path is not None
-            self._fd = _make(self._path, self._replaces)
+            if self._is_staged:
+                self._part = Path(self._path).parent / f".mdtool-{secrets.token_hex(8)}.part"
+                # Also when the process ends without `close`.
+                self._remove_part = weakref.finalize(self, self._part.unlink, missing_ok=True)
+                self._fd = _make(self._part, self._path)
+            else:
+                if self._replaces:
+                    _unlink(self._path)
+                self._fd = _make(Path(self._path), self._path)
             self.write(self._head)
         return self._fd
 
@@ -117,11 +145,33 @@ def _opened(path: str, replaces: bool) -> int | None:
     return None
 
 
-def _make(path: str, replaces: bool) -> int:
+def _make(file: Path, path: str) -> int:
+    try:
+        return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+    except FileExistsError as error:
+        raise OutputError(f"{path}: {_EXISTS}") from error
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}") from error
+
+
+def _unlink(path: str) -> None:
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}") from error
+
+
+def _publish(part: Path, path: str, replaces: bool) -> None:
+    """Give a complete file its name."""
+    target = Path(path)
     try:
         if replaces:
-            Path(path).unlink(missing_ok=True)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+            part.replace(target)
+            return
+        try:
+            target.hardlink_to(part)  # fails if the target exists by now; a rename would not
+        except PermissionError:  # a file system without hard links
+            part.rename(target)
     except FileExistsError as error:
         raise OutputError(f"{path}: {_EXISTS}") from error
     except OSError as error:

@@ -6,12 +6,11 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mdtool.cli.book.options import EVENT, BookOptions
 from mdtool.cli.filter_options import RangeOptions
-from mdtool.cli.output_options import LimitReached, OutputOptions
+from mdtool.cli.output_options import LimitReached, OutputBlock, OutputOptions
 from mdtool.cli.progress import Progress
 from mdtool.core.errors import CorruptStreamError, InputError
 
@@ -63,7 +62,7 @@ def _show_events(
     books, taken = Books(), 0
     with (
         _open(inputs, selected) as source,
-        output.open(depth_metadata(source.metadata, depth)) as sink,
+        output.open(depth_metadata(source.metadata, depth), source.size_bytes is None) as sink,
         Progress("records", source.size_bytes, output.quiet or output.is_table) as progress,
         contextlib.closing(PartialNotice(books, source.instruments)) as notice,
     ):
@@ -200,18 +199,18 @@ class SnapshotOutput(Protocol):
         ...
 
 
-class SnapshotSink:
-    """The sink of a command's snapshots. Its `with` block ends once the limit is reached.
+class SnapshotSink(OutputBlock):
+    """The sink of a command's snapshots.
 
     Parameters
     ----------
     output : SnapshotOutput
-        Closed at the end of the block, unless an error ended it before anything was written: then
-        no file is created.
-    limit : int, optional
-        The most snapshots to write.
+    options : OutputOptions
+        With the file that is written, and the most snapshots to write.
     is_wanted : callable
         Returns whether to write a snapshot.
+    is_endless : bool
+        As `OutputBlock`.
 
     Attributes
     ----------
@@ -220,11 +219,16 @@ class SnapshotSink:
     """
 
     def __init__(
-        self, output: SnapshotOutput, limit: int | None, is_wanted: Callable[[Snapshot], bool]
+        self,
+        output: SnapshotOutput,
+        options: OutputOptions,
+        is_wanted: Callable[[Snapshot], bool],
+        is_endless: bool,
     ) -> None:
+        super().__init__(output, options.path, is_endless)
         self.snapshots = 0
         self._output = output
-        self._limit = limit
+        self._limit = options.limit
         self._is_wanted = is_wanted
 
     def write_all(self, snapshots: Iterable[Snapshot]) -> None:
@@ -236,7 +240,9 @@ class SnapshotSink:
             When the limit is reached: further snapshots are not needed.
         """
         for snapshot in filter(self._is_wanted, snapshots):
-            self._output.write(snapshot)
+            self._is_begun = True
+            with self._writing():
+                self._output.write(snapshot)
             self.snapshots += 1
             if self.snapshots == self._limit:
                 raise LimitReached
@@ -248,20 +254,8 @@ class SnapshotSink:
     def flush(self) -> None:
         """Write what is buffered."""
         if self.snapshots:
-            self._output.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        if self.snapshots or error is None:
-            self._output.close()
-        return isinstance(error, LimitReached)
+            with self._writing():
+                self._output.flush()
 
 
 class SnapshotRecords:
@@ -318,7 +312,8 @@ def open_snapshots(
     def is_wanted(snapshot: Snapshot) -> bool:
         return source.instruments[snapshot.instrument].is_selected
 
-    return SnapshotSink(_opened(options, output, source), output.limit, is_wanted)
+    opened = _opened(options, output, source)
+    return SnapshotSink(opened, output, is_wanted, source.size_bytes is None)
 
 
 def depth_metadata(metadata: dbn.Metadata, depth: Depth) -> dbn.Metadata:
@@ -337,10 +332,12 @@ def _opened(options: BookOptions, output: OutputOptions, source: RecordSource) -
         from mdtool.adapters.outputs.destination import Destination
         from mdtool.adapters.outputs.streams import SnapshotJsonOutput
 
-        return SnapshotJsonOutput(Destination(output.path, output.force), source.instruments)
+        destination = Destination(output.path, output.force, source.size_bytes is not None)
+        return SnapshotJsonOutput(destination, source.instruments)
     depth = options.record_depth
     metadata = depth_metadata(source.metadata, depth)
-    return SnapshotRecords(output.open_output(metadata), source.instruments, depth)
+    opened = output.open_output(metadata, source.size_bytes is None)
+    return SnapshotRecords(opened, source.instruments, depth)
 
 
 class PartialNotice:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
 from typing import Final
 
 import numpy as np
@@ -20,6 +17,7 @@ from mdtool.adapters.stores.port import Step, StreamRun
 from mdtool.adapters.stores.steps import Steps
 from mdtool.core.backoff import delays
 from mdtool.core.errors import CorruptStreamError
+from mdtool.core.interrupts import uninterrupted
 from mdtool.core.symbols import SymbolMap
 from mdtool.core.trades import Frames
 from mdtool.engine.market import Change
@@ -221,30 +219,3 @@ def _runs(rows: TradeRows, frames: Frames) -> Iterator[StreamRun]:
             trades=frames.trades[own],
             is_part=True,
         )
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Delay a first SIGINT until the block ends, then raise KeyboardInterrupt.
-
-    A second one raises it at once. For the main thread.
-    """
-    is_requested = False
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        nonlocal is_requested
-        if is_requested:
-            raise KeyboardInterrupt
-        is_requested = True
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:  # stays ignored, as in a shell's background
-        yield
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if is_requested:
-        raise KeyboardInterrupt
