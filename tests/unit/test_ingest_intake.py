@@ -7,7 +7,8 @@ from unittest import mock
 
 import pytest
 
-from mdtool.services.ingest.connection import CROWDED_READ_BYTES, Connection
+from mdtool.services.client import Admission, Limits
+from mdtool.services.ingest.connection import CROWDED_READ_BYTES, Connection, Connections
 from mdtool.services.ingest.intake import Intake
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
@@ -175,7 +176,11 @@ class Reader:
             "socket": mock.Mock(),
         }.get
         self.connection = Connection(
-            intake, TickDecoder(SymbolIndex()), self.buffer, mock.Mock(), mock.Mock()
+            intake,
+            TickDecoder(SymbolIndex()),
+            self.buffer,
+            mock.Mock(),
+            Connections(Admission(Limits())),
         )
         self.connection.connection_made(self.transport)
 
@@ -223,7 +228,11 @@ def test_a_client_that_is_gone_at_once_harms_nothing(intake):
     transport = mock.create_autospec(asyncio.Transport, instance=True)
     transport.get_extra_info.side_effect = {"socket": mock.Mock()}.get
     connection = Connection(
-        intake, TickDecoder(SymbolIndex()), mock.Mock(), mock.Mock(), mock.Mock()
+        intake,
+        TickDecoder(SymbolIndex()),
+        mock.Mock(),
+        mock.Mock(),
+        Connections(Admission(Limits())),
     )
     connection.connection_made(transport)
     assert str(connection) == "a client that has gone"
