@@ -56,6 +56,10 @@ BENCHES: Final = {
     "fanout": Bench(
         "STOMP messages to 2,000 clients, against bare aiohttp sockets", "fanout:measure"
     ),
+    "overload": Bench(
+        "2,000 STOMP clients at 1, 3 and 10 times the updates that the gateway can write",
+        "overload:measure",
+    ),
     "outage": Bench(
         "what the gateway answers while the aggregator is killed and comes back", "outage:measure"
     ),

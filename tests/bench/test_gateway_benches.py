@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdtool.bench import fanout, history, latency, outage, requests
+from mdtool.bench import fanout, history, latency, outage, overload, requests
 
 
 async def test_rest_is_measured_against_a_bare_handler():
@@ -58,3 +58,13 @@ async def test_fanout_is_measured_by_client_and_against_bare_sockets():
         assert figures[name].value > 0
         assert figures[name].baseline_value > 0
         assert figures[name].ratio > 0
+
+
+async def test_overload_is_measured_at_multiples_of_what_the_gateway_writes(monkeypatch):
+    monkeypatch.setattr(overload, "_PROBE_S", 0.5)
+    figures = {figure.name: figure for figure in await overload.measure(20, 0.5, factors=(1,))}
+    assert figures["overload_writes"].value > 0
+    assert figures["overload_1x_rate"].value > 0
+    assert figures["overload_1x_p99"].value > 0
+    assert figures["overload_1x_behind"].value in range(21)
+    assert figures["overload_1x_answer"].value > 0
