@@ -24,6 +24,7 @@ from tests.support.feed_followers import (
 from tests.support.feed_sources import SOURCES, world_of
 from tests.support.gateways import gateway_of
 from tests.support.kernels import compile_kernels
+from tests.support.waiting import bounded
 
 ROWS = list(TABLE.values())
 SOCKETS = [kind for kind in FOLLOWERS if kind != "polling"]
@@ -189,8 +190,9 @@ async def test_a_client_that_leaves_is_forgotten(row, kind):
                 with pytest.raises(ClosedError):
                     await follower.receive()
                 return  # its session outlives it for a while
-        while await open_sockets(world.client):
-            pass
+        async with bounded():
+            while await open_sockets(world.client):
+                pass
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

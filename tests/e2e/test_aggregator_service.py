@@ -21,6 +21,7 @@ from mdtool.services.aggregator.server import Aggregator
 from mdtool.wire._pb import marketdata_pb2
 from tests.support import services
 from tests.support.aggregators import aggregator, message, tick
+from tests.support.waiting import bounded
 
 SERVICE = "marketdata.MarketDataService"
 
@@ -109,8 +110,9 @@ async def test_a_stop_ends_readers_in_order_and_frees_the_port():
         with pytest.raises(asyncio.CancelledError):
             await task
 
-        while await reader.read() is not grpc.aio.EOF:
-            pass
+        async with bounded():
+            while await reader.read() is not grpc.aio.EOF:
+                pass
         assert await reader.code() is grpc.StatusCode.OK
         assert await writer.code() is not grpc.StatusCode.OK
     with socket.socket() as free:

@@ -21,6 +21,7 @@ from mdtool.adapters.stores.errors import (
 from mdtool.services.aggregator import storage
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
+from tests.support.waiting import bounded
 from tests.support.watched_stores import WatchedStore
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -104,8 +105,9 @@ async def test_what_gathers_while_one_group_is_written_is_the_next(url, stores):
         await stores[0].begun()
         for number in range(1, 20):
             await call.write(message(number, [tick(100 + number)]))
-        while (await aggregate(service)).volume < 20:
-            pass
+        async with bounded():
+            while (await aggregate(service)).volume < 20:
+                pass
         stores[0].may_write.set()
 
         acks = [await call.read(), await call.read()]
@@ -127,8 +129,9 @@ async def test_what_is_uncommitted_is_bounded(url, stores):
             await call.write(message(8 * number, batch, ["AAPL"] if number == 0 else []))
         await call.done_writing()
         await stores[0].begun()
-        while (await aggregate(service)).volume < 16:
-            pass
+        async with bounded():
+            while (await aggregate(service)).volume < 16:
+                pass
         for _ in range(50):  # it has had every chance to take more
             assert (await aggregate(service)).volume == 16
 
@@ -184,8 +187,9 @@ async def test_single_ticks_are_acknowledged_once_they_are_written(url, stores):
 
         answer = asyncio.ensure_future(service.stub.StreamTicks(ticks()))
         await stores[0].begun()
-        while (await aggregate(service)).volume < 6:
-            pass
+        async with bounded():
+            while (await aggregate(service)).volume < 6:
+                pass
         assert not answer.done()
 
         stores[0].may_write.set()
@@ -252,8 +256,9 @@ async def test_a_stop_commits_what_was_taken(url, stores):
         await call.write(message(0, [tick(100)], ["AAPL"]))
         await stores[0].begun()
         await call.write(message(1, [tick(100)]))
-        while (await aggregate(service)).volume < 2:
-            pass
+        async with bounded():
+            while (await aggregate(service)).volume < 2:
+                pass
         service.task.cancel()
         stores[0].may_write.set()
     assert stored(url) == {"AAPL": 2}

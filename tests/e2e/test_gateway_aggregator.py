@@ -13,6 +13,7 @@ from tests.support.aggregators import aggregator as aggregating
 from tests.support.aggregators import message, tick
 from tests.support.gateways import Client, gateway_of
 from tests.support.services import running
+from tests.support.waiting import bounded
 
 NOON_NS = 1_735_214_400 * 10**9
 SECOND_NS = 10**9
@@ -78,8 +79,9 @@ async def test_trades_reach_sockets_reads_bars_and_metrics(aggregator):
             ("MSFT", 410.0, 5, NOON_NS + 3),
             ("AAPL", 186.0, 200, NOON_NS + SECOND_NS),
         )
-        while (update := await socket.receive_json())["volume"] < 900:
-            pass
+        async with bounded():
+            while (update := await socket.receive_json())["volume"] < 900:
+                pass
         assert (update["open"], update["high"], update["close"]) == (187.25, 188.5, 186)
 
         _, answer = await client.answer("/api/v1/marketdata/AAPL")

@@ -15,6 +15,7 @@ from tests.reference.market_source import MarketSource
 from tests.support.aggregators import aggregator, message, tick
 from tests.support.gateways import connected, gateway_of
 from tests.support.stomp_peers import DeafPeer, counted
+from tests.support.waiting import bounded
 
 PING = b"\x89\x00"
 STOMP = (
@@ -57,13 +58,15 @@ async def test_a_client_that_does_not_answer_pings_is_forgotten_everywhere(
             assert await counted(client, "mdtool_sockets_opened_total", tally) == opened + 1
             if follows_bars:
                 await running.subscribers.left.wait()
-            while await counted(client, "mdtool_sockets", tally):
-                pass
+            async with bounded():
+                while await counted(client, "mdtool_sockets", tally):
+                    pass
             assert len(running.subscribers) == readers
             sent = await counted(client, "mdtool_socket_messages_total", tally)
             await running.send(message(1, [tick(101, 2)], ["AAPL"]))
-            while (await client.answer("/api/v1/marketdata/AAPL"))[1]["volume"] != "3":
-                pass
+            async with bounded():
+                while (await client.answer("/api/v1/marketdata/AAPL"))[1]["volume"] != "3":
+                    pass
             assert await counted(client, "mdtool_socket_messages_total", tally) == sent
             assert PING in await gone.hear()
     assert caplog.records == []
@@ -113,6 +116,7 @@ async def test_a_client_that_disconnects_at_once_causes_no_errors(caplog, reques
             if number % 3 == 0:
                 await client.answer("/health")
             writer.transport.abort()
-        while (await client.answer("/health"))[1]["sockets"]:
-            pass
+        async with bounded():
+            while (await client.answer("/health"))[1]["sockets"]:
+                pass
     assert [record for record in caplog.records if record.levelno > logging.WARNING] == []

@@ -11,6 +11,7 @@ from mdtool.services.gateway.protocols import sockjs
 from tests.reference.market_source import Bar, MarketSource
 from tests.support.gateways import connected, gateway_of
 from tests.support.stomp_peers import counted
+from tests.support.waiting import bounded
 
 SOCKET = "/ws/marketdata?symbol=AAPL"
 BARS = "/api/v1/bars/AAPL"
@@ -63,8 +64,9 @@ async def test_who_was_refused_is_served_again_when_there_is_room(source):
     async with gateway_of(source.address, upstream_requests_per_s=5, upstream_burst=1) as client:
         await connected(client)
         for status in (429, 200):
-            while await statuses(client, BARS, 1) != [status]:
-                pass
+            async with bounded():
+                while await statuses(client, BARS, 1) != [status]:
+                    pass
 
 
 async def test_what_memory_answers_is_limited_too(source, no_refill):
@@ -149,8 +151,9 @@ async def test_sessions_of_sockjs_count_as_sockets(source, monkeypatch, transpor
                     assert refused.status == 429
                     assert refused.headers["Retry-After"] == "1"
             await socket.close()
-        while (await client.answer("/health"))[1]["sockets"]:
-            pass
+        async with bounded():
+            while (await client.answer("/health"))[1]["sockets"]:
+                pass
         async with client.request(method, f"/ws/000/a/{name}") as session:
             await session.content.readuntil(b"o")
             assert (await client.answer("/health"))[1]["sockets"] == 1
@@ -159,8 +162,9 @@ async def test_sessions_of_sockjs_count_as_sockets(source, monkeypatch, transpor
             assert refused.value.status == 429
             session.close()
         monkeypatch.setattr(sockjs, "_POLL_S", 0.05)
-        while (await client.answer("/health"))[1]["sockets"]:
-            pass
+        async with bounded():
+            while (await client.answer("/health"))[1]["sockets"]:
+                pass
         await (await client.ws_connect(SOCKET)).close()
         assert await counted(client, "mdtool_sockets_opened_total", "/ws") == 1
         assert await counted(client, "mdtool_sockets_refused_total", "/ws") == 2

@@ -32,6 +32,7 @@ from tests.support.gateways import connected, gateway_of
 from tests.support.requirements import node_modules
 from tests.support.stores import NOON_NS, run, step
 from tests.support.vwap_feeds import vwap_feed
+from tests.support.waiting import bounded
 
 SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"
@@ -74,8 +75,9 @@ async def everything(folder, **settings):
     ):
         await market.send(message(0, [tick(18_725), tick(18_850, at_s=90)], ["AAPL"]))
         await connected(client)
-        while (await client.answer("/api/v2/vwap/AAPL"))[0] != 200:
-            pass
+        async with bounded():
+            while (await client.answer("/api/v2/vwap/AAPL"))[0] != 200:
+                pass
         async with client.post(START) as response:
             assert response.status == 200
         await receiver.until(state="done")

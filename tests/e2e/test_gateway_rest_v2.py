@@ -10,6 +10,7 @@ from tests.support.aggregators import NOON_NS, aggregator, message, tick
 from tests.support.feed_sources import followers_of_trades
 from tests.support.gateways import connected, gateway_of
 from tests.support.vwap_feeds import vwap_feed
+from tests.support.waiting import bounded
 
 NOON = "2024-12-26T12:00:00.000000000Z"
 ANY_RATE = {"memory_requests_per_s": 0, "upstream_requests_per_s": 0}
@@ -112,8 +113,9 @@ async def test_a_list_has_every_symbol_once_in_both_orders(feed):
     async with aggregator() as running, gateway_of(running.address, **ANY_RATE) as client:
         ticks = [tick(100, symbol=number) for number in range(len(SYMBOLS))]
         await running.send(message(0, ticks, SYMBOLS))
-        while (await client.answer(f"/api/v2/aggregates/{SYMBOLS[-1]}"))[0] != 200:
-            pass
+        async with bounded():
+            while (await client.answer(f"/api/v2/aggregates/{SYMBOLS[-1]}"))[0] != 200:
+                pass
         for order, expected in (("asc", SYMBOLS), ("desc", SYMBOLS[::-1])):
             found = await pages(client, f"/api/v2/{feed}?limit=70&order={order}")
             assert [len(page) for page in found] == [70, 70, 70, 70, 20]
@@ -155,8 +157,9 @@ async def test_trades_are_paged_from_memory_and_from_a_store(tmp_path, is_stored
     async with market_of(**settings) as (client, running):
         await running.send(message(3, [tick(18_800, 4, at_s=59)], ["AAPL"]))
         path = "/api/v2/trades/AAPL"
-        while len((await data(client, path))[0]) < 4:
-            pass
+        async with bounded():
+            while len((await data(client, path))[0]) < 4:
+                pass
         newest, _ = await data(client, f"{path}?limit=1")
         assert newest == [
             {
@@ -191,8 +194,9 @@ async def test_what_is_stale_says_so():
             await running.send(message(0, [tick(100)], ["AAPL"]))
             await connected(client)
             await data(client, "/api/v2/bars/AAPL")
-        while "stale" not in (await data(client, "/api/v2/aggregates/AAPL"))[0]:
-            pass
+        async with bounded():
+            while "stale" not in (await data(client, "/api/v2/aggregates/AAPL"))[0]:
+                pass
         for path in ("aggregates/AAPL", "aggregates"):
             async with client.get(f"/api/v2/{path}") as response:
                 assert response.headers["Warning"].startswith("110")
@@ -213,13 +217,15 @@ async def test_vwap_comes_from_its_service_and_outlives_it():
             client = await stack.enter_async_context(
                 gateway_of(running.address, vwap=address, **ANY_RATE)
             )
-            while (await client.answer("/api/v2/vwap"))[0] == 503:
-                pass
+            async with bounded():
+                while (await client.answer("/api/v2/vwap"))[0] == 503:
+                    pass
             status, answer = await client.answer("/api/v2/vwap/AAPL")
             assert (status, answer["error"]["code"]) == (404, "not_found")
             await running.send(message(0, [tick(100, 1), tick(200, 3, at_s=1)], ["AAPL"]))
-            while not (rows := (await data(client, "/api/v2/vwap"))[0]):
-                pass
+            async with bounded():
+                while not (rows := (await data(client, "/api/v2/vwap"))[0]):
+                    pass
             expected = {
                 "symbol": "AAPL",
                 "vwap": "1.75",
@@ -229,6 +235,7 @@ async def test_vwap_comes_from_its_service_and_outlives_it():
                 "timestamp": "2024-12-26T12:00:01.000000000Z",
             }
             assert rows == [expected]
-        while "stale" not in (found := (await data(client, "/api/v2/vwap/AAPL"))[0]):
-            pass
+        async with bounded():
+            while "stale" not in (found := (await data(client, "/api/v2/vwap/AAPL"))[0]):
+                pass
         assert found == {**expected, "stale": True}

@@ -14,6 +14,7 @@ from mdtool.wire.stomp import Frame, StompDecoder, encode
 from mdtool.wire.websocket import close_frame
 from tests.support.gateways import connected, gateway_of
 from tests.support.stomp_peers import DeafPeer, counted
+from tests.support.waiting import bounded
 
 SESSION = "/ws/000/s1"
 CONNECT = encode("CONNECT", {"accept-version": "1.2"}).decode()
@@ -132,8 +133,9 @@ async def test_between_polls_only_the_latest_state_is_kept(source, client):
     async with client.ws_connect("/ws/marketdata?symbol=AAPL") as brisk:
         for _ in range(50):
             source.trade("AAPL", 187.5, 1)
-        while (await brisk.receive_json())["volume"] < 450:
-            pass
+        async with bounded():
+            while (await brisk.receive_json())["volume"] < 450:
+                pass
     (answer,) = await _poll(client)
     (frame,) = frames.of(answer)
     assert json.loads(frame.body)["volume"] == "450"
@@ -254,8 +256,9 @@ async def test_pages_of_allowed_origins_may_send_their_cookies(source):
 async def test_the_session_of_a_client_without_requests_expires(client, monkeypatch):
     monkeypatch.setattr(sockjs, "_ABSENCE_S", 0.05)
     assert await _poll(client) == ["o"]
-    while (await client.answer("/health"))[1]["sockets"]:
-        pass
+    async with bounded():
+        while (await client.answer("/health"))[1]["sockets"]:
+            pass
     assert await _poll(client) == ["o"]
 
 
@@ -265,8 +268,9 @@ async def test_a_client_that_leaves_while_it_waits_is_noticed(client, monkeypatc
     async with client.post(f"{SESSION}/xhr_streaming") as response:
         await response.content.readuntil(b"o\n")
         response.close()
-    while (await client.answer("/health"))[1]["sockets"]:
-        pass
+    async with bounded():
+        while (await client.answer("/health"))[1]["sockets"]:
+            pass
 
 
 async def test_a_client_that_waits_gets_heart_beats(client, monkeypatch):

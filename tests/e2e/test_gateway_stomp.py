@@ -13,6 +13,7 @@ from tests.reference.market_source import MarketSource
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 from tests.support.gateways import connected, gateway_of
 from tests.support.stomp_peers import PATH, DeafPeer, StompPeer, counted, stomp
+from tests.support.waiting import bounded
 
 AAPL = {
     "symbol": "AAPL",
@@ -212,8 +213,9 @@ async def test_a_client_that_never_reads_is_closed_and_delays_no_other(source):
                 for _ in range(200):
                     source.trade("AAPL", 2.0, 1)
                 volume = str(source.sessions["AAPL"].volume)
-                while (await brisk.message())[1]["volume"] != volume:
-                    pass
+                async with bounded():
+                    while (await brisk.message())[1]["volume"] != volume:
+                        pass
         assert await counted(client, "mdtool_socket_conflated_total", PATH) > 0
         heard = await deaf.hear()
         assert heard.endswith(close_frame(4000, "nothing was read for 1 s"))

@@ -15,6 +15,7 @@ from mdtool.wire.graphql import SUBPROTOCOL
 from mdtool.wire.stomp import encode
 from tests.reference.market_source import MarketSource
 from tests.support.gateways import connected, gateway_of
+from tests.support.waiting import bounded
 
 ONE = {"X-Forwarded-For": "198.51.100.1"}
 OTHER = {"X-Forwarded-For": "198.51.100.2"}
@@ -70,8 +71,9 @@ async def over_sockjs(client, headers) -> None:
 async def test_a_client_that_sent_too_much_waits_whatever_its_protocol(client, speak):
     await over_http(client, ONE)
     waiting = asyncio.create_task(speak(client, ONE))
-    while not (await client.answer("/health"))[1]["waits"]:
-        pass
+    async with bounded():
+        while not (await client.answer("/health"))[1]["waits"]:
+            pass
     await speak(client, OTHER)
     assert (await client.answer("/api/v1/marketdata/AAPL"))[0] == 200
     assert not waiting.done()
@@ -81,12 +83,28 @@ async def test_a_client_that_sent_too_much_waits_whatever_its_protocol(client, s
         await waiting
 
 
+class ReadClock:
+    """A clock that goes on by a millisecond whenever it is read, so that each message costs one."""
+
+    def __init__(self) -> None:
+        self._now_ns = 0
+
+    def monotonic_ns(self) -> int:
+        self._now_ns += 10**6
+        return self._now_ns
+
+
 async def test_a_client_that_waited_gets_its_turn(monkeypatch):
     monkeypatch.setattr(clients, "_TIME_BURST_US", 1)
     monkeypatch.setattr(clients, "_LEAST_TURN_WAIT_S", 0.01)
-    async with MarketSource().serving() as source, gateway_of(source.address) as client:
-        for _ in range(3):
+    monkeypatch.setattr(clients, "time", ReadClock())
+    async with (
+        MarketSource().serving() as source,
+        gateway_of(source.address, client_time_percent=5) as client,
+    ):
+        for waits in range(3):
             await over_http(client, {})
+            assert (await client.answer("/health"))[1]["waits"] == waits
 
 
 async def test_other_tasks_run_between_two_messages_of_a_client():

@@ -21,6 +21,7 @@ from mdtool.wire.cursors import Cursor, encode_cursor
 from tests.reference.market_source import MarketSource
 from tests.reference.trade_history import STORES, PlainStore
 from tests.support.gateways import gateway_of
+from tests.support.waiting import bounded
 
 MS = 10**6
 TIME_MS = 1_735_201_234_567
@@ -238,8 +239,9 @@ async def test_a_store_that_comes_back_in_time_is_not_missed(store):
     there = STORES.pop("it")
     async with gateway_of(NOBODY, store="plain:it", **LASTING, retry_ms=10, attempts=100) as client:
         asking = asyncio.create_task(client.answer(TRADES))
-        while not dict(await outcomes(client))["failed"]:
-            pass
+        async with bounded():
+            while not dict(await outcomes(client))["failed"]:
+                pass
         STORES["it"] = there
         assert (await asking)[0] == 200
 

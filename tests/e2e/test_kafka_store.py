@@ -11,6 +11,7 @@ from mdtool.adapters.stores import open_history
 from tests.support.commands import completed
 from tests.support.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
 from tests.support.services import service
+from tests.support.waiting import wait_until
 
 TICKS = 20_000
 
@@ -29,8 +30,7 @@ def totals_in(store):
 
 def until(store, count):
     """Look at the store until it has so many trades."""
-    while sum(totals_in(store).values()) < count:
-        pass
+    wait_until(lambda: sum(totals_in(store).values()) >= count)
 
 
 def test_every_trade_is_stored_once_whatever_is_killed(kafka, tmp_path, free_port):

@@ -19,6 +19,7 @@ from tests.support.commands import completed
 from tests.support.kafka_proxies import KafkaProxy
 from tests.support.kafka_topics import Topics, url_of, write_ticks
 from tests.support.services import service
+from tests.support.waiting import wait_until
 
 
 def test_every_service_ends_when_a_topic_is_recreated(kafka, tmp_path):
@@ -135,15 +136,19 @@ def test_records_deleted_before_they_were_read_are_reported(kafka, tmp_path):
         topics.forget("ticks", 3)
         for one in (member, keeper):
             one.process.send_signal(signal.SIGCONT)
-            while b"are lost" not in one.process.stderr.readline():
-                pass
+            assert any(b"are lost" in line for line in one.process.stderr)
 
 
 def known(positions: StreamPositions, stream_id: str) -> int:
     """A stream's position, asked for until the servers have answered in time."""
-    while (position := positions.position(stream_id)) is None:
-        pass
-    return position
+    answers: list[int | None] = [None]
+
+    def is_known() -> bool:
+        answers.append(positions.position(stream_id))
+        return answers[-1] is not None
+
+    wait_until(is_known)
+    return answers[-1]
 
 
 def test_positions_are_0_once_their_records_have_expired(kafka):

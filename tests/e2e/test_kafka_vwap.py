@@ -16,6 +16,7 @@ from tests.support.kafka_brokers import kafka_broker
 from tests.support.kafka_topics import sending, url_of, write_ticks
 from tests.support.services import logged, service
 from tests.support.vwap_feeds import connected, vwap_feed
+from tests.support.waiting import bounded
 
 TICKS = 10_000
 
@@ -51,7 +52,7 @@ async def test_ticks_that_are_produced_again_are_in_windows_once(kafka, tmp_path
             await said.heard("connected")
             path = tmp_path / "ticks.jsonl"
             process = stack.enter_context(sending(path, ingest.address, TICKS, 5_000))
-            async with connected(address) as client:
+            async with connected(address) as client, bounded():
                 while (await client.next())["window"] < TICKS // 50:
                     pass
             ingest.end(signal.SIGKILL)

@@ -28,6 +28,7 @@ from tests.support.postgres_proxy import Proxy
 from tests.support.postgres_servers import PASSWORD, postgres_server
 from tests.support.postgres_writer import RUN_FRAMES, SYMBOLS, frames
 from tests.support.stores import MS, NOON_NS, claim_when_free, step, until_taken
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 2_000
@@ -299,8 +300,7 @@ def interrupt_while_waiting(reader, other):
 
     thread = threading.Thread(target=read)
     thread.start()
-    while not other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
-        pass
+    wait_until(lambda: other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall())
     reader.interrupt()
     thread.join()
     assert raised

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 from redis.asyncio import Redis
@@ -16,6 +17,7 @@ from mdtool.adapters.quotes.redis import CHANNEL, RedisQuoteHub
 from mdtool.core.errors import ConfigError, StartupError
 from mdtool.wire.quotes import Quote, decode_quote, encode_quote
 from tests.support.redis_servers import redis_server
+from tests.support.waiting import bounded
 
 
 class Heard:
@@ -45,8 +47,32 @@ def has(wanted: Quote):
 
 
 async def until(condition) -> None:
-    while not condition():  # noqa: ASYNC110 - a hub tells of its connection by no event
-        await asyncio.sleep(0.005)
+    async with bounded():
+        while not condition():  # noqa: ASYNC110 - a hub tells of its connection by no event
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def failed_start(monkeypatch):
+    """Have the time for the start of a hub pass when the test says so."""
+    times = []
+
+    def timeout(_: float) -> asyncio.Timeout:
+        times.append(asyncio.timeout(None))
+        return times[-1]
+
+    async def fail(hub, because: str) -> StartupError:
+        """Open a hub, let its time be over once it has failed for a reason; return its error."""
+        with monkeypatch.context() as patch:
+            patch.setattr(redis, "asyncio", SimpleNamespace(**vars(asyncio) | {"timeout": timeout}))
+            opening = asyncio.create_task(hub.__aenter__())
+            await until(lambda: because in hub.lost_because)
+            times[0].reschedule(asyncio.get_running_loop().time())
+            with pytest.raises(StartupError) as raised:
+                await opening
+        return raised.value
+
+    return fail
 
 
 @pytest.fixture
@@ -61,17 +87,29 @@ async def client(server):
         yield client
 
 
-async def test_the_last_quote_of_each_symbol_stands_for_two_seconds(server, client):
+async def test_the_last_quote_of_each_symbol_is_kept_for_a_time(server, client, monkeypatch):
+    assert redis._TTL_MS == TTL_S * 1_000 == 2_000
+    monkeypatch.setattr(redis, "_TTL_MS", 3_600_000)  # longer than any test
     hub = RedisQuoteHub(server.url)
     heard = Heard(hub)
     async with hub:
         hub.publish([quote(1), quote(2, "MSFT")])
         await heard.until(has(quote(2, "MSFT")))
         assert await client.get("quote:AAPL") == encode_quote(quote(1))
-        left_ms = await client.pttl("quote:MSFT")
-        assert 0 < left_ms <= TTL_S * 1_000 == 2_000
-        while await client.exists("quote:AAPL", "quote:MSFT"):  # noqa: ASYNC110 - Redis's clock
-            await asyncio.sleep(0.02)
+        for symbol in ("AAPL", "MSFT"):
+            assert 3_000_000 < await client.pttl(f"quote:{symbol}") <= 3_600_000
+
+
+async def test_a_quote_that_has_expired_is_sent_to_nobody(server, client, monkeypatch):
+    monkeypatch.setattr(redis, "_TTL_MS", 3_600_000)
+    early, late = RedisQuoteHub(server.url), RedisQuoteHub(server.url)
+    heard_early, heard_late = Heard(early), Heard(late)
+    async with early:
+        early.publish([quote(1), quote(2, "MSFT")])
+        await heard_early.until(has(quote(2, "MSFT")))
+        await client.pexpire("quote:AAPL", 0)
+        async with late:
+            assert heard_late.last == {"MSFT": quote(2, "MSFT")}
 
 
 async def test_quotes_are_published_on_the_channel_one_a_message(server, client):
@@ -178,21 +216,20 @@ async def test_a_server_that_is_away_at_the_start_is_waited_for(server):
     await hub.__aexit__(None, None, None)
 
 
-async def test_a_server_that_stays_away_ends_the_start_and_tells_no_password(server):
+async def test_a_server_that_stays_away_ends_the_start_and_tells_no_password(server, failed_start):
     await server.kill()
     url = server.url.replace("//", "//user:secret@")
-    with pytest.raises(StartupError, match=f"redis 127.0.0.1:{server.port}") as raised:
-        async with RedisQuoteHub(url, start_s=0.2):
-            pass
-    assert raised.value.exit_code == 3
-    assert "secret" not in str(raised.value)
+    error = await failed_start(RedisQuoteHub(url, start_s=7), "Connect")
+    assert str(error).startswith(f"redis 127.0.0.1:{server.port}")
+    assert str(error).endswith("(tried for 7 s)")
+    assert error.exit_code == 3
+    assert "secret" not in str(error)
 
 
-async def test_a_server_that_lets_nobody_in_ends_the_start(server, client):
+async def test_a_server_that_lets_nobody_in_ends_the_start(server, client, failed_start):
     await client.config_set("requirepass", "secret")
-    with pytest.raises(StartupError, match="uthenticat"):
-        async with RedisQuoteHub(server.url, start_s=2):
-            pass
+    error = await failed_start(RedisQuoteHub(server.url), "uthenticat")
+    assert "uthenticat" in str(error)
 
 
 @pytest.mark.parametrize("url", ["redis:", "redis://", "redis://host:port", "redis://h:99999"])

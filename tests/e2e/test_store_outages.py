@@ -20,6 +20,7 @@ from mdtool.services.aggregator import storage
 from mdtool.wire._pb import marketdata_pb2
 from tests.e2e.test_sqlite_disks import Disk, mount
 from tests.support.aggregators import aggregator, message, tick
+from tests.support.waiting import bounded
 from tests.support.watched_stores import WatchedStore
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -99,8 +100,9 @@ async def check_outage(folder, outage, service):
         acknowledged = asyncio.ensure_future(call.read())
         assert (await watch.read()).status == NOT_SERVING
         request = marketdata_pb2.AggregateRequest(symbol="AAPL")
-        while (taken := (await service.stub.GetAggregate(request)).volume) < 4 * BATCH:
-            pass
+        async with bounded():
+            while (taken := (await service.stub.GetAggregate(request)).volume) < 4 * BATCH:
+                pass
         assert taken <= BATCH + MAX_UNCOMMITTED + BATCH
         assert not acknowledged.done()
     assert (await acknowledged).next_sequence <= 8 * BATCH

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,8 @@ rows = st.tuples(st.sampled_from(STREAMS), moments)
 batches = st.lists(rows, max_size=12)
 
 
+MOST_PAGES = 300
+"""More than there are trades: those of the first batch and of eight later ones."""
 ANYBODY = Admission(Limits()).client("1.2.3.4")
 
 
@@ -95,13 +98,14 @@ def feeds_of(folder):
 async def walk(feed, page, between):
     """All pages from one on, as prices; something happens before each but the first."""
     found = []
-    while True:
+    while len(found) < MOST_PAGES:
         part = await feed.history(ANYBODY, Key("AAPL"), page)
         found.append([trade.price for trade in part.rows])
         if part.next is None:
             return found
         page = replace(page, cursor=part.next)
         between()
+    pytest.fail(f"the pages do not end: {found}")
 
 
 @settings(max_examples=60)

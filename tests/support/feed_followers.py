@@ -16,6 +16,7 @@ from mdtool.wire.graphql import SUBPROTOCOL
 from mdtool.wire.stomp import Frame, StompDecoder, Version, encode
 from tests.support.feed_sources import SOURCES
 from tests.support.gateways import Client
+from tests.support.waiting import bounded
 
 _RECEIVE_BYTES = 4_096
 """What the system keeps for a client that does not read."""
@@ -194,8 +195,9 @@ class StompFollower(SocketFollower):
 
     async def unsubscribe(self, number: int = 1) -> None:
         await self.send(encode("UNSUBSCRIBE", {"id": str(number), "receipt": "gone"}))
-        while (await self.frame()).command != "RECEIPT":
-            pass
+        async with bounded():
+            while (await self.frame()).command != "RECEIPT":
+                pass
 
     async def update(self) -> Update:
         frame = await self.frame()

@@ -13,6 +13,7 @@ from mdtool.services.ingest.server import IngestServer
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import Committed, ReplyDecoder, encode_frame, encode_hello
 from tests.support.services import running
+from tests.support.waiting import bounded
 
 NOW_NS = 1_735_201_234_567_000_000
 
@@ -73,8 +74,9 @@ class Client:
         return last
 
     async def committed(self, next_sequence):
-        while await self.reply() != Committed(next_sequence):
-            pass
+        async with bounded():
+            while await self.reply() != Committed(next_sequence):
+                pass
 
     async def finish(self, data=b""):
         """Send the last bytes, close the sending half, and return the Ack."""

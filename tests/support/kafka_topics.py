@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from mdtool.adapters.kafka.records import Aggregates, decode_bar, decode_session
 from tests.support.services import MDTOOL
+from tests.support.waiting import wait_until
 
 SYMBOLS = ["AAPL", "AMZN", "BTC-USD", "ESZ5", "GOOG", "MSFT", "NVDA", "SPY", "TSLA"]
 """Some for each of three partitions."""
@@ -195,8 +196,7 @@ class Topics:
         admin = AdminClient({"bootstrap.servers": self.servers})
         for deleted in admin.delete_topics([f"{self.prefix}.{name}"]).values():
             deleted.result()
-        while f"{self.prefix}.{name}" in admin.list_topics().topics:
-            pass
+        wait_until(lambda: f"{self.prefix}.{name}" not in admin.list_topics().topics)
 
     def grow(self, name: str, partitions: int) -> None:
         """Give a topic more partitions."""

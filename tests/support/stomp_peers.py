@@ -11,6 +11,7 @@ from aiohttp import ClientWebSocketResponse, WSMsgType
 
 from mdtool.wire.stomp import Frame, StompDecoder, Version, encode
 from tests.support.gateways import Client
+from tests.support.waiting import bounded
 
 PATH = "/ws/websocket"
 
@@ -112,8 +113,9 @@ class DeafPeer:
             f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{self._headers}\r\n"
         )
         await loop.sock_sendall(self._socket, handshake.encode())
-        while b"\r\n\r\n" not in await loop.sock_recv(self._socket, 1_000):
-            pass
+        async with bounded():
+            while b"\r\n\r\n" not in (received := await loop.sock_recv(self._socket, 1_000)):
+                assert received, "the connection was closed before it was upgraded"
 
     async def say(self, *payloads: str | bytes) -> None:
         """Send messages, text or binary, of fewer than 64 KB."""

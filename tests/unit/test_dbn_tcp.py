@@ -22,6 +22,22 @@ from mdtool.wire.dbn import encode_records
 from mdtool.wire.dbn_session import Begin, End, Refused, encode_begin, encode_end, encode_refused
 from tests.reference import dbn_streams as streams
 from tests.support.instruments import bare
+from tests.support.waiting import WITHIN_S
+
+
+class WatchedSocket:
+    """A socket that tells when it is about to be read."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.is_read = threading.Event()
+        self._connection = connection
+
+    def recv(self, n_bytes: int) -> bytes:
+        self.is_read.set()
+        return self._connection.recv(n_bytes)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
 
 
 @pytest.fixture
@@ -42,13 +58,14 @@ def serve():
                     while connection.recv(100):
                         pass
 
-        threads.append(threading.Thread(target=accept))
+        threads.append(threading.Thread(target=accept, daemon=True))
         threads[-1].start()
         return listener.getsockname()
 
     yield start
     for thread in threads:
-        thread.join()
+        thread.join(WITHIN_S)
+        assert not thread.is_alive(), "the server still waits for its client"
     for listener in listeners:
         listener.close()
 
@@ -232,14 +249,21 @@ def test_closing_ends_a_read_in_another_thread(serve):
         is_over.wait()
 
     source = connect_source(*serve(keep_open))
-    records = iter(source)
+    connection = source._connection = WatchedSocket(source._connection)
+    ends = queue.SimpleQueue()
 
     def read() -> None:
-        with contextlib.suppress(InputError):  # closed before it had begun to wait
-            next(records, None)
+        try:
+            ends.put(list(bare(source)))
+        except InputError as error:  # closed before it had begun to wait
+            ends.put(str(error))
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    source.close()
-    reader.join()
-    is_over.set()
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        assert connection.is_read.wait(WITHIN_S)
+        assert ends.empty()
+        source.close()
+        end = ends.get(timeout=WITHIN_S)
+        assert end == [] or "the connection broke" in end
+    finally:
+        is_over.set()

@@ -199,14 +199,26 @@ def test_1_0_has_no_nack():
 
 def test_1_1_acknowledges_within_a_subscription():
     headers = {"message-id": "1", "subscription": "0"}
-    assert "no subscription '0'" in Client("1.1").error("ACK", headers)
+    for command in ("ACK", "NACK"):
+        client = Client("1.1")
+        client.says("SUBSCRIBE", {"id": "0", "destination": "/topic/x", "ack": "client"})
+        assert client.says(command, headers) == []
+        assert not client.session.is_over
+        client.says("UNSUBSCRIBE", {"id": "0"})
+        assert client.error(command, headers) == f"{command}: no subscription '0'"
+    for missing in headers:
+        rest = {name: value for name, value in headers.items() if name != missing}
+        assert f"header {missing} is missing" in Client("1.1").error("ACK", rest)
 
 
 def test_messages_to_be_acknowledged_have_an_ack_header():
     client = Client("1.2")
     client.says("SUBSCRIBE", {"id": "0", "destination": "/topic/x", "ack": "client"})
     assert client.application.subscriptions[0].head == b"MESSAGE\nsubscription:0\nack:0\n"
-    assert client.says("ACK", {"id": "0"}) == client.says("NACK", {"id": "0"}) == []
+    for command in ("ACK", "NACK"):
+        assert client.says(command, {"id": "0"}) == []
+        assert not client.session.is_over
+        assert "header id is missing" in Client("1.2").error(command, {"message-id": "0"})
 
 
 def test_a_transaction_waits_for_its_commit():

@@ -16,6 +16,7 @@ from tests.support.browser import chromium
 from tests.support.gateways import connected, gateway_of
 from tests.support.node_clients import node_script
 from tests.support.requirements import node_modules
+from tests.support.waiting import bounded
 
 FOLLOW = "subscription Follow($s: String!) { marketData(symbol: $s) { close } }"
 UNLIMITED = {"memory_requests_per_s": 0}
@@ -56,8 +57,9 @@ async def test_graphql_ws_resubscribes_when_the_gateway_is_restarted(source, fre
             assert (await script.event())["id"] == "a"
         assert await script.event() == {"closed": 1001}
         async with gateway_of(source.address, port=free_port):
-            while "closed" in (event := await script.event()):
-                pass
+            async with bounded():
+                while "closed" in (event := await script.event()):
+                    pass
             assert event["result"] == {"data": {"marketData": {"close": 188.5}}}
 
 

@@ -12,6 +12,7 @@ from mdtool.wire.graphql import SUBPROTOCOL
 from tests.reference.market_source import MarketSource
 from tests.support.aggregators import aggregator, message, tick
 from tests.support.gateways import connected, gateway_of
+from tests.support.waiting import bounded
 
 CLOSE = 'subscription { marketData(symbol: "AAPL") { close } }'
 INIT = {"type": "connection_init"}
@@ -94,7 +95,7 @@ async def test_a_completed_subscription_ends_and_its_id_is_free(source, client):
         await socket.send_json({"type": "ping"})
         assert await socket.receive_json() == {"type": "pong"}
         source.trade("AAPL", 190.0, 1)
-        async with client.ws_connect("/ws/marketdata?symbol=AAPL") as other:
+        async with client.ws_connect("/ws/marketdata?symbol=AAPL") as other, bounded():
             while (await other.receive_json())["close"] != 190:
                 pass
         await socket.send_json(subscribe("1", CLOSE))
@@ -171,8 +172,9 @@ async def test_upstream_requests_of_subscriptions_are_limited(source, query):
         number = int(error["id"])
         assert number > 10
         await socket.send_json(subscribe("again", f"subscription {{ {query % number} }}"))
-        while (error := await socket.receive_json()).get("id") != "again":
-            pass
+        async with bounded():
+            while (error := await socket.receive_json()).get("id") != "again":
+                pass
         assert error["payload"][0]["extensions"]["code"] == "TOO_MANY_REQUESTS"
 
 
@@ -201,8 +203,9 @@ async def test_a_protocol_error_closes_with_its_code(client, messages, code, rea
     async with client.ws_connect("/graphql", protocols=[SUBPROTOCOL]) as socket:
         for each in messages:
             await socket.send_json(each)
-        while (received := await socket.receive()).type is WSMsgType.TEXT:
-            pass
+        async with bounded():
+            while (received := await socket.receive()).type is WSMsgType.TEXT:
+                pass
         assert received.type is WSMsgType.CLOSE
         assert received.data == code
         assert reason is None or received.extra == reason
