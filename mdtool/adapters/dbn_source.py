@@ -27,7 +27,7 @@ PLAIN_CHUNK_BYTES: Final = 1 << 20
 ZSTD_CHUNK_BYTES: Final = 1 << 18
 """Market data shrinks to a third or less: this much compressed is some 15,000 records or more."""
 CHUNKS_AHEAD: Final = 4
-"""The number of chunks of a compressed file that are decompressed ahead."""
+"""The number of chunks of a file that are read, decompressed and decoded ahead."""
 
 
 class Position(NamedTuple):
@@ -175,7 +175,7 @@ class DbnSource(ClosesOnExit):
     """The records of one DBN stream, v1 to v3, zstd or not, read through `read`.
 
     The metadata is read when the source is made. Memory stays flat whatever the stream's length.
-    A compressed file is decompressed ahead, in a thread of its own.
+    A file is read, decompressed and decoded ahead, in a thread of its own.
 
     Parameters
     ----------
@@ -285,7 +285,7 @@ class DbnSource(ClosesOnExit):
 
     def _following(self) -> Iterator[_Chunk]:
         chunks = self._chunks()
-        if self._decoder.is_compressed and self.size_bytes is not None:
+        if self.size_bytes is not None:
             self._ahead = ReadAhead(chunks, CHUNKS_AHEAD)
             return self._ahead
         return chunks
