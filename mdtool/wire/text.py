@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -29,8 +28,11 @@ from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, SCHEMAS
 if TYPE_CHECKING:
     from mdtool.wire.record_text import RecordText
 
-KERNEL_FROM_BYTES: Final = 1 << 24
-"""Records of about as many bytes does databento_dbn encode in the time that numba takes to load."""
+KERNEL_FROM_BYTES: Final = 1 << 20
+"""Records of about as many bytes does databento_dbn encode in the time that a kernel takes to load.
+
+Nor is a kernel compiled, after an install, for a file so short.
+"""
 
 _SLICE_RECORDS: Final = 1 << 14
 """Records that databento_dbn encodes at a time: a few megabytes of text, however long the batch."""
@@ -44,8 +46,8 @@ _CSV_QUOTED: Final = re.compile(r'[,"\r\n]')
 
 
 def uses_kernel(n_bytes: int) -> bool:
-    """Tell whether kernels are loaded, or so many bytes of records are worth loading them."""
-    return n_bytes >= KERNEL_FROM_BYTES or "mdtool.core.jit" in sys.modules
+    """Return whether so many bytes of records are worth the kernel."""
+    return n_bytes >= KERNEL_FROM_BYTES
 
 
 class TextEncoder:
