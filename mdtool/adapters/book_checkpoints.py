@@ -88,7 +88,7 @@ class CheckpointWriter:
     Raises
     ------
     UsageError
-        When it is no regular file.
+        When it is not a regular file.
     OutputError
         When there cannot be a file beside it.
     """
@@ -166,7 +166,7 @@ class CheckpointedSource(SchemaSource):
     ----------
     path : str
     rebuild : Rebuild
-        Takes the records of each array before the next one is asked for.
+        Takes the records of each array before the next one is requested.
     every : int
 
     Raises
@@ -174,7 +174,7 @@ class CheckpointedSource(SchemaSource):
     UsageError, OutputError
         As `CheckpointWriter`.
     InputError
-        When the file cannot be read, or is no MBO.
+        When the file cannot be read, or is not MBO.
     """
 
     def __init__(self, path: str, rebuild: Rebuild, every: int) -> None:
@@ -280,7 +280,7 @@ class _UntrustedError(Exception):
 def _check(file: BinaryIO, expected: dict[str, Any]) -> None:
     """Read the lines before the checkpoints."""
     if file.readline(_MAX_LINE_BYTES) != _MAGIC:
-        raise _UntrustedError("is no file of checkpoints")
+        raise _UntrustedError("is not a file of checkpoints")
     found = json.loads(file.readline(_MAX_LINE_BYTES))
     if any(found[name] != expected[name] for name in ("format", "mdtool", "kernel")):
         raise _UntrustedError("is of another version of mdtool")

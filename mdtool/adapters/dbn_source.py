@@ -200,7 +200,7 @@ class DbnSource(ClosesOnExit):
     Raises
     ------
     InputError
-        When the stream is no DBN, or contradicts another one of the table about an id. Iterating
+        When the stream is not DBN, or contradicts another one of the table about an id. Iterating
         raises CorruptStreamError where it breaks off, after every whole record before that has
         been yielded.
     """

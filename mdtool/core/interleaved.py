@@ -97,7 +97,7 @@ class Interleaved:
 
     def of_parts(self, is_wanted: Callable[[Batch], bool]) -> Interleaved | None:
         """Return the records of some of the parts, None where there are none."""
-        # The first record's part is asked about first.
+        # Looks at the first record's part first.
         by_first = sorted(range(len(self.parts)), key=lambda i: self._places[i][:1].tolist())
         wanted = [i for i in by_first if len(self.parts[i]) and is_wanted(self.parts[i])]
         if not wanted:

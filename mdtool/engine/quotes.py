@@ -106,7 +106,7 @@ class LatestQuotes:
 
 
 def _times(records: Records) -> npt.NDArray[np.int64]:
-    """Return when each record was received, or happened where that is not told."""
+    """Return when each record was received, or took place where that is unknown."""
     times_ns = index_timestamps(records)
     is_undefined = times_ns < 0
     if is_undefined.any():

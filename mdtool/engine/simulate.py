@@ -80,7 +80,7 @@ class Exchange:
     Raises
     ------
     UsageError
-        When a parameter is out of its range, or a symbol is given twice or is no text of 1 to 70
+        When a parameter is out of its range, or a symbol is given twice or is not a text of 1 to 70
         printable ASCII characters, trimmed.
     """
 
@@ -142,7 +142,7 @@ def _check(symbols: Sequence[str], seed: int, rate: float, start_ns: int) -> Non
     for symbol in symbols:
         if normal_symbol(symbol) is None or symbol != symbol.strip():
             raise UsageError(
-                f"{symbol!r} is no symbol of 1 to {MAX_SYMBOL_CHARS} printable ASCII characters"
+                f"{symbol!r} is not a symbol of 1 to {MAX_SYMBOL_CHARS} printable ASCII characters"
             )
     if len(set(symbols)) < len(symbols):
         raise UsageError(f"a symbol is given twice in {','.join(symbols)}")

@@ -42,7 +42,7 @@ PUBLISH_NS: Final = 10_000
 _ARRIVALS: Final = 500
 _MODIFIES: Final = 75
 
-# Not plain ints, for each of which numba would compile `_write` anew.
+# Not plain ints, for each of which numba would compile `_write` again.
 _ADD, _CANCEL, _MODIFY, _CLEAR, _TRADE, _FILL = (np.int64(ord(code)) for code in "ACMRTF")
 _BID, _ASK, _NO_SIDE = (ord(code) for code in "BAN")
 _F_LAST: Final = 128
@@ -208,7 +208,7 @@ def _pick(table: Array, bits: int) -> int:
 
 @kernel
 def _pass_time(market: Any, gaps: Array) -> None:
-    """Move on to the next event, and to the packet that tells of it."""
+    """Move on to the next event, and to the packet that publishes it."""
     bits = _draw(market)
     at = bits & (len(gaps) - 2)
     within = (bits >> 16) & 0xFFF

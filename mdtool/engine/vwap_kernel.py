@@ -32,7 +32,7 @@ COLUMNS = 7
 FREE, TAKEN, LATE, EARLY = range(4)
 PRICE, SIZE, TIME = range(3)
 LARGEST = 2**63 - 1
-# Sums of two numbers below it are int64 beyond doubt, also when told by float64.
+# Sums of two numbers below it fit int64, also where float64 decides.
 _SMALL = 2.0**61
 # No less than what is lost of two int64 as float64.
 _BLUR = 2048.0

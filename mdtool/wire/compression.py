@@ -1,4 +1,4 @@
-"""zstd streams, told by their magic bytes and unwrapped in pieces of any size."""
+"""zstd streams, recognised by their magic bytes and unwrapped in pieces of any size."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class DbnDecoder:
         Raises
         ------
         InputError
-            When the stream is no DBN, or of a version that is not known.
+            When the stream is not DBN, or of an unknown version.
         CorruptStreamError
             When it contains garbage. All records before were returned: where some come from the
             same call, that call returns them and the next one raises.

@@ -179,7 +179,7 @@ class RequestReader:
         Raises
         ------
         PeerError
-            When it is no request, or more than one.
+            When it is not exactly one request.
         """
         if self.request is not None:
             raise PeerError("more than one request; a connection takes one")
@@ -247,7 +247,7 @@ class SessionDecoder:
         Raises
         ------
         PeerError
-            When there were records, but none that was asked for.
+            When there were records, but none of the requested ones.
         """
         if self._begin is None and self._stray_bytes:
             raise self._no_sender()

@@ -59,17 +59,17 @@ def encode_state(state: VwapState) -> bytes:
 
 
 def decode_state(line: bytes) -> VwapState:
-    """Return the state that a line tells.
+    """Return the state of a line.
 
     Raises
     ------
     LineError
-        When it tells none.
+        When the line is not a state.
     """
     try:
         fields = json.loads(line, parse_float=Decimal, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise LineError(f"{shown(line)} is no JSON") from error
+        raise LineError(f"{shown(line)} is not JSON") from error
     if isinstance(fields, dict) and isinstance(fields.get("error"), str):
         raise LineError(f"the feed says: {fields['error'][:200]}")
     try:

@@ -279,7 +279,7 @@ async def test_the_page_starts_and_shows_the_book(day):
             assert tab.complaints == []
 
 
-async def test_the_page_says_when_its_services_are_away():
+async def test_the_page_says_when_its_services_are_unavailable():
     with serve("all", "--only", "gateway", "-J", "--gateway-port", "0") as services:
         gateway = (await asyncio.to_thread(services.addresses, 1))["gateway"]
         async with chromium() as tab:
@@ -289,4 +289,4 @@ async def test_the_page_says_when_its_services_are_away():
             assert "sender and the receiver cannot be reached" in notice
             assert "mdtool serve all --book FILE" in notice
             assert await tab.run("document.getElementById('start').disabled")
-            assert await tab.text("#sender dd") == "away"
+            assert await tab.text("#sender dd") == "unavailable"

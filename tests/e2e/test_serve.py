@@ -16,7 +16,7 @@ from tests.support.supervised import FREE_PORTS, PATIENCE_S, Watch, check, needs
 pytestmark = pytest.mark.usefixtures("no_settings")
 
 SERVICES = ("serve-tcp", "gateway", "vwap", "aggregate")
-"""In the order in which they stop, and are told of."""
+"""In the order in which they stop, and are logged."""
 AWAY = "127.0.0.1:1 cannot be reached: Connection refused; mdtool serve all runs it"
 
 
@@ -35,8 +35,8 @@ def test_ticks_go_through_all_services():
         assert list(hops) == [
             "client to serve-tcp",
             "serve-tcp to aggregate, committed",
-            "serve-tcp to gateway, shown",
-            "serve-tcp to vwap, told",
+            "serve-tcp to gateway, served",
+            "serve-tcp to vwap, published",
             "client to gateway, in all",
         ]
         for hop in hops.values():

@@ -120,7 +120,7 @@ def test_it_writes_files(name, tmp_path):
         ("--speed nan", "--speed"),
         ("--speed -1", "--speed"),
         ("--seed -1", "seed -1"),
-        ("--symbols A,,B", "'' is no symbol"),
+        ("--symbols A,,B", "'' is not a symbol"),
         ("--symbols A,A", "given twice"),
         ("--start yesterday", "'yesterday' is not a time"),
         ("--start 1960-01-01", "start"),

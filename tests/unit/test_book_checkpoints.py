@@ -194,7 +194,7 @@ def cut_in_its_head(path: Path, sidecar: Path) -> None:
         (grown, "of another file, or of this one before it changed"),
         (changed_in_place, "of another file, or of this one before it changed"),
         (of_another_version, "of another version of mdtool"),
-        (foreign, "is no file of checkpoints"),
+        (foreign, "is not a file of checkpoints"),
         (flipped, "damaged"),
         (cut, "damaged"),
         (cut_in_its_head, "damaged"),

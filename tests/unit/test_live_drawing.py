@@ -251,7 +251,7 @@ def test_before_the_first_record_it_is_waiting():
 
 
 def test_keys_that_would_do_nothing_are_not_offered():
-    assert lines_of(dataclasses.replace(FRAME, state=State.PAUSED))[-1].startswith(" space go on")
+    assert lines_of(dataclasses.replace(FRAME, state=State.PAUSED))[-1].startswith(" space resume")
     assert words(lines_of(dataclasses.replace(FRAME, state=State.ENDED))[-1]) == "h help q quit"
 
 

@@ -117,4 +117,4 @@ async def test_states_of_other_symbols_are_dropped_and_other_lines_kept():
         listener = await followed(address, 1, frozenset({"B"}))
     states, errors = decode_states(listener.lines)
     assert [state.symbol for state in states] == ["B"]
-    assert [str(error) for error in errors] == ["'garbage' is no JSON"]
+    assert [str(error) for error in errors] == ["'garbage' is not JSON"]

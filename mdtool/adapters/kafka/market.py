@@ -82,7 +82,7 @@ class KafkaMarket:
     Raises
     ------
     ConfigError
-        When the URL is none.
+        When the URL is not valid.
     """
 
     def __init__(self, url: str, intervals: Sequence[str], keep: int) -> None:

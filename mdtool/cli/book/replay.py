@@ -306,7 +306,7 @@ def open_snapshots(
     Raises
     ------
     UsageError, OutputError
-        As `OutputOptions.open_output`, and when there are no records of the depth asked for.
+        As `OutputOptions.open_output`, and when there are no records of the requested depth.
     """
 
     def is_wanted(snapshot: Snapshot) -> bool:

@@ -50,7 +50,7 @@ _HINTS: Final = (
 """Keys, their meanings, and their ranks."""
 _PLAYING_HINTS: Final = frozenset({"pause", "step", "speed"})
 _HELP: Final = (
-    ("space", "pause, and go on"),
+    ("space", "pause, resume"),
     ("s  right", "step: one event of this book"),
     ("+  up", "faster, up to flat out"),
     ("-  down", "slower"),
@@ -307,6 +307,6 @@ def _hints(frame: Frame, columns: int) -> Text:
     absent = set(_PLAYING_HINTS) if frame.state in (State.ENDED, State.BROKEN) else set()
     if frame.books < 2:
         absent.add(_NEXT)
-    pause = "go on" if frame.state is State.PAUSED else "pause"
+    pause = "resume" if frame.state is State.PAUSED else "pause"
     hints = [(key, pause if key == "space" else meaning, rank) for key, meaning, rank in _HINTS]
     return fit(hints_line(hints, columns, absent), columns)

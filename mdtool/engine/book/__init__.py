@@ -1,1 +1,1 @@
-"""L3 order books rebuilt from MBO records: the kernel, its state, and what can be asked of it."""
+"""L3 order books rebuilt from MBO records: the kernel, its state, and its queries."""

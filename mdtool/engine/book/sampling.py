@@ -31,7 +31,7 @@ class Sampler(Protocol):
     def update(self, batch: Batch) -> Iterator[Snapshot]:
         """Take MBO records; yield snapshots of the moments that they end.
 
-        To be exhausted before the next call: a snapshot is taken when it is asked for.
+        To be exhausted before the next call: a snapshot is taken when it is requested.
         """
         ...
 

@@ -46,7 +46,7 @@ class Snapshot:
     ts_event, ts_recv, sequence : int
         Of the last record that is in it.
     bids, asks : LEVEL[n]
-        Best first, as many as were asked for.
+        Best first, as many as were requested.
     total_orders, bid_levels, ask_levels : int
         Of the whole book.
     is_partial : bool

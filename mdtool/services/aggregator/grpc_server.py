@@ -33,7 +33,7 @@ _STATUS: Final = {
     False: health_pb2.HealthCheckResponse.NOT_SERVING,
 }
 _STOP_GRACE_S: Final = 0.5
-"""How long calls may go on once the server stops: readers end by themselves, writers resend."""
+"""How long calls may continue once the server stops: readers end by themselves, writers resend."""
 
 
 class GrpcServer:

@@ -82,7 +82,7 @@ class Subscribers:
                 wakeups.wake()
 
     def close(self) -> None:
-        """Let every reader end, and whoever comes later at once."""
+        """End every reader, and each later one at once."""
         self._is_closed = True
         for readers in (self._of_all, *self._of_symbol.values()):
             for wakeups in readers:

@@ -183,7 +183,7 @@ class _GatewayCollector(Collector):
             ),
             "dropped": CounterMetricFamily(
                 "mdtool_socket_dropped",
-                "Events that a slow client missed, and was told so.",
+                "Events that a slow client missed; each loss is reported to it.",
                 labels=labels,
             ),
             "behind": CounterMetricFamily(

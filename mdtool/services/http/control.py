@@ -18,7 +18,7 @@ from mdtool.services.http.answers import (
 )
 
 STOP_GRACE_S = 0.2
-"""How long requests may go on once the service stops: readers learn why their lines end."""
+"""How long requests may continue once the service stops: readers learn why their lines end."""
 
 
 def control_application(

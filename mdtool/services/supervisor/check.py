@@ -261,9 +261,9 @@ def _hops(places: Sequence[str], journeys: Sequence[Sequence[int]]) -> list[Hop]
         _hop("serve-tcp to aggregate, committed", at[_ACCEPTED], at[_COMMITTED]),
     ]
     if _SERVED in at:
-        hops.append(_hop("serve-tcp to gateway, shown", at[_ACCEPTED], at[_SERVED]))
+        hops.append(_hop("serve-tcp to gateway, served", at[_ACCEPTED], at[_SERVED]))
     if _PUBLISHED in at:
-        hops.append(_hop("serve-tcp to vwap, told", at[_ACCEPTED], at[_PUBLISHED]))
+        hops.append(_hop("serve-tcp to vwap, published", at[_ACCEPTED], at[_PUBLISHED]))
     if _SERVED in at:
         hops.append(_hop("client to gateway, in all", sent, at[_SERVED]))
     return hops

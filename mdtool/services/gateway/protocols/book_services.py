@@ -52,7 +52,7 @@ class BookServices:
     async def start(self, request: web.Request) -> web.Response:
         """`POST /api/start-streaming?speed=`: start the sender and the receiver.
 
-        One that is running goes on; 409 when both are.
+        One that is running continues; 409 when both are.
         """
         query = {"speed": request.query["speed"]} if "speed" in request.query else {}
         # The sender first, so that the receiver gets this run from its start, not the last one.

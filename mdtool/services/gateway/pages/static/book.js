@@ -33,10 +33,10 @@ async function look() {
 function showServices({ sender, receiver }) {
   showService(element("sender"), sender);
   showService(element("receiver"), receiver);
-  const away = [["sender", sender], ["receiver", receiver]].filter(([, s]) => !s.reachable);
+  const unreachable = [["sender", sender], ["receiver", receiver]].filter(([, s]) => !s.reachable);
   const failed = [sender, receiver].find((service) => service.error);
-  if (away.length > 0) {
-    const names = away.map(([name]) => name).join(" and the ");
+  if (unreachable.length > 0) {
+    const names = unreachable.map(([name]) => name).join(" and the ");
     notify(`The ${names} cannot be reached. mdtool serve all --book FILE runs both.`, true);
   } else if (failed) {
     notify(failed.error, true);
@@ -45,14 +45,14 @@ function showServices({ sender, receiver }) {
   }
   const isStreaming = sender.state === "streaming";
   const isProcessing = BUSY_STATES.has(receiver.state);
-  element("start").disabled = away.length > 0 || (isStreaming && isProcessing);
+  element("start").disabled = unreachable.length > 0 || (isStreaming && isProcessing);
   showProgress(sender, receiver);
   return isStreaming || isProcessing;
 }
 
 function showService(where, service) {
-  where.dataset.state = service.reachable ? service.state : "away";
-  where.querySelector("dd").textContent = service.reachable ? service.state : "away";
+  where.dataset.state = service.reachable ? service.state : "unavailable";
+  where.querySelector("dd").textContent = service.reachable ? service.state : "unavailable";
   where.title = service.address;
 }
 
