@@ -29,6 +29,7 @@ from mdtool.core.symbology import (
     Names,
     dated_mappings,
     live_names,
+    parent_names,
 )
 from mdtool.core.symbols import SymbolMap
 from mdtool.core.units import NS_PER_DAY
@@ -301,7 +302,8 @@ class Instruments:
         name = metadata.dataset if metadata is not None else ""
         dataset = self._datasets.setdefault(name, DatasetNames(name))
         if metadata is not None:
-            dataset.add(source, list(dated_mappings(metadata)))
+            mappings = list(dated_mappings(metadata))
+            dataset.add(source, [*mappings, *parent_names(metadata, mappings)])
         return Resolver(self, dataset)
 
     def select(self, names: Iterable[str]) -> None:

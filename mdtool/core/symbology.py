@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from bisect import bisect_right
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -20,7 +20,8 @@ FIRST_DAY: Final = -(2**31)
 """Before every date."""
 
 _INSTRUMENT_ID: Final = "instrument_id"
-_GROUPS: Final = frozenset({"continuous", "parent", "smart"})
+_PARENT: Final = "parent"
+_GROUPS: Final = frozenset({"continuous", _PARENT, "smart"})
 """Symbology types whose names stand for another contract on another day, or for several."""
 _EPOCH: Final = dt.date(1970, 1, 1).toordinal()
 
@@ -83,6 +84,30 @@ def dated_mappings(metadata: dbn.Metadata) -> Iterator[Interval]:
                     name,
                     of_key if to_ids else _stype_of(name, stype),
                 )
+
+
+def parent_names(metadata: dbn.Metadata, mappings: Sequence[Interval]) -> Iterator[Interval]:
+    """Yield the parents that were requested as names of what they resolved to.
+
+    A header of a parent's request maps the raw symbols alone. Of several parents, a raw symbol's is
+    the one with the longest root that it begins with.
+
+    Parameters
+    ----------
+    metadata : databento_dbn.Metadata
+    mappings : sequence of Interval
+        What `dated_mappings` yields.
+    """
+    if str(metadata.stype_in) != _PARENT:
+        return
+    parents = sorted(set(metadata.symbols) - set(metadata.mappings), key=len, reverse=True)
+    for interval in mappings:
+        if interval.is_raw:
+            for parent in parents:
+                root = parent.partition(".")[0]
+                if len(metadata.symbols) == 1 or interval.name.startswith(root):
+                    yield interval._replace(name=parent, stype=_PARENT)
+                    break
 
 
 def _stype_of(name: str, requested: str) -> str:

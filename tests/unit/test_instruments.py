@@ -30,14 +30,16 @@ class Interval:
         self.start_date, self.end_date, self.symbol = start_date, end_date, symbol
 
 
-def metadata(*mappings, stype_in="raw_symbol", stype_out="instrument_id", dataset="TEST"):
+def metadata(
+    *mappings, stype_in="raw_symbol", stype_out="instrument_id", dataset="TEST", symbols=None
+):
     return dbn.Metadata(
         dataset=dataset,
         start=MIDNIGHT_2,
         stype_in=dbn.SType(stype_in),
         stype_out=dbn.SType(stype_out),
         schema=dbn.Schema.MBO,
-        symbols=[mapping.raw_symbol for mapping in mappings],
+        symbols=symbols or [mapping.raw_symbol for mapping in mappings],
         mappings=mappings,
     )
 
@@ -203,6 +205,30 @@ class TestNames:
         assert batch.instrument.tolist() == [0, 1]
         assert batch.symbols.tolist() == ["ES.FUT", "ES.FUT"]
         assert instruments[0].names == ("ESH4", "ES.FUT")
+
+    @pytest.mark.parametrize(
+        ("requested", "selected", "found"),
+        [
+            (["ES.FUT"], ["ES.FUT"], ["ES.FUT", "ES.FUT", "ES.FUT"]),
+            (["ES.FUT"], ["ESM4"], ["ESM4"]),
+            (["ES.FUT", "ESX.FUT", "NQ.FUT"], ["ES.FUT"], ["ES.FUT"]),
+            (["ES.FUT", "ESX.FUT", "NQ.FUT"], ["NQ.FUT", "ESX.FUT"], ["NQ.FUT", "ESX.FUT"]),
+        ],
+    )
+    def test_a_parent_that_only_the_request_names_selects(self, requested, selected, found):
+        days = DAY_1, DAY_4
+        header = metadata(
+            *(Mapping(name, (*days, str(n))) for n, name in enumerate(["ESM4", "NQM4", "ESXM4"])),
+            stype_in="parent",
+            symbols=requested,
+        )
+        instruments = Instruments()
+        instruments.select(selected)
+        batch = instruments.resolver("a", header).batch(
+            orders(*((n, MIDNIGHT_2) for n in range(3)))
+        )
+        assert batch.symbols[batch.is_selected].tolist() == found
+        assert instruments[0].names == ("ESM4", "ES.FUT")
 
     def test_an_id_without_a_name_is_selected_by_its_digits(self):
         instruments = Instruments()
