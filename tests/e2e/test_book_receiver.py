@@ -127,6 +127,7 @@ async def test_symbols_can_be_chosen(day):
         await run_through(sender, receiver)
         assert set(await final_states(receiver, "&symbols=MSFT,%20TSLA")) == {"MSFT", "TSLA"}
         lines = await receiver.lines("?symbols=MSFT&depth=1")
+        assert await receiver.lines("?symbols=&depth=&last=") == await receiver.lines()
         assert await receiver.lines("?symbols=NOTHING") == []
     assert {line["symbol"] for line in lines} == {"MSFT"}
     assert len(lines) == int((records["instrument_id"] == 2).sum())
@@ -136,7 +137,7 @@ async def test_the_state_so_far_is_not_final(day):
     path, records = day
     n_first = int((records["ts_recv"] == records["ts_recv"][0]).sum())
     async with sender_of(path, speed=CRAWLING) as sender, receiver_of(sender.data) as receiver:
-        await receiver.start("/start-processing")
+        await receiver.start("/start-processing?from=")
         assert await receiver.lines("?last=true") == []
         assert (await receiver.status())["state"] in {"connecting", "waiting"}
         await sender.start("/start-streaming")
@@ -147,7 +148,7 @@ async def test_the_state_so_far_is_not_final(day):
 
 async def test_before_the_start_there_is_nothing():
     async with receiver_of(NOBODY) as receiver:
-        for query in ("", "?last=true"):
+        for query in ("", "?last=true", "?last=&depth=&symbols="):
             status, told = await receiver.ask(f"/order-book{query}")
             assert (status, told["error"]) == (409, "not_started")
         assert (await receiver.status())["state"] == "idle"

@@ -202,6 +202,21 @@ async def test_what_is_stale_says_so():
                 assert response.headers["Warning"].startswith("110")
 
 
+async def test_an_optional_parameter_may_be_empty():
+    async with market_of() as (client, _):
+        for path, query in (
+            ("aggregates", "limit=&order=&cursor="),
+            ("bars/AAPL", "interval=&limit=&order=&cursor=&from=&to="),
+            ("bars", "interval="),
+            ("trades/AAPL", "limit=&order=&cursor=&from=&to="),
+        ):
+            expected = await data(client, f"/api/v2/{path}")
+            assert await data(client, f"/api/v2/{path}?{query}") == expected
+        bars = "/api/v1/bars/AAPL"
+        expected = await client.answer(bars)
+        assert await client.answer(f"{bars}?interval=&limit=&before=") == expected
+
+
 async def test_a_wrong_method_has_the_envelope_and_names_the_right_one():
     async with market_of() as (client, _):
         async with client.post("/api/v2/aggregates/AAPL") as response:

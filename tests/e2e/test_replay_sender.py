@@ -227,16 +227,16 @@ async def test_speed_can_be_chosen_at_each_start(day):
         await sender.start("/start-streaming?speed=0")
         assert len((await heard(sender.data, FromStart())).all_records()) == len(records)
         await sender.until(state="done")
-        await sender.start("/start-streaming")
+        await sender.start("/start-streaming?speed=")
         status = await sender.until(state="streaming", speed=CRAWLING)
         assert status["position"] < len(records)
-        for speed in ("-1", "nan", "inf", "fast", ""):
+        for speed in ("-1", "nan", "inf", "fast"):
             assert (await sender.ask(f"/start-streaming?speed={speed}", "POST"))[0] in {400, 409}
 
 
 async def test_an_invalid_speed_is_rejected_before_the_start(day):
     async with sender_of(day[0]) as sender:
-        for speed in ("-1", "nan", "inf", "fast", ""):
+        for speed in ("-1", "nan", "inf", "fast"):
             status, told = await sender.ask(f"/start-streaming?speed={speed}", "POST")
             assert (status, told["error"]) == (400, "bad_parameter")
         assert (await sender.status())["state"] == "idle"

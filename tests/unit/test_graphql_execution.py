@@ -176,7 +176,6 @@ class TestQueries:
             'symbol: "A", limit: -1',
             'symbol: "A", limit: 1001',
             'symbol: "A", limit: 2147483647',
-            'symbol: "A", before: ""',
             'symbol: "A", before: "0"',
             'symbol: "A", interval: "soon"',
             'symbol: "A", interval: "-1m"',
@@ -188,13 +187,21 @@ class TestQueries:
         assert [error["extensions"]["code"] for error in answer["errors"]] == ["BAD_USER_INPUT"]
 
     async def test_an_argument_whose_variable_is_null_is_an_error_of_its_field(self, feeds):
-        query = """query($interval: String) {
-            bars(symbol: "AAPL", interval: $interval) { open } symbols
+        query = """query($symbol: String = "AAPL") {
+            bars(symbol: $symbol) { open } symbols
         }"""
-        answer = await run(feeds, query, {"interval": None})
+        answer = await run(feeds, query, {"symbol": None})
         assert answer["data"] == {"bars": None, "symbols": ["AAPL"]}
         assert answer["errors"][0]["path"] == ["bars"]
         assert len((await data(feeds, query))["bars"]) == 5
+
+    @pytest.mark.parametrize("given", [None, {"limit": None, "interval": None, "before": None}])
+    async def test_a_null_stands_for_the_default(self, feeds, given):
+        query = """query($limit: Int, $interval: String, $before: String) {
+            bars(symbol: "AAPL", limit: $limit, interval: $interval, before: $before) { open }
+        }"""
+        answer = await run(feeds, query, given)
+        assert len(answer["data"]["bars"]) == 5
 
     @pytest.mark.parametrize("name", ["aggregates", "bars"])
     async def test_a_stale_row_or_page_marks_the_response(self, feeds, name):
@@ -395,9 +402,9 @@ class TestSubscriptions:
             key_of(query, d=101)
 
     def test_an_argument_whose_variable_is_null_is_an_error(self, feeds):
-        query = 'subscription($i: String) { bars(symbol: "A", interval: $i) { open } }'
+        query = 'subscription($s: String = "A") { bars(symbol: $s) { open } }'
         with pytest.raises(DocumentError) as caught:
-            follow(feeds, Outlet(), query, i=None)
+            follow(feeds, Outlet(), query, s=None)
         (error,) = caught.value.errors
         assert (error["path"], error["extensions"]["code"]) == (["bars"], "BAD_USER_INPUT")
 

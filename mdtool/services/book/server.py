@@ -114,7 +114,7 @@ class BookReceiver:
     async def _start(self, request: web.Request) -> web.Response:
         """`POST /start-processing?from=`: process the sender's stream, from `start` or `live`."""
         config = self._config
-        opening = _parse_opening(request.query.get("from", "start"))
+        opening = _parse_opening(request.query.get("from") or "start")
         if self._processing is not None and not self._processing.is_over:
             raise AlreadyProcessingError("is processing already")
         self._processing = Processing(opening, config.history_records, config.patience_ms / 1_000)
@@ -141,7 +141,7 @@ class BookReceiver:
         """
         depth = _parse_depth(request.query.get("depth"))
         symbols = _parse_symbols(request.query.get("symbols"))
-        is_last = _BOOLEANS.get(request.query.get("last", "false").lower())
+        is_last = _BOOLEANS.get((request.query.get("last") or "false").lower())
         if is_last is None:
             raise UsageError("last: expects true or false")
         processing = self._processing
@@ -223,7 +223,7 @@ def _parse_opening(text: str) -> FromStart | FromLive:
 
 
 def _parse_depth(text: str | None) -> int:
-    if text is None:
+    if not text:
         return DEFAULT_DEPTH
     if text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_DEPTH:
         return int(text)
@@ -231,6 +231,6 @@ def _parse_depth(text: str | None) -> int:
 
 
 def _parse_symbols(text: str | None) -> frozenset[str] | None:
-    if text is None:
+    if not text:
         return None
     return frozenset(name.strip() for name in text.split(",")) - {""}

@@ -1,4 +1,7 @@
-"""Parameters of clients, parsed from text: symbols, intervals, limits, times."""
+"""Parameters of clients, parsed from text: symbols, intervals, limits, times.
+
+An optional one that is absent, null or empty has its default.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from mdtool.core.units import NS_PER_MS, parse_duration, parse_time
 MAX_ROWS: Final = 1_000
 MAX_DEPTH: Final = 100
 DEFAULT_ROWS: Final = 100
+DEFAULT_DEPTH: Final = 10
 ORDERS: Final = ("asc", "desc")
 _LEAST_NS: Final = 10**14
 """A smaller number is a time in ms; until the year 5138 no time in ms is larger."""
@@ -58,18 +62,18 @@ def parse_limit(text: str | None, most: int = MAX_ROWS) -> int:
     ParameterError
         When it is not a whole number from 1 to `most`.
     """
-    return DEFAULT_ROWS if text is None else _parse_whole("limit", text, most)
+    return _parse_whole("limit", text, most) if text else DEFAULT_ROWS
 
 
-def check_limit(limit: int) -> int:
-    """Return how many rows are requested.
+def check_limit(limit: int | None) -> int:
+    """Return how many rows are requested, 100 by default.
 
     Raises
     ------
     ParameterError
         When it is not from 1 to 1,000.
     """
-    return _parse_whole("limit", str(limit), MAX_ROWS)
+    return DEFAULT_ROWS if limit is None else _parse_whole("limit", str(limit), MAX_ROWS)
 
 
 def parse_depth(text: str) -> int:
@@ -91,7 +95,7 @@ def parse_before(text: str | None) -> int:
     ParameterError
         When it is not a time in ms above 0.
     """
-    return 0 if text is None else _parse_whole("before", text, _MAX_NS // NS_PER_MS) * NS_PER_MS
+    return _parse_whole("before", text, _MAX_NS // NS_PER_MS) * NS_PER_MS if text else 0
 
 
 def parse_moment(name: str, text: str | None) -> int | None:
@@ -104,7 +108,7 @@ def parse_moment(name: str, text: str | None) -> int | None:
     ParameterError
         When it is neither.
     """
-    if text is None:
+    if not text:
         return None
     message = f"{name}: expects a time such as 2024-12-26T08:20:34Z, or ms since the epoch"
     if text.isascii() and text.isdigit():
@@ -126,7 +130,7 @@ def parse_order(text: str | None, default: str) -> bool:
     ParameterError
         When it is neither `asc` nor `desc`.
     """
-    order = default if text is None else text
+    order = text or default
     if order not in ORDERS:
         raise ParameterError(f"order: expects {' or '.join(ORDERS)}")
     return order == ORDERS[0]

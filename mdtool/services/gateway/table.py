@@ -13,7 +13,7 @@ from typing import Any, Final
 from mdtool.services.gateway import formats
 from mdtool.services.gateway.feeds import aggregates, bars, books, quotes, symbols, trades, vwap
 from mdtool.services.gateway.fields import Field
-from mdtool.services.gateway.parameters import MAX_DEPTH, parse_depth, parse_interval
+from mdtool.services.gateway.parameters import DEFAULT_DEPTH, MAX_DEPTH, parse_depth, parse_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,10 @@ class Option:
     default: str | int
     parse: Callable[[str], str | int]
 
+    def value_of(self, given: str | int | None) -> str | int:
+        """Return the value of what a client gave: the default where that is null or empty."""
+        return self.default if given is None or given == "" else self.parse(str(given))
+
 
 INTERVAL: Final = Option(
     "interval", "How long a bar is.", {"type": "string", "default": "1m"}, "1m", parse_interval
@@ -45,8 +49,8 @@ INTERVAL: Final = Option(
 DEPTH: Final = Option(
     "depth",
     "At most so many levels of a side.",
-    {"type": "integer", "minimum": 1, "maximum": MAX_DEPTH, "default": 10},
-    10,
+    {"type": "integer", "minimum": 1, "maximum": MAX_DEPTH, "default": DEFAULT_DEPTH},
+    DEFAULT_DEPTH,
     parse_depth,
 )
 

@@ -125,7 +125,7 @@ class ReplaySender:
     async def _start(self, request: web.Request) -> web.Response:
         """`POST /start-streaming?speed=`: start a run, at the default speed or another."""
         text = request.query.get("speed")
-        run = await self._runs.start(None if text is None else _parse_speed(text))
+        run = await self._runs.start(_parse_speed(text) if text else None)
         return answer(encode_object({"status": "streaming", **_report_of(run)}))
 
     async def _status(self, _request: web.Request) -> web.Response:

@@ -70,6 +70,17 @@ async def test_bars_are_requested_from_the_aggregator(source, client):
     assert (request.interval, request.before) == ("5m", 3 * minute)
 
 
+async def test_an_optional_argument_may_be_null_or_empty(source, client):
+    source.bars["AAPL", "1m"] = [Bar(60 * 10**9)]
+    for arguments in (
+        "interval: null, limit: null, before: null",
+        'interval: "", before: ""',
+    ):
+        query = f'{{ bars(symbol: "AAPL", {arguments}) {{ timestamp }} }}'
+        _, answer = await answer_of(client, query)
+        assert answer["data"]["bars"] == [{"timestamp": "60000"}]
+
+
 async def test_an_interval_without_bars_is_the_clients_error(client):
     status, answer = await answer_of(client, '{ bars(symbol: "AAPL", interval: "7m") { open } }')
     assert (status, answer["data"]) == (200, {"bars": None})

@@ -80,7 +80,7 @@ class _Resource:
         limit = parse_limit(query.get("limit"), MAX_ROWS)
         is_ascending = parse_order(query.get("order"), "asc")
         cursor = query.get("cursor")
-        behind = None if cursor is None else _symbol_behind(cursor)
+        behind = _symbol_behind(cursor) if cursor else None
         rows = await self._feed.current(client_of(request), key)
         chosen, has_more = _part(rows, limit, behind, is_ascending)
         next_ = encode_cursor(Cursor(chosen[-1].symbol, _LIST, 0, 0)) if has_more else None
@@ -90,7 +90,7 @@ class _Resource:
         query = request.query
         page = Page(
             parse_limit(query.get("limit"), MAX_ROWS),
-            query.get("cursor"),
+            query.get("cursor") or None,
             parse_moment("from", query.get("from")),
             parse_moment("to", query.get("to")),
             parse_order(query.get("order"), "desc"),
@@ -102,8 +102,7 @@ class _Resource:
         option = self.row.option
         if option is None:
             return Key(symbol)
-        text = request.query.get(option.name)
-        return Key(symbol, option.default if text is None else option.parse(text))
+        return Key(symbol, option.value_of(request.query.get(option.name)))
 
     async def _answer_rows(self, request: web.Request, found: Rows[Any]) -> web.Response:
         data = b"[%b]" % await encode_in_turns(found.rows, self._encode)

@@ -93,7 +93,8 @@ class RestV1:
         query, client = request.query, client_of(request)
         limit = parse_limit(query.get("limit"))
         key = Key(
-            parse_symbol(request.match_info["symbol"]), parse_interval(query.get("interval", "1m"))
+            parse_symbol(request.match_info["symbol"]),
+            parse_interval(query.get("interval") or "1m"),
         )
         before_ns = parse_before(query.get("before"))
         page = await self._bars.history(client, key, Page(limit, to_ns=before_ns or None))
@@ -110,7 +111,7 @@ class RestV1:
         """`GET /api/v1/trades/{symbol}?limit&before`: those that are stored."""
         query, client = request.query, client_of(request)
         key = Key(parse_symbol(request.match_info["symbol"]))
-        page = Page.before(parse_limit(query.get("limit")), query.get("before"))
+        page = Page.before(parse_limit(query.get("limit")), query.get("before") or None)
         self._trades.check_stored()
         try:
             found = await self._trades.history(client, key, page)
@@ -120,8 +121,8 @@ class RestV1:
 
     async def quotes(self, request: web.Request) -> web.Response:
         """`GET /v1/quotes?symbol=`: a symbol's quote, or an array of all, in order of symbol."""
-        if "symbol" in request.query:
-            row = self._quotes.find(parse_symbol(request.query["symbol"]))
+        if symbol := request.query.get("symbol"):
+            row = self._quotes.find(parse_symbol(symbol))
             body = formats.encode_latest_quote(row)
             return answer(body, STALE_HEADERS if row.is_stale else None)
         rows = await self._quotes.current(client_of(request), Key(ALL))

@@ -284,11 +284,9 @@ def _parse_option(row: FeedRow, request: Mapping[str, Any]) -> str | int | None:
     if row.option is None:
         return None
     value = request.get(row.option.name)
-    if value is None or value == "":
-        return row.default
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, str | int | None):
         raise ParameterError(f"{row.option.name}: {_shown(value)} is not valid")
-    return row.option.parse(str(value))
+    return row.option.value_of(value)
 
 
 def _parse_after(row: FeedRow, value: object) -> str | None:

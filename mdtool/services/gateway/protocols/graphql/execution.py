@@ -23,7 +23,7 @@ from mdtool.services.client import Client, Turn
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.feed import Feed, Key
 from mdtool.services.gateway.hub import Format
-from mdtool.services.gateway.parameters import MAX_ROWS
+from mdtool.services.gateway.parameters import DEFAULT_DEPTH, DEFAULT_ROWS, MAX_ROWS
 from mdtool.services.gateway.protocols.graphql.documents import (
     TYPENAME,
     Documents,
@@ -51,8 +51,8 @@ from mdtool.services.gateway.protocols.graphql.resolvers import (
 from mdtool.services.gateway.protocols.graphql.schema import Number, make_schema
 from mdtool.wire.graphql import NEXT_TAIL, Request
 
-_ROWS_ARGUMENTS: Final = ("limit", "depth")
-"""Either bounds how many rows a field has."""
+_ROWS_ARGUMENTS: Final = {"limit": DEFAULT_ROWS, "depth": DEFAULT_DEPTH}
+"""Either bounds how many rows a field has; null stands for the default."""
 _INTROSPECTION_COST: Final = 5_000
 """About the fields of a full introspection."""
 _STALE: Final = {"stale": True}
@@ -332,5 +332,8 @@ def _is_never_awaitable(_value: Any) -> TypeGuard[Awaitable[Any]]:
 
 def _most_rows(arguments: Arguments | None) -> int:
     given = arguments or {}
-    rows = next((given[name] for name in _ROWS_ARGUMENTS if name in given), 1)
-    return int(min(max(rows, 1), MAX_ROWS))
+    for name, default in _ROWS_ARGUMENTS.items():
+        if name in given:
+            rows = default if given[name] is None else given[name]
+            return int(min(max(rows, 1), MAX_ROWS))
+    return 1

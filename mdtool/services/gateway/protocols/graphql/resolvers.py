@@ -61,7 +61,7 @@ class FeedField:
         symbol = arguments["symbol"]
         symbol = ALL if symbol.strip() == ALL else parse_symbol(symbol)
         option = self.row.option
-        return Key(symbol, None if option is None else option.parse(str(arguments[option.name])))
+        return Key(symbol, None if option is None else option.value_of(arguments[option.name]))
 
     async def find(self, client: Client, arguments: Arguments) -> Found:
         """Return the current row of a symbol, or the rows or the page of its history.
@@ -79,7 +79,7 @@ class FeedField:
                 return await self._page(
                     client,
                     key,
-                    Page.before(check_limit(arguments["limit"]), arguments.get("before")),
+                    Page.before(check_limit(arguments["limit"]), arguments.get("before") or None),
                 )
             rows = await self.feed.current(client, key)
         except UnknownSymbolError:

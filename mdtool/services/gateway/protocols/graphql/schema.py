@@ -47,7 +47,7 @@ _NEXT: Final = "nextCursor"
 _SYMBOL: Final = '"A symbol." symbol: String!'
 _SYMBOL_OR_ALL: Final = '"A symbol, or `*` for every symbol." symbol: String!'
 _PAGE_ARGUMENTS: Final = """
-  "At most so many, from 1 to 1000." limit: Int! = 100
+  "At most so many, from 1 to 1000." limit: Int = 100
   "`nextCursor` of the page before, or a time in milliseconds: only rows before that time."
   before: String
 """
@@ -138,7 +138,7 @@ def _type_definitions(name: str, about: str, fields: Iterable[Field]) -> Iterabl
 def _option_definition(option: Option) -> str:
     about, default = json.dumps(option.about), json.dumps(option.default)
     of = "Int" if option.schema["type"] == "integer" else "String"
-    return f"{about} {option.name}: {of}! = {default}"
+    return f"{about} {option.name}: {of} = {default}"
 
 
 def _camel(name: str) -> str:
