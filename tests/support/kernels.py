@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import numpy as np
 
 from mdtool.core.dtypes import MBO, MBP1
 from mdtool.core.instruments import Batch
+from mdtool.core.jit import cache_folder
 from mdtool.engine.book.state import Books
 from mdtool.engine.quotes import LatestQuotes
 from mdtool.services.book import server as book
@@ -45,8 +45,7 @@ COMMANDS: Final = (
 
 def compile_kernels() -> None:
     """Compile the current kernels, unless they are cached."""
-    folder = Path(os.environ["NUMBA_CACHE_DIR"])
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder()
     kernels = sorted((_ROOT / "mdtool").rglob("*kernel.py"))
     versions = [(str(path), path.stat().st_mtime_ns) for path in kernels]
     compiled = folder / f"compiled-{hashlib.sha256(repr(versions).encode()).hexdigest()[:16]}"
