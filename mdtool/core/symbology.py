@@ -21,7 +21,8 @@ FIRST_DAY: Final = -(2**31)
 
 _INSTRUMENT_ID: Final = "instrument_id"
 _PARENT: Final = "parent"
-_GROUPS: Final = frozenset({"continuous", _PARENT, "smart"})
+_CONTINUOUS: Final = "continuous"
+_GROUPS: Final = frozenset({_CONTINUOUS, _PARENT, "smart"})
 """Symbology types whose names stand for another contract on another day, or for several."""
 _EPOCH: Final = dt.date(1970, 1, 1).toordinal()
 
@@ -111,12 +112,19 @@ def parent_names(metadata: dbn.Metadata, mappings: Sequence[Interval]) -> Iterat
 
 
 def _stype_of(name: str, requested: str) -> str:
-    """Return a name's own symbology type: what a parent or continuous one resolved to is raw."""
+    """Return a name's own symbology type, whatever else was requested with it.
+
+    What a parent or continuous name resolved to is raw. Headers of merged streams have names of
+    several types.
+    """
     root, _, kind = name.partition(".")
-    looks_like_group = bool(root) and (
-        kind in {"FUT", "OPT", "SPOT"} or (kind[1:2] == "." and kind[2:].isdigit())
-    )
-    return requested if requested not in _GROUPS or looks_like_group else "raw_symbol"
+    if root and kind in {"FUT", "OPT", "SPOT"}:
+        group = _PARENT
+    elif root and kind[1:2] == "." and kind[2:].isdigit():
+        group = _CONTINUOUS
+    else:
+        return "raw_symbol" if requested in _GROUPS else requested
+    return requested if requested in _GROUPS else group
 
 
 class Names(NamedTuple):

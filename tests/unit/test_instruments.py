@@ -230,6 +230,19 @@ class TestNames:
         assert batch.symbols[batch.is_selected].tolist() == found
         assert instruments[0].names == ("ESM4", "ES.FUT")
 
+    def test_a_continuous_name_among_raw_symbols_is_no_contract(self):
+        header = metadata(
+            Mapping("ES.c.0", (DAY_1, DAY_2, "1"), (DAY_2, DAY_3, "2")),
+            Mapping("ESM4", (DAY_1, DAY_4, "1")),
+            Mapping("ESU4", (DAY_1, DAY_4, "2")),
+        )
+        rows = orders(
+            (1, MIDNIGHT_2), (2, MIDNIGHT_2), (1, MIDNIGHT_2 - DAY), (2, MIDNIGHT_2 - DAY)
+        )
+        batch = resolver(header).batch(rows)
+        assert batch.instrument.tolist() == [0, 1, 0, 1]
+        assert batch.symbols.tolist() == ["ESM4", "ESU4", "ESM4", "ESU4"]
+
     def test_an_id_without_a_name_is_selected_by_its_digits(self):
         instruments = Instruments()
         instruments.select(["8"])
