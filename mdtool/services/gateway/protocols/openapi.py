@@ -130,6 +130,7 @@ def _parameter(operation: Operation, parameter: Parameter) -> dict[str, Any]:
         "required": is_in_path,
         "description": parameter.description,
         "schema": parameter.schema,
+        **({} if is_in_path else {"allowEmptyValue": True}),
         **({} if parameter.example is None else {"example": parameter.example}),
     }
 
