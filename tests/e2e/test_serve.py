@@ -38,6 +38,7 @@ def test_ticks_go_through_all_services():
             "serve-tcp to gateway, served",
             "serve-tcp to vwap, published",
             "client to gateway, in all",
+            "serve-tcp to gateway, oldest of 5 s",
         ]
         for hop in hops.values():
             assert hop["ticks"] == 3
@@ -48,7 +49,7 @@ def test_ticks_go_through_all_services():
         assert seen["close"] == int(seen["volume"]) >= 4
 
         table = check(addresses)
-        assert (table.returncode, len(table.stdout.splitlines())) == (0, 6)
+        assert (table.returncode, len(table.stdout.splitlines())) == (0, 7)
         assert services.end(signal.SIGTERM) == 0
     assert "stopped with" not in "".join(services.lines)
 

@@ -70,3 +70,20 @@ async def test_closing_ends_followers_after_their_queue():
         assert len([batch async for batch in follower]) == 1
     with publisher.follow() as late:
         assert [batch async for batch in late] == []
+
+
+async def test_batches_of_one_stream_that_wait_are_joined():
+    symbols = SymbolTable(["AAPL"])
+    publisher = TradePublisher(symbols)
+
+    def run(stream_id: str, first: int, *frames) -> Change:
+        return Change(TradeRun(symbols, stream_id, first, batch(frames)), np.empty(0, np.uint32))
+
+    with publisher.follow() as follower:
+        publisher.publish([run("s", 0, tick(100)), run("s", 1, 2, tick(200))])
+        publisher.publish([run("s", 4, tick(300)), run("other", 4, tick(400))])
+        publisher.publish([run("other", 5, tick(500)), run("other", 7, tick(600))])
+        table = SymbolTable()
+        rows = [await taken(follower, table) for _ in range(4)]
+    prices = [(first, [price // 10**7 for _, price in trades]) for first, trades in rows]
+    assert prices == [(0, [100, 200]), (4, [300]), (4, [400, 500]), (7, [600])]

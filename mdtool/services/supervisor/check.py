@@ -41,6 +41,8 @@ _ACCEPTED: Final = "accepted by serve-tcp"
 _COMMITTED: Final = "committed by aggregate"
 _SERVED: Final = "sent by gateway"
 _PUBLISHED: Final = "sent by vwap"
+_OLDEST: Final = "serve-tcp to gateway, oldest of 5 s"
+"""Of all symbols, as the gateway's health reports it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,10 @@ async def check(route: Route, ticks: int) -> list[Hop]:
                 follower.cancel()
     except ExceptionGroup as group:
         raise first_error(group) from group
-    return _hops(places, journeys)
+    hops = _hops(places, journeys)
+    if route.gateway is not None and (age_ns := await _age_ns(route.gateway)) is not None:
+        hops.append(Hop(_OLDEST, [age_ns]))
+    return hops
 
 
 class _Sightings:
@@ -223,6 +228,19 @@ async def _follow_gateway(address: str, sightings: _Sightings) -> None:
     except (aiohttp.ClientError, OSError) as error:
         raise _unreachable("gateway", address, str(error)) from error
     raise PeerError(f"gateway {address} closed the connection")
+
+
+async def _age_ns(gateway: str) -> int | None:
+    """Return the highest age of what the gateway has written lately, None where it is unknown."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as session,
+            session.get(f"http://{gateway}/health") as response,
+        ):
+            age_ms = (await response.json()).get("age_ms")
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise _unreachable("gateway", gateway, str(error)) from error
+    return None if age_ms is None else int(age_ms * NS_PER_MS)
 
 
 async def _follow_vwap(address: str, sightings: _Sightings) -> None:
