@@ -1,4 +1,4 @@
-"""Long files of orders to measure with, and a zstd pass, the lower bound of reading them."""
+"""Long files of orders and trades, and a zstd pass, the lower bound of reading them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mdtool.core.dtypes import F_LAST
 from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
 from mdtool.core.units import NS_PER_S, UNDEF_PRICE
+from mdtool.engine.simulate import Exchange
 from mdtool.wire.dbn_metadata import make_metadata
 
 _BUFFER_BYTES: Final = 1 << 20
@@ -62,6 +63,33 @@ def _clears(session: Records) -> Records:
     clears["price"] = UNDEF_PRICE
     clears["action"], clears["side"], clears["flags"] = b"R", b"N", F_LAST
     return clears
+
+
+def simulated_trades(n: int) -> Records:
+    """Return the first trades of one simulated symbol."""
+    exchange = Exchange(["AAPL"], seed=1)
+    runs: list[Records] = []
+    while sum(map(len, runs)) < n:
+        runs.append(exchange.generate(n, "trades"))
+    return np.concatenate(runs)[:n]
+
+
+def write_trades(path: Path, session: Records, repeats: int = 1) -> int:
+    """Write trades repeatedly, each time with later timestamps; return how many there are.
+
+    The file is compressed if its name ends with .zst.
+    """
+    repeat = session.copy()
+    start_ns = int(session["ts_recv"][0])
+    span_ns = int(session["ts_recv"][-1]) - start_ns + NS_PER_S
+    spec = OutputSpec("dbn.zst" if path.suffix == ".zst" else "dbn", str(path))
+    output = open_output(spec, make_metadata("BENCH", "trades", start_ns))
+    for _ in range(repeats):
+        output.write(Batch.of(repeat))
+        for name in ("ts_event", "ts_recv"):
+            repeat[name] += np.uint64(span_ns)
+    output.close()
+    return repeats * len(session)
 
 
 def zstd_pass(path: Path) -> int:

@@ -11,17 +11,14 @@ from typing import Final
 
 import numpy as np
 
-from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.bench.figures import Figure, against
 from mdtool.bench.processes import run_command, wall_times_s
+from mdtool.bench.recordings import simulated_trades, write_trades
 from mdtool.core.errors import CheckError
 from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
-from mdtool.core.units import NS_PER_S
-from mdtool.engine.simulate import Exchange
 from mdtool.engine.timed_trades import TimedTrades
 from mdtool.engine.vwap import RollingVwap, Window
-from mdtool.wire.dbn_metadata import make_metadata
 
 TRADES: Final = 16_000_000
 """All of one symbol, and enough to fill a window of 10 million long before their end."""
@@ -38,10 +35,10 @@ def measure(trades: int = TRADES, large: int = LARGE, rounds: int = _ROUNDS) -> 
     The command's are medians of wall times of processes with cached kernels; the two windows are
     measured in turns.
     """
-    session = _session(min(trades, _SESSION_TRADES))
+    session = simulated_trades(min(trades, _SESSION_TRADES))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trades.dbn"
-        n_trades = _write(path, session, -(-trades // len(session)))
+        n_trades = write_trades(path, session, -(-trades // len(session)))
         run_command("vwap", path, "--limit", 1)
         small_s, large_s = wall_times_s(
             rounds,
@@ -59,30 +56,6 @@ def measure(trades: int = TRADES, large: int = LARGE, rounds: int = _ROUNDS) -> 
         ),
         _engine(session, rounds),
     ]
-
-
-def _session(n: int) -> Records:
-    """Return the trades of one simulated symbol."""
-    exchange = Exchange(["AAPL"], seed=1)
-    runs: list[Records] = []
-    while sum(map(len, runs)) < n:
-        runs.append(exchange.generate(n, "trades"))
-    return np.concatenate(runs)[:n]
-
-
-def _write(path: Path, session: Records, repeats: int) -> int:
-    """Write trades repeatedly, each time with later timestamps; return how many there are."""
-    repeat = session.copy()
-    span_ns = int(session["ts_recv"][-1] - session["ts_recv"][0]) + NS_PER_S
-    output = open_output(
-        OutputSpec("dbn", str(path)), make_metadata("BENCH", "trades", int(session["ts_recv"][0]))
-    )
-    for _ in range(repeats):
-        output.write(Batch.of(repeat))
-        for name in ("ts_event", "ts_recv"):
-            repeat[name] += np.uint64(span_ns)
-    output.close()
-    return repeats * len(session)
 
 
 def _engine(session: Records, rounds: int) -> Figure:

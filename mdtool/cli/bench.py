@@ -69,6 +69,10 @@ BENCHES: Final = {
     "memory": Bench(
         "what replaying a 4-million-record file to CSV takes at its peak", "memory:measure"
     ),
+    "start": Bench(
+        "CPU time of commands on small and long files, and memory of services at rest",
+        "start:measure",
+    ),
     "book": Bench(
         "rebuilding L3 order books from orders, against the same in plain Python", "book:measure"
     ),
