@@ -27,6 +27,7 @@ from mdtool.core.logs import LogConfig
 COMMANDS: Final = {
     "replay-dbn": "mdtool.cli.replay_dbn",
     "simulate": "mdtool.cli.simulate",
+    "info": "mdtool.cli.info",
     "aggregate": "mdtool.cli.aggregate",
     "vwap": "mdtool.cli.vwap",
     "book": "mdtool.cli.book",

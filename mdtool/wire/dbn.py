@@ -54,6 +54,16 @@ class DbnDecoder:
         self._ts_out_bytes = 0
         self._error: CorruptStreamError | None = None
 
+    @property
+    def version(self) -> int:
+        """The DBN version of the stream, once `metadata` is known."""
+        return self._version
+
+    @property
+    def has_ts_out(self) -> bool:
+        """Whether the stream's records end with a `ts_out`, once `metadata` is known."""
+        return self._ts_out_bytes > 0
+
     def feed(self, data: bytes | bytearray | memoryview) -> list[Records]:
         """Return the records that `data` completes.
 
