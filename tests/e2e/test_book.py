@@ -418,6 +418,8 @@ class TestBadInput:
             ([SAMPLE, "--at", "2025-01-02", "--emit", "1s"], 2, "--at is a moment of its own"),
             ([SAMPLE, "--depth", "0"], 2, "'--depth'"),
             ([SAMPLE, "--depth", "7", "-C"], 2, "--depth 7: records show 10 levels"),
+            ([SAMPLE, "--orders", "-C"], 2, "--orders is for the --json of"),
+            ([SAMPLE, "--orders", "-J", "--emit", "event"], 2, "--orders is for the --json of"),
             ([SAMPLE, "--at", "2020-01-01"], 1, "no event had ended by 2020-01-01"),
             ([SAMPLE, "--start", "2025-01-02", "--end", "2025-01-02"], 2, "is not before --end"),
             ([SAMPLE, "-J", "-C"], 2, "choose one of --json and --csv"),

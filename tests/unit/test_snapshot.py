@@ -117,3 +117,24 @@ class TestRecords:
         [record] = snapshot_records([quoted], 10)
         assert (record["bid_sz_00"], record["bid_ct_00"]) == (8, 0)
         assert np.array_equal(snapshot_records([], 1), np.empty(0, MBP1))
+
+
+def test_orders_of_each_level_in_queue_order():
+    rows = [
+        CLEAR,
+        order(1, DOLLAR, 5, b"B"),
+        order(2, 2 * DOLLAR, 7, b"B"),
+        order(3, DOLLAR, 4, b"B"),
+        order(2**63 + 9, 3 * DOLLAR, 8, b"A"),
+        order(1, DOLLAR, 6, b"B", b"M"),  # a larger size goes to the back of the queue
+    ]
+
+    def queues(levels):
+        return [[(each["order_id"], each["size"]) for each in level["orders"]] for level in levels]
+
+    told = Snapshot.of(book(*rows), has_orders=True).as_dict("X")
+    assert queues(told["levels"]["bids"]) == [[("2", 7)], [("3", 4), ("1", 6)]]
+    assert queues(told["levels"]["asks"]) == [[(str(2**63 + 9), 8)]]
+    assert "orders" not in told["bbo"]["bid"]
+    best = Snapshot.of(book(*rows), depth=1, has_orders=True).as_dict("X")
+    assert queues(best["levels"]["bids"]) == [[("2", 7)]]

@@ -46,6 +46,14 @@ class BookOptions:
             rich_help_panel=_PANEL,
         ),
     ] = None
+    orders: Annotated[
+        bool,
+        typer.Option(
+            "--orders",
+            help="With --json: the orders of each level, in queue order.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False
     at: Annotated[
         str | None,
         typer.Option(
@@ -125,7 +133,7 @@ class BookOptions:
             return self.record_depth
         return self.depth or (_TABLE_DEPTH if output.is_table else None)
 
-    def check(self, inputs: list[str], selected: RangeOptions) -> None:
+    def check(self, inputs: list[str], selected: RangeOptions, output: OutputOptions) -> None:
         """Reject options that contradict each other.
 
         Raises
@@ -133,6 +141,9 @@ class BookOptions:
         UsageError
         """
         selected.selection()
+        is_json = not output.is_table and not output.is_of_records
+        if self.orders and (self.emit == EVENT or not is_json):
+            raise UsageError("--orders is for the --json of final, --at and INTERVAL")
         moment_ns, interval_ns = self.at_ns, self.interval_ns
         is_more = interval_ns is not None or self.emit == EVENT or selected.start or selected.end
         if moment_ns is not None and is_more:

@@ -44,7 +44,7 @@ def show_books(
     InputError
         When an input cannot be read, is not MBO, or breaks off: after all that it has was shown.
     """
-    options.check(inputs, selected)
+    options.check(inputs, selected, output)
     if options.emit == EVENT:
         _show_events(inputs, options, selected, output)
     else:
@@ -157,8 +157,10 @@ def _sampler(
 
     depth = options.snapshot_depth(output)
     if options.interval_ns is not None:
-        return IntervalSampler(options.interval_ns, depth, selected.start_ns, rebuild)
-    return FinalSampler(depth, options.at_ns, rebuild)
+        return IntervalSampler(
+            options.interval_ns, depth, selected.start_ns, rebuild, options.orders
+        )
+    return FinalSampler(depth, options.at_ns, rebuild, options.orders)
 
 
 def _report(name: str, options: BookOptions, selected: RangeOptions, sampler: Sampler) -> None:

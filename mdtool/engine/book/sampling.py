@@ -52,15 +52,22 @@ class FinalSampler:
         ended by then is in no snapshot.
     rebuild : Rebuild, optional
         The books to update in place of new ones, where a stream is resumed.
+    has_orders : bool
+        Whether snapshots have the orders of their levels.
     """
 
     def __init__(
-        self, depth: int | None = None, at_ns: int | None = None, rebuild: Rebuild | None = None
+        self,
+        depth: int | None = None,
+        at_ns: int | None = None,
+        rebuild: Rebuild | None = None,
+        has_orders: bool = False,
     ) -> None:
         self.rebuild = rebuild or Rebuild()
         self.is_over = False
         self._depth = depth
         self._at_ns = at_ns
+        self._has_orders = has_orders
 
     def update(self, batch: Batch) -> Iterator[Snapshot]:
         """Take MBO records; yield nothing."""
@@ -75,7 +82,7 @@ class FinalSampler:
     def close(self) -> Iterator[Snapshot]:
         """Yield a snapshot of every book, each of the time of its last record."""
         for view in views(self.rebuild.books):
-            yield Snapshot.of(view, self._depth)
+            yield Snapshot.of(view, self._depth, has_orders=self._has_orders)
 
 
 class IntervalSampler:
@@ -93,6 +100,8 @@ class IntervalSampler:
         Intervals that end by then give no snapshots; what happens in them is in the books.
     rebuild : Rebuild, optional
         The books to update in place of new ones.
+    has_orders : bool
+        As `FinalSampler`.
     """
 
     is_over = False
@@ -103,8 +112,10 @@ class IntervalSampler:
         depth: int | None = None,
         after_ns: int | None = None,
         rebuild: Rebuild | None = None,
+        has_orders: bool = False,
     ) -> None:
         self.rebuild = rebuild or Rebuild()
+        self._has_orders = has_orders
         self._interval_ns = interval_ns
         self._depth = depth
         self._after_ns = after_ns
@@ -137,4 +148,5 @@ class IntervalSampler:
         if self._after_ns is not None and self._end_ns <= self._after_ns:
             return
         for instrument in books.instruments()[counts != before].tolist():
-            yield Snapshot.of(BookView(books, instrument), self._depth, self._end_ns)
+            view = BookView(books, instrument)
+            yield Snapshot.of(view, self._depth, self._end_ns, self._has_orders)

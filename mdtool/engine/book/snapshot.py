@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from mdtool.engine.book.state import Books, Depth
 from mdtool.engine.book.view import BookView, Side, views
 
 Levels = npt.NDArray[np.void]
+Orders = npt.NDArray[np.void]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Snapshot:
         Whether older orders may be missing: see `BookView.is_partial`.
     anomalies : dict
         How many of each kind there were until then; see `engine.book.view.ANOMALIES`.
+    orders : pair of ORDER[n], optional
+        The orders of the bids and the asks, best level first, each level in queue order.
     """
 
     instrument: int
@@ -69,9 +73,16 @@ class Snapshot:
     ask_levels: int
     is_partial: bool
     anomalies: dict[str, int]
+    orders: tuple[Orders, Orders] | None = None
 
     @classmethod
-    def of(cls, view: BookView, depth: int | None = None, ts_ns: int | None = None) -> Snapshot:
+    def of(
+        cls,
+        view: BookView,
+        depth: int | None = None,
+        ts_ns: int | None = None,
+        has_orders: bool = False,
+    ) -> Snapshot:
         """Take a snapshot.
 
         Parameters
@@ -81,6 +92,8 @@ class Snapshot:
             At most so many levels of a side, else all.
         ts_ns : int, optional
             Of when it is taken, else of when its last record was received.
+        has_orders : bool
+            Whether it has the orders of its levels.
         """
         return cls(
             instrument=view.instrument,
@@ -97,14 +110,21 @@ class Snapshot:
             ask_levels=view.level_count("A"),
             is_partial=view.is_partial,
             anomalies=view.anomalies,
+            orders=(view.orders("B"), view.orders("A")) if has_orders else None,
         )
 
     def as_dict(self, symbol: str) -> dict[str, Any]:
         """Return the snapshot as JSON takes it: prices are decimal strings, 64-bit times too.
 
-        A side without levels has no best one: None.
+        A side without levels has no best one: None. Levels have their orders if the snapshot has.
         """
         bids, asks = _level_dicts(self.bids), _level_dicts(self.asks)
+        levels = {"bids": bids, "asks": asks}
+        if self.orders is not None:
+            levels = {
+                "bids": _with_orders(bids, self.orders[0]),
+                "asks": _with_orders(asks, self.orders[1]),
+            }
         return {
             "symbol": symbol,
             "publisher_id": self.publisher_id,
@@ -114,7 +134,7 @@ class Snapshot:
                 "bid": bids[0] if bids else None,
                 "ask": asks[0] if asks else None,
             },
-            "levels": {"bids": bids, "asks": asks},
+            "levels": levels,
             "stats": {
                 "total_orders": self.total_orders,
                 "bid_levels": self.bid_levels,
@@ -171,6 +191,21 @@ def _level_dicts(levels: Levels) -> list[dict[str, Any]]:
     return [
         {"price": format_price(price), "size": size, "count": count}
         for price, size, count in levels.tolist()
+    ]
+
+
+def _with_orders(levels: list[dict[str, Any]], orders: Orders) -> list[dict[str, Any]]:
+    """Return levels with the orders of each; deeper levels may have more orders."""
+    ends = np.cumsum([0, *(level["count"] for level in levels)]).tolist()
+    return [
+        level
+        | {
+            "orders": [
+                {"order_id": str(order_id), "size": size, "ts_event": str(ts_event)}
+                for order_id, _, size, ts_event, _ in orders[begin:end].tolist()
+            ]
+        }
+        for level, (begin, end) in zip(levels, pairwise(ends), strict=True)
     ]
 
 
