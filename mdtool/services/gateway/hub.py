@@ -266,12 +266,11 @@ def _write(
     """Write each outlet's part, and stop now and then."""
     count = 0
     for outlet, its_parts in parts.items():
-        updates = [
-            subscription.update(payload, state)
-            for subscription, messages in its_parts
-            if not subscription.has_ended
-            for state, payload in messages
-        ]
+        updates = []
+        for subscription, messages in its_parts:
+            if not subscription.has_ended:
+                update = subscription.update
+                updates += [update(payload, state) for state, payload in messages]
         if len(updates) == 1:
             outlet.send(updates[0])
         elif updates:
