@@ -12,8 +12,8 @@ import databento_dbn as dbn
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.instruments import Batch, Instruments
 from mdtool.core.interleaved import Interleaved
+from mdtool.core.read_ahead import ReadAhead
 from mdtool.core.records import Records
-from mdtool.core.threads import ReadAhead
 from mdtool.wire.dbn import DbnDecoder
 
 Read = Callable[[int], bytes]

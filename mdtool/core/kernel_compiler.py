@@ -6,6 +6,7 @@ import signal
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
@@ -144,6 +145,7 @@ def compile_image(kernel: Any, arguments: tuple[object, ...]) -> Image:
         numba compiles it in its own way only, or not at all.
     """
     kinds = tuple(_kind(argument) for argument in arguments)
+    begun_s = time.perf_counter()
     try:
         kernel.compile(kinds)
     except NumbaError as error:
@@ -156,7 +158,11 @@ def compile_image(kernel: Any, arguments: tuple[object, ...]) -> Image:
     _Entry(context, module, result.fndesc, kinds).build()
     library.add_ir_module(module)
     library.add_linking_library(result.library)
-    return link(library.emit_native_object(), "mdtool_entry")
+    image = link(library.emit_native_object(), "mdtool_entry")
+    if sys.stderr.isatty():
+        name = f"{kernel.py_func.__module__}.{kernel.py_func.__name__}"
+        print(f"mdtool: compiled {name} in {time.perf_counter() - begun_s:.1f} s", file=sys.stderr)
+    return image
 
 
 def _kind(argument: object) -> Any:

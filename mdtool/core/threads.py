@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, Generic, ParamSpec, Self, TypeVar
+
+from mdtool.core.read_ahead import Ended, Runner
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -125,75 +127,7 @@ async def run_in_thread(name: str, work: Callable[[], None], stop: Callable[[], 
             stop()
 
 
-class _Runner(Generic[T]):
-    """Runs an iterator in a thread, which passes on each item and then how it ended."""
-
-    def __init__(self, items: Iterator[T], depth: int) -> None:
-        self._items = items
-        self._room = threading.Semaphore(depth)
-        self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
-        self._thread.start()
-
-    def _pass_on(self, item: T | _Ended) -> None:
-        raise NotImplementedError
-
-    def _stop(self) -> None:
-        """End the thread after the item that the iterator is making."""
-        self._is_closed = True
-        self._room.release()
-
-    def _run(self) -> None:
-        try:
-            for item in self._items:
-                self._room.acquire()
-                if self._is_closed:
-                    break
-                self._pass_on(item)
-            if self._is_closed and isinstance(self._items, Generator):
-                self._items.close()
-        except BaseException as error:  # noqa: BLE001 - it is raised to the consumer
-            self._pass_on(_Ended(error))
-        else:
-            self._pass_on(_Ended(None))
-
-
-class ReadAhead(_Runner[T], Iterator[T]):
-    """Yields the items of an iterator that runs ahead in a thread.
-
-    What the iterator raises is raised here, after the items before it. It pays where both sides
-    spend their time outside of Python: one decompressing, say, and the other in kernels.
-
-    Parameters
-    ----------
-    items : iterator
-        Runs in the thread; nothing else may use its state before `close` returns.
-    depth : int
-        How many items it may be ahead.
-    """
-
-    def __init__(self, items: Iterator[T], depth: int) -> None:
-        self._made: SimpleQueue[T | _Ended] = SimpleQueue()
-        super().__init__(items, depth)
-
-    def __next__(self) -> T:
-        made = self._made.get()
-        if isinstance(made, _Ended):
-            self._made.put(made)
-            raise made.error or StopIteration
-        self._room.release()
-        return made
-
-    def close(self) -> None:
-        """Stop the iterator after the item that it is making, and wait for that."""
-        self._stop()
-        self._thread.join()
-
-    def _pass_on(self, item: T | _Ended) -> None:
-        self._made.put(item)
-
-
-class AsyncReadAhead(_Runner[T], AsyncIterator[T]):
+class AsyncReadAhead(Runner[T], AsyncIterator[T]):
     """Like `ReadAhead`, for the event loop that creates it: the iterator may block, the loop not.
 
     The thread does not keep the process from ending.
@@ -206,12 +140,12 @@ class AsyncReadAhead(_Runner[T], AsyncIterator[T]):
 
     def __init__(self, items: Iterator[T], depth: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._made: asyncio.Queue[T | _Ended] = asyncio.Queue()
+        self._made: asyncio.Queue[T | Ended] = asyncio.Queue()
         super().__init__(items, depth)
 
     async def __anext__(self) -> T:
         made = await self._made.get()
-        if isinstance(made, _Ended):
+        if isinstance(made, Ended):
             self._made.put_nowait(made)
             raise made.error or StopAsyncIteration
         self._room.release()
@@ -222,15 +156,6 @@ class AsyncReadAhead(_Runner[T], AsyncIterator[T]):
         self._stop()
         await asyncio.to_thread(self._thread.join)
 
-    def _pass_on(self, item: T | _Ended) -> None:
+    def _pass_on(self, item: T | Ended) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody consumes
             self._loop.call_soon_threadsafe(self._made.put_nowait, item)
-
-
-class _Ended:
-    """How an iterator ended: with this error, or None after its last item."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error

@@ -208,6 +208,43 @@ def test_a_kernel_returns_the_same_however_it_runs(tmp_path, way):
     assert len(list(tmp_path.rglob("*.code"))) == (6 if way == "machine code" else 0)
 
 
+LIGHT = """
+import sys
+from mdtool.cli.app import main
+try:
+    main()
+except SystemExit as end:
+    heavy = {"numba", "llvmlite", "asyncio"} & set(sys.modules)
+    print(end.code, *heavy, file=sys.stderr)
+"""
+SAMPLES = Path(mdtool.__file__).parents[1] / "sample_data"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"book {SAMPLES / 'mbo.dbn.zst'} --json",
+        f"book verify {SAMPLES / 'mbo.dbn.zst'} --json",
+        f"aggregate {SAMPLES / 'trades.dbn.zst'} --interval 1m -C",
+        f"aggregate {SAMPLES / 'trades.dbn.zst'} --by volume=1000 -C",
+        f"vwap {SAMPLES / 'trades.dbn.zst'} --window 100 -C",
+        "simulate --limit 1000 -C",
+    ],
+)
+def test_commands_run_compiled_kernels_without_numba(command):
+    def run():
+        done = subprocess.run(
+            [sys.executable, "-c", LIGHT, *command.split()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stderr
+
+    run()  # compiles what is not cached
+    assert run() == "0\n"
+
+
 def test_machine_code_of_another_cpu_is_not_used(tmp_path, monkeypatch):
     here = machine_code.environment_digest()
     assert machine_code.environment_digest() == here

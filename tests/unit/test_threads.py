@@ -3,7 +3,8 @@ import threading
 
 import pytest
 
-from mdtool.core.threads import AsyncReadAhead, ReadAhead, WorkerThread, run_in_thread
+from mdtool.core.read_ahead import ReadAhead
+from mdtool.core.threads import AsyncReadAhead, WorkerThread, run_in_thread
 
 
 def test_everything_comes_in_order():
