@@ -12,6 +12,9 @@ from hypothesis import settings
 from mdtool.core.config import variable
 from mdtool.core.tcp import reserve_port
 
+# gRPC's core writes to stderr what commands did not; it reads this once, when it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 STOP_WITHIN = variable("stop", "within_s")
 
 # Under nohup, or in the background of a script, every process that a test starts would ignore

@@ -159,7 +159,8 @@ class SelectedSource(DerivedSource):
             return
         met = [self.instruments[index] for index in np.flatnonzero(self._is_met).tolist()]
         there = sorted({instrument.text for instrument in met})
-        missing = sorted(set(self._selection.symbols) - set(there))
+        named = {name for instrument in met for name in (instrument.text, *instrument.names)}
+        missing = sorted(set(self._selection.symbols) - named)
         if missing:
             more = ", ..." if len(there) > _NAMED_AT_MOST else ""
             log.warning(

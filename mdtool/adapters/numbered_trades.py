@@ -15,8 +15,11 @@ from mdtool.core.errors import CorruptStreamError
 from mdtool.core.instruments import Batch
 from mdtool.core.records import has_trades
 
-NUMBERED: Final = np.dtype([*TRADE.descr, ("stream", "<u4"), ("number", "<i8")])
-"""A trade, the number of its stream among several, and its place in that stream, from 0."""
+NUMBERED: Final = np.dtype([*TRADE.descr, ("stream", "<i8"), ("number", "<i8")])
+"""A trade, the number of its stream among several, and its place in that stream, from 0.
+
+Of whole 64-bit words, as every layout that is merged.
+"""
 
 FIRST_TRADES: Final = 16
 """The trades that identify a stream; it may have fewer."""

@@ -9,6 +9,7 @@ instrument's dense index.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
@@ -53,7 +54,7 @@ class Instrument:
     instrument_id : int
         Under which it was first met; it may have another on another day.
     names : tuple of str
-        Its names when it was first met, the raw symbol first if that is known.
+        Its names on the dates on which it was met, the raw symbol first if that is known.
     label : str or None
         Its name in outputs: the one by which it was selected, else the first one; None where it has
         no name.
@@ -309,7 +310,8 @@ class Instruments:
     def select(self, names: Iterable[str]) -> None:
         """Select instruments by any of their names, before any record is resolved.
 
-        Of an instrument that has several of the names on a date, the first one becomes its label.
+        Of an instrument that has several of the names, its raw symbol becomes its label, else one
+        that holds as long as the instrument, else the first.
         An instrument without a name is selected by the decimal digits of its id.
         """
         self._selected = tuple(dict.fromkeys(names))
@@ -403,7 +405,7 @@ class Instruments:
         label, is_selected = known.names[0] if known.names else None, True
         if self._selected is not None:
             candidates = known.names or (str(instrument_id),)
-            chosen = next((name for name in self._selected if name in candidates), None)
+            chosen = next((name for name in candidates if name in self._selected), None)
             is_selected = chosen is not None
             if chosen is not None and known.names:
                 label = chosen
@@ -422,6 +424,10 @@ class Instruments:
             self._identities.append(known.identity)
             self._ids.append([(FIRST_DAY, instrument_id)])
             self._columns = self._id_columns = None
+        elif not set(known.names) <= set(self._instruments[index].names):
+            before = self._instruments[index]
+            names = tuple(dict.fromkeys(before.names + known.names))
+            self._instruments[index] = dataclasses.replace(before, names=names)
         return index
 
     def _note_id(self, index: int, day: int, instrument_id: int, dated: Sequence[Interval]) -> None:

@@ -133,6 +133,7 @@ class Names(NamedTuple):
     identity: Hashable
     """Its raw symbol, or the id and when that began to mean this; apart from the publisher."""
     names: tuple[str, ...]
+    """The raw symbol first, then those that hold as long as the instrument, then the others."""
     is_first: bool = False
     """Whether nothing was known of the id before."""
 
@@ -220,11 +221,16 @@ class DatasetNames:
         place = bisect_right(raw, day, key=lambda interval: interval.first_day) - 1
         named = [raw[place]] if place >= 0 and day < raw[place].end_day else []
         aliases = [known for known in others if known.first_day <= day < known.end_day]
-        names = tuple(dict.fromkeys(interval.name for interval in named + aliases))
         if named:
-            return Names(named[0].name, names)
-        if aliases:
-            return Names((instrument_id, _run_start(aliases, others)), names)
+            first, end = named[0].first_day, named[0].end_day
+            identity: Hashable = named[0].name
+        elif aliases:
+            first, end = _run(aliases, others)
+            identity = (instrument_id, first)
+        if named or aliases:
+            aliases.sort(key=lambda known: not _holds(known.name, others, first, end))
+            names = tuple(dict.fromkeys(interval.name for interval in named + aliases))
+            return Names(identity, names)
         before = raw[place].end_day if place >= 0 else FIRST_DAY
         ended = [known.end_day for known in others if known.end_day <= day]
         return Names((instrument_id, max(before, *ended, FIRST_DAY)), ())
@@ -263,21 +269,36 @@ def _unite(intervals: list[Interval], new: Interval) -> None:
     intervals.insert(place, new._replace(first_day=first, end_day=end))
 
 
-def _run_start(active: list[Interval], known: list[Interval]) -> int:
-    """Return the day from which an id has meant the same without a break, by its names."""
-    start = min(interval.first_day for interval in active)
-    names = {interval.name for interval in active}
+def _run(active: list[Interval], known: list[Interval]) -> tuple[int, int]:
+    """Return the days, the last exclusive, on which an id means the same, by its names.
+
+    Intervals belong together that overlap, or that follow each other and have a name in common.
+    """
+    run = list(active)
     while True:
-        earlier = [
+        first = min(interval.first_day for interval in run)
+        end = max(interval.end_day for interval in run)
+        names = {interval.name for interval in run}
+        further = [
             interval
             for interval in known
-            if interval.first_day < start
-            and (interval.end_day > start or (interval.end_day == start and interval.name in names))
+            if (interval.first_day < first < interval.end_day)
+            or (interval.first_day < end < interval.end_day)
+            or (interval.name in names and first == interval.end_day)
+            or (interval.name in names and end == interval.first_day)
         ]
-        if not earlier:
-            return start
-        start = min(interval.first_day for interval in earlier)
-        names |= {interval.name for interval in earlier}
+        if not further:
+            return first, end
+        run += further
+
+
+def _holds(name: str, known: list[Interval], first_day: int, end_day: int) -> bool:
+    """Tell whether a name has intervals for all of some days."""
+    day = first_day
+    for interval in sorted(known):
+        if interval.name == name and interval.first_day <= day:
+            day = max(day, interval.end_day)
+    return day >= end_day
 
 
 def _root(interval: Interval) -> str:

@@ -189,6 +189,23 @@ class TestSeveralNames:
     def test_without_a_selection_the_first_is_shown(self, two_names):
         assert labelled(lines("aggregate", two_names), "volume") == [("ES.c.0", 7)]
 
+    def test_a_name_that_ends_earlier_splits_no_instrument(self, tmp_path):
+        names = header({"ES.c.0": {1: 1}, "ES.v.0": {1: 1, 2: 1}}, stype_in="continuous")
+        path = write(
+            tmp_path / "roll.dbn", names, trade(1, NOON, 5000, 1), trade(1, NEXT_NOON, 5001, 3)
+        )
+        rows = labelled(lines("vwap", path, "--window", 2), "price")
+        assert rows == [("ES.v.0", 5000 * 10**9), ("ES.v.0", 5_000_750_000_000)]
+
+    def test_an_instrument_selected_by_two_names_is_labelled_by_its_raw_symbol(self, tmp_path):
+        continuous = header({"ES.c.0": {1: 1, 2: 2}}, stype_in="continuous")
+        raw = header({"ESM4": {1: 1, 2: 1}})
+        rolls = write(tmp_path / "rolls.dbn", continuous, trade(1, NOON, 5000, 1))
+        stays = write(tmp_path / "stays.dbn", raw, trade(1, NEXT_NOON, 5001, 3))
+        selected = "ES.c.0,ESM4"
+        rows = labelled(lines("vwap", rolls, stays, "--symbols", selected, "--window", 2), "price")
+        assert rows == [("ESM4", 5000 * 10**9), ("ESM4", 5_000_750_000_000)]
+
     def test_one_that_is_not_there_is_named(self, two_names):
         said = completed("replay-dbn", two_names, "--symbols", "NQ.c.0", "-J").stderr.decode()
         assert "no records of NQ.c.0; there are ES.c.0" in said
