@@ -348,7 +348,7 @@ async def test_health_metrics_and_the_log_tell_of_the_store(store, monkeypatch, 
     there = STORES.pop("it")
     async with gateway_of(NOBODY, store="plain:it", **LASTING) as client:
         told = await until_store(client, is_there=False)
-        while told["message"] == "not asked yet":
+        while told["message"] == "not checked yet":
             told = await until_store(client, is_there=False)
         message = "plain it: there is no such store yet"
         assert told == {"address": "plain it", "connected": False, "message": message}
