@@ -26,6 +26,7 @@ from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
 from tests.support.commands import MDTOOL, output_of
 from tests.support.dbn_files import decoded
+from tests.support.waiting import WITHIN_S
 
 STYLE = re.compile(r"\x1b\[[\d;]*m")
 FOUR_MILLION = 4_000_000
@@ -168,10 +169,12 @@ def test_an_interrupted_file_of_a_finite_input_is_not_written(tmp_path, name):
         while not any(folder.iterdir()):
             os.sched_yield()
         process.send_signal(signal.SIGINT)
-        assert process.stderr.read().endswith(
-            f"{output}: not written, because the command did not end\n".encode()
-        )
-        assert process.wait() == 130
+        try:
+            _, errors = process.communicate(timeout=WITHIN_S)
+        finally:
+            process.kill()
+        assert errors.endswith(f"{output}: not written, because the command did not end\n".encode())
+        assert process.returncode == 130
     assert list(folder.iterdir()) == []
 
 
