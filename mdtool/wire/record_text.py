@@ -316,4 +316,4 @@ def _in_string(code: int, is_json: bool) -> bytes:
         return b"" if chr(code) in ',"\r\n' else bytes([code])
     escapes = {8: "\\b", 9: "\\t", 10: "\\n", 12: "\\f", 13: "\\r"}
     escapes |= {34: '\\"', 47: "\\/", 92: "\\\\"}
-    return escapes.get(code, chr(code) if code >= 32 else f"\\u{code:04x}").encode()
+    return escapes.get(code, chr(code) if code >= 32 else f"\\u{code:04X}").encode()

@@ -26,7 +26,7 @@ EDGES = [
 CHARACTERS = st.one_of(st.sampled_from(b"ABCMRTFN"), st.integers(0, 255))
 STRINGS = st.one_of(
     st.sampled_from(
-        [b"", b"ESM4", b"A/B", b'"', b"a,b", b"a\\b\tc", b"\xc3\x84", b"\xff", b"\x7f"]
+        [b"", b"ESM4", b"A/B", b"\x0e\x1f", b'"', b"a,b", b"a\\b\tc", b"\xc3\x84", b"\xff", b"\x7f"]
     ),
     st.binary(max_size=12),
     st.just(b"x" * 400),
