@@ -13,7 +13,7 @@ from mdtool.core.config import variable
 from mdtool.core.tcp import reserve_port
 
 # gRPC's core writes to stderr what commands did not; it reads this once, when it is imported.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 STOP_WITHIN = variable("stop", "within_s")
 

@@ -34,6 +34,7 @@ class KafkaProxy:
         self._behind_port = behind_port
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def is_open(self) -> bool:
@@ -53,11 +54,14 @@ class KafkaProxy:
             for connection in self._connections:
                 connection.cancel()
             await asyncio.gather(*self._connections, return_exceptions=True)
+            for writer in list(self._writers):
+                await _closed(writer)
 
     def _connected(self, reader, writer) -> None:
         if self._server is None:  # accepted in the moment of closing
             writer.close()
             return
+        self._writers.add(writer)
         task = asyncio.create_task(self._pass_on(reader, writer))
         self._connections.add(task)
         task.add_done_callback(lambda task: self._cut(task, writer))
@@ -65,6 +69,7 @@ class KafkaProxy:
     def _cut(self, task, writer) -> None:
         """Close a connection, also one whose task was cancelled before it had begun."""
         self._connections.discard(task)
+        self._writers.discard(writer)
         writer.close()
         if not task.cancelled():
             task.exception()  # that either end has gone
@@ -97,7 +102,13 @@ class KafkaProxy:
         finally:
             forwarding.cancel()
             await asyncio.gather(forwarding, return_exceptions=True)
-            requests.close()
+            await _closed(requests)
+
+
+async def _closed(writer) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _message(reader) -> bytes:
