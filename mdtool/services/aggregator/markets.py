@@ -49,7 +49,7 @@ def restored_market(config: AggregatorConfig, store: Store) -> Market:
     return market
 
 
-class Admission:
+class FrameCheck:
     """Checks a peer's frames, and renumbers their symbols from the peer's table to the market's.
 
     Parameters

@@ -24,7 +24,7 @@ from mdtool.adapters.kafka.records import (
 from mdtool.core.units import NS_PER_MS
 from mdtool.engine.saved_state import SESSION, SavedState
 from mdtool.services.aggregator.config import AggregatorConfig
-from mdtool.services.aggregator.markets import INTERVALS_NS, Admission, new_market
+from mdtool.services.aggregator.markets import INTERVALS_NS, FrameCheck, new_market
 from mdtool.wire.batches import BatchError
 from mdtool.wire.partitions import PartitionDecoder
 
@@ -76,7 +76,7 @@ class Partition:
         bars = self.market.bars
         self._max_streams = config.max_streams
         self._decoder = PartitionDecoder(number, partitions)
-        self._admission = Admission(self.market, self._decoder.symbols)
+        self._check = FrameCheck(self.market, self._decoder.symbols)
         self._positions = dict(saved.positions)
         """Of all streams that have a record."""
         self._moved: set[str] = set()
@@ -130,7 +130,7 @@ class Partition:
 
     def _take(self, data: bytes) -> None:
         part = self._decoder.decode(data)
-        frames = self._admission.admit(part.frames)
+        frames = self._check.admit(part.frames)
         self.market.skip(part.stream_id, part.first_sequence)
         self.market.apply(part.stream_id, part.first_sequence, frames)
         self._moved.add(part.stream_id)

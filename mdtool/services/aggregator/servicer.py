@@ -22,7 +22,7 @@ from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
 from mdtool.engine.market import Market, SequenceGapError
 from mdtool.services.aggregator.committer import acknowledging
 from mdtool.services.aggregator.live_market import LiveMarket
-from mdtool.services.aggregator.markets import Admission
+from mdtool.services.aggregator.markets import FrameCheck
 from mdtool.services.aggregator.trade_publisher import BehindError
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from mdtool.wire.batches import (
@@ -85,7 +85,7 @@ class MarketDataServicer:
         self._market = live.market
         self._committer = live.committer
         self._index = SymbolIndex(max_symbols)
-        self._admission = Admission(live.market, self._index.symbols)
+        self._check = FrameCheck(live.market, self._index.symbols)
         # Loads the kernel that checks ticks, so that no call has to wait for it.
         decode_messages((_SAMPLE,), SymbolIndex(1), time.time_ns())
 
@@ -104,7 +104,7 @@ class MarketDataServicer:
             async for tick in requests:
                 await self._committer.room()
                 decoded = decode_messages((tick,), self._index, time.time_ns())
-                frames = self._admission.admit(decoded.frames)
+                frames = self._check.admit(decoded.frames)
                 self._live.take_new(frames)
                 taken += len(frames.trades)
                 refused[frames.refused_reason] += 1
@@ -123,7 +123,7 @@ class MarketDataServicer:
         unavailable. The batches before have been taken.
         """
         symbols = SymbolTable()
-        admission = Admission(self._market, symbols)
+        check = FrameCheck(self._market, symbols)
         try:
             async with acknowledging(self._committer, context.write) as acknowledger:
                 async for batch in requests:
@@ -132,7 +132,7 @@ class MarketDataServicer:
                     await self._committer.room()
                     await acknowledger.room()
                     await self._committer.recall(run.stream_id)
-                    frames = admission.admit(run.frames)
+                    frames = check.admit(run.frames)
                     next_sequence = self._live.take(run.stream_id, run.first_sequence, frames)
                     acknowledger.add(self._market.commit, run.stream_id, next_sequence)
         except SequenceGapError as error:

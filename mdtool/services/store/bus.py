@@ -41,7 +41,7 @@ from mdtool.core.threads import run_in_thread
 from mdtool.core.trades import Frames, TradeRun
 from mdtool.engine.market import Change, Market
 from mdtool.services.aggregator.config import AggregatorConfig
-from mdtool.services.aggregator.markets import Admission
+from mdtool.services.aggregator.markets import FrameCheck
 from mdtool.services.store.writer import MarketWriter
 from mdtool.wire.batches import BatchError
 from mdtool.wire.partitions import PartitionDecoder
@@ -262,7 +262,7 @@ class _Partition:
         self.number = number
         self._market = market
         self._decoder = PartitionDecoder(number, partitions)
-        self._admission = Admission(market, self._decoder.symbols)
+        self._check = FrameCheck(market, self._decoder.symbols)
 
     @property
     def sequence(self) -> int:
@@ -278,7 +278,7 @@ class _Partition:
             When it cannot be decoded; nothing has changed.
         """
         run = self._decoder.decode(data)
-        return self._apply(run, self._admission.admit(run.frames), offset)
+        return self._apply(run, self._check.admit(run.frames), offset)
 
     def skip(self, offset: int) -> list[Change]:
         """Move the partition behind the record at an offset."""

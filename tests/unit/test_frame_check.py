@@ -12,7 +12,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Reason
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
-from mdtool.services.aggregator.markets import Admission
+from mdtool.services.aggregator.markets import FrameCheck
 from mdtool.wire.batches import BatchError
 from tests.reference.market import Tick, batch
 
@@ -35,8 +35,8 @@ def market():
 
 
 def test_peers_with_different_tables_meet_in_the_markets(market):
-    one = Admission(market, SymbolTable(["AAPL", "MSFT"]))
-    other = Admission(market, SymbolTable(["GOOG", "AAPL"]))
+    one = FrameCheck(market, SymbolTable(["AAPL", "MSFT"]))
+    other = FrameCheck(market, SymbolTable(["GOOG", "AAPL"]))
 
     assert one.admit(ticks(0, 1, 0)).trades.symbol.tolist() == [0, 1, 0]
     assert other.admit(ticks(0, 1, 0)).trades.symbol.tolist() == [2, 0, 2]
@@ -45,18 +45,18 @@ def test_peers_with_different_tables_meet_in_the_markets(market):
 
 def test_a_table_may_grow(market):
     table = SymbolTable(["AAPL"])
-    admission = Admission(market, table)
-    admission.admit(ticks(0))
+    check = FrameCheck(market, table)
+    check.admit(ticks(0))
     table.intern("MSFT")
 
-    assert admission.admit(ticks(1, 0)).trades.symbol.tolist() == [1, 0]
+    assert check.admit(ticks(1, 0)).trades.symbol.tolist() == [1, 0]
 
 
 def test_ticks_without_room_are_refused_in_their_places(market, caplog):
     table = SymbolTable(["A", "B", "C", "D", "E"])
-    admission = Admission(market, table)
+    check = FrameCheck(market, table)
     with caplog.at_level(logging.WARNING):
-        admitted = admission.admit(ticks(3, 0, Reason.PRICE, 4, 2, Reason.VOLUME, 3))
+        admitted = check.admit(ticks(3, 0, Reason.PRICE, 4, 2, Reason.VOLUME, 3))
 
     assert admitted.count == 7
     assert list(market.symbols) == ["A", "C", "D"]
@@ -69,7 +69,7 @@ def test_ticks_without_room_are_refused_in_their_places(market, caplog):
 
 
 def test_a_resend_after_such_refusals_still_finds_its_place(market):
-    admitted = Admission(market, SymbolTable(["A", "B", "C", "D"])).admit(ticks(0, 1, 2, 3))
+    admitted = FrameCheck(market, SymbolTable(["A", "B", "C", "D"])).admit(ticks(0, 1, 2, 3))
     market.apply("s", 0, admitted)
     market.apply("s", 0, admitted)
 
@@ -88,19 +88,19 @@ def test_values_that_no_accepted_tick_has_are_rejected(market, column, name):
     bad = dataclasses.replace(good, trades=trades)
 
     with pytest.raises(BatchError, match=f"a tick with a {name} of 0"):
-        Admission(market, SymbolTable(["AAPL"])).admit(bad)
+        FrameCheck(market, SymbolTable(["AAPL"])).admit(bad)
 
 
 @pytest.mark.parametrize("symbol", ["", "aapl", " AAPL", "CAFÉ", "A\tB", "A" * 71])
 def test_symbols_that_no_accepted_tick_has_are_rejected(market, symbol):
     with pytest.raises(BatchError, match="is not as ingest servers write it"):
-        Admission(market, SymbolTable([symbol])).admit(ticks(0))
+        FrameCheck(market, SymbolTable([symbol])).admit(ticks(0))
 
     assert len(market.symbols) == 0
 
 
 @pytest.mark.parametrize("symbol", ["A", "BRK B", "6E.FUT", "ES|M4", "A" * 70])
 def test_symbols_of_every_accepted_kind_are_taken(market, symbol):
-    Admission(market, SymbolTable([symbol])).admit(ticks(0))
+    FrameCheck(market, SymbolTable([symbol])).admit(ticks(0))
 
     assert list(market.symbols) == [symbol]
