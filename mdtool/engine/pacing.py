@@ -17,6 +17,8 @@ _FIRST_LOOK: Final = 64
 """How many timestamps are compared first when due records are searched; each step doubles it."""
 _NEVER_NS: Final = 2**62
 """Longer than anything waits, and as long as anything can sleep."""
+_LONGEST_SLEEP_NS: Final = NS_PER_S // 2
+"""A signal that arrives just before a sleep begins is handled only after it, and Ctrl-C with it."""
 
 
 class Pacer:
@@ -114,4 +116,5 @@ def paced(
                 yield batch[done : done + n_due]
                 done += n_due
             else:
-                sleep_s(pacer.wait_ns(int(timestamps_ns[done]), now_ns) / NS_PER_S)
+                wait_ns = pacer.wait_ns(int(timestamps_ns[done]), now_ns)
+                sleep_s(min(wait_ns, _LONGEST_SLEEP_NS) / NS_PER_S)

@@ -16,6 +16,7 @@ from mdtool.adapters.stores.errors import (
     StoreInterruptedError,
     StoreUnavailableError,
 )
+from tests.support.processes import ChildProcess
 from tests.support.store_writer import TRADES
 from tests.support.stores import NOON_NS, STORES, claim_when_free, run, step
 
@@ -32,11 +33,9 @@ def url(request, tmp_path):
 def writer(url: str, steps: int, *streams: str):
     """A process that writes, killed when the block ends if it has not ended itself."""
     command = [sys.executable, "-m", "tests.support.store_writer", url, str(steps), *streams]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with ChildProcess(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
 
 
 def test_a_writer_that_is_killed_leaves_whole_steps_and_all_it_acknowledged(url):

@@ -18,6 +18,7 @@ from mdtool.core.dtypes import OHLCV, SYMBOL_MAPPING, TRADE, record_length
 from mdtool.wire.dbn import DbnDecoder, encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
 from tests.support.commands import MDTOOL, completed
+from tests.support.processes import ChildProcess
 
 START = 1_700_000_000 * 10**9
 SECOND = 10**9
@@ -149,7 +150,7 @@ def test_bars_of_an_interval_without_a_schema_are_shown_too(trades_file, form):
 
 def test_a_bar_comes_out_as_soon_as_the_stream_has_passed_it():
     command = [*MDTOOL, "aggregate", "-", "--interval", "1s", "--json"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with ChildProcess(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdin.write(stream(trades((1, 0, 100, 1), (1, 999, 100, 1))))
         process.stdin.flush()
         process.stdin.write(bytes(encode_records(trades((2, 1000, 100, 7)))))
@@ -230,7 +231,7 @@ def test_limit_counts_bars(trades_file):
 def test_a_reader_that_has_enough_ends_the_command_quietly(trades_file):
     command = [*MDTOOL, "aggregate", str(trades_file), "--fill", "prev", "--interval", "1us", "-C"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as process:
+    with ChildProcess(command, **pipes) as process:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""

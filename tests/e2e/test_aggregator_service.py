@@ -21,6 +21,7 @@ from mdtool.services.aggregator.server import Aggregator
 from mdtool.wire._pb import marketdata_pb2
 from tests.support import services
 from tests.support.aggregators import aggregator, message, tick
+from tests.support.processes import ChildProcess
 from tests.support.waiting import bounded
 
 SERVICE = "marketdata.MarketDataService"
@@ -121,7 +122,7 @@ async def test_a_stop_ends_readers_in_order_and_frees_the_port():
 
 
 def command(*arguments, **options):
-    return subprocess.Popen(
+    return ChildProcess(
         [sys.executable, "-m", "mdtool", "aggregate", *arguments],
         stderr=subprocess.PIPE,
         text=True,

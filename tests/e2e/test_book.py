@@ -26,6 +26,7 @@ from tests.reference import dbn_streams as streams
 from tests.reference.book import ReferenceBooks, mbo_of
 from tests.support.commands import MDTOOL, output_of
 from tests.support.dbn_files import decoded
+from tests.support.processes import ChildProcess
 from tests.support.screens import Session
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"
@@ -222,7 +223,7 @@ class TestEvents:
         assert run("-", "--emit", "event", stdin=SAMPLE.read_bytes()) == sample_events
 
     def test_records_come_as_soon_as_theirs_are_there(self, sample):
-        child = subprocess.Popen(
+        child = ChildProcess(
             [*MDTOOL, "book", "-", "--emit", "event", "-J"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -493,7 +494,7 @@ def test_help_names_the_subcommands():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_killed_before_there_is_anything_to_write_it_leaves_no_file(tmp_path, number):
     path = tmp_path / "out.dbn"
-    with subprocess.Popen(
+    with ChildProcess(
         [*MDTOOL, "book", str(SAMPLE), "--emit", "event", "-o", str(path)],
         stderr=subprocess.PIPE,
         env=without_kernels(tmp_path),

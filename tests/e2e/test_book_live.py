@@ -18,6 +18,7 @@ import pytest
 
 from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
+from tests.support.processes import ChildProcess
 from tests.support.screens import Session
 
 BOOK = [sys.executable, "-m", "mdtool", "book"]
@@ -207,7 +208,7 @@ def test_a_stream_over_tcp(sender):
 
 def test_a_sender_s_stream_joined_and_lost(slow):
     serve = [sys.executable, "-m", "mdtool", "replay-dbn", "--serve", str(slow)]
-    with subprocess.Popen(
+    with ChildProcess(
         [*serve, "--speed", "1", "--port", "0", "--data-port", "0"],
         stderr=subprocess.PIPE,
         text=True,
@@ -387,7 +388,7 @@ def test_frames_of_a_source_flat_out_change_what_changed_and_clear_nothing():
     """A source that never ends: frames go on and on, and none begins with an empty screen."""
     simulate = [sys.executable, "-m", "mdtool", "simulate", "--quiet"]
     with (
-        subprocess.Popen(simulate, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as source,
+        ChildProcess(simulate, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as source,
         view("-", stdin=source.stdout) as session,
     ):
         source.stdout.close()

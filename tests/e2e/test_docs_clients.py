@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser import chromium
+from tests.support.processes import ChildProcess
 from tests.support.supervised import FREE_PORTS, serve
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -47,7 +48,7 @@ def clients(language, gateway):
 def first_lines(text):
     """The first lines that a Python client prints."""
     command = [sys.executable, "-u", "-c", text]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with ChildProcess(command, stdout=subprocess.PIPE, text=True) as process:
         lines = list(itertools.islice(process.stdout, LINES))
         process.terminate()
     return lines

@@ -12,14 +12,15 @@ import sys
 
 import pytest
 
+from tests.support.processes import ChildProcess
 from tests.support.services import service
 
 NOBODY = "127.0.0.1:1"
 
 
-def gateway(*options: str, under=(), **streams) -> subprocess.Popen[str]:
+def gateway(*options: str, under=(), **streams) -> ChildProcess[str]:
     command = [*under, sys.executable, "-m", "mdtool", "gateway", *options]
-    return subprocess.Popen(command, text=True, **streams)
+    return ChildProcess(command, text=True, **streams)
 
 
 @contextlib.contextmanager

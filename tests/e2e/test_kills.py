@@ -19,6 +19,7 @@ import pytest
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import StoreUnavailableError
 from mdtool.core.tcp import reserve_port
+from tests.support.processes import ChildProcess
 from tests.support.supervised import FREE_PORTS, Watch, needs_pidfd, serve
 
 ONLY = ["--only", "serve-tcp,aggregate,gateway"]
@@ -63,7 +64,7 @@ class Sender:
 
     def __init__(self, ticks, address, *options):
         command = ["send", str(ticks.path), address, "--rate", str(RATE), "--quiet", *options]
-        self.process = subprocess.Popen(
+        self.process = ChildProcess(
             [sys.executable, "-m", "mdtool", *command], stdout=subprocess.PIPE, text=True
         )
 

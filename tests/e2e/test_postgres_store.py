@@ -27,6 +27,7 @@ from mdtool.core.errors import EXIT_STARTUP, ConfigError
 from tests.support.postgres_proxy import Proxy
 from tests.support.postgres_servers import PASSWORD, postgres_server
 from tests.support.postgres_writer import RUN_FRAMES, SYMBOLS, frames
+from tests.support.processes import ChildProcess
 from tests.support.stores import MS, NOON_NS, claim_when_free, step, until_taken
 from tests.support.waiting import wait_until
 
@@ -59,12 +60,9 @@ def mortal_server():
 def writing(url, stream, count=FRAMES):
     """A process that writes a stream; when the block ends it has come to its end."""
     command = [sys.executable, "-m", "tests.support.postgres_writer", url, stream, str(count)]
-    with subprocess.Popen(command, cwd=ROOT) as process:
-        try:
-            yield process
-            assert process.wait() == 0
-        finally:
-            process.kill()
+    with ChildProcess(command, cwd=ROOT) as process:
+        yield process
+    assert process.returncode == 0
 
 
 def disconnect_all(connection):
@@ -177,7 +175,7 @@ def test_a_market_is_free_once_its_process_is_killed(postgres_url):
     )
     with (
         open_store(postgres_url) as store,
-        subprocess.Popen(
+        ChildProcess(
             [sys.executable, "-c", script, postgres_url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

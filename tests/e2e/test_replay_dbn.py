@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import io
@@ -26,7 +27,7 @@ from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
 from tests.support.commands import MDTOOL, output_of
 from tests.support.dbn_files import decoded
-from tests.support.waiting import WITHIN_S
+from tests.support.processes import ChildProcess
 
 STYLE = re.compile(r"\x1b\[[\d;]*m")
 FOUR_MILLION = 4_000_000
@@ -113,7 +114,7 @@ def test_paced_it_gives_the_same_as_flat_out(orders):
 def test_paced_records_leave_when_they_are_due_and_not_when_a_buffer_is_full(tmp_path):
     path = tmp_path / "slow.dbn"
     path.write_bytes(streams.header() + encode_records(streams.mbo(2, step_ns=3600 * 10**9)))
-    with subprocess.Popen(
+    with ChildProcess(
         [*MDTOOL, "replay-dbn", str(path), "--speed", "1", "-J"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -126,7 +127,7 @@ def test_paced_records_leave_when_they_are_due_and_not_when_a_buffer_is_full(tmp
 
 
 def test_records_of_a_pipe_go_out_before_more_come(orders):
-    with subprocess.Popen(
+    with ChildProcess(
         [*MDTOOL, "replay-dbn", "-", "-C"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -143,7 +144,7 @@ def test_records_of_a_pipe_go_out_before_more_come(orders):
 
 def test_an_interrupted_file_is_complete_as_far_as_it_goes(tmp_path):
     path = tmp_path / "out.parquet"
-    with subprocess.Popen(
+    with ChildProcess(
         [*MDTOOL, "replay-dbn", "-", "-o", str(path)], stdin=subprocess.PIPE, bufsize=0
     ) as process:
         process.stdin.write(streams.header() + encode_records(streams.mbo(200_000)))
@@ -162,24 +163,21 @@ def test_an_interrupted_file_of_a_finite_input_is_not_written(tmp_path, name):
     folder = tmp_path / "made"
     folder.mkdir()
     output = str(folder / name)
-    with subprocess.Popen(
+    with ChildProcess(
         [*MDTOOL, "replay-dbn", str(source), "--speed", "1", "-o", output],
         stderr=subprocess.PIPE,
     ) as process:
         while not any(folder.iterdir()):
             os.sched_yield()
         process.send_signal(signal.SIGINT)
-        try:
-            _, errors = process.communicate(timeout=WITHIN_S)
-        finally:
-            process.kill()
+        _, errors = process.communicate()
         assert errors.endswith(f"{output}: not written, because the command did not end\n".encode())
         assert process.returncode == 130
     assert list(folder.iterdir()) == []
 
 
 def test_a_reader_that_has_enough_is_no_failure(orders):
-    with subprocess.Popen(
+    with ChildProcess(
         [*MDTOOL, "replay-dbn", str(orders), "--speed", "0.5", "-C"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -194,21 +192,20 @@ class TestOnATerminal:
     def run(self, *arguments: object) -> tuple[str, int]:
         """Run it with a terminal as stdout; return what is shown and its status."""
         ours, theirs = pty.openpty()
-        process = subprocess.Popen(
+        shown = b""
+        with ChildProcess(
             [*MDTOOL, "replay-dbn", *map(str, arguments)],
             stdout=theirs,
             stderr=theirs,
             env=os.environ | {"TERM": "xterm", "COLUMNS": "80"},
-        )
-        os.close(theirs)
-        shown = b""
-        try:
-            while data := os.read(ours, 1 << 16):
-                shown += data
-        except OSError:
-            pass  # how Linux says that the other end of a terminal is closed
+        ) as process:
+            os.close(theirs)
+            # Linux reports the closed other end of a terminal as an error.
+            with contextlib.suppress(OSError):
+                while data := os.read(ours, 1 << 16):
+                    shown += data
         os.close(ours)
-        return STYLE.sub("", shown.decode().replace("\r\n", "\n")), process.wait()
+        return STYLE.sub("", shown.decode().replace("\r\n", "\n")), process.returncode
 
     def test_records_are_a_table_as_wide_as_the_terminal(self, orders):
         shown, status = self.run(orders, "-l", 3)

@@ -17,6 +17,7 @@ from mdtool.core.dtypes import MBO
 from tests.reference.book_check import BookCheck
 from tests.support.commands import MDTOOL, completed
 from tests.support.dbn_files import decoded
+from tests.support.processes import ChildProcess
 
 START = "2025-06-02T13:30:00Z"
 START_NS = 1_748_871_000 * 10**9
@@ -86,18 +87,17 @@ def test_it_feeds_aggregate():
 
 
 def test_an_interrupt_ends_it_at_a_whole_record():
-    process = subprocess.Popen(
+    with ChildProcess(
         [*MDTOOL, "simulate", "--speed", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
-    )
-    assert process.stdout is not None
-    first = b""
-    while len(first) < 10_000:
-        first += process.stdout.read(10_000)
-    process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=200)
+    ) as process:
+        first = b""
+        while len(first) < 10_000:
+            first += process.stdout.read(10_000)
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate()
     assert process.returncode == 130
     assert b"Traceback" not in errors
     assert len(decoded(first + rest)) > 0

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from mdtool.wire.vwap_lines import VwapState, encode_state
+from tests.support.processes import ChildProcess
 from tests.support.screens import Screen, Session
 from tests.support.services import port_for
 
@@ -272,8 +273,8 @@ def test_letters_alone_where_the_terminal_has_no_more(feed):
         assert str(page).isascii()
 
 
-def piped(feed: Feed, *arguments: str, **streams) -> subprocess.Popen:
-    return subprocess.Popen(
+def piped(feed: Feed, *arguments: str, **streams) -> ChildProcess:
+    return ChildProcess(
         [*WATCH, feed.address, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

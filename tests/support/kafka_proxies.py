@@ -54,28 +54,38 @@ class KafkaProxy:
             for connection in self._connections:
                 connection.cancel()
             await asyncio.gather(*self._connections, return_exceptions=True)
-            for writer in list(self._writers):
-                await _closed(writer)
+            for writer in list(self._writers):  # of tasks that were cancelled before they began
+                await self._cut(writer)
 
     def _connected(self, reader, writer) -> None:
         if self._server is None:  # accepted in the moment of closing
-            writer.close()
+            writer.transport.abort()
             return
         self._writers.add(writer)
-        task = asyncio.create_task(self._pass_on(reader, writer))
+        task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
-        task.add_done_callback(lambda task: self._cut(task, writer))
+        task.add_done_callback(self._connections.discard)
 
-    def _cut(self, task, writer) -> None:
-        """Close a connection, also one whose task was cancelled before it had begun."""
-        self._connections.discard(task)
+    async def _serve(self, reader, writer) -> None:
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # either end has gone
+                answers, requests = await asyncio.open_connection("127.0.0.1", self._behind_port)
+                self._writers.add(requests)
+                try:
+                    await self._pass_on(reader, writer, answers, requests)
+                finally:
+                    await self._cut(requests)
+        finally:
+            await self._cut(writer)
+
+    async def _cut(self, writer) -> None:
+        """End a connection, and do not wait until the other end has read what was written."""
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
         self._writers.discard(writer)
-        writer.close()
-        if not task.cancelled():
-            task.exception()  # that either end has gone
 
-    async def _pass_on(self, reader, writer) -> None:
-        answers, requests = await asyncio.open_connection("127.0.0.1", self._behind_port)
+    async def _pass_on(self, reader, writer, answers, requests) -> None:
         kinds: list[int] = []
 
         async def forth():
@@ -85,8 +95,8 @@ class KafkaProxy:
                 requests.write(message)
                 await requests.drain()
 
+        forwarding = asyncio.create_task(forth())
         try:
-            forwarding = asyncio.create_task(forth())
             while True:
                 message = await _message(answers)
                 kind = kinds.pop(0)
@@ -102,13 +112,6 @@ class KafkaProxy:
         finally:
             forwarding.cancel()
             await asyncio.gather(forwarding, return_exceptions=True)
-            await _closed(requests)
-
-
-async def _closed(writer) -> None:
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
 
 
 async def _message(reader) -> bytes:

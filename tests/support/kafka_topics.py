@@ -13,6 +13,7 @@ from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from mdtool.adapters.kafka.records import Aggregates, decode_bar, decode_session
+from tests.support.processes import ChildProcess
 from tests.support.services import MDTOOL
 from tests.support.waiting import wait_until
 
@@ -87,14 +88,11 @@ def sending(path: Path, address: str, count: int, rate: float):
     """`send` on its way, at a rate that leaves time for what is to happen."""
     options = ["--rate", str(rate), "--stream-id", "test"]
     command = [MDTOOL, "send", str(path), address, *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            yield process
-            said = process.communicate()[0].decode()
-            assert process.returncode == 0, said
-            assert f"committed up to {count}" in said
-        finally:
-            process.kill()
+    with ChildProcess(command, stdout=subprocess.PIPE) as process:
+        yield process
+        said = process.communicate()[0].decode()
+    assert process.returncode == 0, said
+    assert f"committed up to {count}" in said
 
 
 class Topics:

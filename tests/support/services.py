@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from mdtool.core.lifecycle import READY_FD, Service, first_error
 from mdtool.core.tcp import reserve_port
+from tests.support.processes import ChildProcess
 
 MDTOOL = str(Path(sys.executable).with_name("mdtool"))
 
@@ -67,7 +68,7 @@ def service(*arguments: object, under: tuple[str, ...] = (), **options):
     """Run `mdtool` as a service, and yield it once it is ready; `under` is a command around it."""
     read_fd, write_fd = os.pipe()
     with os.fdopen(read_fd) as ready:
-        child = subprocess.Popen(
+        child = ChildProcess(
             [*under, MDTOOL, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -19,6 +19,7 @@ from mdtool.cli.options import with_settings
 from mdtool.core import errors
 from mdtool.core.errors import MdtoolError
 from mdtool.services.send.config import SendConfig
+from tests.support.processes import ChildProcess
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -59,7 +60,7 @@ def mdtool(*arguments, **options):
 
 
 def start_probe(body, *arguments, before=()):
-    return subprocess.Popen(
+    return ChildProcess(
         [sys.executable, "-c", PROBE.format(body=body), *before, "probe", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -122,7 +123,7 @@ def test_ctrl_c_during_the_first_imports_ends_quietly_with_130(tmp_path):
     slow = "print('importing', flush=True); import time; time.sleep(60)"
     (tmp_path / "typer.py").write_text(slow)
     paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
-    with subprocess.Popen(
+    with ChildProcess(
         [sys.executable, "-m", "mdtool", "--help"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.PIPE,
@@ -143,17 +144,16 @@ def test_ctrl_c_during_the_first_imports_ends_quietly_with_130(tmp_path):
     ],
 )
 def test_a_reader_that_has_enough_ends_a_command_quietly(body):
-    process = subprocess.Popen(
+    with ChildProcess(
         [sys.executable, "-c", PROBE.format(body=body), "probe"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
-    process.stdout.close()
-    process.stdin.close()
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait() == 0
+    ) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 import mdtool
 from mdtool.core import machine_code
+from tests.support.processes import ChildProcess
 
 NOTICE = "mdtool: compiling kernels, once after an install...\n"
 MODULE = """
@@ -170,7 +171,7 @@ def test_a_kernel_is_compiled_once_and_cached(tmp_path):
 
 def run_kernels(folder, source, **variables):
     (folder / "some_kernels.py").write_text(source)
-    return subprocess.Popen(
+    return ChildProcess(
         [sys.executable, "some_kernels.py"],
         cwd=folder,
         env={**os.environ, **variables},

@@ -14,6 +14,7 @@ import pytest
 
 from mdtool.core.errors import ConfigError, StartupError
 from mdtool.core.lifecycle import LIFELINE_FD, READY_FD, announce, first_error, run_service
+from tests.support.processes import ChildProcess
 
 FOR_EVER_S = 60
 """Longer than any of these tests may take."""
@@ -43,7 +44,7 @@ class Probe:
 logs.configure()
 sys.exit(run_service(Probe(), within_s={within_s}))
 """
-        process = subprocess.Popen(
+        process = ChildProcess(
             [sys.executable, "-c", script],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

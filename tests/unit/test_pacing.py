@@ -68,6 +68,13 @@ def test_flat_out_everything_comes_at_once_and_nothing_sleeps():
     assert clock.sleeps == []
 
 
+def test_a_long_wait_is_many_sleeps_for_a_signal_may_come_just_before_one():
+    clock = Clock()
+    assert run([at(0, 3600 * S + MS)], 1, clock) == [(0, 1), (3600 * S + MS, 1)]
+    assert max(clock.sleeps) <= 1
+    assert sum(clock.sleeps) == pytest.approx(3600.001)
+
+
 def test_distances_reach_across_arrays():
     assert run([at(0), at(20 * MS), at(20 * MS, 50 * MS)], 1, Clock()) == [
         (0, 1),

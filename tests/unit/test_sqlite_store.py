@@ -23,6 +23,7 @@ from mdtool.adapters.stores.errors import (
 )
 from mdtool.adapters.stores.port import Step, SymbolTotals, TradeKey, WrongTotals
 from mdtool.adapters.stores.sqlite import History, Store
+from tests.support.processes import ChildProcess
 from tests.support.stores import MS, NOON_NS, run, step
 
 SYMBOLS = ["AAPL", "MSFT"]
@@ -229,7 +230,7 @@ class Holder:
     """Another process that holds a file by a statement, until it is told to let go."""
 
     def __init__(self, path: Path, statement: str) -> None:
-        self._process = subprocess.Popen(
+        self._process = ChildProcess(
             [sys.executable, "-c", HOLD, str(path), statement],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

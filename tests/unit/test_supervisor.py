@@ -20,6 +20,7 @@ from mdtool.services.supervisor import child
 from mdtool.services.supervisor.child import Child, ended
 from mdtool.services.supervisor.programs import Program
 from mdtool.services.supervisor.supervisor import Supervisor
+from tests.support.processes import ChildProcess
 
 SERVICE = """
 import asyncio, os, signal, sys
@@ -367,7 +368,7 @@ sys.exit(run_service(Supervisor(programs, styles, report), within_s=60))
     ("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 0), (signal.SIGINT, 130)]
 )
 def test_however_the_supervisor_ends_no_child_is_left(number, status):
-    with subprocess.Popen(
+    with ChildProcess(
         [sys.executable, "-c", SUPERVISED], stderr=subprocess.PIPE, text=True
     ) as supervisor:
         lines = [next(supervisor.stderr).split() for _ in range(4)]

@@ -20,6 +20,7 @@ from mdtool.wire.frames import Ack, ReplyDecoder
 from tests.support.aggregator_state import Watch, sessions_of
 from tests.support.commands import completed
 from tests.support.ingest_servers import frame, frames
+from tests.support.processes import ChildProcess
 from tests.support.services import MDTOOL, service
 
 TICK = b'{"symbol":"AAPL","price":150.25,"volume":100,"exchange_timestamp":1735201234567000000}\n'
@@ -87,7 +88,7 @@ def test_servers_killed_in_mid_stream_lose_and_double_nothing(tmp_path, aggregat
             with service("serve-tcp", "--port", free_port, "--aggregator", aggregator) as running:
                 if sending is None:
                     command = [MDTOOL, "send", str(path), running.address, "--rate", "100000"]
-                    sending = subprocess.Popen(command, stdout=subprocess.PIPE)
+                    sending = ChildProcess(command, stdout=subprocess.PIPE)
                     stack.enter_context(sending)
                 watch.until(count * k // (kills + 1))
                 if k <= kills:
@@ -103,7 +104,7 @@ def test_servers_killed_in_mid_stream_lose_and_double_nothing(tmp_path, aggregat
 
 def test_commands_pipe_into_each_other(tmp_path, aggregator, ingest):
     path, expected = trades_file(tmp_path, 5_000)
-    replayed = subprocess.Popen(
+    replayed = ChildProcess(
         [MDTOOL, "replay-dbn", str(path), "--speed", "0"], stdout=subprocess.PIPE
     )
     with replayed:
@@ -217,7 +218,7 @@ def test_an_unavailable_server_is_reported_in_one_line(free_port):
 
 def test_a_sender_that_waits_for_its_input_can_be_interrupted(aggregator, ingest):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([MDTOOL, "send", ingest], **pipes) as waiting:
+    with ChildProcess([MDTOOL, "send", ingest], **pipes) as waiting:
         waiting.stdin.write(TICK)
         waiting.stdin.flush()
         with Watch(aggregator) as watch:
@@ -239,7 +240,7 @@ def test_a_sender_that_waits_for_its_input_can_be_interrupted(aggregator, ingest
 def test_progress_is_shown_to_people(ingest, source):
     screen, terminal = pty.openpty()
     command = [MDTOOL, "send", ingest, *source]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal) as sending:
+    with ChildProcess(command, stdout=subprocess.PIPE, stderr=terminal) as sending:
         os.close(terminal)
         shown = b""
         while b"ticks, " not in shown:

@@ -14,6 +14,7 @@ import zstandard
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.core.units import UNDEF_PRICE
 from tests.support.commands import MDTOOL, completed, output_of
+from tests.support.processes import ChildProcess
 from tests.support.store_commands import (
     DAY_NS,
     NOON_NS,
@@ -233,18 +234,14 @@ def test_ctrl_c_keeps_written_steps_and_a_second_run_resumes(tmp_path):
     records, where = trades(2_000), url(tmp_path)
     stream = dbn(records)
     begin = len(stream) - 2_000 * records.itemsize
-    process = subprocess.Popen(
-        [*MDTOOL, "store", "-", "--store", where],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=False,
-    )
-    process.stdin.write(stream[: begin + 800 * records.itemsize])
-    process.stdin.flush()
-    _wait_for(where, 800)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=200)
+    command = [*MDTOOL, "store", "-", "--store", where]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with ChildProcess(command, **pipes) as process:
+        process.stdin.write(stream[: begin + 800 * records.itemsize])
+        process.stdin.flush()
+        _wait_for(where, 800)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate()
     assert process.returncode == 130
     assert b"stdin: 800 trades new" in output
     assert errors == b""
