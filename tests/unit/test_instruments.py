@@ -193,6 +193,25 @@ class TestNames:
         batch = resolver(self.TWO_NAMES).batch(orders((1, MIDNIGHT_2), (2, MIDNIGHT_2 + DAY)))
         assert batch.instrument.tolist() == [0, 1]
 
+    @pytest.mark.parametrize(
+        ("later", "indices"),
+        [
+            pytest.param("ES.c.0", [0, 0], id="one name whose days are in two headers"),
+            pytest.param("ES.v.0", [0, 1], id="another name, on no day of the first one's"),
+        ],
+    )
+    def test_days_are_of_one_contract_if_a_name_holds_on_both(self, later, indices):
+        """An id is valid for a day: without a name on both, it may be two contracts."""
+        headers = [
+            metadata(Mapping("ES.c.0", (DAY_1, DAY_2, "1")), stype_in="continuous"),
+            metadata(Mapping(later, (DAY_2, DAY_3, "1")), stype_in="continuous"),
+        ]
+        instruments = Instruments()
+        resolved = [instruments.resolver("a", header) for header in headers][-1]
+        batch = resolved.batch(orders((1, MIDNIGHT_2 - 1), (1, MIDNIGHT_2)))
+        assert batch.symbols.tolist() == ["ES.c.0", later]
+        assert batch.instrument.tolist() == indices
+
     def test_a_parent_names_many_and_what_it_resolved_to_is_raw(self):
         header = metadata(
             Mapping("ES.FUT", (DAY_1, DAY_4, "1"), (DAY_1, DAY_4, "2")),
