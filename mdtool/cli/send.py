@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False)
+
+_HOW_TO_REPEAT: Final = {
+    True: "--again sends them again",
+    False: "another --stream-id sends them again",
+}
+"""By whether the stream is named by its content."""
 
 
 @app.command()
@@ -59,6 +65,14 @@ def send(
             help="End at the first JSON line that is not a tick, instead of counting it.",
         ),
     ] = False,
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once/--again",
+            help="Name the stream by the content of INPUT: the same files sent again change "
+            "nothing.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> int:
     """Send trades as Tick frames to a TCP ingest server, and print its acknowledgement.
@@ -71,6 +85,8 @@ def send(
     Example: mdtool replay-dbn day.dbn --speed 10 | mdtool send 127.0.0.1:50050
 
     Example: mdtool send day.dbn --stream-id day --rate 1000
+
+    Example: mdtool send day.dbn --once
 
     Example: mdtool send --simulate --rate 100
     """
@@ -85,6 +101,8 @@ def send(
         raise UsageError("--rate and --speed expect a number; 0 is as fast as possible")
     if simulate and config.speed:
         raise UsageError("--speed is for recorded ticks; a simulated market goes by --rate")
+    if once:
+        config = _named_by_content(paths, selected, config, is_simulated=simulate)
     if simulate:
         ticks = _simulated(paths, selected, seed, config.rate)
     else:
@@ -106,7 +124,8 @@ def send(
                     counted(ticks.left_out, "trade"),
                 )
             if sender.outcome is not None:
-                typer.echo(sender.outcome)
+                hint = f"; {_HOW_TO_REPEAT[once]}" if sender.is_known else ""
+                typer.echo(f"{sender.outcome}{hint}")
     return status
 
 
@@ -124,6 +143,21 @@ def _addressed(arguments: Sequence[str], config: SendConfig) -> tuple[list[str],
             else:
                 config = dataclasses.replace(config, host=host, port=port)
     return paths, config
+
+
+def _named_by_content(
+    paths: Sequence[str], selected: FilterOptions, config: SendConfig, *, is_simulated: bool
+) -> SendConfig:
+    from mdtool.services.send.ticks import content_stream_id
+
+    if config.plain or config.stream_id is not None or is_simulated:
+        raise UsageError(
+            "--once names a stream of files: it takes no --plain, --stream-id or --simulate"
+        )
+    if not paths:
+        raise UsageError("--once: needs INPUT; standard input cannot be recognised")
+    stream_id = content_stream_id(paths, selected.selection())
+    return dataclasses.replace(config, stream_id=stream_id)
 
 
 def _read(paths: Sequence[str], selected: FilterOptions, is_strict: bool) -> TickSource:

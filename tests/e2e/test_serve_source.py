@@ -147,6 +147,24 @@ async def test_a_replay_counts_every_trade_once_and_leaves_the_services_running(
         assert services.end(signal.SIGTERM) == 0
 
 
+async def test_a_file_that_is_replayed_into_a_store_again_changes_nothing(trades, tmp_path):
+    file, volumes = trades
+    replay = ("all", "--replay", str(file), "--data-dir", str(tmp_path), "-J", *FREE_PORTS)
+    for speed, said in [("0", "Accepted 5000 ticks"), ("0.001", "All 5,000 .*--again")]:
+        with serve(*replay, "--speed", speed) as services:
+            gateway = services.addresses(4)["gateway"]
+            services.heard(rf"replay +\| .*{said}")
+            for symbol, volume in volumes.items():
+                await volume_reaches(gateway, symbol, volume)
+            assert services.end(signal.SIGTERM) == 0
+    with serve(*replay, "--speed", "0", "--again") as services:
+        gateway = services.addresses(4)["gateway"]
+        services.heard(r"replay +\| Accepted 5000 ticks")
+        for symbol, volume in volumes.items():
+            await volume_reaches(gateway, symbol, 2 * volume)
+        assert services.end(signal.SIGTERM) == 0
+
+
 @pytest.mark.parametrize("name", ["replay", "serve-tcp"])
 async def test_a_replay_that_is_cut_off_still_counts_every_trade_once(trades, name):
     file, volumes = trades

@@ -85,6 +85,22 @@ def test_a_store_that_the_aggregator_is_set_to_is_everybodys(tmp_path, monkeypat
     assert stores(data_dir=str(tmp_path)) == told(f"sqlite:///{tmp_path}/mdtool.db")
 
 
+@pytest.mark.parametrize("source", [{"simulate": True}, {"replay": "trades.dbn"}])
+def test_simulated_and_replayed_trades_are_stored_where_a_store_is_named(
+    source, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    (tmp_path / "trades.dbn").touch()
+
+    assert stores(**source)["aggregate"] == {"MDTOOL_AGGREGATE_STORE": ""}
+    assert stores(**source, store="sqlite:///t.db")["aggregate"] == {
+        "MDTOOL_AGGREGATE_STORE": "sqlite:///t.db"
+    }
+    (tmp_path / "mdtool.toml").write_text('[aggregate]\nstore = "sqlite:///own.db"\n')
+    assert stores(**source)["aggregate"] == {"MDTOOL_AGGREGATE_STORE": "sqlite:///own.db"}
+    assert not (tmp_path / "data").exists()
+
+
 def test_services_that_keep_nothing_need_no_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
@@ -169,11 +185,13 @@ def test_all_are_ready_once_a_simulation_trades_however_long_it_compiles(rate, f
         assert running[-1].first_tick_s == first_tick_s
 
 
-def test_a_replay_has_a_stream_of_its_own(tmp_path):
+def test_a_replay_is_the_stream_of_its_file_or_again_one_of_its_own(tmp_path):
     file = tmp_path / "trades.dbn"
     file.touch()
-    one, other = (commands(replay=str(file), speed=10.0)["replay"] for _ in range(2))
-    assert one.startswith(f"send 127.0.0.1:50050 {file} --speed 10 --stream-id replay-")
+    sent = f"send 127.0.0.1:50050 {file} --speed 10"
+    assert commands(replay=str(file), speed=10.0)["replay"] == f"{sent} --once"
+    one, other = (commands(replay=str(file), speed=10.0, again=True)["replay"] for _ in range(2))
+    assert one.startswith(f"{sent} --stream-id replay-")
     assert one != other
 
 
@@ -229,6 +247,7 @@ def test_every_port_of_a_book_can_be_any_free_one(day):
         ({"book": "nowhere.dbn"}, InputError, "nowhere.dbn: no such file"),
         ({"only": "gatewya"}, UsageError, "--only gatewya: no such service; choose from"),
         ({"simulate": True, "replay": "f.dbn"}, UsageError, "choose one"),
+        ({"simulate": True, "again": True}, UsageError, "name it with --replay FILE"),
         ({"simulate": True, "only": "aggregate"}, UsageError, "--only leaves out"),
         ({"replay": "nowhere.dbn"}, InputError, "nowhere.dbn: no such file"),
         ({"gateway_host": "192.0.2.1", "gateway_port": 0}, StartupError, "listen on 192.0.2.1"),

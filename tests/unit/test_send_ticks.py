@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mdtool.adapters.dbn_select import Selection
+from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import NamedTrades, Trades
 from mdtool.services.send import ticks
-from mdtool.services.send.ticks import encoded, limited, paced
+from mdtool.services.send.ticks import content_stream_id, encoded, limited, paced
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import TickDecoder
 
@@ -107,3 +109,25 @@ def test_encoded_ticks_are_what_a_server_decodes(count):
     trades = TickDecoder(index).feed(data, 1).frames.trades
     assert [index.symbols[k] for k in trades.symbol] == [symbols[k] for k in symbol]
     assert trades.price.tolist() == [k * 10**9 for k in range(1, count + 1)]
+
+
+def test_files_are_recognised_by_their_content_and_what_is_selected_of_them(tmp_path):
+    for name, content in {
+        "one": b"ab",
+        "copy": b"ab",
+        "other": b"ac",
+        "a": b"a",
+        "b": b"b",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+
+    def stream_id(*names, **selection):
+        chosen = Selection(**selection) if selection else None
+        return content_stream_id([str(tmp_path / name) for name in names], chosen)
+
+    assert stream_id("one") == stream_id("copy")
+    several = {stream_id("one"), stream_id("other"), stream_id("a", "b"), stream_id("b", "a")}
+    several |= {stream_id("one", start_ns=1), stream_id("one", symbols=("AAPL",))}
+    assert len(several) == 6
+    with pytest.raises(UsageError, match="only files"):
+        content_stream_id(["-"])

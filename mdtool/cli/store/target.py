@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mdtool.core.config import load
@@ -36,7 +37,8 @@ def url_of(config: StoreConfig, makes_folder: bool = False) -> str:
     StartupError
         When the folder cannot be created.
     """
-    url = config.store or chosen_store(load(ServeConfig, "serve", {}), makes_folder)
+    served = replace(load(ServeConfig, "serve", {}), simulate=False, replay=None)
+    url = config.store or chosen_store(served, makes_folder)
     if not url:
         raise UsageError("`serve all` is set to --memory: name a store with --store")
     return url

@@ -65,6 +65,14 @@ class Backlog:
             self._unsent_frames += len(frames.ends)
             self._keep(frames, 1)
 
+    def known_of(self, count: int) -> int:
+        """Return how many of the source's next `count` frames the server has committed already."""
+        return min(max(0, self.committed - self.appended), count)
+
+    def skip(self, count: int) -> None:
+        """Pass over the source's next frames, which the server has committed."""
+        self.appended += count
+
     def take(self) -> memoryview | bytes:
         """Return the bytes to send next, none when everything is sent; they count as sent."""
         parts: list[memoryview] = []

@@ -18,6 +18,7 @@ from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.tcp import NO_ADDRESS, reason_of
 from mdtool.core.threads import AsyncReadAhead
 from mdtool.core.trades import NamedTrades
+from mdtool.core.units import counted
 from mdtool.services.send.backlog import Backlog
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.ticks import encoded, paced
@@ -86,6 +87,11 @@ class Sender:
         """Whether the server of the current connection accepts frames."""
 
     @property
+    def is_known(self) -> bool:
+        """Whether the server had committed all ticks, at least one, before any was sent."""
+        return self._is_complete and 0 < self._backlog.appended <= self._skipped
+
+    @property
     def outcome(self) -> str | None:
         """A summary of everything that was sent; None before the Ack.
 
@@ -93,6 +99,8 @@ class Sender:
         """
         if self.ack is None:
             return None
+        if self.is_known:
+            return f"All {counted(self._backlog.appended, 'tick')} were committed before"
         if self.connections < 2:
             return self.ack.message
         sent = max(0, self._backlog.appended - self._skipped)
@@ -113,7 +121,7 @@ class Sender:
         """
         _load_encoder()
         ahead = AsyncReadAhead(iter(self._batches), _BATCHES_AHEAD)
-        due = paced(ahead, self._config.speed, self._config.rate)
+        due = paced(self._unknown(ahead), self._config.speed, self._config.rate)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._fill(encoded(batch) async for batch in due))
@@ -139,6 +147,18 @@ class Sender:
     async def _announce(self, started: Started) -> None:
         await self._is_committing.wait()
         started({})
+
+    async def _unknown(self, batches: AsyncIterator[NamedTrades]) -> AsyncIterator[NamedTrades]:
+        """Yield the ticks that the server has not committed, from its first answer on.
+
+        The others are not paced: a stream that is sent again resumes at once.
+        """
+        await self._is_accepted.wait()
+        async for batch in batches:
+            known = self._backlog.known_of(len(batch))
+            self._backlog.skip(known)
+            if known < len(batch):
+                yield batch[known:]
 
     async def _fill(self, frames: AsyncIterator[EncodedFrames]) -> None:
         """Move frames from the source to the backlog, as long as that has room."""

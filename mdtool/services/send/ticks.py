@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Final
@@ -25,6 +27,8 @@ from mdtool.engine.simulate_defaults import EVENTS_PER_TRADE
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
 _TRADES: Final = "trades"
+_DIGEST_BYTES: Final = 16
+_READ_BYTES: Final = 1 << 20
 _FEW_TICKS: Final = 256
 """Batches shorter than this are encoded with the symbols they have, not with all there are."""
 
@@ -59,6 +63,34 @@ def open_ticks(
         source.close()
         raise UsageError("symbols and times are selected of DBN, not of JSON lines")
     return JsonLines(source, is_strict)
+
+
+def content_stream_id(paths: Sequence[str], selection: Selection | None = None) -> str:
+    """Return the stream id of files by their content: the same whatever their names are.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Files, whose bytes are all read.
+    selection : Selection, optional
+        What is sent of them: another selection is another stream.
+
+    Raises
+    ------
+    UsageError
+        When one is not a file, such as standard input.
+    InputError
+        When one cannot be read.
+    """
+    digest = hashlib.blake2b(repr(selection).encode(), digest_size=_DIGEST_BYTES)
+    for path in paths:
+        with contextlib.closing(open_bytes(path)) as source:
+            if source.size_bytes is None:
+                raise UsageError(f"{path}: only files are recognised by their content")
+            digest.update(source.size_bytes.to_bytes(8, "big"))
+            while data := source.read(_READ_BYTES):
+                digest.update(data)
+    return f"file-{digest.hexdigest()}"
 
 
 def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource:

@@ -16,7 +16,9 @@ class ServeConfig:
 
     only: str = setting("", "Services to run, separated by commas; by default all.")
     data_dir: str | None = setting(
-        None, "Folder of the store; by default mdtool's own below the user's data."
+        None,
+        "Folder of the store; by default mdtool's own below the user's data, and none with "
+        "--simulate or --replay.",
     )
     store: str | None = setting(None, "URL of another store, such as postgresql://HOST/NAME.")
     memory: bool = setting(False, "Store nothing: state and trades end with the services.")
@@ -27,7 +29,10 @@ class ServeConfig:
     scale: str = setting("", "With --bus, how many processes of a service to run: aggregate=3.")
     simulate: bool = setting(False, "Ingest the trades of a simulated exchange.")
     rate: float = setting(1_000.0, "Simulated trades a second.", low=0.001)
-    replay: str | None = setting(None, "Ingest the trades of a DBN file.")
+    replay: str | None = setting(
+        None, "Ingest the trades of a DBN file, once: what the store has of it is left out."
+    )
+    again: bool = setting(False, "Ingest the trades of --replay again, whatever the store has.")
     book: str | None = setting(
         None, "Run the sender and the receiver of an order book, on a DBN file."
     )

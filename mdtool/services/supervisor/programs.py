@@ -173,7 +173,7 @@ def stored_in(running: Sequence[Program]) -> str:
         if url := program.environment.get(settings.variable(program.group, "store")):
             places.append(open_history(url).address)
     if not places:
-        return "nothing is stored"
+        return "nothing is stored; --data-dir FOLDER or --store URL stores trades and state"
     return f"trades and state are stored in {' and '.join(dict.fromkeys(places))}"
 
 
@@ -217,6 +217,8 @@ def _service_of(endpoint: str) -> str:
 
 
 def _check_source(config: ServeConfig, names: Collection[str]) -> None:
+    if config.again and config.replay is None:
+        raise UsageError("--again: ingests a file again; name it with --replay FILE")
     if not config.simulate and config.replay is None:
         return
     if config.simulate and config.replay is not None:
@@ -310,10 +312,10 @@ class _Stack:
             first_tick_s = _COMPILE_S if config.rate >= 1 else _FIRST_TICK_S
         else:
             name = "replay"
-            # A stream with its own id that is cut off and sent again counts every trade once.
-            stream_id = f"replay-{uuid.uuid4()}"
             speed = 1 if config.speed is None else config.speed
-            options = [config.replay, "--speed", f"{speed:g}", "--stream-id", stream_id]
+            options = [config.replay, "--speed", f"{speed:g}"]
+            # A stream with its own id that is cut off and sent again counts every trade once.
+            options += ["--stream-id", f"replay-{uuid.uuid4()}"] if config.again else ["--once"]
             first_tick_s = _FIRST_TICK_S
         command = [*self.mdtool, "send", dial_address(*self.where["serve-tcp"]), *options]
         return Program(name, command, is_source=True, after="serve-tcp", first_tick_s=first_tick_s)

@@ -16,7 +16,8 @@ from mdtool.services.supervisor.config import ServeConfig
 def chosen_store(config: ServeConfig, makes_folder: bool = True) -> str:
     """Return the URL of the store, empty for none.
 
-    By default it is the aggregator's own setting, else the store in the user's data folder.
+    By default it is the aggregator's own setting, else the store in the user's data folder, which
+    stays free of trades that are simulated or replayed.
 
     Parameters
     ----------
@@ -45,6 +46,8 @@ def chosen_store(config: ServeConfig, makes_folder: bool = True) -> str:
         own = settings.load(AggregatorConfig, "aggregate", {"store": config.store}).store
         if own:
             return own
+        if config.simulate or config.replay is not None:
+            return ""
     folder = data_folder() if config.data_dir is None else Path(config.data_dir)
     if makes_folder:
         _create(folder)

@@ -169,6 +169,17 @@ def test_a_stream_with_a_name_is_sent_once_however_often(tmp_path, aggregator, i
         assert watch.sessions == expected
 
 
+def test_files_that_are_sent_once_are_recognised_by_their_content(tmp_path, ingest):
+    path, _ = trades_file(tmp_path, 1_000)
+    assert completed("send", path, ingest, "--once").stdout.startswith(b"Accepted 1000 ticks")
+    other = path.with_name("other.dbn")
+    path.rename(other)
+    known = completed("send", other, ingest, "--once")
+    assert known.stdout == b"All 1,000 ticks were committed before; --again sends them again\n"
+    again = completed("send", other, ingest, "--once", "--again")
+    assert again.stdout.startswith(b"Accepted 1000 ticks")
+
+
 def test_a_simulated_market_is_sent_at_its_rate_with_times_of_now(aggregator, ingest):
     done = completed("send", "--simulate", "--rate", 2_000, "--limit", 500, ingest)
     assert done.stdout.startswith(b"Accepted 500 ticks, refused 0")
@@ -199,6 +210,9 @@ def test_a_plain_stream_is_sent(ingest):
         (["-", "-"], b"", 2, "standard input can be read once"),
         (["-", "--symbols", "AAPL"], TICK, 2, "of DBN, not of JSON lines"),
         (["--port", "0"], b"", 2, "port"),
+        (["--once"], TICK, 2, "--once: needs INPUT"),
+        (["--once", "-"], TICK, 2, "only files are recognised"),
+        (["--once", "f.dbn", "--stream-id", "s"], b"", 2, "takes no --plain, --stream-id"),
     ],
 )
 def test_wrong_input_is_reported_in_one_line(arguments, stdin, status, said):

@@ -167,6 +167,20 @@ async def test_a_stream_sent_again_resumes_where_it_stopped(address, ledger):
     assert ledger.prices("s") == list(range(1, 1_001))
 
 
+async def test_a_stream_sent_again_is_not_paced_up_to_where_it_stopped(address, ledger):
+    hour_ns = 3_600 * 10**9
+    ticks = run(1, 3)
+    ticks.trades.ts_recv[:] = np.arange(3) * hour_ns
+    await send(address, [ticks[:2]], stream_id="s")
+    sender = sender_to(address, [ticks], stream_id="s", speed=1.0)
+    await sender.run(lambda _: None)
+    assert not sender.is_known
+    again = sender_to(address, [ticks], stream_id="s", speed=1.0)
+    await again.run(lambda _: None)
+    assert (again.is_known, again.outcome) == (True, "All 3 ticks were committed before")
+    assert ledger.prices("s") == [1, 2, 3]
+
+
 async def test_an_aggregator_that_lost_its_state_gets_the_rest_and_the_loss_is_logged(
     aggregator, ledger, caplog, free_port
 ):
