@@ -117,9 +117,7 @@ def _parquet(path: Path, n_records: int, rounds: int) -> Figure:
 
     with open_source(str(path)) as source:
         records = np.concatenate([batch.records for batch in source])
-    columns = pa.table(
-        columns_of(records, RECORD_TYPES[RTYPE_MBO], path.name, prices="int", has_times=False)
-    )
+    columns = pa.table(columns_of(records, RECORD_TYPES[RTYPE_MBO], path.name, prices="int"))
     written = path.with_suffix(".parquet")
 
     def write_columns() -> None:

@@ -194,20 +194,25 @@ class OutputOptions:
     ] = None
     map_symbols: Annotated[
         bool,
-        typer.Option("--map-symbols", "-s", help="Add a symbol column.", rich_help_panel=_PANEL),
+        typer.Option(
+            "--map-symbols", "-s", help="Add a symbol to CSV and JSON.", rich_help_panel=_PANEL
+        ),
     ] = False
     pretty: Annotated[
         bool,
         typer.Option(
-            "--pretty", "-p", help="Decimal prices and ISO-8601 times.", rich_help_panel=_PANEL
+            "--pretty",
+            "-p",
+            help="Decimal prices and ISO-8601 times in CSV and JSON.",
+            rich_help_panel=_PANEL,
         ),
     ] = False
     prices: Annotated[
         str | None,
         typer.Option(
             metavar="TYPE",
-            help="Prices in Parquet and Arrow: decimal, float or int, as DBN has them. "
-            "[default: int, with --pretty decimal]",
+            help="Prices in Parquet and Arrow: decimal, float or int, in units of 1e-9. "
+            "[default: decimal]",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -267,7 +272,7 @@ class OutputOptions:
             self.force,
             self.map_symbols,
             self.pretty,
-            self.prices,
+            self.prices or PRICES[0],
             not is_endless,
         )
         return open_output(spec, metadata)

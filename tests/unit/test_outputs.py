@@ -6,7 +6,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import databento_dbn as dbn
+import duckdb
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
@@ -125,54 +127,48 @@ class TestBeforeThereAreRecords:
 @pytest.mark.parametrize("file_format", COLUMNAR)
 class TestColumns:
     def test_values_are_those_of_dbn(self, tmp_path, file_format):
-        path = written(tmp_path, file_format, streams.mbo(5), streams.mbo(5, 5))
-        table = COLUMNAR[file_format](path)
+        arrays = streams.mbo(5), streams.mbo(5, 5)
+        table = COLUMNAR[file_format](written(tmp_path, file_format, *arrays, prices="int"))
         records = streams.mbo(10)
-        assert table.column_names == dbn.MBOMsg._ordered_fields
-        for name in table.column_names:
+        assert table.column_names == [*dbn.MBOMsg._ordered_fields, "symbol"]
+        for name in records.dtype.names[1:]:
             wanted = records[name].tolist()
             if records.dtype[name].kind == "S":
                 wanted = [value.decode() for value in wanted]
-            assert table[name].to_pylist() == wanted
+            column = table[name]
+            if name in dbn.MBOMsg._timestamp_fields:
+                assert column.type == pa.timestamp("ns", "UTC")
+                column = column.cast(pa.int64())
+            assert column.to_pylist() == wanted
         assert table.schema.metadata == {b"dataset": b"TEST", b"schema": b"mbo"}
 
-    def test_pretty_values_have_their_types(self, tmp_path, file_format):
-        orders = streams.mbo(4)
-        orders["price"] = [1, -1_500_000_000, 2**63 - 1, 2**63 - 2]
-        orders["ts_event"][3] = 2**64 - 1
-        table = COLUMNAR[file_format](written(tmp_path, file_format, orders, is_pretty=True))
-        assert table.schema.field("price").type == pa.decimal128(19, 9)
-        assert table["price"].to_pylist() == [
-            Decimal("0.000000001"),
-            Decimal("-1.500000000"),
-            None,
-            Decimal("9223372036.854775806"),
-        ]
-        assert table.schema.field("ts_recv").type == pa.timestamp("ns", "UTC")
-        assert table["ts_recv"].cast(pa.int64()).to_pylist() == orders["ts_recv"].tolist()
-        assert table["ts_event"].null_count == 1
-        moment = table["ts_recv"][0].as_py()
-        assert moment == dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
+    @pytest.mark.parametrize("prices", [None, "decimal", "float", "int"])
+    def test_prices_of_each_type_are_null_where_dbn_has_none(self, tmp_path, file_format, prices):
+        kind, value_of = {
+            "decimal": (pa.decimal128(19, 9), lambda price: Decimal(price).scaleb(-9)),
+            "float": (pa.float64(), lambda price: price / 1e9),
+            "int": (pa.int64(), int),
+        }[prices or "decimal"]
+        orders = streams.mbo(5)
+        known = [1, -1_500_000_000, 0, 2**63 - 2]
+        orders["price"] = [*known, 2**63 - 1]
+        chosen = {"prices": prices} if prices else {}
+        table = COLUMNAR[file_format](written(tmp_path, file_format, orders, **chosen))
+        assert table.schema.field("price").type == kind
+        assert table["price"].to_pylist() == [*map(value_of, known), None]
 
-    @pytest.mark.parametrize("is_pretty", [True, False])
-    def test_prices_of_a_chosen_type(self, tmp_path, file_format, is_pretty):
+    def test_times_are_null_where_dbn_has_none(self, tmp_path, file_format):
         orders = streams.mbo(2)
-        orders["price"] = [-1_500_000_000, 2**63 - 1]
-        wanted = {
-            "decimal": (pa.decimal128(19, 9), [Decimal("-1.500000000"), None]),
-            "float": (pa.float64(), [-1.5, None]),
-            "int": (pa.int64(), orders["price"].tolist()),
-        }
-        for prices, (kind, values) in wanted.items():
-            options = {"prices": prices, "is_pretty": is_pretty, "replaces": True}
-            table = COLUMNAR[file_format](written(tmp_path, file_format, orders, **options))
-            assert table.schema.field("price").type == kind
-            assert table["price"].to_pylist() == values
-            assert (table.schema.field("ts_recv").type == pa.uint64()) is not is_pretty
+        orders["ts_event"][1] = 2**64 - 1
+        table = COLUMNAR[file_format](written(tmp_path, file_format, orders))
+        assert table["ts_recv"].cast(pa.int64()).to_pylist() == orders["ts_recv"].tolist()
+        moment = dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
+        assert table["ts_recv"][0].as_py() == moment
+        assert table["ts_event"].cast(pa.int64()).to_pylist() == [int(orders["ts_event"][0]), None]
 
     @pytest.mark.parametrize("maker", [streams.mbo, streams.trades])
     def test_texts_are_strings_for_whoever_reads_them(self, tmp_path, file_format, maker):
-        path = written(tmp_path, file_format, maker(3), maps_symbols=True, schema=None)
+        path = written(tmp_path, file_format, maker(3), schema=None)
         table = COLUMNAR[file_format](path)
         for name in ("action", "side", "symbol"):
             assert table.schema.field(name).type == pa.string()
@@ -180,10 +176,31 @@ class TestColumns:
     def test_symbols_are_the_last_column(self, tmp_path, file_format):
         orders = streams.mbo(3)
         orders["instrument_id"][2] = 9
-        path = written(tmp_path, file_format, orders, maps_symbols=True)
-        table = COLUMNAR[file_format](path)
+        table = COLUMNAR[file_format](written(tmp_path, file_format, orders))
         assert table.column_names[-1] == "symbol"
         assert table["symbol"].to_pylist() == ["AAPL", "MSFT", None]
+
+    def test_others_read_decimals_times_and_symbols(self, tmp_path, file_format):
+        orders = streams.mbo(3)
+        orders["price"] = [-37_630_000_000, 5, 2**63 - 1]
+        path = written(tmp_path, file_format, orders)
+        wanted = [
+            (Decimal("-37.630000000"), "AAPL"),
+            (Decimal("0.000000005"), "MSFT"),
+            (None, "AAPL"),
+        ]
+        frame = (pl.read_parquet if file_format == "parquet" else pl.read_ipc)(path)
+        assert frame.schema["price"] == pl.Decimal(19, 9)
+        assert frame.schema["ts_recv"] == pl.Datetime("ns", "UTC")
+        assert frame.select("price", "symbol").rows() == wanted
+        columns = COLUMNAR[file_format](path)
+        named = f"'{path}'" if file_format == "parquet" else "columns"
+        rows = duckdb.sql(f"SELECT price, symbol, ts_recv FROM {named}")
+        assert [str(kind) for kind in rows.types[:2]] == ["DECIMAL(19,9)", "VARCHAR"]
+        assert str(rows.types[2]).startswith("TIMESTAMP")
+        assert duckdb.sql(f"SELECT price, symbol FROM {named}").fetchall() == wanted
+        pytest.importorskip("pandas")
+        assert columns.to_pandas()["price"].tolist() == [price for price, _ in wanted]
 
     def test_records_go_out_in_groups(self, tmp_path, file_format):
         path = tmp_path / f"out.{file_format}"
@@ -201,7 +218,7 @@ class TestColumns:
     def test_no_records_make_an_empty_table(self, tmp_path, file_format, schema):
         table = COLUMNAR[file_format](written(tmp_path, file_format, schema=schema))
         assert table.num_rows == 0
-        assert table.num_columns == (14 if schema else 0)
+        assert table.num_columns == (15 if schema else 0)
 
     def test_symbols_that_are_no_text(self, tmp_path, file_format):
         orders = streams.mbo(1)

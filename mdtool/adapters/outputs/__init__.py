@@ -20,7 +20,7 @@ FORMATS: Final = ("dbn.zst", "dbn", "csv", "json", "parquet", "arrow")
 
 COLUMNAR: Final = frozenset({"parquet", "arrow"})
 PRICES: Final = ("decimal", "float", "int")
-"""What prices can become in Parquet and Arrow."""
+"""What prices can become in Parquet and Arrow, by default the first."""
 
 
 class Output(Protocol):
@@ -63,11 +63,11 @@ class OutputSpec:
     replaces : bool
         Whether an existing file is replaced.
     maps_symbols : bool
-        Whether text and columns get a `symbol`.
+        Whether text gets a `symbol`; Parquet and Arrow have one.
     is_pretty : bool
-        Whether prices are written as decimals and times as times.
-    prices : str, optional
-        What prices become in Parquet and Arrow, one of `PRICES`; by default as `is_pretty` says.
+        Whether text has decimal prices and ISO-8601 times.
+    prices : str
+        What prices become in Parquet and Arrow, one of `PRICES`.
     is_staged : bool
         Whether the file appears only once it is complete.
     """
@@ -77,7 +77,7 @@ class OutputSpec:
     replaces: bool = False
     maps_symbols: bool = False
     is_pretty: bool = False
-    prices: str | None = None
+    prices: str = PRICES[0]
     is_staged: bool = True
 
 
@@ -116,7 +116,7 @@ def open_output(spec: OutputSpec, metadata: dbn.Metadata) -> Output:
         from mdtool.adapters.outputs.columns import ArrowOutput, ParquetOutput
 
         columnar = ParquetOutput if spec.format == "parquet" else ArrowOutput
-        return columnar(destination, metadata, spec)
+        return columnar(destination, metadata, spec.prices)
     from mdtool.adapters.outputs import streams
 
     if spec.format == "dbn":

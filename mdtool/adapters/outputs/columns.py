@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import databento_dbn as dbn
 import numpy as np
@@ -32,13 +32,15 @@ from mdtool.core.records import Records
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.wire.dbn_records import RECORD_TYPES
 
-if TYPE_CHECKING:
-    from mdtool.adapters.outputs import OutputSpec
-
 GROUP_RECORDS: Final = 1 << 17
 """Records in a row group or record batch, some ten megabytes, which are buffered."""
 
 _BLOCK_RECORDS: Final = 1 << 13
+_PRICES: Final[dict[str, Callable[..., Any]]] = {
+    "decimal": decimals,
+    "float": floats,
+    "int": numbers,
+}
 _SYMBOL: Final = "symbol"
 _RISING: Final = ("sequence", "ts_in_delta")
 """Numbers of which Parquet stores the differences, as of times."""
@@ -51,10 +53,11 @@ def columns_of(
     name: str,
     *,
     prices: str = "decimal",
-    has_times: bool = True,
     is_coded: bool = False,
 ) -> dict[str, Any]:
     """Return records as Arrow arrays by field, `length` left out.
+
+    Times become timestamp[ns, UTC]. They and prices are null where DBN has no value.
 
     Parameters
     ----------
@@ -65,10 +68,7 @@ def columns_of(
     name : str
         What errors call the records.
     prices : str
-        What prices become, one of `PRICES`: decimal128(19, 9) or doubles, both null where DBN has
-        no value, or the integers of DBN.
-    has_times : bool
-        Whether times become timestamp[ns, UTC], null where DBN has no value; else integers.
+        What prices become, one of `PRICES`: decimal128(19, 9), doubles, or DBN's integers.
     is_coded : bool
         Whether characters become dictionary arrays; else strings.
 
@@ -82,11 +82,11 @@ def columns_of(
         values = records[field]
         if values.dtype.kind == "S":
             columns[field] = _strings(values, is_coded, f"{name}: {field}")
-        elif has_times and field in record_type._timestamp_fields:  # noqa: SLF001
+        elif field in record_type._timestamp_fields:  # noqa: SLF001
             times = values.view(np.int64)
-            columns[field] = numbers(times, TIME, times != -1)
+            columns[field] = numbers(times, TIME, _known(times != -1))
         elif field in record_type._price_fields:  # noqa: SLF001
-            columns[field] = _prices(values, prices)
+            columns[field] = _PRICES[prices](values, known=_known(values != UNDEF_PRICE))
         else:
             columns[field] = numbers(values)
     return columns
@@ -101,10 +101,9 @@ def _strings(values: npt.NDArray[np.bytes_], is_coded: bool, where: str) -> Any:
         raise OutputError(f"{where} is not text ({error})") from error
 
 
-def _prices(values: npt.NDArray[np.int64], prices: str) -> Any:
-    if prices == "int":
-        return numbers(values)
-    return (floats if prices == "float" else decimals)(values, values != UNDEF_PRICE)
+def _known(known: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
+    """Return which values are known, None where all are."""
+    return None if known.all() else known
 
 
 class _Group:
@@ -130,31 +129,31 @@ class _Group:
     def instrument(self) -> npt.NDArray[np.uint32]:
         return self._instrument[: self.n_records]
 
-    def fill(self, batch: Batch, has_instruments: bool) -> int:
+    def fill(self, batch: Batch) -> int:
         """Take the first records of a batch, as many as a block and the group have room for."""
         n = min(len(batch), _BLOCK_RECORDS, GROUP_RECORDS - self.n_records)
         part = slice(self.n_records, self.n_records + n)
         records = batch.records[:n]
         for name, column in self._columns.items():
             column[part] = records[name]
-        if has_instruments:
-            self._instrument[part] = batch[:n].instrument
-            self.instruments = batch.instruments
+        self._instrument[part] = batch[:n].instrument
+        self.instruments = batch.instruments
         self.n_records += n
         return n
 
 
 class ColumnarOutput:
-    """Records of one layout as columns under DBN's own names, `length` left out.
+    """Records of one layout as columns under DBN's own names, `length` left out, and `symbol`.
+
+    The symbol is null where an instrument has no name.
 
     Parameters
     ----------
     destination : Destination
     metadata : databento_dbn.Metadata
         Its dataset and schema become metadata of the file.
-    spec : OutputSpec
-        What prices and times become, and whether the last column is `symbol`, null where an
-        instrument has no name.
+    prices : str
+        What prices become, one of `PRICES`.
 
     Notes
     -----
@@ -163,12 +162,12 @@ class ColumnarOutput:
 
     is_coded = False
 
-    def __init__(self, destination: Destination, metadata: dbn.Metadata, spec: OutputSpec) -> None:
+    def __init__(self, destination: Destination, metadata: dbn.Metadata, prices: str) -> None:
         self._destination = destination
         self._file = _File(destination)
         self._layout = Layout(metadata)
         self._about = {"dataset": metadata.dataset, "schema": str(metadata.schema or "")}
-        self._spec = spec
+        self._prices = prices
         self._group: _Group | None = None
         self._writer: Any = None
 
@@ -182,7 +181,7 @@ class ColumnarOutput:
         if self._group is None:
             self._group = _Group(self._record_type)
         while len(fitting):
-            fitting = fitting[self._group.fill(fitting, self._spec.maps_symbols) :]
+            fitting = fitting[self._group.fill(fitting) :]
             if self._group.is_full:
                 self._write_group(self._group)
 
@@ -221,18 +220,15 @@ class ColumnarOutput:
         self._writer = self._make_writer(self._file, schema.with_metadata(self._about))
 
     def _table(self, group: _Group) -> Any:
-        spec = self._spec
         columns = columns_of(
             group.columns,
             self._record_type,
             self._destination.name,
-            prices=spec.prices or ("decimal" if spec.is_pretty else "int"),
-            has_times=spec.is_pretty,
+            prices=self._prices,
             is_coded=self.is_coded,
         )
-        if spec.maps_symbols:
-            names = coded_names if self.is_coded else named
-            columns[_SYMBOL] = names(group.instruments.labels, group.instrument)
+        names = coded_names if self.is_coded else named
+        columns[_SYMBOL] = names(group.instruments.labels, group.instrument)
         return pa.table(columns)
 
 
