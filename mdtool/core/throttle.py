@@ -44,10 +44,17 @@ class Throttle:
 
     def spend(self, client: str, now_ns: int) -> int:
         """Take a token and return 0; without one, return the ns until there is one."""
-        wait_ns = self.wait_ns(client, now_ns)
-        if not wait_ns:
-            self.charge(client, now_ns, 1)
-        return wait_ns
+        full_at = self._full_at.get(client, now_ns)
+        if full_at < now_ns:
+            full_at = now_ns
+        full_at += self._period_ns
+        wait_ns = full_at - now_ns - self._depth_ns
+        if wait_ns > 0:
+            return wait_ns
+        self._full_at[client] = full_at
+        if len(self._full_at) > self._sweep_at:
+            self._sweep(now_ns)
+        return 0
 
     def wait_ns(self, client: str, now_ns: int) -> int:
         """Return the ns until there is a token, 0 if there is one."""

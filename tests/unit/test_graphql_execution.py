@@ -300,6 +300,80 @@ class TestQueries:
         assert list(answer) == ["__typename", "__schema", "marketData", "type"]
 
 
+class TestKeptResponses:
+    QUERY = "query($symbol: String!) { marketData(symbol: $symbol) { symbol close } }"
+
+    @pytest.fixture
+    def operations(self, feeds):
+        return operations_of(feeds)
+
+    @pytest.fixture
+    def executed(self, operations, monkeypatch):
+        executed, execute = [], operations.execute
+
+        def count(prepared, rows):
+            executed.append(rows)
+            return execute(prepared, rows)
+
+        monkeypatch.setattr(operations, "execute", count)
+        return executed
+
+    async def respond(self, operations, symbol: str = "AAPL", query: str = QUERY) -> dict:
+        prepared = operations.prepare(Request(query, None, {"symbol": symbol}))
+        return json.loads((await operations.query(CLIENT, await CLIENT.turn(), prepared)).body)
+
+    async def test_a_query_is_executed_once_for_the_same_rows(self, feeds, operations, executed):
+        first = await self.respond(operations)
+        assert await self.respond(operations) == first
+        assert len(executed) == 1
+
+    async def test_a_row_that_changed_is_in_the_next_response(self, feeds, operations, executed):
+        await self.respond(operations)
+        feeds["aggregates"].rows = [AAPL._replace(close=5 * 10**9)]
+        answer = await self.respond(operations)
+        assert answer == {"data": {"marketData": {"symbol": "AAPL", "close": 5}}}
+
+    async def test_queries_and_variables_have_their_own(self, feeds, operations, executed):
+        feeds["aggregates"].rows = [AAPL, AAPL._replace(symbol="MSFT")]
+        shorter = self.QUERY.replace("close", "")
+        answers = [
+            await self.respond(operations, symbol, query)
+            for _ in range(2)
+            for symbol in ("AAPL", "MSFT")
+            for query in (self.QUERY, shorter)
+        ]
+        assert answers[:4] == answers[4:]
+        assert [answer["data"]["marketData"] for answer in answers[:4]] == [
+            {"symbol": "AAPL", "close": 187.33},
+            {"symbol": "AAPL"},
+            {"symbol": "MSFT", "close": 187.33},
+            {"symbol": "MSFT"},
+        ]
+        assert len(executed) == 4
+
+    async def test_a_response_that_became_stale_is_marked(self, feeds, operations, executed):
+        bars = "query($symbol: String!) { bars(symbol: $symbol) { close } }"
+        assert "extensions" not in await self.respond(operations, query=bars)
+        feeds["bars"].is_stale = True
+        assert (await self.respond(operations, query=bars))["extensions"] == {"stale": True}
+
+    async def test_an_error_is_not_kept(self, feeds, operations, executed):
+        feeds["aggregates"].error = UnavailableError("nothing is known")
+        assert "errors" in await self.respond(operations)
+        feeds["aggregates"].error = None
+        assert "errors" not in await self.respond(operations)
+
+    async def test_the_oldest_make_room(self, feeds, operations, executed):
+        padding = "#" * 10_000
+        queries = [f"{self.QUERY} # {number} {padding}" for number in range(600)]
+        for query in queries:
+            await self.respond(operations, query=query)
+        await self.respond(operations, query=queries[-1])
+        assert len(executed) == len(queries)
+        await self.respond(operations, query=queries[0])
+        assert len(executed) == len(queries) + 1
+
+
 class TestFurtherFeeds:
     """`alerts`, which only the table of the test has."""
 
