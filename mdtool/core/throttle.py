@@ -45,8 +45,7 @@ class Throttle:
     def spend(self, client: str, now_ns: int) -> int:
         """Take a token and return 0; without one, return the ns until there is one."""
         full_at = self._full_at.get(client, now_ns)
-        if full_at < now_ns:
-            full_at = now_ns
+        full_at = max(full_at, now_ns)
         full_at += self._period_ns
         wait_ns = full_at - now_ns - self._depth_ns
         if wait_ns > 0:

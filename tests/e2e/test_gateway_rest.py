@@ -203,8 +203,7 @@ async def test_no_bars_are_an_empty_page(source, client):
 async def test_a_bad_query_of_bars_is_400(client, query, parameter):
     status, answer = await client.answer(f"/api/v1/bars/AAPL?{query}")
     assert (status, answer["error"]) == (400, "bad_parameter")
-    if query != "interval=2m":  # which only the aggregator can refuse
-        assert answer["message"].startswith(f"{parameter}: ")
+    assert answer["message"].startswith(f"{parameter}: ")
 
 
 async def test_bars_of_an_unknown_symbol_are_404(client):

@@ -272,11 +272,9 @@ async def test_too_many_upstream_subscriptions_are_rejected_and_leave_nothing_be
                 assert "rate limit of 1 requests a second exceeded" in frame.headers["message"]
 
 
-async def test_an_interval_that_is_not_kept_ends_the_session():
-    async with aggregator() as running, gateway_of(running.address) as client:
-        async with stomp(client) as peer:
-            await peer.follow("/topic/bars/AAPL/7m")
-            assert "no bars of 7m" in await peer.error()
-        async with stomp(client) as peer:
-            await peer.follow("/topic/bars/AAPL/7m")
-            assert "no bars of 7m" in await peer.error()
+async def test_an_interval_that_is_not_kept_is_rejected_at_once(source):
+    async with gateway_of(source.address) as client, stomp(client) as peer:
+        headers = {"id": "0", "destination": "/topic/bars/AAPL/7m", "receipt": "granted"}
+        frame = await peer.ask("SUBSCRIBE", headers)
+        assert frame.command == "ERROR"
+        assert "expects 1s, 1m, 5m, 1h or 1d" in frame.headers["message"]

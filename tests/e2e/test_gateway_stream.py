@@ -91,16 +91,15 @@ async def test_after_must_be_a_sequence(world, after):
         assert (await follower.json())["error"]["code"] == "bad_request"
 
 
-async def test_an_interval_that_does_not_exist_ends_its_subscription_alone(world):
+async def test_an_interval_that_does_not_exist_is_rejected_at_once(world):
     await world.trade({"AAPL": 1})
     async with follower_of(StreamFollower, world.client) as follower:
         await follower.subscribe(BARS, "AAPL", 1)
         assert (await follower.update()).symbol == "AAPL"
         request = {"channel": "bars", "symbols": ["AAPL"], "interval": "7m"}
         await follower.say(op="subscribe", id=2, **request)
-        assert await follower.json() == {"id": 2, "ok": True}
         error = await follower.json()
         assert (error["id"], error["error"]["code"]) == (2, "bad_request")
-        assert "7m" in error["error"]["message"]
+        assert error["error"]["message"] == "interval: expects 1s, 1m, 5m, 1h or 1d"
         await world.trade({"AAPL": 2})
         assert SOURCES["bars"].cents((await follower.update()).row) == 2

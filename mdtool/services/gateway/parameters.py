@@ -5,17 +5,20 @@ An optional one that is absent, null or empty has its default.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, normal_symbol
 from mdtool.core.units import NS_PER_MS, parse_duration, parse_time
+from mdtool.services.aggregator.config import INTERVALS
 
 MAX_ROWS: Final = 1_000
 MAX_DEPTH: Final = 100
 DEFAULT_ROWS: Final = 100
 DEFAULT_DEPTH: Final = 10
 ORDERS: Final = ("asc", "desc")
+_INTERVALS: Final = {parse_duration(interval): interval for interval in INTERVALS}
 _LEAST_NS: Final = 10**14
 """A smaller number is a time in ms; until the year 5138 no time in ms is larger."""
 _MAX_NS: Final = 2**63 - 1
@@ -40,18 +43,18 @@ def parse_symbol(text: str) -> str:
 
 
 def parse_interval(text: str) -> str:
-    """Return the interval of bars, a duration such as `1m`, which need not be one that exists.
+    """Return the interval of bars as the aggregator names it: `1m` for `60s`.
 
     Raises
     ------
     ParameterError
-        When it is not a duration.
+        When bars of that interval are not kept.
     """
-    try:
-        parse_duration(text)
-    except UsageError as error:
-        raise ParameterError("interval: expects a duration such as 1m") from error
-    return text
+    with contextlib.suppress(UsageError):
+        if interval := _INTERVALS.get(parse_duration(text)):
+            return interval
+    *most, last = INTERVALS
+    raise ParameterError(f"interval: expects {', '.join(most)} or {last}")
 
 
 def parse_limit(text: str | None, most: int = MAX_ROWS) -> int:

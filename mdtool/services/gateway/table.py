@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mdtool.services.aggregator.config import INTERVALS
 from mdtool.services.gateway import formats
 from mdtool.services.gateway.feeds import aggregates, bars, books, quotes, symbols, trades, vwap
 from mdtool.services.gateway.fields import Field
@@ -44,7 +45,11 @@ class Option:
 
 
 INTERVAL: Final = Option(
-    "interval", "How long a bar is.", {"type": "string", "default": "1m"}, "1m", parse_interval
+    "interval",
+    "How long a bar is.",
+    {"type": "string", "enum": [*INTERVALS], "default": "1m"},
+    "1m",
+    parse_interval,
 )
 DEPTH: Final = Option(
     "depth",

@@ -111,7 +111,7 @@ class Bars:
     def follow(
         self, key: Key, subscription: Subscription, after: str | None = None
     ) -> Callable[[], None]:
-        """As `Feed.follow`; an interval that does not exist ends the subscription later."""
+        """As `Feed.follow`."""
         series = self._series.get(key)
         if series is None:
             wait_s = subscription.client.reserve_upstream()

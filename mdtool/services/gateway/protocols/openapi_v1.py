@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from mdtool.core.units import NS_PER_MS
-from mdtool.services.aggregator.config import INTERVALS
+from mdtool.services.gateway import table
 from mdtool.services.gateway.parameters import DEFAULT_ROWS, MAX_ROWS
 from mdtool.services.gateway.protocols.book_services import ORDER_BOOK_PATH
 from mdtool.services.gateway.protocols.operation import (
@@ -46,9 +46,7 @@ def _envelope(data: dict[str, Any]) -> Schema:
     )
 
 
-INTERVAL: Final = Parameter(
-    "interval", "How long each bar is.", {"type": "string", "enum": [*INTERVALS], "default": "1m"}
-)
+INTERVAL: Final = Parameter(table.INTERVAL.name, table.INTERVAL.about, table.INTERVAL.schema)
 LIMIT: Final = Parameter(
     "limit",
     "How many at most.",
