@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False)
 
-_PANEL = "Bars"
-
 
 @dataclass(frozen=True, slots=True)
 class BarOptions:
@@ -39,7 +37,6 @@ class BarOptions:
             metavar="DURATION",
             help="Length of the bars, such as 1s, 90s, 5m or 1d.",
             show_default="1m",
-            rich_help_panel=_PANEL,
         ),
     ] = None
     by: Annotated[
@@ -47,37 +44,27 @@ class BarOptions:
         typer.Option(
             metavar="MEASURE=N",
             help="Bars by size instead of by time: volume=N, ticks=N or notional=N.",
-            rich_help_panel=_PANEL,
         ),
     ] = None
     fill: Annotated[
         str,
         typer.Option(
-            help="Bars of intervals without trades: none, prev (repeats the last close) or zero.",
-            rich_help_panel=_PANEL,
+            help="Bars of intervals without trades: none, prev (repeats the last close) or zero."
         ),
     ] = "none"
     clock: Annotated[
-        str,
-        typer.Option(
-            help="The time that assigns a trade to its bar: ts_recv or ts_event.",
-            rich_help_panel=_PANEL,
-        ),
+        str, typer.Option(help="The time that assigns a trade to its bar: ts_recv or ts_event.")
     ] = "ts_recv"
     lateness: Annotated[
         str | None,
         typer.Option(
-            metavar="DURATION",
-            help="How long a bar stays open after its end, for late trades.",
-            rich_help_panel=_PANEL,
+            metavar="DURATION", help="How long a bar stays open after its end, for late trades."
         ),
     ] = None
     consolidate: Annotated[
         bool,
         typer.Option(
-            "--consolidate",
-            help="One bar of each symbol for all publishers of its dataset.",
-            rich_help_panel=_PANEL,
+            "--consolidate", help="One bar of each symbol for all publishers of its dataset."
         ),
     ] = False
 
@@ -98,7 +85,7 @@ class BarOptions:
 @with_settings(AggregatorConfig, "aggregate")
 @with_output
 @with_filter
-@option_bundle(BarOptions, "bars")
+@option_bundle(BarOptions, "bars", "Bars")
 def aggregate(
     bars: BarOptions,
     selected: FilterOptions,

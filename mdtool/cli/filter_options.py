@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from mdtool.adapters.dbn_select import Selection
     from mdtool.adapters.dbn_source import RecordSource
 
-_PANEL: Final = "Selection"
-
 
 @dataclass(frozen=True, slots=True)
 class RangeOptions:
@@ -28,22 +26,14 @@ class RangeOptions:
         typer.Option(
             metavar="A,B,...",
             help="Only these symbols, by any of their names, separated by commas.",
-            rich_help_panel=_PANEL,
         ),
     ] = None
     start: Annotated[
         str | None,
-        typer.Option(
-            metavar="TIME",
-            help="From this index timestamp on: ISO-8601 or nanoseconds.",
-            rich_help_panel=_PANEL,
-        ),
+        typer.Option(metavar="TIME", help="From this index timestamp on: ISO-8601 or nanoseconds."),
     ] = None
     end: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="Up to this index timestamp, exclusive.", rich_help_panel=_PANEL
-        ),
+        str | None, typer.Option(metavar="TIME", help="Up to this index timestamp, exclusive.")
     ] = None
 
     def open(
@@ -116,9 +106,7 @@ class FilterOptions(RangeOptions):
     schema: Annotated[
         str | None,
         typer.Option(
-            metavar="SCHEMA",
-            help="Only this schema; trades are taken out of MBO and MBP too.",
-            rich_help_panel=_PANEL,
+            metavar="SCHEMA", help="Only this schema; trades are taken out of MBO and MBP too."
         ),
     ] = None
 
@@ -129,7 +117,7 @@ class FilterOptions(RangeOptions):
         return RangeOptions.open(self, paths, schema or self.schema, consolidates)
 
 
-with_range = option_bundle(RangeOptions, "selected")
+with_range = option_bundle(RangeOptions, "selected", "Selection")
 """Give a command the options for symbols and times, as its `selected: RangeOptions` parameter."""
-with_filter = option_bundle(FilterOptions, "selected")
+with_filter = option_bundle(FilterOptions, "selected", "Selection")
 """Give a command the options that choose records, as its `selected: FilterOptions` parameter."""

@@ -18,7 +18,9 @@ from mdtool.core.errors import UsageError
 Command = Callable[..., Any]
 
 
-def option_bundle(cls: type, parameter: str) -> Callable[[Command], Command]:
+def option_bundle(
+    cls: type, parameter: str, panel: str | None = None
+) -> Callable[[Command], Command]:
     """Return a decorator that replaces one parameter of a command by the options of `cls`.
 
     Parameters
@@ -27,8 +29,13 @@ def option_bundle(cls: type, parameter: str) -> Callable[[Command], Command]:
         A dataclass each of whose fields has a default and is `Annotated` with a `typer.Option`.
     parameter : str
         The command's parameter; its value is an instance of `cls`.
+    panel : str, optional
+        The heading of the options in the help text.
     """
     hints = typing.get_type_hints(cls, include_extras=True)
+    for hint in hints.values():
+        for option in getattr(hint, "__metadata__", ()):
+            option.rich_help_panel = panel
     options = [
         inspect.Parameter(
             field.name,

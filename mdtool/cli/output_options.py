@@ -7,7 +7,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Final, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Protocol, Self
 
 import typer
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from mdtool.core.interleaved import Interleaved
 
 log = logging.getLogger(__name__)
-
-_PANEL: Final = "Output"
 
 
 class LimitReached(Exception):  # noqa: N818 - the wish of the user, not an error
@@ -155,16 +153,9 @@ class Sink(OutputBlock):
 class OutputOptions:
     """How a command writes records: a table on a terminal, else DBN."""
 
-    as_json: Annotated[
-        bool, typer.Option("--json", "-J", help="One JSON object a line.", rich_help_panel=_PANEL)
-    ] = False
-    as_csv: Annotated[bool, typer.Option("--csv", "-C", help="CSV.", rich_help_panel=_PANEL)] = (
-        False
-    )
-    as_dbn: Annotated[
-        bool,
-        typer.Option("--dbn", "-D", help="DBN, the default in a pipe.", rich_help_panel=_PANEL),
-    ] = False
+    as_json: Annotated[bool, typer.Option("--json", "-J", help="One JSON object a line.")] = False
+    as_csv: Annotated[bool, typer.Option("--csv", "-C", help="CSV.")] = False
+    as_dbn: Annotated[bool, typer.Option("--dbn", "-D", help="DBN, the default in a pipe.")] = False
     path: Annotated[
         str | None,
         typer.Option(
@@ -172,15 +163,11 @@ class OutputOptions:
             "-o",
             metavar="FILE",
             help="Write a .dbn, .dbn.zst, .csv, .json, .parquet or .arrow file.",
-            rich_help_panel=_PANEL,
         ),
     ] = None
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force", "-f", help="Replace the file if it exists.", rich_help_panel=_PANEL
-        ),
-    ] = False
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace the file if it exists.")] = (
+        False
+    )
     limit: Annotated[
         int | None,
         typer.Option(
@@ -189,14 +176,10 @@ class OutputOptions:
             metavar="N",
             min=1,
             help="Stop after N records.",
-            rich_help_panel=_PANEL,
         ),
     ] = None
     map_symbols: Annotated[
-        bool,
-        typer.Option(
-            "--map-symbols", "-s", help="Add a symbol to CSV and JSON.", rich_help_panel=_PANEL
-        ),
+        bool, typer.Option("--map-symbols", "-s", help="Add a symbol to CSV and JSON.")
     ] = False
     pretty: Annotated[
         bool,
@@ -204,7 +187,6 @@ class OutputOptions:
             "--pretty",
             "-p",
             help="Decimal prices and ISO-8601 times in CSV and JSON.",
-            rich_help_panel=_PANEL,
         ),
     ] = False
     prices: Annotated[
@@ -213,13 +195,9 @@ class OutputOptions:
             metavar="TYPE",
             help="Prices in Parquet and Arrow: decimal, float or int, in units of 1e-9. "
             "[default: decimal]",
-            rich_help_panel=_PANEL,
         ),
     ] = None
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel=_PANEL),
-    ] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False
 
     @property
     def is_table(self) -> bool:
@@ -297,5 +275,5 @@ class OutputOptions:
         return chosen[0] if chosen else "dbn"
 
 
-with_output = option_bundle(OutputOptions, "output")
+with_output = option_bundle(OutputOptions, "output", "Output")
 """Give a command the output options, as its `output: OutputOptions` parameter."""

@@ -30,8 +30,8 @@ app.command()(diff)
 @with_settings(ReceiverConfig, "book")
 @with_output
 @with_range
-@option_bundle(LiveOptions, "live")
-@option_bundle(BookOptions, "options")
+@option_bundle(LiveOptions, "live", "Live view")
+@option_bundle(BookOptions, "options", "Books")
 def book(
     options: BookOptions,
     live: LiveOptions,

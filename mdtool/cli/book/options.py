@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 FINAL: Final = "final"
 EVENT: Final = "event"
-_PANEL: Final = "Books"
 _TABLE_DEPTH: Final = 10
 
 
@@ -32,7 +31,6 @@ class BookOptions:
             help="When to emit: final, each book once at the end; event, a depth record for each "
             "change of the best levels and each trade; or an INTERVAL such as 1s, each book "
             "that changed, at the interval's end.",
-            rich_help_panel=_PANEL,
         ),
     ] = FINAL
     depth: Annotated[
@@ -43,16 +41,11 @@ class BookOptions:
             help="Levels of a side. JSON: any number, by default all; tables: by default 10; "
             "records: 10 (mbp-10) or 1 (mbp-1).",
             show_default=False,
-            rich_help_panel=_PANEL,
         ),
     ] = None
     orders: Annotated[
         bool,
-        typer.Option(
-            "--orders",
-            help="With --json: the orders of each level, in queue order.",
-            rich_help_panel=_PANEL,
-        ),
+        typer.Option("--orders", help="With --json: the orders of each level, in queue order."),
     ] = False
     at: Annotated[
         str | None,
@@ -60,7 +53,6 @@ class BookOptions:
             metavar="TIME",
             help="Each book at this index timestamp, after the last event that ended by then: "
             "ISO-8601 or nanoseconds.",
-            rich_help_panel=_PANEL,
         ),
     ] = None
     checkpoint_every: Annotated[
@@ -70,7 +62,6 @@ class BookOptions:
             min=1,
             help="Save the books after each N records in FILE.mdtool-book. A later --at starts "
             "from the last checkpoint before its time.",
-            rich_help_panel=_PANEL,
         ),
     ] = None
 

@@ -10,7 +10,6 @@ import typer
 from mdtool.cli.options import given_options
 from mdtool.core.errors import UsageError
 
-_PANEL: Final = "Live view"
 _ALONGSIDE: Final = frozenset({"live", "speed", "inputs", "symbols", "start", "end"})
 
 
@@ -24,7 +23,6 @@ class LiveOptions:
             "--live",
             help="Show the book full-screen while the stream is replayed; h lists the keys. "
             "INPUT may also be the HOST:PORT of a sender.",
-            rich_help_panel=_PANEL,
         ),
     ] = False
     speed: Annotated[
@@ -35,7 +33,6 @@ class LiveOptions:
             help="Replay speed: 1 is real time, the default for files; 0 as fast as possible, "
             "the default for pipes and senders.",
             show_default=False,
-            rich_help_panel=_PANEL,
         ),
     ] = None
 
