@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mdtool.adapters.dbn_files import open_merged
 from mdtool.adapters.dbn_select import Selection, require_trades, selected
 from mdtool.adapters.dbn_source import RecordSource
-from mdtool.core import instruments
+from mdtool.core import batch as core_batch
 from mdtool.core.dtypes import MBO, OHLCV
 from mdtool.core.errors import UsageError
 from mdtool.core.instruments import Instruments
@@ -296,7 +296,7 @@ def _batches(source: RecordSource) -> Iterator[Batch]:
         yield from _labelled(source)
 
 
-def _labelled(batches: Iterable[instruments.Batch]) -> Iterator[Batch]:
+def _labelled(batches: Iterable[core_batch.Batch]) -> Iterator[Batch]:
     """Yield batches of data with the symbol of each record."""
     for batch in batches:
         if batch.rtype not in CONTROL_RTYPES:

@@ -25,9 +25,10 @@ from mdtool import __version__
 from mdtool.adapters.dbn_files import open_source
 from mdtool.adapters.dbn_select import SchemaSource
 from mdtool.adapters.dbn_source import DbnSource, Position
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO, SYMBOL_MAPPING
 from mdtool.core.errors import OutputError, UsageError
-from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records
 from mdtool.engine.book import kernel
 from mdtool.engine.book.image import Part, books_of, image_of

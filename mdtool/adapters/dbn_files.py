@@ -14,8 +14,9 @@ from typing import Final
 from mdtool.adapters.byte_source import STDIN, ByteSource, open_bytes
 from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
 from mdtool.adapters.dbn_source import ClosesOnExit, DbnSource, RecordSource
+from mdtool.core.batch import Batch
 from mdtool.core.errors import InputError, UsageError
-from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.engine.merge import Stream, merge
 from mdtool.wire.dbn_metadata import NO_START, unite

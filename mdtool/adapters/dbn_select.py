@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mdtool.adapters.dbn_source import DerivedSource, RecordSource
+from mdtool.core.batch import Batch
 from mdtool.core.errors import InputError, UsageError
-from mdtool.core.instruments import Batch
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import has_trades
 from mdtool.wire.dbn_metadata import with_schema

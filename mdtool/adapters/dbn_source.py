@@ -9,8 +9,9 @@ from typing import Final, NamedTuple, Protocol, Self
 
 import databento_dbn as dbn
 
+from mdtool.core.batch import Batch, Resolver
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
-from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.read_ahead import ReadAhead
 from mdtool.core.records import Records
@@ -227,7 +228,7 @@ class DbnSource(ClosesOnExit):
         self.instruments = Instruments() if instruments is None else instruments
         try:
             self.metadata, runs = self._read_metadata()
-            self._resolver = self.instruments.resolver(name, self.metadata)
+            self._resolver = Resolver(self.instruments, name, self.metadata)
         except BaseException:
             close()
             raise

@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 
 from mdtool.adapters.dbn_source import DerivedSource, RecordSource
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import TRADE
 from mdtool.core.errors import CorruptStreamError
-from mdtool.core.instruments import Batch
 from mdtool.core.records import has_trades
 
 NUMBERED: Final = np.dtype([*TRADE.descr, ("stream", "<i8"), ("number", "<i8")])

@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 
 from mdtool.adapters.dbn_source import ClosesOnExit
-from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.batch import Batch, Resolver
+from mdtool.core.instruments import Instruments
 from mdtool.core.records import index_timestamps
 from mdtool.engine.simulate import Exchange
 from mdtool.engine.simulate_defaults import DATASET, END_NS
@@ -59,7 +60,7 @@ class SimulatedSource(ClosesOnExit):
             DATASET, schema, exchange.start_ns, end_ns, exchange.instruments
         )
         self.instruments = Instruments()
-        self._resolver = self.instruments.resolver(self.name, self.metadata)
+        self._resolver = Resolver(self.instruments, self.name, self.metadata)
 
     def __iter__(self) -> Iterator[Batch]:
         is_over = False

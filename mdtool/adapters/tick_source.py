@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.adapters.dbn_source import DerivedSource, RecordSource
-from mdtool.core.instruments import Batch, LabelMap
+from mdtool.core.batch import Batch, LabelMap
 from mdtool.core.records import has_trades, index_timestamps
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import NamedTrades, Trades

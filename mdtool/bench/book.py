@@ -19,9 +19,9 @@ from mdtool.bench import plain_book
 from mdtool.bench.figures import Figure, against
 from mdtool.bench.processes import run_command, wall_times_s
 from mdtool.bench.recordings import IDS_OF_A_REPEAT, write_recording, zstd_pass
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import CheckError
-from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
 from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import views

@@ -9,8 +9,8 @@ import numpy as np
 import zstandard
 
 from mdtool.adapters.outputs import OutputSpec, open_output
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import F_LAST
-from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
 from mdtool.core.units import NS_PER_S, UNDEF_PRICE
 from mdtool.engine.simulate import Exchange

@@ -25,9 +25,9 @@ from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.bench.figures import Figure, in_turns
 from mdtool.bench.processes import run_command
 from mdtool.bench.recordings import write_recording
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import RTYPE_MBO
 from mdtool.core.errors import CheckError
-from mdtool.core.instruments import Batch
 from mdtool.engine.simulate import Exchange
 from mdtool.wire.dbn_metadata import with_schema
 

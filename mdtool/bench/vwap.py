@@ -14,8 +14,8 @@ import numpy as np
 from mdtool.bench.figures import Figure, against
 from mdtool.bench.processes import run_command, wall_times_s
 from mdtool.bench.recordings import simulated_trades, write_trades
+from mdtool.core.batch import Batch
 from mdtool.core.errors import CheckError
-from mdtool.core.instruments import Batch
 from mdtool.core.records import Records
 from mdtool.engine.timed_trades import TimedTrades
 from mdtool.engine.vwap import RollingVwap, Window

@@ -19,7 +19,7 @@ from mdtool.services.aggregator.config import AggregatorConfig
 
 if TYPE_CHECKING:
     from mdtool.adapters.dbn_source import RecordSource
-    from mdtool.core.instruments import Batch
+    from mdtool.core.batch import Batch
     from mdtool.engine.bar_stream import BarStream
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import databento_dbn as dbn
 
     from mdtool.adapters.outputs import Output
-    from mdtool.core.instruments import Batch
+    from mdtool.core.batch import Batch
     from mdtool.core.interleaved import Interleaved
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from mdtool.core.instruments import Batch
+from mdtool.core.batch import Batch
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.units import UNDEF_ORDER_SIZE, format_price, format_time
 from mdtool.wire.dbn_records import CONTROL_RTYPES, RECORD_TYPES

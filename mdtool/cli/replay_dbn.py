@@ -17,7 +17,7 @@ from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.replay.config import SenderConfig
 
 if TYPE_CHECKING:
-    from mdtool.core.instruments import Batch
+    from mdtool.core.batch import Batch
     from mdtool.core.interleaved import Interleaved
 
 app = typer.Typer(add_completion=False)

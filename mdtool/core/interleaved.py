@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.instruments import Batch, Indices, Instruments
+from mdtool.core.batch import Batch
+from mdtool.core.instruments import Indices, Instruments
 
 
 class Interleaved:

@@ -8,6 +8,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import (
     OHLCV,
     RTYPE_OHLCV,
@@ -19,7 +20,7 @@ from mdtool.core.dtypes import (
     record_length,
 )
 from mdtool.core.errors import UsageError
-from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.instruments import Instruments
 from mdtool.core.records import CLOCKS, has_trades
 from mdtool.core.units import NS_PER_DAY, NS_PER_S, parse_duration
 from mdtool.engine.bars import BAR, Bars, Size, SizedBars, TimeBars

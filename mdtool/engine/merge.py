@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.instruments import Batch
+from mdtool.core.batch import Batch
 from mdtool.core.interleaved import Interleaved
 
 Keys: TypeAlias = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.instruments import Batch
+from mdtool.core.batch import Batch
 from mdtool.core.units import NS_PER_S
 
 Timestamps: TypeAlias = npt.NDArray[np.int64]

@@ -7,8 +7,8 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import F_LAST, MBO
-from mdtool.core.instruments import Batch
 from mdtool.core.records import Records, has_trades, index_timestamps, is_trade
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.engine.book.rebuild import Rebuild

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.core.instruments import Batch
+from mdtool.core.batch import Batch
 from mdtool.core.records import Records, is_trade, timestamps
 from mdtool.core.trades import Trades
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE

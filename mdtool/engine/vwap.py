@@ -12,6 +12,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import (
     RTYPE_STATISTICS,
     STAT_TYPE_VWAP,
@@ -21,7 +22,7 @@ from mdtool.core.dtypes import (
     record_length,
 )
 from mdtool.core.errors import UsageError
-from mdtool.core.instruments import Batch, with_room
+from mdtool.core.instruments import with_room
 from mdtool.core.records import Records, has_trades
 from mdtool.core.units import UNDEF_PRICE, UNDEF_TIMESTAMP, format_duration, parse_duration
 from mdtool.engine import vwap_kernel as kernels

@@ -8,8 +8,9 @@ from typing import Final
 import databento_dbn as dbn
 import numpy as np
 
+from mdtool.core.batch import Batch, Resolver
 from mdtool.core.dtypes import SYMBOL_MAPPING
-from mdtool.core.instruments import Batch, Instrument, Instruments
+from mdtool.core.instruments import Instrument, Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records, index_timestamps
 from mdtool.core.units import UNDEF_TIMESTAMP
@@ -38,7 +39,7 @@ class MappingRepeater:
 
     def __init__(self, metadata: dbn.Metadata) -> None:
         self.repeated: set[int] = set()
-        self._reader = Instruments().resolver("output", metadata)
+        self._reader = Resolver(Instruments(), "output", metadata)
         self._is_live = False
 
     def encode(self, batch: Batch | Interleaved) -> Iterator[memoryview]:

@@ -17,8 +17,8 @@ import databento_dbn as dbn
 import numpy as np
 import numpy.typing as npt
 
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import RTYPE_MBO, RTYPE_OHLCV, RTYPE_OHLCV_1S
-from mdtool.core.instruments import Batch
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
 from mdtool.wire.dbn import encode_metadata

@@ -9,6 +9,7 @@ import zstandard
 
 from mdtool.adapters.dbn_files import open_source
 from mdtool.adapters.outputs import OutputSpec, open_output
+from mdtool.core.batch import Resolver
 from mdtool.core.dtypes import SYMBOL_MAPPING
 from mdtool.core.instruments import Instruments
 from mdtool.wire import text
@@ -113,7 +114,7 @@ def test_bars_of_any_cadence_come_out_as_bars_of_a_second_do(pretty, mapped):
 
 @pytest.mark.parametrize("is_json", [True, False])
 def test_symbols_are_those_that_hold_where_a_record_stands(is_json):
-    resolver = Instruments().resolver("live")
+    resolver = Resolver(Instruments(), "live")
     encoder = TextEncoder(is_json, maps_symbols=True)
     assert encoded(encoder, resolver.batch(streams.mbo(2))).count(b"LIVE") == 0
     live = np.frombuffer(streams.mapping(1, "LIVE"), SYMBOL_MAPPING)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.adapters.outputs import FORMATS, OutputSpec, open_output
-from mdtool.core.instruments import Batch
+from mdtool.core.batch import Batch
 from mdtool.core.interleaved import Interleaved
 from mdtool.wire import text
 from tests.reference import dbn_streams as streams

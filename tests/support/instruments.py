@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator
 import databento_dbn as dbn
 import numpy as np
 
+from mdtool.core.batch import Batch, Resolver
 from mdtool.core.dtypes import MBO
-from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records
 
-_RESOLVER = Instruments().resolver("tests")
+_RESOLVER = Resolver(Instruments(), "tests")
 
 
 def batch(records: Records) -> Batch:
@@ -33,4 +34,4 @@ def bare(batches: Iterable[Batch]) -> Iterator[Records]:
 
 def named(records: Records, metadata: dbn.Metadata) -> Batch:
     """Return records of a stream with the mappings of a header."""
-    return Instruments().resolver("tests", metadata).batch(records)
+    return Resolver(Instruments(), "tests", metadata).batch(records)

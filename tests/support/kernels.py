@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO, MBP1
-from mdtool.core.instruments import Batch
 from mdtool.core.jit import cache_folder
 from mdtool.engine.book.state import Books
 from mdtool.engine.quotes import LatestQuotes

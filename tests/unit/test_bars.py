@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO, OHLCV, TRADE
 from mdtool.core.errors import UsageError
-from mdtool.core.instruments import Batch
 from mdtool.core.trades import Trades
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, UNDEF_TIMESTAMP
 from mdtool.engine.bar_stream import GapFill, ohlcv_records, rtype_of, schema_of

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mdtool.bench import book, plain_book
+from mdtool.core.batch import Batch
 from mdtool.core.errors import CheckError
-from mdtool.core.instruments import Batch
 from mdtool.engine.simulate import Exchange
 from tests.reference.book import ReferenceBooks, mbo_of
 

@@ -7,9 +7,10 @@ import databento_dbn as dbn
 import numpy as np
 import pytest
 
+from mdtool.core.batch import Batch, Resolver
 from mdtool.core.dtypes import SYMBOL_MAPPING
 from mdtool.core.errors import InputError
-from mdtool.core.instruments import Batch, Instruments, with_room
+from mdtool.core.instruments import Instruments, with_room
 from mdtool.core.symbology import dated_mappings
 from mdtool.wire.dbn_metadata import unite
 from tests.reference import dbn_streams as streams
@@ -62,7 +63,7 @@ def mappings(*pairs):
 
 
 def resolver(header=None, **options):
-    return Instruments(**options).resolver("a", header)
+    return Resolver(Instruments(**options), "a", header)
 
 
 def names(resolver, records):
@@ -170,7 +171,7 @@ class TestNames:
     @pytest.mark.parametrize("name", ["ES.c.0", "ES.v.0"])
     def test_any_name_selects_and_labels(self, name):
         instruments = Instruments()
-        resolved = instruments.resolver("a", self.TWO_NAMES)
+        resolved = Resolver(instruments, "a", self.TWO_NAMES)
         instruments.select([name])
         batch = resolved.batch(orders((1, MIDNIGHT_2), (1, MIDNIGHT_2 + DAY), (9, MIDNIGHT_2)))
         is_second_day_selected = name == "ES.v.0"
@@ -183,8 +184,8 @@ class TestNames:
 
     def test_a_raw_symbol_goes_before_other_names_and_names_of_all_files_count(self):
         instruments = Instruments()
-        continuous = instruments.resolver("a", self.TWO_NAMES)
-        raw = instruments.resolver("b", metadata(Mapping("ESH4", (DAY_1, DAY_4, "1"))))
+        continuous = Resolver(instruments, "a", self.TWO_NAMES)
+        raw = Resolver(instruments, "b", metadata(Mapping("ESH4", (DAY_1, DAY_4, "1"))))
         rows = orders((1, MIDNIGHT_2), (1, MIDNIGHT_2 + DAY))
         assert names(continuous, rows) == names(raw, rows) == ["ESH4", "ESH4"]
         assert continuous.batch(rows).instrument.tolist() == raw.batch(rows).instrument.tolist()
@@ -207,7 +208,7 @@ class TestNames:
             metadata(Mapping(later, (DAY_2, DAY_3, "1")), stype_in="continuous"),
         ]
         instruments = Instruments()
-        resolved = [instruments.resolver("a", header) for header in headers][-1]
+        resolved = [Resolver(instruments, "a", header) for header in headers][-1]
         batch = resolved.batch(orders((1, MIDNIGHT_2 - 1), (1, MIDNIGHT_2)))
         assert batch.symbols.tolist() == ["ES.c.0", later]
         assert batch.instrument.tolist() == indices
@@ -220,7 +221,7 @@ class TestNames:
         )
         instruments = Instruments()
         instruments.select(["ES.FUT"])
-        batch = instruments.resolver("a", header).batch(orders((1, MIDNIGHT_2), (2, MIDNIGHT_2)))
+        batch = Resolver(instruments, "a", header).batch(orders((1, MIDNIGHT_2), (2, MIDNIGHT_2)))
         assert batch.instrument.tolist() == [0, 1]
         assert batch.symbols.tolist() == ["ES.FUT", "ES.FUT"]
         assert instruments[0].names == ("ESH4", "ES.FUT")
@@ -243,7 +244,7 @@ class TestNames:
         )
         instruments = Instruments()
         instruments.select(selected)
-        batch = instruments.resolver("a", header).batch(
+        batch = Resolver(instruments, "a", header).batch(
             orders(*((n, MIDNIGHT_2) for n in range(3)))
         )
         assert batch.symbols[batch.is_selected].tolist() == found
@@ -265,7 +266,7 @@ class TestNames:
     def test_an_id_without_a_name_is_selected_by_its_digits(self):
         instruments = Instruments()
         instruments.select(["8"])
-        batch = instruments.resolver("a").batch(orders((8, 0), (9, 0)))
+        batch = Resolver(instruments, "a").batch(orders((8, 0), (9, 0)))
         assert batch.is_selected.tolist() == [True, False]
         assert batch.symbols.tolist() == [None, None]
 
@@ -273,19 +274,19 @@ class TestNames:
 class TestFilesThatContradictEachOther:
     def test_one_id_of_two_symbols_on_a_day(self):
         instruments = Instruments()
-        instruments.resolver("a.dbn", DATED)
+        Resolver(instruments, "a.dbn", DATED)
         with pytest.raises(
             InputError,
             match=r"a\.dbn and b\.dbn cannot be merged: on 2024-01-02 instrument 7 is TWO in one, "
             "SIX in the other",
         ):
-            instruments.resolver("b.dbn", metadata(Mapping("SIX", (DAY_2, DAY_4, "7"))))
+            Resolver(instruments, "b.dbn", metadata(Mapping("SIX", (DAY_2, DAY_4, "7"))))
 
     def test_one_symbol_of_two_ids_on_a_day(self):
         instruments = Instruments()
-        instruments.resolver("a.dbn", DATED)
+        Resolver(instruments, "a.dbn", DATED)
         with pytest.raises(InputError, match="ONE is instrument 8 in one, 9 in the other"):
-            instruments.resolver("b.dbn", metadata(Mapping("ONE", (DAY_2, DAY_3, "9"))))
+            Resolver(instruments, "b.dbn", metadata(Mapping("ONE", (DAY_2, DAY_3, "9"))))
 
     def test_continuous_names_of_two_markets(self):
         instruments = Instruments()
@@ -293,31 +294,31 @@ class TestFilesThatContradictEachOther:
             metadata(Mapping(f"{root}.c.0", (DAY_1, DAY_4, "1")), stype_in="continuous")
             for root in ("ES", "NQ")
         )
-        instruments.resolver("a", es)
+        Resolver(instruments, "a", es)
         with pytest.raises(InputError, match=r"instrument 1 is ES\.c\.0 in one, NQ\.c\.0"):
-            instruments.resolver("b", nq)
+            Resolver(instruments, "b", nq)
 
     def test_the_file_of_the_day_is_named_among_many(self):
         instruments = Instruments()
         for day in (1, 2, 3):
             dates = dt.date(2024, 1, day), dt.date(2024, 1, day + 1)
-            instruments.resolver(f"day{day}", metadata(Mapping("ONE", (*dates, "7"))))
+            Resolver(instruments, f"day{day}", metadata(Mapping("ONE", (*dates, "7"))))
         with pytest.raises(InputError, match="day2 and other cannot be merged: on 2024-01-02"):
-            instruments.resolver("other", metadata(Mapping("TWO", (DAY_2, DAY_3, "7"))))
+            Resolver(instruments, "other", metadata(Mapping("TWO", (DAY_2, DAY_3, "7"))))
 
     def test_other_days_and_the_same_again_are_no_contradiction(self):
         instruments = Instruments()
-        first = instruments.resolver("a", DATED)
-        again = instruments.resolver("b", DATED)
-        instruments.resolver("c", metadata(Mapping("SIX", (DAY_3, DAY_4, "7"))))
+        first = Resolver(instruments, "a", DATED)
+        again = Resolver(instruments, "b", DATED)
+        Resolver(instruments, "c", metadata(Mapping("SIX", (DAY_3, DAY_4, "7"))))
         rows = orders((7, MIDNIGHT_2), (7, MIDNIGHT_2 + DAY))
         assert names(first, rows) == names(again, rows) == ["TWO", "SIX"]
 
     def test_datasets_are_kept_apart(self):
         instruments = Instruments()
-        ours = instruments.resolver("a", DATED)
-        theirs = instruments.resolver(
-            "b", metadata(Mapping("SIX", (DAY_1, DAY_4, "7")), dataset="X")
+        ours = Resolver(instruments, "a", DATED)
+        theirs = Resolver(
+            instruments, "b", metadata(Mapping("SIX", (DAY_1, DAY_4, "7")), dataset="X")
         )
         rows = orders((7, MIDNIGHT_2))
         assert names(ours, rows) == ["TWO"]
@@ -364,7 +365,7 @@ class TestLive:
         for name in ("ES.c.0", "ESM4"):
             instruments = Instruments()
             instruments.select([name])
-            live = instruments.resolver("a")
+            live = Resolver(instruments, "a")
             live.learn(np.frombuffer(bytes(record), SYMBOL_MAPPING))
             batch = live.batch(orders((1, 0)))
             assert batch.is_selected.tolist() == [True]
@@ -397,7 +398,7 @@ class TestTable:
         indices = first.batch(rows).instrument.tolist()
         again = Instruments()
         again.restore(first.instruments.save())
-        assert again.resolver("a", DATED).batch(rows[::-1]).instrument.tolist() == indices[::-1]
+        assert Resolver(again, "a", DATED).batch(rows[::-1]).instrument.tolist() == indices[::-1]
 
     def test_as_many_ids_as_there_are(self):
         ids = np.random.default_rng(2).permutation(2**32 // 40_000 * np.arange(40_000))

@@ -11,9 +11,10 @@ import pytest
 
 from mdtool.cli.live.feed import MOST_AT_ONCE, Feed
 from mdtool.cli.live.playback import FLAT_OUT, Playback
+from mdtool.core.batch import Batch, Resolver
 from mdtool.core.dtypes import F_LAST, SYMBOL_MAPPING
 from mdtool.core.errors import InputError
-from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.instruments import Instruments
 from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import BookView
 from tests.reference import dbn_streams as streams
@@ -32,7 +33,7 @@ class Source:
     def __init__(self, *script: np.ndarray | BaseException | Callable[[], object]) -> None:
         self.metadata = streams.metadata()
         self.instruments = Instruments()
-        self._resolver = self.instruments.resolver("script", self.metadata)
+        self._resolver = Resolver(self.instruments, "script", self.metadata)
         self.size_bytes = None
         self.bytes_read = 0
         self.asked = threading.Semaphore(0)

@@ -9,6 +9,7 @@ import databento_dbn as dbn
 import numpy as np
 
 from mdtool.adapters.dbn_files import Recording
+from mdtool.core.batch import Resolver
 from mdtool.core.dtypes import MBO, SYMBOL_MAPPING
 from mdtool.core.instruments import Instruments
 from mdtool.engine.book.state import Books
@@ -23,7 +24,7 @@ async def joined(path: Path, metadata: dbn.Metadata, following: bytes) -> dict[s
     playing = asyncio.create_task(run.play())
     await run.reached(1)
     await playing
-    resolver, books = Instruments().resolver("receiver", metadata), Books()
+    resolver, books = Resolver(Instruments(), "receiver", metadata), Books()
     for records in [*run.snapshot(), np.frombuffer(following, MBO)]:
         if records.dtype == SYMBOL_MAPPING:
             resolver.learn(records)

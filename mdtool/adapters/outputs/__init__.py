@@ -11,8 +11,8 @@ from typing import Final, Protocol
 import databento_dbn as dbn
 
 from mdtool.adapters.outputs.destination import Destination
+from mdtool.core.batch import Batch
 from mdtool.core.errors import UsageError
-from mdtool.core.instruments import Batch
 from mdtool.core.interleaved import Interleaved
 
 FORMATS: Final = ("dbn.zst", "dbn", "csv", "json", "parquet", "arrow")

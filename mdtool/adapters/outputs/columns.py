@@ -25,8 +25,9 @@ from mdtool.adapters.arrow_arrays import (
 )
 from mdtool.adapters.outputs.destination import Destination
 from mdtool.adapters.outputs.layout import Layout
+from mdtool.core.batch import Batch
 from mdtool.core.errors import OutputError
-from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
 from mdtool.core.units import UNDEF_PRICE

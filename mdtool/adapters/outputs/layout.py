@@ -7,7 +7,7 @@ import logging
 import databento_dbn as dbn
 import numpy as np
 
-from mdtool.core.instruments import Batch
+from mdtool.core.batch import Batch
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
 from mdtool.core.units import counted

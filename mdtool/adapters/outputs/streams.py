@@ -10,7 +10,8 @@ import zstandard
 
 from mdtool.adapters.outputs.destination import Destination
 from mdtool.adapters.outputs.layout import Layout
-from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.batch import Batch
+from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.wire.dbn import encode_metadata
 from mdtool.wire.dbn_mappings import MappingRepeater

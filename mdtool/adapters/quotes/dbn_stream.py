@@ -11,6 +11,7 @@ import databento_dbn as dbn
 
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
+from mdtool.core.batch import Resolver
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import MdtoolError
 from mdtool.core.instruments import Instruments
@@ -152,7 +153,7 @@ class _Stream:
     def begin(self, metadata: dbn.Metadata | None) -> None:
         self._latest = LatestQuotes()
         self._instruments = Instruments()
-        self._resolver = self._instruments.resolver("sender", metadata)
+        self._resolver = Resolver(self._instruments, "sender", metadata)
 
     def apply(self, records: Records) -> None:
         if records["rtype"][0] == RTYPE_SYMBOL_MAPPING:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from mdtool.adapters.dbn_source import RecordSource
     from mdtool.adapters.outputs import Output
-    from mdtool.core.instruments import Batch, Instruments
+    from mdtool.core.batch import Batch
+    from mdtool.core.instruments import Instruments
     from mdtool.engine.book.rebuild import Rebuild
     from mdtool.engine.book.sampling import Sampler
     from mdtool.engine.book.snapshot import Snapshot
@@ -284,7 +285,7 @@ class SnapshotRecords:
         """Write what is buffered."""
         import numpy as np
 
-        from mdtool.core.instruments import Batch
+        from mdtool.core.batch import Batch
         from mdtool.engine.book.snapshot import snapshot_records
 
         held, self._held = self._held, []

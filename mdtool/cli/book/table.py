@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.batch import Batch
+from mdtool.core.instruments import Instruments
 from mdtool.core.units import format_price, format_time
 from mdtool.engine.book.snapshot import Levels, Snapshot
 

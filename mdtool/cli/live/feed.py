@@ -12,9 +12,9 @@ import numpy as np
 
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.cli.live.playback import Playback
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import MdtoolError
-from mdtool.core.instruments import Batch
 from mdtool.core.records import Records, index_timestamps, is_trade
 from mdtool.engine.book.rebuild import WholeEvents
 from mdtool.engine.book.state import Books

@@ -21,9 +21,9 @@ from mdtool.cli.live.view import LiveView
 from mdtool.cli.screen import show
 from mdtool.cli.terminal import open_terminal
 from mdtool.core.addresses import parse_address
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import UsageError
-from mdtool.core.instruments import Batch
 from mdtool.engine.book.rebuild import WholeEvents
 from mdtool.engine.book.state import Books
 

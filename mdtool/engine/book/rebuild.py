@@ -7,8 +7,9 @@ from typing import Final
 
 import numpy as np
 
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO
-from mdtool.core.instruments import Batch, with_room
+from mdtool.core.instruments import with_room
 from mdtool.engine.book.state import Books, words_of
 from mdtool.engine.book.stream_kernel import mark_open
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mdtool.core.instruments import Batch
+from mdtool.core.batch import Batch
 from mdtool.core.records import index_timestamps
 from mdtool.engine.book import kernel as k
 from mdtool.engine.book.rebuild import Rebuild

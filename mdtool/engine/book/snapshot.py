@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import (
     F_LAST,
     F_MAYBE_BAD_BOOK,
@@ -23,7 +24,7 @@ from mdtool.core.dtypes import (
     RTYPE_MBP10,
     record_length,
 )
-from mdtool.core.instruments import Batch, Instruments
+from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, format_price, format_time
 from mdtool.engine.book.state import Books, Depth

@@ -8,8 +8,9 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO, MBP1, MBP10
-from mdtool.core.instruments import Batch, with_room
+from mdtool.core.instruments import with_room
 from mdtool.core.records import Records
 from mdtool.engine.book import kernel as k
 

@@ -14,7 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from mdtool.core.instruments import Batch, Indices, with_room
+from mdtool.core.batch import Batch
+from mdtool.core.instruments import Indices, with_room
 from mdtool.core.records import Records, index_timestamps
 from mdtool.engine.book import kernel as k
 from mdtool.engine.book import stream_kernel as q

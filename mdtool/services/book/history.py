@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO
-from mdtool.core.instruments import Batch
 from mdtool.engine.book.state import Books
 
 CHUNK_RECORDS: Final = 1 << 15

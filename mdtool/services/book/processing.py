@@ -9,6 +9,7 @@ from typing import Final
 
 import databento_dbn as dbn
 
+from mdtool.core.batch import Resolver
 from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import PeerError
 from mdtool.core.instruments import Instruments
@@ -71,7 +72,7 @@ class Processing:
         self.history = History(history_records)
         self.backpressure = Backpressure(self.history, patience_s)
         self.instruments = Instruments()
-        self._resolver = self.instruments.resolver(_SENDER)
+        self._resolver = Resolver(self.instruments, _SENDER)
         self.stream: str | None = None
         self.position = 0
         self.skipped = 0
@@ -116,7 +117,7 @@ class Processing:
             raise PeerError(f"the sender streams {metadata.schema}; books are made of mbo")
         if self.stream is None:
             self.instruments = Instruments()
-            self._resolver = self.instruments.resolver(_SENDER, metadata)
+            self._resolver = Resolver(self.instruments, _SENDER, metadata)
 
     def receive(self, message: Message) -> None:
         """Process a message of the sender.

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.instruments import Batch
+from mdtool.core.batch import Batch
 from mdtool.services.book.history import Cursor
 from mdtool.services.book.processing import Processing
 from mdtool.wire.book_lines import BookLines

@@ -9,9 +9,9 @@ import numpy as np
 from aiohttp import web
 
 from mdtool.core.addresses import parse_address
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import UsageError
-from mdtool.core.instruments import Batch
 from mdtool.core.lifecycle import Started, raise_file_limit
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.services.book.config import ReceiverConfig

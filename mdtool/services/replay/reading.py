@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from mdtool.adapters.dbn_source import RecordSource
-from mdtool.core.instruments import Batch
+from mdtool.core.batch import Batch
 from mdtool.core.records import Records
 from mdtool.core.threads import AsyncReadAhead
 from mdtool.wire.dbn_session import OWN_RTYPES

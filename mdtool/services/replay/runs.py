@@ -14,9 +14,9 @@ import numpy as np
 
 from mdtool.adapters.dbn_files import Recording
 from mdtool.adapters.dbn_source import RecordSource
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import InputError, UsageError
-from mdtool.core.instruments import Batch
 from mdtool.core.rates import Rates
 from mdtool.core.records import Records, index_timestamps, pacing_timestamps
 from mdtool.core.units import NS_PER_S

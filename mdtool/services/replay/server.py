@@ -14,9 +14,9 @@ from aiohttp import web
 
 from mdtool.adapters.dbn_files import Recording
 from mdtool.core.addresses import cannot_listen
+from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import InputError, StartupError, UsageError
-from mdtool.core.instruments import Batch
 from mdtool.core.lifecycle import Started, raise_file_limit
 from mdtool.core.tcp import address_of
 from mdtool.core.units import format_time

@@ -15,8 +15,9 @@ from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.adapters.dbn_files import MergedSource, open_source
 from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
 from mdtool.adapters.numbered_trades import NUMBERED, NumberedTrades
+from mdtool.core.batch import Batch, LabelMap
 from mdtool.core.errors import InputError, UsageError
-from mdtool.core.instruments import Batch, Instruments, LabelMap
+from mdtool.core.instruments import Instruments
 from mdtool.core.symbols import SymbolMap, SymbolTable, normal_symbol
 from mdtool.core.trades import Reason, Trades
 from mdtool.core.units import MIN_TIMESTAMP_NS, UNDEF_ORDER_SIZE, UNDEF_PRICE

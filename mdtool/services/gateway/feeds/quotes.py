@@ -285,8 +285,8 @@ class Quotes:
 def _dbn_quotes(address: str, hub: QuoteHub) -> DbnQuotes:
     """Return the stream, with all kernels compiled that it will use."""
     from mdtool.adapters.quotes.dbn_stream import DbnQuotes
+    from mdtool.core.batch import Batch
     from mdtool.core.dtypes import MBO
-    from mdtool.core.instruments import Batch
     from mdtool.engine.quotes import LatestQuotes
 
     LatestQuotes().update(Batch.of(np.zeros(1, MBO)))
