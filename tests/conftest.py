@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from mdtool.core.config import variable
-from mdtool.core.tcp import reserve_port
+from mdtool.core.tcp import ReservedPort
 
 # gRPC's core writes to stderr what commands did not; it reads this once, when it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -56,8 +56,8 @@ def no_settings(tmp_path, monkeypatch):
 @pytest.fixture
 def free_port():
     """A port where nobody listens but those whom the test tells to, as often as it likes."""
-    with reserve_port("127.0.0.1") as held:
-        yield held.getsockname()[1]
+    with ReservedPort("127.0.0.1") as held:
+        yield held.port
 
 
 @pytest.fixture(scope="session")

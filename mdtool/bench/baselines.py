@@ -14,8 +14,9 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
+from mdtool.core.addresses import format_address
 from mdtool.core.lifecycle import Started, run_service
-from mdtool.core.tcp import address_of, listen
+from mdtool.core.tcp import listen
 from mdtool.core.units import format_price, format_time
 from mdtool.services.http.listening import listening
 from mdtool.services.ingest.server import READ_BYTES
@@ -50,9 +51,11 @@ class Discard:
         """Serve on a free port until cancelled."""
         buffer = memoryview(bytearray(READ_BYTES))
         server = await listen(lambda: _Discarding(buffer), _HOST, 0)
-        async with server:
-            started({"tcp": address_of(server)})
-            await server.serve_forever()
+        try:
+            started({"tcp": server.address})
+            await asyncio.get_running_loop().create_future()
+        finally:
+            server.close()
 
 
 class _Discarding(asyncio.BufferedProtocol):
@@ -111,7 +114,7 @@ class Relay:
             _listening("/ws/marketdata", serve) as http,
             await asyncio.start_server(receive, _HOST, 0) as ingest,
         ):
-            started({"tcp": address_of(ingest), "http": http})
+            started({"tcp": format_address(*ingest.sockets[0].getsockname()[:2]), "http": http})
             await asyncio.get_running_loop().create_future()
 
 

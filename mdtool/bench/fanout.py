@@ -19,8 +19,8 @@ from mdtool.bench.figures import Figure, in_turns
 from mdtool.bench.market import SYMBOLS
 from mdtool.bench.processes import service
 from mdtool.bench.stomp_load import stomp_clients
+from mdtool.core.descriptors import raise_file_limit
 from mdtool.core.errors import PeerError
-from mdtool.core.lifecycle import raise_file_limit
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
 from mdtool.services.client import Admission, Limits

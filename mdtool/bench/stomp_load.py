@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.addresses import parse_address
+from mdtool.core.descriptors import raise_file_limit
 from mdtool.core.errors import PeerError
-from mdtool.core.lifecycle import raise_file_limit
 from mdtool.wire.stomp import encode
 
 MODULE: Final = "mdtool.bench.stomp_load"

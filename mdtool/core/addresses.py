@@ -44,4 +44,4 @@ def cannot_listen(
             f"port {port} on {host} is in use; stop what listens there, or choose another with "
             f"{option}"
         )
-    return StartupError(f"cannot listen on port {port} of {host}: {error}")
+    return StartupError(f"cannot listen on port {port} of {host}: {error.strerror or error}")

@@ -12,7 +12,6 @@ import gc
 import json
 import logging
 import os
-import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from types import FrameType
 from typing import Final, Protocol
 
 from mdtool.core.config import load, setting
+from mdtool.core.descriptors import raise_file_limit
 from mdtool.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 log = logging.getLogger(__name__)
@@ -57,13 +57,6 @@ def stop_within_s() -> float:
     return load(StopConfig, "stop", {}).within_s
 
 
-def raise_file_limit() -> None:
-    """Raise the limit of open files and connections to what the system allows."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS reports a limit that it does not grant
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 class Service(Protocol):
     """Something that runs until it is cancelled."""
 
@@ -86,6 +79,7 @@ def run_service(service: Service, within_s: float | None = None) -> int:
     MdtoolError
         What the service itself raised.
     """
+    raise_file_limit()
     within_s = stop_within_s() if within_s is None else within_s
     deadline = threading.Timer(within_s, _give_up, (service.name, within_s))
     deadline.daemon = True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Self
 
 from mdtool.core.addresses import cannot_listen, format_address
+from mdtool.core.descriptors import PAUSE_S, is_shortage, shortage
 from mdtool.core.errors import StartupError
 
 _IDLE_S: Final = 10
@@ -17,29 +19,109 @@ _PROBES: Final = 3
 _UNANSWERED_MS: Final = (_IDLE_S + _INTERVAL_S * _PROBES) * 1_000
 
 _BACKLOG: Final = 4_096
+_ACCEPTED_AT_ONCE: Final = 64
+"""Connections that are accepted before others are served."""
+ALL: Final = "::"
+ALL_IPV4: Final = "0.0.0.0"  # noqa: S104 - what a user may say
+_LOOPBACKS: Final = ("127.0.0.1", "::1")
+_ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+"""Errors of an address that this machine does not have."""
+_ATTEMPTS: Final = 16
 NO_ADDRESS: Final = "no connection at any address of the host"
 
 
+class Listener:
+    """Accepts connections at every address of a host, until it is closed.
+
+    A server of asyncio's would log a traceback for each connection that waits while the process
+    has no descriptor left; this one pauses, and what is connected is served.
+
+    Parameters
+    ----------
+    sockets : sequence of socket.socket
+        Bound, and owned from now on.
+    connect : callable
+        Makes the protocol of a connection.
+    """
+
+    def __init__(
+        self, sockets: Sequence[socket.socket], connect: Callable[[], asyncio.BaseProtocol]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sockets = sockets
+        self._connect = connect
+        self._connecting: set[asyncio.Task[object]] = set()
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        self.address = format_address(*sockets[0].getsockname()[:2])
+        """Its real address, the first where it has several."""
+        for bound in sockets:
+            bound.setblocking(False)
+            bound.listen(_BACKLOG)
+            self._loop.add_reader(bound, self._accept, bound)
+
+    def close(self) -> None:
+        """Accept no more; connections stay open."""
+        for bound in self._sockets:
+            if bound.fileno() < 0:
+                continue
+            self._loop.remove_reader(bound)
+            bound.close()
+        for pause in self._pauses.values():
+            pause.cancel()
+
+    def _accept(self, bound: socket.socket) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                accepted, _ = bound.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if not is_shortage(error):
+                    raise
+                self._pause(bound, error)
+                return
+            accepted.setblocking(False)
+            connecting = self._loop.create_task(
+                self._loop.connect_accepted_socket(self._connect, accepted)
+            )
+            self._connecting.add(connecting)
+            connecting.add_done_callback(self._connecting.discard)
+
+    def _pause(self, bound: socket.socket, error: OSError) -> None:
+        shortage.note(format_address(*bound.getsockname()[:2]), error)
+        self._loop.remove_reader(bound)
+        self._pauses[bound] = self._loop.call_later(
+            PAUSE_S, self._loop.add_reader, bound, self._accept, bound
+        )
+
+
 async def listen(
-    connect: Callable[[], asyncio.BaseProtocol], host: str, port: int
-) -> asyncio.Server:
+    connect: Callable[[], asyncio.BaseProtocol], host: str, port: int, option: str = "--port"
+) -> Listener:
     """Listen, and have `connect` make the protocol of each connection.
+
+    Parameters
+    ----------
+    connect : callable
+    host, port : str and int
+        As of `bind`.
+    option : str
+        The one that selects another port.
 
     Raises
     ------
     StartupError
         When the address cannot be listened on.
     """
-    loop = asyncio.get_running_loop()
     try:
-        return await loop.create_server(connect, host, port, backlog=_BACKLOG)
+        sockets = bind(host, port)
+        try:
+            return Listener(sockets, connect)
+        except OSError:  # two servers may be bound to a port, and one of them listens
+            close_all(sockets)
+            raise
     except (OSError, UnicodeError) as error:
-        raise cannot_listen(error, host, port) from error
-
-
-def address_of(server: asyncio.Server) -> str:
-    """Return the real address of a server, the first where it has several."""
-    return format_address(*server.sockets[0].getsockname()[:2])
+        raise cannot_listen(error, host, port, option) from error
 
 
 def notice_loss(connection: socket.socket) -> None:
@@ -65,8 +147,16 @@ def reason_of(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound as a server's is, but does not listen.
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that are bound as a server's are, but do not listen: one for each address.
+
+    Parameters
+    ----------
+    host : str
+        `0.0.0.0` stands for all IPv4 addresses, `::` or nothing for all of both families, and
+        `localhost` for 127.0.0.1 and ::1, whatever the system's file of hosts has.
+    port : int
+        0 selects one that is free at all of these addresses.
 
     Raises
     ------
@@ -75,12 +165,53 @@ def bind(host: str, port: int) -> socket.socket:
     UnicodeError
         When the host is not a valid name.
     """
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    bound = socket.socket(family, kind, protocol)
+    names = _LOOPBACKS if host.lower() == "localhost" else (host or ALL,)
+    found = [
+        (family, address)
+        for name in names
+        for family, _, _, _, address in socket.getaddrinfo(
+            name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    ]
+    addresses = list(dict.fromkeys(found))
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return _bind_each(addresses)
+        except OSError as error:
+            # A free port of one address may be in use at another.
+            if port or error.errno != errno.EADDRINUSE:
+                raise
+    return _bind_each(addresses)
+
+
+def _bind_each(addresses: Sequence[tuple[int, Any]]) -> list[socket.socket]:
+    """Bind what exists of several addresses, to the port of the first."""
+    sockets: list[socket.socket] = []
+    absent: OSError | None = None
+    try:
+        for family, (host, port, *more) in addresses:
+            own_port = sockets[0].getsockname()[1] if sockets else port
+            try:
+                sockets.append(_bind_one(family, (host, own_port, *more)))
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise
+                absent = error
+    except OSError:
+        close_all(sockets)
+        raise
+    if not sockets:
+        assert absent is not None
+        raise absent
+    return sockets
+
+
+def _bind_one(family: int, address: Any) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address[0] != ALL))
         bound.bind(address)
     except OSError:
         bound.close()
@@ -88,10 +219,16 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def reserve_port(host: str) -> socket.socket:
-    """Return a socket that reserves a free port of `host` for another process to listen on.
+def close_all(sockets: Iterable[socket.socket]) -> None:
+    """Close sockets."""
+    for each in sockets:
+        each.close()
 
-    The socket is bound but does not listen. While it is open the kernel gives its port to no
+
+class ReservedPort:
+    """A free port of a host that is reserved for another process. A context manager.
+
+    Its sockets are bound but do not listen. While they are open the kernel gives the port to no
     socket that asks for any free one, but lets one that allows address reuse, as a server's does,
     listen on it: every process can be given all addresses before the first one runs, and one that
     is restarted gets its port again.
@@ -101,7 +238,22 @@ def reserve_port(host: str) -> socket.socket:
     StartupError
         When `host` is not an address of this machine.
     """
-    try:
-        return bind(host, 0)
-    except OSError as error:
-        raise StartupError(f"cannot listen on {host}: {error.strerror}") from error
+
+    def __init__(self, host: str) -> None:
+        try:
+            self._sockets = bind(host, 0)
+        except OSError as error:
+            raise StartupError(f"cannot listen on {host}: {error.strerror}") from error
+        except UnicodeError as error:
+            raise cannot_listen(error, host, 0) from error
+        self.port: int = self._sockets[0].getsockname()[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the reservation."""
+        close_all(self._sockets)

@@ -1,13 +1,21 @@
-"""What every service says of an address that it cannot listen on."""
+"""How every service listens: at which addresses, and without descriptors."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import resource
+import socket
 from pathlib import Path
 
 import pytest
 
 from mdtool.adapters.dbn_files import Recording
+from mdtool.core.addresses import parse_address
+from mdtool.core.descriptors import shortage
 from mdtool.core.errors import StartupError
+from mdtool.core.tcp import bind, listen
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.services.book.config import ReceiverConfig
@@ -21,19 +29,28 @@ from mdtool.services.replay.runs import Pace
 from mdtool.services.replay.server import ReplaySender
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.server import VwapFeed
+from tests.support.services import logged, running
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "trades.dbn.zst"
-ADDRESS = {"host": "mdtool..example", "port": 0}
 SERVICES = {
-    "aggregate": lambda: Aggregator(AggregatorConfig(**ADDRESS)),
-    "book": lambda: BookReceiver(ReceiverConfig(**ADDRESS)),
-    "gateway": lambda: Gateway(GatewayConfig(**ADDRESS)),
-    "replay-dbn": lambda: ReplaySender(
-        SenderConfig(**ADDRESS, data_port=0), Recording((str(SAMPLE),)), Pace(0)
+    "aggregate": lambda host: Aggregator(AggregatorConfig(host=host, port=0)),
+    "book": lambda host: BookReceiver(ReceiverConfig(host=host, port=0)),
+    "gateway": lambda host: Gateway(GatewayConfig(host=host, port=0)),
+    "replay-dbn": lambda host: ReplaySender(
+        SenderConfig(host=host, port=0, data_port=0), Recording((str(SAMPLE),)), Pace(0)
     ),
-    "serve-tcp": lambda: IngestServer(IngestConfig(**ADDRESS)),
-    "vwap": lambda: VwapFeed(VwapConfig(**ADDRESS)),
+    "serve-tcp": lambda host: IngestServer(IngestConfig(host=host, port=0)),
+    "vwap": lambda host: VwapFeed(VwapConfig(host=host, port=0)),
 }
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 async def run(service):
@@ -48,4 +65,107 @@ async def run(service):
 async def test_a_host_that_is_not_a_valid_name_is_rejected(name):
     said = r"^cannot listen on port 0 of mdtool\.\.example: not a valid host name$"
     with pytest.raises(StartupError, match=said):
-        await run(SERVICES[name]())
+        await run(SERVICES[name]("mdtool..example"))
+
+
+async def reachable(address: str) -> set[str]:
+    """Return at which loopback addresses somebody listens on the port of an address."""
+    _, port = parse_address(address)
+    found = set()
+    for host in ("127.0.0.1", "::1"):
+        with contextlib.suppress(ConnectionRefusedError):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            found.add(host)
+    return found
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="needs IPv6")
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", {"127.0.0.1"}),
+        ("::1", {"::1"}),
+        ("localhost", {"127.0.0.1", "::1"}),
+        ("0.0.0.0", {"127.0.0.1"}),
+        ("::", {"127.0.0.1", "::1"}),
+    ],
+)
+@pytest.mark.parametrize("name", SERVICES)
+async def test_a_host_means_the_same_addresses_for_every_service(name, host, expected):
+    async with running(SERVICES[name](host)) as service:
+        for address in service.addresses.values():
+            assert await reachable(address) == expected
+
+
+@contextlib.contextmanager
+def no_descriptor_left():
+    """Leave the process one descriptor within the block, for the client of a test."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(opened) + 16, before[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                opened.append(os.dup(opened[0]))
+        os.close(opened.pop())
+        yield
+    finally:
+        for each in opened:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+async def test_connections_wait_while_no_descriptor_is_left(name):
+    async with running(SERVICES[name]("127.0.0.1")) as service:
+        for address in service.addresses.values():
+            pauses = shortage.pauses
+            shortage._reported_s = float("-inf")
+            with logged("mdtool.core.descriptors") as log, no_descriptor_left():
+                with socket.create_connection(parse_address(address)):
+                    await log.has(1)
+                    await paused_again(pauses)  # it tries once more, and says nothing
+                assert log.lines[0].startswith(f"{address}: connections wait: Too many open files")
+                assert len(log.lines) == 1
+
+
+async def paused_again(pauses: int) -> None:
+    while shortage.pauses < pauses + 2:  # noqa: ASYNC110 - what is waited for is a count
+        await asyncio.sleep(0.01)
+
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+
+async def test_clients_are_served_without_descriptors_and_accepted_once_there_are_some():
+    listener = await listen(Echo, "127.0.0.1", 0)
+    host, port = parse_address(listener.address)
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(b"before")
+    assert await reader.readexactly(6) == b"before"
+    pauses = shortage.pauses
+    with no_descriptor_left():
+        waiting = socket.create_connection((host, port))
+        await paused_again(pauses)
+        writer.write(b"during")
+        assert await reader.readexactly(6) == b"during"
+    late_reader, late_writer = await asyncio.open_connection(sock=waiting)
+    late_writer.write(b"after")
+    assert await late_reader.readexactly(5) == b"after"
+    late_writer.close()
+    writer.close()
+    listener.close()
+
+
+def test_a_port_that_another_listens_on_is_in_use():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for host in ("127.0.0.1", "localhost", "0.0.0.0", "::"):
+            with pytest.raises(OSError, match="in use"):
+                bind(host, port)

@@ -18,7 +18,7 @@ import pytest
 
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import StoreUnavailableError
-from mdtool.core.tcp import reserve_port
+from mdtool.core.tcp import ReservedPort
 from tests.support.processes import ChildProcess
 from tests.support.supervised import FREE_PORTS, Watch, needs_pidfd, serve
 
@@ -187,8 +187,8 @@ def lasting_ports():
     options = []
     with contextlib.ExitStack() as stack:
         for name in ("serve-tcp", "aggregate", "gateway"):
-            held = stack.enter_context(reserve_port("127.0.0.1"))
-            options += [f"--{name}-port", str(held.getsockname()[1])]
+            held = stack.enter_context(ReservedPort("127.0.0.1"))
+            options += [f"--{name}-port", str(held.port)]
         yield options
 
 

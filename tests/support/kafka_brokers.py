@@ -19,7 +19,7 @@ from typing import Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from mdtool.core.tcp import reserve_port
+from mdtool.core.tcp import ReservedPort
 from tests.support.requirements import missing, needs
 
 _POM: Final = Path(__file__).parents[1] / "kafka" / "pom.xml"
@@ -172,8 +172,8 @@ def kafka_broker(folder: Path, session_ms: int = 1_000):
     if problem:
         missing(problem)
     with contextlib.ExitStack() as held:
-        reserved = [held.enter_context(reserve_port("127.0.0.1")) for _ in range(5)]
-        ports = [socket.getsockname()[1] for socket in reserved]
+        reserved = [held.enter_context(ReservedPort("127.0.0.1")) for _ in range(5)]
+        ports = [each.port for each in reserved]
         broker = KafkaBroker(java, jars, folder, ports, session_ms)
         held.callback(broker.kill)
         broker.start()

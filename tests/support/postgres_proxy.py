@@ -20,7 +20,7 @@ class Proxy:
         self._cut = ""
         self._cutting = set()
         self._sockets = []
-        self._listener = bind("127.0.0.1", 0)
+        self._listener = bind("127.0.0.1", 0)[0]
         self._listener.listen()
         self.port = self._listener.getsockname()[1]
         self._accepting = threading.Thread(target=self._accept)

@@ -17,7 +17,7 @@ from typing import Final
 
 import psycopg
 
-from mdtool.core.tcp import reserve_port
+from mdtool.core.tcp import ReservedPort
 from tests.support.requirements import missing, needs
 
 USER: Final = "mdtool"
@@ -189,9 +189,9 @@ def postgres_server():
     # Not below a folder of pytest's, which only its own user may enter.
     with (
         tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder,
-        reserve_port("127.0.0.1") as held,
+        ReservedPort("127.0.0.1") as held,
     ):
-        server = PostgresServer(Path(folder), held.getsockname()[1])
+        server = PostgresServer(Path(folder), held.port)
         server.initialize()
         server.start()
         try:

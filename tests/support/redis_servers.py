@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from mdtool.core.tcp import reserve_port
+from mdtool.core.tcp import ReservedPort
 from tests.support.requirements import needs
 
 
@@ -44,8 +44,8 @@ class RedisServer:
 async def redis_server(folder):
     """A server that runs, unless it is killed meanwhile, until the block ends."""
     program = needs("redis")
-    with reserve_port("127.0.0.1") as held:
-        server = RedisServer(program, str(folder), held.getsockname()[1])
+    with ReservedPort("127.0.0.1") as held:
+        server = RedisServer(program, str(folder), held.port)
         await server.start()
         try:
             yield server

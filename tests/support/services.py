@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mdtool.core.lifecycle import READY_FD, Service, first_error
-from mdtool.core.tcp import reserve_port
+from mdtool.core.tcp import ReservedPort
 from tests.support.processes import ChildProcess
 
 MDTOOL = str(Path(sys.executable).with_name("mdtool"))
@@ -88,9 +88,9 @@ def service(*arguments: object, under: tuple[str, ...] = (), **options):
 
 def port_for(owner: object) -> int:
     """A port that is reserved for `owner`, which may listen there or not, until its end."""
-    holder = reserve_port("127.0.0.1")
+    holder = ReservedPort("127.0.0.1")
     weakref.finalize(owner, holder.close)
-    return holder.getsockname()[1]
+    return holder.port
 
 
 class Log(logging.Handler):

@@ -17,7 +17,7 @@ from mdtool.adapters import dbn_tcp
 from mdtool.adapters.dbn_tcp import connect_source
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import CorruptStreamError, InputError, PeerError
-from mdtool.core.tcp import reserve_port
+from mdtool.core.tcp import ReservedPort
 from mdtool.wire.dbn import encode_records
 from mdtool.wire.dbn_session import Begin, End, Refused, encode_begin, encode_end, encode_refused
 from tests.reference import dbn_streams as streams
@@ -233,8 +233,8 @@ def test_what_is_no_dbn_is_refused(serve):
 
 
 def test_nobody_there():
-    with reserve_port("127.0.0.1") as held:
-        port = held.getsockname()[1]
+    with ReservedPort("127.0.0.1") as held:
+        port = held.port
         with pytest.raises(PeerError, match=f"127.0.0.1:{port}: Connection refused; is a sender"):
             connect_source("127.0.0.1", port)
 

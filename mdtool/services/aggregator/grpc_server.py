@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
 from typing import Final, Self
 from urllib.parse import unquote
 
@@ -12,8 +14,9 @@ from grpc_reflection.v1alpha import reflection
 
 from mdtool.adapters import rpc
 from mdtool.core.addresses import cannot_listen, format_address
+from mdtool.core.descriptors import PAUSE_S, check
 from mdtool.core.errors import StartupError
-from mdtool.core.tcp import bind
+from mdtool.core.tcp import ALL, ALL_IPV4, bind, close_all
 from mdtool.services.client import Admission, Limits, client_address
 
 _OPTIONS: Final = (
@@ -50,6 +53,7 @@ class GrpcServer:
     def __init__(self, *services: str, max_calls: int | None = None) -> None:
         self._server = grpc.aio.server(options=_OPTIONS)
         self._admission = Admission(Limits(connections=max_calls))
+        self._addresses: list[str] = []
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -68,13 +72,34 @@ class GrpcServer:
             When the address cannot be listened on.
         """
         try:
-            bind(host, port).close()  # gRPC would not say why it cannot
+            sockets = bind(host, port)  # gRPC would not say why it cannot
         except (OSError, UnicodeError) as error:
             raise cannot_listen(error, host, port) from error
         try:
-            return format_address(host, self._server.add_insecure_port(format_address(host, port)))
+            self._addresses = [self._bind(*each.getsockname()[:2]) for each in sockets]
         except RuntimeError as error:
             raise StartupError(f"cannot listen on port {port} of {host}: {error}") from error
+        finally:
+            close_all(sockets)
+        return self._addresses[0]
+
+    def _bind(self, host: str, port: int) -> str:
+        address = format_address(host, port)
+        with contextlib.ExitStack() as held:
+            if host == ALL_IPV4:
+                # gRPC would bind it as `::`, unless that is in use.
+                with contextlib.suppress(OSError):
+                    ipv6 = held.enter_context(socket.socket(socket.AF_INET6))
+                    ipv6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    ipv6.bind((ALL, port))
+            self._server.add_insecure_port(address)
+        return address
+
+    async def _watch_descriptors(self) -> None:
+        """Report when there are none for connections, as gRPC pauses then without a word."""
+        while True:
+            await asyncio.sleep(PAUSE_S)
+            check(self._addresses[0])
 
     async def set_health(self, service: str, is_available: bool) -> None:
         """Report whether a service is available, in answer to health checks."""
@@ -88,8 +113,10 @@ class GrpcServer:
 
     async def __aenter__(self) -> Self:
         await self._server.start()
+        self._watch = asyncio.create_task(self._watch_descriptors())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._watch.cancel()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(_STOP_GRACE_S)

@@ -12,7 +12,7 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import UsageError
-from mdtool.core.lifecycle import Started, raise_file_limit
+from mdtool.core.lifecycle import Started
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.book.connection import feed
@@ -87,7 +87,6 @@ class BookReceiver:
         StartupError
             When the address cannot be listened on.
         """
-        raise_file_limit()
         warm_up()
         routes = {
             ("POST", "/start-processing"): self._start,

@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from mdtool.core.breaker import Circuit
+from mdtool.core.descriptors import shortage
 from mdtool.services.gateway.ages import BOUNDS_S
 from mdtool.services.gateway.http import TIMES_S, Routes
 from mdtool.services.gateway.protocols import Paths
@@ -63,6 +64,11 @@ class _GatewayCollector(Collector):
         yield from self._upstream()
         yield from self._store()
         yield self._rejected()
+        yield _counter(
+            "mdtool_accept_pauses",
+            "Times that a listener paused, for the process had no descriptor left.",
+            shortage.pauses,
+        )
         yield _counter(
             "mdtool_client_waits",
             "Messages that waited, for their client had used its share of the time.",

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from mdtool.core.lifecycle import Started, first_error, raise_file_limit
+from mdtool.core.lifecycle import Started, first_error
 from mdtool.services.client import Admission, Limits
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.health import Health
@@ -81,7 +81,6 @@ class Gateway:
             When the address cannot be listened on, or a shared hub of quotes or Kafka is
             unavailable.
         """
-        raise_file_limit()
         try:
             await self._serve(started)
         except ExceptionGroup as group:

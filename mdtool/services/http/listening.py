@@ -8,13 +8,12 @@ from typing import Final
 
 from aiohttp import web
 
-from mdtool.core.addresses import cannot_listen, format_address
+from mdtool.core.tcp import listen
 from mdtool.services.http.log import http_log
 
 STOP_GRACE_S: Final = 2.0
 KEEP_ALIVE_S: Final = 75.0
 """How long a connection may be idle, or a request incomplete; proxies keep theirs for 60."""
-_BACKLOG: Final = 1_024
 
 
 @contextlib.asynccontextmanager
@@ -53,10 +52,11 @@ async def listening(
     )
     await runner.setup()
     try:
+        assert runner.server is not None
+        listener = await listen(runner.server, host, port)
         try:
-            await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
-        except (OSError, UnicodeError) as error:
-            raise cannot_listen(error, host, port) from error
-        yield format_address(*runner.addresses[0][:2])
+            yield listener.address
+        finally:
+            listener.close()
     finally:
         await runner.cleanup()

@@ -13,8 +13,8 @@ from mdtool.adapters.bus.port import Bus
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
-from mdtool.core.lifecycle import Started, raise_file_limit
-from mdtool.core.tcp import address_of, listen
+from mdtool.core.lifecycle import Started
+from mdtool.core.tcp import Listener, listen
 from mdtool.services.client import Admission, Limits
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.connection import Connection, Connections
@@ -67,7 +67,6 @@ class IngestServer:
             When what was taken can never be committed; or is not when the server stops, and its
             clients cannot send it again.
         """
-        raise_file_limit()
         _warm_up()
         symbols = SymbolIndex(self._config.max_symbols)
         async with (
@@ -77,7 +76,7 @@ class IngestServer:
             intake = Intake(bus, self._config.max_uncommitted)
             server = await self._listen(intake, symbols, tasks)
             try:
-                started({"tcp": address_of(server)})
+                started({"tcp": server.address})
                 await asyncio.get_running_loop().create_future()
             finally:
                 server.close()
@@ -85,7 +84,7 @@ class IngestServer:
 
     async def _listen(
         self, intake: Intake, symbols: SymbolIndex, tasks: asyncio.TaskGroup
-    ) -> asyncio.Server:
+    ) -> Listener:
         buffer = memoryview(bytearray(READ_BYTES))
 
         def connect() -> Connection:

@@ -13,12 +13,11 @@ import numpy as np
 from aiohttp import web
 
 from mdtool.adapters.dbn_files import Recording
-from mdtool.core.addresses import cannot_listen
 from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import InputError, StartupError, UsageError
-from mdtool.core.lifecycle import Started, raise_file_limit
-from mdtool.core.tcp import address_of
+from mdtool.core.lifecycle import Started
+from mdtool.core.tcp import listen
 from mdtool.core.units import format_time
 from mdtool.services.client import Admission, CapacityError, Limits
 from mdtool.services.http.answers import Statuses, answer, encode_object
@@ -65,7 +64,6 @@ class ReplaySender:
         StartupError
             When an address cannot be listened on, or the recording cannot be read.
         """
-        raise_file_limit()
         config = self._config
         await asyncio.to_thread(self._probe)
         async with asyncio.TaskGroup() as tasks:
@@ -99,13 +97,13 @@ class ReplaySender:
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             tasks.create_task(self._serve(reader, writer))
 
-        host, port = self._config.host, self._config.data_port
+        def protocol() -> asyncio.BaseProtocol:
+            return asyncio.StreamReaderProtocol(asyncio.StreamReader(), connected)
+
+        config = self._config
+        server = await listen(protocol, config.host, config.data_port, "--data-port")
         try:
-            server = await asyncio.start_server(connected, host, port)
-        except (OSError, UnicodeError) as error:
-            raise cannot_listen(error, host, port, "--data-port") from error
-        try:
-            yield address_of(server)
+            yield server.address
         finally:
             server.close()
 

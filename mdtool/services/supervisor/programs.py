@@ -15,7 +15,7 @@ from mdtool.core import config as settings
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.lifecycle import stop_within_s
-from mdtool.core.tcp import reserve_port
+from mdtool.core.tcp import ALL, ALL_IPV4, ReservedPort
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.gateway.config import GatewayConfig
@@ -75,7 +75,7 @@ _STOP_SHARE_OF_ALL: Final = 0.98
 _FIRST_TICK_S: Final = 2.0
 _COMPILE_S: Final = 60.0
 """A simulated market trades at once, except that its first use compiles kernels."""
-_DIALLED: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+_DIALLED: Final = {"": "127.0.0.1", ALL_IPV4: "127.0.0.1", ALL: "::1"}
 _SCALED: Final = "aggregate"
 _MAX_SCALE: Final = 64
 
@@ -146,8 +146,8 @@ def programs(config: ServeConfig, mdtool: Sequence[str] = PYTHON) -> Iterator[li
         where = {}
         for name, (host, port) in endpoints(config).items():
             if _service_of(name) in names and port == 0:
-                holder = reserved.enter_context(reserve_port(host))
-                where[name] = (host, holder.getsockname()[1])
+                holder = reserved.enter_context(ReservedPort(host))
+                where[name] = (host, holder.port)
             else:
                 where[name] = (host, port)
         stack = _Stack(config, names, where, store, mdtool)

@@ -7,8 +7,8 @@ import contextlib
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.market import open_trade_feed
 from mdtool.core.addresses import parse_address
-from mdtool.core.lifecycle import Started, raise_file_limit
-from mdtool.core.tcp import address_of, listen
+from mdtool.core.lifecycle import Started
+from mdtool.core.tcp import listen
 from mdtool.engine.vwap import Window
 from mdtool.services.client import Admission, Limits
 from mdtool.services.vwap.config import VwapConfig
@@ -51,7 +51,6 @@ class VwapFeed:
         StartupError
             When the address cannot be listened on, or Kafka cannot be reached.
         """
-        raise_file_limit()
         config = self._config
         states = States(self._window)
         admission = Admission(Limits(connections=config.max_clients))
@@ -61,5 +60,5 @@ class VwapFeed:
             server = await listen(lambda: Connection(connections), config.host, config.port)
             stack.callback(admission.close_all, CloseCode.GOING_AWAY, "the service stops")
             stack.callback(server.close)
-            started({"tcp": address_of(server)})
+            started({"tcp": server.address})
             await Follower(feed, states, connections.publish, config.store).run()

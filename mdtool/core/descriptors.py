@@ -1,0 +1,72 @@
+"""The file descriptors of a process: their limit, and what happens when none is left."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import resource
+import time
+from dataclasses import dataclass
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+PAUSE_S: Final = 1.0
+"""How long nothing is accepted after a failure for want of a descriptor or memory."""
+_QUIET_S: Final = 60.0
+"""How long a shortage is not reported again."""
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def raise_file_limit() -> None:
+    """Raise the limit of open files and connections to what the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS reports a limit that it does not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def is_shortage(error: OSError) -> bool:
+    """Return whether a call failed for want of descriptors or memory, and may succeed later."""
+    return error.errno in _SHORTAGES
+
+
+@dataclass(slots=True)
+class Shortage:
+    """What the process has not accepted at once for want of descriptors.
+
+    Attributes
+    ----------
+    pauses : int
+        How often a listener paused.
+    """
+
+    pauses: int = 0
+    _reported_s: float = float("-inf")
+
+    def note(self, listener: str, error: OSError) -> None:
+        """Count a pause of a listener, and report it, once a minute at most."""
+        self.pauses += 1
+        now_s = time.monotonic()
+        if now_s - self._reported_s < _QUIET_S:
+            return
+        self._reported_s = now_s
+        advice = ""
+        if error.errno == errno.EMFILE:
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            advice = f" (the limit is {limit:,}); raise it with ulimit -n"
+        log.warning("%s: connections wait: %s%s", listener, os.strerror(error.errno or 0), advice)
+
+
+shortage: Final = Shortage()
+"""Of this process: its listeners share its descriptors."""
+
+
+def check(listener: str) -> None:
+    """Note a shortage where no descriptor can be opened, for a listener that hides its own."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        if is_shortage(error):
+            shortage.note(listener, error)
