@@ -31,6 +31,7 @@ def assert_exact(figures, kills):
     }
 
 
+@pytest.mark.slow
 async def test_killed_services_lose_nothing(url):
     plan, told = Plan(kills=4, ticks_per_s=TICKS_PER_S), []
     assert_exact(await run_chaos(plan, url, told.append), 4)
@@ -40,11 +41,13 @@ async def test_killed_services_lose_nothing(url):
     ]
 
 
+@pytest.mark.slow
 async def test_a_plain_client_loses_nothing_as_long_as_serve_tcp_lives(url):
     plan = Plan(3, TICKS_PER_S, spared=frozenset({"serve-tcp"}), is_plain=True)
     assert_exact(await run_chaos(plan, url), 3)
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_in_postgresql_though_it_is_killed_too():
     with postgres_server() as server:
 

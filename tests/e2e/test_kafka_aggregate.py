@@ -58,6 +58,7 @@ def test_partitions_are_reassigned_while_ticks_stream(kafka, tmp_path, sent):
         check(topics, sent)
 
 
+@pytest.mark.slow
 def test_an_aggregator_of_three_is_killed(kafka, tmp_path, sent):
     url = url_of(kafka)
     with contextlib.ExitStack() as stack, Topics(url) as topics:
@@ -98,6 +99,7 @@ def test_the_ingest_server_is_killed(kafka, tmp_path, sent, free_port):
         check(topics, sent)
 
 
+@pytest.mark.slow
 def test_the_broker_is_killed_and_restarted(tmp_path, sent):
     folder = tmp_path / "broker"
     folder.mkdir()
@@ -122,6 +124,7 @@ def wait_until_parted(member):
         assert line, "the member ended"
 
 
+@pytest.mark.slow
 def test_members_resume_after_the_broker_was_silent(tmp_path, sent):
     folder = tmp_path / "broker"
     folder.mkdir()

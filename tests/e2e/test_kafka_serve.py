@@ -7,12 +7,15 @@ import os
 import signal
 import urllib.request
 
+import pytest
+
 from tests.support.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
 from tests.support.supervised import FREE_PORTS, serve
 
 TICKS = 20_000
 
 
+@pytest.mark.slow
 def test_the_whole_stack_with_three_aggregators_of_which_one_is_killed(kafka, tmp_path):
     bus = url_of(kafka)
     sent = write_ticks(tmp_path / "ticks.jsonl", TICKS)

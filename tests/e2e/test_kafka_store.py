@@ -33,6 +33,7 @@ def until(store, count):
     wait_until(lambda: sum(totals_in(store).values()) >= count)
 
 
+@pytest.mark.slow
 def test_every_trade_is_stored_once_whatever_is_killed(kafka, tmp_path, free_port):
     sent = write_ticks(tmp_path / "ticks.jsonl", TICKS)
     bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"

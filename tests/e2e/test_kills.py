@@ -169,12 +169,14 @@ def run(folder, kills, *options, seed):
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_whatever_service_is_killed_each_tick_counts_once(tmp_path):
     said = run(tmp_path, {"aggregate": 4, "serve-tcp": 4, "gateway": 2}, seed=1)
     assert f"is committed up to {TICKS}" in said
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_plain_client_loses_nothing_as_long_as_serve_tcp_lives(tmp_path):
     said = run(tmp_path, {"aggregate": 4, "gateway": 2}, "--plain", seed=3)
@@ -192,6 +194,7 @@ def lasting_ports():
         yield options
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_supervisor_that_is_killed_resumes_when_it_is_started_again(tmp_path, lasting_ports):
     chance = random.Random(4)
