@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from graphql import (
     ExecutionResult,
@@ -57,9 +56,6 @@ _ROWS_ARGUMENTS: Final = {"limit": DEFAULT_ROWS, "depth": DEFAULT_DEPTH}
 _INTROSPECTION_COST: Final = 5_000
 """About the fields of a full introspection."""
 _STALE: Final = {"stale": True}
-_KEPT_BYTES: Final = 1 << 22
-"""Of all responses that are kept, with the requests that they answer."""
-_KEPT_BYTES_OF_ONE: Final = 1 << 16
 _encode_leaf: Final = json.JSONEncoder().encode
 
 
@@ -84,8 +80,6 @@ class Prepared:
 
     Attributes
     ----------
-    identity : tuple of str
-        Its document, the name of its operation, and its variables.
     operation : Operation
     variables : dict
         As the client sent them.
@@ -94,7 +88,6 @@ class Prepared:
         Those of each field by name; None where they are not valid, which its execution reports.
     """
 
-    identity: tuple[str, str | None, str]
     operation: Operation
     variables: dict[str, Any]
     fields: Sequence[RootField]
@@ -136,7 +129,6 @@ class Operations:
         self._limits = limits
         self._may_introspect = may_introspect
         self._documents = Documents(self.schema, limits, may_introspect=may_introspect)
-        self._responses = _Responses()
 
     def prepare(self, request: Request) -> Prepared:
         """Return a request ready to be executed.
@@ -161,13 +153,10 @@ class Operations:
         self._check_complexity(fields, arguments)
         if operation.is_subscription and not fields:
             raise DocumentError([GraphQLError("the subscription selects no field")], INVALID)
-        identity = request.query, request.operation_name, repr(request.variables)
-        return Prepared(identity, operation, request.variables, fields, arguments)
+        return Prepared(operation, request.variables, fields, arguments)
 
     async def query(self, client: Client, turn: Turn, prepared: Prepared) -> Response:
         """Execute a query. A field that fails is null, and its error is in the response.
-
-        A query that finds the same rows as before has the same response without being executed.
 
         Parameters
         ----------
@@ -189,12 +178,8 @@ class Operations:
         rows = {field.key: value for (field, _), (value, _) in zip(pairs, found, strict=True)}
         is_stale = any(is_stale for _, is_stale in found)
         with turn:
-            response = self._responses.find(prepared, rows)
-            if response is None or response.is_stale != is_stale:
-                result = self.execute(prepared, rows)
-                response = Response(encode_result(result, _STALE if is_stale else None), is_stale)
-                self._responses.keep(prepared, rows, response)
-            return response
+            result = self.execute(prepared, rows)
+            return Response(encode_result(result, _STALE if is_stale else None), is_stale)
 
     def follow(self, prepared: Prepared) -> tuple[Feed[Any], Key, Format]:
         """Return the feed of a subscription, what it selects of it, and the format of its rows.
@@ -271,44 +256,6 @@ class Operations:
                 f"the response may have {cost:,} fields, more than {self._limits.complexity:,}"
             )
             raise DocumentError([GraphQLError(message)], TOO_COMPLEX)
-
-
-class _Responses:
-    """The responses to the latest queries, each for the rows that it was made of.
-
-    A response is a function of the query, its variables and those rows, and comparing rows takes a
-    hundredth of executing a query. Exceptions in place of rows equal no other.
-    """
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str | None, str], _Kept] = OrderedDict()
-        self._bytes = 0
-
-    def find(self, prepared: Prepared, rows: Mapping[str, Any]) -> Response | None:
-        """Return the response of rows, None where it is not kept."""
-        kept = self._kept.get(prepared.identity)
-        if kept is None or kept.rows != rows:
-            return None
-        self._kept.move_to_end(prepared.identity)
-        return kept.response
-
-    def keep(self, prepared: Prepared, rows: Mapping[str, Any], response: Response) -> None:
-        """Keep a response in place of the one of other rows; the oldest ones make room."""
-        identity = prepared.identity
-        if known := self._kept.pop(identity, None):
-            self._bytes -= known.bytes
-        size = len(identity[0]) + len(identity[2]) + len(response.body)
-        if size <= _KEPT_BYTES_OF_ONE:
-            self._kept[identity] = _Kept(rows, response, size)
-            self._bytes += size
-        while self._bytes > _KEPT_BYTES:
-            self._bytes -= self._kept.popitem(last=False)[1].bytes
-
-
-class _Kept(NamedTuple):
-    rows: Mapping[str, Any]
-    response: Response
-    bytes: int
 
 
 class RowFormat:
