@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
@@ -17,6 +18,8 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from mdtool.core.addresses import is_loopback, parse_address
+from mdtool.core.config import load, setting
 from mdtool.core.errors import MdtoolError
 from mdtool.wire._pb import marketdata_pb2
 
@@ -47,6 +50,15 @@ _UNREAD_OPTIONS: Final = (
 """A window of a few small messages; longer messages widen it while they are read."""
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectConfig:
+    """Settings of connections from one service to another, `[connect]`."""
+
+    use_proxy: bool = setting(
+        False, "Whether gRPC beyond this machine uses the proxy of http_proxy and https_proxy."
+    )
+
+
 def open_channel(address: str, *, bounds_unread: bool = False) -> grpc.aio.Channel:
     """Return a channel to the service at `HOST:PORT`, which need not be available yet.
 
@@ -56,8 +68,19 @@ def open_channel(address: str, *, bounds_unread: bool = False) -> grpc.aio.Chann
     bounds_unread : bool
         Whether messages that the client has not read stay with the service, but for a few: it then
         conflates them. By default, thousands wait in the window of HTTP/2.
+
+    Raises
+    ------
+    UsageError
+        When the address, or the setting of the proxy, is not valid.
     """
-    options = (*_CLIENT_OPTIONS, *(_UNREAD_OPTIONS if bounds_unread else ()))
+    host, _ = parse_address(address)
+    uses_proxy = load(ConnectConfig, "connect", {}).use_proxy and not is_loopback(host)
+    options = (
+        *_CLIENT_OPTIONS,
+        *(_UNREAD_OPTIONS if bounds_unread else ()),
+        ("grpc.enable_http_proxy", int(uses_proxy)),
+    )
     return grpc.aio.insecure_channel(address, options)
 
 

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 import aiohttp
-import grpc.aio
 import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
@@ -103,7 +102,7 @@ async def _trade(aggregator: str, ticks: int) -> NDArray[np.float64]:
                 symbol=_SYMBOL, price=187.25, volume=1, exchange_timestamp=time.time_ns()
             )
 
-    async with grpc.aio.insecure_channel(aggregator) as channel:
+    async with rpc.open_channel(aggregator) as channel:
         await rpc.Stub(channel).StreamTicks(paced())
     return sent_s
 

@@ -8,8 +8,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import Final
 
-import grpc.aio
-
 from mdtool.adapters import rpc
 from mdtool.bench import baselines
 from mdtool.bench.figures import Figure, in_turns
@@ -77,7 +75,7 @@ async def _send_one_by_one(address: str, count: int) -> float:
                 exchange_timestamp=time.time_ns(),
             )
 
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with rpc.open_channel(address) as channel:
         began_s = time.perf_counter()
         reply = await rpc.Stub(channel).StreamTicks(messages())
         elapsed_s = time.perf_counter() - began_s

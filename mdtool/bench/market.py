@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 import aiohttp
-import grpc.aio
 import numpy as np
 
 from mdtool.adapters import rpc
@@ -79,7 +78,7 @@ async def gateway_with_aggregate() -> AsyncIterator[str]:
         tick = tick_pb2.Tick(
             symbol="AAPL", price=187.25, volume=100, exchange_timestamp=time.time_ns()
         )
-        async with grpc.aio.insecure_channel(aggregator) as channel:
+        async with rpc.open_channel(aggregator) as channel:
             await rpc.Stub(channel).StreamTicks(iter([tick]))
         async with service("gateway", "--aggregator", aggregator, *NO_LIMIT) as address:
             async with (

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
 import aiohttp
-import grpc
 import grpc.aio
 
 from mdtool.adapters import rpc
@@ -30,11 +29,6 @@ _LOOK_S: Final = 0.05
 _PATIENCE_S: Final = 30.0
 _SERVER_ERRORS: Final = 500
 _NO_ANSWER: Final = 599
-_OPTIONS: Final = (
-    *rpc.OPTIONS,
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 250),
-)
 
 
 class _Answer(NamedTuple):
@@ -112,7 +106,7 @@ async def _aggregator(port: int) -> AsyncIterator[tuple[asyncio.subprocess.Proce
 
 async def _trade(address: str) -> None:
     """Send a tick of every symbol, again and again, whenever the aggregator is available."""
-    async with grpc.aio.insecure_channel(address, _OPTIONS) as channel:
+    async with rpc.open_channel(address) as channel:
         stub = rpc.Stub(channel)
         for volume in itertools.count(1):
             now_ns = time.time_ns()

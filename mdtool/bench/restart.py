@@ -7,7 +7,6 @@ import tempfile
 import time
 from typing import Final
 
-import grpc.aio
 import numpy as np
 
 from mdtool.adapters import rpc
@@ -84,7 +83,7 @@ async def _start(url: str, trades: int) -> float:
     """Return the seconds until the service answered at which position the stream resumes."""
     began_s = time.perf_counter()
     async with service("aggregate", "--store", url) as address:
-        async with grpc.aio.insecure_channel(address) as channel:
+        async with rpc.open_channel(address) as channel:
             request = marketdata_pb2.StreamPositionRequest(stream_id=_STREAM)
             reply = await rpc.Stub(channel).GetStreamPosition(request)
         elapsed_s = time.perf_counter() - began_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from ipaddress import ip_address
 
 from mdtool.core.errors import StartupError, UsageError
 
@@ -28,6 +29,16 @@ def parse_address(text: str) -> tuple[str, int]:
 def format_address(host: str, port: int) -> str:
     """Return the text that `parse_address` parses to `host` and `port`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine by its own name, `localhost`, or a loopback address."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def cannot_listen(

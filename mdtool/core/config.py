@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from mdtool.core.errors import ConfigError
 
@@ -27,6 +28,7 @@ SECTIONS = frozenset(
     {
         "aggregate",
         "book",
+        "connect",
         "gateway",
         "log",
         "replay-dbn",
@@ -38,6 +40,10 @@ SECTIONS = frozenset(
         "vwap",
     }
 )
+_LINK: Final = re.compile(
+    r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?$"
+)
+_LINK_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
@@ -166,7 +172,7 @@ def _from_environment(cls: type, section: str) -> dict[str, object]:
     fields = field_types(cls)
     values = {}
     for key, text in os.environ.items():
-        if _section_of(key) != section:
+        if _section_of(key) != section or _is_service_link(key, text):
             continue
         name = _current_name(cls, key.removeprefix(variable(section, "")).lower())
         if name not in fields:
@@ -179,6 +185,15 @@ def _section_of(key: str) -> str | None:
     """Return the section of a variable: MDTOOL_SERVE_TCP_PORT is of `serve-tcp`, not `serve`."""
     fitting = [section for section in SECTIONS if key.startswith(variable(section, ""))]
     return max(fitting, key=len, default=None)
+
+
+def _is_service_link(key: str, text: str) -> bool:
+    """Return whether Kubernetes set a variable, for a service of its own called `mdtool-SECTION`.
+
+    Source: "Discovering services" in Kubernetes' documentation; Docker's links have the same form.
+    """
+    is_url = key.endswith("_PORT") and _LINK_URL.match(text)
+    return bool(is_url or _LINK.search(key))
 
 
 def _current_name(cls: type, name: str) -> str:

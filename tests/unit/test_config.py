@@ -159,3 +159,39 @@ def test_variables_that_are_no_settings_do_not_matter(monkeypatch):
     monkeypatch.setenv("MDTOOL_TEST_DATA", "somewhere")
     monkeypatch.setenv("MDTOOL_READY_FD", "7")
     assert load() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("PORT", "tcp://10.96.0.7:50050"),
+        ("PORT", "udp://[fd00::7]:50050"),
+        ("SERVICE_HOST", "10.96.0.7"),
+        ("SERVICE_PORT", "50050"),
+        ("SERVICE_PORT_TICKS_TCP", "50050"),
+        ("PORT_50050_TCP", "tcp://10.96.0.7:50050"),
+        ("PORT_50050_TCP_PROTO", "tcp"),
+        ("PORT_50050_UDP_PORT", "50050"),
+        ("PORT_50050_SCTP_ADDR", "10.96.0.7"),
+        ("METRICS_PORT", "tcp://10.96.0.8:9100"),  # of a service mdtool-serve-tcp-metrics
+    ],
+)
+def test_links_to_services_of_kubernetes_are_not_settings(monkeypatch, key, text):
+    monkeypatch.setenv(f"MDTOOL_SERVE_TCP_{key}", text)
+    assert load() == Settings()
+    assert load("serve") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "said"),
+    [
+        ("PORT", "10.96.0.7:50050", "expects int"),
+        ("SERVICE", "10.96.0.7", "no such setting"),
+        ("PORT_50050", "x", "no such setting"),
+        ("PORTS", "tcp://10.96.0.7:50050", "no such setting"),
+    ],
+)
+def test_what_only_looks_like_a_link_is_an_error(monkeypatch, key, text, said):
+    monkeypatch.setenv(f"MDTOOL_SERVE_TCP_{key}", text)
+    with pytest.raises(ConfigError, match=said):
+        load()

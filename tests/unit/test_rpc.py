@@ -1,0 +1,68 @@
+"""Channels to services, and the proxies that an environment names."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+
+from mdtool.adapters import rpc
+from mdtool.core.config import variable
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.aggregator.server import Aggregator
+from mdtool.wire._pb import marketdata_pb2
+from tests.support.services import running
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+
+
+class Proxy:
+    """A proxy that notes the first line of each request, and closes its connection."""
+
+    def __init__(self) -> None:
+        self.requests: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def serve(self, reader, writer):
+        self.requests.put_nowait(await reader.readline())
+        writer.close()
+
+
+@pytest.fixture
+async def proxy(monkeypatch, no_settings):
+    proxy = Proxy()
+    async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        for name in PROXIES:
+            monkeypatch.setenv(name, f"http://{host}:{port}")
+            monkeypatch.setenv(name.upper(), f"http://{host}:{port}")
+        for name in ("no_proxy", "no_grpc_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        yield proxy
+
+
+async def position(address: str) -> int:
+    async with rpc.open_channel(address) as channel:
+        request = marketdata_pb2.StreamPositionRequest(stream_id="s")
+        reply = await rpc.Stub(channel).GetStreamPosition(request)
+    return reply.next_sequence
+
+
+@pytest.mark.parametrize("may_use", ["false", "true"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_no_proxy_stands_before_loopback(proxy, monkeypatch, host, may_use):
+    monkeypatch.setenv(variable("connect", "use_proxy"), may_use)
+    async with running(Aggregator(AggregatorConfig(port=0))) as service:
+        _, _, port = service.addresses["grpc"].rpartition(":")
+        await position(f"{host}:{port}")
+    assert proxy.requests.empty()
+
+
+async def test_a_proxy_stands_between_services_only_where_that_is_configured(proxy, monkeypatch):
+    with pytest.raises(grpc.aio.AioRpcError):
+        await position("aggregate.invalid:50051")
+    assert proxy.requests.empty()
+    monkeypatch.setenv(variable("connect", "use_proxy"), "true")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await position("aggregate.invalid:50051")
+    assert (await proxy.requests.get()).startswith(b"CONNECT aggregate.invalid:50051 ")
