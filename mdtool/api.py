@@ -180,7 +180,7 @@ def bars(
     by : str, optional
         Bars by size instead of by time: `volume=N`, `ticks=N` or `notional=N`.
     fill : {"none", "prev", "zero"}
-        What stands for intervals without trades: no bar, the last close, or zeros.
+        The bars of intervals without trades: no bar, the last close, or zeros.
     clock : {"ts_recv", "ts_event"}
         Which time puts a trade into its bar.
     lateness : str, optional

@@ -69,7 +69,7 @@ class SchemaSource(DerivedSource):
         if schema not in RTYPES:
             close = difflib.get_close_matches(schema, RTYPES, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(RTYPES)}"
-            raise UsageError(f"no schema {schema!r}; {hint}")
+            raise UsageError(f"schema {schema!r}: does not exist; {hint}")
         held = source.metadata.schema and str(source.metadata.schema)
         self._rtype = RTYPES[schema]
         self._is_derived = (
@@ -111,7 +111,7 @@ class SelectedSource(DerivedSource):
     def __init__(self, source: RecordSource, selection: Selection) -> None:
         super().__init__(source)
         self._selection = selection
-        self._is_met = np.empty(0, np.bool_)
+        self._is_found = np.empty(0, np.bool_)
         if selection.symbols is not None:
             source.instruments.select(selection.symbols)
 
@@ -147,19 +147,19 @@ class SelectedSource(DerivedSource):
 
     def _is_selected(self, batch: Batch | Interleaved) -> npt.NDArray[np.bool_]:
         instrument = batch.instrument
-        if len(self._is_met) < len(self.instruments):
+        if len(self._is_found) < len(self.instruments):
             grown = np.zeros(2 * len(self.instruments), np.bool_)
-            grown[: len(self._is_met)] = self._is_met
-            self._is_met = grown
-        self._is_met[instrument] = True
+            grown[: len(self._is_found)] = self._is_found
+            self._is_found = grown
+        self._is_found[instrument] = True
         return batch.is_selected
 
     def _name_missing(self) -> None:
         if self._selection.symbols is None:
             return
-        met = [self.instruments[index] for index in np.flatnonzero(self._is_met).tolist()]
-        there = sorted({instrument.text for instrument in met})
-        named = {name for instrument in met for name in (instrument.text, *instrument.names)}
+        found = [self.instruments[index] for index in np.flatnonzero(self._is_found).tolist()]
+        there = sorted({instrument.text for instrument in found})
+        named = {name for instrument in found for name in (instrument.text, *instrument.names)}
         missing = sorted(set(self._selection.symbols) - named)
         if missing:
             more = ", ..." if len(there) > _NAMED_AT_MOST else ""

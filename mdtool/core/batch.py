@@ -1,7 +1,7 @@
 """Records that have arrived together, and the instrument of each, which their reader resolves.
 
 DBN's `instrument_id` is valid within one dataset and one day. A batch is resolved by the mappings
-in force where its records stand, when that is first needed.
+in force at its place in the stream, when that is first needed.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Batch:
 
     @property
     def instrument(self) -> Indices:
-        """The index of each record's instrument, by the mappings in force where it stands."""
+        """The index of each record's instrument, by the mappings in force at its place."""
         if callable(self._instrument):
             self._instrument = self._instrument()
         return self._instrument
@@ -173,7 +173,7 @@ class Resolver:
     """Resolves the records of one stream to instruments, by the mappings in force.
 
     Dated mappings of headers hold by the UTC date of a record's index timestamp; mapping records
-    of a live stream hold for their id from where they stand, on any date.
+    of a live stream hold for their id from their place in the stream on, on any date.
 
     Parameters
     ----------
@@ -299,9 +299,9 @@ class _Day:
     def _home(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         return ((keys * _MULTIPLIER) >> self._shift).view(np.int64)
 
-    def _add(self, met: npt.NDArray[np.uint64]) -> None:
-        """Enter keys in the order in which they were met, however the stream is cut."""
-        keys = met[np.sort(np.unique(met, return_index=True)[1])]
+    def _add(self, first_seen: npt.NDArray[np.uint64]) -> None:
+        """Enter keys in the order in which they were first seen, however the stream is cut."""
+        keys = first_seen[np.sort(np.unique(first_seen, return_index=True)[1])]
         indices = np.array([self._meaning(key) for key in keys.tolist()], np.uint32)
         self._taken += len(keys)
         if self._taken * _SLOTS_A_KEY > len(self._keys):

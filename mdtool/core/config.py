@@ -84,7 +84,7 @@ def load(cls: type[T], section: str, flags: Mapping[str, object]) -> T:
         The name of the command: `[serve-tcp]` in the file, `MDTOOL_SERVE_TCP_*` in the
         environment.
     flags : mapping
-        The options of the command line, by field name; None stands for an absent one.
+        The options of the command line, by field name; None means that it was not given.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from typing import Final
 log = logging.getLogger(__name__)
 
 PAUSE_S: Final = 1.0
-"""How long nothing is accepted after a failure for want of a descriptor or memory."""
+"""How long nothing is accepted after a failure for lack of descriptors or memory."""
 _QUIET_S: Final = 60.0
 """How long a shortage is not reported again."""
 _SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -28,13 +28,13 @@ def raise_file_limit() -> None:
 
 
 def is_shortage(error: OSError) -> bool:
-    """Return whether a call failed for want of descriptors or memory, and may succeed later."""
+    """Return whether a call failed for lack of descriptors or memory, and may succeed later."""
     return error.errno in _SHORTAGES
 
 
 @dataclass(slots=True)
 class Shortage:
-    """What the process has not accepted at once for want of descriptors.
+    """Connections that waited to be accepted, for lack of descriptors.
 
     Attributes
     ----------

@@ -45,5 +45,5 @@ F_PUBLISHER_SPECIFIC: Final = 2
 
 
 def record_length(dtype: np.dtype[np.void]) -> int:
-    """Return what DBN's `length` field says of a record: its size in 32-bit words."""
+    """Return the value of DBN's `length` field: the size of a record in 32-bit words."""
     return dtype.itemsize // 4

@@ -44,9 +44,9 @@ class Instrument:
     publisher_id : int
         0 where publishers are consolidated.
     instrument_id : int
-        Under which it was first met; it may have another on another day.
+        Under which it was first seen; it may have another on another day.
     names : tuple of str
-        Its names on the dates on which it was met, the raw symbol first if that is known.
+        Its names on the dates of its records, the raw symbol first if that is known.
     label : str or None
         Its name in outputs: the one by which it was selected, else the first one; None where it has
         no name.
@@ -100,7 +100,7 @@ def _hashable(value: Any) -> Hashable:
 
 
 class Instruments:
-    """The instruments of a stream, each with a dense index from 0, as they are met.
+    """The instruments of a stream, each with a dense index from 0, as they are first seen.
 
     Streams that are merged share one table, so that an index means the same in all of them.
 

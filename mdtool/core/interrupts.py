@@ -1,4 +1,4 @@
-"""Ctrl-C, delayed while something must be completed."""
+"""Ctrl-C, delayed until a step is complete."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The one door to numba: how kernels are compiled and kept, and how they run without numba.
+"""Kernels: how they are compiled and cached, and how they run without numba.
 
 Kernels live in modules named `*kernel.py`, and may call each other's functions. Their machine code
-is kept on disk for the types of arguments that they were called with, in a folder whose name holds
-a digest of all their sources, the compiler and the CPU. Where it is found, numba is not imported.
+is cached on disk for the types of arguments that they were called with, in a folder whose name
+holds a digest of all their sources, the compiler and the CPU. Where it is found, numba is not
+imported.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def _kernel_digest() -> str:
 
 
 def _home() -> Path:
-    """Return the user's home; a folder that cannot be written where there is none."""
+    """Return the user's home, or a folder that cannot be written for a user without one."""
     try:
         return Path.home()
     except RuntimeError:
@@ -158,11 +159,9 @@ class _Kernel(_Part):
     def _image(self, types: str, arguments: tuple[Any, ...]) -> machine_code.Image:
         """Return the code for some types, from the disk or newly compiled."""
         what = f"{self.py_func.__module__}.{self.py_func.__qualname__}"
-        told = f"{what}({types}) {machine_code.environment_digest()}".encode()
-        path = cache_folder() / (
-            f"{what.rpartition('mdtool.')[2]}-{hashlib.blake2b(told, digest_size=8).hexdigest()}"
-            + _SUFFIX
-        )
+        identity = f"{what}({types}) {machine_code.environment_digest()}".encode()
+        digest = hashlib.blake2b(identity, digest_size=8).hexdigest()
+        path = cache_folder() / f"{what.rpartition('mdtool.')[2]}-{digest}{_SUFFIX}"
         with contextlib.suppress(OSError, machine_code.DamagedError):
             return machine_code.Image.from_bytes(path.read_bytes())
         image = _compiler().compile_image(self.part, arguments)

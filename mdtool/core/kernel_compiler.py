@@ -60,11 +60,11 @@ def dispatcher(function: Callable[..., Any]) -> Any:
 class _CompileNotice(numba_event.Listener):
     """Says once a process, on stderr, that a kernel is being compiled."""
 
-    said = False
+    is_printed = False
 
     def on_start(self, _event: object) -> None:
-        if not self.said:
-            self.said = True
+        if not self.is_printed:
+            self.is_printed = True
             print(
                 "mdtool: compiling kernels, once after an install...", file=sys.stderr, flush=True
             )

@@ -93,7 +93,7 @@ async def _supervised(service: Service, deadline: threading.Timer) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(service.run(announce(service.name)), name=service.name)
     stop = _Stop(loop, task, deadline)
-    watch_lifeline(lambda: stop("supervisor gone", EXIT_OK))
+    watch_lifeline(lambda: stop("supervisor ended", EXIT_OK))
     with _signals(stop):
         try:
             await task

@@ -216,12 +216,12 @@ def is_supported() -> bool:
 def environment_digest() -> str:
     """Return what identifies the compiler, its options, Python, numpy and the CPU."""
     digest = hashlib.blake2b(digest_size=8)
-    told = [sys.version, np.__version__]
+    parts = [sys.version, np.__version__]
     for name in ("numba", "llvmlite"):
         spec = importlib.util.find_spec(name)
         folders = spec.submodule_search_locations if spec else None
-        told += [(Path(folder) / "_version.py").read_text() for folder in folders or ()]
-    told += [
+        parts += [(Path(folder) / "_version.py").read_text() for folder in folders or ()]
+    parts += [
         f"{name}={value}"
         for name, value in sorted(os.environ.items())
         if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR"
@@ -229,8 +229,8 @@ def environment_digest() -> str:
     with CPU_INFO.open() as cpus:
         for line in cpus:
             if line.startswith(("model name", "flags")):
-                told.append(line)
+                parts.append(line)
             elif not line.strip():
                 break
-    digest.update("\n".join(told).encode())
+    digest.update("\n".join(parts).encode())
     return digest.hexdigest()

@@ -57,7 +57,7 @@ class Interval(NamedTuple):
 
 
 def dated_mappings(metadata: dbn.Metadata) -> Iterator[Interval]:
-    """Yield the mappings of a header between names and instrument ids, whichever way they stand.
+    """Yield the mappings of a header between names and instrument ids, in either direction.
 
     Mappings between other symbology types, and days on which a name had no id, give nothing. The
     names come in the order in which they were requested, those of a request's parts in their own.
@@ -312,7 +312,7 @@ def live_names(mapping: np.void, before: Names | None, is_known: bool) -> Names:
     ----------
     mapping : SYMBOL_MAPPING
     before : Names, optional
-        What an earlier mapping record said of the id.
+        The names from an earlier mapping record of the id.
     is_known : bool
         Whether a header names the id.
     """

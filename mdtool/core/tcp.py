@@ -22,7 +22,7 @@ _BACKLOG: Final = 4_096
 _ACCEPTED_AT_ONCE: Final = 64
 """Connections that are accepted before others are served."""
 ALL: Final = "::"
-ALL_IPV4: Final = "0.0.0.0"  # noqa: S104 - what a user may say
+ALL_IPV4: Final = "0.0.0.0"  # noqa: S104 - what a user may give
 _LOOPBACKS: Final = ("127.0.0.1", "::1")
 _ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """Errors of an address that this machine does not have."""

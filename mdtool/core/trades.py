@@ -2,7 +2,7 @@
 
 `Trades` are columns alone. `NamedTrades` have the table beside them that their symbols point into.
 `Frames` are what a stream brought: the trades that were accepted, and which frames were refused. A
-`TradeRun` says where in its stream those are.
+`TradeRun` has their stream and their position in it.
 """
 
 from __future__ import annotations

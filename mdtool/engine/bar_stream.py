@@ -165,7 +165,7 @@ class GapFill:
 
     def __init__(self, mode: str, interval_ns: int) -> None:
         if mode not in FILLS:
-            raise UsageError(f"no fill {mode!r}; choose from {', '.join(FILLS)}")
+            raise UsageError(f"fill {mode!r}: does not exist; choose from {', '.join(FILLS)}")
         self.mode = mode
         self.interval_ns = interval_ns
         self._last: dict[int, tuple[int, int]] = {}

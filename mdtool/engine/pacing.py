@@ -58,7 +58,7 @@ class Pacer:
             Times of the records that come next, in order. One earlier than one before it is due
             with that one.
         now_ns : int
-            Of any clock that never goes back. The first record is due when it is first asked for.
+            Of any clock that never goes back. The first record is due at the first call.
         """
         n = len(timestamps_ns)
         if self._numerator == 0:

@@ -4,7 +4,7 @@ Every instrument has a fair value that walks at random, weakly drawn back to whe
 a book around it. Orders arrive at prices near the fair value, some impatient enough to trade at
 once; others are cancelled or modified. What the exchange reports has the form of CME's market by
 order: an event that trades is its trades (T) and fills (F), then what they did to the book (C for
-an order that is gone, M for one that is smaller), with F_LAST on the last record.
+an order that is removed, M for one that is reduced), with F_LAST on the last record.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Exchange:
         """
         if schema not in defaults.SCHEMAS:
             raise UsageError(
-                f"no schema {schema!r} here; choose from {', '.join(defaults.SCHEMAS)}"
+                f"schema {schema!r}: cannot be simulated; choose from {', '.join(defaults.SCHEMAS)}"
             )
         capacity = n + kernels.MAX_EVENT_RECORDS
         records = np.zeros(capacity, MBO)
@@ -208,7 +208,7 @@ def _empty_books(symbols: Sequence[str]) -> npt.NDArray[np.void]:
 
 
 def _table(weights: Mapping[int, float], picks: int) -> npt.NDArray[np.int64]:
-    """Return `picks` values in which each is as common as its weight says."""
+    """Return `picks` values, each as often as its weight."""
     values = np.array(list(weights), np.int64)
     shares = np.cumsum(list(weights.values())) / math.fsum(weights.values())
     at = np.searchsorted(shares, (np.arange(picks) + 0.5) / picks)

@@ -3,7 +3,7 @@
 Layouts, all int64:
 
 - an instrument's window has the row of its index, of seven: trades, volume, VWAP, rest, latest
-  time, and where in `entries` its oldest trade stands, or -1 before the first, and its next one
+  time, and the row in `entries` of its oldest trade, or -1 before the first, and its next one
   will;
 - `entries` has a row for each trade that is held, its price and volume and, where windows are a
   span of time, its time. It is cut into chunks of a power of two; a window has a chain of them;

@@ -250,7 +250,7 @@ class Admission:
         Parameters
         ----------
         address : str
-            What stands for a client that does not authenticate: its IPv4 address or IPv6 network.
+            What identifies a client that does not authenticate: its IPv4 address or IPv6 network.
         principal : Principal
         """
         return Client(self, address, principal)
@@ -390,13 +390,13 @@ class Client:
 
 @functools.lru_cache(4_096)
 def client_address(text: str) -> str:
-    """Return what stands for an anonymous client: its IPv4 address, or its IPv6 network.
+    """Return what identifies an anonymous client: its IPv4 address, or its IPv6 network.
 
     Parameters
     ----------
     text : str
         An address of either family, also an IPv4 address with a port, which some proxies write.
-        Any other text stands for itself.
+        Any other text is returned as it is.
     """
     if ":" not in text:
         return text

@@ -29,12 +29,12 @@ _I8: Final = np.dtype("<i8")
 
 
 class BatchError(PeerError):
-    """A peer sent columns that contradict each other, or values that nobody accepts."""
+    """A peer sent columns that contradict each other, or values that are not valid."""
 
 
 @dataclass(slots=True)
 class BarColumns:
-    """Bars of one interval; of one symbol and newest first unless something else is said.
+    """Bars of one interval; of one symbol and newest first unless stated otherwise.
 
     Attributes
     ----------

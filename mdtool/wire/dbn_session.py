@@ -1,6 +1,6 @@
-"""What a sender of a DBN stream and its receivers say to each other.
+"""The messages between a sender of a DBN stream and its receivers.
 
-The sender's half is a DBN stream. A receiver that says nothing gets the stream's records from the
+The sender's half is a DBN stream. A receiver that sends nothing gets the stream's records from the
 first one on, and nothing else. One that opens with a line gets answers among the records, as
 system and error records, in the manner of Databento's live gateway:
 
@@ -12,8 +12,8 @@ system and error records, in the manner of Databento's live gateway:
     system, SUBSCRIPTION_ACK        `stream=IDENTITY|position=N|snapshot=K`: the next K records are
                                     a snapshot, and what follows begins at position N
     system, SLOW_READER_WARNING     the same again, with `|skipped=M`: so many records were left out
-    system, REPLAY_COMPLETED        `stream=IDENTITY|position=N`: that was all
-    error                           why there is no more
+    system, REPLAY_COMPLETED        `stream=IDENTITY|position=N`: the stream has ended
+    error                           the reason why the session ends
 
 Records before the first answer belong to no session: the request of a receiver came when its stream
 had begun already. A position counts the stream's own records. Equal identities mean equal records
@@ -36,13 +36,13 @@ from mdtool.wire.dbn_records import RTYPE_ERROR, RTYPE_SYSTEM
 
 MAX_REQUEST_BYTES: Final = 256
 MAX_STRAY_BYTES: Final = 1 << 26
-"""More than a connection can hold of what was sent before a request was heard."""
+"""More than a connection holds of what was sent before the request arrived."""
 BEGIN_CODE: Final = int(dbn.SystemCode.SUBSCRIPTION_ACK)
 BEGIN_AGAIN_CODE: Final = int(dbn.SystemCode.SLOW_READER_WARNING)
 END_CODE: Final = int(dbn.SystemCode.REPLAY_COMPLETED)
 """Of the sender's system records."""
 OWN_RTYPES: Final = frozenset({RTYPE_ERROR, RTYPE_SYSTEM})
-"""What a session says about itself, and therefore leaves out of the stream that it carries."""
+"""The record types of the session's own messages, which it leaves out of the stream."""
 
 _BROKEN: Final = dbn.ErrorCode(dbn.ErrorCode.INTERNAL_ERROR)
 _BUSY: Final = dbn.ErrorCode(dbn.ErrorCode.CONNECTION_LIMIT_EXCEEDED)
@@ -108,7 +108,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The sender ends the session, and says why; `is_final` unless it is worth another try."""
+    """The sender ends the session, with its reason; `is_final` if a retry would not help."""
 
     reason: str
     is_final: bool
@@ -136,7 +136,7 @@ def empty_header() -> bytes:
 
 
 def encode_begin(begin: Begin, ts_ns: int) -> bytes:
-    """Return the record that says what follows."""
+    """Return the record before a snapshot and the stream's records."""
     text = f"stream={begin.stream}|position={begin.position}|snapshot={begin.snapshot}"
     if begin.skipped:
         return _system(f"{text}|skipped={begin.skipped}", BEGIN_AGAIN_CODE, ts_ns)
@@ -149,7 +149,7 @@ def encode_end(end: End, ts_ns: int) -> bytes:
 
 
 def encode_refused(refused: Refused, ts_ns: int) -> bytes:
-    """Return the record that says why a session ends."""
+    """Return the record with the reason why a session ends."""
     code = _BROKEN if refused.is_final else _BUSY
     text = refused.reason.encode("ascii", "replace").decode()[:_MAX_REASON_CHARS]
     return bytes(dbn.ErrorMsg(ts_event=ts_ns, err=text, is_last=True, code=code))
@@ -217,7 +217,7 @@ class SessionDecoder:
 
     @property
     def metadata(self) -> dbn.Metadata | None:
-        """What the stream's header says, None until it has come."""
+        """The stream's header, None until it has arrived."""
         return self._decoder.metadata
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Message]:

@@ -181,7 +181,7 @@ def _fields(record_type: Any, is_pretty: bool) -> list[_Field]:
 
 
 def _between(before: _Field | None, after: _Field | None) -> str:
-    """Return what stands in JSON between two fields, before the first or after the last one."""
+    """Return the JSON text between two fields, before the first or after the last one."""
     text = '"' if before and before.is_quoted else ""
     was, now = (field.place if field else "" for field in (before, after))
     if was not in ("", now):

@@ -101,7 +101,7 @@ NULL_BYTES: Final = 4
 YEAR_AND_MONTH: Final = np.uint64(int.from_bytes(b"\0\0\0\0-\0\0-", "little"))
 DAY_AND_MINUTE: Final = np.uint64(int.from_bytes(b"\0\0T\0\0:\0\0", "little"))
 SECOND: Final = np.uint64(int.from_bytes(b":", "little"))
-"""What stands between the digits of a time, by the words in which they are stored."""
+"""The separators between the digits of a time, by the words that hold them."""
 
 MEMO_WORDS: Final = 4
 MEMO_SLOTS: Final = 4

@@ -71,7 +71,7 @@ def decode_state(line: bytes) -> VwapState:
     except (ValueError, RecursionError) as error:
         raise LineError(f"{shown(line)} is not JSON") from error
     if isinstance(fields, dict) and isinstance(fields.get("error"), str):
-        raise LineError(f"the feed says: {fields['error'][:200]}")
+        raise LineError(f"the feed reported: {fields['error'][:200]}")
     try:
         state = VwapState(
             fields["symbol"],

@@ -253,7 +253,7 @@ class TestWrongUsage:
             (["--start", "yesterday"], "'yesterday' is not a time"),
             (["--start", "2024-01-02", "--end", "2024-01-02"], "--start 2024-01-02 is not before"),
             (["--symbols", ","], "--symbols ',' names no symbol"),
-            (["--schema", "trade"], "no schema 'trade'; did you mean 'trades'?"),
+            (["--schema", "trade"], "schema 'trade': does not exist; did you mean 'trades'?"),
             (["--clock", "ts_out"], "--clock ts_out: choose from ts_recv, ts_event"),
             (["--speed", "-1"], "--speed"),
             (["--speed", "nan"], "--speed"),

@@ -114,7 +114,7 @@ def test_nothing_is_resumed_from_half_a_snapshot():
 
 
 def test_a_refusal_ends_it():
-    with pytest.raises(PeerError, match="the sender says: file cut"):
+    with pytest.raises(PeerError, match="the sender ended the session: file cut"):
         processing().receive(Refused("file cut", is_final=True))
 
 

@@ -121,7 +121,9 @@ class TestSchema:
         assert [array["rtype"][0] for array in bare(part)] == [33, 22]
 
     def test_a_schema_that_there_is_not(self):
-        with pytest.raises(UsageError, match="no schema 'trade'; did you mean 'trades'"):
+        with pytest.raises(
+            UsageError, match="schema 'trade': does not exist; did you mean 'trades'"
+        ):
             SchemaSource(source()[0], "trade")
 
     def test_what_cannot_be_had(self):

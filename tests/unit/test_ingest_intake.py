@@ -235,4 +235,4 @@ def test_a_client_that_is_gone_at_once_harms_nothing(intake):
         Connections(Admission(Limits())),
     )
     connection.connection_made(transport)
-    assert str(connection) == "a client that has gone"
+    assert str(connection) == "a disconnected client"

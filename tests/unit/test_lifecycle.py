@@ -199,7 +199,7 @@ def test_a_service_stops_in_order_when_its_supervisor_is_gone(spawn, lifeline):
     cut()
     code, out, err = outcome(process)
     assert (code, out) == (0, "stopping\nstopped\n")
-    assert "supervisor gone" in err
+    assert "supervisor ended" in err
 
 
 def test_a_service_that_starts_after_its_supervisor_ended_stops(spawn, lifeline):

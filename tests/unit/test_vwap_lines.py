@@ -97,7 +97,7 @@ def test_what_is_no_object_of_the_feed_is_no_state(line):
 
 
 def test_what_the_feed_complains_of_is_told():
-    with pytest.raises(LineError, match="the feed says: too many"):
+    with pytest.raises(LineError, match="the feed reported: too many"):
         decode_state(encode_error("too many clients"))
 
 

@@ -158,7 +158,7 @@ class ColumnarOutput:
 
     Notes
     -----
-    The subclasses say how a writer of their format is made, and whether it takes dictionary arrays.
+    A subclass makes the writer of its format, and sets `is_coded` if that takes dictionary arrays.
     """
 
     is_coded = False

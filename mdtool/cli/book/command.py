@@ -1,4 +1,4 @@
-"""`mdtool book`: order books rebuilt from MBO records, and what can be said about them."""
+"""`mdtool book`: order books rebuilt from MBO records, and checks of them."""
 
 from __future__ import annotations
 

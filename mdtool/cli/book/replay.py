@@ -344,7 +344,7 @@ def _opened(options: BookOptions, output: OutputOptions, source: RecordSource) -
 
 
 class PartialNotice:
-    """Logs the first partial books as soon as they are met, and their number at the end.
+    """Logs the first partial books as soon as they are first seen, and their number at the end.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ class LiveOptions:
     ] = None
 
     def check(self, context: typer.Context) -> None:
-        """Refuse options that say nothing about the live view, or are about it alone.
+        """Reject options that do not apply to the live view, or without it apply to nothing.
 
         Raises
         ------

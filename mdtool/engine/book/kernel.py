@@ -517,7 +517,7 @@ def _has_ladder_room(s: State, book: int) -> bool:
 
 @inlined
 def _count_crossed(s: State, book: int) -> None:
-    """Count a book that stands crossed or locked at the end of an event."""
+    """Count a book that is crossed or locked at the end of an event."""
     bids = s.sides[2 * book, S_LENGTH]
     asks = s.sides[2 * book + 1, S_LENGTH]
     if bids > 0 and asks > 0:

@@ -89,7 +89,7 @@ class IntervalSampler:
     """Samples, at the end of each interval, every book of which an event ended in it.
 
     Intervals start at whole multiples of their length since the epoch, and their starts are
-    inclusive. Where index timestamps fall, time stands still.
+    inclusive. Where index timestamps decrease, the time stays as it is.
 
     Parameters
     ----------

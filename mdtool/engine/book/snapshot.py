@@ -232,7 +232,7 @@ def mbo_snapshot(books: Books, instruments: Instruments) -> Batch:
     Notes
     -----
     The `N` also ends the run of snapshot adds: a snapshot of the stream that follows is another.
-    Where the book stands within one, there is no `N`, so that its further adds still belong to it.
+    Within a snapshot there is no `N`, so that its further adds still belong to it.
     """
     parts = [np.empty(0, MBO), *(_of_book(view) for view in views(books))]
     instrument = np.repeat(books.instruments(), [len(part) for part in parts[1:]])

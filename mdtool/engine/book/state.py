@@ -122,7 +122,7 @@ class Books:
         return int(self.state.sizes[k.Z_BOOKS])
 
     def instruments(self) -> npt.NDArray[np.int64]:
-        """Return the index of each book's instrument, in the order in which they were first met."""
+        """Return the index of each book's instrument, in the order of their first records."""
         return self.state.books[: len(self), k.B_INSTRUMENT].copy()
 
     def row_of(self, instrument: int) -> int:

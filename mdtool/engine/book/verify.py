@@ -143,7 +143,7 @@ class Verifier:
         return channel.jumps > 0 and (self._all_jumps or channel.is_consecutive)
 
     def findings(self) -> Iterator[Finding]:
-        """Yield the findings by book, in the order in which they were met, then by channel."""
+        """Yield the findings by book, in the order of their first records, then by channel."""
         falls = {fall.instrument: fall for fall in self._sequences.falls()}
         for row, instrument in enumerate(self.books.instruments().tolist()):
             counts = self.books.state.books[row, k.B_ANOMALIES :].tolist()

@@ -269,7 +269,7 @@ class BookView:
 
 
 def views(books: Books) -> Iterator[BookView]:
-    """Yield a view of every book, in the order in which they were first met."""
+    """Yield a view of every book, in the order in which they were first seen."""
     for instrument in books.instruments().tolist():
         yield BookView(books, instrument)
 
@@ -305,7 +305,7 @@ class Totals(NamedTuple):
 
 
 def totals(books: Books) -> Totals:
-    """Return what all books come to."""
+    """Return the totals of all books."""
     rows = books.state.books[: len(books)]
     lengths = books.state.sides[: 2 * len(books), k.S_LENGTH]
     anomalies = {kind: int(rows[:, k.B_ANOMALIES + at].sum()) for kind, at in ANOMALIES.items()}
@@ -327,7 +327,7 @@ _UNKNOWN_BIT: Final = {"bid": 1, "ask": 2}
 
 
 def tops(books: Books) -> npt.NDArray[np.void]:
-    """Return the best prices of every book, in the order in which they were first met.
+    """Return the best prices of every book, in the order in which they were first seen.
 
     Parameters
     ----------
@@ -368,7 +368,7 @@ class PartialBooks:
         self._was_reported = np.empty(0, np.bool_)
 
     def look(self, books: Books) -> list[int]:
-        """Return the instruments whose books have turned out to be partial, as they were met."""
+        """Return the instruments whose books have turned out to be partial, the first one first."""
         rows = books.state.books[: len(books)]
         reported = np.zeros(len(rows), np.bool_)
         reported[: len(self._was_reported)] = self._was_reported

@@ -96,7 +96,7 @@ class GrpcServer:
         return address
 
     async def _watch_descriptors(self) -> None:
-        """Report when there are none for connections, as gRPC pauses then without a word."""
+        """Report that connections cannot be accepted, which gRPC does not."""
         while True:
             await asyncio.sleep(PAUSE_S)
             check(self._addresses[0])

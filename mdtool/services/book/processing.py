@@ -137,7 +137,7 @@ class Processing:
             case End():
                 self._end()
             case Refused(reason):
-                raise PeerError(f"the sender says: {reason}")
+                raise PeerError(f"the sender ended the session: {reason}")
 
     def fail(self, reason: str) -> None:
         """End before the end of the stream because of an error."""

@@ -136,7 +136,7 @@ class BookReceiver:
 
         One for each processed record, from the oldest in the history until the last one; with
         `last=true` one for each book as it is now. A line with `skipped` alone counts the records
-        without a line; one with `error` says why there are no more.
+        without a line; one with `error` has the reason why there are no more.
         """
         depth = _parse_depth(request.query.get("depth"))
         symbols = _parse_symbols(request.query.get("symbols"))

@@ -35,8 +35,8 @@ class Event:
     ----------
     symbol : str
     count : int or None
-        How many events it stands for: one, or those that it reports as missed; None where nobody
-        knows.
+        How many events it represents: one, or those that it reports as missed; None where the
+        number is unknown.
     """
 
     __slots__ = ("count", "symbol")

@@ -96,7 +96,7 @@ def encoder(fields: Sequence[Field]) -> Callable[[Any], bytes]:
 
 
 def encode_missed(symbol: str, count: int | None) -> bytes:
-    """Return the object that stands for events of a symbol that were dropped."""
+    """Return the object that reports dropped events of a symbol."""
     return f'{{"symbol":{json.dumps(symbol)},"missed":{json.dumps(count)}}}'.encode()
 
 

@@ -148,7 +148,7 @@ class History:
         Parameters
         ----------
         client : Client or None
-            Who is charged for the request, None where somebody was before.
+            The client that is charged for the request, None where one was charged before.
         symbol : str
         part : Range
 
@@ -262,7 +262,7 @@ class Readers:
     async def request(self, call: Callable[[TradeHistory], T], timeout_s: float) -> T:
         """Return the result of a call that one of the threads makes with its history.
 
-        A call that takes too long, or that nobody waits for any more, is interrupted.
+        A call that takes too long, or whose caller is cancelled, is interrupted.
 
         Raises
         ------
@@ -338,7 +338,7 @@ class _Request(Generic[T]):
     Attributes
     ----------
     result : Future
-        Cancelled when nobody waits for it any more.
+        Cancelled with its caller.
     is_abandoned : bool
         Whether it is not to be served, or not any longer.
     """
@@ -364,7 +364,7 @@ class _Request(Generic[T]):
             settle = functools.partial(self._fail, error)
         with self._lock:
             self._history = None
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(settle)
 
     def interrupt(self) -> bool:

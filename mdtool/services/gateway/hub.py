@@ -119,7 +119,7 @@ class Subscription:
 
 
 class Hub:
-    """Topics and their subscriptions; a topic exists while somebody subscribes to it.
+    """Topics and their subscriptions; a topic exists while it has subscribers.
 
     What is published is written in rounds, in one write a client: five symbols that change at once
     cost little more than one. A round is written in slices, between which readers and requests

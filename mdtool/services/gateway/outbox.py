@@ -128,7 +128,7 @@ class Outbox:
         if self._timer is not None:
             self._timer.cancel()
         if self._transport.get_write_buffer_size():
-            # Else it is there until the client reads, which may be never, or its machine is gone.
+            # Else it stays until the client reads, which may be never.
             self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._abort)
 
     def _is_idle(self) -> bool:
@@ -161,7 +161,7 @@ class Outbox:
             self._timer = loop.call_later(_RETRY_S, self._retry)
 
     def _retry(self) -> None:
-        """Write everything that waits, if all that was written before is gone."""
+        """Write everything that waits, if the transport's buffer is empty."""
         self._timer = None
         if self._transport.is_closing():
             self.close()

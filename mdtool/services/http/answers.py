@@ -103,7 +103,7 @@ def answering(
         except MdtoolError as error:
             response = _failure_of(error, statuses, fail)
         except ConnectionError:
-            response = web.Response(status=_GONE)  # only counted: nobody reads it
+            response = web.Response(status=_GONE)  # only counted: the client has disconnected
         except Exception:
             log.exception("%s %s", request.method, request.rel_url)
             response = fail(500, "internal", "the service failed; see its log", None)

@@ -58,7 +58,7 @@ class Connections:
             self._all_gone.set()
 
     async def gone(self) -> None:
-        """Wait until there is none."""
+        """Wait until all are closed."""
         await self._all_gone.wait()
 
 
@@ -118,7 +118,7 @@ class Connection(asyncio.BufferedProtocol):
         client = self._connections.admission.peer(transport)
         self._admitted.enter_context(client.connected("ticks", lambda _code, _reason: self.close()))
         peer = transport.get_extra_info("peername")
-        self._name = format_address(*peer[:2]) if peer else "a client that has gone"
+        self._name = format_address(*peer[:2]) if peer else "a disconnected client"
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         log.debug("%s: connected", self)
 
@@ -160,10 +160,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._stream_id:
             self._intake.leave(self._stream_id, self)
         if exc is not None and self._decoder.pending_bytes:
-            log.warning("%s: hung up in the middle of a frame (%s)", self, exc)
+            log.warning("%s: disconnected in the middle of a frame (%s)", self, exc)
         if self._tally.refused:
             log.warning("%s: %s", self, self._tally)
-        log.debug("%s: gone (%s)", self, exc or "closed")
+        log.debug("%s: disconnected (%s)", self, exc or "closed")
         self._admitted.close()
         self._connections.remove(self)
 

@@ -22,7 +22,7 @@ class Backlog:
     Parameters
     ----------
     limit_bytes : int
-        Above it the oldest arrays are dropped; the last one is kept, whatever its size.
+        Above it the oldest arrays are dropped; the last one stays, whatever its size.
     """
 
     def __init__(self, limit_bytes: int) -> None:

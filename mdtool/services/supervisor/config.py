@@ -11,7 +11,7 @@ from mdtool.core.config import setting
 class ServeConfig:
     """Which services run, their addresses, their source, and their store.
 
-    A host or a port of None stands for the service's own setting.
+    A host or a port of None means the service's own setting.
     """
 
     only: str = setting("", "Services to run, separated by commas; by default all.")

@@ -211,7 +211,7 @@ class Bars:
             await asyncio.sleep(next(waits))
 
     def _end(self, key: Key, series: _Series) -> None:
-        """Have nobody join the series any more, and end its call."""
+        """Close the series to new followers, and end its call."""
         if self._series.get(key) is series:
             del self._series[key]
             if series.task is not asyncio.current_task():

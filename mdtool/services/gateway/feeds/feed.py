@@ -214,11 +214,11 @@ class Audience(Generic[R]):
         return bool(self._formats)
 
     def __contains__(self, key: Key) -> bool:
-        """Tell whether somebody follows a key, or every symbol of its option."""
+        """Return whether a client follows a key, or every symbol of its option."""
         return key in self._formats or Key(ALL, key.option) in self._formats
 
     def is_followed(self, key: Key) -> bool:
-        """Tell whether somebody follows exactly this key."""
+        """Return whether a client follows exactly this key."""
         return key in self._formats
 
     def keys(self) -> Iterable[Key]:
@@ -291,14 +291,14 @@ class Audience(Generic[R]):
             self.hub.publish((self, key, format_), format_.encode(row), state)
 
     def miss(self, key: Key, symbol: str, count: int | None) -> None:
-        """Report events that the feed itself dropped, None where nobody knows how many."""
+        """Report events that the feed itself dropped, None where their number is unknown."""
         for followed in (key, Key(ALL, key.option)):
             for format_ in self._formats.get(followed, ()):
                 payload = format_.missed(symbol, count)
                 self.hub.publish((self, followed, format_), payload, Event(symbol, count))
 
     def interrupt(self) -> None:
-        """Report to everybody that events were missed, nobody knows how many."""
+        """Report to every follower that an unknown number of events was missed."""
         for key, formats in self._formats.items():
             for format_ in formats:
                 payload = format_.missed(key.symbol, None)

@@ -74,7 +74,7 @@ FIELDS: Final = (
 class Trades:
     """The feed.
 
-    Without a store the stream of trades is followed always, else while somebody follows trades.
+    Without a store the stream of trades is followed always, else while a client follows trades.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ class Trades:
             self._audience.publish(Key(trade.symbol), trade, Event(trade.symbol))
 
     def _followed(self, symbols: NDArray[np.uint32]) -> NDArray[np.intp]:
-        """Return the rows of a batch whose symbols somebody follows."""
+        """Return the rows of a batch whose symbols a client follows."""
         if self._audience.is_followed(Key(ALL)):
             return np.arange(len(symbols))
         table, followed_keys = self._ring.symbols, self._audience.keys()

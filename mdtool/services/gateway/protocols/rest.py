@@ -29,7 +29,7 @@ from mdtool.wire.cursors import Cursor, CursorError, decode_cursor, encode_curso
 PREFIX: Final = "/api/v2"
 MAX_ROWS: Final = 10_000
 _LIST: Final = -1
-"""What stands in the cursor of a list in place of a time: no trade or bar has it."""
+"""The time in the cursor of a list of symbols: no trade or bar has it."""
 
 
 class Rest:

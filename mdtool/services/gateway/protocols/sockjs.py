@@ -223,7 +223,7 @@ class _Session:
 
     @property
     def outbox(self) -> _Session:
-        """Where frames are kept: here."""
+        """The session itself, which stores its frames."""
         return self
 
     def header(self, _length: int) -> bytes:

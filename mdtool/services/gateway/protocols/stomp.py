@@ -69,7 +69,7 @@ class Dialect(NamedTuple):
     ----------
     wrapping : Wrapping
     version : Version
-        1.0 or 1.2: what 1.1 and 1.2 escape differently stands in no destination.
+        1.0 or 1.2: no destination has what 1.1 and 1.2 escape differently.
     """
 
     wrapping: Wrapping
@@ -189,7 +189,7 @@ class Connection:
     Attributes
     ----------
     name : str
-        Which nobody can guess.
+        Random, so that it cannot be guessed.
     """
 
     __slots__ = ("_ends", "_has_ended", "_session", "_stomp", "carrier", "name", "wrapping")

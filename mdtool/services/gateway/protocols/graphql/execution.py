@@ -289,7 +289,7 @@ class RowFormat:
         return encode_result(result) + NEXT_TAIL
 
     def missed(self, symbol: str, count: int | None) -> bytes:
-        """Return the response that stands for events that were dropped."""
+        """Return the response that reports dropped events."""
         missed = ExecutionResult({self._key: None}, extensions={"symbol": symbol, "missed": count})
         return encode_result(missed) + NEXT_TAIL
 
