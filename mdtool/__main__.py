@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
 
-from mdtool.core.errors import EXIT_INTERRUPTED
+_FIRST: Final = 1
+"""The id of a container's first process."""
 
 
 def main() -> NoReturn:
     """Run the command line, and end the process with the status that its outcome means."""
     try:
+        if os.getpid() == _FIRST:
+            from mdtool.core.first_process import continue_in_child
+
+            continue_in_child()
         from mdtool.cli.app import main as run
     except KeyboardInterrupt:
+        from mdtool.core.errors import EXIT_INTERRUPTED
+
         sys.exit(EXIT_INTERRUPTED)
     run()
 
