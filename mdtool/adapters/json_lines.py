@@ -97,6 +97,8 @@ class JsonLines:
         Closed together with this one.
     is_strict : bool
         Whether a line that is not a tick ends the source; else it is counted by reason and skipped.
+    any_price : bool
+        Whether prices of 0 and below are accepted.
 
     Attributes
     ----------
@@ -110,7 +112,10 @@ class JsonLines:
         refused.
     """
 
-    def __init__(self, source: ByteSource, is_strict: bool = False) -> None:
+    def __init__(
+        self, source: ByteSource, is_strict: bool = False, *, any_price: bool = False
+    ) -> None:
+        self._any_price = any_price
         self.refused = np.zeros(REASONS, np.int64)
         self._is_strict = is_strict
         self._is_in_long_line = False
@@ -223,7 +228,7 @@ class JsonLines:
         symbol = self._symbol(entry)
         with _PRICE:
             price = parse_price(_nearest_nano(str(entry["price"])))
-            if price <= 0:
+            if price <= 0 and not self._any_price:
                 raise UsageError(f"price {entry['price']} is not above 0")
         with _VOLUME:
             volume = _positive("volume", _integer("volume", entry["volume"]))
@@ -237,15 +242,15 @@ class JsonLines:
             return None
         symbol = self._symbol(entry)
         with _PRICE:
-            text = str(entry["price"])
-            price = parse_price(text) if "." in text else _integer("price", entry["price"] or 0)
+            price = _price(entry["price"])
         with _VOLUME:
             size = _integer("size", entry["size"])
         with _TIMESTAMP:
             header = entry["hd"] if isinstance(entry["hd"], dict) else {}
             event_ns = _positive("time", _time(str(header["ts_event"])))
             due_ns = _time(str(entry.get("ts_recv") or event_ns))
-        if not 0 < price < UNDEF_PRICE or not 0 < size < UNDEF_ORDER_SIZE:
+        is_sent = price < UNDEF_PRICE and (price > 0 or self._any_price)
+        if not is_sent or not 0 < size < UNDEF_ORDER_SIZE:
             self.left_out += 1
             return None
         return symbol, price, size, event_ns, due_ns
@@ -266,6 +271,14 @@ def _nearest_nano(price: str) -> str:
         return f"{Decimal(price).quantize(_NANO):f}"
     except InvalidOperation:
         return price  # not a number, or too large
+
+
+def _price(value: object) -> int:
+    """Return the price of a record: an integer at 1e-9, pretty a decimal, null where undefined."""
+    if value is None:
+        return UNDEF_PRICE
+    text = str(value)
+    return parse_price(text) if "." in text else _integer("price", value)
 
 
 def _integer(name: str, value: object) -> int:

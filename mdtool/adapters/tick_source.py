@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.dbn_source import DerivedSource, RecordSource
 from mdtool.core.batch import Batch, LabelMap
-from mdtool.core.records import has_trades, index_timestamps
+from mdtool.core.records import has_trades, index_timestamps, is_priced
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import NamedTrades, Trades
-from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
 
 
 class TickSource(Protocol):
@@ -26,7 +25,7 @@ class TickSource(Protocol):
 
     @property
     def left_out(self) -> int:
-        """How many trades were left out: without a price, a size or a time above 0."""
+        """How many trades were left out: without a price that may be sent, a size or a time."""
         ...
 
     @property
@@ -56,10 +55,13 @@ class DbnTicks(DerivedSource):
     source : RecordSource
         Its trades are its trade records, and the `T` records of its MBO and MBP. Closed together
         with this one.
+    any_price : bool
+        Whether trades at 0 and below are ticks too.
     """
 
-    def __init__(self, source: RecordSource) -> None:
+    def __init__(self, source: RecordSource, *, any_price: bool = False) -> None:
         super().__init__(source)
+        self._any_price = any_price
         self.left_out = 0
         self._symbols = SymbolTable()
         self._map = LabelMap(self._symbols.intern)
@@ -68,18 +70,18 @@ class DbnTicks(DerivedSource):
         for batch in self._source:
             if has_trades(batch.records.dtype):
                 trades = batch.trades()
-                ticks = _ticks_of(trades, self._map.map(trades))
+                ticks = _ticks_of(trades, self._map.map(trades), any_price=self._any_price)
                 self.left_out += len(trades) - len(ticks)
                 if len(ticks):
                     yield NamedTrades(self._symbols, ticks)
 
 
-def _ticks_of(batch: Batch, symbol: NDArray[np.uint32]) -> Trades:
-    """Return trades as columns, without those whose price, size or time is not above 0."""
+def _ticks_of(batch: Batch, symbol: NDArray[np.uint32], *, any_price: bool) -> Trades:
+    """Return the trades that are ticks as columns."""
     trades = batch.records
-    times = trades["ts_event"].view(np.int64)
-    is_tick = (trades["price"] > 0) & (trades["price"] != UNDEF_PRICE) & (times > 0)
-    is_tick &= (trades["size"] > 0) & (trades["size"] != UNDEF_ORDER_SIZE)
+    is_tick = is_priced(trades) & (trades["ts_event"].view(np.int64) > 0)
+    if not any_price:
+        is_tick &= trades["price"] > 0
     trades = trades[is_tick]
     return Trades(
         symbol=symbol[is_tick],

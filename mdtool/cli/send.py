@@ -17,7 +17,7 @@ from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import UsageError
-from mdtool.core.units import counted
+from mdtool.core.units import ANY_PRICE, counted
 from mdtool.engine.simulate_defaults import SEED, SYMBOLS
 from mdtool.services.send.config import SendConfig
 
@@ -106,7 +106,7 @@ def send(
     if simulate:
         ticks = _simulated(paths, selected, seed, config.rate)
     else:
-        ticks = _read(paths, selected, strict)
+        ticks = _read(paths, selected, config, strict)
     if simulate and config.rate:
         config = dataclasses.replace(config, rate=0.0, speed=1.0)
     # Paced ticks are read ahead of their time: the bytes read would show no progress.
@@ -119,9 +119,10 @@ def send(
         finally:
             if ticks.left_out:
                 log.warning(
-                    "%s: left out %s without a price, size or time above 0",
+                    "%s: left out %s without a %s, a size or a time",
                     ticks.name,
                     counted(ticks.left_out, "trade"),
+                    "price" if config.prices == ANY_PRICE else "price above 0",
                 )
             if sender.outcome is not None:
                 hint = f"; {_HOW_TO_REPEAT[once]}" if sender.is_known else ""
@@ -156,16 +157,20 @@ def _named_by_content(
         )
     if not paths:
         raise UsageError("--once: needs INPUT; standard input cannot be recognised")
-    stream_id = content_stream_id(paths, selected.selection())
+    any_price = config.prices == ANY_PRICE
+    stream_id = content_stream_id(paths, selected.selection(), any_price=any_price)
     return dataclasses.replace(config, stream_id=stream_id)
 
 
-def _read(paths: Sequence[str], selected: FilterOptions, is_strict: bool) -> TickSource:
+def _read(
+    paths: Sequence[str], selected: FilterOptions, config: SendConfig, is_strict: bool
+) -> TickSource:
     from mdtool.services.send.ticks import open_ticks
 
     if selected.schema not in {None, "trades"}:
         raise UsageError(f"--schema {selected.schema}: only trades can be sent")
-    return open_ticks(paths or ["-"], selected.selection(), is_strict)
+    any_price = config.prices == ANY_PRICE
+    return open_ticks(paths or ["-"], selected.selection(), is_strict, any_price=any_price)
 
 
 def _simulated(paths: Sequence[str], selected: FilterOptions, seed: int, rate: float) -> TickSource:

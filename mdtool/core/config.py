@@ -53,6 +53,7 @@ def setting(
     *,
     low: float | None = None,
     high: float | None = None,
+    choices: tuple[str, ...] = (),
     formerly: str | None = None,
 ) -> Any:
     """Return a dataclass field that is a setting.
@@ -64,12 +65,20 @@ def setting(
         One sentence.
     low, high : float, optional
         The inclusive range.
+    choices : tuple of str
+        The only values; empty for any.
     formerly : str, optional
         An earlier name, under which the setting can still be given.
     """
     return dataclasses.field(
         default=default,
-        metadata={"help": help_text, "low": low, "high": high, "formerly": formerly},
+        metadata={
+            "help": help_text,
+            "low": low,
+            "high": high,
+            "choices": choices,
+            "formerly": formerly,
+        },
     )
 
 
@@ -104,6 +113,8 @@ def load(cls: type[T], section: str, flags: Mapping[str, object]) -> T:
 
 def range_of(field: dataclasses.Field[Any]) -> str:
     """Return the range of a setting in words, empty where it has none."""
+    if choices := field.metadata["choices"]:
+        return " or ".join(choices)
     low, high = field.metadata["low"], field.metadata["high"]
     if low is None and high is None:
         return ""
@@ -216,7 +227,9 @@ def _parse(kind: type, text: str, where: str) -> object:
 def _in_range(cls: type, name: str, value: Any, where: str) -> Any:
     field = next(field for field in dataclasses.fields(cls) if field.name == name)
     low, high = field.metadata["low"], field.metadata["high"]
-    if not ((low is None or value >= low) and (high is None or value <= high)):  # nan is outside
+    choices = field.metadata["choices"]
+    is_inside = (low is None or value >= low) and (high is None or value <= high)
+    if not is_inside or (choices and value not in choices):  # nan is outside
         raise ConfigError(f"{where}: {value!r} is not {range_of(field)}")
     return value
 

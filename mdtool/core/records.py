@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from mdtool.core.dtypes import F_SNAPSHOT, RTYPE_TRADE, TRADE, record_length
 from mdtool.core.errors import UsageError
+from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
 
 Records: TypeAlias = npt.NDArray[np.void]
 """A structured array of records of one rtype, laid out as DBN lays them out."""
@@ -82,6 +83,18 @@ def is_trade(records: Records) -> npt.NDArray[np.bool_]:
     """Return which of MBO, trades or MBP records are trades: those with action `T`, shape (n,)."""
     traded: npt.NDArray[np.bool_] = records["action"] == b"T"
     return traded
+
+
+def is_priced(records: Records) -> npt.NDArray[np.bool_]:
+    """Return which of MBO, trades or MBP records have a price and a size, shape (n,).
+
+    A price is whatever is not undefined: spreads and some futures trade at 0 and below. A size of 0
+    is none.
+    """
+    size = records["size"]
+    priced: npt.NDArray[np.bool_] = (records["price"] != UNDEF_PRICE) & (size != 0)
+    priced &= size != UNDEF_ORDER_SIZE
+    return priced
 
 
 def trades_of(records: Records) -> Records:

@@ -139,7 +139,7 @@ class Frames:
     Attributes
     ----------
     trades : Trades
-        The n that were accepted; their prices and sizes are above 0.
+        The n that were accepted; their prices are defined, and their sizes above 0.
     offset : uint32[n]
         The number of each one's frame among the `count`, rising.
     count : int

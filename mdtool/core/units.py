@@ -24,6 +24,9 @@ MIN_TIMESTAMP_NS: Final = 10**17
 UNDEF_PRICE: Final = 2**63 - 1
 UNDEF_TIMESTAMP: Final = 2**64 - 1
 UNDEF_ORDER_SIZE: Final = 2**32 - 1
+ANY_PRICE: Final = "any"
+PRICES: Final = ("positive", ANY_PRICE)
+"""Which prices a Tick may have, by settings."""
 _PRICE_DIGITS: Final = 10
 """Before the point, of the largest price there is."""
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mdtool.core.batch import Batch
 from mdtool.core.dtypes import F_LAST, MBO
-from mdtool.core.records import Records, has_trades, index_timestamps, is_trade
+from mdtool.core.records import Records, has_trades, index_timestamps, is_priced, is_trade
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.view import tops
@@ -89,10 +89,10 @@ class LatestQuotes:
         self._quotes["ts_recv"][rows] = found["ts_recv"]
 
     def _take_trades(self, records: Records, rows: Rows, has_traded: npt.NDArray[np.bool_]) -> None:
-        is_priced = is_trade(records) & (records["price"] != UNDEF_PRICE)
-        traded = rows[is_priced]
-        self._quotes["last"][traded] = records["price"][is_priced]
-        np.maximum.at(self._quotes["ts_recv"], traded, _times(records)[is_priced])
+        prints = is_trade(records) & is_priced(records)
+        traded = rows[prints]
+        self._quotes["last"][traded] = records["price"][prints]
+        np.maximum.at(self._quotes["ts_recv"], traded, _times(records)[prints])
         has_traded[traded] = True
 
     def _make_room(self, instruments: int) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.batch import Batch
-from mdtool.core.records import Records, is_trade, timestamps
+from mdtool.core.records import Records, is_priced, is_trade, timestamps
 from mdtool.core.trades import Trades
-from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
 
 Integers = NDArray[np.int64]
 
@@ -23,7 +22,7 @@ class TimedTrades:
     Attributes
     ----------
     trades : Trades
-        The n trades; `symbol` is the instrument's index, and sizes may be 0.
+        The n trades; `symbol` is the instrument's index.
     ts_ns : int64[n]
         Their time by the clock: `ts_recv` or `ts_event`.
     seen_ns : int64[n]
@@ -31,7 +30,8 @@ class TimedTrades:
     latest_ns : int
         The latest time of all records, -1 without any.
     undefined : int
-        How many trades were left out because their price, size or time is undefined.
+        How many trades were left out because their price, size or time is undefined, or their
+        size is 0.
     records : structured array[n] or None
         The records of the trades, where they were DBN.
     """
@@ -63,9 +63,7 @@ class TimedTrades:
         records = batch.records
         times = timestamps(records, clock)
         traded = is_trade(records)
-        is_defined = (
-            (records["price"] != UNDEF_PRICE) & (records["size"] != UNDEF_ORDER_SIZE) & (times >= 0)
-        )
+        is_defined = is_priced(records) & (times >= 0)
         taken = traded & is_defined
         rows = slice(None) if taken.all() else taken
         chosen = batch[rows]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable, is_symbol
 from mdtool.core.trades import Frames, Reason, TradeRun, Trades
-from mdtool.core.units import MIN_TIMESTAMP_NS, PRICE_SCALE
+from mdtool.core.units import MIN_TIMESTAMP_NS, PRICE_SCALE, UNDEF_PRICE
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.frames import MAX_STREAM_ID_CHARS, is_stream_id
 
@@ -150,7 +150,7 @@ _TRADE_COLUMNS: Final = {
     "ts_recv": "ingest_timestamp",
 }
 """What a TickBatch calls the columns of trades."""
-_LEAST: Final = {"price": 1, "size": 1, "ts_event": MIN_TIMESTAMP_NS}
+_LEAST: Final = {"size": 1, "ts_event": MIN_TIMESTAMP_NS}
 _MAX_SEQUENCE: Final = 2**63 - 1
 """Stores keep sequences as int64."""
 
@@ -239,6 +239,8 @@ def check_trades(trades: Trades) -> None:
         column = getattr(trades, name)
         if len(column) and column.min() < least:
             raise BatchError(f"batch has a tick with a {_TRADE_COLUMNS[name]} of {column.min()}")
+    if len(trades) and trades.price.max() == UNDEF_PRICE:
+        raise BatchError("batch has a tick without a price")
 
 
 def check_symbol(symbol: str) -> None:

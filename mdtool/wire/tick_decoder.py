@@ -80,13 +80,21 @@ class TickDecoder:
         Shared by all connections of a process; symbols of accepted ticks are added to it.
     max_frame_bytes : int
         The longest payload that the client may send.
+    any_price : bool
+        Whether prices of 0 and below are accepted.
     """
 
-    __slots__ = ("_index", "_is_open", "_max_frame_bytes", "_needed_bytes", "_pending")
+    __slots__ = ("_index", "_is_open", "_limits", "_needed_bytes", "_pending")
 
-    def __init__(self, index: SymbolIndex, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+    def __init__(
+        self,
+        index: SymbolIndex,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+        *,
+        any_price: bool = False,
+    ) -> None:
         self._index = index
-        self._max_frame_bytes = max_frame_bytes
+        self._limits = (max_frame_bytes, any_price)
         self._pending = bytearray()
         self._needed_bytes = HEADER_BYTES
         self._is_open = False
@@ -119,7 +127,7 @@ class TickDecoder:
         if not self._is_open or len(data) < self._needed_bytes:
             self._keep(data, 0)
             return Decoded(Frames.empty())
-        run = FrameRun(self._index, data, start, self._max_frame_bytes, ingest_ns)
+        run = FrameRun(self._index, data, start, self._limits, ingest_ns)
         is_sound = run.decode()
         position = run.position
         self._keep(data, position)
@@ -166,7 +174,7 @@ class TickDecoder:
             return "frame of length 0"
         if header >= CONTROL_BIT:
             return "control frame after the connection's first frame"
-        return f"frame of {header:,} bytes is over {self._max_frame_bytes:,}"
+        return f"frame of {header:,} bytes is over {self._limits[0]:,}"
 
 
 class FrameRun:
@@ -189,11 +197,16 @@ class FrameRun:
     )
 
     def __init__(
-        self, index: SymbolIndex, data: Bytes, start: int, max_frame_bytes: int, ingest_ns: int
+        self,
+        index: SymbolIndex,
+        data: Bytes,
+        start: int,
+        limits: tuple[int, bool],
+        ingest_ns: int,
     ) -> None:
         self._index = index
         self._data = data
-        self._arguments = (max_frame_bytes, ingest_ns)
+        self._arguments = (*limits, ingest_ns)
         unread = len(data) - start
         room = unread // kernel.MIN_TICK_BYTES + 1
         self._columns: NDArray[np.int64] = np.empty((4, room), np.int64)
@@ -239,7 +252,7 @@ class FrameRun:
             return []
         _, reasons, positions = self._refused[:, :count].tolist()
         return [
-            _describe(self._payload(position), Reason(reason))
+            _describe(self._payload(position), Reason(reason), any_price=self._arguments[1])
             for reason, position in zip(reasons, positions, strict=True)
         ]
 
@@ -289,14 +302,19 @@ class FrameRun:
 
 
 def decode_messages(
-    messages: Iterable[tick_pb2.Tick], index: SymbolIndex, ingest_ns: int
+    messages: Iterable[tick_pb2.Tick],
+    index: SymbolIndex,
+    ingest_ns: int,
+    *,
+    any_price: bool = False,
 ) -> Decoded:
     """Check ticks that arrived as messages, by the same rules as ticks in frames."""
     data = b"".join(encode_frame(message.SerializeToString() or _NO_FIELDS) for message in messages)
-    return TickDecoder(index, max_frame_bytes=CONTROL_BIT - 1).feed(data, ingest_ns)
+    decoder = TickDecoder(index, max_frame_bytes=CONTROL_BIT - 1, any_price=any_price)
+    return decoder.feed(data, ingest_ns)
 
 
-def _describe(payload: bytes, reason: Reason) -> str:
+def _describe(payload: bytes, reason: Reason, *, any_price: bool) -> str:
     """Describe in one line what is wrong with a Tick that was refused for `reason`."""
     if reason is Reason.MALFORMED:
         return f"payload of {len(payload):,} bytes is not a Tick"
@@ -307,7 +325,8 @@ def _describe(payload: bytes, reason: Reason) -> str:
     if reason is Reason.SYMBOL:
         return _describe_symbol(tick.symbol)
     if reason is Reason.PRICE:
-        return f"price {tick.price!r} is not above 0 and within int64 at 1e-9"
+        bound = "" if any_price else "above 0 and "
+        return f"price {tick.price!r} is not {bound}within int64 at 1e-9"
     if reason is Reason.VOLUME:
         return f"volume {tick.volume} is not above 0"
     return _describe_timestamp(tick.exchange_timestamp)

@@ -50,7 +50,7 @@ def encode_ticks(
     symbol : int64[n]
         Index of each tick's symbol.
     price, volume, timestamp : int64[n]
-        In units of 1e-9; above 0; in nanoseconds, above 0.
+        In units of 1e-9, any sign; above 0; in nanoseconds, above 0.
     data, ends : uint8[...], int64[n]
         Written: the frames, and where each ends.
     """
@@ -67,12 +67,14 @@ def encode_ticks(
         for place in range(text, text_end):
             _put(data, at, texts[place])
             at += 1
-        _put(data, at, 0x11)
-        bits: Any = np.float64(price[k] / 1e9).view(np.int64)
-        for place in range(8):
-            _put(data, at + 1 + place, bits >> (8 * place))
-        _put(data, at + 9, 0x18)
-        at = _put_varint(data, at + 10, volume[k])
+        if price[k] != 0:
+            _put(data, at, 0x11)
+            bits: Any = np.float64(price[k] / 1e9).view(np.int64)
+            for place in range(8):
+                _put(data, at + 1 + place, bits >> (8 * place))
+            at += 9
+        _put(data, at, 0x18)
+        at = _put_varint(data, at + 1, volume[k])
         _put(data, at, 0x20)
         at = _put_varint(data, at + 1, timestamp[k])
         length = at - head - 4

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mdtool.core.errors import InputError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS
+from mdtool.core.units import UNDEF_PRICE
 from mdtool.wire.tick_encode_kernel import MAX_FIXED_BYTES, encode_ticks
 
 
@@ -54,9 +55,9 @@ def encode_frames(
     Raises
     ------
     InputError
-        For ticks that no server would take: a symbol that is not 1 to 70 ASCII characters, a
-        price, volume or timestamp that is not above 0; for columns of different lengths. Nothing
-        is encoded then.
+        For ticks that no server would take: a symbol that is not 1 to 70 ASCII characters, an
+        undefined price, a volume or timestamp that is not above 0; for columns of different
+        lengths. Nothing is encoded then.
     """
     texts = [_text(name) for name in symbols]
     indices = np.ascontiguousarray(symbol, np.int64)
@@ -65,7 +66,9 @@ def encode_frames(
     timestamps = np.ascontiguousarray(timestamp, np.int64)
     if not len(indices) == len(prices) == len(volumes) == len(timestamps):
         raise InputError("columns of ticks have different lengths")
-    for name, column in (("price", prices), ("volume", volumes), ("timestamp", timestamps)):
+    if len(prices) and prices.max() == UNDEF_PRICE:
+        raise InputError(f"tick {int(np.argmax(prices)):,} has no price")
+    for name, column in (("volume", volumes), ("timestamp", timestamps)):
         if len(column) and column.min() <= 0:
             at = int(np.argmax(column <= 0))
             raise InputError(f"tick {at:,} has a {name} of {column[at]}, which is not above 0")

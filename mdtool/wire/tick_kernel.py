@@ -29,8 +29,10 @@ REFUSED: Final = 3
 
 SYMBOL_WORDS: Final = 9
 """A symbol is up to 72 bytes, zeros behind its text, as little-endian int64."""
-MIN_TICK_BYTES: Final = 28
-"""A frame that can be accepted has a header, a letter, a price, a volume and a late timestamp."""
+MIN_TICK_BYTES: Final = 19
+"""A frame that can be accepted has a header, a letter, a volume and a late timestamp."""
+_MIN_PLAIN = MIN_TICK_BYTES + 9
+"""With a price, which protobuf leaves out where it is 0."""
 MIN_FRAME_BYTES: Final = 5
 
 _BAD_SYMBOL, _BAD_PRICE, _BAD_VOLUME, _BAD_TIMESTAMP, _MALFORMED = 1, 2, 3, 4, 5
@@ -304,6 +306,7 @@ def decode_frames(
     words: NDArray[np.int64],
     is_full: bool,
     max_frame_bytes: int,
+    any_price: bool,
     ingest_ns: int,
     columns: NDArray[np.int64],
     indices: NDArray[np.uint32],
@@ -324,6 +327,8 @@ def decode_frames(
         Whether new symbols are refused.
     max_frame_bytes : int
         The longest payload there may be.
+    any_price : bool
+        Whether prices of 0 and below are accepted.
     ingest_ns : int
         What the ingest timestamp of every tick is set to.
     columns : int64[4, n // MIN_TICK_BYTES + 1]
@@ -349,6 +354,7 @@ def decode_frames(
     position, frames, accepted, rejected = state[0], state[1], state[2], state[3]
     prices, volumes, timestamps, ingested = columns[0], columns[1], columns[2], columns[3]
     symbols, offsets = indices[0], indices[1]
+    lowest = -_PRICE_END if any_price else 0.5
     status = DONE
     while position + 4 <= n:
         length = _length(data, position)
@@ -362,7 +368,7 @@ def decode_frames(
 
         # The layout that protobuf's encoders give a tick that is right, without a loop over fields.
         is_plain = False
-        if length >= MIN_TICK_BYTES - 4 and _byte(data, at) == 0x0A and _byte(data, at + 1) < 0x80:
+        if length >= _MIN_PLAIN - 4 and _byte(data, at) == 0x0A and _byte(data, at + 1) < 0x80:
             symbol_at = at + 2
             symbol_end = symbol_at + _byte(data, at + 1)
             if (
@@ -416,7 +422,7 @@ def decode_frames(
 
         if reason == 0:
             scaled = np.int64(price_bits).view(np.float64) * _PRICE_SCALE
-            if not 0.5 < scaled < _PRICE_END:
+            if not lowest < scaled < _PRICE_END:
                 reason = _BAD_PRICE
             elif volume <= 0:
                 reason = _BAD_VOLUME
@@ -430,7 +436,12 @@ def decode_frames(
                 whole = np.int64(scaled)
                 part = scaled - whole
                 k = np.uint64(accepted)
-                prices[k] = whole + (part > 0.5 or (part == 0.5 and whole & 1 == 1))
+                is_odd = whole & 1 == 1
+                prices[k] = (
+                    whole
+                    + (part > 0.5 or (part == 0.5 and is_odd))
+                    - (part < -0.5 or (part == -0.5 and is_odd))
+                )
                 volumes[k] = volume
                 timestamps[k] = timestamp
                 ingested[k] = ingest_ns

@@ -61,6 +61,16 @@ def test_a_new_store_is_empty(store):
     assert len(state.sessions) == len(state.bars) == 0
 
 
+def test_prices_of_any_sign_are_stored_with_their_sessions_and_bars(store):
+    traded = [0, -37_630_000_000, -(2**63), 2**63 - 2]
+    values = run("a", 0, [trade(price, at_ns=NOON_NS + n) for n, price in enumerate(traded)])
+    below = (*bar(3)[:4], -1, 0, -2, -1, *bar(3)[8:])
+    store.write(step(SYMBOLS, values, bars=[below]))
+    assert prices(store.page("AAPL", 10)) == traded[::-1]
+    assert store.bars("AAPL", SECOND, 1).tolist() == [below]
+    assert store.recount() == []
+
+
 def test_trades_are_read_as_they_were_written(store):
     written = [trade(5, MSFT, 7, NOON_NS + 1), None, trade(2**63 - 1, MSFT, 2**63 - 1, NOON_NS)]
     store.write(step(SYMBOLS, run("stream", 40, written)))

@@ -67,6 +67,17 @@ async def test_wrong_ticks_are_refused_by_reason_and_the_stream_continues():
         assert running.market.session(0)["count"] == 2
 
 
+async def test_ticks_of_any_price_are_taken_where_the_setting_says_so():
+    prices = (-37.63, 0.0, -40.32, math.nan)
+    async with aggregator(tick_prices="any") as running:
+        ack = await running.stub.StreamTicks(iter([one(price=price) for price in prices]))
+        assert ack.message == "Received 3 ticks, refused 1 (1 price)"
+        request = marketdata_pb2.AggregateRequest(symbol="AAPL")
+        aggregate = await running.stub.GetAggregate(request)
+        found = (aggregate.open, aggregate.high, aggregate.low, aggregate.close)
+        assert found == (-37.63, 0.0, -40.32, -40.32)
+
+
 async def test_bytes_that_are_no_tick_end_the_call_and_what_came_before_counts():
     async with aggregator() as running:
         call = running.channel.stream_unary(
@@ -187,7 +198,7 @@ GARBAGE = {
     "a symbol beyond ASCII": _with(new_symbols=["CAFÉ"]),
     "a long symbol": _with(new_symbols=["A" * 71]),
     "a symbol twice": _with(new_symbols=["AAPL", "AAPL"]),
-    "a price of 0": _with(price=_numbers(1, 0)),
+    "an undefined price": _with(price=_numbers(1, 2**63 - 1)),
     "a negative volume": _with(volume=_numbers(-1, 1)),
     "times in milliseconds": _with(exchange_timestamp=_numbers(1_735_214_400_000, NOON_NS)),
     "an unknown reason": _with(

@@ -17,7 +17,7 @@ trades = st.lists(
     st.builds(
         reference.Trade,
         instrument=st.integers(0, 3),
-        price=st.integers(1, 9),
+        price=st.integers(-4, 4),
         size=st.one_of(st.integers(1, 5), st.just(2**62)),
         ts=st.integers(0, 600),
     ),

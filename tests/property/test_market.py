@@ -18,7 +18,7 @@ NOON_NS = 1_735_214_400 * NS_PER_S
 TICKS = st.builds(
     Tick,
     symbol=st.integers(0, len(SYMBOLS) - 1),
-    price=st.integers(1, 2**63 - 2),
+    price=st.integers(-(2**63), 2**63 - 2),
     volume=st.one_of(st.integers(1, 1_000), st.integers(1, 2**63 - 1)),
     exchange_timestamp=st.integers(NOON_NS, NOON_NS + 90 * NS_PER_S),
     ingest_timestamp=st.integers(NOON_NS, NOON_NS + NS_PER_S),

@@ -27,13 +27,13 @@ def arrays(draw):
         st.lists(
             st.tuples(
                 *(st.integers(1, 2), st.integers(1, 3), st.sampled_from([b"A", b"C", b"T", b"N"])),
-                *(st.sampled_from([0, F_LAST]), PRICES, PRICES, PRICES),
+                *(st.sampled_from([0, F_LAST]), PRICES, st.integers(0, 2), PRICES, PRICES),
             ),
             max_size=30,
         )
     )
     made = np.zeros(len(rows), dtype)
-    names = ["publisher_id", "instrument_id", "action", "flags", "price"]
+    names = ["publisher_id", "instrument_id", "action", "flags", "price", "size"]
     names += ["bid_px_00", "ask_px_00"] if dtype != TRADE else []
     for at, row in enumerate(rows):
         for name, value in zip(names, row, strict=False):

@@ -38,10 +38,10 @@ def outcome(frames: Frames, index: SymbolIndex) -> reference.Expected:
     )
 
 
-def decode(chunks: list[bytes], max_symbols: int) -> reference.Expected:
+def decode(chunks: list[bytes], max_symbols: int, any_price: bool = False) -> reference.Expected:
     """Return what a decoder makes of a connection that brings `chunks`."""
     index = SymbolIndex(max_symbols)
-    decoder = TickDecoder(index)
+    decoder = TickDecoder(index, any_price=any_price)
     runs = []
     is_broken = False
     for chunk in chunks:
@@ -65,11 +65,12 @@ endings = st.one_of(
 
 
 @settings(max_examples=300)
-@given(frames, endings)
-def test_the_kernel_decides_as_protobuf_and_the_rules_do(data, ending):
+@given(frames, endings, st.booleans())
+def test_the_kernel_decides_as_protobuf_and_the_rules_do(data, ending, any_price):
     # A tick goes ahead, for a control frame means something else at the beginning.
     data = encode_frame(b"\x18\x01") + data + ending
-    assert decode([data], MAX_SYMBOLS) == reference.decode(data, MAX_SYMBOLS)
+    expected = reference.decode(data, MAX_SYMBOLS, any_price)
+    assert decode([data], MAX_SYMBOLS, any_price) == expected
 
 
 @settings(max_examples=150)
@@ -89,16 +90,32 @@ def test_chunks_change_nothing(data, ending, draws):
     st.one_of(
         st.floats(),
         st.floats(1e-10, 1e10),
-        st.integers(0, 2**53).map(lambda halves: halves * 5e-10),
-    )
+        st.integers(-(2**53), 2**53).map(lambda halves: halves * 5e-10),
+    ),
+    st.booleans(),
 )
-@example(5e-10)
-@example(9223372036.854775)
-@example(9223372036.854776)
-def test_prices_are_rounded_as_python_rounds_them(price):
+@example(5e-10, False)
+@example(9223372036.854775, False)
+@example(9223372036.854776, False)
+@example(0.0, True)
+@example(-1.5e-9, True)
+@example(-2.5e-9, True)
+@example(-9223372036.854775, True)
+@example(-9223372036.854776, True)
+@example(float("-inf"), True)
+def test_prices_are_rounded_as_python_rounds_them(price, any_price):
     payload = tick_pb2.Tick(symbol="A", price=price, volume=1, exchange_timestamp=NOW_NS)
     data = encode_frame(payload.SerializeToString())
-    assert decode([data], MAX_SYMBOLS) == reference.decode(data, MAX_SYMBOLS)
+    expected = reference.decode(data, MAX_SYMBOLS, any_price)
+    assert decode([data], MAX_SYMBOLS, any_price) == expected
+
+
+def test_many_frames_without_a_price_have_room():
+    least = tick_pb2.Tick(symbol="A", volume=1, exchange_timestamp=10**17)
+    data = encode_frame(least.SerializeToString()) * 1_000
+    decoded = decode([data], MAX_SYMBOLS, any_price=True)
+    assert decoded == reference.decode(data, MAX_SYMBOLS, any_price=True)
+    assert len(decoded.accepted) == 1_000
 
 
 def right_frame_parts() -> dict[str, bytes]:

@@ -25,7 +25,7 @@ names = st.lists(
 rows = st.lists(
     st.tuples(
         st.integers(0, 2**32),
-        st.one_of(st.integers(1, 2**51), st.integers(1, 2**63 - 2)),
+        st.one_of(st.integers(-9, 2**51), st.integers(-(2**63), 2**63 - 2)),
         st.one_of(st.integers(1, 1000), st.integers(1, 2**63 - 1)),
         st.one_of(st.integers(1, 2**63 - 1), st.integers(10**17, 2**63 - 1)),
     ),
@@ -54,19 +54,19 @@ def test_frames_are_what_protobuf_writes(symbols, ticks):
 
 
 @settings(max_examples=100)
-@given(st.lists(st.integers(1, 4 * 10**15), min_size=1, max_size=50))
+@given(st.lists(st.integers(-4 * 10**15, 4 * 10**15), min_size=1, max_size=50))
 def test_prices_up_to_four_million_come_back_exactly(prices):
     encoded = encode_frames(
         ["A"], [0] * len(prices), prices, [1] * len(prices), [SENT_NS] * len(prices)
     )
-    frames = TickDecoder(SymbolIndex()).feed(encoded.data, SENT_NS).frames
+    frames = TickDecoder(SymbolIndex(), any_price=True).feed(encoded.data, SENT_NS).frames
     assert frames.trades.price.tolist() == prices
 
 
 @pytest.mark.parametrize(
     ("symbols", "row", "complaint"),
     [
-        (["A"], (0, 0, 1, 1), "tick 0 has a price of 0"),
+        (["A"], (0, 2**63 - 1, 1, 1), "tick 0 has no price"),
         (["A"], (0, 1, -1, 1), "tick 0 has a volume of -1"),
         (["A"], (0, 1, 1, 0), "tick 0 has a timestamp of 0"),
         (["A"], (1, 1, 1, 1), "symbol index"),

@@ -26,7 +26,7 @@ class PlainQuotes:
             if has_levels and (is_trade or record["flags"] & F_LAST):
                 bid, ask = int(record["bid_px_00"]), int(record["ask_px_00"])
                 self.times[key] = int(record["ts_recv"])
-            if is_trade and record["price"] != UNDEF_PRICE:
+            if is_trade and record["price"] != UNDEF_PRICE and record["size"]:
                 last = int(record["price"])
                 self.times[key] = max(self.times.get(key, 0), int(record["ts_recv"]))
                 traded.add(key)

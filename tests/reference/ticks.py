@@ -23,7 +23,7 @@ class Expected:
     """Whether a frame has a length that it must not have."""
 
 
-def decode(data: bytes, max_symbols: int) -> Expected:
+def decode(data: bytes, max_symbols: int, any_price: bool = False) -> Expected:
     """Return the outcome of the frames in `data`, up to the first that breaks the stream."""
     outcome = Expected()
     known: set[str] = set()
@@ -34,7 +34,7 @@ def decode(data: bytes, max_symbols: int) -> Expected:
         if length == 0 or length > 1_000_000:
             outcome.is_broken = True
         elif len(payload) == length:
-            reason, tick = judge(payload, known, max_symbols)
+            reason, tick = judge(payload, known, max_symbols, any_price)
             if reason is None:
                 outcome.accepted.append((outcome.frames, *tick))
             else:
@@ -43,7 +43,9 @@ def decode(data: bytes, max_symbols: int) -> Expected:
     return outcome
 
 
-def judge(payload: bytes, known: set[str], max_symbols: int) -> tuple[str | None, tuple]:
+def judge(
+    payload: bytes, known: set[str], max_symbols: int, any_price: bool
+) -> tuple[str | None, tuple]:
     """Return why a payload is refused, or None and the tick, whose symbol joins the known."""
     tick = tick_pb2.Tick()
     try:
@@ -52,10 +54,11 @@ def judge(payload: bytes, known: set[str], max_symbols: int) -> tuple[str | None
         return "malformed", ()
     symbol = tick.symbol.strip().upper() if tick.symbol.isascii() else ""
     is_symbol = 1 <= len(symbol) <= 70 and symbol.isprintable()
-    price = round(tick.price * 1e9) if math.isfinite(tick.price * 1e9) else 0
+    price = round(tick.price * 1e9) if math.isfinite(tick.price * 1e9) else 2**63
+    lowest = -(2**63) + 1 if any_price else 1
     rules = {
         "symbol": is_symbol and (symbol in known or len(known) < max_symbols),
-        "price": 1 <= price < 2**63 - 1,
+        "price": lowest <= price < 2**63 - 1,
         "volume": tick.volume > 0,
         "timestamp": tick.exchange_timestamp >= 10**17,
     }

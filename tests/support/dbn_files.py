@@ -62,14 +62,21 @@ def header(
     )
 
 
-def trade(instrument_id: int, ts: int, price: int, size: int, publisher_id: int = 2) -> bytes:
+def trade(
+    instrument_id: int,
+    ts: int,
+    price: int,
+    size: int,
+    publisher_id: int = 2,
+    unit: int = 10**9,
+) -> bytes:
     return bytes(
         dbn.TradeMsg(
             publisher_id=publisher_id,
             instrument_id=instrument_id,
             ts_event=ts,
             ts_recv=ts,
-            price=price * 10**9,
+            price=price if price == dbn.UNDEF_PRICE else price * unit,
             size=size,
             action=dbn.Action.TRADE,
             side=dbn.Side.BID,

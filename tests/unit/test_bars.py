@@ -95,8 +95,9 @@ def test_trades_without_a_price_size_or_time_are_counted_and_left_out():
     assert bars_of(array) == [(0, 0, 7, 7, 7, 7, 4, 1)]
 
 
-def test_a_trade_of_size_0_is_a_trade():
-    assert bars_of(records(TRADE, [trade(1, 7, 0)])) == [(0, 0, 7, 7, 7, 7, 0, 1)]
+def test_a_trade_of_size_0_is_none_and_a_price_of_0_or_below_is_one():
+    array = records(TRADE, [trade(1, 7, 0), trade(2, 0, 3), trade(3, -7, 2), trade(4, 9, 0)])
+    assert bars_of(array) == [(0, 0, 0, 0, -7, -7, 5, 2)]
 
 
 def test_nothing_gives_nothing():

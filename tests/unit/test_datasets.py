@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -212,18 +213,25 @@ def test_a_time_beyond_the_nanoseconds_of_int64_is_rejected(tmp_path):
         read_back(table, tmp_path / "t.parquet")
 
 
-@pytest.mark.parametrize(("name", "least"), [("price", 1), ("volume", 1), ("sequence", 0)])
+@pytest.mark.parametrize(("name", "least"), [("volume", 1), ("sequence", 0)])
 def test_the_least_value_of_a_column_is_read_and_one_below_is_not(tmp_path, name, least):
     def table(value: int) -> pa.Table:
-        values = np.array([7, value, 8])
-        column = arrow.decimals(values) if name == "price" else pa.array(values)
-        return with_column(noon_table(), name, column)
+        return with_column(noon_table(), name, pa.array(np.array([7, value, 8])))
 
     found = read_back(table(least), tmp_path / "least.parquet")
-    columns = {"price": found.trades.price, "volume": found.trades.size, "sequence": found.sequence}
+    columns = {"volume": found.trades.size, "sequence": found.sequence}
     assert columns[name].tolist() == [7, least, 8]
     with pytest.raises(InputError, match=f"has a {name} of {least - 1}; stored trades have"):
         read_back(table(least - 1), tmp_path / "below.parquet")
+
+
+def test_prices_of_any_sign_are_read_and_none_beyond_int64(tmp_path):
+    signed = np.array([-(2**63), 0, 2**63 - 2])
+    table = with_column(noon_table(), "price", arrow.decimals(signed))
+    assert read_back(table, tmp_path / "t.parquet").trades.price.tolist() == signed.tolist()
+    beyond = pa.array([Decimal("9223372036.854775808")] * 3, arrow.PRICE)
+    with pytest.raises(InputError, match="column price has a price beyond int64"):
+        read_back(with_column(noon_table(), "price", beyond), tmp_path / "t.parquet")
 
 
 def test_an_undefined_price_is_rejected(tmp_path):

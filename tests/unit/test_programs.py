@@ -189,6 +189,9 @@ def test_a_replay_is_the_stream_of_its_file_or_again_one_of_its_own(tmp_path):
     file = tmp_path / "trades.dbn"
     file.touch()
     sent = f"send 127.0.0.1:50050 {file} --speed 10"
+    assert commands(replay=str(file), speed=10.0)["replay"] == f"{sent} --prices positive --once"
+    (tmp_path / "mdtool.toml").write_text('[serve-tcp]\nprices = "any"\n')
+    sent += " --prices any"
     assert commands(replay=str(file), speed=10.0)["replay"] == f"{sent} --once"
     one, other = (commands(replay=str(file), speed=10.0, again=True)["replay"] for _ in range(2))
     assert one.startswith(f"{sent} --stream-id replay-")

@@ -78,7 +78,7 @@ def test_a_trend_has_a_point_each_half_second_and_ends_with_the_latest_price():
 
 
 def test_a_change_of_what_began_at_nothing_or_below_has_a_direction():
-    assert Quote(state(price=5), 0, 0.0).change_ratio == 0.0
+    assert Quote(state(price=5), 0, 0.0).change_ratio is None
     assert Quote(state(price=-3 * UNIT), -4 * UNIT, 0.0).change_ratio == 0.25
     assert Quote(state(vwap=UNDEF_PRICE), UNIT, 0.0).over_vwap is None
     assert Quote(state(price=-UNIT, vwap=-2 * UNIT), UNIT, 0.0).over_vwap == 0.5

@@ -28,7 +28,7 @@ TYPES: Final = {
 }
 _WORDS: Final = np.dtype([("low", "<i8"), ("high", "<i8")])
 """A decimal of 128 bits."""
-_LEAST: Final = {"price": 1, "volume": 1, "sequence": 0}
+_LEAST: Final = {"volume": 1, "sequence": 0}
 
 
 def schema(has_symbol: bool) -> Any:
@@ -186,7 +186,10 @@ def _integers(where: str, name: str, column: Any) -> NDArray[np.int64]:
             if not pa.types.is_decimal(column.type):
                 raise InputError(f"{where}: column {name} is {column.type}, not an exact decimal")
             words = integers(column.cast(PRICE), _WORDS)
-            return np.ascontiguousarray(words["low"])
+            prices = np.ascontiguousarray(words["low"])
+            if (words["high"] != prices >> 63).any():
+                raise InputError(f"{where}: column {name} has a price beyond int64 at 1e-9")
+            return prices
         if wanted == TIME and not pa.types.is_integer(column.type):
             if not pa.types.is_timestamp(column.type):
                 raise InputError(f"{where}: column {name} is {column.type}, not a time")

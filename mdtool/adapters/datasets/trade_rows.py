@@ -37,7 +37,7 @@ class TradeRows:
     sequence : int64[n]
         The sequence of each trade in its stream.
     trades : Trades
-        With prices and sizes above 0.
+        With prices, of any sign, and sizes above 0.
     """
 
     symbols: SymbolTable

@@ -259,7 +259,10 @@ def _change(_symbol: str, quote: Quote, _look: Look, width: int) -> Text:
 
 
 def _change_percent(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
-    return Text(f"{quote.change_ratio:{'+' if quote.change else ''}.2%}", _style(quote.change))
+    ratio = quote.change_ratio
+    if ratio is None:
+        return Text("-", "faint")
+    return Text(f"{ratio:{'+' if ratio else ''}.2%}", _style(quote.change))
 
 
 def _trend(_symbol: str, quote: Quote, look: Look, width: int) -> Text:

@@ -54,13 +54,13 @@ class Quote:
         return self.state.price - self.first_price
 
     @property
-    def change_ratio(self) -> float:
-        """The change relative to the first price."""
-        return self.change / abs(self.first_price) if self.first_price else 0.0
+    def change_ratio(self) -> float | None:
+        """The change relative to the first price; None where that is 0."""
+        return self.change / abs(self.first_price) if self.first_price else None
 
     @property
     def over_vwap(self) -> float | None:
-        """How far the price is above its VWAP, relative to that; None without a VWAP."""
+        """How far the price is above its VWAP, relative to that; None without one, or at 0."""
         vwap = self.state.vwap
         if vwap in (UNDEF_PRICE, 0):
             return None

@@ -24,16 +24,15 @@ class Order:
     is_descending: bool = True
 
 
-def _over_vwap(_symbol: str, quote: Quote) -> float:
-    over = quote.over_vwap
-    return float("-inf") if over is None else over
+def _least_without(ratio: float | None) -> float:
+    return float("-inf") if ratio is None else ratio
 
 
 ORDERS: Final[Sequence[Order]] = (
     Order("symbol", lambda symbol, _: symbol, is_descending=False),
     Order("price", lambda _, quote: quote.state.price),
-    Order("change %", lambda _, quote: quote.change_ratio),
-    Order("vs vwap", _over_vwap),
+    Order("change %", lambda _, quote: _least_without(quote.change_ratio)),
+    Order("vs vwap", lambda _, quote: _least_without(quote.over_vwap)),
     Order("volume", lambda _, quote: quote.state.volume),
     Order("updates", lambda _, quote: quote.updates),
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mdtool.core.config import setting
+from mdtool.core.units import PRICES
 
 INTERVALS: Final = ("1s", "1m", "5m", "1h", "1d")
 """Of the time bars that are kept."""
@@ -30,6 +31,11 @@ class AggregatorConfig:
         "With --bus, the session timeout, after which a silent member's partitions are reassigned.",
         low=1_000,
         high=1_800_000,
+    )
+    tick_prices: str = setting(
+        PRICES[0],
+        "Prices that ticks of StreamTicks may have; batches have any.",
+        choices=PRICES,
     )
     max_uncommitted: int = setting(
         262_144, "Uncommitted ticks at which senders are blocked by backpressure.", low=1

@@ -9,7 +9,7 @@ from typing import Final
 
 from mdtool.adapters import rpc
 from mdtool.core.lifecycle import Started, first_error
-from mdtool.core.units import counted
+from mdtool.core.units import ANY_PRICE, counted
 from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.grpc_server import GrpcServer
@@ -74,7 +74,8 @@ class Aggregator:
             await server.set_health(rpc.STORE_HEALTH, True)
         bars = await stack.enter_async_context(market_bars(self.market, self._config.store))
         live = LiveMarket(self.market, committer, bars, self.subscribers)
-        server.add(MarketDataServicer(live, self._config.max_symbols))
+        any_price = self._config.tick_prices == ANY_PRICE
+        server.add(MarketDataServicer(live, self._config.max_symbols, any_price=any_price))
         address = server.bind(self._config.host, self._config.port)
         await stack.enter_async_context(server)
         stack.callback(live.close)

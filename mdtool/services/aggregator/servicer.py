@@ -78,13 +78,16 @@ class MarketDataServicer:
         The market, which the calls read and change.
     max_symbols : int
         How many symbols clients of `StreamTicks` may bring.
+    any_price : bool
+        Whether these may bring prices of 0 and below.
     """
 
-    def __init__(self, live: LiveMarket, max_symbols: int) -> None:
+    def __init__(self, live: LiveMarket, max_symbols: int, *, any_price: bool = False) -> None:
         self._live = live
         self._market = live.market
         self._committer = live.committer
         self._index = SymbolIndex(max_symbols)
+        self._any_price = any_price
         self._check = FrameCheck(live.market, self._index.symbols)
         # Loads the kernel that checks ticks, so that no call has to wait for it.
         decode_messages((_SAMPLE,), SymbolIndex(1), time.time_ns())
@@ -103,7 +106,9 @@ class MarketDataServicer:
         try:
             async for tick in requests:
                 await self._committer.room()
-                decoded = decode_messages((tick,), self._index, time.time_ns())
+                decoded = decode_messages(
+                    (tick,), self._index, time.time_ns(), any_price=self._any_price
+                )
                 frames = self._check.admit(decoded.frames)
                 self._live.take_new(frames)
                 taken += len(frames.trades)

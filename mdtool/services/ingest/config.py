@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mdtool.core.config import setting
+from mdtool.core.units import PRICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,9 @@ class IngestConfig:
     port: int = setting(50050, "Port to listen on, 0 for any free one.", low=0, high=65535)
     aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregator.")
     bus: str = setting("", "Produce ticks to kafka://HOST:PORT instead of an aggregator.")
+    prices: str = setting(
+        PRICES[0], "Prices that ticks may have: spreads also trade at 0 and below.", choices=PRICES
+    )
     max_uncommitted: int = setting(
         262_144, "Uncommitted ticks at which clients are blocked by backpressure.", low=1
     )

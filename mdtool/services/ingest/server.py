@@ -15,6 +15,7 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import Started
 from mdtool.core.tcp import Listener, listen
+from mdtool.core.units import ANY_PRICE
 from mdtool.services.client import Admission, Limits
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.connection import Connection, Connections
@@ -88,7 +89,7 @@ class IngestServer:
         buffer = memoryview(bytearray(READ_BYTES))
 
         def connect() -> Connection:
-            decoder = TickDecoder(symbols)
+            decoder = TickDecoder(symbols, any_price=self._config.prices == ANY_PRICE)
             connection = Connection(intake, decoder, buffer, tasks, self._connections)
             self._connections.add(connection)
             return connection

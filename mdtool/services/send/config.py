@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mdtool.core.config import setting
+from mdtool.core.units import PRICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,11 @@ class SendConfig:
     rate: float = setting(0.0, "Ticks a second; 0 is as many as the server accepts.", low=0)
     speed: float = setting(
         0.0, "Replay speed: 1 is real time, 10 ten times as fast, 0 as fast as possible.", low=0
+    )
+    prices: str = setting(
+        PRICES[0],
+        "Prices to send: any, also of 0 and below, for a server that accepts them.",
+        choices=PRICES,
     )
     plain: bool = setting(
         False, "Send no Hello, for servers that do not know it; nothing is resent."

@@ -34,7 +34,11 @@ _FEW_TICKS: Final = 256
 
 
 def open_ticks(
-    paths: Sequence[str], selection: Selection | None = None, is_strict: bool = False
+    paths: Sequence[str],
+    selection: Selection | None = None,
+    is_strict: bool = False,
+    *,
+    any_price: bool = False,
 ) -> TickSource:
     """Open files, or standard input for `-`, as ticks in order of time.
 
@@ -46,6 +50,8 @@ def open_ticks(
         Which symbols and times of DBN to send.
     is_strict : bool
         Whether JSON lines end at the first that is not a tick.
+    any_price : bool
+        Whether to send prices of 0 and below too.
 
     Raises
     ------
@@ -55,25 +61,29 @@ def open_ticks(
         When a file cannot be read, or holds no trades.
     """
     if len(paths) > 1:
-        return DbnTicks(selected(open_merged(paths, _TRADES), selection))
+        merged = selected(open_merged(paths, _TRADES), selection)
+        return DbnTicks(merged, any_price=any_price)
     source = open_bytes(paths[0])
     if not is_json_lines(source):
-        return DbnTicks(selected(SchemaSource(read_dbn(source), _TRADES), selection))
+        trades = selected(SchemaSource(read_dbn(source), _TRADES), selection)
+        return DbnTicks(trades, any_price=any_price)
     if selection is not None:
         source.close()
         raise UsageError("symbols and times are selected of DBN, not of JSON lines")
-    return JsonLines(source, is_strict)
+    return JsonLines(source, is_strict, any_price=any_price)
 
 
-def content_stream_id(paths: Sequence[str], selection: Selection | None = None) -> str:
+def content_stream_id(
+    paths: Sequence[str], selection: Selection | None = None, *, any_price: bool = False
+) -> str:
     """Return the stream id of files by their content: the same whatever their names are.
 
     Parameters
     ----------
     paths : sequence of str
         Files, whose bytes are all read.
-    selection : Selection, optional
-        What is sent of them: another selection is another stream.
+    selection, any_price
+        What is sent of them, as of `open_ticks`: another selection is another stream.
 
     Raises
     ------
@@ -82,7 +92,7 @@ def content_stream_id(paths: Sequence[str], selection: Selection | None = None) 
     InputError
         When one cannot be read.
     """
-    digest = hashlib.blake2b(repr(selection).encode(), digest_size=_DIGEST_BYTES)
+    digest = hashlib.blake2b(f"{selection} {any_price}".encode(), digest_size=_DIGEST_BYTES)
     for path in paths:
         with contextlib.closing(open_bytes(path)) as source:
             if source.size_bytes is None:

@@ -148,7 +148,7 @@ class DbnInput:
         received = trades["ts_recv"].view(np.int64)
         wrong = {
             Reason.SYMBOL: symbol == SymbolMap.MISSING,
-            Reason.PRICE: (trades["price"] <= 0) | (trades["price"] == UNDEF_PRICE),
+            Reason.PRICE: trades["price"] == UNDEF_PRICE,
             Reason.VOLUME: (trades["size"] == 0) | (trades["size"] == UNDEF_ORDER_SIZE),
             Reason.TIMESTAMP: times < MIN_TIMESTAMP_NS,
         }

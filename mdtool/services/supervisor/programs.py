@@ -313,7 +313,8 @@ class _Stack:
         else:
             name = "replay"
             speed = 1 if config.speed is None else config.speed
-            options = [config.replay, "--speed", f"{speed:g}"]
+            prices = settings.load(IngestConfig, "serve-tcp", {}).prices
+            options = [config.replay, "--speed", f"{speed:g}", "--prices", prices]
             # A stream with its own id that is cut off and sent again counts every trade once.
             options += ["--stream-id", f"replay-{uuid.uuid4()}"] if config.again else ["--once"]
             first_tick_s = _FIRST_TICK_S

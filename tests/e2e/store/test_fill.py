@@ -158,8 +158,8 @@ def test_invalid_trades_are_rejected_and_counted_by_reason(tmp_path):
     records["size"][22] = 0
     records["ts_event"][23] = 5
     output = store(write(tmp_path / "day.dbn", records), "--store", where)
-    assert "96 trades new, 0 known already, 4 left out (price 2, volume 1, timestamp 1)" in output
-    assert len(held(where)) == 96
+    assert "97 trades new, 0 known already, 3 left out (price 1, volume 1, timestamp 1)" in output
+    assert len(held(where)) == 97
 
 
 def test_symbols_are_written_as_ingest_servers_write_them(tmp_path):
