@@ -7,9 +7,11 @@ import fcntl
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from typing import Final
 
 from mdtool.core.errors import InputError
+from mdtool.wire.compression import Unwrapper, compression_of
 
 STDIN: Final = "-"
 _PIPE_BYTES: Final = 1 << 20
@@ -26,11 +28,14 @@ class ByteSource:
         What messages call it.
     size_bytes : int or None
         How many bytes there are in all, None where that is not known.
+    bytes_read : int
+        How many were read so far.
     """
 
     def __init__(self, name: str, fd: int, size_bytes: int | None = None) -> None:
         self.name = name
         self.size_bytes = size_bytes
+        self.bytes_read = 0
         self._fd = fd
         self._peeked = b""
 
@@ -44,17 +49,44 @@ class ByteSource:
         """
         if self._peeked:
             data, self._peeked = self._peeked[:n], self._peeked[n:]
-            return data
-        try:
-            return os.read(self._fd, n)
-        except OSError as error:
-            raise InputError(f"{self.name}: {error.strerror}") from error
+        else:
+            data = self._read(n)
+        self.bytes_read += len(data)
+        return data
 
     def peek(self) -> bytes:
         """Wait for the first bytes and return them, without taking them; none at the end."""
         if not self._peeked:
-            self._peeked = self.read(_PEEK_BYTES)
+            self._peeked = self._read(_PEEK_BYTES)
         return self._peeked
+
+    def decompressed(self, n: int) -> Iterator[bytes]:
+        """Yield the bytes that have come, at most `n` read at a time, decompressed if need be.
+
+        Raises
+        ------
+        InputError
+            When they cannot be read, or are damaged.
+        """
+        unwrapper = None if compression_of(self.peek()) is None else Unwrapper()
+        while data := self.read(n):
+            if unwrapper is None:
+                yield data
+                continue
+            yield unwrapper.feed(data)
+            while unwrapper.has_more:
+                yield unwrapper.feed(b"")
+        if unwrapper is not None:
+            try:
+                unwrapper.finish()
+            except InputError as error:
+                raise InputError(f"{self.name}: {error}") from error
+
+    def _read(self, n: int) -> bytes:
+        try:
+            return os.read(self._fd, n)
+        except OSError as error:
+            raise InputError(f"{self.name}: {error.strerror}") from error
 
     def seek(self, offset: int) -> None:
         """Continue at this byte of a file, one whose `size_bytes` is known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import CorruptStreamError
 from mdtool.core.records import Records, index_timestamps
 from mdtool.core.units import format_duration, format_time
-from mdtool.wire.dbn import DbnDecoder
+from mdtool.wire.dbn import DbnDecoder, Run
 from mdtool.wire.dbn_records import CONTROL_RTYPES
 
 _FIRST_BYTES: Final = 1 << 18
@@ -125,6 +126,8 @@ class StreamInfo:
         self.error: CorruptStreamError | None = None
         self._is_deep = is_deep
         self._seen = Seen(gap_ns)
+        self._headers: list[dbn.Metadata] = []
+        self._latest: dbn.Metadata | None = None
         source = open_bytes(path)
         self.name = source.name
         self._size_bytes = source.size_bytes
@@ -135,15 +138,16 @@ class StreamInfo:
             source.close()
         assert self._decoder.metadata is not None
         self._metadata = self._decoder.metadata
+        if self._metadata not in self._headers[:1]:
+            self._headers.insert(0, self._metadata)
 
     def _read(self, source: ByteSource) -> None:
         decoder = self._decoder
+        n_bytes = _CHUNK_BYTES if self._is_deep else _FIRST_BYTES
         try:
-            while data := source.read(_CHUNK_BYTES if self._is_deep else _FIRST_BYTES):
-                for records in decoder.feed(data):
-                    assert decoder.metadata is not None
-                    schema = decoder.metadata.schema
-                    self._seen.add(records, None if schema is None else str(schema))
+            while decoder.has_more or (data := source.read(n_bytes)):
+                for run in decoder.decode(b"" if decoder.has_more else data):
+                    self._add(run)
                 if decoder.records and not self._is_deep:
                     return
             decoder.finish()
@@ -151,6 +155,16 @@ class StreamInfo:
             if decoder.metadata is None:
                 raise
             self.error = error
+
+    def _add(self, run: Run) -> None:
+        if run.metadata is not self._latest:
+            self._latest = run.metadata
+            self._headers.append(run.metadata)
+        schema = run.metadata.schema
+        self._seen.add(run.records, None if schema is None else str(schema))
+
+    def _unknown(self) -> dict[str, int]:
+        return {f"rtype-{rtype}": count for rtype, count in self._decoder.unknown.items()}
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON takes it; times are ISO-8601 strings."""
@@ -162,7 +176,7 @@ class StreamInfo:
             "schema": None if metadata.schema is None else str(metadata.schema),
             "schemas": sorted(seen.counts),
             "version": self._decoder.version,
-            "compression": "zstd" if self._decoder.is_compressed else None,
+            "compression": self._decoder.compression,
             "ts_out": self._decoder.has_ts_out,
             "stype_in": None if metadata.stype_in is None else str(metadata.stype_in),
             "stype_out": str(metadata.stype_out),
@@ -173,7 +187,7 @@ class StreamInfo:
             or sorted({str(each["name"]) for each in seen.mappings}),
             "partial": list(metadata.partial),
             "not_found": list(metadata.not_found),
-            "mappings": [*_mappings(metadata), *seen.mappings],
+            "mappings": [*_mappings(self._headers), *seen.mappings],
             "first_timestamp": _time(seen.first_ns),
             "is_whole": self.error is None if self._is_deep else None,
         }
@@ -181,7 +195,8 @@ class StreamInfo:
             return report
         return report | {
             "records": self._decoder.records,
-            "counts": dict(sorted(seen.counts.items())),
+            "counts": dict(sorted((seen.counts | self._unknown()).items())),
+            "headers": len(self._headers),
             "last_timestamp": _time(seen.last_ns),
             "backwards": seen.backwards,
             "n_gaps": seen.n_gaps,
@@ -196,16 +211,17 @@ class StreamInfo:
         }
 
 
-def _mappings(metadata: dbn.Metadata) -> list[dict[str, str | None]]:
-    return [
-        {
-            "name": name,
-            "start": interval["start_date"].isoformat(),
-            "end": interval["end_date"].isoformat(),
-            "symbol": interval["symbol"],
-        }
-        for name, intervals in sorted(metadata.mappings.items())
+def _mappings(headers: Iterable[dbn.Metadata]) -> list[dict[str, str | None]]:
+    """Return the mappings of headers, each once."""
+    found = {
+        (name, interval["start_date"], interval["end_date"], interval["symbol"])
+        for metadata in headers
+        for name, intervals in metadata.mappings.items()
         for interval in intervals
+    }
+    return [
+        {"name": name, "start": start.isoformat(), "end": end.isoformat(), "symbol": symbol}
+        for name, start, end, symbol in sorted(found)
     ]
 
 

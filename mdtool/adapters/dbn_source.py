@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
@@ -15,7 +16,11 @@ from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.read_ahead import ReadAhead
 from mdtool.core.records import Records
-from mdtool.wire.dbn import DbnDecoder
+from mdtool.core.units import counted
+from mdtool.wire.dbn import DbnDecoder, Run
+from mdtool.wire.dbn_mappings import appended_mappings
+
+log = logging.getLogger(__name__)
 
 Read = Callable[[int], bytes]
 """Waits for bytes and returns those that have come, at most so many; none at the end."""
@@ -47,10 +52,9 @@ class Position(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """The records of one read: where it begins, and runs with the position of each one's end."""
+    """The records of one read, and how many bytes of the stream were read by then."""
 
-    runs: list[tuple[Records, Position]]
-    begin: Position
+    runs: list[Run]
     bytes_read: int
 
 
@@ -173,7 +177,10 @@ class DerivedSource(ClosesOnExit):
 
 
 class DbnSource(ClosesOnExit):
-    """The records of one DBN stream, v1 to v3, zstd or not, read through `read`.
+    """The records of one DBN stream, v1 to v3, compressed or not, read through `read`.
+
+    Of a file that was appended, the names that its header adds are yielded as mapping records.
+    Records of unknown rtypes are skipped, and counted on the log.
 
     The metadata is read when the source is made. Memory stays flat whatever the stream's length.
     A file is read, decompressed and decoded ahead, in a thread of its own.
@@ -225,6 +232,7 @@ class DbnSource(ClosesOnExit):
         self._ahead: ReadAhead[_Chunk] | None = None
         self._received_bytes = 0
         self._record_bytes = 0
+        self._is_reported = False
         self.instruments = Instruments() if instruments is None else instruments
         try:
             self.metadata, runs = self._read_metadata()
@@ -232,13 +240,16 @@ class DbnSource(ClosesOnExit):
         except BaseException:
             close()
             raise
-        self._first = self._placed(runs)
-        self.position = self._first.begin
+        self._header = self.metadata
+        self._first = _Chunk(runs, self._received_bytes)
+        begin = (runs[0].offset, runs[0].before) if runs else (self._decoder.offset, 0)
+        self.position = Position(*begin)
 
     def __iter__(self) -> Iterator[Batch]:
         for chunk in itertools.chain([self._first], self._following()):
             self.bytes_read = chunk.bytes_read
             yield from self._wanted(chunk)
+        self._report()
 
     def resume(self, position: Position) -> None:
         """Continue at a position of an earlier run, skipping all records before it.
@@ -252,7 +263,7 @@ class DbnSource(ClosesOnExit):
             self._seek(position.offset)
             self._decoder.jump(position.offset, position.records)
             self._received_bytes = position.offset
-            self._first = self._placed([])
+            self._first = _Chunk([], position.offset)
 
     def learn(self, mappings: Records) -> None:
         """Apply the symbol mapping records before the position of `resume`.
@@ -272,16 +283,20 @@ class DbnSource(ClosesOnExit):
         """Close the file; standard input stays open."""
         if self._ahead is not None:
             self._ahead.close()
+        self._report()
         self._close()
 
-    def _read_metadata(self) -> tuple[dbn.Metadata, list[Records]]:
+    def _read_metadata(self) -> tuple[dbn.Metadata, list[Run]]:
         """Read up to the end of the metadata; return it, and the records read with it."""
-        runs: list[Records] = []
+        runs: list[Run] = []
         while (metadata := self._decoder.metadata) is None:
+            if self._decoder.has_more:
+                runs += self._decoder.decode(b"")
+                continue
             data = self._receive(FIRST_CHUNK_BYTES)
             if not data:
                 self._decoder.finish()
-            runs += self._decoder.feed(data)
+            runs += self._decoder.decode(data)
         return metadata, runs
 
     def _following(self) -> Iterator[_Chunk]:
@@ -292,35 +307,52 @@ class DbnSource(ClosesOnExit):
         return chunks
 
     def _chunks(self) -> Iterator[_Chunk]:
-        n_bytes = ZSTD_CHUNK_BYTES if self._decoder.is_compressed else PLAIN_CHUNK_BYTES
-        while data := self._receive(n_bytes):
-            yield self._placed(self._decoder.feed(data))
-        self._decoder.finish()
+        decoder = self._decoder
+        n_bytes = ZSTD_CHUNK_BYTES if decoder.is_compressed else PLAIN_CHUNK_BYTES
+        while True:
+            while decoder.has_more:
+                yield _Chunk(decoder.decode(b""), self._received_bytes)
+            if not (data := self._receive(n_bytes)):
+                break
+            yield _Chunk(decoder.decode(data), self._received_bytes)
+        decoder.finish()
 
     def _receive(self, n_bytes: int) -> bytes:
         data = self._read(n_bytes)
         self._received_bytes += len(data)
         return data
 
-    def _placed(self, runs: list[Records]) -> _Chunk:
-        """Return the decoder's latest runs of records, each with the position of its end."""
-        end = Position(self._decoder.offset, self._decoder.records)
-        placed = []
-        for records in reversed(runs):
-            placed.append((records, end))
-            n_bytes = self._decoder.wire_bytes(int(records["rtype"][0])) * len(records)
-            end = Position(end.offset - n_bytes, end.records - len(records))
-        return _Chunk(placed[::-1], end, self._received_bytes)
-
     def _wanted(self, chunk: _Chunk) -> Iterator[Batch]:
-        for records, end in chunk.runs:
-            n_wanted = end.records - self.position.records
+        for run in chunk.runs:
+            if run.metadata is not self._header:
+                yield from self._enter(run.metadata)
+            end = run.before + len(run.records)
+            n_wanted = end - self.position.records
             if n_wanted <= 0:
                 continue
-            rtype = int(records["rtype"][0])
-            self.position = end
-            self._record_bytes = self._decoder.wire_bytes(rtype)
-            wanted = records[-n_wanted:]
-            if rtype == RTYPE_SYMBOL_MAPPING:
+            self.position = Position(run.offset + len(run.records) * run.record_bytes, end)
+            self._record_bytes = run.record_bytes
+            wanted = run.records[-n_wanted:]
+            if int(wanted["rtype"][0]) == RTYPE_SYMBOL_MAPPING:
                 self._resolver.learn(wanted)
             yield self._resolver.batch(wanted)
+
+    def _enter(self, header: dbn.Metadata) -> Iterator[Batch]:
+        """Resolve what follows by another header; yield what it adds to the first as mappings."""
+        self._header = header
+        self._resolver = Resolver(self.instruments, self.name, header)
+        mappings = appended_mappings(self.metadata, header)
+        if len(mappings):
+            yield self._resolver.batch(mappings)
+
+    def _report(self) -> None:
+        """Log the records that were skipped."""
+        unknown = self._decoder.unknown
+        if unknown and not self._is_reported:
+            self._is_reported = True
+            log.warning(
+                "%s: skipped %s of unknown rtype %s",
+                self.name,
+                counted(unknown.total(), "record"),
+                ", ".join(map(str, sorted(unknown))),
+            )

@@ -24,6 +24,7 @@ from mdtool.core.units import (
     parse_price,
     parse_time,
 )
+from mdtool.wire.compression import head_of
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,11 @@ _Tick: TypeAlias = tuple[int, int, int, int, int]
 
 
 def is_json_lines(source: ByteSource) -> bool:
-    """Return whether the bytes begin as a JSON object does, perhaps after a byte order mark."""
-    return source.peek().removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{"
+    """Return whether the bytes begin as a JSON object does, perhaps after a byte order mark.
+
+    So may what they are when they are decompressed.
+    """
+    return head_of(source.peek()).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{"
 
 
 class _RefusedLine(Exception):  # noqa: N818 - what happens to the line
@@ -89,7 +93,8 @@ class JsonLines:
     ISO-8601; the default is now. Its price, a double, is rounded to the nearest 1e-9. A DBN record
     as JSON, recognised by its `hd`, counts if it is a trade; it must have its `symbol`, and has its
     price at 1e-9 or, pretty, as a decimal. Whole numbers may be written as doubles, such as 1.0.
-    A file may begin with a byte order mark, and so may each of several that follow each other.
+    A file may be compressed. It may begin with a byte order mark, and so may each of several that
+    follow each other.
 
     Parameters
     ----------
@@ -124,7 +129,6 @@ class JsonLines:
         self._symbols = SymbolTable()
         self._lines = 0
         self.left_out = 0
-        self.bytes_read = 0
 
     @property
     def name(self) -> str:
@@ -136,10 +140,14 @@ class JsonLines:
         """The file's size."""
         return self._source.size_bytes
 
+    @property
+    def bytes_read(self) -> int:
+        """How many of its bytes have been read."""
+        return self._source.bytes_read
+
     def __iter__(self) -> Iterator[NamedTrades]:
         rest = b""
-        while data := self._source.read(_CHUNK_BYTES):
-            self.bytes_read += len(data)
+        for data in self._source.decompressed(_CHUNK_BYTES):
             *lines, rest = (rest + data).split(b"\n")
             if lines and self._is_in_long_line:
                 del lines[0]

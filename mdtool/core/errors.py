@@ -63,10 +63,18 @@ class CorruptStreamError(InputError):
     """
 
     def __init__(
-        self, source: str, offset: int, record: int, what: str, *, is_compressed: bool = False
+        self,
+        source: str,
+        offset: int,
+        record: int,
+        what: str,
+        *,
+        is_compressed: bool = False,
+        advice: str = "",
     ) -> None:
         where = f"byte {offset}{' of the decompressed stream' if is_compressed else ''}"
-        super().__init__(f"{source}: {what} at {where}, after {record:,} whole records")
+        then = f"; {advice}" if advice else ""
+        super().__init__(f"{source}: {what} at {where}, after {record:,} whole records{then}")
         self.source = source
         self.offset = offset
         self.record = record

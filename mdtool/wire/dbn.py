@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections import Counter
+from typing import Final, NamedTuple
 
 import databento_dbn as dbn
 import numpy as np
 
 from mdtool.core.errors import CorruptStreamError, InputError
 from mdtool.core.records import Records
-from mdtool.wire.compression import MAGIC_BYTES, Unwrapper, is_zstd
+from mdtool.wire.compression import MAGIC_BYTES, Unwrapper, compression_of
 from mdtool.wire.dbn_metadata import without_ts_out
 from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, OLDER_BYTES
 
 _MAGIC: Final = b"DBN"
 _PREFIX_BYTES: Final = 8
 """Magic, version, and the length of the metadata that follows as uint32."""
+_HEAD_BYTES: Final = 16
+"""What every record begins with: length, rtype, publisher, instrument and time."""
 _TS_OUT_BYTES: Final = 8
+_ZIP: Final = b"PK"
+_SURELY_RECORDS_BYTES: Final = 1 << 16
+"""Records of unknown rtypes that follow each other for so long are not garbage."""
 _FIRST_LOOK: Final = 64
 """Records compared at first when a run's length is sought; each further look doubles it."""
 
 
+class Run(NamedTuple):
+    """Records of one rtype that follow each other in a stream.
+
+    Attributes
+    ----------
+    records : structured array, shape (n,), read-only
+        Laid out as `DTYPES` says: records of older versions are upgraded, `ts_out` is left out.
+    offset : int
+        The byte of the decompressed stream at which the first one begins.
+    before : int
+        How many whole records come before it.
+    record_bytes : int
+        How many bytes each takes in the stream.
+    metadata : databento_dbn.Metadata
+        The latest header before them.
+    """
+
+    records: Records
+    offset: int
+    before: int
+    record_bytes: int
+    metadata: dbn.Metadata
+
+
 class DbnDecoder:
-    """Turns the bytes of one DBN stream, v1 to v3, zstd or not, into arrays of records.
+    """Turns the bytes of one DBN stream, v1 to v3, compressed or not, into arrays of records.
+
+    A further header, of a file that was appended to another one, is accepted where it has the
+    dataset, the schema and the kinds of symbols of the first. Records of unknown rtypes are
+    skipped.
 
     Parameters
     ----------
@@ -32,31 +66,49 @@ class DbnDecoder:
     Attributes
     ----------
     metadata : databento_dbn.Metadata or None
-        None until the whole header has come. Says version 3 and no `ts_out` whatever the stream
-        has, like the records that are returned.
-    is_compressed : bool
+        The first header, None until it has come as a whole. Says version 3 and no `ts_out` whatever
+        the stream has, like the records that are returned.
     records : int
         How many whole records have been decoded.
     offset : int
         The byte, counted in the decompressed stream, up to which it has been decoded.
+    unknown : Counter of int
+        How many records were skipped of each unknown rtype.
     """
 
     def __init__(self, source: str = "stream") -> None:
         self.source = source
         self.metadata: dbn.Metadata | None = None
-        self.is_compressed = False
         self.records = 0
         self.offset = 0
+        self.unknown: Counter[int] = Counter()
         self._pending = b""
         self._unwrapper: Unwrapper | None = None
         self._is_begun = False
+        self._latest: dbn.Metadata
         self._version = DBN_VERSION
         self._ts_out_bytes = 0
         self._error: CorruptStreamError | None = None
 
     @property
+    def compression(self) -> str | None:
+        """How the stream is compressed, None if it is not or has not begun."""
+        return None if self._unwrapper is None else self._unwrapper.name
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the stream is compressed."""
+        return self._unwrapper is not None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `decode` has more to return without further bytes."""
+        is_held = self._unwrapper is not None and self._unwrapper.has_more
+        return self._error is None and is_held
+
+    @property
     def version(self) -> int:
-        """The DBN version of the stream, once `metadata` is known."""
+        """The DBN version of the latest header, once `metadata` is known."""
         return self._version
 
     @property
@@ -76,19 +128,29 @@ class DbnDecoder:
         Returns
         -------
         list of structured arrays, read-only
-            Runs of records of one rtype, in the order of the stream, laid out as `DTYPES` says:
-            records of older versions are upgraded, `ts_out` is left out.
+            Runs of records of one rtype, in the order of the stream, as `Run.records`.
 
         Raises
         ------
         InputError
             When the stream is not DBN, or of an unknown version.
         CorruptStreamError
-            When it contains garbage. All records before were returned: where some come from the
-            same call, that call returns them and the next one raises.
+            When it contains garbage, or another file. All records before were returned: where some
+            come from the same call, that call returns them and the next one raises.
+        """
+        runs = self.decode(data)
+        while self.has_more:
+            runs += self.decode(b"")
+        return [run.records for run in runs]
+
+    def decode(self, data: bytes | bytearray | memoryview) -> list[Run]:
+        """Return records that `data` completes: as `feed`, but in bounded memory.
+
+        Of compressed data that stands for much it returns a part, and the rest without further
+        bytes, as long as `has_more` says.
         """
         self._raise_if_corrupt()
-        runs: list[Records] = []
+        runs: list[Run] = []
         if not self._is_begun:
             self._pending += bytes(data)
             if len(self._pending) < MAGIC_BYTES:
@@ -96,19 +158,15 @@ class DbnDecoder:
             self._begin()
         else:
             self._pending = self._unwrap(bytes(data))
-        if not self._has_metadata():
-            return runs
-        consumed = self._decode_records(self._pending, runs)
-        self._pending = self._pending[consumed:]
-        self.offset += consumed
+        if self._has_metadata():
+            consumed = self._decode_records(self._pending, runs)
+            self._pending = self._pending[consumed:]
+            self.offset += consumed
+        if self._unwrapper is not None and self._unwrapper.error is not None:
+            self._error = self._error or self._corrupt(f"{self._unwrapper.error}")
         if not runs:
             self._raise_if_corrupt()
         return runs
-
-    def wire_bytes(self, rtype: int) -> int:
-        """Return how many bytes a record of an rtype takes in this stream."""
-        older = OLDER_BYTES[self._version].get(rtype)
-        return (older or DTYPES[rtype].itemsize) + self._ts_out_bytes
 
     def jump(self, offset: int, records: int) -> None:
         """Continue at another record: the next bytes do not follow the last ones.
@@ -132,7 +190,7 @@ class DbnDecoder:
         InputError
             When the stream was empty, or too short to be DBN.
         CorruptStreamError
-            When it ends inside its metadata, a record or a zstd frame.
+            When it ends inside its metadata, a record or a compressed frame.
         """
         self._raise_if_corrupt()
         if not self._is_begun:
@@ -141,26 +199,27 @@ class DbnDecoder:
             raise self._no_dbn(self._pending)
         if self.metadata is None:
             raise self._corrupt("ends inside its metadata")
-        if self._pending:
-            raise self._corrupt("ends inside a record that begins")
-        if self._unwrapper is not None and self._unwrapper.is_inside_frame:
-            raise self._corrupt("ends inside a zstd frame")
+        if self._pending and not self._skip_last(self._pending):
+            is_header = self._pending.startswith(_MAGIC)
+            part = "the header of another file" if is_header else "a record"
+            raise self._corrupt(f"ends inside {part} that begins")
+        if self._unwrapper is not None:
+            try:
+                self._unwrapper.finish()
+            except InputError as error:
+                raise self._corrupt(f"{error}") from error
 
     def _begin(self) -> None:
         self._is_begun = True
         data, self._pending = self._pending, b""
-        if is_zstd(data):
-            self.is_compressed = True
+        if compression_of(data) is not None:
             self._unwrapper = Unwrapper()
         self._pending = self._unwrap(data)
 
     def _unwrap(self, data: bytes) -> bytes:
         """Return what was pending and what `data` adds to it, decompressed."""
         if self._unwrapper is not None:
-            try:
-                data = self._unwrapper.feed(data)
-            except InputError as error:
-                raise self._corrupt(f"{error}") from error
+            data = self._unwrapper.feed(data)
         return self._pending + data if self._pending else data
 
     def _has_metadata(self) -> bool:
@@ -172,42 +231,133 @@ class DbnDecoder:
             raise self._no_dbn(head)
         if len(head) < _PREFIX_BYTES:
             return False
-        self._version = head[3]
-        if self._version not in OLDER_BYTES:
+        if head[3] not in OLDER_BYTES:
             raise InputError(
-                f"{self.source}: is DBN version {self._version}; 1 to {DBN_VERSION} are known"
+                f"{self.source}: is DBN version {head[3]}; 1 to {DBN_VERSION} are known"
             )
-        length = _PREFIX_BYTES + int.from_bytes(head[4:], "little")
+        length = _header_bytes(self._pending)
         if len(self._pending) < length:
             return False
-        try:
-            metadata = dbn.Metadata.decode(self._pending[:length])
-        except (dbn.DBNError, ValueError) as error:
-            raise self._corrupt(f"has damaged metadata ({error})") from error
-        self._ts_out_bytes = _TS_OUT_BYTES if metadata.ts_out else 0
-        self.metadata = without_ts_out(metadata)
+        self.metadata = self._read_header(self._pending[:length])
         self._pending = self._pending[length:]
         self.offset = length
         return True
 
-    def _decode_records(self, data: bytes, runs: list[Records]) -> int:
+    def _read_header(self, header: bytes) -> dbn.Metadata:
+        try:
+            metadata = dbn.Metadata.decode(header)
+        except (dbn.DBNError, ValueError) as error:
+            raise self._corrupt(f"has damaged metadata ({error})") from error
+        self._version = header[3]
+        self._ts_out_bytes = _TS_OUT_BYTES if metadata.ts_out else 0
+        self._latest = without_ts_out(metadata)
+        return self._latest
+
+    def _decode_records(self, data: bytes, runs: list[Run]) -> int:
         """Append to `runs` the whole records of `data`; return how many bytes they are."""
         offset = 0
         while len(data) - offset >= 2:
             rtype = data[offset + 1]
             n_bytes = data[offset] * 4
-            if rtype not in DTYPES or n_bytes != self.wire_bytes(rtype):
-                self._error = self._corrupt(
-                    f"contains garbage (rtype {rtype}, {n_bytes} bytes)", offset
-                )
-                break
+            if not self._is_record(rtype, n_bytes):
+                after = self._pass_over(data, offset)
+                if after is None:
+                    break
+                offset = after
+                continue
             n_records = _run_length(data, offset, n_bytes, (len(data) - offset) // n_bytes)
             if n_records == 0:
                 break
-            runs.append(self._read_run(data, offset, n_records, rtype))
+            records = self._read_run(data, offset, n_records, rtype)
+            runs.append(Run(records, self.offset + offset, self.records, n_bytes, self._latest))
             self.records += n_records
             offset += n_records * n_bytes
         return offset
+
+    def _is_record(self, rtype: int, n_bytes: int) -> bool:
+        """Return whether a record of a known rtype may have so many bytes."""
+        if rtype not in DTYPES:
+            return False
+        older = OLDER_BYTES[self._version].get(rtype)
+        return n_bytes == (older or DTYPES[rtype].itemsize) + self._ts_out_bytes
+
+    def _pass_over(self, data: bytes, offset: int) -> int | None:
+        """Return where the next record begins after what is not a known one.
+
+        None where that takes more bytes, or where the stream cannot be read further.
+        """
+        head = data[offset : offset + _PREFIX_BYTES]
+        if head[:3] == _MAGIC[: len(head)]:
+            return self._pass_header(data, offset)
+        if len(head) < MAGIC_BYTES:
+            return None
+        if (compression := compression_of(head)) is not None:
+            self._end(f"another file, compressed with {compression}, begins", offset)
+            return None
+        return self._pass_unknown(data, offset)
+
+    def _pass_header(self, data: bytes, offset: int) -> int | None:
+        """Take the header of a file that was appended."""
+        head = data[offset : offset + _PREFIX_BYTES]
+        if len(head) < _PREFIX_BYTES:
+            return None
+        if head[3] not in OLDER_BYTES:
+            self._end(f"another file, of DBN version {head[3]}, begins", offset)
+            return None
+        end = offset + _header_bytes(head)
+        if len(data) < end:
+            return None
+        before = self._latest
+        try:
+            after = self._read_header(data[offset:end])
+        except CorruptStreamError:
+            self._end("another file with damaged metadata begins", offset)
+            return None
+        if _kind(before) != _kind(after):
+            what = f"another file ({_text(after)}, not {_text(before)}) begins"
+            self._end(what, offset)
+            return None
+        return end
+
+    def _pass_unknown(self, data: bytes, offset: int) -> int | None:
+        """Skip records of unknown rtypes, if what follows shows that they are no garbage."""
+        end = offset
+        while end - offset < _SURELY_RECORDS_BYTES:
+            if len(data) - end < 2:
+                return None
+            n_bytes, rtype = data[end] * 4, data[end + 1]
+            if self._is_record(rtype, n_bytes) or data[end : end + 3] == _MAGIC:
+                break
+            if rtype in DTYPES or n_bytes < _HEAD_BYTES:
+                what = f"contains garbage (rtype {data[offset + 1]}, {data[offset] * 4} bytes)"
+                self._error = self._corrupt(what, offset)
+                return None
+            end += n_bytes
+        if end > len(data):
+            return None
+        self._count_unknown(data[offset:end])
+        return end
+
+    def _skip_last(self, data: bytes) -> bool:
+        """Skip unknown records with which a stream ends; return whether it does so."""
+        end = 0
+        while len(data) - end >= 2 and data[end] * 4 >= _HEAD_BYTES and data[end + 1] not in DTYPES:
+            end += data[end] * 4
+        if end != len(data):
+            return False
+        self._count_unknown(data)
+        self.offset += end
+        self._pending = b""
+        return True
+
+    def _count_unknown(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            self.unknown[data[at + 1]] += 1
+            at += data[at] * 4
+
+    def _end(self, what: str, offset: int) -> None:
+        self._error = self._corrupt(what, offset, "give each file by itself")
 
     def _read_run(self, data: bytes, offset: int, n_records: int, rtype: int) -> Records:
         dtype = DTYPES[rtype]
@@ -228,17 +378,36 @@ class DbnDecoder:
         if self._error is not None:
             raise self._error
 
-    def _corrupt(self, what: str, ahead: int = 0) -> CorruptStreamError:
+    def _corrupt(self, what: str, ahead: int = 0, advice: str = "") -> CorruptStreamError:
         return CorruptStreamError(
             self.source,
             self.offset + ahead,
             self.records,
             what,
             is_compressed=self.is_compressed,
+            advice=advice,
         )
 
     def _no_dbn(self, head: bytes) -> InputError:
+        if head.startswith(_ZIP):
+            return InputError(f"{self.source}: is a zip, which cannot be read here; unzip it")
         return InputError(f"{self.source}: is not a DBN stream (begins with {head[:8]!r})")
+
+
+def _header_bytes(prefix: bytes) -> int:
+    """Return how many bytes a header has that begins with these."""
+    return _PREFIX_BYTES + int.from_bytes(prefix[4:_PREFIX_BYTES], "little")
+
+
+def _kind(metadata: dbn.Metadata) -> tuple[str | None, ...]:
+    """Return what headers of files that were joined agree in."""
+    kinds = (metadata.schema, metadata.stype_in, metadata.stype_out)
+    return (metadata.dataset, *(None if kind is None else str(kind) for kind in kinds))
+
+
+def _text(metadata: dbn.Metadata) -> str:
+    dataset, *kinds = _kind(metadata)
+    return " ".join([str(dataset), *(kind or "any" for kind in kinds)])
 
 
 def encode_metadata(metadata: dbn.Metadata) -> bytes:

@@ -13,7 +13,8 @@ from mdtool.core.dtypes import SYMBOL_MAPPING
 from mdtool.core.instruments import Instrument, Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records, index_timestamps
-from mdtool.core.units import UNDEF_TIMESTAMP
+from mdtool.core.symbology import dated_mappings
+from mdtool.core.units import NS_PER_DAY, UNDEF_TIMESTAMP
 from mdtool.wire.dbn import encode_records
 from mdtool.wire.dbn_records import CONTROL_RTYPES
 
@@ -87,11 +88,28 @@ class MappingRepeater:
         return int(is_wrong.argmax()) if is_wrong.any() else len(batch)
 
 
+def appended_mappings(first: dbn.Metadata, header: dbn.Metadata) -> Records:
+    """Return what the header of an appended file adds to the first one, as SYMBOL_MAPPING.
+
+    The records of the two under the first header need them.
+    """
+    known = {(each.name, each.instrument_id, each.first_day) for each in dated_mappings(first)}
+    added = [
+        _record(each.name, 0, each.instrument_id, each.first_day * NS_PER_DAY)
+        for each in dated_mappings(header)
+        if (each.name, each.instrument_id, each.first_day) not in known
+    ]
+    return np.concatenate([np.empty(0, SYMBOL_MAPPING), *added])
+
+
 def mapping_record(instrument: Instrument, instrument_id: int, ts_ns: int) -> Records:
     """Return the SYMBOL_MAPPING that gives an id the name of an instrument from a time on."""
-    name = instrument.name or ""
+    return _record(instrument.name or "", instrument.publisher_id, instrument_id, ts_ns)
+
+
+def _record(name: str, publisher_id: int, instrument_id: int, ts_ns: int) -> Records:
     record = dbn.SymbolMappingMsg(
-        publisher_id=instrument.publisher_id,
+        publisher_id=publisher_id,
         instrument_id=instrument_id,
         ts_event=max(ts_ns, 0),
         stype_in=_RAW_SYMBOL,

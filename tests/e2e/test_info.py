@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
@@ -79,3 +80,12 @@ def test_what_is_not_a_stream_is_reported_in_one_line(tmp_path):
         done = completed("info", path)
         assert done.returncode == 1
         assert done.stderr.count(b"\n") == 1
+
+
+def test_headers_and_unknown_records_are_counted(tmp_path):
+    path = tmp_path / "joined.dbn.gz"
+    one = streams.header() + bytes(encode_records(streams.mbo(2))) + bytes([4, 200]) + bytes(14)
+    path.write_bytes(gzip.compress(one) + gzip.compress(one))
+    found = info(path, "--deep")
+    assert found["counts"] == {"mbo": 4, "rtype-200": 2}
+    assert (found["headers"], found["compression"], found["is_whole"]) == (2, "gzip", True)

@@ -236,3 +236,114 @@ class TestBadStreams:
         decoder.feed(HEADER)
         with pytest.raises(CorruptStreamError, match="contains garbage"):
             decoder.feed(bytes(80))
+
+
+class TestAppendedFiles:
+    ORDERS = HEADER + encode_records(streams.mbo(3))
+
+    @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+    def test_they_are_read_on_where_headers_agree(self, chunk):
+        data = bytes(self.ORDERS + self.ORDERS + HEADER)
+        decoder = DbnDecoder("f.dbn")
+        runs = [
+            run
+            for begin in range(0, len(data), chunk)
+            for run in decoder.decode(data[begin : begin + chunk])
+        ]
+        decoder.finish()
+        wanted = np.concatenate([streams.mbo(3)] * 2)
+        assert np.array_equal(np.concatenate([run.records for run in runs]), wanted)
+        ends = [run.offset + run.record_bytes * len(run.records) for run in runs]
+        assert ends[-1] == len(data) - len(HEADER)
+        assert runs[-1].before + len(runs[-1].records) == decoder.records == 6
+
+    @pytest.mark.parametrize("version", [1, 2, 3])
+    def test_each_has_its_version(self, version):
+        message = {
+            1: lambda: bytes(dbn.SystemMsgV1(ts_event=6, msg="Heartbeat"))[:80],
+            2: lambda: bytes(dbn.SystemMsg(ts_event=6, msg="Heartbeat")),
+            3: lambda: bytes(dbn.SystemMsg(ts_event=6, msg="Heartbeat")),
+        }[version]()
+        older = HEADER if version == 3 else HEADER[:3] + bytes([version]) + of_version(version)
+        _, runs = decoded(self.ORDERS + older + message + self.ORDERS)
+        assert [len(run) for run in runs] == [3, 1, 3]
+        assert runs[1]["msg"].tolist() == [b"Heartbeat"]
+
+    @pytest.mark.parametrize(
+        ("header", "told"),
+        [
+            (streams.header("trades"), "another file (TEST trades raw_symbol instrument_id, not"),
+            (HEADER[:3] + b"\x09" + HEADER[4:], "another file, of DBN version 9, begins"),
+            (HEADER[:8] + b"\xff" * (len(HEADER) - 8), "another file with damaged metadata begins"),
+        ],
+    )
+    def test_where_they_do_not_the_next_file_is_named(self, header, told):
+        decoder = DbnDecoder("f.dbn")
+        (run,) = decoder.feed(self.ORDERS + header + encode_records(streams.mbo(1)))
+        assert len(run) == 3
+        with pytest.raises(CorruptStreamError) as caught:
+            decoder.finish()
+        assert told in str(caught.value)
+        where = f"at byte {len(self.ORDERS)}, after 3 whole records; give each file by itself"
+        assert str(caught.value).endswith(where)
+
+    def test_a_header_that_is_cut(self):
+        decoder = DbnDecoder("f.dbn")
+        decoder.feed(self.ORDERS + HEADER[:-1])
+        with pytest.raises(CorruptStreamError, match="ends inside the header of another file"):
+            decoder.finish()
+
+
+def of_version(version: int) -> bytes:
+    """Everything of a header like HEADER after its version."""
+    metadata = dbn.Metadata(
+        dataset="TEST",
+        start=streams.START,
+        stype_in=dbn.SType.RAW_SYMBOL,
+        stype_out=dbn.SType.INSTRUMENT_ID,
+        schema=dbn.Schema.MBO,
+        version=version,
+    )
+    return metadata.encode()[4:]
+
+
+def unknown(rtype: int, n_bytes: int) -> bytes:
+    """A record of an rtype that does not exist."""
+    return bytes([n_bytes // 4, rtype]) + b"\x07" * (n_bytes - 2)
+
+
+class TestUnknownRecords:
+    ORDERS = bytes(encode_records(streams.mbo(2)))
+
+    @pytest.mark.parametrize("chunk", [1, 9, 1 << 20])
+    def test_they_are_skipped_and_counted(self, chunk):
+        data = HEADER + unknown(200, 16) + self.ORDERS + unknown(99, 48) + unknown(200, 1020)
+        data += self.ORDERS + HEADER + unknown(200, 24)
+        decoder = DbnDecoder("f.dbn")
+        runs = [
+            run
+            for begin in range(0, len(data), chunk)
+            for run in decoder.decode(data[begin : begin + chunk])
+        ]
+        decoder.finish()
+        assert b"".join(run.records.tobytes() for run in runs) == 2 * self.ORDERS
+        assert decoder.unknown == {200: 3, 99: 1}
+        assert decoder.offset == len(data)
+
+    def test_a_stream_may_have_nothing_else(self):
+        many = 3_000
+        decoder, runs = decoded(HEADER + many * unknown(200, 64))
+        assert (runs, decoder.unknown) == ([], {200: many})
+
+    def test_one_that_is_cut(self):
+        decoder = DbnDecoder("f.dbn")
+        decoder.feed(HEADER + self.ORDERS + unknown(200, 64)[:-1])
+        with pytest.raises(CorruptStreamError, match="ends inside a record") as caught:
+            decoder.finish()
+        assert caught.value.record == 2
+
+    @pytest.mark.parametrize("rubbish", [bytes(16), b"\x0e\x00" + bytes(54), b"\x01\xc8" * 40])
+    def test_what_garbage_follows_is_garbage(self, rubbish):
+        decoder = DbnDecoder("f.dbn")
+        with pytest.raises(CorruptStreamError, match=r"contains garbage \(rtype 200, 64 bytes\)"):
+            decoder.feed(HEADER + unknown(200, 64) + rubbish + self.ORDERS)

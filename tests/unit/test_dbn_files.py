@@ -1,14 +1,19 @@
 import os
+from itertools import chain
 from pathlib import Path
 
+import databento_dbn as dbn
 import numpy as np
 import pytest
 import zstandard
 
 from mdtool.adapters.dbn_files import open_merged, open_source
+from mdtool.adapters.outputs import OutputSpec, open_output
+from mdtool.core.dtypes import RTYPE_TRADE
 from mdtool.core.errors import CorruptStreamError, InputError, UsageError
 from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
+from tests.support import dbn_files as files
 from tests.support.instruments import bare
 
 
@@ -151,3 +156,81 @@ class TestMerged:
             pytest.raises(CorruptStreamError, match=r"b\.dbn: ends inside a record"),
         ):
             list(source)
+
+
+class TestAppendedFiles:
+    """What a shell makes of `cat one.dbn two.dbn`."""
+
+    @staticmethod
+    def joined(tmp_path, *parts: bytes) -> str:
+        path = tmp_path / "joined.dbn"
+        path.write_bytes(b"".join(parts))
+        return str(path)
+
+    @staticmethod
+    def day(day: int, names: dict[str, int]) -> bytes:
+        midnight = files.MAY_1 + (day - 1) * files.DAY
+        trades = [files.trade(number, midnight, 10 * day, 1) for number in names.values()]
+        header = files.header({name: {day: number} for name, number in names.items()})
+        return header.encode() + b"".join(trades)
+
+    def test_records_have_the_names_of_their_own_header(self, tmp_path):
+        path = self.joined(tmp_path, self.day(1, {"AAPL": 7}), self.day(2, {"MSFT": 7, "AAPL": 8}))
+        with open_source(path) as source:
+            named = [
+                *chain.from_iterable(
+                    batch.symbols for batch in source if batch.rtype == RTYPE_TRADE
+                )
+            ]
+        assert named == ["AAPL", "MSFT", "AAPL"]
+
+    def test_under_the_first_header_mappings_are_written_for_the_others(self, tmp_path):
+        path = self.joined(tmp_path, self.day(1, {"AAPL": 7}), self.day(2, {"MSFT": 7, "AAPL": 8}))
+        out = tmp_path / "out.dbn"
+        with open_source(path) as source:
+            output = open_output(OutputSpec("dbn", str(out)), source.metadata)
+            for batch in source:
+                output.write(batch)
+            output.close()
+        theirs = dbn.DBNDecoder().write_and_decode(out.read_bytes())[1:]
+        mapped = {
+            each.instrument_id: each.stype_out_symbol
+            for each in theirs
+            if isinstance(each, dbn.SymbolMappingMsg)
+        }
+        assert mapped == {7: "MSFT", 8: "AAPL"}
+        with open_source(str(out)) as again:
+            trades = [batch.symbols for batch in again if batch.rtype == RTYPE_TRADE]
+        assert [*chain.from_iterable(trades)] == ["AAPL", "MSFT", "AAPL"]
+
+    def test_headers_that_say_the_same_add_nothing(self, tmp_path):
+        day = self.day(1, {"AAPL": 7})
+        with open_source(self.joined(tmp_path, day, day)) as source:
+            assert [batch.rtype for batch in source] == [RTYPE_TRADE] * 2
+
+    def test_headers_that_contradict_each_other(self, tmp_path):
+        path = self.joined(tmp_path, self.day(1, {"AAPL": 7}), self.day(1, {"MSFT": 7}))
+        with open_source(path) as source, pytest.raises(InputError, match=r"joined\.dbn.*MSFT"):
+            list(source)
+
+    def test_a_file_is_resumed_behind_a_header_and_an_unknown_record(self, tmp_path):
+        orders = streams.header() + bytes(encode_records(streams.mbo(5)))
+        path = self.joined(tmp_path, orders, bytes([4, 200]) + bytes(14), orders)
+        with open_source(path) as source:
+            *_, last = source
+            place = source.position_before(2)
+            assert len(last) == 5
+        with open_source(path) as source:
+            source.resume(place)
+            assert np.array_equal(np.concatenate(list(bare(source))), streams.mbo(2, 3))
+
+
+def test_unknown_records_are_told_once(tmp_path, caplog):
+    unknown = bytes([4, 200]) + bytes(14)
+    path = tmp_path / "f.dbn"
+    path.write_bytes(streams.header() + 3 * unknown + bytes(encode_records(streams.mbo(1))))
+    with open_source(str(path)) as source:
+        assert sum(map(len, source)) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: skipped 3 records of unknown rtype 200"
+    ]
