@@ -125,8 +125,19 @@ def check_mode(
         raise UsageError(f"{shown}: needs INPUT; give a file, or - for standard input")
 
 
-class InputGroup(TyperGroup):
-    """A command with subcommands that takes INPUT itself, unless its first word names one."""
+def input_app() -> typer.Typer:
+    """Return the app of a command that takes INPUT itself unless it is given a subcommand."""
+    return typer.Typer(
+        cls=_InputGroup,
+        invoke_without_command=True,
+        no_args_is_help=True,
+        subcommand_metavar="| COMMAND [ARGS]...",
+        add_completion=False,
+    )
+
+
+class _InputGroup(TyperGroup):
+    """Takes INPUT, unless the first word names a subcommand."""
 
     allow_interspersed_args = True
 

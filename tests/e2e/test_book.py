@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import databento_dbn as dbn
@@ -21,6 +22,7 @@ import pytest
 import zstandard
 
 from mdtool.core.dtypes import F_LAST, MBP1, MBP10
+from mdtool.core.units import UNDEF_PRICE
 from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
 from tests.reference.book import ReferenceBooks, mbo_of
@@ -205,7 +207,11 @@ class TestEvents:
             pyarrow.parquet.read_table(tmp_path / "f.parquet"),
             pyarrow.ipc.open_file(tmp_path / "f.arrow").read_all(),
         ):
-            assert table["bid_px_09"].to_pylist() == wanted["bid_px_09"].tolist()
+            for level in ("bid_px_00", "bid_px_09"):
+                prices = wanted[level].tolist()
+                assert table[level].to_pylist() == [
+                    None if price == UNDEF_PRICE else Decimal(price).scaleb(-9) for price in prices
+                ]
 
     def test_depth_is_of_one_of_two_schemas(self, esm4):
         assert decoded(run(esm4, "--emit", "event")).dtype == MBP10

@@ -13,8 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 from mdtool.core.errors import ConfigError
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.pages.assets import LIBRARIES, Asset, Assets
-from mdtool.services.gateway.pages.docs import Docs
-from mdtool.services.gateway.pages.graphiql import GraphiQL
+from mdtool.services.gateway.pages.pages import Docs, GraphiQL
 from tests.support.requirements import node_modules
 
 SMALL = {

@@ -7,21 +7,14 @@ from typing import Annotated
 import typer
 
 from mdtool.cli.book.checks import diff, verify
-from mdtool.cli.book.options import BookOptions
+from mdtool.cli.book.options import BookOptions, LiveOptions
 from mdtool.cli.filter_options import RangeOptions, with_range
-from mdtool.cli.live.options import LiveOptions
-from mdtool.cli.options import InputGroup, check_mode, option_bundle, with_settings
+from mdtool.cli.options import check_mode, input_app, option_bundle, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.book.config import ReceiverConfig
 
-app = typer.Typer(
-    cls=InputGroup,
-    invoke_without_command=True,
-    no_args_is_help=True,
-    subcommand_metavar="| COMMAND [ARGS]...",
-    add_completion=False,
-)
+app = input_app()
 app.command()(verify)
 app.command()(diff)
 

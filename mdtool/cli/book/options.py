@@ -1,4 +1,4 @@
-"""The options of `mdtool book`: which moments of the books are shown, and how many levels."""
+"""The options of `mdtool book`: which moments are shown, how many levels, and the live view."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from mdtool.cli.options import given_options
 from mdtool.core.errors import UsageError
 from mdtool.core.units import parse_duration, parse_moment
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 FINAL: Final = "final"
 EVENT: Final = "event"
 _TABLE_DEPTH: Final = 10
+_BESIDE_LIVE: Final = frozenset({"live", "speed", "inputs", "symbols", "start", "end"})
+"""Parameters that the live view takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +151,42 @@ class BookOptions:
                 "--checkpoint-every is for the whole of one file: leave out others, --symbols, "
                 "--start and --end"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """Whether books are shown on the whole terminal, and how fast their stream is played."""
+
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Show the book full-screen while the stream is replayed; h lists the keys. "
+            "INPUT may also be the HOST:PORT of a sender.",
+        ),
+    ] = False
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            min=0,
+            help="Replay speed: 1 is real time, the default for files; 0 as fast as possible, "
+            "the default for pipes and senders.",
+            show_default=False,
+        ),
+    ] = None
+
+    def check(self, context: typer.Context) -> None:
+        """Reject options that do not apply to the live view, or without it apply to nothing.
+
+        Raises
+        ------
+        UsageError
+        """
+        if not self.live:
+            if self.speed is not None:
+                raise UsageError("--speed is for --live; else pace with replay-dbn --speed")
+            return
+        for name, shown in given_options(context):
+            if name not in _BESIDE_LIVE:
+                raise UsageError(f"{shown}: does not go with --live; leave one out")

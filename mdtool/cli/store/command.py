@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mdtool.cli.filter_options import RangeOptions, with_range
-from mdtool.cli.options import InputGroup, with_settings
+from mdtool.cli.options import input_app, with_settings
 from mdtool.cli.progress import Progress
 from mdtool.cli.store.check import check
 from mdtool.cli.store.export import export
@@ -16,13 +16,7 @@ from mdtool.cli.store.target import open_writer, summary, url_of
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.store.config import StoreConfig
 
-app = typer.Typer(
-    cls=InputGroup,
-    invoke_without_command=True,
-    no_args_is_help=True,
-    subcommand_metavar="| COMMAND [ARGS]...",
-    add_completion=False,
-)
+app = input_app()
 app.command()(export)
 app.command("import")(import_)
 app.command()(check)

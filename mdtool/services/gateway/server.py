@@ -15,9 +15,7 @@ from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.http import Origins, Routes
 from mdtool.services.gateway.metrics import Metrics
 from mdtool.services.gateway.pages.assets import Assets
-from mdtool.services.gateway.pages.docs import Docs
-from mdtool.services.gateway.pages.files import StaticFiles
-from mdtool.services.gateway.pages.graphiql import GraphiQL
+from mdtool.services.gateway.pages.pages import Docs, GraphiQL, StaticFiles
 from mdtool.services.gateway.protocols import (
     ClosingProtocol,
     RunningProtocol,
