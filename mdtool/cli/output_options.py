@@ -18,7 +18,7 @@ from mdtool.core.interrupts import uninterrupted
 if TYPE_CHECKING:
     import databento_dbn as dbn
 
-    from mdtool.adapters.outputs import Output
+    from mdtool.adapters.outputs import Output, OutputSpec
     from mdtool.core.batch import Batch
     from mdtool.core.interleaved import Interleaved
 
@@ -162,7 +162,8 @@ class OutputOptions:
             "--output",
             "-o",
             metavar="FILE",
-            help="Write a .dbn, .dbn.zst, .csv, .json, .parquet or .arrow file.",
+            help="Write a .dbn, .csv, .json or .jsonl file, compressed if .zst follows, or a "
+            ".parquet or .arrow file.",
         ),
     ] = None
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace the file if it exists.")] = (
@@ -208,7 +209,9 @@ class OutputOptions:
     @property
     def is_of_records(self) -> bool:
         """Whether the output has DBN's record layouts: neither a table nor JSON."""
-        return not self.is_table and self.format() != "json"
+        from mdtool.adapters.outputs import encoding_of
+
+        return not self.is_table and encoding_of(self.format()) != "json"
 
     def open(self, metadata: dbn.Metadata, is_endless: bool) -> Sink:
         """Open what the options ask for as `open_output`, under the limit."""
@@ -233,18 +236,30 @@ class OutputOptions:
         OutputError
             When the file exists already or cannot be made.
         """
-        from mdtool.adapters.outputs import COLUMNAR, PRICES, OutputSpec, open_output
+        from mdtool.adapters.outputs import open_output
 
         if self.is_table:
             from mdtool.cli.record_table import RecordTable
 
             return RecordTable()
+        return open_output(self.spec(is_endless), metadata)
+
+    def spec(self, is_endless: bool) -> OutputSpec:
+        """Return how and where the options ask to write.
+
+        Raises
+        ------
+        UsageError
+            As `open_output`.
+        """
+        from mdtool.adapters.outputs import COLUMNAR, PRICES, OutputSpec
+
         chosen = self.format()
         if self.prices is not None and self.prices not in PRICES:
             raise UsageError(f"--prices {self.prices}: choose from {', '.join(PRICES)}")
         if self.prices is not None and chosen not in COLUMNAR:
             raise UsageError("--prices: is for Parquet and Arrow; name a file with -o")
-        spec = OutputSpec(
+        return OutputSpec(
             chosen,
             self.path,
             self.force,
@@ -253,7 +268,6 @@ class OutputOptions:
             self.prices or PRICES[0],
             not is_endless,
         )
-        return open_output(spec, metadata)
 
     def format(self) -> str:
         """Return the format of output other than a table, of `mdtool.adapters.outputs.FORMATS`.
@@ -263,13 +277,15 @@ class OutputOptions:
         UsageError
             As `open`.
         """
-        from mdtool.adapters.outputs import format_of
+        from mdtool.adapters.outputs import ZSTD, format_of
 
         chosen = [name for name in ("json", "csv", "dbn") if getattr(self, f"as_{name}")]
         if len(chosen) > 1:
             raise UsageError(f"choose one of --{' and --'.join(chosen)}")
         if self.path is not None:
-            return chosen[0] if chosen else format_of(self.path)
+            if not chosen:
+                return format_of(self.path)
+            return chosen[0] + ZSTD * self.path.endswith(ZSTD)
         if chosen == ["dbn"] and sys.stdout.isatty():
             raise UsageError("DBN is binary: pipe it, or name a file with -o")
         return chosen[0] if chosen else "dbn"

@@ -73,7 +73,7 @@ def test_some_of_the_parts(merged):
 
 @pytest.mark.parametrize("uses_kernel", [True, False])
 @pytest.mark.parametrize("schema", ["mbo", None])
-@pytest.mark.parametrize("name", [name for name in FORMATS if name != "dbn.zst"])
+@pytest.mark.parametrize("name", [name for name in FORMATS if not name.endswith(".zst")])
 def test_every_format_has_the_runs(name, schema, uses_kernel, tmp_path, monkeypatch):
     monkeypatch.setattr(text, "uses_kernel", lambda _n_bytes: uses_kernel)
 

@@ -200,3 +200,18 @@ class TestProgress:
             while not written.endswith(b"end"):
                 written += screen.read(100)
         assert (written == b"end") == is_taken
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"path": "a.csv.zst"}, "csv.zst"),
+        ({"path": "a.jsonl"}, "jsonl"),
+        ({"path": "a.zst", "as_json": True}, "json.zst"),
+        ({"path": "a.dbn.zst", "as_dbn": True}, "dbn.zst"),
+        ({"path": "a.txt", "as_csv": True}, "csv"),
+        ({"as_json": True}, "json"),
+    ],
+)
+def test_formats_and_compression_of_files(options, wanted):
+    assert OutputOptions(**options).format() == wanted

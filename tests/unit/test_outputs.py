@@ -64,6 +64,15 @@ def test_records_that_lie_apart_in_memory_are_written_together(tmp_path):
     assert np.array_equal(run, streams.mbo(10)[::2])
 
 
+@pytest.mark.parametrize("name", ["csv.zst", "json.zst", "jsonl.zst", "dbn.zst"])
+def test_compressed_text_is_the_text(tmp_path, name):
+    plain = written(tmp_path, name.removesuffix(".zst"), streams.mbo(5), maps_symbols=True)
+    path = written(tmp_path, name, streams.mbo(5), maps_symbols=True)
+    with path.open("rb") as file:
+        unwrapped = zstandard.ZstdDecompressor().stream_reader(file).read()
+    assert unwrapped == plain.read_bytes()
+
+
 def test_what_was_flushed_of_a_compressed_stream_can_be_read(tmp_path):
     path = tmp_path / "out.dbn.zst"
     output = open_output(OutputSpec("dbn.zst", str(path), is_staged=False), streams.metadata())

@@ -10,13 +10,18 @@ from typing import Final, Protocol
 
 import databento_dbn as dbn
 
-from mdtool.adapters.outputs.destination import Destination
+from mdtool.adapters.outputs.destination import Destination, Writer, ZstdDestination
 from mdtool.core.batch import Batch
 from mdtool.core.errors import UsageError
 from mdtool.core.interleaved import Interleaved
 
-FORMATS: Final = ("dbn.zst", "dbn", "csv", "json", "parquet", "arrow")
+FORMATS: Final = (
+    *("dbn", "dbn.zst", "csv", "csv.zst", "json", "json.zst", "jsonl", "jsonl.zst"),
+    *("parquet", "arrow"),
+)
 """Each is a file's extension too."""
+
+ZSTD: Final = ".zst"
 
 COLUMNAR: Final = frozenset({"parquet", "arrow"})
 PRICES: Final = ("decimal", "float", "int")
@@ -80,6 +85,28 @@ class OutputSpec:
     prices: str = PRICES[0]
     is_staged: bool = True
 
+    @property
+    def encoding(self) -> str:
+        """How records are written, compressed or not."""
+        return encoding_of(self.format)
+
+    def open_destination(self) -> Writer:
+        """Open where the bytes go.
+
+        Raises
+        ------
+        OutputError
+            When the file exists already or cannot be made.
+        """
+        destination = Destination(self.path, self.replaces, self.is_staged)
+        return ZstdDestination(destination) if self.format.endswith(ZSTD) else destination
+
+
+def encoding_of(file_format: str) -> str:
+    """Return how records are written in one of `FORMATS`: `dbn`, `csv`, `json`, or in columns."""
+    encoding = file_format.removesuffix(ZSTD)
+    return "json" if encoding == "jsonl" else encoding
+
 
 def format_of(path: str) -> str:
     """Return the format that a file's extension names.
@@ -111,18 +138,16 @@ def open_output(spec: OutputSpec, metadata: dbn.Metadata) -> Output:
     OutputError
         When the file exists already or cannot be made.
     """
-    destination = Destination(spec.path, spec.replaces, spec.is_staged)
-    if spec.format in COLUMNAR:
+    destination = spec.open_destination()
+    if spec.encoding in COLUMNAR:
         from mdtool.adapters.outputs.columns import ArrowOutput, ParquetOutput
 
-        columnar = ParquetOutput if spec.format == "parquet" else ArrowOutput
+        columnar = ParquetOutput if spec.encoding == "parquet" else ArrowOutput
         return columnar(destination, metadata, spec.prices)
     from mdtool.adapters.outputs import streams
 
-    if spec.format == "dbn":
+    if spec.encoding == "dbn":
         return streams.DbnOutput(destination, metadata)
-    if spec.format == "dbn.zst":
-        return streams.ZstdDbnOutput(destination, metadata)
-    if spec.format == "csv":
+    if spec.encoding == "csv":
         return streams.CsvOutput(destination, metadata, spec.maps_symbols, spec.is_pretty)
     return streams.JsonOutput(destination, spec.maps_symbols, spec.is_pretty)

@@ -23,7 +23,7 @@ from mdtool.adapters.arrow_arrays import (
     named,
     numbers,
 )
-from mdtool.adapters.outputs.destination import Destination
+from mdtool.adapters.outputs.destination import Writer
 from mdtool.adapters.outputs.layout import Layout
 from mdtool.core.batch import Batch
 from mdtool.core.errors import OutputError
@@ -150,7 +150,7 @@ class ColumnarOutput:
 
     Parameters
     ----------
-    destination : Destination
+    destination : Writer
     metadata : databento_dbn.Metadata
         Its dataset and schema become metadata of the file.
     prices : str
@@ -163,7 +163,7 @@ class ColumnarOutput:
 
     is_coded = False
 
-    def __init__(self, destination: Destination, metadata: dbn.Metadata, prices: str) -> None:
+    def __init__(self, destination: Writer, metadata: dbn.Metadata, prices: str) -> None:
         self._destination = destination
         self._file = _File(destination)
         self._layout = Layout(metadata)
@@ -268,7 +268,7 @@ class ArrowOutput(ColumnarOutput):
 class _File(io.RawIOBase):
     """A destination as the file object that pyarrow writes to."""
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, destination: Writer) -> None:
         self._destination = destination
         self._written = 0
 

@@ -9,12 +9,36 @@ import select
 import sys
 import weakref
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
+
+import zstandard
 
 from mdtool.core.errors import OutputError
 
 _MODE: Final = 0o666
 _EXISTS: Final = "exists already; -f replaces it"
+
+
+class Writer(Protocol):
+    """What an output writes its bytes to."""
+
+    name: str
+
+    def write_head(self, data: bytes | memoryview) -> None:
+        """As `Destination.write_head`."""
+        ...
+
+    def write(self, data: bytes | memoryview) -> None:
+        """As `Destination.write`."""
+        ...
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        ...
+
+    def close(self) -> None:
+        """As `Destination.close`."""
+        ...
 
 
 class Destination:
@@ -89,6 +113,9 @@ class Destination:
             except OSError as error:
                 raise OutputError(f"{self.name}: {error.strerror}") from error
 
+    def flush(self) -> None:
+        """Do nothing: nothing is buffered."""
+
     def close(self) -> None:
         """Complete the file, which is created by then.
 
@@ -120,6 +147,38 @@ class Destination:
                 self._fd = _make(Path(self._path), self._path)
             self.write(self._head)
         return self._fd
+
+
+class ZstdDestination:
+    """Compresses what is written to another destination, as one zstd frame.
+
+    Parameters
+    ----------
+    destination : Destination
+        Closed together with this one.
+    """
+
+    def __init__(self, destination: Destination) -> None:
+        self.name = destination.name
+        self._destination = destination
+        self._compressor = zstandard.ZstdCompressor().compressobj()
+
+    def write_head(self, data: bytes | memoryview) -> None:
+        """As `Destination.write_head`."""
+        self._destination.write_head(self._compressor.compress(data))
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Compress `data`; full blocks are written."""
+        self._destination.write(self._compressor.compress(data))
+
+    def flush(self) -> None:
+        """End the block, so that all so far can be read."""
+        self._destination.write(self._compressor.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+
+    def close(self) -> None:
+        """End the frame, and complete the file."""
+        self._destination.write(self._compressor.flush())
+        self._destination.close()
 
 
 def _opened(path: str, replaces: bool) -> int | None:

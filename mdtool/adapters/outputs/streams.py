@@ -6,9 +6,8 @@ import json
 from typing import TYPE_CHECKING, Final
 
 import databento_dbn as dbn
-import zstandard
 
-from mdtool.adapters.outputs.destination import Destination
+from mdtool.adapters.outputs.destination import Writer
 from mdtool.adapters.outputs.layout import Layout
 from mdtool.core.batch import Batch
 from mdtool.core.instruments import Instruments
@@ -26,7 +25,7 @@ _HELD_BYTES: Final = 1 << 16
 class DbnOutput:
     """DBN v3; a stream gets its header at once."""
 
-    def __init__(self, destination: Destination, metadata: dbn.Metadata) -> None:
+    def __init__(self, destination: Writer, metadata: dbn.Metadata) -> None:
         self._destination = destination
         self._mappings = MappingRepeater(metadata)
         destination.write_head(encode_metadata(metadata))
@@ -37,41 +36,18 @@ class DbnOutput:
             self._destination.write(data)
 
     def flush(self) -> None:
-        """Do nothing: nothing is buffered."""
+        """Write what a compressed file buffers; nothing else is."""
+        self._destination.flush()
 
     def close(self) -> None:
         """Close the file."""
         self._destination.close()
 
 
-class ZstdDbnOutput:
-    """DBN v3 in a zstd frame."""
-
-    def __init__(self, destination: Destination, metadata: dbn.Metadata) -> None:
-        self._destination = destination
-        self._mappings = MappingRepeater(metadata)
-        self._compressor = zstandard.ZstdCompressor().compressobj()
-        destination.write_head(self._compressor.compress(encode_metadata(metadata)))
-
-    def write(self, batch: Batch | Interleaved) -> None:
-        """Compress records; full blocks are written."""
-        for data in self._mappings.encode(batch):
-            self._destination.write(self._compressor.compress(data))
-
-    def flush(self) -> None:
-        """End the block, so that all records so far can be read."""
-        self._destination.write(self._compressor.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
-
-    def close(self) -> None:
-        """End the frame and close the file."""
-        self._destination.write(self._compressor.flush())
-        self._destination.close()
-
-
 class JsonOutput:
     """One JSON object a line."""
 
-    def __init__(self, destination: Destination, maps_symbols: bool, is_pretty: bool) -> None:
+    def __init__(self, destination: Writer, maps_symbols: bool, is_pretty: bool) -> None:
         self._destination = destination
         self._encoder = TextEncoder(True, maps_symbols, is_pretty)
 
@@ -81,7 +57,8 @@ class JsonOutput:
             self._destination.write(text)
 
     def flush(self) -> None:
-        """Do nothing: nothing is buffered."""
+        """Write what a compressed file buffers; nothing else is."""
+        self._destination.flush()
 
     def close(self) -> None:
         """Close the file."""
@@ -93,7 +70,7 @@ class CsvOutput:
 
     def __init__(
         self,
-        destination: Destination,
+        destination: Writer,
         metadata: dbn.Metadata,
         maps_symbols: bool,
         is_pretty: bool,
@@ -114,7 +91,8 @@ class CsvOutput:
             self._destination.write(text)
 
     def flush(self) -> None:
-        """Do nothing: nothing is buffered."""
+        """Write what a compressed file buffers; nothing else is."""
+        self._destination.flush()
 
     def close(self) -> None:
         """Log what was skipped, and close the file."""
@@ -132,12 +110,12 @@ class SnapshotJsonOutput:
 
     Parameters
     ----------
-    destination : Destination
+    destination : Writer
     instruments : Instruments
         Those of the snapshots.
     """
 
-    def __init__(self, destination: Destination, instruments: Instruments) -> None:
+    def __init__(self, destination: Writer, instruments: Instruments) -> None:
         self._destination = destination
         self._instruments = instruments
         self._held = bytearray()
@@ -148,23 +126,27 @@ class SnapshotJsonOutput:
         Raises
         ------
         BrokenPipeError, OutputError
-            As `Destination.write`.
+            As `Writer.write`.
         """
         symbol = self._instruments[snapshot.instrument].text
         line = json.dumps(snapshot.as_dict(symbol), separators=(",", ":"))
         self._held += line.encode() + b"\n"
         if len(self._held) >= _HELD_BYTES:
-            self.flush()
+            self._write_held()
 
     def write_mappings(self, mappings: Batch) -> None:
         """Do nothing: lines have symbols."""
 
     def flush(self) -> None:
         """Write what is buffered."""
-        held, self._held = self._held, bytearray()
-        self._destination.write(memoryview(held))
+        self._write_held()
+        self._destination.flush()
 
     def close(self) -> None:
         """Write what is buffered, and close the file."""
-        self.flush()
+        self._write_held()
         self._destination.close()
+
+    def _write_held(self) -> None:
+        held, self._held = self._held, bytearray()
+        self._destination.write(memoryview(held))

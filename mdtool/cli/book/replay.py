@@ -332,10 +332,9 @@ def _opened(options: BookOptions, output: OutputOptions, source: RecordSource) -
 
         return SnapshotTable(source.instruments, has_ladders=options.interval_ns is None)
     if not output.is_of_records:
-        from mdtool.adapters.outputs.destination import Destination
         from mdtool.adapters.outputs.streams import SnapshotJsonOutput
 
-        destination = Destination(output.path, output.force, source.size_bytes is not None)
+        destination = output.spec(source.size_bytes is None).open_destination()
         return SnapshotJsonOutput(destination, source.instruments)
     depth = options.record_depth
     metadata = depth_metadata(source.metadata, depth)
