@@ -149,7 +149,7 @@ class History:
     Parameters
     ----------
     path : str
-        The file of a store.
+        A file with a plain table of trades.
     """
 
     name = "history"

@@ -10,9 +10,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final, Self
 
+import numpy as np
+
+from mdtool.adapters.stores import open_history
 from mdtool.bench import baselines
 from mdtool.bench.figures import Figure, in_turns
 from mdtool.bench.market import SYMBOLS, fill_store
+from mdtool.bench.plain_table import insert, plain_table
 from mdtool.bench.processes import server, service
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
@@ -44,10 +48,12 @@ async def measure(
         path = Path(folder) / "trades.db"
         url = f"sqlite:///{path}"
         fill_store(url, trades)
+        plain = Path(folder) / "plain.db"
+        _copy(url, plain)
         options = ("--aggregator", _NO_AGGREGATOR, "--store", url, *_OPTIONS)
         async with (
             service("gateway", *options) as gateway,
-            server(baselines.MODULE, "history", str(path)) as bare,
+            server(baselines.MODULE, "history", str(plain)) as bare,
             _Client(gateway) as client,
             _Client(bare) as bare_client,
         ):
@@ -63,6 +69,16 @@ async def measure(
                 for _ in range(rounds)
             ]
     return _figures(rows, deep_page)
+
+
+def _copy(url: str, path: Path) -> None:
+    """Write the trades of a store into a plain table."""
+    with open_history(url) as history, plain_table(path, SYMBOLS) as plain:
+        for number, symbol in enumerate(SYMBOLS):
+            for page in history.trades(symbol):
+                each = page.trades
+                keys = np.full(len(page), number), each.ts_event, page.stream, page.sequence
+                insert(plain, np.stack([*keys, each.price, each.size, each.ts_recv]))
 
 
 def _figures(rows: list[list[float]], deep_page: int) -> list[Figure]:

@@ -38,7 +38,7 @@ BENCHES: Final = {
         "ingest:measure",
     ),
     "durable": Bench(
-        "TCP through gRPC into a SQLite store, acknowledged after, against executemany",
+        "TCP through gRPC into a SQLite store, in order, overlapping and long, against executemany",
         "durable:measure",
     ),
     "restart": Bench(

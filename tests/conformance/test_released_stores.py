@@ -221,6 +221,21 @@ def test_a_released_store_is_read(url):
         assert bar == (0, MINUTE_NS, 0, *CLOSED_BAR)
 
 
+def test_a_released_store_has_blocks_once_it_is_written(sqlite_url):
+    trades = [(0, n + 1, 1, NOON_NS + n * MS) for n in range(200)]
+    with open_history(sqlite_url) as history:
+        assert len(history.page("AAPL", 9)) == 3
+        assert history.sequences().T.tolist() == [[1, 1, 2], [2, 7, 7]]
+        with open_store(sqlite_url) as store:
+            store.write(step(["AAPL"], run("part", 5, trades, is_part=True)))
+            store.write(step(["AAPL"], run("feed", 5, trades)))
+        assert history.symbols() == [SymbolTotals("AAPL", 402, NOON_NS + 199 * MS)]
+        assert len(history.page("AAPL", 999)) == 402
+        assert history.page("AAPL", 999).key(-1) == (NOON_NS, 1, 1)
+        assert history.sequences().T.tolist() == [[1, 1, 2], [1, 5, 204], [2, 5, 204]]
+        assert history.recount() == []
+
+
 def test_a_released_store_is_restored_and_written(url):
     with open_store(url) as store:
         store.claim()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mdtool.adapters.stores import open_history, open_store
 from mdtool.adapters.stores.errors import StoreGapError
 from mdtool.adapters.stores.port import Store, StreamRun, TradeHistory
+from mdtool.adapters.stores.sqlite import layers
 from tests.reference.store import PlainStore
 from tests.support.stores import NOON_NS, STORES, NewUrl, run, step
 
@@ -23,9 +24,17 @@ FRAMES = 40
 WRITERS = 2
 
 
-@pytest.fixture(params=STORES)
-def new_url(request, tmp_path):
-    with STORES[request.param](tmp_path) as new_url:
+@pytest.fixture(params=[*STORES, "blocks"])
+def new_url(request, tmp_path, monkeypatch):
+    """Where stores are; `blocks` are SQLite's, of so few trades that those of a test have many."""
+    kind = request.param
+    if kind == "blocks":
+        kind = "sqlite"
+        for name, value in (("MIN", 2), ("MAX", 3)):
+            monkeypatch.setattr(layers, f"{name}_TRADES", value)
+        monkeypatch.setattr(layers, "LAYERS", 3)
+        monkeypatch.setattr(layers, "LEAST_LAYERS", 2)
+    with STORES[kind](tmp_path) as new_url:
         yield new_url
 
 

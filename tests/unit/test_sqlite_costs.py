@@ -46,7 +46,7 @@ def test_the_last_page_costs_what_the_first_does(url):
         expected = work(history, lambda: history.page("AAPL", 100, first.key(-1)))
         for before in (later, middle):
             cost = work(history, lambda before=before: history.page("AAPL", 100, before))
-            assert abs(cost - expected) < 20
+            assert abs(cost - expected) < 100  # of one block, or of two where a page lies in both
         assert expected < 3_000
 
 
@@ -58,7 +58,7 @@ def test_totals_cost_nothing_by_the_trade(url):
 
 def test_a_market_is_restored_without_reading_trades(tmp_path, url):
     with contextlib.closing(sqlite3.connect(tmp_path / "trades.db")) as connection:
-        connection.execute("DROP TABLE trades")
+        connection.executescript("DROP VIEW trades; DROP TABLE trade_rows; DROP TABLE trade_blocks")
     with Store(url) as store:
         state = store.load(10, 10**12)
         assert state.positions == {"stream": TRADES}

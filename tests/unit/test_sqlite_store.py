@@ -119,7 +119,7 @@ def test_a_path_may_have_any_characters(tmp_path):
 @pytest.mark.parametrize(
     ("statements", "said"),
     [
-        (["PRAGMA user_version = 2"], "is of schema 2, and this mdtool knows 1"),
+        (["PRAGMA user_version = 3"], "is of schema 3, and this mdtool knows 2"),
         (["PRAGMA user_version = 0"], "is of schema 0"),
         (["PRAGMA application_id = 0"], "of another application"),
         (["PRAGMA application_id = 1196444487"], "of another application"),
@@ -185,7 +185,7 @@ def test_values_that_are_not_numbers_are_noticed_when_read(path, url):
     with open_store(url) as store:
         store.write(trades(0, 100))
     with contextlib.closing(sqlite3.connect(path)) as other, other:
-        other.execute("UPDATE trades SET price = 'much' WHERE sequence = 51")
+        other.execute("UPDATE trade_rows SET price = 'much' WHERE sequence = 51")
     with open_history(url) as history:
         with pytest.raises(StoreFormatError) as raised:
             list(history.trades("MSFT"))

@@ -17,7 +17,7 @@ SYMBOLS = ["AAPL", "ESZ5", "MSFT"]
 def checked(tmp_path):
     """A store in which nothing is wrong, and a way to spoil it."""
     where = url(tmp_path)
-    store(write(tmp_path / "day.dbn", trades(300, SYMBOLS), SYMBOLS), "--store", where)
+    store(write(tmp_path / "day.dbn", trades(180, SYMBOLS), SYMBOLS), "--store", where)
 
     def spoil(statement):
         with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as connection, connection:
@@ -28,7 +28,7 @@ def checked(tmp_path):
 
 def test_a_sound_store_has_no_differences(checked):
     where, _ = checked
-    assert "300 trades, differences: 0, repaired: 0" in store("check", "--store", where)
+    assert "180 trades, differences: 0, repaired: 0" in store("check", "--store", where)
 
 
 def test_wrong_totals_are_printed_and_repaired(checked):
@@ -53,7 +53,7 @@ def test_wrong_totals_are_printed_and_repaired(checked):
 def test_trades_that_were_lost_show_in_totals_sessions_and_bars(checked):
     where, spoil = checked
     spoil(
-        "DELETE FROM trades WHERE symbol = (SELECT number FROM symbols WHERE symbol = 'AAPL') "
+        "DELETE FROM trade_rows WHERE symbol = (SELECT number FROM symbols WHERE symbol = 'AAPL') "
         "AND sequence < 30"
     )
     output = store("check", "--repair", "--store", where, status=1, said="differences: 3")

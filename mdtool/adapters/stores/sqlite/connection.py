@@ -262,7 +262,9 @@ class Connection:
                 schema.create(session, self._busy_s)
             else:
                 schema.check(session)
-            if not self._writes:
+            if self._writes:
+                schema.migrate(session)
+            else:
                 session.execute("PRAGMA query_only = ON")
         except BaseException:
             session.close()

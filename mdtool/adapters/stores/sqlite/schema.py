@@ -7,18 +7,23 @@ import time
 from typing import Final
 
 from mdtool.adapters.stores.errors import StoreFormatError, StoreUnavailableError
+from mdtool.adapters.stores.sqlite.blocks import COLUMNS, MAX_TRADES
 
 APPLICATION_ID: Final = 0x6D647431
 """`mdt1` in the file's header, by which `file` and others recognise it."""
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the tables below, stored as SQLite's user_version."""
+ROWS_ONLY: Final = 1
+"""The version of released stores without blocks, which are read as they are, and migrated where
+they are written."""
 _RETRY_S: Final = 0.01
 
 # Numbers of symbols and streams are never reused. A trade's key begins with its symbol, so that a
-# page of a symbol's trades is one seek, and a step writes to few places. The latest trade's time is
-# NULL in a symbol without trades, and the next sequence in a stream of which only parts were
-# imported. `heard` orders streams by their latest step. `steps` grows with every step, so that an
-# older copy of the file is recognised.
+# page of a symbol's trades is one seek, and a step writes to few places. A trade is in a row, or
+# with others in a block, and `trades` is all of them. The latest trade's time is NULL in a symbol
+# without trades, and the next sequence in a stream of which only parts were imported. `has_parts`
+# says that trades may be stored that are not before the position. `heard` orders streams by their
+# latest step. `steps` grows with every step, so that an older copy of the file is recognised.
 _TABLES: Final = """
 CREATE TABLE store (
     id BLOB NOT NULL,
@@ -34,10 +39,11 @@ CREATE TABLE streams (
     number INTEGER PRIMARY KEY,
     stream_id TEXT NOT NULL UNIQUE,
     next_sequence INTEGER,
-    heard INTEGER NOT NULL DEFAULT 0
+    heard INTEGER NOT NULL DEFAULT 0,
+    has_parts INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX streams_heard ON streams (heard);
-CREATE TABLE trades (
+CREATE TABLE trade_rows (
     symbol INTEGER NOT NULL,
     timestamp INTEGER NOT NULL,
     stream INTEGER NOT NULL,
@@ -92,6 +98,74 @@ CREATE TABLE counts (
 ) WITHOUT ROWID;
 INSERT INTO store VALUES (randomblob(16), 0);
 """
+_BLOCKS: Final = """
+CREATE TABLE trade_blocks (
+    number INTEGER PRIMARY KEY,
+    symbol INTEGER NOT NULL,
+    layer INTEGER NOT NULL,
+    first_timestamp INTEGER NOT NULL,
+    first_stream INTEGER NOT NULL,
+    first_sequence INTEGER NOT NULL,
+    last_timestamp INTEGER NOT NULL,
+    last_stream INTEGER NOT NULL,
+    last_sequence INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    timestamp BLOB NOT NULL,
+    stream BLOB NOT NULL,
+    sequence BLOB NOT NULL,
+    price BLOB NOT NULL,
+    volume BLOB NOT NULL,
+    ingest_timestamp BLOB NOT NULL
+);
+CREATE INDEX trade_blocks_last ON trade_blocks (
+    symbol, layer, last_timestamp, last_stream, last_sequence
+);
+"""
+_ADDED_COLUMNS: Final = """
+ALTER TABLE trades RENAME TO trade_rows;
+ALTER TABLE streams ADD COLUMN has_parts INTEGER NOT NULL DEFAULT 1;
+"""
+
+
+_BYTES: Final = f"x'{bytes(range(256)).hex()}'"
+
+
+def _integer(data: str) -> str:
+    """Return the SQL of the integer that at most 8 bytes are, the first one the highest."""
+    # SQLite finds nothing at the first place: a byte that is not there is 0.
+    terms = (f"instr({_BYTES}, substr({data}, {-1 - n}, 1)) - 1 << {8 * n}" for n in range(8))
+    return " | ".join(f"({term})" for term in terms)
+
+
+def _taken(column: str) -> str:
+    """Return the SQL of the bytes that a column's value at the place `n` of a block consists of."""
+    width = f"(length({column}) - 8) / count"
+    return (
+        f"substr({column}, 1, 8) AS {column}_least, "
+        f"substr({column}, 9 + n * ({width}), {width}) AS {column}_more"
+    )
+
+
+def _value(column: str) -> str:
+    # Of a column of one value there is no more: SQLite calls a part of no bytes NULL.
+    more = f"coalesce({_integer(f'{column}_more')}, 0)"
+    return f"({_integer(f'{column}_least')}) + {more} AS {column}"
+
+
+# The offset keeps SQLite from reading a block once for each byte of each of its trades.
+_VIEW: Final = f"""
+CREATE VIEW trades AS
+SELECT symbol, {", ".join(COLUMNS)} FROM trade_rows
+UNION ALL
+SELECT symbol, {", ".join(map(_value, COLUMNS))} FROM (
+    WITH RECURSIVE places (n) AS (
+        SELECT 0 UNION ALL SELECT n + 1 FROM places WHERE n < {MAX_TRADES - 1}
+    )
+    SELECT symbol, {", ".join(map(_taken, COLUMNS))}
+    FROM trade_blocks CROSS JOIN places WHERE n < count LIMIT -1 OFFSET 0
+);
+"""  # noqa: S608 - consists of this module's text and the names of columns
 
 
 def check(connection: sqlite3.Connection) -> None:
@@ -129,11 +203,33 @@ def create(connection: sqlite3.Connection, busy_s: float) -> None:
     _begin_log(connection, busy_s)
     connection.execute("BEGIN IMMEDIATE")
     if _is_empty(connection):  # still
-        for statement in filter(str.strip, _TABLES.split(";")):
-            connection.execute(statement)
+        _execute(connection, _TABLES + _BLOCKS + _VIEW)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Add to a store of a released version what this one needs; no trade is touched.
+
+    Raises
+    ------
+    sqlite3.Error
+        As `check`.
+    """
+    if version(connection) != ROWS_ONLY:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    if version(connection) == ROWS_ONLY:  # still
+        _execute(connection, _ADDED_COLUMNS + _BLOCKS + _VIEW)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """Return which version of the tables a store has."""
+    ((number,),) = connection.execute("PRAGMA user_version")
+    return int(number)
 
 
 def identity(connection: sqlite3.Connection) -> tuple[bytes, int]:
@@ -148,6 +244,11 @@ def identity(connection: sqlite3.Connection) -> tuple[bytes, int]:
     if row is None:
         raise StoreFormatError("has lost its own id; restore it from a copy")
     return row
+
+
+def _execute(connection: sqlite3.Connection, statements: str) -> None:
+    for statement in filter(str.strip, statements.split(";")):
+        connection.execute(statement)
 
 
 def _begin_log(connection: sqlite3.Connection, busy_s: float) -> None:
@@ -176,18 +277,16 @@ def _is_new(connection: sqlite3.Connection) -> bool:
 def _is_empty(connection: sqlite3.Connection) -> bool:
     """Return whether a file is empty; otherwise it must be a store."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    found = version(connection)
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if (application, version, tables) == (0, 0, 0):
+    if (application, found, tables) == (0, 0, 0):
         return True
     if application != APPLICATION_ID:
         raise StoreFormatError("is a SQLite file of another application; name another file")
-    if version > VERSION:
+    if found > VERSION:
         raise StoreFormatError(
-            f"is of schema {version}, and this mdtool knows {VERSION} at most; update mdtool"
+            f"is of schema {found}, and this mdtool knows {VERSION} at most; update mdtool"
         )
-    if version != VERSION or not tables:
-        raise StoreFormatError(
-            f"is of schema {version}, which is not valid; restore it from a copy"
-        )
+    if found < ROWS_ONLY or not tables:
+        raise StoreFormatError(f"is of schema {found}, which is not valid; restore it from a copy")
     return False

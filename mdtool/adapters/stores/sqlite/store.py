@@ -15,41 +15,20 @@ from mdtool.adapters.stores.errors import StoreClaimedError, StoreUnavailableErr
 from mdtool.adapters.stores.port import Step, WrongTotals
 from mdtool.adapters.stores.sql import (
     TRADE_COLUMNS,
-    Dialect,
-    SqlReader,
-    Statements,
     StoredStream,
     new_trades,
     put_market,
     symbol_numbers,
     used_symbols,
 )
+from mdtool.adapters.stores.sqlite import layers
 from mdtool.adapters.stores.sqlite.connection import BUSY_S, Connection, Location, Session
+from mdtool.adapters.stores.sqlite.reader import STATEMENTS, BlockReader, values
 
-
-def _values(columns: int) -> str:
-    return f"VALUES ({', '.join('?' * columns)})"
-
-
-_STATEMENTS: Final = Statements(
-    Dialect(
-        parameter="?",
-        time="timestamp",
-        interval="interval",
-        start="start",
-        first="first",
-        last="last",
-        total="value",
-        numbers=_values,
-        totals=_values(2),
-        begin_snapshot="BEGIN",
-        check="PRAGMA quick_check(1)",
-    )
-)
 _ROWS: Final = 64
 """Trades in one statement, which inserts half as many again a second as one by one."""
-_INSERT: Final = "INSERT OR IGNORE INTO trades "
-_INSERT_ROW: Final = _INSERT + _values(TRADE_COLUMNS)
+_INSERT: Final = "INSERT INTO trade_rows "
+_INSERT_ROW: Final = _INSERT + values(TRADE_COLUMNS)
 _INSERT_ROWS: Final = _INSERT_ROW + f", ({', '.join('?' * TRADE_COLUMNS)})" * (_ROWS - 1)
 _ADD_TOTALS: Final = """
 UPDATE symbols SET
@@ -61,10 +40,15 @@ _MOVE_STREAM: Final = """
 UPDATE streams SET next_sequence = ?, heard = (SELECT max(heard) + 1 FROM streams)
 WHERE number = ?
 """
+_HAS_PARTS: Final = "UPDATE streams SET has_parts = 1 WHERE number = ?"
+_KEYS_OF_ROWS: Final = """
+SELECT timestamp, stream, sequence FROM trade_rows
+WHERE symbol = ? AND timestamp BETWEEN ? AND ?
+"""
 _LOCK_SUFFIX: Final = ".lock"
 
 
-class History(SqlReader):
+class History(BlockReader):
     """Reads a file while others write it; a missing file is StoreUnavailableError.
 
     Parameters
@@ -81,10 +65,10 @@ class History(SqlReader):
     """
 
     def __init__(self, url: str, busy_s: float = BUSY_S) -> None:
-        super().__init__(Connection(Location.parse(url), busy_s, writes=False), _STATEMENTS)
+        super().__init__(Connection(Location.parse(url), busy_s, writes=False), STATEMENTS)
 
 
-class Store(SqlReader):
+class Store(BlockReader):
     """Writes steps into a file, and reads it; methods as in `mdtool.adapters.stores.port.Store`.
 
     The file is created when the store is entered and nothing is at its path, and never later: when
@@ -104,7 +88,7 @@ class Store(SqlReader):
 
     def __init__(self, url: str, busy_s: float = BUSY_S) -> None:
         self._file = Connection(Location.parse(url), busy_s, writes=True)
-        super().__init__(self._file, _STATEMENTS)
+        super().__init__(self._file, STATEMENTS)
         self._claim = _MarketClaim(self._file.location)
         self._numbers: dict[str, int] = {}
         """Of symbols, in the file of a generation of the connection."""
@@ -198,24 +182,28 @@ def _write(session: Session, step: Step, known: Mapping[str, int]) -> dict[str, 
     added = {symbol: _symbol(session, symbol) for symbol in used.values() if symbol not in known}
     numbers = symbol_numbers(used, {**known, **added} if added else known)
     trades, moved = new_trades(step, streams, numbers)
+    for stream_id in {run.stream_id for run in step.runs if run.is_part}:
+        if not streams[stream_id].has_parts:
+            streams[stream_id].has_parts = True
+            session.execute(_HAS_PARTS, (streams[stream_id].number,))
     if trades.shape[1]:
-        _insert_trades(session, trades)
+        parted = [stream.number for stream in streams.values() if stream.has_parts]
+        _insert_trades(session, trades, np.isin(trades[2], parted) if parted else None)
     session.executemany(_MOVE_STREAM, [(stream.position, stream.number) for stream in moved])
     put_market(
-        step, numbers, _STATEMENTS, lambda put, table: session.executemany(put, table.T.tolist())
+        step, numbers, STATEMENTS, lambda put, table: session.executemany(put, table.T.tolist())
     )
-    session.executemany(_STATEMENTS.put_counts, step.counts.items())
+    session.executemany(STATEMENTS.put_counts, step.counts.items())
     return added
 
 
 def _stream(session: Session, stream_id: str) -> StoredStream:
     """Return the row of a stream, a new one where there is none."""
-    query = "SELECT number, next_sequence FROM streams WHERE stream_id = ?"
-    for number, position in session.rows(query, stream_id):
-        return StoredStream(number, position)
-    return StoredStream(
-        _insert(session, "INSERT INTO streams (stream_id) VALUES (?)", stream_id), None
-    )
+    query = "SELECT number, next_sequence, has_parts FROM streams WHERE stream_id = ?"
+    for number, position, has_parts in session.rows(query, stream_id):
+        return StoredStream(number, position, bool(has_parts))
+    insert = "INSERT INTO streams (stream_id, has_parts) VALUES (?, 0)"
+    return StoredStream(_insert(session, insert, stream_id), None, has_parts=False)
 
 
 def _symbol(session: Session, symbol: str) -> int:
@@ -232,23 +220,79 @@ def _insert(session: Session, statement: str, name: str) -> int:
     return number
 
 
-def _insert_trades(session: Session, trades: NDArray[np.int64]) -> None:
-    """Insert trades, int64[7, n], that are not stored yet, and add them to the totals."""
+def _insert_trades(
+    session: Session, trades: NDArray[np.int64], may_be_stored: NDArray[np.bool_] | None
+) -> None:
+    """Insert trades, int64[7, n] in order of their keys, and add them to the totals.
+
+    Where `may_be_stored` is not None, those of its trades that are stored already are left out.
+    """
     symbol, first = np.unique(trades[0], return_index=True)
     ends = np.append(first[1:], trades.shape[1])
     latest = trades[1, ends - 1].tolist()
-    rows = np.ascontiguousarray(trades.T)
-    inserted = [
-        _insert_rows(session, rows[begin:end])
-        for begin, end in zip(first.tolist(), ends.tolist(), strict=True)
-    ]
+    inserted: list[int] = []
+    rows = []
+    for number, begin, end in zip(symbol.tolist(), first.tolist(), ends.tolist(), strict=True):
+        own = trades[:, begin:end]
+        if may_be_stored is not None and may_be_stored[begin:end].any():
+            own = own[:, _are_new(session, number, own[1:])]
+        inserted.append(own.shape[1])
+        rows += _insert_blocks(session, number, own)
+    if rows:
+        _insert_rows(session, np.concatenate(rows, axis=1).T)
     session.executemany(_ADD_TOTALS, zip(inserted, latest, symbol.tolist(), strict=True))
 
 
-def _insert_rows(session: Session, rows: NDArray[np.int64]) -> int:
-    """Insert trades, int64[n, 7], that are not stored yet; return how many those were."""
+def _are_new(session: Session, symbol: int, trades: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which trades of a symbol are not stored, each key once."""
+    times = trades[0]
+    values = session.table(3, _KEYS_OF_ROWS, symbol, int(times[0]), int(times[-1]))
+    stored = np.concatenate([values, layers.keys_among(session, symbol, trades)], axis=1)
+    keys = np.concatenate([stored, trades[:3]], axis=1)
+    order = np.lexsort(keys[::-1])  # of equal ones, what is stored comes first
+    keys = keys[:, order]
+    is_new = np.ones(len(order), np.bool_)
+    is_new[order[1:]] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
+    return is_new[stored.shape[1] :]
+
+
+def _insert_blocks(
+    session: Session, symbol: int, trades: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Insert trades of a symbol, int64[7, n], as blocks; return those that become rows."""
+    if trades.shape[1] < layers.MIN_TRADES:
+        return [trades]
+    if layers.has_room(session, symbol, trades[1:]):
+        layers.put(session, symbol, trades[1:])
+        return []
+    rows = []
+    for begin, end in _dense_parts(trades[1]):
+        if end - begin < layers.MIN_TRADES:
+            rows.append(trades[:, begin:end])
+        else:
+            layers.put(session, symbol, trades[1:, begin:end])
+    return rows
+
+
+def _dense_parts(times: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return parts of times none of which has a gap of more than half of its span.
+
+    A few late trades among others would make a block that overlaps all between.
+    """
+    parts, found = [(0, len(times))], []
+    while parts:
+        begin, end = parts.pop()
+        gaps = np.diff(times[begin:end])
+        widest = int(gaps.argmax()) if len(gaps) else 0
+        if end - begin >= layers.MIN_TRADES and 2 * gaps[widest] > times[end - 1] - times[begin]:
+            parts += [(begin + widest + 1, end), (begin, begin + widest + 1)]
+        else:
+            found.append((begin, end))
+    return found
+
+
+def _insert_rows(session: Session, rows: NDArray[np.int64]) -> None:
+    """Insert trades, int64[n, 7], as rows."""
     whole = len(rows) - len(rows) % _ROWS
-    many = rows[:whole].reshape(-1, _ROWS * TRADE_COLUMNS).tolist()
-    inserted = session.executemany(_INSERT_ROWS, many).rowcount if many else 0
-    rest = rows[whole:].tolist()
-    return inserted + (session.executemany(_INSERT_ROW, rest).rowcount if rest else 0)
+    session.executemany(_INSERT_ROWS, rows[:whole].reshape(-1, _ROWS * TRADE_COLUMNS).tolist())
+    session.executemany(_INSERT_ROW, rows[whole:].tolist())
