@@ -57,6 +57,17 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
+def options() -> list[str]:
+    """Return the options with which another mdtool logs as this process does."""
+    root = logging.getLogger()
+    is_json = any(isinstance(handler.formatter, _JsonFormatter) for handler in root.handlers)
+    level = logging.getLevelName(root.getEffectiveLevel()).lower()
+    return [
+        f"--log-format={'json' if is_json else 'text'}",
+        f"--log-level={level if level in LEVELS else 'info'}",
+    ]
+
+
 def configure(log_format: str = "text", level: str = "info") -> None:
     """Write log records to stderr, from one of `LEVELS` on and in one of `FORMATS`."""
     # gRPC's core writes to stderr without Python's logging; it reads this once, when imported.

@@ -96,14 +96,19 @@ class Listener:
 
 
 async def listen(
-    connect: Callable[[], asyncio.BaseProtocol], host: str, port: int, option: str = "--port"
+    connect: Callable[[], asyncio.BaseProtocol],
+    host: str,
+    port: int,
+    option: str = "--port",
+    *,
+    shares_port: bool = False,
 ) -> Listener:
     """Listen, and have `connect` make the protocol of each connection.
 
     Parameters
     ----------
     connect : callable
-    host, port : str and int
+    host, port, shares_port : str, int and bool
         As of `bind`.
     option : str
         The one that selects another port.
@@ -114,7 +119,7 @@ async def listen(
         When the address cannot be listened on.
     """
     try:
-        sockets = bind(host, port)
+        sockets = bind(host, port, shares_port=shares_port)
         try:
             return Listener(sockets, connect)
         except OSError:  # two servers may be bound to a port, and one of them listens
@@ -147,7 +152,7 @@ def reason_of(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+def bind(host: str, port: int, *, shares_port: bool = False) -> list[socket.socket]:
     """Return sockets that are bound as a server's are, but do not listen: one for each address.
 
     Parameters
@@ -157,6 +162,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
         `localhost` for 127.0.0.1 and ::1, whatever the system's file of hosts has.
     port : int
         0 selects one that is free at all of these addresses.
+    shares_port : bool
+        Whether other processes listen there, too: the system gives each a share of connections.
 
     Raises
     ------
@@ -176,15 +183,15 @@ def bind(host: str, port: int) -> list[socket.socket]:
     addresses = list(dict.fromkeys(found))
     for _ in range(_ATTEMPTS - 1):
         try:
-            return _bind_each(addresses)
+            return _bind_each(addresses, shares_port)
         except OSError as error:
             # A free port of one address may be in use at another.
             if port or error.errno != errno.EADDRINUSE:
                 raise
-    return _bind_each(addresses)
+    return _bind_each(addresses, shares_port)
 
 
-def _bind_each(addresses: Sequence[tuple[int, Any]]) -> list[socket.socket]:
+def _bind_each(addresses: Sequence[tuple[int, Any]], shares_port: bool) -> list[socket.socket]:
     """Bind what exists of several addresses, to the port of the first."""
     sockets: list[socket.socket] = []
     absent: OSError | None = None
@@ -192,7 +199,7 @@ def _bind_each(addresses: Sequence[tuple[int, Any]]) -> list[socket.socket]:
         for family, (host, port, *more) in addresses:
             own_port = sockets[0].getsockname()[1] if sockets else port
             try:
-                sockets.append(_bind_one(family, (host, own_port, *more)))
+                sockets.append(_bind_one(family, (host, own_port, *more), shares_port))
             except OSError as error:
                 if error.errno not in _ABSENT:
                     raise
@@ -206,10 +213,12 @@ def _bind_each(addresses: Sequence[tuple[int, Any]]) -> list[socket.socket]:
     return sockets
 
 
-def _bind_one(family: int, address: Any) -> socket.socket:
+def _bind_one(family: int, address: Any, shares_port: bool) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shares_port:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address[0] != ALL))
         bound.bind(address)

@@ -136,10 +136,14 @@ class RateLimit:
     ----------
     refused : int
         Requests rejected.
+    spent : Counter of str or None
+        Requests by client, for other processes of the service that share the limit; None where
+        there are none.
     """
 
     def __init__(self, name: str, rate_per_s: int, burst: int) -> None:
         self.refused = 0
+        self.spent: Counter[str] | None = None
         self._name = name
         self._throttle = Throttle(rate_per_s, burst) if rate_per_s != UNLIMITED else None
         window_s = math.ceil(burst / rate_per_s) if rate_per_s else 0
@@ -152,6 +156,8 @@ class RateLimit:
         wait_ns = self._throttle.spend(client, time.monotonic_ns())
         if wait_ns:
             self._reject(self._throttle.rate_per_s, wait_ns)
+        if self.spent is not None:
+            self.spent[client] += 1
 
     def reserve(self, client: str) -> float:
         """Count a request that is made later, and return after how many seconds.
@@ -168,7 +174,14 @@ class RateLimit:
         if wait_ns > LONGEST_WAIT_S * NS_PER_S:
             self._reject(self._throttle.rate_per_s, wait_ns)
         self._throttle.charge(client, now_ns, 1)
+        if self.spent is not None:
+            self.spent[client] += 1
         return wait_ns / NS_PER_S
+
+    def charge(self, client: str, requests: int) -> None:
+        """Count requests that another process of the service has answered."""
+        if self._throttle is not None:
+            self._throttle.charge(client, time.monotonic_ns(), requests)
 
     def headers(self, client: str) -> Mapping[str, str]:
         """Return what a client may still request, as headers of an answer."""
@@ -186,6 +199,28 @@ class RateLimit:
     def _headers(self, left: int, wait_s: int) -> Mapping[str, str]:
         state = f'"{self._name}";r={left}' + (f";t={wait_s}" if wait_s else "")
         return {"RateLimit-Policy": self._policy, "RateLimit": state}
+
+
+@dataclass(slots=True)
+class Elsewhere:
+    """The connections to another process of the service.
+
+    Attributes
+    ----------
+    total : int
+    of : dict of str to int
+        By identity.
+    """
+
+    total: int = 0
+    of: dict[str, int] = field(default_factory=dict)
+
+    def update(self, changed: Mapping[str, int]) -> None:
+        """Set how many connections some identities have."""
+        for identity, count in changed.items():
+            self.total += count - self.of.pop(identity, 0)
+            if count:
+                self.of[identity] = count
 
 
 @dataclass(slots=True)
@@ -207,6 +242,11 @@ class Admission:
         Its tokens are microseconds.
     open : dict of Client
         Those that are connected; `open_of` counts them by identity, `rejected` those refused.
+    changed : set of str or None
+        Identities whose number of connections changed, for other processes of the service that
+        share the limits; None where there are none.
+    elsewhere : dict of int to Elsewhere
+        The connections to those processes.
     """
 
     limits: Limits
@@ -218,6 +258,8 @@ class Admission:
     open: dict[Client, None] = field(init=False, default_factory=dict)
     open_of: Counter[str] = field(init=False, default_factory=Counter)
     rejected: int = field(init=False, default=0)
+    changed: set[str] | None = field(init=False, default=None)
+    elsewhere: dict[int, Elsewhere] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -228,8 +270,8 @@ class Admission:
         self.time_share = Throttle(rate, _TIME_BURST_US)
 
     def __len__(self) -> int:
-        """Return how many connections are open."""
-        return len(self.open)
+        """Return how many connections are open, to all processes of the service."""
+        return len(self.open) + sum(process.total for process in self.elsewhere.values())
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -239,6 +281,19 @@ class Admission:
             "upstream": self.upstream.refused,
             "sockets": self.rejected,
         }
+
+    def connections_of(self, identity: str) -> int:
+        """Return how many connections a client has, to all processes of the service."""
+        elsewhere = sum(process.of.get(identity, 0) for process in self.elsewhere.values())
+        return self.open_of[identity] + elsewhere
+
+    def note(self, identity: str, change: int) -> None:
+        """Count a connection that is opened or closed."""
+        self.open_of[identity] += change
+        if not self.open_of[identity]:
+            del self.open_of[identity]
+        if self.changed is not None:
+            self.changed.add(identity)
 
     def tally(self, listener: str) -> Tally:
         """Return the tally of a listener or path."""
@@ -355,7 +410,7 @@ class Client:
         admission, tally = self._admission, self._admission.tally(listener)
         self._admit(tally)
         admission.open[self] = None
-        admission.open_of[self.identity] += 1
+        admission.note(self.identity, 1)
         tally.opened += 1
         tally.open += 1
         self._close, self.tally = close, tally
@@ -365,9 +420,7 @@ class Client:
             tally.open -= 1
             self._close = None
             del admission.open[self]
-            admission.open_of[self.identity] -= 1
-            if not admission.open_of[self.identity]:
-                del admission.open_of[self.identity]
+            admission.note(self.identity, -1)
 
     def close(self, code: int, reason: str) -> None:
         """Close the connection; nothing happens where the client has none."""
@@ -381,7 +434,7 @@ class Client:
             admission.rejected += 1
             raise CapacityError(f"connection limit of {limits.connections:,} reached")
         of_client = limits.connections_of_client
-        if admission.open_of[self.identity] >= of_client != UNLIMITED:
+        if of_client != UNLIMITED and admission.connections_of(self.identity) >= of_client:
             tally.refused += 1
             admission.rejected += 1
             message = f"connection limit of {of_client:,} for one client reached"

@@ -13,6 +13,9 @@ class GatewayConfig:
 
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8080, "Port to listen on, 0 for any free one.", low=0, high=65535)
+    workers: int = setting(
+        1, "Processes that serve clients on that port, with limits in common.", low=1, high=64
+    )
     aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregation service.")
     bus: str = setting(
         "", "Read aggregates from kafka://HOST:PORT instead of the aggregation service."

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from aiohttp import web
 
 from mdtool.services.gateway.http import Routes
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.sources import Sources
+from mdtool.services.gateway.workers.peers import Peers
 from mdtool.services.http.answers import answer, encode_object
+
+_REPORT: Final = "health"
 
 
 class Health:
@@ -26,10 +31,17 @@ class Health:
     sources : Sources
     served : Routes
     max_age_ms : int
+    peers : Peers, optional
+        The other workers, whose clients count too.
     """
 
-    def __init__(self, sources: Sources, served: Routes, max_age_ms: int) -> None:
+    def __init__(
+        self, sources: Sources, served: Routes, max_age_ms: int, peers: Peers | None = None
+    ) -> None:
         self._sources = sources
+        self._peers = peers
+        if peers is not None:
+            peers.report(_REPORT, lambda: encode_object(self._counts()))
         self._max_age_ms = max_age_ms
         self._served = served
 
@@ -40,18 +52,27 @@ class Health:
 
     async def answer(self, _request: web.Request) -> web.Response:
         """`GET /health`."""
-        report = self.report()
+        others = [] if self._peers is None else await self._peers.ask(_REPORT)
+        report = self.report(list(map(json.loads, others)))
         status = 503 if report["status"] == "unavailable" else 200
         return answer(encode_object(report), status=status)
 
-    def report(self) -> dict[str, Any]:
-        """Return the state of everything."""
-        sources, admission = self._sources, self._served.admission
-        market, upstream = sources.market, sources.upstream
-        status, age_ms = self.status(), self._age_ms()
+    def report(self, others: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """Return the state of everything.
+
+        Parameters
+        ----------
+        others : sequence of mapping
+            What other workers count.
+        """
+        sources, market = self._sources, self._sources.market
+        counts = [self._counts(), *others]
+        ages_ms = [each["age_ms"] for each in counts if each["age_ms"] is not None]
+        status = self.status(max(ages_ms, default=0.0))
         return {
             "status": status,
-            "age_ms": None if age_ms is None else round(age_ms, 3),
+            "age_ms": max(ages_ms, default=None),
+            "workers": len(counts),
             "aggregator": {
                 "address": market.aggregator.address,
                 "connected": market.state.is_live,
@@ -65,29 +86,46 @@ class Health:
             "quotes": sources.quotes.report(),
             "vwap": sources.vwap.report(),
             "store": None if sources.history is None else sources.history.report(),
-            "sockets": len(admission),
+            "sockets": sum(each["sockets"] for each in counts),
             "circuit": {
-                "state": upstream.circuit.value,
-                "opened": upstream.opened,
-                "answered": upstream.answered,
-                "failed": upstream.failed,
-                "repeated": upstream.repeated,
-                "refused": upstream.refused,
+                "state": sources.upstream.circuit.value,
+                **_sums(each["circuit"] for each in counts),
+            },
+            "refused": _sums(each["refused"] for each in counts),
+            "waits": sum(each["waits"] for each in counts),
+        }
+
+    def _counts(self) -> dict[str, Any]:
+        """Return what this worker's clients account for."""
+        upstream, admission = self._sources.upstream, self._served.admission
+        age_ms = self._age_ms()
+        return {
+            "age_ms": None if age_ms is None else round(age_ms, 3),
+            "sockets": len(admission.open),
+            "circuit": {
+                name: getattr(upstream, name)
+                for name in ("opened", "answered", "failed", "repeated", "refused")
             },
             "refused": self._served.refused,
             "waits": admission.waits,
         }
 
-    def status(self) -> str:
-        """Return the status."""
+    def status(self, age_ms: float) -> str:
+        """Return the status, given the age of the oldest update of the last seconds."""
         market = self._sources.market
         if market.state.is_live:
             if market.is_blocked:
                 return "blocked"
-            return "degraded" if (self._age_ms() or 0.0) > self._max_age_ms else "ok"
+            return "degraded" if age_ms > self._max_age_ms else "ok"
         return "stale" if market.state.symbols else "unavailable"
 
     def _age_ms(self) -> float | None:
         """Return the age of the oldest update that was written in the last seconds."""
         age_s = self._sources.market.ages.recent_s()
         return None if age_s is None else age_s * 1_000
+
+
+def _sums(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    """Return the sum of each count."""
+    first, *others = counts
+    return {name: count + sum(each[name] for each in others) for name, count in first.items()}

@@ -265,6 +265,7 @@ class Routes:
         is_limited: bool = True,
         has_head: bool = True,
         fail: Fail = failure,
+        place: Callable[[Handler], Handler] | None = None,
     ) -> None:
         """Have a handler answer a method of a path.
 
@@ -279,10 +280,14 @@ class Routes:
             Whether GET implies HEAD; not where the handler writes the body by itself.
         fail : callable
             Makes the answer of an error.
+        place : callable, optional
+            Wraps what answers and counts requests, for some to be answered elsewhere.
         """
         admit: Admit = self._admit if is_limited else self._identify
         times = self.times.setdefault(path, RouteTimes())
         wrapped = answering(handler, STATUSES, times.add, admit, fail)
+        if place is not None:
+            wrapped = place(wrapped)
         self.app.router.add_route(method, path, wrapped)
         if method == "GET" and has_head:
             self.app.router.add_route("HEAD", path, wrapped)

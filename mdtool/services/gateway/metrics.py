@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -23,22 +25,41 @@ from mdtool.services.gateway.http import TIMES_S, Routes
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.sources import Sources
 from mdtool.services.gateway.upstream import Upstream
+from mdtool.services.gateway.workers.peers import Peers
 from mdtool.wire.batches import Counts
+
+_HIGHEST: Final = frozenset({"mdtool_update_age_recent_seconds"})
+"""Metrics of which the highest of all workers counts, not their sum."""
+_LOWEST: Final = frozenset({"process_start_time_seconds"})
+_REPORT: Final = "metrics"
+
+_Samples = Mapping[tuple[str, str, tuple[tuple[str, str], ...]], float]
+"""Values by family, name and labels."""
 
 
 class Metrics:
     """The handler of `/metrics`, whose registry is collected when it is scraped.
 
+    What clients and processes account for is that of all workers together; of what is behind the
+    gateway, each worker sees the same.
+
     Parameters
     ----------
     sources : Sources
     served : Routes
+    peers : Peers, optional
+        The other workers.
     """
 
-    def __init__(self, sources: Sources, served: Routes) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        self._registry.register(_GatewayCollector(sources, served))
+    def __init__(self, sources: Sources, served: Routes, peers: Peers | None = None) -> None:
+        self._peers = peers
+        self._market = _MarketCollector(sources)
+        own = CollectorRegistry()
+        ProcessCollector(registry=own)
+        own.register(_ClientsCollector(sources, served))
+        self._own = own
+        if peers is not None:
+            peers.report(_REPORT, self._encode)
 
     @property
     def routes(self) -> Paths:
@@ -47,35 +68,69 @@ class Metrics:
 
     async def answer(self, _request: web.Request) -> web.Response:
         """`GET /metrics`."""
-        body = generate_latest(self._registry)
+        others = [] if self._peers is None else await self._peers.ask(_REPORT)
+        registry = CollectorRegistry()
+        registry.register(self._market)
+        registry.register(_Total(self._own, map(_decode, others)))
+        body = generate_latest(registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    def _encode(self) -> bytes:
+        """Return this worker's part for another one."""
+        samples = [
+            (family.name, sample.name, sorted(sample.labels.items()), sample.value)
+            for family in self._own.collect()
+            for sample in family.samples
+        ]
+        return json.dumps(samples).encode()
 
-class _GatewayCollector(Collector):
-    def __init__(self, sources: Sources, served: Routes) -> None:
+
+def _decode(report: bytes) -> _Samples:
+    return {
+        (family, name, tuple((label, value) for label, value in labels)): value
+        for family, name, labels, value in json.loads(report)
+    }
+
+
+class _Total(Collector):
+    """The metrics of this worker and of others, added up."""
+
+    def __init__(self, own: CollectorRegistry, others: Iterable[_Samples]) -> None:
+        self._own = own
+        self._others = list(others)
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._own.collect():
+            values: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
+            for sample in family.samples:
+                labels = tuple(sorted(sample.labels.items()))
+                values[sample.name, labels] = [sample.value]
+            for samples in self._others:
+                for (of, name, labels), value in samples.items():
+                    if of == family.name:
+                        values.setdefault((name, labels), []).append(value)
+            total = max if family.name in _HIGHEST else min if family.name in _LOWEST else sum
+            summed = Metric(family.name, family.documentation, family.type)
+            for (name, labels), each in values.items():
+                summed.add_sample(name, dict(labels), total(each))
+            yield summed
+
+
+class _MarketCollector(Collector):
+    """What is behind the gateway."""
+
+    def __init__(self, sources: Sources) -> None:
         self._sources = sources
-        self._served = served
 
     def collect(self) -> Iterator[Metric]:
         if self._sources.market.counts is not None:
             yield from _ticks(self._sources.market.counts)
         yield from self._stream()
         yield from self._quotes()
-        yield from self._upstream()
-        yield from self._store()
-        yield self._rejected()
-        yield _counter(
-            "mdtool_accept_pauses",
-            "Times that a listener paused, for the process had no descriptor left.",
-            shortage.pauses,
-        )
-        yield _counter(
-            "mdtool_client_waits",
-            "Messages that waited, for their client had used its share of the time.",
-            self._served.admission.waits,
-        )
-        yield self._requests()
-        yield from self._sockets()
+        yield self._circuit()
+        if self._sources.history is not None:
+            is_up = self._sources.history.lost_because is None
+            yield _gauge("mdtool_store_up", "Whether the store responds.", is_up)
 
     def _stream(self) -> Iterator[Metric]:
         market, state = self._sources.market, self._sources.market.state
@@ -93,7 +148,49 @@ class _GatewayCollector(Collector):
             "mdtool_stream_connections", "Streams opened to the aggregator.", market.connections
         )
         yield _counter("mdtool_stream_messages", "Messages of those streams.", market.messages)
+
+    def _quotes(self) -> Iterator[Metric]:
+        report = self._sources.quotes.report()
+        yield _gauge("mdtool_quotes", "Symbols that have a quote.", report["known"])
+        yield _gauge("mdtool_quotes_stale", "Those that are stale.", report["stale"])
+        up = report["hub"]["connected"]
+        yield _gauge("mdtool_quote_hub_up", "Whether the hub is connected.", up)
+        if report["source"] is not None:
+            up = report["source"]["connected"]
+            yield _gauge("mdtool_quote_source_up", "Whether the DBN stream is connected.", up)
+
+    def _circuit(self) -> Metric:
+        circuit = GaugeMetricFamily(
+            "mdtool_circuit", "1 for the state of the circuit.", labels=("state",)
+        )
+        for state in Circuit:
+            circuit.add_metric((state.value,), state is self._sources.upstream.circuit)
+        return circuit
+
+
+class _ClientsCollector(Collector):
+    """What clients account for."""
+
+    def __init__(self, sources: Sources, served: Routes) -> None:
+        self._sources = sources
+        self._served = served
+
+    def collect(self) -> Iterator[Metric]:
         yield from self._fanout()
+        yield from self._upstream()
+        yield self._rejected()
+        yield _counter(
+            "mdtool_accept_pauses",
+            "Times that a listener paused, for the process had no descriptor left.",
+            shortage.pauses,
+        )
+        yield _counter(
+            "mdtool_client_waits",
+            "Messages that waited, for their client had used its share of the time.",
+            self._served.admission.waits,
+        )
+        yield self._requests()
+        yield from self._sockets()
 
     def _fanout(self) -> Iterator[Metric]:
         ages, hub = self._sources.market.ages, self._sources.hub
@@ -120,35 +217,13 @@ class _GatewayCollector(Collector):
             hub.dropped,
         )
 
-    def _quotes(self) -> Iterator[Metric]:
-        report = self._sources.quotes.report()
-        yield _gauge("mdtool_quotes", "Symbols that have a quote.", report["known"])
-        yield _gauge("mdtool_quotes_stale", "Those that are stale.", report["stale"])
-        up = report["hub"]["connected"]
-        yield _gauge("mdtool_quote_hub_up", "Whether the hub is connected.", up)
-        if report["source"] is not None:
-            up = report["source"]["connected"]
-            yield _gauge("mdtool_quote_source_up", "Whether the DBN stream is connected.", up)
-
     def _upstream(self) -> Iterator[Metric]:
-        upstream = self._sources.upstream
+        upstream, history = self._sources.upstream, self._sources.history
         yield _outcomes("mdtool_upstream_calls", "Requests to the aggregator", upstream)
         yield _counter("mdtool_upstream_repeats", "Those that were repeated.", upstream.repeated)
         yield _counter("mdtool_circuit_opened", "Times the circuit opened.", upstream.opened)
-        circuit = GaugeMetricFamily(
-            "mdtool_circuit", "1 for the state of the circuit.", labels=("state",)
-        )
-        for state in Circuit:
-            circuit.add_metric((state.value,), state is upstream.circuit)
-        yield circuit
-
-    def _store(self) -> Iterator[Metric]:
-        history = self._sources.history
-        if history is None:
-            return
-        is_up = history.lost_because is None
-        yield _gauge("mdtool_store_up", "Whether the store responds.", is_up)
-        yield _outcomes("mdtool_store_calls", "Requests to the store", history.upstream)
+        if history is not None:
+            yield _outcomes("mdtool_store_calls", "Requests to the store", history.upstream)
 
     def _rejected(self) -> Metric:
         family = CounterMetricFamily(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import socket
 from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import web
 
 from mdtool.core.lifecycle import Started, first_error
+from mdtool.core.tcp import listen
 from mdtool.services.client import Admission, Limits
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.health import Health
@@ -30,7 +34,7 @@ from mdtool.services.gateway.protocols.rest import fail as fail_v2
 from mdtool.services.gateway.protocols.rest_v1 import RestV1
 from mdtool.services.gateway.protocols.signaling import IceServers, Rooms
 from mdtool.services.gateway.protocols.sockets import PlainSockets
-from mdtool.services.gateway.protocols.sockjs import EVENTS_PATH, SockJs
+from mdtool.services.gateway.protocols.sockjs import EVENTS_PATH, SESSION_PATHS, SockJs
 from mdtool.services.gateway.protocols.sockjs import PATH as SOCKJS_PATH
 from mdtool.services.gateway.protocols.stomp import PATH as STOMP_PATH
 from mdtool.services.gateway.protocols.stomp import Stomp
@@ -38,8 +42,10 @@ from mdtool.services.gateway.protocols.stream import PATH as STREAM_PATH
 from mdtool.services.gateway.protocols.stream import Stream
 from mdtool.services.gateway.sources import Sources
 from mdtool.services.gateway.websockets import STOPPING, upgrading
+from mdtool.services.gateway.workers.peers import Peers, Place
+from mdtool.services.gateway.workers.workers import Workers
 from mdtool.services.http.answers import Fail, Handler, failure
-from mdtool.services.http.listening import listening
+from mdtool.services.http.listening import serving
 from mdtool.wire.websocket import CloseCode
 
 _STREAMED: Final = {EVENTS_PATH, ORDER_BOOK_PATH}
@@ -79,34 +85,50 @@ class Gateway:
             When the address cannot be listened on, or a shared hub of quotes or Kafka is
             unavailable.
         """
+        place = Place.of_process()
+        if place is None and self._config.workers > 1:
+            await Workers(self._config).run(started)
+            return
         try:
-            await self._serve(started)
+            await self._serve(started, place)
         except ExceptionGroup as group:
             raise first_error(group) from group
 
-    async def _serve(self, started: Started) -> None:
+    async def _serve(self, started: Started, place: Place | None) -> None:
         config = self._config
         routes = Routes(Admission(_limits(config)), self._origins, config.proxies)
+        peers = None if place is None else Peers(place, routes.admission)
         async with self._sources as sources, asyncio.TaskGroup() as tasks:
             sockets = (row.socket.listener for row in sources.feeds.rows if row.socket)
-            for listener in (*sockets, *_LISTENERS):
-                routes.admission.tally(listener)
-            protocols = self._protocols(sources, routes)
-            _mount(protocols, routes)
+            for name in (*sockets, *_LISTENERS):
+                routes.admission.tally(name)
+            protocols = self._protocols(sources, routes, peers)
+            _mount(protocols, routes, peers)
             tasks.create_task(sources.run())
             for protocol in protocols:
                 if isinstance(protocol, RunningProtocol):
                     tasks.create_task(protocol.run())
-            async with listening(routes.app, config.host, config.port) as address:
-                started({"http": address})
-                await asyncio.Event().wait()
+            async with serving(routes.app) as server:
+                with contextlib.ExitStack() as stack:
+                    if peers is not None:
+                        stack.enter_context(peers.adopting(functools.partial(_adopt, server)))
+                        tasks.create_task(stack.enter_context(peers).run())
+                    listener = await listen(
+                        server, config.host, config.port, shares_port=peers is not None
+                    )
+                    stack.callback(listener.close)
+                    started({"http": listener.address})
+                    await asyncio.Event().wait()
 
-    def _protocols(self, sources: Sources, routes: Routes) -> Sequence[ServedProtocol]:
+    def _protocols(
+        self, sources: Sources, routes: Routes, peers: Peers | None
+    ) -> Sequence[ServedProtocol]:
         """Return what is served; of paths that overlap the longer one is first."""
         config, feeds = self._config, sources.feeds
         rest_v1 = RestV1(feeds)
         sources.market.listen(rest_v1.market_changed)
-        stomp = Stomp(config, feeds, Rooms(config.signaling_listeners))
+        rooms = Rooms(config.signaling_listeners) if peers is None else peers.rooms
+        stomp = Stomp(config, feeds, rooms)
         return (
             rest_v1,
             Rest(feeds),
@@ -117,8 +139,8 @@ class Gateway:
             SockJs(config, stomp),
             self._ice_servers,
             BookServices(sources.sender, sources.receiver),
-            Health(sources, routes, config.max_age_ms),
-            Metrics(sources, routes),
+            Health(sources, routes, config.max_age_ms, peers),
+            Metrics(sources, routes, peers),
             Docs(openapi.document(feeds), self._assets),
             GraphiQL(self._assets),
             self._assets,
@@ -142,7 +164,14 @@ def _fail_of(path: str) -> Fail:
     return fail_v2 if path.startswith("/api/v2/") else failure
 
 
-def _mount(protocols: Sequence[ServedProtocol], routes: Routes) -> None:
+async def _adopt(server: web.Server, connection: socket.socket, received: bytes) -> None:
+    """Serve a connection that another worker has accepted and read from."""
+    loop = asyncio.get_running_loop()
+    _, protocol = await loop.connect_accepted_socket(server, connection)
+    protocol.data_received(received)
+
+
+def _mount(protocols: Sequence[ServedProtocol], routes: Routes, peers: Peers | None = None) -> None:
     """Route requests to protocols, and close them when the application shuts down."""
     handlers: dict[tuple[str, str], Handler] = {}
     for protocol in protocols:
@@ -157,6 +186,9 @@ def _mount(protocols: Sequence[ServedProtocol], routes: Routes) -> None:
             is_limited=path not in _UNLIMITED,
             has_head=path not in _STREAMED,
             fail=_fail_of(path),
+            place=functools.partial(peers.owned, "session")
+            if peers is not None and path in SESSION_PATHS
+            else None,
         )
     routes.finish(_fail_of)
 

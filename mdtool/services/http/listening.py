@@ -31,16 +31,34 @@ async def listening(
     app : web.Application
     host, port : str and int
         Where to listen.
-    grace_s : float
-        How long requests may continue once the block is left.
-    cancels_deserted : bool
-        Whether a request's handler is cancelled when its client leaves; otherwise it notices
-        that when it next writes.
+    grace_s, cancels_deserted : float and bool
+        See `serving`.
 
     Raises
     ------
     StartupError
         When the address cannot be listened on.
+    """
+    async with serving(app, grace_s, cancels_deserted) as server:
+        listener = await listen(server, host, port)
+        with contextlib.closing(listener):
+            yield listener.address
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: web.Application, grace_s: float = STOP_GRACE_S, cancels_deserted: bool = False
+) -> AsyncIterator[web.Server]:
+    """Have an application serve connections within the block.
+
+    Parameters
+    ----------
+    app : web.Application
+    grace_s : float
+        How long requests may continue once the block is left.
+    cancels_deserted : bool
+        Whether a request's handler is cancelled when its client leaves; otherwise it notices
+        that when it next writes.
     """
     runner = web.AppRunner(
         app,
@@ -53,10 +71,6 @@ async def listening(
     await runner.setup()
     try:
         assert runner.server is not None
-        listener = await listen(runner.server, host, port)
-        try:
-            yield listener.address
-        finally:
-            listener.close()
+        yield runner.server
     finally:
         await runner.cleanup()

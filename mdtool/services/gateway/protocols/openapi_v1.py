@@ -156,6 +156,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {
             "status": {"enum": ["ok", "degraded", "blocked", "stale", "unavailable"]},
             "age_ms": {"type": ["number", "null"]},
+            "workers": _COUNT,
             "aggregator": _PEER,
             "symbols": object_schema({"known": _COUNT, "stale": _COUNT}),
             "quotes": object_schema(

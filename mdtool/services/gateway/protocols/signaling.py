@@ -9,14 +9,14 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
 from mdtool.core.errors import ConfigError
 from mdtool.core.throttle import Throttle
 from mdtool.services.gateway.protocols import Paths
-from mdtool.services.gateway.protocols.stomp import Connection, Dialect, Member, message_number
+from mdtool.services.gateway.protocols.stomp import Dialect, message_number
 from mdtool.services.http.answers import answer, encode_object
 from mdtool.wire.signaling import Signal, SignalError, encode_signal, parse_room, parse_signal
 
@@ -27,6 +27,33 @@ SIGNALS_AT_ONCE: Final = 100
 _COMMON: Final = ""
 """The room of clients that name none."""
 _SCHEMES: Final = {"stun": ("stun:", "stuns:"), "turn": ("turn:", "turns:")}
+
+
+class Sender(Protocol):
+    """A client, as rooms know it."""
+
+    @property
+    def name(self) -> str:
+        """Which nobody can guess."""
+        ...
+
+
+class Listener(Protocol):
+    """A client's subscription to a room."""
+
+    @property
+    def connection(self) -> Sender:
+        """The client."""
+        ...
+
+    @property
+    def dialect(self) -> Dialect:
+        """In which messages are written to it."""
+        ...
+
+    def post(self, message: bytes) -> None:
+        """Write a message of its dialect."""
+        ...
 
 
 class Rooms:
@@ -43,20 +70,28 @@ class Rooms:
         Of one room.
     clock : callable
         Gives the time in ns.
+    number : callable
+        Gives each message an identity.
     """
 
     topic = "/topic/signaling"
     destination = "/app/signal"
 
-    def __init__(self, max_listeners: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self,
+        max_listeners: int,
+        clock: Callable[[], int] = time.monotonic_ns,
+        number: Callable[[], int] = message_number,
+    ) -> None:
         self._max_listeners = max_listeners
         self._clock = clock
-        self._listeners: dict[str, dict[Member, None]] = {}
-        self._peers: dict[Connection, _Peer] = {}
-        self._ids: dict[str, Connection] = {}
+        self._number = number
+        self._listeners: dict[str, dict[Listener, None]] = {}
+        self._peers: dict[Sender, _Peer] = {}
+        self._ids: dict[str, Sender] = {}
         self._throttle = Throttle(SIGNALS_PER_S, SIGNALS_AT_ONCE)
 
-    def follow(self, name: str, member: Member) -> Callable[[], None]:
+    def follow(self, name: str, member: Listener) -> Callable[[], None]:
         """Relay the signals of a room to a subscription; return what ends that.
 
         Raises
@@ -78,7 +113,7 @@ class Rooms:
 
         return leave
 
-    def send(self, name: str, connection: Connection, body: bytes) -> None:
+    def send(self, name: str, connection: Sender, body: bytes) -> None:
         """Relay a signal of a client in a room.
 
         Raises
@@ -99,7 +134,7 @@ class Rooms:
             absence = Signal("LEAVE", signal.target_id, signal.sender_id)
             self._relay(room, absence)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Sender) -> None:
         """Send a LEAVE to the rooms of a client that is disconnected."""
         peer = self._peers.pop(connection, None)
         if peer is not None:
@@ -107,7 +142,7 @@ class Rooms:
             for room in peer.rooms:
                 self._relay(room, Signal("LEAVE", peer.id))
 
-    def _identify(self, connection: Connection, sender_id: str) -> _Peer:
+    def _identify(self, connection: Sender, sender_id: str) -> _Peer:
         peer = self._peers.get(connection)
         if peer is None:
             if sender_id in self._ids:
@@ -125,7 +160,7 @@ class Rooms:
             target = self._ids.get(signal.target_id)
             listeners = [member for member in listeners if member.connection is target]
         destination = f"{self.topic}/{room}" if room else self.topic
-        body, number = encode_signal(signal), message_number()
+        body, number = encode_signal(signal), self._number()
         messages: dict[Dialect, bytes] = {}
         for member in listeners:
             message = messages.get(member.dialect)

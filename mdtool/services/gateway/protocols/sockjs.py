@@ -31,6 +31,10 @@ from mdtool.wire.websocket import CloseCode
 PATH: Final = "/ws"
 _SESSION: Final = f"{PATH}/{{server}}/{{session}}"
 EVENTS_PATH: Final = f"{_SESSION}/eventsource"
+SESSION_PATHS: Final = frozenset(
+    {EVENTS_PATH, *(f"{_SESSION}/{name}" for name in ("xhr_streaming", "xhr", "xhr_send"))}
+)
+"""Of the transports whose sessions span requests."""
 MAX_BODY_BYTES: Final = 6 * MAX_FRAME_BYTES
 """Of a client's messages at once: JSON needs six bytes for some."""
 

@@ -1,0 +1,313 @@
+"""What a worker of a gateway shares with the others: limits, rooms, sessions and measurements."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from aiohttp import web
+
+from mdtool.core.errors import PeerError
+from mdtool.services.client import Admission
+from mdtool.services.gateway.protocols.signaling import Rooms
+from mdtool.services.gateway.protocols.stomp import Connection, Member
+from mdtool.services.gateway.workers.link import Link, Message, connect
+from mdtool.services.gateway.workers.usage import EVERY_S, Usage
+from mdtool.services.http.answers import Handler
+
+WORKER: Final = "MDTOOL_WORKER"
+"""The variable by which a process is a worker: its number, and its coordinator's socket."""
+_PATIENCE_S: Final = 1.0
+"""How long other workers may take to answer; what they have is left out otherwise."""
+_OWN_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+"""Of a request, those that are written again when it is handed over."""
+
+Adopt = Callable[[socket.socket, bytes], Awaitable[None]]
+"""Serves a connection, which has sent these bytes already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker's place among those of a gateway.
+
+    Attributes
+    ----------
+    worker : int
+        Its number, from 0.
+    count : int
+        How many there are.
+    path : str
+        The coordinator's socket.
+    """
+
+    worker: int
+    count: int
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.worker}:{self.count}:{self.path}"
+
+    @classmethod
+    def of_process(cls) -> Place | None:
+        """Return this process's place, None where it is no worker.
+
+        The variable is removed from the environment: the place belongs to this process alone.
+        """
+        text = os.environ.pop(WORKER, None)
+        if text is None:
+            return None
+        worker, count, path = text.split(":", 2)
+        return cls(int(worker), int(count), path)
+
+
+class Peers:
+    """The other workers. A context manager, in which messages are exchanged.
+
+    Parameters
+    ----------
+    place : Place
+    admission : Admission
+        Whose limits are shared.
+
+    Attributes
+    ----------
+    rooms : SharedRooms
+    others : set of int
+        The numbers of the other workers that run.
+    """
+
+    def __init__(self, place: Place, admission: Admission) -> None:
+        self.rooms = SharedRooms(self._send)
+        self.others: set[int] = set()
+        self._place = place
+        self._usage = Usage(admission)
+        self._reports: dict[str, Callable[[], bytes]] = {}
+        self._questions: dict[int, _Question] = {}
+        self._numbers = itertools.count()
+        self._adopt: Adopt | None = None
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._lost = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        self._link = Link(connect(self._place.path), self._receive, self._lost.set)
+        self._link.send(Message("hello", {"worker": self._place.worker}))
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._link.close()
+
+    async def run(self) -> None:
+        """Exchange what clients use until cancelled.
+
+        Raises
+        ------
+        PeerError
+            When the coordinator is gone.
+        """
+        while not self._lost.is_set():
+            if news := self._usage.news():
+                self._send(Message("news", {"news": news}))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_S):
+                    await self._lost.wait()
+        raise PeerError("coordinator of the workers: connection lost")
+
+    def report(self, what: str, make: Callable[[], bytes]) -> None:
+        """Have `make` answer the questions of other workers for something."""
+        self._reports[what] = make
+
+    async def ask(self, what: str) -> Sequence[bytes]:
+        """Return the answers of the other workers, of those that answer in time."""
+        number = next(self._numbers)
+        question = self._questions[number] = _Question(set(self.others))
+        self._send(Message("ask", {"what": what, "question": number}))
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await question.answered.wait()
+        except TimeoutError:
+            pass
+        finally:
+            del self._questions[number]
+        return question.answers
+
+    @contextlib.contextmanager
+    def adopting(self, adopt: Adopt) -> Iterator[None]:
+        """Have connections served that other workers hand over, within the block."""
+        self._adopt = adopt
+        try:
+            yield
+        finally:
+            self._adopt = None
+
+    def owned(self, name: str, handler: Handler) -> Handler:
+        """Return a handler that answers requests at the worker that owns what they name.
+
+        Parameters
+        ----------
+        name : str
+            The part of the path that names it.
+        handler : callable
+        """
+
+        async def run(request: web.Request) -> web.StreamResponse:
+            owner = zlib.crc32(request.match_info[name].encode()) % self._place.count
+            if owner == self._place.worker:
+                return await handler(request)
+            return await self._hand_over(request, owner)
+
+        return run
+
+    async def _hand_over(self, request: web.Request, owner: int) -> web.StreamResponse:
+        """Have another worker serve a connection from this request on."""
+        body = await request.read()
+        transport = request.transport
+        if transport is not None:
+            descriptor = transport.get_extra_info("socket").fileno()
+            message = Message(
+                "connection", {"to": owner}, _encode_request(request, body), descriptor
+            )
+            self._link.send(message)
+            # Closes this process's end of the connection alone, without a word to the client.
+            transport.abort()
+        return web.Response()  # cannot be written any more
+
+    def _send(self, message: Message) -> None:
+        self._link.send(message)
+
+    def _receive(self, message: Message) -> None:
+        head = message.head
+        if message.op == "news":
+            self._usage.apply(head["from"], head["news"])
+        elif message.op == "joined":
+            self.others.add(head["worker"])
+            self._send(Message("news", {"to": head["worker"], "news": self._usage.open()}))
+        elif message.op == "left":
+            self._left(head["worker"])
+        elif message.op == "ask":
+            answer = {"to": head["from"], "question": head["question"]}
+            self._send(Message("answer", answer, self._reports[head["what"]]()))
+        elif message.op == "answer":
+            if question := self._questions.get(head["question"]):
+                question.take(head["from"], message.body)
+        elif message.op == "connection":
+            self._receive_connection(message)
+        else:
+            self.rooms.receive(message)
+
+    def _left(self, worker: int) -> None:
+        self.others.discard(worker)
+        self._usage.forget(worker)
+        for question in self._questions.values():
+            question.take(worker, None)
+
+    def _receive_connection(self, message: Message) -> None:
+        assert message.descriptor is not None
+        connection = socket.socket(fileno=message.descriptor)
+        connection.setblocking(False)
+        if self._adopt is None:  # it stops
+            connection.close()
+            return
+        task = asyncio.ensure_future(self._adopt(connection, message.body))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+
+class _Question:
+    """A question to other workers, and their answers so far."""
+
+    def __init__(self, asked: set[int]) -> None:
+        self.answers: list[bytes] = []
+        self.answered = asyncio.Event()
+        self._asked = asked
+        self._check()
+
+    def take(self, worker: int, answer: bytes | None) -> None:
+        """Take the answer of a worker, None where it has ended."""
+        if worker in self._asked:
+            self._asked.discard(worker)
+            if answer is not None:
+                self.answers.append(answer)
+            self._check()
+
+    def _check(self) -> None:
+        if not self._asked:
+            self.answered.set()
+
+
+class SharedRooms:
+    """The signaling rooms of all workers, which their coordinator has.
+
+    Parameters
+    ----------
+    send : callable
+        Sends the coordinator a message.
+    """
+
+    topic = Rooms.topic
+    destination = Rooms.destination
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+        self._numbers = itertools.count()
+        self._members: dict[int, Member] = {}
+        self._clients: dict[str, Connection] = {}
+
+    def follow(self, name: str, member: Member) -> Callable[[], None]:
+        """As `Relay.follow`; the client's session ends where it is rejected."""
+        number = next(self._numbers)
+        self._members[number] = member
+        dialect = member.dialect
+        head = self._head(member.connection, name)
+        head |= {
+            "member": number,
+            "wrapping": dialect.wrapping.value,
+            "version": dialect.version.value,
+        }
+        self._send(Message("follow", head))
+
+        def leave() -> None:
+            del self._members[number]
+            self._send(Message("leave", {"member": number}))
+
+        return leave
+
+    def send(self, name: str, connection: Connection, body: bytes) -> None:
+        """As `Relay.send`; the client's session ends where it is rejected."""
+        self._send(Message("signal", self._head(connection, name), body))
+
+    def forget(self, connection: Connection) -> None:
+        """As `Relay.forget`."""
+        if self._clients.pop(connection.name, None):
+            self._send(Message("forget", {"client": connection.name}))
+
+    def receive(self, message: Message) -> None:
+        """Take a message of the coordinator."""
+        head = message.head
+        if message.op == "post":
+            if member := self._members.get(head["member"]):
+                member.post(message.body)
+        elif connection := self._clients.get(head["client"]):
+            connection.fail(head["reason"])
+
+    def _head(self, connection: Connection, room: str) -> dict[str, Any]:
+        self._clients[connection.name] = connection
+        return {"client": connection.name, "room": room}
+
+
+def _encode_request(request: web.Request, body: bytes) -> bytes:
+    """Return a request as it is on the wire, with its body in one piece."""
+    lines = [f"{request.method} {request.raw_path} HTTP/1.1".encode()]
+    lines += [
+        b"%b: %b" % (name, value)
+        for name, value in request.raw_headers
+        if name.lower() not in _OWN_HEADERS
+    ]
+    lines.append(b"Content-Length: %d\r\n\r\n" % len(body))
+    return b"\r\n".join(lines) + body

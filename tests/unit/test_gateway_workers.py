@@ -1,0 +1,145 @@
+"""What workers exchange: messages with files, and what clients have used."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+import pytest
+
+from mdtool.services.client import Admission, CapacityError, LimitError, Limits
+from mdtool.services.gateway.workers import link as links
+from mdtool.services.gateway.workers.link import Link, Message, MessageDecoder, encode_message
+from mdtool.services.gateway.workers.peers import WORKER, Place
+from mdtool.services.gateway.workers.usage import Usage
+
+MESSAGES = [
+    Message("hello", {"worker": 1}),
+    Message("post", {"member": 7}, b"\0body" * 1_000),
+    Message("news", {"news": {"open": {"192.0.2.1": 3}}}),
+]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 8, 4_096, 1 << 20])
+def test_messages_are_cut_out_of_pieces_of_any_size(piece):
+    data = b"".join(map(encode_message, MESSAGES))
+    decoder = MessageDecoder()
+    found = []
+    for at in range(0, len(data), piece):
+        found += decoder.feed(data[at : at + piece], [])
+    assert found == MESSAGES
+
+
+class Ends:
+    """Two links that are connected, and what arrives at the second."""
+
+    def __init__(self) -> None:
+        self.received: asyncio.Queue[Message] = asyncio.Queue()
+        self.lost = asyncio.Event()
+        one, other = socket.socketpair()
+        self.first = Link(one, lambda _: None, self.lost.set)
+        self.second = Link(other, self.received.put_nowait, lambda: None)
+
+    def close(self) -> None:
+        self.first.close()
+        self.second.close()
+
+
+@pytest.fixture
+async def ends():
+    ends = Ends()
+    yield ends
+    ends.close()
+
+
+async def test_a_file_goes_with_its_message_whatever_surrounds_it(ends):
+    files = []
+    for number in range(50):
+        read, write = os.pipe()
+        os.write(write, str(number).encode())
+        os.close(write)
+        files.append(read)
+        ends.first.send(Message("text", {"number": number}, b"x" * 50_000))
+        ends.first.send(Message("file", {"number": number}, b"y" * 10, read))
+    for number in range(50):
+        text, file = await ends.received.get(), await ends.received.get()
+        assert (text.op, text.head, text.descriptor) == ("text", {"number": number}, None)
+        assert (file.op, file.head) == ("file", {"number": number})
+        assert os.read(file.descriptor, 10) == str(number).encode()
+        os.close(file.descriptor)
+    for file in files:
+        os.close(file)
+
+
+async def test_an_end_that_is_gone_is_noticed(ends):
+    ends.second.close()
+    await ends.lost.wait()
+    ends.first.send(MESSAGES[0])
+
+
+async def test_a_link_that_nobody_reads_is_closed_and_not_kept_for_ever(ends, monkeypatch):
+    monkeypatch.setattr(links, "MAX_UNSENT_BYTES", 1 << 20)
+    while not ends.lost.is_set():
+        ends.first.send(Message("text", {}, b"x" * 100_000))
+    assert ends.received.empty()
+
+
+def test_a_place_is_passed_on_in_the_environment(monkeypatch):
+    place = Place(1, 2, "/tmp/a:b/c")
+    monkeypatch.setenv(WORKER, str(place))
+    assert Place.of_process() == place
+    assert Place.of_process() is None
+
+
+def worker(**limits) -> tuple[Admission, Usage]:
+    admission = Admission(Limits(**limits))
+    return admission, Usage(admission)
+
+
+def test_requests_elsewhere_count_against_a_clients_rate():
+    (one, its_usage), (other, others_usage) = (worker(requests_per_s=5) for _ in range(2))
+    for _ in range(5):
+        one.client("192.0.2.1").spend_request()
+    others_usage.apply(0, its_usage.news())
+    assert its_usage.news() == {}
+    other.client("192.0.2.2").spend_request()
+    with pytest.raises(LimitError):
+        other.client("192.0.2.1").spend_request()
+    assert list(others_usage.news()) == ["requests"]
+
+
+def test_what_was_heard_of_others_is_no_news_of_ones_own():
+    (one, its_usage), (_, others_usage) = (
+        worker(upstream_per_s=5, upstream_burst=5) for _ in range(2)
+    )
+    one.client("192.0.2.1").spend_upstream()
+    one.client("192.0.2.1").reserve_upstream()
+    news = its_usage.news()
+    assert news == {"upstream": {"192.0.2.1": 2}}
+    others_usage.apply(0, news)
+    assert others_usage.news() == {}
+
+
+def test_connections_elsewhere_count_until_they_close_or_their_worker_ends():
+    limits = {"connections": 3, "connections_of_client": 2}
+    (one, its_usage), (other, others_usage) = (worker(**limits) for _ in range(2))
+
+    def connected(admission: Admission, address: str):
+        return admission.client(address).connected("/ws", lambda *_: None)
+
+    with connected(one, "192.0.2.1"), connected(one, "192.0.2.1"):
+        others_usage.apply(0, its_usage.news())
+        with pytest.raises(LimitError), connected(other, "192.0.2.1"):
+            pass
+        with connected(other, "192.0.2.2"):
+            assert len(other) == 3
+            with pytest.raises(CapacityError), connected(other, "192.0.2.3"):
+                pass
+    others_usage.apply(0, its_usage.news())
+    assert len(other) == 0
+    with connected(one, "192.0.2.1"), connected(one, "192.0.2.1"):
+        others_usage.apply(0, its_usage.open())
+        others_usage.forget(0)
+        with connected(other, "192.0.2.1"):
+            assert len(other) == 1
