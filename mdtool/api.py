@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mdtool.adapters.dbn_files import open_merged
-from mdtool.adapters.dbn_select import Selection, require_trades, selected
+from mdtool.adapters.dbn_select import Selection, selected
 from mdtool.adapters.dbn_source import RecordSource
+from mdtool.adapters.dbn_trades import TradeSource
 from mdtool.core import batch as core_batch
 from mdtool.core.dtypes import MBO, OHLCV
 from mdtool.core.errors import UsageError
@@ -165,6 +166,7 @@ def bars(
     clock: str = "ts_recv",
     lateness: str | None = None,
     consolidate: bool = False,
+    schema: str | None = None,
     symbols: str | Iterable[str] | None = None,
     start: Time | None = None,
     end: Time | None = None,
@@ -174,7 +176,8 @@ def bars(
     Parameters
     ----------
     path : str, PathLike, or a sequence of these
-        As for `read`; files of trades, MBO, or MBP.
+        As for `read`; files of any schema that shows trades. Where several show the same trade, it
+        is counted once. Files of bars make bars of multiples of their interval.
     interval : str, optional
         Length of the bars, such as `1s`, `5m` or `1d`; `1m` by default.
     by : str, optional
@@ -187,6 +190,8 @@ def bars(
         How long after its end a bar still takes late trades, such as `2s`.
     consolidate : bool
         One bar of each symbol for all publishers of its dataset, instead of one for each.
+    schema : str, optional
+        The only schema to count trades of, where there are several.
     symbols, start, end : optional
         As for `read`.
 
@@ -205,8 +210,8 @@ def bars(
     stream = BarStream.parse(interval, by, fill, clock, lateness)
     selection = _selection(symbols, start, end)
     made: list[Batch] = []
-    with _open(path, None, selection, consolidate) as source:
-        require_trades(source)
+    opened = _open(path, schema, selection, consolidate)
+    with TradeSource(opened, stream.bar_rtypes) as source:
         for batch in source:
             made += _labelled(stream.update(batch))
         made += _labelled(stream.close())

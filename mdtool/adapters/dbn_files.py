@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mdtool.adapters.byte_source import STDIN, ByteSource, open_bytes
-from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
+from mdtool.adapters.dbn_select import TRADES, SchemaSource, Selection, selected
 from mdtool.adapters.dbn_source import ClosesOnExit, DbnSource, RecordSource
 from mdtool.core.batch import Batch
 from mdtool.core.errors import InputError, UsageError
@@ -69,7 +69,8 @@ def open_merged(
         At least one; `-` at most once. Records of one time come in the order of the files, and a
         file's own order is kept.
     schema : str, optional
-        The only schema to read of each file; trades are taken out of MBO and MBP.
+        The only schema to read of each file; trades are taken out of MBO and MBP, each once where
+        several files show it.
     instruments : Instruments, optional
         An empty table, if not one of its own.
 
@@ -85,13 +86,21 @@ def open_merged(
         raise UsageError("standard input can be read once; give '-' once")
     shared = Instruments() if instruments is None else instruments
     with contextlib.ExitStack() as opened:
-        sources: list[RecordSource] = []
-        for path in paths:
-            source: RecordSource = opened.enter_context(open_source(path, shared))
-            sources.append(source if schema is None else SchemaSource(source, schema))
-        merged = sources[0] if len(sources) == 1 else MergedSource(sources)
+        sources = [opened.enter_context(open_source(path, shared)) for path in paths]
+        merged: RecordSource
+        of_schema = sources if schema is None else [SchemaSource(each, schema) for each in sources]
+        held = {each.metadata.schema and str(each.metadata.schema) for each in sources}
+        if schema == TRADES and (len(held) > 1 or held == {None}):
+            # A trade may be shown by several of them.
+            merged = SchemaSource(_joined(sources), schema)
+        else:
+            merged = _joined(of_schema)
         opened.pop_all()
     return merged
+
+
+def _joined(sources: Sequence[RecordSource]) -> RecordSource:
+    return sources[0] if len(sources) == 1 else MergedSource(sources)
 
 
 class MergedSource(ClosesOnExit):

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mdtool.adapters.dbn_source import DerivedSource, RecordSource
+from mdtool.adapters.dbn_trades import TradeSource
 from mdtool.core.batch import Batch
+from mdtool.core.dtypes import RTYPE_TRADE
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import has_trades
@@ -22,7 +24,7 @@ from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RTYPES
 
 log = logging.getLogger(__name__)
 
-_TRADES: Final = "trades"
+TRADES: Final = "trades"
 _NAMED_AT_MOST: Final = 10
 
 
@@ -47,8 +49,8 @@ class Selection:
 class SchemaSource(DerivedSource):
     """The records of one schema, and the control records of a live stream.
 
-    Trades are also taken out of MBO and MBP, whose `T` records they are; the metadata then says
-    trades.
+    Trades are also taken out of MBO and MBP, whose `T` records they are, each once where a stream
+    has several views of them; the metadata then says trades.
 
     Parameters
     ----------
@@ -72,11 +74,11 @@ class SchemaSource(DerivedSource):
             raise UsageError(f"schema {schema!r}: does not exist; {hint}")
         held = source.metadata.schema and str(source.metadata.schema)
         self._rtype = RTYPES[schema]
-        self._is_derived = (
-            schema == _TRADES and held is not None and has_trades(DTYPES[RTYPES[held]])
-        )
-        if held not in (None, schema) and not self._is_derived:
+        has_some = schema == TRADES and (held is None or has_trades(DTYPES[RTYPES[held]]))
+        if held not in (None, schema) and not has_some:
             raise InputError(f"{source.name}: holds {held}, from which {schema} cannot be taken")
+        if schema == TRADES:
+            self._source = TradeSource(source)
         self._metadata = with_schema(source.metadata, schema)
 
     @property
@@ -89,7 +91,7 @@ class SchemaSource(DerivedSource):
             rtype = batch.rtype
             if rtype == self._rtype or rtype in CONTROL_RTYPES:
                 yield batch
-            elif self._is_derived and has_trades(batch.records.dtype):
+            elif self._rtype == RTYPE_TRADE and has_trades(batch.records.dtype):
                 trades = batch.trades()
                 if len(trades):
                     yield trades
@@ -172,20 +174,19 @@ class SelectedSource(DerivedSource):
             )
 
 
-def selected(source: RecordSource, selection: Selection | None) -> RecordSource:
-    """Return a source of a selection of another one, that one itself without a selection."""
-    return source if selection is None else SelectedSource(source, selection)
-
-
-def require_trades(source: RecordSource) -> None:
-    """Reject a source whose schema has no trades.
+def trades_in(source: RecordSource, schema: str | None = None) -> SchemaSource:
+    """Return a source of the trades of another one, taken out of a schema where one is named.
 
     Raises
     ------
-    InputError
+    UsageError, InputError
+        As `SchemaSource`.
     """
-    schema = source.metadata.schema
-    if schema is not None and not has_trades(DTYPES[RTYPES[str(schema)]]):
-        raise InputError(
-            f"{source.name}: is {schema}, which has no trades; give mbo, trades, tbbo or mbp"
-        )
+    if schema not in {None, TRADES}:
+        source = SchemaSource(source, schema)
+    return SchemaSource(source, TRADES)
+
+
+def selected(source: RecordSource, selection: Selection | None) -> RecordSource:
+    """Return a source of a selection of another one, that one itself without a selection."""
+    return source if selection is None else SelectedSource(source, selection)

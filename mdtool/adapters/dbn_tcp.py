@@ -12,9 +12,9 @@ from typing import Final
 from mdtool.adapters.dbn_source import DbnSource
 from mdtool.core.addresses import format_address
 from mdtool.core.batch import Batch
+from mdtool.core.dtypes import RTYPE_ERROR, RTYPE_SYSTEM
 from mdtool.core.errors import InputError, PeerError
 from mdtool.core.tcp import notice_loss
-from mdtool.wire.dbn_records import RTYPE_ERROR, RTYPE_SYSTEM
 from mdtool.wire.dbn_session import (
     BEGIN_AGAIN_CODE,
     BEGIN_CODE,

@@ -99,12 +99,16 @@ def aggregate(
 ) -> int:
     """Aggregate the trades of INPUT to OHLCV bars; without INPUT, run the aggregation service.
 
-    The trades of MBO are its T records. A bar's ts_event is its start. A bar is written as soon as
-    the stream has passed its end.
+    The trades of MBO are its T records; bars make bars of a multiple of their interval. Where INPUT
+    shows a trade in several schemas it is counted once, in the first that its instrument has of
+    trades, mbo, tcbbo, mbp-1 or tbbo, cmbp-1, mbp-10; --schema chooses one. A bar's ts_event is its
+    start. A bar is written as soon as the stream has passed its end.
 
     Example: mdtool aggregate trades.dbn --interval 5m --csv
 
     Example: mdtool simulate --speed 1 | mdtool aggregate - --interval 1s --json
+
+    Example: mdtool aggregate minutes.ohlcv-1m.dbn --interval 1h --csv
 
     Example: mdtool aggregate --port 50051
 
@@ -127,12 +131,12 @@ def aggregate(
 def _filter(
     paths: list[str], bars: BarOptions, selected: FilterOptions, output: OutputOptions
 ) -> int:
-    from mdtool.adapters.dbn_select import require_trades
+    from mdtool.adapters.dbn_trades import TradeSource
     from mdtool.wire.dbn_metadata import with_schema
 
     stream = bars.stream()
-    with selected.open(paths, consolidates=bars.consolidate) as source:
-        require_trades(source)
+    opened = selected.open(paths, consolidates=bars.consolidate)
+    with TradeSource(opened, stream.bar_rtypes) as source:
         metadata = with_schema(source.metadata, stream.schema)
         is_quiet = output.quiet or output.is_table
         try:

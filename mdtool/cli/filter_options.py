@@ -106,7 +106,8 @@ class FilterOptions(RangeOptions):
     schema: Annotated[
         str | None,
         typer.Option(
-            metavar="SCHEMA", help="Only this schema; trades are taken out of MBO and MBP too."
+            metavar="SCHEMA",
+            help="Only this schema; trades are taken out of MBO and MBP too, each once.",
         ),
     ] = None
 

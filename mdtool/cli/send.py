@@ -77,7 +77,8 @@ def send(
 ) -> int:
     """Send trades as Tick frames to a TCP ingest server, and print its acknowledgement.
 
-    INPUT is DBN (the trades of MBO are its T records), or JSON lines such as
+    INPUT is DBN of any schema that shows trades (those of MBO are its T records; --schema chooses
+    where there are several), or JSON lines such as
     {"symbol": "AAPL", "price": 150.25, "volume": 100, "exchange_timestamp": 1735201234567000000}.
     Lines that are not ticks are counted by reason and skipped. What was not committed when a
     connection was lost is resent.
@@ -158,7 +159,7 @@ def _named_by_content(
     if not paths:
         raise UsageError("--once: needs INPUT; standard input cannot be recognised")
     any_price = config.prices == ANY_PRICE
-    stream_id = content_stream_id(paths, selected.selection(), any_price=any_price)
+    stream_id = content_stream_id(paths, selected.selection(), selected.schema, any_price=any_price)
     return dataclasses.replace(config, stream_id=stream_id)
 
 
@@ -167,10 +168,10 @@ def _read(
 ) -> TickSource:
     from mdtool.services.send.ticks import open_ticks
 
-    if selected.schema not in {None, "trades"}:
-        raise UsageError(f"--schema {selected.schema}: only trades can be sent")
     any_price = config.prices == ANY_PRICE
-    return open_ticks(paths or ["-"], selected.selection(), is_strict, any_price=any_price)
+    return open_ticks(
+        paths or ["-"], selected.selection(), is_strict, selected.schema, any_price=any_price
+    )
 
 
 def _simulated(paths: Sequence[str], selected: FilterOptions, seed: int, rate: float) -> TickSource:

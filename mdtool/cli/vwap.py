@@ -106,12 +106,12 @@ def _filter(
     selected: FilterOptions,
     output: OutputOptions,
 ) -> int:
-    from mdtool.adapters.dbn_select import require_trades
+    from mdtool.adapters.dbn_trades import TradeSource
     from mdtool.wire.dbn_metadata import with_schema
 
     stream = windows.stream(window)
-    with selected.open(paths, consolidates=windows.consolidate) as source:
-        require_trades(source)
+    opened = selected.open(paths, consolidates=windows.consolidate)
+    with TradeSource(opened) as source:
         is_quiet = output.quiet or output.is_table
         try:
             with (

@@ -24,13 +24,17 @@ RTYPE_MBP1: Final = 1
 RTYPE_MBP10: Final = 10
 RTYPE_OHLCV: Final = 17
 """Bars of a cadence that has no rtype of its own."""
+RTYPE_ERROR: Final = 21
 RTYPE_SYMBOL_MAPPING: Final = 22
+RTYPE_SYSTEM: Final = 23
 RTYPE_STATISTICS: Final = 24
 RTYPE_OHLCV_1S: Final = 32
 RTYPE_OHLCV_1M: Final = 33
 RTYPE_OHLCV_1H: Final = 34
 RTYPE_OHLCV_1D: Final = 35
 RTYPE_MBO: Final = 160
+RTYPE_CMBP1: Final = 177
+RTYPE_TCBBO: Final = 194
 
 STAT_TYPE_VWAP: Final = 13
 STAT_UPDATE_NEW: Final = 1

@@ -75,8 +75,8 @@ def as_words(records: Records) -> npt.NDArray[np.int64]:
 
 
 def has_trades(dtype: np.dtype[np.void]) -> bool:
-    """Return whether records of this layout can be trades: MBO, trades and MBP of any depth."""
-    return {"action", "price", "size", "ts_recv", "sequence"} <= set(dtype.names or ())
+    """Return whether records of this layout can be trades: MBO, trades, and MBP of any kind."""
+    return {"action", "price", "size", "ts_recv"} <= set(dtype.names or ())
 
 
 def is_trade(records: Records) -> npt.NDArray[np.bool_]:
@@ -109,7 +109,7 @@ def trades_of(records: Records) -> Records:
     -------
     array of TRADE, shape (m,)
         A record for each with action `T`, in order, with its own header but for rtype and
-        length. `depth` is 0 where the record has none.
+        length. `depth` and `sequence` are 0 where the record has none.
     """
     if records.dtype == TRADE:
         return records

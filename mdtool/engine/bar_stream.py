@@ -25,6 +25,7 @@ from mdtool.core.records import CLOCKS, has_trades
 from mdtool.core.units import NS_PER_DAY, NS_PER_S, parse_duration
 from mdtool.engine.bars import BAR, Bars, Size, SizedBars, TimeBars
 from mdtool.engine.timed_trades import TimedTrades
+from mdtool.engine.trade_views import CADENCES
 
 Integers = NDArray[np.int64]
 
@@ -54,8 +55,11 @@ class BarStream:
     ----------
     schema : str or None
         Of the bars; None where DBN has none for them.
+    bar_rtypes : frozenset of int
+        Of bars that may take the place of trades: those of whose intervals that of these bars is a
+        multiple.
     trades : int
-        How many trades were taken, late ones too.
+        How many trades, or bars in place of them, were taken, late ones too.
     undefined : int
         How many trades were left out for having no price, size or time.
     """
@@ -70,6 +74,11 @@ class BarStream:
         self._fill = GapFill(fill, interval_ns or 1)
         self._instruments: Instruments | None = None
         self.schema = schema_of(interval_ns)
+        self.bar_rtypes = frozenset(
+            rtype
+            for rtype, cadence_ns in CADENCES.items()
+            if interval_ns is not None and interval_ns % cadence_ns == 0
+        )
         self.trades = 0
         self.undefined = 0
 
@@ -118,15 +127,17 @@ class BarStream:
         """Take a stream's next records; yield those of the bars that they close, if any.
 
         Symbol mappings are passed on, for they hold for the bars too. Other records without
-        trades are skipped.
+        trades are skipped, but for bars of `bar_rtypes`.
         """
-        if batch.records.dtype == SYMBOL_MAPPING:
+        dtype = batch.records.dtype
+        if dtype == SYMBOL_MAPPING:
             yield batch
-        if not has_trades(batch.records.dtype):
+        is_of_bars = dtype == OHLCV and batch.rtype in self.bar_rtypes
+        if not (has_trades(dtype) or is_of_bars):
             return
         self._instruments = batch.instruments
         timed = TimedTrades.of(batch, self._clock)
-        self.trades += len(timed)
+        self.trades += len(batch) if is_of_bars else len(timed)
         self.undefined += timed.undefined
         bars = self._bars.update(timed)
         if isinstance(self._bars, TimeBars):

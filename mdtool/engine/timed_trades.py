@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.batch import Batch
+from mdtool.core.dtypes import OHLCV
 from mdtool.core.records import Records, is_priced, is_trade, timestamps
 from mdtool.core.trades import Trades
+from mdtool.core.units import UNDEF_PRICE
 
 Integers = NDArray[np.int64]
+
+_MAX_VOLUME: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +54,23 @@ class TimedTrades:
     def of(cls, batch: Batch, clock: str = "ts_recv") -> Self:
         """Return the trades among MBO, trades or MBP records: those with action `T`.
 
+        A bar stands for four trades at its start: one of its volume at its open, and others of
+        size 0 at its high, low and close. Bars that are multiples of it are then exact. A bar
+        without volume has no trade.
+
         Records that are not trades move the stream's time too if it is sorted by `clock`. It is not
         by `ts_event`, by which the time of an order must not make a trade late.
 
         Parameters
         ----------
         batch : Batch
-            Of records for which `core.records.has_trades` holds.
+            Of records for which `core.records.has_trades` holds, or of bars.
         clock : str
             `ts_recv` or `ts_event`.
         """
         records = batch.records
+        if records.dtype == OHLCV:
+            return cls._of_bars(batch)
         times = timestamps(records, clock)
         traded = is_trade(records)
         is_defined = is_priced(records) & (times >= 0)
@@ -88,4 +98,25 @@ class TimedTrades:
             latest_ns=int(running[-1]) if len(running) else -1,
             undefined=int(np.count_nonzero(traded & ~is_defined)),
             records=chosen.records,
+        )
+
+    @classmethod
+    def _of_bars(cls, batch: Batch) -> Self:
+        starts = timestamps(batch.records, "ts_event")
+        is_defined = (starts >= 0) & (batch.records["close"] != UNDEF_PRICE)
+        has_traded = batch.records["volume"] > 0
+        chosen = batch[is_defined & has_traded]
+        bars = chosen.records
+        prices = np.stack([bars[name] for name in ("open", "high", "low", "close")], axis=1)
+        sizes = np.zeros(prices.shape, np.int64)
+        sizes[:, 0] = np.minimum(bars["volume"], np.uint64(_MAX_VOLUME))
+        times = np.repeat(starts[is_defined & has_traded], len(prices.T)).astype(np.int64)
+        symbol = np.repeat(chosen.instrument, len(prices.T))
+        trades = Trades(symbol, prices.reshape(-1), sizes.reshape(-1), times, times)
+        return cls(
+            trades=trades,
+            ts_ns=times,
+            seen_ns=np.maximum.accumulate(times),
+            latest_ns=int(starts.max(initial=-1)),
+            undefined=int(np.count_nonzero(has_traded & ~is_defined)),
         )

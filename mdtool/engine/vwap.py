@@ -43,15 +43,10 @@ _BLANK["rtype"] = RTYPE_STATISTICS
 _BLANK["ts_ref"] = UNDEF_TIMESTAMP
 _BLANK["stat_type"] = STAT_TYPE_VWAP
 _BLANK["update_action"] = STAT_UPDATE_NEW
-_COPIED: Final = (
-    "publisher_id",
-    "instrument_id",
-    "ts_event",
-    "ts_recv",
-    "ts_in_delta",
-    "sequence",
+_COPIED: Final = frozenset(
+    {"publisher_id", "instrument_id", "ts_event", "ts_recv", "ts_in_delta", "sequence"}
 )
-"""What a statistic has of the trade that it follows."""
+"""What a statistic has of the trade that it follows, where that has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +279,7 @@ def _statistics(timed: TimedTrades, vwaps: Vwaps) -> Records:
     made = np.empty(len(source), STATISTICS)
     # As words it is filled in a quarter of the time.
     made.view(np.int64).reshape(len(source), -1)[:] = _BLANK.view(np.int64)
-    for name in _COPIED:
+    for name in _COPIED & set(source.dtype.names or ()):
         made[name] = source[name]
     made["price"] = vwaps.price
     made["quantity"] = vwaps.volume

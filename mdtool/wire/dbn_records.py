@@ -12,6 +12,8 @@ import databento_dbn as dbn
 import numpy as np
 
 from mdtool.core.dtypes import (
+    RTYPE_CMBP1,
+    RTYPE_ERROR,
     RTYPE_MBO,
     RTYPE_MBP1,
     RTYPE_MBP10,
@@ -22,6 +24,8 @@ from mdtool.core.dtypes import (
     RTYPE_OHLCV_1S,
     RTYPE_STATISTICS,
     RTYPE_SYMBOL_MAPPING,
+    RTYPE_SYSTEM,
+    RTYPE_TCBBO,
     RTYPE_TRADE,
 )
 
@@ -31,13 +35,9 @@ DBN_VERSION: Final = 3
 RTYPE_STATUS: Final = 18
 RTYPE_DEFINITION: Final = 19
 RTYPE_IMBALANCE: Final = 20
-RTYPE_ERROR: Final = 21
-RTYPE_SYSTEM: Final = 23
 RTYPE_OHLCV_EOD: Final = 36
-RTYPE_CMBP1: Final = 177
 RTYPE_CBBO_1S: Final = 192
 RTYPE_CBBO_1M: Final = 193
-RTYPE_TCBBO: Final = 194
 RTYPE_BBO_1S: Final = 195
 RTYPE_BBO_1M: Final = 196
 

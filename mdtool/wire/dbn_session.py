@@ -28,11 +28,11 @@ from typing import Final, TypeAlias
 import databento_dbn as dbn
 import numpy as np
 
+from mdtool.core.dtypes import RTYPE_ERROR, RTYPE_SYSTEM
 from mdtool.core.errors import PeerError
 from mdtool.core.records import Records
 from mdtool.wire.dbn import DbnDecoder, encode_metadata
 from mdtool.wire.dbn_metadata import make_metadata
-from mdtool.wire.dbn_records import RTYPE_ERROR, RTYPE_SYSTEM
 
 MAX_REQUEST_BYTES: Final = 256
 MAX_STRAY_BYTES: Final = 1 << 26

@@ -14,7 +14,7 @@ import databento_dbn as dbn
 import numpy as np
 import pytest
 
-from mdtool.core.dtypes import OHLCV, SYMBOL_MAPPING, TRADE, record_length
+from mdtool.core.dtypes import OHLCV, STATISTICS, SYMBOL_MAPPING, TRADE, record_length
 from mdtool.wire.dbn import DbnDecoder, encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
 from tests.support.commands import MDTOOL, completed
@@ -266,10 +266,10 @@ def test_what_cannot_be_is_refused_in_one_line(arguments, message):
 
 def test_a_file_without_trades_is_refused(tmp_path):
     path = tmp_path / "bars.dbn"
-    path.write_bytes(stream(np.zeros(0, OHLCV), "ohlcv-1s"))
+    path.write_bytes(stream(np.zeros(0, STATISTICS), "statistics"))
     done = run(path)
     assert done.returncode == 1
-    assert b"is ohlcv-1s, which has no trades" in done.stderr
+    assert b"is statistics, which has no trades" in done.stderr
 
 
 def test_a_file_of_no_records_gives_no_bars(tmp_path):

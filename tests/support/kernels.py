@@ -37,6 +37,7 @@ COMMANDS: Final = (
     "vwap {samples}/trades.dbn.zst --window 5m -J",
     "aggregate {samples}/trades.dbn.zst --interval 1s -J",
     "aggregate {samples}/trades.dbn.zst --by volume=1000 -J",
+    "aggregate orders.dbn trades.dbn -J",
     "store {samples}/trades.dbn.zst --store sqlite:///trades.db",
     "store check --store sqlite:///trades.db",
 )

@@ -82,9 +82,9 @@ def test_bars_of_no_trades_are_an_empty_batch(orders):
 
 
 def test_bars_need_trades(tmp_path):
-    path = tmp_path / "bars.dbn"
-    path.write_bytes(streams.header("ohlcv-1s") + bytes(encode_records(streams.bars(5, 32))))
-    with pytest.raises(InputError, match="is ohlcv-1s, which has no trades"):
+    path = tmp_path / "statistics.dbn"
+    path.write_bytes(streams.header("statistics"))
+    with pytest.raises(InputError, match="is statistics, which has no trades"):
         mdtool.bars(path)
 
 

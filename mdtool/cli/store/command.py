@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mdtool.cli.filter_options import RangeOptions, with_range
+from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.options import input_app, with_settings
 from mdtool.cli.progress import Progress
 from mdtool.cli.store.check import check
@@ -24,9 +24,9 @@ app.command()(check)
 
 @app.callback()
 @with_settings(StoreConfig, "store")
-@with_range
+@with_filter
 def store(
-    selected: RangeOptions,
+    selected: FilterOptions,
     config: StoreConfig,
     inputs: Annotated[
         list[str] | None,
@@ -57,7 +57,8 @@ def store(
 ) -> int:
     """Store the trades of INPUT, with the sessions and bars that follow from them.
 
-    The trades of MBO are its T records. A trade is identified by its place in its stream, so
+    The trades of MBO are its T records. Where INPUT shows a trade in several schemas it is stored
+    once; --schema chooses one. A trade is identified by its place in its stream, so
     storing a file again, or a part of it, changes nothing. After Ctrl-C the same command resumes.
     `serve all` restores its state from the store.
 
@@ -80,7 +81,7 @@ def store(
     from mdtool.services.store.dbn_input import DbnInput
 
     with (
-        DbnInput(inputs, selected.selection(), stream_id) as source,
+        DbnInput(inputs, selected.selection(), stream_id, selected.schema) as source,
         open_writer(config) as writer,
         Progress("trades", source.size_bytes, quiet) as progress,
     ):

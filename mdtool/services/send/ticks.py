@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.byte_source import open_bytes
 from mdtool.adapters.dbn_files import open_merged, read_dbn
-from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
+from mdtool.adapters.dbn_select import TRADES, Selection, selected, trades_in
 from mdtool.adapters.json_lines import JsonLines, is_json_lines
 from mdtool.adapters.simulated import CHUNK_RECORDS, PACED_CHUNK_RECORDS, SimulatedSource
 from mdtool.adapters.tick_source import DbnTicks, TickSource
@@ -26,7 +26,6 @@ from mdtool.engine.simulate import Exchange
 from mdtool.engine.simulate_defaults import EVENTS_PER_TRADE
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
-_TRADES: Final = "trades"
 _DIGEST_BYTES: Final = 16
 _READ_BYTES: Final = 1 << 20
 _FEW_TICKS: Final = 256
@@ -37,6 +36,7 @@ def open_ticks(
     paths: Sequence[str],
     selection: Selection | None = None,
     is_strict: bool = False,
+    schema: str | None = None,
     *,
     any_price: bool = False,
 ) -> TickSource:
@@ -50,6 +50,8 @@ def open_ticks(
         Which symbols and times of DBN to send.
     is_strict : bool
         Whether JSON lines end at the first that is not a tick.
+    schema : str, optional
+        The only schema of DBN to take trades of.
     any_price : bool
         Whether to send prices of 0 and below too.
 
@@ -61,20 +63,24 @@ def open_ticks(
         When a file cannot be read, or holds no trades.
     """
     if len(paths) > 1:
-        merged = selected(open_merged(paths, _TRADES), selection)
-        return DbnTicks(merged, any_price=any_price)
+        merged = trades_in(open_merged(paths, schema or TRADES))
+        return DbnTicks(selected(merged, selection), any_price=any_price)
     source = open_bytes(paths[0])
     if not is_json_lines(source):
-        trades = selected(SchemaSource(read_dbn(source), _TRADES), selection)
-        return DbnTicks(trades, any_price=any_price)
-    if selection is not None:
+        trades = trades_in(read_dbn(source), schema)
+        return DbnTicks(selected(trades, selection), any_price=any_price)
+    if selection is not None or schema is not None:
         source.close()
-        raise UsageError("symbols and times are selected of DBN, not of JSON lines")
+        raise UsageError("symbols, times and schemas are selected of DBN, not of JSON lines")
     return JsonLines(source, is_strict, any_price=any_price)
 
 
 def content_stream_id(
-    paths: Sequence[str], selection: Selection | None = None, *, any_price: bool = False
+    paths: Sequence[str],
+    selection: Selection | None = None,
+    schema: str | None = None,
+    *,
+    any_price: bool = False,
 ) -> str:
     """Return the stream id of files by their content: the same whatever their names are.
 
@@ -82,7 +88,7 @@ def content_stream_id(
     ----------
     paths : sequence of str
         Files, whose bytes are all read.
-    selection, any_price
+    selection, schema, any_price
         What is sent of them, as of `open_ticks`: another selection is another stream.
 
     Raises
@@ -92,7 +98,8 @@ def content_stream_id(
     InputError
         When one cannot be read.
     """
-    digest = hashlib.blake2b(f"{selection} {any_price}".encode(), digest_size=_DIGEST_BYTES)
+    chosen = f"{selection} {any_price}" if schema is None else f"{selection} {any_price} {schema}"
+    digest = hashlib.blake2b(chosen.encode(), digest_size=_DIGEST_BYTES)
     for path in paths:
         with contextlib.closing(open_bytes(path)) as source:
             if source.size_bytes is None:
@@ -126,7 +133,7 @@ def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource
         chunk_records = PACED_CHUNK_RECORDS
     else:
         exchange, chunk_records = Exchange(symbols, seed), CHUNK_RECORDS
-    return DbnTicks(SimulatedSource(exchange, _TRADES, None, chunk_records))
+    return DbnTicks(SimulatedSource(exchange, TRADES, None, chunk_records))
 
 
 def limited(batches: Iterable[NamedTrades], limit: int) -> Iterator[NamedTrades]:

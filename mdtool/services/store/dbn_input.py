@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mdtool.adapters.byte_source import STDIN
 from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.adapters.dbn_files import MergedSource, open_source
-from mdtool.adapters.dbn_select import SchemaSource, Selection, selected
+from mdtool.adapters.dbn_select import Selection, selected, trades_in
 from mdtool.adapters.numbered_trades import NUMBERED, NumberedTrades
 from mdtool.core.batch import Batch, LabelMap
 from mdtool.core.errors import InputError, UsageError
@@ -23,7 +23,6 @@ from mdtool.core.trades import Reason, Trades
 from mdtool.core.units import MIN_TIMESTAMP_NS, UNDEF_ORDER_SIZE, UNDEF_PRICE
 from mdtool.wire.frames import MAX_STREAM_ID_CHARS, is_stream_id
 
-_TRADES: Final = "trades"
 _DIGEST_MARK: Final = "#"
 
 
@@ -41,6 +40,8 @@ class DbnInput:
         The symbols and times to read.
     name : str, optional
         The name of the stream, of a single file.
+    schema : str, optional
+        The only schema to take trades of.
 
     Attributes
     ----------
@@ -56,7 +57,11 @@ class DbnInput:
     """
 
     def __init__(
-        self, paths: Sequence[str], selection: Selection | None = None, name: str | None = None
+        self,
+        paths: Sequence[str],
+        selection: Selection | None = None,
+        name: str | None = None,
+        schema: str | None = None,
     ) -> None:
         _check(paths, name)
         self.rejected: Counter[Reason] = Counter()
@@ -66,7 +71,7 @@ class DbnInput:
             numbered = []
             for stream, path in enumerate(paths):
                 source = opened.enter_context(open_source(path, instruments))
-                trades = NumberedTrades(SchemaSource(source, _TRADES), stream)
+                trades = NumberedTrades(trades_in(source, schema), stream)
                 numbered.append(trades)
             merged = numbered[0] if len(numbered) == 1 else MergedSource(numbered)
             self._source = selected(merged, selection)

@@ -1,0 +1,123 @@
+"""Which records of a stream count as its trades, where several views show each trade."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mdtool.core.batch import Batch
+from mdtool.core.dtypes import (
+    RTYPE_CMBP1,
+    RTYPE_MBO,
+    RTYPE_MBP1,
+    RTYPE_MBP10,
+    RTYPE_OHLCV_1D,
+    RTYPE_OHLCV_1H,
+    RTYPE_OHLCV_1M,
+    RTYPE_OHLCV_1S,
+    RTYPE_TCBBO,
+    RTYPE_TRADE,
+)
+from mdtool.core.instruments import Indices, with_room
+from mdtool.core.records import index_timestamps, is_trade
+from mdtool.core.units import NS_PER_DAY, NS_PER_S
+from mdtool.engine import trade_view_kernel as v
+
+TRADE_VIEWS: Final = (
+    RTYPE_TRADE,
+    RTYPE_MBO,
+    RTYPE_TCBBO,
+    RTYPE_MBP1,
+    RTYPE_CMBP1,
+    RTYPE_MBP10,
+)
+"""The rtypes whose records show trades, the preferred ones first. Records of tbbo are as those of
+mbp-1."""
+CADENCES: Final = {
+    RTYPE_OHLCV_1S: NS_PER_S,
+    RTYPE_OHLCV_1M: 60 * NS_PER_S,
+    RTYPE_OHLCV_1H: 3_600 * NS_PER_S,
+    RTYPE_OHLCV_1D: NS_PER_DAY,
+}
+"""The length of bars by their rtype. Bars show what was traded too; short ones are preferred."""
+_VIEWS: Final = (*TRADE_VIEWS, *CADENCES)
+_RANKS: Final = {rtype: len(_VIEWS) - place for place, rtype in enumerate(_VIEWS)}
+
+
+class TradeViews:
+    """Counts each trade of a stream once.
+
+    Of an instrument, at one publisher and on one UTC date, the view counts that is preferred among
+    those that have come. When a preferred one comes after another has counted, it counts what lies
+    outside the time which that one had covered: no trade is counted twice. What the views are is
+    thus not known in advance, and a stream gives the same wherever it is cut.
+
+    Attributes
+    ----------
+    counted, left_out : Counter
+        How many trades, or bars, of each rtype were counted, and were not because another view
+        shows them.
+    """
+
+    def __init__(self) -> None:
+        self.counted: Counter[int] = Counter()
+        self.left_out: Counter[int] = Counter()
+        self._state = np.zeros((0, v.V_WIDTH), np.int64)
+        self._row_of: dict[int, int] = {}
+
+    @property
+    def rtypes(self) -> list[int]:
+        """The views that have come, the preferred one first."""
+        met = self.counted.keys() | self.left_out.keys()
+        return [rtype for rtype in _VIEWS if rtype in met]
+
+    @property
+    def later(self) -> int:
+        """How many of those left out came after the last of their instrument that was counted."""
+        return int(self._state[:, [v.V_AFTER, v.V_LOST]].sum())
+
+    def choose(self, batch: Batch) -> Batch:
+        """Return the records of a batch that count.
+
+        Parameters
+        ----------
+        batch : Batch
+            The stream's next records of one of the views.
+
+        Returns
+        -------
+        Batch
+            Where the stream has one view alone, the batch itself, with the records that are not
+            trades. Otherwise those of trades alone, perhaps none: the views of one stream need not
+            be in one order, and a quote must not make the trade before it late.
+        """
+        records, rtype = batch.records, batch.rtype
+        chosen = batch
+        if rtype in TRADE_VIEWS and not (traded := is_trade(records)).all():
+            chosen = batch[traded]
+        ts_ns = index_timestamps(chosen.records)
+        row = self._rows(chosen)
+        self._state = with_room(self._state, row, 0)
+        is_counted = np.empty(len(chosen), np.bool_)
+        until_ns = ts_ns + CADENCES.get(rtype, 0)
+        count = int(
+            v.count_once(row, ts_ns.copy(), until_ns, _RANKS[rtype], self._state, is_counted)
+        )
+        self.counted[rtype] += count
+        if count == len(chosen) and len(self.rtypes) == 1:
+            return batch
+        self.left_out[rtype] += len(chosen) - count
+        return chosen[is_counted]
+
+    def _rows(self, batch: Batch) -> Indices:
+        """Return a number for each record's instrument and publisher."""
+        if not batch.instruments.consolidates:
+            return batch.instrument
+        publishers = batch.records["publisher_id"].astype(np.int64)
+        keys, places = np.unique(publishers << 32 | batch.instrument, return_inverse=True)
+        rows = [self._row_of.setdefault(key, len(self._row_of)) for key in keys.tolist()]
+        numbered: npt.NDArray[np.uint32] = np.array(rows, np.uint32)[places]
+        return numbered
