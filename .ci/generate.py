@@ -26,9 +26,9 @@ SETTINGS: Final = "Settings"
 PREFACE: Final = """<!-- Written by .ci/generate.py from the code. -->
 # Commands
 
-`mdtool COMMAND --help` says the same in a terminal. Option groups that several commands share are
+`mdtool COMMAND --help` shows the same in a terminal. Option groups that several commands share are
 described once: [Selection](#selection-options) and [Output](#output-options). Options under
-**Settings** can also stand in `mdtool.toml` and in the environment: see
+**Settings** can also be in `mdtool.toml` and in the environment: see
 [settings](operations.md#settings)."""
 EXAMPLE: Final = "Example: "
 
@@ -74,7 +74,7 @@ def reference() -> Iterator[tuple[Path, str]]:
     commands = [*_below(root)]
     shared = {panel: _shared(panel, commands) for panel in SHARED_PANELS}
     parts = [PREFACE, _contents(commands)]
-    parts += ["## Every command", "These stand between `mdtool` and the command."]
+    parts += ["## Every command", "These go between `mdtool` and the command."]
     parts += [_table(_options(root)[""])]
     for panel, about in SHARED_PANELS.items():
         parts += [f"## {panel} options", about, _table(shared[panel])]

@@ -86,7 +86,7 @@ class Progress:
 
 
 def _is_taken() -> bool:
-    """Tell whether a program further down the pipe, such as a pager, owns the terminal.
+    """Return whether a program further down the pipe, such as a pager, owns the terminal.
 
     It then reads keys one by one, and would show what others write in the middle of its text.
     """

@@ -132,7 +132,7 @@ def send(
 
 
 def _addressed(arguments: Sequence[str], config: SendConfig) -> tuple[list[str], SendConfig]:
-    """Tell inputs from the HOST:PORT among them, which goes before the settings."""
+    """Separate inputs from the HOST:PORT among them, which goes before the settings."""
     paths = []
     for argument in arguments:
         try:

@@ -126,7 +126,7 @@ class Terminal:
 
 
 def is_dumb() -> bool:
-    """Tell whether the terminal, if there is one, cannot move its cursor."""
+    """Return whether the terminal, if there is one, cannot move its cursor."""
     return os.environ.get("TERM", "dumb") in _DUMB
 
 

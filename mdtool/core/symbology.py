@@ -52,7 +52,7 @@ class Interval(NamedTuple):
         return self.stype not in _GROUPS
 
     def overlaps(self, other: Interval) -> bool:
-        """Tell whether there is a day on which both hold."""
+        """Return whether there is a day on which both hold."""
         return self.first_day < other.end_day and other.first_day < self.end_day
 
 
@@ -236,7 +236,7 @@ class DatasetNames:
         return Names((instrument_id, max(before, *ended, FIRST_DAY)), ())
 
     def is_known(self, instrument_id: int) -> bool:
-        """Tell whether a header names an id on any day."""
+        """Return whether a header names an id on any day."""
         return bool(self.raw.get(instrument_id) or self.others.get(instrument_id))
 
 
@@ -293,7 +293,7 @@ def _run(active: list[Interval], known: list[Interval]) -> tuple[int, int]:
 
 
 def _holds(name: str, known: list[Interval], first_day: int, end_day: int) -> bool:
-    """Tell whether a name has intervals for all of some days."""
+    """Return whether a name has intervals for all of some days."""
     day = first_day
     for interval in sorted(known):
         if interval.name == name and interval.first_day <= day:

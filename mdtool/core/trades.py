@@ -280,7 +280,7 @@ class TradeRun:
         return self.first_sequence + self.frames.count
 
     def is_continued_by(self, other: TradeRun) -> bool:
-        """Tell whether another run of the stream begins where this one ends."""
+        """Return whether another run of the stream begins where this one ends."""
         return (
             self.stream_id == other.stream_id
             and self.symbols is other.symbols

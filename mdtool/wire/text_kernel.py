@@ -350,7 +350,7 @@ def _put_value(
 
 @inlined
 def _is_as_before(words: Words, pos: int, before: int, begin: int, end: int) -> bool:
-    """Tell whether some words of a record are as one before it has them."""
+    """Return whether some words of a record are as one before it has them."""
     differing = 0
     for word in range(begin, end):
         differing |= words[np.uint64(pos + word)] ^ words[np.uint64(before + word)]

@@ -90,7 +90,7 @@ def decode_state(line: bytes) -> VwapState:
 
 
 def is_of(line: bytes, symbols: frozenset[str]) -> bool:
-    """Tell whether a line concerns a subscription to these symbols; a line without a state does."""
+    """Return whether a subscription to these symbols gets a line; lines without a state it does."""
     try:
         return decode_state(line).symbol in symbols
     except LineError:

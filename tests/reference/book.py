@@ -134,7 +134,7 @@ class Book:
         return struck
 
     def _opens_snapshot(self, record: Mbo) -> bool:
-        """Tell whether a snapshot begins that lacks its clear, as before February 2024.
+        """Return whether a snapshot begins that lacks its clear, as before February 2024.
 
         It is a run of adds with one ts_recv; a day's begins anew even where it follows the run of
         another day.

@@ -82,7 +82,7 @@ class PlainFeed:
         self._has_events = has_events
 
     def __bool__(self) -> bool:
-        """Tell whether somebody follows it."""
+        """Return whether somebody follows it."""
         return bool(self._audience)
 
     async def current(self, _client: Client, key: Key) -> Sequence[Any]:

@@ -87,7 +87,7 @@ class _Printer:
 
 
 def _is_closed(fd: int) -> bool:
-    """Tell whether the reader of a pipe has closed it, without writing to it."""
+    """Return whether the reader of a pipe has closed it, without writing to it."""
     poller = select.poll()
     poller.register(fd, 0)
     return bool(poller.poll(0))

@@ -183,7 +183,7 @@ class Backpressure:
             self.moved()
 
     def is_blocking(self) -> bool:
-        """Tell whether the next records would make a reader miss some."""
+        """Return whether the next records would make a reader miss some."""
         history = self._history
         if history.room >= CHUNK_RECORDS:
             return False

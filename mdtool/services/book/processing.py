@@ -153,7 +153,7 @@ class Processing:
         self._end()
 
     async def more(self, number: int) -> bool:
-        """Wait for more than `number` records; tell whether there are as many."""
+        """Wait for more than `number` records; return whether there are as many."""
         while self.history.end <= number and not self.is_over:
             await self._has_news.wait()
         return self.history.end > number

@@ -62,7 +62,7 @@ def final_states(
 ) -> Iterator[dict[str, Any]]:
     """Yield every book as it is now, between events, with the count of its records.
 
-    `final` tells whether the stream has ended, so that the book will not change any more.
+    `final` is whether the stream has ended, so that the book will not change any more.
     """
     selected = None if symbols is None else processing.instruments.have_name(symbols)
     for view in views(processing.rebuild.books):

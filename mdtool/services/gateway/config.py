@@ -42,7 +42,7 @@ class GatewayConfig:
     timeout_ms: int = setting(2_000, "Timeout of requests to any of these.", low=1, high=600_000)
     max_age_ms: int = setting(
         1_000,
-        "Age of updates, from ingest to the write to clients, above which /health says degraded.",
+        "Age of updates, from ingest to the write to clients, above which /health is degraded.",
         low=1,
         high=3_600_000,
     )

@@ -126,7 +126,7 @@ def parse_moment(name: str, text: str | None) -> int | None:
 
 
 def parse_order(text: str | None, default: str) -> bool:
-    """Tell whether rows are requested in ascending order.
+    """Return whether rows are requested in ascending order.
 
     Raises
     ------

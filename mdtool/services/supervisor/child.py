@@ -169,7 +169,7 @@ class Child:
             write_line(self._style(line))
 
     def _is_final(self, status: int) -> bool:
-        """Tell whether the program is not started again; raise when it could never start."""
+        """Return whether the program is not started again; raise when it could never start."""
         name = self.program.name
         # One that was ready before can start: its bus or store is unavailable for a while.
         if status == EXIT_STARTUP and not self.ready.is_set():

@@ -81,7 +81,7 @@ class _Cut:
         self._ends = np.array([0, *ends], np.int64)
 
     def is_before(self, page: TradePage) -> NDArray[np.bool_]:
-        """Tell which trades are before it; those of streams that are newer are not."""
+        """Return which trades are before it; those of streams that are newer are not."""
         place = np.searchsorted(self._numbers, page.stream, side="right") - 1
         is_known = self._numbers[place] == page.stream
         is_before: NDArray[np.bool_] = is_known & (page.sequence < self._ends[place])

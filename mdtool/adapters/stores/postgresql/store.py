@@ -110,7 +110,7 @@ class History(SqlReader):
     Parameters
     ----------
     url : str
-        As the package says.
+        As the package documents.
 
     Raises
     ------
@@ -134,7 +134,7 @@ class Store(SqlReader):
     Parameters
     ----------
     url : str
-        As the package says.
+        As the package documents.
 
     Raises
     ------

@@ -45,7 +45,7 @@ FIELDS: Final = (
 
 
 class Aggregates:
-    """The feed.
+    """The feed of sessions.
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ FIELDS: Final = (
 
 
 class Bars:
-    """The feed. A series, a symbol's or every symbol's bars of an interval, is one call upstream.
+    """The feed of bars. A series, of a symbol or of all, is one call upstream for an interval.
 
     A series outlives the aggregator: when its call is lost, it is made again, and begins with the
     newest bars.

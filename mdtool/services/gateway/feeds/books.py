@@ -74,7 +74,7 @@ FIELDS: Final = (
 
 
 class Books:
-    """The feed.
+    """The feed of order books.
 
     Parameters
     ----------

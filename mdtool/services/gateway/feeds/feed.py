@@ -149,7 +149,7 @@ class Feed(Protocol[R_co]):
         ...
 
     def knows(self, key: Key) -> bool:
-        """Tell whether a symbol has such data, as far as the gateway knows without a request."""
+        """Return whether a symbol has such data, as far as the gateway knows without a request."""
         ...
 
     def follow(
@@ -170,7 +170,7 @@ class Feed(Protocol[R_co]):
         Raises
         ------
         ParameterError
-            When the key makes no sense.
+            When the key is not valid for the feed.
         LimitError
             When the client follows too much that is requested upstream.
         """

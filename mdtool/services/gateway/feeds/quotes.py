@@ -147,7 +147,7 @@ class QuoteBoard:
 
 
 class Quotes:
-    """The feed. Its quotes are those of a DBN stream, if one is configured, else last trades.
+    """The feed of quotes. They are those of a DBN stream, if one is configured, else last trades.
 
     Parameters
     ----------

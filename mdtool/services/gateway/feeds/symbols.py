@@ -32,7 +32,7 @@ FIELDS: Final = (
 
 
 class Symbols:
-    """The feed. A symbol is published once, when it becomes known.
+    """The feed of symbols. A symbol is published once, when it becomes known.
 
     Parameters
     ----------

@@ -72,7 +72,7 @@ FIELDS: Final = (
 
 
 class Trades:
-    """The feed.
+    """The feed of trades.
 
     Without a store the stream of trades is followed always, else while a client follows trades.
 

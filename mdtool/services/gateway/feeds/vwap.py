@@ -44,7 +44,7 @@ FIELDS: Final = (
 
 
 class Vwaps:
-    """The feed. It is always connected; while the service is unavailable, its states are stale.
+    """The feed of VWAPs, always connected; they are stale while the service is unavailable.
 
     Parameters
     ----------

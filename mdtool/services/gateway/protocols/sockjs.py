@@ -286,7 +286,7 @@ class _Session:
 
     @contextlib.contextmanager
     def attended(self) -> Iterator[bool]:
-        """Have a request wait within the block, and tell whether it is the only one."""
+        """Have a request wait within the block; yield whether it is the only one."""
         if self._is_attended:
             yield False
             return
