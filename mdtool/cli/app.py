@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import inspect
@@ -15,6 +16,7 @@ from typer.core import TyperGroup
 
 from mdtool.core import logs
 from mdtool.core.config import CONFIG_VARIABLE, load
+from mdtool.core.data_folder import home
 from mdtool.core.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -42,6 +44,14 @@ COMMANDS: Final = {
 """Each subcommand's module, whose `app` is imported on first use."""
 
 _VALUE_NAMES: Final = {"int": "N", "float": "X", "str": "TEXT", "bool": ""}
+_OF_THE_MACHINE: Final = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS),
+        *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOENT, errno.ENAMETOOLONG),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+    }
+)
+"""Errors of system calls that a machine causes: what is missing, full, or not permitted."""
 _LINE_BREAK: Final = re.compile(r"(?<!\n)\n(?!\n)")
 """A line break within a paragraph."""
 
@@ -139,6 +149,8 @@ def main() -> NoReturn:
         sys.exit(
             _report("standard output: is closed; redirect it, such as to /dev/null", EXIT_FAILED)
         )
+    if "--install-completion" in sys.argv and home() is None:
+        sys.exit(_report("--install-completion: this user has no home; set HOME", EXIT_FAILED))
     try:
         outcome: Any = app(prog_name="mdtool", standalone_mode=False)
         sys.stdout.flush()
@@ -160,10 +172,20 @@ def main() -> NoReturn:
         if not isinstance(error.__context__, BrokenPipeError):
             raise
         status = _discard_output()
+    except OSError as error:
+        status = _report(_describe(error), EXIT_FAILED)
     except Exception as error:  # noqa: BLE001 - the last resort
         status = _report(f"internal error: {type(error).__name__}: {error}", EXIT_FAILED)
     gc.freeze()  # with numba loaded, the last garbage collection takes 0.2 s
     sys.exit(status)
+
+
+def _describe(error: OSError) -> str:
+    """Return what a system call reported, as one line; an internal error if mdtool caused it."""
+    if error.errno not in _OF_THE_MACHINE:
+        return f"internal error: {type(error).__name__}: {error}"
+    what = "this machine" if error.filename is None else os.fsdecode(error.filename)
+    return f"{what}: {error.strerror}"
 
 
 def _discard_output() -> int:

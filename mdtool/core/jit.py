@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar, cast
 
 from mdtool import __version__
 from mdtool.core import machine_code
+from mdtool.core.data_folder import home
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,6 +28,10 @@ _FOLDER_PREFIX: Final = "kernels-"
 _MAX_FOLDERS: Final = 8
 """How many cache folders are kept, 1 MB each: those of the latest versions to run."""
 _SUFFIX: Final = ".code"
+_NOWHERE: Final = Path(os.devnull)
+"""A folder that cannot be made, for a user without a home."""
+_PROBED_BYTES: Final = 1 << 20
+"""What the code of some kernels takes."""
 
 _lock: Final = threading.RLock()
 
@@ -39,14 +44,6 @@ def _kernel_digest() -> str:
     return digest.hexdigest()
 
 
-def _home() -> Path:
-    """Return the user's home, or a folder that cannot be written for a user without one."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return Path(os.devnull)
-
-
 @functools.cache
 def cache_folder() -> Path:
     """Return the cache folder of these kernels; where it is new, remove the longest unused."""
@@ -56,7 +53,7 @@ def cache_folder() -> Path:
         if base.name.startswith(_FOLDER_PREFIX):  # set by the process that started this one
             base = base.parent
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "mdtool"
+        base = Path(os.environ.get("XDG_CACHE_HOME") or (home() or _NOWHERE) / ".cache") / "mdtool"
     folder = base / f"{_FOLDER_PREFIX}{__version__}-{_kernel_digest()}"
     with contextlib.suppress(OSError):  # read-only, or another process is at it too
         if folder.is_dir():
@@ -165,19 +162,45 @@ class _Kernel(_Part):
         with contextlib.suppress(OSError, machine_code.DamagedError):
             return machine_code.Image.from_bytes(path.read_bytes())
         image = _compiler().compile_image(self.part, arguments)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        with contextlib.suppress(OSError):  # a read-only folder: the next process compiles, too
-            partial.write_bytes(image.to_bytes())
-            partial.replace(path)
+        with contextlib.suppress(OSError):  # full or read-only: the next process compiles, too
+            _write(path, image.to_bytes())
         return cast("machine_code.Image", image)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that appears complete or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def _why_not_cached() -> str:
+    """Return why nothing can be written to the cache folder, empty where it can."""
+    folder = cache_folder()
+    if home() is None and folder.is_relative_to(_NOWHERE):
+        return "this user has no home"
+    probe = folder / f"probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(probe, bytes(_PROBED_BYTES))
+        probe.unlink()
+    except OSError as error:
+        return f"{folder}: {os.strerror(error.errno or 0)}"
+    return ""
 
 
 @functools.cache
 def _compiler() -> Any:
     """Import numba, with its notices and its cache folder."""
-    cache_folder()
+    why_not = _why_not_cached()
     from mdtool.core import kernel_compiler
 
+    kernel_compiler.notice.why_not_cached = why_not
     return kernel_compiler
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import struct
 import sys
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 import numba
 from llvmlite import ir
-from numba.core import cgutils, codegen, types
+from numba.core import caching, cgutils, codegen, types
 from numba.core import event as numba_event
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
@@ -54,20 +55,62 @@ def part(function: Callable[..., Any], *, is_inlined: bool) -> Any:
 
 def dispatcher(function: Callable[..., Any]) -> Any:
     """Return numba's own form of a kernel, which numba caches."""
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    made: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    made._cache = _KernelCache(function)  # noqa: SLF001 - what `cache=True` would set
+    return made
+
+
+_ProvidedLocator: Any = next(
+    getattr(caching, name)
+    for name in ("UserProvidedCacheLocator", "_UserProvidedCacheLocator")
+    if hasattr(caching, name)
+)
+
+
+class _Locator(_ProvidedLocator):  # type: ignore[misc]
+    """Finds the folder of `jit.cache_folder`, also where it cannot be written."""
+
+    def ensure_cache_path(self) -> None:
+        with contextlib.suppress(OSError):
+            super().ensure_cache_path()
+
+
+class _CacheFiles(caching.CompileResultCacheImpl):
+    _locator_classes = [_Locator]  # noqa: RUF012 - as numba has it
+
+
+class _KernelCache(caching.FunctionCache):
+    """numba's cache; kernels are compiled where it is read-only, full or another user's."""
+
+    _impl_class = _CacheFiles
+
+    def load_overload(self, *arguments: Any) -> Any:
+        with contextlib.suppress(OSError):
+            return super().load_overload(*arguments)
+        return None
+
+    def save_overload(self, *arguments: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().save_overload(*arguments)
 
 
 class _CompileNotice(numba_event.Listener):
     """Says once a process, on stderr, that a kernel is being compiled."""
 
-    is_printed = False
+    why_not_cached = ""
+    _is_said = False
 
     def on_start(self, _event: object) -> None:
-        if not self.is_printed:
-            self.is_printed = True
-            print(
-                "mdtool: compiling kernels, once after an install...", file=sys.stderr, flush=True
+        if self._is_said:
+            return
+        self._is_said = True
+        what = "compiling kernels, once after an install..."
+        if self.why_not_cached:
+            what = (
+                f"compiling kernels, which are not cached ({self.why_not_cached}); name a folder "
+                "that can be written with XDG_CACHE_HOME"
             )
+        print(f"mdtool: {what}", file=sys.stderr, flush=True)
 
     def on_end(self, _event: object) -> None:
         """Stay quiet: the command's own output follows."""
@@ -113,7 +156,8 @@ def _is_main() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-numba_event.register("numba:compile", _CompileNotice())
+notice: Final = _CompileNotice()
+numba_event.register("numba:compile", notice)
 numba_event.register("numba:compiler_lock", _InterruptKeeper())
 
 

@@ -226,11 +226,14 @@ def environment_digest() -> str:
         for name, value in sorted(os.environ.items())
         if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR"
     ]
-    with CPU_INFO.open() as cpus:
-        for line in cpus:
-            if line.startswith(("model name", "flags")):
-                parts.append(line)
-            elif not line.strip():
-                break
+    try:
+        with CPU_INFO.open() as cpus:
+            for line in cpus:
+                if line.startswith(("model name", "flags")):
+                    parts.append(line)
+                elif not line.strip():
+                    break
+    except OSError:  # no /proc: code of another machine might not run here
+        parts.append(platform.node())
     digest.update("\n".join(parts).encode())
     return digest.hexdigest()

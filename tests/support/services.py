@@ -64,7 +64,7 @@ class Process:
 
 
 @contextlib.contextmanager
-def service(*arguments: object, under: tuple[str, ...] = (), **options):
+def service(*arguments: object, under: tuple[str, ...] = (), environment=os.environ, **options):
     """Run `mdtool` as a service, and yield it once it is ready; `under` is a command around it."""
     read_fd, write_fd = os.pipe()
     with os.fdopen(read_fd) as ready:
@@ -73,7 +73,7 @@ def service(*arguments: object, under: tuple[str, ...] = (), **options):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=(write_fd,),
-            env={**os.environ, READY_FD: str(write_fd)},
+            env={**environment, READY_FD: str(write_fd)},
             **options,
         )
         os.close(write_fd)

@@ -184,7 +184,10 @@ def run_kernels(folder, source, **variables):
 def test_without_a_folder_that_can_be_written_kernels_are_compiled_each_time(tmp_path):
     for _ in range(2):
         process = run_kernels(tmp_path, MODULE, NUMBA_CACHE_DIR=os.devnull)
-        assert process.communicate() == ("20 inf True\n", NOTICE)
+        out, errors = process.communicate()
+        assert out == "20 inf True\n"
+        assert errors.startswith("mdtool: compiling kernels, which are not cached (/dev/null/")
+        assert errors.count("\n") == 1
 
 
 def test_processes_that_start_together_share_a_new_folder(tmp_path):
