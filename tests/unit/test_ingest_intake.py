@@ -70,7 +70,7 @@ def intake(bus):
 
 def test_runs_of_a_stream_follow_each_other(intake, bus):
     for count in (3, 1, 2):
-        intake.take(intake.shared, ticks(count))
+        intake.publish(intake.shared, ticks(count))
     name = intake.shared.stream_id
     assert bus.published == [(name, 0, 3), (name, 3, 1), (name, 4, 2)]
     assert intake.uncommitted == 6
@@ -78,7 +78,7 @@ def test_runs_of_a_stream_follow_each_other(intake, bus):
 
 def test_waiters_are_called_once_half_of_the_room_is_free(intake, bus):
     told = mock.Mock()
-    intake.take(intake.shared, ticks(12))
+    intake.publish(intake.shared, ticks(12))
     assert not intake.has_room
     intake.when_room(told)
     bus.commit(intake.shared.stream_id, 6)
@@ -91,7 +91,7 @@ def test_waiters_are_called_once_half_of_the_room_is_free(intake, bus):
 
 
 def test_a_repeated_or_excessive_commit_frees_nothing_more(intake, bus):
-    intake.take(intake.shared, ticks(4))
+    intake.publish(intake.shared, ticks(4))
     bus.commit(intake.shared.stream_id, 3)
     bus.commit(intake.shared.stream_id, 2)
     bus.commit("a stream of the past", 100)
@@ -103,10 +103,10 @@ def test_a_repeated_or_excessive_commit_frees_nothing_more(intake, bus):
 
 async def test_settled_means_what_was_taken_by_then(intake, bus):
     await intake.shared.settled()
-    intake.take(intake.shared, ticks(4))
+    intake.publish(intake.shared, ticks(4))
     settled = asyncio.create_task(intake.shared.settled())
     await asyncio.sleep(0)
-    intake.take(intake.shared, ticks(4))
+    intake.publish(intake.shared, ticks(4))
     bus.commit(intake.shared.stream_id, 3)
     await asyncio.sleep(0)
     assert not settled.done()
@@ -120,7 +120,7 @@ async def test_a_stream_begins_where_the_other_end_knows_it(intake, bus):
     owner = Owner()
     stream = await intake.open("s", owner)
     assert stream.taken == 7
-    intake.take(stream, ticks(2))
+    intake.publish(stream, ticks(2))
     assert bus.published == [("s", 7, 2)]
     bus.commit("s", 8)
     bus.commit("s", 9)
@@ -130,7 +130,7 @@ async def test_a_stream_begins_where_the_other_end_knows_it(intake, bus):
 async def test_the_next_owner_waits_for_what_the_last_one_sent(intake, bus):
     first, second = Owner(), Owner()
     stream = await intake.open("s", first)
-    intake.take(stream, ticks(2))
+    intake.publish(stream, ticks(2))
     opening = asyncio.create_task(intake.open("s", second))
     await asyncio.sleep(0)
     assert first.is_replaced
@@ -143,7 +143,7 @@ async def test_the_next_owner_waits_for_what_the_last_one_sent(intake, bus):
 
 async def test_a_stream_resumes_where_another_server_stopped(intake, bus):
     stream = await intake.open("s", Owner())
-    intake.take(stream, ticks(2))
+    intake.publish(stream, ticks(2))
     bus.commit("s", 2)
     bus.positions["s"] = 9
     assert await intake.open("s", Owner()) is stream
@@ -154,7 +154,7 @@ async def test_a_stream_resumes_where_another_server_stopped(intake, bus):
 async def test_a_stream_left_alone_is_forgotten_once_it_is_settled(intake, bus):
     owner = Owner()
     stream = await intake.open("s", owner)
-    intake.take(stream, ticks(2))
+    intake.publish(stream, ticks(2))
     intake.leave("s", owner)
     bus.positions["s"] = 2
     reopened = asyncio.create_task(intake.open("s", owner))

@@ -284,7 +284,7 @@ class KafkaMarket:
             follower.changes.add(changes)
             follower.event.set()
 
-    def _say(self, topic: str, is_reading: bool) -> None:
+    def _set_reading(self, topic: str, is_reading: bool) -> None:
         self._is_reading[topic] = is_reading
         self._changed.set()
         if not is_reading:
@@ -293,7 +293,7 @@ class KafkaMarket:
 
     def _fail(self, error: RecordError) -> None:
         self._failure = error
-        self._say(AGGREGATES, False)
+        self._set_reading(AGGREGATES, False)
 
     # In the reading threads.
 
@@ -308,7 +308,7 @@ class KafkaMarket:
             except RecordError as error:
                 self._call(self._fail, error)
                 return
-            self._call(self._say, topic, False)
+            self._call(self._set_reading, topic, False)
             self._stopping.wait(next(waits))
 
     def _read_on(self, topic: str, partitions: int, apply: Callable[[list[Message]], None]) -> None:
@@ -332,15 +332,15 @@ class KafkaMarket:
                     apply(messages)
                 if not is_read and len(ended) == partitions:
                     is_read = True
-                    self._call(self._say, topic, True)
+                    self._call(self._set_reading, topic, True)
                 if messages:
                     self._call(self._distribute)
                 elif lost.is_set():
-                    self._call(self._say, topic, False)
+                    self._call(self._set_reading, topic, False)
                     reader.list_topics(name, timeout=_CHECK_S)  # raises while they are unavailable
                     lost.clear()
                     if is_read:
-                        self._call(self._say, topic, True)
+                        self._call(self._set_reading, topic, True)
 
     def _apply_aggregates(self, messages: list[Message]) -> None:
         for message in messages:

@@ -127,15 +127,15 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer if self._intake.has_room else self._buffer[:CROWDED_READ_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what has arrived."""
+        """Decode what has arrived, and publish its frames."""
         try:
             decoded = self._decoder.feed(self._buffer[:nbytes], time.time_ns())
         except FrameError as error:
             if error.decoded.hello is None:
-                self._take(error.decoded)
+                self._receive(error.decoded)
             self._refuse(str(error))
         else:
-            self._take(decoded)
+            self._receive(decoded)
 
     def eof_received(self) -> bool:
         """Answer the client, which has sent everything, and keep the connection open for that."""
@@ -203,20 +203,20 @@ class Connection(asyncio.BufferedProtocol):
         """Close at once."""
         self._transport.abort()
 
-    def _take(self, decoded: Decoded) -> None:
+    def _receive(self, decoded: Decoded) -> None:
         if decoded.hello is not None:
             self._stream_id = decoded.hello
             self._transport.pause_reading()
             self._task = self._tasks.create_task(self._open(decoded.frames))
         elif decoded.frames.count:
-            self._take_frames(self._stream, decoded.frames)
+            self._publish(self._stream, decoded.frames)
         for detail in decoded.details[: self._details_left]:
             self._details_left -= 1
             log.warning("%s: refused a tick: %s", self, detail)
 
-    def _take_frames(self, stream: Stream, frames: Frames) -> None:
+    def _publish(self, stream: Stream, frames: Frames) -> None:
         self._tally.add(frames)
-        self._intake.take(stream, frames)
+        self._intake.publish(stream, frames)
         if not self._intake.has_room:
             self._transport.pause_reading()
             self._intake.when_room(self._resume_reading)
@@ -235,7 +235,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(encode_resume(self._stream.taken))
         self._resume_reading()
         if frames.count:
-            self._take_frames(self._stream, frames)
+            self._publish(self._stream, frames)
 
     def _resume_reading(self) -> None:
         if not self._is_stopped:

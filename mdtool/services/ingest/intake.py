@@ -115,8 +115,8 @@ class Intake:
         """Call `call` once, when half of the room is free again."""
         self._waiting_for_room.append(call)
 
-    def take(self, stream: Stream, frames: Frames) -> None:
-        """Take the next frames of a stream, and publish them on the bus."""
+    def publish(self, stream: Stream, frames: Frames) -> None:
+        """Publish the next frames of a stream on the bus, from its sequence `taken` on."""
         self._bus.publish(stream.stream_id, stream.taken, frames)
         stream.taken += frames.count
         self.uncommitted += frames.count
