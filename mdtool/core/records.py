@@ -63,6 +63,9 @@ def pacing_timestamps(records: Records, clock: str) -> npt.NDArray[np.int64]:
     return paced
 
 
+_TRADED: Final = np.uint8(ord("T"))
+
+
 def as_words(records: Records) -> npt.NDArray[np.int64]:
     """Return records as the 64-bit words of a DBN stream, read-only; copies only where it must.
 
@@ -81,7 +84,8 @@ def has_trades(dtype: np.dtype[np.void]) -> bool:
 
 def is_trade(records: Records) -> npt.NDArray[np.bool_]:
     """Return which of MBO, trades or MBP records are trades: those with action `T`, shape (n,)."""
-    traded: npt.NDArray[np.bool_] = records["action"] == b"T"
+    # As numbers, for numpy compares texts at a tenth of the speed.
+    traded: npt.NDArray[np.bool_] = records["action"].view(np.uint8) == _TRADED
     return traded
 
 

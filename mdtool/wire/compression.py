@@ -89,13 +89,13 @@ class Unwrapper:
             return len(self._held) >= MAGIC_BYTES
         return bool(self._held) or self._frame.has_more
 
-    def feed(self, data: bytes) -> bytes:
-        """Return what `data` completes, perhaps nothing, at most about `MOST_BYTES`.
+    def feed(self, data: bytes, before: bytes = b"") -> bytes:
+        """Return `before`, and what `data` completes, perhaps nothing, at most about `MOST_BYTES`.
 
         The rest is held: see `has_more`.
         """
         view = memoryview(bytes(self._held) + data if self._held else data)
-        pieces: list[bytes] = []
+        pieces = [before] if before else []
         n_bytes = 0
         try:
             while n_bytes < MOST_BYTES and self.error is None:

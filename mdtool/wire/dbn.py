@@ -219,7 +219,7 @@ class DbnDecoder:
     def _unwrap(self, data: bytes) -> bytes:
         """Return what was pending and what `data` adds to it, decompressed."""
         if self._unwrapper is not None:
-            data = self._unwrapper.feed(data)
+            return self._unwrapper.feed(data, self._pending)
         return self._pending + data if self._pending else data
 
     def _has_metadata(self) -> bool:
