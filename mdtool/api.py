@@ -262,8 +262,9 @@ def book(
         raise UsageError("start: is the time of the first snapshot; give every too")
     if depth is not None and depth < 1:
         raise UsageError(f"depth: {depth} is less than 1; leave it out for all levels")
-    sampler = _sampler(at, every, depth, start)
-    return _snapshots(_open(path, "mbo", _selection(symbols, None, end)), sampler)
+    sampler = _sampler(every, depth, start)
+    until = end if at is None else parse_moment(str(at)) + 1
+    return _snapshots(_open(path, "mbo", _selection(symbols, None, until)), sampler)
 
 
 def _open(
@@ -317,12 +318,12 @@ def _joined(batches: list[Batch]) -> Batch:
     )
 
 
-def _sampler(at: Time | None, every: str | None, depth: int | None, start: Time | None) -> Sampler:
+def _sampler(every: str | None, depth: int | None, start: Time | None) -> Sampler:
     from mdtool.engine.book.sampling import FinalSampler, IntervalSampler
 
     if every is not None:
         return IntervalSampler(parse_duration(every), depth, _moment(start))
-    return FinalSampler(depth, _moment(at))
+    return FinalSampler(depth)
 
 
 def _snapshots(source: RecordSource, sampler: Sampler) -> Iterator[BookSnapshot]:
@@ -331,8 +332,6 @@ def _snapshots(source: RecordSource, sampler: Sampler) -> Iterator[BookSnapshot]
             if batch.records.dtype == MBO:
                 for snapshot in sampler.update(batch):
                     yield _named(snapshot, source.instruments)
-            if sampler.is_over:
-                break
         for snapshot in sampler.close():
             yield _named(snapshot, source.instruments)
 

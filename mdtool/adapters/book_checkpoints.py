@@ -169,6 +169,8 @@ class CheckpointedSource(SchemaSource):
     rebuild : Rebuild
         Takes the records of each array before the next one is requested.
     every : int
+    at_ns : int, optional
+        There are no checkpoints behind the first record that is later: the books lack such records.
 
     Raises
     ------
@@ -178,7 +180,7 @@ class CheckpointedSource(SchemaSource):
         When the file cannot be read, or is not MBO.
     """
 
-    def __init__(self, path: str, rebuild: Rebuild, every: int) -> None:
+    def __init__(self, path: str, rebuild: Rebuild, every: int, at_ns: int | None = None) -> None:
         with contextlib.ExitStack() as opened:
             self._file = opened.enter_context(open_source(path))
             super().__init__(self._file, "mbo")
@@ -186,14 +188,19 @@ class CheckpointedSource(SchemaSource):
             opened.pop_all()
         self._rebuild = rebuild
         self._every = every
+        self._at_ns = at_ns
 
     def __iter__(self) -> Iterator[Batch]:
         mappings = np.empty(0, SYMBOL_MAPPING)
-        left = self._every
+        left, is_within = self._every, True
         for batch in super().__iter__():
             if batch.records.dtype == SYMBOL_MAPPING:
                 mappings = np.append(mappings, batch.records)
             if batch.records.dtype != MBO:
+                yield batch
+                continue
+            is_within = is_within and not self._has_later(batch)
+            if not is_within:
                 yield batch
                 continue
             begin = 0
@@ -206,6 +213,9 @@ class CheckpointedSource(SchemaSource):
             if begin < len(batch):
                 yield batch[begin:]
                 left -= len(batch) - begin
+
+    def _has_later(self, batch: Batch) -> bool:
+        return self._at_ns is not None and bool((batch.index_timestamps > self._at_ns).any())
 
     def close(self) -> None:
         """Write the checkpoints' file, and close both."""

@@ -19,7 +19,7 @@ from mdtool.core.errors import InputError, UsageError
 from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.engine.merge import Stream, merge
-from mdtool.wire.dbn_metadata import NO_START, unite
+from mdtool.wire.dbn_metadata import unite
 from mdtool.wire.dbn_records import CONTROL_RTYPES
 
 _SAMPLE_BYTES: Final = 1 << 16
@@ -136,17 +136,29 @@ class MergedSource(ClosesOnExit):
         """The sum of what has been read of each."""
         return sum(source.bytes_read for source in self._sources)
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether those of every source are."""
+        return all(source.is_ordered for source in self._sources)
+
+    @property
+    def begin_ns(self) -> int | None:
+        """The earliest begin, None where one is not known."""
+        begins = [source.begin_ns for source in self._sources]
+        known = [begin_ns for begin_ns in begins if begin_ns is not None]
+        return min(known) if len(known) == len(begins) else None
+
     def __iter__(self) -> Iterator[Batch]:
         for merged in self.whole():
             yield from merged.runs()
 
     def whole(self) -> Iterator[Batch | Interleaved]:
         """Yield what is merged at a time; control records come in batches."""
-        # A known start keeps a year of files from being read side by side.
+        # A known begin keeps a year of files from being read side by side.
         streams = [
-            Stream(iter(source), start_ns)
-            if (start_ns := source.metadata.start) != NO_START
-            else Stream(iter(source))
+            Stream(iter(source))
+            if (begin_ns := source.begin_ns) is None
+            else Stream(iter(source), begin_ns)
             for source in self._sources
         ]
         for merged in merge(streams):

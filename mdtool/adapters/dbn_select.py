@@ -19,6 +19,7 @@ from mdtool.core.dtypes import RTYPE_TRADE
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import has_trades
+from mdtool.core.units import NS_PER_S
 from mdtool.wire.dbn_metadata import with_schema
 from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RTYPES
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 TRADES: Final = "trades"
 _NAMED_AT_MOST: Final = 10
+_GRACE_NS: Final = 60 * NS_PER_S
+"""How far behind the end of a range a file is read for records that are late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,10 @@ class SchemaSource(DerivedSource):
 class SelectedSource(DerivedSource):
     """The records of a selection, and the control records of a live stream.
 
-    It ends with the first array of which every record is from the end of the range or later.
+    A source in order of time is read until a minute after the end of the range, in case a record is
+    late, and a stream of it until the first array behind that end. A source that is not in order,
+    or in which a timestamp has fallen, is read to its own end.
+
     Symbols of which there was no record are named on the log when the source has ended.
 
     Parameters
@@ -114,6 +120,8 @@ class SelectedSource(DerivedSource):
         super().__init__(source)
         self._selection = selection
         self._is_found = np.empty(0, np.bool_)
+        self._is_ordered = source.is_ordered
+        self._latest_ns = -1
         if selection.symbols is not None:
             source.instruments.select(selection.symbols)
 
@@ -128,7 +136,7 @@ class SelectedSource(DerivedSource):
                 yield batch
                 continue
             ts_ns = batch.index_timestamps
-            if self._selection.end_ns is not None and (ts_ns >= self._selection.end_ns).all():
+            if self._is_over(ts_ns):
                 break
             wanted = self._in_range(ts_ns)
             if self._selection.symbols is not None:
@@ -138,6 +146,15 @@ class SelectedSource(DerivedSource):
             elif wanted.any():
                 yield batch[wanted]
         self._name_missing()
+
+    def _is_over(self, ts_ns: npt.NDArray[np.int64]) -> bool:
+        """Return whether no record of the range can follow, now that these have come."""
+        if self._selection.end_ns is None or not self._is_ordered:
+            return False
+        first, self._latest_ns = self._latest_ns, int(ts_ns[-1])
+        self._is_ordered = first <= int(ts_ns[0]) and bool((ts_ns[1:] >= ts_ns[:-1]).all())
+        grace_ns = 0 if self.size_bytes is None else _GRACE_NS
+        return self._is_ordered and int(ts_ns[0]) >= self._selection.end_ns + grace_ns
 
     def _in_range(self, ts_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         wanted = np.ones(len(ts_ns), np.bool_)

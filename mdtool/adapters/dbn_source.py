@@ -15,7 +15,7 @@ from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.read_ahead import ReadAhead
-from mdtool.core.records import Records
+from mdtool.core.records import Records, index_timestamps
 from mdtool.core.units import counted
 from mdtool.wire.dbn import DbnDecoder, Run
 from mdtool.wire.dbn_mappings import appended_mappings
@@ -84,6 +84,23 @@ class RecordSource(Protocol):
     @property
     def bytes_read(self) -> int:
         """How many of them have been read."""
+        ...
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether its records are said to be in order of the index timestamp.
+
+        Those of an archive's file are, which the header names one schema of. Those of a live
+        session are not: each schema comes by itself.
+        """
+        ...
+
+    @property
+    def begin_ns(self) -> int | None:
+        """The index timestamp of the first record, None where that has not been read yet.
+
+        Headers may name no start, or a wrong one.
+        """
         ...
 
     def __iter__(self) -> Iterator[Batch]:
@@ -171,6 +188,16 @@ class DerivedSource(ClosesOnExit):
         """As `RecordSource.bytes_read`."""
         return self._source.bytes_read
 
+    @property
+    def is_ordered(self) -> bool:
+        """As `RecordSource.is_ordered`."""
+        return self._source.is_ordered
+
+    @property
+    def begin_ns(self) -> int | None:
+        """As `RecordSource.begin_ns`, of the other source."""
+        return self._source.begin_ns
+
     def close(self) -> None:
         """Close the other source."""
         self._source.close()
@@ -250,6 +277,17 @@ class DbnSource(ClosesOnExit):
             self.bytes_read = chunk.bytes_read
             yield from self._wanted(chunk)
         self._report()
+
+    @property
+    def is_ordered(self) -> bool:
+        """As `RecordSource.is_ordered`."""
+        return self.metadata.schema is not None
+
+    @property
+    def begin_ns(self) -> int | None:
+        """As `RecordSource.begin_ns`: read together with the header, unless that is long."""
+        runs = self._first.runs
+        return int(index_timestamps(runs[0].records)[0]) if runs else None
 
     def resume(self, position: Position) -> None:
         """Continue at a position of an earlier run, skipping all records before it.

@@ -43,6 +43,8 @@ class SimulatedSource(ClosesOnExit):
     name = "simulation"
     size_bytes = None
     bytes_read = 0
+    is_ordered = True
+    begin_ns = None
 
     def __init__(
         self,

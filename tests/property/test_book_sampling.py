@@ -68,23 +68,13 @@ def told(snapshot: Snapshot, rebuild: Rebuild) -> tuple:
     )
 
 
-@given(
-    stream=wild(),
-    cuts=st.lists(st.integers(0, 80), max_size=4),
-    at_ns=st.none() | st.integers(NOON - 1, NOON + 51),
-)
-def test_the_last_picture(stream, cuts, at_ns):
-    sampler = FinalSampler(at_ns=at_ns)
+@given(stream=wild(), cuts=st.lists(st.integers(0, 80), max_size=4))
+def test_the_last_picture(stream, cuts):
+    sampler = FinalSampler()
     for piece in in_pieces(stream, cuts):
-        if sampler.is_over:
-            break
         assert [*sampler.update(batch(piece))] == []
-    records = [*mbo_of(stream)]
-    if at_ns is not None:
-        records = [*itertools.takewhile(lambda record: time_of(record) <= at_ns, records)]
-        assert sampler.is_over == (len(records) < len(stream))
     shown = {(s.publisher_id, s.instrument_id): told(s, sampler.rebuild) for s in sampler.close()}
-    assert shown == books_after(records)
+    assert shown == books_after([*mbo_of(stream)])
 
 
 def intervals(records: list[Mbo], interval_ns: int) -> list[tuple[int, list[Mbo]]]:

@@ -53,12 +53,10 @@ def write(path: str, every: int = EVERY) -> Rebuild:
 
 
 def picture(source, rebuild: Rebuild, at_ns: int) -> list[dict]:
-    sampler = FinalSampler(at_ns=at_ns, rebuild=rebuild)
+    sampler = FinalSampler(rebuild=rebuild)
     for part in source:
         if part.records.dtype == MBO:
-            assert [*sampler.update(part)] == []
-        if sampler.is_over:
-            break
+            assert [*sampler.update(part[part.index_timestamps <= at_ns])] == []
     return [
         snapshot.as_dict(f"{snapshot.publisher_id} {snapshot.instrument_id}")
         for snapshot in sampler.close()

@@ -234,3 +234,28 @@ def test_unknown_records_are_told_once(tmp_path, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"{path}: skipped 3 records of unknown rtype 200"
     ]
+
+
+class TestHeadersThatAreWrong:
+    NAMES = {"ESM4": {1: 1}}  # noqa: RUF012 - nothing changes it
+
+    def trades(self, path, start, *seconds):
+        records = [files.trade(1, files.MAY_1 + at * 10**9, 100, 1) for at in seconds]
+        return str(files.write(path, files.header(self.NAMES, start=start), *records))
+
+    @pytest.mark.parametrize("start", [0, 2**64 - 1, files.MAY_1 + files.HOUR])
+    def test_files_are_merged_by_their_records_whatever_their_start(self, tmp_path, start):
+        right = self.trades(tmp_path / "right", files.MAY_1, 1, 4, 7)
+        wrong = self.trades(tmp_path / "wrong", start, 2, 3, 8)
+        for paths in ([right, wrong], [wrong, right]):
+            with open_merged(paths) as source:
+                times = np.concatenate([batch.index_timestamps for batch in source])
+            assert ((times - files.MAY_1) // 10**9).tolist() == [1, 2, 3, 4, 7, 8]
+
+    def test_a_file_is_not_read_before_the_others_have_come_so_far(self, tmp_path):
+        one = self.trades(tmp_path / "one", 0, 1, 2)
+        two = self.trades(tmp_path / "two", 0, *range(1_000, 6_000))
+        with open_source(one) as first, open_source(two) as second:
+            begins = first.begin_ns, second.begin_ns
+            assert begins == (files.MAY_1 + 10**9, files.MAY_1 + 1_000 * 10**9)
+            assert second.bytes_read == 0

@@ -59,10 +59,57 @@ def test_bars_are_cut_by_ts_event():
     assert [len(array) for array in got] == [2]
 
 
-def test_reading_ends_once_the_range_has():
+SECOND, MINUTE = 1_000_000_000, 60_000_000_000
+
+
+def file_of(*parts, schema="mbo"):
+    opened, pipe = source(*parts, schema=schema)
+    opened.size_bytes = sum(map(len, pipe.left))
+    return opened, pipe
+
+
+def at(*seconds, first=0):
+    records = streams.mbo(len(seconds), first)
+    records["ts_recv"] = START + np.array(seconds) * SECOND
+    return encode_records(records)
+
+
+def test_reading_of_a_stream_ends_once_the_range_has():
     opened, pipe = source(orders(5), orders(5, 5), orders(5, 10), orders(5, 15))
     assert sequences(SelectedSource(opened, Selection(end_ns=START + 7 * STEP))) == list(range(7))
     assert len(pipe.left) == 1
+
+
+def test_reading_of_a_file_ends_a_minute_later():
+    late = at(30, 9, first=4)
+    parts = at(1, 5), at(12, 15, first=2), late, at(69, first=6), at(70, 90, first=7), at(95)
+    chosen = SelectedSource(source(*parts)[0], Selection(end_ns=START + 10 * SECOND))
+    assert sequences(chosen) == [0, 1]
+    opened, pipe = file_of(*parts)
+    with opened:
+        chosen = SelectedSource(opened, Selection(end_ns=START + 10 * SECOND))
+        assert sequences(chosen) == [0, 1, 5]
+        assert pipe.left == []  # a timestamp has fallen
+    opened, _ = file_of(at(1, 5), at(12, 15, first=2), at(70, 90, first=4), at(95), at(96))
+    with opened:
+        assert sequences(SelectedSource(opened, Selection(end_ns=START + 14 * SECOND))) == [0, 1, 2]
+        assert opened.position.records == 7
+
+
+def test_a_capture_is_read_to_its_end():
+    bars = streams.bars(3, 33)
+    bars["ts_event"] = START + np.array([-60, 0, 60]) * SECOND
+    parts = (
+        orders(3),
+        at(61, first=3),
+        encode_records(bars[:2]),
+        at(200, first=4),
+        bars[2:].tobytes(),
+    )
+    opened, _ = source(*parts, schema=None)
+    part = SchemaSource(opened, "ohlcv-1m")
+    chosen = SelectedSource(part, Selection(end_ns=START + MINUTE + 1))
+    assert [len(batch) for batch in chosen] == [2, 1]
 
 
 def test_symbols_are_chosen_by_their_text():

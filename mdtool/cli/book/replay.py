@@ -108,8 +108,6 @@ def _show_snapshots(
                 elif batch.records.dtype == SYMBOL_MAPPING:
                     sink.write_mappings(batch)
                 progress.show(taken, source.bytes_read)
-                if sampler.is_over:
-                    break
                 if source.size_bytes is None:
                     sink.flush()
         except CorruptStreamError as broken:
@@ -130,25 +128,29 @@ def _open(inputs: list[str], selected: RangeOptions) -> RecordSource:
 def _entered(
     inputs: list[str], options: BookOptions, selected: RangeOptions
 ) -> tuple[RecordSource, Rebuild]:
-    """Open the inputs, at a checkpoint where --at lets it, with what had become of all before.
+    """Open the inputs up to --at, from a checkpoint where there is one, with the books so far.
 
     A checkpoint has the books of all symbols, of which the selected ones are shown.
     """
+    from mdtool.adapters.dbn_select import Selection
+    from mdtool.adapters.dbn_select import selected as of
     from mdtool.engine.book.rebuild import Rebuild
 
+    at_ns, rebuild = options.at_ns, Rebuild()
+    source: RecordSource
     if options.checkpoint_every is not None:
         from mdtool.adapters.book_checkpoints import CheckpointedSource
 
-        rebuild = Rebuild()
-        return CheckpointedSource(inputs[0], rebuild, options.checkpoint_every), rebuild
-    if options.at_ns is not None and len(inputs) == 1:
+        source = CheckpointedSource(inputs[0], rebuild, options.checkpoint_every, at_ns)
+    elif at_ns is not None and len(inputs) == 1:
         from mdtool.adapters.book_checkpoints import enter
 
         selection = selected.selection()
-        entered = enter(inputs[0], options.at_ns, selection.symbols if selection else None)
-        if entered is not None:
-            return entered
-    return _open(inputs, selected), Rebuild()
+        entered = enter(inputs[0], at_ns, selection.symbols if selection else None)
+        source, rebuild = entered or (_open(inputs, selected), rebuild)
+    else:
+        source = _open(inputs, selected)
+    return of(source, None if at_ns is None else Selection(end_ns=at_ns + 1)), rebuild
 
 
 def _sampler(
@@ -161,7 +163,7 @@ def _sampler(
         return IntervalSampler(
             options.interval_ns, depth, selected.start_ns, rebuild, options.orders
         )
-    return FinalSampler(depth, options.at_ns, rebuild, options.orders)
+    return FinalSampler(depth, rebuild, options.orders)
 
 
 def _report(name: str, options: BookOptions, selected: RangeOptions, sampler: Sampler) -> None:

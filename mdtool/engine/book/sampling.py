@@ -21,12 +21,9 @@ class Sampler(Protocol):
     Attributes
     ----------
     rebuild : Rebuild
-    is_over : bool
-        Whether the rest of the stream is not needed.
     """
 
     rebuild: Rebuild
-    is_over: bool
 
     def update(self, batch: Batch) -> Iterator[Snapshot]:
         """Take MBO records; yield snapshots of the moments that they end.
@@ -41,15 +38,14 @@ class Sampler(Protocol):
 
 
 class FinalSampler:
-    """Samples every book once, as it is at the end of the stream or at a time.
+    """Samples every book once, as it is at the end of the stream.
+
+    An event that has not ended by then is in no snapshot.
 
     Parameters
     ----------
     depth : int, optional
         At most so many levels of a side, else all.
-    at_ns : int, optional
-        The first record whose index timestamp is later ends the stream. An event that had not
-        ended by then is in no snapshot.
     rebuild : Rebuild, optional
         The books to update in place of new ones, where a stream is resumed.
     has_orders : bool
@@ -59,23 +55,15 @@ class FinalSampler:
     def __init__(
         self,
         depth: int | None = None,
-        at_ns: int | None = None,
         rebuild: Rebuild | None = None,
         has_orders: bool = False,
     ) -> None:
         self.rebuild = rebuild or Rebuild()
-        self.is_over = False
         self._depth = depth
-        self._at_ns = at_ns
         self._has_orders = has_orders
 
     def update(self, batch: Batch) -> Iterator[Snapshot]:
         """Take MBO records; yield nothing."""
-        if self._at_ns is not None:
-            is_later = index_timestamps(batch.records) > self._at_ns
-            if is_later.any():
-                self.is_over = True
-                batch = batch[: int(is_later.argmax())]
         self.rebuild.update(batch)
         yield from ()
 
@@ -103,8 +91,6 @@ class IntervalSampler:
     has_orders : bool
         As `FinalSampler`.
     """
-
-    is_over = False
 
     def __init__(
         self,
