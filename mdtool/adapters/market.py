@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import TradeRun
 from mdtool.wire.batches import BarColumns, BarUpdates, Updates
+
+if TYPE_CHECKING:
+    from mdtool.adapters.local_market import LocalMarket
 
 Receiver = Callable[[SymbolTable, Updates], None]
 """Takes a message of updates, and the table that its symbol indices point into."""
@@ -159,7 +162,9 @@ class TradeFeed(Protocol):
         ...
 
 
-def open_trade_feed(aggregator: str, bus: str) -> contextlib.AbstractAsyncContextManager[TradeFeed]:
+def open_trade_feed(
+    aggregator: str, bus: str, local: LocalMarket | None = None
+) -> contextlib.AbstractAsyncContextManager[TradeFeed]:
     """Return the feed of an aggregator's trades, or of a bus's where there is one.
 
     Parameters
@@ -168,12 +173,18 @@ def open_trade_feed(aggregator: str, bus: str) -> contextlib.AbstractAsyncContex
         `HOST:PORT`; it need not be available yet.
     bus : str
         `kafka://HOST:PORT`, or empty.
+    local : LocalMarket, optional
+        The market of an aggregator in this process, which is then followed instead.
 
     Raises
     ------
     ConfigError
         When the URL is not valid, or what it needs is not installed.
     """
+    if local is not None:
+        from mdtool.adapters.local_market import LocalAggregatorClient
+
+        return LocalAggregatorClient(local)
     if bus:
         from mdtool.adapters.kafka.trade_feed import KafkaTradeFeed
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Final, NoReturn, Protocol
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from typing import Final, NoReturn, Protocol, TypeAlias
 
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
+from mdtool.core.offers import Offer
 from mdtool.core.tcp import notice_loss, reason_of
 from mdtool.wire.vwap_lines import LineError, VwapState, decode_state, encode_subscribe, is_of
 
@@ -35,6 +37,14 @@ class Listener(Protocol):
 
         `attempts` counts the attempts that failed since the last line arrived.
         """
+        ...
+
+
+class StateListener(Listener, Protocol):
+    """What a client within the process calls: it gets states instead of lines."""
+
+    def update(self, states: Collection[VwapState]) -> None:
+        """Take states, each the latest of its symbol."""
         ...
 
 
@@ -118,6 +128,42 @@ class VwapFeedClient:
     def _selected(self, lines: list[bytes]) -> list[bytes]:
         symbols = self._symbols
         return lines if symbols is None else [line for line in lines if is_of(line, symbols)]
+
+
+class ServedVwaps(Protocol):
+    """What a VWAP service offers within its process."""
+
+    def follow(
+        self, update: Callable[[Collection[VwapState]], None]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Pass on the state of every symbol, and within the block those that change."""
+        ...
+
+
+LocalVwaps: TypeAlias = Offer[ServedVwaps]
+"""Where services of a process meet the feed of its VWAP service."""
+
+
+class LocalVwapFeedClient:
+    """Follows the VWAP service of this process: states, which are never encoded.
+
+    Parameters
+    ----------
+    feed : LocalVwaps
+    """
+
+    def __init__(self, feed: LocalVwaps) -> None:
+        self.address = feed.address
+        self._feed = feed
+
+    async def follow(self, listener: StateListener) -> NoReturn:
+        """Notify a listener of states until cancelled."""
+        while True:
+            served = await self._feed.taken()
+            listener.connected()
+            with served.follow(listener.update):
+                await self._feed.ended()
+            listener.lost("the feed has ended", 0.0, 1)
 
 
 def decode_states(lines: Iterable[bytes]) -> tuple[list[VwapState], list[LineError]]:

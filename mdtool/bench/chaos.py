@@ -27,6 +27,7 @@ from mdtool.services.supervisor import programs as stack
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.output import styles
 from mdtool.services.supervisor.supervisor import Supervisor
+from mdtool.services.supervisor.wiring import wired
 
 KILLS: Final = 20
 TICKS_PER_S: Final = 50_000
@@ -59,6 +60,8 @@ class Plan:
         Services that are not killed.
     is_plain : bool
         Whether the sender is one that cannot resend.
+    is_together : bool
+        Whether the services share one process, which is then what is killed.
     """
 
     kills: int = KILLS
@@ -66,6 +69,7 @@ class Plan:
     seed: int = 0
     spared: frozenset[str] = frozenset()
     is_plain: bool = False
+    is_together: bool = False
 
 
 class Victim(NamedTuple):
@@ -95,6 +99,8 @@ def victims(plan: Plan, services: Sequence[str]) -> list[Victim]:
 async def measure(kills: int = KILLS, seed: int = 0, show: Show = lambda _: None) -> list[Figure]:
     """Kill services of a stack with a SQLite store at random while ticks are sent, and compare.
 
+    First with a process for each service, then with one process for all of them.
+
     A seed gives the same ticks and the same victims in the same order.
 
     Most kills come once ticks are stored again after the one before, some earlier. The input is
@@ -106,9 +112,13 @@ async def measure(kills: int = KILLS, seed: int = 0, show: Show = lambda _: None
     PeerError
         When the stack does not recover.
     """
-    with tempfile.TemporaryDirectory(prefix="mdtool-chaos-") as folder:
-        url = f"sqlite:///{Path(folder) / 'mdtool.db'}"
-        return await run_chaos(Plan(kills, seed=seed), url, show)
+    figures = []
+    for is_together in (False, True):
+        with tempfile.TemporaryDirectory(prefix="mdtool-chaos-") as folder:
+            url = f"sqlite:///{Path(folder) / 'mdtool.db'}"
+            plan = Plan(kills, seed=seed, is_together=is_together)
+            figures += await run_chaos(plan, url, show)
+    return figures
 
 
 async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[Figure]:
@@ -117,8 +127,9 @@ async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[F
     free_ports: dict[str, Any] = {
         each.name: 0 for each in fields(ServeConfig) if each.name.endswith("_port")
     }
-    config = ServeConfig(store=url, **free_ports)
-    with _quiet(), stack.programs(config, _MDTOOL) as programs:
+    config = ServeConfig(store=url, processes=not plan.is_together, **free_ports)
+    with _quiet(), wired(config) as wiring:
+        programs = stack.programs(wiring, _MDTOOL)
         async with _supervised(programs) as (supervisor, addresses), asyncio.TaskGroup() as tasks:
             enough = asyncio.Event()
             feed = _feed(ticks, plan, addresses["serve-tcp tcp"], enough)
@@ -132,12 +143,13 @@ async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[F
             show(f"killed {plan.kills} times; comparing {ticks.ticks:,} ticks")
             wrong = await _judge_gateway(addresses["gateway http"], traded)
     verdict = await asyncio.to_thread(judge_store, url, traded)
+    name = "chaos_one_process" if plan.is_together else "chaos"
     return [
-        Figure("chaos_kills", plan.kills, "kills"),
-        Figure("chaos_ticks", ticks.ticks, "ticks"),
-        Figure("chaos_lost", verdict.lost, "ticks", "lower"),
-        Figure("chaos_double", verdict.double, "ticks", "lower"),
-        Figure("chaos_wrong", verdict.wrong + wrong, "values", "lower"),
+        Figure(f"{name}_kills", plan.kills, "kills"),
+        Figure(f"{name}_ticks", ticks.ticks, "ticks"),
+        Figure(f"{name}_lost", verdict.lost, "ticks", "lower"),
+        Figure(f"{name}_double", verdict.double, "ticks", "lower"),
+        Figure(f"{name}_wrong", verdict.wrong + wrong, "values", "lower"),
     ]
 
 
@@ -153,8 +165,7 @@ async def _supervised(
         What the supervisor raised.
     """
     ready: asyncio.Future[Mapping[str, str]] = asyncio.get_running_loop().create_future()
-    names = [program.name for program in programs]
-    supervisor = Supervisor(programs, styles(names, "text"), lambda _: None)
+    supervisor = Supervisor(programs, styles(programs, "text"), lambda _: None)
     try:
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(supervisor.run(ready.set_result))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +16,12 @@ from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import UsageError
-from mdtool.core.units import ANY_PRICE, counted
+from mdtool.core.units import ANY_PRICE
 from mdtool.engine.simulate_defaults import SEED, SYMBOLS
 from mdtool.services.send.config import SendConfig
 
 if TYPE_CHECKING:
     from mdtool.adapters.tick_source import TickSource
-
-log = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False)
 
@@ -93,7 +90,7 @@ def send(
     """
     from mdtool.core.lifecycle import run_service
     from mdtool.services.send.sender import Sender
-    from mdtool.services.send.ticks import limited
+    from mdtool.services.send.ticks import limited, report_left_out
 
     paths, config = _addressed(inputs or [], config)
     if config.rate and config.speed:
@@ -118,13 +115,7 @@ def send(
         try:
             status = run_service(sender)
         finally:
-            if ticks.left_out:
-                log.warning(
-                    "%s: left out %s without a %s, a size or a time",
-                    ticks.name,
-                    counted(ticks.left_out, "trade"),
-                    "price" if config.prices == ANY_PRICE else "price above 0",
-                )
+            report_left_out(ticks, any_price=config.prices == ANY_PRICE)
             if sender.outcome is not None:
                 hint = f"; {_HOW_TO_REPEAT[once]}" if sender.is_known else ""
                 typer.echo(f"{sender.outcome}{hint}")

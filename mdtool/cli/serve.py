@@ -38,7 +38,12 @@ def serve(
     context: typer.Context,
     config: ServeConfig,
     what: Annotated[
-        str | None, typer.Argument(metavar="all", help="All services, or those of --only.")
+        str | None,
+        typer.Argument(
+            metavar="all|together",
+            help="All services, or those of --only, under a supervisor; or in this very process, "
+            "for a supervisor of your own.",
+        ),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Send ticks through running services and time them.")
@@ -67,16 +72,19 @@ def serve(
     if check:
         _check(config, ticks, as_json)
         return None
-    if what != "all":
-        raise UsageError("serve what? say `serve all`, `serve all --only ...` or `serve --check`")
-    return _run(config, context, as_json)
+    if what == "all":
+        return _run(config, context, as_json)
+    if what == "together":
+        return _run_together(config)
+    raise UsageError("serve what? say `serve all`, `serve all --only ...` or `serve --check`")
 
 
 def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
     from mdtool.core.lifecycle import run_service
     from mdtool.services.supervisor.output import styles
-    from mdtool.services.supervisor.programs import PYTHON, programs, stored_in
+    from mdtool.services.supervisor.programs import PYTHON, programs
     from mdtool.services.supervisor.supervisor import Supervisor
+    from mdtool.services.supervisor.wiring import stored_in, wired
 
     log: LogConfig = context.obj
     options = [f"--log-format={log.format}", f"--log-level={log.level}"]
@@ -84,19 +92,29 @@ def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
     show = _print_addresses_as_json if as_json else _print_addresses
 
     def report(addresses: Addresses) -> None:
-        logger.info("serve: %s", stored_in(running))
+        logger.info("serve: %s", stored_in(wiring))
         show(addresses)
 
-    with programs(config, [*PYTHON, *options]) as running:
-        looks = styles([program.name for program in running], log.format)
-        return run_service(Supervisor(running, looks, report))
+    with wired(config) as wiring:
+        running = programs(wiring, [*PYTHON, *options])
+        return run_service(Supervisor(running, styles(running, log.format), report))
+
+
+def _run_together(config: ServeConfig) -> int:
+    from mdtool.core.lifecycle import run_service
+    from mdtool.services.supervisor.parts import parts
+    from mdtool.services.supervisor.together import Together
+    from mdtool.services.supervisor.wiring import wired
+
+    with wired(config) as wiring:
+        return run_service(Together(parts(wiring)))
 
 
 def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
     import asyncio
 
     from mdtool.services.supervisor.check import Route, check
-    from mdtool.services.supervisor.programs import chosen, dial_address, endpoints
+    from mdtool.services.supervisor.wiring import chosen, dial_address, endpoints
 
     if config.bus:
         raise UsageError("--check: requires the gRPC service that --bus replaces; leave one out")

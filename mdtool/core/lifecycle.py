@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import json
 import logging
@@ -117,6 +118,8 @@ class _Stop:
         self._loop = loop
         self._task = task
         self._deadline = deadline
+        self._context = contextvars.copy_context()
+        """The service's own: a signal may come while another works in the same process."""
         self.requested = False
         self.status = EXIT_OK
 
@@ -127,7 +130,7 @@ class _Stop:
         self.status = status
         self._deadline.start()
         with contextlib.suppress(RuntimeError):  # the loop is closed: the service has ended
-            self._loop.call_soon_threadsafe(self._cancel, reason)
+            self._loop.call_soon_threadsafe(self._cancel, reason, context=self._context)
 
     def _cancel(self, reason: str) -> None:
         log.info("%s: stopping (%s)", self._task.get_name(), reason)

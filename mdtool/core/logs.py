@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,10 @@ from mdtool.core.units import NS_PER_S, format_time
 
 FORMATS: Final = ("text", "json")
 LEVELS: Final = ("debug", "info", "warning", "error")
+SERVICE: Final[ContextVar[str]] = ContextVar("service", default="")
+"""The service that works now, where several share a process: log lines begin with its name."""
+SEPARATOR: Final = " | "
+"""Between the name of a service and its line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +48,19 @@ class _TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        service = SERVICE.get()
+        if not service:
+            return text
+        return "\n".join(f"{service}{SEPARATOR}{line}" for line in text.split("\n"))
+
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        service = SERVICE.get()
         entry = {
+            **({"service": service} if service else {}),
             "time": format_time(int(record.created * NS_PER_S)),
             "level": record.levelname.lower(),
             "logger": record.name,

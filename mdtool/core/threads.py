@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from queue import SimpleQueue
@@ -40,7 +41,10 @@ class WorkerThread:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        context = contextvars.copy_context()  # which says whose work this is
+        threading.Thread(
+            target=context.run, args=(self._run,), name=self._name, daemon=True
+        ).start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -21,7 +21,7 @@ def url(tmp_path):
 
 
 def assert_exact(figures, kills):
-    values = {figure.name: figure.value for figure in figures}
+    values = {figure.name.replace("_one_process", ""): figure.value for figure in figures}
     assert values.pop("chaos_ticks") > 0
     assert values == {
         "chaos_kills": kills,
@@ -39,6 +39,10 @@ async def test_killed_services_lose_nothing(url):
         f"killed {number} of 4 times, {victim.name} last"
         for number, victim in enumerate(victims(plan, SERVICES), 1)
     ]
+
+
+async def test_a_killed_process_of_all_services_loses_nothing(url):
+    assert_exact(await run_chaos(Plan(3, TICKS_PER_S, is_together=True), url), 3)
 
 
 @pytest.mark.slow

@@ -9,13 +9,16 @@ import grpc
 import numpy as np
 import pytest
 
-from mdtool.adapters.bus.grpc import MAX_BATCH_FRAMES, GrpcBus
+from mdtool.adapters.bus.grpc import GrpcBus
+from mdtool.adapters.bus.memory import MemoryBus
+from mdtool.adapters.bus.pending import MAX_BATCH_FRAMES
+from mdtool.adapters.local_market import LocalMarket
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Frames, Reason, Trades
 from tests.reference.aggregator import PlainAggregator
 from tests.reference.ledger import Ledger
-from tests.reference.memory_bus import MemoryBus
+from tests.reference.local_ledger import LedgerMarket
 from tests.support.kafka_carrier import OverKafka
 
 
@@ -42,30 +45,22 @@ class OverGrpc:
 
 
 class InMemory:
-    """A MemoryBus, whose far end is there when it says so."""
+    """A MemoryBus, and a ledger as the market of the process."""
 
     doubles = 1
 
     def __init__(self, ledger, symbols) -> None:
         self._ledger = ledger
-        self._bus = MemoryBus(ledger, symbols)
-        self._make = lambda: MemoryBus(ledger, symbols)
+        self._symbols = symbols
+        self._market = LocalMarket("127.0.0.1:50051")
 
-    @contextlib.asynccontextmanager
-    async def bus(self):
-        self._bus, before = self._make(), self._bus
-        if before.is_there.is_set():
-            self._bus.is_there.set()
-        async with self._bus:
-            yield self._bus
+    def bus(self):
+        return MemoryBus(self._market, self._symbols)
 
     @contextlib.asynccontextmanager
     async def far_end(self):
-        self._bus.is_there.set()
-        try:
+        with self._market.offering(LedgerMarket(self._ledger)):
             yield
-        finally:
-            self._bus.is_there.clear()
 
     def lose_ack(self) -> None:
         self._ledger.loses_ack = True

@@ -105,7 +105,7 @@ def test_a_book_is_served_from_start_to_end(day):
 def test_a_sender_that_is_killed_is_resumed(day, victims):
     path, records = day
     speed = speed_of(records, 3.0)
-    options = ["--book", str(path), "--speed", speed, "-J", *ONLY, *FREE_PORTS]
+    options = ["--processes", "--book", str(path), "--speed", speed, "-J", *ONLY, *FREE_PORTS]
     with serve("all", *options) as services:
         gateway = services.addresses(3)["gateway"]
         assert ask(gateway, "/api/start-streaming", "POST")[0] == 200
@@ -126,7 +126,7 @@ def test_a_sender_that_is_killed_is_resumed(day, victims):
 def test_a_receiver_that_is_killed_starts_again_and_ends_the_same(day):
     path, records = day
     speed = speed_of(records, 2.0)
-    options = ["--book", str(path), "--speed", speed, "-J", *ONLY, *FREE_PORTS]
+    options = ["--processes", "--book", str(path), "--speed", speed, "-J", *ONLY, *FREE_PORTS]
     with serve("all", *options) as services:
         gateway = services.addresses(3)["gateway"]
         assert ask(gateway, "/api/start-streaming", "POST")[0] == 200

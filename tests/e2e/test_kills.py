@@ -148,13 +148,13 @@ def check_store(url, ticks):
         assert in_bars == counted
 
 
-def run(folder, kills, *options, seed):
+def run(folder, kills, *options, seed, form=("--processes",)):
     """Send ticks while services are killed, and compare; return what the sender was told."""
     chance = random.Random(seed)
     victims = list(Counter(kills).elements())
     chance.shuffle(victims)
     ticks, url = Input(folder, seed), f"sqlite:///{folder}/data/mdtool.db"
-    arguments = ["all", "-J", *ONLY, "--data-dir", str(folder / "data"), *FREE_PORTS]
+    arguments = ["all", "-J", *form, *ONLY, "--data-dir", str(folder / "data"), *FREE_PORTS]
     with serve(*arguments) as services, open_history(url) as history:
         addresses = services.addresses(3)
         with Sender(ticks, addresses["serve-tcp"], *options) as sender:
@@ -178,6 +178,12 @@ def test_whatever_service_is_killed_each_tick_counts_once(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_when_all_services_are_killed_at_once_each_tick_counts_once(tmp_path):
+    said = run(tmp_path, {"services": 6}, seed=5, form=())
+    assert f"is committed up to {TICKS}" in said
+
+
+@pytest.mark.timeout(900)
 def test_a_plain_client_loses_nothing_as_long_as_serve_tcp_lives(tmp_path):
     said = run(tmp_path, {"aggregate": 4, "gateway": 2}, "--plain", seed=3)
     assert said.startswith(f"Accepted {TICKS} ticks, refused 0")
@@ -196,10 +202,13 @@ def lasting_ports():
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_supervisor_that_is_killed_resumes_when_it_is_started_again(tmp_path, lasting_ports):
+@pytest.mark.parametrize("form", [(), ("--processes",)], ids=["one process", "processes"])
+def test_a_supervisor_that_is_killed_resumes_when_it_is_started_again(
+    tmp_path, lasting_ports, form
+):
     chance = random.Random(4)
     ticks, url = Input(tmp_path, 4), f"sqlite:///{tmp_path}/data/mdtool.db"
-    arguments = ["all", "-J", *ONLY, "--data-dir", str(tmp_path / "data"), *lasting_ports]
+    arguments = ["all", "-J", *form, *ONLY, "--data-dir", str(tmp_path / "data"), *lasting_ports]
     sender, count = None, 0
     try:
         for kills_left in reversed(range(4)):

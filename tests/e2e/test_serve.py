@@ -17,6 +17,10 @@ pytestmark = pytest.mark.usefixtures("no_settings")
 
 SERVICES = ("serve-tcp", "gateway", "vwap", "aggregate")
 """In the order in which they stop, and are logged."""
+PROCESSES = ("--processes",)
+TOGETHER = ()
+"""Options for a process for each service, and for one that runs them all, the default."""
+in_both_forms = pytest.mark.parametrize("form", [TOGETHER, PROCESSES], ids=["one", "each"])
 AWAY = "127.0.0.1:1 cannot be reached: Connection refused; mdtool serve all runs it"
 
 
@@ -25,8 +29,9 @@ def market_data(address, symbol):
         return json.load(response)
 
 
-def test_ticks_go_through_all_services():
-    with serve("all", "-J", *FREE_PORTS) as services:
+@in_both_forms
+def test_ticks_go_through_all_services(form):
+    with serve("all", "-J", *form, *FREE_PORTS) as services:
         addresses = services.addresses(4)
         assert tuple(addresses) == SERVICES
         checked = check(addresses, "-J")
@@ -55,9 +60,10 @@ def test_ticks_go_through_all_services():
 
 
 @needs_pidfd
+@in_both_forms
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_a_signal_stops_clients_before_their_servers(number, status):
-    with serve("all", "-J", *FREE_PORTS) as services:
+def test_a_signal_stops_clients_before_their_servers(number, status, form):
+    with serve("all", "-J", *form, *FREE_PORTS) as services:
         services.addresses(4)
         with Watch(services.pids().values()) as processes:
             assert services.end(number) == status
@@ -71,17 +77,20 @@ def test_a_signal_stops_clients_before_their_servers(number, status):
 
 
 @needs_pidfd
-def test_nothing_is_left_of_a_supervisor_that_is_killed():
-    with serve("all", "-J", *FREE_PORTS) as services:
+@in_both_forms
+def test_nothing_is_left_of_a_supervisor_that_is_killed(form):
+    with serve("all", "-J", *form, *FREE_PORTS) as services:
         services.addresses(4)
         with Watch(services.pids().values()) as processes:
             services.process.kill()
             assert processes.all_ended(PATIENCE_S)
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_a_service_that_is_killed_comes_back_at_its_address(name):
-    with serve("all", "-J", *FREE_PORTS) as services:
+@pytest.mark.parametrize(
+    ("form", "name"), [(TOGETHER, "services"), *((PROCESSES, name) for name in SERVICES)]
+)
+def test_what_is_killed_comes_back_at_its_address(form, name):
+    with serve("all", "-J", *form, *FREE_PORTS) as services:
         addresses = services.addresses(4)
         assert check(addresses).returncode == 0
         os.kill(services.pids()[name], signal.SIGKILL)
@@ -92,17 +101,20 @@ def test_a_service_that_is_killed_comes_back_at_its_address(name):
         assert services.end(signal.SIGTERM) == 0
 
 
+@in_both_forms
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_taken_port_stops_it_all_with_3(name):
+def test_a_taken_port_stops_it_all_with_3(name, form):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        options = [*FREE_PORTS, f"--{name}-port", port]
+        options = [*form, *FREE_PORTS, f"--{name}-port", port]
         with serve("all", "-J", *options) as services:
-            services.heard(rf"{name}: started as process")
+            services.heard(rf"{'services' if form == TOGETHER else name}: started as process")
             assert services.end() == 3
             assert services.process.stdout.read() == ""
     last = services.lines[-1]
-    assert last.startswith(f"mdtool: {name} could not start: port {port} on 127.0.0.1 is in use;")
+    error = f"mdtool: {name} could not start: port {port} on 127.0.0.1 is in use;"
+    assert last.startswith(error)
+    assert sum(error in line for line in services.lines) == 1
     assert "starting it again" not in "".join(services.lines)
 
 
@@ -125,12 +137,14 @@ def test_people_get_a_table_of_addresses():
         assert services.end(signal.SIGTERM) == 0
 
 
-def test_the_log_can_be_json_all_of_it():
-    with serve("all", "-J", *FREE_PORTS, before=["--log-format", "json"]) as services:
+@in_both_forms
+def test_the_log_can_be_json_all_of_it(form):
+    with serve("all", "-J", *form, *FREE_PORTS, before=["--log-format", "json"]) as services:
         services.addresses(4)
         assert services.end(signal.SIGTERM) == 0
     entries = [json.loads(line) for line in services.lines]
-    assert {entry.get("service") for entry in entries} == {*SERVICES, None}
+    own = {"services", None} if form == TOGETHER else {None}
+    assert {entry.get("service") for entry in entries} == {*SERVICES, *own}
 
 
 def test_a_wrong_setting_of_one_service_starts_none(tmp_path):

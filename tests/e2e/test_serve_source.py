@@ -19,11 +19,20 @@ from tests.support.supervised import FREE_PORTS, PATIENCE_S, Watch, needs_pidfd,
 pytestmark = pytest.mark.usefixtures("no_settings")
 
 PROGRAMS = ("simulate", "serve-tcp", "aggregate", "gateway")
+in_both_forms = pytest.mark.parametrize(
+    "form", [(), ("--processes",)], ids=["one process", "processes"]
+)
 
 
 @pytest.fixture
-def simulation():
-    with serve("all", "--simulate", "-J", *FREE_PORTS) as services:
+def form():
+    """Options for the default form."""
+    return ()
+
+
+@pytest.fixture
+def simulation(form):
+    with serve("all", "--simulate", "-J", *form, *FREE_PORTS) as services:
         yield services
 
 
@@ -77,6 +86,7 @@ async def volume_reaches(gateway, symbol, volume):
                 return
 
 
+@in_both_forms
 async def test_a_simulated_market_is_served_live(simulation):
     gateway = simulation.addresses(4)["gateway"]
     async with updates(gateway, "AAPL") as aggregates:
@@ -94,7 +104,9 @@ async def test_a_simulated_market_is_served_live(simulation):
     assert isinstance(seen["timestamp"], str)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    ("form", "name"), [((), "services"), *((("--processes",), name) for name in PROGRAMS)]
+)
 async def test_data_flows_on_after_any_process_is_killed(simulation, name):
     gateway = simulation.addresses(4)["gateway"]
     async with updates(gateway, "AAPL") as aggregates:
@@ -112,6 +124,7 @@ async def test_data_flows_on_after_any_process_is_killed(simulation, name):
 
 
 @needs_pidfd
+@in_both_forms
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 async def test_a_stop_in_full_flow_commits_what_was_accepted(simulation, number, status):
     gateway = simulation.addresses(4)["gateway"]
@@ -137,9 +150,11 @@ async def test_nothing_is_left_of_a_supervisor_that_is_killed_in_full_flow(simul
         assert processes.all_ended(PATIENCE_S)
 
 
-async def test_a_replay_counts_every_trade_once_and_leaves_the_services_running(trades):
+@in_both_forms
+async def test_a_replay_counts_every_trade_once_and_leaves_the_services_running(trades, form):
     file, volumes = trades
-    with serve("all", "--replay", str(file), "--speed", "0", "-J", *FREE_PORTS) as services:
+    options = ["--replay", str(file), "--speed", "0", "-J", *form, *FREE_PORTS]
+    with serve("all", *options) as services:
         gateway = services.addresses(4)["gateway"]
         assert services.heard("replay (has ended|failed.*)")[1] == "has ended"
         for symbol, volume in volumes.items():
@@ -165,10 +180,14 @@ async def test_a_file_that_is_replayed_into_a_store_again_changes_nothing(trades
         assert services.end(signal.SIGTERM) == 0
 
 
-@pytest.mark.parametrize("name", ["replay", "serve-tcp"])
-async def test_a_replay_that_is_cut_off_still_counts_every_trade_once(trades, name):
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [((), "services"), (("--processes",), "replay"), (("--processes",), "serve-tcp")],
+)
+async def test_a_replay_that_is_cut_off_still_counts_every_trade_once(trades, form, name):
     file, volumes = trades
-    with serve("all", "--replay", str(file), "--speed", "20", "-J", *FREE_PORTS) as services:
+    options = ["--replay", str(file), "--speed", "20", "-J", *form, *FREE_PORTS]
+    with serve("all", *options) as services:
         gateway = services.addresses(4)["gateway"]
         async with updates(gateway, "AAPL") as aggregates:
             await anext(aggregates)
@@ -182,7 +201,12 @@ async def test_a_replay_that_is_cut_off_still_counts_every_trade_once(trades, na
 
 def test_input_that_is_not_dbn_is_reported_and_leaves_the_services_running(tmp_path):
     (tmp_path / "notes.txt").write_text("no market data here\n" * 10)
-    with serve("all", "--replay", "notes.txt", "-J", *FREE_PORTS) as services:
+    options = ["--replay", "notes.txt", "-J", *FREE_PORTS]
+    with serve("all", *options) as services:
+        services.heard(r"replay +\| .* ERROR +replay failed: notes.txt")
+        services.addresses(4)
+        assert services.end(signal.SIGTERM) == 0
+    with serve("all", "--processes", *options) as services:
         services.heard(r"replay +\| mdtool: notes.txt")
         services.heard("ERROR +replay failed with exit status 1")
         services.addresses(4)

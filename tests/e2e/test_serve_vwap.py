@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 
+import pytest
+
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.engine.simulate import Exchange
@@ -42,7 +44,8 @@ def wait_for(address: str, expected: dict[str, float]) -> None:
     raise AssertionError(f"the feed ended with {told}, not {expected}")
 
 
-def test_the_feed_agrees_with_the_filter_also_after_a_kill(tmp_path):
+@pytest.mark.parametrize(("form", "name"), [((), "services"), (("--processes",), "vwap")])
+def test_the_feed_agrees_with_the_filter_also_after_a_kill(tmp_path, form, name):
     exchange = Exchange(SYMBOLS, seed=3)
     trades = exchange.generate(20_000, "trades")
     path = tmp_path / "trades.dbn"
@@ -55,11 +58,11 @@ def test_the_feed_agrees_with_the_filter_also_after_a_kill(tmp_path):
 
     data = ["--data-dir", str(tmp_path / "data")]
     source = ["--replay", str(path), "--speed", "0"]
-    with serve("all", *ONLY, *source, "-J", *FREE_PORTS, *data) as services:
+    with serve("all", *form, *ONLY, *source, "-J", *FREE_PORTS, *data) as services:
         address = services.addresses(3)["vwap"]
         wait_for(address, expected)
-        os.kill(services.pids()["vwap"], signal.SIGKILL)
-        services.heard("vwap: running again")
+        os.kill(services.pids()[name], signal.SIGKILL)
+        services.heard(f"{name}: running again")
         wait_for(address, expected)
         assert services.end(signal.SIGTERM) == 0
 

@@ -7,7 +7,8 @@ import pytest
 from mdtool.core.errors import ConfigError, UsageError
 from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.supervisor.config import ServeConfig
-from mdtool.services.supervisor.programs import programs, stored_in
+from mdtool.services.supervisor.programs import programs
+from mdtool.services.supervisor.wiring import stored_in, wired
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -16,8 +17,12 @@ STORE = "sqlite:////data/trades.db"
 
 
 def of(**config):
-    with programs(ServeConfig(**{"bus": BUS, "store": STORE} | config), ["mdtool"]) as running:
-        return running
+    with wiring_of(**config) as wiring:
+        return programs(wiring, ["mdtool"])
+
+
+def wiring_of(**config):
+    return wired(ServeConfig(**{"bus": BUS, "store": STORE} | config))
 
 
 def test_services_are_given_the_bus_instead_of_each_other():
@@ -37,7 +42,8 @@ def test_services_are_given_the_bus_instead_of_each_other():
         "serve-tcp": {"MDTOOL_SERVE_TCP_BUS": BUS},
     }
     places = "kafka 127.0.0.1:9092 and sqlite /data/trades.db"
-    assert stored_in(running) == f"trades and state are stored in {places}"
+    with wiring_of() as wiring:
+        assert stored_in(wiring) == f"trades and state are stored in {places}"
 
 
 def test_several_aggregators_share_the_work_and_one_has_the_port():
@@ -49,7 +55,8 @@ def test_several_aggregators_share_the_work_and_one_has_the_port():
 def test_without_a_store_only_the_bus_stores():
     running = of(store=None, memory=True)
     assert "store" not in [program.name for program in running]
-    assert stored_in(running) == "trades and state are stored in kafka 127.0.0.1:9092"
+    with wiring_of(store=None, memory=True) as wiring:
+        assert stored_in(wiring) == "trades and state are stored in kafka 127.0.0.1:9092"
 
 
 def test_only_some_services_on_a_bus():

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import pytest
 
+from mdtool.core.config import load
 from mdtool.core.errors import ConfigError, InputError, StartupError, UsageError
 from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.supervisor.config import ServeConfig
-from mdtool.services.supervisor.programs import dial_address, endpoints, programs, stored_in
+from mdtool.services.supervisor.programs import programs
+from mdtool.services.supervisor.wiring import dial_address, endpoints, stored_in, wired
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
 
+@contextlib.contextmanager
+def running_of(**settings):
+    """The programs of settings, a process each."""
+    with wired(ServeConfig(**{"processes": True} | settings)) as wiring:
+        yield programs(wiring, ["mdtool"])
+
+
 def commands(**settings):
     """Return the command of each program, without what starts mdtool."""
-    with programs(ServeConfig(**settings), ["mdtool"]) as running:
+    with running_of(**settings) as running:
         return {program.name: " ".join(program.command[1:]) for program in running}
 
 
@@ -28,6 +38,42 @@ def test_all_services_by_their_own_defaults():
         "aggregate": "aggregate --host 127.0.0.1 --port 50051",
         "serve-tcp": "serve-tcp --host 127.0.0.1 --port 50050 --aggregator 127.0.0.1:50051",
     }
+
+
+def test_by_default_all_services_share_a_process():
+    with running_of(processes=False, gateway_port=2, memory=True, simulate=True) as running:
+        (together,) = running
+    command = "mdtool serve together --only aggregate,vwap,gateway,serve-tcp"
+    assert " ".join(together.command) == command
+    assert list(together.services) == ["aggregate", "vwap", "gateway", "serve-tcp", "simulate"]
+    assert (
+        together.environment.items()
+        >= {
+            "MDTOOL_SERVE_GATEWAY_PORT": "2",
+            "MDTOOL_SERVE_AGGREGATE_PORT": "50051",
+            "MDTOOL_SERVE_MEMORY": "True",
+            "MDTOOL_SERVE_SIMULATE": "True",
+        }.items()
+    )
+    assert 0.95 * stop_within_s() < together.stop_s < stop_within_s()
+
+
+def test_the_services_of_one_process_run_as_its_supervisor_was_told(monkeypatch, tmp_path):
+    (tmp_path / "mdtool.toml").write_text("[serve]\nmemory = true\nsimulate = true\n")
+    told = {"store": "sqlite:///t.db", "memory": False, "simulate": False, "vwap_port": 7}
+    with running_of(processes=False, only="vwap", **told) as running:
+        for name, value in running[0].environment.items():
+            monkeypatch.setenv(name, value)
+        *_, only = running[0].command
+    again = load(ServeConfig, "serve", {"only": only})
+    assert again == ServeConfig(only="vwap", **told)
+
+
+def test_a_replay_again_that_is_cut_off_continues_its_stream(tmp_path):
+    file = tmp_path / "trades.dbn"
+    file.touch()
+    with running_of(processes=False, replay=str(file), again=True) as running:
+        assert running[0].environment["MDTOOL_SEND_STREAM_ID"].startswith("replay-")
 
 
 def test_hosts_and_ports_are_passed_on():
@@ -48,7 +94,7 @@ def test_a_service_that_listens_everywhere_is_dialled_here():
 
 def stores(**settings):
     """Return the URL that each program is told, where it is told one."""
-    with programs(ServeConfig(**settings), ["mdtool"]) as running:
+    with running_of(**settings) as running:
         return {program.name: dict(program.environment) for program in running}
 
 
@@ -133,8 +179,8 @@ def test_the_place_of_the_store_is_shown_without_secrets(tmp_path):
         ({"data_dir": "d"}, f"sqlite {tmp_path}/d/mdtool.db"),
         ({"memory": True}, "nothing is stored"),
     ]:
-        with programs(ServeConfig(**settings), ["mdtool"]) as running:
-            assert said in stored_in(running)
+        with wired(ServeConfig(**settings)) as wiring:
+            assert said in stored_in(wiring)
 
 
 def test_services_keep_their_own_settings(tmp_path, monkeypatch):
@@ -158,7 +204,7 @@ def test_a_wrong_setting_of_any_service_is_met_before_the_start(tmp_path):
 
 
 def test_port_0_becomes_a_free_port_that_all_programs_are_given():
-    with programs(ServeConfig(aggregate_port=0), ["mdtool"]) as running:
+    with running_of(aggregate_port=0) as running:
         command = {program.name: list(program.command) for program in running}
         port = command["aggregate"][-1]
         assert int(port) > 0
@@ -173,7 +219,7 @@ def test_only_some_services_go_by_their_own_settings_for_the_others():
 
 
 def test_a_simulation_is_sent_once_serve_tcp_is_ready():
-    with programs(ServeConfig(simulate=True, rate=2500.0, serve_tcp_port=3), ["mdtool"]) as running:
+    with running_of(simulate=True, rate=2500.0, serve_tcp_port=3) as running:
         source = running[-1]
     assert " ".join(source.command) == "mdtool send 127.0.0.1:3 --simulate --rate 2500"
     assert (source.name, source.after, source.is_source) == ("simulate", "serve-tcp", True)
@@ -181,7 +227,7 @@ def test_a_simulation_is_sent_once_serve_tcp_is_ready():
 
 @pytest.mark.parametrize(("rate", "first_tick_s"), [(1.0, 60.0), (0.01, 2.0)])
 def test_all_are_ready_once_a_simulation_trades_however_long_it_compiles(rate, first_tick_s):
-    with programs(ServeConfig(simulate=True, rate=rate), ["mdtool"]) as running:
+    with running_of(simulate=True, rate=rate) as running:
         assert running[-1].first_tick_s == first_tick_s
 
 
@@ -212,9 +258,9 @@ def test_a_book_has_a_sender_and_a_receiver_behind_the_gateway(day):
     assert found["gateway"].endswith(
         "--sender 127.0.0.1:8081 --receiver 127.0.0.1:8082 --quotes-from 127.0.0.1:9090"
     )
-    assert found["book"] == "book --host 127.0.0.1 --port 8082 --serve --sender 127.0.0.1:9090"
+    assert found["book"] == "book --serve --host 127.0.0.1 --port 8082 --sender 127.0.0.1:9090"
     assert found["replay-dbn"] == (
-        f"replay-dbn --host 127.0.0.1 --port 8081 --serve --data-port 9090 --speed 0 {day}"
+        f"replay-dbn --serve --host 127.0.0.1 --port 8081 --data-port 9090 --speed 0 {day}"
     )
 
 
@@ -226,12 +272,12 @@ def test_a_book_alone_and_at_a_speed(day):
 
 
 def test_a_receiver_of_a_sender_elsewhere():
-    assert commands(only="book") == {"book": "book --host 127.0.0.1 --port 8082 --serve"}
+    assert commands(only="book") == {"book": "book --serve --host 127.0.0.1 --port 8082"}
 
 
 def test_every_port_of_a_book_can_be_any_free_one(day):
     free = {"book_port": 0, "replay_dbn_port": 0, "replay_dbn_data_port": 0, "gateway_port": 0}
-    with programs(ServeConfig(book=day, **free), ["mdtool"]) as running:
+    with running_of(book=day, **free) as running:
         command = {program.name: list(program.command) for program in running}
     sender = dict(zip(command["replay-dbn"], command["replay-dbn"][1:], strict=False))
     receiver = dict(zip(command["book"], command["book"][1:], strict=False))
@@ -268,7 +314,7 @@ def test_invalid_settings_are_rejected_before_the_start(settings, error, message
 def test_what_all_may_take_to_stop_is_just_less_than_the_supervisor_may(settings, day):
     if "book" in settings:
         settings = settings | {"book": day}
-    with programs(ServeConfig(**settings), ["mdtool"]) as running:
+    with running_of(**settings) as running:
         each_s = [program.stop_s for program in running]
     assert min(each_s) > 0
     assert 0.95 * stop_within_s() < sum(each_s) < stop_within_s()

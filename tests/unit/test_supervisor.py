@@ -251,7 +251,7 @@ async def test_what_cannot_start_stops_the_rest_and_is_not_tried_again():
         )
         rest = run.rest()
     assert rest[-2:] == [("one", "stopping"), ("one", "stopped")]
-    assert [name for name, _ in rest].count("two") == 1
+    assert "two" not in [name for name, _ in rest]  # the error says it
 
 
 async def test_a_program_that_was_ready_is_restarted_while_its_peer_is_unavailable(tmp_path):

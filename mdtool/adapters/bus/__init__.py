@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mdtool.adapters.bus.port import Bus
+from mdtool.adapters.local_market import LocalMarket
 from mdtool.core.symbols import SymbolTable
 
 
-def open_bus(url: str, symbols: SymbolTable) -> Bus:
+def open_bus(url: str, symbols: SymbolTable, local: LocalMarket | None = None) -> Bus:
     """Return the bus that a URL names, to be entered before use.
 
     Parameters
@@ -15,12 +16,18 @@ def open_bus(url: str, symbols: SymbolTable) -> Bus:
         `kafka://HOST:PORT`, or an aggregator's `HOST:PORT`.
     symbols : SymbolTable
         What the symbol indices of published ticks mean; it may grow.
+    local : LocalMarket, optional
+        The market of an aggregator in this process, which then gets the ticks instead.
 
     Raises
     ------
     ConfigError
         When the URL is not valid, or what it needs is not installed.
     """
+    if local is not None:
+        from mdtool.adapters.bus.memory import MemoryBus
+
+        return MemoryBus(local, symbols)
     if "://" in url:
         from mdtool.adapters.bus.kafka import KafkaBus
 

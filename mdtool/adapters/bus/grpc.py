@@ -5,28 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from typing import Any, Final, Self
 
 import grpc
 import grpc.aio
 
 from mdtool.adapters import rpc
+from mdtool.adapters.bus.pending import PendingRuns
 from mdtool.adapters.bus.port import CommitListener
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.trades import Frames, TradeRun, take_run
+from mdtool.core.trades import Frames
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import encode_batch
 
 log = logging.getLogger(__name__)
-
-MAX_BATCH_FRAMES: Final = 1 << 16
-"""The most frames of a message: some 2.4 MB."""
-_MAX_UNSENT_RUNS: Final = 64
-"""How many runs of a stream may wait: a run of one tick takes thirty times its columns."""
 
 _MAX_WAIT_S: Final = 2.0
 """The longest pause between two attempts to reach the aggregator."""
@@ -41,10 +36,6 @@ _REFUSALS: Final = frozenset(
     }
 )
 """Statuses for which a retry would not help."""
-
-
-_Runs = dict[str, deque[TradeRun]]
-"""Runs by their stream."""
 
 
 class _CallEndedError(Exception):
@@ -69,10 +60,7 @@ class GrpcBus:
         self._address = address
         self._symbols = symbols
         self._listeners: list[CommitListener] = []
-        self._unsent: _Runs = {}
-        self._uncommitted: _Runs = {}
-        """Runs that were sent in the current call."""
-        self._published = asyncio.Event()
+        self._pending = PendingRuns(symbols)
         self._delays = delays(cap_s=_MAX_WAIT_S)
         self._is_unavailable = False
         self._was_connected = False
@@ -106,11 +94,7 @@ class GrpcBus:
 
     def publish(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
         """Queue the run for the next message."""
-        waiting = self._unsent.setdefault(stream_id, deque())
-        waiting.append(TradeRun(self._symbols, stream_id, first_sequence, frames))
-        if len(waiting) > _MAX_UNSENT_RUNS:
-            self._unsent[stream_id] = _joined(waiting)
-        self._published.set()
+        self._pending.add(stream_id, first_sequence, frames)
 
     async def position(self, stream_id: str) -> int:
         """Ask the aggregator, again and again while it is unavailable."""
@@ -133,7 +117,7 @@ class GrpcBus:
         while True:
             await self._connected()
             call = self._stub.StreamTickBatches()
-            self._begin_again()
+            self._pending.restart()
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._send(call))
@@ -156,32 +140,12 @@ class GrpcBus:
                 self._set_unavailable("cannot be reached")
             await self._channel.wait_for_state_change(state)
 
-    def _begin_again(self) -> None:
-        """Queue what the last call did not see committed before what was never sent."""
-        for stream_id, sent in self._uncommitted.items():
-            self._unsent[stream_id] = sent + self._unsent.get(stream_id, deque())
-        self._uncommitted = {}
-
     async def _send(self, call: Any) -> None:
         known_symbols = 0
-        while True:
-            while self._unsent:
-                run = self._next_run()
-                new_symbols = self._symbols.since(known_symbols)
-                known_symbols += len(new_symbols)
-                await call.write(encode_batch(run, new_symbols))
-            self._published.clear()
-            await self._published.wait()
-
-    def _next_run(self) -> TradeRun:
-        """Move the next batch, all that waits of a stream, to what awaits its commit."""
-        stream_id = next(iter(self._unsent))
-        waiting = self._unsent.pop(stream_id)
-        run = take_run(waiting, MAX_BATCH_FRAMES)
-        if waiting:
-            self._unsent[stream_id] = waiting
-        self._uncommitted.setdefault(stream_id, deque()).append(run)
-        return run
+        async for run in self._pending.batches():
+            new_symbols = self._symbols.since(known_symbols)
+            known_symbols += len(new_symbols)
+            await call.write(encode_batch(run, new_symbols))
 
     async def _receive(self, call: Any) -> None:
         async for ack in call:
@@ -194,11 +158,7 @@ class GrpcBus:
         raise _CallEndedError
 
     def _commit(self, stream_id: str, next_sequence: int) -> None:
-        sent = self._uncommitted.get(stream_id, deque())
-        while sent and sent[0].next_sequence <= next_sequence:
-            sent.popleft()
-        if not sent:
-            self._uncommitted.pop(stream_id, None)
+        self._pending.commit(stream_id, next_sequence)
         for listener in self._listeners:
             listener(stream_id, next_sequence)
 
@@ -221,11 +181,3 @@ class GrpcBus:
             raise PeerError(
                 f"{self.peer} refused ({error.code().name.lower()}): {error.details()}"
             ) from error
-
-
-def _joined(runs: deque[TradeRun]) -> deque[TradeRun]:
-    """Return the same frames in as few runs as messages take."""
-    joined: deque[TradeRun] = deque()
-    while runs:
-        joined.append(take_run(runs, MAX_BATCH_FRAMES))
-    return joined

@@ -15,12 +15,14 @@ from mdtool.adapters.stores.steps import Steps
 from mdtool.core.backoff import delays
 from mdtool.engine.market import Change, Market
 from mdtool.services.aggregator.storage import StoreThread
-from mdtool.wire._pb import marketdata_pb2
 
 log = logging.getLogger(__name__)
 
 CommitListener = Callable[[Sequence[Change]], None]
 """Called with changes that are committed, each once, in order, in the event loop's thread."""
+
+WritePosition = Callable[[str, int], Awaitable[None]]
+"""Sends a stream's id and its position, and waits while the peer is too slow for it."""
 
 _MAX_PENDING: Final = 65_536
 """How many batches of a call may await their acknowledgement before it is blocked."""
@@ -270,12 +272,10 @@ class Acknowledger:
     committer : Committer
         Reports what is committed.
     write : callable
-        Sends a message, and waits while the peer is too slow for it.
+        Sends an acknowledgement.
     """
 
-    def __init__(
-        self, committer: Committer, write: Callable[[marketdata_pb2.BatchAck], Awaitable[None]]
-    ) -> None:
+    def __init__(self, committer: Committer, write: WritePosition) -> None:
         self._committer = committer
         self._write = write
         self._pending: deque[tuple[int, str, int]] = deque()
@@ -324,14 +324,11 @@ class Acknowledger:
             positions[stream_id] = next_sequence
         self._has_room.set()
         for stream_id, next_sequence in positions.items():
-            ack = marketdata_pb2.BatchAck(stream_id=stream_id, next_sequence=next_sequence)
-            await self._write(ack)
+            await self._write(stream_id, next_sequence)
 
 
 @contextlib.asynccontextmanager
-async def acknowledging(
-    committer: Committer, write: Callable[[marketdata_pb2.BatchAck], Awaitable[None]]
-) -> AsyncIterator[Acknowledger]:
+async def acknowledging(committer: Committer, write: WritePosition) -> AsyncIterator[Acknowledger]:
     """Acknowledge what is added in the block, all of it by the end of a block without an error."""
     acknowledger = Acknowledger(committer, write)
     running = asyncio.create_task(acknowledger.run())

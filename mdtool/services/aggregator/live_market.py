@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import uuid
 
-from mdtool.core.trades import Frames
+from mdtool.core.trades import Frames, TradeRun
 from mdtool.engine.market import Market
-from mdtool.services.aggregator.committer import Committer
+from mdtool.services.aggregator.committer import Acknowledger, Committer
+from mdtool.services.aggregator.markets import FrameCheck
 from mdtool.services.aggregator.storage import MarketBars
 from mdtool.services.aggregator.subscribers import Subscribers
 from mdtool.services.aggregator.trade_publisher import TradePublisher
@@ -46,6 +47,35 @@ class LiveMarket:
         committer.listen(self.trades.publish)
         self._own_stream_id = f"grpc-{uuid.uuid4().hex}"
         self._own_sequence = 0
+
+    async def accept(self, run: TradeRun, check: FrameCheck, acknowledger: Acknowledger) -> None:
+        """Take a peer's run once there is room, and have it acknowledged when it is committed.
+
+        Raises
+        ------
+        BatchError, SequenceGapError
+            When the peer is in error; nothing has changed.
+        StoreUnavailableError
+            When the position of the stream is in a store that is unavailable.
+        """
+        await self.committer.room()
+        await acknowledger.room()
+        await self.committer.recall(run.stream_id)
+        frames = check.admit(run.frames)
+        next_sequence = self.take(run.stream_id, run.first_sequence, frames)
+        acknowledger.add(self.market.commit, run.stream_id, next_sequence)
+
+    async def position(self, stream_id: str) -> int | None:
+        """Return a stream's position, once everything taken of it is committed; None if unknown.
+
+        Raises
+        ------
+        StoreUnavailableError
+            When the position is in a store that is unavailable.
+        """
+        await self.committer.recall(stream_id)
+        await self.committer.settled(stream_id)
+        return self.market.position(stream_id)
 
     def take(self, stream_id: str, first_sequence: int, frames: Frames) -> int:
         """Apply frames of a stream, admitted to the market; return the stream's position then.

@@ -8,6 +8,7 @@ import logging
 from typing import Final
 
 from mdtool.adapters import rpc
+from mdtool.adapters.local_market import LocalMarket
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.units import ANY_PRICE, counted
 from mdtool.services.aggregator.committer import Committer
@@ -15,6 +16,7 @@ from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.grpc_server import GrpcServer
 from mdtool.services.aggregator.live_market import LiveMarket
 from mdtool.services.aggregator.markets import new_market
+from mdtool.services.aggregator.served_market import ServedMarket
 from mdtool.services.aggregator.servicer import MarketDataServicer
 from mdtool.services.aggregator.storage import StoreThread, market_bars, store_thread
 from mdtool.services.aggregator.subscribers import Subscribers
@@ -32,12 +34,15 @@ class Aggregator:
     ----------
     config : AggregatorConfig
         Where it listens, and what bounds its state.
+    local : LocalMarket, optional
+        Where services of the same process meet its market.
     """
 
     name = "aggregate"
 
-    def __init__(self, config: AggregatorConfig) -> None:
+    def __init__(self, config: AggregatorConfig, local: LocalMarket | None = None) -> None:
         self._config = config
+        self._local = local
         self.market = new_market(config)
         self.subscribers = Subscribers()
 
@@ -80,6 +85,8 @@ class Aggregator:
         await stack.enter_async_context(server)
         stack.callback(live.close)
         await server.set_health(rpc.SERVICE.full_name, True)
+        if self._local is not None:
+            stack.enter_context(self._local.offering(ServedMarket(live, address)))
         started({"grpc": address})
         await asyncio.get_running_loop().create_future()
 

@@ -17,20 +17,18 @@ from numpy.typing import NDArray
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolMap, SymbolTable
-from mdtool.core.trades import REASONS, Reason, reasons_text
+from mdtool.core.trades import REASONS, reasons_text
 from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
 from mdtool.engine.market import Market, SequenceGapError
 from mdtool.services.aggregator.committer import acknowledging
 from mdtool.services.aggregator.live_market import LiveMarket
 from mdtool.services.aggregator.markets import FrameCheck
+from mdtool.services.aggregator.reads import bar_columns, changed_bars, traded, updates_of
 from mdtool.services.aggregator.trade_publisher import BehindError
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from mdtool.wire.batches import (
-    BarColumns,
     BarUpdates,
     BatchError,
-    Counts,
-    Updates,
     check_stream,
     decode_batch,
     encode_aggregate,
@@ -129,17 +127,17 @@ class MarketDataServicer:
         """
         symbols = SymbolTable()
         check = FrameCheck(self._market, symbols)
+
+        async def write(stream_id: str, next_sequence: int) -> None:
+            ack = marketdata_pb2.BatchAck(stream_id=stream_id, next_sequence=next_sequence)
+            await context.write(ack)
+
         try:
-            async with acknowledging(self._committer, context.write) as acknowledger:
+            async with acknowledging(self._committer, write) as acknowledger:
                 async for batch in requests:
                     run = decode_batch(batch, symbols)
                     check_stream(run.stream_id, run.first_sequence, run.frames.count)
-                    await self._committer.room()
-                    await acknowledger.room()
-                    await self._committer.recall(run.stream_id)
-                    frames = check.admit(run.frames)
-                    next_sequence = self._live.take(run.stream_id, run.first_sequence, frames)
-                    acknowledger.add(self._market.commit, run.stream_id, next_sequence)
+                    await self._live.accept(run, check, acknowledger)
         except SequenceGapError as error:
             await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
         except StoreUnavailableError as error:  # which the committer has logged
@@ -155,21 +153,19 @@ class MarketDataServicer:
         UNAVAILABLE where the position is in a store that is unavailable.
         """
         try:
-            await self._committer.recall(request.stream_id)
+            position = await self._live.position(request.stream_id)
         except StoreUnavailableError as error:  # which the committer has logged
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-        await self._committer.settled(request.stream_id)
-        position = self._market.position(request.stream_id)
         return marketdata_pb2.StreamPosition(known=position is not None, next_sequence=position)
 
     async def GetAggregate(
         self, request: marketdata_pb2.AggregateRequest, context: Context
     ) -> marketdata_pb2.Aggregate:
         """Send a symbol's session; NOT_FOUND for a symbol that has not traded."""
-        traded = self._traded(_normalised(request.symbol))
-        if not len(traded):
+        found = traded(self._market, _normalised(request.symbol))
+        if not len(found):
             await _abort_unknown(request.symbol, context)
-        return next(_aggregates(self._market, traded))
+        return next(_aggregates(self._market, found))
 
     async def StreamAggregates(
         self, request: marketdata_pb2.AggregateRequest, context: Context
@@ -179,7 +175,9 @@ class MarketDataServicer:
         seen = 0
         with self._live.subscribers.join(symbol) as wakeups:
             async for _ in wakeups:
-                changed = self._traded(symbol) if symbol else self._market.changed_since(seen)
+                changed = (
+                    traded(self._market, symbol) if symbol else self._market.changed_since(seen)
+                )
                 seen = self._market.commit
                 for aggregate in _aggregates(self._market, changed):
                     await context.write(aggregate)
@@ -203,13 +201,13 @@ class MarketDataServicer:
 
         UNAVAILABLE where some of them are in a store that cannot be read.
         """
-        traded = self._traded(_normalised(request.symbol))
-        if not len(traded):
+        found = traded(self._market, _normalised(request.symbol))
+        if not len(found):
             await _abort_unknown(request.symbol, context)
         try:
             interval_ns = parse_duration(request.interval)
             limit = request.limit or self._market.bars.keep + 1
-            symbol = int(traded[0])
+            symbol = int(found[0])
             if request.since:
                 bars = await self._live.bars.since(symbol, interval_ns, limit, request.since)
             else:
@@ -222,22 +220,14 @@ class MarketDataServicer:
 
     async def StreamBars(self, request: marketdata_pb2.BarUpdatesRequest, context: Context) -> None:
         """Send the newest bar of a symbol, or of all, at once, and then the bars that change."""
-        bars = self._market.bars
         symbol = _normalised(request.symbol)
-        try:
-            interval_ns = parse_duration(request.interval)
-            bars.changed_since(bars.step, np.empty(0, np.uint32), interval_ns)
-        except UsageError as error:
-            await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         table = _CallTable(self._market.symbols)
-        seen = step = 0
         with self._live.subscribers.join(symbol) as wakeups:
-            async for _ in wakeups:
-                traded = self._traded(symbol) if symbol else self._market.changed_since(seen)
-                changed = bars.changed_since(step, traded, interval_ns)
-                seen, step = self._market.commit, bars.step
-                if len(changed):
-                    await context.write(_bar_updates(changed, table))
+            try:
+                async for bars in changed_bars(self._market, symbol, request.interval, wakeups):
+                    await context.write(_bar_updates(bars, table))
+            except UsageError as error:
+                await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
 
     async def StreamTrades(self, _request: marketdata_pb2.TradesRequest, context: Context) -> None:
         """Send every batch that is committed from the initial metadata on, in order.
@@ -251,12 +241,6 @@ class MarketDataServicer:
                     await context.write(batch)
             except BehindError as error:
                 await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error)
-
-    def _traded(self, symbol: str) -> NDArray[np.uint32]:
-        """Return the index of a symbol, shape (1,), or none, shape (0,), when it has not traded."""
-        index = self._market.symbols.find(symbol)
-        has_traded = index is not None and self._market.session(index) is not None
-        return np.array([index] if has_traded else [], np.uint32)
 
 
 async def _abort_unknown(symbol: str, context: Context) -> NoReturn:
@@ -292,21 +276,12 @@ def _updates(
     market: Market, symbols: NDArray[np.uint32], known_symbols: int
 ) -> marketdata_pb2.UpdateBatch:
     """Return the sessions of symbols as columns, for a call that knows so many symbols already."""
-    sessions = market.sessions(symbols)
-    columns = {name: sessions[name] for name in sessions.dtype.names or ()}
-    counts = Counts(
-        ticks=market.counts.ticks,
-        duplicates=market.counts.duplicates,
-        late=market.bars.late,
-        refused={reason.label: market.counts.refused[reason] for reason in Reason},
-    )
-    message = Updates(symbol=symbols, counts=counts, **columns)
-    return encode_updates(message, market.symbols.since(known_symbols))
+    return encode_updates(updates_of(market, symbols), market.symbols.since(known_symbols))
 
 
 def _bars(history: NDArray[np.void]) -> marketdata_pb2.Bars:
     """Return bars of one symbol, BAR[n], as columns."""
-    return encode_bars(_bar_columns(history))
+    return encode_bars(bar_columns(history))
 
 
 class _CallTable:
@@ -325,10 +300,4 @@ class _CallTable:
 def _bar_updates(changed: NDArray[np.void], table: _CallTable) -> marketdata_pb2.BarUpdates:
     """Return bars of any symbols, BAR[n], as columns."""
     symbol, new_symbols = table.extend(changed["instrument"])
-    return encode_bar_updates(BarUpdates(symbol, _bar_columns(changed)), new_symbols)
-
-
-def _bar_columns(history: NDArray[np.void]) -> BarColumns:
-    names = ("open", "high", "low", "close", "volume", "count")
-    columns = {name: history[name] for name in names}
-    return BarColumns(start=history["start_ns"], **columns)
+    return encode_bar_updates(BarUpdates(symbol, bar_columns(changed)), new_symbols)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final, Self
 
 from mdtool.core.errors import PeerError
@@ -54,6 +54,21 @@ class Follower:
         BehindError
             When the call read too slowly.
         """
+        batch = await self._next()
+        new_symbols = self._symbols.since(self._known_symbols)
+        self._known_symbols += len(new_symbols)
+        return batch.message(new_symbols)
+
+    async def runs(self) -> AsyncIterator[TradeRun]:
+        """Yield the same batches as runs, whose table is the market's."""
+        while True:
+            try:
+                batch = await self._next()
+            except StopAsyncIteration:
+                return
+            yield batch.run
+
+    async def _next(self) -> _Batch:
         while not self._waiting:
             if self._is_lost:
                 raise BehindError(
@@ -65,9 +80,7 @@ class Follower:
             self._has_news.clear()
         batch = self._take()
         self._behind -= len(batch.run.trades)
-        new_symbols = self._symbols.since(self._known_symbols)
-        self._known_symbols += len(new_symbols)
-        return batch.message(new_symbols)
+        return batch
 
     def _take(self) -> _Batch:
         """Return the oldest batch, joined with those that wait and continue its stream."""

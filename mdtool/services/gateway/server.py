@@ -11,6 +11,8 @@ from typing import Final
 
 from aiohttp import web
 
+from mdtool.adapters.local_market import LocalMarket
+from mdtool.adapters.vwap_feed import LocalVwaps
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.tcp import listen
 from mdtool.services.client import Admission, Limits
@@ -63,13 +65,22 @@ class Gateway:
     Parameters
     ----------
     config : GatewayConfig
+    local : LocalMarket, optional
+        The market of an aggregator in this process.
+    local_vwaps : LocalVwaps, optional
+        The feed of a VWAP service in this process.
     """
 
     name = "gateway"
 
-    def __init__(self, config: GatewayConfig) -> None:
+    def __init__(
+        self,
+        config: GatewayConfig,
+        local: LocalMarket | None = None,
+        local_vwaps: LocalVwaps | None = None,
+    ) -> None:
         self._config = config
-        self._sources = Sources(config)
+        self._sources = Sources(config, local, local_vwaps)
         self._assets = Assets(config.assets)
         self._origins = Origins(config.allowed_origins)
         self._ice_servers = IceServers(

@@ -12,9 +12,10 @@ import aiohttp
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.adapters.book_services import BookService
 from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.adapters.local_market import LocalAggregatorClient, LocalMarket
 from mdtool.adapters.market import MarketReader, TradeFeed, open_trade_feed
 from mdtool.adapters.quotes import open_hub
-from mdtool.adapters.vwap_feed import VwapFeedClient
+from mdtool.adapters.vwap_feed import LocalVwapFeedClient, LocalVwaps, VwapFeedClient
 from mdtool.core.addresses import parse_address
 from mdtool.services.aggregator.config import INTERVALS
 from mdtool.services.gateway.config import GatewayConfig
@@ -42,6 +43,10 @@ class Sources:
     Parameters
     ----------
     config : GatewayConfig
+    local : LocalMarket, optional
+        The market of an aggregator in this process, which is then followed without gRPC.
+    local_vwaps : LocalVwaps, optional
+        The feed of a VWAP service in this process, which is then followed without TCP.
 
     Attributes
     ----------
@@ -75,7 +80,12 @@ class Sources:
     sender: BookService
     receiver: BookService
 
-    def __init__(self, config: GatewayConfig) -> None:
+    def __init__(
+        self,
+        config: GatewayConfig,
+        local: LocalMarket | None = None,
+        local_vwaps: LocalVwaps | None = None,
+    ) -> None:
         if config.bus:
             KafkaAddress.parse(config.bus)
         for address in (config.aggregator, config.sender, config.receiver, config.vwap):
@@ -83,6 +93,8 @@ class Sources:
         if config.quotes_from:
             parse_address(config.quotes_from)
         self._config = config
+        self._local = local
+        self._local_vwaps = local_vwaps
         self.hub = Hub()
         self._quote_hub = open_hub(config.quotes_hub)
         self.history = History(config) if config.store else None
@@ -91,9 +103,11 @@ class Sources:
     async def __aenter__(self) -> Self:
         config = self._config
         async with AsyncExitStack() as stack:
-            aggregator: MarketReader = await stack.enter_async_context(_market_reader(config))
+            aggregator: MarketReader = await stack.enter_async_context(
+                _market_reader(config, self._local)
+            )
             trade_feed = await stack.enter_async_context(
-                open_trade_feed(config.aggregator, config.bus)
+                open_trade_feed(config.aggregator, config.bus, self._local)
             )
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
@@ -135,7 +149,12 @@ class Sources:
         symbols = Symbols(state, Audience(hub))
         self.quotes = Quotes(self._quote_hub, config.quotes_from, state, Audience(hub))
         self.trades = Trades(trade_feed, self.history, state, Audience(hub))
-        self.vwap = Vwaps(VwapFeedClient(config.vwap), Audience(hub))
+        vwaps = (
+            VwapFeedClient(config.vwap)
+            if self._local_vwaps is None
+            else LocalVwapFeedClient(self._local_vwaps)
+        )
+        self.vwap = Vwaps(vwaps, Audience(hub))
         receiver = Upstream.remote(f"receiver {config.receiver}", config)
         self.market = MarketStream(aggregator, state, hub)
         for listener in (aggregates.publish, symbols.publish, self.quotes.trade):
@@ -153,8 +172,10 @@ class Sources:
 
 
 def _market_reader(
-    config: GatewayConfig,
+    config: GatewayConfig, local: LocalMarket | None
 ) -> contextlib.AbstractAsyncContextManager[MarketReader]:
+    if local is not None:
+        return LocalAggregatorClient(local)
     if not config.bus:
         return AggregatorClient(config.aggregator)
     from mdtool.adapters.kafka.market import KafkaMarket

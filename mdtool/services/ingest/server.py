@@ -11,6 +11,7 @@ from typing import Final
 from mdtool.adapters.bus import open_bus
 from mdtool.adapters.bus.port import Bus
 from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.adapters.local_market import LocalMarket
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import Started
@@ -41,6 +42,8 @@ class IngestServer:
     ----------
     config : IngestConfig
         Its settings.
+    local : LocalMarket, optional
+        The market of an aggregator in this process, which gets the ticks.
 
     Raises
     ------
@@ -50,8 +53,9 @@ class IngestServer:
 
     name = "serve-tcp"
 
-    def __init__(self, config: IngestConfig) -> None:
+    def __init__(self, config: IngestConfig, local: LocalMarket | None = None) -> None:
         self._config = config
+        self._local = local
         parse_address(config.aggregator)
         if config.bus:
             KafkaAddress.parse(config.bus)
@@ -70,8 +74,9 @@ class IngestServer:
         """
         _warm_up()
         symbols = SymbolIndex(self._config.max_symbols)
+        url = self._config.bus or self._config.aggregator
         async with (
-            open_bus(self._config.bus or self._config.aggregator, symbols.symbols) as bus,
+            open_bus(url, symbols.symbols, self._local) as bus,
             asyncio.TaskGroup() as tasks,
         ):
             intake = Intake(bus, self._config.max_uncommitted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Final
@@ -20,11 +21,13 @@ from mdtool.adapters.simulated import CHUNK_RECORDS, PACED_CHUNK_RECORDS, Simula
 from mdtool.adapters.tick_source import DbnTicks, TickSource
 from mdtool.core.errors import UsageError
 from mdtool.core.trades import NamedTrades
-from mdtool.core.units import NS_PER_S
+from mdtool.core.units import NS_PER_S, counted
 from mdtool.engine.pacing import Pacer
 from mdtool.engine.simulate import Exchange
 from mdtool.engine.simulate_defaults import EVENTS_PER_TRADE
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
+
+log = logging.getLogger(__name__)
 
 _DIGEST_BYTES: Final = 16
 _READ_BYTES: Final = 1 << 20
@@ -134,6 +137,17 @@ def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource
     else:
         exchange, chunk_records = Exchange(symbols, seed), CHUNK_RECORDS
     return DbnTicks(SimulatedSource(exchange, TRADES, None, chunk_records))
+
+
+def report_left_out(ticks: TickSource, *, any_price: bool) -> None:
+    """Log how many trades of a source could not be sent, if there were any."""
+    if ticks.left_out:
+        log.warning(
+            "%s: left out %s without a %s, a size or a time",
+            ticks.name,
+            counted(ticks.left_out, "trade"),
+            "price" if any_price else "price above 0",
+        )
 
 
 def limited(batches: Iterable[NamedTrades], limit: int) -> Iterator[NamedTrades]:

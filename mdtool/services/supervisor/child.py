@@ -55,6 +55,17 @@ class Child:
         self._error = ""
 
     @property
+    def addresses_of_services(self) -> dict[str, dict[str, str]]:
+        """Its addresses by protocol, of each of its services."""
+        if not self.program.services:
+            return {self.program.name: dict(self.addresses)}
+        found: dict[str, dict[str, str]] = {}
+        for key, address in self.addresses.items():
+            name, _, protocol = key.partition(" ")
+            found.setdefault(name, {})[protocol] = address
+        return found
+
+    @property
     def process_id(self) -> int | None:
         """The id of the process that runs now."""
         return None if self._process is None else self._process.pid
@@ -166,21 +177,30 @@ class Child:
         for line in lines:
             if line.startswith(_ERROR_PREFIX):
                 self._error = line.removeprefix(_ERROR_PREFIX)
-            write_line(self._style(line))
+            else:
+                write_line(self._style(line))
 
     def _is_final(self, status: int) -> bool:
         """Return whether the program is not started again; raise when it could never start."""
         name = self.program.name
         # One that was ready before can start: its bus or store is unavailable for a while.
         if status == EXIT_STARTUP and not self.ready.is_set():
-            raise StartupError(f"{name} could not start: {self._error or ended(status)}")
+            raise StartupError(self._reason(status))
         if status == EXIT_USAGE:
-            raise UsageError(f"{name} could not start: {self._error or ended(status)}")
+            raise UsageError(self._reason(status))
+        if self._error:  # of what could never start, the supervisor reports it
+            write_line(self._style(_ERROR_PREFIX + self._error))
+            self._error = ""
         if not self.program.is_source or status < 0:
             return False
         self.ready.set()
         log.log(logging.INFO if status == EXIT_OK else logging.ERROR, "%s %s", name, ended(status))
         return True
+
+    def _reason(self, status: int) -> str:
+        if self.program.services and self._error:
+            return self._error  # which names the service
+        return f"{self.program.name} could not start: {self._error or ended(status)}"
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -26,6 +26,9 @@ class ServeConfig:
         "",
         "Exchange ticks and state over kafka://HOST:PORT, also with other machines.",
     )
+    processes: bool = setting(
+        False, "Run each service in a process of its own, as --bus and --scale do."
+    )
     scale: str = setting("", "With --bus, how many processes of a service to run: aggregate=3.")
     simulate: bool = setting(False, "Ingest the trades of a simulated exchange.")
     rate: float = setting(1_000.0, "Simulated trades a second.", low=0.001)

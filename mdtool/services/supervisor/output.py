@@ -7,10 +7,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TextIO, TypeAlias
 
+from mdtool.core.logs import SEPARATOR
 from mdtool.core.units import format_time
+from mdtool.services.supervisor.programs import Program
 
 MAX_LINE_BYTES: Final = 1 << 16
 """A longer line is printed in pieces: memory is bounded whatever a child prints."""
@@ -42,16 +44,38 @@ class LineSplitter:
         return [_text(rest)] if rest else []
 
 
-def styles(names: Sequence[str], log_format: str, stream: TextIO = sys.stderr) -> dict[str, Style]:
-    """Return the format of each child's lines on `stream`."""
+def styles(
+    programs: Sequence[Program], log_format: str, stream: TextIO = sys.stderr
+) -> dict[str, Style]:
+    """Return the format of each program's lines on `stream`."""
+    names = [name for program in programs for name in (program.name, *program.services)]
     if log_format == "json":
-        return {name: _json_style(name) for name in names}
-    width = max(map(len, names), default=0)
-    coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+        found = {name: _json_style(name) for name in names}
+    else:
+        width = max(map(len, names), default=0)
+        coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+        found = {
+            name: _prefix_style(
+                name.ljust(width), _COLOURS[i % len(_COLOURS)] if coloured else None
+            )
+            for i, name in enumerate(names)
+        }
     return {
-        name: _prefix_style(name.ljust(width), _COLOURS[i % len(_COLOURS)] if coloured else None)
-        for i, name in enumerate(names)
+        program.name: _style_of_each(
+            {name: found[name] for name in program.services}, found[program.name]
+        )
+        for program in programs
     }
+
+
+def _style_of_each(named: Mapping[str, Style], other: Style) -> Style:
+    """Return the style of lines that begin with a service's name, or with none of `named`."""
+
+    def styled(line: str) -> str:
+        name, separator, rest = line.partition(SEPARATOR)
+        return named[name](rest) if separator and name in named else other(line)
+
+    return styled
 
 
 def write_line(line: str) -> None:

@@ -85,11 +85,11 @@ class Supervisor:
 
     async def _report_ready(self, children: Iterable[Child], started: Started) -> None:
         """Report all addresses, once all programs are ready, in the order in which they stop."""
-        addresses = {}
+        addresses: dict[str, dict[str, str]] = {}
         for child in reversed(list(children)):
             if not child.program.is_source:
                 await child.ready.wait()
-                addresses[child.program.name] = child.addresses
+                addresses |= child.addresses_of_services
         for child in children:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(child.program.first_tick_s):

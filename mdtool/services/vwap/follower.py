@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Final, NoReturn
 
 from mdtool.adapters.market import TradeFeed
@@ -47,7 +47,7 @@ class Follower:
         self,
         feed: TradeFeed,
         states: States,
-        publish: Callable[[Iterable[str]], None],
+        publish: Callable[[Collection[str]], None],
         store: str,
     ) -> None:
         self._feed = feed

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Collection, Iterator
+from typing import TypeAlias
 
 from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.market import open_trade_feed
+from mdtool.adapters.vwap_feed import LocalVwaps
 from mdtool.core.addresses import parse_address
 from mdtool.core.lifecycle import Started
 from mdtool.core.tcp import listen
@@ -15,7 +19,11 @@ from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.connections import Connection, Connections
 from mdtool.services.vwap.follower import Follower
 from mdtool.services.vwap.states import States
+from mdtool.wire.vwap_lines import VwapState
 from mdtool.wire.websocket import CloseCode
+
+Update: TypeAlias = Callable[[Collection[VwapState]], None]
+"""Takes states that changed."""
 
 
 class VwapFeed:
@@ -24,6 +32,10 @@ class VwapFeed:
     Parameters
     ----------
     config : VwapConfig
+    local : LocalMarket, optional
+        The market of an aggregator in this process, whose trades are followed.
+    local_vwaps : LocalVwaps, optional
+        Where services of the same process meet this feed.
 
     Raises
     ------
@@ -33,8 +45,15 @@ class VwapFeed:
 
     name = "vwap"
 
-    def __init__(self, config: VwapConfig) -> None:
+    def __init__(
+        self,
+        config: VwapConfig,
+        local: LocalMarket | None = None,
+        local_vwaps: LocalVwaps | None = None,
+    ) -> None:
         self._config = config
+        self._local = local
+        self._local_vwaps = local_vwaps
         window = Window.parse(config.window)
         if window.span_ns:
             window = Window(config.max_trades, window.span_ns)
@@ -56,9 +75,41 @@ class VwapFeed:
         admission = Admission(Limits(connections=config.max_clients))
         connections = Connections(states, admission, config.slow_client_s)
         async with contextlib.AsyncExitStack() as stack:
-            feed = await stack.enter_async_context(open_trade_feed(config.aggregator, config.bus))
+            feed = await stack.enter_async_context(
+                open_trade_feed(config.aggregator, config.bus, self._local)
+            )
             server = await listen(lambda: Connection(connections), config.host, config.port)
             stack.callback(admission.close_all, CloseCode.GOING_AWAY, "the service stops")
             stack.callback(server.close)
+            publisher = _Publisher(states, connections)
+            if self._local_vwaps is not None:
+                stack.enter_context(self._local_vwaps.offering(publisher))
             started({"tcp": server.address})
-            await Follower(feed, states, connections.publish, config.store).run()
+            await Follower(feed, states, publisher.publish, config.store).run()
+
+
+class _Publisher:
+    """Publishes states to connections, and to services of the same process."""
+
+    def __init__(self, states: States, connections: Connections) -> None:
+        self._states = states
+        self._connections = connections
+        self._updates: list[Update] = []
+
+    def publish(self, symbols: Collection[str]) -> None:
+        """Publish the states of symbols, which changed."""
+        self._connections.publish(symbols)
+        if self._updates:
+            states = self._states.states(symbols)
+            for update in self._updates:
+                update(states)
+
+    @contextlib.contextmanager
+    def follow(self, update: Update) -> Iterator[None]:
+        """As `ServedVwaps.follow`."""
+        update(self._states.states(self._states.symbols()))
+        self._updates.append(update)
+        try:
+            yield
+        finally:
+            self._updates.remove(update)

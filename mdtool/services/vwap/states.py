@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -64,10 +65,13 @@ class States:
         if line is None:
             return b""
         if not line:
-            price, volume, vwap, trades, timestamp_ns = self._last[index].tolist()
-            line = encode_state(VwapState(symbol, price, volume, vwap, trades, timestamp_ns))
-            self._lines[index] = line
+            line = self._lines[index] = encode_state(self._state(index))
         return line
+
+    def states(self, symbols: Iterable[str]) -> list[VwapState]:
+        """Return the states of symbols, each of which has one."""
+        indices = map(self._symbols.find, symbols)
+        return [self._state(index) for index in indices if index is not None]
 
     def apply(self, symbols: SymbolTable, trades: Trades) -> list[str]:
         """Apply trades, whose symbols are of a table; return the symbols whose state changed."""
@@ -98,6 +102,9 @@ class States:
         for index in changed.tolist():
             self._lines[index] = b""
         return [self._symbols[index] for index in changed.tolist()]
+
+    def _state(self, index: int) -> VwapState:
+        return VwapState(self._symbols[index], *self._last[index].tolist())
 
     def _index_of(self, symbol: str) -> int:
         index = self._symbols.intern(symbol)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from mdtool.adapters.market import UnavailableError, UnknownSymbolError
-from mdtool.adapters.vwap_feed import VwapFeedClient, decode_states
+from mdtool.adapters.vwap_feed import LocalVwapFeedClient, VwapFeedClient, decode_states
 from mdtool.services.client import Client
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
 from mdtool.services.gateway.fields import STALE, Field, Kind
 from mdtool.services.gateway.hub import Changes, Subscription
+from mdtool.wire.vwap_lines import VwapState
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Vwaps:
 
     Parameters
     ----------
-    service : VwapFeedClient
+    service : VwapFeedClient or LocalVwapFeedClient
     audience : Audience
 
     Attributes
@@ -57,7 +58,9 @@ class Vwaps:
         Why there is no connection.
     """
 
-    def __init__(self, service: VwapFeedClient, audience: Audience[Vwap]) -> None:
+    def __init__(
+        self, service: VwapFeedClient | LocalVwapFeedClient, audience: Audience[Vwap]
+    ) -> None:
         self.lost_because: str | None = "not connected yet"
         self._service = service
         self._audience = audience
@@ -107,14 +110,17 @@ class Vwaps:
         log.info("vwap %s: connected", self._service.address)
 
     def received(self, lines: list[bytes]) -> None:
-        """Apply the latest state of each symbol, which is published when the hub is ready."""
+        """Apply the latest state of each symbol."""
         states, errors = decode_states(lines)
         for error in errors:
             log.warning("vwap %s: %s", self._service.address, error)
-        latest = {state.symbol: state for state in states}
-        for symbol, state in latest.items():
-            self._rows[symbol] = Vwap(
-                symbol,
+        self.update({state.symbol: state for state in states}.values())
+
+    def update(self, states: Collection[VwapState]) -> None:
+        """Apply states, which are published when the hub is ready."""
+        for state in states:
+            self._rows[state.symbol] = Vwap(
+                state.symbol,
                 state.vwap,
                 state.price,
                 state.volume,
@@ -122,7 +128,7 @@ class Vwaps:
                 state.timestamp_ns,
                 is_stale=False,
             )
-        self._changed(latest)
+        self._changed(state.symbol for state in states)
 
     def lost(self, reason: str, delay_s: float, attempts: int) -> None:
         """Mark every state stale."""

@@ -1,0 +1,79 @@
+"""Runs on their way to a market: joined while they wait, and held until they are committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final
+
+from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Frames, TradeRun, take_run
+
+MAX_BATCH_FRAMES: Final = 1 << 16
+"""The most frames of a batch: some 2.4 MB."""
+_MAX_UNSENT_RUNS: Final = 64
+"""How many runs of a stream may wait: a run of one tick takes thirty times its columns."""
+
+
+class PendingRuns:
+    """The runs of all streams that are not committed: unsent ones, and those sent since `restart`.
+
+    Parameters
+    ----------
+    symbols : SymbolTable
+        What the symbol indices of frames mean; it may grow.
+    """
+
+    def __init__(self, symbols: SymbolTable) -> None:
+        self._symbols = symbols
+        self._unsent: dict[str, deque[TradeRun]] = {}
+        self._uncommitted: dict[str, deque[TradeRun]] = {}
+        self._has_unsent = asyncio.Event()
+
+    def add(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
+        """Queue the next frames of a stream."""
+        waiting = self._unsent.setdefault(stream_id, deque())
+        waiting.append(TradeRun(self._symbols, stream_id, first_sequence, frames))
+        if len(waiting) > _MAX_UNSENT_RUNS:
+            self._unsent[stream_id] = _joined(waiting)
+        self._has_unsent.set()
+
+    def restart(self) -> None:
+        """Queue what is sent and not committed again, before what was never sent."""
+        for stream_id, sent in self._uncommitted.items():
+            self._unsent[stream_id] = sent + self._unsent.get(stream_id, deque())
+        self._uncommitted = {}
+
+    async def batches(self) -> AsyncIterator[TradeRun]:
+        """Yield batch after batch as they come: all that waits of a stream, as one run."""
+        while True:
+            while self._unsent:
+                yield self._next()
+            self._has_unsent.clear()
+            await self._has_unsent.wait()
+
+    def commit(self, stream_id: str, next_sequence: int) -> None:
+        """Drop what was sent of a stream before a sequence."""
+        sent = self._uncommitted.get(stream_id, deque())
+        while sent and sent[0].next_sequence <= next_sequence:
+            sent.popleft()
+        if not sent:
+            self._uncommitted.pop(stream_id, None)
+
+    def _next(self) -> TradeRun:
+        stream_id = next(iter(self._unsent))
+        waiting = self._unsent.pop(stream_id)
+        run = take_run(waiting, MAX_BATCH_FRAMES)
+        if waiting:
+            self._unsent[stream_id] = waiting
+        self._uncommitted.setdefault(stream_id, deque()).append(run)
+        return run
+
+
+def _joined(runs: deque[TradeRun]) -> deque[TradeRun]:
+    """Return the same frames in as few runs as batches take."""
+    joined: deque[TradeRun] = deque()
+    while runs:
+        joined.append(take_run(runs, MAX_BATCH_FRAMES))
+    return joined

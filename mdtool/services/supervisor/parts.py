@@ -1,0 +1,129 @@
+"""The services of one process, made from their settings, and joined in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mdtool.adapters.dbn_files import Recording
+from mdtool.adapters.local_market import LocalMarket
+from mdtool.adapters.tick_source import TickSource
+from mdtool.adapters.vwap_feed import LocalVwaps
+from mdtool.core import config as settings
+from mdtool.core.lifecycle import Service, Started, stop_within_s
+from mdtool.core.units import ANY_PRICE
+from mdtool.engine.simulate_defaults import SEED, SYMBOLS
+from mdtool.services.aggregator.server import Aggregator
+from mdtool.services.book.server import BookReceiver
+from mdtool.services.gateway.server import Gateway
+from mdtool.services.ingest.server import IngestServer
+from mdtool.services.replay.runs import Pace
+from mdtool.services.replay.server import ReplaySender
+from mdtool.services.send.config import SendConfig
+from mdtool.services.send.sender import Sender
+from mdtool.services.send.ticks import (
+    content_stream_id,
+    open_ticks,
+    report_left_out,
+    simulate_ticks,
+)
+from mdtool.services.supervisor.programs import STOP_SHARE_OF_SOURCE, stop_shares
+from mdtool.services.supervisor.together import Part
+from mdtool.services.supervisor.wiring import SERVICES, Wiring, dial_address, dialled
+from mdtool.services.vwap.server import VwapFeed
+
+log = logging.getLogger(__name__)
+
+
+def parts(wiring: Wiring) -> list[Part]:
+    """Return the services of a wiring, in the order in which they start.
+
+    Services that do not run here are reached as their settings say.
+    """
+    within_s, shares = stop_within_s(), stop_shares(wiring)
+    makers = _Makers(wiring).by_name()
+    found = [Part(name, makers[name], stop_s=within_s * shares[name]) for name in wiring.order]
+    if wiring.source is not None:
+        found.append(
+            Part(
+                wiring.source,
+                lambda: _Source(wiring),
+                is_source=True,
+                stop_s=within_s * STOP_SHARE_OF_SOURCE,
+                first_tick_s=wiring.first_tick_s,
+            )
+        )
+    return found
+
+
+class _Makers:
+    """Makes services that share what they offer each other."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._market: LocalMarket | None = None
+        self._vwaps: LocalVwaps | None = None
+        if "aggregate" in wiring.names:
+            self._market = LocalMarket(dial_address(*wiring.where["aggregate"]))
+        if "vwap" in wiring.names:
+            self._vwaps = LocalVwaps(dial_address(*wiring.where["vwap"]))
+
+    def by_name(self) -> Mapping[str, Callable[[], Service]]:
+        """Return what makes each service."""
+        config, market, vwaps = self._config, self._market, self._vwaps
+        return {
+            "replay-dbn": self._sender,
+            "book": lambda: BookReceiver(config("book")),
+            "aggregate": lambda: Aggregator(config("aggregate"), market),
+            "vwap": lambda: VwapFeed(config("vwap"), market, vwaps),
+            "gateway": lambda: Gateway(config("gateway"), market, vwaps),
+            "serve-tcp": lambda: IngestServer(config("serve-tcp"), market),
+        }
+
+    def _config(self, name: str) -> Any:
+        given = {**self._wiring.addresses(name), **self._wiring.storage(name)}
+        return settings.load(SERVICES[name], name, given)
+
+    def _sender(self) -> Service:
+        assert self._wiring.config.book is not None
+        recording = Recording((self._wiring.config.book,))
+        return ReplaySender(self._config("replay-dbn"), recording, Pace(self._wiring.book_speed))
+
+
+class _Source:
+    """Sends simulated or replayed trades to the ingest server, as any client does."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self.name = wiring.source or ""
+        self._wiring = wiring
+
+    async def run(self, started: Started) -> None:
+        """Send until the source ends."""
+        config = await asyncio.to_thread(self._config)
+        with contextlib.closing(self._ticks(config)) as ticks:
+            sender = Sender(config, ticks)
+            try:
+                await sender.run(started)
+            finally:
+                report_left_out(ticks, any_price=config.prices == ANY_PRICE)
+            hint = "; --again sends them again" if sender.is_known else ""
+            log.info("%s%s", sender.outcome, hint)
+
+    def _config(self) -> SendConfig:
+        host, port = self._wiring.where["serve-tcp"]
+        given: dict[str, object] = {"host": dialled(host), "port": port, "speed": 1.0}
+        if (path := self._wiring.config.replay) is not None:
+            prices = self._wiring.replayed_prices
+            given |= {"speed": self._wiring.replay_speed, "prices": prices}
+            if not self._wiring.config.again:
+                given["stream_id"] = content_stream_id([path], any_price=prices == ANY_PRICE)
+        return settings.load(SendConfig, "send", given)
+
+    def _ticks(self, config: SendConfig) -> TickSource:
+        serve = self._wiring.config
+        if serve.replay is None:
+            return simulate_ticks(SYMBOLS, SEED, serve.rate)
+        return open_ticks([serve.replay], any_price=config.prices == ANY_PRICE)
