@@ -53,7 +53,7 @@ def serve(
         bool, typer.Option("-J", "--json", help="Addresses, or a check's times, as JSON lines.")
     ] = False,
 ) -> int | None:
-    """Run serve-tcp, aggregate, vwap and gateway together, and restart what dies.
+    """Run serve-tcp, aggregate, vwap and gateway in one process, and restart it when it dies.
 
     Ctrl-C stops them in order, so that nothing accepted is lost. Trades and state are stored, and
     restored at the next start. Each service has settings of its own: see `mdtool gateway --help`
@@ -64,6 +64,8 @@ def serve(
     Example: mdtool serve all --replay trades.dbn --speed 10 --gateway-port 8088
 
     Example: mdtool serve all --book day.dbn.zst --only gateway,book,replay-dbn
+
+    Example: mdtool serve all --processes
 
     Example: mdtool serve all --bus kafka://127.0.0.1:9092 --scale aggregate=3
 

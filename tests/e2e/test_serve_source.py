@@ -174,7 +174,7 @@ async def test_a_file_that_is_replayed_into_a_store_again_changes_nothing(trades
             assert services.end(signal.SIGTERM) == 0
     with serve(*replay, "--speed", "0", "--again") as services:
         gateway = services.addresses(4)["gateway"]
-        services.heard(r"replay +\| Accepted 5000 ticks")
+        services.heard(r"replay +\| .*Accepted 5000 ticks")
         for symbol, volume in volumes.items():
             await volume_reaches(gateway, symbol, 2 * volume)
         assert services.end(signal.SIGTERM) == 0

@@ -63,7 +63,7 @@ class Workers:
                 for worker in range(config.workers)
             ]
             log_format = "json" if "--log-format=json" in logs.options() else "text"
-            looks = styles([program.name for program in programs], log_format)
+            looks = styles(programs, log_format)
 
             def ready(addresses: Mapping[str, str]) -> None:
                 started({"http": next(iter(addresses.values()))})
