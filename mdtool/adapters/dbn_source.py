@@ -28,7 +28,7 @@ Seek = Callable[[int], None]
 """Continues reading from this byte of the file."""
 
 FIRST_CHUNK_BYTES: Final = 1 << 16
-"""Small, because it is held in memory until the first records are requested."""
+"""The size of the first read: small, as it is in memory until the first records are requested."""
 PLAIN_CHUNK_BYTES: Final = 1 << 20
 ZSTD_CHUNK_BYTES: Final = 1 << 18
 """Market data shrinks to a third or less: this much compressed is some 15,000 records or more."""

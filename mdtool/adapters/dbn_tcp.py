@@ -30,7 +30,7 @@ FIRST_WORD_S: Final = 0.05
 """How long a server may take to send first: senders of mdtool wait longer for a request, and a
 server that never reads one would end its stream with a reset."""
 _PATIENCE_S: Final = 1.0
-"""After this the log says what the source waits for."""
+"""The wait after which a log line reports what the source waits for."""
 
 
 class TcpSource(DbnSource):

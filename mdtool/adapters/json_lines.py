@@ -33,7 +33,7 @@ _MAX_LINE_BYTES: Final = 1 << 16
 _TRADE: Final = "T"
 _NANO: Final = Decimal("1e-9")
 _WHOLE_DIGITS: Final = 20
-"""More than the digits of any int64."""
+"""More digits than an int64 has."""
 _LOGGED_LINES: Final = 5
 """How many refused lines are logged one by one."""
 

@@ -18,7 +18,7 @@ from mdtool.wire.dbn_metadata import make_metadata
 CHUNK_RECORDS: Final = 1 << 16
 """Order book records generated at a time, in a few milliseconds."""
 PACED_CHUNK_RECORDS: Final = 1 << 10
-"""The same for a paced market: less is generated ahead of time."""
+"""Order book records at a time of a paced market, of which less is generated ahead."""
 
 
 class SimulatedSource(ClosesOnExit):

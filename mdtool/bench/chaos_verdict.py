@@ -25,7 +25,7 @@ _STEP_NS: Final = 100_000
 """Between two ticks: each has a time of its own, and bars close all the time."""
 _CENT: Final = PRICE_SCALE // 100
 _EVERY: Final = 1 << 31
-"""More bars than there are."""
+"""A limit higher than the number of bars."""
 _PRICES: Final = ("open", "high", "low", "close")
 _INGESTED: Final = "ingest_timestamp"
 

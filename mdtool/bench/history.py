@@ -25,7 +25,7 @@ TRADES: Final = 10_000_000
 DEEP_PAGE: Final = 10_000
 ROUNDS: Final = 25
 _REQUESTS: Final = 40
-"""Of each kind in a round."""
+"""Requests of each kind in a round."""
 _LIMIT: Final = 100
 _STRIDE: Final = 1_000
 """Trades of a page on the way to the deep one."""

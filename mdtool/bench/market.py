@@ -26,7 +26,7 @@ from mdtool.wire.frames import Ack, ReplyDecoder
 from mdtool.wire.tick_encoder import encode_frames
 
 SYMBOLS: Final = ("AAPL", "MSFT", "GOOG", "AMZN", "TSLA")
-"""They trade in turns."""
+"""The symbols, which trade in turns."""
 NO_LIMIT: Final = ("--memory-requests-per-s", "1000000000", "--client-time-percent", "100")
 """Limits that no client reaches, so that the cost of counting is measured too."""
 

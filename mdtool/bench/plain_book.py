@@ -17,7 +17,7 @@ CHUNK_RECORDS: Final = 20_000
 """Records that are converted to Python's objects at once; more would only need memory."""
 
 WHOLE: Final = 1 << 32
-"""More than any order's size."""
+"""A size larger than that of any order."""
 
 Key = tuple[int, int]
 """publisher_id and instrument_id."""

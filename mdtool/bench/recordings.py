@@ -18,7 +18,7 @@ from mdtool.wire.dbn_metadata import make_metadata
 
 _BUFFER_BYTES: Final = 1 << 20
 IDS_OF_A_REPEAT: Final = 1 << 44
-"""Above any order's id."""
+"""A number higher than the id of any order."""
 
 
 def write_recording(path: Path, session: Records, repeats: int = 1) -> int:

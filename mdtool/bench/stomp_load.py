@@ -33,7 +33,7 @@ _VOLUME: Final = re.compile(rb'"volume":"(\d+)"')
 _LONGEST_BYTES: Final = 40
 """The longest text of `_VOLUME`, which the end of the received bytes may cut."""
 _SILENCE_S: Final = 30.0
-"""After this long without a message no more are expected."""
+"""How long the load waits for a further message."""
 _BEAT_S: Final = 10.0
 """How often clients send heart-beats."""
 

@@ -21,7 +21,7 @@ from mdtool.engine.timed_trades import TimedTrades
 from mdtool.engine.vwap import RollingVwap, Window
 
 TRADES: Final = 16_000_000
-"""All of one symbol, and enough to fill a window of 10 million long before their end."""
+"""Trades of one symbol, enough to fill a window of 10 million long before their end."""
 SMALL: Final = 10
 LARGE: Final = 10_000_000
 _SESSION_TRADES: Final = 400_000

@@ -48,7 +48,7 @@ _END: Final = "\x1b[?2026l"
 """Between these, a terminal that supports it shows all changes at once."""
 _CLEAR: Final = "\x1b[0m\x1b[2J"
 _HOME: Final = "\x1b[H"
-"""Where the cursor rests: output of another process there does not scroll the screen."""
+"""Moves the cursor to the top, where output of another process does not scroll the screen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ _HOW_TO_REPEAT: Final = {
     True: "--again sends them again",
     False: "another --stream-id sends them again",
 }
-"""By whether the stream is named by its content."""
+"""The hint for a stream that is named by its content, and for others."""
 
 
 @app.command()

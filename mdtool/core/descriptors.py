@@ -60,7 +60,7 @@ class Shortage:
 
 
 shortage: Final = Shortage()
-"""Of this process: its listeners share its descriptors."""
+"""The shortage of this process, whose listeners share its descriptors."""
 
 
 def check(listener: str) -> None:

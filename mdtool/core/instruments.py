@@ -118,7 +118,7 @@ class Instruments:
         self._index: dict[Hashable, int] = {}
         self._selected: tuple[str, ...] | None = None
         self._ids: list[list[tuple[int, int]]] = []
-        """Of each instrument its ids, each with the day from which it holds, in order of days."""
+        """The ids of each instrument with their first days, in order of days."""
         self._columns: _Columns | None = None
         self._id_columns: _IdColumns | None = None
         self._lock = threading.Lock()

@@ -61,7 +61,7 @@ class Image:
     code_bytes: int
     """The first part, in whole pages: what is read and run, and not written."""
     entry: int
-    """Where the function begins."""
+    """The offset of the function."""
     symbols: dict[str, list[int]]
     """What is outside, and where its address goes."""
     places: list[list[int]]

@@ -17,7 +17,7 @@ import numpy as np
 from mdtool.core.errors import InputError
 
 FIRST_DAY: Final = -(2**31)
-"""Before every date."""
+"""A day before every date."""
 
 _INSTRUMENT_ID: Final = "instrument_id"
 _PARENT: Final = "parent"
@@ -144,7 +144,7 @@ class DatasetNames:
 
     name: str
     raw: dict[int, list[Interval]] = field(default_factory=dict)
-    """By id, in order of time, none of them overlapping."""
+    """The raw symbols by id, in order of time, without overlaps."""
     others: dict[int, list[Interval]] = field(default_factory=dict)
     by_name: dict[str, list[Interval]] = field(default_factory=dict)
     """Raw symbols only."""

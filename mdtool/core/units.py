@@ -28,7 +28,7 @@ ANY_PRICE: Final = "any"
 PRICES: Final = ("positive", ANY_PRICE)
 """Which prices a Tick may have, by settings."""
 _PRICE_DIGITS: Final = 10
-"""Before the point, of the largest price there is."""
+"""Digits before the point of the largest price."""
 
 _DURATION_NS: Final = {
     "ns": 1,

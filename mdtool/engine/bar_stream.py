@@ -1,4 +1,4 @@
-"""From records with trades among them to DBN's OHLCV records, empty buckets filled if wished."""
+"""Bars of a stream of records, as DBN's OHLCV records; gaps can be filled."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _SAVED_KEYS: Final = 3
 """Columns of a saved bar before those that a row begins with, `is_open` the last of them."""
 _ALL: Final = 2**63 - 1
 _NOTHING_IS_SAVED: Final = 2**63 - 1
-"""Beyond every update, so that no bar is held to be saved."""
+"""Higher than the number of any update: no bar is held until it is saved."""
 
 
 class LiveBars:

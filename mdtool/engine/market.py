@@ -55,7 +55,7 @@ class Counts:
     duplicates: int = 0
     """Ticks that were sent again and left out."""
     refused: list[int] = field(default_factory=lambda: [0] * REASONS)
-    """By the number of the reason."""
+    """Refused ticks by the number of the reason."""
 
     def named(self) -> dict[str, int]:
         """Return the totals by names under which they can be saved."""

@@ -16,7 +16,7 @@ Timestamps: TypeAlias = npt.NDArray[np.int64]
 _FIRST_LOOK: Final = 64
 """How many timestamps are compared first when due records are searched; each step doubles it."""
 _NEVER_NS: Final = 2**62
-"""Longer than anything waits, and as long as anything can sleep."""
+"""The longest wait that can be slept."""
 _LONGEST_SLEEP_NS: Final = NS_PER_S // 2
 """A signal that arrives just before a sleep begins is handled only after it, and Ctrl-C with it."""
 

@@ -9,7 +9,7 @@ from mdtool.core.jit import kernel
 
 OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT, TIMESTAMP, INGEST_TIMESTAMP = range(8)
 COLUMNS = 8
-"""Of a row, which is one cache line."""
+"""Columns of a row, which is one cache line."""
 _MAX_VOLUME = 2**63 - 1
 
 

@@ -22,7 +22,7 @@ MAX_RATE: Final = 1e8
 MIN_START_NS: Final = parse_time("1971-01-01")
 MAX_START_NS: Final = parse_time("2200-01-01")
 END_NS: Final = parse_time("2261-01-01")
-"""Where every market ends, a year before nanoseconds leave 64 bits."""
+"""The end of every market, a year before nanoseconds overflow int64."""
 
 DATASET: Final = "MDTOOL.SIM"
 PUBLISHER_ID: Final = 65_000

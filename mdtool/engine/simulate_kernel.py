@@ -131,7 +131,7 @@ class Habits(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """Where records go."""
+    """The market that is simulated, and the output."""
 
     market: Any  # the MARKET record
     records: Array  # MBO, action and side as u1

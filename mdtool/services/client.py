@@ -30,7 +30,7 @@ _NS_PER_US: Final = 1_000
 _IPV6_PREFIX: Final = 64
 """Bits of the network that one host has to itself: it may use a new address for each request."""
 _LEAST_TURN_WAIT_S: Final = 0.1
-"""Without it, all connections of a client would poll for their turn every few microseconds."""
+"""The shortest wait for a turn: shorter waits of many connections would keep the CPU busy."""
 
 
 class LimitError(MdtoolError):

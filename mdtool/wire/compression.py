@@ -17,7 +17,7 @@ from mdtool.core.errors import InputError
 
 MAGIC_BYTES: Final = 4
 MOST_BYTES: Final = 1 << 25
-"""About the most that a call returns: a few bytes can stand for gigabytes."""
+"""The approximate limit of what a call returns: a few bytes can expand to gigabytes."""
 
 _ZSTD_FRAME: Final = 0xFD2FB528
 _SKIPPABLE_FRAMES: Final = range(0x184D2A50, 0x184D2A60)

@@ -91,7 +91,7 @@ OLDER_BYTES: Final = MappingProxyType[int, dict[int, int]](
         3: {},
     }
 )
-"""By version, the size of those records that a later version changed."""
+"""The sizes of records that a later version changed, by version and rtype."""
 
 CONTROL_RTYPES: Final = frozenset({RTYPE_ERROR, RTYPE_SYMBOL_MAPPING, RTYPE_SYSTEM})
 """Control records: what a live stream sends about itself between its data."""

@@ -36,11 +36,11 @@ from mdtool.wire.dbn_metadata import make_metadata
 
 MAX_REQUEST_BYTES: Final = 256
 MAX_STRAY_BYTES: Final = 1 << 26
-"""More than a connection holds of what was sent before the request arrived."""
+"""The most bytes that a connection can hold from before the request arrived."""
 BEGIN_CODE: Final = int(dbn.SystemCode.SUBSCRIPTION_ACK)
 BEGIN_AGAIN_CODE: Final = int(dbn.SystemCode.SLOW_READER_WARNING)
 END_CODE: Final = int(dbn.SystemCode.REPLAY_COMPLETED)
-"""Of the sender's system records."""
+"""The codes of the system records that begin, begin again and end a session."""
 OWN_RTYPES: Final = frozenset({RTYPE_ERROR, RTYPE_SYSTEM})
 """The record types of the session's own messages, which it leaves out of the stream."""
 

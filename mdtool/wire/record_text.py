@@ -32,7 +32,7 @@ _MAX_BYTES: Final = {k.UNSIGNED: 20, k.SIGNED: 20, k.PRICE: 23, k.TIME: 32, k.CH
 
 _MAX_ESCAPE_BYTES: Final = 6
 _OVERRUN_BYTES: Final = 64
-"""More than is stored past the end of a record's text."""
+"""The most bytes that are stored past the end of a record's text."""
 
 
 class RecordText:

@@ -12,7 +12,7 @@ from mdtool.core.errors import PeerError
 
 MAX_FRAME_BYTES: Final = 65_536
 MAX_HEADER_BYTES: Final = 16_384
-"""Of the command and all headers, with the blank line that ends them."""
+"""The largest command with all headers and the blank line that ends them."""
 
 _EOLS: Final = (b"\n", b"\r")
 _UNESCAPED: Final = frozenset({"CONNECT", "STOMP", "CONNECTED"})
@@ -97,11 +97,11 @@ class StompDecoder:
         self._max_header_bytes = max_header_bytes
         self._received = bytearray()
         self._searched = 0
-        """Where the search resumes for the end of the headers, then of the body."""
+        """The offset at which the search for the end of the headers, then of the body, resumes."""
         self._head: Frame | None = None
         """The frame whose body is not complete."""
         self._body = 0
-        """Where that body begins."""
+        """The offset of that body."""
 
     def feed(self, data: bytes) -> None:
         """Add bytes that arrived."""

@@ -21,9 +21,9 @@ from mdtool.wire.stomp import (
 MAX_SUBSCRIPTIONS: Final = 100
 MAX_TRANSACTIONS: Final = 16
 MAX_TRANSACTION_BYTES: Final = 1 << 18
-"""Of what the open transactions of one session keep."""
+"""The most bytes in the open transactions of a session."""
 MAX_NAME_CHARS: Final = 256
-"""Of names that a session keeps: ids, destinations and transactions."""
+"""The longest id, destination or transaction that a session stores."""
 
 BEAT: Final = b"\n"
 _SERVER: Final = f"mdtool/{__version__}"
@@ -34,7 +34,7 @@ _HELD_BYTES: Final = 256
 _EARLY: Final = 0.7
 """When a heart-beat is sent, as a share of the agreed interval."""
 _TOLERANCE: Final = 2.0
-"""After how many of the agreed intervals a silent client is disconnected."""
+"""The number of heart-beat intervals after which a silent client is disconnected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,7 +220,7 @@ class FrameRun:
 
     @property
     def position(self) -> int:
-        """Where the first frame begins that is not read."""
+        """The offset of the first frame that is not read."""
         return int(self._state[kernel.POSITION])
 
     def decode(self) -> bool:

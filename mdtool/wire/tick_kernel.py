@@ -32,7 +32,7 @@ SYMBOL_WORDS: Final = 9
 MIN_TICK_BYTES: Final = 19
 """A frame that can be accepted has a header, a letter, a volume and a late timestamp."""
 _MIN_PLAIN = MIN_TICK_BYTES + 9
-"""With a price, which protobuf leaves out where it is 0."""
+"""The shortest tick with a price, which protobuf leaves out where it is 0."""
 MIN_FRAME_BYTES: Final = 5
 
 _BAD_SYMBOL, _BAD_PRICE, _BAD_VOLUME, _BAD_TIMESTAMP, _MALFORMED = 1, 2, 3, 4, 5

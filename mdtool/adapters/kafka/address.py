@@ -13,7 +13,7 @@ from mdtool.core.errors import ConfigError, UsageError
 SCHEME: Final = "kafka"
 PREFIX: Final = "mdtool"
 PARTITIONS: Final = 6
-"""Of topics that are created, unless the URL has a number."""
+"""The partitions of topics that are created, unless the URL has a number."""
 _MAX_PARTITIONS: Final = 256
 """One aggregator may own all of them, with two clients each, and a process can have 1,024."""
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")

@@ -52,7 +52,7 @@ class _Topic:
     policy: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     partitions: int | None = None
-    """None for as many as the topic of ticks has."""
+    """The number of partitions, None for that of the topic of ticks."""
 
     def config(self) -> dict[str, str]:
         config = {"cleanup.policy": self.policy, **self.settings}

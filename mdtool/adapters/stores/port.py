@@ -161,7 +161,7 @@ class SavedStream(NamedTuple):
     """Its number in the keys of its trades."""
     stream_id: str
     next_sequence: int | None
-    """None when only parts of it are stored, from files or datasets."""
+    """None when only parts of the stream are stored, from files or datasets."""
 
 
 class TradeHistory(Protocol):

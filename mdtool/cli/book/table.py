@@ -16,7 +16,7 @@ from mdtool.core.units import format_price, format_time
 from mdtool.engine.book.snapshot import Levels, Snapshot
 
 MAX_LADDERS: Final = 4
-"""More books than that are shown as rows."""
+"""The most books that are shown as ladders; more are shown as rows."""
 _COLUMNS: Final = {
     "symbol": 12,
     "timestamp": 30,

@@ -26,7 +26,7 @@ from mdtool.core.units import NS_PER_S
 
 MIN_COLUMNS: Final = 30
 MIN_LINES: Final = 4
-"""In a smaller terminal a price would be cut, and so be wrong."""
+"""The smallest terminal in which no price is cut."""
 _SIDE_FROM_COLUMNS: Final = 100
 _SIDE_COLUMNS: Final = (38, 48)
 _SIDE_FROM_LINES: Final = 14

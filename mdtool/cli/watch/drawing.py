@@ -28,7 +28,7 @@ _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _ASCII_BLOCKS: Final = "_.:-=+*#"
 _FLASH_S: Final = 0.6
 _VWAP_DECIMALS: Final = 2
-"""More than the price has: an average falls between its steps."""
+"""More decimals than prices have, as averages are between prices."""
 MIN_COLUMNS: Final = 26
 MIN_LINES: Final = 3
 _RULE_FROM_LINES: Final = 8

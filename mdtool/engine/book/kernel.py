@@ -89,7 +89,7 @@ S_START, S_LENGTH, S_ROOM = range(3)
     ANOMALY_KINDS,
 ) = range(11)
 B_WIDTH: Final = B_ANOMALIES + 2 * ANOMALY_KINDS
-"""Of each kind of anomaly how many there were, then of each the record that was the first."""
+"""The columns end with a count of each kind of anomaly, then the first record of each kind."""
 STATE_WORDS: Final = 3
 """The words after the levels in a row about the whole book: how many orders rest, how many
 levels the bids and the asks have (low and high half), and which sides are unknown."""

@@ -183,7 +183,7 @@ class Sequences:
         self._channels = np.zeros((0, q.Q_WIDTH), np.int64)
         self._instruments = np.zeros((0, q.Q_WIDTH), np.int64)
         self._row_of_channel = np.zeros(0, np.int64)
-        """By `publisher_id << 8 | channel_id`: its row and 1, 0 for none."""
+        """The row of each channel, plus 1, by `publisher_id << 8 | channel_id`; 0 for none."""
 
     def update(self, batch: Batch) -> None:
         """Take the stream's next MBO records."""

@@ -9,7 +9,7 @@ from mdtool.core.config import setting
 from mdtool.core.units import PRICES
 
 INTERVALS: Final = ("1s", "1m", "5m", "1h", "1d")
-"""Of the time bars that are kept."""
+"""The durations of the time bars."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Partition:
         self._decoder = PartitionDecoder(number, partitions)
         self._check = FrameCheck(self.market, self._decoder.symbols)
         self._positions = dict(saved.positions)
-        """Of all streams that have a record."""
+        """The positions of all streams that have a record."""
         self._moved: set[str] = set()
         """Streams whose record is out of date."""
         symbols = list(saved.sessions)

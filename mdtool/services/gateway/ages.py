@@ -35,7 +35,7 @@ class Ages:
         self.total_s = 0.0
         self._now_s = now_s
         self._highest: list[tuple[int, float]] = []
-        """Of the present period of `RECENT_S` and the one before: its number, and the highest."""
+        """The number and the highest age of the present period of `RECENT_S` and the one before."""
 
     def add(self, age_s: float) -> None:
         """Count the age of the oldest update of a round."""

@@ -25,7 +25,7 @@ class Owner(Protocol):
 
 
 Update = tuple[Owner, Hashable, bytes]
-"""Whose it is, which of the owner's states (or an Event), and the frame."""
+"""The owner, the state of it that changes (or an Event), and the frame."""
 
 
 class Event:

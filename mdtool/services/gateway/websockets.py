@@ -21,7 +21,7 @@ STOPPING: Final = "the gateway stops"
 _CLOSE_S: Final = 1.0
 """How long a client may take to answer a close."""
 _LISTENER_BYTES: Final = 4_096
-"""Of a message from a client that has nothing to send."""
+"""The largest message accepted on sockets where clients need not send any."""
 _DATA: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
 
 _MEANINGS: Final = {

@@ -32,7 +32,7 @@ _GONE: Final = 499
 
 
 CLIENT: Final = web.RequestKey("client", Client)
-"""Of a request, the client that was admitted with it."""
+"""The key of a request's client."""
 
 
 def client_of(request: web.Request) -> Client:

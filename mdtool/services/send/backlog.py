@@ -8,7 +8,7 @@ from typing import Final
 from mdtool.wire.tick_encoder import EncodedFrames
 
 _WRITE_BYTES: Final = 1 << 20
-"""About how much is written to the connection at once."""
+"""The approximate size of one write to the connection."""
 
 
 class Backlog:
@@ -43,7 +43,7 @@ class Backlog:
         self._kept_frames = 0
         self._unsent_frames = 0
         self._server_behind = 0
-        """By how much the server counts lower."""
+        """The difference between our sequences and the server's, which count lower."""
 
     @property
     def is_full(self) -> bool:

@@ -9,7 +9,7 @@ from mdtool.core.config import setting
 
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
-    """Which store it is about."""
+    """The store of a command."""
 
     store: str | None = setting(
         None,

@@ -42,7 +42,7 @@ _COMMITTED: Final = "committed by aggregate"
 _SERVED: Final = "sent by gateway"
 _PUBLISHED: Final = "sent by vwap"
 _OLDEST: Final = "serve-tcp to gateway, oldest of 5 s"
-"""Of all symbols, as the gateway's health reports it."""
+"""The greatest age of an update of any symbol, as the gateway's health reports it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ _STATEMENTS: Final = Statements(
     )
 )
 _COPY_ROWS: Final = 50_000
-"""In one statement, to which the statement timeout applies."""
+"""Rows of one statement, which has a time limit."""
 _COPY: Final = "COPY trades FROM STDIN (FORMAT binary)"
 _STAGE: Final = "CREATE TEMPORARY TABLE staged (LIKE trades) ON COMMIT DROP"
 _COPY_STAGED: Final = "COPY staged FROM STDIN (FORMAT binary)"
@@ -148,7 +148,7 @@ class Store(SqlReader):
         super().__init__(self._server, _STATEMENTS)
         self._claim = MarketClaim(self._location)
         self._numbers: dict[str, int] = {}
-        """Of symbols."""
+        """The numbers of symbols."""
 
     def __enter__(self) -> Self:
         self._server.run(lambda session: session.execute("SELECT"))

@@ -13,7 +13,7 @@ from mdtool.services.gateway.hub import Format, Hub, Subscription
 from mdtool.services.gateway.parameters import ParameterError, parse_before
 
 ALL: Final = "*"
-"""In a key, every symbol."""
+"""The symbol of a key that means every symbol."""
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)

@@ -22,7 +22,7 @@ from mdtool.wire.signaling import Signal, SignalError, encode_signal, parse_room
 
 SIGNALS_PER_S: Final = 20
 SIGNALS_AT_ONCE: Final = 100
-"""Of one client; connecting to a peer takes some twenty signals."""
+"""Signals of one client at once; connecting to a peer takes about twenty."""
 
 _COMMON: Final = ""
 """The room of clients that name none."""
@@ -34,7 +34,7 @@ class Sender(Protocol):
 
     @property
     def name(self) -> str:
-        """Which nobody can guess."""
+        """A random name, which cannot be guessed."""
         ...
 
 
@@ -48,7 +48,7 @@ class Listener(Protocol):
 
     @property
     def dialect(self) -> Dialect:
-        """In which messages are written to it."""
+        """The dialect of messages to it."""
         ...
 
     def post(self, message: bytes) -> None:
@@ -175,7 +175,7 @@ class Rooms:
 class _Peer:
     id: str
     rooms: set[str] = field(default_factory=set)
-    """Where it joined and did not leave."""
+    """The rooms that it has joined and not left."""
 
 
 class IceServers:

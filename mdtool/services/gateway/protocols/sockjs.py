@@ -34,15 +34,15 @@ EVENTS_PATH: Final = f"{_SESSION}/eventsource"
 SESSION_PATHS: Final = frozenset(
     {EVENTS_PATH, *(f"{_SESSION}/{name}" for name in ("xhr_streaming", "xhr", "xhr_send"))}
 )
-"""Of the transports whose sessions span requests."""
+"""The paths of the transports whose sessions span requests."""
 MAX_BODY_BYTES: Final = 6 * MAX_FRAME_BYTES
-"""Of a client's messages at once: JSON needs six bytes for some."""
+"""The largest body of a client's messages: JSON needs six bytes for some characters."""
 
 _STREAM_BYTES: Final = 128 * 1024
-"""Of one response, after which the client requests the next: browsers keep all of it."""
+"""The length of a response after which the client requests the next, as browsers store it."""
 _MAX_ID_CHARS: Final = 64
 _PRELUDE: Final = b"h" * 2_048 + b"\n"
-"""Before so many bytes, some browsers show a page nothing of a response that continues."""
+"""Some browsers pass nothing of a streamed response to a page before so many bytes."""
 _BEAT_S: Final = 25.0
 _POLL_S: Final = 1.0
 """How often a waiting request is checked for a client that has left."""

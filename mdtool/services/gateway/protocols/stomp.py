@@ -32,7 +32,7 @@ from mdtool.wire.websocket import CloseCode
 PATH: Final = "/ws/websocket"
 _SUBPROTOCOLS: Final = ("v12.stomp", "v11.stomp", "v10.stomp")
 _MAX_MESSAGE_BYTES: Final = 2 * MAX_FRAME_BYTES
-"""So that the client of one frame that is too long still gets an ERROR."""
+"""Twice the longest frame: the client of a frame that is too long still gets an ERROR."""
 _TICKS_A_BEAT: Final = 8
 _LONGEST_TICK_S: Final = 1.0
 _REST: Final = b"message-id:%d\n%bcontent-type:application/json\ncontent-length:%d\n\n%b\0"

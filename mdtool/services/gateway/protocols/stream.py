@@ -22,7 +22,7 @@ from mdtool.services.gateway.websockets import WebSocket, websocket
 
 PATH: Final = "/stream"
 MAX_SUBSCRIPTIONS: Final = 100
-"""Of one connection."""
+"""The most subscriptions of one connection."""
 MAX_SYMBOLS: Final = 1_000
 """That the subscriptions of one connection may name; ["*"] counts as one."""
 MAX_MESSAGE_BYTES: Final = 1 << 17

@@ -52,7 +52,7 @@ MAX_TOKENS: Final = 1_000
 TYPENAME: Final = "__typename"
 _MAX_CONDITIONS: Final = 16
 _CACHED_CHARS: Final = 1 << 18
-"""Of all documents together; parsed, they take up to 200 times the memory."""
+"""Characters of all cached documents together; parsed, they take up to 200 times the memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ ErrorObject = Mapping[str, Any]
 """An entry of `errors`: message, locations, path and extensions.code."""
 
 MAX_ERRORS: Final = 10
-"""Of one document, or of the variables of one request."""
+"""The most errors reported of a document, or of the variables of a request."""
 
 SYNTAX: Final = "GRAPHQL_PARSE_FAILED"
 INVALID: Final = "GRAPHQL_VALIDATION_FAILED"

@@ -52,9 +52,9 @@ from mdtool.services.gateway.protocols.graphql.schema import Number, make_schema
 from mdtool.wire.graphql import NEXT_TAIL, Request
 
 _ROWS_ARGUMENTS: Final = {"limit": DEFAULT_ROWS, "depth": DEFAULT_DEPTH}
-"""Either bounds how many rows a field has; null stands for the default."""
+"""The arguments that bound the rows of a field, with what null means."""
 _INTROSPECTION_COST: Final = 5_000
-"""About the fields of a full introspection."""
+"""The approximate number of fields of a full introspection."""
 _STALE: Final = {"stale": True}
 _encode_leaf: Final = json.JSONEncoder().encode
 

@@ -37,7 +37,7 @@ from mdtool.wire.graphql import (
 )
 
 MAX_OPERATIONS: Final = 100
-"""Of one connection at once."""
+"""The most operations of one connection at a time."""
 _INIT_S: Final = 10.0
 """How long a client may take to initialise its connection."""
 
