@@ -8,10 +8,12 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from mdtool.adapters.byte_source import STDIN, ByteSource, open_bytes
+from mdtool.adapters.byte_source import STDIN, ByteSource, holds_dbn, open_bytes
+from mdtool.adapters.containers import dbn_paths
 from mdtool.adapters.dbn_select import TRADES, SchemaSource, Selection, selected
 from mdtool.adapters.dbn_source import ClosesOnExit, DbnSource, RecordSource
 from mdtool.core.batch import Batch
@@ -22,11 +24,31 @@ from mdtool.engine.merge import Stream, merge
 from mdtool.wire.dbn_metadata import unite
 from mdtool.wire.dbn_records import CONTROL_RTYPES
 
+OPEN_AT_MOST: Final = 64
+"""Files that are open, and read ahead in a thread each; of more, only what is read is open."""
+_NAMED_AT_MOST: Final = 3
 _SAMPLE_BYTES: Final = 1 << 16
 _IDENTITY_CHARS: Final = 32
 
 
-def open_source(path: str, instruments: Instruments | None = None) -> DbnSource:
+def dbn_files(paths: Sequence[str]) -> list[str]:
+    """Return paths of files, with the DBN files of each folder or zip in its place.
+
+    Raises
+    ------
+    UsageError
+        When standard input is named twice.
+    InputError
+        When a folder or zip cannot be read, or has no DBN file.
+    """
+    if paths.count(STDIN) > 1:
+        raise UsageError("standard input can be read once; give '-' once")
+    return dbn_paths(paths, holds_dbn)
+
+
+def open_source(
+    path: str, instruments: Instruments | None = None, is_one_of_many: bool = False
+) -> DbnSource:
     """Open a DBN file, or standard input for `-`, and read its metadata.
 
     Parameters
@@ -34,6 +56,8 @@ def open_source(path: str, instruments: Instruments | None = None) -> DbnSource:
     path : str
     instruments : Instruments, optional
         A table that is shared with other sources.
+    is_one_of_many : bool
+        Whether so many files are read side by side that only what is read is open.
 
     Raises
     ------
@@ -41,10 +65,12 @@ def open_source(path: str, instruments: Instruments | None = None) -> DbnSource:
         When there is no such file, it cannot be read, holds no DBN stream, or contradicts another
         source about an instrument id.
     """
-    return read_dbn(open_bytes(path), instruments)
+    return read_dbn(open_bytes(path), instruments, is_one_of_many)
 
 
-def read_dbn(source: ByteSource, instruments: Instruments | None = None) -> DbnSource:
+def read_dbn(
+    source: ByteSource, instruments: Instruments | None = None, is_one_of_many: bool = False
+) -> DbnSource:
     """Read bytes, none of which were taken yet, as a DBN stream, which closes them.
 
     Raises
@@ -52,9 +78,15 @@ def read_dbn(source: ByteSource, instruments: Instruments | None = None) -> DbnS
     InputError
         As `open_source`; the bytes are closed then.
     """
-    seek = None if source.size_bytes is None else source.seek
+    source.is_closed_between = is_one_of_many
     return DbnSource(
-        source.name, source.read, source.close, source.size_bytes, seek, instruments=instruments
+        source.name,
+        source.read,
+        source.close,
+        source.size_bytes,
+        source.seek if source.can_seek and source.size_bytes is not None else None,
+        instruments=instruments,
+        is_one_of_many=is_one_of_many,
     )
 
 
@@ -66,8 +98,8 @@ def open_merged(
     Parameters
     ----------
     paths : sequence of str
-        At least one; `-` at most once. Records of one time come in the order of the files, and a
-        file's own order is kept.
+        At least one, folders and zips too; `-` at most once. Records of one time come in the order
+        of the files, and a file's own order is kept.
     schema : str, optional
         The only schema to read of each file; trades are taken out of MBO and MBP, each once where
         several files show it.
@@ -82,11 +114,11 @@ def open_merged(
         As `open_source`, or when a file cannot have records of the schema, or when files of
         different datasets would be ambiguous.
     """
-    if paths.count(STDIN) > 1:
-        raise UsageError("standard input can be read once; give '-' once")
+    files = dbn_files(paths)
     shared = Instruments() if instruments is None else instruments
+    are_many = len(files) > OPEN_AT_MOST
     with contextlib.ExitStack() as opened:
-        sources = [opened.enter_context(open_source(path, shared)) for path in paths]
+        sources = [opened.enter_context(open_source(file, shared, are_many)) for file in files]
         merged: RecordSource
         of_schema = sources if schema is None else [SchemaSource(each, schema) for each in sources]
         held = {each.metadata.schema and str(each.metadata.schema) for each in sources}
@@ -120,7 +152,7 @@ class MergedSource(ClosesOnExit):
 
     def __init__(self, sources: Sequence[RecordSource]) -> None:
         self._sources = sources
-        self.name = ", ".join(source.name for source in sources)
+        self.name = _names(sources)
         self.metadata = unite([(source.name, source.metadata) for source in sources])
         self.instruments = sources[0].instruments
 
@@ -212,11 +244,23 @@ class Recording:
             When there is no such file, or it cannot be read more than once.
         """
         digest = hashlib.sha256()
-        for path in self.paths:
+        for path in chain.from_iterable(_sampled(path) for path in self.paths):
             for part in _samples(path):
                 digest.update(len(part).to_bytes(8, "little") + part)
         digest.update(repr((self.schema, *_choices(self.selection))).encode())
         return digest.hexdigest()[:_IDENTITY_CHARS]
+
+
+def _names(sources: Sequence[RecordSource]) -> str:
+    names = [source.name for source in sources]
+    if len(names) <= _NAMED_AT_MOST:
+        return ", ".join(names)
+    return f"{names[0]} to {names[-1]} ({len(names):,} files)"
+
+
+def _sampled(path: str) -> list[str]:
+    """Return what a path stands for: the files of a folder, else itself."""
+    return dbn_files([path]) if Path(path).is_dir() else [path]
 
 
 def _samples(path: str) -> Iterator[bytes]:

@@ -206,11 +206,12 @@ class DerivedSource(ClosesOnExit):
 class DbnSource(ClosesOnExit):
     """The records of one DBN stream, v1 to v3, compressed or not, read through `read`.
 
+    A file is read, decompressed and decoded ahead, in a thread of its own.
+
     Of a file that was appended, the names that its header adds are yielded as mapping records.
     Records of unknown rtypes are skipped, and counted on the log.
 
     The metadata is read when the source is made. Memory stays flat whatever the stream's length.
-    A file is read, decompressed and decoded ahead, in a thread of its own.
 
     Parameters
     ----------
@@ -224,6 +225,8 @@ class DbnSource(ClosesOnExit):
         Where the stream can be entered anywhere.
     instruments : Instruments, optional
         A table that is shared with other sources, if not one of its own.
+    is_one_of_many : bool
+        Whether so many files are read side by side that each is read in small pieces, not ahead.
 
     Attributes
     ----------
@@ -248,6 +251,7 @@ class DbnSource(ClosesOnExit):
         size_bytes: int | None = None,
         seek: Seek | None = None,
         instruments: Instruments | None = None,
+        is_one_of_many: bool = False,
     ) -> None:
         self.name = name
         self.size_bytes = size_bytes
@@ -255,6 +259,7 @@ class DbnSource(ClosesOnExit):
         self._read = read
         self._close = close
         self._seek = seek
+        self._is_one_of_many = is_one_of_many
         self._decoder = DbnDecoder(name)
         self._ahead: ReadAhead[_Chunk] | None = None
         self._received_bytes = 0
@@ -339,7 +344,7 @@ class DbnSource(ClosesOnExit):
 
     def _following(self) -> Iterator[_Chunk]:
         chunks = self._chunks()
-        if self.size_bytes is not None:
+        if self.size_bytes is not None and not self._is_one_of_many:
             self._ahead = ReadAhead(chunks, CHUNKS_AHEAD)
             return self._ahead
         return chunks
@@ -347,6 +352,8 @@ class DbnSource(ClosesOnExit):
     def _chunks(self) -> Iterator[_Chunk]:
         decoder = self._decoder
         n_bytes = ZSTD_CHUNK_BYTES if decoder.is_compressed else PLAIN_CHUNK_BYTES
+        if self._is_one_of_many:
+            n_bytes = FIRST_CHUNK_BYTES
         while True:
             while decoder.has_more:
                 yield _Chunk(decoder.decode(b""), self._received_bytes)

@@ -94,7 +94,7 @@ def aggregate(
     context: typer.Context,
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="INPUT", help="DBN files, or - for standard input."),
+        typer.Argument(metavar="INPUT", help="DBN files, folders or zips of them, or - for stdin."),
     ] = None,
 ) -> int:
     """Aggregate the trades of INPUT to OHLCV bars; without INPUT, run the aggregation service.

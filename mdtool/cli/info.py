@@ -17,7 +17,8 @@ _LISTED_AT_MOST: Final = 20
 @app.command()
 def info(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="DBN files, zstd or not, or - for stdin.")
+        list[str],
+        typer.Argument(metavar="INPUT", help="DBN files, folders or zips of them, or - for stdin."),
     ],
     deep: Annotated[
         bool,
@@ -41,10 +42,11 @@ def info(
 
     Example: mdtool info --deep --gap 5m --json day.dbn.zst
     """
+    from mdtool.adapters.dbn_files import dbn_files
     from mdtool.adapters.dbn_info import StreamInfo
 
     gap_ns = parse_duration(gap)
-    for path in inputs:
+    for path in dbn_files(inputs):
         found = StreamInfo(path, deep, gap_ns)
         report = found.as_json()
         print(json.dumps(report) if as_json else "\n".join(_lines(report)), flush=True)

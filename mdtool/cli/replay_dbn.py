@@ -31,7 +31,8 @@ _ALONGSIDE: Final = frozenset({"files", "symbols", "start", "end", "schema", "sp
 @with_filter
 def replay_dbn(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE", help="DBN files, zstd or not, or - for stdin.")
+        list[str],
+        typer.Argument(metavar="FILE", help="DBN files, folders or zips of them, or - for stdin."),
     ],
     selected: FilterOptions,
     output: OutputOptions,

@@ -42,8 +42,8 @@ def send(
         list[str] | None,
         typer.Argument(
             metavar="INPUT|HOST:PORT",
-            help="DBN files, a file of JSON lines, or - for standard input (the default); and "
-            "the server's address.",
+            help="DBN files, folders or zips of them, a file of JSON lines, or - for "
+            "standard input (the default); and the server's address.",
             show_default=False,
         ),
     ] = None,

@@ -71,7 +71,7 @@ def vwap(
     context: typer.Context,
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="INPUT", help="DBN files, or - for standard input."),
+        typer.Argument(metavar="INPUT", help="DBN files, folders or zips of them, or - for stdin."),
     ] = None,
 ) -> int:
     """Compute the rolling VWAP after each trade of INPUT; without INPUT, serve the VWAP feed.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from mdtool.core.batch import Batch
 from mdtool.core.instruments import Indices, Instruments
+
+_FEW_PARTS: Final = 8
+"""So many are found sooner one by one than by sorting."""
 
 
 class Interleaved:
@@ -28,7 +31,7 @@ class Interleaved:
     def __init__(self, parts: Sequence[Batch], part_of: npt.NDArray[np.integer]) -> None:
         self.parts = parts
         self.part_of = part_of
-        self._places = [np.flatnonzero(part_of == i) for i in range(len(parts))]
+        self._places = _places(part_of, len(parts))
 
     def __len__(self) -> int:
         return len(self.part_of)
@@ -122,3 +125,11 @@ class Interleaved:
         for part, at in zip(self.parts, self._places, strict=True):
             gathered[at] = values_of(part)
         return gathered
+
+
+def _places(part_of: npt.NDArray[np.integer], n_parts: int) -> Sequence[npt.NDArray[np.int64]]:
+    """Return the places of each part's records."""
+    if n_parts <= _FEW_PARTS:
+        return [np.flatnonzero(part_of == i) for i in range(n_parts)]
+    by_part = np.argsort(part_of, kind="stable")
+    return np.split(by_part, np.cumsum(np.bincount(part_of, minlength=n_parts))[:-1])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from itertools import chain
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ from mdtool.core.interleaved import Interleaved
 Keys: TypeAlias = npt.NDArray[np.int64]
 
 _ALWAYS: Final = -(2**63)
-_NEVER: Final = 2**63 - 1
+_FAN_IN: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +41,28 @@ class _Head:
     """What has been read of one stream and not yet merged."""
 
     def __init__(self, stream: Stream) -> None:
-        self.not_before = stream.not_before
-        self.is_begun = False
         self.keys = np.empty(0, np.int64)
         self._batch: Batch
         self._batches = stream.batches
         self._latest = _ALWAYS
 
     def fill(self) -> bool:
-        """Read the next batch if all was taken; return whether the stream still has records.
+        """Read the next batch, after all was taken; return whether there is one.
 
         Keys never fall, which preserves the stream's own order.
         """
-        self.is_begun = True
-        if len(self.keys) == 0:
-            batch = next(self._batches, None)
-            if batch is None:
-                return False
-            self._batch = batch
-            keys = np.maximum.accumulate(batch.index_timestamps)
-            self.keys = np.maximum(keys, self._latest)
-            self._latest = int(self.keys[-1])
+        batch = next(self._batches, None)
+        if batch is None:
+            return False
+        self._batch = batch
+        keys = np.maximum.accumulate(batch.index_timestamps)
+        self.keys = np.maximum(keys, self._latest)
+        self._latest = int(self.keys[-1])
         return True
 
-    def take(self, n: int) -> tuple[Batch, Keys]:
+    def take_up_to(self, horizon: int, side: Literal["left", "right"]) -> tuple[Batch, Keys]:
+        """Take the records up to a time, which is included if `side` is right."""
+        n = int(np.searchsorted(self.keys, horizon, side=side))
         taken = self._batch[:n], self.keys[:n]
         self._batch, self.keys = self._batch[n:], self.keys[n:]
         return taken
@@ -84,30 +84,54 @@ def merge(streams: Sequence[Stream]) -> Iterator[Batch | Interleaved]:
         A batch where all records are of one rtype. Records with equal timestamps come in the order
         of their streams.
     """
-    heads = [_Head(stream) for stream in streams]
-    while heads := [head for head in heads if not head.is_begun or head.fill()]:
-        begun = [head for head in heads if head.is_begun]
-        # The stream whose batch ends first limits how far the order is known.
-        horizon = min((int(head.keys[-1]) for head in begun), default=_NEVER)
-        if (late := _to_begin(heads, horizon)) is not None:
-            if not late.fill():
-                heads.remove(late)
-            continue
-        limit = next(i for i, head in enumerate(begun) if head.keys[-1] == horizon)
-        # It may have more records at the horizon, which come before those of the streams after it.
-        counts = [
-            int(np.searchsorted(head.keys, horizon, side="right" if i <= limit else "left"))
-            for i, head in enumerate(begun)
+    streams = _grouped(streams)
+    heads = {at: _Head(stream) for at, stream in enumerate(streams)}
+    # By index where times are equal, as the records are.
+    waiting = [(stream.not_before, at) for at, stream in enumerate(streams)]
+    by_first: list[tuple[int, int]] = []
+    by_last: list[tuple[int, int]] = []
+    for entries in (waiting, by_first, by_last):
+        heapq.heapify(entries)
+    while waiting or by_last:
+        if waiting and (not by_last or waiting[0][0] <= by_last[0][0]):
+            at = heapq.heappop(waiting)[1]
+        else:
+            # The stream whose batch ends first limits how far the order is known. It may have more
+            # records at that time, which come before those of the streams after it.
+            limit = heapq.heappop(by_last)
+            horizon, at = limit
+            taken = []
+            while by_first and by_first[0] <= limit:
+                taken.append(heapq.heappop(by_first)[1])
+            parts = [
+                heads[i].take_up_to(horizon, "right" if i <= at else "left") for i in sorted(taken)
+            ]
+            for i in taken:
+                if i != at:
+                    heapq.heappush(by_first, (int(heads[i].keys[0]), i))
+            yield _interleaved([batch for batch, _ in parts], [keys for _, keys in parts])
+        if heads[at].fill():
+            heapq.heappush(by_first, (int(heads[at].keys[0]), at))
+            heapq.heappush(by_last, (int(heads[at].keys[-1]), at))
+        else:
+            del heads[at]
+
+
+def _grouped(streams: Sequence[Stream]) -> Sequence[Stream]:
+    """Return at most `_FAN_IN` streams, which are merged of more.
+
+    Each batch that ends cuts those of all others: of thousands of streams, into single records.
+    """
+    while len(streams) > _FAN_IN:
+        groups = [streams[at : at + _FAN_IN] for at in range(0, len(streams), _FAN_IN)]
+        streams = [
+            Stream(
+                chain.from_iterable(merged.runs() for merged in merge(group)),
+                min(stream.not_before for stream in group),
+            )
+            for group in groups
         ]
-        taken = [head.take(n) for head, n in zip(begun, counts, strict=True) if n > 0]
-        yield _interleaved([batch for batch, _ in taken], [keys for _, keys in taken])
-
-
-def _to_begin(heads: Sequence[_Head], horizon: int) -> _Head | None:
-    """Return the first stream not begun, if it may have records up to the horizon."""
-    waiting = [head for head in heads if not head.is_begun]
-    first = min(waiting, key=lambda head: head.not_before, default=None)
-    return first if first is not None and first.not_before <= horizon else None
+    return streams
 
 
 def _interleaved(parts: Sequence[Batch], keys: Sequence[Keys]) -> Batch | Interleaved:

@@ -417,7 +417,7 @@ class TestBadInput:
         ("arguments", "status", "said"),
         [
             (["no.dbn"], 1, "no.dbn: no such file"),
-            ([Path(__file__).parent], 1, "is a directory"),
+            ([Path(__file__).parent], 1, "without DBN files"),
             ([__file__], 1, "is not a DBN stream"),
             ([SAMPLE, "--at", "noon"], 2, "'noon' is not a time"),
             ([SAMPLE, "--emit", "often"], 2, "--emit often: give final, event, or an interval"),

@@ -262,7 +262,7 @@ class TestWrongUsage:
             (["-J", "-C"], "choose one of --json and --csv"),
             (["--prices", "int"], "--prices: is for Parquet and Arrow"),
             (["-o", "f.parquet", "--prices", "text"], "--prices text: choose from decimal, "),
-            (["-o", "out.txt"], "out.txt: name it .dbn.zst, .dbn, "),
+            (["-o", "out.txt"], "out.txt: name it .dbn, .dbn.zst, "),
         ],
     )
     def test_it_ends_with_2_and_one_line(self, orders, arguments, said):
@@ -304,7 +304,7 @@ class TestBadFiles:
 
     def test_no_such_file_and_a_directory(self, tmp_path):
         replay("none.dbn", status=1, said="mdtool: none.dbn: no such file\n")
-        replay(tmp_path, status=1, said=f"mdtool: {tmp_path}: is a directory")
+        replay(tmp_path, status=1, said=f"mdtool: {tmp_path}: is a folder without DBN files")
 
     def test_an_output_is_not_begun_for_a_file_that_is_none(self, tmp_path):
         replay("none.dbn", "-o", tmp_path / "out.csv", status=1, said="no such file")

@@ -1,6 +1,9 @@
 """A merge is a stable sort of everything by time, whatever the arrays in which it comes."""
 
+from unittest import mock
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,8 +35,9 @@ def runs(merging):
     return [run for merged in merge(merging) for run in merged.runs()]
 
 
-@given(st.lists(stream, max_size=4))
-def test_it_is_a_stable_sort(specs):
+@pytest.mark.parametrize("fan_in", [2, 16])
+@given(specs=st.lists(stream, max_size=6))
+def test_it_is_a_stable_sort(fan_in, specs):
     sources = [arrays(make, chunks, i) for i, (make, chunks, _) in enumerate(specs)]
     everything = [record for source in sources for array in source for record in array]
     begins = [
@@ -42,7 +46,8 @@ def test_it_is_a_stable_sort(specs):
     ]
     wanted = sorted(everything, key=lambda record: record["ts_recv"])
     merging = [Stream(map(batch, source), at) for source, at in zip(sources, begins, strict=True)]
-    merged = list(bare(runs(merging)))
+    with mock.patch("mdtool.engine.merge._FAN_IN", fan_in):
+        merged = list(bare(runs(merging)))
     assert all(len(set(array["rtype"].tolist())) == 1 for array in merged)
     got = [record for array in merged for record in array]
     assert [record.tobytes() for record in got] == [record.tobytes() for record in wanted]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
-    from mdtool.adapters.dbn_source import DbnSource
+    from mdtool.adapters.dbn_source import RecordSource
     from mdtool.core.instruments import Instruments
     from mdtool.core.records import Records
     from mdtool.engine.book.diff import Divergence
@@ -32,7 +32,10 @@ _PIPED_WIDTH: Final = 120
 def verify(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT", help="DBN files of MBO records, or - for stdin."),
+        typer.Argument(
+            metavar="INPUT",
+            help="DBN files of MBO records, folders or zips of them, or - for stdin.",
+        ),
     ],
     symbols: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Only these symbols, separated by commas.")
@@ -234,12 +237,12 @@ def diff(
 
     Example: mdtool book day.mbo.dbn.zst --emit event | mdtool book diff - day.mbp-10.dbn.zst
     """
-    from mdtool.adapters.dbn_files import open_source
+    from mdtool.adapters.dbn_files import open_merged
     from mdtool.engine.book.diff import Comparison
 
     if ours == theirs == "-":
         raise UsageError("standard input can be read once; give '-' once")
-    with open_source(ours) as left, open_source(theirs) as right:
+    with open_merged([ours]) as left, open_merged([theirs]) as right:
         dtype = _common_layout(left, right)
         comparison = Comparison(dtype, _fields(dtype, ignore or []))
         found = comparison.run(_records(left, dtype), _records(right, dtype))
@@ -252,7 +255,7 @@ def diff(
         raise CheckError(f"{left.name} and {right.name} differ at record {found.record:,}")
 
 
-def _common_layout(ours: DbnSource, theirs: DbnSource) -> np.dtype[np.void]:
+def _common_layout(ours: RecordSource, theirs: RecordSource) -> np.dtype[np.void]:
     """Return the layout of the records of both.
 
     Raises
@@ -286,7 +289,7 @@ def _fields(dtype: np.dtype[np.void], names: list[str]) -> list[str]:
     return names
 
 
-def _records(source: DbnSource, dtype: np.dtype[np.void]) -> Iterator[Records]:
+def _records(source: RecordSource, dtype: np.dtype[np.void]) -> Iterator[Records]:
     """Yield the depth records of a stream, without its control records."""
     return (batch.records for batch in source if batch.records.dtype == dtype)
 

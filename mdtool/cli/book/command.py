@@ -36,8 +36,8 @@ def book(
         list[str] | None,
         typer.Argument(
             metavar="INPUT",
-            help="DBN files of MBO records, or - for standard input. Write ./verify for a file "
-            "named verify.",
+            help="DBN files of MBO records, folders or zips of them, or - for standard input. "
+            "Write ./verify for a file named verify.",
             show_default=False,
         ),
     ] = None,

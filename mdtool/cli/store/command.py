@@ -32,8 +32,8 @@ def store(
         list[str] | None,
         typer.Argument(
             metavar="INPUT",
-            help="DBN files with trades, or - for standard input. Write ./check for a file named "
-            "check.",
+            help="DBN files with trades, folders or zips of them, or - for standard input. "
+            "Write ./check for a file named check.",
             show_default=False,
         ),
     ] = None,

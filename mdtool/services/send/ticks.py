@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.adapters.byte_source import open_bytes
-from mdtool.adapters.dbn_files import open_merged, read_dbn
+from mdtool.adapters.dbn_files import dbn_files, open_merged, read_dbn
 from mdtool.adapters.dbn_select import TRADES, Selection, selected, trades_in
 from mdtool.adapters.json_lines import JsonLines, is_json_lines
 from mdtool.adapters.simulated import CHUNK_RECORDS, PACED_CHUNK_RECORDS, SimulatedSource
@@ -48,7 +48,8 @@ def open_ticks(
     Parameters
     ----------
     paths : sequence of str
-        DBN files, merged by their index timestamp, or a single one of JSON lines.
+        DBN files, folders or zips of them, merged by their index timestamp, or a single file of
+        JSON lines.
     selection : Selection, optional
         Which symbols and times of DBN to send.
     is_strict : bool
@@ -65,10 +66,11 @@ def open_ticks(
     InputError
         When a file cannot be read, or holds no trades.
     """
-    if len(paths) > 1:
-        merged = trades_in(open_merged(paths, schema or TRADES))
+    files = dbn_files(paths)
+    if len(files) > 1:
+        merged = trades_in(open_merged(files, schema or TRADES))
         return DbnTicks(selected(merged, selection), any_price=any_price)
-    source = open_bytes(paths[0])
+    source = open_bytes(files[0])
     if not is_json_lines(source):
         trades = trades_in(read_dbn(source), schema)
         return DbnTicks(selected(trades, selection), any_price=any_price)
@@ -103,7 +105,7 @@ def content_stream_id(
     """
     chosen = f"{selection} {any_price}" if schema is None else f"{selection} {any_price} {schema}"
     digest = hashlib.blake2b(chosen.encode(), digest_size=_DIGEST_BYTES)
-    for path in paths:
+    for path in dbn_files(paths):
         with contextlib.closing(open_bytes(path)) as source:
             if source.size_bytes is None:
                 raise UsageError(f"{path}: only files are recognised by their content")

@@ -10,9 +10,8 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.byte_source import STDIN
 from mdtool.adapters.datasets.trade_rows import TradeRows
-from mdtool.adapters.dbn_files import MergedSource, open_source
+from mdtool.adapters.dbn_files import OPEN_AT_MOST, MergedSource, dbn_files, open_source
 from mdtool.adapters.dbn_select import Selection, selected, trades_in
 from mdtool.adapters.numbered_trades import NUMBERED, NumberedTrades
 from mdtool.core.batch import Batch, LabelMap
@@ -63,14 +62,16 @@ class DbnInput:
         name: str | None = None,
         schema: str | None = None,
     ) -> None:
-        _check(paths, name)
+        files = dbn_files(paths)
+        _check(files, name)
         self.rejected: Counter[Reason] = Counter()
         self.streams = SymbolTable()
         instruments = Instruments()
         with contextlib.ExitStack() as opened:
             numbered = []
-            for stream, path in enumerate(paths):
-                source = opened.enter_context(open_source(path, instruments))
+            for stream, file in enumerate(files):
+                are_many = len(files) > OPEN_AT_MOST
+                source = opened.enter_context(open_source(file, instruments, are_many))
                 trades = NumberedTrades(trades_in(source, schema), stream)
                 numbered.append(trades)
             merged = numbered[0] if len(numbered) == 1 else MergedSource(numbered)
@@ -189,8 +190,6 @@ class DbnInput:
 
 
 def _check(paths: Sequence[str], name: str | None) -> None:
-    if paths.count(STDIN) > 1:
-        raise UsageError("standard input can be read once; give '-' once")
     if name is None:
         return
     if len(paths) > 1:

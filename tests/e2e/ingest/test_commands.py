@@ -197,7 +197,7 @@ def test_a_plain_stream_is_sent(ingest):
     ("arguments", "stdin", "status", "said"),
     [
         (["none.dbn"], b"", 1, "none.dbn: no such file"),
-        (["/"], b"", 1, "/: is a directory"),
+        (["/"], b"", 1, "/: is a folder without DBN files"),
         (["-"], b"", 1, "stdin: is empty"),
         (["-"], b"time,price\n1,2\n", 1, "is not a DBN stream"),
         (["--rate", "5", "--speed", "1"], b"", 2, "--rate and --speed: choose one"),
