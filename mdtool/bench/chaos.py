@@ -46,7 +46,7 @@ Show = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do to the stack.
+    """The load on the stack, and which services are killed, how often.
 
     Attributes
     ----------

@@ -59,7 +59,7 @@ async def measure(
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """What one load did.
+    """The outcome of one load.
 
     Attributes
     ----------

@@ -275,7 +275,7 @@ def show(view: View, terminal: Terminal) -> int:
 
 
 class _Loop:
-    """Keys in, frames out."""
+    """Passes keys to a view, and writes its frames."""
 
     def __init__(self, view: View, terminal: Terminal) -> None:
         self.messages = DeferredMessages()

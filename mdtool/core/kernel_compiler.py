@@ -367,7 +367,7 @@ class _Entry:
         raise UnsupportedError(f"results of type {kind}")
 
     def _expect(self, is_so: ir.Value) -> None:
-        """Go on where something is so, else to `other_types`."""
+        """Continue where a condition holds, else branch to `other_types`."""
         block = self._builder.append_basic_block()
         self._builder.cbranch(is_so, block, self._other)
         self._builder.position_at_end(block)

@@ -161,7 +161,7 @@ class RequestReader:
     Attributes
     ----------
     request : Request or None
-        Once the whole line has come. Empty lines before it do not count.
+        None until the whole line has arrived. Empty lines before it do not count.
     """
 
     def __init__(self) -> None:
@@ -170,7 +170,7 @@ class RequestReader:
 
     @property
     def is_begun(self) -> bool:
-        """Whether any of it has come."""
+        """Whether a part of the request has arrived."""
         return bool(self._line)
 
     def feed(self, data: bytes) -> None:

@@ -152,7 +152,7 @@ class _Field:
 
     @property
     def most_bytes(self) -> int:
-        """The most that its value takes."""
+        """The most bytes that its value takes."""
         return _MAX_BYTES.get(self.kind, self.size * _MAX_ESCAPE_BYTES)
 
 

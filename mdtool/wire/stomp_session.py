@@ -68,7 +68,7 @@ class Application(Protocol):
         ...
 
     def unsubscribe(self, subscription: StompSubscription) -> None:
-        """End that."""
+        """End the subscription."""
         ...
 
     def send(self, destination: str, body: bytes) -> None:

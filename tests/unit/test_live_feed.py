@@ -165,7 +165,7 @@ def test_a_paused_feed_applies_nothing_and_a_step_one_event_of_the_book_shown(st
     orders = streams.mbo(9)
     orders["flags"][4] = 0  # AAPL's third event has two records, 4 and 6
     playback = Playback(FLAT_OUT)
-    playback.pause_or_go_on(0)
+    playback.toggle_pause(0)
     feed = started(Source(orders), playback)
     applied = []
     for _ in range(4):
@@ -180,7 +180,7 @@ def test_a_paused_feed_applies_nothing_and_a_step_one_event_of_the_book_shown(st
 
 def test_a_step_of_another_book_ends_with_its_event(started):
     playback = Playback(FLAT_OUT)
-    playback.pause_or_go_on(0)
+    playback.toggle_pause(0)
     feed = started(Source(streams.mbo(8)), playback)
     with feed.held():
         playback.step(0)
@@ -200,7 +200,7 @@ def test_a_step_that_finds_no_event_waits_for_one(started):
     others["instrument_id"] = 2
     source = Source(orders[:1], others, orders[2:3])
     playback = Playback(FLAT_OUT)
-    playback.pause_or_go_on(0)
+    playback.toggle_pause(0)
     feed = started(source, playback)
     with feed.held():
         playback.step(0)
@@ -254,7 +254,7 @@ def test_what_is_no_mbo_is_left_out_and_an_id_with_another_name_is_another_book(
 
 def test_closing_ends_the_thread_of_a_paused_feed():
     playback = Playback(FLAT_OUT)
-    playback.pause_or_go_on(0)
+    playback.toggle_pause(0)
     feed = Feed(Source(streams.mbo(4)), playback)
     feed.start()
     feed.close()

@@ -32,7 +32,7 @@ def test_records_are_due_at_their_own_distances():
 def test_nothing_is_due_while_it_pauses_and_time_stands_still():
     playback = started()
     assert playback.due(at(10), 3 * S) == 0
-    playback.pause_or_go_on(4 * S)
+    playback.toggle_pause(4 * S)
     assert playback.due(at(10), 60 * S) == 0
     assert playback.wait_s(FIRST + 10 * S, 60 * S) is None
     assert playback.position_ns(60 * S) == FIRST + 4 * S
@@ -41,8 +41,8 @@ def test_nothing_is_due_while_it_pauses_and_time_stands_still():
 def test_it_continues_from_where_it_paused():
     playback = started()
     assert playback.due(at(10), 3 * S) == 0
-    playback.pause_or_go_on(4 * S)
-    playback.pause_or_go_on(100 * S)
+    playback.toggle_pause(4 * S)
+    playback.toggle_pause(100 * S)
     assert playback.due(at(10), 105 * S) == 0
     assert playback.due(at(10), 106 * S) == 1
 
@@ -56,7 +56,7 @@ def test_a_step_pauses_and_its_record_moves_time_on():
     playback.stepped()
     assert playback.steps == 0
     assert playback.position_ns(2 * S) == FIRST + 50 * S
-    playback.pause_or_go_on(2 * S)
+    playback.toggle_pause(2 * S)
     assert playback.due(at(51), 2 * S) == 0
     assert playback.due(at(51), 3 * S) == 1
 
@@ -66,7 +66,7 @@ def test_steps_add_up_and_going_on_forgets_them():
     playback.step(S)
     playback.step(S)
     assert playback.steps == 2
-    playback.pause_or_go_on(S)
+    playback.toggle_pause(S)
     assert (playback.steps, playback.is_paused) == (0, False)
 
 
@@ -126,7 +126,7 @@ def test_a_speed_of_one_s_own_goes_to_the_next_on_either_side():
 
 def test_a_pause_stays_one_when_the_speed_changes():
     playback = started()
-    playback.pause_or_go_on(S)
+    playback.toggle_pause(S)
     playback.faster(S)
     assert playback.is_paused
     assert playback.due(at(1), 100 * S) == 0

@@ -64,7 +64,7 @@ class Series:
 
 @dataclass(slots=True)
 class Changes:
-    """What has changed.
+    """Symbols and bars that have changed.
 
     Attributes
     ----------

@@ -31,7 +31,7 @@ PRICES: Final = ("decimal", "float", "int")
 class Output(Protocol):
     """Where records are written, in batches or interleaved, of any length.
 
-    One that was written nothing holds nothing, and need not be closed.
+    An output to which nothing was written need not be closed.
     """
 
     def write(self, batch: Batch | Interleaved) -> None:
@@ -91,7 +91,7 @@ class OutputSpec:
         return encoding_of(self.format)
 
     def open_destination(self) -> Writer:
-        """Open where the bytes go.
+        """Open the destination of the bytes.
 
         Raises
         ------

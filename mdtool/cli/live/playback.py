@@ -81,7 +81,7 @@ class Playback:
             return self._position_ns if reached_ns is None else reached_ns
         return self._position_ns
 
-    def pause_or_go_on(self, now_ns: int) -> None:
+    def toggle_pause(self, now_ns: int) -> None:
         """Pause or continue; steps that are left are dropped."""
         if self.is_paused:
             self.is_paused = False

@@ -18,7 +18,7 @@ from mdtool.cli.screen import ASCII, UNICODE, new_console
 FRAMES_PER_S: Final = 20
 
 _PLAYBACK_KEYS: Final[dict[bytes, Callable[[Playback, int], None]]] = {
-    b" ": Playback.pause_or_go_on,
+    b" ": Playback.toggle_pause,
     b"s": Playback.step,
     b".": Playback.step,
     b"\x1b[C": Playback.step,
@@ -70,10 +70,10 @@ class LiveView:
         """Pause the feed within the block, if it is playing."""
         is_playing = not self._feed.playback.is_paused
         if is_playing:
-            self._pause_or_go_on()
+            self._toggle_pause()
         yield
         if is_playing:
-            self._pause_or_go_on()
+            self._toggle_pause()
 
     def press(self, key: bytes) -> None:
         """Handle a key."""
@@ -103,6 +103,6 @@ class LiveView:
         self._shown = shown
         return draw(frame, layout, self._glyphs, is_help=self._is_help)
 
-    def _pause_or_go_on(self) -> None:
+    def _toggle_pause(self) -> None:
         with self._feed.held():
-            self._feed.playback.pause_or_go_on(time.monotonic_ns())
+            self._feed.playback.toggle_pause(time.monotonic_ns())

@@ -44,7 +44,7 @@ class StoreThread:
 
     @property
     def address(self) -> str:
-        """What messages call the store."""
+        """The name of the store in messages."""
         return self._store.address
 
     async def claim(self) -> None:

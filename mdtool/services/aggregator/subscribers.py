@@ -1,4 +1,4 @@
-"""Who waits for which symbol. Nothing is queued: the woken look at the state as it then is."""
+"""Subscribers that wait for symbols. Nothing is queued: one that wakes reads the present state."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class _Total(Collector):
 
 
 class _MarketCollector(Collector):
-    """What is behind the gateway."""
+    """The metrics of the services behind the gateway."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -169,7 +169,7 @@ class _MarketCollector(Collector):
 
 
 class _ClientsCollector(Collector):
-    """What clients account for."""
+    """The metrics of clients."""
 
     def __init__(self, sources: Sources, served: Routes) -> None:
         self._sources = sources

@@ -12,7 +12,7 @@ Paths = Mapping[tuple[str, str], Handler]
 
 
 class ServedProtocol(Protocol):
-    """What the server mounts."""
+    """A protocol, whose routes the server mounts."""
 
     @property
     def routes(self) -> Paths:
@@ -22,10 +22,10 @@ class ServedProtocol(Protocol):
 
 @runtime_checkable
 class RunningProtocol(Protocol):
-    """A protocol that has something to do beside its requests."""
+    """A protocol with work beside its requests."""
 
     async def run(self) -> None:
-        """Do it until cancelled."""
+        """Work until cancelled."""
         ...
 
 
@@ -34,5 +34,5 @@ class ClosingProtocol(Protocol):
     """A protocol whose clients stay connected in another way than `Client.connected`."""
 
     async def close(self) -> None:
-        """End what is open, once nothing is listened to any more."""
+        """End what is open; called after the server has stopped listening."""
         ...

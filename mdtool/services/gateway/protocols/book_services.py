@@ -27,7 +27,7 @@ _LEFT_S: Final = 1.0
 
 
 class BookServices:
-    """The handlers of those paths.
+    """The handlers of the order book services' paths.
 
     Parameters
     ----------

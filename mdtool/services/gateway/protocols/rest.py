@@ -55,7 +55,7 @@ class Rest:
 
 
 class _Resource:
-    """One feed."""
+    """The handlers of one feed."""
 
     def __init__(self, row: FeedRow, feed: Feed[Any]) -> None:
         self.row = row

@@ -79,7 +79,7 @@ class _PlainFormat:
         return self._encode(row)
 
     def missed(self, symbol: str, count: int | None) -> bytes:
-        """Return that events were dropped."""
+        """Return the message that events were dropped."""
         return encode_missed(symbol, count)
 
 

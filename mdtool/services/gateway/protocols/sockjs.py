@@ -248,7 +248,7 @@ class _Session:
                 self._has_more.set()
 
     def send_all(self, updates: Sequence[Update]) -> None:
-        """Keep several updates."""
+        """Store several updates."""
         for update in updates:
             self.send(update)
 

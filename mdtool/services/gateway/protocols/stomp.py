@@ -139,12 +139,12 @@ class Carrier(Protocol):
 
     @property
     def client(self) -> Client:
-        """Whose frames they are."""
+        """The client that gets the frames."""
         ...
 
     @property
     def outbox(self) -> Writer:
-        """Where frames are written."""
+        """The outbox of the frames."""
         ...
 
     def close(self, code: int, reason: str) -> None:
