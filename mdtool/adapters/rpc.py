@@ -27,10 +27,10 @@ SERVICE: Final = marketdata_pb2.DESCRIPTOR.services_by_name["MarketDataService"]
 STORE_HEALTH: Final = f"{SERVICE.full_name}.store"
 """The name under which health reports whether ticks can be committed."""
 OPTIONS: Final = (
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.max_receive_message_length", 128 << 20),
+    ("grpc.max_send_message_length", 128 << 20),
 )
-"""Options of every channel and server: a batch of a million ticks is 36 MB."""
+"""Options of every channel and server: the names of a million symbols are 72 MB at most."""
 _CLIENT_OPTIONS: Final = (
     *OPTIONS,
     # A lost connection is reconnected soon after the service is available again.

@@ -121,6 +121,8 @@ class Updates:
         Nanoseconds since the epoch, when the latest trade reached the ingest server.
     counts : Counts
         Totals over all symbols.
+    is_part : bool
+        Whether the next message continues this one.
     """
 
     symbol: NDArray[np.uint32]
@@ -133,6 +135,7 @@ class Updates:
     timestamp: NDArray[np.int64]
     ingest_timestamp: NDArray[np.int64]
     counts: Counts
+    is_part: bool = False
 
     def __len__(self) -> int:
         """Return how many symbols changed."""
@@ -141,7 +144,7 @@ class Updates:
 
 _BAR_COLUMNS: Final = tuple(column.name for column in fields(BarColumns))
 _UPDATE_COLUMNS: Final = tuple(
-    column.name for column in fields(Updates) if column.name not in {"symbol", "counts"}
+    column.name for column in fields(Updates) if column.name not in {"symbol", "counts", "is_part"}
 )
 _TRADE_COLUMNS: Final = {
     "price": "price",
@@ -323,6 +326,7 @@ def encode_updates(updates: Updates, new_symbols: Iterable[str] = ()) -> marketd
             late=counts.late,
             refused=counts.refused,
         ),
+        is_part=updates.is_part,
         **{name: _bytes(getattr(updates, name), _I8) for name in _UPDATE_COLUMNS},
     )
 
@@ -344,7 +348,7 @@ def decode_updates(message: marketdata_pb2.UpdateBatch, symbols: SymbolTable) ->
     _check_symbols(symbol, symbols)
     totals = message.counts
     counts = Counts(totals.ticks, totals.duplicates, totals.late, dict(totals.refused))
-    return Updates(symbol=symbol, counts=counts, **columns)
+    return Updates(symbol=symbol, counts=counts, is_part=message.is_part, **columns)
 
 
 def _bytes(column: NDArray[Any], dtype: np.dtype[Any]) -> bytes:

@@ -181,7 +181,7 @@ def updates() -> Updates:
     columns = {name: np.array([k, k + 100]) for k, name in enumerate(names)}
     columns["symbol"] = np.array([1, 0], np.uint32)
     counts = Counts(ticks=7, duplicates=2, late=1, refused={"price": 3, "malformed": 1})
-    return Updates(**(columns | {"counts": counts}))
+    return Updates(**(columns | {"counts": counts, "is_part": True}))
 
 
 def test_updates_are_read_back():

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
-from typing import Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 import numpy as np
 
@@ -255,7 +255,8 @@ class KafkaMarket:
                 refused={r.label: state.total(f"refused.{int(r)}") for r in Reason},
             )
         indices = np.array([symbols.intern(name) for name in names], np.uint32)
-        return Updates(symbol=indices, counts=counts, **{c: rows[c] for c in _UPDATE_COLUMNS})
+        columns: dict[str, Any] = {name: rows[name] for name in _UPDATE_COLUMNS}
+        return Updates(symbol=indices, counts=counts, **columns)
 
     def _changed_bars(
         self, changes: Changes, symbol: str, length: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ def traded(market: Market, symbol: str) -> NDArray[np.uint32]:
 def updates_of(market: Market, symbols: NDArray[np.uint32]) -> Updates:
     """Return the sessions of symbols, and the totals of the market."""
     sessions = market.sessions(symbols)
-    columns = {name: sessions[name] for name in sessions.dtype.names or ()}
+    columns: dict[str, Any] = {name: sessions[name] for name in sessions.dtype.names or ()}
     counts = Counts(
         ticks=market.counts.ticks,
         duplicates=market.counts.duplicates,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
@@ -41,6 +42,8 @@ from mdtool.wire.tick_decoder import decode_messages
 
 log = logging.getLogger(__name__)
 
+_MAX_ROWS: Final = 1 << 14
+"""In one message: 2.3 MB with the longest names; gRPC clients accept 4 MB by default."""
 _SAMPLE: Final = tick_pb2.Tick(symbol="A", price=1, volume=1, exchange_timestamp=MIN_TIMESTAMP_NS)
 
 
@@ -190,9 +193,11 @@ class MarketDataServicer:
         with self._live.subscribers.join() as wakeups:
             async for _ in wakeups:
                 changed = self._market.changed_since(seen)
-                message = _updates(self._market, changed, known_symbols)
-                seen, known_symbols = self._market.commit, len(self._market.symbols)
-                await context.write(message)
+                total = len(self._market.symbols)
+                seen = self._market.commit
+                for message in _updates(self._market, changed, range(known_symbols, total)):
+                    await context.write(message)
+                known_symbols = total
 
     async def GetBars(
         self, request: marketdata_pb2.BarsRequest, context: Context
@@ -225,7 +230,9 @@ class MarketDataServicer:
         with self._live.subscribers.join(symbol) as wakeups:
             try:
                 async for bars in changed_bars(self._market, symbol, request.interval, wakeups):
-                    await context.write(_bar_updates(bars, table))
+                    for begin in range(0, len(bars), _MAX_ROWS):
+                        part = bars[begin : begin + _MAX_ROWS]
+                        await context.write(_bar_updates(part, table))
             except UsageError as error:
                 await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
 
@@ -273,10 +280,30 @@ def _aggregates(market: Market, symbols: NDArray[np.uint32]) -> Iterator[marketd
 
 
 def _updates(
-    market: Market, symbols: NDArray[np.uint32], known_symbols: int
-) -> marketdata_pb2.UpdateBatch:
-    """Return the sessions of symbols as columns, for a call that knows so many symbols already."""
-    return encode_updates(updates_of(market, symbols), market.symbols.since(known_symbols))
+    market: Market, changed: NDArray[np.uint32], new: range
+) -> Iterator[marketdata_pb2.UpdateBatch]:
+    """Yield the sessions of symbols as columns, in messages that any client accepts.
+
+    Parameters
+    ----------
+    market : Market
+    changed : uint32[n]
+        The symbols.
+    new : range
+        Those that the call's table is to be extended by; each precedes its session.
+    """
+    changed = np.sort(changed)
+    names = market.symbols.since(new.start)[: len(new)]
+    known = 0
+    while True:
+        more = names[known : known + _MAX_ROWS]
+        known += len(more)
+        ready = changed[: np.searchsorted(changed, new.start + known)][:_MAX_ROWS]
+        changed = changed[len(ready) :]
+        is_part = known < len(new) or len(changed) > 0
+        yield encode_updates(replace(updates_of(market, ready), is_part=is_part), more)
+        if not is_part:
+            return
 
 
 def _bars(history: NDArray[np.void]) -> marketdata_pb2.Bars:

@@ -48,7 +48,7 @@ class MarketState:
     symbols : SymbolTable
         Every symbol that has traded; its indices are what the methods take and return.
     is_live : bool
-        Whether the aggregator's stream is connected and has sent something.
+        Whether the aggregator's stream is connected and has sent everything once.
     """
 
     def __init__(self, address: str = "") -> None:
@@ -71,9 +71,8 @@ class MarketState:
         updates : Updates
             The symbols that changed, each once.
         """
-        self.is_live = True
-        is_first = symbols is not self._map.source
-        if is_first:
+        is_new = symbols is not self._map.source
+        if is_new:
             self._map = SymbolMap(symbols, self.symbols.intern)
         changed = self._map.map(updates.symbol)
         if added := len(self.symbols) - len(self._rows):
@@ -82,7 +81,10 @@ class MarketState:
         for name in _COLUMNS:
             self._rows[name][changed] = getattr(updates, name)
         self._rows["stale"][changed] = False
+        # What a connection begins with may have been accepted long ago.
+        is_first = is_new or not self.is_live
         self._ingested_ns[changed] = 0 if is_first else updates.ingest_timestamp
+        self.is_live = self.is_live or not updates.is_part
         return changed
 
     def lose(self) -> NDArray[np.integer]:
@@ -208,13 +210,14 @@ class MarketStream:
             await asyncio.sleep(next(waits))
 
     def _receive(self, symbols: SymbolTable, updates: Updates) -> None:
-        if not self.state.is_live:
-            self.connections += 1
-            self.lost_because = None
-            log.info("aggregator %s: connected", self.aggregator.address)
+        was_live = self.state.is_live
         self.messages += 1
         self.counts = updates.counts
         self._changes.add(self.state.apply(symbols, updates).tolist())
+        if self.state.is_live and not was_live:
+            self.connections += 1
+            self.lost_because = None
+            log.info("aggregator %s: connected", self.aggregator.address)
 
     def _lose(self, reason: str) -> None:
         if self.lost_because != reason and self.connections:
@@ -222,8 +225,7 @@ class MarketStream:
         elif self.lost_because != reason:
             log.info("%s; waiting for it", reason)
         self.lost_because = reason
-        if self.state.is_live:
-            self._changes.add(self.state.lose().tolist())
+        self._changes.add(self.state.lose().tolist())
 
     def _publish(self, symbols: Collection[int]) -> None:
         changed = np.fromiter(symbols, np.int64, len(symbols))

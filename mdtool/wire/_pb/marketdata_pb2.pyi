@@ -156,7 +156,7 @@ class TradesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class UpdateBatch(_message.Message):
-    __slots__ = ("new_symbols", "symbol", "open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp", "counts")
+    __slots__ = ("new_symbols", "symbol", "open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp", "counts", "is_part")
     NEW_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +168,7 @@ class UpdateBatch(_message.Message):
     TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     INGEST_TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
+    IS_PART_FIELD_NUMBER: _ClassVar[int]
     new_symbols: _containers.RepeatedScalarFieldContainer[str]
     symbol: bytes
     open: bytes
@@ -179,7 +180,8 @@ class UpdateBatch(_message.Message):
     timestamp: bytes
     ingest_timestamp: bytes
     counts: IngestCounts
-    def __init__(self, new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., open: _Optional[bytes] = ..., high: _Optional[bytes] = ..., low: _Optional[bytes] = ..., close: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., count: _Optional[bytes] = ..., timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., counts: _Optional[_Union[IngestCounts, _Mapping]] = ...) -> None: ...
+    is_part: bool
+    def __init__(self, new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., open: _Optional[bytes] = ..., high: _Optional[bytes] = ..., low: _Optional[bytes] = ..., close: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., count: _Optional[bytes] = ..., timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., counts: _Optional[_Union[IngestCounts, _Mapping]] = ..., is_part: _Optional[bool] = ...) -> None: ...
 
 class IngestCounts(_message.Message):
     __slots__ = ("ticks", "duplicates", "late", "refused")
