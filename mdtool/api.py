@@ -15,7 +15,7 @@ from mdtool.adapters.dbn_select import Selection, selected
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.adapters.dbn_trades import TradeSource
 from mdtool.core import batch as core_batch
-from mdtool.core.dtypes import MBO, OHLCV
+from mdtool.core.dtypes import OHLCV
 from mdtool.core.errors import UsageError
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records
@@ -329,9 +329,8 @@ def _sampler(every: str | None, depth: int | None, start: Time | None) -> Sample
 def _snapshots(source: RecordSource, sampler: Sampler) -> Iterator[BookSnapshot]:
     with source:
         for batch in source:
-            if batch.records.dtype == MBO:
-                for snapshot in sampler.update(batch):
-                    yield _named(snapshot, source.instruments)
+            for snapshot in sampler.update(batch):
+                yield _named(snapshot, source.instruments)
         for snapshot in sampler.close():
             yield _named(snapshot, source.instruments)
 

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol, Self
 
 import databento_dbn as dbn
 
+from mdtool.adapters.warning_log import WarningLog
 from mdtool.core.batch import Batch, Resolver
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.instruments import Instruments
@@ -209,7 +210,7 @@ class DbnSource(ClosesOnExit):
     A file is read, decompressed and decoded ahead, in a thread of its own.
 
     Of a file that was appended, the names that its header adds are yielded as mapping records.
-    Records of unknown rtypes are skipped, and counted on the log.
+    Records of unknown rtypes are skipped, and counted on the log, as are warnings of a live stream.
 
     The metadata is read when the source is made. Memory stays flat whatever the stream's length.
 
@@ -265,6 +266,7 @@ class DbnSource(ClosesOnExit):
         self._received_bytes = 0
         self._record_bytes = 0
         self._is_reported = False
+        self._warnings = WarningLog(name, size_bytes is None)
         self.instruments = Instruments() if instruments is None else instruments
         try:
             self.metadata, runs = self._read_metadata()
@@ -380,6 +382,7 @@ class DbnSource(ClosesOnExit):
             wanted = run.records[-n_wanted:]
             if int(wanted["rtype"][0]) == RTYPE_SYMBOL_MAPPING:
                 self._resolver.learn(wanted)
+            self._warnings.take(wanted)
             yield self._resolver.batch(wanted)
 
     def _enter(self, header: dbn.Metadata) -> Iterator[Batch]:
@@ -391,7 +394,8 @@ class DbnSource(ClosesOnExit):
             yield self._resolver.batch(mappings)
 
     def _report(self) -> None:
-        """Log the records that were skipped."""
+        """Log the records that were skipped, and those of which the stream says so."""
+        self._warnings.report()
         unknown = self._decoder.unknown
         if unknown and not self._is_reported:
             self._is_reported = True

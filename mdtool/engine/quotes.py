@@ -58,6 +58,7 @@ class LatestQuotes:
         """
         records = batch.records
         if not len(records) or not has_trades(records.dtype):
+            self._rebuild.update(batch)
             return np.empty(0, QUOTE)
         rows = batch.instrument.astype(np.intp)
         self._make_room(int(rows.max()) + 1)

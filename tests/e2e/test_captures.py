@@ -79,3 +79,34 @@ class TestTrades:
         assert b"3 trades new, 0 known already" in told.stdout
         again = completed("store", path, "--store", url, "-q", "--schema", "mbo")
         assert b"0 trades new, 3 known already" in again.stdout
+
+
+class TestWarnings:
+    def test_are_told_found_and_make_books_partial(self, tmp_path):
+        slow = dbn.SystemMsg(ts_event=MAY_1, msg="Warning: slow reading", code=dbn.SystemCode(2))
+        path = capture(
+            tmp_path / "f.dbn",
+            order(1, MAY_1, "R"),
+            order(1, MAY_1 + 1, "A", "B", 100, 1, 1),
+            bytes(slow),
+            order(1, MAY_1 + SECOND, "A", "A", 101, 1, 2),
+        )
+        said = "1 slow_reader: Warning: slow reading (code 2)"
+        (book,) = lines("book", path, said=said)
+        assert book["partial"] is True
+        found = completed("book", "verify", path, "-J")
+        assert found.returncode == 1
+        (finding,) = json.loads(found.stdout)["findings"]
+        assert (finding["kind"], finding["text"], finding["code"], finding["count"]) == (
+            "slow_reader",
+            "Warning: slow reading",
+            2,
+            1,
+        )
+        table = completed("book", "verify", path, "--allow", "slow-reader")
+        assert table.returncode == 0
+        assert b"Warning: slow reading" in table.stdout
+        for command in ("replay-dbn", "aggregate", "vwap"):
+            assert said in completed(command, path, "-J").stderr.decode()
+        live = completed("replay-dbn", "-", "-J", stdin=path.read_bytes()).stderr.decode()
+        assert "stdin: the stream warns: Warning: slow reading (code 2)" in live

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mdtool.core import stream_warnings
 from mdtool.core.dtypes import MBO
 from mdtool.engine.book.verify import KINDS, SEQUENCE_BACKWARDS, SEQUENCE_GAP, Finding, Verifier
 from mdtool.engine.simulate import Exchange
@@ -44,7 +45,7 @@ def test_kinds_of_books(kind):
 
 
 def test_every_kind_has_a_test():
-    assert {*CASES, SEQUENCE_GAP, SEQUENCE_BACKWARDS} == set(KINDS)
+    assert {*CASES, SEQUENCE_GAP, SEQUENCE_BACKWARDS, *stream_warnings.KINDS} == set(KINDS)
 
 
 def test_what_is_crossed_within_an_event_only_is_not():

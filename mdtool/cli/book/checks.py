@@ -66,14 +66,13 @@ def verify(
     over_cancel, duplicate_add, side_change, unusable (no usable side, price, size or action),
     crossed and locked (at the end of an event), time_backwards (ts_recv, within an instrument),
     maybe_bad_book (flagged so by the publisher), sequence_gap, sequence_backwards (within an
-    instrument).
+    instrument); and what a live stream says of itself: slow_reader, skipped_records, error_record.
 
     A file with some instruments of a channel lacks the sequence numbers of the others. Jumps are
     therefore gaps only where numbers are otherwise consecutive, or with --all-jumps.
 
     Example: mdtool book verify day.dbn.zst --allow locked --allow unknown
     """
-    from mdtool.core.dtypes import MBO
     from mdtool.engine.book.verify import Verifier
 
     allowed = _allowed(allow or [])
@@ -85,8 +84,7 @@ def verify(
     ):
         try:
             for batch in source:
-                if batch.records.dtype == MBO:
-                    verifier.update(batch)
+                verifier.update(batch)
                 progress.show(verifier.records, source.bytes_read)
         except CorruptStreamError as broken:
             error = broken
@@ -162,12 +160,14 @@ def _described(
             "publisher_id": view.publisher_id,
             "instrument_id": view.instrument_id,
         }
-    else:
-        assert finding.channel is not None
+    elif finding.channel is not None:
         of = {
             "publisher_id": finding.channel.publisher_id,
             "channel_id": finding.channel.channel_id,
         }
+    else:
+        assert finding.warning is not None
+        of = {"text": finding.warning.text, "code": finding.warning.code}
     return {
         "kind": finding.kind,
         **of,
@@ -195,7 +195,7 @@ def _print_findings(report: dict[str, Any]) -> None:
         table.add_column("allowed")
         for found in findings[:_ROWS_AT_MOST]:
             table.add_row(
-                found.get("symbol") or f"channel {found['channel_id']}",
+                _of(found),
                 found["kind"],
                 f"{found['count']:,}",
                 f"{found['first_record']:,}",
@@ -213,6 +213,12 @@ def _print_findings(report: dict[str, Any]) -> None:
                 f"channel {channel['channel_id']}: sequence numbers jump in {channel['jumps']:,} "
                 f"of {channel['steps']:,} steps, as where a file has part of a channel: no gaps"
             )
+
+
+def _of(found: dict[str, Any]) -> str:
+    if "text" in found:
+        return f"stream: {found['text']}"
+    return found.get("symbol") or f"channel {found['channel_id']}"
 
 
 def diff(

@@ -57,6 +57,7 @@ def _show_events(
 ) -> None:
     from mdtool.core.dtypes import MBO
     from mdtool.core.records import index_timestamps
+    from mdtool.core.stream_warnings import warnings_in
     from mdtool.engine.book.state import Books
 
     depth, start_ns = options.record_depth, selected.start_ns
@@ -69,6 +70,8 @@ def _show_events(
     ):
         for batch in source:
             if batch.records.dtype != MBO:
+                if warnings_in(batch.records):
+                    books.mark_partial()
                 sink.write(batch)
                 continue
             for made in books.events(batch, depth):
@@ -101,9 +104,9 @@ def _show_snapshots(
         error, taken = None, 0
         try:
             for batch in source:
+                sink.write_all(sampler.update(batch))
+                notice.look()
                 if batch.records.dtype == MBO:
-                    sink.write_all(sampler.update(batch))
-                    notice.look()
                     taken += len(batch)
                 elif batch.records.dtype == SYMBOL_MAPPING:
                     sink.write_mappings(batch)
@@ -370,7 +373,7 @@ class PartialNotice:
         named = self._partial.count
         for instrument in self._partial.look(self._books)[: max(0, _NAMED_AT_MOST - named)]:
             log.warning(
-                "%s: partial book: orders from before its stream began are not in it",
+                "%s: partial book: orders from before its stream began, or lost, are not in it",
                 self._instruments[instrument].text,
             )
 

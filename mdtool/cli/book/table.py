@@ -106,7 +106,10 @@ def _remarks(snapshot: Snapshot) -> list[Text]:
     remarks = []
     if snapshot.is_partial:
         remarks.append(
-            Text("partial: orders from before the stream began are not in it", style="yellow")
+            Text(
+                "partial: orders from before its stream, or lost, are not in it",
+                style="yellow",
+            )
         )
     if snapshot.anomalies:
         kinds = (f"{count:,} {kind}" for kind, count in snapshot.anomalies.items())

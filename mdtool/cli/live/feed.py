@@ -16,6 +16,7 @@ from mdtool.core.batch import Batch
 from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import MdtoolError
 from mdtool.core.records import Records, index_timestamps, is_trade
+from mdtool.core.stream_warnings import warnings_in
 from mdtool.engine.book.rebuild import WholeEvents
 from mdtool.engine.book.state import Books
 
@@ -169,6 +170,12 @@ class Feed:
                 return
             if batch.records.dtype == MBO:
                 self._play(batch, read_before)
+            elif warnings_in(batch.records):
+                with self._turn:
+                    held = self._events.release()
+                    if len(held):
+                        self._apply(held)
+                    self.books.mark_partial()
             read_before = self._source.bytes_read
         with self._turn:
             if len(self._events.held):

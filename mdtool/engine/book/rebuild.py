@@ -10,6 +10,7 @@ import numpy as np
 from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO
 from mdtool.core.instruments import with_room
+from mdtool.core.stream_warnings import warnings_in
 from mdtool.engine.book.state import Books, words_of
 from mdtool.engine.book.stream_kernel import mark_open
 
@@ -78,6 +79,11 @@ class WholeEvents:
             self.forced += len(forced)
             yield forced
 
+    def release(self) -> Batch:
+        """Return the held records, which are held no longer: their events may never end."""
+        held, self.held = self.held, Batch.empty(MBO)
+        return held
+
     def _split(self, batch: Batch) -> Split:
         """Return the records of events that end in a batch, or in one split before in the round."""
         self._ended_in = with_room(self._ended_in, batch.instrument, 0)
@@ -124,6 +130,16 @@ class Rebuild:
         return self.events.latest_ns
 
     def update(self, batch: Batch) -> None:
-        """Take the stream's next MBO records, perhaps none."""
-        for whole in self.events.feed(batch):
-            self.books.apply(whole)
+        """Take the stream's next MBO or control records, perhaps none.
+
+        Where a warning says that records were lost, events that have not ended are applied as far
+        as they came, and every book is partial until it is cleared.
+        """
+        if batch.records.dtype == MBO:
+            for whole in self.events.feed(batch):
+                self.books.apply(whole)
+        elif warnings_in(batch.records):
+            held = self.events.release()
+            if len(held):
+                self.books.apply(held)
+            self.books.mark_partial()

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from mdtool.core.batch import Batch
+from mdtool.core.dtypes import MBO
 from mdtool.core.records import index_timestamps
 from mdtool.engine.book import kernel as k
 from mdtool.engine.book.rebuild import Rebuild
@@ -26,7 +27,7 @@ class Sampler(Protocol):
     rebuild: Rebuild
 
     def update(self, batch: Batch) -> Iterator[Snapshot]:
-        """Take MBO records; yield snapshots of the moments that they end.
+        """Take MBO or control records; yield snapshots of the moments that they end.
 
         To be exhausted before the next call: a snapshot is taken when it is requested.
         """
@@ -63,7 +64,7 @@ class FinalSampler:
         self._has_orders = has_orders
 
     def update(self, batch: Batch) -> Iterator[Snapshot]:
-        """Take MBO records; yield nothing."""
+        """Take MBO or control records; yield nothing."""
         self.rebuild.update(batch)
         yield from ()
 
@@ -109,7 +110,10 @@ class IntervalSampler:
         self._counts = np.empty(0, np.int64)
 
     def update(self, batch: Batch) -> Iterator[Snapshot]:
-        """Take MBO records; yield snapshots of the intervals that they end."""
+        """Take MBO or control records; yield snapshots of the intervals that they end."""
+        if batch.records.dtype != MBO:
+            self.rebuild.update(batch)
+            return
         now_ns = np.maximum.accumulate(index_timestamps(batch.records))
         np.maximum(now_ns, self.rebuild.latest_ns, out=now_ns)
         begin = 0

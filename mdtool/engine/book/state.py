@@ -55,6 +55,10 @@ class Books:
         while done < len(batch):
             done = self._run(batch, done, _NO_OUTPUT, _NOTHING_MADE)
 
+    def mark_partial(self) -> None:
+        """Mark every book partial until it is cleared: records of its stream were lost."""
+        self.state.books[: len(self), k.B_UNKNOWN_SIDES] = k.BOTH_SIDES
+
     def events(self, batch: Batch, depth: Depth = 10) -> Iterator[Batch]:
         """Apply MBO records and yield the depth records that they make.
 

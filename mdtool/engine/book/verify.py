@@ -14,9 +14,12 @@ from typing import Final
 
 import numpy as np
 
+from mdtool.core import stream_warnings
 from mdtool.core.batch import Batch
+from mdtool.core.dtypes import MBO
 from mdtool.core.instruments import Indices, with_room
 from mdtool.core.records import Records, index_timestamps
+from mdtool.core.stream_warnings import StreamWarning, warnings_in
 from mdtool.engine.book import kernel as k
 from mdtool.engine.book import stream_kernel as q
 from mdtool.engine.book.state import Books, words_of
@@ -27,9 +30,9 @@ STEPS_A_JUMP: Final = 100
 can make up nearly all of its channel for a while: two seconds of ESM4 jump once in 36 steps."""
 SEQUENCE_GAP: Final = "sequence_gap"
 SEQUENCE_BACKWARDS: Final = "sequence_backwards"
-KINDS: Final = (*ANOMALIES, SEQUENCE_GAP, SEQUENCE_BACKWARDS)
+KINDS: Final = (*ANOMALIES, SEQUENCE_GAP, SEQUENCE_BACKWARDS, *stream_warnings.KINDS)
 """Every kind of finding: those of the books, numbers missing from a channel whose numbers are
-otherwise consecutive, and numbers of an instrument that fall."""
+otherwise consecutive, numbers of an instrument that fall, and warnings of the stream itself."""
 
 ALIASES: Final = {"unknown": ("unknown_cancel", "unknown_modify")}
 """Names for several kinds at once."""
@@ -86,7 +89,7 @@ class Finding:
     kind : str
         One of `KINDS`.
     instrument : int or None
-        Its index; None where it is of a channel.
+        Its index; None where it is of a channel, or of the stream.
     channel : Channel or None
     count : int
         How often; of a gap, how many there are.
@@ -94,6 +97,8 @@ class Finding:
         The number of the first record where it showed, counted from 0.
     first_ts_ns : int
         When that was received.
+    warning : StreamWarning or None
+        The first one, where the finding is of the stream as a whole.
     """
 
     kind: str
@@ -102,6 +107,7 @@ class Finding:
     count: int
     first_record: int
     first_ts_ns: int
+    warning: StreamWarning | None = None
 
 
 class Verifier:
@@ -126,9 +132,16 @@ class Verifier:
         self._all_jumps = all_jumps
         self._sequences = Sequences()
         self._first_ts_ns: dict[tuple[int, int], int] = {}
+        self._warnings: list[tuple[int, StreamWarning]] = []
+        """Each with the number of MBO records before it."""
 
     def update(self, batch: Batch) -> None:
-        """Take the stream's next MBO records."""
+        """Take the stream's next MBO or control records."""
+        if batch.records.dtype != MBO:
+            if warnings := warnings_in(batch.records):
+                self._warnings += [(self.records, warning) for warning in warnings]
+                self.books.mark_partial()
+            return
         self.books.apply(batch)
         self._sequences.update(batch)
         self._date(index_timestamps(batch.records))
@@ -143,7 +156,7 @@ class Verifier:
         return channel.jumps > 0 and (self._all_jumps or channel.is_consecutive)
 
     def findings(self) -> Iterator[Finding]:
-        """Yield the findings by book, in the order of their first records, then by channel."""
+        """Yield findings: by book, in the order of their first records, by channel, of all."""
         falls = {fall.instrument: fall for fall in self._sequences.falls()}
         for row, instrument in enumerate(self.books.instruments().tolist()):
             counts = self.books.state.books[row, k.B_ANOMALIES :].tolist()
@@ -165,6 +178,11 @@ class Verifier:
             if self.has_gaps(channel):
                 first = channel.first_record, channel.first_ts_ns
                 yield Finding(SEQUENCE_GAP, None, channel, channel.jumps, *first)
+        for kind in stream_warnings.KINDS:
+            of_kind = [found for found in self._warnings if found[1].kind == kind]
+            if of_kind:
+                record, warning = of_kind[0]
+                yield Finding(kind, None, None, len(of_kind), record, warning.ts_ns, warning)
 
     def _date(self, ts_ns: np.ndarray) -> None:
         """Store when the first anomalies among the latest records were received."""
