@@ -31,13 +31,18 @@ _GONE: Final = 499
 """The status by which several HTTP servers count a request whose client left early."""
 
 
-CLIENT: Final = web.RequestKey("client", Client)
-"""The key of a request's client."""
+Identify = Callable[[web.Request], Client]
+
+IDENTIFY: Final[web.AppKey[Identify]] = web.AppKey("identify", Callable)  # type: ignore[arg-type]
+"""Of an application, what returns the client of a request."""
+_CLIENT: Final = web.RequestKey("client", Client)
 
 
 def client_of(request: web.Request) -> Client:
-    """Return the client that a request was admitted for."""
-    return request[CLIENT]
+    """Return the client of a request, which is made when it is first asked for."""
+    if _CLIENT not in request:
+        request[_CLIENT] = request.app[IDENTIFY](request)
+    return request[_CLIENT]
 
 
 class HeadedError(MdtoolError):

@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Mapping
 
 from aiohttp import web
 
-from mdtool.services.client import Admission, client_address
+from mdtool.services.client import Admission, Client, client_address
 from mdtool.services.http.answers import (
-    CLIENT,
+    IDENTIFY,
     Handler,
     Statuses,
     answer,
     answering,
+    client_of,
     encode_object,
     no_route,
 )
@@ -47,11 +48,14 @@ def control_application(
     async def health(_request: web.Request) -> web.Response:
         return answer(encode_object({"status": "ok", "state": state()}))
 
+    def identify(request: web.Request) -> Client:
+        return admission.client(client_address(request.remote or ""))
+
     def admit(request: web.Request) -> None:
-        client = request[CLIENT] = admission.client(client_address(request.remote or ""))
-        client.spend_request()
+        client_of(request).spend_request()
 
     app = web.Application()
+    app[IDENTIFY] = identify
     for (method, path), handler in {**routes, ("GET", "/health"): health}.items():
         answered = answering(handler, statuses, admit=admit)
         if method == "GET":
