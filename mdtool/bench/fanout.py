@@ -1,4 +1,4 @@
-"""STOMP messages to 2,000 clients: how soon, how many a second, and the memory of each client."""
+"""STOMP messages to thousands of clients: how soon, how many a second, and memory for each."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
-import aiohttp
 import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
 
 from mdtool.adapters import rpc
 from mdtool.bench.figures import Figure, in_turns
-from mdtool.bench.market import SYMBOLS
+from mdtool.bench.market import RESIDENT, SYMBOLS, metric
 from mdtool.bench.processes import service
 from mdtool.bench.stomp_load import stomp_clients
 from mdtool.core.descriptors import raise_file_limit
-from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
 from mdtool.services.client import Admission, Limits
@@ -39,13 +37,13 @@ from mdtool.wire._pb import tick_pb2
 from mdtool.wire.batches import Counts, Updates
 
 CLIENTS: Final = 2_000
+CROWD: Final = 10_000
 RATE: Final = 20
 UPDATES: Final = 400
 ROUNDS: Final = 15
 _SYMBOL: Final = "AAPL"
 _TOPICS: Final = TABLE["aggregates"].destination
 _BARE_PATH: Final = "/bare"
-_RESIDENT: Final = "process_resident_memory_bytes "
 _UPDATES_A_ROUND: Final = 4
 _PAUSE_S: Final = 0.2
 """For the clients to read the messages of a round."""
@@ -57,35 +55,43 @@ _Way = Callable[[NDArray[np.integer]], Awaitable[None]]
 
 
 async def measure(
-    clients: int = CLIENTS, updates: int = UPDATES, rounds: int = ROUNDS
+    clients: int = CLIENTS, updates: int = UPDATES, rounds: int = ROUNDS, crowd: int = CROWD
 ) -> list[Figure]:
     """Return how long updates take from the aggregator to each client, and their cost.
 
     An update takes from the moment at which it is sent until a message comes whose volume includes
     it.
     """
+    return [
+        *await _follow("fanout", clients, updates),
+        *await _follow("fanout_crowd", crowd, updates),
+        *await measure_writes(clients, rounds),
+    ]
+
+
+async def _follow(name: str, clients: int, updates: int) -> list[Figure]:
+    """Return the figures of clients that follow one symbol."""
     async with contextlib.AsyncExitStack() as servers:
         aggregator = await servers.enter_async_context(service("aggregate"))
         options = (
-            *("--aggregator", aggregator),
+            *("--aggregator", aggregator, "--max-sockets", str(clients)),
             *("--client-sockets", "0", "--client-time-percent", "100"),
         )
         gateway = await servers.enter_async_context(service("gateway", *options))
         await _trade(aggregator, 1)
-        resident = await _resident_bytes(gateway)
+        resident = await metric(gateway, RESIDENT)
         destination = f"{_TOPICS}{_SYMBOL}"
         async with stomp_clients(gateway, PATH, clients, destination, updates) as arrivals:
             sent_s = await _trade(aggregator, updates)
             arrived_s = await arrivals()
-            taken = await _resident_bytes(gateway) - resident
+            taken = await metric(gateway, RESIDENT) - resident
     times_ms = (arrived_s - sent_s) * 1_000
     up_to_date = int(np.count_nonzero(~np.isnan(arrived_s[:, -1])))
     return [
-        Figure("fanout_up_to_date", up_to_date, f"of {clients:,} clients"),
-        Figure("fanout_p50", float(np.nanpercentile(times_ms, 50)), "ms", "lower"),
-        Figure("fanout_p99", float(np.nanpercentile(times_ms, 99)), "ms", "lower"),
-        Figure("fanout_memory", taken / clients / 1_024, "KB a client", "lower"),
-        *await measure_writes(clients, rounds),
+        Figure(f"{name}_up_to_date", up_to_date, f"of {clients:,} clients"),
+        Figure(f"{name}_p50", float(np.nanpercentile(times_ms, 50)), "ms", "lower"),
+        Figure(f"{name}_p99", float(np.nanpercentile(times_ms, 99)), "ms", "lower"),
+        Figure(f"{name}_memory", taken / clients / 1_024, "KB a client", "lower"),
     ]
 
 
@@ -105,18 +111,6 @@ async def _trade(aggregator: str, ticks: int) -> NDArray[np.float64]:
     async with rpc.open_channel(aggregator) as channel:
         await rpc.Stub(channel).StreamTicks(paced())
     return sent_s
-
-
-async def _resident_bytes(gateway: str) -> float:
-    """Return the resident memory that the gateway reports."""
-    async with (
-        aiohttp.ClientSession(f"http://{gateway}") as session,
-        session.get("/metrics") as response,
-    ):
-        for line in (await response.text()).splitlines():
-            if line.startswith(_RESIDENT):
-                return float(line.removeprefix(_RESIDENT))
-    raise PeerError(f"gateway {gateway} does not report its memory on this system")
 
 
 async def measure_writes(clients: int, rounds: int = ROUNDS) -> list[Figure]:

@@ -27,6 +27,8 @@ from mdtool.wire.tick_encoder import encode_frames
 
 SYMBOLS: Final = ("AAPL", "MSFT", "GOOG", "AMZN", "TSLA")
 """The symbols, which trade in turns."""
+RESIDENT: Final = "process_resident_memory_bytes"
+CPU: Final = "process_cpu_seconds_total"
 NO_LIMIT: Final = ("--memory-requests-per-s", "1000000000", "--client-time-percent", "100")
 """Limits that no client reaches, so that the cost of counting is measured too."""
 
@@ -72,7 +74,7 @@ def send(address: str, data: memoryview, expected: str) -> float:
 
 
 @contextlib.asynccontextmanager
-async def gateway_with_aggregate() -> AsyncIterator[str]:
+async def gateway_with_aggregate(*options: str) -> AsyncIterator[str]:
     """Run a gateway before an aggregator with one trade of AAPL; yield its address."""
     async with service("aggregate") as aggregator:
         tick = tick_pb2.Tick(
@@ -80,13 +82,31 @@ async def gateway_with_aggregate() -> AsyncIterator[str]:
         )
         async with rpc.open_channel(aggregator) as channel:
             await rpc.Stub(channel).StreamTicks(iter([tick]))
-        async with service("gateway", "--aggregator", aggregator, *NO_LIMIT) as address:
+        async with service("gateway", "--aggregator", aggregator, *NO_LIMIT, *options) as address:
             async with (
                 aiohttp.ClientSession(f"http://{address}") as session,
                 session.ws_connect("/ws/marketdata?symbol=AAPL") as updates,
             ):
                 await updates.receive()
             yield address
+
+
+async def metric(gateway: str, name: str) -> float:
+    """Return the value of a metric without labels that a gateway reports.
+
+    Raises
+    ------
+    PeerError
+        When it does not report it.
+    """
+    async with (
+        aiohttp.ClientSession(f"http://{gateway}") as session,
+        session.get("/metrics") as response,
+    ):
+        for line in (await response.text()).splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.removeprefix(name))
+    raise PeerError(f"gateway {gateway} does not report {name} on this system")
 
 
 def fill_store(url: str, trades: int) -> None:

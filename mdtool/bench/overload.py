@@ -26,7 +26,7 @@ from mdtool.wire.tick_encoder import encode_frames
 
 CLIENTS: Final = 2_000
 SECONDS: Final = 60.0
-FACTORS: Final = (1, 3, 10)
+FACTORS: Final = (0.9, 1, 3, 10)
 """How many times what the gateway can write is sent."""
 _DESTINATION: Final = f"{TABLE['aggregates'].destination}*"
 _PROBE_RATE: Final = 200.0
@@ -40,7 +40,7 @@ _RESIDENT: Final = "process_resident_memory_bytes"
 
 
 async def measure(
-    clients: int = CLIENTS, seconds: float = SECONDS, factors: Sequence[int] = FACTORS
+    clients: int = CLIENTS, seconds: float = SECONDS, factors: Sequence[float] = FACTORS
 ) -> list[Figure]:
     """Return the figures of each load; an update changes every one of five symbols.
 
@@ -53,7 +53,7 @@ async def measure(
     figures = [Figure("overload_writes", probe.messages / probe.taken_s, "messages/s")]
     for factor in factors:
         load = await _run(clients, max(_LEAST_RATE, factor * capacity), seconds)
-        figures += load.figures(f"overload_{factor}x")
+        figures += load.figures(f"overload_{factor:g}x")
     return figures
 
 

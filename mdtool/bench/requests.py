@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from typing import Final, NamedTuple
@@ -11,15 +12,21 @@ import aiohttp
 
 from mdtool.bench import baselines
 from mdtool.bench.figures import Figure, in_turns
-from mdtool.bench.market import gateway_with_aggregate
+from mdtool.bench.market import CPU, gateway_with_aggregate, metric
 from mdtool.bench.processes import server
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 
 CONNECTIONS: Final = 16
+WORKERS_CONNECTIONS: Final = 64
+"""So that each worker has several requests at once."""
 ROUNDS: Final = 31
 ROUND_S: Final = 0.3
 """Short, so that other load of the machine affects both of a pair."""
+_IN_A_ROW: Final = 30
+"""Answers of connections of their own, after which no worker is left that has another one."""
+_WORKERS_ROUNDS: Final = 3
+"""How much longer a round of workers is, for reading their CPU time takes some, too."""
 _PATIENCE_S: Final = 30.0
 """How long a round may take without an answer."""
 _PATH: Final = "/api/v1/marketdata/AAPL"
@@ -33,7 +40,11 @@ _BODY: Final = json.dumps(
 
 
 async def measure_rest(rounds: int = ROUNDS, round_s: float = ROUND_S) -> list[Figure]:
-    """Return the rate of REST, beside that of the simplest aiohttp server with the same answer."""
+    """Return the rate of REST, and what two workers add to it.
+
+    The rate is beside that of the simplest aiohttp server with the same answer; the rate of two
+    workers, and the CPU time that they take for a request, are beside those of one.
+    """
     async with gateway_with_aggregate() as gateway:
         body = await _rest_answer(gateway)
         async with server(baselines.MODULE, "handler", body.decode()) as bare:
@@ -45,7 +56,42 @@ async def measure_rest(rounds: int = ROUNDS, round_s: float = ROUND_S) -> list[F
                 rounds,
                 round_s,
             )
-    return [figure]
+    return [figure, *await _measure_workers(rounds, round_s)]
+
+
+async def _measure_workers(rounds: int, round_s: float) -> list[Figure]:
+    async with contextlib.AsyncExitStack() as stack:
+        gateways = [
+            await stack.enter_async_context(gateway_with_aggregate("--workers", count))
+            for count in ("2", "1")
+        ]
+        loads = [rest_load(gateway, await _rest_answer(gateway)) for gateway in gateways]
+        await _settle(loads[0])
+        results = [
+            [await _rate_and_cpu(load, _WORKERS_ROUNDS * round_s) for load in loads]
+            for _ in range(-(-rounds // _WORKERS_ROUNDS))
+        ]
+    rates = [(two[0], one[0]) for two, one in results]
+    costs = [(two[1] * 1e6, one[1] * 1e6) for two, one in results]
+    return [
+        in_turns("rest_workers", "requests/s", "one worker", rates),
+        in_turns("rest_workers_cpu", "us a request", "one worker", costs, "lower"),
+    ]
+
+
+async def _settle(load: Load) -> None:
+    """Wait until every worker has the aggregate, each of which gets some connections."""
+    answered = 0
+    while answered < _IN_A_ROW:
+        answered = answered + 1 if await _rest_answer(load.address) == load.body else 0
+
+
+async def _rate_and_cpu(load: Load, round_s: float) -> tuple[float, float]:
+    """Return the rate of a gateway's requests, and the CPU seconds that it takes for each."""
+    began_s, cpu_s = time.perf_counter(), await metric(load.address, CPU)
+    rate = await _rate(load, round_s, WORKERS_CONNECTIONS)
+    taken_s = time.perf_counter() - began_s
+    return rate, (await metric(load.address, CPU) - cpu_s) / (rate * taken_s)
 
 
 async def measure_graphql(rounds: int = ROUNDS, round_s: float = ROUND_S) -> list[Figure]:
@@ -119,13 +165,13 @@ async def _rest_answer(address: str) -> bytes:
         return await response.read()
 
 
-async def _rate(load: Load, round_s: float) -> float:
+async def _rate(load: Load, round_s: float, n_connections: int = CONNECTIONS) -> float:
     """Return how many requests a second a server answers, at least one of them."""
     loop = asyncio.get_running_loop()
     host, port = parse_address(load.address)
     connections = [
         (await loop.create_connection(lambda: _Requests(load), host, port))[1]
-        for _ in range(CONNECTIONS)
+        for _ in range(n_connections)
     ]
     try:
         await asyncio.sleep(round_s / 10)

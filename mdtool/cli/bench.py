@@ -45,7 +45,10 @@ BENCHES: Final = {
         "from the aggregator's start until it serves 10 million stored trades", "restart:measure"
     ),
     "latency": Bench("TCP in to WebSocket out, through three processes", "latency:measure"),
-    "rest": Bench("the gateway's REST, against a bare aiohttp handler", "requests:measure_rest"),
+    "rest": Bench(
+        "the gateway's REST, against a bare aiohttp handler, and of two workers against one",
+        "requests:measure_rest",
+    ),
     "history": Bench(
         "a page of trades over HTTP from 10 million stored, against a blocking handler",
         "history:measure",
@@ -54,10 +57,10 @@ BENCHES: Final = {
         "the gateway's GraphQL, against its REST for the same symbol", "requests:measure_graphql"
     ),
     "fanout": Bench(
-        "STOMP messages to 2,000 clients, against bare aiohttp sockets", "fanout:measure"
+        "STOMP messages to 2,000 and 10,000 clients, against bare aiohttp sockets", "fanout:measure"
     ),
     "overload": Bench(
-        "2,000 STOMP clients at 1, 3 and 10 times the updates that the gateway can write",
+        "2,000 STOMP clients at 0.9 to 10 times the updates that the gateway can write",
         "overload:measure",
     ),
     "outage": Bench(

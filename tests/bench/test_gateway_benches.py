@@ -6,11 +6,14 @@ from mdtool.bench import fanout, history, latency, outage, overload, requests
 
 
 async def test_rest_is_measured_against_a_bare_handler():
-    (figure,) = await requests.measure_rest(rounds=2, round_s=0.1)
-    assert figure.name == "rest_requests"
-    assert figure.value > 0
-    assert figure.baseline_value > 0
-    assert figure.ratio > 0
+    figures = await requests.measure_rest(rounds=2, round_s=0.1)
+    names = ["rest_requests", "rest_workers", "rest_workers_cpu"]
+    assert [figure.name for figure in figures] == names
+    for figure in figures:
+        assert figure.value > 0
+        assert figure.baseline_value > 0
+        assert figure.ratio > 0
+    assert figures[-1].better == "lower"
 
 
 async def test_a_page_of_trades_is_measured_against_a_blocking_handler():
@@ -50,8 +53,9 @@ async def test_an_outage_is_seen_and_its_end():
 
 
 async def test_fanout_is_measured_by_client_and_against_bare_sockets():
-    figures = {figure.name: figure for figure in await fanout.measure(20, 10, rounds=2)}
+    figures = {figure.name: figure for figure in await fanout.measure(20, 10, rounds=2, crowd=40)}
     assert figures["fanout_up_to_date"].value == 20
+    assert figures["fanout_crowd_up_to_date"].value == 40
     assert 0 < figures["fanout_p50"].value <= figures["fanout_p99"].value
     assert figures["fanout_memory"].better == "lower"
     for name in ("fanout_messages", "fanout_one_symbol"):

@@ -50,6 +50,17 @@ async def test_the_stomp_page_follows_topics_and_sends(source, client):
         assert tab.complaints == []
 
 
+@pytest.mark.parametrize("path", ["/demo/stomp", "/demo/call"])
+async def test_a_page_shows_the_age_of_updates(source, client, path):
+    age = "document.querySelector('#age')"
+    async with chromium() as tab:
+        await tab.open(_url(client, path))
+        await tab.until(f"{age}.innerText.includes('none lately')")
+        source.trade("AAPL", 187.5, 1)
+        await tab.until(f"/\\d (ms|s) old/.test({age}.innerText)")
+        await tab.until(f"['ok', 'degraded'].includes({age}.dataset.state)")
+
+
 async def test_the_stomp_page_survives_what_is_refused(source, client):
     async with chromium() as tab:
         await tab.open(_url(client, "/demo/stomp"))
