@@ -17,8 +17,8 @@ from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.units import NS_PER_S
-from mdtool.services.gateway.ages import Ages
 from mdtool.services.gateway.hub import Changes, Hub
+from mdtool.services.gateway.times import Ages
 from mdtool.wire.batches import Counts, Updates
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final
 
@@ -20,10 +20,10 @@ from prometheus_client.registry import Collector
 
 from mdtool.core.breaker import Circuit
 from mdtool.core.descriptors import shortage
-from mdtool.services.gateway.ages import BOUNDS_S
-from mdtool.services.gateway.http import TIMES_S, Routes
+from mdtool.services.gateway.http import Routes
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.sources import Sources
+from mdtool.services.gateway.times import Histogram
 from mdtool.services.gateway.upstream import Upstream
 from mdtool.services.gateway.workers.peers import Peers
 from mdtool.wire.batches import Counts
@@ -197,7 +197,7 @@ class _ClientsCollector(Collector):
         yield HistogramMetricFamily(
             "mdtool_update_age_seconds",
             "Age of the oldest update of a round, from ingest to its last write.",
-            buckets=_cumulated(BOUNDS_S, ages.buckets),
+            buckets=_cumulated(ages),
             sum_value=ages.total_s,
         )
         yield _gauge(
@@ -241,9 +241,7 @@ class _ClientsCollector(Collector):
         )
         for route, of_route in self._served.times.items():
             for status, times in of_route.by_status.items():
-                family.add_metric(
-                    (route, str(status)), _cumulated(TIMES_S, times.buckets), times.total_s
-                )
+                family.add_metric((route, str(status)), _cumulated(times), times.total_s)
         return family
 
     def _sockets(self) -> Iterator[Metric]:
@@ -298,8 +296,9 @@ def _outcomes(name: str, text: str, upstream: Upstream) -> Metric:
     return calls
 
 
-def _cumulated(bounds: Sequence[float], buckets: Sequence[int]) -> list[tuple[str, float]]:
-    return list(zip((*map(str, bounds), "+Inf"), accumulate(buckets), strict=True))
+def _cumulated(times: Histogram) -> list[tuple[str, float]]:
+    bounds = (*map(str, times.bounds_s), "+Inf")
+    return list(zip(bounds, accumulate(times.buckets), strict=True))
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from mdtool.core.symbols import SymbolTable
-from mdtool.services.gateway.ages import BOUNDS_S, RECENT_S, Ages
 from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.hub import Hub
 from mdtool.services.gateway.market import MarketState, MarketStream
+from mdtool.services.gateway.times import AGE_BOUNDS_S, RECENT_S, Ages
 from mdtool.wire.batches import Counts, Updates
 
 
@@ -105,5 +105,5 @@ def test_the_highest_age_of_the_last_seconds_is_remembered_until_they_are_over()
     now_s[0] = 3.5 * RECENT_S
     assert ages.recent_s() is None
     assert sum(ages.buckets) == 3
-    assert ages.buckets[BOUNDS_S.index(0.5)] == 1
+    assert ages.buckets[AGE_BOUNDS_S.index(0.5)] == 1
     assert ages.total_s == pytest.approx(0.306)
