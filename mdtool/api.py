@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,12 +15,12 @@ from mdtool.adapters.dbn_select import Selection, selected
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.adapters.dbn_trades import TradeSource
 from mdtool.core import batch as core_batch
-from mdtool.core.dtypes import OHLCV
+from mdtool.core.dtypes import OHLCV, WIDE_BAR
 from mdtool.core.errors import UsageError
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records
 from mdtool.core.units import parse_duration, parse_moment
-from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RECORD_TYPES
+from mdtool.wire.dbn_records import CONTROL_RTYPES, SHOWN_DTYPES, SHOWN_TYPES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,8 +65,11 @@ class Batch:
 
         from mdtool.adapters.outputs.columns import columns_of
 
-        record_type = next(RECORD_TYPES[r] for r, d in DTYPES.items() if d == self.records.dtype)
-        columns = columns_of(self.records, record_type, "batch")
+        if len(self.records):
+            rtype = int(self.records["rtype"][0])
+        else:
+            rtype = next(r for r, d in SHOWN_DTYPES.items() if d == self.records.dtype)
+        columns = columns_of(self.records, SHOWN_TYPES[rtype], "batch")
         columns["symbol"] = pa.array(self.symbols.tolist(), pa.string())
         return pa.RecordBatch.from_pydict(columns)
 
@@ -167,6 +170,10 @@ def bars(
     lateness: str | None = None,
     consolidate: bool = False,
     schema: str | None = None,
+    tz: str | None = None,
+    session: str | None = None,
+    label: str = "start",
+    extras: Collection[str] = (),
     symbols: str | Iterable[str] | None = None,
     start: Time | None = None,
     end: Time | None = None,
@@ -179,7 +186,7 @@ def bars(
         As for `read`; files of any schema that shows trades. Where several show the same trade, it
         is counted once. Files of bars make bars of multiples of their interval.
     interval : str, optional
-        Length of the bars, such as `1s`, `5m` or `1d`; `1m` by default.
+        Length of the bars, such as `1s`, `5m`, `1d`, `1w` or `1mo`; `1m` by default.
     by : str, optional
         Bars by size instead of by time: `volume=N`, `ticks=N` or `notional=N`.
     fill : {"none", "prev", "zero"}
@@ -192,13 +199,23 @@ def bars(
         One bar of each symbol for all publishers of its dataset, instead of one for each.
     schema : str, optional
         The only schema to count trades of, where there are several.
+    tz : str, optional
+        The time zone of days, weeks and months, such as `America/New_York`; UTC by default.
+    session : str, optional
+        When these begin, such as `17:00`, by that zone's clock; from noon on, the evening before.
+    label : {"start", "end"}
+        Which of a bar's times is its `ts_event`.
+    extras : collection of {"count", "vwap"}
+        What bars have besides DBN's fields: how many trades, and their VWAP at 1e-9, UNDEF_PRICE
+        without volume.
     symbols, start, end : optional
         As for `read`.
 
     Returns
     -------
     Batch
-        OHLCV records in order of time; `ts_event` is the start of a bar. Perhaps empty.
+        OHLCV records in order of time, with `count` and `vwap` if there are `extras`. Perhaps
+        empty.
 
     Raises
     ------
@@ -207,7 +224,7 @@ def bars(
     """
     from mdtool.engine.bar_stream import BarStream
 
-    stream = BarStream.parse(interval, by, fill, clock, lateness)
+    stream = BarStream.parse(interval, by, fill, clock, lateness, tz, session, label, extras)
     selection = _selection(symbols, start, end)
     made: list[Batch] = []
     opened = _open(path, schema, selection, consolidate)
@@ -215,7 +232,7 @@ def bars(
         for batch in source:
             made += _labelled(stream.update(batch))
         made += _labelled(stream.close())
-    return _joined(made)
+    return _joined(made, WIDE_BAR if extras else OHLCV)
 
 
 def book(
@@ -309,9 +326,9 @@ def _labelled(batches: Iterable[core_batch.Batch]) -> Iterator[Batch]:
             yield Batch(batch.records, batch.symbols)
 
 
-def _joined(batches: list[Batch]) -> Batch:
+def _joined(batches: list[Batch], layout: np.dtype[np.void]) -> Batch:
     if not batches:
-        return Batch(np.empty(0, OHLCV), np.empty(0, np.object_))
+        return Batch(np.empty(0, layout), np.empty(0, np.object_))
     return Batch(
         np.concatenate([batch.records for batch in batches]),
         np.concatenate([batch.symbols for batch in batches]),

@@ -13,7 +13,7 @@ from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.options import check_mode, option_bundle, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
-from mdtool.core.errors import EXIT_OK, CorruptStreamError
+from mdtool.core.errors import EXIT_OK, CorruptStreamError, UsageError
 from mdtool.core.units import counted
 from mdtool.services.aggregator.config import AggregatorConfig
 
@@ -35,7 +35,7 @@ class BarOptions:
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="Length of the bars, such as 1s, 90s, 5m or 1d.",
+            help="Length of the bars, such as 1s, 90s, 5m, 1d, 1w (from Monday on) or 1mo.",
             show_default="1m",
         ),
     ] = None
@@ -68,6 +68,36 @@ class BarOptions:
         ),
     ] = False
 
+    tz: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ZONE",
+            help="Time zone of 1d, 1w and 1mo, such as America/New_York. [default: UTC]",
+        ),
+    ] = None
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HH:MM",
+            help="When days, weeks and months begin; from 12:00 on, such as 17:00, on the evening "
+            "before. [default: 00:00]",
+        ),
+    ] = None
+    label: Annotated[
+        str,
+        typer.Option(
+            help="Which of a bar's times is its ts_event: start or end.",
+        ),
+    ] = "start"
+    extras: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            metavar="FIELDS",
+            help="Add count (of trades), vwap, or both, separated by a comma; not in DBN.",
+        ),
+    ] = ""
+
     def stream(self) -> BarStream:
         """Return the engine that makes these bars.
 
@@ -78,7 +108,17 @@ class BarOptions:
         """
         from mdtool.engine.bar_stream import BarStream
 
-        return BarStream.parse(self.interval, self.by, self.fill, self.clock, self.lateness)
+        return BarStream.parse(
+            self.interval,
+            self.by,
+            self.fill,
+            self.clock,
+            self.lateness,
+            self.tz,
+            self.session,
+            self.label,
+            [name for text in self.extras.split(",") if (name := text.strip())],
+        )
 
 
 @app.command()
@@ -102,9 +142,14 @@ def aggregate(
     The trades of MBO are its T records; bars make bars of a multiple of their interval. Where INPUT
     shows a trade in several schemas it is counted once, in the first that its instrument has of
     trades, mbo, tcbbo, mbp-1 or tbbo, cmbp-1, mbp-10; --schema chooses one. A bar's ts_event is its
-    start. A bar is written as soon as the stream has passed its end.
+    start. A bar is written as soon as the stream has passed its end. DBN has bars of 1s,
+    1m, 1h and 1d; others, and bars with more fields, are written as CSV, JSON, Parquet or Arrow.
 
     Example: mdtool aggregate trades.dbn --interval 5m --csv
+
+    Example: mdtool aggregate day.dbn --interval 1d --tz America/Chicago --session 17:00 -J
+
+    Example: mdtool aggregate day.dbn --interval 90s --with count,vwap -o bars.parquet
 
     Example: mdtool simulate --speed 1 | mdtool aggregate - --interval 1s --json
 
@@ -138,6 +183,7 @@ def _filter(
     opened = selected.open(paths, consolidates=bars.consolidate)
     with TradeSource(opened, stream.bar_rtypes) as source:
         metadata = with_schema(source.metadata, stream.schema)
+        _check_format(stream, output)
         is_quiet = output.quiet or output.is_table
         try:
             with (
@@ -151,6 +197,15 @@ def _filter(
         finally:
             _report(source.name, stream)
     return EXIT_OK
+
+
+def _check_format(stream: BarStream, output: OutputOptions) -> None:
+    """Reject DBN for bars that other readers of DBN would misread or skip."""
+    if stream.schema is None and not output.is_table and output.format().startswith("dbn"):
+        raise UsageError(
+            "DBN: has bars of 1s, 1m, 1h and 1d, labelled by their start, without more fields; "
+            "give -C, -J or -o FILE.parquet"
+        )
 
 
 def _bars(source: RecordSource, stream: BarStream, progress: Progress) -> Iterator[Batch]:

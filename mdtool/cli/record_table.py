@@ -14,7 +14,7 @@ from rich.text import Text
 from mdtool.core.batch import Batch
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.units import UNDEF_ORDER_SIZE, format_price, format_time
-from mdtool.wire.dbn_records import CONTROL_RTYPES, RECORD_TYPES
+from mdtool.wire.dbn_records import CONTROL_RTYPES, SHOWN_TYPES
 
 _SLICE_RECORDS: Final = 1000
 _GAP: Final = "  "
@@ -87,7 +87,7 @@ class _Column:
 
 
 def _columns(rtype: int) -> Iterator[_Column]:
-    record_type = RECORD_TYPES[rtype]
+    record_type = SHOWN_TYPES[rtype]
     fields: list[str] = record_type._ordered_fields  # noqa: SLF001 - it has no public name
     prices: list[str] = record_type._price_fields  # noqa: SLF001
     times: list[str] = record_type._timestamp_fields  # noqa: SLF001

@@ -42,6 +42,17 @@ class WindowOptions:
         ),
     ] = False
 
+    tz: Annotated[
+        str | None,
+        typer.Option(metavar="ZONE", help="Time zone of --window session. [default: UTC]"),
+    ] = None
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HH:MM", help="When sessions of --window session begin. [default: 00:00]"
+        ),
+    ] = None
+
     def stream(self, window: str) -> VwapStream:
         """Return the engine of these windows.
 
@@ -50,12 +61,24 @@ class WindowOptions:
         UsageError
             When there is no such clock, or the window is not valid.
         """
+        from mdtool.core.buckets import MIDNIGHT, UTC_ZONE, CalendarBuckets
         from mdtool.core.records import CLOCKS
-        from mdtool.engine.vwap import VwapStream, Window
+        from mdtool.engine.vwap import (
+            SESSION_WINDOW,
+            AnchoredVwap,
+            RollingVwap,
+            VwapStream,
+            Window,
+        )
 
         if self.clock not in CLOCKS:
             raise UsageError(f"--clock {self.clock}: choose from {', '.join(CLOCKS)}")
-        return VwapStream(Window.parse(window), self.clock)
+        if window == SESSION_WINDOW:
+            sessions = CalendarBuckets("d", self.tz or UTC_ZONE, self.session or MIDNIGHT)
+            return VwapStream(AnchoredVwap(sessions), self.clock)
+        if self.tz or self.session:
+            raise UsageError("--tz and --session: are for --window session")
+        return VwapStream(RollingVwap(Window.parse(window)), self.clock)
 
 
 @app.command()
@@ -76,15 +99,18 @@ def vwap(
 ) -> int:
     """Compute the rolling VWAP after each trade of INPUT; without INPUT, serve the VWAP feed.
 
-    A window has an instrument's last trades, by count (--window 100) or by time (--window 5m), at
-    the same cost whatever its size. The output is DBN statistics records with stat_type 13: price
-    is the VWAP, rounded to the nearest 1e-9, quantity the window's volume.
+    A window has an instrument's last trades, by count (--window 100) or by time (--window 5m), or
+    those since its session began (--window session), at the same cost whatever its size. The output
+    is DBN statistics records with stat_type 13: price is the VWAP, rounded to the nearest 1e-9,
+    quantity the window's volume.
 
     Trades enter a window in order of arrival. In a window by time a late trade counts as if it had
     the time of the latest trade before it; one that is late by more than the window is left out
     and counted.
 
     Example: mdtool vwap trades.dbn --window 5m --csv
+
+    Example: mdtool vwap day.dbn --window session --tz America/New_York --session 09:30 --csv
 
     Example: mdtool simulate --schema trades | mdtool vwap - --window 100 --json -p -s
 

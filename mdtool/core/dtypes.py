@@ -6,6 +6,7 @@ by a test. Source: the DBN encoding's schema pages.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import databento_dbn as dbn
@@ -36,6 +37,12 @@ RTYPE_MBO: Final = 160
 RTYPE_CMBP1: Final = 177
 RTYPE_TCBBO: Final = 194
 
+EXTRAS: Final = ("count", "vwap")
+"""What bars can have besides DBN's fields."""
+WIDE_BAR: Final = np.dtype([*OHLCV.descr, ("count", "<u8"), ("vwap", "<i8")])
+"""A bar with them, of whole words as DBN's records are; it is never written as DBN."""
+_RTYPE_WIDE_BAR: Final = 240
+
 STAT_TYPE_VWAP: Final = 13
 STAT_UPDATE_NEW: Final = 1
 
@@ -51,3 +58,11 @@ F_PUBLISHER_SPECIFIC: Final = 2
 def record_length(dtype: np.dtype[np.void]) -> int:
     """Return the value of DBN's `length` field: the size of a record in 32-bit words."""
     return dtype.itemsize // 4
+
+
+def rtype_with(extras: Collection[str]) -> int:
+    """Return the rtype of WIDE_BAR of which these of `EXTRAS` are shown, one or more.
+
+    It is one that DBN has not.
+    """
+    return _RTYPE_WIDE_BAR + sum(1 << EXTRAS.index(name) for name in set(extras))

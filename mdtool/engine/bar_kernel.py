@@ -1,19 +1,21 @@
 """The kernels of bars: trades of many instruments into bars by time, and by what is traded.
 
-Layouts, all int64. Every bar begins with eight columns, which are copied to `out` when it closes:
-instrument, start, open, high, low, close, volume, count.
+Layouts, all int64. Every bar begins with nine columns, which are copied to `out` when it closes:
+instrument, start, open, high, low, close, volume, count, VWAP. The VWAP is kept only where there
+are `sums`, a row for each row of bars, laid out as the windows of `vwap_kernel`.
 
-Bars by time close as the stream's time advances:
+Bars by time close as the stream's time advances. Buckets are of one length, `interval`; or that
+is 0, and they begin at `bounds`, rising, which cover the trades and what comes after them:
 
-- an open bar is a row of eleven: these, the times of its first and its last trade, and the row of
-  the same instrument's bar before it, or -1;
+- an open bar is a row of thirteen: these, the times of its first and its last trade, the row of
+  the same instrument's bar before it, or -1, and its end;
 - `latest_row` has the row of each instrument's latest open bar, by index, -1 where there is none;
-- `state` is five numbers: how many bars are open, the stream's latest time, the earliest start
+- `state` is five numbers: how many bars are open, the stream's latest time, the earliest end
   among the open bars, how many trades were too late, how many closed bars are in `out`.
 
 Bars by volume, ticks or notional close with the trade that fills them: an instrument has the row of
-its index, of ten: these (count 0: no bar is open), and what the bar has reached of its measure, as
-a whole part and billionths.
+its index, of eleven: these (count 0: no bar is open), and what the bar has reached of its measure,
+as a whole part and billionths.
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ from typing import Any
 import numpy as np
 
 from mdtool.core.jit import inlined, kernel
+from mdtool.engine import vwap_kernel
 
-INSTRUMENT, START, OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT = range(8)
-RESULT_COLUMNS = 8
-FIRST, LAST, BEFORE = range(8, 11)
-TIME_COLUMNS = 11
-WHOLE, BILLIONTHS = range(8, 10)
-SIZE_COLUMNS = 10
+INSTRUMENT, START, OPEN, HIGH, LOW, CLOSE, VOLUME, COUNT, VWAP = range(9)
+RESULT_COLUMNS = 9
+FIRST, LAST, BEFORE, END = range(9, 13)
+TIME_COLUMNS = 13
+WHOLE, BILLIONTHS = range(9, 11)
+SIZE_COLUMNS = 11
 HELD, LATEST, EARLIEST, LATE, CLOSED = range(5)
 BY_VOLUME, BY_TICKS, BY_NOTIONAL = range(3)
 BILLION = 1_000_000_000
@@ -61,9 +64,18 @@ def _find(rows: Any, latest_row: Any, instrument: int, start: int) -> int:
     return row if row >= 0 and rows[row, START] == start else -1
 
 
+@inlined
+def _sum(rows: Any, row: int, sums: Any, price: int, size: int) -> None:
+    """Add a trade to the VWAP of a bar, whose count it is not in yet."""
+    if rows[row, COUNT] == 0:
+        sums[row, :] = 0
+    vwap_kernel.add(sums, row, price, size)
+    rows[row, VWAP] = sums[row, vwap_kernel.VWAP] if sums[row, vwap_kernel.VOLUME] else LARGEST
+
+
 @kernel
 def _close_until(
-    watermark: int, interval: int, rows: Any, latest_row: Any, state: Any, out: Any
+    watermark: int, rows: Any, sums: Any, latest_row: Any, state: Any, out: Any
 ) -> None:
     """Move the bars that end at `watermark` or before to `out`, and close up the others."""
     for row in range(state[HELD]):
@@ -71,14 +83,17 @@ def _close_until(
     kept = 0
     state[EARLIEST] = LARGEST
     for row in range(state[HELD]):
-        if watermark - rows[row, START] >= interval:
+        if watermark >= rows[row, END]:
             for column in range(RESULT_COLUMNS):
                 out[state[CLOSED], column] = rows[row, column]
             state[CLOSED] += 1
         else:
             for column in range(TIME_COLUMNS):
                 rows[kept, column] = rows[row, column]
-            state[EARLIEST] = min(state[EARLIEST], rows[row, START])
+            if len(sums):
+                for column in range(vwap_kernel.COLUMNS):
+                    sums[kept, column] = sums[row, column]
+            state[EARLIEST] = min(state[EARLIEST], rows[row, END])
             kept += 1
     state[HELD] = kept
     for row in range(kept):
@@ -87,20 +102,22 @@ def _close_until(
 
 @kernel
 def advance(
-    interval: int, lateness: int, rows: Any, latest_row: Any, state: Any, out: Any, latest: int
+    lateness: int, rows: Any, sums: Any, latest_row: Any, state: Any, out: Any, latest: int
 ) -> None:
     """Let the stream's time be at least `latest`; `out` has room for every open bar."""
     state[LATEST] = max(state[LATEST], latest)
     watermark = state[LATEST] - lateness
-    if state[HELD] > 0 and watermark - state[EARLIEST] >= interval:
-        _close_until(watermark, interval, rows, latest_row, state, out)
+    if state[HELD] > 0 and watermark >= state[EARLIEST]:
+        _close_until(watermark, rows, sums, latest_row, state, out)
 
 
 @kernel
 def update_by_time(
     interval: int,
+    bounds: Any,
     lateness: int,
     rows: Any,
+    sums: Any,
     latest_row: Any,
     state: Any,
     out: Any,
@@ -120,16 +137,21 @@ def update_by_time(
         at = ts[i]
         of: Any = np.int64(instrument[i])
         latest = max(state[LATEST], seen[i])
-        if state[HELD] > 0 and latest - lateness - state[EARLIEST] >= interval:
+        if state[HELD] > 0 and latest - lateness >= state[EARLIEST]:
             if state[CLOSED] + state[HELD] > len(out):
                 return i
-            _close_until(latest - lateness, interval, rows, latest_row, state, out)
+            _close_until(latest - lateness, rows, sums, latest_row, state, out)
             last = -1
         state[LATEST] = latest
         row: Any = last
-        if row < 0 or rows[row, INSTRUMENT] != of or not 0 <= at - rows[row, START] < interval:
-            start = at - at % interval
-            if latest - lateness - start >= interval:
+        if row < 0 or rows[row, INSTRUMENT] != of or not rows[row, START] <= at < rows[row, END]:
+            if interval > 0:
+                start: Any = at - at % interval
+                end: Any = start + min(interval, LARGEST - start)
+            else:
+                bucket = vwap_kernel.bucket_of(bounds, at)
+                start, end = bounds[bucket], bounds[bucket + 1]
+            if latest - lateness >= end:
                 state[LATE] += 1
                 continue
             row = _find(rows, latest_row, of, start)
@@ -146,8 +168,9 @@ def update_by_time(
                 rows[row, COUNT] = 0
                 rows[row, FIRST] = at
                 rows[row, LAST] = at
+                rows[row, END] = end
                 _enter(rows, latest_row, row)
-                state[EARLIEST] = start if row == 0 else min(state[EARLIEST], start)
+                state[EARLIEST] = end if row == 0 else min(state[EARLIEST], end)
                 state[HELD] += 1
             last = row
         rows[row, HIGH] = max(rows[row, HIGH], price[i])
@@ -158,6 +181,8 @@ def update_by_time(
         if at < rows[row, FIRST]:
             rows[row, FIRST] = at
             rows[row, OPEN] = price[i]
+        if len(sums):
+            _sum(rows, row, sums, price[i], size[i])
         rows[row, VOLUME] += size[i]
         rows[row, COUNT] += 1
     return len(ts)
@@ -189,6 +214,7 @@ def update_by_size(
     whole: int,
     billionths: int,
     rows: Any,
+    sums: Any,
     out: Any,
     instrument: Any,
     price: Any,
@@ -214,6 +240,8 @@ def update_by_size(
         rows[row, HIGH] = max(rows[row, HIGH], price[i])
         rows[row, LOW] = min(rows[row, LOW], price[i])
         rows[row, CLOSE] = price[i]
+        if len(sums):
+            _sum(rows, row, sums, price[i], size[i])
         rows[row, VOLUME] += size[i]
         rows[row, COUNT] += 1
         _reach(rows, row, measure, price[i], size[i])

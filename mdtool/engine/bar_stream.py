@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.batch import Batch
+from mdtool.core.buckets import Buckets, EvenBuckets, parse_buckets
 from mdtool.core.dtypes import (
+    EXTRAS,
     OHLCV,
     RTYPE_OHLCV,
     RTYPE_OHLCV_1D,
@@ -17,19 +19,23 @@ from mdtool.core.dtypes import (
     RTYPE_OHLCV_1M,
     RTYPE_OHLCV_1S,
     SYMBOL_MAPPING,
+    WIDE_BAR,
     record_length,
+    rtype_with,
 )
 from mdtool.core.errors import UsageError
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import CLOCKS, has_trades
-from mdtool.core.units import NS_PER_DAY, NS_PER_S, parse_duration
-from mdtool.engine.bars import BAR, Bars, Size, SizedBars, TimeBars
+from mdtool.core.units import NS_PER_DAY, NS_PER_S, UNDEF_PRICE, parse_duration
+from mdtool.engine.bars import Bars, Size, SizedBars, TimeBars
 from mdtool.engine.timed_trades import TimedTrades
 from mdtool.engine.trade_views import CADENCES
 
 Integers = NDArray[np.int64]
 
 FILLS: Final = ("none", "prev", "zero")
+LABELS: Final = ("start", "end")
+"""Which of a bar's times is its `ts_event`, by default the first."""
 _BLOCK: Final = 65_536
 _CADENCES: Final = {
     NS_PER_S: (RTYPE_OHLCV_1S, "ohlcv-1s"),
@@ -37,6 +43,7 @@ _CADENCES: Final = {
     3_600 * NS_PER_S: (RTYPE_OHLCV_1H, "ohlcv-1h"),
     NS_PER_DAY: (RTYPE_OHLCV_1D, "ohlcv-1d"),
 }
+_DBN_RTYPES: Final = {RTYPE_OHLCV, *(rtype for rtype, _ in _CADENCES.values())}
 
 
 class BarStream:
@@ -50,6 +57,10 @@ class BarStream:
         By which of a record's times: `ts_recv` or `ts_event`.
     fill : str
         What fills an empty bucket: see `GapFill`. Sized bars have none.
+    label : str
+        Which of a bar's times is its `ts_event`, one of `LABELS`. Sized bars have a start only.
+    extras : collection of str
+        What bars have besides DBN's fields, of `EXTRAS`.
 
     Attributes
     ----------
@@ -65,19 +76,30 @@ class BarStream:
     """
 
     def __init__(
-        self, bars: TimeBars | SizedBars, clock: str = "ts_recv", fill: str = "none"
+        self,
+        bars: TimeBars | SizedBars,
+        clock: str = "ts_recv",
+        fill: str = "none",
+        label: str = LABELS[0],
+        extras: Collection[str] = (),
     ) -> None:
         self._bars = bars
         self._clock = clock
-        interval_ns = bars.interval_ns if isinstance(bars, TimeBars) else None
-        self._rtype = rtype_of(interval_ns)
-        self._fill = GapFill(fill, interval_ns or 1)
+        self._buckets = bars.buckets if isinstance(bars, TimeBars) else None
+        self._is_labelled_by_end = label == "end"
+        self._fill = GapFill(fill, self._buckets or EvenBuckets(1))
         self._instruments: Instruments | None = None
-        self.schema = schema_of(interval_ns)
+        # The day of a session is a day to DBN too, whatever the clock's changes make of its length.
+        cadence_ns = self._buckets.cadence_ns if self._buckets else None
+        has_own_layout = bool(extras) or self._is_labelled_by_end
+        self.schema = None if has_own_layout else schema_of(cadence_ns)
+        self._rtype = rtype_with(extras) if extras else rtype_of(cadence_ns)
+        # What a bar stands for has neither the number of its trades nor their VWAP.
+        grain_ns = self._buckets.grain_ns if self._buckets and not extras else 0
         self.bar_rtypes = frozenset(
             rtype
             for rtype, cadence_ns in CADENCES.items()
-            if interval_ns is not None and interval_ns % cadence_ns == 0
+            if grain_ns and grain_ns % cadence_ns == 0
         )
         self.trades = 0
         self.undefined = 0
@@ -90,6 +112,10 @@ class BarStream:
         fill: str = "none",
         clock: str = "ts_recv",
         lateness: str | None = None,
+        zone: str | None = None,
+        session: str | None = None,
+        label: str = LABELS[0],
+        extras: Collection[str] = (),
     ) -> Self:
         """Return the stream of bars that texts describe.
 
@@ -103,6 +129,12 @@ class BarStream:
             As of the constructor.
         lateness : str, optional
             How long after its end a bar by time still takes late trades.
+        zone, session : str, optional
+            The time zone of days, weeks and months, and when their sessions begin, such as `17:00`.
+        label : str
+            Of the constructor.
+        extras : collection of str
+            Of the constructor.
 
         Raises
         ------
@@ -111,12 +143,22 @@ class BarStream:
         """
         if clock not in CLOCKS:
             raise UsageError(f"clock {clock}: does not exist; choose from {', '.join(CLOCKS)}")
+        if label not in LABELS:
+            raise UsageError(f"label {label}: choose from {', '.join(LABELS)}")
+        for name in extras:
+            if name not in EXTRAS:
+                raise UsageError(f"with {name}: choose from {', '.join(EXTRAS)}")
+        has_vwap = "vwap" in extras
         if by is None:
             lateness_ns = parse_duration(lateness) if lateness else 0
-            return cls(TimeBars(parse_duration(interval or "1m"), lateness_ns), clock, fill)
-        if interval or lateness or fill != "none":
-            raise UsageError("interval, lateness and fill: are for bars by time; leave out by")
-        return cls(SizedBars(Size.parse(by)), clock)
+            buckets = parse_buckets(interval or "1m", zone, session)
+            bars = TimeBars(buckets, lateness_ns, has_vwap=has_vwap)
+            return cls(bars, clock, fill, label, extras)
+        if interval or lateness or fill != "none" or zone or session or label != LABELS[0]:
+            raise UsageError(
+                "interval, lateness, fill, tz, session, label: are for bars by time; leave out by"
+            )
+        return cls(SizedBars(Size.parse(by), has_vwap=has_vwap), clock, extras=extras)
 
     @property
     def late(self) -> int:
@@ -155,6 +197,9 @@ class BarStream:
         for block in self._fill.expand(bars):
             if len(block):
                 records = ohlcv_records(block, self._rtype, instruments)
+                if self._is_labelled_by_end and self._buckets is not None:
+                    numbers = self._buckets.numbers(block["start_ns"])
+                    records["ts_event"] = self._buckets.starts(numbers + 1)
                 yield Batch(records, instruments, block["instrument"].astype(np.uint32))
 
 
@@ -169,18 +214,18 @@ class GapFill:
     ----------
     mode : str
         `none`: no filler. `prev`: open, high, low and close are the last close, volume is 0.
-        `zero`: all are 0.
-    interval_ns : int
-        The length of the bars.
+        `zero`: all are 0. Either has no VWAP.
+    buckets : Buckets or int
+        As of `TimeBars`.
     """
 
-    def __init__(self, mode: str, interval_ns: int) -> None:
+    def __init__(self, mode: str, buckets: Buckets | int) -> None:
         if mode not in FILLS:
             raise UsageError(f"fill {mode!r}: does not exist; choose from {', '.join(FILLS)}")
         self.mode = mode
-        self.interval_ns = interval_ns
+        self._buckets = EvenBuckets(buckets) if isinstance(buckets, int) else buckets
         self._last: dict[int, tuple[int, int]] = {}
-        """The start and the close of each instrument's last bar."""
+        """The bucket and the close of each instrument's last bar."""
 
     def expand(self, bars: Bars) -> Iterator[Bars]:
         """Yield the bars with their fillers, in blocks of a bounded size however long a gap is.
@@ -193,8 +238,9 @@ class GapFill:
         if self.mode == "none" or not len(bars):
             yield bars
             return
-        starts, closes = self._before(bars)
-        gaps = (bars["start_ns"] - starts) // self.interval_ns - 1
+        numbers = self._buckets.numbers(bars["start_ns"])
+        before, closes = self._before(bars, numbers)
+        gaps = numbers - before - 1
         ends = np.cumsum(gaps + 1)
         for begin in range(0, int(ends[-1]), _BLOCK):
             position = np.arange(begin, min(begin + _BLOCK, int(ends[-1])))
@@ -202,32 +248,34 @@ class GapFill:
             block = bars[bar]
             is_filler = position < ends[bar] - 1
             of = bar[is_filler]
-            fillers = np.zeros(len(of), BAR)
+            fillers = np.zeros(len(of), bars.dtype)
             fillers["instrument"] = bars["instrument"][of]
             nth = position[is_filler] - (ends[of] - gaps[of] - 1)
-            fillers["start_ns"] = starts[of] + (nth + 1) * self.interval_ns
+            fillers["start_ns"] = self._buckets.starts(before[of] + nth + 1)
+            if "vwap" in (bars.dtype.names or ()):
+                fillers["vwap"] = UNDEF_PRICE
             if self.mode == "prev":
                 for price in ("open", "high", "low", "close"):
                     fillers[price] = closes[of]
             block[is_filler] = fillers
             yield block
 
-    def _before(self, bars: Bars) -> tuple[Integers, Integers]:
-        """Return the start and close of the bar before each; a first bar has one right before."""
-        starts = np.empty(len(bars), np.int64)
+    def _before(self, bars: Bars, numbers: Integers) -> tuple[Integers, Integers]:
+        """Return the bucket and close of the bar before each; a first bar has one right before."""
+        before = np.empty(len(bars), np.int64)
         closes = np.empty(len(bars), np.int64)
         order = np.argsort(bars["instrument"], kind="stable")
         instrument = bars["instrument"][order]
-        starts[order[1:]] = bars["start_ns"][order[:-1]]
+        before[order[1:]] = numbers[order[:-1]]
         closes[order[1:]] = bars["close"][order[:-1]]
         is_first = np.concatenate([[True], instrument[1:] != instrument[:-1]])
         for bar in order[is_first].tolist():
-            fresh = (int(bars["start_ns"][bar]) - self.interval_ns, 0)
-            starts[bar], closes[bar] = self._last.get(int(bars["instrument"][bar]), fresh)
+            fresh = (int(numbers[bar]) - 1, 0)
+            before[bar], closes[bar] = self._last.get(int(bars["instrument"][bar]), fresh)
         for bar in order[np.roll(is_first, -1)].tolist():
             row = bars[bar]
-            self._last[int(row["instrument"])] = (int(row["start_ns"]), int(row["close"]))
-        return starts, closes
+            self._last[int(row["instrument"])] = (int(numbers[bar]), int(row["close"]))
+        return before, closes
 
 
 def _order(bars: Bars, start: NDArray[np.generic], instruments: Instruments) -> Integers:
@@ -252,25 +300,29 @@ def ohlcv_records(bars: Bars, rtype: int, instruments: Instruments) -> NDArray[n
 
     Parameters
     ----------
-    bars : BAR[n]
-        Their counts have no place in DBN.
+    bars : BAR[n] or VWAP_BAR[n]
+        Their counts and VWAPs have no place in DBN.
     rtype : int
-        One of the OHLCV rtypes.
+        One of the OHLCV rtypes, or of `core.dtypes.rtype_with`.
     instruments : Instruments
         The table into which the bars' instruments point.
 
     Returns
     -------
-    OHLCV[n]
-        In the same order; `ts_event` is the bar's start, and the id is the one that the instrument
-        has on its date.
+    OHLCV[n] or WIDE_BAR[n]
+        By the rtype, in the same order; `ts_event` is the bar's start, and the id is the one that
+        the instrument has on its date.
     """
-    records = np.zeros(len(bars), OHLCV)
-    records["length"] = record_length(OHLCV)
+    layout = OHLCV if rtype in _DBN_RTYPES else WIDE_BAR
+    records = np.zeros(len(bars), layout)
+    records["length"] = record_length(layout)
     records["rtype"] = rtype
     records["publisher_id"] = instruments.publisher_ids[bars["instrument"]]
     records["instrument_id"] = instruments.ids_on(bars["instrument"], bars["start_ns"])
     records["ts_event"] = bars["start_ns"]
     for name in ("open", "high", "low", "close", "volume"):
         records[name] = bars[name]
+    if layout == WIDE_BAR:
+        records["count"] = bars["count"]
+        records["vwap"] = bars["vwap"] if "vwap" in (bars.dtype.names or ()) else UNDEF_PRICE
     return records

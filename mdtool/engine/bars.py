@@ -1,7 +1,7 @@
 """Bars of a stream of trades: by time as the stream's own time passes them, or by what is traded.
 
-Source: the rules of Databento's OHLCV schemas. Buckets start at whole multiples of the interval
-since the epoch (so days are UTC), a bar's start is inclusive, an empty bucket is no bar.
+Source: the rules of Databento's OHLCV schemas. A bar's start is inclusive, an empty bucket is no
+bar.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import Any, Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtool.core.buckets import Buckets, EvenBuckets
 from mdtool.core.errors import UsageError
 from mdtool.core.instruments import with_room
 from mdtool.engine import bar_kernel as kernels
+from mdtool.engine import vwap_kernel as vwap_kernels
 from mdtool.engine.timed_trades import TimedTrades
 
 BAR: Final = np.dtype(
@@ -29,6 +31,9 @@ BAR: Final = np.dtype(
         ("count", "i8"),  # trades
     ]
 )
+
+VWAP_BAR: Final = np.dtype([*BAR.descr, ("vwap", "i8")])
+"""A bar with its VWAP at 1e-9, rounded half to even; UNDEF_PRICE without volume."""
 
 Bars = NDArray[np.void]
 MEASURES: Final = {
@@ -49,17 +54,23 @@ class TimeBars:
 
     Parameters
     ----------
-    interval_ns : int
-        The length of the bars.
+    buckets : Buckets or int
+        The times of the bars; or their length, from whole multiples of it since the epoch on.
     lateness_ns : int
         How long after its end, in the stream's time, a bar stays open.
+    has_vwap : bool
+        Whether bars are VWAP_BAR instead of BAR.
     """
 
-    def __init__(self, interval_ns: int, lateness_ns: int = 0) -> None:
-        if interval_ns < 1 or lateness_ns < 0:
-            raise UsageError("bars need an interval above 0, and a lateness not below 0")
-        self.interval_ns = interval_ns
+    def __init__(
+        self, buckets: Buckets | int, lateness_ns: int = 0, *, has_vwap: bool = False
+    ) -> None:
+        if lateness_ns < 0:
+            raise UsageError("bars need a lateness not below 0")
+        self.buckets = EvenBuckets(buckets) if isinstance(buckets, int) else buckets
         self.lateness_ns = lateness_ns
+        self._has_vwap = has_vwap
+        self._sums = _sums(_FIRST_ROWS if has_vwap else 0)
         self._state = np.array([0, -1, 0, 0, 0], np.int64)
         self._rows = np.empty((_FIRST_ROWS, kernels.TIME_COLUMNS), np.int64)
         self._out = np.empty((_FIRST_ROWS, kernels.RESULT_COLUMNS), np.int64)
@@ -83,11 +94,14 @@ class TimeBars:
         self._latest_row = with_room(self._latest_row, trades.symbol, -1)
         closed = []
         taken = 0
+        bounds = _bounds(self.buckets, timed.ts_ns)
         while True:
             taken = kernels.update_by_time(
-                self.interval_ns,
+                self.buckets.length_ns or 0,
+                bounds,
                 self.lateness_ns,
                 self._rows,
+                self._sums,
                 self._latest_row,
                 self._state,
                 self._out,
@@ -104,17 +118,19 @@ class TimeBars:
             if self._state[kernels.HELD] == len(self._rows):
                 self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
                 self._out = np.empty((len(self._rows), kernels.RESULT_COLUMNS), np.int64)
+                if self._has_vwap:
+                    self._sums = np.concatenate([self._sums, np.empty_like(self._sums)])
         kernels.advance(
-            self.interval_ns,
             self.lateness_ns,
             self._rows,
+            self._sums,
             self._latest_row,
             self._state,
             self._out,
             timed.latest_ns,
         )
         closed.append(self._take_closed())
-        return _in_order(np.concatenate(closed))
+        return self._in_order(np.concatenate(closed))
 
     def close_all(self) -> Bars:
         """Return the bars that are still open, by start and then instrument: the stream is over."""
@@ -123,7 +139,11 @@ class TimeBars:
         self._state[kernels.HELD] = 0
         self._state[kernels.CLOSED] = held
         self._latest_row[:] = -1
-        return _in_order(self._take_closed())
+        return self._in_order(self._take_closed())
+
+    def _in_order(self, rows: NDArray[np.int64]) -> Bars:
+        order = np.lexsort((rows[:, kernels.INSTRUMENT], rows[:, kernels.START]))
+        return _as_bars(rows[order], has_vwap=self._has_vwap)
 
     def _take_closed(self) -> NDArray[np.int64]:
         count = int(self._state[kernels.CLOSED])
@@ -181,10 +201,14 @@ class SizedBars:
     ----------
     size : Size
         What makes a bar full.
+    has_vwap : bool
+        Whether bars are VWAP_BAR instead of BAR.
     """
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, *, has_vwap: bool = False) -> None:
         self.size = size
+        self._has_vwap = has_vwap
+        self._sums = _sums(0)
         whole = int(size.amount)
         self._limit = (MEASURES[size.measure], whole, int((size.amount - whole).scaleb(9)))
         self._rows = np.zeros((0, kernels.SIZE_COLUMNS), np.int64)
@@ -193,29 +217,41 @@ class SizedBars:
         """Take a batch of trades; return the bars that closed, BAR[m], in order of closing."""
         trades = timed.trades
         self._rows = with_room(self._rows, trades.symbol, 0)
+        if self._has_vwap:
+            self._sums = with_room(self._sums, trades.symbol, 0)
         out = np.empty((len(trades), kernels.RESULT_COLUMNS), np.int64)
         closed = kernels.update_by_size(
             *self._limit,
             self._rows,
+            self._sums,
             out,
             trades.symbol,
             trades.price,
             trades.size,
             timed.ts_ns,
         )
-        return _as_bars(out[:closed])
+        return _as_bars(out[:closed], has_vwap=self._has_vwap)
 
     def close_all(self) -> Bars:
         """Return the bars that are not full yet, by instrument: the stream is over."""
         open_ = self._rows[self._rows[:, kernels.COUNT] > 0, : kernels.RESULT_COLUMNS]
         self._rows[:, kernels.COUNT] = 0
-        return _as_bars(open_)
+        return _as_bars(open_, has_vwap=self._has_vwap)
 
 
-def _in_order(rows: NDArray[np.int64]) -> Bars:
-    return _as_bars(rows[np.lexsort((rows[:, kernels.INSTRUMENT], rows[:, kernels.START]))])
-
-
-def _as_bars(rows: NDArray[np.int64]) -> Bars:
-    bars: NDArray[Any] = np.ascontiguousarray(rows).reshape(-1).view(BAR)
+def _as_bars(rows: NDArray[np.int64], *, has_vwap: bool) -> Bars:
+    dtype = VWAP_BAR if has_vwap else BAR
+    columns = np.ascontiguousarray(rows[:, : len(dtype.descr)])
+    bars: NDArray[Any] = columns.reshape(-1).view(dtype)
     return bars
+
+
+def _sums(rows: int) -> NDArray[np.int64]:
+    """Return the sums of so many bars; none where bars have no VWAP."""
+    return np.zeros((rows, vwap_kernels.COLUMNS), np.int64)
+
+
+def _bounds(buckets: Buckets, ts_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    if buckets.length_ns or not len(ts_ns):
+        return np.empty(0, np.int64)
+    return buckets.bounds(int(ts_ns.min()), int(ts_ns.max()))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.batch import Batch
+from mdtool.core.buckets import Buckets
 from mdtool.core.dtypes import (
     RTYPE_STATISTICS,
     STAT_TYPE_VWAP,
@@ -95,6 +96,10 @@ class Window:
 
     def __str__(self) -> str:
         return format_duration(self.span_ns) if self.span_ns else str(self.trades)
+
+
+SESSION_WINDOW: Final = "session"
+"""The window of `AnchoredVwap`, in texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +218,62 @@ class RollingVwap:
         self._entries.resize((chunks * self._chunk, self._entries.shape[1]), refcheck=False)
 
 
+class AnchoredVwap:
+    """A window of every instrument's trades since their session began, exact.
+
+    A trade that comes after one of a later session of its instrument is left out and counted.
+
+    Parameters
+    ----------
+    buckets : Buckets
+        The sessions.
+    """
+
+    early = 0
+
+    def __init__(self, buckets: Buckets) -> None:
+        self._buckets = buckets
+        self._rows = np.empty((0, kernels.COLUMNS), np.int64)
+        self._state = np.zeros(4, np.int64)
+
+    @property
+    def late(self) -> int:
+        """How many trades were left out for being of an earlier session."""
+        return int(self._state[kernels.LATE])
+
+    def update(
+        self,
+        instrument: NDArray[np.integer],
+        price: Integers,
+        volume: Integers,
+        ts_ns: Integers,
+    ) -> Vwaps:
+        """Take a batch of trades, at least one, as `RollingVwap.update`."""
+        self._rows = with_room(self._rows, instrument, -1)
+        vwaps = Vwaps(*np.empty((3, len(price)), np.int64))
+        kernels.update_anchored(
+            self._buckets.length_ns or 0,
+            self._buckets.bounds(int(ts_ns.min()), int(ts_ns.max())),
+            self._rows,
+            self._state,
+            instrument,
+            price,
+            volume,
+            ts_ns,
+            vwaps.price,
+            vwaps.volume,
+            vwaps.trades,
+        )
+        vwaps.price[vwaps.volume == 0] = UNDEF_PRICE
+        return vwaps
+
+
 class VwapStream:
     """Takes a stream of records as it arrives and yields a statistic for each trade.
 
     Parameters
     ----------
-    window : Window
+    windows : RollingVwap or AnchoredVwap
         Of each publisher's instrument.
     clock : str
         By which of a record's times: `ts_recv` or `ts_event`.
@@ -231,8 +286,8 @@ class VwapStream:
         How many trades were left out for having no price, size or time.
     """
 
-    def __init__(self, window: Window, clock: str = "ts_recv") -> None:
-        self._windows = RollingVwap(window)
+    def __init__(self, windows: RollingVwap | AnchoredVwap, clock: str = "ts_recv") -> None:
+        self._windows = windows
         self._clock = clock
         self.trades = 0
         self.undefined = 0

@@ -133,6 +133,84 @@ def _change(rows: Any, row: int, price: int, volume: int, sign: int) -> None:
 
 
 @inlined
+def _take(rows: Any, row: int, price: int, volume: int) -> None:
+    """Take a trade in; the VWAP is to be rounded then."""
+    if rows[row, VOLUME] == 0:
+        rows[row, VWAP] = price
+        rows[row, REST] = 0
+        rows[row, VOLUME] = volume
+    else:
+        _change(rows, row, price, volume, 1)
+    rows[row, COUNT] += 1
+
+
+@inlined
+def add(rows: Any, row: int, price: int, volume: int) -> None:
+    """Add a trade to a row, of a window or of more columns, which no trade leaves; round its VWAP.
+
+    What is beyond a volume of int64 is left out.
+    """
+    _take(rows, row, price, min(volume, LARGEST - rows[row, VOLUME]))
+    if rows[row, VOLUME] > 0:
+        _round(rows, row)
+
+
+@kernel
+def bucket_of(bounds: Any, at: int) -> int:
+    """Return the bucket that a time is in, of those that begin at `bounds`."""
+    low, high = 0, len(bounds) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if bounds[middle] <= at:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@kernel
+def update_anchored(
+    interval: int,
+    bounds: Any,
+    rows: Any,
+    state: Any,
+    instrument: Any,
+    price: Any,
+    volume: Any,
+    ts: Any,
+    vwaps: Any,
+    volumes: Any,
+    counts: Any,
+) -> None:
+    """Apply trades to windows that begin at multiples of `interval`, or if it is 0 at `bounds`.
+
+    A row is that of a window, with where its bucket begins in place of LATEST, and where that ends
+    in place of HEAD. A trade of an earlier bucket is late, and in no window.
+    """
+    for i in range(len(price)):
+        row: Any = np.int64(instrument[i])
+        at = ts[i]
+        if rows[row, HEAD] < 0 or at >= rows[row, HEAD]:
+            if interval > 0:
+                start: Any = at - at % interval
+                end: Any = start + min(interval, LARGEST - start)
+            else:
+                bucket = bucket_of(bounds, at)
+                start, end = bounds[bucket], bounds[bucket + 1]
+            rows[row, :] = 0
+            rows[row, LATEST] = start
+            rows[row, HEAD] = end
+        elif at < rows[row, LATEST]:
+            state[LATE] += 1
+            volumes[i] = counts[i] = 0
+            continue
+        add(rows, row, price[i], volume[i])
+        vwaps[i] = rows[row, VWAP]
+        volumes[i] = rows[row, VOLUME]
+        counts[i] = rows[row, COUNT]
+
+
+@inlined
 def _leave(rows: Any, row: int, entries: Any, links: Any, state: Any, chunk: int) -> None:
     """Take the oldest trade out of a window; a chunk that it leaves empty becomes free."""
     head = rows[row, HEAD]
@@ -210,13 +288,7 @@ def update(
         while volume[i] > LARGEST - rows[row, VOLUME]:
             _leave(rows, row, entries, links, state, chunk)
             state[EARLY] += 1
-        if rows[row, VOLUME] == 0:
-            rows[row, VWAP] = price[i]
-            rows[row, REST] = 0
-            rows[row, VOLUME] = volume[i]
-        else:
-            _change(rows, row, price[i], volume[i], 1)
-        rows[row, COUNT] += 1
+        _take(rows, row, price[i], volume[i])
         tail = rows[row, TAIL]
         entries[tail, PRICE] = price[i]
         entries[tail, SIZE] = volume[i]

@@ -5,6 +5,7 @@ Source: the DBN encoding's pages on schemas, and on what changed between its ver
 
 from __future__ import annotations
 
+import itertools
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import databento_dbn as dbn
 import numpy as np
 
 from mdtool.core.dtypes import (
+    EXTRAS,
     RTYPE_CMBP1,
     RTYPE_ERROR,
     RTYPE_MBO,
@@ -27,6 +29,8 @@ from mdtool.core.dtypes import (
     RTYPE_SYSTEM,
     RTYPE_TCBBO,
     RTYPE_TRADE,
+    WIDE_BAR,
+    rtype_with,
 )
 
 DBN_VERSION: Final = 3
@@ -74,6 +78,32 @@ DTYPES: Final = MappingProxyType[int, np.dtype[np.void]](
     {rtype: np.dtype(record_type._dtypes) for rtype, record_type in RECORD_TYPES.items()}  # noqa: SLF001 - it has no public name
 )
 """The layout of each rtype's records, in the newest version."""
+
+
+class _WideBar:
+    """The class of bars with more than DBN's fields, of which some are shown."""
+
+    _dtypes = WIDE_BAR.descr
+    _price_fields: Final = (*dbn.OHLCVMsg._price_fields, "vwap")  # noqa: SLF001
+    _timestamp_fields = dbn.OHLCVMsg._timestamp_fields  # noqa: SLF001
+
+    def __init__(self, extras: tuple[str, ...]) -> None:
+        self._ordered_fields = (*dbn.OHLCVMsg._ordered_fields, *extras)  # noqa: SLF001
+
+
+_SHOWN_EXTRAS: Final = tuple(
+    extras for n in range(1, len(EXTRAS) + 1) for extras in itertools.combinations(EXTRAS, n)
+)
+WIDE_TYPES: Final = MappingProxyType[int, Any](
+    {rtype_with(extras): _WideBar(extras) for extras in _SHOWN_EXTRAS}
+)
+"""What stands for a class of databento_dbn, of records that DBN has not, by rtype."""
+SHOWN_TYPES: Final = MappingProxyType[int, Any]({**RECORD_TYPES, **WIDE_TYPES})
+"""The class of all records that text, tables and columns are made of."""
+SHOWN_DTYPES: Final = MappingProxyType[int, np.dtype[np.void]](
+    {**DTYPES, **dict.fromkeys(WIDE_TYPES, WIDE_BAR)}
+)
+"""The layouts of these."""
 
 OLDER_BYTES: Final = MappingProxyType[int, dict[int, int]](
     {

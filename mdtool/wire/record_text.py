@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mdtool.wire import text_kernel as k
-from mdtool.wire.dbn_records import RECORD_TYPES
+from mdtool.wire.dbn_records import SHOWN_TYPES
 
 Table = npt.NDArray[np.int64]
 
@@ -222,7 +222,7 @@ class _Programs:
         """Add the program of an rtype, unless it is there."""
         if self.of[rtype] >= 0:
             return
-        fields = _fields(RECORD_TYPES[rtype], self._is_pretty)
+        fields = _fields(SHOWN_TYPES[rtype], self._is_pretty)
         first_group = len(self._groups)
         most = _OVERRUN_BYTES
         for before, field in pairwise([None, *fields]):

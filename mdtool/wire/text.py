@@ -23,7 +23,7 @@ from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
 from mdtool.wire.dbn import encode_metadata
 from mdtool.wire.dbn_metadata import make_metadata
-from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, SCHEMAS
+from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, SCHEMAS, WIDE_TYPES
 
 if TYPE_CHECKING:
     from mdtool.wire.record_text import RecordText
@@ -75,6 +75,10 @@ class TextEncoder:
 
     def header(self, rtype: int) -> bytes:
         """Return the line of CSV that names the columns of an rtype that has a schema."""
+        if rtype in WIDE_TYPES:
+            symbol = ["symbol"] * self._maps_symbols
+            fields = [*WIDE_TYPES[rtype]._ordered_fields, *symbol]  # noqa: SLF001
+            return ",".join(fields).encode() + b"\n"
         schema = SCHEMAS[RTYPE_OHLCV_1S if rtype == RTYPE_OHLCV else rtype]
         text = io.BytesIO()
         transcoder = dbn.Transcoder(text, _CSV, _PLAIN, map_symbols=self._maps_symbols)
@@ -89,7 +93,7 @@ class TextEncoder:
         of its own are written too.
         """
         self._encoded_bytes += batch.n_bytes
-        if uses_kernel(self._encoded_bytes):
+        if uses_kernel(self._encoded_bytes) or not batch.rtypes.isdisjoint(WIDE_TYPES):
             yield from self._by_kernel(batch)
         elif isinstance(batch, Interleaved):
             yield b"".join(text for run in batch.runs() for text in self._by_databento(run))

@@ -137,9 +137,6 @@ def test_dbn_goes_on_down_the_pipe(trades_file):
     assert str(metadata.schema) == "ohlcv-1m"
     assert sorted(metadata.mappings) == ["AAPL", "MSFT"]
     assert bars["rtype"].tolist() == [33, 33]
-    metadata, bars = records_of(run(trades_file, "--interval", "5s").stdout)
-    assert metadata.schema is None
-    assert bars["rtype"].tolist() == [17, 17]
 
 
 @pytest.mark.parametrize("form", ["--csv", "--json"])

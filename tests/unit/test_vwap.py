@@ -118,7 +118,7 @@ def test_memory_is_what_windows_hold_however_long_the_stream_is():
 
 def test_records_of_trades_give_statistics_and_others_do_not():
     records = streams.mbo(6)
-    stream = VwapStream(Window(trades=2))
+    stream = VwapStream(RollingVwap(Window(trades=2)))
     [made] = bare(stream.update(batch(records)))
     assert made.dtype == STATISTICS
     assert made["rtype"].tolist() == [24, 24]
@@ -141,7 +141,7 @@ def test_trades_without_price_size_or_time_are_left_out_and_counted():
     records["price"][0] = UNDEF_PRICE
     records["size"][1] = UNDEF_ORDER_SIZE
     records["ts_recv"][2] = UNDEF_TIMESTAMP
-    stream = VwapStream(Window(trades=10))
+    stream = VwapStream(RollingVwap(Window(trades=10)))
     [made] = bare(stream.update(batch(records)))
     assert made["sequence"].tolist() == [3, 4]
     assert (stream.trades, stream.undefined, stream.late) == (2, 3, 0)
@@ -151,7 +151,7 @@ def test_a_trade_that_is_late_by_the_whole_window_gives_no_statistic():
     records = streams.trades(3)
     records["instrument_id"] = 1
     records["ts_recv"][2] = records["ts_recv"][1] - np.uint64(MINUTE)
-    stream = VwapStream(Window(span_ns=MINUTE))
+    stream = VwapStream(RollingVwap(Window(span_ns=MINUTE)))
     [made] = bare(stream.update(batch(records)))
     assert made["sequence"].tolist() == [0, 1]
     assert stream.late == 1

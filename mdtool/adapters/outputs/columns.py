@@ -31,7 +31,7 @@ from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
 from mdtool.core.units import UNDEF_PRICE
-from mdtool.wire.dbn_records import RECORD_TYPES
+from mdtool.wire.dbn_records import SHOWN_TYPES
 
 GROUP_RECORDS: Final = 1 << 17
 """Records in a row group or record batch, some ten megabytes, which are buffered."""
@@ -204,7 +204,7 @@ class ColumnarOutput:
     @property
     def _record_type(self) -> Any:
         """databento_dbn's class of the records, None until it is known."""
-        return None if self._layout.rtype is None else RECORD_TYPES[self._layout.rtype]
+        return None if self._layout.rtype is None else SHOWN_TYPES[self._layout.rtype]
 
     def _make_writer(self, file: io.RawIOBase, schema: Any) -> Any:
         raise NotImplementedError

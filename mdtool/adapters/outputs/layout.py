@@ -11,7 +11,7 @@ from mdtool.core.batch import Batch
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
 from mdtool.core.units import counted
-from mdtool.wire.dbn_records import CONTROL_RTYPES, DTYPES, RTYPES
+from mdtool.wire.dbn_records import CONTROL_RTYPES, RTYPES, SHOWN_DTYPES
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Layout:
     @property
     def dtype(self) -> np.dtype[np.void] | None:
         """The layout of the accepted records, None until it is known."""
-        return None if self.rtype is None else DTYPES[self.rtype]
+        return None if self.rtype is None else SHOWN_DTYPES[self.rtype]
 
     def fitting(self, batch: Batch | Interleaved) -> Batch | Interleaved | None:
         """Return the records that have the table's columns, None for none; count the others."""
