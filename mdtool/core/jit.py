@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar, cast
 
 from mdtool import __version__
 from mdtool.core import machine_code
+from mdtool.core.compiling import Notice, compiled_elsewhere
 from mdtool.core.data_folder import home
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,8 +33,6 @@ _NOWHERE: Final = Path(os.devnull)
 """A folder that cannot be made, for a user without a home."""
 _PROBED_BYTES: Final = 1 << 20
 """What the code of some kernels takes."""
-
-_lock: Final = threading.RLock()
 
 
 def _kernel_digest() -> str:
@@ -107,6 +106,7 @@ class _Kernel(_Part):
         super().__init__(function)
         self._run: machine_code.Native = self._find
         self._found: dict[str, tuple[machine_code.Native, dict[str, object]]] = {}
+        self._lock = threading.RLock()
 
     def __call__(self, *arguments: Any) -> Any:
         return self._run(*arguments)
@@ -117,7 +117,7 @@ class _Kernel(_Part):
             self._run = self._dispatcher
             return self._run(*arguments)
         types = ",".join(map(machine_code.described, arguments))
-        with _lock:
+        with self._lock:
             if types not in self._found:
                 self._found[types] = self._made(types, arguments)
         function, objects = self._found[types]
@@ -161,10 +161,16 @@ class _Kernel(_Part):
         path = cache_folder() / f"{what.rpartition('mdtool.')[2]}-{digest}{_SUFFIX}"
         with contextlib.suppress(OSError, machine_code.DamagedError):
             return machine_code.Image.from_bytes(path.read_bytes())
-        image = _compiler().compile_image(self.part, arguments)
+        _look_at_cache()
+        image = compiled_elsewhere(self.py_func, arguments) or self.compiled(arguments)
         with contextlib.suppress(OSError):  # full or read-only: the next process compiles, too
             _write(path, image.to_bytes())
-        return cast("machine_code.Image", image)
+        return image
+
+    def compiled(self, arguments: tuple[Any, ...]) -> machine_code.Image:
+        """Return the code for the types of arguments, newly compiled, which imports numba."""
+        image: machine_code.Image = _compiler().compile_image(self.part, arguments)
+        return image
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -195,12 +201,17 @@ def _why_not_cached() -> str:
 
 
 @functools.cache
+def _look_at_cache() -> None:
+    """Have the notice say why kernels are compiled again and again, where they are."""
+    Notice.why_not_cached = _why_not_cached()
+
+
+@functools.cache
 def _compiler() -> Any:
     """Import numba, with its notices and its cache folder."""
-    why_not = _why_not_cached()
+    _look_at_cache()
     from mdtool.core import kernel_compiler
 
-    kernel_compiler.notice.why_not_cached = why_not
     return kernel_compiler
 
 

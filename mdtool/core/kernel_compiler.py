@@ -20,6 +20,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 from numba.np import arrayobj
 
+from mdtool.core.compiling import Notice
 from mdtool.core.machine_code import NDARRAY, Image, UnsupportedError, address_of
 
 _PAGE: Final = 4096
@@ -95,22 +96,10 @@ class _KernelCache(caching.FunctionCache):
 
 
 class _CompileNotice(numba_event.Listener):
-    """Says once a process, on stderr, that a kernel is being compiled."""
-
-    why_not_cached = ""
-    _is_said = False
+    """Says that a kernel is being compiled."""
 
     def on_start(self, _event: object) -> None:
-        if self._is_said:
-            return
-        self._is_said = True
-        what = "compiling kernels, once after an install..."
-        if self.why_not_cached:
-            what = (
-                f"compiling kernels, which are not cached ({self.why_not_cached}); name a folder "
-                "that can be written with XDG_CACHE_HOME"
-            )
-        print(f"mdtool: {what}", file=sys.stderr, flush=True)
+        Notice.say()
 
     def on_end(self, _event: object) -> None:
         """Stay quiet: the command's own output follows."""
@@ -156,8 +145,7 @@ def _is_main() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-notice: Final = _CompileNotice()
-numba_event.register("numba:compile", notice)
+numba_event.register("numba:compile", _CompileNotice())
 numba_event.register("numba:compiler_lock", _InterruptKeeper())
 
 

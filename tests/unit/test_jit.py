@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -247,6 +248,36 @@ def test_commands_run_compiled_kernels_without_numba(command):
 
     run()  # compiles what is not cached
     assert run() == "0\n"
+
+
+def first_use(folder, *command):
+    """A command that has to compile what it needs."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    return ChildProcess(
+        [sys.executable, *command, "aggregate", str(SAMPLES / "trades.dbn.zst"), "-C"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_another_process_compiles_kernels_so_that_numba_takes_no_memory_of_this_one(tmp_path):
+    out, errors = first_use(tmp_path, "-c", LIGHT).communicate()
+    assert out.startswith("ts_event,")
+    assert errors == NOTICE + "0\n"
+    assert len(list(tmp_path.rglob("*.code"))) > 0
+
+
+def test_ctrl_c_ends_the_process_that_compiles_too(tmp_path):
+    process = first_use(tmp_path, "-m", "mdtool")
+    assert process.stderr.readline() == NOTICE
+    process.send_signal(signal.SIGINT)
+    # The output ends when all processes have ended that could write it.
+    assert process.communicate()[1] == ""
+    assert process.returncode == 130
+    assert not list(tmp_path.rglob("*.code"))
 
 
 def test_machine_code_of_another_cpu_is_not_used(tmp_path, monkeypatch):
