@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import signal
 import sys
@@ -17,6 +18,7 @@ from mdtool.adapters.quotes.redis import CHANNEL, RedisQuoteHub
 from mdtool.core.errors import ConfigError, StartupError
 from mdtool.wire.quotes import Quote, decode_quote, encode_quote
 from tests.support.redis_servers import redis_server
+from tests.support.services import logged
 from tests.support.waiting import bounded
 
 
@@ -147,6 +149,7 @@ async def test_others_may_publish_and_nonsense_is_left_out(server, client):
     heard = Heard(hub)
     await client.set("quote:BAD", b"\xff")
     await client.lpush("quote:LIST", b"1")
+    await client.sadd("quote:", "BAD", "LIST", b"\xff", "GONE")
     async with hub:
         for text in (b"", b"\x00\xff", b"{}", b"x" * 100_000, encode_quote(quote(5))):
             await client.publish(CHANNEL, text)
@@ -226,10 +229,127 @@ async def test_a_server_that_stays_away_ends_the_start_and_tells_no_password(ser
     assert "secret" not in str(error)
 
 
-async def test_a_server_that_lets_nobody_in_ends_the_start(server, client, failed_start):
+async def refused(url: str) -> str:
+    """Open a hub that is refused at once; return why."""
+    with logged("mdtool.adapters.quotes") as log, pytest.raises(StartupError) as raised:
+        async with bounded():
+            await RedisQuoteHub(url, start_s=3_600).__aenter__()
+    assert log.lines == []
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+async def test_a_server_that_lets_nobody_in_ends_the_start(server, client):
     await client.config_set("requirepass", "secret")
-    error = await failed_start(RedisQuoteHub(server.url), "uthenticat")
-    assert "uthenticat" in str(error)
+    assert "uthenticat" in await refused(server.url)
+    assert "invalid username-password pair" in await refused(server.url.replace("//", "//:no@"))
+
+
+@pytest.mark.parametrize(
+    ("rights", "said"),
+    [
+        (("+@all", "~*", "resetchannels"), "channel"),
+        (("+@all", "&*", "resetkeys"), "key"),
+        (("+@all", "&*", "~*", "-smembers"), "smembers"),
+    ],
+)
+async def test_a_user_without_rights_ends_the_start(server, client, rights, said):
+    await client.execute_command("ACL", "SETUSER", "mdtool", "on", ">secret", *rights)
+    error = await refused(server.url.replace("//", "//mdtool:secret@"))
+    assert said in error
+    assert error.endswith("its user needs the channel quotes and the keys quote:*")
+    assert "secret" not in error
+
+
+async def test_keys_of_others_are_not_searched(server, client):
+    async with client.pipeline(transaction=False) as commands:
+        for number in range(20_000):
+            commands.set(f"foreign:{number}", b"1")
+        await commands.execute()
+    early, late = RedisQuoteHub(server.url), RedisQuoteHub(server.url)
+    heard = Heard(early)
+    async with early:
+        early.publish([quote(1)])
+        await heard.until(has(quote(1)))
+        async with late:
+            pass
+    used = {name.removeprefix("cmdstat_") for name in await client.info("commandstats")}
+    assert {"subscribe", "smembers", "mget"} <= used
+    assert not used & {"scan", "keys", "sscan", "randomkey", "dbsize"}
+
+
+async def connections(client) -> int:
+    return (await client.info("stats"))["total_connections_received"]
+
+
+@pytest.fixture
+def _tried_often(monkeypatch):
+    monkeypatch.setattr(redis, "_REFUSED_S", 0.01)
+
+
+async def publish_until_accepted(hub, heard, first: int) -> None:
+    async with bounded():
+        for number in itertools.count(first):
+            hub.publish([quote(number)])
+            await heard.until(has(quote(number)))
+            if hub.lost_because is None:
+                return
+
+
+@pytest.mark.usefixtures("_tried_often")
+async def test_a_server_whose_memory_is_full_still_passes_quotes_on(server, client):
+    hub, other = RedisQuoteHub(server.url), RedisQuoteHub(server.url)
+    heard = Heard(other)
+    async with hub, other:
+        before = await connections(client)
+        with logged("mdtool.adapters.quotes") as log:
+            await client.config_set("maxmemory", 1)
+            for number in range(1, 50):
+                hub.publish([quote(number)])
+                await heard.until(has(quote(number)))
+            await until(lambda: hub.lost_because is not None)
+            (line,) = log.lines
+            assert line.startswith(f"{hub.address}: refuses quotes: ")
+            assert "maxmemory" in line
+            await client.config_set("maxmemory", 0)
+            await publish_until_accepted(hub, heard, 50)
+            assert log.lines[1:] == [f"{hub.address}: accepts quotes again"]
+        assert await connections(client) == before
+
+
+@pytest.mark.usefixtures("_tried_often")
+async def test_quotes_that_may_not_be_published_reach_local_listeners(server, client):
+    rights = ("+@all", "~*", "&*", "-publish", "-ping")
+    await client.execute_command("ACL", "SETUSER", "mdtool", "on", ">secret", *rights)
+    hub = RedisQuoteHub(server.url.replace("//", "//mdtool:secret@"))
+    heard = Heard(hub)
+    async with hub:
+        before = await connections(client)
+        with logged("mdtool.adapters.quotes") as log:
+            for number in range(1, 50):
+                hub.publish([quote(number)])
+                await heard.until(has(quote(number)))
+            assert len(log.lines) == 1
+            assert "publish" in hub.lost_because
+            await client.publish(CHANNEL, encode_quote(quote(7, "OTHERS")))
+            await heard.until(has(quote(7, "OTHERS")))  # it still listens
+            await client.execute_command("ACL", "SETUSER", "mdtool", "+publish")
+            await publish_until_accepted(hub, heard, 50)
+        assert await connections(client) == before
+
+
+async def test_a_cancellation_that_is_lost_is_repeated(server, monkeypatch):
+    hub = RedisQuoteHub(server.url)
+    listen = hub._listen
+
+    async def forgetful(channel) -> None:
+        for _ in range(3):
+            with contextlib.suppress(asyncio.CancelledError):
+                await listen(channel)
+
+    monkeypatch.setattr(hub, "_listen", forgetful)
+    async with bounded(), hub:
+        pass
 
 
 @pytest.mark.parametrize("url", ["redis:", "redis://", "redis://host:port", "redis://h:99999"])

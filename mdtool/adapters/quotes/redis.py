@@ -1,12 +1,14 @@
 """Quotes shared by many gateways through a Redis server.
 
 Each quote is published on the channel `quotes`, and is the value of the key `quote:SYMBOL` for
-`TTL_S`, both as JSON: any client of Redis can read them, or write its own.
+`TTL_S`, both as JSON: any client of Redis can read them, or write its own. The key `quote:` is the
+set of these symbols: a search among all keys would keep a server that others share busy.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -25,7 +27,7 @@ try:
     from redis.asyncio import Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.exceptions import RedisError
+    from redis.exceptions import AuthenticationError, RedisError, ResponseError
 except ImportError as error:
     raise ConfigError(
         "quotes_hub: the client of redis is not installed; pip install 'mdtool[redis]'"
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 
 CHANNEL: Final = "quotes"
 KEY_PREFIX: Final = "quote:"
+_SYMBOLS: Final = KEY_PREFIX
+"""The key of the set of symbols; no symbol is empty."""
 START_S: Final = 5.0
 """How long the hub waits for the server at its start."""
 _TTL_MS: Final = int(TTL_S * 1_000)
@@ -43,16 +47,29 @@ _RESPONSE_S: Final = 2.0
 _PING_S: Final = 1.0
 """How often the server is pinged, where nothing is written."""
 _LONGEST_DELAY_S: Final = 1.0
+_STEADY_S: Final = 10.0
+"""A connection that lasted as long was sound: its loss is followed by a reconnect at once."""
+_REFUSED_S: Final = 5.0
+"""How long nothing is written again that the server refused."""
+_CANCEL_S: Final = 0.1
 _PORT: Final = 6379
 _AT_ONCE: Final = 500
 """Quotes that are written, or keys that are read, at once."""
 
 
+def _key(symbol: str | bytes) -> str:
+    return KEY_PREFIX + (symbol if isinstance(symbol, str) else symbol.decode("ascii", "replace"))
+
+
+def _failed(result: object) -> bool:
+    return isinstance(result, Exception)
+
+
 class RedisQuoteHub:
     """Publishes quotes on a server, and sends listeners all that come from it, its own too.
 
-    While the server is unavailable, quotes reach local listeners directly. After a reconnect, fresh
-    quotes are read from the server, and sources publish theirs again.
+    While the server is unavailable, or refuses them, quotes reach local listeners directly. After a
+    reconnect, fresh quotes are read from the server, and sources publish theirs again.
 
     Parameters
     ----------
@@ -92,16 +109,21 @@ class RedisQuoteHub:
         self._waiting: dict[str, Quote] = {}
         self._being_written: dict[str, Quote] = {}
         self._has_work = asyncio.Event()
-        self._is_connected = asyncio.Event()
+        self._is_connected = False
+        self._published_from_s = self._stored_from_s = float("-inf")
+        """When what the server refused is tried again, by the clock of the loop."""
         self._tasks = asyncio.TaskGroup()
         self._task: asyncio.Task[None]
+        self._exchanging: tuple[asyncio.Task[None], ...] = ()
+        self._opened: asyncio.Future[None]
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
+        self._opened = asyncio.get_running_loop().create_future()
         self._task = self._tasks.create_task(self._run())
         try:
             async with asyncio.timeout(self._start_s):
-                await self._is_connected.wait()
+                await self._opened
         except BaseException as error:
             await self.__aexit__(None, None, None)
             if isinstance(error, TimeoutError):
@@ -116,7 +138,11 @@ class RedisQuoteHub:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._task.cancel()
+        while not self._task.done():
+            # The client of redis can lose a cancellation that comes with an error.
+            for task in (self._task, *self._exchanging):
+                task.cancel()
+            await asyncio.wait({self._task}, timeout=_CANCEL_S)
         if kind is asyncio.CancelledError:
             await self._tasks.__aexit__(kind, error, traceback)
         else:  # which the group would wrap in a group
@@ -128,7 +154,8 @@ class RedisQuoteHub:
 
     def publish(self, quotes: Sequence[Quote]) -> None:
         """Write quotes once those before them are written, the last of each symbol only."""
-        if self._is_connected.is_set():
+        now_s = asyncio.get_running_loop().time()
+        if self._is_connected and now_s >= self._published_from_s:
             self._waiting.update((quote.symbol, quote) for quote in quotes)
             self._has_work.set()
         else:
@@ -144,17 +171,34 @@ class RedisQuoteHub:
 
     async def _run(self) -> None:
         waits = delays(cap_s=_LONGEST_DELAY_S)
+        loop = asyncio.get_running_loop()
         while True:
+            began_s = loop.time()
             try:
                 await self._exchange()
             except (OSError, RedisError, ExceptionGroup) as raised:
                 error = first_error(raised)
                 if not isinstance(error, OSError | RedisError):
                     raise
-                if self._is_connected.is_set():
+                reason = str(error) or type(error).__name__
+                if isinstance(error, ResponseError | AuthenticationError) and self._refuse(reason):
+                    return
+                if loop.time() - began_s >= _STEADY_S:
                     waits = delays(cap_s=_LONGEST_DELAY_S)
-                self._lose(str(error) or type(error).__name__)
+                self._lose(reason)
             await asyncio.sleep(next(waits))
+
+    def _refuse(self, reason: str) -> bool:
+        """End the start, if this is one, as a server that answers so will not answer better."""
+        if self._opened.done():
+            return False
+        self._opened.set_exception(
+            StartupError(
+                f"{self.address}: {reason}; its user needs the channel {CHANNEL} and the keys "
+                f"{KEY_PREFIX}*"
+            )
+        )
+        return True
 
     async def _exchange(self) -> None:
         """Read and write until the connection is lost.
@@ -166,19 +210,26 @@ class RedisQuoteHub:
         """
         async with self._client() as client, client.pubsub() as channel:
             await channel.subscribe(CHANNEL)
+            if await channel.get_message(timeout=_RESPONSE_S) is None:
+                raise TimeoutError("no answer to a subscription")
             await self._read_keys(client)
             self.lost_because = None
-            self._is_connected.set()
+            self._is_connected = True
+            if not self._opened.done():
+                self._opened.set_result(None)
             log.info("%s: connected", self.address)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._listen(channel))
-                tasks.create_task(self._write(client))
+                self._exchanging = (
+                    tasks.create_task(self._listen(channel)),
+                    tasks.create_task(self._write(client)),
+                )
 
     async def _read_keys(self, client: Redis) -> None:
         """Send listeners the fresh quotes, of which there may be no message any more."""
-        keys = [key async for key in client.scan_iter(KEY_PREFIX + "*", _AT_ONCE)]
-        for begin in range(0, len(keys), _AT_ONCE):
-            values = await client.mget(keys[begin : begin + _AT_ONCE])
+        symbols = list(await client.smembers(_SYMBOLS))
+        for begin in range(0, len(symbols), _AT_ONCE):
+            part = symbols[begin : begin + _AT_ONCE]
+            values = await client.mget([_key(symbol) for symbol in part])
             self._send(self._decode(filter(None, values)))
 
     async def _listen(self, channel: Any) -> None:
@@ -193,7 +244,8 @@ class RedisQuoteHub:
                 async with asyncio.timeout(_PING_S):
                     await self._has_work.wait()
             except TimeoutError:
-                await client.ping()  # finds a server that hangs, and a silent network
+                with contextlib.suppress(ResponseError):  # which is an answer
+                    await client.ping()  # finds a server that hangs, and a silent network
             self._has_work.clear()
             self._being_written, self._waiting = self._waiting, {}
             quotes = iter(self._being_written.values())
@@ -202,18 +254,46 @@ class RedisQuoteHub:
             self._being_written = {}
 
     async def _write_part(self, client: Redis, quotes: Sequence[Quote]) -> None:
+        now_s = asyncio.get_running_loop().time()
+        stores = now_s >= self._stored_from_s
         async with client.pipeline(transaction=False) as commands:
             for quote in quotes:
-                text = encode_quote(quote)
-                commands.set(KEY_PREFIX + quote.symbol, text, px=_TTL_MS)
-                commands.publish(CHANNEL, text)
-            await commands.execute()
+                commands.publish(CHANNEL, encode_quote(quote))
+            if stores:
+                for quote in quotes:
+                    commands.set(KEY_PREFIX + quote.symbol, encode_quote(quote), px=_TTL_MS)
+                commands.sadd(_SYMBOLS, *(quote.symbol for quote in quotes))
+                commands.pexpire(_SYMBOLS, _TTL_MS)
+            results = await commands.execute(raise_on_error=False)
+        published, stored = results[: len(quotes)], results[len(quotes) :]
+        results_of = zip(quotes, published, strict=True)
+        refused = [quote for quote, result in results_of if _failed(result)]
+        self._send(refused)
+        if refused:
+            self._published_from_s = now_s + _REFUSED_S
+        error = next(filter(_failed, results), None)
+        if any(map(_failed, stored)):
+            self._stored_from_s = now_s + _REFUSED_S
+        if error is not None:
+            self._note(f"refuses quotes: {error}")
+        elif stores:
+            self._note(None)
+
+    def _note(self, reason: str | None) -> None:
+        """Report why the server refuses quotes, or that it accepts them again, once each."""
+        if reason == self.lost_because:
+            return
+        self.lost_because = reason
+        if reason is None:
+            log.info("%s: accepts quotes again", self.address)
+        else:
+            log.warning("%s: %s; trying again every %g s", self.address, reason, _REFUSED_S)
 
     def _lose(self, reason: str) -> None:
         if reason != self.lost_because:
             log.warning("%s: %s; reconnecting", self.address, reason)
         self.lost_because = reason
-        self._is_connected.clear()
+        self._is_connected = False
         unwritten = {**self._being_written, **self._waiting}
         self._being_written, self._waiting = {}, {}
         self._send(list(unwritten.values()))
