@@ -84,8 +84,10 @@ def encode_trades(trades: Sequence[Trade], cursor: str | None) -> bytes:
     # Takes a fifth of the time that `format_time` does for a hundred.
     times = np.datetime_as_string(ts_ns, unit="ns", timezone="UTC").tolist()
     rows = ",".join(
-        f'{{"timestamp":"{time}","price":"{format_price(trade.price)}","volume":"{trade.size}"}}'
-        for time, trade in zip(times, trades, strict=True)
+        [
+            f'{{"timestamp":"{time}","price":"{format_price(price)}","volume":"{size}"}}'
+            for time, (_, _, price, size, *_) in zip(times, trades, strict=True)
+        ]
     )
     return _envelope(f'{{"data":[{rows}],"pagination":{{"next_cursor":{json.dumps(cursor)}}}}}')
 

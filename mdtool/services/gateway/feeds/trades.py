@@ -513,7 +513,8 @@ def _rows(symbol: str, stored: StoredTrades) -> list[Trade]:
     page, n = stored.page, len(stored.streams)
     columns = (page.trades.ts_event, page.trades.price, page.trades.size)
     values = (column[:n].tolist() for column in columns)
-    return list(map(Trade, repeat(symbol), *values, stored.streams, page.sequence[:n].tolist()))
+    sequence = page.sequence[:n].tolist()
+    return list(map(Trade._make, zip(repeat(symbol), *values, stored.streams, sequence)))
 
 
 def _parse_sequence(text: str) -> tuple[str, int]:
