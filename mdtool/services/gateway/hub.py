@@ -245,6 +245,12 @@ class Hub:
         published, self._published = self._published, {}
         written, self._written = self._written, []
         self.rounds += bool(published)
+        if len(published) == 1:
+            ((topic, unwritten),) = published.items()
+            following = list(self._topics.get(topic, ()))
+            messages = unwritten.messages(following[0].format) if following else ()
+            if len(messages) == 1:
+                return _write_one(*messages[0], following, written)
         parts: dict[Outlet, list[tuple[Subscription, Sequence[_Message]]]] = {}
         for topic, unwritten in published.items():
             subscriptions = self._topics.get(topic)
@@ -259,6 +265,22 @@ _Message = tuple[Hashable, bytes]
 """A state, or an Event, and its payload."""
 
 
+def _write_one(
+    state: Hashable,
+    payload: bytes,
+    subscriptions: Sequence[Subscription],
+    written: Sequence[Callable[[], None]],
+) -> Iterator[None]:
+    """Write one message to each subscription, and stop now and then."""
+    for begin in range(0, len(subscriptions), _UPDATES_AT_ONCE):
+        for subscription in subscriptions[begin : begin + _UPDATES_AT_ONCE]:
+            if not subscription.has_ended:
+                subscription.outlet.send(subscription.update(payload, state))
+        yield
+    for note in written:
+        note()
+
+
 def _write(
     parts: dict[Outlet, list[tuple[Subscription, Sequence[_Message]]]],
     written: Sequence[Callable[[], None]],
@@ -266,11 +288,12 @@ def _write(
     """Write each outlet's part, and stop now and then."""
     count = 0
     for outlet, its_parts in parts.items():
-        updates = []
-        for subscription, messages in its_parts:
-            if not subscription.has_ended:
-                update = subscription.update
-                updates += [update(payload, state) for state, payload in messages]
+        updates = [
+            subscription.update(payload, state)
+            for subscription, messages in its_parts
+            if not subscription.has_ended
+            for state, payload in messages
+        ]
         if len(updates) == 1:
             outlet.send(updates[0])
         elif updates:
