@@ -70,7 +70,10 @@ async def test_messages_are_stale_while_the_aggregator_is_unavailable():
             peer = await stack.enter_async_context(stomp(client))
             await peer.follow("/topic/market-data/AAPL")
             assert "stale" not in (await peer.message())[1]
-        assert (await peer.message())[1]["stale"] is True
+        # A subscription that begins while its first state waits for a round gets that state twice.
+        while (message := (await peer.message())[1]).get("stale") is None:
+            pass
+        assert message["stale"] is True
         async with source.serving():
             assert "stale" not in (await peer.message())[1]
 
