@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mdtool.core.batch import Batch
-from mdtool.core.dtypes import F_LAST, MBO
+from mdtool.core.dtypes import F_LAST, F_MAYBE_BAD_BOOK, MBO
 from mdtool.core.records import Records, has_trades, index_timestamps, is_priced, is_trade
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.engine.book.rebuild import Rebuild
@@ -21,10 +21,12 @@ QUOTE: Final = np.dtype(
         ("bid", "i8"),  # 1e-9, UNDEF_PRICE where it is not known
         ("ask", "i8"),
         ("last", "i8"),
+        ("is_partial", "?"),  # whether its book is: better prices may be missing
     ]
 )
 """A quote of an instrument."""
 PRICES: Final = ("bid", "ask", "last")
+_COMPARED: Final = (*PRICES, "is_partial")
 
 Quotes: TypeAlias = npt.NDArray[np.void]
 """An array of QUOTE."""
@@ -54,7 +56,8 @@ class LatestQuotes:
         Returns
         -------
         QUOTE[m]
-            Each instrument once that has another price than before, or traded again. A copy.
+            Each instrument once that has another price than before, or traded again, or whose book
+            is partial now or no longer. A copy.
         """
         records = batch.records
         if not len(records) or not has_trades(records.dtype):
@@ -71,7 +74,7 @@ class LatestQuotes:
             self._take_levels(records, rows)
         self._take_trades(records, rows, has_traded)
         is_changed = has_traded
-        for name in PRICES:
+        for name in _COMPARED:
             is_changed |= self._quotes[name] != before[name]
         return self._quotes[is_changed]
 
@@ -80,12 +83,14 @@ class LatestQuotes:
         # Where an index is repeated the last value stays, which is the latest.
         for name in ("bid", "ask"):
             self._quotes[name][rows[is_whole]] = records[f"{name}_px_00"][is_whole]
+        is_doubtful = records["flags"][is_whole] & F_MAYBE_BAD_BOOK != 0
+        self._quotes["is_partial"][rows[is_whole]] = is_doubtful
         self._quotes["ts_recv"][rows[is_whole]] = _times(records)[is_whole]
 
     def _take_books(self) -> None:
         found = tops(self._rebuild.books)
         rows = found["instrument"]
-        for name in ("bid", "ask"):
+        for name in ("bid", "ask", "is_partial"):
             self._quotes[name][rows] = found[name]
         self._quotes["ts_recv"][rows] = found["ts_recv"]
 

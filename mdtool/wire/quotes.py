@@ -2,7 +2,7 @@
 
     {"symbol":"MSFT","bid":415.25,"ask":415.27,"last":415.26,"ts":1735201234567}
 
-An unknown price is null.
+An unknown price is null. `"partial":true` says that better prices may be missing from the book.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ _PRICE: Final = re.compile(r"-?\d{1,10}(\.\d{1,30})?([eE][+-]?\d\d?)?")
 
 
 class Quote(NamedTuple):
-    """The best prices of a symbol and its last trade, at 1e-9, as of a time in ms."""
+    """The best prices of a symbol and its last trade, at 1e-9, as of a time in ms.
+
+    Those of a partial book are the best that are known.
+    """
 
     symbol: str
     bid: int | None
     ask: int | None
     last: int | None
     ts_ms: int
+    is_partial: bool = False
 
 
 class QuoteError(PeerError):
@@ -44,10 +48,11 @@ class _Number(str):
 
 def encode_quote(quote: Quote, mark: str = "") -> bytes:
     """Return a quote as JSON, with `mark` behind its fields."""
-    symbol, bid, ask, last, ts_ms = quote
+    symbol, bid, ask, last, ts_ms, is_partial = quote
+    partial = ',"partial":true' if is_partial else ""
     return (
         f'{{"symbol":{json.dumps(symbol)},"bid":{_text(bid)},"ask":{_text(ask)}'
-        f',"last":{_text(last)},"ts":{ts_ms}{mark}}}'
+        f',"last":{_text(last)},"ts":{ts_ms}{partial}{mark}}}'
     ).encode()
 
 
@@ -75,6 +80,7 @@ def decode_quote(data: bytes) -> Quote:
         ask=_price("ask", fields.get("ask")),
         last=_price("last", fields.get("last")),
         ts_ms=_time(fields.get("ts")),
+        is_partial=fields.get("partial") is True,
     )
 
 

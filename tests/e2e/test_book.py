@@ -26,13 +26,14 @@ from mdtool.core.units import UNDEF_PRICE
 from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
 from tests.reference.book import ReferenceBooks, mbo_of
+from tests.support import dbn_files as files
 from tests.support.commands import MDTOOL, output_of
 from tests.support.dbn_files import decoded
 from tests.support.processes import ChildProcess
 from tests.support.screens import Session
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"
-PARTIAL = "partial book: orders from before its stream began are not in it"
+PARTIAL = "partial book: orders from before its stream began, or lost, are not in it"
 
 
 run = functools.partial(output_of, "book")
@@ -449,7 +450,8 @@ class TestBadInput:
         path = tmp_path / "f.dbn"
         path.write_bytes(streams.header())
         run(path, "-J", status=1, said="f.dbn: no event ends in it, so that there is no book")
-        assert len(run(path, "--emit", "event", "-C").splitlines()) == 1
+        said = "f.dbn: no MBO records, so that there is no book"
+        assert len(run(path, "--emit", "event", "-C", said=said).splitlines()) == 1
 
     def test_an_unknown_symbol(self):
         said = "no records of AAPX; there are AAPL, AMZN, GOOG, MSFT, TSLA"
@@ -475,7 +477,7 @@ class TestOnATerminal:
         assert lines[0] == "CLX5  2025-09-24T21:59:59.999903747Z"
         assert lines[3].split() == ["1", "1", "65.40", "64.78", "3", "1"]
         assert lines[5] == "147 orders, 61 bid and 52 ask levels"
-        assert lines[6] == "partial: orders from before the stream began are not in it"
+        assert lines[6] == "partial: orders from before its stream, or lost, are not in it"
         assert lines[7] == "anomalies: 1,224 unknown_cancel, 216 unknown_modify, 172 crossed"
 
     def test_a_row_for_each_of_many(self):
@@ -516,3 +518,23 @@ def without_kernels(folder: Path) -> dict[str, str]:
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
     environment.pop("NUMBA_CACHE_DIR", None)
     return environment
+
+
+class TestBooksWithoutDepthRecords:
+    @pytest.fixture
+    def path(self, tmp_path):
+        return files.write(
+            tmp_path / "f.dbn",
+            files.header({"AAPL": {1: 1}, "MSFT": {1: 2}}, "mbo"),
+            files.order(1, files.MAY_1, "A", "B", 100, 1, 1),
+            files.order(2, files.MAY_1 + 1, "F", "B", 100, 1, 2),
+        )
+
+    def test_are_named(self, path):
+        said = "f.dbn: no record of MSFT: nothing was traded, and the best 10 levels did not change"
+        assert len(run(path, "--emit", "event", "-C", said=said).splitlines()) == 2
+
+    def test_from_a_time_on(self, path):
+        start = str(files.MAY_1 + 1)
+        said = f"f.dbn: no record of AAPL, MSFT from {start} on: nothing was traded"
+        run(path, "--emit", "event", "-C", "--start", start, said=said)

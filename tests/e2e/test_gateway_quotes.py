@@ -173,7 +173,7 @@ def levels(*rows) -> np.ndarray:
     records = np.zeros(len(rows), MBP1)
     records["length"], records["rtype"] = record_length(MBP1), 1
     records["publisher_id"], records["instrument_id"] = 1, 2
-    records["flags"] = F_LAST
+    records["flags"], records["size"] = F_LAST, 1
     for at, (action, price, bid, ask) in enumerate(rows):
         records["action"][at] = action
         records["price"][at] = price
@@ -320,7 +320,8 @@ async def test_what_is_no_stream_is_told_and_tried_again(source, sender, stream)
         assert (await client.answer("/v1/quotes?symbol=AAPL"))[0] == 200
 
 
-async def test_quotes_come_out_of_the_books_of_a_replay(source, tmp_path):
+@pytest.mark.parametrize("is_partial", [False, True])
+async def test_quotes_come_out_of_the_books_of_a_replay(source, tmp_path, is_partial):
     orders = np.zeros(4, MBO)
     orders["length"], orders["rtype"] = record_length(MBO), 160
     orders["publisher_id"], orders["instrument_id"] = 1, 1
@@ -332,7 +333,7 @@ async def test_quotes_come_out_of_the_books_of_a_replay(source, tmp_path):
     orders["flags"] = F_LAST
     orders["ts_recv"] = orders["ts_event"] = START
     path = tmp_path / "mbo.dbn"
-    path.write_bytes(header() + encode_records(orders))
+    path.write_bytes(header() + encode_records(orders[is_partial:]))
     async with (
         sender_of(path) as sender,
         gateway_of(source.address, quotes_from=sender.data) as client,
@@ -341,7 +342,14 @@ async def test_quotes_come_out_of_the_books_of_a_replay(source, tmp_path):
         await sender.start("/start-streaming")
         quote = await told(socket, bid=99.5)
         ts = START // 10**6
-        assert quote == {"symbol": "AAPL", "bid": 99.5, "ask": 100.25, "last": 100.25, "ts": ts}
+        expected = {"symbol": "AAPL", "bid": 99.5, "ask": 100.25, "last": 100.25, "ts": ts}
+        assert quote == expected | ({"partial": True} if is_partial else {})
+        _, answer = await client.answer("/api/v2/quotes/AAPL")
+        assert (answer["data"]["bid"], answer["data"].get("partial", False)) == ("99.5", is_partial)
+        query = {"query": '{ quote(symbol: "AAPL") { ask partial } }'}
+        async with client.post("/graphql", json=query) as response:
+            told_by = (await response.json())["data"]["quote"]
+        assert told_by == {"ask": 100.25, "partial": is_partial}
 
 
 async def test_quotes_of_a_simulated_market_are_all_two_sided_and_in_order(source, tmp_path):

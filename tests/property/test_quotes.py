@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdtool.core.dtypes import F_LAST, MBO, MBP1, MBP10, OHLCV, TRADE
+from mdtool.core.dtypes import F_LAST, F_MAYBE_BAD_BOOK, MBO, MBP1, MBP10, OHLCV, TRADE
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.view import BookView
@@ -68,18 +68,16 @@ def test_quotes_of_orders_are_those_of_their_books(stream, data):
         rebuild.update(batch(records))
         for key in rebuild.books.instruments().tolist():
             view = BookView(rebuild.books, key)
-            is_known = not view.is_partial
-            bid = view.best("B").price if is_known else UNDEF_PRICE
-            ask = view.best("A").price if is_known else UNDEF_PRICE
+            best = view.best("B").price, view.best("A").price
             if key in told:
                 quote = told[key]
-                if is_known:
-                    assert (int(quote["bid"]), int(quote["ask"])) == (bid, ask)
+                assert (int(quote["bid"]), int(quote["ask"])) == best
+                assert bool(quote["is_partial"]) == view.is_partial
             else:
-                assert bid == ask == UNDEF_PRICE
+                assert (*best, view.is_partial) == (UNDEF_PRICE, UNDEF_PRICE, False)
 
 
-def test_a_side_that_is_not_known_has_no_price():
+def test_quotes_of_a_partial_book_are_marked():
     latest = LatestQuotes()
     orders = np.zeros(3, MBO)
     orders["publisher_id"], orders["instrument_id"] = 1, 7
@@ -88,15 +86,30 @@ def test_a_side_that_is_not_known_has_no_price():
     orders["price"], orders["size"] = [99, 101, 102], 1
     orders["flags"] = F_LAST
     orders["ts_recv"] = START_NS
-    assert len(latest.update(batch(orders))) == 0  # who knows what rested before them
+    (quote,) = latest.update(batch(orders))  # who knows what rested before them
+    assert (quote["bid"], quote["ask"], quote["is_partial"]) == (99, 101, True)
     clear = np.zeros(1, MBO)
     clear["publisher_id"], clear["instrument_id"] = 1, 7
     clear["action"], clear["price"], clear["flags"] = b"R", UNDEF_PRICE, F_LAST
-    latest.update(batch(clear))
+    (quote,) = latest.update(batch(clear))
+    assert (quote["bid"], quote["ask"], quote["is_partial"]) == (UNDEF_PRICE, UNDEF_PRICE, False)
     (quote,) = latest.update(batch(orders[1:]))
     assert (quote["bid"], quote["ask"], quote["last"]) == (UNDEF_PRICE, 101, UNDEF_PRICE)
     assert quote["ts_recv"] == START_NS
     assert quote["instrument"] == index_of(1, 7)
+    assert not quote["is_partial"]
+
+
+@pytest.mark.parametrize("dtype", [MBP1, MBP10])
+def test_so_are_those_that_their_publisher_doubts(dtype):
+    latest, levels = LatestQuotes(), np.zeros(1, dtype)
+    levels["bid_px_00"], levels["ask_px_00"] = 99, 101
+    levels["flags"] = F_LAST | F_MAYBE_BAD_BOOK
+    (quote,) = latest.update(batch(levels))
+    assert (quote["bid"], quote["ask"], quote["is_partial"]) == (99, 101, True)
+    levels["flags"] = F_LAST
+    (quote,) = latest.update(batch(levels))
+    assert not quote["is_partial"]
 
 
 def test_books_are_seen_between_events_only():

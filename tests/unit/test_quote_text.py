@@ -22,9 +22,23 @@ def test_a_quote_has_the_shape_that_its_users_know():
     )
 
 
-@given(SYMBOLS.map(str.upper), PRICES, PRICES, PRICES, st.integers(0, 2**63 // 10**6 - 1))
-def test_what_is_written_is_read_back_exactly(symbol, bid, ask, last, ts_ms):
-    quote = Quote(symbol, bid, ask, last, ts_ms)
+def test_one_of_a_partial_book_says_so():
+    quote = Quote("MSFT", 415_250_000_000, None, None, 5, is_partial=True)
+    assert encode_quote(quote, ',"stale":true') == (
+        b'{"symbol":"MSFT","bid":415.25,"ask":null,"last":null,"ts":5,"partial":true,"stale":true}'
+    )
+
+
+@given(
+    SYMBOLS.map(str.upper),
+    PRICES,
+    PRICES,
+    PRICES,
+    st.integers(0, 2**63 // 10**6 - 1),
+    st.booleans(),
+)
+def test_what_is_written_is_read_back_exactly(symbol, bid, ask, last, ts_ms, is_partial):
+    quote = Quote(symbol, bid, ask, last, ts_ms, is_partial)
     assert decode_quote(encode_quote(quote)) == quote
     assert json.loads(encode_quote(quote))["symbol"] == symbol
 

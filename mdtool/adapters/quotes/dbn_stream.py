@@ -160,7 +160,8 @@ class _Stream:
             self._resolver.learn(records)
             return
         quotes = self._latest.update(self._resolver.batch(records))
-        for index, ts_ns, *prices in quotes.tolist():
+        for index, ts_ns, *prices, is_partial in quotes.tolist():
             bid, ask, last = (None if price == UNDEF_PRICE else price for price in prices)
             symbol = self._instruments[index].text.upper()
-            self.quotes[symbol] = Quote(symbol, bid, ask, last, max(ts_ns, 0) // NS_PER_MS)
+            ts_ms = max(ts_ns, 0) // NS_PER_MS
+            self.quotes[symbol] = Quote(symbol, bid, ask, last, ts_ms, is_partial)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mdtool.cli.book.options import EVENT, BookOptions
@@ -55,13 +55,17 @@ def show_books(
 def _show_events(
     inputs: list[str], options: BookOptions, selected: RangeOptions, output: OutputOptions
 ) -> None:
+    import numpy as np
+
     from mdtool.core.dtypes import MBO
+    from mdtool.core.instruments import with_room
     from mdtool.core.records import index_timestamps
     from mdtool.core.stream_warnings import warnings_in
     from mdtool.engine.book.state import Books
 
     depth, start_ns = options.record_depth, selected.start_ns
     books, taken = Books(), 0
+    shown = np.zeros(0, np.int64)
     with (
         _open(inputs, selected) as source,
         output.open(depth_metadata(source.metadata, depth), source.size_bytes is None) as sink,
@@ -76,14 +80,41 @@ def _show_events(
                 continue
             for made in books.events(batch, depth):
                 notice.look()
-                if start_ns is None:
-                    sink.write(made)
-                else:
-                    sink.write(made[index_timestamps(made.records) >= start_ns])
+                if start_ns is not None:
+                    made = made[index_timestamps(made.records) >= start_ns]  # noqa: PLW2901
+                shown = with_room(shown, made.instrument, 0)
+                shown[made.instrument] = 1
+                sink.write(made)
             taken += len(batch)
             progress.show(taken, source.bytes_read)
             if source.size_bytes is None:
                 sink.flush()
+        _report_empty(source, books, np.flatnonzero(shown).tolist(), depth, selected)
+
+
+def _report_empty(
+    source: RecordSource,
+    books: Books,
+    shown: Collection[int],
+    depth: Depth,
+    selected: RangeOptions,
+) -> None:
+    """Log the books of which there was no depth record; `shown` are the instruments of others."""
+    if not len(books):
+        log.warning(
+            "%s: no MBO records%s, so that there is no book", source.name, _within(selected)
+        )
+        return
+    empty = sorted(set(books.instruments().tolist()) - set(shown))
+    if empty:
+        named = [source.instruments[index].text for index in empty[:_NAMED_AT_MOST]]
+        log.warning(
+            "%s: no record of %s%s: nothing was traded, and the best %d levels did not change",
+            source.name,
+            ", ".join(named) + (", ..." if len(empty) > len(named) else ""),
+            _within(selected),
+            depth,
+        )
 
 
 def _show_snapshots(
@@ -178,6 +209,11 @@ def _report(name: str, options: BookOptions, selected: RangeOptions, sampler: Sa
         log.warning(
             "%s: ends within an event: its last %d records are in no book", name, len(events.held)
         )
+
+
+def _within(selected: RangeOptions) -> str:
+    start = f" from {selected.start} on" if selected.start else ""
+    return start + (f" before {selected.end}" if selected.end else "")
 
 
 def _why_nothing(options: BookOptions, selected: RangeOptions) -> str:

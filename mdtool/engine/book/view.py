@@ -320,10 +320,11 @@ def totals(books: Books) -> Totals:
     )
 
 
-TOP: Final = np.dtype([("instrument", "i8"), ("ts_recv", "i8"), ("bid", "i8"), ("ask", "i8")])
-"""The index of a book's instrument, when its last record was received, and its best prices at
-1e-9."""
-_UNKNOWN_BIT: Final = {"bid": 1, "ask": 2}
+TOP: Final = np.dtype(
+    [("instrument", "i8"), ("ts_recv", "i8"), ("bid", "i8"), ("ask", "i8"), ("is_partial", "?")]
+)
+"""The index of a book's instrument, when its last record was received, its best prices at 1e-9,
+and whether it is partial: better prices may be missing."""
 
 
 def tops(books: Books) -> npt.NDArray[np.void]:
@@ -336,21 +337,21 @@ def tops(books: Books) -> npt.NDArray[np.void]:
     Returns
     -------
     TOP[n]
-        A price is UNDEF_PRICE where the side is empty, or where a partial book does not know what
-        else there is on it.
+        A price is UNDEF_PRICE where the side is empty.
     """
     rows = books.state.books[: len(books)]
     found = np.empty(len(rows), TOP)
     found["instrument"] = rows[:, k.B_INSTRUMENT]
     found["ts_recv"] = rows[:, k.B_TS_RECV]
+    found["is_partial"] = rows[:, k.B_UNKNOWN_SIDES] != 0
     for number, name in enumerate(("bid", "ask")):
         sides = books.state.sides[number : 2 * len(rows) : 2]
         length = sides[:, k.S_LENGTH]
-        is_known = (length > 0) & (rows[:, k.B_UNKNOWN_SIDES] & _UNKNOWN_BIT[name] == 0)
-        best = (sides[:, k.S_START] + length - 1)[is_known]
+        has_some = length > 0
+        best = (sides[:, k.S_START] + length - 1)[has_some]
         keys = books.state.levels[books.state.places[best], k.L_KEY]
         found[name] = UNDEF_PRICE
-        found[name][is_known] = ~keys if name == "ask" else keys
+        found[name][has_some] = ~keys if name == "ask" else keys
     return found
 
 

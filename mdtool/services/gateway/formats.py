@@ -74,8 +74,9 @@ def _bar(bar: Bar) -> str:
 
 def encode_latest_quote(row: LatestQuote) -> bytes:
     """Return the object of `/v1/quotes` and the message of `/ws`."""
-    symbol, bid, ask, last, ts_ms, is_stale = row
-    return encode_quote(Quote(symbol, bid, ask, last, ts_ms), _STALE if is_stale else "")
+    symbol, bid, ask, last, ts_ms, is_partial, is_stale = row
+    quote = Quote(symbol, bid, ask, last, ts_ms, is_partial)
+    return encode_quote(quote, _STALE if is_stale else "")
 
 
 def encode_trades(trades: Sequence[Trade], cursor: str | None) -> bytes:

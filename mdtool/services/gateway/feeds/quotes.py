@@ -36,14 +36,15 @@ _REPEAT_S: Final = TTL_S / 4
 
 
 class LatestQuote(NamedTuple):
-    """A quote: prices at 1e-9, None where unknown, and the time in ms."""
+    """A quote: prices at 1e-9, None where unknown, and the time in ms; see `Quote`."""
 
     symbol: str
     bid: int | None
     ask: int | None
     last: int | None
     ts_ms: int
-    is_stale: bool
+    is_partial: bool = False
+    is_stale: bool = False
 
     @property
     def timestamp(self) -> int:
@@ -62,6 +63,13 @@ FIELDS: Final = (
     Field("ask", Kind.PRICE, "The best price of sellers.", is_optional=True),
     Field("last", Kind.PRICE, "The price of the last trade.", is_optional=True),
     Field("timestamp", Kind.TIME, "When a price changed last, or a trade took place."),
+    Field(
+        "partial",
+        Kind.FLAG,
+        "Whether its book began without a snapshot, or lost records: better prices may be missing.",
+        source="is_partial",
+        is_sparse=True,
+    ),
     STALE,
 )
 

@@ -141,8 +141,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "symbol": _TEXT,
             **dict.fromkeys(("bid", "ask", "last"), _KNOWN_PRICE),
             "ts": {**_COUNT, "description": "ms since the epoch", "examples": [1735201234567]},
+            "partial": {
+                "const": True,
+                "description": "Present where better prices may be missing from the book.",
+            },
             "stale": {**_STALE, "description": "Present where it is stale."},
         },
+        "partial",
         "stale",
     ),
     "Failure": object_schema(
