@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -24,6 +26,7 @@ from mdtool.adapters.stores.port import SymbolTotals
 from mdtool.adapters.stores.postgresql import connection
 from mdtool.adapters.stores.postgresql.store import _STATEMENTS
 from mdtool.core.errors import EXIT_STARTUP, ConfigError
+from tests.support.pgbouncer import pgbouncer
 from tests.support.postgres_proxy import Proxy
 from tests.support.postgres_servers import PASSWORD, postgres_server
 from tests.support.postgres_writer import RUN_FRAMES, SYMBOLS, frames
@@ -410,6 +413,14 @@ def small_disk(mortal_server):
         "postgresql://user:s3%zzcret@host/market",
         "postgresql://user:s3@cret@host/market",
         "postgresql://user:s3cret@host/market?schema=",
+        "postgresql://user:s3cret@host/market?sslmode=encrypted",
+        "postgresql://user:s3cret@host/market?gssencmode=never",
+        "postgresql://user:s3cret@host/market?channel_binding=x",
+        "postgresql://user:s3cret@host/market?target_session_attrs=fast",
+        "postgresql://user:s3cret@host/market?ssl_min_protocol_version=TLSv9",
+        "postgresql://user:s3cret@host/market?connect_timeout=soon",
+        "postgresql://user:s3cret@host/market?keepalives_idle=1s",
+        "postgresql://user:s3cret@host/market?port=99999",
     ],
 )
 def test_an_invalid_url_is_rejected_without_its_secrets(url):
@@ -428,6 +439,8 @@ def test_an_invalid_url_is_rejected_without_its_secrets(url):
         ("postgresql://a:1,b:2/market", "postgresql a:1,b:2/market"),
         ("postgresql:///market?host=/run/postgresql", "postgresql /run/postgresql/market"),
         ("postgresql://db/market?schema=paper", "postgresql db:5432/market schema paper"),
+        ("postgresql://db/m?gssencmode=require&connect_timeout=9", "postgresql db:5432/m"),
+        ("postgresql://db/m?sslmode=verify-full&sslrootcert=/ca.pem", "postgresql db:5432/m"),
     ],
 )
 def test_an_address_is_parsed(url, address):
@@ -456,3 +469,88 @@ def test_a_value_that_postgresql_cannot_store_is_an_error(store):
     assert not isinstance(raised.value, StoreUnavailableError)
     store.write(step(SYMBOLS, frames("a", 0, 10)))
     assert store.symbols() == totals(10)
+
+
+class Rejecting(threading.Thread):
+    """A server that rejects each connection with a code, and a text in some other language."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(daemon=True)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        fields = {"S": "FATALE", "V": "FATAL", "C": code, "M": "so nicht", "F": "a.c", "L": "1"}
+        body = "".join(f"{key}{text}\0" for key, text in fields.items()).encode() + b"\0"
+        self._message = b"E" + struct.pack("!i", len(body) + 4) + body
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                with client, contextlib.suppress(OSError):
+                    while client.recv(8)[4:] in {SSL_REQUEST, GSS_REQUEST}:
+                        client.sendall(b"N")
+                    client.sendall(self._message)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+SSL_REQUEST = struct.pack("!i", 80877103)
+GSS_REQUEST = struct.pack("!i", 80877104)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("28P01", StoreRefusedError),
+        ("28000", StoreRefusedError),
+        ("3D000", StoreRefusedError),
+        ("42501", StoreRefusedError),
+        ("57P03", StoreUnavailableError),
+        ("53300", StoreUnavailableError),
+        ("08P01", StoreUnavailableError),
+        ("42704", ConfigError),
+        ("22023", ConfigError),
+    ],
+)
+def test_a_rejected_connection_is_told_apart_by_its_code(code, kind):
+    server = Rejecting(code)
+    server.start()
+    with contextlib.closing(server):
+        store = open_store(f"postgresql://user:s3cret@127.0.0.1:{server.port}/market")
+        with pytest.raises(kind, match="so nicht") as raised, store:
+            pass
+    assert type(raised.value) is kind
+    assert "\n" not in str(raised.value)
+    assert "a.c" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("round_robin", "size"), [(False, 10), (True, 10), (False, 1)], ids=["", "in-turns", "of-one"]
+)
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+def test_a_pool_that_shares_connections_is_rejected_and_left_clean(
+    postgres, postgres_url, other, mode, round_robin, size
+):
+    with pgbouncer(postgres, postgres_url, mode, round_robin=round_robin, size=size) as url:
+        for opened in (open_store(url), open_history(url)):
+            with pytest.raises(StoreRefusedError, match="pool_mode = session") as raised, opened:
+                opened.symbols()
+            assert "\n" not in str(raised.value)
+        with psycopg.connect(url, autocommit=True, prepare_threshold=None) as client:
+            for name in ("statement_timeout", "lock_timeout", "enable_sort", "search_path"):
+                through = client.execute(f"SHOW {name}").fetchone()
+                other.execute("RESET ALL")
+                assert through == other.execute(f"SHOW {name}").fetchone()
+        locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+        in_database = f"{locks} AND database = (SELECT oid FROM pg_database WHERE datname = "
+        assert other.execute(f"{in_database}current_database())").fetchone() == (0,)
+
+
+def test_a_pool_of_sessions_is_a_server(postgres, postgres_url):
+    with pgbouncer(postgres, postgres_url, "session") as url, open_store(url) as store:
+        claim_when_free(store)
+        store.write(step(["AAPL"]))
+        with pytest.raises(StoreClaimedError), open_store(postgres_url) as second:
+            second.claim()

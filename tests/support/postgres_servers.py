@@ -38,6 +38,8 @@ class PostgresServer:
     port : int
     log : Path
         Its log file.
+    account : str or None
+        The user whom it runs as, None for this one.
     """
 
     def __init__(self, folder: Path, port: int) -> None:
@@ -46,7 +48,7 @@ class PostgresServer:
         self._data = folder / "data"
         self._postgres = needs("postgres")
         self._initdb = needs("initdb")
-        self._account = _account()
+        self.account = _account()
         self.own(folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -71,7 +73,7 @@ class PostgresServer:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                user=self._account,
+                user=self.account,
                 group=self._group,
                 extra_groups=self._groups,
                 stdin=subprocess.DEVNULL,
@@ -139,8 +141,8 @@ class PostgresServer:
 
     def own(self, folder: Path) -> None:
         """Hand a folder to the user that the server runs as."""
-        if self._account is not None:
-            shutil.chown(folder, self._account)
+        if self.account is not None:
+            shutil.chown(folder, self.account)
 
     def _signal_all(self, number: signal.Signals) -> None:
         process = self._process
@@ -162,16 +164,16 @@ class PostgresServer:
 
     @property
     def _group(self) -> int | None:
-        return None if self._account is None else pwd.getpwnam(self._account).pw_gid
+        return None if self.account is None else pwd.getpwnam(self.account).pw_gid
 
     @property
     def _groups(self) -> list[int] | None:
-        return None if self._account is None else []
+        return None if self.account is None else []
 
     def _run(self, *command: str | Path) -> None:
         done = subprocess.run(
             command,
-            user=self._account,
+            user=self.account,
             group=self._group,
             extra_groups=self._groups,
             capture_output=True,

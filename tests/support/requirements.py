@@ -25,6 +25,7 @@ PROGRAMS: Final = {
     "redis": ("redis-server",),
     "postgres": ("postgres",),
     "initdb": ("initdb",),
+    "pgbouncer": ("pgbouncer",),
     "java": ("java",),
     "maven": ("mvn",),
 }
@@ -36,7 +37,7 @@ _INSTALL_S: Final = 100
 
 def needs(name: str) -> str:
     """Return the path of one of `PROGRAMS`, or skip the test without it."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), *_folders_of_postgres()])
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", *_folders_of_postgres()])
     candidates = (shutil.which(program, path=path) for program in PROGRAMS[name])
     found = next(filter(None, candidates), None)
     if found is None:

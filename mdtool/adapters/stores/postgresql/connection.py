@@ -16,8 +16,9 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from psycopg.abc import PQGen
+from psycopg.abc import PQGen, PQGenConn
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import ConnStatus, PGconn, PollingStatus
 from psycopg.waiting import Ready, Wait
 
 from mdtool.adapters.stores.errors import (
@@ -28,6 +29,7 @@ from mdtool.adapters.stores.errors import (
     StoreUnavailableError,
 )
 from mdtool.adapters.stores.postgresql.binary import ColumnDumper, read_rows
+from mdtool.adapters.stores.postgresql.libpq import check_options, connection_error, set_verbose
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import ConfigError
 
@@ -98,16 +100,10 @@ _BY_CODE: Final[dict[str, tuple[type[StoreError], str]]] = {
     "XX001": _DAMAGED,
     "XX002": _DAMAGED,
 }
-_REFUSALS: Final = (
-    "password authentication failed",
-    "no password supplied",
-    "authentication failed",
-    "does not exist",
-    "no pg_hba.conf entry",
-    "is not permitted to log in",
-    "permission denied for database",
-)
-"""An error while connecting has no code, only the server's text."""
+_POOLER_PROBES: Final = 20
+"""How often two connections are compared; a pool gives each the server that is free."""
+_POOLER_S: Final = 3.0
+"""How long a second connection waits for one that is free in the pool."""
 
 T = TypeVar("T")
 RV = TypeVar("RV")
@@ -158,6 +154,7 @@ class Location:
             raise ConfigError("the URL of the store has two @; write that of a password as %40")
         if not schema or "\0" in schema:
             raise ConfigError("the URL of the store names no schema after schema=; give its name")
+        check_options(given)
         return cls(make_conninfo("", **(_DEFAULTS | given)), schema, _address(given, schema))
 
     @property
@@ -173,6 +170,26 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
     _is_interrupted: Callable[[], bool] = staticmethod(lambda: False)
     address = ""
     answer_s = ANSWER_S
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "", **_options: Any) -> PQGenConn[Self]:
+        """Connect as psycopg does, but so that a rejection has its SQLSTATE."""
+        pgconn = PGconn.connect_start(conninfo.encode())
+        set_verbose(pgconn, is_verbose=True)
+        while pgconn.status != ConnStatus.BAD:
+            polled = pgconn.connect_poll()
+            if polled == PollingStatus.OK:
+                set_verbose(pgconn, is_verbose=False)
+                pgconn.nonblocking = 1
+                return cls(pgconn)
+            if polled == PollingStatus.FAILED:
+                break
+            wait = Wait.R if polled == PollingStatus.READING else Wait.W
+            while not (yield pgconn.socket, wait):
+                pass
+        error = connection_error(pgconn)
+        pgconn.finish()
+        raise error
 
     def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Return the rows that a statement selects, if it selects any."""
@@ -342,9 +359,9 @@ def open_session(location: Location) -> Session:
     psycopg.Error
         When the server cannot be reached or rejects the user.
     """
-    session = Session.connect(location.parameters, autocommit=True)
-    session.address = location.address
+    session = _open(location)
     try:
+        _reject_pooler(session, location)
         session.adapters.register_dumper(np.ndarray, ColumnDumper)
         settings = {**_SESSION, "search_path": _quoted(location.schema)}
         session.execute(
@@ -357,6 +374,46 @@ def open_session(location: Location) -> Session:
     except BaseException:
         session.close()
         raise
+    return session
+
+
+def _reject_pooler(session: Session, location: Location) -> None:
+    """Check that the session keeps its server process, before anything is set there.
+
+    A pooler such as PgBouncer gives each transaction the process that is free: locks and settings
+    would stay with processes that other clients get. It does so if two connections, both open,
+    were at the same process.
+
+    Raises
+    ------
+    StoreRefusedError
+        When the session does not.
+    """
+    own = {_process_of(session)}
+    if own == {session.pgconn.backend_pid}:
+        return
+    with contextlib.suppress(StoreUnavailableError), _open(location) as other:
+        other.answer_s = _POOLER_S  # a pool of sessions may have no process left
+        others: set[int] = set()
+        for _ in range(_POOLER_PROBES):
+            others.add(_process_of(other))
+            if own & others or len(own) > 1 or len(others) > 1:
+                raise StoreRefusedError(
+                    f"{location.address}: is a pool that shares connections between transactions, "
+                    "which a store cannot use; connect to the server itself, or to a pool with "
+                    "pool_mode = session"
+                )
+            own.add(_process_of(session))
+
+
+def _process_of(session: Session) -> int:
+    ((process,),) = session.execute("SELECT pg_backend_pid()", prepare=False).fetchall()
+    return int(process)
+
+
+def _open(location: Location) -> Session:
+    session = Session.connect(location.parameters, autocommit=True)
+    session.address = location.address
     return session
 
 
@@ -402,17 +459,15 @@ def store_error(error: psycopg.Error, address: str) -> StoreError:
     text = f"{address}: {_first_line(error)}"
     code = error.sqlstate
     if code is None:
-        return _kind_without_code(error, text)(text)
+        return _kind_without_code(error)(text)
     if code.startswith(_UNAVAILABLE_CLASSES):
         return StoreUnavailableError(text)
     kind, advice = _BY_CODE.get(code, (StoreError, f" ({code})"))
     return kind(text + advice)
 
 
-def _kind_without_code(error: psycopg.Error, text: str) -> type[StoreError]:
+def _kind_without_code(error: psycopg.Error) -> type[StoreError]:
     """Return the kind of an error while connecting, or of a value that cannot be sent."""
-    if any(refusal in text for refusal in _REFUSALS):
-        return StoreRefusedError
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return StoreUnavailableError
     return StoreError
