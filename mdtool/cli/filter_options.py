@@ -10,7 +10,7 @@ import typer
 
 from mdtool.cli.options import option_bundle
 from mdtool.core.errors import UsageError
-from mdtool.core.units import parse_moment
+from mdtool.core.units import parse_moment, parse_option
 
 if TYPE_CHECKING:
     from mdtool.adapters.dbn_select import Selection
@@ -73,7 +73,7 @@ class RangeOptions:
         UsageError
             When it is not a valid time.
         """
-        return None if self.start is None else parse_moment(self.start)
+        return None if self.start is None else parse_option("--start", parse_moment, self.start)
 
     def selection(self) -> Selection | None:
         """Return the symbols and times to read, None for all.
@@ -86,7 +86,7 @@ class RangeOptions:
         from mdtool.adapters.dbn_select import Selection
 
         start_ns = self.start_ns
-        end_ns = None if self.end is None else parse_moment(self.end)
+        end_ns = None if self.end is None else parse_option("--end", parse_moment, self.end)
         if start_ns is not None and end_ns is not None and start_ns >= end_ns:
             raise UsageError(f"--start {self.start} is not before --end {self.end}")
         symbols = None

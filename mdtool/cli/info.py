@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from mdtool.core.units import parse_duration
+from mdtool.core.units import parse_duration, parse_option
 
 app = typer.Typer(add_completion=False)
 
@@ -45,7 +45,7 @@ def info(
     from mdtool.adapters.dbn_files import dbn_files
     from mdtool.adapters.dbn_info import StreamInfo
 
-    gap_ns = parse_duration(gap)
+    gap_ns = parse_option("--gap", parse_duration, gap)
     for path in dbn_files(inputs):
         found = StreamInfo(path, deep, gap_ns)
         report = found.as_json()

@@ -11,7 +11,7 @@ import typer
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
 from mdtool.core.errors import UsageError
-from mdtool.core.units import parse_duration, parse_time
+from mdtool.core.units import parse_duration, parse_option, parse_time
 from mdtool.engine.simulate_defaults import RATE, SCHEMAS, SEED, START, SYMBOLS
 
 app = typer.Typer(add_completion=False)
@@ -65,10 +65,10 @@ def simulate(
         raise UsageError(f"--speed {speed}: give a number, 0 for flat out")
     if schema not in SCHEMAS:
         raise UsageError(f"--schema {schema}: choose from {', '.join(SCHEMAS)}")
-    duration_ns = None if duration is None else parse_duration(duration)
+    duration_ns = None if duration is None else parse_option("--duration", parse_duration, duration)
     if output.path and not (speed or output.limit or duration_ns):
         raise UsageError("an endless simulation would fill the disk: give --limit or --duration")
-    start_ns = time.time_ns() if start == "now" else parse_time(start)
+    start_ns = time.time_ns() if start == "now" else parse_option("--start", parse_time, start)
     names = [name.strip() for name in symbols.split(",")]
     chunk_records = PACED_CHUNK_RECORDS if speed else CHUNK_RECORDS
     source = SimulatedSource(

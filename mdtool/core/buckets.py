@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.errors import UsageError
-from mdtool.core.units import NS_PER_DAY, NS_PER_S, parse_duration
+from mdtool.core.units import NS_PER_DAY, NS_PER_S, parse_duration, parse_option
 
 Integers: TypeAlias = NDArray[np.int64]
 
@@ -222,7 +222,7 @@ def parse_buckets(interval: str, zone: str | None = None, session: str | None = 
         return CalendarBuckets(unit, zone or UTC_ZONE, session or MIDNIGHT)
     if is_of_zone:
         raise UsageError(f"interval {interval}: tz and session are for 1d, 1w and 1mo")
-    return EvenBuckets(parse_duration(interval))
+    return EvenBuckets(parse_option("--interval", parse_duration, interval))
 
 
 @functools.cache

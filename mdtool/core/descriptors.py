@@ -17,7 +17,9 @@ PAUSE_S: Final = 1.0
 """How long nothing is accepted after a failure for lack of descriptors or memory."""
 _QUIET_S: Final = 60.0
 """How long a shortage is not reported again."""
-_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_SHORTAGES: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}
+)
 
 
 def raise_file_limit() -> None:

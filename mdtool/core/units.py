@@ -7,11 +7,14 @@ Prices are int64 at 1e-9, times are nanoseconds since the epoch, UTC. DBN's sent
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Final
+from typing import Final, TypeVar
 
 from mdtool.core.errors import UsageError
+
+T = TypeVar("T")
 
 PRICE_SCALE: Final = 1_000_000_000
 NS_PER_S: Final = 1_000_000_000
@@ -126,6 +129,14 @@ def parse_moment(text: str) -> int:
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun: `1 file`, `2,000 files`."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def parse_option(option: str, parse: Callable[[str], T], text: str) -> T:
+    """Return the value of an option, or raise a UsageError that names it."""
+    try:
+        return parse(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from error
 
 
 def parse_duration(text: str) -> int:

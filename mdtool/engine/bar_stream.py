@@ -26,7 +26,7 @@ from mdtool.core.dtypes import (
 from mdtool.core.errors import UsageError
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import CLOCKS, has_trades
-from mdtool.core.units import NS_PER_DAY, NS_PER_S, UNDEF_PRICE, parse_duration
+from mdtool.core.units import NS_PER_DAY, NS_PER_S, UNDEF_PRICE, parse_duration, parse_option
 from mdtool.engine.bars import Bars, Size, SizedBars, TimeBars
 from mdtool.engine.timed_trades import TimedTrades
 from mdtool.engine.trade_views import CADENCES
@@ -150,7 +150,7 @@ class BarStream:
                 raise UsageError(f"with {name}: choose from {', '.join(EXTRAS)}")
         has_vwap = "vwap" in extras
         if by is None:
-            lateness_ns = parse_duration(lateness) if lateness else 0
+            lateness_ns = parse_option("--lateness", parse_duration, lateness) if lateness else 0
             buckets = parse_buckets(interval or "1m", zone, session)
             bars = TimeBars(buckets, lateness_ns, has_vwap=has_vwap)
             return cls(bars, clock, fill, label, extras)

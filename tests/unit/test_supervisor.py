@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import logging
 import os
@@ -185,6 +186,25 @@ async def test_what_dies_is_started_again(number, words):
             await run.heard("serve", f"{words}; starting it again in")
             pids.append(int(await run.heard("two", "pid")))
         assert len(set(pids)) == 3
+
+
+async def test_what_cannot_be_started_again_for_want_of_descriptors_is_tried_again(monkeypatch):
+    spawn = asyncio.create_subprocess_exec
+    shortages = [OSError(errno.EMFILE, "Too many open files") for _ in range(2)]
+
+    async def short(*command, **options):
+        if shortages:
+            raise shortages.pop()
+        return await spawn(*command, **options)
+
+    async with supervise(service("one")) as run:
+        pid = int(await run.heard("one", "pid"))
+        await run.reported
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", short)
+        os.kill(pid, signal.SIGKILL)
+        for _ in range(2):
+            await run.heard("serve", "one could not be started (Too many open files); starting it")
+        assert int(await run.heard("one", "pid")) != pid
 
 
 class FakeTime:

@@ -14,6 +14,7 @@ from mdtool.core.units import (
     format_time,
     parse_duration,
     parse_moment,
+    parse_option,
     parse_price,
     parse_time,
 )
@@ -150,3 +151,9 @@ def test_one_thing_is_not_told_in_the_plural():
         "2 files",
         "2,000 files",
     ]
+
+
+def test_an_option_that_is_not_valid_is_named():
+    assert parse_option("--gap", parse_duration, "5m") == 300 * 10**9
+    with pytest.raises(UsageError, match=r"^--start: 'yesterday' is not a time: give ISO-8601"):
+        parse_option("--start", parse_moment, "yesterday")

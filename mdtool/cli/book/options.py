@@ -9,7 +9,7 @@ import typer
 
 from mdtool.cli.options import given_options
 from mdtool.core.errors import UsageError
-from mdtool.core.units import parse_duration, parse_moment
+from mdtool.core.units import parse_duration, parse_moment, parse_option
 
 if TYPE_CHECKING:
     from mdtool.cli.filter_options import RangeOptions
@@ -77,7 +77,7 @@ class BookOptions:
         UsageError
             When it is not a valid time.
         """
-        return None if self.at is None else parse_moment(self.at)
+        return None if self.at is None else parse_option("--at", parse_moment, self.at)
 
     @property
     def interval_ns(self) -> int | None:

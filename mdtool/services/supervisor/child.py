@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import BinaryIO, Final
 
 from mdtool.core.backoff import delays
+from mdtool.core.descriptors import is_shortage
 from mdtool.core.errors import EXIT_OK, EXIT_STARTUP, EXIT_USAGE, StartupError, UsageError
 from mdtool.core.lifecycle import LIFELINE_FD, READY_FD
 from mdtool.services.supervisor.output import LineSplitter, Style, write_line
@@ -84,15 +85,20 @@ class Child:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            status = await self._run_once()
-            if self._stopping or self._is_final(status):
-                return
+            try:
+                status = await self._run_once()
+                how = ended(status)
+                if self._stopping or self._is_final(status):
+                    return
+            except OSError as error:
+                if not (is_shortage(error) and self.ready.is_set()):
+                    reason = f"{self.program.name} could not start: {error.strerror}"
+                    raise StartupError(reason) from error
+                how = f"could not be started ({error.strerror})"
             if loop.time() - began >= STEADY_S:
                 waits = delays(0.1, 5.0)
             delay_s = next(waits)
-            log.warning(
-                "%s %s; starting it again in %.1f s", self.program.name, ended(status), delay_s
-            )
+            log.warning("%s %s; starting it again in %.1f s", self.program.name, how, delay_s)
             await asyncio.sleep(delay_s)
 
     async def stop(self, running: asyncio.Task[None], timeout_s: float) -> None:
@@ -130,25 +136,21 @@ class Child:
                 self._process = None
 
     async def _spawn(self, ready_fd: int) -> asyncio.subprocess.Process:
-        try:
-            return await asyncio.create_subprocess_exec(
-                *self.program.command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                pass_fds=(ready_fd, self._lifeline),
-                # Ctrl-C in a terminal reaches a whole process group; children are stopped in turn.
-                process_group=0,
-                env={
-                    **os.environ,
-                    **self.program.environment,
-                    READY_FD: str(ready_fd),
-                    LIFELINE_FD: str(self._lifeline),
-                },
-            )
-        except OSError as error:
-            name = self.program.name
-            raise StartupError(f"{name} could not start: {error.strerror}") from error
+        return await asyncio.create_subprocess_exec(
+            *self.program.command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            pass_fds=(ready_fd, self._lifeline),
+            # Ctrl-C in a terminal reaches a whole process group; children are stopped in turn.
+            process_group=0,
+            env={
+                **os.environ,
+                **self.program.environment,
+                READY_FD: str(ready_fd),
+                LIFELINE_FD: str(self._lifeline),
+            },
+        )
 
     async def _read_ready(self, pipe: BinaryIO) -> None:
         reader = asyncio.StreamReader()
