@@ -18,6 +18,7 @@ from mdtool.core import batch as core_batch
 from mdtool.core.dtypes import OHLCV, WIDE_BAR
 from mdtool.core.errors import UsageError
 from mdtool.core.instruments import Instruments
+from mdtool.core.publishers import publisher_name
 from mdtool.core.records import Records
 from mdtool.core.units import parse_duration, parse_moment
 from mdtool.wire.dbn_records import CONTROL_RTYPES, SHOWN_DTYPES, SHOWN_TYPES
@@ -83,7 +84,7 @@ class BookSnapshot:
     symbol : str or None
         None where the instrument has no name.
     publisher_id : int
-        DBN's number of the venue. Each venue has a book of its own.
+        DBN's number of the venue. Each venue has a book of its own; 0 where they are consolidated.
     ts_ns : int
         When the snapshot was taken, in nanoseconds since the epoch.
     bids, asks : structured array, shape (n,)
@@ -104,6 +105,11 @@ class BookSnapshot:
     total_orders: int
     is_partial: bool
     anomalies: dict[str, int]
+
+    @property
+    def publisher(self) -> str | None:
+        """The name of the venue, such as `XNAS.ITCH.XNAS`, None where it has none."""
+        return publisher_name(self.publisher_id)
 
     def to_arrow(self) -> pa.RecordBatch:
         """Return the levels as Arrow columns `side` (`B` or `A`), `price`, `size` and `count`.
@@ -227,7 +233,7 @@ def bars(
     stream = BarStream.parse(interval, by, fill, clock, lateness, tz, session, label, extras)
     selection = _selection(symbols, start, end)
     made: list[Batch] = []
-    opened = _open(path, schema, selection, consolidate)
+    opened = _open(path, schema, selection, Instruments(consolidate))
     with TradeSource(opened, stream.bar_rtypes) as source:
         for batch in source:
             made += _labelled(stream.update(batch))
@@ -241,6 +247,7 @@ def book(
     at: Time | None = None,
     every: str | None = None,
     depth: int | None = None,
+    consolidate: bool = False,
     symbols: str | Iterable[str] | None = None,
     start: Time | None = None,
     end: Time | None = None,
@@ -259,6 +266,8 @@ def book(
         An interval such as `1s`: at its end, each book that an event changed within it.
     depth : int, optional
         At most so many levels of a side, else all.
+    consolidate : bool
+        One book of each symbol for all publishers of its dataset, in which sizes are added.
     symbols, end : optional
         As for `read`.
     start : str or int, optional
@@ -279,19 +288,20 @@ def book(
         raise UsageError("start: is the time of the first snapshot; give every too")
     if depth is not None and depth < 1:
         raise UsageError(f"depth: {depth} is less than 1; leave it out for all levels")
-    sampler = _sampler(every, depth, start)
+    table = Instruments()
+    sampler = _sampler(every, depth, start, table if consolidate else None)
     until = end if at is None else parse_moment(str(at)) + 1
-    return _snapshots(_open(path, "mbo", _selection(symbols, None, until)), sampler)
+    return _snapshots(_open(path, "mbo", _selection(symbols, None, until), table), sampler)
 
 
 def _open(
     path: Path | Sequence[Path],
     schema: str | None,
     selection: Selection | None,
-    consolidates: bool = False,
+    instruments: Instruments | None = None,
 ) -> RecordSource:
     paths = [os.fspath(each) for each in _sequence(path)]
-    return selected(open_merged(paths, schema, Instruments(consolidates)), selection)
+    return selected(open_merged(paths, schema, instruments), selection)
 
 
 def _sequence(path: Path | Sequence[Path]) -> Sequence[Path]:
@@ -335,12 +345,15 @@ def _joined(batches: list[Batch], layout: np.dtype[np.void]) -> Batch:
     )
 
 
-def _sampler(every: str | None, depth: int | None, start: Time | None) -> Sampler:
+def _sampler(
+    every: str | None, depth: int | None, start: Time | None, consolidated: Instruments | None
+) -> Sampler:
     from mdtool.engine.book.sampling import FinalSampler, IntervalSampler
 
     if every is not None:
-        return IntervalSampler(parse_duration(every), depth, _moment(start))
-    return FinalSampler(depth)
+        interval_ns, after_ns = parse_duration(every), _moment(start)
+        return IntervalSampler(interval_ns, depth, after_ns, consolidated=consolidated)
+    return FinalSampler(depth, consolidated=consolidated)
 
 
 def _snapshots(source: RecordSource, sampler: Sampler) -> Iterator[BookSnapshot]:

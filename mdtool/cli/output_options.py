@@ -190,6 +190,12 @@ class OutputOptions:
             help="Decimal prices and ISO-8601 times in CSV and JSON.",
         ),
     ] = False
+    publishers: Annotated[
+        bool,
+        typer.Option(
+            "--publishers", help="Add the publisher's name to CSV, JSON, Parquet and Arrow."
+        ),
+    ] = False
     prices: Annotated[
         str | None,
         typer.Option(
@@ -267,6 +273,7 @@ class OutputOptions:
             self.pretty,
             self.prices or PRICES[0],
             not is_endless,
+            self.publishers,
         )
 
     def format(self) -> str:

@@ -21,6 +21,7 @@ _GAP: Final = "  "
 _NUMBER_WIDTH: Final = 5
 _PRICE_WIDTH: Final = 8
 _SYMBOL: Final = "symbol"
+_PUBLISHER: Final = "publisher"
 _HIDDEN: Final = frozenset(
     {"rtype", "publisher_id", "instrument_id", "channel_id", "flags", "ts_in_delta"}
 )
@@ -28,7 +29,10 @@ _HIDDEN: Final = frozenset(
 
 
 class RecordTable:
-    """An `Output` for people: the symbol, then columns, as many as fit the terminal's width."""
+    """An `Output` for people: the symbol, then columns, as many as fit the terminal's width.
+
+    The name of the publisher is shown where there are several.
+    """
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
@@ -46,7 +50,8 @@ class RecordTable:
             return
         if rtype != self._rtype:
             self._rtype = rtype
-            self._columns = list(_columns(rtype))
+            has_several = len(set(batch.instruments.publisher_ids.tolist())) > 1
+            self._columns = list(_columns(rtype, has_several))
             self._cells(batch[:_SLICE_RECORDS])
             self._columns = _fitting(self._columns, self._console.width)
             header = _GAP.join(column.align(column.field) for column in self._columns)
@@ -68,6 +73,8 @@ class RecordTable:
         for column in self._columns:
             if column.field == _SYMBOL:
                 texts = batch.instruments.texts[instrument].tolist()
+            elif column.field == _PUBLISHER:
+                texts = [name or "" for name in batch.instruments.publishers[instrument]]
             else:
                 texts = [column.show(value) for value in batch.records[column.field].tolist()]
             column.width = max(column.width, *map(len, texts))
@@ -86,7 +93,7 @@ class _Column:
         return text.rjust(self.width) if self.is_number else text.ljust(self.width)
 
 
-def _columns(rtype: int) -> Iterator[_Column]:
+def _columns(rtype: int, has_publishers: bool) -> Iterator[_Column]:
     record_type = SHOWN_TYPES[rtype]
     fields: list[str] = record_type._ordered_fields  # noqa: SLF001 - it has no public name
     prices: list[str] = record_type._price_fields  # noqa: SLF001
@@ -94,6 +101,8 @@ def _columns(rtype: int) -> Iterator[_Column]:
     layout = np.dtype(record_type._dtypes)  # noqa: SLF001
     hidden = _HIDDEN | {"ts_event"} if "ts_recv" in fields else _HIDDEN
     yield _Column(_SYMBOL, str, len(_SYMBOL), is_number=False)
+    if has_publishers:
+        yield _Column(_PUBLISHER, str, len(_PUBLISHER), is_number=False)
     for field in fields:
         if field in hidden:
             continue

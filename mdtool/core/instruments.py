@@ -20,6 +20,7 @@ import databento_dbn as dbn
 import numpy as np
 import numpy.typing as npt
 
+from mdtool.core.publishers import publisher_name
 from mdtool.core.symbology import (
     FIRST_DAY,
     DatasetNames,
@@ -195,6 +196,16 @@ class Instruments:
         """The publisher of each, shape (len,)."""
         return self._as_columns().publisher_ids
 
+    @property
+    def publishers(self) -> npt.NDArray[np.object_]:
+        """The name of each one's publisher, shape (len,): a str, or None where it has none."""
+        return self._as_columns().publishers
+
+    @property
+    def first_of_symbol(self) -> npt.NDArray[np.int64]:
+        """The first instrument with the dataset and symbol of each, whatever its publisher."""
+        return self._as_columns().first_of_symbol
+
     def ids_on(
         self, instrument: npt.NDArray[np.integer], ts_ns: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.uint32]:
@@ -293,7 +304,7 @@ class Instruments:
         columns = self._columns
         if columns is None:
             with self._lock:
-                columns = self._columns = _Columns.of(self._instruments)
+                columns = self._columns = _Columns.of(self._instruments, self._identities)
         return columns
 
     def _as_id_columns(self) -> _IdColumns:
@@ -312,18 +323,31 @@ class _Columns:
     texts: npt.NDArray[np.object_]
     selected: npt.NDArray[np.bool_]
     publisher_ids: npt.NDArray[np.uint16]
+    publishers: npt.NDArray[np.object_]
+    first_of_symbol: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, instruments: Sequence[Instrument]) -> Self:
+    def of(cls, instruments: Sequence[Instrument], identities: Sequence[Hashable]) -> Self:
         labels = np.empty(len(instruments), np.object_)
         labels[:] = [instrument.label for instrument in instruments]
         texts = np.empty(len(instruments), np.object_)
         texts[:] = [instrument.text for instrument in instruments]
+        publishers = np.empty(len(instruments), np.object_)
+        publishers[:] = [publisher_name(instrument.publisher_id) for instrument in instruments]
+        first: dict[Hashable, int] = {}
+        symbols = [
+            (instrument.dataset, identity, instrument.label)
+            for instrument, identity in zip(instruments, identities, strict=True)
+        ]
         return cls(
             labels=labels,
             texts=texts,
             selected=np.array([instrument.is_selected for instrument in instruments], np.bool_),
             publisher_ids=np.array([each.publisher_id for each in instruments], np.uint16),
+            publishers=publishers,
+            first_of_symbol=np.array(
+                [first.setdefault(symbol, index) for index, symbol in enumerate(symbols)], np.int64
+            ),
         )
 
 

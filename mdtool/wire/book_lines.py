@@ -35,6 +35,7 @@ class BookLines:
         rows: npt.NDArray[np.int64],
         symbol: npt.NDArray[np.uint32],
         texts: npt.NDArray[np.object_],
+        publishers: npt.NDArray[np.object_],
     ) -> memoryview:
         """Return lines, each with its newline.
 
@@ -43,13 +44,18 @@ class BookLines:
         rows : int64[n, 9 + 4 * depth]
             As `Books.states` yields them.
         symbol : uint32[n]
-            Each row's index in `texts`.
+            Each row's index in `texts` and `publishers`.
         texts : object array
             Symbols as strings.
+        publishers : object array
+            Names of publishers, None for unknown ones. They change only together with `texts`.
         """
         if texts is not self._texts:
             self._texts = texts
-            encoded = [json.dumps(text).encode() for text in texts]
+            encoded = [
+                f'{json.dumps(text)},"publisher":{json.dumps(publisher)}'.encode()
+                for text, publisher in zip(texts, publishers, strict=True)
+            ]
             self._encoded = np.frombuffer(b"".join(encoded), np.uint8)
             self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         longest = int(np.diff(self._ends).max(initial=0))

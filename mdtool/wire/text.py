@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from mdtool.core.batch import Batch
 from mdtool.core.dtypes import RTYPE_MBO, RTYPE_OHLCV, RTYPE_OHLCV_1S
+from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
 from mdtool.wire.dbn import encode_metadata
@@ -61,17 +62,30 @@ class TextEncoder:
         Whether lines end with `symbol`, null or empty where an instrument has no name.
     is_pretty : bool
         Whether prices become decimals and times ISO-8601.
+    has_publishers : bool
+        Whether lines end with `publisher`, its name, null or empty where it has none.
     """
 
-    def __init__(self, is_json: bool, maps_symbols: bool = False, is_pretty: bool = False) -> None:
+    def __init__(
+        self,
+        is_json: bool,
+        maps_symbols: bool = False,
+        is_pretty: bool = False,
+        has_publishers: bool = False,
+    ) -> None:
         self._is_json = is_json
         self._maps_symbols = maps_symbols
+        self._has_publishers = has_publishers
         self._is_pretty = is_pretty
-        self._symbols = _SymbolEndings(is_json)
+        self._symbols = _Endings(is_json, maps_symbols, has_publishers)
         self._no_symbols = [self._symbols.ending]
         self._transcoders: dict[int, _Transcoder] = {}
         self._encoded_bytes = 0
         self._kernel: RecordText | None = None
+
+    @property
+    def _has_names(self) -> bool:
+        return self._maps_symbols or self._has_publishers
 
     def header(self, rtype: int) -> bytes:
         """Return the line of CSV that names the columns of an rtype that has a schema."""
@@ -84,7 +98,8 @@ class TextEncoder:
         transcoder = dbn.Transcoder(text, _CSV, _PLAIN, map_symbols=self._maps_symbols)
         transcoder.write(encode_metadata(make_metadata("", schema, 0)))
         transcoder.flush()
-        return text.getvalue()
+        line = text.getvalue()
+        return line[:-1] + b",publisher\n" if self._has_publishers else line
 
     def encode(self, batch: Batch | Interleaved) -> Iterator[bytes | memoryview]:
         """Yield the lines of records in pieces, each of which is valid until the next one.
@@ -104,7 +119,7 @@ class TextEncoder:
         for start in range(0, len(batch), _SLICE_RECORDS):
             part = batch[start : start + _SLICE_RECORDS]
             text = self._transcoder(batch.rtype).encode(part.records)
-            yield self._symbols.append_to(text, part) if self._maps_symbols else text
+            yield self._symbols.append_to(text, part) if self._has_names else text
 
     def _by_kernel(self, batch: Batch | Interleaved) -> Iterator[memoryview]:
         if self._kernel is None:
@@ -113,9 +128,9 @@ class TextEncoder:
             self._kernel = RecordText(self._is_json, self._is_pretty)
         instrument = np.zeros(len(batch), np.int64)
         endings = self._no_symbols
-        if self._maps_symbols:
+        if self._has_names:
             instrument[:] = batch.instrument
-            endings = self._symbols.of(batch.instruments.labels)
+            endings = self._symbols.of(batch.instruments)
 
         def left(record: int, data: bytes) -> bytes:
             """Return the text of a record that the kernel does not write."""
@@ -131,13 +146,15 @@ class TextEncoder:
         return self._transcoders[rtype]
 
 
-class _SymbolEndings:
-    """How lines end that carry a symbol: a text for each instrument.
+class _Endings:
+    """How lines end that carry names: a text for each instrument.
 
     Parameters
     ----------
     is_json : bool
         JSON, else CSV.
+    has_symbols, has_publishers : bool
+        Which names.
 
     Attributes
     ----------
@@ -145,23 +162,35 @@ class _SymbolEndings:
         How lines end that carry none.
     """
 
-    def __init__(self, is_json: bool) -> None:
+    def __init__(self, is_json: bool, has_symbols: bool, has_publishers: bool) -> None:
         self._is_json = is_json
+        self._has_symbols = has_symbols
+        self._has_publishers = has_publishers
         self.ending = b"}\n" if is_json else b"\n"
         self._labels: npt.NDArray[np.object_] | None = None
         self._endings: list[bytes] = []
 
-    def of(self, labels: npt.NDArray[np.object_]) -> list[bytes]:
-        """Return the ending of each label: of an object without its closing brace, of a row."""
+    def of(self, instruments: Instruments) -> list[bytes]:
+        """Return the ending of each one: of an object without its closing brace, of a row."""
+        labels = instruments.labels
         if labels is not self._labels:
             self._labels = labels
-            self._endings = [self._text(label) + self.ending for label in labels]
+            columns = {}
+            if self._has_symbols:
+                columns["symbol"] = labels
+            if self._has_publishers:
+                columns["publisher"] = instruments.publishers
+            self._endings = [
+                b"".join(self._text(name, column[at]) for name, column in columns.items())
+                + self.ending
+                for at in range(len(labels))
+            ]
         return self._endings
 
     def append_to(self, text: bytes, batch: Batch) -> bytes:
-        """Return the lines of records with their symbols."""
+        """Return the lines of records with their names."""
         instrument = batch.instrument
-        endings = self.of(batch.instruments.labels)
+        endings = self.of(batch.instruments)
         if (instrument == instrument[0]).all():
             return text.replace(self.ending, endings[instrument[0]])
         pieces: list[bytes] = [b""] * (2 * len(batch))
@@ -169,10 +198,10 @@ class _SymbolEndings:
         pieces[1::2] = [endings[index] for index in instrument.tolist()]
         return b"".join(pieces)
 
-    def _text(self, label: str | None) -> bytes:
+    def _text(self, name: str, value: str | None) -> bytes:
         if self._is_json:
-            return f',"symbol":{json.dumps(label, ensure_ascii=False)}'.encode()
-        text = label or ""
+            return f',"{name}":{json.dumps(value, ensure_ascii=False)}'.encode()
+        text = value or ""
         if _CSV_QUOTED.search(text):
             text = '"' + text.replace('"', '""') + '"'
         return f",{text}".encode()

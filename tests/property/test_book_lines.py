@@ -19,20 +19,23 @@ from tests.support.book_streams import deep, wild, with_snapshots
 from tests.support.instruments import batch, index_of
 
 SYMBOLS = np.array(["ESM4", "", 'a "quoted" \\ 値', "X" * 71], np.object_)
+PUBLISHERS = np.array(["GLBX.MDP3.GLBX", None, "XNAS.ITCH.XNAS", "X" * 20], np.object_)
 
 
 def lines_of(stream: np.ndarray, depth: int, symbol: np.ndarray) -> list[str]:
     lines, done = BookLines(), 0
     books, text = Books(), b""
     for rows in books.states(batch(stream), depth):
-        text += lines.encode(rows, symbol[done : done + len(rows)], SYMBOLS)
+        text += lines.encode(rows, symbol[done : done + len(rows)], SYMBOLS, PUBLISHERS)
         done += len(rows)
     return text.decode().splitlines(keepends=True)
 
 
-def expected(books: Books, record: np.void, depth: int, symbol: str) -> dict:
+def expected(books: Books, record: np.void, depth: int, symbol: int) -> dict:
     key = index_of(int(record["publisher_id"]), int(record["instrument_id"]))
-    told = Snapshot.of(BookView(books, key), depth).as_dict(symbol)
+    told = Snapshot.of(BookView(books, key), depth).as_dict(SYMBOLS[symbol]) | {
+        "publisher": PUBLISHERS[symbol]
+    }
     del told["anomalies"]
     for side in told["levels"].values():
         for level in side:
@@ -67,14 +70,14 @@ def test_each_line_is_the_snapshot_after_its_record(stream, depth, data):
     for at, line in enumerate(lines):
         books.apply(batch(stream[at : at + 1]))
         assert line.endswith("\n")
-        assert json.loads(line) == expected(books, stream[at], depth, SYMBOLS[int(symbol[at])])
+        assert json.loads(line) == expected(books, stream[at], depth, int(symbol[at]))
 
 
 @given(ts_ns=st.integers(0, 2**63 - 2), price=st.integers(-(2**63), 2**63 - 2))
 def test_any_time_and_price_can_be_written(ts_ns, price):
     row = np.zeros((1, 13), np.int64)
     row[0, [1, 2, 4]] = ts_ns, price, ts_ns
-    told = json.loads(bytes(BookLines().encode(row, np.zeros(1, np.uint32), SYMBOLS)))
+    told = json.loads(bytes(BookLines().encode(row, np.zeros(1, np.uint32), SYMBOLS, PUBLISHERS)))
     assert told["timestamp_ns"] == told["record"]["ts_event"] == str(ts_ns)
     written = np.datetime64(told["timestamp"].removesuffix("Z"), "ns")
     assert written == np.datetime64(ts_ns, "ns")
@@ -85,7 +88,7 @@ def test_any_time_and_price_can_be_written(ts_ns, price):
 def test_what_is_no_letter_is_left_out(character):
     row = np.zeros((1, 13), np.int64)
     row[0, 3] = character[0] << 32 | character[0] << 40
-    told = json.loads(bytes(BookLines().encode(row, np.zeros(1, np.uint32), SYMBOLS)))
+    told = json.loads(bytes(BookLines().encode(row, np.zeros(1, np.uint32), SYMBOLS, PUBLISHERS)))
     assert (told["record"]["action"], told["record"]["side"]) == ("", "")
 
 
@@ -98,7 +101,9 @@ def test_the_longest_line_has_room():
     for level in range(depth):
         row[:, 6 + 4 * level : 8 + 4 * level] = -(2**63)
     row[:, -3] = 2**63 - 1
-    lines = bytes(BookLines().encode(row, np.full(3, 3, np.uint32), SYMBOLS)).splitlines()
+    lines = bytes(
+        BookLines().encode(row, np.full(3, 3, np.uint32), SYMBOLS, PUBLISHERS)
+    ).splitlines()
     assert [json.loads(line)["symbol"] for line in lines] == ["X" * 71] * 3
     without_levels = len(lines[0]) - sum(
         len(json.dumps(level, separators=(",", ":"))) + 1
@@ -112,6 +117,6 @@ def test_the_longest_line_has_room():
 def test_symbols_that_come_later_are_known():
     lines = BookLines()
     row = np.zeros((1, 13), np.int64)
-    lines.encode(row, np.zeros(1, np.uint32), np.array(["A"], np.object_))
-    more = np.array(["A", "B"], np.object_)
-    assert json.loads(bytes(lines.encode(row, np.ones(1, np.uint32), more)))["symbol"] == "B"
+    lines.encode(row, np.zeros(1, np.uint32), np.array(["A"], np.object_), PUBLISHERS[:1])
+    more = np.array(["A", "B"], np.object_), PUBLISHERS[:2]
+    assert json.loads(bytes(lines.encode(row, np.ones(1, np.uint32), *more)))["symbol"] == "B"

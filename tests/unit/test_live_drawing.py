@@ -240,7 +240,7 @@ def test_a_top_of_book_quote_has_no_orders():
 def test_several_books_are_numbered_and_of_several_publishers_named():
     frame = dataclasses.replace(FRAME, books=5, place=2, publisher_id=43, total_records=99_999)
     lines = lines_of(frame, 120, 40)
-    assert " CLX5  2/5  GLBX.MDP3  publisher 43 " in lines[0]
+    assert " CLX5  2/5  GLBX.MDP3  ARCX.PILLAR.ARCX " in lines[0]
     assert any("all books" in line and "99,999" in line for line in lines)
     assert "n next symbol" in lines[-1]
     assert "n next symbol" not in lines_of(FRAME)[-1]

@@ -34,6 +34,7 @@ WHOLE = (
 def test_as_json_takes_it():
     assert Snapshot.of(book(*WHOLE)).as_dict("CLX5") == {
         "symbol": "CLX5",
+        "publisher": "GLBX.MDP3.GLBX",
         "publisher_id": 1,
         "timestamp": "2023-11-16T12:00:00.000000000Z",
         "timestamp_ns": str(NOON + DAY),

@@ -75,6 +75,8 @@ class OutputSpec:
         What prices become in Parquet and Arrow, one of `PRICES`.
     is_staged : bool
         Whether the file appears only once it is complete.
+    has_publishers : bool
+        Whether text and columns get the name of the `publisher`.
     """
 
     format: str
@@ -84,6 +86,7 @@ class OutputSpec:
     is_pretty: bool = False
     prices: str = PRICES[0]
     is_staged: bool = True
+    has_publishers: bool = False
 
     @property
     def encoding(self) -> str:
@@ -143,11 +146,15 @@ def open_output(spec: OutputSpec, metadata: dbn.Metadata) -> Output:
         from mdtool.adapters.outputs.columns import ArrowOutput, ParquetOutput
 
         columnar = ParquetOutput if spec.encoding == "parquet" else ArrowOutput
-        return columnar(destination, metadata, spec.prices)
+        return columnar(destination, metadata, spec.prices, spec.has_publishers)
     from mdtool.adapters.outputs import streams
+    from mdtool.wire.text import TextEncoder
 
     if spec.encoding == "dbn":
         return streams.DbnOutput(destination, metadata)
+    encoder = TextEncoder(
+        spec.encoding == "json", spec.maps_symbols, spec.is_pretty, spec.has_publishers
+    )
     if spec.encoding == "csv":
-        return streams.CsvOutput(destination, metadata, spec.maps_symbols, spec.is_pretty)
-    return streams.JsonOutput(destination, spec.maps_symbols, spec.is_pretty)
+        return streams.CsvOutput(destination, metadata, encoder)
+    return streams.JsonOutput(destination, encoder)

@@ -43,6 +43,7 @@ _PRICES: Final[dict[str, Callable[..., Any]]] = {
     "int": numbers,
 }
 _SYMBOL: Final = "symbol"
+_PUBLISHER: Final = "publisher"
 _RISING: Final = ("sequence", "ts_in_delta")
 """Numbers of which Parquet stores the differences, as of times."""
 _UNIQUE: Final = {"order_id"}
@@ -155,6 +156,8 @@ class ColumnarOutput:
         Its dataset and schema become metadata of the file.
     prices : str
         What prices become, one of `PRICES`.
+    has_publishers : bool
+        Whether the name of the `publisher` follows.
 
     Notes
     -----
@@ -163,12 +166,19 @@ class ColumnarOutput:
 
     is_coded = False
 
-    def __init__(self, destination: Writer, metadata: dbn.Metadata, prices: str) -> None:
+    def __init__(
+        self,
+        destination: Writer,
+        metadata: dbn.Metadata,
+        prices: str,
+        has_publishers: bool = False,
+    ) -> None:
         self._destination = destination
         self._file = _File(destination)
         self._layout = Layout(metadata)
         self._about = {"dataset": metadata.dataset, "schema": str(metadata.schema or "")}
         self._prices = prices
+        self._has_publishers = has_publishers
         self._group: _Group | None = None
         self._writer: Any = None
 
@@ -230,6 +240,8 @@ class ColumnarOutput:
         )
         names = coded_names if self.is_coded else named
         columns[_SYMBOL] = names(group.instruments.labels, group.instrument)
+        if self._has_publishers:
+            columns[_PUBLISHER] = names(group.instruments.publishers, group.instrument)
         return pa.table(columns)
 
 

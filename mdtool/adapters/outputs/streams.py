@@ -47,9 +47,9 @@ class DbnOutput:
 class JsonOutput:
     """One JSON object a line."""
 
-    def __init__(self, destination: Writer, maps_symbols: bool, is_pretty: bool) -> None:
+    def __init__(self, destination: Writer, encoder: TextEncoder) -> None:
         self._destination = destination
-        self._encoder = TextEncoder(True, maps_symbols, is_pretty)
+        self._encoder = encoder
 
     def write(self, batch: Batch | Interleaved) -> None:
         """Write a line for each record, at once."""
@@ -72,11 +72,10 @@ class CsvOutput:
         self,
         destination: Writer,
         metadata: dbn.Metadata,
-        maps_symbols: bool,
-        is_pretty: bool,
+        encoder: TextEncoder,
     ) -> None:
         self._destination = destination
-        self._encoder = TextEncoder(False, maps_symbols, is_pretty)
+        self._encoder = encoder
         self._layout = Layout(metadata)
         self._has_header = False
         self._write_header()

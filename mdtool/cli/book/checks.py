@@ -13,6 +13,7 @@ import typer
 from mdtool.cli.filter_options import RangeOptions
 from mdtool.cli.progress import Progress
 from mdtool.core.errors import CheckError, CorruptStreamError, InputError, UsageError
+from mdtool.core.publishers import publisher_name
 from mdtool.core.units import UNDEF_TIMESTAMP, format_price, format_time
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def _verify_report(
         "findings": findings,
         "channels": [
             {
+                "publisher": publisher_name(channel.publisher_id),
                 "publisher_id": channel.publisher_id,
                 "channel_id": channel.channel_id,
                 "steps": channel.steps,
@@ -157,11 +159,13 @@ def _described(
         view = BookView(verifier.books, finding.instrument)
         of = {
             "symbol": instruments[finding.instrument].text,
+            "publisher": publisher_name(view.publisher_id),
             "publisher_id": view.publisher_id,
             "instrument_id": view.instrument_id,
         }
     elif finding.channel is not None:
         of = {
+            "publisher": publisher_name(finding.channel.publisher_id),
             "publisher_id": finding.channel.publisher_id,
             "channel_id": finding.channel.channel_id,
         }

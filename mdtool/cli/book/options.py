@@ -50,6 +50,13 @@ class BookOptions:
         bool,
         typer.Option("--orders", help="With --json: the orders of each level, in queue order."),
     ] = False
+    consolidate: Annotated[
+        bool,
+        typer.Option(
+            "--consolidate",
+            help="One book of each symbol for all publishers of its dataset: sizes are added.",
+        ),
+    ] = False
     at: Annotated[
         str | None,
         typer.Option(
@@ -138,6 +145,8 @@ class BookOptions:
         is_json = not output.is_table and not output.is_of_records
         if self.orders and (self.emit == EVENT or not is_json):
             raise UsageError("--orders is for the --json of final, --at and INTERVAL")
+        if self.orders and self.consolidate:
+            raise UsageError("--orders: a queue is of one publisher; leave out --consolidate")
         moment_ns, interval_ns = self.at_ns, self.interval_ns
         is_more = interval_ns is not None or self.emit == EVENT or selected.start or selected.end
         if moment_ns is not None and is_more:

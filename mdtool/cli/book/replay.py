@@ -61,6 +61,7 @@ def _show_events(
     from mdtool.core.instruments import with_room
     from mdtool.core.records import index_timestamps
     from mdtool.core.stream_warnings import warnings_in
+    from mdtool.engine.book.consolidate import Consolidation
     from mdtool.engine.book.state import Books
 
     depth, start_ns = options.record_depth, selected.start_ns
@@ -72,16 +73,18 @@ def _show_events(
         Progress("records", source.size_bytes, output.quiet or output.is_table) as progress,
         contextlib.closing(PartialNotice(books, source.instruments)) as notice,
     ):
+        joined = Consolidation(source.instruments, depth) if options.consolidate else None
         for batch in source:
             if batch.records.dtype != MBO:
                 if warnings_in(batch.records):
                     books.mark_partial()
                 sink.write(batch)
                 continue
-            for made in books.events(batch, depth):
+            for events in books.events(batch, depth):
                 notice.look()
+                made = events if joined is None else joined.update(events)
                 if start_ns is not None:
-                    made = made[index_timestamps(made.records) >= start_ns]  # noqa: PLW2901
+                    made = made[index_timestamps(made.records) >= start_ns]
                 shown = with_room(shown, made.instrument, 0)
                 shown[made.instrument] = 1
                 sink.write(made)
@@ -89,7 +92,11 @@ def _show_events(
             progress.show(taken, source.bytes_read)
             if source.size_bytes is None:
                 sink.flush()
-        _report_empty(source, books, np.flatnonzero(shown).tolist(), depth, selected)
+        of_symbol = np.arange(len(source.instruments))
+        if joined is not None:
+            of_symbol = source.instruments.first_of_symbol
+        is_shown = np.isin(of_symbol, np.flatnonzero(shown))
+        _report_empty(source, books, np.flatnonzero(is_shown).tolist(), depth, selected)
 
 
 def _report_empty(
@@ -131,7 +138,7 @@ def _show_snapshots(
             PartialNotice(rebuild.books, source.instruments, output.is_of_records)
         ) as notice,
     ):
-        sampler = _sampler(options, selected, output, rebuild)
+        sampler = _sampler(options, selected, output, rebuild, source.instruments)
         error, taken = None, 0
         try:
             for batch in source:
@@ -188,16 +195,21 @@ def _entered(
 
 
 def _sampler(
-    options: BookOptions, selected: RangeOptions, output: OutputOptions, rebuild: Rebuild
+    options: BookOptions,
+    selected: RangeOptions,
+    output: OutputOptions,
+    rebuild: Rebuild,
+    instruments: Instruments,
 ) -> Sampler:
     from mdtool.engine.book.sampling import FinalSampler, IntervalSampler
 
     depth = options.snapshot_depth(output)
+    consolidated = instruments if options.consolidate else None
     if options.interval_ns is not None:
         return IntervalSampler(
-            options.interval_ns, depth, selected.start_ns, rebuild, options.orders
+            options.interval_ns, depth, selected.start_ns, rebuild, options.orders, consolidated
         )
-    return FinalSampler(depth, rebuild, options.orders)
+    return FinalSampler(depth, rebuild, options.orders, consolidated)
 
 
 def _report(name: str, options: BookOptions, selected: RangeOptions, sampler: Sampler) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from mdtool.core.batch import Batch
 from mdtool.core.instruments import Instruments
+from mdtool.core.publishers import publisher_name
 from mdtool.core.units import format_price, format_time
 from mdtool.engine.book.snapshot import Levels, Snapshot
 
@@ -72,7 +73,10 @@ class SnapshotTable:
     def _symbol(self, snapshot: Snapshot) -> str:
         text = self._instruments[snapshot.instrument].text
         has_several = len({instrument.publisher_id for instrument in self._instruments}) > 1
-        return f"{text} ({snapshot.publisher_id})" if has_several else text
+        if not has_several or not snapshot.publisher_id:
+            return text
+        name = publisher_name(snapshot.publisher_id)
+        return f"{text} ({name or 'publisher'} {snapshot.publisher_id})"
 
     def _ladder(self, snapshot: Snapshot) -> tuple[Text | Table, ...]:
         title = Text.assemble((self._symbol(snapshot), "bold"), "  ", format_time(snapshot.ts_ns))

@@ -22,6 +22,7 @@ from mdtool.cli.live.panels import (
 )
 from mdtool.cli.live.playback import FLAT_OUT
 from mdtool.cli.screen import Glyphs, apart, count_text, fit, help_lines, hints_line, too_small
+from mdtool.core.publishers import publisher_name
 from mdtool.core.units import NS_PER_S
 
 MIN_COLUMNS: Final = 30
@@ -166,7 +167,8 @@ def _header(frame: Frame, layout: Layout, glyphs: Glyphs) -> Text:
         left.append(f"  {frame.place:,}/{frame.books:,}", "faint")
     left.append(f"  {frame.dataset}", "faint")
     if frame.publisher_id is not None:
-        left.append(f"  publisher {frame.publisher_id}", "faint")
+        name = publisher_name(frame.publisher_id) or f"publisher {frame.publisher_id}"
+        left.append(f"  {name}", "faint")
     clock = clock_text(frame.clock_ns)
     right = Text("  ")
     right.append(clock if layout.columns >= _DATE_FROM_COLUMNS else clock[11:])

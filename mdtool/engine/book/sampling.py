@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO
+from mdtool.core.instruments import Instruments
 from mdtool.core.records import index_timestamps
 from mdtool.engine.book import kernel as k
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.snapshot import Snapshot
+from mdtool.engine.book.state import Books
 from mdtool.engine.book.view import BookView, views
 
 
@@ -51,6 +54,8 @@ class FinalSampler:
         The books to update in place of new ones, where a stream is resumed.
     has_orders : bool
         Whether snapshots have the orders of their levels.
+    consolidated : Instruments, optional
+        Those of the books, if the books of a symbol at all publishers give one snapshot.
     """
 
     def __init__(
@@ -58,8 +63,10 @@ class FinalSampler:
         depth: int | None = None,
         rebuild: Rebuild | None = None,
         has_orders: bool = False,
+        consolidated: Instruments | None = None,
     ) -> None:
         self.rebuild = rebuild or Rebuild()
+        self._consolidated = consolidated
         self._depth = depth
         self._has_orders = has_orders
 
@@ -70,7 +77,11 @@ class FinalSampler:
 
     def close(self) -> Iterator[Snapshot]:
         """Yield a snapshot of every book, each of the time of its last record."""
-        for view in views(self.rebuild.books):
+        books = self.rebuild.books
+        if self._consolidated is not None:
+            yield from _consolidated(books, books.instruments(), self._consolidated, self._depth)
+            return
+        for view in views(books):
             yield Snapshot.of(view, self._depth, has_orders=self._has_orders)
 
 
@@ -89,7 +100,7 @@ class IntervalSampler:
         Intervals that end by then give no snapshots; what happens in them is in the books.
     rebuild : Rebuild, optional
         The books to update in place of new ones.
-    has_orders : bool
+    has_orders, consolidated
         As `FinalSampler`.
     """
 
@@ -100,8 +111,10 @@ class IntervalSampler:
         after_ns: int | None = None,
         rebuild: Rebuild | None = None,
         has_orders: bool = False,
+        consolidated: Instruments | None = None,
     ) -> None:
         self.rebuild = rebuild or Rebuild()
+        self._consolidated = consolidated
         self._has_orders = has_orders
         self._interval_ns = interval_ns
         self._depth = depth
@@ -137,6 +150,27 @@ class IntervalSampler:
         self._counts = counts
         if self._after_ns is not None and self._end_ns <= self._after_ns:
             return
-        for instrument in books.instruments()[counts != before].tolist():
+        changed = books.instruments()[counts != before]
+        if self._consolidated is not None:
+            yield from _consolidated(books, changed, self._consolidated, self._depth, self._end_ns)
+            return
+        for instrument in changed.tolist():
             view = BookView(books, instrument)
             yield Snapshot.of(view, self._depth, self._end_ns, self._has_orders)
+
+
+def _consolidated(
+    books: Books,
+    chosen: npt.NDArray[np.int64],
+    instruments: Instruments,
+    depth: int | None,
+    ts_ns: int | None = None,
+) -> Iterator[Snapshot]:
+    """Yield a snapshot of each symbol of which one of the chosen instruments is."""
+    first = instruments.first_of_symbol
+    of_symbol: dict[int, list[int]] = {}
+    for instrument in books.instruments().tolist():
+        of_symbol.setdefault(int(first[instrument]), []).append(instrument)
+    for symbol in dict.fromkeys(first[chosen].tolist()):
+        taken = [Snapshot.of(BookView(books, each), None, ts_ns) for each in of_symbol[symbol]]
+        yield Snapshot.consolidated(symbol, taken, depth)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +26,7 @@ from mdtool.core.dtypes import (
     record_length,
 )
 from mdtool.core.instruments import Instruments
+from mdtool.core.publishers import publisher_name
 from mdtool.core.records import Records
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, format_price, format_time
 from mdtool.engine.book.state import Books, Depth
@@ -43,7 +45,7 @@ class Snapshot:
     instrument : int
         The index of its instrument.
     publisher_id, instrument_id : int
-        As the last record that is in it has them.
+        As the last record that is in it has them; the publisher is 0 where several are joined.
     ts_ns : int
         Of when it was taken, nanoseconds since the epoch.
     ts_event, ts_recv, sequence : int
@@ -114,6 +116,46 @@ class Snapshot:
             orders=(view.orders("B"), view.orders("A")) if has_orders else None,
         )
 
+    @classmethod
+    def consolidated(
+        cls, instrument: int, snapshots: Sequence[Snapshot], depth: int | None = None
+    ) -> Snapshot:
+        """Join snapshots of the books of one symbol at several publishers, taken at one moment.
+
+        Parameters
+        ----------
+        instrument : int
+            The index of the instrument that stands for them.
+        snapshots : sequence of Snapshot
+            At least one, each with all its levels.
+        depth : int, optional
+            At most so many levels of a side, else all.
+
+        Returns
+        -------
+        Snapshot
+            One ladder, in which sizes and counts at a price are added. Times and sequence are those
+            of the latest one. It is partial if one of them is.
+        """
+        latest = max(snapshots, key=lambda snapshot: snapshot.ts_recv)
+        bids = _joined([snapshot.bids for snapshot in snapshots])[::-1]
+        asks = _joined([snapshot.asks for snapshot in snapshots])
+        anomalies: Counter[str] = Counter()
+        for snapshot in snapshots:
+            anomalies.update(snapshot.anomalies)
+        return replace(
+            latest,
+            instrument=instrument,
+            publisher_id=0,
+            bids=bids[:depth],
+            asks=asks[:depth],
+            total_orders=sum(snapshot.total_orders for snapshot in snapshots),
+            bid_levels=len(bids),
+            ask_levels=len(asks),
+            is_partial=any(snapshot.is_partial for snapshot in snapshots),
+            anomalies=dict(anomalies),
+        )
+
     def as_dict(self, symbol: str) -> dict[str, Any]:
         """Return the snapshot as JSON takes it: prices are decimal strings, 64-bit times too.
 
@@ -128,6 +170,7 @@ class Snapshot:
             }
         return {
             "symbol": symbol,
+            "publisher": publisher_name(self.publisher_id),
             "publisher_id": self.publisher_id,
             "timestamp": format_time(self.ts_ns),
             "timestamp_ns": str(self.ts_ns),
@@ -186,6 +229,17 @@ def snapshot_records(snapshots: Sequence[Snapshot], depth: Depth) -> Records:
                 record[f"{side}_sz_{at:02}"] = min(size, UNDEF_ORDER_SIZE)
                 record[f"{side}_ct_{at:02}"] = count
     return records
+
+
+def _joined(sides: Sequence[Levels]) -> Levels:
+    """Return the levels of a side of several books as one, in order of price."""
+    levels = np.concatenate(sides)
+    prices, place = np.unique(levels["price"], return_inverse=True)
+    joined = np.zeros(len(prices), levels.dtype)
+    joined["price"] = prices
+    for name in ("size", "count"):
+        np.add.at(joined[name], place, levels[name])
+    return joined
 
 
 def _level_dicts(levels: Levels) -> list[dict[str, Any]]:

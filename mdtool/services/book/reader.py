@@ -80,13 +80,14 @@ class Reader:
 
     def _encode(self, batch: Batch, selected: npt.NDArray[np.bool_]) -> list[memoryview]:
         pieces = []
-        texts = batch.instruments.texts
+        instruments = batch.instruments
+        names = (instruments.texts, instruments.publishers)
         for begin in range(0, len(batch), FLUSH_RECORDS):
             at = begin
             for rows in self._books.states(batch[begin : begin + FLUSH_RECORDS], self._depth):
                 of_rows = slice(at, at + len(rows))
                 chosen = selected[of_rows]
                 symbol = batch.instrument[of_rows][chosen]
-                pieces.append(self._lines.encode(rows[chosen], symbol, texts))
+                pieces.append(self._lines.encode(rows[chosen], symbol, *names))
                 at += len(rows)
         return [piece for piece in pieces if len(piece)]

@@ -209,8 +209,9 @@ def warm_up() -> None:
     rebuild = Rebuild()
     rebuild.update(record)
     lines = BookLines()
+    instrument, table = record.instrument, record.instruments
     for rows in rebuild.books.states(record, 1):
-        lines.encode(rows, record.instrument, record.instruments.texts)
+        lines.encode(rows, instrument, table.texts, table.publishers)
 
 
 def _parse_opening(text: str) -> FromStart | FromLive:

@@ -79,6 +79,7 @@ def _of_book(processing: Processing, view: BookView) -> dict[str, Any]:
     top = Snapshot.of(view, 1).as_dict(_symbol_of(processing, view))
     return {
         "symbol": top["symbol"],
+        "publisher": top["publisher"],
         "publisher_id": view.publisher_id,
         "instrument_id": view.instrument_id,
         "records": view.records,
