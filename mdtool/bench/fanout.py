@@ -26,11 +26,13 @@ from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.aggregates import Aggregates
 from mdtool.services.gateway.feeds.feed import Audience
 from mdtool.services.gateway.formats import encode_aggregate
-from mdtool.services.gateway.http import Origins, Routes
+from mdtool.services.gateway.http import Routes
 from mdtool.services.gateway.hub import Hub
 from mdtool.services.gateway.market import MarketState
+from mdtool.services.gateway.origins import Origins
 from mdtool.services.gateway.protocols.signaling import Rooms
 from mdtool.services.gateway.protocols.stomp import PATH, Stomp
+from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.gateway.table import TABLE
 from mdtool.services.http.listening import listening
 from mdtool.wire._pb import tick_pb2
@@ -158,7 +160,7 @@ class _Server:
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
         """Serve within the block; yield the address."""
-        routes = Routes(Admission(Limits(connections=self._clients)), Origins(""), proxies=0)
+        routes = Routes(Admission(Limits(connections=self._clients)), Origins(""), Proxies())
         for (method, path), handler in self._routes.items():
             routes.add(method, path, handler)
         routes.app.router.add_get(_BARE_PATH, self._follow)

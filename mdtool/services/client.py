@@ -448,11 +448,13 @@ def client_address(text: str) -> str:
     Parameters
     ----------
     text : str
-        An address of either family, also an IPv4 address with a port, which some proxies write.
-        Any other text is returned as it is.
+        An address of either family, also with a port, an IPv6 one then in brackets. Any other text
+        is returned as it is.
     """
     if ":" not in text:
         return text
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
     try:
         ipv6 = IPv6Address(text)
     except AddressValueError:

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from mdtool.services.http.listening import listening
+from mdtool.services.http.listening import serving
 from tests.support.book_services import CRAWLING, receiver_of, sender_of
 from tests.support.gateways import gateway_of
 from tests.support.recordings import record
@@ -186,8 +186,8 @@ async def test_clients_that_leave_are_noticed_although_nothing_comes(day):
 
 
 async def test_stopping_does_not_wait_for_those_who_read(day, monkeypatch):
-    patient = functools.partial(listening, grace_s=3_600)
-    monkeypatch.setattr("mdtool.services.gateway.server.listening", patient)
+    patient = functools.partial(serving, grace_s=3_600)
+    monkeypatch.setattr("mdtool.services.gateway.server.serving", patient)
     async with contextlib.AsyncExitStack() as services:
         sender = await services.enter_async_context(sender_of(day[0], speed=CRAWLING))
         receiver = await services.enter_async_context(receiver_of(sender.data))
@@ -210,7 +210,7 @@ async def test_the_page_and_its_files():
             ("book.css", "text/css"),
             ("icon.svg", "image/svg+xml"),
         ]:
-            assert f"/static/{name}" in page
+            assert f'="static/{name}' in page
             async with gateway.get(f"/static/{name}") as response:
                 assert (response.status, response.content_type) == (200, content_type)
         for name in ("nothing.js", "..%2Fpage.py", "..%2f..%2fserver.py"):

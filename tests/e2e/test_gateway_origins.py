@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from aiohttp import WSServerHandshakeError
 
 from mdtool.core.errors import ConfigError
 from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.origins import ForeignOriginError, Origins
 from mdtool.services.gateway.server import Gateway
 from tests.support.browser import chromium
 from tests.support.gateways import connected, gateway_of
@@ -72,7 +74,7 @@ async def test_allowed_origins_may_read(source, allowed):
             assert response.status == 204
             assert response.headers["Access-Control-Allow-Origin"] == ELSEWHERE
             assert "POST" in response.headers["Access-Control-Allow-Methods"]
-            assert response.headers["Access-Control-Allow-Headers"] == "Content-Type"
+            assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
         async with client.ws_connect(SOCKET, origin=ELSEWHERE) as socket:
             assert (await socket.receive_json())["symbol"] == "AAPL"
 
@@ -108,3 +110,35 @@ async def test_a_browser_keeps_to_it(source, client):
         assert [await read(gateway) for gateway in (client, other, closed)] == [
             *("400", "400", "refused")
         ]
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "is_own"),
+    [
+        ("http://a.example", "a.example:80", True),
+        ("http://a.example:80", "a.example", True),
+        ("https://a.example", "a.example:443", True),
+        ("https://A.example:443", "a.example", True),
+        ("https://a.example:8443", "a.example:8443", True),
+        ("http://[::1]", "[::1]:80", True),
+        ("http://a.example", "a.example:443", False),
+        ("https://a.example", "a.example:8443", False),
+        ("http://[::1]:8080", "[::1]", False),
+        ("null", "null", False),
+    ],
+)
+def test_a_port_that_the_scheme_implies_need_not_be_written(origin, host, is_own):
+    origins = Origins("")
+    with contextlib.nullcontext() if is_own else pytest.raises(ForeignOriginError):
+        origins.check(origin, host)
+
+
+async def test_pages_of_named_origins_may_send_credentials_and_their_headers(source):
+    headers = {**PREFLIGHT, "Access-Control-Request-Headers": "authorization, x-request-id"}
+    for allowed, credentials in ((f"{ELSEWHERE}:443", "true"), ("*", None)):
+        async with gateway_of(source.address, allowed_origins=allowed) as client:
+            request = client.options("/graphql", headers={"Origin": ELSEWHERE, **headers})
+            async with request as response:
+                assert response.headers.get("Access-Control-Allow-Credentials") == credentials
+                allowed_headers = response.headers["Access-Control-Allow-Headers"]
+                assert allowed_headers == "authorization, x-request-id"

@@ -235,7 +235,7 @@ async def test_unknown_paths_are_told_in_json(client, path, status, code):
 async def test_a_wrong_method_is_405_and_names_the_right_ones(client):
     async with client.post("/api/v1/marketdata/AAPL", json={}) as response:
         assert response.status == 405
-        assert response.headers["Allow"] == "GET, HEAD"
+        assert response.headers["Allow"] == "GET, HEAD, OPTIONS"
         assert (await response.json())["error"] == "method_not_allowed"
 
 
@@ -243,7 +243,7 @@ async def test_a_wrong_method_is_405_and_names_the_right_ones(client):
 async def test_what_is_written_as_it_comes_has_no_head(client, path):
     async with client.request("HEAD", path) as response:
         assert response.status == 405
-        assert response.headers["Allow"] == "GET"
+        assert response.headers["Allow"] == "GET, OPTIONS"
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ async def test_a_wrong_method_has_the_envelope_and_names_the_right_one():
     async with market_of() as (client, _):
         async with client.post("/api/v2/aggregates/AAPL") as response:
             answer = await response.json()
-        assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
+        assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
         assert (answer["data"], answer["next"]) == (None, None)
         assert answer["error"]["code"] == "method_not_allowed"
 

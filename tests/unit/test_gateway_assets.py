@@ -14,6 +14,7 @@ from mdtool.core.errors import ConfigError
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.pages.assets import LIBRARIES, Asset, Assets
 from mdtool.services.gateway.pages.pages import Docs, GraphiQL
+from mdtool.services.gateway.proxies import Proxies
 from tests.support.requirements import node_modules
 
 SMALL = {
@@ -64,7 +65,11 @@ async def page_of(page) -> tuple[str, str]:
 @pytest.mark.parametrize("library", ["graphiql", "swagger-ui"])
 async def test_a_page_loads_pinned_versions_and_digests_from_one_other_site(source, site, library):
     assets = Assets(source)
-    page = GraphiQL(assets).page if library == "graphiql" else Docs({}, assets).page
+    page = (
+        GraphiQL(assets, Proxies()).page
+        if library == "graphiql"
+        else Docs({}, assets, Proxies()).page
+    )
     html, policy = await page_of(page)
     for asset in LIBRARIES[library]:
         url = f"{source.rstrip('/')}/{asset.package}@{asset.version}/{asset.file}"
@@ -85,7 +90,7 @@ async def test_a_folder_is_read_once_and_served_below_one_path(folder):
     assert assets.origin == "'self'"
     for asset in itertools.chain(*SMALL.values()):
         path = f"{asset.package}/{asset.file}"
-        assert f'"/assets/{path}">' in tags
+        assert f'"assets/{path}">' in tags
         (folder / path).unlink()
         response = await assets.file(make_mocked_request("GET", "/", match_info={"path": path}))
         assert response.body == asset.file.encode()

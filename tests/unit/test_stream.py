@@ -13,7 +13,8 @@ from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds.bars import Bar
 from mdtool.services.gateway.feeds.feed import Key
 from mdtool.services.gateway.feeds.quotes import LatestQuote
-from mdtool.services.gateway.http import Origins, Routes
+from mdtool.services.gateway.http import Routes
+from mdtool.services.gateway.origins import Origins
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.protocols.stream import (
     MAX_MESSAGE_BYTES,
@@ -21,6 +22,7 @@ from mdtool.services.gateway.protocols.stream import (
     MAX_SYMBOLS,
     Stream,
 )
+from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.http.listening import listening
 from tests.reference.plain_feeds import Trade, plain_feeds
 
@@ -67,7 +69,7 @@ def feeds():
 
 @pytest.fixture
 async def peer(feeds):
-    routes = Routes(Admission(Limits()), Origins(""), 0)
+    routes = Routes(Admission(Limits()), Origins(""), Proxies())
     for (method, path), handler in Stream(GatewayConfig(), feeds).routes.items():
         routes.add(method, path, handler)
     async with contextlib.AsyncExitStack() as stack:

@@ -20,7 +20,7 @@ from mdtool.services.book.processing import Processing
 from mdtool.services.book.reader import Reader
 from mdtool.services.book.status import final_states, state_of, status_of
 from mdtool.services.client import Admission, CapacityError, Limits
-from mdtool.services.http.answers import Statuses, answer, client_of, encode_object
+from mdtool.services.http.answers import UNBUFFERED, Statuses, answer, client_of, encode_object
 from mdtool.services.http.control import STOP_GRACE_S, control_application
 from mdtool.services.http.listening import listening
 from mdtool.wire.book_lines import BookLines
@@ -29,7 +29,7 @@ from mdtool.wire.dbn_session import FromLive, FromStart
 DEFAULT_DEPTH: Final = 10
 MAX_DEPTH: Final = 100
 _ORDER_BOOK: Final = "/order-book"
-_LINES: Final = {"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"}
+_LINES: Final = {"Content-Type": "application/x-ndjson", **UNBUFFERED}
 _WRITE_AHEAD_BYTES: Final = 1 << 22
 """The write buffer of a reader that stopped reading; the next lines are encoded meanwhile."""
 _BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}

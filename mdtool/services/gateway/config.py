@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mdtool.core.config import setting
+from mdtool.services.gateway.proxies import FORWARDED, X_FORWARDED_FOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,17 @@ class GatewayConfig:
         20, "How many of those are allowed at once.", low=1, high=1_000_000_000
     )
     proxies: int = setting(
-        0, "Number of proxies in front of the gateway that add to X-Forwarded-For.", low=0
+        0, "Number of proxies in front of the gateway that add to the header of clients.", low=0
+    )
+    proxy_header: str = setting(
+        X_FORWARDED_FOR,
+        "Header to which proxies add the address of their client.",
+        choices=(X_FORWARDED_FOR, FORWARDED),
+    )
+    base_path: str = setting(
+        "",
+        "Path below which a proxy publishes the gateway, such as /market-data; with a proxy that "
+        "removes it and sends X-Forwarded-Prefix, none is needed.",
     )
     allowed_origins: str = setting(
         "", "Other origins whose pages may use the gateway, separated by commas; * is every origin."

@@ -1,4 +1,4 @@
-"""`/health`: whether the gateway has data to serve, and how fresh they are."""
+"""`/livez`, `/readyz` and `/health`: whether the gateway answers, and has fresh data to serve."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from mdtool.services.gateway.workers.peers import Peers
 from mdtool.services.http.answers import answer, encode_object
 
 _REPORT: Final = "health"
+_UNAVAILABLE: Final = "unavailable"
 
 
 class Health:
-    """The handler of `/health`.
+    """The handlers of `/livez`, `/readyz` and `/health`.
 
-    `status` is `ok` where the aggregator's stream is connected; `degraded` where it is, but an
-    update of the last seconds was older than `max_age_ms` when it was written; `blocked` where it
-    is, but no more ticks are accepted (the aggregator's store cannot be written, or a bus has no
-    aggregator); `stale` where it is not, and the last known state is served; and `unavailable`,
-    answered with 503, where nothing is known.
+    `/livez` answers as long as the process does; `/readyz` answers with 503 while nothing is known
+    that could be served, for load balancers to send requests elsewhere.
+
+    In `/health`, `status` is `ok` where the aggregator's stream is connected; `degraded` where it
+    is, but an update of the last seconds was older than `max_age_ms` when it was written; `blocked`
+    where it is, but no more ticks are accepted (the aggregator's store cannot be written, or a bus
+    has no aggregator); `stale` where it is not, and the last known state is served; and
+    `unavailable`, answered with 503, where nothing is known.
 
     Parameters
     ----------
@@ -48,13 +52,27 @@ class Health:
     @property
     def routes(self) -> Paths:
         """The handlers by method and path."""
-        return {("GET", "/health"): self.answer}
+        return {
+            ("GET", "/livez"): self.live,
+            ("GET", "/readyz"): self.ready,
+            ("GET", "/health"): self.answer,
+        }
+
+    async def live(self, _request: web.Request) -> web.Response:
+        """`GET /livez`."""
+        return answer(encode_object({"status": "ok"}))
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        """`GET /readyz`."""
+        status = self.status(age_ms=0.0)
+        code = 503 if status == _UNAVAILABLE else 200
+        return answer(encode_object({"status": status}), status=code)
 
     async def answer(self, _request: web.Request) -> web.Response:
         """`GET /health`."""
         others = [] if self._peers is None else await self._peers.ask(_REPORT)
         report = self.report(list(map(json.loads, others)))
-        status = 503 if report["status"] == "unavailable" else 200
+        status = 503 if report["status"] == _UNAVAILABLE else 200
         return answer(encode_object(report), status=status)
 
     def report(self, others: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
@@ -117,7 +135,7 @@ class Health:
             if market.is_blocked:
                 return "blocked"
             return "degraded" if age_ms > self._max_age_ms else "ok"
-        return "stale" if market.state.symbols else "unavailable"
+        return "stale" if market.state.symbols else _UNAVAILABLE
 
     def _age_ms(self) -> float | None:
         """Return the age of the oldest update that was written in the last seconds."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -15,7 +15,7 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from mdtool.core.breaker import Circuit
@@ -66,14 +66,14 @@ class Metrics:
         """The handlers by method and path."""
         return {("GET", "/metrics"): self.answer}
 
-    async def answer(self, _request: web.Request) -> web.Response:
-        """`GET /metrics`."""
+    async def answer(self, request: web.Request) -> web.Response:
+        """`GET /metrics`: as OpenMetrics where the request prefers that, else as text."""
         others = [] if self._peers is None else await self._peers.ask(_REPORT)
         registry = CollectorRegistry()
         registry.register(self._market)
         registry.register(_Total(self._own, map(_decode, others)))
-        body = generate_latest(registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        encode, content_type = choose_encoder(",".join(request.headers.getall(hdrs.ACCEPT, ())))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     def _encode(self) -> bytes:
         """Return this worker's part for another one."""

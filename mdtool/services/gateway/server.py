@@ -18,8 +18,9 @@ from mdtool.core.tcp import listen
 from mdtool.services.client import Admission, Limits
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.health import Health
-from mdtool.services.gateway.http import Origins, Routes
+from mdtool.services.gateway.http import Routes
 from mdtool.services.gateway.metrics import Metrics
+from mdtool.services.gateway.origins import Origins
 from mdtool.services.gateway.pages.assets import Assets
 from mdtool.services.gateway.pages.pages import Docs, GraphiQL, StaticFiles
 from mdtool.services.gateway.protocols import (
@@ -42,6 +43,7 @@ from mdtool.services.gateway.protocols.stomp import PATH as STOMP_PATH
 from mdtool.services.gateway.protocols.stomp import Stomp
 from mdtool.services.gateway.protocols.stream import PATH as STREAM_PATH
 from mdtool.services.gateway.protocols.stream import Stream
+from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.gateway.sources import Sources
 from mdtool.services.gateway.websockets import STOPPING, upgrading
 from mdtool.services.gateway.workers.peers import Peers, Place
@@ -52,7 +54,7 @@ from mdtool.wire.websocket import CloseCode
 
 _STREAMED: Final = {EVENTS_PATH, ORDER_BOOK_PATH}
 """Written as they arrive, which aiohttp would do for HEAD too."""
-_UNLIMITED: Final = {"/health", "/metrics"}
+_UNLIMITED: Final = {"/livez", "/readyz", "/health", "/metrics"}
 _LISTENERS: Final = (STREAM_PATH, STOMP_PATH, SOCKJS_PATH, GRAPHQL_PATH)
 """Counted from the start, besides the plain WebSockets."""
 
@@ -83,6 +85,7 @@ class Gateway:
         self._sources = Sources(config, local, local_vwaps)
         self._assets = Assets(config.assets)
         self._origins = Origins(config.allowed_origins)
+        self._proxies = Proxies(config.proxies, config.proxy_header, config.base_path)
         self._ice_servers = IceServers(
             config.stun_urls, config.turn_urls, config.turn_secret, config.turn_ttl_s
         )
@@ -107,7 +110,7 @@ class Gateway:
 
     async def _serve(self, started: Started, place: Place | None) -> None:
         config = self._config
-        routes = Routes(Admission(_limits(config)), self._origins, config.proxies)
+        routes = Routes(Admission(_limits(config)), self._origins, self._proxies)
         peers = None if place is None else Peers(place, routes.admission)
         async with self._sources as sources, asyncio.TaskGroup() as tasks:
             sockets = (row.socket.listener for row in sources.feeds.rows if row.socket)
@@ -152,10 +155,10 @@ class Gateway:
             BookServices(sources.sender, sources.receiver),
             Health(sources, routes, config.max_age_ms, peers),
             Metrics(sources, routes, peers),
-            Docs(openapi.document(feeds), self._assets),
-            GraphiQL(self._assets),
+            Docs(openapi.document(feeds), self._assets, self._proxies),
+            GraphiQL(self._assets, self._proxies),
             self._assets,
-            StaticFiles(),
+            StaticFiles(self._proxies),
         )
 
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, Self
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from mdtool.services.client import Client
 from mdtool.services.gateway.http import UpgradeRequiredError
@@ -53,8 +53,9 @@ def upgrading(sockets: Handler, otherwise: Handler) -> Handler:
     """Return a handler of a path that answers requests for WebSockets and others differently."""
 
     async def run(request: web.Request) -> web.StreamResponse:
-        handler = sockets if "Upgrade" in request.headers else otherwise
-        return await handler(request)
+        # Others, such as h2c, are offers that a server may ignore.
+        is_socket = request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket"
+        return await (sockets if is_socket else otherwise)(request)
 
     return run
 

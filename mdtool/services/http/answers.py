@@ -25,6 +25,8 @@ Admit = Callable[[web.Request], object]
 Fail = Callable[[int, str, str, Mapping[str, str] | None], web.Response]
 """Makes the answer of an error from its status, code, message and headers."""
 
+UNBUFFERED: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+"""Headers that have proxies pass on each piece of a response as it is written."""
 _SHOWN_CHARS: Final = 100
 _RETRY_HEADERS: Final = {"Retry-After": "1"}
 _GONE: Final = 499
@@ -120,13 +122,15 @@ def answering(
 
 
 async def no_route(request: web.Request, fail: Fail = failure) -> web.StreamResponse:
-    """Answer a request without a route: 405 where its path has one, else 404."""
+    """Answer a request without a route: OPTIONS, 405 where its path has other methods, else 404."""
     methods: set[str] = set()
     for resource in request.app.router.resources():
         if resource is not request.match_info.route.resource:
             methods |= (await resource.resolve(request))[1]
     if methods:
-        allowed = ", ".join(sorted(methods))
+        allowed = ", ".join(sorted(methods | {"OPTIONS"}))
+        if request.method == "OPTIONS":
+            return web.Response(status=204, headers={"Allow": allowed})
         message = f"{request.path}: use {allowed}"
         return fail(405, "method_not_allowed", message, {"Allow": allowed})
     return fail(404, "not_found", f"{request.path[:_SHOWN_CHARS]}: not found", None)

@@ -29,7 +29,7 @@ def control_application(
     admission: Admission,
     streamed: Collection[str] = (),
 ) -> web.Application:
-    """Return an application of some routes and `GET /health`.
+    """Return an application of some routes and `GET /health`, `/livez` and `/readyz`.
 
     Parameters
     ----------
@@ -56,11 +56,12 @@ def control_application(
 
     app = web.Application()
     app[IDENTIFY] = identify
-    for (method, path), handler in {**routes, ("GET", "/health"): health}.items():
+    probes = {("GET", path): health for path in ("/health", "/livez", "/readyz")}
+    for (method, path), handler in {**routes, **probes}.items():
         answered = answering(handler, statuses, admit=admit)
         if method == "GET":
             app.router.add_get(path, answered, allow_head=path not in streamed)
         else:
             app.router.add_route(method, path, answered)
-    app.router.add_route("*", "/{path:.*}", no_route)
+    app.router.add_route("*", "/{path:(?s:.*)}", no_route)
     return app

@@ -134,7 +134,7 @@ class Assets:
             url = escape(f"{self._base}/{asset.package}@{asset.version}/{asset.file}")
             check = f' integrity="sha384-{asset.digest}" crossorigin="anonymous"'
         else:
-            url, check = f"/assets/{asset.package}/{asset.file}", ""
+            url, check = f"assets/{asset.package}/{asset.file}", ""
         if asset.file.endswith(".css"):
             return f'<link rel="stylesheet" href="{url}"{check}>'
         return f'<script defer src="{url}"{check}></script>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Final
 
@@ -9,10 +10,13 @@ from aiohttp import web
 
 from mdtool.services.gateway.pages.assets import PLACEHOLDER, Assets
 from mdtool.services.gateway.protocols import Paths
+from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.http.answers import answer, encode_object, failure
 
 _FOLDER: Final = resources.files("mdtool.services.gateway.pages") / "static"
 
+_BASE: Final = "<!-- base -->"
+"""In each page, where the path goes that its links are relative to."""
 _CONTENT_TYPES: Final = {
     "html": "text/html",
     "css": "text/css",
@@ -25,22 +29,34 @@ def _headers(policy: str) -> dict[str, str]:
     """Return the headers of a page with a Content-Security-Policy."""
     return {
         "Cache-Control": "no-cache",
-        "Content-Security-Policy": f"{policy}; base-uri 'none'; frame-ancestors 'none'",
+        "Content-Security-Policy": f"{policy}; base-uri 'self'; frame-ancestors 'none'",
         "X-Content-Type-Options": "nosniff",
     }
 
 
-class _Application:
+class _Page:
+    """A page, whose links are relative to the path below which its client sees the gateway."""
+
+    def __init__(self, text: str, headers: Mapping[str, str], proxies: Proxies) -> None:
+        self._text = text
+        self._headers = headers
+        self._proxies = proxies
+
+    async def page(self, request: web.Request) -> web.Response:
+        """Answer with the page."""
+        base = f'<base href="{self._proxies.base_of(request)}/">'
+        text = self._text.replace(_BASE, base)
+        return web.Response(text=text, content_type="text/html", headers=self._headers)
+
+
+class _Application(_Page):
     """A page that is a third-party application, whose files the page's tags name."""
 
-    def __init__(self, name: str, library: str, assets: Assets, policy: str) -> None:
-        page = (_FOLDER / name).read_text("utf-8")
-        self._page = page.replace(PLACEHOLDER, assets.tags(library))
-        self._headers = _headers(policy)
-
-    async def page(self, _request: web.Request) -> web.Response:
-        """Answer with the page."""
-        return web.Response(text=self._page, content_type="text/html", headers=self._headers)
+    def __init__(
+        self, name: str, library: str, assets: Assets, policy: str, proxies: Proxies
+    ) -> None:
+        text = (_FOLDER / name).read_text("utf-8").replace(PLACEHOLDER, assets.tags(library))
+        super().__init__(text, _headers(policy), proxies)
 
 
 class GraphiQL(_Application):
@@ -50,16 +66,17 @@ class GraphiQL(_Application):
     ----------
     assets : Assets
         Where GraphiQL comes from.
+    proxies : Proxies
     """
 
-    def __init__(self, assets: Assets) -> None:
+    def __init__(self, assets: Assets, proxies: Proxies) -> None:
         origin = assets.origin
         policy = (
             f"default-src 'none'; script-src 'self' {origin}; "
             f"style-src 'self' 'unsafe-inline' {origin}; font-src 'self' data: {origin}; "
             "img-src 'self' data:; connect-src 'self' ws: wss:; form-action 'none'"
         )
-        super().__init__("graphiql.html", "graphiql", assets, policy)
+        super().__init__("graphiql.html", "graphiql", assets, policy, proxies)
 
     @property
     def routes(self) -> Paths:
@@ -76,33 +93,45 @@ class Docs(_Application):
         The OpenAPI document.
     assets : Assets
         Where Swagger UI comes from.
+    proxies : Proxies
     """
 
-    def __init__(self, document: dict[str, Any], assets: Assets) -> None:
-        self._document = encode_object(document)
+    def __init__(self, document: dict[str, Any], assets: Assets, proxies: Proxies) -> None:
+        self._document = document
         # Swagger UI styles its elements itself and draws arrows from data: URLs.
         policy = (
             f"default-src 'self'; script-src 'self' {assets.origin}; "
             f"style-src 'self' 'unsafe-inline' {assets.origin}; img-src 'self' data:"
         )
-        super().__init__("docs.html", "swagger-ui", assets, policy)
+        super().__init__("docs.html", "swagger-ui", assets, policy, proxies)
 
     @property
     def routes(self) -> Paths:
         """The handlers by method and path."""
         return {("GET", "/openapi.json"): self.document, ("GET", "/docs"): self.page}
 
-    async def document(self, _request: web.Request) -> web.Response:
+    async def document(self, request: web.Request) -> web.Response:
         """`GET /openapi.json`."""
-        return answer(self._document)
+        servers = [{"url": self._proxies.base_of(request) or "/"}]
+        return answer(encode_object({**self._document, "servers": servers}))
 
 
 class StaticFiles:
-    """The static files, in memory."""
+    """The static files, in memory.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    proxies : Proxies
+    """
+
+    def __init__(self, proxies: Proxies) -> None:
         self._files = {file.name: file.read_bytes() for file in _FOLDER.iterdir() if file.is_file()}
         self._headers = _headers("default-src 'self'")
+        self._pages = {
+            name: _Page(content.decode(), self._headers, proxies)
+            for name, content in self._files.items()
+            if name.endswith(".html")
+        }
 
     @property
     def routes(self) -> Paths:
@@ -113,29 +142,25 @@ class StaticFiles:
             ("GET", "/static/{name}"): self.file,
         }
 
-    async def index(self, _request: web.Request) -> web.Response:
+    async def index(self, request: web.Request) -> web.Response:
         """`GET /`: the order book."""
-        return self._answer("index.html")
+        return await self._pages["index.html"].page(request)
 
     async def demo(self, request: web.Request) -> web.Response:
         """`GET /demo/{name}`: a page on which to try a protocol."""
-        name = f"demo-{request.match_info['name']}.html"
-        if name not in self._files:
+        page = self._pages.get(f"demo-{request.match_info['name']}.html")
+        if page is None:
             return failure(404, "not_found", f"there is nothing at {request.path}")
-        return self._answer(name)
+        return await page.page(request)
 
     async def file(self, request: web.Request) -> web.Response:
         """`GET /static/{name}`."""
         name = request.match_info["name"]
         if name not in self._files:
             return failure(404, "not_found", f"there is nothing at {request.path}")
-        return self._answer(name)
-
-    def _answer(self, name: str) -> web.Response:
-        content_type = _CONTENT_TYPES[name.rpartition(".")[2]]
         return web.Response(
             body=self._files[name],
-            content_type=content_type,
+            content_type=_CONTENT_TYPES[name.rpartition(".")[2]],
             charset="utf-8",
             headers=self._headers,
         )

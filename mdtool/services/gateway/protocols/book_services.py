@@ -14,7 +14,7 @@ from aiohttp import web
 from mdtool.adapters.book_services import Answer, BookService
 from mdtool.core.errors import PeerError
 from mdtool.services.gateway.protocols import Paths
-from mdtool.services.http.answers import answer, encode_object, failure
+from mdtool.services.http.answers import UNBUFFERED, answer, encode_object, failure
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ class BookServices:
         When the receiver becomes unavailable in the middle, the last line is an `error`.
         """
         async with self._receiver.stream("/order-book", request.query) as upstream:
-            headers = {"Content-Type": upstream.headers.get("Content-Type", "text/plain")}
+            content_type = upstream.headers.get("Content-Type", "text/plain")
+            headers = {"Content-Type": content_type, **UNBUFFERED}
             response = web.StreamResponse(status=upstream.status, headers=headers)
             await response.prepare(request)
             with self._stopped_in_time():

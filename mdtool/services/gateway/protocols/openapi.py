@@ -43,7 +43,7 @@ aggregate of a symbol at once and on each update, `/ws` quotes as they change, o
 STOMP 1.0 to 1.2 at `/ws/websocket`, and in SockJS at `/ws`: subscribe to
 `/topic/market-data/SYMBOL`, `/topic/bars/SYMBOL/INTERVAL`, `/topic/quotes/SYMBOL` and so on, where
 `*` is every symbol. WebRTC peers send their signals to `/app/signal/ROOM` and receive those of
-others from `/topic/signaling/ROOM`. Pages to try it: [STOMP](/demo/stomp), [a call](/demo/call).
+others from `/topic/signaling/ROOM`. Pages to try it: [STOMP](demo/stomp), [a call](demo/call).
 
 {about_closing()}"""
 

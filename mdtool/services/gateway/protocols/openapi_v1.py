@@ -157,6 +157,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "message": _TEXT,
         }
     ),
+    "Status": object_schema({"status": {"type": "string"}}),
     "Health": object_schema(
         {
             "status": {"enum": ["ok", "degraded", "blocked", "stale", "unavailable"]},
@@ -348,6 +349,23 @@ OPERATIONS: Final = (
     *_BOOKS,
     Operation(
         method="GET",
+        path="/livez",
+        tag="monitoring",
+        summary="Whether the gateway answers.",
+        content=Content("It does.", reference("Status")),
+        is_monitoring=True,
+    ),
+    Operation(
+        method="GET",
+        path="/readyz",
+        tag="monitoring",
+        summary="Whether there are data to serve.",
+        content=Content("There are.", reference("Status")),
+        also={503: Content("There are none.", reference("Status"))},
+        is_monitoring=True,
+    ),
+    Operation(
+        method="GET",
         path="/health",
         tag="monitoring",
         summary="Whether there are data to serve, and how fresh they are.",
@@ -359,7 +377,7 @@ OPERATIONS: Final = (
         method="GET",
         path="/metrics",
         tag="monitoring",
-        summary="Metrics for Prometheus.",
+        summary="Metrics for Prometheus, as OpenMetrics where `Accept` prefers that.",
         content=Content("Metrics as text.", {"type": "string"}, media_type="text/plain"),
         is_monitoring=True,
     ),

@@ -52,6 +52,7 @@ _BUSY: Final = sockjs.close(2010, "Another connection still open")
 """The answer to a request while another one waits."""
 _HEADERS: Final = {
     "Cache-Control": "no-store, no-cache, no-transform, must-revalidate, max-age=0",
+    "X-Accel-Buffering": "no",
     # Without Access-Control-Allow-Origin this allows nothing.
     "Access-Control-Allow-Credentials": "true",
 }

@@ -6,7 +6,7 @@ const where = document.getElementById("age");
 
 async function look() {
   try {
-    const response = await fetch("/health", { signal: AbortSignal.timeout(TIMEOUT_MS) });
+    const response = await fetch("health", { signal: AbortSignal.timeout(TIMEOUT_MS) });
     const { status, age_ms: age } = await response.json();
     show(status, age === null ? "none lately" : `${shown(age)} old`);
   } catch {

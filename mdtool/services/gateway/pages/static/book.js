@@ -18,7 +18,7 @@ async function ask(path, options = {}) {
 async function look() {
   let services = null;
   try {
-    services = JSON.parse((await ask("/api/microservices/status")).text);
+    services = JSON.parse((await ask("api/microservices/status")).text);
   } catch {
     notify("The gateway does not answer.", true);
   }
@@ -73,7 +73,7 @@ async function showBook(receiver) {
   chooseAmong(receiver.books);
   const symbol = element("instrument").value;
   const query = new URLSearchParams({ last: "true", depth: DEPTH, symbols: symbol });
-  const { status, text } = await ask(`/api/order-book?${query}`);
+  const { status, text } = await ask(`api/order-book?${query}`);
   if (status !== 200 || text === "") {
     return;
   }
@@ -191,7 +191,7 @@ element("controls").addEventListener("submit", async (event) => {
   const speed = element("speed").value;
   const query = speed === "" ? "" : `?speed=${speed}`;
   try {
-    const { status, text } = await ask(`/api/start-streaming${query}`, { method: "POST" });
+    const { status, text } = await ask(`api/start-streaming${query}`, { method: "POST" });
     if (status !== 200) {
       notify(JSON.parse(text).message, status !== 409);
     }

@@ -138,7 +138,7 @@ async function join() {
     notify(`nobody will see or hear you: ${error.message}`);
   }
   $("mine").srcObject = media;
-  ({ iceServers } = await (await fetch("/api/v1/ice-servers")).json());
+  ({ iceServers } = await (await fetch("api/v1/ice-servers")).json());
   endRoom = stomp.subscribe(`/topic/signaling/${room}`, (_, signal) => hear(signal));
   say("JOIN");
 }

@@ -3,7 +3,7 @@
 // Shows the gateway's own OpenAPI document.
 if (window.SwaggerUIBundle) {
   SwaggerUIBundle({
-    url: "/openapi.json",
+    url: new URL("openapi.json", document.baseURI).href,
     dom_id: "#docs",
     deepLinking: true,
     validatorUrl: null,

@@ -23,10 +23,10 @@ subscription FromNowOn {
 `;
 
 function show(element) {
-  const socket = new URL("/graphql", location.href);
+  const socket = new URL("graphql", document.baseURI);
   socket.protocol = socket.protocol.replace("http", "ws");
   const fetcher = GraphiQL.createFetcher({
-    url: "/graphql",
+    url: "graphql",
     wsClient: graphqlWs.createClient({ url: socket.href }),
   });
   const page = React.createElement(GraphiQL, { fetcher, defaultQuery: QUERY });

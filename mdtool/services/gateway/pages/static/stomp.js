@@ -40,8 +40,9 @@ export class Stomp extends EventTarget {
   isConnected = false;
 
   open() {
-    const scheme = location.protocol === "https:" ? "wss" : "ws";
-    this.#socket = new WebSocket(`${scheme}://${location.host}/ws/websocket`, ["v12.stomp"]);
+    const url = new URL("ws/websocket", document.baseURI);
+    url.protocol = url.protocol.replace("http", "ws");
+    this.#socket = new WebSocket(url, ["v12.stomp"]);
     this.#socket.onopen = () =>
       this.#write("CONNECT", {
         "accept-version": "1.2",
