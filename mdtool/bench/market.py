@@ -13,7 +13,7 @@ import aiohttp
 import numpy as np
 
 from mdtool.adapters import rpc
-from mdtool.adapters.stores import Store, open_store
+from mdtool.adapters.stores import open_store
 from mdtool.adapters.stores.port import Step, StreamRun
 from mdtool.bench.processes import service
 from mdtool.core.addresses import parse_address
@@ -109,7 +109,7 @@ async def metric(gateway: str, name: str) -> float:
     raise PeerError(f"gateway {gateway} does not report {name} on this system")
 
 
-def fill_store(url: str, trades: int) -> None:
+def fill_store(url: str, count: int) -> None:
     """Create a store with trades of all symbols in turns; on a terminal show progress.
 
     Raises
@@ -118,10 +118,12 @@ def fill_store(url: str, trades: int) -> None:
         When they cannot be written.
     """
     with open_store(url) as store:
-        for first in range(0, trades, _STEP_TRADES):
-            last = min(first + _STEP_TRADES, trades)
-            _write(store, first, last)
-            show_filled(last, trades)
+        for first in range(0, count, _STEP_TRADES):
+            last = min(first + _STEP_TRADES, count)
+            trades = trades_between(first, last, _EVERY_NS)
+            run = StreamRun("bench", first, last, np.arange(first, last), trades)
+            store.write(Step(SymbolTable(SYMBOLS), [run]))
+            show_filled(last, count)
 
 
 def show_filled(trades: int, total: int) -> None:
@@ -131,16 +133,15 @@ def show_filled(trades: int, total: int) -> None:
         print(f"\r{trades:,} of {total:,} trades", end=end, file=sys.stderr)
 
 
-def _write(store: Store, first: int, last: int) -> None:
+def trades_between(first: int, last: int, every_ns: int) -> Trades:
+    """Return trades of all symbols in turns, of these numbers and so far apart."""
     number = np.arange(first, last)
     random = np.random.default_rng(first)
-    time_ns = _START_NS + number * _EVERY_NS
-    trades = Trades(
+    time_ns = _START_NS + number * every_ns
+    return Trades(
         symbol=(number % len(SYMBOLS)).astype(np.uint32),
         price=random.integers(18_000, 20_000, len(number)) * _CENT,
         size=random.integers(1, 1_000, len(number)),
         ts_event=time_ns,
         ts_recv=time_ns + NS_PER_MS,
     )
-    run = StreamRun("bench", first, last, number, trades)
-    store.write(Step(SymbolTable(SYMBOLS), [run]))

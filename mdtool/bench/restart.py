@@ -7,17 +7,15 @@ import tempfile
 import time
 from typing import Final
 
-import numpy as np
-
 from mdtool.adapters import rpc
 from mdtool.adapters.stores import open_store
 from mdtool.adapters.stores.steps import Steps
 from mdtool.bench.figures import Figure, against
-from mdtool.bench.market import SYMBOLS, show_filled
+from mdtool.bench.market import SYMBOLS, show_filled, trades_between
 from mdtool.bench.processes import service
 from mdtool.core.errors import PeerError
-from mdtool.core.trades import Frames, Trades
-from mdtool.core.units import NS_PER_MS, PRICE_SCALE
+from mdtool.core.trades import Frames
+from mdtool.core.units import NS_PER_MS
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.markets import restored_market
 from mdtool.wire._pb import marketdata_pb2
@@ -27,7 +25,6 @@ ROUNDS: Final = 5
 
 _STREAM: Final = "bench"
 _STEP: Final = 200_000
-_START_NS: Final = 1_735_201_234_567 * NS_PER_MS
 _EMPTY: Final = "a start with an empty store"
 
 
@@ -60,23 +57,9 @@ def fill(url: str, trades: int) -> None:
         steps = Steps(market)
         for first in range(0, trades, _STEP):
             last = min(first + _STEP, trades)
-            store.write(steps.take([market.apply(_STREAM, first, _frames(first, last))]))
+            frames = Frames.of(trades_between(first, last, NS_PER_MS))
+            store.write(steps.take([market.apply(_STREAM, first, frames)]))
             show_filled(last, trades)
-
-
-def _frames(first: int, last: int) -> Frames:
-    """Return trades of all symbols in turns, a millisecond apart."""
-    number = np.arange(first, last)
-    random = np.random.default_rng(first)
-    time_ns = _START_NS + number * NS_PER_MS
-    trades = Trades(
-        symbol=(number % len(SYMBOLS)).astype(np.uint32),
-        price=random.integers(100, 200, len(number)) * PRICE_SCALE,
-        size=random.integers(1, 1_000, len(number)),
-        ts_event=time_ns,
-        ts_recv=time_ns + NS_PER_MS,
-    )
-    return Frames.of(trades)
 
 
 async def _start(url: str, trades: int) -> float:
