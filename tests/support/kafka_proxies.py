@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 
 _PRODUCE = 0
 """The API key of produce requests."""
@@ -20,6 +21,7 @@ class KafkaProxy:
         While it is not set, replies to produce requests wait.
     may_fetch : asyncio.Event
         While it is not set, replies to fetch requests wait.
+    is_open : bool
     loses_reply : bool
         The next reply to a produce request is dropped, and the connection is cut.
     """
@@ -30,60 +32,48 @@ class KafkaProxy:
         self.may_fetch = asyncio.Event()
         self.may_fetch.set()
         self.loses_reply = False
+        self.is_open = False
         self._port = port
         self._behind_port = behind_port
-        self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    @property
-    def is_open(self) -> bool:
-        return self._server is not None
 
     @contextlib.asynccontextmanager
     async def open(self):
         """Forward messages until the block ends, which cuts all connections."""
-        self._server = await asyncio.start_server(
-            self._connected, "127.0.0.1", self._port, reuse_address=True
-        )
-        try:
-            yield
-        finally:
-            self._server.close()
-            self._server = None
-            for connection in self._connections:
-                connection.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
-            for writer in list(self._writers):  # of tasks that were cancelled before they began
-                await self._cut(writer)
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", self._port)) as listener:
+            listener.setblocking(False)
+            loop.add_reader(listener, self._accept, listener)
+            self.is_open = True
+            try:
+                yield
+            finally:
+                self.is_open = False
+                loop.remove_reader(listener)
+                for connection in self._connections:
+                    connection.cancel()
+                await asyncio.gather(*self._connections, return_exceptions=True)
 
-    def _connected(self, reader, writer) -> None:
-        if self._server is None:  # accepted in the moment of closing
-            writer.transport.abort()
-            return
-        self._writers.add(writer)
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the client has gone
+            client, _ = listener.accept()
+            task = asyncio.create_task(self._serve(client))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+            # A task that is cancelled before it begins closes nothing.
+            task.add_done_callback(lambda _: client.close())
 
-    async def _serve(self, reader, writer) -> None:
+    async def _serve(self, client: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=client)
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # either end has gone
                 answers, requests = await asyncio.open_connection("127.0.0.1", self._behind_port)
-                self._writers.add(requests)
                 try:
                     await self._pass_on(reader, writer, answers, requests)
                 finally:
-                    await self._cut(requests)
+                    await _cut(requests)
         finally:
-            await self._cut(writer)
-
-    async def _cut(self, writer) -> None:
-        """End a connection, and do not wait until the other end has read what was written."""
-        writer.transport.abort()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-        self._writers.discard(writer)
+            await _cut(writer)
 
     async def _pass_on(self, reader, writer, answers, requests) -> None:
         kinds: list[int] = []
@@ -112,6 +102,13 @@ class KafkaProxy:
         finally:
             forwarding.cancel()
             await asyncio.gather(forwarding, return_exceptions=True)
+
+
+async def _cut(writer) -> None:
+    """End a connection, and do not wait until the other end has read what was written."""
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _message(reader) -> bytes:
