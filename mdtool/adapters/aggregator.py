@@ -24,6 +24,7 @@ from mdtool.core.trades import TradeRun
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import (
     BarColumns,
+    Updates,
     decode_bar_updates,
     decode_bars,
     decode_batch,
@@ -90,6 +91,12 @@ class AggregatorClient:
             lambda message, _: message.status != health_pb2.HealthCheckResponse.NOT_SERVING,
             lambda _, can_commit: receive(can_commit),
         )
+
+    async def session(self, symbol: str, which: str, timeout_s: float) -> Updates:
+        """As `MarketReader.session`."""
+        request = marketdata_pb2.AggregateRequest(symbol=symbol, session=which)
+        message = await self._call(self._stub.GetSession, request, timeout_s)
+        return decode_updates(message, SymbolTable())
 
     async def bars(
         self, symbol: str, interval: str, limit: int, before_ns: int, timeout_s: float

@@ -73,6 +73,25 @@ class MarketReader(Protocol):
         """
         ...
 
+    async def session(self, symbol: str, which: str, timeout_s: float) -> Updates:
+        """Return a session of a symbol, as updates of that one symbol.
+
+        Parameters
+        ----------
+        symbol : str
+            Upper-case.
+        which : str
+            Empty for the current one, `previous`, or the date of one of these, YYYY-MM-DD.
+        timeout_s : float
+            How long the answer may take.
+
+        Raises
+        ------
+        UnknownSymbolError, RefusedError, UnansweredError, UnavailableError
+            As their names say; UnknownSymbolError also for a session that is not kept.
+        """
+        ...
+
     async def bars(
         self, symbol: str, interval: str, limit: int, before_ns: int, timeout_s: float
     ) -> BarColumns:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdtool.cli.filter_options import FilterOptions, with_filter
-from mdtool.cli.options import check_mode, option_bundle, with_settings
+from mdtool.cli.options import check_mode, given_options, option_bundle, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
 from mdtool.core.errors import EXIT_OK, CorruptStreamError, UsageError
@@ -75,14 +75,6 @@ class BarOptions:
             help="Time zone of 1d, 1w and 1mo, such as America/New_York. [default: UTC]",
         ),
     ] = None
-    session: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HH:MM",
-            help="When days, weeks and months begin; from 12:00 on, such as 17:00, on the evening "
-            "before. [default: 00:00]",
-        ),
-    ] = None
     label: Annotated[
         str,
         typer.Option(
@@ -98,8 +90,8 @@ class BarOptions:
         ),
     ] = ""
 
-    def stream(self) -> BarStream:
-        """Return the engine that makes these bars.
+    def stream(self, session: str | None) -> BarStream:
+        """Return the engine that makes these bars, of days of a session or of midnight.
 
         Raises
         ------
@@ -115,7 +107,7 @@ class BarOptions:
             self.clock,
             self.lateness,
             self.tz,
-            self.session,
+            session,
             self.label,
             [name for text in self.extras.split(",") if (name := text.strip())],
         )
@@ -159,9 +151,11 @@ def aggregate(
 
     Example: mdtool aggregate --bus kafka://127.0.0.1:9092
     """
-    check_mode(context, AggregatorConfig, not inputs, shared=("inputs",))
+    check_mode(context, AggregatorConfig, not inputs, shared=("inputs", "session"))
     if inputs:
-        return _filter(inputs, bars, selected, output)
+        is_given = any(name == "session" for name, _ in given_options(context))
+        stream = bars.stream(config.session if is_given else None)
+        return _filter(inputs, bars, selected, output, stream)
     from mdtool.core.lifecycle import run_service
 
     if config.bus:
@@ -174,12 +168,15 @@ def aggregate(
 
 
 def _filter(
-    paths: list[str], bars: BarOptions, selected: FilterOptions, output: OutputOptions
+    paths: list[str],
+    bars: BarOptions,
+    selected: FilterOptions,
+    output: OutputOptions,
+    stream: BarStream,
 ) -> int:
     from mdtool.adapters.dbn_trades import TradeSource
     from mdtool.wire.dbn_metadata import with_schema
 
-    stream = bars.stream()
     opened = selected.open(paths, consolidates=bars.consolidate)
     with TradeSource(opened, stream.bar_rtypes) as source:
         metadata = with_schema(source.metadata, stream.schema)

@@ -23,6 +23,8 @@ Integers: TypeAlias = NDArray[np.int64]
 
 UTC_ZONE: Final = "UTC"
 MIDNIGHT: Final = "00:00"
+NEVER: Final = "never"
+"""The sessions of which there is one."""
 _CALENDAR: Final = re.compile(r"(\d+)(d|w|mo)")
 _EPOCH: Final = date(1970, 1, 1)
 _FIRST_MONDAY: Final = date(1969, 12, 29)
@@ -206,7 +208,7 @@ def parse_buckets(interval: str, zone: str | None = None, session: str | None = 
     interval : str
         A duration such as `5m`; or `1d`, `1w` or `1mo`, of the calendar.
     zone, session : str, optional
-        Of `CalendarBuckets`, for which alone they are.
+        Of `CalendarBuckets`, for which alone they are; a session may name its zone behind it.
 
     Raises
     ------
@@ -216,6 +218,8 @@ def parse_buckets(interval: str, zone: str | None = None, session: str | None = 
     match = _CALENDAR.fullmatch(interval)
     count, unit = (int(match[1]), match[2]) if match else (0, "")
     is_of_zone = zone is not None or session is not None
+    if session is not None and zone is None and " " in session:
+        session, zone = session.split(" ", 1)
     if unit in ("w", "mo") or (unit == "d" and is_of_zone):
         if count != 1:
             raise UsageError(f"interval {interval}: of the calendar there are 1d, 1w and 1mo")
@@ -223,6 +227,35 @@ def parse_buckets(interval: str, zone: str | None = None, session: str | None = 
     if is_of_zone:
         raise UsageError(f"interval {interval}: tz and session are for 1d, 1w and 1mo")
     return EvenBuckets(parse_option("--interval", parse_duration, interval))
+
+
+def parse_sessions(text: str) -> Buckets:
+    """Return the sessions that a setting names: `17:00 America/Chicago`, `00:00` (UTC), `never`.
+
+    Raises
+    ------
+    UsageError
+        When it names none.
+    """
+    if text == NEVER:
+        return EvenBuckets(2**63 - 1)
+    clock, _, zone = text.partition(" ")
+    sessions = CalendarBuckets("d", zone.strip() or UTC_ZONE, clock)
+    return EvenBuckets(NS_PER_DAY) if sessions.grain_ns == NS_PER_DAY else sessions
+
+
+def parse_day(text: str) -> int:
+    """Return the number of a day, as YYYY-MM-DD, since the epoch.
+
+    Raises
+    ------
+    UsageError
+        When it is not a date.
+    """
+    try:
+        return (date.fromisoformat(text) - _EPOCH).days
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a date: give YYYY-MM-DD") from error
 
 
 @functools.cache

@@ -14,17 +14,23 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtool.core.buckets import Buckets, EvenBuckets
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import REASONS, Frames, TradeRun, Trades
+from mdtool.core.units import NS_PER_DAY
+from mdtool.engine import session_kernel
 from mdtool.engine.live_bars import LiveBars
-from mdtool.engine.saved_state import SESSION, SavedState
-from mdtool.engine.session_kernel import COLUMNS, fold_sessions
+from mdtool.engine.saved_state import SAVED_BAR, SESSION, SESSION_LENGTH, SavedState
+from mdtool.engine.session_kernel import COLUMNS, LATE, PREVIOUS_START, SPANS, START
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 _LATE: Final = "late"
 """The total of trades that were too old for bars."""
+_LATE_FOR_SESSIONS: Final = "late_for_sessions"
+PAST: Final = "past_sessions"
+"""The total of trades that are not in a current session."""
 
 
 class SequenceGapError(PeerError):
@@ -81,9 +87,19 @@ class Market:
     max_streams : int
         How many streams' positions are stored. The longest idle stream is dropped first; what it
         sends again would then count as new.
+    sessions : Buckets, optional
+        When sessions begin; by default at midnight, UTC. Each symbol's rolls with its first trade
+        of a later one. The one before is kept.
     """
 
-    def __init__(self, bars: LiveBars, max_symbols: int, max_streams: int) -> None:
+    def __init__(
+        self,
+        bars: LiveBars,
+        max_symbols: int,
+        max_streams: int,
+        sessions: Buckets | None = None,
+    ) -> None:
+        self._buckets = sessions or EvenBuckets(NS_PER_DAY)
         self.symbols = SymbolTable()
         self.bars = bars
         self.counts = Counts()
@@ -96,6 +112,10 @@ class Market:
         """What the latest step changed."""
         self._sessions = np.zeros(min(64, max_symbols), SESSION)
         self._changed_at = np.zeros(len(self._sessions), np.int64)
+        self._previous = np.zeros(len(self._sessions), SESSION)
+        self._previous_at = np.zeros(len(self._sessions), np.int64)
+        self._spans = np.zeros((len(self._sessions), SPANS), np.int64)
+        self._session_totals = np.zeros(2, np.int64)
         # Loads the kernel, so that the first batch is not slow.
         self._fold_sessions(Trades.empty())
 
@@ -114,13 +134,19 @@ class Market:
         self._changed_at[:count] = self.commit
         self._latest = np.arange(count, dtype=np.uint32)
         self.bars.restore(saved.bars, saved.counts.get(_LATE, 0))
+        self._restore_previous(saved.bars[saved.bars["interval_ns"] == SESSION_LENGTH])
+        self._session_totals[LATE] = saved.counts.get(_LATE_FOR_SESSIONS, 0)
+        self._session_totals[session_kernel.PAST] = saved.counts.get(PAST, 0)
+        self._spans[:count, :2] = self._spans_of(saved.sessions["timestamp"])
         for stream_id, next_sequence in saved.positions.items():
             self.remember(stream_id, next_sequence)
         self.counts.restore(saved.counts)
 
     def totals(self) -> dict[str, int]:
         """Return all that the market has counted, by name, as `restore` takes it."""
-        return {**self.counts.named(), _LATE: self.bars.late}
+        late, past = self._session_totals.tolist()
+        named = {_LATE: self.bars.late, _LATE_FOR_SESSIONS: late, PAST: past}
+        return {**self.counts.named(), **named}
 
     def intern(self, symbol: str) -> int | None:
         """Return the index of `symbol`, a new one if necessary, or None when there is no room."""
@@ -130,8 +156,11 @@ class Market:
         index = self.symbols.intern(symbol)
         if index == len(self._sessions):
             room = min(2 * index, self._max_symbols) - index
-            self._sessions = np.concatenate([self._sessions, np.zeros(room, SESSION)])
-            self._changed_at = np.concatenate([self._changed_at, np.zeros(room, np.int64)])
+            self._sessions = np.append(self._sessions, np.zeros(room, SESSION))
+            self._previous = np.append(self._previous, np.zeros(room, SESSION))
+            self._changed_at = np.append(self._changed_at, np.zeros(room, np.int64))
+            self._previous_at = np.append(self._previous_at, np.zeros(room, np.int64))
+            self._spans = np.append(self._spans, np.zeros((room, SPANS), np.int64), axis=0)
         return index
 
     def position(self, stream_id: str) -> int | None:
@@ -176,6 +205,42 @@ class Market:
         """Return a copy of a symbol's session, a SESSION, or None when it has no trade yet."""
         return self._sessions[index].copy() if self._changed_at[index] else None
 
+    def past_session(self, index: int, day: int | None = None) -> np.void | None:
+        """Return a copy of a symbol's session of a day, or of the one before the current one.
+
+        Parameters
+        ----------
+        index : int
+            The symbol.
+        day : int, optional
+            Days since the epoch; by default the session before.
+
+        Returns
+        -------
+        SESSION or None
+            None where it is not kept.
+        """
+        both = ((self._previous, PREVIOUS_START), (self._sessions, START))
+        for rows, column in both[:1] if day is None else both:
+            if rows["count"][index]:
+                number = int(self._buckets.numbers(self._spans[index, column : column + 1])[0])
+                if day in (None, number):
+                    row: np.void = rows[index].copy()
+                    return row
+        return None
+
+    def past_since(self, commit: int) -> NDArray[np.void]:
+        """Return the previous sessions that changed after a step, SAVED_BAR[m], to be saved."""
+        symbols = np.flatnonzero(self._previous_at > commit)
+        bars = np.zeros(len(symbols), SAVED_BAR)
+        rows = self._previous[symbols]
+        for name in ("open", "high", "low", "close", "volume", "count"):
+            bars[name] = rows[name]
+        bars["symbol"], bars["interval_ns"] = symbols, SESSION_LENGTH
+        bars["start_ns"] = self._spans[symbols, PREVIOUS_START]
+        bars["first_ns"], bars["last_ns"] = bars["start_ns"], rows["timestamp"]
+        return bars
+
     def changed_since(self, commit: int) -> NDArray[np.uint32]:
         """Return the symbols that changed after the step of that number, each once."""
         if commit == self.commit - 1:
@@ -200,18 +265,44 @@ class Market:
 
     def _fold_sessions(self, trades: Trades) -> NDArray[np.uint32]:
         changed = np.empty(min(len(trades), len(self.symbols)), np.uint32)
-        changes = fold_sessions(
+        changes = session_kernel.fold_sessions(
+            self._buckets.length_ns or 0,
+            self._bounds(trades.ts_event),
             _read_only(trades.symbol),
             _read_only(trades.price),
             _read_only(trades.size),
             _read_only(trades.ts_event),
             _read_only(trades.ts_recv),
             self._sessions.view(np.int64).reshape(-1, COLUMNS),
+            self._previous.view(np.int64).reshape(-1, COLUMNS),
+            self._spans,
             self._changed_at,
+            self._previous_at,
+            self._session_totals,
             self.commit,
             changed,
         )
         return changed[:changes]
+
+    def _bounds(self, ts_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self._buckets.length_ns or not len(ts_ns):
+            return np.zeros(1, np.int64)
+        return self._buckets.bounds(int(ts_ns.min()), int(ts_ns.max()))
+
+    def _spans_of(self, ts_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the starts and ends of the sessions that times are in, int64[n, 2]."""
+        numbers = self._buckets.numbers(ts_ns)
+        if not len(numbers):
+            return np.empty((0, 2), np.int64)
+        return np.stack([self._buckets.starts(numbers), self._buckets.starts(numbers + 1)], axis=1)
+
+    def _restore_previous(self, saved: NDArray[np.void]) -> None:
+        saved = saved[np.argsort(saved["start_ns"], kind="stable")]  # of several, the latest counts
+        symbols = saved["symbol"]
+        for name in ("open", "high", "low", "close", "volume", "count"):
+            self._previous[name][symbols] = saved[name]
+        self._previous["timestamp"][symbols] = saved["last_ns"]
+        self._spans[symbols, 2:] = self._spans_of(saved["start_ns"])
 
     def remember(self, stream_id: str, next_sequence: int) -> None:
         """Store the position of a stream, which becomes the latest to be active."""

@@ -21,7 +21,13 @@ SESSION: Final = np.dtype(
         ("ingest_timestamp", "<i8"),  # ns, when the latest trade reached the ingest server
     ]
 )
-"""The session of a symbol, since the state began; the latest trade is the last to arrive."""
+"""The session of a symbol; the latest trade is the last to arrive."""
+
+SESSION_LENGTH: Final = 2**62
+"""The `interval_ns` of a SAVED_BAR that is a past session.
+
+It is no length that bars have, and longer than any lateness: the latest one may always be amended.
+"""
 
 SAVED_BAR: Final = np.dtype(
     [
@@ -57,8 +63,9 @@ class SavedState:
     sessions : SESSION[k]
         Of each of them.
     bars : SAVED_BAR[m]
-        Their open bars, and those closed ones that may still be amended, in order of symbol,
-        interval and start; `symbol` is an index into `symbols`.
+        Their open bars, those closed ones that may still be amended, and the session before the
+        current one of each that has one, in order of symbol, interval and start; `symbol` is an
+        index into `symbols`.
     positions : mapping of str to int
         The next sequence of each stream, the least recently written first.
     counts : mapping of str to int

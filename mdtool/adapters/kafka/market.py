@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Final, NoReturn, Self
 
 import numpy as np
@@ -151,6 +151,24 @@ class KafkaMarket:
                 await asyncio.sleep(_CHECK_S)
         finally:
             await asyncio.to_thread(lag.close)
+
+    async def session(self, symbol: str, which: str, _timeout_s: float) -> Updates:
+        """As `MarketReader.session`; the dates of sessions are unknown here."""
+        self._check_known(symbol)
+        symbols = SymbolTable()
+        if not which:
+            return self._updates({symbol}, symbols)
+        if which != "previous":
+            raise RefusedError(f"session {which}: over Kafka there is only the previous one")
+        with self._lock:
+            row = self._state.past_session(symbol)
+        if row is None:
+            raise UnknownSymbolError(f"session previous of {symbol} is not kept")
+        updates = self._updates({symbol}, symbols)
+        values = {**row._asdict(), "count": row.trades, "timestamp": row.last}
+        values["ingest_timestamp"] = 0
+        columns: dict[str, Any] = {name: np.array([values[name]]) for name in _UPDATE_COLUMNS}
+        return replace(updates, **columns)
 
     async def bars(
         self,

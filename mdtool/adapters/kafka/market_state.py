@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from mdtool.adapters.kafka.records import OFFSET, Aggregates, RecordError
+from mdtool.engine.saved_state import SESSION_LENGTH
 
 _BAR: Final = struct.Struct("<11q")
 _MAX_NS: Final = 2**63 - 1
@@ -191,6 +192,11 @@ class MarketState:
             end = min(end, *(row.start for row in opened), _MAX_NS)
             rows += series.before(end, limit)
         return rows[:limit]
+
+    def past_session(self, symbol: str) -> BarRow | None:
+        """Return the session before the current one, as a bar; None where there is none."""
+        series = self._closed.get((symbol, SESSION_LENGTH))
+        return None if series is None else series.before(_MAX_NS, 1)[0]
 
     def bars_since(self, symbol: str, length: int, limit: int, since_ns: int) -> list[BarRow]:
         """Return at most `limit` bars that start at `since_ns` or later, oldest first."""

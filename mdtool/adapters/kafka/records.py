@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
+from mdtool.engine.market import PAST
 from mdtool.engine.saved_state import SAVED_BAR, SESSION
 
 OFFSET: Final = "offset"
@@ -124,7 +125,7 @@ class Aggregates:
     def is_whole(self) -> bool:
         """Whether the sessions have all trades that the totals count."""
         counts = (int(decode_session(value)["count"]) for value in self.sessions.values())
-        return sum(counts) == self.totals.get("ticks", 0)
+        return sum(counts) + self.totals.get(PAST, 0) == self.totals.get("ticks", 0)
 
     def saved_bars(self, symbols: Iterable[str], lateness_ns: int) -> NDArray[np.void]:
         """Return the open bars and the closed ones that may be amended, SAVED_BAR[m].

@@ -67,7 +67,8 @@ class Step:
     """What is written in one transaction.
 
     Sessions, bars and counts only move forward: a stored row that has more trades, or a later
-    start, stays, so that writing a step again changes nothing.
+    start, stays, so that writing a step again changes nothing. A session with fewer trades replaces
+    the stored one only if its latest trade is later: it has rolled.
 
     Attributes
     ----------
@@ -81,7 +82,7 @@ class Step:
         Their sessions after the step.
     bars : SAVED_BAR[m]
         The bars that changed, as they are after the step: the open one of a series, and any number
-        of closed ones, each once.
+        of closed ones, each once. Past sessions are among them, of `SESSION_LENGTH`.
     counts : mapping of str to int
         Totals by name, as they are after the step; they never fall.
     """

@@ -29,7 +29,7 @@ from mdtool.adapters.stores.port import (
     TradePage,
     WrongTotals,
 )
-from mdtool.engine.saved_state import SAVED_BAR, SESSION, SavedState
+from mdtool.engine.saved_state import SAVED_BAR, SESSION, SESSION_LENGTH, SavedState
 
 PAGE_TRADES: Final = 1 << 16
 """Trades that a reader of all trades fetches at once."""
@@ -187,6 +187,13 @@ class Statements:
             f"AND bars.{d.interval} = series.{d.interval} "
             f"AND bars.{d.start} > latest - {p} - series.{d.interval}"
         )
+        # CROSS JOIN as above.
+        self.past_sessions = (
+            f"SELECT bars.symbol, bars.{d.interval}, 0, bars.{d.start}, {values} FROM symbols "
+            f"CROSS JOIN bars WHERE bars.symbol = number AND bars.{d.interval} = {SESSION_LENGTH} "
+            f"AND bars.{d.start} = (SELECT max(past.{d.start}) FROM bars AS past "
+            f"WHERE past.symbol = number AND past.{d.interval} = {SESSION_LENGTH})"
+        )
         self.positions = (
             "SELECT stream_id, next_sequence FROM streams WHERE next_sequence IS NOT NULL "
             f"ORDER BY heard DESC LIMIT {p}"
@@ -195,7 +202,9 @@ class Statements:
         self.put_sessions = (
             f"INSERT INTO sessions {d.numbers(9)} "
             f"ON CONFLICT (symbol) DO UPDATE SET {_excluded(session)} "
-            "WHERE excluded.count >= sessions.count"
+            # A session that rolled begins to count again, with later trades.
+            "WHERE excluded.count >= sessions.count "
+            'OR excluded."timestamp" > sessions."timestamp"'
         )
         self.put_open_bars = (
             f"INSERT INTO open_bars {d.numbers(11)} "
@@ -342,6 +351,7 @@ class SqlReader:
         index = {number: index for index, (number, *_) in enumerate(sessions)}
         rows = session.rows(statements.open_bars)
         rows += session.rows(statements.amendable_bars, lateness_ns)
+        rows += session.rows(statements.past_sessions)
         bars = self._array([row for row in rows if row[0] in index]).view(SAVED_BAR)
         bars["symbol"] = [index[number] for number in bars["symbol"].tolist()]
         return SavedState(

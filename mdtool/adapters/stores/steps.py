@@ -34,7 +34,9 @@ class Steps:
         """
         market = self._market
         changed = market.changed_since(self._commit)
-        bars = market.bars.saved_since(self._bar_step, changed)
+        bars = np.concatenate(
+            [market.bars.saved_since(self._bar_step, changed), market.past_since(self._commit)]
+        )
         self._commit, self._bar_step = market.commit, market.bars.step
         streams: dict[str, list[TradeRun]] = {}
         for change in changes:

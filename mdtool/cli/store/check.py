@@ -10,8 +10,11 @@ import typer
 from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
 from mdtool.cli.store.target import url_of
+from mdtool.core.buckets import parse_sessions
+from mdtool.core.config import load
 from mdtool.core.errors import CheckError
 from mdtool.core.units import counted
+from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.store.config import StoreConfig
 
 log = logging.getLogger(__name__)
@@ -52,7 +55,8 @@ def check(
         except StoreClaimedError as error:
             log.warning("sessions and bars are not compared: %s", error)
         else:
-            market = MarketCheck(store, lambda read: progress.show(read, read))
+            sessions = parse_sessions(load(AggregatorConfig, "aggregate", {}).session)
+            market = MarketCheck(store, lambda read: progress.show(read, read), sessions)
             lines += market.differences()
         progress.clear()
     for line in lines:

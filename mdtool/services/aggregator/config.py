@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from mdtool.core.buckets import MIDNIGHT
 from mdtool.core.config import setting
 from mdtool.core.units import PRICES
 
@@ -25,6 +26,11 @@ class AggregatorConfig:
     bus: str = setting(
         "",
         "Consume ticks from kafka://HOST:PORT and store state there, as a member of a group.",
+    )
+    session: str = setting(
+        MIDNIGHT,
+        "When sessions begin, HH:MM and a time zone, such as '17:00 America/Chicago'; or never. "
+        "From 12:00 on, a session is that of the next day.",
     )
     session_ms: int = setting(
         10_000,

@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 from mdtool.adapters.stores import Store
+from mdtool.core.buckets import parse_sessions
 from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import Frames, Reason
 from mdtool.core.units import NS_PER_MS, parse_duration
@@ -33,7 +34,8 @@ def new_market(config: AggregatorConfig, bars_kept: int | None = None) -> Market
         keep=config.bars_kept if bars_kept is None else bars_kept,
         lateness_ns=config.bars_lateness_ms * NS_PER_MS,
     )
-    return Market(bars, config.max_symbols, config.max_streams)
+    sessions = parse_sessions(config.session)
+    return Market(bars, config.max_symbols, config.max_streams, sessions)
 
 
 def restored_market(config: AggregatorConfig, store: Store) -> Market:

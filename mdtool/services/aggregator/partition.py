@@ -114,7 +114,9 @@ class Partition:
         aggregates = [
             session_record(name, data[at * size : (at + 1) * size]) for at, name in enumerate(names)
         ]
-        bars = market.bars.saved_since(self._step, changed)
+        bars = np.concatenate(
+            [market.bars.saved_since(self._step, changed), market.past_since(self._commit)]
+        )
         self._commit, self._step = market.commit, market.bars.step
         self._note_latest(bars)
         is_open = bars["is_open"] == 1

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtool.core.buckets import parse_day
 from mdtool.core.trades import Reason
 from mdtool.core.units import parse_duration
 from mdtool.engine.market import Market
 from mdtool.services.aggregator.subscribers import Wakeups
 from mdtool.wire.batches import BarColumns, Counts, Updates
+
+PREVIOUS: Final = "previous"
+"""The session before the current one, in requests."""
 
 
 def traded(market: Market, symbol: str) -> NDArray[np.uint32]:
@@ -22,9 +26,32 @@ def traded(market: Market, symbol: str) -> NDArray[np.uint32]:
     return np.array([index] if has_traded else [], np.uint32)
 
 
-def updates_of(market: Market, symbols: NDArray[np.uint32]) -> Updates:
-    """Return the sessions of symbols, and the totals of the market."""
-    sessions = market.sessions(symbols)
+def session_of(market: Market, index: int, which: str) -> np.void | None:
+    """Return a symbol's session, None where it is not kept.
+
+    Parameters
+    ----------
+    market : Market
+    index : int
+        A symbol that has traded.
+    which : str
+        Empty for the current one, `previous`, or the date of one, YYYY-MM-DD.
+
+    Raises
+    ------
+    UsageError
+        When it is none of these.
+    """
+    if not which:
+        return market.session(index)
+    return market.past_session(index, None if which == PREVIOUS else parse_day(which))
+
+
+def updates_of(
+    market: Market, symbols: NDArray[np.uint32], sessions: NDArray[np.void] | None = None
+) -> Updates:
+    """Return the sessions of symbols, by default the current ones, and the market's totals."""
+    sessions = market.sessions(symbols) if sessions is None else sessions
     columns: dict[str, Any] = {name: sessions[name] for name in sessions.dtype.names or ()}
     counts = Counts(
         ticks=market.counts.ticks,

@@ -24,7 +24,13 @@ from mdtool.engine.market import Market, SequenceGapError
 from mdtool.services.aggregator.committer import acknowledging
 from mdtool.services.aggregator.live_market import LiveMarket
 from mdtool.services.aggregator.markets import FrameCheck
-from mdtool.services.aggregator.reads import bar_columns, changed_bars, traded, updates_of
+from mdtool.services.aggregator.reads import (
+    bar_columns,
+    changed_bars,
+    session_of,
+    traded,
+    updates_of,
+)
 from mdtool.services.aggregator.trade_publisher import BehindError
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from mdtool.wire.batches import (
@@ -164,11 +170,36 @@ class MarketDataServicer:
     async def GetAggregate(
         self, request: marketdata_pb2.AggregateRequest, context: Context
     ) -> marketdata_pb2.Aggregate:
-        """Send a symbol's session; NOT_FOUND for a symbol that has not traded."""
+        """Send a symbol's session, the current one by default; NOT_FOUND where there is none."""
+        name, session = await self._session(request, context)
+        opened, high, low, close, volume, _, timestamp_ns, _ = session.tolist()
+        return encode_aggregate(name, opened, high, low, close, volume, timestamp_ns)
+
+    async def GetSession(
+        self, request: marketdata_pb2.AggregateRequest, context: Context
+    ) -> marketdata_pb2.UpdateBatch:
+        """Send a symbol's session as `GetAggregate`, with exact prices and the number of trades."""
+        name, session = await self._session(request, context)
+        updates = updates_of(self._market, np.zeros(1, np.uint32), session.reshape(1))
+        return encode_updates(updates, [name])
+
+    async def _session(
+        self, request: marketdata_pb2.AggregateRequest, context: Context
+    ) -> tuple[str, np.void]:
+        """Return a symbol as the market writes it, and the session of it that is requested."""
         found = traded(self._market, _normalised(request.symbol))
         if not len(found):
             await _abort_unknown(request.symbol, context)
-        return next(_aggregates(self._market, found))
+        index = int(found[0])
+        try:
+            session = session_of(self._market, index, request.session)
+        except UsageError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        name = self._market.symbols[index]
+        if session is None:
+            what = f"session {request.session} of {name} is not kept"
+            await context.abort(grpc.StatusCode.NOT_FOUND, what)
+        return name, session
 
     async def StreamAggregates(
         self, request: marketdata_pb2.AggregateRequest, context: Context

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
+from mdtool.core.buckets import parse_day
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, normal_symbol
 from mdtool.core.units import NS_PER_MS, parse_duration, parse_time
@@ -143,3 +144,20 @@ def _parse_whole(name: str, text: str, most: int) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 20 and 1 <= int(text) <= most:
         return int(text)
     raise ParameterError(f"{name}: expects a whole number from 1 to {most}")
+
+
+def parse_session(text: str | None) -> str | None:
+    """Return which session a client wants, None for the current one.
+
+    Raises
+    ------
+    ParameterError
+        When it is neither `previous` nor a date.
+    """
+    if not text or text == "previous":
+        return text or None
+    try:
+        parse_day(text)
+    except UsageError as error:
+        raise ParameterError(f"session: {error}, or previous") from error
+    return text

@@ -145,7 +145,13 @@ class Sources:
     ) -> None:
         config, hub = self._config, self.hub
         state = MarketState(aggregator.address)
-        aggregates = Aggregates(state, Audience(hub))
+        aggregates = Aggregates(
+            state,
+            Audience(hub),
+            lambda symbol, session: self.upstream.request(
+                lambda timeout_s: aggregator.session(symbol, session, timeout_s)
+            ),
+        )
         symbols = Symbols(state, Audience(hub))
         self.quotes = Quotes(self._quote_hub, config.quotes_from, state, Audience(hub))
         self.trades = Trades(trade_feed, self.history, state, Audience(hub))

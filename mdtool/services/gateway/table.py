@@ -106,6 +106,8 @@ class FeedRow:
         Whether it is a `HistoryFeed`.
     is_upstream : bool
         Whether requests for it reach another service or a store, and count against that limit.
+    has_past : bool
+        Whether it is a `SessionFeed`.
     has_events : bool
         Whether every row is an event that no later one replaces, such as a trade.
     stomp_encode : callable or None
@@ -124,6 +126,7 @@ class FeedRow:
     has_option_in_destination: bool = False
     has_history: bool = False
     is_upstream: bool = False
+    has_past: bool = False
     has_events: bool = False
     stomp_encode: Callable[[Any], bytes] | None = None
     socket: PlainSocket | None = None
@@ -142,11 +145,12 @@ class FeedRow:
 _ROWS: Final = (
     FeedRow(
         name="aggregates",
-        about="The session of a symbol so far.",
+        about="The session of a symbol so far, or the one before.",
         fields=aggregates.FIELDS,
         destination="/topic/market-data/",
         graphql_field="marketData",
         graphql_type="Aggregate",
+        has_past=True,
         stomp_encode=formats.encode_aggregate,
         socket=PlainSocket(
             "/ws/marketdata",

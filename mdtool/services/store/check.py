@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.adapters.stores import Store
-from mdtool.adapters.stores.port import WrongTotals
+from mdtool.adapters.stores.port import MAX_NS, MIN_NS, WrongTotals
+from mdtool.core.buckets import Buckets
 from mdtool.core.units import format_duration, format_time, parse_duration
 from mdtool.engine.saved_state import SavedState
 from mdtool.services.aggregator.config import INTERVALS
@@ -49,9 +50,12 @@ class MarketCheck:
         Entered and claimed, so that nothing changes meanwhile.
     progress : callable
         Called now and then with the number of trades read.
+    sessions : Buckets
+        Those of the market.
     """
 
-    def __init__(self, store: Store, progress: Callable[[int], None]) -> None:
+    def __init__(self, store: Store, progress: Callable[[int], None], sessions: Buckets) -> None:
+        self._sessions = sessions
         self._store = store
         self._progress = progress
         self._read = 0
@@ -61,9 +65,19 @@ class MarketCheck:
         state = self._store.load(max_streams=1, lateness_ns=0)
         missing = 0
         for index, symbol in enumerate(state.symbols):
-            count, volume = self._of_trades(symbol)
             session = state.sessions[index]
-            yield from _compare(f"{symbol}: the session", session, count, volume)
+            number = self._sessions.numbers(session["timestamp"].reshape(1))
+            start_ns, end_ns = self._sessions.starts(np.append(number, number + 1)).tolist()
+            past, past_volume = self._of_trades(symbol, end_ns=start_ns)
+            own, own_volume = self._of_trades(symbol, start_ns, end_ns)
+            later, later_volume = self._of_trades(symbol, start_ns=end_ns)
+            count, volume = past + own + later, past_volume + own_volume + later_volume
+            # A session that has not rolled since an earlier version wrote it is of all trades.
+            if int(session["count"]) == count:
+                own, own_volume, later = count, volume, 0
+            yield from _compare(f"{symbol}: the session", session, own, own_volume)
+            if later:
+                yield f"{symbol}: the store has {later:,} trades behind the session"
             bars, barred = self._of_bars(state, index, symbol)
             if bars > count or barred > volume:
                 yield (
@@ -75,9 +89,11 @@ class MarketCheck:
         if missing > late:
             yield f"bars lack {missing:,} trades of all symbols; {late:,} came too late for them"
 
-    def _of_trades(self, symbol: str) -> tuple[int, int]:
+    def _of_trades(
+        self, symbol: str, start_ns: int = MIN_NS, end_ns: int = MAX_NS
+    ) -> tuple[int, int]:
         count = volume = 0
-        for page in self._store.trades(symbol):
+        for page in self._store.trades(symbol, start_ns, end_ns):
             count += len(page)
             volume += _sum(page.trades.size)
             self._read += len(page)

@@ -24,10 +24,12 @@ TIMESTAMP: RefusalReason
 MALFORMED: RefusalReason
 
 class AggregateRequest(_message.Message):
-    __slots__ = ("symbol",)
+    __slots__ = ("symbol", "session")
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     symbol: str
-    def __init__(self, symbol: _Optional[str] = ...) -> None: ...
+    session: str
+    def __init__(self, symbol: _Optional[str] = ..., session: _Optional[str] = ...) -> None: ...
 
 class Aggregate(_message.Message):
     __slots__ = ("symbol", "open", "high", "low", "close", "volume", "timestamp")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ from mdtool.services.gateway.fields import STALE, Field, Kind
 from mdtool.services.gateway.hub import Subscription
 from mdtool.services.gateway.market import MarketState
 from mdtool.services.gateway.parameters import parse_symbol
+from mdtool.wire.batches import Updates
+
+SessionRequest: TypeAlias = Callable[[str, str], Awaitable[Updates]]
+"""Given a symbol, and `previous` or a date."""
 
 
 class Aggregate(NamedTuple):
@@ -51,17 +55,37 @@ class Aggregates:
     ----------
     market : MarketState
     audience : Audience
+    request_session : callable, optional
+        Requests a symbol's previous session, or that of a date, of the aggregator; without it none
+        is kept.
     """
 
-    def __init__(self, market: MarketState, audience: Audience[Aggregate]) -> None:
+    def __init__(
+        self,
+        market: MarketState,
+        audience: Audience[Aggregate],
+        request_session: SessionRequest | None = None,
+    ) -> None:
         self._market = market
         self._audience = audience
+        self._request_session = request_session
 
     async def current(self, _client: Client, key: Key) -> Sequence[Aggregate]:
         """As `Feed.current`."""
         if key.symbol == ALL:
             return LazyRows(self._market.in_order(), self._row)
         return [self.row(self.find(key.symbol))]
+
+    async def past(self, client: Client, key: Key, session: str) -> Aggregate:
+        """As `SessionFeed.past`."""
+        symbol = self._market.symbols[self.find(key.symbol)]
+        if self._request_session is None:
+            raise UnknownSymbolError(f"session {session} of {symbol} is not kept")
+        client.spend_upstream()
+        found = await self._request_session(symbol, session)
+        names = ("open", "high", "low", "close", "volume", "count", "timestamp")
+        values = [int(getattr(found, name)[0]) for name in names]
+        return Aggregate._make([symbol, *values, False])
 
     def knows(self, key: Key) -> bool:
         """As `Feed.knows`."""

@@ -196,6 +196,22 @@ class HistoryFeed(Feed[R_co], Protocol[R_co]):
         ...
 
 
+class SessionFeed(Feed[R_co], Protocol[R_co]):
+    """A feed whose rows are of sessions."""
+
+    async def past(self, client: Client, key: Key, session: str) -> R_co:
+        """Return the row of a symbol's previous session, or of that of a date.
+
+        Raises
+        ------
+        UnknownSymbolError
+            When it is not kept.
+        LimitError, PeerError
+            As `current` does.
+        """
+        ...
+
+
 class Audience(Generic[R]):
     """The subscriptions to one feed, by key and format: each row is encoded once a format.
 

@@ -68,6 +68,12 @@ _MOMENT: Final = {
         {"type": "string", "format": "date-time"},
     ]
 }
+_SESSION: Final = Parameter(
+    "session",
+    "`previous`, or the date of a session that is kept: of the current one or the one before. By "
+    "default the current one.",
+    {"oneOf": [{"type": "string", "enum": ["previous"]}, {"type": "string", "format": "date"}]},
+)
 _FROM: Final = Parameter(
     "from", "The earliest time: RFC 3339, or ms or ns since the epoch.", _MOMENT
 )
@@ -152,6 +158,7 @@ def _operations(feeds: Feeds) -> Iterator[Operation]:
     """Return the operations of version 2."""
     for row in feeds.rows:
         options = () if row.option is None else (_option(row),)
+        past = (_SESSION,) if row.has_past else ()
         path = f"{PREFIX}/{row.name}"
         if not row.is_whole:
             yield Operation(
@@ -159,9 +166,11 @@ def _operations(feeds: Feeds) -> Iterator[Operation]:
                 path=f"{path}/{{symbol}}",
                 tag="feeds",
                 summary=row.about,
-                parameters=(SYMBOL, *options, *(_paging("desc") if row.has_history else ())),
+                parameters=(SYMBOL, *options, *past, *(_paging("desc") if row.has_history else ())),
                 content=_content(row, is_list=row.has_history),
-                fails=(400, 404, 502, 503, 504) if row.is_upstream else (400, 404, 503),
+                fails=(400, 404, 502, 503, 504)
+                if row.is_upstream or row.has_past
+                else (400, 404, 503),
                 failure=_FAILURE,
             )
         if row.has_events:

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from aiohttp import web
 
 from mdtool.services.gateway.feeds import Feeds
-from mdtool.services.gateway.feeds.feed import ALL, Feed, HistoryFeed, Key, Page, Rows
+from mdtool.services.gateway.feeds.feed import ALL, Feed, HistoryFeed, Key, Page, Rows, SessionFeed
 from mdtool.services.gateway.fields import encoder
 from mdtool.services.gateway.http import STALE_HEADERS
 from mdtool.services.gateway.parameters import (
@@ -18,6 +18,7 @@ from mdtool.services.gateway.parameters import (
     parse_limit,
     parse_moment,
     parse_order,
+    parse_session,
     parse_symbol,
 )
 from mdtool.services.gateway.protocols import Paths
@@ -67,6 +68,9 @@ class _Resource:
         key = self._key(request, parse_symbol(request.match_info["symbol"]))
         if self.row.has_history:
             return await self._history(request, key)
+        if session := parse_session(request.query.get("session")) if self.row.has_past else None:
+            past = await cast("SessionFeed[Any]", self._feed).past(client_of(request), key, session)
+            return self._answer(request, self._encode(past), None, False)
         row, *_ = await self._feed.current(client_of(request), key)
         is_stale = getattr(row, "is_stale", False)
         return self._answer(request, self._encode(row), None, is_stale)
