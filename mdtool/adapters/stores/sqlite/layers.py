@@ -107,6 +107,8 @@ def trades_above(
         open_parts = [part for part in open_parts if part[0] >= block.first]
         parts.append(block.trades(block.below(least), block.below(end)))
         open_parts.append((block.last, parts[-1].shape[1]))
+        if len(layers) == 1 and passed + parts[-1].shape[1] >= limit:
+            break
     return _joined(parts)
 
 
@@ -123,6 +125,8 @@ def trades_below(session: Session, symbol: int, limit: int, before: TradeKey) ->
         end = block.below(before)
         parts.append(block.trades(max(0, end - limit), end))
         open_parts.append((block.first, parts[-1].shape[1]))
+        if len(layers) == 1 and passed + parts[-1].shape[1] >= limit:
+            break
     return _joined(parts)
 
 
