@@ -209,7 +209,7 @@ def test_a_taken_port_of_the_receiver_ends_it_with_3():
     [
         (["replay-dbn", "--serve"], 2, "Missing argument"),
         (["replay-dbn", "--serve", "nowhere.dbn"], 3, "nowhere.dbn: no such file"),
-        (["replay-dbn", "--serve", "."], 3, "Is a directory"),
+        (["replay-dbn", "--serve", "."], 3, "text.dbn: is not a DBN stream"),
         (["replay-dbn", "--serve", "-"], 3, "stdin: can be read only once"),
         (["replay-dbn", "--serve", "text.dbn"], 3, "is not a DBN stream"),
         (["replay-dbn", "--serve", "f.dbn", "--json"], 2, "--json: does not go with --serve"),
