@@ -39,13 +39,13 @@ async def measure(ticks: int = TICKS) -> list[Figure]:
         aggregator = await servers.enter_async_context(service("aggregate"))
         ingest = await servers.enter_async_context(service("serve-tcp", "--aggregator", aggregator))
         gateway = await servers.enter_async_context(service("gateway", "--aggregator", aggregator))
-        times_ms = await _times_ms(ingest, gateway, ticks)
+        stack_times_ms = await times_ms(ingest, gateway, ticks)
     async with addresses(baselines.MODULE, "relay") as relay:
-        bare_times_ms = await _times_ms(relay["tcp"], relay["http"], ticks)
+        bare_times_ms = await times_ms(relay["tcp"], relay["http"], ticks)
     return [
         against(
             f"latency_p{percentile}",
-            float(np.percentile(times_ms, percentile)),
+            float(np.percentile(stack_times_ms, percentile)),
             "ms",
             "one process that relays",
             float(np.percentile(bare_times_ms, percentile)),
@@ -55,8 +55,8 @@ async def measure(ticks: int = TICKS) -> list[Figure]:
     ]
 
 
-async def _times_ms(tcp: str, http: str, ticks: int) -> NDArray[np.float64]:
-    """Return how long each tick took, in order, float64[ticks]."""
+async def times_ms(tcp: str, http: str, ticks: int) -> NDArray[np.float64]:
+    """Return how long each tick took from a TCP server to a WebSocket, in order, float64[ticks]."""
     url = f"ws://{http}/ws/marketdata?symbol={_SYMBOL}"
     async with aiohttp.ClientSession() as session, session.ws_connect(url) as updates:
         await _round_ms(tcp, updates, 0, _WARM_UP_TICKS)

@@ -86,9 +86,11 @@ async def addresses(module: str, *arguments: str) -> AsyncIterator[Mapping[str, 
 
 @contextlib.asynccontextmanager
 async def process(
-    module: str, *arguments: str
+    module: str, *arguments: str, is_quiet: bool = False
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Mapping[str, str]]]:
     """Run a Python module as `addresses` does; yield the process too, which may be killed.
+
+    Its output is discarded if it `is_quiet`.
 
     Raises
     ------
@@ -102,6 +104,7 @@ async def process(
             child = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", module, *arguments),
                 stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL if is_quiet else None,
                 pass_fds=(says_ready_fd, lifeline_fd),
                 env={**os.environ, READY_FD: str(says_ready_fd), LIFELINE_FD: str(lifeline_fd)},
             )

@@ -45,6 +45,11 @@ BENCHES: Final = {
         "from the aggregator's start until it serves 10 million stored trades", "restart:measure"
     ),
     "latency": Bench("TCP in to WebSocket out, through three processes", "latency:measure"),
+    "trickle": Bench(
+        "CPU time, latency and memory of the whole stack with live ticks, in one process and in "
+        "one for each service",
+        "trickle:measure",
+    ),
     "rest": Bench(
         "the gateway's REST, against a bare aiohttp handler, and of two workers against one",
         "requests:measure_rest",
