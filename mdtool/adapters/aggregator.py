@@ -10,6 +10,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mdtool.adapters import rpc
+from mdtool.adapters.local_rpc import LocalStub
 from mdtool.adapters.market import (
     BarReceiver,
     Receiver,
@@ -54,14 +55,18 @@ class AggregatorClient:
     ----------
     address : str
         Its `HOST:PORT`. It need not be available yet.
+    socket : str, optional
+        Its Unix socket, over which updates and trades then come.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, socket: str = "") -> None:
         self.address = address
+        self._socket = socket
 
     async def __aenter__(self) -> Self:
         self._channel = rpc.open_channel(self.address, bounds_unread=True)
         self._stub = rpc.Stub(self._channel)
+        self._streams: Any = LocalStub(self._socket) if self._socket else self._stub
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -79,7 +84,7 @@ class AggregatorClient:
 
     async def follow(self, receive: Receiver) -> None:
         """As `MarketReader.follow`."""
-        call = self._stub.StreamUpdates(marketdata_pb2.UpdatesRequest())
+        call = self._streams.StreamUpdates(marketdata_pb2.UpdatesRequest())
         await self._read(call, decode_updates, receive)
 
     async def follow_commits(self, receive: Callable[[bool], None]) -> None:
@@ -125,7 +130,7 @@ class AggregatorClient:
         self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
     ) -> NoReturn:
         """As `TradeFeed.follow_trades`; also lost by a slow client."""
-        call = self._stub.StreamTrades(marketdata_pb2.TradesRequest())
+        call = self._streams.StreamTrades(marketdata_pb2.TradesRequest())
         try:
             await call.initial_metadata()
             if not call.done():

@@ -182,7 +182,7 @@ class TradeFeed(Protocol):
 
 
 def open_trade_feed(
-    aggregator: str, bus: str, local: LocalMarket | None = None
+    aggregator: str, bus: str, local: LocalMarket | None = None, socket: str = ""
 ) -> contextlib.AbstractAsyncContextManager[TradeFeed]:
     """Return the feed of an aggregator's trades, or of a bus's where there is one.
 
@@ -194,6 +194,8 @@ def open_trade_feed(
         `kafka://HOST:PORT`, or empty.
     local : LocalMarket, optional
         The market of an aggregator in this process, which is then followed instead.
+    socket : str, optional
+        The Unix socket of the aggregator.
 
     Raises
     ------
@@ -210,4 +212,4 @@ def open_trade_feed(
         return KafkaTradeFeed(bus)
     from mdtool.adapters.aggregator import AggregatorClient
 
-    return AggregatorClient(aggregator)
+    return AggregatorClient(aggregator, socket)

@@ -1,4 +1,4 @@
-"""Ticks a second over TCP, through gRPC, into bars, with both services as processes."""
+"""Ticks a second over TCP into bars: both services in a process each, and in one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mdtool.adapters import rpc
 from mdtool.bench import baselines
 from mdtool.bench.figures import Figure, in_turns
 from mdtool.bench.market import SYMBOLS, frames, send
-from mdtool.bench.processes import server, service
+from mdtool.bench.processes import server, stack
 from mdtool.core.errors import PeerError
 from mdtool.core.units import NS_PER_MS
 from mdtool.wire._pb import tick_pb2
@@ -28,7 +28,7 @@ _ONE_BY_ONE: Final = "one tick a gRPC message"
 async def measure(
     ticks: int = TICKS, messages: int = MESSAGES, rounds: int = ROUNDS
 ) -> list[Figure]:
-    """Return the rate of the services, beside a discarding server and one tick a message, in turns.
+    """Return the rates of both forms of `serve all`, in turns with what they are compared with.
 
     A round ends with the acknowledgement that all its ticks are in the aggregator's bars. Frames
     come over one connection; the ticks of all rounds are a millisecond apart, so that bars close.
@@ -39,26 +39,38 @@ async def measure(
         When a server does not accept every tick.
     """
     async with contextlib.AsyncExitStack() as servers:
-        aggregator = await servers.enter_async_context(service("aggregate"))
-        ingest = await servers.enter_async_context(service("serve-tcp", "--aggregator", aggregator))
+        options = ("--memory", "--only", "serve-tcp,aggregate")
+        _, together = await servers.enter_async_context(stack(*options))
+        _, separate = await servers.enter_async_context(stack(*options, "--processes"))
         discard = await servers.enter_async_context(server(baselines.MODULE, "discard"))
         began_ns = time.time_ns()
         rates = []
         for number in range(-1, rounds):
             count = ticks if number >= 0 else ticks // 10  # the first one warms up
             data = frames(count, began_ns + (number + 1) * ticks * NS_PER_MS)
-            ingest_s = await asyncio.to_thread(send, ingest, data, f"Accepted {count} ")
+            accepted = f"Accepted {count} "
+            ingest_s, together_s = [
+                await asyncio.to_thread(send, form["serve-tcp tcp"], data, accepted)
+                for form in (separate, together)
+            ]
             discard_s = await asyncio.to_thread(send, discard, data, "Discarded ")
-            messages_s = await _send_one_by_one(aggregator, messages)
+            messages_s = await _send_one_by_one(separate["aggregate grpc"], messages)
             if number >= 0:
-                rates.append((count / ingest_s, count / discard_s, messages / messages_s))
+                times_s = (ingest_s, together_s, discard_s)
+                rates.append((*(count / each_s for each_s in times_s), messages / messages_s))
     return [
-        in_turns("ingest", "ticks/s", _DISCARDING, [(rate, bare) for rate, bare, _ in rates]),
+        in_turns("ingest", "ticks/s", _DISCARDING, [(rate, bare) for rate, _, bare, _ in rates]),
+        in_turns(
+            "ingest_one_process",
+            "ticks/s",
+            _DISCARDING,
+            [(rate, bare) for _, rate, bare, _ in rates],
+        ),
         in_turns(
             "ingest_in_batches",
             "ticks/s",
             _ONE_BY_ONE,
-            [(rate, single) for rate, _, single in rates],
+            [(rate, single) for rate, _, _, single in rates],
         ),
     ]
 

@@ -121,3 +121,17 @@ async def process(
             with contextlib.suppress(ProcessLookupError):
                 child.terminate()
             await child.wait()
+
+
+@contextlib.asynccontextmanager
+async def stack(
+    *options: str,
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, Mapping[str, str]]]:
+    """Run `mdtool serve all` on free ports, as `process` does.
+
+    Addresses are by the service and the protocol: `gateway http`.
+    """
+    ports = [f"--{name}-port=0" for name in ("serve-tcp", "aggregate", "vwap", "gateway")]
+    command = ("mdtool", "--log-level", "error", "serve", "all", "-J", *ports, *options)
+    async with process(*command, is_quiet=True) as running:
+        yield running

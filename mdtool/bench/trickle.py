@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import tempfile
-from collections.abc import AsyncIterator
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,26 +12,13 @@ from numpy.typing import NDArray
 from mdtool.bench import baselines, latency
 from mdtool.bench.figures import Figure, against
 from mdtool.bench.process_trees import cpu_s, family, proportional_mb
-from mdtool.bench.processes import addresses, process
+from mdtool.bench.processes import addresses, stack
 
 SECONDS: Final = 10.0
 TICKS: Final = 5_000
 _SETTLE_S: Final = 2.0
-_FREE_PORTS: Final = tuple(
-    option
-    for name in ("serve-tcp", "aggregate", "vwap", "gateway")
-    for option in (f"--{name}-port", "0")
-)
 _TOGETHER: Final = ()
 _PROCESSES: Final = ("--processes",)
-
-
-class _Stack(NamedTuple):
-    """A running `serve all`."""
-
-    process_id: int
-    ingest: str
-    gateway: str
 
 
 async def measure(seconds: float = SECONDS, ticks: int = TICKS) -> list[Figure]:
@@ -57,9 +42,10 @@ async def measure(seconds: float = SECONDS, ticks: int = TICKS) -> list[Figure]:
     async with addresses(baselines.MODULE, "relay") as relay:
         bare_ms = await latency.times_ms(relay["tcp"], relay["http"], ticks)
     for form, options in (("", _TOGETHER), ("_processes", _PROCESSES)):
-        async with _stack("--memory", *options) as stack:
-            mb = sum(proportional_mb(each) for each in family(stack.process_id))
-            times_ms = await latency.times_ms(stack.ingest, stack.gateway, ticks)
+        async with stack("--memory", *options) as (child, found):
+            mb = sum(proportional_mb(each) for each in family(child.pid))
+            ingest, gateway = found["serve-tcp tcp"], found["gateway http"]
+            times_ms = await latency.times_ms(ingest, gateway, ticks)
         figures += [_latency_figure(form, each, times_ms, bare_ms) for each in (50, 99)]
         figures.append(Figure(f"trickle_rest{form}", mb, "MB", "lower"))
     return figures
@@ -79,17 +65,10 @@ def _latency_figure(
 
 async def _cores(seconds: float, rate: int, *options: str) -> float:
     """Return how many cores a stack uses while it is sent simulated ticks."""
-    async with _stack("--simulate", "--rate", str(rate), *options) as stack:
+    async with stack("--simulate", "--rate", str(rate), *options) as (child, _):
         await asyncio.sleep(_SETTLE_S)
-        members = [*family(stack.process_id)]
+        members = [*family(child.pid)]
         loop = asyncio.get_running_loop()
         began_s, used_s = loop.time(), sum(map(cpu_s, members))
         await asyncio.sleep(seconds)
         return (sum(map(cpu_s, members)) - used_s) / (loop.time() - began_s)
-
-
-@contextlib.asynccontextmanager
-async def _stack(*options: str) -> AsyncIterator[_Stack]:
-    command = ("mdtool", "--log-level", "error", "serve", "all", "-J", *_FREE_PORTS, *options)
-    async with process(*command, is_quiet=True) as (child, found):
-        yield _Stack(child.pid, found["serve-tcp tcp"], found["gateway http"])

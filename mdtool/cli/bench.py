@@ -34,7 +34,7 @@ BENCHES: Final = {
         "decoding Tick frames, against protobuf's own decoder", "serialization:measure"
     ),
     "ingest": Bench(
-        "TCP through gRPC into bars, against a discarding server and one tick a message",
+        "TCP into bars, in both forms of `serve all`, against a server that discards the ticks",
         "ingest:measure",
     ),
     "durable": Bench(

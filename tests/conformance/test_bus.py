@@ -13,6 +13,7 @@ from mdtool.adapters.bus.grpc import GrpcBus
 from mdtool.adapters.bus.memory import MemoryBus
 from mdtool.adapters.bus.pending import MAX_BATCH_FRAMES
 from mdtool.adapters.local_market import LocalMarket
+from mdtool.adapters.local_rpc import LocalServer
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Frames, Reason, Trades
@@ -42,6 +43,28 @@ class OverGrpc:
 
     def lose_ack(self) -> None:
         self._aggregator.ledger.loses_ack = True
+
+
+class OverSocket(OverGrpc):
+    """The same, with batches over a Unix socket."""
+
+    def __init__(self, ledger, symbols, folder) -> None:
+        super().__init__(ledger, symbols)
+        self._path = str(folder / "aggregate")
+
+    @contextlib.asynccontextmanager
+    async def bus(self):
+        async with GrpcBus(self._aggregator.address, self._symbols, self._path) as bus:
+            yield bus
+
+    @contextlib.asynccontextmanager
+    async def far_end(self):
+        async with self._aggregator.serving(), LocalServer(self._path, self):
+            yield
+
+    async def StreamTickBatches(self, requests, context):  # noqa: N802
+        async for ack in self._aggregator.StreamTickBatches(requests, context):
+            await context.write(ack)
 
 
 class InMemory:
@@ -76,10 +99,13 @@ def symbols():
     return SymbolTable(["AAPL", "MSFT"])
 
 
-@pytest.fixture(params=[OverGrpc, InMemory, OverKafka])
+@pytest.fixture(params=[OverGrpc, OverSocket, InMemory, OverKafka])
 def carrier(request, ledger, symbols):
     if request.param is OverKafka:
         return OverKafka(ledger, symbols, request.getfixturevalue("kafka"))
+    if request.param is OverSocket:
+        folder = request.getfixturevalue("tmp_path_factory").mktemp("s")
+        return OverSocket(ledger, symbols, folder)
     return request.param(ledger, symbols)
 
 

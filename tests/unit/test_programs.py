@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +30,10 @@ def running_of(**settings):
 def commands(**settings):
     """Return the command of each program, without what starts mdtool."""
     with running_of(**settings) as running:
-        return {program.name: " ".join(program.command[1:]) for program in running}
+        found = {program.name: " ".join(program.command[1:]) for program in running}
+    return {
+        name: re.sub(r" --(aggregator-)?socket \S+", "", command) for name, command in found.items()
+    }
 
 
 def test_all_services_by_their_own_defaults():
@@ -205,12 +211,23 @@ def test_a_wrong_setting_of_any_service_is_met_before_the_start(tmp_path):
 
 def test_port_0_becomes_a_free_port_that_all_programs_are_given():
     with running_of(aggregate_port=0) as running:
-        command = {program.name: list(program.command) for program in running}
-        port = command["aggregate"][-1]
+        options = {p.name: dict(pairwise(p.command)) for p in running}
+        port = options["aggregate"]["--port"]
         assert int(port) > 0
-        assert command["gateway"][-1] == command["serve-tcp"][-1] == f"127.0.0.1:{port}"
+        for name in ("gateway", "serve-tcp"):
+            assert options[name]["--aggregator"] == f"127.0.0.1:{port}"
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
             other.bind(("127.0.0.1", int(port)))
+
+
+def test_services_of_one_machine_are_given_the_aggregators_socket():
+    with running_of() as running:
+        options = {p.name: dict(pairwise(p.command)) for p in running}
+        path = options["aggregate"]["--socket"]
+        assert Path(path).parent.stat().st_mode & 0o777 == 0o700
+        for name in ("gateway", "vwap", "serve-tcp"):
+            assert options[name]["--aggregator-socket"] == path
+    assert not Path(path).parent.exists()
 
 
 def test_only_some_services_go_by_their_own_settings_for_the_others():

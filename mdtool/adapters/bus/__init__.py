@@ -7,7 +7,9 @@ from mdtool.adapters.local_market import LocalMarket
 from mdtool.core.symbols import SymbolTable
 
 
-def open_bus(url: str, symbols: SymbolTable, local: LocalMarket | None = None) -> Bus:
+def open_bus(
+    url: str, symbols: SymbolTable, local: LocalMarket | None = None, socket: str = ""
+) -> Bus:
     """Return the bus that a URL names, to be entered before use.
 
     Parameters
@@ -18,6 +20,8 @@ def open_bus(url: str, symbols: SymbolTable, local: LocalMarket | None = None) -
         What the symbol indices of published ticks mean; it may grow.
     local : LocalMarket, optional
         The market of an aggregator in this process, which then gets the ticks instead.
+    socket : str, optional
+        The Unix socket of the aggregator.
 
     Raises
     ------
@@ -34,4 +38,4 @@ def open_bus(url: str, symbols: SymbolTable, local: LocalMarket | None = None) -
         return KafkaBus(url, symbols)
     from mdtool.adapters.bus.grpc import GrpcBus
 
-    return GrpcBus(url, symbols)
+    return GrpcBus(url, symbols, socket)

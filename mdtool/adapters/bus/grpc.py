@@ -13,6 +13,7 @@ import grpc.aio
 from mdtool.adapters import rpc
 from mdtool.adapters.bus.pending import PendingRuns
 from mdtool.adapters.bus.port import CommitListener
+from mdtool.adapters.local_rpc import LocalStub
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
@@ -54,10 +55,13 @@ class GrpcBus:
         The aggregator's `HOST:PORT`.
     symbols : SymbolTable
         What the symbol indices of published ticks mean; it may grow.
+    socket : str, optional
+        The aggregator's Unix socket, over which the batches then go.
     """
 
-    def __init__(self, address: str, symbols: SymbolTable) -> None:
+    def __init__(self, address: str, symbols: SymbolTable, socket: str = "") -> None:
         self._address = address
+        self._socket = socket
         self._symbols = symbols
         self._listeners: list[CommitListener] = []
         self._pending = PendingRuns(symbols)
@@ -77,6 +81,7 @@ class GrpcBus:
             self._channel = rpc.open_channel(self._address)
             await stack.enter_async_context(self._channel)
             self._stub = rpc.Stub(self._channel)
+            self._streams = LocalStub(self._socket) if self._socket else self._stub
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             stack.callback(self._leave, tasks.create_task(self._stay_connected(), name=self.peer))
             self._resources = stack.pop_all()
@@ -116,7 +121,7 @@ class GrpcBus:
     async def _stay_connected(self) -> None:
         while True:
             await self._connected()
-            call = self._stub.StreamTickBatches()
+            call: Any = self._streams.StreamTickBatches()
             self._pending.restart()
             try:
                 async with asyncio.TaskGroup() as tasks:

@@ -9,6 +9,7 @@ from typing import Final
 
 from mdtool.adapters import rpc
 from mdtool.adapters.local_market import LocalMarket
+from mdtool.adapters.local_rpc import LocalServer
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.units import ANY_PRICE, counted
 from mdtool.services.aggregator.committer import Committer
@@ -80,8 +81,11 @@ class Aggregator:
         bars = await stack.enter_async_context(market_bars(self.market, self._config.store))
         live = LiveMarket(self.market, committer, bars, self.subscribers)
         any_price = self._config.tick_prices == ANY_PRICE
-        server.add(MarketDataServicer(live, self._config.max_symbols, any_price=any_price))
+        servicer = MarketDataServicer(live, self._config.max_symbols, any_price=any_price)
+        server.add(servicer)
         address = server.bind(self._config.host, self._config.port)
+        if self._config.socket:
+            await stack.enter_async_context(LocalServer(self._config.socket, servicer))
         await stack.enter_async_context(server)
         stack.callback(live.close)
         await server.set_health(rpc.SERVICE.full_name, True)

@@ -18,6 +18,9 @@ class GatewayConfig:
         1, "Processes that serve clients on that port, with limits in common.", low=1, high=64
     )
     aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregation service.")
+    aggregator_socket: str = setting(
+        "", "The aggregator's Unix socket, if it has one, to exchange ticks and updates."
+    )
     bus: str = setting(
         "", "Read aggregates from kafka://HOST:PORT instead of the aggregation service."
     )

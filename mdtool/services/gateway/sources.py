@@ -107,7 +107,9 @@ class Sources:
                 _market_reader(config, self._local)
             )
             trade_feed = await stack.enter_async_context(
-                open_trade_feed(config.aggregator, config.bus, self._local)
+                open_trade_feed(
+                    config.aggregator, config.bus, self._local, config.aggregator_socket
+                )
             )
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
@@ -183,7 +185,7 @@ def _market_reader(
     if local is not None:
         return LocalAggregatorClient(local)
     if not config.bus:
-        return AggregatorClient(config.aggregator)
+        return AggregatorClient(config.aggregator, config.aggregator_socket)
     from mdtool.adapters.kafka.market import KafkaMarket
 
     return KafkaMarket(config.bus, INTERVALS, config.bars_kept)

@@ -15,6 +15,9 @@ class IngestConfig:
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(50050, "Port to listen on, 0 for any free one.", low=0, high=65535)
     aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregator.")
+    aggregator_socket: str = setting(
+        "", "The aggregator's Unix socket, if it has one, to exchange ticks and updates."
+    )
     bus: str = setting("", "Produce ticks to kafka://HOST:PORT instead of an aggregator.")
     prices: str = setting(
         PRICES[0], "Prices that ticks may have: spreads also trade at 0 and below.", choices=PRICES

@@ -76,7 +76,7 @@ class IngestServer:
         symbols = SymbolIndex(self._config.max_symbols)
         url = self._config.bus or self._config.aggregator
         async with (
-            open_bus(url, symbols.symbols, self._local) as bus,
+            open_bus(url, symbols.symbols, self._local, self._config.aggregator_socket) as bus,
             asyncio.TaskGroup() as tasks,
         ):
             intake = Intake(bus, self._config.max_uncommitted)

@@ -141,7 +141,7 @@ def _service(wiring: Wiring, name: str, mdtool: Sequence[str]) -> Iterator[Progr
     }
     options = ["--serve"] if name in BOOK_SERVICES else []
     for number in range(1, count + 1):
-        addresses = wiring.addresses(name)
+        addresses = wiring.addresses(name) | wiring.sockets(name)
         if number > 1:
             addresses["port"] = 0
         for setting, value in addresses.items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,6 +77,8 @@ class Wiring:
         The URL of the store, empty for none.
     n_aggregators : int
         How many processes aggregate.
+    socket : str
+        The aggregator's Unix socket, empty for none.
     """
 
     config: ServeConfig
@@ -83,6 +86,7 @@ class Wiring:
     where: Mapping[str, tuple[str, int]]
     store: str
     n_aggregators: int
+    socket: str = ""
 
     @property
     def is_together(self) -> bool:
@@ -148,6 +152,15 @@ class Wiring:
                 given[setting] = dial_address(*self.where[endpoint])
         return given
 
+    def sockets(self, name: str) -> dict[str, str]:
+        """Return the settings of a service that are Unix sockets."""
+        if not self.socket:
+            return {}
+        if name == "aggregate":
+            return {"socket": self.socket}
+        has_aggregator = "aggregator" in _PEERS.get(name, {})
+        return {"aggregator_socket": self.socket} if has_aggregator else {}
+
     def storage(self, name: str) -> dict[str, str]:
         """Return the settings of a service that are URLs, which may contain a password."""
         given = {}
@@ -209,7 +222,11 @@ def wired(config: ServeConfig) -> Iterator[Wiring]:
                 where[name] = (host, holder.port)
             else:
                 where[name] = (host, port)
-        yield Wiring(config, names, where, store, n_aggregators)
+        wiring = Wiring(config, names, where, store, n_aggregators)
+        if not wiring.is_together and not config.bus and "aggregate" in names:
+            folder = reserved.enter_context(tempfile.TemporaryDirectory(prefix="mdtool-"))
+            wiring = replace(wiring, socket=str(Path(folder) / "aggregate"))
+        yield wiring
 
 
 def chosen(config: ServeConfig) -> Collection[str]:

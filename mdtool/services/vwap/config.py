@@ -15,6 +15,9 @@ class VwapConfig:
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8888, "Port to listen on, 0 for any free one.", low=0, high=65535)
     aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregator.")
+    aggregator_socket: str = setting(
+        "", "The aggregator's Unix socket, if it has one, to exchange ticks and updates."
+    )
     bus: str = setting("", "Consume trades from kafka://HOST:PORT instead of the aggregator.")
     store: str = setting(
         "", "URL of the aggregator's store, from which windows are restored at the start."

@@ -76,7 +76,9 @@ class VwapFeed:
         connections = Connections(states, admission, config.slow_client_s)
         async with contextlib.AsyncExitStack() as stack:
             feed = await stack.enter_async_context(
-                open_trade_feed(config.aggregator, config.bus, self._local)
+                open_trade_feed(
+                    config.aggregator, config.bus, self._local, config.aggregator_socket
+                )
             )
             server = await listen(lambda: Connection(connections), config.host, config.port)
             stack.callback(admission.close_all, CloseCode.GOING_AWAY, "the service stops")
