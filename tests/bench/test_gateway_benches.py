@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdtool.bench import fanout, history, latency, outage, overload, requests
+from mdtool.bench import fanout, history, latency, outage, overload, requests, trickle
 
 
 async def test_rest_is_measured_against_a_bare_handler():
@@ -72,3 +72,14 @@ async def test_overload_is_measured_at_multiples_of_what_the_gateway_writes(monk
     assert figures["overload_1x_p99"].value > 0
     assert figures["overload_1x_behind"].value in range(21)
     assert figures["overload_1x_answer"].value > 0
+
+
+async def test_live_ticks_are_measured_in_both_forms(monkeypatch):
+    monkeypatch.setattr(trickle, "_SETTLE_S", 0.1)
+    figures = {figure.name: figure for figure in await trickle.measure(0.5, ticks=50)}
+    for form in ("", "_processes"):
+        assert figures[f"trickle_1000{form}"].value > figures[f"trickle_100{form}"].value > 0
+        assert 0 < figures[f"trickle_p50{form}"].value <= figures[f"trickle_p99{form}"].value
+        assert figures[f"trickle_rest{form}"].value > 10
+    assert figures["trickle_1000_stored"].value > 0
+    assert figures["trickle_1000"].baseline_value == figures["trickle_1000_processes"].value
