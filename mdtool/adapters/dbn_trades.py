@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from mdtool.adapters.dbn_source import DerivedSource, RecordSource
@@ -29,7 +29,7 @@ class TradeSource(DerivedSource):
     ----------
     source : RecordSource
         Closed together with this one, or when this one cannot be made.
-    bars : container of int
+    bars : collection of int
         The rtypes of bars that take the place of trades where there are none. Other bars are
         skipped.
 
@@ -39,7 +39,7 @@ class TradeSource(DerivedSource):
         When the header names a schema without trades, or with other bars.
     """
 
-    def __init__(self, source: RecordSource, bars: Container[int] = ()) -> None:
+    def __init__(self, source: RecordSource, bars: Collection[int] = ()) -> None:
         super().__init__(source)
         self._rtype = named_rtype(source)
         self._bars = bars
@@ -48,7 +48,7 @@ class TradeSource(DerivedSource):
         if self._rtype is not None and not self._is_taken(self._rtype):
             source.close()
             lacks = "which has no trades"
-            if self._rtype in CADENCES:
+            if bars and self._rtype in CADENCES:
                 lacks = "of which only bars of a multiple of its interval can be made"
             raise InputError(
                 f"{source.name}: is {source.metadata.schema}, {lacks}; give trades, mbo, mbp-1, "
@@ -72,7 +72,6 @@ class TradeSource(DerivedSource):
     def close(self) -> None:
         """Close the other source, and log what was counted where there was a choice."""
         super().close()
-        views = self._views
         if self._others:
             log.warning(
                 "%s: left out %d records of other schemas than %s, which its header names; "
@@ -81,20 +80,7 @@ class TradeSource(DerivedSource):
                 self._others,
                 self.metadata.schema,
             )
-        if len(views.rtypes) > 1:
-            log.warning(
-                "%s: counted each trade once: %s; left out %s; --schema chooses another view",
-                self.name,
-                _counts(views, views.counted),
-                _counts(views, views.left_out),
-            )
-        if later := views.later:
-            log.warning(
-                "%s: %d of those left out came after the last one counted of their instrument: "
-                "the views cover different times",
-                self.name,
-                later,
-            )
+        report_views(self.name, self._views)
 
     def _is_taken(self, rtype: int) -> bool:
         return rtype in TRADE_VIEWS or rtype in self._bars
@@ -112,6 +98,24 @@ class TradeSource(DerivedSource):
             )
         if len(chosen):
             yield chosen
+
+
+def report_views(name: str, views: TradeViews) -> None:
+    """Log what was counted of a stream where there was a choice."""
+    if len(views.rtypes) > 1:
+        log.warning(
+            "%s: counted each trade once: %s; left out %s; --schema chooses another view",
+            name,
+            _counts(views, views.counted),
+            _counts(views, views.left_out),
+        )
+    if later := views.later:
+        log.warning(
+            "%s: %d of those left out came after the last one counted of their instrument: "
+            "the views cover different times",
+            name,
+            later,
+        )
 
 
 def named_rtype(source: RecordSource) -> int | None:

@@ -10,13 +10,16 @@ from typing import Final
 import numpy as np
 
 from mdtool.adapters.dbn_source import DerivedSource, RecordSource
+from mdtool.adapters.dbn_trades import report_views
 from mdtool.core.batch import Batch
 from mdtool.core.dtypes import TRADE
 from mdtool.core.errors import CorruptStreamError
 from mdtool.core.records import has_trades
+from mdtool.engine.trade_views import TradeViews
 
-NUMBERED: Final = np.dtype([*TRADE.descr, ("stream", "<i8"), ("number", "<i8")])
-"""A trade, the number of its stream among several, and its place in that stream, from 0.
+NUMBERED: Final = np.dtype([*TRADE.descr, ("stream", "<i8"), ("number", "<i8"), ("view", "<i8")])
+"""A trade, the number of its stream among several, its place in that stream, from 0, and the rtype
+of the record that showed it.
 
 Of whole 64-bit words, as every layout that is merged.
 """
@@ -95,6 +98,41 @@ class NumberedTrades(DerivedSource):
         for name in TRADE.names or ():
             numbered[name] = trades.records[name]
         numbered["stream"] = self._stream
+        numbered["view"] = batch.rtype
         numbered["number"] = np.arange(self._numbered, self._numbered + len(trades))
         self._numbered += len(trades)
         return trades.with_records(numbered)
+
+
+class CountedOnce(DerivedSource):
+    """The numbered trades of several streams, each trade of the preferred stream that shows it.
+
+    Parameters
+    ----------
+    source : RecordSource
+        Of NUMBERED; closed together with this one.
+    """
+
+    def __init__(self, source: RecordSource) -> None:
+        super().__init__(source)
+        self._views = TradeViews()
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._source:
+            if batch.records.dtype == NUMBERED:
+                yield from self._once(batch)
+            else:
+                yield batch
+
+    def close(self) -> None:
+        """Close the other source, and log what was counted where there was a choice."""
+        super().close()
+        report_views(self.name, self._views)
+
+    def _once(self, batch: Batch) -> Iterator[Batch]:
+        view = batch.records["view"]
+        edges = np.flatnonzero(view[1:] != view[:-1]) + 1
+        for begin, end in itertools.pairwise([0, *edges.tolist(), len(batch)]):
+            chosen = self._views.choose(batch[begin:end], int(view[begin]))
+            if len(chosen):
+                yield chosen

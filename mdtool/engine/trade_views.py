@@ -79,13 +79,15 @@ class TradeViews:
         """How many of those left out came after the last of their instrument that was counted."""
         return int(self._state[:, [v.V_AFTER, v.V_LOST]].sum())
 
-    def choose(self, batch: Batch) -> Batch:
+    def choose(self, batch: Batch, view: int | None = None) -> Batch:
         """Return the records of a batch that count.
 
         Parameters
         ----------
         batch : Batch
             The stream's next records of one of the views.
+        view : int, optional
+            Their view, where it is not their rtype.
 
         Returns
         -------
@@ -94,7 +96,7 @@ class TradeViews:
             trades. Otherwise those of trades alone, perhaps none: the views of one stream need not
             be in one order, and a quote must not make the trade before it late.
         """
-        records, rtype = batch.records, batch.rtype
+        records, rtype = batch.records, batch.rtype if view is None else view
         chosen = batch
         if rtype in TRADE_VIEWS and not (traded := is_trade(records)).all():
             chosen = batch[traded]

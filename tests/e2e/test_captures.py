@@ -80,6 +80,21 @@ class TestTrades:
         again = completed("store", path, "--store", url, "-q", "--schema", "mbo")
         assert b"0 trades new, 3 known already" in again.stdout
 
+    def test_of_several_files_are_stored_once(self, tmp_path):
+        names = {"ESM4": {1: 1}}
+        times = [MAY_1 + number * SECOND for number in range(40)]
+        trades = [trade(1, ts, 100, 1) for ts in times]
+        orders = [order(1, ts, "T", "B", 100, 1) for ts in times[5:]]
+        paths = (
+            write(tmp_path / "mbo.dbn", header(names, "mbo"), *orders),
+            write(tmp_path / "trades.dbn", header(names), *trades),
+        )
+        url = f"sqlite:///{tmp_path}/trades.db"
+        told = completed("store", *paths, "--store", url, "-q")
+        assert b"40 trades new" in told.stdout
+        assert b"40 by trades; left out 35 by mbo" in told.stderr
+        assert b"0 trades new" in completed("store", paths[1], "--store", url, "-q").stdout
+
 
 class TestWarnings:
     def test_are_told_found_and_make_books_partial(self, tmp_path):

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.adapters.dbn_files import OPEN_AT_MOST, MergedSource, dbn_files, open_source
-from mdtool.adapters.dbn_select import Selection, selected, trades_in
-from mdtool.adapters.numbered_trades import NUMBERED, NumberedTrades
+from mdtool.adapters.dbn_select import TRADES, SchemaSource, Selection, selected
+from mdtool.adapters.dbn_source import RecordSource
+from mdtool.adapters.dbn_trades import TradeSource
+from mdtool.adapters.numbered_trades import NUMBERED, CountedOnce, NumberedTrades
 from mdtool.core.batch import Batch, LabelMap
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.instruments import Instruments
@@ -72,10 +74,9 @@ class DbnInput:
             for stream, file in enumerate(files):
                 are_many = len(files) > OPEN_AT_MOST
                 source = opened.enter_context(open_source(file, instruments, are_many))
-                trades = NumberedTrades(trades_in(source, schema), stream)
-                numbered.append(trades)
-            merged = numbered[0] if len(numbered) == 1 else MergedSource(numbered)
-            self._source = selected(merged, selection)
+                of_schema = source if schema in {None, TRADES} else SchemaSource(source, schema)
+                numbered.append(NumberedTrades(TradeSource(of_schema), stream))
+            self._source = selected(_merged(numbered), selection)
             self._streams = numbered
             opened.pop_all()
         self._name = name
@@ -187,6 +188,15 @@ class DbnInput:
         """Return the index of a symbol as stores write it, None for one that they do not accept."""
         text = normal_symbol(symbol)
         return None if text is None else self._symbols.intern(text)
+
+
+def _merged(numbered: Sequence[NumberedTrades]) -> RecordSource:
+    """Return the trades of several files, each once where files of several schemas show it."""
+    if len(numbered) == 1:
+        return numbered[0]
+    merged = MergedSource(numbered)
+    # Without a schema in its header, a file may have any of them.
+    return CountedOnce(merged) if merged.metadata.schema is None else merged
 
 
 def _check(paths: Sequence[str], name: str | None) -> None:

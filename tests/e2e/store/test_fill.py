@@ -275,7 +275,7 @@ def test_input_that_is_not_dbn_is_one_line(tmp_path, content, said):
 def test_input_without_trades_is_one_line(tmp_path):
     file = tmp_path / "bars.dbn"
     file.write_bytes(output_of("aggregate", "-", "--interval", "1s", "-D", stdin=dbn(trades(50))))
-    store(file, "--store", url(tmp_path), status=1, said="from which trades cannot be taken")
+    store(file, "--store", url(tmp_path), status=1, said="which has no trades")
     store(tmp_path / "none.dbn", "--store", url(tmp_path), status=1, said="no such file")
 
 
