@@ -12,6 +12,7 @@ from tests.support.dbn_files import DAY, MAY_1
 
 LAYOUTS = {0: TRADE, 160: MBO, 1: MBP1, 10: MBP10}
 GAPS = st.sampled_from([0, 0, 1, 10**9, 9 * 3_600 * 10**9])
+GAPS_OF_A_DAY = st.sampled_from([0, 0, 1, 10**9, 3_600 * 10**9])
 
 
 def shown(rtype, ts_ns, size):
@@ -24,9 +25,13 @@ def shown(rtype, ts_ns, size):
 
 @st.composite
 def streams(draw):
-    """Times of trades, and an order in which views show them: (rtype, number of the trade)."""
-    times = (MAY_1 + np.cumsum(draw(st.lists(GAPS, min_size=1, max_size=20)))).tolist()
-    rtypes = draw(st.lists(st.sampled_from([*LAYOUTS]), min_size=1, max_size=3, unique=True))
+    """Times of trades, and an order in which views show them: (rtype, number of the trade).
+
+    There are trades of several dates, or more than two views.
+    """
+    gaps, views = draw(st.sampled_from([(GAPS, 2), (GAPS_OF_A_DAY, 4)]))
+    times = (MAY_1 + np.cumsum(draw(st.lists(gaps, min_size=1, max_size=20)))).tolist()
+    rtypes = draw(st.lists(st.sampled_from([*LAYOUTS]), min_size=1, max_size=views, unique=True))
     at = dict.fromkeys(rtypes, 0)
     order = []
     while waiting := [rtype for rtype in rtypes if at[rtype] < len(times)]:
@@ -73,6 +78,16 @@ def test_a_stream_may_be_cut_anywhere(stream, lengths):
         begin = end
     assert in_runs.counted == one_by_one.counted
     assert in_runs.later == one_by_one.later
+
+
+def test_a_view_that_begins_earlier_counts_what_others_lack():
+    views, resolver = TradeViews(), Resolver(Instruments(), "a stream")
+    stream = [(10, 5), (160, 2), (160, 3), (0, 1), (0, 2), (0, 5), (160, 5), (0, 6)]
+    counted = []
+    for rtype, second in stream:
+        batch = resolver.batch(shown(rtype, MAY_1 + second * 10**9, 1))
+        counted += [second] * len(views.choose(batch))
+    assert counted == [5, 2, 3, 1, 6]
 
 
 def test_views_of_different_times_are_joined():
