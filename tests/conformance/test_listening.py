@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import resource
 import socket
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.book.server import BookReceiver
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.server import Gateway
+from mdtool.services.gateway.workers.coordinator import Coordinator
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.server import IngestServer
 from mdtool.services.replay.config import SenderConfig
@@ -29,6 +28,7 @@ from mdtool.services.replay.runs import Pace
 from mdtool.services.replay.server import ReplaySender
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.server import VwapFeed
+from tests.support.descriptors import no_descriptor_left, paused_again
 from tests.support.services import logged, running
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "trades.dbn.zst"
@@ -98,24 +98,6 @@ async def test_a_host_means_the_same_addresses_for_every_service(name, host, exp
             assert await reachable(address) == expected
 
 
-@contextlib.contextmanager
-def no_descriptor_left():
-    """Leave the process one descriptor within the block, for the client of a test."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    opened = [os.open(os.devnull, os.O_RDONLY)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(opened) + 16, before[1]))
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                opened.append(os.dup(opened[0]))
-        os.close(opened.pop())
-        yield
-    finally:
-        for each in opened:
-            os.close(each)
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
 @pytest.mark.parametrize("name", SERVICES)
 async def test_connections_wait_while_no_descriptor_is_left(name):
     async with running(SERVICES[name]("127.0.0.1")) as service:
@@ -128,11 +110,6 @@ async def test_connections_wait_while_no_descriptor_is_left(name):
                     await paused_again(pauses)  # it tries once more, and says nothing
                 assert log.lines[0].startswith(f"{address}: connections wait: Too many open files")
                 assert len(log.lines) == 1
-
-
-async def paused_again(pauses: int) -> None:
-    while shortage.pauses < pauses + 2:  # noqa: ASYNC110 - what is waited for is a count
-        await asyncio.sleep(0.01)
 
 
 class Echo(asyncio.Protocol):
@@ -169,3 +146,21 @@ def test_a_port_that_another_listens_on_is_in_use():
         for host in ("127.0.0.1", "localhost", "0.0.0.0", "::"):
             with pytest.raises(OSError, match="in use"):
                 bind(host, port)
+
+
+async def test_workers_of_a_gateway_wait_while_no_descriptor_is_left(tmp_path):
+    path = str(tmp_path / "workers")
+    with Coordinator(1).listening(path):
+        pauses, shortage._reported_s = shortage.pauses, float("-inf")
+        with (
+            logged("mdtool.core.descriptors") as log,
+            no_descriptor_left(),
+            socket.socket(socket.AF_UNIX) as worker,
+        ):
+            worker.connect(path)
+            await paused_again(pauses)
+        assert [line.partition(":")[0] for line in log.lines] == ["gateway"]
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from mdtool.core.descriptors import PAUSE_S, is_shortage, shortage
 from mdtool.core.errors import MdtoolError
 from mdtool.services.gateway.protocols.signaling import Rooms
 from mdtool.services.gateway.protocols.stomp import Dialect, Wrapping
@@ -68,8 +69,21 @@ class Coordinator:
                         _drop(message)
 
     def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(BlockingIOError, InterruptedError):
+        try:
             _Arrival(self, listener.accept()[0])
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            if not is_shortage(error):
+                raise
+            shortage.note("gateway: workers", error)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listener)
+            loop.call_later(PAUSE_S, self._resume, listener)
+
+    def _resume(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:  # it may be closed meanwhile
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def join(self, worker: int, link: Link) -> None:
         """Have a worker take part."""
