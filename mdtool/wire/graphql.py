@@ -28,6 +28,10 @@ class RequestError(PeerError):
     """A client sent what is not a GraphQL request."""
 
 
+class PersistedQueryError(RequestError):
+    """A client sent the digest of a query that it expects the server to know."""
+
+
 class CloseCode(IntEnum):
     """Why a server closes a WebSocket of the protocol."""
 
@@ -116,12 +120,16 @@ def decode_request(value: Any) -> Request:
 
     Raises
     ------
+    PersistedQueryError
+        When it has the digest of a query only. Clients then send the query itself.
     RequestError
         When a parameter is missing or of the wrong type.
     """
     if not isinstance(value, dict):
         raise RequestError("request: expects an object with a query")
-    query = value.get("query")
+    query, extensions = value.get("query"), value.get("extensions")
+    if query is None and isinstance(extensions, dict) and "persistedQuery" in extensions:
+        raise PersistedQueryError("PersistedQueryNotSupported")
     if not isinstance(query, str):
         raise RequestError("query: missing" if query is None else "query: expects a string")
     name = value.get("operationName")

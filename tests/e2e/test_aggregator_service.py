@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from mdtool.adapters import rpc
 from mdtool.core.errors import EXIT_OK, EXIT_STARTUP, EXIT_USAGE, StartupError
@@ -47,21 +47,28 @@ async def test_nobody_else_is():
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_reflection_names_its_services_and_describes_their_calls():
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_names_its_services_and_describes_their_calls(version):
     async with aggregator() as running:
-        stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+        reflection = f"grpc.reflection.{version}.ServerReflection"
+        # Both versions have the same messages.
+        call = running.channel.stream_stream(
+            f"/{reflection}/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )
         requests = [
             reflection_pb2.ServerReflectionRequest(list_services=""),
             reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol=reflection),
         ]
-        listed, described = [reply async for reply in stub.ServerReflectionInfo(iter(requests))]
+        listed, *described = [reply async for reply in call(iter(requests))]
 
         names = {service.name for service in listed.list_services_response.service}
-        assert {SERVICE, "grpc.health.v1.Health"} <= names
-        assert any(
-            b"StreamTickBatches" in file
-            for file in described.file_descriptor_response.file_descriptor_proto
-        )
+        assert {SERVICE, "grpc.health.v1.Health", reflection} <= names
+        for reply, part in zip(described, (b"StreamTickBatches", version.encode()), strict=True):
+            files = reply.file_descriptor_response.file_descriptor_proto
+            assert any(part in file for file in files)
 
 
 async def test_calls_beyond_the_limit_are_rejected():

@@ -12,7 +12,9 @@ from aiohttp import ClientSession
 from mdtool.services.gateway.protocols import sockjs
 from mdtool.wire.stomp import Frame, StompDecoder, encode
 from mdtool.wire.websocket import close_frame
+from tests.support.browser import chromium
 from tests.support.gateways import connected, gateway_of
+from tests.support.requirements import node_modules
 from tests.support.stomp_peers import DeafPeer, counted
 from tests.support.waiting import bounded
 
@@ -231,7 +233,7 @@ async def test_a_message_that_is_too_long_is_413(client):
 
 
 async def test_unknown_transports_and_invalid_sessions_are_404(client):
-    for path in (f"{SESSION}/jsonp", "/ws/iframe.html", f"/ws/000/{'s' * 65}/eventsource"):
+    for path in (f"{SESSION}/jsonp", f"/ws/000/{'s' * 65}/eventsource"):
         async with client.get(path) as response:
             assert response.status == 404
 
@@ -341,3 +343,56 @@ async def test_a_websocket_message_that_is_too_large_gets_an_error(client):
         assert told[1].headers["message"] == "a message takes more than 393,216 bytes"
         assert (await socket.receive_str()).startswith('c[1002,"a message')
         assert (await socket.receive()).data == 1009
+
+
+async def test_the_greeting_is_at_the_path_with_a_slash_too(client):
+    async with client.get("/ws/") as response:
+        assert (response.status, await response.text()) == (200, "Welcome to SockJS!\n")
+
+
+async def test_load_balancers_get_a_cookie_where_it_is_configured(source):
+    async with gateway_of(source.address, sockjs_cookie=True) as client:
+        _, info = await client.answer("/ws/info")
+        assert info["cookie_needed"] is True
+        async with client.post(f"{SESSION}/xhr") as response:
+            assert response.cookies["JSESSIONID"].OutputString() == "JSESSIONID=dummy; Path=/"
+        headers = {"Cookie": "JSESSIONID=gateway-2"}
+        async with client.post(f"{SESSION}/xhr_send", data='["x"]', headers=headers) as response:
+            assert response.cookies["JSESSIONID"].value == "gateway-2"
+
+
+@pytest.mark.parametrize("name", ["iframe.html", "iframe-1.6.1.html", "iframe.html?t=7"])
+async def test_the_frame_of_other_origins_has_no_script_of_its_own(source, name):
+    async with (
+        gateway_of(source.address, allowed_origins="https://charts.example") as client,
+        client.get(f"/ws/{name}") as response,
+    ):
+        policy = response.headers["Content-Security-Policy"]
+        assert "frame-ancestors 'self' https://charts.example" in policy
+        assert "unsafe-inline" not in policy
+        assert 'src="static/sockjs-iframe.js"></script>' in await response.text()
+
+
+async def test_a_page_of_another_origin_follows_a_topic_through_the_frame(source):
+    files = str(node_modules())
+    async with gateway_of(source.address) as page, chromium() as tab:
+        origin = f"http://{page.host}:{page.port}"
+        settings = {"assets": files, "allowed_origins": origin}
+        async with gateway_of(source.address, **settings) as client:
+            await connected(client)
+            gateway = f"http://{client.host}:{client.port}"
+            await tab.open(f"{origin}/livez")
+            await tab.run(
+                f"fetch('{gateway}/assets/sockjs-client/dist/sockjs.min.js')"
+                ".then((response) => response.text()).then((script) => (0, eval)(script))"
+            )
+            opened = await tab.run(
+                f"""new Promise((resolve) => {{
+                    const socket = new SockJS('{gateway}/ws', null, {{
+                        transports: ['iframe-eventsource'],
+                    }});
+                    socket.onopen = () => resolve(socket.transport);
+                    socket.onclose = ({{ reason }}) => resolve(reason);
+                }})"""
+            )
+    assert opened == "iframe-eventsource"

@@ -10,13 +10,13 @@ from urllib.parse import unquote
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from mdtool.adapters import rpc
 from mdtool.core.addresses import cannot_listen, format_address
 from mdtool.core.descriptors import PAUSE_S, check
 from mdtool.core.errors import StartupError
 from mdtool.core.tcp import ALL, ALL_IPV4, bind, close_all
+from mdtool.services.aggregator.reflection import add_reflection
 from mdtool.services.client import Admission, Limits, client_address
 
 _OPTIONS: Final = (
@@ -56,8 +56,7 @@ class GrpcServer:
         self._addresses: list[str] = []
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        add_reflection(self._server, (*services, health.SERVICE_NAME))
 
     def add(self, servicer: object) -> None:
         """Answer the calls of `MarketDataService` by a servicer's methods; called before `bind`."""

@@ -113,6 +113,9 @@ class GatewayConfig:
     stomp_heart_beat_ms: int = setting(
         10_000, "Interval of STOMP heart-beats, 0 for none.", low=0, high=3_600_000
     )
+    sockjs_cookie: bool = setting(
+        False, "Set the cookie JSESSIONID for SockJS, by which load balancers keep to one gateway."
+    )
     signaling_listeners: int = setting(64, "STOMP clients of one signaling room at most.", low=1)
     stun_urls: str = setting(
         "", "STUN servers of WebRTC peers, separated by commas: stun:HOST:PORT."

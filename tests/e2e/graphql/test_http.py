@@ -161,8 +161,8 @@ async def test_a_syntax_error_has_its_location(client):
         (b"\xff\xfe{}", "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
         (b"null", "an object"),
-        (b"[]", "an object"),
-        (json.dumps([{"query": QUERY}]).encode(), "an object"),
+        (b"[]", "1 to 10 requests"),
+        (json.dumps([{"query": QUERY}] * 11).encode(), "1 to 10 requests"),
         (b"{}", "query: missing"),
         (b'{"query":7}', "query: expects"),
         (b'{"query":"{symbols}","variables":"{}"}', "variables: expects"),
@@ -178,7 +178,8 @@ async def test_an_invalid_request_is_400_whatever_the_client_accepts(client, bod
 
 
 @pytest.mark.parametrize(
-    "query", ["", "?query=", "?query={", "?query={symbols}&variables={", "?variables={}"]
+    "query",
+    ["", "?query=", "?query={", "?query={symbols}&variables={", "?variables={}", "?extensions={}"],
 )
 async def test_an_invalid_request_in_a_url_is_400(client, query):
     async with client.get(f"/graphql{query}", headers={"Accept": RESPONSE}) as response:
@@ -204,9 +205,45 @@ async def test_a_wrong_content_type_is_415(client, content_type):
     assert JSON in answer["errors"][0]["message"]
 
 
-@pytest.mark.parametrize("content_type", [JSON, "application/json; charset=UTF-8"])
+@pytest.mark.parametrize(
+    "content_type", [JSON, *(f"{JSON}; charset={name}" for name in ("UTF-8", "UTF8"))]
+)
 async def test_json_in_utf8_is_accepted(client, content_type):
     assert (await posted(client, b'{"query":"{symbols}"}', content_type))[0] == 200
+
+
+async def test_a_batch_is_answered_in_its_order(client):
+    batch = [{"query": QUERY}, {"query": "{"}, {}, {"query": "{ symbols }"}]
+    status, answers = await posted(client, json.dumps(batch).encode(), accept=JSON)
+    assert status == 200
+    assert answers[0] == {"data": {"marketData": AAPL}}
+    assert [each["errors"][0]["extensions"]["code"] for each in answers[1:3]] == [
+        *("GRAPHQL_PARSE_FAILED", "BAD_REQUEST")
+    ]
+    assert answers[3] == {"data": {"symbols": ["AAPL"]}}
+
+
+async def test_each_request_of_a_batch_counts(source):
+    async with gateway_of(source.address, memory_requests_per_s=5) as client:
+        batch = json.dumps([{"query": "{ symbols }"}] * 10).encode()
+        status, _ = await posted(client, batch)
+        assert status == 429
+
+
+@pytest.mark.parametrize("accept", [JSON, RESPONSE])
+async def test_the_digest_of_a_query_alone_makes_clients_send_the_query(client, accept):
+    extensions = {"persistedQuery": {"version": 1, "sha256Hash": "0" * 64}}
+    error = {
+        "message": "PersistedQueryNotSupported",
+        "extensions": {"code": "PERSISTED_QUERY_NOT_SUPPORTED"},
+    }
+    body = json.dumps({"extensions": extensions}).encode()
+    assert await posted(client, body, accept=accept) == (200, {"errors": [error]})
+    parameters = {"extensions": json.dumps(extensions)}
+    async with client.get("/graphql", params=parameters) as response:
+        assert await response.json() == {"errors": [error]}
+    both = json.dumps({"query": "{ symbols }", "extensions": extensions}).encode()
+    assert await posted(client, both) == (200, {"data": {"symbols": ["AAPL"]}})
 
 
 async def chunks(count: int):

@@ -61,6 +61,12 @@ LIBRARIES: Final[Mapping[str, tuple[Asset, ...]]] = {
             "mxvR4Mzbsb6QVx/9xI2gtQikQA6m8zMDBFnu3l//4/ROsWt7y2sUGWd+/tYQqDm7",
         ),
     ),
+    "sockjs": (
+        Asset(
+            *("sockjs-client", "1.6.1", "dist/sockjs.min.js"),
+            "svdnwiXBL+Js+yUneJSRFy24NgGiOfDM/vkQl/vCeVrcbYD6yW8EwPr1FnxTEZsR",
+        ),
+    ),
     "swagger-ui": (
         Asset(
             *("swagger-ui-dist", "5.35.0", "swagger-ui.css"),

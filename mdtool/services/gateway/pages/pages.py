@@ -25,11 +25,11 @@ _CONTENT_TYPES: Final = {
 }
 
 
-def _headers(policy: str) -> dict[str, str]:
-    """Return the headers of a page with a Content-Security-Policy."""
+def _headers(policy: str, ancestors: str = "'none'") -> dict[str, str]:
+    """Return the headers of a page with a policy of its content, and who may show it in a frame."""
     return {
         "Cache-Control": "no-cache",
-        "Content-Security-Policy": f"{policy}; base-uri 'self'; frame-ancestors 'none'",
+        "Content-Security-Policy": f"{policy}; base-uri 'self'; frame-ancestors {ancestors}",
         "X-Content-Type-Options": "nosniff",
     }
 
@@ -53,10 +53,10 @@ class _Application(_Page):
     """A page that is a third-party application, whose files the page's tags name."""
 
     def __init__(
-        self, name: str, library: str, assets: Assets, policy: str, proxies: Proxies
+        self, name: str, library: str, assets: Assets, headers: Mapping[str, str], proxies: Proxies
     ) -> None:
         text = (_FOLDER / name).read_text("utf-8").replace(PLACEHOLDER, assets.tags(library))
-        super().__init__(text, _headers(policy), proxies)
+        super().__init__(text, headers, proxies)
 
 
 class GraphiQL(_Application):
@@ -76,7 +76,7 @@ class GraphiQL(_Application):
             f"style-src 'self' 'unsafe-inline' {origin}; font-src 'self' data: {origin}; "
             "img-src 'self' data:; connect-src 'self' ws: wss:; form-action 'none'"
         )
-        super().__init__("graphiql.html", "graphiql", assets, policy, proxies)
+        super().__init__("graphiql.html", "graphiql", assets, _headers(policy), proxies)
 
     @property
     def routes(self) -> Paths:
@@ -103,7 +103,7 @@ class Docs(_Application):
             f"default-src 'self'; script-src 'self' {assets.origin}; "
             f"style-src 'self' 'unsafe-inline' {assets.origin}; img-src 'self' data:"
         )
-        super().__init__("docs.html", "swagger-ui", assets, policy, proxies)
+        super().__init__("docs.html", "swagger-ui", assets, _headers(policy), proxies)
 
     @property
     def routes(self) -> Paths:
@@ -114,6 +114,31 @@ class Docs(_Application):
         """`GET /openapi.json`."""
         servers = [{"url": self._proxies.base_of(request) or "/"}]
         return answer(encode_object({**self._document, "servers": servers}))
+
+
+class SockJsFrame(_Application):
+    """`GET /ws/iframe.html`: what SockJS clients of other origins show in a frame.
+
+    Through it they reach transports that browsers bind to an origin.
+
+    Parameters
+    ----------
+    assets : Assets
+        Where the client of SockJS comes from.
+    proxies : Proxies
+    ancestors : str
+        The origins whose pages may show it, as a Content-Security-Policy names them.
+    """
+
+    def __init__(self, assets: Assets, proxies: Proxies, ancestors: str) -> None:
+        policy = f"default-src 'none'; script-src 'self' {assets.origin}; connect-src 'self'"
+        headers = _headers(policy, ancestors)
+        super().__init__("sockjs-iframe.html", "sockjs", assets, headers, proxies)
+
+    @property
+    def routes(self) -> Paths:
+        """The handlers by method and path."""
+        return {("GET", "/ws/iframe{version:[0-9A-Za-z_.-]*}.html"): self.page}
 
 
 class StaticFiles:

@@ -56,6 +56,7 @@ _HEADERS: Final = {
     # Without Access-Control-Allow-Origin this allows nothing.
     "Access-Control-Allow-Credentials": "true",
 }
+_COOKIE: Final = "JSESSIONID"
 _SCRIPT: Final = "application/javascript; charset=UTF-8"
 
 
@@ -71,6 +72,7 @@ class SockJs:
 
     def __init__(self, config: GatewayConfig, stomp: Stomp) -> None:
         self._patience_s = config.slow_client_s
+        self._has_cookie = config.sockjs_cookie
         self._stomp = stomp
         self._sessions: dict[str, _Session] = {}
 
@@ -85,6 +87,7 @@ class SockJs:
             ("POST", f"{_SESSION}/xhr_send"): self._send,
             ("GET", f"{PATH}/info"): self._info,
             ("GET", PATH): self._greeting,
+            ("GET", f"{PATH}/"): self._greeting,
         }
 
     async def close(self) -> None:
@@ -112,7 +115,7 @@ class SockJs:
         """Answer with what the client chooses its transport by."""
         info = {
             "websocket": True,
-            "cookie_needed": False,
+            "cookie_needed": self._has_cookie,
             "origins": ["*:*"],
             "entropy": secrets.randbits(32),
         }
@@ -133,7 +136,9 @@ class SockJs:
         for message in messages:
             with await session.client.turn():
                 session.connection.receive(message)
-        return web.Response(status=204, headers={**_HEADERS, "Content-Type": "text/plain"})
+        response = web.Response(status=204, headers={**_HEADERS, "Content-Type": "text/plain"})
+        self._mark(request, response)
+        return response
 
     async def _poll(self, request: web.Request) -> web.StreamResponse:
         """Answer with what waits for the client, once there is something."""
@@ -164,6 +169,7 @@ class SockJs:
         session = self._sessions.get(name) or self._open(name, client_of(request))
         with session.attended() as is_alone:
             response = web.StreamResponse(headers={**_HEADERS, "Content-Type": content_type})
+            self._mark(request, response)
             await response.prepare(request)
             await response.write(prelude)
             if not is_alone:
@@ -183,6 +189,11 @@ class SockJs:
                         request.transport.abort()
                     break
         return response
+
+    def _mark(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Set the cookie by which load balancers send a session's requests to one gateway."""
+        if self._has_cookie:
+            response.set_cookie(_COOKIE, request.cookies.get(_COOKIE, "dummy"), path="/")
 
     def _open(self, name: str, client: Client) -> _Session:
         """Begin a session."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import hdrs, web
 from graphql import GraphQLError
 
-from mdtool.services.client import Client
+from mdtool.services.client import Client, Turn
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.http import STALE_HEADERS
@@ -22,6 +22,7 @@ from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.protocols.graphql.documents import Limits
 from mdtool.services.gateway.protocols.graphql.errors import (
     BAD_REQUEST,
+    NOT_PERSISTED,
     DocumentError,
     encode_failure,
     request_error,
@@ -33,6 +34,7 @@ from mdtool.services.http.answers import client_of
 from mdtool.services.http.bodies import BodyError, read_body
 from mdtool.wire.graphql import (
     SUBPROTOCOL,
+    PersistedQueryError,
     Request,
     RequestError,
     decode_json,
@@ -46,9 +48,26 @@ _RESPONSE: Final = "application/graphql-response+json"
 _WILDCARDS: Final = {"*/*", "application/*"}
 _NO_SUBSCRIPTIONS: Final = f"subscriptions require a WebSocket with the subprotocol {SUBPROTOCOL}"
 _NO_HEADERS: Final[Mapping[str, str]] = {}
+_MAX_BATCH: Final = 10
 
-Decode = Callable[[], Request]
-"""Returns the request of what was read."""
+Decode = Callable[[], Any]
+"""Returns the object of a request, or a list of several, of what was read."""
+
+
+class _Answered(NamedTuple):
+    """The response to a request.
+
+    Attributes
+    ----------
+    body : bytes
+    status : int
+        That of HTTP, where the media type is the specification's.
+    is_stale : bool
+    """
+
+    body: bytes
+    status: int
+    is_stale: bool = False
 
 
 class _HttpError(Exception):
@@ -114,17 +133,41 @@ class GraphQL:
             decode = await read(request)
             turn = await client.turn()
             with turn:
-                prepared = self._prepare(decode())
-            response = await self._operations.query(client, turn, prepared)
-        except DocumentError as error:
-            status = 200 if media_type == _JSON else 400
-            return _response(encode_failure(error.errors), media_type, status)
+                value = decode()
         except (RequestError, BodyError) as error:
             return _rejected(400, str(error), media_type)
         except _HttpError as error:
             return _rejected(error.status, str(error), media_type)
-        headers = STALE_HEADERS if response.is_stale else _NO_HEADERS
-        return _response(response.body, media_type, 200, headers)
+        if isinstance(value, list):
+            answered = await self._execute_batch(client, turn, value)
+        else:
+            answered = await self._execute(client, turn, value, media_type)
+        headers = STALE_HEADERS if answered.is_stale else _NO_HEADERS
+        return _response(answered.body, media_type, answered.status, headers)
+
+    async def _execute_batch(self, client: Client, turn: Turn, values: Sequence[Any]) -> _Answered:
+        """Execute several requests, whose responses come in one array."""
+        if not 1 <= len(values) <= _MAX_BATCH:
+            return _failed(f"batch: expects 1 to {_MAX_BATCH} requests")
+        for _ in values[1:]:
+            client.spend_request()
+        batch = [await self._execute(client, turn, value, _JSON) for value in values]
+        body = b"[%b]" % b",".join(each.body for each in batch)
+        return _Answered(body, 200, any(each.is_stale for each in batch))
+
+    async def _execute(self, client: Client, turn: Turn, value: Any, media_type: str) -> _Answered:
+        """Execute a request, given its object."""
+        try:
+            with turn:
+                prepared = self._prepare(decode_request(value))
+            response = await self._operations.query(client, turn, prepared)
+        except DocumentError as error:
+            return _Answered(encode_failure(error.errors), 200 if media_type == _JSON else 400)
+        except PersistedQueryError as error:
+            return _Answered(encode_failure([request_error(str(error), NOT_PERSISTED)]), 200)
+        except RequestError as error:
+            return _failed(str(error))
+        return _Answered(response.body, 200, response.is_stale)
 
     def _prepare(self, request: Request) -> Prepared:
         prepared = self._operations.prepare(request)
@@ -133,7 +176,8 @@ class GraphQL:
         return prepared
 
     async def _read_body(self, request: web.Request) -> Decode:
-        if request.content_type != _JSON or (request.charset or "utf-8").lower() != "utf-8":
+        charset = (request.charset or "utf-8").lower()
+        if request.content_type != _JSON or charset not in {"utf-8", "utf8"}:
             raise _HttpError(415, f"Content-Type: expects {_JSON} in UTF-8")
         most = self._max_body_bytes
         body = None
@@ -141,25 +185,21 @@ class GraphQL:
             body = await read_body(request, most)
         if body is None:
             raise _HttpError(413, f"body: expects at most {most:,} bytes")
-        return functools.partial(_decode_body, body)
-
-
-def _decode_body(body: bytes) -> Request:
-    return decode_request(decode_json(body))
+        return functools.partial(decode_json, body)
 
 
 async def _read_url(request: web.Request) -> Decode:
     return functools.partial(_decode_url, request.query)
 
 
-def _decode_url(query: Mapping[str, str]) -> Request:
+def _decode_url(query: Mapping[str, str]) -> dict[str, object]:
     parameters: dict[str, object] = dict(query)
-    if "query" not in parameters:
+    if not parameters.keys() & {"query", "extensions"}:
         raise RequestError("query: missing; write one at /graphiql")
     for name in ("variables", "extensions"):
         if name in parameters:
             parameters[name] = decode_json(query[name])
-    return decode_request(parameters)
+    return parameters
 
 
 @functools.lru_cache(maxsize=64)
@@ -186,8 +226,12 @@ def _weight(parameters: list[str]) -> float:
     return 1.0
 
 
+def _failed(message: str) -> _Answered:
+    return _Answered(encode_failure([request_error(message, BAD_REQUEST)]), 400)
+
+
 def _rejected(status: int, message: str, media_type: str) -> web.Response:
-    return _response(encode_failure([request_error(message, BAD_REQUEST)]), media_type, status)
+    return _response(_failed(message).body, media_type, status)
 
 
 def _response(

@@ -1,0 +1,3 @@
+"use strict";
+
+SockJS.bootstrap_iframe();
