@@ -28,7 +28,8 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 _LATE: Final = "late"
 """The total of trades that were too old for bars."""
-_LATE_FOR_SESSIONS: Final = "late_for_sessions"
+LATE_FOR_SESSIONS: Final = "late_for_sessions"
+"""The total of trades of sessions that were not kept any more."""
 PAST: Final = "past_sessions"
 """The total of trades that are not in a current session."""
 
@@ -135,7 +136,7 @@ class Market:
         self._latest = np.arange(count, dtype=np.uint32)
         self.bars.restore(saved.bars, saved.counts.get(_LATE, 0))
         self._restore_previous(saved.bars[saved.bars["interval_ns"] == SESSION_LENGTH])
-        self._session_totals[LATE] = saved.counts.get(_LATE_FOR_SESSIONS, 0)
+        self._session_totals[LATE] = saved.counts.get(LATE_FOR_SESSIONS, 0)
         self._session_totals[session_kernel.PAST] = saved.counts.get(PAST, 0)
         self._spans[:count, :2] = self._spans_of(saved.sessions["timestamp"])
         for stream_id, next_sequence in saved.positions.items():
@@ -145,8 +146,13 @@ class Market:
     def totals(self) -> dict[str, int]:
         """Return all that the market has counted, by name, as `restore` takes it."""
         late, past = self._session_totals.tolist()
-        named = {_LATE: self.bars.late, _LATE_FOR_SESSIONS: late, PAST: past}
+        named = {_LATE: self.bars.late, LATE_FOR_SESSIONS: late, PAST: past}
         return {**self.counts.named(), **named}
+
+    @property
+    def late_for_sessions(self) -> int:
+        """How many trades were of a session that was not kept any more."""
+        return int(self._session_totals[LATE])
 
     def intern(self, symbol: str) -> int | None:
         """Return the index of `symbol`, a new one if necessary, or None when there is no room."""

@@ -94,12 +94,15 @@ class Counts:
         Left out of a time bar for being older than its lateness.
     refused : dict
         By the label of the `Reason`.
+    late_for_sessions : int
+        Left out of sessions, for theirs is not kept any more.
     """
 
     ticks: int = 0
     duplicates: int = 0
     late: int = 0
     refused: dict[str, int] = field(default_factory=dict)
+    late_for_sessions: int = 0
 
 
 @dataclass(slots=True)
@@ -325,6 +328,7 @@ def encode_updates(updates: Updates, new_symbols: Iterable[str] = ()) -> marketd
             duplicates=counts.duplicates,
             late=counts.late,
             refused=counts.refused,
+            late_for_sessions=counts.late_for_sessions,
         ),
         is_part=updates.is_part,
         **{name: _bytes(getattr(updates, name), _I8) for name in _UPDATE_COLUMNS},
@@ -347,7 +351,13 @@ def decode_updates(message: marketdata_pb2.UpdateBatch, symbols: SymbolTable) ->
     _check_lengths(symbol=symbol, **columns)
     _check_symbols(symbol, symbols)
     totals = message.counts
-    counts = Counts(totals.ticks, totals.duplicates, totals.late, dict(totals.refused))
+    counts = Counts(
+        ticks=totals.ticks,
+        duplicates=totals.duplicates,
+        late=totals.late,
+        refused=dict(totals.refused),
+        late_for_sessions=totals.late_for_sessions,
+    )
     return Updates(symbol=symbol, counts=counts, is_part=message.is_part, **columns)
 
 

@@ -74,3 +74,9 @@ async def test_the_gateway_answers_the_session_before():
         assert (await client.answer(f"{path}?session=2024-12-26"))[1] == before
         assert (await client.answer(f"{path}?session=2020-01-01"))[0] == 404
         assert (await client.answer(f"{path}?session=soon"))[0] == 400
+        await running.send(message(2, on_days(-1), ["AAPL"]))
+        await running.send(message(3, on_days(1), ["MSFT"]))
+        async with client.ws_connect("/ws/marketdata?symbol=MSFT") as socket:
+            await socket.receive_json()
+        async with client.get("/metrics") as response:
+            assert "mdtool_ticks_late_for_sessions_total 1.0" in await response.text()

@@ -221,3 +221,24 @@ def test_forgotten_streams_lose_their_records():
 def test_foreign_records_are_rejected(key, value):
     with pytest.raises(RecordError, match="not a record of mdtool"):
         Aggregates().apply(key, value)
+
+
+def test_a_session_that_rolled_is_restored_and_read():
+    state, partition = MarketState(LENGTHS, 1, 1), Partition(0, 1, CONFIG, Aggregates())
+    topics = Topics(state)
+    day = 864_000  # in tenths of seconds
+    run = run_of([(0, 5, 0), (0, 7, day), (0, 6, 10), (0, 8, 3 * day), (0, 9, day + 1), (0, 1, 0)])
+    table = SymbolTable(["X"])
+    for offset, frames in enumerate([run.first(3), run.after(3)]):
+        first = 3 * offset
+        (data,) = dict(
+            PartitionEncoder(table, 1).encode(TradeRun(table, "s", first, frames))
+        ).values()
+        partition.take(data, offset)
+        topics.commit(partition.changes())
+        closes = (6, 7) if offset == 0 else (9, 8)
+        assert state.past_session("X").close == closes[0]
+        partition = Partition(0, 1, CONFIG, topics.read())
+        assert partition.market.past_session(0)["close"] == closes[0]
+        assert partition.market.session(0)["close"] == closes[1]
+    assert partition.market.totals()["late_for_sessions"] == 1

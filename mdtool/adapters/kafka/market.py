@@ -41,6 +41,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.threads import run_in_thread
 from mdtool.core.trades import Reason
 from mdtool.core.units import format_duration, parse_duration
+from mdtool.engine.market import LATE_FOR_SESSIONS
 from mdtool.engine.saved_state import SESSION
 from mdtool.wire.batches import BarColumns, BarUpdates, Counts, Updates
 
@@ -271,6 +272,7 @@ class KafkaMarket:
                 duplicates=state.total("duplicates"),
                 late=state.total("late"),
                 refused={r.label: state.total(f"refused.{int(r)}") for r in Reason},
+                late_for_sessions=state.total(LATE_FOR_SESSIONS),
             )
         indices = np.array([symbols.intern(name) for name in names], np.uint32)
         columns: dict[str, Any] = {name: rows[name] for name in _UPDATE_COLUMNS}

@@ -58,6 +58,7 @@ def updates_of(
         duplicates=market.counts.duplicates,
         late=market.bars.late,
         refused={reason.label: market.counts.refused[reason] for reason in Reason},
+        late_for_sessions=market.late_for_sessions,
     )
     return Updates(symbol=symbols, counts=counts, **columns)
 

@@ -281,6 +281,11 @@ def _ticks(counts: Counts) -> Iterator[Metric]:
         "mdtool_ticks_duplicate", "Ticks that were resent and skipped.", counts.duplicates
     )
     yield _counter("mdtool_ticks_late", "Ticks too late for a time bar.", counts.late)
+    yield _counter(
+        "mdtool_ticks_late_for_sessions",
+        "Ticks of a session that is not kept any more.",
+        counts.late_for_sessions,
+    )
     refused = CounterMetricFamily("mdtool_ticks_refused", "Ticks refused.", labels=("reason",))
     for reason, count in counts.refused.items():
         refused.add_metric((reason,), count)

@@ -186,7 +186,7 @@ class UpdateBatch(_message.Message):
     def __init__(self, new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., open: _Optional[bytes] = ..., high: _Optional[bytes] = ..., low: _Optional[bytes] = ..., close: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., count: _Optional[bytes] = ..., timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., counts: _Optional[_Union[IngestCounts, _Mapping]] = ..., is_part: _Optional[bool] = ...) -> None: ...
 
 class IngestCounts(_message.Message):
-    __slots__ = ("ticks", "duplicates", "late", "refused")
+    __slots__ = ("ticks", "duplicates", "late", "refused", "late_for_sessions")
     class RefusedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -198,8 +198,10 @@ class IngestCounts(_message.Message):
     DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     LATE_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    LATE_FOR_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     ticks: int
     duplicates: int
     late: int
     refused: _containers.ScalarMap[str, int]
-    def __init__(self, ticks: _Optional[int] = ..., duplicates: _Optional[int] = ..., late: _Optional[int] = ..., refused: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    late_for_sessions: int
+    def __init__(self, ticks: _Optional[int] = ..., duplicates: _Optional[int] = ..., late: _Optional[int] = ..., refused: _Optional[_Mapping[str, int]] = ..., late_for_sessions: _Optional[int] = ...) -> None: ...
