@@ -436,12 +436,10 @@ def decode_frames(
                 whole = np.int64(scaled)
                 part = scaled - whole
                 k = np.uint64(accepted)
-                is_odd = whole & 1 == 1
-                prices[k] = (
-                    whole
-                    + (part > 0.5 or (part == 0.5 and is_odd))
-                    - (part < -0.5 or (part == -0.5 and is_odd))
-                )
+                if part >= 0:
+                    prices[k] = whole + (part > 0.5 or (part == 0.5 and whole & 1 == 1))
+                else:
+                    prices[k] = whole - (part < -0.5 or (part == -0.5 and whole & 1 == 1))
                 volumes[k] = volume
                 timestamps[k] = timestamp
                 ingested[k] = ingest_ns
