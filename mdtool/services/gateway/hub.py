@@ -218,11 +218,17 @@ class Hub:
 
     def _take_turn(self) -> None:
         """Write a slice of a round, or begin one."""
-        self._is_scheduled = False
+        try:
+            self._write_slice()
+        finally:
+            self._is_scheduled = False  # what was published in this turn is in it, or waits
+        if self._round or self._published or self._waiting or self._written or self.snapshots:
+            self._schedule()
+
+    def _write_slice(self) -> None:
         began_s = self._now_s()
         if self._round is None:
             if self.snapshots.resume() and began_s < self._gap_ends_s:
-                self._schedule()
                 return
             self._round_began_s = began_s
             self._round = self._begin()
@@ -234,8 +240,6 @@ class Hub:
             ended_s = self._now_s()
             # Snapshots get as much time as rounds, where there are any.
             self._gap_ends_s = 2 * ended_s - self._round_began_s
-        if self._round or self._published or self._waiting or self._written or self.snapshots:
-            self._schedule()
 
     def _begin(self) -> Iterator[None]:
         """Return a round of what is published by now, to who subscribes by now."""

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 import time
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -29,6 +30,9 @@ from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
 log = logging.getLogger(__name__)
 
+_COLLECT_NS: Final = 1_000_000
+_BUSY_NS: Final = 4_000_000
+"""How long after a range the next ticks are soon enough to be collected."""
 _DIGEST_BYTES: Final = 16
 _READ_BYTES: Final = 1 << 20
 _FEW_TICKS: Final = 256
@@ -181,15 +185,38 @@ async def paced(
     async for batch in batches:
         due_ns = _evenly(count, len(batch), rate) if rate else batch.trades.ts_recv
         count += len(batch)
-        done = 0
-        while done < len(batch):
-            now_ns = time.monotonic_ns()
-            n_due = pacer.due(due_ns[done:], now_ns)
-            if n_due:
-                yield batch[done : done + n_due]
-                done += n_due
-            else:
-                await asyncio.sleep(pacer.wait_ns(int(due_ns[done]), now_ns) / NS_PER_S)
+        n_due = pacer.due(due_ns, time.monotonic_ns())
+        if n_due:
+            yield batch[:n_due]
+        async for begin, end in _due(due_ns, n_due, pacer):
+            yield batch[begin:end]
+
+
+async def _due(
+    due_ns: NDArray[np.int64], begin: int, pacer: Pacer
+) -> AsyncIterator[tuple[int, int]]:
+    """Yield the ranges of ticks that are due together, from one on, when they are.
+
+    After a range that was sent a moment ago, ticks are collected for a millisecond: each write
+    wakes all who read it.
+    """
+    if begin == len(due_ns):
+        return
+    # As a list: most ranges are of one tick, which numpy would take ten times as long to find.
+    times_ns: list[int] = np.maximum.accumulate(due_ns).tolist()
+    busy_until_ns = 0
+    while begin < len(times_ns):
+        now_ns = time.monotonic_ns()
+        reached_ns = pacer.reached_ns(now_ns)
+        end = len(times_ns) if reached_ns is None else bisect_right(times_ns, reached_ns, begin)
+        if end > begin:
+            yield begin, end
+            begin, busy_until_ns = end, now_ns + _BUSY_NS
+        else:
+            wait_ns = pacer.wait_ns(times_ns[begin], now_ns)
+            if now_ns + wait_ns < busy_until_ns:
+                wait_ns += _COLLECT_NS
+            await asyncio.sleep(wait_ns / NS_PER_S)
 
 
 def encoded(batch: NamedTrades) -> EncodedFrames:

@@ -13,6 +13,8 @@ from mdtool.engine.vwap import RollingVwap, Window
 from mdtool.wire.vwap_lines import VwapState, encode_state
 
 _FIRST_SYMBOLS: Final = 64
+_FEW_TRADES: Final = 64
+"""Up to which a dict finds the last trades sooner than a sort."""
 _COLUMNS: Final = 5
 _PRICE, _VOLUME, _VWAP, _TRADES, _TIME = range(_COLUMNS)
 
@@ -92,8 +94,14 @@ class States:
         vwaps = self._windows.update(symbol, trades.price, trades.size, trades.ts_event)
         accepted = np.flatnonzero(vwaps.trades)
         # The state of a symbol is that of its last trade.
-        changed, from_end = np.unique(symbol[accepted][::-1], return_index=True)
-        latest = accepted[len(accepted) - 1 - from_end]
+        if len(accepted) <= _FEW_TRADES:
+            last = dict(zip(symbol[accepted].tolist(), accepted.tolist(), strict=True))
+            changed, latest = np.array([*last]), np.array([*last.values()])
+            if not last:
+                return []
+        else:
+            changed, from_end = np.unique(symbol[accepted][::-1], return_index=True)
+            latest = accepted[len(accepted) - 1 - from_end]
         self._last[changed, _PRICE] = trades.price[latest]
         self._last[changed, _VOLUME] = trades.size[latest]
         self._last[changed, _VWAP] = vwaps.price[latest]

@@ -18,6 +18,7 @@ from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import TradeRun
+from mdtool.core.trades import Trades as TradeColumns
 from mdtool.services.client import Client
 from mdtool.services.gateway.backlog import Event
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, Page, Rows
@@ -40,6 +41,8 @@ MAX_BATCH: Final = 1_000
 """Trades of a symbol, of one batch, that are sent; older ones are reported as missed."""
 MAX_RESUMED: Final = 10_000
 """Trades that a resumed subscription gets from the store."""
+_MAX_WAITING: Final = 1_024
+"""Trades that wait to be entered into the ring."""
 _COLUMNS: Final = ("timestamp", "price", "size", "number")
 _LONGEST_DELAY_S: Final = 1.0
 _CONNECT_S: Final = 2.0
@@ -221,9 +224,10 @@ class Trades:
             await asyncio.sleep(next(waits))
 
     def _receive(self, run: TradeRun) -> None:
-        symbols = self._ring.append(run)
+        self._ring.append(run)
         if not self._audience:
             return
+        symbols = self._ring.indices(run)
         rows = self._followed(symbols)
         if len(rows) > MAX_BATCH:
             rows = self._bounded(symbols, rows)
@@ -441,6 +445,9 @@ class _Ring:
         self._symbol = np.empty(size, np.int32)
         self._columns = {name: np.empty(size, np.int64) for name in _COLUMNS}
         self._stream = np.empty(size, object)
+        self._waiting: list[TradeRun] = []
+        """Batches of one table of symbols that are not entered yet."""
+        self._n_waiting = 0
         self._oldest = 0
         """The position of the first trade since the ring was cleared."""
 
@@ -450,28 +457,56 @@ class _Ring:
 
     def clear(self) -> None:
         """Forget all trades."""
+        self._enter()
         self._oldest = self.contiguous_from = self.total
 
-    def append(self, run: TradeRun) -> NDArray[np.uint32]:
-        """Append a batch, and return the own index of each of its symbols, shape (n,)."""
-        trades = run.trades
-        if run.symbols is not self._map.source:
-            self._map = SymbolMap(run.symbols, self.symbols.intern)
+    def append(self, run: TradeRun) -> None:
+        """Append a batch. It is entered with others when trades are read, or many wait."""
+        count = len(run.trades)
+        if self._waiting and run.symbols is not self._waiting[-1].symbols:
+            self._enter()
+        self._waiting.append(run)
+        self._n_waiting += count
+        self.total += count
+        if self._n_waiting >= _MAX_WAITING or len(self._waiting) >= _MAX_WAITING:
+            self._enter()
+
+    def indices(self, run: TradeRun) -> NDArray[np.uint32]:
+        """Return the own index of each symbol of a batch that was appended, shape (n,)."""
+        self._enter()
+        return self._map.map(run.trades.symbol)
+
+    def _enter(self) -> None:
+        """Enter what waits: one batch of many ticks costs little more than one of one."""
+        runs, self._waiting, self._n_waiting = self._waiting, [], 0
+        if not runs:
+            return
+        trades = TradeColumns.concatenate([run.trades for run in runs])
+        if runs[0].symbols is not self._map.source:
+            self._map = SymbolMap(runs[0].symbols, self.symbols.intern)
         own = self._map.map(trades.symbol)
         n = len(own)
         skipped = max(0, n - self._size)
-        places = np.arange(self.total + skipped, self.total + n) % self._size
+        first = (self.total - n + skipped) % self._size
+        if first + n - skipped <= self._size:
+            places: slice | NDArray[np.intp] = slice(first, first + n - skipped)
+        else:
+            places = np.arange(first, first + n - skipped) % self._size
+        streams = np.empty(len(runs), object)
+        streams[:] = [run.stream_id for run in runs]
+        streams = np.repeat(streams, [len(run.trades) for run in runs])
+        number = np.concatenate(
+            [run.first_sequence + run.frames.offset.astype(np.int64) for run in runs]
+        )
         self._symbol[places] = own[skipped:]
-        self._stream[places] = run.stream_id
-        number = run.first_sequence + run.frames.offset.astype(np.int64)
+        self._stream[places] = streams[skipped:]
         values = (trades.ts_event, trades.price, trades.size, number)
         for name, column in zip(_COLUMNS, values, strict=True):
             self._columns[name][places] = column[skipped:]
-        self.total += n
-        return own
 
     def positions(self, symbol: str) -> NDArray[np.intp]:
         """Return the positions of a symbol's trades, or of all, rising."""
+        self._enter()
         if symbol == ALL:
             return np.arange(max(self._oldest, self.total - self._size), self.total)
         index = self.symbols.find(symbol)
@@ -481,6 +516,7 @@ class _Ring:
 
     def find(self, stream: str, number: int) -> int | None:
         """Return the position of the trade at a place in a stream."""
+        self._enter()
         for position in self._equal(self._columns["number"], number).tolist():
             if self._stream[position % self._size] == stream:
                 return int(position)
