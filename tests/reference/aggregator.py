@@ -58,5 +58,5 @@ class PlainAggregator:
         """Stands for the calls that no bus makes."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no bus calls this")
 
-    GetAggregate = GetBars = StreamAggregates = unused
+    GetAggregate = GetBars = GetSession = StreamAggregates = unused
     StreamBars = StreamTicks = StreamTrades = StreamUpdates = unused

@@ -24,6 +24,7 @@ from mdtool.wire.batches import encode_batch
 
 log = logging.getLogger(__name__)
 
+_COLLECT_S: Final = 0.001
 _MAX_WAIT_S: Final = 2.0
 """The longest pause between two attempts to reach the aggregator."""
 _REFUSALS: Final = frozenset(
@@ -147,7 +148,7 @@ class GrpcBus:
 
     async def _send(self, call: Any) -> None:
         known_symbols = 0
-        async for run in self._pending.batches():
+        async for run in self._pending.batches(_COLLECT_S):
             new_symbols = self._symbols.since(known_symbols)
             known_symbols += len(new_symbols)
             await call.write(encode_batch(run, new_symbols))

@@ -12,6 +12,7 @@ from mdtool.core.trades import Frames, TradeRun, take_run
 
 MAX_BATCH_FRAMES: Final = 1 << 16
 """The most frames of a batch: some 2.4 MB."""
+_SMALL_BATCH_FRAMES: Final = 256
 _MAX_UNSENT_RUNS: Final = 64
 """How many runs of a stream may wait: a run of one tick takes thirty times its columns."""
 
@@ -45,13 +46,29 @@ class PendingRuns:
             self._unsent[stream_id] = sent + self._unsent.get(stream_id, deque())
         self._uncommitted = {}
 
-    async def batches(self) -> AsyncIterator[TradeRun]:
-        """Yield batch after batch as they come: all that waits of a stream, as one run."""
+    async def batches(self, collect_s: float = 0.0) -> AsyncIterator[TradeRun]:
+        """Yield batch after batch as they come: all that waits of a stream, as one run.
+
+        Parameters
+        ----------
+        collect_s : float
+            How long after a small batch the next one is collected, at most. Each batch wakes all
+            processes behind it; after a pause there is no wait.
+        """
+        now_s = asyncio.get_running_loop().time
+        collected_s = 0.0
         while True:
-            while self._unsent:
-                yield self._next()
-            self._has_unsent.clear()
-            await self._has_unsent.wait()
+            if not self._unsent:
+                self._has_unsent.clear()
+                await self._has_unsent.wait()
+            if (left_s := collected_s - now_s()) > 0:
+                await asyncio.sleep(left_s)
+            n_frames = 0
+            for _ in range(len(self._unsent)):
+                run = self._next()
+                n_frames += run.frames.count
+                yield run
+            collected_s = now_s() + collect_s if n_frames <= _SMALL_BATCH_FRAMES else 0.0
 
     def commit(self, stream_id: str, next_sequence: int) -> None:
         """Drop what was sent of a stream before a sequence."""
