@@ -177,7 +177,7 @@ class StreamInfo:
             "schemas": sorted(seen.counts),
             "version": self._decoder.version,
             "compression": self._decoder.compression,
-            "ts_out": self._decoder.has_ts_out,
+            "ts_out": metadata.ts_out,
             "stype_in": None if metadata.stype_in is None else str(metadata.stype_in),
             "stype_out": str(metadata.stype_out),
             "start": _time(metadata.start),

@@ -380,13 +380,16 @@ class DbnSource(ClosesOnExit):
             self.position = Position(run.offset + len(run.records) * run.record_bytes, end)
             self._record_bytes = run.record_bytes
             wanted = run.records[-n_wanted:]
+            ts_out = None if run.ts_out is None else run.ts_out[-n_wanted:]
             if int(wanted["rtype"][0]) == RTYPE_SYMBOL_MAPPING:
                 self._resolver.learn(wanted)
             self._warnings.take(wanted)
-            yield self._resolver.batch(wanted)
+            yield self._resolver.batch(wanted, ts_out)
 
     def _enter(self, header: dbn.Metadata) -> Iterator[Batch]:
         """Resolve what follows by another header; yield what it adds to the first as mappings."""
+        if header.ts_out and not (self._header.ts_out or self.metadata.ts_out):
+            log.warning("%s: left out ts_out of an appended file; the first has none", self.name)
         self._header = header
         self._resolver = Resolver(self.instruments, self.name, header)
         mappings = appended_mappings(self.metadata, header)

@@ -175,11 +175,11 @@ def _filter(
     stream: BarStream,
 ) -> int:
     from mdtool.adapters.dbn_trades import TradeSource
-    from mdtool.wire.dbn_metadata import with_schema
+    from mdtool.wire.dbn_metadata import derived
 
     opened = selected.open(paths, consolidates=bars.consolidate)
     with TradeSource(opened, stream.bar_rtypes) as source:
-        metadata = with_schema(source.metadata, stream.schema)
+        metadata = derived(source.metadata, stream.schema)
         _check_format(stream, output)
         is_quiet = output.quiet or output.is_table
         try:

@@ -133,7 +133,7 @@ def _filter(
     output: OutputOptions,
 ) -> int:
     from mdtool.adapters.dbn_trades import TradeSource
-    from mdtool.wire.dbn_metadata import with_schema
+    from mdtool.wire.dbn_metadata import derived
 
     stream = windows.stream(window)
     opened = selected.open(paths, consolidates=windows.consolidate)
@@ -141,9 +141,7 @@ def _filter(
         is_quiet = output.quiet or output.is_table
         try:
             with (
-                output.open(
-                    with_schema(source.metadata, _SCHEMA), source.size_bytes is None
-                ) as sink,
+                output.open(derived(source.metadata, _SCHEMA), source.size_bytes is None) as sink,
                 Progress("trades", source.size_bytes, is_quiet) as progress,
             ):
                 for batch in source:

@@ -16,7 +16,15 @@ import numpy.typing as npt
 
 from mdtool.core.dtypes import TRADE
 from mdtool.core.instruments import Indices, Instruments
-from mdtool.core.records import Records, as_words, index_timestamps, is_trade, trades_of
+from mdtool.core.records import (
+    Records,
+    Times,
+    as_words,
+    index_timestamps,
+    is_trade,
+    trades_of,
+    with_ts_out,
+)
 from mdtool.core.symbology import DatasetNames, Names, live_names
 from mdtool.core.symbols import SymbolMap
 from mdtool.core.units import NS_PER_DAY
@@ -36,18 +44,22 @@ class Batch:
         The table into which `instrument` points.
     instrument : uint32 array, shape (n,), or callable
         The index of each record's instrument, or what returns it when it is first needed.
+    ts_out : uint64 array, shape (n,), optional
+        When the gateway sent each record, of a stream whose header says that it tells so.
     """
 
-    __slots__ = ("_instrument", "instruments", "records")
+    __slots__ = ("_instrument", "instruments", "records", "ts_out")
 
     def __init__(
         self,
         records: Records,
         instruments: Instruments,
         instrument: Indices | Callable[[], Indices],
+        ts_out: Times | None = None,
     ) -> None:
         self.records = records
         self.instruments = instruments
+        self.ts_out = ts_out
         self._instrument = instrument
 
     def __len__(self) -> int:
@@ -55,7 +67,8 @@ class Batch:
 
     def __getitem__(self, part: slice | npt.NDArray[np.bool_]) -> Batch:
         """Return some of the records: of a slice as views, of a mask as copies."""
-        return Batch(self.records[part], self.instruments, lambda: self.instrument[part])
+        ts_out = None if self.ts_out is None else self.ts_out[part]
+        return Batch(self.records[part], self.instruments, lambda: self.instrument[part], ts_out)
 
     @property
     def rtype(self) -> int:
@@ -133,7 +146,11 @@ class Batch:
 
     def with_records(self, records: Records) -> Batch:
         """Return a batch of other records, one for each and of the same instruments."""
-        return Batch(records, self.instruments, lambda: self.instrument)
+        return Batch(records, self.instruments, lambda: self.instrument, self.ts_out)
+
+    def with_ts_out(self) -> Batch:
+        """Return the records as a stream with `ts_out` has them: it is their last field."""
+        return self.with_records(with_ts_out(self.records, self.ts_out))
 
     def trades(self) -> Batch:
         """Return the trades among MBO, trades or MBP records, as TRADE."""
@@ -215,10 +232,10 @@ class Resolver:
         if live != self._state.live:
             self._state = _InForce(self.instruments, self._dataset, live)
 
-    def batch(self, records: Records) -> Batch:
+    def batch(self, records: Records, ts_out: Times | None = None) -> Batch:
         """Return the stream's next records, which are resolved when that is first needed."""
         state = self._state
-        return Batch(records, self.instruments, lambda: state.resolve(records))
+        return Batch(records, self.instruments, lambda: state.resolve(records), ts_out)
 
 
 class _InForce:

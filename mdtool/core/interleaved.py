@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from mdtool.core.batch import Batch
 from mdtool.core.instruments import Indices, Instruments
+from mdtool.core.records import Times
+from mdtool.core.units import UNDEF_TIMESTAMP
 
 _FEW_PARTS: Final = 8
 """So many are found sooner one by one than by sorting."""
@@ -116,10 +118,24 @@ class Interleaved:
         if len(self.parts) == 1:
             return self.parts[0]
         records = self.words.view(self.parts[0].records.dtype)
-        return Batch(records, self.instruments, lambda: self.instrument)
+        return Batch(records, self.instruments, lambda: self.instrument, self._ts_out())
+
+    def with_ts_out(self) -> Interleaved:
+        """Return the records as a stream with `ts_out` has them: it is their last field."""
+        return Interleaved([part.with_ts_out() for part in self.parts], self.part_of)
+
+    def _ts_out(self) -> Times | None:
+        """Return when each record was sent, None where no part knows."""
+        if all(part.ts_out is None for part in self.parts):
+            return None
+        undefined = np.uint64(UNDEF_TIMESTAMP)
+        return self._gather(
+            np.dtype(np.uint64),
+            lambda part: undefined if part.ts_out is None else part.ts_out,
+        )
 
     def _gather(
-        self, dtype: np.dtype[Any], values_of: Callable[[Batch], npt.NDArray[Any]]
+        self, dtype: np.dtype[Any], values_of: Callable[[Batch], npt.NDArray[Any] | np.generic]
     ) -> npt.NDArray[Any]:
         gathered = np.empty(len(self), dtype)
         for part, at in zip(self.parts, self._places, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -9,12 +10,17 @@ import numpy.typing as npt
 
 from mdtool.core.dtypes import F_SNAPSHOT, RTYPE_TRADE, TRADE, record_length
 from mdtool.core.errors import UsageError
-from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
+from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, UNDEF_TIMESTAMP
 
 Records: TypeAlias = npt.NDArray[np.void]
 """A structured array of records of one rtype, laid out as DBN lays them out."""
 
+Times: TypeAlias = npt.NDArray[np.uint64]
+"""Nanoseconds since the epoch, UNDEF_TIMESTAMP where a time is not known."""
+
 CLOCKS: Final = ("ts_recv", "ts_event")
+TS_OUT: Final = "ts_out"
+"""When a gateway sent a record: the last field of each, in streams whose header says so."""
 
 
 def index_timestamps(records: Records) -> npt.NDArray[np.int64]:
@@ -61,6 +67,22 @@ def pacing_timestamps(records: Records, clock: str) -> npt.NDArray[np.int64]:
         if is_snapshot.any():
             return np.where(is_snapshot, records["ts_recv"].view(np.int64), paced)
     return paced
+
+
+@functools.cache
+def sent_layout(dtype: np.dtype[np.void]) -> np.dtype[np.void]:
+    """Return the layout of records that have a `ts_out`."""
+    return np.dtype([*dtype.descr, (TS_OUT, "<u8")])
+
+
+def with_ts_out(records: Records, ts_out: Times | None) -> Records:
+    """Return copies of records that end with their `ts_out`, undefined where there is none."""
+    sent = np.empty(len(records), sent_layout(records.dtype))
+    words = sent.view(np.int64).reshape(len(records), sent.itemsize // 8)
+    words[:, :-1] = as_words(records).reshape(len(records), records.itemsize // 8)
+    sent["length"] = record_length(sent.dtype)
+    sent[TS_OUT] = UNDEF_TIMESTAMP if ts_out is None else ts_out
+    return sent
 
 
 _TRADED: Final = np.uint8(ord("T"))

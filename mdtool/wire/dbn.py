@@ -9,9 +9,8 @@ import databento_dbn as dbn
 import numpy as np
 
 from mdtool.core.errors import CorruptStreamError, InputError
-from mdtool.core.records import Records
+from mdtool.core.records import Records, Times
 from mdtool.wire.compression import MAGIC_BYTES, Unwrapper, compression_of
-from mdtool.wire.dbn_metadata import without_ts_out
 from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, OLDER_BYTES
 
 _MAGIC: Final = b"DBN"
@@ -33,7 +32,7 @@ class Run(NamedTuple):
     Attributes
     ----------
     records : structured array, shape (n,), read-only
-        Laid out as `DTYPES` says: records of older versions are upgraded, `ts_out` is left out.
+        Laid out as `DTYPES` says: records of older versions are upgraded, `ts_out` is apart.
     offset : int
         The byte of the decompressed stream at which the first one begins.
     before : int
@@ -42,6 +41,8 @@ class Run(NamedTuple):
         How many bytes each takes in the stream.
     metadata : databento_dbn.Metadata
         The latest header before them.
+    ts_out : uint64 array, shape (n,), or None
+        When the gateway sent each, where that header says that they have it.
     """
 
     records: Records
@@ -49,6 +50,7 @@ class Run(NamedTuple):
     before: int
     record_bytes: int
     metadata: dbn.Metadata
+    ts_out: Times | None
 
 
 class DbnDecoder:
@@ -66,8 +68,8 @@ class DbnDecoder:
     Attributes
     ----------
     metadata : databento_dbn.Metadata or None
-        The first header, None until it has come as a whole. Says version 3 and no `ts_out` whatever
-        the stream has, like the records that are returned.
+        The first header, None until it has come as a whole. Says version 3 whatever the stream
+        has, like the records that are returned.
     records : int
         How many whole records have been decoded.
     offset : int
@@ -110,11 +112,6 @@ class DbnDecoder:
     def version(self) -> int:
         """The DBN version of the latest header, once `metadata` is known."""
         return self._version
-
-    @property
-    def has_ts_out(self) -> bool:
-        """Whether the stream's records end with a `ts_out`, once `metadata` is known."""
-        return self._ts_out_bytes > 0
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Records]:
         """Return the records that `data` completes.
@@ -250,8 +247,8 @@ class DbnDecoder:
             raise self._corrupt(f"has damaged metadata ({error})") from error
         self._version = header[3]
         self._ts_out_bytes = _TS_OUT_BYTES if metadata.ts_out else 0
-        self._latest = without_ts_out(metadata)
-        return self._latest
+        self._latest = metadata
+        return metadata
 
     def _decode_records(self, data: bytes, runs: list[Run]) -> int:
         """Append to `runs` the whole records of `data`; return how many bytes they are."""
@@ -268,8 +265,9 @@ class DbnDecoder:
             n_records = _run_length(data, offset, n_bytes, (len(data) - offset) // n_bytes)
             if n_records == 0:
                 break
-            records = self._read_run(data, offset, n_records, rtype)
-            runs.append(Run(records, self.offset + offset, self.records, n_bytes, self._latest))
+            records, ts_out = self._read_run(data, offset, n_records, rtype)
+            at = self.offset + offset
+            runs.append(Run(records, at, self.records, n_bytes, self._latest, ts_out))
             self.records += n_records
             offset += n_records * n_bytes
         return offset
@@ -359,20 +357,24 @@ class DbnDecoder:
     def _end(self, what: str, offset: int) -> None:
         self._error = self._corrupt(what, offset, "give each file by itself")
 
-    def _read_run(self, data: bytes, offset: int, n_records: int, rtype: int) -> Records:
+    def _read_run(
+        self, data: bytes, offset: int, n_records: int, rtype: int
+    ) -> tuple[Records, Times | None]:
         dtype = DTYPES[rtype]
         older = OLDER_BYTES[self._version].get(rtype)
         if not self._ts_out_bytes and older is None:
-            return np.frombuffer(data, dtype, n_records, offset)
+            return np.frombuffer(data, dtype, n_records, offset), None
         n_bytes = older or dtype.itemsize
-        rows = np.frombuffer(data, np.uint8, n_records * (n_bytes + self._ts_out_bytes), offset)
-        rows = rows.reshape(n_records, -1)[:, :n_bytes].copy()
+        whole = np.frombuffer(data, np.uint8, n_records * (n_bytes + self._ts_out_bytes), offset)
+        whole = whole.reshape(n_records, -1)
+        ts_out = whole[:, n_bytes:].copy().view("<u8")[:, 0] if self._ts_out_bytes else None
+        rows = whole[:, :n_bytes].copy()
         rows[:, 0] = n_bytes // 4
         if older is not None:
-            return _upgraded(rows.tobytes(), rtype, self._version)
+            return _upgraded(rows.tobytes(), rtype, self._version), ts_out
         records = rows.view(dtype)[:, 0]
         records.flags.writeable = False
-        return records
+        return records, ts_out
 
     def _raise_if_corrupt(self) -> None:
         if self._error is not None:

@@ -25,7 +25,8 @@ class MappingRepeater:
     """Repeats mapping records where the latest one of an id does not hold for a record.
 
     Examples are the bar of a symbol whose id was remapped before it closed, and captures that are
-    merged. Streams without mapping records, whose headers map ids by date, are not changed.
+    merged. Streams without mapping records, whose headers map ids by date, are not changed. Nobody
+    has sent what is repeated: its `ts_out` is undefined.
 
     Parameters
     ----------
@@ -42,27 +43,30 @@ class MappingRepeater:
         self.repeated: set[int] = set()
         self._reader = Resolver(Instruments(), "output", metadata)
         self._is_live = False
+        self._has_ts_out = metadata.ts_out
 
     def encode(self, batch: Batch | Interleaved) -> Iterator[memoryview]:
         """Yield the bytes of records in a DBN stream, with the mapping records that they need."""
         if isinstance(batch, Interleaved) and not self._is_live:
-            yield batch.words.view(np.uint8).data
+            merged = batch.with_ts_out() if self._has_ts_out else batch
+            yield merged.words.view(np.uint8).data
             return
         for run in batch.runs():
-            yield from map(encode_records, self.feed(run))
+            for part in self.feed(run):
+                yield encode_records((part.with_ts_out() if self._has_ts_out else part).records)
 
-    def feed(self, batch: Batch) -> Iterator[Records]:
+    def feed(self, batch: Batch) -> Iterator[Batch]:
         """Yield the records of a batch, each after a mapping record where it needs one."""
         if batch.records.dtype == SYMBOL_MAPPING:
             self._is_live = True
             self._reader.learn(batch.records)
         if not self._is_live or not len(batch) or batch.rtype in CONTROL_RTYPES:
-            yield batch.records
+            yield batch
             return
         while len(batch):
             right = self._count_right(batch)
             if right:
-                yield batch.records[:right]
+                yield batch[:right]
             batch = batch[right:]
             if len(batch):
                 instrument = batch.instruments[int(batch.instrument[0])]
@@ -71,7 +75,7 @@ class MappingRepeater:
                 mapping = mapping_record(instrument, instrument_id, ts_ns)
                 self.repeated.add(instrument_id)
                 self._reader.learn(mapping)
-                yield mapping
+                yield Batch(mapping, batch.instruments, batch.instrument[:1])
 
     def _count_right(self, batch: Batch) -> int:
         """Return how many of the first records a reader would name right."""

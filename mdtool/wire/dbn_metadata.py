@@ -78,8 +78,16 @@ def make_metadata(
 
 
 def with_schema(metadata: dbn.Metadata, schema: str | None) -> dbn.Metadata:
-    """Return the metadata of a stream of `schema` that was derived from the one given."""
+    """Return the metadata of the records of `schema` in the stream given."""
     return _rebuilt(metadata, schema=_schema(schema))
+
+
+def derived(metadata: dbn.Metadata, schema: str | None) -> dbn.Metadata:
+    """Return the metadata of a stream of `schema` that is made of the one given.
+
+    Its records were never sent: they have no `ts_out`.
+    """
+    return _rebuilt(metadata, schema=_schema(schema), ts_out=False)
 
 
 def without_ts_out(metadata: dbn.Metadata) -> dbn.Metadata:
@@ -94,7 +102,7 @@ def unite(sources: Sequence[tuple[str, dbn.Metadata]]) -> dbn.Metadata:
     ----------
     sources : sequence of (str, Metadata)
         Streams by name, at least one. Where they differ, the schema of the whole is None, its
-        dataset `MIXED_DATASET`, its symbology from raw symbols to ids.
+        dataset `MIXED_DATASET`, its symbology from raw symbols to ids, and it has `ts_out`.
 
     Raises
     ------
@@ -125,6 +133,7 @@ def unite(sources: Sequence[tuple[str, dbn.Metadata]]) -> dbn.Metadata:
         partial=_united(metadata.partial for metadata in all_metadata),
         not_found=_united(metadata.not_found for metadata in all_metadata),
         mappings=_mappings(named),
+        ts_out=any(metadata.ts_out for metadata in all_metadata),
         version=DBN_VERSION,
     )
 

@@ -6,6 +6,7 @@ Source: the DBN encoding's pages on schemas, and on what changed between its ver
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ from mdtool.core.dtypes import (
     WIDE_BAR,
     rtype_with,
 )
+from mdtool.core.records import TS_OUT, sent_layout
 
 DBN_VERSION: Final = 3
 """The version that is written, and the newest that is read."""
@@ -104,6 +106,28 @@ SHOWN_DTYPES: Final = MappingProxyType[int, np.dtype[np.void]](
     {**DTYPES, **dict.fromkeys(WIDE_TYPES, WIDE_BAR)}
 )
 """The layouts of these."""
+
+
+class _Sent:
+    """What stands for a class of databento_dbn, of records that end with their `ts_out`."""
+
+    def __init__(self, record_type: Any) -> None:
+        self._dtypes = sent_layout(np.dtype(record_type._dtypes)).descr  # noqa: SLF001
+        self._ordered_fields = (*record_type._ordered_fields, TS_OUT)  # noqa: SLF001
+        self._price_fields = record_type._price_fields  # noqa: SLF001
+        self._timestamp_fields = (*record_type._timestamp_fields, TS_OUT)  # noqa: SLF001
+
+
+SENT_TYPES: Final = MappingProxyType[int, Any](
+    {rtype: _Sent(record_type) for rtype, record_type in RECORD_TYPES.items()}
+)
+"""The class of DBN's records in a stream with `ts_out`, by rtype."""
+
+
+def shown_types(has_ts_out: bool) -> Mapping[int, Any]:
+    """Return the class of all records that a stream can show, with or without `ts_out`."""
+    return SENT_TYPES if has_ts_out else SHOWN_TYPES
+
 
 OLDER_BYTES: Final = MappingProxyType[int, dict[int, int]](
     {

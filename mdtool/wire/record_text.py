@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mdtool.wire import text_kernel as k
-from mdtool.wire.dbn_records import SHOWN_TYPES
 
 Table = npt.NDArray[np.int64]
 
@@ -44,11 +43,13 @@ class RecordText:
         JSON, an object a line; else rows of CSV.
     is_pretty : bool
         Whether prices become decimals and times ISO-8601.
+    types : mapping
+        The class of each rtype's records.
     """
 
-    def __init__(self, is_json: bool, is_pretty: bool) -> None:
+    def __init__(self, is_json: bool, is_pretty: bool, types: Mapping[int, Any]) -> None:
         self._is_json = is_json
-        self._programs = _Programs(is_json, is_pretty)
+        self._programs = _Programs(is_json, is_pretty, types)
         self._codes = _codes(is_json)
         self._memo = np.full(k.MEMO_SLOTS * k.MEMO_WORDS, -1, np.int64)
         self._room = np.empty(ROOM_BYTES, np.uint8)
@@ -208,10 +209,11 @@ class _Programs:
         The most that a record takes.
     """
 
-    def __init__(self, is_json: bool, is_pretty: bool) -> None:
+    def __init__(self, is_json: bool, is_pretty: bool, types: Mapping[int, Any]) -> None:
         self.of = np.full(256, -1, np.int64)
         self._is_json = is_json
         self._is_pretty = is_pretty
+        self._types = types
         self._table: list[tuple[int, ...]] = []
         self._groups: list[list[int]] = []
         self._fields: list[tuple[int, ...]] = []
@@ -222,12 +224,12 @@ class _Programs:
         """Add the program of an rtype, unless it is there."""
         if self.of[rtype] >= 0:
             return
-        fields = _fields(SHOWN_TYPES[rtype], self._is_pretty)
+        fields = _fields(self._types[rtype], self._is_pretty)
         first_group = len(self._groups)
         most = _OVERRUN_BYTES
         for before, field in pairwise([None, *fields]):
             assert field is not None
-            if before is None or (field.place.isdigit() and field.place != before.place):
+            if before is None or _is_level_edge(before, field):
                 self._groups.append([len(self._fields), 0, *_words_of_level(field, fields)])
             text = self._text(before, field)
             self._fields.append((*field.columns, *self._texts.add(text)))
@@ -258,6 +260,11 @@ class _Programs:
         if self._is_json:
             return _between(before, after).encode()
         return b"," if before and after else b""
+
+
+def _is_level_edge(before: _Field, field: _Field) -> bool:
+    """Return whether a level begins or ends between two fields."""
+    return before.place != field.place and (before.place.isdigit() or field.place.isdigit())
 
 
 def _words_of_level(first: _Field, fields: Sequence[_Field]) -> tuple[int, int]:

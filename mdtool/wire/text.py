@@ -21,10 +21,8 @@ from mdtool.core.batch import Batch
 from mdtool.core.dtypes import RTYPE_MBO, RTYPE_OHLCV, RTYPE_OHLCV_1S
 from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
-from mdtool.core.records import Records
-from mdtool.wire.dbn import encode_metadata
-from mdtool.wire.dbn_metadata import make_metadata
-from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, SCHEMAS, WIDE_TYPES
+from mdtool.core.records import Records, sent_layout
+from mdtool.wire.dbn_records import DBN_VERSION, DTYPES, SCHEMAS, WIDE_TYPES, shown_types
 
 if TYPE_CHECKING:
     from mdtool.wire.record_text import RecordText
@@ -64,6 +62,8 @@ class TextEncoder:
         Whether prices become decimals and times ISO-8601.
     has_publishers : bool
         Whether lines end with `publisher`, its name, null or empty where it has none.
+    has_ts_out : bool
+        Whether `ts_out` follows a record's fields.
     """
 
     def __init__(
@@ -72,8 +72,10 @@ class TextEncoder:
         maps_symbols: bool = False,
         is_pretty: bool = False,
         has_publishers: bool = False,
+        has_ts_out: bool = False,
     ) -> None:
         self._is_json = is_json
+        self._has_ts_out = has_ts_out
         self._maps_symbols = maps_symbols
         self._has_publishers = has_publishers
         self._is_pretty = is_pretty
@@ -95,8 +97,16 @@ class TextEncoder:
             return ",".join(fields).encode() + b"\n"
         schema = SCHEMAS[RTYPE_OHLCV_1S if rtype == RTYPE_OHLCV else rtype]
         text = io.BytesIO()
-        transcoder = dbn.Transcoder(text, _CSV, _PLAIN, map_symbols=self._maps_symbols)
-        transcoder.write(encode_metadata(make_metadata("", schema, 0)))
+        transcoder = dbn.Transcoder(
+            text,
+            _CSV,
+            _PLAIN,
+            map_symbols=self._maps_symbols,
+            has_metadata=False,
+            ts_out=self._has_ts_out,
+            schema=dbn.Schema(schema),
+            input_version=DBN_VERSION,
+        )
         transcoder.flush()
         line = text.getvalue()
         return line[:-1] + b",publisher\n" if self._has_publishers else line
@@ -107,6 +117,8 @@ class TextEncoder:
         CSV is rows without a header, of records that have a schema. Bars of a cadence without one
         of its own are written too.
         """
+        if self._has_ts_out:
+            batch = batch.with_ts_out()
         self._encoded_bytes += batch.n_bytes
         if uses_kernel(self._encoded_bytes) or not batch.rtypes.isdisjoint(WIDE_TYPES):
             yield from self._by_kernel(batch)
@@ -125,7 +137,8 @@ class TextEncoder:
         if self._kernel is None:
             from mdtool.wire.record_text import RecordText
 
-            self._kernel = RecordText(self._is_json, self._is_pretty)
+            types = shown_types(self._has_ts_out)
+            self._kernel = RecordText(self._is_json, self._is_pretty, types)
         instrument = np.zeros(len(batch), np.int64)
         endings = self._no_symbols
         if self._has_names:
@@ -135,14 +148,17 @@ class TextEncoder:
         def left(record: int, data: bytes) -> bytes:
             """Return the text of a record that the kernel does not write."""
             rtype = data[1]
-            text = self._transcoder(rtype).encode(np.frombuffer(data, DTYPES[rtype]))
+            of = sent_layout(DTYPES[rtype]) if self._has_ts_out else DTYPES[rtype]
+            text = self._transcoder(rtype).encode(np.frombuffer(data, of))
             return text[: -len(self._symbols.ending)] + endings[int(instrument[record])]
 
         yield from self._kernel.encode(batch.words, sorted(batch.rtypes), endings, instrument, left)
 
     def _transcoder(self, rtype: int) -> _Transcoder:
         if rtype not in self._transcoders:
-            self._transcoders[rtype] = _Transcoder(rtype, self._is_json, self._is_pretty)
+            self._transcoders[rtype] = _Transcoder(
+                rtype, self._is_json, self._is_pretty, self._has_ts_out
+            )
         return self._transcoders[rtype]
 
 
@@ -214,7 +230,7 @@ class _Transcoder:
     second. Which schema is named makes no difference to JSON: all are written.
     """
 
-    def __init__(self, rtype: int, is_json: bool, is_pretty: bool) -> None:
+    def __init__(self, rtype: int, is_json: bool, is_pretty: bool, has_ts_out: bool) -> None:
         self._is_stand_in = rtype == RTYPE_OHLCV and not is_json
         self._has_header = not is_json
         if self._is_stand_in:
@@ -228,6 +244,7 @@ class _Transcoder:
             pretty_ts=is_pretty,
             map_symbols=False,
             has_metadata=False,
+            ts_out=has_ts_out,
             schema=dbn.Schema(SCHEMAS[RTYPE_MBO if is_json else rtype]),
             input_version=DBN_VERSION,
         )

@@ -13,6 +13,7 @@ import pytest
 from mdtool.core.addresses import parse_address
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import StartupError
+from mdtool.core.records import with_ts_out
 from mdtool.services.replay import session
 from mdtool.wire.dbn import DbnDecoder, encode_metadata, encode_records
 from mdtool.wire.dbn_session import (
@@ -536,3 +537,25 @@ async def test_the_header_is_that_of_the_file(day):
     decoder = DbnDecoder()
     decoder.feed(path.read_bytes())
     assert encode_metadata(metadata) == encode_metadata(decoder.metadata)
+
+
+async def test_the_ts_out_of_another_gateway_stays_behind(tmp_path, day):
+    _, records = day
+    path = tmp_path / "live.dbn"
+    write(path, records[:100], {})
+    content_ = bytearray(path.read_bytes()[: -100 * MBO.itemsize])
+    plain = dbn.Metadata.decode(bytes(content_))
+    header = dbn.Metadata(
+        dataset=plain.dataset,
+        start=plain.start,
+        stype_in=plain.stype_in,
+        stype_out=plain.stype_out,
+        schema=plain.schema,
+        ts_out=True,
+    )
+    sent = encode_records(with_ts_out(records[:100], records["ts_recv"][:100]))
+    path.write_bytes(encode_metadata(header) + sent)
+    async with sender_of(path) as sender:
+        await sender.start("/start-streaming")
+        got = await heard(sender.data, FromStart())
+    assert np.array_equal(np.concatenate(got.records), records[:100])

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdtool.core.dtypes import RTYPE_MBO, record_length
+from mdtool.core.records import with_ts_out
 from mdtool.core.symbology import dated_mappings
 from mdtool.wire import record_text, text
 from mdtool.wire.dbn import DbnDecoder
@@ -47,7 +48,7 @@ def kernel(monkeypatch):
     monkeypatch.setattr(text, "uses_kernel", lambda _n_bytes: True)
 
 
-def theirs(data, schema, is_json, is_pretty, intervals=None, version=3):
+def theirs(data, schema, is_json, is_pretty, intervals=None, version=3, ts_out=False):
     written = io.BytesIO()
     transcoder = dbn.Transcoder(
         written,
@@ -58,6 +59,7 @@ def theirs(data, schema, is_json, is_pretty, intervals=None, version=3):
         map_symbols=intervals is not None,
         symbol_interval_map=intervals,
         has_metadata=False,
+        ts_out=ts_out,
         schema=dbn.Schema(schema),
         input_version=version,
     )
@@ -112,6 +114,20 @@ class TestAnyRecord:
         schema = SCHEMAS.get(int(records["rtype"][0]), "mbo")
         wanted = theirs(records.tobytes(), schema, is_json, is_pretty)
         assert ours(batch(records), is_json, is_pretty) == wanted
+
+    @given(data=st.data())
+    def test_with_ts_out(self, is_json, is_pretty, data):
+        written = [rtype for rtype in DTYPES if is_json or rtype in SCHEMAS]
+        records = data.draw(any_records(written))
+        times = st.one_of(st.sampled_from(EDGES), st.integers(0, 2**64 - 1))
+        ts_out = data.draw(st.lists(times, min_size=len(records), max_size=len(records)))
+        sent = with_ts_out(records, np.array(ts_out, np.uint64))
+        schema = SCHEMAS.get(int(records["rtype"][0]), "mbo")
+        wanted = theirs(sent.tobytes(), schema, is_json, is_pretty, ts_out=True)
+        stream = batch(records)
+        stream.ts_out = np.array(ts_out, np.uint64)
+        encoder = TextEncoder(is_json, False, is_pretty, has_ts_out=True)
+        assert b"".join(map(bytes, encoder.encode(stream))) == wanted
 
     @given(data=st.data(), ids=st.lists(st.sampled_from([1, 2, 3]), min_size=5, max_size=5))
     def test_with_symbols_by_date(self, is_json, is_pretty, data, ids):

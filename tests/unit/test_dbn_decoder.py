@@ -65,7 +65,7 @@ def test_the_metadata_is_there_as_soon_as_its_last_byte_is():
     assert decoder.metadata is not None
 
 
-def test_ts_out_is_left_out_and_not_announced():
+def test_ts_out_is_apart_from_records():
     plain = streams.mbo(5)
     metadata = dbn.Metadata(
         dataset="TEST",
@@ -78,9 +78,12 @@ def test_ts_out_is_left_out_and_not_announced():
     rows = np.zeros((5, RECORD_BYTES + 8), np.uint8)
     rows[:, :RECORD_BYTES] = plain.view(np.uint8).reshape(5, -1)
     rows[:, 0] = (RECORD_BYTES + 8) // 4
-    decoder, runs = decoded(encode_metadata(metadata) + rows.tobytes())
-    assert np.array_equal(runs[0], plain)
-    assert decoder.metadata.ts_out is False
+    rows[:, RECORD_BYTES:].view("<u8")[:, 0] = range(7, 12)
+    decoder = DbnDecoder()
+    [run] = decoder.decode(encode_metadata(metadata) + rows.tobytes())
+    assert np.array_equal(run.records, plain)
+    assert run.ts_out.tolist() == [*range(7, 12)]
+    assert decoder.metadata.ts_out is True
 
 
 def test_what_older_streams_say_of_themselves_is_upgraded():

@@ -153,7 +153,11 @@ def open_output(spec: OutputSpec, metadata: dbn.Metadata) -> Output:
     if spec.encoding == "dbn":
         return streams.DbnOutput(destination, metadata)
     encoder = TextEncoder(
-        spec.encoding == "json", spec.maps_symbols, spec.is_pretty, spec.has_publishers
+        spec.encoding == "json",
+        spec.maps_symbols,
+        spec.is_pretty,
+        spec.has_publishers,
+        metadata.ts_out,
     )
     if spec.encoding == "csv":
         return streams.CsvOutput(destination, metadata, encoder)

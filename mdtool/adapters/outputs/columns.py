@@ -31,7 +31,7 @@ from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
 from mdtool.core.records import Records
 from mdtool.core.units import UNDEF_PRICE
-from mdtool.wire.dbn_records import SHOWN_TYPES
+from mdtool.wire.dbn_records import shown_types
 
 GROUP_RECORDS: Final = 1 << 17
 """Records in a row group or record batch, some ten megabytes, which are buffered."""
@@ -153,7 +153,7 @@ class ColumnarOutput:
     ----------
     destination : Writer
     metadata : databento_dbn.Metadata
-        Its dataset and schema become metadata of the file.
+        Its dataset and schema become metadata of the file; it tells whether there is `ts_out`.
     prices : str
         What prices become, one of `PRICES`.
     has_publishers : bool
@@ -179,6 +179,7 @@ class ColumnarOutput:
         self._about = {"dataset": metadata.dataset, "schema": str(metadata.schema or "")}
         self._prices = prices
         self._has_publishers = has_publishers
+        self._has_ts_out = metadata.ts_out
         self._group: _Group | None = None
         self._writer: Any = None
 
@@ -189,6 +190,8 @@ class ColumnarOutput:
             return
         if isinstance(fitting, Interleaved):
             fitting = fitting.as_batch()
+        if self._has_ts_out:
+            fitting = fitting.with_ts_out()
         if self._group is None:
             self._group = _Group(self._record_type)
         while len(fitting):
@@ -214,7 +217,8 @@ class ColumnarOutput:
     @property
     def _record_type(self) -> Any:
         """databento_dbn's class of the records, None until it is known."""
-        return None if self._layout.rtype is None else SHOWN_TYPES[self._layout.rtype]
+        rtype = self._layout.rtype
+        return None if rtype is None else shown_types(self._has_ts_out)[rtype]
 
     def _make_writer(self, file: io.RawIOBase, schema: Any) -> Any:
         raise NotImplementedError

@@ -374,9 +374,9 @@ def open_snapshots(
 
 def depth_metadata(metadata: dbn.Metadata, depth: Depth) -> dbn.Metadata:
     """Return the metadata of the depth records made of a stream of orders."""
-    from mdtool.wire.dbn_metadata import with_schema
+    from mdtool.wire.dbn_metadata import derived
 
-    return with_schema(metadata, f"mbp-{depth}")
+    return derived(metadata, f"mbp-{depth}")
 
 
 def _opened(options: BookOptions, output: OutputOptions, source: RecordSource) -> SnapshotOutput:

@@ -25,6 +25,7 @@ from mdtool.engine.book.state import Books
 from mdtool.engine.pacing import Pacer, Timestamps
 from mdtool.services.replay.reading import Backlog, reading
 from mdtool.wire.dbn_mappings import MappingRepeater
+from mdtool.wire.dbn_metadata import without_ts_out
 from mdtool.wire.dbn_session import Resume
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Run:
         self.error: str | None = None
         self._recording = recording
         self._source = recording.open()
-        self.metadata = self._source.metadata
+        self.metadata = without_ts_out(self._source.metadata)
         self._begin = begin
         self._pacer = Pacer(pace.speed)
         self._requested = 0
@@ -151,7 +152,7 @@ class Run:
         repeater = MappingRepeater(self.metadata)
         mappings = [Batch.of(mapping) for mapping in self._mappings.values()]
         orders = mbo_snapshot(self.books, self._source.instruments)
-        parts = [part for batch in (*mappings, orders) for part in repeater.feed(batch)]
+        parts = [part.records for batch in (*mappings, orders) for part in repeater.feed(batch)]
         # Books of what an id meant before were named for the snapshot alone.
         return [*parts, *(self._mappings[number] for number in repeater.repeated)]
 
