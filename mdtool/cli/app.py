@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "gateway": "mdtool.cli.gateway",
     "watch": "mdtool.cli.watch",
     "serve": "mdtool.cli.serve",
+    "config": "mdtool.cli.config",
     "bench": "mdtool.cli.bench",
 }
 """Each subcommand's module, whose `app` is imported on first use."""

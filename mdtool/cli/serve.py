@@ -115,8 +115,9 @@ def _run_together(config: ServeConfig) -> int:
 def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
     import asyncio
 
+    from mdtool.core.addresses import dial_address
     from mdtool.services.supervisor.check import Route, check
-    from mdtool.services.supervisor.wiring import chosen, dial_address, endpoints
+    from mdtool.services.supervisor.wiring import chosen, endpoints
 
     if config.bus:
         raise UsageError("--check: requires the gRPC service that --bus replaces; leave one out")

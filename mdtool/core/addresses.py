@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import errno
 from ipaddress import ip_address
+from typing import Final
 
 from mdtool.core.errors import StartupError, UsageError
+
+ALL: Final = "::"
+ALL_IPV4: Final = "0.0.0.0"  # noqa: S104 - what a user may give
+_DIALLED: Final = {"": "127.0.0.1", ALL_IPV4: "127.0.0.1", ALL: "::1"}
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -29,6 +34,16 @@ def parse_address(text: str) -> tuple[str, int]:
 def format_address(host: str, port: int) -> str:
     """Return the text that `parse_address` parses to `host` and `port`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def dialled(host: str) -> str:
+    """Return the host by which clients on this machine reach what listens on `host`."""
+    return _DIALLED.get(host, host)
+
+
+def dial_address(host: str, port: int) -> str:
+    """Return the address at which clients on this machine reach a `host` and `port`."""
+    return format_address(dialled(host), port)
 
 
 def is_loopback(host: str) -> bool:

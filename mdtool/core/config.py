@@ -15,9 +15,11 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from mdtool.core.addresses import dial_address, dialled, parse_address
 from mdtool.core.errors import ConfigError
 
 T = TypeVar("T")
@@ -47,6 +49,31 @@ _LINK_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The service that a setting is the address of.
+
+    Its address is read from its own section, `[aggregate] host` and `port`, and from that of
+    `serve all`, `[serve] aggregate-port`, which goes before.
+    """
+
+    section: str
+    port: str = "port"
+    """The name of the setting of its port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The value of a setting, and what gave it: a flag, a variable, a place in the file."""
+
+    value: Any
+    origin: str
+
+
+DEFAULT: Final = "default"
+"""The origin of a value that nothing gave."""
+
+
 def setting(
     default: Any,
     help_text: str,
@@ -55,6 +82,7 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     formerly: str | None = None,
+    peer: Peer | None = None,
 ) -> Any:
     """Return a dataclass field that is a setting.
 
@@ -69,6 +97,8 @@ def setting(
         The only values; empty for any.
     formerly : str, optional
         An earlier name, under which the setting can still be given.
+    peer : Peer, optional
+        The service whose address, host or port this is by default.
     """
     return dataclasses.field(
         default=default,
@@ -78,6 +108,7 @@ def setting(
             "high": high,
             "choices": choices,
             "formerly": formerly,
+            "peer": peer,
         },
     )
 
@@ -101,14 +132,35 @@ def load(cls: type[T], section: str, flags: Mapping[str, object]) -> T:
         For an unknown key, a value of the wrong type or out of its range, or a file that is not
         TOML.
     """
-    values: dict[str, object] = {}
-    values.update(_from_file(cls, section))
-    values.update(_from_environment(cls, section))
+    return cls(**{name: given.value for name, given in origins(cls, section, flags).items()})
+
+
+def origins(cls: type, section: str, flags: Mapping[str, object]) -> dict[str, Origin]:
+    """Return the value and the origin of each setting of `section`, as `load` has it.
+
+    Raises
+    ------
+    ConfigError
+        As `load` does.
+    """
+    values = {field.name: _fallback(field) for field in dataclasses.fields(cls)}
+    values |= _from_file(cls, section) | _from_environment(cls, section)
     for name, value in flags.items():
         if value is not None:
-            current = _current_name(cls, name)
-            values[current] = _in_range(cls, current, value, "--" + name.replace("_", "-"))
-    return cls(**values)
+            current, flag = _current_name(cls, name), "--" + name.replace("_", "-")
+            values[current] = Origin(_in_range(cls, current, value, flag), flag)
+    return values
+
+
+def peer_address(peer: Peer, default: str) -> str:
+    """Return the address of a service by the settings, where they give one, else `default`.
+
+    Raises
+    ------
+    ConfigError
+        When a value has the wrong type.
+    """
+    return str(_address(peer, default).value)
 
 
 def range_of(field: dataclasses.Field[Any]) -> str:
@@ -151,35 +203,107 @@ def variable(section: str, name: str) -> str:
     return f"MDTOOL_{section}_{name}".upper().replace("-", "_")
 
 
-def _from_file(cls: type, section: str) -> dict[str, object]:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest one, else all."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(sorted(known))}"
+
+
+def _fallback(field: dataclasses.Field[Any]) -> Origin:
+    """Return the value of a setting that is not given itself."""
+    peer: Peer | None = field.metadata["peer"]
+    default: Any = field.default
+    if peer is None:
+        return Origin(default, DEFAULT)
+    if ":" in str(default):
+        return _address(peer, default)
+    found = _of_peer(peer, "host", str) if type(default) is str else _of_peer(peer, peer.port, int)
+    if found is None:
+        return Origin(default, DEFAULT)
+    return Origin(dialled(found.value), found.origin) if type(default) is str else found
+
+
+def _address(peer: Peer, default: str) -> Origin:
+    """Return the address of a peer: what is given of it, else of the default."""
+    host, port = parse_address(default)
+    given = [_of_peer(peer, "host", str), _of_peer(peer, peer.port, int)]
+    sources = [found.origin for found in given if found]
+    if not sources:
+        return Origin(default, DEFAULT)
+    named, numbered = given
+    address = dial_address(named.value if named else host, numbered.value if numbered else port)
+    return Origin(address, ", ".join(sources))
+
+
+def _of_peer(peer: Peer, name: str, kind: type) -> Origin | None:
+    """Return a setting of a peer, as `serve all` or its own section gives it."""
+    prefix = peer.section.replace("-", "_")
+    for section, key in (("serve", f"{prefix}_{name}"), (peer.section, name)):
+        found = _given(section, key, kind)
+        if found is not None and found.value != 0:  # port 0 is any free one
+            return found
+    return None
+
+
+def _given(section: str, name: str, kind: type) -> Origin | None:
+    """Return what the environment, else the file, gives a setting of any section."""
+    key = variable(section, name)
+    text = os.environ.get(key)
+    if text is not None and not _is_service_link(key, text):
+        return Origin(_parse(kind, text, key), key)
+    table, path = _table(section)
+    for written, value in table.items():
+        if written.replace("-", "_") == name:
+            where = _place(path, section, written)
+            return Origin(_typed(kind, value, where), where)
+    return None
+
+
+def _place(path: Path | None, section: str, key: str) -> str:
+    return f"{path}: [{section}] {key}"
+
+
+def _table(section: str) -> tuple[dict[str, Any], Path | None]:
+    """Return a section of the settings file, empty where it has none, and the file."""
     path = config_file()
     if path is None:
-        return {}
+        return {}, None
     try:
         content = tomllib.loads(path.read_text("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     for name in content:
         if name not in SECTIONS:
-            raise ConfigError(f"{path}: no section [{name}]{_suggest(name, SECTIONS)}")
+            raise ConfigError(f"{path}: no section [{name}]{did_you_mean(name, SECTIONS)}")
     table = content.get(section, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {section} must be a section, [{section}]")
+    return table, path
+
+
+def _typed(kind: type, value: Any, where: str) -> Any:
+    """Return a value of the file as a setting's type."""
+    typed = float(value) if kind is float and type(value) is int else value
+    if type(typed) is not kind:
+        raise ConfigError(f"{where}: expects {kind.__name__}, not {value!r}")
+    return typed
+
+
+def _from_file(cls: type, section: str) -> dict[str, Origin]:
+    table, path = _table(section)
     fields = field_types(cls)
     values = {}
     for key, value in table.items():
         name = _current_name(cls, key.replace("-", "_"))
-        where = f"{path}: [{section}] {key}"
+        where = _place(path, section, key)
         if name not in fields:
-            raise ConfigError(f"{where}: no such setting{_suggest(name, fields)}")
-        typed = float(value) if fields[name] is float and type(value) is int else value
-        if type(typed) is not fields[name]:
-            raise ConfigError(f"{where}: expects {fields[name].__name__}, not {value!r}")
-        values[name] = _in_range(cls, name, typed, where)
+            raise ConfigError(f"{where}: no such setting{did_you_mean(name, fields)}")
+        typed = _typed(fields[name], value, where)
+        values[name] = Origin(_in_range(cls, name, typed, where), where)
     return values
 
 
-def _from_environment(cls: type, section: str) -> dict[str, object]:
+def _from_environment(cls: type, section: str) -> dict[str, Origin]:
     fields = field_types(cls)
     values = {}
     for key, text in os.environ.items():
@@ -187,8 +311,8 @@ def _from_environment(cls: type, section: str) -> dict[str, object]:
             continue
         name = _current_name(cls, key.removeprefix(variable(section, "")).lower())
         if name not in fields:
-            raise ConfigError(f"{key}: no such setting{_suggest(name, fields)}")
-        values[name] = _in_range(cls, name, _parse(fields[name], text, key), key)
+            raise ConfigError(f"{key}: no such setting{did_you_mean(name, fields)}")
+        values[name] = Origin(_in_range(cls, name, _parse(fields[name], text, key), key), key)
     return values
 
 
@@ -238,8 +362,3 @@ def _plain(hint: Any) -> type:
     if isinstance(hint, types.UnionType):
         hint = next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
     return typing.cast("type", hint)
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(sorted(known))}"

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Self
 
-from mdtool.core.addresses import cannot_listen, format_address
+from mdtool.core.addresses import ALL, cannot_listen, format_address
 from mdtool.core.descriptors import PAUSE_S, is_shortage, shortage
 from mdtool.core.errors import StartupError
 
@@ -21,8 +21,6 @@ _UNANSWERED_MS: Final = (_IDLE_S + _INTERVAL_S * _PROBES) * 1_000
 _BACKLOG: Final = 4_096
 _ACCEPTED_AT_ONCE: Final = 64
 """Connections that are accepted before others are served."""
-ALL: Final = "::"
-ALL_IPV4: Final = "0.0.0.0"  # noqa: S104 - what a user may give
 _LOOPBACKS: Final = ("127.0.0.1", "::1")
 _ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """Errors of an address that this machine does not have."""

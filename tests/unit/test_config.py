@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from mdtool.core import config
-from mdtool.core.config import setting
+from mdtool.core.config import Origin, Peer, setting
 from mdtool.core.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -195,3 +195,60 @@ def test_what_only_looks_like_a_link_is_an_error(monkeypatch, key, text, said):
     monkeypatch.setenv(f"MDTOOL_SERVE_TCP_{key}", text)
     with pytest.raises(ConfigError, match=said):
         load()
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Settings that are addresses of other services."""
+
+    aggregator: str = setting("127.0.0.1:50051", "Where.", peer=Peer("aggregate"))
+    data: str = setting("127.0.0.1:9090", "Where.", peer=Peer("replay-dbn", "data_port"))
+    host: str = setting("127.0.0.1", "Where.", peer=Peer("serve-tcp"))
+    port: int = setting(50050, "Where.", low=1, high=65535, peer=Peer("serve-tcp"))
+
+
+def client(**flags):
+    return config.load(Client, "send", flags)
+
+
+def test_addresses_of_peers_are_those_that_their_own_sections_give(write, monkeypatch):
+    assert client() == Client()
+    write(
+        "[aggregate]\nhost = '0.0.0.0'\nport = 1\n[replay-dbn]\nport = 2\ndata-port = 3\n"
+        "[serve-tcp]\nhost = '::'\n"
+    )
+    assert client() == Client("127.0.0.1:1", "127.0.0.1:3", "::1", 50050)
+    monkeypatch.setenv("MDTOOL_AGGREGATE_PORT", "4")
+    monkeypatch.setenv("MDTOOL_SERVE_TCP_PORT", "tcp://10.0.0.1:50050")  # Kubernetes' own
+    assert client() == Client("127.0.0.1:4", "127.0.0.1:3", "::1", 50050)
+    assert client(aggregator="far:5", port=6) == Client("far:5", "127.0.0.1:3", "::1", 6)
+
+
+def test_what_serve_all_gives_a_peer_goes_before_its_own_section(write):
+    write("[aggregate]\nhost = '::1'\nport = 1\n[serve]\naggregate-port = 2\nserve_tcp_port = 3\n")
+    assert client() == Client("[::1]:2", port=3)
+
+
+def test_a_peer_at_any_free_port_is_looked_for_at_the_default(write):
+    write("[aggregate]\nport = 0\n[serve-tcp]\nport = 0\n")
+    assert client() == Client()
+
+
+def test_an_address_of_the_wrong_type_is_an_error_of_its_own_section(write):
+    write("[aggregate]\nport = 'x'\n")
+    with pytest.raises(ConfigError, match=r"\[aggregate\] port: expects int, not 'x'"):
+        client()
+
+
+def test_origins_name_the_flag_the_variable_and_the_place_in_the_file(write, monkeypatch):
+    write("[serve-tcp]\nidle-timeout-s = 9\n[aggregate]\nport = 1\n")
+    monkeypatch.setenv("MDTOOL_SERVE_TCP_HOST", "there")
+    assert config.origins(Settings, "serve-tcp", {"port": 3}) == {
+        "host": Origin("there", "MDTOOL_SERVE_TCP_HOST"),
+        "port": Origin(3, "--port"),
+        "idle_timeout_s": Origin(9.0, "mdtool.toml: [serve-tcp] idle-timeout-s"),
+        "verbose": Origin(False, "default"),
+        "peer": Origin(None, "default"),
+    }
+    found = config.origins(Client, "send", {})
+    assert found["aggregator"] == Origin("127.0.0.1:1", "mdtool.toml: [aggregate] port")

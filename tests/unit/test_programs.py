@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from mdtool.core.addresses import dial_address
 from mdtool.core.config import load
 from mdtool.core.errors import ConfigError, InputError, StartupError, UsageError
 from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.programs import programs
-from mdtool.services.supervisor.wiring import dial_address, endpoints, stored_in, wired
+from mdtool.services.supervisor.wiring import endpoints, stored_in, wired
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 

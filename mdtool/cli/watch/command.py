@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import select
 import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
+from mdtool.core.config import Peer, peer_address
 from mdtool.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,12 +19,19 @@ log = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False)
 
+_ADDRESS: Final = "127.0.0.1:8888"
+
 
 @app.command()
 def watch(
     address: Annotated[
-        str, typer.Argument(metavar="HOST:PORT", help="Address of a VWAP feed, `mdtool vwap`.")
-    ] = "127.0.0.1:8888",
+        str | None,
+        typer.Argument(
+            metavar="HOST:PORT",
+            help=f"Address of a VWAP feed, `mdtool vwap`; by default that of the settings, or "
+            f"{_ADDRESS}.",
+        ),
+    ] = None,
     symbols: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Only these symbols, separated by commas.")
     ] = None,
@@ -47,7 +55,7 @@ def watch(
         selected = None if symbols is None else parse_symbols(symbols)
     except LineError as error:
         raise UsageError(f"--symbols {symbols!r}: {error}") from error
-    feed = VwapFeedClient(address, selected)
+    feed = VwapFeedClient(address or peer_address(Peer("vwap"), _ADDRESS), selected)
     if not sys.stdout.isatty() or is_dumb():
         _print_lines(feed)
     from mdtool.cli.screen import show

@@ -12,10 +12,10 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mdtool.adapters import rpc
-from mdtool.core.addresses import cannot_listen, format_address
+from mdtool.core.addresses import ALL, ALL_IPV4, cannot_listen, format_address
 from mdtool.core.descriptors import PAUSE_S, check
 from mdtool.core.errors import StartupError
-from mdtool.core.tcp import ALL, ALL_IPV4, bind, close_all
+from mdtool.core.tcp import bind, close_all
 from mdtool.services.aggregator.reflection import add_reflection
 from mdtool.services.client import Admission, Limits, client_address
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mdtool.core.config import setting
+from mdtool.core.config import Peer, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,11 @@ class ReceiverConfig:
 
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8082, "HTTP port, 0 for any free one.", low=0, high=65535)
-    sender: str = setting("127.0.0.1:9090", "HOST:PORT of a sender's DBN stream.")
+    sender: str = setting(
+        "127.0.0.1:9090",
+        "HOST:PORT of a sender's DBN stream.",
+        peer=Peer("replay-dbn", "data_port"),
+    )
     history_records: int = setting(
         524_288,
         "Records kept for late or slow readers of /order-book.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mdtool.core.config import setting
+from mdtool.core.config import Peer, setting
 from mdtool.services.gateway.proxies import FORWARDED, X_FORWARDED_FOR
 
 
@@ -17,7 +17,9 @@ class GatewayConfig:
     workers: int = setting(
         1, "Processes that serve clients on that port, with limits in common.", low=1, high=64
     )
-    aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregation service.")
+    aggregator: str = setting(
+        "127.0.0.1:50051", "HOST:PORT of the aggregation service.", peer=Peer("aggregate")
+    )
     aggregator_socket: str = setting(
         "", "The aggregator's Unix socket, if it has one, to exchange ticks and updates."
     )
@@ -27,14 +29,18 @@ class GatewayConfig:
     bars_kept: int = setting(
         1_440, "With --bus, bars kept of each symbol and interval.", low=1, high=1_000_000
     )
-    sender: str = setting("127.0.0.1:8081", "HOST:PORT of the HTTP of replay-dbn --serve.")
-    receiver: str = setting("127.0.0.1:8082", "HOST:PORT of the HTTP of book --serve.")
+    sender: str = setting(
+        "127.0.0.1:8081", "HOST:PORT of the HTTP of replay-dbn --serve.", peer=Peer("replay-dbn")
+    )
+    receiver: str = setting(
+        "127.0.0.1:8082", "HOST:PORT of the HTTP of book --serve.", peer=Peer("book")
+    )
     quotes_from: str = setting(
         "",
         "HOST:PORT of a DBN stream with quotes, such as the data port of replay-dbn "
         "--serve; without one, quotes have last trades only.",
     )
-    vwap: str = setting("127.0.0.1:8888", "HOST:PORT of the VWAP feed.")
+    vwap: str = setting("127.0.0.1:8888", "HOST:PORT of the VWAP feed.", peer=Peer("vwap"))
     quotes_hub: str = setting(
         "memory:", "Hub of quotes: memory:, or redis://HOST:PORT to share them among gateways."
     )

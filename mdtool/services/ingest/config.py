@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mdtool.core.config import setting
+from mdtool.core.config import Peer, setting
 from mdtool.core.units import PRICES
 
 
@@ -14,7 +14,9 @@ class IngestConfig:
 
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(50050, "Port to listen on, 0 for any free one.", low=0, high=65535)
-    aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregator.")
+    aggregator: str = setting(
+        "127.0.0.1:50051", "HOST:PORT of the aggregator.", peer=Peer("aggregate")
+    )
     aggregator_socket: str = setting(
         "", "The aggregator's Unix socket, if it has one, to exchange ticks and updates."
     )

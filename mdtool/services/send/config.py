@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mdtool.core.config import setting
+from mdtool.core.config import Peer, setting
 from mdtool.core.units import PRICES
 
 
@@ -12,8 +12,10 @@ from mdtool.core.units import PRICES
 class SendConfig:
     """Where ticks go, how fast, and how hard the client tries."""
 
-    host: str = setting("127.0.0.1", "Host of the ingest server.")
-    port: int = setting(50050, "Port of the ingest server.", low=1, high=65535)
+    host: str = setting("127.0.0.1", "Host of the ingest server.", peer=Peer("serve-tcp"))
+    port: int = setting(
+        50050, "Port of the ingest server.", low=1, high=65535, peer=Peer("serve-tcp")
+    )
     rate: float = setting(0.0, "Ticks a second; 0 is as many as the server accepts.", low=0)
     speed: float = setting(
         0.0, "Replay speed: 1 is real time, 10 ten times as fast, 0 as fast as possible.", low=0

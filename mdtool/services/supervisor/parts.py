@@ -13,6 +13,7 @@ from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.tick_source import TickSource
 from mdtool.adapters.vwap_feed import LocalVwaps
 from mdtool.core import config as settings
+from mdtool.core.addresses import dial_address, dialled
 from mdtool.core.lifecycle import Service, Started, stop_within_s
 from mdtool.core.units import ANY_PRICE
 from mdtool.engine.simulate_defaults import SEED, SYMBOLS
@@ -32,7 +33,7 @@ from mdtool.services.send.ticks import (
 )
 from mdtool.services.supervisor.programs import STOP_SHARE_OF_SOURCE, stop_shares
 from mdtool.services.supervisor.together import Part
-from mdtool.services.supervisor.wiring import SERVICES, Wiring, dial_address, dialled
+from mdtool.services.supervisor.wiring import SERVICES, Wiring
 from mdtool.services.vwap.server import VwapFeed
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 from mdtool.core import config as settings
+from mdtool.core.addresses import dial_address
 from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.supervisor.wiring import (
     BOOK_SERVICES,
@@ -16,7 +17,6 @@ from mdtool.services.supervisor.wiring import (
     SERVICES,
     STORE,
     Wiring,
-    dial_address,
 )
 
 PYTHON: Final = (sys.executable, "-P", "-m", "mdtool")

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.core import config as settings
-from mdtool.core.addresses import format_address
+from mdtool.core.addresses import dial_address
 from mdtool.core.errors import InputError, UsageError
-from mdtool.core.tcp import ALL, ALL_IPV4, ReservedPort
+from mdtool.core.tcp import ReservedPort
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.gateway.config import GatewayConfig
@@ -53,7 +53,6 @@ _PEERS: Final[Mapping[str, Mapping[str, str]]] = {
 """The settings by which a service is given the endpoints of others, if these run."""
 _STORING: Final = ("gateway", "vwap", "aggregate", STORE)
 """The services that use the store."""
-_DIALLED: Final = {"": "127.0.0.1", ALL_IPV4: "127.0.0.1", ALL: "::1"}
 _FIRST_TICK_S: Final = 2.0
 _COMPILE_S: Final = 60.0
 """A simulated market trades at once, except that its first use compiles kernels."""
@@ -257,16 +256,6 @@ def endpoints(config: ServeConfig) -> dict[str, tuple[str, int]]:
         if isinstance(loaded, SenderConfig):
             found[DATA_PORT] = (loaded.host, loaded.data_port)
     return found
-
-
-def dial_address(host: str, port: int) -> str:
-    """Return the address at which clients on this machine reach a `host` and `port`."""
-    return format_address(dialled(host), port)
-
-
-def dialled(host: str) -> str:
-    """Return the host by which clients on this machine reach what listens on `host`."""
-    return _DIALLED.get(host, host)
 
 
 def _service_of(endpoint: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mdtool.core.config import setting
+from mdtool.core.config import Peer, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,9 @@ class VwapConfig:
     window: str = setting("100", "Window of each VWAP: a number of trades, or a time such as 5m.")
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8888, "Port to listen on, 0 for any free one.", low=0, high=65535)
-    aggregator: str = setting("127.0.0.1:50051", "HOST:PORT of the aggregator.")
+    aggregator: str = setting(
+        "127.0.0.1:50051", "HOST:PORT of the aggregator.", peer=Peer("aggregate")
+    )
     aggregator_socket: str = setting(
         "", "The aggregator's Unix socket, if it has one, to exchange ticks and updates."
     )

@@ -1,0 +1,62 @@
+"""`mdtool config`: the settings in force, their origins, and the sample."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+
+import pytest
+from typer.testing import CliRunner
+
+from mdtool.cli.app import app
+from mdtool.cli.config import _CLASSES, _class
+from mdtool.core.config import SECTIONS, field_types, load
+
+pytestmark = pytest.mark.usefixtures("no_settings")
+
+
+def config(*arguments):
+    done = CliRunner().invoke(app, ["config", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def test_every_section_has_its_settings():
+    assert _CLASSES.keys() == SECTIONS
+
+
+def test_what_is_printed_is_a_settings_file_that_changes_nothing(tmp_path):
+    printed = config()
+    assert tomllib.loads(printed).keys() == SECTIONS
+    before = {section: load(_class(section), section, {}) for section in SECTIONS}
+    (tmp_path / "mdtool.toml").write_text(printed)
+    assert {section: load(_class(section), section, {}) for section in SECTIONS} == before
+
+
+def test_the_sample_has_every_setting_as_a_comment():
+    text = config("--sample")
+    assert tomllib.loads(text) == {section: {} for section in SECTIONS}
+    for section in re.split(r"^\[", text, flags=re.MULTILINE)[1:]:
+        name, _, body = section.partition("]")
+        settings = {key.replace("_", "-") for key in field_types(_class(name))}
+        assert set(re.findall(r"^# ([a-z-]+) =", body, re.MULTILINE)) == settings
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_options_of_a_command_are_shown_with_their_names(tmp_path):
+    (tmp_path / "mdtool.toml").write_text("[serve]\nvwap-port = 9\nmemory = true\n")
+    lines = config("serve", "all", "--gateway-port", "8088", "--no-memory", "-J").splitlines()
+    rows = {row["setting"]: (row["value"], row["origin"]) for row in map(json.loads, lines)}
+    assert rows["gateway-port"] == (8088, "--gateway-port")
+    assert rows["memory"] == (False, "--no-memory")
+    assert rows["vwap-port"] == (9, "mdtool.toml: [serve] vwap-port")
+    assert rows["rate"] == (1000.0, "default")
+
+
+def test_passwords_and_secrets_are_hidden(monkeypatch):
+    monkeypatch.setenv("MDTOOL_GATEWAY_STORE", "postgresql://me:word@host/name")
+    monkeypatch.setenv("MDTOOL_GATEWAY_TURN_SECRET", "word")
+    text = config("gateway")
+    assert "word" not in text
+    assert "postgresql://me:***@host/name" in text
