@@ -31,7 +31,9 @@ class PlainStore:
             self.trades.setdefault(key, values)
         for index, session in zip(step.changed.tolist(), step.sessions.tolist(), strict=True):
             symbol = step.symbols[index]
-            if symbol not in self.sessions or self.sessions[symbol][5] <= session[5]:
+            stored = self.sessions.get(symbol)
+            # The sixth and seventh values are its trades, and the time of the latest.
+            if stored is None or session[5] >= stored[5] or session[6] > stored[6]:
                 self.sessions[symbol] = session
         for index, interval, is_open, start, *values in step.bars.tolist():
             symbol = step.symbols[index]

@@ -80,7 +80,7 @@ def test_a_resend_after_such_refusals_still_finds_its_place(market):
 
 @pytest.mark.parametrize(
     ("column", "name"),
-    [("price", "price"), ("size", "volume"), ("ts_event", "exchange_timestamp")],
+    [("size", "volume"), ("ts_event", "exchange_timestamp")],
 )
 def test_values_that_no_accepted_tick_has_are_rejected(market, column, name):
     good = ticks(0, 0)

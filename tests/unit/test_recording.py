@@ -84,7 +84,7 @@ def test_what_cannot_be_read_again_has_no_identity(tmp_path):
             ("-", "only once"),
             (str(pipe), "more than once"),
             (str(tmp_path / "nowhere"), "no such file"),
-            (str(tmp_path), "Is a directory"),
+            (str(tmp_path), "is a folder without DBN files"),
         ]:
             with pytest.raises(InputError, match=why):
                 Recording((path,)).identity()

@@ -247,9 +247,9 @@ async def test_a_subscription_that_fails_halfway_writes_its_error_alone(feeds, p
 
 
 async def test_a_subscription_that_cannot_be_served_ends_with_an_error(feeds, peer):
-    await peer.subscribe(1, "bars", "AAPL", interval="7m")
-    feeds["bars"].fail(Key("AAPL", "7m"), ParameterError("interval: no bars of 7m"))
-    error = {"code": "bad_request", "message": "interval: no bars of 7m"}
+    await peer.subscribe(1, "bars", "AAPL", interval="5m")
+    feeds["bars"].fail(Key("AAPL", "5m"), ParameterError("interval: no bars of 5m"))
+    error = {"code": "bad_request", "message": "interval: no bars of 5m"}
     assert await peer.next() == {"id": 1, "error": error}
     assert not feeds["bars"]
     reply = await peer.ask(op="unsubscribe", id=1)

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from mdtool.services.supervisor.output import MAX_LINE_BYTES, LineSplitter, styles, write_line
+from mdtool.services.supervisor.programs import Program
 
 
 class _Terminal(io.StringIO):
@@ -15,6 +16,10 @@ class _Terminal(io.StringIO):
 
     def isatty(self):
         return True
+
+
+def programs(*names):
+    return [Program(name, ()) for name in names]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
@@ -46,7 +51,7 @@ def test_bytes_that_are_no_text_are_shown_somehow():
 
 
 def test_prefixes_are_aligned_and_plain_where_there_is_no_terminal():
-    style = styles(["gateway", "serve-tcp"], "text", io.StringIO())
+    style = styles(programs("gateway", "serve-tcp"), "text", io.StringIO())
     assert style["gateway"]("ready") == "gateway   | ready"
     assert style["serve-tcp"]("ready") == "serve-tcp | ready"
     assert style["gateway"]("") == "gateway   |"
@@ -54,18 +59,18 @@ def test_prefixes_are_aligned_and_plain_where_there_is_no_terminal():
 
 def test_prefixes_differ_in_colour_on_a_terminal(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
-    style = styles(["gateway", "serve-tcp"], "text", _Terminal())
+    style = styles(programs("gateway", "serve-tcp"), "text", _Terminal())
     assert style["gateway"]("ready") == "\x1b[36mgateway   |\x1b[0m ready"
     assert style["serve-tcp"]("ready") == "\x1b[33mserve-tcp |\x1b[0m ready"
 
 
 def test_no_color_is_honoured(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
-    assert styles(["gateway"], "text", _Terminal())["gateway"]("ready") == "gateway | ready"
+    assert styles(programs("gateway"), "text", _Terminal())["gateway"]("ready") == "gateway | ready"
 
 
 def test_json_lines_stay_json_and_say_whose_they_are():
-    style = styles(["gateway"], "json", _Terminal())["gateway"]
+    style = styles(programs("gateway"), "json", _Terminal())["gateway"]
     assert json.loads(style('{"level": "warning", "message": "late"}')) == {
         "service": "gateway",
         "level": "warning",
@@ -75,7 +80,7 @@ def test_json_lines_stay_json_and_say_whose_they_are():
 
 @pytest.mark.parametrize("line", ["mdtool: port 8080 is in use", "[1]", "7", ""])
 def test_other_lines_become_json(line):
-    entry = json.loads(styles(["gateway"], "json")["gateway"](line))
+    entry = json.loads(styles(programs("gateway"), "json")["gateway"](line))
     assert (entry["service"], entry["level"], entry["message"]) == ("gateway", "info", line)
 
 
