@@ -20,6 +20,8 @@ from mdtool.core.records import Records, index_timestamps
 from mdtool.core.units import counted
 from mdtool.wire.dbn import DbnDecoder, Run
 from mdtool.wire.dbn_mappings import appended_mappings
+from mdtool.wire.dbn_metadata import with_schema
+from mdtool.wire.dbn_records import CONTROL_RTYPES, RTYPES, SCHEMAS
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +214,8 @@ class DbnSource(ClosesOnExit):
     Of a file that was appended, the names that its header adds are yielded as mapping records.
     Records of unknown rtypes are skipped, and counted on the log, as are warnings of a live stream.
 
-    The metadata is read when the source is made. Memory stays flat whatever the stream's length.
+    The metadata is read when the source is made. It names no schema where the first records are all
+    of others than the header's. Memory stays flat whatever the stream's length.
 
     Parameters
     ----------
@@ -275,6 +278,7 @@ class DbnSource(ClosesOnExit):
             close()
             raise
         self._header = self.metadata
+        self._check_schema(runs)
         self._first = _Chunk(runs, self._received_bytes)
         begin = (runs[0].offset, runs[0].before) if runs else (self._decoder.offset, 0)
         self.position = Position(*begin)
@@ -343,6 +347,21 @@ class DbnSource(ClosesOnExit):
                 self._decoder.finish()
             runs += self._decoder.decode(data)
         return metadata, runs
+
+    def _check_schema(self, runs: Iterable[Run]) -> None:
+        """Name no schema where the header's is not that of any of the first records."""
+        named = self.metadata.schema
+        rtypes = {int(run.records["rtype"][0]) for run in runs} - CONTROL_RTYPES
+        if named is None or not rtypes or RTYPES[str(named)] in rtypes:
+            return
+        found = sorted(SCHEMAS.get(rtype, f"rtype {rtype}") for rtype in rtypes)
+        log.warning(
+            "%s: its header names %s, but its records are of %s; read by its records",
+            self.name,
+            named,
+            ", ".join(found),
+        )
+        self.metadata = with_schema(self.metadata, None)
 
     def _following(self) -> Iterator[_Chunk]:
         chunks = self._chunks()

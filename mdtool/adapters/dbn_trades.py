@@ -74,8 +74,7 @@ class TradeSource(DerivedSource):
         super().close()
         if self._others:
             log.warning(
-                "%s: left out %d records of other schemas than %s, which its header names; "
-                "--schema chooses one",
+                "%s: left out %d records of other schemas than %s, which its header names",
                 self.name,
                 self._others,
                 self.metadata.schema,

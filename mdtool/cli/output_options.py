@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol, Self
 import typer
 
 from mdtool.cli.options import option_bundle
-from mdtool.core.errors import InputError, UsageError
+from mdtool.core.errors import InputError, OutputError, UsageError
 from mdtool.core.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class OutputBlock:
 
     An error that ends it before anything was written leaves no file. A file made of a finite input
     appears complete or, if the command is interrupted or cannot write it, not at all; of an input
-    that breaks off it has what came before. A file made of an endless input is completed.
+    that breaks off it has what came before. A file made of an endless input is completed, unless it
+    cannot be written.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ class OutputBlock:
         traceback: TracebackType | None,
     ) -> bool:
         if self._is_dropped(error):
-            if self._is_begun:
+            if self._is_begun and not self._is_endless:
                 log.warning("%s: not written, because the command did not end", self._path)
         elif self._is_begun or error is None:
             with self._writing():
@@ -83,6 +84,8 @@ class OutputBlock:
     def _is_dropped(self, error: BaseException | None) -> bool:
         if error is None or isinstance(error, LimitReached | InputError):
             return False
+        if isinstance(error, OutputError):
+            return True
         return self._path is not None and not self._is_endless
 
 
@@ -232,8 +235,8 @@ class OutputOptions:
         metadata : databento_dbn.Metadata
             Of the records that will be written.
         is_endless : bool
-            Whether they end only when the command is interrupted: then a file grows in place,
-            else it appears once it is complete.
+            Whether they end only when the command is interrupted: then a file that can be read
+            before its end grows in place, else it appears once it is complete.
 
         Raises
         ------
@@ -261,9 +264,10 @@ class OutputOptions:
         from mdtool.adapters.outputs import COLUMNAR, PRICES, OutputSpec
 
         chosen = self.format()
+        is_columnar = chosen in COLUMNAR
         if self.prices is not None and self.prices not in PRICES:
             raise UsageError(f"--prices {self.prices}: choose from {', '.join(PRICES)}")
-        if self.prices is not None and chosen not in COLUMNAR:
+        if self.prices is not None and not is_columnar:
             raise UsageError("--prices: is for Parquet and Arrow; name a file with -o")
         return OutputSpec(
             chosen,
@@ -272,7 +276,7 @@ class OutputOptions:
             self.map_symbols,
             self.pretty,
             self.prices or PRICES[0],
-            not is_endless,
+            is_columnar or not is_endless,
             self.publishers,
         )
 

@@ -251,14 +251,18 @@ class GapFill:
             fillers = np.zeros(len(of), bars.dtype)
             fillers["instrument"] = bars["instrument"][of]
             nth = position[is_filler] - (ends[of] - gaps[of] - 1)
-            fillers["start_ns"] = self._buckets.starts(before[of] + nth + 1)
+            filled = before[of] + nth + 1
+            fillers["start_ns"] = self._buckets.starts(filled)
             if "vwap" in (bars.dtype.names or ()):
                 fillers["vwap"] = UNDEF_PRICE
             if self.mode == "prev":
                 for price in ("open", "high", "low", "close"):
                     fillers[price] = closes[of]
             block[is_filler] = fillers
-            yield block
+            # A day that a time zone skipped has no length, and so no bar.
+            is_kept = np.ones(len(block), bool)
+            is_kept[is_filler] = fillers["start_ns"] < self._buckets.starts(filled + 1)
+            yield block[is_kept]
 
     def _before(self, bars: Bars, numbers: Integers) -> tuple[Integers, Integers]:
         """Return the bucket and close of the bar before each; a first bar has one right before."""

@@ -25,6 +25,7 @@ ZONE = "America/New_York"
 FEB_27 = int(datetime.fromisoformat("2024-02-27T00:00Z").timestamp()) * 10**9
 """Two weeks before the clock goes forward."""
 DAY = 86_400 * 10**9
+SKIPPED = ("2011-12-27", "2011-12-28", "2011-12-29", "2012-01-01")
 FIELDS = ("open", "high", "low", "close", "volume", "count", "vwap")
 
 
@@ -104,6 +105,23 @@ def test_days_without_trades_are_filled_across_a_change_of_the_clock(file, tmp_p
     assert len(fillers) == 3
     assert {bar[-1] for bar in fillers} == {UNDEF_PRICE}
     assert all(len(set(bar[:4])) == 1 and bar[4] == 0 for bar in fillers)
+
+
+def test_a_day_that_a_zone_skipped_is_not_filled(tmp_path):
+    array = np.zeros(4, TRADE)
+    array["length"], array["publisher_id"], array["instrument_id"] = record_length(TRADE), 1, 1
+    array["action"], array["side"], array["price"], array["size"] = b"T", b"N", 10**9, 1
+    # Apia went from the end of 29 December 2011 to the 31st, over the date line.
+    days = [datetime.fromisoformat(f"{day}T12:00Z").timestamp() for day in SKIPPED]
+    array["ts_event"] = array["ts_recv"] = np.array(days, np.int64) * 10**9
+    path = tmp_path / "apia.dbn"
+    metadata = make_metadata("TEST", "trades", int(array["ts_recv"][0]), None, {1: "CL"})
+    path.write_bytes(encode_metadata(metadata) + bytes(encode_records(array)))
+    options = ("aggregate", path, "--interval", "1d", "--tz", "Pacific/Apia", "--fill", "prev")
+    rows = [json.loads(line) for line in completed(*options, "-J", "-p").stdout.splitlines()]
+    starts = [row["hd"]["ts_event"][5:13] for row in rows]
+    assert starts == ["12-27T10", "12-28T10", "12-29T10", "12-30T10", "12-31T10", "01-01T10"]
+    assert [row["volume"] for row in rows] == ["1", "1", "1", "0", "0", "1"]
 
 
 def test_counts_and_vwaps_have_columns_in_every_form_but_dbn(file, tmp_path):

@@ -174,7 +174,16 @@ def test_records_of_other_schemas_than_the_header_names_are_told(tmp_path, caplo
     )
     assert totals(path) == {"ESM4": 5}
     (said,) = caplog.messages
-    assert said.startswith(f"{path}: left out 1 records of other schemas than mbo, which its")
+    assert said == f"{path}: left out 1 records of other schemas than mbo, which its header names"
+
+
+@pytest.mark.parametrize("named", ["trades", "ohlcv-1m", "definition"])
+def test_records_decide_where_none_is_of_the_schema_that_the_header_names(tmp_path, caplog, named):
+    records = [shown("mbo", MAY_1 + n, size) for n, size in enumerate((5, 6))]
+    path = write(tmp_path / "f.dbn", header(NAMES, named), *records)
+    assert totals(path) == totals(path, schema="mbo") == {"ESM4": 11}
+    told = f"{path}: its header names {named}, but its records are of mbo; read by its records"
+    assert caplog.messages == [told] * 2
 
 
 def test_a_stream_tells_of_the_second_view_at_once(caplog):

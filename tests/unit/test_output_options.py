@@ -117,6 +117,28 @@ class TestSink:
         assert len(memory.arrays) == 1
         assert memory.is_closed
 
+    def test_a_file_of_an_endless_input_that_cannot_be_written_is_not_completed(self):
+        memory = Memory()
+        sink = Sink(memory, None, "out.csv", True)
+        sink.write(batch(streams.mbo(1)))
+        with pytest.raises(OutputError), sink:
+            raise OutputError
+        assert not memory.is_closed
+
+    @pytest.mark.parametrize(
+        ("name", "grows"),
+        [("o.csv", True), ("o.dbn", True), ("o.parquet", False), ("o.arrow", False)],
+    )
+    def test_of_an_endless_input_a_file_that_needs_its_end_appears_with_it(
+        self, tmp_path, name, grows
+    ):
+        options = OutputOptions(path=str(tmp_path / name))
+        with options.open(streams.metadata(), is_endless=True) as sink:
+            for _ in range(20):
+                sink.write(batch(streams.mbo(100_000)))
+            assert (tmp_path / name).exists() == grows
+        assert (tmp_path / name).exists()
+
     def test_an_error_before_the_first_record_leaves_no_trace(self):
         memory = Memory()
         sink = Sink(memory, None)
