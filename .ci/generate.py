@@ -22,7 +22,7 @@ SHARED_PANELS: Final = {
     "terminal, and DBN in a pipe.",
 }
 """Option groups that many commands have, and what docs/cli.md says of each."""
-SETTINGS: Final = "Settings"
+SETTINGS: Final = ("Settings", "Advanced settings")
 PREFACE: Final = """<!-- Written by .ci/generate.py from the code. -->
 # Commands
 
@@ -145,8 +145,8 @@ def _options(context: Any) -> dict[str, dict[str, str]]:
             if parameter.param_type_name == "argument":
                 name = name.partition(" <")[0]
             panels.setdefault(panel, {})[name] = _plain(text)
-    settings = panels.pop(SETTINGS, {})
-    return {panel: options for panel, options in (panels | {SETTINGS: settings}).items() if options}
+    settings = {panel: panels.pop(panel, {}) for panel in SETTINGS}
+    return {panel: options for panel, options in (panels | settings).items() if options}
 
 
 def _plain(text: str) -> str:

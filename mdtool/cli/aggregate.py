@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mdtool.cli.completion import one_of, some_of
 from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.options import check_mode, given_options, option_bundle, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
@@ -49,11 +50,16 @@ class BarOptions:
     fill: Annotated[
         str,
         typer.Option(
-            help="Bars of intervals without trades: none, prev (repeats the last close) or zero."
+            help="Bars of intervals without trades: none, prev (repeats the last close) or zero.",
+            autocompletion=one_of(("none", "prev", "zero")),
         ),
     ] = "none"
     clock: Annotated[
-        str, typer.Option(help="The time that assigns a trade to its bar: ts_recv or ts_event.")
+        str,
+        typer.Option(
+            help="The time that assigns a trade to its bar: ts_recv or ts_event.",
+            autocompletion=one_of(("ts_recv", "ts_event")),
+        ),
     ] = "ts_recv"
     lateness: Annotated[
         str | None,
@@ -79,6 +85,7 @@ class BarOptions:
         str,
         typer.Option(
             help="Which of a bar's times is its ts_event: start or end.",
+            autocompletion=one_of(("start", "end")),
         ),
     ] = "start"
     extras: Annotated[
@@ -87,6 +94,7 @@ class BarOptions:
             "--with",
             metavar="FIELDS",
             help="Add count (of trades), vwap, or both, separated by a comma; not in DBN.",
+            autocompletion=some_of(("count", "vwap")),
         ),
     ] = ""
 

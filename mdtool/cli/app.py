@@ -14,8 +14,9 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from mdtool.cli.options import ADVANCED
 from mdtool.core import logs
-from mdtool.core.config import CONFIG_VARIABLE, load
+from mdtool.core.config import CONFIG_VARIABLE, did_you_mean, load
 from mdtool.core.data_folder import home
 from mdtool.core.errors import (
     EXIT_FAILED,
@@ -23,6 +24,7 @@ from mdtool.core.errors import (
     EXIT_OK,
     EXIT_USAGE,
     MdtoolError,
+    UsageError,
 )
 from mdtool.core.logs import LogConfig
 
@@ -60,6 +62,13 @@ _LINE_BREAK: Final = re.compile(r"(?<!\n)\n(?!\n)")
 class _LazyGroup(TyperGroup):
     """Imports a subcommand's module when that subcommand, or the list of all, is needed."""
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the subcommand that the first word names."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise UsageError(f"{name}: no such command{did_you_mean(name, COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's
         return list(COMMANDS)
 
@@ -78,15 +87,23 @@ def _lay_out(command: Any) -> None:
     Line breaks within paragraphs are removed, and option values get short names, so that the names
     of options are not truncated.
     """
+    is_short = not {*_HELP_FLAGS}.isdisjoint(sys.argv) and _HELP_ALL not in sys.argv
+    is_shortened = False
     if command.help:
         command.help = _LINE_BREAK.sub(" ", inspect.cleandoc(command.help))
     for parameter in command.params:
+        if getattr(parameter, "rich_help_panel", None) == ADVANCED:
+            parameter.hidden |= is_short
+            is_shortened |= is_short
         if parameter.param_type_name == "option" and parameter.metavar is None:
             parameter.metavar = _VALUE_NAMES.get(parameter.bare_type())
+    if is_shortened:
+        command.epilog = f"{_HELP_ALL} shows the advanced settings too."
     for subcommand in getattr(command, "commands", {}).values():
         _lay_out(subcommand)
 
 
+_HELP_ALL: Final = "--help-all"
 _HELP_FLAGS: Final = ("-h", "--help")
 _LOG: Final = LogConfig()
 
@@ -94,7 +111,7 @@ app = typer.Typer(
     name="mdtool",
     cls=_LazyGroup,
     no_args_is_help=True,
-    context_settings={"help_option_names": list(_HELP_FLAGS)},
+    context_settings={"help_option_names": [*_HELP_FLAGS, _HELP_ALL]},
     pretty_exceptions_enable=False,
 )
 
@@ -137,7 +154,9 @@ def _settings(
     """
     if config is not None:
         os.environ[CONFIG_VARIABLE] = config
-    if not any(flag in sys.argv for flag in _HELP_FLAGS):  # --help works with wrong settings too
+    if not any(
+        flag in sys.argv for flag in (*_HELP_FLAGS, _HELP_ALL)
+    ):  # --help works with wrong settings too
         level = "debug" if debug else log_level
         log = load(LogConfig, "log", {"format": log_format, "level": level})
         logs.configure(log.format, log.level)
@@ -161,7 +180,7 @@ def main() -> NoReturn:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""
-        message = error.format_message()
+        message = _mistyped(error) or error.format_message()
         # Without arguments the help was printed instead of a message.
         status = _report(f"{message}{hint}", EXIT_USAGE) if message else EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
@@ -179,6 +198,13 @@ def main() -> NoReturn:
         status = _report(f"internal error: {type(error).__name__}: {error}", EXIT_FAILED)
     gc.freeze()  # with numba loaded, the last garbage collection takes 0.2 s
     sys.exit(status)
+
+
+def _mistyped(error: typer.TyperException) -> str | None:
+    """Return the message of an option that does not exist, with the nearest one that does."""
+    option = getattr(error, "option_name", None)
+    near = getattr(error, "possibilities", None)
+    return f"{option}: no such option; did you mean {near[0]}?" if option and near else None
 
 
 def _describe(error: OSError) -> str:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
+from mdtool.cli.completion import one_of
 from mdtool.cli.progress import StatusLine
+from mdtool.core.config import did_you_mean
 from mdtool.core.errors import CheckError, UsageError
 
 if TYPE_CHECKING:
@@ -111,7 +113,12 @@ _SEEDS: Final = 1_000_000
 @app.command()
 def bench(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help=f"{', '.join(BENCHES)}, or all.")
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help=f"{', '.join(BENCHES)}, or all.",
+            autocompletion=one_of([*BENCHES, "all"]),
+        ),
     ],
     as_json: Annotated[
         bool, typer.Option("-J", "--json", help="One JSON object a line, one line a figure.")
@@ -153,9 +160,7 @@ def bench(
     chosen = _all() if names == ["all"] else names
     for name in chosen:
         if name not in BENCHES:
-            raise UsageError(
-                f"bench {name!r}: does not exist; choose from {', '.join(BENCHES)}, or all"
-            )
+            raise UsageError(f"bench {name}: no such bench{did_you_mean(name, [*BENCHES, 'all'])}")
     if "chaos" in chosen:
         seed = random.randrange(_SEEDS) if seed is None else seed  # noqa: S311 - no secret
         typer.echo(f"chaos: --seed {seed}", err=True)
@@ -201,25 +206,32 @@ def _measure(name: str, **offered: Any) -> list[Figure]:
 
 
 def _print_table(name: str, figures: Sequence[Figure]) -> None:
+    """Print a row for each figure, and below it what it was compared with."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"{name}: {BENCHES[name].title}", title_justify="left")
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    table.add_column("baseline")
-    table.add_column("its value", justify="right")
-    table.add_column("ratio", justify="right")
+    table = Table("figure", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("value", "baseline", "ratio"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.columns[0].no_wrap = True
     for figure in figures:
         baseline = figure.baseline_value
         table.add_row(
             figure.name,
             f"{_readable(figure.value)} {figure.unit}",
-            figure.baseline or "",
             "" if baseline is None else f"{_readable(baseline)} {figure.unit}",
             "" if figure.ratio is None else f"{figure.ratio:,.2f} x",
         )
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    console.print(Text(f"{name}: {BENCHES[name].title}", "bold"))
+    console.print(table)
+    compared: dict[str, list[str]] = {}
+    for figure in figures:
+        if figure.baseline:
+            compared.setdefault(figure.baseline, []).append(figure.name)
+    for peer, names in compared.items():
+        console.print(Text(f"{', '.join(names)}: against {peer}", "dim"))
 
 
 def _readable(value: float) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from mdtool.cli.completion import one_of
 from mdtool.core.config import SECTIONS, Origin, did_you_mean, field_types, origins, range_of
 from mdtool.core.errors import UsageError
 
@@ -43,6 +44,7 @@ def config(
             metavar="[SECTION [OPTION...]]",
             help=f"Only the settings of {', '.join(_CLASSES)}; with the options of a command, "
             "as it has them.",
+            autocompletion=one_of(_CLASSES),
         ),
     ] = None,
     sample: Annotated[

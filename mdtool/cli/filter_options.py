@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mdtool.cli.completion import schemas, symbols
 from mdtool.cli.options import option_bundle
 from mdtool.core.errors import UsageError
 from mdtool.core.units import parse_moment, parse_option
@@ -26,6 +27,7 @@ class RangeOptions:
         typer.Option(
             metavar="A,B,...",
             help="Only these symbols, by any of their names, separated by commas.",
+            autocompletion=symbols,
         ),
     ] = None
     start: Annotated[
@@ -108,6 +110,7 @@ class FilterOptions(RangeOptions):
         typer.Option(
             metavar="SCHEMA",
             help="Only this schema; trades are taken out of MBO and MBP too, each once.",
+            autocompletion=schemas,
         ),
     ] = None
 

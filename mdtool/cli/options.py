@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
+from mdtool.cli.completion import Offer, one_of, some_of
 from mdtool.core.config import field_types, load, range_of
 from mdtool.core.errors import UsageError
 
 Command = Callable[..., Any]
+
+SETTINGS: Final = "Settings"
+ADVANCED: Final = "Advanced settings"
+"""The headings of settings; `--help` leaves the advanced ones to `--help-all`."""
 
 
 def option_bundle(
@@ -57,7 +64,7 @@ def with_settings(cls: type, section: str) -> Callable[[Command], Command]:
     types = field_types(cls)
     switches = [name for name, kind in types.items() if kind is bool]
     options = []
-    for field in dataclasses.fields(cls):
+    for field in sorted(dataclasses.fields(cls), key=_panel, reverse=True):
         kind = types[field.name]
         options += _switch(field) if kind is bool else [_option(field, kind)]
         if former := field.metadata["formerly"]:
@@ -148,6 +155,10 @@ class _InputGroup(TyperGroup):
         if args and args[0] in self.commands:
             name = f"{info_name} {args[0]}"
             return self.commands[args[0]].make_context(name, args[1:], parent, **extra)
+        if args and args[0].isidentifier() and not Path(args[0]).exists():
+            close = difflib.get_close_matches(args[0], list(self.commands), n=1)
+            if close and not extra.get("resilient_parsing"):
+                raise UsageError(f"{args[0]}: no such file; did you mean `{info_name} {close[0]}`?")
         return super().make_context(info_name, args, parent, **extra)
 
 
@@ -186,7 +197,8 @@ def _option(field: dataclasses.Field[Any], kind: type) -> inspect.Parameter:
         _flag(field.name),
         help=field.metadata["help"] + (rf" \[{limits}]" if limits else ""),
         show_default=False,
-        rich_help_panel="Settings",
+        rich_help_panel=_panel(field),
+        autocompletion=_completion(field.metadata),
     )
     return _parameter(field.name, kind, option)
 
@@ -205,11 +217,21 @@ def _switch(field: dataclasses.Field[Any]) -> list[inspect.Parameter]:
                 help=text,
                 hidden=not is_shown,
                 show_default=False,
-                rich_help_panel="Settings",
+                rich_help_panel=_panel(field),
             ),
         )
         for name, (text, is_shown) in names.items()
     ]
+
+
+def _panel(field: dataclasses.Field[Any]) -> str:
+    return SETTINGS if field.metadata["is_common"] else ADVANCED
+
+
+def _completion(metadata: Mapping[str, Any]) -> Offer | None:
+    if not metadata["offered"]:
+        return None
+    return (one_of if metadata["choices"] else some_of)(metadata["offered"])
 
 
 def _flag(name: str) -> str:

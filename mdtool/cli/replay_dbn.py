@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from mdtool.cli.completion import one_of
 from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.options import check_mode, with_settings
 from mdtool.cli.output_options import OutputOptions, with_output
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
+_CLOCKS: Final = ("ts_recv", "ts_event")
 _ALONGSIDE: Final = frozenset({"files", "symbols", "start", "end", "schema", "speed", "clock"})
 
 
@@ -52,7 +54,9 @@ def replay_dbn(
             min=0, help="Replay speed: 1 is real time, 10 ten times as fast, 0 as fast as possible."
         ),
     ] = 0.0,
-    clock: Annotated[str, typer.Option(help="Pace by ts_recv or ts_event.")] = "ts_recv",
+    clock: Annotated[
+        str, typer.Option(help="Pace by ts_recv or ts_event.", autocompletion=one_of(_CLOCKS))
+    ] = "ts_recv",
 ) -> int:
     """Replay DBN files, merged by time, as DBN, CSV, JSON, Parquet, Arrow or a table.
 

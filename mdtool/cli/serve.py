@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdtool.cli.completion import one_of
 from mdtool.cli.options import with_settings
+from mdtool.core.config import did_you_mean
 from mdtool.core.errors import UsageError
 from mdtool.services.supervisor.config import ServeConfig
 
@@ -21,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False)
 
+_WHAT = ("all", "together")
 _PROTOCOLS = {
     "serve-tcp": "Tick frames over TCP",
     "aggregate": "gRPC: MarketDataService, health, reflection",
@@ -41,6 +44,7 @@ def serve(
         str | None,
         typer.Argument(
             metavar="all|together",
+            autocompletion=one_of(_WHAT),
             help="All services, or those of --only, under a supervisor; or in this very process, "
             "for a supervisor of your own.",
         ),
@@ -78,6 +82,8 @@ def serve(
         return _run(config, context, as_json)
     if what == "together":
         return _run_together(config)
+    if what is not None:
+        raise UsageError(f"serve {what}: no such services{did_you_mean(what, _WHAT)}")
     raise UsageError("serve what? say `serve all`, `serve all --only ...` or `serve --check`")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mdtool.cli.completion import one_of
 from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
 from mdtool.core.errors import UsageError
@@ -32,7 +33,11 @@ def simulate(
         typer.Option(metavar="DURATION", help="Length in market time, such as 90s or 1h."),
     ] = None,
     schema: Annotated[
-        str, typer.Option(help="mbo (every order), trades, or mbp-1 (best bid and ask).")
+        str,
+        typer.Option(
+            help="mbo (every order), trades, or mbp-1 (best bid and ask).",
+            autocompletion=one_of(SCHEMAS),
+        ),
     ] = SCHEMAS[0],
     seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = SEED,
     start: Annotated[

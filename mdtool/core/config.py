@@ -83,6 +83,8 @@ def setting(
     choices: tuple[str, ...] = (),
     formerly: str | None = None,
     peer: Peer | None = None,
+    offered: tuple[str, ...] = (),
+    is_common: bool = False,
 ) -> Any:
     """Return a dataclass field that is a setting.
 
@@ -99,6 +101,10 @@ def setting(
         An earlier name, under which the setting can still be given.
     peer : Peer, optional
         The service whose address, host or port this is by default.
+    offered : tuple of str
+        Names that completion offers, of a list separated by commas.
+    is_common : bool
+        Whether the help text shows it among the first.
     """
     return dataclasses.field(
         default=default,
@@ -109,6 +115,8 @@ def setting(
             "choices": choices,
             "formerly": formerly,
             "peer": peer,
+            "offered": offered or choices,
+            "is_common": is_common,
         },
     )
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import typer
@@ -22,6 +23,8 @@ from mdtool.services.send.config import SendConfig
 from tests.support.processes import ChildProcess
 
 pytestmark = pytest.mark.usefixtures("no_settings")
+
+SAMPLES = Path(__file__).parents[2] / "sample_data"
 
 HEAVY = {"numba", "pyarrow", "grpc", "aiohttp", "pandas", "databento"}
 """What `mdtool --help` must not import."""
@@ -285,7 +288,7 @@ def test_every_option_of_a_command_says_what_it_does(name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_options_are_told_by_their_whole_names_on_a_terminal_of_80_columns(name):
     narrow = {**os.environ, "COLUMNS": "80", "TERMINAL_WIDTH": "80"}
-    told = set(re.findall(r"--[a-z0-9-]+", mdtool(name, "--help", env=narrow).stdout))
+    told = set(re.findall(r"--[a-z0-9-]+", mdtool(name, "--help-all", env=narrow).stdout))
     shown = [p for p in command_of(name).params if p.param_type_name == "option" and not p.hidden]
     assert {flag for p in shown for flag in p.opts if flag.startswith("--")} <= told
 
@@ -315,3 +318,55 @@ def test_only_the_flag_that_changes_something_is_shown():
     ]:
         is_hidden = {p.name: p.hidden for p in command_of(name).params if hasattr(p, "hidden")}
         assert (is_hidden[shown], is_hidden[hidden]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gatway"], "gatway: no such command; did you mean 'gateway'?"),
+        (["gateway", "--prot", "9"], "--prot: no such option; did you mean --port?"),
+        (["store", "chek"], "chek: no such file; did you mean `store check`?"),
+        (["bench", "fanuot"], "bench fanuot: no such bench; did you mean 'fanout'?"),
+        (["serve", "al"], "serve al: no such services; did you mean 'all'?"),
+        (["config", "gatewy"], "gatewy: no such section; did you mean 'gateway'?"),
+    ],
+)
+def test_what_is_mistyped_gets_the_nearest_name(arguments, message):
+    done = mdtool(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"mdtool: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("mdtool gat", ["gateway"]),
+        ("mdtool bench fan", ["fanout"]),
+        ("mdtool replay-dbn --clock ts_e", ["ts_event"]),
+        ("mdtool replay-dbn --schema mbp", ["mbp-1", "mbp-10"]),
+        ("mdtool serve to", ["together"]),
+        ("mdtool serve all --only vwap,g", ["vwap,gateway"]),
+        ("mdtool gateway --proxy-header f", ["forwarded"]),
+        ("mdtool replay-dbn {}/trades.dbn.zst --symbols AAPL,A", ["AAPL,AMZN"]),
+        ("mdtool book {}/mbo.dbn.zst --symbols G", ["GOOG"]),
+        ("mdtool book missing.dbn --symbols G", []),
+    ],
+)
+def test_completion_offers_values(words, offered):
+    line = words.format(SAMPLES)
+    variables = {
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")),
+        "_MDTOOL_COMPLETE": "complete_bash",
+    }
+    done = mdtool(env=os.environ | variables)
+    assert sorted(done.stdout.split()) == offered
+
+
+def test_help_leaves_advanced_settings_to_help_all():
+    short, whole = (mdtool("serve", flag).stdout for flag in ("--help", "--help-all"))
+    assert "--processes" in short
+    assert "--help-all shows the advanced settings too" in short
+    assert "--serve-tcp-host" not in short
+    assert "--serve-tcp-host" in whole

@@ -312,7 +312,11 @@ def test_every_port_of_a_book_can_be_any_free_one(day):
         ({"only": "replay-dbn"}, UsageError, "name a file with --book FILE"),
         ({"book": "f.dbn", "only": "book"}, UsageError, "which --only leaves out"),
         ({"book": "nowhere.dbn"}, InputError, "nowhere.dbn: no such file"),
-        ({"only": "gatewya"}, UsageError, "--only gatewya: no such service; choose from"),
+        (
+            {"only": "gatewya"},
+            UsageError,
+            "--only gatewya: no such service; did you mean 'gateway'?",
+        ),
         ({"simulate": True, "replay": "f.dbn"}, UsageError, "choose one"),
         ({"simulate": True, "again": True}, UsageError, "name it with --replay FILE"),
         ({"simulate": True, "only": "aggregate"}, UsageError, "--only leaves out"),

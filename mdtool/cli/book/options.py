@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from mdtool.cli.completion import one_of
 from mdtool.cli.options import given_options
 from mdtool.core.errors import UsageError
 from mdtool.core.units import parse_duration, parse_moment, parse_option
@@ -31,6 +32,7 @@ class BookOptions:
         str,
         typer.Option(
             metavar="final|event|INTERVAL",
+            autocompletion=one_of((FINAL, EVENT)),
             help="When to emit: final, each book once at the end; event, a depth record for each "
             "change of the best levels and each trade; or an INTERVAL such as 1s, each book "
             "that changed, at the interval's end.",
@@ -41,8 +43,8 @@ class BookOptions:
         typer.Option(
             metavar="N",
             min=1,
-            help="Levels of a side. JSON: any number, by default all; tables: by default 10; "
-            "records: 10 (mbp-10) or 1 (mbp-1).",
+            help="Levels of a side. JSON: any number, by default all; tables: by default 10 "
+            "of up to four books; records: 10 (mbp-10) or 1 (mbp-1).",
             show_default=False,
         ),
     ] = None

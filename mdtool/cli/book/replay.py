@@ -383,7 +383,11 @@ def _opened(options: BookOptions, output: OutputOptions, source: RecordSource) -
     if output.is_table:
         from mdtool.cli.book.table import SnapshotTable
 
-        return SnapshotTable(source.instruments, has_ladders=options.interval_ns is None)
+        return SnapshotTable(
+            source.instruments,
+            has_ladders=options.interval_ns is None,
+            is_deep=options.depth is not None and options.depth > 1,
+        )
     if not output.is_of_records:
         from mdtool.adapters.outputs.streams import SnapshotJsonOutput
 

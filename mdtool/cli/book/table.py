@@ -1,9 +1,9 @@
-"""Snapshots of order books on the terminal: ladders of up to four, else a row for each."""
+"""Snapshots of order books on the terminal: ladders of a few or of a depth, else rows."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from itertools import zip_longest
+from itertools import accumulate, islice, zip_longest
 from typing import Final
 
 from rich.console import Console
@@ -17,19 +17,22 @@ from mdtool.core.units import format_price, format_time
 from mdtool.engine.book.snapshot import Levels, Snapshot
 
 MAX_LADDERS: Final = 4
-"""The most books that are shown as ladders; more are shown as rows."""
+"""The most books that are shown as ladders where no depth is chosen; more are shown as rows."""
+_GAP: Final = "  "
 _COLUMNS: Final = {
     "symbol": 12,
     "timestamp": 30,
-    "orders": 8,
-    "bid_sz": 8,
-    "bid": 14,
-    "ask": 14,
-    "ask_sz": 8,
-    "levels": 11,
+    "bid_sz": 7,
+    "bid": 11,
+    "ask": 11,
+    "ask_sz": 7,
     "": 7,
+    "levels": 9,
+    "orders": 7,
 }
 """The columns of the rows, and how wide each is."""
+_TIME_OF_DAY: Final = 12
+"""How wide the timestamp is on a narrow terminal: hours to milliseconds."""
 _LEFT: Final = frozenset({"symbol", "timestamp", ""})
 
 
@@ -42,19 +45,25 @@ class SnapshotTable:
         Those of the snapshots; publishers are shown where there are several.
     has_ladders : bool
         Whether up to `MAX_LADDERS` snapshots in all are shown level by level.
+    is_deep : bool
+        Whether all snapshots are shown level by level.
     """
 
-    def __init__(self, instruments: Instruments, has_ladders: bool) -> None:
+    def __init__(self, instruments: Instruments, has_ladders: bool, is_deep: bool = False) -> None:
         self._instruments = instruments
         self._console = Console(highlight=False, soft_wrap=True)
         self._ladders: list[Snapshot] = []
         self._is_of_rows = False
         self._has_ladders = has_ladders
+        self._is_deep = is_deep
+        self._widths = _fitting(self._console.width)
 
     def write(self, snapshot: Snapshot) -> None:
         """Show a snapshot's row, or buffer it as long as there may be ladders."""
         self._ladders.append(snapshot)
-        if not self._has_ladders or len(self._ladders) > MAX_LADDERS:
+        if self._is_deep:
+            self.close()
+        elif not self._has_ladders or len(self._ladders) > MAX_LADDERS:
             self._has_ladders = False
             self._show_rows()
 
@@ -68,7 +77,7 @@ class SnapshotTable:
         """Show the ladders."""
         for snapshot in self._ladders:
             self._console.print(*self._ladder(snapshot), sep="\n", end="\n\n")
-        self._ladders = []
+        self._ladders.clear()
 
     def _symbol(self, snapshot: Snapshot) -> str:
         text = self._instruments[snapshot.instrument].text
@@ -100,10 +109,11 @@ class SnapshotTable:
     def _show_rows(self) -> None:
         if not self._is_of_rows:
             self._is_of_rows = True
-            self._console.print(Text(_aligned(list(_COLUMNS)), style="bold"))
+            header = {name: name for name in _COLUMNS}
+            self._console.print(Text(_aligned(header, self._widths), style="bold"))
         for snapshot in self._ladders:
-            self._console.out(_aligned(_row(self._symbol(snapshot), snapshot)))
-        self._ladders = []
+            self._console.out(_aligned(_row(self._symbol(snapshot), snapshot), self._widths))
+        self._ladders.clear()
 
 
 def _remarks(snapshot: Snapshot) -> list[Text]:
@@ -133,27 +143,38 @@ def _texts(levels: Levels, decimals: int) -> list[tuple[str, str, str]]:
     ]
 
 
-def _row(symbol: str, snapshot: Snapshot) -> list[str]:
+def _row(symbol: str, snapshot: Snapshot) -> dict[str, str]:
     (bid, bid_size), (ask, ask_size) = (
         (format_price(int(levels[0]["price"])), str(levels[0]["size"])) if len(levels) else ("", "")
         for levels in (snapshot.bids, snapshot.asks)
     )
-    return [
-        symbol,
-        format_time(snapshot.ts_ns),
-        str(snapshot.total_orders),
-        bid_size,
-        bid,
-        ask,
-        ask_size,
-        f"{snapshot.bid_levels}/{snapshot.ask_levels}",
-        "partial" if snapshot.is_partial else "",
-    ]
+    return {
+        "symbol": symbol,
+        "timestamp": format_time(snapshot.ts_ns),
+        "bid_sz": bid_size,
+        "bid": bid,
+        "ask": ask,
+        "ask_sz": ask_size,
+        "": "partial" if snapshot.is_partial else "",
+        "levels": f"{snapshot.bid_levels}/{snapshot.ask_levels}",
+        "orders": str(snapshot.total_orders),
+    }
 
 
-def _aligned(texts: list[str]) -> str:
-    cells = (
-        text.ljust(width) if name in _LEFT else text.rjust(width)
-        for text, (name, width) in zip(texts, _COLUMNS.items(), strict=True)
-    )
-    return "  ".join(cells).rstrip()
+def _fitting(width: int) -> dict[str, int]:
+    """Return the widths of the first columns that fit a width, with times of day if need be."""
+    if sum(_COLUMNS.values()) + len(_GAP) * (len(_COLUMNS) - 1) <= width:
+        return _COLUMNS
+    narrow = {**_COLUMNS, "timestamp": _TIME_OF_DAY}
+    ends = accumulate(narrow.values(), lambda end, column: end + len(_GAP) + column)
+    return dict(islice(narrow.items(), max(1, sum(end <= width for end in ends))))
+
+
+def _aligned(texts: dict[str, str], widths: dict[str, int]) -> str:
+    cells = []
+    for name, width in widths.items():
+        text = texts[name]
+        if name == "timestamp" and width == _TIME_OF_DAY:
+            text = text.partition("T")[2][:_TIME_OF_DAY] or text
+        cells.append(text.ljust(width) if name in _LEFT else text.rjust(width))
+    return _GAP.join(cells).rstrip()

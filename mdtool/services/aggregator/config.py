@@ -17,8 +17,10 @@ INTERVALS: Final = ("1s", "1m", "5m", "1h", "1d")
 class AggregatorConfig:
     """Where the service listens, where it keeps its state, and what bounds that."""
 
-    host: str = setting("127.0.0.1", "Address to listen on.")
-    port: int = setting(50051, "Port to listen on, 0 for any free one.", low=0, high=65535)
+    host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
+    port: int = setting(
+        50051, "Port to listen on, 0 for any free one.", low=0, high=65535, is_common=True
+    )
     socket: str = setting(
         "",
         "Path of a Unix socket, on which services of this machine exchange ticks and updates at "
@@ -27,15 +29,18 @@ class AggregatorConfig:
     store: str = setting(
         "",
         "URL of the store, such as sqlite:///PATH; without one, state and trades are in memory.",
+        is_common=True,
     )
     bus: str = setting(
         "",
         "Consume ticks from kafka://HOST:PORT and store state there, as a member of a group.",
+        is_common=True,
     )
     session: str = setting(
         MIDNIGHT,
         "When sessions begin, HH:MM and a time zone, such as '17:00 America/Chicago'; or never. "
         "From 12:00 on, a session is that of the next day.",
+        is_common=True,
     )
     session_ms: int = setting(
         10_000,
@@ -47,6 +52,7 @@ class AggregatorConfig:
         PRICES[0],
         "Prices that ticks of StreamTicks may have; batches have any.",
         choices=PRICES,
+        is_common=True,
     )
     max_uncommitted: int = setting(
         262_144, "Uncommitted ticks at which senders are blocked by backpressure.", low=1

@@ -11,12 +11,13 @@ from mdtool.core.config import Peer, setting
 class ReceiverConfig:
     """Where the receiver listens, which sender it reads from, and the limits of its readers."""
 
-    host: str = setting("127.0.0.1", "Address to listen on.")
-    port: int = setting(8082, "HTTP port, 0 for any free one.", low=0, high=65535)
+    host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
+    port: int = setting(8082, "HTTP port, 0 for any free one.", low=0, high=65535, is_common=True)
     sender: str = setting(
         "127.0.0.1:9090",
         "HOST:PORT of a sender's DBN stream.",
         peer=Peer("replay-dbn", "data_port"),
+        is_common=True,
     )
     history_records: int = setting(
         524_288,

@@ -12,13 +12,22 @@ from mdtool.services.gateway.proxies import FORWARDED, X_FORWARDED_FOR
 class GatewayConfig:
     """Where the gateway listens, which services it connects to, and the limits of its clients."""
 
-    host: str = setting("127.0.0.1", "Address to listen on.")
-    port: int = setting(8080, "Port to listen on, 0 for any free one.", low=0, high=65535)
+    host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
+    port: int = setting(
+        8080, "Port to listen on, 0 for any free one.", low=0, high=65535, is_common=True
+    )
     workers: int = setting(
-        1, "Processes that serve clients on that port, with limits in common.", low=1, high=64
+        1,
+        "Processes that serve clients on that port, with limits in common.",
+        low=1,
+        high=64,
+        is_common=True,
     )
     aggregator: str = setting(
-        "127.0.0.1:50051", "HOST:PORT of the aggregation service.", peer=Peer("aggregate")
+        "127.0.0.1:50051",
+        "HOST:PORT of the aggregation service.",
+        peer=Peer("aggregate"),
+        is_common=True,
     )
     aggregator_socket: str = setting(
         "", "The aggregator's Unix socket, if it has one, to exchange ticks and updates."
@@ -40,7 +49,9 @@ class GatewayConfig:
         "HOST:PORT of a DBN stream with quotes, such as the data port of replay-dbn "
         "--serve; without one, quotes have last trades only.",
     )
-    vwap: str = setting("127.0.0.1:8888", "HOST:PORT of the VWAP feed.", peer=Peer("vwap"))
+    vwap: str = setting(
+        "127.0.0.1:8888", "HOST:PORT of the VWAP feed.", peer=Peer("vwap"), is_common=True
+    )
     quotes_hub: str = setting(
         "memory:", "Hub of quotes: memory:, or redis://HOST:PORT to share them among gateways."
     )
@@ -48,6 +59,7 @@ class GatewayConfig:
         "",
         "URL of the store of trades, such as sqlite:///PATH; without one, only recent "
         "trades are served.",
+        is_common=True,
     )
     timeout_ms: int = setting(2_000, "Timeout of requests to any of these.", low=1, high=600_000)
     max_age_ms: int = setting(
@@ -97,9 +109,12 @@ class GatewayConfig:
         "",
         "Path below which a proxy publishes the gateway, such as /market-data; with a proxy that "
         "removes it and sends X-Forwarded-Prefix, none is needed.",
+        is_common=True,
     )
     allowed_origins: str = setting(
-        "", "Other origins whose pages may use the gateway, separated by commas; * is every origin."
+        "",
+        "Other origins whose pages may use the gateway, separated by commas; * is every origin.",
+        is_common=True,
     )
     attempts: int = setting(
         3, "Attempts of a request while the aggregator is unavailable.", low=1, high=100

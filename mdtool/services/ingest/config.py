@@ -12,17 +12,25 @@ from mdtool.core.units import PRICES
 class IngestConfig:
     """Where the server listens, where it hands ticks to, and what bounds its memory."""
 
-    host: str = setting("127.0.0.1", "Address to listen on.")
-    port: int = setting(50050, "Port to listen on, 0 for any free one.", low=0, high=65535)
+    host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
+    port: int = setting(
+        50050, "Port to listen on, 0 for any free one.", low=0, high=65535, is_common=True
+    )
     aggregator: str = setting(
-        "127.0.0.1:50051", "HOST:PORT of the aggregator.", peer=Peer("aggregate")
+        "127.0.0.1:50051",
+        "HOST:PORT of the aggregator.",
+        peer=Peer("aggregate"),
+        is_common=True,
     )
     aggregator_socket: str = setting(
         "", "The aggregator's Unix socket, if it has one, to exchange ticks and updates."
     )
     bus: str = setting("", "Produce ticks to kafka://HOST:PORT instead of an aggregator.")
     prices: str = setting(
-        PRICES[0], "Prices that ticks may have: spreads also trade at 0 and below.", choices=PRICES
+        PRICES[0],
+        "Prices that ticks may have: spreads also trade at 0 and below.",
+        choices=PRICES,
+        is_common=True,
     )
     max_uncommitted: int = setting(
         262_144, "Uncommitted ticks at which clients are blocked by backpressure.", low=1

@@ -11,9 +11,11 @@ from mdtool.core.config import setting
 class SenderConfig:
     """Where the sender listens, and the limits of its receivers."""
 
-    host: str = setting("127.0.0.1", "Address to listen on.")
-    port: int = setting(8081, "HTTP port, 0 for any free one.", low=0, high=65535)
-    data_port: int = setting(9090, "Port of the DBN stream, 0 for any free one.", low=0, high=65535)
+    host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
+    port: int = setting(8081, "HTTP port, 0 for any free one.", low=0, high=65535, is_common=True)
+    data_port: int = setting(
+        9090, "Port of the DBN stream, 0 for any free one.", low=0, high=65535, is_common=True
+    )
     max_receivers: int = setting(
         100, "Receivers connected at once, of some megabytes each; more are rejected.", low=1
     )

@@ -12,18 +12,31 @@ from mdtool.core.units import PRICES
 class SendConfig:
     """Where ticks go, how fast, and how hard the client tries."""
 
-    host: str = setting("127.0.0.1", "Host of the ingest server.", peer=Peer("serve-tcp"))
-    port: int = setting(
-        50050, "Port of the ingest server.", low=1, high=65535, peer=Peer("serve-tcp")
+    host: str = setting(
+        "127.0.0.1", "Host of the ingest server.", peer=Peer("serve-tcp"), is_common=True
     )
-    rate: float = setting(0.0, "Ticks a second; 0 is as many as the server accepts.", low=0)
+    port: int = setting(
+        50050,
+        "Port of the ingest server.",
+        low=1,
+        high=65535,
+        peer=Peer("serve-tcp"),
+        is_common=True,
+    )
+    rate: float = setting(
+        0.0, "Ticks a second; 0 is as many as the server accepts.", low=0, is_common=True
+    )
     speed: float = setting(
-        0.0, "Replay speed: 1 is real time, 10 ten times as fast, 0 as fast as possible.", low=0
+        0.0,
+        "Replay speed: 1 is real time, 10 ten times as fast, 0 as fast as possible.",
+        low=0,
+        is_common=True,
     )
     prices: str = setting(
         PRICES[0],
         "Prices to send: any, also of 0 and below, for a server that accepts them.",
         choices=PRICES,
+        is_common=True,
     )
     plain: bool = setting(
         False, "Send no Hello, for servers that do not know it; nothing is resent."
@@ -31,6 +44,7 @@ class SendConfig:
     stream_id: str | None = setting(
         None,
         "Name of the stream; the same input sent again under this name resumes where it stopped.",
+        is_common=True,
     )
     backlog_bytes: int = setting(
         16 << 20,

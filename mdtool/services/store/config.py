@@ -14,4 +14,5 @@ class StoreConfig:
     store: str | None = setting(
         None,
         "The store: sqlite:///PATH or postgresql://HOST/NAME; by default that of `serve all`.",
+        is_common=True,
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from mdtool.core.config import setting
+
+_SERVICES: Final = ("serve-tcp", "aggregate", "vwap", "gateway", "book", "replay-dbn", "store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,36 +17,55 @@ class ServeConfig:
     A host or a port of None means the service's own setting.
     """
 
-    only: str = setting("", "Services to run, separated by commas; by default all.")
+    only: str = setting(
+        "",
+        "Services to run, separated by commas; by default all.",
+        offered=_SERVICES,
+        is_common=True,
+    )
     data_dir: str | None = setting(
         None,
         "Folder of the store; by default mdtool's own below the user's data, and none with "
         "--simulate or --replay.",
+        is_common=True,
     )
-    store: str | None = setting(None, "URL of another store, such as postgresql://HOST/NAME.")
-    memory: bool = setting(False, "Store nothing: state and trades end with the services.")
+    store: str | None = setting(
+        None, "URL of another store, such as postgresql://HOST/NAME.", is_common=True
+    )
+    memory: bool = setting(
+        False, "Store nothing: state and trades end with the services.", is_common=True
+    )
     bus: str = setting(
         "",
         "Exchange ticks and state over kafka://HOST:PORT, also with other machines.",
     )
     processes: bool = setting(
-        False, "Run each service in a process of its own, as --bus and --scale do."
+        False,
+        "Run each service in a process of its own, as --bus and --scale do.",
+        is_common=True,
     )
     scale: str = setting("", "With --bus, how many processes of a service to run: aggregate=3.")
-    simulate: bool = setting(False, "Ingest the trades of a simulated exchange.")
-    rate: float = setting(1_000.0, "Simulated trades a second.", low=0.001)
+    simulate: bool = setting(False, "Ingest the trades of a simulated exchange.", is_common=True)
+    rate: float = setting(1_000.0, "Simulated trades a second.", low=0.001, is_common=True)
     replay: str | None = setting(
-        None, "Ingest the trades of a DBN file, once: what the store has of it is left out."
+        None,
+        "Ingest the trades of a DBN file, once: what the store has of it is left out.",
+        is_common=True,
     )
-    again: bool = setting(False, "Ingest the trades of --replay again, whatever the store has.")
+    again: bool = setting(
+        False, "Ingest the trades of --replay again, whatever the store has.", is_common=True
+    )
     book: str | None = setting(
-        None, "Run the sender and the receiver of an order book, on a DBN file."
+        None,
+        "Run the sender and the receiver of an order book, on a DBN file.",
+        is_common=True,
     )
     speed: float | None = setting(
         None,
         "Replay speed: 1 is real time, 0 as fast as possible; by default 1 for "
         "--replay, 0 for --book.",
         low=0,
+        is_common=True,
     )
     serve_tcp_host: str | None = setting(None, "Address that serve-tcp listens on.")
     serve_tcp_port: int | None = setting(
@@ -55,7 +77,11 @@ class ServeConfig:
     )
     gateway_host: str | None = setting(None, "Address that gateway listens on.")
     gateway_port: int | None = setting(
-        None, "Port of gateway, 0 for any free one.", low=0, high=65535
+        None,
+        "Port of gateway, 0 for any free one.",
+        low=0,
+        high=65535,
+        is_common=True,
     )
     vwap_host: str | None = setting(None, "Address that vwap listens on.")
     vwap_port: int | None = setting(None, "Port of vwap, 0 for any free one.", low=0, high=65535)

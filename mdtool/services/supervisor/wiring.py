@@ -241,7 +241,7 @@ def chosen(config: ServeConfig) -> Collection[str]:
     if not names:
         return set(existing) - (BOOK_SERVICES if config.book is None else frozenset())
     for name in sorted(names - set(existing)):
-        raise UsageError(f"--only {name}: no such service; choose from {', '.join(existing)}")
+        raise UsageError(f"--only {name}: no such service{settings.did_you_mean(name, existing)}")
     return names
 
 

@@ -11,18 +11,27 @@ from mdtool.core.config import Peer, setting
 class VwapConfig:
     """The window, the source of trades, and the limits of clients."""
 
-    window: str = setting("100", "Window of each VWAP: a number of trades, or a time such as 5m.")
-    host: str = setting("127.0.0.1", "Address to listen on.")
-    port: int = setting(8888, "Port to listen on, 0 for any free one.", low=0, high=65535)
+    window: str = setting(
+        "100", "Window of each VWAP: a number of trades, or a time such as 5m.", is_common=True
+    )
+    host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
+    port: int = setting(
+        8888, "Port to listen on, 0 for any free one.", low=0, high=65535, is_common=True
+    )
     aggregator: str = setting(
-        "127.0.0.1:50051", "HOST:PORT of the aggregator.", peer=Peer("aggregate")
+        "127.0.0.1:50051",
+        "HOST:PORT of the aggregator.",
+        peer=Peer("aggregate"),
+        is_common=True,
     )
     aggregator_socket: str = setting(
         "", "The aggregator's Unix socket, if it has one, to exchange ticks and updates."
     )
     bus: str = setting("", "Consume trades from kafka://HOST:PORT instead of the aggregator.")
     store: str = setting(
-        "", "URL of the aggregator's store, from which windows are restored at the start."
+        "",
+        "URL of the aggregator's store, from which windows are restored at the start.",
+        is_common=True,
     )
     max_trades: int = setting(
         10_000_000,
