@@ -21,18 +21,24 @@ class WarningLog:
         Of the stream.
     is_endless : bool
         Whether to log the first of each kind at once: nobody knows when the stream ends.
+
+    Attributes
+    ----------
+    counts : Counter of str
+        How many there were of each kind.
     """
 
     def __init__(self, name: str, is_endless: bool) -> None:
         self._name = name
         self._is_endless = is_endless
-        self._counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self._is_reported = False
         self._first: dict[str, StreamWarning] = {}
 
     def take(self, records: Records) -> None:
         """Take the stream's next records of one rtype."""
         for warning in warnings_in(records):
-            self._counts[warning.kind] += 1
+            self.counts[warning.kind] += 1
             if warning.kind not in self._first:
                 self._first[warning.kind] = warning
                 if self._is_endless:
@@ -40,14 +46,14 @@ class WarningLog:
 
     def report(self) -> None:
         """Log how many there were, once."""
-        if self._counts:
+        if self.counts and not self._is_reported:
+            self._is_reported = True
             told = [
-                f"{self._counts[kind]} {kind}: {_described(self._first[kind])}"
+                f"{self.counts[kind]} {kind}: {_described(self._first[kind])}"
                 for kind in KINDS
-                if self._counts[kind]
+                if self.counts[kind]
             ]
             log.warning("%s: the stream may lack records: %s", self._name, "; ".join(told))
-            self._counts.clear()
 
 
 def _described(warning: StreamWarning) -> str:

@@ -6,6 +6,7 @@ Texts and codes are those of the vendor's gateway. Records of DBN v1 have a text
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Final, NamedTuple
 
 from mdtool.core.dtypes import RTYPE_ERROR, RTYPE_SYSTEM
@@ -24,6 +25,8 @@ _SKIPPED: Final = re.compile(r"\bskipp", re.IGNORECASE)
 _NO_CODE: Final = 255
 _ANSWER: Final = "stream="
 """Begins what a sender of mdtool says, of records that it left out too: a snapshot follows."""
+_PASSED_ON: Final = re.compile(rf"warning=({'|'.join(KINDS)})\|(.*)", re.DOTALL)
+"""What a sender of mdtool passes on of the stream that it sends."""
 
 
 class StreamWarning(NamedTuple):
@@ -48,6 +51,21 @@ class StreamWarning(NamedTuple):
     def __str__(self) -> str:
         return self.text if self.code is None else f"{self.text} (code {self.code})"
 
+    @property
+    def passed_on(self) -> str:
+        """The text of a system record by which a sender passes it on."""
+        return f"warning={self.kind}|{self}"
+
+
+def counts_of(kinds: Counter[str]) -> dict[str, int]:
+    """Return how many warnings there are of every kind."""
+    return {kind: kinds[kind] for kind in KINDS}
+
+
+def is_passed_on(text: str) -> bool:
+    """Return whether the text of a system record is a warning that a sender passes on."""
+    return _PASSED_ON.fullmatch(text) is not None
+
 
 def warnings_in(records: Records) -> list[StreamWarning]:
     """Return the warnings among records of one rtype; none unless it is system or error.
@@ -64,7 +82,11 @@ def warnings_in(records: Records) -> list[StreamWarning]:
     for record in records:
         text = record[field].decode("utf-8", "replace")
         code = int(record["code"])
-        kind = _kind(rtype, code, text)
+        kind: str | None
+        if rtype == RTYPE_SYSTEM and (passed_on := _PASSED_ON.fullmatch(text)):
+            kind, text = passed_on.groups()
+        else:
+            kind = _kind(rtype, code, text)
         if kind is not None:
             ts_ns = int(record["ts_event"].view("i8"))
             found.append(StreamWarning(kind, text, None if code == _NO_CODE else code, ts_ns))

@@ -15,6 +15,11 @@ system and error records, in the manner of Databento's live gateway:
     system, REPLAY_COMPLETED        `stream=IDENTITY|position=N`: the stream has ended
     error                           the reason why the session ends
 
+Of a live stream's own system and error records, which would be mistaken for answers, the session
+leaves out all but the warnings. They are records of the stream at their place among the others:
+
+    system, without a code          `warning=KIND|TEXT`
+
 Records before the first answer belong to no session: the request of a receiver came when its stream
 had begun already. A position counts the stream's own records. Equal identities mean equal records
 at equal positions, also of a sender that was restarted in between.
@@ -31,8 +36,11 @@ import numpy as np
 from mdtool.core.dtypes import RTYPE_ERROR, RTYPE_SYSTEM
 from mdtool.core.errors import PeerError
 from mdtool.core.records import Records
+from mdtool.core.stream_warnings import is_passed_on, warnings_in
+from mdtool.core.units import UNDEF_TIMESTAMP
 from mdtool.wire.dbn import DbnDecoder, encode_metadata
 from mdtool.wire.dbn_metadata import make_metadata
+from mdtool.wire.dbn_records import DTYPES
 
 MAX_REQUEST_BYTES: Final = 256
 MAX_STRAY_BYTES: Final = 1 << 26
@@ -41,13 +49,13 @@ BEGIN_CODE: Final = int(dbn.SystemCode.SUBSCRIPTION_ACK)
 BEGIN_AGAIN_CODE: Final = int(dbn.SystemCode.SLOW_READER_WARNING)
 END_CODE: Final = int(dbn.SystemCode.REPLAY_COMPLETED)
 """The codes of the system records that begin, begin again and end a session."""
-OWN_RTYPES: Final = frozenset({RTYPE_ERROR, RTYPE_SYSTEM})
-"""The record types of the session's own messages, which it leaves out of the stream."""
+_OWN_RTYPES: Final = frozenset({RTYPE_ERROR, RTYPE_SYSTEM})
+"""The record types of the session's own messages."""
 
 _BROKEN: Final = dbn.ErrorCode(dbn.ErrorCode.INTERNAL_ERROR)
 _BUSY: Final = dbn.ErrorCode(dbn.ErrorCode.CONNECTION_LIMIT_EXCEEDED)
 _NO_DATASET: Final = "NONE"
-_MAX_REASON_CHARS: Final = 300
+_MAX_TEXT_CHARS: Final = 300
 _MAX_DIGITS: Final = 19
 
 
@@ -117,6 +125,19 @@ class Refused:
 Message: TypeAlias = Begin | Data | End | Refused
 
 
+def passed_on(records: Records) -> Records:
+    """Return what a session sends of a stream's records of one rtype, perhaps none of them."""
+    if int(records["rtype"][0]) not in _OWN_RTYPES:
+        return records
+    data = b"".join(
+        bytes(
+            dbn.SystemMsg(ts_event=warning.ts_ns & UNDEF_TIMESTAMP, msg=_ascii(warning.passed_on))
+        )
+        for warning in warnings_in(records)
+    )
+    return np.frombuffer(data, DTYPES[RTYPE_SYSTEM])
+
+
 def encode_request(request: Request) -> bytes:
     """Return the line with which a receiver opens."""
     match request:
@@ -151,8 +172,7 @@ def encode_end(end: End, ts_ns: int) -> bytes:
 def encode_refused(refused: Refused, ts_ns: int) -> bytes:
     """Return the record with the reason why a session ends."""
     code = _BROKEN if refused.is_final else _BUSY
-    text = refused.reason.encode("ascii", "replace").decode()[:_MAX_REASON_CHARS]
-    return bytes(dbn.ErrorMsg(ts_event=ts_ns, err=text, is_last=True, code=code))
+    return bytes(dbn.ErrorMsg(ts_event=ts_ns, err=_ascii(refused.reason), is_last=True, code=code))
 
 
 class RequestReader:
@@ -234,7 +254,11 @@ class SessionDecoder:
         for run in self._decoder.feed(data):
             rtype = int(run["rtype"][0])
             if rtype == RTYPE_SYSTEM:
-                messages += [self._answer(record) for record in run]
+                for at, record in enumerate(run):
+                    if is_passed_on(_text(record["msg"])):
+                        messages += self._place(run[at : at + 1])
+                    else:
+                        messages.append(self._answer(record))
             elif rtype == RTYPE_ERROR:
                 messages += [_refused(record) for record in run]
             else:
@@ -335,6 +359,14 @@ def _system(text: str, code: int, ts_ns: int) -> bytes:
     return bytes(dbn.SystemMsg(ts_event=ts_ns, msg=text, code=dbn.SystemCode(code)))
 
 
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode()[:_MAX_TEXT_CHARS]
+
+
+def _text(data: bytes) -> str:
+    return data.decode("ascii", "replace")
+
+
 def _refused(record: np.void) -> Refused:
-    reason = record["err"].decode("ascii", "replace")
+    reason = _text(record["err"])
     return Refused(reason, int(record["code"]) != int(_BUSY))

@@ -8,7 +8,8 @@ import pytest
 
 from mdtool.core.dtypes import MBO, RTYPE_MBO, record_length
 from mdtool.core.errors import InputError, PeerError
-from mdtool.wire.dbn import encode_metadata, encode_records
+from mdtool.core.stream_warnings import warnings_in
+from mdtool.wire.dbn import DbnDecoder, encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
 from mdtool.wire.dbn_session import (
     MAX_REQUEST_BYTES,
@@ -28,6 +29,7 @@ from mdtool.wire.dbn_session import (
     encode_end,
     encode_refused,
     encode_request,
+    passed_on,
 )
 
 STREAM = "0123456789abcdef" * 2
@@ -212,3 +214,24 @@ def test_a_connection_may_end_anywhere_else():
 def test_what_is_no_dbn_is_no_sender_s_either():
     with pytest.raises(InputError, match="is not a DBN stream"):
         SessionDecoder("sender").feed(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+def test_warnings_of_the_stream_are_records_of_it():
+    lost = b"".join(
+        [
+            bytes(dbn.SystemMsg(ts_event=1, msg="Heartbeat", code=dbn.SystemCode.HEARTBEAT)),
+            bytes(dbn.SystemMsg(ts_event=2, msg="slow", code=dbn.SystemCode.SLOW_READER_WARNING)),
+        ]
+    )
+    failed = bytes(dbn.ErrorMsg(ts_event=3, err="no \u00c4 here", is_last=True))
+    parts = [records(1), *DbnDecoder().feed(HEADER + lost + failed), records(2, 1)]
+    passed = b"".join(bytes(encode_records(passed_on(part))) for part in parts)
+    decoder = SessionDecoder("sender")
+    begin, *data, end = decoder.feed(told(BEGIN) + passed + told(End(STREAM, 5))[len(HEADER) :])
+    assert (begin, end) == (BEGIN, End(STREAM, 5))
+    assert [message.position for message in data] == [1, 2, 3, 5]
+    warnings = [warning for message in data for warning in warnings_in(message.records)]
+    assert [(each.kind, each.text, each.ts_ns) for each in warnings] == [
+        ("slow_reader", "slow (code 2)", 2),
+        ("error_record", "no ? here", 3),
+    ]

@@ -90,6 +90,8 @@ class History:
     def __init__(self, size: int) -> None:
         self._block_size = size // _BLOCKS
         self._blocks = deque([_Block(0, Books())], maxlen=_BLOCKS)
+        self._losses: list[int] = []
+        """The numbers of the records before which others were lost."""
 
     @property
     def first(self) -> int:
@@ -117,10 +119,19 @@ class History:
         The older of two blocks is dropped.
         """
         self._blocks.append(_Block(self.end, books))
+        self._losses = [number for number in self._losses if number >= self.first]
 
     def append(self, batch: Batch) -> None:
         """Append records, no more than there is room for. They must not change."""
         self._blocks[-1].append(batch)
+
+    def note_loss(self) -> None:
+        """Note that the stream has lost records after the last one."""
+        self._losses.append(self.end)
+
+    def has_lost_before(self, number: int) -> bool:
+        """Return whether the stream has lost records just before one in the history."""
+        return number in self._losses
 
     def books(self) -> Books:
         """Return a copy of the books before the oldest record in the history."""
@@ -129,8 +140,10 @@ class History:
     def read(self, number: int, n: int) -> Batch:
         """Return at most `n` records from `number` on, none where there are none yet.
 
-        They stay valid when they are dropped here.
+        They stay valid when they are dropped here. Where the stream has lost records, the next ones
+        are those of another call.
         """
+        n = min([n, *(loss - number for loss in self._losses if loss > number)])
         block = next((block for block in self._blocks if number < block.end), self._blocks[-1])
         return block.read(number, n)
 

@@ -9,12 +9,14 @@ from typing import Final
 
 import databento_dbn as dbn
 
-from mdtool.core.batch import Resolver
+from mdtool.adapters.warning_log import WarningLog
+from mdtool.core.batch import Batch, Resolver
 from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import PeerError
 from mdtool.core.instruments import Instruments
 from mdtool.core.rates import Rates
 from mdtool.core.records import Records
+from mdtool.core.stream_warnings import warnings_in
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.state import Books
@@ -57,6 +59,8 @@ class Processing:
         Records that the sender left out because this receiver was too slow.
     resumed : int
         How often the stream was resumed without a gap.
+    warnings : WarningLog
+        What the stream says of records that it lost before it came to the sender.
     is_connected, is_over : bool
         Whether there is a connection to the sender; whether nothing more is processed.
     is_stopped : bool
@@ -77,6 +81,7 @@ class Processing:
         self.position = 0
         self.skipped = 0
         self.resumed = 0
+        self.warnings = WarningLog(_SENDER, is_endless=True)
         self.is_connected = False
         self.is_over = False
         self.is_stopped = False
@@ -178,11 +183,12 @@ class Processing:
     def _process(self, records: Records) -> None:
         if records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
             self._resolver.learn(records)
+        batch = self._resolver.batch(records)
         if records.dtype != MBO:
+            self._warn(batch)
             return
         now_ns = time.monotonic_ns()
         self._first_ns = self._first_ns or now_ns
-        batch = self._resolver.batch(records)
         while len(batch):
             if not self.history.room:
                 self.history.open_block(self._books_after_all())
@@ -194,6 +200,13 @@ class Processing:
         self.rates.update(self._last_ns, self.records)
         self._notify()
 
+    def _warn(self, control: Batch) -> None:
+        """Take control records; where the stream says that it lost records, books are partial."""
+        if warnings_in(control.records):
+            self.warnings.take(control.records)
+            self.rebuild.update(control)
+            self.history.note_loss()
+
     def _books_after_all(self) -> Books:
         """Return books that the records of unfinished events are applied to, too."""
         books = self.rebuild.books.copy()
@@ -202,6 +215,7 @@ class Processing:
 
     def _end(self) -> None:
         self.is_over = True
+        self.warnings.report()
         self._notify()
 
     def _notify(self) -> None:

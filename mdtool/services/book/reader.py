@@ -56,6 +56,8 @@ class Reader:
         while await self._processing.more(cursor.number):
             if cursor.number < history.first:
                 self._enter()
+            if history.has_lost_before(cursor.number):
+                self._books.mark_partial()
             batch = history.read(cursor.number, BATCH_RECORDS)
             selected = self._select(batch)
             cursor.number += len(batch)

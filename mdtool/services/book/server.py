@@ -18,7 +18,7 @@ from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.book.connection import feed
 from mdtool.services.book.processing import Processing
 from mdtool.services.book.reader import Reader
-from mdtool.services.book.status import final_states, state_of, status_of
+from mdtool.services.book.status import final_states, health_of, state_of, status_of
 from mdtool.services.client import Admission, CapacityError, Limits
 from mdtool.services.http.answers import UNBUFFERED, Statuses, answer, client_of, encode_object
 from mdtool.services.http.control import STOP_GRACE_S, control_application
@@ -96,7 +96,7 @@ class BookReceiver:
         }
         app = control_application(
             routes,
-            lambda: state_of(self._processing),
+            lambda: health_of(self._processing),
             _STATUSES,
             self._admission,
             streamed={_ORDER_BOOK},

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any, Final
 
+from mdtool.core.stream_warnings import counts_of
 from mdtool.core.units import format_price, format_time
 from mdtool.engine.book.snapshot import Snapshot
 from mdtool.engine.book.view import BookView, busiest, totals, views
@@ -30,6 +31,15 @@ def state_of(processing: Processing | None) -> str:
     return "connecting" if processing.stream is None else "reconnecting"
 
 
+def health_of(processing: Processing | None) -> dict[str, Any]:
+    """Return what it is doing, and whether its books can be trusted."""
+    health: dict[str, Any] = {"state": state_of(processing)}
+    if processing is not None:
+        health["partial"] = totals(processing.rebuild.books).is_partial
+        health["warnings"] = counts_of(processing.warnings.counts)
+    return health
+
+
 def status_of(processing: Processing) -> dict[str, Any]:
     """Return counts, rates, totals, and the busiest books."""
     books = processing.rebuild.books
@@ -43,6 +53,7 @@ def status_of(processing: Processing) -> dict[str, Any]:
         "elapsed_s": round(processing.elapsed_s, 6),
         "skipped": processing.skipped,
         "resumed": processing.resumed,
+        "warnings": counts_of(processing.warnings.counts),
         "error": processing.error,
         "market_time": format_time(latest_ns) if latest_ns > 0 else None,
         "active_orders": summed.orders,

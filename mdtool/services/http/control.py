@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 from aiohttp import web
 
@@ -24,7 +25,7 @@ STOP_GRACE_S = 0.2
 
 def control_application(
     routes: Mapping[tuple[str, str], Handler],
-    state: Callable[[], str],
+    report: Callable[[], Mapping[str, Any]],
     statuses: Statuses,
     admission: Admission,
     streamed: Collection[str] = (),
@@ -35,8 +36,8 @@ def control_application(
     ----------
     routes : mapping
         Handlers by method and path.
-    state : callable
-        Returns what the service is doing, in a word.
+    report : callable
+        Returns what health shows: what the service is doing, in a word, and more.
     statuses : mapping
         The HTTP status of each error.
     admission : Admission
@@ -46,7 +47,7 @@ def control_application(
     """
 
     async def health(_request: web.Request) -> web.Response:
-        return answer(encode_object({"status": "ok", "state": state()}))
+        return answer(encode_object({"status": "ok", **report()}))
 
     def identify(request: web.Request) -> Client:
         return admission.client(client_address(request.remote or ""))

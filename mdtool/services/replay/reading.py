@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.core.batch import Batch
 from mdtool.core.records import Records
 from mdtool.core.threads import AsyncReadAhead
-from mdtool.wire.dbn_session import OWN_RTYPES
+from mdtool.wire.dbn_session import passed_on
 
 _ARRAYS_AHEAD: Final = 1
 
@@ -59,18 +59,26 @@ class Backlog:
 async def reading(source: RecordSource) -> AsyncIterator[AsyncIterator[Batch]]:
     """Yield an iterator over the records of a source, read ahead in a thread.
 
-    The source is closed at the end of the block. Records that a live stream sends about its own
-    connection are dropped: a session sends its own. The iterator raises what the source raises,
-    after all records before the error.
+    The source is closed at the end of the block. Of what a live stream sends about its own
+    connection, the warnings are passed on: a session sends its own. The iterator raises what the
+    source raises, after all records before the error.
     """
-    data = (batch for batch in source if batch.rtype not in OWN_RTYPES)
-    ahead = AsyncReadAhead(data, _ARRAYS_AHEAD)
+    ahead = AsyncReadAhead(_passed_on(source), _ARRAYS_AHEAD)
     try:
         yield ahead
     finally:
         # Where the block was left early, the thread still reads from the source.
         await ahead.close()
         source.close()
+
+
+def _passed_on(source: RecordSource) -> Iterator[Batch]:
+    for batch in source:
+        records = passed_on(batch.records)
+        if records is batch.records:
+            yield batch
+        elif len(records):
+            yield Batch.of(records)
 
 
 class ForwardReader:

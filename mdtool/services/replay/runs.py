@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,7 @@ from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.rates import Rates
 from mdtool.core.records import Records, index_timestamps, pacing_timestamps
+from mdtool.core.stream_warnings import warnings_in
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.book.snapshot import mbo_snapshot
 from mdtool.engine.book.state import Books
@@ -81,6 +83,8 @@ class Run:
         The index timestamp of the last of these, if above 0.
     rates : Rates
         The rate of the position.
+    warnings : Counter of str
+        How many warnings of each kind the recording has up to there.
     is_over : bool
         Whether the run has ended.
     error : str or None
@@ -100,6 +104,7 @@ class Run:
         self.books = Books()
         self.latest_ns = 0
         self.rates = Rates()
+        self.warnings: Counter[str] = Counter()
         self.is_over = False
         self.error: str | None = None
         self._recording = recording
@@ -194,6 +199,9 @@ class Run:
         elif records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
             for at in range(len(records)):
                 self._mappings[int(records["instrument_id"][at])] = records[at : at + 1].copy()
+        elif warnings := warnings_in(records):
+            self.books.mark_partial()
+            self.warnings.update(warning.kind for warning in warnings)
         self.position += len(records)
         self.rates.update(time.monotonic_ns(), self.position)
         self.latest_ns = int(np.max(index_timestamps(records)))

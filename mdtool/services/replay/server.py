@@ -17,6 +17,7 @@ from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
+from mdtool.core.stream_warnings import counts_of
 from mdtool.core.tcp import listen
 from mdtool.core.units import format_time
 from mdtool.services.client import Admission, CapacityError, Limits
@@ -72,7 +73,7 @@ class ReplaySender:
                 ("POST", "/start-streaming"): self._start,
                 ("GET", "/status"): self._status,
             }
-            app = control_application(routes, self._state, _STATUSES, self._admission)
+            app = control_application(routes, self._health, _STATUSES, self._admission)
             async with (
                 listening(app, config.host, config.port, STOP_GRACE_S) as http_address,
                 self._streaming(tasks) as data_address,
@@ -139,6 +140,11 @@ class ReplaySender:
         report["sessions"] = [each.report() for each in [*self._sessions][:_SHOWN_RECEIVERS]]
         return answer(encode_object(report))
 
+    def _health(self) -> dict[str, Any]:
+        run = self._runs.last
+        told = {} if run is None else {"warnings": counts_of(run.warnings)}
+        return {"state": self._state(), **told}
+
     def _state(self) -> str:
         if self._runs.is_streaming:
             return "streaming"
@@ -164,5 +170,6 @@ def _report_of(run: Run) -> dict[str, Any]:
         "position": run.position,
         "records_per_s": round(run.rates.per_second(time.monotonic_ns(), run.position)[0]),
         "market_time": format_time(run.latest_ns) if run.latest_ns > 0 else None,
+        "warnings": counts_of(run.warnings),
         "error": run.error,
     }
