@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -121,7 +122,10 @@ class _Source:
             given |= {"speed": self._wiring.replay_speed, "prices": prices}
             if not self._wiring.config.again:
                 given["stream_id"] = content_stream_id([path], any_price=prices == ANY_PRICE)
-        return settings.load(SendConfig, "send", given)
+        config = settings.load(SendConfig, "send", given)
+        # The server runs in this process: on a busy machine it is waited for, as after a restart.
+        patience_s = max(config.connect_timeout_s, config.reconnect_timeout_s)
+        return dataclasses.replace(config, connect_timeout_s=patience_s)
 
     def _ticks(self, config: SendConfig) -> TickSource:
         serve = self._wiring.config
