@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mdtool.core.dtypes import MBO
 from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
 from tests.support.processes import ChildProcess
@@ -86,6 +87,32 @@ def test_a_snapshot_and_what_follows_is_whole(real_data):
         assert "CROSSED" not in page
         assert "anomalies        none" in page
         assert records_shown(page) == 13_796
+
+
+def test_consolidated_it_shows_one_book_of_a_symbol_and_steps_by_events_of_any(tmp_path):
+    records = np.frombuffer(orders()[len(streams.header()) :], MBO).copy()
+    records["instrument_id"] = 1
+    records["publisher_id"] = 39 + np.arange(len(records)) % 2
+    path = tmp_path / "venues.dbn"
+    path.write_bytes(streams.header() + encode_records(records))
+    with view(path, "--speed", 0) as session:
+        page = session.wait_for("ended")
+        assert "AAPL  1/2  TEST  DBEQ.BASIC.XCHI" in page
+        assert records_shown(page) == 5
+        session.type("q")
+        assert session.end() == 0
+    with view(path, "--consolidate") as session:
+        session.wait_for("AAPL  TEST")
+        for events in (2, 3):
+            session.type("s")
+            session.wait_for(lambda screen, n=events: re.search(rf"records +{n} ", str(screen)))
+        assert "AAPL  TEST  2 publishers" in str(session.screen)
+        session.type("0 ")
+        page = session.wait_for("ended")
+        assert records_shown(page) == 10
+        assert re.search(r"orders +10 ", page)
+        session.type("q")
+        assert session.end() == 0
 
 
 def test_a_file_goes_at_its_own_pace_and_keys_change_that(slow):

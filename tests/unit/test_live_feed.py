@@ -105,9 +105,39 @@ def test_everything_is_applied_and_counted():
     assert feed.records == len(orders)
     assert feed.bytes_played == orders.nbytes
     trades = orders[(orders["action"] == b"T") & (orders["instrument_id"] == 1)]
-    assert np.array_equal(feed.tape.last(AAPL, 1), trades[-1:])
-    assert [feed.symbol(index) for index in feed.instruments] == ["AAPL", "MSFT"]
+    assert np.array_equal(feed.tape.last([AAPL], 1), trades[-1:])
+    assert [feed.symbol(index) for index in feed.books_shown] == ["AAPL", "MSFT"]
     assert (feed.error, feed.crash) == (None, None)
+
+
+def test_consolidated_the_books_of_a_symbol_are_shown_as_one():
+    """AAPL at two publishers and MSFT at one; the second publisher's last trade is the latest."""
+    orders = streams.mbo(30)
+    orders["publisher_id"] = np.where(
+        (orders["instrument_id"] == 1) & (orders["sequence"] > 9), 2, 1
+    )
+    source = Source(orders[:7], orders[7:])
+    feed = Feed(source, Playback(FLAT_OUT), consolidates=True)
+    feed.start()
+    feed._thread.join()
+    assert feed.crash is None
+    aapl, msft, other = (0, 1, 2)
+    assert feed.books_shown == {aapl: [aapl, other], msft: [msft]}
+    view = feed.view(aapl, [aapl, other])
+    single = [BookView(feed.books, each) for each in (aapl, other)]
+    assert view.records == sum(each.records for each in single) == 15
+    assert view.total_orders == sum(each.total_orders for each in single)
+    both = np.concatenate([each.levels("B") for each in single])
+    joined = view.levels("B")
+    assert joined["size"].sum() == both["size"].sum()
+    assert joined["price"].tolist() == sorted(set(both["price"].tolist()), reverse=True)
+    trades = orders[(orders["action"] == b"T") & (orders["instrument_id"] == 1)]
+    assert np.array_equal(feed.tape.last([aapl, other], 3), trades[::-1][:3])
+    assert feed.shown == aapl
+    feed.show_next(1)
+    assert feed.shown == msft
+    feed.show_next(1)
+    assert feed.shown == aapl
 
 
 def test_the_first_book_met_is_shown_and_the_next_ones_in_turn():
@@ -249,7 +279,7 @@ def test_what_is_no_mbo_is_left_out_and_an_id_with_another_name_is_another_book(
     orders = streams.mbo(4)
     feed = run(orders[:2], renamed, streams.bars(1, 32), orders[2:])
     assert feed.records == 4
-    assert [feed.symbol(index) for index in feed.instruments] == ["AAPL", "MSFT", "ZZZ"]
+    assert [feed.symbol(index) for index in feed.books_shown] == ["AAPL", "MSFT", "ZZZ"]
 
 
 def test_closing_ends_the_thread_of_a_paused_feed():

@@ -16,7 +16,7 @@ def test_trades_are_stored_by_book_latest_first():
         tape.add(batch(orders[start : start + 7]))
     for instrument_id in (1, 2):
         trades = orders[(orders["action"] == b"T") & (orders["instrument_id"] == instrument_id)]
-        assert np.array_equal(tape.last(index_of(1, instrument_id), 5), trades[::-1][:5])
+        assert np.array_equal(tape.last([index_of(1, instrument_id)], 5), trades[::-1][:5])
 
 
 def test_only_the_last_trades_are_stored():
@@ -26,7 +26,7 @@ def test_only_the_last_trades_are_stored():
     trades["instrument_id"] = 1
     tape.add(batch(trades[: TRADES_KEPT + 3]))
     tape.add(batch(trades[TRADES_KEPT + 3 :]))
-    kept = tape.last(index_of(1, 1), 10**6)
+    kept = tape.last([index_of(1, 1)], 10**6)
     assert kept["order_id"].tolist() == list(range(5 * TRADES_KEPT - 1, 4 * TRADES_KEPT - 1, -1))
 
 
@@ -35,8 +35,8 @@ def test_publishers_are_told_apart_and_a_book_without_trades_has_none():
     trades = streams.mbo(1)
     trades["publisher_id"] = 3
     tape.add(batch(trades))
-    assert len(tape.last(index_of(3, 1), 9)) == 1
-    assert len(tape.last(index_of(1, 1), 9)) == 0
+    assert len(tape.last([index_of(3, 1)], 9)) == 1
+    assert len(tape.last([index_of(1, 1)], 9)) == 0
 
 
 def test_fills_and_orders_are_no_trades():
@@ -44,4 +44,4 @@ def test_fills_and_orders_are_no_trades():
     records = streams.mbo(4)
     records["action"] = [b"A", b"F", b"C", b"M"]
     tape.add(batch(records))
-    assert len(tape.last(index_of(1, 1), 9)) == 0
+    assert len(tape.last([index_of(1, 1)], 9)) == 0

@@ -78,7 +78,7 @@ def book(
     if live.live:
         from mdtool.cli.live.run import run_live
 
-        return run_live(inputs, selected, live.speed)
+        return run_live(inputs, selected, live.speed, options.consolidate)
     from mdtool.cli.book.replay import show_books
 
     show_books(inputs, options, selected, output)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 FINAL: Final = "final"
 EVENT: Final = "event"
 _TABLE_DEPTH: Final = 10
-_BESIDE_LIVE: Final = frozenset({"live", "speed", "inputs", "symbols", "start", "end"})
+_BESIDE_LIVE: Final = frozenset(
+    {"live", "speed", "inputs", "symbols", "start", "end", "consolidate"}
+)
 """Parameters that the live view takes."""
 
 

@@ -169,6 +169,8 @@ def _header(frame: Frame, layout: Layout, glyphs: Glyphs) -> Text:
     if frame.publisher_id is not None:
         name = publisher_name(frame.publisher_id) or f"publisher {frame.publisher_id}"
         left.append(f"  {name}", "faint")
+    if frame.publishers > 1:
+        left.append(f"  {frame.publishers:,} publishers", "faint")
     clock = clock_text(frame.clock_ns)
     right = Text("  ")
     right.append(clock if layout.columns >= _DATE_FROM_COLUMNS else clock[11:])

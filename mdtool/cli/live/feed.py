@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.cli.live.playback import Playback
@@ -17,8 +18,10 @@ from mdtool.core.dtypes import F_LAST, MBO
 from mdtool.core.errors import MdtoolError
 from mdtool.core.records import Records, index_timestamps, is_trade
 from mdtool.core.stream_warnings import warnings_in
+from mdtool.engine.book.joined import JoinedView, by_symbol
 from mdtool.engine.book.rebuild import WholeEvents
 from mdtool.engine.book.state import Books
+from mdtool.engine.book.view import BookView
 
 MOST_AT_ONCE: Final = 8192
 """The most records applied at once, in less than a millisecond: the longest wait of a frame."""
@@ -42,11 +45,15 @@ class Tape:
             before = self._trades.get(instrument, latest[:0])
             self._trades[instrument] = np.concatenate([before, latest])[-TRADES_KEPT:]
 
-    def last(self, instrument: int, count: int) -> Records:
-        """Return the last trades of a book, at most `count`, latest first, as MBO records."""
-        if instrument not in self._trades:
+    def last(self, instruments: Collection[int], count: int) -> Records:
+        """Return the last trades of some books, at most `count`, latest first, as MBO records."""
+        of_each = [self._trades[each] for each in instruments if each in self._trades]
+        if not of_each:
             return np.empty(0, np.void)
-        return self._trades[instrument][::-1][:count]
+        trades = np.concatenate(of_each)
+        if len(of_each) > 1:
+            trades = trades[np.argsort(index_timestamps(trades), kind="stable")]
+        return trades[::-1][:count]
 
 
 class Feed:
@@ -62,13 +69,13 @@ class Feed:
     playback : Playback
     clock_ns : callable
         A monotonic clock.
+    consolidates : bool
+        Whether the books of a symbol at all publishers are shown as one.
 
     Attributes
     ----------
     books : Books
     tape : Tape
-    shown : int or None
-        The instrument of the book on the screen, at first the first one; a step is an event of it.
     records : int
         How many records were applied.
     bytes_played : int
@@ -87,11 +94,11 @@ class Feed:
         source: RecordSource,
         playback: Playback,
         clock_ns: Callable[[], int] = time.monotonic_ns,
+        consolidates: bool = False,
     ) -> None:
         self.playback = playback
         self.books = Books()
         self.tape = Tape()
-        self.shown: int | None = None
         self.records = 0
         self.bytes_played = 0
         self.played_ns = clock_ns()
@@ -99,6 +106,8 @@ class Feed:
         self.error: MdtoolError | None = None
         self.crash: BaseException | None = None
         self._source = source
+        self._consolidates = consolidates
+        self._shown: int | None = None
         self._clock_ns = clock_ns
         self._events = WholeEvents()
         self._turn = threading.Condition()
@@ -129,10 +138,16 @@ class Feed:
             self._turn.notify()
 
     @property
-    def instruments(self) -> list[int]:
-        """The instruments of all books, in the order of their first records."""
-        instruments: list[int] = self.books.instruments().tolist()
-        return instruments
+    def shown(self) -> int | None:
+        """The instrument on the screen, at first the first one; a step is an event of it."""
+        return None if self._shown is None else int(self._shown_as(np.array([self._shown]))[0])
+
+    @property
+    def books_shown(self) -> dict[int, list[int]]:
+        """The instruments of the books of each one that can be shown, as they were first met."""
+        if self._consolidates:
+            return by_symbol(self.books, self._source.instruments.first_of_symbol)
+        return {instrument: [instrument] for instrument in self.books.instruments().tolist()}
 
     @property
     def dataset(self) -> str:
@@ -148,11 +163,25 @@ class Feed:
         """Return the symbol of an instrument."""
         return self._source.instruments[instrument].text
 
+    def view(self, instrument: int, books: Sequence[int]) -> BookView | JoinedView:
+        """Return the books of an instrument in `books_shown`, read as one."""
+        views = [BookView(self.books, each) for each in books]
+        return JoinedView(instrument, views) if self._consolidates else views[0]
+
     def show_next(self, offset: int) -> None:
-        """Show the book so many places further in the order of `instruments`."""
-        shown = self.instruments
+        """Show the book so many places further in the order of `books_shown`."""
+        shown = [*self.books_shown]
         if self.shown is not None:
-            self.shown = shown[(shown.index(self.shown) + offset) % len(shown)]
+            # A book of it, for it may stand for others whose books have records alone.
+            place = (shown.index(self.shown) + offset) % len(shown)
+            self._shown = self.books_shown[shown[place]][0]
+
+    def _shown_as(self, instruments: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """Return what stands for each of some instruments on the screen."""
+        if not self._consolidates:
+            return instruments
+        first: npt.NDArray[np.int64] = self._source.instruments.first_of_symbol[instruments]
+        return first
 
     def _run(self) -> None:
         try:
@@ -211,8 +240,9 @@ class Feed:
 
     def _step(self, batch: Batch) -> tuple[int, bool]:
         """Return how many records make a step, and whether an event of the shown book ends it."""
-        shown = int(batch.instrument[0]) if self.shown is None else self.shown
-        is_end = ((batch.records["flags"] & F_LAST) != 0) & (batch.instrument == shown)
+        instruments = self._shown_as(batch.instrument)
+        shown = int(instruments[0]) if self.shown is None else self.shown
+        is_end = ((batch.records["flags"] & F_LAST) != 0) & (instruments == shown)
         return (int(is_end.argmax()) + 1, True) if is_end.any() else (len(batch), False)
 
     def _apply(self, batch: Batch) -> None:
@@ -220,5 +250,5 @@ class Feed:
         self.books.apply(batch)
         self.tape.add(batch)
         self.records += len(batch)
-        if self.shown is None:
-            self.shown = int(batch.instrument[0])
+        if self._shown is None:
+            self._shown = int(batch.instrument[0])

@@ -12,6 +12,7 @@ from mdtool.cli.screen import printable
 from mdtool.core.rates import Rates
 from mdtool.core.records import Records
 from mdtool.core.units import NS_PER_S, PRICE_SCALE, UNDEF_PRICE
+from mdtool.engine.book.joined import JoinedView
 from mdtool.engine.book.view import BookView, Side
 
 MIN_DECIMALS: Final = 2
@@ -135,7 +136,9 @@ class Frame:
     place, books : int
         The number of the book on the screen, from 1 on, and how many books there are.
     publisher_id : int or None
-        None where all books are of one publisher.
+        None where all books are of one publisher, or joined.
+    publishers : int
+        How many publishers' books are joined.
     speed : float
         0 is flat out.
     is_live : bool
@@ -160,6 +163,7 @@ class Frame:
     place: int = 0
     books: int = 0
     publisher_id: int | None = None
+    publishers: int = 1
     dataset: str = ""
     state: State = State.PLAYING
     speed: float = 0.0
@@ -175,12 +179,12 @@ class Frame:
     ladder: Ladder | None = None
 
 
-def ladder_of(book: BookView, trades: Records, depth: int) -> Ladder:
+def ladder_of(book: BookView | JoinedView, trades: Records, depth: int) -> Ladder:
     """Return the ladder of a book with its last trades.
 
     Parameters
     ----------
-    book : BookView
+    book : BookView or JoinedView
     trades : MBO[n]
         Latest first.
     depth : int
@@ -233,10 +237,11 @@ class Observer:
             Shown unless the feed has an error.
         """
         feed, key = self._feed, self._feed.shown
-        book = None if key is None else BookView(feed.books, key)
+        shown = feed.books_shown
+        book = None if key is None else feed.view(key, shown[key])
         ladder = None
         if book is not None and key is not None:
-            ladder = ladder_of(book, feed.tape.last(key, n_prints), depth)
+            ladder = ladder_of(book, feed.tape.last(shown[key], n_prints), depth)
             self._decimals[key] = max(self._decimals.get(key, 0), ladder.decimals)
         state = self._state()
         clock_ns = feed.playback.position_ns(now_ns)
@@ -257,15 +262,15 @@ class Observer:
             return frame
         since_ns = now_ns - feed.played_ns
         lag_ns = wall_ns - since_ns - (clock_ns or 0)
-        shown = feed.instruments
-        publishers = {BookView(feed.books, other).publisher_id for other in shown}
+        publishers = {feed.view(key, books).publisher_id for key, books in shown.items()}
         quiet_s = since_ns // NS_PER_S if is_live else 0
         return dataclasses.replace(
             frame,
             symbol=printable(feed.symbol(key)),
-            place=shown.index(key) + 1,
+            place=[*shown].index(key) + 1,
             books=len(shown),
             publisher_id=book.publisher_id if len(publishers) > 1 else None,
+            publishers=len(shown[key]),
             quiet_s=quiet_s if state is State.PLAYING and quiet_s >= _QUIET_FROM_S else 0,
             lag_ns=lag_ns if is_live and 0 <= lag_ns < _MOST_LAG_NS else None,
             decimals=self._decimals[key],
@@ -316,5 +321,5 @@ def price_text(price: int, decimals: int) -> str:
     return f"{sign}{whole}.{fraction:09d}"[: decimals - 9 or None]
 
 
-def _levels(book: BookView, side: Side, depth: int) -> tuple[Level, ...]:
+def _levels(book: BookView | JoinedView, side: Side, depth: int) -> tuple[Level, ...]:
     return tuple(Level(*row) for row in book.levels(side, depth).tolist())

@@ -30,7 +30,12 @@ from mdtool.engine.book.state import Books
 _MBO: Final = "mbo"
 
 
-def run_live(inputs: Sequence[str], selected: RangeOptions, speed: float | None = None) -> int:
+def run_live(
+    inputs: Sequence[str],
+    selected: RangeOptions,
+    speed: float | None = None,
+    consolidates: bool = False,
+) -> int:
     """Show the books of DBN files, of `-` or of the stream at HOST:PORT until the user quits.
 
     Parameters
@@ -40,6 +45,8 @@ def run_live(inputs: Sequence[str], selected: RangeOptions, speed: float | None 
         Records before the start are played at once, since the books need them.
     speed : float, optional
         1 is real time, 0 flat out; the default is 1 for files, and 0 for pipes and connections.
+    consolidates : bool
+        Whether the books of a symbol at all publishers are shown as one.
 
     Returns
     -------
@@ -61,7 +68,7 @@ def run_live(inputs: Sequence[str], selected: RangeOptions, speed: float | None 
         _load_kernels()
         if speed is None:
             speed = REAL_TIME if source.size_bytes is not None else FLAT_OUT
-        feed = Feed(source, Playback(speed, selection.start_ns))
+        feed = Feed(source, Playback(speed, selection.start_ns), consolidates=consolidates)
         status = show(LiveView(feed), terminal)
         if feed.error is not None:
             raise feed.error

@@ -13,6 +13,7 @@ from mdtool.core.dtypes import MBO
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import index_timestamps
 from mdtool.engine.book import kernel as k
+from mdtool.engine.book.joined import JoinedView, by_symbol
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.snapshot import Snapshot
 from mdtool.engine.book.state import Books
@@ -168,9 +169,7 @@ def _consolidated(
 ) -> Iterator[Snapshot]:
     """Yield a snapshot of each symbol of which one of the chosen instruments is."""
     first = instruments.first_of_symbol
-    of_symbol: dict[int, list[int]] = {}
-    for instrument in books.instruments().tolist():
-        of_symbol.setdefault(int(first[instrument]), []).append(instrument)
+    of_symbol = by_symbol(books, first)
     for symbol in dict.fromkeys(first[chosen].tolist()):
-        taken = [Snapshot.of(BookView(books, each), None, ts_ns) for each in of_symbol[symbol]]
-        yield Snapshot.consolidated(symbol, taken, depth)
+        joined = JoinedView(symbol, [BookView(books, each) for each in of_symbol[symbol]])
+        yield Snapshot.of(joined, depth, ts_ns)

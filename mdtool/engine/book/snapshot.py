@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -29,6 +28,7 @@ from mdtool.core.instruments import Instruments
 from mdtool.core.publishers import publisher_name
 from mdtool.core.records import Records
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, format_price, format_time
+from mdtool.engine.book.joined import JoinedView
 from mdtool.engine.book.state import Books, Depth
 from mdtool.engine.book.view import BookView, Side, views
 
@@ -81,7 +81,7 @@ class Snapshot:
     @classmethod
     def of(
         cls,
-        view: BookView,
+        view: BookView | JoinedView,
         depth: int | None = None,
         ts_ns: int | None = None,
         has_orders: bool = False,
@@ -90,14 +90,17 @@ class Snapshot:
 
         Parameters
         ----------
-        view : BookView
+        view : BookView or JoinedView
         depth : int, optional
             At most so many levels of a side, else all.
         ts_ns : int, optional
             Of when it is taken, else of when its last record was received.
         has_orders : bool
-            Whether it has the orders of its levels.
+            Whether it has the orders of its levels, which are of one publisher.
         """
+        orders = None
+        if has_orders and isinstance(view, BookView):
+            orders = view.orders("B"), view.orders("A")
         return cls(
             instrument=view.instrument,
             publisher_id=view.publisher_id,
@@ -113,47 +116,7 @@ class Snapshot:
             ask_levels=view.level_count("A"),
             is_partial=view.is_partial,
             anomalies=view.anomalies,
-            orders=(view.orders("B"), view.orders("A")) if has_orders else None,
-        )
-
-    @classmethod
-    def consolidated(
-        cls, instrument: int, snapshots: Sequence[Snapshot], depth: int | None = None
-    ) -> Snapshot:
-        """Join snapshots of the books of one symbol at several publishers, taken at one moment.
-
-        Parameters
-        ----------
-        instrument : int
-            The index of the instrument that stands for them.
-        snapshots : sequence of Snapshot
-            At least one, each with all its levels.
-        depth : int, optional
-            At most so many levels of a side, else all.
-
-        Returns
-        -------
-        Snapshot
-            One ladder, in which sizes and counts at a price are added. Times and sequence are those
-            of the latest one. It is partial if one of them is.
-        """
-        latest = max(snapshots, key=lambda snapshot: snapshot.ts_recv)
-        bids = _joined([snapshot.bids for snapshot in snapshots])[::-1]
-        asks = _joined([snapshot.asks for snapshot in snapshots])
-        anomalies: Counter[str] = Counter()
-        for snapshot in snapshots:
-            anomalies.update(snapshot.anomalies)
-        return replace(
-            latest,
-            instrument=instrument,
-            publisher_id=0,
-            bids=bids[:depth],
-            asks=asks[:depth],
-            total_orders=sum(snapshot.total_orders for snapshot in snapshots),
-            bid_levels=len(bids),
-            ask_levels=len(asks),
-            is_partial=any(snapshot.is_partial for snapshot in snapshots),
-            anomalies=dict(anomalies),
+            orders=orders,
         )
 
     def as_dict(self, symbol: str) -> dict[str, Any]:
@@ -229,17 +192,6 @@ def snapshot_records(snapshots: Sequence[Snapshot], depth: Depth) -> Records:
                 record[f"{side}_sz_{at:02}"] = min(size, UNDEF_ORDER_SIZE)
                 record[f"{side}_ct_{at:02}"] = count
     return records
-
-
-def _joined(sides: Sequence[Levels]) -> Levels:
-    """Return the levels of a side of several books as one, in order of price."""
-    levels = np.concatenate(sides)
-    prices, place = np.unique(levels["price"], return_inverse=True)
-    joined = np.zeros(len(prices), levels.dtype)
-    joined["price"] = prices
-    for name in ("size", "count"):
-        np.add.at(joined[name], place, levels[name])
-    return joined
 
 
 def _level_dicts(levels: Levels) -> list[dict[str, Any]]:
