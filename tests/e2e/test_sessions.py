@@ -74,6 +74,8 @@ async def test_the_gateway_answers_the_session_before():
         assert (await client.answer(f"{path}?session=2024-12-26"))[1] == before
         assert (await client.answer(f"{path}?session=2020-01-01"))[0] == 404
         assert (await client.answer(f"{path}?session=soon"))[0] == 400
+        status, of_all = await client.answer("/api/v2/aggregates?session=previous")
+        assert (status, of_all["error"]["code"]) == (400, "bad_parameter")
         await running.send(message(2, on_days(-1), ["AAPL"]))
         await running.send(message(3, on_days(1), ["MSFT"]))
         async with client.ws_connect("/ws/marketdata?symbol=MSFT") as socket:

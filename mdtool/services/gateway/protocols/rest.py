@@ -81,6 +81,9 @@ class _Resource:
         if self.row.has_events:
             return await self._history(request, key)
         query = request.query
+        if self.row.has_past and parse_session(query.get("session")) is not None:
+            path = f"{PREFIX}/{self.row.name}/{{symbol}}"
+            raise ParameterError(f"session: is for one symbol; request {path}?session=..")
         limit = parse_limit(query.get("limit"), MAX_ROWS)
         is_ascending = parse_order(query.get("order"), "asc")
         cursor = query.get("cursor")
