@@ -145,15 +145,18 @@ def aggregate(
     start. A bar is written as soon as the stream has passed its end. DBN has bars of 1s,
     1m, 1h and 1d; others, and bars with more fields, are written as CSV, JSON, Parquet or Arrow.
 
-    Example: mdtool aggregate trades.dbn --interval 5m --csv
+    Example: mdtool aggregate sample_data/trades.dbn.zst --interval 5m --csv
 
-    Example: mdtool aggregate day.dbn --interval 1d --tz America/Chicago --session 17:00 -J
+    Example: mdtool aggregate sample_data/trades.dbn.zst --interval 1d --tz America/Chicago
+    --session 17:00 -J
 
-    Example: mdtool aggregate day.dbn --interval 90s --with count,vwap -o bars.parquet
+    Example: mdtool aggregate sample_data/trades.dbn.zst --interval 90s --with count,vwap
+    -o bars.parquet
 
     Example: mdtool simulate --speed 1 | mdtool aggregate - --interval 1s --json
 
-    Example: mdtool aggregate minutes.ohlcv-1m.dbn --interval 1h --csv
+    Example: mdtool aggregate sample_data/trades.dbn.zst --interval 1m | mdtool aggregate -
+    --interval 1h --csv
 
     Example: mdtool aggregate --port 50051
 

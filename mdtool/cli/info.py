@@ -38,9 +38,9 @@ def info(
 
     The header and the first records are read; with --deep, all records are.
 
-    Example: mdtool info day.dbn.zst
+    Example: mdtool info sample_data/mbo.dbn.zst
 
-    Example: mdtool info --deep --gap 5m --json day.dbn.zst
+    Example: mdtool info --deep --gap 5m --json sample_data/mbo.dbn.zst
     """
     from mdtool.adapters.dbn_files import dbn_files
     from mdtool.adapters.dbn_info import StreamInfo

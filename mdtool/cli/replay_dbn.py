@@ -63,9 +63,9 @@ def replay_dbn(
     With --serve it is a service that streams DBN to any number of receivers, each from the start.
     A receiver that sends the line `from=live` gets a snapshot of the order books, then new records.
 
-    Example: mdtool replay-dbn day.dbn.zst --symbols ESM4 --schema trades --speed 10 -J
+    Example: mdtool replay-dbn sample_data/mbo.dbn.zst --symbols AAPL --schema trades --speed 10 -J
 
-    Example: mdtool replay-dbn --serve day.dbn.zst --speed 1
+    Example: mdtool replay-dbn --serve sample_data/mbo.dbn.zst --speed 1
 
     Example: nc localhost 9090 | mdtool book - --json
     """

@@ -80,11 +80,11 @@ def send(
     Lines that are not ticks are counted by reason and skipped. What was not committed when a
     connection was lost is resent.
 
-    Example: mdtool replay-dbn day.dbn --speed 10 | mdtool send 127.0.0.1:50050
+    Example: mdtool replay-dbn sample_data/trades.dbn.zst --speed 10 | mdtool send 127.0.0.1:50050
 
-    Example: mdtool send day.dbn --stream-id day --rate 1000
+    Example: mdtool send sample_data/trades.dbn.zst --stream-id day --rate 1000
 
-    Example: mdtool send day.dbn --once
+    Example: mdtool send sample_data/trades.dbn.zst --once
 
     Example: mdtool send --simulate --rate 100
     """

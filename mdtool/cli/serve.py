@@ -65,9 +65,9 @@ def serve(
 
     Example: mdtool serve all --simulate
 
-    Example: mdtool serve all --replay trades.dbn --speed 10 --gateway-port 8088
+    Example: mdtool serve all --replay sample_data/trades.dbn.zst --speed 10
 
-    Example: mdtool serve all --book day.dbn.zst --only gateway,book,replay-dbn
+    Example: mdtool serve all --book sample_data/mbo.dbn.zst --only gateway,book,replay-dbn
 
     Example: mdtool serve all --processes
 

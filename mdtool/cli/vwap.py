@@ -108,11 +108,12 @@ def vwap(
     the time of the latest trade before it; one that is late by more than the window is left out
     and counted.
 
-    Example: mdtool vwap trades.dbn --window 5m --csv
+    Example: mdtool vwap sample_data/trades.dbn.zst --window 5m --csv
 
-    Example: mdtool vwap day.dbn --window session --tz America/New_York --session 09:30 --csv
+    Example: mdtool vwap sample_data/trades.dbn.zst --window session --tz America/New_York
+    --session 09:30 --csv
 
-    Example: mdtool simulate --schema trades | mdtool vwap - --window 100 --json -p -s
+    Example: mdtool simulate --schema trades -l 500 | mdtool vwap - --window 100 --json -p -s
 
     Example: mdtool vwap --port 8888 --window 100
     """

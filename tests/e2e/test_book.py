@@ -482,7 +482,7 @@ class TestOnATerminal:
 
     def test_a_row_for_each_of_many(self):
         lines = on_a_terminal(SAMPLE)
-        assert lines[0].split()[:3] == ["symbol", "timestamp", "orders"]
+        assert lines[0].split()[:3] == ["symbol", "timestamp", "bid_sz"]
         assert [line.split()[0] for line in lines[1:]] == ["AAPL", "MSFT", "GOOG", "AMZN", "TSLA"]
 
     def test_rows_of_intervals(self):

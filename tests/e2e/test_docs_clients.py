@@ -1,4 +1,4 @@
-"""The clients that docs/gateway.md shows, against running services."""
+"""The clients that docs/gateway.md and docs/protocols.md show, against running services."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from tests.support.supervised import FREE_PORTS, serve
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
-PAGE = Path(__file__).parents[2] / "docs" / "gateway.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "gateway.md"
 CLIENT = re.compile(r"^<!-- client -->\n```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CLIENTS = CLIENT.findall(PAGE.read_text("utf-8"))
+OF_PROTOCOLS = CLIENT.findall((ROOT / "docs" / "protocols.md").read_text("utf-8"))
 ADDRESS = "http://localhost:8080"
 MAX_LINES = 10
 LINES = 3
@@ -45,10 +47,10 @@ def clients(language, gateway):
     return [by_path[path].replace(ADDRESS, gateway) for path in ("/stream", "/api/v2")]
 
 
-def first_lines(text):
-    """The first lines that a Python client prints."""
+def first_lines(text, folder=None):
+    """The first lines that a Python client prints, which runs in a folder."""
     command = [sys.executable, "-u", "-c", text]
-    with ChildProcess(command, stdout=subprocess.PIPE, text=True) as process:
+    with ChildProcess(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
         lines = list(itertools.islice(process.stdout, LINES))
         process.terminate()
     return lines
@@ -87,3 +89,24 @@ def recorded(text):
         }}
         return lines;
     }})()"""
+
+
+def test_clients_of_the_protocols_send_and_receive_with_the_schemas(tmp_path):
+    outputs = [f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
+    schemas = [str(path) for path in (ROOT / "proto").glob("*.proto")]
+    command = ["-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}", *outputs, *schemas]
+    subprocess.run([sys.executable, *command], check=True)
+    [(_, sender), (_, follower)] = OF_PROTOCOLS
+    assert all(len([*filter(None, text.splitlines())]) <= MAX_LINES for text in (sender, follower))
+    with serve("all", "--simulate", "-J", *FREE_PORTS) as services:
+        where = services.addresses(4)
+        host, _, port = where["serve-tcp"].rpartition(":")
+        sender = sender.replace('("localhost", 50050)', repr((host, int(port))))
+        assert first_lines(sender, tmp_path) == ["Accepted 1 tick, refused 0\n"]
+        follower = follower.replace("localhost:50051", where["aggregate"])
+        for line in first_lines(follower, tmp_path):
+            symbol, close, volume, timestamp = line.split()
+            assert symbol == "AAPL"
+            assert float(close) > 0
+            assert int(volume) > 0
+            assert int(timestamp) > 1 << 60

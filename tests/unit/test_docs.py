@@ -17,6 +17,8 @@ import pytest
 from mdtool.core.config import CONFIG_FILE, load
 from mdtool.core.logs import LogConfig
 from mdtool.services.gateway.config import GatewayConfig
+from mdtool.services.gateway.protocols.openapi import _row_schema
+from mdtool.services.gateway.protocols.openapi_v1 import SCHEMAS
 from mdtool.services.gateway.table import TABLE
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.wire.websocket import CloseCode
@@ -27,6 +29,7 @@ FENCED = re.compile(r"(<!-- run -->\n)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MU
 """A code block: whether a comment marks it to be run, its language, and its text."""
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MAX_README_BYTES = 10_000
+SAMPLE_FILES = {"sample_data/mbo.dbn.zst", "sample_data/trades.dbn.zst"}
 SETTINGS = {"gateway": GatewayConfig, "log": LogConfig, "serve-tcp": IngestConfig}
 """The sections of the settings that operations.md shows."""
 
@@ -61,6 +64,35 @@ def test_marked_shell_examples_run(example, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout or any(file.is_file() for file in tmp_path.iterdir())
+
+
+def help_examples():
+    """The examples of `--help` that read the sample data and end by themselves."""
+    reference = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    lines = "\n".join(re.findall(r"^```sh\n(.*?)^```$", reference, re.DOTALL | re.MULTILINE))
+    ending = [line for line in lines.splitlines() if "sample_data" in line]
+    return [line for line in ending if not re.search(r"--live|serve|send|mdtool store|diff", line)]
+
+
+def test_examples_of_help_run(tmp_path):
+    examples = help_examples()
+    assert len(examples) > 10
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    script = "\n".join(f"{example} > /dev/null" for example in examples)
+    command = ["bash", "-euo", "pipefail", "-xc", script]
+    done = subprocess.run(
+        command, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "bars.parquet").is_file()
+
+
+def test_no_example_reads_a_file_that_does_not_exist():
+    for page in PAGES:
+        for text, _ in blocks(page, "sh"):
+            named = re.findall(r"[\w./-]+\.dbn(?:\.zst)?", text)
+            made = set(re.findall(r"-o (\S+)", text)) | {"book.mbp-10.dbn.zst"}
+            assert {name for name in named if name not in made} <= SAMPLE_FILES, page.name
 
 
 def test_python_examples_print_what_they_show():
@@ -158,3 +190,22 @@ def definitions(tree):
                 f"{node.name}.{each.name}" for each in node.body if isinstance(each, functions)
             }
     return names
+
+
+def properties(schema):
+    """The names of all properties in a schema, nested ones too."""
+    if isinstance(schema, list):
+        return {name for each in schema for name in properties(each)}
+    if not isinstance(schema, dict):
+        return set()
+    own = schema.get("properties")
+    names = set(own) if isinstance(own, dict) else set()
+    return names.union(*map(properties, schema.values()))
+
+
+def test_every_field_of_a_response_has_its_meaning_and_unit():
+    text = (ROOT / "docs" / "responses.md").read_text("utf-8")
+    documented = set(re.findall(r"`([\w.]+)`", text))
+    fields = properties([_row_schema(row.fields) for row in TABLE.values()]) | properties(dict(SCHEMAS))
+    assert len(fields) > 20
+    assert fields <= documented

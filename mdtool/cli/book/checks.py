@@ -72,7 +72,7 @@ def verify(
     A file with some instruments of a channel lacks the sequence numbers of the others. Jumps are
     therefore gaps only where numbers are otherwise consecutive, or with --all-jumps.
 
-    Example: mdtool book verify day.dbn.zst --allow locked --allow unknown
+    Example: mdtool book verify sample_data/mbo.dbn.zst --allow locked --allow unknown
     """
     from mdtool.engine.book.verify import Verifier
 
@@ -245,7 +245,8 @@ def diff(
 
     Shows the first record that differs, field by field.
 
-    Example: mdtool book day.mbo.dbn.zst --emit event | mdtool book diff - day.mbp-10.dbn.zst
+    Example: mdtool book sample_data/mbo.dbn.zst --emit event | mdtool book diff -
+    book.mbp-10.dbn.zst
     """
     from mdtool.adapters.dbn_files import open_merged
     from mdtool.engine.book.diff import Comparison

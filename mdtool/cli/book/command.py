@@ -55,17 +55,17 @@ def book(
     A book begins at a clear or a snapshot. A book whose stream began without one is partial, and
     every output says so. --start selects what is shown: earlier records still build the books.
 
-    Example: mdtool book day.dbn.zst --symbols ESM4 --depth 20
+    Example: mdtool book sample_data/mbo.dbn.zst --symbols AAPL --depth 10
 
-    Example: mdtool book day.dbn.zst --at 2024-05-08T14:30:00Z --json
+    Example: mdtool book sample_data/mbo.dbn.zst --at 2025-01-02T14:30:05Z --json
 
-    Example: mdtool book day.dbn.zst --emit 1s --csv --pretty --map-symbols
+    Example: mdtool book sample_data/mbo.dbn.zst --emit 1s --csv --pretty --map-symbols
 
-    Example: mdtool book day.dbn.zst --emit event -o day.mbp-10.dbn.zst
+    Example: mdtool book sample_data/mbo.dbn.zst --emit event -o book.mbp-10.dbn.zst
 
-    Example: mdtool replay-dbn day.dbn.zst --speed 10 | mdtool book - --emit event --depth 1 --csv
+    Example: mdtool replay-dbn sample_data/mbo.dbn.zst | mdtool book - --emit event --depth 1 -C
 
-    Example: mdtool book day.dbn.zst --live --speed 10 --start 2024-05-08T14:30:00Z
+    Example: mdtool book sample_data/mbo.dbn.zst --live --speed 10
 
     Example: mdtool book --serve --sender localhost:9090
     """

@@ -62,7 +62,7 @@ def store(
     storing a file again, or a part of it, changes nothing. After Ctrl-C the same command resumes.
     `serve all` restores its state from the store.
 
-    Example: mdtool store day.dbn.zst --symbols ESZ5
+    Example: mdtool store sample_data/trades.dbn.zst --symbols AAPL
 
     Example: mdtool store export dataset --format parquet --partition date,symbol
 

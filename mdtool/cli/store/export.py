@@ -62,7 +62,7 @@ def export(
     whole nanoseconds and decimals. DBN has no streams: an imported DBN file counts as new.
     --start and --end are exchange times. A dataset is written as a whole, or not at all.
 
-    Example: mdtool store export dataset --symbols ESZ5,CLX5 --start 2025-09-24 --end 2025-09-25
+    Example: mdtool store export dataset --symbols AAPL,MSFT --start 2025-01-02
 
     Example: mdtool store export trades.csv
     """
