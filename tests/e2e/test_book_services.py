@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,8 @@ from mdtool.engine.simulate import Exchange
 from tests.support.browser import chromium
 from tests.support.recordings import pictures, record
 from tests.support.supervised import serve
+
+SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -276,6 +279,34 @@ async def test_the_page_starts_and_shows_the_book(day):
             )
             await tab.until(f"document.getElementById('symbol').innerText === '{other}'")
             assert await tab.run("document.getElementById('partial').hidden")
+            assert tab.complaints == []
+
+
+async def test_the_page_pauses_changes_the_speed_and_stops():
+    with serve(
+        "all", "--book", str(SAMPLE), "--speed", "0.1", "-J", *ONLY, *FREE_PORTS
+    ) as services:
+        gateway = (await asyncio.to_thread(services.addresses, 3))["gateway"]
+        state = "document.querySelector('#sender dd').innerText"
+        async with chromium() as tab:
+            await tab.open(f"http://{gateway}/")
+            await tab.until(f"{state} === 'idle'")
+            await tab.click("#start")
+            await tab.until(f"{state} === 'streaming'")
+            assert await tab.text("#file") == SAMPLE.name
+            await tab.until("document.getElementById('part').value > 0")
+            await tab.click("#pause")
+            await tab.until(f"{state} === 'paused'")
+            assert 0 < await tab.run("document.getElementById('part').value") < 1
+            await tab.click("#pause")
+            await tab.until(f"{state} === 'streaming'")
+            await tab.run(
+                "{ const speed = document.getElementById('speed'); speed.value = '1';"
+                "speed.dispatchEvent(new Event('change')); }"
+            )
+            await tab.until("document.getElementById('progress').innerText.includes('\\n1\\u00d7')")
+            await tab.click("#stop")
+            await tab.until(f"{state} === 'stopped' && !document.getElementById('start').hidden")
             assert tab.complaints == []
 
 

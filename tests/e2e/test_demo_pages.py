@@ -129,3 +129,33 @@ new Promise((resolve) => {
     look();
 })
 """
+
+
+@pytest.mark.parametrize("path", ["/", "/demo/stomp", "/demo/call", "/graphiql", "/docs"])
+async def test_a_page_fits_a_narrow_screen(client, path):
+    async with chromium() as tab:
+        await tab.resize(320)
+        await tab.open(_url(client, path))
+        root = "document.documentElement"
+        assert await tab.run(f"{root}.scrollWidth <= {root}.clientWidth")
+
+
+@pytest.fixture
+async def offline(source):
+    """A gateway whose pages find no files of others."""
+    async with gateway_of(source.address, assets="http://127.0.0.1:9/npm") as client:
+        yield client
+
+
+async def test_the_page_of_graphiql_answers_queries_without_it(offline):
+    async with chromium() as tab:
+        await tab.open(_url(offline, "/graphiql"))
+        await tab.until("document.querySelector('#graphiql form')")
+        await tab.click("#graphiql form button")
+        await tab.until("document.querySelector('pre').innerText.includes('\"symbol\": \"AAPL\"')")
+
+
+async def test_the_page_of_the_api_lists_paths_without_swagger(offline):
+    async with chromium() as tab:
+        await tab.open(_url(offline, "/docs"))
+        await tab.until("document.body.innerText.includes('/api/v2/trades/{symbol}')")

@@ -95,6 +95,43 @@ async def test_receivers_that_are_early_wait_for_the_start(day):
             assert len(got.all_records()) == len(records)
 
 
+async def test_a_run_is_paused_resumed_and_continued_at_another_speed(day):
+    path, records = day
+    async with sender_of(path, speed=CRAWLING) as sender:
+        await sender.start("/start-streaming")
+        assert (await sender.ask("/pause-streaming", "POST"))[1]["status"] == "paused"
+        paused = await sender.until(state="paused")
+        assert paused["progress"] is None  # the file does not say where it ends
+        assert (await sender.ask("/set-speed?speed=0", "POST"))[1]["status"] == "paused"
+        assert (await sender.ask("/resume-streaming", "POST"))[1]["status"] == "streaming"
+        got = await heard(sender.data, FromStart())
+        assert got.all_records().tobytes() == records.tobytes()
+        done = await sender.until(state="done")
+        assert (done["progress"], done["speed"]) == (1.0, 0)
+
+
+async def test_a_stopped_run_ends_for_its_receivers_and_can_be_started_again(day):
+    path, records = day
+    async with sender_of(path, speed=CRAWLING) as sender:
+        await sender.start("/start-streaming")
+        receiver = asyncio.create_task(heard(sender.data, FromStart()))
+        await sender.until(receivers=1)
+        await sender.ask("/stop-streaming", "POST")
+        got = await receiver
+        stopped = await sender.until(state="stopped")
+        assert isinstance(got.messages[-1], End)
+        assert len(got.all_records()) == stopped["position"] < len(records)
+        await sender.start("/start-streaming?speed=0")
+        assert len((await heard(sender.data, FromStart())).all_records()) == len(records)
+
+
+@pytest.mark.parametrize("path", ["stop-streaming", "pause-streaming", "set-speed?speed=1"])
+async def test_what_does_not_run_is_not_controlled(day, path):
+    async with sender_of(day[0]) as sender:
+        status, told = await sender.ask(f"/{path}", "POST")
+        assert (status, told["error"]) == (409, "not_streaming")
+
+
 async def test_two_starts_at_once(day):
     async with sender_of(day[0]) as sender:
         answers = await asyncio.gather(

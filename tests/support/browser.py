@@ -45,6 +45,16 @@ class Tab:
             self._has_loaded.clear()
             await self._has_loaded.wait()
 
+    async def resize(self, width: int, height: int = 800) -> None:
+        """Show the page as on a screen of this size."""
+        await self._send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=True,
+        )
+
     async def run(self, expression: str) -> object:
         """The value of a JavaScript expression, awaited if it is a promise."""
         answer = await self._send(

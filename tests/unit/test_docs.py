@@ -206,6 +206,8 @@ def properties(schema):
 def test_every_field_of_a_response_has_its_meaning_and_unit():
     text = (ROOT / "docs" / "responses.md").read_text("utf-8")
     documented = set(re.findall(r"`([\w.]+)`", text))
-    fields = properties([_row_schema(row.fields) for row in TABLE.values()]) | properties(dict(SCHEMAS))
+    fields = properties([_row_schema(row.fields) for row in TABLE.values()]) | properties(
+        dict(SCHEMAS)
+    )
     assert len(fields) > 20
     assert fields <= documented

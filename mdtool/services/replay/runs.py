@@ -21,7 +21,7 @@ from mdtool.core.errors import InputError, UsageError
 from mdtool.core.rates import Rates
 from mdtool.core.records import Records, index_timestamps, pacing_timestamps
 from mdtool.core.stream_warnings import warnings_in
-from mdtool.core.units import NS_PER_S
+from mdtool.core.units import NS_PER_S, UNDEF_TIMESTAMP
 from mdtool.engine.book.snapshot import mbo_snapshot
 from mdtool.engine.book.state import Books
 from mdtool.engine.pacing import Pacer, Timestamps
@@ -87,6 +87,10 @@ class Run:
         How many warnings of each kind the recording has up to there.
     is_over : bool
         Whether the run has ended.
+    is_paused : bool
+        Whether it waits until it is resumed.
+    is_stopped : bool
+        Whether it was stopped before the end of the recording.
     error : str or None
         Why it has ended before the end of the recording.
 
@@ -106,6 +110,8 @@ class Run:
         self.rates = Rates()
         self.warnings: Counter[str] = Counter()
         self.is_over = False
+        self.is_paused = False
+        self.is_stopped = False
         self.error: str | None = None
         self._recording = recording
         self._source = recording.open()
@@ -115,6 +121,7 @@ class Run:
         self._requested = 0
         self._is_requested = asyncio.Event()
         self._has_moved = asyncio.Event()
+        self._has_changed = asyncio.Event()
         self._mappings: dict[int, Records] = {}
 
     def close(self) -> None:
@@ -139,11 +146,55 @@ class Run:
             async with reading(self._source) as batches:
                 async for batch in batches:
                     await self._play(batch)
+                    if self.is_stopped:
+                        break
         except InputError as error:
             self.error = str(error)
             log.error("%s", error)  # noqa: TRY400 - a truncated file needs no traceback
         self.is_over = True
         self._has_moved.set()
+
+    @property
+    def progress(self) -> float | None:
+        """How much of the recording's time has passed, from 0 to 1; None where it is not known."""
+        if self.is_over and not self.is_stopped and self.error is None:
+            return 1.0
+        begin_ns, end_ns = self.metadata.start, self.metadata.end
+        if end_ns is None or end_ns <= begin_ns or end_ns == UNDEF_TIMESTAMP:
+            return None
+        return min(max((self.latest_ns - begin_ns) / (end_ns - begin_ns), 0.0), 1.0)
+
+    def pause(self) -> None:
+        """Wait, until the run is resumed or stopped."""
+        self.is_paused = True
+        self._change(self.pace.speed)
+
+    def resume(self) -> None:
+        """Continue where the run was paused."""
+        if self.is_paused:
+            self._pacer = Pacer(self.pace.speed)  # not to catch up with the time of the pause
+            self.is_paused = False
+        self._change(self.pace.speed)
+
+    def set_speed(self, speed: float) -> None:
+        """Continue at another speed."""
+        self._change(speed)
+
+    def stop(self) -> None:
+        """End the run here, as at the end of the recording."""
+        self.is_stopped = True
+        self._change(self.pace.speed)
+
+    def _change(self, speed: float) -> None:
+        if speed != self.pace.speed:
+            self.pace = dataclasses.replace(self.pace, speed=speed)
+            now_ns = time.monotonic_ns()
+            reached_ns = self._pacer.reached_ns(now_ns)
+            self._pacer = Pacer(speed)
+            if reached_ns is not None:
+                self._pacer.start(reached_ns, now_ns)
+        self._has_changed.set()
+        self._is_requested.set()
 
     async def reached(self, position: int) -> int:
         """Wait until a position is reached or the run is over; return the run's position."""
@@ -172,16 +223,20 @@ class Run:
         done = 0
         while done < len(batch):
             due = await self._due(times_ns[done:])
+            if self.is_stopped:
+                return
             self._reach(batch[done : done + due])
             done += due
             await asyncio.sleep(0)
 
     async def _due(self, times_ns: Timestamps) -> int:
         """Wait until at least one of the next records is due; return how many are."""
-        while True:
+        while not self.is_stopped:
             if self.position < self._begin:
                 return min(self._begin - self.position, len(times_ns))
-            if self.pace.speed == 0:
+            if self.is_paused:
+                await self._changed(None)
+            elif self.pace.speed == 0:
                 if self._requested > self.position:
                     return min(self._requested - self.position, len(times_ns))
                 self._is_requested.clear()
@@ -190,7 +245,16 @@ class Run:
                 now_ns = time.monotonic_ns()
                 if due := self._pacer.due(times_ns, now_ns):
                     return due
-                await asyncio.sleep(self._pacer.wait_ns(int(times_ns[0]), now_ns) / NS_PER_S)
+                wait_ns = self._pacer.wait_ns(int(times_ns[0]), now_ns)
+                await self._changed(wait_ns / NS_PER_S)
+        return 0
+
+    async def _changed(self, within_s: float | None) -> None:
+        """Wait until the run is paused, resumed, stopped or given a speed, at most so long."""
+        self._has_changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._has_changed.wait()
 
     def _reach(self, batch: Batch) -> None:
         records = batch.records
@@ -212,6 +276,10 @@ class Run:
 
 class AlreadyStreamingError(UsageError):
     """A run cannot be started while another one is in progress."""
+
+
+class NotStreamingError(UsageError):
+    """There is no run to pause, resume, stop or give another speed."""
 
 
 class OtherStreamError(InputError):
@@ -276,6 +344,18 @@ class Runs:
         self._has_begun.set()
         log.info("streaming %s at speed %g from record %d", run.identity, pace.speed, begin)
         return run
+
+    def current(self) -> Run:
+        """Return the run that is in progress.
+
+        Raises
+        ------
+        NotStreamingError
+            When there is none.
+        """
+        if self.last is None or self.last.is_over:
+            raise NotStreamingError("is not streaming")
+        return self.last
 
     async def latest(self) -> Run:
         """Return the last run; wait for the first one."""

@@ -25,12 +25,13 @@ from mdtool.services.http.answers import Statuses, answer, encode_object
 from mdtool.services.http.control import STOP_GRACE_S, control_application
 from mdtool.services.http.listening import listening
 from mdtool.services.replay.config import SenderConfig
-from mdtool.services.replay.runs import AlreadyStreamingError, Pace, Run, Runs
+from mdtool.services.replay.runs import AlreadyStreamingError, NotStreamingError, Pace, Run, Runs
 from mdtool.services.replay.session import Session
 
 _SHOWN_RECEIVERS: Final = 100
 _STATUSES: Final[Statuses] = {
     AlreadyStreamingError: (409, "already_streaming"),
+    NotStreamingError: (409, "not_streaming"),
     UsageError: (400, "bad_parameter"),
     InputError: (500, "input"),
 }
@@ -71,6 +72,10 @@ class ReplaySender:
             self._runs = Runs(self._recording, self._pace, config.backlog_bytes, tasks)
             routes = {
                 ("POST", "/start-streaming"): self._start,
+                ("POST", "/stop-streaming"): self._stop,
+                ("POST", "/pause-streaming"): self._pause,
+                ("POST", "/resume-streaming"): self._resume,
+                ("POST", "/set-speed"): self._set_speed,
                 ("GET", "/status"): self._status,
             }
             app = control_application(routes, self._health, _STATUSES, self._admission)
@@ -127,6 +132,32 @@ class ReplaySender:
         run = await self._runs.start(_parse_speed(text) if text else None)
         return answer(encode_object({"status": "streaming", **_report_of(run)}))
 
+    async def _stop(self, _request: web.Request) -> web.Response:
+        """`POST /stop-streaming`: end the run, for its receivers as at the end of the recording."""
+        run = self._runs.current()
+        run.stop()
+        return answer(encode_object({"status": "stopped", **_report_of(run)}))
+
+    async def _pause(self, _request: web.Request) -> web.Response:
+        """`POST /pause-streaming`."""
+        run = self._runs.current()
+        run.pause()
+        return answer(encode_object({"status": "paused", **_report_of(run)}))
+
+    async def _resume(self, _request: web.Request) -> web.Response:
+        """`POST /resume-streaming`: continue after a pause."""
+        run = self._runs.current()
+        run.resume()
+        return answer(encode_object({"status": "streaming", **_report_of(run)}))
+
+    async def _set_speed(self, request: web.Request) -> web.Response:
+        """`POST /set-speed?speed=`: continue at another speed, or at the default one."""
+        text = request.query.get("speed")
+        speed = _parse_speed(text) if text else self._pace.speed
+        run = self._runs.current()
+        run.set_speed(speed)
+        return answer(encode_object({"status": self._state(), **_report_of(run)}))
+
     async def _status(self, _request: web.Request) -> web.Response:
         """`GET /status`."""
         report: dict[str, Any] = {
@@ -146,11 +177,14 @@ class ReplaySender:
         return {"state": self._state(), **told}
 
     def _state(self) -> str:
+        last = self._runs.last
         if self._runs.is_streaming:
-            return "streaming"
-        if self._runs.last is None:
+            return "paused" if last is not None and last.is_paused else "streaming"
+        if last is None:
             return "idle"
-        return "done" if self._runs.last.error is None else "failed"
+        if last.is_stopped:
+            return "stopped"
+        return "done" if last.error is None else "failed"
 
 
 def _parse_speed(text: str) -> float:
@@ -168,6 +202,7 @@ def _report_of(run: Run) -> dict[str, Any]:
         "stream": run.identity,
         "speed": run.pace.speed,
         "position": run.position,
+        "progress": None if run.progress is None else round(run.progress, 4),
         "records_per_s": round(run.rates.per_second(time.monotonic_ns(), run.position)[0]),
         "market_time": format_time(run.latest_ns) if run.latest_ns > 0 else None,
         "warnings": counts_of(run.warnings),

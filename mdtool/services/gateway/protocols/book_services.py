@@ -14,11 +14,14 @@ from aiohttp import web
 from mdtool.adapters.book_services import Answer, BookService
 from mdtool.core.errors import PeerError
 from mdtool.services.gateway.protocols import Paths
-from mdtool.services.http.answers import UNBUFFERED, answer, encode_object, failure
+from mdtool.services.http.answers import UNBUFFERED, Handler, answer, encode_object, failure
 
 log = logging.getLogger(__name__)
 
 ORDER_BOOK_PATH: Final = "/api/order-book"
+
+CONTROLS: Final = ("stop-streaming", "pause-streaming", "resume-streaming", "set-speed")
+"""What a sender that streams can be told."""
 
 _STARTED: Final = 200
 _CONFLICT: Final = 409
@@ -45,6 +48,7 @@ class BookServices:
         """The handlers by method and path."""
         return {
             ("POST", "/api/start-streaming"): self.start,
+            **{("POST", f"/api/{name}"): self._told(name) for name in CONTROLS},
             ("GET", ORDER_BOOK_PATH): self.order_book,
             ("GET", "/api/microservices/status"): self.status,
         }
@@ -66,6 +70,14 @@ class BookServices:
             return failure(_CONFLICT, "already_streaming", "both services are running already")
         report = {"status": "started", "sender": sent.content, "receiver": received.content}
         return answer(encode_object(report))
+
+    def _told(self, name: str) -> Handler:
+        async def tell(request: web.Request) -> web.Response:
+            """`POST /api/stop-streaming` and so on: tell the sender."""
+            query = {"speed": request.query["speed"]} if "speed" in request.query else {}
+            return _forwarded(await self._sender.ask("POST", f"/{name}", query))
+
+        return tell
 
     async def order_book(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/order-book`: the receiver's `/order-book`, as it arrives.

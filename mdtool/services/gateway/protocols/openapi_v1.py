@@ -252,6 +252,32 @@ _BOOKS: Final = (
         content=Content("Both were started, or one of them was running.", _OBJECT),
         fails=(400, 409, 502, 503, 504),
     ),
+    *(
+        Operation(
+            method="POST",
+            path=f"/api/{name}-streaming",
+            tag="order books",
+            summary=f"{name.capitalize()} the replay.",
+            content=Content("The state of the replay.", _OBJECT),
+            fails=(409, 502, 503, 504),
+        )
+        for name in ("stop", "pause", "resume")
+    ),
+    Operation(
+        method="POST",
+        path="/api/set-speed",
+        tag="order books",
+        summary="Continue the replay at another speed.",
+        parameters=(
+            Parameter(
+                "speed",
+                "How many times faster than recorded; 0 is as fast as possible.",
+                {"type": "number", "minimum": 0},
+            ),
+        ),
+        content=Content("The state of the replay.", _OBJECT),
+        fails=(400, 409, 502, 503, 504),
+    ),
     Operation(
         method="GET",
         path=ORDER_BOOK_PATH,

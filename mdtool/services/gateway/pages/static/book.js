@@ -43,9 +43,13 @@ function showServices({ sender, receiver }) {
   } else {
     notify("");
   }
-  const isStreaming = sender.state === "streaming";
+  const isPaused = sender.state === "paused";
+  const isStreaming = sender.state === "streaming" || isPaused;
   const isProcessing = BUSY_STATES.has(receiver.state);
-  element("start").disabled = unreachable.length > 0 || (isStreaming && isProcessing);
+  element("start").disabled = unreachable.length > 0;
+  element("start").hidden = isStreaming && isProcessing;
+  element("pause").hidden = element("stop").hidden = !isStreaming;
+  element("pause").textContent = isPaused ? "Resume" : "Pause";
   showProgress(sender, receiver);
   return isStreaming || isProcessing;
 }
@@ -58,11 +62,19 @@ function showService(where, service) {
 
 function showProgress(sender, receiver) {
   const isOver = ["done", "failed", "stopped"].includes(receiver.state);
+  const files = (sender.files ?? []).map((path) => path.split("/").pop());
+  element("file").textContent = files.join(", ");
+  element("file").title = (sender.files ?? []).join("\n");
+  const part = sender.progress;
+  element("part").hidden = part == null;
+  element("part").value = part ?? 0;
   list(element("progress"), [
     ["records", count(receiver.records)],
     ["per second", isOver ? null : count(receiver.records_per_s)],
     ["took", isOver ? `${receiver.elapsed_s.toFixed(3)} s` : null],
     ["sent", count(sender.position)],
+    ["done", part == null ? null : `${(100 * part).toFixed(1)} %`],
+    ["speed", sender.speed == null ? null : sender.speed === 0 ? "unpaced" : `${sender.speed}×`],
     ["skipped", receiver.skipped ? count(receiver.skipped) : null],
     ["resumed", receiver.resumed ? count(receiver.resumed) : null],
     ["receivers", count(sender.receivers)],
@@ -185,18 +197,30 @@ function price(level, decimals) {
 const count = (number) => (number == null ? null : whole.format(number));
 const orders = (number) => `${whole.format(number)} ${number === 1 ? "order" : "orders"}`;
 
-element("controls").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  element("start").disabled = true;
-  const speed = element("speed").value;
-  const query = speed === "" ? "" : `?speed=${speed}`;
+async function tell(path) {
   try {
-    const { status, text } = await ask(`api/start-streaming${query}`, { method: "POST" });
+    const { status, text } = await ask(path, { method: "POST" });
     if (status !== 200) {
       notify(JSON.parse(text).message, status !== 409);
     }
   } catch {
     notify("The gateway does not answer.", true);
+  }
+}
+
+element("controls").addEventListener("submit", (event) => {
+  event.preventDefault();
+  element("start").disabled = true;
+  const speed = element("speed").value;
+  tell(`api/start-streaming${speed === "" ? "" : `?speed=${speed}`}`);
+});
+element("pause").addEventListener("click", () => {
+  tell(element("pause").textContent === "Pause" ? "api/pause-streaming" : "api/resume-streaming");
+});
+element("stop").addEventListener("click", () => tell("api/stop-streaming"));
+element("speed").addEventListener("change", () => {
+  if (!element("stop").hidden) {
+    tell(`api/set-speed?speed=${element("speed").value}`);
   }
 });
 

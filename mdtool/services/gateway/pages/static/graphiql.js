@@ -33,11 +33,45 @@ function show(element) {
   ReactDOM.createRoot(element).render(page);
 }
 
+// A box for a query and one for its result: what works without GraphiQL.
+function showPlain(element) {
+  element.firstElementChild.textContent =
+    "GraphiQL could not be loaded. It comes from a CDN, unless mdtool gateway --assets names a " +
+    "folder node_modules that has it. Queries work here all the same; Ctrl-Enter runs one.";
+  const form = document.createElement("form");
+  const query = document.createElement("textarea");
+  const run = document.createElement("button");
+  const result = document.createElement("pre");
+  query.value = QUERY.slice(0, QUERY.indexOf("\n\n"));
+  query.spellcheck = false;
+  query.setAttribute("aria-label", "query");
+  run.textContent = "Run";
+  form.append(query, run, result);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const response = await fetch("graphql", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ query: query.value }),
+    }).catch(() => null);
+    const text = await response?.text();
+    try {
+      result.textContent = JSON.stringify(JSON.parse(text), null, 2);
+    } catch {
+      result.textContent = text ?? "The gateway does not answer.";
+    }
+  });
+  query.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      form.requestSubmit();
+    }
+  });
+  element.append(form);
+}
+
 const element = document.getElementById("graphiql");
 if (window.GraphiQL && window.ReactDOM && window.graphqlWs) {
   show(element);
 } else {
-  element.firstElementChild.textContent =
-    "GraphiQL could not be loaded. It comes from a CDN, unless mdtool gateway --assets names a " +
-    "folder node_modules that has it. Queries are answered all the same, at POST /graphql.";
+  showPlain(element);
 }
