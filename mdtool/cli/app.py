@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "store": "mdtool.cli.store",
     "serve-tcp": "mdtool.cli.serve_tcp",
     "gateway": "mdtool.cli.gateway",
+    "live-gateway": "mdtool.cli.live_gateway",
     "watch": "mdtool.cli.watch",
     "serve": "mdtool.cli.serve",
     "config": "mdtool.cli.config",

@@ -32,6 +32,7 @@ SECTIONS = frozenset(
         "book",
         "connect",
         "gateway",
+        "live-gateway",
         "log",
         "replay-dbn",
         "send",

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,6 +94,8 @@ class Run:
         Whether it was stopped before the end of the recording.
     error : str or None
         Why it has ended before the end of the recording.
+    begin_ns : int or None
+        The index timestamp of the first record, if that is known.
 
     Raises
     ------
@@ -116,6 +119,7 @@ class Run:
         self._recording = recording
         self._source = recording.open()
         self.metadata = without_ts_out(self._source.metadata)
+        self.begin_ns = self._source.begin_ns
         self._begin = begin
         self._pacer = Pacer(pace.speed)
         self._requested = 0
@@ -123,6 +127,16 @@ class Run:
         self._has_moved = asyncio.Event()
         self._has_changed = asyncio.Event()
         self._mappings: dict[int, Records] = {}
+
+    @property
+    def mappings(self) -> Sequence[Records]:
+        """The latest symbol mapping record of each id before the position."""
+        return list(self._mappings.values())
+
+    def warm_up(self) -> None:
+        """Compile the kernels of order books, before records are due."""
+        self.books.apply(Batch.of(np.zeros(1, MBO)))
+        self.snapshot()
 
     def close(self) -> None:
         """Close the recording without playing it."""

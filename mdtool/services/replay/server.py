@@ -9,12 +9,9 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import numpy as np
 from aiohttp import web
 
 from mdtool.adapters.dbn_files import Recording
-from mdtool.core.batch import Batch
-from mdtool.core.dtypes import MBO
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.stream_warnings import counts_of
@@ -93,8 +90,7 @@ class ReplaySender:
         except InputError as error:
             raise StartupError(str(error)) from error
         run.close()
-        run.books.apply(Batch.of(np.zeros(1, MBO)))
-        run.snapshot()
+        run.warm_up()
 
     @contextlib.asynccontextmanager
     async def _streaming(self, tasks: asyncio.TaskGroup) -> AsyncIterator[str]:

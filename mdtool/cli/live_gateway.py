@@ -1,0 +1,41 @@
+"""`mdtool live-gateway`: DBN files served by the vendor's live protocol."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mdtool.cli.filter_options import RangeOptions, with_range
+from mdtool.cli.options import with_settings
+from mdtool.services.live_gateway.config import LiveGatewayConfig
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@with_settings(LiveGatewayConfig, "live-gateway")
+@with_range
+def live_gateway(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT", help="DBN files, folders or zips of them; or - for stdin, as it comes."
+        ),
+    ],
+    selected: RangeOptions,
+    config: LiveGatewayConfig,
+) -> int:
+    """Serve DBN files by the vendor's live protocol, so that official live clients connect.
+
+    Playback begins when the first session starts. Every session gets what it subscribes to, as fast
+    as it reads. Any key is accepted unless --keys is given.
+
+    Example: mdtool live-gateway day.dbn.zst --speed 10
+
+    Example: mdtool simulate | mdtool live-gateway -
+    """
+    from mdtool.core.lifecycle import run_service
+    from mdtool.services.live_gateway.server import LiveGateway
+
+    return run_service(LiveGateway(config, tuple(inputs), selected.selection()))

@@ -1,0 +1,1 @@
+"""The live gateway: DBN files served by the vendor's live protocol."""

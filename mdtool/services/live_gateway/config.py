@@ -1,0 +1,51 @@
+"""Settings of the live gateway, `[live-gateway]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from mdtool.core.config import setting
+
+CLOSE: Final = "close"
+HOLD: Final = "hold"
+LOOP: Final = "loop"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveGatewayConfig:
+    """Where the live gateway listens, how it plays its input, and its limits."""
+
+    host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
+    port: int = setting(13000, "TCP port, 0 for any free one.", low=0, high=65535, is_common=True)
+    speed: float = setting(
+        1.0,
+        "Playback speed: 1 is real time, 10 ten times that, 0 as fast as clients read.",
+        low=0,
+        is_common=True,
+    )
+    at_end: str = setting(
+        CLOSE,
+        "At the end of the input: close sessions that have everything, hold them open, or loop "
+        "from the start.",
+        choices=(CLOSE, HOLD, LOOP),
+        is_common=True,
+    )
+    bare: bool = setting(
+        False, "Send every session the input's own header and records, and nothing else."
+    )
+    dbn_version: int = setting(3, "DBN version of sessions, 2 for older clients.", low=2, high=3)
+    keys: str | None = setting(
+        None,
+        "File of mode 0600 with a name and a key on each line; without it any key is accepted.",
+    )
+    max_sessions: int = setting(100, "Sessions open at once; more are rejected.", low=1)
+    login_s: float = setting(10.0, "How long a client may take to authenticate.", low=0.1)
+    subscriptions_per_s: int = setting(
+        10, "Subscriptions of one session a second; more are delayed. 0 for no limit.", low=0
+    )
+    backlog_bytes: int = setting(
+        33_554_432,
+        "Size of the latest records kept; a session that is further behind reads the files again.",
+        low=16_777_216,
+    )

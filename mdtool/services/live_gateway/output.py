@@ -1,0 +1,136 @@
+"""What a session is sent: its records in the form that the client asked for, flushed when idle."""
+
+from __future__ import annotations
+
+import time
+from asyncio import StreamWriter
+from typing import Final
+
+import zstandard
+
+from mdtool.core.records import Records
+from mdtool.services.live_gateway.subscriptions import Mapping
+from mdtool.wire.dbn import encode_records
+from mdtool.wire.live import Authentication
+from mdtool.wire.live_records import (
+    Failure,
+    Notice,
+    encode_failure,
+    encode_mapping,
+    encode_notice,
+    in_version,
+    metadata,
+    with_ts_out,
+)
+
+_LEVEL: Final = 1
+"""Of zstd: a gateway compresses while records are due."""
+_MAPPINGS_AT_ONCE: Final = 512
+
+
+class Output:
+    """The DBN stream of one session.
+
+    Parameters
+    ----------
+    writer : asyncio.StreamWriter
+    request : Authentication
+        What the client expects.
+    version : int
+        Of DBN.
+
+    Attributes
+    ----------
+    latest_s : float
+        When something was last written, by the monotonic clock.
+    records : int
+        How many records were written, those about the session included.
+    has_header : bool
+    """
+
+    def __init__(self, writer: StreamWriter, request: Authentication, version: int) -> None:
+        self.latest_s = time.monotonic()
+        self.records = 0
+        self.has_header = False
+        self._writer = writer
+        self._dataset = request.dataset
+        self._has_ts_out = request.has_ts_out
+        self._version = version
+        self._zstd = None
+        self._is_flushed = True
+        if request.compression == "zstd":
+            self._zstd = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
+
+    def header(self, encoded: bytes | None = None) -> None:
+        """Write the header, once: the session's own, or another one."""
+        if self.has_header:
+            return
+        self.has_header = True
+        now_ns = time.time_ns()
+        own = metadata(self._dataset, now_ns, has_ts_out=self._has_ts_out, version=self._version)
+        self._write(encoded or own)
+
+    def data(self, records: Records) -> None:
+        """Write records of one rtype, if there are any."""
+        if len(records):
+            records = in_version(records, self._version)
+            self._send(encode_records(records), records.itemsize)
+
+    def unchanged(self, records: Records) -> None:
+        """Write records as they are in the input."""
+        self.records += len(records)
+        self._write(encode_records(records))
+
+    def mappings(self, mappings: list[Mapping]) -> None:
+        """Write mapping records."""
+        now_ns = time.time_ns()
+        encoded = [
+            encode_mapping(
+                mapping.instrument_id, mapping.stype_in, mapping.symbol, mapping.raw_symbol, now_ns
+            )
+            for mapping in mappings
+        ]
+        for at in range(0, len(encoded), _MAPPINGS_AT_ONCE):
+            self._send(b"".join(encoded[at : at + _MAPPINGS_AT_ONCE]), len(encoded[0]))
+
+    def notice(self, notice: Notice) -> None:
+        """Write a system record."""
+        encoded = encode_notice(notice, time.time_ns())
+        self._send(encoded, len(encoded))
+
+    def failure(self, failure: Failure) -> None:
+        """Write an error record."""
+        encoded = encode_failure(failure, time.time_ns())
+        self._send(encoded, len(encoded))
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough of what was written."""
+        await self._writer.drain()
+
+    async def flush(self) -> None:
+        """Let the client decompress all that was written, and wait as `drain`."""
+        if self._zstd is not None and not self._is_flushed:
+            self._is_flushed = True
+            self._writer.write(self._zstd.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+        await self._writer.drain()
+
+    async def end(self) -> None:
+        """End the stream: the client reads all of it, and then its end."""
+        if self._zstd is not None and self.has_header:
+            self._writer.write(self._zstd.flush(zstandard.COMPRESSOBJ_FLUSH_FINISH))
+        self._writer.write_eof()
+        await self._writer.drain()
+
+    def _send(self, data: bytes | memoryview, record_bytes: int) -> None:
+        self.records += len(data) // record_bytes
+        if self._has_ts_out:
+            data = with_ts_out(data, record_bytes, time.time_ns())
+        self._write(data)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self.latest_s = time.monotonic()
+        if self._zstd is None:
+            self._writer.write(data)
+            return
+        self._is_flushed = False
+        self._writer.write(self._zstd.compress(data))

@@ -1,0 +1,102 @@
+"""The live gateway: it listens for clients of the vendor's live protocol, and plays its input."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+from mdtool.adapters.dbn_files import Recording
+from mdtool.adapters.dbn_select import Selection
+from mdtool.core.errors import InputError, StartupError, UsageError
+from mdtool.core.lifecycle import Started
+from mdtool.core.tcp import listen
+from mdtool.services.client import Admission, CapacityError, Limits
+from mdtool.services.live_gateway.config import LOOP, LiveGatewayConfig
+from mdtool.services.live_gateway.keys import Keys
+from mdtool.services.live_gateway.playback import PipedInput, Playback, recordings
+from mdtool.services.live_gateway.session import Session
+from mdtool.services.replay.runs import Pace, Run
+
+
+class LiveGateway:
+    """Serves DBN files, or a stream on standard input, to clients of the live protocol.
+
+    Parameters
+    ----------
+    config : LiveGatewayConfig
+    paths : sequence of str
+        DBN files, folders or zips of them; or `-` alone.
+    selection : Selection, optional
+        The symbols and times to play.
+    """
+
+    name = "live-gateway"
+
+    def __init__(
+        self,
+        config: LiveGatewayConfig,
+        paths: Sequence[str],
+        selection: Selection | None = None,
+    ) -> None:
+        self._config = config
+        self._paths = paths
+        self._selection = selection
+        self._admission = Admission(Limits(connections=config.max_sessions))
+        self._numbers = itertools.count(1)
+        self._playbacks: dict[str, Playback] = {}
+
+    async def run(self, started: Started) -> None:
+        """Serve until cancelled.
+
+        Raises
+        ------
+        StartupError
+            When the address cannot be listened on, or the input or the keys cannot be read.
+        UsageError
+            When standard input is to be looped, or merged with files.
+        """
+        config = self._config
+        self._keys = Keys() if config.keys is None else Keys.read(config.keys)
+        try:
+            inputs = await asyncio.to_thread(recordings, self._paths, self._selection)
+            for recording in inputs.values():
+                if not isinstance(recording, PipedInput):
+                    await asyncio.to_thread(_probe, recording, config)
+                elif config.at_end == LOOP:
+                    raise UsageError("--at-end loop: standard input is read once; give files")
+        except InputError as error:
+            raise StartupError(str(error)) from error
+        async with asyncio.TaskGroup() as tasks:
+            for dataset, recording in inputs.items():
+                self._playbacks[dataset] = Playback(recording, config, tasks)
+
+            def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                tasks.create_task(self._serve(reader, writer))
+
+            def protocol() -> asyncio.BaseProtocol:
+                return asyncio.StreamReaderProtocol(asyncio.StreamReader(), connected)
+
+            server = await listen(protocol, config.host, config.port)
+            try:
+                started({"live": server.address})
+                await asyncio.get_running_loop().create_future()
+            finally:
+                server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = next(self._numbers)
+        session = Session(number, self._playbacks, self._config, self._keys, reader, writer)
+        client = self._admission.peer(writer.transport)
+        try:
+            with client.connected("live", lambda _code, _reason: writer.close()):
+                await session.serve()
+        except CapacityError as error:
+            await session.serve(rejection=str(error))
+
+
+def _probe(recording: Recording, config: LiveGatewayConfig) -> None:
+    """Check that files can be read, and compile kernels."""
+    run = Run(recording, Pace(config.speed), 0, config.backlog_bytes)
+    run.close()
+    run.warm_up()

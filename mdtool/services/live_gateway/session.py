@@ -1,0 +1,182 @@
+"""A client's connection to the live gateway, from its greeting to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Final
+
+from mdtool.core.addresses import format_address
+from mdtool.core.errors import InputError
+from mdtool.core.lifecycle import first_error
+from mdtool.core.tcp import notice_loss
+from mdtool.services.live_gateway.config import LiveGatewayConfig
+from mdtool.services.live_gateway.inbox import Inbox, SessionError
+from mdtool.services.live_gateway.keys import Keys
+from mdtool.services.live_gateway.output import Output
+from mdtool.services.live_gateway.playback import Playback
+from mdtool.services.live_gateway.stream import Stream
+from mdtool.wire.live import (
+    Accepted,
+    Authentication,
+    Challenge,
+    ControlError,
+    Greeting,
+    Rejected,
+    encode_answer,
+)
+from mdtool.wire.live_records import Failure, failed
+
+log = logging.getLogger(__name__)
+
+_WRITE_AHEAD_BYTES: Final = 1 << 20
+_CRAM_BYTES: Final = 24
+"""They make 32 characters."""
+_CLOSE_S: Final = 5.0
+"""How long a client may take to close its half once it has been sent everything."""
+
+
+class Session:
+    """Serves one client from its greeting to its end, at the pace at which it reads.
+
+    Sessions share a playback, and nothing that one of them does keeps another one waiting. What has
+    left the playback's backlog is read from the files again.
+
+    Parameters
+    ----------
+    number : int
+        Its id.
+    playbacks : mapping of str to Playback
+        By dataset.
+    config : LiveGatewayConfig
+    keys : Keys
+    reader, writer : asyncio.StreamReader, asyncio.StreamWriter
+    """
+
+    def __init__(
+        self,
+        number: int,
+        playbacks: Mapping[str, Playback],
+        config: LiveGatewayConfig,
+        keys: Keys,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._number = number
+        self._playbacks = playbacks
+        self._config = config
+        self._keys = keys
+        self._writer = writer
+        self._name = format_address(*writer.get_extra_info("peername")[:2])
+        self._inbox = Inbox(reader, config.subscriptions_per_s)
+        notice_loss(writer.get_extra_info("socket"))
+        writer.transport.set_write_buffer_limits(_WRITE_AHEAD_BYTES)
+
+    async def serve(self, rejection: str | None = None) -> None:
+        """Serve the client until it has everything, disconnects, or is rejected.
+
+        Parameters
+        ----------
+        rejection : str, optional
+            The reason why it is rejected once it has authenticated.
+        """
+        try:
+            request = await self._login(rejection)
+            if request is not None:
+                await self._exchange(request)
+        except OSError as error:
+            log.info("session %d: %s disconnected: %s", self._number, self._name, error)
+        except asyncio.CancelledError:
+            self._reset()
+            raise
+        except Exception:
+            log.exception("session %d: %s", self._number, self._name)
+            self._reset()
+        finally:
+            # asyncio's transports raise this once they have closed with a last write.
+            with contextlib.suppress(AttributeError):
+                self._writer.transport.abort()
+
+    def _reset(self) -> None:
+        """Let the connection end with a reset: to clients, an orderly end is the end of the data.
+
+        What is lost makes them connect again.
+        """
+        connection = self._writer.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it is lost already
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def _login(self, rejection: str | None) -> Authentication | None:
+        """Greet and challenge; return what the client answers, None if that is not accepted."""
+        cram = secrets.token_urlsafe(_CRAM_BYTES)
+        self._writer.write(encode_answer(Greeting()) + encode_answer(Challenge(cram)))
+        try:
+            async with asyncio.timeout(self._config.login_s):
+                request = await self._inbox.first()
+        except TimeoutError:
+            await self._reject("no authentication in time")
+            return None
+        except ControlError as error:
+            await self._reject(str(error))
+            return None
+        if not isinstance(request, Authentication):
+            return None
+        principal = self._keys.principal(cram, request)
+        known = ", ".join(self._playbacks)
+        if principal is None:
+            rejection = "authentication failed: unknown key, or a wrong answer to the challenge"
+        elif rejection is None and request.dataset not in self._playbacks:
+            rejection = f"dataset {request.dataset} is not served here; choose from {known}"
+        elif rejection is None and request.encoding != "dbn":
+            rejection = f"encoding {request.encoding} is not served; choose dbn"
+        if principal is None or rejection is not None:
+            await self._reject(rejection or "")
+            return None
+        self._writer.write(encode_answer(Accepted(self._number)))
+        name = request.client or "a client"
+        log.info("session %d: %s (%s, %s)", self._number, self._name, principal.name, name)
+        return request
+
+    async def _reject(self, reason: str) -> None:
+        log.warning("session %d: %s rejected: %s", self._number, self._name, reason)
+        self._writer.write(encode_answer(Rejected(reason)))
+        self._writer.write_eof()
+        await self._writer.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._inbox.receive()
+
+    async def _exchange(self, request: Authentication) -> None:
+        """Serve an authenticated client."""
+        output = Output(self._writer, request, self._config.dbn_version)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                receiving = tasks.create_task(self._inbox.receive())
+                stream = Stream(self._config, self._inbox, output, request)
+                failure: Failure | None = None
+                try:
+                    await stream.run(self._playbacks[request.dataset])
+                except SessionError as error:
+                    failure = error.failure
+                except InputError as error:
+                    failure = failed(str(error))
+                if failure is not None:
+                    log.warning("session %d: ended: %s", self._number, failure.text)
+                    output.header()
+                    output.failure(failure)
+                self._inbox.drop()
+                if not self._inbox.has_left:
+                    await output.end()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_CLOSE_S):
+                            await asyncio.wait({receiving})
+                receiving.cancel()
+        except ExceptionGroup as group:
+            raise first_error(group) from group
+        finally:
+            log.info("session %d: ended after %d records", self._number, output.records)

@@ -1,0 +1,330 @@
+"""What a session is sent: answers to its requests, replays, and records as they are due."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any, Final
+
+from mdtool.core.errors import InputError
+from mdtool.core.records import Records
+from mdtool.services.live_gateway.config import HOLD, LiveGatewayConfig
+from mdtool.services.live_gateway.inbox import Inbox, SessionError
+from mdtool.services.live_gateway.output import Output
+from mdtool.services.live_gateway.playback import Pass, Playback
+from mdtool.services.live_gateway.subscriptions import SKIPPABLE, Subscription, Subscriptions
+from mdtool.services.replay.reading import ForwardReader, reading
+from mdtool.wire.dbn import encode_metadata
+from mdtool.wire.dbn_records import RTYPES
+from mdtool.wire.live import STYPES, Authentication, Start, Subscribe, Unsubscribe
+from mdtool.wire.live_records import (
+    heartbeat,
+    invalid,
+    not_subscribed,
+    replayed,
+    skipped,
+    slow_reading,
+    subscribed,
+    unresolved,
+    unsubscribed,
+)
+
+_MAX_PENDING: Final = 1_000
+"""Subscriptions before the start."""
+
+
+class Stream:
+    """What one session is sent after its authentication.
+
+    Parameters
+    ----------
+    config : LiveGatewayConfig
+    inbox : Inbox
+        What the client requests.
+    output : Output
+    request : Authentication
+    """
+
+    def __init__(
+        self, config: LiveGatewayConfig, inbox: Inbox, output: Output, request: Authentication
+    ) -> None:
+        self._config = config
+        self._inbox = inbox
+        self._output = output
+        self._request = request
+        self._pending: list[Subscribe] = []
+        self._subscriptions: Subscriptions
+        self._n_subscribed = 0
+        self._position = 0
+        self._skipped = 0
+        self._is_behind = False
+
+    async def run(self, playback: Playback) -> None:
+        """Take subscriptions, and once started send records until the end of the input.
+
+        Raises
+        ------
+        SessionError
+            When the session ends with an error.
+        InputError
+            When the input cannot be read.
+        """
+        if not await self._collect():
+            return
+        async with playback.joined() as joined:
+            current: Pass | None = joined
+            is_first = True
+            while current is not None and not self._inbox.has_left:
+                async with contextlib.AsyncExitStack() as stack:
+                    files = _Files(current, stack)
+                    if self._config.bare:
+                        await self._send_bare(current, files)
+                    else:
+                        await self._send(current, files, is_first)
+                is_first = False
+                if current.run.error is not None:
+                    raise InputError(current.run.error)
+                current = await playback.after(current)
+            while self._config.at_end == HOLD and not self._inbox.has_left:
+                await self._idle(None)
+                self._handle_requests()
+
+    async def _collect(self) -> bool:
+        """Take subscriptions until the start; return whether there is one."""
+        while not self._inbox.has_left:
+            match request := self._inbox.take():
+                case None:
+                    await self._inbox.arrival()
+                case Start():
+                    return True
+                case Subscribe():
+                    self._pending.append(_checked(request))
+                    if len(self._pending) > _MAX_PENDING:
+                        raise SessionError(invalid("too many subscriptions before the start"))
+                case Unsubscribe():
+                    self._pending = [each for each in self._pending if not _is_ended(each, request)]
+        return False
+
+    async def _send(self, current: Pass, files: _Files, is_first: bool) -> None:
+        """Send one pass, the first one from the live point on and what is replayed before it."""
+        run = current.run
+        live = run.position if is_first else 0
+        self._position = live
+        latest_ns = run.latest_ns if live and run.latest_ns > 0 else current.begin_ns
+        starts = [each.start_ns for each in self._pending if each.start_ns is not None]
+        has_replay = bool(starts) and live > 0
+        begin_ns = min(max(min(starts), current.begin_ns), latest_ns) if has_replay else latest_ns
+        directory = current.directory_at(0 if has_replay else live)
+        if is_first:
+            self._subscriptions = Subscriptions(directory, current.schema)
+            self._output.header()
+        self._subscriptions.begin(directory, begin_ns)
+        for request in self._pending:
+            self._subscribe(request)
+        self._pending = []
+        if is_first and starts:
+            if has_replay:
+                await self._replay(live, files)
+            for schema in dict.fromkeys(
+                each.schema for each in self._subscriptions if each.is_replay
+            ):
+                self._output.notice(replayed(schema))
+        await self._follow(current, files)
+
+    async def _replay(self, live: int, files: _Files) -> None:
+        """Send subscriptions with a start what came before the live point."""
+        others = frozenset(each for each in self._subscriptions if not each.is_replay)
+        position = 0
+        while position < live and not self._inbox.has_left:
+            records = (await files.read(position))[: live - position]
+            position += len(records)
+            self._send_part(records, others)
+            await self._output.flush()
+            await self._breathe()
+
+    async def _follow(self, current: Pass, files: _Files) -> None:
+        """Send records from the position on, until the pass is over."""
+        run = current.run
+        while not self._inbox.has_left:
+            self._handle_requests()
+            if self._position >= run.position:
+                self._report_skipped()
+                if run.is_over:
+                    await self._output.flush()
+                    return
+                await self._idle(run.reached(self._position + 1))
+                continue
+            records = run.backlog.read(self._position)
+            if records is None:
+                self._fall_behind()
+                records = await files.read(self._position)
+            else:
+                self._report_skipped()
+            records = records[: run.position - self._position]
+            self._position += len(records)
+            self._send_part(records, self._left_out())
+            await self._output.drain()
+            await self._breathe()
+
+    async def _send_bare(self, current: Pass, files: _Files) -> None:
+        """Send the input's header and all of its records, and nothing else."""
+        run = current.run
+        self._output.header(encode_metadata(run.metadata))
+        position = 0
+        while not self._inbox.has_left:
+            if await run.reached(position + 1) <= position:
+                return
+            records = run.backlog.read(position)
+            if records is None:
+                records = await files.read(position)
+            records = records[: run.position - position]
+            position += len(records)
+            self._output.unchanged(records)
+            await self._output.flush()
+            await asyncio.sleep(0)
+
+    def _send_part(self, records: Records, left_out: frozenset[Subscription]) -> None:
+        """Send what is subscribed of the next records, and mappings where they change."""
+        for part, mappings in self._subscriptions.parts(records):
+            if mappings:
+                self._output.mappings(mappings)
+            if len(part):
+                chosen = self._subscriptions.select(part, left_out)
+                if chosen.all():
+                    self._output.data(part)
+                elif chosen.any():
+                    self._output.data(part[chosen])
+                if left_out and self._is_behind:
+                    self._skipped += int((self._subscriptions.select(part) & ~chosen).sum())
+
+    async def _breathe(self) -> None:
+        """Let others work, and the client know that the session is alive."""
+        self._beat()
+        await asyncio.sleep(0)
+
+    def _beat(self) -> float:
+        """Send a heartbeat if one is due; return after how many seconds the next one is."""
+        left_s = self._output.latest_s + self._request.heartbeat_interval_s - time.monotonic()
+        if left_s > 0:
+            return left_s
+        self._output.notice(heartbeat())
+        return float(self._request.heartbeat_interval_s)
+
+    async def _idle(self, moved: Any) -> None:
+        """Wait until `moved` is done, a request has come, or a heartbeat was sent."""
+        await self._output.flush()
+        waits = {asyncio.ensure_future(self._inbox.arrival())}
+        if moved is not None:
+            waits.add(asyncio.ensure_future(moved))
+        try:
+            left_s = self._beat()
+            await asyncio.wait(waits, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+        self._beat()
+
+    def _handle_requests(self) -> None:
+        """Answer the requests that came after the start."""
+        while (request := self._inbox.take()) is not None:
+            match request:
+                case Subscribe():
+                    if not self._config.bare:
+                        self._subscribe(_live(_checked(request)))
+                case Unsubscribe():
+                    self._unsubscribe(request)
+                case _:
+                    raise SessionError(invalid("the session has started already"))
+
+    def _subscribe(self, request: Subscribe) -> None:
+        number = self._n_subscribed if request.id is None else request.id
+        self._n_subscribed += 1
+        self._output.notice(subscribed(number, request.schema))
+        subscription = Subscription(request, number, dict.fromkeys(request.symbols))
+        mappings, missing = self._subscriptions.add(subscription)
+        if mappings:
+            self._output.mappings(mappings)
+        for symbol in missing:
+            self._output.failure(unresolved(symbol))
+
+    def _unsubscribe(self, request: Unsubscribe) -> None:
+        missing = self._subscriptions.remove(request)
+        for symbol in missing:
+            self._output.failure(not_subscribed(symbol, request.schema))
+        if len(missing) < len(request.symbols):
+            self._output.notice(unsubscribed(request.schema))
+
+    def _left_out(self) -> frozenset[Subscription]:
+        """Return the subscriptions that a client misses while it is behind."""
+        if not self._is_behind or not self._request.skips:
+            return frozenset()
+        return frozenset(each for each in self._subscriptions if each.schema in SKIPPABLE)
+
+    def _fall_behind(self) -> None:
+        """Warn a client that does not keep pace; at full speed there is no pace to keep."""
+        if self._config.speed and not self._is_behind:
+            self._is_behind = True
+            for schema in dict.fromkeys(each.schema for each in self._subscriptions):
+                self._output.notice(slow_reading(schema))
+
+    def _report_skipped(self) -> None:
+        """Say what was left out, once the client keeps pace again."""
+        self._is_behind = False
+        if self._skipped:
+            self._output.failure(skipped(self._skipped))
+            self._skipped = 0
+
+
+class _Files:
+    """The input of a pass, opened once more when a session needs what has left the backlog."""
+
+    def __init__(self, current: Pass, stack: contextlib.AsyncExitStack) -> None:
+        self._run = current.run
+        self._stack = stack
+        self._reader: ForwardReader | None = None
+
+    async def read(self, position: int) -> Records:
+        """Return records from a position on, which is not before the previous one.
+
+        Raises
+        ------
+        InputError
+            When the input cannot be read again.
+        """
+        if self._reader is None:
+            source = await asyncio.to_thread(self._run.reopen)
+            self._reader = ForwardReader(await self._stack.enter_async_context(reading(source)))
+        return await self._reader.read(position)
+
+
+def _checked(request: Subscribe) -> Subscribe:
+    """Return a subscription that is valid.
+
+    Raises
+    ------
+    SessionError
+        When it is not.
+    """
+    reason = None
+    if request.schema not in RTYPES:
+        reason = f"Invalid subscription: unknown schema {request.schema}"
+    elif request.stype_in not in STYPES:
+        reason = f"Invalid subscription: stype_in {request.stype_in} is none of {', '.join(STYPES)}"
+    elif request.start_ns is not None and request.start_ns > time.time_ns():
+        reason = "Invalid subscription: start is in the future"
+    elif request.has_snapshot:
+        reason = "Invalid subscription: snapshots are not served"
+    if reason is not None:
+        raise SessionError(invalid(reason))
+    return request
+
+
+def _live(request: Subscribe) -> Subscribe:
+    """Return a subscription without its start, which counts before the session's start only."""
+    return Subscribe(request.schema, request.stype_in, request.symbols, id=request.id)
+
+
+def _is_ended(each: Subscribe, request: Unsubscribe) -> bool:
+    same = (each.schema, each.stype_in) == (request.schema, request.stype_in)
+    return same and set(each.symbols) <= set(request.symbols)

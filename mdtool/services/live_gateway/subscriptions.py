@@ -1,0 +1,194 @@
+"""What a session has subscribed to: which records it gets, and what it is told about symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
+from mdtool.core.records import Records, index_timestamps, pacing_timestamps
+from mdtool.core.units import NS_PER_DAY
+from mdtool.services.live_gateway.directory import Directory
+from mdtool.wire.dbn_records import RTYPE_BBO_1M, RTYPE_BBO_1S, RTYPE_CBBO_1M, RTYPE_CBBO_1S, RTYPES
+from mdtool.wire.live import ALL_SYMBOLS, STYPES, Subscribe, Unsubscribe
+
+SKIPPABLE: Final = frozenset(
+    {"mbp-1", "mbp-10", "bbo-1s", "bbo-1m", "cmbp-1", "cbbo-1s", "cbbo-1m"}
+)
+"""The schemas of states: a slow reader of these may miss records."""
+_BY_TS_RECV: Final = frozenset({RTYPE_BBO_1S, RTYPE_BBO_1M, RTYPE_CBBO_1S, RTYPE_CBBO_1M})
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Mapping(NamedTuple):
+    """A symbol, as it was subscribed, and an instrument that it stands for."""
+
+    stype_in: str
+    symbol: str
+    instrument_id: int
+    raw_symbol: str
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """One subscription.
+
+    Attributes
+    ----------
+    request : Subscribe
+    number : int
+        What acknowledgements call it.
+    symbols : dict of str
+        Those that have not been unsubscribed.
+    """
+
+    request: Subscribe
+    number: int
+    symbols: dict[str, None]
+    _ids: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
+    _told: set[Mapping] = field(default_factory=set)
+
+    @property
+    def schema(self) -> str:
+        """Its schema."""
+        return self.request.schema
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether it begins before the live records."""
+        return self.request.start_ns is not None
+
+    def resolve(self, directory: Directory, day: int) -> tuple[list[Mapping], list[str]]:
+        """Resolve its symbols on a day; return what is new, and the symbols without instrument."""
+        ids: set[int] = set()
+        new: list[Mapping] = []
+        unresolved = []
+        for symbol in self.symbols:
+            found = directory.resolve(self.request.stype_in, symbol, day)
+            ids.update(found)
+            if not found and symbol != ALL_SYMBOLS:
+                unresolved.append(symbol)
+            for number, raw_symbol in found.items():
+                mapping = self._mapping(symbol, number, raw_symbol)
+                if mapping not in self._told:
+                    self._told.add(mapping)
+                    new.append(mapping)
+        self._ids = np.array(sorted(ids), np.uint32)
+        return new, unresolved
+
+    def selects(self, records: Records) -> Mask:
+        """Return which records of its rtype it gets, shape (n,)."""
+        if ALL_SYMBOLS in self.symbols:
+            chosen = np.ones(len(records), np.bool_)
+        elif len(self._ids) == 1:
+            chosen = records["instrument_id"] == self._ids[0]
+        else:
+            chosen = np.isin(records["instrument_id"], self._ids)
+        if self.request.start_ns:
+            is_state = int(records["rtype"][0]) in _BY_TS_RECV
+            clock = "ts_recv" if is_state else "ts_event"
+            chosen &= pacing_timestamps(records, clock) >= self.request.start_ns
+        return chosen
+
+    def _mapping(self, symbol: str, number: int, raw_symbol: str) -> Mapping:
+        if symbol == ALL_SYMBOLS:
+            return Mapping(STYPES[0], raw_symbol, number, raw_symbol)
+        return Mapping(self.request.stype_in, symbol, number, raw_symbol)
+
+
+class Subscriptions:
+    """The subscriptions of one session, and the symbols as they are at its place in the stream.
+
+    Parameters
+    ----------
+    directory : Directory
+    schema : str or None
+        The only schema of the stream, None where it has several.
+    """
+
+    def __init__(self, directory: Directory, schema: str | None) -> None:
+        self._directory = directory
+        self._schema = schema
+        self._active: list[Subscription] = []
+        self._day = 0
+
+    def __iter__(self) -> Iterator[Subscription]:
+        return iter(self._active)
+
+    def begin(self, directory: Directory, ts_ns: int) -> None:
+        """Continue at another place, of another pass over the stream perhaps."""
+        self._directory = directory
+        self._day = ts_ns // NS_PER_DAY
+
+    def add(self, subscription: Subscription) -> tuple[list[Mapping], list[str]]:
+        """Add one; return its mappings, and the symbols that have no instrument.
+
+        Of a capture whose mapping records come later, symbols are resolved when they do.
+        """
+        self._active.append(subscription)
+        mappings, unresolved = subscription.resolve(self._directory, self._day)
+        return mappings, unresolved if self._directory.is_dated else []
+
+    def remove(self, request: Unsubscribe) -> list[str]:
+        """End subscriptions; return the symbols that are not subscribed."""
+        missing = dict.fromkeys(request.symbols)
+        for each in self._active:
+            if (each.schema, each.request.stype_in) == (request.schema, request.stype_in):
+                for symbol in each.symbols.keys() & set(request.symbols):
+                    del each.symbols[symbol]
+                    missing.pop(symbol, None)
+                each.resolve(self._directory, self._day)
+        self._active = [each for each in self._active if each.symbols]
+        return list(missing)
+
+    def parts(self, records: Records) -> Iterator[tuple[Records, list[Mapping]]]:
+        """Cut records where symbols get another meaning; yield what is new before each part.
+
+        Parameters
+        ----------
+        records : structured array, shape (n,)
+            The next ones of the stream, of one rtype.
+        """
+        if int(records["rtype"][0]) == RTYPE_SYMBOL_MAPPING:
+            if self._directory.learn(records):
+                yield records[:0], self._resolve()
+            return
+        ts_ns = index_timestamps(records)
+        if not len(ts_ns) or int(ts_ns.max()) < (self._day + 1) * NS_PER_DAY:
+            yield records, []
+            return
+        days = np.maximum.accumulate(ts_ns // NS_PER_DAY)
+        begin = int(np.searchsorted(days, self._day, side="right"))
+        if begin:
+            yield records[:begin], []
+        while begin < len(records):
+            self._day = int(days[begin])
+            end = int(np.searchsorted(days, self._day, side="right"))
+            yield records[begin:end], self._resolve()
+            begin = end
+
+    def select(self, records: Records, left_out: frozenset[Subscription] | None = None) -> Mask:
+        """Return which records of one part the session gets, shape (n,).
+
+        Parameters
+        ----------
+        records : structured array, shape (n,)
+        left_out : frozenset of Subscription, optional
+            Subscriptions that get none of them.
+        """
+        rtype = int(records["rtype"][0]) if len(records) else -1
+        chosen = np.zeros(len(records), np.bool_)
+        for each in self._active:
+            is_there = self._schema in {None, each.schema} and RTYPES[each.schema] == rtype
+            if is_there and not (left_out and each in left_out):
+                chosen |= each.selects(records)
+        return chosen
+
+    def _resolve(self) -> list[Mapping]:
+        found = [each.resolve(self._directory, self._day)[0] for each in self._active]
+        return list(dict.fromkeys(mapping for mappings in found for mapping in mappings))

@@ -1,0 +1,231 @@
+"""The official Python client, unchanged, against the live gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+import warnings
+from pathlib import Path
+
+import databento_dbn as dbn
+import pytest
+
+from mdtool.adapters.dbn_files import open_source
+from mdtool.core.addresses import parse_address
+from tests.support.dbn_files import MAY_1, decoded, header, order, trade, write
+from tests.support.live_clients import gateway
+from tests.support.waiting import WITHIN_S, wait_until
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of pandas, which it imports
+    databento = pytest.importorskip("databento", reason="the official client is not installed")
+
+N_RECORDS = 3_000
+NAMES = {"AAPL": {1: 1}, "MSFT": {1: 2}}
+KEY = "x" * 32
+
+
+@pytest.fixture
+def trades(tmp_path) -> Path:
+    records = [trade(1 + at % 2, MAY_1 + at * 10**5, 10, 1) for at in range(N_RECORDS)]
+    return write(tmp_path / "trades.dbn", header(NAMES), *records)
+
+
+def live(address: str, **settings):
+    host, port = parse_address(address)
+    return databento.Live(key=KEY, gateway=host, port=port, **settings)
+
+
+async def off_the_loop(work, *arguments):
+    """What a client does in its own thread, while the gateway works in the test's."""
+    async with asyncio.timeout(WITHIN_S):
+        return await asyncio.to_thread(work, *arguments)
+
+
+def closed(client) -> None:
+    client.block_for_close(timeout=WITHIN_S)
+
+
+async def test_iteration_to_the_end(trades):
+    def read(address: str) -> tuple[list, dict]:
+        client = live(address)
+        client.subscribe("XNAS.ITCH", "trades", ["AAPL"])
+        return list(client), dict(client.symbology_map)
+
+    async with gateway(trades) as address:
+        records, symbols = await off_the_loop(read, address)
+    assert sum(isinstance(each, dbn.TradeMsg) for each in records) == N_RECORDS // 2
+    assert symbols == {1: "AAPL"}
+
+
+@pytest.mark.parametrize("compression", [dbn.Compression.NONE, dbn.Compression.ZSTD])
+@pytest.mark.parametrize("has_ts_out", [False, True])
+async def test_callbacks_and_a_file_that_is_complete(trades, tmp_path, compression, has_ts_out):
+    path = tmp_path / "recorded.dbn"
+
+    def record(address: str) -> list:
+        seen: list = []
+        client = live(address, compression=compression, ts_out=has_ts_out)
+        client.add_callback(seen.append)
+        client.add_stream(path)
+        client.subscribe("XNAS.ITCH", "trades", "AAPL")
+        client.subscribe("XNAS.ITCH", "trades", "MSFT")
+        client.start()
+        closed(client)
+        return seen
+
+    async with gateway(trades) as address:
+        seen = await off_the_loop(record, address)
+    times = [each.ts_event for each in seen if isinstance(each, dbn.TradeMsg)]
+    assert times == [MAY_1 + at * 10**5 for at in range(N_RECORDS)]
+    assert all(each.ts_out > MAY_1 for each in seen if has_ts_out)
+    with open_source(str(path)) as source:
+        recorded = sum(len(batch) for batch in source if batch.rtype == 0)
+    assert recorded == N_RECORDS
+
+
+async def test_bare_is_written_byte_for_byte(trades, tmp_path):
+    path = tmp_path / "recorded.dbn"
+
+    def record(address: str) -> None:
+        client = live(address)
+        client.add_stream(path)
+        client.subscribe("XNAS.ITCH", "trades", "AAPL")
+        client.start()
+        closed(client)
+
+    async with gateway(trades, bare=True) as address:
+        await off_the_loop(record, address)
+    assert path.read_bytes() == trades.read_bytes()
+    assert len(decoded(path.read_bytes())) == N_RECORDS
+
+
+async def test_two_clients_and_a_client_that_is_used_again(trades):
+    def read(address: str) -> list[int]:
+        counts = []
+        first, second = live(address), live(address)
+        for client in (first, second, first):
+            seen: list = []
+            client.add_callback(seen.append)
+            client.subscribe("XNAS.ITCH", "trades", "ALL_SYMBOLS", start=0)
+            client.start()
+            closed(client)
+            counts.append(sum(isinstance(each, dbn.TradeMsg) for each in seen))
+        return counts
+
+    async with gateway(trades) as address:
+        assert await off_the_loop(read, address) == [N_RECORDS] * 3
+
+
+async def test_a_key_that_is_not_known(trades, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("alice " + "a" * 32)
+    keys.chmod(0o600)
+
+    def subscribe(address: str) -> None:
+        live(address).subscribe("XNAS.ITCH", "trades", "AAPL")
+
+    async with gateway(trades, keys=str(keys)) as address:
+        with pytest.raises(databento.BentoError, match="authentication failed"):
+            await off_the_loop(subscribe, address)
+
+
+async def test_every_stype_and_thousands_of_symbols(tmp_path):
+    names = {f"S{number}": {1: number} for number in range(1, 3_951)}
+    path = write(tmp_path / "many.dbn", header(names), trade(3_950, MAY_1 + 1, 10, 1))
+
+    def read(address: str) -> tuple[int, int]:
+        client = live(address)
+        client.subscribe("XNAS.ITCH", "trades", list(names))
+        client.subscribe("XNAS.ITCH", "trades", [7], stype_in="instrument_id")
+        records = list(client)
+        return len(client.symbology_map), sum(isinstance(each, dbn.TradeMsg) for each in records)
+
+    async with gateway(path) as address:
+        assert await off_the_loop(read, address) == (3_950, 1)
+
+
+async def test_a_subscription_from_a_callback(tmp_path):
+    path = write(tmp_path / "mbo.dbn", header(NAMES, "mbo"), order(1, MAY_1, "A", "B", 5, 1, 9))
+
+    def read(address: str) -> list[str]:
+        acknowledged: list[str] = []
+        client = live(address)
+
+        def called(record) -> None:
+            if isinstance(record, dbn.SystemMsg):
+                acknowledged.append(record.msg)
+                if len(acknowledged) == 1:
+                    client.subscribe("XNAS.ITCH", "mbo", "MSFT")
+                else:
+                    client.stop()
+
+        client.add_callback(called)
+        client.subscribe("XNAS.ITCH", "mbo", "AAPL")
+        client.start()
+        closed(client)
+        return acknowledged
+
+    async with gateway(path, at_end="hold") as address:
+        acknowledged = await off_the_loop(read, address)
+    assert acknowledged == [
+        f"Subscription request {number} for mbo data succeeded" for number in range(2)
+    ]
+
+
+@contextlib.asynccontextmanager
+async def relay(address: str):
+    """An address in front of another one, and a function that resets the connections through it."""
+    host, port = parse_address(address)
+    accepted: list[asyncio.StreamWriter] = []
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+        writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+        far_reader, far_writer = await asyncio.open_connection(host, port)
+        await asyncio.gather(pipe(reader, far_writer), pipe(far_reader, writer))
+
+    def reset() -> None:
+        for writer in accepted:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+
+    async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
+        yield "{}:{}".format(*server.sockets[0].getsockname()[:2]), reset
+
+
+async def test_it_reconnects_and_subscribes_again(trades):
+    begun, reconnected = threading.Event(), threading.Event()
+    acknowledged: list[str] = []
+
+    def called(record) -> None:
+        if isinstance(record, dbn.SystemMsg):
+            acknowledged.append(record.msg)
+            begun.set()
+
+    def read(address: str) -> None:
+        client = live(address, reconnect_policy="reconnect")
+        client.add_callback(called)
+        client.add_reconnect_callback(lambda _before, _after: reconnected.set())
+        client.subscribe("XNAS.ITCH", "trades", "AAPL")
+        client.start()
+        assert reconnected.wait(WITHIN_S)
+        wait_until(lambda: len(acknowledged) == 2)
+        client.stop()
+        closed(client)
+
+    async with gateway(trades, at_end="hold") as behind, relay(behind) as (address, reset):
+        reading = asyncio.create_task(off_the_loop(read, address))
+        assert await off_the_loop(begun.wait, WITHIN_S)
+        reset()
+        await reading
+    assert acknowledged == ["Subscription request 0 for trades data succeeded"] * 2

@@ -1,0 +1,149 @@
+"""A raw client of the vendor's live protocol, and a live gateway in the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import databento_dbn as dbn
+
+from mdtool.core.addresses import parse_address
+from mdtool.services.live_gateway.config import LiveGatewayConfig
+from mdtool.services.live_gateway.server import LiveGateway
+from mdtool.wire.live import (
+    Accepted,
+    Answer,
+    AnswerDecoder,
+    Challenge,
+    Request,
+    Start,
+    authentication,
+    encode_request,
+)
+from tests.support.services import running
+from tests.support.waiting import bounded
+
+KEY = "k" * 32
+
+
+@contextlib.asynccontextmanager
+async def gateway(*paths: Path | str, **settings):
+    """A gateway that plays as fast as clients read, unless the settings say otherwise."""
+    config = LiveGatewayConfig(**{"port": 0, "speed": 0.0, **settings})
+    async with running(LiveGateway(config, [str(path) for path in paths])) as service:
+        yield service.addresses["live"]
+
+
+class LiveClient:
+    """A client that sends what it is told, valid or not.
+
+    Attributes
+    ----------
+    answers : list
+        What came before the DBN stream.
+    received : list
+        The stream's metadata and records, in order.
+    data : bytearray
+        Its bytes.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.answers: list[Answer] = []
+        self.received: list = []
+        self.data = bytearray()
+        self._reader = reader
+        self._writer = writer
+        self._control = AnswerDecoder()
+        self._decoder: dbn.DBNDecoder
+
+    async def answer(self, kind: type[Answer]) -> Answer:
+        """Read up to an answer of a kind, and return it."""
+        while True:
+            for each in self.answers:
+                if isinstance(each, kind):
+                    return each
+            data = await self._reader.read(1 << 16)
+            if not data:
+                raise EOFError(self.answers)
+            self.answers += self._control.feed(data)
+
+    def send(self, *requests: Request | bytes) -> None:
+        for each in requests:
+            self._writer.write(each if isinstance(each, bytes) else encode_request(each))
+
+    async def login(self, key: str = KEY, dataset: str = "XNAS.ITCH", **fields) -> None:
+        """Authenticate; a rejection raises EOFError."""
+        challenge = await self.answer(Challenge)
+        request = authentication(challenge.cram, key, dataset)
+        self.send(dataclasses.replace(request, **fields))
+        await self.answer(Accepted)
+        is_zstd = fields.get("compression") == "zstd"
+        self._decoder = dbn.DBNDecoder(
+            ts_out=fields.get("has_ts_out", False),
+            upgrade_policy=dbn.VersionUpgradePolicy.AS_IS,
+            compression=dbn.Compression.ZSTD if is_zstd else dbn.Compression.NONE,
+        )
+        self._decode(self._control.rest)
+
+    async def until(self, condition: Callable[[list], object]) -> list:
+        """Read until something holds of what was received, and return that."""
+        while not condition(self.received):
+            if not await self._read():
+                raise EOFError(self.received)
+        return self.received
+
+    async def rest(self) -> list:
+        """Read to the end of the stream; return all that was received."""
+        while await self._read():
+            pass
+        return self.received
+
+    async def _read(self) -> bool:
+        data = await self._reader.read(1 << 16)
+        self._decode(data)
+        return bool(data)
+
+    def _decode(self, data: bytes) -> None:
+        self.data += data
+        self.received += self._decoder.write_and_decode(data)
+
+
+@contextlib.asynccontextmanager
+async def client(address: str):
+    """A connection, which is closed after the block."""
+    host, port = parse_address(address)
+    async with bounded():
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            yield LiveClient(reader, writer)
+        finally:
+            writer.close()
+
+
+async def session(address: str, *requests: Request, **fields) -> list:
+    """All that a client receives that subscribes, starts, and reads to the end."""
+    async with client(address) as connected:
+        await connected.login(**fields)
+        connected.send(*requests, Start())
+        return await connected.rest()
+
+
+def texts(received: list) -> list[str]:
+    """What was received, in short: texts of messages, symbols of mappings, times of data."""
+    return [_text(each) for each in received]
+
+
+def _text(record) -> str:
+    match record:
+        case dbn.Metadata():
+            return "metadata"
+        case dbn.SystemMsg():
+            return record.msg
+        case dbn.ErrorMsg():
+            return f"error {int(record.code)}: {record.err}"
+        case dbn.SymbolMappingMsg():
+            return f"{record.stype_in_symbol} = {record.stype_out_symbol} {record.instrument_id}"
+    return f"{type(record).__name__} {record.instrument_id} {record.ts_event % 10**9}"
