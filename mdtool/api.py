@@ -19,9 +19,9 @@ from mdtool.core.dtypes import OHLCV, WIDE_BAR
 from mdtool.core.errors import UsageError
 from mdtool.core.instruments import Instruments
 from mdtool.core.publishers import publisher_name
-from mdtool.core.records import Records
+from mdtool.core.records import TS_OUT, Records
 from mdtool.core.units import parse_duration, parse_moment
-from mdtool.wire.dbn_records import CONTROL_RTYPES, SHOWN_DTYPES, SHOWN_TYPES
+from mdtool.wire.dbn_records import CONTROL_RTYPES, SHOWN_DTYPES, shown_types
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +44,7 @@ class Batch:
     ----------
     records : structured array, shape (n,)
         DBN's own fields. Prices are int64 in units of 1e-9, times are uint64 nanoseconds since the
-        epoch. Read-only.
+        epoch. The last field is `ts_out` where the stream has that. Read-only.
     symbols : object array, shape (n,)
         The symbol of each record as a string, None where its instrument has no name.
     """
@@ -70,7 +70,8 @@ class Batch:
             rtype = int(self.records["rtype"][0])
         else:
             rtype = next(r for r, d in SHOWN_DTYPES.items() if d == self.records.dtype)
-        columns = columns_of(self.records, SHOWN_TYPES[rtype], "batch")
+        types = shown_types(TS_OUT in (self.records.dtype.names or ()))
+        columns = columns_of(self.records, types[rtype], "batch")
         columns["symbol"] = pa.array(self.symbols.tolist(), pa.string())
         return pa.RecordBatch.from_pydict(columns)
 
@@ -326,7 +327,8 @@ def _moment(time: Time | None) -> int | None:
 
 def _batches(source: RecordSource) -> Iterator[Batch]:
     with source:
-        yield from _labelled(source)
+        has_ts_out = source.metadata.ts_out
+        yield from _labelled(batch.with_ts_out() if has_ts_out else batch for batch in source)
 
 
 def _labelled(batches: Iterable[core_batch.Batch]) -> Iterator[Batch]:

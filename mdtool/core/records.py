@@ -76,12 +76,13 @@ def sent_layout(dtype: np.dtype[np.void]) -> np.dtype[np.void]:
 
 
 def with_ts_out(records: Records, ts_out: Times | None) -> Records:
-    """Return copies of records that end with their `ts_out`, undefined where there is none."""
+    """Return records that end with their `ts_out`, undefined where there is none: read-only."""
     sent = np.empty(len(records), sent_layout(records.dtype))
     words = sent.view(np.int64).reshape(len(records), sent.itemsize // 8)
     words[:, :-1] = as_words(records).reshape(len(records), records.itemsize // 8)
     sent["length"] = record_length(sent.dtype)
     sent[TS_OUT] = UNDEF_TIMESTAMP if ts_out is None else ts_out
+    sent.flags.writeable = False
     return sent
 
 

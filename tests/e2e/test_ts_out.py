@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+import mdtool
 from mdtool.core.records import with_ts_out
 from mdtool.core.units import UNDEF_TIMESTAMP
 from mdtool.wire.dbn import DbnDecoder, encode_metadata, encode_records
@@ -191,3 +192,11 @@ def test_what_is_made_of_records_was_never_sent(live, command):
     decoder.feed(ended.stdout)
     assert decoder.metadata.ts_out is False
     assert decoder.records > 0
+
+
+def test_python_has_it_as_a_field_and_a_column(live):
+    [batch] = mdtool.read(live, schema="trades")
+    sent_ns = batch.records["ts_event"] + np.uint64(LATENCY_NS)
+    assert batch.records["ts_out"].tolist() == sent_ns.tolist()
+    assert batch.to_arrow()["ts_out"].cast("int64").to_pylist() == sent_ns.tolist()
+    assert len(mdtool.bars(live, interval="1s")) > 0
