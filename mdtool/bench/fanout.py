@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mdtool.adapters import rpc
 from mdtool.bench.figures import Figure, in_turns
-from mdtool.bench.market import RESIDENT, SYMBOLS, metric
+from mdtool.bench.market import NO_LIMIT, RESIDENT, SYMBOLS, metric
 from mdtool.bench.processes import service
 from mdtool.bench.stomp_load import stomp_clients
 from mdtool.core.descriptors import raise_file_limit
@@ -77,7 +77,7 @@ async def _follow(name: str, clients: int, updates: int) -> list[Figure]:
         aggregator = await servers.enter_async_context(service("aggregate"))
         options = (
             *("--aggregator", aggregator, "--max-sockets", str(clients)),
-            *("--client-sockets", "0", "--client-time-percent", "100"),
+            *("--client-sockets", "0", *NO_LIMIT),
         )
         gateway = await servers.enter_async_context(service("gateway", *options))
         await _trade(aggregator, 1)

@@ -150,7 +150,13 @@ def _connect(address: str, path: str, subscription: str, destination: str) -> so
     client.sendall(upgrade.encode())
     received = b""
     while b"\r\n\r\n" not in received:
-        received += client.recv(1 << 12)
+        chunk = client.recv(1 << 12)
+        if not chunk:
+            raise PeerError(f"{address}{path}: closed the connection instead of an upgrade")
+        received += chunk
+    status = received.partition(b"\r\n")[0].decode("latin-1")
+    if " 101 " not in status:
+        raise PeerError(f"{address}{path}: answered an upgrade with {status}")
     headers = {"id": subscription, "destination": destination}
     for text in (encode("CONNECT", {"accept-version": "1.2"}), encode("SUBSCRIBE", headers)):
         client.sendall(_frame(text))

@@ -65,6 +65,8 @@ class Principal:
 
 
 ANONYMOUS: Final = Principal("anonymous")
+_HERE: Final = frozenset({"localhost", "::/64"})
+"""What identifies clients on this machine, besides 127.0.0.0/8: a name, and the network of ::1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Limits:
         Requests of one client, answered from memory, in the long run and at once; or UNLIMITED.
     upstream_per_s, upstream_burst : int
         Requests of one client that reach another service or a store, in the long run and at once.
+    upstream_here_per_s : int or None
+        The same for clients on this machine, also at once; None for that of others.
     connections : int or None
         Open at the same time, of all clients together; None for any number.
     connections_of_client : int
@@ -88,6 +92,7 @@ class Limits:
     requests_per_s: int = UNLIMITED
     upstream_per_s: int = UNLIMITED
     upstream_burst: int = 1
+    upstream_here_per_s: int | None = None
     connections: int | None = None
     connections_of_client: int = UNLIMITED
     time_percent: float = 100.0
@@ -131,6 +136,8 @@ class RateLimit:
         In the long run, or UNLIMITED.
     burst : int
         At once, by a client that requested nothing before.
+    here_per_s : int, optional
+        The rate and the burst of clients on this machine, if these differ.
 
     Attributes
     ----------
@@ -141,21 +148,25 @@ class RateLimit:
         there are none.
     """
 
-    def __init__(self, name: str, rate_per_s: int, burst: int) -> None:
+    def __init__(
+        self, name: str, rate_per_s: int, burst: int, here_per_s: int | None = None
+    ) -> None:
         self.refused = 0
         self.spent: Counter[str] | None = None
         self._name = name
-        self._throttle = Throttle(rate_per_s, burst) if rate_per_s != UNLIMITED else None
-        window_s = math.ceil(burst / rate_per_s) if rate_per_s else 0
-        self._policy = f'"{name}";q={burst};w={window_s}'
+        self._throttle = _throttle(rate_per_s, burst)
+        self._here = self._throttle
+        if here_per_s is not None:
+            self._here = _throttle(here_per_s, here_per_s)
 
     def spend(self, client: str) -> None:
         """Count a request; raise LimitError when there were too many."""
-        if self._throttle is None:
+        throttle = self._of(client)
+        if throttle is None:
             return
-        wait_ns = self._throttle.spend(client, time.monotonic_ns())
+        wait_ns = throttle.spend(client, time.monotonic_ns())
         if wait_ns:
-            self._reject(self._throttle.rate_per_s, wait_ns)
+            self._reject(throttle, wait_ns)
         if self.spent is not None:
             self.spent[client] += 1
 
@@ -167,38 +178,53 @@ class RateLimit:
         LimitError
             When that is more than `LONGEST_WAIT_S`.
         """
-        if self._throttle is None:
+        throttle = self._of(client)
+        if throttle is None:
             return 0.0
         now_ns = time.monotonic_ns()
-        wait_ns = self._throttle.wait_ns(client, now_ns)
+        wait_ns = throttle.wait_ns(client, now_ns)
         if wait_ns > LONGEST_WAIT_S * NS_PER_S:
-            self._reject(self._throttle.rate_per_s, wait_ns)
-        self._throttle.charge(client, now_ns, 1)
+            self._reject(throttle, wait_ns)
+        throttle.charge(client, now_ns, 1)
         if self.spent is not None:
             self.spent[client] += 1
         return wait_ns / NS_PER_S
 
     def charge(self, client: str, requests: int) -> None:
         """Count requests that another process of the service has answered."""
-        if self._throttle is not None:
-            self._throttle.charge(client, time.monotonic_ns(), requests)
+        throttle = self._of(client)
+        if throttle is not None:
+            throttle.charge(client, time.monotonic_ns(), requests)
 
     def headers(self, client: str) -> Mapping[str, str]:
         """Return what a client may still request, as headers of an answer."""
-        if self._throttle is None:
+        throttle = self._of(client)
+        if throttle is None:
             return {}
-        left = self._throttle.left(client, time.monotonic_ns())
-        return self._headers(left, 0 if left else 1)
+        left = throttle.left(client, time.monotonic_ns())
+        return self._headers(throttle, left, 0 if left else 1)
 
-    def _reject(self, rate_per_s: int, wait_ns: int) -> NoReturn:
+    def _of(self, client: str) -> Throttle | None:
+        return self._here if client in _HERE or client.startswith("127.") else self._throttle
+
+    def _reject(self, throttle: Throttle, wait_ns: int) -> NoReturn:
         self.refused += 1
         wait_s = max(1, math.ceil(wait_ns / NS_PER_S))
-        message = f"rate limit of {rate_per_s:,} requests a second exceeded; retry in {wait_s} s"
-        raise LimitError(message, {"Retry-After": str(wait_s), **self._headers(0, wait_s)})
+        rate = f"{throttle.rate_per_s:,} requests a second"
+        message = f"rate limit of {rate} exceeded; retry in {wait_s} s"
+        raise LimitError(
+            message, {"Retry-After": str(wait_s), **self._headers(throttle, 0, wait_s)}
+        )
 
-    def _headers(self, left: int, wait_s: int) -> Mapping[str, str]:
+    def _headers(self, throttle: Throttle, left: int, wait_s: int) -> Mapping[str, str]:
+        window_s = math.ceil(throttle.burst / throttle.rate_per_s)
+        policy = f'"{self._name}";q={throttle.burst};w={window_s}'
         state = f'"{self._name}";r={left}' + (f";t={wait_s}" if wait_s else "")
-        return {"RateLimit-Policy": self._policy, "RateLimit": state}
+        return {"RateLimit-Policy": policy, "RateLimit": state}
+
+
+def _throttle(rate_per_s: int, burst: int) -> Throttle | None:
+    return None if rate_per_s == UNLIMITED else Throttle(rate_per_s, burst)
 
 
 @dataclass(slots=True)
@@ -265,7 +291,9 @@ class Admission:
         limits = self.limits
         rate_per_s = limits.requests_per_s
         self.requests = RateLimit("memory", rate_per_s, max(1, rate_per_s))
-        self.upstream = RateLimit("upstream", limits.upstream_per_s, limits.upstream_burst)
+        self.upstream = RateLimit(
+            "upstream", limits.upstream_per_s, limits.upstream_burst, limits.upstream_here_per_s
+        )
         rate = max(1, round(limits.time_percent * _US_PER_PERCENT))
         self.time_share = Throttle(rate, _TIME_BURST_US)
 

@@ -50,6 +50,12 @@ async def test_what_reaches_the_aggregator_has_a_burst_of_twenty(source, no_refi
         assert len(source.asked) == 20
 
 
+async def test_clients_on_this_machine_may_read_page_after_page(source):
+    async with gateway_of(source.address) as client:
+        await connected(client)
+        assert await statuses(client, BARS, 100) == [200] * 100
+
+
 async def test_what_is_left_is_told_with_each_answer(source, no_refill):
     async with gateway_of(source.address, upstream_requests_per_s=1) as client:
         await connected(client)

@@ -12,6 +12,7 @@ from mdtool.services.client import (
     LimitError,
     Limits,
     Principal,
+    client_address,
 )
 
 
@@ -119,3 +120,18 @@ async def test_a_client_that_used_its_share_waits_for_its_turn(monkeypatch: pyte
     await admission.client("10.0.0.1").turn()
     assert 1.0 <= sum(slept) <= 1.2
     assert admission.waits == 1
+
+
+def test_clients_on_this_machine_may_have_a_limit_of_their_own():
+    admission = Admission(Limits(upstream_per_s=1, upstream_burst=2, upstream_here_per_s=100))
+    for address in ("127.0.0.1", "127.1.2.3", client_address("::1")):
+        here = admission.client(address)
+        assert here.upstream_headers()["RateLimit-Policy"] == '"upstream";q=100;w=1'
+        for _ in range(100):
+            here.spend_upstream()
+    elsewhere = admission.client("10.0.0.1")
+    assert elsewhere.upstream_headers()["RateLimit-Policy"] == '"upstream";q=2;w=2'
+    elsewhere.spend_upstream()
+    elsewhere.spend_upstream()
+    with pytest.raises(LimitError, match="rate limit of 1 requests a second"):
+        elsewhere.spend_upstream()

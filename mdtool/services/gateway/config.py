@@ -88,9 +88,10 @@ class GatewayConfig:
         low=0,
         high=1_000_000_000,
     )
-    upstream_requests_per_s: int = setting(
-        10,
-        "Requests a second of one client that reach the aggregator or the store; 0 is no limit.",
+    upstream_requests_per_s: int | None = setting(
+        None,
+        "Requests a second of one client that reach the aggregator or the store; 0 is no limit. By "
+        "default 10, and 1000 of clients on this machine.",
         low=0,
         high=1_000_000_000,
     )

@@ -58,6 +58,10 @@ _UNLIMITED: Final = {"/livez", "/readyz", "/health", "/metrics"}
 _LISTENERS: Final = (STREAM_PATH, STOMP_PATH, SOCKJS_PATH, GRAPHQL_PATH)
 """Counted from the start, besides the plain WebSockets."""
 
+_UPSTREAM_PER_S: Final = 10
+_UPSTREAM_HERE_PER_S: Final = 1_000
+"""For scripts that read page after page; clients behind a proxy on this machine need --proxies."""
+
 
 class Gateway:
     """What browsers and other clients get market data from.
@@ -164,10 +168,12 @@ class Gateway:
 
 
 def _limits(config: GatewayConfig) -> Limits:
+    given = config.upstream_requests_per_s
     return Limits(
         requests_per_s=config.memory_requests_per_s,
-        upstream_per_s=config.upstream_requests_per_s,
+        upstream_per_s=_UPSTREAM_PER_S if given is None else given,
         upstream_burst=config.upstream_burst,
+        upstream_here_per_s=_UPSTREAM_HERE_PER_S if given is None else None,
         connections=config.max_sockets,
         connections_of_client=config.client_sockets,
         time_percent=config.client_time_percent,
