@@ -111,7 +111,12 @@ def send(
     size_bytes = None if config.rate or config.speed else ticks.size_bytes
     with contextlib.closing(ticks), Progress("ticks", size_bytes, quiet) as progress:
         runs = ticks if limit is None else limited(ticks, limit)
-        sender = Sender(config, runs, lambda sent: progress.show(sent, ticks.bytes_read))
+        sender = Sender(
+            config,
+            runs,
+            lambda sent: progress.show(sent, ticks.bytes_read),
+            is_of_now=simulate,
+        )
         try:
             status = run_service(sender)
         finally:

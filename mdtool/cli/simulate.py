@@ -84,10 +84,13 @@ def simulate(
         output.open(source.metadata, is_endless=True) as sink,
         Progress("records", None, is_quiet) as progress,
     ):
+        pacer = Pacer(speed)
+        if start == "now" and speed == 1.0:
+            pacer.start(time.time_ns(), time.monotonic_ns())
         for batch in paced(
             source,
             lambda batch: index_timestamps(batch.records),
-            Pacer(speed),
+            pacer,
             time.monotonic_ns,
             time.sleep,
         ):

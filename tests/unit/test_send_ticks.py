@@ -61,6 +61,17 @@ async def when_sent(clock, runs, speed, rate=0.0):
     return sent, count
 
 
+async def test_ticks_of_a_market_that_runs_now_are_sent_at_their_own_times(clock, monkeypatch):
+    wall_ns = 1_735_201_234_567_000_000
+    monkeypatch.setattr(ticks.time, "time_ns", lambda: wall_ns)
+    began_ns = clock.now_ns
+    times = [wall_ns - 150 * MS, wall_ns - 1, wall_ns, wall_ns + 20 * MS]
+    sent = []
+    async for part in paced(each([run(times)]), 1.0, is_of_now=True):
+        sent += [(clock.now_ns - began_ns) / MS] * len(part)
+    assert sent == [0, 0, 0, 20.5]
+
+
 async def test_ticks_keep_their_distances(clock):
     sent, _ = await when_sent(clock, [run([100 * MS, 110 * MS]), run([130 * MS])], speed=1.0)
     assert sent == [0, 10.5, 30.5]

@@ -50,6 +50,8 @@ class Sender:
         What to send. It may block: it is read in a thread of its own.
     progress : callable, optional
         Called with the number of ticks sent, now and then.
+    is_of_now : bool
+        Whether paced ticks are those of a market that runs now, each due at its own time.
 
     Attributes
     ----------
@@ -66,6 +68,8 @@ class Sender:
         config: SendConfig,
         batches: Iterable[NamedTrades],
         progress: Callable[[int], None] = lambda _: None,
+        *,
+        is_of_now: bool = False,
     ) -> None:
         self.ack: Ack | None = None
         self.connections = 0
@@ -74,6 +78,7 @@ class Sender:
         self._config = config
         self._batches = batches
         self._progress = progress
+        self._is_of_now = is_of_now
         self._address = format_address(config.host, config.port)
         self._stream_id = "" if config.plain else config.stream_id or f"send-{uuid.uuid4().hex}"
         self._backlog = Backlog(config.backlog_bytes)
@@ -121,7 +126,7 @@ class Sender:
         """
         _load_encoder()
         ahead = AsyncReadAhead(iter(self._batches), _BATCHES_AHEAD)
-        due = paced(self._unknown(ahead), self._config.speed, self._config.rate)
+        due = paced(self._unknown(ahead), self._config.speed, self._config.rate, self._is_of_now)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._fill(encoded(batch) async for batch in due))

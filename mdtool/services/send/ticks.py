@@ -168,7 +168,7 @@ def limited(batches: Iterable[NamedTrades], limit: int) -> Iterator[NamedTrades]
 
 
 async def paced(
-    batches: AsyncIterator[NamedTrades], speed: float, rate: float = 0.0
+    batches: AsyncIterator[NamedTrades], speed: float, rate: float = 0.0, is_of_now: bool = False
 ) -> AsyncIterator[NamedTrades]:
     """Yield ticks when they are due: whatever is due together, together.
 
@@ -179,8 +179,12 @@ async def paced(
         Multiple of the ticks' own pace, 0 for flat out.
     rate : float
         Where given, ticks a second at even distances, whatever their own times.
+    is_of_now : bool
+        Whether each tick is due at its own time by this machine's clock: a market that runs now.
     """
     pacer = Pacer(1.0 if rate else speed)
+    if is_of_now and speed:
+        pacer.start(time.time_ns(), time.monotonic_ns())
     count = 0
     async for batch in batches:
         due_ns = _evenly(count, len(batch), rate) if rate else batch.trades.ts_recv

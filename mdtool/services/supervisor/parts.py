@@ -106,7 +106,7 @@ class _Source:
         """Send until the source ends."""
         config = await asyncio.to_thread(self._config)
         with contextlib.closing(self._ticks(config)) as ticks:
-            sender = Sender(config, ticks)
+            sender = Sender(config, ticks, is_of_now=self._wiring.config.replay is None)
             try:
                 await sender.run(started)
             finally:
