@@ -196,13 +196,3 @@ def in_version(records: Records, version: int) -> Records:
         older[name][records[name] != older[name]] = undefined
     older["length"] = record_length(older.dtype)
     return older
-
-
-def with_ts_out(data: bytes | memoryview, record_bytes: int, ts_out_ns: int) -> bytes:
-    """Return whole records of one size, each with the time at which it is sent behind it."""
-    rows = np.frombuffer(data, np.uint8).reshape(-1, record_bytes)
-    sent = np.empty((len(rows), record_bytes + 8), np.uint8)
-    sent[:, :record_bytes] = rows
-    sent[:, 0] += 2
-    sent[:, record_bytes:] = np.frombuffer(ts_out_ns.to_bytes(8, "little"), np.uint8)
-    return sent.tobytes()

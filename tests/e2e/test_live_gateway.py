@@ -317,6 +317,11 @@ class TestRejections:
             first.send(wants("AAPL"), Start())
             assert len(await first.rest()) == 5
 
+    async def test_as_many_connections_a_second(self, trades):
+        async with gateway(trades, connects_per_s=1) as address:
+            assert len(await session(address, wants("AAPL"))) == 5
+            assert "rate limit" in await rejection(address)
+
     @pytest.mark.parametrize(
         ("request_", "why"),
         [
@@ -351,6 +356,90 @@ class TestRejections:
         async with gateway(trades, at_end="hold") as address:
             *_, error = await session(address, wants("AAPL"), Start())
         assert error.err == "the session has started already"
+
+
+class TestDerived:
+    async def test_trades_of_orders(self, tmp_path):
+        path = write(
+            tmp_path / "mbo.dbn",
+            header(BOTH_DAYS, "mbo"),
+            order(1, MAY_1 + 1, "A", "B", 5, 1, 9),
+            order(1, MAY_1 + 2, "T", "A", 5, 1, 9),
+            order(2, MAY_1 + 3, "T", "A", 6, 1, 9),
+        )
+        async with gateway(path) as address:
+            received = await session(address, wants("AAPL"), has_ts_out=True)
+            both = await session(address, wants("AAPL"), wants("MSFT", schema="mbo"))
+        assert texts(received)[3:] == ["TradeMsg 1 2"]
+        assert (received[-1].price, received[-1].size) == (5 * 10**9, 1)
+        assert sorted(texts(both)[5:]) == ["MBOMsg 2 3", "TradeMsg 1 2"]
+
+    async def test_quotes_with_each_trade(self, tmp_path):
+        quotes = [
+            bytes(
+                dbn.MBP1Msg(
+                    publisher_id=1,
+                    instrument_id=1,
+                    ts_event=MAY_1 + at,
+                    ts_recv=MAY_1 + at,
+                    price=1,
+                    size=1,
+                    action=action,
+                    side=dbn.Side.BID,
+                    depth=0,
+                )
+            )
+            for at, action in enumerate([dbn.Action.ADD, dbn.Action.TRADE])
+        ]
+        path = write(tmp_path / "quotes.dbn", header(BOTH_DAYS, "mbp-1"), *quotes)
+        async with gateway(path) as address:
+            received = await session(address, wants("AAPL", schema="tbbo"))
+            trades = await session(address, wants("AAPL"))
+        assert texts(received)[3:] == ["MBP1Msg 1 1"]
+        assert texts(trades)[3:] == ["TradeMsg 1 1"]
+
+
+class TestSnapshot:
+    async def test_the_book_in_priority_order_then_what_follows(self, tmp_path):
+        orders = [
+            order(1, MAY_1 + 1, "A", "B", 5, 1, 21),
+            order(1, MAY_1 + 2, "A", "B", 6, 2, 22),
+            order(2, MAY_1 + 3, "A", "B", 7, 3, 23),
+            order(1, MAY_1 + 4, "A", "B", 6, 4, 24),
+        ]
+        path = write(tmp_path / "mbo.dbn", header(BOTH_DAYS, "mbo"), *orders)
+        async with (
+            gateway(path, at_end="hold") as address,
+            client(address) as first,
+            client(address) as second,
+        ):
+            await first.login()
+            first.send(wants("AAPL", schema="mbo"), Start())
+            await first.until(lambda received: len(received) == 6)
+            await second.login()
+            second.send(wants("AAPL", schema="mbo", has_snapshot=True), Start())
+            received = await second.until(lambda received: len(received) == 8)
+            clear, *adds, end = received[3:]
+            assert (str(clear.action), clear.flags) == ("R", 40)
+            assert [each.order_id for each in adds] == [22, 24, 21]
+            assert all((str(each.action), each.flags) == ("A", 32) for each in adds)
+            assert end.flags & 128
+            assert not end.flags & 32
+            second.send(wants("MSFT", schema="mbo", has_snapshot=True))
+            received = await second.until(lambda received: len(received) == 13)
+            assert [each.order_id for each in received[-2:-1]] == [23]
+
+    @pytest.mark.parametrize(
+        ("request_", "why"),
+        [
+            (wants("AAPL", has_snapshot=True), "for schema mbo alone"),
+            (wants("AAPL", schema="mbo", has_snapshot=True, start_ns=0), "excludes start"),
+        ],
+    )
+    async def test_what_has_none(self, trades, request_, why):
+        async with gateway(trades) as address:
+            *_, error = await session(address, request_)
+        assert why in error.err
 
 
 class TestPace:

@@ -30,7 +30,6 @@ from mdtool.wire.live import (
     encode_answer,
     encode_request,
 )
-from tests.support.dbn_files import trade
 
 KEY = "db-0123456789abcdefghijklmnopqrs"
 CRAM = "c" * 32
@@ -294,23 +293,6 @@ class TestRecords:
         expected = failure.text.replace("\u00e9", "?")[: live_records.MAX_ERROR_CHARS]
         assert (int(read.code), read.err, read.is_last) == (code, expected, 1)
         assert failure.is_fatal == is_fatal
-
-    def test_ts_out_stands_behind_every_record(self):
-        records = [
-            live_records.encode_notice(live_records.heartbeat(), 1),
-            live_records.encode_mapping(7, "raw_symbol", "A", "A", 2),
-            trade(7, 3, 10, 5) * 3,
-        ]
-        sizes = [320, 176, 48]
-        sent = [
-            live_records.with_ts_out(data, size, 2**63 + 11)
-            for data, size in zip(records, sizes, strict=True)
-        ]
-        _, *read = decoded(*sent, has_ts_out=True)
-        assert [record.ts_out for record in read] == [2**63 + 11] * 5
-        metadata = live_records.metadata("XNAS.ITCH", 5, has_ts_out=True, version=3)
-        runs = DbnDecoder().feed(metadata + b"".join(sent))
-        assert [run.tobytes() for run in runs] == records
 
 
 class TestVersion2:

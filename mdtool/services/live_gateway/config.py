@@ -41,6 +41,9 @@ class LiveGatewayConfig:
     )
     max_sessions: int = setting(100, "Sessions open at once; more are rejected.", low=1)
     login_s: float = setting(10.0, "How long a client may take to authenticate.", low=0.1)
+    connects_per_s: int = setting(
+        0, "Connections of one address a second; more are rejected. 0 for no limit.", low=0
+    )
     subscriptions_per_s: int = setting(
         10, "Subscriptions of one session a second; more are delayed. 0 for no limit.", low=0
     )

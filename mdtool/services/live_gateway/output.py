@@ -6,11 +6,13 @@ import time
 from asyncio import StreamWriter
 from typing import Final
 
+import numpy as np
 import zstandard
 
-from mdtool.core.records import Records
+from mdtool.core.records import Records, with_ts_out
 from mdtool.services.live_gateway.subscriptions import Mapping
 from mdtool.wire.dbn import encode_records
+from mdtool.wire.dbn_records import DTYPES
 from mdtool.wire.live import Authentication
 from mdtool.wire.live_records import (
     Failure,
@@ -20,7 +22,6 @@ from mdtool.wire.live_records import (
     encode_notice,
     in_version,
     metadata,
-    with_ts_out,
 )
 
 _LEVEL: Final = 1
@@ -73,8 +74,7 @@ class Output:
     def data(self, records: Records) -> None:
         """Write records of one rtype, if there are any."""
         if len(records):
-            records = in_version(records, self._version)
-            self._send(encode_records(records), records.itemsize)
+            self._send(in_version(records, self._version))
 
     def unchanged(self, records: Records) -> None:
         """Write records as they are in the input."""
@@ -91,17 +91,15 @@ class Output:
             for mapping in mappings
         ]
         for at in range(0, len(encoded), _MAPPINGS_AT_ONCE):
-            self._send(b"".join(encoded[at : at + _MAPPINGS_AT_ONCE]), len(encoded[0]))
+            self._send_own(b"".join(encoded[at : at + _MAPPINGS_AT_ONCE]))
 
     def notice(self, notice: Notice) -> None:
         """Write a system record."""
-        encoded = encode_notice(notice, time.time_ns())
-        self._send(encoded, len(encoded))
+        self._send_own(encode_notice(notice, time.time_ns()))
 
     def failure(self, failure: Failure) -> None:
         """Write an error record."""
-        encoded = encode_failure(failure, time.time_ns())
-        self._send(encoded, len(encoded))
+        self._send_own(encode_failure(failure, time.time_ns()))
 
     async def drain(self) -> None:
         """Wait until the client has read enough of what was written."""
@@ -121,11 +119,16 @@ class Output:
         self._writer.write_eof()
         await self._writer.drain()
 
-    def _send(self, data: bytes | memoryview, record_bytes: int) -> None:
-        self.records += len(data) // record_bytes
+    def _send_own(self, encoded: bytes) -> None:
+        """Write records about the session, of one rtype."""
+        self._send(np.frombuffer(encoded, DTYPES[encoded[1]]))
+
+    def _send(self, records: Records) -> None:
+        self.records += len(records)
         if self._has_ts_out:
-            data = with_ts_out(data, record_bytes, time.time_ns())
-        self._write(data)
+            now = np.full(len(records), time.time_ns(), np.uint64)
+            records = with_ts_out(records, now)
+        self._write(encode_records(records))
 
     def _write(self, data: bytes | memoryview) -> None:
         self.latest_s = time.monotonic()

@@ -11,7 +11,7 @@ from mdtool.adapters.dbn_select import Selection
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.tcp import listen
-from mdtool.services.client import Admission, CapacityError, Limits
+from mdtool.services.client import Admission, CapacityError, LimitError, Limits
 from mdtool.services.live_gateway.config import LOOP, LiveGatewayConfig
 from mdtool.services.live_gateway.keys import Keys
 from mdtool.services.live_gateway.playback import PipedInput, Playback, recordings
@@ -42,7 +42,9 @@ class LiveGateway:
         self._config = config
         self._paths = paths
         self._selection = selection
-        self._admission = Admission(Limits(connections=config.max_sessions))
+        self._admission = Admission(
+            Limits(requests_per_s=config.connects_per_s, connections=config.max_sessions)
+        )
         self._numbers = itertools.count(1)
         self._playbacks: dict[str, Playback] = {}
 
@@ -89,9 +91,10 @@ class LiveGateway:
         session = Session(number, self._playbacks, self._config, self._keys, reader, writer)
         client = self._admission.peer(writer.transport)
         try:
+            client.spend_request()
             with client.connected("live", lambda _code, _reason: writer.close()):
                 await session.serve()
-        except CapacityError as error:
+        except (CapacityError, LimitError) as error:
             await session.serve(rejection=str(error))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from typing import Any, Final
 
+from mdtool.core.dtypes import F_BAD_TS_RECV, MBO
 from mdtool.core.errors import InputError
 from mdtool.core.records import Records
 from mdtool.services.live_gateway.config import HOLD, LiveGatewayConfig
@@ -15,6 +17,7 @@ from mdtool.services.live_gateway.output import Output
 from mdtool.services.live_gateway.playback import Pass, Playback
 from mdtool.services.live_gateway.subscriptions import SKIPPABLE, Subscription, Subscriptions
 from mdtool.services.replay.reading import ForwardReader, reading
+from mdtool.services.replay.runs import Run
 from mdtool.wire.dbn import encode_metadata
 from mdtool.wire.dbn_records import RTYPES
 from mdtool.wire.live import STYPES, Authentication, Start, Subscribe, Unsubscribe
@@ -55,6 +58,7 @@ class Stream:
         self._request = request
         self._pending: list[Subscribe] = []
         self._subscriptions: Subscriptions
+        self._run: Run
         self._n_subscribed = 0
         self._position = 0
         self._skipped = 0
@@ -108,7 +112,7 @@ class Stream:
 
     async def _send(self, current: Pass, files: _Files, is_first: bool) -> None:
         """Send one pass, the first one from the live point on and what is replayed before it."""
-        run = current.run
+        run = self._run = current.run
         live = run.position if is_first else 0
         self._position = live
         latest_ns = run.latest_ns if live and run.latest_ns > 0 else current.begin_ns
@@ -161,9 +165,11 @@ class Stream:
                 records = await files.read(self._position)
             else:
                 self._report_skipped()
-            records = records[: run.position - self._position]
+            left_out = self._left_out()
+            ends = [each.begin for each in self._subscriptions if each.begin > self._position]
+            records = records[: min([run.position, *ends]) - self._position]
             self._position += len(records)
-            self._send_part(records, self._left_out())
+            self._send_part(records, left_out)
             await self._output.drain()
             await self._breathe()
 
@@ -189,14 +195,12 @@ class Stream:
         for part, mappings in self._subscriptions.parts(records):
             if mappings:
                 self._output.mappings(mappings)
-            if len(part):
-                chosen = self._subscriptions.select(part, left_out)
-                if chosen.all():
-                    self._output.data(part)
-                elif chosen.any():
-                    self._output.data(part[chosen])
-                if left_out and self._is_behind:
-                    self._skipped += int((self._subscriptions.select(part) & ~chosen).sum())
+            for candidates, chosen in self._subscriptions.select(part, left_out):
+                self._output.data(candidates if chosen.all() else candidates[chosen])
+                self._skipped -= int(chosen.sum()) if self._is_skipping else 0
+            if self._is_skipping:
+                everything = self._subscriptions.select(part)
+                self._skipped += sum(int(chosen.sum()) for _, chosen in everything)
 
     async def _breathe(self) -> None:
         """Let others work, and the client know that the session is alive."""
@@ -231,7 +235,7 @@ class Stream:
             match request:
                 case Subscribe():
                     if not self._config.bare:
-                        self._subscribe(_live(_checked(request)))
+                        self._subscribe(_checked(_live(request)))
                 case Unsubscribe():
                     self._unsubscribe(request)
                 case _:
@@ -247,6 +251,17 @@ class Stream:
             self._output.mappings(mappings)
         for symbol in missing:
             self._output.failure(unresolved(symbol))
+        if request.has_snapshot:
+            self._send_snapshot(subscription)
+
+    def _send_snapshot(self, subscription: Subscription) -> None:
+        """Send the books as they are at the live point, from which on the records follow."""
+        subscription.begin = self._run.position
+        for records in self._run.snapshot():
+            if records.dtype == MBO and len(records):
+                orders = records[subscription.selects(records)]
+                orders["flags"][orders["action"] == b"R"] |= F_BAD_TS_RECV
+                self._output.data(orders)
 
     def _unsubscribe(self, request: Unsubscribe) -> None:
         missing = self._subscriptions.remove(request)
@@ -255,11 +270,18 @@ class Stream:
         if len(missing) < len(request.symbols):
             self._output.notice(unsubscribed(request.schema))
 
+    @property
+    def _is_skipping(self) -> bool:
+        """Whether the client misses records, for it is behind."""
+        return self._is_behind and self._request.skips
+
     def _left_out(self) -> frozenset[Subscription]:
-        """Return the subscriptions that a client misses while it is behind."""
-        if not self._is_behind or not self._request.skips:
-            return frozenset()
-        return frozenset(each for each in self._subscriptions if each.schema in SKIPPABLE)
+        """Return the subscriptions that get none of the records at the position."""
+        return frozenset(
+            each
+            for each in self._subscriptions
+            if each.begin > self._position or (self._is_skipping and each.schema in SKIPPABLE)
+        )
 
     def _fall_behind(self) -> None:
         """Warn a client that does not keep pace; at full speed there is no pace to keep."""
@@ -313,8 +335,10 @@ def _checked(request: Subscribe) -> Subscribe:
         reason = f"Invalid subscription: stype_in {request.stype_in} is none of {', '.join(STYPES)}"
     elif request.start_ns is not None and request.start_ns > time.time_ns():
         reason = "Invalid subscription: start is in the future"
-    elif request.has_snapshot:
-        reason = "Invalid subscription: snapshots are not served"
+    elif request.has_snapshot and request.schema != "mbo":
+        reason = "Invalid subscription: snapshot is for schema mbo alone"
+    elif request.has_snapshot and request.start_ns is not None:
+        reason = "Invalid subscription: snapshot excludes start"
     if reason is not None:
         raise SessionError(invalid(reason))
     return request
@@ -322,7 +346,7 @@ def _checked(request: Subscribe) -> Subscribe:
 
 def _live(request: Subscribe) -> Subscribe:
     """Return a subscription without its start, which counts before the session's start only."""
-    return Subscribe(request.schema, request.stype_in, request.symbols, id=request.id)
+    return dataclasses.replace(request, start_ns=None)
 
 
 def _is_ended(each: Subscribe, request: Unsubscribe) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -10,7 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
-from mdtool.core.records import Records, index_timestamps, pacing_timestamps
+from mdtool.core.records import (
+    Records,
+    has_trades,
+    index_timestamps,
+    is_trade,
+    pacing_timestamps,
+    trades_of,
+)
 from mdtool.core.units import NS_PER_DAY
 from mdtool.services.live_gateway.directory import Directory
 from mdtool.wire.dbn_records import RTYPE_BBO_1M, RTYPE_BBO_1S, RTYPE_CBBO_1M, RTYPE_CBBO_1S, RTYPES
@@ -21,6 +28,10 @@ SKIPPABLE: Final = frozenset(
 )
 """The schemas of states: a slow reader of these may miss records."""
 _BY_TS_RECV: Final = frozenset({RTYPE_BBO_1S, RTYPE_BBO_1M, RTYPE_CBBO_1S, RTYPE_CBBO_1M})
+
+_TRADES: Final = "trades"
+_TBBO: Final = "tbbo"
+_MBP1: Final = "mbp-1"
 
 Mask = npt.NDArray[np.bool_]
 
@@ -45,11 +56,14 @@ class Subscription:
         What acknowledgements call it.
     symbols : dict of str
         Those that have not been unsubscribed.
+    begin : int
+        The position from which on it gets records: that of its snapshot, else 0.
     """
 
     request: Subscribe
     number: int
     symbols: dict[str, None]
+    begin: int = 0
     _ids: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     _told: set[Mapping] = field(default_factory=set)
 
@@ -83,6 +97,8 @@ class Subscription:
 
     def selects(self, records: Records) -> Mask:
         """Return which records of its rtype it gets, shape (n,)."""
+        if not len(records):
+            return np.zeros(0, np.bool_)
         if ALL_SYMBOLS in self.symbols:
             chosen = np.ones(len(records), np.bool_)
         elif len(self._ids) == 1:
@@ -172,23 +188,50 @@ class Subscriptions:
             yield records[begin:end], self._resolve()
             begin = end
 
-    def select(self, records: Records, left_out: frozenset[Subscription] | None = None) -> Mask:
-        """Return which records of one part the session gets, shape (n,).
+    def select(
+        self, records: Records, left_out: frozenset[Subscription] = frozenset()
+    ) -> Iterator[tuple[Records, Mask]]:
+        """Yield records that the session may get, and which of them it gets, shape (n,).
+
+        These are the input's own, and the trades among them where the input has none by themselves.
 
         Parameters
         ----------
         records : structured array, shape (n,)
-        left_out : frozenset of Subscription, optional
+            One of `parts`.
+        left_out : frozenset of Subscription
             Subscriptions that get none of them.
         """
-        rtype = int(records["rtype"][0]) if len(records) else -1
-        chosen = np.zeros(len(records), np.bool_)
-        for each in self._active:
-            is_there = self._schema in {None, each.schema} and RTYPES[each.schema] == rtype
-            if is_there and not (left_out and each in left_out):
-                chosen |= each.selects(records)
-        return chosen
+        if not len(records):
+            return
+        wanted = [each for each in self._active if each not in left_out]
+        yield records, self._chosen(records, wanted)
+        has_none = self._schema is not None and self._schema != _TRADES
+        if has_none and has_trades(records.dtype):
+            trading = [each for each in wanted if each.schema == _TRADES]
+            if trading:
+                trades = trades_of(records)
+                yield trades, _any_of(trades, trading)
+
+    def _chosen(self, records: Records, wanted: Sequence[Subscription]) -> Mask:
+        rtype = int(records["rtype"][0])
+        of_rtype = [each for each in wanted if RTYPES[each.schema] == rtype]
+        chosen = _any_of(records, [each for each in of_rtype if self._has(each.schema)])
+        quoted = [each for each in of_rtype if each.schema == _TBBO and self._schema == _MBP1]
+        return chosen | (_any_of(records, quoted) & is_trade(records)) if quoted else chosen
+
+    def _has(self, schema: str) -> bool:
+        """Return whether the input has records of a schema, as far as its header says."""
+        return self._schema in {None, schema}
 
     def _resolve(self) -> list[Mapping]:
         found = [each.resolve(self._directory, self._day)[0] for each in self._active]
         return list(dict.fromkeys(mapping for mappings in found for mapping in mappings))
+
+
+def _any_of(records: Records, wanted: Sequence[Subscription]) -> Mask:
+    """Return which records one or more subscriptions get, shape (n,)."""
+    chosen = np.zeros(len(records), np.bool_)
+    for each in wanted:
+        chosen |= each.selects(records)
+    return chosen
