@@ -31,9 +31,10 @@ def check(
 ) -> None:
     """Compare a store's counts with its trades: a line a difference, and exit 1 if there are any.
 
-    It compares trade_count and last_trade_at of each symbol with its trades, and, unless an
-    aggregation service uses the store, the count and volume of its session and bars too. Sessions
-    and bars depend on the order in which trades arrived, and are not repaired.
+    It compares trade_count and last_trade_at of each symbol with its trades, counts trades that
+    have the stream and the sequence of another one, and, unless an aggregation service uses the
+    store, compares the count and volume of its session and bars too. Sessions and bars depend on
+    the order in which trades arrived, and are not repaired.
 
     Example: mdtool store check
 
@@ -41,7 +42,7 @@ def check(
     """
     from mdtool.adapters.stores import open_history, open_store
     from mdtool.adapters.stores.errors import StoreClaimedError
-    from mdtool.services.store.check import MarketCheck, describe
+    from mdtool.services.store.check import MarketCheck, describe, repeated_places
 
     url = url_of(config)
     with open_history(url) as history:
@@ -50,6 +51,7 @@ def check(
         wrong = store.repair() if repair else store.recount()
         lines = [line for each in wrong for line in describe(each)]
         repaired = len(lines) if repair else 0
+        lines += repeated_places(store, [] if repair else wrong)
         try:
             store.claim()
         except StoreClaimedError as error:

@@ -1,8 +1,8 @@
-"""Compares the totals, sessions and bars of a store with its trades."""
+"""Compares the totals, sessions and bars of a store with its trades, and counts repeated ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mdtool.adapters.stores import Store
 from mdtool.adapters.stores.port import MAX_NS, MIN_NS, WrongTotals
 from mdtool.core.buckets import Buckets
-from mdtool.core.units import format_duration, format_time, parse_duration
+from mdtool.core.units import counted, format_duration, format_time, parse_duration
 from mdtool.engine.saved_state import SavedState
 from mdtool.services.aggregator.config import INTERVALS
 
@@ -25,17 +25,36 @@ _LATE: Final = "late"
 
 def describe(wrong: WrongTotals) -> Iterator[str]:
     """Yield a line for each total of a symbol that differs from its trades."""
-    stored, counted = wrong
-    if stored.trade_count != counted.trade_count:
+    stored, real = wrong
+    if stored.trade_count != real.trade_count:
         yield (
             f"{stored.symbol}: trade_count is {stored.trade_count:,}, "
-            f"its trades are {counted.trade_count:,}"
+            f"its trades are {real.trade_count:,}"
         )
-    if stored.last_trade_at_ns != counted.last_trade_at_ns:
+    if stored.last_trade_at_ns != real.last_trade_at_ns:
         yield (
             f"{stored.symbol}: last_trade_at is {_moment(stored.last_trade_at_ns)}, "
-            f"that of its trades {_moment(counted.last_trade_at_ns)}"
+            f"that of its trades {_moment(real.last_trade_at_ns)}"
         )
+
+
+def repeated_places(store: Store, wrong: Sequence[WrongTotals]) -> Iterator[str]:
+    """Yield a line if trades of a store have the stream and the sequence of another one.
+
+    What others store meanwhile is not compared.
+
+    Parameters
+    ----------
+    store : Store
+    wrong : sequence of WrongTotals
+        The totals that differ from their trades.
+    """
+    n_trades = sum(totals.trade_count for totals in store.symbols())
+    n_trades += sum(real.trade_count - stored.trade_count for stored, real in wrong)
+    _, first, last = store.sequences()
+    repeated = n_trades - int((last - first + 1).sum())
+    if repeated > 0:
+        yield f"{counted(repeated, 'trade')} with the stream and the sequence of another one"
 
 
 class MarketCheck:

@@ -63,6 +63,17 @@ def test_trades_that_were_lost_show_in_totals_sessions_and_bars(checked):
     assert told[3].startswith("AAPL: bars of 1s have ")
 
 
+def test_a_place_that_is_stored_twice_is_found(checked):
+    where, spoil = checked
+    first, last = (f"(SELECT {which}(sequence) FROM trade_rows)" for which in ("min", "max"))
+    spoil(f"UPDATE trade_rows SET sequence = {first} WHERE sequence = {last}")
+    told = store("check", "--store", where, status=1, said="differences: 1").splitlines()
+    assert told[0] == "1 trade with the stream and the sequence of another one"
+    spoil("UPDATE symbols SET trade_count = trade_count + 5 WHERE symbol = 'ESZ5'")
+    told = store("check", "--repair", "--store", where, status=1, said="differences: 1")
+    assert "differences: 2, repaired: 1" in told
+
+
 def test_lost_bars_are_reported(checked):
     where, spoil = checked
     spoil("DELETE FROM bars WHERE interval = 1000000000")
