@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 
@@ -13,6 +14,7 @@ from mdtool.core.descriptors import shortage
 @contextlib.contextmanager
 def no_descriptor_left():
     """Leave the process one descriptor within the block, for the client of a test."""
+    gc.collect()  # What earlier tests left would give descriptors back within the block.
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     opened = [os.open(os.devnull, os.O_RDONLY)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(opened) + 16, before[1]))
