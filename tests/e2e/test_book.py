@@ -81,6 +81,7 @@ class TestFinal:
         [book] = objects(run(clx5, "--json"))
         assert list(book) == [
             "symbol",
+            "publisher",
             "publisher_id",
             "timestamp",
             "timestamp_ns",

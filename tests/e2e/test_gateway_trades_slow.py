@@ -15,12 +15,12 @@ from tests.support.stores import NOON_NS, STORES, run, step
 NOBODY = "127.0.0.1:1"
 TRADES = "/api/v1/trades/AAPL"
 ENDLESS = """
-ALTER TABLE trades RENAME TO kept;
-CREATE VIEW trades AS
+ALTER TABLE trade_rows RENAME TO kept;
+CREATE VIEW trade_rows AS
     WITH RECURSIVE number(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number)
     SELECT kept.* FROM kept, number WHERE n < 0;
 """
-ENDED = "DROP VIEW trades; ALTER TABLE kept RENAME TO trades;"
+ENDED = "DROP VIEW trade_rows; ALTER TABLE kept RENAME TO trade_rows;"
 
 
 @contextlib.contextmanager

@@ -232,7 +232,6 @@ async def test_a_message_that_is_too_long_closes_the_socket(source):
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Upgrade": "h2c"},
         {"Upgrade": "websocket"},
         {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
     ],
@@ -339,7 +338,7 @@ class TestBars:
                 await socket.send_json(subscribe(id_, self.QUERY, variables={"interval": "7m"}))
                 error = await socket.receive_json()
                 assert (error["id"], error["type"]) == (id_, "error")
-                assert "no bars of 7m" in error["payload"][0]["message"]
+                assert "interval: expects 1s, 1m" in error["payload"][0]["message"]
                 assert error["payload"][0]["extensions"]["code"] == "BAD_USER_INPUT"
 
     async def test_the_aggregators_stream_ends_with_the_last_subscription(self):

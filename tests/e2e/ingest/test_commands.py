@@ -206,7 +206,6 @@ def test_a_plain_stream_is_sent(ingest):
         (["--simulate", "f.dbn"], b"", 2, "--simulate takes no INPUT: leave out f.dbn"),
         (["--simulate", "--speed", "1"], b"", 2, "goes by --rate"),
         (["--simulate", "--start", "2025-01-01"], b"", 2, "not of --simulate"),
-        (["--schema", "mbo"], b"", 2, "only trades can be sent"),
         (["-", "-"], b"", 2, "standard input can be read once"),
         (["-", "--symbols", "AAPL"], TICK, 2, "of DBN, not of JSON lines"),
         (["--port", "0"], b"", 2, "port"),
