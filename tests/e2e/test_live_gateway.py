@@ -126,6 +126,17 @@ class TestForms:
                     await connected.rest()
                     assert connected.data == trades.read_bytes()
 
+    async def test_bare_sends_nothing_more_while_it_is_held(self, trades):
+        settings = {"bare": True, "at_end": "hold"}
+        async with gateway(trades, **settings) as address, client(address) as held:
+            await held.login(heartbeat_interval_s=5)
+            held.send(Start())
+            await held.until(lambda received: len(received) == 4)
+            held.send(Start(), wants("MSFT"), b"what is this\n")
+            held.leave()
+            await held.rest()
+            assert held.data == trades.read_bytes()
+
 
 class TestSymbols:
     async def test_every_stype_that_the_header_resolves(self, tmp_path):
@@ -248,6 +259,27 @@ class TestChanges:
             looped.send(wants("AAPL"), Start())
             received = await looped.until(lambda received: len(received) >= 12)
             assert texts(received)[3:9] == ["TradeMsg 1 1", "TradeMsg 1 3"] * 3
+
+    async def test_a_loop_sends_all_records_after_a_snapshot_too(self, tmp_path):
+        orders = [order(1, MAY_1 + at, "A", "B", 5, 1, at) for at in (1, 2)]
+        path = write(tmp_path / "mbo.dbn", header(BOTH_DAYS, "mbo"), *orders)
+        async with gateway(path, at_end="loop") as address, client(address) as looped:
+            await looped.login()
+            looped.send(wants("AAPL", schema="mbo"), Start())
+            await looped.until(lambda received: len(received) >= 5)
+            looped.send(wants("AAPL", schema="mbo", has_snapshot=True))
+            begins = ACK.format(1, "mbo")
+            received = await looped.until(lambda received: begins in texts(received[-2_000:]))
+            n_before = len(received)
+            received = await looped.until(lambda received: len(received) >= n_before + 20)
+        times = [text for text in texts(received[n_before:]) if text.startswith("MBOMsg")][-6:]
+        assert sorted(times) == ["MBOMsg 1 1"] * 3 + ["MBOMsg 1 2"] * 3
+
+    async def test_input_without_records_is_not_looped(self, tmp_path):
+        path = write(tmp_path / "empty.dbn", header(BOTH_DAYS))
+        async with gateway(path, at_end="loop") as address:
+            received = await session(address, wants("AAPL"))
+        assert texts(received)[1:] == [ACK.format(0, "trades"), "AAPL = AAPL 1"]
 
     async def test_many_subscriptions_are_delayed_not_refused(self, trades):
         async with gateway(trades, subscriptions_per_s=100) as address:

@@ -101,6 +101,10 @@ class LiveClient:
             pass
         return self.received
 
+    def leave(self) -> None:
+        """Close the sending half."""
+        self._writer.write_eof()
+
     async def _read(self) -> bool:
         data = await self._reader.read(1 << 16)
         self._decode(data)

@@ -115,6 +115,13 @@ class Inbox:
         """Wait for a request, an error, or the end of the client's half."""
         await self._has_request.wait()
 
+    async def departure(self) -> None:
+        """Drop requests until the client closes its half."""
+        while not self.has_left:
+            self.drop()
+            self._has_request.clear()
+            await self._has_request.wait()
+
     def drop(self) -> None:
         """Make room: the session has ended, and answers nothing more."""
         self._requests.clear()

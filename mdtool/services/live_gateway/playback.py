@@ -112,8 +112,11 @@ class Playback:
             self._sessions -= 1
 
     async def after(self, ended: Pass) -> Pass | None:
-        """Return the pass that follows one in a loop, None where there is none."""
-        if self._config.at_end != LOOP or ended.run.error is not None:
+        """Return the pass that follows one in a loop, None where there is none.
+
+        Input without records is not looped.
+        """
+        if self._config.at_end != LOOP or not ended.run.position:
             return None
         async with self._starting:
             return await self._begin() if self._pass is ended else self._pass

@@ -91,8 +91,15 @@ class Stream:
                     raise InputError(current.run.error)
                 current = await playback.after(current)
             while self._config.at_end == HOLD and not self._inbox.has_left:
-                await self._idle(None)
-                self._handle_requests()
+                await self._hold()
+
+    async def _hold(self) -> None:
+        """Wait at the end of the input for a request, and answer it."""
+        if self._config.bare:
+            await self._inbox.departure()
+            return
+        await self._idle(None)
+        self._handle_requests()
 
     async def _collect(self) -> bool:
         """Take subscriptions until the start; return whether there is one."""
@@ -234,8 +241,7 @@ class Stream:
         while (request := self._inbox.take()) is not None:
             match request:
                 case Subscribe():
-                    if not self._config.bare:
-                        self._subscribe(_checked(_live(request)))
+                    self._subscribe(_checked(_live(request)))
                 case Unsubscribe():
                     self._unsubscribe(request)
                 case _:

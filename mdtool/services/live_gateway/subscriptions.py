@@ -140,6 +140,8 @@ class Subscriptions:
         """Continue at another place, of another pass over the stream perhaps."""
         self._directory = directory
         self._day = ts_ns // NS_PER_DAY
+        for each in self._active:
+            each.begin = 0
 
     def add(self, subscription: Subscription) -> tuple[list[Mapping], list[str]]:
         """Add one; return its mappings, and the symbols that have no instrument.
