@@ -461,6 +461,16 @@ class TestSnapshot:
             received = await second.until(lambda received: len(received) == 13)
             assert [each.order_id for each in received[-2:-1]] == [23]
 
+    async def test_a_gateway_without_snapshots(self, tmp_path):
+        path = write(
+            tmp_path / "mbo.dbn", header(BOTH_DAYS, "mbo"), order(1, MAY_1, "A", "B", 5, 1)
+        )
+        async with gateway(path, snapshots=False) as address:
+            received = await session(address, wants("AAPL", schema="mbo"))
+            *_, error = await session(address, wants("AAPL", schema="mbo", has_snapshot=True))
+        assert texts(received)[-1] == "MBOMsg 1 0"
+        assert error.err == "Invalid subscription: this gateway has no snapshots"
+
     @pytest.mark.parametrize(
         ("request_", "why"),
         [

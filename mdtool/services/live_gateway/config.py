@@ -31,6 +31,9 @@ class LiveGatewayConfig:
         choices=(CLOSE, HOLD, LOOP),
         is_common=True,
     )
+    snapshots: bool = setting(
+        True, "Keep order books, of which snapshots are made; playback is slower with them."
+    )
     bare: bool = setting(
         False, "Send every session the input's own header and records, and nothing else."
     )

@@ -124,7 +124,14 @@ class Playback:
     async def _begin(self) -> Pass:
         config = self._config
         pace = Pace(config.speed)
-        run = await asyncio.to_thread(Run, self._recording, pace, 0, config.backlog_bytes)
+        run = await asyncio.to_thread(
+            Run,
+            self._recording,
+            pace,
+            0,
+            config.backlog_bytes,
+            has_books=config.snapshots,
+        )
         self._tasks.create_task(run.play())
         self._pass = Pass(run, Directory(run.metadata))
         return self._pass

@@ -102,4 +102,5 @@ def _probe(recording: Recording, config: LiveGatewayConfig) -> None:
     """Check that files can be read, and compile kernels."""
     run = Run(recording, Pace(config.speed), 0, config.backlog_bytes)
     run.close()
-    run.warm_up()
+    if config.snapshots:
+        run.warm_up()

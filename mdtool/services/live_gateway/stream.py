@@ -250,6 +250,8 @@ class Stream:
     def _subscribe(self, request: Subscribe) -> None:
         number = self._n_subscribed if request.id is None else request.id
         self._n_subscribed += 1
+        if request.has_snapshot and not self._config.snapshots:
+            raise SessionError(invalid("Invalid subscription: this gateway has no snapshots"))
         self._output.notice(subscribed(number, request.schema))
         subscription = Subscription(request, number, dict.fromkeys(request.symbols))
         mappings, missing = self._subscriptions.add(subscription)

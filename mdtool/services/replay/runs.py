@@ -69,6 +69,8 @@ class Run:
         How many records are reached at once, without pacing.
     backlog_bytes : int
         The limit of the backlog.
+    has_books : bool
+        Whether order books are kept, which take most of a run's time.
 
     Attributes
     ----------
@@ -103,12 +105,21 @@ class Run:
         As `Recording.open`.
     """
 
-    def __init__(self, recording: Recording, pace: Pace, begin: int, backlog_bytes: int) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        pace: Pace,
+        begin: int,
+        backlog_bytes: int,
+        *,
+        has_books: bool = True,
+    ) -> None:
         self.identity = recording.identity()
         self.pace = pace
         self.position = 0
         self.backlog = Backlog(backlog_bytes)
         self.books = Books()
+        self._has_books = has_books
         self.latest_ns = 0
         self.rates = Rates()
         self.warnings: Counter[str] = Counter()
@@ -273,7 +284,8 @@ class Run:
     def _reach(self, batch: Batch) -> None:
         records = batch.records
         if records.dtype == MBO:
-            self.books.apply(batch)
+            if self._has_books:
+                self.books.apply(batch)
         elif records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
             for at in range(len(records)):
                 self._mappings[int(records["instrument_id"][at])] = records[at : at + 1].copy()
