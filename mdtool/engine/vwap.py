@@ -320,7 +320,10 @@ class VwapStream:
             if len(trades):
                 vwaps = self._windows.update(trades.symbol, trades.price, trades.size, timed.ts_ns)
                 is_in = vwaps.trades > 0
-                made = Batch(_statistics(timed, vwaps), batch.instruments, trades.symbol)
+                statistics = _statistics(timed, vwaps)
+                if batch.instruments.consolidates:
+                    statistics["publisher_id"] = 0  # a window of several publishers is of none
+                made = Batch(statistics, batch.instruments, trades.symbol)
                 yield made if is_in.all() else made[is_in]
 
 

@@ -140,3 +140,8 @@ class TestConsolidated:
     def test_bars(self, trades):
         (bar,) = lines("aggregate", trades, "--consolidate", "-J")
         assert (bar["volume"], bar["hd"]["publisher_id"]) == ("13", 0)
+
+    def test_windows(self, trades):
+        windows = lines("vwap", trades, "--consolidate", "-J")
+        assert {window["hd"]["publisher_id"] for window in windows} == {0}
+        assert windows[-1]["quantity"] == "13"
