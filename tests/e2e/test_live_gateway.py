@@ -523,6 +523,45 @@ class TestPace:
         assert (n_quotes < 300_000) == skips
         assert missed == [f"Skipped {300_000 - n_quotes} records after slow reading"] * skips
 
+    async def test_a_replay_of_quotes_is_not_slow_reading(self, tmp_path):
+        """The playback is over, and its backlog gone, before the replay has come so far."""
+        quotes = [
+            bytes(
+                dbn.MBP1Msg(
+                    publisher_id=1,
+                    instrument_id=1,
+                    ts_event=MAY_1 + at * DAY // 2,
+                    ts_recv=MAY_1 + at * DAY // 2,
+                    price=1,
+                    size=1,
+                    action=dbn.Action.ADD,
+                    side=dbn.Side.BID,
+                    depth=0,
+                )
+            )
+            for at in (0, 1)
+        ]
+        path = write(
+            tmp_path / "quotes.dbn",
+            header(BOTH_DAYS, "mbp-1"),
+            quotes[0] * 100_000,
+            quotes[1] * 200_000,
+        )
+        settings = {"speed": DAY / 2 / 10**9, "backlog_bytes": 1 << 16}  # its end is a second away
+        async with gateway(path, **settings) as address, client(address) as replaying:
+            await replaying.login()
+            early = asyncio.create_task(session(address, wants("AAPL", schema="status")))
+            async with client(address) as first:
+                await first.login()
+                first.send(wants("AAPL", schema="mbp-1"), Start())
+                await first.until(lambda received: len(received) > 3)
+            replaying.send(wants("AAPL", schema="mbp-1", start_ns=0), Start())
+            await replaying.until(lambda received: len(received) > 3)
+            await early
+            received = await replaying.rest()
+        assert not any("slow" in text for text in texts(received) if not text.startswith("MBP"))
+        assert sum(isinstance(each, dbn.MBP1Msg) for each in received) == 300_000
+
     async def test_full_speed_skips_nothing(self, tmp_path):
         path = ended(tmp_path, 300_000)
         async with gateway(path, backlog_bytes=1 << 16) as address, client(address) as slow:

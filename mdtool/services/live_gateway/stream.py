@@ -62,6 +62,7 @@ class Stream:
         self._n_subscribed = 0
         self._position = 0
         self._skipped = 0
+        self._has_kept_pace = True
         self._is_behind = False
 
     async def run(self, playback: Playback) -> None:
@@ -127,6 +128,7 @@ class Stream:
         has_replay = bool(starts) and live > 0
         begin_ns = min(max(min(starts), current.begin_ns), latest_ns) if has_replay else latest_ns
         directory = current.directory_at(0 if has_replay else live)
+        self._has_kept_pace = not has_replay
         if is_first:
             self._subscriptions = Subscriptions(directory, current.schema)
             self._output.header()
@@ -171,6 +173,7 @@ class Stream:
                 self._fall_behind()
                 records = await files.read(self._position)
             else:
+                self._has_kept_pace = True
                 self._report_skipped()
             left_out = self._left_out()
             ends = [each.begin for each in self._subscriptions if each.begin > self._position]
@@ -224,12 +227,12 @@ class Stream:
 
     async def _idle(self, moved: Any) -> None:
         """Wait until `moved` is done, a request has come, or a heartbeat was sent."""
+        left_s = self._beat()
         await self._output.flush()
         waits = {asyncio.ensure_future(self._inbox.arrival())}
         if moved is not None:
             waits.add(asyncio.ensure_future(moved))
         try:
-            left_s = self._beat()
             await asyncio.wait(waits, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for each in waits:
@@ -292,8 +295,11 @@ class Stream:
         )
 
     def _fall_behind(self) -> None:
-        """Warn a client that does not keep pace; at full speed there is no pace to keep."""
-        if self._config.speed and not self._is_behind:
+        """Warn a client that does not keep pace any longer.
+
+        At full speed there is no pace to keep, and behind a replay it was not yet reached.
+        """
+        if self._config.speed and self._has_kept_pace and not self._is_behind:
             self._is_behind = True
             for schema in dict.fromkeys(each.schema for each in self._subscriptions):
                 self._output.notice(slow_reading(schema))
