@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -156,6 +158,24 @@ def _print_addresses(addresses: Addresses) -> None:
             speaks = _PROTOCOLS.get(name) or _PROTOCOLS.get(f"{name} {protocol}", protocol)
             table.add_row(name, where, speaks)
     _print(table)
+    for line in _next_steps(addresses):
+        print(line)
+    sys.stdout.flush()
+
+
+def _next_steps(addresses: Addresses) -> Iterator[str]:
+    """Yield what to open and try, of those services that run."""
+    at = {name: next(iter(by_protocol.values())) for name, by_protocol in addresses.items()}
+    yield ""
+    if gateway := at.get("gateway"):
+        yield f"Open  http://{gateway}/docs (the API), /demo/stomp, /graphiql" + (
+            ", / (the order book)" if "book" in at else ""
+        )
+        yield f"Try   curl http://{gateway}/api/v2/aggregates"
+    if vwap := at.get("vwap"):
+        yield f"Try   mdtool watch {vwap}"
+    if ingest := at.get("serve-tcp"):
+        yield f"Try   mdtool send --simulate --rate 100 {ingest}"
 
 
 def _print_addresses_as_json(addresses: Addresses) -> None:
@@ -170,8 +190,6 @@ def _table(*columns: str) -> Any:
 
 
 def _print(table: Any) -> None:
-    import sys
-
     from rich.console import Console
 
     # Piped, a row stays a line however long it is.

@@ -133,7 +133,14 @@ def test_people_get_a_table_of_addresses():
         heading, *rows = [services.process.stdout.readline().split() for _ in range(5)]
         assert heading == ["service", "address", "speaks"]
         assert tuple(row[0] for row in rows) == SERVICES
-        assert rows[1][1].startswith("http://127.0.0.1:")
+        gateway = rows[1][1]
+        assert gateway.startswith("http://127.0.0.1:")
+        assert services.process.stdout.readline() == "\n"
+        opened, *tried = [services.process.stdout.readline() for _ in range(4)]
+        assert opened.startswith(f"Open  {gateway}/docs")
+        commands = ["curl", "mdtool watch", "mdtool send --simulate"]
+        for line, command in zip(tried, commands, strict=True):
+            assert line.startswith(f"Try   {command} ")
         assert services.end(signal.SIGTERM) == 0
 
 
