@@ -31,7 +31,7 @@ def live_gateway(
     Playback begins when the first session starts. Every session gets what it subscribes to, as fast
     as it reads. Any key is accepted unless --keys is given.
 
-    Example: mdtool live-gateway day.dbn.zst --speed 10
+    Example: mdtool live-gateway sample_data/trades.dbn.zst --speed 10
 
     Example: mdtool simulate | mdtool live-gateway -
     """
