@@ -155,6 +155,10 @@ class AsyncReadAhead(Runner[T], AsyncIterator[T]):
         self._room.release()
         return made
 
+    def abandon(self) -> None:
+        """Stop the iterator after the item that it is making, which may take forever."""
+        self._stop()
+
     async def close(self) -> None:
         """Stop the iterator after the item that it is making, and wait for that."""
         self._stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 
 import databento_dbn as dbn
 import pytest
@@ -574,6 +575,23 @@ class TestPace:
 
 
 class TestCommand:
+    def test_it_stops_while_standard_input_is_silent(self, trades):
+        async def begin(address: str) -> None:
+            async with client(address) as connected:
+                await connected.login()
+                connected.send(wants("AAPL"), Start())
+                await connected.until(lambda received: len(received) >= 4)
+
+        read_fd, write_fd = os.pipe()
+        with os.fdopen(read_fd, "rb") as source, os.fdopen(write_fd, "wb") as sink:
+            sink.write(trades.read_bytes()[:-48])
+            sink.flush()
+            with service("live-gateway", "-", "--port", 0, stdin=source) as child:
+                asyncio.run(begin(child.address))
+                status, errors = child.end(signal.SIGTERM)
+        assert status == 0
+        assert "by force" not in errors
+
     def test_standard_input_as_it_comes(self, trades):
         async def read(address: str) -> None:
             async with client(address) as connected:

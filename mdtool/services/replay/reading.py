@@ -67,8 +67,12 @@ async def reading(source: RecordSource) -> AsyncIterator[AsyncIterator[Batch]]:
     try:
         yield ahead
     finally:
-        # Where the block was left early, the thread still reads from the source.
-        await ahead.close()
+        # Where the block was left early, the thread still reads from the source; from a pipe whose
+        # writer is silent it does so for as long as the process lives.
+        if source.size_bytes is None:
+            ahead.abandon()
+        else:
+            await ahead.close()
         source.close()
 
 
