@@ -30,6 +30,15 @@ async def test_the_aggregate_is_sent_at_once_and_on_each_update(source, client):
             assert (await socket.receive_json())["volume"] == volume
 
 
+@pytest.mark.parametrize("query", ["symbol=AAPL,zzz", "symbols=zzz,%20AAPL"])
+async def test_several_symbols_may_be_followed(source, client, query):
+    source.trade("ZZZ", 2.0, 3)
+    async with client.ws_connect(f"/ws/marketdata?{query}") as socket, bounded():
+        symbols = set()
+        while symbols != {"AAPL", "ZZZ"}:
+            symbols.add((await socket.receive_json())["symbol"])
+
+
 async def test_a_client_that_does_not_read_skips_states_but_not_the_last(source, client):
     reader, writer = await _raw_socket(client, "AAPL", receive_bytes=4_096)
     writer.transport.pause_reading()

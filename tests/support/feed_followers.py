@@ -298,10 +298,10 @@ class PlainFollower(SocketFollower):
     @staticmethod
     def can_follow(row: FeedRow, symbol: str) -> bool:
         plain = row.socket
-        return plain is not None and not (plain.is_of_one_symbol and symbol == ALL)
+        return plain is not None and not (plain.requires_symbols and symbol == ALL)
 
     async def subscribe(self, row: FeedRow, symbol: str, number: int = 1) -> None:
-        name = "symbol" if row.socket.is_of_one_symbol else "symbols"
+        name = "symbol" if row.socket.requires_symbols else "symbols"
         query = "" if symbol == ALL else f"?{name}={symbol}"
         self.listener = row.socket.listener
         await self.connect(f"{row.socket.path}{query}")

@@ -71,14 +71,14 @@ class PlainSocket:
         What metrics call its connections.
     encode : callable
         How it writes a row.
-    is_of_one_symbol : bool
-        Whether `?symbol=` is required; otherwise `?symbols=` may name some, with commas.
+    requires_symbols : bool
+        Whether `?symbols=` or `?symbol=` has to name some, with commas; otherwise it may.
     """
 
     path: str
     listener: str
     encode: Callable[[Any], bytes]
-    is_of_one_symbol: bool = False
+    requires_symbols: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ _ROWS: Final = (
             "/ws/marketdata",
             "/ws/marketdata",
             formats.encode_aggregate_message,
-            is_of_one_symbol=True,
+            requires_symbols=True,
         ),
     ),
     FeedRow(

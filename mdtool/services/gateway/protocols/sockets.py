@@ -91,12 +91,10 @@ def _parse_symbols(plain: PlainSocket, query: Mapping[str, str]) -> Sequence[str
     ParameterError
         When one is not valid, is missing, or there are too many.
     """
-    if plain.is_of_one_symbol:
-        if "symbol" not in query:
-            raise ParameterError("symbol: missing; add ?symbol=AAPL")
-        return [parse_symbol(query["symbol"])]
-    text = query.get("symbols")
+    text = query.get("symbols") or query.get("symbol")
     if not text:
+        if plain.requires_symbols:
+            raise ParameterError("symbol: missing; add ?symbol=AAPL")
         return [ALL]
     symbols = list(dict.fromkeys(map(parse_symbol, text.split(","))))
     if len(symbols) > MAX_SYMBOLS:
