@@ -99,7 +99,10 @@ def _private_folder() -> Iterator[Path]:
 
 def _settings(config: GatewayConfig) -> dict[str, str]:
     """Return the environment in which a process has these settings, whatever else is set."""
+    settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {
-        variable(_SECTION, field.name): str(getattr(config, field.name))
-        for field in dataclasses.fields(config)
+        variable(_SECTION, name): str(value)
+        for name, value in settings.items()
+        # Without a value none can be set elsewhere either, for that would be in the config.
+        if value is not None
     }
