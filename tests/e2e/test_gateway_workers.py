@@ -214,6 +214,8 @@ async def test_peers_of_a_worker_that_is_killed_leave_their_rooms(source):
             await peer.subscribe("/topic/signaling")
             join = json.dumps({"type": "JOIN", "senderId": f"peer{number}"})
             await peer.send("SEND", {"destination": "/app/signal"}, join.encode())
+        for _ in range(MANY):  # whoever has not joined does not leave
+            await peers[0].message()
         os.kill(process_ids(log)["gateway 0"], signal.SIGKILL)
         heard: dict[int, set[str]] = {}
         gone: set[str] = set()
