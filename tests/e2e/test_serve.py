@@ -166,7 +166,7 @@ def test_a_wrong_setting_of_one_service_starts_none(tmp_path):
     ("arguments", "status", "message"),
     [
         ([], 2, "serve what?"),
-        (["gateway"], 2, "serve what?"),
+        (["gateway"], 2, "serve gateway: no such services"),
         (["all", "--only", "gatewya"], 2, "--only gatewya: no such service"),
         (["all", "--simulate", "--replay", "f.dbn"], 2, "choose one"),
         (["all", "--replay", "nowhere.dbn"], 1, "nowhere.dbn: no such file"),
