@@ -71,7 +71,7 @@ def help_examples():
     reference = (ROOT / "docs" / "cli.md").read_text("utf-8")
     lines = "\n".join(re.findall(r"^```sh\n(.*?)^```$", reference, re.DOTALL | re.MULTILINE))
     ending = [line for line in lines.splitlines() if "sample_data" in line]
-    return [line for line in ending if not re.search(r"--live|serve|send|mdtool store|diff", line)]
+    return [line for line in ending if not re.search(r"live|serve|send|mdtool store|diff", line)]
 
 
 def test_examples_of_help_run(tmp_path):
