@@ -25,6 +25,7 @@ _CLASSES: Final = {
     "gateway": "mdtool.services.gateway.config:GatewayConfig",
     "replay-dbn": "mdtool.services.replay.config:SenderConfig",
     "book": "mdtool.services.book.config:ReceiverConfig",
+    "live-gateway": "mdtool.services.live_gateway.config:LiveGatewayConfig",
     "send": "mdtool.services.send.config:SendConfig",
     "store": "mdtool.services.store.config:StoreConfig",
     "log": "mdtool.core.logs:LogConfig",

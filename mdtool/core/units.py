@@ -52,10 +52,9 @@ def format_price(price: int) -> str:
     """Return a fixed-point price as a decimal without trailing zeros, `""` for UNDEF_PRICE."""
     if price == UNDEF_PRICE:
         return ""
-    if price < 0:
-        return "-" + format_price(-price)
-    whole, fraction = divmod(price, PRICE_SCALE)
-    return f"{whole}.{fraction:09d}".rstrip("0") if fraction else str(whole)
+    sign = "-" if price < 0 else ""
+    whole, fraction = divmod(abs(price), PRICE_SCALE)
+    return f"{sign}{whole}.{fraction:09d}".rstrip("0") if fraction else f"{sign}{whole}"
 
 
 def parse_price(text: str) -> int:

@@ -14,13 +14,15 @@ from mdtool.cli.terminal import MESSAGES_KEPT, DeferredMessages
 
 @contextlib.contextmanager
 def logging_to_stderr() -> Iterator[logging.Handler]:
+    root = logging.getLogger()
+    others, root.handlers = root.handlers, []  # such as those of commands that tests ran before
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    logging.getLogger().addHandler(handler)
+    root.addHandler(handler)
     try:
         yield handler
     finally:
-        logging.getLogger().removeHandler(handler)
+        root.handlers = others
 
 
 def test_messages_are_written_afterwards_in_their_order(capsys):

@@ -320,7 +320,7 @@ def test_wrong_usage_is_one_line(tmp_path):
 
 def test_its_help_shows_each_command_with_an_example():
     ended = completed("store", "--help", env={**os.environ, "COLUMNS": "100"})
-    for command in ("store day", "store export", "store import", "store check"):
+    for command in ("store sample_data", "store export", "store import", "store check"):
         assert f"Example: mdtool {command}" in ended.stdout.decode()
 
 
