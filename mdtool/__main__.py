@@ -1,10 +1,13 @@
-"""The `mdtool` command, and `python -m mdtool`: Ctrl-C ends it quietly from the first import on."""
+"""The `mdtool` command, and `python -m mdtool`: interrupts end it quietly from the first import on."""
 
 from __future__ import annotations
 
 import os
 import sys
 from typing import Final, NoReturn
+
+from mdtool.core.errors import EXIT_INTERRUPTED
+from mdtool.core.interrupts import catch_termination, outcome
 
 _FIRST: Final = 1
 """The id of a container's first process."""
@@ -17,11 +20,10 @@ def main() -> NoReturn:
             from mdtool.core.first_process import continue_in_child
 
             continue_in_child()
+        catch_termination()
         from mdtool.cli.app import main as run
     except KeyboardInterrupt:
-        from mdtool.core.errors import EXIT_INTERRUPTED
-
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(outcome(EXIT_INTERRUPTED))
     run()
 
 

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from mdtool.cli.options import ADVANCED
-from mdtool.core import logs
+from mdtool.core import interrupts, logs
 from mdtool.core.config import CONFIG_VARIABLE, did_you_mean, load
 from mdtool.core.data_folder import home
 from mdtool.core.errors import (
@@ -173,9 +173,9 @@ def main() -> NoReturn:
     if "--install-completion" in sys.argv and home() is None:
         sys.exit(_report("--install-completion: this user has no home; set HOME", EXIT_FAILED))
     try:
-        outcome: Any = app(prog_name="mdtool", standalone_mode=False)
+        returned: Any = app(prog_name="mdtool", standalone_mode=False)
         sys.stdout.flush()
-        status = outcome if isinstance(outcome, int) else EXIT_OK
+        status = returned if isinstance(returned, int) else EXIT_OK
     except MdtoolError as error:
         status = _report(str(error), error.exit_code)
     except typer.TyperException as error:
@@ -198,7 +198,7 @@ def main() -> NoReturn:
     except Exception as error:  # noqa: BLE001 - the last resort
         status = _report(f"internal error: {type(error).__name__}: {error}", EXIT_FAILED)
     gc.freeze()  # with numba loaded, the last garbage collection takes 0.2 s
-    sys.exit(status)
+    sys.exit(interrupts.outcome(status))
 
 
 def _mistyped(error: typer.TyperException) -> str | None:

@@ -1,35 +1,99 @@
-"""Ctrl-C, delayed until a step is complete."""
+"""What ends a command early: Ctrl-C, or a signal that terminates it, each as KeyboardInterrupt."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any, Final, NoReturn
+
+from mdtool.core.errors import EXIT_INTERRUPTED
+
+_TERMINATING: Final = (signal.SIGTERM, signal.SIGHUP)
+_SIGNALED: Final = 128
+"""What shells add to the number of the signal that ended a process."""
+
+
+class _Termination:
+    """The signal that terminates this process."""
+
+    number: int | None = None
+    is_outcome = False
+
+
+_termination: Final = _Termination()
+
+
+def catch_termination() -> None:
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt, where nobody ignores or handles them.
+
+    To be called at the start of a process: what is registered for its exit after that is done
+    before the process ends by the signal.
+    """
+    for number in _TERMINATING:
+        if signal.getsignal(number) is signal.SIG_DFL:  # else nohup, say, has it ignored
+            signal.signal(number, _terminate)
+    atexit.register(_end)
+
+
+def outcome(status: int) -> int:
+    """Return the exit status of a command; one that a signal interrupted ends by that signal."""
+    number = _termination.number
+    if status != EXIT_INTERRUPTED or number is None:
+        return status
+    _termination.is_outcome = True
+    return _SIGNALED + number
+
+
+def handlers() -> dict[int, Callable[[int, FrameType | None], Any]]:
+    """Return the signals that raise KeyboardInterrupt now, and how."""
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, *_TERMINATING)}
+    return {
+        number: handler
+        for number, handler in found.items()
+        if callable(handler) and handler in {signal.default_int_handler, _terminate}
+    }
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Delay a first SIGINT until the block ends, then raise KeyboardInterrupt.
+    """Delay interrupts until the block ends, then raise KeyboardInterrupt.
 
-    A second one raises it at once. For the main thread.
+    A second Ctrl-C raises it at once. Signals that terminate are delayed however many come, as a
+    terminal that closes sends several. For the main thread.
     """
-    is_requested = False
+    requested: list[int] = []
 
-    def note(_number: int, _frame: FrameType | None) -> None:
-        nonlocal is_requested
-        if is_requested:
+    def note(number: int, _frame: FrameType | None) -> None:
+        requested.append(number)
+        if number == signal.SIGINT and len(requested) > 1:
             raise KeyboardInterrupt
-        is_requested = True
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:  # stays ignored, as in a shell's background
-        yield
-        return
-    signal.signal(signal.SIGINT, note)
+    before = handlers()
+    for number in before:
+        signal.signal(number, note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if is_requested:
-        raise KeyboardInterrupt
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if requested:
+        before[requested[0]](requested[0], None)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    _termination.number = number
+    raise KeyboardInterrupt
+
+
+def _end() -> None:
+    """End the process by the signal, if that is its outcome."""
+    number = _termination.number
+    if _termination.is_outcome and number is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)

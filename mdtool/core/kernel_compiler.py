@@ -20,6 +20,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 from numba.np import arrayobj
 
+from mdtool.core import interrupts
 from mdtool.core.compiling import Notice
 from mdtool.core.machine_code import NDARRAY, Image, UnsupportedError, address_of
 
@@ -106,39 +107,44 @@ class _CompileNotice(numba_event.Listener):
 
 
 class _InterruptKeeper(numba_event.Listener):
-    """Keeps a Ctrl-C that comes while LLVM calls back, as what is raised there is lost."""
+    """Keeps an interrupt that comes while LLVM calls back, as what is raised there is lost."""
 
     _CALLBACKS: Final = {"_raw_object_cache_notify", "_raw_object_cache_getbuffer"}
 
     def __init__(self) -> None:
         self._depth = 0
-        self._is_pending = False
+        self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._pending: int | None = None
 
     def on_start(self, _event: object) -> None:
         if not _is_main():
             return
-        if not self._depth and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._received)
+        if not self._depth:
+            self._handlers = interrupts.handlers()
+            for number in self._handlers:
+                signal.signal(number, self._received)
         self._depth += 1
 
     def on_end(self, _event: object) -> None:
         if not _is_main():
             return
         self._depth -= 1
-        if not self._depth and signal.getsignal(signal.SIGINT) == self._received:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self._is_pending:
-            self._is_pending = False
-            raise KeyboardInterrupt
+        if not self._depth:
+            for number, handler in self._handlers.items():
+                if signal.getsignal(number) == self._received:
+                    signal.signal(number, handler)
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._handlers[pending](pending, None)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         at = frame
         while at is not None:
             if at.f_code.co_name in self._CALLBACKS:
-                self._is_pending = True
+                self._pending = number
                 return
             at = at.f_back
-        signal.default_int_handler(number, frame)
+        self._handlers[number](number, frame)
 
 
 def _is_main() -> bool:

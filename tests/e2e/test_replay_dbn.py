@@ -142,7 +142,11 @@ def test_records_of_a_pipe_go_out_before_more_come(orders):
         assert process.wait() == 0
 
 
-def test_an_interrupted_file_is_complete_as_far_as_it_goes(tmp_path):
+ENDINGS = [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)]
+
+
+@pytest.mark.parametrize(("number", "status"), ENDINGS)
+def test_an_interrupted_file_is_complete_as_far_as_it_goes(tmp_path, number, status):
     path = tmp_path / "out.parquet"
     with ChildProcess(
         [*MDTOOL, "replay-dbn", "-", "-o", str(path)], stdin=subprocess.PIPE, bufsize=0
@@ -150,14 +154,15 @@ def test_an_interrupted_file_is_complete_as_far_as_it_goes(tmp_path):
         process.stdin.write(streams.header() + encode_records(streams.mbo(200_000)))
         while not any(part.stat().st_size >= 1000 for part in tmp_path.iterdir()):
             os.sched_yield()
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
+        process.send_signal(number)
+        assert process.wait() == status
         process.stdin.close()
     assert pyarrow.parquet.read_table(path).num_rows > 100_000
 
 
+@pytest.mark.parametrize(("number", "status"), ENDINGS)
 @pytest.mark.parametrize("name", ["out.dbn", "out.csv"])
-def test_an_interrupted_file_of_a_finite_input_is_not_written(tmp_path, name):
+def test_an_interrupted_file_of_a_finite_input_is_not_written(tmp_path, name, number, status):
     source = tmp_path / "slow.dbn"
     source.write_bytes(streams.header() + encode_records(streams.mbo(9, step_ns=3600 * 10**9)))
     folder = tmp_path / "made"
@@ -169,10 +174,10 @@ def test_an_interrupted_file_of_a_finite_input_is_not_written(tmp_path, name):
     ) as process:
         while not any(folder.iterdir()):
             os.sched_yield()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate()
         assert errors.endswith(f"{output}: not written, because the command did not end\n".encode())
-        assert process.returncode == 130
+        assert process.returncode == status
     assert list(folder.iterdir()) == []
 
 

@@ -1,8 +1,10 @@
-"""Ctrl-C, delayed."""
+"""Ctrl-C and signals that terminate: delayed, and as the end of a process."""
 
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -36,3 +38,41 @@ def test_a_second_interrupt_does_not_wait():
     with pytest.raises(KeyboardInterrupt):
         step()
     assert steps == []
+
+
+TERMINATED = """
+import atexit, signal
+from mdtool.core.interrupts import catch_termination, outcome, uninterrupted
+
+signal.signal(signal.SIGHUP, signal.{before})
+catch_termination()
+atexit.register(print, "removed")
+try:
+    with uninterrupted():
+        for _ in range(3):
+            signal.raise_signal(signal.SIGHUP)
+        print("step done")
+    print("next step")
+except KeyboardInterrupt:
+    raise SystemExit(outcome({status}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "status", "ended", "printed"),
+    [
+        pytest.param("SIG_DFL", 130, -signal.SIGHUP, "step done\nremoved\n", id="terminated"),
+        pytest.param("SIG_DFL", 1, 1, "step done\nremoved\n", id="failed while it ended"),
+        pytest.param("SIG_IGN", 130, 0, "step done\nnext step\nremoved\n", id="under nohup"),
+    ],
+)
+def test_a_terminated_process_ends_by_its_signal_after_what_its_exit_does(
+    before, status, ended, printed
+):
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATED.format(before=before, status=status)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (ended, printed, "")
