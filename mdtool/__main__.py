@@ -1,4 +1,4 @@
-"""The `mdtool` command, and `python -m mdtool`: interrupts end it quietly from the first import on."""
+"""The `mdtool` command, and `python -m mdtool`. Interrupts end it quietly from its imports on."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -125,6 +127,43 @@ def test_an_existing_dataset_stays_until_the_new_one_is_complete(tmp_path):
         (path / "symbol=B" / "trades.csv").write_text("new")
         assert (folder / "symbol=A" / "trades.csv").read_text() == "old"
     assert [each.name for each in folder.iterdir()] == ["symbol=B"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def _fail() -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("disturb", "error", "kept"),
+    [
+        pytest.param(_fail, OutputError, "old", id="a failure"),
+        pytest.param(
+            lambda: signal.raise_signal(signal.SIGINT), KeyboardInterrupt, "new", id="an interrupt"
+        ),
+    ],
+)
+def test_a_folder_is_replaced_or_not_whatever_comes_in_between(
+    tmp_path, monkeypatch, disturb, error, kept
+):
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "t.csv").write_text("old")
+    rename = Path.rename
+
+    def disturbed(path, target):
+        if path.name == "d" and target == folder:
+            disturb()
+        return rename(path, target)
+
+    def export():
+        with staged(folder, ".csv", replaces=True, is_folder=True) as path:
+            (path / "t.csv").write_text("new")
+            monkeypatch.setattr(Path, "rename", disturbed)
+
+    with pytest.raises(error):
+        export()
+    assert (folder / "t.csv").read_text() == kept
     assert list(tmp_path.iterdir()) == [folder]
 
 

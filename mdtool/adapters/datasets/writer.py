@@ -18,6 +18,7 @@ from mdtool.adapters.datasets.partitions import DATE, KEYS, SYMBOL, folder_of
 from mdtool.adapters.datasets.port import DatasetWriter
 from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.core.errors import OutputError
+from mdtool.core.interrupts import uninterrupted
 from mdtool.core.units import NS_PER_DAY
 
 _NAME: Final = "trades"
@@ -208,6 +209,14 @@ def _put_file(made: Path, target: Path, replaces: bool) -> None:
 
 
 def _put_folder(made: Path, target: Path, scratch: Path) -> None:
-    if target.is_dir() and any(target.iterdir()):
-        target.rename(scratch / f"{target.name}{_OLD}")
-    made.rename(target)
+    if not target.is_dir() or not any(target.iterdir()):
+        made.rename(target)
+        return
+    old = scratch / f"{target.name}{_OLD}"
+    with uninterrupted():  # neither dataset has the name in between, and the scratch is deleted
+        target.rename(old)
+        try:
+            made.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
