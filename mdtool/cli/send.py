@@ -22,6 +22,7 @@ from mdtool.services.send.config import SendConfig
 
 if TYPE_CHECKING:
     from mdtool.adapters.tick_source import TickSource
+    from mdtool.services.send.quotes import QuotePort
 
 app = typer.Typer(add_completion=False)
 
@@ -89,6 +90,7 @@ def send(
     Example: mdtool send --simulate --rate 100
     """
     from mdtool.core.lifecycle import run_service
+    from mdtool.services.send.quotes import QuotePort
     from mdtool.services.send.sender import Sender
     from mdtool.services.send.ticks import limited, report_left_out
 
@@ -101,10 +103,11 @@ def send(
         raise UsageError("--speed is for recorded ticks; a simulated market goes by --rate")
     if once:
         config = _named_by_content(paths, selected, config, is_simulated=simulate)
+    quotes = QuotePort(config.quotes_at) if config.quotes_at else None
     if simulate:
-        ticks = _simulated(paths, selected, seed, config.rate)
+        ticks = _simulated(paths, selected, seed, config.rate, quotes)
     else:
-        ticks = _read(paths, selected, config, strict)
+        ticks = _read(paths, selected, config, strict, quotes)
     if simulate and config.rate:
         config = dataclasses.replace(config, rate=0.0, speed=1.0)
     # Paced ticks are read ahead of their time: the bytes read would show no progress.
@@ -116,6 +119,7 @@ def send(
             runs,
             lambda sent: progress.show(sent, ticks.bytes_read),
             is_of_now=simulate,
+            quotes=quotes,
         )
         try:
             status = run_service(sender)
@@ -160,17 +164,32 @@ def _named_by_content(
 
 
 def _read(
-    paths: Sequence[str], selected: FilterOptions, config: SendConfig, is_strict: bool
+    paths: Sequence[str],
+    selected: FilterOptions,
+    config: SendConfig,
+    is_strict: bool,
+    quotes: QuotePort | None,
 ) -> TickSource:
     from mdtool.services.send.ticks import open_ticks
 
     any_price = config.prices == ANY_PRICE
     return open_ticks(
-        paths or ["-"], selected.selection(), is_strict, selected.schema, any_price=any_price
+        paths or ["-"],
+        selected.selection(),
+        is_strict,
+        selected.schema,
+        any_price=any_price,
+        quotes=quotes,
     )
 
 
-def _simulated(paths: Sequence[str], selected: FilterOptions, seed: int, rate: float) -> TickSource:
+def _simulated(
+    paths: Sequence[str],
+    selected: FilterOptions,
+    seed: int,
+    rate: float,
+    quotes: QuotePort | None,
+) -> TickSource:
     from mdtool.services.send.ticks import simulate_ticks
 
     if paths:
@@ -178,4 +197,4 @@ def _simulated(paths: Sequence[str], selected: FilterOptions, seed: int, rate: f
     if selected.start or selected.end or selected.schema:
         raise UsageError("--start, --end and --schema select of INPUT, not of --simulate")
     symbols = selected.symbols.split(",") if selected.symbols else SYMBOLS
-    return simulate_ticks([symbol.strip() for symbol in symbols], seed, rate)
+    return simulate_ticks([symbol.strip() for symbol in symbols], seed, rate, quotes)

@@ -33,12 +33,17 @@ Quotes: TypeAlias = npt.NDArray[np.void]
 Rows: TypeAlias = npt.NDArray[np.intp]
 
 
+def has_quotes(dtype: np.dtype[np.void]) -> bool:
+    """Return whether records of this layout have best prices, or are orders that make them."""
+    return dtype == MBO or "bid_px_00" in (dtype.names or ())
+
+
 class LatestQuotes:
     """Maintains the latest quote of each instrument of a stream.
 
-    Best prices are those of MBP records, or of the books that MBO records make; last prices are
-    those of trades. Prices count at the end of an event, and at a trade: in the middle of an event
-    they may be crossed.
+    Best prices are those of MBP and BBO records, or of the books that MBO records make; last prices
+    are those of trades, and of BBO. Prices count at the end of an event, and at a trade: in the
+    middle of an event they may be crossed.
     """
 
     def __init__(self) -> None:
@@ -60,26 +65,44 @@ class LatestQuotes:
             is partial now or no longer. A copy.
         """
         records = batch.records
-        if not len(records) or not has_trades(records.dtype):
+        dtype = records.dtype
+        if not len(records) or not (has_trades(dtype) or has_quotes(dtype)):
             self._rebuild.update(batch)
             return np.empty(0, QUOTE)
         rows = batch.instrument.astype(np.intp)
         self._make_room(int(rows.max()) + 1)
         before = self._quotes.copy()
         has_traded = np.zeros(len(self._quotes), np.bool_)
-        if records.dtype == MBO:
-            self._rebuild.update(batch)
-            self._take_books()
-        elif "bid_px_00" in (records.dtype.names or ()):
-            self._take_levels(records, rows)
-        self._take_trades(records, rows, has_traded)
+        if not has_trades(dtype):
+            self._take_samples(records, rows, has_traded)
+        else:
+            if dtype == MBO:
+                self._rebuild.update(batch)
+                self._take_books()
+            elif has_quotes(dtype):
+                is_whole = (records["flags"] & F_LAST != 0) | is_trade(records)
+                self._take_levels(records, rows, is_whole)
+            self._take_trades(records, rows, has_traded)
         is_changed = has_traded
         for name in _COMPARED:
             is_changed |= self._quotes[name] != before[name]
         return self._quotes[is_changed]
 
-    def _take_levels(self, records: Records, rows: Rows) -> None:
-        is_whole = (records["flags"] & F_LAST != 0) | is_trade(records)
+    def of(self, instruments: Rows) -> Quotes:
+        """Return the latest quotes of instruments that have one, by their indices: copies."""
+        return self._quotes[instruments]
+
+    def _take_samples(
+        self, records: Records, rows: Rows, has_traded: npt.NDArray[np.bool_]
+    ) -> None:
+        """Take BBO records: the best prices at a time, and the last trade before it."""
+        is_sold = records["price"] != UNDEF_PRICE
+        is_new = records["ts_event"].view(np.int64) > self._quotes["ts_recv"][rows]
+        self._quotes["last"][rows[is_sold]] = records["price"][is_sold]
+        has_traded[rows[is_sold & is_new]] = True
+        self._take_levels(records, rows, np.ones(len(records), np.bool_))
+
+    def _take_levels(self, records: Records, rows: Rows, is_whole: npt.NDArray[np.bool_]) -> None:
         # Where an index is repeated the last value stays, which is the latest.
         for name in ("bid", "ask"):
             self._quotes[name][rows[is_whole]] = records[f"{name}_px_00"][is_whole]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -102,6 +103,13 @@ async def test_a_simulated_market_is_served_live(simulation):
     assert isinstance(seen["volume"], str)
     assert int(seen["timestamp"]) >= later["timestamp"]
     assert isinstance(seen["timestamp"], str)
+    url = f"http://{gateway}/ws?symbols=AAPL"
+    async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+        async with asyncio.timeout(PATIENCE_S):
+            while (quote := await socket.receive_json())["bid"] is None:
+                pass
+    assert quote["bid"] < quote["ask"]
+    assert quote["last"] > 0
 
 
 @pytest.mark.parametrize(

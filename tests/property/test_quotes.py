@@ -12,6 +12,7 @@ from mdtool.core.units import UNDEF_PRICE
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.engine.book.view import BookView
 from mdtool.engine.quotes import LatestQuotes
+from mdtool.wire.dbn_records import DTYPES, RTYPE_BBO_1S
 from tests.reference.quotes import PlainQuotes
 from tests.support.book_streams import deep, with_snapshots
 from tests.support.instruments import batch, index_of
@@ -40,6 +41,45 @@ def arrays(draw):
             made[name][at] = value
     made["ts_recv"] = START_NS + np.arange(len(made))
     return made
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 3), PRICES, PRICES, PRICES), min_size=1, max_size=5),
+        max_size=6,
+    )
+)
+def test_samples_of_best_prices_have_the_last_trade_too(batches):
+    latest, known, seconds = LatestQuotes(), {}, 0
+    for rows in batches:
+        samples = np.zeros(len(rows), DTYPES[RTYPE_BBO_1S])
+        before = dict(known)
+        for sample, (instrument_id, bid, ask, last) in zip(samples, rows, strict=True):
+            seconds += 1
+            sample["publisher_id"], sample["instrument_id"] = 1, instrument_id
+            sample["bid_px_00"], sample["ask_px_00"], sample["price"] = bid, ask, last
+            sample["ts_recv"] = START_NS + seconds
+            sample["ts_event"] = START_NS  # the last trade is of before
+            before_last = known.get(instrument_id, (UNDEF_PRICE,) * 3)[2]
+            known[instrument_id] = (bid, ask, before_last if last == UNDEF_PRICE else last)
+        quotes = latest.update(batch(samples))
+        found = {int(quote["instrument"]): quote for quote in quotes}
+        for instrument_id, prices in known.items():
+            is_changed = prices != before.get(instrument_id, (UNDEF_PRICE,) * 3)
+            if is_changed:
+                quote = found[index_of(1, instrument_id)]
+                assert tuple(int(quote[name]) for name in ("bid", "ask", "last")) == prices
+
+
+def test_a_sample_after_a_trade_at_the_same_price_is_another_quote():
+    latest, sample = LatestQuotes(), np.zeros(1, DTYPES[RTYPE_BBO_1S])
+    sample["bid_px_00"], sample["ask_px_00"], sample["price"] = 99, 101, 100
+    sample["ts_event"], sample["ts_recv"] = START_NS, START_NS + 1
+    assert len(latest.update(batch(sample))) == 1
+    assert len(latest.update(batch(sample))) == 0
+    sample["ts_event"], sample["ts_recv"] = START_NS + 2, START_NS + 3
+    (quote,) = latest.update(batch(sample))
+    assert quote["ts_recv"] == START_NS + 3
 
 
 @given(st.lists(arrays(), max_size=6))

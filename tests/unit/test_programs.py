@@ -33,7 +33,8 @@ def commands(**settings):
     with running_of(**settings) as running:
         found = {program.name: " ".join(program.command[1:]) for program in running}
     return {
-        name: re.sub(r" --(aggregator-)?socket \S+", "", command) for name, command in found.items()
+        name: re.sub(r" --((aggregator-)?socket|quotes-at) \S+", "", command)
+        for name, command in found.items()
     }
 
 
@@ -238,8 +239,11 @@ def test_only_some_services_go_by_their_own_settings_for_the_others():
 
 def test_a_simulation_is_sent_once_serve_tcp_is_ready():
     with running_of(simulate=True, rate=2500.0, serve_tcp_port=3) as running:
-        source = running[-1]
-    assert " ".join(source.command) == "mdtool send 127.0.0.1:3 --simulate --rate 2500"
+        *_, gateway, _, source = running
+    *sends, option, quotes_at = source.command
+    assert " ".join(sends) == "mdtool send 127.0.0.1:3 --simulate --rate 2500"
+    assert option == "--quotes-at"
+    assert f"--quotes-from {quotes_at} " in " ".join(gateway.command)
     assert (source.name, source.after, source.is_source) == ("simulate", "serve-tcp", True)
 
 
@@ -276,6 +280,8 @@ def test_a_book_has_a_sender_and_a_receiver_behind_the_gateway(day):
     assert found["gateway"].endswith(
         "--sender 127.0.0.1:8081 --receiver 127.0.0.1:8082 --quotes-from 127.0.0.1:9090"
     )
+    with_ticks = commands(book=day, simulate=True)["gateway"]
+    assert re.search(r"--quotes-from 127.0.0.1:9090,127.0.0.1:\d+$", with_ticks)
     assert found["book"] == "book --serve --host 127.0.0.1 --port 8082 --sender 127.0.0.1:9090"
     assert found["replay-dbn"] == (
         f"replay-dbn --serve --host 127.0.0.1 --port 8081 --data-port 9090 --speed 0 {day}"

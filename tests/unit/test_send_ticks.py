@@ -10,7 +10,7 @@ from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import NamedTrades, Trades
 from mdtool.services.send import ticks
-from mdtool.services.send.ticks import content_stream_id, encoded, limited, paced
+from mdtool.services.send.ticks import content_stream_id, encoded, limited, paced, tick_pacer
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import TickDecoder
 
@@ -55,7 +55,7 @@ async def when_sent(clock, runs, speed, rate=0.0):
     """Return when each tick was sent, in ms since the first, and in how many runs."""
     sent, count = [], 0
     began_ns = clock.now_ns
-    async for part in paced(each(runs), speed, rate):
+    async for part in paced(each(runs), tick_pacer(speed), rate):
         sent += [(clock.now_ns - began_ns) / MS] * len(part)
         count += 1
     return sent, count
@@ -67,7 +67,7 @@ async def test_ticks_of_a_market_that_runs_now_are_sent_at_their_own_times(clock
     began_ns = clock.now_ns
     times = [wall_ns - 150 * MS, wall_ns - 1, wall_ns, wall_ns + 20 * MS]
     sent = []
-    async for part in paced(each([run(times)]), 1.0, is_of_now=True):
+    async for part in paced(each([run(times)]), tick_pacer(1.0, is_of_now=True)):
         sent += [(clock.now_ns - began_ns) / MS] * len(part)
     assert sent == [0, 0, 0, 20.5]
 
@@ -96,7 +96,7 @@ async def test_without_a_speed_nothing_waits(clock):
 
 async def test_a_rate_spaces_ticks_evenly_whatever_their_times(clock):
     runs = [run([7, 7, 7]), run([0, 10**18])]
-    sent, _ = await when_sent(clock, runs, speed=0.0, rate=100.0)
+    sent, _ = await when_sent(clock, runs, speed=1.0, rate=100.0)
     assert sent == [0, 10.5, 20.5, 30.5, 40.5]
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import databento_dbn as dbn
+import numpy as np
 
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
-from mdtool.core.batch import Resolver
+from mdtool.core.batch import Batch, Resolver
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import MdtoolError
 from mdtool.core.instruments import Instruments
@@ -37,6 +39,11 @@ log = logging.getLogger(__name__)
 READ_BYTES: Final = 1 << 18
 """Read at once: some 5,000 orders, which block the event loop for a millisecond."""
 _LONGEST_DELAY_S: Final = 1.0
+_PATIENCE_S: Final = 30.0
+"""How long a sender that was never there may still be starting, and is not reported."""
+
+
+_ENDED: Final = "the stream has ended"
 
 
 class DbnQuotes:
@@ -45,8 +52,8 @@ class DbnQuotes:
     Parameters
     ----------
     address : str
-        HOST:PORT of the data port of `mdtool replay-dbn --serve`. It may stream any schema with
-        prices or orders.
+        HOST:PORT of the data port of `mdtool replay-dbn --serve`, or of another port that streams
+        DBN so. It may stream any schema with prices or orders.
     publish : callable
         Takes quotes: of whatever has arrived, the last of each symbol.
 
@@ -66,21 +73,30 @@ class DbnQuotes:
     async def run(self) -> None:
         """Follow until cancelled."""
         waits = delays(cap_s=_LONGEST_DELAY_S)
+        loop = asyncio.get_running_loop()
+        patient_until_s = loop.time() + _PATIENCE_S
+        reported = ""
         while True:
-            before = self.lost_because
+            is_starting = False
             try:
                 await self._read()
             except OSError as error:
                 reason = reason_of(error)
+                is_starting = loop.time() < patient_until_s
             except MdtoolError as error:
                 reason = str(error)
             else:
-                reason = "the stream has ended"
+                reason = _ENDED
+                log.info("quotes from %s: %s", self.address, reason)
             if self.lost_because is None:
                 waits = delays(cap_s=_LONGEST_DELAY_S)
-            if reason != before:
-                log.warning("quotes from %s: %s; reconnecting", self.address, reason)
+                # The next stream of a sender that has ended one may begin any time later.
+                patient_until_s = math.inf if reason == _ENDED else 0.0
+                reported, is_starting = "", False
             self.lost_because = reason
+            if reason not in {reported, _ENDED} and not is_starting:
+                log.warning("quotes from %s: %s; reconnecting", self.address, reason)
+                reported = reason
             self._fresh.clear()
             await asyncio.sleep(next(waits))
 
@@ -105,9 +121,14 @@ class DbnQuotes:
             writer.write(encode_request(self._request))
             decoder = SessionDecoder(f"sender {self.address}")
             stream = _Stream()
+            prepared = set()
             while data := await reader.read(READ_BYTES):
                 is_over = False
                 for message in decoder.feed(data):
+                    if isinstance(message, Data) and message.records.dtype not in prepared:
+                        # What orders need is compiled aside: the event loop serves clients.
+                        await asyncio.to_thread(_prepare, message.records.dtype)
+                        prepared.add(message.records.dtype)
                     is_over |= self._apply(stream, decoder, message)
                 self._publish_changed(stream)
                 if is_over:
@@ -140,6 +161,11 @@ class DbnQuotes:
         if quotes:
             self._fresh.update(quotes)
             self._publish(list(quotes.values()))
+
+
+def _prepare(layout: np.dtype[np.void]) -> None:
+    """Compile what quotes of records of a layout need."""
+    LatestQuotes().update(Batch.of(np.zeros(1, layout)))
 
 
 class _Stream:

@@ -46,8 +46,9 @@ class GatewayConfig:
     )
     quotes_from: str = setting(
         "",
-        "HOST:PORT of a DBN stream with quotes, such as the data port of replay-dbn "
-        "--serve; without one, quotes have last trades only.",
+        "HOST:PORT of a DBN stream with quotes, such as the data port of replay-dbn --serve or "
+        "the --quotes-at of send; several separated by commas. Without one, quotes have last "
+        "trades only.",
     )
     vwap: str = setting(
         "127.0.0.1:8888", "HOST:PORT of the VWAP feed.", peer=Peer("vwap"), is_common=True

@@ -90,8 +90,7 @@ class Sources:
             KafkaAddress.parse(config.bus)
         for address in (config.aggregator, config.sender, config.receiver, config.vwap):
             parse_address(address)
-        if config.quotes_from:
-            parse_address(config.quotes_from)
+        self._quote_streams = _addresses(config.quotes_from)
         self._config = config
         self._local = local
         self._local_vwaps = local_vwaps
@@ -155,7 +154,7 @@ class Sources:
             ),
         )
         symbols = Symbols(state, Audience(hub))
-        self.quotes = Quotes(self._quote_hub, config.quotes_from, state, Audience(hub))
+        self.quotes = Quotes(self._quote_hub, self._quote_streams, state, Audience(hub))
         self.trades = Trades(trade_feed, self.history, state, Audience(hub))
         vwaps = (
             VwapFeedClient(config.vwap)
@@ -177,6 +176,14 @@ class Sources:
             "symbols": symbols,
         }
         self.feeds = Feeds(feeds, TABLE)
+
+
+def _addresses(text: str) -> list[str]:
+    """Return the addresses of a list separated by commas; raise UsageError for an invalid one."""
+    addresses = [address.strip() for address in text.split(",") if address.strip()]
+    for address in addresses:
+        parse_address(address)
+    return addresses
 
 
 def _market_reader(

@@ -38,6 +38,11 @@ class SendConfig:
         choices=PRICES,
         is_common=True,
     )
+    quotes_at: str = setting(
+        "",
+        "HOST:PORT on which to stream the quotes of INPUT, or of --simulate, for "
+        "mdtool gateway --quotes-from.",
+    )
     plain: bool = setting(
         False, "Send no Hello, for servers that do not know it; nothing is resent."
     )

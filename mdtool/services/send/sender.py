@@ -21,7 +21,8 @@ from mdtool.core.trades import NamedTrades
 from mdtool.core.units import counted
 from mdtool.services.send.backlog import Backlog
 from mdtool.services.send.config import SendConfig
-from mdtool.services.send.ticks import encoded, paced
+from mdtool.services.send.quotes import QuotePort
+from mdtool.services.send.ticks import encoded, paced, tick_pacer
 from mdtool.wire.frames import Ack, Committed, ReplyDecoder, Resume, encode_hello
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
@@ -52,6 +53,8 @@ class Sender:
         Called with the number of ticks sent, now and then.
     is_of_now : bool
         Whether paced ticks are those of a market that runs now, each due at its own time.
+    quotes : QuotePort, optional
+        Streams the quotes of the same records meanwhile.
 
     Attributes
     ----------
@@ -70,6 +73,7 @@ class Sender:
         progress: Callable[[int], None] = lambda _: None,
         *,
         is_of_now: bool = False,
+        quotes: QuotePort | None = None,
     ) -> None:
         self.ack: Ack | None = None
         self.connections = 0
@@ -79,6 +83,7 @@ class Sender:
         self._batches = batches
         self._progress = progress
         self._is_of_now = is_of_now
+        self._quotes = quotes
         self._address = format_address(config.host, config.port)
         self._stream_id = "" if config.plain else config.stream_id or f"send-{uuid.uuid4().hex}"
         self._backlog = Backlog(config.backlog_bytes)
@@ -126,13 +131,17 @@ class Sender:
         """
         _load_encoder()
         ahead = AsyncReadAhead(iter(self._batches), _BATCHES_AHEAD)
-        due = paced(self._unknown(ahead), self._config.speed, self._config.rate, self._is_of_now)
+        config = self._config
+        pacer = tick_pacer(1.0 if config.rate else config.speed, is_of_now=self._is_of_now)
+        due = paced(self._unknown(ahead), pacer, config.rate)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._fill(encoded(batch) async for batch in due))
                 aside = [tasks.create_task(self._announce(started))]
                 if self._stream_id:
                     aside.append(tasks.create_task(self._log_silences()))
+                if self._quotes is not None:
+                    aside.append(tasks.create_task(self._quotes.run(pacer)))
                 self.ack = await self._until_acknowledged()
                 for task in aside:
                     task.cancel()

@@ -26,10 +26,12 @@ from mdtool.core.units import NS_PER_S, counted
 from mdtool.engine.pacing import Pacer
 from mdtool.engine.simulate import Exchange
 from mdtool.engine.simulate_defaults import EVENTS_PER_TRADE
+from mdtool.services.send.quotes import QuotePort
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
 log = logging.getLogger(__name__)
 
+_TOPS: Final = "mbp-1"
 _COLLECT_NS: Final = 1_000_000
 _BUSY_NS: Final = 4_000_000
 """How long after a range the next ticks are soon enough to be collected."""
@@ -46,6 +48,7 @@ def open_ticks(
     schema: str | None = None,
     *,
     any_price: bool = False,
+    quotes: QuotePort | None = None,
 ) -> TickSource:
     """Open files, or standard input for `-`, as ticks in order of time.
 
@@ -62,21 +65,27 @@ def open_ticks(
         The only schema of DBN to take trades of.
     any_price : bool
         Whether to send prices of 0 and below too.
+    quotes : QuotePort, optional
+        Where the quotes of a single DBN file are streamed, of all its symbols.
 
     Raises
     ------
     UsageError
-        When standard input is named twice, or part of JSON lines is selected.
+        When standard input is named twice, part of JSON lines is selected, or quotes are to be
+        streamed of several files.
     InputError
         When a file cannot be read, or holds no trades.
     """
     files = dbn_files(paths)
     if len(files) > 1:
+        if quotes is not None:
+            raise UsageError("--quotes-at: quotes are streamed of one INPUT only")
         merged = trades_in(open_merged(files, schema or TRADES))
         return DbnTicks(selected(merged, selection), any_price=any_price)
     source = open_bytes(files[0])
     if not is_json_lines(source):
-        trades = trades_in(read_dbn(source), schema)
+        records = read_dbn(source)
+        trades = trades_in(records if quotes is None else quotes.watch(records), schema)
         return DbnTicks(selected(trades, selection), any_price=any_price)
     if selection is not None or schema is not None:
         source.close()
@@ -119,7 +128,9 @@ def content_stream_id(
     return f"file-{digest.hexdigest()}"
 
 
-def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource:
+def simulate_ticks(
+    symbols: Sequence[str], seed: int, rate: float, quotes: QuotePort | None = None
+) -> TickSource:
     """Return the trades of a synthetic exchange, which never ends.
 
     Parameters
@@ -131,6 +142,8 @@ def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource
     rate : float
         Trades a second of a market that runs from now on, to be sent at its own pace; 0 for a
         market of a fixed past, to be sent flat out.
+    quotes : QuotePort, optional
+        Where the exchange's quotes are streamed.
 
     Raises
     ------
@@ -142,7 +155,9 @@ def simulate_ticks(symbols: Sequence[str], seed: int, rate: float) -> TickSource
         chunk_records = PACED_CHUNK_RECORDS
     else:
         exchange, chunk_records = Exchange(symbols, seed), CHUNK_RECORDS
-    return DbnTicks(SimulatedSource(exchange, TRADES, None, chunk_records))
+    if quotes is None:
+        return DbnTicks(SimulatedSource(exchange, TRADES, None, chunk_records))
+    return DbnTicks(quotes.watch(SimulatedSource(exchange, _TOPS, None, chunk_records)))
 
 
 def report_left_out(ticks: TickSource, *, any_price: bool) -> None:
@@ -167,24 +182,34 @@ def limited(batches: Iterable[NamedTrades], limit: int) -> Iterator[NamedTrades]
         left -= len(batch)
 
 
+def tick_pacer(speed: float, *, is_of_now: bool = False) -> Pacer:
+    """Return the pacer of ticks.
+
+    Parameters
+    ----------
+    speed : float
+        Multiple of the ticks' own pace, 0 for flat out.
+    is_of_now : bool
+        Whether each tick is due at its own time by this machine's clock: a market that runs now.
+    """
+    pacer = Pacer(speed)
+    if is_of_now and speed:
+        pacer.start(time.time_ns(), time.monotonic_ns())
+    return pacer
+
+
 async def paced(
-    batches: AsyncIterator[NamedTrades], speed: float, rate: float = 0.0, is_of_now: bool = False
+    batches: AsyncIterator[NamedTrades], pacer: Pacer, rate: float = 0.0
 ) -> AsyncIterator[NamedTrades]:
     """Yield ticks when they are due: whatever is due together, together.
 
     Parameters
     ----------
     batches : asynchronous iterator of NamedTrades
-    speed : float
-        Multiple of the ticks' own pace, 0 for flat out.
+    pacer : Pacer
     rate : float
         Where given, ticks a second at even distances, whatever their own times.
-    is_of_now : bool
-        Whether each tick is due at its own time by this machine's clock: a market that runs now.
     """
-    pacer = Pacer(1.0 if rate else speed)
-    if is_of_now and speed:
-        pacer.start(time.time_ns(), time.monotonic_ns())
     count = 0
     async for batch in batches:
         due_ns = _evenly(count, len(batch), rate) if rate else batch.trades.ts_recv

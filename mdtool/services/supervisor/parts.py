@@ -25,6 +25,7 @@ from mdtool.services.ingest.server import IngestServer
 from mdtool.services.replay.runs import Pace
 from mdtool.services.replay.server import ReplaySender
 from mdtool.services.send.config import SendConfig
+from mdtool.services.send.quotes import QuotePort
 from mdtool.services.send.sender import Sender
 from mdtool.services.send.ticks import (
     content_stream_id,
@@ -105,8 +106,10 @@ class _Source:
     async def run(self, started: Started) -> None:
         """Send until the source ends."""
         config = await asyncio.to_thread(self._config)
-        with contextlib.closing(self._ticks(config)) as ticks:
-            sender = Sender(config, ticks, is_of_now=self._wiring.config.replay is None)
+        quotes = QuotePort(config.quotes_at) if config.quotes_at else None
+        with contextlib.closing(self._ticks(config, quotes)) as ticks:
+            is_of_now = self._wiring.config.replay is None
+            sender = Sender(config, ticks, is_of_now=is_of_now, quotes=quotes)
             try:
                 await sender.run(started)
             finally:
@@ -117,6 +120,7 @@ class _Source:
     def _config(self) -> SendConfig:
         host, port = self._wiring.where["serve-tcp"]
         given: dict[str, object] = {"host": dialled(host), "port": port, "speed": 1.0}
+        given["quotes_at"] = self._wiring.quotes_at
         if (path := self._wiring.config.replay) is not None:
             prices = self._wiring.replayed_prices
             given |= {"speed": self._wiring.replay_speed, "prices": prices}
@@ -127,8 +131,8 @@ class _Source:
         patience_s = max(config.connect_timeout_s, config.reconnect_timeout_s)
         return dataclasses.replace(config, connect_timeout_s=patience_s)
 
-    def _ticks(self, config: SendConfig) -> TickSource:
+    def _ticks(self, config: SendConfig, quotes: QuotePort | None) -> TickSource:
         serve = self._wiring.config
         if serve.replay is None:
-            return simulate_ticks(SYMBOLS, SEED, serve.rate)
-        return open_ticks([serve.replay], any_price=config.prices == ANY_PRICE)
+            return simulate_ticks(SYMBOLS, SEED, serve.rate, quotes)
+        return open_ticks([serve.replay], any_price=config.prices == ANY_PRICE, quotes=quotes)

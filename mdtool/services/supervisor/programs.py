@@ -176,6 +176,8 @@ def _source(wiring: Wiring, name: str, mdtool: Sequence[str]) -> Program:
         speed = f"{wiring.replay_speed:g}"
         options = [config.replay, "--speed", speed, "--prices", wiring.replayed_prices]
         options += ["--stream-id", _stream_id()] if config.again else ["--once"]
+    if wiring.quotes_at:
+        options += ["--quotes-at", wiring.quotes_at]
     return Program(
         name,
         [*mdtool, "send", dial_address(*wiring.where["serve-tcp"]), *options],

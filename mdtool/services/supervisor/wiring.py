@@ -44,13 +44,15 @@ _PEERS: Final[Mapping[str, Mapping[str, str]]] = {
         "aggregator": "aggregate",
         "sender": "replay-dbn",
         "receiver": "book",
-        "quotes_from": DATA_PORT,
     },
     "vwap": {"aggregator": "aggregate"},
     "serve-tcp": {"aggregator": "aggregate"},
     "book": {"sender": DATA_PORT},
 }
 """The settings by which a service is given the endpoints of others, if these run."""
+SOURCE_QUOTES: Final = "source quotes"
+"""The endpoint on which the source of ticks streams quotes."""
+_LOOPBACK: Final = "127.0.0.1"
 _STORING: Final = ("gateway", "vwap", "aggregate", STORE)
 """The services that use the store."""
 _FIRST_TICK_S: Final = 2.0
@@ -122,6 +124,12 @@ class Wiring:
         return _COMPILE_S if is_compiled else _FIRST_TICK_S
 
     @property
+    def quotes_at(self) -> str:
+        """Where the source streams quotes, empty for nowhere."""
+        at = self.where.get(SOURCE_QUOTES)
+        return "" if at is None else dial_address(*at)
+
+    @property
     def replay_speed(self) -> float:
         """The speed of a replay of trades."""
         return 1.0 if self.config.speed is None else self.config.speed
@@ -149,7 +157,15 @@ class Wiring:
             is_on_bus = config.bus and endpoint == "aggregate"
             if _service_of(endpoint) in self.names and not is_on_bus:
                 given[setting] = dial_address(*self.where[endpoint])
+        if name == "gateway" and (sources := self._quote_sources()):
+            given["quotes_from"] = ",".join(sources)
         return given
+
+    def _quote_sources(self) -> list[str]:
+        """Return where quotes are streamed: those of an order book, and those beside ticks."""
+        at = [self.where[DATA_PORT]] if "replay-dbn" in self.names else []
+        at += [self.where[SOURCE_QUOTES]] if SOURCE_QUOTES in self.where else []
+        return [dial_address(*endpoint) for endpoint in at]
 
     def sockets(self, name: str) -> dict[str, str]:
         """Return the settings of a service that are Unix sockets."""
@@ -221,6 +237,9 @@ def wired(config: ServeConfig) -> Iterator[Wiring]:
                 where[name] = (host, holder.port)
             else:
                 where[name] = (host, port)
+        if "gateway" in names and (config.simulate or config.replay is not None):
+            holder = reserved.enter_context(ReservedPort(_LOOPBACK))
+            where[SOURCE_QUOTES] = (_LOOPBACK, holder.port)
         wiring = Wiring(config, names, where, store, n_aggregators)
         if not wiring.is_together and not config.bus and "aggregate" in names:
             folder = reserved.enter_context(tempfile.TemporaryDirectory(prefix="mdtool-"))

@@ -155,14 +155,14 @@ class QuoteBoard:
 
 
 class Quotes:
-    """The feed of quotes. They are those of a DBN stream, if one is configured, else last trades.
+    """The feed of quotes. They are those of DBN streams, if any is configured, else last trades.
 
     Parameters
     ----------
     hub : QuoteHub
         Where quotes are published and received; not entered yet.
-    stream : str
-        HOST:PORT of the DBN stream; empty for none.
+    streams : sequence of str
+        HOST:PORT of each DBN stream.
     market : MarketState
         Where last trades are.
     audience : Audience
@@ -175,13 +175,17 @@ class Quotes:
     """
 
     def __init__(
-        self, hub: QuoteHub, stream: str, market: MarketState, audience: Audience[LatestQuote]
+        self,
+        hub: QuoteHub,
+        streams: Sequence[str],
+        market: MarketState,
+        audience: Audience[LatestQuote],
     ) -> None:
         self.board = QuoteBoard(self._publish)
         self.changes = 0
         self._hub = hub
-        self._stream_address = stream
-        self._stream: DbnQuotes | None = None
+        self._stream_addresses = streams
+        self._streams: list[DbnQuotes] = []
         self._market = market
         self._audience = audience
         self._changed = Changes(audience.hub, self._publish_latest)
@@ -190,14 +194,14 @@ class Quotes:
     async def run(self) -> None:
         """Keep quotes current until cancelled; the hub is entered by then."""
         async with asyncio.TaskGroup() as tasks:
-            if self._stream_address:
-                stream = await asyncio.to_thread(_dbn_quotes, self._stream_address, self._hub)
-                self._stream = stream
+            for address in self._stream_addresses:
+                stream = await asyncio.to_thread(_dbn_quotes, address, self._hub)
+                self._streams.append(stream)
                 tasks.create_task(stream.run())
             while True:
                 await asyncio.sleep(_REPEAT_S)
-                if self._stream is not None:
-                    self._stream.repeat()
+                for stream in self._streams:
+                    stream.repeat()
                 self.trade(np.arange(len(self._market.symbols)))
                 self.board.expire()
 
@@ -259,12 +263,14 @@ class Quotes:
 
     def report(self) -> Mapping[str, Any]:
         """Return the state of quotes, for `/health`."""
-        hub, stream = self._hub, self._stream
+        hub, streams = self._hub, self._streams
+        address = ", ".join(stream.address for stream in streams)
+        reasons = [stream.lost_because for stream in streams if stream.lost_because is not None]
         return {
             "known": len(self.board),
             "stale": self.board.stale_count(),
             "hub": _peer(hub.address, hub.lost_because),
-            "source": None if stream is None else _peer(stream.address, stream.lost_because),
+            "source": _peer(address, "; ".join(reasons) or None) if streams else None,
         }
 
     def _publish(self, changed: Sequence[LatestQuote]) -> None:
@@ -284,20 +290,16 @@ class Quotes:
 
     def _check_source(self) -> None:
         """Raise UnavailableError where no source is available, so that nothing can be known."""
-        has_stream = self._stream is not None and self._stream.lost_because is None
+        has_stream = any(stream.lost_because is None for stream in self._streams)
         has_fresh = self.board.stale_count() < len(self.board)
         if not (self._market.is_live or has_stream or has_fresh):
             raise UnavailableError("quotes: no source of them is available")
 
 
 def _dbn_quotes(address: str, hub: QuoteHub) -> DbnQuotes:
-    """Return the stream, with all kernels compiled that it will use."""
+    """Return a stream; its modules are imported here."""
     from mdtool.adapters.quotes.dbn_stream import DbnQuotes
-    from mdtool.core.batch import Batch
-    from mdtool.core.dtypes import MBO
-    from mdtool.engine.quotes import LatestQuotes
 
-    LatestQuotes().update(Batch.of(np.zeros(1, MBO)))
     return DbnQuotes(address, hub.publish)
 
 
