@@ -124,7 +124,10 @@ class ByteSource:
 
     def _reopen(self) -> None:
         assert self._path is not None
-        self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputError(f"{self.name}: {error.strerror}") from error
         os.lseek(self._fd, self._offset, os.SEEK_SET)
 
     def seek(self, offset: int) -> None:

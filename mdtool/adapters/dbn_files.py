@@ -17,6 +17,7 @@ from mdtool.adapters.containers import dbn_paths
 from mdtool.adapters.dbn_select import TRADES, SchemaSource, Selection, selected
 from mdtool.adapters.dbn_source import ClosesOnExit, DbnSource, RecordSource
 from mdtool.core.batch import Batch
+from mdtool.core.descriptors import room_for
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.instruments import Instruments
 from mdtool.core.interleaved import Interleaved
@@ -25,7 +26,10 @@ from mdtool.wire.dbn_metadata import unite
 from mdtool.wire.dbn_records import CONTROL_RTYPES
 
 OPEN_AT_MOST: Final = 64
-"""Files that are open, and read ahead in a thread each; of more, only what is read is open."""
+"""Files that are open, and read ahead in a thread each; of more, only what is read is open.
+
+So it is with fewer where the limit of open files does not permit more.
+"""
 _NAMED_AT_MOST: Final = 3
 _SAMPLE_BYTES: Final = 1 << 16
 _IDENTITY_CHARS: Final = 32
@@ -44,6 +48,11 @@ def dbn_files(paths: Sequence[str]) -> list[str]:
     if paths.count(STDIN) > 1:
         raise UsageError("standard input can be read once; give '-' once")
     return dbn_paths(paths, holds_dbn)
+
+
+def are_many(files: Sequence[str]) -> bool:
+    """Return whether, of these files, only what is read is to be open."""
+    return len(files) > OPEN_AT_MOST or not room_for(len(files))
 
 
 def open_source(
@@ -116,9 +125,9 @@ def open_merged(
     """
     files = dbn_files(paths)
     shared = Instruments() if instruments is None else instruments
-    are_many = len(files) > OPEN_AT_MOST
+    many = are_many(files)
     with contextlib.ExitStack() as opened:
-        sources = [opened.enter_context(open_source(file, shared, are_many)) for file in files]
+        sources = [opened.enter_context(open_source(file, shared, many)) for file in files]
         merged: RecordSource
         of_schema = sources if schema is None else [SchemaSource(each, schema) for each in sources]
         held = {each.metadata.schema and str(each.metadata.schema) for each in sources}

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 PAUSE_S: Final = 1.0
 """How long nothing is accepted after a failure for lack of descriptors or memory."""
+_RESERVED: Final = 32
+"""Descriptors left for what is no input: outputs, sockets, kernels."""
 _QUIET_S: Final = 60.0
 """How long a shortage is not reported again."""
 _SHORTAGES: Final = frozenset(
@@ -27,6 +29,21 @@ def raise_file_limit() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS reports a limit that it does not grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def room_for(files: int) -> bool:
+    """Return whether so many files can be open at once beside what a process needs.
+
+    The limit is raised if that requires it.
+    """
+    if not _has_room(files):
+        raise_file_limit()
+    return _has_room(files)
+
+
+def _has_room(files: int) -> bool:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit == resource.RLIM_INFINITY or files <= limit - _RESERVED
 
 
 def is_shortage(error: OSError) -> bool:

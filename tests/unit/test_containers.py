@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from mdtool.adapters.dbn_files import OPEN_AT_MOST, Recording, dbn_files, open_m
 from mdtool.core.errors import InputError, MdtoolError
 from mdtool.wire.dbn import encode_records
 from tests.reference import dbn_streams as streams
+from tests.support.commands import MDTOOL
 from tests.support.instruments import bare
 
 HOUR_NS = 3_600 * 10**9
@@ -171,27 +173,31 @@ class TestDamage:
 
 
 class TestThousandsOfFiles:
-    @pytest.fixture
-    def few_descriptors(self):
-        resource = pytest.importorskip("resource")
-        before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))
-        yield
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-    @pytest.mark.parametrize("is_zipped", [False, True])
-    @pytest.mark.usefixtures("few_descriptors")
-    def test_side_by_side_with_few_descriptors(self, tmp_path, is_zipped):
+    @pytest.mark.parametrize(
+        ("limit", "n_files", "is_zipped"),
+        [
+            ("-Sn 40", OPEN_AT_MOST - 4, False),
+            ("-n 40", OPEN_AT_MOST - 4, False),
+            ("-n 40", 3 * OPEN_AT_MOST, False),
+            ("-n 40", 3 * OPEN_AT_MOST, True),
+        ],
+    )
+    def test_side_by_side_with_few_descriptors(self, tmp_path, limit, n_files, is_zipped):
         folder = tmp_path / "job"
         folder.mkdir()
-        n_files = 3 * OPEN_AT_MOST
         records = streams.mbo(20 * n_files)
         for k in range(n_files):
             part = records[k::n_files]
             data = streams.header() + bytes(encode_records(part))
             (folder / f"{k:05}.dbn.zst").write_bytes(zstandard.compress(data))
         path = zipped(folder, zipfile.ZIP_DEFLATED) if is_zipped else str(folder)
-        assert np.array_equal(read(path), records)
+        done = subprocess.run(
+            ["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", *MDTOOL, "replay-dbn", path],
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.endswith(bytes(encode_records(records)))
 
     def test_files_are_closed_at_their_end(self, tmp_path):
         path = tmp_path / "day.dbn"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.adapters.datasets.trade_rows import TradeRows
-from mdtool.adapters.dbn_files import OPEN_AT_MOST, MergedSource, dbn_files, open_source
+from mdtool.adapters.dbn_files import MergedSource, are_many, dbn_files, open_source
 from mdtool.adapters.dbn_select import TRADES, SchemaSource, Selection, selected
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.adapters.dbn_trades import TradeSource
@@ -69,11 +69,11 @@ class DbnInput:
         self.rejected: Counter[Reason] = Counter()
         self.streams = SymbolTable()
         instruments = Instruments()
+        many = are_many(files)
         with contextlib.ExitStack() as opened:
             numbered = []
             for stream, file in enumerate(files):
-                are_many = len(files) > OPEN_AT_MOST
-                source = opened.enter_context(open_source(file, instruments, are_many))
+                source = opened.enter_context(open_source(file, instruments, many))
                 of_schema = source if schema in {None, TRADES} else SchemaSource(source, schema)
                 numbered.append(NumberedTrades(TradeSource(of_schema), stream))
             self._source = selected(_merged(numbered), selection)
