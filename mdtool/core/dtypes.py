@@ -16,6 +16,7 @@ MBO: Final = np.dtype(dbn.MBOMsg._dtypes)
 TRADE: Final = np.dtype(dbn.TradeMsg._dtypes)
 MBP1: Final = np.dtype(dbn.MBP1Msg._dtypes)
 MBP10: Final = np.dtype(dbn.MBP10Msg._dtypes)
+BBO: Final = np.dtype(dbn.BBOMsg._dtypes)
 OHLCV: Final = np.dtype(dbn.OHLCVMsg._dtypes)
 STATISTICS: Final = np.dtype(dbn.StatMsg._dtypes)
 SYMBOL_MAPPING: Final = np.dtype(dbn.SymbolMappingMsg._dtypes)
@@ -36,6 +37,8 @@ RTYPE_OHLCV_1D: Final = 35
 RTYPE_MBO: Final = 160
 RTYPE_CMBP1: Final = 177
 RTYPE_TCBBO: Final = 194
+RTYPE_BBO_1S: Final = 195
+RTYPE_BBO_1M: Final = 196
 
 EXTRAS: Final = ("count", "vwap")
 """What bars can have besides DBN's fields."""

@@ -15,6 +15,8 @@ import numpy as np
 
 from mdtool.core.dtypes import (
     EXTRAS,
+    RTYPE_BBO_1M,
+    RTYPE_BBO_1S,
     RTYPE_CMBP1,
     RTYPE_ERROR,
     RTYPE_MBO,
@@ -44,8 +46,6 @@ RTYPE_IMBALANCE: Final = 20
 RTYPE_OHLCV_EOD: Final = 36
 RTYPE_CBBO_1S: Final = 192
 RTYPE_CBBO_1M: Final = 193
-RTYPE_BBO_1S: Final = 195
-RTYPE_BBO_1M: Final = 196
 
 RECORD_TYPES: Final = MappingProxyType[int, Any](
     {

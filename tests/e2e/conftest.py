@@ -1,4 +1,4 @@
-"""A gateway in front of a market in which AAPL has traded once."""
+"""A gateway in front of a market in which AAPL has traded once, and files of a few trades."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from tests.reference.market_source import MarketSource
 from tests.support.gateways import connected, gateway_of
 from tests.support.kernels import compile_kernels
+from tests.support.live_clients import three_trades
 
 HERE = Path(__file__).parent
 
@@ -41,3 +42,9 @@ async def client(source):
     async with gateway_of(source.address) as client:
         await connected(client)
         yield client
+
+
+@pytest.fixture
+def live_trades(tmp_path: Path) -> Path:
+    """Two trades of AAPL, one of MSFT between them."""
+    return three_trades(tmp_path)

@@ -20,13 +20,17 @@ from mdtool.wire.live import (
     Challenge,
     Request,
     Start,
+    Subscribe,
     authentication,
     encode_request,
 )
+from tests.support.dbn_files import MAY_1, header, trade, write
 from tests.support.services import running
 from tests.support.waiting import bounded
 
 KEY = "k" * 32
+ACK = "Subscription request {} for {} data succeeded"
+BOTH_DAYS = {"AAPL": {1: 1, 2: 1}, "MSFT": {1: 2, 2: 2}}
 
 
 @contextlib.asynccontextmanager
@@ -35,6 +39,22 @@ async def gateway(*paths: Path | str, **settings):
     config = LiveGatewayConfig(**{"port": 0, "speed": 0.0, **settings})
     async with running(LiveGateway(config, [str(path) for path in paths])) as service:
         yield service.addresses["live"]
+
+
+def wants(*symbols: str, schema: str = "trades", stype_in: str = "raw_symbol", **more) -> Subscribe:
+    return Subscribe(schema, stype_in, symbols, **more)
+
+
+def three_trades(path: Path) -> Path:
+    """A file of two trades of AAPL, one of MSFT between them."""
+    records = [trade(1, MAY_1 + 1, 10, 1), trade(2, MAY_1 + 2, 20, 1), trade(1, MAY_1 + 3, 11, 1)]
+    return write(path / "trades.dbn", header(BOTH_DAYS), *records)
+
+
+def trades_apart(path: Path, instants: int, name: str = "many.dbn") -> Path:
+    """A file of so many trades, a millisecond apart."""
+    records = [trade(1, MAY_1 + at * 10**6, 10, 1) for at in range(instants)]
+    return write(path / name, header(BOTH_DAYS), *records)
 
 
 class LiveClient:

@@ -1,4 +1,4 @@
-"""What symbols stand for: instrument ids by day, from the header and the mapping records."""
+"""What symbols stand for: instrument ids by day, from headers, definitions and mapping records."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ class Directory:
     """The symbols of one stream.
 
     Mapping records of a capture hold for their id from their place in the stream on, on any day;
-    mappings of the header hold by day.
+    mappings of the header, and definitions, hold by day.
 
     Parameters
     ----------
     metadata : databento_dbn.Metadata
         The stream's header.
+    defined : iterable of Interval
+        The names that definitions give.
 
     Attributes
     ----------
     is_dated : bool
-        Whether the header names instruments, so that a symbol that it lacks is unknown for good.
+        Whether these name instruments, so that a symbol that it lacks is unknown for good.
     """
 
-    def __init__(self, metadata: dbn.Metadata) -> None:
+    def __init__(self, metadata: dbn.Metadata, defined: Iterable[Interval] = ()) -> None:
         self._by_name: defaultdict[str, list[Interval]] = defaultdict(list)
         self._by_id: defaultdict[int, list[Interval]] = defaultdict(list)
         self._live: dict[int, tuple[str, ...]] = {}
         mappings = list(dated_mappings(metadata))
-        for interval in [*mappings, *parent_names(metadata, mappings)]:
+        for interval in [*mappings, *parent_names(metadata, mappings), *defined]:
             self._by_name[interval.name].append(interval)
             self._by_id[interval.instrument_id].append(interval)
         self.is_dated = bool(self._by_id)

@@ -93,9 +93,9 @@ class Output:
         for at in range(0, len(encoded), _MAPPINGS_AT_ONCE):
             self._send_own(b"".join(encoded[at : at + _MAPPINGS_AT_ONCE]))
 
-    def notice(self, notice: Notice) -> None:
-        """Write a system record."""
-        self._send_own(encode_notice(notice, time.time_ns()))
+    def notice(self, notice: Notice, ts_ns: int | None = None) -> None:
+        """Write a system record, of now or of another time."""
+        self._send_own(encode_notice(notice, time.time_ns() if ts_ns is None else ts_ns))
 
     def failure(self, failure: Failure) -> None:
         """Write an error record."""

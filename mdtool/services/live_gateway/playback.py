@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Final, Self
 
 from mdtool.adapters.byte_source import STDIN
 from mdtool.adapters.dbn_files import Recording, dbn_files, open_source
 from mdtool.adapters.dbn_select import Selection, selected
 from mdtool.adapters.dbn_source import RecordSource
+from mdtool.core.batch import Batch
 from mdtool.core.errors import InputError, UsageError
+from mdtool.engine.derived import Derived, Made
 from mdtool.services.live_gateway.config import CLOSE, LOOP, LiveGatewayConfig
+from mdtool.services.live_gateway.definitions import defined_names
 from mdtool.services.live_gateway.directory import Directory
+from mdtool.services.replay.reading import Part, reading
 from mdtool.services.replay.runs import Pace, Run
+
+DEFINITION: Final = "definition"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,34 @@ class PipedInput(Recording):
         return STDIN
 
 
-def recordings(paths: Sequence[str], selection: Selection | None) -> dict[str, Recording]:
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What is played of one dataset.
+
+    Attributes
+    ----------
+    recording : Recording
+    schemas : frozenset of str or None
+        Those of its files, as their headers have them; None where one has none, as captures.
+    definitions : Recording or None
+        Its files of definitions, which say what symbols stand for.
+    """
+
+    recording: Recording
+    schemas: frozenset[str] | None
+    definitions: Recording | None = None
+
+    @property
+    def can_repeat(self) -> bool:
+        """Whether it can be read more than once."""
+        return not isinstance(self.recording, PipedInput)
+
+    def has(self, schema: str) -> bool:
+        """Return whether it has records of a schema, as far as headers say."""
+        return self.schemas is None or schema in self.schemas
+
+
+def inputs(paths: Sequence[str], selection: Selection | None) -> dict[str, Input]:
     """Return the input by dataset. Of standard input, the header is read here.
 
     Raises
@@ -59,12 +93,28 @@ def recordings(paths: Sequence[str], selection: Selection | None) -> dict[str, R
             raise UsageError("give files, or - alone: standard input is not merged with files")
         source = open_source(STDIN)
         piped = PipedInput((STDIN,), selection=selection, source=[source])
-        return {source.metadata.dataset: piped}
-    of: dict[str, list[str]] = {}
+        schema = source.metadata.schema
+        return {source.metadata.dataset: Input(piped, _schemas([schema and str(schema)]))}
+    of: dict[str, dict[str, str | None]] = {}
     for path in dbn_files(paths):
         with open_source(path, is_one_of_many=True) as source:
-            of.setdefault(source.metadata.dataset, []).append(path)
-    return {dataset: Recording(tuple(files), selection=selection) for dataset, files in of.items()}
+            metadata = source.metadata
+            schema = None if metadata.schema is None else str(metadata.schema)
+            of.setdefault(metadata.dataset, {})[path] = schema
+    found = {}
+    for dataset, schema_of in of.items():
+        defining = tuple(path for path, schema in schema_of.items() if schema == DEFINITION)
+        found[dataset] = Input(
+            Recording(tuple(schema_of), selection=selection),
+            _schemas(schema_of.values()),
+            Recording(defining) if defining else None,
+        )
+    return found
+
+
+def _schemas(found: Collection[str | None]) -> frozenset[str] | None:
+    known = frozenset(schema for schema in found if schema is not None)
+    return None if None in found else known
 
 
 class Playback:
@@ -72,16 +122,14 @@ class Playback:
 
     Parameters
     ----------
-    recording : Recording
+    played : Input
     config : LiveGatewayConfig
     tasks : asyncio.TaskGroup
         Owns the runs.
     """
 
-    def __init__(
-        self, recording: Recording, config: LiveGatewayConfig, tasks: asyncio.TaskGroup
-    ) -> None:
-        self._recording = recording
+    def __init__(self, played: Input, config: LiveGatewayConfig, tasks: asyncio.TaskGroup) -> None:
+        self._input = played
         self._config = config
         self._tasks = tasks
         self._sessions = 0
@@ -102,7 +150,7 @@ class Playback:
         async with self._starting:
             latest = self._pass
             is_stale = latest is not None and latest.run.is_over and not self._sessions
-            can_repeat = not isinstance(self._recording, PipedInput)
+            can_repeat = self._input.can_repeat
             if latest is None or (is_stale and self._config.at_end == CLOSE and can_repeat):
                 latest = await self._begin()
             self._sessions += 1
@@ -122,18 +170,8 @@ class Playback:
             return await self._begin() if self._pass is ended else self._pass
 
     async def _begin(self) -> Pass:
-        config = self._config
-        pace = Pace(config.speed)
-        run = await asyncio.to_thread(
-            Run,
-            self._recording,
-            pace,
-            0,
-            config.backlog_bytes,
-            has_books=config.snapshots,
-        )
-        self._tasks.create_task(run.play())
-        self._pass = Pass(run, Directory(run.metadata))
+        self._pass = await asyncio.to_thread(Pass.of, self._input, self._config)
+        self._tasks.create_task(self._pass.run.play())
         return self._pass
 
 
@@ -145,17 +183,33 @@ class Pass:
     ----------
     run : Run
     directory : Directory
-        Of its header alone.
+        Of its headers and its definitions alone.
+    played : Input
+    derive : callable
+        Returns what makes the schemas that the input has not.
     """
 
     run: Run
     directory: Directory
+    played: Input
+    derive: Callable[[], Derived]
 
-    @property
-    def schema(self) -> str | None:
-        """The only schema of its records, None where there may be several."""
-        schema = self.run.metadata.schema
-        return None if schema is None else str(schema)
+    @classmethod
+    def of(cls, played: Input, config: LiveGatewayConfig) -> Self:
+        """Open the input.
+
+        Raises
+        ------
+        InputError
+            When it cannot be read.
+        """
+
+        def derive() -> Derived:
+            return Derived(played.schemas or (), has_books=config.snapshots)
+
+        run = Run(played.recording, Pace(config.speed), 0, config.backlog_bytes, derived=derive())
+        defined = [] if played.definitions is None else defined_names(played.definitions)
+        return cls(run, Directory(run.metadata, defined), played, derive)
 
     @property
     def begin_ns(self) -> int:
@@ -168,3 +222,67 @@ class Pass:
         for mapping in self.run.mappings if position else ():
             directory.learn(mapping)
         return directory
+
+
+class Rereader:
+    """The input of a pass, read once more by a session that needs what has left the backlog.
+
+    Parameters
+    ----------
+    current : Pass
+    stack : contextlib.AsyncExitStack
+        Closes it.
+    """
+
+    def __init__(self, current: Pass, stack: contextlib.AsyncExitStack) -> None:
+        self._pass = current
+        self._stack = stack
+        self._batches: AsyncIterator[Batch]
+        self._derived: Derived | None = None
+        self._batch: Batch | None = None
+        self._begin = 0
+        self._made_to = 0
+
+    async def read(self, position: int, end: int, schemas: frozenset[str]) -> Part:
+        """Return records from a position on, which is not before the previous one, up to `end`.
+
+        Parameters
+        ----------
+        position, end : int
+        schemas : frozenset of str
+            What is to be made of them. The first call for any reads from the first record again.
+
+        Raises
+        ------
+        InputError
+            When the input cannot be read again.
+        """
+        has_more = bool(schemas & self._pass.run.derived.schemas)
+        if self._batch is None or (has_more and self._derived is None):
+            await self._open(has_more)
+        if self._derived is not None:
+            self._derived.follow(self, schemas)
+        batch = self._batch
+        while batch is None or position >= self._begin + len(batch):
+            if batch is not None:
+                await self._make(batch, self._begin + len(batch))
+                self._begin += len(batch)
+            batch = self._batch = await anext(self._batches)
+        await self._make(batch, position)
+        end = min(end, self._begin + len(batch))
+        made = await self._make(batch, end)
+        return Part(batch.records[position - self._begin : end - self._begin], made)
+
+    async def _open(self, has_more: bool) -> None:
+        source = await asyncio.to_thread(self._pass.run.reopen)
+        self._batches = await self._stack.enter_async_context(reading(source))
+        self._derived = self._pass.derive() if has_more else None
+        self._batch, self._begin, self._made_to = None, 0, 0
+
+    async def _make(self, batch: Batch, end: int) -> Sequence[Made]:
+        """Return what is made of the records from where the last call ended up to a position."""
+        begin, self._made_to = self._made_to, max(end, self._made_to)
+        if self._derived is None or begin == self._made_to:
+            return ()
+        part = batch[begin - self._begin : self._made_to - self._begin]
+        return await asyncio.to_thread(self._derived.update, part)

@@ -6,17 +6,19 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
-from mdtool.adapters.dbn_files import Recording
+import numpy as np
+
 from mdtool.adapters.dbn_select import Selection
+from mdtool.core.batch import Batch
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.tcp import listen
 from mdtool.services.client import Admission, CapacityError, LimitError, Limits
 from mdtool.services.live_gateway.config import LOOP, LiveGatewayConfig
 from mdtool.services.live_gateway.keys import Keys
-from mdtool.services.live_gateway.playback import PipedInput, Playback, recordings
+from mdtool.services.live_gateway.playback import Input, Pass, Playback, inputs
 from mdtool.services.live_gateway.session import Session
-from mdtool.services.replay.runs import Pace, Run
+from mdtool.wire.dbn_records import DTYPES, RTYPES
 
 
 class LiveGateway:
@@ -61,17 +63,17 @@ class LiveGateway:
         config = self._config
         self._keys = Keys() if config.keys is None else Keys.read(config.keys)
         try:
-            inputs = await asyncio.to_thread(recordings, self._paths, self._selection)
-            for recording in inputs.values():
-                if not isinstance(recording, PipedInput):
-                    await asyncio.to_thread(_probe, recording, config)
+            played = await asyncio.to_thread(inputs, self._paths, self._selection)
+            for each in played.values():
+                if each.can_repeat:
+                    await asyncio.to_thread(_probe, each, config)
                 elif config.at_end == LOOP:
                     raise UsageError("--at-end loop: standard input is read once; give files")
         except InputError as error:
             raise StartupError(str(error)) from error
         async with asyncio.TaskGroup() as tasks:
-            for dataset, recording in inputs.items():
-                self._playbacks[dataset] = Playback(recording, config, tasks)
+            for dataset, each in played.items():
+                self._playbacks[dataset] = Playback(each, config, tasks)
 
             def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 tasks.create_task(self._serve(reader, writer))
@@ -98,9 +100,17 @@ class LiveGateway:
             await session.serve(rejection=str(error))
 
 
-def _probe(recording: Recording, config: LiveGatewayConfig) -> None:
+def _probe(played: Input, config: LiveGatewayConfig) -> None:
     """Check that files can be read, and compile kernels."""
-    run = Run(recording, Pace(config.speed), 0, config.backlog_bytes)
-    run.close()
+    probed = Pass.of(played, config)
+    probed.run.close()
     if config.snapshots:
-        run.warm_up()
+        probed.run.warm_up()
+    if played.schemas is not None:
+        derived = probed.derive()
+        for schema in played.schemas & RTYPES.keys():
+            record = np.zeros(1, DTYPES[RTYPES[schema]])
+            record["rtype"] = RTYPES[schema]
+            derived.follow(played, derived.schemas)
+            derived.update(Batch.of(record))
+            derived.close()

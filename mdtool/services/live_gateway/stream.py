@@ -6,23 +6,32 @@ import asyncio
 import contextlib
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from mdtool.core.dtypes import F_BAD_TS_RECV, MBO
 from mdtool.core.errors import InputError
 from mdtool.core.records import Records
+from mdtool.engine.derived import Made
 from mdtool.services.live_gateway.config import HOLD, LiveGatewayConfig
 from mdtool.services.live_gateway.inbox import Inbox, SessionError
 from mdtool.services.live_gateway.output import Output
-from mdtool.services.live_gateway.playback import Pass, Playback
-from mdtool.services.live_gateway.subscriptions import SKIPPABLE, Subscription, Subscriptions
-from mdtool.services.replay.reading import ForwardReader, reading
+from mdtool.services.live_gateway.playback import Pass, Playback, Rereader
+from mdtool.services.live_gateway.subscriptions import (
+    SKIPPABLE,
+    Mask,
+    Subscription,
+    Subscriptions,
+)
+from mdtool.services.replay.reading import Part
 from mdtool.services.replay.runs import Run
 from mdtool.wire.dbn import encode_metadata
 from mdtool.wire.dbn_records import RTYPES
 from mdtool.wire.live import STYPES, Authentication, Start, Subscribe, Unsubscribe
 from mdtool.wire.live_records import (
     heartbeat,
+    interval_ended,
     invalid,
     not_subscribed,
     replayed,
@@ -32,6 +41,8 @@ from mdtool.wire.live_records import (
     unresolved,
     unsubscribed,
 )
+
+_Select = Callable[[frozenset[Subscription]], Mask]
 
 _MAX_PENDING: Final = 1_000
 """Subscriptions before the start."""
@@ -82,7 +93,8 @@ class Stream:
             is_first = True
             while current is not None and not self._inbox.has_left:
                 async with contextlib.AsyncExitStack() as stack:
-                    files = _Files(current, stack)
+                    files = Rereader(current, stack)
+                    stack.callback(current.run.derived.follow, self, ())
                     if self._config.bare:
                         await self._send_bare(current, files)
                     else:
@@ -118,7 +130,7 @@ class Stream:
                     self._pending = [each for each in self._pending if not _is_ended(each, request)]
         return False
 
-    async def _send(self, current: Pass, files: _Files, is_first: bool) -> None:
+    async def _send(self, current: Pass, files: Rereader, is_first: bool) -> None:
         """Send one pass, the first one from the live point on and what is replayed before it."""
         run = self._run = current.run
         live = run.position if is_first else 0
@@ -130,9 +142,10 @@ class Stream:
         directory = current.directory_at(0 if has_replay else live)
         self._has_kept_pace = not has_replay
         if is_first:
-            self._subscriptions = Subscriptions(directory, current.schema)
+            self._subscriptions = Subscriptions(directory, current.played)
             self._output.header()
         self._subscriptions.begin(directory, begin_ns)
+        run.derived.follow(self, self._subscriptions.schemas)
         for request in self._pending:
             self._subscribe(request)
         self._pending = []
@@ -145,18 +158,18 @@ class Stream:
                 self._output.notice(replayed(schema))
         await self._follow(current, files)
 
-    async def _replay(self, live: int, files: _Files) -> None:
+    async def _replay(self, live: int, files: Rereader) -> None:
         """Send subscriptions with a start what came before the live point."""
         others = frozenset(each for each in self._subscriptions if not each.is_replay)
         position = 0
         while position < live and not self._inbox.has_left:
-            records = (await files.read(position))[: live - position]
-            position += len(records)
-            self._send_part(records, others)
+            part = await files.read(position, live, self._subscriptions.schemas)
+            position += len(part.records)
+            self._send_part(part, others)
             await self._output.flush()
             await self._breathe()
 
-    async def _follow(self, current: Pass, files: _Files) -> None:
+    async def _follow(self, current: Pass, files: Rereader) -> None:
         """Send records from the position on, until the pass is over."""
         run = current.run
         while not self._inbox.has_left:
@@ -164,26 +177,28 @@ class Stream:
             if self._position >= run.position:
                 self._report_skipped()
                 if run.is_over:
+                    self._send_made(run.closing, frozenset())
                     await self._output.flush()
                     return
                 await self._idle(run.reached(self._position + 1))
                 continue
-            records = run.backlog.read(self._position)
-            if records is None:
+            part = run.backlog.part(self._position)
+            if part is None:
                 self._fall_behind()
-                records = await files.read(self._position)
+                begins = [each.begin for each in self._subscriptions]
+                end = min([run.position, *(each for each in begins if each > self._position)])
+                end = run.backlog.begin_within(self._position, end)
+                part = await files.read(self._position, end, self._subscriptions.schemas)
             else:
                 self._has_kept_pace = True
                 self._report_skipped()
             left_out = self._left_out()
-            ends = [each.begin for each in self._subscriptions if each.begin > self._position]
-            records = records[: min([run.position, *ends]) - self._position]
-            self._position += len(records)
-            self._send_part(records, left_out)
+            self._position += len(part.records)
+            self._send_part(part, left_out)
             await self._output.drain()
             await self._breathe()
 
-    async def _send_bare(self, current: Pass, files: _Files) -> None:
+    async def _send_bare(self, current: Pass, files: Rereader) -> None:
         """Send the input's header and all of its records, and nothing else."""
         run = current.run
         self._output.header(encode_metadata(run.metadata))
@@ -191,26 +206,39 @@ class Stream:
         while not self._inbox.has_left:
             if await run.reached(position + 1) <= position:
                 return
-            records = run.backlog.read(position)
-            if records is None:
-                records = await files.read(position)
-            records = records[: run.position - position]
-            position += len(records)
-            self._output.unchanged(records)
+            part = run.backlog.part(position)
+            if part is None:
+                end = run.backlog.begin_within(position, run.position)
+                part = await files.read(position, end, frozenset())
+            position += len(part.records)
+            self._output.unchanged(part.records)
             await self._output.flush()
             await asyncio.sleep(0)
 
-    def _send_part(self, records: Records, left_out: frozenset[Subscription]) -> None:
+    def _send_part(self, part: Part, left_out: frozenset[Subscription]) -> None:
         """Send what is subscribed of the next records, and mappings where they change."""
-        for part, mappings in self._subscriptions.parts(records):
+        for records, mappings in self._subscriptions.parts(part.records):
             if mappings:
                 self._output.mappings(mappings)
-            for candidates, chosen in self._subscriptions.select(part, left_out):
-                self._output.data(candidates if chosen.all() else candidates[chosen])
-                self._skipped -= int(chosen.sum()) if self._is_skipping else 0
-            if self._is_skipping:
-                everything = self._subscriptions.select(part)
-                self._skipped += sum(int(chosen.sum()) for _, chosen in everything)
+            self._send_chosen(records, partial(self._subscriptions.select, records), left_out)
+        self._send_made(part.made, left_out)
+
+    def _send_made(self, made: Sequence[Made], left_out: frozenset[Subscription]) -> None:
+        """Send what is subscribed of what was made of records."""
+        subscriptions = self._subscriptions
+        for each in made:
+            self._send_chosen(each.records, partial(subscriptions.select_made, each), left_out)
+            if each.end_ns is not None and subscriptions.of_schema(each.schema, left_out):
+                self._output.notice(interval_ended(each.schema), each.end_ns)
+
+    def _send_chosen(
+        self, records: Records, select: _Select, left_out: frozenset[Subscription]
+    ) -> None:
+        """Send records of one rtype, and count those that a slow client misses."""
+        chosen = select(left_out)
+        self._output.data(records if chosen.all() else records[chosen])
+        if self._is_skipping:
+            self._skipped += int(select(frozenset()).sum()) - int(chosen.sum())
 
     async def _breathe(self) -> None:
         """Let others work, and the client know that the session is alive."""
@@ -258,6 +286,7 @@ class Stream:
         self._output.notice(subscribed(number, request.schema))
         subscription = Subscription(request, number, dict.fromkeys(request.symbols))
         mappings, missing = self._subscriptions.add(subscription)
+        self._run.derived.follow(self, self._subscriptions.schemas)
         if mappings:
             self._output.mappings(mappings)
         for symbol in missing:
@@ -276,6 +305,7 @@ class Stream:
 
     def _unsubscribe(self, request: Unsubscribe) -> None:
         missing = self._subscriptions.remove(request)
+        self._run.derived.follow(self, self._subscriptions.schemas)
         for symbol in missing:
             self._output.failure(not_subscribed(symbol, request.schema))
         if len(missing) < len(request.symbols):
@@ -310,28 +340,6 @@ class Stream:
         if self._skipped:
             self._output.failure(skipped(self._skipped))
             self._skipped = 0
-
-
-class _Files:
-    """The input of a pass, opened once more when a session needs what has left the backlog."""
-
-    def __init__(self, current: Pass, stack: contextlib.AsyncExitStack) -> None:
-        self._run = current.run
-        self._stack = stack
-        self._reader: ForwardReader | None = None
-
-    async def read(self, position: int) -> Records:
-        """Return records from a position on, which is not before the previous one.
-
-        Raises
-        ------
-        InputError
-            When the input cannot be read again.
-        """
-        if self._reader is None:
-            source = await asyncio.to_thread(self._run.reopen)
-            self._reader = ForwardReader(await self._stack.enter_async_context(reading(source)))
-        return await self._reader.read(position)
 
 
 def _checked(request: Subscribe) -> Subscribe:

@@ -9,18 +9,13 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
-from mdtool.core.records import (
-    Records,
-    has_trades,
-    index_timestamps,
-    is_trade,
-    pacing_timestamps,
-    trades_of,
-)
+from mdtool.core.dtypes import RTYPE_BBO_1M, RTYPE_BBO_1S, RTYPE_SYMBOL_MAPPING
+from mdtool.core.records import Records, index_timestamps, pacing_timestamps
 from mdtool.core.units import NS_PER_DAY
+from mdtool.engine.derived import Made
 from mdtool.services.live_gateway.directory import Directory
-from mdtool.wire.dbn_records import RTYPE_BBO_1M, RTYPE_BBO_1S, RTYPE_CBBO_1M, RTYPE_CBBO_1S, RTYPES
+from mdtool.services.live_gateway.playback import Input
+from mdtool.wire.dbn_records import RTYPE_CBBO_1M, RTYPE_CBBO_1S, RTYPES
 from mdtool.wire.live import ALL_SYMBOLS, STYPES, Subscribe, Unsubscribe
 
 SKIPPABLE: Final = frozenset(
@@ -28,10 +23,6 @@ SKIPPABLE: Final = frozenset(
 )
 """The schemas of states: a slow reader of these may miss records."""
 _BY_TS_RECV: Final = frozenset({RTYPE_BBO_1S, RTYPE_BBO_1M, RTYPE_CBBO_1S, RTYPE_CBBO_1M})
-
-_TRADES: Final = "trades"
-_TBBO: Final = "tbbo"
-_MBP1: Final = "mbp-1"
 
 Mask = npt.NDArray[np.bool_]
 
@@ -64,7 +55,8 @@ class Subscription:
     number: int
     symbols: dict[str, None]
     begin: int = 0
-    _ids: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
+    _day: int = 0
+    _ids_on: dict[int, npt.NDArray[np.uint32]] = field(default_factory=dict)
     _told: set[Mapping] = field(default_factory=set)
 
     @property
@@ -92,19 +84,28 @@ class Subscription:
                 if mapping not in self._told:
                     self._told.add(mapping)
                     new.append(mapping)
-        self._ids = np.array(sorted(ids), np.uint32)
+        self._ids_on[day] = np.array(sorted(ids), np.uint32)
+        self._day = day
+        for old in [each for each in self._ids_on if each < day - 1]:
+            del self._ids_on[old]
         return new, unresolved
 
-    def selects(self, records: Records) -> Mask:
-        """Return which records of its rtype it gets, shape (n,)."""
+    def selects(self, records: Records, day: int | None = None) -> Mask:
+        """Return which records of its rtype it gets, shape (n,).
+
+        Their ids are those of a day, by default of the latest one.
+        """
         if not len(records):
             return np.zeros(0, np.bool_)
+        ids = self._ids_on[self._day] if day is None else self._ids_on.get(day)
+        if ids is None:
+            ids = self._ids_on[self._day]
         if ALL_SYMBOLS in self.symbols:
             chosen = np.ones(len(records), np.bool_)
-        elif len(self._ids) == 1:
-            chosen = records["instrument_id"] == self._ids[0]
+        elif len(ids) == 1:
+            chosen = records["instrument_id"] == ids[0]
         else:
-            chosen = np.isin(records["instrument_id"], self._ids)
+            chosen = np.isin(records["instrument_id"], ids)
         if self.request.start_ns:
             is_state = int(records["rtype"][0]) in _BY_TS_RECV
             clock = "ts_recv" if is_state else "ts_event"
@@ -123,13 +124,12 @@ class Subscriptions:
     Parameters
     ----------
     directory : Directory
-    schema : str or None
-        The only schema of the stream, None where it has several.
+    played : Input
     """
 
-    def __init__(self, directory: Directory, schema: str | None) -> None:
+    def __init__(self, directory: Directory, played: Input) -> None:
         self._directory = directory
-        self._schema = schema
+        self._input = played
         self._active: list[Subscription] = []
         self._day = 0
 
@@ -190,12 +190,13 @@ class Subscriptions:
             yield records[begin:end], self._resolve()
             begin = end
 
-    def select(
-        self, records: Records, left_out: frozenset[Subscription] = frozenset()
-    ) -> Iterator[tuple[Records, Mask]]:
-        """Yield records that the session may get, and which of them it gets, shape (n,).
+    @property
+    def schemas(self) -> frozenset[str]:
+        """The schemas of all subscriptions."""
+        return frozenset(each.schema for each in self._active)
 
-        These are the input's own, and the trades among them where the input has none by themselves.
+    def select(self, records: Records, left_out: frozenset[Subscription] = frozenset()) -> Mask:
+        """Return which records of the input the session gets, shape (n,).
 
         Parameters
         ----------
@@ -205,35 +206,48 @@ class Subscriptions:
             Subscriptions that get none of them.
         """
         if not len(records):
-            return
-        wanted = [each for each in self._active if each not in left_out]
-        yield records, self._chosen(records, wanted)
-        has_none = self._schema is not None and self._schema != _TRADES
-        if has_none and has_trades(records.dtype):
-            trading = [each for each in wanted if each.schema == _TRADES]
-            if trading:
-                trades = trades_of(records)
-                yield trades, _any_of(trades, trading)
-
-    def _chosen(self, records: Records, wanted: Sequence[Subscription]) -> Mask:
+            return np.zeros(0, np.bool_)
         rtype = int(records["rtype"][0])
-        of_rtype = [each for each in wanted if RTYPES[each.schema] == rtype]
-        chosen = _any_of(records, [each for each in of_rtype if self._has(each.schema)])
-        quoted = [each for each in of_rtype if each.schema == _TBBO and self._schema == _MBP1]
-        return chosen | (_any_of(records, quoted) & is_trade(records)) if quoted else chosen
+        return _any_of(
+            records,
+            [
+                each
+                for each in self._active
+                if RTYPES[each.schema] == rtype
+                and each not in left_out
+                and self._input.has(each.schema)
+            ],
+        )
 
-    def _has(self, schema: str) -> bool:
-        """Return whether the input has records of a schema, as far as its header says."""
-        return self._schema in {None, schema}
+    def select_made(self, made: Made, left_out: frozenset[Subscription] = frozenset()) -> Mask:
+        """Return which records that were made of the input the session gets, shape (n,)."""
+        wanted = self.of_schema(made.schema, left_out)
+        chosen = np.zeros(len(made.records), np.bool_)
+        if not wanted:
+            return chosen
+        if made.end_ns is not None:
+            days = np.full(len(made.records), (made.end_ns - 1) // NS_PER_DAY)
+        else:
+            days = index_timestamps(made.records) // NS_PER_DAY
+        for day in np.unique(days).tolist():
+            is_of_day = days == day
+            chosen[is_of_day] = _any_of(made.records[is_of_day], wanted, day)
+        return chosen
+
+    def of_schema(
+        self, schema: str, left_out: frozenset[Subscription] = frozenset()
+    ) -> list[Subscription]:
+        """Return the subscriptions of a schema."""
+        return [each for each in self._active if each.schema == schema and each not in left_out]
 
     def _resolve(self) -> list[Mapping]:
         found = [each.resolve(self._directory, self._day)[0] for each in self._active]
         return list(dict.fromkeys(mapping for mappings in found for mapping in mappings))
 
 
-def _any_of(records: Records, wanted: Sequence[Subscription]) -> Mask:
+def _any_of(records: Records, wanted: Sequence[Subscription], day: int | None = None) -> Mask:
     """Return which records one or more subscriptions get, shape (n,)."""
     chosen = np.zeros(len(records), np.bool_)
     for each in wanted:
-        chosen |= each.selects(records)
+        chosen |= each.selects(records, day)
     return chosen

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator
-from typing import Final
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.core.batch import Batch
 from mdtool.core.records import Records
 from mdtool.core.threads import AsyncReadAhead
+from mdtool.engine.derived import Made
 from mdtool.wire.dbn_session import passed_on
 
 _ARRAYS_AHEAD: Final = 1
 
 
+class Part(NamedTuple):
+    """Consecutive records of a stream, and what was made of them."""
+
+    records: Records
+    made: Sequence[Made] = ()
+
+
 class Backlog:
-    """The latest arrays of a stream, up to a limit.
+    """The latest arrays of a stream, up to a limit, each with what was made of it.
 
     Parameters
     ----------
@@ -27,22 +35,23 @@ class Backlog:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._arrays: list[Records] = []
+        self._parts: list[Part] = []
         self._begins: list[int] = []
         self._bytes = 0
         self._end = 0
 
-    def append(self, records: Records) -> None:
+    def append(self, records: Records, made: Sequence[Made] = ()) -> None:
         """Add the next records of the stream."""
+        part = Part(records, made)
         self._begins.append(self._end)
-        self._arrays.append(records)
+        self._parts.append(part)
         self._end += len(records)
-        self._bytes += records.nbytes
+        self._bytes += _bytes_of(part)
         n_old = 0
-        while self._bytes > self._limit_bytes and n_old < len(self._arrays) - 1:
-            self._bytes -= self._arrays[n_old].nbytes
+        while self._bytes > self._limit_bytes and n_old < len(self._parts) - 1:
+            self._bytes -= _bytes_of(self._parts[n_old])
             n_old += 1
-        del self._arrays[:n_old], self._begins[:n_old]
+        del self._parts[:n_old], self._begins[:n_old]
 
     def read(self, position: int) -> Records | None:
         """Return at least one record from a position on, None where that record was dropped.
@@ -52,7 +61,24 @@ class Backlog:
         at = bisect_right(self._begins, position) - 1
         if at < 0:
             return None
-        return self._arrays[at][position - self._begins[at] :]
+        return self._parts[at].records[position - self._begins[at] :]
+
+    def part(self, position: int) -> Part | None:
+        """Return the array that begins at a position, None where none does that is still there."""
+        at = bisect_right(self._begins, position) - 1
+        return self._parts[at] if at >= 0 and self._begins[at] == position else None
+
+    def begin_within(self, position: int, end: int) -> int:
+        """Return the last place after a position, up to `end`, where an array begins; else `end`.
+
+        What is read up to there is continued by `part`.
+        """
+        at = bisect_right(self._begins, end) - 1
+        return self._begins[at] if at >= 0 and self._begins[at] > position else end
+
+
+def _bytes_of(part: Part) -> int:
+    return part.records.nbytes + sum(each.records.nbytes for each in part.made)
 
 
 @contextlib.asynccontextmanager

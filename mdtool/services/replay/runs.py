@@ -25,6 +25,7 @@ from mdtool.core.stream_warnings import warnings_in
 from mdtool.core.units import NS_PER_S, UNDEF_TIMESTAMP
 from mdtool.engine.book.snapshot import mbo_snapshot
 from mdtool.engine.book.state import Books
+from mdtool.engine.derived import Derived, Made
 from mdtool.engine.pacing import Pacer, Timestamps
 from mdtool.services.replay.reading import Backlog, reading
 from mdtool.wire.dbn_mappings import MappingRepeater
@@ -69,8 +70,8 @@ class Run:
         How many records are reached at once, without pacing.
     backlog_bytes : int
         The limit of the backlog.
-    has_books : bool
-        Whether order books are kept, which take most of a run's time.
+    derived : Derived, optional
+        What is made of the recording besides its books, for the backlog.
 
     Attributes
     ----------
@@ -80,8 +81,10 @@ class Run:
         How many records have been reached.
     backlog : Backlog
         The latest of these.
-    books : Books
-        The order books after all of these.
+    derived : Derived
+        What is made of all of these, order books above all.
+    closing : sequence of Made
+        What the end of the recording leaves open, once the run is over.
     latest_ns : int
         The index timestamp of the last of these, if above 0.
     rates : Rates
@@ -111,15 +114,14 @@ class Run:
         pace: Pace,
         begin: int,
         backlog_bytes: int,
-        *,
-        has_books: bool = True,
+        derived: Derived | None = None,
     ) -> None:
         self.identity = recording.identity()
         self.pace = pace
         self.position = 0
         self.backlog = Backlog(backlog_bytes)
-        self.books = Books()
-        self._has_books = has_books
+        self.derived = Derived() if derived is None else derived
+        self.closing: Sequence[Made] = ()
         self.latest_ns = 0
         self.rates = Rates()
         self.warnings: Counter[str] = Counter()
@@ -143,6 +145,11 @@ class Run:
     def mappings(self) -> Sequence[Records]:
         """The latest symbol mapping record of each id before the position."""
         return list(self._mappings.values())
+
+    @property
+    def books(self) -> Books:
+        """The order books after all records up to the position."""
+        return self.derived.books
 
     def warm_up(self) -> None:
         """Compile the kernels of order books, before records are due."""
@@ -173,6 +180,7 @@ class Run:
                     await self._play(batch)
                     if self.is_stopped:
                         break
+            self.closing = self.derived.close()
         except InputError as error:
             self.error = str(error)
             log.error("%s", error)  # noqa: TRY400 - a truncated file needs no traceback
@@ -283,10 +291,8 @@ class Run:
 
     def _reach(self, batch: Batch) -> None:
         records = batch.records
-        if records.dtype == MBO:
-            if self._has_books:
-                self.books.apply(batch)
-        elif records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
+        made = self.derived.update(batch)
+        if records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
             for at in range(len(records)):
                 self._mappings[int(records["instrument_id"][at])] = records[at : at + 1].copy()
         elif warnings := warnings_in(records):
@@ -295,7 +301,7 @@ class Run:
         self.position += len(records)
         self.rates.update(time.monotonic_ns(), self.position)
         self.latest_ns = int(np.max(index_timestamps(records)))
-        self.backlog.append(records)
+        self.backlog.append(records, made)
         self._has_moved.set()
         self._has_moved = asyncio.Event()
 

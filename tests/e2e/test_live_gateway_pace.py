@@ -1,0 +1,109 @@
+"""Heartbeats and slow readers of the live gateway."""
+
+from __future__ import annotations
+
+import asyncio
+
+import databento_dbn as dbn
+import pytest
+
+from mdtool.wire.live import Start
+from tests.support.dbn_files import DAY, MAY_1, header, write
+from tests.support.live_clients import (
+    BOTH_DAYS,
+    client,
+    gateway,
+    session,
+    texts,
+    trades_apart,
+    wants,
+)
+
+
+class TestPace:
+    async def test_a_heartbeat_when_nothing_else_is_sent(self, live_trades):
+        async with gateway(live_trades, at_end="hold") as address, client(address) as held:
+            await held.login(heartbeat_interval_s=5)
+            held.send(wants("AAPL"), Start())
+            received = await held.until(lambda received: len(received) == 6)
+        assert texts(received)[-2:] == ["TradeMsg 1 3", "Heartbeat"]
+
+    @pytest.mark.parametrize("skips", [False, True])
+    async def test_slow_readers_are_warned_and_miss_quotes_alone(self, tmp_path, skips):
+        quote = bytes(
+            dbn.MBP1Msg(
+                publisher_id=1,
+                instrument_id=1,
+                ts_event=MAY_1,
+                ts_recv=MAY_1,
+                price=1,
+                size=1,
+                action=dbn.Action.ADD,
+                side=dbn.Side.BID,
+                depth=0,
+            )
+        )
+        quotes = write(tmp_path / "quotes.dbn", header(BOTH_DAYS, "mbp-1"), quote * 300_000)
+        path = trades_apart(tmp_path, 300_000)
+        settings = {"speed": 1e12, "backlog_bytes": 1 << 16}
+        async with gateway(quotes, path, **settings) as address, client(address) as slow:
+            await slow.login(skips=skips)
+            slow.send(wants("AAPL", schema="mbp-1"), wants("AAPL"), Start())
+            await slow.until(lambda received: len(received) >= 5)
+            await session(address, wants("AAPL", schema="status"))  # up to the end of the input
+            received = await slow.rest()
+        n_quotes = sum(isinstance(each, dbn.MBP1Msg) for each in received)
+        assert sum(isinstance(each, dbn.TradeMsg) for each in received) == 300_000
+        assert "Warning: slow reading, not keeping pace with mbp-1 data" in texts(received)
+        missed = [each.err for each in received if isinstance(each, dbn.ErrorMsg)]
+        assert (n_quotes < 300_000) == skips
+        assert missed == [f"Skipped {300_000 - n_quotes} records after slow reading"] * skips
+
+    async def test_a_replay_of_quotes_is_not_slow_reading(self, tmp_path):
+        """The playback is over, and its backlog gone, before the replay has come so far."""
+        quotes = [
+            bytes(
+                dbn.MBP1Msg(
+                    publisher_id=1,
+                    instrument_id=1,
+                    ts_event=MAY_1 + at * DAY // 2,
+                    ts_recv=MAY_1 + at * DAY // 2,
+                    price=1,
+                    size=1,
+                    action=dbn.Action.ADD,
+                    side=dbn.Side.BID,
+                    depth=0,
+                )
+            )
+            for at in (0, 1)
+        ]
+        path = write(
+            tmp_path / "quotes.dbn",
+            header(BOTH_DAYS, "mbp-1"),
+            quotes[0] * 100_000,
+            quotes[1] * 200_000,
+        )
+        settings = {"speed": DAY / 2 / 10**9, "backlog_bytes": 1 << 16}  # its end is a second away
+        async with gateway(path, **settings) as address, client(address) as replaying:
+            await replaying.login()
+            early = asyncio.create_task(session(address, wants("AAPL", schema="status")))
+            async with client(address) as first:
+                await first.login()
+                first.send(wants("AAPL", schema="mbp-1"), Start())
+                await first.until(lambda received: len(received) > 3)
+            replaying.send(wants("AAPL", schema="mbp-1", start_ns=0), Start())
+            await replaying.until(lambda received: len(received) > 3)
+            await early
+            received = await replaying.rest()
+        assert not any("slow" in text for text in texts(received) if not text.startswith("MBP"))
+        assert sum(isinstance(each, dbn.MBP1Msg) for each in received) == 300_000
+
+    async def test_full_speed_skips_nothing(self, tmp_path):
+        path = trades_apart(tmp_path, 300_000)
+        async with gateway(path, backlog_bytes=1 << 16) as address, client(address) as slow:
+            await slow.login()
+            slow.send(wants("AAPL"), Start())
+            await slow.until(lambda received: len(received) >= 5)
+            await session(address, wants("AAPL", schema="status"))
+            received = await slow.rest()
+        assert len(received) == 3 + 300_000
