@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mdtool.adapters.dbn_source import DerivedSource, RecordSource
 from mdtool.core.addresses import parse_address
 from mdtool.core.batch import Batch
-from mdtool.core.dtypes import F_LAST, F_MAYBE_BAD_BOOK, record_length
+from mdtool.core.dtypes import BBO, F_LAST, F_MAYBE_BAD_BOOK, RTYPE_BBO_1S, record_length
 from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records, index_timestamps
@@ -31,7 +31,6 @@ from mdtool.services.client import Admission, CapacityError, Limits
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_mappings import mapping_record
 from mdtool.wire.dbn_metadata import make_metadata
-from mdtool.wire.dbn_records import DTYPES, RTYPE_BBO_1S
 from mdtool.wire.dbn_session import (
     MAX_REQUEST_BYTES,
     Begin,
@@ -49,7 +48,6 @@ from mdtool.wire.dbn_session import (
 _DATASET: Final = "MDTOOL.QUOTES"
 _STREAM: Final = "quotes"
 _SCHEMA: Final = "bbo-1s"
-_BBO: Final = DTYPES[RTYPE_BBO_1S]
 _ROUND_S: Final = 0.02
 """How long quotes are conflated. A reader that sees fifty a second misses none."""
 _BATCHES_AHEAD: Final = 8
@@ -283,8 +281,8 @@ async def _requested(reader: asyncio.StreamReader) -> None:
 
 def _records(quotes: Quotes) -> Records:
     """Return quotes as BBO records, whose sizes are unknown."""
-    records = np.zeros(len(quotes), _BBO)
-    records["length"], records["rtype"] = record_length(_BBO), RTYPE_BBO_1S
+    records = np.zeros(len(quotes), BBO)
+    records["length"], records["rtype"] = record_length(BBO), RTYPE_BBO_1S
     records["instrument_id"] = quotes["instrument"]
     records["ts_event"] = records["ts_recv"] = quotes["ts_recv"]
     records["side"] = b"N"
