@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +31,19 @@ class EncodedFrames:
 
     data: memoryview
     ends: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return how many frames there are."""
+        return len(self.ends)
+
+    def __getitem__(self, part: slice) -> Self:
+        """Return consecutive frames, without a copy of their bytes."""
+        first, last, _ = part.indices(len(self.ends))
+        if first >= last:
+            return type(self)(self.data[:0], self.ends[:0])
+        start = int(self.ends[first - 1]) if first else 0
+        ends = self.ends[first:last] - start
+        return type(self)(self.data[start : start + int(ends[-1])], ends)
 
 
 def encode_frames(

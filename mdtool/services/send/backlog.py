@@ -58,11 +58,12 @@ class Backlog:
     def append(self, frames: EncodedFrames) -> None:
         """Add the source's next frames, without those that the server has committed already."""
         known = self.committed - self.appended
-        self.appended += len(frames.ends)
-        frames = _without(frames, known)
-        if len(frames.ends):
+        self.appended += len(frames)
+        if known > 0:
+            frames = frames[known:]
+        if len(frames):
             self._unsent.append(frames)
-            self._unsent_frames += len(frames.ends)
+            self._unsent_frames += len(frames)
             self._keep(frames, 1)
 
     def known_of(self, count: int) -> int:
@@ -80,7 +81,7 @@ class Backlog:
         while self._unsent and size < _WRITE_BYTES:
             frames = self._unsent.popleft()
             self._sent.append(frames)
-            self._unsent_frames -= len(frames.ends)
+            self._unsent_frames -= len(frames)
             parts.append(frames.data)
             size += len(frames.data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -89,9 +90,9 @@ class Backlog:
         """Drop the frames that the server has committed: all before its `next_sequence`."""
         self.committed = max(self.committed, next_sequence + self._server_behind)
         first = self.appended - self._kept_frames
-        while self._sent and first + len(self._sent[0].ends) <= self.committed:
+        while self._sent and first + len(self._sent[0]) <= self.committed:
             frames = self._sent.popleft()
-            first += len(frames.ends)
+            first += len(frames)
             self._keep(frames, -1)
 
     def resume(self, next_sequence: int) -> int:
@@ -112,22 +113,12 @@ class Backlog:
             first = self.appended - self._kept_frames
             frames = self._unsent.popleft()
             self._keep(frames, -1)
-            frames = _without(frames, self.committed - first)
+            frames = frames[max(0, self.committed - first) :]
             self._keep(frames, 1)
             self._unsent.appendleft(frames)
         self._unsent_frames = self._kept_frames
         return lost
 
     def _keep(self, frames: EncodedFrames, sign: int) -> None:
-        self._kept_frames += sign * len(frames.ends)
+        self._kept_frames += sign * len(frames)
         self.kept_bytes += sign * len(frames.data)
-
-
-def _without(frames: EncodedFrames, count: int) -> EncodedFrames:
-    """Return the frames after the first `count`."""
-    if count <= 0:
-        return frames
-    if count >= len(frames.ends):
-        return EncodedFrames(frames.data[:0], frames.ends[:0])
-    start = int(frames.ends[count - 1])
-    return EncodedFrames(frames.data[start:], frames.ends[count:] - start)

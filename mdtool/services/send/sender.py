@@ -22,7 +22,7 @@ from mdtool.core.units import counted
 from mdtool.services.send.backlog import Backlog
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.quotes import QuotePort
-from mdtool.services.send.ticks import encoded, paced, tick_pacer
+from mdtool.services.send.ticks import paced, tick_pacer
 from mdtool.wire.frames import Ack, Committed, ReplyDecoder, Resume, encode_hello
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
@@ -133,10 +133,10 @@ class Sender:
         ahead = AsyncReadAhead(iter(self._batches), _BATCHES_AHEAD)
         config = self._config
         pacer = tick_pacer(1.0 if config.rate else config.speed, is_of_now=self._is_of_now)
-        due = paced(self._unknown(ahead), pacer, config.rate)
+        frames = paced(self._unknown(ahead), pacer, config.rate)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._fill(encoded(batch) async for batch in due))
+                tasks.create_task(self._fill(frames))
                 aside = [tasks.create_task(self._announce(started))]
                 if self._stream_id:
                     aside.append(tasks.create_task(self._log_silences()))
