@@ -396,3 +396,26 @@ async def test_events_that_wait_for_a_round_are_bounded_and_reported_as_missed()
     assert outlet.payloads[:2] == [b"missed 3 of AAPL", b"3"]
     assert len(outlet.payloads) == 1 + MAX_EVENTS
     assert hub.dropped == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "since", "first"),
+    [
+        (2, 3, [b"2", b"3"]),
+        (MAX_EVENTS, 2, [b"%d" % MAX_EVENTS, b"%d" % (MAX_EVENTS + 1)]),
+        (2, MAX_EVENTS + 1, [b"missed None of AAPL", b"3"]),
+    ],
+)
+async def test_who_subscribes_before_a_round_gets_the_events_since(before, since, first):
+    hub = Hub()
+    outlet, late = Written(), Written()
+    hub.subscribe("trades", subscription(outlet))
+    for number in range(before):
+        hub.publish("trades", b"%d" % number, Event("AAPL"))
+    hub.subscribe("trades", subscription(late))
+    for number in range(before, before + since):
+        hub.publish("trades", b"%d" % number, Event("AAPL"))
+    await written(hub)
+    assert late.payloads[:2] == first
+    assert late.payloads[-1] == outlet.payloads[-1] == b"%d" % (before + since - 1)
+    assert len(late.payloads) == min(since, MAX_EVENTS + 1)

@@ -335,3 +335,15 @@ async def test_memory_keeps_the_last_trades_of_all_symbols():
         source.receive(run(1_000, *[0] * 250))
         rows = await feed.history(ANYBODY, Key(ALL), Page(1_000, is_ascending=True))
         assert [trade.price for trade in rows.rows] == list(range(1_150, 1_250))
+
+
+async def test_who_subscribes_before_a_trade_is_written_gets_it_once():
+    async with feed_of(source := Source()) as feed:
+        await source.connect()
+        first, late = Follower(), Follower()
+        first.follow(feed)
+        source.receive(run(0, 0))
+        feed.follow(Key("AAPL"), Subscription(ANYBODY, late, first))
+        source.receive(run(1, 0))
+        assert await late.next(2) == ["AAPL 0*", "AAPL 1"]
+        assert await first.next(2) == ["AAPL 0", "AAPL 1"]

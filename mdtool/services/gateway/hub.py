@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from mdtool.core.errors import MdtoolError
@@ -157,8 +158,13 @@ class Hub:
         return topic in self._topics
 
     def subscribe(self, topic: Hashable, subscription: Subscription) -> Callable[[], None]:
-        """Add a subscription to a topic; return what ends it."""
+        """Add a subscription to a topic; return what ends it.
+
+        Events that were published by now are left out: its snapshot has them.
+        """
         self._topics.setdefault(topic, {})[subscription] = None
+        if topic in self._published:
+            self._published[topic].add_late(subscription)
 
         def end() -> None:
             subscription.has_ended = True
@@ -253,7 +259,7 @@ class Hub:
             ((topic, unwritten),) = published.items()
             following = list(self._topics.get(topic, ()))
             messages = unwritten.messages(following[0].format) if following else ()
-            if len(messages) == 1:
+            if len(messages) == 1 and not unwritten.late:
                 return _write_one(*messages[0], following, written)
         parts: dict[Outlet, list[tuple[Subscription, Sequence[_Message]]]] = {}
         for topic, unwritten in published.items():
@@ -261,7 +267,10 @@ class Hub:
             if subscriptions:
                 messages = unwritten.messages(next(iter(subscriptions)).format)
                 for subscription in subscriptions:
-                    parts.setdefault(subscription.outlet, []).append((subscription, messages))
+                    its = messages
+                    if subscription in unwritten.late:
+                        its = unwritten.messages_since(subscription)
+                    parts.setdefault(subscription.outlet, []).append((subscription, its))
         return _write(parts, written)
 
 
@@ -313,11 +322,14 @@ def _write(
 class _Unwritten:
     """What is published of a topic, and not in a round yet."""
 
-    __slots__ = ("_events", "_missed", "states")
+    __slots__ = ("_dropped", "_events", "_missed", "late", "states")
 
     def __init__(self) -> None:
         self.states: dict[Hashable, bytes] = {}
+        self.late: dict[Subscription, int] = {}
+        """Who subscribed meanwhile, and how many events there had been by then."""
         self._events: deque[tuple[Event, bytes]] = deque()
+        self._dropped = 0
         self._missed: dict[str, int | None] = {}
 
     def add(self, event: Event, payload: bytes) -> int:
@@ -326,11 +338,16 @@ class _Unwritten:
         if len(self._events) <= MAX_EVENTS:
             return 0
         oldest, _ = self._events.popleft()
+        self._dropped += 1
         count = self._missed.get(oldest.symbol, 0)
         self._missed[oldest.symbol] = (
             None if count is None or oldest.count is None else count + oldest.count
         )
         return 1
+
+    def add_late(self, subscription: Subscription) -> None:
+        """Note that a subscription gets only the events from now on."""
+        self.late[subscription] = self._dropped + len(self._events)
 
     def messages(self, format_: Format) -> Sequence[_Message]:
         """Return everything, what was missed first."""
@@ -338,6 +355,15 @@ class _Unwritten:
             (Event(symbol, count), format_.missed(symbol, count))
             for symbol, count in self._missed.items()
         ]
+        return [*missed, *self.states.items(), *self._events]
+
+    def messages_since(self, late: Subscription) -> Sequence[_Message]:
+        """Return the states, and the events since a subscription, what it missed of them first."""
+        before = self.late[late] - self._dropped
+        if before >= 0:
+            return [*self.states.items(), *islice(self._events, before, None)]
+        symbols = self._missed  # whose events were dropped, some of them before it
+        missed = [(Event(symbol, None), late.format.missed(symbol, None)) for symbol in symbols]
         return [*missed, *self.states.items(), *self._events]
 
 
