@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import settings
 
 from mdtool.core.config import variable
 from mdtool.core.tcp import ReservedPort
+from tests.support.shared_state import shared_state
 
 # gRPC's core writes to stderr what commands did not; it reads this once, when it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -42,6 +44,27 @@ def _time_to_stop():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(STOP_WITHIN, "60")
         yield
+
+
+@pytest.fixture(autouse=True)
+def _shared_state_stays():
+    """Fail a test that leaves what others share changed, in place of one that it would fail."""
+    before = shared_state()
+    yield
+    after = shared_state()
+    names = before.keys() | after.keys()
+    assert [name for name in names if before.get(name) != after.get(name)] == []
+
+
+@pytest.fixture
+def root_logger():
+    """The root logger, without handlers but those that the test has added; given back as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers[:] = []
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from mdtool.adapters.stores.errors import (
     StoreFormatError,
     StoreUnavailableError,
 )
-from mdtool.services.aggregator import storage
+from mdtool.services.aggregator import committer, storage
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 from tests.support.waiting import bounded
@@ -142,7 +142,7 @@ async def test_what_is_uncommitted_is_bounded(url, stores):
 
 
 async def test_an_unavailable_store_is_waited_for_and_reported(url, stores, caplog):
-    caplog.set_level(logging.INFO, "mdtool.services.aggregator.committer")
+    caplog.set_level(logging.INFO, committer.__name__)
     async with aggregator(store=url) as service:
         health = health_pb2_grpc.HealthStub(service.channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(service=STORE_HEALTH))
@@ -155,7 +155,7 @@ async def test_an_unavailable_store_is_waited_for_and_reported(url, stores, capl
         assert (await watch.read()).status == SERVING
         watch.cancel()
         assert stored(url) == {"AAPL": 1}
-    lines = [record.message for record in caplog.records]
+    lines = [record.message for record in caplog.records if record.name == committer.__name__]
     assert lines == [
         "the store is locked; nothing is acknowledged until the store is available again",
         "the store is available again",

@@ -13,7 +13,7 @@ from mdtool.cli.output_options import OutputOptions
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "mbo.dbn.zst"
 SYMBOLS = ["AAPL", "MSFT", "GOOG", "AMZN", "TSLA"]
 
-pytestmark = pytest.mark.usefixtures("no_settings")
+pytestmark = pytest.mark.usefixtures("no_settings", "root_logger")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from mdtool.cli.app import app
 from mdtool.cli.config import _CLASSES, _class
 from mdtool.core.config import SECTIONS, field_types, load
 
-pytestmark = pytest.mark.usefixtures("no_settings")
+pytestmark = pytest.mark.usefixtures("no_settings", "root_logger")
 
 
 def config(*arguments):

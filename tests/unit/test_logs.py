@@ -10,16 +10,7 @@ import pytest
 
 from mdtool.core import logs
 
-
-@pytest.fixture(autouse=True)
-def _root_logger():
-    """Give the root logger back as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    root.handlers[:] = []
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("root_logger")
 
 
 def test_text_lines_are_short_and_on_stderr(capsys):
