@@ -95,6 +95,8 @@ class Authentication:
         Whether a client that reads too slowly misses records, rather than being warned alone.
     client : str
         Its name and version.
+    has_pretty_px, has_pretty_ts : bool
+        Whether prices and times are texts for people, in JSON.
     """
 
     digest: str
@@ -106,6 +108,8 @@ class Authentication:
     heartbeat_interval_s: int = DEFAULT_HEARTBEAT_S
     skips: bool = True
     client: str = ""
+    has_pretty_px: bool = False
+    has_pretty_ts: bool = False
 
     def proves(self, cram: str, key: str) -> bool:
         """Return whether the client has a key."""
@@ -208,6 +212,8 @@ def _encode_authentication(request: Authentication) -> bytes:
         "heartbeat_interval_s": str(request.heartbeat_interval_s),
         "slow_reader_behavior": "skip" if request.skips else "warn",
         "client": request.client,
+        "pretty_px": "1" if request.has_pretty_px else "",
+        "pretty_ts": "1" if request.has_pretty_ts else "",
     }
     return _line({name: value for name, value in fields.items() if value})
 
@@ -408,6 +414,8 @@ def _authentication(fields: dict[str, str], line: str) -> Authentication:
         heartbeat_interval_s=interval_s,
         skips=behavior != "warn",
         client=fields.get("client", ""),
+        has_pretty_px=_flag(fields, "pretty_px", is_default=False),
+        has_pretty_ts=_flag(fields, "pretty_ts", is_default=False),
     )
 
 

@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 import databento_dbn as dbn
 import numpy as np
 
-from mdtool.core.dtypes import RTYPE_STATISTICS, record_length
+from mdtool.core.dtypes import RTYPE_ERROR, RTYPE_STATISTICS, RTYPE_SYSTEM, record_length
 from mdtool.core.records import Records
+from mdtool.core.stream_warnings import warnings_in
 from mdtool.core.units import UNDEF_PRICE, UNDEF_TIMESTAMP
 from mdtool.wire.dbn_records import DBN_VERSION, RTYPE_DEFINITION
 
@@ -176,6 +177,18 @@ def encode_failure(failure: Failure, ts_ns: int) -> bytes:
     return bytes(
         dbn.ErrorMsg(ts_event=ts_ns, err=text, is_last=True, code=dbn.ErrorCode(failure.code))
     )
+
+
+def recorded_warnings(records: Records) -> Records:
+    """Return records of one rtype, of what a session says about itself its warnings alone.
+
+    A session that serves a recorded stream sends the rest for itself: acknowledgements,
+    heartbeats, ends of intervals.
+    """
+    if int(records["rtype"][0]) not in {RTYPE_SYSTEM, RTYPE_ERROR}:
+        return records
+    are_warnings = [bool(warnings_in(records[at : at + 1])) for at in range(len(records))]
+    return records[are_warnings]
 
 
 def in_version(records: Records, version: int) -> Records:

@@ -25,11 +25,15 @@ class TestRejections:
     async def test_before_the_session(self, live_trades):
         async with gateway(live_trades) as address:
             assert "choose from XNAS.ITCH" in await rejection(address, dataset="NONE")
-            assert "encoding json is not served" in await rejection(address, encoding="json")
+            assert "expected dbn, csv, json" in await rejection(address, encoding="xml")
             assert "is not an authentication" in await rejection(address, b"GET / HTTP/1.1\r\n")
             assert "not ASCII" in await rejection(address, b"\xff\xfe\n")
             assert "more than 262,144 bytes" in await rejection(address, b"a" * (1 << 20))
             assert len(await session(address, wants("AAPL"))) == 5
+
+    async def test_bare_is_dbn_alone(self, live_trades):
+        async with gateway(live_trades, bare=True) as address:
+            assert "not served with --bare" in await rejection(address, encoding="json")
 
     async def test_silence(self, live_trades):
         async with gateway(live_trades, login_s=0.1) as address, client(address) as silent:

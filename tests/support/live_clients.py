@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import databento_dbn as dbn
+import zstandard
 
 from mdtool.core.addresses import parse_address
 from mdtool.services.live_gateway.config import LiveGatewayConfig
@@ -68,12 +69,15 @@ class LiveClient:
         The stream's metadata and records, in order.
     data : bytearray
         Its bytes.
+    text : str
+        The stream as text, of a session that has it in place of DBN.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.answers: list[Answer] = []
         self.received: list = []
         self.data = bytearray()
+        self.text = ""
         self._reader = reader
         self._writer = writer
         self._control = AnswerDecoder()
@@ -106,6 +110,8 @@ class LiveClient:
             upgrade_policy=dbn.VersionUpgradePolicy.AS_IS,
             compression=dbn.Compression.ZSTD if is_zstd else dbn.Compression.NONE,
         )
+        self._is_text = fields.get("encoding", "dbn") != "dbn"
+        self._zstd = zstandard.ZstdDecompressor().decompressobj() if is_zstd else None
         self._decode(self._control.rest)
 
     async def until(self, condition: Callable[[list], object]) -> list:
@@ -132,6 +138,9 @@ class LiveClient:
 
     def _decode(self, data: bytes) -> None:
         self.data += data
+        if self._is_text:
+            self.text += (self._zstd.decompress(data) if self._zstd and data else data).decode()
+            return
         self.received += self._decoder.write_and_decode(data)
 
 

@@ -104,6 +104,7 @@ class TestAuthentication:
                 heartbeat_interval_s=7,
                 skips=False,
                 client="Python 0.88 (x=y)",
+                has_pretty_px=True,
             )
         ]
         assert RequestDecoder().feed(f"{AUTH}\n".encode()) == [

@@ -23,6 +23,7 @@ from mdtool.wire.live_records import (
     in_version,
     metadata,
 )
+from mdtool.wire.live_text import LiveText
 
 _LEVEL: Final = 1
 """Of zstd: a gateway compresses while records are due."""
@@ -30,7 +31,7 @@ _MAPPINGS_AT_ONCE: Final = 512
 
 
 class Output:
-    """The DBN stream of one session.
+    """The stream of one session: DBN, or lines of text.
 
     Parameters
     ----------
@@ -59,14 +60,24 @@ class Output:
         self._version = version
         self._zstd = None
         self._is_flushed = True
+        self._text = None
+        if request.encoding != "dbn":
+            self._text = LiveText(
+                request.encoding,
+                has_pretty_px=request.has_pretty_px,
+                has_pretty_ts=request.has_pretty_ts,
+                has_ts_out=request.has_ts_out,
+            )
         if request.compression == "zstd":
             self._zstd = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
 
     def header(self, encoded: bytes | None = None) -> None:
-        """Write the header, once: the session's own, or another one."""
+        """Write the header, once: the session's own, or another one. Text has none."""
         if self.has_header:
             return
         self.has_header = True
+        if self._text is not None:
+            return
         now_ns = time.time_ns()
         own = metadata(self._dataset, now_ns, has_ts_out=self._has_ts_out, version=self._version)
         self._write(encoded or own)
@@ -74,7 +85,8 @@ class Output:
     def data(self, records: Records) -> None:
         """Write records of one rtype, if there are any."""
         if len(records):
-            self._send(in_version(records, self._version))
+            is_text = self._text is not None
+            self._send(records if is_text else in_version(records, self._version))
 
     def unchanged(self, records: Records) -> None:
         """Write records as they are in the input."""
@@ -128,7 +140,7 @@ class Output:
         if self._has_ts_out:
             now = np.full(len(records), time.time_ns(), np.uint64)
             records = with_ts_out(records, now)
-        self._write(encode_records(records))
+        self._write(encode_records(records) if self._text is None else self._text.encode(records))
 
     def _write(self, data: bytes | memoryview) -> None:
         self.latest_s = time.monotonic()

@@ -20,6 +20,7 @@ from mdtool.services.live_gateway.definitions import defined_names
 from mdtool.services.live_gateway.directory import Directory
 from mdtool.services.replay.reading import Part, reading
 from mdtool.services.replay.runs import Pace, Run
+from mdtool.wire.live_records import recorded_warnings
 
 DEFINITION: Final = "definition"
 
@@ -207,7 +208,14 @@ class Pass:
         def derive() -> Derived:
             return Derived(played.schemas or (), has_books=config.snapshots)
 
-        run = Run(played.recording, Pace(config.speed), 0, config.backlog_bytes, derived=derive())
+        run = Run(
+            played.recording,
+            Pace(config.speed),
+            0,
+            config.backlog_bytes,
+            derived=derive(),
+            passed=recorded_warnings,
+        )
         defined = [] if played.definitions is None else defined_names(played.definitions)
         return cls(run, Directory(run.metadata, defined), played, derive)
 
@@ -275,7 +283,7 @@ class Rereader:
 
     async def _open(self, has_more: bool) -> None:
         source = await asyncio.to_thread(self._pass.run.reopen)
-        self._batches = await self._stack.enter_async_context(reading(source))
+        self._batches = await self._stack.enter_async_context(reading(source, recorded_warnings))
         self._derived = self._pass.derive() if has_more else None
         self._batch, self._begin, self._made_to = None, 0, 0
 

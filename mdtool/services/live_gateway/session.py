@@ -132,8 +132,8 @@ class Session:
             rejection = "authentication failed: unknown key, or a wrong answer to the challenge"
         elif rejection is None and request.dataset not in self._playbacks:
             rejection = f"dataset {request.dataset} is not served here; choose from {known}"
-        elif rejection is None and request.encoding != "dbn":
-            rejection = f"encoding {request.encoding} is not served; choose dbn"
+        elif rejection is None and self._config.bare and request.encoding != "dbn":
+            rejection = f"encoding {request.encoding} is not served with --bare; choose dbn"
         if principal is None or rejection is not None:
             await self._reject(rejection or "")
             return None

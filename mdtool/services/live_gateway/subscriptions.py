@@ -9,7 +9,13 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.dtypes import RTYPE_BBO_1M, RTYPE_BBO_1S, RTYPE_SYMBOL_MAPPING
+from mdtool.core.dtypes import (
+    RTYPE_BBO_1M,
+    RTYPE_BBO_1S,
+    RTYPE_ERROR,
+    RTYPE_SYMBOL_MAPPING,
+    RTYPE_SYSTEM,
+)
 from mdtool.core.records import Records, index_timestamps, pacing_timestamps
 from mdtool.core.units import NS_PER_DAY
 from mdtool.engine.derived import Made
@@ -22,6 +28,7 @@ SKIPPABLE: Final = frozenset(
     {"mbp-1", "mbp-10", "bbo-1s", "bbo-1m", "cmbp-1", "cbbo-1s", "cbbo-1m"}
 )
 """The schemas of states: a slow reader of these may miss records."""
+_WARNINGS: Final = frozenset({RTYPE_ERROR, RTYPE_SYSTEM})
 _BY_TS_RECV: Final = frozenset({RTYPE_BBO_1S, RTYPE_BBO_1M, RTYPE_CBBO_1S, RTYPE_CBBO_1M})
 
 Mask = npt.NDArray[np.bool_]
@@ -198,6 +205,8 @@ class Subscriptions:
     def select(self, records: Records, left_out: frozenset[Subscription] = frozenset()) -> Mask:
         """Return which records of the input the session gets, shape (n,).
 
+        The warnings of a recorded stream are for every session.
+
         Parameters
         ----------
         records : structured array, shape (n,)
@@ -208,6 +217,8 @@ class Subscriptions:
         if not len(records):
             return np.zeros(0, np.bool_)
         rtype = int(records["rtype"][0])
+        if rtype in _WARNINGS:
+            return np.ones(len(records), np.bool_)
         return _any_of(
             records,
             [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from mdtool.adapters.dbn_source import RecordSource
@@ -15,6 +15,8 @@ from mdtool.engine.derived import Made
 from mdtool.wire.dbn_session import passed_on
 
 _ARRAYS_AHEAD: Final = 1
+
+Passed = Callable[[Records], Records]
 
 
 class Part(NamedTuple):
@@ -82,14 +84,22 @@ def _bytes_of(part: Part) -> int:
 
 
 @contextlib.asynccontextmanager
-async def reading(source: RecordSource) -> AsyncIterator[AsyncIterator[Batch]]:
+async def reading(
+    source: RecordSource, passed: Passed = passed_on
+) -> AsyncIterator[AsyncIterator[Batch]]:
     """Yield an iterator over the records of a source, read ahead in a thread.
 
     The source is closed at the end of the block. Of what a live stream sends about its own
     connection, the warnings are passed on: a session sends its own. The iterator raises what the
     source raises, after all records before the error.
+
+    Parameters
+    ----------
+    source : RecordSource
+    passed : callable
+        Returns what is passed on of records of one rtype, perhaps none of them.
     """
-    ahead = AsyncReadAhead(_passed_on(source), _ARRAYS_AHEAD)
+    ahead = AsyncReadAhead(_passed_on(source, passed), _ARRAYS_AHEAD)
     try:
         yield ahead
     finally:
@@ -102,9 +112,9 @@ async def reading(source: RecordSource) -> AsyncIterator[AsyncIterator[Batch]]:
         source.close()
 
 
-def _passed_on(source: RecordSource) -> Iterator[Batch]:
+def _passed_on(source: RecordSource, passed: Passed) -> Iterator[Batch]:
     for batch in source:
-        records = passed_on(batch.records)
+        records = passed(batch.records)
         if records is batch.records:
             yield batch
         elif len(records):

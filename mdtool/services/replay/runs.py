@@ -27,10 +27,10 @@ from mdtool.engine.book.snapshot import mbo_snapshot
 from mdtool.engine.book.state import Books
 from mdtool.engine.derived import Derived, Made
 from mdtool.engine.pacing import Pacer, Timestamps
-from mdtool.services.replay.reading import Backlog, reading
+from mdtool.services.replay.reading import Backlog, Passed, reading
 from mdtool.wire.dbn_mappings import MappingRepeater
 from mdtool.wire.dbn_metadata import without_ts_out
-from mdtool.wire.dbn_session import Resume
+from mdtool.wire.dbn_session import Resume, passed_on
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,8 @@ class Run:
         The limit of the backlog.
     derived : Derived, optional
         What is made of the recording besides its books, for the backlog.
+    passed : callable
+        As of `reading`.
 
     Attributes
     ----------
@@ -115,6 +117,7 @@ class Run:
         begin: int,
         backlog_bytes: int,
         derived: Derived | None = None,
+        passed: Passed = passed_on,
     ) -> None:
         self.identity = recording.identity()
         self.pace = pace
@@ -130,6 +133,7 @@ class Run:
         self.is_stopped = False
         self.error: str | None = None
         self._recording = recording
+        self._passed = passed
         self._source = recording.open()
         self.metadata = without_ts_out(self._source.metadata)
         self.begin_ns = self._source.begin_ns
@@ -175,7 +179,7 @@ class Run:
     async def play(self) -> None:
         """Replay the recording to its end, and close it."""
         try:
-            async with reading(self._source) as batches:
+            async with reading(self._source, self._passed) as batches:
                 async for batch in batches:
                     await self._play(batch)
                     if self.is_stopped:

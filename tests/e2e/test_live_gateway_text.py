@@ -1,0 +1,94 @@
+"""Sessions of the live gateway that get lines of JSON or CSV in place of DBN."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import databento_dbn as dbn
+import pytest
+
+from mdtool.wire.live import Start
+from tests.support.dbn_files import DAY, MAY_1, header, trade, write
+from tests.support.live_clients import ACK, BOTH_DAYS, client, gateway, wants
+
+
+async def lines_of(address: str, *requests, **fields) -> list[str]:
+    """The lines of a session to its end."""
+    async with client(address) as connected:
+        await connected.login(**fields)
+        connected.send(*requests, Start())
+        await connected.rest()
+        return connected.text.splitlines()
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+async def test_an_object_a_line(live_trades, compression):
+    async with gateway(live_trades) as address:
+        lines = await lines_of(
+            address, wants("AAPL", "NOPE"), encoding="json", compression=compression
+        )
+    ack, mapping, error, *trades = map(json.loads, lines)
+    assert ack["msg"] == ACK.format(0, "trades")
+    assert (mapping["stype_in_symbol"], mapping["hd"]["instrument_id"]) == ("AAPL", 1)
+    assert error["code"] == 4
+    assert [(each["price"], each["hd"]["ts_event"]) for each in trades] == [
+        ("10000000000", str(MAY_1 + 1)),
+        ("11000000000", str(MAY_1 + 3)),
+    ]
+
+
+async def test_prices_and_times_for_people(live_trades):
+    async with gateway(live_trades) as address:
+        for pretty_px, pretty_ts in [(True, False), (False, True), (True, True)]:
+            lines = await lines_of(
+                address,
+                wants("AAPL"),
+                encoding="json",
+                has_pretty_px=pretty_px,
+                has_pretty_ts=pretty_ts,
+                has_ts_out=True,
+            )
+            last = json.loads(lines[-1])
+            assert last["price"] == ("11.000000000" if pretty_px else "11000000000")
+            assert last["ts_recv"].startswith("2024-05-01T") == pretty_ts
+            assert "ts_out" in last
+
+
+@pytest.mark.parametrize("has_ts_out", [False, True])
+async def test_rows_below_the_names_of_their_columns(live_trades, has_ts_out):
+    async with gateway(live_trades) as address:
+        lines = await lines_of(
+            address, wants("AAPL", "NOPE"), wants("AAPL"), encoding="csv", has_ts_out=has_ts_out
+        )
+    rows = list(csv.reader(io.StringIO("\n".join(lines))))
+    sections = [row for row in rows if "rtype" in row]
+    assert len(sections) == 4  # system, mapping, error, trades: each has its columns once
+    assert all(("ts_out" in row) == has_ts_out for row in sections)
+    trades = [dict(zip(sections[-1], row, strict=True)) for row in rows[-2:]]
+    assert [(each["instrument_id"], each["price"]) for each in trades] == [
+        ("1", "10000000000"),
+        ("1", "11000000000"),
+    ]
+    assert [row[sections[0].index("msg")] for row in rows[1:2]] == [ACK.format(0, "trades")]
+
+
+async def test_warnings_of_a_recorded_stream_are_passed_on(tmp_path):
+    """As they were recorded; what the recorded session said besides, sessions say themselves."""
+    slow = "Warning: slow reading, not keeping pace with mbp-1 data"
+    recorded = [
+        dbn.SystemMsg(ts_event=MAY_1, msg="Heartbeat", code=dbn.SystemCode.HEARTBEAT),
+        dbn.SystemMsg(ts_event=MAY_1, msg=slow, code=dbn.SystemCode.SLOW_READER_WARNING),
+        dbn.ErrorMsg(ts_event=MAY_1, err="Skipped 3 records", is_last=True, code=dbn.ErrorCode(7)),
+    ]
+    path = write(
+        tmp_path / "capture.dbn",
+        header(BOTH_DAYS, None),
+        *map(bytes, recorded),
+        trade(1, MAY_1 + DAY, 10, 1),
+    )
+    async with gateway(path) as address:
+        lines = await lines_of(address, wants("AAPL"), encoding="json")
+        texts = [each.get("msg") or each.get("err") for each in map(json.loads, lines)]
+    assert texts == [ACK.format(0, "trades"), None, slow, "Skipped 3 records", None]
