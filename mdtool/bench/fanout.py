@@ -20,7 +20,7 @@ from mdtool.bench.stomp_load import stomp_clients
 from mdtool.core.descriptors import raise_file_limit
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
-from mdtool.services.client import Admission, Limits
+from mdtool.services.client import Admission
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.aggregates import Aggregates
@@ -35,6 +35,7 @@ from mdtool.services.gateway.protocols.stomp import PATH, Stomp
 from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.gateway.table import TABLE
 from mdtool.services.http.listening import listening
+from mdtool.services.limits import Limits
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.batches import Counts, Updates
 

@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "live-gateway": "mdtool.cli.live_gateway",
     "watch": "mdtool.cli.watch",
     "serve": "mdtool.cli.serve",
+    "token": "mdtool.cli.token",
     "config": "mdtool.cli.config",
     "bench": "mdtool.cli.bench",
 }

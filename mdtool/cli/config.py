@@ -26,6 +26,8 @@ _CLASSES: Final = {
     "replay-dbn": "mdtool.services.replay.config:SenderConfig",
     "book": "mdtool.services.book.config:ReceiverConfig",
     "live-gateway": "mdtool.services.live_gateway.config:LiveGatewayConfig",
+    "auth": "mdtool.adapters.identity.config:AuthConfig",
+    "audit": "mdtool.adapters.audit:AuditConfig",
     "send": "mdtool.services.send.config:SendConfig",
     "store": "mdtool.services.store.config:StoreConfig",
     "log": "mdtool.core.logs:LogConfig",

@@ -29,6 +29,8 @@ CONFIG_VARIABLE = "MDTOOL_CONFIG"
 SECTIONS = frozenset(
     {
         "aggregate",
+        "audit",
+        "auth",
         "book",
         "connect",
         "gateway",
@@ -43,6 +45,8 @@ SECTIONS = frozenset(
         "vwap",
     }
 )
+TABLES: Final = frozenset({"quotas", "roles"})
+"""Sections of named sections, such as `[roles.desk]`, whose names are the user's own."""
 _LINK: Final = re.compile(
     r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?$"
 )
@@ -159,6 +163,39 @@ def origins(cls: type, section: str, flags: Mapping[str, object]) -> dict[str, O
             current, flag = _current_name(cls, name), "--" + name.replace("_", "-")
             values[current] = Origin(_in_range(cls, current, value, flag), flag)
     return values
+
+
+def load_tables(name: str) -> Mapping[str, Any]:
+    """Return the named sections of one of TABLES, as the file has them: `[roles.desk]` as `desk`.
+
+    Raises
+    ------
+    ConfigError
+        When the file is not TOML.
+    """
+    return _table(name)[0]
+
+
+def load_table(cls: type[T], name: str, key: str, given: object) -> T:
+    """Return the settings of one named section, `[NAME.KEY]`.
+
+    Raises
+    ------
+    ConfigError
+        As `load` does.
+    """
+    where = f"[{name}.{key}]"
+    if not isinstance(given, dict):
+        raise ConfigError(f"{where}: expects a section of its own")
+    types = field_types(cls)
+    values = {}
+    for written, value in given.items():
+        field = written.replace("-", "_")
+        place = f"{where} {written}"
+        if field not in types:
+            raise ConfigError(f"{place}: no such setting{did_you_mean(field, types)}")
+        values[field] = _in_range(cls, field, _typed(types[field], value, place), place)
+    return cls(**values)
 
 
 def peer_address(peer: Peer, default: str) -> str:
@@ -282,8 +319,8 @@ def _table(section: str) -> tuple[dict[str, Any], Path | None]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     for name in content:
-        if name not in SECTIONS:
-            raise ConfigError(f"{path}: no section [{name}]{did_you_mean(name, SECTIONS)}")
+        if name not in SECTIONS | TABLES:
+            raise ConfigError(f"{path}: no section [{name}]{did_you_mean(name, SECTIONS | TABLES)}")
     table = content.get(section, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {section} must be a section, [{section}]")

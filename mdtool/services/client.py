@@ -9,21 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
-from typing import Final, NoReturn
+from typing import Final
 
-from mdtool.core.errors import MdtoolError
+from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
+from mdtool.core.permissions import ANONYMOUS, Principal
 from mdtool.core.throttle import Throttle
 from mdtool.core.units import NS_PER_S
+from mdtool.services.limits import (
+    DEFAULT_QUOTA,
+    UNLIMITED,
+    CapacityError,
+    LimitError,
+    Limits,
+    Quota,
+    QuotaConfig,
+    RateLimit,
+)
+from mdtool.services.security import NO_TOKEN, Security
 
-UNLIMITED: Final = 0
-LONGEST_WAIT_S: Final = 10
-"""How long a subscription's first upstream request may be delayed before it is rejected."""
 _TIME_BURST_US: Final = 250_000
 _US_PER_PERCENT: Final = 10_000
 _NS_PER_US: Final = 1_000
@@ -31,71 +39,6 @@ _IPV6_PREFIX: Final = 64
 """Bits of the network that one host has to itself: it may use a new address for each request."""
 _LEAST_TURN_WAIT_S: Final = 0.1
 """The shortest wait for a turn: shorter waits of many connections would keep the CPU busy."""
-
-
-class LimitError(MdtoolError):
-    """A client exceeds a limit of its own.
-
-    Attributes
-    ----------
-    headers : mapping of str to str
-        `Retry-After` and the rate limit's state, for answers over HTTP.
-    """
-
-    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
-        super().__init__(message)
-        self.headers = headers
-
-
-class CapacityError(MdtoolError):
-    """The service has as many connections as it admits, of all clients together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who a client is.
-
-    Attributes
-    ----------
-    name : str
-        Unique among principals.
-    """
-
-    name: str
-
-
-ANONYMOUS: Final = Principal("anonymous")
-_HERE: Final = frozenset({"localhost", "::/64"})
-"""What identifies clients on this machine, besides 127.0.0.0/8: a name, and the network of ::1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What each client may use, and all of them together.
-
-    Attributes
-    ----------
-    requests_per_s : int
-        Requests of one client, answered from memory, in the long run and at once; or UNLIMITED.
-    upstream_per_s, upstream_burst : int
-        Requests of one client that reach another service or a store, in the long run and at once.
-    upstream_here_per_s : int or None
-        The same for clients on this machine, also at once; None for that of others.
-    connections : int or None
-        Open at the same time, of all clients together; None for any number.
-    connections_of_client : int
-        Open at the same time, of one client, or UNLIMITED.
-    time_percent : float
-        How much of the service's time one client's messages may take while others wait.
-    """
-
-    requests_per_s: int = UNLIMITED
-    upstream_per_s: int = UNLIMITED
-    upstream_burst: int = 1
-    upstream_here_per_s: int | None = None
-    connections: int | None = None
-    connections_of_client: int = UNLIMITED
-    time_percent: float = 100.0
 
 
 @dataclass(slots=True)
@@ -120,111 +63,6 @@ class Tally:
     conflated: int = 0
     dropped: int = 0
     behind: int = 0
-
-
-class RateLimit:
-    """A rate of requests for each client, described in headers.
-
-    The headers are those of draft-ietf-httpapi-ratelimit-headers: `RateLimit-Policy` and
-    `RateLimit`.
-
-    Parameters
-    ----------
-    name : str
-        What the headers call it.
-    rate_per_s : int
-        In the long run, or UNLIMITED.
-    burst : int
-        At once, by a client that requested nothing before.
-    here_per_s : int, optional
-        The rate and the burst of clients on this machine, if these differ.
-
-    Attributes
-    ----------
-    refused : int
-        Requests rejected.
-    spent : Counter of str or None
-        Requests by client, for other processes of the service that share the limit; None where
-        there are none.
-    """
-
-    def __init__(
-        self, name: str, rate_per_s: int, burst: int, here_per_s: int | None = None
-    ) -> None:
-        self.refused = 0
-        self.spent: Counter[str] | None = None
-        self._name = name
-        self._throttle = _throttle(rate_per_s, burst)
-        self._here = self._throttle
-        if here_per_s is not None:
-            self._here = _throttle(here_per_s, here_per_s)
-
-    def spend(self, client: str) -> None:
-        """Count a request; raise LimitError when there were too many."""
-        throttle = self._of(client)
-        if throttle is None:
-            return
-        wait_ns = throttle.spend(client, time.monotonic_ns())
-        if wait_ns:
-            self._reject(throttle, wait_ns)
-        if self.spent is not None:
-            self.spent[client] += 1
-
-    def reserve(self, client: str) -> float:
-        """Count a request that is made later, and return after how many seconds.
-
-        Raises
-        ------
-        LimitError
-            When that is more than `LONGEST_WAIT_S`.
-        """
-        throttle = self._of(client)
-        if throttle is None:
-            return 0.0
-        now_ns = time.monotonic_ns()
-        wait_ns = throttle.wait_ns(client, now_ns)
-        if wait_ns > LONGEST_WAIT_S * NS_PER_S:
-            self._reject(throttle, wait_ns)
-        throttle.charge(client, now_ns, 1)
-        if self.spent is not None:
-            self.spent[client] += 1
-        return wait_ns / NS_PER_S
-
-    def charge(self, client: str, requests: int) -> None:
-        """Count requests that another process of the service has answered."""
-        throttle = self._of(client)
-        if throttle is not None:
-            throttle.charge(client, time.monotonic_ns(), requests)
-
-    def headers(self, client: str) -> Mapping[str, str]:
-        """Return what a client may still request, as headers of an answer."""
-        throttle = self._of(client)
-        if throttle is None:
-            return {}
-        left = throttle.left(client, time.monotonic_ns())
-        return self._headers(throttle, left, 0 if left else 1)
-
-    def _of(self, client: str) -> Throttle | None:
-        return self._here if client in _HERE or client.startswith("127.") else self._throttle
-
-    def _reject(self, throttle: Throttle, wait_ns: int) -> NoReturn:
-        self.refused += 1
-        wait_s = max(1, math.ceil(wait_ns / NS_PER_S))
-        rate = f"{throttle.rate_per_s:,} requests a second"
-        message = f"rate limit of {rate} exceeded; retry in {wait_s} s"
-        raise LimitError(
-            message, {"Retry-After": str(wait_s), **self._headers(throttle, 0, wait_s)}
-        )
-
-    def _headers(self, throttle: Throttle, left: int, wait_s: int) -> Mapping[str, str]:
-        window_s = math.ceil(throttle.burst / throttle.rate_per_s)
-        policy = f'"{self._name}";q={throttle.burst};w={window_s}'
-        state = f'"{self._name}";r={left}' + (f";t={wait_s}" if wait_s else "")
-        return {"RateLimit-Policy": policy, "RateLimit": state}
-
-
-def _throttle(rate_per_s: int, burst: int) -> Throttle | None:
-    return None if rate_per_s == UNLIMITED else Throttle(rate_per_s, burst)
 
 
 @dataclass(slots=True)
@@ -256,6 +94,8 @@ class Admission:
     Parameters
     ----------
     limits : Limits
+    security : Security, optional
+        How clients authenticate; without it everybody may do everything.
 
     Attributes
     ----------
@@ -264,6 +104,7 @@ class Admission:
     waits : int
         Messages that waited because their client had used its share of the time.
     requests, upstream : RateLimit
+        Of the default class of quotas.
     time_share : Throttle
         Its tokens are microseconds.
     open : dict of Client
@@ -273,9 +114,12 @@ class Admission:
         share the limits; None where there are none.
     elsewhere : dict of int to Elsewhere
         The connections to those processes.
+    subscriptions_of : Counter of str
+        Subscriptions by identity, where clients authenticate.
     """
 
     limits: Limits
+    security: Security | None = None
     tallies: dict[str, Tally] = field(default_factory=dict)
     waits: int = 0
     requests: RateLimit = field(init=False)
@@ -286,14 +130,16 @@ class Admission:
     rejected: int = field(init=False, default=0)
     changed: set[str] | None = field(init=False, default=None)
     elsewhere: dict[int, Elsewhere] = field(init=False, default_factory=dict)
+    subscriptions_of: Counter[str] = field(init=False, default_factory=Counter)
+    _quotas: dict[str, Quota] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         limits = self.limits
-        rate_per_s = limits.requests_per_s
-        self.requests = RateLimit("memory", rate_per_s, max(1, rate_per_s))
-        self.upstream = RateLimit(
-            "upstream", limits.upstream_per_s, limits.upstream_burst, limits.upstream_here_per_s
-        )
+        given = {} if self.security is None else self.security.quotas
+        for name in {DEFAULT_QUOTA, *given}:
+            self._quotas[name] = Quota(limits, given.get(name, QuotaConfig()))
+        default = self._quotas[DEFAULT_QUOTA]
+        self.requests, self.upstream = default.requests, default.upstream
         rate = max(1, round(limits.time_percent * _US_PER_PERCENT))
         self.time_share = Throttle(rate, _TIME_BURST_US)
 
@@ -301,12 +147,16 @@ class Admission:
         """Return how many connections are open, to all processes of the service."""
         return len(self.open) + sum(process.total for process in self.elsewhere.values())
 
+    def quota(self, principal: Principal) -> Quota:
+        """Return the quotas of a principal: those of its class, if that exists."""
+        return self._quotas.get(principal.quota) or self._quotas[DEFAULT_QUOTA]
+
     @property
     def refused(self) -> Mapping[str, int]:
         """How much was rejected, by limit."""
         return {
-            "requests": self.requests.refused,
-            "upstream": self.upstream.refused,
+            "requests": sum(quota.requests.refused for quota in self._quotas.values()),
+            "upstream": sum(quota.upstream.refused for quota in self._quotas.values()),
             "sockets": self.rejected,
         }
 
@@ -327,14 +177,15 @@ class Admission:
         """Return the tally of a listener or path."""
         return self.tallies.setdefault(listener, Tally())
 
-    def client(self, address: str, principal: Principal = ANONYMOUS) -> Client:
+    def client(self, address: str, principal: Principal | None = None) -> Client:
         """Return the client of one request or connection.
 
         Parameters
         ----------
         address : str
             What identifies a client that does not authenticate: its IPv4 address or IPv6 network.
-        principal : Principal
+        principal : Principal, optional
+            One that has authenticated.
         """
         return Client(self, address, principal)
 
@@ -343,6 +194,14 @@ class Admission:
         # A connection that is lost already has no peer name.
         host, *_ = transport.get_extra_info("peername") or ("",)
         return self.client(client_address(host))
+
+    def check_connections(self, identity: str, quota: Quota) -> None:
+        """Raise LimitError where a client has as many connections as it may have."""
+        most = quota.connections
+        if most != UNLIMITED and self.connections_of(identity) >= most:
+            self.rejected += 1
+            message = f"connection limit of {most:,} for one client reached"
+            raise LimitError(message, {"Retry-After": "1"})
 
     def close_all(self, code: int, reason: str) -> None:
         """Close every connection."""
@@ -358,33 +217,149 @@ class Client:
     admission : Admission
         Of the service; its limits count by `identity`.
     address : str
-    principal : Principal
+    principal : Principal, optional
+        One that has authenticated; otherwise the client may authenticate later.
 
     Attributes
     ----------
     identity : str
         What limits count by: the address of an anonymous client, else the principal.
+    began_s : float
+        When it came, on a monotonic clock; 0 where nobody authenticates.
     """
 
-    __slots__ = ("_admission", "_close", "address", "identity", "principal", "tally")
+    __slots__ = (
+        *("_admission", "_close", "_quota", "address", "began_s", "identity"),
+        *("is_authenticated", "principal", "tally"),
+    )
 
     def __init__(
-        self, admission: Admission, address: str, principal: Principal = ANONYMOUS
+        self, admission: Admission, address: str, principal: Principal | None = None
     ) -> None:
+        security = admission.security
         self._admission = admission
         self._close: Callable[[int, str], None] | None = None
         self.address = address
-        self.principal = principal
-        self.identity = address if principal is ANONYMOUS else principal.name
+        self.identity = address
         self.tally: Tally | None = None
+        self.is_authenticated = principal is not None
+        self.began_s = 0.0 if security is None else time.monotonic()
+        if principal is not None:
+            self.principal = principal
+            self.identity = _identity(principal)
+        else:
+            self.principal = ANONYMOUS if security is None else security.anonymous
+        self._quota = admission.quota(self.principal)
+
+    @property
+    def security(self) -> Security | None:
+        """How clients of the service authenticate, None where they do not."""
+        return self._admission.security
+
+    def check_token(self) -> None:
+        """Raise TokenError where a token is required, and the client has not sent any."""
+        security = self._admission.security
+        if security is not None and security.is_required and not self.is_authenticated:
+            security.note(self, "enter", NO_TOKEN)
+            raise TokenError(NO_TOKEN)
+
+    def authenticate(self, token: str) -> None:
+        """Take a token: the client's first one, or a newer one of the same principal.
+
+        Raises
+        ------
+        UnknownKeyError
+            When only a refresh of the issuer's keys could tell; see `authenticate_now`.
+        TokenError
+            When it is not valid.
+        LimitError
+            When the client sent too many that are not, or its principal has too many connections.
+        """
+        security = self._admission.security
+        if security is not None:
+            self._enter(security, lambda: security.principal(token))
+
+    async def authenticate_now(self, token: str) -> None:
+        """As `authenticate`; the issuer's keys are read again where that may help."""
+        security = self._admission.security
+        if security is None:
+            return
+        try:
+            self.authenticate(token)
+        except UnknownKeyError:
+            principal: Principal | TokenError
+            try:
+                principal = await security.principal_now(token)
+            except TokenError as error:
+                principal = error
+            self._enter(security, lambda: _result(principal))
+
+    def redeem(self, ticket: str) -> None:
+        """Take a ticket in place of a token; raise TokenError or LimitError likewise."""
+        security = self._admission.security
+        if security is not None:
+            self._enter(security, lambda: security.tickets.redeem(ticket))
+
+    def _enter(self, security: Security, find: Callable[[], Principal]) -> None:
+        """Become the principal that `find` returns."""
+        try:
+            principal = find()
+            security.check_valid(principal)
+            self._become(principal)
+        except UnknownKeyError:
+            raise
+        except TokenError as error:
+            security.note(self, "authenticate", str(error))
+            self._admission.requests.spend(self.address)
+            raise
+
+    def _become(self, principal: Principal) -> None:
+        admission = self._admission
+        if self.is_authenticated:
+            known = self.principal
+            if (principal.name, principal.access) != (known.name, known.access):
+                raise TokenError(
+                    "token: of another principal, or with other permissions; open a new connection"
+                )
+            self.principal = principal
+            return
+        identity, quota = _identity(principal), admission.quota(principal)
+        if self._close is not None:
+            admission.check_connections(identity, quota)
+            admission.note(self.identity, -1)
+            admission.note(identity, 1)
+        self.principal, self.identity, self._quota = principal, identity, quota
+        self.is_authenticated = True
+
+    def subscribe(self) -> Callable[[], None]:
+        """Count a subscription; return what ends that.
+
+        Raises
+        ------
+        LimitError
+            When the client has as many as it may have.
+        """
+        identity, most = self.identity, self._quota.subscriptions
+        subscriptions = self._admission.subscriptions_of
+        if most != UNLIMITED and subscriptions[identity] >= most:
+            message = f"limit of {most:,} subscriptions for one client reached"
+            raise LimitError(message, {"Retry-After": "1"})
+        subscriptions[identity] += 1
+
+        def end() -> None:
+            subscriptions[identity] -= 1
+            if not subscriptions[identity]:
+                del subscriptions[identity]
+
+        return end
 
     def spend_request(self) -> None:
         """Count a request answered from memory; raise LimitError when there were too many."""
-        self._admission.requests.spend(self.identity)
+        self._quota.requests.spend(self.identity)
 
     def spend_upstream(self) -> None:
         """Count a request that reaches another service; raise LimitError likewise."""
-        self._admission.upstream.spend(self.identity)
+        self._quota.upstream.spend(self.identity)
 
     def reserve_upstream(self) -> float:
         """Count such a request that is made later, and return after how many seconds.
@@ -394,11 +369,20 @@ class Client:
         LimitError
             When that is more than `LONGEST_WAIT_S`.
         """
-        return self._admission.upstream.reserve(self.identity)
+        return self._quota.upstream.reserve(self.identity)
 
     def upstream_headers(self) -> Mapping[str, str]:
         """Return what the client may still request upstream, as headers."""
-        return self._admission.upstream.headers(self.identity)
+        return self._quota.upstream.headers(self.identity)
+
+    def charge_ticks(self, ticks: int) -> float:
+        """Count ticks that were received, and return for how many seconds to read no more."""
+        throttle = self._quota.ticks
+        if throttle is None:
+            return 0.0
+        now_ns = time.monotonic_ns()
+        throttle.charge(self.identity, now_ns, ticks)
+        return throttle.wait_ns(self.identity, now_ns) / NS_PER_S
 
     async def turn(self) -> Turn:
         """Wait until the client has time left, and return a block that charges it.
@@ -461,12 +445,22 @@ class Client:
             tally.refused += 1
             admission.rejected += 1
             raise CapacityError(f"connection limit of {limits.connections:,} reached")
-        of_client = limits.connections_of_client
-        if of_client != UNLIMITED and admission.connections_of(self.identity) >= of_client:
+        try:
+            admission.check_connections(self.identity, self._quota)
+        except LimitError:
             tally.refused += 1
-            admission.rejected += 1
-            message = f"connection limit of {of_client:,} for one client reached"
-            raise LimitError(message, {"Retry-After": "1"})
+            raise
+
+
+def _identity(principal: Principal) -> str:
+    """Return what limits count a principal by, which no address can be."""
+    return f"principal {principal.name}"
+
+
+def _result(found: Principal | TokenError) -> Principal:
+    if isinstance(found, TokenError):
+        raise found
+    return found
 
 
 @functools.lru_cache(4_096)

@@ -24,6 +24,7 @@ class CloseCode(IntEnum):
     POLICY = 1008
     TOO_BIG = 1009
     BEHIND = 4000
+    UNAUTHORIZED = 4401
 
 
 def text_header(length: int) -> bytes:

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from mdtool.adapters.aggregator import AggregatorClient
-from mdtool.services.client import Admission, LimitError, Limits
+from mdtool.services.client import Admission
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds.bars import Bars
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, Page
@@ -16,6 +16,7 @@ from mdtool.services.gateway.hub import Hub, Subscription
 from mdtool.services.gateway.market import MarketState, MarketStream
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.upstream import Upstream
+from mdtool.services.limits import LimitError, Limits
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 
 ANYBODY = Admission(Limits()).client("1.2.3.4")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdtool.adapters.stores.port import SymbolTotals
-from mdtool.services.client import Admission, Limits
+from mdtool.services.client import Admission
 from mdtool.services.gateway.feeds.aggregates import Aggregate
 from mdtool.services.gateway.feeds.bars import Bar
 from mdtool.services.gateway.feeds.books import Level, OrderBook
@@ -21,6 +21,7 @@ from mdtool.services.gateway.protocols.graphql.documents import MAX_TOKENS
 from mdtool.services.gateway.protocols.graphql.documents import Limits as DocumentLimits
 from mdtool.services.gateway.protocols.graphql.execution import Operations
 from mdtool.services.gateway.protocols.graphql.schema import make_schema
+from mdtool.services.limits import Limits
 from mdtool.wire.graphql import Request
 from tests.reference.plain_feeds import TABLE, Trade, plain_feeds
 from tests.support.graphql_documents import VARIABLES, documents

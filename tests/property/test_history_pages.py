@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdtool.adapters.stores import open_history, open_store
-from mdtool.services.client import Admission, Limits
+from mdtool.services.client import Admission
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds.feed import Audience, Key, Page
 from mdtool.services.gateway.feeds.trades import Trades
 from mdtool.services.gateway.history import History
 from mdtool.services.gateway.hub import Hub
 from mdtool.services.gateway.market import MarketState
+from mdtool.services.limits import Limits
 from tests.support.stores import MS, NOON_NS, run, sqlite_stores, step
 
 STREAMS = ("b", "a", "c")

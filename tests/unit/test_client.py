@@ -5,15 +5,9 @@ import time
 
 import pytest
 
-from mdtool.services.client import (
-    Admission,
-    CapacityError,
-    Client,
-    LimitError,
-    Limits,
-    Principal,
-    client_address,
-)
+from mdtool.core.permissions import Principal
+from mdtool.services.client import Admission, Client, client_address
+from mdtool.services.limits import CapacityError, LimitError, Limits
 
 
 def ignore(_code: int, _reason: str) -> None:

@@ -8,11 +8,12 @@ import socket
 
 import pytest
 
-from mdtool.services.client import Admission, CapacityError, LimitError, Limits
+from mdtool.services.client import Admission
 from mdtool.services.gateway.workers import link as links
 from mdtool.services.gateway.workers.link import Link, Message, MessageDecoder, encode_message
 from mdtool.services.gateway.workers.peers import WORKER, Place
 from mdtool.services.gateway.workers.usage import Usage
+from mdtool.services.limits import CapacityError, LimitError, Limits
 
 MESSAGES = [
     Message("hello", {"worker": 1}),

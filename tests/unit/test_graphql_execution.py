@@ -13,7 +13,7 @@ from graphql import build_client_schema, get_introspection_query, print_schema
 
 from mdtool.adapters.market import UnansweredError, UnavailableError
 from mdtool.adapters.stores.port import SymbolTotals
-from mdtool.services.client import Admission, Client, Limits
+from mdtool.services.client import Admission, Client
 from mdtool.services.gateway.backlog import Update
 from mdtool.services.gateway.feeds.aggregates import Aggregate
 from mdtool.services.gateway.feeds.bars import Bar
@@ -27,6 +27,7 @@ from mdtool.services.gateway.protocols.graphql.documents import Limits as Docume
 from mdtool.services.gateway.protocols.graphql.errors import DocumentError
 from mdtool.services.gateway.protocols.graphql.execution import Operations
 from mdtool.services.gateway.protocols.graphql.schema import make_schema
+from mdtool.services.limits import Limits
 from mdtool.wire.graphql import Request
 from tests.reference.plain_feeds import TABLE, Alert, Trade, plain_feeds
 

@@ -7,9 +7,10 @@ from unittest import mock
 
 import pytest
 
-from mdtool.services.client import Admission, Limits
+from mdtool.services.client import Admission
 from mdtool.services.ingest.connection import CROWDED_READ_BYTES, Connection, Connections
 from mdtool.services.ingest.intake import Intake
+from mdtool.services.limits import Limits
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.symbol_index import SymbolIndex

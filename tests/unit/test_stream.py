@@ -8,7 +8,7 @@ import json
 import pytest
 from aiohttp import ClientSession, WSMsgType
 
-from mdtool.services.client import Admission, LimitError, Limits
+from mdtool.services.client import Admission
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds.bars import Bar
 from mdtool.services.gateway.feeds.feed import Key
@@ -24,6 +24,7 @@ from mdtool.services.gateway.protocols.stream import (
 )
 from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.http.listening import listening
+from mdtool.services.limits import LimitError, Limits
 from tests.reference.plain_feeds import Trade, plain_feeds
 
 QUOTE = LatestQuote("AAPL", 100 * 10**9, None, None, 1_000, is_stale=False)

@@ -14,7 +14,7 @@ from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Frames, TradeRun
 from mdtool.core.trades import Trades as Columns
-from mdtool.services.client import Admission, Limits
+from mdtool.services.client import Admission
 from mdtool.services.gateway.feeds import trades as module
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, Page
 from mdtool.services.gateway.feeds.trades import Trades
@@ -22,6 +22,7 @@ from mdtool.services.gateway.history import StoredTrades
 from mdtool.services.gateway.hub import Hub, Subscription
 from mdtool.services.gateway.market import MarketState
 from mdtool.services.gateway.parameters import ParameterError
+from mdtool.services.limits import Limits
 
 ANYBODY = Admission(Limits()).client("1.2.3.4")
 SYMBOLS = SymbolTable(["AAPL", "MSFT"])

@@ -17,7 +17,8 @@ from mdtool.core.descriptors import PAUSE_S, check
 from mdtool.core.errors import StartupError
 from mdtool.core.tcp import bind, close_all
 from mdtool.services.aggregator.reflection import add_reflection
-from mdtool.services.client import Admission, Limits, client_address
+from mdtool.services.client import Admission, client_address
+from mdtool.services.limits import Limits
 
 _OPTIONS: Final = (
     *rpc.OPTIONS,

@@ -19,10 +19,12 @@ from mdtool.services.book.connection import feed
 from mdtool.services.book.processing import Processing
 from mdtool.services.book.reader import Reader
 from mdtool.services.book.status import final_states, health_of, state_of, status_of
-from mdtool.services.client import Admission, CapacityError, Limits
+from mdtool.services.client import Admission
 from mdtool.services.http.answers import UNBUFFERED, Statuses, answer, client_of, encode_object
 from mdtool.services.http.control import STOP_GRACE_S, control_application
 from mdtool.services.http.listening import listening
+from mdtool.services.limits import CapacityError, Limits
+from mdtool.services.security import reject_auth
 from mdtool.wire.book_lines import BookLines
 from mdtool.wire.dbn_session import FromLive, FromStart
 
@@ -87,6 +89,7 @@ class BookReceiver:
         StartupError
             When the address cannot be listened on.
         """
+        reject_auth(self.name)
         warm_up()
         routes = {
             ("POST", "/start-processing"): self._start,

@@ -14,12 +14,7 @@ from mdtool.adapters.market import (
     UnavailableError,
     UnknownSymbolError,
 )
-from mdtool.services.client import (
-    Admission,
-    CapacityError,
-    Client,
-    LimitError,
-)
+from mdtool.services.client import Admission, Client
 from mdtool.services.gateway.origins import ForeignOriginError, Origins
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.proxies import Proxies
@@ -36,6 +31,7 @@ from mdtool.services.http.answers import (
     no_route,
 )
 from mdtool.services.http.bodies import BodyError
+from mdtool.services.limits import CapacityError, LimitError
 
 STALE_HEADERS: Final = {"Warning": '110 mdtool "Response is Stale"'}
 

@@ -15,7 +15,7 @@ from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.vwap_feed import LocalVwaps
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.tcp import listen
-from mdtool.services.client import Admission, Limits
+from mdtool.services.client import Admission
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.http import Routes
@@ -50,6 +50,8 @@ from mdtool.services.gateway.workers.peers import Peers, Place
 from mdtool.services.gateway.workers.workers import Workers
 from mdtool.services.http.answers import Fail, Handler, failure
 from mdtool.services.http.listening import serving
+from mdtool.services.limits import Limits
+from mdtool.services.security import reject_auth
 from mdtool.wire.websocket import CloseCode
 
 _STREAMED: Final = {EVENTS_PATH, ORDER_BOOK_PATH}
@@ -103,6 +105,7 @@ class Gateway:
             When the address cannot be listened on, or a shared hub of quotes or Kafka is
             unavailable.
         """
+        reject_auth(self.name)
         place = Place.of_process()
         if place is None and self._config.workers > 1:
             await Workers(self._config).run(started)

@@ -35,6 +35,8 @@ _MEANINGS: Final = {
     CloseCode.BEHIND: "The client stopped reading: for `slow_client_s`, or with too many messages"
     " waiting that cannot be conflated, or with 32 MB of states. Reconnect, and read faster or"
     " subscribe to less.",
+    CloseCode.UNAUTHORIZED: "The token is missing, not valid, expired or revoked. Reconnect with a"
+    " new one.",
 }
 _PINGS: Final = (
     f"Clients are pinged every {HEARTBEAT_S:g} s. A client that does not answer a ping within"

@@ -17,10 +17,12 @@ from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import Started
 from mdtool.core.tcp import Listener, listen
 from mdtool.core.units import ANY_PRICE
-from mdtool.services.client import Admission, Limits
+from mdtool.services.client import Admission
 from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.connection import Connection, Connections
 from mdtool.services.ingest.intake import Intake
+from mdtool.services.limits import Limits
+from mdtool.services.security import reject_auth
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.symbol_index import SymbolIndex
@@ -72,6 +74,7 @@ class IngestServer:
             When what was taken can never be committed; or is not when the server stops, and its
             clients cannot send it again.
         """
+        reject_auth(self.name)
         _warm_up()
         symbols = SymbolIndex(self._config.max_symbols)
         url = self._config.bus or self._config.aggregator

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mdtool.core.errors import StartupError
-from mdtool.services.client import ANONYMOUS, Principal
+from mdtool.core.permissions import ANONYMOUS, Principal
 from mdtool.wire.live import Authentication
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO

@@ -13,11 +13,13 @@ from mdtool.core.batch import Batch
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.tcp import listen
-from mdtool.services.client import Admission, CapacityError, LimitError, Limits
+from mdtool.services.client import Admission
+from mdtool.services.limits import CapacityError, LimitError, Limits
 from mdtool.services.live_gateway.config import LOOP, LiveGatewayConfig
 from mdtool.services.live_gateway.keys import Keys
 from mdtool.services.live_gateway.playback import Input, Pass, Playback, inputs
 from mdtool.services.live_gateway.session import Session
+from mdtool.services.security import reject_auth
 from mdtool.wire.dbn_records import DTYPES, RTYPES
 
 
@@ -60,6 +62,7 @@ class LiveGateway:
         UsageError
             When standard input is to be looped, or merged with files.
         """
+        reject_auth(self.name)
         config = self._config
         self._keys = Keys() if config.keys is None else Keys.read(config.keys)
         try:

@@ -17,13 +17,15 @@ from mdtool.core.lifecycle import Started
 from mdtool.core.stream_warnings import counts_of
 from mdtool.core.tcp import listen
 from mdtool.core.units import format_time
-from mdtool.services.client import Admission, CapacityError, Limits
+from mdtool.services.client import Admission
 from mdtool.services.http.answers import Statuses, answer, encode_object
 from mdtool.services.http.control import STOP_GRACE_S, control_application
 from mdtool.services.http.listening import listening
+from mdtool.services.limits import CapacityError, Limits
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.replay.runs import AlreadyStreamingError, NotStreamingError, Pace, Run, Runs
 from mdtool.services.replay.session import Session
+from mdtool.services.security import reject_auth
 
 _SHOWN_RECEIVERS: Final = 100
 _STATUSES: Final[Statuses] = {
@@ -63,6 +65,7 @@ class ReplaySender:
         StartupError
             When an address cannot be listened on, or the recording cannot be read.
         """
+        reject_auth(self.name)
         config = self._config
         await asyncio.to_thread(self._probe)
         async with asyncio.TaskGroup() as tasks:

@@ -27,7 +27,8 @@ from mdtool.core.records import Records, index_timestamps
 from mdtool.core.tcp import listen, notice_loss
 from mdtool.engine.pacing import Pacer
 from mdtool.engine.quotes import LatestQuotes, Quotes, has_quotes
-from mdtool.services.client import Admission, CapacityError, Limits
+from mdtool.services.client import Admission
+from mdtool.services.limits import CapacityError, Limits
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_mappings import mapping_record
 from mdtool.wire.dbn_metadata import make_metadata

@@ -11,7 +11,8 @@ from typing import Final, cast
 
 from mdtool.core.addresses import format_address
 from mdtool.core.tcp import notice_loss
-from mdtool.services.client import Admission, CapacityError
+from mdtool.services.client import Admission
+from mdtool.services.limits import CapacityError
 from mdtool.services.vwap.states import States
 from mdtool.wire.vwap_lines import MAX_LINE_BYTES, LineError, encode_error, parse_subscribe
 

@@ -14,7 +14,9 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.lifecycle import Started
 from mdtool.core.tcp import listen
 from mdtool.engine.vwap import Window
-from mdtool.services.client import Admission, Limits
+from mdtool.services.client import Admission
+from mdtool.services.limits import Limits
+from mdtool.services.security import reject_auth
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.connections import Connection, Connections
 from mdtool.services.vwap.follower import Follower
@@ -70,6 +72,7 @@ class VwapFeed:
         StartupError
             When the address cannot be listened on, or Kafka cannot be reached.
         """
+        reject_auth(self.name)
         config = self._config
         states = States(self._window)
         admission = Admission(Limits(connections=config.max_clients))

@@ -9,7 +9,6 @@ from typing import Any, Final
 from aiohttp import web
 
 from mdtool.core.errors import MdtoolError
-from mdtool.services.client import CapacityError, LimitError
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.feed import ALL, Key
@@ -19,6 +18,7 @@ from mdtool.services.gateway.parameters import ParameterError, parse_symbol
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.table import FeedRow
 from mdtool.services.gateway.websockets import WebSocket, websocket
+from mdtool.services.limits import CapacityError, LimitError
 
 PATH: Final = "/stream"
 MAX_SUBSCRIPTIONS: Final = 100

@@ -1,0 +1,202 @@
+"""How the clients of a service authenticate, and what becomes of their tokens later."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from mdtool.adapters.audit import AuditConfig, AuditLog
+from mdtool.adapters.identity import Authenticator
+from mdtool.adapters.identity.config import NONE, REQUIRED, AuthConfig
+from mdtool.adapters.identity.errors import TokenError
+from mdtool.core.config import load, load_table, load_tables
+from mdtool.core.errors import ConfigError
+from mdtool.core.permissions import (
+    ANONYMOUS,
+    ANONYMOUS_ROLE,
+    NOTHING,
+    ForbiddenError,
+    Principal,
+    Roles,
+)
+from mdtool.services.limits import QuotaConfig
+from mdtool.wire.websocket import CloseCode
+
+if TYPE_CHECKING:
+    from mdtool.services.client import Client
+
+log = logging.getLogger(__name__)
+
+TICKET_S: Final = 30
+"""How long a ticket is valid."""
+LOGIN_S: Final = 10.0
+"""How long a connection may be open without a token where one is required."""
+_WATCH_S: Final = 1.0
+_MAX_TICKETS: Final = 100_000
+NO_TOKEN: Final = "token: missing; send Authorization: Bearer TOKEN"  # noqa: S105 - a message
+ENDED: Final = "the token has expired, or is revoked"
+
+
+def reject_auth(service: str) -> None:
+    """Raise ConfigError where clients are to authenticate, for a service that cannot do that."""
+    mode = load(AuthConfig, "auth", {}).mode
+    if mode != NONE:
+        raise ConfigError(f"[auth] mode: {mode} is not supported by {service}; do not start it")
+
+
+class Security:
+    """Authenticates the clients of a service.
+
+    Parameters
+    ----------
+    config : AuthConfig
+        Its mode is not `none`.
+    roles : Roles
+    quotas : mapping of str to QuotaConfig
+        By class.
+    audit : AuditLog or None
+
+    Attributes
+    ----------
+    is_required : bool
+        Whether a client without a token may do nothing.
+    anonymous : Principal
+        Of a client without a token.
+    tickets : Tickets
+    """
+
+    def __init__(
+        self,
+        config: AuthConfig,
+        roles: Roles,
+        quotas: Mapping[str, QuotaConfig],
+        audit: AuditLog | None = None,
+    ) -> None:
+        self.is_required = config.mode == REQUIRED
+        self.quotas = quotas
+        self.tickets = Tickets()
+        self._authenticator = Authenticator(config, roles)
+        self._audit = audit
+        self.anonymous = (
+            Principal(ANONYMOUS.name, NOTHING)
+            if self.is_required
+            else roles.principal(ANONYMOUS.name, [ANONYMOUS_ROLE])
+        )
+
+    @classmethod
+    def load(cls, service: str) -> Security | None:
+        """Return what the settings say, None where nobody authenticates.
+
+        Parameters
+        ----------
+        service : str
+            The name by which the audit log calls it.
+
+        Raises
+        ------
+        ConfigError, StartupError
+            When a setting is not valid, or a file cannot be read.
+        """
+        config = load(AuthConfig, "auth", {})
+        roles = Roles(load_tables("roles"))
+        tables = load_tables("quotas")
+        quotas = {name: load_table(QuotaConfig, "quotas", name, tables[name]) for name in tables}
+        if config.mode == NONE:
+            return None
+        audit = load(AuditConfig, "audit", {})
+        return cls(config, roles, quotas, AuditLog(audit, service) if audit.file else None)
+
+    async def run(self, clients: Iterable[Client]) -> None:
+        """Keep keys current, and close connections that may not stay, until cancelled.
+
+        Parameters
+        ----------
+        clients : iterable of Client
+            Those that are connected, looked at again and again.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._authenticator.run())
+                while True:
+                    await asyncio.sleep(_WATCH_S)
+                    self.close_ended(list(clients))
+        finally:
+            if self._audit is not None:
+                self._audit.close()
+
+    def close_ended(self, clients: Iterable[Client]) -> None:
+        """Close the connections of principals that are not valid any more, or never were."""
+        now_s = time.monotonic()
+        for client in clients:
+            if client.is_authenticated:
+                if not self._authenticator.is_valid(client.principal):
+                    self.note(client, "stay connected", ENDED)
+                    client.close(CloseCode.UNAUTHORIZED, ENDED)
+            elif self.is_required and now_s - client.began_s > LOGIN_S:
+                client.close(CloseCode.UNAUTHORIZED, f"no token within {LOGIN_S:g} s")
+
+    def principal(self, token: str) -> Principal:
+        """As `Authenticator.authenticate`."""
+        return self._authenticator.authenticate(token)
+
+    async def principal_now(self, token: str) -> Principal:
+        """As `Authenticator.authenticate_now`."""
+        return await self._authenticator.authenticate_now(token)
+
+    def check_valid(self, principal: Principal) -> None:
+        """Raise TokenError where what a principal authenticated by is not valid any more."""
+        if not self._authenticator.is_valid(principal):
+            raise TokenError("token: expired or revoked")
+
+    def note(self, client: Client, what: str, refusal: str | None = None) -> None:
+        """Log a decision about a client, where there is an audit log."""
+        if self._audit is not None:
+            self._audit.note(client.principal.name, client.address, what, refusal)
+
+    def check_right(self, client: Client, right: str, what: str) -> None:
+        """Raise ForbiddenError where a client does not have a right."""
+        if not client.principal.access.has(right):
+            why = f"{what}: requires the right {right!r}, which none of your roles has"
+            self.note(client, what, why)
+            raise ForbiddenError(why)
+
+
+class Tickets:
+    """Tickets that stand for a principal once, for clients that cannot send headers."""
+
+    def __init__(self) -> None:
+        self._issued: dict[bytes, tuple[float, Principal]] = {}
+
+    def issue(self, principal: Principal) -> str:
+        """Return a new ticket, which is valid for `TICKET_S`."""
+        now_s = time.monotonic()
+        while self._issued:
+            oldest = next(iter(self._issued))
+            if self._issued[oldest][0] > now_s and len(self._issued) < _MAX_TICKETS:
+                break
+            del self._issued[oldest]
+        ticket = secrets.token_urlsafe(32)
+        self._issued[_digest(ticket)] = (now_s + TICKET_S, principal)
+        return ticket
+
+    def redeem(self, ticket: str) -> Principal:
+        """Return whom a ticket stands for, once.
+
+        Raises
+        ------
+        TokenError
+            When there is no such ticket, or it was used, or is too old.
+        """
+        ends_s, principal = self._issued.pop(_digest(ticket), (0.0, ANONYMOUS))
+        if ends_s <= time.monotonic():
+            raise TokenError("ticket: not valid, used before, or too old; request another one")
+        return principal
+
+
+def _digest(ticket: str) -> bytes:
+    return hashlib.sha256(ticket.encode("utf-8", "replace")).digest()
