@@ -218,15 +218,22 @@ def parse_buckets(interval: str, zone: str | None = None, session: str | None = 
     match = _CALENDAR.fullmatch(interval)
     count, unit = (int(match[1]), match[2]) if match else (0, "")
     is_of_zone = zone is not None or session is not None
-    if session is not None and zone is None and " " in session:
-        session, zone = session.split(" ", 1)
     if unit in ("w", "mo") or (unit == "d" and is_of_zone):
         if count != 1:
             raise UsageError(f"interval {interval}: of the calendar there are 1d, 1w and 1mo")
+        if session is not None and zone is None and " " in session:
+            session, zone = session.split(" ", 1)
         return CalendarBuckets(unit, zone or UTC_ZONE, session or MIDNIGHT)
+    length_ns = parse_option("--interval", _parse_length, interval)
     if is_of_zone:
-        raise UsageError(f"interval {interval}: tz and session are for 1d, 1w and 1mo")
-    return EvenBuckets(parse_option("--interval", parse_duration, interval))
+        given = (
+            "session is" if zone is None else "tz is" if session is None else "tz and session are"
+        )
+        raise UsageError(f"interval {interval}: {given} for 1d, 1w and 1mo")
+    return EvenBuckets(length_ns)
+
+
+_parse_length: Final = functools.partial(parse_duration, others="; or 1w or 1mo")
 
 
 def parse_sessions(text: str) -> Buckets:

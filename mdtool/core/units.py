@@ -138,8 +138,14 @@ def parse_option(option: str, parse: Callable[[str], T], text: str) -> T:
         raise UsageError(f"{option}: {error}") from error
 
 
-def parse_duration(text: str) -> int:
+def parse_duration(text: str, others: str = "") -> int:
     """Return the nanoseconds of a duration such as `250ms`, `1.5s`, `5m` or `1h30m`.
+
+    Parameters
+    ----------
+    text : str
+    others : str
+        What may be given instead of a duration, for the message.
 
     Raises
     ------
@@ -148,7 +154,9 @@ def parse_duration(text: str) -> int:
     """
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise UsageError(f"{text!r} is not a duration: give a number and ns, us, ms, s, m, h or d")
+        raise UsageError(
+            f"{text!r} is not a duration: give a number and ns, us, ms, s, m, h or d{others}"
+        )
     total = sum(Decimal(number) * _DURATION_NS[unit] for number, unit in parts)
     if total < 1:
         raise UsageError(f"{text!r} is not a duration longer than 0")

@@ -154,10 +154,17 @@ class BarStream:
             buckets = parse_buckets(interval or "1m", zone, session)
             bars = TimeBars(buckets, lateness_ns, has_vwap=has_vwap)
             return cls(bars, clock, fill, label, extras)
-        if interval or lateness or fill != "none" or zone or session or label != LABELS[0]:
-            raise UsageError(
-                "interval, lateness, fill, tz, session, label: are for bars by time; leave out by"
-            )
+        of_time = {
+            "interval": interval is not None,
+            "lateness": lateness is not None,
+            "fill": fill != FILLS[0],
+            "tz": zone is not None,
+            "session": session is not None,
+            "label": label != LABELS[0],
+        }
+        if any(of_time.values()):
+            given = " and ".join(name for name, is_given in of_time.items() if is_given)
+            raise UsageError(f"by {by}: goes without {given}, which bars by time have")
         return cls(SizedBars(Size.parse(by), has_vwap=has_vwap), clock, extras=extras)
 
     @property

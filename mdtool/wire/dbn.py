@@ -194,6 +194,9 @@ class DbnDecoder:
             if not self._pending:
                 raise InputError(f"{self.source}: is empty")
             raise self._no_dbn(self._pending)
+        if self._unwrapper is not None and not self._pending and self.metadata is None:
+            self._finish_compression(self._unwrapper)
+            raise InputError(f"{self.source}: is empty once it is decompressed")
         if self.metadata is None:
             raise self._corrupt("ends inside its metadata")
         if self._pending and not self._skip_last(self._pending):
@@ -201,10 +204,13 @@ class DbnDecoder:
             part = "the header of another file" if is_header else "a record"
             raise self._corrupt(f"ends inside {part} that begins")
         if self._unwrapper is not None:
-            try:
-                self._unwrapper.finish()
-            except InputError as error:
-                raise self._corrupt(f"{error}") from error
+            self._finish_compression(self._unwrapper)
+
+    def _finish_compression(self, unwrapper: Unwrapper) -> None:
+        try:
+            unwrapper.finish()
+        except InputError as error:
+            raise self._corrupt(f"{error}") from error
 
     def _begin(self) -> None:
         self._is_begun = True

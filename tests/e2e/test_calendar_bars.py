@@ -203,8 +203,11 @@ def test_a_vwap_can_begin_with_the_session(file):
     [
         ("vwap", ("--window", "5m", "--tz", ZONE), "are for --window session"),
         ("vwap", ("--window", "session", "--tz", "Nowhere"), "is not a time zone"),
-        ("aggregate", ("--interval", "5m", "--tz", ZONE), "are for 1d, 1w and 1mo"),
-        ("aggregate", ("--by", "ticks=5", "--label", "end"), "are for bars by time"),
+        ("aggregate", ("--interval", "5m", "--tz", ZONE), "5m: tz is for 1d, 1w and 1mo"),
+        ("aggregate", ("--interval", "5m", "--session", "17:00"), "session is for 1d, 1w and 1mo"),
+        ("aggregate", ("--interval", "1M"), "m, h or d; or 1w or 1mo"),
+        ("aggregate", ("--by", "ticks=5", "--label", "end"), "by ticks=5: goes without label, "),
+        ("aggregate", ("--by", "ticks=5", "--tz", ZONE, "--fill", "prev"), "without fill and tz, "),
         ("aggregate", ("--label", "middle"), "choose from start, end"),
         ("aggregate", ("--with", "trades"), "choose from count, vwap"),
     ],

@@ -118,7 +118,7 @@ def test_texts_name_even_buckets_or_those_of_the_calendar():
     assert parse_buckets("1w").cadence_ns is None
     for interval, zone, session, complaint in [
         ("2w", None, None, "1d, 1w and 1mo"),
-        ("5m", "UTC", None, "tz and session are for"),
+        ("5m", "UTC", None, "tz is for 1d, 1w and 1mo"),
         ("1d", "Mars/Olympus", None, "Mars/Olympus: is not a time zone"),
         ("1d", "../etc/passwd", None, "is not a time zone"),
         ("1d", None, "25:00", "give its beginning as HH:MM"),

@@ -1,3 +1,6 @@
+import bz2
+import gzip
+
 import databento_dbn as dbn
 import numpy as np
 import pytest
@@ -201,6 +204,20 @@ class TestBadStreams:
     def test_nothing_at_all(self):
         with pytest.raises(InputError, match=r"^f\.dbn: is empty$"):
             DbnDecoder("f.dbn").finish()
+
+    @pytest.mark.parametrize("compress", [zstandard.compress, gzip.compress, bz2.compress])
+    def test_nothing_that_is_compressed(self, compress):
+        decoder = DbnDecoder("f.dbn")
+        decoder.feed(compress(b""))
+        with pytest.raises(InputError, match=r"^f\.dbn: is empty once it is decompressed$"):
+            decoder.finish()
+
+    @pytest.mark.parametrize("compress", [zstandard.compress, gzip.compress, bz2.compress])
+    def test_a_compressed_stream_that_ends_before_its_first_byte(self, compress):
+        decoder = DbnDecoder("f.dbn")
+        decoder.feed(compress(bytes(1000))[:8])
+        with pytest.raises(CorruptStreamError, match=r"^f\.dbn: ends inside a .* at byte 0 of "):
+            decoder.finish()
 
     @pytest.mark.parametrize("text", [b"D", b"DB"])
     def test_too_little_to_tell(self, text):
