@@ -195,7 +195,7 @@ def _filter(
         is_quiet = output.quiet or output.is_table
         try:
             with (
-                output.open(metadata, source.size_bytes is None) as sink,
+                output.open(metadata, source.size_bytes is None, stream.rtype) as sink,
                 Progress("trades", source.size_bytes, is_quiet) as progress,
             ):
                 for batch in _bars(source, stream, progress):

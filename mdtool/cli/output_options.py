@@ -222,12 +222,14 @@ class OutputOptions:
 
         return not self.is_table and encoding_of(self.format()) != "json"
 
-    def open(self, metadata: dbn.Metadata, is_endless: bool) -> Sink:
+    def open(self, metadata: dbn.Metadata, is_endless: bool, rtype: int | None = None) -> Sink:
         """Open what the options ask for as `open_output`, under the limit."""
-        output = self.open_output(metadata, is_endless)
+        output = self.open_output(metadata, is_endless, rtype)
         return Sink(output, self.limit, self.path, is_endless)
 
-    def open_output(self, metadata: dbn.Metadata, is_endless: bool) -> Output:
+    def open_output(
+        self, metadata: dbn.Metadata, is_endless: bool, rtype: int | None = None
+    ) -> Output:
         """Open what the options ask for.
 
         Parameters
@@ -237,6 +239,8 @@ class OutputOptions:
         is_endless : bool
             Whether they end only when the command is interrupted: then a file that can be read
             before its end grows in place, else it appears once it is complete.
+        rtype : int, optional
+            Of the records, where it is known without a schema.
 
         Raises
         ------
@@ -251,7 +255,7 @@ class OutputOptions:
             from mdtool.cli.record_table import RecordTable
 
             return RecordTable()
-        return open_output(self.spec(is_endless), metadata)
+        return open_output(self.spec(is_endless), metadata, rtype)
 
     def spec(self, is_endless: bool) -> OutputSpec:
         """Return how and where the options ask to write.

@@ -66,6 +66,8 @@ class BarStream:
     ----------
     schema : str or None
         Of the bars; None where DBN has none for them.
+    rtype : int
+        Of the bars' records.
     bar_rtypes : frozenset of int
         Of bars that may take the place of trades: those of whose intervals that of these bars is a
         multiple.
@@ -93,7 +95,7 @@ class BarStream:
         cadence_ns = self._buckets.cadence_ns if self._buckets else None
         has_own_layout = bool(extras) or self._is_labelled_by_end
         self.schema = None if has_own_layout else schema_of(cadence_ns)
-        self._rtype = rtype_with(extras) if extras else rtype_of(cadence_ns)
+        self.rtype = rtype_with(extras) if extras else rtype_of(cadence_ns)
         # What a bar stands for has neither the number of its trades nor their VWAP.
         grain_ns = self._buckets.grain_ns if self._buckets and not extras else 0
         self.bar_rtypes = frozenset(
@@ -203,7 +205,7 @@ class BarStream:
     def _batches(self, bars: Bars, instruments: Instruments) -> Iterator[Batch]:
         for block in self._fill.expand(bars):
             if len(block):
-                records = ohlcv_records(block, self._rtype, instruments)
+                records = ohlcv_records(block, self.rtype, instruments)
                 if self._is_labelled_by_end and self._buckets is not None:
                     numbers = self._buckets.numbers(block["start_ns"])
                     records["ts_event"] = self._buckets.starts(numbers + 1)

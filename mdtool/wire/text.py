@@ -90,10 +90,10 @@ class TextEncoder:
         return self._maps_symbols or self._has_publishers
 
     def header(self, rtype: int) -> bytes:
-        """Return the line of CSV that names the columns of an rtype that has a schema."""
+        """Return the line of CSV that names the columns of records that have them."""
         if rtype in WIDE_TYPES:
-            symbol = ["symbol"] * self._maps_symbols
-            fields = [*WIDE_TYPES[rtype]._ordered_fields, *symbol]  # noqa: SLF001
+            names = ["symbol"] * self._maps_symbols + ["publisher"] * self._has_publishers
+            fields = [*WIDE_TYPES[rtype]._ordered_fields, *names]  # noqa: SLF001
             return ",".join(fields).encode() + b"\n"
         schema = SCHEMAS[RTYPE_OHLCV_1S if rtype == RTYPE_OHLCV else rtype]
         text = io.BytesIO()

@@ -19,7 +19,7 @@ from mdtool.core.dtypes import TRADE, record_length
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
-from tests.support.commands import completed
+from tests.support.commands import completed, output_of
 
 ZONE = "America/New_York"
 FEB_27 = int(datetime.fromisoformat("2024-02-27T00:00Z").timestamp()) * 10**9
@@ -196,6 +196,29 @@ def test_a_vwap_can_begin_with_the_session(file):
             row = rows[own[count - 1]]
             bar = of_trades(array[own[:count]])
             assert (int(row["price"]), int(row["quantity"])) == (bar[-1], bar[4])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--interval", "1m"),
+        ("--interval", "7m"),
+        ("--interval", "1w", "--publishers", "-s"),
+        ("--by", "ticks=5", "-s"),
+        ("--with", "count,vwap", "--publishers", "-s"),
+        ("--label", "end", "--with", "vwap"),
+    ],
+)
+def test_no_bars_have_the_columns_of_bars(tmp_path, file, options):
+    def columns(*selected: str) -> list[list[str]]:
+        table = tmp_path / "bars.parquet"
+        output_of("aggregate", file[0], *options, *selected, "-o", table, "-f")
+        rows = output_of("aggregate", file[0], *options, *selected, "-C").decode().splitlines()
+        assert len(rows) == pq.read_metadata(table).num_rows + 1
+        assert all(row.count(",") == rows[0].count(",") for row in rows)
+        return [rows[0].split(","), pq.read_schema(table).names]
+
+    assert columns("--end", "2000-01-01") == columns()
 
 
 @pytest.mark.parametrize(

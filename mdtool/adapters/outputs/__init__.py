@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import databento_dbn as dbn
 
 from mdtool.adapters.outputs.destination import Destination, Writer, ZstdDestination
+from mdtool.adapters.outputs.layout import Layout
 from mdtool.core.batch import Batch
 from mdtool.core.errors import UsageError
 from mdtool.core.interleaved import Interleaved
@@ -127,7 +128,7 @@ def format_of(path: str) -> str:
     )
 
 
-def open_output(spec: OutputSpec, metadata: dbn.Metadata) -> Output:
+def open_output(spec: OutputSpec, metadata: dbn.Metadata, rtype: int | None = None) -> Output:
     """Open what `spec` asks for; a file appears when it is closed, or with the first record.
 
     Parameters
@@ -135,6 +136,8 @@ def open_output(spec: OutputSpec, metadata: dbn.Metadata) -> Output:
     spec : OutputSpec
     metadata : databento_dbn.Metadata
         Of the records that will be written.
+    rtype : int, optional
+        Of these records, where it is known without a schema: their columns are there before them.
 
     Raises
     ------
@@ -146,7 +149,8 @@ def open_output(spec: OutputSpec, metadata: dbn.Metadata) -> Output:
         from mdtool.adapters.outputs.columns import ArrowOutput, ParquetOutput
 
         columnar = ParquetOutput if spec.encoding == "parquet" else ArrowOutput
-        return columnar(destination, metadata, spec.prices, spec.has_publishers)
+        layout = Layout(metadata, rtype)
+        return columnar(destination, layout, metadata, spec.prices, spec.has_publishers)
     from mdtool.adapters.outputs import streams
     from mdtool.wire.text import TextEncoder
 
@@ -160,5 +164,5 @@ def open_output(spec: OutputSpec, metadata: dbn.Metadata) -> Output:
         metadata.ts_out,
     )
     if spec.encoding == "csv":
-        return streams.CsvOutput(destination, metadata, encoder)
+        return streams.CsvOutput(destination, Layout(metadata, rtype), encoder)
     return streams.JsonOutput(destination, encoder)

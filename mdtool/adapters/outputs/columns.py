@@ -152,6 +152,7 @@ class ColumnarOutput:
     Parameters
     ----------
     destination : Writer
+    layout : Layout
     metadata : databento_dbn.Metadata
         Its dataset and schema become metadata of the file; it tells whether there is `ts_out`.
     prices : str
@@ -169,13 +170,14 @@ class ColumnarOutput:
     def __init__(
         self,
         destination: Writer,
+        layout: Layout,
         metadata: dbn.Metadata,
         prices: str,
         has_publishers: bool = False,
     ) -> None:
         self._destination = destination
         self._file = _File(destination)
-        self._layout = Layout(metadata)
+        self._layout = layout
         self._about = {"dataset": metadata.dataset, "schema": str(metadata.schema or "")}
         self._prices = prices
         self._has_publishers = has_publishers

@@ -21,14 +21,20 @@ class Layout:
 
     Other records are counted; control records of a live stream are not data.
 
+    Parameters
+    ----------
+    metadata : databento_dbn.Metadata
+    rtype : int, optional
+        Of the records, where it is known without a schema.
+
     Attributes
     ----------
     dtype : numpy dtype or None
         None until it is known.
     """
 
-    def __init__(self, metadata: dbn.Metadata) -> None:
-        self.rtype: int | None = None
+    def __init__(self, metadata: dbn.Metadata, rtype: int | None = None) -> None:
+        self.rtype = rtype
         self._left_out = 0
         if metadata.schema is not None:
             self.rtype = RTYPES[str(metadata.schema)]

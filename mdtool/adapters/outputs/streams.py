@@ -71,12 +71,12 @@ class CsvOutput:
     def __init__(
         self,
         destination: Writer,
-        metadata: dbn.Metadata,
+        layout: Layout,
         encoder: TextEncoder,
     ) -> None:
         self._destination = destination
         self._encoder = encoder
-        self._layout = Layout(metadata)
+        self._layout = layout
         self._has_header = False
         self._write_header()
 
