@@ -76,6 +76,19 @@ async def test_the_gateway_answers_the_session_before():
         assert (await client.answer(f"{path}?session=soon"))[0] == 400
         status, of_all = await client.answer("/api/v2/aggregates?session=previous")
         assert (status, of_all["error"]["code"]) == (400, "bad_parameter")
+        for session, data in [
+            ("previous", {"close": 100, "timestamp": "1735214400000"}),
+            ("2024-12-26", {"close": 100, "timestamp": "1735214400000"}),
+            ("", {"close": 101, "timestamp": "1735300800000"}),
+            ("2020-01-01", None),
+        ]:
+            asked = f'{{ marketData(symbol: "AAPL", session: "{session}") {{ close timestamp }} }}'
+            async with client.post("/graphql", json={"query": asked}) as response:
+                assert await response.json() == {"data": {"marketData": data}}
+        async with client.ws_connect("/stream") as socket:
+            request = {"op": "subscribe", "id": 1, "channel": "aggregates", "symbols": ["AAPL"]}
+            await socket.send_json(request | {"session": "previous"})
+            assert (await socket.receive_json())["error"]["code"] == "bad_request"
         await running.send(message(2, on_days(-1), ["AAPL"]))
         await running.send(message(3, on_days(1), ["MSFT"]))
         async with client.ws_connect("/ws/marketdata?symbol=MSFT") as socket:

@@ -158,6 +158,10 @@ class _Session:
     def _subscribe(self, identity: Id, request: Mapping[str, Any]) -> None:
         row = self._channel(request.get("channel"))
         option = _parse_option(row, request)
+        if row.has_past and request.get("session"):
+            raise ParameterError(
+                "session: the current one is followed; REST and GraphQL have others"
+            )
         after = _parse_after(row, request.get("after"))
         symbols = _parse_symbols(row, request.get("symbols"))
         self._check_room(identity, len(symbols))

@@ -11,11 +11,12 @@ from graphql import GraphQLSchema, get_nullable_type, is_list_type
 from mdtool.adapters.market import UnknownSymbolError
 from mdtool.services.client import Client
 from mdtool.services.gateway.feeds import Feeds
-from mdtool.services.gateway.feeds.feed import ALL, Feed, HistoryFeed, Key, Page
+from mdtool.services.gateway.feeds.feed import ALL, Feed, HistoryFeed, Key, Page, SessionFeed
 from mdtool.services.gateway.feeds.symbols import Symbols
 from mdtool.services.gateway.parameters import (
     ParameterError,
     check_limit,
+    parse_session,
     parse_symbol,
 )
 from mdtool.services.gateway.table import FeedRow
@@ -81,6 +82,9 @@ class FeedField:
                     key,
                     Page.before(check_limit(arguments["limit"]), arguments.get("before") or None),
                 )
+            session = parse_session(arguments.get("session")) if self.row.has_past else None
+            if session is not None:
+                return Found(await cast("SessionFeed[Any]", self.feed).past(client, key, session))
             rows = await self.feed.current(client, key)
         except UnknownSymbolError:
             return Found(None)

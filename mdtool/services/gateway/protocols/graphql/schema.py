@@ -45,6 +45,7 @@ _IN_MILLISECONDS: Final = {"Aggregate", "Bar", "Book", "Level", "Quote"}
 _NEXT: Final = "nextCursor"
 """The field of a page that no row has."""
 _SYMBOL: Final = '"A symbol." symbol: String!'
+_SESSION: Final = '"`previous` for the session before, or its date." session: String'
 _SYMBOL_OR_ALL: Final = '"A symbol, or `*` for every symbol." symbol: String!'
 _PAGE_ARGUMENTS: Final = """
   "At most so many, from 1 to 1000." limit: Int = 100
@@ -111,7 +112,7 @@ def _further(schema: GraphQLSchema, rows: Iterable[FeedRow]) -> Iterable[str]:
             result = of if row.has_events else f"{of}!"
             yield f"extend type Subscription {{ {about} {name}({arguments}): {result} }}"
         if name not in schema.query_type.fields:
-            arguments = " ".join((_SYMBOL, *option))
+            arguments = " ".join((_SYMBOL, *option, *[_SESSION] * row.has_past))
             result = f"[{of}!]" if row.has_events else of
             if row.has_history:
                 arguments += _PAGE_ARGUMENTS
