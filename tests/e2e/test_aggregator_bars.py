@@ -124,5 +124,6 @@ async def test_the_client_receives_bars_until_the_service_stops():
 
 async def test_the_client_reports_an_unknown_interval():
     async with aggregator() as running, AggregatorClient(running.address) as client:
-        with pytest.raises(RefusedError, match="no bars of 7m"):
-            await client.follow_bars("AAPL", "7m", lambda *_: None)
+        for interval, why in [("7m", "no bars of 7m"), ("1w", "mdtool aggregate INPUT --interval")]:
+            with pytest.raises(RefusedError, match=why):
+                await client.follow_bars("AAPL", interval, lambda *_: None)

@@ -96,10 +96,14 @@ async def test_an_interval_that_does_not_exist_is_rejected_at_once(world):
     async with follower_of(StreamFollower, world.client) as follower:
         await follower.subscribe(BARS, "AAPL", 1)
         assert (await follower.update()).symbol == "AAPL"
-        request = {"channel": "bars", "symbols": ["AAPL"], "interval": "7m"}
-        await follower.say(op="subscribe", id=2, **request)
-        error = await follower.json()
-        assert (error["id"], error["error"]["code"]) == (2, "bad_request")
-        assert error["error"]["message"] == "interval: expects 1s, 1m, 5m, 1h or 1d"
+        for interval, advice in [
+            ("7m", ""),
+            ("1w", "; mdtool aggregate INPUT --interval makes bars of 1w and 1mo"),
+        ]:
+            request = {"channel": "bars", "symbols": ["AAPL"], "interval": interval}
+            await follower.say(op="subscribe", id=2, **request)
+            error = await follower.json()
+            assert (error["id"], error["error"]["code"]) == (2, "bad_request")
+            assert error["error"]["message"] == f"interval: expects 1s, 1m, 5m, 1h or 1d{advice}"
         await world.trade({"AAPL": 2})
         assert SOURCES["bars"].cents((await follower.update()).row) == 2

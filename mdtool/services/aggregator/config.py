@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,14 @@ from mdtool.core.units import PRICES
 
 INTERVALS: Final = ("1s", "1m", "5m", "1h", "1d")
 """The durations of the time bars."""
+_CALENDAR: Final = re.compile(r"\d+(w|mo)")
+
+
+def calendar_advice(interval: str) -> str:
+    """Return what to do for weeks and months, of which no bars are kept; nothing for others."""
+    if _CALENDAR.fullmatch(interval) is None:
+        return ""
+    return "; mdtool aggregate INPUT --interval makes bars of 1w and 1mo"
 
 
 @dataclass(frozen=True, slots=True)

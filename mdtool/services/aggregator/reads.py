@@ -12,6 +12,7 @@ from mdtool.core.buckets import parse_day
 from mdtool.core.trades import Reason
 from mdtool.core.units import parse_duration
 from mdtool.engine.market import Market
+from mdtool.services.aggregator.config import calendar_advice
 from mdtool.services.aggregator.subscribers import Wakeups
 from mdtool.wire.batches import BarColumns, Counts, Updates
 
@@ -78,7 +79,7 @@ async def changed_bars(
     UsageError
         For an interval that has no bars.
     """
-    interval_ns, bars = parse_duration(interval), market.bars
+    interval_ns, bars = parse_duration(interval, calendar_advice(interval)), market.bars
     bars.changed_since(bars.step, np.empty(0, np.uint32), interval_ns)
     seen = step = 0
     async for _ in wakeups:

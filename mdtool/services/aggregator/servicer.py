@@ -23,6 +23,7 @@ from mdtool.core.trades import REASONS, reasons_text
 from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
 from mdtool.engine.market import Market, SequenceGapError
 from mdtool.services.aggregator.committer import acknowledging
+from mdtool.services.aggregator.config import calendar_advice
 from mdtool.services.aggregator.live_market import LiveMarket
 from mdtool.services.aggregator.markets import FrameCheck
 from mdtool.services.aggregator.reads import (
@@ -242,7 +243,7 @@ class MarketDataServicer:
         if not len(found):
             await _abort_unknown(request.symbol, context)
         try:
-            interval_ns = parse_duration(request.interval)
+            interval_ns = parse_duration(request.interval, calendar_advice(request.interval))
             limit = request.limit or self._market.bars.keep + 1
             symbol = int(found[0])
             if request.since:

@@ -12,7 +12,7 @@ from mdtool.core.buckets import parse_day
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, normal_symbol
 from mdtool.core.units import NS_PER_MS, parse_duration, parse_time
-from mdtool.services.aggregator.config import INTERVALS
+from mdtool.services.aggregator.config import INTERVALS, calendar_advice
 
 MAX_ROWS: Final = 1_000
 MAX_DEPTH: Final = 100
@@ -55,7 +55,8 @@ def parse_interval(text: str) -> str:
         if interval := _INTERVALS.get(parse_duration(text)):
             return interval
     *most, last = INTERVALS
-    raise ParameterError(f"interval: expects {', '.join(most)} or {last}")
+    advice = calendar_advice(text)
+    raise ParameterError(f"interval: expects {', '.join(most)} or {last}{advice}")
 
 
 def parse_limit(text: str | None, most: int = MAX_ROWS) -> int:
