@@ -23,8 +23,13 @@ def shared_state() -> dict[str, object]:
         "the level that logging is disabled below": logging.root.manager.disable,
         **{name: value for name, value in os.environ.items() if name not in _LASTING},
         **{number.name: signal.getsignal(number) for number in signal.Signals},
-        **{f"the level of logger {logger.name}": logger.level for logger in loggers},
-        **{f"the handlers of logger {logger.name}": _handlers(logger) for logger in loggers},
+        # A logger that a module makes when it is first imported has neither.
+        **{f"the level of logger {each.name}": each.level for each in loggers if each.level},
+        **{
+            f"the handlers of logger {each.name}": own
+            for each in loggers
+            if (own := _handlers(each))
+        },
     }
 
 
