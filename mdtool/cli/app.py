@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from mdtool.cli.options import ADVANCED
+from mdtool.cli.values import convert_plainly
 from mdtool.core import interrupts, logs
 from mdtool.core.config import CONFIG_VARIABLE, did_you_mean, load
 from mdtool.core.data_folder import home
@@ -173,6 +174,7 @@ def main() -> NoReturn:
         )
     if "--install-completion" in sys.argv and home() is None:
         sys.exit(_report("--install-completion: this user has no home; set HOME", EXIT_FAILED))
+    convert_plainly()
     try:
         returned: Any = app(prog_name="mdtool", standalone_mode=False)
         sys.stdout.flush()

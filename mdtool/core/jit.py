@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from mdtool import __version__
 from mdtool.core import machine_code
 from mdtool.core.compiling import Notice, compiled_elsewhere
 from mdtool.core.data_folder import home
@@ -53,7 +52,7 @@ def cache_folder() -> Path:
             base = base.parent
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or (home() or _NOWHERE) / ".cache") / "mdtool"
-    folder = base / f"{_FOLDER_PREFIX}{__version__}-{_kernel_digest()}"
+    folder = base / f"{_FOLDER_PREFIX}{_kernel_digest()}"
     with contextlib.suppress(OSError):  # read-only, or another process is at it too
         if folder.is_dir():
             os.utime(folder)
