@@ -53,7 +53,7 @@ def _shared_state_stays():
     yield
     after = shared_state()
     names = before.keys() | after.keys()
-    assert [name for name in names if before.get(name) != after.get(name)] == []
+    assert sorted(name for name in names if before.get(name) != after.get(name)) == []
 
 
 @pytest.fixture
