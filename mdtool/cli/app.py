@@ -32,6 +32,7 @@ from mdtool.core.logs import LogConfig
 COMMANDS: Final = {
     "replay-dbn": "mdtool.cli.replay_dbn",
     "simulate": "mdtool.cli.simulate",
+    "ingest": "mdtool.cli.ingest",
     "info": "mdtool.cli.info",
     "aggregate": "mdtool.cli.aggregate",
     "vwap": "mdtool.cli.vwap",

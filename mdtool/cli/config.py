@@ -28,6 +28,7 @@ _CLASSES: Final = {
     "live-gateway": "mdtool.services.live_gateway.config:LiveGatewayConfig",
     "auth": "mdtool.adapters.identity.config:AuthConfig",
     "audit": "mdtool.adapters.audit:AuditConfig",
+    "ingest": "mdtool.adapters.live.config:SourceConfig",
     "send": "mdtool.services.send.config:SendConfig",
     "store": "mdtool.services.store.config:StoreConfig",
     "log": "mdtool.core.logs:LogConfig",

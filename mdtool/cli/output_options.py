@@ -118,8 +118,8 @@ class Sink(OutputBlock):
         self._output = output
         self._limit = limit
 
-    def write(self, batch: Batch | Interleaved) -> None:
-        """Write records.
+    def write(self, batch: Batch | Interleaved, *, is_counted: bool = True) -> None:
+        """Write records; those that only describe others do not count up to the limit.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class Sink(OutputBlock):
         if len(batch) == 0:
             return
         self._is_begun = True
-        if batch.rtypes <= CONTROL_RTYPES:
+        if not is_counted or batch.rtypes <= CONTROL_RTYPES:
             with self._writing():
                 self._output.write(batch)
             return

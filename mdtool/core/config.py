@@ -34,6 +34,7 @@ SECTIONS = frozenset(
         "book",
         "connect",
         "gateway",
+        "ingest",
         "live-gateway",
         "log",
         "replay-dbn",

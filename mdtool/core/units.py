@@ -30,8 +30,12 @@ UNDEF_ORDER_SIZE: Final = 2**32 - 1
 ANY_PRICE: Final = "any"
 PRICES: Final = ("positive", ANY_PRICE)
 """Which prices a Tick may have, by settings."""
+_WHOLE_DIGITS: Final = 18
 _PRICE_DIGITS: Final = 10
 """Digits before the point of the largest price."""
+
+_TO_UNITS: Final = tuple(int(10**n) for n in range(9, -1, -1))
+"""The factor to units of 1e-9 of a number without its point, by its decimals."""
 
 _DURATION_NS: Final = {
     "ns": 1,
@@ -76,6 +80,26 @@ def parse_price(text: str) -> int:
     if Decimal(price).scaleb(-9) != number or not -UNDEF_PRICE < price < UNDEF_PRICE:
         raise UsageError(f"{text!r} does not fit a price in units of 1e-9")
     return price
+
+
+def fixed_point(text: str) -> int | None:
+    """Return a decimal number of up to nine decimals in units of 1e-9, None for other texts.
+
+    It is for millions of texts: fast where there is no sign or exponent. Numbers of more than 18
+    digits before the point are none either.
+    """
+    whole, _, fraction = text.partition(".")
+    digits = whole + fraction
+    if len(fraction) <= 9 and len(whole) <= _WHOLE_DIGITS and digits.isascii() and digits.isdigit():
+        return int(digits) * _TO_UNITS[len(fraction)]
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    if not number.is_finite() or number.adjusted() >= _WHOLE_DIGITS or "_" in text:
+        return None
+    units = int(number.scaleb(9))
+    return units if Decimal(units).scaleb(-9) == number else None
 
 
 def format_time(ts_ns: int) -> str:

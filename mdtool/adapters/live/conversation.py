@@ -1,0 +1,73 @@
+"""A source's messages, live or recorded, turned into events: connection after connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from mdtool.adapters.live.port import Request, Session
+from mdtool.core.errors import UsageError
+from mdtool.wire.source_stream import Event, Failed, Gap, Malformed, Rejected, Subscribed
+
+_SHOWN_CHARS: Final = 80
+
+
+class Conversation:
+    """What one or more connections bring; it is the same whether they are recorded or not.
+
+    Parameters
+    ----------
+    kind : type of Session
+    request : Request
+
+    Attributes
+    ----------
+    session : Session
+        Of the current connection.
+    is_live : bool
+        Whether the source has accepted the subscription on the current connection.
+    """
+
+    def __init__(self, kind: type[Session], request: Request) -> None:
+        self._kind = kind
+        self._request = request
+        self.session = kind(request)
+        self.is_live = False
+
+    def opened(self) -> list[Event]:
+        """Return the events of a new connection."""
+        self.session = self._kind(self._request)
+        self.is_live = False
+        return list(self.session.begin())
+
+    def received(self, text: str) -> list[Event]:
+        """Return the events of a message; those before a part that is not valid count."""
+        events: list[Event] = []
+        try:
+            self._extend(events, self.session.receive(text))
+        except (ValueError, KeyError, TypeError, AttributeError, AssertionError, UsageError):
+            events.append(Malformed(text[:_SHOWN_CHARS]))
+        return events
+
+    def lost(self, reason: str) -> list[Event]:
+        """Return the events of a connection that is lost: a gap, if it had brought data."""
+        was_live, self.is_live = self.is_live, False
+        return [Gap(f"{self._kind.name}: {reason}")] if was_live else []
+
+    def _extend(self, events: list[Event], more: Iterable[Event]) -> None:
+        for event in more:
+            if isinstance(event, Subscribed):
+                if self.is_live:
+                    continue
+                self.is_live = True
+            events.append(event)
+            if isinstance(event, Rejected):
+                self._reject(event, events)
+
+    def _reject(self, rejected: Rejected, events: list[Event]) -> None:
+        """Leave out a symbol from the connections to come; without any, the source has failed."""
+        left = [symbol for symbol in self._request.symbols if symbol != rejected.symbol]
+        if not left:
+            events.append(Failed(f"{rejected.symbol}: {rejected.reason}"))
+        self._request = replace(self._request, symbols=left)

@@ -1,0 +1,290 @@
+"""A source over a WebSocket: connected, kept alive, reconnected, and read as a DBN stream.
+
+The connection has an event loop in a thread of its own. What has come is encoded when it is read,
+so that under load more of it is encoded together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from mdtool.adapters.live.config import REGULAR
+from mdtool.adapters.live.conversation import Conversation
+from mdtool.adapters.live.port import Request, Session
+from mdtool.adapters.live.recording import Recorder
+from mdtool.core.backoff import delays
+from mdtool.core.errors import PeerError
+from mdtool.wire.source_stream import (
+    Event,
+    Failed,
+    Lost,
+    Malformed,
+    Note,
+    Rejected,
+    Send,
+    SourceEncoder,
+    Subscribed,
+)
+
+log = logging.getLogger(__name__)
+
+_CONNECT_S: Final = 10.0
+_MAX_MESSAGE_BYTES: Final = 64 << 20
+"""Exchanges describe all of their instruments in one message."""
+_MAX_WAITING: Final = 100_000
+"""Messages that wait for the reader, after which the connection is not read."""
+_REJECTED: Final = frozenset({401, 403})
+_TEXTS: Final = frozenset({aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY})
+
+
+class WebSocketSource:
+    """A source that speaks JSON over a WebSocket.
+
+    Parameters
+    ----------
+    kind : type of Session
+    request : Request
+
+    Raises
+    ------
+    OutputError
+        When the folder to record in cannot be written.
+    """
+
+    def __init__(self, kind: type[Session], request: Request) -> None:
+        self.name = kind.name
+        self._request = request
+        config = request.config
+        start_ns = time.time_ns()
+        self._conversation = Conversation(kind, request)
+        self._recorder = Recorder(config.record, kind.name, request.symbols, start_ns)
+        self._encoder = SourceEncoder(
+            kind.dataset,
+            start_ns,
+            kind.instrument_class,
+            config.lots(),
+            config.conditions == REGULAR,
+        )
+        self.counts: Counter[str] = self._encoder.counts
+        self._data = self._encoder.take()
+        self._arrived: list[tuple[int, Sequence[Event]]] = []
+        self._has_news = threading.Condition()
+        self._is_over = False
+        self._error: BaseException | None = None
+        self._warned: set[str] = set()
+        self._loop = asyncio.new_event_loop()
+        self._has_room = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._task = self._loop.create_task(self._follow())
+        self._thread.start()
+
+    def read(self, n_bytes: int) -> bytes:
+        """As `LiveSource.read`."""
+        while not self._data and self._take():
+            self._data = self._encoder.take()
+        data, self._data = self._data[:n_bytes], self._data[n_bytes:]
+        return data
+
+    def close(self) -> None:
+        """As `LiveSource.close`."""
+        self._call(self._task.cancel)
+        self._thread.join()
+
+    def _take(self) -> bool:
+        """Wait for messages, and have them encoded; return False at the end."""
+        with self._has_news:
+            while not self._arrived and not self._is_over:
+                self._has_news.wait()
+            arrived, self._arrived = self._arrived, []
+        if not arrived:
+            if self._error is not None:
+                raise self._error
+            return False
+        if len(arrived) >= _MAX_WAITING:
+            self._call(self._has_room.set)
+        for ts_ns, events in arrived:
+            self._encoder.add(events, ts_ns)
+        return True
+
+    def _call(self, function: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(function)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._task)
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - it is raised by `read`
+            self._error = error
+        finally:
+            self._recorder.close()
+            self._loop.close()
+            with self._has_news:
+                self._is_over = True
+                self._has_news.notify_all()
+
+    async def _follow(self) -> None:
+        """Connect, again and again."""
+        max_wait_s = self._request.config.max_wait_s
+        waits = delays(cap_s=max_wait_s)
+        while True:
+            try:
+                await self._converse()
+            except aiohttp.WSServerHandshakeError as error:
+                if error.status in _REJECTED:
+                    raise PeerError(self._rejected(f"status {error.status}")) from None
+                reason = f"answered status {error.status}"
+            except TimeoutError:
+                reason = "no answer"
+            except (aiohttp.ClientError, OSError) as error:
+                reason = self._hidden(str(error) or type(error).__name__)
+            if self._conversation.is_live:
+                waits = delays(cap_s=max_wait_s)
+            now_ns = time.time_ns()
+            self._recorder.lost(now_ns, reason)
+            await self._pass_on(now_ns, self._conversation.lost(reason))
+            log.warning("%s: %s; connecting again", self.name, reason)
+            await asyncio.sleep(next(waits))
+
+    async def _converse(self) -> None:
+        """Hold one connection until it is lost.
+
+        Raises
+        ------
+        PeerError
+            When the source does not serve this client.
+        aiohttp.ClientError, OSError
+            When there is no connection, or no longer.
+        """
+        to_send = await self._opened()
+        session = self._conversation.session
+        timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_connect=_CONNECT_S)
+        async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as http:
+            if session.lots_url is not None:
+                url = self._at(session.lots_url)
+                async with asyncio.timeout(_CONNECT_S), http.get(url) as answer:
+                    text = await answer.text()
+                to_send += await self._received(text)
+            async with asyncio.timeout(_CONNECT_S):
+                socket = await http.ws_connect(
+                    self._at(session.url), autoping=False, max_msg_size=_MAX_MESSAGE_BYTES
+                )
+            async with socket:
+                while True:
+                    for text in to_send:
+                        await socket.send_str(text)
+                    to_send = await self._received(await self._next_message(socket))
+
+    async def _opened(self) -> list[str]:
+        """Begin a session; return what to send."""
+        now_ns = time.time_ns()
+        self._recorder.opened(now_ns)
+        return await self._pass_on(now_ns, self._conversation.opened())
+
+    async def _received(self, text: str) -> list[str]:
+        """Take a message; return what to send in answer."""
+        now_ns = time.time_ns()
+        self._recorder.received(now_ns, text)
+        return await self._pass_on(now_ns, self._conversation.received(text))
+
+    async def _pass_on(self, ts_ns: int, events: Sequence[Event]) -> list[str]:
+        """Pass events on to the reader, and do what they ask for; return what they send.
+
+        Raises
+        ------
+        PeerError
+            When the source does not serve this client.
+        aiohttp.ClientError
+            When it asks to connect again.
+        """
+        if not events:
+            return []
+        with self._has_news:
+            self._arrived.append((ts_ns, events))
+            self._has_news.notify()
+            is_full = len(self._arrived) >= _MAX_WAITING
+        if is_full:
+            self._has_room.clear()
+            await self._has_room.wait()
+        to_send = []
+        for event in events:
+            match event:
+                case Send(text):
+                    to_send.append(text)
+                case Subscribed():
+                    log.info("%s: subscribed", self.name)
+                case Rejected(symbol, reason):
+                    self._warn(f"{symbol or 'a subscription'} was rejected ({reason})")
+                case Malformed(message):
+                    self._warn(f"skipped a message that is not valid: {message!r}", "malformed")
+                case Note(text):
+                    log.info("%s: %s", self.name, text)
+                case Lost(reason):
+                    raise aiohttp.ClientError(reason)
+                case Failed(reason):
+                    raise PeerError(self._rejected(reason))
+        return to_send
+
+    async def _next_message(self, socket: aiohttp.ClientWebSocketResponse) -> str:
+        """Return the next text. A connection that does not answer a ping is lost."""
+        silence_s = self._request.config.silence_s
+        is_pinged = False
+        while True:
+            try:
+                message = await socket.receive(silence_s / 2)
+            except TimeoutError:
+                if is_pinged:
+                    raise aiohttp.ClientError(f"silent for {silence_s:g} s") from None
+                await socket.ping()
+                is_pinged = True
+                continue
+            is_pinged = False
+            if message.type in _TEXTS:
+                data = message.data
+                return data if isinstance(data, str) else data.decode("utf-8", "replace")
+            if message.type == aiohttp.WSMsgType.PING:
+                await socket.pong(message.data)
+            elif message.type == aiohttp.WSMsgType.ERROR:
+                raise aiohttp.ClientError(str(message.data))
+            elif message.type != aiohttp.WSMsgType.PONG:
+                said = f", {message.extra}" if message.extra else ""
+                raise aiohttp.ClientError(f"closed by the server ({socket.close_code}{said})")
+
+    def _at(self, url: str) -> URL:
+        """Return a URL of the source, or the same at the server that the settings name."""
+        there, here = URL(url), self._request.config.url
+        if not here:
+            return there
+        server = URL(here)
+        scheme = "http" if there.scheme.startswith("http") else "ws"
+        is_secure = server.scheme in {"wss", "https"}
+        moved = there.with_host(server.host or "").with_port(server.port)
+        return moved.with_scheme(scheme + "s" * is_secure)
+
+    def _rejected(self, reason: str) -> str:
+        names = self._conversation.session.keys
+        hint = f"; check {' and '.join(names)}" if names else ""
+        return f"{self.name}: rejected ({self._hidden(reason)}){hint}"
+
+    def _hidden(self, text: str) -> str:
+        """Return a text without the keys."""
+        for key in self._request.keys.values():
+            text = text.replace(key, "***")
+        return text
+
+    def _warn(self, text: str, topic: str | None = None) -> None:
+        """Log a warning, once for each topic."""
+        if (topic or text) not in self._warned:
+            self._warned.add(topic or text)
+            log.warning("%s: %s", self.name, self._hidden(text))

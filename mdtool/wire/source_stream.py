@@ -1,0 +1,433 @@
+"""What a live source reports, as events, and these as a DBN stream.
+
+A source has texts and decimals; the stream has instruments, int64 prices, and sizes of whole lots.
+The lot of each symbol is in its definition record, whose `unit_of_measure` is `LOT`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeAlias
+
+import databento_dbn as dbn
+import numpy as np
+
+from mdtool.core.dtypes import (
+    F_LAST,
+    MBP1,
+    RTYPE_MBP1,
+    RTYPE_TRADE,
+    TRADE,
+    record_length,
+)
+from mdtool.core.records import Records
+from mdtool.core.stream_warnings import SKIPPED_RECORDS, StreamWarning
+from mdtool.core.units import (
+    MIN_TIMESTAMP_NS,
+    UNDEF_ORDER_SIZE,
+    UNDEF_PRICE,
+    UNDEF_TIMESTAMP,
+    fixed_point,
+    parse_time,
+)
+from mdtool.wire.dbn import encode_metadata
+from mdtool.wire.dbn_metadata import make_metadata
+from mdtool.wire.dbn_records import DTYPES, RTYPE_DEFINITION
+
+MAX_SIZE: Final = UNDEF_ORDER_SIZE - 1
+"""The most lots of one record."""
+_MAX_PARTS: Final = 1024
+"""The most records of one trade; what is larger is no trade."""
+LOT_UNIT: Final = "LOT"
+_KNOWN_IDS: Final = 4096
+"""How many trade ids of a symbol are remembered, to leave out what a source repeats."""
+_MAX_TEXT: Final = 302
+_DEFINITION: Final = DTYPES[RTYPE_DEFINITION]
+_LAST_SECONDS: Final = 64
+
+
+class Trade(NamedTuple):
+    """A trade, in the source's texts.
+
+    Attributes
+    ----------
+    symbol, price, size : str
+        Decimals.
+    ts_event : int
+        Nanoseconds since the epoch.
+    side : str
+        Of the aggressor: `B` bought, `A` sold, `N` is not known.
+    trade_id : int or None
+        Which a source does not give twice within a symbol; None where it gives none.
+    is_regular : bool
+        Whether its conditions let it count for prices and volumes.
+    """
+
+    symbol: str
+    price: str
+    size: str
+    ts_event: int
+    side: str = "N"
+    trade_id: int | None = None
+    is_regular: bool = True
+
+
+class Quote(NamedTuple):
+    """The best bid and ask of a symbol, in the source's texts; a price of 0 is none."""
+
+    symbol: str
+    bid: str
+    bid_size: str
+    ask: str
+    ask_size: str
+    ts_event: int
+
+
+class Lot(NamedTuple):
+    """The step of a symbol's sizes; trades of a symbol come after its lot."""
+
+    symbol: str
+    step: str
+
+
+class Gap(NamedTuple):
+    """The stream may lack records, from here on."""
+
+    reason: str
+
+
+class Note(NamedTuple):
+    """A correction or cancellation of a trade that was sent before, in words."""
+
+    text: str
+
+
+class Malformed(NamedTuple):
+    """A message that is not as the source's protocol says."""
+
+    message: str
+
+
+class Send(NamedTuple):
+    """A message that the source expects now."""
+
+    text: str
+
+
+class Subscribed(NamedTuple):
+    """The source has accepted the subscription."""
+
+
+class Rejected(NamedTuple):
+    """The source does not serve a symbol."""
+
+    symbol: str
+    reason: str
+
+
+class Lost(NamedTuple):
+    """The source asks to connect again."""
+
+    reason: str
+
+
+class Failed(NamedTuple):
+    """The source does not serve this client, and would not if it tried again."""
+
+    reason: str
+
+
+Event: TypeAlias = (
+    Trade | Quote | Lot | Gap | Note | Malformed | Send | Subscribed | Rejected | Lost | Failed
+)
+
+
+def time_ns(text: str) -> int:
+    """Return `parse_time` of an RFC 3339 time in UTC, fast for times of the same seconds.
+
+    Raises
+    ------
+    UsageError
+        When it is not a time.
+    """
+    fraction = text[20:-1]
+    if text[-1:] == "Z" and text[19:20] == "." and fraction.isdigit() and len(fraction) <= 9:
+        return _second_ns(text[:19]) + int(fraction.ljust(9, "0"))
+    return parse_time(text)
+
+
+@functools.lru_cache(_LAST_SECONDS)
+def _second_ns(text: str) -> int:
+    return parse_time(text)
+
+
+@dataclass(slots=True)
+class _Instrument:
+    """A symbol of the stream."""
+
+    instrument_id: int
+    step: int
+    """Its lot, in units of 1e-9."""
+    known: set[int] = field(default_factory=set)
+    """The latest trade ids."""
+    order: deque[int] = field(default_factory=deque)
+
+    def is_repeated(self, trade_id: int) -> bool:
+        """Return whether a trade id was given before, and remember it."""
+        if trade_id in self.known:
+            return True
+        self.known.add(trade_id)
+        self.order.append(trade_id)
+        if len(self.order) > _KNOWN_IDS:
+            self.known.discard(self.order.popleft())
+        return False
+
+
+class SourceEncoder:
+    """Encodes the events of one source as a DBN stream.
+
+    Parameters
+    ----------
+    dataset : str
+        At most 16 ASCII characters.
+    start_ns : int
+        When the stream begins.
+    instrument_class : str
+        Of all instruments, one character as in definitions.
+    lots : mapping of str to int
+        The steps of symbols in units of 1e-9 that go before the source's own.
+    is_regular_only : bool
+        Whether to leave out trades whose conditions are not regular.
+
+    Attributes
+    ----------
+    counts : Counter of str
+        `trades`, `quotes`, `duplicates`, `irregular`, `gaps`, `notes`, and what was refused:
+        `symbol`, `price`, `size`, `lot`, `timestamp`, `malformed`.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        start_ns: int,
+        instrument_class: str,
+        lots: Mapping[str, int] | None = None,
+        is_regular_only: bool = False,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._class = instrument_class
+        self._lots = lots or {}
+        self._is_regular_only = is_regular_only
+        self._instruments: dict[str, _Instrument] = {}
+        self._trades: list[tuple[object, ...]] = []
+        self._quotes: list[tuple[object, ...]] = []
+        self._ts_recv = start_ns
+        metadata = make_metadata(dataset, None, start_ns)
+        self._encoded = bytearray(encode_metadata(metadata))
+
+    def add(self, events: Iterable[Event], ts_recv_ns: int) -> None:
+        """Take what one message brought, and when; times of reception never go back."""
+        self._ts_recv = max(self._ts_recv, ts_recv_ns)
+        for event in events:
+            match event:
+                case Trade():
+                    self._add_trade(event)
+                case Quote():
+                    self._add_quote(event)
+                case Lot(symbol, step):
+                    self._define(symbol, self._lots.get(symbol) or fixed_point(step) or 0)
+                case Gap(reason):
+                    self.counts["gaps"] += 1
+                    warning = StreamWarning(SKIPPED_RECORDS, reason, None, self._ts_recv)
+                    self._say(warning.passed_on)
+                case Note(text):
+                    self.counts["notes"] += 1
+                    self._say(text)
+                case Malformed():
+                    self.counts["malformed"] += 1
+                case _:  # of the connection
+                    pass
+
+    def take(self) -> bytes:
+        """Return the bytes of the stream that there are since the last call: the header first."""
+        self._encode_rows()
+        taken = bytes(self._encoded)
+        self._encoded.clear()
+        return taken
+
+    def _add_trade(self, trade: Trade) -> None:
+        instrument = self._instruments.get(trade.symbol)
+        if instrument is None:
+            self.counts["symbol"] += 1
+            return
+        trade_id = trade.trade_id
+        if trade_id is not None and instrument.is_repeated(trade_id):
+            self.counts["duplicates"] += 1
+            return
+        if self._is_regular_only and not trade.is_regular:
+            self.counts["irregular"] += 1
+            return
+        price, size = fixed_point(trade.price), fixed_point(trade.size)
+        if price is None or not -UNDEF_PRICE < price < UNDEF_PRICE:
+            self.counts["price"] += 1
+        elif size is None or not 0 < size <= MAX_SIZE * _MAX_PARTS * instrument.step:
+            self.counts["size"] += 1
+        elif size % instrument.step:
+            self.counts["lot"] += 1
+        elif not _is_time(trade.ts_event):
+            self.counts["timestamp"] += 1
+        else:
+            if self._quotes:
+                self._encode_rows()
+            self.counts["trades"] += 1
+            sequence = 0 if trade_id is None else trade_id & 0xFFFFFFFF
+            head = (instrument.instrument_id, trade.ts_event, price)
+            tail = (self._ts_recv, sequence)
+            lots = size // instrument.step
+            while lots > MAX_SIZE:
+                self._trades.append((*head, MAX_SIZE, trade.side, 0, *tail))
+                lots -= MAX_SIZE
+            self._trades.append((*head, lots, trade.side, F_LAST, *tail))
+
+    def _add_quote(self, quote: Quote) -> None:
+        instrument = self._instruments.get(quote.symbol)
+        if instrument is None:
+            self.counts["symbol"] += 1
+            return
+        bid, ask = fixed_point(quote.bid), fixed_point(quote.ask)
+        sizes = fixed_point(quote.bid_size), fixed_point(quote.ask_size)
+        if bid is None or ask is None or max(abs(bid), abs(ask)) >= UNDEF_PRICE:
+            self.counts["price"] += 1
+        elif sizes[0] is None or sizes[1] is None or min(sizes[0], sizes[1]) < 0:
+            self.counts["size"] += 1
+        elif sizes[0] % instrument.step or sizes[1] % instrument.step:
+            self.counts["lot"] += 1
+        elif not _is_time(quote.ts_event):
+            self.counts["timestamp"] += 1
+        else:
+            if self._trades:
+                self._encode_rows()
+            self.counts["quotes"] += 1
+            lots = [min(size // instrument.step, MAX_SIZE) for size in sizes if size is not None]
+            self._quotes.append(
+                (
+                    *(instrument.instrument_id, quote.ts_event, self._ts_recv),
+                    *(bid or UNDEF_PRICE, ask or UNDEF_PRICE),
+                    *(lots[0] if bid else 0, lots[1] if ask else 0),
+                )
+            )
+
+    def _encode_rows(self) -> None:
+        """Encode the trades or quotes that wait; there are never both."""
+        if self._trades:
+            self._encoded += _trades(self._trades).tobytes()
+            self._trades.clear()
+        if self._quotes:
+            self._encoded += _quotes(self._quotes).tobytes()
+            self._quotes.clear()
+
+    def _define(self, symbol: str, step: int) -> None:
+        """Name a symbol and its lot, unless they are known already."""
+        instrument = self._instruments.get(symbol)
+        if step <= 0 or not symbol.isascii() or (instrument and instrument.step == step):
+            return
+        self._encode_rows()
+        if instrument is None:
+            instrument = _Instrument(len(self._instruments) + 1, step)
+            self._instruments[symbol] = instrument
+            self._encoded += bytes(
+                dbn.SymbolMappingMsg(
+                    publisher_id=0,
+                    instrument_id=instrument.instrument_id,
+                    ts_event=self._ts_recv,
+                    stype_in=dbn.SType("raw_symbol"),
+                    stype_in_symbol=symbol,
+                    stype_out=dbn.SType("raw_symbol"),
+                    stype_out_symbol=symbol,
+                    start_ts=UNDEF_TIMESTAMP,
+                    end_ts=UNDEF_TIMESTAMP,
+                )
+            )
+        instrument.step = step
+        definition = _undefined().copy()
+        definition["instrument_id"] = definition["raw_instrument_id"] = instrument.instrument_id
+        definition["ts_event"] = definition["ts_recv"] = self._ts_recv
+        definition["raw_symbol"] = symbol.encode()
+        definition["instrument_class"] = self._class.encode()
+        definition["unit_of_measure"] = LOT_UNIT.encode()
+        definition["unit_of_measure_qty"] = step
+        self._encoded += definition.tobytes()
+
+    def _say(self, text: str) -> None:
+        self._encode_rows()
+        said = text.encode("ascii", "replace").decode()[:_MAX_TEXT]
+        self._encoded += bytes(dbn.SystemMsg(ts_event=self._ts_recv, msg=said))
+
+
+def lot_steps(definitions: Records) -> dict[int, int]:
+    """Return the lots that definition records tell, in units of 1e-9, by instrument id."""
+    unit = LOT_UNIT.encode()
+    return {
+        int(each["instrument_id"]): int(each["unit_of_measure_qty"])
+        for each in definitions[definitions["unit_of_measure"] == unit]
+    }
+
+
+def _is_time(ts_ns: int) -> bool:
+    return MIN_TIMESTAMP_NS <= ts_ns < UNDEF_PRICE
+
+
+_TRADE_ROW: Final = np.dtype(
+    [
+        *(("instrument_id", "<u4"), ("ts_event", "<u8"), ("price", "<i8"), ("size", "<u4")),
+        *(("side", "S1"), ("flags", "u1"), ("ts_recv", "<u8"), ("sequence", "<u4")),
+    ]
+)
+_QUOTE_ROW: Final = np.dtype(
+    [
+        *(("instrument_id", "<u4"), ("ts_event", "<u8"), ("ts_recv", "<u8")),
+        *(("bid_px_00", "<i8"), ("ask_px_00", "<i8")),
+        *(("bid_sz_00", "<u4"), ("ask_sz_00", "<u4")),
+    ]
+)
+
+
+def _trades(rows: list[tuple[object, ...]]) -> Records:
+    return _records(TRADE, RTYPE_TRADE, b"T", np.array(rows, _TRADE_ROW))
+
+
+def _quotes(rows: list[tuple[object, ...]]) -> Records:
+    quotes = _records(MBP1, RTYPE_MBP1, b"M", np.array(rows, _QUOTE_ROW))
+    quotes["price"] = UNDEF_PRICE
+    quotes["side"] = b"N"
+    quotes["flags"] = F_LAST
+    return quotes
+
+
+def _records(dtype: np.dtype[np.void], rtype: int, action: bytes, rows: Records) -> Records:
+    records = np.zeros(len(rows), dtype)
+    for name in rows.dtype.names or ():
+        records[name] = rows[name]
+    records["length"] = record_length(dtype)
+    records["rtype"] = rtype
+    records["action"] = action
+    return records
+
+
+@functools.cache
+def _undefined() -> Records:
+    """Return a definition of which nothing is known."""
+    record = np.zeros(1, _DEFINITION)
+    for name in _DEFINITION.names or ():
+        kind = _DEFINITION[name]
+        if kind.kind in "iu":
+            record[name] = np.iinfo(kind).max
+    for name in ("publisher_id", "leg_count", "leg_index", "leg_instrument_id"):
+        record[name] = 0
+    record["length"], record["rtype"] = record_length(_DEFINITION), RTYPE_DEFINITION
+    record["match_algorithm"], record["security_update_action"] = b" ", b"A"
+    record["user_defined_instrument"], record["leg_side"] = b"N", b"N"
+    return record

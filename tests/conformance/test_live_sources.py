@@ -1,0 +1,259 @@
+"""Every live source, against a server that speaks as it does: what arrives, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from mdtool.adapters.live import SOURCES
+from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING, RTYPE_SYSTEM, RTYPE_TRADE
+from mdtool.core.errors import PeerError, UsageError
+from mdtool.core.stream_warnings import warnings_in
+from mdtool.wire.dbn_records import RTYPE_DEFINITION
+from mdtool.wire.source_stream import lot_steps
+from tests.support.live_sources import AT_NS, SERVERS, reading, subscribed
+from tests.support.waiting import bounded
+
+
+@pytest.fixture(params=SERVERS)
+async def server(request, monkeypatch):
+    made = SERVERS[request.param]()
+    for name, value in made.keys.items():
+        monkeypatch.setenv(name, value)
+    async with made.running():
+        yield made
+
+
+def one_lot(server) -> tuple[str, int]:
+    """A size of whole lots as text, and how many."""
+    return ("0.50002", 50_002) if server.has_lots else ("120", 120)
+
+
+def test_every_source_has_a_server_or_is_a_gateway():
+    assert set(SOURCES) - set(SERVERS) <= {"databento"}
+
+
+async def test_trades_are_exact_and_come_behind_their_symbol_and_lot(server):
+    symbol = server.symbols[0]
+    size, lots = one_lot(server)
+    async with reading(server) as reader:
+        client = await subscribed(server)
+        await client.say(server.trade(symbol, "50123.45", size, AT_NS, 1))
+        mapping = await reader.next()
+        definition = await reader.next()
+        trades = await reader.next()
+    assert mapping.rtype == RTYPE_SYMBOL_MAPPING
+    assert definition.rtype == RTYPE_DEFINITION
+    step = 10_000 if server.has_lots else 10**9
+    assert lot_steps(definition.records) == {1: step}
+    assert trades.symbols.tolist() == [symbol]
+    (record,) = trades.records
+    assert record["price"] == 50_123_450_000_000
+    assert record["size"] == lots
+    assert record["ts_event"] == AT_NS
+    assert record["action"] == b"T"
+    assert record["side"] in ({b"B"} if server.has_lots else {b"N"})
+
+
+async def test_a_number_that_no_float_holds(server):
+    async with reading(server) as reader:
+        client = await subscribed(server)
+        size = "42950.00002" if server.has_lots else "4294967294"
+        await client.say(server.trade(server.symbols[0], "9007199254.740993001", size, AT_NS, 1))
+        trades = (await reader.of(RTYPE_TRADE)).records
+    assert len(trades) == (2 if server.has_lots else 1)
+    assert set(trades["price"].tolist()) == {9_007_199_254_740_993_001}
+    total = int(trades["size"].astype("i8").sum())
+    assert total == (4_295_000_002 if server.has_lots else 4_294_967_294)
+
+
+async def test_pings_and_messages_that_bring_nothing(server):
+    async with reading(server) as reader:
+        client = await subscribed(server)
+        await client.socket.ping(b"20s")
+        async with bounded():
+            assert await client.pongs.get() == b"20s"
+        await client.say(*server.chatter())
+        await client.say(server.trade(server.symbols[0], "10", one_lot(server)[0], AT_NS, 9))
+        trades = (await reader.of(RTYPE_TRADE)).records
+    assert trades["price"].tolist() == [10 * 10**9]
+    assert sum(reader.source.counts.values()) == 1
+
+
+async def test_a_lost_connection_is_a_gap_and_repeated_trades_are_left_out(server):
+    size, _ = one_lot(server)
+    trades = [server.trade(server.symbols[0], str(n), size, AT_NS, n) for n in (1, 2, 3)]
+    async with reading(server) as reader:
+        client = await subscribed(server)
+        await client.say(*trades[:2])
+        seen = (await reader.of(RTYPE_TRADE)).records["price"].tolist()
+        while len(seen) < 2:
+            seen += (await reader.of(RTYPE_TRADE)).records["price"].tolist()
+        client.abort()
+        (gap,) = warnings_in((await reader.of(RTYPE_SYSTEM)).records)
+        client = await subscribed(server)
+        await client.say(*trades[1:])
+        after: list[int] = []
+        while 3 * 10**9 not in after:
+            after += (await reader.of(RTYPE_TRADE)).records["price"].tolist()
+    assert gap.kind == "skipped_records"
+    assert gap.text.startswith(f"{server.source}: ")
+    assert after == ([3 * 10**9] if server.has_ids else [2 * 10**9, 3 * 10**9])
+    assert reader.source.counts["gaps"] == 1
+    assert reader.source.counts["duplicates"] == (1 if server.has_ids else 0)
+
+
+async def test_the_daily_disconnect(server, caplog):
+    async with reading(server) as reader:
+        client = await subscribed(server)
+        await client.say(server.trade(server.symbols[0], "1", one_lot(server)[0], AT_NS, 1))
+        await reader.of(RTYPE_TRADE)
+        await client.socket.close(code=1001, message=b"a day is over")
+        (gap,) = warnings_in((await reader.of(RTYPE_SYSTEM)).records)
+        await subscribed(server)
+    assert "closed by the server (1001, a day is over)" in gap.text
+    assert server.connections == 2
+
+
+async def test_silence_ends_a_connection_that_answers_no_ping(server):
+    server.is_deaf = True
+    async with reading(server, silence_s=0.1) as reader:
+        client = await subscribed(server)
+        await client.say(server.trade(server.symbols[0], "1", one_lot(server)[0], AT_NS, 1))
+        (gap,) = warnings_in((await reader.of(RTYPE_SYSTEM)).records)
+        await subscribed(server)
+    assert "silent for 0.1 s" in gap.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "null", "[]", "{", "1e999", '"x"', "[[" * 5000, '{"type":"trade","data":7}', "\x00"],
+)
+async def test_garbage_is_counted_and_skipped(server, text):
+    async with reading(server) as reader:
+        client = await subscribed(server)
+        await client.say(text)
+        await client.socket.send_bytes(b"\xff\xfe")
+        await client.say(server.trade(server.symbols[0], "10", one_lot(server)[0], AT_NS, 9))
+        trades = (await reader.of(RTYPE_TRADE)).records
+    assert trades["price"].tolist() == [10 * 10**9]
+    assert reader.source.counts["malformed"] >= 1
+
+
+async def test_what_is_no_trade_is_refused_by_reason(server):
+    symbol = server.symbols[0]
+    size, lots = one_lot(server)
+    bad = [
+        server.trade("OTHER", "1", size, AT_NS, 1),
+        server.trade(symbol, "1.0000000001", size, AT_NS, 2),
+        server.trade(symbol, "1", "-1", AT_NS, 3),
+        server.trade(symbol, "1", size + "1" if server.has_lots else "0.5", AT_NS, 4),
+        server.trade(symbol, "1", size, 10**15, 5),
+    ]
+    async with reading(server) as reader:
+        client = await subscribed(server)
+        await client.say(*bad, server.trade(symbol, "7", size, AT_NS, 6))
+        trades = (await reader.of(RTYPE_TRADE)).records
+    assert trades["size"].tolist() == [lots]
+    wrong = dict.fromkeys(("symbol", "price", "size", "lot", "timestamp"), 1)
+    assert reader.source.counts == {**wrong, "trades": 1}
+
+
+async def test_the_users_lot_goes_before_the_sources(server):
+    symbol = server.symbols[0]
+    async with reading(server, lot=f"{symbol}=0.0000001") as reader:
+        client = await subscribed(server)
+        await client.say(server.trade(symbol, "1", "0.0000003", AT_NS, 1))
+        definitions = (await reader.of(RTYPE_DEFINITION)).records
+        trades = (await reader.of(RTYPE_TRADE)).records
+    assert lot_steps(definitions) == {1: 100}
+    assert trades["size"].tolist() == [3]
+
+
+async def test_keys_are_rejected_once_and_never_shown(server, caplog, tmp_path):
+    if not server.keys:
+        pytest.skip("a public source")
+    caplog.set_level(logging.DEBUG)
+    server.accepts_keys = False
+    with pytest.raises(PeerError, match=rf"{server.source}: rejected .* check") as raised:
+        async with reading(server, record=str(tmp_path)) as reader:
+            await reader.of(RTYPE_TRADE)
+    assert server.connections == 1
+    recorded = "".join(path.read_text() for path in tmp_path.iterdir())
+    for key in server.keys.values():
+        assert key not in caplog.text + str(raised.value) + recorded
+
+
+async def test_keys_that_are_missing(server, monkeypatch):
+    for name in server.keys:
+        monkeypatch.delenv(name)
+        with pytest.raises(UsageError, match=name):
+            async with reading(server):
+                pass
+
+
+async def test_keys_of_a_file(server, monkeypatch, tmp_path):
+    if not server.keys:
+        pytest.skip("a public source")
+    for name in server.keys:
+        monkeypatch.delenv(name)
+    file = tmp_path / "keys"
+    file.write_text("# mine\n" + "".join(f"{name}={key}\n" for name, key in server.keys.items()))
+    file.chmod(0o600)
+    async with reading(server, keys=str(file)):
+        await subscribed(server)
+
+
+async def test_too_many_symbols(server, caplog):
+    server.max_symbols = 1
+    size, _ = one_lot(server)
+    if server.source in {"binance", "alpaca"}:  # which reject all of them
+        with pytest.raises(PeerError, match=f"{server.source}: rejected"):
+            async with reading(server, *server.symbols) as reader:
+                await reader.of(RTYPE_TRADE)
+        return
+    async with reading(server, *server.symbols) as reader:
+        client = await subscribed(server)
+        await client.say(server.trade(server.symbols[0], "5", size, AT_NS, 1))
+        trades = await reader.of(RTYPE_TRADE)
+    assert trades.symbols.tolist() == [server.symbols[0]]
+    assert "rejected" in caplog.text
+
+
+async def test_a_server_that_is_down_at_first(server):
+    server.status = 503
+    async with reading(server) as reader:
+        async with bounded():
+            for _ in range(3):
+                await server.arrivals.get()
+        server.status = 101
+        client = await subscribed(server)
+        await client.say(server.trade(server.symbols[0], "5", one_lot(server)[0], AT_NS, 1))
+        await reader.of(RTYPE_TRADE)
+    assert reader.source.counts["gaps"] == 0
+
+
+async def test_a_recording_gives_the_same_stream(server, tmp_path):
+    size, _ = one_lot(server)
+    raw = []
+    async with reading(server, *server.symbols, record=str(tmp_path)) as reader:
+        client = await subscribed(server)
+        await client.say(server.trade(server.symbols[0], "1.5", size, AT_NS, 1), "garbage")
+        raw += [await reader.of(RTYPE_TRADE)]
+        client.abort()
+        raw += [await reader.of(RTYPE_SYSTEM)]
+        client = await subscribed(server)
+        await client.say(server.trade(server.symbols[1], "2.5", "3", AT_NS + 10**6, 2))
+        raw += [await reader.of(RTYPE_TRADE)]
+    async with reading(server, *server.symbols, replay=str(tmp_path)) as again:
+        for batch in raw:
+            same = await again.of(batch.rtype)
+            assert same.records.tobytes() == batch.records.tobytes()
+            assert same.symbols.tolist() == batch.symbols.tolist()
+        assert await again.next() is None
+    assert again.source.counts == reader.source.counts
+    (file,) = tmp_path.iterdir()
+    messages = [line.split("\t")[2] for line in file.read_text().splitlines()]
+    assert any(server.symbols[1] in text and json.loads(text) for text in messages[1:])

@@ -1,0 +1,159 @@
+"""`mdtool ingest` as users run it: into files, into pipes, interrupted, and with metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+
+import pytest
+
+from mdtool.adapters.dbn_files import open_source
+from mdtool.core.tcp import ReservedPort
+from tests.support.commands import MDTOOL, completed, output_of
+from tests.support.live_sources import AT_NS, Finnhub, Kraken, subscribed
+from tests.support.waiting import WITHIN_S, bounded
+
+
+@contextlib.asynccontextmanager
+async def ingesting(*arguments: object, env=None):
+    """The command as a process, within the block."""
+    process = await asyncio.create_subprocess_exec(
+        *MDTOOL,
+        "ingest",
+        *map(str, arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **(env or {})},
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def ended(process) -> tuple[int, bytes, str]:
+    async with asyncio.timeout(WITHIN_S):
+        out, errors = await process.communicate()
+    return process.returncode, out, errors.decode()
+
+
+@pytest.fixture
+async def kraken():
+    async with Kraken().running() as server:
+        yield server
+
+
+def trades_of(path) -> list[int]:
+    with open_source(str(path)) as source:
+        return [price for batch in source if batch.rtype == 0 for price in batch.records["price"]]
+
+
+async def test_ctrl_c_completes_a_file(kraken, tmp_path):
+    path = tmp_path / "day.dbn.zst"
+    with ReservedPort("127.0.0.1") as holder:
+        port = holder.port
+    options = ("--url", kraken.url, "-o", path, "--metrics-port", port)
+    async with ingesting("kraken", "BTC/USD", *options) as process:
+        client = await subscribed(kraken)
+        await client.say(*(kraken.trade("BTC/USD", str(n), "1", AT_NS, n) for n in (1, 2, 3)))
+        url = f"http://127.0.0.1:{port}/metrics"
+        async with bounded():
+            while b'trades_total{source="kraken"} 3.0' not in await asyncio.to_thread(fetched, url):
+                await client.say('{"channel":"heartbeat"}')
+        process.send_signal(signal.SIGINT)
+        status, _, errors = await ended(process)
+    assert status == 130, errors
+    assert "kraken: 3 trades" in errors
+    assert trades_of(path) == [10**9, 2 * 10**9, 3 * 10**9]
+
+
+def fetched(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=WITHIN_S) as answer:
+        return answer.read()
+
+
+async def test_a_limit_counts_trades_not_definitions(kraken):
+    options = ("--url", kraken.url, "-l", "2")
+    async with ingesting("kraken", "BTC/USD", *options) as process:
+        client = await subscribed(kraken)
+        await client.say(*(kraken.trade("BTC/USD", str(n), "0.5", AT_NS, n) for n in (1, 2, 3)))
+        status, out, errors = await ended(process)
+    assert status == 0, errors
+    bars = output_of("vwap", "-", "--window", "2", "-J", "-p", "-s", stdin=out)
+    values = [each for line in bars.splitlines() if "quantity" in (each := json.loads(line))]
+    assert [(each["symbol"], each["quantity"]) for each in values] == [
+        ("BTC/USD", "50000"),
+        ("BTC/USD", "100000"),
+    ]
+
+
+async def test_text_has_the_trades(kraken):
+    options = ("--url", kraken.url, "-l", "1", "-C", "-p", "-s")
+    async with ingesting("kraken", "BTC/USD", *options) as process:
+        client = await subscribed(kraken)
+        await client.say(kraken.trade("BTC/USD", "50000.1", "0.5", AT_NS, 1))
+        status, out, errors = await ended(process)
+    assert status == 0, errors
+    _, row = out.decode().splitlines()
+    assert "50000.100000000" in row
+    assert row.endswith("BTC/USD")
+
+
+async def test_a_recording_is_run_again_without_a_network(kraken, tmp_path):
+    options = ("--url", kraken.url, "--record", tmp_path, "-l", "2")
+    async with ingesting("kraken", "BTC/USD", *options) as process:
+        client = await subscribed(kraken)
+        await client.say(*(kraken.trade("BTC/USD", str(n), "1", AT_NS, n) for n in (1, 2)))
+        status, out, errors = await ended(process)
+    assert status == 0, errors
+    again = await asyncio.to_thread(completed, "ingest", "kraken", "--replay", tmp_path)
+    assert again.returncode == 0
+    assert again.stdout == out
+
+
+async def test_a_rejected_key_ends_the_command(tmp_path):
+    async with Finnhub().running() as server:
+        server.accepts_keys = False
+        env = {"FINNHUB_API_KEY": "very-secret"}
+        options = ("--url", server.url)
+        async with ingesting("finnhub", "AAPL", *options, env=env) as process:
+            status, _, errors = await ended(process)
+    assert status == 1
+    assert "finnhub: rejected (status 401); check FINNHUB_API_KEY" in errors
+    assert "very-secret" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["krakn", "BTC/USD"], "no such source; did you mean 'kraken'"),
+        (["kraken"], "name its symbols"),
+        (["kraken", "é"], "is not a symbol"),
+        (["kraken", "BTC/USD", "--schema", "mbp-1"], "the source has trades"),
+        (["kraken", "BTC/USD", "--lot", "1"], "is not SYMBOL=STEP"),
+        (["alpaca", "A", "--dataset", "nope"], "needs a key; set APCA_API_KEY_ID and"),
+    ],
+)
+def test_wrong_usage(arguments, said):
+    output_of("ingest", *arguments, status=2, said=said)
+
+
+def test_no_recording(tmp_path):
+    output_of("ingest", "kraken", "--replay", tmp_path, status=1, said="has no recording of kraken")
+    file = tmp_path / "kraken-1.tsv"
+    file.write_text("1\tsource\tkraken A\nnonsense\n")
+    output_of("ingest", "kraken", "--replay", tmp_path, status=1, said="line 2 is not of a")
+
+
+def test_keys_that_others_can_read(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("FINNHUB_API_KEY=x")
+    keys.chmod(0o644)
+    output_of("ingest", "finnhub", "A", "--keys", keys, status=1, said="chmod 600")
