@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, Self, TypeVar
 
@@ -13,8 +15,10 @@ from mdtool.adapters import rpc
 from mdtool.adapters.local_rpc import LocalStub
 from mdtool.adapters.market import (
     BarReceiver,
+    Connected,
     Receiver,
     RefusedError,
+    TradeStream,
     UnansweredError,
     UnavailableError,
     UnknownSymbolError,
@@ -127,20 +131,26 @@ class AggregatorClient:
         await self._read(self._stub.StreamBars(request), decode_bar_updates, receive)
 
     async def follow_trades(
-        self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
+        self, connected: Connected, receive: Callable[[TradeRun], None]
     ) -> NoReturn:
         """As `TradeFeed.follow_trades`; also lost by a slow client."""
-        call = self._streams.StreamTrades(marketdata_pb2.TradesRequest())
+        call = self._streams.StreamTrades()
+        intervals_ms: asyncio.Queue[int] = asyncio.Queue()
+        intervals_ms.put_nowait(0)
+        stream = TradeStream(intervals_ms.put_nowait, receive)
+        requesting = asyncio.create_task(_request_trades(call, intervals_ms))
         try:
             await call.initial_metadata()
             if not call.done():
-                connected()
+                connected(stream)
+            await self._read(call, decode_batch, lambda _, run: stream.received(run))
         except grpc.aio.AioRpcError as error:
             raise self._wrapped(error) from error
-        except BaseException:
+        finally:
+            requesting.cancel()
             call.cancel()
-            raise
-        await self._read(call, decode_batch, lambda _, run: receive(run))
+            stream.lost()
+            await asyncio.gather(requesting, return_exceptions=True)
 
     async def _read(
         self,
@@ -175,3 +185,12 @@ class AggregatorClient:
         if kind is UnavailableError:
             return kind(f"aggregator {self.address} is unavailable: {details.rpartition(': ')[2]}")
         return kind(f"aggregator {self.address} failed: {details}")
+
+
+async def _request_trades(call: Any, intervals_ms: asyncio.Queue[int]) -> None:
+    """Send how far apart trades are to come, whenever that is new."""
+    # The reader of the call gets its error.
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        while True:
+            interval_ms = await intervals_ms.get()
+            await call.write(marketdata_pb2.TradesRequest(interval_ms=interval_ms))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import NoReturn, Protocol, TypeAlias
 
 from mdtool.adapters.aggregator import AggregatorClient
-from mdtool.adapters.market import BarReceiver, Receiver
+from mdtool.adapters.market import BarReceiver, Connected, Receiver
 from mdtool.core.offers import Offer
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import TradeRun
@@ -63,7 +63,7 @@ class ServedMarket(Protocol):
         ...
 
     async def follow_trades(
-        self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
+        self, connected: Connected, receive: Callable[[TradeRun], None]
     ) -> NoReturn:
         """As `TradeFeed.follow_trades`."""
         ...
@@ -94,7 +94,7 @@ class LocalAggregatorClient(AggregatorClient):
         await (await self._market.taken()).follow_bars(symbol, interval, receive)
 
     async def follow_trades(
-        self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
+        self, connected: Connected, receive: Callable[[TradeRun], None]
     ) -> NoReturn:
         """As `TradeFeed.follow_trades`."""
         await (await self._market.taken()).follow_trades(connected, receive)

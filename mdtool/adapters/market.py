@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
@@ -150,6 +152,67 @@ class MarketReader(Protocol):
         ...
 
 
+class TradeStream:
+    """A stream of trades that is connected: its reader chooses how far apart they come.
+
+    Parameters
+    ----------
+    request : callable
+        Requests runs so many ms apart. The source passes on what is committed by then, and behind
+        it a run without frames.
+    receive : callable
+        Takes the other runs.
+    """
+
+    def __init__(self, request: Callable[[int], None], receive: Callable[[TradeRun], None]) -> None:
+        self._request = request
+        self._receive = receive
+        self._interval_ms = 0
+        self._requested: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def is_collecting(self) -> bool:
+        """Whether trades that are committed may wait at their source."""
+        return self._interval_ms > 0 or len(self._requested) > 0
+
+    def collect(self, interval_ms: int) -> None:
+        """Have runs passed on so far apart at least, by default each as it is committed."""
+        if interval_ms != self._interval_ms:
+            self._interval_ms = interval_ms
+            self._send()
+
+    async def catch_up(self) -> None:
+        """Wait until everything committed by now is passed on, or the stream is lost."""
+        await self._send()
+
+    def received(self, run: TradeRun) -> None:
+        """Take the next run of the source."""
+        if run.frames.count:
+            self._receive(run)
+        else:
+            _settle(self._requested.popleft())
+
+    def lost(self) -> None:
+        """Let nobody wait any more."""
+        while self._requested:
+            _settle(self._requested.popleft())
+
+    def _send(self) -> asyncio.Future[None]:
+        answered = asyncio.get_running_loop().create_future()
+        self._requested.append(answered)
+        self._request(self._interval_ms)
+        return answered
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+Connected: TypeAlias = Callable[[TradeStream], None]
+"""Called once, when everything that is committed later will be passed on."""
+
+
 class TradeFeed(Protocol):
     """Every trade that is committed, in the order in which that happened."""
 
@@ -159,7 +222,7 @@ class TradeFeed(Protocol):
         ...
 
     async def follow_trades(
-        self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
+        self, connected: Connected, receive: Callable[[TradeRun], None]
     ) -> NoReturn:
         """Pass on trades that are committed from now on, until the feed is lost.
 
@@ -168,7 +231,7 @@ class TradeFeed(Protocol):
         Parameters
         ----------
         connected : callable
-            Called once, when everything that is committed later will be passed on.
+            Gets the stream, which ends with the call.
         receive : callable
             Called with each run.
 

@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from mdtool.adapters import rpc
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.core.errors import PeerError
 from mdtool.core.trades import Reason
@@ -21,14 +22,18 @@ from tests.support.waiting import bounded
 class Followed:
     """What a feed handed over, and the task that follows it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, socket: str = "") -> None:
         self.runs = asyncio.Queue()
         self.is_connected = asyncio.Event()
-        self.task = asyncio.create_task(self._follow(address))
+        self.task = asyncio.create_task(self._follow(address, socket))
 
-    async def _follow(self, address: str) -> None:
-        async with AggregatorClient(address) as feed:
-            await feed.follow_trades(self.is_connected.set, self.runs.put_nowait)
+    async def _follow(self, address: str, socket: str) -> None:
+        async with AggregatorClient(address, socket) as feed:
+            await feed.follow_trades(self._connected, self.runs.put_nowait)
+
+    def _connected(self, stream):
+        self.stream = stream
+        self.is_connected.set()
 
     async def next(self):
         """Stream, first sequence, and rows of symbol, price and volume."""
@@ -56,6 +61,48 @@ async def test_batches_are_sent_once_with_their_positions():
         followed.task.cancel()
 
 
+@pytest.mark.parametrize("is_local", [False, True])
+async def test_a_reader_chooses_how_far_apart_trades_come(tmp_path, is_local):
+    socket = str(tmp_path / "s") if is_local else ""
+    async with aggregator(socket=socket) as running, bounded():
+        followed = Followed(running.address, socket)
+        await followed.is_connected.wait()
+        followed.stream.collect(3_600_000)
+        await followed.stream.catch_up()
+        for number in range(3):
+            await running.send(message(number, [tick(100)], ["AAPL"]))
+        assert followed.runs.empty()
+        await followed.stream.catch_up()
+        assert (await followed.next())[1:] == (0, [("AAPL", 10**9, 1)] * 3)
+        followed.stream.collect(0)
+        await followed.stream.catch_up()
+        await running.send(message(3, [tick(100)], ["AAPL"]))
+        assert (await followed.next())[1] == 3
+        followed.task.cancel()
+
+
+async def test_a_wrong_request_ends_the_call():
+    async with aggregator() as running, bounded(), rpc.open_channel(running.address) as channel:
+        call = channel.stream_stream("/marketdata.MarketDataService/StreamTrades")(iter([b"\xff"]))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [batch async for batch in call]
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_client_that_sends_one_request_and_ends_its_side_gets_all_batches():
+    async with aggregator() as running, bounded(), rpc.open_channel(running.address) as channel:
+        call = channel.unary_stream(
+            "/marketdata.MarketDataService/StreamTrades",
+            response_deserializer=marketdata_pb2.TickBatch.FromString,
+        )(b"")
+        await call.initial_metadata()
+        for number in range(2):
+            await running.send(message(number, [tick(100)], ["AAPL"]))
+        batches = aiter(call)
+        assert [(await anext(batches)).first_sequence for _ in range(2)] == [0, 1]
+        call.cancel()
+
+
 async def test_ticks_one_by_one_are_handed_over_too():
     async with aggregator() as running:
         followed = Followed(running.address)
@@ -80,7 +127,7 @@ async def test_a_slow_client_is_disconnected_with_the_reason(monkeypatch):
 
     monkeypatch.setattr(live_market, "TradePublisher", publisher)
     async with aggregator() as running, bounded():
-        call = running.stub.StreamTrades(marketdata_pb2.TradesRequest())
+        call = running.stub.StreamTrades()
         await call.initial_metadata()
         (follower,) = publishers[0]._followers
         frames = [tick(100)] * 100_000

@@ -32,7 +32,7 @@ class Servicer:
             )
             await context.write(ack)
 
-    async def StreamTrades(self, _request, context):  # noqa: N802
+    async def StreamTrades(self, _requests, context):  # noqa: N802
         await context.send_initial_metadata(())
         for symbol in self.answers:
             await context.write(marketdata_pb2.TickBatch(symbol=symbol))
@@ -82,7 +82,7 @@ async def test_messages_of_any_size_arrive_in_order(path):
 
 async def test_a_call_begins_and_ends(path, servicer):
     servicer.answers = [b"a", LARGE, b"b"]
-    call = LocalStub(path).StreamTrades(marketdata_pb2.TradesRequest())
+    call = LocalStub(path).StreamTrades()
     await call.initial_metadata()
     assert not call.done()
     assert [message.symbol async for message in call] == servicer.answers

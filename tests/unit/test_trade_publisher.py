@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,34 @@ async def test_a_slow_follower_is_disconnected_and_others_are_not():
         publisher.publish([change(4, tick(100))])
         with pytest.raises(BehindError):
             await anext(slow)
+
+
+async def test_batches_are_collected_until_the_interval_ends_or_they_are_requested():
+    publisher = TradePublisher(SymbolTable(["AAPL"]))
+    with publisher.follow() as follower:
+        follower.collect(3_600_000)
+        publisher.publish([change(1, tick(100))])
+        waiting = asyncio.create_task(taken(follower, SymbolTable()))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        follower.request(3_600_000)
+        follower.request(0)
+        assert (await waiting)[0] == 0
+        assert [(await anext(follower)).frames for _ in range(2)] == [0, 0]
+        publisher.publish([change(2, tick(200))])
+        assert (await anext(follower)).first_sequence == 1
+        follower.collect(1)
+        for sequence in (2, 3):
+            publisher.publish([change(sequence + 1, tick(100))])
+            assert (await anext(follower)).first_sequence == sequence
+
+
+async def test_many_trades_are_not_collected():
+    publisher = TradePublisher(SymbolTable(["AAPL"]))
+    with publisher.follow() as follower:
+        follower.collect(3_600_000)
+        publisher.publish([change(2_000, *[tick(100)] * 2_000)])
+        assert (await anext(follower)).frames == 2_000
 
 
 async def test_closing_ends_followers_after_their_queue():

@@ -8,7 +8,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from mdtool.adapters.market import UnknownSymbolError
+from mdtool.adapters.market import TradeStream, UnknownSymbolError
 from mdtool.adapters.stores.port import TradePage
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
@@ -46,9 +46,12 @@ class Source:
         self.calls: asyncio.Queue = asyncio.Queue()
         self.is_followed = False
         self.ended = asyncio.Event()
+        self.collected: list[TradeRun] = []
+        self.intervals_ms: list[int] = []
 
     async def follow_trades(self, connected, receive):
         self.receive = receive
+        self.stream = TradeStream(self._request, receive)
         lost = asyncio.get_running_loop().create_future()
         self.is_followed = True
         await self.calls.put((connected, lost))
@@ -62,8 +65,18 @@ class Source:
     async def connect(self):
         """Connect the next call; return what loses it."""
         connected, lost = await self.calls.get()
-        connected()
+        connected(self.stream)
         return lambda: lost.set_result(None)
+
+    def _request(self, interval_ms):
+        """Pass on what waits, and answer, as the source of trades does, a turn later."""
+        self.intervals_ms.append(interval_ms)
+        asyncio.get_running_loop().call_soon(self._answer)
+
+    def _answer(self):
+        for run in [*self.collected, TradeRun(SYMBOLS, "", 0, Frames.empty())]:
+            self.stream.received(run)
+        self.collected.clear()
 
 
 class Stored:
@@ -165,13 +178,41 @@ async def test_the_latest_come_first_and_then_each_trade_of_the_symbols_followed
 async def test_of_a_large_batch_the_last_of_each_symbol_are_sent_and_the_others_counted():
     async with feed_of(source := Source()) as feed:
         await source.connect()
+        source.receive(run(0, 1))
         every = Follower()
         every.follow(feed, ALL)
-        source.receive(run(0, *[0] * 10, 1, 1, 0))
+        assert await every.next() == ["MSFT 0*"]
+        source.receive(run(1, *[0] * 10, 1, 1, 0))
         assert await every.next(7) == [
             "AAPL missed 7",
-            *("AAPL 7", "AAPL 8", "AAPL 9", "MSFT 10", "MSFT 11", "AAPL 12"),
+            *("AAPL 8", "AAPL 9", "AAPL 10", "MSFT 11", "MSFT 12", "AAPL 13"),
         ]
+
+
+async def test_trades_are_collected_at_their_source_while_nobody_follows_them():
+    async with feed_of(source := Source()) as feed:
+        await source.connect()
+        source.collected.append(run(0, 0))
+        rows = await feed.history(ANYBODY, Key("AAPL"), Page(9))
+        assert [trade.price for trade in rows.rows] == [0]
+        source.collected.append(run(1, 0))
+        follower, other = Follower(), Follower()
+        ends = [follower.follow(feed, after="s:0"), other.follow(feed)]
+        assert await follower.next() == ["AAPL 1"]
+        assert await other.next(2) == ["AAPL 0*", "AAPL 1*"]
+        assert set(source.intervals_ms[-2:]) == {0}
+        for end in ends:
+            end()
+        assert source.intervals_ms[-1] == source.intervals_ms[0] > 0
+
+
+async def test_a_request_does_not_wait_for_a_source_that_was_lost():
+    async with feed_of(source := Source()) as feed:
+        await source.connect()
+        source.receive(run(0, 0))
+        source.stream._request = lambda _: source.stream.lost()
+        rows = await feed.history(ANYBODY, Key("AAPL"), Page(9))
+        assert len(rows.rows) == 1
 
 
 async def test_a_subscription_resumes_behind_a_trade_that_is_in_memory():
@@ -341,10 +382,12 @@ async def test_memory_keeps_the_last_trades_of_all_symbols():
 async def test_who_subscribes_before_a_trade_is_written_gets_it_once():
     async with feed_of(source := Source()) as feed:
         await source.connect()
+        source.receive(run(0, 0))
         first, late = Follower(), Follower()
         first.follow(feed)
-        source.receive(run(0, 0))
-        feed.follow(Key("AAPL"), Subscription(ANYBODY, late, first))
+        assert await first.next() == ["AAPL 0*"]
         source.receive(run(1, 0))
-        assert await late.next(2) == ["AAPL 0*", "AAPL 1"]
-        assert await first.next(2) == ["AAPL 0", "AAPL 1"]
+        feed.follow(Key("AAPL"), Subscription(ANYBODY, late, first))
+        source.receive(run(2, 0))
+        assert await late.next(3) == ["AAPL 0*", "AAPL 1*", "AAPL 2"]
+        assert await first.next(2) == ["AAPL 1", "AAPL 2"]

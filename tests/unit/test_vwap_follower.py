@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 
+from mdtool.adapters.market import TradeStream
 from mdtool.adapters.stores.errors import StoreInterruptedError, StoreUnavailableError
 from mdtool.adapters.stores.port import SavedStream, SymbolTotals, TradePage
 from mdtool.core.errors import PeerError
@@ -37,7 +38,7 @@ class Feed:
     async def follow_trades(self, connected, receive) -> None:
         self.receive = receive
         self._lost = asyncio.get_running_loop().create_future()
-        connected()
+        connected(TradeStream(lambda _: None, receive))
         self.is_followed.set()
         await self._lost
 

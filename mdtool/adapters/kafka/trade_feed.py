@@ -29,6 +29,7 @@ from mdtool.adapters.kafka.topics import (
     stream_of,
     watched,
 )
+from mdtool.adapters.market import Connected, TradeStream
 from mdtool.core.errors import PeerError
 from mdtool.core.threads import AsyncReadAhead
 from mdtool.core.trades import Frames, TradeRun
@@ -84,17 +85,18 @@ class KafkaTradeFeed:
         return await self._watched.__aexit__(*exc_info)  # type: ignore[arg-type]
 
     async def follow_trades(
-        self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
+        self, connected: Connected, receive: Callable[[TradeRun], None]
     ) -> NoReturn:
-        """As `TradeFeed.follow_trades`."""
+        """As `TradeFeed.follow_trades`; records are passed on as they arrive, never collected."""
+        stream = TradeStream(lambda _interval_ms: stream.lost(), receive)
         reader = _Reader(self._address, self._partitions)
         batches = AsyncReadAhead(reader.batches(), _BATCHES_AHEAD)
         try:
             await anext(batches)  # empty, once the ends of partitions are known
-            connected()
+            connected(stream)
             async for batch in batches:
                 for run in batch:
-                    receive(run)
+                    stream.received(run)
         finally:
             reader.stop()
             await batches.close()

@@ -8,7 +8,14 @@ from typing import NoReturn
 import numpy as np
 
 from mdtool.adapters.local_market import Acknowledge
-from mdtool.adapters.market import BarReceiver, Receiver, RefusedError, UnavailableError
+from mdtool.adapters.market import (
+    BarReceiver,
+    Connected,
+    Receiver,
+    RefusedError,
+    TradeStream,
+    UnavailableError,
+)
 from mdtool.adapters.stores.errors import StoreUnavailableError
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolTable
@@ -81,13 +88,17 @@ class ServedMarket:
         raise self._ended()
 
     async def follow_trades(
-        self, connected: Callable[[], None], receive: Callable[[TradeRun], None]
+        self, connected: Connected, receive: Callable[[TradeRun], None]
     ) -> NoReturn:
         """As `TradeFeed.follow_trades`; BehindError where too many trades wait."""
         with self._live.trades.follow() as follower:
-            connected()
-            async for run in follower.runs():
-                receive(run)
+            stream = TradeStream(follower.request, receive)
+            connected(stream)
+            try:
+                async for run in follower.runs():
+                    stream.received(run)
+            finally:
+                stream.lost()
         raise self._ended()
 
     def _ended(self) -> UnavailableError:

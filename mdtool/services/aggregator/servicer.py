@@ -33,7 +33,7 @@ from mdtool.services.aggregator.reads import (
     traded,
     updates_of,
 )
-from mdtool.services.aggregator.trade_publisher import BehindError
+from mdtool.services.aggregator.trade_publisher import BehindError, Follower
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from mdtool.wire.batches import (
     BarUpdates,
@@ -269,20 +269,46 @@ class MarketDataServicer:
             except UsageError as error:
                 await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
 
-    async def StreamTrades(self, _request: marketdata_pb2.TradesRequest, context: Context) -> None:
+    async def StreamTrades(
+        self, requests: AsyncIterator[marketdata_pb2.TradesRequest], context: Context
+    ) -> None:
         """Send every batch that is committed from the initial metadata on, in order.
 
-        RESOURCE_EXHAUSTED for a client that reads too slowly.
+        RESOURCE_EXHAUSTED for a client that reads too slowly. INVALID_ARGUMENT for a message that
+        is not a TradesRequest.
         """
         with self._live.trades.follow() as follower:
             await context.send_initial_metadata(())
+            reading = asyncio.create_task(_read_requests(requests, follower))
             try:
                 async for batch in follower:
                     # States go first: each message delays those written behind it by 0.1 ms.
                     await asyncio.sleep(0)
                     await context.write(batch)
+                if reading.done():
+                    reading.result()
             except BehindError as error:
                 await _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error)
+            except DecodeError as error:
+                await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _read_requests(
+    requests: AsyncIterator[marketdata_pb2.TradesRequest], follower: Follower
+) -> None:
+    """Have a follower collect as its call requests; each request but the first is answered."""
+    try:
+        follower.collect((await anext(requests)).interval_ms)
+        async for request in requests:
+            follower.request(request.interval_ms)
+    except StopAsyncIteration:
+        pass
+    except DecodeError:
+        follower.close()
+        raise
 
 
 async def _abort_unknown(symbol: str, context: Context) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.trades import TradeRun, take_run
+from mdtool.core.trades import Frames, TradeRun, take_run
 from mdtool.engine.market import Change
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import encode_batch
@@ -21,6 +21,8 @@ MAX_BEHIND: Final = 2_000_000
 
 _MAX_JOINED: Final = 100_000
 """Frames of waiting batches that are sent as one message: a slow call then reads few large ones."""
+_MAX_COLLECTED: Final = 1_024
+"""Trades that are not collected any longer, whatever the interval."""
 
 
 class BehindError(PeerError):
@@ -30,15 +32,22 @@ class BehindError(PeerError):
 class Follower:
     """One call's batches: an asynchronous iterator of messages, in the order of their commits.
 
-    Batches of one stream that wait are joined, so that a slow call catches up.
+    Batches of one stream that wait are joined, so that a slow call catches up. How far apart they
+    come is the reader's choice: each one that is passed on wakes it.
     """
 
     def __init__(self, symbols: SymbolTable, max_behind: int) -> None:
         self._symbols = symbols
         self._known_symbols = 0
         self._max_behind = max_behind
+        self._collected: deque[_Batch] = deque()
+        """What waits for the end of the interval."""
         self._waiting: deque[_Batch] = deque()
         self._behind = 0
+        self._interval_s = 0.0
+        self._next_s = 0.0
+        """When the interval ends."""
+        self._timer: asyncio.TimerHandle | None = None
         self._has_news = asyncio.Event()
         self._is_closed = False
         self._is_lost = False
@@ -87,7 +96,7 @@ class Follower:
         waiting = self._waiting
         first = waiting.popleft()
         runs, count, last = [first.run], first.run.frames.count, first.run
-        while waiting and last.is_continued_by(waiting[0].run):
+        while waiting and count and last.is_continued_by(waiting[0].run):
             count += waiting[0].run.frames.count
             if count > _MAX_JOINED:
                 break
@@ -102,14 +111,44 @@ class Follower:
         self._behind += len(batch.run.trades)
         if self._behind > self._max_behind:
             self._is_lost = True
+            self._collected.clear()
             self._waiting.clear()
-        else:
-            self._waiting.append(batch)
-        self._has_news.set()
+            self._has_news.set()
+            return
+        self._collected.append(batch)
+        if not self._interval_s or self._behind >= _MAX_COLLECTED:
+            self._release()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            if loop.time() < self._next_s:
+                self._timer = loop.call_at(self._next_s, self._release)
+            else:
+                self._release()
+
+    def collect(self, interval_ms: int) -> None:
+        """Have batches passed on so far apart at least; those that wait are passed on now."""
+        self._interval_s = interval_ms / 1_000
+        self._release()
+
+    def request(self, interval_ms: int) -> None:
+        """As `collect`; behind those that wait, a run without frames is passed on."""
+        self._collected.append(_Batch(TradeRun(self._symbols, "", 0, Frames.empty())))
+        self.collect(interval_ms)
 
     def close(self) -> None:
         """End the iteration after the batches that wait."""
         self._is_closed = True
+        self._release()
+
+    def _release(self) -> None:
+        """Pass on what was collected, and begin the next interval."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._interval_s:
+            self._next_s = asyncio.get_running_loop().time() + self._interval_s
+        self._waiting.extend(self._collected)
+        self._collected.clear()
         self._has_news.set()
 
 
@@ -144,6 +183,7 @@ class TradePublisher:
             yield follower
         finally:
             self._followers.discard(follower)
+            follower.close()
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Queue the trades of committed changes for all followers."""

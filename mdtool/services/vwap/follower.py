@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Final, NoReturn
 
-from mdtool.adapters.market import TradeFeed
+from mdtool.adapters.market import TradeFeed, TradeStream
 from mdtool.adapters.stores import open_history
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError
 from mdtool.adapters.stores.port import TradeHistory
@@ -22,6 +22,8 @@ from mdtool.services.vwap.states import States
 log = logging.getLogger(__name__)
 
 _LONGEST_DELAY_S: Final = 2.0
+_INTERVAL_MS: Final = 10
+"""How far apart states change, at least: each time wakes everybody who follows them."""
 _MAX_PENDING: Final = 20_000_000
 """Trades that may arrive during a backfill: as many as are sent in ten seconds."""
 
@@ -86,7 +88,8 @@ class Follower:
                 self._lost(str(error))
             await asyncio.sleep(next(self._waits))
 
-    def _connected(self) -> None:
+    def _connected(self, stream: TradeStream) -> None:
+        stream.collect(_INTERVAL_MS)
         log.info("%s: connected", self._feed.name)
         if self._connections and not self._store:
             log.warning("windows may lack trades while %s was unavailable", self._feed.name)

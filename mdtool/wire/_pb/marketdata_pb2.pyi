@@ -154,8 +154,10 @@ class UpdatesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class TradesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("interval_ms",)
+    INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
+    interval_ms: int
+    def __init__(self, interval_ms: _Optional[int] = ...) -> None: ...
 
 class UpdateBatch(_message.Message):
     __slots__ = ("new_symbols", "symbol", "open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp", "counts", "is_part")

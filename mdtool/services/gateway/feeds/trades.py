@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mdtool.adapters.market import TradeFeed, UnavailableError, UnknownSymbolError
+from mdtool.adapters.market import TradeFeed, TradeStream, UnavailableError, UnknownSymbolError
 from mdtool.adapters.stores.port import MAX_NS, MIN_NS, SymbolTotals, TradeKey
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
@@ -45,6 +46,10 @@ _MAX_WAITING: Final = 1_024
 """Trades that wait to be entered into the ring."""
 _COLUMNS: Final = ("timestamp", "price", "size", "number")
 _LONGEST_DELAY_S: Final = 1.0
+_UNFOLLOWED_MS: Final = 100
+"""How far apart trades come while no client follows them; each message takes 0.1 ms."""
+_CATCH_UP_S: Final = 0.5
+"""How long a request waits for the trades that are committed by then."""
 _CONNECT_S: Final = 2.0
 """How long a subscription waits for the stream of trades before it begins without it."""
 
@@ -77,7 +82,8 @@ FIELDS: Final = (
 class Trades:
     """The feed of trades.
 
-    Without a store the stream of trades is followed always, else while a client follows trades.
+    With a store the stream of trades is followed while a client follows trades, else always: while
+    nobody does, trades are collected at their source, until they are requested.
 
     Parameters
     ----------
@@ -103,6 +109,7 @@ class Trades:
         self._audience = audience
         self._ring = _Ring(RING_TRADES)
         self._connected = asyncio.Event()
+        self._stream: TradeStream | None = None
         self._has_gap = False
         self._followers = 0
         self._following: asyncio.Task[None] | None = None
@@ -129,6 +136,7 @@ class Trades:
         Of every symbol, or without a store, it is the last `MAX_RECENT` in memory.
         """
         if self._history is None or key.symbol == ALL:
+            await self._catch_up()
             return self._recent(key, page)
         part = Range(
             page.limit,
@@ -171,9 +179,12 @@ class Trades:
         was missed.
         """
         behind = None if after is None else _parse_sequence(after)
-        start = self._start(key, behind)
         following = _Following()
-        if start is None:
+        if self._stream is not None and self._stream.is_collecting:
+            following.task = self._tasks.create_task(
+                self._begin_current(following, key, subscription, behind)
+            )
+        elif (start := self._start(key, behind)) is None:
             wait_s = subscription.client.reserve_upstream()
             following.task = self._tasks.create_task(
                 self._begin(following, key, subscription, behind, wait_s)
@@ -181,6 +192,7 @@ class Trades:
         else:
             following.leave = self._join(key, subscription, start)
         self._followers += 1
+        self._set_interval()
         if self._history is not None and self._following is None:
             self._following = self._tasks.create_task(self._follow_source())
 
@@ -188,23 +200,37 @@ class Trades:
             if following.end():
                 self._followers -= 1
                 self._stop_unneeded()
+                self._set_interval()
 
         return end
 
     def _stop_unneeded(self) -> None:
         if self._following is not None and not self._followers:
             self._following.cancel()
-            self._following = None
+            self._following = self._stream = None
             self._connected.clear()
             self._has_gap = False
             self._ring.clear()
+
+    def _set_interval(self) -> None:
+        if self._stream is not None:
+            self._stream.collect(0 if self._followers else _UNFOLLOWED_MS)
+
+    async def _catch_up(self) -> None:
+        """Wait for the trades that were collected at their source."""
+        if self._stream is not None and self._stream.is_collecting:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CATCH_UP_S):
+                    await self._stream.catch_up()
 
     async def _follow_source(self) -> None:
         waits = delays(cap_s=_LONGEST_DELAY_S)
         reason: str | None = None
 
-        def connected() -> None:
+        def connected(stream: TradeStream) -> None:
             nonlocal waits, reason
+            self._stream = stream
+            self._set_interval()
             waits = delays(cap_s=_LONGEST_DELAY_S)
             reason = None
             self._ring.begin()
@@ -220,6 +246,7 @@ class Trades:
                 if str(error) != reason:
                     log.info("trades: %s; reconnecting", error)
                 reason = str(error)
+            self._stream = None
             self._connected.clear()
             await asyncio.sleep(next(waits))
 
@@ -269,6 +296,19 @@ class Trades:
         if has_store and (behind is not None or len(positions) < LATEST):
             return None
         return _Start(self._ring.trades(positions[-LATEST:]), behind is None)
+
+    async def _begin_current(
+        self,
+        following: _Following,
+        key: Key,
+        subscription: Subscription,
+        behind: tuple[str, int] | None,
+    ) -> None:
+        """Begin a subscription once the trades that were collected are in memory."""
+        await self._catch_up()
+        start = self._start(key, behind)
+        assert start is not None
+        following.leave = self._join(key, subscription, start)
 
     async def _begin(
         self,
