@@ -46,7 +46,7 @@ def ingest(
 
     Example: mdtool ingest kraken --replay recorded/
     """
-    from mdtool.adapters.dbn_select import SchemaSource
+    from mdtool.adapters.dbn_select import TRADES, SchemaSource
     from mdtool.adapters.dbn_source import RecordSource
     from mdtool.adapters.live import metrics, open_live
     from mdtool.wire.dbn_records import RTYPE_DEFINITION
@@ -56,7 +56,7 @@ def ingest(
     live = open_live(source, symbols or [], config)
     records: RecordSource = live
     if not is_dbn:  # which has several layouts, of which CSV takes the first
-        records = SchemaSource(live, config.schema or "trades")
+        records = SchemaSource(live, config.schema or TRADES)
     with (
         records,
         metrics.served(source, live.counts, config.metrics_port),

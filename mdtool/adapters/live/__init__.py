@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from mdtool.adapters.dbn_source import DbnSource
 from mdtool.adapters.live.config import SourceConfig
@@ -20,13 +20,16 @@ log = logging.getLogger(__name__)
 
 MAX_SYMBOL: Final = 70
 """The most characters of a symbol."""
-SOURCES: Final = {
+SESSIONS: Final = {
     "kraken": "mdtool.adapters.live.kraken:KrakenSession",
     "binance": "mdtool.adapters.live.binance:BinanceSession",
     "finnhub": "mdtool.adapters.live.finnhub:FinnhubSession",
     "alpaca": "mdtool.adapters.live.alpaca:AlpacaSession",
 }
-"""The session of each source."""
+"""The `Session` of each source over a WebSocket."""
+CLIENTS: Final = {"databento": "mdtool.adapters.live.databento:DatabentoSource"}
+"""The `LiveSource` of each source with a client of its own."""
+SOURCES: Final = (*SESSIONS, *CLIENTS)
 
 
 class LiveRecords(DbnSource):
@@ -77,17 +80,27 @@ def open_live(source: str, symbols: Sequence[str], config: SourceConfig) -> Live
 
 
 def _open(source: str, symbols: Sequence[str], config: SourceConfig) -> LiveSource:
-    module, _, name = SOURCES[source].partition(":")
-    kind = getattr(importlib.import_module(module), name)
-    chosen(config.schema, kind.schemas)
+    kind = _class(SESSIONS.get(source) or CLIENTS[source])
     config.lots()
-    if folder := config.replay:
-        from mdtool.adapters.live.recording import RecordedSource
+    if source in SESSIONS:
+        chosen(config.schema, kind.schemas)
+        if folder := config.replay:
+            from mdtool.adapters.live.recording import RecordedSource
 
-        return RecordedSource(kind, Request(symbols, config), folder)
-    from mdtool.adapters.live.websocket import WebSocketSource
-
+            return RecordedSource(kind, Request(symbols, config), folder)
+    elif config.record or config.replay:
+        raise UsageError(f"--record, --replay: {source} sends DBN; write it with -o FILE.dbn")
     if not symbols:
         raise UsageError(f"ingest {source}: name its symbols")
-    keys = find_keys(source, kind.keys, config.keys)
-    return WebSocketSource(kind, Request(symbols, config, keys))
+    request = Request(symbols, config, find_keys(source, kind.keys, config.keys))
+    if source in SESSIONS:
+        from mdtool.adapters.live.websocket import WebSocketSource
+
+        return WebSocketSource(kind, request)
+    made: LiveSource = kind(request)
+    return made
+
+
+def _class(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -17,6 +17,7 @@ _REFUSED: Final = ("symbol", "price", "size", "lot", "timestamp", "malformed")
 _TOTALS: Final = {
     "trades": "Trades received.",
     "quotes": "Quotes received.",
+    "records": "Records received of any kind, where the source sends DBN.",
     "duplicates": "Trades left out that the source had sent before.",
     "irregular": "Trades left out for their conditions.",
     "gaps": "Times at which the stream may lack records.",

@@ -1,0 +1,231 @@
+"""Databento's live data, by its official client: records of any schema, as they are sent."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from typing import IO, Any, Final, cast
+
+import databento_dbn as dbn
+
+from mdtool.adapters.live.port import Request
+from mdtool.core.addresses import parse_address
+from mdtool.core.backoff import delays
+from mdtool.core.errors import PeerError, UsageError
+from mdtool.core.stream_warnings import SKIPPED_RECORDS, StreamWarning
+
+log = logging.getLogger(__name__)
+
+KEY: Final = "DATABENTO_API_KEY"
+_MAX_WAITING_BYTES: Final = 64 << 20
+"""Bytes that wait for the reader, after which the client is blocked, and so the gateway."""
+_TRANSIENT: Final = frozenset(
+    {dbn.ErrorCode.CONNECTION_LIMIT_EXCEEDED, dbn.ErrorCode.INTERNAL_ERROR}
+)
+_MAX_TEXT: Final = 302
+
+
+class DatabentoSource:
+    """A source that is the official client's sessions, one after the other.
+
+    The end of a session is the end of the stream if the gateway has closed it in order, as it does
+    at the end of a replay; otherwise it is a gap, and another session follows.
+
+    Parameters
+    ----------
+    request : Request
+
+    Raises
+    ------
+    UsageError
+        When no dataset is named, or the client is not installed.
+    """
+
+    name = "databento"
+    keys = (KEY,)
+
+    def __init__(self, request: Request) -> None:
+        try:
+            import databento
+        except ImportError as error:
+            raise UsageError(
+                "ingest databento: needs the official client; pip install 'mdtool[databento]'"
+            ) from error
+        config = request.config
+        if not config.dataset:
+            raise UsageError("ingest databento: name its dataset, such as --dataset XNAS.ITCH")
+        self.counts: Counter[str] = Counter()
+        self._databento = databento
+        self._request = request
+        self._pipe = _Pipe()
+        self._client: Any = None
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread.start()
+
+    def read(self, n_bytes: int) -> bytes:
+        """As `LiveSource.read`."""
+        return self._pipe.read(n_bytes)
+
+    def close(self) -> None:
+        """As `LiveSource.close`."""
+        self._is_closed.set()
+        self._pipe.close(None)
+        client = self._client
+        if client is not None:
+            client.terminate()
+        self._thread.join()
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            self._follow()
+        except BaseException as raised:  # noqa: BLE001 - it is raised by `read`
+            error = raised
+        self._pipe.close(error)
+
+    def _follow(self) -> None:
+        """Hold sessions until one ends in order, or the source is closed.
+
+        Raises
+        ------
+        PeerError
+            When the gateway rejects the key or a subscription.
+        """
+        max_wait_s = self._request.config.max_wait_s
+        waits = delays(cap_s=max_wait_s)
+        while not self._is_closed.is_set():
+            session = _Session(self._pipe, self.counts)
+            try:
+                self._hold(session)
+            except self._databento.BentoError as error:
+                reason = str(error).replace(self._request.keys[KEY], "***")
+            else:
+                return
+            if self._is_closed.is_set():
+                return
+            if "authentication failed" in reason:
+                raise PeerError(f"{self.name}: rejected ({reason}); check {KEY}")
+            if session.error is not None and session.error not in _TRANSIENT:
+                raise PeerError(f"{self.name}: {reason}")
+            if session.has_begun:
+                waits = delays(cap_s=max_wait_s)
+                self._note_gap(f"{self.name}: {reason}")
+            log.warning("%s: %s; connecting again", self.name, reason)
+            self._is_closed.wait(next(waits))
+
+    def _hold(self, session: _Session) -> None:
+        """Run one session to its end.
+
+        Raises
+        ------
+        databento.BentoError
+            When there is no connection, or it does not end in order.
+        """
+        config = self._request.config
+        where: dict[str, Any] = {}
+        if config.gateway:
+            where["gateway"], where["port"] = parse_address(config.gateway)
+        self._client = client = self._databento.Live(
+            key=self._request.keys[KEY], slow_reader_behavior="warn", **where
+        )
+        client.add_stream(cast("IO[bytes]", session))
+        client.add_callback(session.see)
+        for schema in config.schema.split(",") if config.schema else ["trades"]:
+            client.subscribe(
+                config.dataset, schema.strip(), list(self._request.symbols), config.stype_in
+            )
+        client.start()
+        log.info("%s: subscribed", self.name)
+        client.block_for_close()
+
+    def _note_gap(self, reason: str) -> None:
+        self.counts["gaps"] += 1
+        now_ns = time.time_ns()
+        text = StreamWarning(SKIPPED_RECORDS, reason, None, now_ns).passed_on[:_MAX_TEXT]
+        self._pipe.write(bytes(dbn.SystemMsg(ts_event=now_ns, msg=text)))
+
+
+class _Pipe:
+    """Bytes between two threads; a writer waits while there are too many.
+
+    Attributes
+    ----------
+    has_header : bool
+        Whether anything was written: first comes the header of a stream.
+    """
+
+    def __init__(self) -> None:
+        self.has_header = False
+        self._parts: deque[bytes] = deque()
+        self._n_bytes = 0
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._error: BaseException | None = None
+
+    def write(self, data: bytes) -> None:
+        with self._changed:
+            while self._n_bytes >= _MAX_WAITING_BYTES and not self._is_closed:
+                self._changed.wait()
+            self.has_header = True
+            self._parts.append(data)
+            self._n_bytes += len(data)
+            self._changed.notify_all()
+
+    def read(self, n_bytes: int) -> bytes:
+        with self._changed:
+            while not self._parts and not self._is_closed:
+                self._changed.wait()
+            if not self._parts and self._error is not None:
+                raise self._error
+            taken: list[bytes] = []
+            left = n_bytes
+            while self._parts and left:
+                part = self._parts.popleft()
+                if len(part) > left:
+                    self._parts.appendleft(part[left:])
+                    part = part[:left]
+                taken.append(part)
+                left -= len(part)
+            self._n_bytes -= n_bytes - left
+            self._changed.notify_all()
+        return b"".join(taken)
+
+    def close(self, error: BaseException | None) -> None:
+        with self._changed:
+            if not self._is_closed:
+                self._is_closed, self._error = True, error
+                self._changed.notify_all()
+
+
+class _Session:
+    """What the client writes to in one session: the header, unless there was one, and records."""
+
+    closed = False
+
+    def __init__(self, pipe: _Pipe, counts: Counter[str]) -> None:
+        self.has_begun = False
+        self.error: int | None = None
+        self._pipe = pipe
+        self._counts = counts
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:
+        if self.has_begun:
+            self._counts["records"] += 1
+        if self.has_begun or not self._pipe.has_header:
+            self._pipe.write(data)
+        self.has_begun = True
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: what is written can be read at once."""
+
+    def see(self, record: object) -> None:
+        """Note the code of an error."""
+        if isinstance(record, dbn.ErrorMsg):
+            self.error = int(cast("int", record.code))

@@ -1,0 +1,120 @@
+"""Databento's official client as a live source, against the live gateway of mdtool."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+
+import pytest
+
+from mdtool.adapters.live import open_live
+from mdtool.adapters.live.config import SourceConfig
+from mdtool.core.dtypes import RTYPE_MBO, RTYPE_SYSTEM, RTYPE_TRADE
+from mdtool.core.errors import MdtoolError, PeerError
+from mdtool.core.stream_warnings import warnings_in
+from mdtool.core.tcp import ReservedPort
+from tests.support.dbn_files import MAY_1, header, order, trade, write
+from tests.support.live_clients import gateway
+from tests.support.live_sources import Reader
+from tests.support.waiting import WITHIN_S
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of pandas, which it imports
+    pytest.importorskip("databento", reason="the official client is not installed")
+    import mdtool.adapters.live.databento
+
+N_RECORDS = 3_000
+NAMES = {"AAPL": {1: 1}, "MSFT": {1: 2}}
+KEY = "k" * 32
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv(mdtool.adapters.live.databento.KEY, KEY)
+
+
+@pytest.fixture
+def trades(tmp_path):
+    records = [trade(1 + at % 2, MAY_1 + at * 10**5, 10, 1) for at in range(N_RECORDS)]
+    return write(tmp_path / "trades.dbn", header(NAMES), *records)
+
+
+async def read(address: str, *symbols: str, **settings) -> dict[int, list]:
+    """Read a source to its end; return its batches by rtype."""
+    fixed = {"gateway": address, "dataset": "XNAS.ITCH", "max_wait_s": 0.05}
+    config = SourceConfig(**{**fixed, **settings})
+
+    def work() -> dict[int, list]:
+        found: dict[int, list] = {}
+        with open_live("databento", symbols or ["ALL_SYMBOLS"], config) as source:
+            for batch in source:
+                found.setdefault(batch.rtype, []).append(batch)
+        return found
+
+    async with asyncio.timeout(WITHIN_S):
+        return await asyncio.to_thread(work)
+
+
+async def test_a_replay_is_read_to_its_end(trades):
+    async with gateway(trades) as address:
+        batches = (await read(address, "AAPL"))[RTYPE_TRADE]
+    assert sum(map(len, batches)) == N_RECORDS // 2
+    assert {symbol for batch in batches for symbol in batch.symbols} == {"AAPL"}
+
+
+async def test_several_schemas(tmp_path):
+    orders = [order(1, MAY_1 + at, "A", "B", 10, 1, order_id=1 + at) for at in range(10)]
+    file = write(tmp_path / "mbo.dbn", header(NAMES, "mbo"), *orders)
+    async with gateway(file) as address:
+        batches = await read(address, schema="mbo,trades")
+    assert sum(map(len, batches[RTYPE_MBO])) == 10
+
+
+async def test_a_rejected_key_is_not_shown(trades, tmp_path, caplog):
+    keys = tmp_path / "keys"
+    keys.write_text(f"me {'o' * 32}\n")
+    keys.chmod(0o600)
+    async with gateway(trades, keys=str(keys)) as address:
+        with pytest.raises(PeerError, match=r"databento: rejected .* check DATABENTO_API_KEY") as e:
+            await read(address, "AAPL")
+    assert KEY not in caplog.text + str(e.value)
+
+
+async def test_an_unknown_symbol_is_an_error_at_the_end(trades):
+    async with gateway(trades) as address:
+        with pytest.raises(PeerError, match="Failed to resolve symbol: NONE"):
+            await read(address, "AAPL", "NONE")
+
+
+@pytest.fixture
+def port():
+    with ReservedPort("127.0.0.1") as holder:
+        yield holder.port
+
+
+async def test_a_gateway_that_restarts_is_a_gap(trades, port):
+    config = SourceConfig(gateway=f"127.0.0.1:{port}", dataset="XNAS.ITCH", max_wait_s=0.05)
+    async with gateway(trades, port=port, at_end="hold"):
+        source = await asyncio.to_thread(open_live, "databento", ["AAPL"], config)
+        reader = Reader(source)
+        seen = 0
+        while seen < N_RECORDS // 2:
+            seen += len(await reader.of(RTYPE_TRADE))
+    try:
+        while not (found := warnings_in((await reader.of(RTYPE_SYSTEM)).records)):
+            pass
+        assert found[0].kind == "skipped_records"
+        async with gateway(trades, port=port, at_end="hold"):
+            await reader.of(RTYPE_TRADE)
+            assert source.counts["gaps"] == 1
+    finally:
+        await asyncio.to_thread(source.close)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"dataset": ""}, "name its dataset"), ({"record": "x"}, "write it with -o")],
+)
+async def test_wrong_usage(settings, said):
+    with pytest.raises(MdtoolError, match=said):
+        await read("127.0.0.1:1", "AAPL", **settings)
