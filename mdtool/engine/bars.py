@@ -241,7 +241,7 @@ class SizedBars:
 
 def _as_bars(rows: NDArray[np.int64], *, has_vwap: bool) -> Bars:
     dtype = VWAP_BAR if has_vwap else BAR
-    columns = np.ascontiguousarray(rows[:, : len(dtype.descr)])
+    columns = np.ascontiguousarray(rows[:, : dtype.itemsize // rows.itemsize])
     bars: NDArray[Any] = columns.reshape(-1).view(dtype)
     return bars
 

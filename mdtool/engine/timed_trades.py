@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from mdtool.core.batch import Batch
 from mdtool.core.dtypes import OHLCV
-from mdtool.core.records import Records, is_priced, is_trade, timestamps
+from mdtool.core.records import Records, timestamps
 from mdtool.core.trades import Trades
 from mdtool.core.units import UNDEF_PRICE
+from mdtool.engine import timed_trades_kernel as kernels
 
 Integers = NDArray[np.int64]
 
@@ -71,32 +73,36 @@ class TimedTrades:
         records = batch.records
         if records.dtype == OHLCV:
             return cls._of_bars(batch)
-        times = timestamps(records, clock)
-        traded = is_trade(records)
-        is_defined = is_priced(records) & (times >= 0)
-        taken = traded & is_defined
-        rows = slice(None) if taken.all() else taken
-        chosen = batch[rows]
-        # A copy: kernels compile again for what is read-only, as a view of one record is.
-        ts_ns = times[rows].astype(np.int64)
-        if clock == "ts_recv":
-            running = np.maximum.accumulate(times)
-            seen_ns = running[rows]
-        else:
-            running = seen_ns = np.maximum.accumulate(ts_ns)
+        n = len(records)
+        ts_ns, seen_ns, price, size = np.empty((4, n), np.int64)
+        is_taken = np.empty(n, np.bool_)
+        found = np.empty(2, np.int64)
+        taken = kernels.split(
+            batch.words,
+            _layout(records.dtype, clock),
+            clock == "ts_recv",
+            ts_ns,
+            seen_ns,
+            price,
+            size,
+            is_taken,
+            found,
+        )
+        chosen = batch if taken == n else batch[is_taken]
         trades = Trades(
             symbol=chosen.instrument,
-            price=chosen.records["price"].astype(np.int64),
-            size=chosen.records["size"].astype(np.int64),
+            price=price[:taken],
+            size=size[:taken],
             ts_event=timestamps(chosen.records, "ts_event"),
             ts_recv=timestamps(chosen.records, "ts_recv"),
         )
+        is_any_seen = n > 0 if clock == "ts_recv" else taken > 0
         return cls(
             trades=trades,
-            ts_ns=ts_ns,
-            seen_ns=seen_ns,
-            latest_ns=int(running[-1]) if len(running) else -1,
-            undefined=int(np.count_nonzero(traded & ~is_defined)),
+            ts_ns=ts_ns[:taken],
+            seen_ns=seen_ns[:taken],
+            latest_ns=int(found[kernels.LATEST]) if is_any_seen else -1,
+            undefined=int(found[kernels.UNDEFINED]),
             records=chosen.records,
         )
 
@@ -120,3 +126,20 @@ class TimedTrades:
             latest_ns=int(starts.max(initial=-1)),
             undefined=int(np.count_nonzero(has_traded & ~is_defined)),
         )
+
+
+@functools.cache
+def _layout(dtype: np.dtype[np.void], clock: str) -> kernels.Layout:
+    """Return where records have the fields of trades."""
+    fields = dtype.fields
+    assert fields is not None
+    bits = {name: fields[name][1] * 8 for name in (clock, "price", "size", "action")}
+    return kernels.Layout(
+        width=dtype.itemsize // 8,
+        ts=bits[clock] // 64,
+        price=bits["price"] // 64,
+        size=bits["size"] // 64,
+        size_bit=bits["size"] % 64,
+        action=bits["action"] // 64,
+        action_bit=bits["action"] % 64,
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mdtool.core.batch import Batch
-from mdtool.core.dtypes import MBO, OHLCV, TRADE
+from mdtool.core.dtypes import MBO, MBP1, MBP10, OHLCV, TRADE
 from mdtool.core.errors import UsageError
 from mdtool.core.trades import Trades
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE, UNDEF_TIMESTAMP
@@ -226,3 +226,41 @@ def test_what_cannot_be_is_refused():
         TimeBars(1, -1)
     with pytest.raises(UsageError, match="choose from none, prev, zero"):
         GapFill("next", 1)
+
+
+@pytest.mark.parametrize("clock", ["ts_recv", "ts_event"])
+@pytest.mark.parametrize("layout", [MBO, TRADE, MBP1, MBP10])
+def test_trades_are_those_with_a_price_a_size_and_a_time(layout, clock):
+    rng = np.random.default_rng(7)
+    array = np.zeros(200, layout)
+    array["instrument_id"] = rng.integers(1, 4, 200)
+    array["action"] = rng.choice([b"T", b"A"], 200, p=[0.8, 0.2])
+    array["price"] = rng.choice([-5, 0, 7, UNDEF_PRICE], 200)
+    array["size"] = rng.choice([0, 1, UNDEF_ORDER_SIZE - 1, UNDEF_ORDER_SIZE], 200)
+    for name in ("ts_event", "ts_recv"):
+        times = np.array([0, 3, 10**18, 10**18 + 1, UNDEF_TIMESTAMP], np.uint64)
+        array[name] = rng.choice(times, 200)
+
+    timed = TimedTrades.of(Batch.of(array), clock)
+
+    rows, seen, undefined, latest = [], [], 0, -1
+    for row, record in enumerate(array):
+        at = int(record[clock].view(np.int64))
+        is_trade = record["action"] == b"T"
+        is_defined = (
+            at >= 0
+            and record["price"] != UNDEF_PRICE
+            and record["size"] not in (0, UNDEF_ORDER_SIZE)
+        )
+        if clock == "ts_recv" or (is_trade and is_defined):
+            latest = max(latest, at)
+        undefined += bool(is_trade and not is_defined)
+        if is_trade and is_defined:
+            rows.append(row)
+            seen.append(latest)
+    assert timed.trades.price.tolist() == array["price"][rows].tolist()
+    assert timed.trades.size.tolist() == array["size"][rows].tolist()
+    assert timed.ts_ns.tolist() == array[clock][rows].tolist()
+    assert timed.seen_ns.tolist() == seen
+    assert (timed.latest_ns, timed.undefined) == (latest, undefined)
+    assert timed.records.tobytes() == array[rows].tobytes()
