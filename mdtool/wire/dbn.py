@@ -399,6 +399,8 @@ class DbnDecoder:
     def _no_dbn(self, head: bytes) -> InputError:
         if head.startswith(_ZIP):
             return InputError(f"{self.source}: is a zip, which cannot be read here; unzip it")
+        if self._unwrapper is not None and (inner := compression_of(head)) is not None:
+            return InputError(f"{self.source}: is compressed twice; decompress it to {inner}")
         return InputError(f"{self.source}: is not a DBN stream (begins with {head[:8]!r})")
 
 

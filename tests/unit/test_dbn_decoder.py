@@ -205,6 +205,11 @@ class TestBadStreams:
         with pytest.raises(InputError, match=r"^f\.dbn: is empty$"):
             DbnDecoder("f.dbn").finish()
 
+    def test_what_is_compressed_twice(self):
+        data = gzip.compress(zstandard.compress(HEADER))
+        with pytest.raises(InputError, match="compressed twice; decompress it to zstd"):
+            DbnDecoder("f.dbn").feed(data)
+
     @pytest.mark.parametrize("compress", [zstandard.compress, gzip.compress, bz2.compress])
     def test_nothing_that_is_compressed(self, compress):
         decoder = DbnDecoder("f.dbn")
