@@ -25,6 +25,14 @@ def live_gateway(
     ],
     selected: RangeOptions,
     config: LiveGatewayConfig,
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="TIME",
+            help="Begin playback at a time; what is before can be replayed, and is in snapshots.",
+        ),
+    ] = None,
 ) -> int:
     """Serve DBN files by the vendor's live protocol, so that official live clients connect.
 
@@ -33,9 +41,13 @@ def live_gateway(
 
     Example: mdtool live-gateway sample_data/trades.dbn.zst --speed 10
 
+    Example: mdtool live-gateway sample_data/mbo.dbn.zst --from 2025-01-02T14:31 --rebase now
+
     Example: mdtool simulate | mdtool live-gateway -
     """
     from mdtool.core.lifecycle import run_service
+    from mdtool.core.units import parse_option, parse_time
     from mdtool.services.live_gateway.server import LiveGateway
 
-    return run_service(LiveGateway(config, tuple(inputs), selected.selection()))
+    from_ns = None if begin is None else parse_option("--from", parse_time, begin)
+    return run_service(LiveGateway(config, tuple(inputs), selected.selection(), from_ns))

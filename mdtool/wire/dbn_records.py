@@ -35,7 +35,8 @@ from mdtool.core.dtypes import (
     WIDE_BAR,
     rtype_with,
 )
-from mdtool.core.records import TS_OUT, sent_layout
+from mdtool.core.records import TS_OUT, Records, sent_layout
+from mdtool.core.units import UNDEF_TIMESTAMP
 
 DBN_VERSION: Final = 3
 """The version that is written, and the newest that is read."""
@@ -180,3 +181,16 @@ SCHEMAS: Final = MappingProxyType[int, str](
     {rtype: schema for schema, rtype in RTYPES.items() if schema != "tbbo"}
 )
 """The schema to which each rtype belongs; records of `tbbo` are as those of `mbp-1`."""
+
+
+def shifted(records: Records, offset_ns: int) -> Records:
+    """Return copies of records of one rtype, all of whose times are moved.
+
+    Undefined times stay undefined, and those that are 0.
+    """
+    moved = records.copy()
+    for name in RECORD_TYPES[int(records["rtype"][0])]._timestamp_fields:  # noqa: SLF001
+        times = moved[name]
+        is_time = (times != 0) & (times != UNDEF_TIMESTAMP)
+        times[is_time] += np.int64(offset_ns).astype(np.uint64)
+    return moved

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import aiohttp
 import databento_dbn as dbn
 import zstandard
 
@@ -37,9 +38,23 @@ BOTH_DAYS = {"AAPL": {1: 1, 2: 1}, "MSFT": {1: 2, 2: 2}}
 @contextlib.asynccontextmanager
 async def gateway(*paths: Path | str, **settings):
     """A gateway that plays as fast as clients read, unless the settings say otherwise."""
+    async with controlled(*paths, **settings) as (address, _control):
+        yield address
+
+
+@contextlib.asynccontextmanager
+async def controlled(*paths: Path | str, from_ns: int | None = None, **settings):
+    """The same, with a function that sends requests to its control API."""
     config = LiveGatewayConfig(**{"port": 0, "speed": 0.0, **settings})
-    async with running(LiveGateway(config, [str(path) for path in paths])) as service:
-        yield service.addresses["live"]
+    played = LiveGateway(config, [str(path) for path in paths], from_ns=from_ns)
+    async with running(played) as service, aiohttp.ClientSession() as http:
+
+        async def control(method: str, path: str, **query: object) -> tuple[int, dict]:
+            url = f"http://{service.addresses['control']}{path}"
+            async with http.request(method, url, params=query) as response:
+                return response.status, await response.json()
+
+        yield service.addresses["live"], control
 
 
 def wants(*symbols: str, schema: str = "trades", stype_in: str = "raw_symbol", **more) -> Subscribe:

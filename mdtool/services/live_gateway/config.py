@@ -31,6 +31,17 @@ class LiveGatewayConfig:
         choices=(CLOSE, HOLD, LOOP),
         is_common=True,
     )
+    rebase: str | None = setting(
+        None,
+        "now: move all times so that the record at which playback begins is now.",
+        choices=("now",),
+    )
+    control_port: int | None = setting(
+        None,
+        "Port of the control API on 127.0.0.1, 0 for any free one; by default --port + 1.",
+        low=0,
+        high=65535,
+    )
     snapshots: bool = setting(
         True, "Keep order books, of which snapshots are made; playback is slower with them."
     )
@@ -54,4 +65,8 @@ class LiveGatewayConfig:
         33_554_432,
         "Size of the latest records kept; a session that is further behind reads the files again.",
         low=16_777_216,
+    )
+    faults: str = setting(
+        "",
+        "Faults for people who test their clients, such as `reset after=1000; stall session=2`.",
     )

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import Final
 
-from mdtool.core.errors import PeerError
+from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.throttle import Throttle
 from mdtool.core.units import NS_PER_S
 from mdtool.wire.live import ControlError, Request, RequestDecoder, Subscribe
@@ -49,6 +49,7 @@ class Inbox:
 
     def __init__(self, reader: asyncio.StreamReader, subscriptions_per_s: int) -> None:
         self.has_left = False
+        self._interruption: MdtoolError | None = None
         self._reader = reader
         self._decoder = RequestDecoder()
         self._requests: deque[Request] = deque()
@@ -101,7 +102,11 @@ class Inbox:
         ------
         SessionError
             When the client sent what is no request.
+        MdtoolError
+            What `interrupt` was given.
         """
+        if self._interruption is not None:
+            raise self._interruption
         if self._requests:
             self._has_room.set()
             return self._requests.popleft()
@@ -110,6 +115,11 @@ class Inbox:
         if not self.has_left:
             self._has_request.clear()
         return None
+
+    def interrupt(self, error: MdtoolError) -> None:
+        """Have the next `take` raise an error, and whoever waits for a request call it."""
+        self._interruption = error
+        self._has_request.set()
 
     async def arrival(self) -> None:
         """Wait for a request, an error, or the end of the client's half."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from asyncio import StreamWriter
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import zstandard
@@ -30,12 +29,25 @@ _LEVEL: Final = 1
 _MAPPINGS_AT_ONCE: Final = 512
 
 
+class Writer(Protocol):
+    """Where bytes go, as `asyncio.StreamWriter`."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write bytes."""
+
+    def write_eof(self) -> None:
+        """End the stream."""
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough."""
+
+
 class Output:
     """The stream of one session: DBN, or lines of text.
 
     Parameters
     ----------
-    writer : asyncio.StreamWriter
+    writer : Writer
     request : Authentication
         What the client expects.
     version : int
@@ -50,7 +62,7 @@ class Output:
     has_header : bool
     """
 
-    def __init__(self, writer: StreamWriter, request: Authentication, version: int) -> None:
+    def __init__(self, writer: Writer, request: Authentication, version: int) -> None:
         self.latest_s = time.monotonic()
         self.records = 0
         self.has_header = False
@@ -89,7 +101,7 @@ class Output:
             self._send(records if is_text else in_version(records, self._version))
 
     def unchanged(self, records: Records) -> None:
-        """Write records as they are in the input."""
+        """Write records as they are."""
         self.records += len(records)
         self._write(encode_records(records))
 
@@ -128,6 +140,7 @@ class Output:
         """End the stream: the client reads all of it, and then its end."""
         if self._zstd is not None and self.has_header:
             self._writer.write(self._zstd.flush(zstandard.COMPRESSOBJ_FLUSH_FINISH))
+        await self._writer.drain()
         self._writer.write_eof()
         await self._writer.drain()
 

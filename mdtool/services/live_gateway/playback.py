@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
 from mdtool.adapters.byte_source import STDIN
 from mdtool.adapters.dbn_files import Recording, dbn_files, open_source
+from mdtool.adapters.dbn_rebase import Rebase, RebasedRecording
 from mdtool.adapters.dbn_select import Selection, selected
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.core.batch import Batch
@@ -127,15 +129,26 @@ class Playback:
     config : LiveGatewayConfig
     tasks : asyncio.TaskGroup
         Owns the runs.
+    from_ns : int, optional
+        When it begins, in the input's own times. What is before can be replayed.
     """
 
-    def __init__(self, played: Input, config: LiveGatewayConfig, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        played: Input,
+        config: LiveGatewayConfig,
+        tasks: asyncio.TaskGroup,
+        from_ns: int | None = None,
+    ) -> None:
         self._input = played
+        self._from_ns = from_ns
+        self._speed = config.speed
         self._config = config
         self._tasks = tasks
         self._sessions = 0
         self._starting = asyncio.Lock()
         self._pass: Pass | None = None
+        self._has_begun = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def joined(self) -> AsyncIterator[Pass]:
@@ -153,7 +166,7 @@ class Playback:
             is_stale = latest is not None and latest.run.is_over and not self._sessions
             can_repeat = self._input.can_repeat
             if latest is None or (is_stale and self._config.at_end == CLOSE and can_repeat):
-                latest = await self._begin()
+                latest = await self._begin(self._from_ns)
             self._sessions += 1
         try:
             yield latest
@@ -161,18 +174,71 @@ class Playback:
             self._sessions -= 1
 
     async def after(self, ended: Pass) -> Pass | None:
-        """Return the pass that follows one in a loop, None where there is none.
+        """Return the pass that follows one: after a seek, or in a loop; None where there is none.
 
         Input without records is not looped.
         """
-        if self._config.at_end != LOOP or not ended.run.position:
-            return None
         async with self._starting:
-            return await self._begin() if self._pass is ended else self._pass
+            if self._pass is not ended:
+                return self._pass
+            if self._config.at_end != LOOP or not ended.run.position:
+                return None
+            return await self._begin(self._from_ns)
 
-    async def _begin(self) -> Pass:
-        self._pass = await asyncio.to_thread(Pass.of, self._input, self._config)
-        self._tasks.create_task(self._pass.run.play())
+    async def another(self, ended: Pass) -> None:
+        """Wait until another pass than one is current."""
+        while self._pass is ended:
+            self._has_begun.clear()
+            await self._has_begun.wait()
+
+    @property
+    def run(self) -> Run | None:
+        """The run in progress, or the last one; None before the first session has started."""
+        return None if self._pass is None else self._pass.run
+
+    @property
+    def speed(self) -> float:
+        """The speed of playback."""
+        return self._speed
+
+    def set_speed(self, speed: float) -> None:
+        """Continue at another speed."""
+        self._speed = speed
+        if self.run is not None:
+            self.run.set_speed(speed)
+
+    async def seek(self, to_ns: int) -> None:
+        """Continue at another time, in the input's own times, with all sessions.
+
+        Raises
+        ------
+        UsageError
+            When the input is standard input.
+        InputError
+            When it cannot be read.
+        """
+        if not self._input.can_repeat:
+            raise UsageError("seek: standard input is read once; give files")
+        async with self._starting:
+            before = self._pass
+            if before is None:
+                self._from_ns = to_ns
+                return
+            was_paused = before.run.is_paused
+            before.run.stop()
+            current = await self._begin(to_ns)
+            if was_paused:
+                current.run.pause()
+
+    async def _begin(self, from_ns: int | None) -> Pass:
+        """Begin a pass at a time, by default its first record; it is current at once."""
+        opened = await asyncio.to_thread(Pass.of, self._input, self._config, from_ns)
+        run = opened.run
+        run.set_speed(self._speed)
+        self._tasks.create_task(run.play())
+        await run.live()
+        self._pass = dataclasses.replace(opened, begin=run.position)
+        self._has_begun.set()
         return self._pass
 
 
@@ -188,15 +254,24 @@ class Pass:
     played : Input
     derive : callable
         Returns what makes the schemas that the input has not.
+    from_ns : int or None
+        When it begins, in the times that are sent; None for its first record.
+    rebase : Rebase or None
+        How times are moved.
+    begin : int
+        The position of its first record that is live.
     """
 
     run: Run
     directory: Directory
     played: Input
     derive: Callable[[], Derived]
+    from_ns: int | None = None
+    rebase: Rebase | None = None
+    begin: int = 0
 
     @classmethod
-    def of(cls, played: Input, config: LiveGatewayConfig) -> Self:
+    def of(cls, played: Input, config: LiveGatewayConfig, from_ns: int | None = None) -> Self:
         """Open the input.
 
         Raises
@@ -208,21 +283,36 @@ class Pass:
         def derive() -> Derived:
             return Derived(played.schemas or (), has_books=config.snapshots)
 
+        recording: Recording | RebasedRecording = played.recording
+        rebase = None
+        if config.rebase is not None:
+            rebase = Rebase(from_ns)
+            rebase.begin(None)
+            recording = RebasedRecording(played.recording, rebase)
+            from_ns = None if from_ns is None else from_ns + (rebase.offset_ns or 0)
         run = Run(
-            played.recording,
+            recording,
             Pace(config.speed),
             0,
             config.backlog_bytes,
+            live_ns=from_ns,
             derived=derive(),
             passed=recorded_warnings,
         )
         defined = [] if played.definitions is None else defined_names(played.definitions)
-        return cls(run, Directory(run.metadata, defined), played, derive)
+        return cls(run, Directory(run.metadata, defined), played, derive, from_ns, rebase)
 
     @property
     def begin_ns(self) -> int:
         """The time of its first record."""
-        return self.run.metadata.start if self.run.begin_ns is None else self.run.begin_ns
+        if self.run.begin_ns is not None:
+            return self.run.begin_ns
+        return self.run.metadata.start + self.offset_ns
+
+    @property
+    def offset_ns(self) -> int:
+        """How far times were moved, by which symbols hold for days."""
+        return 0 if self.rebase is None else self.rebase.offset_ns or 0
 
     def directory_at(self, position: int) -> Directory:
         """Return the symbols as they are at the first record, or at the run's position."""

@@ -16,6 +16,8 @@ from mdtool.core.tcp import listen
 from mdtool.services.client import Admission
 from mdtool.services.limits import CapacityError, LimitError, Limits
 from mdtool.services.live_gateway.config import LOOP, LiveGatewayConfig
+from mdtool.services.live_gateway.control import Control
+from mdtool.services.live_gateway.faults import Fault, SessionFaults, parse_faults
 from mdtool.services.live_gateway.keys import Keys
 from mdtool.services.live_gateway.playback import Input, Pass, Playback, inputs
 from mdtool.services.live_gateway.session import Session
@@ -33,6 +35,8 @@ class LiveGateway:
         DBN files, folders or zips of them; or `-` alone.
     selection : Selection, optional
         The symbols and times to play.
+    from_ns : int, optional
+        When playback begins, in the input's own times.
     """
 
     name = "live-gateway"
@@ -42,15 +46,19 @@ class LiveGateway:
         config: LiveGatewayConfig,
         paths: Sequence[str],
         selection: Selection | None = None,
+        from_ns: int | None = None,
     ) -> None:
         self._config = config
         self._paths = paths
         self._selection = selection
+        self._from_ns = from_ns
         self._admission = Admission(
             Limits(requests_per_s=config.connects_per_s, connections=config.max_sessions)
         )
         self._numbers = itertools.count(1)
         self._playbacks: dict[str, Playback] = {}
+        self._sessions: dict[int, Session] = {}
+        self._faults: list[Fault] = []
 
     async def run(self, started: Started) -> None:
         """Serve until cancelled.
@@ -60,10 +68,11 @@ class LiveGateway:
         StartupError
             When the address cannot be listened on, or the input or the keys cannot be read.
         UsageError
-            When standard input is to be looped, or merged with files.
+            When standard input is to be looped, or merged with files, or a fault is not valid.
         """
         reject_auth(self.name)
         config = self._config
+        self._faults = parse_faults(config.faults)
         self._keys = Keys() if config.keys is None else Keys.read(config.keys)
         try:
             played = await asyncio.to_thread(inputs, self._paths, self._selection)
@@ -76,7 +85,7 @@ class LiveGateway:
             raise StartupError(str(error)) from error
         async with asyncio.TaskGroup() as tasks:
             for dataset, each in played.items():
-                self._playbacks[dataset] = Playback(each, config, tasks)
+                self._playbacks[dataset] = Playback(each, config, tasks, self._from_ns)
 
             def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 tasks.create_task(self._serve(reader, writer))
@@ -85,22 +94,43 @@ class LiveGateway:
                 return asyncio.StreamReaderProtocol(asyncio.StreamReader(), connected)
 
             server = await listen(protocol, config.host, config.port)
+            control = Control(self._playbacks, self._sessions, self._inject)
             try:
-                started({"live": server.address})
-                await asyncio.get_running_loop().create_future()
+                async with control.listening(_control_port(config)) as control_address:
+                    started({"live": server.address, "control": control_address})
+                    await asyncio.get_running_loop().create_future()
             finally:
                 server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = next(self._numbers)
-        session = Session(number, self._playbacks, self._config, self._keys, reader, writer)
+        faults = SessionFaults(number, self._faults)
+        session = Session(number, self._playbacks, self._config, self._keys, faults, reader, writer)
         client = self._admission.peer(writer.transport)
         try:
             client.spend_request()
             with client.connected("live", lambda _code, _reason: writer.close()):
-                await session.serve()
+                self._sessions[number] = session
+                try:
+                    await session.serve()
+                finally:
+                    del self._sessions[number]
         except (CapacityError, LimitError) as error:
             await session.serve(rejection=str(error))
+
+    def _inject(self, fault: Fault) -> None:
+        """Add a fault to open sessions, and to later ones unless it happens now."""
+        if not fault.is_immediate:
+            self._faults.append(fault)
+        for number, session in [*self._sessions.items()]:
+            if fault.session in {None, number}:
+                session.inject(fault)
+
+
+def _control_port(config: LiveGatewayConfig) -> int:
+    if config.control_port is not None:
+        return config.control_port
+    return config.port + 1 if config.port else 0
 
 
 def _probe(played: Input, config: LiveGatewayConfig) -> None:

@@ -9,16 +9,26 @@ import secrets
 import socket
 import struct
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.tcp import notice_loss
 from mdtool.services.live_gateway.config import LiveGatewayConfig
+from mdtool.services.live_gateway.faults import (
+    ENDS,
+    ERROR,
+    LATE_AUTH,
+    RESET,
+    Fault,
+    FaultError,
+    FaultyOutput,
+    Link,
+    SessionFaults,
+)
 from mdtool.services.live_gateway.inbox import Inbox, SessionError
 from mdtool.services.live_gateway.keys import Keys
-from mdtool.services.live_gateway.output import Output
 from mdtool.services.live_gateway.playback import Playback
 from mdtool.services.live_gateway.stream import Stream
 from mdtool.wire.live import (
@@ -55,6 +65,7 @@ class Session:
         By dataset.
     config : LiveGatewayConfig
     keys : Keys
+    faults : SessionFaults
     reader, writer : asyncio.StreamReader, asyncio.StreamWriter
     """
 
@@ -64,6 +75,7 @@ class Session:
         playbacks: Mapping[str, Playback],
         config: LiveGatewayConfig,
         keys: Keys,
+        faults: SessionFaults,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
@@ -71,6 +83,9 @@ class Session:
         self._playbacks = playbacks
         self._config = config
         self._keys = keys
+        self._faults = faults
+        self._output: FaultyOutput | None = None
+        self._request: Authentication | None = None
         self._writer = writer
         self._name = format_address(*writer.get_extra_info("peername")[:2])
         self._inbox = Inbox(reader, config.subscriptions_per_s)
@@ -101,6 +116,30 @@ class Session:
             # asyncio's transports raise this once they have closed with a last write.
             with contextlib.suppress(AttributeError):
                 self._writer.transport.abort()
+
+    def inject(self, fault: Fault) -> None:
+        """Add a fault, which happens now unless it says when."""
+        output = self._output
+        if not fault.is_immediate or output is None:
+            self._faults.add(fault)
+        elif fault.kind == RESET:
+            self._reset()
+            self._writer.transport.abort()
+        elif fault.kind in ENDS:
+            self._inbox.interrupt(FaultError(fault))
+        else:
+            output.fail(fault)
+
+    def report(self) -> dict[str, Any]:
+        """Return what the status of the gateway shows of the session, for JSON."""
+        request = self._request
+        return {
+            "session": self._number,
+            "address": self._name,
+            "client": None if request is None else request.client,
+            "dataset": None if request is None else request.dataset,
+            "records": 0 if self._output is None else self._output.records,
+        }
 
     def _reset(self) -> None:
         """Let the connection end with a reset: to clients, an orderly end is the end of the data.
@@ -134,6 +173,11 @@ class Session:
             rejection = f"dataset {request.dataset} is not served here; choose from {known}"
         elif rejection is None and self._config.bare and request.encoding != "dbn":
             rejection = f"encoding {request.encoding} is not served with --bare; choose dbn"
+        for fault in self._faults.login():
+            if fault.kind == LATE_AUTH:
+                await asyncio.sleep(fault.seconds)
+            else:
+                rejection = rejection or fault.text
         if principal is None or rejection is not None:
             await self._reject(rejection or "")
             return None
@@ -153,7 +197,9 @@ class Session:
 
     async def _exchange(self, request: Authentication) -> None:
         """Serve an authenticated client."""
-        output = Output(self._writer, request, self._config.dbn_version)
+        version = self._config.dbn_version
+        output = FaultyOutput(Link(self._writer), request, version, self._faults)
+        self._request, self._output = request, output
         try:
             async with asyncio.TaskGroup() as tasks:
                 receiving = tasks.create_task(self._inbox.receive())
@@ -165,6 +211,12 @@ class Session:
                     failure = error.failure
                 except InputError as error:
                     failure = failed(str(error))
+                except FaultError as error:
+                    failure = _failure_of(error.fault)
+                    if error.fault.kind == RESET:
+                        self._reset()
+                        receiving.cancel()
+                        return
                 if failure is not None:
                     log.warning("session %d: ended: %s", self._number, failure.text)
                     output.header()
@@ -180,3 +232,8 @@ class Session:
             raise first_error(group) from group
         finally:
             log.info("session %d: ended after %d records", self._number, output.records)
+
+
+def _failure_of(fault: Fault) -> Failure | None:
+    """Return the error record that a fault ends a session with, if it does so."""
+    return Failure(fault.code, fault.text, is_fatal=True) if fault.kind == ERROR else None

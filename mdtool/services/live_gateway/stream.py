@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -70,6 +70,7 @@ class Stream:
         self._pending: list[Subscribe] = []
         self._subscriptions: Subscriptions
         self._run: Run
+        self._pass: Pass
         self._n_subscribed = 0
         self._position = 0
         self._skipped = 0
@@ -96,22 +97,28 @@ class Stream:
                     files = Rereader(current, stack)
                     stack.callback(current.run.derived.follow, self, ())
                     if self._config.bare:
-                        await self._send_bare(current, files)
+                        await self._send_bare(current, files, 0 if is_first else current.begin)
                     else:
                         await self._send(current, files, is_first)
                 is_first = False
                 if current.run.error is not None:
                     raise InputError(current.run.error)
-                current = await playback.after(current)
-            while self._config.at_end == HOLD and not self._inbox.has_left:
-                await self._hold()
+                ended, current = current, await playback.after(current)
+                while current is None and self._is_held:
+                    await self._hold(playback.another(ended))
+                    current = await playback.after(ended)
 
-    async def _hold(self) -> None:
-        """Wait at the end of the input for a request, and answer it."""
+    @property
+    def _is_held(self) -> bool:
+        """Whether the session stays open at the end of the input."""
+        return self._config.at_end == HOLD and not self._inbox.has_left
+
+    async def _hold(self, continued: Coroutine[Any, Any, None]) -> None:
+        """Wait at the end of the input until it continues, or for a request, and answer it."""
         if self._config.bare:
-            await self._inbox.departure()
+            await _first_of(continued, self._inbox.departure())
             return
-        await self._idle(None)
+        await self._idle(continued)
         self._handle_requests()
 
     async def _collect(self) -> bool:
@@ -133,9 +140,12 @@ class Stream:
     async def _send(self, current: Pass, files: Rereader, is_first: bool) -> None:
         """Send one pass, the first one from the live point on and what is replayed before it."""
         run = self._run = current.run
-        live = run.position if is_first else 0
+        self._pass = current
+        live = run.position if is_first else current.begin
         self._position = live
-        latest_ns = run.latest_ns if live and run.latest_ns > 0 else current.begin_ns
+        latest_ns = current.begin_ns if current.from_ns is None else current.from_ns
+        if is_first and live and run.latest_ns > 0:
+            latest_ns = run.latest_ns
         starts = [each.start_ns for each in self._pending if each.start_ns is not None]
         has_replay = bool(starts) and live > 0
         begin_ns = min(max(min(starts), current.begin_ns), latest_ns) if has_replay else latest_ns
@@ -144,6 +154,7 @@ class Stream:
         if is_first:
             self._subscriptions = Subscriptions(directory, current.played)
             self._output.header()
+        self._subscriptions.offset_ns = current.offset_ns
         self._subscriptions.begin(directory, begin_ns)
         run.derived.follow(self, self._subscriptions.schemas)
         for request in self._pending:
@@ -172,7 +183,7 @@ class Stream:
     async def _follow(self, current: Pass, files: Rereader) -> None:
         """Send records from the position on, until the pass is over."""
         run = current.run
-        while not self._inbox.has_left:
+        while not self._inbox.has_left and not run.is_stopped:
             self._handle_requests()
             if self._position >= run.position:
                 self._report_skipped()
@@ -198,12 +209,11 @@ class Stream:
             await self._output.drain()
             await self._breathe()
 
-    async def _send_bare(self, current: Pass, files: Rereader) -> None:
+    async def _send_bare(self, current: Pass, files: Rereader, position: int) -> None:
         """Send the input's header and all of its records, and nothing else."""
         run = current.run
         self._output.header(encode_metadata(run.metadata))
-        position = 0
-        while not self._inbox.has_left:
+        while not self._inbox.has_left and not run.is_stopped:
             if await run.reached(position + 1) <= position:
                 return
             part = run.backlog.part(position)
@@ -217,6 +227,7 @@ class Stream:
 
     def _send_part(self, part: Part, left_out: frozenset[Subscription]) -> None:
         """Send what is subscribed of the next records, and mappings where they change."""
+        self._subscriptions.offset_ns = self._pass.offset_ns
         for records, mappings in self._subscriptions.parts(part.records):
             if mappings:
                 self._output.mappings(mappings)
@@ -253,18 +264,11 @@ class Stream:
         self._output.notice(heartbeat())
         return float(self._request.heartbeat_interval_s)
 
-    async def _idle(self, moved: Any) -> None:
+    async def _idle(self, moved: Coroutine[Any, Any, object]) -> None:
         """Wait until `moved` is done, a request has come, or a heartbeat was sent."""
         left_s = self._beat()
         await self._output.flush()
-        waits = {asyncio.ensure_future(self._inbox.arrival())}
-        if moved is not None:
-            waits.add(asyncio.ensure_future(moved))
-        try:
-            await asyncio.wait(waits, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waits:
-                each.cancel()
+        await _first_of(moved, self._inbox.arrival(), within_s=left_s)
         self._beat()
 
     def _handle_requests(self) -> None:
@@ -340,6 +344,16 @@ class Stream:
         if self._skipped:
             self._output.failure(skipped(self._skipped))
             self._skipped = 0
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object], within_s: float | None = None) -> None:
+    """Wait until one of some is done, at most so long; cancel the others."""
+    tasks = [asyncio.ensure_future(each) for each in waits]
+    try:
+        await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in tasks:
+            each.cancel()
 
 
 def _checked(request: Subscribe) -> Subscribe:

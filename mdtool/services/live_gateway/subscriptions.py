@@ -132,9 +132,15 @@ class Subscriptions:
     ----------
     directory : Directory
     played : Input
+
+    Attributes
+    ----------
+    offset_ns : int
+        How far the times of records are ahead of those for which symbols hold.
     """
 
     def __init__(self, directory: Directory, played: Input) -> None:
+        self.offset_ns = 0
         self._directory = directory
         self._input = played
         self._active: list[Subscription] = []
@@ -146,9 +152,10 @@ class Subscriptions:
     def begin(self, directory: Directory, ts_ns: int) -> None:
         """Continue at another place, of another pass over the stream perhaps."""
         self._directory = directory
-        self._day = ts_ns // NS_PER_DAY
+        self._day = self._day_of(ts_ns)
         for each in self._active:
             each.begin = 0
+            each.resolve(directory, self._day)
 
     def add(self, subscription: Subscription) -> tuple[list[Mapping], list[str]]:
         """Add one; return its mappings, and the symbols that have no instrument.
@@ -184,10 +191,10 @@ class Subscriptions:
                 yield records[:0], self._resolve()
             return
         ts_ns = index_timestamps(records)
-        if not len(ts_ns) or int(ts_ns.max()) < (self._day + 1) * NS_PER_DAY:
+        if not len(ts_ns) or self._day_of(int(ts_ns.max())) <= self._day:
             yield records, []
             return
-        days = np.maximum.accumulate(ts_ns // NS_PER_DAY)
+        days = np.maximum.accumulate((ts_ns - self.offset_ns) // NS_PER_DAY)
         begin = int(np.searchsorted(days, self._day, side="right"))
         if begin:
             yield records[:begin], []
@@ -237,9 +244,9 @@ class Subscriptions:
         if not wanted:
             return chosen
         if made.end_ns is not None:
-            days = np.full(len(made.records), (made.end_ns - 1) // NS_PER_DAY)
+            days = np.full(len(made.records), self._day_of(made.end_ns - 1))
         else:
-            days = index_timestamps(made.records) // NS_PER_DAY
+            days = (index_timestamps(made.records) - self.offset_ns) // NS_PER_DAY
         for day in np.unique(days).tolist():
             is_of_day = days == day
             chosen[is_of_day] = _any_of(made.records[is_of_day], wanted, day)
@@ -250,6 +257,9 @@ class Subscriptions:
     ) -> list[Subscription]:
         """Return the subscriptions of a schema."""
         return [each for each in self._active if each.schema == schema and each not in left_out]
+
+    def _day_of(self, ts_ns: int) -> int:
+        return (ts_ns - self.offset_ns) // NS_PER_DAY
 
     def _resolve(self) -> list[Mapping]:
         found = [each.resolve(self._directory, self._day)[0] for each in self._active]

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from mdtool.adapters.dbn_files import Recording
+from mdtool.adapters.dbn_rebase import RebasedRecording
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
@@ -63,13 +64,15 @@ class Run:
 
     Parameters
     ----------
-    recording : Recording
+    recording : Recording or RebasedRecording
         It is opened here.
     pace : Pace
     begin : int
         How many records are reached at once, without pacing.
     backlog_bytes : int
         The limit of the backlog.
+    live_ns : int, optional
+        Records before that time are reached at once, and then the run waits for `live`.
     derived : Derived, optional
         What is made of the recording besides its books, for the backlog.
     passed : callable
@@ -112,10 +115,11 @@ class Run:
 
     def __init__(
         self,
-        recording: Recording,
+        recording: Recording | RebasedRecording,
         pace: Pace,
         begin: int,
         backlog_bytes: int,
+        live_ns: int | None = None,
         derived: Derived | None = None,
         passed: Passed = passed_on,
     ) -> None:
@@ -138,6 +142,8 @@ class Run:
         self.metadata = without_ts_out(self._source.metadata)
         self.begin_ns = self._source.begin_ns
         self._begin = begin
+        self._live_ns = live_ns
+        self._is_live = asyncio.Event()
         self._pacer = Pacer(pace.speed)
         self._requested = 0
         self._is_requested = asyncio.Event()
@@ -184,12 +190,20 @@ class Run:
                     await self._play(batch)
                     if self.is_stopped:
                         break
-            self.closing = self.derived.close()
+            if not self.is_stopped:
+                self.closing = self.derived.close()
         except InputError as error:
             self.error = str(error)
             log.error("%s", error)  # noqa: TRY400 - a truncated file needs no traceback
         self.is_over = True
+        self._is_live.set()
         self._has_moved.set()
+
+    async def live(self) -> None:
+        """Wait until all records before `live_ns` are reached, and let the run continue."""
+        if self._live_ns is not None:
+            await self._is_live.wait()
+            self.resume()
 
     @property
     def progress(self) -> float | None:
@@ -269,7 +283,13 @@ class Run:
     async def _due(self, times_ns: Timestamps) -> int:
         """Wait until at least one of the next records is due; return how many are."""
         while not self.is_stopped:
-            if self.position < self._begin:
+            if self._live_ns is not None and not self._is_live.is_set():
+                late = np.flatnonzero(times_ns >= self._live_ns)
+                if before := int(late[0]) if len(late) else len(times_ns):
+                    return before
+                self.pause()
+                self._is_live.set()
+            elif self.position < self._begin:
                 return min(self._begin - self.position, len(times_ns))
             if self.is_paused:
                 await self._changed(None)
