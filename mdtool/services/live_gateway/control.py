@@ -13,10 +13,11 @@ from aiohttp import web
 from mdtool.core.errors import InputError, MdtoolError, UsageError
 from mdtool.core.stream_warnings import counts_of
 from mdtool.core.units import format_time, parse_time
-from mdtool.services.client import Admission, Limits
+from mdtool.services.client import Admission
 from mdtool.services.http.answers import Statuses, answer, encode_object
 from mdtool.services.http.control import STOP_GRACE_S, control_application
 from mdtool.services.http.listening import listening
+from mdtool.services.limits import Limits
 from mdtool.services.live_gateway.faults import Fault, parse_faults
 from mdtool.services.live_gateway.playback import Playback
 from mdtool.services.live_gateway.session import Session
