@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "simulate": "mdtool.cli.simulate",
     "ingest": "mdtool.cli.ingest",
     "info": "mdtool.cli.info",
+    "digest": "mdtool.cli.digest",
     "aggregate": "mdtool.cli.aggregate",
     "vwap": "mdtool.cli.vwap",
     "book": "mdtool.cli.book",

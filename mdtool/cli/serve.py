@@ -54,6 +54,14 @@ def serve(
     check: Annotated[
         bool, typer.Option("--check", help="Send ticks through running services and time them.")
     ] = False,
+    digest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --check, compare the trades that the gateway serves with those of a file, "
+            "instead of sending ticks.",
+        ),
+    ] = None,
     ticks: Annotated[int, typer.Option(min=1, help="How many ticks a check sends.")] = 20,
     as_json: Annotated[
         bool, typer.Option("-J", "--json", help="Addresses, or a check's times, as JSON lines.")
@@ -76,7 +84,14 @@ def serve(
     Example: mdtool serve all --bus kafka://127.0.0.1:9092 --scale aggregate=3
 
     Example: mdtool serve --check
+
+    Example: mdtool serve --check --digest sample_data/trades.dbn.zst
     """
+    if digest is not None:
+        if not check:
+            raise UsageError("--digest: compares running services; give --check too")
+        _check_digest(config, digest)
+        return None
     if check:
         _check(config, ticks, as_json)
         return None
@@ -141,6 +156,19 @@ def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
             print(json.dumps({"hop": hop.name, "ticks": ticks, **times}))
     else:
         _print_hops(hops)
+
+
+def _check_digest(config: ServeConfig, path: str) -> None:
+    import asyncio
+
+    from mdtool.core.addresses import dial_address
+    from mdtool.services.digest import check_gateway, digest_trades
+    from mdtool.services.supervisor.wiring import endpoints
+
+    expected = digest_trades([path])
+    address = dial_address(*endpoints(config)["gateway"])
+    same = asyncio.run(check_gateway(address, expected))
+    print(f"{address} serves the {same.rows:,} trades of {path}: {same.digest}")
 
 
 def _print_hops(hops: list[Hop]) -> None:
