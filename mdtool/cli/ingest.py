@@ -48,7 +48,8 @@ def ingest(
     """
     from mdtool.adapters.dbn_select import TRADES, SchemaSource
     from mdtool.adapters.dbn_source import RecordSource
-    from mdtool.adapters.live import metrics, open_live
+    from mdtool.adapters.live import metrics
+    from mdtool.adapters.live.records import open_live
     from mdtool.wire.dbn_records import RTYPE_DEFINITION
 
     is_quiet = output.quiet or output.is_table

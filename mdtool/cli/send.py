@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from mdtool.adapters.live import SOURCES
+from mdtool.cli.completion import one_of
 from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
@@ -52,6 +54,15 @@ def send(
         bool,
         typer.Option("--simulate", help="Send the trades of a simulated market instead of INPUT."),
     ] = False,
+    ingest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Send the trades of a live source, such as kraken, instead of INPUT; --symbols "
+            "names them, and [ingest] has its settings.",
+            autocompletion=one_of(SOURCES),
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same trades.")] = SEED,
     limit: Annotated[
         int | None, typer.Option("-l", "--limit", metavar="N", min=0, help="Stop after N ticks.")
@@ -88,6 +99,8 @@ def send(
     Example: mdtool send sample_data/trades.dbn.zst --once
 
     Example: mdtool send --simulate --rate 100
+
+    Example: mdtool send --ingest kraken --symbols BTC/USD
     """
     from mdtool.core.lifecycle import run_service
     from mdtool.services.send.quotes import QuotePort
@@ -99,12 +112,16 @@ def send(
         raise UsageError("--rate and --speed: choose one")
     if not math.isfinite(config.speed) or not math.isfinite(config.rate):
         raise UsageError("--rate and --speed expect a number; 0 is as fast as possible")
+    if ingest is not None and (paths or simulate or once or config.rate or config.speed):
+        raise UsageError("--ingest: a live source has its own time; leave out INPUT and the rest")
     if simulate and config.speed:
         raise UsageError("--speed is for recorded ticks; a simulated market goes by --rate")
     if once:
         config = _named_by_content(paths, selected, config, is_simulated=simulate)
     quotes = QuotePort(config.quotes_at) if config.quotes_at else None
-    if simulate:
+    if ingest is not None:
+        ticks = _live(ingest, selected, config, quotes)
+    elif simulate:
         ticks = _simulated(paths, selected, seed, config.rate, quotes)
     else:
         ticks = _read(paths, selected, config, strict, quotes)
@@ -181,6 +198,17 @@ def _read(
         any_price=any_price,
         quotes=quotes,
     )
+
+
+def _live(
+    source: str, selected: FilterOptions, config: SendConfig, quotes: QuotePort | None
+) -> TickSource:
+    from mdtool.services.send.ticks import live_ticks
+
+    if selected.start or selected.end or selected.schema:
+        raise UsageError("--start, --end and --schema select of INPUT, not of --ingest")
+    symbols = [symbol.strip() for symbol in (selected.symbols or "").split(",") if symbol.strip()]
+    return live_ticks(source, symbols, any_price=config.prices == ANY_PRICE, quotes=quotes)
 
 
 def _simulated(

@@ -79,6 +79,8 @@ def serve(
 
     Example: mdtool serve all --book sample_data/mbo.dbn.zst --only gateway,book,replay-dbn
 
+    Example: mdtool serve all --ingest kraken --symbols BTC/USD
+
     Example: mdtool serve all --processes
 
     Example: mdtool serve all --bus kafka://127.0.0.1:9092 --scale aggregate=3

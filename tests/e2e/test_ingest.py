@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import urllib.error
 import urllib.request
 
 import pytest
@@ -16,6 +17,7 @@ from mdtool.adapters.dbn_files import open_source
 from mdtool.core.tcp import ReservedPort
 from tests.support.commands import MDTOOL, completed, output_of
 from tests.support.live_sources import AT_NS, Finnhub, Kraken, subscribed
+from tests.support.supervised import FREE_PORTS, serve
 from tests.support.waiting import WITHIN_S, bounded
 
 
@@ -157,3 +159,45 @@ def test_keys_that_others_can_read(tmp_path):
     keys.write_text("FINNHUB_API_KEY=x")
     keys.chmod(0o644)
     output_of("ingest", "finnhub", "A", "--keys", keys, status=1, said="chmod 600")
+
+
+@pytest.mark.usefixtures("no_settings")
+@pytest.mark.parametrize("form", [(), ("--processes",)], ids=["one process", "processes"])
+async def test_a_live_source_feeds_the_stack(kraken, form, monkeypatch):
+    monkeypatch.setenv("MDTOOL_INGEST_URL", kraken.url)
+    options = ("--ingest", "kraken", "--symbols", "BTC/USD, ETH/USD", *FREE_PORTS)
+    with serve("all", "-J", *form, *options) as services:
+        client = await subscribed(kraken)
+        await client.say(
+            kraken.trade("BTC/USD", "50000.1", "0.5", AT_NS, 1),
+            kraken.trade("ETH/USD", "3000", "2", AT_NS, 2),
+        )
+        addresses = await asyncio.to_thread(services.addresses, 4)
+        url = f"http://{addresses['gateway']}/api/v2/aggregates/BTC%2FUSD"
+        async with bounded():
+            while (found := await asyncio.to_thread(served, url)) is None:
+                await client.say('{"channel":"heartbeat"}')
+        assert await asyncio.to_thread(services.end, signal.SIGINT) == 130
+    assert (found["close"], found["volume"]) == ("50000.1", "50000")
+
+
+def served(url: str) -> dict | None:
+    """What the gateway has of a symbol, None before it knows it."""
+    try:
+        return json.loads(fetched(url))["data"]
+    except urllib.error.HTTPError as error:
+        with error:
+            return None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--ingest", "kraken"], "name its symbols with --symbols"),
+        (["--ingest", "krakn", "--symbols", "A"], "no such source; did you mean 'kraken'"),
+        (["--symbols", "A"], "name it with --ingest SOURCE"),
+        (["--ingest", "kraken", "--symbols", "A", "--simulate"], "--simulate and --ingest: choose"),
+    ],
+)
+def test_wrong_sources_of_the_stack(arguments, said):
+    output_of("serve", "all", *arguments, status=2, said=said)

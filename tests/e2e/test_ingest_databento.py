@@ -7,8 +7,8 @@ import warnings
 
 import pytest
 
-from mdtool.adapters.live import open_live
 from mdtool.adapters.live.config import SourceConfig
+from mdtool.adapters.live.records import open_live
 from mdtool.core.dtypes import RTYPE_MBO, RTYPE_SYSTEM, RTYPE_TRADE
 from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.stream_warnings import warnings_in

@@ -13,8 +13,8 @@ from aiohttp import WSMsgType, web
 
 import mdtool.adapters.live.recording
 import mdtool.adapters.live.websocket  # noqa: F401 - imported before a test begins, as its logger is shared
-from mdtool.adapters.live import open_live
 from mdtool.adapters.live.config import SourceConfig
+from mdtool.adapters.live.records import open_live
 from mdtool.core.batch import Batch
 from tests.support.waiting import bounded
 

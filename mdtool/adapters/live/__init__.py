@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from mdtool.adapters.dbn_source import DbnSource
-from mdtool.adapters.live.config import SourceConfig
-from mdtool.adapters.live.keys import find_keys
-from mdtool.adapters.live.messages import chosen
-from mdtool.adapters.live.metrics import described
-from mdtool.adapters.live.port import LiveSource, Request
-from mdtool.core.config import did_you_mean
-from mdtool.core.errors import UsageError
-
-log = logging.getLogger(__name__)
-
-MAX_SYMBOL: Final = 70
-"""The most characters of a symbol."""
 SESSIONS: Final = {
     "kraken": "mdtool.adapters.live.kraken:KrakenSession",
     "binance": "mdtool.adapters.live.binance:BinanceSession",
@@ -30,77 +14,3 @@ SESSIONS: Final = {
 CLIENTS: Final = {"databento": "mdtool.adapters.live.databento:DatabentoSource"}
 """The `LiveSource` of each source with a client of its own."""
 SOURCES: Final = (*SESSIONS, *CLIENTS)
-
-
-class LiveRecords(DbnSource):
-    """The records of a live source, which end when the source is closed.
-
-    Attributes
-    ----------
-    counts : Counter of str
-        As `LiveSource.counts`.
-    """
-
-    def __init__(self, source: LiveSource) -> None:
-        self.counts = source.counts
-        super().__init__(source.name, source.read, source.close)
-
-    def close(self) -> None:
-        """Close the source, and log what it has brought."""
-        super().close()
-        log.info("%s: %s", self.name, described(self.counts))
-
-
-def open_live(source: str, symbols: Sequence[str], config: SourceConfig) -> LiveRecords:
-    """Connect to a live source, or run a recording of it, as a stream of records.
-
-    Parameters
-    ----------
-    source : str
-        One of `SOURCES`.
-    symbols : sequence of str
-        As the source calls them; of a recording none are needed.
-    config : SourceConfig
-
-    Raises
-    ------
-    UsageError
-        When there is no such source, it cannot have what is requested, or lacks a key.
-    InputError
-        When there is no such recording, or the file of keys cannot be read.
-    OutputError
-        When the folder to record in cannot be written.
-    """
-    if source not in SOURCES:
-        raise UsageError(f"ingest {source}: no such source{did_you_mean(source, SOURCES)}")
-    for symbol in symbols:
-        if not symbol.isascii() or not symbol.isprintable() or not 0 < len(symbol) <= MAX_SYMBOL:
-            raise UsageError(f"ingest {source} {symbol!r}: is not a symbol")
-    return LiveRecords(_open(source, symbols, config))
-
-
-def _open(source: str, symbols: Sequence[str], config: SourceConfig) -> LiveSource:
-    kind = _class(SESSIONS.get(source) or CLIENTS[source])
-    config.lots()
-    if source in SESSIONS:
-        chosen(config.schema, kind.schemas)
-        if folder := config.replay:
-            from mdtool.adapters.live.recording import RecordedSource
-
-            return RecordedSource(kind, Request(symbols, config), folder)
-    elif config.record or config.replay:
-        raise UsageError(f"--record, --replay: {source} sends DBN; write it with -o FILE.dbn")
-    if not symbols:
-        raise UsageError(f"ingest {source}: name its symbols")
-    request = Request(symbols, config, find_keys(source, kind.keys, config.keys))
-    if source in SESSIONS:
-        from mdtool.adapters.live.websocket import WebSocketSource
-
-        return WebSocketSource(kind, request)
-    made: LiveSource = kind(request)
-    return made
-
-
-def _class(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)

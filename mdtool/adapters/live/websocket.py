@@ -39,6 +39,8 @@ from mdtool.wire.source_stream import (
 log = logging.getLogger(__name__)
 
 _CONNECT_S: Final = 10.0
+_CLOSE_S: Final = 1.0
+"""How long the server may take to answer that the connection is to be closed."""
 _MAX_MESSAGE_BYTES: Final = 64 << 20
 """Exchanges describe all of their instruments in one message."""
 _MAX_WAITING: Final = 100_000
@@ -178,7 +180,10 @@ class WebSocketSource:
                 to_send += await self._received(text)
             async with asyncio.timeout(_CONNECT_S):
                 socket = await http.ws_connect(
-                    self._at(session.url), autoping=False, max_msg_size=_MAX_MESSAGE_BYTES
+                    self._at(session.url),
+                    autoping=False,
+                    max_msg_size=_MAX_MESSAGE_BYTES,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
                 )
             async with socket:
                 while True:

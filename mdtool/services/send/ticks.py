@@ -18,8 +18,11 @@ from mdtool.adapters.byte_source import open_bytes
 from mdtool.adapters.dbn_files import dbn_files, open_merged, read_dbn
 from mdtool.adapters.dbn_select import TRADES, Selection, selected, trades_in
 from mdtool.adapters.json_lines import JsonLines, is_json_lines
+from mdtool.adapters.live.config import SourceConfig
+from mdtool.adapters.live.records import open_live
 from mdtool.adapters.simulated import CHUNK_RECORDS, PACED_CHUNK_RECORDS, SimulatedSource
 from mdtool.adapters.tick_source import DbnTicks, TickSource
+from mdtool.core.config import load
 from mdtool.core.errors import UsageError
 from mdtool.core.trades import NamedTrades
 from mdtool.core.units import NS_PER_S, counted
@@ -91,6 +94,32 @@ def open_ticks(
         source.close()
         raise UsageError("symbols, times and schemas are selected of DBN, not of JSON lines")
     return JsonLines(source, is_strict, any_price=any_price)
+
+
+def live_ticks(
+    source: str,
+    symbols: Sequence[str],
+    *,
+    any_price: bool = False,
+    quotes: QuotePort | None = None,
+) -> TickSource:
+    """Return the trades of a live source as ticks, whose volumes are whole lots.
+
+    Parameters
+    ----------
+    source, symbols
+        As of `open_live`; its settings are those of `[ingest]`.
+    any_price, quotes
+        As of `open_ticks`.
+
+    Raises
+    ------
+    UsageError, InputError, OutputError
+        As `open_live`.
+    """
+    records = open_live(source, symbols, load(SourceConfig, "ingest", {}))
+    trades = trades_in(records if quotes is None else quotes.watch(records))
+    return DbnTicks(trades, any_price=any_price)
 
 
 def content_stream_id(

@@ -52,6 +52,14 @@ class ServeConfig:
         "Ingest the trades of a DBN file, once: what the store has of it is left out.",
         is_common=True,
     )
+    ingest: str | None = setting(
+        None,
+        "Ingest the trades of a live source, such as kraken; [ingest] has its settings.",
+        is_common=True,
+    )
+    symbols: str = setting(
+        "", "Symbols of --ingest, separated by commas: BTC/USD,ETH/USD.", is_common=True
+    )
     again: bool = setting(
         False, "Ingest the trades of --replay again, whatever the store has.", is_common=True
     )

@@ -29,6 +29,7 @@ from mdtool.services.send.quotes import QuotePort
 from mdtool.services.send.sender import Sender
 from mdtool.services.send.ticks import (
     content_stream_id,
+    live_ticks,
     open_ticks,
     report_left_out,
     simulate_ticks,
@@ -97,7 +98,7 @@ class _Makers:
 
 
 class _Source:
-    """Sends simulated or replayed trades to the ingest server, as any client does."""
+    """Sends simulated, replayed or live trades to the ingest server, as any client does."""
 
     def __init__(self, wiring: Wiring) -> None:
         self.name = wiring.source or ""
@@ -108,7 +109,7 @@ class _Source:
         config = await asyncio.to_thread(self._config)
         quotes = QuotePort(config.quotes_at) if config.quotes_at else None
         with contextlib.closing(self._ticks(config, quotes)) as ticks:
-            is_of_now = self._wiring.config.replay is None
+            is_of_now = self._wiring.config.simulate
             sender = Sender(config, ticks, is_of_now=is_of_now, quotes=quotes)
             try:
                 await sender.run(started)
@@ -121,7 +122,9 @@ class _Source:
         host, port = self._wiring.where["serve-tcp"]
         given: dict[str, object] = {"host": dialled(host), "port": port, "speed": 1.0}
         given["quotes_at"] = self._wiring.quotes_at
-        if (path := self._wiring.config.replay) is not None:
+        if self._wiring.config.ingest is not None:
+            given |= {"speed": 0.0, "prices": self._wiring.replayed_prices}
+        elif (path := self._wiring.config.replay) is not None:
             prices = self._wiring.replayed_prices
             given |= {"speed": self._wiring.replay_speed, "prices": prices}
             if not self._wiring.config.again:
@@ -133,6 +136,10 @@ class _Source:
 
     def _ticks(self, config: SendConfig, quotes: QuotePort | None) -> TickSource:
         serve = self._wiring.config
+        any_price = config.prices == ANY_PRICE
+        if serve.ingest is not None:
+            symbols = self._wiring.symbols
+            return live_ticks(serve.ingest, symbols, any_price=any_price, quotes=quotes)
         if serve.replay is None:
             return simulate_ticks(SYMBOLS, SEED, serve.rate, quotes)
-        return open_ticks([serve.replay], any_price=config.prices == ANY_PRICE, quotes=quotes)
+        return open_ticks([serve.replay], any_price=any_price, quotes=quotes)

@@ -168,9 +168,12 @@ def _store_program(wiring: Wiring, mdtool: Sequence[str]) -> Program:
 
 
 def _source(wiring: Wiring, name: str, mdtool: Sequence[str]) -> Program:
-    """Return the process that sends simulated or replayed trades to serve-tcp."""
+    """Return the process that sends simulated, replayed or live trades to serve-tcp."""
     config = wiring.config
-    if config.replay is None:
+    if config.ingest is not None:
+        options = ["--ingest", config.ingest, "--symbols", config.symbols]
+        options += ["--prices", wiring.replayed_prices]
+    elif config.replay is None:
         options = ["--simulate", "--rate", f"{config.rate:g}"]
     else:
         speed = f"{wiring.replay_speed:g}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.adapters.live import SOURCES
 from mdtool.core import config as settings
 from mdtool.core.addresses import dial_address
 from mdtool.core.errors import InputError, UsageError
@@ -100,6 +101,8 @@ class Wiring:
         """The name of the source of ticks, if there is one."""
         if self.config.simulate:
             return "simulate"
+        if self.config.ingest is not None:
+            return "ingest"
         return None if self.config.replay is None else "replay"
 
     @property
@@ -111,6 +114,11 @@ class Wiring:
     def runs_store(self) -> bool:
         """Whether a program stores what is on the bus."""
         return STORE in self.names and bool(self.store)
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols of a live source."""
+        return [symbol for text in self.config.symbols.split(",") if (symbol := text.strip())]
 
     @property
     def replayed_prices(self) -> str:
@@ -237,7 +245,7 @@ def wired(config: ServeConfig) -> Iterator[Wiring]:
                 where[name] = (host, holder.port)
             else:
                 where[name] = (host, port)
-        if "gateway" in names and (config.simulate or config.replay is not None):
+        if "gateway" in names and _sources(config):
             holder = reserved.enter_context(ReservedPort(_LOOPBACK))
             where[SOURCE_QUOTES] = (_LOOPBACK, holder.port)
         wiring = Wiring(config, names, where, store, n_aggregators)
@@ -284,14 +292,33 @@ def _service_of(endpoint: str) -> str:
 def _check_source(config: ServeConfig, names: Collection[str]) -> None:
     if config.again and config.replay is None:
         raise UsageError("--again: ingests a file again; name it with --replay FILE")
-    if not config.simulate and config.replay is None:
+    if config.symbols and config.ingest is None:
+        raise UsageError("--symbols: names those of a live source; name it with --ingest SOURCE")
+    sources = _sources(config)
+    if not sources:
         return
-    if config.simulate and config.replay is not None:
-        raise UsageError("--simulate and --replay: choose one")
+    if len(sources) > 1:
+        raise UsageError(f"{' and '.join(sources)}: choose one")
     if "serve-tcp" not in names:
-        raise UsageError("--simulate and --replay feed serve-tcp, which --only leaves out")
+        raise UsageError(f"{sources[0]} feeds serve-tcp, which --only leaves out")
+    if config.ingest is not None:
+        if config.ingest not in SOURCES:
+            near = settings.did_you_mean(config.ingest, SOURCES)
+            raise UsageError(f"--ingest {config.ingest}: no such source{near}")
+        if not config.symbols:
+            raise UsageError("--ingest: name its symbols with --symbols A,B")
     if config.replay is not None and not Path(config.replay).is_file():
         raise InputError(f"{config.replay}: no such file")
+
+
+def _sources(config: ServeConfig) -> list[str]:
+    """Return the options that name a source."""
+    given = {
+        "--simulate": config.simulate,
+        "--replay": config.replay is not None,
+        "--ingest": config.ingest is not None,
+    }
+    return [option for option, is_given in given.items() if is_given]
 
 
 def _check_book(config: ServeConfig, names: Collection[str]) -> None:
