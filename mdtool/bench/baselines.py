@@ -21,10 +21,15 @@ from mdtool.core.units import format_price, format_time
 from mdtool.services.http.listening import listening
 from mdtool.services.ingest.server import READ_BYTES
 from mdtool.wire.frames import encode_ack
+from mdtool.wire.websocket import text_frame
 
 MODULE: Final = "mdtool.bench.baselines"
 _HOST: Final = "127.0.0.1"
 _PREFIX_BYTES: Final = 4
+_MESSAGE_BYTES: Final = 300
+"""Of an aggregate in STOMP."""
+_SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+_END_OF_REQUEST: Final = b"\r\n\r\n"
 _PAGE: Final = """
 SELECT timestamp, price, volume FROM trades
 WHERE symbol = (SELECT number FROM symbols WHERE symbol = ?)
@@ -118,6 +123,68 @@ class Relay:
             await asyncio.get_running_loop().create_future()
 
 
+class Crowd:
+    """Counts frames over TCP, and writes each client the count, one after the other, in one loop.
+
+    Its messages are texts of WebSockets as long as those of STOMP: what they say is 1, and grows by
+    1 a frame. Whatever a client sends first subscribes it.
+    """
+
+    name = "crowd"
+
+    async def run(self, started: Started) -> None:
+        """Serve on two free ports until cancelled."""
+        clients: set[asyncio.Transport] = set()
+        ingest = await listen(lambda: _Counting(clients), _HOST, 0)
+        sockets = await listen(lambda: _Following(clients), _HOST, 0)
+        try:
+            started({"tcp": ingest.address, "http": sockets.address})
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ingest.close()
+            sockets.close()
+
+
+class _Counting(asyncio.Protocol):
+    """Frames of one byte behind their prefix."""
+
+    def __init__(self, clients: set[asyncio.Transport]) -> None:
+        self._clients = clients
+        self._received_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._received_bytes += len(data)
+        message = _message(1 + self._received_bytes // (_PREFIX_BYTES + 1))
+        for client in self._clients:
+            client.write(message)
+
+
+class _Following(asyncio.Protocol):
+    def __init__(self, clients: set[asyncio.Transport]) -> None:
+        self._clients = clients
+        self._is_open = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_open:
+            self._is_open = data.endswith(_END_OF_REQUEST)
+            if self._is_open:
+                self._transport.write(_SWITCHING)
+        elif self._transport not in self._clients:
+            self._transport.write(_message(1))
+            self._clients.add(self._transport)
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
+        self._clients.discard(self._transport)
+
+
+def _message(volume: int) -> bytes:
+    return text_frame(f'"volume":"{volume}"'.encode().ljust(_MESSAGE_BYTES))
+
+
 class Handler:
     """Answers `GET /api/v1/marketdata/{symbol}` with the same JSON, always.
 
@@ -171,7 +238,7 @@ class History:
 
 
 BASELINES: Final[dict[str, type[Baseline]]] = {
-    each.name: each for each in (Discard, Relay, Handler, History)
+    each.name: each for each in (Discard, Relay, Crowd, Handler, History)
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
@@ -13,10 +14,12 @@ from aiohttp import web
 from numpy.typing import NDArray
 
 from mdtool.adapters import rpc
-from mdtool.bench.figures import Figure, in_turns
+from mdtool.bench import baselines
+from mdtool.bench.figures import Figure, against, in_turns
 from mdtool.bench.market import NO_LIMIT, RESIDENT, SYMBOLS, metric
-from mdtool.bench.processes import service
+from mdtool.bench.processes import addresses, service
 from mdtool.bench.stomp_load import stomp_clients
+from mdtool.core.addresses import parse_address
 from mdtool.core.descriptors import raise_file_limit
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
@@ -50,6 +53,7 @@ _BARE_PATH: Final = "/bare"
 _UPDATES_A_ROUND: Final = 4
 _PAUSE_S: Final = 0.2
 """For the clients to read the messages of a round."""
+_FRAME: Final = b"\0\0\0\1."
 _TIME_NS: Final = 1_735_201_234_567_000_000
 _PATIENCE_S: Final = 60
 
@@ -63,7 +67,7 @@ async def measure(
     """Return how long updates take from the aggregator to each client, and their cost.
 
     An update takes from the moment at which it is sent until a message comes whose volume includes
-    it.
+    it: beside one process that writes the same to bare sockets, with the same load.
     """
     return [
         *await _follow("fanout", clients, updates),
@@ -89,13 +93,45 @@ async def _follow(name: str, clients: int, updates: int) -> list[Figure]:
             arrived_s = await arrivals()
             taken = await metric(gateway, RESIDENT) - resident
     times_ms = (arrived_s - sent_s) * 1_000
+    bare_times_ms = await _bare_times_ms(clients, updates)
     up_to_date = int(np.count_nonzero(~np.isnan(arrived_s[:, -1])))
     return [
         Figure(f"{name}_up_to_date", up_to_date, f"of {clients:,} clients"),
-        Figure(f"{name}_p50", float(np.nanpercentile(times_ms, 50)), "ms", "lower"),
-        Figure(f"{name}_p99", float(np.nanpercentile(times_ms, 99)), "ms", "lower"),
+        *(
+            against(
+                f"{name}_p{percentile}",
+                float(np.nanpercentile(times_ms, percentile)),
+                "ms",
+                "a bare asyncio loop",
+                float(np.nanpercentile(bare_times_ms, percentile)),
+                better="lower",
+            )
+            for percentile in (50, 99)
+        ),
         Figure(f"{name}_memory", taken / clients / 1_024, "KB a client", "lower"),
     ]
+
+
+async def _bare_times_ms(clients: int, updates: int) -> NDArray[np.float64]:
+    """Return how long the same takes through a process that does no more than to write."""
+    sent_s = np.empty(updates)
+    async with addresses(baselines.MODULE, "crowd") as server:
+        load = stomp_clients(server["http"], PATH, clients, _SYMBOL, updates)
+        with socket.create_connection(parse_address(server["tcp"])) as ticks:
+            async with load as arrivals:
+                async for tick in _due(updates):
+                    sent_s[tick] = time.monotonic()
+                    ticks.sendall(_FRAME)
+                arrived_s = await arrivals()
+    return (arrived_s - sent_s) * 1_000
+
+
+async def _due(ticks: int) -> AsyncIterator[int]:
+    """Yield the number of each tick when it is due, at `RATE`."""
+    began_s = time.monotonic()
+    for tick in range(ticks):
+        await asyncio.sleep(max(0.0, began_s + tick / RATE - time.monotonic()))
+        yield tick
 
 
 async def _trade(aggregator: str, ticks: int) -> NDArray[np.float64]:
@@ -103,9 +139,7 @@ async def _trade(aggregator: str, ticks: int) -> NDArray[np.float64]:
     sent_s = np.empty(ticks)
 
     async def paced() -> AsyncIterator[tick_pb2.Tick]:
-        began_s = time.monotonic()
-        for tick in range(ticks):
-            await asyncio.sleep(max(0.0, began_s + tick / RATE - time.monotonic()))
+        async for tick in _due(ticks):
             sent_s[tick] = time.monotonic()
             yield tick_pb2.Tick(
                 symbol=_SYMBOL, price=187.25, volume=1, exchange_timestamp=time.time_ns()

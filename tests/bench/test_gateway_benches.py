@@ -57,6 +57,7 @@ async def test_fanout_is_measured_by_client_and_against_bare_sockets():
     assert figures["fanout_up_to_date"].value == 20
     assert figures["fanout_crowd_up_to_date"].value == 40
     assert 0 < figures["fanout_p50"].value <= figures["fanout_p99"].value
+    assert figures["fanout_crowd_p99"].baseline_value > 0
     assert figures["fanout_memory"].better == "lower"
     for name in ("fanout_messages", "fanout_one_symbol"):
         assert figures[name].value > 0
