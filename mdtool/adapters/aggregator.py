@@ -139,11 +139,16 @@ class AggregatorClient:
         intervals_ms.put_nowait(0)
         stream = TradeStream(intervals_ms.put_nowait, receive)
         requesting = asyncio.create_task(_request_trades(call, intervals_ms))
+
+        def receive_trades(_symbols: SymbolTable, run: TradeRun) -> None:
+            if len(run.trades):  # a message may have symbols alone, which later ones need
+                stream.received(run)
+
         try:
             await call.initial_metadata()
             if not call.done():
                 connected(stream)
-            await self._read(call, decode_batch, lambda _, run: stream.received(run))
+            await self._read(call, decode_batch, receive_trades)
         except grpc.aio.AioRpcError as error:
             raise self._wrapped(error) from error
         finally:

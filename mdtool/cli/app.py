@@ -6,9 +6,11 @@ import errno
 import gc
 import importlib
 import inspect
+import logging
 import os
 import re
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
@@ -17,7 +19,7 @@ from typer.core import TyperGroup
 from mdtool.cli.options import ADVANCED
 from mdtool.cli.values import convert_plainly
 from mdtool.core import interrupts, logs
-from mdtool.core.config import CONFIG_VARIABLE, did_you_mean, load
+from mdtool.core.config import CONFIG_VARIABLE, did_you_mean, load, stray_variables
 from mdtool.core.data_folder import home
 from mdtool.core.errors import (
     EXIT_FAILED,
@@ -28,6 +30,8 @@ from mdtool.core.errors import (
     UsageError,
 )
 from mdtool.core.logs import LogConfig
+
+_logger = logging.getLogger(__name__)
 
 COMMANDS: Final = {
     "replay-dbn": "mdtool.cli.replay_dbn",
@@ -166,6 +170,17 @@ def _settings(
         log = load(LogConfig, "log", {"format": log_format, "level": level})
         logs.configure(log.format, log.level)
         context.obj = log
+        if strays := stray_variables():
+            _warn_of(strays)
+
+
+def _warn_of(strays: Mapping[str, str]) -> None:
+    """Report variables that are no settings, unless a supervisor has."""
+    from mdtool.core.lifecycle import LIFELINE_FD
+
+    if LIFELINE_FD not in os.environ:
+        for name, hint in strays.items():
+            _logger.warning("%s: ignored, no such setting%s", name, hint)
 
 
 def main() -> NoReturn:

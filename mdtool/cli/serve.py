@@ -119,12 +119,13 @@ def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
     show = _print_addresses_as_json if as_json else _print_addresses
 
     def report(addresses: Addresses) -> None:
-        logger.info("serve: %s", stored_in(wiring))
+        logger.info("serve: ready; %s", stored_in(wiring))
         show(addresses)
 
     with wired(config) as wiring:
         running = programs(wiring, [*PYTHON, *options])
-        return run_service(Supervisor(running, styles(running, log.format), report))
+        supervisor = Supervisor(running, styles(running, log.format), report)
+        return run_service(supervisor, logs_ready=False)
 
 
 def _run_together(config: ServeConfig) -> int:
@@ -134,7 +135,7 @@ def _run_together(config: ServeConfig) -> int:
     from mdtool.services.supervisor.wiring import wired
 
     with wired(config) as wiring:
-        return run_service(Together(parts(wiring)))
+        return run_service(Together(parts(wiring)), logs_ready=False)
 
 
 def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:

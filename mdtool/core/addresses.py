@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from ipaddress import ip_address
 from typing import Final
 
@@ -61,15 +62,16 @@ def cannot_listen(
 ) -> StartupError:
     """Return the error of a failed bind; `option` is the one that selects another port.
 
-    Where services share a process it is the option of the service that works, `--gateway-port`.
+    Under `serve all` it is the option of the service that works, `--gateway-port`.
     Python raises a UnicodeError for a host that is not a valid name: one with an empty label.
     """
     if isinstance(error, UnicodeError):
         return StartupError(f"cannot listen on port {port} of {host}: not a valid host name")
     if error.errno == errno.EADDRINUSE:
-        from mdtool.core.logs import SERVICE  # which is above this module
+        from mdtool.core.lifecycle import SUPERVISED  # which are above this module
+        from mdtool.core.logs import SERVICE
 
-        if service := SERVICE.get():
+        if service := SERVICE.get() or os.environ.get(SUPERVISED):
             option = f"--{service}{option[1:]}"
         return StartupError(
             f"port {port} on {host} is in use; stop what listens there, or choose another with "

@@ -48,6 +48,11 @@ SECTIONS = frozenset(
 )
 TABLES: Final = frozenset({"quotas", "roles"})
 """Sections of named sections, such as `[roles.desk]`, whose names are the user's own."""
+_PREFIX: Final = "MDTOOL_"
+_NO_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "MDTOOL_KAFKA", "MDTOOL_TEST_DATA"})
+"""Variables that are of no section: where settings are, and what tests use."""
+_MOST_WORDS: Final = 2
+"""Of a section's name."""
 _LINK: Final = re.compile(
     r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?$"
 )
@@ -250,6 +255,19 @@ def variable(section: str, name: str) -> str:
     return f"MDTOOL_{section}_{name}".upper().replace("-", "_")
 
 
+def stray_variables() -> dict[str, str]:
+    """Return the variables that look like settings but are of no section, and a hint for each."""
+    strays = sorted(
+        key
+        for key, text in os.environ.items()
+        if key.startswith(_PREFIX)
+        and key not in _NO_SETTINGS
+        and _section_of(key) is None
+        and not _is_service_link(key, text)
+    )
+    return {key: _nearest_variable(key) for key in strays}
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the nearest one, else all."""
     close = difflib.get_close_matches(name, list(known), n=1)
@@ -367,6 +385,16 @@ def _section_of(key: str) -> str | None:
     """Return the section of a variable: MDTOOL_SERVE_TCP_PORT is of `serve-tcp`, not `serve`."""
     fitting = [section for section in SECTIONS if key.startswith(variable(section, ""))]
     return max(fitting, key=len, default=None)
+
+
+def _nearest_variable(key: str) -> str:
+    """Return a hint of which variable was meant, empty where none is near."""
+    words = key.removeprefix(_PREFIX).split("_")
+    sections = {section.upper().replace("-", "_"): section for section in SECTIONS}
+    for count in range(min(len(words) - 1, _MOST_WORDS), 0, -1):
+        if close := difflib.get_close_matches("_".join(words[:count]), sections, n=1):
+            return f"; did you mean {_PREFIX}{close[0]}_{'_'.join(words[count:])}?"
+    return ""
 
 
 def _is_service_link(key: str, text: str) -> bool:

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 READY_FD: Final = "MDTOOL_READY_FD"
 """The descriptor on which a child reports that it is ready, as one JSON line."""
+SUPERVISED: Final = "MDTOOL_SUPERVISED"
+"""The name of the service that a supervisor started this process as."""
 LIFELINE_FD: Final = "MDTOOL_LIFELINE_FD"
 """The read end of a pipe that its supervisor holds open: when it closes, the child stops."""
 
@@ -68,12 +70,19 @@ class Service(Protocol):
         ...
 
 
-def run_service(service: Service, within_s: float | None = None) -> int:
+def run_service(service: Service, within_s: float | None = None, *, logs_ready: bool = True) -> int:
     """Run a service until a signal, the end of its supervisor or its own; return an exit status.
 
     The first SIGINT, SIGTERM or SIGHUP stops it in order. A second SIGINT ends the process at
     once, and so does a stop that takes longer than `within_s`, by default the setting, even while
     the event loop is blocked.
+
+    Parameters
+    ----------
+    service : Service
+    within_s : float, optional
+    logs_ready : bool
+        Whether to log its addresses, where its parts do not.
 
     Raises
     ------
@@ -85,14 +94,16 @@ def run_service(service: Service, within_s: float | None = None) -> int:
     deadline = threading.Timer(within_s, _give_up, (service.name, within_s))
     deadline.daemon = True
     try:
-        return asyncio.run(_supervised(service, deadline))
+        return asyncio.run(_supervised(service, deadline, logs_ready))
     finally:
         deadline.cancel()
 
 
-async def _supervised(service: Service, deadline: threading.Timer) -> int:
+async def _supervised(service: Service, deadline: threading.Timer, logs_ready: bool) -> int:
     loop = asyncio.get_running_loop()
-    task = asyncio.create_task(service.run(announce(service.name)), name=service.name)
+    task = asyncio.create_task(
+        service.run(announce(service.name, logs=logs_ready)), name=service.name
+    )
     stop = _Stop(loop, task, deadline)
     watch_lifeline(lambda: stop("supervisor ended", EXIT_OK))
     with _signals(stop):
@@ -177,13 +188,13 @@ def _give_up(name: str, within_s: float) -> None:
     os._exit(EXIT_FAILED)
 
 
-def announce(name: str) -> Started:
+def announce(name: str, *, logs: bool = True) -> Started:
     """Return the `started` of a process: it logs addresses and notifies a supervisor, if any."""
 
     def started(addresses: Mapping[str, str]) -> None:
         # What is loaded now stays: full collections, a tenth of a second each, skip it.
         gc.freeze()
-        if addresses:
+        if addresses and logs:
             log.info("%s: ready on %s", name, ", ".join(f"{k} {v}" for k, v in addresses.items()))
         if fd := os.environ.pop(READY_FD, None):
             with os.fdopen(int(fd), "w", encoding="utf-8") as ready:

@@ -16,7 +16,7 @@ from mdtool.core.errors import ConfigError, StartupError
 from mdtool.core.units import UNDEF_PRICE
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import quotes
-from mdtool.services.gateway.protocols.sockets import MAX_SYMBOLS
+from mdtool.services.gateway.parameters import MAX_SYMBOLS
 from mdtool.services.gateway.server import Gateway
 from mdtool.wire.dbn import encode_records
 from mdtool.wire.dbn_session import Begin, End, Refused, encode_begin, encode_end, encode_refused
@@ -59,6 +59,15 @@ async def test_quotes_of_trades_have_a_last_price_and_no_other(client):
         assert await client.answer(path) == (200, all_of_them)
     async with client.get("/v1/quotes") as response:
         assert "Warning" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "query", ["symbols=MSFT,none,AAPL", "symbol=msft,AAPL", "symbol=AAPL&symbol=MSFT&symbols="]
+)
+async def test_quotes_of_several_symbols_are_an_array_of_those_that_are_known(client, query):
+    expected = [of_trade("AAPL", 187.25), of_trade("MSFT", 415.5)]
+    assert await client.answer(f"/v1/quotes?{query}") == (200, expected)
+    assert await client.answer("/v1/quotes?symbols=AAPL") == (200, expected[:1])
 
 
 async def test_an_unknown_symbol_is_404(client):
@@ -118,6 +127,8 @@ async def test_quotes_are_marked_stale_once_nobody_stands_for_them_and_fresh_aga
 async def test_a_socket_has_the_quotes_of_its_symbols(source, client):
     async with client.ws_connect("/ws?symbols=msft,NEW,MSFT") as socket:
         assert await socket.receive_json() == of_trade("MSFT", 415.5)
+        unknown = await socket.receive_json()
+        assert (unknown["error"], unknown["symbol"]) == ("not_found", "NEW")
         source.trade("AAPL", 188.0, 1)
         source.trade("NEW", 1.5, 1)
         source.trade("MSFT", 415.75, 1)

@@ -99,6 +99,12 @@ async def test_the_list_holds_every_aggregate_in_order_of_symbol(source, client)
     ]
 
 
+async def test_a_list_may_name_its_symbols(client):
+    status, answer = await client.answer("/api/v1/marketdata?symbols=none,aapl,AAPL")
+    assert status == 200
+    assert answer == [(await client.answer("/api/v1/marketdata/AAPL"))[1]]
+
+
 async def test_symbols_that_never_traded_are_not_known():
     async with MarketSource(untraded=["GHOST"]).serving() as source:
         source.trade("AAPL", 1.0, 1)

@@ -124,6 +124,28 @@ async def test_a_list_has_every_symbol_once_in_both_orders(feed):
         assert (len(rows), cursor) == (300, None)
 
 
+@pytest.mark.parametrize("feed", ["aggregates", "quotes", "bars"])
+async def test_a_list_may_name_its_symbols(feed):
+    async with market_of() as (client, running):
+        await running.send(message(3, [tick(18_725, 100)], ["MSFT"]))
+        await connected(client)
+        async with bounded():
+            while len((await data(client, f"/api/v2/{feed}"))[0]) < 2:
+                pass
+        everything, _ = await data(client, f"/api/v2/{feed}?symbols=MSFT&symbols=none,aapl")
+        assert {row["symbol"] for row in everything} == {"AAPL", "MSFT"}
+        page, cursor = await data(client, f"/api/v2/{feed}?symbols=MSFT&limit=1")
+        assert [row["symbol"] for row in page] == ["MSFT"]
+        assert cursor is None
+
+
+async def test_events_are_of_one_symbol_or_of_all():
+    async with market_of() as (client, _):
+        status, answer = await client.answer("/api/v2/trades?symbols=AAPL,MSFT")
+        assert (status, answer["error"]["code"]) == (400, "bad_parameter")
+        assert "/api/v2/trades/AAPL" in answer["error"]["message"]
+
+
 async def test_bars_are_paged_by_time_in_both_orders():
     async with aggregator() as running, gateway_of(running.address, **ANY_RATE) as client:
         ticks = [tick(100 + minute, at_s=60 * minute) for minute in range(10)]

@@ -39,6 +39,17 @@ async def test_several_symbols_may_be_followed(source, client, query):
             symbols.add((await socket.receive_json())["symbol"])
 
 
+async def test_an_unknown_symbol_is_answered_and_followed(source, client):
+    async with client.ws_connect(f"{PATH}NOVEL") as socket, bounded():
+        assert await socket.receive_json() == {
+            "error": "not_found",
+            "symbol": "NOVEL",
+            "message": "no data of NOVEL yet; the first is sent when it comes",
+        }
+        source.trade("NOVEL", 2.0, 3)
+        assert (await socket.receive_json())["volume"] == 3
+
+
 async def test_a_client_that_does_not_read_skips_states_but_not_the_last(source, client):
     reader, writer = await _raw_socket(client, "AAPL", receive_bytes=4_096)
     writer.transport.pause_reading()

@@ -114,6 +114,7 @@ def test_a_taken_port_stops_it_all_with_3(name, form):
     last = services.lines[-1]
     error = f"mdtool: {name} could not start: port {port} on 127.0.0.1 is in use;"
     assert last.startswith(error)
+    assert last.rstrip().endswith(f"choose another with --{name}-port")
     assert sum(error in line for line in services.lines) == 1
     assert "starting it again" not in "".join(services.lines)
 
@@ -129,7 +130,12 @@ def test_only_some_services_run():
 
 def test_people_get_a_table_of_addresses():
     with serve("all", *FREE_PORTS) as services:
-        services.heard("serve: ready on")
+        services.heard("serve: ready; nothing is stored")
+        said = [line.partition("INFO")[2].strip() for line in services.lines]
+        started, *ready, last = said
+        assert started.startswith("services: started as process ")
+        assert sorted(line.partition(": ready on ")[0] for line in ready) == sorted(SERVICES)
+        assert last.startswith("serve: ready; ")
         heading, *rows = [services.process.stdout.readline().split() for _ in range(5)]
         assert heading == ["service", "address", "speaks"]
         assert tuple(row[0] for row in rows) == SERVICES

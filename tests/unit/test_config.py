@@ -180,6 +180,24 @@ def test_links_to_services_of_kubernetes_are_not_settings(monkeypatch, key, text
     monkeypatch.setenv(f"MDTOOL_SERVE_TCP_{key}", text)
     assert load() == Settings()
     assert load("serve") == Settings()
+    assert config.stray_variables() == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("MDTOOL_GATWAY_PORT", "; did you mean MDTOOL_GATEWAY_PORT?"),
+        ("MDTOOL_SERV_TCP_PORT", "; did you mean MDTOOL_SERVE_TCP_PORT?"),
+        ("MDTOOL_GATEWY_ALLOWED_ORIGINS", "; did you mean MDTOOL_GATEWAY_ALLOWED_ORIGINS?"),
+        ("MDTOOL_COLOUR", ""),
+    ],
+)
+def test_variables_of_no_section_are_named_with_the_nearest(monkeypatch, key, hint):
+    monkeypatch.setenv("MDTOOL_GATEWAY_PORT", "8080")
+    monkeypatch.setenv("MDTOOL_CONFIG", "mdtool.toml")
+    monkeypatch.setenv("MDTOOL_OTHER_PORT", "tcp://10.96.0.7:80")
+    monkeypatch.setenv(key, "1")
+    assert config.stray_variables() == {key: hint}
 
 
 @pytest.mark.parametrize(

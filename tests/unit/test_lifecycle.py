@@ -237,6 +237,15 @@ def test_a_child_reports_its_addresses_once(monkeypatch, caplog):
     assert caplog.messages == ["probe: ready on tcp 127.0.0.1:50050, http 127.0.0.1:8080"]
 
 
+def test_addresses_that_parts_have_logged_are_reported_alone(monkeypatch, caplog):
+    read, write = os.pipe()
+    monkeypatch.setenv(READY_FD, str(write))
+    with caplog.at_level("INFO"), os.fdopen(read) as ready:
+        announce("probe", logs=False)({"a tcp": "127.0.0.1:50050"})
+        assert json.loads(ready.read())["addresses"] == {"a tcp": "127.0.0.1:50050"}
+    assert caplog.messages == []
+
+
 def test_a_client_is_ready_without_a_word(monkeypatch, caplog):
     read, write = os.pipe()
     monkeypatch.setenv(READY_FD, str(write))

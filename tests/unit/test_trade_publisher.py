@@ -117,3 +117,24 @@ async def test_batches_of_one_stream_that_wait_are_joined():
         rows = [await taken(follower, table) for _ in range(4)]
     prices = [(first, [price // 10**7 for _, price in trades]) for first, trades in rows]
     assert prices == [(0, [100, 200]), (4, [300]), (4, [400, 500]), (7, [600])]
+
+
+@pytest.mark.parametrize("n_symbols", [0, 150_000])
+async def test_messages_fit_what_any_client_accepts_however_many_symbols_and_trades(n_symbols):
+    names = [f"{number:0>70}" for number in range(n_symbols)]
+    symbols = SymbolTable(["AAPL", *names])
+    publisher, n_frames = TradePublisher(symbols), 120_000
+    with publisher.follow() as follower:
+        publisher.publish([change(n_frames, *[tick(100)] * n_frames)])
+        publisher.close()
+        messages = [message async for message in follower]
+    assert max(message.ByteSize() for message in messages) < 4 << 20
+    table = SymbolTable()
+    runs = [decode_batch(message, table) for message in messages]
+    assert list(table) == list(symbols)
+    sent = [run for run in runs if len(run.trades)]
+    assert sum(len(run.trades) for run in sent) == n_frames
+    next_sequence = 0
+    for run in sent:
+        assert run.first_sequence == next_sequence
+        next_sequence = run.next_sequence

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _COLLECT_S: Final = 0.001
 _MAX_WAIT_S: Final = 2.0
+_PATIENCE_S: Final = 5.0
+"""How long an aggregator that was never there may still be starting, and is not reported."""
 """The longest pause between two attempts to reach the aggregator."""
 _REFUSALS: Final = frozenset(
     {
@@ -138,11 +140,14 @@ class GrpcBus:
 
     async def _connected(self) -> None:
         """Wait for a connection; the channel itself retries, with a capped backoff."""
+        loop = asyncio.get_running_loop()
+        patient_until_s = 0.0 if self._was_connected else loop.time() + _PATIENCE_S
         while True:
             state = self._channel.get_state(try_to_connect=True)
             if state is grpc.ChannelConnectivity.READY:
                 return
-            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            is_failed = state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+            if is_failed and loop.time() >= patient_until_s:
                 self._set_unavailable("cannot be reached")
             await self._channel.wait_for_state_change(state)
 

@@ -67,6 +67,8 @@ class DbnQuotes:
         self.address = address
         self.lost_because: str | None = "not connected yet"
         self._publish = publish
+        self._reported = ""
+        """Why there is no stream, as it was logged."""
         self._fresh: dict[str, Quote] = {}
         self._request: FromLive | FromNext = FromLive()
 
@@ -75,7 +77,6 @@ class DbnQuotes:
         waits = delays(cap_s=_LONGEST_DELAY_S)
         loop = asyncio.get_running_loop()
         patient_until_s = loop.time() + _PATIENCE_S
-        reported = ""
         while True:
             is_starting = False
             try:
@@ -92,11 +93,11 @@ class DbnQuotes:
                 waits = delays(cap_s=_LONGEST_DELAY_S)
                 # The next stream of a sender that has ended one may begin any time later.
                 patient_until_s = math.inf if reason == _ENDED else 0.0
-                reported, is_starting = "", False
+                self._reported, is_starting = "", False
             self.lost_because = reason
-            if reason not in {reported, _ENDED} and not is_starting:
+            if reason not in {self._reported, _ENDED} and not is_starting:
                 log.warning("quotes from %s: %s; reconnecting", self.address, reason)
-                reported = reason
+                self._reported = reason
             self._fresh.clear()
             await asyncio.sleep(next(waits))
 
@@ -145,7 +146,8 @@ class DbnQuotes:
                 stream.begin(decoder.metadata)
                 self._request = FromLive()
                 if self.lost_because is not None:
-                    log.info("quotes from %s: connected", self.address)
+                    level = logging.INFO if self._reported else logging.DEBUG
+                    log.log(level, "quotes from %s: connected", self.address)
                 self.lost_because = None
             case Data(records):
                 stream.apply(records)

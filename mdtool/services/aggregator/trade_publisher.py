@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from typing import Final, Self
 
 from mdtool.core.errors import PeerError
@@ -19,8 +20,10 @@ MAX_BEHIND: Final = 2_000_000
 """Trades that may wait for one call: a second's worth, 90 MB that all calls share."""
 
 
-_MAX_JOINED: Final = 100_000
-"""Frames of waiting batches that are sent as one message: a slow call then reads few large ones."""
+_MAX_JOINED: Final = 50_000
+"""Frames of one message, 2 MB: of waiting batches, so that a slow call reads few large ones."""
+_MAX_NAMES: Final = 20_000
+"""New symbols of one message, at most 1.4 MB; with both it fits 4 MB, as any client accepts."""
 _MAX_COLLECTED: Final = 1_024
 """Trades that are not collected any longer, whatever the interval."""
 
@@ -43,6 +46,8 @@ class Follower:
         self._collected: deque[_Batch] = deque()
         """What waits for the end of the interval."""
         self._waiting: deque[_Batch] = deque()
+        self._unsent: _Batch | None = None
+        """The batch whose symbols are not all sent yet."""
         self._behind = 0
         self._interval_s = 0.0
         self._next_s = 0.0
@@ -56,16 +61,20 @@ class Follower:
         return self
 
     async def __anext__(self) -> marketdata_pb2.TickBatch:
-        """Return the next batch once there is one.
+        """Return the next message once there is one: a batch, or some of the symbols that it needs.
 
         Raises
         ------
         BehindError
             When the call read too slowly.
         """
-        batch = await self._next()
-        new_symbols = self._symbols.since(self._known_symbols)
+        batch = self._unsent or await self._next()
+        new_symbols = self._symbols.since(self._known_symbols)[:_MAX_NAMES]
         self._known_symbols += len(new_symbols)
+        if self._known_symbols < len(self._symbols):
+            self._unsent = batch
+            return encode_batch(replace(batch.run, frames=batch.run.frames.first(0)), new_symbols)
+        self._unsent = None
         return batch.message(new_symbols)
 
     async def runs(self) -> AsyncIterator[TradeRun]:
@@ -190,8 +199,9 @@ class TradePublisher:
         if not self._followers:
             return
         for change in changes:
-            if len(change.run.trades):
-                batch = _Batch(change.run)
+            runs = deque([change.run] if len(change.run.trades) else ())
+            while runs:
+                batch = _Batch(take_run(runs, _MAX_JOINED))
                 for follower in self._followers:
                     follower.add(batch)
 

@@ -28,6 +28,8 @@ MarketListener = Callable[[NDArray[np.integer]], None]
 
 _COLUMNS: Final = ("open", "high", "low", "close", "volume", "count", "timestamp")
 _ROW: Final = np.dtype([*((name, np.int64) for name in _COLUMNS), ("stale", np.bool_)])
+_NOT_YET: Final = "not connected yet"
+"""Before the first attempt to connect: its success is no news."""
 _LONGEST_DELAY_S: Final = 0.25
 _LONGEST_COMMITS_DELAY_S: Final = 2.0
 
@@ -167,7 +169,7 @@ class MarketStream:
         self.counts: Counts | None = None
         self.connections = 0
         self.messages = 0
-        self.lost_because: str | None = "not connected yet"
+        self.lost_because: str | None = _NOT_YET
         self.is_blocked = False
         self._hub = hub
         self._changes: Changes[int] = Changes(hub, self._publish)
@@ -216,8 +218,9 @@ class MarketStream:
         self._changes.add(self.state.apply(symbols, updates).tolist())
         if self.state.is_live and not was_live:
             self.connections += 1
+            level = logging.DEBUG if self.lost_because == _NOT_YET else logging.INFO
             self.lost_because = None
-            log.info("aggregator %s: connected", self.aggregator.address)
+            log.log(level, "aggregator %s: connected", self.aggregator.address)
 
     def _lose(self, reason: str) -> None:
         if self.lost_because != reason and self.connections:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
+from multidict import MultiMapping
+
 from mdtool.core.buckets import parse_day
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, normal_symbol
@@ -15,6 +17,8 @@ from mdtool.core.units import NS_PER_MS, parse_duration, parse_time
 from mdtool.services.aggregator.config import INTERVALS, calendar_advice
 
 MAX_ROWS: Final = 1_000
+MAX_SYMBOLS: Final = 500
+"""That one URL may name."""
 MAX_DEPTH: Final = 100
 DEFAULT_ROWS: Final = 100
 DEFAULT_DEPTH: Final = 10
@@ -41,6 +45,23 @@ def parse_symbol(text: str) -> str:
     if symbol is None:
         raise ParameterError(f"symbol: expects 1 to {MAX_SYMBOL_CHARS} printable ASCII characters")
     return symbol
+
+
+def parse_symbols(query: MultiMapping[str]) -> list[str]:
+    """Return the symbols that a URL names, each once: of `symbol` and `symbols`, with commas.
+
+    Raises
+    ------
+    ParameterError
+        When one is not valid, or there are too many.
+    """
+    texts = [*query.getall("symbol", ()), *query.getall("symbols", ())]
+    lists = [text.split(",") for text in texts if text]
+    names = [name for names in lists for name in names if name.strip() or len(names) == 1]
+    symbols = list(dict.fromkeys(map(parse_symbol, names)))
+    if len(symbols) > MAX_SYMBOLS:
+        raise ParameterError(f"symbols: at most {MAX_SYMBOLS}, not {len(symbols):,}")
+    return symbols
 
 
 def parse_interval(text: str) -> str:

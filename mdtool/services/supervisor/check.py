@@ -220,7 +220,10 @@ async def _follow_gateway(address: str, sightings: _Sightings) -> None:
             async for message in socket:
                 now_ns = time.time_ns()
                 aggregate = json.loads(message.data)
-                if aggregate["timestamp"] >= sightings.since_ns // NS_PER_MS:
+                if (
+                    "error" not in aggregate
+                    and aggregate["timestamp"] >= sightings.since_ns // NS_PER_MS
+                ):
                     tick = _tick(round(aggregate["close"] * PRICE_SCALE))
                     sightings.note(_SERVED, tick, now_ns)
     except aiohttp.ClientConnectorError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection
 from typing import Final, NoReturn
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 _LONGEST_DELAY_S: Final = 2.0
 _INTERVAL_MS: Final = 10
 """How far apart states change, at least: each time wakes everybody who follows them."""
+_PATIENCE_S: Final = 5.0
+"""How long a service that was never there may still be starting, and is not reported."""
 _MAX_PENDING: Final = 20_000_000
 """Trades that may arrive during a backfill: as many as are sent in ten seconds."""
 
@@ -63,6 +66,7 @@ class Follower:
         self._n_pending = 0
         self._waits = delays(cap_s=_LONGEST_DELAY_S)
         self._connections = 0
+        self._patient_until_s = time.monotonic() + _PATIENCE_S
         self._reported = ""
         self._has_reported_late = self._has_reported_early = False
 
@@ -90,7 +94,8 @@ class Follower:
 
     def _connected(self, stream: TradeStream) -> None:
         stream.collect(_INTERVAL_MS)
-        log.info("%s: connected", self._feed.name)
+        is_news = self._connections or self._reported
+        log.log(logging.INFO if is_news else logging.DEBUG, "%s: connected", self._feed.name)
         if self._connections and not self._store:
             log.warning("windows may lack trades while %s was unavailable", self._feed.name)
         self._connections += 1
@@ -141,6 +146,8 @@ class Follower:
 
     def _lost(self, reason: str) -> None:
         self._stop_backfill()
+        if not self._connections and time.monotonic() < self._patient_until_s:
+            return
         if reason != self._reported:
             report = log.warning if self._connections else log.info
             report("%s; trying again", reason)

@@ -16,6 +16,9 @@ from mdtool.wire.vwap_lines import VwapState
 
 log = logging.getLogger(__name__)
 
+_NOT_YET: Final = "not connected yet"
+"""Before the first attempt to connect: its success is no news."""
+
 
 class Vwap(NamedTuple):
     """The VWAP of a symbol's last trades; prices at 1e-9, the time of the last trade in ns.
@@ -61,7 +64,7 @@ class Vwaps:
     def __init__(
         self, service: VwapFeedClient | LocalVwapFeedClient, audience: Audience[Vwap]
     ) -> None:
-        self.lost_because: str | None = "not connected yet"
+        self.lost_because: str | None = _NOT_YET
         self._service = service
         self._audience = audience
         self._changes = Changes(audience.hub, self._publish)
@@ -106,8 +109,9 @@ class Vwaps:
 
     def connected(self) -> None:
         """Take note that the service is connected; the state of every symbol follows."""
+        level = logging.DEBUG if self.lost_because == _NOT_YET else logging.INFO
         self.lost_because = None
-        log.info("vwap %s: connected", self._service.address)
+        log.log(level, "vwap %s: connected", self._service.address)
 
     def received(self, lines: list[bytes]) -> None:
         """Apply the latest state of each symbol."""

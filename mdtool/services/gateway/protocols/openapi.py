@@ -16,6 +16,7 @@ from mdtool.services.gateway.protocols.operation import (
     JSON,
     RATE_HEADERS,
     SYMBOL,
+    SYMBOLS,
     TIME,
     WARNING_HEADER,
     Content,
@@ -176,7 +177,7 @@ def _operations(feeds: Feeds) -> Iterator[Operation]:
         if row.has_events:
             paging: Sequence[Parameter] = _paging("desc")
         else:
-            paging = (_LIMIT, _order("asc"), _CURSOR)
+            paging = (*(() if row.is_whole else (SYMBOLS,)), _LIMIT, _order("asc"), _CURSOR)
         yield Operation(
             method="GET",
             path=path,

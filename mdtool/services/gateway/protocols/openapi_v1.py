@@ -12,6 +12,7 @@ from mdtool.services.gateway.protocols.operation import (
     CURSOR,
     RATE_HEADERS,
     SYMBOL,
+    SYMBOLS,
     TIME,
     WARNING_HEADER,
     Content,
@@ -294,7 +295,7 @@ _BOOKS: Final = (
                 "Levels of each side.",
                 {"type": "integer", "minimum": 1, "maximum": 100, "default": 10},
             ),
-            Parameter("symbols", "Names with commas; all by default.", {"type": "string"}),
+            SYMBOLS,
         ),
         content=Content("Lines of JSON.", {"type": "string"}, media_type="application/x-ndjson"),
         fails=(400, 409, 502, 503, 504),
@@ -328,7 +329,8 @@ OPERATIONS: Final = (
             {"type": "array", "items": reference("Aggregate")},
             headers=WARNING_HEADER,
         ),
-        fails=(503,),
+        parameters=(SYMBOLS,),
+        fails=(400, 503),
     ),
     Operation(
         method="GET",
@@ -359,9 +361,9 @@ OPERATIONS: Final = (
         path="/v1/quotes",
         tag="market data",
         summary="The best prices and the last trade, of a symbol or of all.",
-        parameters=(SYMBOL,),
+        parameters=(SYMBOL, SYMBOLS),
         content=Content(
-            "The symbol's quote; without a symbol an array of all, in order of symbol.",
+            "The quote of `symbol`; otherwise an array, of `symbols` or of all, in order.",
             {
                 "oneOf": [
                     reference("Quote"),

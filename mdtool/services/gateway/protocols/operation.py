@@ -95,6 +95,9 @@ SYMBOL: Final = Parameter(
     },
     example="AAPL",
 )
+SYMBOLS: Final = Parameter(
+    "symbols", "Names with commas, or repeated; all by default.", SYMBOL.schema
+)
 WARNING_HEADER: Final = {"Warning": "110 where the answer is stale."}
 RATE_HEADERS: Final = {
     "RateLimit-Policy": "How many requests like this a client may make.",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from aiohttp import web
 
+from mdtool.adapters.market import UnknownSymbolError
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.feed import ALL, Feed, HistoryFeed, Key, Page, Rows, SessionFeed
 from mdtool.services.gateway.fields import encoder
@@ -20,6 +22,7 @@ from mdtool.services.gateway.parameters import (
     parse_order,
     parse_session,
     parse_symbol,
+    parse_symbols,
 )
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.protocols.rest_v1 import encode_in_turns
@@ -76,11 +79,17 @@ class _Resource:
         return self._answer(request, self._encode(row), None, is_stale)
 
     async def all(self, request: web.Request) -> web.Response:
-        """`GET /api/v2/FEED`: the state of every symbol; of events, the latest."""
+        """`GET /api/v2/FEED`: the state of every symbol, or of some; of events, the latest."""
         key = self._key(request, ALL)
-        if self.row.has_events:
-            return await self._history(request, key)
         query = request.query
+        symbols = () if self.row.is_whole else parse_symbols(query)
+        if self.row.has_events:
+            if symbols:
+                path = f"{PREFIX}/{self.row.name}/{symbols[0]}"
+                raise ParameterError(
+                    f"symbols: events are of one symbol, or of all; request {path}"
+                )
+            return await self._history(request, key)
         if self.row.has_past and parse_session(query.get("session")) is not None:
             path = f"{PREFIX}/{self.row.name}/{{symbol}}"
             raise ParameterError(f"session: is for one symbol; request {path}?session=..")
@@ -88,10 +97,21 @@ class _Resource:
         is_ascending = parse_order(query.get("order"), "asc")
         cursor = query.get("cursor")
         behind = _symbol_behind(cursor) if cursor else None
-        rows = await self._feed.current(client_of(request), key)
+        if symbols:
+            rows = await self._some(request, symbols)
+        else:
+            rows = await self._feed.current(client_of(request), key)
         chosen, has_more = _part(rows, limit, behind, is_ascending)
         next_ = encode_cursor(Cursor(chosen[-1].symbol, _LIST, 0, 0)) if has_more else None
         return await self._answer_rows(request, Rows(chosen, next_))
+
+    async def _some(self, request: web.Request, symbols: Iterable[str]) -> Sequence[Any]:
+        """Return the state of those symbols that are known, in order of symbol."""
+        rows: list[Any] = []
+        for symbol in sorted(symbols):
+            with contextlib.suppress(UnknownSymbolError):
+                rows += await self._feed.current(client_of(request), self._key(request, symbol))
+        return rows
 
     async def _history(self, request: web.Request, key: Key) -> web.Response:
         query = request.query

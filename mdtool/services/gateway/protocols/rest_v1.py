@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
 
+from mdtool.adapters.market import UnknownSymbolError
 from mdtool.services.gateway import formats
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.aggregates import Aggregates
@@ -24,6 +26,7 @@ from mdtool.services.gateway.parameters import (
     parse_interval,
     parse_limit,
     parse_symbol,
+    parse_symbols,
 )
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.http.answers import answer, client_of
@@ -84,8 +87,12 @@ class RestV1:
         return answer(body, STALE_HEADERS if is_stale else None)
 
     async def aggregates(self, request: web.Request) -> web.Response:
-        """`GET /api/v1/marketdata`: an array, in order of symbol, of what each of them answers."""
-        rows = await self._aggregates.current(client_of(request), Key(ALL))
+        """`GET /api/v1/marketdata?symbols=`: an array, in order of symbol, of all or of these."""
+        aggregates = self._aggregates
+        if symbols := parse_symbols(request.query):
+            chosen = known(symbols, lambda symbol: aggregates.row(aggregates.find(symbol)))
+            return _array(chosen, formats.encode_aggregate)
+        rows = await aggregates.current(client_of(request), Key(ALL))
         return await self._list("aggregates", self._market_changes, rows, formats.encode_aggregate)
 
     async def bars(self, request: web.Request) -> web.Response:
@@ -120,11 +127,14 @@ class RestV1:
         return answer(formats.encode_trades(found.rows, found.next), client.upstream_headers())
 
     async def quotes(self, request: web.Request) -> web.Response:
-        """`GET /v1/quotes?symbol=`: a symbol's quote, or an array of all, in order of symbol."""
-        if symbol := request.query.get("symbol"):
-            row = self._quotes.find(parse_symbol(symbol))
+        """`GET /v1/quotes`: of `?symbol=AAPL` its quote; of several an array, else of all."""
+        symbols = parse_symbols(request.query)
+        if len(symbols) == 1 and "symbol" in request.query:
+            row = self._quotes.find(symbols[0])
             body = formats.encode_latest_quote(row)
             return answer(body, STALE_HEADERS if row.is_stale else None)
+        if symbols:
+            return _array(known(symbols, self._quotes.find), formats.encode_latest_quote)
         rows = await self._quotes.current(client_of(request), Key(ALL))
         return await self._list("quotes", self._quotes.changes, rows, formats.encode_latest_quote)
 
@@ -145,6 +155,20 @@ class RestV1:
             known = self._lists[name] = changes, b"[%b]" % body, has_stale
         _, body, is_stale = known
         return answer(body, STALE_HEADERS if is_stale else None)
+
+
+def known(symbols: Iterable[str], find: Callable[[str], R]) -> list[R]:
+    """Return the rows of those symbols that are known, in order of symbol."""
+    rows = []
+    for symbol in sorted(symbols):
+        with contextlib.suppress(UnknownSymbolError):
+            rows.append(find(symbol))
+    return rows
+
+
+def _array(rows: Sequence[R], encode: Callable[[R], bytes]) -> web.Response:
+    is_stale = any(cast("Any", row).is_stale for row in rows)
+    return answer(b"[%b]" % b",".join(map(encode, rows)), STALE_HEADERS if is_stale else None)
 
 
 async def encode_in_turns(rows: Sequence[R], encode: Callable[[R], bytes]) -> bytes:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+import json
+from collections.abc import Callable
+from typing import Any
 
 from aiohttp import web
 
+from mdtool.adapters.market import UnknownSymbolError
 from mdtool.core.errors import MdtoolError
+from mdtool.services.client import Client
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import Feeds
-from mdtool.services.gateway.feeds.feed import ALL, Key
+from mdtool.services.gateway.feeds.feed import ALL, Feed, Key
 from mdtool.services.gateway.fields import encode_missed
 from mdtool.services.gateway.hub import Subscription
-from mdtool.services.gateway.parameters import ParameterError, parse_symbol
+from mdtool.services.gateway.parameters import ParameterError, parse_symbols
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.table import FeedRow, PlainSocket
 from mdtool.services.gateway.websockets import websocket
 from mdtool.wire.websocket import CloseCode
-
-MAX_SYMBOLS: Final = 500
-"""That one client may name."""
 
 
 class PlainSockets:
@@ -52,7 +52,9 @@ class PlainSockets:
     async def _serve(
         self, row: FeedRow, plain: PlainSocket, layout: _PlainFormat, request: web.Request
     ) -> web.StreamResponse:
-        symbols = _parse_symbols(plain, request.query)
+        symbols = parse_symbols(request.query)
+        if plain.requires_symbols and not symbols:
+            raise ParameterError("symbol: missing; add ?symbol=AAPL")
         feed = self._feeds[row.name]
         async with websocket(request, plain.listener, self._patience_s) as socket:
 
@@ -61,8 +63,10 @@ class PlainSockets:
 
             subscription = Subscription(socket.client, socket.outbox, layout, fail=fail)
             with contextlib.ExitStack() as stack:
-                for symbol in symbols:
-                    stack.callback(feed.follow(Key(symbol, row.default), subscription))
+                for key in [Key(symbol, row.default) for symbol in symbols or [ALL]]:
+                    if symbols and await _is_unknown(feed, socket.client, key):
+                        socket.outbox.post(_encode_unknown(key.symbol))
+                    stack.callback(feed.follow(key, subscription))
                 async for _ in socket:
                     pass  # messages of clients are read, so that pings are answered
         return socket.response
@@ -83,20 +87,21 @@ class _PlainFormat:
         return encode_missed(symbol, count)
 
 
-def _parse_symbols(plain: PlainSocket, query: Mapping[str, str]) -> Sequence[str]:
-    """Return the symbols that a URL names, each once.
+async def _is_unknown(feed: Feed[Any], client: Client, key: Key) -> bool:
+    """Return whether there is nothing of a key yet, rather than unknown whether there is."""
+    if feed.knows(key):
+        return False
+    try:
+        await feed.current(client, key)
+    except UnknownSymbolError:
+        return True
+    except MdtoolError:
+        pass
+    return False
 
-    Raises
-    ------
-    ParameterError
-        When one is not valid, is missing, or there are too many.
-    """
-    text = query.get("symbols") or query.get("symbol")
-    if not text:
-        if plain.requires_symbols:
-            raise ParameterError("symbol: missing; add ?symbol=AAPL")
-        return [ALL]
-    symbols = list(dict.fromkeys(map(parse_symbol, text.split(","))))
-    if len(symbols) > MAX_SYMBOLS:
-        raise ParameterError(f"symbols: at most {MAX_SYMBOLS}, not {len(symbols):,}")
-    return symbols
+
+def _encode_unknown(symbol: str) -> bytes:
+    """Return the message about a symbol of which nothing has come yet."""
+    message = f"no data of {symbol} yet; the first is sent when it comes"
+    unknown = {"error": "not_found", "symbol": symbol, "message": message}
+    return json.dumps(unknown, separators=(",", ":")).encode()
