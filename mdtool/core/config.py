@@ -49,8 +49,10 @@ SECTIONS = frozenset(
 TABLES: Final = frozenset({"quotas", "roles"})
 """Sections of named sections, such as `[roles.desk]`, whose names are the user's own."""
 _PREFIX: Final = "MDTOOL_"
-_NO_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "MDTOOL_KAFKA", "MDTOOL_TEST_DATA"})
-"""Variables that are of no section: where settings are, and what tests use."""
+_NO_SETTINGS: Final = frozenset(
+    {CONFIG_VARIABLE, "MDTOOL_KAFKA", "MDTOOL_TEST_DATA", "MDTOOL_TOKEN"}
+)
+"""Variables that are of no section."""
 _MOST_WORDS: Final = 2
 """Of a section's name."""
 _LINK: Final = re.compile(

@@ -81,7 +81,7 @@ def test_other_sections_do_not_matter(write):
     [
         ("[serve-tcp]\nprot = 1\n", "mdtool.toml: [serve-tcp] prot: no such setting; did you mean"),
         ("[serve-tpc]\nport = 1\n", "no section [serve-tpc]; did you mean 'serve-tcp'?"),
-        ("zzz = 1\n", "no section [zzz]; choose from aggregate, book"),
+        ("zzz = 1\n", "no section [zzz]; choose from aggregate, "),
         ("serve-tcp = 1\n", "serve-tcp must be a section, [serve-tcp]"),
         ("[serve-tcp]\nport = 'x'\n", "[serve-tcp] port: expects int, not 'x'"),
         ("[serve-tcp]\nport = true\n", "[serve-tcp] port: expects int, not True"),

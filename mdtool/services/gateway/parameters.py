@@ -56,8 +56,7 @@ def parse_symbols(query: MultiMapping[str]) -> list[str]:
         When one is not valid, or there are too many.
     """
     texts = [*query.getall("symbol", ()), *query.getall("symbols", ())]
-    lists = [text.split(",") for text in texts if text]
-    names = [name for names in lists for name in names if name.strip() or len(names) == 1]
+    names = [name for text in texts if text for name in text.split(",")]
     symbols = list(dict.fromkeys(map(parse_symbol, names)))
     if len(symbols) > MAX_SYMBOLS:
         raise ParameterError(f"symbols: at most {MAX_SYMBOLS}, not {len(symbols):,}")

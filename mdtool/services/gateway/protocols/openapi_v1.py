@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from mdtool.core.units import NS_PER_MS
@@ -295,7 +296,7 @@ _BOOKS: Final = (
                 "Levels of each side.",
                 {"type": "integer", "minimum": 1, "maximum": 100, "default": 10},
             ),
-            SYMBOLS,
+            Parameter("symbols", "Names with commas; all by default.", {"type": "string"}),
         ),
         content=Content("Lines of JSON.", {"type": "string"}, media_type="application/x-ndjson"),
         fails=(400, 409, 502, 503, 504),
@@ -361,7 +362,7 @@ OPERATIONS: Final = (
         path="/v1/quotes",
         tag="market data",
         summary="The best prices and the last trade, of a symbol or of all.",
-        parameters=(SYMBOL, SYMBOLS),
+        parameters=(replace(SYMBOLS, name="symbol"), SYMBOLS),
         content=Content(
             "The quote of `symbol`; otherwise an array, of `symbols` or of all, in order.",
             {

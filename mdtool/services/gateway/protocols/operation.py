@@ -84,6 +84,8 @@ CURSOR: Final = {
     "type": "string",
     "pattern": f"^[A-Za-z][A-Za-z0-9_-]{{{MIN_CURSOR_CHARS - 1},{MAX_CURSOR_CHARS - 1}}}$",
 }
+_NAME: Final = rf"[!-+\-.-~]{{1,{MAX_SYMBOL_CHARS}}}"
+"""A symbol in a list: without commas."""
 SYMBOL: Final = Parameter(
     "symbol",
     "Printable ASCII, of any case.",
@@ -96,7 +98,10 @@ SYMBOL: Final = Parameter(
     example="AAPL",
 )
 SYMBOLS: Final = Parameter(
-    "symbols", "Names with commas, or repeated; all by default.", SYMBOL.schema
+    "symbols",
+    "Names with commas, or repeated; all by default.",
+    {"type": "string", "pattern": f"^{_NAME}(,{_NAME})*$"},
+    example="AAPL,MSFT",
 )
 WARNING_HEADER: Final = {"Warning": "110 where the answer is stale."}
 RATE_HEADERS: Final = {
