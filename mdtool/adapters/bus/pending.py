@@ -61,7 +61,8 @@ class PendingRuns:
             if not self._unsent:
                 self._has_unsent.clear()
                 await self._has_unsent.wait()
-            if (left_s := collected_s - now_s()) > 0:
+            # The loop's timers end at whole milliseconds: what lacks little goes at once.
+            if (left_s := collected_s - now_s()) > collect_s / 2:
                 await asyncio.sleep(left_s)
             n_frames = 0
             for _ in range(len(self._unsent)):

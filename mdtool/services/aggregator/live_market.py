@@ -88,8 +88,9 @@ class LiveMarket:
         if first_sequence and self.market.position(stream_id) is None:
             log.info("stream %s starts here at sequence %d", stream_id, first_sequence)
         change = self.market.apply(stream_id, first_sequence, frames)
-        self.committer.add(change)
+        # States first: who waits for a commit may wait for them.
         self.subscribers.wake(self.market.symbols, change.changed)
+        self.committer.add(change)
         return change.run.next_sequence
 
     def take_new(self, frames: Frames) -> None:

@@ -49,8 +49,8 @@ from mdtool.wire.dbn_session import (
 _DATASET: Final = "MDTOOL.QUOTES"
 _STREAM: Final = "quotes"
 _SCHEMA: Final = "bbo-1s"
-_ROUND_S: Final = 0.02
-"""How long quotes are conflated. A reader that sees fifty a second misses none."""
+_ROUND_S: Final = 0.05
+"""How long quotes are conflated. A reader that sees twenty a second misses none."""
 _BATCHES_AHEAD: Final = 8
 """How many batches may wait until they are due; the source is blocked beyond it."""
 _MAX_RECEIVERS: Final = 64
