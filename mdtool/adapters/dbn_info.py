@@ -13,9 +13,10 @@ from mdtool.adapters.byte_source import ByteSource, open_bytes
 from mdtool.core.dtypes import RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import CorruptStreamError
 from mdtool.core.records import Records, index_timestamps
-from mdtool.core.units import format_duration, format_time
+from mdtool.core.units import format_duration, format_price, format_time
 from mdtool.wire.dbn import DbnDecoder, Run
-from mdtool.wire.dbn_records import CONTROL_RTYPES
+from mdtool.wire.dbn_records import CONTROL_RTYPES, RTYPE_DEFINITION
+from mdtool.wire.source_stream import lot_steps
 
 _FIRST_BYTES: Final = 1 << 18
 _CHUNK_BYTES: Final = 1 << 20
@@ -52,6 +53,8 @@ class Seen:
     n_gaps: int = 0
     backwards: int = 0
     mappings: list[dict[str, str | None]] = field(default_factory=list)
+    lots: dict[str, int] = field(default_factory=dict)
+    """What definition records say of the lots of sizes, in units of 1e-9, by symbol."""
     _before_ns: int | None = None
 
     def add(self, records: Records, header_schema: str | None) -> None:
@@ -62,6 +65,8 @@ class Seen:
         if rtype == RTYPE_SYMBOL_MAPPING:
             for record in records:
                 self._add_mapping(record)
+        if rtype == RTYPE_DEFINITION:
+            self.lots |= lot_steps(records)
         if rtype in CONTROL_RTYPES:
             return
         times = index_timestamps(records)
@@ -188,6 +193,9 @@ class StreamInfo:
             "partial": list(metadata.partial),
             "not_found": list(metadata.not_found),
             "mappings": [*_mappings(self._headers), *seen.mappings],
+            "lots": [
+                {"symbol": symbol, "lot": format_price(step)} for symbol, step in seen.lots.items()
+            ],
             "first_timestamp": _time(seen.first_ns),
             "is_whole": self.error is None if self._is_deep else None,
         }

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -41,6 +42,18 @@ def wall_times_s(rounds: int, *ways: Callable[[], object]) -> list[float]:
             way()
             times_s.append(time.perf_counter() - began_s)
     return [median(times_s) for times_s in taken_s]
+
+
+def cpu_s(run: Callable[[], object]) -> float:
+    """Return the CPU time that a call takes, here and in the processes that it waits for."""
+    before_s = _used_s()
+    run()
+    return _used_s() - before_s
+
+
+def _used_s() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 @contextlib.asynccontextmanager

@@ -9,13 +9,12 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from mdtool.bench.figures import Figure, against, in_turns
-from mdtool.bench.processes import process, run_command
+from mdtool.bench.processes import cpu_s, process, run_command
 from mdtool.bench.recordings import simulated_trades, write_recording, write_trades, zstd_pass
 from mdtool.engine.simulate import Exchange
 
@@ -82,20 +81,8 @@ def _pairs(
     rounds: int, run: Callable[[], object], run_baseline: Callable[[], object]
 ) -> list[tuple[float, float]]:
     """Return CPU times in turns, after one round that compiles kernels and fills caches."""
-    pairs = [(_cpu_s(run), _cpu_s(run_baseline)) for _ in range(1 + rounds)]
+    pairs = [(cpu_s(run), cpu_s(run_baseline)) for _ in range(1 + rounds)]
     return pairs[1:]
-
-
-def _cpu_s(run: Callable[[], object]) -> float:
-    """Return the CPU time that a call takes, here and in the processes that it waits for."""
-    before_s = _used_s()
-    run()
-    return _used_s() - before_s
-
-
-def _used_s() -> float:
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _import_numpy() -> str:

@@ -94,6 +94,10 @@ BENCHES: Final = {
         "DBN to CSV, JSON and Parquet, and merges, against databento_dbn's Transcoder",
         "text:measure",
     ),
+    "sources": Bench(
+        "recorded messages of a live source into DBN, against decoding their JSON alone",
+        "sources:measure",
+    ),
     "vwap": Bench(
         "rolling VWAPs of a long file of trades, in windows of 10 and of 10 million", "vwap:measure"
     ),

@@ -48,7 +48,6 @@ def ingest(
     """
     from mdtool.adapters.dbn_select import TRADES, SchemaSource
     from mdtool.adapters.dbn_source import RecordSource
-    from mdtool.adapters.live import metrics
     from mdtool.adapters.live.records import open_live
     from mdtool.wire.dbn_records import RTYPE_DEFINITION
 
@@ -60,7 +59,6 @@ def ingest(
         records = SchemaSource(live, config.schema or TRADES)
     with (
         records,
-        metrics.served(source, live.counts, config.metrics_port),
         output.open(records.metadata, is_endless=not config.replay) as sink,
         Progress("records", None, is_quiet) as progress,
     ):

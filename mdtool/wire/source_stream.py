@@ -47,6 +47,9 @@ _KNOWN_IDS: Final = 4096
 _MAX_TEXT: Final = 302
 _DEFINITION: Final = DTYPES[RTYPE_DEFINITION]
 _LAST_SECONDS: Final = 64
+_SECOND_CHARS: Final = len("2026-12-02T00:00:00")
+_TO_NS: Final = tuple(int(10**n) for n in range(9, -1, -1))
+"""The factor of a fraction of a second, by its digits."""
 
 
 class Trade(NamedTuple):
@@ -153,9 +156,10 @@ def time_ns(text: str) -> int:
     UsageError
         When it is not a time.
     """
-    fraction = text[20:-1]
-    if text[-1:] == "Z" and text[19:20] == "." and fraction.isdigit() and len(fraction) <= 9:
-        return _second_ns(text[:19]) + int(fraction.ljust(9, "0"))
+    second, _, fraction = text.partition(".")
+    digits, zone = fraction[:-1], fraction[-1:]
+    if zone == "Z" and len(second) == _SECOND_CHARS and digits.isdecimal() and len(digits) <= 9:
+        return _second_ns(second) + int(digits) * _TO_NS[len(digits)]
     return parse_time(text)
 
 
@@ -232,9 +236,10 @@ class SourceEncoder:
         """Take what one message brought, and when; times of reception never go back."""
         self._ts_recv = max(self._ts_recv, ts_recv_ns)
         for event in events:
+            if type(event) is Trade:  # most are
+                self._add_trade(event)
+                continue
             match event:
-                case Trade():
-                    self._add_trade(event)
                 case Quote():
                     self._add_quote(event)
                 case Lot(symbol, step):
@@ -259,38 +264,38 @@ class SourceEncoder:
         return taken
 
     def _add_trade(self, trade: Trade) -> None:
-        instrument = self._instruments.get(trade.symbol)
+        symbol, price_text, size_text, ts_event, side, trade_id, is_regular = trade
+        instrument = self._instruments.get(symbol)
         if instrument is None:
             self.counts["symbol"] += 1
             return
-        trade_id = trade.trade_id
         if trade_id is not None and instrument.is_repeated(trade_id):
             self.counts["duplicates"] += 1
             return
-        if self._is_regular_only and not trade.is_regular:
+        if self._is_regular_only and not is_regular:
             self.counts["irregular"] += 1
             return
-        price, size = fixed_point(trade.price), fixed_point(trade.size)
+        price, size = fixed_point(price_text), fixed_point(size_text)
         if price is None or not -UNDEF_PRICE < price < UNDEF_PRICE:
             self.counts["price"] += 1
         elif size is None or not 0 < size <= MAX_SIZE * _MAX_PARTS * instrument.step:
             self.counts["size"] += 1
         elif size % instrument.step:
             self.counts["lot"] += 1
-        elif not _is_time(trade.ts_event):
+        elif not MIN_TIMESTAMP_NS <= ts_event < UNDEF_PRICE:
             self.counts["timestamp"] += 1
         else:
             if self._quotes:
                 self._encode_rows()
             self.counts["trades"] += 1
+            number, ts_recv = instrument.instrument_id, self._ts_recv
             sequence = 0 if trade_id is None else trade_id & 0xFFFFFFFF
-            head = (instrument.instrument_id, trade.ts_event, price)
-            tail = (self._ts_recv, sequence)
             lots = size // instrument.step
             while lots > MAX_SIZE:
-                self._trades.append((*head, MAX_SIZE, trade.side, 0, *tail))
+                row = (number, ts_event, price, MAX_SIZE, side, 0, ts_recv, sequence)
+                self._trades.append(row)
                 lots -= MAX_SIZE
-            self._trades.append((*head, lots, trade.side, F_LAST, *tail))
+            self._trades.append((number, ts_event, price, lots, side, F_LAST, ts_recv, sequence))
 
     def _add_quote(self, quote: Quote) -> None:
         instrument = self._instruments.get(quote.symbol)
@@ -305,7 +310,7 @@ class SourceEncoder:
             self.counts["size"] += 1
         elif sizes[0] % instrument.step or sizes[1] % instrument.step:
             self.counts["lot"] += 1
-        elif not _is_time(quote.ts_event):
+        elif not MIN_TIMESTAMP_NS <= quote.ts_event < UNDEF_PRICE:
             self.counts["timestamp"] += 1
         else:
             if self._trades:
@@ -367,17 +372,13 @@ class SourceEncoder:
         self._encoded += bytes(dbn.SystemMsg(ts_event=self._ts_recv, msg=said))
 
 
-def lot_steps(definitions: Records) -> dict[int, int]:
-    """Return the lots that definition records tell, in units of 1e-9, by instrument id."""
+def lot_steps(definitions: Records) -> dict[str, int]:
+    """Return the lots that definition records tell, in units of 1e-9, by symbol."""
     unit = LOT_UNIT.encode()
     return {
-        int(each["instrument_id"]): int(each["unit_of_measure_qty"])
+        each["raw_symbol"].decode("ascii", "replace"): int(each["unit_of_measure_qty"])
         for each in definitions[definitions["unit_of_measure"] == unit]
     }
-
-
-def _is_time(ts_ns: int) -> bool:
-    return MIN_TIMESTAMP_NS <= ts_ns < UNDEF_PRICE
 
 
 _TRADE_ROW: Final = np.dtype(

@@ -47,7 +47,7 @@ async def test_trades_are_exact_and_come_behind_their_symbol_and_lot(server):
     assert mapping.rtype == RTYPE_SYMBOL_MAPPING
     assert definition.rtype == RTYPE_DEFINITION
     step = 10_000 if server.has_lots else 10**9
-    assert lot_steps(definition.records) == {1: step}
+    assert lot_steps(definition.records) == {symbol: step}
     assert trades.symbols.tolist() == [symbol]
     (record,) = trades.records
     assert record["price"] == 50_123_450_000_000
@@ -168,7 +168,7 @@ async def test_the_users_lot_goes_before_the_sources(server):
         await client.say(server.trade(symbol, "1", "0.0000003", AT_NS, 1))
         definitions = (await reader.of(RTYPE_DEFINITION)).records
         trades = (await reader.of(RTYPE_TRADE)).records
-    assert lot_steps(definitions) == {1: 100}
+    assert lot_steps(definitions) == {symbol: 100}
     assert trades["size"].tolist() == [3]
 
 

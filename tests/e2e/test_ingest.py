@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -201,3 +202,20 @@ def served(url: str) -> dict | None:
 )
 def test_wrong_sources_of_the_stack(arguments, said):
     output_of("serve", "all", *arguments, status=2, said=said)
+
+
+async def test_info_shows_the_lots(kraken):
+    options = ("--url", kraken.url, "-l", "1")
+    async with ingesting("kraken", "BTC/USD", *options) as process:
+        client = await subscribed(kraken)
+        await client.say(kraken.trade("BTC/USD", "1", "0.5", AT_NS, 1))
+        _, out, _ = await ended(process)
+    report = json.loads(output_of("info", "-", "--json", "--deep", stdin=out))
+    assert report["lots"] == [{"symbol": "BTC/USD", "lot": "0.00001"}]
+
+
+def test_a_port_of_metrics_that_is_in_use(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ("--metrics-port", port, "--url", "ws://127.0.0.1:1")
+        output_of("ingest", "kraken", "A", *options, status=3, said=f"--metrics-port {port}")

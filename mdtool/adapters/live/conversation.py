@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
 from mdtool.adapters.live.port import Request, Session
 from mdtool.core.errors import UsageError
-from mdtool.wire.source_stream import Event, Failed, Gap, Malformed, Rejected, Subscribed
+from mdtool.wire.source_stream import Event, Failed, Gap, Malformed, Rejected, Subscribed, Trade
 
 _SHOWN_CHARS: Final = 80
 
@@ -45,7 +44,11 @@ class Conversation:
         """Return the events of a message; those before a part that is not valid count."""
         events: list[Event] = []
         try:
-            self._extend(events, self.session.receive(text))
+            for event in self.session.receive(text):
+                if type(event) is Trade or self._is_new(event):
+                    events.append(event)
+                if type(event) is Rejected:
+                    self._reject(event, events)
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError, UsageError):
             events.append(Malformed(text[:_SHOWN_CHARS]))
         return events
@@ -55,15 +58,12 @@ class Conversation:
         was_live, self.is_live = self.is_live, False
         return [Gap(f"{self._kind.name}: {reason}")] if was_live else []
 
-    def _extend(self, events: list[Event], more: Iterable[Event]) -> None:
-        for event in more:
-            if isinstance(event, Subscribed):
-                if self.is_live:
-                    continue
-                self.is_live = True
-            events.append(event)
-            if isinstance(event, Rejected):
-                self._reject(event, events)
+    def _is_new(self, event: Event) -> bool:
+        """Note that the source has accepted the subscription; return False where that is known."""
+        if type(event) is not Subscribed:
+            return True
+        was_live, self.is_live = self.is_live, True
+        return not was_live
 
     def _reject(self, rejected: Rejected, events: list[Event]) -> None:
         """Leave out a symbol from the connections to come; without any, the source has failed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from mdtool.adapters.live.messages import decoded, request
@@ -33,28 +33,15 @@ class KrakenSession:
         """As `Session.begin`."""
         yield Send(request({"method": "subscribe", "params": {"channel": "instrument"}}))
 
-    def receive(self, text: str) -> Iterator[Event]:
+    def receive(self, text: str) -> Iterable[Event]:
         """As `Session.receive`."""
         message = decoded(text)
         channel = message.get("channel")
         if channel == "trade":
-            if message["type"] == "update":
-                yield from self._trades(message["data"])
-        elif channel == "instrument":
-            yield from self._instruments(message["type"], message["data"]["pairs"])
-        elif message.get("method") == "subscribe":
-            yield from self._answer(message)
-
-    def _trades(self, trades: list[dict[str, str]]) -> Iterator[Event]:
-        for each in trades:
-            yield Trade(
-                each["symbol"],
-                str(each["price"]),
-                str(each["qty"]),
-                time_ns(each["timestamp"]),
-                _SIDES.get(each["side"], "N"),
-                int(each["trade_id"]),
-            )
+            return _trades(message["data"]) if message["type"] == "update" else ()
+        if channel == "instrument":
+            return self._instruments(message["type"], message["data"]["pairs"])
+        return self._answer(message) if message.get("method") == "subscribe" else ()
 
     def _instruments(self, kind: str, pairs: list[dict[str, object]]) -> Iterator[Event]:
         steps = {str(pair["symbol"]): pair.get("qty_increment") for pair in pairs}
@@ -79,3 +66,15 @@ class KrakenSession:
             yield Rejected(symbol, reason) if symbol else Failed(reason)
         elif result.get("channel") == "trade":
             yield Subscribed()
+
+
+def _trades(trades: list[dict[str, str]]) -> Iterator[Event]:
+    for each in trades:
+        yield Trade(
+            each["symbol"],
+            str(each["price"]),
+            str(each["qty"]),
+            time_ns(each["timestamp"]),
+            _SIDES.get(each["side"], "N"),
+            int(each["trade_id"]),
+        )

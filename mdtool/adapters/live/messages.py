@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from mdtool.core.errors import UsageError
 
-_DECODE: Final = json.JSONDecoder(parse_float=str).decode
+_DECODER: Final = json.JSONDecoder(parse_float=str)
 
 
 def decoded(text: str) -> Any:
@@ -20,7 +20,9 @@ def decoded(text: str) -> Any:
         When it is not JSON.
     """
     try:
-        return _DECODE(text)
+        # What `decode` does, without looking for white space around the value.
+        value, end = _DECODER.raw_decode(text)
+        return value if end == len(text) else _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

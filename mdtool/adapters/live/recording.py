@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Final, TypeAlias
 
 from mdtool.adapters.live.config import REGULAR
 from mdtool.adapters.live.conversation import Conversation
@@ -85,10 +85,8 @@ class Recorder:
                 raise OutputError(f"{self._path}: {error.strerror}") from error
 
 
-class _Line(NamedTuple):
-    ts_ns: int
-    kind: str
-    text: str
+_Line: TypeAlias = tuple[int, str, str]
+"""When, what it is, and its text."""
 
 
 class RecordedSource:
@@ -115,13 +113,13 @@ class RecordedSource:
         if not paths:
             raise InputError(f"{folder}: has no recording of {kind.name}")
         self._lines = _lines(paths)
-        begin = next(self._lines)
-        symbols = request.symbols or begin.text.split(" ")[1:]
+        start_ns, _, begin = next(self._lines)
+        symbols = request.symbols or begin.split(" ")[1:]
         config = request.config
         self._conversation = Conversation(kind, Request(symbols, config, request.keys))
         self._encoder = SourceEncoder(
             kind.dataset,
-            begin.ts_ns,
+            start_ns,
             kind.instrument_class,
             config.lots(),
             config.conditions == REGULAR,
@@ -144,15 +142,15 @@ class RecordedSource:
         """Take the next lines; return whether there were any."""
         conversation, add = self._conversation, self._encoder.add
         n = 0
-        for n, line in enumerate(self._lines, 1):
-            if line.kind == _MESSAGE:
-                add(conversation.received(line.text), line.ts_ns)
-            elif line.kind == _LOST:
-                add(conversation.lost(line.text), line.ts_ns)
-            elif line.kind == _OPENED:
-                add(conversation.opened(), line.ts_ns)
+        for n, (ts_ns, kind, text) in enumerate(self._lines, 1):
+            if kind == _MESSAGE:
+                add(conversation.received(text), ts_ns)
+            elif kind == _LOST:
+                add(conversation.lost(text), ts_ns)
+            elif kind == _OPENED:
+                add(conversation.opened(), ts_ns)
             else:
-                add(conversation.lost("the recording ended, and another one began"), line.ts_ns)
+                add(conversation.lost("the recording ended, and another one began"), ts_ns)
             if n == _CHUNK_LINES:
                 break
         return n > 0
@@ -162,11 +160,13 @@ def _lines(paths: list[Path]) -> Generator[_Line]:
     for path in paths:
         try:
             with path.open(encoding="utf-8") as file:
-                for number, text in enumerate(file, 1):
-                    when, *rest = text.rstrip("\n").split("\t", 2)
-                    if not when.isdigit() or len(rest) != 2:
-                        raise InputError(f"{path}: line {number} is not of a recording")
-                    yield _Line(int(when), *rest)
+                for number, line in enumerate(file, 1):
+                    try:
+                        when, kind, text = line[:-1].split("\t", 2)
+                        ts_ns = int(when)
+                    except ValueError:
+                        raise InputError(f"{path}: line {number} is not of a recording") from None
+                    yield ts_ns, kind, text
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
