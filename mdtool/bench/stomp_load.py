@@ -32,6 +32,8 @@ MODULE: Final = "mdtool.bench.stomp_load"
 _VOLUME: Final = re.compile(rb'"volume":"(\d+)"')
 _LONGEST_BYTES: Final = 40
 """The longest text of `_VOLUME`, which the end of the received bytes may cut."""
+_LOST: Final = sys.maxsize
+"""In place of the volume of a client that is disconnected."""
 _SILENCE_S: Final = 30.0
 """How long the load waits for a further message."""
 _BEAT_S: Final = 10.0
@@ -124,12 +126,21 @@ class StompLoad:
         clients = len(self._sockets)
         due = int((time.monotonic() - self._began_s) / _BEAT_S * clients)
         for beat in range(self._beats, due):  # one client after the other, as they would
-            self._sockets[beat % clients].send(_frame(b"\n"))
+            with contextlib.suppress(ConnectionError):  # reading finds that it is disconnected
+                self._sockets[beat % clients].send(_frame(b"\n"))
         self._beats = due
         ready = self._selector.select(_SILENCE_S)
         for key, _ in ready:
             number: int = key.data
-            data = self._tails[number] + self._sockets[number].recv(1 << 16)
+            try:
+                received = self._sockets[number].recv(1 << 16)
+            except ConnectionError:
+                received = b""
+            if not received:
+                self._volumes[number] = _LOST
+                self._selector.unregister(key.fileobj)
+                continue
+            data = self._tails[number] + received
             self._tails[number] = data[-_LONGEST_BYTES:]
             volumes = _VOLUME.findall(data)
             if volumes:
