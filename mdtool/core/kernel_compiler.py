@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import struct
 import sys
@@ -156,12 +157,14 @@ numba_event.register("numba:compiler_lock", _InterruptKeeper())
 
 
 class _Codegen(codegen.AOTCPUCodegen):
-    """Position-independent code for this CPU."""
+    """Position-independent code for this CPU, or for the one that NUMBA_CPU_NAME names."""
 
     def __init__(self) -> None:
         super().__init__("mdtool", cpu_name="host")
 
     def _customize_tm_features(self) -> str:
+        if "NUMBA_CPU_NAME" in os.environ and "NUMBA_CPU_FEATURES" not in os.environ:
+            return ""  # those of that CPU, not of this one
         features: str = self._get_host_cpu_features()
         return features
 

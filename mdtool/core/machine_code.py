@@ -30,6 +30,8 @@ _DIGEST_BYTES: Final = 16
 _METH_FASTCALL: Final = 0x80
 _PAGE: Final = mmap.PAGESIZE
 
+_CPU_NAME: Final = "NUMBA_CPU_NAME"
+"""The variable that names the CPU to compile for."""
 CPU_INFO: Final = Path("/proc/cpuinfo")
 
 NDARRAY: Final = "type.ndarray"
@@ -214,7 +216,10 @@ def is_supported() -> bool:
 
 
 def environment_digest() -> str:
-    """Return what identifies the compiler, its options, Python, numpy and the CPU."""
+    """Return what identifies the compiler, its options, Python, numpy and the CPU.
+
+    It is the CPU of this machine, unless numba's variable names another.
+    """
     digest = hashlib.blake2b(digest_size=8)
     parts = [sys.version, np.__version__]
     for name in ("numba", "llvmlite"):
@@ -226,6 +231,14 @@ def environment_digest() -> str:
         for name, value in sorted(os.environ.items())
         if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR"
     ]
+    parts += [platform.machine()] if _CPU_NAME in os.environ else _cpu()
+    digest.update("\n".join(parts).encode())
+    return digest.hexdigest()
+
+
+def _cpu() -> list[str]:
+    """Return what identifies the CPU of this machine."""
+    parts = []
     try:
         with CPU_INFO.open() as cpus:
             for line in cpus:
@@ -235,5 +248,4 @@ def environment_digest() -> str:
                     break
     except OSError:  # no /proc: code of another machine might not run here
         parts.append(platform.node())
-    digest.update("\n".join(parts).encode())
-    return digest.hexdigest()
+    return parts

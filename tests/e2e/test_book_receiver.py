@@ -152,7 +152,10 @@ async def test_before_the_start_there_is_nothing():
             status, told = await receiver.ask(f"/order-book{query}")
             assert (status, told["error"]) == (409, "not_started")
         assert (await receiver.status())["state"] == "idle"
-        assert await receiver.ask("/health") == (200, {"status": "ok", "state": "idle"})
+        assert await receiver.ask("/health") == (
+            200,
+            {"status": "ok", "state": "idle", "accept_pauses": 0},
+        )
 
 
 async def test_two_starts_at_once(day):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import subprocess
@@ -406,8 +407,18 @@ def small_disk(mortal_server):
 
 
 @pytest.mark.parametrize(
+    ("option", "said"),
+    [("ssl_mode=require", "no option 'ssl_mode'; did you mean 'sslmode'?"), ("zzz=1", "'zzz'")],
+)
+def test_an_unknown_option_is_named_with_the_nearest(option, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        open_store(f"postgresql://user:s3cret@host/market?{option}")
+
+
+@pytest.mark.parametrize(
     "url",
     [
+        "postgresql://user:s3?cret@host/market",
         "postgresql://user:s3cret@[::1/market",
         "postgresql://user:s3cret@host/market?no_such_option=1",
         "postgresql://user:s3%zzcret@host/market",

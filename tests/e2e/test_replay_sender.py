@@ -561,7 +561,10 @@ async def test_other_paths_are_answered_in_json(day, path, method, status):
 
 async def test_health(day):
     async with sender_of(day[0]) as sender:
-        assert await sender.ask("/health") == (200, {"status": "ok", "state": "idle"})
+        assert await sender.ask("/health") == (
+            200,
+            {"status": "ok", "state": "idle", "accept_pauses": 0},
+        )
 
 
 async def test_the_header_is_that_of_the_file(day):

@@ -292,6 +292,11 @@ def test_machine_code_of_another_cpu_is_not_used(tmp_path, monkeypatch):
         return machine_code.environment_digest()
 
     assert len({here, digest(1000, "avx2"), digest(2000, "avx2"), digest(1000, "avx512f")}) == 3
+    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
+    generic = digest(1000, "avx2")
+    assert generic == digest(1000, "avx512f") != here
+    monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64-v3")
+    assert digest(1000, "avx2") != generic
 
 
 def test_an_image_on_disk_is_read_whole_or_not_at_all():

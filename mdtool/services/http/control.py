@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from mdtool.core.descriptors import shortage
 from mdtool.services.client import Admission, Client, client_address
 from mdtool.services.http.answers import (
     IDENTIFY,
@@ -47,7 +48,8 @@ def control_application(
     """
 
     async def health(_request: web.Request) -> web.Response:
-        return answer(encode_object({"status": "ok", **report()}))
+        status = {"status": "ok", **report(), "accept_pauses": shortage.pauses}
+        return answer(encode_object(status))
 
     def identify(request: web.Request) -> Client:
         return admission.client(client_address(request.remote or ""))

@@ -29,7 +29,12 @@ from mdtool.adapters.stores.errors import (
     StoreUnavailableError,
 )
 from mdtool.adapters.stores.postgresql.binary import ColumnDumper, read_rows
-from mdtool.adapters.stores.postgresql.libpq import check_options, connection_error, set_verbose
+from mdtool.adapters.stores.postgresql.libpq import (
+    check_names,
+    check_options,
+    connection_error,
+    set_verbose,
+)
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import ConfigError
 
@@ -142,6 +147,7 @@ class Location:
         rest = urlencode([option for option in options if option[0] != "schema"], quote_via=quote)
         try:
             urlsplit(base)
+            check_names(name for name, _ in options if name != "schema")
             given = conninfo_to_dict(f"{base}?{rest}" if rest else base)
         except (ValueError, psycopg.Error):
             # Not even as a cause: libpq repeats the URL.

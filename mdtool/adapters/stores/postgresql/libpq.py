@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import difflib
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +37,22 @@ _CODE: Final = re.compile(r":  ([0-9A-Z]{5}): ")
 _NOT_AUTHENTICATED: Final = "28P01"
 _WRONG_OPTION: Final = ("22", "42")
 _FORBIDDEN: Final = "42501"
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Check the names of options of a URL.
+
+    Raises
+    ------
+    ConfigError
+        When libpq has no such option.
+    """
+    known = [option.keyword.decode() for option in pq.Conninfo.get_defaults()]
+    for name in names:
+        if name.isidentifier() and name not in known:  # others may be part of a password
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise _invalid(f"no option {name!r}{hint}")
 
 
 def check_options(given: Mapping[str, Any]) -> None:
