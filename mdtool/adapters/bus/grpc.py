@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import grpc
 import grpc.aio
 
 from mdtool.adapters import rpc
+from mdtool.adapters.bus.base import MAX_WAIT_S, BaseBus
 from mdtool.adapters.bus.pending import PendingRuns
-from mdtool.adapters.bus.port import CommitListener
 from mdtool.adapters.local_rpc import LocalStub
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
@@ -25,10 +25,8 @@ from mdtool.wire.batches import encode_batch
 log = logging.getLogger(__name__)
 
 _COLLECT_S: Final = 0.001
-_MAX_WAIT_S: Final = 2.0
 _PATIENCE_S: Final = 5.0
 """How long an aggregator that was never there may still be starting, and is not reported."""
-"""The longest pause between two attempts to reach the aggregator."""
 _REFUSALS: Final = frozenset(
     {
         grpc.StatusCode.DATA_LOSS,
@@ -46,7 +44,7 @@ class _CallEndedError(Exception):
     """The aggregator ended the call, as it does when it stops."""
 
 
-class GrpcBus:
+class GrpcBus(BaseBus):
     """Sends batches over a `StreamTickBatches` call, and holds each until its BatchAck.
 
     After a lost call it opens another and sends again, in order, what was not acknowledged; the
@@ -63,58 +61,40 @@ class GrpcBus:
     """
 
     def __init__(self, address: str, symbols: SymbolTable, socket: str = "") -> None:
+        super().__init__()
         self._address = address
         self._socket = socket
         self._symbols = symbols
-        self._listeners: list[CommitListener] = []
         self._pending = PendingRuns(symbols)
-        self._delays = delays(cap_s=_MAX_WAIT_S)
+        self._delays = delays(cap_s=MAX_WAIT_S)
         self._is_unavailable = False
         self._was_connected = False
         self._is_leaving = False
-        self._resources = contextlib.AsyncExitStack()
 
     @property
     def peer(self) -> str:
         """The aggregator and its address."""
         return f"aggregator {self._address}"
 
-    async def __aenter__(self) -> Self:
-        async with contextlib.AsyncExitStack() as stack:
-            self._channel = rpc.open_channel(self._address)
-            await stack.enter_async_context(self._channel)
-            self._stub = rpc.Stub(self._channel)
-            self._streams = LocalStub(self._socket) if self._socket else self._stub
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            stack.callback(self._leave, tasks.create_task(self._stay_connected(), name=self.peer))
-            self._resources = stack.pop_all()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> bool | None:
-        try:
-            return await self._resources.__aexit__(*exc_info)  # type: ignore[arg-type]
-        except ExceptionGroup as group:
-            raise first_error(group) from group
-
-    def subscribe(self, listener: CommitListener) -> None:
-        """Call `listener` at each BatchAck."""
-        self._listeners.append(listener)
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        self._channel = rpc.open_channel(self._address)
+        await stack.enter_async_context(self._channel)
+        self._stub = rpc.Stub(self._channel)
+        self._streams = LocalStub(self._socket) if self._socket else self._stub
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.callback(self._leave, tasks.create_task(self._stay_connected(), name=self.peer))
 
     def publish(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
         """Queue the run for the next message."""
         self._pending.add(stream_id, first_sequence, frames)
 
-    async def position(self, stream_id: str) -> int:
-        """Ask the aggregator, again and again while it is unavailable."""
+    async def _request_position(self, stream_id: str) -> int | None:
         request = marketdata_pb2.StreamPositionRequest(stream_id=stream_id)
-        for delay_s in delays(cap_s=_MAX_WAIT_S):
-            try:
-                reply = await self._stub.GetStreamPosition(request, wait_for_ready=True)
-            except grpc.aio.AioRpcError as error:
-                self._raise_refusal(error)
-                await asyncio.sleep(delay_s)
-            else:
-                break
+        try:
+            reply = await self._stub.GetStreamPosition(request, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            self._raise_refusal(error)
+            return None
         return reply.next_sequence if reply.known else 0
 
     def _leave(self, task: asyncio.Task[None]) -> None:
@@ -164,14 +144,13 @@ class GrpcBus:
                 log.info("%s: reconnected" if self._was_connected else "%s: connected", self.peer)
             self._is_unavailable = False
             self._was_connected = True
-            self._delays = delays(cap_s=_MAX_WAIT_S)
+            self._delays = delays(cap_s=MAX_WAIT_S)
             self._commit(ack.stream_id, ack.next_sequence)
         raise _CallEndedError
 
     def _commit(self, stream_id: str, next_sequence: int) -> None:
         self._pending.commit(stream_id, next_sequence)
-        for listener in self._listeners:
-            listener(stream_id, next_sequence)
+        self._notify(stream_id, next_sequence)
 
     def _lost(self, error: BaseException) -> None:
         if not isinstance(error, grpc.aio.AioRpcError):

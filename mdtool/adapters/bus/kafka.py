@@ -9,9 +9,9 @@ import logging
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
-from mdtool.adapters.bus.port import CommitListener
+from mdtool.adapters.bus.base import BaseBus
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.client import (
     KafkaError,
@@ -22,9 +22,7 @@ from mdtool.adapters.kafka.client import (
 )
 from mdtool.adapters.kafka.stream_positions import StreamPositions, encode_position
 from mdtool.adapters.kafka.topics import STREAMS, TICKS, open_topics, watched
-from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
-from mdtool.core.lifecycle import first_error
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.threads import run_in_thread
 from mdtool.core.trades import Frames, TradeRun, take_run
@@ -35,7 +33,6 @@ log = logging.getLogger(__name__)
 _MAX_IN_FLIGHT: Final = 8
 """Runs in flight at once; ticks that arrive meanwhile make the next runs longer."""
 _POLL_S: Final = 0.1
-_MAX_WAIT_S: Final = 2.0
 _UNLIMITED: Final = {"message.timeout.ms": 0}
 
 
@@ -64,7 +61,7 @@ class _Stream:
         """Whether a record of the position is in flight."""
 
 
-class KafkaBus:
+class KafkaBus(BaseBus):
     """Produces the parts of each run, and then the stream's position, which commits it.
 
     The client itself retries records that are not acknowledged, in order and numbered, so that
@@ -83,9 +80,9 @@ class KafkaBus:
     """
 
     def __init__(self, url: str, symbols: SymbolTable) -> None:
+        super().__init__()
         self._address = KafkaAddress.parse(url)
         self._symbols = symbols
-        self._listeners: list[CommitListener] = []
         self._unsent: dict[str, deque[TradeRun]] = {}
         self._streams: dict[str, _Stream] = {}
         self._in_flight = 0
@@ -93,39 +90,25 @@ class KafkaBus:
         self._refusal: PeerError | None = None
         self._is_unavailable = False
         self._is_closing = threading.Event()
-        self._resources = contextlib.AsyncExitStack()
 
     @property
     def peer(self) -> str:
         """Kafka and its servers."""
         return str(self._address)
 
-    async def __aenter__(self) -> Self:
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         self._loop = asyncio.get_running_loop()
         topics = await asyncio.to_thread(open_topics, self._address)
-        async with contextlib.AsyncExitStack() as stack:
-            self._encoder = PartitionEncoder(self._symbols, topics.partitions)
-            self._positions = StreamPositions(self._address)
-            stack.push_async_callback(asyncio.to_thread, self._positions.close)
-            settings = {**_UNLIMITED, "error_cb": self._erred}
-            self._producer = producer(self._address, settings)
-            await stack.enter_async_context(watched(topics))
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            tasks.create_task(run_in_thread(self.peer, self._poll, self._is_closing.set))
-            stack.callback(self._purge)
-            stack.callback(tasks.create_task(self._send(), name=self.peer).cancel)
-            self._resources = stack.pop_all()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> bool | None:
-        try:
-            return await self._resources.__aexit__(*exc_info)  # type: ignore[arg-type]
-        except ExceptionGroup as group:
-            raise first_error(group) from group
-
-    def subscribe(self, listener: CommitListener) -> None:
-        """Call `listener` when a stream's position is on Kafka."""
-        self._listeners.append(listener)
+        self._encoder = PartitionEncoder(self._symbols, topics.partitions)
+        self._positions = StreamPositions(self._address)
+        stack.push_async_callback(asyncio.to_thread, self._positions.close)
+        settings = {**_UNLIMITED, "error_cb": self._erred}
+        self._producer = producer(self._address, settings)
+        await stack.enter_async_context(watched(topics))
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks.create_task(run_in_thread(self.peer, self._poll, self._is_closing.set))
+        stack.callback(self._purge)
+        stack.callback(tasks.create_task(self._send(), name=self.peer).cancel)
 
     def publish(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
         """Queue the run for the next records."""
@@ -133,14 +116,8 @@ class KafkaBus:
         self._unsent.setdefault(stream_id, deque()).append(run)
         self._changed.set()
 
-    async def position(self, stream_id: str) -> int:
-        """Read it; retry while the servers are unavailable."""
-        for delay_s in delays(cap_s=_MAX_WAIT_S):
-            position = await asyncio.to_thread(self._positions.position, stream_id)
-            if position is not None:
-                return position
-            await asyncio.sleep(delay_s)
-        raise AssertionError
+    async def _request_position(self, stream_id: str) -> int | None:
+        return await asyncio.to_thread(self._positions.position, stream_id)
 
     async def _send(self) -> None:
         while True:
@@ -196,8 +173,7 @@ class KafkaBus:
             self._publish_position(stream_id, stream)
         elif not stream.runs:
             del self._streams[stream_id]
-        for listener in self._listeners:
-            listener(stream_id, next_sequence)
+        self._notify(stream_id, next_sequence)
 
     def _produce(
         self,

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Self
 
+from mdtool.adapters.bus.base import MAX_WAIT_S, BaseBus
 from mdtool.adapters.bus.pending import PendingRuns
-from mdtool.adapters.bus.port import CommitListener
 from mdtool.adapters.local_market import LocalMarket, ServedMarket
 from mdtool.adapters.market import UnavailableError
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
-from mdtool.core.lifecycle import first_error
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Frames
 
-_MAX_WAIT_S = 2.0
-"""The longest pause between two attempts to hand over what the market cannot take."""
 
-
-class MemoryBus:
+class MemoryBus(BaseBus):
     """Hands runs to a local market while it is served, and holds each until it is committed.
 
     Parameters
@@ -31,48 +26,31 @@ class MemoryBus:
     """
 
     def __init__(self, market: LocalMarket, symbols: SymbolTable) -> None:
+        super().__init__()
         self._market = market
         self._symbols = symbols
-        self._listeners: list[CommitListener] = []
         self._pending = PendingRuns(symbols)
-        self._delays = delays(cap_s=_MAX_WAIT_S)
-        self._resources = contextlib.AsyncExitStack()
+        self._delays = delays(cap_s=MAX_WAIT_S)
 
     @property
     def peer(self) -> str:
         """The aggregator and its address."""
         return f"aggregator {self._market.address}"
 
-    async def __aenter__(self) -> Self:
-        async with contextlib.AsyncExitStack() as stack:
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            stack.callback(tasks.create_task(self._deliver(), name=self.peer).cancel)
-            self._resources = stack.pop_all()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> bool | None:
-        try:
-            return await self._resources.__aexit__(*exc_info)  # type: ignore[arg-type]
-        except ExceptionGroup as group:
-            raise first_error(group) from group
-
-    def subscribe(self, listener: CommitListener) -> None:
-        """Call `listener` at each commit."""
-        self._listeners.append(listener)
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.callback(tasks.create_task(self._deliver(), name=self.peer).cancel)
 
     def publish(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
         """Queue the run for the market."""
         self._pending.add(stream_id, first_sequence, frames)
 
-    async def position(self, stream_id: str) -> int:
-        """Ask the market, again and again while it is unavailable."""
-        for delay_s in delays(cap_s=_MAX_WAIT_S):
-            market = await self._market.taken()
-            try:
-                return await market.position(stream_id)
-            except UnavailableError:
-                await asyncio.sleep(delay_s)
-        raise AssertionError
+    async def _request_position(self, stream_id: str) -> int | None:
+        market = await self._market.taken()
+        try:
+            return await market.position(stream_id)
+        except UnavailableError:
+            return None
 
     async def _deliver(self) -> None:
         while True:
@@ -101,7 +79,6 @@ class MemoryBus:
             await asyncio.gather(accepting, ended, return_exceptions=True)
 
     def _commit(self, stream_id: str, next_sequence: int) -> None:
-        self._delays = delays(cap_s=_MAX_WAIT_S)
+        self._delays = delays(cap_s=MAX_WAIT_S)
         self._pending.commit(stream_id, next_sequence)
-        for listener in self._listeners:
-            listener(stream_id, next_sequence)
+        self._notify(stream_id, next_sequence)
