@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mdtool.core.config import Peer, setting
+from mdtool.services.aggregator.peer import aggregator_address, aggregator_socket
 from mdtool.services.gateway.proxies import FORWARDED, X_FORWARDED_FOR
 
 
@@ -23,15 +24,8 @@ class GatewayConfig:
         high=64,
         is_common=True,
     )
-    aggregator: str = setting(
-        "127.0.0.1:50051",
-        "HOST:PORT of the aggregation service.",
-        peer=Peer("aggregate"),
-        is_common=True,
-    )
-    aggregator_socket: str = setting(
-        "", "The aggregator's Unix socket, if it has one, to exchange ticks and updates."
-    )
+    aggregator: str = aggregator_address()
+    aggregator_socket: str = aggregator_socket()
     bus: str = setting(
         "", "Read aggregates from kafka://HOST:PORT instead of the aggregation service."
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mdtool.core.config import Peer, setting
+from mdtool.core.config import setting
 from mdtool.core.units import PRICES
+from mdtool.services.aggregator.peer import aggregator_address, aggregator_socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +17,8 @@ class IngestConfig:
     port: int = setting(
         50050, "Port to listen on, 0 for any free one.", low=0, high=65535, is_common=True
     )
-    aggregator: str = setting(
-        "127.0.0.1:50051",
-        "HOST:PORT of the aggregator.",
-        peer=Peer("aggregate"),
-        is_common=True,
-    )
-    aggregator_socket: str = setting(
-        "", "The aggregator's Unix socket, if it has one, to exchange ticks and updates."
-    )
+    aggregator: str = aggregator_address()
+    aggregator_socket: str = aggregator_socket()
     bus: str = setting("", "Produce ticks to kafka://HOST:PORT instead of an aggregator.")
     prices: str = setting(
         PRICES[0],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mdtool.core.config import Peer, setting
+from mdtool.core.config import setting
+from mdtool.services.aggregator.peer import aggregator_address, aggregator_socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +19,8 @@ class VwapConfig:
     port: int = setting(
         8888, "Port to listen on, 0 for any free one.", low=0, high=65535, is_common=True
     )
-    aggregator: str = setting(
-        "127.0.0.1:50051",
-        "HOST:PORT of the aggregator.",
-        peer=Peer("aggregate"),
-        is_common=True,
-    )
-    aggregator_socket: str = setting(
-        "", "The aggregator's Unix socket, if it has one, to exchange ticks and updates."
-    )
+    aggregator: str = aggregator_address()
+    aggregator_socket: str = aggregator_socket()
     bus: str = setting("", "Consume trades from kafka://HOST:PORT instead of the aggregator.")
     store: str = setting(
         "",
