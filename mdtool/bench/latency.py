@@ -109,7 +109,10 @@ async def _arrivals(
     known = 0
     async for message in updates:
         now_s = time.perf_counter()
-        received = json.loads(message.data)["volume"] - volume
+        total = json.loads(message.data).get("volume")
+        if total is None:
+            continue  # the symbol has not traded yet
+        received = total - volume
         arrived_s[known:received] = now_s
         known = received
         if known == ticks:
