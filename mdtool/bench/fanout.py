@@ -37,6 +37,7 @@ from mdtool.services.gateway.protocols.signaling import Rooms
 from mdtool.services.gateway.protocols.stomp import PATH, Stomp
 from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.gateway.table import TABLE
+from mdtool.services.http.entry import IN_BAND
 from mdtool.services.http.listening import listening
 from mdtool.services.limits import Limits
 from mdtool.wire._pb import tick_pb2
@@ -197,7 +198,7 @@ class _Server:
         """Serve within the block; yield the address."""
         routes = Routes(Admission(Limits(connections=self._clients)), Origins(""), Proxies())
         for (method, path), handler in self._routes.items():
-            routes.add(method, path, handler)
+            routes.add(method, path, handler, IN_BAND)
         routes.app.router.add_get(_BARE_PATH, self._follow)
         async with listening(routes.app, "127.0.0.1", 0, grace_s=0.1) as address:
             yield address

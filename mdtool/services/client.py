@@ -17,7 +17,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 from typing import Final
 
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
-from mdtool.core.permissions import ANONYMOUS, Principal
+from mdtool.core.permissions import ANONYMOUS, ForbiddenError, Principal
 from mdtool.core.throttle import Throttle
 from mdtool.core.units import NS_PER_S
 from mdtool.services.limits import (
@@ -256,12 +256,34 @@ class Client:
         """How clients of the service authenticate, None where they do not."""
         return self._admission.security
 
+    def check_authenticated(self) -> None:
+        """Raise TokenError where the client has not authenticated, whether or not it has to."""
+        if not self.is_authenticated:
+            raise TokenError(NO_TOKEN)
+
     def check_token(self) -> None:
         """Raise TokenError where a token is required, and the client has not sent any."""
         security = self._admission.security
         if security is not None and security.is_required and not self.is_authenticated:
             security.note(self, "enter", NO_TOKEN)
             raise TokenError(NO_TOKEN)
+
+    def check_feed(self, feed: str) -> None:
+        """Raise where the client may read nothing of a feed.
+
+        Raises
+        ------
+        TokenError
+            When it has yet to authenticate.
+        ForbiddenError
+            When none of its roles has the feed.
+        """
+        self.check_token()
+        security = self._admission.security
+        if security is not None and not self.principal.access.has_feed(feed):
+            why = f"{feed}: none of your roles has this feed"
+            security.note(self, f"read {feed}", why)
+            raise ForbiddenError(why)
 
     def authenticate(self, token: str) -> None:
         """Take a token: the client's first one, or a newer one of the same principal.

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from mdtool.adapters.audit import AuditConfig, AuditLog
 from mdtool.adapters.identity import Authenticator
 from mdtool.adapters.identity.config import NONE, REQUIRED, AuthConfig
-from mdtool.adapters.identity.errors import TokenError
+from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
+from mdtool.core.addresses import is_loopback
 from mdtool.core.config import load, load_table, load_tables
 from mdtool.core.errors import ConfigError
 from mdtool.core.permissions import (
@@ -42,11 +43,22 @@ NO_TOKEN: Final = "token: missing; send Authorization: Bearer TOKEN"  # noqa: S1
 ENDED: Final = "the token has expired, or is revoked"
 
 
-def reject_auth(service: str) -> None:
-    """Raise ConfigError where clients are to authenticate, for a service that cannot do that."""
-    mode = load(AuthConfig, "auth", {}).mode
-    if mode != NONE:
-        raise ConfigError(f"[auth] mode: {mode} is not supported by {service}; do not start it")
+def keep_local(service: str, host: str) -> None:
+    """Keep a service that does not authenticate its clients on this machine, where others do.
+
+    Raises
+    ------
+    ConfigError
+        When clients are to authenticate, and it would listen beyond loopback.
+    """
+    if load(AuthConfig, "auth", {}).mode == NONE:
+        return
+    if not is_loopback(host):
+        raise ConfigError(
+            f"[auth]: {service} does not authenticate its clients, and would listen on {host}; "
+            "let it listen on 127.0.0.1, and the gateway on other addresses"
+        )
+    log.warning("%s: does not authenticate its clients, which are those of this machine", service)
 
 
 class Security:
@@ -82,6 +94,7 @@ class Security:
         self.tickets = Tickets()
         self._authenticator = Authenticator(config, roles)
         self._audit = audit
+        self._refreshing: asyncio.Future[None] | None = None
         self.anonymous = (
             Principal(ANONYMOUS.name, NOTHING)
             if self.is_required
@@ -141,8 +154,12 @@ class Security:
                 client.close(CloseCode.UNAUTHORIZED, f"no token within {LOGIN_S:g} s")
 
     def principal(self, token: str) -> Principal:
-        """As `Authenticator.authenticate`."""
-        return self._authenticator.authenticate(token)
+        """As `Authenticator.authenticate`; the issuer's keys are then read where that may help."""
+        try:
+            return self._authenticator.authenticate(token)
+        except UnknownKeyError:
+            self._refreshing = asyncio.ensure_future(self._authenticator.refresh())
+            raise
 
     async def principal_now(self, token: str) -> Principal:
         """As `Authenticator.authenticate_now`."""

@@ -8,6 +8,7 @@ GraphQL over HTTP, its section on requests; `PROTOCOL.md` of the graphql-ws libr
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, Literal
@@ -81,6 +82,7 @@ class Signal:
     """A message without an operation: the initialisation, a ping or a pong."""
 
     kind: Literal["connection_init", "ping", "pong"]
+    payload: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ def _message_of(value: Any) -> ClientMessage:
     if kind in ("connection_init", "ping", "pong"):
         if not isinstance(value.get("payload"), dict | None):
             raise RequestError("payload: expects an object")
-        return Signal(kind)
+        return Signal(kind, value.get("payload") or {})
     if kind not in ("subscribe", "complete"):
         raise RequestError("type: expects one that clients send")
     id_ = value.get("id")

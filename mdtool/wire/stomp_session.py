@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -62,6 +62,10 @@ class StompSubscription:
 
 class Application(Protocol):
     """What a session serves. Each method may reject by raising a MdtoolError."""
+
+    def connect(self, headers: Mapping[str, str]) -> None:
+        """Admit the client, by the headers of its CONNECT."""
+        ...
 
     def subscribe(self, subscription: StompSubscription) -> None:
         """Begin to send the messages of a destination."""
@@ -194,6 +198,7 @@ class StompSession:
             self._end_with({**headers, "content-type": "text/plain"}, message.encode())
             return
         version = Version(max(accepted))
+        self._application.connect(frame.headers)
         can_s, expects_s = self._agree(frame.headers.get("heart-beat") or "0,0")
         self._version = self._decoder.version = version
         self._silence_s = can_s * _TOLERANCE

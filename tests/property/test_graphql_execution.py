@@ -225,24 +225,24 @@ def test_the_answer_is_that_of_graphql_core(
     assert not expected.errors
 
     feeds = plain_feeds()
-    feeds["aggregates"].rows = [
+    feeds.source("aggregates").rows = [
         Aggregate(symbol, *prices, 1, TIME_NS, False) for symbol, (*prices, _) in sessions.items()
     ]
-    feeds["symbols"].rows = [KnownSymbol(symbol, 1, TIME_NS) for symbol in sessions]
-    feeds["bars"].rows = bars
-    feeds["quotes"].rows = [quote]
-    feeds["books"].rows = [book]
-    feeds["trades"].rows = trades
+    feeds.source("symbols").rows = [KnownSymbol(symbol, 1, TIME_NS) for symbol in sessions]
+    feeds.source("bars").rows = bars
+    feeds.source("quotes").rows = [quote]
+    feeds.source("books").rows = [book]
+    feeds.source("trades").rows = trades
 
     async def read_stored(_client):
         return totals
 
     limits = DocumentLimits(20, 100, 100_000)
     operations = Operations(feeds, read_stored, limits, may_introspect=True)
-    prepared = operations.prepare(Request(text, None, variables))
+    client = Admission(Limits()).client("127.0.0.1")
+    prepared = operations.prepare(Request(text, None, variables), client)
 
     async def query():
-        client = Admission(Limits()).client("127.0.0.1")
         return await operations.query(client, await client.turn(), prepared)
 
     response = asyncio.run(query())

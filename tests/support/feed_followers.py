@@ -30,6 +30,11 @@ class Update(NamedTuple):
     missed: int | None = None
 
 
+def bearer(token: str | None) -> Mapping[str, str]:
+    """The header of a token."""
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
 class ClosedError(Exception):
     """The gateway closed the connection, with a code."""
 
@@ -50,6 +55,7 @@ class Follower:
 
     listener = ""
     has_unsubscribe = True
+    token: str | None = None
 
     def __init__(self, session: ClientSession, base: str) -> None:
         self._session = session
@@ -61,7 +67,7 @@ class Follower:
         return True
 
     async def open(self) -> None:
-        """Connect."""
+        """Connect, and authenticate where there is a token."""
 
     async def close(self) -> None:
         """Disconnect."""
@@ -99,8 +105,12 @@ class SocketFollower(Follower):
         if self.socket is not None:
             await self.socket.close()
 
-    async def connect(self, path: str, protocols: tuple[str, ...] = ()) -> None:
-        self.socket = await self._session.ws_connect(f"{self._base}{path}", protocols=protocols)
+    async def connect(
+        self, path: str, protocols: tuple[str, ...] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.socket = await self._session.ws_connect(
+            f"{self._base}{path}", protocols=protocols, headers=headers
+        )
 
     async def text(self) -> str:
         message = await self.socket.receive()
@@ -123,6 +133,9 @@ class StreamFollower(SocketFollower):
 
     async def open(self) -> None:
         await self.connect("/stream")
+        if self.token is not None:
+            await self.say(op="auth", token=self.token)
+            assert await self.json() == {"op": "auth", "id": None, "ok": True}
 
     async def subscribe(self, row: FeedRow, symbol: str, number: int = 1) -> None:
         await self.say(op="subscribe", id=number, channel=row.name, symbols=[symbol])
@@ -170,8 +183,14 @@ class StompFollower(SocketFollower):
         await self._begin()
 
     async def _begin(self) -> None:
-        await self.send(encode("CONNECT", {"accept-version": "1.2"}))
-        assert (await self.frame()).command == "CONNECTED"
+        headers = {"accept-version": "1.2"}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        await self.send(encode("CONNECT", headers))
+        frame = await self.frame()
+        if frame.command == "ERROR":
+            raise RejectedError(frame.headers["message"])
+        assert frame.command == "CONNECTED"
 
     async def send(self, frame: bytes) -> None:
         await self.socket.send_bytes(frame)
@@ -259,7 +278,8 @@ class GraphQLFollower(SocketFollower):
 
     async def open(self) -> None:
         await self.connect("/graphql", (SUBPROTOCOL,))
-        await self.say(type="connection_init")
+        payload = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        await self.say(type="connection_init", payload=payload)
         assert await self.json() == {"type": "connection_ack"}
 
     async def subscribe(self, row: FeedRow, symbol: str, number: int = 1) -> None:
@@ -304,7 +324,7 @@ class PlainFollower(SocketFollower):
         name = "symbol" if row.socket.requires_symbols else "symbols"
         query = "" if symbol == ALL else f"?{name}={symbol}"
         self.listener = row.socket.listener
-        await self.connect(f"{row.socket.path}{query}")
+        await self.connect(f"{row.socket.path}{query}", headers=bearer(self.token))
 
     async def update(self) -> Update:
         row = await self.json()
@@ -323,10 +343,13 @@ FOLLOWERS: dict[str, type[Follower]] = {
 
 
 @contextlib.asynccontextmanager
-async def follower_of(kind: type[Follower], client: Client) -> AsyncIterator[Any]:
+async def follower_of(
+    kind: type[Follower], client: Client, token: str | None = None
+) -> AsyncIterator[Any]:
     """A follower that is connected until the block ends."""
     async with ClientSession(connector=TCPConnector(socket_factory=_small_socket)) as session:
         follower = kind(session, f"http://{client.host}:{client.port}")
+        follower.token = token
         try:
             await follower.open()
             yield follower

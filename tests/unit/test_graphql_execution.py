@@ -43,9 +43,9 @@ CLIENT = Admission(Limits()).client("127.0.0.1")
 @pytest.fixture
 def feeds():
     feeds = plain_feeds()
-    feeds["aggregates"].rows = [AAPL]
-    feeds["bars"].rows = list(BARS)
-    feeds["symbols"].rows = [KnownSymbol("AAPL", 3, TIME_NS)]
+    feeds.source("aggregates").rows = [AAPL]
+    feeds.source("bars").rows = list(BARS)
+    feeds.source("symbols").rows = [KnownSymbol("AAPL", 3, TIME_NS)]
     return feeds
 
 
@@ -60,7 +60,7 @@ def operations_of(feeds, complexity: int = 20_000) -> Operations:
 
 async def run(feeds, query: str, variables: dict | None = None):
     operations = operations_of(feeds)
-    prepared = operations.prepare(Request(query, None, variables or {}))
+    prepared = operations.prepare(Request(query, None, variables or {}), CLIENT)
     return json.loads((await operations.query(CLIENT, await CLIENT.turn(), prepared)).body)
 
 
@@ -89,9 +89,11 @@ class TestQueries:
         }
 
     async def test_prices_keep_all_their_decimals(self, feeds):
-        feeds["aggregates"].rows = [AAPL._replace(open=9_007_199_254_740_993_123, high=1)]
+        feeds.source("aggregates").rows = [AAPL._replace(open=9_007_199_254_740_993_123, high=1)]
         operations = operations_of(feeds)
-        prepared = operations.prepare(Request('{ marketData(symbol: "AAPL") { open high } }'))
+        prepared = operations.prepare(
+            Request('{ marketData(symbol: "AAPL") { open high } }'), CLIENT
+        )
         response = await operations.query(CLIENT, await CLIENT.turn(), prepared)
         assert response.body == (
             b'{"data":{"marketData":{"open":9007199254.740993123,"high":0.000000001}}}'
@@ -110,7 +112,7 @@ class TestQueries:
 
     async def test_trades_are_a_page_with_a_cursor(self, feeds):
         trades = [Trade("AAPL", f"7:{n}", TIME_NS, 187_250_000_000, 2**40) for n in (3, 2, 1)]
-        feeds["trades"].rows = trades
+        feeds.source("trades").rows = trades
         query = """{ trades(symbol: "AAPL", limit: 2, before: "there") {
             trades { symbol sequence timestamp price volume } nextCursor
         } }"""
@@ -126,7 +128,7 @@ class TestQueries:
             }
             for n in (3, 2)
         ]
-        ((_, page),) = feeds["trades"].pages
+        ((_, page),) = feeds.source("trades").pages
         assert (page.cursor, page.to_ns) == ("there", None)
 
     async def test_symbols_are_names_and_stored_ones_rows(self, feeds):
@@ -206,12 +208,12 @@ class TestQueries:
 
     @pytest.mark.parametrize("name", ["aggregates", "bars"])
     async def test_a_stale_row_or_page_marks_the_response(self, feeds, name):
-        feeds["aggregates"].rows = [AAPL._replace(is_stale=name == "aggregates")]
-        feeds["bars"].is_stale = name == "bars"
+        feeds.source("aggregates").rows = [AAPL._replace(is_stale=name == "aggregates")]
+        feeds.source("bars").is_stale = name == "bars"
         operations = operations_of(feeds)
         query = '{ marketData(symbol: "AAPL") { stale } bars(symbol: "AAPL", limit: 1) { close } }'
         response = await operations.query(
-            CLIENT, await CLIENT.turn(), operations.prepare(Request(query))
+            CLIENT, await CLIENT.turn(), operations.prepare(Request(query), CLIENT)
         )
         assert response.is_stale
         assert json.loads(response.body) == {
@@ -223,7 +225,7 @@ class TestQueries:
         ("error", "code"), [(UnavailableError, "UNAVAILABLE"), (UnansweredError, "TIMEOUT")]
     )
     async def test_a_feed_without_data_is_an_error_and_not_null_alone(self, feeds, error, code):
-        feeds["bars"].error = error("the aggregator")
+        feeds.source("bars").error = error("the aggregator")
         answer = await run(feeds, '{ bars(symbol: "AAPL") { open } symbols }')
         assert answer["data"] == {"bars": None, "symbols": ["AAPL"]}
         assert [error["extensions"]["code"] for error in answer["errors"]] == [code]
@@ -234,9 +236,9 @@ class TestQueries:
         self, feeds, where, caplog
     ):
         if where == "feed":
-            feeds["bars"].error = ZeroDivisionError("secret")
+            feeds.source("bars").error = ZeroDivisionError("secret")
         else:
-            feeds["bars"].rows = [BARS[0]._replace(volume=None, open="secret")]
+            feeds.source("bars").rows = [BARS[0]._replace(volume=None, open="secret")]
         answer = await run(feeds, '{ bars(symbol: "AAPL") { open } symbols }')
         assert answer["data"] == {"bars": None, "symbols": ["AAPL"]}
         assert answer["errors"][0]["extensions"]["code"] == "INTERNAL_SERVER_ERROR"
@@ -251,7 +253,7 @@ class TestQueries:
     def test_variables_of_the_wrong_type_are_rejected(self, feeds, variables, complaint):
         query = "query($s: String!) { marketData(symbol: $s) { open } }"
         with pytest.raises(DocumentError, match=complaint) as caught:
-            operations_of(feeds).prepare(Request(query, None, variables))
+            operations_of(feeds).prepare(Request(query, None, variables), CLIENT)
         assert caught.value.errors[0]["extensions"]["code"] == "BAD_USER_INPUT"
 
     @pytest.mark.parametrize(
@@ -272,10 +274,10 @@ class TestQueries:
         ],
     )
     def test_each_field_of_each_row_counts(self, feeds, query, cost):
-        operations_of(feeds, complexity=max(cost, 1)).prepare(Request(query))
+        operations_of(feeds, complexity=max(cost, 1)).prepare(Request(query), CLIENT)
         if cost:
             with pytest.raises(DocumentError, match=f"{cost:,} fields") as caught:
-                operations_of(feeds, complexity=cost - 1).prepare(Request(query))
+                operations_of(feeds, complexity=cost - 1).prepare(Request(query), CLIENT)
             assert caught.value.errors[0]["extensions"]["code"] == "QUERY_TOO_COMPLEX"
 
     async def test_introspection_has_the_whole_schema(self, feeds):
@@ -311,7 +313,7 @@ class TestFurtherFeeds:
         assert '"""The "level"."""\n  level: String\n' in schema
         assert "  alertId: Int!" in schema
         assert "  causes: [AlertCauses!]!" in schema
-        feeds["alerts"].rows = [Alert("AAPL", 7, 10**9, [Level(1, 2, 3)])]
+        feeds.source("alerts").rows = [Alert("AAPL", 7, 10**9, [Level(1, 2, 3)])]
         query = """{ alerts(symbol: "AAPL", limit: 1) {
             alerts { symbol alertId level causes { price size orders } } nextCursor
         } }"""
@@ -332,7 +334,7 @@ class TestFurtherFeeds:
     async def test_it_can_be_followed(self, feeds):
         outlet = Outlet()
         follow(feeds, outlet, 'subscription { a: alerts(symbol: "*") { alertId level } }')
-        feeds["alerts"].publish(Alert("MSFT", 8, None))
+        feeds.source("alerts").publish(Alert("MSFT", 8, None))
         assert await outlet.next() == {"data": {"a": {"alertId": 8, "level": None}}}
 
     def test_a_fixed_type_with_a_field_that_the_table_lacks_is_an_error(self):
@@ -369,7 +371,7 @@ class Outlet:
 
 def follow(feeds, outlet: Outlet, query: str, operations: Operations | None = None, **variables):
     operations = operations or operations_of(feeds)
-    prepared = operations.prepare(Request(query, None, variables))
+    prepared = operations.prepare(Request(query, None, variables), CLIENT)
     feed, key, format_ = operations.follow(prepared)
     subscription = Subscription(CLIENT, outlet, format_, b"")
     return feed.follow(key, subscription)
@@ -380,18 +382,18 @@ class TestSubscriptions:
         outlet = Outlet()
         end = follow(feeds, outlet, 'subscription { marketData(symbol: "aapl") { close } }')
         assert await outlet.next() == {"data": {"marketData": {"close": 187.33}}}
-        feeds["aggregates"].publish(AAPL._replace(close=188 * 10**9))
-        feeds["aggregates"].publish(AAPL._replace(symbol="MSFT"))
+        feeds.source("aggregates").publish(AAPL._replace(close=188 * 10**9))
+        feeds.source("aggregates").publish(AAPL._replace(symbol="MSFT"))
         assert await outlet.next() == {"data": {"marketData": {"close": 188}}}
         end()
-        assert not feeds["aggregates"]
+        assert not feeds.source("aggregates")
         assert outlet.sent.empty()
 
     def test_arguments_select_the_key(self, feeds):
         operations = operations_of(feeds)
 
         def key_of(query: str, **variables) -> Key:
-            prepared = operations.prepare(Request(query, None, variables))
+            prepared = operations.prepare(Request(query, None, variables), CLIENT)
             return operations.follow(prepared)[1]
 
         assert key_of('subscription { quote(symbol: " aapl ") { bid } }') == Key("AAPL")
@@ -412,7 +414,7 @@ class TestSubscriptions:
     def test_a_feeds_error_is_one_of_the_field(self, feeds):
         operations = operations_of(feeds)
         request = Request('subscription { b: bars(symbol: "A") { open } }')
-        errors = operations.failure(operations.prepare(request), UnavailableError("away"))
+        errors = operations.failure(operations.prepare(request, CLIENT), UnavailableError("away"))
         assert errors == [
             {
                 "message": "away",
@@ -425,13 +427,13 @@ class TestSubscriptions:
     async def test_dropped_events_are_null_with_their_number(self, feeds):
         outlet = Outlet()
         follow(feeds, outlet, 'subscription { t: trades(symbol: "AAPL") { price } }')
-        feeds["trades"].miss("AAPL", 12)
+        feeds.source("trades").miss("AAPL", 12)
         extensions = {"symbol": "AAPL", "missed": 12}
         assert await outlet.next() == {"data": {"t": None}, "extensions": extensions}
-        feeds["trades"].miss("AAPL", None)
+        feeds.source("trades").miss("AAPL", None)
         extensions = {"symbol": "AAPL", "missed": None}
         assert await outlet.next() == {"data": {"t": None}, "extensions": extensions}
-        feeds["trades"].publish(Trade("AAPL", "7:1", TIME_NS, 10**9, 1))
+        feeds.source("trades").publish(Trade("AAPL", "7:1", TIME_NS, 10**9, 1))
         assert await outlet.next() == {"data": {"t": {"price": "1"}}}
 
     async def test_a_row_is_executed_once_for_equal_selections(self, feeds, monkeypatch):
@@ -462,7 +464,9 @@ class TestSubscriptions:
             return execute(*arguments)
 
         monkeypatch.setattr(Operations, "execute", counted)
-        feeds["quotes"].publish(LatestQuote("AAPL", 10**9, 2 * 10**9, None, 0, is_stale=False))
+        feeds.source("quotes").publish(
+            LatestQuote("AAPL", 10**9, 2 * 10**9, None, 0, is_stale=False)
+        )
         messages = [await outlet.next() for outlet in outlets]
         assert messages[:3] == [{"data": {"quote": {"bid": 1, "ask": 2}}}] * 3
         assert list(messages[3]["data"]["quote"]) == ["ask", "bid"]
@@ -472,4 +476,4 @@ class TestSubscriptions:
     def test_a_subscription_without_a_field_is_rejected(self, feeds):
         query = 'subscription($x: Boolean!) { marketData(symbol: "A") @skip(if: $x) { open } }'
         with pytest.raises(DocumentError):
-            operations_of(feeds).prepare(Request(query, None, {"x": True}))
+            operations_of(feeds).prepare(Request(query, None, {"x": True}), CLIENT)

@@ -22,6 +22,9 @@ class Recorder:
         self.calls: list[tuple[str, ...]] = []
         self.subscriptions = []
 
+    def connect(self, headers):
+        pass
+
     def subscribe(self, subscription) -> None:
         self._check(subscription.destination)
         self.subscriptions.append(subscription)

@@ -23,6 +23,7 @@ from mdtool.services.gateway.protocols.stream import (
     Stream,
 )
 from mdtool.services.gateway.proxies import Proxies
+from mdtool.services.http.entry import IN_BAND
 from mdtool.services.http.listening import listening
 from mdtool.services.limits import LimitError, Limits
 from tests.reference.plain_feeds import Trade, plain_feeds
@@ -72,7 +73,7 @@ def feeds():
 async def peer(feeds):
     routes = Routes(Admission(Limits()), Origins(""), Proxies())
     for (method, path), handler in Stream(GatewayConfig(), feeds).routes.items():
-        routes.add(method, path, handler)
+        routes.add(method, path, handler, IN_BAND)
     async with contextlib.AsyncExitStack() as stack:
         address = await stack.enter_async_context(listening(routes.app, "127.0.0.1", 0))
         session = await stack.enter_async_context(ClientSession(f"http://{address}"))
@@ -80,7 +81,7 @@ async def peer(feeds):
 
 
 async def test_the_reply_precedes_the_current_state_and_each_change(feeds, peer):
-    feeds["quotes"].rows = [QUOTE]
+    feeds.source("quotes").rows = [QUOTE]
     assert await peer.subscribe(1, "quotes", "aapl", " NEW ") == {
         "id": 1,
         "ok": True,
@@ -88,17 +89,17 @@ async def test_the_reply_precedes_the_current_state_and_each_change(feeds, peer)
     }
     head = {"id": 1, "channel": "quotes", "symbol": "AAPL"}
     assert await peer.next() == {**head, "data": DATA}
-    feeds["quotes"].publish(QUOTE._replace(is_stale=True))
+    feeds.source("quotes").publish(QUOTE._replace(is_stale=True))
     assert await peer.next() == {**head, "data": {**DATA, "stale": True}}
 
 
 async def test_ids_are_numbers_or_texts_and_messages_carry_them(feeds, peer):
-    feeds["quotes"].rows = [QUOTE]
+    feeds.source("quotes").rows = [QUOTE]
     for identity in (0, -7, "a", 'quo"te'):
         assert await peer.subscribe(identity, "quotes", "AAPL") == {"id": identity, "ok": True}
         assert (await peer.next())["id"] == identity
         assert await peer.ask(op="unsubscribe", id=identity) == {"id": identity, "ok": True}
-    assert not feeds["quotes"]
+    assert not feeds.source("quotes")
 
 
 @pytest.mark.parametrize("members", [{}, {"interval": None}, {"interval": ""}])
@@ -108,48 +109,48 @@ async def test_an_option_that_is_absent_null_or_empty_has_its_default(feeds, pee
         "ok": True,
         "unknown": ["AAPL", "MSFT"],
     }
-    feeds["bars"].publish(BAR._replace(symbol="MSFT"), "5m")
-    feeds["bars"].publish(BAR, "1m")
+    feeds.source("bars").publish(BAR._replace(symbol="MSFT"), "5m")
+    feeds.source("bars").publish(BAR, "1m")
     assert (await peer.next())["symbol"] == "AAPL"
 
 
 async def test_every_symbol_stands_for_all_others(feeds, peer):
     assert await peer.subscribe(1, "quotes", "AAPL", "*", "AAPL") == {"id": 1, "ok": True}
-    feeds["quotes"].publish(QUOTE)
+    feeds.source("quotes").publish(QUOTE)
     assert (await peer.next())["symbol"] == "AAPL"
     assert await peer.ask(op="ping") == {"op": "pong"}
 
 
 async def test_depth_may_be_a_number(feeds, peer):
     assert (await peer.subscribe(1, "books", "AAPL", depth=3))["ok"] is True
-    feeds["books"].fail(Key("AAPL", 3), ParameterError("depth: not today"))
+    feeds.source("books").fail(Key("AAPL", 3), ParameterError("depth: not today"))
     assert (await peer.next())["error"] == {"code": "bad_request", "message": "depth: not today"}
 
 
 async def test_events_of_a_snapshot_are_marked_and_missed_ones_counted(feeds, peer):
     trade = Trade("AAPL", "s:1", 0, 5 * 10**9, 3)
-    feeds["trades"].rows = [trade]
+    feeds.source("trades").rows = [trade]
     await peer.subscribe("t", "trades", "AAPL")
     head = {"id": "t", "channel": "trades", "symbol": "AAPL"}
     first = await peer.next()
     assert first == {**head, "snapshot": True, "data": first["data"]}
-    feeds["trades"].publish(trade._replace(sequence="s:2"))
+    feeds.source("trades").publish(trade._replace(sequence="s:2"))
     second = await peer.next()
     assert second == {**head, "data": {**first["data"], "sequence": "s:2"}}
     for count in (12, None):
-        feeds["trades"].miss("AAPL", count)
+        feeds.source("trades").miss("AAPL", count)
         assert await peer.next() == {**head, "missed": count}
 
 
 async def test_after_is_the_feeds_to_understand(feeds, peer, monkeypatch):
     requests = []
-    follow = feeds["trades"].follow
+    follow = feeds.source("trades").follow
 
     def noting(key, subscription, after=None):
         requests.append((key.symbol, after))
         return follow(key, subscription)
 
-    monkeypatch.setattr(feeds["trades"], "follow", noting)
+    monkeypatch.setattr(feeds.source("trades"), "follow", noting)
     await peer.subscribe(1, "trades", "AAPL", after="s:17")
     await peer.subscribe(2, "trades", "AAPL", after=None)
     assert requests == [("AAPL", "s:17"), ("AAPL", None)]
@@ -215,7 +216,7 @@ async def test_an_id_is_used_once_at_a_time(feeds, peer):
     await peer.subscribe(1, "quotes", "AAPL")
     reply = await peer.subscribe(1, "bars", "AAPL")
     assert reply["error"]["message"] == "id: subscription 1 already exists; choose another id"
-    feeds["quotes"].publish(QUOTE)
+    feeds.source("quotes").publish(QUOTE)
     assert (await peer.next())["channel"] == "quotes"
 
 
@@ -231,27 +232,27 @@ async def test_subscriptions_and_their_symbols_are_bounded_and_released(peer):
 
 
 async def test_a_subscription_that_fails_halfway_writes_its_error_alone(feeds, peer, monkeypatch):
-    follow = feeds["quotes"].follow
-    feeds["quotes"].rows = [QUOTE]
+    follow = feeds.source("quotes").follow
+    feeds.source("quotes").rows = [QUOTE]
 
     def limited(key, subscription, after=None):
         if key.symbol == "LAST":
             raise LimitError("too much", {})
         return follow(key, subscription)
 
-    monkeypatch.setattr(feeds["quotes"], "follow", limited)
+    monkeypatch.setattr(feeds.source("quotes"), "follow", limited)
     reply = await peer.subscribe(1, "quotes", "AAPL", "LAST")
     assert reply == {"id": 1, "error": {"code": "limit", "message": "too much"}}
-    assert not feeds["quotes"]
+    assert not feeds.source("quotes")
     assert (await peer.subscribe(1, "quotes", "AAPL"))["ok"] is True
     assert (await peer.next())["data"] == DATA
 
 
 async def test_a_subscription_that_cannot_be_served_ends_with_an_error(feeds, peer):
     await peer.subscribe(1, "bars", "AAPL", interval="5m")
-    feeds["bars"].fail(Key("AAPL", "5m"), ParameterError("interval: no bars of 5m"))
+    feeds.source("bars").fail(Key("AAPL", "5m"), ParameterError("interval: no bars of 5m"))
     error = {"code": "bad_request", "message": "interval: no bars of 5m"}
     assert await peer.next() == {"id": 1, "error": error}
-    assert not feeds["bars"]
+    assert not feeds.source("bars")
     reply = await peer.ask(op="unsubscribe", id=1)
     assert json.dumps(reply["error"]["code"]) == '"bad_request"'

@@ -91,9 +91,13 @@ class Authenticator:
         try:
             return self.authenticate(token)
         except UnknownKeyError:
-            assert self._jwts is not None
-            await self._jwts.refresh()
+            await self.refresh()
             return self.authenticate(token)
+
+    async def refresh(self) -> None:
+        """Read the issuer's keys again, unless that was done just now."""
+        if self._jwts is not None:
+            await self._jwts.refresh()
 
     def is_valid(self, principal: Principal) -> bool:
         """Return whether what a principal authenticated by is still valid."""

@@ -21,7 +21,7 @@ from mdtool.services.aggregator.served_market import ServedMarket
 from mdtool.services.aggregator.servicer import MarketDataServicer
 from mdtool.services.aggregator.storage import StoreThread, market_bars, store_thread
 from mdtool.services.aggregator.subscribers import Subscribers
-from mdtool.services.security import reject_auth
+from mdtool.services.security import keep_local
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Aggregator:
         StoreError
             When the store cannot be opened, or can store no more.
         """
-        reject_auth(self.name)
+        keep_local(self.name, self._config.host)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 await self._run(stack, started)

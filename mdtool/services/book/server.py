@@ -24,7 +24,7 @@ from mdtool.services.http.answers import UNBUFFERED, Statuses, answer, client_of
 from mdtool.services.http.control import STOP_GRACE_S, control_application
 from mdtool.services.http.listening import listening
 from mdtool.services.limits import CapacityError, Limits
-from mdtool.services.security import reject_auth
+from mdtool.services.security import keep_local
 from mdtool.wire.book_lines import BookLines
 from mdtool.wire.dbn_session import FromLive, FromStart
 
@@ -89,7 +89,7 @@ class BookReceiver:
         StartupError
             When the address cannot be listened on.
         """
-        reject_auth(self.name)
+        keep_local(self.name, self._config.host)
         warm_up()
         routes = {
             ("POST", "/start-processing"): self._start,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final
 
 from aiohttp import hdrs, web
 
 from mdtool.adapters.book_services import ServiceTimeoutError, ServiceUnavailableError
+from mdtool.adapters.identity.errors import TokenError
 from mdtool.adapters.market import (
     RefusedError,
     UnansweredError,
     UnavailableError,
     UnknownSymbolError,
 )
+from mdtool.core.permissions import ForbiddenError
 from mdtool.services.client import Admission, Client
 from mdtool.services.gateway.origins import ForeignOriginError, Origins
 from mdtool.services.gateway.parameters import ParameterError
@@ -31,6 +34,7 @@ from mdtool.services.http.answers import (
     no_route,
 )
 from mdtool.services.http.bodies import BodyError
+from mdtool.services.http.entry import OPEN, Policy, enter
 from mdtool.services.limits import CapacityError, LimitError
 
 STALE_HEADERS: Final = {"Warning": '110 mdtool "Response is Stale"'}
@@ -41,6 +45,8 @@ class UpgradeRequiredError(HeadedError):
 
 
 STATUSES: Final[Statuses] = {
+    TokenError: (401, "unauthorized"),
+    ForbiddenError: (403, "forbidden"),
     ParameterError: (400, "bad_parameter"),
     BodyError: (400, "bad_body"),
     RefusedError: (400, "bad_parameter"),
@@ -96,6 +102,7 @@ class Routes:
         method: str,
         path: str,
         handler: Handler,
+        policy: Policy,
         *,
         is_limited: bool = True,
         has_head: bool = True,
@@ -109,6 +116,8 @@ class Routes:
         method, path : str
             As aiohttp's router takes them; of paths that overlap the longer one first.
         handler : callable
+        policy : Policy
+            Who may request it, where clients authenticate.
         is_limited : bool
             Whether requests count against the client's limit; those of monitoring do not.
         has_head : bool
@@ -119,6 +128,8 @@ class Routes:
             Wraps what answers and counts requests, for some to be answered elsewhere.
         """
         admit: Admit = self._admit if is_limited else self._check_origin
+        if self.admission.security is not None:
+            admit = functools.partial(self._enter, policy, is_limited)
         times = self.times.setdefault(path, RouteTimes())
         wrapped = answering(handler, STATUSES, times.add, admit, fail)
         if place is not None:
@@ -143,7 +154,10 @@ class Routes:
             )
 
         handler = self._origins.preflight(otherwise)
-        everything = answering(handler, STATUSES, admit=self._admit)
+        admit: Admit = self._admit
+        if self.admission.security is not None:
+            admit = functools.partial(self._enter, OPEN, True)
+        everything = answering(handler, STATUSES, admit=admit)
         self.app.router.add_route("*", "/{path:(?s:.*)}", everything)
         self._origins.mount(self.app)
 
@@ -162,6 +176,13 @@ class Routes:
         self._check_origin(request)
         # A Client, which few of them need, takes as long as the rest of this.
         self.admission.requests.spend(self._proxies.client_of(request))
+
+    def _enter(
+        self, policy: Policy, is_limited: bool, request: web.Request
+    ) -> Awaitable[None] | None:
+        """Admit a request where clients authenticate; see `enter`."""
+        self._check_origin(request)
+        return enter(request, self._identify(request), policy, is_limited=is_limited)
 
     def _check_origin(self, request: web.Request) -> None:
         origin = request.headers.get(hdrs.ORIGIN)

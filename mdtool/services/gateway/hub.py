@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from mdtool.core.errors import MdtoolError
+from mdtool.core.permissions import Reader
 from mdtool.services.client import Client
 from mdtool.services.gateway.backlog import MAX_EVENTS, Event, Owner, Update
 from mdtool.services.gateway.snapshots import Snapshots
@@ -85,9 +86,14 @@ class Subscription:
     ----------
     has_ended : bool
         Whether nothing more is written because of it.
+    reader : Reader or None
+        Which symbols its client may read, where it is to every symbol; None for all.
     """
 
-    __slots__ = ("_head", "_length", "_start", "client", "fail", "format", "has_ended", "outlet")
+    __slots__ = (
+        *("_head", "_length", "_start", "client", "fail", "format", "has_ended", "outlet"),
+        "reader",
+    )
 
     def __init__(
         self,
@@ -102,6 +108,7 @@ class Subscription:
         self.format = format
         self.fail = fail
         self.has_ended = False
+        self.reader: Reader | None = None
         self._head = head
         self._length = -1
         self._start = b""

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import functools
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from aiohttp import web
 
 from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.vwap_feed import LocalVwaps
+from mdtool.core.errors import ConfigError
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.tcp import listen
 from mdtool.services.client import Admission
@@ -23,6 +24,7 @@ from mdtool.services.gateway.metrics import Metrics
 from mdtool.services.gateway.origins import Origins
 from mdtool.services.gateway.pages.assets import Assets
 from mdtool.services.gateway.pages.pages import Docs, GraphiQL, SockJsFrame, StaticFiles
+from mdtool.services.gateway.policies import policies
 from mdtool.services.gateway.protocols import (
     ClosingProtocol,
     RunningProtocol,
@@ -43,15 +45,17 @@ from mdtool.services.gateway.protocols.stomp import PATH as STOMP_PATH
 from mdtool.services.gateway.protocols.stomp import Stomp
 from mdtool.services.gateway.protocols.stream import PATH as STREAM_PATH
 from mdtool.services.gateway.protocols.stream import Stream
+from mdtool.services.gateway.protocols.tickets import Tickets
 from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.gateway.sources import Sources
 from mdtool.services.gateway.websockets import STOPPING, upgrading
 from mdtool.services.gateway.workers.peers import Peers, Place
 from mdtool.services.gateway.workers.workers import Workers
 from mdtool.services.http.answers import Fail, Handler, failure
+from mdtool.services.http.entry import Policy
 from mdtool.services.http.listening import serving
 from mdtool.services.limits import Limits
-from mdtool.services.security import reject_auth
+from mdtool.services.security import Security
 from mdtool.wire.websocket import CloseCode
 
 _STREAMED: Final = {EVENTS_PATH, ORDER_BOOK_PATH}
@@ -105,7 +109,6 @@ class Gateway:
             When the address cannot be listened on, or a shared hub of quotes or Kafka is
             unavailable.
         """
-        reject_auth(self.name)
         place = Place.of_process()
         if place is None and self._config.workers > 1:
             await Workers(self._config).run(started)
@@ -117,15 +120,23 @@ class Gateway:
 
     async def _serve(self, started: Started, place: Place | None) -> None:
         config = self._config
-        routes = Routes(Admission(_limits(config)), self._origins, self._proxies)
+        security = Security.load(self.name)
+        if security is not None and place is not None:
+            raise ConfigError(
+                "[auth] mode: requires one worker, which has all tickets and quotas; set "
+                "[gateway] workers = 1"
+            )
+        routes = Routes(Admission(_limits(config), security), self._origins, self._proxies)
         peers = None if place is None else Peers(place, routes.admission)
         async with self._sources as sources, asyncio.TaskGroup() as tasks:
             sockets = (row.socket.listener for row in sources.feeds.rows if row.socket)
             for name in (*sockets, *_LISTENERS):
                 routes.admission.tally(name)
             protocols = self._protocols(sources, routes, peers)
-            _mount(protocols, routes, peers)
+            _mount(protocols, routes, policies(sources.feeds.rows), peers)
             tasks.create_task(sources.run())
+            if security is not None:
+                tasks.create_task(security.run(routes.admission.open))
             for protocol in protocols:
                 if isinstance(protocol, RunningProtocol):
                     tasks.create_task(protocol.run())
@@ -153,6 +164,7 @@ class Gateway:
         return (
             rest_v1,
             Rest(feeds),
+            *([] if routes.admission.security is None else [Tickets(routes.admission.security)]),
             PlainSockets(config, feeds),
             Stream(config, feeds),
             GraphQL(config, feeds, sources.trades.stored_symbols),
@@ -195,7 +207,12 @@ async def _adopt(server: web.Server, connection: socket.socket, received: bytes)
     protocol.data_received(received)
 
 
-def _mount(protocols: Sequence[ServedProtocol], routes: Routes, peers: Peers | None = None) -> None:
+def _mount(
+    protocols: Sequence[ServedProtocol],
+    routes: Routes,
+    policy_of: Mapping[tuple[str, str], Policy],
+    peers: Peers | None = None,
+) -> None:
     """Route requests to protocols, and close them when the application shuts down."""
     handlers: dict[tuple[str, str], Handler] = {}
     for protocol in protocols:
@@ -207,6 +224,7 @@ def _mount(protocols: Sequence[ServedProtocol], routes: Routes, peers: Peers | N
             method,
             path,
             handler,
+            policy_of[method, path],
             is_limited=path not in _UNLIMITED,
             has_head=path not in _STREAMED,
             fail=_fail_of(path),

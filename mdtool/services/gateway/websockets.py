@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, Self
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
+from mdtool.adapters.identity.errors import TokenError
 from mdtool.services.client import Client
 from mdtool.services.gateway.http import UpgradeRequiredError
 from mdtool.services.gateway.outbox import Outbox
 from mdtool.services.http.answers import Handler, client_of
+from mdtool.services.limits import LimitError
 from mdtool.wire.websocket import CloseCode, close_reason
 
 HEARTBEAT_S: Final = 20.0
@@ -20,8 +23,8 @@ HEARTBEAT_S: Final = 20.0
 STOPPING: Final = "the gateway stops"
 _CLOSE_S: Final = 1.0
 """How long a client may take to answer a close."""
-_LISTENER_BYTES: Final = 4_096
-"""The largest message accepted on sockets where clients need not send any."""
+_LISTENER_BYTES: Final = 32_768
+"""The largest message accepted on sockets where clients send nothing but tokens."""
 _DATA: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
 
 _MEANINGS: Final = {
@@ -60,6 +63,24 @@ def upgrading(sockets: Handler, otherwise: Handler) -> Handler:
         return await (sockets if is_socket else otherwise)(request)
 
     return run
+
+
+async def renew(client: Client, message: str | bytes) -> None:
+    """Take a newer token that a client of a plain WebSocket sends, `{"op":"auth","token":".."}`.
+
+    One that is not valid closes the connection; other messages are ignored.
+    """
+    if client.security is None:
+        return
+    try:
+        content = json.loads(message)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(content, dict) and content.get("op") == "auth":
+        try:
+            await client.authenticate_now(str(content.get("token")))
+        except (TokenError, LimitError) as error:
+            client.close(CloseCode.UNAUTHORIZED, str(error))
 
 
 class WebSocket:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from mdtool.core.errors import MdtoolError
+from mdtool.core.permissions import Reader
 from mdtool.services.client import Client
 
 log = logging.getLogger(__name__)
@@ -19,8 +20,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Statuses = Mapping[type[MdtoolError], tuple[int, str]]
 """The HTTP status and the code of each error; those of subclasses come first."""
 
-Admit = Callable[[web.Request], object]
-"""Raises for a request that must not reach its handler."""
+Admit = Callable[[web.Request], Awaitable[None] | None]
+"""Raises for a request that must not reach its handler, at once or when awaited."""
 
 Fail = Callable[[int, str, str, Mapping[str, str] | None], web.Response]
 """Makes the answer of an error from its status, code, message and headers."""
@@ -37,14 +38,20 @@ Identify = Callable[[web.Request], Client]
 
 IDENTIFY: Final[web.AppKey[Identify]] = web.AppKey("identify", Callable)  # type: ignore[arg-type]
 """Of an application, what returns the client of a request."""
-_CLIENT: Final = web.RequestKey("client", Client)
+CLIENT: Final = web.RequestKey("client", Client)
 
 
 def client_of(request: web.Request) -> Client:
     """Return the client of a request, which is made when it is first asked for."""
-    if _CLIENT not in request:
-        request[_CLIENT] = request.app[IDENTIFY](request)
-    return request[_CLIENT]
+    if CLIENT not in request:
+        request[CLIENT] = request.app[IDENTIFY](request)
+    return request[CLIENT]
+
+
+def reader_of(request: web.Request, feed: str) -> Reader | None:
+    """Return what the client of a request may read of a feed, None where that is everything."""
+    client = request.get(CLIENT)  # without authentication, none is made for this
+    return None if client is None else client.principal.access.reader(feed)
 
 
 class HeadedError(MdtoolError):
@@ -104,15 +111,15 @@ def answering(
     async def run(request: web.Request) -> web.StreamResponse:
         started = clock()
         try:
-            if admit is not None:
-                admit(request)
+            if admit is not None and (entering := admit(request)) is not None:
+                await entering
             response = await handler(request)
         except MdtoolError as error:
             response = _failure_of(error, statuses, fail)
         except ConnectionError:
             response = web.Response(status=_GONE)  # only counted: the client has disconnected
         except Exception:
-            log.exception("%s %s", request.method, request.rel_url)
+            log.exception("%s %s", request.method, request.path)  # its query may have a ticket
             response = fail(500, "internal", "the service failed; see its log", None)
         if measure is not None:
             measure(response.status, clock() - started)

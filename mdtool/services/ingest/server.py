@@ -22,7 +22,7 @@ from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.connection import Connection, Connections
 from mdtool.services.ingest.intake import Intake
 from mdtool.services.limits import Limits
-from mdtool.services.security import reject_auth
+from mdtool.services.security import keep_local
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.symbol_index import SymbolIndex
@@ -74,7 +74,7 @@ class IngestServer:
             When what was taken can never be committed; or is not when the server stops, and its
             clients cannot send it again.
         """
-        reject_auth(self.name)
+        keep_local(self.name, self._config.host)
         _warm_up()
         symbols = SymbolIndex(self._config.max_symbols)
         url = self._config.bus or self._config.aggregator

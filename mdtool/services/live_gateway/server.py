@@ -21,7 +21,7 @@ from mdtool.services.live_gateway.faults import Fault, SessionFaults, parse_faul
 from mdtool.services.live_gateway.keys import Keys
 from mdtool.services.live_gateway.playback import Input, Pass, Playback, inputs
 from mdtool.services.live_gateway.session import Session
-from mdtool.services.security import reject_auth
+from mdtool.services.security import keep_local
 from mdtool.wire.dbn_records import DTYPES, RTYPES
 
 
@@ -70,7 +70,7 @@ class LiveGateway:
         UsageError
             When standard input is to be looped, or merged with files, or a fault is not valid.
         """
-        reject_auth(self.name)
+        keep_local(self.name, self._config.host)
         config = self._config
         self._faults = parse_faults(config.faults)
         self._keys = Keys() if config.keys is None else Keys.read(config.keys)

@@ -25,7 +25,7 @@ from mdtool.services.limits import CapacityError, Limits
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.replay.runs import AlreadyStreamingError, NotStreamingError, Pace, Run, Runs
 from mdtool.services.replay.session import Session
-from mdtool.services.security import reject_auth
+from mdtool.services.security import keep_local
 
 _SHOWN_RECEIVERS: Final = 100
 _STATUSES: Final[Statuses] = {
@@ -65,7 +65,7 @@ class ReplaySender:
         StartupError
             When an address cannot be listened on, or the recording cannot be read.
         """
-        reject_auth(self.name)
+        keep_local(self.name, self._config.host)
         config = self._config
         await asyncio.to_thread(self._probe)
         async with asyncio.TaskGroup() as tasks:

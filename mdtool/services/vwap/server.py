@@ -16,7 +16,7 @@ from mdtool.core.tcp import listen
 from mdtool.engine.vwap import Window
 from mdtool.services.client import Admission
 from mdtool.services.limits import Limits
-from mdtool.services.security import reject_auth
+from mdtool.services.security import keep_local
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.connections import Connection, Connections
 from mdtool.services.vwap.follower import Follower
@@ -72,7 +72,7 @@ class VwapFeed:
         StartupError
             When the address cannot be listened on, or Kafka cannot be reached.
         """
-        reject_auth(self.name)
+        keep_local(self.name, self._config.host)
         config = self._config
         states = States(self._window)
         admission = Admission(Limits(connections=config.max_clients))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mdtool.services.gateway.feeds.feed import Feed
+from mdtool.services.gateway.feeds.permitted import PermittedFeed
 
 if TYPE_CHECKING:
     from mdtool.services.gateway.table import FeedRow
@@ -28,15 +29,20 @@ class Feeds:
 
     def __init__(self, feeds: Mapping[str, Feed[Any]], table: Mapping[str, FeedRow]) -> None:
         self.rows = [row for name, row in table.items() if name in feeds]
-        self._feeds = feeds
+        self._sources = feeds
+        self._feeds = {row.name: PermittedFeed(feeds[row.name], row) for row in self.rows}
         self._table = table
 
     def __contains__(self, name: str) -> bool:
         return name in self._feeds
 
-    def __getitem__(self, name: str) -> Feed[Any]:
+    def __getitem__(self, name: str) -> PermittedFeed:
         """Return a feed; raise KeyError for a name that is not in the table."""
         return self._feeds[name]
+
+    def source(self, name: str) -> Feed[Any]:
+        """Return a feed itself, which knows no permissions: whoever calls it has to check them."""
+        return self._sources[name]
 
     def row(self, name: str) -> FeedRow:
         """Return a feed's row of the table; raise KeyError likewise."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, overload
 
 from mdtool.core.errors import MdtoolError
+from mdtool.core.permissions import Reader
 from mdtool.services.client import Client
 from mdtool.services.gateway.backlog import Event
 from mdtool.services.gateway.hub import Format, Hub, Subscription
@@ -117,6 +118,10 @@ class LazyRows(Sequence[R]):
     def __len__(self) -> int:
         return len(self._keys)
 
+    def only(self, chooses: Callable[[Any], bool]) -> LazyRows[R]:
+        """Return the rows of those keys that a function chooses."""
+        return LazyRows(list(filter(chooses, self._keys)), self._row)
+
     @overload
     def __getitem__(self, index: int) -> R: ...
 
@@ -212,8 +217,28 @@ class SessionFeed(Feed[R_co], Protocol[R_co]):
         ...
 
 
+class Channel(NamedTuple):
+    """The subscriptions to one key that are written the same: a topic of the hub.
+
+    Attributes
+    ----------
+    audience : Audience
+    key : Key
+    format : Format
+    reader : Reader or None
+        Of every symbol: which of them the permission class may read, None for all.
+    """
+
+    audience: Audience[Any]
+    key: Key
+    format: Format
+    reader: Reader | None
+
+
 class Audience(Generic[R]):
-    """The subscriptions to one feed, by key and format: each row is encoded once a format.
+    """The subscriptions to one feed, by key, format and permission class.
+
+    Each row is encoded once a format, and published to those classes that may read its symbol.
 
     Parameters
     ----------
@@ -223,23 +248,23 @@ class Audience(Generic[R]):
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self._formats: dict[Key, dict[Format, int]] = {}
+        self._channels: dict[Key, dict[Channel, int]] = {}
         self._subscriptions: dict[Key, dict[Subscription, None]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._formats)
+        return bool(self._channels)
 
     def __contains__(self, key: Key) -> bool:
         """Return whether a client follows a key, or every symbol of its option."""
-        return key in self._formats or Key(ALL, key.option) in self._formats
+        return key in self._channels or Key(ALL, key.option) in self._channels
 
     def is_followed(self, key: Key) -> bool:
         """Return whether a client follows exactly this key."""
-        return key in self._formats
+        return key in self._channels
 
     def keys(self) -> Iterable[Key]:
         """Return the keys that are followed."""
-        return self._formats.keys()
+        return self._channels.keys()
 
     def join(
         self, key: Key, subscription: Subscription, snapshot: Iterable[tuple[R, Hashable]]
@@ -251,16 +276,24 @@ class Audience(Generic[R]):
         key : Key
         subscription : Subscription
         snapshot : iterable of (R, hashable)
-            Rows and their states as in `publish`; read lazily, some a turn of the event loop.
+            Rows and their states as in `publish`; read lazily, some a turn of the event loop. What
+            may not be read is left out.
         """
-        encode = subscription.format.encode
-        formats = self._formats.setdefault(key, {})
-        formats[subscription.format] = formats.get(subscription.format, 0) + 1
+        encode, reader = subscription.format.encode, subscription.reader
+        if key.symbol != ALL:
+            reader = None  # the one symbol may be read
+        channels = self._channels.setdefault(key, {})
+        channel = Channel(self, key, subscription.format, reader)
+        channels[channel] = channels.get(channel, 0) + 1
         self._subscriptions.setdefault(key, {})[subscription] = None
-        leave = self.hub.subscribe((self, key, subscription.format), subscription)
+        leave = self.hub.subscribe(channel, subscription)
         end_snapshot = self.hub.begin_snapshot(
             subscription.outlet,
-            (subscription.update(encode(row, True), state) for row, state in snapshot),
+            (
+                subscription.update(encode(row, True), state)
+                for row, state in snapshot
+                if reader is None or reader.can_read(_symbol_of(row))
+            ),
         )
         has_ended = False
 
@@ -272,16 +305,16 @@ class Audience(Generic[R]):
             end_snapshot()
             leave()
             del self._subscriptions[key][subscription]
-            formats[subscription.format] -= 1
-            if not formats[subscription.format]:
-                del formats[subscription.format]
-            if not formats:
-                del self._formats[key], self._subscriptions[key]
+            channels[channel] -= 1
+            if not channels[channel]:
+                del channels[channel]
+            if not channels:
+                del self._channels[key], self._subscriptions[key]
 
         return end
 
     def publish(self, key: Key, row: R, state: Hashable) -> None:
-        """Send a row to everybody who follows its key, or every symbol.
+        """Send a row to everybody who follows its key, or every symbol and may read this one.
 
         Parameters
         ----------
@@ -292,35 +325,44 @@ class Audience(Generic[R]):
             What the row is the latest of, among all of the feed, such as the symbol; an `Event`
             where no later row replaces it.
         """
-        every = Key(ALL, key.option)
-        encoded: dict[Format, bytes] = {}
-        for followed in (key, every):
-            for format_ in self._formats.get(followed, ()):
-                payload = encoded.get(format_)
-                if payload is None:
-                    payload = encoded[format_] = format_.encode(row)
-                self.hub.publish((self, followed, format_), payload, state)
+        self._publish((key, Key(ALL, key.option)), row, state)
 
     def send(self, key: Key, row: R, state: Hashable) -> None:
         """Send a row to those who follow exactly this key, with a state as in `publish`."""
-        for format_ in self._formats.get(key, ()):
-            self.hub.publish((self, key, format_), format_.encode(row), state)
+        self._publish((key,), row, state)
+
+    def _publish(self, keys: Iterable[Key], row: R, state: Hashable) -> None:
+        encoded: dict[Format, bytes] = {}
+        for key in keys:
+            for channel in self._channels.get(key, ()):
+                if channel.reader is None or channel.reader.can_read(_symbol_of(row)):
+                    format_ = channel.format
+                    payload = encoded.get(format_)
+                    if payload is None:
+                        payload = encoded[format_] = format_.encode(row)
+                    self.hub.publish(channel, payload, state)
 
     def miss(self, key: Key, symbol: str, count: int | None) -> None:
         """Report events that the feed itself dropped, None where their number is unknown."""
         for followed in (key, Key(ALL, key.option)):
-            for format_ in self._formats.get(followed, ()):
-                payload = format_.missed(symbol, count)
-                self.hub.publish((self, followed, format_), payload, Event(symbol, count))
+            for channel in self._channels.get(followed, ()):
+                if channel.reader is None or channel.reader.can_read(symbol):
+                    payload = channel.format.missed(symbol, count)
+                    self.hub.publish(channel, payload, Event(symbol, count))
 
     def interrupt(self) -> None:
         """Report to every follower that an unknown number of events was missed."""
-        for key, formats in self._formats.items():
-            for format_ in formats:
-                payload = format_.missed(key.symbol, None)
-                self.hub.publish((self, key, format_), payload, Event(key.symbol, None))
+        for key, channels in self._channels.items():
+            for channel in channels:
+                payload = channel.format.missed(key.symbol, None)
+                self.hub.publish(channel, payload, Event(key.symbol, None))
 
     def fail(self, key: Key, error: MdtoolError) -> None:
         """End every subscription to a key with a reason."""
         for subscription in list(self._subscriptions.get(key, ())):
             subscription.fail(error)
+
+
+def _symbol_of(row: Any) -> str:
+    symbol: str = row.symbol
+    return symbol

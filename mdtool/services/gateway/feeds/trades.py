@@ -17,6 +17,7 @@ from mdtool.adapters.market import TradeFeed, TradeStream, UnavailableError, Unk
 from mdtool.adapters.stores.port import MAX_NS, MIN_NS, SymbolTotals, TradeKey
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
+from mdtool.core.permissions import Reader
 from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import TradeRun
 from mdtool.core.trades import Trades as TradeColumns
@@ -137,7 +138,7 @@ class Trades:
         """
         if self._history is None or key.symbol == ALL:
             await self._catch_up()
-            return self._recent(key, page)
+            return self._recent(key, page, client.principal.access.reader("trades"))
         part = Range(
             page.limit,
             None if page.cursor is None else TradeKey(*_place(page.cursor, key.symbol)),
@@ -184,7 +185,7 @@ class Trades:
             following.task = self._tasks.create_task(
                 self._begin_current(following, key, subscription, behind)
             )
-        elif (start := self._start(key, behind)) is None:
+        elif (start := self._start(key, behind, subscription.reader)) is None:
             wait_s = subscription.client.reserve_upstream()
             following.task = self._tasks.create_task(
                 self._begin(following, key, subscription, behind, wait_s)
@@ -283,10 +284,12 @@ class Trades:
                 self._audience.miss(Key(symbol), symbol, dropped)
         return np.sort(rows[order[newer < MAX_BATCH]])
 
-    def _start(self, key: Key, behind: tuple[str, int] | None) -> _Start | None:
+    def _start(
+        self, key: Key, behind: tuple[str, int] | None, reader: Reader | None
+    ) -> _Start | None:
         """Return the trades that a subscription begins with, None where only the store knows."""
         has_store = self._history is not None and key.symbol != ALL
-        positions = self._ring.positions(key.symbol)
+        positions = self._ring.positions(key.symbol, reader)
         if behind is not None:
             place = self._ring.find(*behind)
             if place is not None and place >= self._ring.contiguous_from:
@@ -306,7 +309,7 @@ class Trades:
     ) -> None:
         """Begin a subscription once the trades that were collected are in memory."""
         await self._catch_up()
-        start = self._start(key, behind)
+        start = self._start(key, behind, subscription.reader)
         assert start is not None
         following.leave = self._join(key, subscription, start)
 
@@ -392,10 +395,10 @@ class Trades:
             subscription.outlet.send_all(updates)
         return self._audience.join(Key(key.symbol), subscription, ())
 
-    def _recent(self, key: Key, page: Page) -> Rows[Trade]:
+    def _recent(self, key: Key, page: Page, reader: Reader | None) -> Rows[Trade]:
         """Return a page of the trades in memory."""
         ring = self._ring
-        positions = ring.positions(key.symbol)[-MAX_RECENT:]
+        positions = ring.positions(key.symbol, reader)[-MAX_RECENT:]
         if not len(positions) and not self.knows(key):
             self._market.check_live()
             raise UnknownSymbolError(f"no trade of {key.symbol} yet")
@@ -544,11 +547,15 @@ class _Ring:
         for name, column in zip(_COLUMNS, values, strict=True):
             self._columns[name][places] = column[skipped:]
 
-    def positions(self, symbol: str) -> NDArray[np.intp]:
-        """Return the positions of a symbol's trades, or of all, rising."""
+    def positions(self, symbol: str, reader: Reader | None = None) -> NDArray[np.intp]:
+        """Return the positions of a symbol's trades, or of all that may be read, rising."""
         self._enter()
         if symbol == ALL:
-            return np.arange(max(self._oldest, self.total - self._size), self.total)
+            positions = np.arange(max(self._oldest, self.total - self._size), self.total)
+            if reader is None:
+                return positions
+            allowed = np.array(list(map(reader.can_read, self.symbols)), np.bool_)
+            return positions[allowed[self._symbol[positions % self._size]]]
         index = self.symbols.find(symbol)
         if index is None:
             return np.empty(0, np.intp)

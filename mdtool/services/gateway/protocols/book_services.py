@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
@@ -13,8 +14,16 @@ from aiohttp import web
 
 from mdtool.adapters.book_services import Answer, BookService
 from mdtool.core.errors import PeerError
+from mdtool.core.permissions import Reader
 from mdtool.services.gateway.protocols import Paths
-from mdtool.services.http.answers import UNBUFFERED, Handler, answer, encode_object, failure
+from mdtool.services.http.answers import (
+    UNBUFFERED,
+    Handler,
+    answer,
+    encode_object,
+    failure,
+    reader_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +32,7 @@ ORDER_BOOK_PATH: Final = "/api/order-book"
 CONTROLS: Final = ("stop-streaming", "pause-streaming", "resume-streaming", "set-speed")
 """What a sender that streams can be told."""
 
+_OK: Final = 200
 _STARTED: Final = 200
 _CONFLICT: Final = 409
 _LEFT_S: Final = 1.0
@@ -89,9 +99,12 @@ class BookServices:
             headers = {"Content-Type": content_type, **UNBUFFERED}
             response = web.StreamResponse(status=upstream.status, headers=headers)
             await response.prepare(request)
+            # Errors have no symbols but those that were requested.
+            reader = reader_of(request, "books") if upstream.status == _OK else None
+            chunks = _chunks(request, upstream.content)
             with self._stopped_in_time():
                 try:
-                    async for chunk in _chunks(request, upstream.content):
+                    async for chunk in _permitted(chunks, reader):
                         await response.write(chunk)
                 except aiohttp.ClientError as error:
                     log.warning("%s is unavailable: %s", self._receiver.name, error)
@@ -131,6 +144,31 @@ async def _chunks(request: web.Request, content: aiohttp.StreamReader) -> AsyncI
                 chunk = await content.readany()
             if chunk:
                 yield chunk
+
+
+async def _permitted(chunks: AsyncIterator[bytes], reader: Reader | None) -> AsyncIterator[bytes]:
+    """Yield the lines of books that may be read, as they arrive, and those of errors."""
+    rest = b""
+    async for chunk in chunks:
+        if reader is None:
+            yield chunk
+            continue
+        *lines, rest = (rest + chunk).split(b"\n")
+        allowed = [line + b"\n" for line in lines if _is_permitted(line, reader)]
+        if allowed:
+            yield b"".join(allowed)
+    if rest and reader is not None and _is_permitted(rest, reader):
+        yield rest
+
+
+def _is_permitted(line: bytes, reader: Reader) -> bool:
+    try:
+        content = json.loads(line)
+        if "symbol" not in content:
+            return set(content) == {"error"}
+        return reader.can_read(str(content["symbol"]))
+    except (ValueError, TypeError, AttributeError):
+        return not line.strip()
 
 
 async def _status(service: BookService) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import contextlib
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from aiohttp import web
 
 from mdtool.adapters.market import UnknownSymbolError
 from mdtool.services.gateway.feeds import Feeds
-from mdtool.services.gateway.feeds.feed import ALL, Feed, HistoryFeed, Key, Page, Rows, SessionFeed
+from mdtool.services.gateway.feeds.feed import ALL, Key, Page, Rows
+from mdtool.services.gateway.feeds.permitted import PermittedFeed
 from mdtool.services.gateway.fields import encoder
 from mdtool.services.gateway.http import STALE_HEADERS
 from mdtool.services.gateway.parameters import (
@@ -61,7 +62,7 @@ class Rest:
 class _Resource:
     """The handlers of one feed."""
 
-    def __init__(self, row: FeedRow, feed: Feed[Any]) -> None:
+    def __init__(self, row: FeedRow, feed: PermittedFeed) -> None:
         self.row = row
         self._feed = feed
         self._encode: Callable[[Any], bytes] = encoder(row.fields)
@@ -72,7 +73,7 @@ class _Resource:
         if self.row.has_history:
             return await self._history(request, key)
         if session := parse_session(request.query.get("session")) if self.row.has_past else None:
-            past = await cast("SessionFeed[Any]", self._feed).past(client_of(request), key, session)
+            past = await self._feed.past(client_of(request), key, session)
             return self._answer(request, self._encode(past), None, False)
         row, *_ = await self._feed.current(client_of(request), key)
         is_stale = getattr(row, "is_stale", False)
@@ -122,8 +123,8 @@ class _Resource:
             parse_moment("to", query.get("to")),
             parse_order(query.get("order"), "desc"),
         )
-        feed = cast("HistoryFeed[Any]", self._feed)
-        return await self._answer_rows(request, await feed.history(client_of(request), key, page))
+        found = await self._feed.history(client_of(request), key, page)
+        return await self._answer_rows(request, found)
 
     def _key(self, request: web.Request, symbol: str) -> Key:
         option = self.row.option

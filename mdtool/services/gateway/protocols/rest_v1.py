@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
 
 from mdtool.adapters.market import UnknownSymbolError
+from mdtool.core.permissions import Access
+from mdtool.services.client import Client
 from mdtool.services.gateway import formats
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.aggregates import Aggregates
-from mdtool.services.gateway.feeds.bars import Bars
 from mdtool.services.gateway.feeds.feed import ALL, Key, Page
+from mdtool.services.gateway.feeds.permitted import readable, readable_only
 from mdtool.services.gateway.feeds.quotes import Quotes
 from mdtool.services.gateway.feeds.trades import Trades
 from mdtool.services.gateway.http import STALE_HEADERS
@@ -29,7 +32,7 @@ from mdtool.services.gateway.parameters import (
     parse_symbols,
 )
 from mdtool.services.gateway.protocols import Paths
-from mdtool.services.http.answers import answer, client_of
+from mdtool.services.http.answers import answer, client_of, reader_of
 
 AT_ONCE: Final = 256
 """Rows encoded in one turn of the event loop, which takes 2.5 ms; 20,000 rows take 0.2 s."""
@@ -46,14 +49,17 @@ class RestV1:
     """
 
     def __init__(self, feeds: Feeds) -> None:
-        self._aggregates = cast("Aggregates", feeds["aggregates"])
-        self._bars = cast("Bars", feeds["bars"])
-        self._quotes = cast("Quotes", feeds["quotes"])
-        self._trades = cast("Trades", feeds["trades"])
+        self._feeds = feeds
+        # What these are asked for directly is checked by `readable` or `readable_only`.
+        self._aggregates = cast("Aggregates", feeds.source("aggregates"))
+        self._quotes = cast("Quotes", feeds.source("quotes"))
+        self._trades = cast("Trades", feeds.source("trades"))
         self._encoded: dict[int, tuple[bytes, bool]] = {}
         """Aggregates requested since they last changed, and whether they are stale."""
         self._market_changes = 0
-        self._lists: dict[str, tuple[int, bytes, bool]] = {}
+        self._lists: WeakKeyDictionary[Access, dict[str, tuple[int, bytes, bool]]]
+        self._lists = WeakKeyDictionary()
+        """Whole lists as they were answered last, by permission class."""
 
     @property
     def routes(self) -> Paths:
@@ -78,7 +84,11 @@ class RestV1:
 
     async def aggregate(self, request: web.Request) -> web.Response:
         """`GET /api/v1/marketdata/{symbol}`."""
-        index = self._aggregates.find(request.match_info["symbol"])
+        symbol = request.match_info["symbol"]
+        if (reader := reader_of(request, "aggregates")) is None:
+            index = self._aggregates.find(symbol)
+        else:
+            index = readable_only(self._aggregates.find, reader, "aggregates")(parse_symbol(symbol))
         encoded = self._encoded.get(index)
         if encoded is None:
             row = self._aggregates.row(index)
@@ -90,10 +100,14 @@ class RestV1:
         """`GET /api/v1/marketdata?symbols=`: an array, in order of symbol, of all or of these."""
         aggregates = self._aggregates
         if symbols := parse_symbols(request.query):
-            chosen = known(symbols, lambda symbol: aggregates.row(aggregates.find(symbol)))
+            reader = reader_of(request, "aggregates")
+            find = readable_only(aggregates.find, reader, "aggregates")
+            chosen = known(symbols, lambda symbol: aggregates.row(find(symbol)))
             return _array(chosen, formats.encode_aggregate)
-        rows = await aggregates.current(client_of(request), Key(ALL))
-        return await self._list("aggregates", self._market_changes, rows, formats.encode_aggregate)
+        client = client_of(request)
+        rows = await self._feeds["aggregates"].current(client, Key(ALL))
+        changes = self._market_changes
+        return await self._list(client, "aggregates", changes, rows, formats.encode_aggregate)
 
     async def bars(self, request: web.Request) -> web.Response:
         """`GET /api/v1/bars/{symbol}?interval&limit&before`."""
@@ -104,14 +118,15 @@ class RestV1:
             parse_interval(query.get("interval") or "1m"),
         )
         before_ns = parse_before(query.get("before"))
-        page = await self._bars.history(client, key, Page(limit, to_ns=before_ns or None))
+        page = await self._feeds["bars"].history(client, key, Page(limit, to_ns=before_ns or None))
         headers = {**client.upstream_headers(), **(STALE_HEADERS if page.is_stale else {})}
         return answer(formats.encode_bars(page.rows, limit, page.is_stale), headers)
 
     async def symbols(self, request: web.Request) -> web.Response:
         """`GET /api/v1/symbols`: those of which trades are stored."""
         client = client_of(request)
-        body = formats.encode_totals(await self._trades.stored_symbols(client))
+        totals = readable(await self._trades.stored_symbols(client), reader_of(request, "symbols"))
+        body = formats.encode_totals(totals)
         return answer(body, client.upstream_headers())
 
     async def trades(self, request: web.Request) -> web.Response:
@@ -121,7 +136,7 @@ class RestV1:
         page = Page.before(parse_limit(query.get("limit")), query.get("before") or None)
         self._trades.check_stored()
         try:
-            found = await self._trades.history(client, key, page)
+            found = await self._feeds["trades"].history(client, key, page)
         except ParameterError as error:
             raise ParameterError(str(error).replace("cursor:", "before:")) from error
         return answer(formats.encode_trades(found.rows, found.next), client.upstream_headers())
@@ -129,20 +144,29 @@ class RestV1:
     async def quotes(self, request: web.Request) -> web.Response:
         """`GET /v1/quotes`: of `?symbol=AAPL` its quote; of several an array, else of all."""
         symbols = parse_symbols(request.query)
+        find = readable_only(self._quotes.find, reader_of(request, "quotes"), "quotes")
         if len(symbols) == 1 and "symbol" in request.query:
-            row = self._quotes.find(symbols[0])
+            row = find(symbols[0])
             body = formats.encode_latest_quote(row)
             return answer(body, STALE_HEADERS if row.is_stale else None)
         if symbols:
-            return _array(known(symbols, self._quotes.find), formats.encode_latest_quote)
-        rows = await self._quotes.current(client_of(request), Key(ALL))
-        return await self._list("quotes", self._quotes.changes, rows, formats.encode_latest_quote)
+            return _array(known(symbols, find), formats.encode_latest_quote)
+        client = client_of(request)
+        rows = await self._feeds["quotes"].current(client, Key(ALL))
+        changes = self._quotes.changes
+        return await self._list(client, "quotes", changes, rows, formats.encode_latest_quote)
 
     async def _list(
-        self, name: str, changes: int, rows: Sequence[R], encode: Callable[[R], bytes]
+        self,
+        client: Client,
+        name: str,
+        changes: int,
+        rows: Sequence[R],
+        encode: Callable[[R], bytes],
     ) -> web.Response:
-        """Answer rows as an array, which is encoded once a change, some rows a turn."""
-        known = self._lists.get(name)
+        """Answer rows as an array, which is encoded once a change and class, some rows a turn."""
+        lists = self._lists.setdefault(client.principal.access, {})
+        known = lists.get(name)
         if known is None or known[0] != changes:
             has_stale = False
 
@@ -152,7 +176,7 @@ class RestV1:
                 return encode(row)
 
             body = await encode_in_turns(rows, encode_noting)
-            known = self._lists[name] = changes, b"[%b]" % body, has_stale
+            known = lists[name] = changes, b"[%b]" % body, has_stale
         _, body, is_stale = known
         return answer(body, STALE_HEADERS if is_stale else None)
 

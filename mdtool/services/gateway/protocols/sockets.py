@@ -15,13 +15,14 @@ from mdtool.core.errors import MdtoolError
 from mdtool.services.client import Client
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import Feeds
-from mdtool.services.gateway.feeds.feed import ALL, Feed, Key
+from mdtool.services.gateway.feeds.feed import ALL, Key
+from mdtool.services.gateway.feeds.permitted import PermittedFeed
 from mdtool.services.gateway.fields import encode_missed
 from mdtool.services.gateway.hub import Subscription
 from mdtool.services.gateway.parameters import ParameterError, parse_symbols
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.table import FeedRow, PlainSocket
-from mdtool.services.gateway.websockets import websocket
+from mdtool.services.gateway.websockets import renew, websocket
 from mdtool.wire.websocket import CloseCode
 
 
@@ -67,8 +68,8 @@ class PlainSockets:
                     if symbols and await _is_unknown(feed, socket.client, key):
                         socket.outbox.post(_encode_unknown(key.symbol))
                     stack.callback(feed.follow(key, subscription))
-                async for _ in socket:
-                    pass  # messages of clients are read, so that pings are answered
+                async for message in socket:  # also for pings to be answered
+                    await renew(socket.client, message)
         return socket.response
 
 
@@ -87,9 +88,9 @@ class _PlainFormat:
         return encode_missed(symbol, count)
 
 
-async def _is_unknown(feed: Feed[Any], client: Client, key: Key) -> bool:
+async def _is_unknown(feed: PermittedFeed, client: Client, key: Key) -> bool:
     """Return whether there is nothing of a key yet, rather than unknown whether there is."""
-    if feed.knows(key):
+    if feed.knows(client, key):
         return False
     try:
         await feed.current(client, key)

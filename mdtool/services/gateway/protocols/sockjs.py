@@ -124,7 +124,7 @@ class SockJs:
     async def _send(self, request: web.Request) -> web.Response:
         """Handle messages from the client."""
         session = self._sessions.get(request.match_info["session"])
-        if session is None:
+        if session is None or not _may_use(session, request):
             return failure(404, "not_found", "no such session")
         payload = await read_body(request, MAX_BODY_BYTES)
         if payload is None:
@@ -167,6 +167,8 @@ class SockJs:
         if len(name) > _MAX_ID_CHARS:
             return failure(404, "not_found", "no such session")
         session = self._sessions.get(name) or self._open(name, client_of(request))
+        if not _may_use(session, request):
+            return failure(404, "not_found", "no such session")
         with session.attended() as is_alone:
             response = web.StreamResponse(headers={**_HEADERS, "Content-Type": content_type})
             self._mark(request, response)
@@ -331,6 +333,14 @@ class _Session:
             if request.transport is None or request.transport.is_closing():
                 return [], True
         return [sockjs.BEAT], False
+
+
+def _may_use(session: _Session, request: web.Request) -> bool:
+    """Return whether a request names no other principal than its session has."""
+    client, owner = client_of(request), session.client
+    if not (client.is_authenticated and owner.is_authenticated):
+        return True  # the session's name, which cannot be guessed, is what the client has
+    return client.principal.name == owner.principal.name
 
 
 def _receive(socket: WebSocket, connection: Connection, payload: str | bytes) -> None:

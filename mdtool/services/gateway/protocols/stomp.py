@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol
@@ -24,6 +24,7 @@ from mdtool.services.gateway.parameters import ParameterError, parse_symbol
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.table import FeedRow
 from mdtool.services.gateway.websockets import websocket
+from mdtool.services.http.entry import bearer
 from mdtool.wire import sockjs
 from mdtool.wire.stomp import MAX_FRAME_BYTES, StompError, Version, encode_headers
 from mdtool.wire.stomp_session import StompSession, StompSubscription
@@ -33,6 +34,11 @@ PATH: Final = "/ws/websocket"
 _SUBPROTOCOLS: Final = ("v12.stomp", "v11.stomp", "v10.stomp")
 _MAX_MESSAGE_BYTES: Final = 2 * MAX_FRAME_BYTES
 """Twice the longest frame: the client of a frame that is too long still gets an ERROR."""
+SIGNALING: Final = "signaling"
+"""The name by which roles have the rooms of WebRTC peers among their feeds."""
+_AUTHORIZATION: Final = "Authorization"
+_TOKENS: Final = "/app/auth"
+"""Where a client sends a newer token, as the body."""
 _TICKS_A_BEAT: Final = 8
 _LONGEST_TICK_S: Final = 1.0
 _REST: Final = b"message-id:%d\n%bcontent-type:application/json\ncontent-length:%d\n\n%b\0"
@@ -227,8 +233,18 @@ class Connection:
         self._session.close()
         self._stomp.relay.forget(self)
 
+    def connect(self, headers: Mapping[str, str]) -> None:
+        """Admit the client by its token; the session calls this, and the three below."""
+        client = self.carrier.client
+        if client.security is None:
+            return
+        text = headers.get(_AUTHORIZATION) or headers.get(_AUTHORIZATION.lower())
+        if text is not None:
+            client.authenticate(bearer(text))
+        client.check_token()
+
     def subscribe(self, wanted: StompSubscription) -> None:
-        """Begin a subscription; the session calls this, and the two below."""
+        """Begin a subscription."""
         self._ends[wanted.key] = self._stomp.follow(self, wanted)
 
     def unsubscribe(self, wanted: StompSubscription) -> None:
@@ -326,6 +342,7 @@ class Stomp:
         destination = wanted.destination
         room = _name_below(self.relay.topic, destination)
         if room is not None:
+            connection.carrier.client.check_feed(SIGNALING)
             return self.relay.follow(room, Member(connection, wanted))
         row, key = self._parse(destination)
         option = f"/{key.option}" if row.has_option_in_destination else ""
@@ -352,9 +369,14 @@ class Stomp:
         MdtoolError
             When there is no such destination, or it does not accept this.
         """
+        client = connection.carrier.client
+        if destination == _TOKENS and client.security is not None:
+            client.authenticate(body.decode("ascii", "replace").strip())
+            return
         room = _name_below(self.relay.destination, destination)
         if room is None:
             raise _unknown(destination, [self.relay.destination])
+        client.check_feed(SIGNALING)
         self.relay.send(room, connection, body)
 
     def _parse(self, destination: str) -> tuple[FeedRow, Key]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
 
+from mdtool.adapters.identity.errors import TokenError
 from mdtool.core.errors import MdtoolError
+from mdtool.core.permissions import ForbiddenError
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.feed import ALL, Key
@@ -31,6 +33,7 @@ _MAX_ID_CHARS: Final = 64
 _BAD_REQUEST: Final = "bad_request"
 _UNKNOWN_CHANNEL: Final = "unknown_channel"
 _UNAUTHORIZED: Final = "unauthorized"
+_FORBIDDEN: Final = "forbidden"
 _LIMIT: Final = "limit"
 
 Id = str | int
@@ -101,7 +104,9 @@ class Stream:
             try:
                 async for message in socket:
                     with await socket.client.turn():
-                        session.receive(message)
+                        rest = session.receive(message)
+                    if rest is not None:
+                        await rest
             finally:
                 session.close()
         return socket.response
@@ -122,8 +127,8 @@ class _Session:
         self._subscriptions: dict[Id, _Subscribed] = {}
         self._symbols = 0
 
-    def receive(self, message: str | bytes) -> None:
-        """Handle a request."""
+    def receive(self, message: str | bytes) -> Awaitable[None] | None:
+        """Handle a request; return what is left of it to wait for, if anything is."""
         identity: Id | None = None
         try:
             request = _parse_object(message)
@@ -136,14 +141,29 @@ class _Session:
                 case "ping":
                     self._send({"op": "pong"})
                 case "auth":
-                    why = "auth: not configured; connect without a token"
-                    raise _RequestError(_UNAUTHORIZED, why)
+                    return self._authenticate(identity, request.get("token"))
                 case other:
                     expected = "subscribe, unsubscribe, auth or ping"
                     why = f"op: expects {expected}, not {_shown(other)}"
                     raise _RequestError(_BAD_REQUEST, why)
         except MdtoolError as error:
             self._reject(identity, error)
+        return None
+
+    async def _authenticate(self, identity: Id | None, token: object) -> None:
+        """Take the client's token, the first one or a newer one."""
+        client = self._socket.client
+        try:
+            if client.security is None:
+                why = "auth: not configured; connect without a token"
+                raise _RequestError(_UNAUTHORIZED, why)
+            if not isinstance(token, str):
+                raise _RequestError(_BAD_REQUEST, "token: expects a text")
+            await client.authenticate_now(token)
+        except MdtoolError as error:
+            self._reject(identity, error)
+        else:
+            self._send({"op": "auth", "id": identity, "ok": True})
 
     def reject_too_large(self, reason: str) -> None:
         """Answer a message that is too large to be read."""
@@ -183,8 +203,10 @@ class _Session:
         subscribed = self._subscriptions[identity] = _Subscribed(len(symbols))
         self._symbols += len(symbols)
         with self._socket.outbox.held():  # the reply precedes the first data
-            unknown = [key.symbol for key in keys if key.symbol != ALL and not feed.knows(key)]
             try:
+                client = self._socket.client
+                named = [key for key in keys if key.symbol != ALL]
+                unknown = [key.symbol for key in named if not feed.knows(client, key)]
                 for key in keys:
                     subscribed.ends.append(feed.follow(key, subscription, after))
             except MdtoolError:
@@ -231,6 +253,10 @@ class _Session:
     def _reject(self, identity: Id | None, error: MdtoolError) -> None:
         if isinstance(error, _RequestError):
             code = error.code
+        elif isinstance(error, TokenError):
+            code = _UNAUTHORIZED
+        elif isinstance(error, ForbiddenError):
+            code = _FORBIDDEN
         elif isinstance(error, LimitError | CapacityError):
             code = _LIMIT
         else:

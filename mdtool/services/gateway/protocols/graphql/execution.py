@@ -21,7 +21,8 @@ from graphql.type import GraphQLLeafType
 from mdtool.core.errors import MdtoolError
 from mdtool.services.client import Client, Turn
 from mdtool.services.gateway.feeds import Feeds
-from mdtool.services.gateway.feeds.feed import Feed, Key
+from mdtool.services.gateway.feeds.feed import Key
+from mdtool.services.gateway.feeds.permitted import PermittedFeed
 from mdtool.services.gateway.hub import Format
 from mdtool.services.gateway.parameters import DEFAULT_DEPTH, DEFAULT_ROWS, MAX_ROWS
 from mdtool.services.gateway.protocols.graphql.documents import (
@@ -129,16 +130,19 @@ class Operations:
         self._limits = limits
         self._may_introspect = may_introspect
         self._documents = Documents(self.schema, limits, may_introspect=may_introspect)
+        self._closed_documents = Documents(self.schema, limits, may_introspect=False)
 
-    def prepare(self, request: Request) -> Prepared:
-        """Return a request ready to be executed.
+    def prepare(self, request: Request, client: Client) -> Prepared:
+        """Return a request of a client ready to be executed.
 
         Raises
         ------
         DocumentError
             When it is not valid.
         """
-        operation = self._documents.get(request.query).operation(request.operation_name)
+        may_introspect = client.principal.access.has("introspection")
+        documents = self._documents if may_introspect else self._closed_documents
+        operation = documents.get(request.query).operation(request.operation_name)
         variables = self._variables(operation, request.variables)
         fields = operation.fields(variables)
         arguments: list[Arguments | None] = []
@@ -181,7 +185,7 @@ class Operations:
             result = self.execute(prepared, rows)
             return Response(encode_result(result, _STALE if is_stale else None), is_stale)
 
-    def follow(self, prepared: Prepared) -> tuple[Feed[Any], Key, Format]:
+    def follow(self, prepared: Prepared) -> tuple[PermittedFeed, Key, Format]:
         """Return the feed of a subscription, what it selects of it, and the format of its rows.
 
         Raises

@@ -129,6 +129,7 @@ class GraphQL:
         if media_type is None:
             return _rejected(406, f"Accept: expects {_RESPONSE} or {_JSON}", _JSON)
         client = client_of(request)
+        client.check_token()
         try:
             decode = await read(request)
             turn = await client.turn()
@@ -159,7 +160,7 @@ class GraphQL:
         """Execute a request, given its object."""
         try:
             with turn:
-                prepared = self._prepare(decode_request(value))
+                prepared = self._prepare(decode_request(value), client)
             response = await self._operations.query(client, turn, prepared)
         except DocumentError as error:
             return _Answered(encode_failure(error.errors), 200 if media_type == _JSON else 400)
@@ -169,8 +170,8 @@ class GraphQL:
             return _failed(str(error))
         return _Answered(response.body, 200, response.is_stale)
 
-    def _prepare(self, request: Request) -> Prepared:
-        prepared = self._operations.prepare(request)
+    def _prepare(self, request: Request, client: Client) -> Prepared:
+        prepared = self._operations.prepare(request, client)
         if prepared.operation.is_subscription:
             raise DocumentError([GraphQLError(_NO_SUBSCRIPTIONS)], BAD_REQUEST)
         return prepared

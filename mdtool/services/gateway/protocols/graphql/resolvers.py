@@ -11,7 +11,8 @@ from graphql import GraphQLSchema, get_nullable_type, is_list_type
 from mdtool.adapters.market import UnknownSymbolError
 from mdtool.services.client import Client
 from mdtool.services.gateway.feeds import Feeds
-from mdtool.services.gateway.feeds.feed import ALL, Feed, HistoryFeed, Key, Page, SessionFeed
+from mdtool.services.gateway.feeds.feed import ALL, Key, Page
+from mdtool.services.gateway.feeds.permitted import PermittedFeed, readable
 from mdtool.services.gateway.feeds.symbols import Symbols
 from mdtool.services.gateway.parameters import (
     ParameterError,
@@ -40,14 +41,14 @@ class FeedField:
 
     Attributes
     ----------
-    feed : Feed
+    feed : PermittedFeed
     row : FeedRow
         Of the table.
     is_list : bool
         Whether the field of `Query` is a list of rows, not a row or a page.
     """
 
-    feed: Feed[Any]
+    feed: PermittedFeed
     row: FeedRow
     is_list: bool
 
@@ -84,7 +85,7 @@ class FeedField:
                 )
             session = parse_session(arguments.get("session")) if self.row.has_past else None
             if session is not None:
-                return Found(await cast("SessionFeed[Any]", self.feed).past(client, key, session))
+                return Found(await self.feed.past(client, key, session))
             rows = await self.feed.current(client, key)
         except UnknownSymbolError:
             return Found(None)
@@ -92,7 +93,7 @@ class FeedField:
         return Found(rows if self.is_list else rows[0], is_stale)
 
     async def _page(self, client: Client, key: Key, page: Page) -> Found:
-        found = await cast("HistoryFeed[Any]", self.feed).history(client, key, page)
+        found = await self.feed.history(client, key, page)
         return Found(found.rows if self.is_list else found, found.is_stale)
 
 
@@ -110,10 +111,11 @@ def feed_fields(schema: GraphQLSchema, feeds: Feeds) -> Mapping[str, FeedField]:
 
 def symbols_of(feeds: Feeds) -> Resolve:
     """Return what finds `symbols`, the names alone."""
-    feed = cast("Symbols", feeds["symbols"])
+    feed = cast("Symbols", feeds.source("symbols"))
 
-    async def find(_client: Client, _arguments: Arguments) -> Found:
-        return Found(feed.names())
+    async def find(client: Client, _arguments: Arguments) -> Found:
+        reader, names = client.principal.access.reader("symbols"), feed.names()
+        return Found(names if reader is None else list(filter(reader.can_read, names)))
 
     return find
 
@@ -122,6 +124,7 @@ def stored_symbols_of(read: Callable[[Client], Awaitable[Sequence[Any]]]) -> Res
     """Return what finds `storedSymbols`."""
 
     async def find(client: Client, _arguments: Arguments) -> Found:
-        return Found(await read(client))
+        reader = client.principal.access.reader("symbols")
+        return Found(readable(await read(client), reader))
 
     return find

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from aiohttp import web
 
+from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.errors import MdtoolError
 from mdtool.services.client import Turn
 from mdtool.services.gateway.hub import Subscription
@@ -21,6 +22,8 @@ from mdtool.services.gateway.protocols.graphql.errors import (
 )
 from mdtool.services.gateway.protocols.graphql.execution import Operations, Prepared
 from mdtool.services.gateway.websockets import WebSocket, websocket
+from mdtool.services.http.entry import bearer
+from mdtool.services.limits import LimitError
 from mdtool.wire.graphql import (
     CONNECTION_ACK,
     NEXT_TAIL,
@@ -126,15 +129,41 @@ class _Connection:
             if self.is_initialised:
                 reason = "Too many initialisation requests"
                 raise MessageError(CloseCode.TOO_MANY_INITIALISATIONS, reason)
-            self.is_initialised = True
-            self._outbox.post(CONNECTION_ACK)
+            self._authenticate(message.payload, self._initialise)
         elif message.kind == "ping":
-            self._outbox.post(PONG)
+            # A newer token may come with a ping: there is only one initialisation.
+            self._authenticate(message.payload, lambda: self._outbox.post(PONG))
 
     def close(self) -> None:
         """End all operations."""
         for id_ in list(self._ends):
             self._end(id_)
+
+    def _initialise(self) -> None:
+        self._client.check_token()
+        self.is_initialised = True
+        self._outbox.post(CONNECTION_ACK)
+
+    def _authenticate(self, payload: Mapping[str, Any], proceed: Callable[[], None]) -> None:
+        """Take the token of a payload, if it has one, and proceed."""
+        try:
+            token = None if self._client.security is None else _token_of(payload)
+            if token is not None:
+                try:
+                    self._client.authenticate(token)
+                except UnknownKeyError:
+                    self._tasks.create_task(self._authenticate_later(token, proceed))
+                    return
+            proceed()
+        except (TokenError, LimitError) as error:
+            raise MessageError(CloseCode.UNAUTHORIZED, str(error)) from error
+
+    async def _authenticate_later(self, token: str, proceed: Callable[[], None]) -> None:
+        try:
+            await self._client.authenticate_now(token)
+            proceed()
+        except (TokenError, LimitError) as error:
+            self._client.close(CloseCode.UNAUTHORIZED, str(error))
 
     def _begin(self, message: Subscribe, turn: Turn) -> None:
         id_ = message.id
@@ -147,7 +176,7 @@ class _Connection:
             self._fail(id_, [request_error(reason, TOO_MANY)])
             return
         try:
-            prepared = self._operations.prepare(message.request)
+            prepared = self._operations.prepare(message.request, self._client)
         except DocumentError as error:
             self._fail(id_, error.errors)
             return
@@ -192,3 +221,12 @@ class _Connection:
         """End an operation, which may have ended before."""
         if end := self._ends.pop(id_, None):
             end()
+
+
+def _token_of(payload: Mapping[str, Any]) -> str | None:
+    """Return the token of a payload: `Authorization`, as of HTTP, or `token`."""
+    for name in ("Authorization", "authorization"):
+        if isinstance(text := payload.get(name), str):
+            return bearer(text)
+    token = payload.get("token")
+    return token if isinstance(token, str) else None

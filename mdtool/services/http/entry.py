@@ -1,0 +1,143 @@
+"""How requests enter: by the policy of their route, with the token that they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
+from mdtool.services.client import Client
+from mdtool.services.http.answers import CLIENT
+
+_SCHEME: Final = "bearer"
+TICKET: Final = "ticket"
+"""The parameter of a WebSocket's URL that has a ticket in place of the header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Who may request a route, where clients authenticate.
+
+    Attributes
+    ----------
+    is_open : bool
+        Everybody, without a token.
+    is_in_band : bool
+        Everybody may connect, since a token can follow within the protocol; what needs one is
+        rejected there until it has come.
+    right : str
+        Who has this right; empty for every principal.
+    feed : str
+        Whoever may read something of this feed; empty for every principal.
+    """
+
+    is_open: bool = False
+    is_in_band: bool = False
+    right: str = ""
+    feed: str = ""
+
+
+OPEN: Final = Policy(is_open=True)
+IN_BAND: Final = Policy(is_in_band=True)
+TOKEN: Final = Policy()
+
+
+def enter(
+    request: web.Request, client: Client, policy: Policy, *, is_limited: bool = True
+) -> Awaitable[None] | None:
+    """Authenticate the client of a request, and check that it may make it.
+
+    Parameters
+    ----------
+    request : web.Request
+        `client_of` returns the client from then on.
+    client : Client
+        It has not authenticated yet.
+    policy : Policy
+        Of the route.
+    is_limited : bool
+        Whether the request counts against the client's limit.
+
+    Returns
+    -------
+    awaitable or None
+        What is left to wait for: the issuer's keys, when the token names one that is unknown.
+
+    Raises
+    ------
+    TokenError
+        When the token is missing or not valid.
+    ForbiddenError
+        When the client does not have the right, or the feed, of the policy.
+    LimitError
+        When there were too many requests.
+    """
+    request[CLIENT] = client
+    if not policy.is_open:
+        token = _token_of(request)
+        if token is not None:
+            try:
+                client.authenticate(token)
+            except UnknownKeyError:
+                return _enter_later(request, client, policy, token, is_limited)
+        elif TICKET in request.query and hdrs.UPGRADE in request.headers:
+            client.redeem(request.query[TICKET])
+    _check(request, client, policy, is_limited)
+    return None
+
+
+async def _enter_later(
+    request: web.Request, client: Client, policy: Policy, token: str, is_limited: bool
+) -> None:
+    await client.authenticate_now(token)
+    _check(request, client, policy, is_limited)
+
+
+def _check(request: web.Request, client: Client, policy: Policy, is_limited: bool) -> None:
+    if is_limited:
+        client.spend_request()
+    security = client.security
+    if security is None or policy.is_open:
+        return
+    if not policy.is_in_band:
+        client.check_token()
+    what = f"{request.method} {request.path}"
+    if policy.right:
+        security.check_right(client, policy.right, what)
+    if policy.feed:
+        client.check_feed(policy.feed)
+    security.note(client, what)
+
+
+def _token_of(request: web.Request) -> str | None:
+    """Return the token of a request's header, None where it has none.
+
+    Raises
+    ------
+    TokenError
+        When the header is not one bearer token.
+    """
+    headers = request.headers.getall(hdrs.AUTHORIZATION, None)
+    if headers is None:
+        return None
+    if len(headers) > 1:
+        raise TokenError("token: several headers Authorization; send one")
+    return bearer(headers[0])
+
+
+def bearer(text: str) -> str:
+    """Return the token of a header's value, `Bearer TOKEN`.
+
+    Raises
+    ------
+    TokenError
+        When it is anything else.
+    """
+    scheme, _, token = text.partition(" ")
+    token = token.strip()
+    if scheme.lower() != _SCHEME or not token or " " in token:
+        raise TokenError("token: expects Authorization: Bearer TOKEN")
+    return token

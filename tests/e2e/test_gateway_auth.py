@@ -1,0 +1,276 @@
+"""Tokens at the gateway: tickets, expiry, revocation, renewal, quotas, and what is no token."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+from aiohttp import WSMsgType, WSServerHandshakeError
+
+from mdtool.adapters.audit import AuditConfig, AuditLog
+from mdtool.adapters.identity import api_keys
+from mdtool.adapters.identity.config import OPTIONAL
+from mdtool.services.gateway import server
+from mdtool.services.limits import QuotaConfig
+from mdtool.wire.graphql import SUBPROTOCOL
+from mdtool.wire.stomp import encode
+from tests.reference.market_source import MarketSource
+from tests.support.feed_followers import bearer
+from tests.support.gateways import gateway_of
+from tests.support.tokens import ROLES, Keys
+from tests.support.waiting import bounded
+
+UNAUTHORIZED = 4401
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return Keys(tmp_path)
+
+
+@contextlib.asynccontextmanager
+async def gateway(monkeypatch, keys, security, **settings):
+    monkeypatch.setattr(server.Security, "load", lambda _service: security)
+    async with (
+        MarketSource().serving() as source,
+        gateway_of(source.address, **settings) as client,
+        bounded(),
+    ):
+        for symbol in ("MSFT", "AAPL"):
+            source.trade(symbol, 187.5, 100)
+        for symbol in ("MSFT", "AAPL"):
+            path = f"/ws/marketdata?symbol={symbol}"
+            async with client.ws_connect(path, headers=bearer(keys["all"])) as socket:
+                await socket.receive_json()
+        yield client
+
+
+async def ticket(client, token):
+    async with client.post("/api/v2/tickets", headers=bearer(token)) as response:
+        assert response.status == 200
+        assert response.headers["Cache-Control"] == "no-store"
+        return (await response.json())["data"]["ticket"]
+
+
+async def test_a_ticket_opens_one_socket_as_the_principal_that_requested_it(keys, monkeypatch):
+    async with gateway(monkeypatch, keys, keys.security()) as client:
+        one = await ticket(client, keys["some"])
+        path = f"/ws/marketdata?symbol=AAPL&ticket={one}"
+        async with client.ws_connect(path) as socket:
+            assert (await socket.receive_json())["symbol"] == "AAPL"
+        for wrong in (one, "", "A" * 43, "%00"):
+            with pytest.raises(WSServerHandshakeError) as caught:
+                await client.ws_connect(f"/ws/marketdata?symbol=AAPL&ticket={wrong}")
+            assert caught.value.status == 401
+        other = await ticket(client, keys["some"])
+        status, _ = await client.answer(f"/api/v2/quotes?ticket={other}")
+        assert status == 401  # it is for a WebSocket
+        status, _ = await client.answer("/api/v2/tickets")
+        assert status == 405
+
+
+async def test_a_ticket_is_nobodys_without_a_token_and_ends_with_its_key(keys, monkeypatch):
+    security = keys.security(OPTIONAL)
+    async with gateway(monkeypatch, keys, security) as client:
+        async with client.post("/api/v2/tickets") as response:
+            assert response.status == 401
+        given = await ticket(client, keys["some"])
+        api_keys.revoke(keys.path, "some")
+        security._authenticator._keys.reload()
+        with pytest.raises(WSServerHandshakeError):
+            await client.ws_connect(f"/ws/marketdata?symbol=AAPL&ticket={given}")
+
+
+async def opened(client, kind, token):
+    if kind == "/graphql":
+        socket = await client.ws_connect(kind, protocols=[SUBPROTOCOL])
+        await socket.send_json({"type": "connection_init", "payload": {"token": token}})
+        assert (await socket.receive_json())["type"] == "connection_ack"
+    elif kind == "/stream":
+        socket = await client.ws_connect(kind)
+        await socket.send_json({"op": "auth", "token": token, "id": 1})
+        reply = await socket.receive_json()
+        assert reply.get("ok"), reply
+    elif kind == "/ws/websocket":
+        socket = await client.ws_connect(kind)
+        headers = {"accept-version": "1.2", "Authorization": f"Bearer {token}"}
+        await socket.send_bytes(encode("CONNECT", headers))
+        assert (await socket.receive_str()).startswith("CONNECTED")
+    else:
+        socket = await client.ws_connect(kind, headers=bearer(token))
+    return socket
+
+
+async def renew(socket, kind, token):
+    if kind == "/graphql":
+        await socket.send_json({"type": "ping", "payload": {"token": token}})
+    elif kind == "/ws/websocket":
+        await socket.send_bytes(encode("SEND", {"destination": "/app/auth"}, token.encode()))
+    else:
+        await socket.send_json({"op": "auth", "token": token})
+
+
+async def the_end(socket):
+    """The message that closes a socket, behind all others."""
+    while (message := await socket.receive()).type is WSMsgType.TEXT:
+        pass
+    return message
+
+
+SOCKETS = ["/stream", "/graphql", "/ws/websocket", "/ws/marketdata?symbol=NONE"]
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+async def test_a_revoked_key_closes_its_sockets_and_no_others(kind, keys, monkeypatch):
+    async with gateway(monkeypatch, keys, keys.security()) as client:
+        socket = await opened(client, kind, keys["some"])
+        other = await opened(client, kind, keys["all"])
+        api_keys.revoke(keys.path, "some")
+        message = await the_end(socket)
+        assert socket.close_code == UNAUTHORIZED
+        assert "revoked" in message.extra
+        assert not other.closed
+        await other.close()
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+async def test_a_newer_token_keeps_a_socket_open(kind, keys, monkeypatch):
+    first, second = keys.make("ann", "some"), keys.make("ann", "some")
+    async with gateway(monkeypatch, keys, keys.security()) as client:
+        socket = await opened(client, kind, first)
+        late = await opened(client, kind, first)
+        await renew(socket, kind, second)
+        api_keys.revoke(keys.path, first.split("_")[1])
+        await the_end(late)
+        assert late.close_code == UNAUTHORIZED
+        assert not socket.closed
+        await socket.close()
+        stranger = await opened(client, kind, second)
+        await renew(stranger, kind, keys["all"])
+        is_closed = kind in {"/graphql", SOCKETS[-1]}
+        message = await (the_end(stranger) if is_closed else stranger.receive())
+        if kind == "/stream":
+            assert "another principal" in message.data
+        elif kind == "/ws/websocket":
+            assert message.data.startswith("ERROR")
+        else:
+            assert stranger.close_code == UNAUTHORIZED
+        await stranger.close()
+
+
+async def test_what_is_not_one_bearer_token_is_refused_and_everyone_else_is_served(
+    keys, monkeypatch
+):
+    good = keys["some"]
+    wrong = [
+        f"Basic {good}",
+        "Bearer",
+        "Bearer ",
+        f"Bearer {good} {good}",
+        f"Bearer {good}\tx",
+        good,
+        "Bearer " + "A" * 7_000,
+        "Bearer mdt_\udcff",
+    ]
+    async with gateway(monkeypatch, keys, keys.security()) as client:
+        for header in wrong:
+            async with client.get("/api/v2/quotes", headers={"Authorization": header}) as response:
+                assert response.status in {400, 401}, header
+                assert good not in await response.text()
+        for lines in (
+            f"Authorization: Bearer {good}\r\nAuthorization: Bearer {good}",
+            f"Authorization: Bearer {good}\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
+            f"Authorization: Bearer {good}\r\n X-Folded: 1",
+            "Authorization: Bearer " + "A" * 100_000,
+        ):
+            reader, writer = await asyncio.open_connection(client.host, client.port)
+            request = (
+                f"GET /api/v2/quotes HTTP/1.1\r\nHost: x\r\n{lines}\r\nConnection: close\r\n\r\n"
+            )
+            writer.write(request.encode())
+            status = (await reader.readline()).split()[1]
+            assert status in {b"400", b"401"}, lines[:80]
+            writer.close()
+        async with client.get("/api/v2/quotes", headers=bearer(good)) as response:
+            assert response.status == 200
+        async with client.get("/livez") as response:
+            assert response.status == 200
+
+
+async def test_without_a_token_clients_have_the_role_anonymous_where_it_is_optional(
+    keys, monkeypatch
+):
+    roles = {**ROLES, "anonymous": {"read": ["MSFT"]}}
+    async with gateway(monkeypatch, keys, keys.security(OPTIONAL, roles)) as client:
+        _, answer = await client.answer("/api/v2/aggregates")
+        assert {row["symbol"] for row in answer["data"]} <= {"MSFT"}
+        status, _ = await client.answer("/api/v2/aggregates/AAPL")
+        assert status == 404
+        async with client.get("/api/v2/aggregates", headers=bearer("mdt_x_x")) as response:
+            assert response.status == 401
+
+
+async def test_a_class_of_quotas_is_each_principals_own(keys, monkeypatch):
+    roles = {**ROLES, "slow": {"read": ["*"], "quota": "slow"}}
+    token, other = keys.make("ann", "slow"), keys.make("ben", "slow")
+    security = keys.security(
+        roles=roles, slow=QuotaConfig(requests_per_s=3, connections=1, subscriptions=2)
+    )
+    async with gateway(monkeypatch, keys, security) as client:
+        socket = await opened(client, "/stream", token)
+        with pytest.raises(WSServerHandshakeError) as caught:
+            await client.ws_connect("/ws/marketdata?symbol=AAPL", headers=bearer(token))
+        assert caught.value.status == 429
+        for number in range(3):
+            request = {"op": "subscribe", "id": number, "channel": "quotes", "symbols": ["X"]}
+            await socket.send_json(request)
+            reply = await socket.receive_json()
+            assert reply.get("ok") is (True if number < 2 else None)
+        assert reply["error"]["code"] == "limit"
+        await socket.send_json({"op": "unsubscribe", "id": 0})
+        assert (await socket.receive_json())["ok"]
+        await socket.send_json({**request, "id": 9})
+        assert (await socket.receive_json())["ok"]
+        statuses = []
+        for _ in range(6):
+            async with client.get("/api/v2/quotes", headers=bearer(token)) as response:
+                statuses.append(response.status)
+        assert 429 in statuses
+        async with client.get("/api/v2/quotes", headers=bearer(other)) as response:
+            assert response.status == 200
+        await socket.close()
+
+
+async def test_only_who_has_the_right_may_introspect(keys, monkeypatch):
+    query = {"query": "{ __schema { queryType { name } } }"}
+    async with gateway(monkeypatch, keys, keys.security()) as client:
+        for role, is_allowed in (("all", True), ("some", False)):
+            async with client.post("/graphql", json=query, headers=bearer(keys[role])) as response:
+                assert ("errors" not in await response.json()) == is_allowed
+
+
+async def test_decisions_are_logged_without_tokens(keys, monkeypatch, tmp_path):
+    security = keys.security()
+    path = tmp_path / "audit.jsonl"
+    security._audit = AuditLog(AuditConfig(file=str(path)), "gateway")
+    async with gateway(monkeypatch, keys, security) as client:
+        await client.answer("/api/v2/quotes")
+        for role, where in (("some", "/api/v2/quotes"), ("some", "/metrics"), ("all", "/metrics")):
+            async with client.get(where, headers=bearer(keys[role])):
+                pass
+        async with client.get("/api/v2/quotes", headers=bearer(keys["all"][:-1])):
+            pass
+    text = path.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    noted = [(line["principal"], line["what"], line["allowed"]) for line in lines]
+    assert [each for each in noted if each[1] != "GET /ws/marketdata"] == [
+        ("anonymous", "enter", False),
+        ("key:some", "GET /api/v2/quotes", True),
+        ("key:some", "GET /metrics", False),
+        ("key:all", "GET /metrics", True),
+        ("anonymous", "authenticate", False),
+    ]
+    assert {line["address"] for line in lines} == {"127.0.0.1"}
+    assert not any(keys[role].rpartition("_")[2] in text for role in ROLES)
