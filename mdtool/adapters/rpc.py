@@ -35,8 +35,9 @@ _CLIENT_OPTIONS: Final = (
     *OPTIONS,
     # A lost connection is reconnected soon after the service is available again.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 250),
+    # How long an attempt may take: a busy or a distant service needs more than the delays between.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     # A service whose machine is gone is noticed, although its stream only falls silent.
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 2_000),

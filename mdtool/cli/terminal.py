@@ -283,8 +283,9 @@ class DeferredMessages(io.TextIOBase):
         sys.stderr = self._stderr
         for handler in self._handlers:
             handler.setStream(self._stderr)
-        for line in self._lines:
-            print(line, file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal was closed
+            for line in self._lines:
+                print(line, file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 from mdtool.cli.terminal import MESSAGES_KEPT, DeferredMessages
+
+CLOSED = """
+import os, sys
+from mdtool.cli.terminal import DeferredMessages
+master, slave = os.openpty()
+os.dup2(slave, 2)
+with DeferredMessages():
+    print("held", file=sys.stderr)
+    os.close(master)
+"""
+"""A view whose terminal is closed while there are messages for it."""
 
 
 @contextlib.contextmanager
@@ -56,3 +68,7 @@ def test_only_the_last_messages_are_written(capsys):
             print(number, file=sys.stderr)
     said = capsys.readouterr().err.split()
     assert said == [str(number) for number in range(2 * MESSAGES_KEPT, 3 * MESSAGES_KEPT)]
+
+
+def test_a_closed_terminal_is_no_error():
+    assert subprocess.run([sys.executable, "-c", CLOSED], check=False).returncode == 0

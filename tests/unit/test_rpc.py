@@ -8,11 +8,13 @@ import grpc
 import pytest
 
 from mdtool.adapters import rpc
+from mdtool.core.addresses import parse_address
 from mdtool.core.config import variable
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
 from mdtool.wire._pb import marketdata_pb2
 from tests.support.services import running
+from tests.support.waiting import bounded
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 
@@ -66,3 +68,23 @@ async def test_a_proxy_stands_between_services_only_where_that_is_configured(pro
     with pytest.raises(grpc.aio.AioRpcError):
         await position("aggregate.invalid:50051")
     assert (await proxy.requests.get()).startswith(b"CONNECT aggregate.invalid:50051 ")
+
+
+async def test_a_service_that_answers_late_is_reached():
+    async def relay(reader, writer):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+        writer.close()
+
+    async def forward(reader, writer):
+        await asyncio.sleep(0.5)  # longer than the longest delay between attempts
+        far = await asyncio.open_connection(*parse_address(service.addresses["grpc"]))
+        await asyncio.gather(relay(reader, far[1]), relay(far[0], writer))
+
+    async with (
+        running(Aggregator(AggregatorConfig(port=0))) as service,
+        await asyncio.start_server(forward, "127.0.0.1", 0) as server,
+    ):
+        host, port = server.sockets[0].getsockname()
+        async with bounded():
+            assert await position(f"{host}:{port}") == 0
