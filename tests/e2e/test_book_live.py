@@ -240,7 +240,8 @@ def test_a_sender_s_stream_joined_and_lost(slow):
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        ready = re.search(r"http (\S+), dbn (\S+)", process.stderr.readline())
+        said = map(re.compile(r"ready on http (\S+), dbn (\S+)").search, process.stderr)
+        ready = next(filter(None, said))
         with view(ready[2]) as session:
             session.wait_for_words("waiting for its stream to begin")
             post = urllib.request.Request(f"http://{ready[1]}/start-streaming", method="POST")

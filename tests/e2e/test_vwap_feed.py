@@ -122,7 +122,10 @@ def pour(first: int, n_symbols: int, cents: int) -> object:
 
 
 async def test_a_slow_client_gets_the_last_states_and_not_all_of_them(said):
-    async with aggregator() as running, vwap_feed(running.address) as address:
+    async with (
+        aggregator() as running,
+        vwap_feed(running.address, slow_client_s=3_600) as address,
+    ):
         await said.heard("connected")
         async with connected(address, limit=1 << 12) as slow, connected(address) as quick:
             rounds, n_symbols = 150, 400

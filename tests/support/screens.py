@@ -135,14 +135,14 @@ class Session:
         self.modes_before = termios.tcgetattr(self._slave)
         keep = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR"}}
         self.process = subprocess.Popen(
-            command,
+            # Who leads a session and opens a terminal has it as its own: its keys become signals,
+            # and /dev/tty opens. A function in the fork of a process with threads may hang.
+            ["sh", "-c", ': <"$0"; exec "$@"', os.ttyname(self._slave), *command],
             stdin=streams.get("stdin", self._slave),
             stdout=self._slave,
             stderr=self._slave,
             env={**keep, "TERM": "xterm-256color", **(environment or {})},
             start_new_session=True,
-            # As its controlling terminal, so that keys become signals and /dev/tty opens.
-            preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),  # noqa: PLW1509
         )
 
     def __enter__(self) -> Self:

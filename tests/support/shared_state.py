@@ -11,6 +11,8 @@ from typing import Final
 
 _LASTING: Final = {"PYTEST_CURRENT_TEST", "NUMBA_CACHE_DIR"}
 """Variables that pytest, and the first kernel compiled, set."""
+_SIGNALS: Final = set(signal.Signals) - {signal.SIGALRM}
+"""Signals but that of pytest-timeout, which gives up its alarm when a test fails."""
 
 
 def shared_state() -> dict[str, object]:
@@ -20,7 +22,7 @@ def shared_state() -> dict[str, object]:
         "the limit of open files": resource.getrlimit(resource.RLIMIT_NOFILE),
         "the level that logging is disabled below": logging.root.manager.disable,
         **{name: value for name, value in os.environ.items() if name not in _LASTING},
-        **{number.name: signal.getsignal(number) for number in signal.Signals},
+        **{number.name: signal.getsignal(number) for number in _SIGNALS},
         **dict(_loggers()),
     }
 

@@ -351,13 +351,10 @@ def many_files():
 
 
 def test_a_thousand_clients_at_once_whatever_the_shell_s_limit(many_files, aggregator):
-    def limit_files():
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-
     options = ("serve-tcp", "--port", 0, "--aggregator", aggregator)
+    limited = ("sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh")
     with contextlib.ExitStack() as stack:
-        running = stack.enter_context(service(*options, preexec_fn=limit_files))
+        running = stack.enter_context(service(*options, under=limited))
         clients = [
             stack.enter_context(socket.create_connection(parse_address(running.address)))
             for _ in range(1_000)
