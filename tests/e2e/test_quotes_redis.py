@@ -352,6 +352,21 @@ async def test_a_cancellation_that_is_lost_is_repeated(server, monkeypatch):
         pass
 
 
+async def test_a_cancellation_that_is_repeated_leaves_no_connection(server, client, monkeypatch):
+    monkeypatch.setattr(redis, "_CANCEL_S", 0)  # within the closing of connections
+    for _ in range(5):
+        async with RedisQuoteHub(server.url):
+            pass
+    await until_count(client, 1)
+
+
+async def until_count(client, count: int) -> None:
+    """Wait until the server has so many clients."""
+    async with bounded():
+        while len(await client.client_list()) != count:
+            pass
+
+
 @pytest.mark.parametrize("url", ["redis:", "redis://", "redis://host:port", "redis://h:99999"])
 def test_a_url_that_is_none_is_refused(url):
     with pytest.raises(ConfigError, match="redis"):

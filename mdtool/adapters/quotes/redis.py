@@ -97,7 +97,7 @@ class RedisQuoteHub:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port or _PORT
-            self._client()
+            self._redis = self._client()
         except ValueError as error:
             raise ConfigError(
                 f"quotes_hub: not a valid URL: {error}; write redis://HOST:PORT"
@@ -143,6 +143,8 @@ class RedisQuoteHub:
             for task in (self._task, *self._exchanging):
                 task.cancel()
             await asyncio.wait({self._task}, timeout=_CANCEL_S)
+        # The last cancellation may have come while it closed its connections.
+        await self._redis.aclose()
         if kind is asyncio.CancelledError:
             await self._tasks.__aexit__(kind, error, traceback)
         else:  # which the group would wrap in a group
@@ -208,7 +210,8 @@ class RedisQuoteHub:
         OSError, RedisError, ExceptionGroup
             Why it was lost.
         """
-        async with self._client() as client, client.pubsub() as channel:
+        self._redis = self._client()
+        async with self._redis as client, client.pubsub() as channel:
             await channel.subscribe(CHANNEL)
             if await channel.get_message(timeout=_RESPONSE_S) is None:
                 raise TimeoutError("no answer to a subscription")
