@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from fractions import Fraction
 
@@ -23,7 +24,7 @@ TICKS = 10_000
 
 @pytest.fixture
 def said():
-    with logged("mdtool.services.vwap") as log:
+    with logged("mdtool.services.vwap", logging.DEBUG) as log:
         yield log
 
 

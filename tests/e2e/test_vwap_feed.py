@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ BIG = 60
 
 @pytest.fixture
 def said():
-    with logged("mdtool.services.vwap") as log:
+    with logged("mdtool.services.vwap", logging.DEBUG) as log:
         yield log
 
 

@@ -97,7 +97,7 @@ class Log(logging.Handler):
     """The lines that a logger writes, which can be waited for."""
 
     def __init__(self) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()
         self.lines: list[str] = []
         self._is_new = asyncio.Event()
 
@@ -122,11 +122,11 @@ class Log(logging.Handler):
 
 
 @contextlib.contextmanager
-def logged(name: str) -> Iterator[Log]:
-    """The log of a logger and those below it, from INFO on, within the block."""
+def logged(name: str, least: int = logging.INFO) -> Iterator[Log]:
+    """The log of a logger and those below it, from a level on, within the block."""
     log, logger = Log(), logging.getLogger(name)
     level = logger.level
-    logger.setLevel(logging.INFO)
+    logger.setLevel(least)
     logger.addHandler(log)
     try:
         yield log
