@@ -207,7 +207,7 @@ def stored_in(wiring: Wiring) -> str:
         if url := urls.get("store"):
             places.append(open_history(url).address)
     if not places:
-        return "nothing is stored; --data-dir FOLDER or --store URL stores trades and state"
+        return "nothing is stored without --data-dir or --store"
     return f"trades and state are stored in {' and '.join(dict.fromkeys(places))}"
 
 
