@@ -31,6 +31,8 @@ MAX_SYMBOLS: Final = 100_000
 """Quotes of further symbols are dropped: anybody who shares a hub may publish on it."""
 _CLOSE: Final = 3
 _TIME: Final = 6
+_AT_ONCE: Final = 500
+"""Quotes that are published again in one turn of the event loop: 3 ms."""
 _REPEAT_S: Final = TTL_S / 4
 """How often this gateway publishes its fresh quotes again."""
 
@@ -202,8 +204,16 @@ class Quotes:
                 await asyncio.sleep(_REPEAT_S)
                 for stream in self._streams:
                     stream.repeat()
-                self.trade(np.arange(len(self._market.symbols)))
+                await self._repeat_trades()
                 self.board.expire()
+
+    async def _repeat_trades(self) -> None:
+        """Publish last trades once more, of symbols on the board, some in each turn of the loop."""
+        symbols = list(self.board.symbols())
+        for begin in range(0, len(symbols), _AT_ONCE):
+            found = map(self._market.symbols.find, symbols[begin : begin + _AT_ONCE])
+            self.trade(np.array([index for index in found if index is not None], np.intp))
+            await asyncio.sleep(0)
 
     async def current(self, _client: Client, key: Key) -> Sequence[LatestQuote]:
         """As `Feed.current`."""
