@@ -61,8 +61,7 @@ class PendingRuns:
             if not self._unsent:
                 self._has_unsent.clear()
                 await self._has_unsent.wait()
-            # The loop's timers end at whole milliseconds: what lacks little goes at once.
-            if (left_s := collected_s - now_s()) > collect_s / 2:
+            if (left_s := collected_s - now_s()) > 0:
                 await asyncio.sleep(left_s)
             n_frames = 0
             for _ in range(len(self._unsent)):
