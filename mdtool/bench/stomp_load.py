@@ -94,13 +94,14 @@ class StompLoad:
         self._selector = selectors.DefaultSelector()
         self._tails = [b""] * clients
         self._volumes = [0] * clients
-        self._sockets = []
+        self._sockets: list[socket.socket] = []
+        self._began_s = time.monotonic()
+        self._beats = 0
         for number in range(clients):
             client = _connect(address, path, f"sub-{number}", destination)
             self._selector.register(client, selectors.EVENT_READ, number)
             self._sockets.append(client)
-        self._began_s = time.monotonic()
-        self._beats = 0
+            self._send_beats()
 
     def wait(self) -> None:
         """Wait until every client has the state before the first update."""
@@ -123,12 +124,7 @@ class StompLoad:
 
     def _read(self, arrived_s: NDArray[np.float64]) -> int:
         """Read what has arrived; return for how many clients."""
-        clients = len(self._sockets)
-        due = int((time.monotonic() - self._began_s) / _BEAT_S * clients)
-        for beat in range(self._beats, due):  # one client after the other, as they would
-            with contextlib.suppress(ConnectionError):  # reading finds that it is disconnected
-                self._sockets[beat % clients].send(_frame(b"\n"))
-        self._beats = due
+        self._send_beats()
         ready = self._selector.select(_SILENCE_S)
         for key, _ in ready:
             number: int = key.data
@@ -148,6 +144,15 @@ class StompLoad:
                 arrived_s[number, max(0, before - 1) : volume - 1] = time.monotonic()
                 self._volumes[number] = max(before, volume)
         return len(ready)
+
+    def _send_beats(self) -> None:
+        """Send the heart-beats that are due, one client after the other, as they would."""
+        clients = len(self._sockets)
+        due = int((time.monotonic() - self._began_s) / _BEAT_S * len(self._volumes))
+        for beat in range(self._beats, due):
+            with contextlib.suppress(ConnectionError):  # reading finds that it is disconnected
+                self._sockets[beat % clients].send(_frame(b"\n"))
+        self._beats = due
 
 
 def _connect(address: str, path: str, subscription: str, destination: str) -> socket.socket:
