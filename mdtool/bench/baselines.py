@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from aiohttp import web
@@ -30,6 +32,7 @@ _MESSAGE_BYTES: Final = 300
 """Of an aggregate in STOMP."""
 _SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 _END_OF_REQUEST: Final = b"\r\n\r\n"
+_SENT_BYTES: Final = 1 << 20
 _PAGE: Final = """
 SELECT timestamp, price, volume FROM trades
 WHERE symbol = (SELECT number FROM symbols WHERE symbol = ?)
@@ -237,8 +240,41 @@ class History:
                 await asyncio.get_running_loop().create_future()
 
 
+class Bytes:
+    """Sends whoever connects the bytes of a file, in a loop over a socket.
+
+    Parameters
+    ----------
+    path : str
+    """
+
+    name = "bytes"
+
+    def __init__(self, path: str) -> None:
+        self._data = memoryview(Path(path).read_bytes())
+
+    async def run(self, started: Started) -> None:
+        """Serve on a free port until cancelled."""
+
+        async def send(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket").dup()
+            connection.setblocking(True)
+            await asyncio.to_thread(_send_all, connection, self._data)
+            writer.close()
+
+        async with await asyncio.start_server(send, _HOST, 0) as server:
+            started({"tcp": format_address(*server.sockets[0].getsockname()[:2])})
+            await asyncio.get_running_loop().create_future()
+
+
+def _send_all(connection: socket.socket, data: memoryview) -> None:
+    with connection:
+        for begin in range(0, len(data), _SENT_BYTES):
+            connection.sendall(data[begin : begin + _SENT_BYTES])
+
+
 BASELINES: Final[dict[str, type[Baseline]]] = {
-    each.name: each for each in (Discard, Relay, Crowd, Handler, History)
+    each.name: each for each in (Discard, Relay, Crowd, Handler, History, Bytes)
 }
 
 

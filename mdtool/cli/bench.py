@@ -104,6 +104,11 @@ BENCHES: Final = {
     "book_services": Bench(
         "replay over TCP into books, and books as JSON lines over HTTP", "book_services:measure"
     ),
+    "live": Bench(
+        "the live gateway: records a second to one client, against a plain socket loop, and "
+        "lateness to 100 sessions",
+        "live:measure",
+    ),
     "kafka": Bench(
         "TCP through Kafka into committed aggregates, on the broker that MDTOOL_KAFKA names",
         "kafka:measure",

@@ -33,6 +33,8 @@ _PROTOCOLS = {
     "vwap": "JSON lines over TCP: mdtool watch HOST:PORT",
     "book http": "POST /start-processing, /order-book, /status",
     "replay-dbn http": "POST /start-streaming, /status",
+    "live-gateway live": "Databento's live protocol, for its live clients",
+    "live-gateway control": "HTTP: /status, /pause, /seek, /faults",
     "replay-dbn dbn": "DBN over TCP: nc HOST PORT | mdtool book -",
 }
 
@@ -80,6 +82,8 @@ def serve(
     Example: mdtool serve all --book sample_data/mbo.dbn.zst --only gateway,book,replay-dbn
 
     Example: mdtool serve all --ingest kraken --symbols BTC/USD
+
+    Example: mdtool serve all --live sample_data/mbo.dbn.zst
 
     Example: mdtool serve all --processes
 

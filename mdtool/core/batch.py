@@ -70,6 +70,13 @@ class Batch:
         ts_out = None if self.ts_out is None else self.ts_out[part]
         return Batch(self.records[part], self.instruments, lambda: self.instrument[part], ts_out)
 
+    def taken(self, places: npt.NDArray[np.intp]) -> Batch:
+        """Return copies of the records at some places."""
+        ts_out = None if self.ts_out is None else self.ts_out[places]
+        return Batch(
+            self.records[places], self.instruments, lambda: self.instrument[places], ts_out
+        )
+
     @property
     def rtype(self) -> int:
         """DBN's record type, the same for all records; there is at least one."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Self
 
 from mdtool.core.addresses import ALL, cannot_listen, format_address
 from mdtool.core.descriptors import PAUSE_S, is_shortage, shortage
 from mdtool.core.errors import StartupError
+
+log = logging.getLogger(__name__)
 
 _IDLE_S: Final = 10
 _INTERVAL_S: Final = 5
@@ -40,11 +44,17 @@ class Listener:
         Bound, and owned from now on.
     connect : callable
         Makes the protocol of a connection.
+    tls : ssl.SSLContext, optional
+        Of connections that are TLS.
     """
 
     def __init__(
-        self, sockets: Sequence[socket.socket], connect: Callable[[], asyncio.BaseProtocol]
+        self,
+        sockets: Sequence[socket.socket],
+        connect: Callable[[], asyncio.BaseProtocol],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._sockets = sockets
         self._connect = connect
@@ -79,11 +89,16 @@ class Listener:
                 self._pause(bound, error)
                 return
             accepted.setblocking(False)
-            connecting = self._loop.create_task(
-                self._loop.connect_accepted_socket(self._connect, accepted)
-            )
+            connecting = self._loop.create_task(self._begin(accepted))
             self._connecting.add(connecting)
             connecting.add_done_callback(self._connecting.discard)
+
+    async def _begin(self, accepted: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._connect, accepted, ssl=self._tls)
+        except OSError as error:  # a handshake that failed, which is the client's affair
+            log.info("no connection at %s: %s", self.address, error)
+            accepted.close()
 
     def _pause(self, bound: socket.socket, error: OSError) -> None:
         shortage.note(format_address(*bound.getsockname()[:2]), error)
@@ -100,6 +115,7 @@ async def listen(
     option: str = "--port",
     *,
     shares_port: bool = False,
+    tls: ssl.SSLContext | None = None,
 ) -> Listener:
     """Listen, and have `connect` make the protocol of each connection.
 
@@ -110,6 +126,8 @@ async def listen(
         As of `bind`.
     option : str
         The one that selects another port.
+    tls : ssl.SSLContext, optional
+        Of connections that are TLS.
 
     Raises
     ------
@@ -119,7 +137,7 @@ async def listen(
     try:
         sockets = bind(host, port, shares_port=shares_port)
         try:
-            return Listener(sockets, connect)
+            return Listener(sockets, connect, tls)
         except OSError:  # two servers may be bound to a port, and one of them listens
             close_all(sockets)
             raise

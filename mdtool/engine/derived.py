@@ -6,6 +6,7 @@ follows what comes of them. Source: the rules of Databento's schemas.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -108,6 +109,8 @@ class Derived:
         Of the stream's MBO records.
     schemas : frozenset of str
         What can be made.
+    latest_ns : int
+        The latest index timestamp of the last records, whatever they are.
     """
 
     def __init__(self, own: Collection[str] = (), *, has_books: bool = True) -> None:
@@ -121,7 +124,8 @@ class Derived:
         self._followed: dict[Hashable, frozenset[str]] = {}
         self._wanted: frozenset[str] = frozenset()
         self._samples: dict[str, _Samples] = {}
-        self._latest_ns = 0
+        self.latest_ns = 0
+        self._time_ns = 0
         self._bars = {
             schema: TimeBars(length_ns)
             for schema, (length_ns, _) in _BARS.items()
@@ -154,7 +158,7 @@ class Derived:
             self._deep = self.books.copy()
         wanted = {name: self._samples.get(name) for name in _SAMPLES if name in self._wanted}
         self._samples = {
-            name: samples or _Samples(*_SAMPLES[name], self._latest_ns)
+            name: samples or _Samples(*_SAMPLES[name], self._time_ns)
             for name, samples in wanted.items()
         }
 
@@ -166,7 +170,11 @@ class Derived:
         if not len(batch):
             return []
         is_source = batch.rtype == self._rtype
-        made = []
+        times_ns = index_timestamps(batch.records)
+        # Most streams are sorted, and this is the quicker pass.
+        is_sorted = bool((times_ns[1:] >= times_ns[:-1]).all())
+        self.latest_ns = int(times_ns[-1] if is_sorted else times_ns.max())
+        made: list[Made] = []
         if is_source and _TRADES in self._wanted:
             made.append(Made(_TRADES, trades_of(batch.records)))
         if batch.records.dtype == MBO:
@@ -177,8 +185,9 @@ class Derived:
         elif is_source and _TBBO in self._wanted:
             made.append(Made(_TBBO, batch.records[is_trade(batch.records)]))
         if is_source:
-            made += self._close_bars(batch)
-            self._latest_ns = max(self._latest_ns, int(index_timestamps(batch.records).max()))
+            if self._bars:
+                made += self._close_bars(batch, is_sorted)
+            self._time_ns = max(self._time_ns, self.latest_ns)
         return [each for each in made if len(each.records)]
 
     def close(self) -> list[Made]:
@@ -215,7 +224,7 @@ class Derived:
             yield batch
             return
         now_ns = np.maximum.accumulate(index_timestamps(batch.records))
-        np.maximum(now_ns, self._latest_ns, out=now_ns)
+        np.maximum(now_ns, self._time_ns, out=now_ns)
         begin = 0
         while begin < len(batch):
             end = int(np.searchsorted(now_ns, min(s.end_ns for s in self._samples.values())))
@@ -228,18 +237,19 @@ class Derived:
                         samples.begin(int(now_ns[end]))
             begin = end
 
-    def _close_bars(self, batch: Batch) -> Iterator[Made]:
+    def _close_bars(self, batch: Batch, is_sorted: bool) -> Iterator[Made]:
         """Yield the bars that end with or before a batch."""
-        if not self._bars:
-            return
         self._instruments = batch.instruments
+        traded = np.flatnonzero(is_trade(batch.records))
         # Most batches of a live stream have no trade and end no bar.
-        latest_ns = int(index_timestamps(batch.records).max())
-        if latest_ns < self._bar_end_ns and not is_trade(batch.records).any():
+        if self.latest_ns < self._bar_end_ns and not len(traded):
             return
         shortest_ns = min(length_ns for length_ns, _ in _BARS.values())
-        self._bar_end_ns = max(self._bar_end_ns, (latest_ns // shortest_ns + 1) * shortest_ns)
-        timed = TimedTrades.of(batch)
+        end_ns = (self.latest_ns // shortest_ns + 1) * shortest_ns
+        self._bar_end_ns = max(self._bar_end_ns, end_ns)
+        timed = TimedTrades.of(batch.taken(traded) if is_sorted else batch)
+        latest_ns = max(self.latest_ns, timed.latest_ns)
+        timed = dataclasses.replace(timed, latest_ns=latest_ns)
         for schema, bars in self._bars.items():
             yield from self._intervals(schema, bars.update(timed))
 

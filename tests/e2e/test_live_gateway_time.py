@@ -216,3 +216,10 @@ def test_undefined_times_stay_undefined_when_others_move():
         assert (moved["ts_event"], moved["ts_recv"], moved["expiration"]) == expected[:3]
         assert moved["activation"] == dbn.UNDEF_TIMESTAMP
     assert records["ts_event"] == 100
+
+
+async def test_a_start_before_the_file_replays_all_of_it(tmp_path):
+    path = trades_apart(tmp_path, 10)
+    async with controlled(path, from_ns=MAY_1 + 5 * MS) as (address, _):
+        received = await session(address, wants("AAPL", start_ns=MAY_1 - DAY))
+    assert times(received) == list(range(10))

@@ -51,7 +51,7 @@ async def running(service: Service):
 
 @dataclass
 class Process:
-    """A service as a process, and its address."""
+    """A service as a process, and its address, the first of several."""
 
     process: subprocess.Popen
     address: str
@@ -81,7 +81,7 @@ def service(*arguments: object, under: tuple[str, ...] = (), environment=os.envi
             try:
                 line = ready.readline()
                 assert line, child.communicate()[1].decode()
-                yield Process(child, "".join(json.loads(line)["addresses"].values()))
+                yield Process(child, next(iter(json.loads(line)["addresses"].values()), ""))
             finally:
                 child.kill()
 

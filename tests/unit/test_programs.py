@@ -201,6 +201,7 @@ def test_services_keep_their_own_settings(tmp_path, monkeypatch):
         "serve-tcp": 50050,
         "book": 8082,
         "replay-dbn": 8081,
+        "live-gateway": 13000,
         "replay-dbn data": 9090,
     }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mdtool.core.dtypes import MBO
-from mdtool.services.replay.reading import Backlog, ForwardReader
+from mdtool.services.replay.reading import Backlog, ForwardReader, Part
 from tests.support.instruments import batch
 
 
@@ -24,7 +24,7 @@ def stream(*lengths: int) -> list[np.ndarray]:
 def backlog(limit: int, *lengths: int) -> Backlog:
     kept = Backlog(limit * MBO.itemsize)
     for array in stream(*lengths):
-        kept.append(array)
+        kept.append(Part(array, 0))
     return kept
 
 

@@ -70,3 +70,7 @@ class LiveGatewayConfig:
         "",
         "Faults for people who test their clients, such as `reset after=1000; stall session=2`.",
     )
+    tls_cert: str | None = setting(
+        None, "Certificate of TLS, a PEM file; official clients speak plain TCP alone."
+    )
+    tls_key: str | None = setting(None, "Private key of --tls-cert; by default in the same file.")

@@ -300,8 +300,16 @@ class Link:
             self.writer.write(data)
 
     def write_eof(self) -> None:
-        """End the stream in order."""
+        """As of `Writer`."""
         self.writer.write_eof()
+
+    def can_write_eof(self) -> bool:
+        """As of `Writer`."""
+        return self.writer.can_write_eof()
+
+    def close(self) -> None:
+        """As of `Writer`."""
+        self.writer.close()
 
     async def drain(self) -> None:
         """Wait until what is held is sent, and the client has read enough."""

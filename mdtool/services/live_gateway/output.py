@@ -38,8 +38,22 @@ class Writer(Protocol):
     def write_eof(self) -> None:
         """End the stream."""
 
+    def can_write_eof(self) -> bool:
+        """Return whether the other direction stays open then: not with TLS."""
+
+    def close(self) -> None:
+        """End both directions, once all is written."""
+
     async def drain(self) -> None:
         """Wait until the client has read enough."""
+
+
+def end(writer: Writer) -> None:
+    """End a stream in order, once all is written."""
+    if writer.can_write_eof():
+        writer.write_eof()
+    else:
+        writer.close()
 
 
 class Output:
@@ -141,8 +155,7 @@ class Output:
         if self._zstd is not None and self.has_header:
             self._writer.write(self._zstd.flush(zstandard.COMPRESSOBJ_FLUSH_FINISH))
         await self._writer.drain()
-        self._writer.write_eof()
-        await self._writer.drain()
+        end(self._writer)
 
     def _send_own(self, encoded: bytes) -> None:
         """Write records about the session, of one rtype."""

@@ -16,6 +16,7 @@ from mdtool.adapters.dbn_select import Selection, selected
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.core.batch import Batch
 from mdtool.core.errors import InputError, UsageError
+from mdtool.core.records import index_timestamps
 from mdtool.engine.derived import Derived, Made
 from mdtool.services.live_gateway.config import CLOSE, LOOP, LiveGatewayConfig
 from mdtool.services.live_gateway.definitions import defined_names
@@ -369,7 +370,8 @@ class Rereader:
         await self._make(batch, position)
         end = min(end, self._begin + len(batch))
         made = await self._make(batch, end)
-        return Part(batch.records[position - self._begin : end - self._begin], made)
+        records = batch.records[position - self._begin : end - self._begin]
+        return Part(records, int(index_timestamps(records).max()), made)
 
     async def _open(self, has_more: bool) -> None:
         source = await asyncio.to_thread(self._pass.run.reopen)

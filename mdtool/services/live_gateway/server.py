@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,6 +74,7 @@ class LiveGateway:
         keep_local(self.name, self._config.host)
         config = self._config
         self._faults = parse_faults(config.faults)
+        tls = _tls(config)
         self._keys = Keys() if config.keys is None else Keys.read(config.keys)
         try:
             played = await asyncio.to_thread(inputs, self._paths, self._selection)
@@ -93,7 +95,7 @@ class LiveGateway:
             def protocol() -> asyncio.BaseProtocol:
                 return asyncio.StreamReaderProtocol(asyncio.StreamReader(), connected)
 
-            server = await listen(protocol, config.host, config.port)
+            server = await listen(protocol, config.host, config.port, tls=tls)
             control = Control(self._playbacks, self._sessions, self._inject)
             try:
                 async with control.listening(_control_port(config)) as control_address:
@@ -125,6 +127,21 @@ class LiveGateway:
         for number, session in [*self._sessions.items()]:
             if fault.session in {None, number}:
                 session.inject(fault)
+
+
+def _tls(config: LiveGatewayConfig) -> ssl.SSLContext | None:
+    """Return the context of TLS, None without it."""
+    if config.tls_cert is None:
+        if config.tls_key is not None:
+            raise UsageError("--tls-key: goes with --tls-cert FILE")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(config.tls_cert, config.tls_key)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise StartupError(f"--tls-cert {config.tls_cert}: {why}; give PEM files") from error
+    return context
 
 
 def _control_port(config: LiveGatewayConfig) -> int:

@@ -29,6 +29,7 @@ from mdtool.services.live_gateway.faults import (
 )
 from mdtool.services.live_gateway.inbox import Inbox, SessionError
 from mdtool.services.live_gateway.keys import Keys
+from mdtool.services.live_gateway.output import end
 from mdtool.services.live_gateway.playback import Playback
 from mdtool.services.live_gateway.stream import Stream
 from mdtool.wire.live import (
@@ -147,6 +148,8 @@ class Session:
         What is lost makes them connect again.
         """
         connection = self._writer.get_extra_info("socket")
+        if connection is None:  # TLS has closed it
+            return
         with contextlib.suppress(OSError):  # it is lost already
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -189,8 +192,7 @@ class Session:
     async def _reject(self, reason: str) -> None:
         log.warning("session %d: %s rejected: %s", self._number, self._name, reason)
         self._writer.write(encode_answer(Rejected(reason)))
-        self._writer.write_eof()
-        await self._writer.drain()
+        end(self._writer)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await self._inbox.receive()
@@ -224,6 +226,9 @@ class Session:
                 self._inbox.drop()
                 if not self._inbox.has_left:
                     await output.end()
+                    # Not before the client has it all does the time run in which it has to close.
+                    self._writer.transport.set_write_buffer_limits(0)
+                    await self._writer.drain()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(_CLOSE_S):
                             await asyncio.wait({receiving})

@@ -228,7 +228,7 @@ class Stream:
     def _send_part(self, part: Part, left_out: frozenset[Subscription]) -> None:
         """Send what is subscribed of the next records, and mappings where they change."""
         self._subscriptions.offset_ns = self._pass.offset_ns
-        for records, mappings in self._subscriptions.parts(part.records):
+        for records, mappings in self._subscriptions.parts(part.records, part.latest_ns):
             if mappings:
                 self._output.mappings(mappings)
             self._send_chosen(records, partial(self._subscriptions.select, records), left_out)

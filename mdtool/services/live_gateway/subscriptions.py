@@ -178,22 +178,24 @@ class Subscriptions:
         self._active = [each for each in self._active if each.symbols]
         return list(missing)
 
-    def parts(self, records: Records) -> Iterator[tuple[Records, list[Mapping]]]:
+    def parts(self, records: Records, latest_ns: int) -> Iterator[tuple[Records, list[Mapping]]]:
         """Cut records where symbols get another meaning; yield what is new before each part.
 
         Parameters
         ----------
         records : structured array, shape (n,)
             The next ones of the stream, of one rtype.
+        latest_ns : int
+            The latest of their index timestamps.
         """
         if int(records["rtype"][0]) == RTYPE_SYMBOL_MAPPING:
             if self._directory.learn(records):
                 yield records[:0], self._resolve()
             return
-        ts_ns = index_timestamps(records)
-        if not len(ts_ns) or self._day_of(int(ts_ns.max())) <= self._day:
+        if self._day_of(latest_ns) <= self._day:
             yield records, []
             return
+        ts_ns = index_timestamps(records)
         days = np.maximum.accumulate((ts_ns - self.offset_ns) // NS_PER_DAY)
         begin = int(np.searchsorted(days, self._day, side="right"))
         if begin:

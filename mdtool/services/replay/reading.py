@@ -20,9 +20,10 @@ Passed = Callable[[Records], Records]
 
 
 class Part(NamedTuple):
-    """Consecutive records of a stream, and what was made of them."""
+    """Consecutive records of a stream, their latest index timestamp, and what was made of them."""
 
     records: Records
+    latest_ns: int
     made: Sequence[Made] = ()
 
 
@@ -42,12 +43,11 @@ class Backlog:
         self._bytes = 0
         self._end = 0
 
-    def append(self, records: Records, made: Sequence[Made] = ()) -> None:
+    def append(self, part: Part) -> None:
         """Add the next records of the stream."""
-        part = Part(records, made)
         self._begins.append(self._end)
         self._parts.append(part)
-        self._end += len(records)
+        self._end += len(part.records)
         self._bytes += _bytes_of(part)
         n_old = 0
         while self._bytes > self._limit_bytes and n_old < len(self._parts) - 1:
@@ -116,6 +116,7 @@ def _passed_on(source: RecordSource, passed: Passed) -> Iterator[Batch]:
     for batch in source:
         records = passed(batch.records)
         if records is batch.records:
+            _ = batch.instrument  # resolved here, in the thread that reads ahead
             yield batch
         elif len(records):
             yield Batch.of(records)

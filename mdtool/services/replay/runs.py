@@ -21,14 +21,14 @@ from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.rates import Rates
-from mdtool.core.records import Records, index_timestamps, pacing_timestamps
+from mdtool.core.records import Records, pacing_timestamps
 from mdtool.core.stream_warnings import warnings_in
 from mdtool.core.units import NS_PER_S, UNDEF_TIMESTAMP
 from mdtool.engine.book.snapshot import mbo_snapshot
 from mdtool.engine.book.state import Books
 from mdtool.engine.derived import Derived, Made
 from mdtool.engine.pacing import Pacer, Timestamps
-from mdtool.services.replay.reading import Backlog, Passed, reading
+from mdtool.services.replay.reading import Backlog, Part, Passed, reading
 from mdtool.wire.dbn_mappings import MappingRepeater
 from mdtool.wire.dbn_metadata import without_ts_out
 from mdtool.wire.dbn_session import Resume, passed_on
@@ -324,8 +324,8 @@ class Run:
             self.warnings.update(warning.kind for warning in warnings)
         self.position += len(records)
         self.rates.update(time.monotonic_ns(), self.position)
-        self.latest_ns = int(np.max(index_timestamps(records)))
-        self.backlog.append(records, made)
+        self.latest_ns = self.derived.latest_ns
+        self.backlog.append(Part(records, self.latest_ns, made))
         self._has_moved.set()
         self._has_moved = asyncio.Event()
 

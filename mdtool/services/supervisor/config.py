@@ -7,7 +7,16 @@ from typing import Final
 
 from mdtool.core.config import setting
 
-_SERVICES: Final = ("serve-tcp", "aggregate", "vwap", "gateway", "book", "replay-dbn", "store")
+_SERVICES: Final = (
+    "serve-tcp",
+    "aggregate",
+    "vwap",
+    "gateway",
+    "book",
+    "replay-dbn",
+    "live-gateway",
+    "store",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +77,15 @@ class ServeConfig:
         "Run the sender and the receiver of an order book, on a DBN file.",
         is_common=True,
     )
+    live: str | None = setting(
+        None,
+        "Run a live gateway on DBN files or a folder of them; it feeds no other service.",
+        is_common=True,
+    )
     speed: float | None = setting(
         None,
         "Replay speed: 1 is real time, 0 as fast as possible; by default 1 for "
-        "--replay, 0 for --book.",
+        "--replay and --live, 0 for --book.",
         low=0,
         is_common=True,
     )
@@ -101,4 +115,8 @@ class ServeConfig:
     )
     replay_dbn_data_port: int | None = setting(
         None, "Port on which replay-dbn streams, 0 for any free one.", low=0, high=65535
+    )
+    live_gateway_host: str | None = setting(None, "Address that live-gateway listens on.")
+    live_gateway_port: int | None = setting(
+        None, "Port of live-gateway, 0 for any free one.", low=0, high=65535
     )

@@ -22,6 +22,7 @@ from mdtool.services.aggregator.server import Aggregator
 from mdtool.services.book.server import BookReceiver
 from mdtool.services.gateway.server import Gateway
 from mdtool.services.ingest.server import IngestServer
+from mdtool.services.live_gateway.server import LiveGateway
 from mdtool.services.replay.runs import Pace
 from mdtool.services.replay.server import ReplaySender
 from mdtool.services.send.config import SendConfig
@@ -36,7 +37,7 @@ from mdtool.services.send.ticks import (
 )
 from mdtool.services.supervisor.programs import STOP_SHARE_OF_SOURCE, stop_shares
 from mdtool.services.supervisor.together import Part
-from mdtool.services.supervisor.wiring import SERVICES, Wiring
+from mdtool.services.supervisor.wiring import LIVE, SERVICES, Wiring
 from mdtool.services.vwap.server import VwapFeed
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class _Makers:
         return {
             "replay-dbn": self._sender,
             "book": lambda: BookReceiver(config("book")),
+            LIVE: self._live,
             "aggregate": lambda: Aggregator(config("aggregate"), market),
             "vwap": lambda: VwapFeed(config("vwap"), market, vwaps),
             "gateway": lambda: Gateway(config("gateway"), market, vwaps),
@@ -95,6 +97,11 @@ class _Makers:
         assert self._wiring.config.book is not None
         recording = Recording((self._wiring.config.book,))
         return ReplaySender(self._config("replay-dbn"), recording, Pace(self._wiring.book_speed))
+
+    def _live(self) -> Service:
+        assert self._wiring.config.live is not None
+        config = dataclasses.replace(self._config(LIVE), speed=self._wiring.live_speed)
+        return LiveGateway(config, (self._wiring.config.live,))
 
 
 class _Source:

@@ -13,6 +13,7 @@ from mdtool.core.addresses import dial_address
 from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.supervisor.wiring import (
     BOOK_SERVICES,
+    LIVE,
     SCALED,
     SERVICES,
     STORE,
@@ -28,12 +29,13 @@ _STOP_SHARES: Final = {
     "gateway": 0.1,
     "vwap": 0.04,
     "aggregate": 0.1,
-    "serve-tcp": 0.52,
+    "serve-tcp": 0.5,
+    LIVE: 0.02,
     "book": 0.04,
     "replay-dbn": 0.04,
 }
 """Shares of the time to stop. serve-tcp waits until what it accepted is committed."""
-_STOP_SHARES_ON_BUS: Final = {**_STOP_SHARES, "serve-tcp": 0.44, STORE: 0.08}
+_STOP_SHARES_ON_BUS: Final = {**_STOP_SHARES, "serve-tcp": 0.42, STORE: 0.08}
 """With a bus, where the store program stops too."""
 STOP_SHARE_OF_SOURCE: Final = 0.14
 _STOP_SHARE_OF_ALL: Final = 0.98
@@ -148,6 +150,8 @@ def _service(wiring: Wiring, name: str, mdtool: Sequence[str]) -> Iterator[Progr
             options += [f"--{setting.replace('_', '-')}", str(value)]
         if name == "replay-dbn" and wiring.config.book is not None:
             options += ["--speed", f"{wiring.book_speed:g}", wiring.config.book]
+        if name == LIVE and wiring.config.live is not None:
+            options += ["--speed", f"{wiring.live_speed:g}", wiring.config.live]
         yield Program(
             name if count == 1 else f"{name}-{number}",
             [*mdtool, name, *options],

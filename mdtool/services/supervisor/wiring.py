@@ -19,14 +19,18 @@ from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.ingest.config import IngestConfig
+from mdtool.services.live_gateway.config import LiveGatewayConfig
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.storage import chosen_store
 from mdtool.services.vwap.config import VwapConfig
 
+LIVE: Final = "live-gateway"
+"""The service that runs only with --live, and feeds no other."""
 SERVICES: Final[Mapping[str, type[Any]]] = {
     "replay-dbn": SenderConfig,
     "book": ReceiverConfig,
+    LIVE: LiveGatewayConfig,
     "aggregate": AggregatorConfig,
     "vwap": VwapConfig,
     "gateway": GatewayConfig,
@@ -143,6 +147,12 @@ class Wiring:
         return 1.0 if self.config.speed is None else self.config.speed
 
     @property
+    def live_speed(self) -> float:
+        """The speed of the live gateway."""
+        own = float(settings.load(LiveGatewayConfig, LIVE, {}).speed)
+        return own if self.config.speed is None else self.config.speed
+
+    @property
     def book_speed(self) -> float:
         """The speed of the replay of a book."""
         return 0.0 if self.config.speed is None else self.config.speed
@@ -161,6 +171,8 @@ class Wiring:
         given: dict[str, str | int] = {"host": host, "port": port}
         if name == "replay-dbn":
             given["data_port"] = self.where[DATA_PORT][1]
+        if name == LIVE and config.live_gateway_port == 0:
+            given["control_port"] = 0
         for setting, endpoint in _PEERS.get(name, {}).items():
             is_on_bus = config.bus and endpoint == "aggregate"
             if _service_of(endpoint) in self.names and not is_on_bus:
@@ -235,6 +247,7 @@ def wired(config: ServeConfig) -> Iterator[Wiring]:
     names = chosen(config)
     _check_source(config, names)
     _check_book(config, names)
+    _check_live(config, names)
     n_aggregators = _scale(config)
     store = chosen_store(config) if not set(_STORING).isdisjoint(names) else ""
     with contextlib.ExitStack() as reserved:
@@ -266,7 +279,8 @@ def chosen(config: ServeConfig) -> Collection[str]:
     names = {name.strip() for name in config.only.split(",")} - {""}
     existing = [*SERVICES, STORE] if config.bus else list(SERVICES)
     if not names:
-        return set(existing) - (BOOK_SERVICES if config.book is None else frozenset())
+        left_out = {LIVE} if config.live is None else set()
+        return set(existing) - left_out - (BOOK_SERVICES if config.book is None else frozenset())
     for name in sorted(names - set(existing)):
         raise UsageError(f"--only {name}: no such service{settings.did_you_mean(name, existing)}")
     return names
@@ -330,6 +344,17 @@ def _check_book(config: ServeConfig, names: Collection[str]) -> None:
         raise UsageError("--book is replayed by replay-dbn, which --only leaves out")
     if not Path(config.book).is_file():
         raise InputError(f"{config.book}: no such file")
+
+
+def _check_live(config: ServeConfig, names: Collection[str]) -> None:
+    if config.live is None:
+        if LIVE in names:
+            raise UsageError(f"--only {LIVE}: nothing to play; name a file with --live FILE")
+        return
+    if LIVE not in names:
+        raise UsageError(f"--live is played by {LIVE}, which --only leaves out")
+    if not Path(config.live).exists():
+        raise InputError(f"{config.live}: no such file")
 
 
 def _scale(config: ServeConfig) -> int:
