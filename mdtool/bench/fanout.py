@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -21,9 +21,10 @@ from mdtool.bench.processes import addresses, service
 from mdtool.bench.stomp_load import stomp_clients
 from mdtool.core.addresses import parse_address
 from mdtool.core.descriptors import raise_file_limit
+from mdtool.core.permissions import Principal
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.units import PRICE_SCALE
-from mdtool.services.client import Admission
+from mdtool.services.client import Admission, Client
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.aggregates import Aggregates
@@ -37,9 +38,11 @@ from mdtool.services.gateway.protocols.signaling import Rooms
 from mdtool.services.gateway.protocols.stomp import PATH, Stomp
 from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.gateway.table import TABLE
+from mdtool.services.http.answers import IDENTIFY
 from mdtool.services.http.entry import IN_BAND
 from mdtool.services.http.listening import listening
 from mdtool.services.limits import Limits
+from mdtool.services.security import Security
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.batches import Counts, Updates
 
@@ -157,7 +160,7 @@ async def measure_writes(clients: int, rounds: int = ROUNDS) -> list[Figure]:
     All symbols change at once in the first figure, one symbol in the second.
     """
     raise_file_limit()
-    server = _Server(clients)
+    server = Server(clients)
     async with contextlib.AsyncExitStack() as stack:
         address = await stack.enter_async_context(server.listening())
         total = 1 + 2 * rounds * _UPDATES_A_ROUND
@@ -176,11 +179,27 @@ async def measure_writes(clients: int, rounds: int = ROUNDS) -> list[Figure]:
     return figures
 
 
-class _Server:
-    """Publishes a market in two ways, each to its own clients."""
+class Server:
+    """Publishes a market in two ways, each to its own clients.
 
-    def __init__(self, clients: int) -> None:
+    Parameters
+    ----------
+    clients : int
+        Of each way.
+    security : Security, optional
+        How clients authenticate; their principals are then those of `principals`, in turns.
+    principals : iterator of Principal
+    """
+
+    def __init__(
+        self,
+        clients: int,
+        security: Security | None = None,
+        principals: Iterator[Principal] | None = None,
+    ) -> None:
         self._clients = clients
+        self._admission = Admission(Limits(connections=clients), security)
+        self._principals = principals
         self._state = MarketState()
         self._table = SymbolTable(SYMBOLS)
         self._volume = 0
@@ -196,12 +215,18 @@ class _Server:
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
         """Serve within the block; yield the address."""
-        routes = Routes(Admission(Limits(connections=self._clients)), Origins(""), Proxies())
+        routes = Routes(self._admission, Origins(""), Proxies())
+        routes.app[IDENTIFY] = self._identify
         for (method, path), handler in self._routes.items():
             routes.add(method, path, handler, IN_BAND)
         routes.app.router.add_get(_BARE_PATH, self._follow)
         async with listening(routes.app, "127.0.0.1", 0, grace_s=0.1) as address:
             yield address
+
+    def _identify(self, _request: web.Request) -> Client:
+        return self._admission.client(
+            "127.0.0.1", None if self._principals is None else next(self._principals)
+        )
 
     async def rate(self, way: _Way, symbols: Sequence[str]) -> float:
         """Return how many messages a second one way writes in a round."""

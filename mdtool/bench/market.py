@@ -74,8 +74,9 @@ def send(address: str, data: memoryview, expected: str) -> float:
 
 
 @contextlib.asynccontextmanager
-async def gateway_with_aggregate(*options: str) -> AsyncIterator[str]:
+async def gateway_with_aggregate(*options: str, token: str | None = None) -> AsyncIterator[str]:
     """Run a gateway before an aggregator with one trade of AAPL; yield its address."""
+    headers = None if token is None else {"Authorization": f"Bearer {token}"}
     async with service("aggregate") as aggregator:
         tick = tick_pb2.Tick(
             symbol="AAPL", price=187.25, volume=100, exchange_timestamp=time.time_ns()
@@ -84,7 +85,7 @@ async def gateway_with_aggregate(*options: str) -> AsyncIterator[str]:
             await rpc.Stub(channel).StreamTicks(iter([tick]))
         async with service("gateway", "--aggregator", aggregator, *NO_LIMIT, *options) as address:
             async with (
-                aiohttp.ClientSession(f"http://{address}") as session,
+                aiohttp.ClientSession(f"http://{address}", headers=headers) as session,
                 session.ws_connect("/ws/marketdata?symbol=AAPL") as updates,
             ):
                 await updates.receive()

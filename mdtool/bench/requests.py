@@ -46,7 +46,7 @@ async def measure_rest(rounds: int = ROUNDS, round_s: float = ROUND_S) -> list[F
     workers, and the CPU time that they take for a request, are beside those of one.
     """
     async with gateway_with_aggregate() as gateway:
-        body = await _rest_answer(gateway)
+        body = await rest_answer(gateway)
         async with server(baselines.MODULE, "handler", body.decode()) as bare:
             figure = await compare(
                 "rest_requests",
@@ -65,7 +65,7 @@ async def _measure_workers(rounds: int, round_s: float) -> list[Figure]:
             await stack.enter_async_context(gateway_with_aggregate("--workers", count))
             for count in ("2", "1")
         ]
-        loads = [rest_load(gateway, await _rest_answer(gateway)) for gateway in gateways]
+        loads = [rest_load(gateway, await rest_answer(gateway)) for gateway in gateways]
         await _settle(loads[0])
         results = [
             [await _rate_and_cpu(load, _WORKERS_ROUNDS * round_s) for load in loads]
@@ -83,7 +83,7 @@ async def _settle(load: Load) -> None:
     """Wait until every worker has the aggregate, each of which gets some connections."""
     answered = 0
     while answered < _IN_A_ROW:
-        answered = answered + 1 if await _rest_answer(load.address) == load.body else 0
+        answered = answered + 1 if await rest_answer(load.address) == load.body else 0
 
 
 async def _rate_and_cpu(load: Load, round_s: float) -> tuple[float, float]:
@@ -111,7 +111,7 @@ async def measure_graphql(rounds: int = ROUNDS, round_s: float = ROUND_S) -> lis
             "graphql_requests",
             Load(gateway, request.encode(), body),
             "the gateway's REST",
-            rest_load(gateway, await _rest_answer(gateway)),
+            rest_load(gateway, await rest_answer(gateway)),
             rounds,
             round_s,
         )
@@ -136,9 +136,11 @@ class Load(NamedTuple):
     body: bytes
 
 
-def rest_load(address: str, body: bytes) -> Load:
+def rest_load(address: str, body: bytes, token: str | None = None) -> Load:
     """Return requests for an aggregate that a server answers with `body`."""
-    return Load(address, f"GET {_PATH} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode(), body)
+    header = "" if token is None else f"Authorization: Bearer {token}\r\n"
+    request = f"GET {_PATH} HTTP/1.1\r\nHost: {address}\r\n{header}\r\n"
+    return Load(address, request.encode(), body)
 
 
 async def compare(
@@ -157,9 +159,11 @@ async def compare(
     return in_turns(name, "requests/s", baseline, pairs)
 
 
-async def _rest_answer(address: str) -> bytes:
+async def rest_answer(address: str, token: str | None = None) -> bytes:
+    """Return what a gateway answers to the request of `rest_load`."""
+    headers = None if token is None else {"Authorization": f"Bearer {token}"}
     async with (
-        aiohttp.ClientSession(f"http://{address}") as session,
+        aiohttp.ClientSession(f"http://{address}", headers=headers) as session,
         session.get(_PATH) as response,
     ):
         return await response.read()

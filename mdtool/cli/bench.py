@@ -66,6 +66,10 @@ BENCHES: Final = {
     "fanout": Bench(
         "STOMP messages to 2,000 and 10,000 clients, against bare aiohttp sockets", "fanout:measure"
     ),
+    "auth": Bench(
+        "REST with a token, updates for ten permission classes, a check of 100,000 API keys",
+        "auth:measure",
+    ),
     "overload": Bench(
         "2,000 STOMP clients at 0.9 to 10 times the updates that the gateway can write",
         "overload:measure",

@@ -397,15 +397,6 @@ class Client:
         """Return what the client may still request upstream, as headers."""
         return self._quota.upstream.headers(self.identity)
 
-    def charge_ticks(self, ticks: int) -> float:
-        """Count ticks that were received, and return for how many seconds to read no more."""
-        throttle = self._quota.ticks
-        if throttle is None:
-            return 0.0
-        now_ns = time.monotonic_ns()
-        throttle.charge(self.identity, now_ns, ticks)
-        return throttle.wait_ns(self.identity, now_ns) / NS_PER_S
-
     async def turn(self) -> Turn:
         """Wait until the client has time left, and return a block that charges it.
 

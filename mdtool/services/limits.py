@@ -182,7 +182,6 @@ class QuotaConfig:
     upstream_burst: int | None = setting(None, "How many of those at once.", low=1)
     connections: int | None = setting(None, "Connections at the same time.", low=0)
     subscriptions: int | None = setting(None, "Subscriptions at the same time.", low=0)
-    ticks_per_s: int | None = setting(None, "Ticks a second that it may send.", low=0)
 
 
 class Quota:
@@ -200,8 +199,6 @@ class Quota:
     requests, upstream : RateLimit
     connections, subscriptions : int
         Of one client, or UNLIMITED.
-    ticks : Throttle or None
-        Ticks that a client sends, None for any number.
     """
 
     def __init__(self, limits: Limits, given: QuotaConfig) -> None:
@@ -218,8 +215,6 @@ class Quota:
         if given.connections is not None:
             self.connections = given.connections
         self.subscriptions = given.subscriptions or UNLIMITED
-        ticks_per_s = given.ticks_per_s or UNLIMITED
-        self.ticks = _throttle(ticks_per_s, max(1, ticks_per_s))
 
 
 DEFAULT_QUOTA: Final = "default"

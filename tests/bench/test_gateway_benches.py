@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdtool.bench import fanout, history, latency, outage, overload, requests, trickle
+from mdtool.bench import auth, fanout, history, latency, outage, overload, requests, trickle
 
 
 async def test_rest_is_measured_against_a_bare_handler():
@@ -84,3 +84,14 @@ async def test_live_ticks_are_measured_in_both_forms(monkeypatch):
         assert figures[f"trickle_rest{form}"].value > 10
     assert figures["trickle_1000_stored"].value > 0
     assert figures["trickle_1000"].baseline_value == figures["trickle_1000_processes"].value
+
+
+async def test_authentication_is_measured_against_the_same_without():
+    figures = await auth.measure(clients=20, keys=100, rounds=2, round_s=0.1)
+    names = ["auth_rest", "auth_fanout", "auth_fanout_one_symbol", "auth_key_check"]
+    assert [figure.name for figure in figures] == names
+    for figure in figures:
+        assert figure.value > 0
+        assert figure.baseline_value > 0
+        assert figure.ratio > 0
+    assert figures[-1].better == "lower"

@@ -5,9 +5,11 @@ import time
 
 import pytest
 
+from mdtool.adapters.identity.errors import TokenError
 from mdtool.core.permissions import Principal
 from mdtool.services.client import Admission, Client, client_address
 from mdtool.services.limits import CapacityError, LimitError, Limits
+from tests.support.tokens import Keys
 
 
 def ignore(_code: int, _reason: str) -> None:
@@ -129,3 +131,32 @@ def test_clients_on_this_machine_may_have_a_limit_of_their_own():
     elsewhere.spend_upstream()
     with pytest.raises(LimitError, match="rate limit of 1 requests a second"):
         elsewhere.spend_upstream()
+
+
+def test_wrong_tokens_count_against_their_address_and_right_ones_do_not(tmp_path):
+    keys = Keys(tmp_path)
+    admission = Admission(Limits(requests_per_s=2), keys.security())
+    for _ in range(2):
+        with pytest.raises(TokenError):
+            admission.client("10.0.0.1").authenticate("mdt_guessed_guessed")
+    with pytest.raises(LimitError):
+        admission.client("10.0.0.1").authenticate("mdt_guessed_guessed")
+    client = admission.client("10.0.0.1")
+    client.authenticate(keys["some"])
+    client.spend_request()
+    assert client.identity not in {"10.0.0.1", "localhost"}
+
+
+def test_who_authenticates_later_takes_its_connection_along(tmp_path):
+    keys = Keys(tmp_path)
+    admission = Admission(Limits(connections_of_client=1), keys.security())
+    first, second = admission.client("10.0.0.1"), admission.client("10.0.0.2")
+    with first.connected("x", ignore), second.connected("x", ignore):
+        first.authenticate(keys["some"])
+        assert admission.connections_of("10.0.0.1") == 0
+        with pytest.raises(LimitError):
+            second.authenticate(keys["some"])
+        assert not second.is_authenticated
+        with pytest.raises(TokenError, match="another principal"):
+            first.authenticate(keys["all"])
+    assert not admission.open_of

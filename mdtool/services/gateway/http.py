@@ -182,7 +182,7 @@ class Routes:
     ) -> Awaitable[None] | None:
         """Admit a request where clients authenticate; see `enter`."""
         self._check_origin(request)
-        return enter(request, self._identify(request), policy, is_limited=is_limited)
+        return enter(request, self.app[IDENTIFY](request), policy, is_limited=is_limited)
 
     def _check_origin(self, request: web.Request) -> None:
         origin = request.headers.get(hdrs.ORIGIN)
