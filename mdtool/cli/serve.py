@@ -73,7 +73,7 @@ def serve(
 
     Ctrl-C stops them in order, so that nothing accepted is lost. Trades and state are stored, and
     restored at the next start. Each service has settings of its own: see `mdtool gateway --help`
-    and so on. With --book, replay-dbn and book run too, and the gateway's page starts them.
+    and so on. With --book, replay-dbn and book run too, and the gateway's page /book starts them.
 
     Example: mdtool serve all --simulate
 
@@ -203,9 +203,8 @@ def _next_steps(addresses: Addresses) -> Iterator[str]:
     at = {name: next(iter(by_protocol.values())) for name, by_protocol in addresses.items()}
     yield ""
     if gateway := at.get("gateway"):
-        yield f"Open  http://{gateway}/docs (the API), /demo/stomp, /graphiql" + (
-            ", / (the order book)" if "book" in at else ""
-        )
+        book = ", /book (the order book)" if "book" in at else ""
+        yield f"Open  http://{gateway} (the market){book}, /docs (the API), /demo/stomp, /graphiql"
         yield f"Try   curl http://{gateway}/api/v2/aggregates"
     if vwap := at.get("vwap"):
         yield f"Try   mdtool watch {vwap}"

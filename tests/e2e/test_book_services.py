@@ -250,7 +250,7 @@ async def test_the_page_starts_and_shows_the_book(day):
     with serve("all", "--book", str(path), "-J", *ONLY, *FREE_PORTS) as services:
         gateway = (await asyncio.to_thread(services.addresses, 3))["gateway"]
         async with chromium() as tab:
-            await tab.open(f"http://{gateway}/")
+            await tab.open(f"http://{gateway}/book")
             await tab.until("document.querySelector('#sender dd').innerText === 'idle'")
             assert "Press Start" in await tab.text("#book")
             await tab.click("#start")
@@ -289,7 +289,7 @@ async def test_the_page_pauses_changes_the_speed_and_stops():
         gateway = (await asyncio.to_thread(services.addresses, 3))["gateway"]
         state = "document.querySelector('#sender dd').innerText"
         async with chromium() as tab:
-            await tab.open(f"http://{gateway}/")
+            await tab.open(f"http://{gateway}/book")
             await tab.until(f"{state} === 'idle'")
             await tab.click("#start")
             await tab.until(f"{state} === 'streaming'")
@@ -314,7 +314,7 @@ async def test_the_page_says_when_its_services_are_unavailable():
     with serve("all", "--only", "gateway", "-J", "--gateway-port", "0") as services:
         gateway = (await asyncio.to_thread(services.addresses, 1))["gateway"]
         async with chromium() as tab:
-            await tab.open(f"http://{gateway}/")
+            await tab.open(f"http://{gateway}/book")
             await tab.until("!document.getElementById('notice').hidden")
             notice = await tab.text("#notice")
             assert "sender and the receiver cannot be reached" in notice

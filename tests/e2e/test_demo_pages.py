@@ -131,7 +131,7 @@ new Promise((resolve) => {
 """
 
 
-@pytest.mark.parametrize("path", ["/", "/demo/stomp", "/demo/call", "/graphiql", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/book", "/demo/stomp", "/demo/call", "/graphiql", "/docs"])
 async def test_a_page_fits_a_narrow_screen(client, path):
     async with chromium() as tab:
         await tab.resize(320)

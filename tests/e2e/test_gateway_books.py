@@ -200,7 +200,7 @@ async def test_stopping_does_not_wait_for_those_who_read(day, monkeypatch):
 
 async def test_the_page_and_its_files():
     async with gateway_of(NOBODY) as gateway:
-        async with gateway.get("/") as response:
+        async with gateway.get("/book") as response:
             page = await response.text()
             assert response.status == 200
             assert response.content_type == "text/html"

@@ -11,7 +11,7 @@ from tests.support.browser import chromium
 from tests.support.gateways import connected, gateway_of
 
 PROBES = ("/livez", "/readyz", "/health")
-PAGES = ("/", "/demo/stomp", "/demo/call", "/graphiql", "/docs")
+PAGES = ("/", "/book", "/demo/stomp", "/demo/call", "/graphiql", "/docs")
 
 
 @pytest.mark.parametrize("path", PROBES)
@@ -100,4 +100,7 @@ async def test_pages_work_below_the_base_path_in_a_browser(source):
         for element, state in (("state", "connected"), ("age", "ok")):
             await tab.until(f"document.getElementById('{element}').dataset.state === '{state}'")
         await tab.open(f"http://{client.host}:{client.port}/md")
+        await tab.until("document.querySelector('.row .symbol')?.innerText === 'AAPL'")
+        await tab.until("document.getElementById('service-aggregator')?.dataset.state === 'ready'")
+        await tab.open(f"http://{client.host}:{client.port}/md/book")
         await tab.until("document.getElementById('sender').dataset.state === 'unavailable'")

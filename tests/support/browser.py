@@ -25,6 +25,8 @@ OPTIONS = (
     "--force-color-profile=srgb",
 )
 
+_KEY_CODES = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowUp": 38, "ArrowDown": 40, "/": 191}
+
 
 class Tab:
     """One page, and its errors."""
@@ -107,6 +109,25 @@ class Tab:
             await self._send(
                 "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
             )
+
+    async def press(self, *keys: str) -> None:
+        """Press keys one after the other: characters, or names such as ArrowDown."""
+        for key in keys:
+            code = _KEY_CODES.get(key, ord(key[0].upper()))
+            text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+            for kind in ("keyDown", "keyUp"):
+                await self._send(
+                    "Input.dispatchKeyEvent",
+                    type=kind,
+                    key=key,
+                    text=text if kind == "keyDown" else "",
+                    windowsVirtualKeyCode=code,
+                )
+
+    async def prefer(self, **features: str) -> None:
+        """Set what media queries ask for, as `prefers_color_scheme="dark"`."""
+        named = [{"name": k.replace("_", "-"), "value": v} for k, v in features.items()]
+        await self._send("Emulation.setEmulatedMedia", features=named)
 
     async def listen(self) -> None:
         """Handle the browser's messages until the page is closed; pending requests fail then."""

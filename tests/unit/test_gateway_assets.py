@@ -13,7 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 from mdtool.core.errors import ConfigError
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.pages.assets import LIBRARIES, Asset, Assets
-from mdtool.services.gateway.pages.pages import Docs, GraphiQL
+from mdtool.services.gateway.pages.pages import Dashboard, Docs, GraphiQL
 from mdtool.services.gateway.proxies import Proxies
 from tests.support.requirements import node_modules
 
@@ -62,15 +62,15 @@ async def page_of(page) -> tuple[str, str]:
         ("http://npm.intern:8081/mirror/", "http://npm.intern:8081"),
     ],
 )
-@pytest.mark.parametrize("library", ["graphiql", "swagger-ui"])
+@pytest.mark.parametrize("library", ["graphiql", "lightweight-charts", "swagger-ui"])
 async def test_a_page_loads_pinned_versions_and_digests_from_one_other_site(source, site, library):
     assets = Assets(source)
-    page = (
-        GraphiQL(assets, Proxies()).page
-        if library == "graphiql"
-        else Docs({}, assets, Proxies()).page
-    )
-    html, policy = await page_of(page)
+    pages = {
+        "graphiql": GraphiQL(assets, Proxies()),
+        "lightweight-charts": Dashboard(assets, Proxies()),
+        "swagger-ui": Docs({}, assets, Proxies()),
+    }
+    html, policy = await page_of(pages[library].page)
     for asset in LIBRARIES[library]:
         url = f"{source.rstrip('/')}/{asset.package}@{asset.version}/{asset.file}"
         assert f'"{url}" integrity="sha384-{asset.digest}" crossorigin="anonymous"' in html

@@ -47,6 +47,7 @@ _FIXED: Final[Mapping[tuple[str, str], Policy]] = {
     ("GET", "/metrics"): Policy(right="metrics"),
     # Pages have no data, and a client signs in by them.
     ("GET", "/"): OPEN,
+    ("GET", "/book"): OPEN,
     ("GET", "/demo/{name}"): OPEN,
     ("GET", "/static/{name}"): OPEN,
     ("GET", "/assets/{path:.+}"): OPEN,

@@ -23,7 +23,7 @@ from mdtool.services.gateway.http import Routes
 from mdtool.services.gateway.metrics import Metrics
 from mdtool.services.gateway.origins import Origins
 from mdtool.services.gateway.pages.assets import Assets
-from mdtool.services.gateway.pages.pages import Docs, GraphiQL, SockJsFrame, StaticFiles
+from mdtool.services.gateway.pages.pages import Dashboard, Docs, GraphiQL, SockJsFrame, StaticFiles
 from mdtool.services.gateway.policies import policies
 from mdtool.services.gateway.protocols import (
     ClosingProtocol,
@@ -176,6 +176,7 @@ class Gateway:
             Metrics(sources, routes, peers),
             Docs(openapi.document(feeds), self._assets, self._proxies),
             GraphiQL(self._assets, self._proxies),
+            Dashboard(self._assets, self._proxies),
             SockJsFrame(self._assets, self._proxies, self._origins.sources),
             self._assets,
             StaticFiles(self._proxies),

@@ -61,6 +61,12 @@ LIBRARIES: Final[Mapping[str, tuple[Asset, ...]]] = {
             "mxvR4Mzbsb6QVx/9xI2gtQikQA6m8zMDBFnu3l//4/ROsWt7y2sUGWd+/tYQqDm7",
         ),
     ),
+    "lightweight-charts": (
+        Asset(
+            *("lightweight-charts", "5.2.1", "dist/lightweight-charts.standalone.production.js"),
+            "KkYqTZlM13Zya6fVUF3IGCBOQ1ehFeJVVgxaVvD/0MebineF9EI8Jkd3NnWNChqN",
+        ),
+    ),
     "sockjs": (
         Asset(
             *("sockjs-client", "1.6.1", "dist/sockjs.min.js"),

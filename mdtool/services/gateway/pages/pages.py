@@ -1,4 +1,4 @@
-"""The pages: static files, and two that are third-party applications."""
+"""The pages: static files, and those that load files of third parties."""
 
 from __future__ import annotations
 
@@ -50,13 +50,34 @@ class _Page:
 
 
 class _Application(_Page):
-    """A page that is a third-party application, whose files the page's tags name."""
+    """A page with a library of `LIBRARIES`, whose files its tags name."""
 
     def __init__(
         self, name: str, library: str, assets: Assets, headers: Mapping[str, str], proxies: Proxies
     ) -> None:
         text = (_FOLDER / name).read_text("utf-8").replace(PLACEHOLDER, assets.tags(library))
         super().__init__(text, headers, proxies)
+
+
+class Dashboard(_Application):
+    """`GET /`: a watchlist, and one symbol of it with a chart.
+
+    Parameters
+    ----------
+    assets : Assets
+        Where the library of charts comes from; the page loads it once it shows a chart.
+    proxies : Proxies
+    """
+
+    def __init__(self, assets: Assets, proxies: Proxies) -> None:
+        policy = f"default-src 'self'; script-src 'self' {assets.origin}"
+        headers = _headers(policy)
+        super().__init__("dashboard.html", "lightweight-charts", assets, headers, proxies)
+
+    @property
+    def routes(self) -> Paths:
+        """The handlers by method and path."""
+        return {("GET", "/"): self.page}
 
 
 class GraphiQL(_Application):
@@ -162,14 +183,14 @@ class StaticFiles:
     def routes(self) -> Paths:
         """The handlers by method and path."""
         return {
-            ("GET", "/"): self.index,
+            ("GET", "/book"): self.book,
             ("GET", "/demo/{name}"): self.demo,
             ("GET", "/static/{name}"): self.file,
         }
 
-    async def index(self, request: web.Request) -> web.Response:
-        """`GET /`: the order book."""
-        return await self._pages["index.html"].page(request)
+    async def book(self, request: web.Request) -> web.Response:
+        """`GET /book`: the order book."""
+        return await self._pages["book.html"].page(request)
 
     async def demo(self, request: web.Request) -> web.Response:
         """`GET /demo/{name}`: a page on which to try a protocol."""

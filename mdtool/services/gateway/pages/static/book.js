@@ -1,5 +1,8 @@
 // The order book's page: starts the sender and the receiver, and shows the book as it changes.
 
+import { showLevels } from "./ladder.js";
+import { count, decimalsOf, padded } from "./numbers.js";
+
 const DEPTH = 10;
 const BUSY_MS = 200;    // between looks at a book that changes
 const QUIET_MS = 1000;  // between looks at one that does not
@@ -7,7 +10,7 @@ const TIMEOUT_MS = 5000;
 const BUSY_STATES = new Set(["streaming", "waiting", "connecting", "processing", "reconnecting"]);
 
 const element = (id) => document.getElementById(id);
-const whole = new Intl.NumberFormat("en-US");
+const requested = new URLSearchParams(location.search).get("symbol");
 let instruments = "";
 
 async function ask(path, options = {}) {
@@ -97,9 +100,11 @@ async function showBook(receiver) {
   element("partial").hidden = !book.partial;
   element("clock").textContent = `${book.timestamp.slice(0, 23).replace("T", " ")} UTC`;
   element("clock").dateTime = book.timestamp;
-  const decimals = decimalsOf(book);
+  const [bids, asks] = [book.levels.bids, book.levels.asks].map((levels) =>
+    levels.map((level) => ({ ...level, orders: level.count })));
+  const decimals = decimalsOf(bids.concat(asks).map(({ price }) => price));
   showQuote(book.bbo, decimals);
-  showLevels(book.levels, decimals);
+  showLevels(element("levels"), bids, asks, decimals);
   showStats(book, of);
 }
 
@@ -110,7 +115,7 @@ function chooseAmong(books) {
   }
   instruments = symbols.join();
   const select = element("instrument");
-  const before = select.value;
+  const before = select.value || requested;
   select.replaceChildren(...symbols.map((symbol) => new Option(symbol, symbol)));
   select.value = symbols.includes(before) ? before : symbols[0];
   element("choice").hidden = symbols.length < 2;
@@ -118,34 +123,15 @@ function chooseAmong(books) {
 
 function showQuote({ bid, ask: offer }, decimals) {
   for (const [side, level] of [["bid", bid], ["ask", offer]]) {
-    element(side).textContent = level ? price(level, decimals) : "—";
+    element(side).textContent = level ? padded(level.price, decimals) : "—";
     element(`${side}-size`).textContent = level
-      ? `${whole.format(level.size)} in ${orders(level.count)}` : "";
+      ? `${count(level.size)} in ${orders(level.count)}` : "";
   }
   const spread = bid && offer ? Number(offer.price) - Number(bid.price) : null;
   const isCrossed = spread !== null && spread < 0;
   element("spread").textContent = spread === null ? "—" : Math.abs(spread).toFixed(decimals);
   element("spread-name").textContent = isCrossed ? "crossed by" : "spread";
   element("spread").parentElement.classList.toggle("crossed", isCrossed);
-}
-
-function showLevels({ bids, asks }, decimals) {
-  const largest = Math.max(1, ...bids.concat(asks).map((level) => level.size));
-  const rows = Array.from({ length: Math.max(bids.length, asks.length) }, (_, at) => {
-    const [bid, offer] = [bids[at], asks[at]];
-    const row = document.createElement("tr");
-    const texts = [
-      bid?.count, bid && whole.format(bid.size), bid && price(bid, decimals),
-      offer && price(offer, decimals), offer && whole.format(offer.size), offer?.count,
-    ];
-    for (const text of texts) {
-      row.insertCell().textContent = text ?? "";
-    }
-    row.cells[1].style.setProperty("--part", (bid?.size ?? 0) / largest);
-    row.cells[4].style.setProperty("--part", (offer?.size ?? 0) / largest);
-    return row;
-  });
-  element("levels").replaceChildren(...rows);
 }
 
 function showStats(book, of) {
@@ -156,7 +142,7 @@ function showStats(book, of) {
     ["ask levels", count(book.stats.ask_levels)],
     ["trades", count(of.trades)],
     ["volume", count(of.volume)],
-    ["last trade", trade?.price ? `${whole.format(trade.size)} @ ${trade.price}` : null],
+    ["last trade", trade?.price ? `${count(trade.size)} @ ${trade.price}` : null],
   ]);
   const anomalies = Object.entries(book.anomalies);
   element("anomalies").hidden = anomalies.length === 0;
@@ -182,20 +168,7 @@ function notify(text, isError = false) {
   element("notice").classList.toggle("error", isError);
 }
 
-function decimalsOf({ levels }) {
-  const lengths = levels.bids.concat(levels.asks)
-    .map((level) => (level.price.split(".")[1] ?? "").length);
-  return Math.max(0, ...lengths);
-}
-
-// A decimal string with zeros up to so many decimals; never by way of a double.
-function price(level, decimals) {
-  const [units, fraction = ""] = level.price.split(".");
-  return decimals ? `${units}.${fraction.padEnd(decimals, "0")}` : units;
-}
-
-const count = (number) => (number == null ? null : whole.format(number));
-const orders = (number) => `${whole.format(number)} ${number === 1 ? "order" : "orders"}`;
+const orders = (number) => `${count(number)} ${number === 1 ? "order" : "orders"}`;
 
 async function tell(path) {
   try {

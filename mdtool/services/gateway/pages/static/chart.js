@@ -1,0 +1,249 @@
+// Candles with volume and VWAP, drawn by TradingView's lightweight-charts. The page names its file
+// in a template; it is loaded when a chart is first shown, so that nothing waits for it.
+
+import { decimalsOf } from "./numbers.js";
+import { paced } from "./paced.js";
+import { get, one } from "./rest.js";
+
+const PAGE = 500;
+const NEAR = 50;  // bars before the left edge at which older ones are read
+
+let loading = null;
+
+function library(template) {
+  loading ??= new Promise((resolve, reject) => {
+    const named = template.content.querySelector("script");
+    const script = document.createElement("script");
+    for (const { name, value } of named.attributes) {
+      script.setAttribute(name, value);
+    }
+    script.addEventListener("load", () => resolve(globalThis.LightweightCharts));
+    script.addEventListener("error", () => {
+      loading = null;
+      script.remove();
+      reject(new Error(`No chart: ${new URL(script.src).host} cannot be reached. A gateway with `
+        + "--assets node_modules serves the chart's library itself."));
+    });
+    document.head.append(script);
+  });
+  return loading;
+}
+
+export class Chart {
+  #place;
+  #message;
+  #template;
+  #connection;
+  #charts = null;   // the library
+  #chart = null;
+  #series = {};
+  #bars = new Map();   // by start, in seconds
+  #vwaps = new Map();
+  #shown = null;    // {symbol, interval}
+  #newest = 0;      // start, in seconds
+  #changed = new Set();  // starts of bars that are not drawn yet
+  #draw = paced(() => this.#paint());
+  #colors = {};
+  #older = null;    // the cursor of older bars
+  #isReading = false;
+  #generation = 0;
+  #end = () => {};
+
+  // `message` is where to say why there is no chart.
+  constructor(place, message, template, connection) {
+    this.#place = place;
+    this.#message = message;
+    this.#template = template;
+    this.#connection = connection;
+    connection.addEventListener("change", () => {
+      // What the page missed while it was disconnected is history.
+      if (connection.isConnected && connection.generation !== this.#generation && this.#shown) {
+        this.#read(this.#shown);
+      }
+    });
+    for (const query of ["(prefers-color-scheme: light)", "(min-width: 2400px)"]) {
+      matchMedia(query).addEventListener("change", () => this.#dress());
+    }
+  }
+
+  async show(symbol, interval) {
+    this.close();
+    const shown = this.#shown = { symbol, interval };
+    this.#place.setAttribute("aria-label", `Candles of ${symbol}, ${interval}`);
+    try {
+      this.#charts = await library(this.#template);
+    } catch (error) {
+      this.#say(error.message);
+      return;
+    }
+    if (this.#shown !== shown) {
+      return;
+    }
+    this.#say("");
+    this.#make(interval);
+    this.#end = this.#connection.subscribe({ channel: "bars", symbols: [symbol], interval },
+      ({ data }) => data && this.#take(data));
+    await this.#read(shown);
+  }
+
+  close() {
+    this.#end();
+    this.#end = () => {};
+    this.#chart?.remove();
+    this.#chart = this.#shown = this.#older = null;
+    this.#newest = 0;
+    this.#changed.clear();
+    this.#bars.clear();
+    this.#vwaps.clear();
+  }
+
+  // Takes a VWAP as the newest bar's.
+  addVwap(vwap) {
+    const [time, value] = [this.#newest, Number(vwap?.vwap ?? NaN)];
+    if (time === 0 || Number.isNaN(value) || vwap.stale || this.#vwaps.get(time) === value) {
+      return;
+    }
+    this.#vwaps.set(time, value);
+    this.#series.vwap.update({ time, value });
+  }
+
+  #make(interval) {
+    const { createChart, CandlestickSeries, HistogramSeries, LineSeries } = this.#charts;
+    this.#chart = createChart(this.#place, {
+      autoSize: true,
+      // Its logo brings a style element, which the page's policy rejects; a link replaces it.
+      layout: { attributionLogo: false },
+      timeScale: { timeVisible: interval !== "1d", secondsVisible: interval === "1s",
+        barSpacing: 9, rightOffset: 3 },
+    });
+    this.#series = {
+      candles: this.#chart.addSeries(CandlestickSeries),
+      volume: this.#chart.addSeries(HistogramSeries, {
+        priceScaleId: "", priceFormat: { type: "volume" }, lastValueVisible: false,
+        priceLineVisible: false,
+      }),
+      vwap: this.#chart.addSeries(LineSeries, { lineWidth: 1, title: "VWAP",
+        priceLineVisible: false, crosshairMarkerVisible: false }),
+    };
+    this.#series.volume.priceScale().applyOptions({ scaleMargins: { top: 0.8, bottom: 0 } });
+    this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
+      if (range !== null && range.from < NEAR && this.#older !== null) {
+        this.#readOlder(this.#shown);
+      }
+    });
+    this.#dress();
+  }
+
+  #dress() {
+    if (this.#chart === null) {
+      return;
+    }
+    const style = getComputedStyle(document.documentElement);
+    const color = (name) => style.getPropertyValue(`--${name}`).trim();
+    const [up, down, line] = [color("bid"), color("ask"), color("line")];
+    this.#colors = { up: color("bid-bar"), down: color("ask-bar") };
+    this.#chart.applyOptions({
+      layout: { background: { color: color("card") }, textColor: color("muted"),
+        fontFamily: style.fontFamily },
+      grid: { vertLines: { color: line }, horzLines: { color: line } },
+      rightPriceScale: { borderColor: line },
+      timeScale: { borderColor: line },
+    });
+    this.#series.candles.applyOptions({ upColor: up, downColor: down, wickUpColor: up,
+      wickDownColor: down, borderVisible: false });
+    this.#series.vwap.applyOptions({ color: color("warn") });
+    this.#setAll();
+  }
+
+  async #read(shown) {
+    this.#generation = this.#connection.generation;
+    const page = await this.#page(shown, null);
+    if (page !== null) {
+      this.#say("");
+      this.#older ??= page.next;
+      page.data.forEach((bar) => this.#keep(bar));
+      this.#setAll();
+    }
+  }
+
+  async #readOlder(shown) {
+    if (this.#isReading) {
+      return;
+    }
+    this.#isReading = true;
+    const page = await this.#page(shown, this.#older);
+    if (page !== null) {
+      this.#older = page.next;
+      page.data.forEach((bar) => this.#keep(bar));
+      this.#setAll();
+    }
+    this.#isReading = false;
+  }
+
+  // The page of bars; null where it is not wanted any more, or cannot be read.
+  async #page(shown, cursor) {
+    try {
+      const query = { interval: shown.interval, limit: PAGE, cursor };
+      const page = await get(one("bars", shown.symbol), query);
+      return this.#shown === shown && this.#chart !== null ? page : null;
+    } catch (error) {
+      if (this.#shown === shown) {
+        this.#say(`Bars: ${error.message}`);
+      }
+      return null;
+    }
+  }
+
+  #take(bar) {
+    const isOld = Date.parse(bar.start) / 1000 < this.#newest;
+    const time = this.#keep(bar);
+    if (isOld) {
+      this.#setAll();
+    } else {
+      this.#changed.add(time);
+      this.#draw();
+    }
+  }
+
+  #paint() {
+    for (const time of this.#changed) {
+      const bar = this.#bars.get(time);
+      this.#series.candles.update(this.#candle(bar, time));
+      this.#series.volume.update(this.#volume(bar, time));
+    }
+    this.#changed.clear();
+  }
+
+  #keep(bar) {
+    const time = Date.parse(bar.start) / 1000;
+    this.#bars.set(time, bar);
+    this.#newest = Math.max(this.#newest, time);
+    return time;
+  }
+
+  #setAll() {
+    this.#changed.clear();
+    const bars = [...this.#bars].sort(([first], [second]) => first - second);
+    const decimals = Math.max(2, decimalsOf(bars.slice(-PAGE).map(([, { close }]) => close)));
+    this.#series.candles.applyOptions({
+      priceFormat: { type: "price", precision: decimals, minMove: 10 ** -decimals },
+    });
+    this.#series.candles.setData(bars.map(([time, bar]) => this.#candle(bar, time)));
+    this.#series.volume.setData(bars.map(([time, bar]) => this.#volume(bar, time)));
+    this.#series.vwap.setData([...this.#vwaps].map(([time, value]) => ({ time, value })));
+  }
+
+  #candle({ open, high, low, close }, time) {
+    return { time, open: Number(open), high: Number(high), low: Number(low), close: Number(close) };
+  }
+
+  #volume({ open, close, volume }, time) {
+    const { up, down } = this.#colors;
+    return { time, value: Number(volume), color: Number(close) < Number(open) ? down : up };
+  }
+
+  #say(text) {
+    this.#message.textContent = text;
+    this.#message.hidden = text === "";
+  }
+}

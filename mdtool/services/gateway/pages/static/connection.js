@@ -1,0 +1,143 @@
+// A client of `WS /stream` that keeps its subscriptions: after a lost connection it reconnects,
+// subscribes again, and resumes trades behind the last one that it has.
+
+const FIRST_DELAY_MS = 1000;
+const LONGEST_DELAY_MS = 30_000;
+const PING_MS = 10_000;
+const SILENCE_MS = 25_000;  // of a connection that answers no ping
+
+// Events: "change", whenever `state` or `retryAt` does.
+export class Connection extends EventTarget {
+  state = "connecting";  // or "connected", "waiting"
+  retryAt = null;        // of Date.now(), while it waits
+  received = 0;          // messages
+  malformed = 0;         // messages that are none
+  generation = 0;        // connections that were made
+
+  #url;
+  #socket = null;
+  #subscriptions = new Map();
+  #ids = 0;
+  #attempts = 0;
+  #heardAt = 0;
+  #retry = null;
+
+  constructor(path) {
+    super();
+    this.#url = new URL(path, document.baseURI);
+    this.#url.protocol = this.#url.protocol.replace("http", "ws");
+    setInterval(() => this.#ping(), PING_MS);
+    addEventListener("online", () => this.#hurry());
+    document.addEventListener("visibilitychange", () => this.#hurry());
+    this.#connect();
+  }
+
+  get isConnected() {
+    return this.state === "connected";
+  }
+
+  // Calls `receive` with each message of a channel, and with {error} when it is rejected.
+  // Returns a function that ends the subscription.
+  subscribe(request, receive) {
+    const id = ++this.#ids;
+    this.#subscriptions.set(id, { request, receive, after: null });
+    if (this.isConnected) {
+      this.#request(id);
+    }
+    return () => {
+      if (this.#subscriptions.delete(id) && this.isConnected) {
+        this.#send({ op: "unsubscribe", id });
+      }
+    };
+  }
+
+  #connect() {
+    clearTimeout(this.#retry);
+    this.#become("connecting");
+    const socket = this.#socket = new WebSocket(this.#url);
+    socket.addEventListener("open", () => {
+      this.generation += 1;
+      this.#heardAt = performance.now();
+      this.#become("connected");
+      for (const id of this.#subscriptions.keys()) {
+        this.#request(id);
+      }
+    });
+    socket.addEventListener("message", ({ data }) => this.#receive(data));
+    socket.addEventListener("close", () => {
+      if (socket === this.#socket) {
+        this.#wait();
+      }
+    });
+  }
+
+  // Exponential, and jittered, so that not all pages return at once to a gateway that restarts.
+  #wait() {
+    const longest = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** ++this.#attempts);
+    const delay = FIRST_DELAY_MS + Math.random() * (longest - FIRST_DELAY_MS);
+    this.#retry = setTimeout(() => this.#connect(), delay);
+    this.#become("waiting", Date.now() + delay);
+  }
+
+  // The network has returned, or the tab is looked at again.
+  #hurry() {
+    if (this.state === "waiting" && !document.hidden) {
+      this.#connect();
+    } else {
+      this.#ping();
+    }
+  }
+
+  #ping() {
+    if (!this.isConnected) {
+      return;
+    }
+    if (performance.now() - this.#heardAt > SILENCE_MS) {
+      const socket = this.#socket;
+      this.#socket = null;
+      socket.close();
+      this.#wait();
+    } else {
+      this.#send({ op: "ping" });
+    }
+  }
+
+  #become(state, retryAt = null) {
+    this.state = state;
+    this.retryAt = retryAt;
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #request(id) {
+    const { request, after } = this.#subscriptions.get(id);
+    this.#send({ op: "subscribe", id, ...request, ...(after === null ? {} : { after }) });
+  }
+
+  #send(message) {
+    this.#socket.send(JSON.stringify(message));
+  }
+
+  #receive(text) {
+    this.#heardAt = performance.now();
+    this.#attempts = 0;
+    this.received += 1;
+    let message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      message = null;
+    }
+    if (message === null || typeof message !== "object") {
+      this.malformed += 1;
+      return;
+    }
+    const subscription = this.#subscriptions.get(message.id);
+    if (subscription === undefined || message.ok) {
+      return;
+    }
+    if (message.channel === "trades" && message.data?.sequence) {
+      subscription.after = message.data.sequence;
+    }
+    subscription.receive(message);
+  }
+}

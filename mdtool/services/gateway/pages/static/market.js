@@ -1,0 +1,149 @@
+// The market in the page: a row a symbol, read by REST once and now and then, and kept current by
+// `/stream` for the symbols that are followed.
+
+import { getAll } from "./rest.js";
+import { decimalsOf } from "./numbers.js";
+
+const CHANNELS = { aggregates: "session", quotes: "quote", vwap: "vwap" };
+const MAX_FOLLOWED = 250;  // three channels of them, of the 1,000 symbols of a connection
+const REFRESH_MS = 10_000;
+const RETRY_MS = 1000;
+const MAX_POINTS = 120;
+const SUBSCRIBABLE = /^[ -~]{1,70}$/;
+
+export class Market {
+  rows = new Map();
+  problem = "Loading …";  // why there is nothing to show, else ""
+
+  #connection;
+  #listeners = new Set();
+  #followed = [];
+  #ends = [];
+
+  constructor(connection) {
+    this.#connection = connection;
+    connection.addEventListener("change", () => this.#tell(null));
+    this.#refresh();
+  }
+
+  // Calls `listener` with each row that changed, with null where all may have.
+  listen(listener) {
+    this.#listeners.add(listener);
+  }
+
+  // Keeps these symbols current, and no others.
+  follow(symbols) {
+    const wanted = [...new Set(symbols)].filter((each) => SUBSCRIBABLE.test(each));
+    wanted.length = Math.min(wanted.length, MAX_FOLLOWED);
+    wanted.sort();
+    if (wanted.join("\n") === this.#followed.join("\n")) {
+      return;
+    }
+    for (const row of this.#followed.map((each) => this.rows.get(each))) {
+      if (row && !wanted.includes(row.symbol)) {
+        row.generation = null;
+      }
+    }
+    this.#ends.forEach((end) => end());
+    this.#followed = wanted;
+    this.#ends = wanted.length === 0 ? [] : Object.entries(CHANNELS).map(([channel, part]) =>
+      this.#connection.subscribe({ channel, symbols: wanted }, (message) => {
+        if (message.data) {
+          this.#receive(message.symbol, part, message.data);
+        }
+      }));
+  }
+
+  // Whether a row is current: this connection has told its state, which is not stale.
+  isLive(row) {
+    return this.#connection.isConnected && row.generation === this.#connection.generation
+      && !row.session?.stale;
+  }
+
+  isQuoteLive(row) {
+    return this.isLive(row) && row.quote !== null && !row.quote.stale;
+  }
+
+  // Puts closes of bars, oldest first, before the points that were received.
+  addPast(row, bars) {
+    const past = bars.map((bar) => ({ second: bar.start.slice(0, 19), price: Number(bar.close) }));
+    const first = row.points[0]?.second ?? "~";
+    row.points = [...past.filter(({ second }) => second < first), ...row.points];
+    this.#tell(row);
+  }
+
+  async #refresh() {
+    let delay = REFRESH_MS;
+    try {
+      const isFirst = this.rows.size === 0;
+      const [sessions, quotes] = await Promise.all([
+        getAll("aggregates"), isFirst ? getAll("quotes").catch(() => []) : [],
+      ]);
+      sessions.forEach((session) => this.#take(session.symbol, "session", session));
+      quotes.forEach((quote) => this.#take(quote.symbol, "quote", quote));
+      this.problem = this.rows.size ? "" : "Waiting for the first trade …";
+    } catch (error) {
+      this.problem = this.rows.size ? "" : error.message;
+    }
+    if (this.rows.size === 0) {
+      delay = RETRY_MS;
+    }
+    this.#tell(null);
+    setTimeout(() => this.#refresh(), delay);
+  }
+
+  #receive(symbol, part, data) {
+    const row = this.#take(symbol, part, data, true);
+    if (part === "session") {
+      row.generation = this.#connection.generation;
+    }
+    this.#tell(row);
+  }
+
+  #take(symbol, part, data, isNewest = false) {
+    let row = this.rows.get(symbol);
+    if (row === undefined) {
+      row = {
+        symbol, session: null, quote: null, vwap: null, points: [], decimals: 0,
+        tradedAt: null,      // of performance.now(): clocks of exchanges may be of any day
+        generation: null,    // of the connection that told its session
+      };
+      this.rows.set(symbol, row);
+    }
+    const before = row[part];
+    // An answer of REST may be older than what the stream has told meanwhile.
+    if (!isNewest && row.generation !== null && row.generation === this.#connection.generation) {
+      return row;
+    }
+    row[part] = data;
+    if (part === "session") {
+      row.decimals = Math.max(row.decimals, decimalsOf([data.open, data.high, data.low, data.close]));
+      if (before?.timestamp !== data.timestamp || before.trades !== data.trades) {
+        const age = before === null ? Math.max(0, Date.now() - Date.parse(data.timestamp)) : 0;
+        row.tradedAt = performance.now() - age;
+        addPoint(row.points, data);
+      }
+    } else if (part === "quote") {
+      row.decimals = Math.max(row.decimals, decimalsOf([data.bid, data.ask, data.last]));
+    }
+    return row;
+  }
+
+  #tell(row) {
+    this.#listeners.forEach((listener) => listener(row));
+  }
+}
+
+// One point a second of exchange time, its last price.
+function addPoint(points, { timestamp, close }) {
+  const second = timestamp.slice(0, 19);
+  const price = Number(close);
+  if (points.at(-1)?.second === second) {
+    points.at(-1).price = price;
+  } else {
+    points.push({ second, price });
+    if (points.length > MAX_POINTS) {
+      points.shift();
+    }
+  }
+}

@@ -1,0 +1,242 @@
+"""The first page in a real browser: what it shows, and what it survives."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.reference.market_source import TIME_NS, Bar, MarketSource
+from tests.support.aggregators import aggregator, message, tick
+from tests.support.browser import chromium
+from tests.support.feed_sources import SOURCES, world_of
+from tests.support.gateways import gateway_of
+from tests.support.requirements import node_modules
+from tests.support.services import port_for, service
+
+NOWHERE = "http://127.0.0.1:9/npm"
+SIZES = ((390, 844), (1440, 900), (3840, 2160))
+RIGHT_TO_LEFT = "RT\u202eL\u200f"
+ODD_SYMBOLS = ("<SCRIPT>ALERT(1)</SCRIPT>", "A B C", "X" * 70, RIGHT_TO_LEFT)
+
+ROWS = """[...document.querySelectorAll('.row')]
+    .sort((one, other) => one.ariaRowIndex - other.ariaRowIndex)"""
+TAPE = "[...document.querySelectorAll('.tape tbody tr')]"
+
+
+def url_of(client, path: str = "/") -> str:
+    return f"http://{client.host}:{client.port}{path}"
+
+
+def row(symbol: str) -> str:
+    """An expression for the row of a symbol."""
+    return f"document.querySelector('.row[data-symbol={json.dumps(symbol)}]')"
+
+
+def shows(symbol: str, column: str, text: str) -> str:
+    """A condition: the symbol's row is live and has this text."""
+    found = row(symbol)
+    cell = f"{found}.querySelector('.{column}').textContent"
+    return f"{found} && !{found}.classList.contains('stale') && {cell} === {json.dumps(text)}"
+
+
+async def test_what_is_shown_is_what_the_api_answers():
+    async with world_of(SOURCES["vwap"], assets=str(node_modules())) as world, chromium() as tab:
+        for prices in ({"AAPL": 20_000, "MSFT": 41_050}, {"AAPL": 20_100, "MSFT": 41_000}):
+            await world.trade(prices)
+        await tab.resize(1800, 900)
+        await tab.open(url_of(world.client))
+        await tab.until(shows("AAPL", "last", "201"))
+        await world.trade({"AAPL": 20_125})
+        await tab.until(shows("AAPL", "last", "201.25"))
+        await tab.until(f"{row('AAPL')}.querySelector('.vwap').textContent !== '—'")
+        _, session = await world.client.answer("/api/v2/aggregates/AAPL")
+        _, vwap = await world.client.answer("/api/v2/vwap/AAPL")
+        session, vwap = session["data"], vwap["data"]
+        change = float(session["close"]) / float(session["open"]) - 1
+        distance = float(session["close"]) / float(vwap["vwap"]) - 1
+        expected = {
+            "last": session["close"],
+            "volume": session["volume"],
+            "change": f"+{change:.2%}".replace("%", " %"),
+            "vwap": f"{float(vwap['vwap']):.3f}",
+            "distance": f"+{distance:.2%}".replace("%", " %"),
+        }
+        for column, text in expected.items():
+            await tab.until(shows("AAPL", column, text))
+        await tab.until(shows("MSFT", "change", "\u22120.12 %"))
+        for column in ("last", "volume", "change", "vwap"):
+            await tab.until(
+                f"document.querySelector('[data-value={column}]').textContent"
+                f" === {json.dumps(expected[column])}"
+            )
+        # Every trade is on the tape, the newest first.
+        _, trades = await world.client.answer("/api/v2/trades/AAPL?order=asc")
+        newest_first = [each["sequence"] for each in trades["data"]][::-1]
+        await tab.until(f"{TAPE}.length === {len(newest_first)}")
+        assert await tab.run(f"{TAPE}.map((row) => row.dataset.sequence)") == newest_first
+        await tab.until("document.querySelector('.chart canvas')")
+        # The VWAP service was started, the quotes' source and the store were not.
+        await tab.until("document.querySelector('#service-vwap')?.dataset.state === 'ready'")
+        names = "[...document.querySelectorAll('.service dt')].map((name) => name.textContent)"
+        assert await tab.run(names) == ["gateway", "aggregator", "vwap"]
+        # Nor is there a book, until there is one.
+        assert await tab.run("document.querySelector('.view .book').hidden")
+        await world.quote({"AAPL": 20_120})
+        level = "document.querySelector('.view .ladder tbody tr')"
+        await tab.until(f"{level}?.cells[2].textContent === '201.2'")
+        assert tab.complaints == []
+
+
+async def test_a_gateway_is_killed_and_restarted_without_a_reload(tmp_path):
+    store = f"sqlite:///{tmp_path}/trades.db"
+    async with aggregator(store=store) as running, chromium() as tab:
+
+        async def trade(sequence: int, cents: int) -> None:
+            await running.send(message(sequence, [tick(cents)], ["AAPL"]))
+
+        await trade(0, 20_000)
+        port = port_for(tab)
+        command = ("gateway", "--port", port, "--aggregator", running.address, "--store", store)
+        with service(*command, "--assets", node_modules()) as gateway:
+            await tab.resize(1440, 900)
+            await tab.open(f"http://127.0.0.1:{port}/")
+            await tab.until(f"{shows('AAPL', 'last', '200')} && {TAPE}.length === 1")
+            await tab.run("globalThis.isSamePage = true")
+            gateway.end(signal.SIGKILL)
+        await tab.until(f"{row('AAPL')}.classList.contains('stale')")
+        await tab.until("document.querySelector('#notice').innerText.includes('lost')")
+        await tab.until("document.querySelector('.since').innerText.startsWith('stale')")
+        await trade(1, 20_100)
+        with service(*command, "--assets", node_modules()):
+            await tab.until(shows("AAPL", "last", "201"))
+            await trade(2, 20_200)
+            await tab.until(shows("AAPL", "last", "202"))
+            await tab.until(f"{TAPE}.length === 3")
+            prices = await tab.run(f"{TAPE}.map((row) => row.cells[1]?.textContent)")
+            assert prices == ["202", "201", "200"]
+            await tab.until("document.querySelector('#notice').hidden")
+            assert await tab.run("globalThis.isSamePage")
+
+
+@pytest.fixture
+async def market():
+    async with MarketSource().serving() as source:
+        for symbol, price in (("AAPL", 187.25), ("GOOG", 191.5), ("MSFT", 410.5), ("TSLA", 380.0)):
+            source.trade(symbol, price, 400)
+            for interval in ("1s", "1m"):
+                source.bars[symbol, interval] = [Bar(TIME_NS + at * 60 * 10**9) for at in range(9)]
+        yield source
+
+
+async def test_the_keyboard_alone_is_enough(market):
+    async with gateway_of(market.address, assets=NOWHERE) as client, chromium() as tab:
+        await tab.resize(1440, 900)
+        await tab.open(url_of(client))
+        await tab.until(f"{ROWS}.length === 4")
+        await tab.press("ArrowDown", "ArrowDown")
+        await tab.until("document.querySelector('#symbol').innerText === 'MSFT'")
+        await tab.press("w", "/", "g", "o")
+        await tab.until(f"{ROWS}.length === 1 && {ROWS}[0].dataset.symbol === 'GOOG'")
+        await tab.press("Escape", "ArrowDown", "Enter")
+        await tab.until("document.querySelector('#symbol').innerText === 'GOOG'")
+        await tab.until("location.search === '?symbol=GOOG&search=go'")
+        await tab.press("?")
+        await tab.until("document.querySelector('#help').open")
+        await tab.press("Escape")
+        await tab.until("!document.querySelector('#help').open")
+        # A link shows the same, a star is the browser's.
+        await tab.open(url_of(client, "/?symbol=TSLA&interval=1s&sort=-last&list=starred"))
+        await tab.until(f"{ROWS}.map((row) => row.dataset.symbol).join() === 'MSFT'")
+        assert await tab.text("#symbol") == "TSLA"
+        assert await tab.run("document.querySelector('#interval').value") == "1s"
+        await tab.press("b")
+        await tab.until("document.querySelector('#receiver')")
+        assert await tab.run("location.pathname + location.search") == "/book?symbol=TSLA"
+
+
+async def test_the_table_is_sorted_by_what_its_headings_say(market):
+    market.trade("AAPL", 200.0, 1)
+    market.trade("TSLA", 370.0, 1)
+    async with gateway_of(market.address, assets=NOWHERE) as client, chromium() as tab:
+        await tab.resize(1440, 900)
+        await tab.open(url_of(client, "/?sort=-change"))
+        names = f"{ROWS}.map((row) => row.dataset.symbol).join()"
+        await tab.until(f"{names} === 'AAPL,GOOG,MSFT,TSLA'")
+        await tab.click("[data-column=last] button")
+        await tab.until(f"{names} === 'MSFT,TSLA,AAPL,GOOG'")
+        sort = "document.querySelector('[data-column=last]').ariaSort"
+        await tab.until(f"{sort} === 'descending'")
+        market.trade("GOOG", 500.0, 1)
+        await tab.until(f"{names} === 'GOOG,MSFT,TSLA,AAPL'")
+
+
+async def test_odd_symbols_are_shown_as_they_are():
+    async with MarketSource().serving() as source:
+        for symbol in ODD_SYMBOLS:
+            source.trade(symbol, 1.5, 1)
+        async with gateway_of(source.address, assets=NOWHERE) as client, chromium() as tab:
+            await tab.resize(1440, 900)
+            await tab.open(url_of(client))
+            await tab.until(f"{ROWS}.length === {len(ODD_SYMBOLS)}")
+            shown = await tab.run(f"{ROWS}.map((row) => row.children[1].textContent)")
+            assert shown == sorted(ODD_SYMBOLS)
+            assert not await tab.run("document.querySelector('main script')")
+            # The API follows no symbol that ticks cannot have; it is grey.
+            for symbol in ODD_SYMBOLS[:-1]:
+                await tab.until(shows(symbol, "last", "1.5"))
+            assert await tab.run(f"{ROWS}.filter((row) => row.matches('.stale')).length") == 1
+            await tab.click(".row .symbol")
+            await tab.until(f"document.querySelector('h2').innerText === {json.dumps(shown[0])}")
+            query = "new URLSearchParams(location.search).get('symbol')"
+            assert await tab.run(query) == shown[0]
+            root = "document.documentElement"
+            assert await tab.run(f"{root}.scrollWidth <= {root}.clientWidth")
+
+
+async def test_of_thousands_of_symbols_only_the_visible_ones_exist_and_are_followed():
+    async with MarketSource().serving() as source:
+        symbols = [f"S{number:04}" for number in range(3_000)]
+        for symbol in symbols:
+            source.trade(symbol, 1.5, 1)
+        async with gateway_of(source.address, assets=NOWHERE) as client, chromium() as tab:
+            await tab.resize(1440, 900)
+            await tab.open(url_of(client))
+            await tab.until(shows(symbols[0], "last", "1.5"))
+            grid = "document.querySelector('#watchlist')"
+            assert await tab.run(f"{grid}.ariaRowCount") == str(len(symbols) + 1)
+            assert await tab.run(f"{ROWS}.length") < 60
+            await tab.run(f"{grid}.scrollTop = {grid}.scrollHeight")
+            await tab.until(shows(symbols[-1], "last", "1.5"))
+            source.trade(symbols[-1], 2.5, 1)
+            await tab.until(shows(symbols[-1], "last", "2.5"))
+            assert await tab.run(f"{ROWS}.length") < 60
+
+
+async def test_without_its_library_only_the_chart_is_absent(market):
+    async with gateway_of(market.address, assets=NOWHERE) as client, chromium() as tab:
+        await tab.resize(1440, 900)
+        await tab.open(url_of(client))
+        await tab.until("!document.querySelector('.chart-message').hidden")
+        assert "127.0.0.1:9 cannot be reached" in await tab.text(".chart-message")
+        market.trade("AAPL", 188.5, 1)
+        await tab.until(shows("AAPL", "last", "188.50"))
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+async def test_nothing_keeps_anybody_from_using_it(market, scheme):
+    axe = (node_modules() / "axe-core" / "axe.min.js").read_text()
+    settings = {"assets": str(node_modules())}
+    async with gateway_of(market.address, **settings) as client, chromium() as tab:
+        await tab.prefer(prefers_color_scheme=scheme)
+        for width, height in SIZES:
+            await tab.resize(width, height)
+            await tab.open(url_of(client, "/?symbol=AAPL"))
+            await tab.until("document.querySelector('.chart canvas')")
+            await tab.run(f"{axe}; 0")
+            for leave in ("0", "document.querySelector('#back').click()"):
+                await tab.run(leave)
+                found = "axe.run().then(({ violations }) => violations.map(({ id, nodes }) => "
+                assert await tab.run(found + "[id, nodes.map(({ html }) => html)]))") == []
+        assert tab.complaints == []
