@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import databento_dbn as dbn
@@ -229,3 +230,67 @@ async def test_it_reconnects_and_subscribes_again(trades):
         reset()
         await reading
     assert acknowledged == ["Subscription request 0 for trades data succeeded"] * 2
+
+
+async def test_waiting_for_the_close_in_a_loop(trades):
+    async def read(address: str) -> int:
+        seen: list = []
+        client = live(address)
+        client.add_callback(seen.append)
+        client.subscribe("XNAS.ITCH", "trades", "ALL_SYMBOLS")
+        client.start()
+        await client.wait_for_close(timeout=WITHIN_S)
+        return sum(isinstance(each, dbn.TradeMsg) for each in seen)
+
+    async with gateway(trades) as address:
+        assert await off_the_loop(lambda: asyncio.run(read(address))) == N_RECORDS
+
+
+async def test_derived_schemas(tmp_path):
+    orders = [
+        order(1, MAY_1 + 1, "A", "B", 5, 1, 9),
+        order(1, MAY_1 + 2, "A", "A", 6, 1, 10),
+        order(1, MAY_1 + 3, "T", "A", 6, 1, 10),
+    ]
+    path = write(tmp_path / "mbo.dbn", header(NAMES, "mbo"), *orders)
+    schemas = ("trades", "tbbo", "mbp-1", "mbp-10", "bbo-1s", "bbo-1m")
+    bars = tuple(f"ohlcv-{interval}" for interval in ("1s", "1m", "1h", "1d"))
+
+    def read(address: str) -> tuple[Counter, Counter]:
+        client = live(address)
+        for schema in (*schemas, *bars):
+            client.subscribe("XNAS.ITCH", schema, "AAPL", start=0)
+        records = list(client)
+        kinds = Counter(type(each).__name__ for each in records)
+        ends = Counter(
+            each.msg.rpartition(" ")[2]
+            for each in records
+            if isinstance(each, dbn.SystemMsg) and each.msg.startswith("End of interval")
+        )
+        return kinds, ends
+
+    async with gateway(path) as address:
+        kinds, ends = await off_the_loop(read, address)
+    expected = {"TradeMsg": 1, "MBP1Msg": 4, "MBP10Msg": 3, "BBOMsg": 2, "OHLCVMsg": 4}
+    assert {name: kinds[name] for name in expected} == expected
+    assert ends == dict.fromkeys(("bbo-1s", "bbo-1m", *bars), 1)
+
+
+async def test_it_reconnects_after_a_reset_on_demand(trades):
+    reconnected = threading.Event()
+
+    def read(address: str) -> int:
+        seen: list = []
+        client = live(address, reconnect_policy="reconnect")
+        client.add_callback(seen.append)
+        client.add_reconnect_callback(lambda _before, _after: reconnected.set())
+        client.subscribe("XNAS.ITCH", "trades", "AAPL")
+        client.start()
+        assert reconnected.wait(WITHIN_S)
+        wait_until(lambda: sum(isinstance(each, dbn.SystemMsg) for each in seen) == 2)
+        client.stop()
+        closed(client)
+        return sum(isinstance(each, dbn.TradeMsg) for each in seen)
+
+    async with gateway(trades, at_end="hold", faults="reset after=5 session=1") as address:
+        assert await off_the_loop(read, address) <= 5

@@ -74,7 +74,7 @@ class TestControl:
     async def test_pause_and_resume(self, tmp_path):
         path = trades_apart(tmp_path, 200)
         async with (
-            controlled(path, speed=1.0) as (address, control),
+            controlled(path, speed=0.01) as (address, control),
             started(address, wants("AAPL")) as playing,
         ):
             await playing.until(times)
@@ -86,6 +86,7 @@ class TestControl:
             assert status["datasets"]["XNAS.ITCH"]["position"] == reached < 200
             assert [each["dataset"] for each in status["sessions"]] == ["XNAS.ITCH"]
             await control("POST", "/resume", dataset="XNAS.ITCH")
+            await control("POST", "/set-speed", speed=0)
             assert times(await playing.rest()) == list(range(200))
 
     async def test_another_speed(self, tmp_path):
