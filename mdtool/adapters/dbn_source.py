@@ -21,7 +21,8 @@ from mdtool.core.units import counted
 from mdtool.wire.dbn import DbnDecoder, Run
 from mdtool.wire.dbn_mappings import appended_mappings
 from mdtool.wire.dbn_metadata import with_schema
-from mdtool.wire.dbn_records import CONTROL_RTYPES, RTYPES, SCHEMAS
+from mdtool.wire.dbn_records import CONTROL_RTYPES, RTYPE_DEFINITION, RTYPES, SCHEMAS
+from mdtool.wire.source_stream import lot_steps
 
 log = logging.getLogger(__name__)
 
@@ -400,8 +401,11 @@ class DbnSource(ClosesOnExit):
             self._record_bytes = run.record_bytes
             wanted = run.records[-n_wanted:]
             ts_out = None if run.ts_out is None else run.ts_out[-n_wanted:]
-            if int(wanted["rtype"][0]) == RTYPE_SYMBOL_MAPPING:
+            rtype = int(wanted["rtype"][0])
+            if rtype == RTYPE_SYMBOL_MAPPING:
                 self._resolver.learn(wanted)
+            elif rtype == RTYPE_DEFINITION:
+                self.instruments.lots |= lot_steps(wanted)
             self._warnings.take(wanted)
             yield self._resolver.batch(wanted, ts_out)
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from mdtool.core.batch import Batch
 from mdtool.core.dtypes import EXTRAS
 from mdtool.core.interleaved import Interleaved
-from mdtool.core.units import UNDEF_ORDER_SIZE, format_price, format_time
+from mdtool.core.units import PRICE_SCALE, UNDEF_ORDER_SIZE, format_price, format_time
 from mdtool.wire.dbn_records import CONTROL_RTYPES, SHOWN_TYPES
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,10 @@ _HIDDEN: Final = frozenset(
     {"rtype", "publisher_id", "instrument_id", "channel_id", "flags", "ts_in_delta"}
 )
 """Left to the other formats, and `ts_event` too where there is a `ts_recv`."""
+
+
+_SIZES: Final = frozenset({"size", "volume", "quantity", "bid_sz_00", "ask_sz_00"})
+"""Shown times the lot, where a live source has told that."""
 
 
 class RecordTable:
@@ -113,6 +117,8 @@ class RecordTable:
                 texts = batch.instruments.texts[instrument].tolist()
             elif column.field == _PUBLISHER:
                 texts = [name or "" for name in batch.instruments.publishers[instrument]]
+            elif batch.instruments.lots and column.field in _SIZES:
+                texts = _amounts(batch, column.field)
             else:
                 texts = [column.show(value) for value in batch.records[column.field].tolist()]
             column.longest = max(column.longest, *map(len, texts))
@@ -135,6 +141,17 @@ class _Column:
 
     def align(self, text: str) -> str:
         return text.rjust(self.width) if self.is_number else text.ljust(self.width)
+
+
+def _amounts(batch: Batch, field: str) -> list[str]:
+    """Return sizes times the lots of their symbols."""
+    lots = batch.instruments.lots
+    steps = [lots.get(text, PRICE_SCALE) for text in batch.instruments.texts]
+    sizes = zip(batch.instrument.tolist(), batch.records[field].tolist(), strict=True)
+    return [
+        "" if size == UNDEF_ORDER_SIZE else format_price(size * steps[instrument])
+        for instrument, size in sizes
+    ]
 
 
 def _columns(rtype: int, has_publishers: bool) -> Iterator[_Column]:

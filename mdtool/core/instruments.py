@@ -109,10 +109,16 @@ class Instruments:
     ----------
     consolidates : bool
         Whether publishers make no difference: an instrument is a dataset and a symbol.
+
+    Attributes
+    ----------
+    lots : dict of str to int
+        What one unit of size stands for, in units of 1e-9, by symbol, where a live source told it.
     """
 
     def __init__(self, consolidates: bool = False) -> None:
         self.consolidates = consolidates
+        self.lots: dict[str, int] = {}
         self._datasets: dict[str, DatasetNames] = {}
         self._instruments: list[Instrument] = []
         self._identities: list[Hashable] = []
