@@ -97,7 +97,7 @@ class DatabentoSource:
         max_wait_s = self._request.config.max_wait_s
         waits = delays(cap_s=max_wait_s)
         while not self._is_closed.is_set():
-            session = _Session(self._pipe, self.counts)
+            session, begun_s = _Session(self._pipe, self.counts), time.monotonic()
             try:
                 self._hold(session)
             except self._databento.BentoError as error:
@@ -110,8 +110,9 @@ class DatabentoSource:
                 raise PeerError(f"{self.name}: rejected ({reason}); check {KEY}")
             if session.error is not None and session.error not in _TRANSIENT:
                 raise PeerError(f"{self.name}: {reason}")
-            if session.has_begun:
+            if time.monotonic() - begun_s > max_wait_s:
                 waits = delays(cap_s=max_wait_s)
+            if session.has_begun:
                 self._note_gap(f"{self.name}: {reason}")
             log.warning("%s: %s; connecting again", self.name, reason)
             self._is_closed.wait(next(waits))

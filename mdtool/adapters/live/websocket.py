@@ -141,6 +141,7 @@ class WebSocketSource:
         max_wait_s = self._request.config.max_wait_s
         waits = delays(cap_s=max_wait_s)
         while True:
+            begun_s = self._loop.time()
             try:
                 await self._converse()
             except aiohttp.WSServerHandshakeError as error:
@@ -151,7 +152,8 @@ class WebSocketSource:
                 reason = "no answer"
             except (aiohttp.ClientError, OSError) as error:
                 reason = self._hidden(str(error) or type(error).__name__)
-            if self._conversation.is_live:
+            # One that is accepted and lost at once, again and again, is no success.
+            if self._loop.time() - begun_s > max_wait_s:
                 waits = delays(cap_s=max_wait_s)
             now_ns = time.time_ns()
             self._recorder.lost(now_ns, reason)
