@@ -85,9 +85,9 @@ class TradeSource(DerivedSource):
         return rtype in TRADE_VIEWS or rtype in self._bars
 
     def _once(self, batch: Batch) -> Iterator[Batch]:
-        known = len(self._views.rtypes)
+        known = len(self._views.shown)
         chosen = self._views.choose(batch)
-        rtypes = self._views.rtypes
+        rtypes = self._views.shown
         if self.size_bytes is None and known == 1 and len(rtypes) == 2:
             log.warning(
                 "%s: has several views of its trades: %s; each trade is counted once, by the "
@@ -101,7 +101,7 @@ class TradeSource(DerivedSource):
 
 def report_views(name: str, views: TradeViews) -> None:
     """Log what was counted of a stream where there was a choice."""
-    if len(views.rtypes) > 1:
+    if len(views.shown) > 1:
         log.warning(
             "%s: counted each trade once: %s; left out %s; --schema chooses another view",
             name,

@@ -75,6 +75,11 @@ class TradeViews:
         return [rtype for rtype in _VIEWS if rtype in met]
 
     @property
+    def shown(self) -> list[int]:
+        """Those of them that have shown a trade: quotes and orders alone are no view of any."""
+        return [rtype for rtype in self.rtypes if self.counted[rtype] or self.left_out[rtype]]
+
+    @property
     def later(self) -> int:
         """How many of those left out came after the last of their instrument that was counted."""
         return int(self._state[:, [v.V_AFTER, v.V_LOST]].sum())

@@ -198,6 +198,13 @@ def test_a_stream_tells_of_the_second_view_at_once(caplog):
         assert "several views of its trades: trades, mbo; each trade" in caplog.messages[0]
 
 
+def test_quotes_beside_trades_are_no_view_of_them(tmp_path, caplog):
+    quote = order(1, MAY_1, "A", "B", 100, 1, order_id=1)
+    path = capture(tmp_path / "f.dbn", quote, shown("trades", MAY_1, 5), shown("trades", MAY_1, 6))
+    assert totals(path) == {"ESM4": 11}
+    assert caplog.messages == []
+
+
 def test_orders_move_the_time_of_a_stream_with_one_view(tmp_path):
     path = capture(
         tmp_path / "f.dbn",
