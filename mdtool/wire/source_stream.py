@@ -29,13 +29,13 @@ from mdtool.core.units import (
     MIN_TIMESTAMP_NS,
     UNDEF_ORDER_SIZE,
     UNDEF_PRICE,
-    UNDEF_TIMESTAMP,
     fixed_point,
     parse_time,
 )
 from mdtool.wire.dbn import encode_metadata
 from mdtool.wire.dbn_metadata import make_metadata
 from mdtool.wire.dbn_records import DTYPES, RTYPE_DEFINITION
+from mdtool.wire.live_records import MAX_SYSTEM_CHARS, encode_mapping
 
 MAX_SIZE: Final = UNDEF_ORDER_SIZE - 1
 """The most lots of one record."""
@@ -44,7 +44,7 @@ _MAX_PARTS: Final = 1024
 LOT_UNIT: Final = "LOT"
 _KNOWN_IDS: Final = 4096
 """How many trade ids of a symbol are remembered, to leave out what a source repeats."""
-_MAX_TEXT: Final = 302
+_RAW_SYMBOL: Final = "raw_symbol"
 _DEFINITION: Final = DTYPES[RTYPE_DEFINITION]
 _LAST_SECONDS: Final = 64
 _SECOND_CHARS: Final = len("2026-12-02T00:00:00")
@@ -246,11 +246,12 @@ class SourceEncoder:
                     self._define(symbol, self._lots.get(symbol) or fixed_point(step) or 0)
                 case Gap(reason):
                     self.counts["gaps"] += 1
-                    warning = StreamWarning(SKIPPED_RECORDS, reason, None, self._ts_recv)
-                    self._say(warning.passed_on)
+                    self._encode_rows()
+                    self._encoded += encode_gap(reason, self._ts_recv)
                 case Note(text):
                     self.counts["notes"] += 1
-                    self._say(text)
+                    self._encode_rows()
+                    self._encoded += _encode_text(text, self._ts_recv)
                 case Malformed():
                     self.counts["malformed"] += 1
                 case _:  # of the connection
@@ -343,18 +344,8 @@ class SourceEncoder:
         if instrument is None:
             instrument = _Instrument(len(self._instruments) + 1, step)
             self._instruments[symbol] = instrument
-            self._encoded += bytes(
-                dbn.SymbolMappingMsg(
-                    publisher_id=0,
-                    instrument_id=instrument.instrument_id,
-                    ts_event=self._ts_recv,
-                    stype_in=dbn.SType("raw_symbol"),
-                    stype_in_symbol=symbol,
-                    stype_out=dbn.SType("raw_symbol"),
-                    stype_out_symbol=symbol,
-                    start_ts=UNDEF_TIMESTAMP,
-                    end_ts=UNDEF_TIMESTAMP,
-                )
+            self._encoded += encode_mapping(
+                instrument.instrument_id, _RAW_SYMBOL, symbol, symbol, self._ts_recv
             )
         instrument.step = step
         definition = _undefined().copy()
@@ -366,10 +357,15 @@ class SourceEncoder:
         definition["unit_of_measure_qty"] = step
         self._encoded += definition.tobytes()
 
-    def _say(self, text: str) -> None:
-        self._encode_rows()
-        said = text.encode("ascii", "replace").decode()[:_MAX_TEXT]
-        self._encoded += bytes(dbn.SystemMsg(ts_event=self._ts_recv, msg=said))
+
+def encode_gap(reason: str, ts_ns: int) -> bytes:
+    """Return the record which says that the stream may lack records from here on."""
+    return _encode_text(StreamWarning(SKIPPED_RECORDS, reason, None, ts_ns).passed_on, ts_ns)
+
+
+def _encode_text(text: str, ts_ns: int) -> bytes:
+    said = text.encode("ascii", "replace").decode()[:MAX_SYSTEM_CHARS]
+    return bytes(dbn.SystemMsg(ts_event=ts_ns, msg=said))
 
 
 def lot_steps(definitions: Records) -> dict[str, int]:

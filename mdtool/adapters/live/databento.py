@@ -14,7 +14,7 @@ from mdtool.adapters.live.port import Request
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError, UsageError
-from mdtool.core.stream_warnings import SKIPPED_RECORDS, StreamWarning
+from mdtool.wire.source_stream import encode_gap
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,6 @@ _MAX_WAITING_BYTES: Final = 64 << 20
 _TRANSIENT: Final = frozenset(
     {dbn.ErrorCode.CONNECTION_LIMIT_EXCEEDED, dbn.ErrorCode.INTERNAL_ERROR}
 )
-_MAX_TEXT: Final = 302
 
 
 class DatabentoSource:
@@ -144,9 +143,7 @@ class DatabentoSource:
 
     def _note_gap(self, reason: str) -> None:
         self.counts["gaps"] += 1
-        now_ns = time.time_ns()
-        text = StreamWarning(SKIPPED_RECORDS, reason, None, now_ns).passed_on[:_MAX_TEXT]
-        self._pipe.write(bytes(dbn.SystemMsg(ts_event=now_ns, msg=text)))
+        self._pipe.write(encode_gap(reason, time.time_ns()))
 
 
 class _Pipe:
