@@ -12,7 +12,6 @@ from mdtool.adapters.live.records import open_live
 from mdtool.core.dtypes import RTYPE_MBO, RTYPE_SYSTEM, RTYPE_TRADE
 from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.stream_warnings import warnings_in
-from mdtool.core.tcp import ReservedPort
 from tests.support.dbn_files import MAY_1, header, order, trade, write
 from tests.support.live_clients import gateway
 from tests.support.live_sources import Reader
@@ -86,35 +85,32 @@ async def test_an_unknown_symbol_is_an_error_at_the_end(trades):
             await read(address, "AAPL", "NONE")
 
 
-@pytest.fixture
-def port():
-    with ReservedPort("127.0.0.1") as holder:
-        yield holder.port
-
-
-async def test_a_gateway_that_restarts_is_a_gap(trades, port):
-    config = SourceConfig(gateway=f"127.0.0.1:{port}", dataset="XNAS.ITCH", max_wait_s=0.05)
-    async with gateway(trades, port=port, at_end="hold"):
+async def test_a_session_that_is_reset_is_a_gap_and_another_one_follows(trades):
+    async with gateway(trades, faults="reset after=1000 session=1", at_end="loop") as address:
+        config = SourceConfig(gateway=address, dataset="XNAS.ITCH", max_wait_s=0.05)
         source = await asyncio.to_thread(open_live, "databento", ["AAPL"], config)
         reader = Reader(source)
-        seen = 0
-        while seen < N_RECORDS // 2:
-            seen += len(await reader.of(RTYPE_TRADE))
-    try:
-        while not (found := warnings_in((await reader.of(RTYPE_SYSTEM)).records)):
-            pass
-        assert found[0].kind == "skipped_records"
-        async with gateway(trades, port=port, at_end="hold"):
+        try:
+            await reader.of(RTYPE_TRADE)
+            while not (found := warnings_in((await reader.of(RTYPE_SYSTEM)).records)):
+                pass
+            assert found[0].kind == "skipped_records"
             await reader.of(RTYPE_TRADE)
             assert source.counts["gaps"] == 1
-    finally:
-        await asyncio.to_thread(source.close)
+        finally:
+            await asyncio.to_thread(source.close)
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"dataset": ""}, "name its dataset"), ({"record": "x"}, "write it with -o")],
+    [
+        ({"dataset": ""}, "name its dataset"),
+        ({"record": "x"}, "write it with -o"),
+        ({"schema": "nope"}, "databento: .*nope"),
+        ({"stype_in": "nope"}, "databento: .*nope"),
+    ],
 )
-async def test_wrong_usage(settings, said):
-    with pytest.raises(MdtoolError, match=said):
-        await read("127.0.0.1:1", "AAPL", **settings)
+async def test_wrong_usage(trades, settings, said):
+    async with gateway(trades) as address:
+        with pytest.raises(MdtoolError, match=said):
+            await read(address, "AAPL", **settings)

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 KEY: Final = "DATABENTO_API_KEY"
 _MAX_WAITING_BYTES: Final = 64 << 20
 """Bytes that wait for the reader, after which the client is blocked, and so the gateway."""
+_JOIN_S: Final = 0.1
 _TRANSIENT: Final = frozenset(
     {dbn.ErrorCode.CONNECTION_LIMIT_EXCEEDED, dbn.ErrorCode.INTERNAL_ERROR}
 )
@@ -72,10 +73,10 @@ class DatabentoSource:
         """As `LiveSource.close`."""
         self._is_closed.set()
         self._pipe.close(None)
-        client = self._client
-        if client is not None:
-            client.terminate()
-        self._thread.join()
+        while self._thread.is_alive():  # it may be about to begin another session
+            if self._client is not None:
+                self._client.terminate()
+            self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
         error: BaseException | None = None
@@ -100,7 +101,7 @@ class DatabentoSource:
             try:
                 self._hold(session)
             except self._databento.BentoError as error:
-                reason = str(error).replace(self._request.keys[KEY], "***")
+                reason = self._hidden(error)
             else:
                 return
             if self._is_closed.is_set():
@@ -123,23 +124,35 @@ class DatabentoSource:
         ------
         databento.BentoError
             When there is no connection, or it does not end in order.
+        PeerError
+            When the client does not accept what is requested.
         """
         config = self._request.config
         where: dict[str, Any] = {}
         if config.gateway:
             where["gateway"], where["port"] = parse_address(config.gateway)
-        self._client = client = self._databento.Live(
-            key=self._request.keys[KEY], slow_reader_behavior="warn", **where
-        )
-        client.add_stream(cast("IO[bytes]", session))
-        client.add_callback(session.see)
-        for schema in config.schema.split(",") if config.schema else ["trades"]:
-            client.subscribe(
-                config.dataset, schema.strip(), list(self._request.symbols), config.stype_in
+        schemas = config.schema.split(",") if config.schema else ["trades"]
+        try:
+            self._client = client = self._databento.Live(
+                key=self._request.keys[KEY], slow_reader_behavior="warn", **where
             )
-        client.start()
+            client.add_stream(cast("IO[bytes]", session))
+            client.add_callback(session.see)
+            for schema in schemas:
+                symbols = list(self._request.symbols)
+                client.subscribe(config.dataset, schema.strip(), symbols, config.stype_in)
+        except ValueError as error:
+            raise PeerError(f"{self.name}: {self._hidden(error)}") from None
+        try:
+            client.start()
+        except ValueError as error:  # the connection was lost before
+            raise self._databento.BentoError(str(error)) from error
         log.info("%s: subscribed", self.name)
         client.block_for_close()
+
+    def _hidden(self, error: Exception) -> str:
+        """Return the text of an error without the key."""
+        return str(error).replace(self._request.keys[KEY], "***")
 
     def _note_gap(self, reason: str) -> None:
         self.counts["gaps"] += 1
