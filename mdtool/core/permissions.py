@@ -179,13 +179,14 @@ class Access:
     grants : collection of Grant
     """
 
-    __slots__ = ("__weakref__", "_grants", "_readers", "_rights", "_writer")
+    __slots__ = ("__weakref__", "_feeds", "_grants", "_readers", "_rights", "_writer")
     _known: ClassVar[WeakValueDictionary[frozenset[Grant], Access]] = WeakValueDictionary()
 
     def __init__(self, grants: Collection[Grant]) -> None:
         self._grants = frozenset(grants)
         self._rights = frozenset(right for grant in grants for right in grant.rights)
         self._readers: dict[str, Reader | None] = {}
+        self._feeds: dict[str, bool] = {}
         write = Globs(pattern for grant in grants for pattern in grant.write)
         deny = self._deny()
         self._writer = None if write.matches_all and not deny else Reader(write, deny)
@@ -212,7 +213,10 @@ class Access:
 
     def has_feed(self, feed: str) -> bool:
         """Return whether a grant that lets read anything names a feed."""
-        return any(grant.read for grant in self._granting(feed))
+        found = self._feeds.get(feed)
+        if found is None:
+            found = self._feeds[feed] = any(grant.read for grant in self._granting(feed))
+        return found
 
     def can_write(self, symbol: str) -> bool:
         """Return whether ticks of a symbol are accepted."""

@@ -350,7 +350,12 @@ class Client:
             admission.check_connections(identity, quota)
             admission.note(self.identity, -1)
             admission.note(identity, 1)
-        self.principal, self.identity, self._quota = principal, identity, quota
+        self.adopt(principal)
+
+    def adopt(self, principal: Principal) -> None:
+        """Become a principal whose token was checked already; not while connected."""
+        self.principal, self.identity = principal, _identity(principal)
+        self._quota = self._admission.quota(principal)
         self.is_authenticated = True
 
     def subscribe(self) -> Callable[[], None]:

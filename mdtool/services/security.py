@@ -80,6 +80,8 @@ class Security:
     anonymous : Principal
         Of a client without a token.
     tickets : Tickets
+    recent : dict of str to Principal
+        By the headers that had their tokens: those that were valid within the last second.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Security:
         self.is_required = config.mode == REQUIRED
         self.quotas = quotas
         self.tickets = Tickets()
+        self.recent: dict[str, Principal] = {}
         self._authenticator = Authenticator(config, roles)
         self._audit = audit
         self._refreshing: asyncio.Future[None] | None = None
@@ -144,6 +147,7 @@ class Security:
 
     def close_ended(self, clients: Iterable[Client]) -> None:
         """Close the connections of principals that are not valid any more, or never were."""
+        self.recent.clear()
         now_s = time.monotonic()
         for client in clients:
             if client.is_authenticated:
@@ -169,6 +173,11 @@ class Security:
         """Raise TokenError where what a principal authenticated by is not valid any more."""
         if not self._authenticator.is_valid(principal):
             raise TokenError("token: expired or revoked")
+
+    @property
+    def is_audited(self) -> bool:
+        """Whether decisions are logged."""
+        return self._audit is not None
 
     def note(self, client: Client, what: str, refusal: str | None = None) -> None:
         """Log a decision about a client, where there is an audit log."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -268,7 +268,7 @@ class Hub:
             messages = unwritten.messages(following[0].format) if following else ()
             if len(messages) == 1 and not unwritten.late:
                 return _write_one(*messages[0], following, written)
-        parts: dict[Outlet, list[tuple[Subscription, Sequence[_Message]]]] = {}
+        parts: dict[Outlet, _Part | list[_Part]] = {}
         for topic, unwritten in published.items():
             subscriptions = self._topics.get(topic)
             if subscriptions:
@@ -277,12 +277,22 @@ class Hub:
                     its = messages
                     if subscription in unwritten.late:
                         its = unwritten.messages_since(subscription)
-                    parts.setdefault(subscription.outlet, []).append((subscription, its))
+                    part = subscription, its
+                    # Most outlets have one part: a list for each would take as long as its write.
+                    before = parts.setdefault(subscription.outlet, part)
+                    if before is part:
+                        continue
+                    if isinstance(before, list):
+                        before.append(part)
+                    else:
+                        parts[subscription.outlet] = [before, part]
         return _write(parts, written)
 
 
 _Message = tuple[Hashable, bytes]
 """A state, or an Event, and its payload."""
+_Part = tuple[Subscription, Sequence[_Message]]
+"""What one subscription gets of a round."""
 
 
 def _write_one(
@@ -302,28 +312,38 @@ def _write_one(
 
 
 def _write(
-    parts: dict[Outlet, list[tuple[Subscription, Sequence[_Message]]]],
+    parts: Mapping[Outlet, _Part | list[_Part]],
     written: Sequence[Callable[[], None]],
 ) -> Iterator[None]:
     """Write each outlet's part, and stop now and then."""
     count = 0
     for outlet, its_parts in parts.items():
-        updates = [
-            subscription.update(payload, state)
-            for subscription, messages in its_parts
-            if not subscription.has_ended
-            for state, payload in messages
-        ]
-        if len(updates) == 1:
-            outlet.send(updates[0])
-        elif updates:
-            outlet.send_all(updates)
-        count += len(updates)
+        if isinstance(its_parts, tuple) and len(its_parts[1]) == 1:
+            subscription, ((state, payload),) = its_parts
+            if not subscription.has_ended:
+                outlet.send(subscription.update(payload, state))
+            count += 1
+        else:
+            updates = [
+                subscription.update(payload, state)
+                for subscription, messages in _listed(its_parts)
+                if not subscription.has_ended
+                for state, payload in messages
+            ]
+            if len(updates) == 1:
+                outlet.send(updates[0])
+            elif updates:
+                outlet.send_all(updates)
+            count += len(updates)
         if count >= _UPDATES_AT_ONCE:
             count = 0
             yield
     for note in written:
         note()
+
+
+def _listed(parts: _Part | list[_Part]) -> Sequence[_Part]:
+    return parts if isinstance(parts, list) else [parts]
 
 
 class _Unwritten:

@@ -76,13 +76,20 @@ def enter(
         When there were too many requests.
     """
     request[CLIENT] = client
-    if not policy.is_open:
-        token = _token_of(request)
-        if token is not None:
-            try:
-                client.authenticate(token)
-            except UnknownKeyError:
-                return _enter_later(request, client, policy, token, is_limited)
+    security = client.security
+    if security is not None and not policy.is_open:
+        header = _header_of(request)
+        if header is not None:
+            principal = security.recent.get(header)
+            if principal is not None:
+                client.adopt(principal)
+            else:
+                token = bearer(header)
+                try:
+                    client.authenticate(token)
+                except UnknownKeyError:
+                    return _enter_later(request, client, policy, token, is_limited)
+                security.recent[header] = client.principal
         elif TICKET in request.query and hdrs.UPGRADE in request.headers:
             client.redeem(request.query[TICKET])
     _check(request, client, policy, is_limited)
@@ -104,28 +111,28 @@ def _check(request: web.Request, client: Client, policy: Policy, is_limited: boo
         return
     if not policy.is_in_band:
         client.check_token()
-    what = f"{request.method} {request.path}"
-    if policy.right:
-        security.check_right(client, policy.right, what)
     if policy.feed:
         client.check_feed(policy.feed)
-    security.note(client, what)
+    if policy.right:
+        security.check_right(client, policy.right, f"{request.method} {request.path}")
+    if security.is_audited:
+        security.note(client, f"{request.method} {request.path}")
 
 
-def _token_of(request: web.Request) -> str | None:
-    """Return the token of a request's header, None where it has none.
+def _header_of(request: web.Request) -> str | None:
+    """Return the header of a request that has its token, None where it has none.
 
     Raises
     ------
     TokenError
-        When the header is not one bearer token.
+        When there are several.
     """
     headers = request.headers.getall(hdrs.AUTHORIZATION, None)
     if headers is None:
         return None
     if len(headers) > 1:
         raise TokenError("token: several headers Authorization; send one")
-    return bearer(headers[0])
+    return headers[0]
 
 
 def bearer(text: str) -> str:

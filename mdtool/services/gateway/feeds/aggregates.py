@@ -111,6 +111,10 @@ class Aggregates:
         """Return the aggregate of a symbol, as an index into the market."""
         return Aggregate(self._market.symbols[index], *self._market.session(index))
 
+    def symbol(self, index: int) -> str:
+        """Return the symbol at an index into the market."""
+        return self._market.symbols[index]
+
     def find(self, text: str) -> int:
         """Return the index into the market of a symbol as a client wrote it.
 

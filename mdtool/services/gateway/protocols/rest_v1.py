@@ -13,7 +13,7 @@ from aiohttp import web
 from numpy.typing import NDArray
 
 from mdtool.adapters.market import UnknownSymbolError
-from mdtool.core.permissions import Access
+from mdtool.core.permissions import Access, Reader
 from mdtool.services.client import Client
 from mdtool.services.gateway import formats
 from mdtool.services.gateway.feeds import Feeds
@@ -88,13 +88,21 @@ class RestV1:
         if (reader := reader_of(request, "aggregates")) is None:
             index = self._aggregates.find(symbol)
         else:
-            index = readable_only(self._aggregates.find, reader, "aggregates")(parse_symbol(symbol))
+            index = self._readable(symbol, reader)
         encoded = self._encoded.get(index)
         if encoded is None:
             row = self._aggregates.row(index)
             encoded = self._encoded[index] = formats.encode_aggregate(row), row.is_stale
         body, is_stale = encoded
         return answer(body, STALE_HEADERS if is_stale else None)
+
+    def _readable(self, text: str, reader: Reader) -> int:
+        """Return the index of a symbol that may be read, found as the feed finds it."""
+        with contextlib.suppress(UnknownSymbolError):
+            index = self._aggregates.find(text)
+            if reader.can_read(self._aggregates.symbol(index)):
+                return index
+        raise UnknownSymbolError(f"aggregates: {parse_symbol(text)} is unknown")
 
     async def aggregates(self, request: web.Request) -> web.Response:
         """`GET /api/v1/marketdata?symbols=`: an array, in order of symbol, of all or of these."""
