@@ -50,3 +50,23 @@ async def test_what_is_not_committed_is_sent_again_before_what_is_new():
     pending.add("s", 2, frames(1))
     pending.restart()
     assert spans([await anext(batches)]) == [(1, 2)]
+
+
+async def test_a_stream_far_ahead_of_its_commits_waits_for_them_and_others_do_not():
+    pending = PendingRuns(SymbolTable(["A"]))
+    batches = pending.batches()
+    n_sent = 0
+    while True:
+        pending.add("s", n_sent, frames(1))
+        coming = asyncio.ensure_future(anext(batches))
+        await asyncio.sleep(0)
+        if not coming.done():
+            break
+        n_sent += 1
+        assert n_sent < 10_000
+    pending.add("other", 0, frames(2))
+    assert spans([await coming]) == [(0, 2)]
+    pending.add("s", n_sent + 1, frames(1))
+    coming = asyncio.ensure_future(anext(batches))
+    pending.commit("s", 1)
+    assert spans([await coming]) == [(n_sent, 2)]

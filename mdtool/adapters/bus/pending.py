@@ -15,6 +15,9 @@ MAX_BATCH_FRAMES: Final = 1 << 16
 _SMALL_BATCH_FRAMES: Final = 256
 _MAX_UNSENT_RUNS: Final = 64
 """How many runs of a stream may wait: a run of one tick takes thirty times its columns."""
+_MAX_SENT_BATCHES: Final = 256
+"""How many batches of a stream may be sent and not committed: beyond, what comes is joined here,
+and does not wait batch by batch in the buffers of a peer that is slower."""
 
 
 class PendingRuns:
@@ -30,7 +33,7 @@ class PendingRuns:
         self._symbols = symbols
         self._unsent: dict[str, deque[TradeRun]] = {}
         self._uncommitted: dict[str, deque[TradeRun]] = {}
-        self._has_unsent = asyncio.Event()
+        self._may_send = asyncio.Event()
 
     def add(self, stream_id: str, first_sequence: int, frames: Frames) -> None:
         """Queue the next frames of a stream."""
@@ -38,7 +41,7 @@ class PendingRuns:
         waiting.append(TradeRun(self._symbols, stream_id, first_sequence, frames))
         if len(waiting) > _MAX_UNSENT_RUNS:
             self._unsent[stream_id] = _joined(waiting)
-        self._has_unsent.set()
+        self._may_send.set()
 
     def restart(self) -> None:
         """Queue what is sent and not committed again, before what was never sent."""
@@ -49,6 +52,8 @@ class PendingRuns:
     async def batches(self, collect_s: float = 0.0) -> AsyncIterator[TradeRun]:
         """Yield batch after batch as they come: all that waits of a stream, as one run.
 
+        A stream that is too far ahead of its commits waits for them.
+
         Parameters
         ----------
         collect_s : float
@@ -58,14 +63,14 @@ class PendingRuns:
         now_s = asyncio.get_running_loop().time
         collected_s = 0.0
         while True:
-            if not self._unsent:
-                self._has_unsent.clear()
-                await self._has_unsent.wait()
+            while not self._sendable():
+                self._may_send.clear()
+                await self._may_send.wait()
             if (left_s := collected_s - now_s()) > 0:
                 await asyncio.sleep(left_s)
             n_frames = 0
-            for _ in range(len(self._unsent)):
-                run = self._next()
+            for stream_id in self._sendable():
+                run = self._next(stream_id)
                 n_frames += run.frames.count
                 yield run
             collected_s = now_s() + collect_s if n_frames <= _SMALL_BATCH_FRAMES else 0.0
@@ -77,9 +82,15 @@ class PendingRuns:
             sent.popleft()
         if not sent:
             self._uncommitted.pop(stream_id, None)
+        if stream_id in self._unsent:
+            self._may_send.set()
 
-    def _next(self) -> TradeRun:
-        stream_id = next(iter(self._unsent))
+    def _sendable(self) -> list[str]:
+        """Return the streams of which something waits and may be sent."""
+        sent = self._uncommitted
+        return [each for each in self._unsent if len(sent.get(each, ())) < _MAX_SENT_BATCHES]
+
+    def _next(self, stream_id: str) -> TradeRun:
         waiting = self._unsent.pop(stream_id)
         run = take_run(waiting, MAX_BATCH_FRAMES)
         if waiting:
