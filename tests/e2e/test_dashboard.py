@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 
 import pytest
 
+from mdtool.services.gateway import server
 from tests.reference.market_source import TIME_NS, Bar, MarketSource
 from tests.support.aggregators import aggregator, message, tick
 from tests.support.browser import chromium
@@ -14,6 +16,7 @@ from tests.support.feed_sources import SOURCES, world_of
 from tests.support.gateways import gateway_of
 from tests.support.requirements import node_modules
 from tests.support.services import port_for, service
+from tests.support.tokens import Keys
 
 NOWHERE = "http://127.0.0.1:9/npm"
 SIZES = ((390, 844), (1440, 900), (3840, 2160))
@@ -240,3 +243,42 @@ async def test_nothing_keeps_anybody_from_using_it(market, scheme):
                 found = "axe.run().then(({ violations }) => violations.map(({ id, nodes }) => "
                 assert await tab.run(found + "[id, nodes.map(({ html }) => html)]))") == []
         assert tab.complaints == []
+
+
+async def test_a_client_signs_in_where_the_gateway_requires_a_token(market, tmp_path, monkeypatch):
+    keys = Keys(tmp_path)
+    monkeypatch.setattr(server.Security, "load", lambda _service: keys.security())
+    async with gateway_of(market.address, assets=NOWHERE) as client, chromium() as tab:
+        await tab.resize(1440, 900)
+        await tab.open(url_of(client))
+        for token, is_valid in (("wrong", False), (keys["some"], True)):
+            await tab.until("document.querySelector('#sign-in').open")
+            assert await tab.run(f"{ROWS}.length") == 0
+            await tab.press(*token, "Enter")
+            await tab.until(
+                "!document.querySelector('#sign-in').open"
+                if is_valid
+                else "!document.querySelector('#token-problem').hidden"
+            )
+        # What the principal may not read is absent.
+        await tab.until(shows("AAPL", "last", "187.25"))
+        assert await tab.run(f"{ROWS}.map((row) => row.dataset.symbol)") == ["AAPL"]
+        market.trade("AAPL", 188.5, 1)
+        await tab.until(shows("AAPL", "last", "188.50"))
+        await tab.open(url_of(client, "/?symbol=AAPL"))
+        await tab.until(shows("AAPL", "last", "188.50"))
+
+
+async def test_prices_are_grey_while_the_aggregator_is_unavailable():
+    source = MarketSource()
+    source.trade("AAPL", 187.25, 400)
+    async with contextlib.AsyncExitStack() as stack:
+        tab = await stack.enter_async_context(chromium())
+        async with source.serving():
+            client = await stack.enter_async_context(gateway_of(source.address, assets=NOWHERE))
+            await tab.resize(1440, 900)
+            await tab.open(url_of(client))
+            await tab.until(shows("AAPL", "last", "187.25"))
+        await tab.until(f"{ROWS}.every((row) => row.matches('.stale'))")
+        state = "document.querySelector('#service-aggregator')?.dataset.state"
+        await tab.until(f"{state} === 'unavailable'")

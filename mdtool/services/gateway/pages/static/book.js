@@ -2,6 +2,7 @@
 
 import { showLevels } from "./ladder.js";
 import { count, decimalsOf, padded } from "./numbers.js";
+import { token } from "./token.js";
 
 const DEPTH = 10;
 const BUSY_MS = 200;    // between looks at a book that changes
@@ -14,7 +15,8 @@ const requested = new URLSearchParams(location.search).get("symbol");
 let instruments = "";
 
 async function ask(path, options = {}) {
-  const response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
+  const response = await fetch(path,
+    { signal: AbortSignal.timeout(TIMEOUT_MS), headers: token.headers, ...options });
   return { status: response.status, text: await response.text() };
 }
 

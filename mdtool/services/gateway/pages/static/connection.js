@@ -1,10 +1,13 @@
 // A client of `WS /stream` that keeps its subscriptions: after a lost connection it reconnects,
 // subscribes again, and resumes trades behind the last one that it has.
 
+import { token } from "./token.js";
+
 const FIRST_DELAY_MS = 1000;
 const LONGEST_DELAY_MS = 30_000;
 const PING_MS = 10_000;
 const SILENCE_MS = 25_000;  // of a connection that answers no ping
+const UNAUTHORIZED = 4401;
 
 // Events: "change", whenever `state` or `retryAt` does.
 export class Connection extends EventTarget {
@@ -29,6 +32,7 @@ export class Connection extends EventTarget {
     setInterval(() => this.#ping(), PING_MS);
     addEventListener("online", () => this.#hurry());
     document.addEventListener("visibilitychange", () => this.#hurry());
+    token.addEventListener("change", () => this.#reconnect());
     this.#connect();
   }
 
@@ -59,14 +63,24 @@ export class Connection extends EventTarget {
       this.generation += 1;
       this.#heardAt = performance.now();
       this.#become("connected");
+      if (token.value !== null) {
+        this.#send({ op: "auth", token: token.value });
+      }
       for (const id of this.#subscriptions.keys()) {
         this.#request(id);
       }
     });
-    socket.addEventListener("message", ({ data }) => this.#receive(data));
-    socket.addEventListener("close", () => {
+    socket.addEventListener("message", ({ data }) => {
+      if (socket === this.#socket) {
+        this.#receive(data);
+      }
+    });
+    socket.addEventListener("close", ({ code }) => {
       if (socket === this.#socket) {
         this.#wait();
+      }
+      if (code === UNAUTHORIZED) {
+        token.reject();
       }
     });
   }
@@ -77,6 +91,13 @@ export class Connection extends EventTarget {
     const delay = FIRST_DELAY_MS + Math.random() * (longest - FIRST_DELAY_MS);
     this.#retry = setTimeout(() => this.#connect(), delay);
     this.#become("waiting", Date.now() + delay);
+  }
+
+  // As another principal.
+  #reconnect() {
+    const socket = this.#socket;
+    this.#connect();
+    socket?.close();
   }
 
   // The network has returned, or the tab is looked at again.

@@ -4,6 +4,7 @@ import { Connection } from "./connection.js";
 import { Market } from "./market.js";
 import { Services } from "./services.js";
 import { SymbolView } from "./symbol.js";
+import { token } from "./token.js";
 import { Watchlist } from "./watchlist.js";
 
 const INTERVALS = ["1s", "1m", "5m", "1h", "1d"];
@@ -11,6 +12,21 @@ const SETTLE_MS = 150;  // of the selection, until its symbol is shown
 
 const element = (id) => document.getElementById(id);
 const isWide = matchMedia("(min-width: 1000px)");
+
+// Before anything makes a request.
+token.addEventListener("rejected", () => {
+  element("token-problem").hidden = token.value === null;
+  if (!element("sign-in").open) {
+    element("sign-in").showModal();
+  }
+});
+element("sign-in").addEventListener("close", () => {
+  const value = element("token").value.trim();
+  element("token").value = "";
+  if (value !== "") {
+    token.value = value;
+  }
+});
 
 const connection = new Connection("stream");
 const market = new Market(connection);
@@ -127,10 +143,10 @@ addEventListener("keydown", (event) => {
   } else if (event.key === "Escape" && !isTyping && !isWide.matches && !element("help").open) {
     choose(null);
   }
-  const act = KEYS[event.key];
+  const act = document.querySelector("dialog[open]") ? undefined : KEYS[event.key];
   const isModified = event.ctrlKey || event.metaKey || event.altKey;
   const isScrolled = event.key.startsWith("Arrow") && event.target.closest(".tape");
-  if (act && !isTyping && !isModified && !isScrolled && !element("help").open) {
+  if (act && !isTyping && !isModified && !isScrolled) {
     event.preventDefault();
     act();
   }

@@ -3,6 +3,7 @@
 
 import { getAll } from "./rest.js";
 import { decimalsOf } from "./numbers.js";
+import { token } from "./token.js";
 
 const CHANNELS = { aggregates: "session", quotes: "quote", vwap: "vwap" };
 const MAX_FOLLOWED = 250;  // three channels of them, of the 1,000 symbols of a connection
@@ -17,12 +18,17 @@ export class Market {
 
   #connection;
   #listeners = new Set();
+  #timer = null;
   #followed = [];
   #ends = [];
 
   constructor(connection) {
     this.#connection = connection;
     connection.addEventListener("change", () => this.#tell(null));
+    token.addEventListener("change", () => {
+      this.rows.clear();  // another principal may see others
+      this.#refresh();
+    });
     this.#refresh();
   }
 
@@ -73,6 +79,7 @@ export class Market {
   }
 
   async #refresh() {
+    clearTimeout(this.#timer);
     let delay = REFRESH_MS;
     try {
       const isFirst = this.rows.size === 0;
@@ -84,12 +91,17 @@ export class Market {
       this.problem = this.rows.size ? "" : "Waiting for the first trade …";
     } catch (error) {
       this.problem = this.rows.size ? "" : error.message;
+      if (error.status === 401) {
+        this.#tell(null);
+        return;  // until there is another token
+      }
     }
     if (this.rows.size === 0) {
       delay = RETRY_MS;
     }
     this.#tell(null);
-    setTimeout(() => this.#refresh(), delay);
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#refresh(), delay);
   }
 
   #receive(symbol, part, data) {

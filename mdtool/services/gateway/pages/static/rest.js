@@ -1,5 +1,7 @@
 // Requests to REST v2.
 
+import { token } from "./token.js";
+
 const TIMEOUT_MS = 10_000;
 const MAX_ROWS = 10_000;
 
@@ -18,10 +20,14 @@ export async function get(path, query = {}) {
   let response;
   let answer;
   try {
-    response = await fetch(url, { signal: AbortSignal.timeout(TIMEOUT_MS) });
+    response = await fetch(url,
+      { signal: AbortSignal.timeout(TIMEOUT_MS), headers: token.headers });
     answer = await response.json();
   } catch {
     throw new RestError("The gateway does not answer.", response?.status ?? 0);
+  }
+  if (response.status === 401) {
+    token.reject();
   }
   if (!response.ok) {
     const retryAfterS = Number(response.headers.get("Retry-After")) || null;

@@ -1,6 +1,8 @@
 // The header of the dashboard: the connection, the services behind the gateway, and how long
 // updates take to the screen.
 
+import { token } from "./token.js";
+
 const EVERY_MS = 2000;
 const TIMEOUT_MS = 5000;
 const RATE_MS = 1000;
@@ -12,6 +14,7 @@ export class Services {
   #connection;
   #seen = new Set(["gateway", "aggregator"]);
   #health = null;
+  #isAllowed = true;  // to read it
   #delays = [];
   #received = 0;
 
@@ -25,6 +28,9 @@ export class Services {
         this.#read();
       }
     });
+    token.addEventListener("change", () => {
+      this.#isAllowed = true;
+    });
     watchlist.addEventListener("paint", ({ detail }) => this.#delays.push(Date.now() - detail));
     setInterval(() => this.#writeRate(), RATE_MS);
     setInterval(() => {
@@ -36,9 +42,14 @@ export class Services {
   }
 
   async #read() {
+    if (!this.#isAllowed) {
+      return;
+    }
     try {
-      const response = await fetch("health", { signal: AbortSignal.timeout(TIMEOUT_MS) });
-      this.#health = await response.json();
+      const response = await fetch("health",
+        { signal: AbortSignal.timeout(TIMEOUT_MS), headers: token.headers });
+      this.#isAllowed = ![401, 403].includes(response.status);
+      this.#health = this.#isAllowed ? await response.json() : null;
     } catch {
       this.#health = null;
     }

@@ -49,8 +49,9 @@ export class Tape {
   }
 
   #paint() {
-    this.#body.prepend(...this.#waiting.map((message) => this.#row(message)).reverse());
+    const messages = this.#waiting;
     this.#waiting = [];
+    this.#body.prepend(...messages.map((message) => this.#row(message)).reverse());
     while (this.#body.childElementCount > MAX_ROWS) {
       this.#sequences.delete(this.#body.lastElementChild.dataset.sequence);
       this.#body.lastElementChild.remove();

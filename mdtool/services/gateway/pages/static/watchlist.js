@@ -3,6 +3,7 @@
 import { ABSENT, age, count, padded, percent, relative, signOf } from "./numbers.js";
 import { paced } from "./paced.js";
 import { Sparklines, drawSparkline } from "./sparkline.js";
+import { store, stored } from "./storage.js";
 
 const ROW_PX = 34;
 const SPARE_ROWS = 6;        // above and below what is visible
@@ -10,7 +11,7 @@ const FOLLOW_AFTER_MS = 120;  // of standing still
 const ORDER_MS = 1000;
 const AGE_MS = 1000;
 const FLASH_MS = 400;
-const STORED = "mdtool.watchlist";
+const STARS = "watchlist";  // in the browser's storage
 
 const change = ({ session }) => relative(session?.close, session?.open);
 const distance = ({ session, vwap }) => relative(session?.close, vwap?.vwap);
@@ -124,7 +125,7 @@ export class Watchlist extends EventTarget {
     if (!this.#stars.delete(symbol)) {
       this.#stars.add(symbol);
     }
-    storeStars([...this.#stars]);
+    store("localStorage", STARS, [...this.#stars]);
     this.#isOrderOld = this.isStarred;
     this.#reorder();
     this.#drawAll();
@@ -226,7 +227,8 @@ export class Watchlist extends EventTarget {
     this.#grid.setAttribute("aria-rowcount", this.#order.length + 1);
     visible.forEach((row, index) => {
       let line = this.#rows.get(row.symbol);
-      if (line === undefined) {
+      if (line?.row !== row) {
+        line?.element.remove();
         line = makeLine(row);
         this.#rows.set(row.symbol, line);
         this.#changed.add(row.symbol);
@@ -354,20 +356,7 @@ function flash(text, difference) {
   }
 }
 
-// A browser may refuse its storage; stars then last as long as the page.
 function readStars() {
-  try {
-    const stars = JSON.parse(localStorage.getItem(STORED) ?? "[]");
-    return Array.isArray(stars) ? stars.filter((each) => typeof each === "string") : [];
-  } catch {
-    return [];
-  }
-}
-
-function storeStars(stars) {
-  try {
-    localStorage.setItem(STORED, JSON.stringify(stars));
-  } catch {
-    // as said above
-  }
+  const stars = stored("localStorage", STARS);
+  return Array.isArray(stars) ? stars.filter((each) => typeof each === "string") : [];
 }
