@@ -150,4 +150,4 @@ class TestControl:
         async with controlled(ten) as (address, control):
             await control("POST", "/faults", add="fin after=3")
             for _ in range(2):
-                assert n_trades(await session(address, wants("AAPL"))) == 3
+                assert n_trades(await session(address, wants("AAPL", start_ns=0))) == 3

@@ -45,6 +45,9 @@ class Inbox:
     ----------
     has_left : bool
         Whether the client has closed its half.
+    signal : asyncio.Event
+        Set when there is a request, an error, or the end of the client's half; others may set it
+        for whoever waits in `arrival`. `take` clears it.
     """
 
     def __init__(self, reader: asyncio.StreamReader, subscriptions_per_s: int) -> None:
@@ -53,7 +56,7 @@ class Inbox:
         self._reader = reader
         self._decoder = RequestDecoder()
         self._requests: deque[Request] = deque()
-        self._has_request = asyncio.Event()
+        self.signal = asyncio.Event()
         self._has_room = asyncio.Event()
         self._throttle: Throttle | None = None
         if subscriptions_per_s:
@@ -87,13 +90,13 @@ class Inbox:
                     if isinstance(request, Subscribe):
                         await self._delay()
                     self._requests.append(request)
-                    self._has_request.set()
-            self._has_request.set()
+                    self.signal.set()
+            self.signal.set()
             while len(self._requests) > _REQUESTS_AHEAD:
                 self._has_room.clear()
                 await self._has_room.wait()
         self.has_left = True
-        self._has_request.set()
+        self.signal.set()
 
     def take(self) -> Request | None:
         """Return the next request, None where none waits.
@@ -113,24 +116,26 @@ class Inbox:
         if self._decoder.error is not None:
             raise SessionError(invalid(str(self._decoder.error)))
         if not self.has_left:
-            self._has_request.clear()
+            self.signal.clear()
         return None
 
     def interrupt(self, error: MdtoolError) -> None:
         """Have the next `take` raise an error, and whoever waits for a request call it."""
         self._interruption = error
-        self._has_request.set()
+        self.signal.set()
 
-    async def arrival(self) -> None:
-        """Wait for a request, an error, or the end of the client's half."""
-        await self._has_request.wait()
+    async def arrival(self, within_s: float | None = None) -> None:
+        """Wait for the signal, at most so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self.signal.wait()
 
     async def departure(self) -> None:
         """Drop requests until the client closes its half."""
         while not self.has_left:
             self.drop()
-            self._has_request.clear()
-            await self._has_request.wait()
+            self.signal.clear()
+            await self.signal.wait()
 
     def drop(self) -> None:
         """Make room: the session has ended, and answers nothing more."""

@@ -95,6 +95,7 @@ class Stream:
             while current is not None and not self._inbox.has_left:
                 async with contextlib.AsyncExitStack() as stack:
                     files = Rereader(current, stack)
+                    stack.enter_context(current.run.signalling(self._inbox.signal))
                     stack.callback(current.run.derived.follow, self, ())
                     if self._config.bare:
                         await self._send_bare(current, files, 0 if is_first else current.begin)
@@ -118,7 +119,10 @@ class Stream:
         if self._config.bare:
             await _first_of(continued, self._inbox.departure())
             return
-        await self._idle(continued)
+        left_s = self._beat()
+        await self._output.flush()
+        await _first_of(continued, self._inbox.arrival(), within_s=left_s)
+        self._beat()
         self._handle_requests()
 
     async def _collect(self) -> bool:
@@ -191,7 +195,8 @@ class Stream:
                     self._send_made(run.closing, frozenset())
                     await self._output.flush()
                     return
-                await self._idle(run.reached(self._position + 1))
+                run.request(self._position + 1)
+                await self._idle()
                 continue
             part = run.backlog.part(self._position)
             if part is None:
@@ -264,11 +269,11 @@ class Stream:
         self._output.notice(heartbeat())
         return float(self._request.heartbeat_interval_s)
 
-    async def _idle(self, moved: Coroutine[Any, Any, object]) -> None:
-        """Wait until `moved` is done, a request has come, or a heartbeat was sent."""
+    async def _idle(self) -> None:
+        """Wait until the run has moved, a request has come, or a heartbeat was sent."""
         left_s = self._beat()
         await self._output.flush()
-        await _first_of(moved, self._inbox.arrival(), within_s=left_s)
+        await self._inbox.arrival(left_s)
         self._beat()
 
     def _handle_requests(self) -> None:

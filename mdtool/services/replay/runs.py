@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -149,6 +149,7 @@ class Run:
         self._is_requested = asyncio.Event()
         self._has_moved = asyncio.Event()
         self._has_changed = asyncio.Event()
+        self._signals: set[asyncio.Event] = set()
         self._mappings: dict[int, Records] = {}
 
     @property
@@ -197,7 +198,7 @@ class Run:
             log.error("%s", error)  # noqa: TRY400 - a truncated file needs no traceback
         self.is_over = True
         self._is_live.set()
-        self._has_moved.set()
+        self._move()
 
     async def live(self) -> None:
         """Wait until all records before `live_ns` are reached, and let the run continue."""
@@ -249,7 +250,7 @@ class Run:
 
     async def reached(self, position: int) -> int:
         """Wait until a position is reached or the run is over; return the run's position."""
-        self._request(position)
+        self.request(position)
         while self.position < position and not self.is_over:
             await self._has_moved.wait()
         return self.position
@@ -263,7 +264,19 @@ class Run:
         # Books of what an id meant before were named for the snapshot alone.
         return [*parts, *(self._mappings[number] for number in repeater.repeated)]
 
-    def _request(self, position: int) -> None:
+    @contextlib.contextmanager
+    def signalling(self, signal: asyncio.Event) -> Iterator[None]:
+        """Within the block, set an event whenever the run has moved or is over.
+
+        Waiting for an event costs a tenth of what waiting for one of two coroutines does.
+        """
+        self._signals.add(signal)
+        try:
+            yield
+        finally:
+            self._signals.discard(signal)
+
+    def request(self, position: int) -> None:
         """Let an unpaced run go up to a position, and `LEAD_RECORDS` further."""
         if position + LEAD_RECORDS > self._requested:
             self._requested = position + LEAD_RECORDS
@@ -326,8 +339,14 @@ class Run:
         self.rates.update(time.monotonic_ns(), self.position)
         self.latest_ns = self.derived.latest_ns
         self.backlog.append(Part(records, self.latest_ns, made))
+        self._move()
+
+    def _move(self) -> None:
+        """Wake everybody who waits for another position."""
         self._has_moved.set()
         self._has_moved = asyncio.Event()
+        for signal in self._signals:
+            signal.set()
 
 
 class AlreadyStreamingError(UsageError):
