@@ -1,7 +1,10 @@
 """What settings of authentication mean for a service, before it has any client."""
 
+from pathlib import Path
+
 import pytest
 
+import mdtool
 from mdtool.core.errors import ConfigError
 from mdtool.services.security import Security, keep_local
 
@@ -40,3 +43,20 @@ def test_settings_that_are_not_valid_keep_a_service_from_starting(text, reason, 
     (tmp_path / "mdtool.toml").write_text(text)
     with pytest.raises(ConfigError, match=reason):
         Security.load("gateway")
+
+
+def test_every_other_listener_stays_on_this_machine():
+    services = Path(mdtool.__file__).parent / "services"
+    listening = {
+        path.relative_to(services).parts[0]
+        for path in services.rglob("*.py")
+        if "await listen(" in path.read_text("utf-8") or "server.bind(" in path.read_text("utf-8")
+    }
+    kept = {
+        path.relative_to(services).parts[0]
+        for path in services.rglob("*.py")
+        if "keep_local(" in path.read_text("utf-8")
+    }
+    shared = {"http", "security.py"}
+    assert listening - shared <= kept | {"gateway"}
+    assert "gateway" not in kept

@@ -29,6 +29,7 @@ from mdtool.engine.pacing import Pacer
 from mdtool.engine.quotes import LatestQuotes, Quotes, has_quotes
 from mdtool.services.client import Admission
 from mdtool.services.limits import CapacityError, Limits
+from mdtool.services.security import keep_local
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_mappings import mapping_record
 from mdtool.wire.dbn_metadata import make_metadata
@@ -109,7 +110,10 @@ class QuotePort:
         ------
         StartupError
             When the address cannot be listened on.
+        ConfigError
+            When it is beyond loopback, where clients are to authenticate.
         """
+        keep_local("send --quotes-at", self._host)
         async with asyncio.TaskGroup() as tasks:
 
             def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
