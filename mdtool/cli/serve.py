@@ -54,17 +54,17 @@ def serve(
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Send ticks through running services and time them.")
+        bool, typer.Option("--check", help="Send probes through running services and time them.")
     ] = False,
     digest: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
             help="With --check, compare the trades that the gateway serves with those of a file, "
-            "instead of sending ticks.",
+            "instead of sending probes.",
         ),
     ] = None,
-    ticks: Annotated[int, typer.Option(min=1, help="How many ticks a check sends.")] = 20,
+    ticks: Annotated[int, typer.Option(min=1, help="How many probes a check sends.")] = 20,
     as_json: Annotated[
         bool, typer.Option("-J", "--json", help="Addresses, or a check's times, as JSON lines.")
     ] = False,

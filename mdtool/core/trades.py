@@ -42,6 +42,8 @@ class Reason(IntEnum):
 
 REASONS: Final = max(Reason) + 1
 """The length of counts by `Reason`; 0 is none."""
+PROBE: Final = REASONS
+"""What probes have in place of a `Reason`: they are no ticks, and are not counted as refused."""
 
 
 def reasons_text(refused: NDArray[np.int64]) -> str:
@@ -145,9 +147,9 @@ class Frames:
     count : int
         How many sequences of the stream the run covers.
     refused_offset : uint32[m]
-        The numbers of the frames that were refused, rising.
+        The numbers of the frames that were refused, or are probes, rising.
     refused_reason : uint8[m]
-        The `Reason` of each.
+        The `Reason` of each, or PROBE.
     """
 
     trades: Trades
@@ -215,6 +217,10 @@ class Frames:
             self.select(~rows), refused_offset=offsets[order], refused_reason=reasons[order]
         )
 
+    def refusals(self) -> NDArray[np.int64]:
+        """Return how many frames were refused, by `Reason`, int64[REASONS]."""
+        return np.bincount(self.refused_reason, minlength=REASONS)[:REASONS]
+
     def after(self, count: int) -> Self:
         """Return the run without its first `count` frames, as views where that can be.
 
@@ -250,6 +256,14 @@ class Frames:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """A frame of a stream that brought no tick, and shows that those before it have arrived."""
+
+    stream_id: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class TradeRun:
     """Frames with their place in a stream, and their table.
 
@@ -278,6 +292,14 @@ class TradeRun:
     def next_sequence(self) -> int:
         """The position of the stream after the run."""
         return self.first_sequence + self.frames.count
+
+    @property
+    def probe(self) -> Probe | None:
+        """The last of the frames that is a probe."""
+        if not len(self.frames.refused_reason):
+            return None
+        offsets = self.frames.refused_offset[self.frames.refused_reason == PROBE].tolist()
+        return Probe(self.stream_id, self.first_sequence + offsets[-1]) if offsets else None
 
     def is_continued_by(self, other: TradeRun) -> bool:
         """Return whether another run of the stream begins where this one ends."""

@@ -7,7 +7,7 @@ that whatever a peer sends again, however split or joined, changes nothing.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mdtool.core.buckets import Buckets, EvenBuckets
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.trades import REASONS, Frames, TradeRun, Trades
+from mdtool.core.trades import REASONS, Frames, Probe, TradeRun, Trades
 from mdtool.core.units import NS_PER_DAY
 from mdtool.engine import session_kernel
 from mdtool.engine.live_bars import LiveBars
@@ -30,6 +30,8 @@ _LATE: Final = "late"
 """The total of trades that were too old for bars."""
 LATE_FOR_SESSIONS: Final = "late_for_sessions"
 """The total of trades of sessions that were not kept any more."""
+_MAX_PROBES: Final = 64
+"""Streams whose latest probe is remembered, for readers that have not received it yet."""
 PAST: Final = "past_sessions"
 """The total of trades that are not in a current session."""
 
@@ -109,6 +111,8 @@ class Market:
         self._max_symbols = max_symbols
         self._max_streams = max_streams
         self._positions: OrderedDict[str, int] = OrderedDict()
+        self._probes: OrderedDict[str, tuple[Probe, int]] = OrderedDict()
+        """The latest probe of each of a few streams, and its step."""
         self._latest = np.empty(0, np.uint32)
         """What the latest step changed."""
         self._sessions = np.zeros(min(64, max_symbols), SESSION)
@@ -205,7 +209,13 @@ class Market:
         self.counts.duplicates += len(frames.trades) - len(new.trades)
         run = TradeRun(self.symbols, stream_id, position, new)
         self.remember(stream_id, run.next_sequence)
+        if (probe := run.probe) is not None:
+            self._note_probe(probe)
         return Change(run, changed)
+
+    def probes_since(self, commit: int) -> Sequence[Probe]:
+        """Return the latest probe of each stream that had one after the step of that number."""
+        return [probe for probe, at in self._probes.values() if at > commit]
 
     def session(self, index: int) -> np.void | None:
         """Return a copy of a symbol's session, a SESSION, or None when it has no trade yet."""
@@ -265,7 +275,7 @@ class Market:
         self.bars.update(trades.symbol, trades.price, trades.size, trades.ts_event)
         self.counts.ticks += len(trades)
         if len(frames.refused_reason):
-            for reason, refused in enumerate(np.bincount(frames.refused_reason).tolist()):
+            for reason, refused in enumerate(frames.refusals().tolist()):
                 self.counts.refused[reason] += refused
         return self._latest
 
@@ -289,6 +299,12 @@ class Market:
             changed,
         )
         return changed[:changes]
+
+    def _note_probe(self, probe: Probe) -> None:
+        self._probes[probe.stream_id] = probe, self.commit
+        self._probes.move_to_end(probe.stream_id)
+        if len(self._probes) > _MAX_PROBES:
+            self._probes.popitem(last=False)
 
     def _bounds(self, ts_ns: NDArray[np.int64]) -> NDArray[np.int64]:
         if self._buckets.length_ns or not len(ts_ns):

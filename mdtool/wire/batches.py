@@ -7,7 +7,7 @@ before any of the batch counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable, is_symbol
-from mdtool.core.trades import Frames, Reason, TradeRun, Trades
+from mdtool.core.trades import PROBE, Frames, Probe, Reason, TradeRun, Trades
 from mdtool.core.units import MIN_TIMESTAMP_NS, PRICE_SCALE, UNDEF_PRICE
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.frames import MAX_STREAM_ID_CHARS, is_stream_id
@@ -126,6 +126,8 @@ class Updates:
         Totals over all symbols.
     is_part : bool
         Whether the next message continues this one.
+    probes : sequence of Probe
+        Those since the last message, of each stream the latest.
     """
 
     symbol: NDArray[np.uint32]
@@ -139,6 +141,7 @@ class Updates:
     ingest_timestamp: NDArray[np.int64]
     counts: Counts
     is_part: bool = False
+    probes: Sequence[Probe] = ()
 
     def __len__(self) -> int:
         """Return how many symbols changed."""
@@ -147,7 +150,9 @@ class Updates:
 
 _BAR_COLUMNS: Final = tuple(column.name for column in fields(BarColumns))
 _UPDATE_COLUMNS: Final = tuple(
-    column.name for column in fields(Updates) if column.name not in {"symbol", "counts", "is_part"}
+    column.name
+    for column in fields(Updates)
+    if column.name not in {"symbol", "counts", "is_part", "probes"}
 )
 _TRADE_COLUMNS: Final = {
     "price": "price",
@@ -331,6 +336,10 @@ def encode_updates(updates: Updates, new_symbols: Iterable[str] = ()) -> marketd
             late_for_sessions=counts.late_for_sessions,
         ),
         is_part=updates.is_part,
+        probes=(
+            marketdata_pb2.ProbeFrame(stream_id=probe.stream_id, sequence=probe.sequence)
+            for probe in updates.probes
+        ),
         **{name: _bytes(getattr(updates, name), _I8) for name in _UPDATE_COLUMNS},
     )
 
@@ -358,7 +367,8 @@ def decode_updates(message: marketdata_pb2.UpdateBatch, symbols: SymbolTable) ->
         refused=dict(totals.refused),
         late_for_sessions=totals.late_for_sessions,
     )
-    return Updates(symbol=symbol, counts=counts, is_part=message.is_part, **columns)
+    probes = [Probe(probe.stream_id, probe.sequence) for probe in message.probes]
+    return Updates(symbol=symbol, counts=counts, is_part=message.is_part, probes=probes, **columns)
 
 
 def _bytes(column: NDArray[Any], dtype: np.dtype[Any]) -> bytes:
@@ -407,6 +417,6 @@ def _check_offsets(
 
 def _check_reasons(refused_reason: NDArray[np.uint8]) -> None:
     if len(refused_reason) and not (
-        Reason.SYMBOL <= refused_reason.min() <= refused_reason.max() <= Reason.MALFORMED
+        Reason.SYMBOL <= refused_reason.min() <= refused_reason.max() <= PROBE
     ):
         raise BatchError("batch refuses a tick for an unknown reason")

@@ -104,9 +104,17 @@ class Ack:
 Reply: TypeAlias = Resume | Committed | Ack
 
 
+def _encode(message: tick_pb2.Control) -> bytes:
+    return encode_frame(message.SerializeToString(), control=True)
+
+
 def encode_hello(stream_id: str) -> bytes:
     """Return the frame with which a client opens a stream that can be resumed."""
     return _encode(tick_pb2.Control(hello=tick_pb2.Hello(stream_id=stream_id)))
+
+
+PROBE_FRAME: Final = _encode(tick_pb2.Control(probe=tick_pb2.Probe()))
+"""A frame of a client's stream that follows the path of ticks, and changes no market."""
 
 
 def encode_resume(next_sequence: int) -> bytes:
@@ -171,10 +179,6 @@ class ReplyDecoder:
             _decode_control(payload) if is_control else _decode_ack(payload)
             for is_control, payload in self._frames.feed(data)
         ]
-
-
-def _encode(message: tick_pb2.Control) -> bytes:
-    return encode_frame(message.SerializeToString(), control=True)
 
 
 def _parse(payload: bytes) -> tick_pb2.Control:

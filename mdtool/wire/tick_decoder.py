@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import MAX_SYMBOL_CHARS
-from mdtool.core.trades import Frames, Reason, Trades
+from mdtool.core.trades import PROBE, Frames, Reason, Trades
 from mdtool.core.units import MIN_TIMESTAMP_NS
 from mdtool.wire import tick_kernel as kernel
 from mdtool.wire._pb import tick_pb2
@@ -21,6 +21,7 @@ from mdtool.wire.frames import (
     HEADER_BYTES,
     MAX_CONTROL_BYTES,
     MAX_FRAME_BYTES,
+    PROBE_FRAME,
     decode_hello,
     encode_frame,
 )
@@ -117,8 +118,8 @@ class TickDecoder:
         Raises
         ------
         FrameError
-            For a length that is 0 or too long, and for a control frame that is not a Hello or not
-            the connection's first frame. Every later call raises it again.
+            For a length that is 0 or too long, and for a control frame that is neither a Hello, as
+            the connection's first frame, nor a Probe behind it. Every later call raises it again.
         """
         if self._pending:
             self._pending += data
@@ -137,7 +138,7 @@ class TickDecoder:
             raise FrameError(self._complaint(_header(data, position)), decoded)
         self._needed_bytes = HEADER_BYTES
         if len(data) - position >= HEADER_BYTES:
-            self._needed_bytes += _header(data, position)
+            self._needed_bytes += _header(data, position) & ~CONTROL_BIT
         return decoded
 
     def _open(self, data: Bytes) -> tuple[int, str | None]:
@@ -173,7 +174,7 @@ class TickDecoder:
         if header == 0:
             return "frame of length 0"
         if header >= CONTROL_BIT:
-            return "control frame after the connection's first frame"
+            return "control frame that is not a Probe, after the connection's first frame"
         return f"frame of {header:,} bytes is over {self._limits[0]:,}"
 
 
@@ -228,9 +229,15 @@ class FrameRun:
         data = np.frombuffer(self._data, np.uint8)
         # Whatever the buffer is, so that the kernel is compiled once.
         data.setflags(write=False)
-        while (status := self._advance(data)) == kernel.GROUP:
-            self._read_by_protobuf()
-        return status == kernel.DONE
+        while (status := self._advance(data)) != kernel.DONE:
+            if status == kernel.GROUP:
+                self._read_by_protobuf()
+                continue
+            start = bytes(data[self.position : self.position + len(PROBE_FRAME)])
+            if start != PROBE_FRAME:
+                return PROBE_FRAME.startswith(start)
+            self._read_probe()
+        return True
 
     def frames(self) -> Frames:
         """Return what was read."""
@@ -254,6 +261,7 @@ class FrameRun:
         return [
             _describe(self._payload(position), Reason(reason), any_price=self._arguments[1])
             for reason, position in zip(reasons, positions, strict=True)
+            if reason != PROBE
         ]
 
     def _advance(self, data: NDArray[np.uint8]) -> int:
@@ -274,6 +282,13 @@ class FrameRun:
             if status != kernel.NEW_SYMBOL:
                 return status
             self._index.add(self._scratch)
+
+    def _read_probe(self) -> None:
+        state = self._state
+        self._refused[:, int(state[kernel.REFUSED])] = state[kernel.FRAMES], PROBE, self.position
+        state[kernel.FRAMES] += 1
+        state[kernel.REFUSED] += 1
+        state[kernel.POSITION] += len(PROBE_FRAME)
 
     def _read_by_protobuf(self) -> None:
         """Have protobuf's parser read one frame, and the kernel the Tick that it found."""

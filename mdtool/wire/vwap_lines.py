@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import is_symbol
+from mdtool.core.trades import Probe
 from mdtool.core.units import UNDEF_PRICE, format_price
 
 MAX_LINE_BYTES: Final = 1 << 16
@@ -47,6 +48,11 @@ class VwapState:
     vwap: int
     window: int
     timestamp_ns: int
+
+
+def probe_state(probe: Probe) -> VwapState:
+    """Return what the feed sends of a probe: its stream as symbol, its sequence as volume."""
+    return VwapState(probe.stream_id, 0, probe.sequence, UNDEF_PRICE, 0, 0)
 
 
 def encode_state(state: VwapState) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.trades import Frames, Reason, TradeRun, Trades
+from mdtool.core.trades import Frames, Probe, Reason, TradeRun, Trades
 from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.batches import (
     BarColumns,
@@ -115,7 +115,7 @@ def test_later_batches_use_the_same_table():
         ({"refused_offset": np.array([9], "<u4").tobytes()}, "do not rise"),
         ({"refused_offset": np.array([1], "<u4").tobytes()}, "both takes and refuses"),
         ({"refused_reason": b"\x00"}, "for an unknown reason"),
-        ({"refused_reason": b"\x06"}, "for an unknown reason"),
+        ({"refused_reason": b"\x07"}, "for an unknown reason"),
         (
             {"offset": b"", "refused_offset": b"", "refused_reason": b""},
             "does not account for each",
@@ -181,7 +181,9 @@ def updates() -> Updates:
     columns = {name: np.array([k, k + 100]) for k, name in enumerate(names)}
     columns["symbol"] = np.array([1, 0], np.uint32)
     counts = Counts(ticks=7, duplicates=2, late=1, refused={"price": 3, "malformed": 1})
-    return Updates(**(columns | {"counts": counts, "is_part": True}))
+    return Updates(
+        **(columns | {"counts": counts, "is_part": True, "probes": [Probe("desk-7", 5)]})
+    )
 
 
 def test_updates_are_read_back():

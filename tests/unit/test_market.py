@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mdtool.core.trades import Frames, Reason
+from mdtool.core.trades import PROBE, Frames, Probe, Reason, Trades
 from mdtool.core.units import NS_PER_S
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Change, Market, SequenceGapError
@@ -55,6 +55,27 @@ def test_a_symbol_without_a_trade_has_no_session(market):
 
     assert market.session(1) is None
     assert market.changed_since(0).tolist() == [0]
+
+
+def test_a_probe_moves_its_stream_and_nothing_else(market):
+    add(market, batch([tick(1)]))
+    before = market.totals()
+    probes = Frames(
+        Trades.empty(),
+        np.empty(0, np.uint32),
+        count=2,
+        refused_offset=np.arange(2, dtype=np.uint32),
+        refused_reason=np.full(2, PROBE, np.uint8),
+    )
+    change = add(market, probes)
+
+    assert market.position("s") == 3
+    assert change.changed.tolist() == []
+    assert market.totals() == before
+    assert list(market.probes_since(1)) == [Probe("s", 2)]
+    assert list(market.probes_since(2)) == []
+    market.apply("s", 1, probes)  # sent again
+    assert list(market.probes_since(2)) == []
 
 
 def test_a_gap_is_refused_and_changes_nothing(market):

@@ -8,9 +8,15 @@ import struct
 import pytest
 
 from mdtool.core.errors import PeerError
-from mdtool.core.trades import Reason
+from mdtool.core.trades import PROBE, Frames, Reason
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.frames import encode_committed, encode_frame, encode_hello, encode_resume
+from mdtool.wire.frames import (
+    PROBE_FRAME,
+    encode_committed,
+    encode_frame,
+    encode_hello,
+    encode_resume,
+)
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import FrameError, TickDecoder, decode_messages
 
@@ -138,7 +144,7 @@ def test_half_a_frame_waits_for_the_rest(decoder):
         (0, "frame of length 0"),
         (1_000_001, "frame of 1,000,001 bytes is over 1,000,000"),
         (2**31 - 1, "frame of 2,147,483,647 bytes is over 1,000,000"),
-        (2**32 - 1, "control frame after the connection's first frame"),
+        (2**32 - 1, "control frame that is not a Probe, after the connection's first frame"),
     ],
 )
 def test_a_bad_length_breaks_the_connection_after_what_came_before(decoder, header, complaint):
@@ -200,6 +206,21 @@ def test_a_hello_may_come_byte_by_byte(decoder):
     runs = [decoder.feed(bytes([byte]), NOW_NS) for byte in data]
     assert [run.hello for run in runs if run.hello] == ["desk-7"]
     assert sum(run.frames.count for run in runs) == 1
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 7, 1_000])
+def test_probes_are_frames_that_are_neither_ticks_nor_refused(decoder, chunk):
+    data = encode_hello("desk-7") + frame() + PROBE_FRAME + frame(volume=0) + PROBE_FRAME + frame()
+    decodeds = [decoder.feed(data[at : at + chunk], NOW_NS) for at in range(0, len(data), chunk)]
+    frames = Frames.concatenate([decoded.frames for decoded in decodeds])
+    assert frames.count == 5
+    assert frames.offset.tolist() == [0, 4]
+    assert frames.refused_offset.tolist() == [1, 2, 3]
+    assert frames.refused_reason.tolist() == [PROBE, Reason.VOLUME, PROBE]
+    assert frames.refusals().tolist() == [0, 0, 0, 1, 0, 0]
+    details = [detail for decoded in decodeds for detail in decoded.details]
+    assert details == ["volume 0 is not above 0"]
+    assert decoder.pending_bytes == 0
 
 
 def test_a_hello_after_the_first_frame_breaks_the_connection(decoder):

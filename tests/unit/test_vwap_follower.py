@@ -104,7 +104,7 @@ class Followed:
         self.published = asyncio.Event()
         store = "sqlite:///any" if histories else ""
         publish = lambda _symbols: self.published.set()  # noqa: E731
-        follower = Follower(self.feed, self.states, publish, store)
+        follower = Follower(self.feed, self.states, publish, lambda _: None, store)
         self.task = asyncio.create_task(follower.run())
 
     def state(self) -> tuple[int, float]:

@@ -70,9 +70,10 @@ class ServedMarket:
         market, seen = self._market, 0
         with self._live.subscribers.join() as wakeups:
             async for _ in wakeups:
-                changed = market.changed_since(seen)
+                updates = updates_of(market, market.changed_since(seen))
+                updates.probes = market.probes_since(seen)
                 seen = market.commit
-                receive(market.symbols, updates_of(market, changed))
+                receive(market.symbols, updates)
         raise self._ended()
 
     async def follow_bars(self, symbol: str, interval: str, receive: BarReceiver) -> NoReturn:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
 from mdtool.core.errors import UsageError
 from mdtool.core.symbols import SymbolMap, SymbolTable
-from mdtool.core.trades import REASONS, reasons_text
+from mdtool.core.trades import REASONS, Probe, reasons_text
 from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
 from mdtool.engine.market import Market, SequenceGapError
 from mdtool.services.aggregator.committer import acknowledging
@@ -226,9 +226,11 @@ class MarketDataServicer:
         with self._live.subscribers.join() as wakeups:
             async for _ in wakeups:
                 changed = self._market.changed_since(seen)
+                probes = self._market.probes_since(seen)
                 total = len(self._market.symbols)
                 seen = self._market.commit
-                for message in _updates(self._market, changed, range(known_symbols, total)):
+                new = range(known_symbols, total)
+                for message in _updates(self._market, changed, new, probes):
                     await context.write(message)
                 known_symbols = total
 
@@ -341,7 +343,7 @@ def _aggregates(market: Market, symbols: NDArray[np.uint32]) -> Iterator[marketd
 
 
 def _updates(
-    market: Market, changed: NDArray[np.uint32], new: range
+    market: Market, changed: NDArray[np.uint32], new: range, probes: Sequence[Probe]
 ) -> Iterator[marketdata_pb2.UpdateBatch]:
     """Yield the sessions of symbols as columns, in messages that any client accepts.
 
@@ -352,6 +354,8 @@ def _updates(
         The symbols.
     new : range
         Those that the call's table is to be extended by; each precedes its session.
+    probes : sequence of Probe
+        Those of the last message.
     """
     changed = np.sort(changed)
     names = market.symbols.since(new.start)[: len(new)]
@@ -362,7 +366,10 @@ def _updates(
         ready = changed[: np.searchsorted(changed, new.start + known)][:_MAX_ROWS]
         changed = changed[len(ready) :]
         is_part = known < len(new) or len(changed) > 0
-        yield encode_updates(replace(updates_of(market, ready), is_part=is_part), more)
+        updates = updates_of(market, ready)
+        yield encode_updates(
+            replace(updates, is_part=is_part, probes=() if is_part else probes), more
+        )
         if not is_part:
             return
 

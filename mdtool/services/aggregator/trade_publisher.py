@@ -195,11 +195,11 @@ class TradePublisher:
             follower.close()
 
     def publish(self, changes: Sequence[Change]) -> None:
-        """Queue the trades of committed changes for all followers."""
+        """Queue the trades and probes of committed changes for all followers."""
         if not self._followers:
             return
         for change in changes:
-            runs = deque([change.run] if len(change.run.trades) else ())
+            runs = deque([change.run] if len(change.run.trades) or change.run.probe else ())
             while runs:
                 batch = _Batch(take_run(runs, _MAX_JOINED))
                 for follower in self._followers:

@@ -16,6 +16,7 @@ from mdtool.adapters.market import MarketReader, UnavailableError
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolMap, SymbolTable
+from mdtool.core.trades import Probe
 from mdtool.core.units import NS_PER_S
 from mdtool.services.gateway.hub import Changes, Hub
 from mdtool.services.gateway.times import Ages
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 MarketListener = Callable[[NDArray[np.integer]], None]
 """Called with the indices of the symbols that changed or became stale, each once."""
+
+ProbeListener = Callable[[Collection[Probe]], None]
 
 _COLUMNS: Final = ("open", "high", "low", "close", "volume", "count", "timestamp")
 _ROW: Final = np.dtype([*((name, np.int64) for name in _COLUMNS), ("stale", np.bool_)])
@@ -174,10 +177,16 @@ class MarketStream:
         self._hub = hub
         self._changes: Changes[int] = Changes(hub, self._publish)
         self._listeners: list[MarketListener] = []
+        self._probes: Changes[Probe] = Changes(hub, self._publish_probes)
+        self._probe_listeners: list[ProbeListener] = []
 
     def listen(self, listener: MarketListener) -> None:
         """Have a listener called after messages, and when the state becomes stale."""
         self._listeners.append(listener)
+
+    def listen_to_probes(self, listener: ProbeListener) -> None:
+        """Have a listener called with probes, of each stream the latest last."""
+        self._probe_listeners.append(listener)
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -216,6 +225,8 @@ class MarketStream:
         self.messages += 1
         self.counts = updates.counts
         self._changes.add(self.state.apply(symbols, updates).tolist())
+        if updates.probes:
+            self._probes.add(updates.probes)
         if self.state.is_live and not was_live:
             self.connections += 1
             level = logging.DEBUG if self.lost_because == _NOT_YET else logging.INFO
@@ -229,6 +240,10 @@ class MarketStream:
             log.info("%s; waiting for it", reason)
         self.lost_because = reason
         self._changes.add(self.state.lose().tolist())
+
+    def _publish_probes(self, probes: Collection[Probe]) -> None:
+        for listener in self._probe_listeners:
+            listener(probes)
 
     def _publish(self, symbols: Collection[int]) -> None:
         changed = np.fromiter(symbols, np.int64, len(symbols))

@@ -166,6 +166,7 @@ class Sources:
         self.market = MarketStream(aggregator, state, hub)
         for listener in (aggregates.publish, symbols.publish, self.quotes.trade):
             self.market.listen(listener)
+        self.market.listen_to_probes(aggregates.publish_probes)
         feeds: dict[str, Feed[Any]] = {
             "aggregates": aggregates,
             "bars": Bars(self.market, self.upstream, Audience(hub), tasks),

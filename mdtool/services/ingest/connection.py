@@ -278,7 +278,7 @@ class _Tally:
         """Count frames."""
         self.accepted += len(frames.trades)
         if len(frames.refused_reason):
-            self._refused += np.bincount(frames.refused_reason, minlength=REASONS)
+            self._refused += frames.refusals()
 
     def __str__(self) -> str:
         text = f"Accepted {self.accepted} tick{'s' * (self.accepted != 1)}, refused {self.refused}"

@@ -1,4 +1,9 @@
-"""`serve --check`: marked ticks through running services, and the time of each hop."""
+"""`serve --check`: probes through running services, and the time that each takes.
+
+A probe is a frame of a stream as a tick is, and is numbered, sent on, committed and published by
+the same functions in the same order. It has no symbol and no price, and so changes no market: no
+service lists or stores anything of it but the position of its stream.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +26,29 @@ from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.tcp import reason_of
-from mdtool.core.units import NS_PER_MS, PRICE_SCALE
+from mdtool.core.units import NS_PER_MS
 from mdtool.wire.batches import Updates
-from mdtool.wire.frames import Committed, ReplyDecoder, encode_hello
-from mdtool.wire.tick_encoder import encode_frames
+from mdtool.wire.frames import PROBE_FRAME, Ack, Committed, ReplyDecoder, encode_hello
 
-SYMBOL: Final = "MDTOOL.CHECK"
-"""The symbol of the ticks, which remains in the services that were checked."""
 TIMEOUT_S: Final = 5.0
-"""How long a tick may take to all services."""
+"""How long a probe may take to all services."""
 _FIRST_TIMEOUTS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""How long the first ticks may take, one after the other: a minute in all.
+"""How long the first probes may take, one after the other: a minute in all.
 
 New services compile their kernels, and one that was just restarted may have peers that do not
-follow it yet. What these missed is never sent again, so another tick is sent.
+follow it yet. What these missed is never sent again, so another probe is sent.
 """
 
-_ACCEPTED: Final = "accepted by serve-tcp"
+_APPLIED: Final = "sent by aggregate"
 _COMMITTED: Final = "committed by aggregate"
 _SERVED: Final = "sent by gateway"
 _PUBLISHED: Final = "sent by vwap"
+_HOPS: Final = {
+    _APPLIED: "client to aggregate, applied",
+    _COMMITTED: "client to aggregate, committed",
+    _SERVED: "client to gateway, served",
+    _PUBLISHED: "client to vwap, published",
+}
 _OLDEST: Final = "serve-tcp to gateway, oldest of 5 s"
 """The greatest age of an update of any symbol, as the gateway's health reports it."""
 
@@ -57,7 +65,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """The times of ticks from one place to another, in nanoseconds, one entry a tick."""
+    """The times of probes from the client to a place, in nanoseconds, one entry each."""
 
     name: str
     times_ns: Sequence[int]
@@ -74,24 +82,25 @@ class Hop:
 
 
 async def check(route: Route, ticks: int) -> list[Hop]:
-    """Send marked ticks, each once the one before has arrived everywhere.
+    """Send probes, each once the one before has arrived everywhere.
 
-    Uncounted ticks precede them until one has arrived everywhere. The time at which the ingest
-    server accepts a tick is by its own clock: between machines, figures depend on both clocks.
+    Uncounted ones precede them until one has arrived everywhere. All times are by this process's
+    clock, from the moment at which the probe is written.
 
     Parameters
     ----------
     route : Route
         The services.
     ticks : int
-        How many ticks count, from 1.
+        How many probes count, from 1.
 
     Raises
     ------
     PeerError
-        When a service cannot be reached, or a tick does not arrive.
+        When a service cannot be reached, or a probe does not arrive.
     """
-    places = [_ACCEPTED, _COMMITTED]
+    stream_id = f"MDTOOL.CHECK-{uuid.uuid4().hex.upper()}"
+    places = [_APPLIED, _COMMITTED]
     places += [] if route.gateway is None else [_SERVED]
     places += [] if route.vwap is None else [_PUBLISHED]
     try:
@@ -99,17 +108,19 @@ async def check(route: Route, ticks: int) -> list[Hop]:
             sightings = _Sightings()
             followers = [
                 tasks.create_task(_follow_replies(reader, sightings)),
-                tasks.create_task(_follow_aggregate(route.aggregate, sightings)),
+                tasks.create_task(_follow_aggregate(route.aggregate, stream_id, sightings)),
             ]
             if route.gateway is not None:
-                followers.append(tasks.create_task(_follow_gateway(route.gateway, sightings)))
+                following = _follow_gateway(route.gateway, stream_id, sightings)
+                followers.append(tasks.create_task(following))
             if route.vwap is not None:
-                followers.append(tasks.create_task(_follow_vwap(route.vwap, sightings)))
-            writer.write(encode_hello(f"check-{uuid.uuid4()}"))
+                following = _follow_vwap(route.vwap, stream_id, sightings)
+                followers.append(tasks.create_task(following))
+            writer.write(encode_hello(stream_id))
             first = await _warm_up(writer, places, sightings)
             journeys = [
-                await _send(writer, tick, places, sightings, TIMEOUT_S)
-                for tick in range(first, first + ticks)
+                await _send(writer, probe, places, sightings, TIMEOUT_S)
+                for probe in range(first, first + ticks)
             ]
             for follower in followers:
                 follower.cancel()
@@ -122,21 +133,19 @@ async def check(route: Route, ticks: int) -> list[Hop]:
 
 
 class _Sightings:
-    """When each tick was first seen at each place, in nanoseconds since the epoch."""
+    """When each probe was first seen at each place, in nanoseconds since the epoch."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._seen: dict[tuple[str, int], asyncio.Future[int]] = {}
-        self.since_ns = time.time_ns()
-        """Older ticks are of another check."""
 
-    def at(self, place: str, tick: int) -> asyncio.Future[int]:
-        """Return a future of the time at which the tick is seen at a place."""
-        return self._seen.setdefault((place, tick), self._loop.create_future())
+    def at(self, place: str, probe: int) -> asyncio.Future[int]:
+        """Return a future of the time at which the probe is seen at a place."""
+        return self._seen.setdefault((place, probe), self._loop.create_future())
 
-    def note(self, place: str, tick: int, when_ns: int) -> None:
-        """Record that the tick was seen at a place."""
-        seen = self.at(place, tick)
+    def note(self, place: str, probe: int, when_ns: int) -> None:
+        """Record that the probe was seen at a place."""
+        seen = self.at(place, probe)
         if not seen.done():
             seen.set_result(when_ns)
 
@@ -158,34 +167,34 @@ async def _connection(
 async def _warm_up(
     writer: asyncio.StreamWriter, places: Sequence[str], sightings: _Sightings
 ) -> int:
-    """Send ticks until one is seen everywhere; return the number of the next."""
+    """Send probes until one is seen everywhere; return the number of the next."""
     *shorter_s, last_s = _FIRST_TIMEOUTS_S
-    for tick, timeout_s in enumerate(shorter_s):
+    for probe, timeout_s in enumerate(shorter_s):
         with contextlib.suppress(PeerError):
-            await _send(writer, tick, places, sightings, timeout_s)
-            return tick + 1
+            await _send(writer, probe, places, sightings, timeout_s)
+            return probe + 1
     await _send(writer, len(shorter_s), places, sightings, last_s)
     return len(_FIRST_TIMEOUTS_S)
 
 
 async def _send(
     writer: asyncio.StreamWriter,
-    tick: int,
+    probe: int,
     places: Sequence[str],
     sightings: _Sightings,
     timeout_s: float,
 ) -> list[int]:
-    """Send a tick; return when it was sent, and when it was seen at each place."""
+    """Send a probe; return when it was sent, and when it was seen at each place."""
     sent_ns = time.time_ns()
-    writer.write(encode_frames([SYMBOL], [0], [_price(tick)], [1], [sent_ns]).data)
+    writer.write(PROBE_FRAME)
     journey = [sent_ns]
     place = ""
     try:
         async with asyncio.timeout(timeout_s):
             for place in places:
-                journey.append(await sightings.at(place, tick))
+                journey.append(await sightings.at(place, probe))
     except TimeoutError:
-        raise PeerError(f"a tick was not {place} within {timeout_s:g} s") from None
+        raise PeerError(f"a probe was not {place} within {timeout_s:g} s") from None
     return journey
 
 
@@ -196,36 +205,34 @@ async def _follow_replies(reader: asyncio.StreamReader, sightings: _Sightings) -
         now_ns = time.time_ns()
         for reply in replies.feed(data):
             if isinstance(reply, Committed):
-                for tick in range(committed, reply.next_sequence):
-                    sightings.note(_COMMITTED, tick, now_ns)
+                for probe in range(committed, reply.next_sequence):
+                    sightings.note(_COMMITTED, probe, now_ns)
                 committed = reply.next_sequence
+            elif isinstance(reply, Ack):
+                raise PeerError(f"serve-tcp closed the connection: {reply.message}")
     raise PeerError("serve-tcp closed the connection")
 
 
-async def _follow_aggregate(address: str, sightings: _Sightings) -> None:
-    def receive(symbols: SymbolTable, updates: Updates) -> None:
-        for at in (updates.symbol == symbols.find(SYMBOL)).nonzero()[0].tolist():
-            if updates.timestamp[at] >= sightings.since_ns:
-                tick = _tick(int(updates.close[at]))
-                sightings.note(_ACCEPTED, tick, int(updates.ingest_timestamp[at]))
+async def _follow_aggregate(address: str, stream_id: str, sightings: _Sightings) -> None:
+    def receive(_symbols: SymbolTable, updates: Updates) -> None:
+        now_ns = time.time_ns()
+        for probe in updates.probes:
+            if probe.stream_id == stream_id:
+                sightings.note(_APPLIED, probe.sequence, now_ns)
 
     async with AggregatorClient(address) as aggregator:
         await aggregator.follow(receive)
 
 
-async def _follow_gateway(address: str, sightings: _Sightings) -> None:
-    url = f"ws://{address}/ws/marketdata?symbol={SYMBOL}"
+async def _follow_gateway(address: str, stream_id: str, sightings: _Sightings) -> None:
+    url = f"ws://{address}/ws/marketdata?symbol={stream_id}"
     try:
         async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
             async for message in socket:
                 now_ns = time.time_ns()
                 aggregate = json.loads(message.data)
-                if (
-                    "error" not in aggregate
-                    and aggregate["timestamp"] >= sightings.since_ns // NS_PER_MS
-                ):
-                    tick = _tick(round(aggregate["close"] * PRICE_SCALE))
-                    sightings.note(_SERVED, tick, now_ns)
+                if "error" not in aggregate:
+                    sightings.note(_SERVED, int(aggregate["volume"]), now_ns)
     except aiohttp.ClientConnectorError as error:
         raise _unreachable("gateway", address, reason_of(error.os_error)) from error
     except (aiohttp.ClientError, OSError) as error:
@@ -246,8 +253,8 @@ async def _age_ns(gateway: str) -> int | None:
     return None if age_ms is None else int(age_ms * NS_PER_MS)
 
 
-async def _follow_vwap(address: str, sightings: _Sightings) -> None:
-    feed = VwapFeedClient(address, frozenset({SYMBOL}))
+async def _follow_vwap(address: str, stream_id: str, sightings: _Sightings) -> None:
+    feed = VwapFeedClient(address, frozenset({stream_id}))
     try:
         async for lines in feed.lines():
             now_ns = time.time_ns()
@@ -255,8 +262,7 @@ async def _follow_vwap(address: str, sightings: _Sightings) -> None:
             if errors:
                 raise errors[0]
             for state in states:
-                if state.timestamp_ns >= sightings.since_ns:
-                    sightings.note(_PUBLISHED, _tick(state.price), now_ns)
+                sightings.note(_PUBLISHED, state.volume, now_ns)
     except PeerError as error:
         raise _unreachable("vwap", address, str(error)) from error
 
@@ -265,30 +271,9 @@ def _unreachable(service: str, address: str, reason: str) -> PeerError:
     return PeerError(f"{service} {address} cannot be reached: {reason}; mdtool serve all runs it")
 
 
-def _price(tick: int) -> int:
-    """Return the price that identifies a tick: whole dollars from 1."""
-    return (tick + 1) * PRICE_SCALE
-
-
-def _tick(price: int) -> int:
-    return price // PRICE_SCALE - 1
-
-
 def _hops(places: Sequence[str], journeys: Sequence[Sequence[int]]) -> list[Hop]:
     sent, *arrived = zip(*journeys, strict=True)
-    at = dict(zip(places, arrived, strict=True))
-    hops = [
-        _hop("client to serve-tcp", sent, at[_ACCEPTED]),
-        _hop("serve-tcp to aggregate, committed", at[_ACCEPTED], at[_COMMITTED]),
+    return [
+        Hop(_HOPS[place], [b - a for a, b in zip(sent, times, strict=True)])
+        for place, times in zip(places, arrived, strict=True)
     ]
-    if _SERVED in at:
-        hops.append(_hop("serve-tcp to gateway, served", at[_ACCEPTED], at[_SERVED]))
-    if _PUBLISHED in at:
-        hops.append(_hop("serve-tcp to vwap, published", at[_ACCEPTED], at[_PUBLISHED]))
-    if _SERVED in at:
-        hops.append(_hop("client to gateway, in all", sent, at[_SERVED]))
-    return hops
-
-
-def _hop(name: str, begin: Sequence[int], end: Sequence[int]) -> Hop:
-    return Hop(name, [b - a for a, b in zip(begin, end, strict=True)])

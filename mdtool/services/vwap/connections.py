@@ -11,10 +11,18 @@ from typing import Final, cast
 
 from mdtool.core.addresses import format_address
 from mdtool.core.tcp import notice_loss
+from mdtool.core.trades import Probe
 from mdtool.services.client import Admission
 from mdtool.services.limits import CapacityError
 from mdtool.services.vwap.states import States
-from mdtool.wire.vwap_lines import MAX_LINE_BYTES, LineError, encode_error, parse_subscribe
+from mdtool.wire.vwap_lines import (
+    MAX_LINE_BYTES,
+    LineError,
+    encode_error,
+    encode_state,
+    parse_subscribe,
+    probe_state,
+)
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +101,11 @@ class Connections:
             else:
                 loop.call_soon(self._deliver)
         self._changed.update(dict.fromkeys(symbols))
+
+    def publish_probe(self, probe: Probe) -> None:
+        """Send a probe to the subscribers of its stream's id, who read it as a symbol's state."""
+        for connection in self._by_symbol.get(probe.stream_id, ()):
+            connection.send(encode_state(probe_state(probe)), ())
 
     def _deliver(self) -> None:
         loop = asyncio.get_running_loop()

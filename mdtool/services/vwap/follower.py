@@ -14,7 +14,7 @@ from mdtool.adapters.stores.errors import StoreError, StoreFormatError
 from mdtool.adapters.stores.port import TradeHistory
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
-from mdtool.core.trades import TradeRun
+from mdtool.core.trades import Probe, TradeRun
 from mdtool.core.units import counted
 from mdtool.engine.vwap import Window
 from mdtool.services.vwap.backfill import Backfill, read_backfill
@@ -44,6 +44,8 @@ class Follower:
     states : States
     publish : callable
         Called with the symbols whose states changed.
+    publish_probe : callable
+        Called with each probe that came.
     store : str
         The URL of the store, empty for none.
     """
@@ -53,11 +55,13 @@ class Follower:
         feed: TradeFeed,
         states: States,
         publish: Callable[[Collection[str]], None],
+        publish_probe: Callable[[Probe], None],
         store: str,
     ) -> None:
         self._feed = feed
         self._states = states
         self._publish = publish
+        self._publish_probe = publish_probe
         self._store = store
         self._tasks: asyncio.TaskGroup
         self._backfilling: _Backfilling | None = None
@@ -134,6 +138,8 @@ class Follower:
         if len(run.trades):
             self._publish(self._states.apply(run.symbols, run.trades))
             self._report_lost_trades()
+        if run.probe is not None:
+            self._publish_probe(run.probe)
 
     def _report_lost_trades(self) -> None:
         """Log once that trades are left out of windows, or leave them early."""

@@ -90,7 +90,9 @@ class VwapFeed:
             if self._local_vwaps is not None:
                 stack.enter_context(self._local_vwaps.offering(publisher))
             started({"tcp": server.address})
-            await Follower(feed, states, publisher.publish, config.store).run()
+            await Follower(
+                feed, states, publisher.publish, connections.publish_probe, config.store
+            ).run()
 
 
 class _Publisher:

@@ -16,12 +16,14 @@ class RefusalReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VOLUME: _ClassVar[RefusalReason]
     TIMESTAMP: _ClassVar[RefusalReason]
     MALFORMED: _ClassVar[RefusalReason]
+    PROBE: _ClassVar[RefusalReason]
 ACCEPTED: RefusalReason
 SYMBOL: RefusalReason
 PRICE: RefusalReason
 VOLUME: RefusalReason
 TIMESTAMP: RefusalReason
 MALFORMED: RefusalReason
+PROBE: RefusalReason
 
 class AggregateRequest(_message.Message):
     __slots__ = ("symbol", "session")
@@ -160,7 +162,7 @@ class TradesRequest(_message.Message):
     def __init__(self, interval_ms: _Optional[int] = ...) -> None: ...
 
 class UpdateBatch(_message.Message):
-    __slots__ = ("new_symbols", "symbol", "open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp", "counts", "is_part")
+    __slots__ = ("new_symbols", "symbol", "open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp", "counts", "is_part", "probes")
     NEW_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +175,7 @@ class UpdateBatch(_message.Message):
     INGEST_TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
     IS_PART_FIELD_NUMBER: _ClassVar[int]
+    PROBES_FIELD_NUMBER: _ClassVar[int]
     new_symbols: _containers.RepeatedScalarFieldContainer[str]
     symbol: bytes
     open: bytes
@@ -185,7 +188,16 @@ class UpdateBatch(_message.Message):
     ingest_timestamp: bytes
     counts: IngestCounts
     is_part: bool
-    def __init__(self, new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., open: _Optional[bytes] = ..., high: _Optional[bytes] = ..., low: _Optional[bytes] = ..., close: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., count: _Optional[bytes] = ..., timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., counts: _Optional[_Union[IngestCounts, _Mapping]] = ..., is_part: _Optional[bool] = ...) -> None: ...
+    probes: _containers.RepeatedCompositeFieldContainer[ProbeFrame]
+    def __init__(self, new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., open: _Optional[bytes] = ..., high: _Optional[bytes] = ..., low: _Optional[bytes] = ..., close: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., count: _Optional[bytes] = ..., timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., counts: _Optional[_Union[IngestCounts, _Mapping]] = ..., is_part: _Optional[bool] = ..., probes: _Optional[_Iterable[_Union[ProbeFrame, _Mapping]]] = ...) -> None: ...
+
+class ProbeFrame(_message.Message):
+    __slots__ = ("stream_id", "sequence")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    stream_id: str
+    sequence: int
+    def __init__(self, stream_id: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class IngestCounts(_message.Message):
     __slots__ = ("ticks", "duplicates", "late", "refused", "late_for_sessions")

@@ -45,12 +45,18 @@ class Committed(_message.Message):
     next_sequence: int
     def __init__(self, next_sequence: _Optional[int] = ...) -> None: ...
 
+class Probe(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Control(_message.Message):
-    __slots__ = ("hello", "resume", "committed")
+    __slots__ = ("hello", "resume", "committed", "probe")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     resume: Resume
     committed: Committed
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ...) -> None: ...
+    probe: Probe
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ...) -> None: ...

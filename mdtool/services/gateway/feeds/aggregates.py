@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.adapters.market import UnknownSymbolError
+from mdtool.core.trades import Probe
 from mdtool.services.client import Client
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
 from mdtool.services.gateway.fields import STALE, Field, Kind
@@ -106,6 +107,14 @@ class Aggregates:
             key = Key(self._market.symbols[index])
             if key in audience:
                 audience.publish(key, self.row(index), key.symbol)
+
+    def publish_probes(self, probes: Iterable[Probe]) -> None:
+        """Publish probes to who follows their streams' ids as symbols, the sequence as volume."""
+        for stream_id, sequence in ((probe.stream_id, probe.sequence) for probe in probes):
+            key = Key(stream_id)
+            if key in self._audience:
+                row = Aggregate(stream_id, 0, 0, 0, 0, sequence, 0, 0, is_stale=False)
+                self._audience.publish(key, row, stream_id)
 
     def row(self, index: int) -> Aggregate:
         """Return the aggregate of a symbol, as an index into the market."""
