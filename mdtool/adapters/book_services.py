@@ -64,7 +64,9 @@ class BookService:
         self._session = session
         self._timeout_s = timeout_s
 
-    async def ask(self, method: str, path: str, query: Mapping[str, str] | None = None) -> Answer:
+    async def request(
+        self, method: str, path: str, query: Mapping[str, str] | None = None
+    ) -> Answer:
         """Return the answer to a request, whatever its status.
 
         Raises

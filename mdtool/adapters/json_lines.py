@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _CHUNK_BYTES: Final = 1 << 18
 _MAX_LINE_BYTES: Final = 1 << 16
 _TRADE: Final = "T"
+_TIMES: Final = ("exchange_timestamp", "exchangeTimestamp")
 _NANO: Final = Decimal("1e-9")
 _WHOLE_DIGITS: Final = 20
 """More digits than an int64 has."""
@@ -241,7 +242,8 @@ class JsonLines:
         with _VOLUME:
             volume = _positive("volume", _integer("volume", entry["volume"]))
         with _TIMESTAMP:
-            moment = entry.get("exchange_timestamp", entry.get("exchangeTimestamp"))
+            given = (entry.get(name) for name in _TIMES)
+            moment = next((each for each in given if each is not None and each != ""), None)
             time_ns = time.time_ns() if moment is None else _time(str(moment))
             return symbol, price, volume, _positive("time", time_ns), time_ns
 

@@ -48,12 +48,12 @@ class WarningLog:
         """Log how many there were, once."""
         if self.counts and not self._is_reported:
             self._is_reported = True
-            told = [
+            counts = [
                 f"{self.counts[kind]} {kind}: {_described(self._first[kind])}"
                 for kind in KINDS
                 if self.counts[kind]
             ]
-            log.warning("%s: the stream may lack records: %s", self._name, "; ".join(told))
+            log.warning("%s: the stream may lack records: %s", self._name, "; ".join(counts))
 
 
 def _described(warning: StreamWarning) -> str:

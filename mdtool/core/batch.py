@@ -45,7 +45,7 @@ class Batch:
     instrument : uint32 array, shape (n,), or callable
         The index of each record's instrument, or what returns it when it is first needed.
     ts_out : uint64 array, shape (n,), optional
-        When the gateway sent each record, of a stream whose header says that it tells so.
+        When the gateway sent each record, of a stream whose header says that records have that.
     """
 
     __slots__ = ("_instrument", "instruments", "records", "ts_out")

@@ -1,7 +1,7 @@
 """The schemas that a stream has not, made of those that it has: trades, quotes and bars.
 
-One of these serves every reader of a stream: order books and bars are updated once, whoever
-follows what comes of them. Source: the rules of Databento's schemas.
+One of these serves every reader of a stream: order books and bars are updated once for all of
+them. Source: the rules of Databento's schemas.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ class Security:
 
 
 class Tickets:
-    """Tickets that stand for a principal once, for clients that cannot send headers."""
+    """Tickets, each of which authenticates a client once that cannot send headers."""
 
     def __init__(self) -> None:
         self._issued: dict[bytes, tuple[float, Principal]] = {}
@@ -211,7 +211,7 @@ class Tickets:
         return ticket
 
     def redeem(self, ticket: str) -> Principal:
-        """Return whom a ticket stands for, once.
+        """Return the principal of a ticket, which is not valid any more.
 
         Raises
         ------

@@ -120,6 +120,8 @@ def decode_json(data: str | bytes | bytearray) -> Any:
 def decode_request(value: Any) -> Request:
     """Return the request in an object such as HTTP bodies and `subscribe` messages hold.
 
+    Optional parameters may be absent, null or empty.
+
     Raises
     ------
     PersistedQueryError
@@ -137,10 +139,17 @@ def decode_request(value: Any) -> Request:
     name = value.get("operationName")
     if not (name is None or isinstance(name, str)):
         raise RequestError("operationName: expects a string")
-    for parameter in ("variables", "extensions"):
-        if not isinstance(value.get(parameter), dict | None):
-            raise RequestError(f"{parameter}: expects an object")
-    return Request(query, name, value.get("variables") or {})
+    _object("extensions", extensions)
+    return Request(query, name, _object("variables", value.get("variables")))
+
+
+def _object(name: str, value: Any) -> dict[str, Any]:
+    """Return the value of an optional object, {} where it is absent, null or empty."""
+    if value is None or value == "":
+        return {}
+    if not isinstance(value, dict):
+        raise RequestError(f"{name}: expects an object")
+    return value
 
 
 def decode_message(data: object) -> ClientMessage:
@@ -177,9 +186,7 @@ def _message_of(value: Any) -> ClientMessage:
         raise RequestError("expects an object with a type")
     kind = value.get("type")
     if kind in ("connection_init", "ping", "pong"):
-        if not isinstance(value.get("payload"), dict | None):
-            raise RequestError("payload: expects an object")
-        return Signal(kind, value.get("payload") or {})
+        return Signal(kind, _object("payload", value.get("payload")))
     if kind not in ("subscribe", "complete"):
         raise RequestError("type: expects one that clients send")
     id_ = value.get("id")

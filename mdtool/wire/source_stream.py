@@ -79,7 +79,7 @@ class Trade(NamedTuple):
 
 
 class Quote(NamedTuple):
-    """The best bid and ask of a symbol, in the source's texts; a price of 0 is none."""
+    """The best bid and ask of a symbol, in the source's texts; an empty side has a price of 0."""
 
     symbol: str
     bid: str
@@ -369,7 +369,7 @@ def _encode_text(text: str, ts_ns: int) -> bytes:
 
 
 def lot_steps(definitions: Records) -> dict[str, int]:
-    """Return the lots that definition records tell, in units of 1e-9, by symbol."""
+    """Return the lots in definition records, in units of 1e-9, by symbol."""
     unit = LOT_UNIT.encode()
     return {
         each["raw_symbol"].decode("ascii", "replace"): int(each["unit_of_measure_qty"])

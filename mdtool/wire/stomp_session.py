@@ -250,7 +250,7 @@ class StompSession:
     def _subscribe(self, frame: Frame, version: Version) -> None:
         destination = _kept_header(frame, "destination")
         name = None
-        if "id" in frame.headers or version is not Version.V1_0:
+        if frame.headers.get("id") or version is not Version.V1_0:
             name = _kept_header(frame, "id")
         key = destination if name is None else name
         if key in self._subscriptions:
@@ -269,9 +269,8 @@ class StompSession:
         self._subscriptions[key] = subscription
 
     def _unsubscribe(self, frame: Frame, version: Version) -> None:
-        key = frame.headers.get("id")
-        if key is None:
-            key = _header(frame, "destination" if version is Version.V1_0 else "id")
+        is_named = frame.headers.get("id") or version is not Version.V1_0
+        key = _header(frame, "id" if is_named else "destination")
         subscription = self._subscriptions.pop(key, None)
         if subscription is None:
             raise StompError(f"no subscription {key!r:.80}")

@@ -210,6 +210,18 @@ async def test_without_a_token_clients_have_the_role_anonymous_where_it_is_optio
         assert status == 404
         async with client.get("/api/v2/aggregates", headers=bearer("mdt_x_x")) as response:
             assert response.status == 401
+        empty = {"Authorization": ""}
+        async with client.get("/api/v2/aggregates", headers=empty) as response:
+            assert response.status == 200
+        async with client.ws_connect("/ws/marketdata?symbol=MSFT&ticket=", headers=empty) as socket:
+            assert (await socket.receive_json())["symbol"] == "MSFT"
+        async with client.ws_connect("/graphql", protocols=["graphql-transport-ws"]) as socket:
+            payload = {"Authorization": "", "token": ""}
+            await socket.send_json({"type": "connection_init", "payload": payload})
+            assert (await socket.receive_json())["type"] == "connection_ack"
+        async with client.ws_connect("/ws/websocket", protocols=["v12.stomp"]) as socket:
+            await socket.send_str("CONNECT\naccept-version:1.2\nhost:x\nauthorization:\n\n\0")
+            assert (await socket.receive_str()).startswith("CONNECTED")
 
 
 async def test_a_class_of_quotas_is_each_principals_own(keys, monkeypatch):

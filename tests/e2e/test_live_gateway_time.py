@@ -96,7 +96,7 @@ class TestControl:
             started(address, wants("AAPL")) as playing,
         ):
             await playing.until(times)
-            await control("POST", "/set-speed", speed=0)
+            await control("POST", "/set-speed", speed=0, dataset="")
             assert times(await playing.rest()) == list(range(50))
 
     @pytest.mark.parametrize("to_ms", [3, 40])

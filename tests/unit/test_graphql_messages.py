@@ -34,9 +34,10 @@ def test_a_request_has_the_members_of_its_object():
     assert decode_request(value) == Request("query A($x: Int) { a }", "A", {"x": 1})
 
 
-def test_null_stands_for_an_absent_member():
-    value = {"query": "{ a }", "operationName": None, "variables": None, "extensions": None}
-    assert decode_request(value) == Request("{ a }")
+@pytest.mark.parametrize("empty", [None, ""])
+def test_optional_members_may_be_null_or_empty(empty):
+    value = {"query": "{ a }", "operationName": empty, "variables": empty, "extensions": empty}
+    assert decode_request(value) == Request("{ a }", empty)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +71,12 @@ def test_invalid_json_is_rejected(data):
     ("text", "message"),
     [
         ('{"type":"connection_init"}', Signal("connection_init")),
-        ('{"type":"connection_init","payload":{"token":"x"}}', Signal("connection_init")),
+        (
+            '{"type":"connection_init","payload":{"token":"x"}}',
+            Signal("connection_init", {"token": "x"}),
+        ),
         ('{"type":"ping","payload":null}', Signal("ping")),
+        ('{"type":"ping","payload":""}', Signal("ping")),
         ('{"type":"pong"}', Signal("pong")),
         ('{"id":"1","type":"complete"}', Complete("1")),
         (

@@ -95,9 +95,12 @@ def test_a_time_may_be_iso(tmp_path):
     assert read(tmp_path, line)[0][3] == 1735201234567000000
 
 
-def test_a_tick_without_a_time_is_of_now(tmp_path):
+@pytest.mark.parametrize(
+    "moment", ["", ',"exchange_timestamp":null', ',"exchange_timestamp":"","exchangeTimestamp":""']
+)
+def test_a_tick_without_a_time_is_of_now(tmp_path, moment):
     before = time.time_ns()
-    (row,) = read(tmp_path, '{"symbol":"AAPL","price":1,"volume":1}')
+    (row,) = read(tmp_path, f'{{"symbol":"AAPL","price":1,"volume":1{moment}}}')
     assert before <= row[3] <= time.time_ns()
 
 

@@ -130,11 +130,13 @@ def test_messages_carry_the_subscription(version):
     assert client.application.calls == [("subscribe", "/topic/x"), ("unsubscribe", "/topic/x")]
 
 
-def test_in_1_0_a_subscription_may_go_by_its_destination():
+@pytest.mark.parametrize("id_", [{}, {"id": ""}])
+def test_in_1_0_subscriptions_may_go_by_their_destinations(id_):
     client = Client("1.0")
-    client.says("SUBSCRIBE", {"destination": "/topic/x"})
-    assert client.application.subscriptions[0].head == b"MESSAGE\n"
-    client.says("UNSUBSCRIBE", {"destination": "/topic/x"})
+    for destination in ("/topic/x", "/topic/y"):
+        assert client.says("SUBSCRIBE", {"destination": destination, **id_}) == []
+    assert [each.head for each in client.application.subscriptions] == [b"MESSAGE\n"] * 2
+    client.says("UNSUBSCRIBE", {"destination": "/topic/x", **id_})
     assert client.application.calls[-1] == ("unsubscribe", "/topic/x")
 
 

@@ -70,7 +70,7 @@ class Health:
 
     async def answer(self, _request: web.Request) -> web.Response:
         """`GET /health`."""
-        others = [] if self._peers is None else await self._peers.ask(_REPORT)
+        others = [] if self._peers is None else await self._peers.request(_REPORT)
         report = self.report(list(map(json.loads, others)))
         status = 503 if report["status"] == _UNAVAILABLE else 200
         return answer(encode_object(report), status=status)

@@ -68,7 +68,7 @@ class Metrics:
 
     async def answer(self, request: web.Request) -> web.Response:
         """`GET /metrics`: as OpenMetrics where the request prefers that, else as text."""
-        others = [] if self._peers is None else await self._peers.ask(_REPORT)
+        others = [] if self._peers is None else await self._peers.request(_REPORT)
         registry = CollectorRegistry()
         registry.register(self._market)
         registry.register(_Total(self._own, map(_decode, others)))

@@ -168,7 +168,7 @@ def _parse_whole(name: str, text: str, most: int) -> int:
 
 
 def parse_session(text: str | None) -> str | None:
-    """Return which session a client wants, None for the current one.
+    """Return which session is requested, None for the current one.
 
     Raises
     ------

@@ -31,7 +31,7 @@ class Policy:
     right : str
         Who has this right; empty for every principal.
     feed : str
-        Whoever may read something of this feed; empty for every principal.
+        Principals that may read something of this feed; empty for every principal.
     """
 
     is_open: bool = False
@@ -90,8 +90,8 @@ def enter(
                 except UnknownKeyError:
                     return _enter_later(request, client, policy, token, is_limited)
                 security.recent[header] = client.principal
-        elif TICKET in request.query and hdrs.UPGRADE in request.headers:
-            client.redeem(request.query[TICKET])
+        elif (ticket := request.query.get(TICKET)) and hdrs.UPGRADE in request.headers:
+            client.redeem(ticket)
     _check(request, client, policy, is_limited)
     return None
 
@@ -120,19 +120,17 @@ def _check(request: web.Request, client: Client, policy: Policy, is_limited: boo
 
 
 def _header_of(request: web.Request) -> str | None:
-    """Return the header of a request that has its token, None where it has none.
+    """Return the header of a request that has its token, None where that is absent or empty.
 
     Raises
     ------
     TokenError
         When there are several.
     """
-    headers = request.headers.getall(hdrs.AUTHORIZATION, None)
-    if headers is None:
-        return None
+    headers = request.headers.getall(hdrs.AUTHORIZATION, ())
     if len(headers) > 1:
         raise TokenError("token: several headers Authorization; send one")
-    return headers[0]
+    return headers[0] if headers and headers[0].strip() else None
 
 
 def bearer(text: str) -> str:

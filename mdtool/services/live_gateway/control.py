@@ -130,7 +130,7 @@ class Control:
 
     def _chosen(self, request: web.Request) -> list[Playback]:
         dataset = request.query.get("dataset")
-        if dataset is None:
+        if not dataset:
             return list(self._playbacks.values())
         if dataset not in self._playbacks:
             known = ", ".join(self._playbacks)

@@ -1,6 +1,6 @@
 """The keys of a live gateway's clients.
 
-They are stored as they are: whoever checks the answer to a challenge needs the key itself.
+They are stored in plain text: to check the answer to a challenge, the key itself is required.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a session has subscribed to: which records it gets, and what it is told about symbols."""
+"""What a session has subscribed to: which records and symbol mappings it is sent."""
 
 from __future__ import annotations
 

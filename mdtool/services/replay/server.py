@@ -172,8 +172,8 @@ class ReplaySender:
 
     def _health(self) -> dict[str, Any]:
         run = self._runs.last
-        told = {} if run is None else {"warnings": counts_of(run.warnings)}
-        return {"state": self._state(), **told}
+        warnings = {} if run is None else {"warnings": counts_of(run.warnings)}
+        return {"state": self._state(), **warnings}
 
     def _state(self) -> str:
         last = self._runs.last

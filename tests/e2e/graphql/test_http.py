@@ -58,6 +58,9 @@ async def test_a_query_in_the_url_is_answered_too(client):
             200,
             {"data": {"marketData": {"close": 188.5}}},
         )
+    empty = {"query": "{ symbols }", "operationName": "", "variables": "", "extensions": ""}
+    async with client.get("/graphql", params=empty) as response:
+        assert (response.status, await response.json()) == (200, {"data": {"symbols": ["AAPL"]}})
 
 
 async def test_bars_are_requested_from_the_aggregator(source, client):

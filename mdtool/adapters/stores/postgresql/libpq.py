@@ -1,4 +1,4 @@
-"""What libpq knows and psycopg does not tell: whether options are valid, and codes of errors."""
+"""What libpq provides and psycopg does not: whether options are valid, and codes of errors."""
 
 from __future__ import annotations
 

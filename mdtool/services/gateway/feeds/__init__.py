@@ -31,7 +31,6 @@ class Feeds:
         self.rows = [row for name, row in table.items() if name in feeds]
         self._sources = feeds
         self._feeds = {row.name: PermittedFeed(feeds[row.name], row) for row in self.rows}
-        self._table = table
 
     def __contains__(self, name: str) -> bool:
         return name in self._feeds
@@ -41,9 +40,5 @@ class Feeds:
         return self._feeds[name]
 
     def source(self, name: str) -> Feed[Any]:
-        """Return a feed itself, which knows no permissions: whoever calls it has to check them."""
+        """Return a feed without permissions: its caller checks them, by `readable`."""
         return self._sources[name]
-
-    def row(self, name: str) -> FeedRow:
-        """Return a feed's row of the table; raise KeyError likewise."""
-        return self._table[name]

@@ -11,7 +11,7 @@ from mdtool.core.permissions import Reader
 from mdtool.services.client import Client
 from mdtool.services.gateway.backlog import Event
 from mdtool.services.gateway.hub import Format, Hub, Subscription
-from mdtool.services.gateway.parameters import ParameterError, parse_before
+from mdtool.services.gateway.parameters import parse_before
 
 ALL: Final = "*"
 """The symbol of a key that means every symbol."""
@@ -66,19 +66,18 @@ class Page:
         ----------
         limit : int
         place : str or None
-            The cursor of the page before, or a time in ms since the epoch, exclusive.
+            The cursor of the page before, or a time in ms since the epoch, exclusive; None and
+            empty for the first page.
 
         Raises
         ------
         ParameterError
             When it cannot be either.
         """
-        if place is None:
+        if not place:
             return cls(limit)
         if place.isascii() and place.isdigit():
             return cls(limit, to_ns=parse_before(place))
-        if not place:
-            raise ParameterError("before: expects the cursor of the page before, or a time in ms")
         return cls(limit, cursor=place)
 
 

@@ -30,7 +30,8 @@ R = TypeVar("R")
 class PermittedFeed:
     """A feed, each of whose methods respects the permissions of the client that calls it.
 
-    Protocols get feeds in this form only, so that none of them can forget.
+    Protocols get feeds in this form, so that none of them can forget. What reads rows from memory
+    directly, for speed, uses `readable` and `readable_only`.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 ORDER_BOOK_PATH: Final = "/api/order-book"
 
 CONTROLS: Final = ("stop-streaming", "pause-streaming", "resume-streaming", "set-speed")
-"""What a sender that streams can be told."""
+"""Requests to a sender that is streaming."""
 
 _OK: Final = 200
 _STARTED: Final = 200
@@ -58,7 +58,7 @@ class BookServices:
         """The handlers by method and path."""
         return {
             ("POST", "/api/start-streaming"): self.start,
-            **{("POST", f"/api/{name}"): self._told(name) for name in CONTROLS},
+            **{("POST", f"/api/{name}"): self._control(name) for name in CONTROLS},
             ("GET", ORDER_BOOK_PATH): self.order_book,
             ("GET", "/api/microservices/status"): self.status,
         }
@@ -70,10 +70,10 @@ class BookServices:
         """
         query = {"speed": request.query["speed"]} if "speed" in request.query else {}
         # The sender first, so that the receiver gets this run from its start, not the last one.
-        sent = await self._sender.ask("POST", "/start-streaming", query)
+        sent = await self._sender.request("POST", "/start-streaming", query)
         if sent.status not in {_STARTED, _CONFLICT}:
             return _forwarded(sent)
-        received = await self._receiver.ask("POST", "/start-processing")
+        received = await self._receiver.request("POST", "/start-processing")
         if received.status not in {_STARTED, _CONFLICT}:
             return _forwarded(received)
         if sent.status == received.status == _CONFLICT:
@@ -81,13 +81,13 @@ class BookServices:
         report = {"status": "started", "sender": sent.content, "receiver": received.content}
         return answer(encode_object(report))
 
-    def _told(self, name: str) -> Handler:
-        async def tell(request: web.Request) -> web.Response:
-            """`POST /api/stop-streaming` and so on: tell the sender."""
+    def _control(self, name: str) -> Handler:
+        async def control(request: web.Request) -> web.Response:
+            """`POST /api/stop-streaming` and so on: forward the request to the sender."""
             query = {"speed": request.query["speed"]} if "speed" in request.query else {}
-            return _forwarded(await self._sender.ask("POST", f"/{name}", query))
+            return _forwarded(await self._sender.request("POST", f"/{name}", query))
 
-        return tell
+        return control
 
     async def order_book(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/order-book`: the receiver's `/order-book`, as it arrives.
@@ -174,7 +174,7 @@ def _is_permitted(line: bytes, reader: Reader) -> bool:
 async def _status(service: BookService) -> dict[str, Any]:
     """Return the status of a service, or why it is unknown."""
     try:
-        response = await service.ask("GET", "/status")
+        response = await service.request("GET", "/status")
     except PeerError as error:
         return {"reachable": False, "address": service.address, "message": str(error)}
     return {"reachable": True, "address": service.address, **response.content}

@@ -141,7 +141,7 @@ class RestV1:
         """`GET /api/v1/trades/{symbol}?limit&before`: those that are stored."""
         query, client = request.query, client_of(request)
         key = Key(parse_symbol(request.match_info["symbol"]))
-        page = Page.before(parse_limit(query.get("limit")), query.get("before") or None)
+        page = Page.before(parse_limit(query.get("limit")), query.get("before"))
         self._trades.check_stored()
         try:
             found = await self._feeds["trades"].history(client, key, page)

@@ -159,7 +159,7 @@ class Carrier(Protocol):
 
 
 class Relay(Protocol):
-    """A topic on which clients hear what other clients send.
+    """A topic on which clients receive what other clients send.
 
     Attributes
     ----------
@@ -239,7 +239,7 @@ class Connection:
         if client.security is None:
             return
         text = headers.get(_AUTHORIZATION) or headers.get(_AUTHORIZATION.lower())
-        if text is not None:
+        if text:
             client.authenticate(bearer(text))
         client.check_token()
 

@@ -101,7 +101,7 @@ class Link:
     receive : callable
         Called with each message.
     lost : callable
-        Called once when the other end is gone, or reads too little.
+        Called once when the other end has closed, or reads too little.
     """
 
     def __init__(

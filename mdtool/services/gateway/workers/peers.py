@@ -89,7 +89,7 @@ class Peers:
         self._place = place
         self._usage = Usage(admission)
         self._reports: dict[str, Callable[[], bytes]] = {}
-        self._questions: dict[int, _Question] = {}
+        self._requests: dict[int, _Request] = {}
         self._numbers = itertools.count()
         self._adopt: Adopt | None = None
         self._adopting: set[asyncio.Task[None]] = set()
@@ -109,7 +109,7 @@ class Peers:
         Raises
         ------
         PeerError
-            When the coordinator is gone.
+            When the connection to the coordinator is lost.
         """
         while not self._lost.is_set():
             if news := self._usage.news():
@@ -120,22 +120,22 @@ class Peers:
         raise PeerError("coordinator of the workers: connection lost")
 
     def report(self, what: str, make: Callable[[], bytes]) -> None:
-        """Have `make` answer the questions of other workers for something."""
+        """Have `make` answer requests of other workers for something."""
         self._reports[what] = make
 
-    async def ask(self, what: str) -> Sequence[bytes]:
+    async def request(self, what: str) -> Sequence[bytes]:
         """Return the answers of the other workers, of those that answer in time."""
         number = next(self._numbers)
-        question = self._questions[number] = _Question(set(self.others))
-        self._send(Message("ask", {"what": what, "question": number}))
+        pending = self._requests[number] = _Request(set(self.others))
+        self._send(Message("request", {"what": what, "request": number}))
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await question.answered.wait()
+                await pending.answered.wait()
         except TimeoutError:
             pass
         finally:
-            del self._questions[number]
-        return question.answers
+            del self._requests[number]
+        return pending.answers
 
     @contextlib.contextmanager
     def adopting(self, adopt: Adopt) -> Iterator[None]:
@@ -190,12 +190,12 @@ class Peers:
             self._send(Message("news", {"to": head["worker"], "news": self._usage.open()}))
         elif message.op == "left":
             self._left(head["worker"])
-        elif message.op == "ask":
-            answer = {"to": head["from"], "question": head["question"]}
+        elif message.op == "request":
+            answer = {"to": head["from"], "request": head["request"]}
             self._send(Message("answer", answer, self._reports[head["what"]]()))
         elif message.op == "answer":
-            if question := self._questions.get(head["question"]):
-                question.take(head["from"], message.body)
+            if pending := self._requests.get(head["request"]):
+                pending.take(head["from"], message.body)
         elif message.op == "connection":
             self._receive_connection(message)
         else:
@@ -204,8 +204,8 @@ class Peers:
     def _left(self, worker: int) -> None:
         self.others.discard(worker)
         self._usage.forget(worker)
-        for question in self._questions.values():
-            question.take(worker, None)
+        for pending in self._requests.values():
+            pending.take(worker, None)
 
     def _receive_connection(self, message: Message) -> None:
         assert message.descriptor is not None
@@ -219,25 +219,25 @@ class Peers:
         task.add_done_callback(self._adopting.discard)
 
 
-class _Question:
-    """A question to other workers, and their answers so far."""
+class _Request:
+    """A request to other workers, and their answers so far."""
 
-    def __init__(self, asked: set[int]) -> None:
+    def __init__(self, expected: set[int]) -> None:
         self.answers: list[bytes] = []
         self.answered = asyncio.Event()
-        self._asked = asked
+        self._expected = expected
         self._check()
 
     def take(self, worker: int, answer: bytes | None) -> None:
         """Take the answer of a worker, None where it has ended."""
-        if worker in self._asked:
-            self._asked.discard(worker)
+        if worker in self._expected:
+            self._expected.discard(worker)
             if answer is not None:
                 self.answers.append(answer)
             self._check()
 
     def _check(self) -> None:
-        if not self._asked:
+        if not self._expected:
             self.answered.set()
 
 

@@ -198,7 +198,7 @@ def _decode_url(query: Mapping[str, str]) -> dict[str, object]:
     if not parameters.keys() & {"query", "extensions"}:
         raise RequestError("query: missing; write one at /graphiql")
     for name in ("variables", "extensions"):
-        if name in parameters:
+        if parameters.get(name):
             parameters[name] = decode_json(query[name])
     return parameters
 

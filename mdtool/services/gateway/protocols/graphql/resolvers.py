@@ -81,7 +81,7 @@ class FeedField:
                 return await self._page(
                     client,
                     key,
-                    Page.before(check_limit(arguments["limit"]), arguments.get("before") or None),
+                    Page.before(check_limit(arguments["limit"]), arguments.get("before")),
                 )
             session = parse_session(arguments.get("session")) if self.row.has_past else None
             if session is not None:

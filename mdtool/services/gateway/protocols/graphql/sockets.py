@@ -224,9 +224,9 @@ class _Connection:
 
 
 def _token_of(payload: Mapping[str, Any]) -> str | None:
-    """Return the token of a payload: `Authorization`, as of HTTP, or `token`."""
+    """Return the token of a payload: `Authorization`, as of HTTP, or `token`; empty is none."""
     for name in ("Authorization", "authorization"):
-        if isinstance(text := payload.get(name), str):
+        if (text := payload.get(name)) and isinstance(text, str):
             return bearer(text)
     token = payload.get("token")
-    return token if isinstance(token, str) else None
+    return token if token and isinstance(token, str) else None
