@@ -104,7 +104,7 @@ def _flags(context: typer.Context, section: str, arguments: list[str]) -> Mappin
     group: Any = context.parent.command
     command = group.get_command(context.parent, section)
     if command is None:
-        raise UsageError(f"{arguments[0]}: [{section}] is no command and has no options")
+        raise UsageError(f"{arguments[0]}: [{section}] is not a command and has no options")
     given = command.make_context(section, arguments, resilient_parsing=True).params
     fields = {field.name for field in dataclasses.fields(_class(section))}
     fields |= {field.metadata["formerly"] for field in dataclasses.fields(_class(section))}

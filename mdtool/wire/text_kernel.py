@@ -85,7 +85,6 @@ HUNDRED: Final = np.uint64(100)
 E4: Final = np.uint64(10**4)
 E8: Final = np.uint64(10**8)
 E9: Final = np.uint64(10**9)
-E16: Final = np.uint64(10**16)
 BYTE: Final = np.uint64(0xFF)
 ZEROS: Final = np.uint64(0x3030303030303030)
 

@@ -143,7 +143,7 @@ def parse_faults(text: str) -> list[Fault]:
 def _parse(text: str) -> Fault:
     kind, *words = text.split()
     if kind not in _OWN:
-        raise UsageError(f"fault {kind}: there is none; choose from {', '.join(_OWN)}")
+        raise UsageError(f"fault {kind}: does not exist; choose from {', '.join(_OWN)}")
     allowed = ("session", *(() if kind in _AUTH else _WHEN), *_OWN[kind])
     given: dict[str, Any] = {}
     for word in words:
