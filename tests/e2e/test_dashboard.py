@@ -44,6 +44,16 @@ def shows(symbol: str, column: str, text: str) -> str:
     return f"{found} && !{found}.classList.contains('stale') && {cell} === {json.dumps(text)}"
 
 
+@pytest.fixture
+async def market():
+    async with MarketSource().serving() as source:
+        for symbol, price in (("AAPL", 187.25), ("GOOG", 191.5), ("MSFT", 410.5), ("TSLA", 380.0)):
+            source.trade(symbol, price, 400)
+            for interval in ("1s", "1m"):
+                source.bars[symbol, interval] = [Bar(TIME_NS + at * 60 * 10**9) for at in range(9)]
+        yield source
+
+
 async def test_what_is_shown_is_what_the_api_answers():
     async with world_of(SOURCES["vwap"], assets=str(node_modules())) as world, chromium() as tab:
         for prices in ({"AAPL": 20_000, "MSFT": 41_050}, {"AAPL": 20_100, "MSFT": 41_000}):
@@ -123,14 +133,26 @@ async def test_a_gateway_is_killed_and_restarted_without_a_reload(tmp_path):
             assert await tab.run("globalThis.isSamePage")
 
 
-@pytest.fixture
-async def market():
-    async with MarketSource().serving() as source:
-        for symbol, price in (("AAPL", 187.25), ("GOOG", 191.5), ("MSFT", 410.5), ("TSLA", 380.0)):
-            source.trade(symbol, price, 400)
-            for interval in ("1s", "1m"):
-                source.bars[symbol, interval] = [Bar(TIME_NS + at * 60 * 10**9) for at in range(9)]
-        yield source
+async def test_all_bars_since_a_lost_connection_are_read(market):
+    pages = (
+        "performance.getEntriesByType('resource')"
+        ".filter(({ name }) => /bars.AAPL.interval=1m/.test(name))"
+    )
+    older_pages = f"{pages}.filter(({{ name }}) => name.includes('cursor=')).length"
+    async with chromium() as tab:
+        settings = {"assets": str(node_modules()), "port": port_for(tab)}
+        async with gateway_of(market.address, **settings) as client:
+            await tab.resize(1440, 900)
+            await tab.open(url_of(client, "/?symbol=AAPL"))
+            await tab.until(
+                f"{shows('AAPL', 'last', '187.25')} && document.querySelector('.chart canvas')"
+            )
+            assert await tab.run(older_pages) == 0
+        await tab.until(f"{row('AAPL')}.classList.contains('stale')")
+        # The newest 500, 500 older ones, and those down to the bars that the page has.
+        market.bars["AAPL", "1m"] += [Bar(TIME_NS + at * 60 * 10**9) for at in range(9, 1_200)]
+        async with gateway_of(market.address, **settings):
+            await tab.until(f"{older_pages} === 2 && {shows('AAPL', 'last', '187.25')}")
 
 
 async def test_the_keyboard_alone_is_enough(market):

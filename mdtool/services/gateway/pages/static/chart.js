@@ -29,6 +29,8 @@ function library(template) {
   return loading;
 }
 
+const startOf = (bar) => Date.parse(bar.start) / 1000;
+
 export class Chart {
   #place;
   #message;
@@ -57,7 +59,8 @@ export class Chart {
     this.#connection = connection;
     connection.addEventListener("change", () => {
       // What the page missed while it was disconnected is history.
-      if (connection.isConnected && connection.generation !== this.#generation && this.#shown) {
+      const isNew = connection.isConnected && connection.generation !== this.#generation;
+      if (isNew && this.#chart !== null) {
         this.#read(this.#shown);
       }
     });
@@ -155,15 +158,21 @@ export class Chart {
     this.#setAll();
   }
 
+  // Reads the newest bars; after a lost connection, back to those that are known.
   async #read(shown) {
     this.#generation = this.#connection.generation;
-    const page = await this.#page(shown, null);
-    if (page !== null) {
-      this.#say("");
+    const known = this.#newest;
+    let page = { next: null };
+    do {
+      page = await this.#page(shown, page.next);
+      if (page === null) {
+        return;
+      }
       this.#older ??= page.next;
       page.data.forEach((bar) => this.#keep(bar));
-      this.#setAll();
-    }
+    } while (known !== 0 && page.next !== null && startOf(page.data.at(-1)) > known);
+    this.#say("");
+    this.#setAll();
   }
 
   async #readOlder(shown) {
@@ -195,7 +204,7 @@ export class Chart {
   }
 
   #take(bar) {
-    const isOld = Date.parse(bar.start) / 1000 < this.#newest;
+    const isOld = startOf(bar) < this.#newest;
     const time = this.#keep(bar);
     if (isOld) {
       this.#setAll();
@@ -215,7 +224,7 @@ export class Chart {
   }
 
   #keep(bar) {
-    const time = Date.parse(bar.start) / 1000;
+    const time = startOf(bar);
     this.#bars.set(time, bar);
     this.#newest = Math.max(this.#newest, time);
     return time;

@@ -254,9 +254,10 @@ export class Watchlist extends EventTarget {
     }
     const visibleNow = [this.#extra, ...names].join("\n");
     if (visibleNow !== this.#visible) {
+      const delay = this.#visible === "" ? 0 : FOLLOW_AFTER_MS;
       this.#visible = visibleNow;
       clearTimeout(this.#following);
-      this.#following = setTimeout(() => this.#follow([...names]), FOLLOW_AFTER_MS);
+      this.#following = setTimeout(() => this.#follow([...names]), delay);
     }
   }
 
