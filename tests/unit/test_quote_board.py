@@ -91,3 +91,14 @@ def test_symbols_beyond_the_limit_are_dropped_and_known_ones_are_not(board, monk
     assert board.symbols() == ["A", "C"]
     assert board.find("A") == fresh(2, "A")
     assert caplog.text.count("more than 2 symbols") == 1
+
+
+def test_trades_are_renewed_in_place_and_books_are_not(board, clock, published):
+    trade = Quote("AAPL", None, None, 5, 1_000)
+    board.receive([trade, quote(1, "MSFT"), trade._replace(symbol="OLD")])
+    clock.now_s += TTL_S + 1
+    assert board.renew_trades(["AAPL", "MSFT"]) == ["MSFT"]
+    board.expire()
+    assert [row.symbol for row in published[3:]] == ["MSFT", "OLD"]
+    assert board.renew_trades(["OLD"]) == ["OLD"]  # is stale: it has to be published
+    assert board.find("AAPL") == LatestQuote(*trade)

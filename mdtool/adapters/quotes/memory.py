@@ -27,6 +27,7 @@ class MemoryQuoteHub:
     """
 
     address = "memory"
+    is_shared = False
     lost_because = None
 
     def __init__(self, url: str = URL) -> None:

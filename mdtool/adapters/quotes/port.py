@@ -29,6 +29,11 @@ class QuoteHub(Protocol):
         ...
 
     @property
+    def is_shared(self) -> bool:
+        """Whether others than this process publish and receive its quotes."""
+        ...
+
+    @property
     def lost_because(self) -> str | None:
         """Why it is unavailable, None where it is available."""
         ...

@@ -89,6 +89,8 @@ class RedisQuoteHub:
         When the URL is not valid.
     """
 
+    is_shared = True
+
     def __init__(self, url: str, start_s: float = START_S) -> None:
         self.malformed = 0
         self.lost_because: str | None = "not connected yet"

@@ -104,6 +104,10 @@ class MarketState:
         """Return how many symbols are stale."""
         return int(np.count_nonzero(self._rows["stale"]))
 
+    def stale_symbols(self) -> list[str]:
+        """Return the symbols that are stale."""
+        return [self.symbols[index] for index in np.flatnonzero(self._rows["stale"]).tolist()]
+
     def ingested_ns(self, symbols: NDArray[np.integer]) -> int | None:
         """Return when the oldest of symbols' latest trades was accepted by the ingest server.
 

@@ -104,6 +104,10 @@ class QuoteBoard:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def has_room_for(self, symbol: str) -> bool:
+        """Return whether quotes of a symbol are not dropped."""
+        return len(self._rows) < MAX_SYMBOLS or symbol in self._rows
+
     def receive(self, quotes: Sequence[Quote]) -> None:
         """Apply quotes that were published, the same again or others."""
         now_s = self._now_s()
@@ -111,7 +115,7 @@ class QuoteBoard:
         for quote in quotes:
             known = self._rows.get(quote.symbol)
             if known is None and len(self._rows) == MAX_SYMBOLS:
-                self._warn_full()
+                self.warn_full()
                 continue
             self._received_s[quote.symbol] = now_s
             if known != (*quote, False):
@@ -119,6 +123,18 @@ class QuoteBoard:
                 changed.append(row)
         if changed:
             self._publish(changed)
+
+    def renew_trades(self, symbols: Iterable[str]) -> list[str]:
+        """Keep fresh quotes fresh that are trades alone; return the other symbols of these."""
+        now_s = self._now_s()
+        others = []
+        for symbol in symbols:
+            row = self._rows[symbol]
+            if row.is_stale or row.is_of_book:
+                others.append(symbol)
+            else:
+                self._received_s[symbol] = now_s
+        return others
 
     def expire(self) -> None:
         """Mark quotes stale that were published too long ago."""
@@ -150,7 +166,8 @@ class QuoteBoard:
         """Return how many are stale."""
         return sum(row.is_stale for row in self._rows.values())
 
-    def _warn_full(self) -> None:
+    def warn_full(self) -> None:
+        """Log once that there are more symbols than it has room for."""
         if not self._is_full:
             self._is_full = True
             log.warning("quotes: more than %d symbols; dropping those of further ones", MAX_SYMBOLS)
@@ -208,10 +225,20 @@ class Quotes:
                 self.board.expire()
 
     async def _repeat_trades(self) -> None:
-        """Publish last trades once more, of symbols on the board, some in each turn of the loop."""
-        symbols = list(self.board.symbols())
+        """Keep last trades of the market fresh, some in each turn of the loop.
+
+        Who shares the hub has them published again. Within one process those that are fresh are
+        what the market has, for it publishes each that changes.
+        """
+        if not self._market.is_live:
+            return
+        lost = set(self._market.stale_symbols())
+        symbols = [symbol for symbol in self.board.symbols() if symbol not in lost]
         for begin in range(0, len(symbols), _AT_ONCE):
-            found = map(self._market.symbols.find, symbols[begin : begin + _AT_ONCE])
+            due = symbols[begin : begin + _AT_ONCE]
+            if not self._hub.is_shared:
+                due = self.board.renew_trades(due)
+            found = map(self._market.symbols.find, due)
             self.trade(np.array([index for index in found if index is not None], np.intp))
             await asyncio.sleep(0)
 
@@ -262,6 +289,9 @@ class Quotes:
         quotes = []
         for index in changed.tolist():
             symbol = self._market.symbols[index]
+            if not self.board.has_room_for(symbol):
+                self.board.warn_full()
+                continue
             session = self._market.session(index)
             known = self.board.find(symbol)
             has_better = known is not None and known.is_of_book and not known.is_stale
