@@ -25,7 +25,7 @@ from mdtool.core.records import (
     trades_of,
     with_ts_out,
 )
-from mdtool.core.symbology import DatasetNames, Names, live_names
+from mdtool.core.symbology import DatasetNames, Names, live_names, moving, without
 from mdtool.core.symbols import SymbolMap
 from mdtool.core.units import NS_PER_DAY
 
@@ -221,6 +221,8 @@ class Resolver:
         self.instruments = instruments
         self._dataset = instruments.dataset_names(source, metadata)
         self._state = _InForce(instruments, self._dataset, {})
+        self._continuous: dict[str, int] = {}
+        """The id that each continuous name has now."""
 
     def learn(self, mappings: Records) -> None:
         """Apply symbol mapping records to the batches that follow.
@@ -236,6 +238,11 @@ class Resolver:
             names = live_names(record, before, self._dataset.is_known(instrument_id))
             if before is None or before.names != names.names:
                 live[instrument_id] = names
+            for name in moving(names):
+                held_by = self._continuous.get(name, instrument_id)
+                if held_by != instrument_id and name in live[held_by].names:
+                    live[held_by] = without(live[held_by], name, held_by)
+                self._continuous[name] = instrument_id
         if live != self._state.live:
             self._state = _InForce(self.instruments, self._dataset, live)
 

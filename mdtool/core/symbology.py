@@ -308,6 +308,9 @@ def _root(interval: Interval) -> str:
 def live_names(mapping: np.void, before: Names | None, is_known: bool) -> Names:
     """Return what an id means from a symbol mapping record on.
 
+    An instrument that was requested by several names has a record for each: names of one raw
+    symbol, or of one root, add up.
+
     Parameters
     ----------
     mapping : SYMBOL_MAPPING
@@ -321,5 +324,32 @@ def live_names(mapping: np.void, before: Names | None, is_known: bool) -> Names:
     ]
     names = tuple(dict.fromkeys(text for text in texts if text and not text.isdigit()))
     raw = next((name for name in names if _stype_of(name, "parent") == "raw_symbol"), None)
-    identity = raw or (int(mapping["instrument_id"]), "live", names)
-    return Names(identity, names, is_first=before is None and not is_known)
+    if before is None or not _adds_up(before, raw, names):
+        identity = raw or (int(mapping["instrument_id"]), "live", names)
+        return Names(identity, names, is_first=before is None and not is_known)
+    together = dict.fromkeys([*([raw] if raw else ()), *before.names, *names])
+    return Names(raw or before.identity, tuple(together), before.is_first)
+
+
+def _adds_up(before: Names, raw: str | None, names: Sequence[str]) -> bool:
+    """Return whether an id that had names before means the same with further ones."""
+    if raw is not None:
+        return raw in before.names
+    roots = {name.partition(".")[0] for name in names}
+    is_raw = isinstance(before.identity, str)
+    return any(
+        known.startswith(root) if is_raw else known.partition(".")[0] == root
+        for known in before.names[:1]
+        for root in roots
+    )
+
+
+def moving(names: Names) -> list[str]:
+    """Return the continuous names of an id: a later mapping moves them to another one."""
+    return [name for name in names.names if _stype_of(name, "") == _CONTINUOUS]
+
+
+def without(names: Names, name: str, instrument_id: int) -> Names:
+    """Return what an id means once one of its names has moved to another id."""
+    rest = tuple(each for each in names.names if each != name)
+    return Names(names.identity if rest else (instrument_id, "live", ()), rest)

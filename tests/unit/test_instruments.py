@@ -58,6 +58,15 @@ def orders(*rows):
     return records
 
 
+def mapped(*entries):
+    """Mapping records of ids, names and the raw symbols that these resolved to."""
+    records = mappings(*((number, name) for number, name, _ in entries)).copy()
+    for record, (_, _, raw) in zip(records, entries, strict=True):
+        if raw:
+            record["stype_out_symbol"] = raw
+    return records
+
+
 def mappings(*pairs):
     return np.frombuffer(b"".join(streams.mapping(*pair) for pair in pairs), SYMBOL_MAPPING)
 
@@ -358,15 +367,45 @@ class TestLive:
         assert late.instrument.tolist() == early.instrument.tolist()
         assert late.symbols.tolist() == ["ESM4"]
 
+    @pytest.mark.parametrize("raw", ["ESM4", ""])
+    def test_every_name_of_an_id_selects_it(self, raw):
+        requested = ["ES.c.0", "ES.v.0", "ES.FUT"]
+        records = mapped(*((1, name, raw) for name in requested))
+        for name in (*requested, *filter(None, [raw])):
+            instruments = Instruments()
+            instruments.select([name])
+            live = Resolver(instruments, "a")
+            live.learn(records)
+            assert names(live, orders((1, 0))) == [name]
+            assert instruments.selected.tolist() == [True]
+        live = resolver()
+        live.learn(records)
+        assert names(live, orders((1, 0))) == [raw or "ES.c.0"]
+        assert set(live.instruments[0].names) == {*requested, *filter(None, [raw])}
+
+    def test_a_continuous_name_moves_to_the_id_that_is_mapped_later(self):
+        instruments = Instruments()
+        instruments.select(["ES.c.0"])
+        live = Resolver(instruments, "a")
+        live.learn(mapped((1, "ES.c.0", "ESM4"), (1, "ES.FUT", "ESM4"), (2, "ES.FUT", "ESU4")))
+        assert live.batch(orders((1, 0), (2, 0))).is_selected.tolist() == [True, False]
+        live.learn(mapped((2, "ES.c.0", "ESU4")))
+        assert live.batch(orders((1, 0), (2, 0))).is_selected.tolist() == [False, True]
+
+    def test_names_of_another_root_mean_another_instrument(self):
+        live = resolver()
+        live.learn(mapped((1, "ES.c.0", "")))
+        first = live.batch(orders((1, 0))).instrument.tolist()
+        live.learn(mapped((1, "NQ.c.0", "")))
+        assert names(live, orders((1, 0))) == ["NQ.c.0"]
+        assert live.batch(orders((1, 0))).instrument.tolist() != first
+
     def test_continuous_and_raw_names_both_select(self):
-        record = bytearray(streams.mapping(1, "ES.c.0"))
-        out = SYMBOL_MAPPING.fields["stype_out_symbol"][1]
-        record[out : out + 5] = b"ESM4\0"
         for name in ("ES.c.0", "ESM4"):
             instruments = Instruments()
             instruments.select([name])
             live = Resolver(instruments, "a")
-            live.learn(np.frombuffer(bytes(record), SYMBOL_MAPPING))
+            live.learn(mapped((1, "ES.c.0", "ESM4")))
             batch = live.batch(orders((1, 0)))
             assert batch.is_selected.tolist() == [True]
             assert batch.symbols.tolist() == [name]
