@@ -141,10 +141,7 @@ class AggregatorClient:
         requesting = asyncio.create_task(_request_trades(call, intervals_ms))
 
         def receive_trades(_symbols: SymbolTable, run: TradeRun) -> None:
-            if (
-                len(run.trades) or run.probe
-            ):  # a message may have symbols alone, which later ones need
-                stream.received(run)
+            stream.received(run)
 
         try:
             await call.initial_metadata()

@@ -159,7 +159,7 @@ class TradeStream:
     ----------
     request : callable
         Requests runs so many ms apart. The source passes on what is committed by then, and behind
-        it a run without frames.
+        it a run without frames and stream.
     receive : callable
         Takes the other runs.
     """
@@ -186,10 +186,10 @@ class TradeStream:
         await self._send()
 
     def received(self, run: TradeRun) -> None:
-        """Take the next run of the source."""
+        """Take the next run of the source; one of a stream without frames brought symbols alone."""
         if run.frames.count:
             self._receive(run)
-        else:
+        elif not run.stream_id:
             _settle(self._requested.popleft())
 
     def lost(self) -> None:

@@ -148,7 +148,7 @@ async def test_a_slow_client_is_disconnected_with_the_reason(monkeypatch):
             await receive()
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "more than 200,000 trades waited for a slow reader" in caught.value.details()
-        assert received <= sent - 300_000
+        assert received <= sent - 200_000
 
 
 async def test_an_unavailable_feed_is_reported():

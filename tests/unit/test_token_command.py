@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from mdtool.cli.app import app
 
-pytestmark = pytest.mark.usefixtures("no_settings")
+pytestmark = pytest.mark.usefixtures("no_settings", "root_logger")
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ class Follower:
         self._release()
 
     def request(self, interval_ms: int) -> None:
-        """As `collect`; behind those that wait, a run without frames is passed on."""
+        """As `collect`; a run without frames and stream is passed on behind those that wait."""
         self._collected.append(_Batch(TradeRun(self._symbols, "", 0, Frames.empty())))
         self.collect(interval_ms)
 
