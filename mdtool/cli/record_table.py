@@ -34,7 +34,7 @@ _HIDDEN: Final = frozenset(
 
 
 _SIZES: Final = frozenset({"size", "volume", "quantity", "bid_sz_00", "ask_sz_00"})
-"""Shown times the lot, where a live source has told that."""
+"""Shown times the lot, where a live source has given that."""
 
 
 class RecordTable:

@@ -113,7 +113,7 @@ class Instruments:
     Attributes
     ----------
     lots : dict of str to int
-        What one unit of size stands for, in units of 1e-9, by symbol, where a live source told it.
+        What one unit of size stands for, in units of 1e-9, by symbol, where a live source gave it.
     """
 
     def __init__(self, consolidates: bool = False) -> None:

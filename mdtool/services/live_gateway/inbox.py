@@ -120,7 +120,7 @@ class Inbox:
         return None
 
     def interrupt(self, error: MdtoolError) -> None:
-        """Have the next `take` raise an error, and whoever waits for a request call it."""
+        """Have the next `take` raise an error, and have what waits for a request call it."""
         self._interruption = error
         self.signal.set()
 

@@ -22,7 +22,7 @@ export class Connection extends EventTarget {
   #subscriptions = new Map();
   #ids = 0;
   #attempts = 0;
-  #heardAt = 0;
+  #receivedAt = 0;
   #retry = null;
 
   constructor(path) {
@@ -61,7 +61,7 @@ export class Connection extends EventTarget {
     const socket = this.#socket = new WebSocket(this.#url);
     socket.addEventListener("open", () => {
       this.generation += 1;
-      this.#heardAt = performance.now();
+      this.#receivedAt = performance.now();
       this.#become("connected");
       if (token.value !== null) {
         this.#send({ op: "auth", token: token.value });
@@ -113,7 +113,7 @@ export class Connection extends EventTarget {
     if (!this.isConnected) {
       return;
     }
-    if (performance.now() - this.#heardAt > SILENCE_MS) {
+    if (performance.now() - this.#receivedAt > SILENCE_MS) {
       const socket = this.#socket;
       this.#socket = null;
       socket.close();
@@ -139,7 +139,7 @@ export class Connection extends EventTarget {
   }
 
   #receive(text) {
-    this.#heardAt = performance.now();
+    this.#receivedAt = performance.now();
     this.#attempts = 0;
     this.received += 1;
     let message;

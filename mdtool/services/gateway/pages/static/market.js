@@ -24,7 +24,7 @@ export class Market {
 
   constructor(connection) {
     this.#connection = connection;
-    connection.addEventListener("change", () => this.#tell(null));
+    connection.addEventListener("change", () => this.#notify(null));
     token.addEventListener("change", () => {
       this.rows.clear();  // another principal may see others
       this.#refresh();
@@ -60,7 +60,7 @@ export class Market {
       }));
   }
 
-  // Whether a row is current: this connection has told its state, which is not stale.
+  // Whether a row is current: its state came over this connection, and is not stale.
   isLive(row) {
     return this.#connection.isConnected && row.generation === this.#connection.generation
       && !row.session?.stale;
@@ -75,7 +75,7 @@ export class Market {
     const past = bars.map((bar) => ({ second: bar.start.slice(0, 19), price: Number(bar.close) }));
     const first = row.points[0]?.second ?? "~";
     row.points = [...past.filter(({ second }) => second < first), ...row.points];
-    this.#tell(row);
+    this.#notify(row);
   }
 
   async #refresh() {
@@ -92,14 +92,14 @@ export class Market {
     } catch (error) {
       this.problem = this.rows.size ? "" : error.message;
       if (error.status === 401) {
-        this.#tell(null);
+        this.#notify(null);
         return;  // until there is another token
       }
     }
     if (this.rows.size === 0) {
       delay = RETRY_MS;
     }
-    this.#tell(null);
+    this.#notify(null);
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#refresh(), delay);
   }
@@ -109,7 +109,7 @@ export class Market {
     if (part === "session") {
       row.generation = this.#connection.generation;
     }
-    this.#tell(row);
+    this.#notify(row);
   }
 
   #take(symbol, part, data, isNewest = false) {
@@ -118,12 +118,12 @@ export class Market {
       row = {
         symbol, session: null, quote: null, vwap: null, points: [], decimals: 0,
         tradedAt: null,      // of performance.now(): clocks of exchanges may be of any day
-        generation: null,    // of the connection that told its session
+        generation: null,    // of the connection that its session came over
       };
       this.rows.set(symbol, row);
     }
     const before = row[part];
-    // An answer of REST may be older than what the stream has told meanwhile.
+    // An answer of REST may be older than what the stream has sent meanwhile.
     if (!isNewest && row.generation !== null && row.generation === this.#connection.generation) {
       return row;
     }
@@ -141,7 +141,7 @@ export class Market {
     return row;
   }
 
-  #tell(row) {
+  #notify(row) {
     this.#listeners.forEach((listener) => listener(row));
   }
 }

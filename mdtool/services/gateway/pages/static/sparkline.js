@@ -34,7 +34,7 @@ export class Sparklines {
     this.#market = market;
   }
 
-  want(symbols) {
+  request(symbols) {
     this.#wanted = symbols.filter((symbol) => !this.#known.has(symbol));
     this.#read();
   }

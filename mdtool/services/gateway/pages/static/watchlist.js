@@ -263,7 +263,7 @@ export class Watchlist extends EventTarget {
 
   #follow(symbols) {
     this.#market.follow(this.#extra === null ? symbols : [this.#extra, ...symbols]);
-    this.#sparklines.want(symbols);
+    this.#sparklines.request(symbols);
   }
 
   #write(line) {
