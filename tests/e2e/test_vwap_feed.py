@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from mdtool.core.errors import StartupError
+from mdtool.services.vwap.states import STATES_AT_ONCE
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 from tests.support.services import logged
 from tests.support.vwap_feeds import connected, vwap_feed
@@ -72,6 +73,20 @@ async def test_a_subscription_narrows_answers_and_widens_again(said):
             client.say("SUBSCRIBE *")
             found = {(await client.next())["symbol"] for _ in range(4)}
             assert found == {*names, "TSLA"}
+
+
+async def test_many_states_come_in_turns_and_each_once(said):
+    names = [f"S{number}" for number in range(2 * STATES_AT_ONCE + 5)]
+    async with aggregator() as running, vwap_feed(running.address) as address:
+        await said.heard("connected")
+        ticks = [tick(100, symbol=symbol) for symbol in range(len(names))]
+        async with connected(address) as early:
+            await running.send(message(0, ticks, names))
+            assert {(await early.next())["symbol"] for _ in names} == set(names)
+            async with connected(address) as late:
+                assert [(await late.next())["symbol"] for _ in names] == names
+                late.say("SUBSCRIBE *")
+                assert [(await late.next())["symbol"] for _ in names] == names
 
 
 async def _state(address: str, symbol: str, price: float) -> dict:

@@ -18,6 +18,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import TradeRun
 from mdtool.engine.vwap import Window
 from mdtool.services.vwap import follower as module
+from mdtool.services.vwap.backfill import read_backfill
 from mdtool.services.vwap.follower import Follower
 from mdtool.services.vwap.states import States
 from tests.reference.market import batch
@@ -178,6 +179,18 @@ async def test_a_stop_does_not_wait_for_a_store(monkeypatch):
     await asyncio.to_thread(history.is_asked.wait)
     await followed.end()
     assert history.is_interrupted
+
+
+def test_a_cancelled_backfill_reads_no_further_symbol():
+    history = History([100, 200], position=2)
+    history.is_free.set()
+    read = []
+    page = history.page
+    history.symbols = lambda: [SymbolTotals(f"S{number}", 2, 0) for number in range(5)]
+    history.page = lambda symbol, *place: (read.append(symbol), page(symbol, *place))[1]
+    with pytest.raises(StoreInterruptedError, match="was cancelled"):
+        read_backfill(history, Window(trades=1), lambda: len(read) == 2)
+    assert read == ["S0", "S1"]
 
 
 async def test_too_many_pending_trades_reconnect(monkeypatch):

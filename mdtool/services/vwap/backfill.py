@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdtool.adapters.stores.errors import StoreInterruptedError
 from mdtool.adapters.stores.port import SavedStream, TradeHistory, TradeKey, TradePage
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import NamedTrades, Trades
@@ -37,7 +38,9 @@ class Backfill:
         return len(self.stored)
 
 
-def read_backfill(history: TradeHistory, window: Window) -> Backfill:
+def read_backfill(
+    history: TradeHistory, window: Window, is_cancelled: Callable[[], bool] = lambda: False
+) -> Backfill:
     """Return the trades of each symbol's window that the store has at this moment.
 
     Positions are read first: trades beyond them were committed later and are left out, although a
@@ -49,16 +52,22 @@ def read_backfill(history: TradeHistory, window: Window) -> Backfill:
     history : TradeHistory
     window : Window
         By time, it ends at a symbol's latest trade.
+    is_cancelled : callable
+        Called between two symbols: `interrupt` of a history ends one read, not the next.
 
     Raises
     ------
     StoreError
         When the store cannot be read.
+    StoreInterruptedError
+        When it is cancelled.
     """
     cut = _Cut(history.streams())
     table = SymbolTable(totals.symbol for totals in history.symbols())
     parts: list[Trades] = []
     for index, symbol in enumerate(table):
+        if is_cancelled():
+            raise StoreInterruptedError("the backfill was cancelled")
         parts += reversed([*_blocks(history, index, symbol, window, cut)])
     return Backfill(NamedTrades(table, Trades.concatenate(parts)), cut.positions)
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterable
+from itertools import islice
 from typing import Final, cast
 
 from mdtool.core.addresses import format_address
@@ -14,7 +15,7 @@ from mdtool.core.tcp import notice_loss
 from mdtool.core.trades import Probe
 from mdtool.services.client import Admission
 from mdtool.services.limits import CapacityError
-from mdtool.services.vwap.states import States
+from mdtool.services.vwap.states import STATES_AT_ONCE, States
 from mdtool.wire.vwap_lines import (
     MAX_LINE_BYTES,
     LineError,
@@ -85,10 +86,13 @@ class Connections:
         for symbol in symbols:
             self._by_symbol.setdefault(symbol, set()).add(connection)
 
-    def lines(self, symbols: Iterable[str] | None) -> bytes:
-        """Return the states of symbols, None for all, a line each."""
-        selected = self._states.symbols() if symbols is None else symbols
-        return b"".join(map(self._states.line, selected))
+    def symbols(self) -> list[str]:
+        """Return the symbols that have a state."""
+        return self._states.symbols()
+
+    def lines(self, symbols: Iterable[str]) -> bytes:
+        """Return the states of symbols, a line each."""
+        return b"".join(map(self._states.line, symbols))
 
     def publish(self, symbols: Iterable[str]) -> None:
         """Send the states of symbols, which changed, to their subscribers."""
@@ -151,6 +155,7 @@ class Connection(asyncio.Protocol):
         self._is_behind = False
         self._has_subscribed = False
         self._missed: dict[str, None] = {}
+        self._is_catching_up = False
         self._received = b""
         self._is_skipping = False
         self._next_check: asyncio.TimerHandle | None = None
@@ -176,7 +181,7 @@ class Connection(asyncio.Protocol):
             return
         self._is_connected = True
         self._connections.add(self)
-        self._transport.write(self._connections.lines(None))
+        self._catch_up(self._connections.symbols())
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Remove the connection."""
@@ -222,8 +227,7 @@ class Connection(asyncio.Protocol):
         missed, self._missed = self._missed, {}
         if self.symbols is not None:
             missed = {symbol: None for symbol in missed if symbol in self.symbols}
-        if missed:
-            self._transport.write(self._connections.lines(missed))
+        self._catch_up(missed)
         self._handle_lines()
 
     def data_received(self, data: bytes) -> None:
@@ -265,7 +269,26 @@ class Connection(asyncio.Protocol):
         self._connections.subscribe(self, symbols)
         self.symbols = symbols
         self._missed.clear()
-        self._transport.write(self._connections.lines(symbols and sorted(symbols)))
+        self._catch_up(self._connections.symbols() if symbols is None else sorted(symbols))
+
+    def _catch_up(self, symbols: Iterable[str]) -> None:
+        """Send the latest states of symbols: some now, the others in later turns of the loop."""
+        self._missed.update(dict.fromkeys(symbols))
+        if not self._is_catching_up:
+            self._write_missed()
+
+    def _write_missed(self) -> None:
+        self._is_catching_up = False
+        if self._is_behind or self._transport.is_closing():
+            return  # `resume_writing` goes on
+        some = list(islice(self._missed, STATES_AT_ONCE))
+        for symbol in some:
+            del self._missed[symbol]
+        if self._missed:
+            self._is_catching_up = True
+            asyncio.get_running_loop().call_soon(self._write_missed)
+        if some:
+            self._transport.write(self._connections.lines(some))
 
     def _schedule_check(self) -> None:
         """Check after a while whether the client has read anything."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NoReturn
 
 from mdtool.adapters.market import TradeFeed, TradeStream
@@ -18,7 +18,7 @@ from mdtool.core.trades import Probe, TradeRun
 from mdtool.core.units import counted
 from mdtool.engine.vwap import Window
 from mdtool.services.vwap.backfill import Backfill, read_backfill
-from mdtool.services.vwap.states import States
+from mdtool.services.vwap.states import STATES_AT_ONCE, States
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,8 @@ class Follower:
         self._backfilling = None
         if backfill is not None:
             self._positions = backfill.positions
-            self._publish(self._states.restore(backfill.stored))
+            restored = self._states.restore(backfill.stored)
+            self._tasks.create_task(self._publish_restored(restored))
             log.info(
                 "windows restored from %s of %s",
                 counted(len(backfill), "trade"),
@@ -132,6 +133,12 @@ class Follower:
         pending, self._pending, self._n_pending = self._pending, [], 0
         for run in pending:
             self._apply(run)
+
+    async def _publish_restored(self, symbols: Sequence[str]) -> None:
+        """Publish states, some in each turn of the event loop."""
+        for begin in range(0, len(symbols), STATES_AT_ONCE):
+            self._publish(symbols[begin : begin + STATES_AT_ONCE])
+            await asyncio.sleep(0)
 
     def _apply(self, run: TradeRun) -> None:
         run = run.since(self._positions.get(run.stream_id, 0))
@@ -195,4 +202,4 @@ class _Backfilling:
     def _read(self) -> Backfill:
         with open_history(self._store) as history:
             self._history = history
-            return read_backfill(history, self._window)
+            return read_backfill(history, self._window, lambda: self._is_cancelled)

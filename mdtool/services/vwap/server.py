@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeAlias
 
 from mdtool.adapters.kafka.address import KafkaAddress
@@ -20,7 +21,7 @@ from mdtool.services.security import keep_local
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.connections import Connection, Connections
 from mdtool.services.vwap.follower import Follower
-from mdtool.services.vwap.states import States
+from mdtool.services.vwap.states import STATES_AT_ONCE, States
 from mdtool.wire.vwap_lines import VwapState
 from mdtool.wire.websocket import CloseCode
 
@@ -114,9 +115,17 @@ class _Publisher:
     @contextlib.contextmanager
     def follow(self, update: Update) -> Iterator[None]:
         """As `ServedVwaps.follow`."""
-        update(self._states.states(self._states.symbols()))
         self._updates.append(update)
+        self._send(update, self._states.symbols())
         try:
             yield
         finally:
             self._updates.remove(update)
+
+    def _send(self, update: Update, symbols: Sequence[str], begin: int = 0) -> None:
+        """Pass on the states of symbols: some now, the others in later turns of the event loop."""
+        if update in self._updates:
+            end = begin + STATES_AT_ONCE
+            update(self._states.states(symbols[begin:end]))
+            if end < len(symbols):
+                asyncio.get_running_loop().call_soon(self._send, update, symbols, end)

@@ -12,6 +12,8 @@ from mdtool.core.trades import NamedTrades, Trades
 from mdtool.engine.vwap import RollingVwap, Window
 from mdtool.wire.vwap_lines import VwapState, encode_state
 
+STATES_AT_ONCE: Final = 1_000
+"""States that are published in one turn of the event loop, where there are many: 4 ms."""
 _FIRST_SYMBOLS: Final = 64
 _FEW_TRADES: Final = 64
 """Up to which a dict finds the last trades sooner than a sort."""
