@@ -67,12 +67,12 @@ def test_the_feed_agrees_with_the_filter_also_after_a_kill(tmp_path, form, name)
         assert services.end(signal.SIGTERM) == 0
 
 
-async def first_trade(aggregator: str) -> None:
-    """Wait until a symbol has any."""
+async def first_probe(aggregator: str) -> None:
+    """Wait until the aggregator has any."""
     came = asyncio.Event()
 
     def receive(_symbols, updates):
-        if len(updates.symbol):
+        if updates.probes:
             came.set()
 
     async with AggregatorClient(aggregator) as client:
@@ -112,7 +112,7 @@ async def test_a_check_waits_for_a_feed_that_finds_the_aggregator_late():
             asked = {**addresses, "vwap": vwap}
             only = ["--only", "serve-tcp,aggregate,vwap"]
             checking = asyncio.create_task(asyncio.to_thread(check, asked, *only))
-            await first_trade(addresses["aggregate"])
+            await first_probe(addresses["aggregate"])
             async with relay(port, addresses["aggregate"]):
                 checked = await checking
         assert (checked.returncode, checked.stderr) == (0, "")
