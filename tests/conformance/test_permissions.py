@@ -11,52 +11,33 @@ from aiohttp import WSServerHandshakeError
 
 from mdtool.core.permissions import Grant
 from mdtool.services.gateway import server
-from mdtool.services.gateway.feeds import books
 from mdtool.services.gateway.feeds.feed import ALL
 from mdtool.services.gateway.policies import policies
 from mdtool.services.gateway.table import TABLE
 from mdtool.services.http.entry import OPEN
 from tests.reference.permissions import may_read
 from tests.support.feed_followers import (
-    FOLLOWERS,
     ClosedError,
     PlainFollower,
     RejectedError,
     StreamFollower,
     bearer,
     follower_of,
+    pairs,
 )
 from tests.support.feed_sources import SOURCES, world_of
-from tests.support.kernels import compile_kernels
 from tests.support.tokens import ROLES, Keys
+
+pytestmark = pytest.mark.usefixtures("kernels", "books_are_polled_often")
 
 ROWS = list(TABLE.values())
 READING = ["all", "some", "denied"]
 REFUSED = (RejectedError, ClosedError, WSServerHandshakeError, AssertionError)
 
 
-def pairs(symbol):
-    return [
-        pytest.param(row, kind, id=f"{row.name}-{name}")
-        for row in ROWS
-        for name, kind in FOLLOWERS.items()
-        if kind.can_follow(row, symbol)
-    ]
-
-
 def may(role, row, symbol):
     grants = [Grant.parse(ROLES[role])]
     return may_read(grants, row.name, symbol)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _kernels():
-    compile_kernels()
-
-
-@pytest.fixture(autouse=True)
-def _poll_often(monkeypatch):
-    monkeypatch.setattr(books, "POLL_S", 0.01)
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import socket as sockets
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
+import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, TCPConnector, WSMsgType
 
 from mdtool.services.gateway.feeds.feed import ALL
-from mdtool.services.gateway.table import FeedRow
+from mdtool.services.gateway.table import TABLE, FeedRow
 from mdtool.wire.graphql import SUBPROTOCOL
 from mdtool.wire.stomp import Frame, StompDecoder, Version, encode
 from tests.support.feed_sources import SOURCES
@@ -340,6 +341,17 @@ FOLLOWERS: dict[str, type[Follower]] = {
     "plain": PlainFollower,
 }
 """By protocol."""
+
+
+def pairs(symbol: str = "AAPL", **wanted: object) -> list[Any]:
+    """Each feed with each protocol that can follow a symbol of it, as parameters of a test."""
+    return [
+        pytest.param(row, kind, id=f"{row.name}-{name}")
+        for row in TABLE.values()
+        for name, kind in FOLLOWERS.items()
+        if kind.can_follow(row, symbol)
+        and all(getattr(kind, each) == value for each, value in wanted.items())
+    ]
 
 
 @contextlib.asynccontextmanager

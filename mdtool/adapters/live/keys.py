@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Final
 
 from mdtool.core.errors import InputError, UsageError
-
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+from mdtool.core.private_files import read_private
 
 
 def find_keys(source: str, names: Sequence[str], path: str) -> dict[str, str]:
@@ -42,16 +38,8 @@ def find_keys(source: str, names: Sequence[str], path: str) -> dict[str, str]:
 
 
 def _read(path: str) -> dict[str, str]:
-    try:
-        mode, text = Path(path).stat().st_mode, Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except UnicodeError as error:
-        raise InputError(f"{path}: is not text") from error
-    if mode & _OTHERS:
-        raise InputError(f"{path}: others may read the keys in it; chmod 600 {path}")
     keys = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(read_private(path).splitlines(), 1):
         name, is_key, value = line.partition("=")
         if is_key and not line.startswith("#"):
             keys[name.strip()] = value.strip()

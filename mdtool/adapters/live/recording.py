@@ -13,11 +13,10 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO, Final, TypeAlias
 
-from mdtool.adapters.live.config import REGULAR
 from mdtool.adapters.live.conversation import Conversation
+from mdtool.adapters.live.event_stream import EventStream
 from mdtool.adapters.live.port import Request, Session
 from mdtool.core.errors import InputError, OutputError
-from mdtool.wire.source_stream import SourceEncoder
 
 _SUFFIX: Final = ".tsv"
 _SOURCE: Final = "source"
@@ -117,22 +116,12 @@ class RecordedSource:
         symbols = request.symbols or begin.split(" ")[1:]
         config = request.config
         self._conversation = Conversation(kind, Request(symbols, config, request.keys))
-        self._encoder = SourceEncoder(
-            kind.dataset,
-            start_ns,
-            kind.instrument_class,
-            config.lots(),
-            config.conditions == REGULAR,
-        )
-        self.counts: Counter[str] = self._encoder.counts
-        self._data = self._encoder.take()
+        self._stream = EventStream(kind, config, start_ns)
+        self.counts: Counter[str] = self._stream.counts
 
     def read(self, n_bytes: int) -> bytes:
         """As `LiveSource.read`."""
-        while not self._data and self._take_lines():
-            self._data = self._encoder.take()
-        data, self._data = self._data[:n_bytes], self._data[n_bytes:]
-        return data
+        return self._stream.read(n_bytes, self._take_lines)
 
     def close(self) -> None:
         """As `LiveSource.close`."""
@@ -140,7 +129,7 @@ class RecordedSource:
 
     def _take_lines(self) -> bool:
         """Take the next lines; return whether there were any."""
-        conversation, add = self._conversation, self._encoder.add
+        conversation, add = self._conversation, self._stream.add
         n = 0
         for n, (ts_ns, kind, text) in enumerate(self._lines, 1):
             if kind == _MESSAGE:

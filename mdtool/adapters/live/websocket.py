@@ -18,8 +18,8 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from mdtool.adapters.live.config import REGULAR
 from mdtool.adapters.live.conversation import Conversation
+from mdtool.adapters.live.event_stream import EventStream
 from mdtool.adapters.live.port import Request, Session
 from mdtool.adapters.live.recording import Recorder
 from mdtool.core.backoff import delays
@@ -32,7 +32,6 @@ from mdtool.wire.source_stream import (
     Note,
     Rejected,
     Send,
-    SourceEncoder,
     Subscribed,
 )
 
@@ -70,15 +69,8 @@ class WebSocketSource:
         start_ns = time.time_ns()
         self._conversation = Conversation(kind, request)
         self._recorder = Recorder(config.record, kind.name, request.symbols, start_ns)
-        self._encoder = SourceEncoder(
-            kind.dataset,
-            start_ns,
-            kind.instrument_class,
-            config.lots(),
-            config.conditions == REGULAR,
-        )
-        self.counts: Counter[str] = self._encoder.counts
-        self._data = self._encoder.take()
+        self._stream = EventStream(kind, config, start_ns)
+        self.counts: Counter[str] = self._stream.counts
         self._arrived: list[tuple[int, Sequence[Event]]] = []
         self._has_news = threading.Condition()
         self._is_over = False
@@ -92,10 +84,7 @@ class WebSocketSource:
 
     def read(self, n_bytes: int) -> bytes:
         """As `LiveSource.read`."""
-        while not self._data and self._take():
-            self._data = self._encoder.take()
-        data, self._data = self._data[:n_bytes], self._data[n_bytes:]
-        return data
+        return self._stream.read(n_bytes, self._take)
 
     def close(self) -> None:
         """As `LiveSource.close`."""
@@ -115,7 +104,7 @@ class WebSocketSource:
         if len(arrived) >= _MAX_WAITING:
             self._call(self._has_room.set)
         for ts_ns, events in arrived:
-            self._encoder.add(events, ts_ns)
+            self._stream.add(events, ts_ns)
         return True
 
     def _call(self, function: Callable[[], object]) -> None:

@@ -5,17 +5,13 @@ They are stored in plain text: to check the answer to a challenge, the key itsel
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
-from mdtool.core.errors import StartupError
+from mdtool.core.errors import InputError, StartupError
 from mdtool.core.permissions import ANONYMOUS, Principal
+from mdtool.core.private_files import read_private
 from mdtool.wire.live import Authentication
-
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +36,9 @@ class Keys:
             When it cannot be read, others than its owner may read it, or a line is not valid.
         """
         try:
-            mode, text = Path(path).stat().st_mode, Path(path).read_text(encoding="ascii")
-        except OSError as error:
-            raise StartupError(f"{path}: {error.strerror}") from error
-        except UnicodeError as error:
-            raise StartupError(f"{path}: is not ASCII text") from error
-        if mode & _OTHERS:
-            raise StartupError(f"{path}: others may read the keys in it; chmod 600 {path}")
+            text = read_private(path, "ascii")
+        except InputError as error:
+            raise StartupError(str(error)) from error
         keys = []
         for number, line in enumerate(text.splitlines(), 1):
             words = line.partition("#")[0].split()
