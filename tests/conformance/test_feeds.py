@@ -9,7 +9,6 @@ import json
 import pytest
 from aiohttp import WSServerHandshakeError
 
-from mdtool.services.gateway.feeds import books
 from mdtool.services.gateway.feeds.feed import ALL
 from mdtool.services.gateway.table import TABLE
 from tests.reference.market_source import MarketSource
@@ -20,11 +19,13 @@ from tests.support.feed_followers import (
     RejectedError,
     StreamFollower,
     follower_of,
+    pairs,
 )
 from tests.support.feed_sources import SOURCES, world_of
 from tests.support.gateways import gateway_of
-from tests.support.kernels import compile_kernels
 from tests.support.waiting import bounded
+
+pytestmark = pytest.mark.usefixtures("kernels", "books_are_polled_often")
 
 ROWS = list(TABLE.values())
 SOCKETS = [kind for kind in FOLLOWERS if kind != "polling"]
@@ -33,32 +34,10 @@ SLOW_SYMBOLS = [f"S{number}" for number in range(300)]
 """So many of each that neither the system nor the client's library can keep all of it."""
 
 
-def pairs(symbol: str = "AAPL", **wanted):
-    """Each feed with each protocol that can follow a symbol of it."""
-    return [
-        pytest.param(row, kind, id=f"{row.name}-{name}")
-        for row in ROWS
-        for name, kind in FOLLOWERS.items()
-        if kind.can_follow(row, symbol)
-        and all(getattr(kind, each) == value for each, value in wanted.items())
-    ]
-
-
 def can_change(pair) -> bool:
     """Whether a symbol is published more than once."""
     (row, _) = pair.values
     return row.name not in SOURCES or not SOURCES[row.name].is_once
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _kernels():
-    """Compile nothing while a test waits."""
-    compile_kernels()
-
-
-@pytest.fixture(autouse=True)
-def _poll_often(monkeypatch):
-    monkeypatch.setattr(books, "POLL_S", 0.01)
 
 
 @contextlib.asynccontextmanager
@@ -111,6 +90,8 @@ async def test_an_unknown_symbol_is_followed_from_its_first_data_on(row, kind):
         follower_of(kind, world.client) as follower,
     ):
         await follower.subscribe(row, "NEW")
+        if kind is PlainFollower:
+            assert (await follower.update()).row["error"] == "not_found"
         await source.change(world, {"AAPL": 102})
         await source.change(world, {"NEW": 203})
         update = await follower.update()
