@@ -24,6 +24,7 @@ _MAX_JOINED: Final = 50_000
 """Frames of one message, 2 MB: of waiting batches, so that a slow call reads few large ones."""
 _MAX_NAMES: Final = 20_000
 """New symbols of one message, at most 1.4 MB; with both it fits 4 MB, as any client accepts."""
+_SYMBOLS_ALONE: Final = "symbols"
 _MAX_COLLECTED: Final = 1_024
 """Trades that are not collected any longer, whatever the interval."""
 
@@ -73,7 +74,10 @@ class Follower:
         self._known_symbols += len(new_symbols)
         if self._known_symbols < len(self._symbols):
             self._unsent = batch
-            return encode_batch(replace(batch.run, frames=batch.run.frames.first(0)), new_symbols)
+            # With a stream, for without one it would be the answer to a request.
+            stream_id = batch.run.stream_id or _SYMBOLS_ALONE
+            run = replace(batch.run, stream_id=stream_id, frames=batch.run.frames.first(0))
+            return encode_batch(run, new_symbols)
         self._unsent = None
         return batch.message(new_symbols)
 
