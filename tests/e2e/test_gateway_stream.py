@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from mdtool.services.gateway.feeds.trades import LATEST
+from mdtool.services.gateway.feeds.trade_starts import LATEST
 from mdtool.services.gateway.table import TABLE
 from tests.support.feed_followers import StreamFollower, follower_of
 from tests.support.feed_sources import SOURCES, world_of

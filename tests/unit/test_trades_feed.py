@@ -15,6 +15,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Frames, TradeRun
 from mdtool.core.trades import Trades as Columns
 from mdtool.services.client import Admission
+from mdtool.services.gateway.feeds import trade_starts
 from mdtool.services.gateway.feeds import trades as module
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, Page
 from mdtool.services.gateway.feeds.trades import Trades
@@ -156,8 +157,8 @@ async def feed_of(source, history=None):
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(module, "RING_TRADES", 100)
-    monkeypatch.setattr(module, "LATEST", 3)
+    monkeypatch.setattr(module, "MAX_IN_MEMORY", 100)
+    monkeypatch.setattr(trade_starts, "LATEST", 3)
     monkeypatch.setattr(module, "MAX_BATCH", 4)
 
 

@@ -15,7 +15,7 @@ from mdtool.core.units import NS_PER_MS, format_price, format_time
 from mdtool.services.gateway.feeds.aggregates import Aggregate
 from mdtool.services.gateway.feeds.bars import Bar
 from mdtool.services.gateway.feeds.quotes import LatestQuote
-from mdtool.services.gateway.feeds.trades import Trade
+from mdtool.services.gateway.feeds.recent_trades import Trade
 from mdtool.wire.quotes import Quote, encode_quote
 
 _STALE = ',"stale":true'
