@@ -14,12 +14,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
-from mdtool.cli.options import ADVANCED
+from mdtool.cli.options import ADVANCED, CommandGroup
 from mdtool.cli.values import convert_plainly
 from mdtool.core import interrupts, logs
-from mdtool.core.config import CONFIG_VARIABLE, did_you_mean, load, stray_variables
+from mdtool.core.config import CONFIG_VARIABLE, load, stray_variables
 from mdtool.core.data_folder import home
 from mdtool.core.errors import (
     EXIT_FAILED,
@@ -27,7 +26,6 @@ from mdtool.core.errors import (
     EXIT_OK,
     EXIT_USAGE,
     MdtoolError,
-    UsageError,
 )
 from mdtool.core.logs import LogConfig
 
@@ -66,17 +64,12 @@ _OF_THE_MACHINE: Final = frozenset(
 """Errors of system calls that a machine causes: what is missing, full, or not permitted."""
 _LINE_BREAK: Final = re.compile(r"(?<!\n)\n(?!\n)")
 """A line break within a paragraph."""
+_SECTION: Final = re.compile(r"(?<!\\)\[([\w.]+)\]")
+"""A section of the settings file, which rich would take for a style."""
 
 
-class _LazyGroup(TyperGroup):
+class _LazyGroup(CommandGroup):
     """Imports a subcommand's module when that subcommand, or the list of all, is needed."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the subcommand that the first word names."""
-        name = args[0]
-        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            raise UsageError(f"{name}: no such command{did_you_mean(name, COMMANDS)}")
-        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's
         return list(COMMANDS)
@@ -101,6 +94,8 @@ def _lay_out(command: Any) -> None:
     if command.help:
         command.help = _LINE_BREAK.sub(" ", inspect.cleandoc(command.help))
     for parameter in command.params:
+        if getattr(parameter, "help", None):
+            parameter.help = _SECTION.sub(r"\\[\1]", parameter.help)
         if getattr(parameter, "rich_help_panel", None) == ADVANCED:
             parameter.hidden |= is_short
             is_shortened |= is_short
@@ -222,10 +217,12 @@ def main() -> NoReturn:
 
 
 def _mistyped(error: typer.TyperException) -> str | None:
-    """Return the message of an option that does not exist, with the nearest one that does."""
+    """Return the message of an option that does not exist, with the nearest one if any is near."""
     option = getattr(error, "option_name", None)
     near = getattr(error, "possibilities", None)
-    return f"{option}: no such option; did you mean {near[0]}?" if option and near else None
+    if not option:
+        return None
+    return f"{option}: no such option" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _describe(error: OSError) -> str:

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from mdtool.cli.completion import Offer, one_of, some_of
-from mdtool.core.config import field_types, load, range_of
+from mdtool.core.config import did_you_mean, field_types, load, range_of
 from mdtool.core.errors import UsageError
 
 Command = Callable[..., Any]
@@ -141,6 +141,18 @@ def input_app() -> typer.Typer:
         subcommand_metavar="| COMMAND [ARGS]...",
         add_completion=False,
     )
+
+
+class CommandGroup(TyperGroup):
+    """Names the nearest subcommand where one is mistyped."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the subcommand that the first word names."""
+        name, known = args[0], self.list_commands(ctx)
+        if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
+            of = "" if ctx.parent is None else f"{ctx.info_name} "
+            raise UsageError(f"{of}{name}: no such command{did_you_mean(name, known)}")
+        return super().resolve_command(ctx, args)
 
 
 class _InputGroup(TyperGroup):

@@ -37,6 +37,9 @@ _US_PER_PERCENT: Final = 10_000
 _NS_PER_US: Final = 1_000
 _IPV6_PREFIX: Final = 64
 """Bits of the network that one host has to itself: it may use a new address for each request."""
+# What a proxy says of a client that it does not name (RFC 7239, section 6).
+_UNKNOWN: Final = "unknown"
+_HIDDEN: Final = "_"
 _LEAST_TURN_WAIT_S: Final = 0.1
 """The shortest wait for a turn: shorter waits of many connections would keep the CPU busy."""
 
@@ -506,6 +509,8 @@ def client_address(text: str) -> str:
 
 def _without_port(text: str) -> str:
     host = text.partition(":")[0]
+    if host == _UNKNOWN or host.startswith(_HIDDEN):
+        return host
     try:
         return str(IPv4Address(host))
     except AddressValueError:

@@ -324,6 +324,8 @@ def test_only_the_flag_that_changes_something_is_shown():
     ("arguments", "message"),
     [
         (["gatway"], "gatway: no such command; did you mean 'gateway'?"),
+        (["token", "nwe"], "token nwe: no such command; did you mean 'new'?"),
+        (["watch", "--zzz"], "--zzz: no such option (see mdtool watch --help)"),
         (["gateway", "--prot", "9"], "--prot: no such option; did you mean --port?"),
         (["store", "chek"], "chek: no such file; did you mean `store check`?"),
         (["bench", "fanuot"], "bench fanuot: no such bench; did you mean 'fanout'?"),

@@ -27,7 +27,12 @@ IPV6, NETWORK = "2001:db8::17", "2001:db8::/64"
         (FORWARDED, 1, f'proto=https ; for="[{IPV6}]:4711"', NETWORK),
         (FORWARDED, 1, f'for=forged, for="[{IPV6}]"', NETWORK),
         (FORWARDED, 2, 'for="a, b\\"c", for=192.0.2.1, for=198.51.100.9', "192.0.2.1"),
+        (FORWARDED, 1, f'for="forged, for="[{IPV6}]:4711"', NETWORK),
+        (FORWARDED, 1, f'for="forged, for="[{IPV6}]";host="a,b"', NETWORK),
+        (FORWARDED, 2, 'for="forged, for="192.0.2.1", for=198.51.100.9', "192.0.2.1"),
         (FORWARDED, 1, "for=_hidden", "_hidden"),
+        (FORWARDED, 1, 'for="_hidden:_port"', "_hidden"),
+        (FORWARDED, 1, 'for="unknown:4711"', "unknown"),
         (FORWARDED, 1, "for=unknown", "unknown"),
     ],
 )

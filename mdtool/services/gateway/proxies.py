@@ -15,7 +15,7 @@ X_FORWARDED_FOR: Final = "x-forwarded-for"
 FORWARDED: Final = "forwarded"
 _X_FORWARDED_PREFIX: Final = "X-Forwarded-Prefix"
 # An element of `Forwarded` is PAIR;PAIR, a value a token or a quoted text (RFC 7239, section 4).
-_PAIR: Final = re.compile(r'\s*([\w!#$%&\'*+.^`|~-]+)=("(?:[^"\\]|\\.)*"|[^\s;,"]*)\s*')
+_PAIR: Final = re.compile(r'\s*([\w!#$%&\'*+.^`|~-]+)=("(?:[^"\\]|\\.)*"|[^\s;,"]*)\s*(?:;|$)')
 _ESCAPE: Final = re.compile(r"\\(.)")
 _PATH: Final = re.compile(r"(/[\w.~-]+)+")
 _MAX_PREFIX_CHARS: Final = 200
@@ -58,7 +58,8 @@ class Proxies:
         """Return what stands for an anonymous client: its IPv4 address, or its IPv6 network."""
         if self._count:
             text = ",".join(request.headers.getall(self._header, ()))
-            clients = _forwarded(text) if self._header == FORWARDED else text.split(",")
+            is_forwarded = self._header == FORWARDED
+            clients = _forwarded(text, self._count) if is_forwarded else text.split(",")
             if len(clients) >= self._count:
                 return client_address(clients[-self._count].strip())
         return client_address(request.remote or "")
@@ -79,18 +80,32 @@ class Proxies:
         return prefix + below if is_valid else below
 
 
-def _forwarded(text: str) -> list[str]:
-    """Return the clients that a header `Forwarded` names, one an element, empty for an unknown."""
-    clients, place = [""], 0
-    while place < len(text):
-        if text[place] == ",":
-            clients.append("")
-        elif pair := _PAIR.match(text, place):
-            name, value = pair.groups()
-            if name.lower() == "for":
-                quoted = value.startswith('"')
-                clients[-1] = _ESCAPE.sub(r"\1", value[1:-1]) if quoted else value
-            place = pair.end()
-            continue
-        place += 1
+def _forwarded(text: str, count: int) -> list[str]:
+    """Return the clients of the last elements of a header `Forwarded`, empty for an unknown.
+
+    It is read from its end, where proxies append: a quote that a client leaves open before that
+    does not reach into what they wrote.
+    """
+    clients: list[str] = []
+    comma = end = len(text)
+    while len(clients) < count and comma >= 0:
+        comma = text.rfind(",", 0, comma)
+        client = _client_of_element(text[comma + 1 : end])
+        if client is not None:
+            clients.insert(0, client)
+            end = comma
     return clients
+
+
+def _client_of_element(text: str) -> str | None:
+    """Return what an element of `Forwarded` says of the client; None where it is not an element."""
+    client, place = "", 0
+    while place < len(text):
+        pair = _PAIR.match(text, place)
+        if pair is None:
+            return None
+        name, value = pair.groups()
+        if name.lower() == "for":
+            client = _ESCAPE.sub(r"\1", value[1:-1]) if value.startswith('"') else value
+        place = pair.end()
+    return client
