@@ -27,7 +27,7 @@ from mdtool.services.supervisor import programs as stack
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.output import styles
 from mdtool.services.supervisor.supervisor import Supervisor
-from mdtool.services.supervisor.wiring import wired
+from mdtool.services.supervisor.topology import prepared
 
 KILLS: Final = 20
 TICKS_PER_S: Final = 50_000
@@ -60,7 +60,7 @@ class Plan:
         Services that are not killed.
     is_plain : bool
         Whether the sender is one that cannot resend.
-    is_together : bool
+    is_one_process : bool
         Whether the services share one process, which is then what is killed.
     """
 
@@ -69,7 +69,7 @@ class Plan:
     seed: int = 0
     spared: frozenset[str] = frozenset()
     is_plain: bool = False
-    is_together: bool = False
+    is_one_process: bool = False
 
 
 class Victim(NamedTuple):
@@ -113,10 +113,10 @@ async def measure(kills: int = KILLS, seed: int = 0, show: Show = lambda _: None
         When the stack does not recover.
     """
     figures = []
-    for is_together in (False, True):
+    for is_one_process in (False, True):
         with tempfile.TemporaryDirectory(prefix="mdtool-chaos-") as folder:
             url = f"sqlite:///{Path(folder) / 'mdtool.db'}"
-            plan = Plan(kills, seed=seed, is_together=is_together)
+            plan = Plan(kills, seed=seed, is_one_process=is_one_process)
             figures += await run_chaos(plan, url, show)
     return figures
 
@@ -127,9 +127,9 @@ async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[F
     free_ports: dict[str, Any] = {
         each.name: 0 for each in fields(ServeConfig) if each.name.endswith("_port")
     }
-    config = ServeConfig(store=url, processes=not plan.is_together, **free_ports)
-    with _quiet(), wired(config) as wiring:
-        programs = stack.programs(wiring, _MDTOOL)
+    config = ServeConfig(store=url, processes=not plan.is_one_process, **free_ports)
+    with _quiet(), prepared(config) as topology:
+        programs = stack.programs(topology, _MDTOOL)
         async with _supervised(programs) as (supervisor, addresses), asyncio.TaskGroup() as tasks:
             enough = asyncio.Event()
             feed = _feed(ticks, plan, addresses["serve-tcp tcp"], enough)
@@ -143,7 +143,7 @@ async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[F
             show(f"killed {plan.kills} times; comparing {ticks.ticks:,} ticks")
             wrong = await _judge_gateway(addresses["gateway http"], traded)
     verdict = await asyncio.to_thread(judge_store, url, traded)
-    name = "chaos_one_process" if plan.is_together else "chaos"
+    name = "chaos_one_process" if plan.is_one_process else "chaos"
     return [
         Figure(f"{name}_kills", plan.kills, "kills"),
         Figure(f"{name}_ticks", ticks.ticks, "ticks"),

@@ -115,7 +115,7 @@ def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
     from mdtool.services.supervisor.output import styles
     from mdtool.services.supervisor.programs import PYTHON, programs
     from mdtool.services.supervisor.supervisor import Supervisor
-    from mdtool.services.supervisor.wiring import stored_in, wired
+    from mdtool.services.supervisor.topology import prepared, stored_in
 
     log: LogConfig = context.obj
     options = [f"--log-format={log.format}", f"--log-level={log.level}"]
@@ -123,23 +123,23 @@ def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
     show = _print_addresses_as_json if as_json else _print_addresses
 
     def report(addresses: Addresses) -> None:
-        logger.info("serve: ready; %s", stored_in(wiring))
+        logger.info("serve: ready; %s", stored_in(topology))
         show(addresses)
 
-    with wired(config) as wiring:
-        running = programs(wiring, [*PYTHON, *options])
+    with prepared(config) as topology:
+        running = programs(topology, [*PYTHON, *options])
         supervisor = Supervisor(running, styles(running, log.format), report)
         return run_service(supervisor, logs_ready=False)
 
 
 def _run_together(config: ServeConfig) -> int:
     from mdtool.core.lifecycle import run_service
-    from mdtool.services.supervisor.parts import parts
-    from mdtool.services.supervisor.together import Together
-    from mdtool.services.supervisor.wiring import wired
+    from mdtool.services.supervisor.one_process import OneProcess
+    from mdtool.services.supervisor.services import services
+    from mdtool.services.supervisor.topology import prepared
 
-    with wired(config) as wiring:
-        return run_service(Together(parts(wiring)), logs_ready=False)
+    with prepared(config) as topology:
+        return run_service(OneProcess(services(topology)), logs_ready=False)
 
 
 def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
@@ -147,7 +147,7 @@ def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
 
     from mdtool.core.addresses import dial_address
     from mdtool.services.supervisor.check import Route, check
-    from mdtool.services.supervisor.wiring import chosen, endpoints
+    from mdtool.services.supervisor.topology import chosen, endpoints
 
     if config.bus:
         raise UsageError("--check: requires the gRPC service that --bus replaces; leave one out")
@@ -170,7 +170,7 @@ def _check_digest(config: ServeConfig, path: str) -> None:
 
     from mdtool.core.addresses import dial_address
     from mdtool.services.digest import check_gateway, digest_trades
-    from mdtool.services.supervisor.wiring import endpoints
+    from mdtool.services.supervisor.topology import endpoints
 
     expected = digest_trades([path])
     address = dial_address(*endpoints(config)["gateway"])

@@ -42,7 +42,7 @@ async def test_killed_services_lose_nothing(url):
 
 
 async def test_a_killed_process_of_all_services_loses_nothing(url):
-    assert_exact(await run_chaos(Plan(3, TICKS_PER_S, is_together=True), url), 3)
+    assert_exact(await run_chaos(Plan(3, TICKS_PER_S, is_one_process=True), url), 3)
 
 
 @pytest.mark.slow

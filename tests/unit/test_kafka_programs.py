@@ -8,7 +8,7 @@ from mdtool.core.errors import ConfigError, UsageError
 from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.programs import programs
-from mdtool.services.supervisor.wiring import stored_in, wired
+from mdtool.services.supervisor.topology import prepared, stored_in
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -17,12 +17,12 @@ STORE = "sqlite:////data/trades.db"
 
 
 def of(**config):
-    with wiring_of(**config) as wiring:
-        return programs(wiring, ["mdtool"])
+    with topology_of(**config) as topology:
+        return programs(topology, ["mdtool"])
 
 
-def wiring_of(**config):
-    return wired(ServeConfig(**{"bus": BUS, "store": STORE} | config))
+def topology_of(**config):
+    return prepared(ServeConfig(**{"bus": BUS, "store": STORE} | config))
 
 
 def test_services_are_given_the_bus_instead_of_each_other():
@@ -42,8 +42,8 @@ def test_services_are_given_the_bus_instead_of_each_other():
         "serve-tcp": {"MDTOOL_SERVE_TCP_BUS": BUS},
     }
     places = "kafka 127.0.0.1:9092 and sqlite /data/trades.db"
-    with wiring_of() as wiring:
-        assert stored_in(wiring) == f"trades and state are stored in {places}"
+    with topology_of() as topology:
+        assert stored_in(topology) == f"trades and state are stored in {places}"
 
 
 def test_several_aggregators_share_the_work_and_one_has_the_port():
@@ -55,8 +55,8 @@ def test_several_aggregators_share_the_work_and_one_has_the_port():
 def test_without_a_store_only_the_bus_stores():
     running = of(store=None, memory=True)
     assert "store" not in [program.name for program in running]
-    with wiring_of(store=None, memory=True) as wiring:
-        assert stored_in(wiring) == "trades and state are stored in kafka 127.0.0.1:9092"
+    with topology_of(store=None, memory=True) as topology:
+        assert stored_in(topology) == "trades and state are stored in kafka 127.0.0.1:9092"
 
 
 def test_only_some_services_on_a_bus():

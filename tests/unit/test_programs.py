@@ -16,7 +16,7 @@ from mdtool.core.errors import ConfigError, InputError, StartupError, UsageError
 from mdtool.core.lifecycle import stop_within_s
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.programs import programs
-from mdtool.services.supervisor.wiring import endpoints, stored_in, wired
+from mdtool.services.supervisor.topology import endpoints, prepared, stored_in
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("no_settings")
 @contextlib.contextmanager
 def running_of(**settings):
     """The programs of settings, a process each."""
-    with wired(ServeConfig(**{"processes": True} | settings)) as wiring:
-        yield programs(wiring, ["mdtool"])
+    with prepared(ServeConfig(**{"processes": True} | settings)) as topology:
+        yield programs(topology, ["mdtool"])
 
 
 def commands(**settings):
@@ -187,8 +187,8 @@ def test_the_place_of_the_store_is_shown_without_secrets(tmp_path):
         ({"data_dir": "d"}, f"sqlite {tmp_path}/d/mdtool.db"),
         ({"memory": True}, "nothing is stored"),
     ]:
-        with wired(ServeConfig(**settings)) as wiring:
-            assert said in stored_in(wiring)
+        with prepared(ServeConfig(**settings)) as topology:
+            assert said in stored_in(topology)
 
 
 def test_services_keep_their_own_settings(tmp_path, monkeypatch):

@@ -11,13 +11,13 @@ from typing import Final
 from mdtool.core import config as settings
 from mdtool.core.addresses import dial_address
 from mdtool.core.lifecycle import stop_within_s
-from mdtool.services.supervisor.wiring import (
+from mdtool.services.supervisor.topology import (
     BOOK_SERVICES,
     LIVE,
     SCALED,
     SERVICES,
     STORE,
-    Wiring,
+    Topology,
 )
 
 PYTHON: Final = (sys.executable, "-P", "-m", "mdtool")
@@ -79,43 +79,43 @@ class Program:
     services: Sequence[str] = ()
 
 
-def programs(wiring: Wiring, mdtool: Sequence[str] = PYTHON) -> list[Program]:
-    """Return the processes of a wiring, in the order in which they start.
+def programs(topology: Topology, mdtool: Sequence[str] = PYTHON) -> list[Program]:
+    """Return the processes of a topology, in the order in which they start.
 
     Parameters
     ----------
-    wiring : Wiring
+    topology : Topology
     mdtool : sequence of str
         The command that runs mdtool, with options that precede a subcommand.
     """
-    if wiring.is_together:
-        return [_together(wiring, mdtool)]
-    return _with_time_to_stop(list(_separate(wiring, mdtool)), stop_shares(wiring))
+    if topology.is_one_process:
+        return [_together(topology, mdtool)]
+    return _with_time_to_stop(list(_separate(topology, mdtool)), stop_shares(topology))
 
 
-def stop_shares(wiring: Wiring) -> Mapping[str, float]:
+def stop_shares(topology: Topology) -> Mapping[str, float]:
     """Return the share of the time to stop that each service may take."""
-    return _STOP_SHARES_ON_BUS if wiring.config.bus else _STOP_SHARES
+    return _STOP_SHARES_ON_BUS if topology.config.bus else _STOP_SHARES
 
 
-def _separate(wiring: Wiring, mdtool: Sequence[str]) -> Iterator[Program]:
+def _separate(topology: Topology, mdtool: Sequence[str]) -> Iterator[Program]:
     """Yield a process for each service, and one for the source."""
     for name in SERVICES:
-        if name == "serve-tcp" and wiring.runs_store:
-            yield _store_program(wiring, mdtool)
-        if name in wiring.names:
-            yield from _service(wiring, name, mdtool)
-    if wiring.source is not None:
-        yield _source(wiring, wiring.source, mdtool)
+        if name == "serve-tcp" and topology.runs_store:
+            yield _store_program(topology, mdtool)
+        if name in topology.names:
+            yield from _service(topology, name, mdtool)
+    if topology.source is not None:
+        yield _source(topology, topology.source, mdtool)
 
 
-def _together(wiring: Wiring, mdtool: Sequence[str]) -> Program:
+def _together(topology: Topology, mdtool: Sequence[str]) -> Program:
     """Return the process that runs all services, and the source.
 
     Its settings are in its environment: the store's URL may contain a password.
     """
-    names = [*wiring.order, *([wiring.source] if wiring.source else [])]
-    config = replace(wiring.config, **wiring.ports())  # type: ignore[arg-type]
+    names = [*topology.order, *([topology.source] if topology.source else [])]
+    config = replace(topology.config, **topology.ports())  # type: ignore[arg-type]
     environment = {
         settings.variable("serve", each.name): str(value)
         for each in fields(config)
@@ -125,33 +125,33 @@ def _together(wiring: Wiring, mdtool: Sequence[str]) -> Program:
         environment[settings.variable("send", "stream_id")] = _stream_id()
     return Program(
         TOGETHER,
-        [*mdtool, "serve", "together", "--only", ",".join(wiring.order)],
+        [*mdtool, "serve", "together", "--only", ",".join(topology.order)],
         services=names,
         stop_s=stop_within_s() * _STOP_SHARE_OF_ALL,
         environment=environment,
     )
 
 
-def _service(wiring: Wiring, name: str, mdtool: Sequence[str]) -> Iterator[Program]:
+def _service(topology: Topology, name: str, mdtool: Sequence[str]) -> Iterator[Program]:
     """Yield the processes of a service.
 
     The first listens on the service's own port, the others on free ones.
     """
-    count = wiring.n_aggregators if name == SCALED else 1
+    count = topology.n_aggregators if name == SCALED else 1
     environment = {
-        settings.variable(name, setting): url for setting, url in wiring.storage(name).items()
+        settings.variable(name, setting): url for setting, url in topology.storage(name).items()
     }
     options = ["--serve"] if name in BOOK_SERVICES else []
     for number in range(1, count + 1):
-        addresses = wiring.addresses(name) | wiring.sockets(name)
+        addresses = topology.addresses(name) | topology.sockets(name)
         if number > 1:
             addresses["port"] = 0
         for setting, value in addresses.items():
             options += [f"--{setting.replace('_', '-')}", str(value)]
-        if name == "replay-dbn" and wiring.config.book is not None:
-            options += ["--speed", f"{wiring.book_speed:g}", wiring.config.book]
-        if name == LIVE and wiring.config.live is not None:
-            options += ["--speed", f"{wiring.live_speed:g}", wiring.config.live]
+        if name == "replay-dbn" and topology.config.book is not None:
+            options += ["--speed", f"{topology.book_speed:g}", topology.config.book]
+        if name == LIVE and topology.config.live is not None:
+            options += ["--speed", f"{topology.live_speed:g}", topology.config.live]
         yield Program(
             name if count == 1 else f"{name}-{number}",
             [*mdtool, name, *options],
@@ -161,36 +161,36 @@ def _service(wiring: Wiring, name: str, mdtool: Sequence[str]) -> Iterator[Progr
         options = []
 
 
-def _store_program(wiring: Wiring, mdtool: Sequence[str]) -> Program:
+def _store_program(topology: Topology, mdtool: Sequence[str]) -> Program:
     """Return the process that stores what is on the bus."""
     return Program(
         STORE,
-        [*mdtool, STORE, "--bus", wiring.config.bus],
+        [*mdtool, STORE, "--bus", topology.config.bus],
         group=STORE,
-        environment={settings.variable(STORE, "store"): wiring.store},
+        environment={settings.variable(STORE, "store"): topology.store},
     )
 
 
-def _source(wiring: Wiring, name: str, mdtool: Sequence[str]) -> Program:
+def _source(topology: Topology, name: str, mdtool: Sequence[str]) -> Program:
     """Return the process that sends simulated, replayed or live trades to serve-tcp."""
-    config = wiring.config
+    config = topology.config
     if config.ingest is not None:
         options = ["--ingest", config.ingest, "--symbols", config.symbols]
-        options += ["--prices", wiring.replayed_prices]
+        options += ["--prices", topology.replayed_prices]
     elif config.replay is None:
         options = ["--simulate", "--rate", f"{config.rate:g}"]
     else:
-        speed = f"{wiring.replay_speed:g}"
-        options = [config.replay, "--speed", speed, "--prices", wiring.replayed_prices]
+        speed = f"{topology.replay_speed:g}"
+        options = [config.replay, "--speed", speed, "--prices", topology.replayed_prices]
         options += ["--stream-id", _stream_id()] if config.again else ["--once"]
-    if wiring.quotes_at:
-        options += ["--quotes-at", wiring.quotes_at]
+    if topology.quotes_at:
+        options += ["--quotes-at", topology.quotes_at]
     return Program(
         name,
-        [*mdtool, "send", dial_address(*wiring.where["serve-tcp"]), *options],
+        [*mdtool, "send", dial_address(*topology.where["serve-tcp"]), *options],
         is_source=True,
         after="serve-tcp",
-        first_tick_s=wiring.first_tick_s,
+        first_tick_s=topology.first_tick_s,
     )
 
 

@@ -105,7 +105,7 @@ class _Running:
         self.context.run(log.log, level, "%s: %s", self.part.name, message)
 
 
-class Together:
+class OneProcess:
     """Runs services until it is cancelled, or one of them fails.
 
     They stop one by one, the last one first, so that what was accepted is passed on.

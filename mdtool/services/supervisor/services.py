@@ -35,30 +35,30 @@ from mdtool.services.send.ticks import (
     report_left_out,
     simulate_ticks,
 )
+from mdtool.services.supervisor.one_process import Part
 from mdtool.services.supervisor.programs import STOP_SHARE_OF_SOURCE, stop_shares
-from mdtool.services.supervisor.together import Part
-from mdtool.services.supervisor.wiring import LIVE, SERVICES, Wiring
+from mdtool.services.supervisor.topology import LIVE, SERVICES, Topology
 from mdtool.services.vwap.server import VwapFeed
 
 log = logging.getLogger(__name__)
 
 
-def parts(wiring: Wiring) -> list[Part]:
-    """Return the services of a wiring, in the order in which they start.
+def services(topology: Topology) -> list[Part]:
+    """Return the services of a topology, in the order in which they start.
 
     Services that do not run here are reached as their settings say.
     """
-    within_s, shares = stop_within_s(), stop_shares(wiring)
-    makers = _Makers(wiring).by_name()
-    found = [Part(name, makers[name], stop_s=within_s * shares[name]) for name in wiring.order]
-    if wiring.source is not None:
+    within_s, shares = stop_within_s(), stop_shares(topology)
+    makers = _Makers(topology).by_name()
+    found = [Part(name, makers[name], stop_s=within_s * shares[name]) for name in topology.order]
+    if topology.source is not None:
         found.append(
             Part(
-                wiring.source,
-                lambda: _Source(wiring),
+                topology.source,
+                lambda: _Source(topology),
                 is_source=True,
                 stop_s=within_s * STOP_SHARE_OF_SOURCE,
-                first_tick_s=wiring.first_tick_s,
+                first_tick_s=topology.first_tick_s,
             )
         )
     return found
@@ -67,14 +67,14 @@ def parts(wiring: Wiring) -> list[Part]:
 class _Makers:
     """Makes services that share what they offer each other."""
 
-    def __init__(self, wiring: Wiring) -> None:
-        self._wiring = wiring
+    def __init__(self, topology: Topology) -> None:
+        self._wiring = topology
         self._market: LocalMarket | None = None
         self._vwaps: LocalVwaps | None = None
-        if "aggregate" in wiring.names:
-            self._market = LocalMarket(dial_address(*wiring.where["aggregate"]))
-        if "vwap" in wiring.names:
-            self._vwaps = LocalVwaps(dial_address(*wiring.where["vwap"]))
+        if "aggregate" in topology.names:
+            self._market = LocalMarket(dial_address(*topology.where["aggregate"]))
+        if "vwap" in topology.names:
+            self._vwaps = LocalVwaps(dial_address(*topology.where["vwap"]))
 
     def by_name(self) -> Mapping[str, Callable[[], Service]]:
         """Return what makes each service."""
@@ -107,9 +107,9 @@ class _Makers:
 class _Source:
     """Sends simulated, replayed or live trades to the ingest server, as any client does."""
 
-    def __init__(self, wiring: Wiring) -> None:
-        self.name = wiring.source or ""
-        self._wiring = wiring
+    def __init__(self, topology: Topology) -> None:
+        self.name = topology.source or ""
+        self._wiring = topology
 
     async def run(self, started: Started) -> None:
         """Send until the source ends."""

@@ -69,7 +69,7 @@ _MAX_SCALE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
+class Topology:
     """The services of one `serve all`, as its settings connect them.
 
     Attributes
@@ -95,7 +95,7 @@ class Wiring:
     socket: str = ""
 
     @property
-    def is_together(self) -> bool:
+    def is_one_process(self) -> bool:
         """Whether all services run in one process."""
         config = self.config
         return not (config.processes or config.bus or config.scale)
@@ -207,13 +207,13 @@ class Wiring:
         return given
 
 
-def stored_in(wiring: Wiring) -> str:
+def stored_in(topology: Topology) -> str:
     """Return where services store their data, for people, without secrets."""
     from mdtool.adapters.stores import open_history  # imports numpy
 
     places = []
-    for name in [*wiring.order, *([STORE] if wiring.runs_store else [])]:
-        urls = wiring.storage(name)
+    for name in [*topology.order, *([STORE] if topology.runs_store else [])]:
+        urls = topology.storage(name)
         if url := urls.get("bus"):
             places.append(str(KafkaAddress.parse(url)))
         if url := urls.get("store"):
@@ -224,7 +224,7 @@ def stored_in(wiring: Wiring) -> str:
 
 
 @contextlib.contextmanager
-def wired(config: ServeConfig) -> Iterator[Wiring]:
+def prepared(config: ServeConfig) -> Iterator[Topology]:
     """Yield the services of `config`.
 
     Each port 0 is replaced by a free port, which is reserved until the context ends, so that each
@@ -261,11 +261,11 @@ def wired(config: ServeConfig) -> Iterator[Wiring]:
         if "gateway" in names and _sources(config):
             holder = reserved.enter_context(ReservedPort(_LOOPBACK))
             where[SOURCE_QUOTES] = (_LOOPBACK, holder.port)
-        wiring = Wiring(config, names, where, store, n_aggregators)
-        if not wiring.is_together and not config.bus and "aggregate" in names:
+        topology = Topology(config, names, where, store, n_aggregators)
+        if not topology.is_one_process and not config.bus and "aggregate" in names:
             folder = reserved.enter_context(tempfile.TemporaryDirectory(prefix="mdtool-"))
-            wiring = replace(wiring, socket=str(Path(folder) / "aggregate"))
-        yield wiring
+            topology = replace(topology, socket=str(Path(folder) / "aggregate"))
+        yield topology
 
 
 def chosen(config: ServeConfig) -> Collection[str]:

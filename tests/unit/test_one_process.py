@@ -10,7 +10,7 @@ import pytest
 
 from mdtool.core import logs
 from mdtool.core.errors import ConfigError, MdtoolError, PeerError, StartupError, UsageError
-from mdtool.services.supervisor.together import Part, Together
+from mdtool.services.supervisor.one_process import OneProcess, Part
 
 
 class Log(logging.Handler):
@@ -71,7 +71,7 @@ class Fake:
 async def running(*parts):
     """Run parts; yield their task, and the future of their addresses."""
     ready = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(Together(parts).run(ready.set_result))
+    task = asyncio.create_task(OneProcess(parts).run(ready.set_result))
     try:
         yield task, ready
     finally:
