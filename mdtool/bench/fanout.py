@@ -27,7 +27,7 @@ from mdtool.core.units import PRICE_SCALE
 from mdtool.services.client import Admission, Client
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import Feeds
-from mdtool.services.gateway.feeds.aggregates import Aggregates
+from mdtool.services.gateway.feeds.aggregates import Aggregate, Aggregates
 from mdtool.services.gateway.feeds.feed import Audience
 from mdtool.services.gateway.formats import encode_aggregate
 from mdtool.services.gateway.http import Routes
@@ -260,7 +260,8 @@ class Server:
     async def _write_one_by_one(self, changed: NDArray[np.integer]) -> None:
         """Write to bare clients with aiohttp's own method."""
         for index in changed.tolist():
-            body = encode_aggregate(self._aggregates.row(index)).decode()
+            row = Aggregate(self._state.symbols[index], *self._state.session(index))
+            body = encode_aggregate(row).decode()
             destination = _TOPICS + self._state.symbols[index]
             rest = (
                 f"message-id:{self._volume}\ndestination:{destination}\n"

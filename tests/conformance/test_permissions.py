@@ -238,6 +238,12 @@ async def test_graphql_shows_what_the_role_may_read(row, keys):
             _, text = await answered(world, "/graphql", keys[role], method="POST", json=given)
             expected = [s for s in ("AAPL", "MSFT") if may(role, TABLE["symbols"], s)]
             assert set(json.loads(text)["data"]["symbols"]) <= set(expected)
+        for field in ("symbols", "storedSymbols { symbol }"):
+            given = {"query": f"{{ {field} }}"}
+            _, text = await answered(
+                world, "/graphql", keys["elsewhere"], method="POST", json=given
+            )
+            assert json.loads(text)["errors"][0]["extensions"]["code"] == "FORBIDDEN"
 
 
 async def test_every_route_has_a_policy_and_only_those_without_data_are_open(keys, monkeypatch):

@@ -29,13 +29,13 @@ async def test_an_array_is_encoded_once_until_a_row_changes(monkeypatch, source)
     lists = []
     answer_list = RestV1._list
 
-    async def noted(rest, client, name, changes, rows, encode):
+    async def noted(rest, client, name, encode):
         def counted(row):
             lists[-1] += 1
             return encode(row)
 
         lists.append(0)
-        return await answer_list(rest, client, name, changes, rows, counted)
+        return await answer_list(rest, client, name, counted)
 
     monkeypatch.setattr(RestV1, "_list", noted)
     async with gateway_of(source.address) as client:

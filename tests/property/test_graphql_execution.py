@@ -225,20 +225,18 @@ def test_the_answer_is_that_of_graphql_core(
     assert not expected.errors
 
     feeds = plain_feeds()
-    feeds.source("aggregates").rows = [
+    feeds.plain["aggregates"].rows = [
         Aggregate(symbol, *prices, 1, TIME_NS, False) for symbol, (*prices, _) in sessions.items()
     ]
-    feeds.source("symbols").rows = [KnownSymbol(symbol, 1, TIME_NS) for symbol in sessions]
-    feeds.source("bars").rows = bars
-    feeds.source("quotes").rows = [quote]
-    feeds.source("books").rows = [book]
-    feeds.source("trades").rows = trades
-
-    async def read_stored(_client):
-        return totals
+    feeds.plain["symbols"].rows = [KnownSymbol(symbol, 1, TIME_NS) for symbol in sessions]
+    feeds.plain["bars"].rows = bars
+    feeds.plain["quotes"].rows = [quote]
+    feeds.plain["books"].rows = [book]
+    feeds.plain["trades"].rows = trades
+    feeds.plain["symbols"].totals = totals
 
     limits = DocumentLimits(20, 100, 100_000)
-    operations = Operations(feeds, read_stored, limits, may_introspect=True)
+    operations = Operations(feeds, limits, may_introspect=True)
     client = Admission(Limits()).client("127.0.0.1")
     prepared = operations.prepare(Request(text, None, variables), client)
 

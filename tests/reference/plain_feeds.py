@@ -67,6 +67,8 @@ class PlainFeed:
     Attributes
     ----------
     rows : list
+    totals : list
+        What is stored of each symbol.
     error : Exception or None
         Raised instead of returning rows.
     pages : list of (Key, Page)
@@ -75,6 +77,7 @@ class PlainFeed:
 
     def __init__(self, audience: Audience[Any], has_events: bool) -> None:
         self.rows: list[Any] = []
+        self.totals: list[Any] = []
         self.error: Exception | None = None
         self.is_stale = False
         self.pages: list[tuple[Key, Page]] = []
@@ -104,6 +107,9 @@ class PlainFeed:
 
     def names(self) -> list[str]:
         return sorted(row.symbol for row in self._found(Key(ALL)))
+
+    async def stored(self, _client: Client) -> list[Any]:
+        return self.totals
 
     def knows(self, key: Key) -> bool:
         return any(row.symbol == key.symbol for row in self.rows)
@@ -137,10 +143,15 @@ class PlainFeed:
         return Event(row.symbol) if self._has_events else row.symbol
 
 
-def plain_feeds(rows: Sequence[FeedRow] = TABLE) -> Feeds:
+class PlainFeeds(Feeds):
+    """Feeds, and by name what they are made of."""
+
+    def __init__(self, plain: dict[str, PlainFeed], rows: Sequence[FeedRow]) -> None:
+        super().__init__(plain, {row.name: row for row in rows})
+        self.plain = plain
+
+
+def plain_feeds(rows: Sequence[FeedRow] = TABLE) -> PlainFeeds:
     """Return a feed without rows for each row of a table."""
     hub = Hub()
-    return Feeds(
-        {row.name: PlainFeed(Audience(hub), row.has_events) for row in rows},
-        {row.name: row for row in rows},
-    )
+    return PlainFeeds({row.name: PlainFeed(Audience(hub), row.has_events) for row in rows}, rows)

@@ -13,7 +13,7 @@ from graphql import build_client_schema, get_introspection_query, print_schema
 
 from mdtool.adapters.market import UnansweredError, UnavailableError
 from mdtool.adapters.stores.port import SymbolTotals
-from mdtool.services.client import Admission, Client
+from mdtool.services.client import Admission
 from mdtool.services.gateway.backlog import Update
 from mdtool.services.gateway.feeds.aggregates import Aggregate
 from mdtool.services.gateway.feeds.bars import Bar
@@ -43,19 +43,16 @@ CLIENT = Admission(Limits()).client("127.0.0.1")
 @pytest.fixture
 def feeds():
     feeds = plain_feeds()
-    feeds.source("aggregates").rows = [AAPL]
-    feeds.source("bars").rows = list(BARS)
-    feeds.source("symbols").rows = [KnownSymbol("AAPL", 3, TIME_NS)]
+    feeds.plain["aggregates"].rows = [AAPL]
+    feeds.plain["bars"].rows = list(BARS)
+    feeds.plain["symbols"].rows = [KnownSymbol("AAPL", 3, TIME_NS)]
+    feeds.plain["symbols"].totals = [SymbolTotals("AAPL", 2**40, TIME_NS)]
     return feeds
-
-
-async def stored(_client: Client) -> list[SymbolTotals]:
-    return [SymbolTotals("AAPL", 2**40, TIME_NS)]
 
 
 def operations_of(feeds, complexity: int = 20_000) -> Operations:
     limits = DocumentLimits(20, 30, complexity)
-    return Operations(feeds, stored, limits, may_introspect=True)
+    return Operations(feeds, limits, may_introspect=True)
 
 
 async def run(feeds, query: str, variables: dict | None = None):
@@ -89,7 +86,7 @@ class TestQueries:
         }
 
     async def test_prices_keep_all_their_decimals(self, feeds):
-        feeds.source("aggregates").rows = [AAPL._replace(open=9_007_199_254_740_993_123, high=1)]
+        feeds.plain["aggregates"].rows = [AAPL._replace(open=9_007_199_254_740_993_123, high=1)]
         operations = operations_of(feeds)
         prepared = operations.prepare(
             Request('{ marketData(symbol: "AAPL") { open high } }'), CLIENT
@@ -112,7 +109,7 @@ class TestQueries:
 
     async def test_trades_are_a_page_with_a_cursor(self, feeds):
         trades = [Trade("AAPL", f"7:{n}", TIME_NS, 187_250_000_000, 2**40) for n in (3, 2, 1)]
-        feeds.source("trades").rows = trades
+        feeds.plain["trades"].rows = trades
         query = """{ trades(symbol: "AAPL", limit: 2, before: "there") {
             trades { symbol sequence timestamp price volume } nextCursor
         } }"""
@@ -128,7 +125,7 @@ class TestQueries:
             }
             for n in (3, 2)
         ]
-        ((_, page),) = feeds.source("trades").pages
+        ((_, page),) = feeds.plain["trades"].pages
         assert (page.cursor, page.to_ns) == ("there", None)
 
     async def test_symbols_are_names_and_stored_ones_rows(self, feeds):
@@ -208,8 +205,8 @@ class TestQueries:
 
     @pytest.mark.parametrize("name", ["aggregates", "bars"])
     async def test_a_stale_row_or_page_marks_the_response(self, feeds, name):
-        feeds.source("aggregates").rows = [AAPL._replace(is_stale=name == "aggregates")]
-        feeds.source("bars").is_stale = name == "bars"
+        feeds.plain["aggregates"].rows = [AAPL._replace(is_stale=name == "aggregates")]
+        feeds.plain["bars"].is_stale = name == "bars"
         operations = operations_of(feeds)
         query = '{ marketData(symbol: "AAPL") { stale } bars(symbol: "AAPL", limit: 1) { close } }'
         response = await operations.query(
@@ -225,7 +222,7 @@ class TestQueries:
         ("error", "code"), [(UnavailableError, "UNAVAILABLE"), (UnansweredError, "TIMEOUT")]
     )
     async def test_a_feed_without_data_is_an_error_and_not_null_alone(self, feeds, error, code):
-        feeds.source("bars").error = error("the aggregator")
+        feeds.plain["bars"].error = error("the aggregator")
         answer = await run(feeds, '{ bars(symbol: "AAPL") { open } symbols }')
         assert answer["data"] == {"bars": None, "symbols": ["AAPL"]}
         assert [error["extensions"]["code"] for error in answer["errors"]] == [code]
@@ -236,9 +233,9 @@ class TestQueries:
         self, feeds, where, caplog
     ):
         if where == "feed":
-            feeds.source("bars").error = ZeroDivisionError("secret")
+            feeds.plain["bars"].error = ZeroDivisionError("secret")
         else:
-            feeds.source("bars").rows = [BARS[0]._replace(volume=None, open="secret")]
+            feeds.plain["bars"].rows = [BARS[0]._replace(volume=None, open="secret")]
         answer = await run(feeds, '{ bars(symbol: "AAPL") { open } symbols }')
         assert answer["data"] == {"bars": None, "symbols": ["AAPL"]}
         assert answer["errors"][0]["extensions"]["code"] == "INTERNAL_SERVER_ERROR"
@@ -313,7 +310,7 @@ class TestFurtherFeeds:
         assert '"""The "level"."""\n  level: String\n' in schema
         assert "  alertId: Int!" in schema
         assert "  causes: [AlertCauses!]!" in schema
-        feeds.source("alerts").rows = [Alert("AAPL", 7, 10**9, [Level(1, 2, 3)])]
+        feeds.plain["alerts"].rows = [Alert("AAPL", 7, 10**9, [Level(1, 2, 3)])]
         query = """{ alerts(symbol: "AAPL", limit: 1) {
             alerts { symbol alertId level causes { price size orders } } nextCursor
         } }"""
@@ -334,7 +331,7 @@ class TestFurtherFeeds:
     async def test_it_can_be_followed(self, feeds):
         outlet = Outlet()
         follow(feeds, outlet, 'subscription { a: alerts(symbol: "*") { alertId level } }')
-        feeds.source("alerts").publish(Alert("MSFT", 8, None))
+        feeds.plain["alerts"].publish(Alert("MSFT", 8, None))
         assert await outlet.next() == {"data": {"a": {"alertId": 8, "level": None}}}
 
     def test_a_fixed_type_with_a_field_that_the_table_lacks_is_an_error(self):
@@ -382,11 +379,11 @@ class TestSubscriptions:
         outlet = Outlet()
         end = follow(feeds, outlet, 'subscription { marketData(symbol: "aapl") { close } }')
         assert await outlet.next() == {"data": {"marketData": {"close": 187.33}}}
-        feeds.source("aggregates").publish(AAPL._replace(close=188 * 10**9))
-        feeds.source("aggregates").publish(AAPL._replace(symbol="MSFT"))
+        feeds.plain["aggregates"].publish(AAPL._replace(close=188 * 10**9))
+        feeds.plain["aggregates"].publish(AAPL._replace(symbol="MSFT"))
         assert await outlet.next() == {"data": {"marketData": {"close": 188}}}
         end()
-        assert not feeds.source("aggregates")
+        assert not feeds.plain["aggregates"]
         assert outlet.sent.empty()
 
     def test_arguments_select_the_key(self, feeds):
@@ -427,13 +424,13 @@ class TestSubscriptions:
     async def test_dropped_events_are_null_with_their_number(self, feeds):
         outlet = Outlet()
         follow(feeds, outlet, 'subscription { t: trades(symbol: "AAPL") { price } }')
-        feeds.source("trades").miss("AAPL", 12)
+        feeds.plain["trades"].miss("AAPL", 12)
         extensions = {"symbol": "AAPL", "missed": 12}
         assert await outlet.next() == {"data": {"t": None}, "extensions": extensions}
-        feeds.source("trades").miss("AAPL", None)
+        feeds.plain["trades"].miss("AAPL", None)
         extensions = {"symbol": "AAPL", "missed": None}
         assert await outlet.next() == {"data": {"t": None}, "extensions": extensions}
-        feeds.source("trades").publish(Trade("AAPL", "7:1", TIME_NS, 10**9, 1))
+        feeds.plain["trades"].publish(Trade("AAPL", "7:1", TIME_NS, 10**9, 1))
         assert await outlet.next() == {"data": {"t": {"price": "1"}}}
 
     async def test_a_row_is_executed_once_for_equal_selections(self, feeds, monkeypatch):
@@ -464,7 +461,7 @@ class TestSubscriptions:
             return execute(*arguments)
 
         monkeypatch.setattr(Operations, "execute", counted)
-        feeds.source("quotes").publish(
+        feeds.plain["quotes"].publish(
             LatestQuote("AAPL", 10**9, 2 * 10**9, None, 0, is_stale=False)
         )
         messages = [await outlet.next() for outlet in outlets]

@@ -81,7 +81,7 @@ async def peer(feeds):
 
 
 async def test_the_reply_precedes_the_current_state_and_each_change(feeds, peer):
-    feeds.source("quotes").rows = [QUOTE]
+    feeds.plain["quotes"].rows = [QUOTE]
     assert await peer.subscribe(1, "quotes", "aapl", " NEW ") == {
         "id": 1,
         "ok": True,
@@ -89,17 +89,17 @@ async def test_the_reply_precedes_the_current_state_and_each_change(feeds, peer)
     }
     head = {"id": 1, "channel": "quotes", "symbol": "AAPL"}
     assert await peer.next() == {**head, "data": DATA}
-    feeds.source("quotes").publish(QUOTE._replace(is_stale=True))
+    feeds.plain["quotes"].publish(QUOTE._replace(is_stale=True))
     assert await peer.next() == {**head, "data": {**DATA, "stale": True}}
 
 
 async def test_ids_are_numbers_or_texts_and_messages_carry_them(feeds, peer):
-    feeds.source("quotes").rows = [QUOTE]
+    feeds.plain["quotes"].rows = [QUOTE]
     for identity in (0, -7, "a", 'quo"te'):
         assert await peer.subscribe(identity, "quotes", "AAPL") == {"id": identity, "ok": True}
         assert (await peer.next())["id"] == identity
         assert await peer.ask(op="unsubscribe", id=identity) == {"id": identity, "ok": True}
-    assert not feeds.source("quotes")
+    assert not feeds.plain["quotes"]
 
 
 @pytest.mark.parametrize("members", [{}, {"interval": None}, {"interval": ""}])
@@ -109,48 +109,48 @@ async def test_an_option_that_is_absent_null_or_empty_has_its_default(feeds, pee
         "ok": True,
         "unknown": ["AAPL", "MSFT"],
     }
-    feeds.source("bars").publish(BAR._replace(symbol="MSFT"), "5m")
-    feeds.source("bars").publish(BAR, "1m")
+    feeds.plain["bars"].publish(BAR._replace(symbol="MSFT"), "5m")
+    feeds.plain["bars"].publish(BAR, "1m")
     assert (await peer.next())["symbol"] == "AAPL"
 
 
 async def test_every_symbol_stands_for_all_others(feeds, peer):
     assert await peer.subscribe(1, "quotes", "AAPL", "*", "AAPL") == {"id": 1, "ok": True}
-    feeds.source("quotes").publish(QUOTE)
+    feeds.plain["quotes"].publish(QUOTE)
     assert (await peer.next())["symbol"] == "AAPL"
     assert await peer.ask(op="ping") == {"op": "pong"}
 
 
 async def test_depth_may_be_a_number(feeds, peer):
     assert (await peer.subscribe(1, "books", "AAPL", depth=3))["ok"] is True
-    feeds.source("books").fail(Key("AAPL", 3), ParameterError("depth: not today"))
+    feeds.plain["books"].fail(Key("AAPL", 3), ParameterError("depth: not today"))
     assert (await peer.next())["error"] == {"code": "bad_request", "message": "depth: not today"}
 
 
 async def test_events_of_a_snapshot_are_marked_and_missed_ones_counted(feeds, peer):
     trade = Trade("AAPL", "s:1", 0, 5 * 10**9, 3)
-    feeds.source("trades").rows = [trade]
+    feeds.plain["trades"].rows = [trade]
     await peer.subscribe("t", "trades", "AAPL")
     head = {"id": "t", "channel": "trades", "symbol": "AAPL"}
     first = await peer.next()
     assert first == {**head, "snapshot": True, "data": first["data"]}
-    feeds.source("trades").publish(trade._replace(sequence="s:2"))
+    feeds.plain["trades"].publish(trade._replace(sequence="s:2"))
     second = await peer.next()
     assert second == {**head, "data": {**first["data"], "sequence": "s:2"}}
     for count in (12, None):
-        feeds.source("trades").miss("AAPL", count)
+        feeds.plain["trades"].miss("AAPL", count)
         assert await peer.next() == {**head, "missed": count}
 
 
 async def test_after_is_the_feeds_to_understand(feeds, peer, monkeypatch):
     requests = []
-    follow = feeds.source("trades").follow
+    follow = feeds.plain["trades"].follow
 
     def noting(key, subscription, after=None):
         requests.append((key.symbol, after))
         return follow(key, subscription)
 
-    monkeypatch.setattr(feeds.source("trades"), "follow", noting)
+    monkeypatch.setattr(feeds.plain["trades"], "follow", noting)
     await peer.subscribe(1, "trades", "AAPL", after="s:17")
     await peer.subscribe(2, "trades", "AAPL", after=None)
     assert requests == [("AAPL", "s:17"), ("AAPL", None)]
@@ -216,7 +216,7 @@ async def test_an_id_is_used_once_at_a_time(feeds, peer):
     await peer.subscribe(1, "quotes", "AAPL")
     reply = await peer.subscribe(1, "bars", "AAPL")
     assert reply["error"]["message"] == "id: subscription 1 already exists; choose another id"
-    feeds.source("quotes").publish(QUOTE)
+    feeds.plain["quotes"].publish(QUOTE)
     assert (await peer.next())["channel"] == "quotes"
 
 
@@ -232,27 +232,27 @@ async def test_subscriptions_and_their_symbols_are_bounded_and_released(peer):
 
 
 async def test_a_subscription_that_fails_halfway_writes_its_error_alone(feeds, peer, monkeypatch):
-    follow = feeds.source("quotes").follow
-    feeds.source("quotes").rows = [QUOTE]
+    follow = feeds.plain["quotes"].follow
+    feeds.plain["quotes"].rows = [QUOTE]
 
     def limited(key, subscription, after=None):
         if key.symbol == "LAST":
             raise LimitError("too much", {})
         return follow(key, subscription)
 
-    monkeypatch.setattr(feeds.source("quotes"), "follow", limited)
+    monkeypatch.setattr(feeds.plain["quotes"], "follow", limited)
     reply = await peer.subscribe(1, "quotes", "AAPL", "LAST")
     assert reply == {"id": 1, "error": {"code": "limit", "message": "too much"}}
-    assert not feeds.source("quotes")
+    assert not feeds.plain["quotes"]
     assert (await peer.subscribe(1, "quotes", "AAPL"))["ok"] is True
     assert (await peer.next())["data"] == DATA
 
 
 async def test_a_subscription_that_cannot_be_served_ends_with_an_error(feeds, peer):
     await peer.subscribe(1, "bars", "AAPL", interval="5m")
-    feeds.source("bars").fail(Key("AAPL", "5m"), ParameterError("interval: no bars of 5m"))
+    feeds.plain["bars"].fail(Key("AAPL", "5m"), ParameterError("interval: no bars of 5m"))
     error = {"code": "bad_request", "message": "interval: no bars of 5m"}
     assert await peer.next() == {"id": 1, "error": error}
-    assert not feeds.source("bars")
+    assert not feeds.plain["bars"]
     reply = await peer.ask(op="unsubscribe", id=1)
     assert json.dumps(reply["error"]["code"]) == '"bad_request"'

@@ -157,17 +157,15 @@ class Gateway:
     ) -> Sequence[ServedProtocol]:
         """Return what is served; of paths that overlap the longer one is first."""
         config, feeds = self._config, sources.feeds
-        rest_v1 = RestV1(feeds)
-        sources.market.listen(rest_v1.market_changed)
         rooms = Rooms(config.signaling_listeners) if peers is None else peers.rooms
         stomp = Stomp(config, feeds, rooms)
         return (
-            rest_v1,
+            RestV1(feeds),
             Rest(feeds),
             *([] if routes.admission.security is None else [Tickets(routes.admission.security)]),
             PlainSockets(config, feeds),
             Stream(config, feeds),
-            GraphQL(config, feeds, sources.trades.stored_symbols),
+            GraphQL(config, feeds),
             stomp,
             SockJs(config, stomp),
             self._ice_servers,

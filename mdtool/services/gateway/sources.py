@@ -153,9 +153,9 @@ class Sources:
                 lambda timeout_s: aggregator.session(symbol, session, timeout_s)
             ),
         )
-        symbols = Symbols(state, Audience(hub))
         self.quotes = Quotes(self._quote_hub, self._quote_streams, state, Audience(hub))
         self.trades = Trades(trade_feed, self.history, state, Audience(hub))
+        symbols = Symbols(state, Audience(hub), self.trades.stored_symbols)
         vwaps = (
             VwapFeedClient(config.vwap)
             if self._local_vwaps is None

@@ -29,7 +29,6 @@ class Feeds:
 
     def __init__(self, feeds: Mapping[str, Feed[Any]], table: Mapping[str, FeedRow]) -> None:
         self.rows = [row for name, row in table.items() if name in feeds]
-        self._sources = feeds
         self._feeds = {row.name: PermittedFeed(feeds[row.name], row) for row in self.rows}
 
     def __contains__(self, name: str) -> bool:
@@ -38,7 +37,3 @@ class Feeds:
     def __getitem__(self, name: str) -> PermittedFeed:
         """Return a feed; raise KeyError for a name that is not in the table."""
         return self._feeds[name]
-
-    def source(self, name: str) -> Feed[Any]:
-        """Return a feed without permissions: its caller checks them, by `readable`."""
-        return self._sources[name]

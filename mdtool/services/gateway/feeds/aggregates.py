@@ -15,7 +15,6 @@ from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
 from mdtool.services.gateway.fields import STALE, Field, Kind
 from mdtool.services.gateway.hub import Subscription
 from mdtool.services.gateway.market import MarketState
-from mdtool.services.gateway.parameters import parse_symbol
 from mdtool.wire.batches import Updates
 
 SessionRequest: TypeAlias = Callable[[str, str], Awaitable[Updates]]
@@ -59,6 +58,11 @@ class Aggregates:
     request_session : callable, optional
         Requests a symbol's previous session, or that of a date, of the aggregator; without it none
         is kept.
+
+    Attributes
+    ----------
+    changes : int
+        Rises whenever an aggregate changes.
     """
 
     def __init__(
@@ -70,16 +74,19 @@ class Aggregates:
         self._market = market
         self._audience = audience
         self._request_session = request_session
+        self._rows: dict[int, Aggregate] = {}
+        """Rows found since they last changed, by index into the market."""
+        self.changes = 0
 
     async def current(self, _client: Client, key: Key) -> Sequence[Aggregate]:
         """As `Feed.current`."""
         if key.symbol == ALL:
-            return LazyRows(self._market.in_order(), self._row)
-        return [self.row(self.find(key.symbol))]
+            return LazyRows(self._market.in_order(), self._row_of)
+        return [self._row(self._index(key.symbol))]
 
     async def past(self, client: Client, key: Key, session: str) -> Aggregate:
         """As `SessionFeed.past`."""
-        symbol = self._market.symbols[self.find(key.symbol)]
+        symbol = self._market.symbols[self._index(key.symbol)]
         if self._request_session is None:
             raise UnknownSymbolError(f"session {session} of {symbol} is not kept")
         client.spend_upstream()
@@ -100,13 +107,19 @@ class Aggregates:
 
     def publish(self, changed: NDArray[np.integer]) -> None:
         """Publish the symbols, as indices into the market, that changed."""
+        self.changes += 1
+        if len(changed) >= len(self._rows):
+            self._rows.clear()
+        else:
+            for index in changed.tolist():
+                self._rows.pop(index, None)
         audience = self._audience
         if not audience:
             return
         for index in changed.tolist():
             key = Key(self._market.symbols[index])
             if key in audience:
-                audience.publish(key, self.row(index), key.symbol)
+                audience.publish(key, self._row(index), key.symbol)
 
     def publish_probes(self, probes: Iterable[Probe]) -> None:
         """Publish probes to who follows their streams' ids as symbols, the sequence as volume."""
@@ -116,41 +129,29 @@ class Aggregates:
                 row = Aggregate(stream_id, 0, 0, 0, 0, sequence, 0, 0, is_stale=False)
                 self._audience.publish(key, row, stream_id)
 
-    def row(self, index: int) -> Aggregate:
-        """Return the aggregate of a symbol, as an index into the market."""
-        return Aggregate(self._market.symbols[index], *self._market.session(index))
+    def find(self, symbol: str) -> Aggregate:
+        """As `MemoryFeed.find`."""
+        index = self._index(symbol)
+        row = self._rows.get(index)
+        if row is None:
+            row = self._rows[index] = self._row(index)
+        return row
 
-    def symbol(self, index: int) -> str:
-        """Return the symbol at an index into the market."""
-        return self._market.symbols[index]
-
-    def find(self, text: str) -> int:
-        """Return the index into the market of a symbol as a client wrote it.
-
-        Raises
-        ------
-        ParameterError
-            When it is not a valid symbol.
-        UnknownSymbolError
-            When it has not traded.
-        UnavailableError
-            When that is unknown, for the aggregator is unavailable.
-        """
-        symbols = self._market.symbols
-        index = symbols.find(text)
+    def _index(self, symbol: str) -> int:
+        index = self._market.symbols.find(symbol)
         if index is None:
-            symbol = parse_symbol(text)
-            index = symbols.find(symbol)
-            if index is None:
-                self._market.check_live()
-                raise UnknownSymbolError(f"no trade of {symbol} yet")
+            self._market.check_live()
+            raise UnknownSymbolError(f"no trade of {symbol} yet")
         return index
 
-    def _row(self, symbol: str) -> Aggregate:
-        return self.row(self._market.symbols.intern(symbol))
+    def _row(self, index: int) -> Aggregate:
+        return Aggregate(self._market.symbols[index], *self._market.session(index))
+
+    def _row_of(self, symbol: str) -> Aggregate:
+        return self._row(self._market.symbols.intern(symbol))
 
     def _snapshot(self, symbol: str) -> Iterator[tuple[Aggregate, str]]:
         for name in sorted(self._market.symbols) if symbol == ALL else (symbol,):
             index = self._market.symbols.find(name)
             if index is not None:
-                yield self.row(index), name
+                yield self._row(index), name

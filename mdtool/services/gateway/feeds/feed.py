@@ -181,6 +181,27 @@ class Feed(Protocol[R_co]):
         ...
 
 
+class MemoryFeed(Feed[R_co], Protocol[R_co]):
+    """A feed whose current rows are in memory."""
+
+    @property
+    def changes(self) -> int:
+        """A number that rises whenever a row changes."""
+        ...
+
+    def find(self, symbol: str) -> R_co:
+        """Return the row of a symbol, the same object until it changes.
+
+        Raises
+        ------
+        UnknownSymbolError
+            When the symbol has no such data.
+        UnavailableError
+            When that is unknown, for the source is unavailable.
+        """
+        ...
+
+
 class HistoryFeed(Feed[R_co], Protocol[R_co]):
     """A feed that has a history."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from mdtool.adapters.market import UnknownSymbolError
 from mdtool.core.permissions import Reader
@@ -15,6 +14,7 @@ from mdtool.services.gateway.feeds.feed import (
     HistoryFeed,
     Key,
     LazyRows,
+    MemoryFeed,
     Page,
     Rows,
     SessionFeed,
@@ -22,16 +22,16 @@ from mdtool.services.gateway.feeds.feed import (
 from mdtool.services.gateway.hub import Subscription
 
 if TYPE_CHECKING:
+    from mdtool.adapters.stores.port import SymbolTotals
+    from mdtool.services.gateway.feeds.symbols import Symbols
+    from mdtool.services.gateway.feeds.trades import Trades
     from mdtool.services.gateway.table import FeedRow
-
-R = TypeVar("R")
 
 
 class PermittedFeed:
     """A feed, each of whose methods respects the permissions of the client that calls it.
 
-    Protocols get feeds in this form, so that none of them can forget. What reads rows from memory
-    directly, for speed, uses `readable` and `readable_only`.
+    Protocols get feeds in this form alone, so that none of them can forget.
 
     Parameters
     ----------
@@ -56,6 +56,38 @@ class PermittedFeed:
             return await self._feed.current(client, key)
         except UnknownSymbolError:
             self._deny(key)
+
+    def find(self, client: Client, symbol: str) -> Any:
+        """As `MemoryFeed.find`."""
+        feed = cast("MemoryFeed[Any]", self._feed)
+        reader = self._reader(client)
+        if reader is None:
+            return feed.find(symbol)
+        key = Key(symbol)
+        self._check(client, key, reader)
+        try:
+            return feed.find(symbol)
+        except UnknownSymbolError:
+            self._deny(key)
+
+    @property
+    def changes(self) -> int:
+        """As `MemoryFeed.changes`."""
+        return cast("MemoryFeed[Any]", self._feed).changes
+
+    def names(self, client: Client) -> Sequence[str]:
+        """As `Symbols.names`."""
+        reader, names = self._reader(client), cast("Symbols", self._feed).names()
+        return names if reader is None else list(filter(reader.can_read, names))
+
+    async def stored(self, client: Client) -> Sequence[SymbolTotals]:
+        """As `Symbols.stored`."""
+        reader = self._reader(client)
+        return readable(await cast("Symbols", self._feed).stored(client), reader)
+
+    def check_stored(self) -> None:
+        """As `Trades.check_stored`."""
+        cast("Trades", self._feed).check_stored()
 
     def knows(self, client: Client, key: Key) -> bool:
         """Return whether a symbol has such data, as far as the client may know."""
@@ -153,23 +185,6 @@ def readable(rows: Sequence[Any], reader: Reader | None) -> Sequence[Any]:
     if isinstance(rows, LazyRows):
         return rows.only(reader.can_read)
     return [row for row in rows if reader.can_read(row.symbol)]
-
-
-def readable_only(find: Callable[[str], R], reader: Reader | None, feed: str) -> Callable[[str], R]:
-    """Return a function that finds only what may be read, for callers of a feed itself.
-
-    Like a `PermittedFeed`, it raises the same UnknownSymbolError for all that is not found.
-    """
-    if reader is None:
-        return find
-
-    def find_readable(symbol: str) -> R:
-        if reader.can_read(symbol):
-            with contextlib.suppress(UnknownSymbolError):
-                return find(symbol)
-        raise UnknownSymbolError(f"{feed}: {symbol} is unknown")
-
-    return find_readable
 
 
 def _nothing() -> None:

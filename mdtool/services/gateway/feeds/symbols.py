@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.adapters.market import UnknownSymbolError
+from mdtool.adapters.stores.port import SymbolTotals
 from mdtool.services.client import Client
 from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows
 from mdtool.services.gateway.fields import Field, Kind
@@ -38,16 +39,36 @@ class Symbols:
     ----------
     market : MarketState
     audience : Audience
+    read_stored : callable
+        Returns the symbols of which trades are stored, for a client.
     """
 
-    def __init__(self, market: MarketState, audience: Audience[KnownSymbol]) -> None:
+    def __init__(
+        self,
+        market: MarketState,
+        audience: Audience[KnownSymbol],
+        read_stored: Callable[[Client], Awaitable[Sequence[SymbolTotals]]],
+    ) -> None:
         self._market = market
         self._audience = audience
+        self._read_stored = read_stored
         self._published = 0
 
     def names(self) -> Sequence[str]:
         """Return all symbols, in order; raise UnavailableError where none can be known."""
         return self._market.in_order()
+
+    async def stored(self, client: Client) -> Sequence[SymbolTotals]:
+        """Return the symbols of which trades are stored, in order.
+
+        Raises
+        ------
+        UnavailableError
+            When there is no store.
+        LimitError, PeerError
+            As the store does.
+        """
+        return await self._read_stored(client)
 
     async def current(self, _client: Client, key: Key) -> Sequence[KnownSymbol]:
         """As `Feed.current`."""

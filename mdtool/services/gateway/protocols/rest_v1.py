@@ -8,20 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-import numpy as np
 from aiohttp import web
-from numpy.typing import NDArray
 
 from mdtool.adapters.market import UnknownSymbolError
-from mdtool.core.permissions import Access, Reader
+from mdtool.core.permissions import Access
 from mdtool.services.client import Client
 from mdtool.services.gateway import formats
 from mdtool.services.gateway.feeds import Feeds
-from mdtool.services.gateway.feeds.aggregates import Aggregates
+from mdtool.services.gateway.feeds.aggregates import Aggregate
 from mdtool.services.gateway.feeds.feed import ALL, Key, Page
-from mdtool.services.gateway.feeds.permitted import readable, readable_only
-from mdtool.services.gateway.feeds.quotes import Quotes
-from mdtool.services.gateway.feeds.trades import Trades
+from mdtool.services.gateway.feeds.permitted import PermittedFeed
 from mdtool.services.gateway.http import STALE_HEADERS
 from mdtool.services.gateway.parameters import (
     ParameterError,
@@ -32,7 +28,7 @@ from mdtool.services.gateway.parameters import (
     parse_symbols,
 )
 from mdtool.services.gateway.protocols import Paths
-from mdtool.services.http.answers import answer, client_of, reader_of
+from mdtool.services.http.answers import answer, client_of
 
 AT_ONCE: Final = 256
 """Rows encoded in one turn of the event loop, which takes 2.5 ms; 20,000 rows take 0.2 s."""
@@ -50,13 +46,8 @@ class RestV1:
 
     def __init__(self, feeds: Feeds) -> None:
         self._feeds = feeds
-        # What these are asked for directly is checked by `readable` or `readable_only`.
-        self._aggregates = cast("Aggregates", feeds.source("aggregates"))
-        self._quotes = cast("Quotes", feeds.source("quotes"))
-        self._trades = cast("Trades", feeds.source("trades"))
-        self._encoded: dict[int, tuple[bytes, bool]] = {}
-        """Aggregates requested since they last changed, and whether they are stale."""
-        self._market_changes = 0
+        self._encoded: dict[str, tuple[Aggregate, bytes]] = {}
+        """The aggregates requested last, by symbol."""
         self._lists: WeakKeyDictionary[Access, dict[str, tuple[int, bytes, bool]]]
         self._lists = WeakKeyDictionary()
         """Whole lists as they were answered last, by permission class."""
@@ -73,49 +64,21 @@ class RestV1:
             ("GET", "/v1/quotes"): self.quotes,
         }
 
-    def market_changed(self, changed: NDArray[np.integer]) -> None:
-        """Have the aggregates of symbols encoded again; a `MarketListener`."""
-        self._market_changes += 1
-        if len(changed) >= len(self._encoded):
-            self._encoded.clear()
-        else:
-            for index in changed.tolist():
-                self._encoded.pop(index, None)
-
     async def aggregate(self, request: web.Request) -> web.Response:
         """`GET /api/v1/marketdata/{symbol}`."""
-        symbol = request.match_info["symbol"]
-        if (reader := reader_of(request, "aggregates")) is None:
-            index = self._aggregates.find(symbol)
-        else:
-            index = self._readable(symbol, reader)
-        encoded = self._encoded.get(index)
-        if encoded is None:
-            row = self._aggregates.row(index)
-            encoded = self._encoded[index] = formats.encode_aggregate(row), row.is_stale
-        body, is_stale = encoded
-        return answer(body, STALE_HEADERS if is_stale else None)
-
-    def _readable(self, text: str, reader: Reader) -> int:
-        """Return the index of a symbol that may be read, found as the feed finds it."""
-        with contextlib.suppress(UnknownSymbolError):
-            index = self._aggregates.find(text)
-            if reader.can_read(self._aggregates.symbol(index)):
-                return index
-        raise UnknownSymbolError(f"aggregates: {parse_symbol(text)} is unknown")
+        symbol = parse_symbol(request.match_info["symbol"])
+        row = self._feeds["aggregates"].find(client_of(request), symbol)
+        encoded = self._encoded.get(symbol)
+        if encoded is None or encoded[0] is not row:
+            encoded = self._encoded[symbol] = row, formats.encode_aggregate(row)
+        return answer(encoded[1], STALE_HEADERS if row.is_stale else None)
 
     async def aggregates(self, request: web.Request) -> web.Response:
         """`GET /api/v1/marketdata?symbols=`: an array, in order of symbol, of all or of these."""
-        aggregates = self._aggregates
+        client, feed = client_of(request), self._feeds["aggregates"]
         if symbols := parse_symbols(request.query):
-            reader = reader_of(request, "aggregates")
-            find = readable_only(aggregates.find, reader, "aggregates")
-            chosen = known(symbols, lambda symbol: aggregates.row(find(symbol)))
-            return _array(chosen, formats.encode_aggregate)
-        client = client_of(request)
-        rows = await self._feeds["aggregates"].current(client, Key(ALL))
-        changes = self._market_changes
-        return await self._list(client, "aggregates", changes, rows, formats.encode_aggregate)
+            return _array(known(feed, client, symbols), formats.encode_aggregate)
+        return await self._list(client, "aggregates", formats.encode_aggregate)
 
     async def bars(self, request: web.Request) -> web.Response:
         """`GET /api/v1/bars/{symbol}?interval&limit&before`."""
@@ -133,7 +96,7 @@ class RestV1:
     async def symbols(self, request: web.Request) -> web.Response:
         """`GET /api/v1/symbols`: those of which trades are stored."""
         client = client_of(request)
-        totals = readable(await self._trades.stored_symbols(client), reader_of(request, "symbols"))
+        totals = await self._feeds["symbols"].stored(client)
         body = formats.encode_totals(totals)
         return answer(body, client.upstream_headers())
 
@@ -142,7 +105,7 @@ class RestV1:
         query, client = request.query, client_of(request)
         key = Key(parse_symbol(request.match_info["symbol"]))
         page = Page.before(parse_limit(query.get("limit")), query.get("before"))
-        self._trades.check_stored()
+        self._feeds["trades"].check_stored()
         try:
             found = await self._feeds["trades"].history(client, key, page)
         except ParameterError as error:
@@ -151,36 +114,30 @@ class RestV1:
 
     async def quotes(self, request: web.Request) -> web.Response:
         """`GET /v1/quotes`: of `?symbol=AAPL` its quote; of several an array, else of all."""
+        client, feed = client_of(request), self._feeds["quotes"]
         symbols = parse_symbols(request.query)
-        find = readable_only(self._quotes.find, reader_of(request, "quotes"), "quotes")
         if len(symbols) == 1 and "symbol" in request.query:
-            row = find(symbols[0])
+            row = feed.find(client, symbols[0])
             body = formats.encode_latest_quote(row)
             return answer(body, STALE_HEADERS if row.is_stale else None)
         if symbols:
-            return _array(known(symbols, find), formats.encode_latest_quote)
-        client = client_of(request)
-        rows = await self._feeds["quotes"].current(client, Key(ALL))
-        changes = self._quotes.changes
-        return await self._list(client, "quotes", changes, rows, formats.encode_latest_quote)
+            return _array(known(feed, client, symbols), formats.encode_latest_quote)
+        return await self._list(client, "quotes", formats.encode_latest_quote)
 
     async def _list(
-        self,
-        client: Client,
-        name: str,
-        changes: int,
-        rows: Sequence[R],
-        encode: Callable[[R], bytes],
+        self, client: Client, name: str, encode: Callable[[Any], bytes]
     ) -> web.Response:
-        """Answer rows as an array, which is encoded once a change and class, some rows a turn."""
+        """Answer all rows as an array, encoded once a change and class, some rows a turn."""
+        feed = self._feeds[name]
+        rows, changes = await feed.current(client, Key(ALL)), feed.changes
         lists = self._lists.setdefault(client.principal.access, {})
         known = lists.get(name)
         if known is None or known[0] != changes:
             has_stale = False
 
-            def encode_noting(row: R) -> bytes:
+            def encode_noting(row: Any) -> bytes:
                 nonlocal has_stale
-                has_stale |= cast("Any", row).is_stale
+                has_stale |= row.is_stale
                 return encode(row)
 
             body = await encode_in_turns(rows, encode_noting)
@@ -189,12 +146,12 @@ class RestV1:
         return answer(body, STALE_HEADERS if is_stale else None)
 
 
-def known(symbols: Iterable[str], find: Callable[[str], R]) -> list[R]:
+def known(feed: PermittedFeed, client: Client, symbols: Iterable[str]) -> list[Any]:
     """Return the rows of those symbols that are known, in order of symbol."""
     rows = []
     for symbol in sorted(symbols):
         with contextlib.suppress(UnknownSymbolError):
-            rows.append(find(symbol))
+            rows.append(feed.find(client, symbol))
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
@@ -101,8 +101,6 @@ class Operations:
     Parameters
     ----------
     feeds : Feeds
-    read_stored : callable
-        Returns the rows of `storedSymbols` for a client.
     limits : Limits
     may_introspect : bool
         Whether clients may read the schema.
@@ -115,7 +113,6 @@ class Operations:
     def __init__(
         self,
         feeds: Feeds,
-        read_stored: Callable[[Client], Awaitable[Sequence[Any]]],
         limits: Limits,
         *,
         may_introspect: bool,
@@ -125,7 +122,7 @@ class Operations:
         self._resolvers: Mapping[str, Resolve] = {
             **{name: field.find for name, field in self._fields.items()},
             "symbols": symbols_of(feeds),
-            "storedSymbols": stored_symbols_of(read_stored),
+            "storedSymbols": stored_symbols_of(feeds),
         }
         self._limits = limits
         self._may_introspect = may_introspect

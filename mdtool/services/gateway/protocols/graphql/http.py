@@ -85,22 +85,13 @@ class GraphQL:
     ----------
     config : GatewayConfig
     feeds : Feeds
-    read_stored : callable
-        Returns the symbols of which trades are stored, for a client.
     """
 
-    def __init__(
-        self,
-        config: GatewayConfig,
-        feeds: Feeds,
-        read_stored: Callable[[Client], Awaitable[Sequence[Any]]],
-    ) -> None:
+    def __init__(self, config: GatewayConfig, feeds: Feeds) -> None:
         limits = Limits(
             config.graphql_max_depth, config.graphql_max_aliases, config.graphql_max_complexity
         )
-        self._operations = Operations(
-            feeds, read_stored, limits, may_introspect=config.graphql_introspection
-        )
+        self._operations = Operations(feeds, limits, may_introspect=config.graphql_introspection)
         self._max_body_bytes = config.graphql_max_body_bytes
         self._sockets = GraphQLSockets(
             self._operations, PATH, config.slow_client_s, config.graphql_max_body_bytes

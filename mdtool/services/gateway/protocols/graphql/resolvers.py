@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from graphql import GraphQLSchema, get_nullable_type, is_list_type
 
@@ -12,8 +12,7 @@ from mdtool.adapters.market import UnknownSymbolError
 from mdtool.services.client import Client
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.feed import ALL, Key, Page
-from mdtool.services.gateway.feeds.permitted import PermittedFeed, readable
-from mdtool.services.gateway.feeds.symbols import Symbols
+from mdtool.services.gateway.feeds.permitted import PermittedFeed
 from mdtool.services.gateway.parameters import (
     ParameterError,
     check_limit,
@@ -111,20 +110,19 @@ def feed_fields(schema: GraphQLSchema, feeds: Feeds) -> Mapping[str, FeedField]:
 
 def symbols_of(feeds: Feeds) -> Resolve:
     """Return what finds `symbols`, the names alone."""
-    feed = cast("Symbols", feeds.source("symbols"))
+    feed = feeds["symbols"]
 
     async def find(client: Client, _arguments: Arguments) -> Found:
-        reader, names = client.principal.access.reader("symbols"), feed.names()
-        return Found(names if reader is None else list(filter(reader.can_read, names)))
+        return Found(feed.names(client))
 
     return find
 
 
-def stored_symbols_of(read: Callable[[Client], Awaitable[Sequence[Any]]]) -> Resolve:
+def stored_symbols_of(feeds: Feeds) -> Resolve:
     """Return what finds `storedSymbols`."""
+    feed = feeds["symbols"]
 
     async def find(client: Client, _arguments: Arguments) -> Found:
-        reader = client.principal.access.reader("symbols")
-        return Found(readable(await read(client), reader))
+        return Found(await feed.stored(client))
 
     return find
