@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from mdtool.core.interrupts import Blocking
 from mdtool.core.machine_code import DamagedError, Image, UnsupportedError
 
 _UNSUPPORTED: Final = 3
@@ -60,6 +61,8 @@ def compiled_elsewhere(function: Callable[..., Any], arguments: tuple[object, ..
     ------
     UnsupportedError
         numba compiles it in its own way only, or not at all.
+    CancelledError
+        The service of this process is stopped meanwhile.
     """
     if not function.__module__.startswith(_PACKAGE) or not sys.executable:
         return None
@@ -74,10 +77,15 @@ def compiled_elsewhere(function: Callable[..., Any], arguments: tuple[object, ..
             env={**os.environ, "PYTHONPATH": paths, _SAID: "1"},
         ) as process:
             try:
-                image, _ = process.communicate(pickle.dumps(wanted))
+                with Blocking.block(process.kill):
+                    image, _ = process.communicate(pickle.dumps(wanted))
             except BaseException:
                 process.kill()
                 raise
+        if process.returncode and Blocking.is_stopping:
+            from asyncio import CancelledError  # commands that are no services do without it
+
+            raise CancelledError
         if process.returncode == _UNSUPPORTED:
             raise UnsupportedError(function.__qualname__)
         return Image.from_bytes(image) if process.returncode == 0 else None

@@ -84,6 +84,32 @@ def uninterrupted() -> Iterator[None]:
         before[requested[0]](requested[0], None)
 
 
+class Blocking:
+    """What blocks this process's event loop, and how a stop ends it."""
+
+    is_stopping = False
+    _ends: Final[set[Callable[[], object]]] = set()
+
+    @classmethod
+    @contextlib.contextmanager
+    def block(cls, end: Callable[[], object]) -> Iterator[None]:
+        """Have a stop that is requested within the block call `end`, from any thread."""
+        cls._ends.add(end)
+        try:
+            if cls.is_stopping:
+                end()
+            yield
+        finally:
+            cls._ends.discard(end)
+
+    @classmethod
+    def stop(cls) -> None:
+        """End what blocks now, and what will."""
+        cls.is_stopping = True
+        for end in list(cls._ends):
+            end()
+
+
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     _termination.number = number
     raise KeyboardInterrupt

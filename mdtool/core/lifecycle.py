@@ -23,6 +23,7 @@ from typing import Final, Protocol
 from mdtool.core.config import load, setting
 from mdtool.core.descriptors import raise_file_limit
 from mdtool.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from mdtool.core.interrupts import Blocking
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ def run_service(service: Service, within_s: float | None = None, *, logs_ready: 
     try:
         return asyncio.run(_supervised(service, deadline, logs_ready))
     finally:
+        Blocking.is_stopping = False
         deadline.cancel()
 
 
@@ -142,6 +144,7 @@ class _Stop:
         self._deadline.start()
         with contextlib.suppress(RuntimeError):  # the loop is closed: the service has ended
             self._loop.call_soon_threadsafe(self._cancel, reason, context=self._context)
+        Blocking.stop()
 
     def _cancel(self, reason: str) -> None:
         log.info("%s: stopping (%s)", self._task.get_name(), reason)

@@ -96,6 +96,24 @@ def test_a_signal_stops_in_order(spawn, number, status, reason):
     assert "Traceback" not in err
 
 
+def test_a_signal_ends_what_compiles_a_kernel_for_a_blocked_loop(spawn, tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    body = """
+        import numpy as np
+        from mdtool.engine.live_bar_kernel import merge
+        rows = np.zeros((1, 16), np.int64)
+        merge(rows, 0, rows.copy(), 0)
+    """
+    process = spawn(body, env=environment)
+    assert "compiling" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    code, out, err = outcome(process)
+    assert (code, out) == (0, "stopping\nstopped\n")
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("*.code"))
+
+
 def test_a_hangup_is_left_ignored_where_it_was(spawn):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as the process takes it over
     try:
