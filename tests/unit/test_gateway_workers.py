@@ -9,8 +9,13 @@ import socket
 import pytest
 
 from mdtool.services.client import Admission
-from mdtool.services.gateway.workers import link as links
-from mdtool.services.gateway.workers.link import Link, Message, MessageDecoder, encode_message
+from mdtool.services.gateway.workers import connection as module
+from mdtool.services.gateway.workers.connection import (
+    Message,
+    MessageDecoder,
+    WorkerConnection,
+    encode_message,
+)
 from mdtool.services.gateway.workers.peers import WORKER, Place
 from mdtool.services.gateway.workers.usage import Usage
 from mdtool.services.limits import CapacityError, LimitError, Limits
@@ -33,14 +38,14 @@ def test_messages_are_cut_out_of_pieces_of_any_size(piece):
 
 
 class Ends:
-    """Two links that are connected, and what arrives at the second."""
+    """Both ends of a connection, and what arrives at the second."""
 
     def __init__(self) -> None:
         self.received: asyncio.Queue[Message] = asyncio.Queue()
         self.lost = asyncio.Event()
         one, other = socket.socketpair()
-        self.first = Link(one, lambda _: None, self.lost.set)
-        self.second = Link(other, self.received.put_nowait, lambda: None)
+        self.first = WorkerConnection(one, lambda _: None, self.lost.set)
+        self.second = WorkerConnection(other, self.received.put_nowait, lambda: None)
 
     def close(self) -> None:
         self.first.close()
@@ -79,8 +84,8 @@ async def test_an_end_that_is_gone_is_noticed(ends):
     ends.first.send(MESSAGES[0])
 
 
-async def test_a_link_that_nobody_reads_is_closed_and_not_kept_for_ever(ends, monkeypatch):
-    monkeypatch.setattr(links, "MAX_UNSENT_BYTES", 1 << 20)
+async def test_a_connection_that_nobody_reads_is_closed_and_not_kept_for_ever(ends, monkeypatch):
+    monkeypatch.setattr(module, "MAX_UNSENT_BYTES", 1 << 20)
     while not ends.lost.is_set():
         ends.first.send(Message("text", {}, b"x" * 100_000))
     assert ends.received.empty()

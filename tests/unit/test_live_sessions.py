@@ -9,7 +9,7 @@ import pytest
 from mdtool.adapters.live.alpaca import AlpacaSession
 from mdtool.adapters.live.binance import BinanceSession
 from mdtool.adapters.live.config import SourceConfig
-from mdtool.adapters.live.conversation import Conversation
+from mdtool.adapters.live.connections import Connections
 from mdtool.adapters.live.finnhub import FinnhubSession
 from mdtool.adapters.live.kraken import KrakenSession
 from mdtool.adapters.live.port import Request
@@ -62,18 +62,18 @@ def test_kraken_tells_a_changed_step():
 
 
 def test_a_source_fails_once_all_symbols_are_rejected():
-    conversation = Conversation(KrakenSession, Request(["A", "B"]))
-    conversation.opened()
-    received = conversation.received(json.dumps(pairs("snapshot", C=1)))
+    connections = Connections(KrakenSession, Request(["A", "B"]))
+    connections.opened()
+    received = connections.received(json.dumps(pairs("snapshot", C=1)))
     assert [type(event) for event in received] == [Rejected, Rejected, Failed]
     assert received[-1].reason == "B: there is no such pair"
 
 
 def test_a_rejected_symbol_is_not_requested_again():
-    conversation = Conversation(KrakenSession, Request(["A", "B"]))
-    conversation.received(json.dumps(pairs("snapshot", A=1)))
-    conversation.opened()
-    (_, send) = conversation.received(json.dumps(pairs("snapshot", A=1, B=1)))
+    connections = Connections(KrakenSession, Request(["A", "B"]))
+    connections.received(json.dumps(pairs("snapshot", A=1)))
+    connections.opened()
+    (_, send) = connections.received(json.dumps(pairs("snapshot", A=1, B=1)))
     assert json.loads(send.text)["params"]["symbol"] == ["A"]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO, Final, TypeAlias
 
-from mdtool.adapters.live.conversation import Conversation
+from mdtool.adapters.live.connections import Connections
 from mdtool.adapters.live.event_stream import EventStream
 from mdtool.adapters.live.port import Request, Session
 from mdtool.core.errors import InputError, OutputError
@@ -115,7 +115,7 @@ class RecordedSource:
         start_ns, _, begin = next(self._lines)
         symbols = request.symbols or begin.split(" ")[1:]
         config = request.config
-        self._conversation = Conversation(kind, Request(symbols, config, request.keys))
+        self._connections = Connections(kind, Request(symbols, config, request.keys))
         self._stream = EventStream(kind, config, start_ns)
         self.counts: Counter[str] = self._stream.counts
 
@@ -129,17 +129,17 @@ class RecordedSource:
 
     def _take_lines(self) -> bool:
         """Take the next lines; return whether there were any."""
-        conversation, add = self._conversation, self._stream.add
+        connections, add = self._connections, self._stream.add
         n = 0
         for n, (ts_ns, kind, text) in enumerate(self._lines, 1):
             if kind == _MESSAGE:
-                add(conversation.received(text), ts_ns)
+                add(connections.received(text), ts_ns)
             elif kind == _LOST:
-                add(conversation.lost(text), ts_ns)
+                add(connections.lost(text), ts_ns)
             elif kind == _OPENED:
-                add(conversation.opened(), ts_ns)
+                add(connections.opened(), ts_ns)
             else:
-                add(conversation.lost("the recording ended, and another one began"), ts_ns)
+                add(connections.lost("the recording ended, and another one began"), ts_ns)
             if n == _CHUNK_LINES:
                 break
         return n > 0

@@ -18,7 +18,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from mdtool.adapters.live.conversation import Conversation
+from mdtool.adapters.live.connections import Connections
 from mdtool.adapters.live.event_stream import EventStream
 from mdtool.adapters.live.port import Request, Session
 from mdtool.adapters.live.recording import Recorder
@@ -67,7 +67,7 @@ class WebSocketSource:
         self._request = request
         config = request.config
         start_ns = time.time_ns()
-        self._conversation = Conversation(kind, request)
+        self._connections = Connections(kind, request)
         self._recorder = Recorder(config.record, kind.name, request.symbols, start_ns)
         self._stream = EventStream(kind, config, start_ns)
         self.counts: Counter[str] = self._stream.counts
@@ -132,7 +132,7 @@ class WebSocketSource:
         while True:
             begun_s = self._loop.time()
             try:
-                await self._converse()
+                await self._hold_connection()
             except aiohttp.WSServerHandshakeError as error:
                 if error.status in _REJECTED:
                     raise PeerError(self._rejected(f"status {error.status}")) from None
@@ -146,11 +146,11 @@ class WebSocketSource:
                 waits = delays(cap_s=max_wait_s)
             now_ns = time.time_ns()
             self._recorder.lost(now_ns, reason)
-            await self._pass_on(now_ns, self._conversation.lost(reason))
+            await self._pass_on(now_ns, self._connections.lost(reason))
             log.warning("%s: %s; connecting again", self.name, reason)
             await asyncio.sleep(next(waits))
 
-    async def _converse(self) -> None:
+    async def _hold_connection(self) -> None:
         """Hold one connection until it is lost.
 
         Raises
@@ -161,7 +161,7 @@ class WebSocketSource:
             When there is no connection, or no longer.
         """
         to_send = await self._opened()
-        session = self._conversation.session
+        session = self._connections.session
         timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_connect=_CONNECT_S)
         async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as http:
             if session.lots_url is not None:
@@ -186,13 +186,13 @@ class WebSocketSource:
         """Begin a session; return what to send."""
         now_ns = time.time_ns()
         self._recorder.opened(now_ns)
-        return await self._pass_on(now_ns, self._conversation.opened())
+        return await self._pass_on(now_ns, self._connections.opened())
 
     async def _received(self, text: str) -> list[str]:
         """Take a message; return what to send in answer."""
         now_ns = time.time_ns()
         self._recorder.received(now_ns, text)
-        return await self._pass_on(now_ns, self._conversation.received(text))
+        return await self._pass_on(now_ns, self._connections.received(text))
 
     async def _pass_on(self, ts_ns: int, events: Sequence[Event]) -> list[str]:
         """Pass events on to the reader, and do what they ask for; return what they send.
@@ -269,7 +269,7 @@ class WebSocketSource:
         return moved.with_scheme(scheme + "s" * is_secure)
 
     def _rejected(self, reason: str) -> str:
-        names = self._conversation.session.keys
+        names = self._connections.session.keys
         hint = f"; check {' and '.join(names)}" if names else ""
         return f"{self.name}: rejected ({self._hidden(reason)}){hint}"
 

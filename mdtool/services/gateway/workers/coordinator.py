@@ -17,7 +17,7 @@ from mdtool.core.descriptors import PAUSE_S, is_shortage, shortage
 from mdtool.core.errors import MdtoolError
 from mdtool.services.gateway.protocols.signaling import Rooms
 from mdtool.services.gateway.protocols.stomp import Dialect, Wrapping
-from mdtool.services.gateway.workers.link import Link, Message
+from mdtool.services.gateway.workers.connection import Message, WorkerConnection
 from mdtool.wire.stomp import Version
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Coordinator:
     def __init__(self, max_listeners: int) -> None:
         number = itertools.count(_FIRST_NUMBER).__next__
         self._rooms = Rooms(max_listeners, number=number)
-        self._links: dict[int, Link] = {}
+        self._connections: dict[int, WorkerConnection] = {}
         self._clients: dict[int, _Clients] = {}
         self._waiting: defaultdict[int, list[Message]] = defaultdict(list)
 
@@ -62,8 +62,8 @@ class Coordinator:
                 yield
             finally:
                 loop.remove_reader(listener)
-                for link in self._links.values():
-                    link.close()
+                for connection in self._connections.values():
+                    connection.close()
                 for messages in self._waiting.values():
                     for message in messages:
                         _drop(message)
@@ -85,30 +85,30 @@ class Coordinator:
         if listener.fileno() >= 0:  # it may be closed meanwhile
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
-    def join(self, worker: int, link: Link) -> None:
+    def join(self, worker: int, connection: WorkerConnection) -> None:
         """Have a worker take part."""
-        if worker in self._links:  # its successor is faster than the news of its end
-            self._links[worker].close()
+        if worker in self._connections:  # its successor is faster than the news of its end
+            self._connections[worker].close()
             self.leave(worker)
-        for other, other_link in list(self._links.items()):
-            other_link.send(Message("joined", {"worker": worker}))
-            link.send(Message("joined", {"worker": other}))
-        self._links[worker] = link
+        for other, other_connection in list(self._connections.items()):
+            other_connection.send(Message("joined", {"worker": worker}))
+            connection.send(Message("joined", {"worker": other}))
+        self._connections[worker] = connection
         self._clients[worker] = _Clients()
         for message in self._waiting.pop(worker, ()):
-            link.send(message)
+            connection.send(message)
             _drop(message)
 
     def leave(self, worker: int) -> None:
         """Drop a worker that has ended: its clients leave their rooms."""
-        del self._links[worker]
+        del self._connections[worker]
         clients = self._clients.pop(worker)
         for leave in clients.members.values():
             leave()
         for client in clients.by_name.values():
             self._rooms.forget(client)
-        for link in list(self._links.values()):  # one that is lost leaves meanwhile
-            link.send(Message("left", {"worker": worker}))
+        for connection in list(self._connections.values()):  # one that is lost leaves meanwhile
+            connection.send(Message("left", {"worker": worker}))
 
     def receive(self, worker: int, message: Message) -> None:
         """Relay a message of a worker, or apply it to the rooms."""
@@ -118,20 +118,20 @@ class Coordinator:
         elif message.op in {"follow", "leave", "signal", "forget"}:
             self._apply(worker, message)
         else:
-            for other, link in list(self._links.items()):
+            for other, connection in list(self._connections.items()):
                 if other != worker:
-                    link.send(message)
+                    connection.send(message)
 
     def _send(self, to: int, message: Message) -> None:
-        if link := self._links.get(to):
-            link.send(message)
+        if connection := self._connections.get(to):
+            connection.send(message)
         elif message.op == "connection" and len(self._waiting[to]) < MAX_WAITING:
             self._waiting[to].append(message)
             return
         _drop(message)
 
     def _apply(self, worker: int, message: Message) -> None:
-        head, clients, link = message.head, self._clients[worker], self._links[worker]
+        head, clients, connection = message.head, self._clients[worker], self._connections[worker]
         if message.op == "leave":
             clients.members.pop(head["member"], _nothing)()
             return
@@ -144,12 +144,12 @@ class Coordinator:
         try:
             if message.op == "follow":
                 dialect = Dialect(Wrapping(head["wrapping"]), Version(head["version"]))
-                member = _Member(client, dialect, link, head["member"])
+                member = _Member(client, dialect, connection, head["member"])
                 clients.members[head["member"]] = self._rooms.follow(head["room"], member)
             else:
                 self._rooms.send(head["room"], client, message.body)
         except MdtoolError as error:
-            link.send(Message("reject", {"client": name, "reason": str(error)}))
+            connection.send(Message("reject", {"client": name, "reason": str(error)}))
 
 
 class _Arrival:
@@ -158,12 +158,12 @@ class _Arrival:
     def __init__(self, coordinator: Coordinator, connection: socket.socket) -> None:
         self._coordinator = coordinator
         self._worker: int | None = None
-        self._link = Link(connection, self._receive, self._lost)
+        self._connection = WorkerConnection(connection, self._receive, self._lost)
 
     def _receive(self, message: Message) -> None:
         if self._worker is None:
             self._worker = message.head["worker"]
-            self._coordinator.join(self._worker, self._link)
+            self._coordinator.join(self._worker, self._connection)
         else:
             self._coordinator.receive(self._worker, message)
 
@@ -185,12 +185,12 @@ class _Member:
 
     connection: _Client
     dialect: Dialect
-    link: Link
+    worker: WorkerConnection
     number: int
 
     def post(self, message: bytes) -> None:
         """Have its worker write a message."""
-        self.link.send(Message("post", {"member": self.number}, message))
+        self.worker.send(Message("post", {"member": self.number}, message))
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from mdtool.core.errors import PeerError
 from mdtool.services.client import Admission
 from mdtool.services.gateway.protocols.signaling import Rooms
 from mdtool.services.gateway.protocols.stomp import Connection, Member
-from mdtool.services.gateway.workers.link import Link, Message, connect
+from mdtool.services.gateway.workers.connection import Message, WorkerConnection, connect
 from mdtool.services.gateway.workers.usage import EVERY_S, Usage
 from mdtool.services.http.answers import Handler
 
@@ -96,12 +96,14 @@ class Peers:
         self._lost = asyncio.Event()
 
     def __enter__(self) -> Self:
-        self._link = Link(connect(self._place.path), self._receive, self._lost.set)
-        self._link.send(Message("hello", {"worker": self._place.worker}))
+        self._connection = WorkerConnection(
+            connect(self._place.path), self._receive, self._lost.set
+        )
+        self._connection.send(Message("hello", {"worker": self._place.worker}))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._link.close()
+        self._connection.close()
 
     async def run(self) -> None:
         """Exchange what clients use until cancelled.
@@ -173,13 +175,13 @@ class Peers:
             message = Message(
                 "connection", {"to": owner}, _encode_request(request, body), descriptor
             )
-            self._link.send(message)
+            self._connection.send(message)
             # Closes this process's end of the connection alone, without a word to the client.
             transport.abort()
         return web.Response()  # cannot be written any more
 
     def _send(self, message: Message) -> None:
-        self._link.send(message)
+        self._connection.send(message)
 
     def _receive(self, message: Message) -> None:
         head = message.head

@@ -12,7 +12,7 @@ from mdtool.wire.source_stream import Event, Failed, Gap, Malformed, Rejected, S
 _SHOWN_CHARS: Final = 80
 
 
-class Conversation:
+class Connections:
     """What one or more connections bring; it is the same whether they are recorded or not.
 
     Parameters

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 MAX_UNSENT_BYTES: Final = 1 << 26
-"""A link is closed when its other end leaves more unread."""
+"""A connection is closed when its other end leaves more unread."""
 _READ_BYTES: Final = 1 << 17
 _MAX_DESCRIPTORS: Final = 64
 _LENGTHS: Final = struct.Struct(">II")
@@ -89,15 +89,15 @@ def encode_message(message: Message) -> bytes:
     return _LENGTHS.pack(len(encoded), len(message.body)) + encoded + message.body
 
 
-class Link:
+class WorkerConnection:
     """One end of a connection that carries messages, and open files with them.
 
     Asyncio's transports carry no files, so that this reads and writes the socket itself.
 
     Parameters
     ----------
-    connection : socket.socket
-        A connected Unix socket, which the link closes.
+    connected : socket.socket
+        A connected Unix socket, which is closed with it.
     receive : callable
         Called with each message.
     lost : callable
@@ -106,12 +106,12 @@ class Link:
 
     def __init__(
         self,
-        connection: socket.socket,
+        connected: socket.socket,
         receive: Callable[[Message], None],
         lost: Callable[[], None],
     ) -> None:
-        connection.setblocking(False)
-        self._connection = connection
+        connected.setblocking(False)
+        self._socket = connected
         self._receive = receive
         self._lost = lost
         self._decoder = MessageDecoder()
@@ -119,7 +119,7 @@ class Link:
         self._unsent_bytes = 0
         self._is_closed = False
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(connection, self._read)
+        self._loop.add_reader(connected, self._read)
 
     def send(self, message: Message) -> None:
         """Send a message, now or once the other end reads; its descriptor stays the caller's."""
@@ -139,20 +139,18 @@ class Link:
         if self._is_closed:
             return
         self._is_closed = True
-        self._loop.remove_reader(self._connection)
-        self._loop.remove_writer(self._connection)
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
         for _, descriptor in self._unsent:
             if descriptor is not None:
                 os.close(descriptor)
         self._unsent.clear()
         self._decoder.close()
-        self._connection.close()
+        self._socket.close()
 
     def _read(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._connection, _READ_BYTES, _MAX_DESCRIPTORS
-            )
+            data, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, _MAX_DESCRIPTORS)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -168,7 +166,7 @@ class Link:
             data, descriptor = self._unsent[0]
             files = [] if descriptor is None else [_rights(descriptor)]
             try:
-                sent = self._connection.sendmsg([data], files)
+                sent = self._socket.sendmsg([data], files)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
@@ -182,9 +180,9 @@ class Link:
             else:
                 self._unsent.popleft()
         if self._unsent:
-            self._loop.add_writer(self._connection, self._write)
+            self._loop.add_writer(self._socket, self._write)
         else:
-            self._loop.remove_writer(self._connection)
+            self._loop.remove_writer(self._socket)
 
     def _lose(self) -> None:
         if not self._is_closed:
