@@ -1,6 +1,6 @@
 """Programs that some tests require besides Python: found, or the reason to skip the test.
 
-Where `MDTOOL_REQUIRE_ALL` is 1, as it is in CI, a test fails instead of being skipped.
+Where `TESTS_REQUIRE_ALL` is 1, as it is in CI, a test fails instead of being skipped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 
 import pytest
 
-REQUIRE_ALL: Final = "MDTOOL_REQUIRE_ALL"
+REQUIRE_ALL: Final = "TESTS_REQUIRE_ALL"
 PROGRAMS: Final = {
     "node": ("node",),
     "npm": ("npm",),
