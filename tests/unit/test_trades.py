@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mdtool.core.symbols import SymbolTable
-from mdtool.core.trades import Frames, Reason, TradeRun, Trades, take_run
+from mdtool.core.trades import PROBE, Frames, Reason, TradeRun, Trades, take_run
 from mdtool.wire._pb import marketdata_pb2
 
 
@@ -117,6 +117,7 @@ def test_runs_are_taken_in_order_up_to_a_length(max_frames, taken):
 
 def test_reasons_have_the_numbers_of_the_contract():
     contract = dict(marketdata_pb2.RefusalReason.items())
+    assert contract.pop("PROBE") == PROBE
     assert {reason.name: int(reason) for reason in Reason} == {
         name: number for name, number in contract.items() if number
     }
