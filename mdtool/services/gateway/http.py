@@ -23,6 +23,7 @@ from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.gateway.times import RouteTimes
 from mdtool.services.http.answers import (
+    ANYBODY,
     IDENTIFY,
     Admit,
     Fail,
@@ -87,6 +88,7 @@ class Routes:
     def __init__(self, admission: Admission, origins: Origins, proxies: Proxies) -> None:
         self.app = web.Application()
         self.app[IDENTIFY] = self._identify
+        self.app[ANYBODY] = admission.client("")
         self.times: dict[str, RouteTimes] = {}
         self.admission = admission
         self._origins = origins

@@ -39,6 +39,8 @@ Identify = Callable[[web.Request], Client]
 IDENTIFY: Final[web.AppKey[Identify]] = web.AppKey("identify", Callable)  # type: ignore[arg-type]
 """Of an application, what returns the client of a request."""
 CLIENT: Final = web.RequestKey("client", Client)
+ANYBODY: Final = web.AppKey("anybody", Client)
+"""Of an application, one client for all requests that read memory without authentication."""
 
 
 def client_of(request: web.Request) -> Client:
@@ -46,6 +48,16 @@ def client_of(request: web.Request) -> Client:
     if CLIENT not in request:
         request[CLIENT] = request.app[IDENTIFY](request)
     return request[CLIENT]
+
+
+def memory_client_of(request: web.Request) -> Client:
+    """Return the client of a request that only reads memory.
+
+    Where clients authenticate, it is that of `client_of`. Elsewhere all may read everything, and
+    one stands for all: a client for each would take a third of such a request.
+    """
+    client = request.get(CLIENT)
+    return request.app[ANYBODY] if client is None else client
 
 
 def reader_of(request: web.Request, feed: str) -> Reader | None:

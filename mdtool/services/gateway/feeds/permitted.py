@@ -59,9 +59,8 @@ class PermittedFeed:
 
     def find(self, client: Client, symbol: str) -> Any:
         """As `MemoryFeed.find`."""
-        feed = cast("MemoryFeed[Any]", self._feed)
-        reader = self._reader(client)
-        if reader is None:
+        feed: Any = self._feed
+        if client.security is None or (reader := self._reader(client)) is None:
             return feed.find(symbol)
         key = Key(symbol)
         self._check(client, key, reader)

@@ -28,7 +28,7 @@ from mdtool.services.gateway.parameters import (
     parse_symbols,
 )
 from mdtool.services.gateway.protocols import Paths
-from mdtool.services.http.answers import answer, client_of
+from mdtool.services.http.answers import answer, client_of, memory_client_of
 
 AT_ONCE: Final = 256
 """Rows encoded in one turn of the event loop, which takes 2.5 ms; 20,000 rows take 0.2 s."""
@@ -46,6 +46,7 @@ class RestV1:
 
     def __init__(self, feeds: Feeds) -> None:
         self._feeds = feeds
+        self._aggregates = feeds["aggregates"]
         self._encoded: dict[str, tuple[Aggregate, bytes]] = {}
         """The aggregates requested last, by symbol."""
         self._lists: WeakKeyDictionary[Access, dict[str, tuple[int, bytes, bool]]]
@@ -67,7 +68,7 @@ class RestV1:
     async def aggregate(self, request: web.Request) -> web.Response:
         """`GET /api/v1/marketdata/{symbol}`."""
         symbol = parse_symbol(request.match_info["symbol"])
-        row = self._feeds["aggregates"].find(client_of(request), symbol)
+        row = self._aggregates.find(memory_client_of(request), symbol)
         encoded = self._encoded.get(symbol)
         if encoded is None or encoded[0] is not row:
             encoded = self._encoded[symbol] = row, formats.encode_aggregate(row)
@@ -75,7 +76,7 @@ class RestV1:
 
     async def aggregates(self, request: web.Request) -> web.Response:
         """`GET /api/v1/marketdata?symbols=`: an array, in order of symbol, of all or of these."""
-        client, feed = client_of(request), self._feeds["aggregates"]
+        client, feed = memory_client_of(request), self._aggregates
         if symbols := parse_symbols(request.query):
             return _array(known(feed, client, symbols), formats.encode_aggregate)
         return await self._list(client, "aggregates", formats.encode_aggregate)
@@ -114,7 +115,7 @@ class RestV1:
 
     async def quotes(self, request: web.Request) -> web.Response:
         """`GET /v1/quotes`: of `?symbol=AAPL` its quote; of several an array, else of all."""
-        client, feed = client_of(request), self._feeds["quotes"]
+        client, feed = memory_client_of(request), self._feeds["quotes"]
         symbols = parse_symbols(request.query)
         if len(symbols) == 1 and "symbol" in request.query:
             row = feed.find(client, symbols[0])
