@@ -26,7 +26,7 @@ from mdtool.core.dtypes import (
 from mdtool.core.errors import UsageError
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import CLOCKS, has_trades
-from mdtool.core.units import NS_PER_DAY, NS_PER_S, UNDEF_PRICE, parse_duration, parse_option
+from mdtool.core.units import UNDEF_PRICE, parse_duration, parse_option
 from mdtool.engine.bars import Bars, Size, SizedBars, TimeBars
 from mdtool.engine.timed_trades import TimedTrades
 from mdtool.engine.trade_views import CADENCES
@@ -37,13 +37,15 @@ FILLS: Final = ("none", "prev", "zero")
 LABELS: Final = ("start", "end")
 """Which of a bar's times is its `ts_event`, by default the first."""
 _BLOCK: Final = 65_536
-_CADENCES: Final = {
-    NS_PER_S: (RTYPE_OHLCV_1S, "ohlcv-1s"),
-    60 * NS_PER_S: (RTYPE_OHLCV_1M, "ohlcv-1m"),
-    3_600 * NS_PER_S: (RTYPE_OHLCV_1H, "ohlcv-1h"),
-    NS_PER_DAY: (RTYPE_OHLCV_1D, "ohlcv-1d"),
+OHLCV_RTYPES: Final = {
+    "ohlcv-1s": RTYPE_OHLCV_1S,
+    "ohlcv-1m": RTYPE_OHLCV_1M,
+    "ohlcv-1h": RTYPE_OHLCV_1H,
+    "ohlcv-1d": RTYPE_OHLCV_1D,
 }
-_DBN_RTYPES: Final = {RTYPE_OHLCV, *(rtype for rtype, _ in _CADENCES.values())}
+"""The rtype of the bars of each schema; `CADENCES` has their lengths."""
+_BY_LENGTH_NS: Final = {CADENCES[rtype]: (rtype, each) for each, rtype in OHLCV_RTYPES.items()}
+_DBN_RTYPES: Final = {RTYPE_OHLCV, *OHLCV_RTYPES.values()}
 
 
 class BarStream:
@@ -300,12 +302,12 @@ def _order(bars: Bars, start: NDArray[np.generic], instruments: Instruments) -> 
 
 def rtype_of(interval_ns: int | None) -> int:
     """Return the rtype of bars of an interval; None means that they are not by time."""
-    return _CADENCES[interval_ns][0] if interval_ns in _CADENCES else RTYPE_OHLCV
+    return _BY_LENGTH_NS[interval_ns][0] if interval_ns in _BY_LENGTH_NS else RTYPE_OHLCV
 
 
 def schema_of(interval_ns: int | None) -> str | None:
     """Return the DBN schema of bars of an interval, None where DBN has none."""
-    return _CADENCES[interval_ns][1] if interval_ns in _CADENCES else None
+    return _BY_LENGTH_NS[interval_ns][1] if interval_ns in _BY_LENGTH_NS else None
 
 
 def ohlcv_records(bars: Bars, rtype: int, instruments: Instruments) -> NDArray[np.void]:

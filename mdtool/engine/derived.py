@@ -24,34 +24,26 @@ from mdtool.core.dtypes import (
     RTYPE_MBO,
     RTYPE_MBP1,
     RTYPE_MBP10,
-    RTYPE_OHLCV_1D,
-    RTYPE_OHLCV_1H,
-    RTYPE_OHLCV_1M,
-    RTYPE_OHLCV_1S,
     RTYPE_TCBBO,
     RTYPE_TRADE,
     record_length,
 )
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records, index_timestamps, is_trade, trades_of
-from mdtool.core.units import NS_PER_DAY, NS_PER_S, UNDEF_PRICE, UNDEF_TIMESTAMP
-from mdtool.engine.bar_stream import ohlcv_records
+from mdtool.core.units import NS_PER_S, UNDEF_PRICE, UNDEF_TIMESTAMP
+from mdtool.engine.bar_stream import OHLCV_RTYPES, ohlcv_records
 from mdtool.engine.bars import Bars, TimeBars
 from mdtool.engine.book import kernel as k
 from mdtool.engine.book.state import Books
 from mdtool.engine.timed_trades import TimedTrades
+from mdtool.engine.trade_views import CADENCES
 
 _TRADES: Final = "trades"
 _TBBO: Final = "tbbo"
 _MBP1: Final = "mbp-1"
 _MBP10: Final = "mbp-10"
 _SAMPLES: Final = {"bbo-1s": (NS_PER_S, RTYPE_BBO_1S), "bbo-1m": (60 * NS_PER_S, RTYPE_BBO_1M)}
-_BARS: Final = {
-    "ohlcv-1s": (NS_PER_S, RTYPE_OHLCV_1S),
-    "ohlcv-1m": (60 * NS_PER_S, RTYPE_OHLCV_1M),
-    "ohlcv-1h": (3_600 * NS_PER_S, RTYPE_OHLCV_1H),
-    "ohlcv-1d": (NS_PER_DAY, RTYPE_OHLCV_1D),
-}
+_BARS: Final = {schema: (CADENCES[rtype], rtype) for schema, rtype in OHLCV_RTYPES.items()}
 _QUOTES: Final = frozenset({_TBBO, _MBP1, _MBP10, *_SAMPLES})
 """What is made of order books."""
 
