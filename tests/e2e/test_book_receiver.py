@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mdtool.core.addresses import parse_address
+from mdtool.core.descriptors import shortage
 from mdtool.core.dtypes import F_LAST
 from mdtool.core.errors import StartupError
 from mdtool.core.units import format_price
@@ -154,7 +155,7 @@ async def test_before_the_start_there_is_nothing():
         assert (await receiver.status())["state"] == "idle"
         assert await receiver.ask("/health") == (
             200,
-            {"status": "ok", "state": "idle", "accept_pauses": 0},
+            {"status": "ok", "state": "idle", "accept_pauses": shortage.pauses},
         )
 
 

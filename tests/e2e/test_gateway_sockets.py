@@ -82,7 +82,7 @@ async def test_messages_of_clients_are_ignored(source, client):
 async def test_a_client_that_sends_too_much_is_closed(source, client):
     async with client.ws_connect(f"{PATH}AAPL") as socket:
         await socket.receive_json()
-        await socket.send_str("x" * 5_000)
+        await socket.send_str("x" * 40_000)
         assert (await socket.receive()).type is WSMsgType.CLOSE
         assert socket.close_code == 1009
     assert (await client.answer("/health"))[0] == 200

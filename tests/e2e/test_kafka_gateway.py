@@ -28,7 +28,7 @@ async def until_volume(client, symbol: str, volume: int) -> dict:
     async with client.ws_connect(f"/ws/marketdata?symbol={symbol}") as socket:
         async for message in socket:
             aggregate = json.loads(message.data)
-            if aggregate["volume"] >= volume:
+            if "error" not in aggregate and aggregate["volume"] >= volume:
                 return aggregate
     raise AssertionError("the socket was closed")
 

@@ -83,14 +83,14 @@ class TestPace:
             quotes[0] * 300_000,  # more than buffers hold, until its client reads
             quotes[1] * 200_000,
         )
-        settings = {"speed": DAY / 2 / 10**9, "backlog_bytes": 1 << 16}  # its end is a second away
-        async with gateway(path, **settings) as address, client(address) as replaying:
+        settings = {"speed": DAY / 6 / 10**9, "backlog_bytes": 1 << 16}  # its end is 3 s away
+        async with gateway(path, **settings) as address, client(address, 1 << 16) as replaying:
             await replaying.login()
-            early = asyncio.create_task(session(address, wants("AAPL", schema="status")))
             async with client(address) as first:
-                await first.login()
+                await first.login(skips=False)
                 first.send(wants("AAPL", schema="mbp-1"), Start())
-                await first.until(lambda received: len(received) > 3)
+                await first.until(lambda received: len(received) > 300_000)
+            early = asyncio.create_task(session(address, wants("AAPL", schema="status")))
             replaying.send(wants("AAPL", schema="mbp-1", start_ns=0), Start())
             await replaying.until(lambda received: len(received) > 3)
             await early

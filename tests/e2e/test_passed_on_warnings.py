@@ -11,6 +11,7 @@ import pytest
 from mdtool.adapters.dbn_tcp import connect_source
 from mdtool.adapters.quotes.dbn_stream import DbnQuotes
 from mdtool.core.addresses import parse_address
+from mdtool.core.descriptors import shortage
 from mdtool.core.dtypes import MBO
 from mdtool.core.stream_warnings import KINDS, warnings_in
 from mdtool.engine.book.rebuild import Rebuild
@@ -51,9 +52,11 @@ async def test_a_receiver_knows_from_where_on_its_books_are_partial(capture):
         assert (status["warnings"], status["partial"]) == (told, True)
         assert (status["position"], status["records"]) == (len(ALL) + 2, len(ALL))
         _, health = await receiver.ask("/health")
+        assert health.pop("accept_pauses") == shortage.pauses
         assert health == {"status": "ok", "state": "done", "partial": True, "warnings": told}
         assert (await sender.status())["warnings"] == told
         _, health = await sender.ask("/health")
+        assert health.pop("accept_pauses") == shortage.pauses
         assert health == {"status": "ok", "state": "done", "warnings": told}
         lines = await receiver.lines("?depth=1")
         assert [line["partial"] for line in lines] == [False] * BEFORE + [True] * (

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mdtool.core.addresses import parse_address
+from mdtool.core.descriptors import shortage
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import StartupError
 from mdtool.core.records import with_ts_out
@@ -563,7 +564,7 @@ async def test_health(day):
     async with sender_of(day[0]) as sender:
         assert await sender.ask("/health") == (
             200,
-            {"status": "ok", "state": "idle", "accept_pauses": 0},
+            {"status": "ok", "state": "idle", "accept_pauses": shortage.pauses},
         )
 
 

@@ -165,7 +165,7 @@ def test_people_get_a_table_of_addresses():
         assert gateway.startswith("http://127.0.0.1:")
         assert services.process.stdout.readline() == "\n"
         opened, *tried = [services.process.stdout.readline() for _ in range(4)]
-        assert opened.startswith(f"Open  {gateway}/docs")
+        assert opened.startswith(f"Open  {gateway} (the market), /docs ")
         commands = ["curl", "mdtool watch", "mdtool send --simulate"]
         for line, command in zip(tried, commands, strict=True):
             assert line.startswith(f"Try   {command} ")
@@ -223,10 +223,12 @@ def test_a_check_names_the_service_that_is_unavailable():
 
 def test_it_reports_its_store_and_restores_its_state(tmp_path):
     options = ["--only", "serve-tcp,aggregate", "--data-dir", str(tmp_path / "d"), *FREE_PORTS]
-    for known in ("0 symbols and 0 trades", r"1 symbol and \d+ trades"):
+    for known in ("0 symbols and 0 trades", "1 symbol and 1 trade"):
         with serve("all", "-J", *options) as services:
             services.heard(rf"sqlite {tmp_path}/d/mdtool.db: restored {known}")
             services.heard(rf"stored in sqlite {tmp_path}/d/mdtool.db")
-            checked = check(services.addresses(2), "--only", "serve-tcp,aggregate")
+            addresses = services.addresses(2)
+            send_tick(addresses["serve-tcp"], "AAPL")
+            checked = check(addresses, "--only", "serve-tcp,aggregate")
             assert checked.returncode == 0
             assert services.end(signal.SIGTERM) == 0

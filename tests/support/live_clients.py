@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,11 +161,14 @@ class LiveClient:
 
 
 @contextlib.asynccontextmanager
-async def client(address: str):
-    """A connection, which is closed after the block."""
+async def client(address: str, receive_bytes: int | None = None):
+    """A connection, which is closed after the block; the system holds so much that is not read."""
     host, port = parse_address(address)
     async with bounded():
         reader, writer = await asyncio.open_connection(host, port)
+        if receive_bytes is not None:
+            connection = writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         try:
             yield LiveClient(reader, writer)
         finally:
