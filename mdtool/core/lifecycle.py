@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ SUPERVISED: Final = "MDTOOL_SUPERVISED"
 """The name of the service that a supervisor started this process as."""
 LIFELINE_FD: Final = "MDTOOL_LIFELINE_FD"
 """The read end of a pipe that its supervisor holds open: when it closes, the child stops."""
+
+_LAST_WORDS_S: Final = 1.0
+"""How long logging may take before a process ends by force."""
+_MANY_SIGNALS: Final = 4096
+"""A signal that wakes the loop is a byte."""
 
 Started = Callable[[Mapping[str, str]], None]
 """Called once, after every bind, with the real addresses by protocol: `{"tcp": ...}`.
@@ -108,7 +114,7 @@ async def _supervised(service: Service, deadline: threading.Timer, logs_ready: b
     )
     stop = _Stop(loop, task, deadline)
     watch_lifeline(lambda: stop("supervisor ended", EXIT_OK))
-    with _signals(stop):
+    with _signals(stop), _woken_by_signals(loop):
         try:
             await task
         except asyncio.CancelledError:
@@ -178,17 +184,41 @@ def _signals(stop: _Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _give_up(name: str, within_s: float) -> None:
+    # Nobody may read stderr: then logging blocks.
+    end = threading.Timer(_LAST_WORDS_S, os._exit, (EXIT_FAILED,))
+    end.daemon = True
+    end.start()
+    log.error("%s: not stopped after %g s, ended by force", name, within_s)
+    logging.shutdown()
+    os._exit(EXIT_FAILED)
+
+
+@contextlib.contextmanager
+def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Wake the loop at every signal.
+
+    One that comes just before the loop waits for input, or on another thread, does not interrupt
+    that wait, and its handler would run with the next input, which may never come.
+    """
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        reading.setblocking(False)
+        writing.setblocking(False)
+        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        loop.add_reader(reading, reading.recv, _MANY_SIGNALS)
+        try:
+            yield
+        finally:
+            loop.remove_reader(reading)
+            signal.set_wakeup_fd(before)
+
+
 def first_error(error: BaseException) -> BaseException:
     """Return the first error inside nested exception groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _give_up(name: str, within_s: float) -> None:
-    log.error("%s: not stopped after %g s, ended by force", name, within_s)
-    logging.shutdown()
-    os._exit(EXIT_FAILED)
 
 
 def announce(name: str, *, logs: bool = True) -> Started:

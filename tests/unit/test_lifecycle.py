@@ -96,6 +96,30 @@ def test_a_signal_stops_in_order(spawn, number, status, reason):
     assert "Traceback" not in err
 
 
+def test_a_signal_that_does_not_interrupt_the_waiting_loop_stops_it_too(spawn):
+    process = spawn(f"""
+        import threading
+        send = threading.Timer(0, signal.raise_signal, (signal.SIGTERM,))  # to its own thread
+        asyncio.get_running_loop().call_soon(send.start)
+        {WAIT}
+    """)
+    assert outcome(process)[:2] == (0, "running\nstopping\nstopped\n")
+
+
+def test_a_process_whose_errors_nobody_reads_ends_too(spawn):
+    process = spawn(
+        """
+        from mdtool.core.lifecycle import log
+        print("running", flush=True)
+        log.error("x" * (1 << 24))
+    """,
+        within_s=0.1,
+    )
+    expect(process, "running")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 1
+
+
 def test_a_signal_ends_what_compiles_a_kernel_for_a_blocked_loop(spawn, tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     environment.pop("NUMBA_CACHE_DIR", None)
