@@ -7,6 +7,7 @@ Generated stubs pin the gRPC version that generated them, and put `grpc` beside 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from mdtool.adapters.identity.config import services_secret
 from mdtool.core.addresses import is_loopback, parse_address
 from mdtool.core.config import load, setting
 from mdtool.core.errors import MdtoolError
@@ -26,6 +28,8 @@ from mdtool.wire._pb import marketdata_pb2
 SERVICE: Final = marketdata_pb2.DESCRIPTOR.services_by_name["MarketDataService"]
 STORE_HEALTH: Final = f"{SERVICE.full_name}.store"
 """The name under which health reports whether ticks can be committed."""
+AUTHORIZATION: Final = "authorization"
+"""The key of the metadata that has a call's token."""
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", 128 << 20),
     ("grpc.max_send_message_length", 128 << 20),
@@ -86,9 +90,14 @@ def open_channel(address: str, *, bounds_unread: bool = False) -> grpc.aio.Chann
 
 
 class Stub:
-    """The calls of `MarketDataService` on a channel, by their names."""
+    """The calls of `MarketDataService` on a channel, by their names.
+
+    Where services authenticate to each other, they carry their token.
+    """
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
+        secret = services_secret()
+        metadata = [(AUTHORIZATION, f"Bearer {secret}")] if secret else None
         for method in SERVICE.methods:
             connect: Callable[..., Any] = getattr(channel, f"{_shape(method)}")
             call = connect(
@@ -96,6 +105,8 @@ class Stub:
                 request_serializer=GetMessageClass(method.input_type).SerializeToString,
                 response_deserializer=GetMessageClass(method.output_type).FromString,
             )
+            if metadata is not None:
+                call = functools.partial(call, metadata=metadata)
             setattr(self, method.name, call)
 
     def __getattr__(self, name: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mdtool.adapters.identity.config import TOKEN_VARIABLE
 from mdtool.cli.options import CommandGroup
 from mdtool.core.config import did_you_mean, load, load_tables
 from mdtool.core.errors import CheckError, InputError, UsageError
@@ -19,7 +20,6 @@ from mdtool.core.units import NS_PER_S, format_time, parse_duration
 
 app = typer.Typer(cls=CommandGroup, add_completion=False, no_args_is_help=True)
 
-TOKEN_VARIABLE = "MDTOOL_TOKEN"  # noqa: S105 - the name of a variable
 _KEYS = typer.Option("--keys", help="File of API keys; by default the setting [auth] keys.")
 _JSON = typer.Option("-J", "--json", help="One JSON object a line.")
 

@@ -15,7 +15,7 @@ from mdtool.adapters.identity import Authenticator
 from mdtool.adapters.identity.config import NONE, REQUIRED, AuthConfig
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.addresses import is_loopback
-from mdtool.core.config import load, load_table, load_tables
+from mdtool.core.config import DEFAULT, load, load_table, load_tables, origins
 from mdtool.core.errors import ConfigError
 from mdtool.core.permissions import (
     ANONYMOUS,
@@ -43,20 +43,47 @@ NO_TOKEN: Final = "token: missing; send Authorization: Bearer TOKEN"  # noqa: S1
 ENDED: Final = "the token has expired, or is revoked"
 
 
-def keep_local(service: str, host: str) -> None:
+def check_exposed(service: str, host: str, mode: str | None = None) -> AuthConfig:
+    """Return how the clients of a service authenticate.
+
+    Parameters
+    ----------
+    service : str
+    host : str
+        Where it would listen.
+    mode : str, optional
+        Its own setting, which goes before `[auth] mode`.
+
+    Raises
+    ------
+    ConfigError
+        When it would listen beyond loopback, and nothing says whether clients authenticate.
+    """
+    given = origins(AuthConfig, "auth", {"mode": mode})
+    config = AuthConfig(**{name: each.value for name, each in given.items()})
+    if given["mode"].origin == DEFAULT and not is_loopback(host):
+        raise ConfigError(
+            f"{service}: would listen on {host or 'every address'} without authentication; set "
+            "[auth], or give --auth none to let everybody in"
+        )
+    return config
+
+
+def keep_local(service: str, host: str, mode: str | None = None) -> None:
     """Keep a service that does not authenticate its clients on this machine, where others do.
 
     Raises
     ------
     ConfigError
-        When clients are to authenticate, and it would listen beyond loopback.
+        When clients are to authenticate, or nothing says that they are not, and it would listen
+        beyond loopback.
     """
-    if load(AuthConfig, "auth", {}).mode == NONE:
+    if check_exposed(service, host, mode).mode == NONE:
         return
     if not is_loopback(host):
         raise ConfigError(
             f"[auth]: {service} does not authenticate its clients, and would listen on {host}; "
-            "let it listen on 127.0.0.1, and the gateway on other addresses"
+            "let it listen on 127.0.0.1, or give it --auth none"
         )
     log.warning("%s: does not authenticate its clients, which are those of this machine", service)
 
@@ -105,20 +132,22 @@ class Security:
         )
 
     @classmethod
-    def load(cls, service: str) -> Security | None:
+    def load(cls, service: str, host: str, mode: str | None = None) -> Security | None:
         """Return what the settings say, None where nobody authenticates.
 
         Parameters
         ----------
         service : str
             The name by which the audit log calls it.
+        host, mode
+            As `check_exposed` has them.
 
         Raises
         ------
         ConfigError, StartupError
             When a setting is not valid, or a file cannot be read.
         """
-        config = load(AuthConfig, "auth", {})
+        config = check_exposed(service, host, mode)
         roles = Roles(load_tables("roles"))
         tables = load_tables("quotas")
         quotas = {name: load_table(QuotaConfig, "quotas", name, tables[name]) for name in tables}

@@ -7,7 +7,7 @@ to the server and an `Ack` on the way back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from google.protobuf.message import DecodeError
@@ -18,7 +18,8 @@ from mdtool.wire._pb import tick_pb2
 HEADER_BYTES: Final = 4
 MAX_FRAME_BYTES: Final = 1_000_000
 CONTROL_BIT: Final = 1 << 31
-MAX_CONTROL_BYTES: Final = 1_024
+MAX_CONTROL_BYTES: Final = 16_640
+"""Of a token of 16,384 characters, and what encodes it."""
 MAX_STREAM_ID_CHARS: Final = 128
 
 
@@ -80,6 +81,20 @@ class FrameSplitter:
 
 
 @dataclass(frozen=True, slots=True)
+class Hello:
+    """Opens a stream that can be resumed."""
+
+    stream_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """Authenticates the connection."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Resume:
     """The server's answer to a Hello: the sequence of the frame that it expects next."""
 
@@ -113,6 +128,11 @@ def encode_hello(stream_id: str) -> bytes:
     return _encode(tick_pb2.Control(hello=tick_pb2.Hello(stream_id=stream_id)))
 
 
+def encode_auth(token: str) -> bytes:
+    """Return the frame that authenticates a connection by a token."""
+    return _encode(tick_pb2.Control(auth=tick_pb2.Auth(token=token)))
+
+
 PROBE_FRAME: Final = _encode(tick_pb2.Control(probe=tick_pb2.Probe()))
 """A frame of a client's stream that follows the path of ticks, and changes no market."""
 
@@ -132,21 +152,37 @@ def encode_ack(success: bool, message: str) -> bytes:
     return encode_frame(tick_pb2.Ack(success=success, message=message).SerializeToString())
 
 
-def decode_hello(payload: bytes) -> str:
-    """Return the stream id in the payload of a client's control frame.
+def decode_opening(payload: bytes) -> Hello | Auth:
+    """Return what a client's control frame at the beginning of its connection says.
 
     Raises
     ------
     PeerError
-        When it is not a Hello, or its stream id is not 1 to 128 printable characters.
+        When it is neither an Auth nor a Hello, or the stream id of a Hello is not 1 to 128
+        printable characters.
     """
     message = _parse(payload)
-    if message.WhichOneof("kind") != "hello":
-        raise PeerError("control frame is not a Hello, the only one that a client may send")
+    kind = message.WhichOneof("kind")
+    if kind == "auth":
+        return Auth(message.auth.token)
+    if kind != "hello":
+        raise PeerError("control frame is neither an Auth nor a Hello, with which a stream begins")
     stream_id = message.hello.stream_id
     if not is_stream_id(stream_id):
         raise PeerError(f"stream id is not 1 to {MAX_STREAM_ID_CHARS} printable characters")
-    return stream_id
+    return Hello(stream_id)
+
+
+def decode_auth(payload: bytes) -> Auth | None:
+    """Return the Auth in the payload of a control frame, None where it is another one.
+
+    Raises
+    ------
+    PeerError
+        When it is not a control frame's.
+    """
+    message = _parse(payload)
+    return Auth(message.auth.token) if message.WhichOneof("kind") == "auth" else None
 
 
 def is_stream_id(text: str) -> bool:

@@ -1,7 +1,8 @@
-"""Decodes what one client sends to the ingest server: a Hello perhaps, then Tick frames."""
+"""Decodes what one client sends to the ingest server: a token and a Hello perhaps, then Ticks."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -11,7 +12,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
-from mdtool.core.symbols import MAX_SYMBOL_CHARS
+from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable
 from mdtool.core.trades import PROBE, Frames, Reason, Trades
 from mdtool.core.units import MIN_TIMESTAMP_NS
 from mdtool.wire import tick_kernel as kernel
@@ -22,7 +23,10 @@ from mdtool.wire.frames import (
     MAX_CONTROL_BYTES,
     MAX_FRAME_BYTES,
     PROBE_FRAME,
-    decode_hello,
+    Auth,
+    Hello,
+    decode_auth,
+    decode_opening,
     encode_frame,
 )
 from mdtool.wire.symbol_index import SymbolIndex
@@ -34,6 +38,7 @@ MAX_DETAILS: Final = 3
 
 _NO_FIELDS: Final = b"\x18\x00"
 """A Tick whose every field has its default, in a payload that is not empty."""
+_NO_TOKEN: Final = "token: missing; begin with an Auth frame, as mdtool send --token-file does"  # noqa: S105 - a message
 _SHOWN_CHARS: Final = 24
 _UNITS_BELOW: Final = ((10**11, "s"), (10**14, "ms"), (MIN_TIMESTAMP_NS, "us"))
 """The unit that a time below each bound can only be in, if it is not before March 1973."""
@@ -49,12 +54,15 @@ class Decoded:
         The frames that the chunk completed.
     hello : str or None
         The stream id, where the connection's opening Hello was among them.
+    token : str or None
+        Where the frames ended with an Auth. What came behind it is decoded by the next `feed`.
     details : list of str
         For the log, what is wrong with the first few of the refused frames.
     """
 
     frames: Frames
     hello: str | None = None
+    token: str | None = field(default=None, repr=False)
     details: list[str] = field(default_factory=list)
 
 
@@ -83,9 +91,11 @@ class TickDecoder:
         The longest payload that the client may send.
     any_price : bool
         Whether prices of 0 and below are accepted.
+    needs_token : bool
+        Whether the first frame has to be an Auth.
     """
 
-    __slots__ = ("_index", "_is_open", "_limits", "_needed_bytes", "_pending")
+    __slots__ = ("_index", "_is_open", "_limits", "_needed_bytes", "_needs_token", "_pending")
 
     def __init__(
         self,
@@ -93,12 +103,19 @@ class TickDecoder:
         max_frame_bytes: int = MAX_FRAME_BYTES,
         *,
         any_price: bool = False,
+        needs_token: bool = False,
     ) -> None:
         self._index = index
+        self._needs_token = needs_token
         self._limits = (max_frame_bytes, any_price)
         self._pending = bytearray()
         self._needed_bytes = HEADER_BYTES
         self._is_open = False
+
+    @property
+    def symbols(self) -> SymbolTable:
+        """The symbols of all trades, by the indices that these have."""
+        return self._index.symbols
 
     @property
     def pending_bytes(self) -> int:
@@ -118,13 +135,20 @@ class TickDecoder:
         Raises
         ------
         FrameError
-            For a length that is 0 or too long, and for a control frame that is neither a Hello, as
-            the connection's first frame, nor a Probe behind it. Every later call raises it again.
+            For a length that is 0 or too long, for a control frame that is none of an Auth, a
+            Hello before all ticks, and a Probe behind it, and for a missing token. Every later
+            call raises it again.
         """
         if self._pending:
             self._pending += data
             data = self._pending
-        start, hello = (0, None) if self._is_open else self._open(data)
+        start, hello = 0, None
+        if not self._is_open:
+            start, opening = self._open(data)
+            if isinstance(opening, Auth):
+                self._keep(data, start)
+                return Decoded(Frames.empty(), token=opening.token)
+            hello = None if opening is None else opening.stream_id
         if not self._is_open or len(data) < self._needed_bytes:
             self._keep(data, 0)
             return Decoded(Frames.empty())
@@ -132,21 +156,53 @@ class TickDecoder:
         is_sound = run.decode()
         position = run.position
         self._keep(data, position)
-        decoded = Decoded(run.frames(), hello, run.details())
+        decoded = Decoded(run.frames(), hello, details=run.details())
         if not is_sound:
-            self._needed_bytes = 0
-            raise FrameError(self._complaint(_header(data, position)), decoded)
+            return self._read_auth(data, position, decoded)
         self._needed_bytes = HEADER_BYTES
         if len(data) - position >= HEADER_BYTES:
             self._needed_bytes += _header(data, position) & ~CONTROL_BIT
         return decoded
 
-    def _open(self, data: Bytes) -> tuple[int, str | None]:
-        """Read the Hello where there is one; return where the frames begin, and its stream id."""
+    def _read_auth(self, data: Bytes, position: int, decoded: Decoded) -> Decoded:
+        """Read the frame at which the kernel stopped, where that is an Auth.
+
+        Raises
+        ------
+        FrameError
+            When it is not.
+        """
+        header = _header(data, position)
+        end = position + HEADER_BYTES + (header & ~CONTROL_BIT)
+        if header >= CONTROL_BIT and end - position - HEADER_BYTES <= MAX_CONTROL_BYTES:
+            if len(data) < end:
+                self._needed_bytes = end - position
+                return decoded
+            with contextlib.suppress(PeerError):
+                auth = decode_auth(bytes(data[position + HEADER_BYTES : end]))
+                if auth is not None:
+                    self._pending = bytearray(data[end:])
+                    self._needed_bytes = HEADER_BYTES
+                    decoded.token = auth.token
+                    return decoded
+        self._needed_bytes = 0
+        raise FrameError(self._complaint(header), decoded)
+
+    def _open(self, data: Bytes) -> tuple[int, Auth | Hello | None]:
+        """Read the control frame that opens a connection, where there is one.
+
+        Returns
+        -------
+        int, Auth or Hello or None
+            Where the frames behind it begin, and the control frame.
+        """
         if len(data) < HEADER_BYTES:
             return 0, None
         header = _header(data, 0)
         if header < CONTROL_BIT:
+            if self._needs_token:
+                self._keep(data, 0)
+                raise FrameError(_NO_TOKEN, Decoded(Frames.empty()))
             self._is_open = True
             return 0, None
         length = header - CONTROL_BIT
@@ -158,12 +214,18 @@ class TickDecoder:
         if len(data) < end:
             return 0, None
         try:
-            hello = decode_hello(bytes(data[HEADER_BYTES:end]))
+            opening = decode_opening(bytes(data[HEADER_BYTES:end]))
         except PeerError as error:
             self._keep(data, 0)
             raise FrameError(str(error), Decoded(Frames.empty())) from error
-        self._is_open = True
-        return end, hello
+        if isinstance(opening, Auth):
+            self._needs_token = False
+        elif self._needs_token:
+            self._keep(data, 0)
+            raise FrameError(_NO_TOKEN, Decoded(Frames.empty()))
+        else:
+            self._is_open = True
+        return end, opening
 
     def _keep(self, data: Bytes, start: int) -> None:
         """Store the unread bytes. A long frame in many small chunks is copied only once."""
@@ -174,7 +236,7 @@ class TickDecoder:
         if header == 0:
             return "frame of length 0"
         if header >= CONTROL_BIT:
-            return "control frame that is not a Probe, after the connection's first frame"
+            return "control frame that is neither a Probe nor an Auth, after the first frame"
         return f"frame of {header:,} bytes is over {self._limits[0]:,}"
 
 

@@ -33,14 +33,16 @@ from tests.support.services import logged, running
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "trades.dbn.zst"
 SERVICES = {
-    "aggregate": lambda host: Aggregator(AggregatorConfig(host=host, port=0)),
-    "book": lambda host: BookReceiver(ReceiverConfig(host=host, port=0)),
-    "gateway": lambda host: Gateway(GatewayConfig(host=host, port=0)),
+    "aggregate": lambda host: Aggregator(AggregatorConfig(host=host, auth="none", port=0)),
+    "book": lambda host: BookReceiver(ReceiverConfig(host=host, auth="none", port=0)),
+    "gateway": lambda host: Gateway(GatewayConfig(host=host, auth="none", port=0)),
     "replay-dbn": lambda host: ReplaySender(
-        SenderConfig(host=host, port=0, data_port=0), Recording((str(SAMPLE),)), Pace(0)
+        SenderConfig(host=host, auth="none", port=0, data_port=0),
+        Recording((str(SAMPLE),)),
+        Pace(0),
     ),
-    "serve-tcp": lambda host: IngestServer(IngestConfig(host=host, port=0)),
-    "vwap": lambda host: VwapFeed(VwapConfig(host=host, port=0)),
+    "serve-tcp": lambda host: IngestServer(IngestConfig(host=host, auth="none", port=0)),
+    "vwap": lambda host: VwapFeed(VwapConfig(host=host, auth="none", port=0)),
 }
 
 

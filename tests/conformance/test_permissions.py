@@ -44,7 +44,7 @@ def may(role, row, symbol):
 def keys(tmp_path, monkeypatch):
     """Keys of each role, one of which a gateway requires."""
     made = Keys(tmp_path)
-    monkeypatch.setattr(server.Security, "load", lambda _service: made.security())
+    monkeypatch.setattr(server.Security, "load", lambda *_given: made.security())
     return made
 
 

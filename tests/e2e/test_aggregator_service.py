@@ -100,7 +100,7 @@ async def test_two_aggregators_do_not_share_a_port():
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a" * 80])
 async def test_a_host_of_another_machine_is_reported(host):
     with pytest.raises(StartupError, match=f"cannot listen on port 0 of {host}"):
-        await Aggregator(AggregatorConfig(host=host, port=0)).run(pytest.fail)
+        await Aggregator(AggregatorConfig(host=host, auth="none", port=0)).run(pytest.fail)
 
 
 async def test_a_stop_ends_readers_in_order_and_frees_the_port():

@@ -269,7 +269,7 @@ async def test_nothing_keeps_anybody_from_using_it(market, scheme):
 
 async def test_a_client_signs_in_where_the_gateway_requires_a_token(market, tmp_path, monkeypatch):
     keys = Keys(tmp_path)
-    monkeypatch.setattr(server.Security, "load", lambda _service: keys.security())
+    monkeypatch.setattr(server.Security, "load", lambda *_given: keys.security())
     async with gateway_of(market.address, assets=NOWHERE) as client, chromium() as tab:
         await tab.resize(1440, 900)
         await tab.open(url_of(client))

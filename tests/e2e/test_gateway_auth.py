@@ -32,7 +32,7 @@ def keys(tmp_path):
 
 @contextlib.asynccontextmanager
 async def gateway(monkeypatch, keys, security, **settings):
-    monkeypatch.setattr(server.Security, "load", lambda _service: security)
+    monkeypatch.setattr(server.Security, "load", lambda *_given: security)
     async with (
         MarketSource().serving() as source,
         gateway_of(source.address, **settings) as client,

@@ -34,6 +34,16 @@ class Keys:
         add(self.path, key)
         return text
 
+    def configure(self, monkeypatch, mode: str = REQUIRED) -> None:
+        """Make services authenticate their clients, as a file of settings does."""
+        roles = "".join(
+            f"[roles.{name}]\n" + "".join(f"{key} = {value!r}\n" for key, value in grant.items())
+            for name, grant in ROLES.items()
+        )
+        settings = self.path.with_name("mdtool.toml")
+        settings.write_text(f"[auth]\nmode = {mode!r}\nkeys = {str(self.path)!r}\n{roles}")
+        monkeypatch.setenv("MDTOOL_CONFIG", str(settings))
+
     def security(self, mode: str = REQUIRED, roles=ROLES, **quotas: QuotaConfig) -> Security:
         """What a service authenticates its clients by."""
         config = AuthConfig(mode=mode, keys=str(self.path))

@@ -10,9 +10,10 @@ from mdtool.wire.frames import (
     Ack,
     Committed,
     FrameSplitter,
+    Hello,
     ReplyDecoder,
     Resume,
-    decode_hello,
+    decode_opening,
     encode_ack,
     encode_committed,
     encode_frame,
@@ -80,7 +81,7 @@ def test_an_ack_is_a_plain_frame_that_any_client_reads():
 
 
 def test_a_hello_is_read_back():
-    assert decode_hello(encode_hello("desk-7")[4:]) == "desk-7"
+    assert decode_opening(encode_hello("desk-7")[4:]) == Hello("desk-7")
 
 
 @pytest.mark.parametrize(

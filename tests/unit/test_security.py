@@ -12,16 +12,16 @@ pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 def test_without_settings_nobody_authenticates(caplog):
-    assert Security.load("gateway") is None
-    keep_local("vwap", "0.0.0.0")
+    assert Security.load("gateway", "127.0.0.1") is None
+    keep_local("book", "localhost")
     assert not caplog.text
 
 
 def test_a_service_that_does_not_authenticate_stays_on_this_machine(monkeypatch, caplog):
     monkeypatch.setenv("MDTOOL_AUTH_MODE", "required")
-    with pytest.raises(ConfigError, match=r"vwap .* listen on 127\.0\.0\.1"):
-        keep_local("vwap", "0.0.0.0")
-    keep_local("vwap", "127.0.0.1")
+    with pytest.raises(ConfigError, match=r"book .* listen on 127\.0\.0\.1"):
+        keep_local("book", "0.0.0.0")
+    keep_local("book", "127.0.0.1")
     assert "does not authenticate" in caplog.text
 
 
@@ -42,21 +42,38 @@ def test_a_service_that_does_not_authenticate_stays_on_this_machine(monkeypatch,
 def test_settings_that_are_not_valid_keep_a_service_from_starting(text, reason, tmp_path):
     (tmp_path / "mdtool.toml").write_text(text)
     with pytest.raises(ConfigError, match=reason):
-        Security.load("gateway")
+        Security.load("gateway", "127.0.0.1")
 
 
-def test_every_other_listener_stays_on_this_machine():
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "", "10.0.0.7", "example.com", "127.0.0.1.example"]
+)
+def test_a_listener_beyond_this_machine_needs_a_word_about_authentication(host, monkeypatch):
+    with pytest.raises(
+        ConfigError, match=r"^vwap: would listen on .*; set \[auth\], or give --auth"
+    ):
+        Security.load("vwap", host)
+    assert Security.load("vwap", host, "none") is None
+    monkeypatch.setenv("MDTOOL_AUTH_MODE", "none")
+    assert Security.load("vwap", host) is None
+    keep_local("book", host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost", "LOCALHOST."])
+def test_a_listener_on_this_machine_needs_none(host):
+    assert Security.load("vwap", host) is None
+
+
+def test_every_listener_asks_who_its_clients_are():
     services = Path(mdtool.__file__).parent / "services"
     listening = {
         path.relative_to(services).parts[0]
         for path in services.rglob("*.py")
         if "await listen(" in path.read_text("utf-8") or "server.bind(" in path.read_text("utf-8")
     }
-    kept = {
+    asking = {
         path.relative_to(services).parts[0]
         for path in services.rglob("*.py")
-        if "keep_local(" in path.read_text("utf-8")
+        if "Security.load(self" in (text := path.read_text("utf-8")) or "keep_local(" in text
     }
-    shared = {"http", "security.py"}
-    assert listening - shared <= kept | {"gateway"}
-    assert "gateway" not in kept
+    assert listening <= asking | {"http"}

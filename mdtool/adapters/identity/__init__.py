@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import time
 from typing import Final
 
@@ -11,8 +12,10 @@ from mdtool.adapters.identity.config import AuthConfig
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.adapters.identity.jwt import JwtVerifier
 from mdtool.core.errors import ConfigError, InputError, StartupError
-from mdtool.core.permissions import Principal, Roles
+from mdtool.core.permissions import EVERYTHING, Principal, Roles
 
+SERVICE: Final = Principal("service", EVERYTHING)
+"""Another service of ours, which has the same `services-secret`."""
 POLL_S: Final = 1.0
 """How often the file of API keys is looked at."""
 _MAX_VERIFIED: Final = 10_000
@@ -36,12 +39,13 @@ class Authenticator:
     """
 
     def __init__(self, config: AuthConfig, roles: Roles) -> None:
-        if not (config.keys or config.issuer):
+        if not (config.keys or config.issuer or config.services_secret):
             raise ConfigError(
                 f"[auth] mode {config.mode}: no token could be valid; set keys, by mdtool token "
                 "new, or issuer"
             )
         self._roles = roles
+        self._services_secret = config.services_secret.encode()
         self._jwts = JwtVerifier(config, roles) if config.issuer else None
         try:
             self._keys = ApiKeys(config.keys) if config.keys else None
@@ -70,6 +74,10 @@ class Authenticator:
         TokenError
             When it is not valid.
         """
+        if self._services_secret and hmac.compare_digest(
+            token.encode("utf-8", "replace"), self._services_secret
+        ):
+            return SERVICE
         if token.startswith(PREFIX):
             if self._keys is None:
                 raise TokenError("token: API keys are not accepted here")

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from mdtool.adapters.identity.config import auth_mode
 from mdtool.core.buckets import MIDNIGHT
 from mdtool.core.config import setting
 from mdtool.core.units import PRICES
@@ -27,6 +28,7 @@ class AggregatorConfig:
     """Where the service listens, where it keeps its state, and what bounds that."""
 
     host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
+    auth: str | None = auth_mode()
     port: int = setting(
         50051, "Port to listen on, 0 for any free one.", low=0, high=65535, is_common=True
     )

@@ -60,7 +60,7 @@ class Aggregator:
         StoreError
             When the store cannot be opened, or can store no more.
         """
-        keep_local(self.name, self._config.host)
+        keep_local(self.name, self._config.host, self._config.auth)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 await self._run(stack, started)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mdtool.adapters.identity.config import auth_mode
 from mdtool.core.config import Peer, setting
 
 
@@ -12,6 +13,7 @@ class ReceiverConfig:
     """Where the receiver listens, which sender it reads from, and the limits of its readers."""
 
     host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
+    auth: str | None = auth_mode()
     port: int = setting(8082, "HTTP port, 0 for any free one.", low=0, high=65535, is_common=True)
     sender: str = setting(
         "127.0.0.1:9090",

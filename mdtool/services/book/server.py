@@ -89,7 +89,7 @@ class BookReceiver:
         StartupError
             When the address cannot be listened on.
         """
-        keep_local(self.name, self._config.host)
+        keep_local(self.name, self._config.host, self._config.auth)
         warm_up()
         routes = {
             ("POST", "/start-processing"): self._start,

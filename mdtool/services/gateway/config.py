@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mdtool.adapters.identity.config import auth_mode
 from mdtool.core.config import Peer, setting
 from mdtool.services.aggregator.peer import aggregator_address, aggregator_socket
 from mdtool.services.gateway.proxies import FORWARDED, X_FORWARDED_FOR
@@ -14,6 +15,7 @@ class GatewayConfig:
     """Where the gateway listens, which services it connects to, and the limits of its clients."""
 
     host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
+    auth: str | None = auth_mode()
     port: int = setting(
         8080, "Port to listen on, 0 for any free one.", low=0, high=65535, is_common=True
     )

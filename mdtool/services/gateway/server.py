@@ -55,7 +55,7 @@ from mdtool.services.http.answers import Fail, Handler, failure
 from mdtool.services.http.entry import Policy
 from mdtool.services.http.listening import serving
 from mdtool.services.limits import Limits
-from mdtool.services.security import Security
+from mdtool.services.security import Security, check_exposed
 from mdtool.wire.websocket import CloseCode
 
 _STREAMED: Final = {EVENTS_PATH, ORDER_BOOK_PATH}
@@ -111,6 +111,7 @@ class Gateway:
         """
         place = Place.of_process()
         if place is None and self._config.workers > 1:
+            check_exposed(self.name, self._config.host, self._config.auth)
             await Workers(self._config).run(started)
             return
         try:
@@ -120,7 +121,7 @@ class Gateway:
 
     async def _serve(self, started: Started, place: Place | None) -> None:
         config = self._config
-        security = Security.load(self.name)
+        security = Security.load(self.name, config.host, config.auth)
         if security is not None and place is not None:
             raise ConfigError(
                 "[auth] mode: requires one worker, which has all tickets and quotas; set "

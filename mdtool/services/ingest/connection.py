@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 
 from mdtool.core.addresses import format_address
-from mdtool.core.errors import PeerError
-from mdtool.core.trades import REASONS, Frames, reasons_text
-from mdtool.services.client import Admission
+from mdtool.core.errors import MdtoolError, PeerError
+from mdtool.core.trades import REASONS, Frames, Reason, reasons_text
+from mdtool.services.client import Admission, Client
 from mdtool.services.ingest.intake import Intake, Stream
 from mdtool.wire.frames import encode_ack, encode_committed, encode_resume
 from mdtool.wire.tick_decoder import Decoded, FrameError, TickDecoder
@@ -96,6 +96,7 @@ class Connection(asyncio.BufferedProtocol):
         self._admitted = contextlib.ExitStack()
         self._stream = intake.shared
         self._stream_id = ""
+        self._client: Client
         self._tally = _Tally()
         self._details_left = _MAX_DETAILS
         self._transport: asyncio.Transport
@@ -115,8 +116,9 @@ class Connection(asyncio.BufferedProtocol):
         """Start reading."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        client = self._connections.admission.peer(transport)
-        self._admitted.enter_context(client.connected("ticks", lambda _code, _reason: self.close()))
+        self._client = self._connections.admission.peer(transport)
+        admitted = self._client.connected("ticks", lambda _code, reason: self._refuse(reason))
+        self._admitted.enter_context(admitted)
         peer = transport.get_extra_info("peername")
         self._name = format_address(*peer[:2]) if peer else "a disconnected client"
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -128,8 +130,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Decode what has arrived, and publish its frames."""
+        self._feed(self._buffer[:nbytes])
+
+    def _feed(self, data: bytes | memoryview) -> None:
         try:
-            decoded = self._decoder.feed(self._buffer[:nbytes], time.time_ns())
+            decoded = self._decoder.feed(data, time.time_ns())
         except FrameError as error:
             if error.decoded.hello is None:
                 self._receive(error.decoded)
@@ -207,24 +212,60 @@ class Connection(asyncio.BufferedProtocol):
         if decoded.hello is not None:
             self._stream_id = decoded.hello
             self._transport.pause_reading()
-            self._task = self._tasks.create_task(self._open(decoded.frames))
+            self._task = self._tasks.create_task(self._open(decoded.frames, decoded.token))
         elif decoded.frames.count:
             self._publish(self._stream, decoded.frames)
         for detail in decoded.details[: self._details_left]:
             self._details_left -= 1
             log.warning("%s: refused a tick: %s", self, detail)
+        if decoded.token is not None and decoded.hello is None:
+            self._begin_authenticating(decoded.token)
+
+    def _begin_authenticating(self, token: str) -> None:
+        self._transport.pause_reading()
+        self._task = self._tasks.create_task(self._authenticate(token))
+
+    async def _authenticate(self, token: str) -> None:
+        """Authenticate the client, and decode what came behind its token."""
+        try:
+            await self._client.authenticate_now(token)
+        except MdtoolError as error:
+            self._refuse(str(error))
+            return
+        self._task = None
+        self._resume_reading()
+        if not (self._is_stopped or self._transport.is_closing()):
+            self._feed(b"")
+
+    def _writable(self, frames: Frames) -> Frames:
+        """Refuse the trades of symbols that the client may not write."""
+        access = self._client.principal.access
+        if access.writes_all or not len(frames.trades):
+            return frames
+        names, symbol = self._decoder.symbols, frames.trades.symbol
+        hidden = [each for each in np.unique(symbol) if not access.can_write(names[int(each)])]
+        if not hidden:
+            return frames
+        rows = np.isin(symbol, hidden)
+        self._tally.forbidden += int(rows.sum())
+        return frames.refuse(rows, Reason.SYMBOL)
 
     def _publish(self, stream: Stream, frames: Frames) -> None:
+        frames = self._writable(frames)
         self._tally.add(frames)
         self._intake.publish(stream, frames)
         if not self._intake.has_room:
             self._transport.pause_reading()
             self._intake.when_room(self._resume_reading)
 
-    async def _open(self, frames: Frames) -> None:
-        """Answer a Hello; `frames` came behind it and are numbered from the answer on."""
+    async def _open(self, frames: Frames, token: str | None) -> None:
+        """Answer a Hello; `frames` came behind it and are numbered from the answer on.
+
+        A token, which came behind these, is checked at the end.
+        """
         try:
-            self._stream = await self._intake.open(self._stream_id, self)
+            principal = self._client.principal.name if self._client.security is not None else ""
+            self._stream = await self._intake.open(self._stream_id, self, principal)
         except PeerError as error:
             self._refuse(str(error))
             return
@@ -236,6 +277,8 @@ class Connection(asyncio.BufferedProtocol):
         self._resume_reading()
         if frames.count:
             self._publish(self._stream, frames)
+        if token is not None:
+            self._begin_authenticating(token)
 
     def _resume_reading(self) -> None:
         if not self._is_stopped:
@@ -263,10 +306,12 @@ class Connection(asyncio.BufferedProtocol):
 class _Tally:
     """How many ticks a connection sent, and why some of them were refused."""
 
-    __slots__ = ("_refused", "accepted")
+    __slots__ = ("_refused", "accepted", "forbidden")
 
     def __init__(self) -> None:
         self.accepted = 0
+        self.forbidden = 0
+        """Of symbols that the client may not write."""
         self._refused = np.zeros(REASONS, np.int64)
 
     @property
@@ -282,4 +327,6 @@ class _Tally:
 
     def __str__(self) -> str:
         text = f"Accepted {self.accepted} tick{'s' * (self.accepted != 1)}, refused {self.refused}"
-        return f"{text} ({reasons_text(self._refused)})" if self.refused else text
+        if self.refused:
+            text += f" ({reasons_text(self._refused)})"
+        return f"{text}; {self.forbidden} without permission" if self.forbidden else text

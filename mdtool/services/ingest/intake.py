@@ -6,10 +6,14 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from mdtool.adapters.bus.port import Bus
+from mdtool.core.errors import PeerError
 from mdtool.core.trades import Frames
+
+_MAX_PRINCIPALS: Final = 100_000
+"""Streams whose principals are known; beyond it, the oldest that is not open is forgotten."""
 
 
 class Owner(Protocol):
@@ -103,6 +107,8 @@ class Intake:
         self._bus = bus
         self._max_uncommitted = max_uncommitted
         self._streams = {self.shared.stream_id: self.shared}
+        self._principals: dict[str, str] = {}
+        """By stream, also of those that are not open now."""
         self._waiting_for_room: list[Callable[[], None]] = []
         bus.subscribe(self._committed)
 
@@ -121,17 +127,26 @@ class Intake:
         stream.taken += frames.count
         self.uncommitted += frames.count
 
-    async def open(self, stream_id: str, owner: Owner) -> Stream:
+    async def open(self, stream_id: str, owner: Owner, principal: str = "") -> Stream:
         """Return the stream of that name, sent by `owner` alone from now on.
 
         Everything that was taken of the stream is committed by then: a client resumes from its
         `taken`.
 
+        Parameters
+        ----------
+        stream_id : str
+        owner : Owner
+        principal : str, optional
+            Whose connection that is; the stream is of this principal from now on.
+
         Raises
         ------
         PeerError
-            When the bus refuses the request for the stream's position.
+            When the stream is another principal's, whom it is left to, or the bus refuses the
+            request for its position.
         """
+        self._claim(stream_id, principal)
         stream = self._streams.setdefault(stream_id, Stream(stream_id))
         if stream.owner is not None:
             stream.owner.replaced()
@@ -143,6 +158,16 @@ class Intake:
             if position > stream.taken:
                 stream.taken = stream.committed = position
         return stream
+
+    def _claim(self, stream_id: str, principal: str) -> None:
+        """Raise PeerError where a stream is another principal's."""
+        if not principal:
+            return
+        if self._principals.setdefault(stream_id, principal) != principal:
+            raise PeerError(f"stream {stream_id!r}: belongs to another principal; use another id")
+        if len(self._principals) > _MAX_PRINCIPALS:
+            idle = (known for known in self._principals if known not in self._streams)
+            del self._principals[next(idle, stream_id)]
 
     def leave(self, stream_id: str, owner: Owner) -> None:
         """Release the stream from its owner, and drop it once it is settled."""

@@ -22,7 +22,7 @@ from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.connection import Connection, Connections
 from mdtool.services.ingest.intake import Intake
 from mdtool.services.limits import Limits
-from mdtool.services.security import keep_local
+from mdtool.services.security import Security
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.symbol_index import SymbolIndex
@@ -61,7 +61,6 @@ class IngestServer:
         parse_address(config.aggregator)
         if config.bus:
             KafkaAddress.parse(config.bus)
-        self._connections = Connections(Admission(Limits()))
 
     async def run(self, started: Started) -> None:
         """Serve until cancelled; then stop reading, and wait until what was taken is committed.
@@ -74,7 +73,8 @@ class IngestServer:
             When what was taken can never be committed; or is not when the server stops, and its
             clients cannot send it again.
         """
-        keep_local(self.name, self._config.host)
+        security = Security.load(self.name, self._config.host, self._config.auth)
+        self._connections = Connections(Admission(Limits(), security))
         _warm_up()
         symbols = SymbolIndex(self._config.max_symbols)
         url = self._config.bus or self._config.aggregator
@@ -83,6 +83,9 @@ class IngestServer:
             asyncio.TaskGroup() as tasks,
         ):
             intake = Intake(bus, self._config.max_uncommitted)
+            watching = None
+            if security is not None:
+                watching = tasks.create_task(security.run(self._connections.admission.open))
             server = await self._listen(intake, symbols, tasks)
             try:
                 started({"tcp": server.address})
@@ -90,14 +93,21 @@ class IngestServer:
             finally:
                 server.close()
                 await self._stop(intake, bus)
+                if watching is not None:
+                    watching.cancel()
 
     async def _listen(
         self, intake: Intake, symbols: SymbolIndex, tasks: asyncio.TaskGroup
     ) -> Listener:
         buffer = memoryview(bytearray(READ_BYTES))
+        security = self._connections.admission.security
 
         def connect() -> Connection:
-            decoder = TickDecoder(symbols, any_price=self._config.prices == ANY_PRICE)
+            decoder = TickDecoder(
+                symbols,
+                any_price=self._config.prices == ANY_PRICE,
+                needs_token=security is not None and security.is_required,
+            )
             connection = Connection(intake, decoder, buffer, tasks, self._connections)
             self._connections.add(connection)
             return connection

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from mdtool.adapters.identity.config import auth_mode
 from mdtool.core.config import setting
 
 CLOSE: Final = "close"
@@ -17,6 +18,7 @@ class LiveGatewayConfig:
     """Where the live gateway listens, how it plays its input, and its limits."""
 
     host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
+    auth: str | None = auth_mode()
     port: int = setting(13000, "TCP port, 0 for any free one.", low=0, high=65535, is_common=True)
     speed: float = setting(
         1.0,

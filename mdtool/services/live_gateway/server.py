@@ -71,7 +71,7 @@ class LiveGateway:
         UsageError
             When standard input is to be looped, or merged with files, or a fault is not valid.
         """
-        keep_local(self.name, self._config.host)
+        keep_local(self.name, self._config.host, self._config.auth)
         config = self._config
         self._faults = parse_faults(config.faults)
         tls = _tls(config)

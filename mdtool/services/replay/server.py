@@ -65,7 +65,7 @@ class ReplaySender:
         StartupError
             When an address cannot be listened on, or the recording cannot be read.
         """
-        keep_local(self.name, self._config.host)
+        keep_local(self.name, self._config.host, self._config.auth)
         config = self._config
         await asyncio.to_thread(self._probe)
         async with asyncio.TaskGroup() as tasks:

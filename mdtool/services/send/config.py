@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mdtool.adapters.identity.config import token_file
 from mdtool.core.config import Peer, setting
 from mdtool.core.units import PRICES
 
@@ -51,6 +52,7 @@ class SendConfig:
         "Name of the stream; the same input sent again under this name resumes where it stopped.",
         is_common=True,
     )
+    token_file: str | None = token_file()
     backlog_bytes: int = setting(
         16 << 20,
         "Uncommitted bytes kept for a resend; beyond it the source is blocked.",

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from mdtool.adapters.identity.config import client_token
 from mdtool.core.addresses import format_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import MdtoolError, PeerError
@@ -23,7 +24,7 @@ from mdtool.services.send.backlog import Backlog
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.quotes import QuotePort
 from mdtool.services.send.ticks import paced, tick_pacer
-from mdtool.wire.frames import Ack, Committed, ReplyDecoder, Resume, encode_hello
+from mdtool.wire.frames import Ack, Committed, ReplyDecoder, Resume, encode_auth, encode_hello
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
 log = logging.getLogger(__name__)
@@ -281,6 +282,9 @@ class Sender:
             writer.transport.abort()
 
     async def _write(self, writer: asyncio.StreamWriter) -> None:
+        # Read for each connection: another process may have renewed it.
+        if token := client_token(self._config.token_file):
+            writer.write(encode_auth(token))
         if self._stream_id:
             writer.write(encode_hello(self._stream_id))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from mdtool.adapters.identity.config import auth_mode
 from mdtool.core.config import setting
 
 _SERVICES: Final = (
@@ -89,6 +90,7 @@ class ServeConfig:
         low=0,
         is_common=True,
     )
+    auth: str | None = auth_mode()
     serve_tcp_host: str | None = setting(None, "Address that serve-tcp listens on.")
     serve_tcp_port: int | None = setting(
         None, "Port of serve-tcp, 0 for any free one.", low=0, high=65535

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
+from mdtool.adapters.identity.config import NONE, AuthConfig
 from mdtool.core import config as settings
 from mdtool.core.addresses import dial_address
 from mdtool.core.lifecycle import stop_within_s
@@ -89,8 +91,22 @@ def programs(topology: Topology, mdtool: Sequence[str] = PYTHON) -> list[Program
         The command that runs mdtool, with options that precede a subcommand.
     """
     if topology.is_one_process:
-        return [_together(topology, mdtool)]
-    return _with_time_to_stop(list(_separate(topology, mdtool)), stop_shares(topology))
+        found = [_together(topology, mdtool)]
+    else:
+        found = _with_time_to_stop(list(_separate(topology, mdtool)), stop_shares(topology))
+    secret = _secret_of_run(topology)
+    return [replace(each, environment={**secret, **each.environment}) for each in found]
+
+
+def _secret_of_run(topology: Topology) -> Mapping[str, str]:
+    """Return the variable by which the services of a run trust each other, where clients may not.
+
+    The variables of a process, unlike its arguments, are for its own user.
+    """
+    config = settings.load(AuthConfig, "auth", {"mode": topology.config.auth})
+    if config.mode == NONE or config.services_secret:
+        return {}
+    return {settings.variable("auth", "services_secret"): secrets.token_urlsafe(32)}
 
 
 def stop_shares(topology: Topology) -> Mapping[str, float]:

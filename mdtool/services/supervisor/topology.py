@@ -169,6 +169,8 @@ class Topology:
         config = self.config
         host, port = self.where[name]
         given: dict[str, str | int] = {"host": host, "port": port}
+        if config.auth is not None:
+            given["auth"] = config.auth
         if name == "replay-dbn":
             given["data_port"] = self.where[DATA_PORT][1]
         if name == LIVE and config.live_gateway_port == 0:

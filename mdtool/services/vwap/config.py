@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mdtool.adapters.identity.config import auth_mode
 from mdtool.core.config import setting
 from mdtool.services.aggregator.peer import aggregator_address, aggregator_socket
 
@@ -16,6 +17,7 @@ class VwapConfig:
         "100", "Window of each VWAP: a number of trades, or a time such as 5m.", is_common=True
     )
     host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
+    auth: str | None = auth_mode()
     port: int = setting(
         8888, "Port to listen on, 0 for any free one.", low=0, high=65535, is_common=True
     )

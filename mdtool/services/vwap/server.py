@@ -73,7 +73,7 @@ class VwapFeed:
         StartupError
             When the address cannot be listened on, or Kafka cannot be reached.
         """
-        keep_local(self.name, self._config.host)
+        keep_local(self.name, self._config.host, self._config.auth)
         config = self._config
         states = States(self._window)
         admission = Admission(Limits(connections=config.max_clients))

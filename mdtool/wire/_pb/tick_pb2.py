@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\ntick.proto\x12\nmarketdata\"k\n\x04Tick\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\r\n\x05price\x18\x02 \x01(\x01\x12\x0e\n\x06volume\x18\x03 \x01(\x03\x12\x1a\n\x12\x65xchange_timestamp\x18\x04 \x01(\x03\x12\x18\n\x10ingest_timestamp\x18\x05 \x01(\x03\"\'\n\x03\x41\x63k\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x1a\n\x05Hello\x12\x11\n\tstream_id\x18\x01 \x01(\t\"\x1f\n\x06Resume\x12\x15\n\rnext_sequence\x18\x01 \x01(\x04\"\"\n\tCommitted\x12\x15\n\rnext_sequence\x18\x01 \x01(\x04\"\x07\n\x05Probe\"\xab\x01\n\x07\x43ontrol\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.marketdata.HelloH\x00\x12$\n\x06resume\x18\x02 \x01(\x0b\x32\x12.marketdata.ResumeH\x00\x12*\n\tcommitted\x18\x03 \x01(\x0b\x32\x15.marketdata.CommittedH\x00\x12\"\n\x05probe\x18\x04 \x01(\x0b\x32\x11.marketdata.ProbeH\x00\x42\x06\n\x04kindb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\ntick.proto\x12\nmarketdata\"k\n\x04Tick\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\r\n\x05price\x18\x02 \x01(\x01\x12\x0e\n\x06volume\x18\x03 \x01(\x03\x12\x1a\n\x12\x65xchange_timestamp\x18\x04 \x01(\x03\x12\x18\n\x10ingest_timestamp\x18\x05 \x01(\x03\"\'\n\x03\x41\x63k\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x1a\n\x05Hello\x12\x11\n\tstream_id\x18\x01 \x01(\t\"\x1f\n\x06Resume\x12\x15\n\rnext_sequence\x18\x01 \x01(\x04\"\"\n\tCommitted\x12\x15\n\rnext_sequence\x18\x01 \x01(\x04\"\x07\n\x05Probe\"\x15\n\x04\x41uth\x12\r\n\x05token\x18\x01 \x01(\t\"\xcd\x01\n\x07\x43ontrol\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.marketdata.HelloH\x00\x12$\n\x06resume\x18\x02 \x01(\x0b\x32\x12.marketdata.ResumeH\x00\x12*\n\tcommitted\x18\x03 \x01(\x0b\x32\x15.marketdata.CommittedH\x00\x12\"\n\x05probe\x18\x04 \x01(\x0b\x32\x11.marketdata.ProbeH\x00\x12 \n\x04\x61uth\x18\x06 \x01(\x0b\x32\x10.marketdata.AuthH\x00\x42\x06\n\x04kindb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMITTED']._serialized_end=271
   _globals['_PROBE']._serialized_start=273
   _globals['_PROBE']._serialized_end=280
-  _globals['_CONTROL']._serialized_start=283
-  _globals['_CONTROL']._serialized_end=454
+  _globals['_AUTH']._serialized_start=282
+  _globals['_AUTH']._serialized_end=303
+  _globals['_CONTROL']._serialized_start=306
+  _globals['_CONTROL']._serialized_end=511
 # @@protoc_insertion_point(module_scope)

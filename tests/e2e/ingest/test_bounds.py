@@ -178,7 +178,7 @@ async def test_a_taken_port_is_named():
 
 
 async def test_a_host_that_is_not_ours_cannot_be_listened_on():
-    server = IngestServer(IngestConfig(host="192.0.2.1", port=0))
+    server = IngestServer(IngestConfig(host="192.0.2.1", auth="none", port=0))
     with pytest.raises(StartupError, match="cannot listen on"):
         await server.run(lambda _: None)
 

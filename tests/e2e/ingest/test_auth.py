@@ -1,0 +1,127 @@
+"""Tokens of clients that send frames: who may write what, and whose a stream is."""
+
+from __future__ import annotations
+
+import pytest
+
+from mdtool.adapters.identity import api_keys
+from mdtool.adapters.identity.config import OPTIONAL
+from mdtool.core.addresses import parse_address
+from mdtool.wire.frames import Ack, Resume, encode_auth, encode_hello
+from tests.support.ingest_servers import Client, frame, frames, prices, serving
+from tests.support.tokens import Keys
+from tests.support.waiting import bounded
+
+
+@pytest.fixture
+def keys(tmp_path, monkeypatch):
+    keys = Keys(tmp_path)
+    keys.configure(monkeypatch)
+    return keys
+
+
+async def finish(address, *parts):
+    client = await Client.connect(address)
+    async with bounded():
+        return await client.finish(b"".join(parts))
+
+
+@pytest.mark.parametrize(
+    ("opening", "reason"),
+    [
+        (b"", "token: missing"),
+        (encode_hello("s"), "token: missing"),
+        (encode_auth(""), "token: "),
+        (encode_auth("mdt_" + "A" * 43), "token: "),
+        (encode_auth("x" * 16_000), "token: "),
+        (encode_auth("x" * 100_000), "control frame of"),
+        (encode_auth("\N{SNOWMAN}.a.b"), "token: "),
+    ],
+)
+async def test_without_a_valid_token_nothing_is_taken(keys, ledger, address, opening, reason):
+    client = await Client.connect(address)
+    client.writer.write(opening + frames(1))
+    async with bounded():
+        ack = await client.last_reply()
+    assert not ack.success
+    assert ack.message.startswith(reason)
+    assert "x" * 30 not in ack.message
+    assert not ledger.count()
+
+
+@pytest.mark.parametrize("role", ["all", "some", "denied", "elsewhere"])
+async def test_a_principal_writes_the_symbols_of_its_roles(keys, ledger, address, role):
+    named = [frame("AAPL"), frame("MSFT"), frame("aapl "), frame("SECRET9"), frame("AAPLX")]
+    taken = {"all": 5, "some": 2, "denied": 3, "elsewhere": 0}[role]
+    ack = await finish(address, encode_auth(keys[role]), *named)
+    assert ack.success
+    assert ack.message.startswith(f"Accepted {taken} tick")
+    assert (f"{5 - taken} without permission" in ack.message) == (taken < 5)
+    assert sum(price is not None for price in prices(ledger)) == taken
+
+
+async def test_bytes_that_come_one_by_one_are_read_alike(keys, ledger, address):
+    client = await Client.connect(address)
+    renewal = encode_auth(keys["some"])
+    for byte in encode_auth(keys["some"]) + encode_hello("s") + frames(1) + renewal + frames(1, 2):
+        client.writer.write(bytes([byte]))
+        await client.writer.drain()
+    async with bounded():
+        ack = await client.finish()
+    assert ack.message.startswith("Accepted 2 ticks, refused 0; stream 's'")
+
+
+async def test_a_stream_is_of_the_principal_that_opened_it(keys, ledger, address):
+    first = await Client.connect(address)
+    first.writer.write(encode_auth(keys["all"]) + encode_hello("s"))
+    async with bounded():
+        assert await first.reply() == Resume(0)
+        first.writer.write(frames(2))
+        await first.committed(2)
+        ack = await finish(address, encode_auth(keys["some"]), encode_hello("s"), frames(1))
+        assert ack == Ack(False, "stream 's': belongs to another principal; use another id")
+        first.writer.write(frames(1, first=3))
+        await first.committed(3)
+        first.vanish()
+        ack = await finish(address, encode_auth(keys["some"]), encode_hello("s"))
+        assert not ack.success
+        again = await Client.connect(address)
+        again.writer.write(encode_auth(keys["all"]) + encode_hello("s"))
+        assert await again.reply() == Resume(3)
+    assert ledger.prices("s") == [1, 2, 3]
+
+
+async def test_a_revoked_key_ends_its_connections(keys, ledger, address):
+    client = await Client.connect(address)
+    client.writer.write(encode_auth(keys["all"]) + frames(1))
+    async with bounded():
+        await ledger.when(lambda: ledger.count() == 1)
+        api_keys.revoke(keys.path, "all")
+        ack = await client.last_reply()
+    assert ack == Ack(False, "the token has expired, or is revoked")
+
+
+async def test_a_newer_token_is_of_the_same_principal(keys, ledger, address):
+    other = encode_auth(keys["some"])
+    ack = await finish(address, encode_auth(keys["all"]), frames(1), other, frames(1))
+    assert not ack.success
+    assert "another principal" in ack.message
+
+
+async def test_where_tokens_are_optional_others_have_the_role_anonymous(
+    tmp_path, monkeypatch, ledger, aggregator
+):
+    keys = Keys(tmp_path)
+    keys.configure(monkeypatch, OPTIONAL)
+    async with serving(aggregator.address) as at:
+        address = parse_address(at)
+        ack = await finish(address, frames(1))
+        assert ack.message.startswith("Accepted 0 ticks, refused 1")
+        ack = await finish(address, encode_auth(keys["all"]), frames(1))
+        assert ack.message.startswith("Accepted 1 tick")
+    assert sum(price is not None for price in prices(ledger)) == 1
+
+
+async def test_without_authentication_tokens_are_left_unread(ledger, address):
+    ack = await finish(address, encode_auth("whatever"), frames(1))
+    assert ack.message.startswith("Accepted 1 tick")
