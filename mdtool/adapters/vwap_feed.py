@@ -7,12 +7,20 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Final, NoReturn, Protocol, TypeAlias
 
+from mdtool.adapters.identity.config import services_secret
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.offers import Offer
 from mdtool.core.tcp import notice_loss, reason_of
-from mdtool.wire.vwap_lines import LineError, VwapState, decode_state, encode_subscribe, is_of
+from mdtool.wire.vwap_lines import (
+    LineError,
+    VwapState,
+    decode_state,
+    encode_auth,
+    encode_subscribe,
+    is_of,
+)
 
 FIRST_DELAY_S: Final = 0.25
 LONGEST_DELAY_S: Final = 10.0
@@ -58,9 +66,14 @@ class VwapFeedClient:
     symbols : frozenset of str, optional
         The symbols to subscribe to, None for all. A feed sends the states of all symbols before it
         reads the subscription: states of other symbols are dropped.
+    token : str, optional
+        By which the client authenticates; by default, that of services.
     """
 
-    def __init__(self, address: str, symbols: frozenset[str] | None = None) -> None:
+    def __init__(
+        self, address: str, symbols: frozenset[str] | None = None, token: str | None = None
+    ) -> None:
+        self._token = services_secret() if token is None else token
         self.address = address
         self._where = parse_address(address)
         self._symbols = symbols
@@ -121,6 +134,8 @@ class VwapFeedClient:
         except UnicodeError as error:
             raise PeerError("the host's name is not valid") from error
         notice_loss(writer.get_extra_info("socket"))
+        if self._token:
+            writer.write(encode_auth(self._token))
         if self._symbols is not None:
             writer.write(encode_subscribe(self._symbols))
         return reader, writer

@@ -18,6 +18,7 @@ ALL: Final = "*"
 """Stands for every symbol in a SUBSCRIBE."""
 
 _SUBSCRIBE: Final = "SUBSCRIBE"
+_AUTH: Final = "AUTH"
 _SHOWN_CHARS: Final = 40
 
 
@@ -111,6 +112,17 @@ def encode_error(message: str) -> bytes:
 def encode_subscribe(symbols: Iterable[str]) -> bytes:
     """Return the line that subscribes to symbols."""
     return f"{_SUBSCRIBE} {','.join(sorted(symbols))}\n".encode()
+
+
+def encode_auth(token: str) -> bytes:
+    """Return the line that authenticates a connection by a token."""
+    return f"{_AUTH} {token}\n".encode()
+
+
+def parse_auth(line: bytes) -> str | None:
+    """Return the token of a line that authenticates its connection, None where it is another."""
+    command, _, token = line.decode("utf-8", "replace").strip().partition(" ")
+    return token.strip() if command.upper() == _AUTH else None
 
 
 def parse_subscribe(line: bytes) -> frozenset[str] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
+from mdtool.adapters.identity.config import TOKEN_VARIABLE, client_token
 from mdtool.core.config import Peer, peer_address
 from mdtool.core.errors import UsageError
 
@@ -35,6 +36,14 @@ def watch(
     symbols: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Only these symbols, separated by commas.")
     ] = None,
+    token_file: Annotated[
+        str | None,
+        typer.Option(
+            "--token-file",
+            metavar="FILE",
+            help=f"File with the token for the feed; by default that of {TOKEN_VARIABLE}.",
+        ),
+    ] = None,
 ) -> int:
     """Show the prices, changes, trends and VWAPs of a VWAP feed live.
 
@@ -55,7 +64,8 @@ def watch(
         selected = None if symbols is None else parse_symbols(symbols)
     except LineError as error:
         raise UsageError(f"--symbols {symbols!r}: {error}") from error
-    feed = VwapFeedClient(address or peer_address(Peer("vwap"), _ADDRESS), selected)
+    where = address or peer_address(Peer("vwap"), _ADDRESS)
+    feed = VwapFeedClient(where, selected, client_token(token_file))
     if not sys.stdout.isatty() or is_dumb():
         _print_lines(feed)
     from mdtool.cli.screen import show

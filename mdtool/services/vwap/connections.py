@@ -10,23 +10,29 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final, cast
 
+from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.addresses import format_address
+from mdtool.core.permissions import Reader
 from mdtool.core.tcp import notice_loss
 from mdtool.core.trades import Probe
-from mdtool.services.client import Admission
-from mdtool.services.limits import CapacityError
+from mdtool.services.client import Admission, Client
+from mdtool.services.limits import CapacityError, LimitError
 from mdtool.services.vwap.states import STATES_AT_ONCE, States
 from mdtool.wire.vwap_lines import (
     MAX_LINE_BYTES,
     LineError,
     encode_error,
     encode_state,
+    parse_auth,
     parse_subscribe,
     probe_state,
 )
+from mdtool.wire.websocket import CloseCode
 
 log = logging.getLogger(__name__)
 
+_FEED: Final = "vwap"
+"""The feed whose readers may connect."""
 _SEND_BUFFER_BYTES: Final = 1 << 16
 """The system's buffer of a slow client, by default megabytes of old states."""
 
@@ -51,23 +57,27 @@ class Connections:
         self.admission = admission
         self.patience_s = patience_s
         self._states = states
-        self._to_all: set[Connection] = set()
+        self._to_all: dict[Reader | None, set[Connection]] = {}
+        """By permission class."""
         self._by_symbol: dict[str, set[Connection]] = {}
         self._n_to_some = 0
         self._changed: dict[str, None] = {}
         self._rests_until_s = 0.0
 
     def __len__(self) -> int:
-        return len(self._to_all) + self._n_to_some
+        return sum(map(len, self._to_all.values())) + self._n_to_some
 
     def add(self, connection: Connection) -> None:
-        """Add a connection, which gets all symbols."""
-        self._to_all.add(connection)
+        """Add a connection, which gets all symbols that it may read."""
+        self._to_all.setdefault(connection.reader, set()).add(connection)
 
     def remove(self, connection: Connection) -> None:
         """Remove a connection."""
         if connection.symbols is None:
-            self._to_all.discard(connection)
+            others = self._to_all[connection.reader]
+            others.discard(connection)
+            if not others:
+                del self._to_all[connection.reader]
             return
         self._n_to_some -= 1
         for symbol in connection.symbols:
@@ -77,18 +87,18 @@ class Connections:
                 del self._by_symbol[symbol]
 
     def subscribe(self, connection: Connection, symbols: frozenset[str] | None) -> None:
-        """Change the symbols of a connection, None for all."""
+        """Change the symbols of a connection to some that it may read, None for all of these."""
         self.remove(connection)
         if symbols is None:
-            self._to_all.add(connection)
+            self.add(connection)
             return
         self._n_to_some += 1
         for symbol in symbols:
             self._by_symbol.setdefault(symbol, set()).add(connection)
 
-    def symbols(self) -> list[str]:
-        """Return the symbols that have a state."""
-        return self._states.symbols()
+    def symbols(self, reader: Reader | None) -> list[str]:
+        """Return the symbols that have a state, and that a permission class may read."""
+        return _readable(self._states.symbols(), reader)
 
     def lines(self, symbols: Iterable[str]) -> bytes:
         """Return the states of symbols, a line each."""
@@ -115,10 +125,11 @@ class Connections:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         changed, self._changed = self._changed, {}
-        if self._to_all:
-            lines = self.lines(changed)
-            for connection in [*self._to_all]:
-                connection.send(lines, changed)
+        for reader, connections in [*self._to_all.items()]:
+            symbols = _readable([*changed], reader)
+            lines = self.lines(symbols)
+            for connection in [*connections]:
+                connection.send(lines, symbols)
         if self._n_to_some:
             self._deliver_to_some(changed)
         now_s = loop.time()
@@ -133,8 +144,12 @@ class Connections:
             connection.send(self.lines(symbols), symbols)
 
 
+def _readable(symbols: list[str], reader: Reader | None) -> list[str]:
+    return symbols if reader is None else [*filter(reader.can_read, symbols)]
+
+
 class Connection(asyncio.Protocol):
-    """A client's connection, which gets states as lines and may send SUBSCRIBE lines.
+    """A client's connection, which gets states as lines, and may send AUTH and SUBSCRIBE lines.
 
     States that a client does not read at once are conflated: only the symbols that changed are
     stored, and their latest states are sent once everything written before is read.
@@ -143,10 +158,15 @@ class Connection(asyncio.Protocol):
     ----------
     symbols : frozenset of str or None
         The symbols that it subscribes to, None for all.
+    reader : Reader or None
+        What it may read, None for everything.
     """
 
     def __init__(self, connections: Connections) -> None:
         self.symbols: frozenset[str] | None = None
+        self.reader: Reader | None = None
+        self._client: Client
+        self._authenticating: asyncio.Task[None] | None = None
         self._connections = connections
         self._transport: asyncio.Transport
         self._name = ""
@@ -162,7 +182,7 @@ class Connection(asyncio.Protocol):
         self._unread_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send all states."""
+        """Send all states, where the client may read them without a token."""
         self._transport = cast("asyncio.Transport", transport)
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
@@ -171,22 +191,45 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername") or ("?", 0)
         self._name = format_address(*peer[:2])
         self._transport.set_write_buffer_limits(high=0)
-        client = self._connections.admission.peer(transport)
+        self._client = self._connections.admission.peer(transport)
         try:
-            self._admitted.enter_context(client.connected("vwap", lambda *_: self.close()))
+            self._admitted.enter_context(self._client.connected("vwap", self._close_for))
         except CapacityError as error:
             log.warning("client %s: rejected: %s", self._name, error)
             self._transport.write(encode_error("too many clients; try again later"))
             self._transport.close()
             return
+        security = self._client.security
+        if security is None or (not security.is_required and self._has_feed):
+            self._join()
+
+    @property
+    def _has_feed(self) -> bool:
+        return self._client.principal.access.has_feed(_FEED)
+
+    def _join(self) -> None:
+        """Send all states that the client may read, and from now on what changes."""
+        if self._is_connected:
+            self._connections.remove(self)
+        self.symbols = None
+        self.reader = self._client.principal.access.reader(_FEED)
         self._is_connected = True
         self._connections.add(self)
-        self._catch_up(self._connections.symbols())
+        self._missed.clear()
+        self._catch_up(self._connections.symbols(self.reader))
+
+    def _close_for(self, code: int, reason: str) -> None:
+        """Close the connection; a client whose token has ended is told so."""
+        if code == CloseCode.UNAUTHORIZED and not self._is_behind:
+            self._transport.write(encode_error(reason))
+        self.close()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Remove the connection."""
         self._is_behind = True
         self._cancel_check()
+        if self._authenticating is not None:
+            self._authenticating.cancel()
         self._admitted.close()
         if self._is_connected:
             self._is_connected = False
@@ -194,7 +237,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Stay open after a subscription: a client that sends no more may still read."""
-        return self._has_subscribed
+        return self._has_subscribed or self._authenticating is not None
 
     def send(self, lines: bytes, symbols: Iterable[str]) -> None:
         """Send the states of symbols, which are also given as lines, now or conflated later."""
@@ -213,15 +256,14 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Write and read no more until everything that was written is read."""
         self._is_behind = True
-        if self._is_connected:
-            self._transport.pause_reading()
-            self._schedule_check()
+        self._transport.pause_reading()
+        self._schedule_check()
 
     def resume_writing(self) -> None:
         """Send the latest states of symbols that changed meanwhile."""
         self._is_behind = False
         self._cancel_check()
-        if not self._is_connected or self._transport.is_closing():
+        if self._transport.is_closing():
             return
         self._transport.resume_reading()
         missed, self._missed = self._missed, {}
@@ -238,7 +280,7 @@ class Connection(asyncio.Protocol):
     def _handle_lines(self) -> None:
         """Answer the whole lines that were received, as long as the client reads the answers."""
         at = 0
-        while not self._is_behind and not self._transport.is_closing():
+        while self._may_handle:
             end = self._received.find(b"\n", at)
             if end < 0:
                 break
@@ -256,20 +298,74 @@ class Connection(asyncio.Protocol):
             self._is_skipping = True
             self._received = b""
 
+    @property
+    def _may_handle(self) -> bool:
+        is_waiting = self._is_behind or self._authenticating is not None
+        return not is_waiting and not self._transport.is_closing()
+
     def _reject_long_line(self) -> None:
         self._transport.write(encode_error(f"a line is over {MAX_LINE_BYTES:,} bytes"))
 
+    def _authenticate(self, token: str) -> None:
+        was_authenticated = self._client.is_authenticated
+        try:
+            self._client.authenticate(token)
+        except UnknownKeyError:
+            task = asyncio.get_running_loop().create_task(self._authenticate_later(token))
+            self._authenticating = task
+        except (TokenError, LimitError) as error:
+            self._reject(str(error))
+        else:
+            self._enter(was_authenticated)
+
+    async def _authenticate_later(self, token: str) -> None:
+        """Authenticate once the issuer's keys are read again; lines wait meanwhile."""
+        was_authenticated = self._client.is_authenticated
+        try:
+            await self._client.authenticate_now(token)
+        except (TokenError, LimitError) as error:
+            self._reject(str(error))
+        else:
+            self._enter(was_authenticated)
+        finally:
+            self._authenticating = None
+        self._handle_lines()
+
+    def _enter(self, was_authenticated: bool) -> None:
+        """Join as the principal that the client has become, unless it has only a newer token."""
+        if was_authenticated or self._client.security is None:
+            return
+        if self._has_feed:
+            self._join()
+        else:
+            self._reject(f"{_FEED}: none of your roles has this feed")
+
+    def _reject(self, reason: str) -> None:
+        self._transport.write(encode_error(reason))
+        self._transport.close()
+
     def _handle_line(self, line: bytes) -> None:
+        token = parse_auth(line)
+        if token is not None:
+            self._authenticate(token)
+            return
+        if not self._is_connected:
+            self._transport.write(encode_error("token: missing; send AUTH TOKEN first"))
+            return
         try:
             symbols = parse_subscribe(line)
         except LineError as error:
             self._transport.write(encode_error(str(error)))
             return
         self._has_subscribed = True
+        if symbols is not None and self.reader is not None:
+            symbols = frozenset(filter(self.reader.can_read, symbols))
         self._connections.subscribe(self, symbols)
         self.symbols = symbols
         self._missed.clear()
-        self._catch_up(self._connections.symbols() if symbols is None else sorted(symbols))
+        self._catch_up(
+            self._connections.symbols(self.reader) if symbols is None else sorted(symbols)
+        )
 
     def _catch_up(self, symbols: Iterable[str]) -> None:
         """Send the latest states of symbols: some now, the others in later turns of the loop."""

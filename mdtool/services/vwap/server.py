@@ -17,7 +17,7 @@ from mdtool.core.tcp import listen
 from mdtool.engine.vwap import Window
 from mdtool.services.client import Admission
 from mdtool.services.limits import Limits
-from mdtool.services.security import keep_local
+from mdtool.services.security import Security
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.connections import Connection, Connections
 from mdtool.services.vwap.follower import Follower
@@ -73,10 +73,10 @@ class VwapFeed:
         StartupError
             When the address cannot be listened on, or Kafka cannot be reached.
         """
-        keep_local(self.name, self._config.host, self._config.auth)
         config = self._config
+        security = Security.load(self.name, config.host, config.auth)
         states = States(self._window)
-        admission = Admission(Limits(connections=config.max_clients))
+        admission = Admission(Limits(connections=config.max_clients), security)
         connections = Connections(states, admission, config.slow_client_s)
         async with contextlib.AsyncExitStack() as stack:
             feed = await stack.enter_async_context(
@@ -90,6 +90,10 @@ class VwapFeed:
             publisher = _Publisher(states, connections)
             if self._local_vwaps is not None:
                 stack.enter_context(self._local_vwaps.offering(publisher))
+            if security is not None:
+                tasks = await stack.enter_async_context(asyncio.TaskGroup())
+                watching = tasks.create_task(security.run(admission.open))
+                stack.callback(watching.cancel)
             started({"tcp": server.address})
             await Follower(
                 feed, states, publisher.publish, connections.publish_probe, config.store

@@ -1,0 +1,112 @@
+"""Tokens of clients of the VWAP feed: what they see, now and later, and for how long."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from mdtool.adapters.identity import api_keys
+from mdtool.adapters.identity.config import OPTIONAL
+from tests.support.aggregators import aggregator, message, tick
+from tests.support.services import logged
+from tests.support.tokens import Keys
+from tests.support.vwap_feeds import connected, vwap_feed
+from tests.support.waiting import bounded
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return Keys(tmp_path)
+
+
+@pytest.fixture
+async def market(keys, monkeypatch, request):
+    """An aggregator with trades of two symbols, and a feed that authenticates its clients."""
+    async with aggregator() as running:
+        keys.configure(monkeypatch, getattr(request, "param", "required"))
+        with logged("mdtool.services.vwap", logging.DEBUG) as log:
+            async with vwap_feed(running.address) as address:
+                await log.heard("connected")
+                await running.send(
+                    message(0, [tick(100, 1), tick(200, 3, symbol=1)], ["AAPL", "MSFT"])
+                )
+                yield running, address
+
+
+async def joined(client, token):
+    client.say(f"AUTH {token}")
+    return await client.next()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "AUTH",
+        "AUTH mdt_nobody",
+        "AUTH Bearer x.y.z",
+        "auth \N{SNOWMAN}",
+        f"AUTH {'x' * 60_000}",
+    ],
+)
+async def test_a_wrong_token_ends_the_connection(market, line):
+    _, address = market
+    async with bounded(), connected(address) as client:
+        client.say("SUBSCRIBE *")
+        assert (await client.next())["error"].startswith("token: missing")
+        client.say(line)
+        error = (await client.next())["error"]
+        assert error.startswith("token: ")
+        assert "x" * 30 not in error
+        assert await client.reader.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("role", "seen"),
+    [("all", {"AAPL", "MSFT", "NEW"}), ("some", {"AAPL", "NEW"}), ("denied", {"AAPL", "NEW"})],
+)
+@pytest.mark.parametrize("subscription", [None, "SUBSCRIBE *", "SUBSCRIBE AAPL,MSFT,NEW"])
+async def test_a_principal_sees_its_symbols_also_those_that_appear_later(
+    market, keys, role, seen, subscription
+):
+    running, address = market
+    async with bounded(), connected(address) as client:
+        states = [await joined(client, keys[role])]
+        if subscription is not None:
+            client.say(subscription)
+        await running.send(message(2, [tick(300, 1), tick(400, 3, symbol=1)], ["NEW", "MSFT"]))
+        await running.send(message(4, [tick(900, 1)], ["AAPL"]))
+        while states[-1]["price"] != 9:
+            states.append(await client.next())
+        assert {state["symbol"] for state in states} - {"AAPL"} <= seen
+        while not seen <= {state["symbol"] for state in states}:
+            states.append(await client.next())
+
+
+async def test_without_the_feed_there_is_nothing(market, keys):
+    _, address = market
+    async with bounded(), connected(address) as client:
+        assert "none of your roles" in (await joined(client, keys["elsewhere"]))["error"]
+        assert await client.reader.read() == b""
+
+
+@pytest.mark.parametrize("market", [OPTIONAL], indirect=True)
+async def test_where_tokens_are_optional_a_client_may_authenticate_later(market, keys):
+    _, address = market
+    async with bounded(), connected(address) as client:
+        client.say("SUBSCRIBE *")
+        assert "token: missing" in (await client.next())["error"]
+        assert (await joined(client, keys["some"]))["symbol"] == "AAPL"
+
+
+async def test_a_revoked_key_ends_its_connections_and_others_stay(market, keys):
+    running, address = market
+    async with bounded(), connected(address) as client, connected(address) as other:
+        await joined(client, keys["some"])
+        await joined(other, keys["all"])
+        client.say(f"AUTH {keys['some']}")  # the same again
+        api_keys.revoke(keys.path, "some")
+        assert await client.until(error="the token has expired, or is revoked")
+        assert await client.reader.read() == b""
+        await running.send(message(2, [tick(700, 1)], ["AAPL"]))
+        await other.until(symbol="AAPL", price=7)
