@@ -13,6 +13,7 @@ import aiohttp
 
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
+from mdtool.core.tls import http_options
 
 
 class ServiceUnavailableError(PeerError):
@@ -42,6 +43,8 @@ class BookService:
     ----------
     name : str
         Its name in errors.
+    section : str
+        The service that it is, by whose settings of TLS it is requested.
     address : str
         Its HOST:PORT. It need not be up yet.
     session : aiohttp.ClientSession
@@ -56,11 +59,17 @@ class BookService:
     """
 
     def __init__(
-        self, name: str, address: str, session: aiohttp.ClientSession, timeout_s: float
+        self,
+        name: str,
+        section: str,
+        address: str,
+        session: aiohttp.ClientSession,
+        timeout_s: float,
     ) -> None:
         parse_address(address)
         self.name = name
         self.address = address
+        self._tls = http_options(section, address)
         self._session = session
         self._timeout_s = timeout_s
 
@@ -76,7 +85,9 @@ class BookService:
         with self._wrapped():
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._session.request(method, self._url(path), params=query) as response,
+                self._session.request(
+                    method, self._url(path), params=query, **self._tls
+                ) as response,
             ):
                 content = json.loads(await response.read())
             if not isinstance(content, dict):
@@ -98,12 +109,12 @@ class BookService:
         """
         with self._wrapped():
             async with asyncio.timeout(self._timeout_s):
-                response = await self._session.get(self._url(path), params=query)
+                response = await self._session.get(self._url(path), params=query, **self._tls)
             async with response:
                 yield response
 
     def _url(self, path: str) -> str:
-        return f"http://{self.address}{path}"
+        return f"{'https' if self._tls else 'http'}://{self.address}{path}"
 
     @contextlib.contextmanager
     def _wrapped(self) -> Iterator[None]:

@@ -14,7 +14,8 @@ from mdtool.core.addresses import format_address
 from mdtool.core.batch import Batch
 from mdtool.core.dtypes import RTYPE_ERROR, RTYPE_SYSTEM
 from mdtool.core.errors import InputError, PeerError
-from mdtool.core.tcp import notice_loss
+from mdtool.core.tcp import notice_loss, reason_of
+from mdtool.core.tls import client_tls
 from mdtool.wire.dbn_session import (
     BEGIN_AGAIN_CODE,
     BEGIN_CODE,
@@ -107,11 +108,15 @@ def connect_source(host: str, port: int) -> TcpSource:
     name = format_address(host, port)
     try:
         connection = socket.create_connection((host, port), _CONNECT_TIMEOUT_S)
+        tls = client_tls("replay-dbn")
+        if tls is not None:
+            connection = tls.context.wrap_socket(connection, server_hostname=tls.name(host))
         connection.settimeout(None)
         notice_loss(connection)
-        if not select.select([connection], [], [], FIRST_WORD_S)[0]:
+        # Only senders of mdtool speak TLS, which has bytes of its own before the stream's.
+        if tls is not None or not select.select([connection], [], [], FIRST_WORD_S)[0]:
             connection.sendall(encode_request(FromLive()))
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         raise PeerError(f"{name}: {reason}; is a sender running there?") from error
     return TcpSource(name, connection)

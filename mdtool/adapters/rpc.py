@@ -23,6 +23,7 @@ from mdtool.adapters.identity.config import services_secret
 from mdtool.core.addresses import is_loopback, parse_address
 from mdtool.core.config import load, setting
 from mdtool.core.errors import MdtoolError
+from mdtool.core.tls import client_tls
 from mdtool.wire._pb import marketdata_pb2
 
 SERVICE: Final = marketdata_pb2.DESCRIPTOR.services_by_name["MarketDataService"]
@@ -76,8 +77,8 @@ def open_channel(address: str, *, bounds_unread: bool = False) -> grpc.aio.Chann
 
     Raises
     ------
-    UsageError
-        When the address, or the setting of the proxy, is not valid.
+    UsageError, StartupError
+        When the address or a setting is not valid, or a file of TLS cannot be used.
     """
     host, _ = parse_address(address)
     uses_proxy = load(ConnectConfig, "connect", {}).use_proxy and not is_loopback(host)
@@ -86,7 +87,12 @@ def open_channel(address: str, *, bounds_unread: bool = False) -> grpc.aio.Chann
         *(_UNREAD_OPTIONS if bounds_unread else ()),
         ("grpc.enable_http_proxy", int(uses_proxy)),
     )
-    return grpc.aio.insecure_channel(address, options)
+    tls = client_tls("aggregate")
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options)
+    if tls.config.name:
+        options = (*options, ("grpc.ssl_target_name_override", tls.config.name))
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(*tls.pem()), options)
 
 
 class Stub:

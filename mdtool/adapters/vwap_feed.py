@@ -13,6 +13,7 @@ from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.offers import Offer
 from mdtool.core.tcp import notice_loss, reason_of
+from mdtool.core.tls import connect_options
 from mdtool.wire.vwap_lines import (
     LineError,
     VwapState,
@@ -126,7 +127,10 @@ class VwapFeedClient:
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
             async with asyncio.timeout(_CONNECT_S):
-                reader, writer = await asyncio.open_connection(*self._where)
+                host, port = self._where
+                reader, writer = await asyncio.open_connection(
+                    host, port, **connect_options("vwap", host)
+                )
         except TimeoutError as error:
             raise PeerError(f"no connection within {_CONNECT_S:g} s") from error
         except OSError as error:

@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "watch": "mdtool.cli.watch",
     "serve": "mdtool.cli.serve",
     "token": "mdtool.cli.token",
+    "tls": "mdtool.cli.tls",
     "config": "mdtool.cli.config",
     "bench": "mdtool.cli.bench",
 }

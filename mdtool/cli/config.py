@@ -34,6 +34,7 @@ _CLASSES: Final = {
     "log": "mdtool.core.logs:LogConfig",
     "stop": "mdtool.core.lifecycle:StopConfig",
     "connect": "mdtool.adapters.rpc:ConnectConfig",
+    "tls": "mdtool.core.tls:TlsConfig",
 }
 """The settings of each section."""
 _HIDDEN: Final = "***"

@@ -14,6 +14,7 @@ from mdtool.cli.completion import one_of
 from mdtool.cli.options import with_settings
 from mdtool.core.config import did_you_mean
 from mdtool.core.errors import UsageError
+from mdtool.core.tls import load_tls
 from mdtool.services.supervisor.config import ServeConfig
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _print_addresses(addresses: Addresses) -> None:
     table = _table("service", "address", "speaks")
     for name, by_protocol in addresses.items():
         for protocol, address in by_protocol.items():
-            where = f"http://{address}" if protocol == "http" else address
+            where = f"{_scheme(name)}://{address}" if protocol == "http" else address
             speaks = _PROTOCOLS.get(name) or _PROTOCOLS.get(f"{name} {protocol}", protocol)
             table.add_row(name, where, speaks)
     _print(table)
@@ -204,12 +205,17 @@ def _next_steps(addresses: Addresses) -> Iterator[str]:
     yield ""
     if gateway := at.get("gateway"):
         book = ", /book (the order book)" if "book" in at else ""
-        yield f"Open  http://{gateway} (the market){book}, /docs (the API), /demo/stomp, /graphiql"
-        yield f"Try   curl http://{gateway}/api/v2/aggregates"
+        url = f"{_scheme('gateway')}://{gateway}"
+        yield f"Open  {url} (the market){book}, /docs (the API), /demo/stomp, /graphiql"
+        yield f"Try   curl {url}/api/v2/aggregates"
     if vwap := at.get("vwap"):
         yield f"Try   mdtool watch {vwap}"
     if ingest := at.get("serve-tcp"):
         yield f"Try   mdtool send --simulate --rate 100 {ingest}"
+
+
+def _scheme(service: str) -> str:
+    return "https" if load_tls(service).cert else "http"
 
 
 def _print_addresses_as_json(addresses: Addresses) -> None:

@@ -43,11 +43,12 @@ SECTIONS = frozenset(
         "serve-tcp",
         "stop",
         "store",
+        "tls",
         "vwap",
     }
 )
-TABLES: Final = frozenset({"quotas", "roles"})
-"""Sections of named sections, such as `[roles.desk]`, whose names are the user's own."""
+TABLES: Final = frozenset({"quotas", "roles", "tls"})
+"""Sections of named sections, such as `[roles.desk]`. Those of SECTIONS have settings besides."""
 _PREFIX: Final = "MDTOOL_"
 _NO_SETTINGS: Final = frozenset(
     {CONFIG_VARIABLE, "MDTOOL_KAFKA", "MDTOOL_TEST_DATA", "MDTOOL_TOKEN"}
@@ -181,7 +182,10 @@ def load_tables(name: str) -> Mapping[str, Any]:
     ConfigError
         When the file is not TOML.
     """
-    return _table(name)[0]
+    table = _table(name)[0]
+    if name in SECTIONS:
+        return {key: value for key, value in table.items() if isinstance(value, dict)}
+    return table
 
 
 def load_table(cls: type[T], name: str, key: str, given: object) -> T:
@@ -361,6 +365,8 @@ def _from_file(cls: type, section: str) -> dict[str, Origin]:
     fields = field_types(cls)
     values = {}
     for key, value in table.items():
+        if section in TABLES and isinstance(value, dict):
+            continue
         name = _current_name(cls, key.replace("-", "_"))
         where = _place(path, section, key)
         if name not in fields:

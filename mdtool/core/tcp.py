@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from mdtool.core.addresses import ALL, cannot_listen, format_address
 from mdtool.core.descriptors import PAUSE_S, is_shortage, shortage
 from mdtool.core.errors import StartupError
+from mdtool.core.tls import GOODBYE_S, HANDSHAKE_S, NO_TLS, ServerTls, reason_of_tls
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ _ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """Errors of an address that this machine does not have."""
 _ATTEMPTS: Final = 16
 NO_ADDRESS: Final = "no connection at any address of the host"
+_QUIET_S: Final = 60.0
+"""How long no further failed handshake of a listener is reported."""
 
 
 class Listener:
@@ -44,7 +47,7 @@ class Listener:
         Bound, and owned from now on.
     connect : callable
         Makes the protocol of a connection.
-    tls : ssl.SSLContext, optional
+    tls : ServerTls, optional
         Of connections that are TLS.
     """
 
@@ -52,9 +55,12 @@ class Listener:
         self,
         sockets: Sequence[socket.socket],
         connect: Callable[[], asyncio.BaseProtocol],
-        tls: ssl.SSLContext | None = None,
+        tls: ServerTls | None = None,
     ) -> None:
         self._tls = tls
+        self._failures = 0
+        """Handshakes that failed and are not reported."""
+        self._reported_s = float("-inf")
         self._loop = asyncio.get_running_loop()
         self._sockets = sockets
         self._connect = connect
@@ -95,10 +101,35 @@ class Listener:
 
     async def _begin(self, accepted: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._connect, accepted, ssl=self._tls)
-        except OSError as error:  # a handshake that failed, which is the client's affair
-            log.info("no connection at %s: %s", self.address, error)
+            if self._tls is None:
+                await self._loop.connect_accepted_socket(self._connect, accepted)
+                return
+            peer = accepted.getpeername()
+            await self._loop.connect_accepted_socket(
+                self._connect,
+                accepted,
+                ssl=self._tls.context,
+                ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_shutdown_timeout=GOODBYE_S,
+            )
+        except OSError as error:  # a client that has left, or whose handshake failed
             accepted.close()
+            if isinstance(error, ssl.SSLError):
+                self._report(format_address(*peer[:2]), error)
+            else:
+                log.debug("no connection at %s: %s", self.address, error)
+
+    def _report(self, peer: str, error: ssl.SSLError) -> None:
+        """Report a failed handshake, once a minute at most."""
+        self._failures += 1
+        now_s = self._loop.time()
+        if now_s - self._reported_s < _QUIET_S:
+            return
+        reason = reason_of_tls(error)
+        advice = "; clients of this port need TLS" if reason == NO_TLS else ""
+        others = f" ({self._failures - 1} others before)" if self._failures > 1 else ""
+        log.warning("%s: rejected %s: %s%s%s", self.address, peer, reason, advice, others)
+        self._failures, self._reported_s = 0, now_s
 
     def _pause(self, bound: socket.socket, error: OSError) -> None:
         shortage.note(format_address(*bound.getsockname()[:2]), error)
@@ -115,7 +146,7 @@ async def listen(
     option: str = "--port",
     *,
     shares_port: bool = False,
-    tls: ssl.SSLContext | None = None,
+    tls: ServerTls | None = None,
 ) -> Listener:
     """Listen, and have `connect` make the protocol of each connection.
 
@@ -126,7 +157,7 @@ async def listen(
         As of `bind`.
     option : str
         The one that selects another port.
-    tls : ssl.SSLContext, optional
+    tls : ServerTls, optional
         Of connections that are TLS.
 
     Raises
@@ -161,6 +192,8 @@ def notice_loss(connection: socket.socket) -> None:
 
 def reason_of(error: OSError) -> str:
     """Return in words why there is no connection; asyncio's own texts are about sockets."""
+    if isinstance(error, ssl.SSLError):
+        return reason_of_tls(error)
     if error.errno is not None and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)
     if str(error).startswith("Multiple exceptions"):  # asyncio's, for a host of many addresses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -19,6 +20,7 @@ from mdtool.core.dtypes import MBO, MBP10
 from mdtool.core.errors import CheckError, InputError, PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.tcp import reason_of
+from mdtool.core.tls import http_options
 from mdtool.core.trades import NamedTrades, Trades
 from mdtool.core.units import parse_price, parse_time
 from mdtool.engine.book.state import Books
@@ -118,11 +120,13 @@ async def digest_gateway(address: str, symbols: Sequence[str]) -> TradeDigest:
         When it cannot be reached, or answers with an error.
     """
     digest = TradeDigest()
-    async with aiohttp.ClientSession(f"http://{address}") as http:
+    tls = http_options("gateway", address)
+    async with aiohttp.ClientSession(f"{'https' if tls else 'http'}://{address}") as http:
+        get = functools.partial(http.get, **tls)
         for symbol in symbols:
             parameters = {"limit": str(_PAGE), "order": "asc"}
             while True:
-                rows, after = await _page(http, address, symbol, parameters)
+                rows, after = await _page(get, address, symbol, parameters)
                 if rows:
                     digest.take(trades_of_rows(symbol, rows))
                 if after is None:
@@ -168,12 +172,12 @@ async def check_gateway(address: str, expected: TradeDigest) -> SymbolDigest:
 
 
 async def _page(
-    http: aiohttp.ClientSession, address: str, symbol: str, parameters: Mapping[str, str]
+    get: Callable[..., Any], address: str, symbol: str, parameters: Mapping[str, str]
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return a page of a symbol's trades, and the cursor of the next; none of an unknown symbol."""
     path = f"/api/v2/trades/{quote(symbol, safe='')}"
     try:
-        async with http.get(URL(path, encoded=True), params=parameters) as answer:
+        async with get(URL(path, encoded=True), params=parameters) as answer:
             envelope = await answer.json()
             if answer.status == HTTPStatus.NOT_FOUND:
                 return [], None

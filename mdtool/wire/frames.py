@@ -110,7 +110,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The server's last reply, after the client closed its sending half."""
+    """The server's last reply, after the client's End or the end of its sending half."""
 
     success: bool
     message: str
@@ -135,6 +135,9 @@ def encode_auth(token: str) -> bytes:
 
 PROBE_FRAME: Final = _encode(tick_pb2.Control(probe=tick_pb2.Probe()))
 """A frame of a client's stream that follows the path of ticks, and changes no market."""
+
+END_FRAME: Final = _encode(tick_pb2.Control(end=tick_pb2.End()))
+"""The last frame of a client, which requests the Ack."""
 
 
 def encode_resume(next_sequence: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Decodes what one client sends to the ingest server: a token and a Hello perhaps, then Ticks."""
+"""Decodes what one client sends to the ingest server: token, Hello, Tick frames, and an End."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mdtool.wire import tick_kernel as kernel
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import (
     CONTROL_BIT,
+    END_FRAME,
     HEADER_BYTES,
     MAX_CONTROL_BYTES,
     MAX_FRAME_BYTES,
@@ -58,12 +59,15 @@ class Decoded:
         Where the frames ended with an Auth. What came behind it is decoded by the next `feed`.
     details : list of str
         For the log, what is wrong with the first few of the refused frames.
+    has_ended : bool
+        Whether the client's End was among them, behind which nothing is read.
     """
 
     frames: Frames
     hello: str | None = None
     token: str | None = field(default=None, repr=False)
     details: list[str] = field(default_factory=list)
+    has_ended: bool = False
 
 
 class FrameError(PeerError):
@@ -136,8 +140,8 @@ class TickDecoder:
         ------
         FrameError
             For a length that is 0 or too long, for a control frame that is none of an Auth, a
-            Hello before all ticks, and a Probe behind it, and for a missing token. Every later
-            call raises it again.
+            Hello before all ticks, and a Probe or an End behind it, and for a missing token. Every
+            later call raises it again.
         """
         if self._pending:
             self._pending += data
@@ -156,7 +160,7 @@ class TickDecoder:
         is_sound = run.decode()
         position = run.position
         self._keep(data, position)
-        decoded = Decoded(run.frames(), hello, details=run.details())
+        decoded = Decoded(run.frames(), hello, details=run.details(), has_ended=run.has_ended)
         if not is_sound:
             return self._read_auth(data, position, decoded)
         self._needed_bytes = HEADER_BYTES
@@ -199,7 +203,7 @@ class TickDecoder:
         if len(data) < HEADER_BYTES:
             return 0, None
         header = _header(data, 0)
-        if header < CONTROL_BIT:
+        if header < CONTROL_BIT or data[: len(END_FRAME)] == END_FRAME:
             if self._needs_token:
                 self._keep(data, 0)
                 raise FrameError(_NO_TOKEN, Decoded(Frames.empty()))
@@ -236,7 +240,7 @@ class TickDecoder:
         if header == 0:
             return "frame of length 0"
         if header >= CONTROL_BIT:
-            return "control frame that is neither a Probe nor an Auth, after the first frame"
+            return "control frame that is none of Probe, Auth and End, after the first frame"
         return f"frame of {header:,} bytes is over {self._limits[0]:,}"
 
 
@@ -257,6 +261,7 @@ class FrameRun:
         "_refused",
         "_scratch",
         "_state",
+        "has_ended",
     )
 
     def __init__(
@@ -267,6 +272,7 @@ class FrameRun:
         limits: tuple[int, bool],
         ingest_ns: int,
     ) -> None:
+        self.has_ended = False
         self._index = index
         self._data = data
         self._arguments = (*limits, ingest_ns)
@@ -287,7 +293,7 @@ class FrameRun:
         return int(self._state[kernel.POSITION])
 
     def decode(self) -> bool:
-        """Read all whole frames; return False where one has a length that it must not have."""
+        """Read all whole frames, up to an End; return False where one must not have its length."""
         data = np.frombuffer(self._data, np.uint8)
         # Whatever the buffer is, so that the kernel is compiled once.
         data.setflags(write=False)
@@ -296,8 +302,12 @@ class FrameRun:
                 self._read_by_protobuf()
                 continue
             start = bytes(data[self.position : self.position + len(PROBE_FRAME)])
+            if start == END_FRAME:
+                self._state[kernel.POSITION] += len(END_FRAME)
+                self.has_ended = True
+                return True
             if start != PROBE_FRAME:
-                return PROBE_FRAME.startswith(start)
+                return PROBE_FRAME.startswith(start) or END_FRAME.startswith(start)
             self._read_probe()
         return True
 

@@ -144,7 +144,7 @@ def test_half_a_frame_waits_for_the_rest(decoder):
         (0, "frame of length 0"),
         (1_000_001, "frame of 1,000,001 bytes is over 1,000,000"),
         (2**31 - 1, "frame of 2,147,483,647 bytes is over 1,000,000"),
-        (2**32 - 1, "control frame that is neither a Probe nor an Auth, after the first frame"),
+        (2**32 - 1, "control frame that is none of Probe, Auth and End, after the first frame"),
     ],
 )
 def test_a_bad_length_breaks_the_connection_after_what_came_before(decoder, header, complaint):

@@ -19,6 +19,7 @@ from mdtool.core.errors import MdtoolError
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records
 from mdtool.core.tcp import notice_loss, reason_of
+from mdtool.core.tls import connect_options
 from mdtool.core.units import NS_PER_MS, UNDEF_PRICE
 from mdtool.engine.quotes import LatestQuotes
 from mdtool.wire.dbn_session import (
@@ -116,7 +117,9 @@ class DbnQuotes:
         MdtoolError
             When the sender refuses, or is not one.
         """
-        reader, writer = await asyncio.open_connection(*parse_address(self.address))
+        host, port = parse_address(self.address)
+        tls = connect_options("replay-dbn", host)
+        reader, writer = await asyncio.open_connection(host, port, **tls)
         try:
             notice_loss(writer.get_extra_info("socket"))
             writer.write(encode_request(self._request))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import unquote
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
@@ -16,6 +17,7 @@ from mdtool.core.addresses import ALL, ALL_IPV4, cannot_listen, format_address
 from mdtool.core.descriptors import PAUSE_S, check
 from mdtool.core.errors import StartupError
 from mdtool.core.tcp import bind, close_all
+from mdtool.core.tls import ServerTls
 from mdtool.services.aggregator.reflection import add_reflection
 from mdtool.services.client import Admission, client_address
 from mdtool.services.limits import Limits
@@ -49,9 +51,14 @@ class GrpcServer:
         Full names of what it serves besides health, which reflection lists.
     max_calls : int, optional
         How many calls are answered at once; more end with RESOURCE_EXHAUSTED.
+    tls : ServerTls, optional
+        Of connections that are TLS.
     """
 
-    def __init__(self, *services: str, max_calls: int | None = None) -> None:
+    def __init__(
+        self, *services: str, max_calls: int | None = None, tls: ServerTls | None = None
+    ) -> None:
+        self._credentials = None if tls is None else _credentials(tls)
         self._server = grpc.aio.server(options=_OPTIONS)
         self._admission = Admission(Limits(connections=max_calls))
         self._addresses: list[str] = []
@@ -92,7 +99,10 @@ class GrpcServer:
                     ipv6 = held.enter_context(socket.socket(socket.AF_INET6))
                     ipv6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                     ipv6.bind((ALL, port))
-            self._server.add_insecure_port(address)
+            if self._credentials is None:
+                self._server.add_insecure_port(address)
+            else:
+                self._server.add_secure_port(address, self._credentials)
         return address
 
     async def _watch_descriptors(self) -> None:
@@ -120,3 +130,15 @@ class GrpcServer:
         self._watch.cancel()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(_STOP_GRACE_S)
+
+
+def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    """Return credentials that have the files of each moment; gRPC requests them per connection."""
+
+    def configuration() -> Any:
+        key, certificate, trusted = tls.pem
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], trusted)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), configuration, tls.requires_certificate
+    )

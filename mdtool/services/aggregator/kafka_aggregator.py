@@ -35,6 +35,7 @@ from mdtool.core.backoff import delays
 from mdtool.core.errors import UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.threads import run_in_thread
+from mdtool.core.tls import server_tls
 from mdtool.core.watchdog import Watchdog
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.grpc_server import GrpcServer
@@ -86,7 +87,7 @@ class KafkaAggregator:
             When what the topics hold is not mdtool's, or one of them was deleted.
         """
         loop = asyncio.get_running_loop()
-        server = GrpcServer()
+        server = GrpcServer(tls=server_tls(self.name))
         address = server.bind(self._config.host, self._config.port)
         topics = await asyncio.to_thread(open_topics, self._address)
 

@@ -11,6 +11,7 @@ from mdtool.adapters import rpc
 from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.local_rpc import LocalServer
 from mdtool.core.lifecycle import Started, first_error
+from mdtool.core.tls import server_tls
 from mdtool.core.units import ANY_PRICE, counted
 from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.config import AggregatorConfig
@@ -68,7 +69,8 @@ class Aggregator:
             raise first_error(group) from group
 
     async def _run(self, stack: contextlib.AsyncExitStack, started: Started) -> None:
-        server = GrpcServer(rpc.SERVICE.full_name, max_calls=self._config.max_calls)
+        tls = server_tls(self.name)
+        server = GrpcServer(rpc.SERVICE.full_name, max_calls=self._config.max_calls, tls=tls)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         store = await self._restored(stack)
 

@@ -10,6 +10,7 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import MdtoolError
 from mdtool.core.tcp import notice_loss, reason_of
+from mdtool.core.tls import connect_options
 from mdtool.services.book.processing import Processing
 from mdtool.wire.dbn_session import Begin, Refused, SessionDecoder, encode_request
 
@@ -61,7 +62,8 @@ async def _feed_once(sender: str, processing: Processing, buffer: memoryview) ->
     host, port = parse_address(sender)
     loop = asyncio.get_running_loop()
     connection = _Connection(sender, processing, buffer)
-    transport, _ = await loop.create_connection(lambda: connection, host, port)
+    tls = connect_options("replay-dbn", host)
+    transport, _ = await loop.create_connection(lambda: connection, host, port, **tls)
     try:
         await connection.ended
     finally:

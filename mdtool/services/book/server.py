@@ -13,6 +13,7 @@ from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO
 from mdtool.core.errors import UsageError
 from mdtool.core.lifecycle import Started
+from mdtool.core.tls import server_tls
 from mdtool.engine.book.rebuild import Rebuild
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.book.connection import feed
@@ -90,6 +91,7 @@ class BookReceiver:
             When the address cannot be listened on.
         """
         keep_local(self.name, self._config.host, self._config.auth)
+        tls = server_tls(self.name)
         warm_up()
         routes = {
             ("POST", "/start-processing"): self._start,
@@ -108,7 +110,7 @@ class BookReceiver:
         host, port = self._config.host, self._config.port
         async with (
             asyncio.TaskGroup() as self._tasks,
-            listening(app, host, port, STOP_GRACE_S, cancels_deserted=True) as address,
+            listening(app, host, port, STOP_GRACE_S, cancels_deserted=True, tls=tls) as address,
         ):
             started({"http": address})
             await asyncio.get_running_loop().create_future()

@@ -40,7 +40,7 @@ class Outbox:
 
     __slots__ = (
         *("_backlog", "_held", "_is_closed", "_last_message", "_patience_s", "_stuck_s"),
-        *("_tally", "_timer", "_transport"),
+        *("_is_tls", "_socket", "_tally", "_timer", "_transport"),
     )
 
     def __init__(
@@ -59,8 +59,9 @@ class Outbox:
         self._timer: asyncio.TimerHandle | None = None
         self._stuck_s = 0.0
         self._is_closed = False
-        connection = transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
+        self._socket = transport.get_extra_info("socket")
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
     header = staticmethod(text_header)
 
@@ -127,16 +128,25 @@ class Outbox:
         self._backlog.clear()
         if self._timer is not None:
             self._timer.cancel()
-        if self._transport.get_write_buffer_size():
+        if self._unsent_bytes():
             # Else it stays until the client reads, which may be never.
             self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._abort)
+
+    def _unsent_bytes(self) -> int:
+        """Return what the client has not taken; 0 once TLS is closing, which ends by itself.
+
+        A transport of asyncio's TLS that is closed twice has no buffer to ask for.
+        """
+        if self._is_tls and self._transport.is_closing():
+            return 0
+        return self._transport.get_write_buffer_size()
 
     def _is_idle(self) -> bool:
         transport = self._transport
         return not (
             self._backlog.frames
-            or transport.get_write_buffer_size()
             or transport.is_closing()
+            or transport.get_write_buffer_size()
             or self._is_closed
         )
 
@@ -188,5 +198,5 @@ class Outbox:
         self.close()
 
     def _abort(self) -> None:
-        if self._transport.get_extra_info("socket").fileno() >= 0:  # else it is lost already
+        if self._socket.fileno() >= 0:  # else it is lost already
             self._transport.abort()

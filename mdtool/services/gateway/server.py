@@ -16,6 +16,7 @@ from mdtool.adapters.vwap_feed import LocalVwaps
 from mdtool.core.errors import ConfigError
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.tcp import listen
+from mdtool.core.tls import server_tls
 from mdtool.services.client import Admission
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.health import Health
@@ -121,6 +122,12 @@ class Gateway:
 
     async def _serve(self, started: Started, place: Place | None) -> None:
         config = self._config
+        tls = server_tls(self.name)
+        if tls is not None and place is not None:
+            raise ConfigError(
+                "[tls] cert: requires one worker, since workers hand connections to each other; "
+                "set [gateway] workers = 1"
+            )
         security = Security.load(self.name, config.host, config.auth)
         if security is not None and place is not None:
             raise ConfigError(
@@ -146,8 +153,9 @@ class Gateway:
                     if peers is not None:
                         stack.enter_context(peers.adopting(functools.partial(_adopt, server)))
                         tasks.create_task(stack.enter_context(peers).run())
+                    shares_port = peers is not None
                     listener = await listen(
-                        server, config.host, config.port, shares_port=peers is not None
+                        server, config.host, config.port, shares_port=shares_port, tls=tls
                     )
                     stack.callback(listener.close)
                     started({"http": listener.address})

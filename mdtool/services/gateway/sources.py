@@ -114,8 +114,8 @@ class Sources:
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
             )
             timeout_s = config.timeout_ms / 1_000
-            self.sender = BookService("sender", config.sender, session, timeout_s)
-            self.receiver = BookService("receiver", config.receiver, session, timeout_s)
+            self.sender = BookService("sender", "replay-dbn", config.sender, session, timeout_s)
+            self.receiver = BookService("receiver", "book", config.receiver, session, timeout_s)
             if self.history is not None:
                 await stack.enter_async_context(self.history)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())

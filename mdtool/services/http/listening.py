@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from mdtool.core.tcp import listen
+from mdtool.core.tls import ServerTls
 from mdtool.services.http.log import http_log
 
 STOP_GRACE_S: Final = 2.0
@@ -23,6 +24,7 @@ async def listening(
     port: int,
     grace_s: float = STOP_GRACE_S,
     cancels_deserted: bool = False,
+    tls: ServerTls | None = None,
 ) -> AsyncIterator[str]:
     """Serve an application within the block, and give the real address.
 
@@ -33,6 +35,8 @@ async def listening(
         Where to listen.
     grace_s, cancels_deserted : float and bool
         See `serving`.
+    tls : ServerTls, optional
+        Of connections that are TLS.
 
     Raises
     ------
@@ -40,7 +44,7 @@ async def listening(
         When the address cannot be listened on.
     """
     async with serving(app, grace_s, cancels_deserted) as server:
-        listener = await listen(server, host, port)
+        listener = await listen(server, host, port, tls=tls)
         with contextlib.closing(listener):
             yield listener.address
 

@@ -47,7 +47,7 @@ class Connections:
         return iter(list(self._open))
 
     def add(self, connection: Connection) -> None:
-        """Add a connection that is about to be made."""
+        """Add a connection that is made."""
         self._open.add(connection)
         self._all_gone.clear()
 
@@ -103,6 +103,7 @@ class Connection(asyncio.BufferedProtocol):
         self._task: asyncio.Task[None] | None = None
         self._name = "client"
         self._is_stopped = False
+        self._has_ended = False
         self._is_writable = True
         self._unreported: int | None = None
         """A Committed that waits until the client reads again."""
@@ -116,6 +117,7 @@ class Connection(asyncio.BufferedProtocol):
         """Start reading."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._connections.add(self)
         self._client = self._connections.admission.peer(transport)
         admitted = self._client.connected("ticks", lambda _code, reason: self._refuse(reason))
         self._admitted.enter_context(admitted)
@@ -133,6 +135,8 @@ class Connection(asyncio.BufferedProtocol):
         self._feed(self._buffer[:nbytes])
 
     def _feed(self, data: bytes | memoryview) -> None:
+        if self._has_ended:
+            return
         try:
             decoded = self._decoder.feed(data, time.time_ns())
         except FrameError as error:
@@ -143,9 +147,14 @@ class Connection(asyncio.BufferedProtocol):
             self._receive(decoded)
 
     def eof_received(self) -> bool:
-        """Answer the client, which has sent everything, and keep the connection open for that."""
-        self._task = self._tasks.create_task(self._finish())
-        return True
+        """Answer the client, which has sent everything, and keep the connection open for that.
+
+        TLS closes it now, whatever is returned: its clients end with an End.
+        """
+        is_half_closed = self._transport.can_write_eof()
+        if is_half_closed and not self._has_ended:
+            self._end()
+        return is_half_closed
 
     def pause_writing(self) -> None:
         """Hold back Committed frames."""
@@ -220,6 +229,10 @@ class Connection(asyncio.BufferedProtocol):
             log.warning("%s: refused a tick: %s", self, detail)
         if decoded.token is not None and decoded.hello is None:
             self._begin_authenticating(decoded.token)
+        if decoded.has_ended:
+            self._has_ended = True
+            if decoded.hello is None:  # else once the stream is open
+                self._end()
 
     def _begin_authenticating(self, token: str) -> None:
         self._transport.pause_reading()
@@ -279,6 +292,12 @@ class Connection(asyncio.BufferedProtocol):
             self._publish(self._stream, frames)
         if token is not None:
             self._begin_authenticating(token)
+        elif self._has_ended:
+            self._end()
+
+    def _end(self) -> None:
+        self._has_ended = True
+        self._task = self._tasks.create_task(self._finish())
 
     def _resume_reading(self) -> None:
         if not self._is_stopped:

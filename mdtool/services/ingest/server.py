@@ -16,6 +16,7 @@ from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import Started
 from mdtool.core.tcp import Listener, listen
+from mdtool.core.tls import ServerTls, server_tls
 from mdtool.core.units import ANY_PRICE
 from mdtool.services.client import Admission
 from mdtool.services.ingest.config import IngestConfig
@@ -74,6 +75,7 @@ class IngestServer:
             clients cannot send it again.
         """
         security = Security.load(self.name, self._config.host, self._config.auth)
+        tls = server_tls(self.name)
         self._connections = Connections(Admission(Limits(), security))
         _warm_up()
         symbols = SymbolIndex(self._config.max_symbols)
@@ -86,7 +88,7 @@ class IngestServer:
             watching = None
             if security is not None:
                 watching = tasks.create_task(security.run(self._connections.admission.open))
-            server = await self._listen(intake, symbols, tasks)
+            server = await self._listen(intake, symbols, tasks, tls)
             try:
                 started({"tcp": server.address})
                 await asyncio.get_running_loop().create_future()
@@ -97,7 +99,11 @@ class IngestServer:
                     watching.cancel()
 
     async def _listen(
-        self, intake: Intake, symbols: SymbolIndex, tasks: asyncio.TaskGroup
+        self,
+        intake: Intake,
+        symbols: SymbolIndex,
+        tasks: asyncio.TaskGroup,
+        tls: ServerTls | None,
     ) -> Listener:
         buffer = memoryview(bytearray(READ_BYTES))
         security = self._connections.admission.security
@@ -108,11 +114,9 @@ class IngestServer:
                 any_price=self._config.prices == ANY_PRICE,
                 needs_token=security is not None and security.is_required,
             )
-            connection = Connection(intake, decoder, buffer, tasks, self._connections)
-            self._connections.add(connection)
-            return connection
+            return Connection(intake, decoder, buffer, tasks, self._connections)
 
-        return await listen(connect, self._config.host, self._config.port)
+        return await listen(connect, self._config.host, self._config.port, tls=tls)
 
     async def _stop(self, intake: Intake, bus: Bus) -> None:
         for connection in self._connections:

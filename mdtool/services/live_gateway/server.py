@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import ssl
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from mdtool.core.batch import Batch
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.tcp import listen
+from mdtool.core.tls import ServerTls, TlsConfig
 from mdtool.services.client import Admission
 from mdtool.services.limits import CapacityError, LimitError, Limits
 from mdtool.services.live_gateway.config import LOOP, LiveGatewayConfig
@@ -129,19 +129,13 @@ class LiveGateway:
                 session.inject(fault)
 
 
-def _tls(config: LiveGatewayConfig) -> ssl.SSLContext | None:
-    """Return the context of TLS, None without it."""
+def _tls(config: LiveGatewayConfig) -> ServerTls | None:
+    """Return the TLS of its own settings, None without it: official clients speak plain TCP."""
     if config.tls_cert is None:
         if config.tls_key is not None:
             raise UsageError("--tls-key: goes with --tls-cert FILE")
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise StartupError(f"--tls-cert {config.tls_cert}: {why}; give PEM files") from error
-    return context
+    return ServerTls(TlsConfig(cert=config.tls_cert, key=config.tls_key or ""), "--tls-cert")
 
 
 def _control_port(config: LiveGatewayConfig) -> int:

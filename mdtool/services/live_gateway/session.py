@@ -227,7 +227,7 @@ class Session:
                 if not self._inbox.has_left:
                     await output.end()
                     # Not before the client has it all does the time run in which it has to close.
-                    self._writer.transport.set_write_buffer_limits(0)
+                    self._writer.transport.set_write_buffer_limits(high=1, low=0)
                     await self._writer.drain()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(_CLOSE_S):

@@ -16,6 +16,7 @@ from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.stream_warnings import counts_of
 from mdtool.core.tcp import listen
+from mdtool.core.tls import ServerTls, server_tls
 from mdtool.core.units import format_time
 from mdtool.services.client import Admission
 from mdtool.services.http.answers import Statuses, answer, encode_object
@@ -67,6 +68,7 @@ class ReplaySender:
         """
         keep_local(self.name, self._config.host, self._config.auth)
         config = self._config
+        tls = server_tls(self.name)
         await asyncio.to_thread(self._probe)
         async with asyncio.TaskGroup() as tasks:
             self._runs = Runs(self._recording, self._pace, config.backlog_bytes, tasks)
@@ -80,8 +82,8 @@ class ReplaySender:
             }
             app = control_application(routes, self._health, _STATUSES, self._admission)
             async with (
-                listening(app, config.host, config.port, STOP_GRACE_S) as http_address,
-                self._streaming(tasks) as data_address,
+                listening(app, config.host, config.port, STOP_GRACE_S, tls=tls) as http_address,
+                self._streaming(tasks, tls) as data_address,
             ):
                 started({"http": http_address, "dbn": data_address})
                 await asyncio.get_running_loop().create_future()
@@ -96,7 +98,9 @@ class ReplaySender:
         run.warm_up()
 
     @contextlib.asynccontextmanager
-    async def _streaming(self, tasks: asyncio.TaskGroup) -> AsyncIterator[str]:
+    async def _streaming(
+        self, tasks: asyncio.TaskGroup, tls: ServerTls | None
+    ) -> AsyncIterator[str]:
         """Listen for receivers within the block; yield the real address."""
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -106,7 +110,7 @@ class ReplaySender:
             return asyncio.StreamReaderProtocol(asyncio.StreamReader(), connected)
 
         config = self._config
-        server = await listen(protocol, config.host, config.data_port, "--data-port")
+        server = await listen(protocol, config.host, config.data_port, "--data-port", tls=tls)
         try:
             yield server.address
         finally:

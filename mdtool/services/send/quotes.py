@@ -25,6 +25,7 @@ from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records, index_timestamps
 from mdtool.core.tcp import listen, notice_loss
+from mdtool.core.tls import server_tls
 from mdtool.engine.pacing import Pacer
 from mdtool.engine.quotes import LatestQuotes, Quotes, has_quotes
 from mdtool.services.client import Admission
@@ -123,7 +124,8 @@ class QuotePort:
                 return asyncio.StreamReaderProtocol(asyncio.StreamReader(), connected)
 
             try:
-                server = await listen(protocol, self._host, self._port, "--quotes-at")
+                tls = server_tls("replay-dbn")  # whose readers read it too
+                server = await listen(protocol, self._host, self._port, "--quotes-at", tls=tls)
                 self.address = server.address
                 try:
                     while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
@@ -18,13 +19,22 @@ from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.tcp import NO_ADDRESS, reason_of
 from mdtool.core.threads import AsyncReadAhead
+from mdtool.core.tls import connect_options
 from mdtool.core.trades import NamedTrades
 from mdtool.core.units import counted
 from mdtool.services.send.backlog import Backlog
 from mdtool.services.send.config import SendConfig
 from mdtool.services.send.quotes import QuotePort
 from mdtool.services.send.ticks import paced, tick_pacer
-from mdtool.wire.frames import Ack, Committed, ReplyDecoder, Resume, encode_auth, encode_hello
+from mdtool.wire.frames import (
+    END_FRAME,
+    Ack,
+    Committed,
+    ReplyDecoder,
+    Resume,
+    encode_auth,
+    encode_hello,
+)
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
 log = logging.getLogger(__name__)
@@ -224,6 +234,8 @@ class Sender:
                 raise PeerError(f"{self._config.host}: {error.strerror}") from error
             except OSError as error:
                 what = f"{self._address}: {_reason(error)}"
+                if isinstance(error, ssl.SSLError) and not self.connections:
+                    raise PeerError(what) from error
                 if self._is_accepted.is_set():
                     if not self._stream_id:
                         raise PeerError(f"{what}, with {self._backlog.sent} ticks sent") from error
@@ -265,7 +277,11 @@ class Sender:
             When there is no connection, or no longer.
         """
         async with asyncio.timeout(self._config.connect_timeout_s):
-            reader, writer = await asyncio.open_connection(self._config.host, self._config.port)
+            reader, writer = await asyncio.open_connection(
+                self._config.host,
+                self._config.port,
+                **connect_options("serve-tcp", self._config.host),
+            )
         self._is_connected = True
         reading = asyncio.create_task(self._read(reader))
         writing = asyncio.create_task(self._write(writer))
@@ -301,7 +317,10 @@ class Sender:
             if self._is_complete:
                 break
             await self._has_news.wait()
-        writer.write_eof()
+        if writer.can_write_eof():
+            writer.write_eof()  # which older servers know too
+        else:
+            writer.write(END_FRAME)
 
     async def _read(self, reader: asyncio.StreamReader) -> Ack:
         decoder = ReplyDecoder()
@@ -316,7 +335,10 @@ class Sender:
                         return reply
         if self._is_accepted.is_set():
             raise ConnectionError("closed the connection without an Ack")
-        raise ConnectionError("closed the connection at the Hello; older servers need --plain")
+        raise ConnectionError(
+            "closed the connection at the Hello; older servers need --plain, those with TLS [tls] "
+            "ca, and those that require a client's certificate [tls] cert"
+        )
 
     def _resume(self, next_sequence: int) -> None:
         lost = self._backlog.resume(next_sequence)

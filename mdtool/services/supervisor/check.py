@@ -26,6 +26,7 @@ from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.tcp import reason_of
+from mdtool.core.tls import connect_options, http_options
 from mdtool.core.units import NS_PER_MS
 from mdtool.wire.batches import Updates
 from mdtool.wire.frames import PROBE_FRAME, Ack, Committed, ReplyDecoder, encode_hello
@@ -155,7 +156,9 @@ async def _connection(
     address: str,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     try:
-        reader, writer = await asyncio.open_connection(*parse_address(address))
+        host, port = parse_address(address)
+        tls = connect_options("serve-tcp", host)
+        reader, writer = await asyncio.open_connection(host, port, **tls)
     except OSError as error:
         raise _unreachable("serve-tcp", address, reason_of(error)) from error
     try:
@@ -225,9 +228,10 @@ async def _follow_aggregate(address: str, stream_id: str, sightings: _Sightings)
 
 
 async def _follow_gateway(address: str, stream_id: str, sightings: _Sightings) -> None:
-    url = f"ws://{address}/ws/marketdata?symbol={stream_id}"
+    tls = http_options("gateway", address)
+    url = f"{'wss' if tls else 'ws'}://{address}/ws/marketdata?symbol={stream_id}"
     try:
-        async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+        async with aiohttp.ClientSession() as session, session.ws_connect(url, **tls) as socket:
             async for message in socket:
                 now_ns = time.time_ns()
                 aggregate = json.loads(message.data)
@@ -242,10 +246,12 @@ async def _follow_gateway(address: str, stream_id: str, sightings: _Sightings) -
 
 async def _age_ns(gateway: str) -> int | None:
     """Return the highest age of what the gateway has written lately, None where it is unknown."""
+    tls = http_options("gateway", gateway)
+    url = f"{'https' if tls else 'http'}://{gateway}/health"
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as session,
-            session.get(f"http://{gateway}/health") as response,
+            session.get(url, **tls) as response,
         ):
             age_ms = (await response.json()).get("age_ms")
     except (aiohttp.ClientError, OSError, ValueError) as error:

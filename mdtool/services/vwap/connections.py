@@ -190,7 +190,8 @@ class Connection(asyncio.Protocol):
         notice_loss(connection)
         peer = transport.get_extra_info("peername") or ("?", 0)
         self._name = format_address(*peer[:2])
-        self._transport.set_write_buffer_limits(high=0)
+        # asyncio's TLS would take a limit of 0 for reached while nothing is written.
+        self._transport.set_write_buffer_limits(high=1, low=0)
         self._client = self._connections.admission.peer(transport)
         try:
             self._admitted.enter_context(self._client.connected("vwap", self._close_for))
@@ -237,6 +238,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Stay open after a subscription: a client that sends no more may still read."""
+        if not self._transport.can_write_eof():  # TLS, which closes now whatever is returned
+            return False
         return self._has_subscribed or self._authenticating is not None
 
     def send(self, lines: bytes, symbols: Iterable[str]) -> None:

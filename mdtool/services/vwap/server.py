@@ -14,6 +14,7 @@ from mdtool.adapters.vwap_feed import LocalVwaps
 from mdtool.core.addresses import parse_address
 from mdtool.core.lifecycle import Started
 from mdtool.core.tcp import listen
+from mdtool.core.tls import server_tls
 from mdtool.engine.vwap import Window
 from mdtool.services.client import Admission
 from mdtool.services.limits import Limits
@@ -73,7 +74,7 @@ class VwapFeed:
         StartupError
             When the address cannot be listened on, or Kafka cannot be reached.
         """
-        config = self._config
+        config, tls = self._config, server_tls(self.name)
         security = Security.load(self.name, config.host, config.auth)
         states = States(self._window)
         admission = Admission(Limits(connections=config.max_clients), security)
@@ -84,7 +85,9 @@ class VwapFeed:
                     config.aggregator, config.bus, self._local, config.aggregator_socket
                 )
             )
-            server = await listen(lambda: Connection(connections), config.host, config.port)
+            server = await listen(
+                lambda: Connection(connections), config.host, config.port, tls=tls
+            )
             stack.callback(admission.close_all, CloseCode.GOING_AWAY, "the service stops")
             stack.callback(server.close)
             publisher = _Publisher(states, connections)

@@ -55,16 +55,22 @@ class Auth(_message.Message):
     token: str
     def __init__(self, token: _Optional[str] = ...) -> None: ...
 
+class End(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Control(_message.Message):
-    __slots__ = ("hello", "resume", "committed", "probe", "auth")
+    __slots__ = ("hello", "resume", "committed", "probe", "end", "auth")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
     AUTH_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     resume: Resume
     committed: Committed
     probe: Probe
+    end: End
     auth: Auth
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., auth: _Optional[_Union[Auth, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., auth: _Optional[_Union[Auth, _Mapping]] = ...) -> None: ...
