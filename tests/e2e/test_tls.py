@@ -48,6 +48,12 @@ def certificates(shared, monkeypatch):
     return shared
 
 
+@pytest.fixture(autouse=True)
+async def no_client_stays_open():
+    yield
+    await Client.close_all()
+
+
 @contextlib.asynccontextmanager
 async def stack():
     """An aggregator, and the services in front of and behind it: their addresses."""

@@ -57,6 +57,15 @@ class Client:
             client.writer.write(encode_hello(hello))
         return client
 
+    @classmethod
+    async def close_all(cls):
+        """Close the clients of a test."""
+        while cls.opened:
+            writer = cls.opened.pop().writer
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
     async def reply(self):
         """Return the next reply, None once the server has closed."""
         while not self._replies:

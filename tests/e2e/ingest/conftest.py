@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 
 from mdtool.core.addresses import parse_address
@@ -33,8 +31,4 @@ async def address(aggregator):
 @pytest.fixture(autouse=True)
 async def no_client_stays_open():
     yield
-    while Client.opened:
-        writer = Client.opened.pop().writer
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+    await Client.close_all()
