@@ -190,6 +190,24 @@ def notice_loss(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+def pause_when_behind(transport: asyncio.Transport) -> None:
+    """Have a connection that begins pause writing whenever its peer has not taken everything.
+
+    The end of a handshake is not sent yet when asyncio's TLS makes a connection; a protocol that
+    reads no more while it is paused would keep it from being sent. There, a limit of 0 is also
+    reached while nothing is written.
+    """
+    if transport.get_extra_info("sslcontext") is None:
+        transport.set_write_buffer_limits(high=0)
+        return
+
+    def limit() -> None:
+        if not transport.is_closing():
+            transport.set_write_buffer_limits(high=1, low=0)
+
+    asyncio.get_running_loop().call_soon(limit)
+
+
 def reason_of(error: OSError) -> str:
     """Return in words why there is no connection; asyncio's own texts are about sockets."""
     if isinstance(error, ssl.SSLError):

@@ -13,7 +13,7 @@ from typing import Final, cast
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.addresses import format_address
 from mdtool.core.permissions import Reader
-from mdtool.core.tcp import notice_loss
+from mdtool.core.tcp import notice_loss, pause_when_behind
 from mdtool.core.trades import Probe
 from mdtool.services.client import Admission, Client
 from mdtool.services.limits import CapacityError, LimitError
@@ -190,8 +190,7 @@ class Connection(asyncio.Protocol):
         notice_loss(connection)
         peer = transport.get_extra_info("peername") or ("?", 0)
         self._name = format_address(*peer[:2])
-        # asyncio's TLS would take a limit of 0 for reached while nothing is written.
-        self._transport.set_write_buffer_limits(high=1, low=0)
+        pause_when_behind(self._transport)
         self._client = self._connections.admission.peer(transport)
         try:
             self._admitted.enter_context(self._client.connected("vwap", self._close_for))
