@@ -8,6 +8,7 @@ every message. Single requests, and everybody else, use gRPC.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from collections import deque
@@ -22,6 +23,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from mdtool.adapters import rpc
 from mdtool.core.errors import StartupError
+from mdtool.core.permissions import EVERYTHING
 
 _HEADER: Final = struct.Struct(">IB")
 _BATCHES_BYTES: Final = 1 << 22
@@ -275,6 +277,7 @@ class LocalServer:
             self._server = await loop.create_unix_server(lambda: _Frames(self._begin), self._path)
         except OSError as error:
             raise StartupError(f"cannot listen on {self._path}: {error.strerror}") from error
+        os.chmod(self._path, 0o600)  # noqa: PTH101 - a socket of this machine
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -340,7 +343,9 @@ class _AbortedError(Exception):
 
 
 class _Context:
-    """A call as servicers see it."""
+    """A call as servicers see it, of a service of ours: the socket is open to this user alone."""
+
+    access = EVERYTHING
 
     def __init__(self, frames: _Frames) -> None:
         self._frames = frames

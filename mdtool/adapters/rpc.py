@@ -22,7 +22,6 @@ from google.protobuf.message_factory import GetMessageClass
 from mdtool.adapters.identity.config import services_secret
 from mdtool.core.addresses import is_loopback, parse_address
 from mdtool.core.config import load, setting
-from mdtool.core.errors import MdtoolError
 from mdtool.core.tls import client_tls
 from mdtool.wire._pb import marketdata_pb2
 
@@ -119,20 +118,19 @@ class Stub:
         raise AttributeError(f"{SERVICE.full_name} has no call {name}")
 
 
-Admitted = Callable[[str], contextlib.AbstractContextManager[object]]
-"""Admits the peer of a call, such as `ipv4:127.0.0.1:1234`, in a block; may raise MdtoolError."""
+Admitted = Callable[[Any], contextlib.AbstractAsyncContextManager[Any]]
+"""Admits a call by its context, in a block that yields what the servicer gets for it; may abort."""
 
 
-def _everybody(_peer: str) -> contextlib.AbstractContextManager[object]:
-    return contextlib.nullcontext()
+def _everybody(context: Any) -> contextlib.AbstractAsyncContextManager[Any]:
+    return contextlib.nullcontext(context)
 
 
 def handler(servicer: object, admitted: Admitted = _everybody) -> grpc.GenericRpcHandler:
     """Return the handler that answers each call by the servicer's method of the same name.
 
     A single request that is not a message of its kind ends its call with INVALID_ARGUMENT; in a
-    stream of them, the servicer meets it as a DecodeError. A call whose peer is not admitted ends
-    with RESOURCE_EXHAUSTED.
+    stream of them, the servicer meets it as a DecodeError.
     """
     methods = {}
     for method in SERVICE.methods:
@@ -172,27 +170,18 @@ def _refusing_garbage(answer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _admitting(answer: Callable[..., Any], admitted: Admitted) -> Callable[..., Any]:
-    @contextlib.asynccontextmanager
-    async def admitting(context: Any) -> AsyncIterator[None]:
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(admitted(context.peer()))
-            except MdtoolError as error:
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-            yield
-
     if inspect.isasyncgenfunction(answer):
 
         async def streamed(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with admitting(context):
-                async for message in answer(request, context):
+            async with admitted(context) as call:
+                async for message in answer(request, call):
                     yield message
 
         return streamed
 
     async def answered(request: Any, context: Any) -> Any:
-        async with admitting(context):
-            return await answer(request, context)
+        async with admitted(context) as call:
+            return await answer(request, call)
 
     return answered
 

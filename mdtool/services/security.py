@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from mdtool.adapters.audit import AuditConfig, AuditLog
 from mdtool.adapters.identity import Authenticator
 from mdtool.adapters.identity.config import NONE, REQUIRED, AuthConfig
@@ -21,10 +23,13 @@ from mdtool.core.permissions import (
     ANONYMOUS,
     ANONYMOUS_ROLE,
     NOTHING,
+    Access,
     ForbiddenError,
     Principal,
     Roles,
 )
+from mdtool.core.symbols import SymbolTable
+from mdtool.core.trades import Frames, Reason
 from mdtool.services.limits import QuotaConfig
 from mdtool.wire.websocket import CloseCode
 
@@ -37,10 +42,43 @@ TICKET_S: Final = 30
 """How long a ticket is valid."""
 LOGIN_S: Final = 10.0
 """How long a connection may be open without a token where one is required."""
+_SCHEME: Final = "bearer"
 _WATCH_S: Final = 1.0
 _MAX_TICKETS: Final = 100_000
 NO_TOKEN: Final = "token: missing; send Authorization: Bearer TOKEN"  # noqa: S105 - a message
 ENDED: Final = "the token has expired, or is revoked"
+
+
+def bearer(text: str) -> str:
+    """Return the token of a header's value, `Bearer TOKEN`.
+
+    Raises
+    ------
+    TokenError
+        When it is anything else.
+    """
+    scheme, _, token = text.partition(" ")
+    token = token.strip()
+    if scheme.lower() != _SCHEME or not token or " " in token:
+        raise TokenError("token: expects Authorization: Bearer TOKEN")
+    return token
+
+
+def writable(frames: Frames, symbols: SymbolTable, access: Access) -> Frames:
+    """Return frames in which trades of symbols that a permission class may not write are refused.
+
+    Parameters
+    ----------
+    frames : Frames
+    symbols : SymbolTable
+        The table of their symbols.
+    access : Access
+    """
+    if access.writes_all or not len(frames.trades):
+        return frames
+    symbol = frames.trades.symbol
+    hidden = [each for each in np.unique(symbol) if not access.can_write(symbols[int(each)])]
+    return frames.refuse(np.isin(symbol, hidden), Reason.SYMBOL) if hidden else frames
 
 
 def check_exposed(service: str, host: str, mode: str | None = None) -> AuthConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final, Self
 from urllib.parse import unquote
 
@@ -13,14 +14,17 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mdtool.adapters import rpc
+from mdtool.adapters.identity.errors import TokenError
 from mdtool.core.addresses import ALL, ALL_IPV4, cannot_listen, format_address
 from mdtool.core.descriptors import PAUSE_S, check
 from mdtool.core.errors import StartupError
+from mdtool.core.permissions import Access, ForbiddenError
 from mdtool.core.tcp import bind, close_all
 from mdtool.core.tls import ServerTls
 from mdtool.services.aggregator.reflection import add_reflection
-from mdtool.services.client import Admission, client_address
-from mdtool.services.limits import Limits
+from mdtool.services.client import Admission, Client, client_address
+from mdtool.services.limits import CapacityError, LimitError, Limits
+from mdtool.services.security import Security, bearer
 
 _OPTIONS: Final = (
     *rpc.OPTIONS,
@@ -42,6 +46,39 @@ _STOP_GRACE_S: Final = 0.5
 """How long calls may continue once the server stops: readers end by themselves, writers resend."""
 
 
+class Call:
+    """A call of a client that was admitted, as servicers see it.
+
+    Attributes
+    ----------
+    access : Access
+        What the client may read and write.
+    """
+
+    __slots__ = ("abort", "access", "peer", "send_initial_metadata", "write")
+
+    def __init__(self, context: Any, access: Access) -> None:
+        self.access = access
+        self.abort, self.peer, self.write = context.abort, context.peer, context.write
+        self.send_initial_metadata = context.send_initial_metadata
+
+
+async def _authenticate(client: Client, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    """Authenticate a client by its call's metadata.
+
+    Raises
+    ------
+    TokenError, LimitError
+        When its token is missing where one is required, is one of several, or is not valid.
+    """
+    given = [value for key, value in metadata if key == rpc.AUTHORIZATION]
+    if len(given) > 1:
+        raise TokenError("token: several values of authorization; send one")
+    if given:
+        await client.authenticate_now(bearer(str(given[0])))
+    client.check_token()
+
+
 class GrpcServer:
     """A server that is bound, then entered: an async context manager that serves within its block.
 
@@ -53,14 +90,20 @@ class GrpcServer:
         How many calls are answered at once; more end with RESOURCE_EXHAUSTED.
     tls : ServerTls, optional
         Of connections that are TLS.
+    security : Security, optional
+        How clients authenticate: by the metadata `authorization` of each call.
     """
 
     def __init__(
-        self, *services: str, max_calls: int | None = None, tls: ServerTls | None = None
+        self,
+        *services: str,
+        max_calls: int | None = None,
+        tls: ServerTls | None = None,
+        security: Security | None = None,
     ) -> None:
         self._credentials = None if tls is None else _credentials(tls)
         self._server = grpc.aio.server(options=_OPTIONS)
-        self._admission = Admission(Limits(connections=max_calls))
+        self._admission = Admission(Limits(connections=max_calls), security)
         self._addresses: list[str] = []
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -115,19 +158,48 @@ class GrpcServer:
         """Report whether a service is available, in answer to health checks."""
         await self._health.set(service, _STATUS[is_available])
 
-    def _admitted(self, peer: str) -> contextlib.AbstractContextManager[object]:
+    @contextlib.asynccontextmanager
+    async def _admitted(self, context: Any) -> AsyncIterator[Call]:
         # Such as `ipv4:127.0.0.1:1234` or `ipv6:%5B::1%5D:1234`.
-        host = unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+        host = unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
         client = self._admission.client(client_address(host))
-        return client.connected("grpc", lambda _code, _reason: None)
+        task = asyncio.current_task()
+        assert task is not None
+        ended = ""
+
+        def end(_code: int, reason: str) -> None:
+            nonlocal ended
+            ended = reason
+            task.cancel()
+
+        with contextlib.ExitStack() as stack:
+            try:
+                if client.security is not None:
+                    await _authenticate(client, context.invocation_metadata() or ())
+                stack.enter_context(client.connected("grpc", end))
+                yield Call(context, client.principal.access)
+            except TokenError as error:
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+            except ForbiddenError as error:
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+            except (CapacityError, LimitError) as error:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            except asyncio.CancelledError:
+                if not ended:
+                    raise
+                task.uncancel()
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, ended)
 
     async def __aenter__(self) -> Self:
         await self._server.start()
-        self._watch = asyncio.create_task(self._watch_descriptors())
+        self._watching = [asyncio.create_task(self._watch_descriptors())]
+        if (security := self._admission.security) is not None:
+            self._watching.append(asyncio.create_task(security.run(self._admission.open)))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._watch.cancel()
+        for watching in self._watching:
+            watching.cancel()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(_STOP_GRACE_S)
 

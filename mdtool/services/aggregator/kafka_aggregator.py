@@ -40,6 +40,7 @@ from mdtool.core.watchdog import Watchdog
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.grpc_server import GrpcServer
 from mdtool.services.aggregator.partition import Partition
+from mdtool.services.security import check_exposed
 from mdtool.wire.batches import BatchError
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class KafkaAggregator:
             When what the topics hold is not mdtool's, or one of them was deleted.
         """
         loop = asyncio.get_running_loop()
+        check_exposed(self.name, self._config.host, self._config.auth)
         server = GrpcServer(tls=server_tls(self.name))
         address = server.bind(self._config.host, self._config.port)
         topics = await asyncio.to_thread(open_topics, self._address)

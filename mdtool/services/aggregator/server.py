@@ -22,7 +22,7 @@ from mdtool.services.aggregator.served_market import ServedMarket
 from mdtool.services.aggregator.servicer import MarketDataServicer
 from mdtool.services.aggregator.storage import StoreThread, market_bars, store_thread
 from mdtool.services.aggregator.subscribers import Subscribers
-from mdtool.services.security import keep_local
+from mdtool.services.security import Security
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,6 @@ class Aggregator:
         StoreError
             When the store cannot be opened, or can store no more.
         """
-        keep_local(self.name, self._config.host, self._config.auth)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 await self._run(stack, started)
@@ -69,8 +68,14 @@ class Aggregator:
             raise first_error(group) from group
 
     async def _run(self, stack: contextlib.AsyncExitStack, started: Started) -> None:
-        tls = server_tls(self.name)
-        server = GrpcServer(rpc.SERVICE.full_name, max_calls=self._config.max_calls, tls=tls)
+        config = self._config
+        security = Security.load(self.name, config.host, config.auth)
+        server = GrpcServer(
+            rpc.SERVICE.full_name,
+            max_calls=config.max_calls,
+            tls=server_tls(self.name),
+            security=security,
+        )
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         store = await self._restored(stack)
 

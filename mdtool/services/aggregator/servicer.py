@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
 from mdtool.core.errors import UsageError
+from mdtool.core.permissions import Access, ForbiddenError, Reader
 from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import REASONS, Probe, reasons_text
 from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
@@ -34,6 +35,7 @@ from mdtool.services.aggregator.reads import (
     updates_of,
 )
 from mdtool.services.aggregator.trade_publisher import BehindError, Follower
+from mdtool.services.security import writable
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from mdtool.wire.batches import (
     BarUpdates,
@@ -50,6 +52,10 @@ from mdtool.wire.tick_decoder import decode_messages
 
 log = logging.getLogger(__name__)
 
+_AGGREGATES: Final = "aggregates"
+_BARS: Final = "bars"
+_TRADES: Final = "trades"
+"""Feeds, as roles name them."""
 _MAX_ROWS: Final = 1 << 14
 """In one message: 2.3 MB with the longest names; gRPC clients accept 4 MB by default."""
 _SAMPLE: Final = tick_pb2.Tick(symbol="A", price=1, volume=1, exchange_timestamp=MIN_TIMESTAMP_NS)
@@ -57,6 +63,11 @@ _SAMPLE: Final = tick_pb2.Tick(symbol="A", price=1, volume=1, exchange_timestamp
 
 class Context(Protocol):
     """The part of gRPC's context that calls use."""
+
+    @property
+    def access(self) -> Access:
+        """What the client may read and write."""
+        ...
 
     def peer(self) -> str:
         """Return the client's address."""
@@ -118,7 +129,8 @@ class MarketDataServicer:
                 decoded = decode_messages(
                     (tick,), self._index, time.time_ns(), any_price=self._any_price
                 )
-                frames = self._check.admit(decoded.frames)
+                permitted = writable(decoded.frames, self._index.symbols, context.access)
+                frames = self._check.admit(permitted)
                 self._live.take_new(frames)
                 taken += len(frames.trades)
                 refused[frames.refused_reason] += 1
@@ -136,6 +148,7 @@ class MarketDataServicer:
         worth a retry. UNAVAILABLE where the position of an unknown stream is in a store that is
         unavailable. The batches before have been taken.
         """
+        _check_writes_all(context)
         symbols = SymbolTable()
         check = FrameCheck(self._market, symbols)
 
@@ -163,6 +176,7 @@ class MarketDataServicer:
 
         UNAVAILABLE where the position is in a store that is unavailable.
         """
+        _check_writes_all(context)
         try:
             position = await self._live.position(request.stream_id)
         except StoreUnavailableError as error:  # which the committer has logged
@@ -189,9 +203,7 @@ class MarketDataServicer:
         self, request: marketdata_pb2.AggregateRequest, context: Context
     ) -> tuple[str, np.void]:
         """Return a symbol as the market writes it, and the session of it that is requested."""
-        found = traded(self._market, _normalised(request.symbol))
-        if not len(found):
-            await _abort_unknown(request.symbol, context)
+        found = await self._found(request.symbol, _AGGREGATES, context)
         index = int(found[0])
         try:
             session = session_of(self._market, index, request.session)
@@ -208,6 +220,7 @@ class MarketDataServicer:
     ) -> None:
         """Send the session of a symbol, or of all, at once and when it has changed."""
         symbol = _normalised(request.symbol)
+        reader = _reader(_AGGREGATES, context)
         seen = 0
         with self._live.subscribers.join(symbol) as wakeups:
             async for _ in wakeups:
@@ -215,13 +228,14 @@ class MarketDataServicer:
                     traded(self._market, symbol) if symbol else self._market.changed_since(seen)
                 )
                 seen = self._market.commit
-                for aggregate in _aggregates(self._market, changed):
+                for aggregate in _aggregates(self._market, self._readable(changed, reader)):
                     await context.write(aggregate)
 
     async def StreamUpdates(
         self, _request: marketdata_pb2.UpdatesRequest, context: Context
     ) -> None:
         """Send all sessions at once, and then those that have changed, as columns."""
+        _check_reads_all(_AGGREGATES, context)
         seen = known_symbols = 0
         with self._live.subscribers.join() as wakeups:
             async for _ in wakeups:
@@ -241,9 +255,7 @@ class MarketDataServicer:
 
         UNAVAILABLE where some of them are in a store that cannot be read.
         """
-        found = traded(self._market, _normalised(request.symbol))
-        if not len(found):
-            await _abort_unknown(request.symbol, context)
+        found = await self._found(request.symbol, _BARS, context)
         try:
             interval_ns = parse_duration(request.interval, calendar_advice(request.interval))
             limit = request.limit or self._market.bars.keep + 1
@@ -261,12 +273,16 @@ class MarketDataServicer:
     async def StreamBars(self, request: marketdata_pb2.BarUpdatesRequest, context: Context) -> None:
         """Send the newest bar of a symbol, or of all, at once, and then the bars that change."""
         symbol = _normalised(request.symbol)
+        reader = _reader(_BARS, context)
         table = _CallTable(self._market.symbols)
         with self._live.subscribers.join(symbol) as wakeups:
             try:
                 async for bars in changed_bars(self._market, symbol, request.interval, wakeups):
-                    for begin in range(0, len(bars), _MAX_ROWS):
-                        part = bars[begin : begin + _MAX_ROWS]
+                    shown = (
+                        bars if reader is None else bars[self._can_read(bars["instrument"], reader)]
+                    )
+                    for begin in range(0, len(shown), _MAX_ROWS):
+                        part = shown[begin : begin + _MAX_ROWS]
                         await context.write(_bar_updates(part, table))
             except UsageError as error:
                 await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
@@ -279,6 +295,7 @@ class MarketDataServicer:
         RESOURCE_EXHAUSTED for a client that reads too slowly. INVALID_ARGUMENT for a message that
         is not a TradesRequest.
         """
+        _check_reads_all(_TRADES, context)
         with self._live.trades.follow() as follower:
             await context.send_initial_metadata(())
             reading = asyncio.create_task(_read_requests(requests, follower))
@@ -296,6 +313,45 @@ class MarketDataServicer:
             finally:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
+
+    async def _found(self, symbol: str, feed: str, context: Context) -> NDArray[np.uint32]:
+        """Return the index of a symbol; NOT_FOUND where it has no trades, or may not be read."""
+        reader, name = _reader(feed, context), _normalised(symbol)
+        found = traded(self._market, name)
+        if not len(found) or (reader is not None and not reader.can_read(name)):
+            await _abort_unknown(symbol, context)
+        return found
+
+    def _readable(self, symbols: NDArray[np.uint32], reader: Reader | None) -> NDArray[np.uint32]:
+        return symbols if reader is None else symbols[self._can_read(symbols, reader)]
+
+    def _can_read(self, symbols: NDArray[Any], reader: Reader) -> NDArray[np.bool_]:
+        names = self._market.symbols
+        return np.array([reader.can_read(names[int(each)]) for each in symbols], np.bool_)
+
+
+def _reader(feed: str, context: Context) -> Reader | None:
+    """Return what the client may read of a feed; raise ForbiddenError where that is nothing."""
+    if not context.access.has_feed(feed):
+        raise ForbiddenError(f"{feed}: none of your roles has this feed")
+    return context.access.reader(feed)
+
+
+def _check_reads_all(feed: str, context: Context) -> None:
+    """Raise ForbiddenError where the client may not read every symbol of a feed.
+
+    What services exchange is encoded once, for all of them.
+    """
+    if _reader(feed, context) is not None:
+        raise ForbiddenError(
+            f"{feed}: this call has every symbol; use StreamAggregates, StreamBars"
+        )
+
+
+def _check_writes_all(context: Context) -> None:
+    """Raise ForbiddenError where the client may not write every symbol: streams are services'."""
+    if not context.access.writes_all:
+        raise ForbiddenError("write: this call is for services; send ticks by StreamTicks")
 
 
 async def _read_requests(

@@ -11,8 +11,8 @@ from aiohttp import hdrs, web
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.services.client import Client
 from mdtool.services.http.answers import CLIENT
+from mdtool.services.security import bearer
 
-_SCHEME: Final = "bearer"
 TICKET: Final = "ticket"
 """The parameter of a WebSocket's URL that has a ticket in place of the header."""
 
@@ -131,18 +131,3 @@ def _header_of(request: web.Request) -> str | None:
     if len(headers) > 1:
         raise TokenError("token: several headers Authorization; send one")
     return headers[0] if headers and headers[0].strip() else None
-
-
-def bearer(text: str) -> str:
-    """Return the token of a header's value, `Bearer TOKEN`.
-
-    Raises
-    ------
-    TokenError
-        When it is anything else.
-    """
-    scheme, _, token = text.partition(" ")
-    token = token.strip()
-    if scheme.lower() != _SCHEME or not token or " " in token:
-        raise TokenError("token: expects Authorization: Bearer TOKEN")
-    return token

@@ -14,9 +14,10 @@ import numpy as np
 
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import MdtoolError, PeerError
-from mdtool.core.trades import REASONS, Frames, Reason, reasons_text
+from mdtool.core.trades import REASONS, Frames, reasons_text
 from mdtool.services.client import Admission, Client
 from mdtool.services.ingest.intake import Intake, Stream
+from mdtool.services.security import writable
 from mdtool.wire.frames import encode_ack, encode_committed, encode_resume
 from mdtool.wire.tick_decoder import Decoded, FrameError, TickDecoder
 
@@ -252,16 +253,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _writable(self, frames: Frames) -> Frames:
         """Refuse the trades of symbols that the client may not write."""
-        access = self._client.principal.access
-        if access.writes_all or not len(frames.trades):
-            return frames
-        names, symbol = self._decoder.symbols, frames.trades.symbol
-        hidden = [each for each in np.unique(symbol) if not access.can_write(names[int(each)])]
-        if not hidden:
-            return frames
-        rows = np.isin(symbol, hidden)
-        self._tally.forbidden += int(rows.sum())
-        return frames.refuse(rows, Reason.SYMBOL)
+        permitted = writable(frames, self._decoder.symbols, self._client.principal.access)
+        self._tally.forbidden += len(frames.trades) - len(permitted.trades)
+        return permitted
 
     def _publish(self, stream: Stream, frames: Frames) -> None:
         frames = self._writable(frames)

@@ -24,7 +24,7 @@ from mdtool.services.gateway.parameters import ParameterError, parse_symbol
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.table import FeedRow
 from mdtool.services.gateway.websockets import websocket
-from mdtool.services.http.entry import bearer
+from mdtool.services.security import bearer
 from mdtool.wire import sockjs
 from mdtool.wire.stomp import MAX_FRAME_BYTES, StompError, Version, encode_headers
 from mdtool.wire.stomp_session import StompSession, StompSubscription

@@ -22,8 +22,8 @@ from mdtool.services.gateway.protocols.graphql.errors import (
 )
 from mdtool.services.gateway.protocols.graphql.execution import Operations, Prepared
 from mdtool.services.gateway.websockets import WebSocket, websocket
-from mdtool.services.http.entry import bearer
 from mdtool.services.limits import LimitError
+from mdtool.services.security import bearer
 from mdtool.wire.graphql import (
     CONNECTION_ACK,
     NEXT_TAIL,
