@@ -6,13 +6,8 @@ Maven installs its jars, as tests/kafka/pom.xml names them, once in the user's c
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import os
-import shutil
 import signal
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +15,15 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from mdtool.core.tcp import ReservedPort
-from tests.support.requirements import missing, needs
+from tests.support.requirements import made_once, needs
 
 _POM: Final = Path(__file__).parents[1] / "kafka" / "pom.xml"
-_INSTALL_S: Final = 200
+_COPY_JARS: Final = (
+    "dependency:copy-dependencies",
+    "-DoutputDirectory=jars",
+    "--quiet",
+    "--batch-mode",
+)
 _GUARD: Final = 'read _; kill -KILL "$0"'
 """A shell that ends the broker when what it reads from does, and so with the process of a test."""
 _CLUSTER_ID: Final = "bWR0b29sLXRlc3QtYnJva2Vy"
@@ -168,9 +168,7 @@ def kafka_broker(folder: Path, session_ms: int = 1_000):
     new topics until it has registered again.
     """
     java = needs("java")
-    jars, problem = _installed(needs("maven"))
-    if problem:
-        missing(problem)
+    jars = made_once("kafka-jars", (needs("maven"), *_COPY_JARS), [_POM], "jars")
     with contextlib.ExitStack() as held:
         reserved = [held.enter_context(ReservedPort("127.0.0.1")) for _ in range(5)]
         ports = [each.port for each in reserved]
@@ -178,30 +176,3 @@ def kafka_broker(folder: Path, session_ms: int = 1_000):
         held.callback(broker.kill)
         broker.start()
         yield broker
-
-
-@functools.cache
-def _installed(maven: str) -> tuple[Path, str]:
-    """Return the folder of the jars, and the error if they cannot be installed."""
-    version = hashlib.sha256(_POM.read_bytes()).hexdigest()[:16]
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mdtool"
-    folder = base / f"kafka-{version}"
-    if folder.is_dir():
-        return folder, ""
-    base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=base, prefix="kafka-") as scratch:
-        shutil.copy(_POM, scratch)
-        jars = Path(scratch) / "jars"
-        goal = ("dependency:copy-dependencies", f"-DoutputDirectory={jars}")
-        command = [maven, "--quiet", "--batch-mode", *goal]
-        try:
-            subprocess.run(
-                command, cwd=scratch, check=True, timeout=_INSTALL_S, capture_output=True, text=True
-            )
-        except subprocess.CalledProcessError as error:
-            return folder, f"mvn failed: {error.stdout.strip()[-500:]}"
-        except subprocess.TimeoutExpired:
-            return folder, f"mvn took longer than {_INSTALL_S} s"
-        with contextlib.suppress(OSError):  # another process of the run was there first
-            jars.rename(folder)
-    return folder, ""

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -28,16 +29,19 @@ PROGRAMS: Final = {
     "pgbouncer": ("pgbouncer",),
     "java": ("java",),
     "maven": ("mvn",),
+    "cargo": ("cargo",),
 }
 """The programs of tests, and the names that systems have for them."""
 
 _NODE_FILES: Final = Path(__file__).parents[1] / "node"
-_INSTALL_S: Final = 100
+_INSTALL_S: Final = 250
+_NPM_CI: Final = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 
 
 def needs(name: str) -> str:
     """Return the path of one of `PROGRAMS`, or skip the test without it."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", *_folders_of_postgres()])
+    folders = [str(Path.home() / ".cargo/bin"), "/usr/sbin", *_folders_of_postgres()]
+    path = os.pathsep.join([os.environ.get("PATH", ""), *folders])
     candidates = (shutil.which(program, path=path) for program in PROGRAMS[name])
     found = next(filter(None, candidates), None)
     if found is None:
@@ -65,36 +69,59 @@ def node_modules() -> Path:
     `NODE_PATH` names the folder.
     """
     needs("node")
-    folder, problem = _installed(needs("npm"))
+    files = [_NODE_FILES / name for name in ("package.json", "package-lock.json")]
+    return made_once("node", (needs("npm"), *_NPM_CI), files, "node_modules")
+
+
+def made_once(name: str, command: Sequence[str], files: Sequence[Path], product: str) -> Path:
+    """Return what a command makes of some files, or skip the test where it fails.
+
+    It is made once and stored in the user's cache, until the files change.
+
+    Parameters
+    ----------
+    name : str
+        Of its folder in the cache.
+    command : sequence of str
+        It runs in a folder in which the files are beside each other.
+    files : sequence of Path
+    product : str
+        The file or folder that it makes, relative to that folder.
+    """
+    folder, problem = _made(name, tuple(command), tuple(files), product)
     if problem:
         missing(problem)
-    return folder
+    return folder / Path(product).name
 
 
 @functools.cache
-def _installed(npm: str) -> tuple[Path, str]:
-    """Return the folder of the packages, and the error if they cannot be installed."""
-    files = [_NODE_FILES / name for name in ("package.json", "package-lock.json")]
+def _made(
+    name: str, command: tuple[str, ...], files: tuple[Path, ...], product: str
+) -> tuple[Path, str]:
+    """Return the folder of the product, and the error if it cannot be made."""
     version = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mdtool"
-    folder = base / f"node-{version}"
+    folder = base / f"{name}-{version}"
     if folder.is_dir():
-        return folder / "node_modules", ""
+        return folder, ""
     base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=base, prefix="node-") as scratch:
-        making = Path(scratch) / "packages"
+    with tempfile.TemporaryDirectory(dir=base, prefix=f"{name}-") as scratch:
+        making = Path(scratch) / "making"
         making.mkdir()
         for file in files:
             shutil.copy(file, making)
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        does = f"{Path(command[0]).name} {command[1]}"
         try:
             subprocess.run(
                 command, cwd=making, check=True, timeout=_INSTALL_S, capture_output=True, text=True
             )
         except subprocess.CalledProcessError as error:
-            return folder, f"npm ci failed: {error.stderr.strip()[-500:]}"
+            return folder, f"{does} failed: {(error.stderr or error.stdout).strip()[-500:]}"
         except subprocess.TimeoutExpired:
-            return folder, f"npm ci took longer than {_INSTALL_S} s"
+            return folder, f"{does} took longer than {_INSTALL_S} s"
+        made = Path(scratch) / "made"
+        made.mkdir()
+        shutil.move(making / product, made)
         with contextlib.suppress(OSError):  # another process of the run was there first
-            making.rename(folder)
-    return folder / "node_modules", ""
+            made.rename(folder)
+    return folder, ""
