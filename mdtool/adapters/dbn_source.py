@@ -405,7 +405,7 @@ class DbnSource(ClosesOnExit):
             if rtype == RTYPE_SYMBOL_MAPPING:
                 self._resolver.learn(wanted)
             elif rtype == RTYPE_DEFINITION:
-                self.instruments.lots |= lot_steps(wanted)
+                self.instruments.give_lots(self.name, lot_steps(wanted))
             self._warnings.take(wanted)
             yield self._resolver.batch(wanted, ts_out)
 

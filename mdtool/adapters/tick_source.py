@@ -71,6 +71,7 @@ class DbnTicks(DerivedSource):
             if has_trades(batch.records.dtype):
                 trades = batch.trades()
                 ticks = _ticks_of(trades, self._map.map(trades), any_price=self._any_price)
+                self._symbols.give_lots(trades.instruments.lots)
                 self.left_out += len(trades) - len(ticks)
                 if len(ticks):
                     yield NamedTrades(self._symbols, ticks)

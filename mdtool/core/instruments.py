@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from bisect import bisect_right
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, TypeAlias
 
@@ -20,6 +20,7 @@ import databento_dbn as dbn
 import numpy as np
 import numpy.typing as npt
 
+from mdtool.core.errors import InputError
 from mdtool.core.publishers import publisher_name
 from mdtool.core.symbology import (
     FIRST_DAY,
@@ -29,7 +30,7 @@ from mdtool.core.symbology import (
     dated_mappings,
     parent_names,
 )
-from mdtool.core.units import NS_PER_DAY
+from mdtool.core.units import NS_PER_DAY, format_price
 
 Indices: TypeAlias = npt.NDArray[np.uint32]
 """Indices of instruments, one for each record."""
@@ -138,6 +139,22 @@ class Instruments:
 
     def __iter__(self) -> Iterator[Instrument]:
         return iter(self._instruments)
+
+    def give_lots(self, source: str, lots: Mapping[str, int]) -> None:
+        """Take the lots of symbols, which stay the same as long as the table is used.
+
+        Raises
+        ------
+        InputError
+            When a symbol has another one already, for sizes before and after would not add up.
+        """
+        for symbol, lot in lots.items():
+            known = self.lots.setdefault(symbol, lot)
+            if known != lot:
+                raise InputError(
+                    f"{source}: the lot of {symbol} is {format_price(lot)}, and "
+                    f"{format_price(known)} before; read what has another lot by itself"
+                )
 
     def dataset_names(self, source: str, metadata: dbn.Metadata | None = None) -> DatasetNames:
         """Return the names of a stream's dataset, to which those of its header are added.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -28,13 +29,18 @@ def is_symbol(value: object) -> bool:
 
 
 class SymbolTable:
-    """Symbols in the order of their first use, each with a dense index from 0."""
+    """Symbols in the order of their first use, each with a dense index from 0, and their lots.
 
-    __slots__ = ("_index", "_symbols")
+    A lot is what one unit of a symbol's sizes stands for, in units of 1e-9. The first one that is
+    given to a symbol stays.
+    """
+
+    __slots__ = ("_index", "_lots", "_symbols")
 
     def __init__(self, symbols: Iterable[str] = ()) -> None:
         self._symbols: list[str] = []
         self._index: dict[str, int] = {}
+        self._lots: dict[int, int] = {}
         for symbol in symbols:
             self.intern(symbol)
 
@@ -61,6 +67,31 @@ class SymbolTable:
     def since(self, index: int) -> list[str]:
         """Return the symbols from `index` on, for a peer that has those before."""
         return self._symbols[index:]
+
+    def give_lot(self, index: int, lot: int) -> int:
+        """Give a symbol its lot, unless it has one, and return the one that it has."""
+        return self._lots.setdefault(index, lot)
+
+    def give_lots(self, lots: Mapping[str, int]) -> None:
+        """Give those of the symbols that are in the table their lots, unless they have some."""
+        for symbol, lot in lots.items():
+            if (index := self._index.get(symbol)) is not None:
+                self._lots.setdefault(index, lot)
+
+    @property
+    def lots(self) -> int:
+        """How many symbols have a lot."""
+        return len(self._lots)
+
+    def lot(self, index: int) -> int | None:
+        """Return the lot of a symbol, None where it has none."""
+        return self._lots.get(index)
+
+    def lots_since(self, number: int) -> list[tuple[int, int]]:
+        """Return lots by the index of their symbol, for a peer that has the first `number`."""
+        if number >= len(self._lots):
+            return []
+        return list(islice(self._lots.items(), number, None))
 
 
 class SymbolMap:

@@ -203,6 +203,10 @@ class Frames:
             self.refused_reason,
         )
 
+    def with_sizes(self, size: NDArray[np.int64]) -> Self:
+        """Return the same frames with other sizes of the trades."""
+        return replace(self, trades=replace(self.trades, size=size))
+
     def select(self, rows: Rows) -> Self:
         """Return the run with only these of its trades; those of a slice are views."""
         return replace(self, trades=self.trades[rows], offset=self.offset[rows])

@@ -134,6 +134,7 @@ class Market:
         self._max_symbols = max(self._max_symbols, count)
         for symbol in saved.symbols:
             self.intern(symbol)
+        self.symbols.give_lots(saved.lots)
         self.commit += 1
         self._sessions[:count] = saved.sessions
         self._changed_at[:count] = self.commit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 import numpy as np
@@ -70,6 +70,8 @@ class SavedState:
         The next sequence of each stream, the least recently written first.
     counts : mapping of str to int
         The largest total of each name that was written.
+    lots : mapping of str to int
+        Of symbols whose lot is known, in units of 1e-9.
     """
 
     symbols: Sequence[str]
@@ -77,6 +79,7 @@ class SavedState:
     bars: NDArray[np.void]
     positions: Mapping[str, int]
     counts: Mapping[str, int]
+    lots: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> Self:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from mdtool.wire._pb import marketdata_pb2
 from mdtool.wire.frames import MAX_STREAM_ID_CHARS, is_stream_id
 
 S = TypeVar("S", bound=np.generic)
+
+Lots: TypeAlias = Sequence[tuple[int, int]]
+"""Indices of symbols, and their lots in units of 1e-9."""
 
 _U1: Final = np.dtype("u1")
 _U4: Final = np.dtype("<u4")
@@ -128,6 +131,8 @@ class Updates:
         Whether the next message continues this one.
     probes : sequence of Probe
         Those since the last message, of each stream the latest.
+    new_lots : sequence of (int, int)
+        Lots of symbols, by index, since the last message.
     """
 
     symbol: NDArray[np.uint32]
@@ -142,6 +147,7 @@ class Updates:
     counts: Counts
     is_part: bool = False
     probes: Sequence[Probe] = ()
+    new_lots: Lots = ()
 
     def __len__(self) -> int:
         """Return how many symbols changed."""
@@ -152,7 +158,7 @@ _BAR_COLUMNS: Final = tuple(column.name for column in fields(BarColumns))
 _UPDATE_COLUMNS: Final = tuple(
     column.name
     for column in fields(Updates)
-    if column.name not in {"symbol", "counts", "is_part", "probes"}
+    if column.name not in {"symbol", "counts", "is_part", "probes", "new_lots"}
 )
 _TRADE_COLUMNS: Final = {
     "price": "price",
@@ -166,7 +172,9 @@ _MAX_SEQUENCE: Final = 2**63 - 1
 """Stores keep sequences as int64."""
 
 
-def encode_batch(run: TradeRun, new_symbols: Iterable[str] = ()) -> marketdata_pb2.TickBatch:
+def encode_batch(
+    run: TradeRun, new_symbols: Iterable[str] = (), new_lots: Lots = ()
+) -> marketdata_pb2.TickBatch:
     """Return a run as a message.
 
     Parameters
@@ -176,6 +184,8 @@ def encode_batch(run: TradeRun, new_symbols: Iterable[str] = ()) -> marketdata_p
     new_symbols : iterable of str
         What the call's table is to be extended by first, so that it equals the sender's as far as
         the run needs it.
+    new_lots : sequence of (int, int)
+        The lots of symbols of the call's table that the peer does not have yet.
     """
     frames, trades = run.frames, run.trades
     has_gaps = len(frames.offset) < frames.count
@@ -191,6 +201,7 @@ def encode_batch(run: TradeRun, new_symbols: Iterable[str] = ()) -> marketdata_p
         offset=_bytes(frames.offset, _U4) if has_gaps else b"",
         refused_offset=_bytes(frames.refused_offset, _U4),
         refused_reason=_bytes(frames.refused_reason, _U1),
+        new_lots=_lots(new_lots),
         **columns,
     )
 
@@ -215,6 +226,7 @@ def decode_batch(
         When columns have different lengths, point outside `frames` or the table, or do not rise.
     """
     _append(symbols, message.new_symbols)
+    _give_lots(symbols, message.new_lots)
     columns = {name: _column(message, name, _I8) for name in _TRADE_COLUMNS.values()}
     symbol = _column(message, "symbol", _U4)
     _check_lengths(symbol=symbol, **columns)
@@ -340,6 +352,7 @@ def encode_updates(updates: Updates, new_symbols: Iterable[str] = ()) -> marketd
             marketdata_pb2.ProbeFrame(stream_id=probe.stream_id, sequence=probe.sequence)
             for probe in updates.probes
         ),
+        new_lots=_lots(updates.new_lots),
         **{name: _bytes(getattr(updates, name), _I8) for name in _UPDATE_COLUMNS},
     )
 
@@ -355,8 +368,9 @@ def decode_updates(message: marketdata_pb2.UpdateBatch, symbols: SymbolTable) ->
         When columns have different lengths or point outside the table.
     """
     _append(symbols, message.new_symbols)
+    _give_lots(symbols, message.new_lots)
     symbol = _column(message, "symbol", _U4)
-    columns = {name: _column(message, name, _I8) for name in _UPDATE_COLUMNS}
+    columns: dict[str, Any] = {name: _column(message, name, _I8) for name in _UPDATE_COLUMNS}
     _check_lengths(symbol=symbol, **columns)
     _check_symbols(symbol, symbols)
     totals = message.counts
@@ -368,7 +382,14 @@ def decode_updates(message: marketdata_pb2.UpdateBatch, symbols: SymbolTable) ->
         late_for_sessions=totals.late_for_sessions,
     )
     probes = [Probe(probe.stream_id, probe.sequence) for probe in message.probes]
-    return Updates(symbol=symbol, counts=counts, is_part=message.is_part, probes=probes, **columns)
+    return Updates(
+        symbol=symbol,
+        counts=counts,
+        is_part=message.is_part,
+        probes=probes,
+        new_lots=[(each.symbol, each.step) for each in message.new_lots],
+        **columns,
+    )
 
 
 def _bytes(column: NDArray[Any], dtype: np.dtype[Any]) -> bytes:
@@ -387,6 +408,17 @@ def _append(symbols: SymbolTable, new_symbols: Iterable[str]) -> None:
         before = len(symbols)
         if symbols.intern(name) != before:
             raise BatchError(f"symbol {name!r} is in the call's table already")
+
+
+def _lots(lots: Lots) -> Iterable[marketdata_pb2.SymbolLot]:
+    return (marketdata_pb2.SymbolLot(symbol=index, step=step) for index, step in lots)
+
+
+def _give_lots(symbols: SymbolTable, lots: Iterable[marketdata_pb2.SymbolLot]) -> None:
+    for each in lots:
+        if each.symbol >= len(symbols) or each.step <= 0:
+            raise BatchError(f"lot of {each.step} for symbol {each.symbol} is not valid")
+        symbols.give_lot(each.symbol, each.step)
 
 
 def _check_lengths(**columns: NDArray[Any]) -> None:

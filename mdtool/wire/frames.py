@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from google.protobuf.message import DecodeError
 
 from mdtool.core.errors import PeerError
+from mdtool.core.symbols import normal_symbol
 from mdtool.wire._pb import tick_pb2
 
 HEADER_BYTES: Final = 4
@@ -138,6 +139,27 @@ PROBE_FRAME: Final = _encode(tick_pb2.Control(probe=tick_pb2.Probe()))
 
 END_FRAME: Final = _encode(tick_pb2.Control(end=tick_pb2.End()))
 """The last frame of a client, which requests the Ack."""
+
+
+def encode_lot(symbol: str, step: int) -> bytes:
+    """Return the frame that says what one unit of a symbol's volumes stands for, in 1e-9."""
+    return _encode(tick_pb2.Control(lot=tick_pb2.Lot(symbol=symbol, step=step)))
+
+
+def decode_lot(payload: bytes) -> tuple[str, int] | None:
+    """Return the symbol and the lot, in 1e-9, in the payload of a control frame.
+
+    Returns
+    -------
+    tuple of str and int, or None
+        None where it is another one, has no valid symbol, or a step of 0 or below.
+    """
+    try:
+        message = _parse(payload)
+    except PeerError:
+        return None
+    symbol = normal_symbol(message.lot.symbol)
+    return None if symbol is None or message.lot.step <= 0 else (symbol, message.lot.step)
 
 
 def encode_resume(next_sequence: int) -> bytes:

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from mdtool.core.lots import LotConverter
 from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import Frames, TradeRun
 from mdtool.wire._pb import marketdata_pb2
@@ -64,7 +65,15 @@ class PartitionEncoder:
             own = SymbolTable()
             symbol = SymbolMap(self._symbols, own.intern).map(frames.trades.symbol)
             part = replace(run, frames=frames.with_symbols(symbol))
-            yield partition, encode_batch(part, own).SerializeToString()
+            own.give_lots(self._lots_of(own))
+            yield partition, encode_batch(part, own, own.lots_since(0)).SerializeToString()
+
+    def _lots_of(self, own: SymbolTable) -> dict[str, int]:
+        """Return the lots of the symbols of a record."""
+        if not self._symbols.lots:
+            return {}
+        found = ((name, self._symbols.lot(self._symbols.intern(name))) for name in own)
+        return {name: lot for name, lot in found if lot is not None}
 
     def _split(self, frames: Frames, refusing: int) -> Iterator[tuple[int, Frames]]:
         """Yield the frames of each partition; the refused ones are in partition `refusing`."""
@@ -137,7 +146,11 @@ class PartitionDecoder:
         check_stream(part.stream_id, part.first_sequence, part.frames.count)
         check_trades(part.trades)
         symbol = SymbolMap(part.symbols, self._intern).map(part.trades.symbol)
-        return replace(part, symbols=self.symbols, frames=part.frames.with_symbols(symbol))
+        lots = LotConverter(self.symbols)
+        for index, lot in part.symbols.lots_since(0):
+            lots.take(self._intern(part.symbols[index]), lot)
+        frames = lots.convert(part.frames.with_symbols(symbol))
+        return replace(part, symbols=self.symbols, frames=frames)
 
     def _intern(self, symbol: str) -> int:
         known = self.symbols.find(symbol)

@@ -30,6 +30,7 @@ from mdtool.core.units import (
     UNDEF_ORDER_SIZE,
     UNDEF_PRICE,
     fixed_point,
+    format_price,
     parse_time,
 )
 from mdtool.wire.dbn import encode_metadata
@@ -336,18 +337,24 @@ class SourceEncoder:
             self._quotes.clear()
 
     def _define(self, symbol: str, step: int) -> None:
-        """Name a symbol and its lot, unless they are known already."""
-        instrument = self._instruments.get(symbol)
-        if step <= 0 or not symbol.isascii() or (instrument and instrument.step == step):
+        """Name a symbol and its lot; one that it has already stays to the end of the stream."""
+        known = self._instruments.get(symbol)
+        if step <= 0 or not symbol.isascii() or (known and known.step == step):
             return
         self._encode_rows()
-        if instrument is None:
-            instrument = _Instrument(len(self._instruments) + 1, step)
-            self._instruments[symbol] = instrument
-            self._encoded += encode_mapping(
-                instrument.instrument_id, _RAW_SYMBOL, symbol, symbol, self._ts_recv
+        if known is not None:
+            self.counts["notes"] += 1
+            self._encoded += _encode_text(
+                f"{symbol}: its lot is {format_price(step)} now; sizes go on in lots of "
+                f"{format_price(known.step)}, and others are refused",
+                self._ts_recv,
             )
-        instrument.step = step
+            return
+        instrument = _Instrument(len(self._instruments) + 1, step)
+        self._instruments[symbol] = instrument
+        self._encoded += encode_mapping(
+            instrument.instrument_id, _RAW_SYMBOL, symbol, symbol, self._ts_recv
+        )
         definition = _undefined().copy()
         definition["instrument_id"] = definition["raw_instrument_id"] = instrument.instrument_id
         definition["ts_event"] = definition["ts_recv"] = self._ts_recv

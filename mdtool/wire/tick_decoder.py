@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from mdtool.core.errors import PeerError
+from mdtool.core.lots import LotConverter
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable
 from mdtool.core.trades import PROBE, Frames, Reason, Trades
 from mdtool.core.units import MIN_TIMESTAMP_NS
@@ -27,6 +28,7 @@ from mdtool.wire.frames import (
     Auth,
     Hello,
     decode_auth,
+    decode_lot,
     decode_opening,
     encode_frame,
 )
@@ -97,9 +99,23 @@ class TickDecoder:
         Whether prices of 0 and below are accepted.
     needs_token : bool
         Whether the first frame has to be an Auth.
+
+    Attributes
+    ----------
+    may_write : callable
+        Whether the client may send ticks of a symbol: Lots of others are left out.
     """
 
-    __slots__ = ("_index", "_is_open", "_limits", "_needed_bytes", "_needs_token", "_pending")
+    __slots__ = (
+        "_index",
+        "_is_open",
+        "_limits",
+        "_lots",
+        "_needed_bytes",
+        "_needs_token",
+        "_pending",
+        "may_write",
+    )
 
     def __init__(
         self,
@@ -111,7 +127,9 @@ class TickDecoder:
     ) -> None:
         self._index = index
         self._needs_token = needs_token
+        self.may_write: Callable[[str], bool] = lambda _symbol: True
         self._limits = (max_frame_bytes, any_price)
+        self._lots = LotConverter(index.symbols)
         self._pending = bytearray()
         self._needed_bytes = HEADER_BYTES
         self._is_open = False
@@ -140,8 +158,8 @@ class TickDecoder:
         ------
         FrameError
             For a length that is 0 or too long, for a control frame that is none of an Auth, a
-            Hello before all ticks, and a Probe or an End behind it, and for a missing token. Every
-            later call raises it again.
+            Hello before all ticks, a Lot, and a Probe or an End behind it, and for a missing token.
+            Every later call raises it again.
         """
         if self._pending:
             self._pending += data
@@ -156,17 +174,45 @@ class TickDecoder:
         if not self._is_open or len(data) < self._needed_bytes:
             self._keep(data, 0)
             return Decoded(Frames.empty())
-        run = FrameRun(self._index, data, start, self._limits, ingest_ns)
-        is_sound = run.decode()
-        position = run.position
+        parts, details, position = [], [], start
+        while True:
+            run = FrameRun(self._index, data, position, self._limits, ingest_ns)
+            is_sound = run.decode()
+            parts.append(self._lots.convert(run.frames()))
+            details += run.details()
+            # What follows a Lot is a run of its own, for its volumes may be converted.
+            position = run.position if is_sound else self._read_lots(data, run.position)
+            if position == run.position:
+                break
         self._keep(data, position)
-        decoded = Decoded(run.frames(), hello, details=run.details(), has_ended=run.has_ended)
+        decoded = Decoded(
+            Frames.concatenate(parts), hello, details=details, has_ended=run.has_ended
+        )
         if not is_sound:
             return self._read_auth(data, position, decoded)
         self._needed_bytes = HEADER_BYTES
         if len(data) - position >= HEADER_BYTES:
             self._needed_bytes += _header(data, position) & ~CONTROL_BIT
         return decoded
+
+    def _read_lots(self, data: Bytes, position: int) -> int:
+        """Read the whole Lots at a position, and return where they end."""
+        while _is_control(data, position):
+            begin = position + HEADER_BYTES
+            end = begin + (_header(data, position) & ~CONTROL_BIT)
+            if end > min(len(data), begin + MAX_CONTROL_BYTES):
+                break
+            if (lot := decode_lot(bytes(data[begin:end]))) is None:
+                break
+            self._take_lot(*lot)
+            position = end
+        return position
+
+    def _take_lot(self, symbol: str, lot: int) -> None:
+        index = self._index.symbols.find(symbol)
+        if not self.may_write(symbol) or (index is None and self._index.is_full):
+            return  # its ticks are refused for their symbol
+        self._lots.take(self._index.intern(symbol) if index is None else index, lot)
 
     def _read_auth(self, data: Bytes, position: int, decoded: Decoded) -> Decoded:
         """Read the frame at which the kernel stopped, where that is an Auth.
@@ -217,8 +263,12 @@ class TickDecoder:
         end = HEADER_BYTES + length
         if len(data) < end:
             return 0, None
+        payload = bytes(data[HEADER_BYTES:end])
+        if decode_lot(payload) is not None and not self._needs_token:
+            self._is_open = True
+            return 0, None
         try:
-            opening = decode_opening(bytes(data[HEADER_BYTES:end]))
+            opening = decode_opening(payload)
         except PeerError as error:
             self._keep(data, 0)
             raise FrameError(str(error), Decoded(Frames.empty())) from error
@@ -240,7 +290,7 @@ class TickDecoder:
         if header == 0:
             return "frame of length 0"
         if header >= CONTROL_BIT:
-            return "control frame that is none of Probe, Auth and End, after the first frame"
+            return "control frame that is none of Probe, Auth, End and a valid Lot, after the first"
         return f"frame of {header:,} bytes is over {self._limits[0]:,}"
 
 
@@ -293,7 +343,7 @@ class FrameRun:
         return int(self._state[kernel.POSITION])
 
     def decode(self) -> bool:
-        """Read all whole frames, up to an End; return False where one must not have its length."""
+        """Read all whole frames, up to an End; return False at a Lot, an Auth or a wrong length."""
         data = np.frombuffer(self._data, np.uint8)
         # Whatever the buffer is, so that the kernel is compiled once.
         data.setflags(write=False)
@@ -437,6 +487,10 @@ def _describe_timestamp(timestamp: int) -> str:
         return f"timestamp {timestamp} is not above 0"
     unit = next(unit for bound, unit in _UNITS_BELOW if timestamp < bound)
     return f"timestamp {timestamp} is in {unit}, not in ns"
+
+
+def _is_control(data: Bytes, position: int) -> bool:
+    return len(data) - position >= HEADER_BYTES and _header(data, position) >= CONTROL_BIT
 
 
 def _header(data: Bytes, position: int) -> int:

@@ -253,10 +253,15 @@ def test_a_released_store_is_restored_and_written(url):
         session = (100, 140, 100, 140, 10, 4, NOON_NS + 3 * MS, NOON_NS + 3 * MS)
         bar = (0, MINUTE_NS, 1, *OPEN_BAR[:4], 140, 7, 2, OPEN_BAR[7], NOON_NS + 3 * MS)
         written = step(
-            ["AAPL"], run("feed", 4, trades), sessions={0: session}, bars=[bar], counts={"ticks": 4}
+            ["AAPL"],
+            run("feed", 4, trades),
+            sessions={0: session},
+            bars=[bar],
+            counts={"ticks": 4},
+            lots={0: 10},
         )
         store.write(written)
-        assert store.symbols() == [SymbolTotals("AAPL", 4, NOON_NS + 3 * MS)]
+        assert store.symbols() == [SymbolTotals("AAPL", 4, NOON_NS + 3 * MS, 10)]
         assert store.recount() == store.repair() == []
         state = store.load(10, 0)
         assert state.positions == {"feed": 6}

@@ -363,3 +363,20 @@ def test_sequences_of_streams_are_given_as_runs(store):
     store.write(step(SYMBOLS, run("a", 8, [trade(6, MSFT)], is_part=True)))
     a, b = (stream.number for stream in store.streams())
     assert store.sequences().T.tolist() == [[a, 5, 6], [a, 8, 9], [a, 20, 20], [b, 0, 0]]
+
+
+def test_the_first_lot_of_a_symbol_stays(url):
+    session = (1, 1, 1, 1, 1, 1, NOON_NS, NOON_NS)
+    with open_store(url) as store:
+        store.write(step(SYMBOLS, run("a", 0, [trade(1)]), sessions={AAPL: session}))
+        assert store.symbols() == [SymbolTotals("AAPL", 1, NOON_NS, 0)]
+        store.write(step(SYMBOLS, run("a", 1, [trade(2)]), lots={AAPL: 10, MSFT: 20}))
+    with open_store(url) as store:
+        store.write(step(["MSFT", "AAPL"], run("a", 2, [trade(3)]), lots={0: 30, 1: 40}))
+        assert store.load(10, 0).lots == {"AAPL": 10, "MSFT": 20}
+        assert store.recount() == []
+    with open_history(url) as history:
+        assert [(each.symbol, each.lot) for each in history.symbols()] == [
+            ("AAPL", 10),
+            ("MSFT", 20),
+        ]

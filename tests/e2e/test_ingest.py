@@ -12,9 +12,12 @@ import subprocess
 import urllib.error
 import urllib.request
 
+import aiohttp
 import pytest
 
 from mdtool.adapters.dbn_files import open_source
+from mdtool.adapters.stores import open_history
+from mdtool.adapters.stores.port import SymbolTotals
 from mdtool.core.tcp import ReservedPort
 from tests.support.commands import MDTOOL, completed, output_of
 from tests.support.live_sources import AT_NS, Finnhub, Kraken, subscribed
@@ -178,8 +181,25 @@ async def test_a_live_source_feeds_the_stack(kraken, form, monkeypatch):
         async with bounded():
             while (found := await asyncio.to_thread(served, url)) is None:
                 await client.say('{"channel":"heartbeat"}')
+        url = f"http://{addresses['gateway']}/api/v2/symbols"
+        symbols = json.loads(await asyncio.to_thread(fetched, url))["data"]
+        streamed = await first_of_stream(f"ws://{addresses['gateway']}/stream", "symbols")
         assert await asyncio.to_thread(services.end, signal.SIGINT) == 130
+    assert {each["symbol"]: each["lot"] for each in symbols}["BTC/USD"] == "0.00001"
+    assert streamed["lot"] == "0.00001"
     assert (found["close"], found["volume"]) == ("50000.1", "50000")
+
+
+async def first_of_stream(url: str, channel: str) -> dict:
+    """The first that `/stream` sends of BTC/USD."""
+    async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+        await socket.send_json(
+            {"op": "subscribe", "id": 1, "channel": channel, "symbols": ["BTC/USD"]}
+        )
+        async with bounded():
+            while "data" not in (message := await socket.receive_json()):
+                pass
+        return message["data"]
 
 
 def served(url: str) -> dict | None:
@@ -212,6 +232,23 @@ async def test_info_shows_the_lots(kraken):
         _, out, _ = await ended(process)
     report = json.loads(output_of("info", "-", "--json", "--deep", stdin=out))
     assert report["lots"] == [{"symbol": "BTC/USD", "lot": "0.00001"}]
+
+
+async def test_a_capture_is_stored_with_its_lots_and_refused_with_others(kraken, tmp_path):
+    captures = []
+    for step in ("0.00001", "0.00002"):
+        captures.append(tmp_path / f"{step}.dbn.zst")
+        options = ("--url", kraken.url, "-l", "1", "-o", captures[-1], "--lot", f"BTC/USD={step}")
+        async with ingesting("kraken", "BTC/USD", *options) as process:
+            client = await subscribed(kraken)
+            await client.say(kraken.trade("BTC/USD", "1", "0.5", AT_NS, 1))
+            await ended(process)
+    url = f"sqlite:///{tmp_path / 'trades.db'}"
+    output_of("store", "import", captures[0], "--store", url)
+    with open_history(url) as history:
+        assert history.symbols() == [SymbolTotals("BTC/USD", 1, AT_NS, 10_000)]
+    output_of("store", "import", captures[1], "--store", url, status=1, said="has a lot of 0.00002")
+    output_of("aggregate", *captures, status=1, said="the lot of BTC/USD is 0.00002, and 0.00001")
 
 
 def test_a_port_of_metrics_that_is_in_use(tmp_path):

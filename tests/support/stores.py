@@ -70,7 +70,7 @@ def run(stream_id: str, first: int, trades, *, frames: int | None = None, is_par
     )
 
 
-def step(symbols, *runs, sessions=None, bars=(), counts=None) -> Step:
+def step(symbols, *runs, sessions=None, bars=(), counts=None, lots=None) -> Step:
     """A step of runs, of sessions by the indices of their symbols, of bars and of counts."""
     sessions = sessions or {}
     return Step(
@@ -80,6 +80,7 @@ def step(symbols, *runs, sessions=None, bars=(), counts=None) -> Step:
         np.array([tuple(session) for session in sessions.values()], SESSION),
         np.array([tuple(bar) for bar in bars], SAVED_BAR),
         counts or {},
+        lots or {},
     )
 
 

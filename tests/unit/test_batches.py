@@ -181,15 +181,21 @@ def updates() -> Updates:
     columns = {name: np.array([k, k + 100]) for k, name in enumerate(names)}
     columns["symbol"] = np.array([1, 0], np.uint32)
     counts = Counts(ticks=7, duplicates=2, late=1, refused={"price": 3, "malformed": 1})
-    return Updates(
-        **(columns | {"counts": counts, "is_part": True, "probes": [Probe("desk-7", 5)]})
-    )
+    others = {"counts": counts, "is_part": True, "probes": [Probe("desk-7", 5)]}
+    return Updates(**(columns | others | {"new_lots": [(0, 10)]}))
 
 
 def test_updates_are_read_back():
     table = SymbolTable()
     assert_equal(decode_updates(sent(encode_updates(updates(), ["A", "B"])), table), updates())
-    assert list(table) == ["A", "B"]
+    assert (list(table), table.lots_since(0)) == (["A", "B"], [(0, 10)])
+
+
+@pytest.mark.parametrize(("symbol", "step"), [(2, 10), (0, 0), (0, -1)])
+def test_a_lot_that_is_not_valid_is_rejected(symbol, step):
+    message = encode_batch(TradeRun(SymbolTable(), "a", 0, frames()), SYMBOLS, [(symbol, step)])
+    with pytest.raises(BatchError, match=f"lot of {step} for symbol {symbol}"):
+        decode_batch(sent(message), SymbolTable())
 
 
 def test_updates_outside_the_table_are_rejected():

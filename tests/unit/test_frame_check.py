@@ -52,6 +52,29 @@ def test_a_table_may_grow(market):
     assert check.admit(ticks(1, 0)).trades.symbol.tolist() == [1, 0]
 
 
+def test_sizes_are_in_the_lots_of_the_market(market, caplog):
+    first, second = SymbolTable(["A", "B"]), SymbolTable(["B", "A"])
+    first.give_lots({"A": 20})
+    second.give_lots({"A": 10})
+    assert FrameCheck(market, first).admit(ticks(0, 1)).trades.size.tolist() == [1, 1]
+    check = FrameCheck(market, second)
+    assert check.admit(ticks(0)).trades.size.tolist() == [1]
+    admitted = check.admit(ticks(1, 0))
+    assert admitted.trades.size.tolist() == [1]
+    assert admitted.refused_reason.tolist() == [Reason.VOLUME]
+    assert market.symbols.lots_since(0) == [(0, 20)]
+    assert "A: comes in lots of 0.00000001, and is kept in lots of 0.00000002" in caplog.text
+
+
+def test_a_symbol_without_a_lot_gets_the_first_that_is_told(market):
+    table = SymbolTable(["A"])
+    check = FrameCheck(market, table)
+    check.admit(ticks(0))
+    table.give_lot(0, 5)
+    assert check.admit(ticks(0)).trades.size.tolist() == [1]
+    assert market.symbols.lot(0) == 5
+
+
 def test_ticks_without_room_are_refused_in_their_places(market, caplog):
     table = SymbolTable(["A", "B", "C", "D", "E"])
     check = FrameCheck(market, table)

@@ -12,9 +12,11 @@ from mdtool.core.trades import PROBE, Frames, Reason
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import (
     PROBE_FRAME,
+    encode_auth,
     encode_committed,
     encode_frame,
     encode_hello,
+    encode_lot,
     encode_resume,
 )
 from mdtool.wire.symbol_index import SymbolIndex
@@ -144,7 +146,10 @@ def test_half_a_frame_waits_for_the_rest(decoder):
         (0, "frame of length 0"),
         (1_000_001, "frame of 1,000,001 bytes is over 1,000,000"),
         (2**31 - 1, "frame of 2,147,483,647 bytes is over 1,000,000"),
-        (2**32 - 1, "control frame that is none of Probe, Auth and End, after the first frame"),
+        (
+            2**32 - 1,
+            "control frame that is none of Probe, Auth, End and a valid Lot, after the first",
+        ),
     ],
 )
 def test_a_bad_length_breaks_the_connection_after_what_came_before(decoder, header, complaint):
@@ -224,7 +229,7 @@ def test_probes_are_frames_that_are_neither_ticks_nor_refused(decoder, chunk):
 
 
 def test_a_hello_after_the_first_frame_breaks_the_connection(decoder):
-    with pytest.raises(FrameError, match="after the first frame") as caught:
+    with pytest.raises(FrameError, match="after the first") as caught:
         decoder.feed(encode_hello("a") + encode_hello("b"), NOW_NS)
     assert caught.value.decoded.hello == "a"
 
@@ -308,3 +313,76 @@ def test_messages_are_checked_as_frames_are(index):
 
 def test_no_messages_are_no_ticks(index):
     assert decode_messages([], index, NOW_NS).frames.count == 0
+
+
+def test_a_lot_is_that_of_its_symbol_and_has_no_sequence(decoder, index):
+    data = encode_hello("a") + encode_lot(" btc/usd", 10) + frame(symbol="BTC/USD")
+    decoded = decoder.feed(data + PROBE_FRAME + encode_lot("ETH/USD", 20), NOW_NS)
+    assert (decoded.frames.count, decoded.frames.trades.size.tolist()) == (2, [300])
+    symbols = index.symbols
+    assert {symbols[at]: lot for at, lot in symbols.lots_since(0)} == {"BTC/USD": 10, "ETH/USD": 20}
+
+
+@pytest.mark.parametrize("length", [1, 7, 10_000])
+def test_sizes_in_other_lots_than_a_symbol_has_are_converted_or_refused(index, length):
+    TickDecoder(index).feed(encode_lot("A", 20) + encode_lot("B", 1), NOW_NS)
+    other = TickDecoder(index)
+    ticks = [frame(symbol="A", volume=volume) for volume in (3, 2, 4)]
+    data = ticks[0] + encode_lot("A", 10) + ticks[0] + ticks[1] + frame(symbol="B", volume=3)
+    data += encode_lot("A", 50) + ticks[2] + encode_lot("A", 20) + ticks[2]
+    parts = [other.feed(data[n : n + length], NOW_NS).frames for n in range(0, len(data), length)]
+    frames = Frames.concatenate(parts)
+    assert frames.trades.size.tolist() == [3, 1, 3, 10, 4]
+    assert frames.count == 6
+    assert frames.refused_offset.tolist() == [1]
+    assert frames.refused_reason.tolist() == [Reason.VOLUME]
+
+
+def test_a_size_that_is_too_large_in_the_lots_of_its_symbol_is_refused(index):
+    TickDecoder(index).feed(encode_lot("A", 1), NOW_NS)
+    data = encode_lot("A", 1_000) + frame(symbol="A", volume=2**62) + frame(symbol="A", volume=1)
+    frames = TickDecoder(index).feed(data, NOW_NS).frames
+    assert (frames.trades.size.tolist(), frames.refused_offset.tolist()) == ([1_000], [0])
+
+
+def test_a_symbol_without_a_lot_has_the_sizes_that_are_sent(decoder, index):
+    decoder.feed(frame(symbol="A"), NOW_NS)
+    frames = decoder.feed(encode_lot("A", 5) + frame(symbol="A"), NOW_NS).frames
+    assert (frames.trades.size.tolist(), index.symbols.lot(0)) == ([300], 5)
+
+
+@pytest.mark.parametrize(("symbol", "step"), [("", 1), ("A", 0), ("A", -1), ("\x00", 1)])
+def test_a_wrong_lot_breaks_the_connection_after_what_came_before(decoder, symbol, step):
+    with pytest.raises(FrameError, match="none of Probe, Auth, End and a valid Lot") as caught:
+        decoder.feed(frame() + encode_lot(symbol, step) + frame(), NOW_NS)
+    assert len(caught.value.decoded.frames.trades) == 1
+
+
+def test_a_lot_of_a_symbol_for_which_there_is_no_room_is_left_out():
+    index = SymbolIndex(1)
+    frames = (
+        TickDecoder(index).feed(frame() + encode_lot("B", 5) + frame(symbol="B"), NOW_NS).frames
+    )
+    assert (list(index.symbols), index.symbols.lots) == (["AAPL"], 0)
+    assert frames.refused_reason.tolist() == [Reason.SYMBOL]
+
+
+def test_a_lot_may_come_first_and_an_auth_between_lots(index):
+    decoder = TickDecoder(index)
+    data = encode_lot("A", 5) + encode_lot("B", 6) + frame(symbol="A") + encode_auth("token")
+    decoded = decoder.feed(data + encode_lot("C", 7) + frame(symbol="C"), NOW_NS)
+    assert (len(decoded.frames.trades), decoded.token) == (1, "token")
+    assert decoder.feed(b"", NOW_NS).frames.count == 1
+    assert [lot for _, lot in index.symbols.lots_since(0)] == [5, 6, 7]
+
+
+def test_a_lot_first_is_no_token(index):
+    with pytest.raises(FrameError, match="neither an Auth nor a Hello"):
+        TickDecoder(index, needs_token=True).feed(encode_lot("A", 5), NOW_NS)
+    assert not index.symbols.lots
+
+
+def test_the_lot_of_a_symbol_that_a_client_may_not_write_is_left_out(decoder, index):
+    decoder.may_write = {"A"}.__contains__
+    decoder.feed(encode_lot("A", 5) + encode_lot("B", 6), NOW_NS)
+    assert list(index.symbols) == ["A"]

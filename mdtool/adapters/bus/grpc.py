@@ -132,11 +132,13 @@ class GrpcBus(BaseBus):
             await self._channel.wait_for_state_change(state)
 
     async def _send(self, call: Any) -> None:
-        known_symbols = 0
+        known_symbols = known_lots = 0
         async for run in self._pending.batches(_COLLECT_S):
             new_symbols = self._symbols.since(known_symbols)
             known_symbols += len(new_symbols)
-            await call.write(encode_batch(run, new_symbols))
+            new_lots = self._symbols.lots_since(known_lots)
+            known_lots += len(new_lots)
+            await call.write(encode_batch(run, new_symbols, new_lots))
 
     async def _receive(self, call: Any) -> None:
         async for ack in call:

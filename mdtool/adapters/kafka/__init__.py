@@ -40,6 +40,7 @@ key                     value
                         bar are not yet in those of other lengths.
 `b/SYMBOL/LENGTH/SLOT`  a closed bar that may still be amended, the same with 0 for the 1. SLOT is
                         its start divided by the length, modulo the number of such bars.
+`l/SYMBOL`              the lot, in units of 1e-9, in decimal digits
 `p/STREAM`              the next sequence of a stream in this partition, in decimal digits;
                         empty once it is deleted
 `t/`                    totals as JSON: `topic`, the id of the topic of ticks, `offset`, its next

@@ -274,7 +274,9 @@ class KafkaMarket:
                 refused={r.label: state.total(f"refused.{int(r)}") for r in Reason},
                 late_for_sessions=state.total(LATE_FOR_SESSIONS),
             )
+            lots = {name: state.lots[name] for name in names if name in state.lots}
         indices = np.array([symbols.intern(name) for name in names], np.uint32)
+        symbols.give_lots(lots)
         columns: dict[str, Any] = {name: rows[name] for name in _UPDATE_COLUMNS}
         return Updates(symbol=indices, counts=counts, **columns)
 

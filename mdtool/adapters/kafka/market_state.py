@@ -101,12 +101,15 @@ class MarketState:
     ----------
     sessions : dict
         Of each symbol, the bytes of a SESSION.
+    lots : dict
+        Of symbols, in units of 1e-9.
     changes : Changes
         Since the last `take_changes`.
     """
 
     def __init__(self, intervals_ns: Sequence[int], partitions: int, keep: int) -> None:
         self.sessions: dict[str, bytes] = {}
+        self.lots: dict[str, int] = {}
         self.changes = Changes()
         self._shortest = min(intervals_ns)
         self._keep = keep
@@ -210,6 +213,7 @@ class MarketState:
         for key, value in unfinished:
             records.apply(key, value)
         self.sessions.update(records.sessions)
+        self.lots.update(records.lots)
         self.changes.symbols.update(records.sessions)
         for series, value in records.open_bars.items():
             self._opened[series] = _row(value)

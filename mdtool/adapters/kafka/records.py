@@ -38,6 +38,11 @@ def session_record(symbol: str, session: bytes) -> Record:
     return Record(b"s/" + symbol.encode(), session)
 
 
+def lot_record(symbol: str, lot: int) -> Record:
+    """Return the record of a symbol's lot, in units of 1e-9."""
+    return Record(b"l/" + symbol.encode(), b"%d" % lot)
+
+
 def position_record(stream_id: str, next_sequence: int | None) -> Record:
     """Return the record of a stream's position, None for one that is deleted."""
     value = b"" if next_sequence is None else b"%d" % next_sequence
@@ -95,6 +100,8 @@ class Aggregates:
         Of each symbol, length in ns and start, the same of bars that have closed.
     positions : dict
         The next sequence of each stream, the least recently written first.
+    lots : dict
+        Of symbols, in units of 1e-9.
     totals : dict
         By name.
     topic_id : str
@@ -105,6 +112,7 @@ class Aggregates:
     open_bars: dict[tuple[str, int], bytes] = field(default_factory=dict)
     recent_bars: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
+    lots: dict[str, int] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     topic_id: str = ""
 
@@ -158,6 +166,8 @@ class Aggregates:
             self.positions.pop(name, None)
             if value:
                 self.positions[name] = int(value)
+        elif kind == "l":
+            self.lots[name] = int(value)
         elif kind == "t":
             totals = json.loads(value)
             self.topic_id = str(totals.pop(_TOPIC, ""))

@@ -85,6 +85,8 @@ class Step:
         of closed ones, each once. Past sessions are among them, of `SESSION_LENGTH`.
     counts : mapping of str to int
         Totals by name, as they are after the step; they never fall.
+    lots : mapping of int to int
+        Lots of symbols in units of 1e-9, by index; a symbol that has one keeps it.
     """
 
     symbols: SymbolTable
@@ -93,6 +95,7 @@ class Step:
     sessions: NDArray[np.void] = field(default_factory=lambda: np.empty(0, SESSION))
     bars: NDArray[np.void] = field(default_factory=lambda: np.empty(0, SAVED_BAR))
     counts: Mapping[str, int] = field(default_factory=dict)
+    lots: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,8 @@ class SymbolTotals(NamedTuple):
     trade_count: int
     last_trade_at_ns: int
     """The latest exchange time of a trade."""
+    lot: int = 0
+    """What one unit of its sizes stands for, in units of 1e-9; 0 where that is unknown."""
 
 
 class WrongTotals(NamedTuple):

@@ -143,8 +143,11 @@ class Statements:
         self.begin_snapshot = d.begin_snapshot
         self.check = d.check
         self.symbols = (
-            "SELECT symbol, trade_count, last_trade_at FROM symbols WHERE trade_count > 0 "
-            "ORDER BY symbol"
+            "SELECT symbol, trade_count, last_trade_at, "
+            # Of a store that was not migrated yet, whose symbols have no such column, the 0.
+            "(SELECT lot FROM symbols AS own WHERE own.number = known.number) FROM "
+            "(SELECT number, symbol, trade_count, last_trade_at, 0 AS lot FROM symbols "
+            "WHERE trade_count > 0) AS known ORDER BY symbol"
         )
         self.has = f"SELECT 1 FROM symbols WHERE symbol = {p} AND trade_count > 0"
         self.page_before = (
@@ -360,6 +363,7 @@ class SqlReader:
             bars=bars[np.lexsort((bars["start_ns"], bars["interval_ns"], bars["symbol"]))],
             positions=dict(reversed(session.rows(statements.positions, max_streams))),
             counts=dict(session.rows(statements.counts)),
+            lots={symbol: lot for symbol, _, _, lot in session.rows(statements.symbols) if lot},
         )
 
     def _wrong_totals(self, session: Session) -> dict[int, WrongTotals]:
@@ -418,10 +422,11 @@ class StoredStream:
 
 
 def used_symbols(step: Step) -> dict[int, str]:
-    """Return the symbols of a step that its runs, sessions and bars refer to, by index."""
+    """Return the symbols of a step that its runs, sessions, bars and lots refer to, by index."""
     used = np.zeros(len(step.symbols), np.bool_)
     for column in (*(run.trades.symbol for run in step.runs), step.changed, step.bars["symbol"]):
         used[column] = True
+    used[list(step.lots)] = True
     return {index: step.symbols[index] for index in np.flatnonzero(used).tolist()}
 
 

@@ -26,6 +26,7 @@ class Steps:
         self._market = market
         self._commit = market.commit
         self._bar_step = market.bars.step
+        self._known_lots = market.symbols.lots
 
     def take(self, changes: Sequence[Change]) -> Step:
         """Return the step of `changes`, which are all since the latest step.
@@ -38,6 +39,8 @@ class Steps:
             [market.bars.saved_since(self._bar_step, changed), market.past_since(self._commit)]
         )
         self._commit, self._bar_step = market.commit, market.bars.step
+        lots = market.symbols.lots_since(self._known_lots)
+        self._known_lots += len(lots)
         streams: dict[str, list[TradeRun]] = {}
         for change in changes:
             if change.run.frames.count:
@@ -50,6 +53,7 @@ class Steps:
             sessions=market.sessions(changed),
             bars=bars,
             counts=market.totals(),
+            lots=dict(lots),
         )
 
 

@@ -7,9 +7,10 @@ from typing import Final
 
 from mdtool.adapters.stores import Store
 from mdtool.core.buckets import parse_sessions
+from mdtool.core.lots import LotConverter
 from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import Frames, Reason
-from mdtool.core.units import NS_PER_MS, parse_duration
+from mdtool.core.units import NS_PER_MS, format_price, parse_duration
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.market import Market
 from mdtool.services.aggregator.config import INTERVALS, AggregatorConfig
@@ -67,10 +68,16 @@ class FrameCheck:
     def __init__(self, market: Market, table: SymbolTable, *, is_trusted: bool = False) -> None:
         self._market = market
         self._is_trusted = is_trusted
+        self._table = table
         self._map = SymbolMap(table, self._intern)
+        self._lots = LotConverter(market.symbols)
+        self._known_lots = 0
 
     def admit(self, frames: Frames) -> Frames:
-        """Return the frames with the market's symbols; those that it has no room for are refused.
+        """Return the frames with the market's symbols, and sizes in the market's lots.
+
+        Trades of symbols that it has no room for are refused, as are sizes that are no multiple of
+        the lot.
 
         Raises
         ------
@@ -80,10 +87,28 @@ class FrameCheck:
         if not self._is_trusted:
             check_trades(frames.trades)
         symbol = self._map.map(frames.trades.symbol)
-        admitted = frames.with_symbols(symbol)
+        self._take_lots()
+        admitted = self._lots.convert(frames.with_symbols(symbol))
         if not self._map.has_missing:
             return admitted
-        return admitted.refuse(symbol == SymbolMap.MISSING, Reason.SYMBOL)
+        return admitted.refuse(admitted.trades.symbol == SymbolMap.MISSING, Reason.SYMBOL)
+
+    def _take_lots(self) -> None:
+        """Take the lots of the peer's symbols that it has told since the last time."""
+        for index, lot in self._table.lots_since(self._known_lots):
+            self._known_lots += 1
+            known = self._intern(self._table[index])
+            if known is None:
+                continue
+            self._lots.take(known, lot)
+            if (own := self._market.symbols.lot(known)) not in {None, lot}:
+                log.warning(
+                    "%s: comes in lots of %s, and is kept in lots of %s: sizes are converted, and "
+                    "refused where they are no multiple",
+                    self._table[index],
+                    format_price(lot),
+                    format_price(own or 0),
+                )
 
     def _intern(self, symbol: str) -> int | None:
         check_symbol(symbol)

@@ -15,6 +15,7 @@ from mdtool.adapters.kafka.records import (
     Aggregates,
     Record,
     closed_bar_records,
+    lot_record,
     open_bar_records,
     position_record,
     recent_bar_records,
@@ -84,7 +85,10 @@ class Partition:
         symbols = list(saved.sessions)
         sessions = np.frombuffer(b"".join(saved.sessions.values()), SESSION)
         opened = saved.saved_bars(symbols, bars.lateness_ns)
-        self.market.restore(SavedState(symbols, sessions, opened, saved.positions, saved.totals))
+        self.market.restore(
+            SavedState(symbols, sessions, opened, saved.positions, saved.totals, saved.lots)
+        )
+        self._known_lots = self.market.symbols.lots
         self._latest_ns = np.zeros(len(symbols), np.int64)
         self._note_latest(opened)
         self._commit, self._step = self.market.commit, bars.step
@@ -125,6 +129,9 @@ class Partition:
         recent = closed[ends > self._latest_ns[closed["symbol"]] - market.bars.lateness_ns]
         aggregates += open_bar_records(self._names(opened), opened)
         aggregates += recent_bar_records(self._names(recent), recent, market.bars.lateness_ns)
+        for index, lot in market.symbols.lots_since(self._known_lots):
+            self._known_lots += 1
+            aggregates.append(lot_record(market.symbols[index], lot))
         aggregates += self._position_records()
         totals = {OFFSET: self.offset or 0, DEAD_LETTERS: self.dead_letters, **market.totals()}
         aggregates.append(totals_record(self._topic_id, totals))

@@ -236,7 +236,7 @@ class MarketDataServicer:
     ) -> None:
         """Send all sessions at once, and then those that have changed, as columns."""
         _check_reads_all(_AGGREGATES, context)
-        seen = known_symbols = 0
+        seen = known_symbols = known_lots = 0
         with self._live.subscribers.join() as wakeups:
             async for _ in wakeups:
                 changed = self._market.changed_since(seen)
@@ -244,7 +244,9 @@ class MarketDataServicer:
                 total = len(self._market.symbols)
                 seen = self._market.commit
                 new = range(known_symbols, total)
-                for message in _updates(self._market, changed, new, probes):
+                lots = self._market.symbols.lots_since(known_lots)
+                known_lots += len(lots)
+                for message in _updates(self._market, changed, new, probes, lots):
                     await context.write(message)
                 known_symbols = total
 
@@ -399,7 +401,11 @@ def _aggregates(market: Market, symbols: NDArray[np.uint32]) -> Iterator[marketd
 
 
 def _updates(
-    market: Market, changed: NDArray[np.uint32], new: range, probes: Sequence[Probe]
+    market: Market,
+    changed: NDArray[np.uint32],
+    new: range,
+    probes: Sequence[Probe],
+    lots: Sequence[tuple[int, int]],
 ) -> Iterator[marketdata_pb2.UpdateBatch]:
     """Yield the sessions of symbols as columns, in messages that any client accepts.
 
@@ -411,6 +417,7 @@ def _updates(
     new : range
         Those that the call's table is to be extended by; each precedes its session.
     probes : sequence of Probe
+    lots : sequence of (int, int)
         Those of the last message.
     """
     changed = np.sort(changed)
@@ -423,10 +430,10 @@ def _updates(
         changed = changed[len(ready) :]
         is_part = known < len(new) or len(changed) > 0
         updates = updates_of(market, ready)
-        yield encode_updates(
-            replace(updates, is_part=is_part, probes=() if is_part else probes), more
-        )
-        if not is_part:
+        if is_part:
+            yield encode_updates(replace(updates, is_part=True), more)
+        else:
+            yield encode_updates(replace(updates, probes=probes, new_lots=lots), more)
             return
 
 

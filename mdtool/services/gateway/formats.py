@@ -101,7 +101,7 @@ def encode_totals(symbols: Iterable[SymbolTotals]) -> bytes:
             "trade_count": trade_count,
             "last_trade_at": format_time(last_trade_at_ns),
         }
-        for symbol, trade_count, last_trade_at_ns in symbols
+        for symbol, trade_count, last_trade_at_ns, _ in symbols
     ]
     return _envelope(json.dumps({"available": available}, separators=(",", ":")))
 

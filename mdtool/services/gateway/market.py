@@ -61,6 +61,9 @@ class MarketState:
         self._address = address
         self.symbols = SymbolTable()
         self._map = SymbolMap(SymbolTable(), self.symbols.intern)
+        self._lots: dict[str, int] = {}
+        self._lots_taken = 0
+        """How many of the lots of the aggregator's table are known."""
         self._rows = np.zeros(0, _ROW)
         self._ingested_ns = np.zeros(0, np.int64)
         """When the latest trade was accepted; 0 where it was before the present connection."""
@@ -78,7 +81,10 @@ class MarketState:
         """
         is_new = symbols is not self._map.source
         if is_new:
-            self._map = SymbolMap(symbols, self.symbols.intern)
+            self._map, self._lots_taken = SymbolMap(symbols, self.symbols.intern), 0
+        for index, lot in symbols.lots_since(self._lots_taken):
+            self._lots[symbols[index]] = lot
+            self._lots_taken += 1
         changed = self._map.map(updates.symbol)
         if added := len(self.symbols) - len(self._rows):
             self._rows = np.append(self._rows, np.zeros(added, _ROW))
@@ -124,6 +130,10 @@ class MarketState:
         """
         row: tuple[int, int, int, int, int, int, int, bool] = self._rows[index].item()
         return row
+
+    def lot(self, symbol: str) -> int | None:
+        """Return what one unit of a symbol's sizes stands for, in 1e-9; None if unknown."""
+        return self._lots.get(symbol)
 
     def in_order(self) -> Sequence[str]:
         """Return all symbols, in order; raise UnavailableError where none can be known."""

@@ -121,6 +121,7 @@ class Connection(asyncio.BufferedProtocol):
         self._connections.add(self)
         self._client = self._connections.admission.peer(transport)
         admitted = self._client.connected("ticks", lambda _code, reason: self._refuse(reason))
+        self._decoder.may_write = self._may_write
         self._admitted.enter_context(admitted)
         peer = transport.get_extra_info("peername")
         self._name = format_address(*peer[:2]) if peer else "a disconnected client"
@@ -250,6 +251,9 @@ class Connection(asyncio.BufferedProtocol):
         self._resume_reading()
         if not (self._is_stopped or self._transport.is_closing()):
             self._feed(b"")
+
+    def _may_write(self, symbol: str) -> bool:
+        return self._client.principal.access.can_write(symbol)
 
     def _writable(self, frames: Frames) -> Frames:
         """Refuse the trades of symbols that the client may not write."""

@@ -8,6 +8,7 @@ import socket
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -34,6 +35,7 @@ from mdtool.wire.frames import (
     Resume,
     encode_auth,
     encode_hello,
+    encode_lot,
 )
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
@@ -99,6 +101,8 @@ class Sender:
         self._stream_id = "" if config.plain else config.stream_id or f"send-{uuid.uuid4().hex}"
         self._backlog = Backlog(config.backlog_bytes)
         self._source_error: MdtoolError | None = None
+        self._lots: dict[str, int] = {}
+        """Of the symbols of all ticks so far."""
         self._is_complete = False
         self._is_connected = False
         self._has_news = asyncio.Event()
@@ -182,6 +186,9 @@ class Sender:
         async for batch in batches:
             known = self._backlog.known_of(len(batch))
             self._backlog.skip(known)
+            symbols = batch.symbols
+            for index, lot in symbols.lots_since(len(self._lots)):
+                self._lots[symbols[index]] = lot
             if known < len(batch):
                 yield batch[known:]
 
@@ -306,9 +313,14 @@ class Sender:
         else:
             self._is_accepted.set()
         await self._is_accepted.wait()
+        sent_lots = 0
         while True:
             self._has_news.clear()
             while data := self._backlog.take():
+                if self._stream_id:  # servers that do not know a Hello do not know a Lot
+                    for symbol, lot in islice(self._lots.items(), sent_lots, None):
+                        writer.write(encode_lot(symbol, lot))
+                        sent_lots += 1
                 writer.write(data)
                 await writer.drain()
                 if not self._stream_id:

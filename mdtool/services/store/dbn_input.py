@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Self
 
 import numpy as np
@@ -151,6 +151,7 @@ class DbnInput:
 
     def _rows(self, batch: Batch) -> TradeRows:
         trades, symbol = batch.records, self._map.map(batch)
+        self._give_lots(batch.instruments.lots)
         times = trades["ts_event"].view(np.int64)
         received = trades["ts_recv"].view(np.int64)
         wrong = {
@@ -173,6 +174,11 @@ class DbnInput:
             ),
         )
         return rows[self._accepted(len(trades), wrong)]
+
+    def _give_lots(self, lots: Mapping[str, int]) -> None:
+        for symbol, lot in lots.items():
+            if (index := self._symbols.find(normal_symbol(symbol) or "")) is not None:
+                self._symbols.give_lot(index, lot)
 
     def _accepted(self, count: int, wrong: dict[Reason, NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """Return which trades have nothing wrong; count the others by their first reason."""

@@ -16,10 +16,11 @@ from mdtool.adapters.stores.errors import StoreUnavailableError
 from mdtool.adapters.stores.port import Step, StreamRun
 from mdtool.adapters.stores.steps import Steps
 from mdtool.core.backoff import delays
-from mdtool.core.errors import CorruptStreamError
+from mdtool.core.errors import CorruptStreamError, InputError
 from mdtool.core.interrupts import uninterrupted
-from mdtool.core.symbols import SymbolMap
+from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import Frames
+from mdtool.core.units import format_price
 from mdtool.engine.market import Change
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.markets import restored_market
@@ -151,6 +152,7 @@ class RowWriter:
         StoreError
             As `Store.write`; nothing of the rows was written.
         """
+        self._take_lots(rows.symbols)
         new = rows[self._index.is_new(rows)]
         self.known += len(rows) - len(new)
         if self._map is None or self._map.source is not new.symbols:
@@ -167,6 +169,23 @@ class RowWriter:
             self._writer.write_parts(list(_runs(new, frames)))
             self._index.add(new)
             self.new += len(new)
+
+    def _take_lots(self, symbols: SymbolTable) -> None:
+        """Give the market's symbols the lots of the rows.
+
+        Raises
+        ------
+        InputError
+            When the store has sizes of a symbol in other lots.
+        """
+        for index, lot in symbols.lots_since(0):
+            known = self._market.intern(symbols[index])
+            own = lot if known is None else self._market.symbols.give_lot(known, lot)
+            if own != lot:
+                raise InputError(
+                    f"{symbols[index]}: has a lot of {format_price(lot)}, and is stored in lots of "
+                    f"{format_price(own)}; import it into another store"
+                )
 
     def write_all(
         self, rows: Iterator[TradeRows], progress: Callable[[], None], *, is_live: bool = False

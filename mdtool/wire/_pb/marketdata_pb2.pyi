@@ -52,7 +52,7 @@ class Aggregate(_message.Message):
     def __init__(self, symbol: _Optional[str] = ..., open: _Optional[float] = ..., high: _Optional[float] = ..., low: _Optional[float] = ..., close: _Optional[float] = ..., volume: _Optional[int] = ..., timestamp: _Optional[int] = ...) -> None: ...
 
 class TickBatch(_message.Message):
-    __slots__ = ("stream_id", "first_sequence", "frames", "new_symbols", "symbol", "price", "volume", "exchange_timestamp", "ingest_timestamp", "offset", "refused_offset", "refused_reason")
+    __slots__ = ("stream_id", "first_sequence", "frames", "new_symbols", "symbol", "price", "volume", "exchange_timestamp", "ingest_timestamp", "offset", "refused_offset", "refused_reason", "new_lots")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +65,7 @@ class TickBatch(_message.Message):
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     REFUSED_OFFSET_FIELD_NUMBER: _ClassVar[int]
     REFUSED_REASON_FIELD_NUMBER: _ClassVar[int]
+    NEW_LOTS_FIELD_NUMBER: _ClassVar[int]
     stream_id: str
     first_sequence: int
     frames: int
@@ -77,7 +78,16 @@ class TickBatch(_message.Message):
     offset: bytes
     refused_offset: bytes
     refused_reason: bytes
-    def __init__(self, stream_id: _Optional[str] = ..., first_sequence: _Optional[int] = ..., frames: _Optional[int] = ..., new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., price: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., exchange_timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., offset: _Optional[bytes] = ..., refused_offset: _Optional[bytes] = ..., refused_reason: _Optional[bytes] = ...) -> None: ...
+    new_lots: _containers.RepeatedCompositeFieldContainer[SymbolLot]
+    def __init__(self, stream_id: _Optional[str] = ..., first_sequence: _Optional[int] = ..., frames: _Optional[int] = ..., new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., price: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., exchange_timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., offset: _Optional[bytes] = ..., refused_offset: _Optional[bytes] = ..., refused_reason: _Optional[bytes] = ..., new_lots: _Optional[_Iterable[_Union[SymbolLot, _Mapping]]] = ...) -> None: ...
+
+class SymbolLot(_message.Message):
+    __slots__ = ("symbol", "step")
+    SYMBOL_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    symbol: int
+    step: int
+    def __init__(self, symbol: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
 
 class BatchAck(_message.Message):
     __slots__ = ("stream_id", "next_sequence")
@@ -162,7 +172,7 @@ class TradesRequest(_message.Message):
     def __init__(self, interval_ms: _Optional[int] = ...) -> None: ...
 
 class UpdateBatch(_message.Message):
-    __slots__ = ("new_symbols", "symbol", "open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp", "counts", "is_part", "probes")
+    __slots__ = ("new_symbols", "symbol", "open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp", "counts", "is_part", "probes", "new_lots")
     NEW_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +186,7 @@ class UpdateBatch(_message.Message):
     COUNTS_FIELD_NUMBER: _ClassVar[int]
     IS_PART_FIELD_NUMBER: _ClassVar[int]
     PROBES_FIELD_NUMBER: _ClassVar[int]
+    NEW_LOTS_FIELD_NUMBER: _ClassVar[int]
     new_symbols: _containers.RepeatedScalarFieldContainer[str]
     symbol: bytes
     open: bytes
@@ -189,7 +200,8 @@ class UpdateBatch(_message.Message):
     counts: IngestCounts
     is_part: bool
     probes: _containers.RepeatedCompositeFieldContainer[ProbeFrame]
-    def __init__(self, new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., open: _Optional[bytes] = ..., high: _Optional[bytes] = ..., low: _Optional[bytes] = ..., close: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., count: _Optional[bytes] = ..., timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., counts: _Optional[_Union[IngestCounts, _Mapping]] = ..., is_part: _Optional[bool] = ..., probes: _Optional[_Iterable[_Union[ProbeFrame, _Mapping]]] = ...) -> None: ...
+    new_lots: _containers.RepeatedCompositeFieldContainer[SymbolLot]
+    def __init__(self, new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., open: _Optional[bytes] = ..., high: _Optional[bytes] = ..., low: _Optional[bytes] = ..., close: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., count: _Optional[bytes] = ..., timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., counts: _Optional[_Union[IngestCounts, _Mapping]] = ..., is_part: _Optional[bool] = ..., probes: _Optional[_Iterable[_Union[ProbeFrame, _Mapping]]] = ..., new_lots: _Optional[_Iterable[_Union[SymbolLot, _Mapping]]] = ...) -> None: ...
 
 class ProbeFrame(_message.Message):
     __slots__ = ("stream_id", "sequence")

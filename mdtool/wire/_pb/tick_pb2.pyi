@@ -59,18 +59,28 @@ class End(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Lot(_message.Message):
+    __slots__ = ("symbol", "step")
+    SYMBOL_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    symbol: str
+    step: int
+    def __init__(self, symbol: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
+
 class Control(_message.Message):
-    __slots__ = ("hello", "resume", "committed", "probe", "end", "auth")
+    __slots__ = ("hello", "resume", "committed", "probe", "end", "auth", "lot")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     AUTH_FIELD_NUMBER: _ClassVar[int]
+    LOT_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     resume: Resume
     committed: Committed
     probe: Probe
     end: End
     auth: Auth
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., auth: _Optional[_Union[Auth, _Mapping]] = ...) -> None: ...
+    lot: Lot
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., auth: _Optional[_Union[Auth, _Mapping]] = ..., lot: _Optional[_Union[Lot, _Mapping]] = ...) -> None: ...

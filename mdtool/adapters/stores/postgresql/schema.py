@@ -28,7 +28,8 @@ CREATE TABLE symbols (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     symbol text COLLATE "C" NOT NULL UNIQUE,
     trade_count bigint NOT NULL DEFAULT 0,
-    last_trade_at bigint NOT NULL DEFAULT 0
+    last_trade_at bigint NOT NULL DEFAULT 0,
+    lot bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
 CREATE TABLE trades (
@@ -83,6 +84,12 @@ CREATE TABLE market (epoch bigint NOT NULL);
 
 INSERT INTO market VALUES (0);
 """
+_HAS_LOTS: Final = """
+SELECT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass('symbols') AND attname = 'lot'
+)
+"""
+_ADD_LOTS: Final = "ALTER TABLE symbols ADD COLUMN IF NOT EXISTS lot bigint NOT NULL DEFAULT 0"
 _HAS_STORE: Final = "SELECT to_regclass('format') IS NOT NULL"
 
 
@@ -128,6 +135,8 @@ def create(session: Session, location: Location) -> None:
             _create_tables(session, location)
         session.execute("SELECT pg_advisory_unlock(%s)", key)
     check(session, location)
+    if not _is_true(session, _HAS_LOTS):  # which the version before never notices
+        session.execute(_ADD_LOTS)
 
 
 def _create_tables(session: Session, location: Location) -> None:

@@ -99,6 +99,10 @@ UPDATE symbols SET trade_count = counted, last_trade_at = latest
 FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS found (name, counted, latest)
 WHERE symbol = name
 """
+_SET_LOTS: Final = """
+UPDATE symbols SET lot = told.lot FROM unnest(%s, %s) AS told (number, lot)
+WHERE symbols.number = told.number AND symbols.lot = 0
+"""
 
 _Totals = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """Numbers of symbols, how many trades of each were inserted, and the latest time of these."""
@@ -220,6 +224,10 @@ class Store(SqlReader):
         if step.counts:
             counts = list(step.counts), list(step.counts.values())
             session.execute(_STATEMENTS.put_counts, counts)
+        if step.lots:
+            lots = numbers[list(step.lots)], np.array(list(step.lots.values()), np.int64)
+            session.execute(_LOCK_TOTALS, (lots[0],))
+            session.execute(_SET_LOTS, lots)
         session.execute("COMMIT")
 
     def _repair(self, session: Session) -> list[WrongTotals]:
@@ -227,7 +235,7 @@ class Store(SqlReader):
         # Writers add to totals last: those that have not yet wait here, with trades not yet seen.
         session.execute("LOCK TABLE symbols IN SHARE ROW EXCLUSIVE MODE")
         wrong = list(self._wrong_totals(session).values())
-        counted = [each.counted for each in wrong]
+        counted = [each.counted[:3] for each in wrong]
         session.execute(_SET_TOTALS, tuple(map(list, zip(*counted, strict=True))) or ([],) * 3)
         session.execute("COMMIT")
         return wrong

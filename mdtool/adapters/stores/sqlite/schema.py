@@ -20,7 +20,8 @@ _RETRY_S: Final = 0.01
 
 # Numbers of symbols and streams are never reused. A trade's key begins with its symbol, so that a
 # page of a symbol's trades is one seek, and a step writes to few places. A trade is in a row, or
-# with others in a block, and `trades` is all of them. The latest trade's time is NULL in a symbol
+# with others in a block, and `trades` is all of them. A symbol without a lot has 0. The latest
+# trade's time is NULL in a symbol
 # without trades, and the next sequence in a stream of which only parts were imported. `has_parts`
 # says that trades may be stored that are not before the position. `heard` orders streams by their
 # latest step. `steps` grows with every step, so that an older copy of the file is recognised.
@@ -33,7 +34,8 @@ CREATE TABLE symbols (
     number INTEGER PRIMARY KEY,
     symbol TEXT NOT NULL UNIQUE,
     trade_count INTEGER NOT NULL DEFAULT 0,
-    last_trade_at INTEGER
+    last_trade_at INTEGER,
+    lot INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE streams (
     number INTEGER PRIMARY KEY,
@@ -217,13 +219,22 @@ def migrate(connection: sqlite3.Connection) -> None:
     sqlite3.Error
         As `check`.
     """
-    if version(connection) != ROWS_ONLY:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    if version(connection) == ROWS_ONLY:  # still
-        _execute(connection, _ADDED_COLUMNS + _BLOCKS + _VIEW)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-    connection.execute("COMMIT")
+    if version(connection) == ROWS_ONLY:
+        connection.execute("BEGIN IMMEDIATE")
+        if version(connection) == ROWS_ONLY:  # still
+            _execute(connection, _ADDED_COLUMNS + _BLOCKS + _VIEW)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    if not _has_lots(connection):  # which versions before never notice
+        connection.execute("BEGIN IMMEDIATE")
+        if not _has_lots(connection):  # still
+            connection.execute("ALTER TABLE symbols ADD COLUMN lot INTEGER NOT NULL DEFAULT 0")
+        connection.execute("COMMIT")
+
+
+def _has_lots(connection: sqlite3.Connection) -> bool:
+    columns = connection.execute("SELECT name FROM pragma_table_info('symbols')").fetchall()
+    return ("lot",) in columns
 
 
 def version(connection: sqlite3.Connection) -> int:

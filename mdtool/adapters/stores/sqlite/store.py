@@ -35,6 +35,7 @@ UPDATE symbols SET
     trade_count = trade_count + ?1, last_trade_at = max(coalesce(last_trade_at, ?2), ?2)
 WHERE number = ?3
 """
+_SET_LOT: Final = "UPDATE symbols SET lot = ? WHERE number = ? AND lot = 0"
 _SET_TOTALS: Final = "UPDATE symbols SET trade_count = ?, last_trade_at = ? WHERE number = ?"
 _MOVE_STREAM: Final = """
 UPDATE streams SET next_sequence = ?, heard = (SELECT max(heard) + 1 FROM streams)
@@ -119,7 +120,7 @@ class Store(BlockReader):
         """Correct what `recount` finds, in one transaction, and return it."""
         with self._file.writing() as session:
             wrong = self._wrong_totals(session)
-            for number, (_, (_, count, latest_ns)) in wrong.items():
+            for number, (_, (_, count, latest_ns, _)) in wrong.items():
                 session.execute(_SET_TOTALS, (count, latest_ns if count else None, number))
         return list(wrong.values())
 
@@ -194,6 +195,7 @@ def _write(session: Session, step: Step, known: Mapping[str, int]) -> dict[str, 
         step, numbers, STATEMENTS, lambda put, table: session.executemany(put, table.T.tolist())
     )
     session.executemany(STATEMENTS.put_counts, step.counts.items())
+    session.executemany(_SET_LOT, [(lot, int(numbers[index])) for index, lot in step.lots.items()])
     return added
 
 

@@ -1,4 +1,4 @@
-"""Symbols, as they become known: each with its trades so far."""
+"""Symbols, as they become known: each with its trades so far, and the lot of its sizes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,24 @@ from mdtool.services.gateway.market import MarketState
 
 
 class KnownSymbol(NamedTuple):
-    """A symbol that has traded, how often, and the exchange time of its last trade in ns."""
+    """A symbol that has traded, how often, the time of its last trade in ns, and its lot."""
 
     symbol: str
     trades: int
     last_trade: int
+    lot: int | None = None
 
 
 FIELDS: Final = (
     Field("symbol", Kind.TEXT, "The symbol."),
     Field("trades", Kind.SIZE, "The number of trades of its session so far."),
     Field("last_trade", Kind.TIME, "The exchange time of its last trade."),
+    Field(
+        "lot",
+        Kind.PRICE,
+        "What one unit of its sizes and volumes stands for, where they are whole lots.",
+        is_optional=True,
+    ),
 )
 
 
@@ -106,4 +113,4 @@ class Symbols:
     def _row(self, symbol: str) -> KnownSymbol:
         index = self._market.symbols.intern(symbol)
         *_, trades, last_trade, _ = self._market.session(index)
-        return KnownSymbol(symbol, trades, last_trade)
+        return KnownSymbol(symbol, trades, last_trade, self._market.lot(symbol))
