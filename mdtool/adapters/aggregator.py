@@ -61,15 +61,18 @@ class AggregatorClient:
         Its `HOST:PORT`. It need not be available yet.
     socket : str, optional
         Its Unix socket, over which updates and trades then come.
+    token : str, optional
+        By which the client authenticates; by default, that of services.
     """
 
-    def __init__(self, address: str, socket: str = "") -> None:
+    def __init__(self, address: str, socket: str = "", token: str | None = None) -> None:
         self.address = address
+        self._token = token
         self._socket = socket
 
     async def __aenter__(self) -> Self:
         self._channel = rpc.open_channel(self.address, bounds_unread=True)
-        self._stub = rpc.Stub(self._channel)
+        self._stub = rpc.Stub(self._channel, self._token)
         self._streams: Any = LocalStub(self._socket) if self._socket else self._stub
         return self
 

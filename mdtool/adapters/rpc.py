@@ -97,12 +97,16 @@ def open_channel(address: str, *, bounds_unread: bool = False) -> grpc.aio.Chann
 class Stub:
     """The calls of `MarketDataService` on a channel, by their names.
 
-    Where services authenticate to each other, they carry their token.
+    Parameters
+    ----------
+    channel : grpc.aio.Channel
+    token : str, optional
+        What the calls carry; by default, that of services.
     """
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        secret = services_secret()
-        metadata = [(AUTHORIZATION, f"Bearer {secret}")] if secret else None
+    def __init__(self, channel: grpc.aio.Channel, token: str | None = None) -> None:
+        token = services_secret() if token is None else token
+        metadata = [(AUTHORIZATION, f"Bearer {token}")] if token else None
         for method in SERVICE.methods:
             connect: Callable[..., Any] = getattr(channel, f"{_shape(method)}")
             call = connect(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdtool.adapters.identity.config import TOKEN_VARIABLE, client_token
 from mdtool.cli.completion import one_of
 from mdtool.cli.options import with_settings
 from mdtool.core.config import did_you_mean
@@ -65,6 +66,14 @@ def serve(
             "instead of sending probes.",
         ),
     ] = None,
+    token_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"With --check, file with the token for the services; by default that of "
+            f"{TOKEN_VARIABLE}.",
+        ),
+    ] = None,
     ticks: Annotated[int, typer.Option(min=1, help="How many probes a check sends.")] = 20,
     as_json: Annotated[
         bool, typer.Option("-J", "--json", help="Addresses, or a check's times, as JSON lines.")
@@ -97,10 +106,10 @@ def serve(
     if digest is not None:
         if not check:
             raise UsageError("--digest: compares running services; give --check too")
-        _check_digest(config, digest)
+        _check_digest(config, digest, token_file)
         return None
     if check:
-        _check(config, ticks, as_json)
+        _check(config, ticks, as_json, token_file)
         return None
     if what == "all":
         return _run(config, context, as_json)
@@ -143,7 +152,7 @@ def _run_together(config: ServeConfig) -> int:
         return run_service(OneProcess(services(topology)), logs_ready=False)
 
 
-def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
+def _check(config: ServeConfig, ticks: int, as_json: bool, token_file: str | None) -> None:
     import asyncio
 
     from mdtool.core.addresses import dial_address
@@ -157,7 +166,7 @@ def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
     gateway = where["gateway"] if "gateway" in names else None
     vwap = where["vwap"] if "vwap" in names else None
     route = Route(where["serve-tcp"], where["aggregate"], gateway, vwap)
-    hops = asyncio.run(check(route, ticks))
+    hops = asyncio.run(check(route, ticks, client_token(token_file)))
     if as_json:
         for hop in hops:
             times = {"median_us": hop.median_ns / 1e3, "slowest_us": hop.slowest_ns / 1e3}
@@ -166,7 +175,7 @@ def _check(config: ServeConfig, ticks: int, as_json: bool) -> None:
         _print_hops(hops)
 
 
-def _check_digest(config: ServeConfig, path: str) -> None:
+def _check_digest(config: ServeConfig, path: str, token_file: str | None) -> None:
     import asyncio
 
     from mdtool.core.addresses import dial_address
@@ -175,7 +184,7 @@ def _check_digest(config: ServeConfig, path: str) -> None:
 
     expected = digest_trades([path])
     address = dial_address(*endpoints(config)["gateway"])
-    same = asyncio.run(check_gateway(address, expected))
+    same = asyncio.run(check_gateway(address, expected, client_token(token_file)))
     print(f"{address} serves the {same.rows:,} trades of {path}: {same.digest}")
 
 

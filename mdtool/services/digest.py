@@ -15,6 +15,7 @@ from yarl import URL
 
 from mdtool.adapters.dbn_files import open_merged
 from mdtool.adapters.dbn_select import Selection, selected
+from mdtool.adapters.identity.config import bearer_header
 from mdtool.adapters.stores import open_history
 from mdtool.core.dtypes import MBO, MBP10
 from mdtool.core.errors import CheckError, InputError, PeerError
@@ -105,7 +106,7 @@ def digest_store(url: str, progress: Progress = lambda _rows: None) -> TradeDige
     return digest
 
 
-async def digest_gateway(address: str, symbols: Sequence[str]) -> TradeDigest:
+async def digest_gateway(address: str, symbols: Sequence[str], token: str = "") -> TradeDigest:
     """Return the digest of the trades of some symbols that a gateway serves.
 
     Parameters
@@ -113,6 +114,8 @@ async def digest_gateway(address: str, symbols: Sequence[str]) -> TradeDigest:
     address : str
         `HOST:PORT`.
     symbols : sequence of str
+    token : str, optional
+        By which the client authenticates.
 
     Raises
     ------
@@ -121,7 +124,8 @@ async def digest_gateway(address: str, symbols: Sequence[str]) -> TradeDigest:
     """
     digest = TradeDigest()
     tls = http_options("gateway", address)
-    async with aiohttp.ClientSession(f"{'https' if tls else 'http'}://{address}") as http:
+    url = f"{'https' if tls else 'http'}://{address}"
+    async with aiohttp.ClientSession(url, headers=bearer_header(token)) as http:
         get = functools.partial(http.get, **tls)
         for symbol in symbols:
             parameters = {"limit": str(_PAGE), "order": "asc"}
@@ -150,7 +154,7 @@ def trades_of_rows(symbol: str, rows: Sequence[dict[str, Any]]) -> NamedTrades:
     )
 
 
-async def check_gateway(address: str, expected: TradeDigest) -> SymbolDigest:
+async def check_gateway(address: str, expected: TradeDigest, token: str = "") -> SymbolDigest:
     """Compare the trades that a gateway serves with those expected; return their digest.
 
     Raises
@@ -160,7 +164,7 @@ async def check_gateway(address: str, expected: TradeDigest) -> SymbolDigest:
     CheckError
         When they differ.
     """
-    served = await digest_gateway(address, list(expected.symbols))
+    served = await digest_gateway(address, list(expected.symbols), token)
     found = differences(expected.by_symbol(), served.by_symbol())
     if found:
         more = f" and {len(found) - 1} other symbols" if len(found) > 1 else ""

@@ -88,3 +88,8 @@ def client_token(file: str | None) -> str:
 def services_secret() -> str:
     """Return the token by which a service authenticates to another, empty without one."""
     return load(AuthConfig, "auth", {}).services_secret
+
+
+def bearer_header(token: str) -> dict[str, str]:
+    """Return the header of a request that has a token, none without one."""
+    return {"Authorization": f"Bearer {token}"} if token else {}

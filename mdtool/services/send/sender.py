@@ -141,9 +141,12 @@ class Sender:
         ------
         PeerError
             When the server cannot be reached, is unavailable for too long, or refuses.
+        InputError
+            When the file with its token cannot be read.
         MdtoolError
             The error of the source, after everything before it was acknowledged.
         """
+        client_token(self._config.token_file)  # which fails before there is a connection
         _load_encoder()
         ahead = AsyncReadAhead(iter(self._batches), _BATCHES_AHEAD)
         config = self._config

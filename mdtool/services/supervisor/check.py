@@ -20,6 +20,7 @@ from typing import Final
 import aiohttp
 
 from mdtool.adapters.aggregator import AggregatorClient
+from mdtool.adapters.identity.config import bearer_header
 from mdtool.adapters.vwap_feed import VwapFeedClient, decode_states
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
@@ -29,7 +30,7 @@ from mdtool.core.tcp import reason_of
 from mdtool.core.tls import connect_options, http_options
 from mdtool.core.units import NS_PER_MS
 from mdtool.wire.batches import Updates
-from mdtool.wire.frames import PROBE_FRAME, Ack, Committed, ReplyDecoder, encode_hello
+from mdtool.wire.frames import PROBE_FRAME, Ack, Committed, ReplyDecoder, encode_auth, encode_hello
 
 TIMEOUT_S: Final = 5.0
 """How long a probe may take to all services."""
@@ -82,7 +83,7 @@ class Hop:
         return max(self.times_ns)
 
 
-async def check(route: Route, ticks: int) -> list[Hop]:
+async def check(route: Route, ticks: int, token: str = "") -> list[Hop]:
     """Send probes, each once the one before has arrived everywhere.
 
     Uncounted ones precede them until one has arrived everywhere. All times are by this process's
@@ -94,6 +95,8 @@ async def check(route: Route, ticks: int) -> list[Hop]:
         The services.
     ticks : int
         How many probes count, from 1.
+    token : str, optional
+        By which the client authenticates; its principal reads and writes every symbol.
 
     Raises
     ------
@@ -109,14 +112,16 @@ async def check(route: Route, ticks: int) -> list[Hop]:
             sightings = _Sightings()
             followers = [
                 tasks.create_task(_follow_replies(reader, sightings)),
-                tasks.create_task(_follow_aggregate(route.aggregate, stream_id, sightings)),
+                tasks.create_task(_follow_aggregate(route.aggregate, stream_id, sightings, token)),
             ]
             if route.gateway is not None:
-                following = _follow_gateway(route.gateway, stream_id, sightings)
+                following = _follow_gateway(route.gateway, stream_id, sightings, token)
                 followers.append(tasks.create_task(following))
             if route.vwap is not None:
-                following = _follow_vwap(route.vwap, stream_id, sightings)
+                following = _follow_vwap(route.vwap, stream_id, sightings, token)
                 followers.append(tasks.create_task(following))
+            if token:
+                writer.write(encode_auth(token))
             writer.write(encode_hello(stream_id))
             first = await _warm_up(writer, places, sightings)
             journeys = [
@@ -128,7 +133,7 @@ async def check(route: Route, ticks: int) -> list[Hop]:
     except ExceptionGroup as group:
         raise first_error(group) from group
     hops = _hops(places, journeys)
-    if route.gateway is not None and (age_ns := await _age_ns(route.gateway)) is not None:
+    if route.gateway is not None and (age_ns := await _age_ns(route.gateway, token)) is not None:
         hops.append(Hop(_OLDEST, [age_ns]))
     return hops
 
@@ -216,22 +221,27 @@ async def _follow_replies(reader: asyncio.StreamReader, sightings: _Sightings) -
     raise PeerError("serve-tcp closed the connection")
 
 
-async def _follow_aggregate(address: str, stream_id: str, sightings: _Sightings) -> None:
+async def _follow_aggregate(
+    address: str, stream_id: str, sightings: _Sightings, token: str
+) -> None:
     def receive(_symbols: SymbolTable, updates: Updates) -> None:
         now_ns = time.time_ns()
         for probe in updates.probes:
             if probe.stream_id == stream_id:
                 sightings.note(_APPLIED, probe.sequence, now_ns)
 
-    async with AggregatorClient(address) as aggregator:
+    async with AggregatorClient(address, token=token) as aggregator:
         await aggregator.follow(receive)
 
 
-async def _follow_gateway(address: str, stream_id: str, sightings: _Sightings) -> None:
+async def _follow_gateway(address: str, stream_id: str, sightings: _Sightings, token: str) -> None:
     tls = http_options("gateway", address)
     url = f"{'wss' if tls else 'ws'}://{address}/ws/marketdata?symbol={stream_id}"
     try:
-        async with aiohttp.ClientSession() as session, session.ws_connect(url, **tls) as socket:
+        async with (
+            aiohttp.ClientSession(headers=bearer_header(token)) as session,
+            session.ws_connect(url, **tls) as socket,
+        ):
             async for message in socket:
                 now_ns = time.time_ns()
                 aggregate = json.loads(message.data)
@@ -244,13 +254,15 @@ async def _follow_gateway(address: str, stream_id: str, sightings: _Sightings) -
     raise PeerError(f"gateway {address} closed the connection")
 
 
-async def _age_ns(gateway: str) -> int | None:
+async def _age_ns(gateway: str, token: str) -> int | None:
     """Return the highest age of what the gateway has written lately, None where it is unknown."""
     tls = http_options("gateway", gateway)
     url = f"{'https' if tls else 'http'}://{gateway}/health"
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as session,
+            aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(TIMEOUT_S), headers=bearer_header(token)
+            ) as session,
             session.get(url, **tls) as response,
         ):
             age_ms = (await response.json()).get("age_ms")
@@ -259,8 +271,8 @@ async def _age_ns(gateway: str) -> int | None:
     return None if age_ms is None else int(age_ms * NS_PER_MS)
 
 
-async def _follow_vwap(address: str, stream_id: str, sightings: _Sightings) -> None:
-    feed = VwapFeedClient(address, frozenset({stream_id}))
+async def _follow_vwap(address: str, stream_id: str, sightings: _Sightings, token: str) -> None:
+    feed = VwapFeedClient(address, frozenset({stream_id}), token)
     try:
         async for lines in feed.lines():
             now_ns = time.time_ns()
