@@ -1,12 +1,15 @@
-"""What authentication costs: requests with a token, updates for permission classes, API keys."""
+"""What safety costs: TLS, requests with a token, updates for permission classes, API keys."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import datetime as dt
 import itertools
 import json
 import os
 import random
+import ssl
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,12 +22,14 @@ from mdtool.adapters.identity.api_keys import ApiKey
 from mdtool.adapters.identity.config import OPTIONAL, REQUIRED, AuthConfig
 from mdtool.bench.fanout import Server
 from mdtool.bench.figures import Figure, in_turns
-from mdtool.bench.market import SYMBOLS, gateway_with_aggregate
+from mdtool.bench.market import SYMBOLS, frames, gateway_with_aggregate, send
+from mdtool.bench.processes import stack
 from mdtool.bench.requests import ROUND_S, compare, rest_answer, rest_load
 from mdtool.bench.stomp_load import stomp_clients
 from mdtool.core.config import CONFIG_VARIABLE
 from mdtool.core.descriptors import raise_file_limit
 from mdtool.core.permissions import Roles
+from mdtool.core.units import NS_PER_MS
 from mdtool.services.gateway.protocols.stomp import PATH
 from mdtool.services.gateway.table import TABLE
 from mdtool.services.security import Security
@@ -33,25 +38,62 @@ CLIENTS: Final = 2_000
 CLASSES: Final = 10
 KEYS: Final = 100_000
 ROUNDS: Final = 15
+TICKS: Final = 2_000_000
 _CHECKS: Final = 5_000
+_VALID: Final = dt.timedelta(days=1)
+_TCP: Final = "serve-tcp tcp"
 _ROLE: Final = {"read": ["A*", "M*"], "deny": ["X*"]}
 
 
 async def measure(
-    clients: int = CLIENTS, keys: int = KEYS, rounds: int = ROUNDS, round_s: float = ROUND_S
+    clients: int = CLIENTS,
+    keys: int = KEYS,
+    rounds: int = ROUNDS,
+    round_s: float = ROUND_S,
+    ticks: int = TICKS,
 ) -> list[Figure]:
-    """Return what a token, ten permission classes and many API keys cost.
+    """Return what TLS, a token, ten permission classes and many API keys cost.
 
-    REST with a token is beside REST without authentication; updates to clients in ten permission
-    classes are beside those to as many in one; a check of one of many API keys is beside that of
-    the only one.
+    Ingest over TLS is beside ingest over TCP, and REST with a token beside REST without
+    authentication. Updates to clients in ten permission classes are beside those to as many in one;
+    a check of one of many API keys is beside that of the only one.
     """
     with tempfile.TemporaryDirectory(prefix="mdtool-") as folder:
         return [
+            await _ingest(Path(folder), ticks, rounds),
             await _rest(Path(folder), rounds, round_s),
             *await _fanout(Path(folder), clients, rounds),
             _checks(Path(folder), keys, rounds),
         ]
+
+
+async def _ingest(folder: Path, ticks: int, rounds: int) -> Figure:
+    """Return the rate at which one connection's ticks come into bars, all in one process."""
+    from mdtool.adapters.certificates import LOCAL_NAMES, Authority
+
+    authority = Authority.make("mdtool bench", _VALID)
+    authority.write(folder)
+    authority.issue(folder, "server", LOCAL_NAMES, _VALID)
+    settings = folder / "tls.toml"
+    settings.write_text(f"[tls]\ncert = '{folder}/server.pem'\nkey = '{folder}/server.key'\n")
+    trusted = ssl.create_default_context(cafile=folder / "ca.pem")
+    options = ("--memory", "--only", "serve-tcp,aggregate")
+    async with contextlib.AsyncExitStack() as servers:
+        _, plain = await servers.enter_async_context(stack(*options))
+        with _environment(CONFIG_VARIABLE, str(settings)):
+            _, encrypted = await servers.enter_async_context(stack(*options))
+        began_ns = time.time_ns()
+        pairs = []
+        for number in range(rounds + 1):
+            data = frames(ticks, began_ns + number * ticks * NS_PER_MS)
+            accepted = f"Accepted {ticks} "
+            pairs.append(
+                (
+                    ticks / await asyncio.to_thread(send, encrypted[_TCP], data, accepted, trusted),
+                    ticks / await asyncio.to_thread(send, plain[_TCP], data, accepted),
+                )
+            )
+    return in_turns("auth_ingest_tls", "ticks/s", "plain TCP", pairs[1:])  # the first warms up
 
 
 async def _rest(folder: Path, rounds: int, round_s: float) -> Figure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -22,7 +23,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Trades
 from mdtool.core.units import NS_PER_MS, PRICE_SCALE
 from mdtool.wire._pb import tick_pb2
-from mdtool.wire.frames import Ack, ReplyDecoder
+from mdtool.wire.frames import END_FRAME, Ack, ReplyDecoder
 from mdtool.wire.tick_encoder import encode_frames
 
 SYMBOLS: Final = ("AAPL", "MSFT", "GOOG", "AMZN", "TSLA")
@@ -52,18 +53,27 @@ def frames(count: int, first_ns: int) -> memoryview:
     ).data
 
 
-def send(address: str, data: memoryview, expected: str) -> float:
+def send(address: str, data: memoryview, expected: str, tls: ssl.SSLContext | None = None) -> float:
     """Send frames as a plain client; return the seconds until the expected Ack.
+
+    With TLS an End ends them, else the end of the sending half does.
 
     Raises
     ------
     PeerError
         When another answer comes, or none.
     """
-    with socket.create_connection(parse_address(address)) as connection:
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection(parse_address(address)))
+        if tls is not None:
+            wrapped = tls.wrap_socket(connection, server_hostname=parse_address(address)[0])
+            connection = stack.enter_context(wrapped)
         began_s = time.perf_counter()
         connection.sendall(data)
-        connection.shutdown(socket.SHUT_WR)
+        if tls is None:
+            connection.shutdown(socket.SHUT_WR)
+        else:
+            connection.sendall(END_FRAME)
         replies = ReplyDecoder()
         while received := connection.recv(1 << 16):
             for reply in replies.feed(received):

@@ -67,7 +67,7 @@ BENCHES: Final = {
         "STOMP messages to 2,000 and 10,000 clients, against bare aiohttp sockets", "fanout:measure"
     ),
     "auth": Bench(
-        "REST with a token, updates for ten permission classes, a check of 100,000 API keys",
+        "ingest over TLS, REST with a token, ten permission classes, 100,000 API keys",
         "auth:measure",
     ),
     "overload": Bench(

@@ -11,6 +11,7 @@ from mdtool.core.errors import PeerError
 from mdtool.core.trades import PROBE, Frames, Reason
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import (
+    END_FRAME,
     PROBE_FRAME,
     encode_auth,
     encode_committed,
@@ -140,9 +141,35 @@ def test_half_a_frame_waits_for_the_rest(decoder):
     assert decoder.pending_bytes == 0
 
 
+@pytest.mark.parametrize("size", [1, 3, 7, 1_000])
+@pytest.mark.parametrize("opening", [b"", encode_hello("s")])
+def test_an_end_wherever_chunks_are_cut(decoder, size, opening):
+    data = opening + frame() * 3 + PROBE_FRAME + END_FRAME
+    chunks = [data[at : at + size] for at in range(0, len(data), size)]
+    *before, last = [decoder.feed(chunk, NOW_NS) for chunk in chunks]
+    assert [each.has_ended for each in before] == [False] * len(before)
+    assert last.has_ended
+    assert sum(each.frames.count for each in [*before, last]) == 4
+    assert decoder.pending_bytes == 0
+
+
+def test_nothing_behind_an_end_is_read(decoder):
+    decoded = decoder.feed(frame() + END_FRAME + frame(), NOW_NS)
+    assert decoded.has_ended
+    assert decoded.frames.count == 1
+    assert decoder.pending_bytes == len(frame())
+
+
+def test_an_end_does_not_stand_for_a_token(index):
+    decoder = TickDecoder(index, needs_token=True)
+    with pytest.raises(FrameError, match="token"):
+        decoder.feed(END_FRAME, NOW_NS)
+
+
 @pytest.mark.parametrize(
     ("header", "complaint"),
     [
+        (0x16030100, "the client speaks TLS, and this port does not"),
         (0, "frame of length 0"),
         (1_000_001, "frame of 1,000,001 bytes is over 1,000,000"),
         (2**31 - 1, "frame of 2,147,483,647 bytes is over 1,000,000"),
