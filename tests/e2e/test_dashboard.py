@@ -102,6 +102,20 @@ async def test_what_is_shown_is_what_the_api_answers():
         assert tab.complaints == []
 
 
+async def test_volumes_are_shown_times_the_lot(market):
+    market.lots = {"BTC/USD": 10_000, "WHEAT": 5_000 * 10**9, "AAPL": 10**9}
+    market.trade("BTC/USD", 60_000.0, 123_456_789_012_345_678)
+    market.trade("WHEAT", 5.5, 3)
+    async with gateway_of(market.address, assets=str(node_modules())) as client, chromium() as tab:
+        await tab.resize(1800, 900)
+        await tab.open(url_of(client, "/?symbol=BTC%2FUSD"))
+        await tab.until(shows("BTC/USD", "volume", "1,234,567,890,123.45678"))
+        await tab.until(shows("WHEAT", "volume", "15,000"))
+        await tab.until(shows("AAPL", "volume", "400"))
+        shown = "document.querySelector('[data-value=volume]').textContent"
+        await tab.until(f"{shown} === '1,234,567,890,123.45678'")
+
+
 async def test_a_gateway_is_killed_and_restarted_without_a_reload(tmp_path):
     store = f"sqlite:///{tmp_path}/trades.db"
     async with aggregator(store=store) as running, chromium() as tab:

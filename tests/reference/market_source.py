@@ -54,6 +54,8 @@ class MarketSource:
     untraded: list[str] = field(default_factory=list)
     """Symbols of the table that no update is about."""
     refused: dict[str, int] = field(default_factory=dict)
+    lots: dict[str, int] = field(default_factory=dict)
+    """Of symbols, in units of 1e-9, told with their first update."""
     is_silent: bool = False
     """Whether questions stay unanswered."""
     address: str = ""
@@ -134,6 +136,11 @@ class MarketSource:
             new_symbols=new,
             symbol=np.array([table.index(symbol) for symbol in changed], "<u4").tobytes(),
             counts=marketdata_pb2.IngestCounts(ticks=total, refused=self.refused),
+            new_lots=(
+                marketdata_pb2.SymbolLot(symbol=table.index(symbol), step=self.lots[symbol])
+                for symbol in new
+                if symbol in self.lots
+            ),
             **_columns([self.sessions[symbol] for symbol in changed], COLUMNS),
         )
 

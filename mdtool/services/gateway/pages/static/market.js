@@ -88,6 +88,7 @@ export class Market {
       ]);
       sessions.forEach((session) => this.#take(session.symbol, "session", session));
       quotes.forEach((quote) => this.#take(quote.symbol, "quote", quote));
+      await this.#readLots();
       this.problem = this.rows.size ? "" : "Waiting for the first trade …";
     } catch (error) {
       this.problem = this.rows.size ? "" : error.message;
@@ -104,6 +105,18 @@ export class Market {
     this.#timer = setTimeout(() => this.#refresh(), delay);
   }
 
+  // Reads what one unit of volume is, where there are symbols of which that is unknown.
+  async #readLots() {
+    if ([...this.rows.values()].some(({ lot }) => lot === undefined)) {
+      for (const { symbol, lot } of await getAll("symbols")) {
+        const row = this.rows.get(symbol);
+        if (row) {
+          row.lot = lot;
+        }
+      }
+    }
+  }
+
   #receive(symbol, part, data) {
     const row = this.#take(symbol, part, data, true);
     if (part === "session") {
@@ -117,6 +130,7 @@ export class Market {
     if (row === undefined) {
       row = {
         symbol, session: null, quote: null, vwap: null, points: [], decimals: 0,
+        lot: undefined,      // a decimal string, null where sizes are no lots
         tradedAt: null,      // of performance.now(): clocks of exchanges may be of any day
         generation: null,    // of the connection that its session came over
       };

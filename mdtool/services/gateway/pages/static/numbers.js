@@ -7,6 +7,18 @@ const WHOLE = new Intl.NumberFormat("en-US");
 // A number, or digits of any length, with separators.
 export const count = (number) => (number == null ? null : WHOLE.format(number));
 
+// A size, digits of any length, times the lot of its symbol, a decimal string, null for 1.
+export function amount(size, lot) {
+  if (size == null || lot == null) {
+    return count(size);
+  }
+  const decimals = decimalsOf([lot]);
+  const units = BigInt(size) * BigInt(lot.replace(".", ""));
+  const scale = 10n ** BigInt(decimals);
+  const fraction = String(units % scale).padStart(decimals, "0").replace(/0+$/, "");
+  return WHOLE.format(units / scale) + (decimals && fraction ? `.${fraction}` : "");
+}
+
 // A decimal string with zeros up to so many decimals.
 export function padded(price, decimals) {
   const [units, fraction = ""] = price.split(".");

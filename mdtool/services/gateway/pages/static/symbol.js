@@ -21,6 +21,7 @@ export class SymbolView {
   #chart;
   #spread;
   #tape;
+  #lot = null;
   #draw = paced(() => this.#write());
   #endBook = () => {};
 
@@ -53,11 +54,16 @@ export class SymbolView {
     }
     this.#chart.show(symbol, interval);
     if (isOther) {
-      this.#tape.show(symbol);
+      this.#showTape();
       this.#spread.clear();
       this.#followBook(symbol);
     }
     this.#draw();
+  }
+
+  #showTape() {
+    this.#lot = this.#market.rows.get(this.symbol)?.lot ?? null;
+    this.#tape.show(this.symbol, this.#lot);
   }
 
   #followBook(symbol) {
@@ -92,6 +98,9 @@ export class SymbolView {
       }
     }
     this.#writeAge(row, isLive);
+    if (row && (row.lot ?? null) !== this.#lot) {
+      this.#showTape();
+    }
     if (row) {
       this.#chart.addVwap(row.vwap);
     }

@@ -1,6 +1,6 @@
 // The tape: trades as they arrive, newest first, with a line where some are missing.
 
-import { count, decimalsOf, padded, timeOfDay } from "./numbers.js";
+import { amount, count, decimalsOf, padded, timeOfDay } from "./numbers.js";
 import { paced } from "./paced.js";
 
 const MAX_ROWS = 100;
@@ -14,14 +14,16 @@ export class Tape {
   #draw = paced(() => this.#paint());
   #price = null;
   #decimals = 0;
+  #lot = null;
 
   constructor(body, connection) {
     this.#body = body;
     this.#connection = connection;
   }
 
-  show(symbol) {
+  show(symbol, lot) {
     this.close();
+    this.#lot = lot;
     this.#end = this.#connection.subscribe(
       { channel: "trades", symbols: [symbol] }, (message) => this.#receive(message));
   }
@@ -74,7 +76,7 @@ export class Tape {
       ? "" : value > this.#price ? "up" : "down";
     this.#price = value;
     this.#decimals = Math.max(this.#decimals, decimalsOf([price]));
-    for (const text of [timeOfDay(timestamp), padded(price, this.#decimals), count(size)]) {
+    for (const text of [timeOfDay(timestamp), padded(price, this.#decimals), amount(size, this.#lot)]) {
       row.insertCell().textContent = text;
     }
     return row;

@@ -1,6 +1,6 @@
 // The table of symbols. Only the rows that are visible exist, and only they are followed.
 
-import { ABSENT, age, count, padded, percent, relative, signOf } from "./numbers.js";
+import { ABSENT, age, amount, padded, percent, relative, signOf } from "./numbers.js";
 import { paced } from "./paced.js";
 import { Sparklines, drawSparkline } from "./sparkline.js";
 import { store, stored } from "./storage.js";
@@ -28,8 +28,8 @@ export const COLUMNS = [
     text: (row) => shown(row.quote?.ask, row), isOfQuote: true },
   { name: "change", value: (row) => change(row) ?? NaN, text: (row) => percent(change(row)),
     isSigned: true },
-  { name: "volume", value: (row) => Number(row.session?.volume ?? NaN),
-    text: (row) => count(row.session?.volume) ?? ABSENT },
+  { name: "volume", value: (row) => Number(row.session?.volume ?? NaN) * (row.lot ?? 1),
+    text: (row) => amount(row.session?.volume, row.lot) ?? ABSENT },
   { name: "vwap", value: (row) => Number(row.vwap?.vwap ?? NaN),
     text: (row) => (row.vwap?.vwap == null
       ? ABSENT : Number(row.vwap.vwap).toFixed(row.decimals + 1)) },
