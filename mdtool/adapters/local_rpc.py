@@ -347,6 +347,9 @@ class _Context:
 
     access = EVERYTHING
 
+    async def spend_ticks(self, _ticks: int) -> None:
+        pass
+
     def __init__(self, frames: _Frames) -> None:
         self._frames = frames
 

@@ -22,6 +22,7 @@ from mdtool.core.throttle import Throttle
 from mdtool.core.units import NS_PER_S
 from mdtool.services.limits import (
     DEFAULT_QUOTA,
+    SERVICE_QUOTA,
     UNLIMITED,
     CapacityError,
     LimitError,
@@ -141,6 +142,7 @@ class Admission:
         given = {} if self.security is None else self.security.quotas
         for name in {DEFAULT_QUOTA, *given}:
             self._quotas[name] = Quota(limits, given.get(name, QuotaConfig()))
+        self._quotas.setdefault(SERVICE_QUOTA, Quota(Limits(), QuotaConfig()))
         default = self._quotas[DEFAULT_QUOTA]
         self.requests, self.upstream = default.requests, default.upstream
         rate = max(1, round(limits.time_percent * _US_PER_PERCENT))
@@ -386,6 +388,19 @@ class Client:
     def spend_request(self) -> None:
         """Count a request answered from memory; raise LimitError when there were too many."""
         self._quota.requests.spend(self.identity)
+
+    def spend_ticks(self, ticks: int) -> float:
+        """Count ticks that the client has sent; return for how many seconds it has to wait.
+
+        Its other connections wait too. A client is blocked by backpressure, and loses nothing.
+        """
+        throttle = self._quota.ticks
+        if throttle is None:
+            return 0.0
+        now_ns = time.monotonic_ns()
+        if ticks:
+            throttle.charge(self.identity, now_ns, ticks)
+        return throttle.wait_ns(self.identity, now_ns) / NS_PER_S
 
     def spend_upstream(self) -> None:
         """Count a request that reaches another service; raise LimitError likewise."""

@@ -182,6 +182,9 @@ class QuotaConfig:
     upstream_burst: int | None = setting(None, "How many of those at once.", low=1)
     connections: int | None = setting(None, "Connections at the same time.", low=0)
     subscriptions: int | None = setting(None, "Subscriptions at the same time.", low=0)
+    ticks_per_s: int | None = setting(
+        None, "Ticks a second that are taken, 0 for any number; more wait with their sender.", low=0
+    )
 
 
 class Quota:
@@ -199,6 +202,8 @@ class Quota:
     requests, upstream : RateLimit
     connections, subscriptions : int
         Of one client, or UNLIMITED.
+    ticks : Throttle or None
+        Of the ticks that clients send, None for any number.
     """
 
     def __init__(self, limits: Limits, given: QuotaConfig) -> None:
@@ -215,7 +220,11 @@ class Quota:
         if given.connections is not None:
             self.connections = given.connections
         self.subscriptions = given.subscriptions or UNLIMITED
+        ticks_per_s = given.ticks_per_s or UNLIMITED
+        self.ticks = _throttle(ticks_per_s, ticks_per_s)
 
 
+SERVICE_QUOTA: Final = "service"
+"""The class of services of ours, which has no limits."""
 DEFAULT_QUOTA: Final = "default"
 """The class of principals without one, and of clients without a token."""

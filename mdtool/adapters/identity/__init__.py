@@ -14,7 +14,7 @@ from mdtool.adapters.identity.jwt import JwtVerifier
 from mdtool.core.errors import ConfigError, InputError, StartupError
 from mdtool.core.permissions import EVERYTHING, Principal, Roles
 
-SERVICE: Final = Principal("service", EVERYTHING)
+SERVICE: Final = Principal("service", EVERYTHING, "service")
 """Another service of ours, which has the same `services-secret`."""
 POLL_S: Final = 1.0
 """How often the file of API keys is looked at."""

@@ -18,7 +18,7 @@ from mdtool.adapters.identity.errors import TokenError
 from mdtool.core.addresses import ALL, ALL_IPV4, cannot_listen, format_address
 from mdtool.core.descriptors import PAUSE_S, check
 from mdtool.core.errors import StartupError
-from mdtool.core.permissions import Access, ForbiddenError
+from mdtool.core.permissions import ForbiddenError
 from mdtool.core.tcp import bind, close_all
 from mdtool.core.tls import ServerTls
 from mdtool.services.aggregator.reflection import add_reflection
@@ -55,12 +55,18 @@ class Call:
         What the client may read and write.
     """
 
-    __slots__ = ("abort", "access", "peer", "send_initial_metadata", "write")
+    __slots__ = ("_client", "abort", "access", "peer", "send_initial_metadata", "write")
 
-    def __init__(self, context: Any, access: Access) -> None:
-        self.access = access
+    def __init__(self, context: Any, client: Client) -> None:
+        self._client = client
+        self.access = client.principal.access
         self.abort, self.peer, self.write = context.abort, context.peer, context.write
         self.send_initial_metadata = context.send_initial_metadata
+
+    async def spend_ticks(self, ticks: int) -> None:
+        """Count ticks that the client has sent, and wait as long as its quota says."""
+        if wait_s := self._client.spend_ticks(ticks):
+            await asyncio.sleep(wait_s)
 
 
 async def _authenticate(client: Client, metadata: Iterable[tuple[str, str | bytes]]) -> None:
@@ -177,7 +183,7 @@ class GrpcServer:
                 if client.security is not None:
                     await _authenticate(client, context.invocation_metadata() or ())
                 stack.enter_context(client.connected("grpc", end))
-                yield Call(context, client.principal.access)
+                yield Call(context, client)
             except TokenError as error:
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             except ForbiddenError as error:

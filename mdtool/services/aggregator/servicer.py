@@ -69,6 +69,10 @@ class Context(Protocol):
         """What the client may read and write."""
         ...
 
+    async def spend_ticks(self, ticks: int) -> None:
+        """Count ticks that the client has sent, and wait as long as its quota says."""
+        ...
+
     def peer(self) -> str:
         """Return the client's address."""
         ...
@@ -134,6 +138,7 @@ class MarketDataServicer:
                 self._live.take_new(frames)
                 taken += len(frames.trades)
                 refused[frames.refused_reason] += 1
+                await context.spend_ticks(1)
         except DecodeError as error:
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error)
         await self._committer.until(self._market.commit)
@@ -162,6 +167,7 @@ class MarketDataServicer:
                     run = decode_batch(batch, symbols)
                     check_stream(run.stream_id, run.first_sequence, run.frames.count)
                     await self._live.accept(run, check, acknowledger)
+                    await context.spend_ticks(run.frames.count)
         except SequenceGapError as error:
             await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, error)
         except StoreUnavailableError as error:  # which the committer has logged

@@ -268,6 +268,9 @@ class Connection(asyncio.BufferedProtocol):
         if not self._intake.has_room:
             self._transport.pause_reading()
             self._intake.when_room(self._resume_reading)
+        if self._client.spend_ticks(frames.count):
+            self._transport.pause_reading()
+            self._resume_reading()
 
     async def _open(self, frames: Frames, token: str | None) -> None:
         """Answer a Hello; `frames` came behind it and are numbered from the answer on.
@@ -298,7 +301,12 @@ class Connection(asyncio.BufferedProtocol):
         self._task = self._tasks.create_task(self._finish())
 
     def _resume_reading(self) -> None:
-        if not self._is_stopped:
+        """Read on, at the latest when the quota of the client's ticks allows that."""
+        if self._is_stopped or self._transport.is_closing():
+            return
+        if wait_s := self._client.spend_ticks(0):
+            asyncio.get_running_loop().call_later(wait_s, self._resume_reading)
+        else:
             self._transport.resume_reading()
 
     async def _finish(self) -> None:

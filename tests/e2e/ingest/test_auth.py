@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
 from mdtool.adapters.identity import api_keys
@@ -125,3 +128,31 @@ async def test_where_tokens_are_optional_others_have_the_role_anonymous(
 async def test_without_authentication_tokens_are_left_unread(ledger, address):
     ack = await finish(address, encode_auth("whatever"), frames(1))
     assert ack.message.startswith("Accepted 1 tick")
+
+
+async def test_a_principal_sends_no_more_ticks_than_its_quota(keys, ledger, aggregator):
+    settings = keys.path.with_name("mdtool.toml")
+    settings.write_text(settings.read_text() + "[quotas.default]\nticks-per-s = 50\n")
+    async with serving(aggregator.address) as at:
+        address = parse_address(at)
+        began_s = time.monotonic()
+        async with bounded():
+            acks = await asyncio.gather(
+                *(finish(address, encode_auth(keys["all"]), frames(60)) for _ in range(2))
+            )
+        took_s = time.monotonic() - began_s
+    assert [ack.message for ack in acks] == ["Accepted 60 ticks, refused 0"] * 2
+    assert took_s > 1  # 50 ticks at once, and 70 at 50 a second
+
+
+async def test_another_principal_has_a_quota_of_its_own(keys, ledger, aggregator):
+    settings = keys.path.with_name("mdtool.toml")
+    settings.write_text(settings.read_text() + "[quotas.default]\nticks-per-s = 1\n")
+    async with serving(aggregator.address) as at:
+        address = parse_address(at)
+        blocked = await Client.connect(address)
+        blocked.writer.write(encode_auth(keys["all"]) + frames(1_000))
+        async with bounded():
+            await ledger.when(lambda: ledger.count() == 1_000)
+            ack = await finish(address, encode_auth(keys["denied"]), frame("AAPL"))
+        assert ack.message.startswith("Accepted 1 tick")
