@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import pickle
 import signal
@@ -20,6 +21,8 @@ import numpy as np
 from mdtool.core.interrupts import Blocking
 from mdtool.core.machine_code import DamagedError, Image, UnsupportedError
 
+log = logging.getLogger(__name__)
+
 _UNSUPPORTED: Final = 3
 _PACKAGE: Final = "mdtool."
 _SAID: Final = "MDTOOL_COMPILING"
@@ -27,7 +30,7 @@ _SAID: Final = "MDTOOL_COMPILING"
 
 
 class Notice:
-    """Says once a process, on stderr, that kernels are being compiled."""
+    """Says once a process that kernels are being compiled: on stderr, or in a service's log."""
 
     why_not_cached = ""
     _is_said = _SAID in os.environ
@@ -44,7 +47,13 @@ class Notice:
                 f"compiling kernels, which are not cached ({cls.why_not_cached}); name a folder "
                 "that can be written with XDG_CACHE_HOME"
             )
-        print(f"mdtool: {what}", file=sys.stderr, flush=True)
+        from mdtool.core.lifecycle import SUPERVISED  # commands that are no services do without it
+
+        # A supervisor takes other lines for the reason of its child's end, and holds them back.
+        if SUPERVISED in os.environ:
+            log.warning("%s", what) if cls.why_not_cached else log.info("%s", what)
+        else:
+            print(f"mdtool: {what}", file=sys.stderr, flush=True)
 
 
 def compiled_elsewhere(function: Callable[..., Any], arguments: tuple[object, ...]) -> Image | None:

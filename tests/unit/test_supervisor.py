@@ -100,6 +100,12 @@ class Run(logging.Handler):
         """Return the process ids that programs tell."""
         return [int(pid) for pid in await self.heard_all(*((name, "pid") for name in names))]
 
+    async def line_of(self, name):
+        """Return the next line of `name`, skipping those of others."""
+        while (said := await self._line())[0] != name:
+            pass
+        return said[1]
+
     async def _line(self):
         line = asyncio.ensure_future(self.said.get())
         await asyncio.wait({line, self.task}, return_when=asyncio.FIRST_COMPLETED)
@@ -360,6 +366,17 @@ async def test_all_that_a_child_prints_is_relayed():
     async with supervise(service("one"), script("two", text, is_source=True)) as run:
         await run.heard("two", "out")
         await run.heard("two", "no end")
+
+
+async def test_progress_of_compiling_is_shown_while_it_is_made():
+    text = "from mdtool.core import logs; logs.configure()\n"
+    text += "from mdtool.core.compiling import Notice; Notice.say(); Notice.say()\nimport time\n"
+    text += "print('then', flush=True); time.sleep(600)"
+    async with supervise(script("one", text)) as run:
+        assert (await run.line_of("one")).endswith(
+            "INFO    compiling kernels, once after an install..."
+        )
+        assert await run.line_of("one") == "then"
 
 
 async def test_children_are_out_of_reach_of_the_terminal():
