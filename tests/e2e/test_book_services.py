@@ -254,7 +254,9 @@ async def test_the_page_starts_and_shows_the_book(day):
             await tab.until("document.querySelector('#sender dd').innerText === 'idle'")
             assert "Press Start" in await tab.text("#book")
             await tab.click("#start")
-            await tab.until("document.querySelector('#receiver dd').innerText === 'done'")
+            await tab.until(
+                "document.querySelector('#receiver dd').innerText === 'has the whole file'"
+            )
             await tab.until("document.querySelectorAll('#levels tr').length === 10")
             symbol = await tab.text("#symbol")
             await tab.until(
@@ -306,7 +308,10 @@ async def test_the_page_pauses_changes_the_speed_and_stops():
             )
             await tab.until("document.getElementById('progress').innerText.includes('\\n1\\u00d7')")
             await tab.click("#stop")
-            await tab.until(f"{state} === 'stopped' && !document.getElementById('start').hidden")
+            await tab.until(f"{state} === 'stopped before the end of the file'")
+            await tab.until("!document.getElementById('start').hidden")
+            received = "document.querySelector('#receiver dd').innerText"
+            await tab.until(f"{received} === 'stopped: the book is as of the last record received'")
             assert tab.complaints == []
 
 

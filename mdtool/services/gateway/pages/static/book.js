@@ -8,6 +8,15 @@ const DEPTH = 10;
 const BUSY_MS = 200;    // between looks at a book that changes
 const QUIET_MS = 1000;  // between looks at one that does not
 const TIMEOUT_MS = 5000;
+const WORDS = {
+  sender: { done: "sent the whole file", stopped: "stopped before the end of the file" },
+  receiver: {
+    waiting: "waiting for the stream",
+    processing: "building the book",
+    done: "has the whole file",
+    stopped: "stopped: the book is as of the last record received",
+  },
+};
 const BUSY_STATES = new Set(["streaming", "waiting", "connecting", "processing", "reconnecting"]);
 
 const element = (id) => document.getElementById(id);
@@ -36,8 +45,8 @@ async function look() {
 
 // Returns whether there is anything to be expected soon.
 function showServices({ sender, receiver }) {
-  showService(element("sender"), sender);
-  showService(element("receiver"), receiver);
+  showService(element("sender"), sender, WORDS.sender);
+  showService(element("receiver"), receiver, WORDS.receiver, sender);
   const unreachable = [["sender", sender], ["receiver", receiver]].filter(([, s]) => !s.reachable);
   const failed = [sender, receiver].find((service) => service.error);
   if (unreachable.length > 0) {
@@ -59,9 +68,12 @@ function showServices({ sender, receiver }) {
   return isStreaming || isProcessing;
 }
 
-function showService(where, service) {
-  where.dataset.state = service.reachable ? service.state : "unavailable";
-  where.querySelector("dd").textContent = service.reachable ? service.state : "unavailable";
+function showService(where, service, words, source = service) {
+  // The receiver only sees its stream end; the sender knows whether that was the whole file.
+  const isCut = service.state === "done" && source.reachable && source.state === "stopped";
+  const state = !service.reachable ? "unavailable" : isCut ? "stopped" : service.state;
+  where.dataset.state = state;
+  where.querySelector("dd").textContent = words[state] ?? state;
   where.title = service.address;
 }
 
