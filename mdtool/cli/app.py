@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from mdtool.cli.mistyped import message_of
 from mdtool.cli.options import ADVANCED, CommandGroup
 from mdtool.cli.values import convert_plainly
 from mdtool.core import interrupts, logs
@@ -197,7 +198,7 @@ def main() -> NoReturn:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""
-        message = _mistyped(error) or error.format_message()
+        message = message_of(error) or error.format_message()
         # Without arguments the help was printed instead of a message.
         status = _report(f"{message}{hint}", EXIT_USAGE) if message else EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
@@ -215,15 +216,6 @@ def main() -> NoReturn:
         status = _report(f"internal error: {type(error).__name__}: {error}", EXIT_FAILED)
     gc.freeze()  # with numba loaded, the last garbage collection takes 0.2 s
     sys.exit(interrupts.outcome(status))
-
-
-def _mistyped(error: typer.TyperException) -> str | None:
-    """Return the message of an option that does not exist, with the nearest one if any is near."""
-    option = getattr(error, "option_name", None)
-    near = getattr(error, "possibilities", None)
-    if not option:
-        return None
-    return f"{option}: no such option" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _describe(error: OSError) -> str:

@@ -327,6 +327,17 @@ def test_only_the_flag_that_changes_something_is_shown():
         (["token", "nwe"], "token nwe: no such command; did you mean 'new'?"),
         (["watch", "--zzz"], "--zzz: no such option (see mdtool watch --help)"),
         (["gateway", "--prot", "9"], "--prot: no such option; did you mean --port?"),
+        (["serve", "all", "--port", "9"], "--port: no such option; did you mean --gateway-port?"),
+        (
+            ["replay-dbn", "--format", "json"],
+            "--format: no such option; did you mean --json or --csv or --dbn?",
+        ),
+        (["info", "--file", "x"], "--file: no such option; give INPUT without an option"),
+        (["watch", "--port", "9"], "--port: no such option; give HOST:PORT without an option"),
+        (
+            ["gateway", "--log-level", "debug"],
+            "--log-level: no such option; it precedes the command: mdtool --log-level ... gateway",
+        ),
         (["store", "chek"], "chek: no such file; did you mean `store check`?"),
         (["bench", "fanuot"], "bench fanuot: no such bench; did you mean 'fanout'?"),
         (["serve", "al"], "serve al: no such services; did you mean 'all'?"),
