@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import typer
 
 from mdtool.cli.completion import one_of
-from mdtool.core.config import SECTIONS, Origin, did_you_mean, field_types, origins, range_of
+from mdtool.core.config import SECTIONS, Origin, did_you_mean, origins, range_of
 from mdtool.core.errors import UsageError
 
 app = typer.Typer(add_completion=False)
@@ -53,7 +53,11 @@ def config(
         ),
     ] = None,
     sample: Annotated[
-        bool, typer.Option("--sample", help="Print every setting, described, as a comment.")
+        bool,
+        typer.Option(
+            "--sample",
+            help="Print every setting, described, as a comment: with its default, or an example.",
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("-J", "--json", help="One JSON object a line, one line a setting.")
@@ -142,13 +146,13 @@ def _print_json(section: str, values: Mapping[str, Origin]) -> None:
 
 def _print_sample(section: str, cls: type) -> None:
     print(f"[{section}]")
-    kinds = field_types(cls)
     for field in dataclasses.fields(cls):
-        hints = range_of(field), "" if field.default is not None else kinds[field.name].__name__
+        is_set = field.default is not None
+        hints = range_of(field), "" if is_set else "not set by default; an example"
         about = "; ".join(filter(None, hints))
         print()
         print(_comment(field.metadata["help"] + (f" ({about})" if about else "")))
-        print(_comment(_line(field.name, field.default).removeprefix("# ")))
+        print("# " + _line(field.name, field.default if is_set else field.metadata["example"]))
     print()
 
 

@@ -97,6 +97,7 @@ def setting(
     choices: tuple[str, ...] = (),
     formerly: str | None = None,
     peer: Peer | None = None,
+    example: Any = None,
     offered: tuple[str, ...] = (),
     is_common: bool = False,
 ) -> Any:
@@ -115,6 +116,8 @@ def setting(
         An earlier name, under which the setting can still be given.
     peer : Peer, optional
         The service whose address, host or port this is by default.
+    example : object
+        A value for the sample of all settings, of a setting that has none by default.
     offered : tuple of str
         Names that completion offers, of a list separated by commas.
     is_common : bool
@@ -129,6 +132,7 @@ def setting(
             "choices": choices,
             "formerly": formerly,
             "peer": peer,
+            "example": example,
             "offered": offered or choices,
             "is_common": is_common,
         },

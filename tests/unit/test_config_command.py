@@ -44,6 +44,15 @@ def test_the_sample_has_every_setting_as_a_comment():
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_every_line_of_the_sample_is_valid_when_it_is_no_comment_any_more(tmp_path):
+    text = re.sub(r"^# (?=[a-z-]+ =)", "", config("--sample"), flags=re.MULTILINE)
+    (tmp_path / "mdtool.toml").write_text(text)
+    for section, given in tomllib.loads(text).items():
+        kinds = field_types(_class(section))
+        assert {key.replace("-", "_"): type(value) for key, value in given.items()} == kinds
+        load(_class(section), section, {})
+
+
 def test_options_of_a_command_are_shown_with_their_names(tmp_path):
     (tmp_path / "mdtool.toml").write_text("[serve]\nvwap-port = 9\nmemory = true\n")
     lines = config("serve", "all", "--gateway-port", "8088", "--no-memory", "-J").splitlines()

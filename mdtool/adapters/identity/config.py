@@ -25,6 +25,7 @@ def auth_mode() -> Any:
         "be said.",
         choices=MODES,
         is_common=True,
+        example=REQUIRED,
     )
 
 
@@ -64,7 +65,9 @@ class AuthConfig:
 def token_file() -> Any:
     """Return the setting of a client's token."""
     return setting(
-        None, f"File with the token for the server; by default that of {TOKEN_VARIABLE}."
+        None,
+        f"File with the token for the server; by default that of {TOKEN_VARIABLE}.",
+        example="token.txt",
     )
 
 

@@ -53,7 +53,7 @@ class SourceConfig:
     )
     max_wait_s: float = setting(30.0, "The longest wait between attempts to connect.", low=0.01)
     metrics_port: int | None = setting(
-        None, "Port of 127.0.0.1 with Prometheus metrics.", low=1, high=65535
+        None, "Port of 127.0.0.1 with Prometheus metrics.", low=1, high=65535, example=9464
     )
 
     def lots(self) -> dict[str, int]:

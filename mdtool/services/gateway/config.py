@@ -91,6 +91,7 @@ class GatewayConfig:
         "default 10, and 1000 of clients on this machine.",
         low=0,
         high=1_000_000_000,
+        example=10,
     )
     upstream_burst: int = setting(
         20, "How many of those are allowed at once.", low=1, high=1_000_000_000

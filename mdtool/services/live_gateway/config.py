@@ -37,12 +37,14 @@ class LiveGatewayConfig:
         None,
         "now: move all times so that the record at which playback begins is now.",
         choices=("now",),
+        example="now",
     )
     control_port: int | None = setting(
         None,
         "Port of the control API on 127.0.0.1, 0 for any free one; by default --port + 1.",
         low=0,
         high=65535,
+        example=13001,
     )
     snapshots: bool = setting(
         True, "Keep order books, of which snapshots are made; playback is slower with them."
@@ -54,6 +56,7 @@ class LiveGatewayConfig:
     keys: str | None = setting(
         None,
         "File of mode 0600 with a name and a key on each line; without it any key is accepted.",
+        example="keys.txt",
     )
     max_sessions: int = setting(100, "Sessions open at once; more are rejected.", low=1)
     login_s: float = setting(10.0, "How long a client may take to authenticate.", low=0.1)
@@ -73,6 +76,10 @@ class LiveGatewayConfig:
         "Faults for people who test their clients, such as `reset after=1000; stall session=2`.",
     )
     tls_cert: str | None = setting(
-        None, "Certificate of TLS, a PEM file; official clients speak plain TCP alone."
+        None,
+        "Certificate of TLS, a PEM file; official clients speak plain TCP alone.",
+        example="cert.pem",
     )
-    tls_key: str | None = setting(None, "Private key of --tls-cert; by default in the same file.")
+    tls_key: str | None = setting(
+        None, "Private key of --tls-cert; by default in the same file.", example="key.pem"
+    )

@@ -51,6 +51,7 @@ class SendConfig:
         None,
         "Name of the stream; the same input sent again under this name resumes where it stopped.",
         is_common=True,
+        example="desk-1",
     )
     token_file: str | None = token_file()
     backlog_bytes: int = setting(

@@ -15,4 +15,5 @@ class StoreConfig:
         None,
         "The store: sqlite:///PATH or postgresql://HOST/NAME; by default that of `serve all`.",
         is_common=True,
+        example="postgresql://HOST/NAME",
     )

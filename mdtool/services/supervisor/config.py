@@ -38,9 +38,13 @@ class ServeConfig:
         "Folder of the store; by default mdtool's own below the user's data, and none with "
         "--simulate or --replay.",
         is_common=True,
+        example="/var/lib/mdtool",
     )
     store: str | None = setting(
-        None, "URL of another store, such as postgresql://HOST/NAME.", is_common=True
+        None,
+        "URL of another store, such as postgresql://HOST/NAME.",
+        is_common=True,
+        example="postgresql://HOST/NAME",
     )
     memory: bool = setting(
         False, "Store nothing: state and trades end with the services.", is_common=True
@@ -61,11 +65,13 @@ class ServeConfig:
         None,
         "Ingest the trades of a DBN file, once: what the store has of it is left out.",
         is_common=True,
+        example="sample_data/trades.dbn.zst",
     )
     ingest: str | None = setting(
         None,
         "Ingest the trades of a live source, such as kraken; [ingest] has its settings.",
         is_common=True,
+        example="kraken",
     )
     symbols: str = setting(
         "", "Symbols of --ingest, separated by commas: BTC/USD,ETH/USD.", is_common=True
@@ -77,11 +83,13 @@ class ServeConfig:
         None,
         "Run the sender and the receiver of an order book, on a DBN file.",
         is_common=True,
+        example="sample_data/mbo.dbn.zst",
     )
     live: str | None = setting(
         None,
         "Run a live gateway on DBN files or a folder of them; it feeds no other service.",
         is_common=True,
+        example="sample_data/mbo.dbn.zst",
     )
     speed: float | None = setting(
         None,
@@ -89,36 +97,56 @@ class ServeConfig:
         "--replay and --live, 0 for --book.",
         low=0,
         is_common=True,
+        example=1.0,
     )
     auth: str | None = auth_mode()
-    serve_tcp_host: str | None = setting(None, "Address that serve-tcp listens on.")
+    serve_tcp_host: str | None = setting(
+        None, "Address that serve-tcp listens on.", example="127.0.0.1"
+    )
     serve_tcp_port: int | None = setting(
-        None, "Port of serve-tcp, 0 for any free one.", low=0, high=65535
+        None, "Port of serve-tcp, 0 for any free one.", low=0, high=65535, example=50050
     )
-    aggregate_host: str | None = setting(None, "Address that aggregate listens on.")
+    aggregate_host: str | None = setting(
+        None, "Address that aggregate listens on.", example="127.0.0.1"
+    )
     aggregate_port: int | None = setting(
-        None, "Port of aggregate, 0 for any free one.", low=0, high=65535
+        None, "Port of aggregate, 0 for any free one.", low=0, high=65535, example=50051
     )
-    gateway_host: str | None = setting(None, "Address that gateway listens on.")
+    gateway_host: str | None = setting(
+        None, "Address that gateway listens on.", example="127.0.0.1"
+    )
     gateway_port: int | None = setting(
         None,
         "Port of gateway, 0 for any free one.",
         low=0,
         high=65535,
         is_common=True,
+        example=8080,
     )
-    vwap_host: str | None = setting(None, "Address that vwap listens on.")
-    vwap_port: int | None = setting(None, "Port of vwap, 0 for any free one.", low=0, high=65535)
-    book_host: str | None = setting(None, "Address that book listens on.")
-    book_port: int | None = setting(None, "Port of book, 0 for any free one.", low=0, high=65535)
-    replay_dbn_host: str | None = setting(None, "Address that replay-dbn listens on.")
+    vwap_host: str | None = setting(None, "Address that vwap listens on.", example="127.0.0.1")
+    vwap_port: int | None = setting(
+        None, "Port of vwap, 0 for any free one.", low=0, high=65535, example=8888
+    )
+    book_host: str | None = setting(None, "Address that book listens on.", example="127.0.0.1")
+    book_port: int | None = setting(
+        None, "Port of book, 0 for any free one.", low=0, high=65535, example=8082
+    )
+    replay_dbn_host: str | None = setting(
+        None, "Address that replay-dbn listens on.", example="127.0.0.1"
+    )
     replay_dbn_port: int | None = setting(
-        None, "HTTP port of replay-dbn, 0 for any free one.", low=0, high=65535
+        None, "HTTP port of replay-dbn, 0 for any free one.", low=0, high=65535, example=8081
     )
     replay_dbn_data_port: int | None = setting(
-        None, "Port on which replay-dbn streams, 0 for any free one.", low=0, high=65535
+        None,
+        "Port on which replay-dbn streams, 0 for any free one.",
+        low=0,
+        high=65535,
+        example=9090,
     )
-    live_gateway_host: str | None = setting(None, "Address that live-gateway listens on.")
+    live_gateway_host: str | None = setting(
+        None, "Address that live-gateway listens on.", example="127.0.0.1"
+    )
     live_gateway_port: int | None = setting(
-        None, "Port of live-gateway, 0 for any free one.", low=0, high=65535
+        None, "Port of live-gateway, 0 for any free one.", low=0, high=65535, example=13000
     )
