@@ -15,6 +15,8 @@ MAX_BATCH_FRAMES: Final = 1 << 16
 _SMALL_BATCH_FRAMES: Final = 256
 _MAX_UNSENT_RUNS: Final = 64
 """How many runs of a stream may wait: a run of one tick takes thirty times its columns."""
+_TIMER_S: Final = 0.001
+"""A shorter sleep takes this long too, as epoll counts in milliseconds."""
 _MAX_SENT_BATCHES: Final = 256
 """How many batches of a stream may be sent and not committed: beyond, what comes is joined here,
 and does not wait batch by batch in the buffers of a peer that is slower."""
@@ -66,7 +68,7 @@ class PendingRuns:
             while not self._sendable():
                 self._may_send.clear()
                 await self._may_send.wait()
-            if (left_s := collected_s - now_s()) > 0:
+            if (left_s := collected_s - now_s()) > _TIMER_S / 2:
                 await asyncio.sleep(left_s)
             n_frames = 0
             for stream_id in self._sendable():
