@@ -290,6 +290,21 @@ class Client:
             security.note(self, f"read {feed}", why)
             raise ForbiddenError(why)
 
+    def check_right(self, right: str, what: str) -> None:
+        """Raise TokenError before the client has authenticated, ForbiddenError without a right.
+
+        Parameters
+        ----------
+        right : str
+            Of RIGHTS.
+        what : str
+            What requires it, for the error and the audit log.
+        """
+        self.check_token()
+        security = self._admission.security
+        if security is not None:
+            security.check_right(self, right, what)
+
     def authenticate(self, token: str) -> None:
         """Take a token: the client's first one, or a newer one of the same principal.
 

@@ -286,3 +286,18 @@ async def test_decisions_are_logged_without_tokens(keys, monkeypatch, tmp_path):
     ]
     assert {line["address"] for line in lines} == {"127.0.0.1"}
     assert not any(keys[role].split("_", 2)[2] in text for role in ROLES)
+
+
+async def test_rooms_of_signaling_require_a_right(keys, monkeypatch):
+    async with gateway(monkeypatch, keys, keys.security()) as client:
+        for role, status in (("some", 403), ("all", 200)):
+            async with client.get("/api/v1/ice-servers", headers=bearer(keys[role])) as answer:
+                assert answer.status == status
+        for role in ("some", "all"):
+            socket = await opened(client, "/ws/websocket", keys[role])
+            there = {"id": "1", "destination": "/topic/signaling/room", "receipt": "r"}
+            await socket.send_bytes(encode("SUBSCRIBE", there))
+            said = await socket.receive_str()
+            assert said.startswith("ERROR" if role == "some" else "RECEIPT"), said
+            assert ("requires the right 'signaling'" in said) == (role == "some")
+            await socket.close()

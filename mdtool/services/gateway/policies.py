@@ -36,7 +36,7 @@ _FIXED: Final[Mapping[tuple[str, str], Policy]] = {
     ("GET", "/ws/info"): OPEN,
     ("GET", "/ws/"): OPEN,
     ("GET", "/ws/iframe{version:[0-9A-Za-z_.-]*}.html"): OPEN,
-    ("GET", "/api/v1/ice-servers"): Policy(feed=SIGNALING),
+    ("GET", "/api/v1/ice-servers"): Policy(right=SIGNALING),
     ("POST", "/api/start-streaming"): Policy(right="replay"),
     **{("POST", f"/api/{name}"): Policy(right="replay") for name in CONTROLS},
     ("GET", "/api/order-book"): Policy(feed="books"),

@@ -35,6 +35,7 @@ _SUBPROTOCOLS: Final = ("v12.stomp", "v11.stomp", "v10.stomp")
 _MAX_MESSAGE_BYTES: Final = 2 * MAX_FRAME_BYTES
 """Twice the longest frame: the client of a frame that is too long still gets an ERROR."""
 SIGNALING: Final = "signaling"
+"""The right to enter the rooms of signaling."""
 """The name by which roles have the rooms of WebRTC peers among their feeds."""
 _AUTHORIZATION: Final = "Authorization"
 _TOKENS: Final = "/app/auth"
@@ -342,7 +343,7 @@ class Stomp:
         destination = wanted.destination
         room = _name_below(self.relay.topic, destination)
         if room is not None:
-            connection.carrier.client.check_feed(SIGNALING)
+            connection.carrier.client.check_right(SIGNALING, f"SUBSCRIBE {destination}")
             return self.relay.follow(room, Member(connection, wanted))
         row, key = self._parse(destination)
         option = f"/{key.option}" if row.has_option_in_destination else ""
@@ -376,7 +377,7 @@ class Stomp:
         room = _name_below(self.relay.destination, destination)
         if room is None:
             raise _unknown(destination, [self.relay.destination])
-        client.check_feed(SIGNALING)
+        client.check_right(SIGNALING, f"SEND {destination}")
         self.relay.send(room, connection, body)
 
     def _parse(self, destination: str) -> tuple[FeedRow, Key]:
