@@ -242,3 +242,30 @@ def test_a_session_that_rolled_is_restored_and_read():
         assert partition.market.past_session(0)["close"] == closes[0]
         assert partition.market.session(0)["close"] == closes[1]
     assert partition.market.totals()["late_for_sessions"] == 1
+
+
+def test_lots_are_in_records_and_restored():
+    table = SymbolTable(SYMBOLS[:2])
+    table.give_lots({SYMBOLS[0]: 20})
+    state = MarketState(LENGTHS, 1, 10)
+    topics = Topics(state)
+    run = run_of([(0, 1, 0), (1, 1, 0)])
+    ((_, data),) = PartitionEncoder(table, 1).encode(TradeRun(table, "s", 0, run))
+    partition = Partition(0, 1, CONFIG, Aggregates())
+    partition.take(data, 0)
+    topics.commit(partition.changes())
+    assert state.lots == topics.read().lots == {SYMBOLS[0]: 20}
+
+    # Another ingest server has another lot of the symbol: its sizes are halved, or refused.
+    other = SymbolTable(SYMBOLS[:1])
+    other.give_lots({SYMBOLS[0]: 10})
+    sizes = np.array([4, 3], np.int64)
+    run = run_of([(0, 1, 0), (0, 1, 0)]).with_sizes(sizes)
+    ((_, data),) = PartitionEncoder(other, 1).encode(TradeRun(other, "t", 0, run))
+    restored = Partition(0, 1, CONFIG, topics.read())
+    before = int(restored.market.session(0)["volume"])
+    restored.take(data, 1)
+    assert int(restored.market.session(0)["volume"]) == before + 2
+    assert restored.market.counts.refused[Reason.VOLUME] == 1
+    topics.commit(restored.changes())
+    assert state.lots == {SYMBOLS[0]: 20}
