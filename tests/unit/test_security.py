@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 import mdtool
-from mdtool.core.errors import ConfigError
+from mdtool.core.errors import ConfigError, StartupError
+from mdtool.services.live_gateway.config import LiveGatewayConfig
+from mdtool.services.live_gateway.server import LiveGateway
 from mdtool.services.security import Security, keep_local
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -62,6 +64,19 @@ def test_a_listener_beyond_this_machine_needs_a_word_about_authentication(host, 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost", "LOCALHOST."])
 def test_a_listener_on_this_machine_needs_none(host):
     assert Security.load("vwap", host) is None
+
+
+async def test_a_live_gateway_with_keys_authenticates_its_clients(monkeypatch):
+    def gateway(keys):
+        return LiveGateway(LiveGatewayConfig(host="0.0.0.0", port=0, keys=keys), ())
+
+    with pytest.raises(ConfigError, match="without authentication"):
+        await gateway(None).run(pytest.fail)
+    with pytest.raises(StartupError, match=r"keys\.txt"):  # it comes as far as to read them
+        await gateway("keys.txt").run(pytest.fail)
+    monkeypatch.setenv("MDTOOL_AUTH_MODE", "required")
+    with pytest.raises(ConfigError, match="does not authenticate"):
+        await gateway("keys.txt").run(pytest.fail)
 
 
 def test_every_listener_asks_who_its_clients_are():

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdtool.adapters.dbn_select import Selection
+from mdtool.adapters.identity.config import NONE, AuthConfig
 from mdtool.core.batch import Batch
+from mdtool.core.config import load
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
 from mdtool.core.tcp import listen
@@ -71,8 +73,11 @@ class LiveGateway:
         UsageError
             When standard input is to be looped, or merged with files, or a fault is not valid.
         """
-        keep_local(self.name, self._config.host, self._config.auth)
         config = self._config
+        mode = config.auth
+        if config.keys is not None and load(AuthConfig, "auth", {"mode": mode}).mode == NONE:
+            mode = NONE  # its keys authenticate clients, where no roles are to be applied
+        keep_local(self.name, config.host, mode)
         self._faults = parse_faults(config.faults)
         tls = _tls(config)
         self._keys = Keys() if config.keys is None else Keys.read(config.keys)
