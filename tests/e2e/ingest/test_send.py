@@ -20,6 +20,8 @@ from mdtool.services.send.config import SendConfig
 from mdtool.services.send.sender import Sender
 from mdtool.wire import tick_encoder
 from mdtool.wire.frames import Ack, encode_ack, encode_committed, encode_frame, encode_resume
+from mdtool.wire.symbol_index import SymbolIndex
+from mdtool.wire.tick_decoder import TickDecoder
 from tests.reference.aggregator import PlainAggregator
 from tests.support.ingest_servers import prices, serving
 from tests.support.services import logged
@@ -140,6 +142,29 @@ async def test_a_server_may_be_replaced_by_another_on_its_port(aggregator, ledge
         may_go_on.release()
     assert ledger.prices("s") == list(range(1, 501))
     assert sender.ack.success
+
+
+@pytest.mark.parametrize("form", [{"stream_id": "s"}, {"plain": True}], ids=["stream", "plain"])
+async def test_lots_come_before_their_ticks_on_each_connection(form):
+    first, received = run(1, 3), []
+    first.symbols.give_lots({"AAPL": 50})
+
+    async def answer(reader, writer):
+        index = SymbolIndex()
+        decoder = TickDecoder(index)
+        ticks = 0
+        if "plain" not in form:
+            writer.write(encode_resume(0))
+        while ticks < 3:
+            ticks += len(decoder.feed(await reader.read(1 << 16), 10**18).frames.trades)
+        received.append([index.symbols.lot(0), ticks])
+        if len(received) == 2 or "plain" in form:
+            writer.write(encode_ack(True, "done"))
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        await send(server.sockets[0].getsockname(), [first], **form)
+    assert received == ([[None, 3]] if "plain" in form else [[50, 3], [50, 3]])
 
 
 async def test_the_outcome_counts_what_went_over_all_connections():
