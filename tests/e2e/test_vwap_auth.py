@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -59,6 +60,22 @@ async def test_a_wrong_token_ends_the_connection(market, line):
         assert error.startswith("token: ")
         assert "x" * 30 not in error
         assert await client.reader.read() == b""
+
+
+async def test_a_wrong_token_of_a_client_that_reads_slowly_ends_its_connection_once(market, keys):
+    running, address = market
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    names = [f"{number}{'X' * 50}" for number in range(5_000)]
+    ticks = [tick(100, symbol=number) for number in range(len(names))]
+    async with bounded(), connected(address) as quick:
+        await joined(quick, keys["all"])
+        await running.send(message(2, ticks, names))
+        await quick.until(symbol=names[-1])
+    async with bounded(), connected(address, limit=1 << 12) as slow:
+        slow.say(f"AUTH {keys['all']}", "AUTH nobody")  # handled once the states are read
+        assert b'"error":"token: ' in (await slow.reader.read()).splitlines()[-1]
+    assert errors == []
 
 
 @pytest.mark.parametrize(

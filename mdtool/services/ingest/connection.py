@@ -165,9 +165,13 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Send the latest Committed that was held back."""
         self._is_writable = True
-        if self._unreported is not None:
-            self.committed(self._unreported)
-            self._unreported = None
+        # Not here: asyncio reports a connection that ends within this call as lost twice.
+        asyncio.get_running_loop().call_soon(self._report)
+
+    def _report(self) -> None:
+        unreported, self._unreported = self._unreported, None
+        if unreported is not None and not self._transport.is_closing():
+            self.committed(unreported)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release the client's stream; the frames that it sent are on their way."""

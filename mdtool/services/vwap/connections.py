@@ -265,7 +265,11 @@ class Connection(asyncio.Protocol):
         """Send the latest states of symbols that changed meanwhile."""
         self._is_behind = False
         self._cancel_check()
-        if self._transport.is_closing():
+        # Not here: asyncio reports a connection that ends within this call as lost twice.
+        asyncio.get_running_loop().call_soon(self._resume)
+
+    def _resume(self) -> None:
+        if self._is_behind or self._transport.is_closing():
             return
         self._transport.resume_reading()
         missed, self._missed = self._missed, {}
