@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import grpc.aio
 
@@ -47,14 +47,15 @@ class RunningAggregator:
     def __init__(
         self,
         service: Aggregator,
-        address: str,
+        addresses: Mapping[str, str],
         channel: grpc.aio.Channel,
         task: asyncio.Task[None],
     ) -> None:
         self.service = service
         self.task = task
         self.market, self.subscribers = service.market, service.subscribers
-        self.address = address
+        self.address = addresses["grpc"]
+        self.metrics_address = addresses.get("metrics")
         self.channel = channel
         self.stub = rpc.Stub(channel)
 
@@ -72,10 +73,11 @@ async def aggregator(**settings):
     """A service that runs until the block ends."""
     service = Aggregator(AggregatorConfig(**{"port": 0} | settings))
     service.subscribers = WatchedSubscribers()
-    async with running(service) as (addresses, task):
-        address = addresses["grpc"]
-        async with grpc.aio.insecure_channel(address, rpc.OPTIONS) as channel:
-            yield RunningAggregator(service, address, channel, task)
+    async with (
+        running(service) as (addresses, task),
+        grpc.aio.insecure_channel(addresses["grpc"], rpc.OPTIONS) as channel,
+    ):
+        yield RunningAggregator(service, addresses, channel, task)
 
 
 def tick(cents: int, volume: int = 1, symbol: int = 0, at_s: int = 0) -> Tick:

@@ -10,6 +10,7 @@ from mdtool.adapters.identity.config import auth_mode
 from mdtool.core.buckets import MIDNIGHT
 from mdtool.core.config import setting
 from mdtool.core.units import PRICES
+from mdtool.services.metrics import metrics_port
 
 INTERVALS: Final = ("1s", "1m", "5m", "1h", "1d")
 """The durations of the time bars."""
@@ -29,6 +30,7 @@ class AggregatorConfig:
 
     host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
     auth: str | None = auth_mode()
+    metrics_port: int | None = metrics_port()
     port: int = setting(
         50051, "Port to listen on, 0 for any free one.", low=0, high=65535, is_common=True
     )

@@ -40,6 +40,7 @@ from mdtool.core.watchdog import Watchdog
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.grpc_server import GrpcServer
 from mdtool.services.aggregator.partition import Partition
+from mdtool.services.metrics import metrics_served
 from mdtool.services.security import check_exposed
 from mdtool.wire.batches import BatchError
 
@@ -101,8 +102,8 @@ class KafkaAggregator:
                 setting.close()
 
         member = GroupMember(topics, self._config, report)
-        async with server, watched(topics):
-            started({"grpc": address})
+        async with server, watched(topics), metrics_served(self._config.metrics_port) as metrics:
+            started({"grpc": address, **metrics})
             await run_in_thread(str(self._address), member.run, member.stop)
 
 

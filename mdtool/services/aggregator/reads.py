@@ -54,14 +54,18 @@ def updates_of(
     """Return the sessions of symbols, by default the current ones, and the market's totals."""
     sessions = market.sessions(symbols) if sessions is None else sessions
     columns: dict[str, Any] = {name: sessions[name] for name in sessions.dtype.names or ()}
-    counts = Counts(
+    return Updates(symbol=symbols, counts=counts_of(market), **columns)
+
+
+def counts_of(market: Market) -> Counts:
+    """Return the market's totals."""
+    return Counts(
         ticks=market.counts.ticks,
         duplicates=market.counts.duplicates,
         late=market.bars.late,
         refused={reason.label: market.counts.refused[reason] for reason in Reason},
         late_for_sessions=market.late_for_sessions,
     )
-    return Updates(symbol=symbols, counts=counts, **columns)
 
 
 async def changed_bars(

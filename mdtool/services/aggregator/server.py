@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from typing import Final
 
@@ -18,10 +19,12 @@ from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.grpc_server import GrpcServer
 from mdtool.services.aggregator.live_market import LiveMarket
 from mdtool.services.aggregator.markets import new_market
+from mdtool.services.aggregator.reads import counts_of
 from mdtool.services.aggregator.served_market import ServedMarket
 from mdtool.services.aggregator.servicer import MarketDataServicer
 from mdtool.services.aggregator.storage import StoreThread, market_bars, store_thread
 from mdtool.services.aggregator.subscribers import Subscribers
+from mdtool.services.metrics import metrics_served
 from mdtool.services.security import Security
 
 log = logging.getLogger(__name__)
@@ -95,12 +98,15 @@ class Aggregator:
         address = server.bind(self._config.host, self._config.port)
         if self._config.socket:
             await stack.enter_async_context(LocalServer(self._config.socket, servicer))
+        metrics = await stack.enter_async_context(
+            metrics_served(config.metrics_port, counts=functools.partial(counts_of, self.market))
+        )
         await stack.enter_async_context(server)
         stack.callback(live.close)
         await server.set_health(rpc.SERVICE.full_name, True)
         if self._local is not None:
             stack.enter_context(self._local.offering(ServedMarket(live, address)))
-        started({"grpc": address})
+        started({"grpc": address, **metrics})
         await asyncio.get_running_loop().create_future()
 
     async def _restored(self, stack: contextlib.AsyncExitStack) -> StoreThread | None:

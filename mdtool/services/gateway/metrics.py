@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -15,18 +15,17 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from mdtool.core.breaker import Circuit
-from mdtool.core.descriptors import shortage
+from mdtool.services.families import accept_pauses, connections, counter, refused, ticks
 from mdtool.services.gateway.http import Routes
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.sources import Sources
 from mdtool.services.gateway.times import Histogram
 from mdtool.services.gateway.upstream import Upstream
 from mdtool.services.gateway.workers.peers import Peers
-from mdtool.wire.batches import Counts
+from mdtool.services.metrics import PATH, exposition
 
 _HIGHEST: Final = frozenset({"mdtool_update_age_recent_seconds"})
 """Metrics of which the highest of all workers counts, not their sum."""
@@ -64,7 +63,7 @@ class Metrics:
     @property
     def routes(self) -> Paths:
         """The handlers by method and path."""
-        return {("GET", "/metrics"): self.answer}
+        return {("GET", PATH): self.answer}
 
     async def answer(self, request: web.Request) -> web.Response:
         """`GET /metrics`: as OpenMetrics where the request prefers that, else as text."""
@@ -72,8 +71,7 @@ class Metrics:
         registry = CollectorRegistry()
         registry.register(self._market)
         registry.register(_Total(self._own, map(_decode, others)))
-        encode, content_type = choose_encoder(",".join(request.headers.getall(hdrs.ACCEPT, ())))
-        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+        return exposition(request, registry)
 
     def _encode(self) -> bytes:
         """Return this worker's part for another one."""
@@ -124,7 +122,7 @@ class _MarketCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         if self._sources.market.counts is not None:
-            yield from _ticks(self._sources.market.counts)
+            yield from ticks(self._sources.market.counts)
         yield from self._stream()
         yield from self._quotes()
         yield self._circuit()
@@ -144,10 +142,10 @@ class _MarketCollector(Collector):
         )
         yield _gauge("mdtool_symbols", "Symbols that are known.", len(state.symbols))
         yield _gauge("mdtool_symbols_stale", "Those that are stale.", state.stale_count())
-        yield _counter(
+        yield counter(
             "mdtool_stream_connections", "Streams opened to the aggregator.", market.connections
         )
-        yield _counter("mdtool_stream_messages", "Messages of those streams.", market.messages)
+        yield counter("mdtool_stream_messages", "Messages of those streams.", market.messages)
 
     def _quotes(self) -> Iterator[Metric]:
         report = self._sources.quotes.report()
@@ -178,19 +176,15 @@ class _ClientsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._fanout()
         yield from self._upstream()
-        yield self._rejected()
-        yield _counter(
-            "mdtool_accept_pauses",
-            "Times that a listener paused, for the process had no descriptor left.",
-            shortage.pauses,
-        )
-        yield _counter(
+        yield refused(self._served.refused)
+        yield accept_pauses()
+        yield counter(
             "mdtool_client_waits",
             "Messages that waited, for their client had used its share of the time.",
             self._served.admission.waits,
         )
         yield self._requests()
-        yield from self._sockets()
+        yield from connections(self._served.admission.tallies)
 
     def _fanout(self) -> Iterator[Metric]:
         ages, hub = self._sources.market.ages, self._sources.hub
@@ -205,13 +199,13 @@ class _ClientsCollector(Collector):
             "The highest of those ages in the last seconds, 0 where nothing was written.",
             ages.recent_s() or 0.0,
         )
-        yield _counter("mdtool_fanout_rounds", "Rounds of writes to clients.", hub.rounds)
-        yield _counter(
+        yield counter("mdtool_fanout_rounds", "Rounds of writes to clients.", hub.rounds)
+        yield counter(
             "mdtool_fanout_conflated",
             "Payloads that a later one replaced while a round was written.",
             hub.conflated,
         )
-        yield _counter(
+        yield counter(
             "mdtool_fanout_dropped",
             "Events that were dropped while a round was written, and reported as missed.",
             hub.dropped,
@@ -220,18 +214,10 @@ class _ClientsCollector(Collector):
     def _upstream(self) -> Iterator[Metric]:
         upstream, history = self._sources.upstream, self._sources.history
         yield _outcomes("mdtool_upstream_calls", "Requests to the aggregator", upstream)
-        yield _counter("mdtool_upstream_repeats", "Those that were repeated.", upstream.repeated)
-        yield _counter("mdtool_circuit_opened", "Times the circuit opened.", upstream.opened)
+        yield counter("mdtool_upstream_repeats", "Those that were repeated.", upstream.repeated)
+        yield counter("mdtool_circuit_opened", "Times the circuit opened.", upstream.opened)
         if history is not None:
             yield _outcomes("mdtool_store_calls", "Requests to the store", history.upstream)
-
-    def _rejected(self) -> Metric:
-        family = CounterMetricFamily(
-            "mdtool_refused", "Requests of clients over a limit.", labels=("limit",)
-        )
-        for limit, count in self._served.refused.items():
-            family.add_metric((limit,), count)
-        return family
 
     def _requests(self) -> Metric:
         family = HistogramMetricFamily(
@@ -243,53 +229,6 @@ class _ClientsCollector(Collector):
             for status, times in of_route.by_status.items():
                 family.add_metric((route, str(status)), _cumulated(times), times.total_s)
         return family
-
-    def _sockets(self) -> Iterator[Metric]:
-        labels = ("path",)
-        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {
-            "open": GaugeMetricFamily("mdtool_sockets", "WebSockets open.", labels=labels),
-            "opened": CounterMetricFamily(
-                "mdtool_sockets_opened", "WebSockets ever.", labels=labels
-            ),
-            "refused": CounterMetricFamily(
-                "mdtool_sockets_refused", "Rejected for their number.", labels=labels
-            ),
-            "sent": CounterMetricFamily(
-                "mdtool_socket_messages", "Messages written to WebSockets.", labels=labels
-            ),
-            "conflated": CounterMetricFamily(
-                "mdtool_socket_conflated", "Messages that a later one replaced.", labels=labels
-            ),
-            "dropped": CounterMetricFamily(
-                "mdtool_socket_dropped",
-                "Events that a slow client missed; each loss is reported to it.",
-                labels=labels,
-            ),
-            "behind": CounterMetricFamily(
-                "mdtool_sockets_behind", "Closed because the client did not read.", labels=labels
-            ),
-        }
-        for path, tally in self._served.admission.tallies.items():
-            for name, family in families.items():
-                family.add_metric((path,), getattr(tally, name))
-        yield from families.values()
-
-
-def _ticks(counts: Counts) -> Iterator[Metric]:
-    yield _counter("mdtool_ticks", "Ticks that the aggregator accepted.", counts.ticks)
-    yield _counter(
-        "mdtool_ticks_duplicate", "Ticks that were resent and skipped.", counts.duplicates
-    )
-    yield _counter("mdtool_ticks_late", "Ticks too late for a time bar.", counts.late)
-    yield _counter(
-        "mdtool_ticks_late_for_sessions",
-        "Ticks of a session that is not kept any more.",
-        counts.late_for_sessions,
-    )
-    refused = CounterMetricFamily("mdtool_ticks_refused", "Ticks refused.", labels=("reason",))
-    for reason, count in counts.refused.items():
-        refused.add_metric((reason,), count)
-    yield refused
 
 
 def _outcomes(name: str, text: str, upstream: Upstream) -> Metric:
@@ -308,7 +247,3 @@ def _cumulated(times: Histogram) -> list[tuple[str, float]]:
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value)
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(name, text, value)

@@ -8,6 +8,7 @@ from mdtool.adapters.identity.config import auth_mode
 from mdtool.core.config import setting
 from mdtool.core.units import PRICES
 from mdtool.services.aggregator.peer import aggregator_address, aggregator_socket
+from mdtool.services.metrics import metrics_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class IngestConfig:
 
     host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
     auth: str | None = auth_mode()
+    metrics_port: int | None = metrics_port()
     port: int = setting(
         50050, "Port to listen on, 0 for any free one.", low=0, high=65535, is_common=True
     )

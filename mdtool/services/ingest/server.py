@@ -23,6 +23,7 @@ from mdtool.services.ingest.config import IngestConfig
 from mdtool.services.ingest.connection import Connection, Connections
 from mdtool.services.ingest.intake import Intake
 from mdtool.services.limits import Limits
+from mdtool.services.metrics import metrics_served
 from mdtool.services.security import Security
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
@@ -82,6 +83,7 @@ class IngestServer:
         url = self._config.bus or self._config.aggregator
         async with (
             open_bus(url, symbols.symbols, self._local, self._config.aggregator_socket) as bus,
+            metrics_served(self._config.metrics_port, self._connections.admission) as metrics,
             asyncio.TaskGroup() as tasks,
         ):
             intake = Intake(bus, self._config.max_uncommitted)
@@ -90,7 +92,7 @@ class IngestServer:
                 watching = tasks.create_task(security.run(self._connections.admission.open))
             server = await self._listen(intake, symbols, tasks, tls)
             try:
-                started({"tcp": server.address})
+                started({"tcp": server.address, **metrics})
                 await asyncio.get_running_loop().create_future()
             finally:
                 server.close()

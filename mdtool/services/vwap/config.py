@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mdtool.adapters.identity.config import auth_mode
 from mdtool.core.config import setting
 from mdtool.services.aggregator.peer import aggregator_address, aggregator_socket
+from mdtool.services.metrics import metrics_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class VwapConfig:
     )
     host: str = setting("127.0.0.1", "Address to listen on.", is_common=True)
     auth: str | None = auth_mode()
+    metrics_port: int | None = metrics_port()
     port: int = setting(
         8888, "Port to listen on, 0 for any free one.", low=0, high=65535, is_common=True
     )

@@ -18,6 +18,7 @@ from mdtool.core.tls import server_tls
 from mdtool.engine.vwap import Window
 from mdtool.services.client import Admission
 from mdtool.services.limits import Limits
+from mdtool.services.metrics import metrics_served
 from mdtool.services.security import Security
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.connections import Connection, Connections
@@ -90,6 +91,9 @@ class VwapFeed:
             )
             stack.callback(admission.close_all, CloseCode.GOING_AWAY, "the service stops")
             stack.callback(server.close)
+            metrics = await stack.enter_async_context(
+                metrics_served(config.metrics_port, admission)
+            )
             publisher = _Publisher(states, connections)
             if self._local_vwaps is not None:
                 stack.enter_context(self._local_vwaps.offering(publisher))
@@ -97,7 +101,7 @@ class VwapFeed:
                 tasks = await stack.enter_async_context(asyncio.TaskGroup())
                 watching = tasks.create_task(security.run(admission.open))
                 stack.callback(watching.cancel)
-            started({"tcp": server.address})
+            started({"tcp": server.address, **metrics})
             await Follower(
                 feed, states, publisher.publish, connections.publish_probe, config.store
             ).run()

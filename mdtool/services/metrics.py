@@ -1,0 +1,98 @@
+"""Metrics of a service for Prometheus, at a port of their own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from mdtool.core.config import setting
+from mdtool.core.tcp import listen
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
+
+    from mdtool.services.client import Admission
+    from mdtool.wire.batches import Counts
+
+_HOST: Final = "127.0.0.1"
+PATH: Final = "/metrics"
+
+
+def metrics_port() -> Any:
+    """Return the setting of a service without HTTP."""
+    return setting(
+        None,
+        f"Port of {_HOST} with metrics for Prometheus at {PATH}, 0 for any free one.",
+        low=0,
+        high=65535,
+        example=9464,
+    )
+
+
+@contextlib.asynccontextmanager
+async def metrics_served(
+    port: int | None,
+    admission: Admission | None = None,
+    counts: Callable[[], Counts] | None = None,
+) -> AsyncIterator[Mapping[str, str]]:
+    """Serve metrics within the block, and give their address, as `started` takes it.
+
+    Parameters
+    ----------
+    port : int, optional
+        None serves nothing, and gives no address.
+    admission : Admission, optional
+        Of the service's clients.
+    counts : callable, optional
+        Returns those of the service's market.
+
+    Raises
+    ------
+    StartupError
+        When the port is in use.
+    """
+    if port is None:
+        yield {}
+        return
+    # Heavy, and most services have no such port.
+    from aiohttp import web
+    from prometheus_client import CollectorRegistry, ProcessCollector
+    from prometheus_client.registry import Collector
+
+    from mdtool.services import families
+    from mdtool.services.http.listening import serving
+
+    class Counted(Collector):
+        def collect(self) -> Iterator[Metric]:
+            yield families.accept_pauses()
+            if admission is not None:
+                yield families.refused(admission.refused)
+                yield from families.connections(admission.tallies)
+            if counts is not None:
+                yield from families.ticks(counts())
+
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(Counted())
+
+    async def answer(request: web.Request) -> web.Response:
+        return exposition(request, registry)
+
+    app = web.Application()
+    app.router.add_get(PATH, answer)
+    async with serving(app) as server:
+        listener = await listen(server, _HOST, port, "--metrics-port")
+        with contextlib.closing(listener):
+            yield {"metrics": listener.address}
+
+
+def exposition(request: web.Request, registry: CollectorRegistry) -> web.Response:
+    """Answer with metrics: as OpenMetrics where the request prefers that, else as text."""
+    from aiohttp import hdrs, web
+    from prometheus_client.exposition import choose_encoder
+
+    encode, content_type = choose_encoder(",".join(request.headers.getall(hdrs.ACCEPT, ())))
+    return web.Response(body=encode(registry), headers={"Content-Type": content_type})

@@ -1,0 +1,91 @@
+"""Metrics of services without HTTP: at a port of their own, and off unless it is named."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import aiohttp
+import pytest
+
+from mdtool.core.errors import StartupError
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.aggregator.server import Aggregator
+from mdtool.services.ingest.config import IngestConfig
+from mdtool.services.ingest.server import IngestServer
+from mdtool.services.vwap.config import VwapConfig
+from mdtool.services.vwap.server import VwapFeed
+from tests.support.aggregators import aggregator, message, tick
+from tests.support.services import running
+from tests.support.waiting import bounded
+
+SERVICES = {
+    "serve-tcp": (IngestServer, IngestConfig),
+    "aggregate": (Aggregator, AggregatorConfig),
+    "vwap": (VwapFeed, VwapConfig),
+}
+
+
+def service(name, metrics_port, upstream):
+    make, config = SERVICES[name]
+    options = {} if name == "aggregate" else {"aggregator": upstream}
+    return make(config(port=0, metrics_port=metrics_port, **options))
+
+
+@pytest.fixture
+async def upstream():
+    async with aggregator() as market:
+        yield market.address
+
+
+async def scraped(address, accept="text/plain"):
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{address}/metrics", headers={"Accept": accept}) as response,
+    ):
+        assert response.status == 200
+        return response.content_type, await response.text()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+async def test_each_service_counts_pauses_and_its_process(name, upstream):
+    async with bounded(), running(service(name, 0, upstream)) as (addresses, _):
+        kind, text = await scraped(addresses["metrics"])
+        assert kind == "text/plain"
+        assert "mdtool_accept_pauses_total 0.0" in text.splitlines()
+        assert "process_open_fds" in text
+        kind, text = await scraped(addresses["metrics"], "application/openmetrics-text")
+        assert kind == "application/openmetrics-text"
+        assert text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize(("name", "path"), [("serve-tcp", "ticks"), ("vwap", "vwap")])
+async def test_connections_are_counted(name, path, upstream):
+    async with bounded(), running(service(name, 0, upstream)) as (addresses, _):
+        with contextlib.closing(socket.create_connection(addresses["tcp"].split(":"))):
+            counted = f'mdtool_sockets{{path="{path}"}} 1.0'
+            while counted not in (await scraped(addresses["metrics"]))[1].splitlines():
+                pass
+
+
+async def test_an_aggregator_counts_ticks():
+    async with bounded(), aggregator(metrics_port=0) as market:
+        await market.send(message(0, [tick(100), tick(200)], ["AAPL"]))
+        _, text = await scraped(market.metrics_address)
+        assert "mdtool_ticks_total 2.0" in text.splitlines()
+        assert 'mdtool_ticks_refused_total{reason="symbol"} 0.0' in text.splitlines()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+async def test_a_port_in_use_is_one_line(name, upstream):
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartupError, match=f"port {port} .* in use; .* --metrics-port"):
+            async with bounded(), running(service(name, port, upstream)):
+                pass
+
+
+@pytest.mark.parametrize("name", SERVICES)
+async def test_no_port_is_open_unless_it_is_named(name, upstream):
+    async with bounded(), running(service(name, None, upstream)) as (addresses, _):
+        assert "metrics" not in addresses
