@@ -26,7 +26,7 @@ from tests.support.feed_followers import (
     pairs,
 )
 from tests.support.feed_sources import SOURCES, world_of
-from tests.support.tokens import ROLES, Keys
+from tests.support.tokens import ROLES, Keys, required_by_gateways
 
 pytestmark = pytest.mark.usefixtures("kernels", "books_are_polled_often")
 
@@ -44,7 +44,7 @@ def may(role, row, symbol):
 def keys(tmp_path, monkeypatch):
     """Keys of each role, one of which a gateway requires."""
     made = Keys(tmp_path)
-    monkeypatch.setattr(server.Security, "load", lambda *_given: made.security())
+    required_by_gateways(monkeypatch, made.security)
     return made
 
 

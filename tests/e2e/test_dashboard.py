@@ -8,7 +8,6 @@ import signal
 
 import pytest
 
-from mdtool.services.gateway import server
 from tests.reference.market_source import TIME_NS, Bar, MarketSource
 from tests.support.aggregators import aggregator, message, tick
 from tests.support.browser import chromium
@@ -16,7 +15,7 @@ from tests.support.feed_sources import SOURCES, world_of
 from tests.support.gateways import gateway_of
 from tests.support.requirements import node_modules
 from tests.support.services import port_for, service
-from tests.support.tokens import Keys
+from tests.support.tokens import Keys, required_by_gateways
 
 NOWHERE = "http://127.0.0.1:9/npm"
 SIZES = ((390, 844), (1440, 900), (3840, 2160))
@@ -283,7 +282,7 @@ async def test_nothing_keeps_anybody_from_using_it(market, scheme):
 
 async def test_a_client_signs_in_where_the_gateway_requires_a_token(market, tmp_path, monkeypatch):
     keys = Keys(tmp_path)
-    monkeypatch.setattr(server.Security, "load", lambda *_given: keys.security())
+    required_by_gateways(monkeypatch, keys.security)
     async with gateway_of(market.address, assets=NOWHERE) as client, chromium() as tab:
         await tab.resize(1440, 900)
         await tab.open(url_of(client))

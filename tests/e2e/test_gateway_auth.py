@@ -12,14 +12,13 @@ from aiohttp import WSMsgType, WSServerHandshakeError
 from mdtool.adapters.audit import AuditConfig, AuditLog
 from mdtool.adapters.identity import api_keys
 from mdtool.adapters.identity.config import OPTIONAL
-from mdtool.services.gateway import server
 from mdtool.services.limits import QuotaConfig
 from mdtool.wire.graphql import SUBPROTOCOL
 from mdtool.wire.stomp import encode
 from tests.reference.market_source import MarketSource
 from tests.support.feed_followers import bearer
 from tests.support.gateways import gateway_of
-from tests.support.tokens import ROLES, Keys
+from tests.support.tokens import ROLES, Keys, required_by_gateways
 from tests.support.waiting import bounded
 
 UNAUTHORIZED = 4401
@@ -32,7 +31,7 @@ def keys(tmp_path):
 
 @contextlib.asynccontextmanager
 async def gateway(monkeypatch, keys, security, **settings):
-    monkeypatch.setattr(server.Security, "load", lambda *_given: security)
+    required_by_gateways(monkeypatch, lambda: security)
     async with (
         MarketSource().serving() as source,
         gateway_of(source.address, **settings) as client,

@@ -7,6 +7,7 @@ from pathlib import Path
 from mdtool.adapters.identity.api_keys import ApiKey, add
 from mdtool.adapters.identity.config import REQUIRED, AuthConfig
 from mdtool.core.permissions import RIGHTS, Roles
+from mdtool.services.gateway.server import Gateway
 from mdtool.services.limits import QuotaConfig
 from mdtool.services.security import Security
 
@@ -48,3 +49,12 @@ class Keys:
         """What a service authenticates its clients by."""
         config = AuthConfig(mode=mode, keys=str(self.path))
         return Security(config, Roles(roles), quotas)
+
+
+def required_by_gateways(monkeypatch, make) -> None:
+    """Have gateways authenticate their clients, and no service behind them."""
+
+    def load(service, *_):
+        return make() if service == Gateway.name else None
+
+    monkeypatch.setattr(Security, "load", load)
