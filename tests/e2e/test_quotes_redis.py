@@ -17,7 +17,8 @@ from mdtool.adapters.quotes.port import TTL_S
 from mdtool.adapters.quotes.redis import CHANNEL, RedisQuoteHub
 from mdtool.core.errors import ConfigError, StartupError
 from mdtool.wire.quotes import Quote, decode_quote, encode_quote
-from tests.support.redis_servers import redis_server
+from tests.support.certificates import Certificates
+from tests.support.redis_servers import redis_sentinel, redis_server
 from tests.support.services import logged
 from tests.support.waiting import bounded
 
@@ -385,3 +386,40 @@ async def test_without_its_client_it_says_what_to_install():
     _, told = await process.communicate()
     assert process.returncode == 1
     assert b"the client of redis is not installed; pip install 'mdtool[redis]'" in told
+
+
+@pytest.mark.parametrize("has_tls", [False, True])
+async def test_sentinels_name_the_server_at_each_connection(tmp_path, has_tls):
+    certificates = Certificates(tmp_path / "certificates") if has_tls else None
+    options = f"?ssl_ca_certs={certificates['ca.pem']}" if has_tls else ""
+    async with (
+        bounded(),
+        redis_server(tmp_path, certificates) as server,
+        redis_sentinel(tmp_path, server) as sentinel,
+        RedisQuoteHub(sentinel.url + options) as hub,
+        RedisQuoteHub(server.url + options) as other,
+    ):
+        heard = Heard(other)
+        hub.publish([quote(1)])
+        await heard.until(has(quote(1)))
+        await server.kill()
+        await until(lambda: hub.lost_because and other.lost_because)
+        await server.start()
+        await until(lambda: not (hub.lost_because or other.lost_because))
+        hub.publish([quote(2)])
+        await heard.until(has(quote(2)))
+
+
+async def test_a_server_of_another_authority_is_rejected_in_one_line(tmp_path, failed_start):
+    certificates = Certificates(tmp_path / "certificates")
+    other = Certificates(tmp_path / "other")
+    async with bounded(), redis_server(tmp_path, certificates) as server:
+        hub = RedisQuoteHub(f"{server.url}?ssl_ca_certs={other['ca.pem']}")
+        error = await failed_start(hub, "certificate verify failed")
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("url", ["redis+sentinel://127.0.0.1:1", "redis+sentinel://:x/quotes"])
+def test_urls_of_sentinels_that_are_not_valid(url):
+    with pytest.raises(ConfigError, match="not a valid URL"):
+        RedisQuoteHub(url)

@@ -13,6 +13,9 @@ __all__ = ["SCHEMES", "QuoteHub", "QuoteListener", "open_hub"]
 SCHEMES: Final = {
     "memory": "mdtool.adapters.quotes.memory:MemoryQuoteHub",
     "redis": "mdtool.adapters.quotes.redis:RedisQuoteHub",
+    "rediss": "mdtool.adapters.quotes.redis:RedisQuoteHub",
+    "redis+sentinel": "mdtool.adapters.quotes.redis:RedisQuoteHub",
+    "rediss+sentinel": "mdtool.adapters.quotes.redis:RedisQuoteHub",
 }
 """Their classes, called with a URL; a module is imported when a URL names it."""
 

@@ -17,15 +17,17 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from mdtool.adapters.quotes.port import TTL_S, QuoteListener
-from mdtool.core.addresses import format_address
+from mdtool.core.addresses import format_address, parse_address
 from mdtool.core.backoff import delays
-from mdtool.core.errors import ConfigError, StartupError
+from mdtool.core.errors import ConfigError, StartupError, UsageError
 from mdtool.core.lifecycle import first_error
 from mdtool.wire.quotes import Quote, QuoteError, decode_quote, encode_quote
 
 try:
     from redis.asyncio import Redis
+    from redis.asyncio.connection import parse_url
     from redis.asyncio.retry import Retry
+    from redis.asyncio.sentinel import Sentinel
     from redis.backoff import NoBackoff
     from redis.exceptions import AuthenticationError, RedisError, ResponseError
 except ImportError as error:
@@ -53,6 +55,8 @@ _REFUSED_S: Final = 5.0
 """How long nothing is written again that the server refused."""
 _CANCEL_S: Final = 0.1
 _PORT: Final = 6379
+_SENTINEL: Final = "+sentinel"
+_SENTINEL_PORT: Final = 26379
 _AT_ONCE: Final = 500
 """Quotes that are written, or keys that are read, at once."""
 
@@ -65,6 +69,87 @@ def _failed(result: object) -> bool:
     return isinstance(result, Exception)
 
 
+class _Server:
+    """The server of a URL: at an address, or the one that sentinels name at each connection.
+
+    Parameters
+    ----------
+    url : str
+        `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, and `rediss://` with TLS, of which
+        `?ssl_ca_certs=FILE` is whom to trust. For sentinels
+        `redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],HOST[:PORT]/NAME[?db=DATABASE]`, and
+        `rediss+sentinel://`, where sentinels have TLS too; the user is the server's.
+
+    Raises
+    ------
+    ConfigError
+        When it is not valid.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._sentinel: Sentinel | None = None
+        scheme, _, rest = url.partition("://")
+        try:
+            if scheme.endswith(_SENTINEL):
+                self._find(scheme.removesuffix(_SENTINEL), rest)
+                return
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port or _PORT
+            self.client()
+        except (ValueError, UsageError) as error:
+            raise ConfigError(
+                f"quotes_hub: not a valid URL: {error}; write redis://HOST:PORT, or "
+                "redis+sentinel://HOST:PORT,HOST:PORT/NAME"
+            ) from error
+        if not host:
+            raise ConfigError("quotes_hub: the URL names no host; write redis://HOST:PORT")
+        self.address = format_address(host, port)
+
+    def client(self) -> Redis:
+        """Return a client, not connected yet."""
+        if self._sentinel is not None:
+            client: Redis = self._sentinel.master_for(self._name)
+            return client
+        return Redis.from_url(self._url, **_limits())
+
+    async def close(self) -> None:
+        """Close the connections to sentinels."""
+        if self._sentinel is not None:
+            for each in self._sentinel.sentinels:
+                await each.aclose()
+
+    def _find(self, scheme: str, rest: str) -> None:
+        authority, _, tail = rest.partition("/")
+        user, at, hosts = authority.rpartition("@")
+        self._name, _, query = tail.partition("?")
+        if not self._name:
+            raise ValueError("it names no server of the sentinels")
+        options: dict[str, Any] = dict(parse_url(f"{scheme}://{user}{at}server/?{query}"))
+        del options["host"]
+        tls: dict[str, Any] = {}
+        if options.pop("connection_class", None) is not None:
+            names = [name for name in options if name.startswith("ssl_")]
+            tls = {"ssl": True} | {name: options.pop(name) for name in names}
+        addresses = [
+            parse_address(each if ":" in each else f"{each}:{_SENTINEL_PORT}")
+            for each in hosts.split(",")
+        ]
+        sentinel: Any = Sentinel  # which has no types
+        self._sentinel = sentinel(
+            addresses, sentinel_kwargs={**_limits(), **tls}, **_limits(), **tls, **options
+        )
+        self.address = f"{self._name} of sentinels {hosts}"
+
+
+def _limits() -> dict[str, Any]:
+    return {
+        "socket_timeout": _RESPONSE_S,
+        "socket_connect_timeout": _RESPONSE_S,
+        "retry": Retry(NoBackoff(), 0),
+    }
+
+
 class RedisQuoteHub:
     """Publishes quotes on a server, and sends listeners all that come from it, its own too.
 
@@ -74,7 +159,7 @@ class RedisQuoteHub:
     Parameters
     ----------
     url : str
-        `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`.
+        See `_Server`.
     start_s : float
         How long to wait for the server at the start.
 
@@ -94,19 +179,10 @@ class RedisQuoteHub:
     def __init__(self, url: str, start_s: float = START_S) -> None:
         self.malformed = 0
         self.lost_because: str | None = "not connected yet"
-        self._url = url
         self._start_s = start_s
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port or _PORT
-            self._redis = self._client()
-        except ValueError as error:
-            raise ConfigError(
-                f"quotes_hub: not a valid URL: {error}; write redis://HOST:PORT"
-            ) from error
-        if not host:
-            raise ConfigError("quotes_hub: the URL names no host; write redis://HOST:PORT")
-        self.address = f"redis {format_address(host, port)}"
+        self._server = _Server(url)
+        self._redis = self._server.client()
+        self.address = f"redis {self._server.address}"
         self._listeners: list[QuoteListener] = []
         self._waiting: dict[str, Quote] = {}
         self._being_written: dict[str, Quote] = {}
@@ -147,6 +223,7 @@ class RedisQuoteHub:
             await asyncio.wait({self._task}, timeout=_CANCEL_S)
         # The last cancellation may have come while it closed its connections.
         await self._redis.aclose()
+        await self._server.close()
         if kind is asyncio.CancelledError:
             await self._tasks.__aexit__(kind, error, traceback)
         else:  # which the group would wrap in a group
@@ -164,14 +241,6 @@ class RedisQuoteHub:
             self._has_work.set()
         else:
             self._send(quotes)
-
-    def _client(self) -> Redis:
-        return Redis.from_url(
-            self._url,
-            socket_timeout=_RESPONSE_S,
-            socket_connect_timeout=_RESPONSE_S,
-            retry=Retry(NoBackoff(), 0),
-        )
 
     async def _run(self) -> None:
         waits = delays(cap_s=_LONGEST_DELAY_S)
@@ -212,7 +281,7 @@ class RedisQuoteHub:
         OSError, RedisError, ExceptionGroup
             Why it was lost.
         """
-        self._redis = self._client()
+        self._redis = self._server.client()
         async with self._redis as client, client.pubsub() as channel:
             await channel.subscribe(CHANNEL)
             if await channel.get_message(timeout=_RESPONSE_S) is None:
