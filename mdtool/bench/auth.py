@@ -17,8 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from mdtool.adapters.identity import Authenticator
 from mdtool.adapters.identity.api_keys import ApiKey
+from mdtool.adapters.identity.authenticator import Authenticator
 from mdtool.adapters.identity.config import OPTIONAL, REQUIRED, AuthConfig
 from mdtool.bench.fanout import Server
 from mdtool.bench.figures import Figure, in_turns

@@ -87,7 +87,7 @@ def send(address: str, data: memoryview, expected: str, tls: ssl.SSLContext | No
 async def gateway_with_aggregate(*options: str, token: str | None = None) -> AsyncIterator[str]:
     """Run a gateway before an aggregator with one trade of AAPL; yield its address."""
     headers = None if token is None else {"Authorization": f"Bearer {token}"}
-    async with service("aggregate") as aggregator:
+    async with service("aggregate", "--auth", "none") as aggregator:
         tick = tick_pb2.Tick(
             symbol="AAPL", price=187.25, volume=100, exchange_timestamp=time.time_ns()
         )

@@ -155,7 +155,7 @@ def check(
 def _principal(text: str) -> Principal:
     import asyncio
 
-    from mdtool.adapters.identity import Authenticator
+    from mdtool.adapters.identity.authenticator import Authenticator
     from mdtool.adapters.identity.config import AuthConfig
     from mdtool.adapters.identity.errors import TokenError
 

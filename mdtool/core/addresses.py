@@ -68,10 +68,10 @@ def cannot_listen(
     if isinstance(error, UnicodeError):
         return StartupError(f"cannot listen on port {port} of {host}: not a valid host name")
     if error.errno == errno.EADDRINUSE:
-        from mdtool.core.lifecycle import SUPERVISED  # which are above this module
-        from mdtool.core.logs import SERVICE
+        from mdtool.core.logs import SERVICE, SUPERVISED  # which is above this module
 
-        if service := SERVICE.get() or os.environ.get(SUPERVISED):
+        service = SERVICE.get() or os.environ.get(SUPERVISED)
+        if service and option == "--port":
             option = f"--{service}{option[1:]}"
         return StartupError(
             f"port {port} on {host} is in use; stop what listens there, or choose another with "

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from mdtool.core.interrupts import Blocking
+from mdtool.core.logs import SUPERVISED
 from mdtool.core.machine_code import DamagedError, Image, UnsupportedError
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,6 @@ class Notice:
                 f"compiling kernels, which are not cached ({cls.why_not_cached}); name a folder "
                 "that can be written with XDG_CACHE_HOME"
             )
-        from mdtool.core.lifecycle import SUPERVISED  # commands that are no services do without it
 
         # A supervisor takes other lines for the reason of its child's end, and holds them back.
         if SUPERVISED in os.environ:

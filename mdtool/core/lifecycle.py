@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 READY_FD: Final = "MDTOOL_READY_FD"
 """The descriptor on which a child reports that it is ready, as one JSON line."""
-SUPERVISED: Final = "MDTOOL_SUPERVISED"
-"""The name of the service that a supervisor started this process as."""
 LIFELINE_FD: Final = "MDTOOL_LIFELINE_FD"
 """The read end of a pipe that its supervisor holds open: when it closes, the child stops."""
 

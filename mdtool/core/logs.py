@@ -18,6 +18,8 @@ FORMATS: Final = ("text", "json")
 LEVELS: Final = ("debug", "info", "warning", "error")
 SERVICE: Final[ContextVar[str]] = ContextVar("service", default="")
 """The service that works now, where several share a process: log lines begin with its name."""
+SUPERVISED: Final = "MDTOOL_SUPERVISED"
+"""The name of the service that a supervisor started this process as."""
 SEPARATOR: Final = " | "
 """Between the name of a service and its line."""
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from mdtool.core.config import setting
-from mdtool.core.tcp import listen
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -57,11 +56,12 @@ async def metrics_served(
     if port is None:
         yield {}
         return
-    # Heavy, and most services have no such port.
+    # Heavy: filters have the settings of services too, and few services have such a port.
     from aiohttp import web
     from prometheus_client import CollectorRegistry, ProcessCollector
     from prometheus_client.registry import Collector
 
+    from mdtool.core.tcp import listen
     from mdtool.services import families
     from mdtool.services.http.listening import serving
 

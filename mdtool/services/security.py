@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from mdtool.adapters.audit import AuditConfig, AuditLog
-from mdtool.adapters.identity import Authenticator
+from mdtool.adapters.identity.authenticator import Authenticator
 from mdtool.adapters.identity.config import NONE, REQUIRED, AuthConfig
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.addresses import is_loopback

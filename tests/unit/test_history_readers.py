@@ -48,7 +48,7 @@ async def ask_for_too_long(readers, question):
 async def test_a_question_is_answered_in_another_thread(store):
     async with Readers("plain:it") as readers:
         assert readers.address == "plain it"
-        assert await readers.request(symbols, EVER_S) == [("AAPL", 1, 1)]
+        assert await readers.request(symbols, EVER_S) == [("AAPL", 1, 1, 0)]
         assert (
             await readers.request(lambda _: threading.get_ident(), EVER_S) != threading.get_ident()
         )
@@ -163,7 +163,7 @@ async def test_too_many_requests_are_rejected_at_once(store, monkeypatch):
         with pytest.raises(UnavailableError, match="2 requests are waiting"):
             await readers.request(symbols, EVER_S)
         store.hold(is_held=False)
-        assert await asyncio.gather(*held) == [[("AAPL", 1, 1)]] * 3
+        assert await asyncio.gather(*held) == [[("AAPL", 1, 1, 0)]] * 3
 
 
 async def test_closing_ends_what_is_read_and_what_waits(store):

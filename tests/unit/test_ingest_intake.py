@@ -176,6 +176,7 @@ class Reader:
             "peername": ("192.0.2.1", 7),
             "socket": mock.Mock(),
         }.get
+        self.transport.is_closing.return_value = False
         self.connection = Connection(
             intake,
             TickDecoder(SymbolIndex()),

@@ -11,8 +11,8 @@ from aiohttp import web
 from joserfc import jwt as jose
 from joserfc.jwk import ECKey, OKPKey
 
-from mdtool.adapters.identity import Authenticator
 from mdtool.adapters.identity import jwt as jwt_module
+from mdtool.adapters.identity.authenticator import Authenticator
 from mdtool.adapters.identity.config import AuthConfig
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.permissions import Roles

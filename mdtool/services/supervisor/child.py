@@ -13,7 +13,8 @@ from typing import BinaryIO, Final
 from mdtool.core.backoff import delays
 from mdtool.core.descriptors import is_shortage
 from mdtool.core.errors import EXIT_OK, EXIT_STARTUP, EXIT_USAGE, StartupError, UsageError
-from mdtool.core.lifecycle import LIFELINE_FD, READY_FD, SUPERVISED
+from mdtool.core.lifecycle import LIFELINE_FD, READY_FD
+from mdtool.core.logs import SUPERVISED
 from mdtool.services.supervisor.output import LineSplitter, Style, write_line
 from mdtool.services.supervisor.programs import Program
 
