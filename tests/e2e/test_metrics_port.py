@@ -8,6 +8,7 @@ import socket
 import aiohttp
 import pytest
 
+from mdtool.core.descriptors import shortage
 from mdtool.core.errors import StartupError
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.server import Aggregator
@@ -52,7 +53,7 @@ async def test_each_service_counts_pauses_and_its_process(name, upstream):
     async with bounded(), running(service(name, 0, upstream)) as (addresses, _):
         kind, text = await scraped(addresses["metrics"])
         assert kind == "text/plain"
-        assert "mdtool_accept_pauses_total 0.0" in text.splitlines()
+        assert f"mdtool_accept_pauses_total {float(shortage.pauses)}" in text.splitlines()
         assert "process_open_fds" in text
         kind, text = await scraped(addresses["metrics"], "application/openmetrics-text")
         assert kind == "application/openmetrics-text"
