@@ -27,13 +27,20 @@ class LotConverter:
         self._ratios: dict[int, tuple[int, int]] = {}
         """Of the symbols whose lots differ: what a size is multiplied with and divided by."""
 
-    def take(self, index: int, lot: int) -> None:
-        """Take a peer's lot of one of the symbols, in units of 1e-9, for frames from now on."""
+    def take(self, index: int, lot: int) -> int:
+        """Take a peer's lot of one of the symbols, in units of 1e-9, for frames from now on.
+
+        Returns
+        -------
+        int
+            The symbol's own lot, to which its sizes are converted.
+        """
         own = self._symbols.give_lot(index, lot)
         self._ratios.pop(index, None)
         if own != lot:
             common = math.gcd(own, lot)
             self._ratios[index] = lot // common, own // common
+        return own
 
     def convert(self, frames: Frames) -> Frames:
         """Return frames of these symbols with sizes in their own lots.

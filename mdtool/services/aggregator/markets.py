@@ -100,14 +100,14 @@ class FrameCheck:
             known = self._intern(self._table[index])
             if known is None:
                 continue
-            self._lots.take(known, lot)
-            if (own := self._market.symbols.lot(known)) not in {None, lot}:
+            own = self._lots.take(known, lot)
+            if own != lot:
                 log.warning(
                     "%s: comes in lots of %s, and is kept in lots of %s: sizes are converted, and "
                     "refused where they are no multiple",
                     self._table[index],
                     format_price(lot),
-                    format_price(own or 0),
+                    format_price(own),
                 )
 
     def _intern(self, symbol: str) -> int | None:

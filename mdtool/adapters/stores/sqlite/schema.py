@@ -21,10 +21,10 @@ _RETRY_S: Final = 0.01
 # Numbers of symbols and streams are never reused. A trade's key begins with its symbol, so that a
 # page of a symbol's trades is one seek, and a step writes to few places. A trade is in a row, or
 # with others in a block, and `trades` is all of them. A symbol without a lot has 0. The latest
-# trade's time is NULL in a symbol
-# without trades, and the next sequence in a stream of which only parts were imported. `has_parts`
-# says that trades may be stored that are not before the position. `heard` orders streams by their
-# latest step. `steps` grows with every step, so that an older copy of the file is recognised.
+# trade's time is NULL in a symbol without trades, and the next sequence in a stream of which only
+# parts were imported. `has_parts` says that trades may be stored that are not before the position.
+# `heard` orders streams by their latest step. `steps` grows with every step, so that an older copy
+# of the file is recognised.
 _TABLES: Final = """
 CREATE TABLE store (
     id BLOB NOT NULL,
