@@ -8,6 +8,10 @@ import subprocess
 
 import pytest
 
+from mdtool.adapters.kafka import client
+from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.adapters.kafka.topics import open_topics
+from mdtool.adapters.kafka.transactions import FencedError, PartitionWriter
 from tests.support.commands import completed
 from tests.support.kafka_brokers import kafka_broker
 from tests.support.kafka_topics import Topics, sending, sessions_of, url_of, write_ticks
@@ -85,6 +89,15 @@ def test_an_aggregator_that_was_taken_for_dead_writes_nothing_more(kafka, tmp_pa
         check(topics, sent)
         status, said = stopped.end(signal.SIGTERM)
         assert status == 0, said
+
+
+def test_a_writer_that_was_replaced_writes_nothing_more_however_much_is_logged(kafka, monkeypatch):
+    # The client logs while its fatal error is pending, which Python turns into another one.
+    monkeypatch.setitem(client._PRODUCING, "debug", "all")
+    address = open_topics(KafkaAddress.parse(url_of(kafka))).address
+    first, *_others = [PartitionWriter(address, 0, lambda: False) for _ in range(2)]
+    with pytest.raises(FencedError, match="partition 0"):
+        first.write([], [], [(offset, b"bytes", "reason") for offset in range(100)])
 
 
 def test_the_ingest_server_is_killed(kafka, tmp_path, sent, free_port):

@@ -17,6 +17,7 @@ from mdtool.adapters.kafka.client import (
     KafkaError,
     KafkaException,
     Message,
+    client_errors,
     error_of,
     producer,
 )
@@ -211,14 +212,16 @@ class KafkaBus(BaseBus):
     # In the polling thread.
 
     def _poll(self) -> None:
-        while not self._is_closing.is_set():
-            self._producer.poll(_POLL_S)
+        try:
+            with client_errors():
+                while not self._is_closing.is_set():
+                    self._producer.poll(_POLL_S)
+        except KafkaException as error:  # a fatal one
+            self._call(self._refuse, error_of(error).str())
 
     def _erred(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its public name
             self._call(self._note_outage)
-        elif error.fatal():
-            self._call(self._refuse, error.str())
 
     def _call(self, function: object, *arguments: object) -> None:
         """Call a function in the loop, unless the bus is closing."""

@@ -5,6 +5,7 @@ Their methods block, and are called in threads.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -138,6 +139,26 @@ def error_of(raised: KafkaException) -> KafkaError:
     """Return the error that an exception carries."""
     error: KafkaError = raised.args[0]
     return error
+
+
+@contextlib.contextmanager
+def client_errors() -> Iterator[None]:
+    """Raise an error of the client as KafkaException, also where it appears as a SystemError.
+
+    The client calls back, to log say, while its fatal error is pending. Python then raises
+    SystemError in the callback, with that error as its cause.
+
+    Raises
+    ------
+    KafkaException
+        In place of such a SystemError.
+    """
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
 
 
 def _made(

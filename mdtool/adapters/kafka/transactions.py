@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.kafka.client import KafkaException, error_of, producer
+from mdtool.adapters.kafka.client import KafkaException, client_errors, error_of, producer
 from mdtool.adapters.kafka.records import Record
 from mdtool.adapters.kafka.topics import AGGREGATES, BARS, DEAD_LETTERS, TICKS
 from mdtool.core.errors import PeerError
@@ -83,8 +84,7 @@ class PartitionWriter:
         FencedError
             When it failed. The writer cannot be used any more.
         """
-        ticks = self._address.topic(TICKS)
-        try:
+        with self._fencing():
             self._producer.begin_transaction()
             for topic, records in ((AGGREGATES, aggregates), (BARS, bars)):
                 name = self._address.topic(topic)
@@ -92,17 +92,15 @@ class PartitionWriter:
                     self._produce(name, value or None, key, self._partition)
             for offset, data, reason in dead_letters:
                 headers: dict[str, str | bytes | None] = {
-                    "topic": ticks,
+                    "topic": self._address.topic(TICKS),
                     "partition": str(self._partition),
                     "offset": str(offset),
                     "reason": reason,
                 }
                 self._produce(self._address.topic(DEAD_LETTERS), data, None, 0, headers)
-        except KafkaException as error:
-            raise self._fenced(error) from error
-        deadline_s = time.monotonic() + _GIVE_UP_S
-        while self._producer.flush(_TRY_S):
-            self._check_waiting(deadline_s)
+            deadline_s = time.monotonic() + _GIVE_UP_S
+            while self._producer.flush(_TRY_S):
+                self._check_waiting(deadline_s)
         self._step(self._producer.commit_transaction)
 
     def _produce(
@@ -128,7 +126,8 @@ class PartitionWriter:
         deadline_s = time.monotonic() + _GIVE_UP_S
         while True:
             try:
-                step(_TRY_S)
+                with client_errors():
+                    step(_TRY_S)
             except KafkaException as error:
                 if not error_of(error).retriable():
                     raise self._fenced(error) from error
@@ -144,6 +143,14 @@ class PartitionWriter:
             raise FencedError(
                 f"{self._address}: partition {self._partition}: no answer in {_GIVE_UP_S:g} s"
             )
+
+    @contextlib.contextmanager
+    def _fencing(self) -> Iterator[None]:
+        try:
+            with client_errors():
+                yield
+        except KafkaException as error:
+            raise self._fenced(error) from error
 
     def _fenced(self, error: KafkaException) -> FencedError:
         reason = error_of(error).str()

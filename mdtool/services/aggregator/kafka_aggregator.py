@@ -24,6 +24,7 @@ from mdtool.adapters.kafka.client import (
     Message,
     TopicPartition,
     arrived,
+    client_errors,
     consumer,
     error_of,
     read_to_end,
@@ -208,7 +209,7 @@ class GroupMember:
             "heartbeat.interval.ms": self._config.session_ms // 3,
         }
         self._failure = None
-        with contextlib.closing(consumer(self._address, settings)) as group:
+        with client_errors(), contextlib.closing(consumer(self._address, settings)) as group:
             group.subscribe(
                 [self._address.topic(TICKS)],
                 on_assign=functools.partial(self._assigned, pool),
