@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "aggregate": "mdtool.cli.aggregate",
     "vwap": "mdtool.cli.vwap",
     "book": "mdtool.cli.book",
+    "detect": "mdtool.cli.detect",
     "send": "mdtool.cli.send",
     "store": "mdtool.cli.store",
     "serve-tcp": "mdtool.cli.serve_tcp",

@@ -47,7 +47,7 @@ SECTIONS = frozenset(
         "vwap",
     }
 )
-TABLES: Final = frozenset({"quotas", "roles", "tls"})
+TABLES: Final = frozenset({"detect", "quotas", "roles", "tls"})
 """Sections of named sections, such as `[roles.desk]`. Those of SECTIONS have settings besides."""
 _PREFIX: Final = "MDTOOL_"
 _NO_SETTINGS: Final = frozenset(

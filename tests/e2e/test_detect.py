@@ -1,0 +1,36 @@
+"""`mdtool detect`: alerts of a stream of DBN, as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.commands import completed, output_of
+
+pytestmark = pytest.mark.usefixtures("no_settings")
+
+
+def test_alerts_are_lines_whether_the_input_is_a_file_or_a_pipe(tmp_path):
+    path = tmp_path / "quotes.dbn"
+    output_of("simulate", "--schema", "mbp-1", "--duration", "2m", "-q", "-o", path)
+    assert output_of("detect", path) == b""
+    settings = tmp_path / "mdtool.toml"
+    settings.write_text('[detect."AAPL"]\njump-min = 0\njump-z = 2\n')
+    found = output_of("--config", settings, "detect", path)
+    assert found == output_of("--config", settings, "detect", "-", stdin=path.read_bytes())
+    alerts = [json.loads(line) for line in found.splitlines()]
+    assert alerts
+    assert {(alert["symbol"], alert["kind"]) for alert in alerts} == {("AAPL", "jump")}
+    assert all(alert["begin"] <= alert["end"] and alert["score"] >= 2 for alert in alerts)
+
+
+def test_a_missing_file_and_an_unknown_setting_are_one_line(tmp_path):
+    missing = completed("detect", tmp_path / "none.dbn")
+    assert missing.stderr.decode().count("\n") == 1
+    assert missing.returncode == 1
+    settings = tmp_path / "mdtool.toml"
+    settings.write_text('[detect."*"]\njump = 1\n')
+    wrong = completed("--config", settings, "detect", tmp_path / "none.dbn")
+    assert wrong.stderr.decode().count("\n") == 1
+    assert wrong.returncode == 2

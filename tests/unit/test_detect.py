@@ -1,0 +1,190 @@
+"""Detectors: against their reference, at their edges, and as a command."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdtool.core.errors import ConfigError
+from mdtool.engine.detect import KINDS, Alert, Detector, DetectRule, Rules, severity
+from mdtool.engine.detect_kernel import EVENT, RULE
+from tests.reference.detect import UNDEF, Symbol
+
+SECOND = 10**9
+START = 1_700_000_000 * SECOND
+RULE_OF_TESTS = DetectRule(
+    warm_up=5,
+    cool_down_s=0.5,
+    jump_z=3,
+    jump_min=0.01,
+    burst_z=2,
+    burst_trades=2,
+    off_quote=0.01,
+    quote_age_s=1,
+    crossed_s=0.2,
+    spread_ratio=2,
+    spread_s=0.2,
+    stale_ratio=4,
+    stale_longest=1.5,
+    stale_s=0.1,
+    band=0.2,
+)
+prices = st.integers(80, 120)
+quotes = st.none() | st.tuples(prices | st.just(UNDEF), prices | st.just(UNDEF))
+trades = st.none() | st.tuples(prices, st.integers(1, 9))
+steps = st.tuples(st.sampled_from([-50, 0, 10, 50, 100, 900]), trades, quotes, st.integers(0, 2))
+
+
+def events_of(rows):
+    """Make EVENTs of (ts, trade, quote, instrument) rows."""
+    made = np.zeros(len(rows), EVENT)
+    made["price"] = made["bid"] = made["ask"] = UNDEF
+    made["sequence"] = -1
+    for event, (ts, trade, quote, instrument) in zip(made, rows, strict=True):
+        event["ts_ns"], event["instrument"] = ts, instrument
+        if trade:
+            event["price"], event["size"] = trade
+        if quote:
+            event["has_quote"], event["bid"], event["ask"] = 1, *quote
+    return made
+
+
+def closed(detector, events, cut=None):
+    parts = [detector.update(part) for part in np.split(events, [cut or len(events)])]
+    found = np.concatenate([*parts, detector.finish()])
+    names = ("begin_ns", "end_ns", "count", "value", "baseline")
+    return [
+        (int(each["instrument"]), KINDS[each["kind"]], *(int(each[name]) for name in names))
+        for each in found
+        if not each["is_open"]
+    ]
+
+
+def detector_of(rule, symbols=("A", "B", "C")):
+    made = Detector(Rules({"*": rule}))
+    made.know(symbols)
+    return made
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(steps, min_size=20, max_size=120), st.integers(0, 120))
+def test_episodes_are_those_of_the_reference_however_the_stream_is_cut(rows, cut):
+    ts, taken = START, []
+    for step_ms, trade, quote, instrument in rows:
+        ts += step_ms * 10**6
+        taken.append((ts, trade, quote, instrument))
+    rule = dict(zip(RULE.names, RULE_OF_TESTS.row(), strict=True))
+    plain = [Symbol(rule) for _ in range(3)]
+    for at, trade, quote, instrument in taken:
+        plain[instrument].take(at, trade, quote)
+    expected = []
+    for index, symbol in enumerate(plain):
+        symbol.finish()
+        expected += [(index, *each) for each in symbol.closed]
+    found = closed(detector_of(RULE_OF_TESTS), events_of(taken), min(cut, len(taken)))
+    assert sorted(found) == sorted(expected)
+
+
+def calm(count=400, step_ns=SECOND // 10):
+    """A market of one symbol, in which nothing is unusual."""
+    return [
+        (START + i * step_ns, (100_000 + i % 3, 5) if i % 2 else None, (99_990, 100_010), 0)
+        for i in range(count)
+    ]
+
+
+def kinds(rows, rule=None):
+    return [each[1] for each in closed(detector_of(rule or DetectRule()), events_of(rows))]
+
+
+def test_a_calm_market_has_no_alerts():
+    assert kinds(calm()) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        ([(0.1, (101_000, 5), (100_990, 101_010))], ["jump"]),
+        ([(0.1, (100_000, 100_000), None)], []),  # volume is judged after its warm-up
+        ([(0.1, (100_200, 5), None)], ["off-quote"]),
+        ([(0.1, None, (100_010, 100_010)), (1.2, None, (99_990, 100_010))], ["crossed"]),
+        ([(0.1, None, (100_010, 100_010)), (1.0, None, (99_990, 100_010))], []),
+        ([(0.1, None, (99_000, 101_000)), (1.2, None, (99_990, 100_010))], ["spread"]),
+        ([(6.0, None, (99_990, 100_010))], ["stale"]),
+        ([(2.9, None, (99_990, 100_010))], []),
+    ],
+)
+def test_each_kind(rows, kind):
+    begin = calm()
+    last = begin[-1][0]
+    after = [(last + round(at * SECOND), trade, quote, 0) for at, trade, quote in rows]
+    assert kinds([*begin, *after]) == kind
+
+
+def test_a_burst_of_volume_and_a_price_outside_the_band():
+    begin = calm(1_200)
+    last = begin[-1][0]
+    burst = [(last + SECOND // 10, (100_000, 2_000), None, 0)]
+    assert kinds([*begin, *burst]) == ["burst"]
+    outside = [(last + SECOND // 10, (89_000, 5), (88_990, 89_010), 0)]
+    assert sorted(kinds([*begin, *outside])) == ["band", "jump"]
+    within = DetectRule(low=0.000_05, high=0.000_2)
+    assert kinds([*begin, *outside], within) == ["jump"]
+
+
+def test_a_hole_in_a_sequence_that_has_none_is_a_gap_and_one_that_has_many_is_not_judged():
+    events = events_of(calm(3_000))
+    events["sequence"] = (np.arange(3_000) + 2**32 - 1_000) % 2**32
+    assert closed(detector_of(DetectRule()), events) == []
+    events["sequence"][2_000:] += 7
+    [gap] = closed(detector_of(DetectRule()), events)
+    assert gap[1] == "gap"
+    assert gap[5] - gap[6] == 8
+    events["sequence"] = np.arange(3_000) * 3
+    assert closed(detector_of(DetectRule()), events) == []
+
+
+def test_findings_within_the_cool_down_are_one_alert():
+    begin = calm()
+    last = begin[-1][0]
+    quote = (last + 10 * SECOND, None, (99_990, 100_010), 0)
+    prints = [(last + i * SECOND, (100_200, 5), (99_990, 100_010), 0) for i in (1, 3, 5, 11)]
+    prints.insert(3, quote)
+    found = closed(detector_of(DetectRule(stale_s=60)), events_of([*begin, *prints]))
+    assert [each[4] for each in found] == [3, 1]
+    assert found[0][2:4] == (last + SECOND, last + 5 * SECOND)
+
+
+def test_time_without_events_opens_a_stale_alert_and_more_ends_it():
+    detector = detector_of(DetectRule())
+    rows = calm()
+    last = rows[-1][0]
+    detector.update(events_of(rows))
+    assert len(detector.advance(last + 2 * SECOND)) == 0
+    [found] = detector.advance(last + 6 * SECOND)
+    assert found["is_open"]
+    alert = Alert.of(found, "A")
+    assert (alert.kind, alert.begin_ns, alert.as_dict()["end"]) == ("stale", last, None)
+    assert len(detector.advance(last + 60 * SECOND)) == 0
+    back = (last + 61 * SECOND, None, (99_990, 100_010), 0)
+    assert len(detector.update(events_of([back]))) == 0
+    [end] = detector.advance(last + 67 * SECOND)
+    assert (end["is_open"], end["end_ns"], end["begin_ns"]) == (0, last + 61 * SECOND, last)
+
+
+def test_severity_is_how_far_a_finding_is_above_its_limit():
+    assert [severity(score, 2.0) for score in (2.0, 4.0, 10.0)] == ["low", "medium", "high"]
+
+
+def test_the_first_pattern_that_fits_a_symbol_holds(tmp_path, monkeypatch):
+    path = tmp_path / "mdtool.toml"
+    path.write_text('[detect."ES*"]\nband = 0.02\n[detect."*"]\nwarm-up = 7\n')
+    monkeypatch.setenv("MDTOOL_CONFIG", str(path))
+    rules = Rules.load()
+    assert rules.rows["band"][rules.find("ESM4")] == 0.02
+    assert rules.rows["warm_up"][rules.find("CLX5")] == 7
+    path.write_text('[detect."ES*"]\nbend = 1\n')
+    with pytest.raises(ConfigError, match="bend"):
+        Rules.load()
