@@ -168,9 +168,9 @@ def test_time_without_events_opens_a_stale_alert_and_more_ends_it():
     alert = Alert.of(found, "A")
     assert (alert.kind, alert.begin_ns, alert.as_dict()["end"]) == ("stale", last, None)
     assert len(detector.advance(last + 60 * SECOND)) == 0
-    back = (last + 61 * SECOND, None, (99_990, 100_010), 0)
-    assert len(detector.update(events_of([back]))) == 0
-    [end] = detector.advance(last + 67 * SECOND)
+    back = [(last + 61 * SECOND + i * SECOND, None, (99_990, 100_010), 0) for i in range(7)]
+    assert len(detector.update(events_of(back[:6]))) == 0
+    [end] = detector.update(events_of(back[6:]))
     assert (end["is_open"], end["end_ns"], end["begin_ns"]) == (0, last + 61 * SECOND, last)
 
 
