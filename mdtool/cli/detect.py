@@ -37,9 +37,10 @@ def detect(
 
     Example: mdtool simulate --schema mbp-1 --duration 5m | mdtool detect -
     """
-    from mdtool.engine.detect import DetectStream, Rules
+    from mdtool.engine.detect import DetectStream
+    from mdtool.services.alerts.config import load_rules
 
-    stream = DetectStream(Rules.load())
+    stream = DetectStream(load_rules())
     with (
         selected.open(inputs) as source,
         Progress("records", source.size_bytes, quiet) as progress,

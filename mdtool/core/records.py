@@ -100,6 +100,25 @@ def as_words(records: Records) -> npt.NDArray[np.int64]:
     return words
 
 
+@functools.cache
+def coded_layout(dtype: np.dtype[np.void]) -> np.dtype[np.void]:
+    """Return the layout of records with their characters as numbers, as kernels read them."""
+    names: Any = dtype.names
+    return np.dtype(
+        [(name, "u1" if dtype[name].kind == "S" else dtype[name].str) for name in names]
+    )
+
+
+def coded(records: Records) -> Records:
+    """Return records as `coded_layout` has them: a read-only view.
+
+    They are always read-only, as what files hold is: for other arrays a kernel would compile again.
+    """
+    view = np.require(records, requirements=["C", "A"]).view(coded_layout(records.dtype))
+    view.flags.writeable = False
+    return view
+
+
 def has_trades(dtype: np.dtype[np.void]) -> bool:
     """Return whether records of this layout can be trades: MBO, trades, and MBP of any kind."""
     return {"action", "price", "size", "ts_recv"} <= set(dtype.names or ())

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.core.batch import Batch
-from mdtool.core.config import load_table, load_tables, setting
-from mdtool.core.dtypes import F_SNAPSHOT, MBO
+from mdtool.core.config import setting
+from mdtool.core.dtypes import F_SNAPSHOT, MBO, MBP1
 from mdtool.core.instruments import Instruments
-from mdtool.core.records import Records, has_trades, index_timestamps, is_priced, is_trade
+from mdtool.core.records import Records, coded, has_trades, index_timestamps, is_priced, is_trade
 from mdtool.core.units import NS_PER_S, PRICE_SCALE, UNDEF_PRICE, format_price, format_time
 from mdtool.engine import detect_kernel as kernels
 from mdtool.engine.book.state import Books
@@ -31,8 +32,6 @@ KINDS: Final = ("jump", "burst", "off-quote", "crossed", "spread", "stale", "gap
 SEVERITIES: Final = ("low", "medium", "high")
 _MEDIUM_FROM: Final = 2.0
 _HIGH_FROM: Final = 5.0
-SECTION: Final = "detect"
-"""Of the settings file: `[detect."ES*"]`."""
 
 _FIRST_ROWS: Final = 64
 _ALERTS: Final = 4_096
@@ -100,18 +99,6 @@ class Rules:
         self._patterns = list(patterns or {})
         rules = [*(patterns or {}).values(), DetectRule()]
         self.rows = np.array([rule.row() for rule in rules], kernels.RULE)
-
-    @classmethod
-    def load(cls) -> Rules:
-        """Return the rules of the settings file.
-
-        Raises
-        ------
-        ConfigError
-            When a section or a setting is not valid.
-        """
-        tables = load_tables(SECTION)
-        return cls({name: load_table(DetectRule, SECTION, name, tables[name]) for name in tables})
 
     def find(self, symbol: str) -> int:
         """Return the place of a symbol's rule in `rows`."""
@@ -333,21 +320,24 @@ def events_of(batch: Batch, books: Books) -> Events:
     books : Books
         To which orders are applied.
     """
-    made = [_events(batch.records, batch.instrument)]
-    if batch.records.dtype == MBO:
-        places = [np.arange(len(batch)) * 2]
-        for quotes in books.events(batch, 1):
-            events = _events(quotes.records, quotes.instrument)
-            events["price"] = UNDEF_PRICE  # the trade is among the orders
-            events["sequence"] = -1
-            made.append(events)
-            behind = np.searchsorted(batch.index_timestamps, events["ts_ns"], "right") - 1
-            places.append(behind * 2 + 1)
-        order = np.argsort(np.concatenate(places), kind="stable")
-        made = [np.concatenate(made)[order]]
-    events = made[0]
+    events = (
+        _events_of_orders(batch, books)
+        if batch.records.dtype == MBO
+        else _events(batch.records, batch.instrument)
+    )
     is_known = events["ts_ns"] >= 0
     return events if is_known.all() else events[is_known]
+
+
+def _events_of_orders(batch: Batch, books: Books) -> Events:
+    orders, events = coded(batch.records), np.empty(2 * len(batch), kernels.EVENT)
+    taken = made = 0
+    for quotes in chain(books.events(batch, 1), [Batch.empty(MBP1)]):
+        taken, more = kernels.merge(
+            orders, batch.instrument, coded(quotes.records), quotes.instrument, taken, events[made:]
+        )
+        made += more
+    return events[:made]
 
 
 def _events(records: Records, instrument: NDArray[np.integer]) -> Events:

@@ -16,7 +16,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.jit import kernel
+from mdtool.core.dtypes import F_SNAPSHOT
+from mdtool.core.jit import inlined, kernel
+from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
 
 JUMP, BURST, OFF_QUOTE, CROSSED, SPREAD, STALE, GAP, BAND = range(8)
 KINDS: Final = 8
@@ -119,7 +121,7 @@ _FADES_NS: Final = 600e9
 """A silence counts as one of late for about ten minutes."""
 _SEQUENCE_STEPS: Final = 1_000
 _MOST_HOLES: Final = 0.01
-_UNDEF_PRICE: Final = 2**63 - 1
+_TRADED: Final = ord("T")
 _NEVER: Final = 2**63 - 1
 
 
@@ -149,6 +151,54 @@ class Detectors(NamedTuple):
 
 
 @kernel
+def merge(
+    orders: npt.NDArray[Any],
+    instrument: npt.NDArray[np.uint32],
+    quotes: npt.NDArray[Any],
+    quoted: npt.NDArray[np.uint32],
+    taken: int,
+    events: npt.NDArray[Any],
+) -> tuple[int, int]:
+    """Return how many orders are taken, and how many events they and some quotes make.
+
+    Orders are taken from `taken` on, as far as the last quote; without quotes, all of them. A quote
+    comes behind the orders of its time. Those of an opening book, as old as its orders, are none.
+    """
+    made = 0
+    for at in range(max(len(quotes), 1)):
+        has_quote = at < len(quotes)
+        end_ns = np.int64(quotes[at].ts_recv) if has_quote else _NEVER
+        while taken < len(orders) and np.int64(orders[taken].ts_recv) <= end_ns:
+            order = orders[taken]
+            if not order.flags & F_SNAPSHOT and np.int64(order.ts_recv) >= 0:
+                event = events[made]
+                _set_event(event, order, instrument[taken])
+                event.sequence = order.sequence
+                if order.action == _TRADED and order.size not in (0, UNDEF_ORDER_SIZE):
+                    event.price, event.size = order.price, order.size
+                made += 1
+            taken += 1
+        if has_quote and not quotes[at].flags & F_SNAPSHOT and end_ns >= 0:
+            event = events[made]
+            _set_event(event, quotes[at], quoted[at])
+            event.has_quote = 1
+            event.bid, event.ask = quotes[at].bid_px_00, quotes[at].ask_px_00
+            made += 1
+    return taken, made
+
+
+@inlined
+def _set_event(event: Any, record: Any, instrument: int) -> None:
+    """Set what every event has; the rest is of no trade and no quote."""
+    event.instrument = instrument
+    event.ts_ns = np.int64(record.ts_recv)
+    event.channel = record.publisher_id
+    event.sequence = -1
+    event.price = event.bid = event.ask = UNDEF_PRICE
+    event.size = event.has_quote = 0
+
+
+@kernel
 def detect(state: Detectors, events: npt.NDArray[Any], begin: int) -> int:
     """Take events from `begin` on; return how many were taken, fewer where alerts are full."""
     for at in range(begin, len(events)):
@@ -161,7 +211,7 @@ def detect(state: Detectors, events: npt.NDArray[Any], begin: int) -> int:
         if event.sequence >= 0:
             _count(state, event, ts_ns)
         _time(state, event.instrument, ts_ns)
-        if event.price != _UNDEF_PRICE:
+        if event.price != UNDEF_PRICE:
             _trade(state, event, row, rule, ts_ns)
         if event.has_quote:
             _quote(state, event, row, rule, ts_ns)
@@ -190,7 +240,7 @@ def advance(state: Detectors, now_ns: int, begin: int) -> int:
     return len(state.rows)
 
 
-@kernel
+@inlined
 def _time(state: Detectors, instrument: int, ts_ns: int) -> None:
     row = state.rows[instrument]
     if row.last_ns:
@@ -204,7 +254,7 @@ def _time(state: Detectors, instrument: int, ts_ns: int) -> None:
     row.last_ns = ts_ns
 
 
-@kernel
+@inlined
 def _find_stale(state: Detectors, instrument: int, ts_ns: int) -> None:
     row = state.rows[instrument]
     rule = state.rules[row.rule]
@@ -217,7 +267,7 @@ def _find_stale(state: Detectors, instrument: int, ts_ns: int) -> None:
         _find(state, instrument, STALE, row.last_ns, ts_ns, elapsed, int(usual), score, limit)
 
 
-@kernel
+@inlined
 def _count(state: Detectors, event: Any, ts_ns: int) -> None:
     channel = state.channels[event.channel]
     if channel.last_ns:
@@ -238,7 +288,7 @@ def _count(state: Detectors, event: Any, ts_ns: int) -> None:
     channel.last_ns = ts_ns
 
 
-@kernel
+@inlined
 def _trade(state: Detectors, event: Any, row: Any, rule: Any, ts_ns: int) -> None:
     price, at = event.price, event.instrument
     if row.trades == 0:
@@ -262,7 +312,7 @@ def _trade(state: Detectors, event: Any, row: Any, rule: Any, ts_ns: int) -> Non
     row.trades += 1
 
 
-@kernel
+@inlined
 def _find_outside_band(state: Detectors, event: Any, row: Any, rule: Any, ts_ns: int) -> None:
     middle, half = float(row.first_price), rule.band * abs(float(row.first_price))
     if rule.low < rule.high:
@@ -274,16 +324,16 @@ def _find_outside_band(state: Detectors, event: Any, row: Any, rule: Any, ts_ns:
         _find(state, event.instrument, BAND, ts_ns, ts_ns, event.price, bound, score, 1.0)
 
 
-@kernel
+@inlined
 def _find_off_quote(state: Detectors, event: Any, row: Any, rule: Any, ts_ns: int) -> None:
     """Look at the quote before the trade and, where the record has one, the quote after it."""
     if row.quotes < rule.warm_up or ts_ns - row.quote_ns > rule.quote_age_ns:
         return
     bid, ask = row.bid, row.ask
-    if _UNDEF_PRICE in (bid, ask) or bid >= ask:
+    if UNDEF_PRICE in (bid, ask) or bid >= ask:
         return
     if event.has_quote:
-        if _UNDEF_PRICE in (event.bid, event.ask):
+        if UNDEF_PRICE in (event.bid, event.ask):
             return
         bid, ask = min(bid, event.bid), max(ask, event.ask)
     passed = ask if event.price > ask else bid
@@ -294,7 +344,7 @@ def _find_off_quote(state: Detectors, event: Any, row: Any, rule: Any, ts_ns: in
         _find(state, event.instrument, OFF_QUOTE, ts_ns, ts_ns, event.price, passed, score, limit)
 
 
-@kernel
+@inlined
 def _add_volume(state: Detectors, event: Any, row: Any, rule: Any, ts_ns: int) -> None:
     bucket = ts_ns // rule.burst_window_ns
     if row.trades == 0:
@@ -325,10 +375,10 @@ def _add_volume(state: Detectors, event: Any, row: Any, rule: Any, ts_ns: int) -
             _find(state, event.instrument, BURST, ts_ns, ts_ns, volume, mean, score, limit)
 
 
-@kernel
+@inlined
 def _quote(state: Detectors, event: Any, row: Any, rule: Any, ts_ns: int) -> None:
     at = event.instrument
-    is_whole = _UNDEF_PRICE not in (event.bid, event.ask)
+    is_whole = UNDEF_PRICE not in (event.bid, event.ask)
     is_crossed = is_whole and event.bid >= event.ask
     spread = 0.0
     if is_whole and not is_crossed:
@@ -353,14 +403,14 @@ def _quote(state: Detectors, event: Any, row: Any, rule: Any, ts_ns: int) -> Non
     row.bid, row.ask, row.quote_ns = event.bid, event.ask, ts_ns
 
 
-@kernel
+@inlined
 def _find_crossed(state: Detectors, at: int, ts_ns: int) -> None:
     row = state.rows[at]
     score = (ts_ns - row.crossed_ns) / max(state.rules[row.rule].crossed_ns, 1)
     _find(state, at, CROSSED, row.crossed_ns, ts_ns, row.bid, row.ask, score, 1.0)
 
 
-@kernel
+@inlined
 def _find_wide(state: Detectors, at: int, ts_ns: int) -> None:
     row = state.rows[at]
     spread, usual = row.ask - row.bid, max(row.spread, 1.0)
@@ -368,7 +418,7 @@ def _find_wide(state: Detectors, at: int, ts_ns: int) -> None:
     _find(state, at, SPREAD, row.wide_ns, ts_ns, spread, int(usual), spread / usual, limit)
 
 
-@kernel
+@inlined
 def _learned(mean: float, value: float, seen: int, memory: float) -> float:
     """Return a mean after one more value, clipped once there are enough to know what is usual."""
     share = max(1.0 / (seen + 1), memory)
@@ -377,7 +427,7 @@ def _learned(mean: float, value: float, seen: int, memory: float) -> float:
     return float(mean + (value - mean) * share)
 
 
-@kernel
+@inlined
 def _find(
     state: Detectors,
     at: int,
@@ -411,7 +461,7 @@ def _find(
         _write(state, at, kind)
 
 
-@kernel
+@inlined
 def _expire(state: Detectors, at: int, ts_ns: int) -> None:
     """Close the episodes whose cool-down is over."""
     row = state.rows[at]
@@ -426,13 +476,13 @@ def _expire(state: Detectors, at: int, ts_ns: int) -> None:
                 row.expires_ns = min(row.expires_ns, episode.end_ns + cool_down_ns)
 
 
-@kernel
+@inlined
 def _close(state: Detectors, at: int, kind: int) -> None:
     state.episodes[at, kind].is_open = 0
     _write(state, at, kind)
 
 
-@kernel
+@inlined
 def _write(state: Detectors, at: int, kind: int) -> None:
     alert, episode = state.alerts[state.written[0]], state.episodes[at, kind]
     alert.instrument, alert.kind, alert.is_open = at, kind, episode.is_open

@@ -19,16 +19,11 @@ import numpy.typing as npt
 
 from mdtool.core.dtypes import MBO, MBP1, RTYPE_MBO, RTYPE_MBP1, record_length
 from mdtool.core.errors import UsageError
-from mdtool.core.records import Records, is_trade, trades_of
+from mdtool.core.records import Records, coded_layout, is_trade, trades_of
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, normal_symbol
 from mdtool.core.units import NS_PER_S, PRICE_SCALE, format_time
 from mdtool.engine import simulate_defaults as defaults
 from mdtool.engine import simulate_kernel as kernels
-
-_MBO_CODES: Final = np.dtype(
-    [(name, "u1" if MBO[name].kind == "S" else MBO[name].str) for name in MBO.names or ()]
-)
-"""MBO with its characters as numbers, as kernels write them."""
 
 TICK: Final = PRICE_SCALE // 100
 """The price of a tick, at 1e-9."""
@@ -129,7 +124,7 @@ class Exchange:
         records["rtype"] = RTYPE_MBO
         records["publisher_id"] = defaults.PUBLISHER_ID
         written = kernels.run(
-            self._market, self._books, self._habits, records.view(_MBO_CODES), tops, n
+            self._market, self._books, self._habits, records.view(coded_layout(MBO)), tops, n
         )
         if schema == "mbp-1":
             return _quotes(records[:written], tops[:written])

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdtool.core.batch import Batch
+from mdtool.core.dtypes import F_SNAPSHOT
 from mdtool.core.errors import ConfigError
-from mdtool.engine.detect import KINDS, Alert, Detector, DetectRule, Rules, severity
+from mdtool.core.records import trades_of
+from mdtool.engine.book.state import Books
+from mdtool.engine.detect import KINDS, Alert, Detector, DetectRule, Rules, events_of, severity
 from mdtool.engine.detect_kernel import EVENT, RULE
+from mdtool.engine.simulate import Exchange
+from mdtool.services.alerts.config import load_rules
 from tests.reference.detect import UNDEF, Symbol
 
 SECOND = 10**9
@@ -37,7 +43,7 @@ trades = st.none() | st.tuples(prices, st.integers(1, 9))
 steps = st.tuples(st.sampled_from([-50, 0, 10, 50, 100, 900]), trades, quotes, st.integers(0, 2))
 
 
-def events_of(rows):
+def events_from(rows):
     """Make EVENTs of (ts, trade, quote, instrument) rows."""
     made = np.zeros(len(rows), EVENT)
     made["price"] = made["bid"] = made["ask"] = UNDEF
@@ -83,7 +89,7 @@ def test_episodes_are_those_of_the_reference_however_the_stream_is_cut(rows, cut
     for index, symbol in enumerate(plain):
         symbol.finish()
         expected += [(index, *each) for each in symbol.closed]
-    found = closed(detector_of(RULE_OF_TESTS), events_of(taken), min(cut, len(taken)))
+    found = closed(detector_of(RULE_OF_TESTS), events_from(taken), min(cut, len(taken)))
     assert sorted(found) == sorted(expected)
 
 
@@ -96,7 +102,7 @@ def calm(count=400, step_ns=SECOND // 10):
 
 
 def kinds(rows, rule=None):
-    return [each[1] for each in closed(detector_of(rule or DetectRule()), events_of(rows))]
+    return [each[1] for each in closed(detector_of(rule or DetectRule()), events_from(rows))]
 
 
 def test_a_calm_market_has_no_alerts():
@@ -135,7 +141,7 @@ def test_a_burst_of_volume_and_a_price_outside_the_band():
 
 
 def test_a_hole_in_a_sequence_that_has_none_is_a_gap_and_one_that_has_many_is_not_judged():
-    events = events_of(calm(3_000))
+    events = events_from(calm(3_000))
     events["sequence"] = (np.arange(3_000) + 2**32 - 1_000) % 2**32
     assert closed(detector_of(DetectRule()), events) == []
     events["sequence"][2_000:] += 7
@@ -152,7 +158,7 @@ def test_findings_within_the_cool_down_are_one_alert():
     quote = (last + 10 * SECOND, None, (99_990, 100_010), 0)
     prints = [(last + i * SECOND, (100_200, 5), (99_990, 100_010), 0) for i in (1, 3, 5, 11)]
     prints.insert(3, quote)
-    found = closed(detector_of(DetectRule(stale_s=60)), events_of([*begin, *prints]))
+    found = closed(detector_of(DetectRule(stale_s=60)), events_from([*begin, *prints]))
     assert [each[4] for each in found] == [3, 1]
     assert found[0][2:4] == (last + SECOND, last + 5 * SECOND)
 
@@ -161,7 +167,7 @@ def test_time_without_events_opens_a_stale_alert_and_more_ends_it():
     detector = detector_of(DetectRule())
     rows = calm()
     last = rows[-1][0]
-    detector.update(events_of(rows))
+    detector.update(events_from(rows))
     assert len(detector.advance(last + 2 * SECOND)) == 0
     [found] = detector.advance(last + 6 * SECOND)
     assert found["is_open"]
@@ -169,9 +175,28 @@ def test_time_without_events_opens_a_stale_alert_and_more_ends_it():
     assert (alert.kind, alert.begin_ns, alert.as_dict()["end"]) == ("stale", last, None)
     assert len(detector.advance(last + 60 * SECOND)) == 0
     back = [(last + 61 * SECOND + i * SECOND, None, (99_990, 100_010), 0) for i in range(7)]
-    assert len(detector.update(events_of(back[:6]))) == 0
-    [end] = detector.update(events_of(back[6:]))
+    assert len(detector.update(events_from(back[:6]))) == 0
+    [end] = detector.update(events_from(back[6:]))
     assert (end["is_open"], end["end_ns"], end["begin_ns"]) == (0, last + 61 * SECOND, last)
+
+
+def test_orders_make_the_trades_and_quotes_of_their_books_each_behind_what_made_it():
+    batch = Batch.of(Exchange(seed=3).generate(20_000))
+    events = events_of(batch, Books())
+    opening = (batch.records["flags"] & F_SNAPSHOT) != 0
+    assert not np.isin(events["ts_ns"], batch.index_timestamps[opening]).any()
+    assert (np.diff(events["ts_ns"]) >= 0).all()
+    trades = trades_of(batch.records)
+    traded = events[events["price"] != UNDEF]
+    for name in ("price", "size", "sequence"):
+        assert traded[name].tolist() == trades[name].tolist()
+    quotes = np.concatenate([part.records for part in Books().events(batch, 1)])
+    quotes = quotes[(quotes["flags"] & F_SNAPSHOT) == 0]
+    quoted = events[events["has_quote"] == 1]
+    assert quoted["bid"].tolist() == quotes["bid_px_00"].tolist()
+    assert quoted["ts_ns"].tolist() == quotes["ts_recv"].tolist()
+    orders = events[events["has_quote"] == 0]
+    assert orders["sequence"].tolist() == batch.records["sequence"][~opening].tolist()
 
 
 def test_severity_is_how_far_a_finding_is_above_its_limit():
@@ -182,9 +207,9 @@ def test_the_first_pattern_that_fits_a_symbol_holds(tmp_path, monkeypatch):
     path = tmp_path / "mdtool.toml"
     path.write_text('[detect."ES*"]\nband = 0.02\n[detect."*"]\nwarm-up = 7\n')
     monkeypatch.setenv("MDTOOL_CONFIG", str(path))
-    rules = Rules.load()
+    rules = load_rules()
     assert rules.rows["band"][rules.find("ESM4")] == 0.02
     assert rules.rows["warm_up"][rules.find("CLX5")] == 7
     path.write_text('[detect."ES*"]\nbend = 1\n')
     with pytest.raises(ConfigError, match="bend"):
-        Rules.load()
+        load_rules()

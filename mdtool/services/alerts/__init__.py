@@ -1,0 +1,1 @@
+"""Alerts of what is unusual in the market."""
