@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
+
 from mdtool.core.dtypes import F_BAD_TS_RECV, MBO
 from mdtool.core.errors import InputError
 from mdtool.core.records import Records
@@ -243,6 +245,8 @@ class Stream:
         """Send what is subscribed of what was made of records."""
         subscriptions = self._subscriptions
         for each in made:
+            if not subscriptions.of_schema(each.schema):
+                continue
             self._send_chosen(each.records, partial(subscriptions.select_made, each), left_out)
             if each.end_ns is not None and subscriptions.of_schema(each.schema, left_out):
                 self._output.notice(interval_ended(each.schema), each.end_ns)
@@ -252,9 +256,11 @@ class Stream:
     ) -> None:
         """Send records of one rtype, and count those that a slow client misses."""
         chosen = select(left_out)
-        self._output.data(records if chosen.all() else records[chosen])
+        n_chosen = int(np.count_nonzero(chosen))
+        if n_chosen:
+            self._output.data(records if n_chosen == len(records) else records[chosen])
         if self._is_skipping:
-            self._skipped += int(select(frozenset()).sum()) - int(chosen.sum())
+            self._skipped += int(np.count_nonzero(select(frozenset()))) - n_chosen
 
     async def _breathe(self) -> None:
         """Let others work, and the client know that the session is alive."""

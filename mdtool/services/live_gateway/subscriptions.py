@@ -112,7 +112,7 @@ class Subscription:
         elif len(ids) == 1:
             chosen = records["instrument_id"] == ids[0]
         else:
-            chosen = np.isin(records["instrument_id"], ids)
+            chosen = _among(records["instrument_id"], ids)
         if self.request.start_ns:
             is_state = int(records["rtype"][0]) in _BY_TS_RECV
             clock = "ts_recv" if is_state else "ts_event"
@@ -242,13 +242,14 @@ class Subscriptions:
     def select_made(self, made: Made, left_out: frozenset[Subscription] = frozenset()) -> Mask:
         """Return which records that were made of the input the session gets, shape (n,)."""
         wanted = self.of_schema(made.schema, left_out)
-        chosen = np.zeros(len(made.records), np.bool_)
-        if not wanted:
-            return chosen
         if made.end_ns is not None:
-            days = np.full(len(made.records), self._day_of(made.end_ns - 1))
-        else:
-            days = (index_timestamps(made.records) - self.offset_ns) // NS_PER_DAY
+            return _any_of(made.records, wanted, self._day_of(made.end_ns - 1))
+        ts_ns = index_timestamps(made.records)
+        first = self._day_of(int(ts_ns.min()))
+        if first == self._day_of(int(ts_ns.max())):
+            return _any_of(made.records, wanted, first)
+        chosen = np.zeros(len(made.records), np.bool_)
+        days = (ts_ns - self.offset_ns) // NS_PER_DAY
         for day in np.unique(days).tolist():
             is_of_day = days == day
             chosen[is_of_day] = _any_of(made.records[is_of_day], wanted, day)
@@ -270,7 +271,18 @@ class Subscriptions:
 
 def _any_of(records: Records, wanted: Sequence[Subscription], day: int | None = None) -> Mask:
     """Return which records one or more subscriptions get, shape (n,)."""
+    if len(wanted) == 1:
+        return wanted[0].selects(records, day)
     chosen = np.zeros(len(records), np.bool_)
     for each in wanted:
         chosen |= each.selects(records, day)
+    return chosen
+
+
+def _among(found: npt.NDArray[np.uint32], ids: npt.NDArray[np.uint32]) -> Mask:
+    """Return which ids are among some that are sorted, at a quarter of what `np.isin` costs."""
+    if not len(ids):
+        return np.zeros(len(found), np.bool_)
+    places = ids.searchsorted(found)
+    chosen: Mask = ids.take(places, mode="clip") == found
     return chosen
