@@ -1,4 +1,4 @@
-"""The live gateway: records a second to one client, and how late many clients get theirs."""
+"""Live data: what the gateway sends to one client, how late to many, and what a source takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.adapters.outputs import OutputSpec, open_output
-from mdtool.bench import baselines
+from mdtool.bench import baselines, sources
 from mdtool.bench.figures import Figure, in_turns
 from mdtool.bench.processes import addresses, server
 from mdtool.bench.recordings import write_recording
@@ -64,8 +64,11 @@ async def measure(
     rounds: int = _ROUNDS,
     sessions: int = SESSIONS,
     seconds: float = SECONDS,
+    messages: int = sources.MESSAGES,
 ) -> list[Figure]:
     """Return records a second to one client at full speed, and lateness at real time.
+
+    The last figure is what becomes DBN of recorded messages of a source.
 
     The baseline of the rates sends the bytes of the same file in a loop over a socket. Lateness is
     how long after its time a record arrives, beyond the one that came soonest.
@@ -76,7 +79,10 @@ async def measure(
         rates = await _rates(path, n_records, rounds)
         paced = Path(folder) / "paced.dbn"
         _write_paced(paced, seconds)
-        return [*rates, *await _lateness(paced, sessions, seconds)]
+        late = await _lateness(paced, sessions, seconds)
+    # Of commands that end: without a loop to run in.
+    ingested = await asyncio.to_thread(sources.ingest_kraken, messages, rounds)
+    return [*rates, *late, ingested]
 
 
 async def _rates(path: Path, n_records: int, rounds: int) -> list[Figure]:

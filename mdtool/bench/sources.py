@@ -22,7 +22,7 @@ _INSTRUMENTS: Final = (
 )
 
 
-def measure(messages: int = MESSAGES, rounds: int = _ROUNDS) -> list[Figure]:
+def ingest_kraken(messages: int = MESSAGES, rounds: int = _ROUNDS) -> Figure:
     """Return messages of one trade each that the command takes a second of CPU, its start included.
 
     The baseline decodes the same messages with the standard library's `json`, and does no more.
@@ -39,7 +39,7 @@ def measure(messages: int = MESSAGES, rounds: int = _ROUNDS) -> list[Figure]:
             )
             for _ in range(rounds)
         ]
-    return [in_turns("ingest_kraken", "messages/s", "json.loads of the same, alone", pairs)]
+    return in_turns("ingest_kraken", "messages/s", "json.loads of the same, alone", pairs)
 
 
 def _plain(texts: list[str]) -> None:

@@ -98,10 +98,6 @@ BENCHES: Final = {
         "DBN to CSV, JSON and Parquet, and merges, against databento_dbn's Transcoder",
         "text:measure",
     ),
-    "sources": Bench(
-        "recorded messages of a live source into DBN, against decoding their JSON alone",
-        "sources:measure",
-    ),
     "vwap": Bench(
         "rolling VWAPs of a long file of trades, in windows of 10 and of 10 million", "vwap:measure"
     ),
@@ -110,7 +106,7 @@ BENCHES: Final = {
     ),
     "live": Bench(
         "the live gateway: records a second to one client, against a plain socket loop, and "
-        "lateness to 100 sessions",
+        "lateness to 100 sessions; recorded messages of a live source into DBN",
         "live:measure",
     ),
     "kafka": Bench(
