@@ -19,6 +19,7 @@ from mdtool.engine.book.state import Books
 from mdtool.engine.quotes import LatestQuotes
 from mdtool.services.book import server as book
 from mdtool.services.ingest import server as ingest
+from mdtool.services.live_gateway import server as live_gateway
 from mdtool.wire.tick_encoder import encode_frames
 
 _ROOT: Final = Path(__file__).parents[2]
@@ -64,6 +65,9 @@ def _run_all() -> None:
     for layout in (MBO, MBP1):
         LatestQuotes().update(Batch.of(np.zeros(1, layout)))
     _grow_books()
+    for name in ("mbo", "trades"):
+        for played in live_gateway.inputs([str(SAMPLES / f"{name}.dbn.zst")], None).values():
+            live_gateway._probe(played, live_gateway.LiveGatewayConfig())
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
             words = command.format(samples=SAMPLES).split()
