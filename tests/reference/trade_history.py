@@ -26,8 +26,8 @@ class PlainStore:
     changed: threading.Condition = field(default_factory=threading.Condition)
     is_held: bool = False
     """Whether questions wait."""
-    reading: int = 0
-    """How many are being read."""
+    reading: list[str] = field(default_factory=list)
+    """The symbols of those that are being read, empty for all symbols."""
     interrupted: int = 0
     """How many were interrupted."""
 
@@ -45,9 +45,14 @@ class PlainStore:
             self.changed.notify_all()
 
     def wait_for_readers(self, n: int) -> None:
-        """Wait until so many questions are being read."""
+        """Wait until so many questions are being read, a gateway's checks among them."""
         with self.changed:
-            assert self.changed.wait_for(lambda: self.reading == n, 60)
+            assert self.changed.wait_for(lambda: len(self.reading) == n, 60)
+
+    def wait_for_reader_of(self, symbol: str) -> None:
+        """Wait until a question about a symbol is being read."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: symbol in self.reading, 60)
 
 
 class History:
@@ -74,12 +79,12 @@ class History:
         ]
 
     def has(self, symbol: str) -> bool:
-        return symbol in self._open().trades
+        return symbol in self._open(symbol).trades
 
     def page(self, symbol: str, limit: int, before: TradeKey | None = None) -> TradePage:
         older = [
             trade
-            for trade in self._open().trades.get(symbol, [])
+            for trade in self._open(symbol).trades.get(symbol, [])
             if before is None or trade[0] < before
         ]
         rows = [(*key, price, volume, 0) for key, price, volume in older[: -limit - 1 : -1]]
@@ -95,16 +100,16 @@ class History:
             self._is_interrupted = True
             store.changed.notify_all()
 
-    def _open(self) -> PlainStore:
+    def _open(self, symbol: str = "") -> PlainStore:
         if self._name not in STORES:
             raise StoreUnavailableError(f"{self.address}: there is no such store yet")
         store = STORES[self._name]
         with store.changed:
             self._is_interrupted = False
-            store.reading += 1
+            store.reading.append(symbol)
             store.changed.notify_all()
             store.changed.wait_for(lambda: not store.is_held or self._is_interrupted)
-            store.reading -= 1
+            store.reading.remove(symbol)
             store.changed.notify_all()
             if self._is_interrupted:
                 store.interrupted += 1
