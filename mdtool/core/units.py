@@ -154,6 +154,14 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
+def format_bytes(n_bytes: int) -> str:
+    """Return a number of bytes as a person reads it: `512 B`, `1.5 MiB`, `20.0 GiB`."""
+    size, units = float(n_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:,.0f} B" if units[0] == "B" else f"{size:,.1f} {units[0]}"
+
+
 def parse_option(option: str, parse: Callable[[str], T], text: str) -> T:
     """Return the value of an option, or raise a UsageError that names it."""
     try:

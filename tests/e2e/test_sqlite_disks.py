@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mdtool.adapters.stores import open_history, open_store
+from mdtool.adapters.stores import open_care, open_history, open_store
 from mdtool.adapters.stores.errors import StoreUnavailableError
 from mdtool.adapters.stores.port import Step, Store
-from mdtool.core.errors import StartupError
+from mdtool.core.errors import OutputError, StartupError
 from mdtool.services.supervisor.config import ServeConfig
 from mdtool.services.supervisor.storage import chosen_store
 from tests.support.requirements import missing
@@ -149,6 +149,22 @@ def test_a_store_on_a_disk_that_filled_up_is_opened_again(disk, url):
     message(raised)
     disk.free()
     check(url, 1_000)
+
+
+def test_a_full_disk_has_no_copy_and_keeps_the_store(disk, url, tmp_path):
+    with open_store(url) as store:
+        store.write(trades(0, 10_000))
+    elsewhere = f"sqlite:///{tmp_path}/other.db"
+    with open_store(elsewhere) as store:
+        store.write(trades(0, 50_000))
+    disk.fill(leave_bytes=65_536)
+    with pytest.raises(OutputError, match=r"copy\.db: is full, or its disk is"):
+        open_care(elsewhere).back_up(disk.folder / "copy.db", lambda *_: None)
+    (disk.folder / "copy.db").unlink()
+    with pytest.raises(StoreUnavailableError) as raised:
+        open_care(url).restore(tmp_path / "other.db", lambda *_: None, replaces=True)
+    assert "full" in message(raised)
+    check(url, 10_000)
 
 
 def test_a_read_only_disk_stores_nothing_until_it_can_be_written(disk, url):

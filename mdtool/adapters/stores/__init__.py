@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 from typing import Any, Final
 
-from mdtool.adapters.stores.port import Store, TradeHistory
-from mdtool.core.errors import ConfigError
+from mdtool.adapters.stores.port import Care, Store, TradeHistory
+from mdtool.core.errors import ConfigError, UsageError
 
-__all__ = ["SCHEMES", "Store", "TradeHistory", "open_history", "open_store"]
+__all__ = ["SCHEMES", "Care", "Store", "TradeHistory", "open_care", "open_history", "open_store"]
 
 SCHEMES: Final = {
     "sqlite": "mdtool.adapters.stores.sqlite",
     "postgresql": "mdtool.adapters.stores.postgresql",
 }
-"""Modules with classes `Store` and `History`, called with a URL; imported on first use."""
+"""Modules with classes `Store` and `History`, called with a URL; imported on first use.
+
+One of a store without tools of its own has a class `Care` too.
+"""
 
 
 def open_store(url: str) -> Store:
@@ -39,6 +42,26 @@ def open_history(url: str) -> TradeHistory:
     """
     history: TradeHistory = _module(url).History(url)
     return history
+
+
+def open_care(url: str) -> Care:
+    """Return what copies, restores and compacts the store that a URL names.
+
+    Raises
+    ------
+    ConfigError
+        As `open_store`.
+    UsageError
+        When that is done with tools of the database.
+    """
+    module = _module(url)
+    if not hasattr(module, "Care"):
+        raise UsageError(
+            f"{url.partition(':')[0]}: mdtool does not copy or compact it; use the database's own "
+            "tools: pg_dump, pg_restore, VACUUM"
+        )
+    care: Care = module.Care(url)
+    return care
 
 
 def _module(url: str) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -366,4 +367,49 @@ class Store(TradeHistory, Protocol):
         StoreUnavailableError, StoreFormatError
             As `write` and `recount`.
         """
+        ...
+
+
+class Compacted(NamedTuple):
+    """What compacting a store did."""
+
+    moved: int
+    """Trades that are in blocks now."""
+    used_before: int
+    used_after: int
+    """Bytes in use."""
+    given_back: int | None
+    """Bytes that the file is smaller; None where a service has the store, so that it keeps them."""
+
+
+class Care(Protocol):
+    """Copies, restores and compacts a store that has no tools of its own; methods block."""
+
+    @property
+    def address(self) -> str:
+        """The name of the store in messages, without secrets."""
+        ...
+
+    def back_up(self, path: Path, progress: Callable[[int, int], None]) -> None:
+        """Write what the store has at this moment into a new file, while others write the store."""
+        ...
+
+    def restore(
+        self, path: Path, progress: Callable[[int, int], None], *, replaces: bool = False
+    ) -> None:
+        """Put a copy in place of the store, all of it or, after an error, nothing.
+
+        Raises
+        ------
+        StoreClaimedError
+            When a service or another command has the store.
+        InputError
+            When the copy cannot be read, or is no store or damaged.
+        OutputError
+            When the store has trades and may not be replaced.
+        """
+        ...
+
+    def compact(self, progress: Callable[[int, int], None]) -> Compacted:
+        """Join trades that came one by one, and give free space back."""
         ...

@@ -9,6 +9,7 @@ import typer
 from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.options import input_app, with_settings
 from mdtool.cli.progress import Progress
+from mdtool.cli.store.care import backup, compact, restore
 from mdtool.cli.store.check import check
 from mdtool.cli.store.export import export
 from mdtool.cli.store.import_ import import_
@@ -20,6 +21,9 @@ app = input_app()
 app.command()(export)
 app.command("import")(import_)
 app.command()(check)
+app.command()(backup)
+app.command()(restore)
+app.command()(compact)
 
 
 @app.callback()

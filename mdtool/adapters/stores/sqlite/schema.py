@@ -257,6 +257,15 @@ def identity(connection: sqlite3.Connection) -> tuple[bytes, int]:
     return row
 
 
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Return how many bytes of a file are in use; those that are free are used by later writes."""
+    names = ("page_count", "freelist_count", "page_size")
+    pages, free, page_bytes = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names
+    )
+    return (pages - free) * page_bytes
+
+
 def _execute(connection: sqlite3.Connection, statements: str) -> None:
     for statement in filter(str.strip, statements.split(";")):
         connection.execute(statement)

@@ -90,7 +90,7 @@ class Store(BlockReader):
     def __init__(self, url: str, busy_s: float = BUSY_S) -> None:
         self._file = Connection(Location.parse(url), busy_s, writes=True)
         super().__init__(self._file, STATEMENTS)
-        self._claim = _MarketClaim(self._file.location)
+        self._claim = MarketClaim(self._file.location)
         self._numbers: dict[str, int] = {}
         """Of symbols, in the file of a generation of the connection."""
         self._generation = 0
@@ -125,7 +125,7 @@ class Store(BlockReader):
         return list(wrong.values())
 
 
-class _MarketClaim:
+class MarketClaim:
     """A lock on a file beside the store, which the system releases with the process."""
 
     def __init__(self, location: Location) -> None:
@@ -239,9 +239,9 @@ def _insert_trades(
         if may_be_stored is not None and may_be_stored[begin:end].any():
             own = own[:, _are_new(session, number, own[1:])]
         inserted.append(own.shape[1])
-        rows += _insert_blocks(session, number, own)
+        rows += insert_blocks(session, number, own)
     if rows:
-        _insert_rows(session, np.concatenate(rows, axis=1).T)
+        insert_rows(session, np.concatenate(rows, axis=1).T)
     session.executemany(_ADD_TOTALS, zip(inserted, latest, symbol.tolist(), strict=True))
 
 
@@ -258,7 +258,7 @@ def _are_new(session: Session, symbol: int, trades: NDArray[np.int64]) -> NDArra
     return is_new[stored.shape[1] :]
 
 
-def _insert_blocks(
+def insert_blocks(
     session: Session, symbol: int, trades: NDArray[np.int64]
 ) -> list[NDArray[np.int64]]:
     """Insert trades of a symbol, int64[7, n], as blocks; return those that become rows."""
@@ -293,7 +293,7 @@ def _dense_parts(times: NDArray[np.int64]) -> list[tuple[int, int]]:
     return found
 
 
-def _insert_rows(session: Session, rows: NDArray[np.int64]) -> None:
+def insert_rows(session: Session, rows: NDArray[np.int64]) -> None:
     """Insert trades, int64[n, 7], as rows."""
     whole = len(rows) - len(rows) % _ROWS
     session.executemany(_INSERT_ROWS, rows[:whole].reshape(-1, _ROWS * TRADE_COLUMNS).tolist())
