@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 
+from mdtool.adapters.identity.config import bearer_header, client_token
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.tls import http_options
@@ -70,6 +71,7 @@ class BookService:
         self.name = name
         self.address = address
         self._tls = http_options(section, address)
+        self._headers = bearer_header(client_token(None))
         self._session = session
         self._timeout_s = timeout_s
 
@@ -86,7 +88,11 @@ class BookService:
             async with (
                 asyncio.timeout(self._timeout_s),
                 self._session.request(
-                    method, self._url(path), params=query, **self._tls
+                    method,
+                    self._url(path),
+                    params=query,
+                    headers=self._headers,
+                    **self._tls,
                 ) as response,
             ):
                 content = json.loads(await response.read())
@@ -109,7 +115,9 @@ class BookService:
         """
         with self._wrapped():
             async with asyncio.timeout(self._timeout_s):
-                response = await self._session.get(self._url(path), params=query, **self._tls)
+                response = await self._session.get(
+                    self._url(path), params=query, headers=self._headers, **self._tls
+                )
             async with response:
                 yield response
 

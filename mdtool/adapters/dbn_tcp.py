@@ -95,8 +95,15 @@ class TcpSource(DbnSource):
         self._connection.close()
 
 
-def connect_source(host: str, port: int) -> TcpSource:
+def connect_source(host: str, port: int, token: str = "") -> TcpSource:
     """Connect to a server and read its stream's metadata.
+
+    Parameters
+    ----------
+    host : str
+    port : int
+    token : str
+        For a sender that authenticates its receivers; nothing else is sent it.
 
     Raises
     ------
@@ -115,7 +122,7 @@ def connect_source(host: str, port: int) -> TcpSource:
         notice_loss(connection)
         # Only senders of mdtool speak TLS, which has bytes of its own before the stream's.
         if tls is not None or not select.select([connection], [], [], FIRST_WORD_S)[0]:
-            connection.sendall(encode_request(FromLive()))
+            connection.sendall(encode_request(FromLive(), token))
     except OSError as error:
         reason = reason_of(error)
         raise PeerError(f"{name}: {reason}; is a sender running there?") from error

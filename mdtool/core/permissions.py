@@ -17,8 +17,9 @@ from mdtool.core.errors import ConfigError, MdtoolError
 
 ALL: Final = "*"
 """The pattern of every symbol, and the name of every feed."""
-RIGHTS: Final = ("introspection", "metrics", "replay", "signaling")
-"""What is not data: GraphQL's schema, metrics and health, replays, rooms of signaling."""
+RIGHTS: Final = ("faults", "introspection", "metrics", "replay", "signaling")
+"""What is not data: faults of a live gateway, GraphQL's schema, metrics and health, replays, and
+rooms of signaling."""
 MAX_PATTERN_CHARS: Final = 256
 MAX_PATTERNS: Final = 1_000
 """Of one list: a token cannot make decisions slow."""

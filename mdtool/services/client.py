@@ -266,11 +266,17 @@ class Client:
         if not self.is_authenticated:
             raise TokenError(NO_TOKEN)
 
+    @property
+    def needs_token(self) -> bool:
+        """Whether a token is required, and the client has not sent any."""
+        security = self._admission.security
+        return security is not None and security.is_required and not self.is_authenticated
+
     def check_token(self) -> None:
         """Raise TokenError where a token is required, and the client has not sent any."""
-        security = self._admission.security
-        if security is not None and security.is_required and not self.is_authenticated:
-            security.note(self, "enter", NO_TOKEN)
+        if self.needs_token:
+            assert self.security is not None
+            self.security.note(self, "enter", NO_TOKEN)
             raise TokenError(NO_TOKEN)
 
     def check_feed(self, feed: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -121,7 +122,7 @@ def keep_local(service: str, host: str, mode: str | None = None) -> None:
     if not is_loopback(host):
         raise ConfigError(
             f"[auth]: {service} does not authenticate its clients, and would listen on {host}; "
-            "let it listen on 127.0.0.1, or give it --auth none"
+            "let it listen on 127.0.0.1, or give it --keys FILE or --auth none"
         )
     log.warning("%s: does not authenticate its clients, which are those of this machine", service)
 
@@ -257,6 +258,22 @@ class Security:
             why = f"{what}: requires the right {right!r}, which none of your roles has"
             self.note(client, what, why)
             raise ForbiddenError(why)
+
+
+@contextlib.asynccontextmanager
+async def keeping_current(
+    security: Security | None, clients: Iterable[Client]
+) -> AsyncIterator[None]:
+    """As `Security.run` within the block; nothing happens without authentication."""
+    if security is None:
+        yield
+        return
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(security.run(clients))
+        try:
+            yield
+        finally:
+            watching.cancel()
 
 
 class Tickets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -93,6 +93,26 @@ def derived(metadata: dbn.Metadata, schema: str | None) -> dbn.Metadata:
 def without_ts_out(metadata: dbn.Metadata) -> dbn.Metadata:
     """Return the metadata of the same stream without the time at which each record was sent."""
     return _rebuilt(metadata, ts_out=False) if metadata.ts_out else metadata
+
+
+def shown(metadata: dbn.Metadata, is_shown: Callable[[str], bool]) -> dbn.Metadata:
+    """Return the metadata of a part of the stream, without the names of everything else.
+
+    Parameters
+    ----------
+    metadata : databento_dbn.Metadata
+    is_shown : callable
+        Returns whether the part has the records of a symbol.
+    """
+    is_to_ids = metadata.stype_out == _INSTRUMENT_ID
+    named = (each for each in _named(metadata) if is_shown(each[0] if is_to_ids else each[3]))
+    return _rebuilt(
+        metadata,
+        symbols=list(filter(is_shown, metadata.symbols)),
+        partial=list(filter(is_shown, metadata.partial)),
+        not_found=[],
+        mappings=_mappings(named),
+    )
 
 
 def unite(sources: Sequence[tuple[str, dbn.Metadata]]) -> dbn.Metadata:

@@ -9,6 +9,8 @@ system and error records, in the manner of Databento's live gateway:
     from=next                       the same once a stream is under way, after one that has ended
     stream=IDENTITY|position=N      from the record that N of the stream's records come before
 
+A line `auth=TOKEN` comes before it where the sender authenticates its receivers.
+
     system, SUBSCRIPTION_ACK        `stream=IDENTITY|position=N|snapshot=K`: the next K records are
                                     a snapshot, and what follows begins at position N
     system, SLOW_READER_WARNING     the same again, with `|skipped=M`: so many records were left out
@@ -43,6 +45,8 @@ from mdtool.wire.dbn_metadata import make_metadata
 from mdtool.wire.dbn_records import DTYPES
 
 MAX_REQUEST_BYTES: Final = 256
+MAX_AUTH_BYTES: Final = 1 << 15
+"""The longest line with a token."""
 MAX_STRAY_BYTES: Final = 1 << 26
 """The most bytes that a connection can hold from before the request arrived."""
 BEGIN_CODE: Final = int(dbn.SystemCode.SUBSCRIPTION_ACK)
@@ -57,6 +61,7 @@ _BUSY: Final = dbn.ErrorCode(dbn.ErrorCode.CONNECTION_LIMIT_EXCEEDED)
 _NO_DATASET: Final = "NONE"
 _MAX_TEXT_CHARS: Final = 300
 _MAX_DIGITS: Final = 19
+_AUTH: Final = b"auth="
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +143,12 @@ def passed_on(records: Records) -> Records:
     return np.frombuffer(data, DTYPES[RTYPE_SYSTEM])
 
 
-def encode_request(request: Request) -> bytes:
-    """Return the line with which a receiver opens."""
+def encode_request(request: Request, token: str = "") -> bytes:
+    """Return the line with which a receiver opens, after one with its token if it has one."""
+    return (_AUTH + token.encode() + b"\n" if token else b"") + _encode_request(request)
+
+
+def _encode_request(request: Request) -> bytes:
     match request:
         case FromStart():
             return b"from=start\n"
@@ -176,16 +185,19 @@ def encode_refused(refused: Refused, ts_ns: int) -> bytes:
 
 
 class RequestReader:
-    """Reads the line with which a receiver opens, however it is cut into pieces.
+    """Reads the lines with which a receiver opens, however they are cut into pieces.
 
     Attributes
     ----------
     request : Request or None
         None until the whole line has arrived. Empty lines before it do not count.
+    token : str or None
+        The token that came before the request, which nobody has checked yet.
     """
 
     def __init__(self) -> None:
         self.request: Request | None = None
+        self.token: str | None = None
         self._line = b""
 
     @property
@@ -205,6 +217,14 @@ class RequestReader:
             raise PeerError("more than one request; a connection takes one")
         self._line = (self._line + data).lstrip(b"\r\n")
         line, newline, rest = self._line.partition(b"\n")
+        if line.startswith(_AUTH) and self.token is None:
+            if len(line) > MAX_AUTH_BYTES:
+                raise PeerError(f"a token of more than {MAX_AUTH_BYTES:,} bytes")
+            if not newline:
+                return
+            self.token = line.removeprefix(_AUTH).strip().decode("ascii", "replace")
+            self._line = rest.lstrip(b"\r\n")
+            line, newline, rest = self._line.partition(b"\n")
         if len(line) > MAX_REQUEST_BYTES:
             raise PeerError(f"a request of more than {MAX_REQUEST_BYTES} bytes")
         if newline:
@@ -331,7 +351,9 @@ def _parse_request(line: bytes) -> Request:
     except ValueError:
         pass
     known = "from=start, from=live, from=next or stream=IDENTITY|position=N"
-    raise PeerError(f"{line[:64]!r} is not a request; expected {known}")
+    # Where a token was expected, one may have come in another form.
+    said = "a line with a token" if b"auth" in line.lower() else repr(line[:64])
+    raise PeerError(f"{said} is not a request; expected {known}")
 
 
 def _split(text: bytes) -> dict[str, str]:

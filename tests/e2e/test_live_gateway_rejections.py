@@ -54,7 +54,8 @@ class TestRejections:
         ("text", "mode", "why"),
         [
             ("alice key", 0o640, "others may read"),
-            ("alice", 0o600, "line 1 is not a name and a key"),
+            ("alice", 0o600, "line 1 is not a name, a key and roles"),
+            ("alice key nobody", 0o600, "line 1: role .nobody. does not exist; add"),
             (None, 0o600, "No such file"),
         ],
     )

@@ -11,6 +11,7 @@ from typing import Final
 import databento_dbn as dbn
 import numpy as np
 
+from mdtool.adapters.identity.config import client_token
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
 from mdtool.core.batch import Batch, Resolver
@@ -122,7 +123,7 @@ class DbnQuotes:
         reader, writer = await asyncio.open_connection(host, port, **tls)
         try:
             notice_loss(writer.get_extra_info("socket"))
-            writer.write(encode_request(self._request))
+            writer.write(encode_request(self._request, client_token(None)))
             decoder = SessionDecoder(f"sender {self.address}")
             stream = _Stream()
             prepared = set()

@@ -67,6 +67,8 @@ def book(
 
     Example: mdtool book sample_data/mbo.dbn.zst --live --speed 10
 
+    Example: mdtool book md.example.com:9090 --live --token-file desk-7.token
+
     Example: mdtool book --serve --sender localhost:9090
     """
     check_mode(context, ReceiverConfig, serve, switch="--serve")
@@ -78,7 +80,7 @@ def book(
     if live.live:
         from mdtool.cli.live.run import run_live
 
-        return run_live(inputs, selected, live.speed, options.consolidate)
+        return run_live(inputs, selected, live.speed, options.consolidate, live.token_file)
     from mdtool.cli.book.replay import show_books
 
     show_books(inputs, options, selected, output)

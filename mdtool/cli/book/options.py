@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from mdtool.adapters.identity.config import TOKEN_VARIABLE
 from mdtool.cli.completion import one_of
 from mdtool.cli.options import given_options
 from mdtool.core.errors import UsageError
@@ -21,7 +22,7 @@ FINAL: Final = "final"
 EVENT: Final = "event"
 _TABLE_DEPTH: Final = 10
 _BESIDE_LIVE: Final = frozenset(
-    {"live", "speed", "inputs", "symbols", "start", "end", "consolidate"}
+    {"live", "speed", "inputs", "symbols", "start", "end", "consolidate", "token_file"}
 )
 """Parameters that the live view takes."""
 
@@ -188,6 +189,15 @@ class LiveOptions:
             show_default=False,
         ),
     ] = None
+    token_file: Annotated[
+        str | None,
+        typer.Option(
+            "--token-file",
+            metavar="FILE",
+            help=f"File with the token for a sender; by default that of {TOKEN_VARIABLE}.",
+            show_default=False,
+        ),
+    ] = None
 
     def check(self, context: typer.Context) -> None:
         """Reject options that do not apply to the live view, or without it apply to nothing.
@@ -199,6 +209,8 @@ class LiveOptions:
         if not self.live:
             if self.speed is not None:
                 raise UsageError("--speed is for --live; else pace with replay-dbn --speed")
+            if self.token_file is not None:
+                raise UsageError("--token-file is for a sender's HOST:PORT; give --live too")
             return
         for name, shown in given_options(context):
             if name not in _BESIDE_LIVE:

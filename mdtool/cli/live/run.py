@@ -14,6 +14,7 @@ from mdtool.adapters.dbn_files import open_merged
 from mdtool.adapters.dbn_select import SchemaSource, SelectedSource, Selection
 from mdtool.adapters.dbn_source import RecordSource
 from mdtool.adapters.dbn_tcp import connect_source
+from mdtool.adapters.identity.config import client_token
 from mdtool.cli.filter_options import RangeOptions
 from mdtool.cli.live.feed import Feed
 from mdtool.cli.live.playback import FLAT_OUT, REAL_TIME, Playback
@@ -35,6 +36,7 @@ def run_live(
     selected: RangeOptions,
     speed: float | None = None,
     consolidates: bool = False,
+    token_file: str | None = None,
 ) -> int:
     """Show the books of DBN files, of `-` or of the stream at HOST:PORT until the user quits.
 
@@ -47,6 +49,8 @@ def run_live(
         1 is real time, 0 flat out; the default is 1 for files, and 0 for pipes and connections.
     consolidates : bool
         Whether the books of a symbol at all publishers are shown as one.
+    token_file : str, optional
+        File with the token for a sender; by default that of the environment.
 
     Returns
     -------
@@ -64,7 +68,7 @@ def run_live(
     if speed is not None and not math.isfinite(speed):
         raise UsageError(f"--speed {speed}: give a number, 0 for flat out")
     selection = selected.selection() or Selection()
-    with open_terminal() as terminal, _open(inputs, selection) as source:
+    with open_terminal() as terminal, _open(inputs, selection, token_file) as source:
         _load_kernels()
         if speed is None:
             speed = REAL_TIME if source.size_bytes is not None else FLAT_OUT
@@ -83,12 +87,12 @@ def _load_kernels() -> None:
         Books().apply(whole)
 
 
-def _open(inputs: Sequence[str], selection: Selection) -> RecordSource:
+def _open(inputs: Sequence[str], selection: Selection, token_file: str | None) -> RecordSource:
     address = _address(inputs[0]) if len(inputs) == 1 else None
     if address is None:
         source = open_merged(inputs, _MBO)
     else:
-        connected = connect_source(*address)
+        connected = connect_source(*address, client_token(token_file))
         try:
             source = SchemaSource(connected, _MBO)
         except BaseException:

@@ -274,10 +274,21 @@ def views(books: Books) -> Iterator[BookView]:
         yield BookView(books, instrument)
 
 
-def busiest(books: Books, n: int) -> list[BookView]:
-    """Return the `n` books with the most records, that with most first."""
+def busiest(books: Books, n: int, is_shown: npt.NDArray[np.bool_] | None = None) -> list[BookView]:
+    """Return the `n` books with the most records, that with most first.
+
+    Parameters
+    ----------
+    books : Books
+    n : int
+    is_shown : bool array, optional
+        Which instruments to choose from, by their indices.
+    """
     order = np.argsort(-books.state.books[: len(books), k.B_EVENTS], kind="stable")
-    return [BookView(books, index) for index in books.instruments()[order[:n]].tolist()]
+    instruments = books.instruments()[order]
+    if is_shown is not None:
+        instruments = instruments[is_shown[instruments]]
+    return [BookView(books, index) for index in instruments[:n].tolist()]
 
 
 class Totals(NamedTuple):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Final
 
+from mdtool.adapters.identity.config import client_token
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import MdtoolError
@@ -93,7 +94,7 @@ class _Connection(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         notice_loss(transport.get_extra_info("socket"))
-        transport.write(encode_request(self._processing.request))
+        transport.write(encode_request(self._processing.request, client_token(None)))
         self._processing.is_connected = True
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio always asks for -1

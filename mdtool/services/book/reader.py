@@ -9,13 +9,43 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from mdtool.core import permissions
 from mdtool.core.batch import Batch
+from mdtool.core.instruments import Instruments
 from mdtool.services.book.history import Cursor
 from mdtool.services.book.processing import Processing
 from mdtool.wire.book_lines import BookLines
 
 BATCH_RECORDS: Final = 5_000
 FLUSH_RECORDS: Final = 500
+
+
+class Shown:
+    """Which books somebody sees: those that were requested, and may be read.
+
+    Parameters
+    ----------
+    symbols : collection of str, optional
+        Any names of instruments; without them all.
+    reader : permissions.Reader, optional
+        What may be read; without it everything.
+    """
+
+    def __init__(self, symbols: Collection[str] | None, reader: permissions.Reader | None) -> None:
+        self._symbols = symbols
+        self._reader = reader
+
+    def of(self, instruments: Instruments) -> npt.NDArray[np.bool_] | None:
+        """Return which instruments they are, shape (len,); None for all."""
+        if self._symbols is None and self._reader is None:
+            return None
+        texts = instruments.texts
+        shown = np.ones(len(texts), np.bool_)
+        if self._symbols is not None:
+            shown &= instruments.have_name(self._symbols)
+        if self._reader is not None:
+            shown &= np.array([self._reader.can_read(text) for text in texts], np.bool_)
+        return shown
 
 
 class Reader:
@@ -28,22 +58,22 @@ class Reader:
     processing : Processing
     depth : int
         How many levels of a side its lines show.
-    symbols : collection of str, optional
-        The symbols to encode lines of, else all.
+    shown : Shown
+        The books to encode lines of.
 
     Attributes
     ----------
     cursor : Cursor
     """
 
-    def __init__(self, processing: Processing, depth: int, symbols: Collection[str] | None) -> None:
+    def __init__(self, processing: Processing, depth: int, shown: Shown) -> None:
         self.cursor = Cursor()
         self._processing = processing
         self._depth = depth
-        self._symbols = symbols
+        self._shown = shown
         self._texts: npt.NDArray[np.object_] | None = None
         """The labels of the instruments that `_is_selected` is for."""
-        self._is_selected = np.empty(0, np.bool_)
+        self._is_selected: npt.NDArray[np.bool_] | None = None
         self._lines = BookLines()
         self._enter()
 
@@ -72,12 +102,12 @@ class Reader:
 
     def _select(self, batch: Batch) -> npt.NDArray[np.bool_]:
         """Return which records are selected."""
-        if self._symbols is None:
-            return np.ones(len(batch), np.bool_)
         instrument, texts = batch.instrument, batch.instruments.texts
         if texts is not self._texts:
             self._texts = texts
-            self._is_selected = batch.instruments.have_name(self._symbols)
+            self._is_selected = self._shown.of(batch.instruments)
+        if self._is_selected is None:
+            return np.ones(len(batch), np.bool_)
         return self._is_selected[instrument]
 
     def _encode(self, batch: Batch, selected: npt.NDArray[np.bool_]) -> list[memoryview]:

@@ -18,20 +18,30 @@ from mdtool.engine.book.rebuild import Rebuild
 from mdtool.services.book.config import ReceiverConfig
 from mdtool.services.book.connection import feed
 from mdtool.services.book.processing import Processing
-from mdtool.services.book.reader import Reader
+from mdtool.services.book.reader import Reader, Shown
 from mdtool.services.book.status import final_states, health_of, state_of, status_of
 from mdtool.services.client import Admission
-from mdtool.services.http.answers import UNBUFFERED, Statuses, answer, client_of, encode_object
+from mdtool.services.http.answers import (
+    UNBUFFERED,
+    Statuses,
+    answer,
+    client_of,
+    encode_object,
+    reader_of,
+)
 from mdtool.services.http.control import STOP_GRACE_S, control_application
+from mdtool.services.http.entry import Policy
 from mdtool.services.http.listening import listening
 from mdtool.services.limits import CapacityError, Limits
-from mdtool.services.security import keep_local
+from mdtool.services.security import Security, keeping_current
 from mdtool.wire.book_lines import BookLines
 from mdtool.wire.dbn_session import FromLive, FromStart
 
 DEFAULT_DEPTH: Final = 10
 MAX_DEPTH: Final = 100
 _ORDER_BOOK: Final = "/order-book"
+_BOOKS: Final = "books"
+_REPLAY: Final = Policy(right="replay")
 _LINES: Final = {"Content-Type": "application/x-ndjson", **UNBUFFERED}
 _WRITE_AHEAD_BYTES: Final = 1 << 22
 """The write buffer of a reader that stopped reading; the next lines are encoded meanwhile."""
@@ -80,7 +90,7 @@ class BookReceiver:
         self._tasks: asyncio.TaskGroup
         self._processing: Processing | None = None
         self._feeding: asyncio.Task[None] | None = None
-        self._admission = Admission(Limits(connections=config.max_readers))
+        self._admission: Admission
 
     async def run(self, started: Started) -> None:
         """Serve until cancelled.
@@ -90,14 +100,16 @@ class BookReceiver:
         StartupError
             When the address cannot be listened on.
         """
-        keep_local(self.name, self._config.host, self._config.auth)
+        config = self._config
+        security = Security.load(self.name, config.host, config.auth)
+        self._admission = Admission(Limits(connections=config.max_readers), security)
         tls = server_tls(self.name)
         warm_up()
         routes = {
-            ("POST", "/start-processing"): self._start,
-            ("POST", "/stop-processing"): self._stop,
-            ("GET", _ORDER_BOOK): self._order_book,
-            ("GET", "/status"): self._status,
+            ("POST", "/start-processing"): (self._start, _REPLAY),
+            ("POST", "/stop-processing"): (self._stop, _REPLAY),
+            ("GET", _ORDER_BOOK): (self._order_book, Policy(feed=_BOOKS)),
+            ("GET", "/status"): (self._status, Policy(right="metrics")),
         }
         app = control_application(
             routes,
@@ -107,10 +119,11 @@ class BookReceiver:
             streamed={_ORDER_BOOK},
         )
         app.on_shutdown.append(self._shut_down)
-        host, port = self._config.host, self._config.port
+        host, port = config.host, config.port
         async with (
             asyncio.TaskGroup() as self._tasks,
             listening(app, host, port, STOP_GRACE_S, cancels_deserted=True, tls=tls) as address,
+            keeping_current(security, self._admission.open),
         ):
             started({"http": address})
             await asyncio.get_running_loop().create_future()
@@ -144,7 +157,7 @@ class BookReceiver:
         without a line; one with `error` has the reason why there are no more.
         """
         depth = _parse_depth(request.query.get("depth"))
-        symbols = _parse_symbols(request.query.get("symbols"))
+        shown = Shown(_parse_symbols(request.query.get("symbols")), reader_of(request, _BOOKS))
         is_last = _BOOLEANS.get((request.query.get("last") or "false").lower())
         if is_last is None:
             raise UsageError("last: expects true or false")
@@ -152,14 +165,14 @@ class BookReceiver:
         if processing is None:
             raise NotStartedError("nothing is processed yet; POST /start-processing begins")
         if is_last:
-            states = final_states(processing, depth, symbols)
+            states = final_states(processing, depth, shown)
             body = b"".join(encode_object(state) + b"\n" for state in states)
             return web.Response(body=body, headers=_LINES)
-        reader = Reader(processing, depth, symbols)
+        reader = Reader(processing, depth, shown)
         with client_of(request).connected(_ORDER_BOOK, lambda *_: _abort(request)):
             return await _send_lines(request, processing, reader)
 
-    async def _status(self, _request: web.Request) -> web.Response:
+    async def _status(self, request: web.Request) -> web.Response:
         """`GET /status`."""
         report: dict[str, Any] = {
             "service": "book",
@@ -168,7 +181,8 @@ class BookReceiver:
             "readers": len(self._admission),
         }
         if self._processing is not None:
-            report |= status_of(self._processing)
+            shown = Shown(None, reader_of(request, _BOOKS))
+            report |= status_of(self._processing, shown)
         return answer(encode_object(report))
 
     async def _shut_down(self, _app: web.Application) -> None:

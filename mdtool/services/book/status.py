@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from mdtool.core.stream_warnings import counts_of
@@ -11,6 +11,7 @@ from mdtool.core.units import format_price, format_time
 from mdtool.engine.book.snapshot import Snapshot
 from mdtool.engine.book.view import BookView, busiest, totals, views
 from mdtool.services.book.processing import Processing
+from mdtool.services.book.reader import Shown
 
 SHOWN_BOOKS: Final = 100
 """A status lists so many books: those with the most records."""
@@ -40,10 +41,11 @@ def health_of(processing: Processing | None) -> dict[str, Any]:
     return health
 
 
-def status_of(processing: Processing) -> dict[str, Any]:
-    """Return counts, rates, totals, and the busiest books."""
+def status_of(processing: Processing, shown: Shown) -> dict[str, Any]:
+    """Return counts, rates and totals of all books, and the busiest of those that are shown."""
     books = processing.rebuild.books
     summed = totals(books)
+    selected = shown.of(processing.instruments)
     now_ns, latest_ns = time.monotonic_ns(), processing.rebuild.latest_ns
     return {
         "stream": processing.stream,
@@ -64,18 +66,16 @@ def status_of(processing: Processing) -> dict[str, Any]:
         "partial": summed.is_partial,
         "anomalies": summed.anomalies,
         "instruments": len(books),
-        "books": [_of_book(processing, view) for view in busiest(books, SHOWN_BOOKS)],
+        "books": [_of_book(processing, view) for view in busiest(books, SHOWN_BOOKS, selected)],
     }
 
 
-def final_states(
-    processing: Processing, depth: int, symbols: Collection[str] | None
-) -> Iterator[dict[str, Any]]:
+def final_states(processing: Processing, depth: int, shown: Shown) -> Iterator[dict[str, Any]]:
     """Yield every book as it is now, between events, with the count of its records.
 
     `final` is whether the stream has ended, so that the book will not change any more.
     """
-    selected = None if symbols is None else processing.instruments.have_name(symbols)
+    selected = shown.of(processing.instruments)
     for view in views(processing.rebuild.books):
         if selected is None or selected[view.instrument]:
             yield {

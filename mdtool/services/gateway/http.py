@@ -9,14 +9,12 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from mdtool.adapters.book_services import ServiceTimeoutError, ServiceUnavailableError
-from mdtool.adapters.identity.errors import TokenError
 from mdtool.adapters.market import (
     RefusedError,
     UnansweredError,
     UnavailableError,
     UnknownSymbolError,
 )
-from mdtool.core.permissions import ForbiddenError
 from mdtool.services.client import Admission, Client
 from mdtool.services.gateway.origins import ForeignOriginError, Origins
 from mdtool.services.gateway.parameters import ParameterError
@@ -35,8 +33,8 @@ from mdtool.services.http.answers import (
     no_route,
 )
 from mdtool.services.http.bodies import BodyError
-from mdtool.services.http.entry import OPEN, Policy, enter
-from mdtool.services.limits import CapacityError, LimitError
+from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter
+from mdtool.services.limits import CapacityError
 
 STALE_HEADERS: Final = {"Warning": '110 mdtool "Response is Stale"'}
 
@@ -46,14 +44,12 @@ class UpgradeRequiredError(HeadedError):
 
 
 STATUSES: Final[Statuses] = {
-    TokenError: (401, "unauthorized"),
-    ForbiddenError: (403, "forbidden"),
+    **ENTRY_STATUSES,
     ParameterError: (400, "bad_parameter"),
     BodyError: (400, "bad_body"),
     RefusedError: (400, "bad_parameter"),
     ForeignOriginError: (403, "foreign_origin"),
     UpgradeRequiredError: (426, "upgrade_required"),
-    LimitError: (429, "too_many_requests"),
     UnknownSymbolError: (404, "not_found"),
     CapacityError: (503, "unavailable"),
     UnavailableError: (503, "unavailable"),

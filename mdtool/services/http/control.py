@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import functools
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -15,17 +16,17 @@ from mdtool.services.http.answers import (
     Statuses,
     answer,
     answering,
-    client_of,
     encode_object,
     no_route,
 )
+from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter
 
 STOP_GRACE_S = 0.2
 """How long requests may continue once the service stops: readers learn why their lines end."""
 
 
 def control_application(
-    routes: Mapping[tuple[str, str], Handler],
+    routes: Mapping[tuple[str, str], tuple[Handler, Policy]],
     report: Callable[[], Mapping[str, Any]],
     statuses: Statuses,
     admission: Admission,
@@ -36,7 +37,7 @@ def control_application(
     Parameters
     ----------
     routes : mapping
-        Handlers by method and path.
+        Handlers by method and path, each with who may request it.
     report : callable
         Returns what health shows: what the service is doing, in a word, and more.
     statuses : mapping
@@ -54,14 +55,23 @@ def control_application(
     def identify(request: web.Request) -> Client:
         return admission.client(client_address(request.remote or ""))
 
-    def admit(request: web.Request) -> None:
-        client_of(request).spend_request()
+    async def alive(_request: web.Request) -> web.Response:
+        return answer(encode_object({"status": "ok"}))
 
+    def admit(policy: Policy, request: web.Request) -> Awaitable[None] | None:
+        return enter(request, identify(request), policy)
+
+    statuses = {**statuses, **ENTRY_STATUSES}
     app = web.Application()
     app[IDENTIFY] = identify
-    probes = {("GET", path): health for path in ("/health", "/livez", "/readyz")}
-    for (method, path), handler in {**routes, **probes}.items():
-        answered = answering(handler, statuses, admit=admit)
+    probe = health if admission.security is None else alive
+    probes: Mapping[tuple[str, str], tuple[Handler, Policy]] = {
+        ("GET", "/health"): (health, Policy(right="metrics")),
+        ("GET", "/livez"): (probe, OPEN),
+        ("GET", "/readyz"): (probe, OPEN),
+    }
+    for (method, path), (handler, policy) in {**routes, **probes}.items():
+        answered = answering(handler, statuses, admit=functools.partial(admit, policy))
         if method == "GET":
             app.router.add_get(path, answered, allow_head=path not in streamed)
         else:

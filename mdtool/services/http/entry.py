@@ -9,10 +9,18 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
+from mdtool.core.permissions import ForbiddenError
 from mdtool.services.client import Client
-from mdtool.services.http.answers import CLIENT
+from mdtool.services.http.answers import CLIENT, Statuses
+from mdtool.services.limits import LimitError
 from mdtool.services.security import bearer
 
+ENTRY_STATUSES: Final[Statuses] = {
+    TokenError: (401, "unauthorized"),
+    ForbiddenError: (403, "forbidden"),
+    LimitError: (429, "too_many_requests"),
+}
+"""The status and code of each error of a request that may not enter."""
 TICKET: Final = "ticket"
 """The parameter of a WebSocket's URL that has a ticket in place of the header."""
 

@@ -55,7 +55,8 @@ class LiveGatewayConfig:
     dbn_version: int = setting(3, "DBN version of sessions, 2 for older clients.", low=2, high=3)
     keys: str | None = setting(
         None,
-        "File of mode 0600 with a name and a key on each line; without it any key is accepted.",
+        "File of mode 0600 with a name, a key and its roles on each line; without it any key is "
+        "accepted.",
         example="keys.txt",
     )
     max_sessions: int = setting(100, "Sessions open at once; more are rejected.", low=1)

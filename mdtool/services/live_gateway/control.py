@@ -16,14 +16,17 @@ from mdtool.core.units import format_time, parse_time
 from mdtool.services.client import Admission
 from mdtool.services.http.answers import Statuses, answer, encode_object
 from mdtool.services.http.control import STOP_GRACE_S, control_application
+from mdtool.services.http.entry import Policy
 from mdtool.services.http.listening import listening
 from mdtool.services.limits import Limits
 from mdtool.services.live_gateway.faults import Fault, parse_faults
 from mdtool.services.live_gateway.playback import Playback
 from mdtool.services.live_gateway.session import Session
 from mdtool.services.replay.runs import Run
+from mdtool.services.security import Security, keeping_current
 
 LOOPBACK: Final = "127.0.0.1"
+_REPLAY: Final = Policy(right="replay")
 _SHOWN_SESSIONS: Final = 1_000
 
 
@@ -64,8 +67,8 @@ class Control:
         self._inject = inject
 
     @contextlib.asynccontextmanager
-    async def listening(self, port: int) -> AsyncIterator[str]:
-        """Listen within the block; yield the real address.
+    async def listening(self, port: int, security: Security | None) -> AsyncIterator[str]:
+        """Listen within the block, and authenticate by `security`; yield the real address.
 
         Raises
         ------
@@ -73,15 +76,19 @@ class Control:
             When the port cannot be listened on.
         """
         routes = {
-            ("GET", "/status"): self._status,
-            ("POST", "/pause"): self._pause,
-            ("POST", "/resume"): self._resume,
-            ("POST", "/set-speed"): self._set_speed,
-            ("POST", "/seek"): self._seek,
-            ("POST", "/faults"): self._faults,
+            ("GET", "/status"): (self._status, Policy(right="metrics")),
+            ("POST", "/pause"): (self._pause, _REPLAY),
+            ("POST", "/resume"): (self._resume, _REPLAY),
+            ("POST", "/set-speed"): (self._set_speed, _REPLAY),
+            ("POST", "/seek"): (self._seek, _REPLAY),
+            ("POST", "/faults"): (self._faults, Policy(right="faults")),
         }
-        app = control_application(routes, self._health, _STATUSES, Admission(Limits()))
-        async with listening(app, LOOPBACK, port, STOP_GRACE_S) as address:
+        admission = Admission(Limits(), security)
+        app = control_application(routes, self._health, _STATUSES, admission)
+        async with (
+            listening(app, LOOPBACK, port, STOP_GRACE_S) as address,
+            keeping_current(security, admission.open),
+        ):
             yield address
 
     async def _status(self, _request: web.Request) -> web.Response:

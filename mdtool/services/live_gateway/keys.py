@@ -1,4 +1,4 @@
-"""The keys of a live gateway's clients.
+"""The keys of a live gateway's clients, and what each may read.
 
 They are stored in plain text: to check the answer to a challenge, the key itself is required.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mdtool.core.errors import InputError, StartupError
-from mdtool.core.permissions import ANONYMOUS, Principal
+from mdtool.core.permissions import ANONYMOUS, Principal, Roles
 from mdtool.core.private_files import read_private
 from mdtool.wire.live import Authentication
 
@@ -27,8 +27,10 @@ class Keys:
     of: Sequence[tuple[Principal, str]] | None = None
 
     @classmethod
-    def read(cls, path: str) -> Keys:
+    def read(cls, path: str, roles: Roles) -> Keys:
         """Return the keys in a file: `NAME KEY` on each line, and comments that begin with `#`.
+
+        After the key, `ROLE,ROLE` gives it roles; a key without may read everything.
 
         Raises
         ------
@@ -42,10 +44,22 @@ class Keys:
         keys = []
         for number, line in enumerate(text.splitlines(), 1):
             words = line.partition("#")[0].split()
-            if words and len(words) != 2:
-                raise StartupError(f"{path}: line {number} is not a name and a key")
-            if words:
-                keys.append((Principal(words[0]), words[1]))
+            match words:
+                case []:
+                    continue
+                case [name, key]:
+                    keys.append((Principal(name), key))
+                case [name, key, listed]:
+                    names = listed.split(",")
+                    unknown = [each for each in names if each not in roles]
+                    if unknown:
+                        raise StartupError(
+                            f"{path}: line {number}: role {unknown[0]!r} does not exist; "
+                            f"add [roles.{unknown[0]}] to the settings"
+                        )
+                    keys.append((roles.principal(name, names), key))
+                case _:
+                    raise StartupError(f"{path}: line {number} is not a name, a key and roles")
         return cls(keys)
 
     def principal(self, cram: str, request: Authentication) -> Principal | None:

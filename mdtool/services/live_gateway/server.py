@@ -9,22 +9,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdtool.adapters.dbn_select import Selection
-from mdtool.adapters.identity.config import NONE, AuthConfig
 from mdtool.core.batch import Batch
-from mdtool.core.config import load
+from mdtool.core.config import load_tables
 from mdtool.core.errors import InputError, StartupError, UsageError
 from mdtool.core.lifecycle import Started
+from mdtool.core.permissions import Roles
 from mdtool.core.tcp import listen
 from mdtool.core.tls import ServerTls, TlsConfig
 from mdtool.services.client import Admission
 from mdtool.services.limits import CapacityError, LimitError, Limits
 from mdtool.services.live_gateway.config import LOOP, LiveGatewayConfig
-from mdtool.services.live_gateway.control import Control
+from mdtool.services.live_gateway.control import LOOPBACK, Control
 from mdtool.services.live_gateway.faults import Fault, SessionFaults, parse_faults
 from mdtool.services.live_gateway.keys import Keys
 from mdtool.services.live_gateway.playback import Input, Pass, Playback, inputs
 from mdtool.services.live_gateway.session import Session
-from mdtool.services.security import keep_local
+from mdtool.services.security import Security, keep_local
 from mdtool.wire.dbn_records import DTYPES, RTYPES
 
 
@@ -74,13 +74,14 @@ class LiveGateway:
             When standard input is to be looped, or merged with files, or a fault is not valid.
         """
         config = self._config
-        mode = config.auth
-        if config.keys is not None and load(AuthConfig, "auth", {"mode": mode}).mode == NONE:
-            mode = NONE  # its keys authenticate clients, where no roles are to be applied
-        keep_local(self.name, config.host, mode)
+        if config.keys is None:
+            keep_local(self.name, config.host, config.auth)
+        security = Security.load(self.name, LOOPBACK, config.auth)
         self._faults = parse_faults(config.faults)
         tls = _tls(config)
-        self._keys = Keys() if config.keys is None else Keys.read(config.keys)
+        self._keys = (
+            Keys() if config.keys is None else Keys.read(config.keys, Roles(load_tables("roles")))
+        )
         try:
             played = await asyncio.to_thread(inputs, self._paths, self._selection)
             for each in played.values():
@@ -103,7 +104,7 @@ class LiveGateway:
             server = await listen(protocol, config.host, config.port, tls=tls)
             control = Control(self._playbacks, self._sessions, self._inject)
             try:
-                async with control.listening(_control_port(config)) as control_address:
+                async with control.listening(_control_port(config), security) as control_address:
                     started({"live": server.address, "control": control_address})
                     await asyncio.get_running_loop().create_future()
             finally:

@@ -14,7 +14,9 @@ from typing import Any, Final
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import InputError
 from mdtool.core.lifecycle import first_error
+from mdtool.core.permissions import NOTHING
 from mdtool.core.tcp import notice_loss
+from mdtool.services.dbn_access import reads_all
 from mdtool.services.live_gateway.config import LiveGatewayConfig
 from mdtool.services.live_gateway.faults import (
     ENDS,
@@ -87,6 +89,7 @@ class Session:
         self._faults = faults
         self._output: FaultyOutput | None = None
         self._request: Authentication | None = None
+        self._access = NOTHING
         self._writer = writer
         self._name = format_address(*writer.get_extra_info("peername")[:2])
         self._inbox = Inbox(reader, config.subscriptions_per_s)
@@ -174,6 +177,8 @@ class Session:
             rejection = "authentication failed: unknown key, or a wrong answer to the challenge"
         elif rejection is None and request.dataset not in self._playbacks:
             rejection = f"dataset {request.dataset} is not served here; choose from {known}"
+        elif rejection is None and self._config.bare and not reads_all(principal.access):
+            rejection = "--bare is for keys that may read every symbol of every feed"
         elif rejection is None and self._config.bare and request.encoding != "dbn":
             rejection = f"encoding {request.encoding} is not served with --bare; choose dbn"
         for fault in self._faults.login():
@@ -184,6 +189,7 @@ class Session:
         if principal is None or rejection is not None:
             await self._reject(rejection or "")
             return None
+        self._access = principal.access
         self._writer.write(encode_answer(Accepted(self._number)))
         name = request.client or "a client"
         log.info("session %d: %s (%s, %s)", self._number, self._name, principal.name, name)
@@ -205,7 +211,7 @@ class Session:
         try:
             async with asyncio.TaskGroup() as tasks:
                 receiving = tasks.create_task(self._inbox.receive())
-                stream = Stream(self._config, self._inbox, output, request)
+                stream = Stream(self._config, self._inbox, output, request, self._access)
                 failure: Failure | None = None
                 try:
                     await stream.run(self._playbacks[request.dataset])

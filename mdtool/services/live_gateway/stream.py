@@ -14,8 +14,10 @@ import numpy as np
 
 from mdtool.core.dtypes import F_BAD_TS_RECV, MBO
 from mdtool.core.errors import InputError
+from mdtool.core.permissions import Access
 from mdtool.core.records import Records
 from mdtool.engine.derived import Made
+from mdtool.services.dbn_access import FEED_OF_SCHEMA
 from mdtool.services.live_gateway.config import HOLD, LiveGatewayConfig
 from mdtool.services.live_gateway.inbox import Inbox, SessionError
 from mdtool.services.live_gateway.output import Output
@@ -60,15 +62,23 @@ class Stream:
         What the client requests.
     output : Output
     request : Authentication
+    access : Access
+        What the client may read.
     """
 
     def __init__(
-        self, config: LiveGatewayConfig, inbox: Inbox, output: Output, request: Authentication
+        self,
+        config: LiveGatewayConfig,
+        inbox: Inbox,
+        output: Output,
+        request: Authentication,
+        access: Access,
     ) -> None:
         self._config = config
         self._inbox = inbox
         self._output = output
         self._request = request
+        self._access = access
         self._pending: list[Subscribe] = []
         self._subscriptions: Subscriptions
         self._run: Run
@@ -298,8 +308,13 @@ class Stream:
         self._n_subscribed += 1
         if request.has_snapshot and not self._config.snapshots:
             raise SessionError(invalid("Invalid subscription: this gateway has no snapshots"))
+        feed = FEED_OF_SCHEMA[request.schema]
+        if not self._access.has_feed(feed):
+            raise SessionError(invalid(f"Invalid subscription: none of your roles has feed {feed}"))
         self._output.notice(subscribed(number, request.schema))
-        subscription = Subscription(request, number, dict.fromkeys(request.symbols))
+        subscription = Subscription(
+            request, number, dict.fromkeys(request.symbols), self._access.reader(feed)
+        )
         mappings, missing = self._subscriptions.add(subscription)
         self._run.derived.follow(self, self._subscriptions.schemas)
         if mappings:

@@ -16,6 +16,7 @@ from mdtool.core.dtypes import (
     RTYPE_SYMBOL_MAPPING,
     RTYPE_SYSTEM,
 )
+from mdtool.core.permissions import Reader
 from mdtool.core.records import Records, index_timestamps, pacing_timestamps
 from mdtool.core.units import NS_PER_DAY
 from mdtool.engine.derived import Made
@@ -54,6 +55,8 @@ class Subscription:
         What acknowledgements call it.
     symbols : dict of str
         Those that have not been unsubscribed.
+    reader : Reader or None
+        What its client may read; None for everything. Other symbols stand for nothing.
     begin : int
         The position from which on it gets records: that of its snapshot, else 0.
     """
@@ -61,6 +64,7 @@ class Subscription:
     request: Subscribe
     number: int
     symbols: dict[str, None]
+    reader: Reader | None = None
     begin: int = 0
     _day: int = 0
     _ids_on: dict[int, npt.NDArray[np.uint32]] = field(default_factory=dict)
@@ -82,7 +86,7 @@ class Subscription:
         new: list[Mapping] = []
         unresolved = []
         for symbol in self.symbols:
-            found = directory.resolve(self.request.stype_in, symbol, day)
+            found = self._shown(directory.resolve(self.request.stype_in, symbol, day))
             ids.update(found)
             if not found and symbol != ALL_SYMBOLS:
                 unresolved.append(symbol)
@@ -107,7 +111,7 @@ class Subscription:
         ids = self._ids_on[self._day] if day is None else self._ids_on.get(day)
         if ids is None:
             ids = self._ids_on[self._day]
-        if ALL_SYMBOLS in self.symbols:
+        if ALL_SYMBOLS in self.symbols and self.reader is None:
             chosen = np.ones(len(records), np.bool_)
         elif len(ids) == 1:
             chosen = records["instrument_id"] == ids[0]
@@ -118,6 +122,12 @@ class Subscription:
             clock = "ts_recv" if is_state else "ts_event"
             chosen &= pacing_timestamps(records, clock) >= self.request.start_ns
         return chosen
+
+    def _shown(self, found: dict[int, str]) -> dict[int, str]:
+        """Return those of some ids that the client may read, by their raw symbols."""
+        if self.reader is None:
+            return found
+        return {number: raw for number, raw in found.items() if self.reader.can_read(raw)}
 
     def _mapping(self, symbol: str, number: int, raw_symbol: str) -> Mapping:
         if symbol == ALL_SYMBOLS:

@@ -21,14 +21,16 @@ from mdtool.core.units import format_time
 from mdtool.services.client import Admission
 from mdtool.services.http.answers import Statuses, answer, encode_object
 from mdtool.services.http.control import STOP_GRACE_S, control_application
+from mdtool.services.http.entry import Policy
 from mdtool.services.http.listening import listening
-from mdtool.services.limits import CapacityError, Limits
+from mdtool.services.limits import CapacityError, LimitError, Limits
 from mdtool.services.replay.config import SenderConfig
 from mdtool.services.replay.runs import AlreadyStreamingError, NotStreamingError, Pace, Run, Runs
 from mdtool.services.replay.session import Session
-from mdtool.services.security import keep_local
+from mdtool.services.security import Security, keeping_current
 
 _SHOWN_RECEIVERS: Final = 100
+_REPLAY: Final = Policy(right="replay")
 _STATUSES: Final[Statuses] = {
     AlreadyStreamingError: (409, "already_streaming"),
     NotStreamingError: (409, "not_streaming"),
@@ -54,7 +56,7 @@ class ReplaySender:
         self._config = config
         self._recording = recording
         self._pace = pace
-        self._admission = Admission(Limits(connections=config.max_receivers))
+        self._admission: Admission
         self._sessions: dict[Session, None] = {}
         self._runs: Runs
 
@@ -66,24 +68,26 @@ class ReplaySender:
         StartupError
             When an address cannot be listened on, or the recording cannot be read.
         """
-        keep_local(self.name, self._config.host, self._config.auth)
         config = self._config
+        security = Security.load(self.name, config.host, config.auth)
+        self._admission = Admission(Limits(connections=config.max_receivers), security)
         tls = server_tls(self.name)
         await asyncio.to_thread(self._probe)
         async with asyncio.TaskGroup() as tasks:
             self._runs = Runs(self._recording, self._pace, config.backlog_bytes, tasks)
             routes = {
-                ("POST", "/start-streaming"): self._start,
-                ("POST", "/stop-streaming"): self._stop,
-                ("POST", "/pause-streaming"): self._pause,
-                ("POST", "/resume-streaming"): self._resume,
-                ("POST", "/set-speed"): self._set_speed,
-                ("GET", "/status"): self._status,
+                ("POST", "/start-streaming"): (self._start, _REPLAY),
+                ("POST", "/stop-streaming"): (self._stop, _REPLAY),
+                ("POST", "/pause-streaming"): (self._pause, _REPLAY),
+                ("POST", "/resume-streaming"): (self._resume, _REPLAY),
+                ("POST", "/set-speed"): (self._set_speed, _REPLAY),
+                ("GET", "/status"): (self._status, Policy(right="metrics")),
             }
             app = control_application(routes, self._health, _STATUSES, self._admission)
             async with (
                 listening(app, config.host, config.port, STOP_GRACE_S, tls=tls) as http_address,
                 self._streaming(tasks, tls) as data_address,
+                keeping_current(security, self._admission.open),
             ):
                 started({"http": http_address, "dbn": data_address})
                 await asyncio.get_running_loop().create_future()
@@ -117,16 +121,16 @@ class ReplaySender:
             server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        session = Session(self._runs, reader, writer, self._config.greeting_ms / 1_000)
         client = self._admission.peer(writer.transport)
+        session = Session(self._runs, client, reader, writer, self._config.greeting_ms / 1_000)
         try:
-            with client.connected("dbn", lambda _code, _reason: writer.close()):
+            with client.connected("dbn", lambda _code, reason: session.dismiss(reason)):
                 self._sessions[session] = None
                 try:
                     await session.serve()
                 finally:
                     del self._sessions[session]
-        except CapacityError as error:
+        except (CapacityError, LimitError) as error:
             await session.reject(str(error))
 
     async def _start(self, request: web.Request) -> web.Response:

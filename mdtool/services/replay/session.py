@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.records import Records
 from mdtool.core.tcp import notice_loss
+from mdtool.services.client import Client
+from mdtool.services.dbn_access import ShownRecords, check_records, reads_all
 from mdtool.services.replay.reading import ForwardReader, reading
 from mdtool.services.replay.runs import Run, Runs
+from mdtool.services.security import LOGIN_S
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_session import (
     MAX_REQUEST_BYTES,
@@ -66,9 +70,14 @@ class Session:
     A slow receiver of a whole stream reads the files at its own pace. A receiver that joined live
     skips what has left the backlog, and gets a snapshot of the books instead.
 
+    A receiver that may not read every symbol is sent what it may, and positions count only that; it
+    cannot resume, since what a run has reached is counted with the rest.
+
     Parameters
     ----------
     runs : Runs
+    client : Client
+        Who the receiver is; it authenticates before its request.
     reader, writer : asyncio.StreamReader, asyncio.StreamWriter
     greeting_s : float
         How long to wait for a request. After that a receiver is sent everything from the start; a
@@ -78,6 +87,7 @@ class Session:
     def __init__(
         self,
         runs: Runs,
+        client: Client,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         greeting_s: float,
@@ -87,6 +97,11 @@ class Session:
         self._run: Run | None = None
         self._progress = Progress()
         self._runs = runs
+        self._client = client
+        self._token: str | None = None
+        self._shown: ShownRecords | None = None
+        self._counted = 0
+        """Records of the stream that it was sent, where it may not read every symbol."""
         self._reader = reader
         self._writer = writer
         self._greeting_s = greeting_s
@@ -120,6 +135,12 @@ class Session:
                 await self._read_request()  # unread bytes would reset the connection
         await self._close(Refused(reason, is_final=False))
 
+    def dismiss(self, reason: str) -> None:
+        """End the session with a reason."""
+        if self._has_header:
+            self._writer.write(encode_refused(Refused(reason, is_final=True), time.time_ns()))
+        self._writer.close()
+
     def report(self) -> dict[str, Any]:
         """Return what the status of the sender shows of this receiver, for JSON."""
         progress, run = self._progress, self._run
@@ -137,7 +158,8 @@ class Session:
         try:
             async with asyncio.TaskGroup() as tasks:
                 requesting = tasks.create_task(self._read_request())
-                await asyncio.wait({requesting}, timeout=self._greeting_s)
+                patience_s = LOGIN_S if self._client.needs_token else self._greeting_s
+                await asyncio.wait({requesting}, timeout=patience_s)
                 if not requesting.done():
                     silent = tasks.create_task(self._stream(None))
                     await asyncio.wait({requesting, silent}, return_when=asyncio.FIRST_COMPLETED)
@@ -163,6 +185,7 @@ class Session:
             async with asyncio.timeout(_REQUEST_S):
                 while data:
                     requests.feed(data)
+                    self._token = requests.token
                     if requests.request is not None:
                         return requests.request
                     data = await self._reader.read(MAX_REQUEST_BYTES)
@@ -182,6 +205,7 @@ class Session:
         """Send a stream; without a request, all of it and no session records."""
         self._request = request
         self._is_plain = request is None
+        await self._authenticate()
         match request:
             case Resume():
                 run = await self._runs.resumable(request)
@@ -191,9 +215,15 @@ class Session:
                 run = await self._runs.latest()
         self._run = run
         log.info("receiver %s: from %s", self._name, _origin_of(request))
+        metadata, access = run.metadata, self._client.principal.access
+        if not reads_all(access):
+            if isinstance(request, Resume):
+                raise PeerError("to resume takes every symbol; request from=start or from=live")
+            self._shown = ShownRecords(access, metadata)
+            metadata = self._shown.metadata
         if not self._has_header:
             self._has_header = True
-            self._writer.write(encode_metadata(run.metadata))
+            self._writer.write(encode_metadata(metadata))
         match request:
             case FromLive() | FromNext():
                 await self._send_live(run)
@@ -203,7 +233,20 @@ class Session:
                 await self._send_recorded(run, 0)
         if run.error is not None:
             return Refused(run.error, is_final=True)
-        return End(run.identity, self._progress.position)
+        return End(run.identity, self._place)
+
+    async def _authenticate(self) -> None:
+        """Take the token of the receiver; raise TokenError or ForbiddenError where it may not."""
+        if self._token is not None:
+            if self._has_header:
+                raise PeerError("the token came after the stream had begun; send it at once")
+            await self._client.authenticate_now(self._token)
+        check_records(self._client)
+
+    @property
+    def _place(self) -> int:
+        """The receiver's position as it counts."""
+        return self._progress.position if self._shown is None else self._counted
 
     async def _send_recorded(self, run: Run, first: int) -> None:
         """Send all records from `first` on, as far as the run has come."""
@@ -236,10 +279,14 @@ class Session:
 
     async def _send_snapshot(self, run: Run, skipped: int) -> None:
         snapshot = run.snapshot()
+        if self._shown is not None:
+            snapshot = [*map(self._shown.select, snapshot)]
+            skipped = min(skipped, 1)  # the records of other symbols are not counted for it
         n_records = sum(map(len, snapshot))
         self._begin(Begin(run.identity, run.position, n_records, skipped))
         for records in snapshot:
-            await self._send(records)
+            if len(records):
+                await self._send(records)
 
     async def _send_backlog(self, run: Run) -> bool:
         """Send records while the backlog has them; return whether it had all to the run's end."""
@@ -253,12 +300,17 @@ class Session:
 
     def _begin(self, begin: Begin) -> None:
         self._progress.position = begin.position
+        if self._shown is not None:
+            begin = dataclasses.replace(begin, position=self._counted)
         if not self._is_plain:
             self._writer.write(encode_begin(begin, time.time_ns()))
 
     async def _send_next(self, records: Records) -> None:
-        """Send the next records of the stream."""
-        await self._send(records)
+        """Send the next records of the stream, as far as the receiver may read them."""
+        own = records if self._shown is None else self._shown.select(records)
+        if len(own):
+            await self._send(own)
+        self._counted += len(own)
         self._progress.position += len(records)
 
     async def _send(self, records: Records) -> None:

@@ -23,14 +23,15 @@ from mdtool.core.batch import Batch
 from mdtool.core.dtypes import BBO, F_LAST, F_MAYBE_BAD_BOOK, RTYPE_BBO_1S, record_length
 from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.instruments import Instruments
+from mdtool.core.permissions import Reader
 from mdtool.core.records import Records, index_timestamps
 from mdtool.core.tcp import listen, notice_loss
 from mdtool.core.tls import server_tls
 from mdtool.engine.pacing import Pacer
 from mdtool.engine.quotes import LatestQuotes, Quotes, has_quotes
 from mdtool.services.client import Admission
-from mdtool.services.limits import CapacityError, Limits
-from mdtool.services.security import keep_local
+from mdtool.services.limits import CapacityError, LimitError, Limits
+from mdtool.services.security import Security, keeping_current
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_mappings import mapping_record
 from mdtool.wire.dbn_metadata import make_metadata
@@ -51,6 +52,7 @@ from mdtool.wire.dbn_session import (
 _DATASET: Final = "MDTOOL.QUOTES"
 _STREAM: Final = "quotes"
 _SCHEMA: Final = "bbo-1s"
+_FEED: Final = "quotes"
 _ROUND_S: Final = 0.05
 """How long quotes are conflated. A reader that sees twenty a second misses none."""
 _BATCHES_AHEAD: Final = 8
@@ -88,7 +90,7 @@ class QuotePort:
         self._due = _Due()
         self._latest = LatestQuotes()
         self._instruments = Instruments()
-        self._admission = Admission(Limits(connections=_MAX_RECEIVERS))
+        self._admission: Admission
         self._round = 0
         self._changed_in = np.zeros(0, np.int64)
         """In which round each instrument's quote has changed last."""
@@ -112,10 +114,14 @@ class QuotePort:
         StartupError
             When the address cannot be listened on.
         ConfigError
-            When it is beyond loopback, where clients are to authenticate.
+            When it is beyond loopback, and nothing says whether clients authenticate.
         """
-        keep_local("send --quotes-at", self._host)
-        async with asyncio.TaskGroup() as tasks:
+        security = Security.load("send --quotes-at", self._host)
+        self._admission = Admission(Limits(connections=_MAX_RECEIVERS), security)
+        async with (
+            asyncio.TaskGroup() as tasks,
+            keeping_current(security, self._admission.open),
+        ):
 
             def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 tasks.create_task(self._serve(reader, writer))
@@ -160,40 +166,51 @@ class QuotePort:
         client = self._admission.peer(writer.transport)
         try:
             with client.connected("quotes", lambda _code, _reason: writer.close()):
-                await _requested(reader)
-                await self._stream(writer)
+                token = await _requested(reader)
+                if token is not None:
+                    await client.authenticate_now(token)
+                client.check_feed(_FEED)
+                await self._stream(writer, client.principal.access.reader(_FEED))
         except (OSError, TimeoutError):
             pass  # the receiver has left, or requested nothing
         except MdtoolError as error:
-            refused = Refused(str(error), is_final=not isinstance(error, CapacityError))
+            refused = Refused(
+                str(error), is_final=not isinstance(error, CapacityError | LimitError)
+            )
             writer.write(empty_header() + encode_refused(refused, time.time_ns()))
         finally:
             writer.close()
 
-    async def _stream(self, writer: asyncio.StreamWriter) -> None:
-        """Send all quotes, then those that changed, until the receiver is lost."""
+    async def _stream(self, writer: asyncio.StreamWriter, shown: Reader | None) -> None:
+        """Send all quotes that are shown, then those that changed, until the receiver is lost."""
         now_ns = time.time_ns()
         writer.write(encode_metadata(make_metadata(_DATASET, _SCHEMA, now_ns)))
         writer.write(encode_begin(Begin(_STREAM, 0), now_ns))
         sent, named = 0, 0
         try:
             while True:
-                self._write_changed(writer, sent, named)
+                self._write_changed(writer, sent, named, shown)
                 sent, named = self._round, len(self._changed_in)
                 await writer.drain()
                 if self._round == sent:
                     await self._has_changed.wait()
         except asyncio.CancelledError:
-            self._write_changed(writer, sent, named)
+            self._write_changed(writer, sent, named, shown)
             writer.write(encode_end(End(_STREAM, 0), time.time_ns()))
             raise
 
-    def _write_changed(self, writer: asyncio.StreamWriter, after: int, named: int) -> None:
+    def _write_changed(
+        self, writer: asyncio.StreamWriter, after: int, named: int, shown: Reader | None
+    ) -> None:
         """Write the quotes that changed after a round, and the names that are not known yet."""
         now_ns = time.time_ns()
         for index in range(named, len(self._changed_in)):
-            writer.write(self._name(index, now_ns))
+            if shown is None or shown.can_read(self._instruments[index].text):
+                writer.write(self._name(index, now_ns))
         changed = np.flatnonzero(self._changed_in > after)
+        if shown is not None:
+            is_shown = [shown.can_read(self._instruments[at].text) for at in changed.tolist()]
+            changed = changed[np.array(is_shown, np.bool_)]
         writer.write(encode_records(_records(self._latest.of(changed))))
 
     def _name(self, index: int, ts_ns: int) -> memoryview:
@@ -265,8 +282,8 @@ def _count_due(batch: Batch, reached_ns: int) -> int:
     return int(is_later.argmax()) if is_later.any() else len(batch)
 
 
-async def _requested(reader: asyncio.StreamReader) -> None:
-    """Wait for a receiver's request of the stream.
+async def _requested(reader: asyncio.StreamReader) -> str | None:
+    """Wait for a receiver's request of the stream; return the token that came with it.
 
     Raises
     ------
@@ -284,6 +301,7 @@ async def _requested(reader: asyncio.StreamReader) -> None:
             requests.feed(data)
     if not isinstance(requests.request, FromLive | FromNext):
         raise PeerError("quotes are streamed from now on: request from=live")
+    return requests.token
 
 
 def _records(quotes: Quotes) -> Records:
