@@ -11,6 +11,7 @@ from mdtool.adapters.dbn_source import ClosesOnExit
 from mdtool.core.batch import Batch, Resolver
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import index_timestamps
+from mdtool.engine.market_faults import FaultyMarket
 from mdtool.engine.simulate import Exchange
 from mdtool.engine.simulate_defaults import DATASET, END_NS
 from mdtool.wire.dbn_metadata import make_metadata
@@ -33,6 +34,8 @@ class SimulatedSource(ClosesOnExit):
         Events that do not end within this time of the exchange's start are left out.
     chunk_records : int
         For how many order book records the exchange runs for each array.
+    faults : FaultyMarket, optional
+        What puts faults into the records.
 
     Raises
     ------
@@ -52,10 +55,12 @@ class SimulatedSource(ClosesOnExit):
         schema: str = "mbo",
         duration_ns: int | None = None,
         chunk_records: int = CHUNK_RECORDS,
+        faults: FaultyMarket | None = None,
     ) -> None:
         self._exchange = exchange
         self._schema = schema
         self._chunk_records = chunk_records
+        self._faults = faults
         end_ns = None if duration_ns is None else min(exchange.start_ns + duration_ns, END_NS)
         self._end_ns = end_ns or END_NS
         self.metadata = make_metadata(
@@ -73,5 +78,10 @@ class SimulatedSource(ClosesOnExit):
             if is_over:
                 # The records of an event share its time: one that would be cut is left out.
                 n = int(np.searchsorted(records["ts_event"], records["ts_event"][n]))
-            if n:
-                yield self._resolver.batch(records[:n])
+            records = records[:n]
+            if self._faults is not None:
+                records = self._faults.apply(records)
+                if is_over:
+                    self._faults.finish()
+            if len(records):
+                yield self._resolver.batch(records)

@@ -43,7 +43,7 @@ def measure(events: int = EVENTS, rounds: int = _ROUNDS) -> list[Figure]:
 
     Then the figures of the command over the same records in a file.
     """
-    return [*_in_memory(_stream(events)), *_command(_session(events), events, rounds)]
+    return [*_in_memory(order_stream(events)), *_command(_session(events), events, rounds)]
 
 
 def _in_memory(stream: Batch) -> list[Figure]:
@@ -82,7 +82,7 @@ def _in_memory(stream: Batch) -> list[Figure]:
     ]
 
 
-def _stream(events: int) -> Batch:
+def order_stream(events: int) -> Batch:
     """Return as many MBO records: a session over and over with fresh ids."""
     session = _session(events)
     stream = np.resize(session, events)

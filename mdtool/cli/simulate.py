@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from typing import Annotated
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +15,10 @@ from mdtool.cli.output_options import OutputOptions, with_output
 from mdtool.cli.progress import Progress
 from mdtool.core.errors import UsageError
 from mdtool.core.units import parse_duration, parse_option, parse_time
-from mdtool.engine.simulate_defaults import RATE, SCHEMAS, SEED, START, SYMBOLS
+from mdtool.engine.simulate_defaults import FAULTS, RATE, SCHEMAS, SEED, START, SYMBOLS
+
+if TYPE_CHECKING:
+    from mdtool.engine.market_faults import FaultyMarket
 
 app = typer.Typer(add_completion=False)
 
@@ -52,6 +57,22 @@ def simulate(
             min=0, help="Replay speed: 1 is real time, 10 ten times as fast, 0 as fast as possible."
         ),
     ] = 0.0,
+    inject: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND@TIME,...",
+            help="Faults for detectors, KIND@TIME[:DURATION][/SYMBOL], of trades or mbp-1: "
+            f"{', '.join(FAULTS)}.",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a line of JSON for each fault to FILE, once it is over; by default to "
+            "stderr.",
+        ),
+    ] = None,
 ) -> None:
     """Simulate an exchange: consistent order books, deterministic for a seed, endless.
 
@@ -60,11 +81,14 @@ def simulate(
     Example: mdtool simulate --symbols AAPL,MSFT --schema trades --limit 5
 
     Example: mdtool simulate --start now --speed 1 | mdtool aggregate - --interval 1s
+
+    Example: mdtool simulate --schema mbp-1 --duration 5m --inject jump@2m,stale@3m -o faults.dbn
     """
     from mdtool.adapters.simulated import CHUNK_RECORDS, PACED_CHUNK_RECORDS, SimulatedSource
     from mdtool.core.records import index_timestamps
+    from mdtool.engine.market_faults import FaultyMarket, parse_faults
     from mdtool.engine.pacing import Pacer, paced
-    from mdtool.engine.simulate import Exchange
+    from mdtool.engine.simulate import TICK, Exchange
 
     if not math.isfinite(speed):
         raise UsageError(f"--speed {speed}: give a number, 0 for flat out")
@@ -76,13 +100,19 @@ def simulate(
     start_ns = time.time_ns() if start == "now" else parse_option("--start", parse_time, start)
     names = [name.strip() for name in symbols.split(",")]
     chunk_records = PACED_CHUNK_RECORDS if speed else CHUNK_RECORDS
-    source = SimulatedSource(
-        Exchange(names, seed, rate, start_ns), schema, duration_ns, chunk_records
-    )
+    exchange = Exchange(names, seed, rate, start_ns)
+    faults = None
+    if inject is not None:
+        planned = parse_option("--inject", lambda text: parse_faults(text, names), inject)
+        faults = FaultyMarket(planned, exchange.instruments, start_ns, TICK, schema)
+    elif labels is not None:
+        raise UsageError("--labels: are those of faults; give --inject, too")
+    source = SimulatedSource(exchange, schema, duration_ns, chunk_records, faults)
     is_quiet = output.quiet or output.is_table
     with (
         output.open(source.metadata, is_endless=True) as sink,
         Progress("records", None, is_quiet) as progress,
+        closing(_LabelOutput(faults, labels)) as labelled,
     ):
         pacer = Pacer(speed)
         if start == "now" and speed == 1.0:
@@ -95,4 +125,35 @@ def simulate(
             time.sleep,
         ):
             sink.write(batch)
+            labelled.write()
             progress.show(sink.records)
+
+
+class _LabelOutput:
+    """Writes the labels of faults as lines of JSON, to a file or stderr."""
+
+    def __init__(self, faults: FaultyMarket | None, path: str | None) -> None:
+        self._faults = faults
+        from mdtool.adapters.outputs.destination import Destination
+
+        self._file = Destination(path, is_staged=False) if path else None
+
+    def write(self) -> None:
+        """Write the labels of the faults that are over."""
+        if self._faults is None:
+            return
+        for label in self._faults.labels:
+            line = json.dumps(label.as_dict())
+            if self._file is None:
+                typer.echo(line, err=True)
+            else:
+                self._file.write(f"{line}\n".encode())
+        self._faults.labels.clear()
+
+    def close(self) -> None:
+        """Write what is left, also where the output's limit has cut a fault short."""
+        if self._faults is not None:
+            self._faults.finish()
+        self.write()
+        if self._file is not None:
+            self._file.close()

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from mdtool.core.batch import Batch
 from mdtool.core.config import setting
-from mdtool.core.dtypes import F_SNAPSHOT, MBO, MBP1
+from mdtool.core.dtypes import F_MAYBE_BAD_BOOK, F_SNAPSHOT, MBO, MBP1
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records, coded, has_trades, index_timestamps, is_priced, is_trade
 from mdtool.core.units import NS_PER_S, PRICE_SCALE, UNDEF_PRICE, format_price, format_time
 from mdtool.engine import detect_kernel as kernels
+from mdtool.engine.book.kernel import B_UNKNOWN_SIDES
 from mdtool.engine.book.state import Books
 
 Events = NDArray[np.void]
@@ -57,6 +58,9 @@ class DetectRule:
     burst_trades: float = setting(
         20.0, "A burst has the volume of at least so many usual trades.", low=0.0
     )
+    burst_peak: float = setting(
+        2.5, "It is also so many times the highest volume of a window of late.", low=0.0
+    )
     burst_window_s: float = setting(1.0, "What volume is counted in.", low=0.001, high=86_400)
     off_quote: float = setting(
         0.001, "A trade is off the quote by more than this part of the price.", low=0.0
@@ -70,6 +74,9 @@ class DetectRule:
         3.0, "It is also so many times the longest silence of late.", low=1.0
     )
     stale_s: float = setting(3.0, "A shorter silence is not stale.", low=0.0)
+    stale_after_s: float = setting(
+        60.0, "A symbol is heard for so long before its silences are judged.", low=0.0
+    )
     band: float = setting(
         0.1, "The static band: this part of the first price; 0 for none.", low=0.0
     )
@@ -278,13 +285,15 @@ class DetectStream:
     ----------
     records : int
         How many were taken.
+    first_ns, latest_ns : int
+        The times of the first and the latest, 0 before any.
     """
 
     def __init__(self, rules: Rules) -> None:
         self._detector = Detector(rules)
         self._books = Books()
         self._instruments = Instruments()
-        self._latest_ns = 0
+        self.first_ns = self.latest_ns = 0
         self.records = 0
 
     def update(self, batch: Batch) -> Iterator[Alert]:
@@ -296,13 +305,14 @@ class DetectStream:
         self._instruments = batch.instruments
         events = events_of(batch, self._books)
         if len(events):
-            self._latest_ns = max(self._latest_ns, int(events["ts_ns"].max()))
+            self.first_ns = self.first_ns or int(events["ts_ns"][0])
+            self.latest_ns = max(self.latest_ns, int(events["ts_ns"].max()))
             self._detector.know(self._instruments.texts.tolist())
             yield from self._closed(self._detector.update(events))
 
     def finish(self) -> Iterator[Alert]:
         """Yield the alerts that the end of the stream leaves open."""
-        yield from self._closed(self._detector.advance(self._latest_ns))
+        yield from self._closed(self._detector.advance(self.latest_ns))
         yield from self._closed(self._detector.finish())
 
     def _closed(self, found: Found) -> Iterator[Alert]:
@@ -333,6 +343,9 @@ def _events_of_orders(batch: Batch, books: Books) -> Events:
     orders, events = coded(batch.records), np.empty(2 * len(batch), kernels.EVENT)
     taken = made = 0
     for quotes in chain(books.events(batch, 1), [Batch.empty(MBP1)]):
+        state = books.state
+        is_partial = state.books[state.rows[quotes.instrument] - 1, B_UNKNOWN_SIDES] != 0
+        quotes.records["flags"][is_partial] |= F_MAYBE_BAD_BOOK
         taken, more = kernels.merge(
             orders, batch.instrument, coded(quotes.records), quotes.instrument, taken, events[made:]
         )
@@ -353,9 +366,11 @@ def _events(records: Records, instrument: NDArray[np.integer]) -> Events:
         events["price"][traded] = records["price"][traded]
         events["size"][traded] = records["size"][traded]
     events["has_quote"] = "bid_px_00" in names
+    is_partial = (records["flags"] & F_MAYBE_BAD_BOOK) != 0 if "flags" in names else False
     for side in ("bid", "ask"):
         has_level = f"{side}_px_00" in names
-        events[side] = records[f"{side}_px_00"] if has_level else UNDEF_PRICE
+        price = records[f"{side}_px_00"] if has_level else UNDEF_PRICE
+        events[side] = np.where(is_partial, UNDEF_PRICE, price)
     if "flags" in names:  # the opening book is as old as its orders
         events["ts_ns"][(records["flags"] & F_SNAPSHOT) != 0] = -1
     return events

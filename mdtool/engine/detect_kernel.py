@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mdtool.core.dtypes import F_SNAPSHOT
+from mdtool.core.dtypes import F_MAYBE_BAD_BOOK, F_SNAPSHOT
 from mdtool.core.jit import inlined, kernel
 from mdtool.core.units import UNDEF_ORDER_SIZE, UNDEF_PRICE
 
@@ -44,6 +44,7 @@ RULE: Final = np.dtype(
         ("jump_min", "f8"),  # as a part of the price
         ("burst_z", "f8"),
         ("burst_trades", "f8"),  # at least so many trades of usual size
+        ("burst_peak", "f8"),  # at least so many times the highest volume of late
         ("burst_window_ns", "i8"),
         ("off_quote", "f8"),  # as a part of the price
         ("quote_age_ns", "i8"),
@@ -53,6 +54,7 @@ RULE: Final = np.dtype(
         ("stale_ratio", "f8"),
         ("stale_longest", "f8"),
         ("stale_ns", "i8"),
+        ("stale_after_ns", "i8"),  # it was heard for so long before
         ("band", "f8"),  # as a part of the first price
         ("low", "i8"),  # a band given as two prices, where low < high
         ("high", "i8"),
@@ -61,6 +63,7 @@ RULE: Final = np.dtype(
 ROW: Final = np.dtype(
     [
         ("rule", "i8"),
+        ("first_ns", "i8"),  # of its first event
         ("last_ns", "i8"),  # of its latest event
         ("expires_ns", "i8"),  # no open episode ends before
         ("steps", "i8"),  # how often its time rose
@@ -84,6 +87,7 @@ ROW: Final = np.dtype(
         ("size", "f8"),  # of a trade
         ("bucket_mean", "f8"),  # volume of a bucket
         ("bucket_deviation", "f8"),  # its mean absolute deviation
+        ("peak", "f8"),  # its highest volume of late
         ("spread", "f8"),
     ]
 )
@@ -115,10 +119,11 @@ MEMORY: Final = 1 / 1024
 _BUCKET_MEMORY: Final = 1 / 64
 _MOST_EMPTY: Final = 512
 _CLIP: Final = 4.0
+_CLIP_FOUND: Final = 1.25
 _LEAST_MOVE: Final = 1e-6
 """A return that is noise on any market."""
 _FADES_NS: Final = 600e9
-"""A silence counts as one of late for about ten minutes."""
+"""A silence or a volume counts as one of late for about ten minutes."""
 _SEQUENCE_STEPS: Final = 1_000
 _MOST_HOLES: Final = 0.01
 _TRADED: Final = ord("T")
@@ -182,7 +187,8 @@ def merge(
             event = events[made]
             _set_event(event, quotes[at], quoted[at])
             event.has_quote = 1
-            event.bid, event.ask = quotes[at].bid_px_00, quotes[at].ask_px_00
+            if not quotes[at].flags & F_MAYBE_BAD_BOOK:
+                event.bid, event.ask = quotes[at].bid_px_00, quotes[at].ask_px_00
             made += 1
     return taken, made
 
@@ -251,6 +257,8 @@ def _time(state: Detectors, instrument: int, ts_ns: int) -> None:
             row.longest = max(faded, _learned(row.longest, float(elapsed), row.steps, 1.0))
             row.gap = _learned(row.gap, float(elapsed), row.steps, MEMORY)
             row.steps += 1
+    else:
+        row.first_ns = ts_ns
     row.last_ns = ts_ns
 
 
@@ -261,7 +269,8 @@ def _find_stale(state: Detectors, instrument: int, ts_ns: int) -> None:
     elapsed = ts_ns - row.last_ns
     limit_ns = max(float(rule.stale_ns), rule.stale_ratio * row.gap)
     limit_ns = max(limit_ns, rule.stale_longest * row.longest)
-    if row.steps >= rule.warm_up and elapsed > limit_ns:
+    is_judged = row.steps >= rule.warm_up and row.last_ns - row.first_ns >= rule.stale_after_ns
+    if is_judged and elapsed > limit_ns:
         usual = max(row.gap, 1.0)
         score, limit = elapsed / usual, limit_ns / usual
         _find(state, instrument, STALE, row.last_ns, ts_ns, elapsed, int(usual), score, limit)
@@ -353,6 +362,8 @@ def _add_volume(state: Detectors, event: Any, row: Any, rule: Any, ts_ns: int) -
         empty = min(bucket - row.bucket - 1, _MOST_EMPTY)
         volume = float(row.volume)
         for _ in range(1 + empty):
+            faded = row.peak * (1.0 - min(rule.burst_window_ns / _FADES_NS, 1.0))
+            row.peak = max(faded, _learned(row.peak, volume, row.buckets, 1.0, _CLIP_FOUND))
             deviation = abs(volume - row.bucket_mean)
             most = row.bucket_mean + _CLIP * row.bucket_deviation
             if row.buckets >= rule.warm_up and volume > most:
@@ -367,7 +378,8 @@ def _add_volume(state: Detectors, event: Any, row: Any, rule: Any, ts_ns: int) -
         row.bucket = bucket
         row.volume = 0
     row.volume += event.size
-    if row.buckets >= rule.warm_up and row.volume > rule.burst_trades * row.size:
+    least = max(rule.burst_trades * row.size, rule.burst_peak * row.peak)
+    if row.buckets >= rule.warm_up and row.volume > least:
         usual = max(row.bucket_deviation, row.bucket_mean / 4.0, 1.0)
         score = (row.volume - row.bucket_mean) / usual
         if score >= rule.burst_z:
@@ -398,7 +410,9 @@ def _quote(state: Detectors, event: Any, row: Any, rule: Any, ts_ns: int) -> Non
     elif row.wide_ns == 0:
         row.wide_ns = ts_ns
     if spread > 0.0:
-        row.spread = _learned(row.spread, spread, row.quotes, MEMORY)
+        # Thousands of quotes a second would make what is wide usual before it has lasted.
+        most = _CLIP_FOUND if is_wide else _CLIP
+        row.spread = _learned(row.spread, spread, row.quotes, MEMORY, most)
         row.quotes += 1
     row.bid, row.ask, row.quote_ns = event.bid, event.ask, ts_ns
 
@@ -419,11 +433,11 @@ def _find_wide(state: Detectors, at: int, ts_ns: int) -> None:
 
 
 @inlined
-def _learned(mean: float, value: float, seen: int, memory: float) -> float:
+def _learned(mean: float, value: float, seen: int, memory: float, most: float = _CLIP) -> float:
     """Return a mean after one more value, clipped once there are enough to know what is usual."""
     share = max(1.0 / (seen + 1), memory)
-    if seen >= 32 and value > _CLIP * mean:
-        value = _CLIP * mean
+    if seen >= 32 and 0.0 < most * mean < value:
+        value = most * mean
     return float(mean + (value - mean) * share)
 
 
@@ -463,14 +477,15 @@ def _find(
 
 @inlined
 def _expire(state: Detectors, at: int, ts_ns: int) -> None:
-    """Close the episodes whose cool-down is over."""
+    """Close the episodes whose cool-down is over, unless what was found lasts."""
     row = state.rows[at]
     cool_down_ns = state.rules[row.rule].cool_down_ns
     row.expires_ns = _NEVER
     for kind in range(KINDS):
         episode = state.episodes[at, kind]
         if episode.is_open:
-            if ts_ns > episode.end_ns + cool_down_ns:
+            lasts = (kind == CROSSED and row.crossed_ns) or (kind == SPREAD and row.wide_ns)
+            if ts_ns > episode.end_ns + cool_down_ns and not lasts:
                 _close(state, at, kind)
             else:
                 row.expires_ns = min(row.expires_ns, episode.end_ns + cool_down_ns)

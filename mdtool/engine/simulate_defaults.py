@@ -7,6 +7,7 @@ from typing import Final
 from mdtool.core.units import parse_time
 
 SCHEMAS: Final = ("mbo", "trades", "mbp-1")
+FAULTS: Final = ("jump", "burst", "off-quote", "crossed", "spread", "stale", "gap", "band")
 SYMBOLS: Final = ("AAPL", "MSFT", "GOOG", "AMZN", "TSLA")
 SEED: Final = 0
 RATE: Final = 1000.0

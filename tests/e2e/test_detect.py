@@ -34,3 +34,27 @@ def test_a_missing_file_and_an_unknown_setting_are_one_line(tmp_path):
     wrong = completed("--config", settings, "detect", tmp_path / "none.dbn")
     assert wrong.stderr.decode().count("\n") == 1
     assert wrong.returncode == 2
+
+
+def test_faults_of_a_simulated_market_are_found_and_labelled(tmp_path):
+    labels = tmp_path / "labels.jsonl"
+    market = ("simulate", "--schema", "mbp-1", "--duration", "4m", "-q", "-D")
+    plan = "jump@2m,crossed@3m:5s/MSFT"
+    stream = output_of(*market, "--inject", plan, "--labels", labels)
+    faults = [json.loads(line) for line in labels.read_text().splitlines()]
+    assert [(each["kind"], each["symbol"]) for each in faults] == [
+        ("jump", "AAPL"),
+        ("crossed", "MSFT"),
+    ]
+    alerts = [json.loads(line) for line in output_of("detect", "-", stdin=stream).splitlines()]
+    assert [(each["kind"], each["symbol"]) for each in alerts] == [
+        ("jump", "AAPL"),
+        ("crossed", "MSFT"),
+    ]
+    assert all(
+        fault["begin"] <= alert["begin"] for fault, alert in zip(faults, alerts, strict=True)
+    )
+    shown = completed(*market, "--inject", "jump@2m")
+    assert json.loads(shown.stderr)["kind"] == "jump"
+    wrong = completed(*market, "--labels", tmp_path / "none")
+    assert (wrong.returncode, wrong.stderr.decode().count("\n")) == (2, 1)

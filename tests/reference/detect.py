@@ -10,9 +10,9 @@ UNDEF = 2**63 - 1
 MEMORY, BUCKET_MEMORY = 1 / 1024, 1 / 64
 
 
-def learned(mean: float, value: float, seen: int, memory: float = MEMORY) -> float:
-    if seen >= 32:
-        value = min(value, 4 * mean)
+def learned(mean: float, value: float, seen: int, memory: float = MEMORY, most: float = 4) -> float:
+    if seen >= 32 and mean > 0:
+        value = min(value, most * mean)
     return mean + (value - mean) * max(1 / (seen + 1), memory)
 
 
@@ -23,13 +23,13 @@ class Symbol:
         self.rule = State(**rule)
         self.open: dict[str, list[Any]] = {}
         self.closed: list[tuple[Any, ...]] = []
-        self.last = self.steps = self.trades = self.quotes = 0
+        self.heard = self.last = self.steps = self.trades = self.quotes = 0
         self.price = self.traded = self.first = self.quoted = self.volume = 0
         self.bid = self.ask = UNDEF
         self.crossed = self.wide = self.bucket = 0
         self.gap = self.trade_gap = self.move = self.size = self.spread = self.longest = 0.0
         self.buckets: list[float] = []
-        self.bucket_mean = self.bucket_deviation = 0.0
+        self.bucket_mean = self.bucket_deviation = self.peak = 0.0
 
     def find(self, kind: str, begin: int, end: int, value: int, baseline: int, score: float):
         found = self.open.get(kind)
@@ -53,21 +53,25 @@ class Symbol:
             self.trade(ts, *trade, quote)
         if quote:
             self.quote(ts, *quote)
+        lasting = {"crossed": self.crossed, "spread": self.wide}
         for kind in [k for k, e in self.open.items() if ts > e[1] + self.rule.cool_down_ns]:
-            self.close(kind)
+            if not lasting.get(kind):
+                self.close(kind)
 
     def silence(self, ts: int) -> None:
         elapsed = ts - self.last
         if self.last and elapsed > 0:
             longest = max(float(self.rule.stale_ns), self.rule.stale_ratio * self.gap)
             longest = max(longest, self.rule.stale_longest * self.longest)
-            if self.steps >= self.rule.warm_up and elapsed > longest:
+            is_known = self.last - self.heard >= self.rule.stale_after_ns
+            if is_known and self.steps >= self.rule.warm_up and elapsed > longest:
                 usual = max(self.gap, 1.0)
                 self.find("stale", self.last, ts, elapsed, int(usual), elapsed / usual)
-            heard = min(elapsed, 4 * self.longest) if self.steps >= 32 else elapsed
-            self.longest = max(self.longest * (1 - min(elapsed / 600e9, 1)), heard)
+            silent = min(elapsed, 4 * self.longest) if self.steps >= 32 else elapsed
+            self.longest = max(self.longest * (1 - min(elapsed / 600e9, 1)), silent)
             self.gap = learned(self.gap, elapsed, self.steps)
             self.steps += 1
+        self.heard = self.heard or ts
         self.last = ts
 
     def trade(self, ts: int, price: int, size: int, quote: tuple[int, int] | None) -> None:
@@ -111,6 +115,9 @@ class Symbol:
         if self.trades and bucket > self.bucket:
             for volume in [self.volume, *[0] * min(bucket - self.bucket - 1, 512)]:
                 deviation = abs(volume - self.bucket_mean)
+                peak = learned(self.peak, volume, len(self.buckets), 1.0, most=1.25)
+                fade = min(rule.burst_window_ns / 600e9, 1)
+                self.peak = max(self.peak * (1 - fade), peak)
                 taken = float(volume)
                 if len(self.buckets) >= rule.warm_up:
                     taken = min(taken, self.bucket_mean + 4 * self.bucket_deviation)
@@ -124,7 +131,8 @@ class Symbol:
             self.volume = 0
         self.bucket = max(self.bucket, bucket)
         self.volume += size
-        if len(self.buckets) >= rule.warm_up and self.volume > rule.burst_trades * self.size:
+        least = max(rule.burst_trades * self.size, rule.burst_peak * self.peak)
+        if len(self.buckets) >= rule.warm_up and self.volume > least:
             usual = max(self.bucket_deviation, self.bucket_mean / 4, 1.0)
             score = (self.volume - self.bucket_mean) / usual
             if score >= rule.burst_z:
@@ -143,7 +151,7 @@ class Symbol:
         is_wide = self.quotes >= rule.warm_up and spread > rule.spread_ratio * self.spread
         self.wide = (self.wide or ts) if is_wide else 0
         if spread:
-            self.spread = learned(self.spread, spread, self.quotes)
+            self.spread = learned(self.spread, spread, self.quotes, most=1.25 if is_wide else 4)
             self.quotes += 1
         self.bid, self.ask, self.quoted = bid, ask, ts
 

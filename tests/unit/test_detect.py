@@ -27,6 +27,7 @@ RULE_OF_TESTS = DetectRule(
     jump_min=0.01,
     burst_z=2,
     burst_trades=2,
+    burst_peak=1.5,
     off_quote=0.01,
     quote_age_s=1,
     crossed_s=0.2,
@@ -35,6 +36,7 @@ RULE_OF_TESTS = DetectRule(
     stale_ratio=4,
     stale_longest=1.5,
     stale_s=0.1,
+    stale_after_s=0.2,
     band=0.2,
 )
 prices = st.integers(80, 120)
@@ -93,7 +95,7 @@ def test_episodes_are_those_of_the_reference_however_the_stream_is_cut(rows, cut
     assert sorted(found) == sorted(expected)
 
 
-def calm(count=400, step_ns=SECOND // 10):
+def calm(count=800, step_ns=SECOND // 10):
     """A market of one symbol, in which nothing is unusual."""
     return [
         (START + i * step_ns, (100_000 + i % 3, 5) if i % 2 else None, (99_990, 100_010), 0)
@@ -113,7 +115,6 @@ def test_a_calm_market_has_no_alerts():
     ("rows", "kind"),
     [
         ([(0.1, (101_000, 5), (100_990, 101_010))], ["jump"]),
-        ([(0.1, (100_000, 100_000), None)], []),  # volume is judged after its warm-up
         ([(0.1, (100_200, 5), None)], ["off-quote"]),
         ([(0.1, None, (100_010, 100_010)), (1.2, None, (99_990, 100_010))], ["crossed"]),
         ([(0.1, None, (100_010, 100_010)), (1.0, None, (99_990, 100_010))], []),
@@ -130,6 +131,8 @@ def test_each_kind(rows, kind):
 
 
 def test_a_burst_of_volume_and_a_price_outside_the_band():
+    young = calm(400)
+    assert kinds([*young, (young[-1][0] + SECOND // 10, (100_000, 2_000), None, 0)]) == []
     begin = calm(1_200)
     last = begin[-1][0]
     burst = [(last + SECOND // 10, (100_000, 2_000), None, 0)]
@@ -161,6 +164,24 @@ def test_findings_within_the_cool_down_are_one_alert():
     found = closed(detector_of(DetectRule(stale_s=60)), events_from([*begin, *prints]))
     assert [each[4] for each in found] == [3, 1]
     assert found[0][2:4] == (last + SECOND, last + 5 * SECOND)
+
+
+def test_what_lasts_is_one_alert_however_far_apart_its_quotes_are():
+    begin = calm()
+    last = begin[-1][0]
+    crossed = [(last + i * 20 * SECOND, None, (100_010, 100_010), 0) for i in range(1, 5)]
+    end = (last + 100 * SECOND, None, (99_990, 100_010), 0)
+    found = closed(detector_of(DetectRule(stale_s=600)), events_from([*begin, *crossed, end]))
+    assert [each[1:4] for each in found] == [("crossed", last + 20 * SECOND, last + 100 * SECOND)]
+
+
+def test_quotes_of_a_partial_book_are_not_judged():
+    orders = Exchange(seed=3).generate(20_000)
+    orders = orders[(orders["flags"] & F_SNAPSHOT) == 0]
+    events = events_of(Batch.of(orders), Books())
+    quoted = events[events["has_quote"] == 1]
+    assert len(quoted)
+    assert (quoted["bid"] == UNDEF).all()
 
 
 def test_time_without_events_opens_a_stale_alert_and_more_ends_it():
