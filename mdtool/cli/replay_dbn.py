@@ -18,6 +18,7 @@ from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.replay.config import SenderConfig
 
 if TYPE_CHECKING:
+    from mdtool.adapters.dbn_source import RecordSource
     from mdtool.core.batch import Batch
     from mdtool.core.interleaved import Interleaved
 
@@ -69,35 +70,63 @@ def replay_dbn(
 
     Example: nc localhost 9090 | mdtool book - --json
     """
-    from mdtool.core.records import CLOCKS, pacing_timestamps
-    from mdtool.engine.pacing import Pacer, paced
+    from mdtool.core.records import CLOCKS
 
     check_mode(context, SenderConfig, serve, shared=_ALONGSIDE, switch="--serve")
-    if not math.isfinite(speed):
-        raise UsageError(f"--speed {speed}: give a number, 0 for flat out")
     if clock not in CLOCKS:
         raise UsageError(f"--clock {clock}: choose from {', '.join(CLOCKS)}")
+    check_speed(speed)
     if serve:
         return _serve(config, files, selected, speed, clock)
     with selected.open(files) as source:
-        is_quiet = output.quiet or output.is_table
-        with (
-            output.open(source.metadata, source.size_bytes is None) as sink,
-            Progress("records", source.size_bytes, is_quiet) as progress,
-        ):
-            due: Iterator[Batch | Interleaved] = source.whole()
-            if speed > 0:
-                due = paced(
-                    source,
-                    lambda batch: pacing_timestamps(batch.records, clock),
-                    Pacer(speed),
-                    time.monotonic_ns,
-                    time.sleep,
-                )
-            for batch in due:
-                sink.write(batch)
-                progress.show(sink.records, source.bytes_read)
+        write_paced(source, output, speed, clock)
     return EXIT_OK
+
+
+def write_paced(source: RecordSource, output: OutputOptions, speed: float, clock: str) -> None:
+    """Write records when they are due.
+
+    Parameters
+    ----------
+    source : RecordSource
+    output : OutputOptions
+    speed : float
+        1 is real time; 0 is as fast as possible.
+    clock : str
+        The time by which they are paced.
+
+    Raises
+    ------
+    UsageError
+        When the speed is not a number, or the output cannot be written.
+    """
+    from mdtool.core.records import pacing_timestamps
+    from mdtool.engine.pacing import Pacer, paced
+
+    check_speed(speed)
+    is_quiet = output.quiet or output.is_table
+    with (
+        output.open(source.metadata, source.size_bytes is None) as sink,
+        Progress("records", source.size_bytes, is_quiet) as progress,
+    ):
+        due: Iterator[Batch | Interleaved] = source.whole()
+        if speed > 0:
+            due = paced(
+                source,
+                lambda batch: pacing_timestamps(batch.records, clock),
+                Pacer(speed),
+                time.monotonic_ns,
+                time.sleep,
+            )
+        for batch in due:
+            sink.write(batch)
+            progress.show(sink.records, source.bytes_read)
+
+
+def check_speed(speed: float) -> None:
+    """Raise UsageError for a speed that is not a number."""
+    if not math.isfinite(speed):
+        raise UsageError(f"--speed {speed}: give a number, 0 for flat out")
 
 
 def _serve(

@@ -19,6 +19,7 @@ from mdtool.adapters.datasets.trade_rows import TradeRows
 from mdtool.core.dtypes import F_LAST, RTYPE_TRADE, TRADE, record_length
 from mdtool.core.errors import OutputError
 from mdtool.core.records import Records
+from mdtool.core.trades import Trades
 from mdtool.core.units import UNDEF_ORDER_SIZE, format_time
 from mdtool.wire.dbn import encode_metadata, encode_records
 from mdtool.wire.dbn_metadata import make_metadata
@@ -41,11 +42,12 @@ class DbnWriter:
 
     def write(self, rows: TradeRows) -> None:
         """Write rows as records."""
-        _check_volumes(self._path, rows)
+        check_volumes(self._path.name, rows, "export parquet or csv; nothing was written")
         for times in (rows.trades.ts_event, rows.trades.ts_recv):
             self._first_ns = min(self._first_ns, int(times.min()))
             self._last_ns = max(self._last_ns, int(times.max()))
-        self._records.write(encode_records(self._trades(rows)))
+        ids = self._instrument_ids(rows)
+        self._records.write(encode_records(trade_records(rows.trades, ids)))
 
     def close(self) -> None:
         """Join metadata and records."""
@@ -61,20 +63,6 @@ class DbnWriter:
         end_ns = self._last_ns + 1
         return make_metadata(DATASET, "trades", self._first_ns, end_ns, self._instruments)
 
-    def _trades(self, rows: TradeRows) -> Records:
-        trades = np.zeros(len(rows), TRADE)
-        trades["length"] = record_length(TRADE)
-        trades["rtype"] = RTYPE_TRADE
-        trades["instrument_id"] = self._instrument_ids(rows)
-        trades["ts_event"] = rows.trades.ts_event
-        trades["ts_recv"] = rows.trades.ts_recv
-        trades["price"] = rows.trades.price
-        trades["size"] = rows.trades.size
-        trades["action"] = b"T"
-        trades["side"] = b"N"
-        trades["flags"] = F_LAST
-        return trades
-
     def _instrument_ids(self, rows: TradeRows) -> NDArray[np.uint32]:
         """Return the rows' instruments, numbered from 1 in order of appearance in the file."""
         if len(rows.symbols) > len(self._ids):
@@ -88,14 +76,45 @@ class DbnWriter:
         return self._ids[rows.trades.symbol]
 
 
-def _check_volumes(path: Path, rows: TradeRows) -> None:
+def trade_records(trades: Trades, instrument_ids: NDArray[np.uint32]) -> Records:
+    """Return trades as records, whose volumes must fit: see `check_volumes`."""
+    records = np.zeros(len(trades), TRADE)
+    records["length"] = record_length(TRADE)
+    records["rtype"] = RTYPE_TRADE
+    records["instrument_id"] = instrument_ids
+    records["ts_event"] = trades.ts_event
+    records["ts_recv"] = trades.ts_recv
+    records["price"] = trades.price
+    records["size"] = trades.size
+    records["action"] = b"T"
+    records["side"] = b"N"
+    records["flags"] = F_LAST
+    return records
+
+
+def check_volumes(name: str, rows: TradeRows, advice: str) -> None:
+    """Check that the volumes of rows fit DBN.
+
+    Parameters
+    ----------
+    name : str
+        Of what is written, for the message.
+    rows : TradeRows
+    advice : str
+        What to do instead.
+
+    Raises
+    ------
+    OutputError
+        When one does not.
+    """
     trades = rows.trades
     too_large = np.flatnonzero(trades.size >= UNDEF_ORDER_SIZE)
     if len(too_large):
         row = int(too_large[0])
         raise OutputError(
-            f"{path.name}: {rows.symbols[int(trades.symbol[row])]} at "
+            f"{name}: {rows.symbols[int(trades.symbol[row])]} at "
             f"{format_time(int(trades.ts_event[row]))}: a volume of "
             f"{int(trades.size[row]):,} does not fit DBN, at most {UNDEF_ORDER_SIZE - 1:,}; "
-            "export parquet or csv; nothing was written"
+            f"{advice}"
         )

@@ -13,6 +13,7 @@ from mdtool.cli.store.care import backup, compact, restore
 from mdtool.cli.store.check import check
 from mdtool.cli.store.export import export
 from mdtool.cli.store.import_ import import_
+from mdtool.cli.store.replay import replay
 from mdtool.cli.store.target import open_writer, summary, url_of
 from mdtool.core.errors import EXIT_OK, UsageError
 from mdtool.services.store.config import StoreConfig
@@ -20,6 +21,7 @@ from mdtool.services.store.config import StoreConfig
 app = input_app()
 app.command()(export)
 app.command("import")(import_)
+app.command()(replay)
 app.command()(check)
 app.command()(backup)
 app.command()(restore)

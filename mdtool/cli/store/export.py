@@ -72,7 +72,7 @@ def export(
     spec = _spec(target, file_format, partition, force)
     selection = selected.selection()
     with open_history(url_of(config)) as history:
-        stored = _trades(history, selection)
+        stored = selected_trades(history, selection)
         # How many of them are in a range of time is not known before.
         count = None if selected.start or selected.end else stored.count
         with Progress("trades", count, quiet) as progress:
@@ -101,7 +101,14 @@ def _spec(target: str, file_format: str | None, partition: str | None, force: bo
     return DatasetSpec(path, chosen, keys, force)
 
 
-def _trades(history: TradeHistory, selection: Selection | None) -> StoredTrades:
+def selected_trades(history: TradeHistory, selection: Selection | None) -> StoredTrades:
+    """Return the trades of a store that a command's options select.
+
+    Raises
+    ------
+    InputError
+        When the store has none of a symbol.
+    """
     from mdtool.services.store.export import StoredTrades
 
     if selection is None:

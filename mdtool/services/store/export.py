@@ -102,6 +102,8 @@ class StoredTrades:
         Those of the selected symbols that have trades at any time, in order.
     count : int
         The number of their trades at any time.
+    last_ns : int
+        The latest exchange time of them, at any time.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class StoredTrades:
         self._start_ns = MIN_NS if start_ns is None else start_ns
         self._end_ns = MAX_NS if end_ns is None else end_ns
         totals = [t for t in history.symbols() if symbols is None or t.symbol in symbols]
-        self._last_ns = max((t.last_trade_at_ns for t in totals), default=self._start_ns)
+        self.last_ns = max((t.last_trade_at_ns for t in totals), default=self._start_ns)
         self._counts = [t.trade_count for t in totals]
         self.symbols = SymbolTable(t.symbol for t in totals)
         self.count = sum(self._counts)
@@ -135,7 +137,7 @@ class StoredTrades:
 
     def _in_order(self, symbols: Sequence[int]) -> Iterator[TradeRows]:
         """Yield rows of symbols in order of time, for spans of time with up to `_ROWS` each."""
-        start_ns, last_ns = self._start_ns, min(self._end_ns - 1, self._last_ns)
+        start_ns, last_ns = self._start_ns, min(self._end_ns - 1, self.last_ns)
         if sum(self._counts[index] for index in symbols) <= _ROWS:
             span_ns = self._end_ns - start_ns
         else:
@@ -152,6 +154,11 @@ class StoredTrades:
             if 4 * sum(map(len, parts)) <= _ROWS:
                 span_ns *= 2
             start_ns = end_ns
+
+    def first_ns(self) -> int | None:
+        """Return the earliest exchange time of the selected trades, None where there are none."""
+        earliest = self._earliest_ns(range(len(self.symbols)))
+        return None if earliest == MAX_NS else earliest
 
     def _earliest_ns(self, symbols: Sequence[int]) -> int:
         pages = (self._first_page(index) for index in symbols)
