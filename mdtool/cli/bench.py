@@ -84,7 +84,7 @@ BENCHES: Final = {
         "what replaying a 4-million-record file to CSV takes at its peak", "memory:measure"
     ),
     "start": Bench(
-        "CPU time of commands on small and long files, and memory of services at rest",
+        "time of commands on small and long files and of a first use, and memory of services at rest",
         "start:measure",
     ),
     "book": Bench(
