@@ -37,8 +37,9 @@ _LATEST_S: Final = 0.5
 """The longest delay of a kill after ticks are stored again."""
 _WRITE_S: Final = 0.02
 _LOOK_S: Final = 0.05
-_PATIENCE_S: Final = 60.0
-_MDTOOL: Final = (*stack.PYTHON, "--log-level", "error")
+PATIENCE_S: Final = 60.0
+"""How long the stack may take to recover."""
+MDTOOL: Final = (*stack.PYTHON, "--log-level", "error")
 
 Show = Callable[[str], None]
 """Shows progress."""
@@ -128,12 +129,11 @@ async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[F
         each.name: 0 for each in fields(ServeConfig) if each.name.endswith("_port")
     }
     config = ServeConfig(store=url, processes=not plan.is_one_process, **free_ports)
-    with _quiet(), prepared(config) as topology:
-        programs = stack.programs(topology, _MDTOOL)
-        async with _supervised(programs) as (supervisor, addresses), asyncio.TaskGroup() as tasks:
+    with quiet(), prepared(config) as topology:
+        programs = stack.programs(topology, MDTOOL)
+        async with supervised(programs) as (supervisor, addresses), asyncio.TaskGroup() as tasks:
             enough = asyncio.Event()
-            feed = _feed(ticks, plan, addresses["serve-tcp tcp"], enough)
-            feeding = tasks.create_task(feed)
+            feeding = tasks.create_task(feed(ticks, plan, addresses["serve-tcp tcp"], enough))
             chosen = victims(plan, [program.name for program in programs])
             with open_history(url) as history:
                 await _kill(supervisor, chosen, history, show)
@@ -141,7 +141,8 @@ async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[F
             await feeding
             traded = ticks.traded()
             show(f"killed {plan.kills} times; comparing {ticks.ticks:,} ticks")
-            wrong = await _judge_gateway(addresses["gateway http"], traded)
+            async with aiohttp.ClientSession(f"http://{addresses['gateway http']}") as session:
+                wrong = await judge_gateway(session, traded)
     verdict = await asyncio.to_thread(judge_store, url, traded)
     name = "chaos_one_process" if plan.is_one_process else "chaos"
     return [
@@ -154,7 +155,7 @@ async def run_chaos(plan: Plan, url: str, show: Show = lambda _: None) -> list[F
 
 
 @contextlib.asynccontextmanager
-async def _supervised(
+async def supervised(
     programs: list[stack.Program],
 ) -> AsyncIterator[tuple[Supervisor, Mapping[str, str]]]:
     """Run programs under a supervisor; yield it and the addresses once all are ready.
@@ -176,7 +177,7 @@ async def _supervised(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the supervisor from logging every service that ends."""
     log = logging.getLogger("mdtool.services.supervisor")
     level = log.level
@@ -187,7 +188,7 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-async def _feed(ticks: Input, plan: Plan, address: str, enough: asyncio.Event) -> None:
+async def feed(ticks: Input, plan: Plan, address: str, enough: asyncio.Event) -> None:
     """Send ticks until there are enough, and wait until all of them are acknowledged.
 
     Raises
@@ -197,7 +198,7 @@ async def _feed(ticks: Input, plan: Plan, address: str, enough: asyncio.Event) -
     """
     options = ["--plain"] if plan.is_plain else ["--stream-id", "chaos"]
     process = await asyncio.create_subprocess_exec(
-        *(*_MDTOOL, "send", "-", address, "--quiet", *options),
+        *(*MDTOOL, "send", "-", address, "--quiet", *options),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -233,15 +234,15 @@ async def _kill(
     killed: dict[str, int] = {}
     for number, (name, after_s, is_early) in enumerate(chosen, 1):
         if not is_early:
-            stored = await _flow(history, stored, since)
+            stored = await wait_for_more(history, stored, since)
         await asyncio.sleep(after_s)
-        killed[name] = await _kill_one(supervisor, name, killed.get(name))
+        killed[name] = await kill_one(supervisor, name, killed.get(name))
         show(f"killed {number} of {len(chosen)} times, {name} last; {stored:,} ticks stored")
         since = f"{name} was killed"
-    await _flow(history, stored, since)
+    await wait_for_more(history, stored, since)
 
 
-async def _kill_one(supervisor: Supervisor, name: str, killed_before: int | None) -> int:
+async def kill_one(supervisor: Supervisor, name: str, killed_before: int | None) -> int:
     """Kill a service, once it was started again after the last kill; return the process id.
 
     Raises
@@ -249,17 +250,17 @@ async def _kill_one(supervisor: Supervisor, name: str, killed_before: int | None
     PeerError
         When it is not started again in time.
     """
-    ends_s = time.monotonic() + _PATIENCE_S
+    ends_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < ends_s:
         process_id = supervisor.process_ids.get(name)
         if process_id is not None and process_id != killed_before:
             os.kill(process_id, signal.SIGKILL)
             return process_id
         await asyncio.sleep(_LOOK_S)
-    raise PeerError(f"{name} has not been started again for {_PATIENCE_S:g} s")
+    raise PeerError(f"{name} has not been started again for {PATIENCE_S:g} s")
 
 
-async def _flow(history: TradeHistory, stored: int, since: str) -> int:
+async def wait_for_more(history: TradeHistory, stored: int, since: str) -> int:
     """Wait until more ticks are stored than before; return how many.
 
     Raises
@@ -267,26 +268,33 @@ async def _flow(history: TradeHistory, stored: int, since: str) -> int:
     PeerError
         When that takes too long.
     """
-    ends_s = time.monotonic() + _PATIENCE_S
+    ends_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < ends_s:
         with contextlib.suppress(StoreUnavailableError):
             totals = await asyncio.to_thread(history.symbols)
             if (now_stored := sum(each.trade_count for each in totals)) > stored:
                 return now_stored
         await asyncio.sleep(_LOOK_S)
-    raise PeerError(f"no tick was stored for {_PATIENCE_S:g} s since {since}")
+    raise PeerError(f"no tick was stored for {PATIENCE_S:g} s since {since}")
 
 
-async def _judge_gateway(address: str, inputs: Mapping[str, Traded]) -> int:
-    """Return how many values of its aggregates differ from the input's, once it has caught up."""
-    async with aiohttp.ClientSession(f"http://{address}") as session:
-        wrong = [await _settled(session, symbol, traded) for symbol, traded in inputs.items()]
+async def judge_gateway(session: aiohttp.ClientSession, inputs: Mapping[str, Traded]) -> int:
+    """Return how many values of its aggregates differ from the input's, once it has caught up.
+
+    Parameters
+    ----------
+    session : aiohttp.ClientSession
+        With the gateway's address.
+    inputs : mapping of str to Traded
+        The trades of each symbol.
+    """
+    wrong = [await _settled(session, symbol, traded) for symbol, traded in inputs.items()]
     return sum(wrong)
 
 
 async def _settled(session: aiohttp.ClientSession, symbol: str, traded: Traded) -> int:
     """Return how many values of a symbol differ, after waiting for the gateway to catch up."""
-    ends_s = time.monotonic() + _PATIENCE_S
+    ends_s = time.monotonic() + PATIENCE_S
     answer: dict[str, Any] = {}
     while True:
         with contextlib.suppress(aiohttp.ClientError):

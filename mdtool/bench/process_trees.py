@@ -1,4 +1,4 @@
-"""What a process and all that it started use: CPU time and memory, as Linux counts them."""
+"""What a process and all that it started use: CPU time, memory and more, as Linux counts them."""
 
 from __future__ import annotations
 
@@ -32,3 +32,13 @@ def proportional_mb(process_id: int) -> float:
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1_024
     return 0.0
+
+
+def descriptors(process_id: int) -> int:
+    """Return how many descriptors a process has open."""
+    return len(list((_PROC / str(process_id) / "fd").iterdir()))
+
+
+def threads(process_id: int) -> int:
+    """Return how many threads a process has."""
+    return len(list((_PROC / str(process_id) / "task").iterdir()))

@@ -80,11 +80,15 @@ BENCHES: Final = {
     "chaos": Bench(
         "what a store holds after its services were killed at random under load", "chaos:measure"
     ),
+    "soak": Bench(
+        "what each service grows by under load with kills, slow clients and new certificates",
+        "soak:measure",
+    ),
     "memory": Bench(
         "what replaying a 4-million-record file to CSV takes at its peak", "memory:measure"
     ),
     "start": Bench(
-        "time of commands on small and long files and of a first use, and memory of services at rest",
+        "time of commands on small and long files, and of a first use; memory of services at rest",
         "start:measure",
     ),
     "book": Bench(
@@ -119,8 +123,12 @@ BENCHES: Final = {
         "kafka:measure",
     ),
 }
+_LONG: Final = frozenset({"soak"})
+"""The benches that `all` leaves out."""
 _NEEDS: Final = {"kafka": "MDTOOL_KAFKA"}
 """The variables that a bench requires; without its variable `all` leaves it out."""
+_SEEDED: Final = frozenset({"chaos", "soak"})
+"""The benches that take a seed."""
 _SEEDS: Final = 1_000_000
 
 
@@ -154,9 +162,14 @@ def bench(
         typer.Option(
             metavar="N",
             min=0,
-            help="Seed of `bench chaos`: the same seed kills the same services in the same order.",
+            help="Seed of `bench chaos` and `bench soak`: the same seed kills the same services in "
+            "the same order.",
             show_default="random, and printed",
         ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(metavar="N", min=0.1, help="How long `bench soak` lasts.", show_default="30"),
     ] = None,
 ) -> None:
     """Measure parts of mdtool, each beside a baseline in the same run.
@@ -170,16 +183,23 @@ def bench(
     Example: mdtool bench chaos --kills 20 --fail-under chaos_lost=0
 
     Example: mdtool bench chaos --seed 7
+
+    Example: mdtool bench soak --minutes 30
     """
     chosen = _all() if names == ["all"] else names
     for name in chosen:
         if name not in BENCHES:
             raise UsageError(f"bench {name}: no such bench{did_you_mean(name, [*BENCHES, 'all'])}")
-    if "chaos" in chosen:
+    for option, given, wants in (
+        ("--kills", kills, {"chaos"}),
+        ("--minutes", minutes, {"soak"}),
+        ("--seed", seed, _SEEDED),
+    ):
+        if given is not None and not wants & set(chosen):
+            raise UsageError(f"{option}: is for `bench {' and '.join(sorted(wants))}` only")
+    if _SEEDED & set(chosen):
         seed = random.randrange(_SEEDS) if seed is None else seed  # noqa: S311 - no secret
-        typer.echo(f"chaos: --seed {seed}", err=True)
-    elif kills is not None or seed is not None:
-        raise UsageError("--kills and --seed: are for `bench chaos` only")
+        typer.echo(f"{', '.join(sorted(_SEEDED & set(chosen)))}: --seed {seed}", err=True)
     limits = [_parse_limit(text) for text in fail_under or []]
 
     figures: list[Figure] = []
@@ -187,7 +207,7 @@ def bench(
         if sys.stderr.isatty():
             typer.echo(f"measuring {name}: {BENCHES[name].title}...", err=True)
         with StatusLine() as line:
-            measured = _measure(name, kills=kills, seed=seed, show=line.show)
+            measured = _measure(name, kills=kills, minutes=minutes, seed=seed, show=line.show)
         figures += measured
         if as_json:
             for figure in measured:
@@ -201,7 +221,7 @@ def _all() -> list[str]:
     missing = {name: needed for name, needed in _NEEDS.items() if not os.environ.get(needed)}
     for name, needed in missing.items():
         typer.echo(f"{name} is left out: {needed} is not set", err=True)
-    return [name for name in BENCHES if name not in missing]
+    return [name for name in BENCHES if name not in missing and name not in _LONG]
 
 
 def _measure(name: str, **offered: Any) -> list[Figure]:

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,8 @@ HANDSHAKE_S: Final = 10.0
 GOODBYE_S: Final = 2.0
 """How long the peer may take to answer the end of a connection."""
 NO_TLS: Final = "the peer does not speak TLS"
+_REPLACING_S: Final = 0.2
+"""How long after its certificate a key may be replaced."""
 _ALERT, _HANDSHAKE, _MAJOR = 0x15, 0x16, 0x03
 _REASONS: Final = {
     "WRONG_VERSION_NUMBER": NO_TLS,
@@ -83,6 +86,10 @@ def load_tls(service: str) -> TlsConfig:
     return replace(config, **{name: getattr(own, name) for name in names})
 
 
+_Stamps = tuple[tuple[int, int, int] | None, ...]
+"""By which files are known to have changed."""
+
+
 class ServerTls:
     """The TLS of a listener, whose files are read again once they change.
 
@@ -108,7 +115,7 @@ class ServerTls:
         files = (config.cert, config.key, config.client_ca)
         self._files = [Path(file) for file in files if file]
         self._stamp = self._stamps()
-        self._context = self._load()
+        self._context = _steadily(self._files, self._load)
 
     @property
     def requires_certificate(self) -> bool:
@@ -139,8 +146,8 @@ class ServerTls:
         else:
             log.info("%s %s: read again", self._where, self._config.cert)
 
-    def _stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
-        return tuple(_stamp(file) for file in self._files)
+    def _stamps(self) -> _Stamps:
+        return _stamps(self._files)
 
     def _load(self) -> ssl.SSLContext:
         config, where = self._config, f"{self._where} {self._config.cert}"
@@ -231,15 +238,8 @@ def client_tls(service: str) -> ClientTls | None:
     config = load_tls(service)
     if not (config.cert or config.ca):
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if config.ca in {"", SYSTEM}:
-        context.load_default_certs()
-    else:
-        _trust(context, config.ca, f"[{SECTION}] ca")
-    if config.cert:
-        _load_chain(context, config, f"[{SECTION}] cert {config.cert}")
-    return ClientTls(context, config)
+    files = [Path(file) for file in (config.cert, config.key, config.ca) if file]
+    return ClientTls(_steadily(files, lambda: _client_context(config)), config)
 
 
 def connect_options(service: str, host: str) -> Mapping[str, Any]:
@@ -306,6 +306,30 @@ def reason_of_tls(error: ssl.SSLError) -> str:
     return _REASONS.get(reason) or reason.replace("_", " ").lower() or str(error)
 
 
+def _client_context(config: TlsConfig) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if config.ca in {"", SYSTEM}:
+        context.load_default_certs()
+    else:
+        _trust(context, config.ca, f"[{SECTION}] ca")
+    if config.cert:
+        _load_chain(context, config, f"[{SECTION}] cert {config.cert}")
+    return context
+
+
+def _steadily(files: Sequence[Path], load: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """Load files that may be being replaced, a certificate before its key: again once they were."""
+    while True:
+        before = _stamps(files)
+        try:
+            return load()
+        except StartupError:
+            time.sleep(_REPLACING_S)
+            if _stamps(files) == before:
+                raise
+
+
 def _load_chain(context: ssl.SSLContext, config: TlsConfig, where: str) -> None:
     def no_password() -> bytes:
         raise StartupError(f"{where}: its key is encrypted; give one without a password")
@@ -347,6 +371,10 @@ def _check_dates(context: ssl.SSLContext, cert: str, where: str) -> None:
                 continue
     except ssl.SSLCertVerificationError as error:
         raise StartupError(f"{where}: {error.verify_message}; renew it") from error
+
+
+def _stamps(files: Sequence[Path]) -> _Stamps:
+    return tuple(_stamp(file) for file in files)
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

@@ -3,6 +3,7 @@
 import logging
 import re
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,16 @@ def test_files_are_read_again_once_they_change(certificates, caplog):
     assert tls.context is not first
     assert tls.pem != pem
     assert "read again" in caplog.text
+
+
+@pytest.mark.parametrize("made", [server_tls, client_tls])
+def test_a_start_waits_for_a_key_that_is_being_replaced(certificates, monkeypatch, made):
+    cert, key = Path(certificates["server.pem"]), Path(certificates["server.key"])
+    Path("mdtool.toml").write_text(f'[tls]\ncert = "{cert}"\nkey = "{key}"\n')
+    sound = key.read_bytes()
+    key.write_bytes(Path(certificates["client.key"]).read_bytes())
+    monkeypatch.setattr(time, "sleep", lambda _: key.write_bytes(sound))
+    assert made("gateway").context.get_ciphers()
 
 
 def test_the_first_bytes_of_tls():
