@@ -1,4 +1,4 @@
-"""What a start costs: CPU time of commands that read files, and memory of services at rest."""
+"""What a start costs: time of commands that read files, and memory of services at rest."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from mdtool.bench.figures import Figure, against, in_turns
-from mdtool.bench.processes import cpu_s, process, run_command
+from mdtool.bench.processes import cpu_s, process, run_command, wall_times_s
 from mdtool.bench.recordings import simulated_trades, write_recording, write_trades, zstd_pass
+from mdtool.core.errors import MdtoolError
 from mdtool.engine.simulate import Exchange
 
 RECORDS: Final = 4_000_000
@@ -24,6 +25,7 @@ _SESSION: Final = 400_000
 _SMALL: Final = 1_000
 _ROUNDS: Final = 5
 _LONG_ROUNDS: Final = 3
+_FIRST_USES: Final = ("book", "aggregate")
 _STATM: Final = "/proc/{}/statm"
 _IMPORTS_NUMPY: Final = f"import numpy; print(open({_STATM.format('self')!r}).read())"
 
@@ -31,11 +33,13 @@ _IMPORTS_NUMPY: Final = f"import numpy; print(open({_STATM.format('self')!r}).re
 def measure(records: int = RECORDS, trades: int = TRADES, rounds: int = _ROUNDS) -> list[Figure]:
     """Return CPU seconds of commands with compiled kernels, and resident MB of services.
 
-    Small files are measured in turns with Python importing numpy, long ones with a zstd pass.
+    Small files are measured in turns with Python importing numpy, long ones with a zstd pass. The
+    first use after an install, whose kernels have yet to be compiled, is measured on the clock,
+    beside the second.
     """
     orders = Exchange(["AAPL"], seed=1).generate(min(records, _SESSION), "mbo")
     prints = simulated_trades(min(trades, _SESSION))
-    with tempfile.TemporaryDirectory() as name, _bytecode(Path(name) / "bytecode"):
+    with tempfile.TemporaryDirectory() as name, _caches(bytecode=Path(name) / "bytecode"):
         folder = Path(name)
         small_orders, long_orders = folder / "small.dbn", folder / "orders.dbn.zst"
         small_trades, long_trades = folder / "small_trades.dbn", folder / "trades.dbn.zst"
@@ -45,6 +49,8 @@ def measure(records: int = RECORDS, trades: int = TRADES, rounds: int = _ROUNDS)
             _small("book", small_orders, rounds),
             _small("aggregate", small_trades, rounds),
         ]
+        small = {"book": small_orders, "aggregate": small_trades}
+        figures += [_first_use(command, small[command], folder) for command in _FIRST_USES]
         write_recording(long_orders, orders, -(-records // len(orders)))
         write_trades(long_trades, prints, -(-trades // len(prints)))
         figures.append(_long("book_final", long_orders, "book", "--emit", "final", "--json"))
@@ -53,11 +59,17 @@ def measure(records: int = RECORDS, trades: int = TRADES, rounds: int = _ROUNDS)
 
 
 @contextlib.contextmanager
-def _bytecode(folder: Path) -> Iterator[None]:
-    """Have the processes started meanwhile load bytecode, as an install has it."""
+def _caches(bytecode: Path | None = None, kernels: Path | None = None) -> Iterator[None]:
+    """Have the processes started meanwhile use other folders.
+
+    They then load bytecode, as an install has it, also where this process writes none.
+    """
     before = dict(os.environ)
-    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if bytecode is not None:
+        os.environ["PYTHONPYCACHEPREFIX"] = str(bytecode)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if kernels is not None:
+        os.environ["NUMBA_CACHE_DIR"] = str(kernels)
     try:
         yield
     finally:
@@ -68,6 +80,21 @@ def _bytecode(folder: Path) -> Iterator[None]:
 def _small(command: str, path: Path, rounds: int) -> Figure:
     pairs = _pairs(rounds, lambda: run_command(command, path, "--json"), _import_numpy)
     return in_turns(f"start_{command}", "s", "Python, importing numpy", pairs, better="lower")
+
+
+def _first_use(command: str, path: Path, folder: Path) -> Figure:
+    """Return the time of a command without compiled kernels, beside that of the next."""
+    cache = folder / f"cache-of-{command}"
+
+    def use() -> None:
+        run_command(command, path, "--json")
+
+    with _caches(kernels=cache):
+        (first_s,) = wall_times_s(1, use)
+        if not any(cache.rglob("*.code")):
+            raise MdtoolError(f"{command}: compiled nothing in {cache}")
+        (second_s,) = wall_times_s(1, use)
+    return against(f"first_use_{command}", first_s, "s", "the second use", second_s, better="lower")
 
 
 def _long(name: str, path: Path, command: str, *options: str) -> Figure:

@@ -9,9 +9,11 @@ from mdtool.bench import start
 
 def test_commands_and_services_are_measured_beside_their_baselines(monkeypatch):
     monkeypatch.setattr(start, "_LONG_ROUNDS", 1)
+    monkeypatch.setattr(start, "_FIRST_USES", ["aggregate"])
     figures = {figure.name: figure for figure in start.measure(3000, 3000, rounds=1)}
     assert list(figures) == [
-        *("start_book", "start_aggregate", "start_book_final", "start_bars"),
+        *("start_book", "start_aggregate", "first_use_aggregate"),
+        *("start_book_final", "start_bars"),
         *("rest_aggregate", "rest_serve_tcp", "rest_gateway"),
     ]
     for figure in figures.values():
