@@ -38,7 +38,7 @@ import numpy as np
 from mdtool.core.errors import MdtoolError, UsageError
 from mdtool.core.records import Records, index_timestamps
 from mdtool.core.units import parse_time
-from mdtool.services.live_gateway.output import Output
+from mdtool.services.live_gateway.output import Form, Output
 from mdtool.wire.dbn_records import SCHEMAS
 from mdtool.wire.live import Authentication
 from mdtool.wire.live_records import skipped, slow_reading
@@ -236,10 +236,19 @@ class SessionFaults:
         while self._login:
             yield self._login.popleft()
 
+    @property
+    def are_armed(self) -> bool:
+        """Whether one is yet to happen."""
+        return bool(self._armed)
+
+    def passed(self, n_records: int) -> None:
+        """Count data records that no fault is before."""
+        self._n_records += n_records
+
     def parts(self, records: Records) -> Iterator[tuple[Records, Fault | None]]:
         """Cut the next data records where faults are: yield a part, and what comes behind it."""
         if not self._armed:
-            self._n_records += len(records)
+            self.passed(len(records))
             yield records, None
             return
         begin = self._n_records
@@ -291,6 +300,14 @@ class Link:
     bytes_per_s: int | None = None
     stall_s: float = 0.0
     _held: bytearray = field(default_factory=bytearray)
+
+    @property
+    def is_ready(self) -> bool:
+        """As of `Writer`."""
+        if self.stall_s or self.bytes_per_s is not None:
+            return False
+        transport = self.writer.transport
+        return transport.get_write_buffer_size() <= transport.get_write_buffer_limits()[1]
 
     def write(self, data: bytes | memoryview) -> None:
         """Send bytes, or hold them until `drain`."""
@@ -348,6 +365,17 @@ class FaultyOutput(Output):
         self._faults = faults
         self._left = {SKIP: 0, DUPLICATE: 0, DAMAGE: 0}
         self._skipped = 0
+
+    @property
+    def shared_form(self) -> Form | None:
+        """As of `Output`; None while a fault is yet to happen."""
+        is_faulty = self._faults.are_armed or any(self._left.values())
+        return None if is_faulty else super().shared_form
+
+    def shared(self, data: bytes | memoryview, n_records: int) -> None:
+        """As `Output.shared`."""
+        self._faults.passed(n_records)
+        super().shared(data, n_records)
 
     def data(self, records: Records) -> None:
         """As `Output.data`, with faults.

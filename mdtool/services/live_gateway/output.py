@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import zstandard
@@ -29,8 +29,27 @@ _LEVEL: Final = 1
 _MAPPINGS_AT_ONCE: Final = 512
 
 
+class Form(NamedTuple):
+    """How a session has its records in DBN."""
+
+    has_ts_out: bool
+    version: int
+
+
+def encoded(records: Records, form: Form) -> memoryview:
+    """Return the bytes of records of one rtype, at least one, that are sent now."""
+    records = in_version(records, form.version)
+    if form.has_ts_out:
+        records = with_ts_out(records, np.full(len(records), time.time_ns(), np.uint64))
+    return encode_records(records)
+
+
 class Writer(Protocol):
     """Where bytes go, as `asyncio.StreamWriter`."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether bytes may be written without waiting."""
 
     def write(self, data: bytes | memoryview) -> None:
         """Write bytes."""
@@ -82,8 +101,7 @@ class Output:
         self.has_header = False
         self._writer = writer
         self._dataset = request.dataset
-        self._has_ts_out = request.has_ts_out
-        self._version = version
+        self._form = Form(request.has_ts_out, version)
         self._zstd = None
         self._is_flushed = True
         self._text = None
@@ -97,7 +115,12 @@ class Output:
         if request.compression == "zstd":
             self._zstd = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
 
-    def header(self, encoded: bytes | None = None) -> None:
+    @property
+    def shared_form(self) -> Form | None:
+        """How records are encoded that may be written at once; None where they may not."""
+        return self._form if self._text is None and self._writer.is_ready else None
+
+    def header(self, header: bytes | None = None) -> None:
         """Write the header, once: the session's own, or another one. Text has none."""
         if self.has_header:
             return
@@ -105,14 +128,19 @@ class Output:
         if self._text is not None:
             return
         now_ns = time.time_ns()
-        own = metadata(self._dataset, now_ns, has_ts_out=self._has_ts_out, version=self._version)
-        self._write(encoded or own)
+        has_ts_out, version = self._form
+        own = metadata(self._dataset, now_ns, has_ts_out=has_ts_out, version=version)
+        self._write(header or own)
 
     def data(self, records: Records) -> None:
         """Write records of one rtype, if there are any."""
         if len(records):
-            is_text = self._text is not None
-            self._send(records if is_text else in_version(records, self._version))
+            self._send(records)
+
+    def shared(self, data: bytes | memoryview, n_records: int) -> None:
+        """Write records that were encoded in the `shared_form`."""
+        self.records += n_records
+        self._write(data)
 
     def unchanged(self, records: Records) -> None:
         """Write records as they are."""
@@ -122,14 +150,14 @@ class Output:
     def mappings(self, mappings: list[Mapping]) -> None:
         """Write mapping records."""
         now_ns = time.time_ns()
-        encoded = [
+        records = [
             encode_mapping(
                 mapping.instrument_id, mapping.stype_in, mapping.symbol, mapping.raw_symbol, now_ns
             )
             for mapping in mappings
         ]
-        for at in range(0, len(encoded), _MAPPINGS_AT_ONCE):
-            self._send_own(b"".join(encoded[at : at + _MAPPINGS_AT_ONCE]))
+        for at in range(0, len(records), _MAPPINGS_AT_ONCE):
+            self._send_own(b"".join(records[at : at + _MAPPINGS_AT_ONCE]))
 
     def notice(self, notice: Notice, ts_ns: int | None = None) -> None:
         """Write a system record, of now or of another time."""
@@ -143,11 +171,15 @@ class Output:
         """Wait until the client has read enough of what was written."""
         await self._writer.drain()
 
-    async def flush(self) -> None:
-        """Let the client decompress all that was written, and wait as `drain`."""
+    def push(self) -> None:
+        """Let the client decompress all that was written."""
         if self._zstd is not None and not self._is_flushed:
             self._is_flushed = True
             self._writer.write(self._zstd.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+
+    async def flush(self) -> None:
+        """Let the client decompress all that was written, and wait as `drain`."""
+        self.push()
         await self._writer.drain()
 
     async def end(self) -> None:
@@ -157,16 +189,18 @@ class Output:
         await self._writer.drain()
         end(self._writer)
 
-    def _send_own(self, encoded: bytes) -> None:
+    def _send_own(self, records: bytes) -> None:
         """Write records about the session, of one rtype."""
-        self._send(np.frombuffer(encoded, DTYPES[encoded[1]]))
+        self._send(np.frombuffer(records, DTYPES[records[1]]))
 
     def _send(self, records: Records) -> None:
         self.records += len(records)
-        if self._has_ts_out:
-            now = np.full(len(records), time.time_ns(), np.uint64)
-            records = with_ts_out(records, now)
-        self._write(encode_records(records) if self._text is None else self._text.encode(records))
+        if self._text is None:
+            self._write(encoded(records, self._form))
+            return
+        if self._form.has_ts_out:
+            records = with_ts_out(records, np.full(len(records), time.time_ns(), np.uint64))
+        self._write(self._text.encode(records))
 
     def _write(self, data: bytes | memoryview) -> None:
         self.latest_s = time.monotonic()

@@ -21,8 +21,9 @@ from mdtool.services.limits import CapacityError, LimitError, Limits
 from mdtool.services.live_gateway.config import LOOP, LiveGatewayConfig
 from mdtool.services.live_gateway.control import LOOPBACK, Control
 from mdtool.services.live_gateway.faults import Fault, SessionFaults, parse_faults
+from mdtool.services.live_gateway.inputs import Input, inputs
 from mdtool.services.live_gateway.keys import Keys
-from mdtool.services.live_gateway.playback import Input, Pass, Playback, inputs
+from mdtool.services.live_gateway.playback import Pass, Playback
 from mdtool.services.live_gateway.session import Session
 from mdtool.services.security import Security, keep_local
 from mdtool.wire.dbn_records import DTYPES, RTYPES

@@ -198,7 +198,7 @@ class Session:
     async def _reject(self, reason: str) -> None:
         log.warning("session %d: %s rejected: %s", self._number, self._name, reason)
         self._writer.write(encode_answer(Rejected(reason)))
-        end(self._writer)
+        end(Link(self._writer))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await self._inbox.receive()

@@ -19,6 +19,7 @@ from mdtool.core.records import Records
 from mdtool.engine.derived import Made
 from mdtool.services.dbn_access import FEED_OF_SCHEMA
 from mdtool.services.live_gateway.config import HOLD, LiveGatewayConfig
+from mdtool.services.live_gateway.fanout import Due
 from mdtool.services.live_gateway.inbox import Inbox, SessionError
 from mdtool.services.live_gateway.output import Output
 from mdtool.services.live_gateway.playback import Pass, Playback, Rereader
@@ -88,6 +89,7 @@ class Stream:
         self._skipped = 0
         self._has_kept_pace = True
         self._is_behind = False
+        self._is_idle = False
 
     async def run(self, playback: Playback) -> None:
         """Take subscriptions, and once started send records until the end of the input.
@@ -107,7 +109,7 @@ class Stream:
             while current is not None and not self._inbox.has_left:
                 async with contextlib.AsyncExitStack() as stack:
                     files = Rereader(current, stack)
-                    stack.enter_context(current.run.signalling(self._inbox.signal))
+                    stack.enter_context(current.fanout.joined(self))
                     stack.callback(current.run.derived.follow, self, ())
                     if self._config.bare:
                         await self._send_bare(current, files, 0 if is_first else current.begin)
@@ -120,6 +122,38 @@ class Stream:
                 while current is None and self._is_held:
                     await self._hold(playback.another(ended))
                     current = await playback.after(ended)
+
+    def wake(self) -> None:
+        """Have the session continue by itself."""
+        self._inbox.signal.set()
+
+    def forward(self, due: Due) -> bool:
+        """Send what is subscribed of records that are due, where nothing else is to be done.
+
+        This is what `_follow` does for a session at the live point, without its turn. Returns
+        whether it was done.
+        """
+        form = self._output.shared_form
+        if form is None or not self._is_idle or self._position != due.begin:
+            return False
+        self._subscriptions.offset_ns = self._pass.offset_ns
+        if not self._subscriptions.are_settled(due.first_ns, due.latest_ns):
+            return False
+        start_ns = self._subscriptions.start_ns
+        if start_ns and due.earliest_ns < start_ns:
+            return False
+        for array in due.arrays:
+            is_wanted, ids = self._subscriptions.ids(array.rtype, array.schema)
+            if not is_wanted:
+                continue
+            data, n_records = array.of(ids, form)
+            if n_records:
+                self._output.shared(data, n_records)
+            if array.schema is not None and array.end_ns is not None:
+                self._output.notice(interval_ended(array.schema), array.end_ns)
+        self._output.push()
+        self._position = due.end
+        return True
 
     @property
     def _is_held(self) -> bool:
@@ -289,7 +323,9 @@ class Stream:
         """Wait until the run has moved, a request has come, or a heartbeat was sent."""
         left_s = self._beat()
         await self._output.flush()
+        self._is_idle = True
         await self._inbox.arrival(left_s)
+        self._is_idle = False
         self._beat()
 
     def _handle_requests(self) -> None:

@@ -21,7 +21,7 @@ from mdtool.core.records import Records, index_timestamps, pacing_timestamps
 from mdtool.core.units import NS_PER_DAY
 from mdtool.engine.derived import Made
 from mdtool.services.live_gateway.directory import Directory
-from mdtool.services.live_gateway.playback import Input
+from mdtool.services.live_gateway.inputs import Input
 from mdtool.wire.dbn_records import RTYPE_CBBO_1M, RTYPE_CBBO_1S, RTYPES
 from mdtool.wire.live import ALL_SYMBOLS, STYPES, Subscribe, Unsubscribe
 
@@ -33,6 +33,8 @@ _WARNINGS: Final = frozenset({RTYPE_ERROR, RTYPE_SYSTEM})
 _BY_TS_RECV: Final = frozenset({RTYPE_BBO_1S, RTYPE_BBO_1M, RTYPE_CBBO_1S, RTYPE_CBBO_1M})
 
 Mask = npt.NDArray[np.bool_]
+Ids = frozenset[int] | None
+"""Of instruments; None stands for all."""
 
 
 class Mapping(NamedTuple):
@@ -111,7 +113,7 @@ class Subscription:
         ids = self._ids_on[self._day] if day is None else self._ids_on.get(day)
         if ids is None:
             ids = self._ids_on[self._day]
-        if ALL_SYMBOLS in self.symbols and self.reader is None:
+        if self.has_all:
             chosen = np.ones(len(records), np.bool_)
         elif len(ids) == 1:
             chosen = records["instrument_id"] == ids[0]
@@ -122,6 +124,16 @@ class Subscription:
             clock = "ts_recv" if is_state else "ts_event"
             chosen &= pacing_timestamps(records, clock) >= self.request.start_ns
         return chosen
+
+    @property
+    def has_all(self) -> bool:
+        """Whether it gets every instrument, those without a name too."""
+        return ALL_SYMBOLS in self.symbols and self.reader is None
+
+    @property
+    def ids(self) -> Ids:
+        """The ids of its instruments on the latest day; None for all."""
+        return None if self.has_all else frozenset(self._ids_on[self._day].tolist())
 
     def _shown(self, found: dict[int, str]) -> dict[int, str]:
         """Return those of some ids that the client may read, by their raw symbols."""
@@ -155,6 +167,8 @@ class Subscriptions:
         self._input = played
         self._active: list[Subscription] = []
         self._day = 0
+        self._ids: dict[tuple[int, str | None], tuple[bool, Ids]] = {}
+        self._start_ns = 0
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(self._active)
@@ -162,6 +176,7 @@ class Subscriptions:
     def begin(self, directory: Directory, ts_ns: int) -> None:
         """Continue at another place, of another pass over the stream perhaps."""
         self._directory = directory
+        self._ids.clear()
         self._day = self._day_of(ts_ns)
         for each in self._active:
             each.begin = 0
@@ -173,6 +188,8 @@ class Subscriptions:
         Of a capture whose mapping records come later, symbols are resolved when they do.
         """
         self._active.append(subscription)
+        self._ids.clear()
+        self._start_ns = max(self._start_ns, subscription.request.start_ns or 0)
         mappings, unresolved = subscription.resolve(self._directory, self._day)
         return mappings, unresolved if self._directory.is_dated else []
 
@@ -186,6 +203,7 @@ class Subscriptions:
                     missing.pop(symbol, None)
                 each.resolve(self._directory, self._day)
         self._active = [each for each in self._active if each.symbols]
+        self._ids.clear()
         return list(missing)
 
     def parts(self, records: Records, latest_ns: int) -> Iterator[tuple[Records, list[Mapping]]]:
@@ -221,6 +239,48 @@ class Subscriptions:
         """The schemas of all subscriptions."""
         return frozenset(each.schema for each in self._active)
 
+    def are_settled(self, first_ns: int, latest_ns: int) -> bool:
+        """Return whether symbols have one meaning, which is known, from a time to another."""
+        return self._day_of(first_ns) == self._day == self._day_of(latest_ns)
+
+    @property
+    def start_ns(self) -> int:
+        """The latest time at which a subscription starts, 0 where none has a start."""
+        return self._start_ns
+
+    def ids(self, rtype: int, schema: str | None) -> tuple[bool, Ids]:
+        """Return whether records are subscribed, and the ids of their instruments; None for all.
+
+        Parameters
+        ----------
+        rtype : int
+            Theirs.
+        schema : str or None
+            That for which they were made; None for records of the input.
+        """
+        found = self._ids.get((rtype, schema))
+        if found is None:
+            found = self._ids[rtype, schema] = self._find_ids(rtype, schema)
+        return found
+
+    def _find_ids(self, rtype: int, schema: str | None) -> tuple[bool, Ids]:
+        wanted = self._of_rtype(rtype) if schema is None else self.of_schema(schema)
+        ids = [each.ids for each in wanted]
+        some = [each for each in ids if each is not None]
+        return bool(wanted), frozenset().union(*some) if len(some) == len(ids) else None
+
+    def _of_rtype(
+        self, rtype: int, left_out: frozenset[Subscription] = frozenset()
+    ) -> list[Subscription]:
+        """Return the subscriptions that get records of the input of an rtype."""
+        return [
+            each
+            for each in self._active
+            if RTYPES[each.schema] == rtype
+            and each not in left_out
+            and self._input.has(each.schema)
+        ]
+
     def select(self, records: Records, left_out: frozenset[Subscription] = frozenset()) -> Mask:
         """Return which records of the input the session gets, shape (n,).
 
@@ -238,16 +298,7 @@ class Subscriptions:
         rtype = int(records["rtype"][0])
         if rtype in _WARNINGS:
             return np.ones(len(records), np.bool_)
-        return _any_of(
-            records,
-            [
-                each
-                for each in self._active
-                if RTYPES[each.schema] == rtype
-                and each not in left_out
-                and self._input.has(each.schema)
-            ],
-        )
+        return _any_of(records, self._of_rtype(rtype, left_out))
 
     def select_made(self, made: Made, left_out: frozenset[Subscription] = frozenset()) -> Mask:
         """Return which records that were made of the input the session gets, shape (n,)."""
@@ -275,6 +326,7 @@ class Subscriptions:
         return (ts_ns - self.offset_ns) // NS_PER_DAY
 
     def _resolve(self) -> list[Mapping]:
+        self._ids.clear()
         found = [each.resolve(self._directory, self._day)[0] for each in self._active]
         return list(dict.fromkeys(mapping for mappings in found for mapping in mappings))
 
