@@ -46,7 +46,8 @@ class DueArray:
         self.rtype = int(records["rtype"][0])
         self.end_ns = end_ns
         self._records = records
-        self._ids = frozenset(records["instrument_id"].tolist())
+        self._instruments = records["instrument_id"].tolist()
+        self._ids = frozenset(self._instruments)
         self._encoded: dict[tuple[frozenset[int], Form], Encoded] = {}
 
     def of(self, ids: Ids, form: Form) -> Encoded:
@@ -60,7 +61,7 @@ class DueArray:
     def _encode(self, chosen: frozenset[int], form: Form) -> Encoded:
         records = self._records
         if len(chosen) < len(self._ids):
-            records = records[np.isin(records["instrument_id"], [*chosen])]
+            records = records[np.array([each in chosen for each in self._instruments])]
         return Encoded(encoded(records, form) if len(records) else b"", len(records))
 
 
