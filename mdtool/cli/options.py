@@ -55,16 +55,19 @@ def option_bundle(
     return _bundled(options, parameter, cls)
 
 
-def with_settings(cls: type, section: str) -> Callable[[Command], Command]:
+def with_settings(
+    cls: type, section: str, without: Collection[str] = ()
+) -> Callable[[Command], Command]:
     """Give a command an option for every setting of `cls`, in place of its `config` parameter.
 
     The command is then called with `config`, an instance of `cls` loaded from flags, environment,
-    file and defaults.
+    file and defaults. Settings named by `without` are no options of this command.
     """
     types = field_types(cls)
-    switches = [name for name, kind in types.items() if kind is bool]
+    switches = [name for name, kind in types.items() if kind is bool and name not in without]
     options = []
-    for field in sorted(dataclasses.fields(cls), key=_panel, reverse=True):
+    fields = [field for field in dataclasses.fields(cls) if field.name not in without]
+    for field in sorted(fields, key=_panel, reverse=True):
         kind = types[field.name]
         options += _switch(field) if kind is bool else [_option(field, kind)]
         if former := field.metadata["formerly"]:

@@ -380,3 +380,43 @@ def test_the_first_lot_of_a_symbol_stays(url):
             ("AAPL", 10),
             ("MSFT", 20),
         ]
+
+
+def test_what_is_old_is_pruned_and_totals_agree_with_what_remains(store):
+    minute = 60 * 10**9
+    rows = [trade(n + 1, at_ns=NOON_NS + n * minute // 100) for n in range(50_000)]
+    gone = [trade(7, MSFT, at_ns=NOON_NS + n) for n in range(100)]
+    past = [bar(60 * place, interval=minute) for place in range(400)]
+    session = (1, 1, 1, 1, 100, 100, NOON_NS + 99, NOON_NS)
+    store.write(step(SYMBOLS, run("a", 0, rows), run("b", 0, gone), bars=past))
+    store.write(step(SYMBOLS, sessions={MSFT: session}))
+    cut_ns = NOON_NS + 300 * minute
+    assert store.prune(cut_ns) == 30_000 + 100
+    assert store.prune(cut_ns) == 0
+    assert store.symbols() == [SymbolTotals("AAPL", 20_000, rows[-1][3])]
+    assert store.recount() == []
+    kept = [page.trades.price for page in store.trades("AAPL")]
+    assert np.concatenate(kept).tolist() == list(range(30_001, 50_001))
+    assert store.bars("AAPL", minute, 1_000)["start_ns"].min() == cut_ns
+    assert store.load(10, 0).symbols == []
+    assert (store.position("a"), store.position("b")) == (50_000, 100)
+    store.write(step(SYMBOLS, run("b", 100, [trade(8, MSFT, at_ns=cut_ns)])))
+    assert store.symbols()[1] == SymbolTotals("MSFT", 1, cut_ns)
+    assert store.prune(2**62) == 20_001
+    assert store.symbols() == store.recount() == []
+
+
+def test_rows_and_blocks_are_pruned_alike(store):
+    """Whatever the size of the writes, and however they overlap."""
+    written = []
+    for first, count in ((0, 3), (3, 500), (100, 70), (50, 5), (800, 5_000)):
+        rows = trades(first, count)
+        store.write(step(SYMBOLS, run(f"s{first}", 0, rows)))
+        written += [row[3] for row in rows]
+    for cut in (0, 1, 120, 500, 3_000, 5_799):
+        before_ns = NOON_NS + cut * MS
+        store.prune(before_ns)
+        written = [at_ns for at_ns in written if at_ns >= before_ns]
+        found = [page.trades.ts_event for page in store.trades("AAPL")]
+        assert np.concatenate(found).tolist() == sorted(written)
+        assert store.recount() == []

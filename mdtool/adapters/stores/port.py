@@ -369,6 +369,28 @@ class Store(TradeHistory, Protocol):
         """
         ...
 
+    def prune(self, before_ns: int) -> int:
+        """Delete trades of exchange times before that, and bars that ended by then.
+
+        It is done in short transactions beside other writers. A symbol without later trades loses
+        its session too; positions of streams stay.
+
+        Returns
+        -------
+        int
+            How many trades were deleted.
+
+        Raises
+        ------
+        StoreUnavailableError
+            As `write`; what was deleted stays so.
+        """
+        ...
+
+    def used_bytes(self) -> int | None:
+        """Return how many bytes are in use, None where deleting does not make that less."""
+        ...
+
 
 class Compacted(NamedTuple):
     """What compacting a store did."""

@@ -106,6 +106,8 @@ class Dialect:
         statement.
     trades : str
         The table with a row a trade.
+    no_time : str
+        The latest time of a symbol without trades.
     """
 
     parameter: str
@@ -120,6 +122,7 @@ class Dialect:
     begin_snapshot: str
     check: str = ""
     trades: str = "trades"
+    no_time: str = "0"
 
 
 class Statements:
@@ -140,6 +143,7 @@ class Statements:
         bar = (*prices, d.first, d.last)
         values = ", ".join(bar)
 
+        self.dialect = dialect
         self.begin_snapshot = d.begin_snapshot
         self.check = d.check
         self.symbols = (

@@ -1,4 +1,4 @@
-"""`mdtool store backup`, `restore` and `compact`: copies of a store, and less space."""
+"""`mdtool store backup`, `restore`, `compact` and `prune`: copies of a store, and less space."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import typer
 from mdtool.cli.options import with_settings
 from mdtool.cli.progress import Progress
 from mdtool.cli.store.target import url_of
-from mdtool.core.errors import OutputError
-from mdtool.core.units import counted, format_bytes
+from mdtool.core.errors import OutputError, UsageError
+from mdtool.core.units import counted, format_bytes, parse_option
 from mdtool.services.store.config import StoreConfig
 
 _Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")]
 
 
-@with_settings(StoreConfig, "store")
+@with_settings(StoreConfig, "store", without=("keep",))
 def backup(
     config: StoreConfig,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The copy to create.")],
@@ -47,7 +47,7 @@ def backup(
     typer.echo(f"{file}: {format_bytes(file.stat().st_size)}, a copy of {care.address}")
 
 
-@with_settings(StoreConfig, "store")
+@with_settings(StoreConfig, "store", without=("keep",))
 def restore(
     config: StoreConfig,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A copy that `store backup` made.")],
@@ -71,7 +71,7 @@ def restore(
     typer.echo(f"{care.address}: restored from {file}, {format_bytes(file.stat().st_size)}")
 
 
-@with_settings(StoreConfig, "store")
+@with_settings(StoreConfig, "store", without=("keep",))
 def compact(config: StoreConfig, quiet: _Quiet = False) -> None:
     """Make a store in SQLite smaller: trades that came one by one are joined into blocks.
 
@@ -94,6 +94,37 @@ def compact(config: StoreConfig, quiet: _Quiet = False) -> None:
     else:
         line += f"; {format_bytes(done.given_back)} given back"
     typer.echo(line)
+
+
+@with_settings(StoreConfig, "store")
+def prune(config: StoreConfig) -> None:
+    """Delete the oldest trades of a store, with their bars, as `[store] keep` or --keep says.
+
+    An age is exchange time, back from the latest trade of the store; a size is that of a store in
+    SQLite, whose file does not shrink: the space is used again, or given back by `store compact`.
+    Whole sessions are deleted, while services write the store. With `[store] keep` the aggregation
+    service does so by itself.
+
+    Example: mdtool store prune --keep 90d
+
+    Example: mdtool store prune --keep 365d,100GB --store sqlite:////var/lib/mdtool/mdtool.db
+    """
+    import time
+
+    from mdtool.adapters.stores import open_history, open_store
+    from mdtool.core.config import load
+    from mdtool.services.aggregator.config import AggregatorConfig
+    from mdtool.services.store.retention import Keep, Retention, described
+
+    if not config.keep:
+        raise UsageError("store prune: what is kept is not said; give --keep, such as 90d,20GB")
+    keep = parse_option("--keep", Keep.parse, config.keep)
+    retention = Retention(keep, load(AggregatorConfig, "aggregate", {}).session)
+    url = url_of(config)
+    with open_history(url) as history:  # which creates nothing
+        history.symbols()
+    with open_store(url) as store:
+        typer.echo(f"{store.address}: {described(retention.apply(store, time.time_ns()))}")
 
 
 def _in_mib(progress: Progress) -> Callable[[int, int], None]:

@@ -20,7 +20,7 @@ from mdtool.services.store.config import StoreConfig
 log = logging.getLogger(__name__)
 
 
-@with_settings(StoreConfig, "store")
+@with_settings(StoreConfig, "store", without=("keep",))
 def check(
     config: StoreConfig,
     repair: Annotated[

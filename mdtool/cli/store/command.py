@@ -9,7 +9,7 @@ import typer
 from mdtool.cli.filter_options import FilterOptions, with_filter
 from mdtool.cli.options import input_app, with_settings
 from mdtool.cli.progress import Progress
-from mdtool.cli.store.care import backup, compact, restore
+from mdtool.cli.store.care import backup, compact, prune, restore
 from mdtool.cli.store.check import check
 from mdtool.cli.store.export import export
 from mdtool.cli.store.import_ import import_
@@ -26,6 +26,7 @@ app.command()(check)
 app.command()(backup)
 app.command()(restore)
 app.command()(compact)
+app.command()(prune)
 
 
 @app.callback()
@@ -111,4 +112,4 @@ def _store_bus(bus: str, config: StoreConfig) -> int:
     from mdtool.services.store.bus import BusStore
 
     url = url_of(config, makes_folder=True)
-    return run_service(BusStore(bus, url, load(AggregatorConfig, "aggregate", {})))
+    return run_service(BusStore(bus, url, load(AggregatorConfig, "aggregate", {}), config.keep))

@@ -11,6 +11,7 @@ from typing import Final
 from mdtool.adapters import rpc
 from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.local_rpc import LocalServer
+from mdtool.core.config import load
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.tls import server_tls
 from mdtool.core.units import ANY_PRICE, counted
@@ -26,6 +27,8 @@ from mdtool.services.aggregator.storage import StoreThread, market_bars, store_t
 from mdtool.services.aggregator.subscribers import Subscribers
 from mdtool.services.metrics import metrics_served
 from mdtool.services.security import Security
+from mdtool.services.store.config import StoreConfig
+from mdtool.services.store.retention import retained
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +109,8 @@ class Aggregator:
         await server.set_health(rpc.SERVICE.full_name, True)
         if self._local is not None:
             stack.enter_context(self._local.offering(ServedMarket(live, address)))
+        keep = load(StoreConfig, "store", {}).keep
+        await stack.enter_async_context(retained(config.store, keep, config.session))
         started({"grpc": address, **metrics})
         await asyncio.get_running_loop().create_future()
 

@@ -42,6 +42,7 @@ from mdtool.core.trades import Frames, TradeRun
 from mdtool.engine.market import Change, Market
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.markets import FrameCheck
+from mdtool.services.store.retention import retained
 from mdtool.services.store.writer import MarketWriter
 from mdtool.wire.batches import BatchError
 from mdtool.wire.partitions import PartitionDecoder
@@ -66,6 +67,8 @@ class BusStore:
         The store's.
     config : AggregatorConfig
         The settings of an aggregation service on the same store.
+    keep : str, optional
+        What the store keeps: `[store] keep`.
 
     Raises
     ------
@@ -75,7 +78,8 @@ class BusStore:
 
     name = "store"
 
-    def __init__(self, bus: str, url: str, config: AggregatorConfig) -> None:
+    def __init__(self, bus: str, url: str, config: AggregatorConfig, keep: str = "") -> None:
+        self._keep = keep
         self._address = KafkaAddress.parse(bus)
         self._url = url
         self._config = config
@@ -100,7 +104,7 @@ class BusStore:
             log.info("%s: stores the trades of %s", address, self._address)
             loop.call_soon_threadsafe(started, {})
 
-        async with watched(topics):
+        async with watched(topics), retained(self._url, self._keep, self._config.session):
             await run_in_thread(str(self._address), lambda: reader.run(ready), reader.stop)
 
 

@@ -17,3 +17,9 @@ class StoreConfig:
         is_common=True,
         example="postgresql://HOST/NAME",
     )
+    keep: str = setting(
+        "",
+        "What `store prune`, `store --bus` and `aggregate --store` keep: trades younger than an "
+        "age, up to a size, or both, such as 90d,20GB; by default everything.",
+        example="90d,20GB",
+    )

@@ -19,6 +19,7 @@ from tests.support.store_commands import (
     url,
     write,
 )
+from tests.support.supervised import FREE_PORTS, serve
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -149,6 +150,37 @@ def test_writers_go_on_while_a_store_is_compacted(tmp_path):
     assert joined >= 300
     assert len(held(where)) == 400
     assert ", differences: 0," in store("check", "--store", where)
+
+
+@pytest.fixture
+def of_ten_days(tmp_path):
+    """A store with 100 trades on each of ten days."""
+    for day in range(10):
+        name = f"{day}.dbn"
+        records = trades(100, begin_ns=NOON_NS + day * DAY_NS)
+        store(write(tmp_path / name, records), "--store", url(tmp_path))
+    return url(tmp_path)
+
+
+def test_old_trades_are_pruned_and_the_rest_agrees(of_ten_days):
+    said = store("prune", "--store", of_ten_days, "--keep", "3d")
+    assert "deleted 600 trades of before 2025-09-30T00:00:00" in said
+    assert min(row[1] for row in held(of_ten_days)) == NOON_NS + 6 * DAY_NS
+    assert len(held(of_ten_days)) == 400
+    assert ", differences: 0," in store("check", "--store", of_ten_days)
+    assert "deleted nothing" in store("prune", "--store", of_ten_days, "--keep", "3d,1TB")
+    store("prune", "--store", of_ten_days, status=2, said="give --keep, such as 90d,20GB")
+    store("prune", "--store", of_ten_days, "--keep", "1h", status=2, said="give 1d or more")
+
+
+def test_a_service_prunes_the_store_that_it_has(of_ten_days, monkeypatch):
+    monkeypatch.setenv("MDTOOL_STORE_KEEP", "3d")
+    with serve("all", "-J", "--store", of_ten_days, *FREE_PORTS) as services:
+        services.addresses(4)
+        while len(held(of_ten_days)) > 400:
+            pass
+    assert len(held(of_ten_days)) == 400
+    assert ", differences: 0," in store("check", "--store", of_ten_days)
 
 
 def test_a_database_with_tools_of_its_own_is_left_to_them(tmp_path):

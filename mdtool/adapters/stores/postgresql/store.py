@@ -6,6 +6,8 @@ and never in a cycle.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Final, Self
 
 import numpy as np
@@ -18,6 +20,7 @@ from mdtool.adapters.stores.postgresql import schema
 from mdtool.adapters.stores.postgresql.binary import COPY_HEADER, COPY_TRAILER, copied_rows
 from mdtool.adapters.stores.postgresql.claim import MarketClaim
 from mdtool.adapters.stores.postgresql.connection import Connection, Location, Session
+from mdtool.adapters.stores.pruning import Pruning
 from mdtool.adapters.stores.sql import (
     Dialect,
     SqlReader,
@@ -179,6 +182,17 @@ class Store(SqlReader):
         """Correct what `recount` finds, in one transaction, and return it."""
         return self._server.read(self._repair, takes_long=True)
 
+    def prune(self, before_ns: int) -> int:
+        """Delete trades before an exchange time, and bars that ended by then; return how many."""
+
+        def prune(session: Session) -> int:
+            return Pruning(_STATEMENTS.dialect, lambda: _writing(session)).prune(before_ns)
+
+        return self._server.read(prune, takes_long=True)
+
+    def used_bytes(self) -> None:
+        """Return None: what PostgreSQL deletes takes space until it is vacuumed."""
+
     def _prepare(self, session: Session) -> None:
         schema.create(session, self._location)
         self._numbers.clear()  # another server may have replaced the one before
@@ -239,6 +253,13 @@ class Store(SqlReader):
         session.execute(_SET_TOTALS, tuple(map(list, zip(*counted, strict=True))) or ([],) * 3)
         session.execute("COMMIT")
         return wrong
+
+
+@contextlib.contextmanager
+def _writing(session: Session) -> Iterator[Session]:
+    session.execute("BEGIN")
+    yield session
+    session.execute("COMMIT")
 
 
 def _locked_streams(session: Session, step: Step) -> dict[str, StoredStream]:

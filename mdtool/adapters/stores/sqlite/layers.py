@@ -53,6 +53,9 @@ _INSERT: Final = (
     f"{', '.join(COLUMNS)}) VALUES ({', '.join('?' * (10 + len(COLUMNS)))})"
 )
 _DELETE: Final = "DELETE FROM trade_blocks WHERE number = ?"
+_OLD: Final = f"SELECT number, count {_IN_LAYER} AND last_timestamp < ? ORDER BY {_LAST} LIMIT ?"
+_OLD_BLOCKS: Final = 1_000
+"""Blocks deleted in one transaction."""
 _NUMBERS: Final = "SELECT number FROM trade_blocks ORDER BY first_timestamp"
 _BY_NUMBER: Final = f"SELECT {_BLOCK} FROM trade_blocks WHERE number = ?"  # noqa: S608
 _MERGED_SHARE: Final = 2
@@ -143,6 +146,33 @@ def keys_among(session: Session, symbol: int, trades: Trades) -> Trades:
             if begin < np.searchsorted(times, block.last.timestamp_ns, "right"):
                 found.append(block.key_columns())
     return np.concatenate(found, axis=1)
+
+
+def delete_before(session: Session, symbol: int, before_ns: int) -> int:
+    """Delete the next trades of a symbol with exchange times before that; return how many.
+
+    It is called again until there are none.
+    """
+    key, deleted = TradeKey(before_ns, 0, 0), 0
+    for layer in _layers(session, symbol):
+        old = session.execute(_OLD, (symbol, layer, before_ns, _OLD_BLOCKS)).fetchall()
+        session.executemany(_DELETE, [(number,) for number, _ in old])
+        deleted += sum(count for _, count in old)
+        if len(old) < _OLD_BLOCKS:
+            deleted += _cut_block(session, symbol, layer, key)
+    return deleted
+
+
+def _cut_block(session: Session, symbol: int, layer: int, key: TradeKey) -> int:
+    """Delete what is below a key in the one block of a layer that has more; return how much."""
+    for row in session.execute(f"{_UPWARDS} LIMIT 1", (symbol, layer, *key)):
+        block = Block.of_row(row)
+        below = block.below(key)
+        if below:
+            session.execute(_DELETE, (block.number,))
+            _insert(session, symbol, layer, block.trades(below))
+        return below
+    return 0
 
 
 def every(session: Session) -> Iterator[Block]:

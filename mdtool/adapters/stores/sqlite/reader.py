@@ -41,6 +41,7 @@ def _statements(trades: str) -> Statements:
             begin_snapshot="BEGIN",
             check="PRAGMA quick_check(1)",
             trades=trades,
+            no_time="NULL",
         )
     )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.stores.errors import StoreClaimedError, StoreUnavailableError
 from mdtool.adapters.stores.port import Step, WrongTotals
+from mdtool.adapters.stores.pruning import Pruning
 from mdtool.adapters.stores.sql import (
     TRADE_COLUMNS,
     StoredStream,
@@ -21,7 +22,7 @@ from mdtool.adapters.stores.sql import (
     symbol_numbers,
     used_symbols,
 )
-from mdtool.adapters.stores.sqlite import layers
+from mdtool.adapters.stores.sqlite import layers, schema
 from mdtool.adapters.stores.sqlite.connection import BUSY_S, Connection, Location, Session
 from mdtool.adapters.stores.sqlite.reader import STATEMENTS, BlockReader, values
 
@@ -123,6 +124,16 @@ class Store(BlockReader):
             for number, (_, (_, count, latest_ns, _)) in wrong.items():
                 session.execute(_SET_TOTALS, (count, latest_ns if count else None, number))
         return list(wrong.values())
+
+    def prune(self, before_ns: int) -> int:
+        """Delete trades before an exchange time, and bars that ended by then; return how many."""
+        return Pruning(STATEMENTS.dialect, self._file.writing, layers.delete_before).prune(
+            before_ns
+        )
+
+    def used_bytes(self) -> int:
+        """Return how many bytes are in use; those that are free are used by later writes."""
+        return self._file.read(schema.used_bytes)
 
 
 class MarketClaim:
