@@ -30,6 +30,9 @@ PROGRAMS: Final = {
     "java": ("java",),
     "maven": ("mvn",),
     "cargo": ("cargo",),
+    "prometheus": ("prometheus",),
+    "promtool": ("promtool",),
+    "systemd-analyze": ("systemd-analyze",),
 }
 """The programs of tests, and the names that systems have for them."""
 
