@@ -155,6 +155,26 @@ class Alert(NamedTuple):
         """What identifies the episode: its kind, symbol and begin."""
         return f"{self.kind}:{self.symbol}:{self.begin_ns}"
 
+    @property
+    def number(self) -> int:
+        """The number of its kind: its place among alerts that begin at the same time."""
+        return KINDS.index(self.kind)
+
+    @property
+    def ended_ns(self) -> int | None:
+        """When it ended, None while it is open."""
+        return None if self.is_open else self.end_ns
+
+    @property
+    def score_text(self) -> str:
+        """The score as a decimal."""
+        return f"{self.score:.6g}"
+
+    @property
+    def limit_text(self) -> str:
+        """The limit as a decimal."""
+        return f"{self.limit:.6g}"
+
     @classmethod
     def of(cls, found: Any, symbol: str) -> Alert:
         """Return one row of `Found` for people and wires."""

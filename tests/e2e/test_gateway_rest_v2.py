@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
-from tests.support.feed_sources import followers_of_trades
+from tests.support.feed_sources import GATEWAY_FOLLOWS, followers_of_trades
 from tests.support.gateways import connected, gateway_of
 from tests.support.vwap_feeds import vwap_feed
 from tests.support.waiting import bounded
@@ -26,7 +26,7 @@ async def market_of(**settings):
             aggregator(**store) as running,
             gateway_of(running.address, **ANY_RATE | settings) as client,
         ):
-            if not store:
+            for _ in range(1 if store else GATEWAY_FOLLOWS):
                 await followers.acquire()
             ticks = [tick(18_725, 100), tick(18_850, 2, at_s=60), tick(18_700, 3, at_s=61)]
             await running.send(message(0, ticks, ["AAPL"]))

@@ -25,21 +25,21 @@ class Trade(NamedTuple):
     size: int
 
 
-class Alert(NamedTuple):
+class Halt(NamedTuple):
     """A row of a feed that only this table has."""
 
     symbol: str
-    alert_id: int
+    halt_id: int
     level: int | None
     causes: Sequence[Level] = ()
 
 
-ALERTS = FeedRow(
-    name="alerts",
-    about="Alerts of a symbol.",
+HALTS = FeedRow(
+    name="halts",
+    about="Halts of a symbol.",
     fields=(
         Field("symbol", Kind.TEXT, "The symbol."),
-        Field("alert_id", Kind.COUNT, "Its number."),
+        Field("halt_id", Kind.COUNT, "Its number."),
         Field("level", Kind.PRICE, 'The "level".', is_optional=True),
         Field(
             "causes",
@@ -52,13 +52,13 @@ ALERTS = FeedRow(
             ),
         ),
     ),
-    destination="/topic/alerts/",
-    graphql_field="alerts",
-    graphql_type="Alert",
+    destination="/topic/halts/",
+    graphql_field="halts",
+    graphql_type="Halt",
     has_history=True,
     has_events=True,
 )
-TABLE = (*table.TABLE.values(), ALERTS)
+TABLE = (*table.TABLE.values(), HALTS)
 
 
 class PlainFeed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
@@ -13,11 +13,14 @@ from unittest.mock import patch
 from aiohttp import web
 
 from mdtool.services.aggregator.trade_publisher import TradePublisher
+from mdtool.services.gateway.feeds import alerts
 from mdtool.services.http.listening import listening
 from tests.support.aggregators import NOON_NS, RunningAggregator, aggregator, message, tick
 from tests.support.gateways import Client, gateway_of
 from tests.support.vwap_feeds import vwap_feed
 
+GATEWAY_FOLLOWS = 2
+"""How often a gateway without a store follows trades: for its clients, and for alerts."""
 NOBODY = "127.0.0.1:1"
 
 
@@ -59,11 +62,31 @@ class World:
     aggregator: RunningAggregator
     receiver: Receiver
     _sequence: int = field(default=0)
+    _hours: int = field(default=0)
+    _banded: set[str] = field(default_factory=set)
 
     async def trade(self, cents: Mapping[str, int]) -> None:
         """Let each symbol trade once, in one batch."""
         ticks = [tick(price, symbol=index) for index, price in enumerate(cents.values())]
-        await self.aggregator.send(message(self._sequence, ticks, list(cents)))
+        await self._send(ticks, list(cents))
+
+    async def alert(self, cents: Mapping[str, int]) -> None:
+        """Let each symbol trade far outside its band, long after its last trade."""
+        self._hours += 3
+        symbols, now_s = list(cents), self._hours * 3_600
+        ticks = [
+            tick(10**8, symbol=index, at_s=now_s - 3_600)
+            for index, symbol in enumerate(symbols)
+            if symbol not in self._banded
+        ]
+        ticks += [
+            tick(price, symbol=index, at_s=now_s) for index, price in enumerate(cents.values())
+        ]
+        self._banded |= cents.keys()
+        await self._send(ticks, symbols)
+
+    async def _send(self, ticks: Sequence[Any], symbols: Sequence[str]) -> None:
+        await self.aggregator.send(message(self._sequence, ticks, symbols))
         self._sequence += len(ticks)
 
     async def quote(self, cents: Mapping[str, int]) -> None:
@@ -123,6 +146,7 @@ SOURCES = {
     "books": Source(World.quote, ("bids", 0, "price"), is_requested=True),
     "trades": Source(place=("price",), page_field="trades"),
     "vwap": Source(place=("price",), needs_vwap=True),
+    "alerts": Source(World.alert, ("value",), page_field="alerts"),
     "symbols": Source(is_once=True),
 }
 """By feed: each row of the table needs one."""
@@ -150,6 +174,8 @@ async def world_of(source: Source, **settings):
     app.router.add_get("/order-book", receiver.answer)
     async with contextlib.AsyncExitStack() as stack:
         followers = stack.enter_context(followers_of_trades())
+        # An alert ends with the next trade of its symbol, not while another symbol trades.
+        stack.enter_context(patch.object(alerts, "_CHECK_S", 86_400.0))
         running = await stack.enter_async_context(aggregator())
         addresses = {"receiver": await stack.enter_async_context(listening(app, "127.0.0.1", 0))}
         if source.needs_vwap:
@@ -159,5 +185,6 @@ async def world_of(source: Source, **settings):
         client = await stack.enter_async_context(
             gateway_of(running.address, **(addresses | unlimited | settings))
         )
-        await followers.acquire()
+        for _ in range(GATEWAY_FOLLOWS):
+            await followers.acquire()
         yield World(client, running, receiver)

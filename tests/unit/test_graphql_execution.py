@@ -29,7 +29,7 @@ from mdtool.services.gateway.protocols.graphql.execution import Operations
 from mdtool.services.gateway.protocols.graphql.schema import make_schema
 from mdtool.services.limits import Limits
 from mdtool.wire.graphql import Request
-from tests.reference.plain_feeds import TABLE, Alert, Trade, plain_feeds
+from tests.reference.plain_feeds import TABLE, Halt, Trade, plain_feeds
 
 TIME_NS = 1_735_201_234_567 * 10**6
 AAPL = Aggregate(
@@ -301,25 +301,25 @@ class TestQueries:
 
 
 class TestFurtherFeeds:
-    """`alerts`, which only the table of the test has."""
+    """`halts`, which only the table of the test has."""
 
     async def test_its_fields_and_types_are_made_from_the_table(self, feeds):
         schema = print_schema(make_schema(TABLE))
-        assert "alerts(\n" in schema
-        assert "): AlertsPage" in schema
+        assert "halts(\n" in schema
+        assert "): HaltsPage" in schema
         assert '"""The "level"."""\n  level: String\n' in schema
-        assert "  alertId: Int!" in schema
-        assert "  causes: [AlertCauses!]!" in schema
-        feeds.plain["alerts"].rows = [Alert("AAPL", 7, 10**9, [Level(1, 2, 3)])]
-        query = """{ alerts(symbol: "AAPL", limit: 1) {
-            alerts { symbol alertId level causes { price size orders } } nextCursor
+        assert "  haltId: Int!" in schema
+        assert "  causes: [HaltCauses!]!" in schema
+        feeds.plain["halts"].rows = [Halt("AAPL", 7, 10**9, [Level(1, 2, 3)])]
+        query = """{ halts(symbol: "AAPL", limit: 1) {
+            halts { symbol haltId level causes { price size orders } } nextCursor
         } }"""
         assert await data(feeds, query) == {
-            "alerts": {
-                "alerts": [
+            "halts": {
+                "halts": [
                     {
                         "symbol": "AAPL",
-                        "alertId": 7,
+                        "haltId": 7,
                         "level": "1",
                         "causes": [{"price": "0.000000001", "size": "2", "orders": 3}],
                     }
@@ -330,9 +330,9 @@ class TestFurtherFeeds:
 
     async def test_it_can_be_followed(self, feeds):
         outlet = Outlet()
-        follow(feeds, outlet, 'subscription { a: alerts(symbol: "*") { alertId level } }')
-        feeds.plain["alerts"].publish(Alert("MSFT", 8, None))
-        assert await outlet.next() == {"data": {"a": {"alertId": 8, "level": None}}}
+        follow(feeds, outlet, 'subscription { a: halts(symbol: "*") { haltId level } }')
+        feeds.plain["halts"].publish(Halt("MSFT", 8, None))
+        assert await outlet.next() == {"data": {"a": {"haltId": 8, "level": None}}}
 
     def test_a_fixed_type_with_a_field_that_the_table_lacks_is_an_error(self):
         table = [row for row in TABLE if row.name != "quotes"]

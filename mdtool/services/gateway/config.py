@@ -49,6 +49,14 @@ class GatewayConfig:
     vwap: str = setting(
         "127.0.0.1:8888", "HOST:PORT of the VWAP feed.", peer=Peer("vwap"), is_common=True
     )
+    webhook: str = setting(
+        "",
+        "URLs that get each alert as it begins and ends, separated by commas; see docs/alerts.md.",
+        is_common=True,
+        example="https://example.com/alerts",
+    )
+    webhook_secret: str = setting("", "The key by which requests to webhooks are signed.")
+    webhook_inside: bool = setting(False, "Let webhooks have addresses inside the network.")
     quotes_hub: str = setting(
         "memory:", "Hub of quotes: memory:, or redis://HOST:PORT to share them among gateways."
     )

@@ -125,6 +125,7 @@ class _MarketCollector(Collector):
             yield from ticks(self._sources.market.counts)
         yield from self._stream()
         yield from self._quotes()
+        yield from self._alerts()
         yield self._circuit()
         if self._sources.history is not None:
             is_up = self._sources.history.lost_because is None
@@ -156,6 +157,25 @@ class _MarketCollector(Collector):
         if report["source"] is not None:
             up = report["source"]["connected"]
             yield _gauge("mdtool_quote_source_up", "Whether the DBN stream is connected.", up)
+
+    def _alerts(self) -> Iterator[Metric]:
+        alerts = self._sources.alerts
+        family = CounterMetricFamily(
+            "mdtool_alerts",
+            "Alerts that began, by the severity that they began with.",
+            labels=("kind", "severity"),
+        )
+        for labels, count in alerts.watch.counts.items():
+            family.add_metric(labels, count)
+        yield family
+        yield _gauge("mdtool_alerts_open", "Alerts that are open.", alerts.watch.open_count())
+        if alerts.webhooks:
+            sent = CounterMetricFamily(
+                "mdtool_webhook_alerts", "Alerts for webhooks, by outcome.", labels=("outcome",)
+            )
+            for outcome, count in alerts.webhooks.counts.items():
+                sent.add_metric((outcome,), count)
+            yield sent
 
     def _circuit(self) -> Metric:
         circuit = GaugeMetricFamily(

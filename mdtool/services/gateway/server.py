@@ -93,7 +93,9 @@ class Gateway:
         local_vwaps: LocalVwaps | None = None,
     ) -> None:
         self._config = config
-        self._sources = Sources(config, local, local_vwaps)
+        self._place = Place.of_process()
+        notifies = self._place is None or self._place.worker == 0
+        self._sources = Sources(config, local, local_vwaps, notifies=notifies)
         self._assets = Assets(config.assets)
         self._origins = Origins(config.allowed_origins)
         self._proxies = Proxies(config.proxies, config.proxy_header, config.base_path)
@@ -110,7 +112,7 @@ class Gateway:
             When the address cannot be listened on, or a shared hub of quotes or Kafka is
             unavailable.
         """
-        place = Place.of_process()
+        place = self._place
         if place is None and self._config.workers > 1:
             check_exposed(self.name, self._config.host, self._config.auth)
             await Workers(self._config).run(started)

@@ -18,9 +18,12 @@ from mdtool.adapters.quotes import open_hub
 from mdtool.adapters.vwap_feed import LocalVwapFeedClient, LocalVwaps, VwapFeedClient
 from mdtool.core.addresses import parse_address
 from mdtool.services.aggregator.config import INTERVALS
+from mdtool.services.alerts.config import load_rules
+from mdtool.services.alerts.webhooks import Webhooks
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import Feeds
 from mdtool.services.gateway.feeds.aggregates import Aggregates
+from mdtool.services.gateway.feeds.alerts import Alerts
 from mdtool.services.gateway.feeds.bars import Bars
 from mdtool.services.gateway.feeds.books import Books
 from mdtool.services.gateway.feeds.feed import Audience, Feed
@@ -47,6 +50,8 @@ class Sources:
         The market of an aggregator in this process, which is then followed without gRPC.
     local_vwaps : LocalVwaps, optional
         The feed of a VWAP service in this process, which is then followed without TCP.
+    notifies : bool
+        Whether alerts are sent to webhooks: of several workers, one does that.
 
     Attributes
     ----------
@@ -60,6 +65,7 @@ class Sources:
     quotes : Quotes
     trades : Trades
     vwap : Vwaps
+    alerts : Alerts
     history : History or None
     sender, receiver : BookService
         The services of order books.
@@ -77,6 +83,7 @@ class Sources:
     quotes: Quotes
     trades: Trades
     vwap: Vwaps
+    alerts: Alerts
     sender: BookService
     receiver: BookService
 
@@ -85,6 +92,8 @@ class Sources:
         config: GatewayConfig,
         local: LocalMarket | None = None,
         local_vwaps: LocalVwaps | None = None,
+        *,
+        notifies: bool = True,
     ) -> None:
         if config.bus:
             KafkaAddress.parse(config.bus)
@@ -92,6 +101,11 @@ class Sources:
             parse_address(address)
         self._quote_streams = _addresses(config.quotes_from)
         self._config = config
+        self._rules = load_rules()
+        urls = [url.strip() for url in config.webhook.split(",") if url.strip()]
+        self._webhooks = Webhooks(
+            urls if notifies else (), config.webhook_secret, allows_inside=config.webhook_inside
+        )
         self._local = local
         self._local_vwaps = local_vwaps
         self.hub = Hub()
@@ -105,11 +119,14 @@ class Sources:
             aggregator: MarketReader = await stack.enter_async_context(
                 _market_reader(config, self._local)
             )
-            trade_feed = await stack.enter_async_context(
-                open_trade_feed(
-                    config.aggregator, config.bus, self._local, config.aggregator_socket
+            trade_feed, watched = [
+                await stack.enter_async_context(
+                    open_trade_feed(
+                        config.aggregator, config.bus, self._local, config.aggregator_socket
+                    )
                 )
-            )
+                for _ in range(2)
+            ]
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
             )
@@ -119,7 +136,7 @@ class Sources:
             if self.history is not None:
                 await stack.enter_async_context(self.history)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            self._make_feeds(aggregator, trade_feed, tasks)
+            self._make_feeds(aggregator, trade_feed, watched, tasks)
             # Publishes quotes that are fresh already, so that the feed must exist.
             await stack.enter_async_context(self._quote_hub)
             self._stack = stack.pop_all()
@@ -135,6 +152,7 @@ class Sources:
             tasks.create_task(self.quotes.run())
             tasks.create_task(self.trades.run())
             tasks.create_task(self.vwap.run())
+            tasks.create_task(self.alerts.run())
             if self.history is not None:
                 tasks.create_task(self.history.run())
 
@@ -142,6 +160,7 @@ class Sources:
         self,
         aggregator: MarketReader,
         trade_feed: TradeFeed,
+        watched: TradeFeed,
         tasks: asyncio.TaskGroup,
     ) -> None:
         config, hub = self._config, self.hub
@@ -162,6 +181,8 @@ class Sources:
             else LocalVwapFeedClient(self._local_vwaps)
         )
         self.vwap = Vwaps(vwaps, Audience(hub))
+        self.alerts = Alerts(self._rules, watched, self._webhooks, Audience(hub))
+        self.quotes.listen(self.alerts.quote)
         receiver = Upstream.remote(f"receiver {config.receiver}", config)
         self.market = MarketStream(aggregator, state, hub)
         for listener in (aggregates.publish, symbols.publish, self.quotes.trade):
@@ -174,6 +195,7 @@ class Sources:
             "books": Books(self.receiver, receiver, Audience(hub), tasks),
             "trades": self.trades,
             "vwap": self.vwap,
+            "alerts": self.alerts,
             "symbols": symbols,
         }
         self.feeds = Feeds(feeds, TABLE)

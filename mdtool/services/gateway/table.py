@@ -12,7 +12,16 @@ from typing import Any, Final
 
 from mdtool.services.aggregator.config import INTERVALS
 from mdtool.services.gateway import formats
-from mdtool.services.gateway.feeds import aggregates, bars, books, quotes, symbols, trades, vwap
+from mdtool.services.gateway.feeds import (
+    aggregates,
+    alerts,
+    bars,
+    books,
+    quotes,
+    symbols,
+    trades,
+    vwap,
+)
 from mdtool.services.gateway.fields import Field
 from mdtool.services.gateway.parameters import DEFAULT_DEPTH, MAX_DEPTH, parse_depth, parse_interval
 
@@ -210,6 +219,15 @@ _ROWS: Final = (
         destination="/topic/vwap/",
         graphql_field="vwap",
         graphql_type="Vwap",
+    ),
+    FeedRow(
+        name="alerts",
+        about="What is unusual in the trades and quotes of a symbol; it predicts nothing.",
+        fields=alerts.FIELDS,
+        destination="/topic/alerts/",
+        graphql_field="alerts",
+        graphql_type="Alert",
+        has_history=True,
     ),
     FeedRow(
         name="symbols",

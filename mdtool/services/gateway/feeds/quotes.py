@@ -205,10 +205,15 @@ class Quotes:
         self._hub = hub
         self._stream_addresses = streams
         self._streams: list[DbnQuotes] = []
+        self._listeners: list[Callable[[Sequence[LatestQuote]], None]] = []
         self._market = market
         self._audience = audience
         self._changed = Changes(audience.hub, self._publish_latest)
         hub.subscribe(self.board.receive)
+
+    def listen(self, listener: Callable[[Sequence[LatestQuote]], None]) -> None:
+        """Have a listener called with quotes that changed, or became stale."""
+        self._listeners.append(listener)
 
     async def run(self) -> None:
         """Keep quotes current until cancelled; the hub is entered by then."""
@@ -315,6 +320,8 @@ class Quotes:
 
     def _publish(self, changed: Sequence[LatestQuote]) -> None:
         self.changes += 1
+        for listener in self._listeners:
+            listener(changed)
         if self._audience:
             self._changed.add(row.symbol for row in changed)
 
