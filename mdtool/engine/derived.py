@@ -30,6 +30,7 @@ from mdtool.core.dtypes import (
 )
 from mdtool.core.instruments import Instruments
 from mdtool.core.records import Records, index_timestamps, is_trade, trades_of
+from mdtool.core.stream_warnings import warnings_in
 from mdtool.core.units import NS_PER_S, UNDEF_PRICE, UNDEF_TIMESTAMP
 from mdtool.engine.bar_stream import OHLCV_RTYPES, ohlcv_records
 from mdtool.engine.bars import Bars, TimeBars
@@ -94,6 +95,9 @@ class Derived:
         The schemas of the stream, which are not made. None at all: nothing is made.
     has_books : bool
         Whether order books are kept, which take most of the time; without them no quotes are made.
+    is_whole : bool
+        Whether books and bars are kept at all. They must be of all records, so this one is replaced
+        once `needs_whole` says so.
 
     Attributes
     ----------
@@ -101,13 +105,16 @@ class Derived:
         Of the stream's MBO records.
     schemas : frozenset of str
         What can be made.
-    latest_ns : int
-        The latest index timestamp of the last records, whatever they are.
+    is_whole : bool
+        As given.
     """
 
-    def __init__(self, own: Collection[str] = (), *, has_books: bool = True) -> None:
+    def __init__(
+        self, own: Collection[str] = (), *, has_books: bool = True, is_whole: bool = True
+    ) -> None:
         self.books = Books()
-        self._has_books = has_books
+        self.is_whole = is_whole
+        self._has_books = has_books and is_whole
         self._deep: Books | None = None
         rtype, makes = next((_SOURCES[each] for each in _SOURCES if each in own), _NONE)
         needs_books = _QUOTES if rtype == RTYPE_MBO and not has_books else frozenset()
@@ -116,12 +123,11 @@ class Derived:
         self._followed: dict[Hashable, frozenset[str]] = {}
         self._wanted: frozenset[str] = frozenset()
         self._samples: dict[str, _Samples] = {}
-        self.latest_ns = 0
         self._time_ns = 0
         self._bars = {
             schema: TimeBars(length_ns)
             for schema, (length_ns, _) in _BARS.items()
-            if schema in self.schemas
+            if schema in self.schemas and is_whole
         }
         self._bar_end_ns = 0
         self._instruments = Instruments()
@@ -154,6 +160,16 @@ class Derived:
             for name, samples in wanted.items()
         }
 
+    def needs_whole(self, schemas: Collection[str]) -> bool:
+        """Return whether some of the schemas cannot be made of single records."""
+        single = {_TRADES} if self._rtype == RTYPE_MBO else {_TRADES, _TBBO}
+        return bool(self.schemas & set(schemas) - single)
+
+    def succeed(self, other: Derived) -> None:
+        """Make what another one made, for its followers."""
+        for follower, schemas in other._followed.items():
+            self.follow(follower, schemas)
+
     def update(self, batch: Batch) -> list[Made]:
         """Take the stream's next records, of any rtype; return what is made of them.
 
@@ -162,10 +178,6 @@ class Derived:
         if not len(batch):
             return []
         is_source = batch.rtype == self._rtype
-        times_ns = index_timestamps(batch.records)
-        # Most streams are sorted, and this is the quicker pass.
-        is_sorted = bool((times_ns[1:] >= times_ns[:-1]).all())
-        self.latest_ns = int(times_ns[-1] if is_sorted else times_ns.max())
         made: list[Made] = []
         if is_source and _TRADES in self._wanted:
             made.append(Made(_TRADES, trades_of(batch.records)))
@@ -177,9 +189,10 @@ class Derived:
         elif is_source and _TBBO in self._wanted:
             made.append(Made(_TBBO, batch.records[is_trade(batch.records)]))
         if is_source:
-            if self._bars:
-                made += self._close_bars(batch, is_sorted)
-            self._time_ns = max(self._time_ns, self.latest_ns)
+            if self.is_whole:
+                made += self._pass_time(batch)
+        elif self.is_whole and warnings_in(batch.records):
+            self.books.mark_partial()
         return [each for each in made if len(each.records)]
 
     def close(self) -> list[Made]:
@@ -229,18 +242,25 @@ class Derived:
                         samples.begin(int(now_ns[end]))
             begin = end
 
-    def _close_bars(self, batch: Batch, is_sorted: bool) -> Iterator[Made]:
-        """Yield the bars that end with or before a batch."""
+    def _pass_time(self, batch: Batch) -> Iterator[Made]:
+        """Yield the bars that end with or before a batch, up to whose time all is complete."""
+        times_ns = index_timestamps(batch.records)
+        # Most streams are sorted, and this is the quicker pass.
+        is_sorted = bool((times_ns[1:] >= times_ns[:-1]).all())
+        latest_ns = int(times_ns[-1] if is_sorted else times_ns.max())
+        self._time_ns = max(self._time_ns, latest_ns)
+        if not self._bars:
+            return
         self._instruments = batch.instruments
         traded = np.flatnonzero(is_trade(batch.records))
         # Most batches of a live stream have no trade and end no bar.
-        if self.latest_ns < self._bar_end_ns and not len(traded):
+        if latest_ns < self._bar_end_ns and not len(traded):
             return
         shortest_ns = min(length_ns for length_ns, _ in _BARS.values())
-        end_ns = (self.latest_ns // shortest_ns + 1) * shortest_ns
+        end_ns = (latest_ns // shortest_ns + 1) * shortest_ns
         self._bar_end_ns = max(self._bar_end_ns, end_ns)
         timed = TimedTrades.of(batch.taken(traded) if is_sorted else batch)
-        latest_ns = max(self.latest_ns, timed.latest_ns)
+        latest_ns = max(latest_ns, timed.latest_ns)
         timed = dataclasses.replace(timed, latest_ns=latest_ns)
         for schema, bars in self._bars.items():
             yield from self._intervals(schema, bars.update(timed))

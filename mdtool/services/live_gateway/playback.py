@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 from mdtool.adapters.dbn_files import Recording
@@ -137,7 +137,8 @@ class Playback:
 
     async def _begin(self, from_ns: int | None) -> Pass:
         """Begin a pass at a time, by default its first record; it is current at once."""
-        opened = await asyncio.to_thread(Pass.of, self._input, self._config, from_ns)
+        is_whole = self.run is not None and self.run.derived.is_whole
+        opened = await asyncio.to_thread(Pass.of, self._input, self._config, from_ns, is_whole)
         run = opened.run
         run.set_speed(self._speed)
         self._tasks.create_task(run.play())
@@ -177,10 +178,17 @@ class Pass:
     from_ns: int | None = None
     rebase: Rebase | None = None
     begin: int = 0
+    _deriving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
-    def of(cls, played: Input, config: LiveGatewayConfig, from_ns: int | None = None) -> Self:
-        """Open the input.
+    def of(
+        cls,
+        played: Input,
+        config: LiveGatewayConfig,
+        from_ns: int | None = None,
+        is_whole: bool = False,
+    ) -> Self:
+        """Open the input; `is_whole` has books and bars kept from its first record on.
 
         Raises
         ------
@@ -188,8 +196,8 @@ class Pass:
             When it cannot be read.
         """
 
-        def derive() -> Derived:
-            return Derived(played.schemas or (), has_books=config.snapshots)
+        def derive(*, is_whole: bool = True) -> Derived:
+            return Derived(played.schemas or (), has_books=config.snapshots, is_whole=is_whole)
 
         recording: Recording | RebasedRecording = played.recording
         rebase = None
@@ -204,7 +212,7 @@ class Pass:
             0,
             config.backlog_bytes,
             live_ns=from_ns,
-            derived=derive(),
+            derived=derive(is_whole=is_whole or not played.can_repeat),
             passed=recorded_warnings,
         )
         defined = [] if played.definitions is None else defined_names(played.definitions)
@@ -222,6 +230,33 @@ class Pass:
     def offset_ns(self) -> int:
         """How far times were moved, by which symbols hold for days."""
         return 0 if self.rebase is None else self.rebase.offset_ns or 0
+
+    async def follow(
+        self, follower: Hashable, schemas: frozenset[str], *, needs_books: bool = False
+    ) -> None:
+        """Have schemas made for a session from now on, and order books kept if it needs them.
+
+        No books and bars are kept of files before a session needs them: then they are made of the
+        records up to the position, read once more.
+
+        Raises
+        ------
+        InputError
+            When the input cannot be read again.
+        """
+        run = self.run
+        async with self._deriving:
+            if (needs_books or run.derived.needs_whole(schemas)) and not run.derived.is_whole:
+                await run.derive(self.derive())
+                run.derived.follow(follower, schemas)
+                if run.is_over:
+                    run.close_derived()
+                return
+        run.derived.follow(follower, schemas)
+
+    def unfollow(self, follower: Hashable) -> None:
+        """Make nothing for a session any more."""
+        self.run.derived.follow(follower, ())
 
     def directory_at(self, position: int) -> Directory:
         """Return the symbols as they are at the first record, or at the run's position."""
@@ -283,7 +318,9 @@ class Rereader:
 
     async def _open(self, has_more: bool) -> None:
         source = await asyncio.to_thread(self._pass.run.reopen)
-        self._batches = await self._stack.enter_async_context(reading(source, recorded_warnings))
+        self._batches = await self._stack.enter_async_context(
+            reading(source, recorded_warnings, is_resolved=has_more)
+        )
         self._derived = self._pass.derive() if has_more else None
         self._batch, self._begin, self._made_to = None, 0, 0
 

@@ -110,7 +110,7 @@ class Stream:
                 async with contextlib.AsyncExitStack() as stack:
                     files = Rereader(current, stack)
                     stack.enter_context(current.fanout.joined(self))
-                    stack.callback(current.run.derived.follow, self, ())
+                    stack.callback(current.unfollow, self)
                     if self._config.bare:
                         await self._send_bare(current, files, 0 if is_first else current.begin)
                     else:
@@ -169,7 +169,7 @@ class Stream:
         await self._output.flush()
         await _first_of(continued, self._inbox.arrival(), within_s=left_s)
         self._beat()
-        self._handle_requests()
+        await self._handle_requests()
 
     async def _collect(self) -> bool:
         """Take subscriptions until the start; return whether there is one."""
@@ -191,6 +191,7 @@ class Stream:
         """Send one pass, the first one from the live point on and what is replayed before it."""
         run = self._run = current.run
         self._pass = current
+        await self._follow_schemas(*self._pending)
         live = run.position if is_first else current.begin
         self._position = live
         latest_ns = current.begin_ns if current.from_ns is None else current.from_ns
@@ -206,7 +207,6 @@ class Stream:
             self._output.header()
         self._subscriptions.offset_ns = current.offset_ns
         self._subscriptions.begin(directory, begin_ns)
-        run.derived.follow(self, self._subscriptions.schemas)
         for request in self._pending:
             self._subscribe(request)
         self._pending = []
@@ -234,7 +234,7 @@ class Stream:
         """Send records from the position on, until the pass is over."""
         run = current.run
         while not self._inbox.has_left and not run.is_stopped:
-            self._handle_requests()
+            await self._handle_requests()
             if self._position >= run.position:
                 self._report_skipped()
                 if run.is_over:
@@ -328,16 +328,29 @@ class Stream:
         self._is_idle = False
         self._beat()
 
-    def _handle_requests(self) -> None:
+    async def _handle_requests(self) -> None:
         """Answer the requests that came after the start."""
         while (request := self._inbox.take()) is not None:
             match request:
                 case Subscribe():
-                    self._subscribe(_checked(_live(request)))
+                    checked = _checked(_live(request))
+                    await self._follow_schemas(checked)
+                    self._subscribe(checked)
                 case Unsubscribe():
                     self._unsubscribe(request)
                 case _:
                     raise SessionError(invalid("the session has started already"))
+
+    async def _follow_schemas(self, *requests: Subscribe) -> None:
+        """Have made what requests and subscriptions need; requests that are rejected need nothing.
+
+        What the session is sent of it begins where the run is then.
+        """
+        schemas = {each.schema for each in requests}
+        if self._n_subscribed:
+            schemas |= self._subscriptions.schemas
+        needs_books = self._config.snapshots and any(each.has_snapshot for each in requests)
+        await self._pass.follow(self, frozenset(schemas), needs_books=needs_books)
 
     def _subscribe(self, request: Subscribe) -> None:
         number = self._n_subscribed if request.id is None else request.id

@@ -85,7 +85,7 @@ def _bytes_of(part: Part) -> int:
 
 @contextlib.asynccontextmanager
 async def reading(
-    source: RecordSource, passed: Passed = passed_on
+    source: RecordSource, passed: Passed = passed_on, *, is_resolved: bool = True
 ) -> AsyncIterator[AsyncIterator[Batch]]:
     """Yield an iterator over the records of a source, read ahead in a thread.
 
@@ -98,8 +98,10 @@ async def reading(
     source : RecordSource
     passed : callable
         Returns what is passed on of records of one rtype, perhaps none of them.
+    is_resolved : bool
+        Whether the thread resolves records to instruments, which is a third of its work.
     """
-    ahead = AsyncReadAhead(_passed_on(source, passed), _ARRAYS_AHEAD)
+    ahead = AsyncReadAhead(_passed_on(source, passed, is_resolved), _ARRAYS_AHEAD)
     try:
         yield ahead
     finally:
@@ -112,11 +114,12 @@ async def reading(
         source.close()
 
 
-def _passed_on(source: RecordSource, passed: Passed) -> Iterator[Batch]:
+def _passed_on(source: RecordSource, passed: Passed, is_resolved: bool) -> Iterator[Batch]:
     for batch in source:
         records = passed(batch.records)
         if records is batch.records:
-            _ = batch.instrument  # resolved here, in the thread that reads ahead
+            if is_resolved:
+                _ = batch.instrument
             yield batch
         elif len(records):
             yield Batch.of(records)
@@ -133,10 +136,10 @@ class ForwardReader:
 
     def __init__(self, batches: AsyncIterator[Batch]) -> None:
         self._batches = batches
-        self._array: Records | None = None
+        self._batch: Batch | None = None
         self._begin = 0
 
-    async def read(self, position: int) -> Records:
+    async def read(self, position: int) -> Batch:
         """Return records from a position on, which is not before the previous one.
 
         Raises
@@ -144,7 +147,8 @@ class ForwardReader:
         StopAsyncIteration
             When the stream ends before the position.
         """
-        while self._array is None or position >= self._begin + len(self._array):
-            self._begin += 0 if self._array is None else len(self._array)
-            self._array = (await anext(self._batches)).records
-        return self._array[position - self._begin :]
+        while self._batch is None or position >= self._begin + len(self._batch):
+            self._begin += 0 if self._batch is None else len(self._batch)
+            self._batch = None
+            self._batch = await anext(self._batches)
+        return self._batch[position - self._begin :]

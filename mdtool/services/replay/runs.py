@@ -21,14 +21,14 @@ from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO, RTYPE_SYMBOL_MAPPING
 from mdtool.core.errors import InputError, UsageError
 from mdtool.core.rates import Rates
-from mdtool.core.records import Records, pacing_timestamps
+from mdtool.core.records import Records, index_timestamps, pacing_timestamps
 from mdtool.core.stream_warnings import warnings_in
 from mdtool.core.units import NS_PER_S, UNDEF_TIMESTAMP
 from mdtool.engine.book.snapshot import mbo_snapshot
 from mdtool.engine.book.state import Books
 from mdtool.engine.derived import Derived, Made
 from mdtool.engine.pacing import Pacer, Timestamps
-from mdtool.services.replay.reading import Backlog, Part, Passed, reading
+from mdtool.services.replay.reading import Backlog, ForwardReader, Part, Passed, reading
 from mdtool.wire.dbn_mappings import MappingRepeater
 from mdtool.wire.dbn_metadata import without_ts_out
 from mdtool.wire.dbn_session import Resume, passed_on
@@ -150,6 +150,8 @@ class Run:
         self._has_moved = asyncio.Event()
         self._has_changed = asyncio.Event()
         self._followers: list[Callable[[], None]] = []
+        self._reader: _Reader | None = None
+        self._is_held = False
         self._mappings: dict[int, Records] = {}
 
     @property
@@ -185,26 +187,75 @@ class Run:
 
     async def play(self) -> None:
         """Replay the recording to its end, and close it."""
+        self._reader = await _Reader.of(self._source, self._passed, self.derived)
         try:
-            async with reading(self._source, self._passed) as batches:
-                async for batch in batches:
-                    await self._play(batch)
-                    if self.is_stopped:
-                        break
-            if not self.is_stopped:
-                self.closing = self.derived.close()
+            while not self.is_stopped:
+                reader = self._reader
+                batch = await reader.next(self.position)
+                if reader is not self._reader:
+                    await reader.close()
+                elif batch is None:
+                    self.close_derived()
+                    break
+                else:
+                    await self._play(batch, reader)
         except InputError as error:
             self.error = str(error)
             log.error("%s", error)  # noqa: TRY400 - a truncated file needs no traceback
+        finally:
+            await self._reader.close()
         self.is_over = True
         self._is_live.set()
         self._move()
+
+    def close_derived(self) -> None:
+        """Make what the end of the recording leaves open."""
+        self.closing = self.derived.close()
+
+    async def derive(self, derived: Derived) -> None:
+        """Have `derived` make what is made, once it has read the recording up to the position.
+
+        The run continues meanwhile, but for the last records.
+
+        Raises
+        ------
+        InputError
+            When the recording cannot be read again.
+        """
+        source = await asyncio.to_thread(self.reopen)
+        reader = await _Reader.of(source, self._passed, derived)
+        try:
+            await self._catch_up(derived, reader)
+        except BaseException:
+            await reader.close()
+            raise
+        finally:
+            self._is_held = False
+            self._change(self.pace.speed)
+        derived.succeed(self.derived)
+        self.derived, self._source = derived, source
+        if self.is_over:
+            await reader.close()
+        else:
+            self._reader = reader
 
     async def live(self) -> None:
         """Wait until all records before `live_ns` are reached, and let the run continue."""
         if self._live_ns is not None:
             await self._is_live.wait()
             self.resume()
+
+    async def _catch_up(self, derived: Derived, reader: _Reader) -> None:
+        """Read up to the position, which does not move at the end."""
+        position, first = 0, self.position
+        while position < self.position:
+            self._is_held = position >= first
+            batch = await reader.next(position)
+            if batch is None:
+                raise InputError(f"{self.identity}: is shorter than before")
+            part = batch[: self.position - position]
+            await asyncio.to_thread(derived.update, part)
+            position += len(part)
 
     @property
     def progress(self) -> float | None:
@@ -274,12 +325,13 @@ class Run:
             self._requested = position + LEAD_RECORDS
             self._is_requested.set()
 
-    async def _play(self, batch: Batch) -> None:
+    async def _play(self, batch: Batch, reader: _Reader) -> None:
+        """Reach the records of a batch when they are due, as long as its reader is in use."""
         times_ns = pacing_timestamps(batch.records, self.pace.clock)
         done = 0
         while done < len(batch):
             due = await self._due(times_ns[done:])
-            if self.is_stopped:
+            if self.is_stopped or reader is not self._reader:
                 return
             self._reach(batch[done : done + due])
             done += due
@@ -296,7 +348,7 @@ class Run:
                 self._is_live.set()
             elif self.position < self._begin:
                 return min(self._begin - self.position, len(times_ns))
-            if self.is_paused:
+            if self.is_paused or self._is_held:
                 await self._changed(None)
             elif self.pace.speed == 0:
                 if self._requested > self.position:
@@ -325,11 +377,10 @@ class Run:
             for at in range(len(records)):
                 self._mappings[int(records["instrument_id"][at])] = records[at : at + 1].copy()
         elif warnings := warnings_in(records):
-            self.books.mark_partial()
             self.warnings.update(warning.kind for warning in warnings)
         self.position += len(records)
         self.rates.update(time.monotonic_ns(), self.position)
-        self.latest_ns = self.derived.latest_ns
+        self.latest_ns = int(index_timestamps(records).max())
         self.backlog.append(Part(records, self.latest_ns, made))
         self._move()
 
@@ -339,6 +390,39 @@ class Run:
         self._has_moved = asyncio.Event()
         for moved in self._followers:
             moved()
+
+
+class _Reader:
+    """The recording as it is read once, with the thread that reads ahead.
+
+    Parameters
+    ----------
+    batches : ForwardReader
+    stack : contextlib.AsyncExitStack
+        Ends the thread.
+    """
+
+    def __init__(self, batches: ForwardReader, stack: contextlib.AsyncExitStack) -> None:
+        self._batches = batches
+        self._stack = stack
+
+    @classmethod
+    async def of(cls, source: RecordSource, passed: Passed, derived: Derived) -> _Reader:
+        """Begin to read a source, which is closed with the reader."""
+        stack = contextlib.AsyncExitStack()
+        batches = reading(source, passed, is_resolved=derived.is_whole)
+        return cls(ForwardReader(await stack.enter_async_context(batches)), stack)
+
+    async def next(self, position: int) -> Batch | None:
+        """Return records from a position on, as `ForwardReader.read`; None at the end."""
+        try:
+            return await self._batches.read(position)
+        except StopAsyncIteration:
+            return None
+
+    async def close(self) -> None:
+        """End the thread, and close the source."""
+        await self._stack.aclose()
 
 
 class AlreadyStreamingError(UsageError):

@@ -259,8 +259,9 @@ class Session:
                 if records is None:
                     if reader is None:
                         source = await asyncio.to_thread(run.reopen)
-                        reader = ForwardReader(await stack.enter_async_context(reading(source)))
-                    records = await reader.read(progress.position)
+                        batches = reading(source, is_resolved=False)
+                        reader = ForwardReader(await stack.enter_async_context(batches))
+                    records = (await reader.read(progress.position)).records
                 await self._send_next(records[: run.position - progress.position])
         if progress.position > run.position:
             raise PeerError(f"this stream has {run.position} records only, not {first}")
