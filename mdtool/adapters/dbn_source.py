@@ -376,12 +376,17 @@ class DbnSource(ClosesOnExit):
         n_bytes = ZSTD_CHUNK_BYTES if decoder.is_compressed else PLAIN_CHUNK_BYTES
         if self._is_one_of_many:
             n_bytes = FIRST_CHUNK_BYTES
+        n_next = n_bytes
         while True:
             while decoder.has_more:
                 yield _Chunk(decoder.decode(b""), self._received_bytes)
-            if not (data := self._receive(n_bytes)):
+            if not (data := self._receive(n_next)):
                 break
-            yield _Chunk(decoder.decode(data), self._received_bytes)
+            runs = decoder.decode(data)
+            yield _Chunk(runs, self._received_bytes)
+            if runs and not decoder.is_compressed:
+                # Where reads end with a record, none is joined to the rest of the one before.
+                n_next = n_bytes - n_bytes % runs[-1].record_bytes - decoder.pending_bytes
         decoder.finish()
 
     def _receive(self, n_bytes: int) -> bytes:

@@ -103,6 +103,11 @@ class DbnDecoder:
         return self._unwrapper is not None
 
     @property
+    def pending_bytes(self) -> int:
+        """How many bytes wait for the rest of their record."""
+        return len(self._pending)
+
+    @property
     def has_more(self) -> bool:
         """Whether `decode` has more to return without further bytes."""
         is_held = self._unwrapper is not None and self._unwrapper.has_more
