@@ -7,7 +7,7 @@ import contextlib
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -167,12 +167,12 @@ def _write_paced(path: Path, seconds: float) -> None:
 
 @dataclass(slots=True)
 class _Session:
-    """A session, and when its records arrived, with the times that they have."""
+    """A session, and what arrived when."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     decoder: DbnDecoder = field(default_factory=DbnDecoder)
-    arrivals: list[tuple[int, Times]] = field(default_factory=list)
+    arrived: list[tuple[int, bytes]] = field(default_factory=list)
 
     @classmethod
     async def open(cls, address: str) -> _Session:
@@ -191,12 +191,16 @@ class _Session:
         self.writer.write(encode_request(request) + encode_request(Start()))
 
     async def read(self) -> None:
-        """Read to the end."""
+        """Read to the end; nothing is decoded meanwhile, which would keep records waiting."""
         while data := await self.reader.read(_BUFFER_BYTES):
-            now_ns = time.time_ns()
+            self.arrived.append((time.time_ns(), data))
+
+    def arrivals(self) -> Iterator[tuple[int, Times]]:
+        """Yield when records arrived, with the times that they have."""
+        for now_ns, data in self.arrived:
             for records in self.decoder.feed(data):
                 if int(records["rtype"][0]) not in CONTROL_RTYPES:
-                    self.arrivals.append((now_ns, index_timestamps(records).copy()))
+                    yield now_ns, index_timestamps(records)
 
     async def snapshot(self) -> None:
         """Read until a snapshot has come."""
@@ -228,7 +232,7 @@ async def _lateness(path: Path, n_sessions: int, seconds: float) -> list[Figure]
         await asyncio.gather(*reading)
         for session in opened:
             session.writer.close()
-    late = [entry for session in watched for entry in session.arrivals]
+    late = [entry for session in watched for entry in session.arrivals()]
     settled_ns = late[0][0] + NS_PER_S  # the opening book comes at once
     before = _late_ms(late, settled_ns, joined_ns)
     during = _late_ms(late, joined_ns, joined_ns + int(_WINDOW_S * NS_PER_S))
