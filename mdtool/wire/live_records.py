@@ -95,6 +95,12 @@ def invalid(reason: str) -> Failure:
     return Failure(dbn.ErrorCode.INVALID_SUBSCRIPTION, reason, is_fatal=True)
 
 
+def aged_out() -> Failure:
+    """End the session for a replay of records that cannot be read any more."""
+    text = "Invalid subscription: start is too old, before the latest records of this stream"
+    return Failure(dbn.ErrorCode.REPLAY_DATA_AGED_OUT, text, is_fatal=True)
+
+
 def skipped(records: int) -> Failure:
     """Say how many records a slow client missed."""
     text = f"Skipped {records} records after slow reading"

@@ -254,10 +254,21 @@ class TestCommand:
                 sink.write(records[:96])
                 sink.flush()
                 await connected.until(lambda received: len(received) >= 4)
-                sink.write(records[96:])
-                sink.close()
+                async with client(address) as late, client(address) as later:
+                    await late.login()
+                    late.send(wants("AAPL", start_ns=0), Start())
+                    await late.until(lambda received: "Finished trades replay" in texts(received))
+                    await later.login()
+                    later.send(wants("AAPL", schema="ohlcv-1s", start_ns=0), Start())
+                    *_, error = await later.rest()
+                    assert int(error.code) == 8
+                    sink.write(records[96:])
+                    sink.close()
+                    replayed = texts(await late.rest())
                 received = await connected.rest()
                 assert texts(received)[3:] == ["TradeMsg 1 1", "TradeMsg 1 3"]
+                end = ["TradeMsg 1 1", "Finished trades replay", "TradeMsg 1 3"]
+                assert replayed[3:] == end
 
         data = live_trades.read_bytes()
         records = data[-144:]

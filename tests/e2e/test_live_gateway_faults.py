@@ -54,12 +54,13 @@ async def test_an_end_too_early(ten):
         assert n_trades(await session(address, wants("AAPL"))) == 4
 
 
-async def test_an_error_and_the_end(ten):
-    faults = "error code=3 text=too many after=2"
+@pytest.mark.parametrize("code", range(1, 9))
+async def test_an_error_and_the_end(ten, code):
+    faults = f"error code={code} text=too many after=2"
     async with gateway(ten, faults=faults) as address:
         received = await session(address, wants("AAPL"))
     assert n_trades(received) == 2
-    assert (int(received[-1].code), received[-1].err) == (3, "too many")
+    assert (int(received[-1].code), received[-1].err) == (code, "too many")
 
 
 async def test_records_that_are_skipped_after_a_warning(ten):

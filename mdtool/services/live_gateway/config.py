@@ -47,7 +47,7 @@ class LiveGatewayConfig:
         example=13001,
     )
     snapshots: bool = setting(
-        True, "Keep order books, of which snapshots are made; playback is slower with them."
+        True, "Keep order books once a session needs them, for snapshots and quotes."
     )
     bare: bool = setting(
         False, "Send every session the input's own header and records, and nothing else."

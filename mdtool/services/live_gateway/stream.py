@@ -35,6 +35,7 @@ from mdtool.wire.dbn import encode_metadata
 from mdtool.wire.dbn_records import RTYPES
 from mdtool.wire.live import STYPES, Authentication, Start, Subscribe, Unsubscribe
 from mdtool.wire.live_records import (
+    aged_out,
     heartbeat,
     interval_ended,
     invalid,
@@ -222,9 +223,15 @@ class Stream:
     async def _replay(self, live: int, files: Rereader) -> None:
         """Send subscriptions with a start what came before the live point."""
         others = frozenset(each for each in self._subscriptions if not each.is_replay)
+        schemas = self._subscriptions.schemas
+        is_made = bool(schemas & self._run.derived.schemas)
         position = 0
         while position < live and not self._inbox.has_left:
-            part = await files.read(position, live, self._subscriptions.schemas)
+            part = None if is_made else self._run.backlog.part(position)
+            if part is None:
+                if not self._pass.played.can_repeat:
+                    raise SessionError(aged_out())
+                part = await files.read(position, live, schemas)
             position += len(part.records)
             self._send_part(part, others)
             await self._output.flush()
