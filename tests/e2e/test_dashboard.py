@@ -11,7 +11,7 @@ import pytest
 from tests.reference.market_source import TIME_NS, Bar, MarketSource
 from tests.support.aggregators import aggregator, message, tick
 from tests.support.browser import chromium
-from tests.support.feed_sources import SOURCES, world_of
+from tests.support.feed_sources import SOURCES, World, world_of
 from tests.support.gateways import gateway_of
 from tests.support.requirements import node_modules
 from tests.support.services import port_for, service
@@ -317,3 +317,30 @@ async def test_prices_are_grey_while_the_aggregator_is_unavailable():
         await tab.until(f"{ROWS}.every((row) => row.matches('.stale'))")
         state = "document.querySelector('#service-aggregator')?.dataset.state"
         await tab.until(f"{state} === 'unavailable'")
+
+
+async def test_alerts_are_listed_and_marked_on_the_chart():
+    row_of = "document.querySelector('.alerts tbody tr[data-id^=\"band:{}\"]')"
+    first = row_of.format("AAPL")
+    async with (
+        world_of(SOURCES["alerts"], assets=str(node_modules())) as world,
+        chromium() as tab,
+    ):
+        await World.alert(world, {"AAPL": 101})
+        await tab.resize(1440, 900)
+        await tab.open(url_of(world.client, "/?symbol=AAPL"))
+        await tab.until(f"{first}?.innerText.includes('open')")
+        await tab.until("document.querySelector('.chart').dataset.marks === '1'")
+        assert await tab.run("document.querySelector('.alerts .note').hidden")
+        # It has ended with the next trade, which is another one.
+        await World.alert(world, {"AAPL": 102, "MSFT": 555})
+        await tab.until("document.querySelectorAll('.alerts tbody tr').length === 3")
+        await tab.until("document.querySelector('.chart').dataset.marks === '2'")
+        _, answer = await world.client.answer("/api/v2/alerts/AAPL")
+        shown = "[...document.querySelectorAll('.alerts [data-symbol=AAPL]')]"
+        ids = f"{shown}.map((button) => button.closest('tr').dataset.id)"
+        assert await tab.run(ids) == [alert["id"] for alert in answer["data"]]
+        await tab.click(".alerts [data-symbol=MSFT]")
+        await tab.until("document.querySelector('#symbol').innerText === 'MSFT'")
+        await tab.until("location.search === '?symbol=MSFT'")
+        assert tab.complaints == []

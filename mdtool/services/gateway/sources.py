@@ -181,7 +181,7 @@ class Sources:
             else LocalVwapFeedClient(self._local_vwaps)
         )
         self.vwap = Vwaps(vwaps, Audience(hub))
-        self.alerts = Alerts(self._rules, watched, self._webhooks, Audience(hub))
+        self.alerts = Alerts(self._rules, watched, self._webhooks, state, Audience(hub))
         self.quotes.listen(self.alerts.quote)
         receiver = Upstream.remote(f"receiver {config.receiver}", config)
         self.market = MarketStream(aggregator, state, hub)

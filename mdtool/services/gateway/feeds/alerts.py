@@ -19,6 +19,7 @@ from mdtool.services.gateway.feeds.feed import ALL, Audience, Key, LazyRows, Pag
 from mdtool.services.gateway.feeds.quotes import LatestQuote
 from mdtool.services.gateway.fields import Field, Kind, encoder
 from mdtool.services.gateway.hub import Changes, Subscription
+from mdtool.services.gateway.market import MarketState
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.wire.cursors import Cursor, CursorError, decode_cursor, encode_cursor
 from mdtool.wire.quotes import Quote
@@ -57,6 +58,8 @@ class Alerts:
         The stream of all trades; entered by the caller.
     webhooks : Webhooks
         What is notified, besides clients.
+    market : MarketState
+        What knows symbols.
     audience : Audience
 
     Attributes
@@ -66,11 +69,17 @@ class Alerts:
     """
 
     def __init__(
-        self, rules: Rules, trades: TradeFeed, webhooks: Webhooks, audience: Audience[Alert]
+        self,
+        rules: Rules,
+        trades: TradeFeed,
+        webhooks: Webhooks,
+        market: MarketState,
+        audience: Audience[Alert],
     ) -> None:
         self.watch = Watch(rules, self._publish)
         self.webhooks = webhooks
         self._trades = trades
+        self._market = market
         self._audience = audience
         self._latest: dict[tuple[str, str], Alert] = {}
         self._changes = Changes(audience.hub, self._publish_latest)
@@ -101,7 +110,12 @@ class Alerts:
 
     def knows(self, key: Key) -> bool:
         """As `Feed.knows`."""
-        return key.symbol == ALL or self.watch.knows(key.symbol)
+        symbol = key.symbol
+        return (
+            symbol == ALL
+            or self._market.symbols.find(symbol) is not None
+            or self.watch.knows(symbol)
+        )
 
     def follow(
         self, key: Key, subscription: Subscription, after: str | None = None

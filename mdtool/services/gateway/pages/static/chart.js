@@ -29,6 +29,8 @@ function library(template) {
   return loading;
 }
 
+const NAMES_APART = 8;  // bars between alerts that are named
+const SECONDS = { "1s": 1, "1m": 60, "5m": 300, "1h": 3600, "1d": 86_400 };
 const startOf = (bar) => Date.parse(bar.start) / 1000;
 
 export class Chart {
@@ -41,6 +43,8 @@ export class Chart {
   #series = {};
   #bars = new Map();   // by start, in seconds
   #vwaps = new Map();
+  #alerts = [];
+  #marks = null;
   #shown = null;    // {symbol, interval}
   #newest = 0;      // start, in seconds
   #changed = new Set();  // starts of bars that are not drawn yet
@@ -93,7 +97,8 @@ export class Chart {
     this.#end();
     this.#end = () => {};
     this.#chart?.remove();
-    this.#chart = this.#shown = this.#older = null;
+    this.#chart = this.#shown = this.#older = this.#marks = null;
+    this.#alerts = [];
     this.#newest = 0;
     this.#changed.clear();
     this.#bars.clear();
@@ -110,8 +115,15 @@ export class Chart {
     this.#series.vwap.update({ time, value });
   }
 
+  // Marks the bars in which alerts began.
+  mark(alerts) {
+    this.#alerts = alerts;
+    this.#setMarks();
+  }
+
   #make(interval) {
-    const { createChart, CandlestickSeries, HistogramSeries, LineSeries } = this.#charts;
+    const { createChart, createSeriesMarkers, CandlestickSeries, HistogramSeries, LineSeries } =
+      this.#charts;
     this.#chart = createChart(this.#place, {
       autoSize: true,
       // Its logo brings a style element, which the page's policy rejects; a link replaces it.
@@ -128,6 +140,7 @@ export class Chart {
       vwap: this.#chart.addSeries(LineSeries, { lineWidth: 1, title: "VWAP",
         priceLineVisible: false, crosshairMarkerVisible: false }),
     };
+    this.#marks = createSeriesMarkers(this.#series.candles, []);
     this.#series.volume.priceScale().applyOptions({ scaleMargins: { top: 0.8, bottom: 0 } });
     this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
       if (range !== null && range.from < NEAR && this.#older !== null) {
@@ -205,12 +218,16 @@ export class Chart {
 
   #take(bar) {
     const isOld = startOf(bar) < this.#newest;
+    const isNew = startOf(bar) > this.#newest;
     const time = this.#keep(bar);
     if (isOld) {
       this.#setAll();
     } else {
       this.#changed.add(time);
       this.#draw();
+      if (isNew) {
+        this.#setMarks();  // its alert may have come before it
+      }
     }
   }
 
@@ -240,6 +257,31 @@ export class Chart {
     this.#series.candles.setData(bars.map(([time, bar]) => this.#candle(bar, time)));
     this.#series.volume.setData(bars.map(([time, bar]) => this.#volume(bar, time)));
     this.#series.vwap.setData([...this.#vwaps].map(([time, value]) => ({ time, value })));
+    this.#setMarks();
+  }
+
+  #setMarks() {
+    if (this.#marks === null) {
+      return;
+    }
+    const length = SECONDS[this.#shown.interval];
+    const kinds = new Map();  // by start, in seconds
+    for (const { begin, kind } of this.#alerts) {
+      const time = Math.floor(Date.parse(begin) / 1000 / length) * length;
+      if (this.#bars.has(time)) {
+        kinds.set(time, new Set([...kinds.get(time) ?? [], kind]));
+      }
+    }
+    const color = getComputedStyle(document.documentElement).getPropertyValue("--warn").trim();
+    let named = 0;
+    this.#marks.setMarkers([...kinds].sort(([first], [second]) => first - second)
+      .map(([time, names]) => {
+        const hasRoom = time - named >= NAMES_APART * length;
+        named = hasRoom ? time : named;
+        return { time, color, position: "aboveBar", shape: "arrowDown",
+          text: hasRoom ? [...names].join(", ") : "" };
+      }));
+    this.#place.dataset.marks = kinds.size;
   }
 
   #candle({ open, high, low, close }, time) {

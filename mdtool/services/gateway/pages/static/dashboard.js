@@ -1,5 +1,6 @@
 // The first page: a watchlist, and one symbol of it. The layout is in the URL.
 
+import { Alerts } from "./alerts.js";
 import { Connection } from "./connection.js";
 import { Market } from "./market.js";
 import { Services } from "./services.js";
@@ -31,7 +32,9 @@ element("sign-in").addEventListener("close", () => {
 const connection = new Connection("stream");
 const market = new Market(connection);
 const watchlist = new Watchlist(element("watchlist"), market);
-const view = new SymbolView(element("view"), connection, market);
+const alerts = new Alerts(
+  document.querySelector(".alerts tbody"), document.querySelector(".alerts .note"), connection);
+const view = new SymbolView(element("view"), connection, market, alerts);
 new Services(element("services"), element("rate"), connection, watchlist);
 
 let interval = "1m";
@@ -95,6 +98,7 @@ watchlist.addEventListener("choose", ({ detail: { symbol, isOpened } }) => {
     settling = setTimeout(() => choose(symbol), SETTLE_MS);
   }
 });
+alerts.addEventListener("choose", ({ detail }) => choose(detail, !isWide.matches));
 watchlist.addEventListener("layout", () => {
   element("starred").setAttribute("aria-pressed", watchlist.isStarred);
   writeUrl();

@@ -18,6 +18,7 @@ export class SymbolView {
   #place;
   #connection;
   #market;
+  #alerts;
   #chart;
   #spread;
   #tape;
@@ -25,15 +26,17 @@ export class SymbolView {
   #draw = paced(() => this.#write());
   #endBook = () => {};
 
-  constructor(place, connection, market) {
+  constructor(place, connection, market, alerts) {
     const find = (selector) => place.querySelector(selector);
     this.#place = place;
     this.#connection = connection;
     this.#market = market;
+    this.#alerts = alerts;
     this.#chart = new Chart(
       find(".chart"), find(".chart-message"), find(".chart-library"), connection);
     this.#spread = new Spread(find(".spread-lines"), find(".spread-value"));
     this.#tape = new Tape(find(".tape tbody"), connection);
+    alerts.listen((own) => this.#chart.mark(own));
     market.listen((row) => {
       if (row === null || row.symbol === this.symbol) {
         this.#draw();
@@ -53,6 +56,7 @@ export class SymbolView {
       return;
     }
     this.#chart.show(symbol, interval);
+    this.#alerts.show(symbol);
     if (isOther) {
       this.#showTape();
       this.#spread.clear();
