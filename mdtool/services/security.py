@@ -17,6 +17,7 @@ from mdtool.adapters.audit import AuditConfig, AuditLog
 from mdtool.adapters.identity.authenticator import Authenticator
 from mdtool.adapters.identity.config import NONE, REQUIRED, AuthConfig
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
+from mdtool.adapters.identity.sign_in import SignIn
 from mdtool.core.addresses import is_loopback
 from mdtool.core.config import DEFAULT, load, load_table, load_tables, origins
 from mdtool.core.errors import ConfigError
@@ -146,6 +147,8 @@ class Security:
     anonymous : Principal
         Of a client without a token.
     tickets : Tickets
+    sign_in : SignIn or None
+        How users of pages sign in at the issuer.
     recent : dict of str to Principal
         By the headers that had their tokens: those that were valid within the last second.
     """
@@ -161,6 +164,7 @@ class Security:
         self.quotas = quotas
         self.tickets = Tickets()
         self.recent: dict[str, Principal] = {}
+        self.sign_in = SignIn(config) if config.client_id else None
         self._authenticator = Authenticator(config, roles)
         self._audit = audit
         self._refreshing: asyncio.Future[None] | None = None

@@ -11,6 +11,7 @@ from aiohttp import web
 from joserfc import jwt as jose
 from joserfc.jwk import ECKey, OKPKey
 
+from mdtool.adapters.identity import discovery
 from mdtool.adapters.identity import jwt as jwt_module
 from mdtool.adapters.identity.authenticator import Authenticator
 from mdtool.adapters.identity.config import AuthConfig
@@ -257,7 +258,7 @@ async def test_an_issuer_that_misbehaves_lets_nobody_in(kind, caplog):
 
 
 async def test_an_issuer_that_hangs_is_given_up(monkeypatch, caplog):
-    monkeypatch.setattr(jwt_module, "_FETCH_S", 0.05)
+    monkeypatch.setattr(discovery, "_FETCH_S", 0.05)
 
     async def hang(reader, writer):
         await reader.read()

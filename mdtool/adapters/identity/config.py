@@ -53,6 +53,15 @@ class AuthConfig:
         "mdtool.roles",
         "The claim of JWTs with the names of roles, members of objects separated by dots.",
     )
+    client_id: str = setting(
+        "",
+        "Client of the issuer, as which users of the gateway's pages sign in; without it "
+        "they paste a token.",
+    )
+    client_secret: str = setting(
+        "", "Secret of client-id, which the gateway alone needs; none for a public client."
+    )
+    scope: str = setting("openid", "The scope that pages request of the issuer.")
     services_secret: str = setting(
         "",
         "Secret by which services authenticate to each other; `serve all` makes one for each run.",

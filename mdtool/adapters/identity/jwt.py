@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from mdtool.adapters.identity.config import AuthConfig
+from mdtool.adapters.identity.discovery import discover, fetch
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.errors import ConfigError, PeerError
 from mdtool.core.permissions import MAX_NAME_CHARS, Grant, GrantError, Principal, Roles
@@ -39,12 +40,9 @@ ALGORITHMS: Final[Mapping[str, str]] = {
 }
 """The algorithms that are accepted, none of them symmetric, and the kind of key of each."""
 _CLAIM: Final = "mdtool"
-_DISCOVERY: Final = "/.well-known/openid-configuration"
 _NO_HEADERS: Final = ("crit", "jku", "jwk", "x5c", "x5u")
 """Members of a header by which a token would choose its own key, or require what is unknown."""
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
-_FETCH_S: Final = 5.0
-_MAX_BYTES: Final = 1 << 20
 _REFRESH_S: Final = 300.0
 _RETRY_S: Final = 10.0
 """How often the keys are fetched at most: a token with an unknown key cannot make it more."""
@@ -176,15 +174,8 @@ class JwtVerifier:
             except (OSError, ValueError) as error:
                 raise PeerError(f"{where}: not a JWKS: {error}") from error
         if not where:
-            url = self._config.issuer.rstrip("/") + _DISCOVERY
-            found = await _fetch(url)
-            if found.get("issuer") != self._config.issuer:
-                raise PeerError(f"{url}: its issuer is {found.get('issuer')!r:.200}, not this one")
-            where = found.get("jwks_uri", "")
-            is_secure = urlsplit(self._config.issuer).scheme == "https"
-            if not isinstance(where, str) or (is_secure and urlsplit(where).scheme != "https"):
-                raise PeerError(f"{url}: its jwks_uri is not valid")
-        return _keys_of(where, await _fetch(where))
+            where = (await discover(self._config.issuer, "jwks_uri"))["jwks_uri"]
+        return _keys_of(where, await fetch(where))
 
 
 def check_claims(claims: Mapping[str, Any], config: AuthConfig, now_s: float) -> float:
@@ -257,33 +248,6 @@ def _roles_at(claims: Mapping[str, Any], path: str) -> Sequence[str]:
     if isinstance(value, str):
         return value.split()
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
-
-
-async def _fetch(url: str) -> Mapping[str, Any]:
-    """Return the object at a URL. No redirect is followed, and little is read."""
-    import aiohttp
-
-    timeout = aiohttp.ClientTimeout(total=_FETCH_S)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(url, allow_redirects=False) as response,
-        ):
-            if response.status != 200:
-                raise PeerError(f"{url}: status {response.status}")
-            body = await response.content.read(_MAX_BYTES)
-            while len(body) < _MAX_BYTES and (more := await response.content.read(_MAX_BYTES)):
-                body += more
-            content = json.loads(body)
-    except TimeoutError as error:
-        raise PeerError(f"{url}: no answer within {_FETCH_S:g} s") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise PeerError(f"{url}: {error or type(error).__name__}") from error
-    except (ValueError, RecursionError) as error:
-        raise PeerError(f"{url}: not JSON") from error
-    if not isinstance(content, dict):
-        raise PeerError(f"{url}: not a JSON object")
-    return content
 
 
 def _keys_of(where: str, content: Any) -> Sequence[Key]:

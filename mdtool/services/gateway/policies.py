@@ -11,6 +11,7 @@ from typing import Final
 
 from mdtool.services.gateway.protocols.book_services import CONTROLS
 from mdtool.services.gateway.protocols.rest import PREFIX
+from mdtool.services.gateway.protocols.sign_in import PATH as SIGN_IN
 from mdtool.services.gateway.protocols.stomp import SIGNALING
 from mdtool.services.gateway.table import FeedRow
 from mdtool.services.http.entry import IN_BAND, OPEN, TOKEN, Policy
@@ -24,6 +25,8 @@ _FIXED: Final[Mapping[tuple[str, str], Policy]] = {
     ("GET", "/api/v1/trades/{symbol}"): Policy(feed="trades"),
     ("GET", "/v1/quotes"): Policy(feed="quotes"),
     ("POST", "/api/v2/tickets"): TOKEN,
+    ("GET", SIGN_IN): OPEN,
+    ("POST", SIGN_IN): OPEN,
     ("GET", "/stream"): IN_BAND,
     ("POST", "/graphql"): TOKEN,
     ("GET", "/graphql"): IN_BAND,  # a WebSocket; as a query it requires a token itself

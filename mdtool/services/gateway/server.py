@@ -38,6 +38,7 @@ from mdtool.services.gateway.protocols.graphql.http import GraphQL
 from mdtool.services.gateway.protocols.rest import Rest
 from mdtool.services.gateway.protocols.rest import fail as fail_v2
 from mdtool.services.gateway.protocols.rest_v1 import RestV1
+from mdtool.services.gateway.protocols.sign_in import SignInPages
 from mdtool.services.gateway.protocols.signaling import IceServers, Rooms
 from mdtool.services.gateway.protocols.sockets import PlainSockets
 from mdtool.services.gateway.protocols.sockjs import EVENTS_PATH, SESSION_PATHS, SockJs
@@ -170,10 +171,11 @@ class Gateway:
         config, feeds = self._config, sources.feeds
         rooms = Rooms(config.signaling_listeners) if peers is None else peers.rooms
         stomp = Stomp(config, feeds, rooms)
+        security = routes.admission.security
         return (
             RestV1(feeds),
             Rest(feeds),
-            *([] if routes.admission.security is None else [Tickets(routes.admission.security)]),
+            *(() if security is None else (Tickets(security), SignInPages(security))),
             PlainSockets(config, feeds),
             Stream(config, feeds),
             GraphQL(config, feeds),

@@ -1,5 +1,7 @@
 // The order book's page: starts the sender and the receiver, and shows the book as it changes.
 
+import "./sign-in.js";  // first: the user may have come back from the issuer
+
 import { showLevels } from "./ladder.js";
 import { count, decimalsOf, padded } from "./numbers.js";
 import { token } from "./token.js";
@@ -23,18 +25,30 @@ const element = (id) => document.getElementById(id);
 const requested = new URLSearchParams(location.search).get("symbol");
 let instruments = "";
 
+class Unauthorized extends Error {}
+
 async function ask(path, options = {}) {
   const response = await fetch(path,
     { signal: AbortSignal.timeout(TIMEOUT_MS), headers: token.headers, ...options });
+  if (response.status === 401) {
+    token.reject();
+    throw new Unauthorized();
+  }
   return { status: response.status, text: await response.text() };
 }
 
 async function look() {
   let services = null;
   try {
-    services = JSON.parse((await ask("api/microservices/status")).text);
-  } catch {
-    notify("The gateway does not answer.", true);
+    const { status, text } = await ask("api/microservices/status");
+    const answer = JSON.parse(text);
+    services = status === 200 ? answer : null;
+    if (services === null) {
+      notify(answer.message, true);
+    }
+  } catch (error) {
+    const isUnauthorized = error instanceof Unauthorized;
+    notify(isUnauthorized ? "Sign in to see the book." : "The gateway does not answer.", true);
   }
   const isBusy = services !== null && showServices(services);
   if (services?.receiver.books?.length) {

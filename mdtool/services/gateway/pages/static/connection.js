@@ -33,6 +33,7 @@ export class Connection extends EventTarget {
     addEventListener("online", () => this.#hurry());
     document.addEventListener("visibilitychange", () => this.#hurry());
     token.addEventListener("change", () => this.#reconnect());
+    token.addEventListener("renewed", () => this.#authenticate());
     this.#connect();
   }
 
@@ -63,9 +64,7 @@ export class Connection extends EventTarget {
       this.generation += 1;
       this.#receivedAt = performance.now();
       this.#become("connected");
-      if (token.value !== null) {
-        this.#send({ op: "auth", token: token.value });
-      }
+      this.#authenticate();
       for (const id of this.#subscriptions.keys()) {
         this.#request(id);
       }
@@ -83,6 +82,12 @@ export class Connection extends EventTarget {
         token.reject();
       }
     });
+  }
+
+  #authenticate() {
+    if (this.isConnected && token.value !== null) {
+      this.#send({ op: "auth", token: token.value });
+    }
   }
 
   // Exponential, and jittered, so that not all pages return at once to a gateway that restarts.

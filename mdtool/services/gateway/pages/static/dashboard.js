@@ -1,11 +1,12 @@
 // The first page: a watchlist, and one symbol of it. The layout is in the URL.
 
+import "./sign-in.js";  // first: the user may have come back from the issuer
+
 import { Alerts } from "./alerts.js";
 import { Connection } from "./connection.js";
 import { Market } from "./market.js";
 import { Services } from "./services.js";
 import { SymbolView } from "./symbol.js";
-import { token } from "./token.js";
 import { Watchlist } from "./watchlist.js";
 
 const INTERVALS = ["1s", "1m", "5m", "1h", "1d"];
@@ -13,21 +14,6 @@ const SETTLE_MS = 150;  // of the selection, until its symbol is shown
 
 const element = (id) => document.getElementById(id);
 const isWide = matchMedia("(min-width: 1000px)");
-
-// Before anything makes a request.
-token.addEventListener("rejected", () => {
-  element("token-problem").hidden = token.value === null;
-  if (!element("sign-in").open) {
-    element("sign-in").showModal();
-  }
-});
-element("sign-in").addEventListener("close", () => {
-  const value = element("token").value.trim();
-  element("token").value = "";
-  if (value !== "") {
-    token.value = value;
-  }
-});
 
 const connection = new Connection("stream");
 const market = new Market(connection);
