@@ -41,6 +41,8 @@ class VwapState:
         How many trades it is of.
     timestamp_ns : int
         Exchange time of the latest trade.
+    lot : int or None
+        What one unit of the volume stands for at 1e-9, None where that is 1.
     """
 
     symbol: str
@@ -49,6 +51,7 @@ class VwapState:
     vwap: int
     window: int
     timestamp_ns: int
+    lot: int | None = None
 
 
 def probe_state(probe: Probe) -> VwapState:
@@ -58,10 +61,11 @@ def probe_state(probe: Probe) -> VwapState:
 
 def encode_state(state: VwapState) -> bytes:
     """Return a state as a line, with exact decimal prices and the time in nanoseconds."""
+    lot = "" if state.lot is None else f',"lot":{format_price(state.lot)}'
     return (
         f'{{"symbol":{json.dumps(state.symbol)},"price":{format_price(state.price) or "null"},'
         f'"volume":{state.volume},"vwap":{format_price(state.vwap) or "null"},'
-        f'"window":{state.window},"timestamp":{state.timestamp_ns}}}\n'
+        f'"window":{state.window},"timestamp":{state.timestamp_ns}{lot}}}\n'
     ).encode()
 
 
@@ -87,10 +91,11 @@ def decode_state(line: bytes) -> VwapState:
             UNDEF_PRICE if fields["vwap"] is None else _price(fields["vwap"]),
             fields["window"],
             fields["timestamp"],
+            None if fields.get("lot") is None else _price(fields["lot"]),
         )
     except (TypeError, KeyError, ArithmeticError) as error:
         raise LineError(f"{shown(line)} is not a state of a VWAP feed") from error
-    counts = (state.volume, state.window, state.timestamp_ns)
+    counts = (state.volume, state.window, state.timestamp_ns, state.lot or 0)
     if not is_symbol(state.symbol) or any(type(count) is not int or count < 0 for count in counts):
         raise LineError(f"{shown(line)} is not a state of a VWAP feed")
     return state

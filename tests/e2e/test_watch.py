@@ -104,6 +104,17 @@ def test_prices_changes_trends_and_vwaps(feed):
         assert session.screen.clears == 1
 
 
+def test_a_volume_is_shown_times_its_lot(feed):
+    with watch(feed, size=(120, 24)) as session:
+        of_a_lot = VwapState("BTC/USD", 10**14, 123_456, 10**14, 100, UNIT, 10_000)
+        feed.accept(encode_state(of_a_lot) + state("MSFT", 41_000, 1_500))
+        page = session.wait_for("MSFT")
+        assert "1.23456" in row_of(page, "BTC/USD")
+        assert "1,500" in row_of(page, "MSFT")
+        session.type("q")
+        assert session.end() == 0
+
+
 def test_sorting_by_each_column_and_the_other_way_round(feed):
     with watch(feed, size=(120, 24)) as session:
         feed.accept(state("A", 300, 1, 100) + state("B", 200, 3) + state("C", 100, 2, 200))

@@ -25,7 +25,14 @@ counts = st.integers(0, 2**63 - 1)
 printable = st.characters(min_codepoint=32, max_codepoint=126)
 symbols = st.text(printable, min_size=1, max_size=70).map(normal_symbol).filter(bool)
 states = st.builds(
-    VwapState, symbols, prices, counts, st.one_of(prices, st.just(UNDEF_PRICE)), counts, counts
+    VwapState,
+    symbols,
+    prices,
+    counts,
+    st.one_of(prices, st.just(UNDEF_PRICE)),
+    counts,
+    counts,
+    st.one_of(st.none(), st.integers(1, 10**12)),
 )
 
 
@@ -44,6 +51,8 @@ def test_a_line_is_plain_json():
         b'"timestamp":17}\n'
     )
     assert json.loads(encode_state(VwapState("X", 0, 0, UNDEF_PRICE, 1, 0)))["vwap"] is None
+    of_a_lot = encode_state(VwapState("BTC/USD", 10**9, 7, 10**9, 1, 2, 10_000))
+    assert of_a_lot.endswith(b'"timestamp":2,"lot":0.00001}\n')
 
 
 GOOD = {"symbol": "A", "price": 1.5, "volume": 1, "vwap": 1.5, "window": 1, "timestamp": 1}

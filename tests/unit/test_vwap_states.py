@@ -60,6 +60,19 @@ def test_another_table_of_symbols_means_the_same_symbols():
     assert states.symbols() == ["AAPL", "MSFT"]
 
 
+def test_lots_come_with_the_table_and_stay():
+    states = States(Window(trades=5))
+    table = SymbolTable(["MSFT", "BTC/USD"])
+    apply(states, table, tick(100), tick(700, 3, symbol=1))
+    assert "lot" not in state(states, "BTC/USD")
+    table.give_lot(1, 10_000)
+    apply(states, table, tick(700, 3, symbol=1))
+    assert state(states, "BTC/USD")["lot"] == 0.00001
+    apply(states, SymbolTable(["BTC/USD"]), tick(700, 4))
+    assert state(states, "BTC/USD")["lot"] == 0.00001
+    assert "lot" not in state(states, "MSFT")
+
+
 def test_a_trade_that_is_too_late_changes_nothing():
     states = States(Window(span_ns=10**9))
     table = SymbolTable(["AAPL"])

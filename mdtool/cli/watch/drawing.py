@@ -287,7 +287,7 @@ def _vs_vwap(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
 
 
 def _volume(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
-    return Text(f"{quote.state.volume:,}")
+    return Text(decimal_text(quote.size, 9).rstrip("0").rstrip("."))
 
 
 def _updates(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:

@@ -49,6 +49,11 @@ class Quote:
     _point_s: float = float("-inf")
 
     @property
+    def size(self) -> int:
+        """The volume times its lot, at 1e-9."""
+        return self.state.volume * (self.state.lot or PRICE_SCALE)
+
+    @property
     def change(self) -> int:
         """How much the price has changed since the watch began, at 1e-9."""
         return self.state.price - self.first_price

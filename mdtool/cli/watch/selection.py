@@ -33,7 +33,7 @@ ORDERS: Final[Sequence[Order]] = (
     Order("price", lambda _, quote: quote.state.price),
     Order("change %", lambda _, quote: _least_without(quote.change_ratio)),
     Order("vs vwap", lambda _, quote: _least_without(quote.over_vwap)),
-    Order("volume", lambda _, quote: quote.state.volume),
+    Order("volume", lambda _, quote: quote.size),
     Order("updates", lambda _, quote: quote.updates),
 )
 

@@ -14,7 +14,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Frames, TradeRun, take_run
 from mdtool.engine.market import Change
 from mdtool.wire._pb import marketdata_pb2
-from mdtool.wire.batches import encode_batch
+from mdtool.wire.batches import Lots, encode_batch
 
 MAX_BEHIND: Final = 2_000_000
 """Trades that may wait for one call: a second's worth, 90 MB that all calls share."""
@@ -43,6 +43,7 @@ class Follower:
     def __init__(self, symbols: SymbolTable, max_behind: int) -> None:
         self._symbols = symbols
         self._known_symbols = 0
+        self._known_lots = 0
         self._max_behind = max_behind
         self._collected: deque[_Batch] = deque()
         """What waits for the end of the interval."""
@@ -79,7 +80,9 @@ class Follower:
             run = replace(batch.run, stream_id=stream_id, frames=batch.run.frames.first(0))
             return encode_batch(run, new_symbols)
         self._unsent = None
-        return batch.message(new_symbols)
+        new_lots = self._symbols.lots_since(self._known_lots)
+        self._known_lots += len(new_lots)
+        return batch.message(new_symbols, new_lots)
 
     async def runs(self) -> AsyncIterator[TradeRun]:
         """Yield the same batches as runs, whose table is the market's."""
@@ -217,15 +220,15 @@ class TradePublisher:
 
 
 class _Batch:
-    """A run as a message, encoded once for all calls that have its symbols already."""
+    """A run as a message, encoded once for all calls that have its symbols and lots already."""
 
     def __init__(self, run: TradeRun) -> None:
         self.run = run
         self._message: marketdata_pb2.TickBatch | None = None
 
-    def message(self, new_symbols: Sequence[str]) -> marketdata_pb2.TickBatch:
-        if new_symbols:
-            return encode_batch(self.run, new_symbols)
+    def message(self, new_symbols: Sequence[str], new_lots: Lots) -> marketdata_pb2.TickBatch:
+        if new_symbols or new_lots:
+            return encode_batch(self.run, new_symbols, new_lots)
         if self._message is None:
             self._message = encode_batch(self.run)
         return self._message

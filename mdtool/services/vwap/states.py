@@ -41,6 +41,7 @@ class States:
         self._last = np.zeros((_FIRST_SYMBOLS, _COLUMNS), np.int64)
         self._lines: list[bytes | None] = []
         self._map = SymbolMap(SymbolTable(), self._index_of)
+        self._known_lots = 0
         self._update(Trades.empty())  # loads the kernel, so that the first batch is not slower
 
     def __len__(self) -> int:
@@ -81,6 +82,10 @@ class States:
         """Apply trades, whose symbols are of a table; return the symbols whose state changed."""
         if symbols is not self._map.source:  # after a reconnect a feed has another table
             self._map = SymbolMap(symbols, self._index_of)
+            self._known_lots = 0
+        for index, lot in symbols.lots_since(self._known_lots):
+            self._known_lots += 1
+            self._symbols.give_lot(self._index_of(symbols[index]), lot)
         return self._update(trades.with_symbols(self._map.map(trades.symbol)))
 
     def restore(self, stored: NamedTrades) -> list[str]:
@@ -114,7 +119,9 @@ class States:
         return [self._symbols[index] for index in changed.tolist()]
 
     def _state(self, index: int) -> VwapState:
-        return VwapState(self._symbols[index], *self._last[index].tolist())
+        price, volume, vwap, window, timestamp_ns = self._last[index].tolist()
+        symbol, lot = self._symbols[index], self._symbols.lot(index)
+        return VwapState(symbol, price, volume, vwap, window, timestamp_ns, lot)
 
     def _index_of(self, symbol: str) -> int:
         index = self._symbols.intern(symbol)

@@ -50,6 +50,7 @@ export class Chart {
   #changed = new Set();  // starts of bars that are not drawn yet
   #draw = paced(() => this.#paint());
   #colors = {};
+  #lot = 1;         // what one unit of volume is
   #older = null;    // the cursor of older bars
   #isReading = false;
   #generation = 0;
@@ -91,6 +92,14 @@ export class Chart {
     this.#end = this.#connection.subscribe({ channel: "bars", symbols: [symbol], interval },
       ({ data }) => data && this.#take(data));
     await this.#read(shown);
+  }
+
+  // Takes what one unit of volume is, a decimal string, null for 1.
+  scale(lot) {
+    this.#lot = Number(lot ?? 1);
+    if (this.#chart !== null) {
+      this.#setAll();
+    }
   }
 
   close() {
@@ -290,7 +299,7 @@ export class Chart {
 
   #volume({ open, close, volume }, time) {
     const { up, down } = this.#colors;
-    return { time, value: Number(volume), color: Number(close) < Number(open) ? down : up };
+    return { time, value: Number(volume) * this.#lot, color: Number(close) < Number(open) ? down : up };
   }
 
   #say(text) {

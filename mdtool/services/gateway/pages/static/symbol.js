@@ -68,6 +68,7 @@ export class SymbolView {
   #showTape() {
     this.#lot = this.#market.rows.get(this.symbol)?.lot ?? null;
     this.#tape.show(this.symbol, this.#lot);
+    this.#chart.scale(this.#lot);
   }
 
   #followBook(symbol) {
