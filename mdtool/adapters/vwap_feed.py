@@ -81,18 +81,7 @@ class VwapFeedClient:
 
     async def follow(self, listener: Listener) -> NoReturn:
         """Notify a listener of lines and connections until cancelled."""
-        attempts = 0
-        waits = delays(FIRST_DELAY_S, LONGEST_DELAY_S)
-        while True:
-            try:
-                async for lines in self.lines(listener.connected):
-                    attempts, waits = 0, delays(FIRST_DELAY_S, LONGEST_DELAY_S)
-                    listener.received(lines)
-            except PeerError as error:
-                attempts += 1
-                delay_s = next(waits)
-                listener.lost(str(error), delay_s, attempts)
-                await asyncio.sleep(delay_s)
+        await follow_lines(self.lines, listener)
 
     async def lines(
         self, connected: Callable[[], None] | None = None
@@ -147,6 +136,31 @@ class VwapFeedClient:
     def _selected(self, lines: list[bytes]) -> list[bytes]:
         symbols = self._symbols
         return lines if symbols is None else [line for line in lines if is_of(line, symbols)]
+
+
+async def follow_lines(
+    connect: Callable[[Callable[[], None]], AsyncIterator[list[bytes]]], listener: Listener
+) -> NoReturn:
+    """Notify a listener of lines and connections until cancelled, again whenever one is lost.
+
+    Parameters
+    ----------
+    connect : callable
+        Yields the lines of one connection, as `VwapFeedClient.lines`.
+    listener : Listener
+    """
+    attempts = 0
+    waits = delays(FIRST_DELAY_S, LONGEST_DELAY_S)
+    while True:
+        try:
+            async for lines in connect(listener.connected):
+                attempts, waits = 0, delays(FIRST_DELAY_S, LONGEST_DELAY_S)
+                listener.received(lines)
+        except PeerError as error:
+            attempts += 1
+            delay_s = next(waits)
+            listener.lost(str(error), delay_s, attempts)
+            await asyncio.sleep(delay_s)
 
 
 class ServedVwaps(Protocol):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import sys
 
 from aiohttp import web
 
@@ -42,6 +44,27 @@ async def test_an_alert_is_served_sent_to_a_webhook_and_counted():
                 metrics = await (await world.client.get("/metrics")).text()
     assert f'mdtool_alerts_total{{kind="band",severity="{first["severity"]}"}} 2.0' in metrics
     assert "mdtool_alerts_open 1.0" in metrics
+
+
+async def test_watch_follows_a_gateway_and_prints_its_prices_and_alerts():
+    source = dataclasses.replace(SOURCES["alerts"], needs_vwap=True)
+    async with world_of(source) as world, bounded():
+        await World.alert(world, {"AAPL": 101, "MSFT": 102})
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "mdtool", "watch", "--plain", "--symbols", "AAPL"),
+            f"http://{world.client.host}:{world.client.port}",
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        try:
+            lines = {(await process.stdout.readline()).decode() for _ in range(2)}
+        finally:
+            process.kill()
+            await process.wait()
+    [alert] = [line for line in lines if " alert " in line]
+    [price] = lines - {alert}
+    assert "AAPL alert band" in alert
+    assert "AAPL 1.01 size 1 vwap" in price
 
 
 async def _alerts(world: World) -> list[dict[str, object]]:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import select
 import sys
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import typer
 
 from mdtool.adapters.identity.config import TOKEN_VARIABLE, client_token
 from mdtool.core.config import Peer, peer_address
 from mdtool.core.errors import UsageError
-
-if TYPE_CHECKING:
-    from mdtool.adapters.vwap_feed import VwapFeedClient
-
-log = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False)
 
@@ -28,14 +21,25 @@ def watch(
     address: Annotated[
         str | None,
         typer.Argument(
-            metavar="HOST:PORT",
-            help=f"Address of a VWAP feed, `mdtool vwap`; by default that of the settings, or "
-            f"{_ADDRESS}.",
+            metavar="HOST:PORT|URL",
+            help=f"Address of a VWAP feed, `mdtool vwap`, or the URL of a gateway, which has "
+            f"alerts, too; by default the feed of the settings, or {_ADDRESS}.",
         ),
     ] = None,
     symbols: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Only these symbols, separated by commas.")
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Columns of the table, the most important first: symbol, price, change, change %, "
+            "trend, vwap, vs vwap, volume, window, updates, age, alert.",
+        ),
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Print a line of text for each update, for logs.")
+    ] = False,
     token_file: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +49,7 @@ def watch(
         ),
     ] = None,
 ) -> int:
-    """Show the prices, changes, trends and VWAPs of a VWAP feed live.
+    """Show the prices, changes, trends and VWAPs of a VWAP feed live, of a gateway also alerts.
 
     On a terminal they are a table, with keys to sort, filter and scroll it: h lists them. In a
     pipe they are the feed's own lines. After a lost connection it reconnects.
@@ -54,58 +58,34 @@ def watch(
 
     Example: mdtool watch 10.0.0.5:8888 --symbols AAPL,MSFT
 
+    Example: mdtool watch http://127.0.0.1:8080 --columns symbol,price,alert
+
+    Example: mdtool watch http://127.0.0.1:8080 --plain >> market.log
+
     Example: mdtool watch | jq -c '[.symbol, .vwap]'
     """
+    from mdtool.adapters.gateway_stream import GatewayStreamClient
     from mdtool.adapters.vwap_feed import VwapFeedClient
     from mdtool.cli.terminal import is_dumb, open_terminal
+    from mdtool.cli.watch.printing import plain_line, print_lines
     from mdtool.wire.vwap_lines import LineError, parse_symbols
 
     try:
         selected = None if symbols is None else parse_symbols(symbols)
     except LineError as error:
         raise UsageError(f"--symbols {symbols!r}: {error}") from error
-    where = address or peer_address(Peer("vwap"), _ADDRESS)
-    feed = VwapFeedClient(where, selected, client_token(token_file))
-    if not sys.stdout.isatty() or is_dumb():
-        _print_lines(feed)
+    where, token = address or peer_address(Peer("vwap"), _ADDRESS), client_token(token_file)
+    is_gateway = "://" in where
+    feed = (GatewayStreamClient if is_gateway else VwapFeedClient)(where, selected, token)
+    if plain or not sys.stdout.isatty() or is_dumb():
+        if columns is not None:
+            raise UsageError("--columns: are those of the table; lines have all")
+        print_lines(feed, plain_line if plain else None)
     from mdtool.cli.screen import show
+    from mdtool.cli.watch.drawing import COLUMNS, GATEWAY_COLUMNS, named_columns
     from mdtool.cli.watch.view import WatchView
 
+    usual = GATEWAY_COLUMNS if is_gateway else COLUMNS
+    shown = usual if columns is None else named_columns(columns)
     with open_terminal("watch") as terminal:
-        return show(WatchView(feed), terminal)
-
-
-def _print_lines(feed: VwapFeedClient) -> NoReturn:
-    """Print lines until the reader of standard output closes it, which raises BrokenPipeError."""
-    import asyncio
-
-    asyncio.run(feed.follow(_Printer(feed.address)))
-
-
-class _Printer:
-    """Prints the lines of a feed, and logs each reason of a lost connection. A `Listener`."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._reported = ""
-
-    def connected(self) -> None:
-        self._reported = ""
-
-    def received(self, lines: list[bytes]) -> None:
-        sys.stdout.buffer.writelines(line + b"\n" for line in lines)
-        sys.stdout.buffer.flush()
-
-    def lost(self, reason: str, _delay_s: float, _attempts: int) -> None:
-        if _is_closed(sys.stdout.fileno()):
-            raise BrokenPipeError
-        if reason != self._reported:
-            self._reported = reason
-            log.warning("%s: %s; trying again", self._address, reason)
-
-
-def _is_closed(fd: int) -> bool:
-    """Return whether the reader of a pipe has closed it, without writing to it."""
-    poller = select.poll()
-    poller.register(fd, 0)
-    return bool(poller.poll(0))
+        return show(WatchView(feed, shown), terminal)

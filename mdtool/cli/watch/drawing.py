@@ -21,7 +21,10 @@ from mdtool.cli.screen import (
 )
 from mdtool.cli.watch.quotes import Quote, Quotes, decimal_text
 from mdtool.cli.watch.selection import Selection
+from mdtool.core.config import did_you_mean
+from mdtool.core.errors import UsageError
 from mdtool.core.units import counted
+from mdtool.wire.alert_lines import AlertLine
 
 GAP: Final = 2
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
@@ -56,6 +59,7 @@ _HELP: Final = (
     ("change", "since this watch began; so does the trend"),
     ("vs vwap", "how far the price is from its VWAP"),
     ("window", "trades that the VWAP is of"),
+    ("alert", "the latest of a symbol, faint once it has ended; it predicts nothing"),
 )
 
 
@@ -70,11 +74,14 @@ class Look:
         Whether the terminal's encoding is ASCII.
     now_s : float
         The watch's clock.
+    columns : sequence of (Column, int)
+        As `COLUMNS`; empty for these.
     """
 
     glyphs: Glyphs
     is_ascii: bool
     now_s: float
+    columns: Sequence[tuple[Column, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +135,7 @@ def draw(
     if selection.is_help:
         drawn += [fit(Text(), columns), *help_lines(_HELP, columns)][:room]
     else:
-        shown = fitting(columns)
+        shown = fitting(columns, look.columns or COLUMNS)
         if has_heads:
             drawn.append(_heads(shown, selection, look, columns))
         for symbol, quote in rows:
@@ -306,6 +313,22 @@ def _age(_symbol: str, quote: Quote, look: Look, _width: int) -> Text:
     return Text(f"{minutes} m" if minutes < 100 else f"{minutes // 60} h", "faint")
 
 
+def alert_text(alert: AlertLine) -> str:
+    """Return an alert in words."""
+    state = "" if alert.end is None else ", ended"
+    return (
+        f"{alert.symbol} {alert.kind} ({alert.severity}{state}): {alert.value} against "
+        f"{alert.baseline}"
+    )
+
+
+def _alert(_symbol: str, quote: Quote, _look: Look, _width: int) -> Text:
+    if quote.alert is None:
+        return Text()
+    style = {"high": "bad", "medium": "warn"}.get(quote.alert.severity, "")
+    return Text(printable(quote.alert.kind), "faint" if quote.alert.end else style)
+
+
 COLUMNS: Final[Sequence[tuple[Column, int]]] = (
     (Column("symbol", 8, _symbol, is_left=True, most=16), 0),
     (Column("price", 12, _price, most=16), 1),
@@ -322,11 +345,38 @@ COLUMNS: Final[Sequence[tuple[Column, int]]] = (
 """From left to right; those with the lower numbers go first where there is no room for all."""
 
 
-def fitting(columns: int) -> list[tuple[Column, int]]:
+GATEWAY_COLUMNS: Final = (
+    *COLUMNS[:3],
+    (Column("alert", 10, _alert, is_left=True, most=16), 2),
+    *COLUMNS[3:],
+)
+"""Those of a gateway's stream, which has alerts."""
+
+
+def named_columns(text: str) -> Sequence[tuple[Column, int]]:
+    """Return the columns that a list names, separated by commas: the first ones go first.
+
+    Raises
+    ------
+    UsageError
+        When there is no such column.
+    """
+    known = {column.title: column for column, _rank in GATEWAY_COLUMNS}
+    chosen = []
+    for rank, name in enumerate(dict.fromkeys(part.strip().lower() for part in text.split(","))):
+        if name not in known:
+            raise UsageError(f"--columns {name}: no such column{did_you_mean(name, known)}")
+        chosen.append((known[name], rank))
+    return chosen
+
+
+def fitting(
+    columns: int, among: Sequence[tuple[Column, int]] = COLUMNS
+) -> list[tuple[Column, int]]:
     """Return the columns that a width has room for, from left to right, each with its width."""
     room = columns - GAP
     chosen: list[Column] = []
-    for column, _rank in sorted(COLUMNS, key=lambda entry: entry[1]):
+    for column, _rank in sorted(among, key=lambda entry: entry[1]):
         if column.width + GAP > room:
             break
         room -= column.width + GAP
@@ -336,7 +386,7 @@ def fitting(columns: int) -> list[tuple[Column, int]]:
         extra = min(max(column.most - column.width, 0), room)
         widths[column.title] += extra
         room -= extra
-    return [(column, widths[column.title]) for column, _rank in COLUMNS if column in chosen]
+    return [(column, widths[column.title]) for column, _rank in among if column in chosen]
 
 
 def _decimal(price: int, decimals: int, width: int, sign: str = "") -> str:

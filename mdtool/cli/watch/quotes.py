@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mdtool.core.units import PRICE_SCALE, UNDEF_PRICE
+from mdtool.wire.alert_lines import AlertLine
 from mdtool.wire.vwap_lines import VwapState
 
 TREND_POINTS: Final = 40
@@ -36,6 +37,8 @@ class Quote:
         Prices at least half a second apart, latest last.
     decimals : int
         The most that its prices have needed so far.
+    alert : AlertLine or None
+        The latest.
     """
 
     state: VwapState
@@ -46,6 +49,7 @@ class Quote:
     updates: int = 1
     trend: deque[int] = field(default_factory=lambda: deque(maxlen=TREND_POINTS))
     decimals: int = _MIN_DECIMALS
+    alert: AlertLine | None = None
     _point_s: float = float("-inf")
 
     @property
@@ -102,13 +106,25 @@ class Quotes:
     def __init__(self) -> None:
         self.by_symbol: dict[str, Quote] = {}
         self.updates = 0
+        self.latest_alert: AlertLine | None = None
+        self._alerts: dict[str, AlertLine] = {}
+
+    def alert(self, alert: AlertLine) -> None:
+        """Apply an alert that began or ended."""
+        known = self._alerts.get(alert.symbol)
+        if known is not None and known.begin > alert.begin:
+            return  # an older one has ended
+        self._alerts[alert.symbol] = self.latest_alert = alert
+        if (quote := self.by_symbol.get(alert.symbol)) is not None:
+            quote.alert = alert
 
     def update(self, state: VwapState, now_s: float) -> None:
         """Apply a state of the feed."""
         self.updates += 1
         quote = self.by_symbol.get(state.symbol)
         if quote is None:
-            self.by_symbol[state.symbol] = Quote(state, state.price, now_s)
+            alert = self._alerts.get(state.symbol)
+            self.by_symbol[state.symbol] = Quote(state, state.price, now_s, alert=alert)
         else:
             quote.update(state, now_s)
 

@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rich.text import Text
 
+from mdtool.adapters.gateway_stream import GatewayStreamClient
 from mdtool.adapters.vwap_feed import VwapFeedClient, decode_states
 from mdtool.cli.screen import ASCII, UNICODE, new_console, printable
-from mdtool.cli.watch.drawing import Connection, Look, draw
+from mdtool.cli.watch.drawing import COLUMNS, Column, Connection, Look, alert_text, draw
 from mdtool.cli.watch.quotes import Quotes
 from mdtool.cli.watch.selection import Selection
 from mdtool.core.rates import Rates
 from mdtool.core.units import NS_PER_S
+from mdtool.wire.alert_lines import decode_alert, is_alert
+from mdtool.wire.vwap_lines import LineError
 
 FRAMES_PER_S: Final = 10
 _NOTICE_S: Final = 5.0
@@ -29,13 +32,20 @@ class WatchView:
 
     Parameters
     ----------
-    feed : VwapFeedClient
+    feed : VwapFeedClient or GatewayStreamClient
         It is followed in a thread of its own.
+    columns : sequence of (Column, int)
+        Those to show.
     """
 
     frames_per_s = FRAMES_PER_S
 
-    def __init__(self, feed: VwapFeedClient) -> None:
+    def __init__(
+        self,
+        feed: VwapFeedClient | GatewayStreamClient,
+        columns: Sequence[tuple[Column, int]] = COLUMNS,
+    ) -> None:
+        self._columns = columns
         self.console = new_console()
         is_ascii = self.console.options.ascii_only
         self._glyphs, self._is_ascii = ASCII if is_ascii else UNICODE, is_ascii
@@ -66,7 +76,7 @@ class WatchView:
     def draw(self, size: tuple[int, int], notice: str, *, is_due: bool) -> list[Text]:  # noqa: ARG002 - ages change all the time
         """Return the lines of the table as it is now."""
         now_s, now_ns = time.monotonic(), time.monotonic_ns()
-        look = Look(self._glyphs, self._is_ascii, now_s)
+        look = Look(self._glyphs, self._is_ascii, now_s, self._columns)
         with self._state.lock:
             if self._state.crash is not None:
                 raise self._state.crash
@@ -96,7 +106,7 @@ class _FeedState:
         self._attempts = 0
         self._bad_lines = 0
         self._last_error = ""
-        self._notice_until_s = 0.0
+        self._notice_until_s = self._alerted_until_s = 0.0
 
     def connected(self) -> None:
         with self.lock:
@@ -104,9 +114,18 @@ class _FeedState:
             self._reason = ""
 
     def received(self, lines: list[bytes]) -> None:
-        states, errors = decode_states(lines)
+        states, errors = decode_states(line for line in lines if not is_alert(line))
+        alerts = []
+        for line in filter(is_alert, lines):
+            try:
+                alerts.append(decode_alert(line))
+            except LineError as error:
+                errors.append(error)
         now_s = time.monotonic()
         with self.lock:
+            for alert in alerts:
+                self.quotes.alert(alert)
+                self._alerted_until_s = now_s + _NOTICE_S
             for state in states:
                 self.quotes.update(state, now_s)
             if errors:
@@ -125,6 +144,8 @@ class _FeedState:
         """Return the state of the connection; the lock is held."""
         if now_s < self._notice_until_s:
             notice = f"{self._bad_lines:,} lines were not understood, the last: {self._last_error}"
+        elif now_s < self._alerted_until_s and self.quotes.latest_alert is not None:
+            notice = alert_text(self.quotes.latest_alert)
         return Connection(
             address=printable(address),
             is_live=self._is_live,
