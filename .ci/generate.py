@@ -1,4 +1,4 @@
-"""Write the generated files again: wire/_pb, completions, docs/cli.md.
+"""Write the generated files again: wire/_pb, completions, docs/cli.md, docs/metrics.md, dashboards.
 
 With --check nothing is written, and the status is 1 when a file is out of date.
 """
@@ -31,6 +31,20 @@ described once: [Selection](#selection-options) and [Output](#output-options). O
 **Settings** can also be in `mdtool.toml` and in the environment: see
 [settings](operations.md#settings)."""
 EXAMPLE: Final = "Example: "
+METRICS: Final = """<!-- Written by .ci/generate.py from the code. -->
+# Metrics
+
+The gateway has its metrics for Prometheus at `/metrics` of its own port, the other services at
+that of a port of 127.0.0.1 that `--metrics-port`, or `metrics-port` in their section of
+`mdtool.toml`, names: off by default. The answer is OpenMetrics where the request prefers that,
+else text. Each has the metrics of its process too (`process_cpu_seconds_total`,
+`process_resident_memory_bytes`, `process_open_fds`); at ports of their own, `python_gc_*` as
+well. Live sources have [metrics of their own](sources.md). Workers of a gateway answer for all of
+them.
+
+[deploy/prometheus](../deploy/prometheus) has a configuration, recording rules and alerts, tested
+by `promtool test rules`; [deploy/grafana/mdtool.json](../deploy/grafana/mdtool.json) is a
+dashboard to import."""
 
 
 def protobuf() -> Iterator[tuple[Path, str]]:
@@ -81,6 +95,30 @@ def reference() -> Iterator[tuple[Path, str]]:
     for command in commands:
         parts += _section(command, shared)
     yield ROOT / "docs" / "cli.md", "\n\n".join(parts) + "\n"
+
+
+def metrics() -> Iterator[tuple[Path, str]]:
+    """Yield docs/metrics.md: every metric, by the services that have it."""
+    from mdtool.services.families import COUNTER, FAMILIES
+
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, family in FAMILIES.items():
+        scraped = f"{name}_total" if family.kind == COUNTER else name
+        labels = f"{{{','.join(family.labels)}}}" if family.labels else ""
+        row = f"| `{scraped}{labels}` | {family.kind} | {_cell(family.text)} |"
+        groups.setdefault(family.services, []).append(row)
+    parts = [METRICS]
+    for services, rows in sorted(groups.items(), key=lambda group: -len(group[0])):
+        parts += [f"## {', '.join(services)}"]
+        parts += ["\n".join(["| metric | type | meaning |", "|---|---|---|", *rows])]
+    yield ROOT / "docs" / "metrics.md", "\n\n".join(parts) + "\n"
+
+
+def dashboards() -> Iterator[tuple[Path, str]]:
+    """Yield the dashboard of Grafana."""
+    from dashboards import dashboard
+
+    yield ROOT / "deploy" / "grafana" / "mdtool.json", dashboard()
 
 
 def _below(parent: Any) -> Iterator[Any]:
@@ -181,7 +219,7 @@ def _cell(text: str) -> str:
 def main() -> None:
     """Write every generated file, or compare."""
     stale = []
-    for path, text in [*protobuf(), *completions(), *reference()]:
+    for path, text in [*protobuf(), *completions(), *reference(), *metrics(), *dashboards()]:
         if not path.exists() or path.read_text() != text:
             stale.append(str(path.relative_to(ROOT)))
             if "--check" not in sys.argv:

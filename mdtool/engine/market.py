@@ -268,6 +268,10 @@ class Market:
         """Return copies of the symbols' sessions, a SESSION each."""
         return self._sessions[symbols]
 
+    def latest_ingest_ns(self) -> int:
+        """Return when the latest tick reached an ingest server, 0 before any."""
+        return int(self._sessions["ingest_timestamp"][: len(self.symbols)].max(initial=0))
+
     def _fold(self, frames: Frames) -> NDArray[np.uint32]:
         """Enter trades and refusals everywhere; return the symbols that changed, each once."""
         self.commit += 1

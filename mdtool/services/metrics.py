@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
-    from mdtool.services.client import Admission
-    from mdtool.wire.batches import Counts
 
 _HOST: Final = "127.0.0.1"
 PATH: Final = "/metrics"
@@ -33,9 +31,7 @@ def metrics_port() -> Any:
 
 @contextlib.asynccontextmanager
 async def metrics_served(
-    port: int | None,
-    admission: Admission | None = None,
-    counts: Callable[[], Counts] | None = None,
+    port: int | None, *sources: Callable[[], Iterator[Metric]]
 ) -> AsyncIterator[Mapping[str, str]]:
     """Serve metrics within the block, and give their address, as `started` takes it.
 
@@ -43,10 +39,8 @@ async def metrics_served(
     ----------
     port : int, optional
         None serves nothing, and gives no address.
-    admission : Admission, optional
-        Of the service's clients.
-    counts : callable, optional
-        Returns those of the service's market.
+    sources : callable
+        Each yields families of the service, whenever it is scraped.
 
     Raises
     ------
@@ -58,7 +52,7 @@ async def metrics_served(
         return
     # Heavy: filters have the settings of services too, and few services have such a port.
     from aiohttp import web
-    from prometheus_client import CollectorRegistry, ProcessCollector
+    from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
     from prometheus_client.registry import Collector
 
     from mdtool.core.tcp import listen
@@ -68,14 +62,13 @@ async def metrics_served(
     class Counted(Collector):
         def collect(self) -> Iterator[Metric]:
             yield families.accept_pauses()
-            if admission is not None:
-                yield families.refused(admission.refused)
-                yield from families.connections(admission.tallies)
-            if counts is not None:
-                yield from families.ticks(counts())
+            yield families.gauge("mdtool_loop_lag_seconds", lag.seconds)
+            for source in sources:
+                yield from source()
 
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
     registry.register(Counted())
 
     async def answer(request: web.Request) -> web.Response:
@@ -83,7 +76,7 @@ async def metrics_served(
 
     app = web.Application()
     app.router.add_get(PATH, answer)
-    async with serving(app) as server:
+    async with families.LoopLag() as lag, serving(app) as server:
         listener = await listen(server, _HOST, port, "--metrics-port")
         with contextlib.closing(listener):
             yield {"metrics": listener.address}

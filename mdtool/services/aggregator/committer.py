@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
@@ -15,6 +16,7 @@ from mdtool.adapters.stores.steps import Steps
 from mdtool.core.backoff import delays
 from mdtool.engine.market import Change, Market
 from mdtool.services.aggregator.storage import StoreThread
+from mdtool.services.times import COMMIT_BOUNDS_S, Histogram
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,10 @@ class Committer:
         The number of the latest step of the market that is committed, with all before it.
     uncommitted : int
         Frames that await their commit.
+    written : int
+        Frames that are in the store, of those that came since this was created.
+    times : Histogram
+        How long groups took to write, retries apart.
     """
 
     def __init__(
@@ -66,7 +72,8 @@ class Committer:
         availability: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self.committed = market.commit
-        self.uncommitted = 0
+        self.uncommitted = self.written = 0
+        self.times = Histogram(COMMIT_BOUNDS_S)
         self._market = market
         self._store = store
         self._steps = Steps(market)
@@ -90,6 +97,11 @@ class Committer:
     def has_room(self) -> bool:
         """Whether more may be taken."""
         return self.uncommitted < self._max_uncommitted
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the last attempt to write the store succeeded."""
+        return not self._is_unavailable
 
     def listen(self, listener: CommitListener) -> None:
         """Call `listener` at each commit."""
@@ -215,18 +227,22 @@ class Committer:
         if not await self._write(self._steps.take(group)):
             return False
         self._streams = {name: latest for name, latest in self._streams.items() if latest > commit}
-        self.uncommitted -= sum(change.run.frames.count for change in group)
+        count = sum(change.run.frames.count for change in group)
+        self.uncommitted -= count
+        self.written += count
         self._settle(group, commit)
         return True
 
     async def _write(self, step: Step) -> bool:
         assert self._store is not None
         for delay_s in delays(_FIRST_WAIT_S, _MAX_WAIT_S):
+            began_s = time.monotonic()
             try:
                 await self._store.write(step)
             except StoreUnavailableError as error:
                 self._set_unavailable(error)
             else:
+                self.times.add(time.monotonic() - began_s)
                 self._set_available()
                 return True
             if self._is_ending.is_set():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
-from typing import Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 from mdtool.adapters import rpc
 from mdtool.adapters.local_market import LocalMarket
@@ -14,7 +14,7 @@ from mdtool.adapters.local_rpc import LocalServer
 from mdtool.core.config import load
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.tls import server_tls
-from mdtool.core.units import ANY_PRICE, counted
+from mdtool.core.units import ANY_PRICE, NS_PER_S, counted
 from mdtool.services.aggregator.committer import Committer
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.grpc_server import GrpcServer
@@ -29,6 +29,9 @@ from mdtool.services.metrics import metrics_served
 from mdtool.services.security import Security
 from mdtool.services.store.config import StoreConfig
 from mdtool.services.store.retention import retained
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +105,7 @@ class Aggregator:
         if self._config.socket:
             await stack.enter_async_context(LocalServer(self._config.socket, servicer))
         metrics = await stack.enter_async_context(
-            metrics_served(config.metrics_port, counts=functools.partial(counts_of, self.market))
+            metrics_served(config.metrics_port, lambda: self._measures(committer))
         )
         await stack.enter_async_context(server)
         stack.callback(live.close)
@@ -113,6 +116,21 @@ class Aggregator:
         await stack.enter_async_context(retained(config.store, keep, config.session))
         started({"grpc": address, **metrics})
         await asyncio.get_running_loop().create_future()
+
+    def _measures(self, committer: Committer) -> Iterator[Metric]:
+        from mdtool.services import families
+
+        market = self.market
+        yield from families.ticks(counts_of(market))
+        yield families.gauge("mdtool_symbols", len(market.symbols))
+        latest_ns = market.latest_ingest_ns()
+        yield families.gauge("mdtool_last_tick_timestamp_seconds", latest_ns / NS_PER_S)
+        yield families.gauge("mdtool_subscribers", len(self.subscribers))
+        yield families.gauge("mdtool_uncommitted_ticks", committer.uncommitted)
+        if self._config.store:
+            yield families.histogram("mdtool_commit_seconds", {(): committer.times})
+            yield families.counter("mdtool_committed_ticks", committer.written)
+            yield families.gauge("mdtool_store_writable", committer.is_writable)
 
     async def _restored(self, stack: contextlib.AsyncExitStack) -> StoreThread | None:
         """Open the store, if there is one, and restore the market from it."""

@@ -19,7 +19,6 @@ from mdtool.services.client import Admission, Client
 from mdtool.services.gateway.origins import ForeignOriginError, Origins
 from mdtool.services.gateway.parameters import ParameterError
 from mdtool.services.gateway.proxies import Proxies
-from mdtool.services.gateway.times import RouteTimes
 from mdtool.services.http.answers import (
     ANYBODY,
     IDENTIFY,
@@ -35,6 +34,7 @@ from mdtool.services.http.answers import (
 from mdtool.services.http.bodies import BodyError
 from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter
 from mdtool.services.limits import CapacityError
+from mdtool.services.times import RouteTimes
 
 STALE_HEADERS: Final = {"Warning": '110 mdtool "Response is Stale"'}
 

@@ -19,7 +19,7 @@ from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import Probe
 from mdtool.core.units import NS_PER_S
 from mdtool.services.gateway.hub import Changes, Hub
-from mdtool.services.gateway.times import Ages
+from mdtool.services.times import Ages
 from mdtool.wire.batches import Counts, Updates
 
 log = logging.getLogger(__name__)

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
 from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from mdtool.core.breaker import Circuit
-from mdtool.services.families import accept_pauses, connections, counter, refused, ticks
+from mdtool.services.families import (
+    accept_pauses,
+    connections,
+    counter,
+    gauge,
+    histogram,
+    labelled,
+    ticks,
+)
 from mdtool.services.gateway.http import Routes
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.sources import Sources
-from mdtool.services.gateway.times import Histogram
 from mdtool.services.gateway.upstream import Upstream
 from mdtool.services.gateway.workers.peers import Peers
 from mdtool.services.metrics import PATH, exposition
+from mdtool.services.times import Histogram
 
 _HIGHEST: Final = frozenset({"mdtool_update_age_recent_seconds"})
 """Metrics of which the highest of all workers counts, not their sum."""
@@ -129,61 +131,43 @@ class _MarketCollector(Collector):
         yield self._circuit()
         if self._sources.history is not None:
             is_up = self._sources.history.lost_because is None
-            yield _gauge("mdtool_store_up", "Whether the store responds.", is_up)
+            yield gauge("mdtool_store_up", is_up)
 
     def _stream(self) -> Iterator[Metric]:
         market, state = self._sources.market, self._sources.market.state
-        yield _gauge(
-            "mdtool_stream_up", "Whether the aggregator's stream is connected.", state.is_live
-        )
-        yield _gauge(
+        yield gauge("mdtool_stream_up", state.is_live)
+        yield gauge(
             "mdtool_stream_held_up",
-            "Whether the aggregator cannot commit ticks.",
             market.is_blocked,
         )
-        yield _gauge("mdtool_symbols", "Symbols that are known.", len(state.symbols))
-        yield _gauge("mdtool_symbols_stale", "Those that are stale.", state.stale_count())
-        yield counter(
-            "mdtool_stream_connections", "Streams opened to the aggregator.", market.connections
-        )
-        yield counter("mdtool_stream_messages", "Messages of those streams.", market.messages)
+        yield gauge("mdtool_symbols", len(state.symbols))
+        yield gauge("mdtool_symbols_stale", state.stale_count())
+        yield counter("mdtool_stream_connections", market.connections)
+        yield counter("mdtool_stream_messages", market.messages)
 
     def _quotes(self) -> Iterator[Metric]:
         report = self._sources.quotes.report()
-        yield _gauge("mdtool_quotes", "Symbols that have a quote.", report["known"])
-        yield _gauge("mdtool_quotes_stale", "Those that are stale.", report["stale"])
+        yield gauge("mdtool_quotes", report["known"])
+        yield gauge("mdtool_quotes_stale", report["stale"])
         up = report["hub"]["connected"]
-        yield _gauge("mdtool_quote_hub_up", "Whether the hub is connected.", up)
+        yield gauge("mdtool_quote_hub_up", up)
         if report["source"] is not None:
             up = report["source"]["connected"]
-            yield _gauge("mdtool_quote_source_up", "Whether the DBN stream is connected.", up)
+            yield gauge("mdtool_quote_source_up", up)
 
     def _alerts(self) -> Iterator[Metric]:
         alerts = self._sources.alerts
-        family = CounterMetricFamily(
-            "mdtool_alerts",
-            "Alerts that began, by the severity that they began with.",
-            labels=("kind", "severity"),
-        )
+        began = labelled("mdtool_alerts")
         for labels, count in alerts.watch.counts.items():
-            family.add_metric(labels, count)
-        yield family
-        yield _gauge("mdtool_alerts_open", "Alerts that are open.", alerts.watch.open_count())
+            began.add_metric(labels, count)
+        yield began
+        yield gauge("mdtool_alerts_open", alerts.watch.open_count())
         if alerts.webhooks:
-            sent = CounterMetricFamily(
-                "mdtool_webhook_alerts", "Alerts for webhooks, by outcome.", labels=("outcome",)
-            )
-            for outcome, count in alerts.webhooks.counts.items():
-                sent.add_metric((outcome,), count)
-            yield sent
+            yield labelled("mdtool_webhook_alerts", alerts.webhooks.counts)
 
     def _circuit(self) -> Metric:
-        circuit = GaugeMetricFamily(
-            "mdtool_circuit", "1 for the state of the circuit.", labels=("state",)
-        )
-        for state in Circuit:
-            circuit.add_metric((state.value,), state is self._sources.upstream.circuit)
-        return circuit
+        current = self._sources.upstream.circuit
+        return labelled("mdtool_circuit", {state.value: state is current for state in Circuit})
 
 
 class _ClientsCollector(Collector):
@@ -196,11 +180,10 @@ class _ClientsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._fanout()
         yield from self._upstream()
-        yield refused(self._served.refused)
+        yield labelled("mdtool_refused", self._served.refused)
         yield accept_pauses()
         yield counter(
             "mdtool_client_waits",
-            "Messages that waited, for their client had used its share of the time.",
             self._served.admission.waits,
         )
         yield self._requests()
@@ -208,62 +191,38 @@ class _ClientsCollector(Collector):
 
     def _fanout(self) -> Iterator[Metric]:
         ages, hub = self._sources.market.ages, self._sources.hub
-        yield HistogramMetricFamily(
-            "mdtool_update_age_seconds",
-            "Age of the oldest update of a round, from ingest to its last write.",
-            buckets=_cumulated(ages),
-            sum_value=ages.total_s,
-        )
-        yield _gauge(
+        yield histogram("mdtool_update_age_seconds", {(): ages})
+        yield gauge(
             "mdtool_update_age_recent_seconds",
-            "The highest of those ages in the last seconds, 0 where nothing was written.",
             ages.recent_s() or 0.0,
         )
-        yield counter("mdtool_fanout_rounds", "Rounds of writes to clients.", hub.rounds)
+        yield counter("mdtool_fanout_rounds", hub.rounds)
         yield counter(
             "mdtool_fanout_conflated",
-            "Payloads that a later one replaced while a round was written.",
             hub.conflated,
         )
         yield counter(
             "mdtool_fanout_dropped",
-            "Events that were dropped while a round was written, and reported as missed.",
             hub.dropped,
         )
 
     def _upstream(self) -> Iterator[Metric]:
         upstream, history = self._sources.upstream, self._sources.history
-        yield _outcomes("mdtool_upstream_calls", "Requests to the aggregator", upstream)
-        yield counter("mdtool_upstream_repeats", "Those that were repeated.", upstream.repeated)
-        yield counter("mdtool_circuit_opened", "Times the circuit opened.", upstream.opened)
+        yield _outcomes("mdtool_upstream_calls", upstream)
+        yield counter("mdtool_upstream_repeats", upstream.repeated)
+        yield counter("mdtool_circuit_opened", upstream.opened)
         if history is not None:
-            yield _outcomes("mdtool_store_calls", "Requests to the store", history.upstream)
+            yield _outcomes("mdtool_store_calls", history.upstream)
 
     def _requests(self) -> Metric:
-        family = HistogramMetricFamily(
-            "mdtool_request_seconds",
-            "HTTP requests by route and status.",
-            labels=("route", "status"),
-        )
-        for route, of_route in self._served.times.items():
-            for status, times in of_route.by_status.items():
-                family.add_metric((route, str(status)), _cumulated(times), times.total_s)
-        return family
+        times: dict[tuple[str, ...], Histogram] = {
+            (route, str(status)): each
+            for route, of_route in self._served.times.items()
+            for status, each in of_route.by_status.items()
+        }
+        return histogram("mdtool_request_seconds", times)
 
 
-def _outcomes(name: str, text: str, upstream: Upstream) -> Metric:
-    calls = CounterMetricFamily(
-        name, f"{text}, by outcome; repeated ones count again.", labels=("outcome",)
-    )
-    for outcome in ("answered", "failed", "refused"):
-        calls.add_metric((outcome,), getattr(upstream, outcome))
-    return calls
-
-
-def _cumulated(times: Histogram) -> list[tuple[str, float]]:
-    bounds = (*map(str, times.bounds_s), "+Inf")
-    return list(zip(bounds, accumulate(times.buckets), strict=True))
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, text, value)
+def _outcomes(name: str, upstream: Upstream) -> Metric:
+    outcomes = ("answered", "failed", "refused")
+    return labelled(name, {outcome: getattr(upstream, outcome) for outcome in outcomes})

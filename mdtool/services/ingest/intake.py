@@ -99,10 +99,12 @@ class Intake:
         The stream of connections that do not name one.
     uncommitted : int
         Frames that await their commit.
+    taken, committed : int
+        Frames of all streams that this server has taken, and that are committed.
     """
 
     def __init__(self, bus: Bus, max_uncommitted: int) -> None:
-        self.uncommitted = 0
+        self.uncommitted = self.taken = self.committed = 0
         self.shared = Stream(f"serve-tcp-{uuid.uuid4().hex}")
         self._bus = bus
         self._max_uncommitted = max_uncommitted
@@ -125,6 +127,7 @@ class Intake:
         """Publish the next frames of a stream on the bus, from its sequence `taken` on."""
         self._bus.publish(stream.stream_id, stream.taken, frames)
         stream.taken += frames.count
+        self.taken += frames.count
         self.uncommitted += frames.count
 
     async def open(self, stream_id: str, owner: Owner, principal: str = "") -> Stream:
@@ -185,7 +188,9 @@ class Intake:
         stream = self._streams.get(stream_id)
         if stream is None:
             return
-        self.uncommitted -= stream.commit(min(next_sequence, stream.taken))
+        committed = stream.commit(min(next_sequence, stream.taken))
+        self.committed += committed
+        self.uncommitted -= committed
         self._forget_if_idle(stream)
         if self._waiting_for_room and self.uncommitted <= self._max_uncommitted // 2:
             waiting, self._waiting_for_room = self._waiting_for_room, []

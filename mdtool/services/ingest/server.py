@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 from mdtool.adapters.bus import open_bus
 from mdtool.adapters.bus.port import Bus
@@ -29,6 +30,9 @@ from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
 from mdtool.wire.symbol_index import SymbolIndex
 from mdtool.wire.tick_decoder import TickDecoder
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +86,17 @@ class IngestServer:
         symbols = SymbolIndex(self._config.max_symbols)
         url = self._config.bus or self._config.aggregator
         async with (
+            contextlib.AsyncExitStack() as stack,
             open_bus(url, symbols.symbols, self._local, self._config.aggregator_socket) as bus,
-            metrics_served(self._config.metrics_port, self._connections.admission) as metrics,
             asyncio.TaskGroup() as tasks,
         ):
             intake = Intake(bus, self._config.max_uncommitted)
+            metrics = await stack.enter_async_context(
+                metrics_served(
+                    self._config.metrics_port,
+                    lambda: _measures(intake, self._connections.admission),
+                )
+            )
             watching = None
             if security is not None:
                 watching = tasks.create_task(security.run(self._connections.admission.open))
@@ -151,3 +161,12 @@ def _warm_up() -> None:
     """Compile the decoder's kernels before anyone waits for them."""
     tick = tick_pb2.Tick(symbol="A", price=1.0, volume=1, exchange_timestamp=time.time_ns())
     TickDecoder(SymbolIndex(1)).feed(encode_frame(tick.SerializeToString()), time.time_ns())
+
+
+def _measures(intake: Intake, admission: Admission) -> Iterator[Metric]:
+    from mdtool.services import families
+
+    yield families.counter("mdtool_frames_taken", intake.taken)
+    yield families.counter("mdtool_frames_committed", intake.committed)
+    yield families.gauge("mdtool_uncommitted_ticks", intake.uncommitted)
+    yield from families.clients(admission)

@@ -7,6 +7,7 @@ from typing import Final
 
 from mdtool.adapters.identity.config import auth_mode
 from mdtool.core.config import setting
+from mdtool.services.metrics import metrics_port
 
 CLOSE: Final = "close"
 HOLD: Final = "hold"
@@ -39,6 +40,7 @@ class LiveGatewayConfig:
         choices=("now",),
         example="now",
     )
+    metrics_port: int | None = metrics_port()
     control_port: int | None = setting(
         None,
         "Port of the control API on 127.0.0.1, 0 for any free one; by default --port + 1.",

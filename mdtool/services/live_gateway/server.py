@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,8 +26,12 @@ from mdtool.services.live_gateway.inputs import Input, inputs
 from mdtool.services.live_gateway.keys import Keys
 from mdtool.services.live_gateway.playback import Pass, Playback
 from mdtool.services.live_gateway.session import Session
+from mdtool.services.metrics import metrics_served
 from mdtool.services.security import Security, keep_local
 from mdtool.wire.dbn_records import DTYPES, RTYPES
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 
 class LiveGateway:
@@ -105,11 +110,19 @@ class LiveGateway:
             server = await listen(protocol, config.host, config.port, tls=tls)
             control = Control(self._playbacks, self._sessions, self._inject)
             try:
-                async with control.listening(_control_port(config), security) as control_address:
-                    started({"live": server.address, "control": control_address})
+                async with (
+                    control.listening(_control_port(config), security) as control_address,
+                    metrics_served(config.metrics_port, self._measures) as metrics,
+                ):
+                    started({"live": server.address, "control": control_address, **metrics})
                     await asyncio.get_running_loop().create_future()
             finally:
                 server.close()
+
+    def _measures(self) -> Iterator[Metric]:
+        from mdtool.services import families
+
+        return families.clients(self._admission)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = next(self._numbers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.local_market import LocalMarket
@@ -26,6 +26,9 @@ from mdtool.services.vwap.follower import Follower
 from mdtool.services.vwap.states import STATES_AT_ONCE, States
 from mdtool.wire.vwap_lines import VwapState
 from mdtool.wire.websocket import CloseCode
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 Update: TypeAlias = Callable[[Collection[VwapState]], None]
 """Takes states that changed."""
@@ -92,7 +95,7 @@ class VwapFeed:
             stack.callback(admission.close_all, CloseCode.GOING_AWAY, "the service stops")
             stack.callback(server.close)
             metrics = await stack.enter_async_context(
-                metrics_served(config.metrics_port, admission)
+                metrics_served(config.metrics_port, lambda: _measures(states, admission))
             )
             publisher = _Publisher(states, connections)
             if self._local_vwaps is not None:
@@ -140,3 +143,10 @@ class _Publisher:
             update(self._states.states(symbols[begin:end]))
             if end < len(symbols):
                 asyncio.get_running_loop().call_soon(self._send, update, symbols, end)
+
+
+def _measures(states: States, admission: Admission) -> Iterator[Metric]:
+    from mdtool.services import families
+
+    yield families.gauge("mdtool_symbols", len(states))
+    yield from families.clients(admission)

@@ -13,7 +13,7 @@ from mdtool.core.symbols import SymbolTable
 from mdtool.services.gateway.health import Health
 from mdtool.services.gateway.hub import Hub
 from mdtool.services.gateway.market import MarketState, MarketStream
-from mdtool.services.gateway.times import AGE_BOUNDS_S, RECENT_S, Ages
+from mdtool.services.times import AGE_BOUNDS_S, RECENT_S, Ages
 from mdtool.wire.batches import Counts, Updates
 
 

@@ -1,4 +1,4 @@
-"""How long requests take, and how old updates are when they are written."""
+"""How long requests and commits take, and how old updates are when they are written."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ REQUEST_BOUNDS_S: Final = (
     *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
 """Upper bounds of the buckets of request times."""
+COMMIT_BOUNDS_S: Final = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+"""Upper bounds of the buckets of commits."""
 AGE_BOUNDS_S: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
