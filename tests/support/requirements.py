@@ -32,6 +32,8 @@ PROGRAMS: Final = {
     "cargo": ("cargo",),
     "prometheus": ("prometheus",),
     "promtool": ("promtool",),
+    "nginx": ("nginx",),
+    "haproxy": ("haproxy",),
     "systemd-analyze": ("systemd-analyze",),
 }
 """The programs of tests, and the names that systems have for them."""
