@@ -136,6 +136,13 @@ def aggregate(
         list[str] | None,
         typer.Argument(metavar="INPUT", help="DBN files, folders or zips of them, or - for stdin."),
     ] = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild",
+            help="Make the sessions and bars of the store again from its trades, and end.",
+        ),
+    ] = False,
 ) -> int:
     """Aggregate the trades of INPUT to OHLCV bars; without INPUT, run the aggregation service.
 
@@ -160,9 +167,13 @@ def aggregate(
 
     Example: mdtool aggregate --port 50051
 
+    Example: mdtool aggregate --rebuild --session '17:00 America/Chicago'
+
     Example: mdtool aggregate --bus kafka://127.0.0.1:9092
     """
-    check_mode(context, AggregatorConfig, not inputs, shared=("inputs", "session"))
+    check_mode(context, AggregatorConfig, not inputs, shared=("inputs", "session", "rebuild"))
+    if rebuild:
+        return _rebuild(inputs, config)
     if inputs:
         is_given = any(name == "session" for name, _ in given_options(context))
         stream = bars.stream(config.session if is_given else None)
@@ -176,6 +187,28 @@ def aggregate(
     from mdtool.services.aggregator.server import Aggregator
 
     return run_service(Aggregator(config))
+
+
+def _rebuild(inputs: list[str] | None, config: AggregatorConfig) -> int:
+    from mdtool.adapters.stores import open_history, open_store
+    from mdtool.cli.store.target import url_of
+    from mdtool.core.config import load
+    from mdtool.services.store.config import StoreConfig
+    from mdtool.services.store.rebuild import rebuild
+
+    if inputs:
+        raise UsageError("--rebuild: reads the store; leave out INPUT")
+    url = url_of(load(StoreConfig, "store", {"store": config.store or None}))
+    with open_history(url) as history:  # which creates nothing
+        history.symbols()
+    with open_store(url) as store, Progress("trades") as progress:
+        store.claim()
+        done = rebuild(store, config, progress.show)
+    typer.echo(
+        f"{store.address}: made the sessions and bars of {counted(done.symbols, 'symbol')} again "
+        f"from {counted(done.trades, 'trade')}; {done.differing:,} were other ones before"
+    )
+    return EXIT_OK
 
 
 def _filter(

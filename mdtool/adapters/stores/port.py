@@ -387,6 +387,23 @@ class Store(TradeHistory, Protocol):
         """
         ...
 
+    def replace_market(self, step: Step) -> int:
+        """Write the sessions and bars of a step in place of all that its symbols have.
+
+        It is one transaction, of a market that was claimed. Runs, counts and lots are not written.
+
+        Returns
+        -------
+        int
+            How many sessions and bars were other ones before.
+
+        Raises
+        ------
+        StoreUnavailableError
+            As `write`.
+        """
+        ...
+
     def used_bytes(self) -> int | None:
         """Return how many bytes are in use, None where deleting does not make that less."""
         ...

@@ -516,6 +516,42 @@ def put_market(
                 put(statement, bars[:, chosen])
 
 
+def replace_market(
+    session: Any,
+    step: Step,
+    numbers: NDArray[np.int64],
+    statements: Statements,
+    put: Callable[[str, NDArray[np.int64]], object],
+) -> int:
+    """Write the sessions and bars of a step in place of all that its symbols have.
+
+    Parameters are those of `put_market`; the session is within a transaction.
+
+    Returns
+    -------
+    int
+        How many sessions and bars were other ones before.
+    """
+    p = statements.dialect.parameter
+    tables = ("sessions", "open_bars", "bars")
+
+    def rows() -> set[tuple[Any, ...]]:
+        return {
+            (table, *row)
+            for table in tables
+            for number in numbers[step.changed].tolist()
+            for row in session.rows(f"SELECT * FROM {table} WHERE symbol = {p}", number)
+        }
+
+    before = rows()
+    for number in numbers[step.changed].tolist():
+        for table in tables:
+            session.execute(f"DELETE FROM {table} WHERE symbol = {p}", (number,))
+    put_market(step, numbers, statements, put)
+    after = rows()
+    return max(len(before - after), len(after - before))
+
+
 def is_ascending(keys: NDArray[np.int64]) -> bool:
     """Return whether keys, int64[k, n], ascend, none twice."""
     up = np.zeros(max(0, keys.shape[1] - 1), np.bool_)

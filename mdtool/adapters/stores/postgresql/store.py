@@ -28,6 +28,7 @@ from mdtool.adapters.stores.sql import (
     StoredStream,
     new_trades,
     put_market,
+    replace_market,
     symbol_numbers,
     used_symbols,
 )
@@ -189,6 +190,24 @@ class Store(SqlReader):
             return Pruning(_STATEMENTS.dialect, lambda: _writing(session)).prune(before_ns)
 
         return self._server.read(prune, takes_long=True)
+
+    def replace_market(self, step: Step) -> int:
+        """Write sessions and bars in place of all that the step's symbols have."""
+
+        def replace(session: Session) -> int:
+            used = used_symbols(step)
+            names = list(used.values())
+            known = dict(session.execute(_SYMBOLS, (names,)).fetchall())
+            with _writing(session):
+                return replace_market(
+                    session,
+                    step,
+                    symbol_numbers(used, known),
+                    _STATEMENTS,
+                    lambda put, table: session.execute(put, tuple(table)),
+                )
+
+        return self._server.read(replace, takes_long=True)
 
     def used_bytes(self) -> None:
         """Return None: what PostgreSQL deletes takes space until it is vacuumed."""

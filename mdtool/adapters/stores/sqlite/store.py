@@ -19,6 +19,7 @@ from mdtool.adapters.stores.sql import (
     StoredStream,
     new_trades,
     put_market,
+    replace_market,
     symbol_numbers,
     used_symbols,
 )
@@ -130,6 +131,19 @@ class Store(BlockReader):
         return Pruning(STATEMENTS.dialect, self._file.writing, layers.delete_before).prune(
             before_ns
         )
+
+    def replace_market(self, step: Step) -> int:
+        """Write sessions and bars in place of all that the step's symbols have."""
+        with self._file.writing() as session:
+            used = used_symbols(step)
+            known = {symbol: _symbol(session, symbol) for symbol in used.values()}
+            return replace_market(
+                session,
+                step,
+                symbol_numbers(used, known),
+                STATEMENTS,
+                lambda put, table: session.executemany(put, table.T.tolist()),
+            )
 
     def used_bytes(self) -> int:
         """Return how many bytes are in use; those that are free are used by later writes."""

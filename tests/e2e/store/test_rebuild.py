@@ -1,0 +1,121 @@
+"""`mdtool aggregate --rebuild`: sessions and bars of stored trades are those that were there."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+
+import numpy as np
+import pytest
+
+from mdtool.adapters.stores import open_store
+from mdtool.adapters.stores.steps import Steps
+from mdtool.core.trades import Frames, Trades
+from mdtool.services.aggregator.config import AggregatorConfig
+from mdtool.services.aggregator.markets import new_market
+from tests.support.commands import output_of
+from tests.support.store_commands import DAY_NS, NOON_NS, store, trades, write
+from tests.support.stores import STORES, until_taken
+
+pytestmark = pytest.mark.usefixtures("no_settings")
+
+SECOND_NS = 10**9
+SYMBOLS = ["A", "B", "C"]
+TABLES = ("sessions", "open_bars", "bars")
+
+
+@pytest.fixture(params=STORES)
+def url(request, tmp_path):
+    with STORES[request.param](tmp_path) as new_url:
+        yield new_url()
+
+
+def fill(url, seed=5):
+    """What a service stores of two streams over ten days: some ticks late, some far too late."""
+    random = np.random.default_rng(seed)
+    market = new_market(AggregatorConfig())
+    for name in SYMBOLS:
+        market.intern(name)
+    steps = Steps(market)
+    sequence = {"x": 0, "y": 0}
+    now_ns = NOON_NS
+    with open_store(url) as opened:
+        for _ in range(120):
+            n = int(random.integers(1, 40))
+            late_ns = random.choice([0, 5, 90, 100_000], n, p=[0.8, 0.1, 0.05, 0.05]) * SECOND_NS
+            batch = Trades(
+                symbol=random.integers(0, len(SYMBOLS), n).astype(np.uint32),
+                price=random.integers(1, 10**6, n) * 10**6,
+                size=random.integers(1, 100, n),
+                ts_event=now_ns + np.sort(random.integers(0, SECOND_NS * 60, n)) - late_ns,
+                ts_recv=now_ns + np.arange(n, dtype=np.int64),
+            )
+            stream = str(random.choice(["x", "y"]))
+            # A batch that amends a past session and begins another would store the latter alone.
+            edges = np.flatnonzero(np.diff(batch.ts_event // DAY_NS)) + 1
+            for begin, end in itertools.pairwise([0, *edges.tolist(), n]):
+                change = market.apply(stream, sequence[stream], Frames.of(batch[begin:end]))
+                sequence[stream] += end - begin
+                opened.write(steps.take([change]))
+            now_ns += int(random.integers(60, 15_000)) * SECOND_NS
+
+
+def rebuild(url, *options, status=0, said=""):
+    return output_of("aggregate", "--rebuild", "--store", url, *options, status=status, said=said)
+
+
+def contents(url):
+    """The state that a market restores, and all bars."""
+    with open_store(url) as opened:
+        state = until_taken(lambda: opened.load(100, 10**10))
+        bars = {
+            (symbol, interval): opened.bars(symbol, interval, 10**6).tolist()
+            for symbol in SYMBOLS
+            for interval in {int(each) for each in state.bars["interval_ns"]}
+        }
+    order = np.argsort(state.symbols)
+    names = [state.symbols[each] for each in order]
+    return names, state.sessions[order].tolist(), bars
+
+
+def test_what_was_there_is_made_again(url):
+    fill(url)
+    before = contents(url)
+    assert sum(map(len, before[2].values())) > 500
+    assert b"of 3 symbols again from " in (done := rebuild(url))
+    assert done.endswith(b"; 0 were other ones before\n")
+    assert contents(url) == before
+
+
+def test_damage_is_made_good(tmp_path):
+    url, path = f"sqlite:///{tmp_path}/s.db", tmp_path / "s.db"
+    fill(url)
+    before = contents(url)
+    with sqlite3.connect(path) as file:
+        file.execute("DELETE FROM bars WHERE start % 3 = 0")
+        file.execute("UPDATE sessions SET volume = volume + 1")
+        file.execute("DELETE FROM open_bars")
+    file.close()
+    assert contents(url) != before
+    assert not rebuild(url).endswith(b"; 0 were other ones before\n")
+    assert contents(url) == before
+    assert ", differences: 0," in store("check", "--store", url)
+
+
+def test_sessions_may_begin_at_another_time(tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    store(write(tmp_path / "t.dbn", trades(3_000)), "--store", url)
+    session = ("--session", "17:00 America/Chicago")
+    rebuild(url, *session)
+    assert rebuild(url, *session).endswith(b"; 0 were other ones before\n")
+
+
+def test_a_store_in_use_is_not_rebuilt(tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    rebuild(url, status=1, said="there is no such file")
+    assert not (tmp_path / "s.db").exists()
+    fill(url)
+    with open_store(url) as used:
+        used.claim()
+        rebuild(url, status=3, said="is in use by process")
+    rebuild(url, tmp_path / "t.dbn", status=2, said="INPUT")
