@@ -10,18 +10,22 @@ import contextlib
 import socket
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import numpy as np
 from aiohttp import web
 
 from mdtool.core.addresses import format_address
 from mdtool.core.lifecycle import Started, run_service
+from mdtool.core.records import index_timestamps
 from mdtool.core.tcp import listen
-from mdtool.core.units import format_price, format_time
+from mdtool.core.units import NS_PER_S, format_price, format_time
 from mdtool.services.http.listening import listening
 from mdtool.services.ingest.server import READ_BYTES
+from mdtool.wire.dbn import DbnDecoder
 from mdtool.wire.frames import encode_ack
 from mdtool.wire.websocket import text_frame
 
@@ -33,6 +37,7 @@ _MESSAGE_BYTES: Final = 300
 _SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 _END_OF_REQUEST: Final = b"\r\n\r\n"
 _SENT_BYTES: Final = 1 << 20
+_THIRD: Final = 3
 _PAGE: Final = """
 SELECT timestamp, price, volume FROM trades
 WHERE symbol = (SELECT number FROM symbols WHERE symbol = ?)
@@ -273,8 +278,58 @@ def _send_all(connection: socket.socket, data: memoryview) -> None:
             connection.sendall(data[begin : begin + _SENT_BYTES])
 
 
+class Paced:
+    """Sends DBN records of a file when they are due, each to a third of its clients, in one loop.
+
+    Playback begins with the first byte from a client, for those that are connected then.
+
+    Parameters
+    ----------
+    path : str
+    """
+
+    name = "paced"
+
+    def __init__(self, path: str) -> None:
+        self._records = np.concatenate(DbnDecoder(path).feed(Path(path).read_bytes()))
+
+    async def run(self, started: Started) -> None:
+        """Serve on a free port until cancelled."""
+        writers: list[asyncio.StreamWriter] = []
+        has_begun = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
+            await reader.read(1)
+            has_begun.set()
+
+        async with await asyncio.start_server(serve, _HOST, 0) as server:
+            started({"tcp": format_address(*server.sockets[0].getsockname()[:2])})
+            await has_begun.wait()
+            await self._play(writers)
+            await asyncio.get_running_loop().create_future()
+
+    async def _play(self, writers: list[asyncio.StreamWriter]) -> None:
+        times_ns = index_timestamps(self._records)
+        times_ns = times_ns - times_ns[0]
+        began_ns, done = time.monotonic_ns(), 0
+        while done < len(times_ns):
+            now_ns = time.monotonic_ns() - began_ns
+            end = int(np.searchsorted(times_ns, now_ns, side="right"))
+            for number, writer in enumerate(writers):
+                data = self._records[done + (number - done) % _THIRD : end : _THIRD].tobytes()
+                if data:
+                    writer.write(data)
+            done = end
+            if done < len(times_ns):
+                wait_ns = began_ns + int(times_ns[done]) - time.monotonic_ns()
+                await asyncio.sleep(max(wait_ns, 0) / NS_PER_S)
+        for writer in writers:
+            writer.close()
+
+
 BASELINES: Final[dict[str, type[Baseline]]] = {
-    each.name: each for each in (Discard, Relay, Crowd, Handler, History, Bytes)
+    each.name: each for each in (Discard, Relay, Crowd, Handler, History, Bytes, Paced)
 }
 
 

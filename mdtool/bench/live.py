@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mdtool.adapters.outputs import OutputSpec, open_output
 from mdtool.bench import baselines, sources
-from mdtool.bench.figures import Figure, in_turns
+from mdtool.bench.figures import Figure, against, in_turns
 from mdtool.bench.processes import addresses, server
 from mdtool.bench.recordings import write_recording
 from mdtool.core.addresses import parse_address
@@ -70,8 +70,10 @@ async def measure(
 
     The last figure is what becomes DBN of recorded messages of a source.
 
-    The baseline of the rates sends the bytes of the same file in a loop over a socket. Lateness is
-    how long after its time a record arrives, beyond the one that came soonest.
+    The baseline of the rates sends the bytes of the same file in a loop over a socket; that of
+    lateness sends its records when they are due, each to a third of as many connections, right
+    after the gateway. Lateness is how long after its time a record arrives, beyond the one that
+    came soonest.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "orders.dbn"
@@ -202,6 +204,16 @@ class _Session:
                 if int(records["rtype"][0]) not in CONTROL_RTYPES:
                     yield now_ns, index_timestamps(records)
 
+    def arrivals_of(self, layout: np.dtype[np.void]) -> Iterator[tuple[int, Times]]:
+        """Yield the same of records without a header, all of one layout."""
+        rest = b""
+        for now_ns, data in self.arrived:
+            whole, n_bytes = rest + data, len(rest) + len(data)
+            n_records = n_bytes // layout.itemsize
+            rest = whole[n_records * layout.itemsize :]
+            if n_records:
+                yield now_ns, index_timestamps(np.frombuffer(whole, layout, n_records))
+
     async def snapshot(self) -> None:
         """Read until a snapshot has come."""
         n_orders = 0
@@ -237,11 +249,36 @@ async def _lateness(path: Path, n_sessions: int, seconds: float) -> list[Figure]
     before = _late_ms(late, settled_ns, joined_ns)
     during = _late_ms(late, joined_ns, joined_ns + int(_WINDOW_S * NS_PER_S))
     soonest = min(before.min(), during.min())
+    plain_ms = await _plain_lateness(path, n_sessions, seconds)
+    baseline = "a loop that writes each record to a third of the connections"
     return [
-        _p99(f"live_late_p99_{n_sessions}", before - soonest),
+        against(
+            f"live_late_p99_{n_sessions}", _p99(before - soonest), "ms", baseline, plain_ms, "lower"
+        ),
         Figure("live_snapshot", snapshot_ms, "ms", "lower"),
-        _p99("live_late_p99_snapshot", during - soonest),
+        against(
+            "live_late_p99_snapshot", _p99(during - soonest), "ms", baseline, plain_ms, "lower"
+        ),
     ]
+
+
+async def _plain_lateness(path: Path, n_connections: int, seconds: float) -> float:
+    """Return how late the last hundredth of records is from a loop that only writes them, in ms."""
+    async with (
+        asyncio.timeout(seconds + _PATIENCE_S),
+        server(baselines.MODULE, "paced", str(path)) as address,
+    ):
+        opened = [
+            _Session(*await asyncio.open_connection(*parse_address(address)))
+            for _ in range(n_connections)
+        ]
+        opened[-1].writer.write(b"\n")
+        await asyncio.gather(*[session.read() for session in opened])
+        for session in opened:
+            session.writer.close()
+    late = [entry for session in opened for entry in session.arrivals_of(MBO)]
+    found = _late_ms(late, late[0][0] + NS_PER_S, late[0][0] + int(seconds * NS_PER_S))
+    return _p99(found - found.min())
 
 
 def _late_ms(late: Iterable[tuple[int, Times]], begin_ns: int, end_ns: int) -> NDArray[np.float64]:
@@ -250,5 +287,5 @@ def _late_ms(late: Iterable[tuple[int, Times]], begin_ns: int, end_ns: int) -> N
     return np.concatenate(found)
 
 
-def _p99(name: str, late_ms: NDArray[np.float64]) -> Figure:
-    return Figure(name, float(np.percentile(late_ms, 99)), "ms", "lower")
+def _p99(late_ms: NDArray[np.float64]) -> float:
+    return float(np.percentile(late_ms, 99))
