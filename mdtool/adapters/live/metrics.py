@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from mdtool.core.errors import StartupError
+from mdtool.core.units import counted
 
 _REFUSED: Final = ("symbol", "price", "size", "lot", "timestamp", "malformed")
 _TOTALS: Final = {
@@ -71,7 +72,11 @@ def served(source: str, counts: Counter[str], port: int | None) -> Iterator[None
 
 def described(counts: Counter[str]) -> str:
     """Return counts in words, such as `1,203 trades, 2 gaps; refused 1 lot`."""
-    totals = [f"{counts[name]:,} {name}" for name in _TOTALS if counts[name]]
+    totals = [_counted(counts[name], name) for name in _TOTALS if counts[name]]
     refused = [f"{counts[reason]:,} {reason}" for reason in _REFUSED if counts[reason]]
     said = ", ".join(totals) or "nothing"
     return f"{said}; refused {', '.join(refused)}" if refused else said
+
+
+def _counted(count: int, name: str) -> str:
+    return counted(count, name[:-1]) if name.endswith("s") else f"{count:,} {name}"
