@@ -16,7 +16,7 @@ async def test_the_book_in_priority_order_then_what_follows(tmp_path):
         order(2, MAY_1 + 3, "A", "B", 7, 3, 23),
         order(1, MAY_1 + 4, "A", "B", 6, 4, 24),
     ]
-    path = write(tmp_path / "mbo.dbn", header(BOTH_DAYS, "mbo"), *orders)
+    path = write(tmp_path / "mbo.dbn", header({**BOTH_DAYS, "GOOG": {1: 3}}, "mbo"), *orders)
     async with (
         gateway(path, at_end="hold") as address,
         client(address) as first,
@@ -37,6 +37,9 @@ async def test_the_book_in_priority_order_then_what_follows(tmp_path):
         second.send(wants("MSFT", schema="mbo", has_snapshot=True))
         received = await second.until(lambda received: len(received) == 13)
         assert [each.order_id for each in received[-2:-1]] == [23]
+        second.send(wants("GOOG", schema="mbo", has_snapshot=True))
+        received = await second.until(lambda received: len(received) == 15)
+        assert texts(received)[-1] == "GOOG = GOOG 3"
 
 
 async def test_a_gateway_without_snapshots(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -216,8 +216,10 @@ def _with_orders(levels: list[dict[str, Any]], orders: Orders) -> list[dict[str,
     ]
 
 
-def mbo_snapshot(books: Books, instruments: Instruments) -> Batch:
-    """Return the resting orders of all books as a snapshot in the middle of their stream.
+def mbo_snapshot(
+    books: Books, instruments: Instruments, ids: Container[int] | None = None
+) -> Batch:
+    """Return the resting orders of books as a snapshot in the middle of their stream.
 
     Parameters
     ----------
@@ -225,6 +227,8 @@ def mbo_snapshot(books: Books, instruments: Instruments) -> Batch:
         They are not changed.
     instruments : Instruments
         Those of the books.
+    ids : container of int, optional
+        The ids of the instruments whose books are in it; by default all books are.
 
     Returns
     -------
@@ -240,9 +244,11 @@ def mbo_snapshot(books: Books, instruments: Instruments) -> Batch:
     The `N` also ends the run of snapshot adds: a snapshot of the stream that follows is another.
     Within a snapshot there is no `N`, so that its further adds still belong to it.
     """
-    parts = [np.empty(0, MBO), *(_of_book(view) for view in views(books))]
-    instrument = np.repeat(books.instruments(), [len(part) for part in parts[1:]])
-    return Batch(np.concatenate(parts), instruments, instrument.astype(np.uint32))
+    chosen = [view for view in views(books) if ids is None or view.instrument_id in ids]
+    parts = [np.empty(0, MBO), *map(_of_book, chosen)]
+    lengths = np.array([len(part) for part in parts[1:]], np.int64)
+    instrument = np.repeat(np.array([view.instrument for view in chosen], np.uint32), lengths)
+    return Batch(np.concatenate(parts), instruments, instrument)
 
 
 def _of_book(view: BookView) -> Records:

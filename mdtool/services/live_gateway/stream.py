@@ -383,7 +383,7 @@ class Stream:
     def _send_snapshot(self, subscription: Subscription) -> None:
         """Send the books as they are at the live point, from which on the records follow."""
         subscription.begin = self._run.position
-        for records in self._run.snapshot():
+        for records in self._run.snapshot(subscription.ids):
             if records.dtype == MBO and len(records):
                 orders = records[subscription.selects(records)]
                 orders["flags"][orders["action"] == b"R"] |= F_BAD_TS_RECV

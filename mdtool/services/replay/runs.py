@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -306,11 +306,14 @@ class Run:
             await self._has_moved.wait()
         return self.position
 
-    def snapshot(self) -> list[Records]:
-        """Return what a receiver that joins here needs: symbol mappings and all resting orders."""
+    def snapshot(self, ids: Container[int] | None = None) -> list[Records]:
+        """Return what a receiver that joins here needs: symbol mappings and resting orders.
+
+        These are the orders of the instruments with some ids, by default of all.
+        """
         repeater = MappingRepeater(self.metadata)
         mappings = [Batch.of(mapping) for mapping in self._mappings.values()]
-        orders = mbo_snapshot(self.books, self._source.instruments)
+        orders = mbo_snapshot(self.books, self._source.instruments, ids)
         parts = [part.records for batch in (*mappings, orders) for part in repeater.feed(batch)]
         # Books of what an id meant before were named for the snapshot alone.
         return [*parts, *(self._mappings[number] for number in repeater.repeated)]
