@@ -7,8 +7,9 @@ import inspect
 import json
 import os
 import random
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
@@ -118,6 +119,10 @@ BENCHES: Final = {
         "lateness to 100 sessions; recorded messages of a live source into DBN",
         "live:measure",
     ),
+    "dashboard": Bench(
+        "the dashboard in a browser at 500 trades a second: slow frames, memory, the first price",
+        "dashboard:measure",
+    ),
     "kafka": Bench(
         "TCP through Kafka into committed aggregates, on the broker that MDTOOL_KAFKA names",
         "kafka:measure",
@@ -125,8 +130,11 @@ BENCHES: Final = {
 }
 _LONG: Final = frozenset({"soak"})
 """The benches that `all` leaves out."""
-_NEEDS: Final = {"kafka": "MDTOOL_KAFKA"}
-"""The variables that a bench requires; without its variable `all` leaves it out."""
+_NEEDS: Final[Mapping[str, tuple[str, Callable[[], object]]]] = {
+    "kafka": ("MDTOOL_KAFKA is not set", lambda: os.environ.get("MDTOOL_KAFKA")),
+    "dashboard": ("there is no chromium on PATH", lambda: shutil.which("chromium")),
+}
+"""What a bench requires, and whether it is there; else `all` leaves it out."""
 _SEEDED: Final = frozenset({"chaos", "soak"})
 """The benches that take a seed."""
 _SEEDS: Final = 1_000_000
@@ -218,9 +226,9 @@ def bench(
 
 
 def _all() -> list[str]:
-    missing = {name: needed for name, needed in _NEEDS.items() if not os.environ.get(needed)}
-    for name, needed in missing.items():
-        typer.echo(f"{name} is left out: {needed} is not set", err=True)
+    missing = {name: why for name, (why, is_there) in _NEEDS.items() if not is_there()}
+    for name, why in missing.items():
+        typer.echo(f"{name} is left out: {why}", err=True)
     return [name for name in BENCHES if name not in missing and name not in _LONG]
 
 

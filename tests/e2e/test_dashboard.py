@@ -98,6 +98,13 @@ async def test_what_is_shown_is_what_the_api_answers():
         await world.quote({"AAPL": 20_120})
         level = "document.querySelector('.view .ladder tbody tr')"
         await tab.until(f"{level}?.cells[2].textContent === '201.2'")
+        # It has buyers alone.
+        depth = (
+            "[...document.querySelectorAll('.depth path')].map((path) => path.getAttribute('d'))"
+        )
+        bids, asks = await tab.run(depth)
+        assert bids.startswith("M")
+        assert asks == ""
         assert tab.complaints == []
 
 
@@ -144,6 +151,23 @@ async def test_a_gateway_is_killed_and_restarted_without_a_reload(tmp_path):
             assert prices == ["202", "201", "200"]
             await tab.until("document.querySelector('#notice').hidden")
             assert await tab.run("globalThis.isSamePage")
+
+
+async def test_a_tab_that_slept_shows_what_is_and_what_was():
+    async with world_of(SOURCES["trades"], assets=NOWHERE) as world, chromium() as tab:
+        await world.trade({"AAPL": 20_000})
+        await tab.resize(1440, 900)
+        await tab.open(url_of(world.client, "/?symbol=AAPL"))
+        await tab.until(f"{shows('AAPL', 'last', '200')} && {TAPE}.length === 1")
+        await tab.send("Page.setWebLifecycleState", state="frozen")
+        for cents in range(20_052, 20_102):
+            await world.trade({"AAPL": cents})
+        await tab.send("Page.setWebLifecycleState", state="active")
+        await tab.send("Emulation.setFocusEmulationEnabled", enabled=True)  # it is looked at again
+        await tab.until(shows("AAPL", "last", "201.01"))
+        await tab.until(f"{TAPE}[0]?.cells[1].textContent === '201.01'")
+        assert await tab.run(f"{TAPE}.length") == 51
+        assert not await tab.run("document.querySelector('.tape .gap') !== null")
 
 
 async def test_all_bars_since_a_lost_connection_are_read(market):
@@ -235,7 +259,7 @@ async def test_odd_symbols_are_shown_as_they_are():
 
 async def test_of_thousands_of_symbols_only_the_visible_ones_exist_and_are_followed():
     async with MarketSource().serving() as source:
-        symbols = [f"S{number:04}" for number in range(3_000)]
+        symbols = [f"S{number:04}" for number in range(10_000)]
         for symbol in symbols:
             source.trade(symbol, 1.5, 1)
         async with gateway_of(source.address, assets=NOWHERE) as client, chromium() as tab:

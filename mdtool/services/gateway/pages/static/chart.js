@@ -6,6 +6,7 @@ import { paced } from "./paced.js";
 import { get, one } from "./rest.js";
 
 const PAGE = 500;
+const MAX_BARS = 20_000;  // that are kept, five and a half hours of seconds
 const NEAR = 50;  // bars before the left edge at which older ones are read
 
 let loading = null;
@@ -51,7 +52,7 @@ export class Chart {
   #draw = paced(() => this.#paint());
   #colors = {};
   #lot = 1;         // what one unit of volume is
-  #older = null;    // the cursor of older bars
+  #hasOlder = false;  // whether there may be bars before those that are known
   #isReading = false;
   #generation = 0;
   #end = () => {};
@@ -106,7 +107,8 @@ export class Chart {
     this.#end();
     this.#end = () => {};
     this.#chart?.remove();
-    this.#chart = this.#shown = this.#older = this.#marks = null;
+    this.#chart = this.#shown = this.#marks = null;
+    this.#hasOlder = false;
     this.#alerts = [];
     this.#newest = 0;
     this.#changed.clear();
@@ -152,7 +154,7 @@ export class Chart {
     this.#marks = createSeriesMarkers(this.#series.candles, []);
     this.#series.volume.priceScale().applyOptions({ scaleMargins: { top: 0.8, bottom: 0 } });
     this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
-      if (range !== null && range.from < NEAR && this.#older !== null) {
+      if (range !== null && range.from < NEAR && this.#hasOlder) {
         this.#readOlder(this.#shown);
       }
     });
@@ -186,11 +188,11 @@ export class Chart {
     const known = this.#newest;
     let page = { next: null };
     do {
-      page = await this.#page(shown, page.next);
+      page = await this.#page(shown, { cursor: page.next });
       if (page === null) {
         return;
       }
-      this.#older ??= page.next;
+      this.#hasOlder ||= page.next !== null;
       page.data.forEach((bar) => this.#keep(bar));
     } while (known !== 0 && page.next !== null && startOf(page.data.at(-1)) > known);
     this.#say("");
@@ -202,9 +204,10 @@ export class Chart {
       return;
     }
     this.#isReading = true;
-    const page = await this.#page(shown, this.#older);
+    const oldest = Math.min(...this.#bars.keys());
+    const page = await this.#page(shown, { to: new Date(oldest * 1000).toISOString() });
     if (page !== null) {
-      this.#older = page.next;
+      this.#hasOlder = page.next !== null && this.#bars.size < MAX_BARS;
       page.data.forEach((bar) => this.#keep(bar));
       this.#setAll();
     }
@@ -212,9 +215,9 @@ export class Chart {
   }
 
   // The page of bars; null where it is not wanted any more, or cannot be read.
-  async #page(shown, cursor) {
+  async #page(shown, place) {
     try {
-      const query = { interval: shown.interval, limit: PAGE, cursor };
+      const query = { interval: shown.interval, limit: PAGE, ...place };
       const page = await get(one("bars", shown.symbol), query);
       return this.#shown === shown && this.#chart !== null ? page : null;
     } catch (error) {
@@ -234,7 +237,9 @@ export class Chart {
     } else {
       this.#changed.add(time);
       this.#draw();
-      if (isNew) {
+      if (this.#bars.size > MAX_BARS + PAGE) {
+        this.#setAll();
+      } else if (isNew) {
         this.#setMarks();  // its alert may have come before it
       }
     }
@@ -259,6 +264,11 @@ export class Chart {
   #setAll() {
     this.#changed.clear();
     const bars = [...this.#bars].sort(([first], [second]) => first - second);
+    for (const [time] of bars.splice(0, bars.length - MAX_BARS)) {
+      this.#bars.delete(time);
+      this.#vwaps.delete(time);
+      this.#hasOlder = false;  // they would be removed again
+    }
     const decimals = Math.max(2, decimalsOf(bars.slice(-PAGE).map(([, { close }]) => close)));
     this.#series.candles.applyOptions({
       priceFormat: { type: "price", precision: decimals, minMove: 10 ** -decimals },

@@ -1,6 +1,7 @@
 // One symbol: its prices, candles, spread, book and tape.
 
 import { Chart } from "./chart.js";
+import { drawDepth } from "./depth.js";
 import { showLevels } from "./ladder.js";
 import { ABSENT, age, decimalsOf, padded, signOf } from "./numbers.js";
 import { paced } from "./paced.js";
@@ -81,6 +82,7 @@ export class SymbolView {
           const prices = [...data.bids, ...data.asks].map(({ price }) => price);
           book.hidden = false;
           book.querySelector(".badge").hidden = !data.partial;
+          drawDepth(book.querySelector(".depth"), data.bids, data.asks);
           showLevels(book.querySelector("tbody"), data.bids, data.asks, decimalsOf(prices));
         }
       });
