@@ -52,10 +52,27 @@ class StopConfig:
     within_s: float = setting(
         5.0, "How long services may take to stop, before they are ended by force.", low=0.1
     )
+    drain_s: float = setting(
+        0.0,
+        "For how long a gateway that stops answers as not ready, and closes its sockets one after "
+        "the other, before `within-s` begins: as long as load balancers take to notice.",
+        low=0,
+    )
+
+
+def drain_s() -> float:
+    """Return for how long a gateway drains before it stops, in seconds.
+
+    Raises
+    ------
+    ConfigError
+        When the setting is not valid.
+    """
+    return load(StopConfig, "stop", {}).drain_s
 
 
 def stop_within_s() -> float:
-    """Return how long a service may take to stop, in seconds.
+    """Return how long a service may take to stop, in seconds, once it has drained.
 
     Raises
     ------
@@ -79,7 +96,7 @@ def run_service(service: Service, within_s: float | None = None, *, logs_ready: 
     """Run a service until a signal, the end of its supervisor or its own; return an exit status.
 
     The first SIGINT, SIGTERM or SIGHUP stops it in order. A second SIGINT ends the process at
-    once, and so does a stop that takes longer than `within_s`, by default the setting, even while
+    once, and so does a stop that takes longer than `within_s`, by default the settings, even while
     the event loop is blocked.
 
     Parameters
@@ -95,7 +112,7 @@ def run_service(service: Service, within_s: float | None = None, *, logs_ready: 
         What the service itself raised.
     """
     raise_file_limit()
-    within_s = stop_within_s() if within_s is None else within_s
+    within_s = stop_within_s() + drain_s() if within_s is None else within_s
     deadline = threading.Timer(within_s, _give_up, (service.name, within_s))
     deadline.daemon = True
     try:

@@ -41,6 +41,7 @@ _IPV6_PREFIX: Final = 64
 # What a proxy says of a client that it does not name (RFC 7239, section 6).
 _UNKNOWN: Final = "unknown"
 _HIDDEN: Final = "_"
+_DRAIN_STEP_S: Final = 0.05
 _LEAST_TURN_WAIT_S: Final = 0.1
 """The shortest wait for a turn: shorter waits of many connections would keep the CPU busy."""
 
@@ -207,6 +208,17 @@ class Admission:
             self.rejected += 1
             message = f"connection limit of {most:,} for one client reached"
             raise LimitError(message, {"Retry-After": "1"})
+
+    async def close_over(self, duration_s: float, code: int, reason: str) -> None:
+        """Close connections one after the other, evenly over a time, those too that come in it."""
+        now_s = asyncio.get_running_loop().time
+        began_s, closed = now_s(), 0
+        while (passed_s := now_s() - began_s) < duration_s:
+            due = (closed + len(self.open)) * passed_s / duration_s
+            for client in list(self.open)[: int(due) - closed]:
+                client.close(code, reason)
+                closed += 1
+            await asyncio.sleep(min(_DRAIN_STEP_S, duration_s - passed_s))
 
     def close_all(self, code: int, reason: str) -> None:
         """Close every connection."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mdtool.adapters.stores import Store, open_history, open_store
 from mdtool.adapters.stores.errors import StoreClaimedError, StoreError, StoreFormatError
 from mdtool.adapters.stores.port import Step, TradeHistory
-from mdtool.core.lifecycle import stop_within_s
+from mdtool.core.lifecycle import drain_s, stop_within_s
 from mdtool.core.threads import WorkerThread
 from mdtool.engine.bars import BAR, Bars
 from mdtool.engine.market import Market
@@ -55,7 +55,9 @@ class StoreThread:
         StoreClaimedError
             When another process keeps its claim.
         """
-        deadline_s = asyncio.get_running_loop().time() + stop_within_s() + _CLAIM_SPARE_S
+        deadline_s = (
+            asyncio.get_running_loop().time() + drain_s() + stop_within_s() + _CLAIM_SPARE_S
+        )
         is_reported = False
         while True:
             try:

@@ -15,6 +15,7 @@ from mdtool.services.gateway.workers.peers import Peers
 from mdtool.services.http.answers import answer, encode_object
 
 _REPORT: Final = "health"
+_STOPPING: Final = "stopping"
 _UNAVAILABLE: Final = "unavailable"
 
 
@@ -22,7 +23,8 @@ class Health:
     """The handlers of `/livez`, `/readyz` and `/health`.
 
     `/livez` answers as long as the process does; `/readyz` answers with 503 while nothing is known
-    that could be served, for load balancers to send requests elsewhere.
+    that could be served, and while the gateway drains, for load balancers to send requests
+    elsewhere.
 
     In `/health`, `status` is `ok` where the aggregator's stream is connected; `degraded` where it
     is, but an update of the last seconds was older than `max_age_ms` when it was written; `blocked`
@@ -64,8 +66,8 @@ class Health:
 
     async def ready(self, _request: web.Request) -> web.Response:
         """`GET /readyz`."""
-        status = self.status(age_ms=0.0)
-        code = 503 if status == _UNAVAILABLE else 200
+        status = _STOPPING if self._served.is_stopping else self.status(age_ms=0.0)
+        code = 503 if status in {_STOPPING, _UNAVAILABLE} else 200
         return answer(encode_object({"status": status}), status=code)
 
     async def answer(self, _request: web.Request) -> web.Response:

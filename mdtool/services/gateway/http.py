@@ -79,6 +79,8 @@ class Routes:
     app : web.Application
     times : dict of str to RouteTimes
         By path.
+    is_stopping : bool
+        Whether load balancers should send requests elsewhere, for this gateway is about to stop.
     """
 
     def __init__(self, admission: Admission, origins: Origins, proxies: Proxies) -> None:
@@ -87,6 +89,7 @@ class Routes:
         self.app[ANYBODY] = admission.client("")
         self.times: dict[str, RouteTimes] = {}
         self.admission = admission
+        self.is_stopping = False
         self._origins = origins
         self._proxies = proxies
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -14,7 +15,7 @@ from aiohttp import web
 from mdtool.adapters.local_market import LocalMarket
 from mdtool.adapters.vwap_feed import LocalVwaps
 from mdtool.core.errors import ConfigError
-from mdtool.core.lifecycle import Started, first_error
+from mdtool.core.lifecycle import Started, drain_s, first_error
 from mdtool.core.tcp import listen
 from mdtool.core.tls import server_tls
 from mdtool.services.client import Admission
@@ -59,6 +60,8 @@ from mdtool.services.http.listening import serving
 from mdtool.services.limits import Limits
 from mdtool.services.security import Security, check_exposed
 from mdtool.wire.websocket import CloseCode
+
+log = logging.getLogger(__name__)
 
 _STREAMED: Final = {EVENTS_PATH, ORDER_BOOK_PATH}
 """Written as they arrive, which aiohttp would do for HEAD too."""
@@ -105,7 +108,7 @@ class Gateway:
         )
 
     async def run(self, started: Started) -> None:
-        """Serve until cancelled; then close the sockets, and let requests end.
+        """Serve until cancelled; then drain, close the sockets, and let requests end.
 
         Raises
         ------
@@ -162,7 +165,12 @@ class Gateway:
                     )
                     stack.callback(listener.close)
                     started({"http": listener.address})
-                    await asyncio.Event().wait()
+                    try:
+                        await asyncio.Event().wait()
+                    except asyncio.CancelledError:
+                        # A second cancellation ends the drain.
+                        await _drain(routes)
+                        raise
 
     def _protocols(
         self, sources: Sources, routes: Routes, peers: Peers | None
@@ -192,6 +200,15 @@ class Gateway:
             self._assets,
             StaticFiles(self._proxies),
         )
+
+
+async def _drain(routes: Routes) -> None:
+    """Answer as not ready, and close sockets one after the other, while requests are served."""
+    duration_s = drain_s()
+    if duration_s:
+        log.info("gateway: draining for %g s", duration_s)
+        routes.is_stopping = True
+        await routes.admission.close_over(duration_s, CloseCode.GOING_AWAY, STOPPING)
 
 
 def _limits(config: GatewayConfig) -> Limits:

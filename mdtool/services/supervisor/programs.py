@@ -12,7 +12,7 @@ from typing import Final
 from mdtool.adapters.identity.config import NONE, AuthConfig
 from mdtool.core import config as settings
 from mdtool.core.addresses import dial_address
-from mdtool.core.lifecycle import stop_within_s
+from mdtool.core.lifecycle import drain_s, stop_within_s
 from mdtool.services.supervisor.topology import (
     BOOK_SERVICES,
     LIVE,
@@ -114,6 +114,11 @@ def stop_shares(topology: Topology) -> Mapping[str, float]:
     return _STOP_SHARES_ON_BUS if topology.config.bus else _STOP_SHARES
 
 
+def drains_s(name: str) -> float:
+    """Return for how long a service drains before its time to stop begins."""
+    return drain_s() if name == "gateway" else 0.0
+
+
 def _separate(topology: Topology, mdtool: Sequence[str]) -> Iterator[Program]:
     """Yield a process for each service, and one for the source."""
     for name in SERVICES:
@@ -143,7 +148,7 @@ def _together(topology: Topology, mdtool: Sequence[str]) -> Program:
         TOGETHER,
         [*mdtool, "serve", "together", "--only", ",".join(topology.order)],
         services=names,
-        stop_s=stop_within_s() * _STOP_SHARE_OF_ALL,
+        stop_s=stop_within_s() * _STOP_SHARE_OF_ALL + drain_s(),
         environment=environment,
     )
 
@@ -225,6 +230,10 @@ def _with_time_to_stop(running: Sequence[Program], shares: Mapping[str, float]) 
     first_to_stop = next(reversed(share_of))
     share_of[first_to_stop] += _STOP_SHARE_OF_ALL - sum(share_of.values())
     return [
-        replace(program, stop_s=within_s * share_of[program.group or program.name])
+        replace(
+            program,
+            stop_s=within_s * share_of[program.group or program.name]
+            + drains_s(program.group or program.name),
+        )
         for program in running
     ]

@@ -36,7 +36,7 @@ from mdtool.services.send.ticks import (
     simulate_ticks,
 )
 from mdtool.services.supervisor.one_process import Part
-from mdtool.services.supervisor.programs import STOP_SHARE_OF_SOURCE, stop_shares
+from mdtool.services.supervisor.programs import STOP_SHARE_OF_SOURCE, drains_s, stop_shares
 from mdtool.services.supervisor.topology import LIVE, SERVICES, Topology
 from mdtool.services.vwap.server import VwapFeed
 
@@ -50,7 +50,10 @@ def services(topology: Topology) -> list[Part]:
     """
     within_s, shares = stop_within_s(), stop_shares(topology)
     makers = _Makers(topology).by_name()
-    found = [Part(name, makers[name], stop_s=within_s * shares[name]) for name in topology.order]
+    found = [
+        Part(name, makers[name], stop_s=within_s * shares[name] + drains_s(name))
+        for name in topology.order
+    ]
     if topology.source is not None:
         found.append(
             Part(

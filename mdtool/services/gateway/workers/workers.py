@@ -11,7 +11,7 @@ from pathlib import Path
 from mdtool.core import logs
 from mdtool.core.addresses import cannot_listen
 from mdtool.core.config import variable
-from mdtool.core.lifecycle import Started, stop_within_s
+from mdtool.core.lifecycle import Started, drain_s, stop_within_s
 from mdtool.core.tcp import bind, close_all
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.workers.coordinator import Coordinator
@@ -54,7 +54,7 @@ class Workers:
                     name=f"gateway {worker}",
                     command=[*PYTHON, *logs.options(), _SECTION],
                     group=_SECTION,
-                    stop_s=stop_within_s() * _STOP_SHARE,
+                    stop_s=stop_within_s() * _STOP_SHARE + drain_s(),
                     environment={
                         **_settings(config),
                         WORKER: str(Place(worker, config.workers, path)),
