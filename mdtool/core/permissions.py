@@ -24,6 +24,8 @@ MAX_PATTERN_CHARS: Final = 256
 MAX_PATTERNS: Final = 1_000
 """Of one list: a token cannot make decisions slow."""
 MAX_NAME_CHARS: Final = 256
+_CERTIFICATES: Final = "certificates"
+"""The key of a role with patterns of names of clients' certificates that have it."""
 _MAX_DECISIONS: Final = 1 << 16
 """Decisions that are kept for one permission class and feed."""
 
@@ -251,7 +253,8 @@ class Principal:
     Attributes
     ----------
     name : str
-        Unique among principals: `key:NAME` of an API key, `sub:SUBJECT` of a JWT.
+        Unique among principals: `key:NAME` of an API key, `sub:SUBJECT` of a JWT, `cert:NAME` of a
+        certificate.
     access : Access
         What it may do.
     quota : str
@@ -271,6 +274,8 @@ class Principal:
 
 ANONYMOUS: Final = Principal("anonymous")
 """A client of a service without authentication."""
+CERTIFIED: Final = "cert:"
+"""What the name of a principal begins with that its certificate names."""
 ANONYMOUS_ROLE: Final = "anonymous"
 """The role of clients without a token, where authentication is optional."""
 
@@ -291,9 +296,13 @@ class Roles:
 
     def __init__(self, tables: Mapping[str, object]) -> None:
         self._grants: dict[str, Grant] = {}
+        self._certified: dict[str, Globs] = {}
         for name, table in tables.items():
             try:
-                self._grants[name] = Grant.parse(table)
+                given = dict(table) if isinstance(table, Mapping) else table
+                if isinstance(given, dict) and _CERTIFICATES in given:
+                    self._certified[name] = Globs(_names(_CERTIFICATES, given.pop(_CERTIFICATES)))
+                self._grants[name] = Grant.parse(given)
             except GrantError as error:
                 raise ConfigError(f"[roles.{name}] {error}") from error
 
@@ -302,6 +311,11 @@ class Roles:
 
     def __iter__(self) -> Any:
         return iter(self._grants)
+
+    def of_certificate(self, name: str) -> Principal | None:
+        """Return the principal of a client's certificate, None where no role names it."""
+        roles = [role for role, names in self._certified.items() if name in names]
+        return self.principal(f"{CERTIFIED}{name}", roles) if roles else None
 
     def principal(
         self,

@@ -17,8 +17,9 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 from typing import Final
 
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
-from mdtool.core.permissions import ANONYMOUS, ForbiddenError, Principal
+from mdtool.core.permissions import ANONYMOUS, CERTIFIED, ForbiddenError, Principal
 from mdtool.core.throttle import Throttle
+from mdtool.core.tls import certificate_name
 from mdtool.core.units import NS_PER_S
 from mdtool.services.limits import (
     DEFAULT_QUOTA,
@@ -196,10 +197,12 @@ class Admission:
         return Client(self, address, principal)
 
     def peer(self, transport: asyncio.BaseTransport) -> Client:
-        """Return the anonymous client at the other end of a TCP connection."""
+        """Return the client at the other end of a TCP connection, whom its certificate may name."""
         # A connection that is lost already has no peer name.
         host, *_ = transport.get_extra_info("peername") or ("",)
-        return self.client(client_address(host))
+        security = self.security
+        principal = None if security is None else security.certified(certificate_name(transport))
+        return self.client(client_address(host), principal)
 
     def check_connections(self, identity: str, quota: Quota) -> None:
         """Raise LimitError where a client has as many connections as it may have."""
@@ -375,7 +378,8 @@ class Client:
 
     def _become(self, principal: Principal) -> None:
         admission = self._admission
-        if self.is_authenticated:
+        # A token goes before a certificate.
+        if self.is_authenticated and not self.principal.name.startswith(CERTIFIED):
             known = self.principal
             if (principal.name, principal.access) != (known.name, known.access):
                 raise TokenError(

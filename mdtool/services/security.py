@@ -165,6 +165,7 @@ class Security:
         self.tickets = Tickets()
         self.recent: dict[str, Principal] = {}
         self.sign_in = SignIn(config) if config.client_id else None
+        self._roles = roles
         self._authenticator = Authenticator(config, roles)
         self._audit = audit
         self._refreshing: asyncio.Future[None] | None = None
@@ -236,6 +237,10 @@ class Security:
         except UnknownKeyError:
             self._refreshing = asyncio.ensure_future(self._authenticator.refresh())
             raise
+
+    def certified(self, name: str | None) -> Principal | None:
+        """Return whom a client's certificate names, None without one that a role names."""
+        return None if name is None else self._roles.of_certificate(name)
 
     async def principal_now(self, token: str) -> Principal:
         """As `Authenticator.authenticate_now`."""

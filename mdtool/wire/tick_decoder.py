@@ -99,10 +99,12 @@ class TickDecoder:
     any_price : bool
         Whether prices of 0 and below are accepted.
     needs_token : bool
-        Whether the first frame has to be an Auth.
+        See below.
 
     Attributes
     ----------
+    needs_token : bool
+        Whether the first frame has to be an Auth.
     may_write : callable
         Whether the client may send ticks of a symbol: Lots of others are left out.
     """
@@ -113,9 +115,9 @@ class TickDecoder:
         "_limits",
         "_lots",
         "_needed_bytes",
-        "_needs_token",
         "_pending",
         "may_write",
+        "needs_token",
     )
 
     def __init__(
@@ -127,7 +129,7 @@ class TickDecoder:
         needs_token: bool = False,
     ) -> None:
         self._index = index
-        self._needs_token = needs_token
+        self.needs_token = needs_token
         self.may_write: Callable[[str], bool] = lambda _symbol: True
         self._limits = (max_frame_bytes, any_price)
         self._lots = LotConverter(index.symbols)
@@ -251,7 +253,7 @@ class TickDecoder:
             return 0, None
         header = _header(data, 0)
         if header < CONTROL_BIT or data[: len(END_FRAME)] == END_FRAME:
-            if self._needs_token:
+            if self.needs_token:
                 self._keep(data, 0)
                 raise FrameError(_NO_TOKEN, Decoded(Frames.empty()))
             self._is_open = True
@@ -265,7 +267,7 @@ class TickDecoder:
         if len(data) < end:
             return 0, None
         payload = bytes(data[HEADER_BYTES:end])
-        if decode_lot(payload) is not None and not self._needs_token:
+        if decode_lot(payload) is not None and not self.needs_token:
             self._is_open = True
             return 0, None
         try:
@@ -274,8 +276,8 @@ class TickDecoder:
             self._keep(data, 0)
             raise FrameError(str(error), Decoded(Frames.empty())) from error
         if isinstance(opening, Auth):
-            self._needs_token = False
-        elif self._needs_token:
+            self.needs_token = False
+        elif self.needs_token:
             self._keep(data, 0)
             raise FrameError(_NO_TOKEN, Decoded(Frames.empty()))
         else:

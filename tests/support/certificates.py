@@ -25,6 +25,9 @@ class Certificates:
     def __getitem__(self, file: str) -> str:
         return str(self.folder / file)
 
+    def read(self, file: str) -> bytes:
+        return (self.folder / file).read_bytes()
+
     def issue(self, name, hosts=LOCAL_NAMES, valid=DAY) -> None:
         self.authority.issue(self.folder, name, hosts, valid)
 

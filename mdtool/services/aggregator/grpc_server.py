@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterable
+from ipaddress import ip_address
 from typing import Any, Final, Self
 from urllib.parse import unquote
 
@@ -42,6 +43,8 @@ _STATUS: Final = {
     True: health_pb2.HealthCheckResponse.SERVING,
     False: health_pb2.HealthCheckResponse.NOT_SERVING,
 }
+_ALTERNATIVE_NAMES: Final = "x509_subject_alternative_name"
+_COMMON_NAME: Final = "x509_common_name"
 _STOP_GRACE_S: Final = 0.5
 """How long calls may continue once the server stops: readers end by themselves, writers resend."""
 
@@ -83,6 +86,23 @@ async def _authenticate(client: Client, metadata: Iterable[tuple[str, str | byte
     if given:
         await client.authenticate_now(bearer(str(given[0])))
     client.check_token()
+
+
+def _certificate_name(context: Any) -> str | None:
+    """As `certificate_name`, of the peer of a call."""
+    found = context.auth_context() or {}
+    names = [each.decode("ascii", "replace") for each in found.get(_ALTERNATIVE_NAMES, ())]
+    return next((name for name in names if not _is_address(name)), None) or next(
+        (each.decode("utf-8", "replace") for each in found.get(_COMMON_NAME, ())), None
+    )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 class GrpcServer:
@@ -168,7 +188,9 @@ class GrpcServer:
     async def _admitted(self, context: Any) -> AsyncIterator[Call]:
         # Such as `ipv4:127.0.0.1:1234` or `ipv6:%5B::1%5D:1234`.
         host = unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
-        client = self._admission.client(client_address(host))
+        security = self._admission.security
+        principal = None if security is None else security.certified(_certificate_name(context))
+        client = self._admission.client(client_address(host), principal)
         task = asyncio.current_task()
         assert task is not None
         ended = ""

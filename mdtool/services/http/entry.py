@@ -9,11 +9,12 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
-from mdtool.core.permissions import ForbiddenError
+from mdtool.core.permissions import ForbiddenError, Principal
+from mdtool.core.tls import certificate_name
 from mdtool.services.client import Client
 from mdtool.services.http.answers import CLIENT, Statuses
 from mdtool.services.limits import LimitError
-from mdtool.services.security import bearer
+from mdtool.services.security import Security, bearer
 
 ENTRY_STATUSES: Final[Statuses] = {
     TokenError: (401, "unauthorized"),
@@ -100,6 +101,8 @@ def enter(
                 security.recent[header] = client.principal
         elif (ticket := request.query.get(TICKET)) and hdrs.UPGRADE in request.headers:
             client.redeem(ticket)
+        elif (principal := _certified(request, security)) is not None:
+            client.adopt(principal)
     _check(request, client, policy, is_limited)
     return None
 
@@ -125,6 +128,11 @@ def _check(request: web.Request, client: Client, policy: Policy, is_limited: boo
         security.check_right(client, policy.right, f"{request.method} {request.path}")
     if security.is_audited:
         security.note(client, f"{request.method} {request.path}")
+
+
+def _certified(request: web.Request, security: Security) -> Principal | None:
+    transport = request.transport
+    return None if transport is None else security.certified(certificate_name(transport))
 
 
 def _header_of(request: web.Request) -> str | None:

@@ -122,6 +122,7 @@ class Connection(asyncio.BufferedProtocol):
         self._client = self._connections.admission.peer(transport)
         admitted = self._client.connected("ticks", lambda _code, reason: self._refuse(reason))
         self._decoder.may_write = self._may_write
+        self._decoder.needs_token = self._client.needs_token
         self._admitted.enter_context(admitted)
         peer = transport.get_extra_info("peername")
         self._name = format_address(*peer[:2]) if peer else "a disconnected client"

@@ -118,13 +118,11 @@ class IngestServer:
         tls: ServerTls | None,
     ) -> Listener:
         buffer = memoryview(bytearray(READ_BYTES))
-        security = self._connections.admission.security
 
         def connect() -> Connection:
             decoder = TickDecoder(
                 symbols,
                 any_price=self._config.prices == ANY_PRICE,
-                needs_token=security is not None and security.is_required,
             )
             return Connection(intake, decoder, buffer, tasks, self._connections)
 

@@ -199,8 +199,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(encode_error("too many clients; try again later"))
             self._transport.close()
             return
-        security = self._client.security
-        if security is None or (not security.is_required and self._has_feed):
+        if not self._client.needs_token and self._has_feed:
             self._join()
 
     @property
@@ -313,7 +312,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(encode_error(f"a line is over {MAX_LINE_BYTES:,} bytes"))
 
     def _authenticate(self, token: str) -> None:
-        was_authenticated = self._client.is_authenticated
+        before = self._client.principal.name
         try:
             self._client.authenticate(token)
         except UnknownKeyError:
@@ -322,24 +321,24 @@ class Connection(asyncio.Protocol):
         except (TokenError, LimitError) as error:
             self._reject(str(error))
         else:
-            self._enter(was_authenticated)
+            self._enter(before)
 
     async def _authenticate_later(self, token: str) -> None:
         """Authenticate once the issuer's keys are read again; lines wait meanwhile."""
-        was_authenticated = self._client.is_authenticated
+        before = self._client.principal.name
         try:
             await self._client.authenticate_now(token)
         except (TokenError, LimitError) as error:
             self._reject(str(error))
         else:
-            self._enter(was_authenticated)
+            self._enter(before)
         finally:
             self._authenticating = None
         self._handle_lines()
 
-    def _enter(self, was_authenticated: bool) -> None:
-        """Join as the principal that the client has become, unless it has only a newer token."""
-        if was_authenticated or self._client.security is None:
+    def _enter(self, before: str) -> None:
+        """Join as the principal that the client has become, unless it is the one before."""
+        if self._client.principal.name == before:
             return
         if self._has_feed:
             self._join()
