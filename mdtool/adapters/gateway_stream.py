@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
@@ -74,8 +74,25 @@ class GatewayStreamClient:
     ) -> AsyncIterator[list[bytes]]:
         """Yield the lines of one connection, as they arrive.
 
+        Parameters and errors are those of `updates`.
+        """
+        requests = [
+            {"op": "subscribe", "id": channel, "channel": channel, "symbols": self._symbols}
+            for channel in (_VWAP, _ALERTS)
+        ]
+        async for update in self.updates(requests, connected):
+            if line := _line(update):
+                yield [line]
+
+    async def updates(
+        self, requests: Sequence[Mapping[str, Any]], connected: Callable[[], None] | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the messages of one connection that are no errors, as they arrive.
+
         Parameters
         ----------
+        requests : sequence of mapping
+            What to subscribe to.
         connected : callable, optional
             Called once the connection is open.
 
@@ -95,13 +112,14 @@ class GatewayStreamClient:
             ):
                 if connected is not None:
                     connected()
-                for request in self._requests():
+                if self._token:
+                    await socket.send_json({"op": "auth", "token": self._token})
+                for request in requests:
                     await socket.send_json(request)
                 async for message in socket:
                     if message.type is aiohttp.WSMsgType.ERROR:
                         raise PeerError(_why_closed(getattr(message.data, "code", None)))
-                    if line := _line(message):
-                        yield [line]
+                    yield _answer(message)
                 raise PeerError(_why_closed(socket.close_code))
         except aiohttp.ClientConnectorError as error:
             raise PeerError(reason_of(error.os_error)) from error
@@ -110,13 +128,6 @@ class GatewayStreamClient:
         except (aiohttp.ClientError, OSError) as error:
             raise PeerError(str(error) or type(error).__name__) from error
 
-    def _requests(self) -> list[dict[str, Any]]:
-        auth = [{"op": "auth", "token": self._token}] if self._token else []
-        return auth + [
-            {"op": "subscribe", "id": channel, "channel": channel, "symbols": self._symbols}
-            for channel in (_VWAP, _ALERTS)
-        ]
-
 
 def _why_closed(code: int | None) -> str:
     if code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
@@ -124,8 +135,8 @@ def _why_closed(code: int | None) -> str:
     return f"the gateway closed the connection ({code})"
 
 
-def _line(message: aiohttp.WSMessage) -> bytes:
-    """Return the line of a message, nothing where it has neither a VWAP nor an alert.
+def _answer(message: aiohttp.WSMessage) -> dict[str, Any]:
+    """Return a message.
 
     Raises
     ------
@@ -138,9 +149,15 @@ def _line(message: aiohttp.WSMessage) -> bytes:
         answer = None
     if not isinstance(answer, dict):
         raise PeerError("the peer does not send JSON objects: it is not a gateway")
-    error, data = answer.get("error"), answer.get("data")
+    error = answer.get("error")
     if isinstance(error, dict) and answer.get("id") != _ALERTS:  # which older gateways do not have
         raise PeerError(f"the gateway reported: {str(error.get('message'))[:200]}")
+    return answer
+
+
+def _line(answer: Mapping[str, Any]) -> bytes:
+    """Return the line of a message, nothing where it has neither a VWAP nor an alert."""
+    data = answer.get("data")
     if not isinstance(data, dict):
         return b""
     if answer.get("channel") == _ALERTS:

@@ -50,21 +50,33 @@ async def test_watch_follows_a_gateway_and_prints_its_prices_and_alerts():
     source = dataclasses.replace(SOURCES["alerts"], needs_vwap=True)
     async with world_of(source) as world, bounded():
         await World.alert(world, {"AAPL": 101, "MSFT": 102})
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mdtool", "watch", "--plain", "--symbols", "AAPL"),
-            f"http://{world.client.host}:{world.client.port}",
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        try:
-            lines = {(await process.stdout.readline()).decode() for _ in range(2)}
-        finally:
-            process.kill()
-            await process.wait()
+        lines = set(await _watched(world, 2, "--symbols", "AAPL"))
     [alert] = [line for line in lines if " alert " in line]
     [price] = lines - {alert}
     assert "AAPL alert band" in alert
     assert "AAPL 1.01 size 1 vwap" in price
+
+
+async def test_watch_prints_the_book_of_a_gateway():
+    async with world_of(SOURCES["books"]) as world, bounded():
+        await world.quote({"AAPL": 20_125})
+        [line] = await _watched(world, 1, "--book", "aapl")
+    assert line.endswith("AAPL bid 5 x 201.25 ask -\n")
+
+
+async def _watched(world: World, count: int, *options: str) -> list[str]:
+    """The first lines of `watch --plain`."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mdtool", "watch", "--plain", *options),
+        f"http://{world.client.host}:{world.client.port}",
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        return [(await process.stdout.readline()).decode() for _ in range(count)]
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def _alerts(world: World) -> list[dict[str, object]]:

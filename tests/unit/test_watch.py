@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdtool.adapters.gateway_stream import GatewayStreamClient
 from mdtool.cli.screen import ASCII, UNICODE
+from mdtool.cli.watch.book import GatewayBookView, plain_book
 from mdtool.cli.watch.drawing import (
     COLUMNS,
     GAP,
@@ -230,6 +232,41 @@ def test_columns_are_chosen_and_the_first_ones_go_first():
     assert [column.title for column, _ in fitting(26, chosen)] == ["symbol", "alert"]
     with pytest.raises(UsageError, match="did you mean 'volume'"):
         named_columns("volumes")
+
+
+def test_a_book_of_a_gateway_is_drawn_as_the_live_view_does_and_without_its_keys():
+    view = GatewayBookView(GatewayStreamClient("http://host:8080", token=""), "AAPL")
+    trade = {"timestamp": "2024-12-26T12:00:00Z", "price": "187.25", "size": "3"}
+    level = {"price": "187.2", "size": "70", "orders": 2}
+    row = {
+        "timestamp": "2024-12-26T12:00:01Z",
+        "symbol": "AAPL",
+        "bids": [level],
+        "asks": [],
+        "bid_levels": 1,
+        "ask_levels": 0,
+        "orders": 2,
+        "partial": True,
+    }
+    view.take("trades", trade)
+    view.take("books", row)
+
+    def screen() -> str:
+        return "\n".join(line.plain for line in view.draw((110, 20), "", is_due=True))
+
+    shown = screen()
+    assert "187.20" in shown
+    assert "187.25" in shown
+    assert "PARTIAL" in shown
+    assert "live" in shown
+    assert "pause" not in shown
+    assert plain_book(row) == "2024-12-26T12:00:01Z AAPL bid 70 x 187.2 ask -"
+    view.take("books", row | {"bids": [{"price": "x"}]})
+    assert "was not understood" in screen()
+    view.lost("the gateway has gone")
+    assert "the gateway has gone" in screen()
+    view.press(b"q")
+    assert view.is_over
 
 
 def test_plain_lines_have_their_time_first_and_nothing_that_a_terminal_obeys():

@@ -308,7 +308,8 @@ def _hints(frame: Frame, columns: int) -> Text:
         quit_hint = Text(" ").append("q", "key").append(" quit ", "faint")
         style = "bad" if frame.state is State.BROKEN else "warn"
         return apart(Text(f" {frame.notice}", style), quit_hint, columns)
-    absent = set(_PLAYING_HINTS) if frame.state in (State.ENDED, State.BROKEN) else set()
+    is_over = frame.state in (State.ENDED, State.BROKEN)
+    absent = set(_PLAYING_HINTS) if is_over or not frame.is_played else set()
     if frame.books < 2:
         absent.add(_NEXT)
     pause = "resume" if frame.state is State.PAUSED else "pause"

@@ -143,6 +143,8 @@ class Frame:
         0 is flat out.
     is_live : bool
         Whether the source is a pipe or a connection, not a file.
+    is_played : bool
+        Whether it can be paused, stepped and paced.
     clock_ns : int or None
         The stream's time, None before its first record.
     progress : float or None
@@ -168,6 +170,7 @@ class Frame:
     state: State = State.PLAYING
     speed: float = 0.0
     is_live: bool = False
+    is_played: bool = True
     clock_ns: int | None = None
     progress: float | None = None
     quiet_s: int = 0

@@ -37,6 +37,10 @@ def watch(
             "trend, vwap, vs vwap, volume, window, updates, age, alert.",
         ),
     ] = None,
+    book: Annotated[
+        str | None,
+        typer.Option(metavar="SYMBOL", help="Show the order book of a symbol of a gateway."),
+    ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Print a line of text for each update, for logs.")
     ] = False,
@@ -60,6 +64,8 @@ def watch(
 
     Example: mdtool watch http://127.0.0.1:8080 --columns symbol,price,alert
 
+    Example: mdtool watch http://127.0.0.1:8080 --book ESM4
+
     Example: mdtool watch http://127.0.0.1:8080 --plain >> market.log
 
     Example: mdtool watch | jq -c '[.symbol, .vwap]'
@@ -76,8 +82,11 @@ def watch(
         raise UsageError(f"--symbols {symbols!r}: {error}") from error
     where, token = address or peer_address(Peer("vwap"), _ADDRESS), client_token(token_file)
     is_gateway = "://" in where
+    is_table = sys.stdout.isatty() and not is_dumb() and not plain
+    if book is not None:
+        return _watch_book(where, book.strip().upper(), token, is_table=is_table, plain=plain)
     feed = (GatewayStreamClient if is_gateway else VwapFeedClient)(where, selected, token)
-    if plain or not sys.stdout.isatty() or is_dumb():
+    if not is_table:
         if columns is not None:
             raise UsageError("--columns: are those of the table; lines have all")
         print_lines(feed, plain_line if plain else None)
@@ -89,3 +98,16 @@ def watch(
     shown = usual if columns is None else named_columns(columns)
     with open_terminal("watch") as terminal:
         return show(WatchView(feed, shown), terminal)
+
+
+def _watch_book(where: str, symbol: str, token: str, *, is_table: bool, plain: bool) -> int:
+    from mdtool.adapters.gateway_stream import GatewayStreamClient
+    from mdtool.cli.screen import show
+    from mdtool.cli.terminal import open_terminal
+    from mdtool.cli.watch.book import GatewayBookView, print_book
+
+    gateway = GatewayStreamClient(where, token=token)
+    if not is_table:
+        print_book(gateway, symbol, plain=plain)
+    with open_terminal("watch --book") as terminal:
+        return show(GatewayBookView(gateway, symbol), terminal)
