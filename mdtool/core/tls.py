@@ -25,6 +25,7 @@ HANDSHAKE_S: Final = 10.0
 """How long a handshake may take."""
 GOODBYE_S: Final = 2.0
 """How long the peer may take to answer the end of a connection."""
+TLS_TO_PLAIN: Final = "the client speaks TLS, and this port does not; set [tls] cert"
 NO_TLS: Final = "the peer does not speak TLS"
 _REPLACING_S: Final = 0.2
 """How long after its certificate a key may be replaced."""

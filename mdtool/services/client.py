@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +21,7 @@ from typing import Final
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.permissions import ANONYMOUS, CERTIFIED, ForbiddenError, Principal
 from mdtool.core.throttle import Throttle
-from mdtool.core.tls import certificate_name
+from mdtool.core.tls import TLS_TO_PLAIN, certificate_name
 from mdtool.core.units import NS_PER_S
 from mdtool.services.limits import (
     DEFAULT_QUOTA,
@@ -34,6 +36,10 @@ from mdtool.services.limits import (
 )
 from mdtool.services.security import NO_TOKEN, Security
 
+log = logging.getLogger(__name__)
+
+_QUIET_S: Final = 60.0
+"""How long no further client is reported that speaks TLS to a port that does not."""
 _TIME_BURST_US: Final = 250_000
 _US_PER_PERCENT: Final = 10_000
 _NS_PER_US: Final = 1_000
@@ -138,6 +144,7 @@ class Admission:
     elsewhere: dict[int, Elsewhere] = field(init=False, default_factory=dict)
     subscriptions_of: Counter[str] = field(init=False, default_factory=Counter)
     _quotas: dict[str, Quota] = field(init=False, default_factory=dict)
+    _tls_reported_s: float = field(init=False, default=-math.inf)
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -203,6 +210,13 @@ class Admission:
         security = self.security
         principal = None if security is None else security.certified(certificate_name(transport))
         return self.client(client_address(host), principal)
+
+    def report_tls(self, peer: str) -> None:
+        """Log that a client speaks TLS to a port that does not, once a minute at most."""
+        now_s = time.monotonic()
+        if now_s - self._tls_reported_s >= _QUIET_S:
+            self._tls_reported_s = now_s
+            log.warning("client %s: %s", peer, TLS_TO_PLAIN)
 
     def check_connections(self, identity: str, quota: Quota) -> None:
         """Raise LimitError where a client has as many connections as it may have."""
@@ -275,6 +289,10 @@ class Client:
     def security(self) -> Security | None:
         """How clients of the service authenticate, None where they do not."""
         return self._admission.security
+
+    def report_tls(self, peer: str) -> None:
+        """As `Admission.report_tls`."""
+        self._admission.report_tls(peer)
 
     def check_authenticated(self) -> None:
         """Raise TokenError where the client has not authenticated, whether or not it has to."""

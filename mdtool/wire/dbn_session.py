@@ -39,6 +39,7 @@ from mdtool.core.dtypes import RTYPE_ERROR, RTYPE_SYSTEM
 from mdtool.core.errors import PeerError
 from mdtool.core.records import Records
 from mdtool.core.stream_warnings import is_passed_on, warnings_in
+from mdtool.core.tls import TLS_TO_PLAIN, is_tls
 from mdtool.core.units import UNDEF_TIMESTAMP
 from mdtool.wire.dbn import DbnDecoder, encode_metadata
 from mdtool.wire.dbn_metadata import make_metadata
@@ -184,6 +185,10 @@ def encode_refused(refused: Refused, ts_ns: int) -> bytes:
     return bytes(dbn.ErrorMsg(ts_event=ts_ns, err=_ascii(refused.reason), is_last=True, code=code))
 
 
+class SpeaksTlsError(PeerError):
+    """The receiver speaks TLS to a port that does not."""
+
+
 class RequestReader:
     """Reads the lines with which a receiver opens, however they are cut into pieces.
 
@@ -210,11 +215,15 @@ class RequestReader:
 
         Raises
         ------
+        SpeaksTlsError
+            When it is TLS.
         PeerError
             When it is not exactly one request.
         """
         if self.request is not None:
             raise PeerError("more than one request; a connection takes one")
+        if not self._line and is_tls(data):
+            raise SpeaksTlsError(TLS_TO_PLAIN)
         self._line = (self._line + data).lstrip(b"\r\n")
         line, newline, rest = self._line.partition(b"\n")
         if line.startswith(_AUTH) and self.token is None:

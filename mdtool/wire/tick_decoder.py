@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mdtool.core.errors import PeerError
 from mdtool.core.lots import LotConverter
 from mdtool.core.symbols import MAX_SYMBOL_CHARS, SymbolTable
-from mdtool.core.tls import is_tls
+from mdtool.core.tls import TLS_TO_PLAIN, is_tls
 from mdtool.core.trades import PROBE, Frames, Reason, Trades
 from mdtool.core.units import MIN_TIMESTAMP_NS
 from mdtool.wire import tick_kernel as kernel
@@ -295,7 +295,7 @@ class TickDecoder:
         if header >= CONTROL_BIT:
             return "control frame that is none of Probe, Auth, End and a valid Lot, after the first"
         if is_tls(header.to_bytes(HEADER_BYTES, "big")):
-            return "the client speaks TLS, and this port does not; set [tls] cert"
+            return TLS_TO_PLAIN
         return f"frame of {header:,} bytes is over {self._limits[0]:,}"
 
 

@@ -30,7 +30,8 @@ from tests.support.book_services import receiver_of, sender_of
 from tests.support.certificates import DAY, Certificates
 from tests.support.ingest_servers import Client, frame, serving
 from tests.support.recordings import record
-from tests.support.services import running
+from tests.support.services import logged, running
+from tests.support.vwap_feeds import vwap_feed
 from tests.support.waiting import bounded
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -260,3 +261,22 @@ class TestMistakenPorts:
             sender = sender_to(parse_address(route.serve_tcp), runs(1))
             with pytest.raises(PeerError, match="the peer does not speak TLS"):
                 await sender.run(print)
+
+
+@pytest.mark.parametrize("listener", ["dbn", "vwap"])
+async def test_clients_that_speak_tls_to_a_plain_port_are_reported_once(shared, tmp_path, listener):
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(bounded())
+        if listener == "dbn":
+            record(tmp_path / "day.dbn", 10)
+            service = sender_of(tmp_path / "day.dbn")
+            address = (await stack.enter_async_context(service)).data
+        else:
+            address = await stack.enter_async_context(vwap_feed("127.0.0.1:9"))
+        log = stack.enter_context(logged("mdtool.services.client"))
+        for _ in range(3):
+            host, port = parse_address(address)
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await asyncio.open_connection(host, port, ssl=shared.context())
+        (line,) = log.lines
+        assert line.endswith("the client speaks TLS, and this port does not; set [tls] cert")

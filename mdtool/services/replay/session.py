@@ -31,6 +31,7 @@ from mdtool.wire.dbn_session import (
     Request,
     RequestReader,
     Resume,
+    SpeaksTlsError,
     empty_header,
     encode_begin,
     encode_end,
@@ -114,6 +115,8 @@ class Session:
         """Serve the receiver until it has everything, disconnects, or is rejected."""
         try:
             await self._close(await self._exchange())
+        except SpeaksTlsError:
+            self._client.report_tls(self._name)
         except MdtoolError as error:
             log.warning("receiver %s: rejected: %s", self._name, error)
             await self._close(Refused(str(error), is_final=True))

@@ -14,6 +14,7 @@ from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
 from mdtool.core.addresses import format_address
 from mdtool.core.permissions import Reader
 from mdtool.core.tcp import notice_loss, pause_when_behind
+from mdtool.core.tls import is_tls
 from mdtool.core.trades import Probe
 from mdtool.services.client import Admission, Client
 from mdtool.services.limits import CapacityError, LimitError
@@ -279,6 +280,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle whole lines."""
+        if not self._received and is_tls(data):
+            self._client.report_tls(self._name)
+            self._transport.abort()
+            return
         self._received += data
         self._handle_lines()
 
