@@ -39,8 +39,7 @@ that of a port of 127.0.0.1 that `--metrics-port`, or `metrics-port` in their se
 `mdtool.toml`, names: off by default. The answer is OpenMetrics where the request prefers that,
 else text. Each has the metrics of its process too (`process_cpu_seconds_total`,
 `process_resident_memory_bytes`, `process_open_fds`); at ports of their own, `python_gc_*` as
-well. Live sources have [metrics of their own](sources.md). Workers of a gateway answer for all of
-them.
+well. Workers of a gateway answer for all of them.
 
 [deploy/prometheus](../deploy/prometheus) has a configuration, recording rules and alerts, tested
 by `promtool test rules`; [deploy/grafana/mdtool.json](../deploy/grafana/mdtool.json) is a

@@ -48,12 +48,12 @@ def ingest(
     """
     from mdtool.adapters.dbn_select import TRADES, SchemaSource
     from mdtool.adapters.dbn_source import RecordSource
-    from mdtool.adapters.live.records import open_live
+    from mdtool.services.live_source import open_measured
     from mdtool.wire.dbn_records import RTYPE_DEFINITION
 
     is_quiet = output.quiet or output.is_table
     is_dbn = not output.is_table and output.format().startswith("dbn")
-    live = open_live(source, symbols or [], config)
+    live = open_measured(source, symbols or [], config)
     records: RecordSource = live
     if not is_dbn:  # which has several layouts, of which CSV takes the first
         records = SchemaSource(live, config.schema or TRADES)

@@ -14,6 +14,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from mdtool.adapters.live.counts import REFUSED, TOTALS
 from mdtool.core.descriptors import shortage
 from mdtool.services.client import Admission, Tally
 from mdtool.services.times import Histogram
@@ -33,9 +34,9 @@ class Family(NamedTuple):
     services: tuple[str, ...] = ("gateway",)
 
 
-_ALL: Final = ("gateway", "serve-tcp", "aggregate", "vwap", "live-gateway")
+_ALL: Final = ("gateway", "serve-tcp", "aggregate", "vwap", "live-gateway", "ingest")
 _CLIENTS: Final = ("gateway", "serve-tcp", "vwap", "live-gateway")
-_OWN_PORT: Final = ("serve-tcp", "aggregate", "vwap", "live-gateway")
+_OWN_PORT: Final = ("serve-tcp", "aggregate", "vwap", "live-gateway", "ingest")
 _TICKS: Final = ("gateway", "aggregate")
 
 FAMILIES: Final[Mapping[str, Family]] = {
@@ -153,6 +154,13 @@ FAMILIES: Final[Mapping[str, Family]] = {
         (),
         _OWN_PORT,
     ),
+    **{
+        f"mdtool_ingest_{name}": Family(COUNTER, text, ("source",), ("ingest",))
+        for name, text in TOTALS.items()
+    },
+    "mdtool_ingest_refused": Family(
+        COUNTER, "Refused, by reason.", ("source", "reason"), ("ingest",)
+    ),
 }
 """All metrics of mdtool's own, by name. Counters end in `_total` where they are scraped."""
 
@@ -227,6 +235,16 @@ def ticks(counts: Counts) -> Iterator[Metric]:
     yield counter("mdtool_ticks_late", counts.late)
     yield counter("mdtool_ticks_late_for_sessions", counts.late_for_sessions)
     yield labelled("mdtool_ticks_refused", counts.refused)
+
+
+def live_source(name: str, counts: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield what a live source has brought."""
+    for total in TOTALS:
+        yield labelled(f"mdtool_ingest_{total}", {name: counts[total]})
+    refused = labelled("mdtool_ingest_refused")
+    for reason in REFUSED:
+        refused.add_metric((name, reason), counts[reason])
+    yield refused
 
 
 class LoopLag:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from mdtool.core.config import setting
+from mdtool.core.errors import MdtoolError
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -80,6 +81,46 @@ async def metrics_served(
         listener = await listen(server, _HOST, port, "--metrics-port")
         with contextlib.closing(listener):
             yield {"metrics": listener.address}
+
+
+@contextlib.contextmanager
+def metrics_in_thread(port: int | None, *sources: Callable[[], Iterator[Metric]]) -> Iterator[None]:
+    """Serve metrics as `metrics_served`, in a thread: for commands without an event loop.
+
+    Raises
+    ------
+    StartupError
+        When the port is in use.
+    """
+    if port is None:
+        yield
+        return
+    import asyncio
+    import threading
+    from concurrent.futures import Future
+
+    stop: Future[Callable[[], object]] = Future()
+
+    async def serve() -> None:
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            async with metrics_served(port, *sources):
+                stop.set_result(lambda: loop.call_soon_threadsafe(ended.set))
+                await ended.wait()
+        except MdtoolError as error:
+            stop.set_exception(error)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="metrics", daemon=True)
+    thread.start()
+    try:
+        end = stop.result()
+        try:
+            yield
+        finally:
+            end()
+    finally:
+        thread.join()
 
 
 def exposition(request: web.Request, registry: CollectorRegistry) -> web.Response:

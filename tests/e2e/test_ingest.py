@@ -81,8 +81,12 @@ async def test_ctrl_c_completes_a_file(kraken, tmp_path):
 
 
 def fetched(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=WITHIN_S) as answer:
-        return answer.read()
+    """What is there; nothing while nobody listens yet."""
+    try:
+        with urllib.request.urlopen(url, timeout=WITHIN_S) as answer:
+            return answer.read()
+    except urllib.error.URLError:
+        return b""
 
 
 async def test_a_limit_counts_trades_not_definitions(kraken):
@@ -255,4 +259,6 @@ def test_a_port_of_metrics_that_is_in_use(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         options = ("--metrics-port", port, "--url", "ws://127.0.0.1:1")
-        output_of("ingest", "kraken", "A", *options, status=3, said=f"--metrics-port {port}")
+        output_of(
+            "ingest", "kraken", "A", *options, status=3, said=f"port {port} on 127.0.0.1 is in use"
+        )

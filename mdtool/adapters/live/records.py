@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from typing import Any, Final
 from mdtool.adapters.dbn_source import DbnSource
 from mdtool.adapters.live import CLIENTS, SESSIONS, SOURCES
 from mdtool.adapters.live.config import SourceConfig
+from mdtool.adapters.live.counts import described
 from mdtool.adapters.live.keys import find_keys
 from mdtool.adapters.live.messages import chosen
-from mdtool.adapters.live.metrics import described, served
 from mdtool.adapters.live.port import LiveSource, Request
 from mdtool.core.config import did_you_mean
 from mdtool.core.errors import UsageError
@@ -31,8 +30,6 @@ class LiveRecords(DbnSource):
     ----------
     source : LiveSource
         Closed together with this one.
-    metrics_port : int, optional
-        Where its counts are served meanwhile.
 
     Attributes
     ----------
@@ -40,20 +37,13 @@ class LiveRecords(DbnSource):
         As `LiveSource.counts`.
     """
 
-    def __init__(self, source: LiveSource, metrics_port: int | None = None) -> None:
+    def __init__(self, source: LiveSource) -> None:
         self.counts = source.counts
-        self._metrics = contextlib.ExitStack()
         super().__init__(source.name, source.read, source.close)
-        try:
-            self._metrics.enter_context(served(source.name, source.counts, metrics_port))
-        except BaseException:
-            super().close()
-            raise
 
     def close(self) -> None:
         """Close the source, and log what it has brought."""
         super().close()
-        self._metrics.close()
         log.info("%s: %s", self.name, described(self.counts))
 
 
@@ -76,15 +66,13 @@ def open_live(source: str, symbols: Sequence[str], config: SourceConfig) -> Live
         When there is no such recording, or the file of keys cannot be read.
     OutputError
         When the folder to record in cannot be written.
-    StartupError
-        When the port of the metrics is in use.
     """
     if source not in SOURCES:
         raise UsageError(f"ingest {source}: no such source{did_you_mean(source, SOURCES)}")
     for symbol in symbols:
         if not symbol.isascii() or not symbol.isprintable() or not 0 < len(symbol) <= MAX_SYMBOL:
             raise UsageError(f"ingest {source} {symbol!r}: is not a symbol")
-    return LiveRecords(_open(source, symbols, config), config.metrics_port)
+    return LiveRecords(_open(source, symbols, config))
 
 
 def _open(source: str, symbols: Sequence[str], config: SourceConfig) -> LiveSource:

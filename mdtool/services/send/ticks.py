@@ -19,7 +19,6 @@ from mdtool.adapters.dbn_files import dbn_files, open_merged, read_dbn
 from mdtool.adapters.dbn_select import TRADES, Selection, selected, trades_in
 from mdtool.adapters.json_lines import JsonLines, is_json_lines
 from mdtool.adapters.live.config import SourceConfig
-from mdtool.adapters.live.records import open_live
 from mdtool.adapters.simulated import CHUNK_RECORDS, PACED_CHUNK_RECORDS, SimulatedSource
 from mdtool.adapters.tick_source import DbnTicks, TickSource
 from mdtool.core.config import load
@@ -29,6 +28,7 @@ from mdtool.core.units import NS_PER_S, counted
 from mdtool.engine.pacing import Pacer
 from mdtool.engine.simulate import Exchange
 from mdtool.engine.simulate_defaults import EVENTS_PER_TRADE
+from mdtool.services.live_source import open_measured
 from mdtool.services.send.quotes import QuotePort
 from mdtool.wire.tick_encoder import EncodedFrames, encode_frames
 
@@ -108,16 +108,16 @@ def live_ticks(
     Parameters
     ----------
     source, symbols
-        As of `open_live`; its settings are those of `[ingest]`.
+        As of `open_measured`; its settings are those of `[ingest]`.
     any_price, quotes
         As of `open_ticks`.
 
     Raises
     ------
     UsageError, InputError, OutputError
-        As `open_live`.
+        As `open_measured`.
     """
-    records = open_live(source, symbols, load(SourceConfig, "ingest", {}))
+    records = open_measured(source, symbols, load(SourceConfig, "ingest", {}))
     trades = trades_in(records if quotes is None else quotes.watch(records))
     return DbnTicks(trades, any_price=any_price)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from mdtool.adapters.live.metrics import described
+from mdtool.adapters.live.counts import described
 
 
 def test_counts_in_words():
