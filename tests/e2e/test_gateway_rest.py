@@ -227,8 +227,9 @@ async def test_bars_of_an_unknown_symbol_are_404(client):
 
 
 async def test_an_aggregator_that_does_not_answer_is_504(source):
-    source.is_silent = True
     async with gateway_of(source.address, timeout_ms=50) as client:
+        await connected(client)
+        source.is_silent = True
         status, answer = await client.answer("/api/v1/bars/AAPL")
     assert (status, answer["error"]) == (504, "timeout")
 
