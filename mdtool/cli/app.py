@@ -67,7 +67,7 @@ _OF_THE_MACHINE: Final = frozenset(
 """Errors of system calls that a machine causes: what is missing, full, or not permitted."""
 _LINE_BREAK: Final = re.compile(r"(?<!\n)\n(?!\n)")
 """A line break within a paragraph."""
-_SECTION: Final = re.compile(r"(?<!\\)\[([\w.]+)\]")
+_SECTION: Final = re.compile(r"(?<!\\)\[([\w.:/]+)\]")
 """A section of the settings file, which rich would take for a style."""
 
 
