@@ -333,7 +333,7 @@ def test_only_the_flag_that_changes_something_is_shown():
             "--format: no such option; did you mean --json or --csv or --dbn?",
         ),
         (["info", "--file", "x"], "--file: no such option; give INPUT without an option"),
-        (["watch", "--port", "9"], "--port: no such option; give HOST:PORT without an option"),
+        (["watch", "--port", "9"], "--port: no such option; give HOST:PORT|URL without an option"),
         (
             ["gateway", "--log-level", "debug"],
             "--log-level: no such option; it precedes the command: mdtool --log-level ... gateway",
