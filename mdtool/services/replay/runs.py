@@ -192,13 +192,13 @@ class Run:
             while not self.is_stopped:
                 reader = self._reader
                 batch = await reader.next(self.position)
+                if batch is not None and reader is self._reader:
+                    await self._play(batch, reader)
                 if reader is not self._reader:
                     await reader.close()
                 elif batch is None:
                     self.close_derived()
                     break
-                else:
-                    await self._play(batch, reader)
         except InputError as error:
             self.error = str(error)
             log.error("%s", error)  # noqa: TRY400 - a truncated file needs no traceback
