@@ -37,6 +37,26 @@ _CLASSES: Final = {
     "tls": "mdtool.core.tls:TlsConfig",
 }
 """The settings of each section."""
+_TABLES: Final[Mapping[str, Mapping[str, tuple[str, Any]]]] = {
+    "roles.desk": {
+        "read": ("Patterns of symbols that may be read.", ["ES*", "NQ*"]),
+        "write": ("Those that may be sent.", ["ES*"]),
+        "deny": ("Those that may be neither.", ["*TEST"]),
+        "feeds": ("The feeds that may be read; by default all.", ["trades", "bars"]),
+        "rights": ("What else is allowed.", ["metrics"]),
+        "quota": ("The class of quotas.", "desk"),
+        "certificates": ("Clients whose certificates have these names have the role.", ["desk-*"]),
+    },
+    "quotas.desk": {
+        "requests-per-s": ("Requests a second from memory.", 1_000),
+        "upstream-per-s": ("Requests a second that go upstream.", 100),
+        "upstream-burst": ("How many of those at once.", 200),
+        "connections": ("Connections at the same time.", 100),
+        "subscriptions": ("Subscriptions at the same time.", 10_000),
+        "ticks-per-s": ("Ticks a second that are taken; more wait with their sender.", 50_000),
+    },
+}
+"""Sections that have any name, with an example of each of their settings."""
 _HIDDEN: Final = "***"
 
 
@@ -78,25 +98,39 @@ def config(
     name, arguments = (command[0], command[1:]) if command else (None, [])
     if name is not None and name not in _CLASSES:
         raise UsageError(f"{name}: no such section{did_you_mean(name, SECTIONS)}")
-    for section in _CLASSES if name is None else [name]:
-        cls = _class(section)
-        if sample:
-            _print_sample(section, cls)
-            continue
-        flags = _flags(context, section, arguments)
-        values = origins(cls, section, flags)
-        for switch in (key for key, value in flags.items() if value is False):
-            values[switch] = Origin(False, f"--no-{_written(switch)}")
-        if section == "log":
-            values |= _logging(context)
+    sections = list(_CLASSES) if name is None else [name]
+    if sample:
+        for section in sections:
+            _print_sample(section, _class(section))
+        if name is None:
+            _print_tables()
+        return
+    # All of them before the first is printed: a setting that is not valid is all that is told.
+    found = {section: _in_force(context, section, arguments) for section in sections}
+    for section, values in found.items():
         if as_json:
             _print_json(section, values)
         else:
             _print_section(section, values)
 
 
+def _in_force(context: typer.Context, section: str, arguments: list[str]) -> Mapping[str, Origin]:
+    """Return the settings of a section, with their origins."""
+    flags = _flags(context, section, arguments)
+    values = origins(_class(section), section, flags)
+    for switch in (key for key, value in flags.items() if value is False):
+        values[switch] = Origin(False, f"--no-{_written(switch)}")
+    if section == "log":
+        values |= _logging(context)
+    return values
+
+
 def _class(section: str) -> type:
-    module, _, name = _CLASSES[section].partition(":")
+    return _of(_CLASSES[section])
+
+
+def _of(place: str) -> type:
+    module, _, name = place.partition(":")
     found: type = getattr(importlib.import_module(module), name)
     return found
 
@@ -154,6 +188,21 @@ def _print_sample(section: str, cls: type) -> None:
         print(_comment(field.metadata["help"] + (f" ({about})" if about else "")))
         print("# " + _line(field.name, field.default if is_set else field.metadata["example"]))
     print()
+
+
+def _print_tables() -> None:
+    """Print the sections that have any name, as comments, with DetectRule's defaults."""
+    rules = {
+        _written(field.name): (field.metadata["help"], field.default)
+        for field in dataclasses.fields(_of("mdtool.engine.detect:DetectRule"))
+    }
+    for section, settings in {**_TABLES, 'detect."ES*"': rules}.items():
+        print(f"# [{section}]")
+        for name, (about, example) in settings.items():
+            print()
+            print(_comment(about))
+            print(f"# {name} = {json.dumps(example)}")
+        print()
 
 
 def _comment(text: str) -> str:

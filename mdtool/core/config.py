@@ -209,7 +209,7 @@ def load_table(cls: type[T], name: str, key: str, given: object) -> T:
         field = written.replace("-", "_")
         place = f"{where} {written}"
         if field not in types:
-            raise ConfigError(f"{place}: no such setting{did_you_mean(field, types)}")
+            raise ConfigError(f"{place}: no such setting{_nearest(written, types)}")
         values[field] = _in_range(cls, field, _typed(types[field], value, place), place)
     return cls(**values)
 
@@ -282,6 +282,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the nearest one, else all."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(sorted(known))}"
+
+
+def _nearest(key: str, fields: Iterable[str]) -> str:
+    """Return `did_you_mean` of the keys of settings as files have them."""
+    return did_you_mean(key.replace("_", "-"), [field.replace("_", "-") for field in fields])
 
 
 def _fallback(field: dataclasses.Field[Any]) -> Origin:
@@ -374,7 +379,7 @@ def _from_file(cls: type, section: str) -> dict[str, Origin]:
         name = _current_name(cls, key.replace("-", "_"))
         where = _place(path, section, key)
         if name not in fields:
-            raise ConfigError(f"{where}: no such setting{did_you_mean(name, fields)}")
+            raise ConfigError(f"{where}: no such setting{_nearest(key, fields)}")
         typed = _typed(fields[name], value, where)
         values[name] = Origin(_in_range(cls, name, typed, where), where)
     return values
@@ -388,7 +393,8 @@ def _from_environment(cls: type, section: str) -> dict[str, Origin]:
             continue
         name = _current_name(cls, key.removeprefix(variable(section, "")).lower())
         if name not in fields:
-            raise ConfigError(f"{key}: no such setting{did_you_mean(name, fields)}")
+            known = [variable(section, field) for field in fields]
+            raise ConfigError(f"{key}: no such setting{did_you_mean(key, known)}")
         values[name] = Origin(_in_range(cls, name, _parse(fields[name], text, key), key), key)
     return values
 

@@ -87,7 +87,7 @@ def options() -> list[str]:
 def configure(log_format: str = "text", level: str = "info") -> None:
     """Write log records to stderr, from one of `LEVELS` on and in one of `FORMATS`."""
     # gRPC's core writes to stderr without Python's logging; it reads this once, when imported.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _HOST: Final = "127.0.0.1"
 PATH: Final = "/metrics"
+_OPENMETRICS: Final = "application/openmetrics-text"
+_TEXT: Final = "text/plain"
 
 
 def metrics_port() -> Any:
@@ -128,5 +130,18 @@ def exposition(request: web.Request, registry: CollectorRegistry) -> web.Respons
     from aiohttp import hdrs, web
     from prometheus_client.exposition import choose_encoder
 
-    encode, content_type = choose_encoder(",".join(request.headers.getall(hdrs.ACCEPT, ())))
+    accept = ",".join(request.headers.getall(hdrs.ACCEPT, ())).lower()
+    encode, content_type = choose_encoder(accept if _prefers_openmetrics(accept) else "")
     return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+
+def _prefers_openmetrics(accept: str) -> bool:
+    """Return whether a header prefers OpenMetrics to text (RFC 9110, 12.5.1)."""
+    quality = dict.fromkeys((_OPENMETRICS, _TEXT), 0.0)
+    for media_range in accept.split(","):
+        kind, *parameters = (part.strip() for part in media_range.split(";"))
+        weights = [part.removeprefix("q=") for part in parameters if part.startswith("q=")]
+        with contextlib.suppress(ValueError):
+            weight = float(weights[0]) if weights else 1.0
+            quality[kind] = max(weight, quality.get(kind, 0.0))
+    return 0 < quality[_OPENMETRICS] >= quality[_TEXT]

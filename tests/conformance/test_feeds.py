@@ -189,6 +189,9 @@ async def test_rest_and_graphql_have_the_current_state(row):
             data = one["data"][0] if row.has_history else one["data"]
             assert (data["symbol"], source.cents(data)) == ("AAPL", 101)
             assert data in every["data"]
+        if not row.has_events:
+            status, some = await world.client.answer(f"/api/v2/{row.name}?symbols=AAPL,NONE")
+            assert [each["symbol"] for each in some["data"]] == ["AAPL"]
         rows = await graphql(world.client, row, source, "AAPL")
         assert [(each["symbol"], source.cents(each)) for each in rows] == [
             ("AAPL", source.shown(101))

@@ -13,6 +13,8 @@ from tests.support.gateways import connected, gateway_of
 PROBES = ("/livez", "/readyz", "/health")
 PAGES = ("/", "/book", "/demo/stomp", "/demo/call", "/graphiql", "/docs")
 
+OPENMETRICS, TEXT = "application/openmetrics-text", "text/plain"
+
 
 @pytest.mark.parametrize("path", PROBES)
 async def test_probes_answer_every_method_that_proxies_use(client, path):
@@ -44,14 +46,21 @@ async def test_an_offer_of_http_2_is_ignored(client, path):
     await writer.wait_closed()
 
 
-async def test_metrics_come_in_the_form_that_is_asked_for(client):
-    openmetrics = {"Accept": "application/openmetrics-text; version=1.0.0, text/plain;q=0.5"}
-    async with client.get("/metrics", headers=openmetrics) as response:
-        assert response.content_type == "application/openmetrics-text"
-        assert (await response.text()).endswith("# EOF\n")
-    async with client.get("/metrics", headers={"Accept": "text/plain"}) as response:
-        assert response.content_type == "text/plain"
-        assert "# EOF" not in await response.text()
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/openmetrics-text; version=1.0.0, text/plain;q=0.5", OPENMETRICS),
+        ("APPLICATION/OpenMetrics-Text", OPENMETRICS),
+        ("application/openmetrics-text;q=0.1, text/plain;q=0.9", TEXT),
+        ("application/openmetrics-text;q=0", TEXT),
+        ("text/plain", TEXT),
+        ("*/*", TEXT),
+    ],
+)
+async def test_metrics_come_in_the_form_that_is_asked_for(client, accept, kind):
+    async with client.get("/metrics", headers={"Accept": accept}) as response:
+        assert response.content_type == kind
+        assert (await response.text()).endswith("# EOF\n") == (kind == OPENMETRICS)
 
 
 @pytest.mark.parametrize("symbol", ["BTC/USD", "/ES", "A//B"])

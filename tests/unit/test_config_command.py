@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from dataclasses import fields
 
 import pytest
 from typer.testing import CliRunner
 
 from mdtool.cli.app import app
 from mdtool.cli.config import _CLASSES, _class
-from mdtool.core.config import SECTIONS, field_types, load
+from mdtool.core.config import SECTIONS, TABLES, field_types, load, load_table
+from mdtool.core.errors import ConfigError
+from mdtool.core.permissions import Grant, Roles
+from mdtool.services.alerts.config import load_rules
+from mdtool.services.limits import QuotaConfig
 
 pytestmark = pytest.mark.usefixtures("no_settings", "root_logger")
 
@@ -37,7 +42,9 @@ def test_what_is_printed_is_a_settings_file_that_changes_nothing(tmp_path):
 def test_the_sample_has_every_setting_as_a_comment():
     text = config("--sample")
     assert tomllib.loads(text) == {section: {} for section in SECTIONS}
-    for section in re.split(r"^\[", text, flags=re.MULTILINE)[1:]:
+    named, *tables = re.split(r"^# \[", text, flags=re.MULTILINE)
+    assert {table.partition(".")[0] for table in tables} == TABLES - {"tls"}
+    for section in re.split(r"^\[", named, flags=re.MULTILINE)[1:]:
         name, _, body = section.partition("]")
         settings = {key.replace("_", "-") for key in field_types(_class(name))}
         assert set(re.findall(r"^# ([a-z-]+) =", body, re.MULTILINE)) == settings
@@ -45,12 +52,30 @@ def test_the_sample_has_every_setting_as_a_comment():
 
 
 def test_every_line_of_the_sample_is_valid_when_it_is_no_comment_any_more(tmp_path):
-    text = re.sub(r"^# (?=[a-z-]+ =)", "", config("--sample"), flags=re.MULTILINE)
+    text = re.sub(r"^# (?=[a-z-]+ =|\[)", "", config("--sample"), flags=re.MULTILINE)
     (tmp_path / "mdtool.toml").write_text(text)
-    for section, given in tomllib.loads(text).items():
+    sample = tomllib.loads(text)
+    Roles(sample["roles"])
+    assert sample["roles"]["desk"].keys() == {each.name for each in fields(Grant)} | {
+        "certificates"
+    }
+    load_rules()
+    quota = sample["quotas"]["desk"]
+    load_table(QuotaConfig, "quotas", "desk", quota)
+    assert {key.replace("-", "_") for key in quota} == field_types(QuotaConfig).keys()
+    for section, given in sample.items():
+        if section in TABLES - {"tls"}:
+            continue
         kinds = field_types(_class(section))
         assert {key.replace("-", "_"): type(value) for key, value in given.items()} == kinds
         load(_class(section), section, {})
+
+
+def test_a_setting_that_is_not_valid_is_all_that_is_printed(monkeypatch):
+    monkeypatch.setenv("MDTOOL_VWAP_PORT", "none")
+    done = CliRunner().invoke(app, ["config"])
+    assert isinstance(done.exception, ConfigError)
+    assert done.stdout == ""
 
 
 def test_options_of_a_command_are_shown_with_their_names(tmp_path):

@@ -108,7 +108,12 @@ class ReplaySender:
         """Listen for receivers within the block; yield the real address."""
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            tasks.create_task(self._serve(reader, writer))
+            serving = self._serve(reader, writer)
+            try:
+                tasks.create_task(serving)
+            except RuntimeError:  # it was accepted just before the end
+                serving.close()
+                writer.transport.abort()
 
         def protocol() -> asyncio.BaseProtocol:
             return asyncio.StreamReaderProtocol(asyncio.StreamReader(), connected)

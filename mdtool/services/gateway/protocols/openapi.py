@@ -177,7 +177,7 @@ def _operations(feeds: Feeds) -> Iterator[Operation]:
         if row.has_events:
             paging: Sequence[Parameter] = _paging("desc")
         else:
-            paging = (*(() if row.is_whole else (SYMBOLS,)), _LIMIT, _order("asc"), _CURSOR)
+            paging = (SYMBOLS, _LIMIT, _order("asc"), _CURSOR)
         yield Operation(
             method="GET",
             path=path,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -83,7 +83,7 @@ class _Resource:
         """`GET /api/v2/FEED`: the state of every symbol, or of some; of events, the latest."""
         key = self._key(request, ALL)
         query = request.query
-        symbols = () if self.row.is_whole else parse_symbols(query)
+        symbols = parse_symbols(query)
         if self.row.has_events:
             if symbols:
                 path = f"{PREFIX}/{self.row.name}/{symbols[0]}"
@@ -106,8 +106,11 @@ class _Resource:
         next_ = encode_cursor(Cursor(chosen[-1].symbol, _LIST, 0, 0)) if has_more else None
         return await self._answer_rows(request, Rows(chosen, next_))
 
-    async def _some(self, request: web.Request, symbols: Iterable[str]) -> Sequence[Any]:
+    async def _some(self, request: web.Request, symbols: Collection[str]) -> Sequence[Any]:
         """Return the state of those symbols that are known, in order of symbol."""
+        if self.row.is_whole:
+            every = await self._feed.current(client_of(request), self._key(request, ALL))
+            return [row for row in every if row.symbol in symbols]
         rows: list[Any] = []
         for symbol in sorted(symbols):
             with contextlib.suppress(UnknownSymbolError):
