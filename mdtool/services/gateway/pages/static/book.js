@@ -40,10 +40,10 @@ async function ask(path, options = {}) {
 async function look() {
   let services = null;
   try {
-    const { status, text } = await ask("api/microservices/status");
-    const answer = JSON.parse(text);
-    services = status === 200 ? answer : null;
-    if (services === null) {
+    const answer = JSON.parse((await ask("api/microservices/status")).text);
+    if (answer.sender) {  // also where one of them is unavailable
+      services = answer;
+    } else {
       notify(answer.message, true);
     }
   } catch (error) {
