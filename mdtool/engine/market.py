@@ -22,7 +22,17 @@ from mdtool.core.units import NS_PER_DAY
 from mdtool.engine import session_kernel
 from mdtool.engine.live_bars import LiveBars
 from mdtool.engine.saved_state import SAVED_BAR, SESSION, SESSION_LENGTH, SavedState
-from mdtool.engine.session_kernel import COLUMNS, LATE, PREVIOUS_START, SPANS, START
+from mdtool.engine.session_kernel import (
+    COLUMNS,
+    LATE,
+    PREVIOUS_START,
+    ROLLED_AT,
+    ROLLED_COLUMNS,
+    ROLLED_START,
+    ROLLED_SYMBOL,
+    SPANS,
+    START,
+)
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -121,6 +131,9 @@ class Market:
         self._previous_at = np.zeros(len(self._sessions), np.int64)
         self._spans = np.zeros((len(self._sessions), SPANS), np.int64)
         self._session_totals = np.zeros(2, np.int64)
+        self._holds_past = False
+        self._rolled: list[NDArray[np.int64]] = []
+        """Rows of `ROLLED_COLUMNS` that are held until they are saved."""
         # Loads the kernel, so that the first batch is not slow.
         self._fold_sessions(Trades.empty())
 
@@ -246,17 +259,27 @@ class Market:
                     return row
         return None
 
+    def hold_past(self) -> None:
+        """Hold past sessions until `past_since` has returned them, however often symbols roll."""
+        self._holds_past = True
+
     def past_since(self, commit: int) -> NDArray[np.void]:
-        """Return the previous sessions that changed after a step, SAVED_BAR[m], to be saved."""
+        """Return the past sessions that changed after a step, SAVED_BAR[m], to be saved.
+
+        They are the previous ones, and with `hold_past` those that these have replaced since the
+        last call.
+        """
         symbols = np.flatnonzero(self._previous_at > commit)
-        bars = np.zeros(len(symbols), SAVED_BAR)
-        rows = self._previous[symbols]
-        for name in ("open", "high", "low", "close", "volume", "count"):
-            bars[name] = rows[name]
-        bars["symbol"], bars["interval_ns"] = symbols, SESSION_LENGTH
-        bars["start_ns"] = self._spans[symbols, PREVIOUS_START]
-        bars["first_ns"], bars["last_ns"] = bars["start_ns"], rows["timestamp"]
-        return bars
+        starts = self._spans[symbols, PREVIOUS_START]
+        previous = _past_bars(symbols, starts, self._previous[symbols])
+        if not self._rolled:
+            return previous
+        rolled = np.concatenate(self._rolled)
+        self._rolled.clear()
+        rolled = rolled[rolled[:, ROLLED_AT] > commit]
+        rows = np.ascontiguousarray(rolled[:, ROLLED_START + 1 :]).view(SESSION)[:, 0]
+        before = _past_bars(rolled[:, ROLLED_SYMBOL], rolled[:, ROLLED_START], rows)
+        return np.concatenate([before, previous])
 
     def changed_since(self, commit: int) -> NDArray[np.uint32]:
         """Return the symbols that changed after the step of that number, each once."""
@@ -286,7 +309,8 @@ class Market:
 
     def _fold_sessions(self, trades: Trades) -> NDArray[np.uint32]:
         changed = np.empty(min(len(trades), len(self.symbols)), np.uint32)
-        changes = session_kernel.fold_sessions(
+        rolled = np.empty((len(trades) if self._holds_past else 0, ROLLED_COLUMNS), np.int64)
+        changes, replaced = session_kernel.fold_sessions(
             self._buckets.length_ns or 0,
             self._bounds(trades.ts_event),
             _read_only(trades.symbol),
@@ -301,8 +325,11 @@ class Market:
             self._previous_at,
             self._session_totals,
             self.commit,
+            rolled,
             changed,
         )
+        if replaced:
+            self._rolled.append(rolled[:replaced].copy())
         return changed[:changes]
 
     def _note_probe(self, probe: Probe) -> None:
@@ -344,3 +371,16 @@ def _read_only(column: NDArray[Scalar]) -> NDArray[Scalar]:
     view = column.view()
     view.flags.writeable = False
     return view
+
+
+def _past_bars(
+    symbols: NDArray[np.int64], starts: NDArray[np.int64], sessions: NDArray[np.void]
+) -> NDArray[np.void]:
+    """Return past sessions as they are saved, SAVED_BAR[m]."""
+    bars = np.zeros(len(symbols), SAVED_BAR)
+    for name in ("open", "high", "low", "close", "volume", "count"):
+        bars[name] = sessions[name]
+    bars["symbol"], bars["interval_ns"] = symbols, SESSION_LENGTH
+    bars["start_ns"] = bars["first_ns"] = starts
+    bars["last_ns"] = sessions["timestamp"]
+    return bars

@@ -20,6 +20,10 @@ COLUMNS = 8
 START, END, PREVIOUS_START, PREVIOUS_END = range(4)
 SPANS = 4
 LATE, PAST = range(2)
+ROLLED_SYMBOL, ROLLED_AT, ROLLED_START = range(3)
+ROLLED_COLUMNS = 3 + COLUMNS
+"""Of a session that is no symbol's previous one any more: whose, which commit last changed it, its
+start, and its row."""
 _MAX_VOLUME = 2**63 - 1
 
 
@@ -68,8 +72,9 @@ def fold_sessions(
     previous_at: NDArray[np.int64],
     totals: NDArray[np.int64],
     commit: int,
+    rolled: NDArray[np.int64],
     changed: NDArray[np.uint32],
-) -> int:
+) -> tuple[int, int]:
     """Fold trades into their symbols' rows, in order of arrival.
 
     Parameters
@@ -92,15 +97,18 @@ def fold_sessions(
         current session, these too.
     commit : int
         The number of this commit, larger than all before.
+    rolled : int64 [trades, ROLLED_COLUMNS]
+        Written: sessions that another one replaced as their symbol's previous one, in order. Where
+        it has no rows, these are not written.
     changed : uint32 [at least min(trades, symbols)]
         Written: the symbols that changed, each once, in order of their first trade.
 
     Returns
     -------
-    int
-        How many symbols changed.
+    (int, int)
+        How many symbols changed, and how many rows of `rolled` are written.
     """
-    changes = 0
+    changes = replaced = 0
     for k in range(len(symbol)):
         index = np.int64(symbol[k])
         at = ts_event[k]
@@ -110,6 +118,13 @@ def fold_sessions(
             changes += 1
         if sessions[index, COUNT] > 0 and at >= spans[index, END]:
             totals[PAST] += sessions[index, COUNT]
+            if previous[index, COUNT] > 0 and len(rolled) > 0:
+                rolled[replaced, ROLLED_SYMBOL] = index
+                rolled[replaced, ROLLED_AT] = previous_at[index]
+                rolled[replaced, ROLLED_START] = spans[index, PREVIOUS_START]
+                for column in range(COLUMNS):
+                    rolled[replaced, ROLLED_START + 1 + column] = previous[index, column]
+                replaced += 1
             for column in range(COLUMNS):
                 previous[index, column] = sessions[index, column]
                 sessions[index, column] = 0
@@ -129,4 +144,4 @@ def fold_sessions(
             previous_at[index] = commit
         else:
             totals[LATE] += 1
-    return changes
+    return changes, replaced

@@ -148,3 +148,24 @@ def test_bars_follow_the_ticks(market):
     bars = market.bars.history(0, NS_PER_S, 10)
     assert bars["close"].tolist() == [5, 3]
     assert bars["start_ns"].tolist() == [NOON_NS + NS_PER_S, NOON_NS]
+
+
+def test_past_sessions_are_saved_however_often_a_symbol_rolls_in_between(market):
+    day_ns = 86_400 * NS_PER_S
+
+    def past(commit: int) -> list[tuple[int, int]]:
+        bars = market.past_since(commit)
+        return sorted(
+            ((start - NOON_NS) // day_ns + 1, count)
+            for start, count in zip(bars["start_ns"].tolist(), bars["count"].tolist(), strict=True)
+        )
+
+    market.hold_past()
+    days = [0, 1, 0, 2, 3]
+    add(market, batch([tick(5, at_ns=NOON_NS + day * day_ns) for day in days]))
+    assert past(0) == [(0, 2), (1, 1), (2, 1)]
+    saved = market.commit
+    add(market, batch([tick(5, at_ns=NOON_NS + 2 * day_ns)]))  # amends the previous one
+    add(market, batch([tick(5, at_ns=NOON_NS + 4 * day_ns)]))
+    assert past(saved) == [(2, 2), (3, 1)]
+    assert past(market.commit) == []

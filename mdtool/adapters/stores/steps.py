@@ -24,6 +24,7 @@ class Steps:
 
     def __init__(self, market: Market) -> None:
         self._market = market
+        market.hold_past()
         self._commit = market.commit
         self._bar_step = market.bars.step
         self._known_lots = market.symbols.lots

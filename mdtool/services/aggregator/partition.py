@@ -74,6 +74,7 @@ class Partition:
         # Closed bars are on the topic of bars: only those that may be amended are needed here.
         bars_kept = config.bars_lateness_ms * NS_PER_MS // min(INTERVALS_NS) + 3
         self.market = new_market(config, bars_kept)
+        self.market.hold_past()
         bars = self.market.bars
         self._max_streams = config.max_streams
         self._decoder = PartitionDecoder(number, partitions)

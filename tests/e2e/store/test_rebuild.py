@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 
 import numpy as np
@@ -14,7 +13,7 @@ from mdtool.core.trades import Frames, Trades
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.markets import new_market
 from tests.support.commands import output_of
-from tests.support.store_commands import DAY_NS, NOON_NS, store, trades, write
+from tests.support.store_commands import NOON_NS, store, trades, write
 from tests.support.stores import STORES, until_taken
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -38,7 +37,7 @@ def fill(url, seed=5):
         market.intern(name)
     steps = Steps(market)
     sequence = {"x": 0, "y": 0}
-    now_ns = NOON_NS
+    now_ns, changes = NOON_NS, []
     with open_store(url) as opened:
         for _ in range(120):
             n = int(random.integers(1, 40))
@@ -51,13 +50,13 @@ def fill(url, seed=5):
                 ts_recv=now_ns + np.arange(n, dtype=np.int64),
             )
             stream = str(random.choice(["x", "y"]))
-            # A batch that amends a past session and begins another would store the latter alone.
-            edges = np.flatnonzero(np.diff(batch.ts_event // DAY_NS)) + 1
-            for begin, end in itertools.pairwise([0, *edges.tolist(), n]):
-                change = market.apply(stream, sequence[stream], Frames.of(batch[begin:end]))
-                sequence[stream] += end - begin
-                opened.write(steps.take([change]))
+            changes.append(market.apply(stream, sequence[stream], Frames.of(batch)))
+            sequence[stream] += n
+            if random.random() < 0.3:  # steps have several batches, and often several days
+                opened.write(steps.take(changes))
+                changes.clear()
             now_ns += int(random.integers(60, 15_000)) * SECOND_NS
+        opened.write(steps.take(changes))
 
 
 def rebuild(url, *options, status=0, said=""):
