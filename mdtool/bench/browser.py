@@ -49,6 +49,7 @@ class Tab:
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._loaded: set[str] = set()
+        self._parsed: set[str] = set()
         self._has_loaded = asyncio.Event()
 
     async def open(self, url: str) -> None:
@@ -56,6 +57,15 @@ class Tab:
         # The empty page that a tab begins with may be loaded only now.
         loader = (await self.send("Page.navigate", url=url))["loaderId"]
         while loader not in self._loaded:
+            self._has_loaded.clear()
+            await self._has_loaded.wait()
+
+    @contextlib.asynccontextmanager
+    async def leaving(self) -> AsyncIterator[None]:
+        """Wait after the block until another page is there, whatever it still loads."""
+        before = set(self._parsed)
+        yield
+        while self._parsed <= before:
             self._has_loaded.clear()
             await self._has_loaded.wait()
 
@@ -151,9 +161,11 @@ class Tab:
                 self._answers.pop(told["id"]).set_result(told)
             elif told["method"] == "Inspector.targetCrashed":
                 break
-            elif told["method"] == "Page.lifecycleEvent" and told["params"]["name"] == "load":
-                self._loaded.add(told["params"]["loaderId"])
-                self._has_loaded.set()
+            elif told["method"] == "Page.lifecycleEvent":
+                pages = {"load": self._loaded, "DOMContentLoaded": self._parsed}
+                if (of := pages.get(told["params"]["name"])) is not None:
+                    of.add(told["params"]["loaderId"])
+                    self._has_loaded.set()
             elif told["method"] == "Runtime.exceptionThrown":
                 self.complaints.append(json.dumps(told["params"]["exceptionDetails"]))
             elif told["method"] == "Log.entryAdded":

@@ -95,9 +95,13 @@ async def reachable(address: str) -> set[str]:
 )
 @pytest.mark.parametrize("name", SERVICES)
 async def test_a_host_means_the_same_addresses_for_every_service(name, host, expected):
-    async with running(SERVICES[name](host)) as service:
-        for address in service.addresses.values():
-            assert await reachable(address) == expected
+    found = []
+    for _ in range(3):  # another process may have the same port of the other address
+        async with running(SERVICES[name](host)) as service:
+            found = [await reachable(address) for address in service.addresses.values()]
+        if found == [expected] * len(found):
+            break
+    assert found == [expected] * len(found)
 
 
 @pytest.mark.parametrize("name", SERVICES)

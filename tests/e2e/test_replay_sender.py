@@ -353,7 +353,6 @@ async def test_receivers_that_vanish_are_forgotten(long_day, request_):
     [
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "is not a request"),
         (b"from=yesterday\n", "is not a request"),
-        (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\n", "is not a request"),
         (b"x" * 10_000, "more than 256 bytes"),
         (b"from=start\nfrom=live\n", "more than one request"),
     ],

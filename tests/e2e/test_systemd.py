@@ -51,14 +51,15 @@ def test_services_are_confined(unit):
 
 
 def test_the_commands_of_units_serve_and_copy(tmp_path, monkeypatch):
-    state = tmp_path / "mdtool"
+    folder = tmp_path / "state"
+    state = folder / "mdtool"
     (state / "backups").mkdir(parents=True)
     store = f"sqlite:///{state}/mdtool.db"
     put(store, ["ESZ5"], [(0, 10**9, 1, 10**18)])
-    _, *stack = command("mdtool", tmp_path)
+    _, *stack = command("mdtool", folder)
     with serve(*stack, *FREE_PORTS) as services:
         services.heard("aggregate: ready on")
-        backup = command("mdtool-backup", tmp_path)
+        backup = command("mdtool-backup", folder)
         done = subprocess.run([*MDTOOL, *backup], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert held(f"sqlite:///{state}/backups/mdtool.db") == held(store)

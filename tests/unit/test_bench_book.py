@@ -33,7 +33,7 @@ def test_it_measures_a_simulated_market_where_there_is_no_real_file(monkeypatch)
 
 def test_it_repeats_the_real_session_with_fresh_ids(real_data: Path, monkeypatch):
     monkeypatch.setenv("MDTOOL_TEST_DATA", str(real_data))
-    stream = book._stream(90_000)
+    stream = book.order_stream(90_000)
     session = 38_212
     assert len(stream) == 90_000
     first, again = stream.records[:session], stream.records[session : 2 * session]

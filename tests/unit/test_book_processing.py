@@ -12,7 +12,7 @@ from mdtool.engine.book.view import views
 from mdtool.engine.simulate import Exchange
 from mdtool.services.book.history import CHUNK_RECORDS, Backpressure, Cursor
 from mdtool.services.book.processing import Processing
-from mdtool.services.book.reader import Reader
+from mdtool.services.book.reader import Reader, Shown
 from mdtool.wire.dbn_metadata import make_metadata
 from mdtool.wire.dbn_session import Begin, Data, End, FromLive, FromStart, Refused, Resume
 from tests.support.recordings import books_of, content, snapshot_of
@@ -20,6 +20,7 @@ from tests.support.recordings import books_of, content, snapshot_of
 EXCHANGE = Exchange(seed=9)
 RECORDS = EXCHANGE.generate(6_000)
 STREAM = "a" * 32
+ALL = Shown(None, None)
 METADATA = make_metadata("XSIM.TEST", "mbo", EXCHANGE.start_ns, None, EXCHANGE.instruments)
 
 
@@ -157,7 +158,7 @@ async def test_a_reader_gets_a_line_for_each_record():
     receiver = processing()
     receiver.receive(Begin(STREAM, 0))
     feed(receiver, 0, 2_000)
-    reader = Reader(receiver, 3, None)
+    reader = Reader(receiver, 3, ALL)
     reading = asyncio.create_task(batches_of(reader))
     feed(receiver, 2_000, len(RECORDS))
     receiver.receive(End(STREAM, len(RECORDS)))
@@ -173,9 +174,9 @@ async def test_a_reader_of_some_symbols_gets_theirs():
     feed(receiver, 0, len(RECORDS))
     receiver.receive(End(STREAM, len(RECORDS)))
     counts = {view.instrument_id: view.records for view in views(receiver.rebuild.books)}
-    told = b"".join(await batches_of(Reader(receiver, 1, {"MSFT"})))
+    told = b"".join(await batches_of(Reader(receiver, 1, Shown({"MSFT"}, None))))
     assert told.count(b"\n") == told.count(b'{"symbol":"MSFT"') == counts[2]
-    assert await batches_of(Reader(receiver, 1, {"nothing"})) == []
+    assert await batches_of(Reader(receiver, 1, Shown({"nothing"}, None))) == []
 
 
 async def test_a_late_reader_gets_the_number_of_dropped_records():
@@ -183,7 +184,7 @@ async def test_a_late_reader_gets_the_number_of_dropped_records():
     receiver.receive(Begin(STREAM, 0))
     feed(receiver, 0, len(RECORDS))
     receiver.receive(End(STREAM, len(RECORDS)))
-    reader = Reader(receiver, 1, None)
+    reader = Reader(receiver, 1, ALL)
     told = b"".join(await batches_of(reader)).count(b"\n")
     assert reader.cursor.missed == receiver.history.first > 0
     assert reader.cursor.missed + told == len(RECORDS)
@@ -193,7 +194,7 @@ def crowded(patience_s: float) -> tuple[Backpressure, Cursor]:
     """Of a processing whose one reader has read nothing, and whose history is almost full."""
     receiver = processing(history_records=8_000, patience_s=patience_s)
     receiver.receive(Begin(STREAM, 0))
-    cursor = Reader(receiver, 1, None).cursor
+    cursor = Reader(receiver, 1, ALL).cursor
     feed(receiver, 0, len(RECORDS))
     assert receiver.history.room < CHUNK_RECORDS
     return receiver.backpressure, cursor
@@ -236,7 +237,7 @@ async def test_a_reader_that_missed_records_continues_after_the_gap():
     receiver = processing(history_records=2_000)
     receiver.receive(Begin(STREAM, 0))
     feed(receiver, 0, 1_000)
-    reader = Reader(receiver, 1, None)
+    reader = Reader(receiver, 1, ALL)
     batches = reader.batches()
     first = await anext(batches)
     feed(receiver, 1_000, len(RECORDS))
