@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import databento_dbn as dbn
 import numpy as np
+import pytest
 
 from mdtool.core.batch import Batch
 from mdtool.engine.book.state import Books
@@ -160,6 +161,20 @@ class TestSharing:
             live = await early.rest()
         assert sequences(replayed) == expected
         assert sequences(live) == expected
+
+    @pytest.mark.parametrize("snapshot", [False, True])
+    async def test_the_session_that_begins_playback_misses_nothing(self, tmp_path, snapshot):
+        """However fast records are due while its order books are prepared."""
+        orders = Exchange(seed=1).generate(2_000)
+        path = write(tmp_path / "mbo.dbn", header(BOTH_DAYS, "mbo"), orders.tobytes())
+        expected = np.concatenate([each.records for each in Books().events(Batch.of(orders), 10)])
+        kinds = [wants("ALL_SYMBOLS", schema="mbp-10")]
+        if snapshot:
+            kinds.append(wants("ALL_SYMBOLS", schema="mbo", has_snapshot=True))
+        async with gateway(path, speed=1e9) as address:
+            received = await session(address, *kinds, skips=False)
+        quotes = [each.sequence for each in received if isinstance(each, dbn.MBP10Msg)]
+        assert quotes == expected["sequence"].tolist()
 
     async def test_a_gateway_without_books_makes_no_quotes(self, tmp_path):
         path = day_of_orders(tmp_path)

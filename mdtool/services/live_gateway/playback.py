@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, NamedTuple, Self
 
 from mdtool.adapters.dbn_files import Recording
 from mdtool.adapters.dbn_rebase import Rebase, RebasedRecording
@@ -23,6 +23,28 @@ from mdtool.services.live_gateway.inputs import Input
 from mdtool.services.replay.reading import Part, reading
 from mdtool.services.replay.runs import Pace, Run
 from mdtool.wire.live_records import recorded_warnings
+
+
+class Needs(NamedTuple):
+    """What a session needs to be made.
+
+    Attributes
+    ----------
+    schemas : frozenset of str
+        Those that it follows.
+    has_books : bool
+        Whether it needs order books besides, for a snapshot.
+    """
+
+    schemas: frozenset[str] = frozenset()
+    has_books: bool = False
+
+    def are_whole(self, derived: Derived) -> bool:
+        """Return whether they must be made of all records from the first one on."""
+        return self.has_books or derived.needs_whole(self.schemas)
+
+
+_NOTHING: Final = Needs()
 
 
 class Playback:
@@ -56,10 +78,15 @@ class Playback:
         self._has_begun = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def joined(self) -> AsyncIterator[Pass]:
+    async def joined(self, needs: Needs) -> AsyncIterator[Pass]:
         """Yield the pass in progress, which begins here if there is none.
 
         One that is over begins again, unless a session is still reading it.
+
+        Parameters
+        ----------
+        needs : Needs
+            Those of the session: a pass that begins here makes them from its first record on.
 
         Raises
         ------
@@ -71,7 +98,7 @@ class Playback:
             is_stale = latest is not None and latest.run.is_over and not self._sessions
             can_repeat = self._input.can_repeat
             if latest is None or (is_stale and self._config.at_end == CLOSE and can_repeat):
-                latest = await self._begin(self._from_ns)
+                latest = await self._begin(self._from_ns, needs)
             self._sessions += 1
         try:
             yield latest
@@ -135,10 +162,12 @@ class Playback:
             if was_paused:
                 current.run.pause()
 
-    async def _begin(self, from_ns: int | None) -> Pass:
+    async def _begin(self, from_ns: int | None, needs: Needs = _NOTHING) -> Pass:
         """Begin a pass at a time, by default its first record; it is current at once."""
         is_whole = self.run is not None and self.run.derived.is_whole
-        opened = await asyncio.to_thread(Pass.of, self._input, self._config, from_ns, is_whole)
+        opened = await asyncio.to_thread(
+            Pass.of, self._input, self._config, from_ns, needs, is_whole
+        )
         run = opened.run
         run.set_speed(self._speed)
         self._tasks.create_task(run.play())
@@ -186,9 +215,10 @@ class Pass:
         played: Input,
         config: LiveGatewayConfig,
         from_ns: int | None = None,
+        needs: Needs = _NOTHING,
         is_whole: bool = False,
     ) -> Self:
-        """Open the input; `is_whole` has books and bars kept from its first record on.
+        """Open the input, as `Playback._begin`; `is_whole` has books and bars kept in any case.
 
         Raises
         ------
@@ -199,6 +229,9 @@ class Pass:
         def derive(*, is_whole: bool = True) -> Derived:
             return Derived(played.schemas or (), has_books=config.snapshots, is_whole=is_whole)
 
+        derived = derive(is_whole=is_whole or not played.can_repeat)
+        if not derived.is_whole and needs.are_whole(derived):
+            derived = derive()
         recording: Recording | RebasedRecording = played.recording
         rebase = None
         if config.rebase is not None:
@@ -212,7 +245,7 @@ class Pass:
             0,
             config.backlog_bytes,
             live_ns=from_ns,
-            derived=derive(is_whole=is_whole or not played.can_repeat),
+            derived=derived,
             passed=recorded_warnings,
         )
         defined = [] if played.definitions is None else defined_names(played.definitions)
@@ -231,10 +264,8 @@ class Pass:
         """How far times were moved, by which symbols hold for days."""
         return 0 if self.rebase is None else self.rebase.offset_ns or 0
 
-    async def follow(
-        self, follower: Hashable, schemas: frozenset[str], *, needs_books: bool = False
-    ) -> None:
-        """Have schemas made for a session from now on, and order books kept if it needs them.
+    async def follow(self, follower: Hashable, needs: Needs) -> None:
+        """Have made from now on what a session needs.
 
         No books and bars are kept of files before a session needs them: then they are made of the
         records up to the position, read once more.
@@ -246,13 +277,13 @@ class Pass:
         """
         run = self.run
         async with self._deriving:
-            if (needs_books or run.derived.needs_whole(schemas)) and not run.derived.is_whole:
+            if needs.are_whole(run.derived) and not run.derived.is_whole:
                 await run.derive(self.derive())
-                run.derived.follow(follower, schemas)
+                run.derived.follow(follower, needs.schemas)
                 if run.is_over:
                     run.close_derived()
                 return
-        run.derived.follow(follower, schemas)
+        run.derived.follow(follower, needs.schemas)
 
     def unfollow(self, follower: Hashable) -> None:
         """Make nothing for a session any more."""

@@ -22,7 +22,7 @@ from mdtool.services.live_gateway.config import HOLD, LiveGatewayConfig
 from mdtool.services.live_gateway.fanout import Due
 from mdtool.services.live_gateway.inbox import Inbox, SessionError
 from mdtool.services.live_gateway.output import Output
-from mdtool.services.live_gateway.playback import Pass, Playback, Rereader
+from mdtool.services.live_gateway.playback import Needs, Pass, Playback, Rereader
 from mdtool.services.live_gateway.subscriptions import (
     SKIPPABLE,
     Mask,
@@ -104,7 +104,8 @@ class Stream:
         """
         if not await self._collect():
             return
-        async with playback.joined() as joined:
+        needs = Needs() if self._config.bare else self._needs(self._pending)
+        async with playback.joined(needs) as joined:
             current: Pass | None = joined
             is_first = True
             while current is not None and not self._inbox.has_left:
@@ -353,11 +354,15 @@ class Stream:
 
         What the session is sent of it begins where the run is then.
         """
+        await self._pass.follow(self, self._needs(requests))
+
+    def _needs(self, requests: Sequence[Subscribe]) -> Needs:
+        """Return what requests and subscriptions need."""
         schemas = {each.schema for each in requests}
         if self._n_subscribed:
             schemas |= self._subscriptions.schemas
-        needs_books = self._config.snapshots and any(each.has_snapshot for each in requests)
-        await self._pass.follow(self, frozenset(schemas), needs_books=needs_books)
+        has_snapshot = any(each.has_snapshot for each in requests)
+        return Needs(frozenset(schemas), self._config.snapshots and has_snapshot)
 
     def _subscribe(self, request: Subscribe) -> None:
         number = self._n_subscribed if request.id is None else request.id
