@@ -59,16 +59,23 @@ def handlers() -> dict[int, Callable[[int, FrameType | None], Any]]:
 
 
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
+def uninterrupted(end: Callable[[], object] | None = None) -> Iterator[None]:
     """Delay interrupts until the block ends, then raise KeyboardInterrupt.
 
     A second Ctrl-C raises it at once. Signals that terminate are delayed however many come, as a
     terminal that closes sends several. For the main thread.
+
+    Parameters
+    ----------
+    end : callable, optional
+        Called at the first interrupt, wherever the block is then: has the block end soon.
     """
     requested: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
         requested.append(number)
+        if end is not None and len(requested) == 1:
+            end()
         if number == signal.SIGINT and len(requested) > 1:
             raise KeyboardInterrupt
 

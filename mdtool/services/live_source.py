@@ -25,6 +25,11 @@ class MeasuredSource(DerivedSource):
         Closed together with this one.
     port : int, optional
 
+    Attributes
+    ----------
+    end : callable
+        As `LiveSource.end`.
+
     Raises
     ------
     StartupError
@@ -34,6 +39,7 @@ class MeasuredSource(DerivedSource):
     def __init__(self, live: LiveRecords, port: int | None) -> None:
         super().__init__(live)
         self._live = live
+        self.end = live.end
         self._metrics = contextlib.ExitStack()
         try:
             self._metrics.enter_context(metrics_in_thread(port, self._measures))

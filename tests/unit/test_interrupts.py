@@ -26,6 +26,25 @@ def test_an_interrupt_waits_for_the_end_of_a_step():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_the_first_interrupt_ends_a_step_that_would_go_on():
+    asked = []
+
+    def step():
+        with uninterrupted(lambda: asked.append("end")):
+            while not asked:
+                signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            asked.append("done")
+
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            step()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert asked == ["end", "done"]
+
+
 def test_a_second_interrupt_does_not_wait():
     steps = []
 

@@ -69,10 +69,14 @@ class DatabentoSource:
         """As `LiveSource.read`."""
         return self._pipe.read(n_bytes)
 
+    def end(self) -> None:
+        """As `LiveSource.end`."""
+        self._pipe.close(None)
+
     def close(self) -> None:
         """As `LiveSource.close`."""
         self._is_closed.set()
-        self._pipe.close(None)
+        self.end()
         while self._thread.is_alive():  # it may be about to begin another session
             if self._client is not None:
                 self._client.terminate()

@@ -48,6 +48,10 @@ class LiveSource(Protocol):
         """
         ...
 
+    def end(self) -> None:
+        """Receive nothing more: `read` returns what has come, then nothing. For signal handlers."""
+        ...
+
     def close(self) -> None:
         """End the connection. A `read` that waits in another thread returns."""
         ...

@@ -118,10 +118,15 @@ class RecordedSource:
         self._connections = Connections(kind, Request(symbols, config, request.keys))
         self._stream = EventStream(kind, config, start_ns)
         self.counts: Counter[str] = self._stream.counts
+        self._is_ended = False
 
     def read(self, n_bytes: int) -> bytes:
         """As `LiveSource.read`."""
         return self._stream.read(n_bytes, self._take_lines)
+
+    def end(self) -> None:
+        """As `LiveSource.end`."""
+        self._is_ended = True
 
     def close(self) -> None:
         """As `LiveSource.close`."""
@@ -129,6 +134,8 @@ class RecordedSource:
 
     def _take_lines(self) -> bool:
         """Take the next lines; return whether there were any."""
+        if self._is_ended:
+            return False
         connections, add = self._connections, self._stream.add
         n = 0
         for n, (ts_ns, kind, text) in enumerate(self._lines, 1):

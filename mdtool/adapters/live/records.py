@@ -35,10 +35,13 @@ class LiveRecords(DbnSource):
     ----------
     counts : Counter of str
         As `LiveSource.counts`.
+    end : callable
+        As `LiveSource.end`.
     """
 
     def __init__(self, source: LiveSource) -> None:
         self.counts = source.counts
+        self.end = source.end
         super().__init__(source.name, source.read, source.close)
 
     def close(self) -> None:

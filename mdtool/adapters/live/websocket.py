@@ -86,9 +86,13 @@ class WebSocketSource:
         """As `LiveSource.read`."""
         return self._stream.read(n_bytes, self._take)
 
+    def end(self) -> None:
+        """As `LiveSource.end`."""
+        self._call(self._task.cancel)
+
     def close(self) -> None:
         """As `LiveSource.close`."""
-        self._call(self._task.cancel)
+        self.end()
         self._thread.join()
 
     def _take(self) -> bool:
