@@ -18,16 +18,16 @@ from mdtool.core.tcp import ReservedPort
 from tests.support.requirements import made_once, needs
 
 _POM: Final = Path(__file__).parents[1] / "kafka" / "pom.xml"
-_COPY_JARS: Final = (
+COPY_JARS: Final = (
     "dependency:copy-dependencies",
     "-DoutputDirectory=jars",
     "--quiet",
     "--batch-mode",
 )
-_GUARD: Final = 'read _; kill -KILL "$0"'
+GUARD: Final = 'read _; kill -KILL "$0"'
 """A shell that ends the broker when what it reads from does, and so with the process of a test."""
 _CLUSTER_ID: Final = "bWR0b29sLXRlc3QtYnJva2Vy"
-_JAVA: Final = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+JAVA: Final = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 USER: Final = "mdtool"
 PASSWORD: Final = "no secret"
 _SETTINGS: Final = {
@@ -105,7 +105,7 @@ class KafkaBroker:
         lines = [f"{key}={str(value).format(**places)}\n" for key, value in _SETTINGS.items()]
         self._properties.write_text("".join(lines), "utf-8")
         self._log = folder / "broker.log"
-        self._classes = [java, *_JAVA, "-cp", f"{jars}/*"]
+        self._classes = [java, *JAVA, "-cp", f"{jars}/*"]
         if not (folder / "data").exists():
             self._format(folder / "data")
             self._make_keys(Path(java).resolve().with_name("keytool"), folder / "keys.p12")
@@ -131,7 +131,7 @@ class KafkaBroker:
         with self._log.open("ab") as log:
             command = [*self._classes, "kafka.Kafka", str(self._properties)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        guard = ["sh", "-c", _GUARD, str(self._process.pid)]
+        guard = ["sh", "-c", GUARD, str(self._process.pid)]
         self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE)
         admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
         while True:
@@ -168,7 +168,7 @@ def kafka_broker(folder: Path, session_ms: int = 1_000):
     new topics until it has registered again.
     """
     java = needs("java")
-    jars = made_once("kafka-jars", (needs("maven"), *_COPY_JARS), [_POM], "jars")
+    jars = made_once("kafka-jars", (needs("maven"), *COPY_JARS), [_POM], "jars")
     with contextlib.ExitStack() as held:
         reserved = [held.enter_context(ReservedPort("127.0.0.1")) for _ in range(5)]
         ports = [each.port for each in reserved]
