@@ -85,6 +85,8 @@ def fetched(url: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=WITHIN_S) as answer:
             return answer.read()
+    except urllib.error.HTTPError:
+        raise
     except urllib.error.URLError:
         return b""
 
