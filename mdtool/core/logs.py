@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
+import re
 import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,10 +20,17 @@ FORMATS: Final = ("text", "json")
 LEVELS: Final = ("debug", "info", "warning", "error")
 SERVICE: Final[ContextVar[str]] = ContextVar("service", default="")
 """The service that works now, where several share a process: log lines begin with its name."""
+PRINCIPAL: Final[ContextVar[str]] = ContextVar("principal", default="")
+"""The principal of the client that is served now, where clients authenticate."""
+TRACE: Final[ContextVar[tuple[int, int] | None]] = ContextVar("trace", default=None)
+"""The ids of the trace and of the span that runs now."""
 SUPERVISED: Final = "MDTOOL_SUPERVISED"
 """The name of the service that a supervisor started this process as."""
 SEPARATOR: Final = " | "
 """Between the name of a service and its line."""
+_PLACEHOLDER: Final = re.compile(r"%[-#0 +]*[\d.]*[a-zA-Z]")
+_WORD: Final = re.compile(r"[a-z]{2,}")
+_EVENT_WORDS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +69,50 @@ class _TextFormatter(logging.Formatter):
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        service = SERVICE.get()
         entry = {
-            **({"service": service} if service else {}),
+            **_context(record),
             "time": format_time(int(record.created * NS_PER_S)),
             "level": record.levelname.lower(),
             "logger": record.name,
+            "event": event_of(record.name, _template(record)),
             "message": record.getMessage(),
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry)
+
+
+@functools.lru_cache(1_024)
+def event_of(logger: str, message: str) -> str:
+    """Return the name of an event, by which collectors select: the first words of its message.
+
+    Parameters
+    ----------
+    logger : str
+        Its module names an event whose message has values alone.
+    message : str
+        With placeholders in place of its values.
+    """
+    words = _WORD.findall(_PLACEHOLDER.sub(" ", message).lower())
+    return "-".join(words[:_EVENT_WORDS]) or logger.rpartition(".")[2].replace("_", "-")
+
+
+def _template(record: logging.LogRecord) -> str:
+    """Return a message without values; empty where those of another library are part of it."""
+    is_own = record.name.startswith("mdtool") or record.args
+    return str(record.msg) if is_own else ""
+
+
+def _context(record: logging.LogRecord) -> dict[str, str]:
+    """Return for whom a line was logged: what is known of service, principal and trace."""
+    ids = TRACE.get()
+    known = {
+        "service": SERVICE.get(),
+        "principal": getattr(record, "principal", "") or PRINCIPAL.get(),
+        "trace_id": f"{ids[0]:032x}" if ids else "",
+        "span_id": f"{ids[1]:016x}" if ids else "",
+    }
+    return {name: value for name, value in known.items() if value}
 
 
 def options() -> list[str]:

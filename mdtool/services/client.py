@@ -13,12 +13,13 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
-from typing import Final
+from typing import Any, Final
 
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
+from mdtool.core.logs import PRINCIPAL
 from mdtool.core.permissions import ANONYMOUS, CERTIFIED, ForbiddenError, Principal
 from mdtool.core.throttle import Throttle
 from mdtool.core.tls import TLS_TO_PLAIN, certificate_name
@@ -281,6 +282,7 @@ class Client:
         if principal is not None:
             self.principal = principal
             self.identity = _identity(principal)
+            PRINCIPAL.set(principal.name)
         else:
             self.principal = ANONYMOUS if security is None else security.anonymous
         self._quota = admission.quota(self.principal)
@@ -417,6 +419,7 @@ class Client:
         self.principal, self.identity = principal, _identity(principal)
         self._quota = self._admission.quota(principal)
         self.is_authenticated = True
+        PRINCIPAL.set(principal.name)
 
     def subscribe(self) -> Callable[[], None]:
         """Count a subscription; return what ends that.
@@ -541,6 +544,29 @@ class Client:
         except LimitError:
             tally.refused += 1
             raise
+
+
+class ClientLog(logging.LoggerAdapter[logging.Logger]):
+    """A logger for callbacks of a client's connection: its lines have the client's principal.
+
+    Elsewhere they have that of the task, which serves one client.
+
+    Parameters
+    ----------
+    logger : logging.Logger
+    client : Client
+    """
+
+    def __init__(self, logger: logging.Logger, client: Client) -> None:
+        super().__init__(logger)
+        self._client = client
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the principal to a line."""
+        name = self._client.principal.name if self._client.is_authenticated else ""
+        return msg, {**kwargs, "extra": {"principal": name}}
 
 
 def _identity(principal: Principal) -> str:

@@ -4,11 +4,18 @@ import asyncio
 import time
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
+from mdtool.adapters.identity.config import OPTIONAL
 from mdtool.adapters.identity.errors import TokenError
+from mdtool.core.logs import PRINCIPAL
 from mdtool.core.permissions import Principal
 from mdtool.services.client import Admission, Client, client_address
+from mdtool.services.http.answers import answering
+from mdtool.services.http.entry import TOKEN, enter
 from mdtool.services.limits import CapacityError, LimitError, Limits
+from tests.support.feed_followers import bearer
 from tests.support.tokens import Keys
 
 
@@ -160,3 +167,19 @@ def test_who_authenticates_later_takes_its_connection_along(tmp_path):
         with pytest.raises(TokenError, match="another principal"):
             first.authenticate(keys["all"])
     assert not admission.open_of
+
+
+async def test_log_lines_of_a_request_have_its_principal_and_not_that_of_the_one_before(tmp_path):
+    keys = Keys(tmp_path)
+    admission = Admission(Limits(), keys.security(OPTIONAL))
+
+    async def handler(_request):
+        return web.Response(text=PRINCIPAL.get())
+
+    app = web.Application()
+    enters = answering(handler, {}, admit=lambda each: enter(each, admission.client("x"), TOKEN))
+    app.router.add_get("/", enters)
+    async with TestClient(TestServer(app)) as client:
+        for headers, name in ((bearer(keys["some"]), "key:some"), ({}, "")):
+            async with client.get("/", headers=headers) as answer:
+                assert await answer.text() == name

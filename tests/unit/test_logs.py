@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import re
@@ -54,3 +55,42 @@ def test_configuring_again_replaces_what_was(capsys):
     logs.configure("json", "info")
     logging.getLogger("mdtool.x").info("once")
     assert json.loads(capsys.readouterr().err)["message"] == "once"
+
+
+@pytest.mark.parametrize(
+    ("message", "event"),
+    [
+        ("%s: refused a tick: %s", "refused-tick"),
+        ("aggregator %s: connected", "aggregator-connected"),
+        ("gateway: draining for %g s", "gateway-draining-for"),
+        ("the store is available again", "the-store-is-available-again"),
+        ("%s %s; starting it again in %.1f s", "starting-it-again-in"),
+        ("no room for symbol %s: its trades and those of others", "no-room-for-symbol-its"),
+        ("%s: %s", "json-lines"),
+    ],
+)
+def test_events_are_named_by_the_words_of_their_messages(message, event):
+    assert logs.event_of("mdtool.adapters.json_lines", message) == event
+
+
+def test_values_of_other_libraries_are_in_no_name_of_an_event(capsys):
+    logs.configure("json", "info")
+    logging.getLogger("aiohttp.server").info("client 127.0.0.1 has left")
+    logging.getLogger("aiohttp.server").info("client %s has left", "127.0.0.1")
+    logging.getLogger("mdtool.x").info("%s: ready on %s", "gateway", "127.0.0.1:8080")
+    events = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+    assert events == ["server", "client-has-left", "ready-on"]
+
+
+def test_lines_have_the_principal_and_the_service_that_they_are_of(capsys):
+    logs.configure("json", "info")
+    log = logging.getLogger("mdtool.x")
+    within = contextvars.copy_context()
+    within.run(logs.PRINCIPAL.set, "desk-7")
+    within.run(logs.SERVICE.set, "gateway")
+    within.run(log.info, "within")
+    log.info("other", extra={"principal": "desk-8"})
+    log.info("none")
+    found = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [entry.get("principal") for entry in found] == ["desk-7", "desk-8", None]
+    assert [entry.get("service") for entry in found] == ["gateway", None, None]

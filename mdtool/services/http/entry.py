@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from mdtool.adapters.identity.errors import TokenError, UnknownKeyError
+from mdtool.core.logs import PRINCIPAL
 from mdtool.core.permissions import ForbiddenError, Principal
 from mdtool.core.tls import certificate_name
 from mdtool.services.client import Client
@@ -86,6 +87,8 @@ def enter(
     """
     request[CLIENT] = client
     security = client.security
+    if security is not None:
+        PRINCIPAL.set("")  # the connection's request before this one may have had another
     if security is not None and not policy.is_open:
         header = _header_of(request)
         if header is not None:

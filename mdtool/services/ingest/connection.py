@@ -15,7 +15,7 @@ import numpy as np
 from mdtool.core.addresses import format_address
 from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.trades import REASONS, Frames, reasons_text
-from mdtool.services.client import Admission, Client
+from mdtool.services.client import Admission, Client, ClientLog
 from mdtool.services.ingest.intake import Intake, Stream
 from mdtool.services.security import writable
 from mdtool.wire.frames import encode_ack, encode_committed, encode_resume
@@ -98,6 +98,7 @@ class Connection(asyncio.BufferedProtocol):
         self._stream = intake.shared
         self._stream_id = ""
         self._client: Client
+        self._log: ClientLog
         self._tally = _Tally()
         self._details_left = _MAX_DETAILS
         self._transport: asyncio.Transport
@@ -120,6 +121,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         self._connections.add(self)
         self._client = self._connections.admission.peer(transport)
+        self._log = ClientLog(log, self._client)
         admitted = self._client.connected("ticks", lambda _code, reason: self._refuse(reason))
         self._decoder.may_write = self._may_write
         self._decoder.needs_token = self._client.needs_token
@@ -127,7 +129,7 @@ class Connection(asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         self._name = format_address(*peer[:2]) if peer else "a disconnected client"
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        log.debug("%s: connected", self)
+        self._log.debug("%s: connected", self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio always asks for -1
         """Return the buffer, or a small part of it while there is no room in the intake."""
@@ -181,10 +183,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._stream_id:
             self._intake.leave(self._stream_id, self)
         if exc is not None and self._decoder.pending_bytes:
-            log.warning("%s: disconnected in the middle of a frame (%s)", self, exc)
+            self._log.warning("%s: disconnected in the middle of a frame (%s)", self, exc)
         if self._tally.refused:
-            log.warning("%s: %s", self, self._tally)
-        log.debug("%s: disconnected (%s)", self, exc or "closed")
+            self._log.warning("%s: %s", self, self._tally)
+        self._log.debug("%s: disconnected (%s)", self, exc or "closed")
         self._admitted.close()
         self._connections.remove(self)
 
@@ -233,7 +235,7 @@ class Connection(asyncio.BufferedProtocol):
             self._publish(self._stream, decoded.frames)
         for detail in decoded.details[: self._details_left]:
             self._details_left -= 1
-            log.warning("%s: refused a tick: %s", self, detail)
+            self._log.warning("%s: refused a tick: %s", self, detail)
         if decoded.token is not None and decoded.hello is None:
             self._begin_authenticating(decoded.token)
         if decoded.has_ended:
@@ -291,7 +293,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._is_stopped:
             return
         level = logging.INFO if self._stream.taken else logging.DEBUG
-        log.log(level, "%s: resumes at %d", self, self._stream.taken)
+        self._log.log(level, "%s: resumes at %d", self, self._stream.taken)
         self._transport.write(encode_resume(self._stream.taken))
         self._resume_reading()
         if frames.count:
@@ -321,12 +323,12 @@ class Connection(asyncio.BufferedProtocol):
             text += f"; stream {self._stream_id!r} is committed up to {self._stream.committed}"
         if unfinished_bytes := self._decoder.pending_bytes:
             text += f"; {unfinished_bytes} bytes of an unfinished frame were discarded"
-            log.warning("%s: %s", self, text)
+            self._log.warning("%s: %s", self, text)
         self._transport.write(encode_ack(not unfinished_bytes, text))
         self._transport.close()
 
     def _refuse(self, reason: str) -> None:
-        log.warning("%s: closed: %s", self, reason)
+        self._log.warning("%s: closed: %s", self, reason)
         if self._task is not None:
             self._task.cancel()
         self._transport.write(encode_ack(False, reason))

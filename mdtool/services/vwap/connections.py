@@ -16,7 +16,7 @@ from mdtool.core.permissions import Reader
 from mdtool.core.tcp import notice_loss, pause_when_behind
 from mdtool.core.tls import is_tls
 from mdtool.core.trades import Probe
-from mdtool.services.client import Admission, Client
+from mdtool.services.client import Admission, Client, ClientLog
 from mdtool.services.limits import CapacityError, LimitError
 from mdtool.services.vwap.states import STATES_AT_ONCE, States
 from mdtool.wire.vwap_lines import (
@@ -406,7 +406,7 @@ class Connection(asyncio.Protocol):
         if self._transport.get_write_buffer_size() < self._unread_bytes:
             self._schedule_check()
             return
-        log.warning(
+        ClientLog(log, self._client).warning(
             "client %s: closed: stopped reading for %g s", self._name, self._connections.patience_s
         )
         self._transport.abort()

@@ -156,3 +156,10 @@ async def test_another_principal_has_a_quota_of_its_own(keys, ledger, aggregator
             await ledger.when(lambda: ledger.count() == 1_000)
             ack = await finish(address, encode_auth(keys["denied"]), frame("AAPL"))
         assert ack.message.startswith("Accepted 1 tick")
+
+
+async def test_log_lines_about_a_client_have_its_principal(keys, ledger, address, caplog):
+    ack = await finish(address, encode_auth(keys["some"]), frame("AAPL", price=-1.0))
+    assert ack.success
+    about = [record for record in caplog.records if "refused" in record.getMessage()]
+    assert {record.principal for record in about} == {"key:some"}
