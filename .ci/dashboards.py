@@ -59,6 +59,14 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 (_rate("mdtool_frames_committed_total"), "committed"),
             ),
         ),
+        Panel(
+            "Ticks in a batch",
+            "short",
+            (
+                (_quantile(0.5, "mdtool_batch_ticks"), "p50"),
+                (_quantile(0.99, "mdtool_batch_ticks"), "p99"),
+            ),
+        ),
     ),
     "Latency": (
         Panel(
@@ -110,9 +118,36 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             (("mdtool_store_writable", "writable"), ("mdtool_store_up", "readable")),
         ),
         Panel(
+            "Size",
+            "bytes",
+            (("mdtool_store_bytes", "{{service}}"),),
+        ),
+        Panel(
             "Reads, by outcome",
             "cps",
             ((_rate("mdtool_store_calls_total", "outcome"), "{{outcome}}"),),
+        ),
+    ),
+    "Kafka": (
+        Panel(
+            "Records behind the end",
+            "short",
+            (("sum by (service, partition) (mdtool_kafka_lag)", "{{service}} {{partition}}"),),
+        ),
+        Panel(
+            "Records committed",
+            "cps",
+            (
+                (
+                    f"sum by (service) (deriv(mdtool_kafka_position[{RANGE}]))",
+                    "{{service}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Records that cannot be read",
+            "cps",
+            ((_rate("mdtool_kafka_dead_letters_total", "service"), "{{service}}"),),
         ),
     ),
     "Clients": (

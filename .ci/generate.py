@@ -38,12 +38,19 @@ The gateway has its metrics for Prometheus at `/metrics` of its own port, the ot
 that of a port of 127.0.0.1 that `--metrics-port`, or `metrics-port` in their section of
 `mdtool.toml`, names: off by default. The answer is OpenMetrics where the request prefers that,
 else text. Each has the metrics of its process too (`process_cpu_seconds_total`,
-`process_resident_memory_bytes`, `process_open_fds`); at ports of their own, `python_gc_*` as
-well. Workers of a gateway answer for all of them.
+`process_resident_memory_bytes`, `process_open_fds`), and of Python's garbage collection
+(`python_gc_*`). Workers of a gateway answer for all of them. How large the store is is measured
+every ten seconds at most, while it is written.
 
 [deploy/prometheus](../deploy/prometheus) has a configuration, recording rules and alerts, tested
 by `promtool test rules`; [deploy/grafana/mdtool.json](../deploy/grafana/mdtool.json) is a
 dashboard to import."""
+
+LOG_EVENTS: Final = """<!-- Written by .ci/generate.py from the code. -->
+# Events in logs
+
+What services log, by the name in `event` of a line of JSON: see [logs.md](logs.md). One name
+may have several messages and loggers; where a message has only values, the module names it."""
 
 
 def protobuf() -> Iterator[tuple[Path, str]]:
@@ -111,6 +118,18 @@ def metrics() -> Iterator[tuple[Path, str]]:
         parts += [f"## {', '.join(services)}"]
         parts += ["\n".join(["| metric | type | meaning |", "|---|---|---|", *rows])]
     yield ROOT / "docs" / "metrics.md", "\n\n".join(parts) + "\n"
+
+
+def log_events() -> Iterator[tuple[Path, str]]:
+    """Yield docs/log-events.md: the events that services log, by module."""
+    from log_events import events
+
+    rows = [
+        f"| `{event.name}` | {event.level} | `{event.logger}` | {_cell(event.message)} |"
+        for event in sorted(events(ROOT / "mdtool"))
+    ]
+    table = ["| event | level | logger | message |", "|---|---|---|---|", *rows]
+    yield ROOT / "docs" / "log-events.md", "\n".join([LOG_EVENTS, "", *table]) + "\n"
 
 
 def dashboards() -> Iterator[tuple[Path, str]]:
@@ -218,7 +237,14 @@ def _cell(text: str) -> str:
 def main() -> None:
     """Write every generated file, or compare."""
     stale = []
-    for path, text in [*protobuf(), *completions(), *reference(), *metrics(), *dashboards()]:
+    for path, text in [
+        *protobuf(),
+        *completions(),
+        *reference(),
+        *metrics(),
+        *log_events(),
+        *dashboards(),
+    ]:
         if not path.exists() or path.read_text() != text:
             stale.append(str(path.relative_to(ROOT)))
             if "--check" not in sys.argv:

@@ -187,6 +187,11 @@ class Market:
             self._spans = np.append(self._spans, np.zeros((room, SPANS), np.int64), axis=0)
         return index
 
+    @property
+    def streams(self) -> int:
+        """How many streams' positions are known."""
+        return len(self._positions)
+
     def position(self, stream_id: str) -> int | None:
         """Return the next sequence that the market expects of a stream, None where unknown."""
         return self._positions.get(stream_id)

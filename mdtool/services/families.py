@@ -34,9 +34,10 @@ class Family(NamedTuple):
     services: tuple[str, ...] = ("gateway",)
 
 
-_ALL: Final = ("gateway", "serve-tcp", "aggregate", "vwap", "live-gateway", "ingest")
-_CLIENTS: Final = ("gateway", "serve-tcp", "vwap", "live-gateway")
-_OWN_PORT: Final = ("serve-tcp", "aggregate", "vwap", "live-gateway", "ingest")
+_KAFKA: Final = ("aggregate --bus", "store --bus")
+_ALL: Final = ("gateway", "serve-tcp", "aggregate", "vwap", "live-gateway", "ingest", *_KAFKA)
+_CLIENTS: Final = ("gateway", "serve-tcp", "aggregate", "vwap", "live-gateway")
+_COMMITS: Final = ("aggregate", *_KAFKA)
 _TICKS: Final = ("gateway", "aggregate")
 
 FAMILIES: Final[Mapping[str, Family]] = {
@@ -62,17 +63,35 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "mdtool_frames_committed": Family(
         COUNTER, "Frames of clients that are committed.", (), ("serve-tcp",)
     ),
+    "mdtool_batch_ticks": Family(
+        HISTOGRAM, "Ticks of a batch that an ingest server sent.", (), ("aggregate",)
+    ),
+    "mdtool_streams": Family(
+        GAUGE, "Streams of ticks whose positions are known.", (), ("aggregate",)
+    ),
     "mdtool_commit_seconds": Family(
         HISTOGRAM,
-        "Time for which a group of changes was written to the store.",
+        "Time for which a group of changes was written to the store, or to Kafka.",
         (),
-        ("aggregate",),
+        _COMMITS,
     ),
     "mdtool_committed_ticks": Family(
-        COUNTER, "Ticks of those groups: the mean of a group is their ratio.", (), ("aggregate",)
+        COUNTER, "Ticks of those groups: the mean of a group is their ratio.", (), _COMMITS
     ),
     "mdtool_store_writable": Family(
         GAUGE, "Whether the last write to the store succeeded.", (), ("aggregate",)
+    ),
+    "mdtool_store_bytes": Family(
+        GAUGE, "Size of the store, where it can be told.", (), ("aggregate", "store --bus")
+    ),
+    "mdtool_kafka_position": Family(
+        GAUGE, "Offset of the first record of ticks that is not committed.", ("partition",), _KAFKA
+    ),
+    "mdtool_kafka_lag": Family(
+        GAUGE, "Records of ticks from there to the end of the partition.", ("partition",), _KAFKA
+    ),
+    "mdtool_kafka_dead_letters": Family(
+        COUNTER, "Records of ticks that could not be read.", (), _KAFKA
     ),
     "mdtool_subscribers": Family(
         GAUGE, "Streams of updates that are read, of gateways and others.", (), ("aggregate",)
@@ -152,7 +171,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         GAUGE,
         "How late the event loop ran a timer, the latest of one a second.",
         (),
-        _OWN_PORT,
+        _ALL,
     ),
     **{
         f"mdtool_ingest_{name}": Family(COUNTER, text, ("source",), ("ingest",))

@@ -1,4 +1,4 @@
-"""How long requests and commits take, and how old updates are when they are written."""
+"""How long requests and commits take, how large batches are, and how old updates are when shown."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ AGE_BOUNDS_S: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 """Upper bounds of the buckets of ages."""
+BATCH_BOUNDS: Final = (*(1, 4, 16, 64, 256, 1_024), *(4_096, 16_384, 65_536))
+"""Upper bounds of the buckets of ticks in a batch."""
 RECENT_S: Final = 5.0
 """The period whose highest age is remembered."""
 
 
 class Histogram:
-    """Times in buckets.
+    """Times, or other amounts, in buckets.
 
     A Histogram of prometheus_client takes 4 us a time, a tenth of what a request takes.
 

@@ -75,6 +75,11 @@ async def test_an_aggregator_counts_ticks():
         _, text = await scraped(market.metrics_address)
         assert "mdtool_ticks_total 2.0" in text.splitlines()
         assert 'mdtool_ticks_refused_total{reason="symbol"} 0.0' in text.splitlines()
+        assert 'mdtool_batch_ticks_bucket{le="1"} 0.0' in text.splitlines()
+        assert 'mdtool_batch_ticks_bucket{le="4"} 1.0' in text.splitlines()
+        assert "mdtool_batch_ticks_sum 2.0" in text.splitlines()
+        assert "mdtool_streams 1.0" in text.splitlines()
+        assert 'mdtool_sockets_opened_total{path="grpc"}' in text
 
 
 @pytest.mark.parametrize("name", SERVICES)

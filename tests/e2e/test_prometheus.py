@@ -7,18 +7,23 @@ import json
 import re
 import subprocess
 import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from mdtool.core.tcp import ReservedPort
 from mdtool.services.families import COUNTER, FAMILIES
+from tests.support.commands import completed
+from tests.support.kafka_topics import url_of, write_ticks
+from tests.support.prometheus import prometheus
 from tests.support.requirements import needs
+from tests.support.services import service
 from tests.support.supervised import FREE_PORTS, serve
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
+TICKS = 1_000
 RULES = ROOT / "deploy" / "prometheus"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "mdtool.json").read_text("utf-8"))
 EXPRESSIONS = [
@@ -26,6 +31,9 @@ EXPRESSIONS = [
     for panel in DASHBOARD["panels"]
     for target in panel.get("targets", ())
 ]
+OF_STACK = [each for each in EXPRESSIONS if "mdtool_kafka" not in each]
+OF_KAFKA = [each for each in EXPRESSIONS if "mdtool_kafka" in each]
+OF_MARKET = 'mdtool_ticks_total{service="aggregate"}'
 PATIENCE_S = 90
 METRIC = re.compile(r"\bmdtool_\w+")
 
@@ -74,38 +82,11 @@ def stack(folder, monkeypatch):
         }
 
 
-@contextlib.contextmanager
-def prometheus(folder, targets, port):
-    """A Prometheus that scrapes the targets; it yields a function that queries it."""
-    jobs = [
-        f"      - targets: ['{address}']\n        labels: {{service: {name}}}\n"
-        for name, address in targets.items()
-    ]
-    config = folder / "prometheus.yml"
-    config.write_text(
-        "global: {scrape_interval: 500ms, scrape_timeout: 500ms}\nscrape_configs:\n"
-        f"  - job_name: mdtool\n    static_configs:\n{''.join(jobs)}"
-    )
-    command = [
-        needs("prometheus"),
-        f"--config.file={config}",
-        f"--storage.tsdb.path={folder / 'tsdb'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    log = (folder / "prometheus.log").open("w")
-    process = subprocess.Popen(command, stdout=log, stderr=log)
-
-    def query(expression):
-        text = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{text}") as answer:
-            return json.load(answer)["data"]["result"]
-
-    try:
-        yield query
-    finally:
-        process.terminate()
-        process.wait()
-        log.close()
+def value_of(query, expression):
+    """The sum of an expression's samples, 0 while there are none or Prometheus is starting."""
+    with contextlib.suppress(OSError):
+        return sum(float(each["value"][1]) for each in query(expression))
+    return 0.0
 
 
 async def test_every_expression_of_the_dashboard_has_data_of_a_live_stack(
@@ -123,7 +104,7 @@ async def test_every_expression_of_the_dashboard_has_data_of_a_live_stack(
                 every = {"op": "subscribe", "id": 1, "channel": "aggregates", "symbols": ["*"]}
                 await socket.send_json(every)
                 ends_s = time.monotonic() + PATIENCE_S
-                missing = list(EXPRESSIONS)
+                missing = list(OF_STACK)
                 while missing and time.monotonic() < ends_s:
                     async with client.get("/api/v2/trades/AAPL") as answer:
                         await answer.read()
@@ -136,13 +117,51 @@ async def test_every_expression_of_the_dashboard_has_data_of_a_live_stack(
 
 async def check_families(client, targets):
     """See that services expose what the table says that they have, and nothing else."""
-    for service, address in targets.items():
+    for name, address in targets.items():
         async with client.get(f"http://{address}/metrics") as answer:
             text = await answer.text()
         found = set(re.findall(r"^# TYPE (mdtool_\w+)", text, re.MULTILINE))
         own = {
-            f"{name}_total" if family.kind == COUNTER else name
-            for name, family in FAMILIES.items()
-            if service in family.services
+            f"{metric}_total" if family.kind == COUNTER else metric
+            for metric, family in FAMILIES.items()
+            if name in family.services
         }
-        assert found == own - {"mdtool_webhook_alerts_total"}, service  # there are none
+        assert found == own - {"mdtool_webhook_alerts_total"}, name  # there are none
+
+
+def test_a_prometheus_that_scrapes_every_100_ms_does_no_harm(tmp_path, free_port, monkeypatch):
+    needs("prometheus")
+    with (
+        stack(tmp_path, monkeypatch) as targets,
+        prometheus(tmp_path, targets, free_port, every="100ms") as query,
+    ):
+        wait_until(lambda: value_of(query, "min(sum_over_time(up[1m]))") > 50)
+        ticks = value_of(query, OF_MARKET)
+        wait_until(lambda: value_of(query, OF_MARKET) > ticks > 0)
+
+
+async def test_readers_of_kafka_say_how_far_behind_they_are(kafka, tmp_path, free_port):
+    needs("prometheus")
+    bus, store = url_of(kafka), f"sqlite:///{tmp_path}/trades.db"
+    write_ticks(tmp_path / "ticks.jsonl", TICKS)
+    with (
+        service("serve-tcp", "--port", 0, "--bus", bus) as ingest,
+        ReservedPort("127.0.0.1") as reserved,
+        service("aggregate", "--port", 0, "--bus", bus, "--metrics-port", reserved.port),
+        service("store", "--bus", bus, "--store", store, "--metrics-port", 0) as keeper,
+        contextlib.ExitStack() as stack,
+    ):
+        targets = {"aggregate": f"127.0.0.1:{reserved.port}", "store": keeper.address}
+        query = stack.enter_context(prometheus(tmp_path, targets, free_port))
+        done = completed("send", tmp_path / "ticks.jsonl", ingest.address)
+        assert done.returncode == 0, done.stderr
+        for name in targets:
+            committed = f'mdtool_committed_ticks_total{{service="{name}"}}'
+            wait_until(lambda committed=committed: value_of(query, committed) == TICKS)
+        wait_until(lambda: all(query(each) for each in OF_KAFKA))
+        assert value_of(query, "sum(mdtool_kafka_lag)") == 0
+        assert value_of(query, "min(sum by (service) (mdtool_kafka_position))") > 0
+        assert value_of(query, "mdtool_store_bytes") > TICKS
+        names = {"aggregate": "aggregate --bus", "store": "store --bus"}
+        async with aiohttp.ClientSession() as client:
+            await check_families(client, {names[name]: where for name, where in targets.items()})

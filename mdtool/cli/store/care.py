@@ -18,7 +18,7 @@ from mdtool.services.store.config import StoreConfig
 _Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")]
 
 
-@with_settings(StoreConfig, "store", without=("keep",))
+@with_settings(StoreConfig, "store", without=("keep", "metrics_port"))
 def backup(
     config: StoreConfig,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The copy to create.")],
@@ -47,7 +47,7 @@ def backup(
     typer.echo(f"{file}: {format_bytes(file.stat().st_size)}, a copy of {care.address}")
 
 
-@with_settings(StoreConfig, "store", without=("keep",))
+@with_settings(StoreConfig, "store", without=("keep", "metrics_port"))
 def restore(
     config: StoreConfig,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A copy that `store backup` made.")],
@@ -71,7 +71,7 @@ def restore(
     typer.echo(f"{care.address}: restored from {file}, {format_bytes(file.stat().st_size)}")
 
 
-@with_settings(StoreConfig, "store", without=("keep",))
+@with_settings(StoreConfig, "store", without=("keep", "metrics_port"))
 def compact(config: StoreConfig, quiet: _Quiet = False) -> None:
     """Make a store in SQLite smaller: trades that came one by one are joined into blocks.
 
@@ -96,7 +96,7 @@ def compact(config: StoreConfig, quiet: _Quiet = False) -> None:
     typer.echo(line)
 
 
-@with_settings(StoreConfig, "store")
+@with_settings(StoreConfig, "store", without=("metrics_port",))
 def prune(config: StoreConfig) -> None:
     """Delete the oldest trades of a store, with their bars, as `[store] keep` or --keep says.
 

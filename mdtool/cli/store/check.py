@@ -20,7 +20,7 @@ from mdtool.services.store.config import StoreConfig
 log = logging.getLogger(__name__)
 
 
-@with_settings(StoreConfig, "store", without=("keep",))
+@with_settings(StoreConfig, "store", without=("keep", "metrics_port"))
 def check(
     config: StoreConfig,
     repair: Annotated[

@@ -112,4 +112,5 @@ def _store_bus(bus: str, config: StoreConfig) -> int:
     from mdtool.services.store.bus import BusStore
 
     url = url_of(config, makes_folder=True)
-    return run_service(BusStore(bus, url, load(AggregatorConfig, "aggregate", {}), config.keep))
+    market = load(AggregatorConfig, "aggregate", {})
+    return run_service(BusStore(bus, url, market, config.keep, config.metrics_port))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MAX_NAMED: Final = 10
 
 
-@with_settings(StoreConfig, "store", without=("keep",))
+@with_settings(StoreConfig, "store", without=("keep", "metrics_port"))
 @with_range
 def export(
     selected: RangeOptions,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mdtool.services.store.writer import RowWriter
 
 
-@with_settings(StoreConfig, "store", without=("keep",))
+@with_settings(StoreConfig, "store", without=("keep", "metrics_port"))
 def import_(
     config: StoreConfig,
     paths: Annotated[

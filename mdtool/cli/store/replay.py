@@ -17,7 +17,7 @@ from mdtool.core.errors import EXIT_OK
 from mdtool.services.store.config import StoreConfig
 
 
-@with_settings(StoreConfig, "store", without=("keep",))
+@with_settings(StoreConfig, "store", without=("keep", "metrics_port"))
 @with_output
 @with_range
 def replay(

@@ -118,6 +118,11 @@ class GrpcServer:
         Of connections that are TLS.
     security : Security, optional
         How clients authenticate: by the metadata `authorization` of each call.
+
+    Attributes
+    ----------
+    admission : Admission
+        Of calls.
     """
 
     def __init__(
@@ -129,7 +134,7 @@ class GrpcServer:
     ) -> None:
         self._credentials = None if tls is None else _credentials(tls)
         self._server = grpc.aio.server(options=_OPTIONS)
-        self._admission = Admission(Limits(connections=max_calls), security)
+        self.admission = Admission(Limits(connections=max_calls), security)
         self._addresses: list[str] = []
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -188,9 +193,9 @@ class GrpcServer:
     async def _admitted(self, context: Any) -> AsyncIterator[Call]:
         # Such as `ipv4:127.0.0.1:1234` or `ipv6:%5B::1%5D:1234`.
         host = unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
-        security = self._admission.security
+        security = self.admission.security
         principal = None if security is None else security.certified(_certificate_name(context))
-        client = self._admission.client(client_address(host), principal)
+        client = self.admission.client(client_address(host), principal)
         task = asyncio.current_task()
         assert task is not None
         ended = ""
@@ -221,8 +226,8 @@ class GrpcServer:
     async def __aenter__(self) -> Self:
         await self._server.start()
         self._watching = [asyncio.create_task(self._watch_descriptors())]
-        if (security := self._admission.security) is not None:
-            self._watching.append(asyncio.create_task(security.run(self._admission.open)))
+        if (security := self.admission.security) is not None:
+            self._watching.append(asyncio.create_task(security.run(self.admission.open)))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -25,6 +25,7 @@ from mdtool.services.aggregator.served_market import ServedMarket
 from mdtool.services.aggregator.servicer import MarketDataServicer
 from mdtool.services.aggregator.storage import StoreThread, market_bars, store_thread
 from mdtool.services.aggregator.subscribers import Subscribers
+from mdtool.services.client import Admission
 from mdtool.services.metrics import metrics_served
 from mdtool.services.security import Security
 from mdtool.services.store.config import StoreConfig
@@ -105,7 +106,9 @@ class Aggregator:
         if self._config.socket:
             await stack.enter_async_context(LocalServer(self._config.socket, servicer))
         metrics = await stack.enter_async_context(
-            metrics_served(config.metrics_port, lambda: self._measures(committer))
+            metrics_served(
+                config.metrics_port, lambda: self._measures(live, store, server.admission)
+            )
         )
         await stack.enter_async_context(server)
         stack.callback(live.close)
@@ -117,17 +120,23 @@ class Aggregator:
         started({"grpc": address, **metrics})
         await asyncio.get_running_loop().create_future()
 
-    def _measures(self, committer: Committer) -> Iterator[Metric]:
+    def _measures(
+        self, live: LiveMarket, store: StoreThread | None, admission: Admission
+    ) -> Iterator[Metric]:
         from mdtool.services import families
 
-        market = self.market
+        market, committer = self.market, live.committer
         yield from families.ticks(counts_of(market))
         yield families.gauge("mdtool_symbols", len(market.symbols))
         latest_ns = market.latest_ingest_ns()
         yield families.gauge("mdtool_last_tick_timestamp_seconds", latest_ns / NS_PER_S)
         yield families.gauge("mdtool_subscribers", len(self.subscribers))
         yield families.gauge("mdtool_uncommitted_ticks", committer.uncommitted)
-        if self._config.store:
+        yield families.histogram("mdtool_batch_ticks", {(): live.batches})
+        yield families.gauge("mdtool_streams", market.streams)
+        yield from families.clients(admission)
+        if store is not None:
+            yield from store.size.measures()
             yield families.histogram("mdtool_commit_seconds", {(): committer.times})
             yield families.counter("mdtool_committed_ticks", committer.written)
             yield families.gauge("mdtool_store_writable", committer.is_writable)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
-from typing import Final
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,49 @@ from mdtool.engine.bars import BAR, Bars
 from mdtool.engine.market import Market
 from mdtool.engine.saved_state import SavedState
 
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
 log = logging.getLogger(__name__)
 
 _CLAIM_SPARE_S: Final = 1.0
 """How much longer than a process that stops may take, the owner of the store is waited for."""
 _CLAIM_AGAIN_S: Final = 0.1
+_MEASURE_S: Final = 10.0
+
+
+class StoreSize:
+    """The size of a store, as it was a few seconds ago.
+
+    Parameters
+    ----------
+    store : Store
+        Entered in the thread that measures.
+
+    Attributes
+    ----------
+    bytes : int or None
+        None where it is not known.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.bytes: int | None = None
+        self._store = store
+        self._next_s = 0.0
+
+    def measure(self) -> None:
+        """Measure the store where that was not done lately; what fails is left out."""
+        if time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + _MEASURE_S
+            with contextlib.suppress(StoreError):
+                self.bytes = self._store.used_bytes()
+
+    def measures(self) -> Iterator[Metric]:
+        """Yield its metric."""
+        from mdtool.services import families
+
+        if self.bytes is not None:
+            yield families.gauge("mdtool_store_bytes", self.bytes)
 
 
 class StoreThread:
@@ -41,6 +80,7 @@ class StoreThread:
     def __init__(self, store: Store, thread: WorkerThread) -> None:
         self._store = store
         self._thread = thread
+        self.size = StoreSize(store)
 
     @property
     def address(self) -> str:
@@ -82,7 +122,11 @@ class StoreThread:
 
     async def write(self, step: Step) -> None:
         """Write a step; see `Store.write`. One that is being written is, also when cancelled."""
-        await self._thread.run(self._store.write, step)
+        await self._thread.run(self._write, step)
+
+    def _write(self, step: Step) -> None:
+        self._store.write(step)
+        self.size.measure()
 
 
 @contextlib.asynccontextmanager

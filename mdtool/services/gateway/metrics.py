@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from mdtool.core.breaker import Circuit
 from mdtool.services.families import (
+    LoopLag,
     accept_pauses,
     connections,
     counter,
@@ -29,7 +31,7 @@ from mdtool.services.gateway.workers.peers import Peers
 from mdtool.services.metrics import PATH, exposition
 from mdtool.services.times import Histogram
 
-_HIGHEST: Final = frozenset({"mdtool_update_age_recent_seconds"})
+_HIGHEST: Final = frozenset({"mdtool_update_age_recent_seconds", "mdtool_loop_lag_seconds"})
 """Metrics of which the highest of all workers counts, not their sum."""
 _LOWEST: Final = frozenset({"process_start_time_seconds"})
 _REPORT: Final = "metrics"
@@ -57,7 +59,9 @@ class Metrics:
         self._market = _MarketCollector(sources)
         own = CollectorRegistry()
         ProcessCollector(registry=own)
-        own.register(_ClientsCollector(sources, served))
+        GCCollector(registry=own)
+        self._lag = LoopLag()
+        own.register(_ClientsCollector(sources, served, self._lag))
         self._own = own
         if peers is not None:
             peers.report(_REPORT, self._encode)
@@ -66,6 +70,11 @@ class Metrics:
     def routes(self) -> Paths:
         """The handlers by method and path."""
         return {("GET", PATH): self.answer}
+
+    async def run(self) -> None:
+        """Measure how late the event loop is, until cancelled."""
+        async with self._lag:
+            await asyncio.get_running_loop().create_future()
 
     async def answer(self, request: web.Request) -> web.Response:
         """`GET /metrics`: as OpenMetrics where the request prefers that, else as text."""
@@ -173,7 +182,8 @@ class _MarketCollector(Collector):
 class _ClientsCollector(Collector):
     """The metrics of clients."""
 
-    def __init__(self, sources: Sources, served: Routes) -> None:
+    def __init__(self, sources: Sources, served: Routes, lag: LoopLag) -> None:
+        self._lag = lag
         self._sources = sources
         self._served = served
 
@@ -182,6 +192,7 @@ class _ClientsCollector(Collector):
         yield from self._upstream()
         yield labelled("mdtool_refused", self._served.refused)
         yield accept_pauses()
+        yield gauge("mdtool_loop_lag_seconds", self._lag.seconds)
         yield counter(
             "mdtool_client_waits",
             self._served.admission.waits,

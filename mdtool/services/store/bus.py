@@ -8,8 +8,9 @@ import dataclasses
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from typing import Final
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -42,10 +43,16 @@ from mdtool.core.trades import Frames, TradeRun
 from mdtool.engine.market import Change, Market
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.markets import FrameCheck
+from mdtool.services.aggregator.storage import StoreSize
+from mdtool.services.kafka_reading import KafkaReading
+from mdtool.services.metrics import metrics_served
 from mdtool.services.store.retention import retained
 from mdtool.services.store.writer import MarketWriter
 from mdtool.wire.batches import BatchError
 from mdtool.wire.partitions import PartitionDecoder
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +76,8 @@ class BusStore:
         The settings of an aggregation service on the same store.
     keep : str, optional
         What the store keeps: `[store] keep`.
+    metrics_port : int, optional
+        Where its metrics are served; by default nowhere.
 
     Raises
     ------
@@ -78,7 +87,15 @@ class BusStore:
 
     name = "store"
 
-    def __init__(self, bus: str, url: str, config: AggregatorConfig, keep: str = "") -> None:
+    def __init__(
+        self,
+        bus: str,
+        url: str,
+        config: AggregatorConfig,
+        keep: str = "",
+        metrics_port: int | None = None,
+    ) -> None:
+        self._metrics_port = metrics_port
         self._keep = keep
         self._address = KafkaAddress.parse(bus)
         self._url = url
@@ -102,9 +119,13 @@ class BusStore:
 
         def ready(address: str) -> None:
             log.info("%s: stores the trades of %s", address, self._address)
-            loop.call_soon_threadsafe(started, {})
+            loop.call_soon_threadsafe(started, metrics)
 
-        async with watched(topics), retained(self._url, self._keep, self._config.session):
+        async with (
+            watched(topics),
+            retained(self._url, self._keep, self._config.session),
+            metrics_served(self._metrics_port, reader.measures) as metrics,
+        ):
             await run_in_thread(str(self._address), lambda: reader.run(ready), reader.stop)
 
 
@@ -128,6 +149,8 @@ class _TicksReader:
         self._config = config
         self._stopping = threading.Event()
         self._partitions: list[_Partition] = []
+        self._reading = KafkaReading()
+        self._size: StoreSize | None = None
 
     def stop(self) -> None:
         """End `run` after the step that is being written."""
@@ -150,6 +173,7 @@ class _TicksReader:
         """
         with open_store(self._url) as store, contextlib.closing(self._consumer()) as reader:
             writer = MarketWriter(store, self._config)
+            self._size = StoreSize(store)
             self._restore_partitions(store, writer.market)
             self._check_topic(store, writer)
             self._assign(reader)
@@ -157,8 +181,26 @@ class _TicksReader:
             while not self._stopping.is_set():
                 messages = self._arrived(reader)
                 changes = self._changes(messages)
-                if changes and writer.write(changes, self._stopping):
+                if changes and self._write(writer, changes):
                     self._commit_offsets(reader, messages)
+                self._size.measure()
+                positions = {each.number: offset_of(each.sequence) for each in self._partitions}
+                self._reading.place(reader, self._ticks, positions)
+
+    def measures(self) -> Iterator[Metric]:
+        """Yield its metrics."""
+        yield from self._reading.measures()
+        if self._size is not None:
+            yield from self._size.measures()
+
+    def _write(self, writer: MarketWriter, changes: Sequence[Change]) -> bool:
+        """Write changes and count them; return whether they are written."""
+        began_s = time.monotonic()
+        if not writer.write(changes, self._stopping):
+            return False
+        self._reading.times.add(time.monotonic() - began_s)
+        self._reading.ticks += sum(len(change.run.trades) for change in changes)
+        return True
 
     def _consumer(self) -> Consumer:
         digest = hashlib.sha256(self._url.encode()).hexdigest()[:12]
@@ -230,6 +272,7 @@ class _TicksReader:
                 changes += partition.apply(message.value() or b"", offset)
             except BatchError as error:
                 log.warning("%s, offset %d: skipped: %s", partition.stream_id, offset, error)
+                self._reading.dead_letters += 1
                 changes += partition.skip(offset)
         return changes
 

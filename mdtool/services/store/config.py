@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mdtool.core.config import setting
+from mdtool.services.metrics import metrics_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +24,4 @@ class StoreConfig:
         "age, up to a size, or both, such as 90d,20GB; by default everything.",
         example="90d,20GB",
     )
+    metrics_port: int | None = metrics_port()
