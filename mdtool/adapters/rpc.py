@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,9 +20,11 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from mdtool.adapters.identity.config import services_secret
+from mdtool.core import tracing
 from mdtool.core.addresses import is_loopback, parse_address
 from mdtool.core.config import load, setting
 from mdtool.core.tls import client_tls
+from mdtool.core.tracing import TRACEPARENT, Kind
 from mdtool.wire._pb import marketdata_pb2
 
 SERVICE: Final = marketdata_pb2.DESCRIPTOR.services_by_name["MarketDataService"]
@@ -114,7 +116,9 @@ class Stub:
                 request_serializer=GetMessageClass(method.input_type).SerializeToString,
                 response_deserializer=GetMessageClass(method.output_type).FromString,
             )
-            if metadata is not None:
+            if tracing.is_on() and _is_single(method):
+                call = _traced_call(method.name, call, metadata or [])
+            elif metadata is not None:
                 call = functools.partial(call, metadata=metadata)
             setattr(self, method.name, call)
 
@@ -144,6 +148,8 @@ def handler(servicer: object, admitted: Admitted = _everybody) -> grpc.GenericRp
         if not method.client_streaming and inspect.iscoroutinefunction(answer):
             answer, parse = _refusing_garbage(answer), _or_error(parse)
         answer = _admitting(answer, admitted)
+        if tracing.is_on() and _is_single(method):
+            answer = _traced_answer(method.name, answer)
         methods[method.name] = make(
             answer,
             request_deserializer=parse,
@@ -188,6 +194,36 @@ def _admitting(answer: Callable[..., Any], admitted: Admitted) -> Callable[..., 
             return await answer(request, call)
 
     return answered
+
+
+def _traced_call(
+    name: str, call: Callable[..., Any], metadata: Sequence[tuple[str, str]]
+) -> Callable[..., Any]:
+    """Return a call that is a span where what it is made for is traced."""
+
+    async def made(request: Any, **options: Any) -> Any:
+        with tracing.block(tracing.follow(name, tracing.current(), Kind.CLIENT)) as span:
+            own = [] if span is None else [(TRACEPARENT, str(span.trace))]
+            return await call(request, metadata=[*metadata, *own], **options)
+
+    return made
+
+
+def _traced_answer(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an answer that is a span where the request is traced."""
+
+    async def answered(request: Any, context: Any) -> Any:
+        metadata = dict(context.invocation_metadata() or ())
+        traceparent = str(metadata.get(TRACEPARENT, ""))
+        with tracing.block(tracing.begin(name, traceparent, Kind.SERVER)):
+            return await answer(request, context)
+
+    return answered
+
+
+def _is_single(method: MethodDescriptor) -> bool:
+    """Return whether a call has one request and one answer."""
+    return not method.client_streaming and not method.server_streaming
 
 
 def _shape(method: MethodDescriptor) -> str:

@@ -113,6 +113,8 @@ def _lay_out(command: Any) -> None:
 _HELP_ALL: Final = "--help-all"
 _HELP_FLAGS: Final = ("-h", "--help")
 _LOG: Final = LogConfig()
+_TRACED: Final = frozenset({"serve-tcp", "aggregate", "gateway", "serve"})
+"""Commands whose services trace batches or requests."""
 
 app = typer.Typer(
     name="mdtool",
@@ -168,8 +170,21 @@ def _settings(
         log = load(LogConfig, "log", {"format": log_format, "level": level})
         logs.configure(log.format, log.level)
         context.obj = log
+        if context.invoked_subcommand in _TRACED:
+            _trace(context, context.invoked_subcommand)
         if strays := stray_variables():
             _warn_of(strays)
+
+
+def _trace(context: typer.Context, service: str) -> None:
+    """Trace what the command does, where the settings say so."""
+    from mdtool.core.tracing import TraceConfig
+
+    config = load(TraceConfig, "trace", {})
+    if config.endpoint:
+        from mdtool.adapters.otlp import tracing_to
+
+        context.with_resource(tracing_to(config, service))
 
 
 def _warn_of(strays: Mapping[str, str]) -> None:

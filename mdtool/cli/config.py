@@ -35,6 +35,7 @@ _CLASSES: Final = {
     "stop": "mdtool.core.lifecycle:StopConfig",
     "connect": "mdtool.adapters.rpc:ConnectConfig",
     "tls": "mdtool.core.tls:TlsConfig",
+    "trace": "mdtool.core.tracing:TraceConfig",
 }
 """The settings of each section."""
 _TABLES: Final[Mapping[str, Mapping[str, tuple[str, Any]]]] = {

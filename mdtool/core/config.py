@@ -44,6 +44,7 @@ SECTIONS = frozenset(
         "stop",
         "store",
         "tls",
+        "trace",
         "vwap",
     }
 )

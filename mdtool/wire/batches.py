@@ -133,6 +133,8 @@ class Updates:
         Those since the last message, of each stream the latest.
     new_lots : sequence of (int, int)
         Lots of symbols, by index, since the last message.
+    traceparent : str
+        The trace of the latest sampled batch since the last message; empty for none.
     """
 
     symbol: NDArray[np.uint32]
@@ -148,6 +150,7 @@ class Updates:
     is_part: bool = False
     probes: Sequence[Probe] = ()
     new_lots: Lots = ()
+    traceparent: str = ""
 
     def __len__(self) -> int:
         """Return how many symbols changed."""
@@ -158,7 +161,7 @@ _BAR_COLUMNS: Final = tuple(column.name for column in fields(BarColumns))
 _UPDATE_COLUMNS: Final = tuple(
     column.name
     for column in fields(Updates)
-    if column.name not in {"symbol", "counts", "is_part", "probes", "new_lots"}
+    if column.name not in {"symbol", "counts", "is_part", "probes", "new_lots", "traceparent"}
 )
 _TRADE_COLUMNS: Final = {
     "price": "price",
@@ -173,7 +176,10 @@ _MAX_SEQUENCE: Final = 2**63 - 1
 
 
 def encode_batch(
-    run: TradeRun, new_symbols: Iterable[str] = (), new_lots: Lots = ()
+    run: TradeRun,
+    new_symbols: Iterable[str] = (),
+    new_lots: Lots = (),
+    traceparent: str = "",
 ) -> marketdata_pb2.TickBatch:
     """Return a run as a message.
 
@@ -186,6 +192,8 @@ def encode_batch(
         the run needs it.
     new_lots : sequence of (int, int)
         The lots of symbols of the call's table that the peer does not have yet.
+    traceparent : str
+        The trace of the run; empty for none.
     """
     frames, trades = run.frames, run.trades
     has_gaps = len(frames.offset) < frames.count
@@ -202,6 +210,7 @@ def encode_batch(
         refused_offset=_bytes(frames.refused_offset, _U4),
         refused_reason=_bytes(frames.refused_reason, _U1),
         new_lots=_lots(new_lots),
+        traceparent=traceparent,
         **columns,
     )
 
@@ -353,6 +362,7 @@ def encode_updates(updates: Updates, new_symbols: Iterable[str] = ()) -> marketd
             for probe in updates.probes
         ),
         new_lots=_lots(updates.new_lots),
+        traceparent=updates.traceparent,
         **{name: _bytes(getattr(updates, name), _I8) for name in _UPDATE_COLUMNS},
     )
 
@@ -388,6 +398,7 @@ def decode_updates(message: marketdata_pb2.UpdateBatch, symbols: SymbolTable) ->
         is_part=message.is_part,
         probes=probes,
         new_lots=[(each.symbol, each.step) for each in message.new_lots],
+        traceparent=message.traceparent,
         **columns,
     )
 

@@ -182,7 +182,8 @@ def updates() -> Updates:
     columns["symbol"] = np.array([1, 0], np.uint32)
     counts = Counts(ticks=7, duplicates=2, late=1, refused={"price": 3, "malformed": 1})
     others = {"counts": counts, "is_part": True, "probes": [Probe("desk-7", 5)]}
-    return Updates(**(columns | others | {"new_lots": [(0, 10)]}))
+    more = {"new_lots": [(0, 10)], "traceparent": "00-1-1-01"}
+    return Updates(**(columns | others | more))
 
 
 def test_updates_are_read_back():

@@ -14,6 +14,7 @@ from mdtool.adapters import rpc
 from mdtool.adapters.bus.base import MAX_WAIT_S, BaseBus
 from mdtool.adapters.bus.pending import PendingRuns
 from mdtool.adapters.local_rpc import LocalStub
+from mdtool.core import tracing
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
@@ -138,7 +139,8 @@ class GrpcBus(BaseBus):
             known_symbols += len(new_symbols)
             new_lots = self._symbols.lots_since(known_lots)
             known_lots += len(new_lots)
-            await call.write(encode_batch(run, new_symbols, new_lots))
+            traceparent = tracing.traceparent_of(run)
+            await call.write(encode_batch(run, new_symbols, new_lots, traceparent))
 
     async def _receive(self, call: Any) -> None:
         async for ack in call:

@@ -14,15 +14,18 @@ from typing import Final
 from mdtool.adapters.bus.base import BaseBus
 from mdtool.adapters.kafka.address import KafkaAddress
 from mdtool.adapters.kafka.client import (
+    Headers,
     KafkaError,
     KafkaException,
     Message,
     client_errors,
     error_of,
     producer,
+    traced_headers,
 )
 from mdtool.adapters.kafka.stream_positions import StreamPositions, encode_position
 from mdtool.adapters.kafka.topics import STREAMS, TICKS, open_topics, watched
+from mdtool.core import tracing
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.threads import run_in_thread
@@ -140,10 +143,11 @@ class KafkaBus(BaseBus):
         run = _Run(stream_id, taken.next_sequence)
         self._streams.setdefault(stream_id, _Stream()).runs.append(run)
         self._in_flight += 1
+        headers = traced_headers(tracing.traceparent_of(taken))
         for partition, data in self._encoder.encode(taken):
             run.parts_left += 1
             acknowledged = functools.partial(self._part_acknowledged, run)
-            self._produce(TICKS, partition, None, data, acknowledged)
+            self._produce(TICKS, partition, None, data, acknowledged, headers)
         self._part_acknowledged(run)
 
     def _part_acknowledged(self, run: _Run) -> None:
@@ -183,6 +187,7 @@ class KafkaBus(BaseBus):
         key: bytes | None,
         value: bytes,
         acknowledged: functools.partial[None],
+        headers: Headers = None,
     ) -> None:
         """Produce a record; `acknowledged` is called in the loop once the servers have it."""
 
@@ -191,7 +196,9 @@ class KafkaBus(BaseBus):
 
         name = self._address.topic(topic)
         try:
-            self._producer.produce(name, value, key, partition=partition, on_delivery=delivered)
+            self._producer.produce(
+                name, value, key, partition=partition, on_delivery=delivered, headers=headers
+            )
         except (KafkaException, BufferError) as error:
             reason = error_of(error).str() if isinstance(error, KafkaException) else str(error)
             self._refuse(reason)

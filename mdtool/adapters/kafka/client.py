@@ -9,9 +9,10 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from mdtool.adapters.kafka.address import KafkaAddress
+from mdtool.core import tracing
 from mdtool.core.errors import ConfigError
 
 try:
@@ -104,6 +105,9 @@ _AT_ONCE: Final = 10_000
 _WAIT_S: Final = 0.5
 
 C = TypeVar("C")
+
+Headers: TypeAlias = dict[str, str | bytes | None] | None
+"""Those of a record, None without any."""
 
 
 class _DebugLog:
@@ -280,3 +284,15 @@ def read_to_end(
             yield from arrived(reader, _WAIT_S, _AT_ONCE, ended)
     finally:
         reader.close()
+
+
+def traced_headers(traceparent: str) -> Headers:
+    """Return the headers of a record that has a trace; none where it is empty."""
+    return {tracing.TRACEPARENT: traceparent} if traceparent else None
+
+
+def traceparent_of(message: Message) -> str:
+    """Return the trace of a record; empty where it has none, or nothing is traced here."""
+    headers = message.headers() if tracing.is_on() else None
+    found = dict(headers or ()).get(tracing.TRACEPARENT)
+    return found.decode("latin-1") if isinstance(found, bytes) else ""

@@ -24,9 +24,10 @@ from mdtool.adapters.kafka.client import (
     TopicPartition,
     arrived,
     consumer,
+    traceparent_of,
 )
 from mdtool.adapters.kafka.market_state import BarRow, Changes, MarketState
-from mdtool.adapters.kafka.records import RecordError
+from mdtool.adapters.kafka.records import TOTALS, RecordError
 from mdtool.adapters.kafka.topics import AGGREGATES, BARS, TICKS, open_topics, watched
 from mdtool.adapters.market import (
     BarReceiver,
@@ -135,8 +136,11 @@ class KafkaMarket:
             await self._until_reading()
             with self._lock:
                 follower.changes.symbols.update(self._state.sessions)
+            follower.changes.traceparent = ""  # not of what a reader begins with
             while True:
-                receive(symbols, self._updates(follower.changes.symbols, symbols))
+                updates = self._updates(follower.changes.symbols, symbols)
+                updates.traceparent = follower.changes.traceparent
+                receive(symbols, updates)
                 follower.changes = Changes()
                 await self._next(follower)
 
@@ -368,6 +372,9 @@ class KafkaMarket:
     def _apply_aggregates(self, messages: list[Message]) -> None:
         for message in messages:
             key, value = message.key() or b"", message.value() or b""
+            if key == TOTALS:
+                changes = self._state.changes
+                changes.traceparent = traceparent_of(message) or changes.traceparent
             self._state.apply_aggregate(message.partition() or 0, key, value)
 
     def _apply_bars(self, messages: list[Message]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from mdtool.adapters.kafka.records import OFFSET, Aggregates, RecordError
+from mdtool.adapters.kafka.records import OFFSET, TOTALS, Aggregates, RecordError
 from mdtool.engine.saved_state import SESSION_LENGTH
 
 _BAR: Final = struct.Struct("<11q")
@@ -73,14 +73,18 @@ class Changes:
         Those whose sessions or open bars changed.
     closed : dict
         By symbol and length, the starts of closed bars that changed.
+    traceparent : str
+        The trace of the latest sampled batch among them; empty for none.
     """
 
     symbols: set[str] = field(default_factory=set)
     closed: dict[tuple[str, int], set[int]] = field(default_factory=dict)
+    traceparent: str = ""
 
     def add(self, other: Changes) -> None:
         """Add other changes."""
         self.symbols |= other.symbols
+        self.traceparent = other.traceparent or self.traceparent
         for series, starts in other.closed.items():
             self.closed.setdefault(series, set()).update(starts)
 
@@ -141,7 +145,7 @@ class MarketState:
         """
         unfinished = self._unfinished[partition]
         unfinished.append((key, value))
-        if key == b"t/":
+        if key == TOTALS:
             self._finish(partition)
 
     def apply_bar(self, key: bytes, value: bytes) -> None:

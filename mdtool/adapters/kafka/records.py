@@ -14,6 +14,8 @@ from mdtool.core.errors import PeerError
 from mdtool.engine.market import PAST
 from mdtool.engine.saved_state import SAVED_BAR, SESSION
 
+TOTALS: Final = b"t/"
+"""The key of totals, the last record of a transaction."""
 OFFSET: Final = "offset"
 """The name among the totals of the offset of the first record of ticks that is not counted."""
 _TOPIC: Final = "topic"
@@ -51,7 +53,7 @@ def position_record(stream_id: str, next_sequence: int | None) -> Record:
 
 def totals_record(topic_id: str, totals: Mapping[str, int]) -> Record:
     """Return the record of totals, `OFFSET` among them, of a topic of ticks."""
-    return Record(b"t/", json.dumps({_TOPIC: topic_id, **totals}).encode())
+    return Record(TOTALS, json.dumps({_TOPIC: topic_id, **totals}).encode())
 
 
 def open_bar_records(names: Iterable[str], bars: NDArray[np.void]) -> Iterator[Record]:

@@ -8,8 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from mdtool.adapters.kafka.address import KafkaAddress
-from mdtool.adapters.kafka.client import KafkaException, client_errors, error_of, producer
-from mdtool.adapters.kafka.records import Record
+from mdtool.adapters.kafka.client import (
+    Headers,
+    KafkaException,
+    client_errors,
+    error_of,
+    producer,
+    traced_headers,
+)
+from mdtool.adapters.kafka.records import TOTALS, Record
 from mdtool.adapters.kafka.topics import AGGREGATES, BARS, DEAD_LETTERS, TICKS
 from mdtool.core.errors import PeerError
 
@@ -69,6 +76,7 @@ class PartitionWriter:
         aggregates: Iterable[Record],
         bars: Iterable[Record],
         dead_letters: Sequence[DeadLetter],
+        traceparent: str = "",
     ) -> None:
         """Write records in one transaction.
 
@@ -78,6 +86,8 @@ class PartitionWriter:
             For their topics. The totals in `aggregates` have the offset that all follow from.
         dead_letters : sequence of DeadLetter
             Records that could not be decoded.
+        traceparent : str
+            The trace of the latest sampled record of ticks; empty for none.
 
         Raises
         ------
@@ -89,9 +99,10 @@ class PartitionWriter:
             for topic, records in ((AGGREGATES, aggregates), (BARS, bars)):
                 name = self._address.topic(topic)
                 for key, value in records:
-                    self._produce(name, value or None, key, self._partition)
+                    headers = traced_headers(traceparent) if key == TOTALS else None
+                    self._produce(name, value or None, key, self._partition, headers)
             for offset, data, reason in dead_letters:
-                headers: dict[str, str | bytes | None] = {
+                headers = {
                     "topic": self._address.topic(TICKS),
                     "partition": str(self._partition),
                     "offset": str(offset),
@@ -109,7 +120,7 @@ class PartitionWriter:
         value: bytes | None,
         key: bytes | None,
         partition: int,
-        headers: dict[str, str | bytes | None] | None = None,
+        headers: Headers = None,
     ) -> None:
         deadline_s = time.monotonic() + _GIVE_UP_S
         while True:

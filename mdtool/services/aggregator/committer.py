@@ -13,6 +13,7 @@ from typing import Final
 from mdtool.adapters.stores.errors import StoreError, StoreUnavailableError
 from mdtool.adapters.stores.port import Step
 from mdtool.adapters.stores.steps import Steps
+from mdtool.core import tracing
 from mdtool.core.backoff import delays
 from mdtool.engine.market import Change, Market
 from mdtool.services.aggregator.storage import StoreThread
@@ -224,8 +225,9 @@ class Committer:
         """Write the next group; return False when the service ends before that is done."""
         group, self._group = self._group, []
         commit = self._market.commit
-        if not await self._write(self._steps.take(group)):
-            return False
+        with tracing.batches("commit", (change.run for change in group)):
+            if not await self._write(self._steps.take(group)):
+                return False
         self._streams = {name: latest for name, latest in self._streams.items() if latest > commit}
         count = sum(change.run.frames.count for change in group)
         self.uncommitted -= count

@@ -11,10 +11,11 @@ import contextlib
 import functools
 import logging
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, NamedTuple
 
 from mdtool.adapters import rpc
 from mdtool.adapters.kafka.address import KafkaAddress
@@ -28,10 +29,12 @@ from mdtool.adapters.kafka.client import (
     consumer,
     error_of,
     read_to_end,
+    traceparent_of,
 )
 from mdtool.adapters.kafka.records import Aggregates, RecordError
 from mdtool.adapters.kafka.topics import AGGREGATES, TICKS, Topics, open_topics, watched
 from mdtool.adapters.kafka.transactions import DeadLetter, FencedError, PartitionWriter
+from mdtool.core import tracing
 from mdtool.core.backoff import delays
 from mdtool.core.errors import UsageError
 from mdtool.core.lifecycle import Started
@@ -41,6 +44,7 @@ from mdtool.core.watchdog import Watchdog
 from mdtool.services.aggregator.config import AggregatorConfig
 from mdtool.services.aggregator.grpc_server import GrpcServer
 from mdtool.services.aggregator.partition import Partition
+from mdtool.services.kafka_reading import KafkaReading
 from mdtool.services.metrics import metrics_served
 from mdtool.services.security import check_exposed
 from mdtool.wire.batches import BatchError
@@ -103,9 +107,24 @@ class KafkaAggregator:
                 setting.close()
 
         member = GroupMember(topics, self._config, report)
-        async with server, watched(topics), metrics_served(self._config.metrics_port) as metrics:
+        serving = metrics_served(self._config.metrics_port, member.reading.measures)
+        async with server, watched(topics), serving as metrics:
             started({"grpc": address, **metrics})
             await run_in_thread(str(self._address), member.run, member.stop)
+
+
+class _Commit(NamedTuple):
+    """What was committed of a partition at once."""
+
+    ticks: int
+    dead_letters: int
+    seconds: float
+
+    def add_to(self, reading: KafkaReading) -> None:
+        """Add it to what a member has done."""
+        reading.ticks += self.ticks
+        reading.dead_letters += self.dead_letters
+        reading.times.add(self.seconds)
 
 
 class _Owned:
@@ -118,8 +137,11 @@ class _Owned:
         self._writer = writer
         self._note = note
 
-    def commit(self, messages: Sequence[Message]) -> None:
+    def commit(self, messages: Sequence[Message]) -> _Commit:
         """Apply records of ticks, and write what changed."""
+        began_s, counts = time.monotonic(), self.partition.market.counts
+        ticks_before = counts.ticks
+        traceparent = ""
         dead_letters: list[DeadLetter] = []
         for message in messages:
             self._note()
@@ -127,13 +149,19 @@ class _Owned:
             if offset < (self.partition.offset or 0):
                 continue  # fetched before the partition was revoked and assigned again
             try:
-                self.partition.take(data, offset)
+                with tracing.block(tracing.follow("apply", traceparent_of(message))) as span:
+                    self.partition.take(data, offset)
             except BatchError as error:
                 where = f"{message.topic()}, partition {message.partition()}, offset {offset}"
                 log.warning("%s: sent to the dead letters: %s", where, error)
                 dead_letters.append((offset, data, str(error)))
+            traceparent = str(span.trace) if span is not None else traceparent
         changes = self.partition.changes()
-        self._writer.write(changes.aggregates, changes.bars, dead_letters)
+        with tracing.block(tracing.follow("commit", traceparent)) as span:
+            traceparent = "" if span is None else str(span.trace)
+            self._writer.write(changes.aggregates, changes.bars, dead_letters, traceparent)
+        seconds = time.monotonic() - began_s
+        return _Commit(counts.ticks - ticks_before, len(dead_letters), seconds)
 
 
 class GroupMember:
@@ -150,6 +178,11 @@ class GroupMember:
         What bounds the state.
     report : callable
         Called, in a thread of this member, with whether it owns partitions.
+
+    Attributes
+    ----------
+    reading : KafkaReading
+        What it has done.
     """
 
     def __init__(
@@ -162,6 +195,7 @@ class GroupMember:
         self._report = report
         self._stopping = threading.Event()
         self._watchdog = Watchdog(str(self._address))
+        self.reading = KafkaReading()
         self._owned: dict[int, _Owned] = {}
         self._failure: Exception | None = None
         """What a callback of the client raised."""
@@ -229,7 +263,8 @@ class GroupMember:
                     if number in by_partition
                 ]
                 for commit in commits:
-                    commit.result()
+                    commit.result().add_to(self.reading)
+                self.reading.place(group, self._address.topic(TICKS), self._positions())
                 if commits:
                     self._publish_offsets(group)
 
@@ -238,13 +273,17 @@ class GroupMember:
 
         A partition resumes from the offsets in the transactions, not from these.
         """
+        topic = self._address.topic(TICKS)
         offsets = [
-            TopicPartition(self._address.topic(TICKS), number, owned.partition.offset)
-            for number, owned in self._owned.items()
-            if owned.partition.offset is not None
+            TopicPartition(topic, number, offset) for number, offset in self._positions().items()
         ]
         with contextlib.suppress(KafkaException):
             group.commit(offsets=offsets, asynchronous=True)
+
+    def _positions(self) -> dict[int, int]:
+        """Return the offset of each partition that this member owns, where there is one."""
+        offsets = {number: owned.partition.offset for number, owned in self._owned.items()}
+        return {number: offset for number, offset in offsets.items() if offset is not None}
 
     def _assigned(
         self, pool: ThreadPoolExecutor, group: Consumer, given: list[TopicPartition]

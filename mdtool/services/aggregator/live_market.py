@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import uuid
 
+from mdtool.core import tracing
+from mdtool.core.logs import SERVICE
 from mdtool.core.trades import Frames, TradeRun
 from mdtool.engine.market import Market
 from mdtool.services.aggregator.committer import Acknowledger, Committer
@@ -12,6 +14,7 @@ from mdtool.services.aggregator.markets import FrameCheck
 from mdtool.services.aggregator.storage import MarketBars
 from mdtool.services.aggregator.subscribers import Subscribers
 from mdtool.services.aggregator.trade_publisher import TradePublisher
+from mdtool.services.times import BATCH_BOUNDS, Histogram
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,8 @@ class LiveMarket:
     ----------
     trades : TradePublisher
         What is committed, for calls that follow it.
+    batches : Histogram
+        How many ticks each batch of a peer had.
     """
 
     def __init__(
@@ -45,8 +50,12 @@ class LiveMarket:
         self.subscribers = subscribers
         self.trades = TradePublisher(market.symbols)
         committer.listen(self.trades.publish)
+        self.batches = Histogram(BATCH_BOUNDS)
+        self._service = SERVICE.get()  # that of who offers it, also where another one calls
         self._own_stream_id = f"grpc-{uuid.uuid4().hex}"
         self._own_sequence = 0
+        self._traced = 0, ""
+        """The latest step of the market that is traced, and its trace."""
 
     async def accept(self, run: TradeRun, check: FrameCheck, acknowledger: Acknowledger) -> None:
         """Take a peer's run once there is room, and have it acknowledged when it is committed.
@@ -58,11 +67,15 @@ class LiveMarket:
         StoreUnavailableError
             When the position of the stream is in a store that is unavailable.
         """
-        await self.committer.room()
-        await acknowledger.room()
-        await self.committer.recall(run.stream_id)
-        frames = check.admit(run.frames)
-        next_sequence = self.take(run.stream_id, run.first_sequence, frames)
+        with tracing.batches("apply", (run,), self._service) as trace:
+            await self.committer.room()
+            await acknowledger.room()
+            await self.committer.recall(run.stream_id)
+            frames = check.admit(run.frames)
+            next_sequence = self.take(run.stream_id, run.first_sequence, frames)
+            self.batches.add(len(frames.trades))
+        if trace is not None:
+            self._traced = self.market.commit, str(trace)
         acknowledger.add(self.market.commit, run.stream_id, next_sequence)
 
     async def position(self, stream_id: str) -> int | None:
@@ -76,6 +89,11 @@ class LiveMarket:
         await self.committer.recall(stream_id)
         await self.committer.settled(stream_id)
         return self.market.position(stream_id)
+
+    def trace_since(self, commit: int) -> str:
+        """Return the trace of the latest batch after a step; empty where none is, or for step 0."""
+        step, trace = self._traced
+        return trace if 0 < commit < step else ""  # not of what a reader begins with
 
     def take(self, stream_id: str, first_sequence: int, frames: Frames) -> int:
         """Apply frames of a stream, admitted to the market; return the stream's position then.

@@ -72,6 +72,7 @@ class ServedMarket:
             async for _ in wakeups:
                 updates = updates_of(market, market.changed_since(seen))
                 updates.probes = market.probes_since(seen)
+                updates.traceparent = self._live.trace_since(seen)
                 seen = market.commit
                 receive(market.symbols, updates)
         raise self._ended()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn, Protocol
 
@@ -17,10 +17,11 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from mdtool.adapters.stores.errors import StoreError, StoreFormatError, StoreUnavailableError
+from mdtool.core import tracing
 from mdtool.core.errors import UsageError
 from mdtool.core.permissions import Access, ForbiddenError, Reader
 from mdtool.core.symbols import SymbolMap, SymbolTable
-from mdtool.core.trades import REASONS, Probe, reasons_text
+from mdtool.core.trades import REASONS, reasons_text
 from mdtool.core.units import MIN_TIMESTAMP_NS, parse_duration
 from mdtool.engine.market import Market, SequenceGapError
 from mdtool.services.aggregator.committer import acknowledging
@@ -166,6 +167,8 @@ class MarketDataServicer:
                 async for batch in requests:
                     run = decode_batch(batch, symbols)
                     check_stream(run.stream_id, run.first_sequence, run.frames.count)
+                    if batch.traceparent:
+                        tracing.arrived(run, batch.traceparent)
                     await self._live.accept(run, check, acknowledger)
                     await context.spend_ticks(run.frames.count)
         except SequenceGapError as error:
@@ -246,13 +249,15 @@ class MarketDataServicer:
         with self._live.subscribers.join() as wakeups:
             async for _ in wakeups:
                 changed = self._market.changed_since(seen)
+                traceparent = self._live.trace_since(seen)
                 probes = self._market.probes_since(seen)
                 total = len(self._market.symbols)
                 seen = self._market.commit
                 new = range(known_symbols, total)
                 lots = self._market.symbols.lots_since(known_lots)
                 known_lots += len(lots)
-                for message in _updates(self._market, changed, new, probes, lots):
+                last = {"probes": probes, "new_lots": lots, "traceparent": traceparent}
+                for message in _updates(self._market, changed, new, last):
                     await context.write(message)
                 known_symbols = total
 
@@ -410,8 +415,7 @@ def _updates(
     market: Market,
     changed: NDArray[np.uint32],
     new: range,
-    probes: Sequence[Probe],
-    lots: Sequence[tuple[int, int]],
+    last: Mapping[str, Any],
 ) -> Iterator[marketdata_pb2.UpdateBatch]:
     """Yield the sessions of symbols as columns, in messages that any client accepts.
 
@@ -422,9 +426,8 @@ def _updates(
         The symbols.
     new : range
         Those that the call's table is to be extended by; each precedes its session.
-    probes : sequence of Probe
-    lots : sequence of (int, int)
-        Those of the last message.
+    last : mapping
+        What the last message has besides, by the attributes of `Updates`.
     """
     changed = np.sort(changed)
     names = market.symbols.since(new.start)[: len(new)]
@@ -439,7 +442,7 @@ def _updates(
         if is_part:
             yield encode_updates(replace(updates, is_part=True), more)
         else:
-            yield encode_updates(replace(updates, probes=probes, new_lots=lots), more)
+            yield encode_updates(replace(updates, **last), more)
             return
 
 

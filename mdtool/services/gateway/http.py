@@ -30,6 +30,7 @@ from mdtool.services.http.answers import (
     answering,
     failure,
     no_route,
+    traced,
 )
 from mdtool.services.http.bodies import BodyError
 from mdtool.services.http.entry import ENTRY_STATUSES, OPEN, Policy, enter
@@ -133,6 +134,8 @@ class Routes:
             admit = functools.partial(self._enter, policy, is_limited)
         times = self.times.setdefault(path, RouteTimes())
         wrapped = answering(handler, STATUSES, times.add, admit, fail)
+        if is_limited:
+            wrapped = traced(wrapped, path)
         if place is not None:
             wrapped = place(wrapped)
         for each in self._paths_of(path):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdtool.adapters.market import MarketReader, UnavailableError
+from mdtool.core import tracing
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.symbols import SymbolMap, SymbolTable
@@ -241,6 +242,9 @@ class MarketStream:
         self._changes.add(self.state.apply(symbols, updates).tolist())
         if updates.probes:
             self._probes.add(updates.probes)
+        if (span := tracing.follow("show", updates.traceparent)) is not None:
+            span.attributes["mdtool.symbols"] = len(updates)
+            self._hub.when_written(span.end)
         if self.state.is_live and not was_live:
             self.connections += 1
             level = logging.DEBUG if self.lost_because == _NOT_YET else logging.INFO

@@ -8,10 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
+from mdtool.core import tracing
 from mdtool.core.errors import MdtoolError
 from mdtool.core.permissions import Reader
+from mdtool.core.tracing import TRACEPARENT, Kind
 from mdtool.services.client import Client
 
 log = logging.getLogger(__name__)
@@ -131,10 +133,45 @@ def answering(
         except ConnectionError:
             response = web.Response(status=_GONE)  # only counted: the client has disconnected
         except Exception:
-            log.exception("%s %s", request.method, request.path)  # its query may have a ticket
+            log.exception(
+                "%s %s: failed", request.method, request.path
+            )  # its query may have a ticket
             response = fail(500, "internal", "the service failed; see its log", None)
         if measure is not None:
             measure(response.status, clock() - started)
+        return response
+
+    return run
+
+
+def traced(handler: Handler, path: str) -> Handler:
+    """Return a handler whose requests are spans, where anything is traced.
+
+    Parameters
+    ----------
+    handler : callable
+        Answers every error.
+    path : str
+        The route, which names the spans.
+    """
+    if not tracing.is_on():
+        return handler
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        if hdrs.UPGRADE in request.headers:  # its span would last as long as the connection
+            return await handler(request)
+        traceparent = request.headers.get(TRACEPARENT, "")
+        span = tracing.begin(f"{request.method} {path}", traceparent, Kind.SERVER)
+        with tracing.block(span):
+            response = await handler(request)
+            if span is not None:
+                span.attributes |= {
+                    "http.request.method": request.method,
+                    "http.route": path,
+                    "url.path": request.path,
+                    "http.response.status_code": response.status,
+                }
+                span.error = f"status {response.status}" if response.status >= 500 else ""
         return response
 
     return run

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from mdtool.adapters.bus.port import Bus
+from mdtool.core import tracing
 from mdtool.core.errors import PeerError
 from mdtool.core.trades import Frames
 
@@ -125,6 +126,7 @@ class Intake:
 
     def publish(self, stream: Stream, frames: Frames) -> None:
         """Publish the next frames of a stream on the bus, from its sequence `taken` on."""
+        tracing.ingested(stream.stream_id, stream.taken, frames)
         self._bus.publish(stream.stream_id, stream.taken, frames)
         stream.taken += frames.count
         self.taken += frames.count

@@ -52,7 +52,7 @@ class Aggregate(_message.Message):
     def __init__(self, symbol: _Optional[str] = ..., open: _Optional[float] = ..., high: _Optional[float] = ..., low: _Optional[float] = ..., close: _Optional[float] = ..., volume: _Optional[int] = ..., timestamp: _Optional[int] = ...) -> None: ...
 
 class TickBatch(_message.Message):
-    __slots__ = ("stream_id", "first_sequence", "frames", "new_symbols", "symbol", "price", "volume", "exchange_timestamp", "ingest_timestamp", "offset", "refused_offset", "refused_reason", "new_lots")
+    __slots__ = ("stream_id", "first_sequence", "frames", "new_symbols", "symbol", "price", "volume", "exchange_timestamp", "ingest_timestamp", "offset", "refused_offset", "refused_reason", "new_lots", "traceparent")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,7 @@ class TickBatch(_message.Message):
     REFUSED_OFFSET_FIELD_NUMBER: _ClassVar[int]
     REFUSED_REASON_FIELD_NUMBER: _ClassVar[int]
     NEW_LOTS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     stream_id: str
     first_sequence: int
     frames: int
@@ -79,7 +80,8 @@ class TickBatch(_message.Message):
     refused_offset: bytes
     refused_reason: bytes
     new_lots: _containers.RepeatedCompositeFieldContainer[SymbolLot]
-    def __init__(self, stream_id: _Optional[str] = ..., first_sequence: _Optional[int] = ..., frames: _Optional[int] = ..., new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., price: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., exchange_timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., offset: _Optional[bytes] = ..., refused_offset: _Optional[bytes] = ..., refused_reason: _Optional[bytes] = ..., new_lots: _Optional[_Iterable[_Union[SymbolLot, _Mapping]]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, stream_id: _Optional[str] = ..., first_sequence: _Optional[int] = ..., frames: _Optional[int] = ..., new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., price: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., exchange_timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., offset: _Optional[bytes] = ..., refused_offset: _Optional[bytes] = ..., refused_reason: _Optional[bytes] = ..., new_lots: _Optional[_Iterable[_Union[SymbolLot, _Mapping]]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class SymbolLot(_message.Message):
     __slots__ = ("symbol", "step")
@@ -172,7 +174,7 @@ class TradesRequest(_message.Message):
     def __init__(self, interval_ms: _Optional[int] = ...) -> None: ...
 
 class UpdateBatch(_message.Message):
-    __slots__ = ("new_symbols", "symbol", "open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp", "counts", "is_part", "probes", "new_lots")
+    __slots__ = ("new_symbols", "symbol", "open", "high", "low", "close", "volume", "count", "timestamp", "ingest_timestamp", "counts", "is_part", "probes", "new_lots", "traceparent")
     NEW_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
     SYMBOL_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +189,7 @@ class UpdateBatch(_message.Message):
     IS_PART_FIELD_NUMBER: _ClassVar[int]
     PROBES_FIELD_NUMBER: _ClassVar[int]
     NEW_LOTS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     new_symbols: _containers.RepeatedScalarFieldContainer[str]
     symbol: bytes
     open: bytes
@@ -201,7 +204,8 @@ class UpdateBatch(_message.Message):
     is_part: bool
     probes: _containers.RepeatedCompositeFieldContainer[ProbeFrame]
     new_lots: _containers.RepeatedCompositeFieldContainer[SymbolLot]
-    def __init__(self, new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., open: _Optional[bytes] = ..., high: _Optional[bytes] = ..., low: _Optional[bytes] = ..., close: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., count: _Optional[bytes] = ..., timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., counts: _Optional[_Union[IngestCounts, _Mapping]] = ..., is_part: _Optional[bool] = ..., probes: _Optional[_Iterable[_Union[ProbeFrame, _Mapping]]] = ..., new_lots: _Optional[_Iterable[_Union[SymbolLot, _Mapping]]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, new_symbols: _Optional[_Iterable[str]] = ..., symbol: _Optional[bytes] = ..., open: _Optional[bytes] = ..., high: _Optional[bytes] = ..., low: _Optional[bytes] = ..., close: _Optional[bytes] = ..., volume: _Optional[bytes] = ..., count: _Optional[bytes] = ..., timestamp: _Optional[bytes] = ..., ingest_timestamp: _Optional[bytes] = ..., counts: _Optional[_Union[IngestCounts, _Mapping]] = ..., is_part: _Optional[bool] = ..., probes: _Optional[_Iterable[_Union[ProbeFrame, _Mapping]]] = ..., new_lots: _Optional[_Iterable[_Union[SymbolLot, _Mapping]]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class ProbeFrame(_message.Message):
     __slots__ = ("stream_id", "sequence")
