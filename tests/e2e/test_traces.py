@@ -19,6 +19,7 @@ from tests.support.supervised import FREE_PORTS, serve
 from tests.support.waiting import bounded
 
 TRACE_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+AGAIN_S = 2.0
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -47,6 +48,15 @@ async def send(folder, address):
     return sent
 
 
+async def chain(receiver, folder, address, *names):
+    """Send until a batch was traced through these spans: what readers begin with is not."""
+    waiting = asyncio.create_task(receiver.chain(*names))
+    while not waiting.done():
+        await send(folder, address)
+        await asyncio.wait({waiting}, timeout=AGAIN_S)
+    return waiting.result()
+
+
 async def shown(stream):
     """Wait until the socket has the state of a symbol."""
     while "open" not in await stream.receive_str():
@@ -69,14 +79,15 @@ async def test_a_batch_is_traced_from_its_frame_to_the_socket_and_a_request_to_i
         with contextlib.ExitStack() as stack:
             store = ("--store", f"sqlite:///{tmp_path}/trades.db")
             market = stack.enter_context(service("aggregate", "--port", 0, *store, **options))
-            where = ("--port", 0, "--aggregator", market.address)
-            ingest = stack.enter_context(service("serve-tcp", *where, **options))
-            gateway = stack.enter_context(service("gateway", *where, **options))
+            listening = ("--port", 0, "--aggregator", market.address)
+            ingest = stack.enter_context(service("serve-tcp", *listening, **options))
+            gateway = stack.enter_context(service("gateway", *listening, **options))
             async with following(gateway.address) as (client, stream):
                 sent = await send(tmp_path, ingest.address)
                 await shown(stream)
-                stored = await receiver.chain("ingest", "apply", "commit")
-                spans = await receiver.chain("ingest", "apply", "show")
+                where = tmp_path, ingest.address
+                stored = await chain(receiver, *where, "ingest", "apply", "commit")
+                spans = await chain(receiver, *where, "ingest", "apply", "show")
                 services = [span.service for span in (*stored, spans[-1])]
                 assert services == ["serve-tcp", "aggregate", "aggregate", "gateway"]
                 for each in (stored, spans):
@@ -119,9 +130,9 @@ async def test_a_batch_is_traced_over_kafka(kafka, tmp_path):
             stack.enter_context(service("aggregate", *where, **options))
             gateway = stack.enter_context(service("gateway", *where, **options))
             async with following(gateway.address) as (_, stream):
-                await send(tmp_path, ingest.address)
+                way = "ingest", "apply", "commit", "show"
+                check_times(await chain(receiver, tmp_path, ingest.address, *way))
                 await shown(stream)
-                check_times(await receiver.chain("ingest", "apply", "commit", "show"))
 
 
 async def test_services_of_one_process_have_names_of_their_own(monkeypatch):
