@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket as sockets
+import time
 
 import pytest
 from aiohttp import WSMsgType, WSServerHandshakeError
@@ -124,3 +126,18 @@ async def _conflated(client) -> float:
     return next(
         float(line.removeprefix(prefix)) for line in text.splitlines() if line.startswith(prefix)
     )
+
+
+@pytest.mark.parametrize(("ahead_s", "status"), [(3_600, "ok"), (-3_600, "degraded")])
+async def test_clocks_an_hour_apart_change_ages_and_nothing_else(source, client, ahead_s, status):
+    async with bounded(), client.ws_connect(f"{PATH}AAPL") as socket:
+        await socket.receive_json()
+        source.sessions["AAPL"].ingest_timestamp = time.time_ns() + ahead_s * 10**9
+        source.trade("AAPL", 187.5, 1)
+        assert (await socket.receive_json())["close"] == 187.5
+        async with client.get("/metrics") as response:
+            text = await response.text()
+        (age_s,) = re.findall(r"^mdtool_update_age_recent_seconds (\S+)$", text, re.MULTILINE)
+        assert (float(age_s) == 0.0) == (ahead_s > 0)
+        assert (await client.answer("/health"))[1]["status"] == status
+        assert (await client.answer("/readyz"))[0] == 200
