@@ -23,6 +23,7 @@ _CLASSES: Final = {
     "aggregate": "mdtool.services.aggregator.config:AggregatorConfig",
     "vwap": "mdtool.services.vwap.config:VwapConfig",
     "gateway": "mdtool.services.gateway.config:GatewayConfig",
+    "detect": "mdtool.services.alerts.config:DetectConfig",
     "replay-dbn": "mdtool.services.replay.config:SenderConfig",
     "book": "mdtool.services.book.config:ReceiverConfig",
     "live-gateway": "mdtool.services.live_gateway.config:LiveGatewayConfig",

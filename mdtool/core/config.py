@@ -33,6 +33,7 @@ SECTIONS = frozenset(
         "auth",
         "book",
         "connect",
+        "detect",
         "gateway",
         "ingest",
         "live-gateway",

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from mdtool.core.batch import Batch
 from mdtool.core.config import setting
-from mdtool.core.dtypes import F_MAYBE_BAD_BOOK, F_SNAPSHOT, MBO, MBP1
+from mdtool.core.dtypes import F_MAYBE_BAD_BOOK, F_SNAPSHOT, MBO, MBP1, OHLCV
 from mdtool.core.instruments import Instruments
-from mdtool.core.records import Records, coded, has_trades, index_timestamps, is_priced, is_trade
+from mdtool.core.records import coded, has_trades, index_timestamps, is_priced, is_trade
 from mdtool.core.units import NS_PER_S, PRICE_SCALE, UNDEF_PRICE, format_price, format_time
 from mdtool.engine import detect_kernel as kernels
 from mdtool.engine.book.kernel import B_UNKNOWN_SIDES
 from mdtool.engine.book.state import Books
+from mdtool.engine.trade_views import CADENCES
 
 Events = NDArray[np.void]
 """An array of `detect_kernel.EVENT`."""
@@ -36,7 +37,9 @@ _HIGH_FROM: Final = 5.0
 
 _FIRST_ROWS: Final = 64
 _ALERTS: Final = 4_096
-_PUBLISHERS: Final = 1 << 16
+CHANNELS: Final = 1 << 16
+"""How many sequences are told apart: of a file, one of each publisher."""
+_MOST_VOLUME: Final = np.uint64(2**62)
 _BLANK_ROW: Final = np.zeros(1, kernels.ROW)
 _BLANK_ROW["expires_ns"] = 2**63 - 1
 _BLANK_ROW["bid"] = _BLANK_ROW["ask"] = UNDEF_PRICE
@@ -233,10 +236,14 @@ class Detector:
             rules.rows,
             np.empty(0, kernels.ROW),
             np.zeros((0, kernels.KINDS), kernels.EPISODE),
-            np.zeros(_PUBLISHERS, kernels.CHANNEL),
+            np.zeros(CHANNELS, kernels.CHANNEL),
             np.zeros(_ALERTS, kernels.ALERT),
             np.zeros(1, np.int64),
         )
+
+    def restart(self, channels: Sequence[int]) -> None:
+        """Let the sequences of channels continue with any number, which leaves nothing out."""
+        self._state.channels["last_ns"][channels] = 0
 
     def know(self, symbols: Sequence[str]) -> None:
         """Make room for instruments, whose events may then be taken.
@@ -295,7 +302,8 @@ class DetectStream:
     """Takes a stream of DBN records as it arrives; yields alerts once they have ended.
 
     Trades are those of trades, MBP and MBO records, quotes those of MBP and BBO records and of the
-    books that MBO records make. Other records are skipped.
+    books that MBO records make. A bar counts as a trade at its end: its volume at its close. Other
+    records are skipped.
 
     Parameters
     ----------
@@ -319,7 +327,7 @@ class DetectStream:
     def update(self, batch: Batch) -> Iterator[Alert]:
         """Take a stream's next records; yield the alerts that have ended."""
         dtype = batch.records.dtype
-        if not (has_trades(dtype) or "bid_px_00" in (dtype.names or ())):
+        if not (has_trades(dtype) or "bid_px_00" in (dtype.names or ()) or dtype == OHLCV):
             return
         self.records += len(batch)
         self._instruments = batch.instruments
@@ -342,7 +350,7 @@ class DetectStream:
 
 
 def events_of(batch: Batch, books: Books) -> Events:
-    """Return the events of records of trades or quotes.
+    """Return the events of records of trades, quotes or bars.
 
     Parameters
     ----------
@@ -350,13 +358,40 @@ def events_of(batch: Batch, books: Books) -> Events:
     books : Books
         To which orders are applied.
     """
-    events = (
-        _events_of_orders(batch, books)
-        if batch.records.dtype == MBO
-        else _events(batch.records, batch.instrument)
-    )
+    dtype = batch.records.dtype
+    if dtype == MBO:
+        events = _events_of_orders(batch, books)
+    elif dtype == OHLCV:
+        events = _events_of_bars(batch)
+    else:
+        events = _events(batch)
     is_known = events["ts_ns"] >= 0
     return events if is_known.all() else events[is_known]
+
+
+def blank_events(count: int) -> Events:
+    """Return events without a trade, a quote or a sequence."""
+    events = np.zeros(count, kernels.EVENT)
+    events["sequence"] = -1
+    events["price"] = events["bid"] = events["ask"] = UNDEF_PRICE
+    return events
+
+
+def sequences_of(batch: Batch) -> Events:
+    """Return the events of records as far as they are numbered, without their trades and quotes."""
+    records = batch.records
+    names = records.dtype.names or ()
+    if "sequence" not in names:
+        return blank_events(0)
+    events = blank_events(len(batch))
+    events["instrument"] = batch.instrument
+    events["ts_ns"] = index_timestamps(records)
+    events["channel"] = records["publisher_id"]
+    events["sequence"] = records["sequence"]
+    is_live = events["ts_ns"] >= 0
+    if "flags" in names:  # the opening book has the numbers of its orders
+        is_live &= (records["flags"] & F_SNAPSHOT) == 0
+    return events[is_live]
 
 
 def _events_of_orders(batch: Batch, books: Books) -> Events:
@@ -373,14 +408,26 @@ def _events_of_orders(batch: Batch, books: Books) -> Events:
     return events[:made]
 
 
-def _events(records: Records, instrument: NDArray[np.integer]) -> Events:
+def _events_of_bars(batch: Batch) -> Events:
+    bars = batch.records
+    events = blank_events(len(batch))
+    events["instrument"] = batch.instrument
+    starts_ns = index_timestamps(bars)
+    events["ts_ns"] = np.where(starts_ns < 0, -1, starts_ns + CADENCES.get(batch.rtype, 0))
+    events["price"] = bars["close"]
+    events["size"] = np.minimum(bars["volume"], _MOST_VOLUME)
+    return events
+
+
+def _events(batch: Batch) -> Events:
+    records = batch.records
     names = records.dtype.names or ()
-    events = np.empty(len(records), kernels.EVENT)
-    events["instrument"] = instrument
+    events = blank_events(len(records))
+    events["instrument"] = batch.instrument
     events["ts_ns"] = index_timestamps(records)
     events["channel"] = records["publisher_id"]
-    events["sequence"] = records["sequence"] if "sequence" in names else -1
-    events["price"], events["size"] = UNDEF_PRICE, 0
+    if "sequence" in names:
+        events["sequence"] = records["sequence"]
     if has_trades(records.dtype):
         traded = np.flatnonzero(is_trade(records) & is_priced(records))
         events["price"][traded] = records["price"][traded]

@@ -7,10 +7,15 @@ import dataclasses
 import json
 import sys
 
+import numpy as np
 from aiohttp import web
 
+from mdtool.engine.simulate import Exchange
 from mdtool.services.http.listening import listening
-from tests.support.feed_sources import SOURCES, World, world_of
+from tests.support.book_services import sender_of
+from tests.support.feed_sources import NOBODY, SOURCES, World, world_of
+from tests.support.gateways import gateway_of
+from tests.support.recordings import write
 from tests.support.waiting import bounded
 
 
@@ -44,6 +49,26 @@ async def test_an_alert_is_served_sent_to_a_webhook_and_counted():
                 metrics = await (await world.client.get("/metrics")).text()
     assert f'mdtool_alerts_total{{kind="band",severity="{first["severity"]}"}} 2.0' in metrics
     assert "mdtool_alerts_open 1.0" in metrics
+
+
+async def test_a_hole_in_the_numbers_of_a_stream_of_quotes_is_an_alert(tmp_path):
+    exchange = Exchange(("AAPL",), seed=3)
+    records = exchange.generate(4_000)
+    records["sequence"] = np.arange(len(records))
+    records["sequence"][3_000:] += 7
+    path = tmp_path / "orders.dbn"
+    write(path, records, exchange.instruments)
+    async with (
+        bounded(),
+        sender_of(path) as sender,
+        gateway_of(NOBODY, quotes_from=sender.data) as client,
+    ):
+        gaps = []
+        while not gaps:
+            await sender.ask("/start-streaming", "POST")
+            _, answer = await client.answer("/api/v2/alerts/AAPL")
+            gaps = [each for each in answer.get("data") or () if each["kind"] == "gap"]
+    assert int(gaps[0]["value"]) - int(gaps[0]["baseline"]) == 8
 
 
 async def test_watch_follows_a_gateway_and_prints_its_prices_and_alerts():

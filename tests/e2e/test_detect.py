@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
 
 import pytest
+from aiohttp import web
 
+from mdtool.services.http.listening import listening
+from tests.support.aggregators import aggregator, message, tick
 from tests.support.commands import completed, output_of
+from tests.support.feed_sources import followers_of_trades
+from tests.support.waiting import bounded
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -58,3 +66,47 @@ def test_faults_of_a_simulated_market_are_found_and_labelled(tmp_path):
     assert json.loads(shown.stderr)["kind"] == "jump"
     wrong = completed(*market, "--labels", tmp_path / "none")
     assert (wrong.returncode, wrong.stderr.decode().count("\n")) == (2, 1)
+
+
+async def test_without_input_it_follows_a_market():
+    received: asyncio.Queue[dict] = asyncio.Queue()
+
+    async def take(request: web.Request) -> web.Response:
+        received.put_nowait(json.loads(await request.read()))
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    async with aggregator() as market, listening(app, "127.0.0.1", 0) as hook, bounded():
+        with followers_of_trades() as followers:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "mdtool", "detect", "--aggregator", market.address),
+                *("--webhook", f"http://{hook}/", "--webhook-inside"),
+                env=os.environ | {"MDTOOL_DETECT_WEBHOOK_SECRET": "s"},
+                stdout=asyncio.subprocess.PIPE,
+            )
+            try:
+                await followers.acquire()
+                ticks = [tick(10**8), tick(101, at_s=3_600)]
+                await market.send(message(0, ticks, ["AAPL"]))
+                begun = json.loads(await process.stdout.readline())
+                assert (begun["kind"], begun["symbol"], begun["end"]) == ("band", "AAPL", None)
+                await market.send(message(2, [tick(102, at_s=10_800)], ["AAPL"]))
+                ended = json.loads(await process.stdout.readline())
+                assert ended == begun | {"end": begun["begin"]}
+                sent = [await received.get(), await received.get()]
+                assert [(each["id"], each["end"]) for each in sent] == [
+                    (begun["id"], None),
+                    (begun["id"], begun["begin"]),
+                ]
+                process.terminate()
+                assert await process.wait() == 0
+            finally:
+                if process.returncode is None:
+                    process.kill()
+
+
+def test_options_of_the_service_need_no_input_and_those_of_files_do(tmp_path):
+    for arguments in (("--webhook", "http://x/", tmp_path / "a.dbn"), ("--quiet",)):
+        wrong = completed("detect", *arguments)
+        assert (wrong.returncode, wrong.stderr.decode().count("\n")) == (2, 1)

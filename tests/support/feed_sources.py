@@ -13,7 +13,7 @@ from unittest.mock import patch
 from aiohttp import web
 
 from mdtool.services.aggregator.trade_publisher import TradePublisher
-from mdtool.services.gateway.feeds import alerts
+from mdtool.services.alerts import following
 from mdtool.services.http.listening import listening
 from tests.support.aggregators import NOON_NS, RunningAggregator, aggregator, message, tick
 from tests.support.gateways import Client, gateway_of
@@ -175,7 +175,7 @@ async def world_of(source: Source, **settings):
     async with contextlib.AsyncExitStack() as stack:
         followers = stack.enter_context(followers_of_trades())
         # An alert ends with the next trade of its symbol, not while another symbol trades.
-        stack.enter_context(patch.object(alerts, "_CHECK_S", 86_400.0))
+        stack.enter_context(patch.object(following, "_CHECK_S", 86_400.0))
         running = await stack.enter_async_context(aggregator())
         addresses = {"receiver": await stack.enter_async_context(listening(app, "127.0.0.1", 0))}
         if source.needs_vwap:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mdtool.core.batch import Resolver
+from mdtool.core.dtypes import TRADE
+from mdtool.core.instruments import Instruments
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.trades import Trades
 from mdtool.core.units import PRICE_SCALE
@@ -98,6 +101,40 @@ def test_quotes_are_judged_unless_their_book_is_partial():
             )
             market.watch.quote([quote])
         assert [alert.kind for alert in market.seen] == ["crossed"] * (not is_partial)
+
+
+class Numbered:
+    """A stream of one publisher, of which a watch sees only the numbers."""
+
+    def __init__(self, market, source="sender:1"):
+        self.market, self.source = market, source
+        self.resolver = Resolver(Instruments(), source)
+
+    def send(self, numbers):
+        self.market.now_ns += SECOND
+        records = np.zeros(len(numbers), TRADE)
+        records["sequence"], records["publisher_id"], records["instrument_id"] = numbers, 1, 7
+        records["ts_recv"] = self.market.now_ns
+        self.market.watch.number(self.source, self.resolver.batch(records))
+
+
+def test_a_hole_in_the_numbers_of_a_stream_is_a_gap():
+    market = Market()
+    stream = Numbered(market)
+    stream.send(range(2_000))
+    Numbered(market, "sender:2").send(range(50_000, 51_000))  # which has numbers of its own
+    stream.send(range(2_000, 2_010))
+    assert market.seen == []
+    stream.send(range(2_017, 2_020))
+    assert market.kinds() == [("7", "gap", True)]
+    assert (market.seen[0].value, market.seen[0].baseline) == ("2017", "2009")
+
+
+def test_a_stream_that_begins_anew_leaves_nothing_out():
+    market = Market()
+    Numbered(market).send(range(2_000))
+    Numbered(market).send(range(9_000, 9_100))
+    assert market.seen == []
 
 
 def test_only_so_many_alerts_are_kept(monkeypatch):

@@ -15,7 +15,7 @@ from mdtool.cli.config import _CLASSES, _class
 from mdtool.core.config import SECTIONS, TABLES, field_types, load, load_table
 from mdtool.core.errors import ConfigError
 from mdtool.core.permissions import Grant, Roles
-from mdtool.services.alerts.config import load_rules
+from mdtool.services.alerts.rules import load_rules
 from mdtool.services.limits import QuotaConfig
 
 pytestmark = pytest.mark.usefixtures("no_settings", "root_logger")

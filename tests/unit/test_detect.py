@@ -8,14 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdtool.core.batch import Batch
-from mdtool.core.dtypes import F_SNAPSHOT
+from mdtool.core.dtypes import F_SNAPSHOT, OHLCV, RTYPE_OHLCV_1M
 from mdtool.core.errors import ConfigError
 from mdtool.core.records import trades_of
+from mdtool.core.units import PRICE_SCALE
 from mdtool.engine.book.state import Books
-from mdtool.engine.detect import KINDS, Alert, Detector, DetectRule, Rules, events_of, severity
+from mdtool.engine.detect import (
+    KINDS,
+    Alert,
+    Detector,
+    DetectRule,
+    DetectStream,
+    Rules,
+    events_of,
+    severity,
+)
 from mdtool.engine.detect_kernel import EVENT, RULE
 from mdtool.engine.simulate import Exchange
-from mdtool.services.alerts.config import load_rules
+from mdtool.services.alerts.rules import load_rules
 from tests.reference.detect import UNDEF, Symbol
 
 SECOND = 10**9
@@ -218,6 +228,23 @@ def test_orders_make_the_trades_and_quotes_of_their_books_each_behind_what_made_
     assert quoted["ts_ns"].tolist() == quotes["ts_recv"].tolist()
     orders = events[events["has_quote"] == 0]
     assert orders["sequence"].tolist() == batch.records["sequence"][~opening].tolist()
+
+
+def test_bars_are_judged_by_their_closes_and_volumes():
+    bars = np.zeros(400, OHLCV)
+    bars["rtype"] = RTYPE_OHLCV_1M
+    bars["ts_event"] = START + np.arange(len(bars)) * 60 * SECOND
+    bars["close"] = 100 * PRICE_SCALE
+    bars["volume"] = 50
+    stream = DetectStream(Rules())
+    assert [*stream.update(Batch.of(bars[:300])), *stream.finish()] == []
+    bars["close"][350:] = 105 * PRICE_SCALE
+    bars["volume"][380] = 50_000
+    found = [*stream.update(Batch.of(bars[300:])), *stream.finish()]
+    assert [(alert.kind, alert.begin_ns) for alert in found] == [
+        ("jump", START + 351 * 60 * SECOND),
+        ("burst", START + 381 * 60 * SECOND),
+    ]
 
 
 def test_severity_is_how_far_a_finding_is_above_its_limit():

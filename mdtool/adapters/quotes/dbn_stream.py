@@ -58,6 +58,9 @@ class DbnQuotes:
         DBN so. It may stream any schema with prices or orders.
     publish : callable
         Takes quotes: of whatever has arrived, the last of each symbol.
+    observe : callable, optional
+        Takes the records as they arrive, before their quotes; each stream has its own table of
+        instruments.
 
     Attributes
     ----------
@@ -65,10 +68,16 @@ class DbnQuotes:
         Why there is no stream now.
     """
 
-    def __init__(self, address: str, publish: Callable[[Sequence[Quote]], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        publish: Callable[[Sequence[Quote]], None],
+        observe: Callable[[Batch], None] = lambda _batch: None,
+    ) -> None:
         self.address = address
         self.lost_because: str | None = "not connected yet"
         self._publish = publish
+        self._observe = observe
         self._reported = ""
         """Why there is no stream, as it was logged."""
         self._fresh: dict[str, Quote] = {}
@@ -125,7 +134,7 @@ class DbnQuotes:
             notice_loss(writer.get_extra_info("socket"))
             writer.write(encode_request(self._request, client_token(None)))
             decoder = SessionDecoder(f"sender {self.address}")
-            stream = _Stream()
+            stream = _Stream(self._observe)
             prepared = set()
             while data := await reader.read(READ_BYTES):
                 is_over = False
@@ -177,7 +186,8 @@ def _prepare(layout: np.dtype[np.void]) -> None:
 class _Stream:
     """The quotes of one stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Callable[[Batch], None]) -> None:
+        self._observe = observe
         self.quotes: dict[str, Quote] = {}
         """Changed and not published yet, by symbol."""
         self.begin(None)
@@ -191,7 +201,9 @@ class _Stream:
         if records["rtype"][0] == RTYPE_SYMBOL_MAPPING:
             self._resolver.learn(records)
             return
-        quotes = self._latest.update(self._resolver.batch(records))
+        batch = self._resolver.batch(records)
+        self._observe(batch)
+        quotes = self._latest.update(batch)
         for index, ts_ns, *prices, is_partial in quotes.tolist():
             bid, ask, last = (None if price == UNDEF_PRICE else price for price in prices)
             symbol = self._instruments[index].text.upper()

@@ -1,4 +1,4 @@
-"""Detectors over a live market: its trades and quotes in, the latest alerts in memory."""
+"""Detectors over a live market: its trades, quotes and numbers in, the latest alerts in memory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mdtool.core.batch import Batch
+from mdtool.core.instruments import Instruments
 from mdtool.core.symbols import SymbolMap, SymbolTable
 from mdtool.core.trades import Trades
 from mdtool.core.units import NS_PER_MS, UNDEF_PRICE
-from mdtool.engine.detect import Alert, Detector, Events, Found, Rules
-from mdtool.engine.detect_kernel import EVENT
+from mdtool.engine.detect import (
+    CHANNELS,
+    Alert,
+    Detector,
+    Events,
+    Found,
+    Rules,
+    blank_events,
+    sequences_of,
+)
 from mdtool.wire.quotes import Quote
 
 MAX_ALERTS: Final = 10_000
@@ -53,11 +62,13 @@ class Watch:
         self._now_ns = now_ns
         self._symbols = SymbolTable()
         self._map = SymbolMap(SymbolTable(), self._symbols.intern)
+        self._channels: dict[tuple[str, int], int] = {}
+        self._streams: dict[str, Instruments] = {}
         self._alerts: dict[str, Alert] = {}
         self._of_symbol: dict[str, dict[str, None]] = {}
         self._latest_ns = self._latest_at_ns = self._known = 0
         self.counts: dict[tuple[str, str], int] = {}
-        self._take(np.empty(0, EVENT))  # loads the kernel, so that the first batch is not slower
+        self._take(blank_events(0))  # loads the kernel, so that the first batch is not slower
 
     def knows(self, symbol: str) -> bool:
         """Return whether a symbol has traded or was quoted."""
@@ -67,7 +78,7 @@ class Watch:
         """Take trades, whose symbols are of a table."""
         if symbols is not self._map.source:  # after a reconnect a feed has another table
             self._map = SymbolMap(symbols, self._symbols.intern)
-        events = _blank(len(trades))
+        events = blank_events(len(trades))
         events["instrument"] = self._map.map(trades.symbol)
         events["ts_ns"] = trades.ts_event
         events["price"], events["size"] = trades.price, trades.size
@@ -75,13 +86,40 @@ class Watch:
 
     def quote(self, quotes: Sequence[Quote]) -> None:
         """Take quotes of books; the prices of a partial one are not judged."""
-        events = _blank(len(quotes))
+        events = blank_events(len(quotes))
         events["has_quote"] = 1
         events["instrument"] = [self._symbols.intern(quote.symbol) for quote in quotes]
         events["ts_ns"] = [quote.ts_ms * NS_PER_MS for quote in quotes]
         for side in ("bid", "ask"):
             prices = [None if quote.is_partial else getattr(quote, side) for quote in quotes]
             events[side] = [UNDEF_PRICE if price is None else price for price in prices]
+        self._take(events)
+
+    def number(self, source: str, batch: Batch) -> None:
+        """Take the numbers of a stream's records, of which none should be missing.
+
+        Parameters
+        ----------
+        source : str
+            Whose stream it is; each publisher in it has numbers of its own.
+        batch : Batch
+            Where its table of instruments is another one, the source has begun a new stream, whose
+            numbers continue no others.
+        """
+        if self._streams.get(source) is not batch.instruments:
+            self._streams[source] = batch.instruments
+            known = [channel for (of, _), channel in self._channels.items() if of == source]
+            self._detector.restart(known)
+        events = sequences_of(batch)
+        if not len(events):
+            return
+        texts = batch.instruments.texts
+        instruments, places = np.unique(events["instrument"], return_inverse=True)
+        indices = [self._symbols.intern(texts[index].upper()) for index in instruments]
+        events["instrument"] = np.array(indices)[places]
+        publishers, places = np.unique(events["channel"], return_inverse=True)
+        channels = [self._channel(source, publisher) for publisher in publishers.tolist()]
+        events["channel"] = np.array(channels)[places]
         self._take(events)
 
     def advance(self) -> None:
@@ -111,6 +149,9 @@ class Watch:
     def open_count(self) -> int:
         """Return how many alerts are open."""
         return sum(alert.is_open for alert in self._alerts.values())
+
+    def _channel(self, source: str, publisher: int) -> int:
+        return self._channels.setdefault((source, publisher), len(self._channels) % CHANNELS)
 
     def _take(self, events: Events) -> None:
         now_ns = self._now_ns()
@@ -145,11 +186,3 @@ class Watch:
         del of_symbol[key]
         if not of_symbol:
             del self._of_symbol[symbol]
-
-
-def _blank(count: int) -> NDArray[np.void]:
-    """Return events without a trade, a quote or a sequence."""
-    events = np.zeros(count, EVENT)
-    events["sequence"] = -1
-    events["price"] = events["bid"] = events["ask"] = UNDEF_PRICE
-    return events

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mdtool.adapters.identity.config import auth_mode
 from mdtool.core.config import Peer, setting
 from mdtool.services.aggregator.peer import aggregator_address, aggregator_socket
+from mdtool.services.alerts.config import webhook, webhook_inside, webhook_secret
 from mdtool.services.gateway.proxies import FORWARDED, X_FORWARDED_FOR
 
 
@@ -49,14 +50,9 @@ class GatewayConfig:
     vwap: str = setting(
         "127.0.0.1:8888", "HOST:PORT of the VWAP feed.", peer=Peer("vwap"), is_common=True
     )
-    webhook: str = setting(
-        "",
-        "URLs that get each alert as it begins and ends, separated by commas; see docs/alerts.md.",
-        is_common=True,
-        example="https://example.com/alerts",
-    )
-    webhook_secret: str = setting("", "The key by which requests to webhooks are signed.")
-    webhook_inside: bool = setting(False, "Let webhooks have addresses inside the network.")
+    webhook: str = webhook()
+    webhook_secret: str = webhook_secret()
+    webhook_inside: bool = webhook_inside()
     quotes_hub: str = setting(
         "memory:", "Hub of quotes: memory:, or redis://HOST:PORT to share them among gateways."
     )

@@ -18,7 +18,7 @@ from mdtool.adapters.quotes import open_hub
 from mdtool.adapters.vwap_feed import LocalVwapFeedClient, LocalVwaps, VwapFeedClient
 from mdtool.core.addresses import parse_address
 from mdtool.services.aggregator.config import INTERVALS
-from mdtool.services.alerts.config import load_rules
+from mdtool.services.alerts.rules import load_rules
 from mdtool.services.alerts.webhooks import Webhooks
 from mdtool.services.gateway.config import GatewayConfig
 from mdtool.services.gateway.feeds import Feeds
@@ -183,6 +183,7 @@ class Sources:
         self.vwap = Vwaps(vwaps, Audience(hub))
         self.alerts = Alerts(self._rules, watched, self._webhooks, state, Audience(hub))
         self.quotes.listen(self.alerts.quote)
+        self.quotes.listen_to_records(self.alerts.watch.number)
         receiver = Upstream.remote(f"receiver {config.receiver}", config)
         self.market = MarketStream(aggregator, state, hub)
         for listener in (aggregates.publish, symbols.publish, self.quotes.trade):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Final, NoReturn
+from typing import Final
 
-from mdtool.adapters.market import TradeFeed, TradeStream, UnknownSymbolError
-from mdtool.core.backoff import delays
-from mdtool.core.errors import PeerError
-from mdtool.core.trades import TradeRun
+from mdtool.adapters.market import TradeFeed, UnknownSymbolError
 from mdtool.engine.detect import Alert, Rules
+from mdtool.services.alerts.following import follow_market
 from mdtool.services.alerts.watch import Watch
 from mdtool.services.alerts.webhooks import Webhooks
 from mdtool.services.client import Client
@@ -25,12 +23,6 @@ from mdtool.wire.cursors import Cursor, CursorError, decode_cursor, encode_curso
 from mdtool.wire.quotes import Quote
 
 log = logging.getLogger(__name__)
-
-_INTERVAL_MS: Final = 100
-"""How far apart trades come, at least: an alert may be so late."""
-_CHECK_S: Final = 0.5
-"""How often symbols without events are looked at."""
-_LONGEST_DELAY_S: Final = 1.0
 
 FIELDS: Final = (
     Field("symbol", Kind.TEXT, "The symbol."),
@@ -87,11 +79,8 @@ class Alerts:
     async def run(self) -> None:
         """Follow trades, and look at symbols without events, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow())
             tasks.create_task(self.webhooks.run())
-            while True:
-                await asyncio.sleep(_CHECK_S)
-                self.watch.advance()
+            tasks.create_task(follow_market(self.watch, self._trades))
 
     def quote(self, quotes: Sequence[LatestQuote]) -> None:
         """Take quotes that changed; last trades alone, and stale ones, are left out."""
@@ -144,26 +133,6 @@ class Alerts:
         has_more = len(found) > page.limit
         cursor = encode_cursor(Cursor(key.symbol, *_place(rows[-1]), 0)) if has_more else None
         return Rows(rows, cursor)
-
-    async def _follow(self) -> NoReturn:
-        waits = delays(cap_s=_LONGEST_DELAY_S)
-
-        def connected(stream: TradeStream) -> None:
-            nonlocal waits
-            waits = delays(cap_s=_LONGEST_DELAY_S)
-            stream.collect(_INTERVAL_MS)
-
-        while True:
-            try:
-                await self._trades.follow_trades(connected, self._receive)
-            except PeerError as error:
-                log.debug("alerts: %s; reconnecting", error)
-            self.watch.pause()
-            await asyncio.sleep(next(waits))
-
-    def _receive(self, run: TradeRun) -> None:
-        if len(run.trades):
-            self.watch.trade(run.symbols, run.trades)
 
     def _publish(self, alerts: Sequence[Alert]) -> None:
         self._latest.update(((alert.symbol, alert.kind), alert) for alert in alerts)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,12 @@ from mdtool.wire.quotes import Quote
 
 if TYPE_CHECKING:
     from mdtool.adapters.quotes.dbn_stream import DbnQuotes
+    from mdtool.core.batch import Batch
 
 log = logging.getLogger(__name__)
+
+Observer: TypeAlias = "Callable[[str, Batch], None]"
+"""Takes the address of a DBN stream, and some of its records."""
 
 MAX_SYMBOLS: Final = 100_000
 """Quotes of further symbols are dropped: anybody who shares a hub may publish on it."""
@@ -206,6 +211,7 @@ class Quotes:
         self._stream_addresses = streams
         self._streams: list[DbnQuotes] = []
         self._listeners: list[Callable[[Sequence[LatestQuote]], None]] = []
+        self._observe: Observer = lambda _address, _batch: None
         self._market = market
         self._audience = audience
         self._changed = Changes(audience.hub, self._publish_latest)
@@ -215,11 +221,16 @@ class Quotes:
         """Have a listener called with quotes that changed, or became stale."""
         self._listeners.append(listener)
 
+    def listen_to_records(self, observe: Observer) -> None:
+        """Have the records of streams passed on, as they arrive."""
+        self._observe = observe
+
     async def run(self) -> None:
         """Keep quotes current until cancelled; the hub is entered by then."""
         async with asyncio.TaskGroup() as tasks:
             for address in self._stream_addresses:
-                stream = await asyncio.to_thread(_dbn_quotes, address, self._hub)
+                observe = functools.partial(self._observe, address)
+                stream = await asyncio.to_thread(_dbn_quotes, address, self._hub, observe)
                 self._streams.append(stream)
                 tasks.create_task(stream.run())
             while True:
@@ -343,11 +354,11 @@ class Quotes:
             raise UnavailableError("quotes: no source of them is available")
 
 
-def _dbn_quotes(address: str, hub: QuoteHub) -> DbnQuotes:
+def _dbn_quotes(address: str, hub: QuoteHub, observe: Callable[[Batch], None]) -> DbnQuotes:
     """Return a stream; its modules are imported here."""
     from mdtool.adapters.quotes.dbn_stream import DbnQuotes
 
-    return DbnQuotes(address, hub.publish)
+    return DbnQuotes(address, hub.publish, observe)
 
 
 def _peer(address: str, lost_because: str | None) -> Mapping[str, Any]:
