@@ -7,7 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import aiohttp
 
@@ -15,6 +15,8 @@ from mdtool.adapters.identity.config import bearer_header, client_token
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.tls import http_options
+
+_LOOK_S: Final = 2.0
 
 
 class ServiceUnavailableError(PeerError):
@@ -53,6 +55,11 @@ class BookService:
     timeout_s : float
         How long an answer, or the beginning of a stream, may take.
 
+    Attributes
+    ----------
+    lost_because : str or None
+        Why it is unavailable, as far as `watch` knows.
+
     Raises
     ------
     UsageError
@@ -70,10 +77,21 @@ class BookService:
         parse_address(address)
         self.name = name
         self.address = address
+        self.lost_because: str | None = "not connected yet"
         self._tls = http_options(section, address)
         self._headers = bearer_header(client_token(None))
         self._session = session
         self._timeout_s = timeout_s
+
+    async def watch(self) -> NoReturn:
+        """Look every few seconds whether it is available, until cancelled."""
+        while True:
+            try:
+                await self.request("GET", "/livez")
+                self.lost_because = None
+            except PeerError as error:
+                self.lost_because = str(error)
+            await asyncio.sleep(_LOOK_S)
 
     async def request(
         self, method: str, path: str, query: Mapping[str, str] | None = None

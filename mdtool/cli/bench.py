@@ -177,7 +177,12 @@ def bench(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(metavar="N", min=0.1, help="How long `bench soak` lasts.", show_default="30"),
+        typer.Option(
+            metavar="N",
+            min=0.1,
+            help="How long `bench soak` lasts, and how long `bench dashboard` looks at a page.",
+            show_default="30, and 2",
+        ),
     ] = None,
 ) -> None:
     """Measure parts of mdtool, each beside a baseline in the same run.
@@ -193,6 +198,8 @@ def bench(
     Example: mdtool bench chaos --seed 7
 
     Example: mdtool bench soak --minutes 30
+
+    Example: mdtool bench dashboard --minutes 10 --fail-under dashboard_heap_growth=1
     """
     chosen = _all() if names == ["all"] else names
     for name in chosen:
@@ -200,7 +207,7 @@ def bench(
             raise UsageError(f"bench {name}: no such bench{did_you_mean(name, [*BENCHES, 'all'])}")
     for option, given, wants in (
         ("--kills", kills, {"chaos"}),
-        ("--minutes", minutes, {"soak"}),
+        ("--minutes", minutes, {"dashboard", "soak"}),
         ("--seed", seed, _SEEDED),
     ):
         if given is not None and not wants & set(chosen):

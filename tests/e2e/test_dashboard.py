@@ -192,6 +192,28 @@ async def test_all_bars_since_a_lost_connection_are_read(market):
             await tab.until(f"{older_pages} === 2 && {shows('AAPL', 'last', '187.25')}")
 
 
+async def test_older_bars_are_read_as_one_scrolls_back(market):
+    market.bars["AAPL", "1m"] = [Bar(TIME_NS + at * 60 * 10**9) for at in range(1_200)]
+    older = (
+        "performance.getEntriesByType('resource')"
+        ".filter(({ name }) => /bars.AAPL.interval=1m.*&to=/.test(name)).length"
+    )
+    settings = {"assets": str(node_modules())}
+    async with gateway_of(market.address, **settings) as client, chromium() as tab:
+        await tab.resize(1440, 900)
+        await tab.open(url_of(client, "/?symbol=AAPL"))
+        await tab.until("document.querySelector('.chart canvas')")
+        chart = "document.querySelector('.chart').getBoundingClientRect()"
+        x, y = await tab.run(f"[{chart}.x + {chart}.width / 2, {chart}.y + {chart}.height / 2]")
+        while await tab.run(older) < 2:
+            wheel = {"type": "mouseWheel", "x": x, "y": y, "deltaX": -2_000, "deltaY": 0}
+            await tab.send("Input.dispatchMouseEvent", **wheel)
+        # Pages are of 500 bars, each before the one that was read last.
+        bars = market.bars["AAPL", "1m"]
+        asked = [request.before // 10**6 for request in market.asked if request.before]
+        assert asked[:2] == [bars[700].start // 10**6, bars[200].start // 10**6]
+
+
 async def test_the_keyboard_alone_is_enough(market):
     async with gateway_of(market.address, assets=NOWHERE) as client, chromium() as tab:
         await tab.resize(1440, 900)
@@ -274,6 +296,26 @@ async def test_of_thousands_of_symbols_only_the_visible_ones_exist_and_are_follo
             source.trade(symbols[-1], 2.5, 1)
             await tab.until(shows(symbols[-1], "last", "2.5"))
             assert await tab.run(f"{ROWS}.length") < 60
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+async def test_nothing_moves_while_the_page_fills(market, width, height):
+    settings = {"assets": str(node_modules())}
+    async with gateway_of(market.address, **settings) as client, chromium() as tab:
+        await tab.send(
+            "Page.addScriptToEvaluateOnNewDocument",
+            source="globalThis.moved = 0; new PerformanceObserver((list) => {"
+            "  list.getEntries().forEach(({ value }) => { globalThis.moved += value; });"
+            "}).observe({ type: 'layout-shift', buffered: true })",
+        )
+        await tab.resize(width, height)
+        await tab.open(url_of(client, "/?symbol=AAPL"))
+        await tab.until("document.querySelector('.chart canvas')")
+        await tab.until("document.querySelector('#service-aggregator')")
+        await tab.until("document.querySelector('[data-value=last]').textContent === '187.25'")
+        drawn = "new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+        await tab.run(f"{drawn}.then(() => 0)")
+        assert await tab.run("globalThis.moved") < 0.01
 
 
 async def test_without_its_library_only_the_chart_is_absent(market):

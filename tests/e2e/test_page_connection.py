@@ -1,22 +1,19 @@
-"""How the pages' client of `/stream` meets a server that sends garbage, or is gone."""
+"""How pages meet a server that sends garbage, is gone, or says how its services are."""
 
 from __future__ import annotations
 
-import asyncio
-from importlib import resources
-
-from aiohttp import WSMsgType, web
+import json
 
 from mdtool.services.http.listening import listening
 from tests.support.browser import chromium
+from tests.support.page_server import PageServer, dashboard
 from tests.support.waiting import bounded
 
-STATIC = resources.files("mdtool.services.gateway.pages") / "static"
+TIME = "2024-12-26T12:00:00.000000000Z"
 GARBAGE = ("", "{", "null", "[]", "7", '"text"', '{"id":99}', '{"id":1,"ok":true}', "x" * 4_000_000)
-MALFORMED = 6
-"""Of `GARBAGE`, those that are no JSON objects or arrays."""
+MALFORMED = 7
+"""Of `GARBAGE`, those that are no JSON objects."""
 
-PAGE = '<!doctype html><base href="/"><link rel="icon" href="data:,"><title>a client</title>'
 FOLLOW = """import('/static/connection.js').then(({ Connection }) => {
     const connection = globalThis.connection = new Connection('stream');
     globalThis.waits = [];
@@ -32,36 +29,13 @@ FOLLOW = """import('/static/connection.js').then(({ Connection }) => {
 })"""
 
 
-class Server:
-    """A server of the pages' files, whose `/stream` the test speaks for."""
-
-    def __init__(self) -> None:
-        self.sockets: asyncio.Queue[web.WebSocketResponse] = asyncio.Queue()
-        self.requests: asyncio.Queue[dict] = asyncio.Queue()
-        self.app = web.Application()
-        self.app.router.add_get("/", self._page)
-        self.app.router.add_get("/stream", self._stream)
-        self.app.router.add_static("/static", str(STATIC))
-
-    async def _page(self, _request: web.Request) -> web.Response:
-        return web.Response(text=PAGE, content_type="text/html")
-
-    async def _stream(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        self.sockets.put_nowait(socket)
-        async for message in socket:
-            assert message.type is WSMsgType.TEXT
-            self.requests.put_nowait(message.json())
-        return socket
-
-
 def trade(sequence: str) -> dict:
-    return {"id": 1, "channel": "trades", "symbol": "AAPL", "data": {"sequence": sequence}}
+    data = {"symbol": "AAPL", "sequence": sequence, "timestamp": TIME, "price": "1.5", "size": "3"}
+    return {"id": 1, "channel": "trades", "symbol": "AAPL", "data": data}
 
 
 async def test_garbage_is_skipped_and_trades_resume_after_each_lost_connection():
-    server = Server()
+    server = PageServer()
     async with listening(server.app, "127.0.0.1", 0) as address, chromium() as tab, bounded():
         await tab.open(f"http://{address}/")
         await tab.run(FOLLOW)
@@ -87,7 +61,7 @@ async def test_garbage_is_skipped_and_trades_resume_after_each_lost_connection()
 
 
 async def test_waits_grow_to_half_a_minute_and_are_jittered():
-    server = Server()
+    server = PageServer()
     async with listening(server.app, "127.0.0.1", 0) as address, chromium() as tab, bounded():
         await tab.open(f"http://{address}/")
         # Timers fire at once, so that what is tested is the time that was asked for.
@@ -105,3 +79,131 @@ async def test_waits_grow_to_half_a_minute_and_are_jittered():
             assert 1_000 <= wait <= min(30_000, 1_000 * 2**attempt)
         assert max(waits[6:]) > 10_000
         assert len(set(waits)) == len(waits)
+
+
+def session(symbol: str, close: str, **other: object) -> dict:
+    prices = dict.fromkeys(("open", "high", "low"), "187.25")
+    row = {"symbol": symbol, **prices, "close": close, "volume": "400", "trades": "1"}
+    return row | {"timestamp": TIME} | other
+
+
+def page_of(*rows: object) -> dict:
+    return {"data": rows, "next": None}
+
+
+WRONG_ROWS = (
+    None,
+    7,
+    [],
+    {"symbol": "WRONG"},
+    session("WRONG", 187.25),
+    session("WRONG", "187.25", timestamp="2024-99-99T00:00:00Z"),
+    session("WRONG", "187.25", volume="1e9"),
+    session("W" * 71, "187.25"),
+)
+
+
+def last(symbol: str) -> str:
+    """An expression for the last price that the dashboard shows."""
+    return f"document.querySelector('.row[data-symbol={symbol}] .last')?.textContent"
+
+
+async def test_the_dashboard_goes_on_whatever_a_server_sends():
+    server = PageServer(dashboard())
+    later = session("LATER", "1.5", timestamp="2099-01-01T00:00:00Z")
+    server.tell("api/v2/aggregates", page_of(session("AAPL", "187.25"), later, *WRONG_ROWS))
+    server.answers |= {"api/v2/quotes": "{", "health": "[", "api/v2/alerts/AAPL": "null"}
+    server.tell("api/v2/symbols", {"data": {"symbol": "AAPL"}, "next": "again"})
+    server.tell("api/v2/bars/AAPL", page_of({"start": TIME, "close": {}}))
+    async with listening(server.app, "127.0.0.1", 0) as address, chromium() as tab, bounded():
+        await tab.resize(1440, 900)
+        await tab.open(f"http://{address}/")
+        socket = await server.sockets.get()
+        number = await server.subscription("aggregates")
+        for row in WRONG_ROWS:
+            await socket.send_json({"id": number, "channel": "aggregates", "data": row})
+        whole = {"id": number, "symbol": "AAPL", "data": session("AAPL", "1")}
+        for wrong in (
+            whole | {"channel": "nonsense"},
+            whole | {"channel": "__proto__"},
+            whole | {"channel": "aggregates", "missed": "many"},
+            whole | {"channel": "aggregates", "error": None},
+            whole | {"channel": "aggregates", "rest": "x" * 4_000_000},
+        ):
+            await socket.send_json(wrong)
+        update = {"channel": "aggregates", "data": session("AAPL", "188.5", trades="2")}
+        await socket.send_str(json.dumps({"id": number, "symbol": None, **update}))
+        await tab.until(f"{last('AAPL')} === '188.50'")
+        assert await tab.run("document.querySelectorAll('.row').length") == 2
+        # By a clock that is ahead nothing is old, nor drawn before it was traded.
+        age = "document.querySelector('.row[data-symbol=LATER] .age').textContent"
+        assert await tab.run(age) in {"< 1 s", *(f"{seconds} s" for seconds in range(1, 60))}
+        await tab.until("document.querySelector('#rate').textContent.includes('updates/s')")
+        assert "to screen" not in await tab.text("#rate")
+        assert tab.complaints == []
+
+
+async def test_trades_that_were_missed_are_marked_on_the_tape_also_after_a_long_sleep():
+    server = PageServer(dashboard())
+    server.tell("api/v2/aggregates", page_of(session("AAPL", "187.25")))
+    tape = "[...document.querySelectorAll('.tape:not(.alerts) tbody tr')]"
+    texts = f"{tape}.map((row) => row.className === 'gap' ? row.innerText : row.dataset.sequence)"
+    async with listening(server.app, "127.0.0.1", 0) as address, chromium() as tab, bounded():
+        await tab.resize(1440, 900)
+        await tab.open(f"http://{address}/?symbol=AAPL")
+        socket = await server.sockets.get()
+        number = await server.subscription("trades")
+        missed = {"id": number, "channel": "trades", "symbol": "AAPL"}
+        for message in (trade("s:1"), missed | {"missed": 1_200}, trade("s:1202")):
+            await socket.send_json(message | {"id": number})
+        await tab.until(f"{texts}.join() === 's:1202,1,200 trades missed,s:1'")
+        # The tab sleeps until its connection is lost, and what it missed is no history any more.
+        await tab.send("Page.setWebLifecycleState", state="frozen")
+        socket._req.transport.abort()
+        await tab.send("Page.setWebLifecycleState", state="active")
+        await tab.send("Emulation.setFocusEmulationEnabled", enabled=True)
+        socket = await server.sockets.get()
+        while (request := await server.requests.get()).get("channel") != "trades":
+            pass
+        assert request["after"] == "s:1202"
+        for message in (missed | {"missed": None}, trade("s:90000")):
+            await socket.send_json(message | {"id": request["id"]})
+        await tab.until(f"{texts}.slice(0, 3).join() === 's:90000,some trades missed,s:1202'")
+
+
+async def test_the_services_that_were_started_are_shown_with_what_they_do():
+    here = {"address": "127.0.0.1:1", "connected": True, "message": None}
+    gone = here | {"connected": False, "message": "refused"}
+    health = {
+        "status": "ok",
+        "aggregator": here,
+        "quotes": {"source": None},
+        "vwap": gone,
+        "store": here,
+        "sender": gone,
+        "receiver": here,
+        "ticks": 1_000,
+        "sent": 5_000,
+    }
+    server = PageServer(dashboard())
+    server.tell("health", health)
+    states = (
+        "[...document.querySelectorAll('.service')]"
+        ".map((part) => `${part.innerText.replace(/\\s+/, ' ')}`).join()"
+    )
+    rate = "document.querySelector('#rate').textContent"
+    async with listening(server.app, "127.0.0.1", 0) as address, chromium() as tab, bounded():
+        await tab.resize(1440, 900)
+        await tab.open(f"http://{address}/")
+        await tab.until(f"{states} === 'gateway ready,aggregator ready,store ready,receiver ready'")
+        health |= {"status": "blocked", "store": gone, "ticks": 3_000_000, "sent": 9_000_000}
+        server.tell("health", health)
+        await tab.until(
+            f"{states} === 'gateway ready,aggregator blocked,store unavailable,receiver ready'"
+        )
+        await tab.until(f"/^[1-9][\\d,]* in.s · [1-9][\\d,]* out.s$/.test({rate})")
+        # Another process counts from 0 on.
+        server.tell("health", health | {"status": "ok", "ticks": 0, "sent": 0})
+        await tab.until(f"{states}.includes('aggregator ready') && /^0 in.s/.test({rate})")
+        (await server.sockets.get())._req.transport.abort()
+        await tab.until(f"{states} === 'gateway reconnecting' && {rate} === ''")

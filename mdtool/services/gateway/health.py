@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from mdtool.adapters.book_services import BookService
 from mdtool.services.gateway.http import Routes
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.sources import Sources
@@ -106,6 +107,10 @@ class Health:
             "quotes": sources.quotes.report(),
             "vwap": sources.vwap.report(),
             "store": None if sources.history is None else sources.history.report(),
+            "sender": _service(sources.sender),
+            "receiver": _service(sources.receiver),
+            "ticks": None if market.counts is None else market.counts.ticks,
+            "sent": sum(each["sent"] for each in counts),
             "sockets": sum(each["sockets"] for each in counts),
             "circuit": {
                 "state": sources.upstream.circuit.value,
@@ -122,6 +127,7 @@ class Health:
         return {
             "age_ms": None if age_ms is None else round(age_ms, 3),
             "sockets": len(admission.open),
+            "sent": sum(tally.sent for tally in admission.tallies.values()),
             "circuit": {
                 name: getattr(upstream, name)
                 for name in ("opened", "answered", "failed", "repeated", "refused")
@@ -143,6 +149,15 @@ class Health:
         """Return the age of the oldest update that was written in the last seconds."""
         age_s = self._sources.market.ages.recent_s()
         return None if age_s is None else age_s * 1_000
+
+
+def _service(service: BookService) -> Mapping[str, Any]:
+    """Return the state of a service of order books."""
+    return {
+        "address": service.address,
+        "connected": service.lost_because is None,
+        "message": service.lost_because,
+    }
 
 
 def _sums(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:

@@ -153,6 +153,8 @@ class Sources:
             tasks.create_task(self.trades.run())
             tasks.create_task(self.vwap.run())
             tasks.create_task(self.alerts.run())
+            tasks.create_task(self.sender.watch())
+            tasks.create_task(self.receiver.watch())
             if self.history is not None:
                 tasks.create_task(self.history.run())
 

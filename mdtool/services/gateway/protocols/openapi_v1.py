@@ -177,6 +177,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
             ),
             "vwap": _PEER,
             "store": {"oneOf": [_PEER, {"type": "null"}]},
+            "sender": _PEER,
+            "receiver": _PEER,
+            "ticks": {
+                "oneOf": [_COUNT, {"type": "null"}],
+                "description": "Ticks that the aggregator accepted; null before its first message.",
+            },
+            "sent": {**_COUNT, "description": "Messages written to WebSockets."},
             "sockets": _COUNT,
             "circuit": object_schema(
                 {

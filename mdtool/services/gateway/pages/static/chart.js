@@ -148,8 +148,8 @@ export class Chart {
         priceScaleId: "", priceFormat: { type: "volume" }, lastValueVisible: false,
         priceLineVisible: false,
       }),
-      vwap: this.#chart.addSeries(LineSeries, { lineWidth: 1, title: "VWAP",
-        priceLineVisible: false, crosshairMarkerVisible: false }),
+      vwap: this.#chart.addSeries(LineSeries, { lineWidth: 1, priceLineVisible: false,
+        crosshairMarkerVisible: false }),
     };
     this.#marks = createSeriesMarkers(this.#series.candles, []);
     this.#series.volume.priceScale().applyOptions({ scaleMargins: { top: 0.8, bottom: 0 } });
@@ -194,7 +194,8 @@ export class Chart {
       }
       this.#hasOlder ||= page.next !== null;
       page.data.forEach((bar) => this.#keep(bar));
-    } while (known !== 0 && page.next !== null && startOf(page.data.at(-1)) > known);
+    } while (known !== 0 && page.next !== null && page.data.length > 0
+      && startOf(page.data.at(-1)) > known);
     this.#say("");
     this.#setAll();
   }

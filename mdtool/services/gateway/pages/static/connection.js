@@ -1,6 +1,7 @@
 // A client of `WS /stream` that keeps its subscriptions: after a lost connection it reconnects,
 // subscribes again, and resumes trades behind the last one that it has.
 
+import { isRow } from "./rows.js";
 import { token } from "./token.js";
 
 const FIRST_DELAY_MS = 1000;
@@ -8,6 +9,8 @@ const LONGEST_DELAY_MS = 30_000;
 const PING_MS = 10_000;
 const SILENCE_MS = 25_000;  // of a connection that answers no ping
 const UNAUTHORIZED = 4401;
+const MAX_LENGTH = 1 << 20;  // of a message
+const CONTENTS = ["data", "missed", "error"];  // of those for a subscription
 
 // Events: "change", whenever `state` or `retryAt` does.
 export class Connection extends EventTarget {
@@ -147,23 +150,36 @@ export class Connection extends EventTarget {
     this.#receivedAt = performance.now();
     this.#attempts = 0;
     this.received += 1;
-    let message;
-    try {
-      message = JSON.parse(text);
-    } catch {
-      message = null;
-    }
-    if (message === null || typeof message !== "object") {
+    const message = parsed(text);
+    if (message === null) {
       this.malformed += 1;
       return;
     }
     const subscription = this.#subscriptions.get(message.id);
-    if (subscription === undefined || message.ok) {
+    if (subscription === undefined || !CONTENTS.some((name) => name in message)) {
       return;
     }
-    if (message.channel === "trades" && message.data?.sequence) {
+    if (message.channel === "trades" && message.data) {
       subscription.after = message.data.sequence;
     }
     subscription.receive(message);
   }
+}
+
+// The message of a text, null where it is none of a gateway's.
+function parsed(text) {
+  let message;
+  try {
+    message = text.length <= MAX_LENGTH ? JSON.parse(text) : null;
+  } catch {
+    return null;
+  }
+  if (message === null || typeof message !== "object" || Array.isArray(message)) {
+    return null;
+  }
+  const { data, missed, error } = message;
+  const isWhole = (data === undefined || isRow(message.channel, data))
+    && (missed === undefined || missed === null || Number.isSafeInteger(missed))
+    && (error === undefined || typeof error?.message === "string");
+  return isWhole ? message : null;
 }

@@ -55,7 +55,7 @@ export class Market {
     this.#ends = wanted.length === 0 ? [] : Object.entries(CHANNELS).map(([channel, part]) =>
       this.#connection.subscribe({ channel, symbols: wanted }, (message) => {
         if (message.data) {
-          this.#receive(message.symbol, part, message.data);
+          this.#receive(message.data.symbol, part, message.data);
         }
       }));
   }

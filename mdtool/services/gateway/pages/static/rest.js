@@ -1,5 +1,6 @@
 // Requests to REST v2.
 
+import { isRow } from "./rows.js";
 import { token } from "./token.js";
 
 const TIMEOUT_MS = 10_000;
@@ -13,7 +14,8 @@ export class RestError extends Error {
   }
 }
 
-// Returns the answer's {data, next}; raises RestError where it has an error.
+// Returns the {data, next} of a feed, with those of its rows that are some; raises RestError where
+// the answer has an error, or is none of a gateway.
 export async function get(path, query = {}) {
   const parameters = Object.entries(query).filter(([, value]) => value != null);
   const url = `api/v2/${path}?${new URLSearchParams(parameters)}`;
@@ -31,20 +33,23 @@ export async function get(path, query = {}) {
   }
   if (!response.ok) {
     const retryAfterS = Number(response.headers.get("Retry-After")) || null;
-    throw new RestError(answer.error?.message ?? response.statusText, response.status, retryAfterS);
+    throw new RestError(answer?.error?.message ?? response.statusText, response.status, retryAfterS);
   }
-  return answer;
+  const feed = path.split("/")[0];
+  if (!Array.isArray(answer?.data)) {
+    throw new RestError("Another program answers in place of the gateway.", response.status);
+  }
+  return { data: answer.data.filter((row) => isRow(feed, row)), next: answer.next ?? null };
 }
 
 // The rows of every page of a list.
 export async function getAll(path) {
   const rows = [];
-  let cursor = null;
+  let page = { next: null };
   do {
-    const { data, next } = await get(path, { limit: MAX_ROWS, cursor });
-    rows.push(...data);
-    cursor = next;
-  } while (cursor !== null);
+    page = await get(path, { limit: MAX_ROWS, cursor: page.next });
+    rows.push(...page.data);
+  } while (page.next !== null && page.data.length > 0);
   return rows;
 }
 

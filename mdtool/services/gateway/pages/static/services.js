@@ -1,6 +1,7 @@
-// The header of the dashboard: the connection, the services behind the gateway, and how long
-// updates take to the screen.
+// The header of the dashboard: the connection, the services behind the gateway, the rates of what
+// comes in and goes out, and how long updates take to the screen.
 
+import { count } from "./numbers.js";
 import { token } from "./token.js";
 
 const EVERY_MS = 2000;
@@ -14,6 +15,8 @@ export class Services {
   #connection;
   #seen = new Set(["gateway", "aggregator"]);
   #health = null;
+  #rates = null;  // {ticks, sent}, a second
+  #counts = null;  // {at, ticks, sent}, of the last report
   #isAllowed = true;  // to read it
   #delays = [];
   #received = 0;
@@ -53,7 +56,20 @@ export class Services {
     } catch {
       this.#health = null;
     }
+    this.#measure();
     this.#draw();
+  }
+
+  // What is counted may begin at 0 again, with another process.
+  #measure() {
+    const before = this.#counts;
+    this.#counts = this.#health === null ? null
+      : { at: performance.now(), ticks: this.#health.ticks, sent: this.#health.sent };
+    const now = this.#counts;
+    const isKnown = before !== null && now !== null && before.ticks !== null
+      && now.ticks >= before.ticks && now.sent >= before.sent;
+    const perSecond = (name) => Math.round(1000 * (now[name] - before[name]) / (now.at - before.at));
+    this.#rates = isKnown ? { ticks: perSecond("ticks"), sent: perSecond("sent") } : null;
   }
 
   // A service that has never been connected was not started, as far as this page can know.
@@ -65,8 +81,8 @@ export class Services {
     const states = [["gateway", gateway, title]];
     const health = this.#connection.isConnected ? this.#health : null;
     if (health !== null) {
-      const { status, aggregator, quotes, vwap, store } = health;
-      const parts = { aggregator, quotes: quotes.source, vwap, store };
+      const { status, aggregator, quotes, vwap, store, sender, receiver } = health;
+      const parts = { aggregator, quotes: quotes.source, vwap, store, sender, receiver };
       for (const [name, part] of Object.entries(parts)) {
         if (part?.connected) {
           this.#seen.add(name);
@@ -111,7 +127,11 @@ export class Services {
     const delays = this.#delays.filter(Number.isFinite).sort((one, other) => one - other);
     const median = delays[delays.length >> 1];
     this.#delays = [];
-    const delay = median >= 0 && median < LONGEST_DELAY_MS ? `${Math.round(median)} ms` : null;
-    this.#rate.textContent = `${received} updates/s${delay === null ? "" : ` · ${delay} to screen`}`;
+    const isDelay = median >= 0 && median < LONGEST_DELAY_MS;
+    const parts = this.#rates === null ? [`${count(received)} updates/s`]
+      : [`${count(this.#rates.ticks)} in/s`, `${count(this.#rates.sent)} out/s`];
+    this.#rate.dataset.received = received;
+    this.#rate.textContent = !this.#connection.isConnected ? ""
+      : [...parts, ...isDelay ? [`${Math.round(median)} ms to screen`] : []].join(" · ");
   }
 }

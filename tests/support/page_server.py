@@ -1,0 +1,67 @@
+"""A server of the pages' files, whose `/stream` and answers a test speaks for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from importlib import resources
+
+from aiohttp import WSMsgType, web
+
+STATIC = resources.files("mdtool.services.gateway.pages") / "static"
+EMPTY = '<!doctype html><base href="/"><link rel="icon" href="data:,"><title>a client</title>'
+
+
+def dashboard() -> str:
+    """The first page, without its library of charts."""
+    text = (STATIC / "dashboard.html").read_text("utf-8")
+    return text.replace("<!-- base -->", '<base href="/">').replace("<!-- assets -->", "")
+
+
+class PageServer:
+    """The server.
+
+    Attributes
+    ----------
+    answers : dict of str to str
+        The text of each path below `/`, such as `health` and `api/v2/aggregates`.
+    sockets, requests : asyncio.Queue
+        Connections to `/stream`, and what they requested.
+    """
+
+    def __init__(self, page: str = EMPTY) -> None:
+        self.answers: dict[str, str] = {}
+        self.sockets: asyncio.Queue[web.WebSocketResponse] = asyncio.Queue()
+        self.requests: asyncio.Queue[dict] = asyncio.Queue()
+        self.app = web.Application()
+        self.app.router.add_get("/", self._page)
+        self.app.router.add_get("/stream", self._stream)
+        self.app.router.add_static("/static", str(STATIC))
+        self.app.router.add_get("/{path:.+}", self._answer)
+        self._text = page
+
+    async def subscription(self, channel: str) -> int:
+        """The id of the next request for a channel; those for others are passed over."""
+        while (request := await self.requests.get()).get("channel") != channel:
+            pass
+        return request["id"]
+
+    def tell(self, path: str, content: object) -> None:
+        """Let a path answer with JSON."""
+        self.answers[path] = json.dumps(content)
+
+    async def _page(self, _request: web.Request) -> web.Response:
+        return web.Response(text=self._text, content_type="text/html")
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        text = self.answers.get(request.match_info["path"], '{"data":[],"next":null}')
+        return web.Response(text=text, content_type="application/json")
+
+    async def _stream(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets.put_nowait(socket)
+        async for message in socket:
+            assert message.type is WSMsgType.TEXT
+            self.requests.put_nowait(message.json())
+        return socket
