@@ -287,7 +287,8 @@ def _bind_each(addresses: Sequence[tuple[int, Any]], shares_port: bool) -> list[
 
 
 def _bind_one(family: int, address: Any, shares_port: bool) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small writes at once (TCP_NODELAY) only where the protocol is named.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shares_port:

@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from mdtool.core.tcp import NO_ADDRESS, notice_loss, reason_of
+from mdtool.core.addresses import parse_address
+from mdtool.core.tcp import NO_ADDRESS, listen, notice_loss, reason_of
 
 
 def test_a_connection_is_probed_and_given_up():
@@ -40,3 +41,25 @@ async def test_why_there_is_no_connection_is_told_in_words():
     assert reason_of(unknown.value) == unknown.value.strerror
     assert reason_of(OSError("Multiple exceptions: [Errno 111] ...")) == NO_ADDRESS
     assert reason_of(ConnectionError("closed the connection")) == "closed the connection"
+
+
+async def test_small_writes_are_sent_at_once():
+    """A write that waits for the peer's delayed acknowledgement is 40 ms late."""
+    accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def connected(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        accepted.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    def protocol() -> asyncio.BaseProtocol:
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), connected)
+
+    server = await listen(protocol, "127.0.0.1", 0)
+    try:
+        _, writer = await asyncio.open_connection(*parse_address(server.address))
+        assert await accepted
+        writer.close()
+        await writer.wait_closed()
+    finally:
+        server.close()
