@@ -135,11 +135,12 @@ async def test_a_batch_is_traced_over_kafka(kafka, tmp_path):
                 await shown(stream)
 
 
-async def test_services_of_one_process_have_names_of_their_own(monkeypatch):
+@pytest.mark.parametrize("form", [(), ("--processes",)], ids=["one process", "Unix sockets"])
+async def test_services_that_share_a_machine_have_names_of_their_own(monkeypatch, form):
     async with bounded(), receiving() as receiver:
         for name, value in traced(receiver.endpoint, 0.2).items():
             monkeypatch.setenv(name, value)
-        with serve("all", "--simulate", *FREE_PORTS):
+        with serve("all", "--simulate", *form, *FREE_PORTS):
             spans = await receiver.chain("ingest", "apply", "show")
             check_times(spans)
             assert [span.service for span in spans] == ["serve-tcp", "aggregate", "gateway"]
