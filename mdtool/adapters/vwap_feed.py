@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Final, NoReturn, Protocol, TypeAlias
 
 from mdtool.adapters.identity.config import services_secret
+from mdtool.adapters.tcp_streams import open_stream
 from mdtool.core.addresses import parse_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import PeerError
 from mdtool.core.offers import Offer
 from mdtool.core.tcp import notice_loss, reason_of
-from mdtool.core.tls import connect_options
 from mdtool.wire.vwap_lines import (
     LineError,
     VwapState,
@@ -116,10 +116,7 @@ class VwapFeedClient:
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
             async with asyncio.timeout(_CONNECT_S):
-                host, port = self._where
-                reader, writer = await asyncio.open_connection(
-                    host, port, **connect_options("vwap", host)
-                )
+                reader, writer = await open_stream("vwap", *self._where)
         except TimeoutError as error:
             raise PeerError(f"no connection within {_CONNECT_S:g} s") from error
         except OSError as error:

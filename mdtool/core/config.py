@@ -227,6 +227,18 @@ def peer_address(peer: Peer, default: str) -> str:
     return str(_address(peer, default).value)
 
 
+def peer_switch(section: str, name: str) -> bool:
+    """Return whether the settings of a service turn a switch on that is off by default.
+
+    Raises
+    ------
+    ConfigError
+        When the value has the wrong type.
+    """
+    found = _given(section, name, bool)
+    return found is not None and bool(found.value)
+
+
 def range_of(field: dataclasses.Field[Any]) -> str:
     """Return the range of a setting in words, empty where it has none."""
     if choices := field.metadata["choices"]:

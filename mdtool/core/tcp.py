@@ -9,12 +9,12 @@ import os
 import socket
 import ssl
 from asyncio import sslproto
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Self
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, Self, TypeAlias
 
 from mdtool.core.addresses import ALL, cannot_listen, format_address
 from mdtool.core.descriptors import PAUSE_S, is_shortage, shortage
-from mdtool.core.errors import StartupError
+from mdtool.core.errors import PeerError, StartupError
 from mdtool.core.tls import GOODBYE_S, HANDSHAKE_S, NO_TLS, ServerTls, reason_of_tls
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,12 @@ _TLS_READ_BYTES: Final = 1 << 20
 """What is read of TLS at once. asyncio's own 256 KB make small batches of what a fast client sends:
 ticks came in at 0.58 of the rate of plain TCP, and with this at 0.74."""
 _QUIET_S: Final = 60.0
-"""How long no further failed handshake of a listener is reported."""
+"""How long no further connection of a listener that did not begin is reported."""
+Unwrap: TypeAlias = Callable[[socket.socket], Awaitable[socket.socket]]
+"""Reads what comes before the protocol of a connection, and returns the socket to go on with.
+
+It raises OSError for a peer that has left, and PeerError to reject one.
+"""
 
 
 class Listener:
@@ -53,6 +58,8 @@ class Listener:
         Makes the protocol of a connection.
     tls : ServerTls, optional
         Of connections that are TLS.
+    unwrap : Unwrap, optional
+        Reads what a proxy sends first.
     """
 
     def __init__(
@@ -60,12 +67,14 @@ class Listener:
         sockets: Sequence[socket.socket],
         connect: Callable[[], asyncio.BaseProtocol],
         tls: ServerTls | None = None,
+        unwrap: Unwrap | None = None,
     ) -> None:
         if tls is not None:
             sslproto.SSLProtocol.max_size = _TLS_READ_BYTES
         self._tls = tls
+        self._unwrap = unwrap
         self._failures = 0
-        """Handshakes that failed and are not reported."""
+        """Connections that did not begin and are not reported."""
         self._reported_s = float("-inf")
         self._loop = asyncio.get_running_loop()
         self._sockets = sockets
@@ -88,6 +97,9 @@ class Listener:
             bound.close()
         for pause in self._pauses.values():
             pause.cancel()
+        if self._unwrap is not None:  # a proxy may be silent for seconds
+            for connecting in self._connecting:
+                connecting.cancel()
 
     def _accept(self, bound: socket.socket) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
@@ -107,10 +119,15 @@ class Listener:
 
     async def _begin(self, accepted: socket.socket) -> None:
         try:
+            if self._tls is None and self._unwrap is None:
+                await self._loop.connect_accepted_socket(self._connect, accepted)
+                return
+            peer = format_address(*accepted.getpeername()[:2])
+            if self._unwrap is not None:
+                accepted = await self._unwrap(accepted)
             if self._tls is None:
                 await self._loop.connect_accepted_socket(self._connect, accepted)
                 return
-            peer = accepted.getpeername()
             await self._loop.connect_accepted_socket(
                 self._connect,
                 accepted,
@@ -121,20 +138,26 @@ class Listener:
         except OSError as error:  # a client that has left, or whose handshake failed
             accepted.close()
             if isinstance(error, ssl.SSLError):
-                self._report(format_address(*peer[:2]), error)
+                reason = reason_of_tls(error)
+                advice = "; clients of this port need TLS" if reason == NO_TLS else ""
+                self._report(peer, reason + advice)
             else:
                 log.debug("no connection at %s: %s", self.address, error)
+        except PeerError as error:
+            accepted.close()
+            self._report(peer, str(error))
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
 
-    def _report(self, peer: str, error: ssl.SSLError) -> None:
-        """Report a failed handshake, once a minute at most."""
+    def _report(self, peer: str, reason: str) -> None:
+        """Report a connection that did not begin, once a minute at most."""
         self._failures += 1
         now_s = self._loop.time()
         if now_s - self._reported_s < _QUIET_S:
             return
-        reason = reason_of_tls(error)
-        advice = "; clients of this port need TLS" if reason == NO_TLS else ""
         others = f" ({self._failures - 1} others before)" if self._failures > 1 else ""
-        log.warning("%s: rejected %s: %s%s%s", self.address, peer, reason, advice, others)
+        log.warning("%s: rejected %s: %s%s", self.address, peer, reason, others)
         self._failures, self._reported_s = 0, now_s
 
     def _pause(self, bound: socket.socket, error: OSError) -> None:
@@ -153,6 +176,7 @@ async def listen(
     *,
     shares_port: bool = False,
     tls: ServerTls | None = None,
+    unwrap: Unwrap | None = None,
 ) -> Listener:
     """Listen, and have `connect` make the protocol of each connection.
 
@@ -165,6 +189,8 @@ async def listen(
         The one that selects another port.
     tls : ServerTls, optional
         Of connections that are TLS.
+    unwrap : Unwrap, optional
+        As of `Listener`.
 
     Raises
     ------
@@ -174,7 +200,7 @@ async def listen(
     try:
         sockets = bind(host, port, shares_port=shares_port)
         try:
-            return Listener(sockets, connect, tls)
+            return Listener(sockets, connect, tls, unwrap)
         except OSError:  # two servers may be bound to a port, and one of them listens
             close_all(sockets)
             raise

@@ -33,6 +33,7 @@ from mdtool.wire.frames import (
     decode_opening,
     encode_frame,
 )
+from mdtool.wire.proxy_header import UNEXPECTED, opens_header
 from mdtool.wire.symbol_index import SymbolIndex
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -255,7 +256,8 @@ class TickDecoder:
         if header < CONTROL_BIT or data[: len(END_FRAME)] == END_FRAME:
             if self.needs_token:
                 self._keep(data, 0)
-                raise FrameError(_NO_TOKEN, Decoded(Frames.empty()))
+                what = _other_protocol(header) or _NO_TOKEN
+                raise FrameError(what, Decoded(Frames.empty()))
             self._is_open = True
             return 0, None
         length = header - CONTROL_BIT
@@ -294,9 +296,15 @@ class TickDecoder:
             return "frame of length 0"
         if header >= CONTROL_BIT:
             return "control frame that is none of Probe, Auth, End and a valid Lot, after the first"
-        if is_tls(header.to_bytes(HEADER_BYTES, "big")):
-            return TLS_TO_PLAIN
-        return f"frame of {header:,} bytes is over {self._limits[0]:,}"
+        return _other_protocol(header) or f"frame of {header:,} bytes is over {self._limits[0]:,}"
+
+
+def _other_protocol(header: int) -> str | None:
+    """Return the complaint about a client whose first bytes are another protocol's."""
+    opening = header.to_bytes(HEADER_BYTES, "big")
+    if is_tls(opening):
+        return TLS_TO_PLAIN
+    return UNEXPECTED if opens_header(opening) else None
 
 
 class FrameRun:

@@ -14,27 +14,15 @@ import pytest
 from aiohttp import ClientSession, TCPConnector
 
 from mdtool.adapters import rpc
-from mdtool.core.tcp import ReservedPort
 from mdtool.wire._pb import marketdata_pb2
 from tests.support.aggregators import aggregator, message, tick
 from tests.support.certificates import Certificates
 from tests.support.gateways import gateway_of
 from tests.support.processes import ChildProcess
+from tests.support.proxies import free_port, proxy
 from tests.support.requirements import needs
 from tests.support.tokens import Keys
 from tests.support.waiting import bounded, wait_until
-
-EXAMPLES = Path(__file__).parents[2] / "deploy" / "proxies"
-AROUND_NGINX = """
-daemon off; master_process off; pid {folder}/pid; error_log stderr warn;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxied;
-    fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-    include {folder}/mdtool.conf;
-}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -43,22 +31,6 @@ def certificates(tmp_path_factory):
     both = Path(made["server.pem"]).read_text() + Path(made["server.key"]).read_text()
     Path(made["mdtool.pem"]).write_text(both)
     return made
-
-
-def command(name, folder, replaced):
-    """A proxy's command, with its example for these addresses."""
-    example = next(EXAMPLES.glob(f"{name}.*"))
-    text = example.read_text()
-    for old, new in replaced.items():
-        if old != "/etc/ssl/mdtool" or old in text:
-            assert old in text
-        text = text.replace(old, new)
-    if name == "haproxy":
-        (folder / example.name).write_text(text)
-        return [needs(name), "-q", "-db", "-f", str(folder / example.name)]
-    (folder / "mdtool.conf").write_text(text)
-    (folder / "nginx.conf").write_text(AROUND_NGINX.format(folder=folder))
-    return [needs(name), "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
 
 
 class Proxied:
@@ -102,19 +74,20 @@ async def proxied(request, certificates, tmp_path, monkeypatch):
         running = await stack.enter_async_context(aggregator())
         await running.send(message(0, [tick(100, 1), tick(200, 3, symbol=1)], ["AAPL", "MSFT"]))
         gateway = await stack.enter_async_context(gateway_of(running.address, proxies=1))
-        with ReservedPort("127.0.0.1") as reserved:
-            port = reserved.port
-        listening = {"nginx": "listen 443", "haproxy": "bind :443"}[request.param]
+        port = free_port()
         replaced = {
-            listening: listening.replace(":443", f"127.0.0.1:{port}").replace(
-                " 443", f" 127.0.0.1:{port}"
-            ),
-            "/etc/ssl/mdtool": str(certificates.folder),
             "127.0.0.1:8080": f"{gateway.host}:{gateway.port}",
             "127.0.0.1:50051": running.address,
+            "/etc/ssl/mdtool": str(certificates.folder),
         }
+        if request.param == "nginx":
+            example, replaced["listen 443"] = "nginx.conf", f"listen 127.0.0.1:{port}"
+        else:
+            example, replaced["bind :443"] = "haproxy.cfg", f"bind 127.0.0.1:{port}"
+            for unused in (":50050", ":8888"):
+                replaced[f"bind {unused} "] = f"bind 127.0.0.1:{free_port()} "
         process = stack.enter_context(
-            ChildProcess(command(request.param, tmp_path, replaced), stderr=subprocess.PIPE)
+            ChildProcess(proxy(example, tmp_path, replaced), stderr=subprocess.PIPE)
         )
         stack.callback(process.terminate)
         found = Proxied(port, certificates, keys, running)

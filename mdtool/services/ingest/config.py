@@ -9,6 +9,7 @@ from mdtool.core.config import setting
 from mdtool.core.units import PRICES
 from mdtool.services.aggregator.peer import aggregator_address, aggregator_socket
 from mdtool.services.metrics import metrics_port
+from mdtool.services.proxied import proxy_protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class IngestConfig:
         choices=PRICES,
         is_common=True,
     )
+    proxy_protocol: bool = proxy_protocol()
     max_uncommitted: int = setting(
         262_144, "Uncommitted ticks at which clients are blocked by backpressure.", low=1
     )

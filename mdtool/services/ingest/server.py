@@ -25,6 +25,7 @@ from mdtool.services.ingest.connection import Connection, Connections
 from mdtool.services.ingest.intake import Intake
 from mdtool.services.limits import Limits
 from mdtool.services.metrics import metrics_served
+from mdtool.services.proxied import unwrap
 from mdtool.services.security import Security
 from mdtool.wire._pb import tick_pb2
 from mdtool.wire.frames import encode_frame
@@ -126,7 +127,10 @@ class IngestServer:
             )
             return Connection(intake, decoder, buffer, tasks, self._connections)
 
-        return await listen(connect, self._config.host, self._config.port, tls=tls)
+        config = self._config
+        return await listen(
+            connect, config.host, config.port, tls=tls, unwrap=unwrap(config.proxy_protocol)
+        )
 
     async def _stop(self, intake: Intake, bus: Bus) -> None:
         for connection in self._connections:

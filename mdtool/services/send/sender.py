@@ -14,13 +14,13 @@ from typing import Final
 import numpy as np
 
 from mdtool.adapters.identity.config import client_token
+from mdtool.adapters.tcp_streams import open_stream
 from mdtool.core.addresses import format_address
 from mdtool.core.backoff import delays
 from mdtool.core.errors import MdtoolError, PeerError
 from mdtool.core.lifecycle import Started, first_error
 from mdtool.core.tcp import NO_ADDRESS, reason_of
 from mdtool.core.threads import AsyncReadAhead
-from mdtool.core.tls import connect_options
 from mdtool.core.trades import NamedTrades
 from mdtool.core.units import counted
 from mdtool.services.send.backlog import Backlog
@@ -287,11 +287,7 @@ class Sender:
             When there is no connection, or no longer.
         """
         async with asyncio.timeout(self._config.connect_timeout_s):
-            reader, writer = await asyncio.open_connection(
-                self._config.host,
-                self._config.port,
-                **connect_options("serve-tcp", self._config.host),
-            )
+            reader, writer = await open_stream("serve-tcp", self._config.host, self._config.port)
         self._is_connected = True
         reading = asyncio.create_task(self._read(reader))
         writing = asyncio.create_task(self._write(writer))

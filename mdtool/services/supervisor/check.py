@@ -21,13 +21,14 @@ import aiohttp
 
 from mdtool.adapters.aggregator import AggregatorClient
 from mdtool.adapters.identity.config import bearer_header
+from mdtool.adapters.tcp_streams import open_stream
 from mdtool.adapters.vwap_feed import VwapFeedClient, decode_states
 from mdtool.core.addresses import parse_address
 from mdtool.core.errors import PeerError
 from mdtool.core.lifecycle import first_error
 from mdtool.core.symbols import SymbolTable
 from mdtool.core.tcp import reason_of
-from mdtool.core.tls import connect_options, http_options
+from mdtool.core.tls import http_options
 from mdtool.core.units import NS_PER_MS
 from mdtool.wire.batches import Updates
 from mdtool.wire.frames import PROBE_FRAME, Ack, Committed, ReplyDecoder, encode_auth, encode_hello
@@ -161,9 +162,7 @@ async def _connection(
     address: str,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     try:
-        host, port = parse_address(address)
-        tls = connect_options("serve-tcp", host)
-        reader, writer = await asyncio.open_connection(host, port, **tls)
+        reader, writer = await open_stream("serve-tcp", *parse_address(address))
     except OSError as error:
         raise _unreachable("serve-tcp", address, reason_of(error)) from error
     try:

@@ -8,6 +8,7 @@ from mdtool.adapters.identity.config import auth_mode
 from mdtool.core.config import setting
 from mdtool.services.aggregator.peer import aggregator_address, aggregator_socket
 from mdtool.services.metrics import metrics_port
+from mdtool.services.proxied import proxy_protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class VwapConfig:
     aggregator: str = aggregator_address()
     aggregator_socket: str = aggregator_socket()
     bus: str = setting("", "Consume trades from kafka://HOST:PORT instead of the aggregator.")
+    proxy_protocol: bool = proxy_protocol()
     store: str = setting(
         "",
         "URL of the aggregator's store, from which windows are restored at the start.",

@@ -19,6 +19,7 @@ from mdtool.core.trades import Probe
 from mdtool.services.client import Admission, Client, ClientLog
 from mdtool.services.limits import CapacityError, LimitError
 from mdtool.services.vwap.states import STATES_AT_ONCE, States
+from mdtool.wire.proxy_header import UNEXPECTED, is_header
 from mdtool.wire.vwap_lines import (
     MAX_LINE_BYTES,
     LineError,
@@ -283,6 +284,11 @@ class Connection(asyncio.Protocol):
         if not self._received and is_tls(data):
             self._client.report_tls(self._name)
             self._transport.abort()
+            return
+        if not self._received and is_header(data):
+            log.warning("client %s: closed: %s", self._name, UNEXPECTED)
+            self._transport.write(encode_error(UNEXPECTED))
+            self._transport.close()
             return
         self._received += data
         self._handle_lines()

@@ -19,6 +19,7 @@ from mdtool.engine.vwap import Window
 from mdtool.services.client import Admission
 from mdtool.services.limits import Limits
 from mdtool.services.metrics import metrics_served
+from mdtool.services.proxied import unwrap
 from mdtool.services.security import Security
 from mdtool.services.vwap.config import VwapConfig
 from mdtool.services.vwap.connections import Connection, Connections
@@ -90,7 +91,11 @@ class VwapFeed:
                 )
             )
             server = await listen(
-                lambda: Connection(connections), config.host, config.port, tls=tls
+                lambda: Connection(connections),
+                config.host,
+                config.port,
+                tls=tls,
+                unwrap=unwrap(config.proxy_protocol),
             )
             stack.callback(admission.close_all, CloseCode.GOING_AWAY, "the service stops")
             stack.callback(server.close)
