@@ -18,7 +18,6 @@ import pytest
 from mdtool.adapters.dbn_files import open_source
 from mdtool.adapters.stores import open_history
 from mdtool.adapters.stores.port import SymbolTotals
-from mdtool.core.tcp import ReservedPort
 from tests.support.commands import MDTOOL, completed, output_of
 from tests.support.live_sources import AT_NS, Finnhub, Kraken, subscribed
 from tests.support.supervised import FREE_PORTS, serve
@@ -61,15 +60,13 @@ def trades_of(path) -> list[int]:
         return [price for batch in source if batch.rtype == 0 for price in batch.records["price"]]
 
 
-async def test_ctrl_c_completes_a_file(kraken, tmp_path):
+async def test_ctrl_c_completes_a_file(kraken, tmp_path, free_port):
     path = tmp_path / "day.dbn.zst"
-    with ReservedPort("127.0.0.1") as holder:
-        port = holder.port
-    options = ("--url", kraken.url, "-o", path, "--metrics-port", port)
+    options = ("--url", kraken.url, "-o", path, "--metrics-port", free_port)
     async with ingesting("kraken", "BTC/USD", *options) as process:
         client = await subscribed(kraken)
         await client.say(*(kraken.trade("BTC/USD", str(n), "1", AT_NS, n) for n in (1, 2, 3)))
-        url = f"http://127.0.0.1:{port}/metrics"
+        url = f"http://127.0.0.1:{free_port}/metrics"
         async with bounded():
             while b'trades_total{source="kraken"} 3.0' not in await asyncio.to_thread(fetched, url):
                 await client.say('{"channel":"heartbeat"}')
