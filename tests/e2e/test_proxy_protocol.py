@@ -191,7 +191,7 @@ async def behind(request, tmp_path):
             for serve in PORTS.values()
         ]
         await log.heard("connected")
-        ports = {name: free_port() for name in PORTS}
+        ports = {name: free_port(stack) for name in PORTS}
         word = "bind :" if request.param == "haproxy.cfg" else "listen "
         where = word.replace(":", "") + "127.0.0.1:"
         replaced = {
@@ -202,7 +202,7 @@ async def behind(request, tmp_path):
             "/etc/ssl/mdtool": str(certificates.folder),
         }
         if request.param == "haproxy.cfg":
-            replaced["bind :443"] = f"bind 127.0.0.1:{free_port()}"
+            replaced["bind :443"] = f"bind 127.0.0.1:{free_port(stack)}"
         command = proxy(request.param, Path(tmp_path), replaced)
         process = stack.enter_context(ChildProcess(command, stderr=subprocess.PIPE))
         stack.callback(process.terminate)

@@ -74,7 +74,7 @@ async def proxied(request, certificates, tmp_path, monkeypatch):
         running = await stack.enter_async_context(aggregator())
         await running.send(message(0, [tick(100, 1), tick(200, 3, symbol=1)], ["AAPL", "MSFT"]))
         gateway = await stack.enter_async_context(gateway_of(running.address, proxies=1))
-        port = free_port()
+        port = free_port(stack)
         replaced = {
             "127.0.0.1:8080": f"{gateway.host}:{gateway.port}",
             "127.0.0.1:50051": running.address,
@@ -85,7 +85,7 @@ async def proxied(request, certificates, tmp_path, monkeypatch):
         else:
             example, replaced["bind :443"] = "haproxy.cfg", f"bind 127.0.0.1:{port}"
             for unused in (":50050", ":8888"):
-                replaced[f"bind {unused} "] = f"bind 127.0.0.1:{free_port()} "
+                replaced[f"bind {unused} "] = f"bind 127.0.0.1:{free_port(stack)} "
         process = stack.enter_context(
             ChildProcess(proxy(example, tmp_path, replaced), stderr=subprocess.PIPE)
         )

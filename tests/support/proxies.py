@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 from mdtool.core.tcp import ReservedPort
@@ -21,10 +22,9 @@ _HTTP = """http {{
 _STREAM = "include {folder}/mdtool.conf;\n"
 
 
-def free_port() -> int:
-    """A port that was free just now."""
-    with ReservedPort("127.0.0.1") as reserved:
-        return reserved.port
+def free_port(held: ExitStack | AsyncExitStack) -> int:
+    """A port at which nobody listens but the proxy, until `held` is closed."""
+    return held.enter_context(ReservedPort("127.0.0.1")).port
 
 
 def proxy(example: str, folder: Path, replaced: Mapping[str, str]) -> list[str]:
