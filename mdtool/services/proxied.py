@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mdtool.core.config import setting
-from mdtool.core.tcp import Unwrap
 from mdtool.wire.proxy_header import Origin, ProxyHeaderError, decode_header, missing_bytes
+
+if TYPE_CHECKING:
+    from mdtool.core.tcp import Unwrap
 
 HEADER_S: Final = 5.0
 """How long a header may take; a proxy sends it at once."""
@@ -45,6 +46,8 @@ class _PassedOn(socket.socket):
 
 async def _read_header(accepted: socket.socket) -> socket.socket:
     """Read a connection's header, and not a byte more; return the connection of its client."""
+    import asyncio  # filters have the setting too, and no event loop
+
     loop = asyncio.get_running_loop()
     data = b""
     try:

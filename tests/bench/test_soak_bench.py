@@ -33,7 +33,7 @@ def test_the_slope_is_that_of_every_process_from_a_height_of_its_own():
 
 @pytest.mark.parametrize(
     ("option", "benches"),
-    [("--minutes", "soak"), ("--kills", "chaos"), ("--seed", "chaos and soak")],
+    [("--minutes", "dashboard and soak"), ("--kills", "chaos"), ("--seed", "chaos and soak")],
 )
 def test_options_of_other_benches_are_rejected(option, benches):
     ended = CliRunner().invoke(app, ["serialization", option, "1"])

@@ -89,8 +89,8 @@ def test_lines_have_the_principal_and_the_service_that_they_are_of(capsys):
     within.run(logs.PRINCIPAL.set, "desk-7")
     within.run(logs.SERVICE.set, "gateway")
     within.run(log.info, "within")
-    log.info("other", extra={"principal": "desk-8"})
-    log.info("none")
+    contextvars.Context().run(log.info, "other", extra={"principal": "desk-8"})
+    contextvars.Context().run(log.info, "none")
     found = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [entry.get("principal") for entry in found] == ["desk-7", "desk-8", None]
     assert [entry.get("service") for entry in found] == ["gateway", None, None]
