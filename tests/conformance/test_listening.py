@@ -110,10 +110,14 @@ async def test_connections_wait_while_no_descriptor_is_left(name):
         for address in service.addresses.values():
             pauses = shortage.pauses
             shortage._reported_s = float("-inf")
-            with logged("mdtool.core.descriptors") as log, no_descriptor_left():
-                with socket.create_connection(parse_address(address)):
-                    await log.has(1)
-                    await paused_again(pauses)  # it tries once more, and says nothing
+            with (
+                logged("mdtool.core.descriptors") as log,
+                socket.socket() as client,
+                no_descriptor_left(),
+            ):
+                client.connect(parse_address(address))
+                await log.has(1)
+                await paused_again(pauses)  # it tries once more, and says nothing
                 assert log.lines[0].startswith(f"{address}: connections wait: Too many open files")
                 assert len(log.lines) == 1
 
@@ -133,8 +137,9 @@ async def test_clients_are_served_without_descriptors_and_accepted_once_there_ar
     writer.write(b"before")
     assert await reader.readexactly(6) == b"before"
     pauses = shortage.pauses
+    waiting = socket.socket()
     with no_descriptor_left():
-        waiting = socket.create_connection((host, port))
+        waiting.connect((host, port))
         await paused_again(pauses)
         writer.write(b"during")
         assert await reader.readexactly(6) == b"during"
@@ -160,8 +165,8 @@ async def test_workers_of_a_gateway_wait_while_no_descriptor_is_left(tmp_path):
         pauses, shortage._reported_s = shortage.pauses, float("-inf")
         with (
             logged("mdtool.core.descriptors") as log,
-            no_descriptor_left(),
             socket.socket(socket.AF_UNIX) as worker,
+            no_descriptor_left(),
         ):
             worker.connect(path)
             await paused_again(pauses)
