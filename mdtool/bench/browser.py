@@ -89,11 +89,21 @@ class Tab:
         return answer["result"].get("value")
 
     async def until(self, condition: str) -> None:
-        """Wait until a JavaScript condition holds, which is evaluated whenever the page changes."""
+        """Wait until a JavaScript condition holds.
+
+        It is evaluated whenever the page changes, and ten times a second for what is not shown.
+        """
         await self.run(
             f"""new Promise((resolve) => {{
-                const look = () => {{ if ({condition}) {{ watch.disconnect(); resolve(); }} }};
+                const look = () => {{
+                    if ({condition}) {{
+                        watch.disconnect();
+                        clearInterval(timer);
+                        resolve();
+                    }}
+                }};
                 const watch = new MutationObserver(look);
+                const timer = setInterval(look, 100);
                 watch.observe(document, {{
                     subtree: true, childList: true, characterData: true, attributes: true,
                 }});

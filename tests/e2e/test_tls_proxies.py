@@ -55,6 +55,15 @@ class Proxied:
         credentials = grpc.ssl_channel_credentials(trusted)
         return grpc.aio.secure_channel(f"localhost:{self.port}", credentials)
 
+    async def ready(self):
+        """Wait until the gateway behind the proxy knows the market."""
+        async with self.http() as http:
+            for symbol in ("AAPL", "MSFT"):
+                path, status = f"/api/v2/aggregates/{symbol}", 0
+                while status != 200:
+                    async with http.get(path, headers=self.bearer("all")) as response:
+                        status = response.status
+
     def answers(self):
         """Whether the proxy accepts connections."""
         probe = ["openssl", "s_client", "-connect", f"localhost:{self.port}"]
@@ -92,6 +101,7 @@ async def proxied(request, certificates, tmp_path, monkeypatch):
         stack.callback(process.terminate)
         found = Proxied(port, certificates, keys, running)
         await asyncio.to_thread(wait_until, found.answers)
+        await found.ready()
         yield found
 
 
