@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 
@@ -116,6 +117,34 @@ async def test_the_daily_disconnect(server, caplog):
         await subscribed(server)
     assert "closed by the server (1001, a day is over)" in gap.text
     assert server.connections == 2
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+async def test_an_end_leaves_what_has_come_and_nothing_more(server, is_read):
+    """Whether it was read before, or a reader waits meanwhile."""
+    size, _ = one_lot(server)
+    async with reading(server) as reader:
+        client = await subscribed(server)
+        for number in (1, 2, 3):
+            await client.say(server.trade(server.symbols[0], str(number), size, AT_NS, number))
+        if is_read:
+            rest = asyncio.create_task(prices_of(reader))
+        await client.socket.ping(b"all")
+        async with bounded():
+            assert await client.pongs.get() == b"all"
+        reader.source.end()
+        prices = await rest if is_read else await prices_of(reader)
+    assert prices == [10**9, 2 * 10**9, 3 * 10**9]
+    assert reader.source.counts["trades"] == 3
+
+
+async def prices_of(reader) -> list[int]:
+    """Those of all trades to the end."""
+    prices = []
+    while (batch := await reader.next()) is not None:
+        if batch.rtype == RTYPE_TRADE:
+            prices += batch.records["price"].tolist()
+    return prices
 
 
 async def test_silence_ends_a_connection_that_answers_no_ping(server):
@@ -256,6 +285,9 @@ async def test_a_recording_gives_the_same_stream(server, tmp_path):
             assert same.symbols.tolist() == batch.symbols.tolist()
         assert await again.next() is None
     assert again.source.counts == reader.source.counts
+    async with reading(server, *server.symbols, replay=str(tmp_path)) as ended:
+        ended.source.end()
+        assert await ended.next() is None
     (file,) = tmp_path.iterdir()
     messages = [line.split("\t")[2] for line in file.read_text().splitlines()]
     assert any(server.symbols[1] in text and json.loads(text) for text in messages[1:])

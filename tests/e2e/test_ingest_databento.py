@@ -101,6 +101,25 @@ async def test_a_session_that_is_reset_is_a_gap_and_another_one_follows(trades):
             await asyncio.to_thread(source.close)
 
 
+async def test_an_end_leaves_what_has_come_and_nothing_more(trades):
+    """However fast the gateway goes on sending."""
+    async with gateway(trades, at_end="loop") as address:
+        config = SourceConfig(gateway=address, dataset="XNAS.ITCH")
+        source = await asyncio.to_thread(open_live, "databento", ["AAPL"], config)
+        reader = Reader(source)
+        try:
+            n_records = 0
+            while n_records < N_RECORDS:
+                n_records += len(await reader.next())
+            source.end()
+            n_come = source.counts["records"]
+            while (batch := await reader.next()) is not None:
+                n_records += len(batch)
+            assert n_records == n_come == source.counts["records"]
+        finally:
+            await asyncio.to_thread(source.close)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -159,8 +159,8 @@ class DatabentoSource:
         return str(error).replace(self._request.keys[KEY], "***")
 
     def _note_gap(self, reason: str) -> None:
-        self.counts["gaps"] += 1
-        self._pipe.write(encode_gap(reason, time.time_ns()))
+        if self._pipe.write(encode_gap(reason, time.time_ns())):
+            self.counts["gaps"] += 1
 
 
 class _Pipe:
@@ -180,14 +180,18 @@ class _Pipe:
         self._is_closed = False
         self._error: BaseException | None = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
+        """Write bytes; return False where they are left out, for the pipe is closed."""
         with self._changed:
             while self._n_bytes >= _MAX_WAITING_BYTES and not self._is_closed:
                 self._changed.wait()
+            if self._is_closed:
+                return False
             self.has_header = True
             self._parts.append(data)
             self._n_bytes += len(data)
             self._changed.notify_all()
+        return True
 
     def read(self, n_bytes: int) -> bytes:
         with self._changed:
@@ -231,8 +235,8 @@ class _Session:
 
     def write(self, data: bytes) -> int:
         if self.has_begun:
-            self._counts["records"] += 1
-        if self.has_begun or not self._pipe.has_header:
+            self._counts["records"] += self._pipe.write(data)
+        elif not self._pipe.has_header:
             self._pipe.write(data)
         self.has_begun = True
         return len(data)
