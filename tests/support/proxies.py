@@ -33,7 +33,7 @@ def proxy(example: str, folder: Path, replaced: Mapping[str, str]) -> list[str]:
     for old, new in replaced.items():
         assert old in text
         text = text.replace(old, new)
-    if example == "haproxy.cfg":
+    if example.endswith(".cfg"):
         (folder / example).write_text(text)
         return [needs("haproxy"), "-q", "-db", "-f", str(folder / example)]
     around = _AROUND + _HTTP
