@@ -35,8 +35,9 @@ METRICS: Final = """<!-- Written by .ci/generate.py from the code. -->
 # Metrics
 
 The gateway has its metrics for Prometheus at `/metrics` of its own port, the other services at
-that of a port of 127.0.0.1 that `--metrics-port`, or `metrics-port` in their section of
-`mdtool.toml`, names: off by default. The answer is OpenMetrics where the request prefers that,
+that of a port that `--metrics-port`, or `metrics-port` in their section of `mdtool.toml`, names:
+off by default. It is of 127.0.0.1, or of `[metrics] host`, requires no token, and answers
+`/livez` too. The answer is OpenMetrics where the request prefers that,
 else text. Each has the metrics of its process too (`process_cpu_seconds_total`,
 `process_resident_memory_bytes`, `process_open_fds`), and of Python's garbage collection
 (`python_gc_*`). Workers of a gateway answer for all of them. How large the store is is measured

@@ -35,6 +35,7 @@ _CLASSES: Final = {
     "log": "mdtool.core.logs:LogConfig",
     "stop": "mdtool.core.lifecycle:StopConfig",
     "connect": "mdtool.adapters.rpc:ConnectConfig",
+    "metrics": "mdtool.services.metrics:MetricsConfig",
     "tls": "mdtool.core.tls:TlsConfig",
     "trace": "mdtool.core.tracing:TraceConfig",
 }

@@ -58,6 +58,12 @@ def serve(
     check: Annotated[
         bool, typer.Option("--check", help="Send probes through running services and time them.")
     ] = False,
+    ready: Annotated[
+        bool,
+        typer.Option(
+            "--ready", help="Exit with 0 if running services can be used, else say why not."
+        ),
+    ] = False,
     digest: Annotated[
         str | None,
         typer.Option(
@@ -102,6 +108,8 @@ def serve(
     Example: mdtool serve --check
 
     Example: mdtool serve --check --digest sample_data/trades.dbn.zst
+
+    Example: mdtool serve --ready --only gateway
     """
     if digest is not None:
         if not check:
@@ -111,13 +119,16 @@ def serve(
     if check:
         _check(config, ticks, as_json, token_file)
         return None
+    if ready:
+        _check_ready(config)
+        return None
     if what == "all":
         return _run(config, context, as_json)
     if what == "together":
         return _run_together(config)
     if what is not None:
         raise UsageError(f"serve {what}: no such services{did_you_mean(what, _WHAT)}")
-    raise UsageError("serve what? say `serve all`, `serve all --only ...` or `serve --check`")
+    raise UsageError("serve what? say `serve all`, `serve all --only ...`, or `serve --check`")
 
 
 def _run(config: ServeConfig, context: typer.Context, as_json: bool) -> int:
@@ -155,13 +166,12 @@ def _run_together(config: ServeConfig) -> int:
 def _check(config: ServeConfig, ticks: int, as_json: bool, token_file: str | None) -> None:
     import asyncio
 
-    from mdtool.core.addresses import dial_address
     from mdtool.services.supervisor.check import Route, check
-    from mdtool.services.supervisor.topology import chosen, endpoints
+    from mdtool.services.supervisor.topology import chosen
 
     if config.bus:
         raise UsageError("--check: requires the gRPC service that --bus replaces; leave one out")
-    where = {name: dial_address(*endpoint) for name, endpoint in endpoints(config).items()}
+    where = _addresses(config)
     names = chosen(config)
     gateway = where["gateway"] if "gateway" in names else None
     vwap = where["vwap"] if "vwap" in names else None
@@ -178,14 +188,30 @@ def _check(config: ServeConfig, ticks: int, as_json: bool, token_file: str | Non
 def _check_digest(config: ServeConfig, path: str, token_file: str | None) -> None:
     import asyncio
 
-    from mdtool.core.addresses import dial_address
     from mdtool.services.digest import check_gateway, digest_trades
-    from mdtool.services.supervisor.topology import endpoints
 
     expected = digest_trades([path])
-    address = dial_address(*endpoints(config)["gateway"])
+    address = _addresses(config)["gateway"]
     same = asyncio.run(check_gateway(address, expected, client_token(token_file)))
     print(f"{address} serves the {same.rows:,} trades of {path}: {same.digest}")
+
+
+def _check_ready(config: ServeConfig) -> None:
+    import asyncio
+
+    from mdtool.services.supervisor.ready import ready
+    from mdtool.services.supervisor.topology import chosen
+
+    names = chosen(config)
+    asyncio.run(ready({name: at for name, at in _addresses(config).items() if name in names}))
+
+
+def _addresses(config: ServeConfig) -> dict[str, str]:
+    """Return where each service is reached by its settings."""
+    from mdtool.core.addresses import dial_address
+    from mdtool.services.supervisor.topology import endpoints
+
+    return {name: dial_address(*endpoint) for name, endpoint in endpoints(config).items()}
 
 
 def _print_hops(hops: list[Hop]) -> None:

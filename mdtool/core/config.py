@@ -38,6 +38,7 @@ SECTIONS = frozenset(
         "ingest",
         "live-gateway",
         "log",
+        "metrics",
         "replay-dbn",
         "send",
         "serve",
@@ -52,6 +53,8 @@ SECTIONS = frozenset(
 TABLES: Final = frozenset({"detect", "quotas", "roles", "tls"})
 """Sections of named sections, such as `[roles.desk]`. Those of SECTIONS have settings besides."""
 _PREFIX: Final = "MDTOOL_"
+_OF_FILE: Final = "_file"
+"""The end of a variable that names a file with the value: secrets are mounted as files."""
 _NO_SETTINGS: Final = frozenset(
     {CONFIG_VARIABLE, "MDTOOL_KAFKA", "MDTOOL_TEST_DATA", "MDTOOL_TOKEN"}
 )
@@ -406,11 +409,27 @@ def _from_environment(cls: type, section: str) -> dict[str, Origin]:
         if _section_of(key) != section or _is_service_link(key, text):
             continue
         name = _current_name(cls, key.removeprefix(variable(section, "")).lower())
+        of_file = _current_name(cls, name.removesuffix(_OF_FILE))
+        if name not in fields and name.endswith(_OF_FILE) and of_file in fields:
+            if variable(section, of_file) in os.environ:
+                raise ConfigError(f"{key} and {variable(section, of_file)}: give one of them")
+            name, given = of_file, _content(key, text)
+        else:
+            given = text
         if name not in fields:
             known = [variable(section, field) for field in fields]
             raise ConfigError(f"{key}: no such setting{did_you_mean(key, known)}")
-        values[name] = Origin(_in_range(cls, name, _parse(fields[name], text, key), key), key)
+        values[name] = Origin(_in_range(cls, name, _parse(fields[name], given, key), key), key)
     return values
+
+
+def _content(key: str, path: str) -> str:
+    """Return the line of the file that a variable names."""
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise ConfigError(f"{key}={path}: {reason}") from error
 
 
 def _section_of(key: str) -> str | None:

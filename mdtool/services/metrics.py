@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from mdtool.core.config import setting
+from mdtool.core.config import load, setting
 from mdtool.core.errors import MdtoolError
 
 if TYPE_CHECKING:
@@ -15,17 +16,27 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 
-_HOST: Final = "127.0.0.1"
 PATH: Final = "/metrics"
+_ALIVE_PATH: Final = "/livez"
 _OPENMETRICS: Final = "application/openmetrics-text"
 _TEXT: Final = "text/plain"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Settings of the metrics of services without HTTP, `[metrics]`."""
+
+    host: str = setting(
+        "127.0.0.1",
+        f"Address on which each `metrics-port` listens; {PATH} and {_ALIVE_PATH} need no token.",
+    )
 
 
 def metrics_port() -> Any:
     """Return the setting of a service without HTTP."""
     return setting(
         None,
-        f"Port of {_HOST} with metrics for Prometheus at {PATH}, 0 for any free one.",
+        f"Port of `[metrics] host` with metrics for Prometheus at {PATH}, 0 for any free one.",
         low=0,
         high=65535,
         example=9464,
@@ -77,10 +88,15 @@ async def metrics_served(
     async def answer(request: web.Request) -> web.Response:
         return exposition(request, registry)
 
+    async def alive(_request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
     app = web.Application()
     app.router.add_get(PATH, answer)
+    app.router.add_get(_ALIVE_PATH, alive)
+    host = load(MetricsConfig, "metrics", {}).host
     async with families.LoopLag() as lag, serving(app) as server:
-        listener = await listen(server, _HOST, port, "--metrics-port")
+        listener = await listen(server, host, port, "--metrics-port")
         with contextlib.closing(listener):
             yield {"metrics": listener.address}
 

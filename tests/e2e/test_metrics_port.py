@@ -83,6 +83,16 @@ async def test_an_aggregator_counts_ticks():
 
 
 @pytest.mark.parametrize("name", SERVICES)
+async def test_the_port_answers_probes_at_the_host_that_is_set(name, upstream, monkeypatch):
+    monkeypatch.setenv("MDTOOL_METRICS_HOST", "127.0.0.2")
+    async with bounded(), running(service(name, 0, upstream)) as (addresses, _):
+        assert addresses["metrics"].startswith("127.0.0.2:")
+        probe = f"http://{addresses['metrics']}/livez"
+        async with aiohttp.ClientSession() as session, session.get(probe) as response:
+            assert (response.status, await response.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize("name", SERVICES)
 async def test_a_port_in_use_is_one_line(name, upstream):
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]

@@ -15,6 +15,8 @@ import pytest
 from mdtool.adapters.stores import open_history
 from mdtool.wire.frames import ReplyDecoder
 from mdtool.wire.tick_encoder import encode_frames
+from tests.support.commands import completed
+from tests.support.services import service
 from tests.support.supervised import FREE_PORTS, PATIENCE_S, Watch, check, needs_pidfd, serve
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -219,6 +221,30 @@ def test_a_check_names_the_service_that_is_unavailable():
         without_aggregate = check({**addresses, "aggregate": "127.0.0.1:1"}, "--only", "serve-tcp")
         assert without_aggregate.returncode == 1
         assert "aggregator 127.0.0.1:1 is unavailable" in without_aggregate.stderr
+
+
+def test_services_are_ready_or_one_line_says_why_not():
+    with serve("all", "-J", "--only", "serve-tcp,aggregate,vwap", *FREE_PORTS) as services:
+        addresses = services.addresses(3)
+        assert ready(addresses).returncode == 0
+        for name in addresses:
+            missing = ready({**addresses, name: "127.0.0.1:1"})
+            assert missing.returncode == 1
+            assert missing.stderr.decode().startswith(f"mdtool: {name} 127.0.0.1:1 is not ready: ")
+            assert missing.stderr.count(b"\n") == 1
+
+
+def test_a_gateway_that_knows_nothing_is_not_ready():
+    with service("gateway", "--port", "0", "--aggregator", "127.0.0.1:1") as gateway:
+        found = ready({"gateway": gateway.address})
+        assert found.returncode == 1
+        assert b'is not ready: {"status":"unavailable"}' in found.stderr
+
+
+def ready(addresses):
+    """Ask services, by the command that checks the health of containers."""
+    ports = [f"--{name}-port={at.rpartition(':')[2]}" for name, at in addresses.items()]
+    return completed("serve", "--ready", "--only", ",".join(addresses), *ports)
 
 
 def test_it_reports_its_store_and_restores_its_state(tmp_path):

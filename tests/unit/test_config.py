@@ -130,6 +130,19 @@ def test_a_bad_variable_is_rejected_with_its_name(monkeypatch, key, value, messa
     assert key in str(refused.value)
 
 
+def test_a_variable_may_name_a_file_with_the_value(tmp_path, monkeypatch):
+    (tmp_path / "host").write_text("from-a-file\n")
+    monkeypatch.setenv("MDTOOL_SERVE_TCP_HOST_FILE", str(tmp_path / "host"))
+    assert load().host == "from-a-file"
+    monkeypatch.setenv("MDTOOL_SERVE_TCP_HOST", "own")
+    with pytest.raises(ConfigError, match=r"MDTOOL_SERVE_TCP_HOST_FILE .*: give one of them"):
+        load()
+    monkeypatch.delenv("MDTOOL_SERVE_TCP_HOST")
+    monkeypatch.setenv("MDTOOL_SERVE_TCP_HOST_FILE", "nowhere")
+    with pytest.raises(ConfigError, match="MDTOOL_SERVE_TCP_HOST_FILE=nowhere: No such file"):
+        load()
+
+
 def test_a_flag_out_of_its_range_is_rejected_as_it_is_written():
     with pytest.raises(ConfigError, match=r"^--idle-timeout-s: -1\.0 is not at least 0$"):
         load(idle_timeout_s=-1.0)
