@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from deploy.kernels import COMMANDS
 from mdtool.core.batch import Batch
 from mdtool.core.dtypes import MBO, MBP1
 from mdtool.core.jit import cache_folder
@@ -24,25 +25,6 @@ from mdtool.wire.tick_encoder import encode_frames
 
 _ROOT: Final = Path(__file__).parents[2]
 SAMPLES: Final = _ROOT / "sample_data"
-COMMANDS: Final = (
-    "simulate --limit 1000 -o orders.dbn",
-    "simulate --limit 1000 --schema trades -o trades.dbn",
-    "simulate --limit 1000 --schema mbp-1 -o quotes.dbn",
-    "simulate --symbols A,B,C,D,E,F,G,H,I,J,K,L --limit 9000 -o many.dbn",
-    "book many.dbn --json",
-    "book {samples}/mbo.dbn.zst --json",
-    "book {samples}/mbo.dbn.zst --emit event -o events.dbn",
-    "book {samples}/mbo.dbn.zst --emit 1s --json",
-    "book verify {samples}/mbo.dbn.zst",
-    "vwap {samples}/trades.dbn.zst --window 100 -J",
-    "vwap {samples}/trades.dbn.zst --window 5m -J",
-    "aggregate {samples}/trades.dbn.zst --interval 1s -J",
-    "aggregate {samples}/trades.dbn.zst --by volume=1000 -J",
-    "aggregate orders.dbn trades.dbn -J",
-    "store {samples}/trades.dbn.zst --store sqlite:///trades.db",
-    "store check --store sqlite:///trades.db",
-)
-"""Commands that use the kernels that services do not, in an empty folder."""
 
 
 def compile_kernels() -> None:

@@ -35,6 +35,8 @@ PROGRAMS: Final = {
     "nginx": ("nginx",),
     "haproxy": ("haproxy",),
     "systemd-analyze": ("systemd-analyze",),
+    "hadolint": ("hadolint",),
+    "kustomize": ("kustomize",),
 }
 """The programs of tests, and the names that systems have for them."""
 
@@ -45,7 +47,8 @@ _NPM_CI: Final = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglev
 
 def needs(name: str) -> str:
     """Return the path of one of `PROGRAMS`, or skip the test without it."""
-    folders = [str(Path.home() / ".cargo/bin"), "/usr/sbin", *_folders_of_postgres()]
+    languages = [str(Path.home() / each) for each in (".cargo/bin", "go/bin")]
+    folders = [*languages, "/usr/sbin", *_folders_of_postgres()]
     path = os.pathsep.join([os.environ.get("PATH", ""), *folders])
     candidates = (shutil.which(program, path=path) for program in PROGRAMS[name])
     found = next(filter(None, candidates), None)
