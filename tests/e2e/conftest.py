@@ -25,9 +25,9 @@ def pytest_collection_finish(session):
 @pytest.fixture
 def no_refill(monkeypatch):
     """Refill no rate limit, however long the test takes."""
-    monkeypatch.setattr(
-        "mdtool.services.client.time", SimpleNamespace(monotonic=lambda: 0, monotonic_ns=lambda: 0)
-    )
+    stopped = SimpleNamespace(monotonic=lambda: 0, monotonic_ns=lambda: 0)
+    for module in ("client", "limits"):
+        monkeypatch.setattr(f"mdtool.services.{module}.time", stopped)
 
 
 @pytest.fixture

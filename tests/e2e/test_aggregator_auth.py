@@ -14,7 +14,7 @@ from mdtool.adapters.identity import api_keys
 from mdtool.wire._pb import marketdata_pb2, tick_pb2
 from tests.support.aggregators import NOON_NS, aggregator, message, tick
 from tests.support.tokens import Keys
-from tests.support.waiting import bounded
+from tests.support.waiting import WITHIN_S, bounded
 
 SECRET = "of-this-run"
 ALL = marketdata_pb2.AggregateRequest()
@@ -157,4 +157,4 @@ async def test_a_revoked_key_ends_its_calls(stub, keys):
 
 async def test_services_of_a_run_trust_each_other(market):
     async with AggregatorClient(market.address) as client:
-        await client.session("AAPL", "", 5.0)
+        await client.session("AAPL", "", WITHIN_S)

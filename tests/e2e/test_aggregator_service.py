@@ -103,9 +103,9 @@ async def test_a_host_of_another_machine_is_reported(host):
         await Aggregator(AggregatorConfig(host=host, auth="none", port=0)).run(pytest.fail)
 
 
-async def test_a_stop_ends_readers_in_order_and_frees_the_port():
+async def test_a_stop_ends_readers_in_order_and_frees_the_port(free_port):
     started = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(Aggregator(AggregatorConfig(port=0)).run(started.set_result))
+    task = asyncio.create_task(Aggregator(AggregatorConfig(port=free_port)).run(started.set_result))
     address = (await started)["grpc"]
     async with grpc.aio.insecure_channel(address) as channel:
         stub = rpc.Stub(channel)
@@ -125,7 +125,8 @@ async def test_a_stop_ends_readers_in_order_and_frees_the_port():
         assert await writer.code() is not grpc.StatusCode.OK
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        free.bind(("127.0.0.1", int(address.split(":")[1])))
+        free.bind(("127.0.0.1", free_port))
+        free.listen()
 
 
 def command(*arguments, **options):

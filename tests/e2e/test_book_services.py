@@ -263,15 +263,21 @@ async def test_the_page_starts_and_shows_the_book(day):
                 f"document.querySelector('#progress dd').innerText === '{len(records):,}'"
             )
             shown = expected[symbol]
-            rows = await tab.run(
-                "[...document.querySelectorAll('#levels tr')].map("
-                "(row) => [...row.cells].map((cell) => cell.innerText.replaceAll(',', '')))"
+            rows = [
+                [
+                    *(bid["count"], bid["size"], float(bid["price"])),
+                    *(float(ask["price"]), ask["size"], ask["count"]),
+                ]
+                for bid, ask in zip(
+                    *(shown["levels"][side] for side in ("bids", "asks")), strict=True
+                )
+            ]
+            # The state is shown before the book that belongs to it has come.
+            await tab.until(
+                "JSON.stringify([...document.querySelectorAll('#levels tr')].map((row) =>"
+                " [...row.cells].map((cell) => Number(cell.innerText.replaceAll(',', '')))))"
+                f" === JSON.stringify({json.dumps(rows)})"
             )
-            for side, cells in (("bids", (0, 1, 2)), ("asks", (5, 4, 3))):
-                for row, level in zip(rows, shown["levels"][side], strict=True):
-                    count, size, price = (row[cell] for cell in cells)
-                    assert (int(count), int(size)) == (level["count"], level["size"])
-                    assert float(price) == float(level["price"])
             assert float(await tab.text("#bid")) == float(shown["bbo"]["bid"]["price"])
             assert float(await tab.text("#ask")) == float(shown["bbo"]["ask"]["price"])
             other = next(name for name in expected if name != symbol)
@@ -320,9 +326,10 @@ async def test_the_page_says_when_its_services_are_unavailable():
         gateway = (await asyncio.to_thread(services.addresses, 1))["gateway"]
         async with chromium() as tab:
             await tab.open(f"http://{gateway}/book")
-            await tab.until("!document.getElementById('notice').hidden")
-            notice = await tab.text("#notice")
-            assert "sender and the receiver cannot be reached" in notice
-            assert "mdtool serve all --book FILE" in notice
+            unreachable = "sender and the receiver cannot be reached"
+            await tab.until(
+                f"document.getElementById('notice').textContent.includes('{unreachable}')"
+            )
+            assert "mdtool serve all --book FILE" in await tab.text("#notice")
             assert await tab.run("document.getElementById('start').disabled")
             assert await tab.text("#sender dd") == "unavailable"

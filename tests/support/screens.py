@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import fcntl
 import os
 import pty
@@ -18,6 +19,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 PATIENCE_S: Final = 200
+_END: Final = b"\0"
+"""What no program writes: behind it there is nothing."""
 _CONTROL: Final = re.compile(r"\x1b\[(\?)?([\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)", re.DOTALL)
 _UNFINISHED: Final = re.compile(r"\x1b(\[\??[\d;]*)?$")
 
@@ -202,9 +205,20 @@ class Session:
             ready, _, _ = select.select([self._master], [], [], 0.05)
             if ready:
                 self.screen.feed(os.read(self._master, 1 << 16))
-        while select.select([self._master], [], [], 0)[0]:
-            self.screen.feed(os.read(self._master, 1 << 16))
+        self.screen.feed(self._rest())
         return self.process.returncode
+
+    def _rest(self) -> bytes:
+        """What the program wrote that is not read yet; the system may still be passing it on."""
+        os.set_blocking(self._slave, False)
+        rest, is_marked = b"", False
+        while not rest.endswith(_END):
+            if not is_marked:
+                with contextlib.suppress(BlockingIOError):  # there is no room before more is read
+                    is_marked = os.write(self._slave, _END) == len(_END)
+            rest += os.read(self._master, 1 << 16)
+        os.set_blocking(self._slave, True)
+        return rest.removesuffix(_END)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -226,7 +226,7 @@ async def test_a_batch_is_answered_in_its_order(client):
     assert answers[3] == {"data": {"symbols": ["AAPL"]}}
 
 
-async def test_each_request_of_a_batch_counts(source):
+async def test_each_request_of_a_batch_counts(source, no_refill):
     async with gateway_of(source.address, memory_requests_per_s=5) as client:
         batch = json.dumps([{"query": "{ symbols }"}] * 10).encode()
         status, _ = await posted(client, batch)

@@ -161,7 +161,7 @@ async def test_operations_of_a_client_are_bounded(client):
 @pytest.mark.parametrize(
     "query", ['bars(symbol: "NEW%d") { close }', 'book(symbol: "NEW%d") { orders }']
 )
-async def test_upstream_requests_of_subscriptions_are_limited(source, query):
+async def test_upstream_requests_of_subscriptions_are_limited(source, query, no_refill):
     settings = {"upstream_requests_per_s": 1, "upstream_burst": 1}
     async with gateway_of(source.address, **settings) as client, talking(client) as socket:
         for number in range(15):
