@@ -106,13 +106,13 @@ READS = {
 }
 """Calls that show the symbols which may be read: their feed, and what they show."""
 WHOLE = {
-    "StreamUpdates": ("aggregates", UPDATES),
-    "StreamTrades": ("trades", iter([marketdata_pb2.TradesRequest()])),
+    "StreamUpdates": ("aggregates", lambda: UPDATES),
+    "StreamTrades": ("trades", lambda: iter([marketdata_pb2.TradesRequest()])),
 }
 """Calls for who may read every symbol of a feed."""
 WRITES_ALL = {
-    "StreamTickBatches": iter([]),
-    "GetStreamPosition": marketdata_pb2.StreamPositionRequest(stream_id="s"),
+    "StreamTickBatches": lambda: iter([]),
+    "GetStreamPosition": lambda: marketdata_pb2.StreamPositionRequest(stream_id="s"),
 }
 """Calls for who may write every symbol."""
 
@@ -167,12 +167,12 @@ async def test_a_call_shows_what_may_be_read_also_what_appears_later(market, key
 async def test_a_call_of_services_takes_every_symbol(market, keys, role, name):
     running, _ = market
     if name in WHOLE:
-        feed, sent = WHOLE[name]
+        feed, make = WHOLE[name]
         is_allowed = reads_all(role, feed)
     else:
-        sent = WRITES_ALL[name]
+        make = WRITES_ALL[name]
         is_allowed = Grant.parse(EVERY_ROLE[role]).write == ("*",) and role != "denied"
-    call = Market(running, keys[role]).call(name, sent)
+    call = Market(running, keys[role]).call(name, make())
 
     async def answer():
         await (call.read() if hasattr(call, "read") else call)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 
@@ -27,8 +26,9 @@ from tests.support.feed_followers import (
 )
 from tests.support.feed_sources import SOURCES, world_of
 from tests.support.tokens import ROLES, Keys, required_by_gateways
+from tests.support.waiting import bounded
 
-pytestmark = pytest.mark.usefixtures("kernels", "books_are_polled_often")
+pytestmark = pytest.mark.usefixtures("kernels", "books_are_polled_often", "clients_may_pause")
 
 ROWS = list(TABLE.values())
 READING = ["all", "some", "denied"]
@@ -266,7 +266,7 @@ async def test_every_route_has_a_policy_and_only_those_without_data_are_open(key
             policy = known_policies[method, path]
             if policy.is_in_band:
                 continue
-            async with asyncio.timeout(60):
+            async with bounded():
                 status, _ = await answered(world, url, None, method=method)
                 assert (status == 401) == (policy is not OPEN), (method, path, status)
                 if policy.right:

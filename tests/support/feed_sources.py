@@ -182,6 +182,7 @@ async def world_of(source: Source, **settings):
             addresses["vwap"] = await stack.enter_async_context(vwap_feed(running.address))
             await followers.acquire()
         unlimited = {"upstream_requests_per_s": 0, "memory_requests_per_s": 0}
+        unlimited["slow_client_s"] = 3_600  # a follower reads only on request
         client = await stack.enter_async_context(
             gateway_of(running.address, **(addresses | unlimited | settings))
         )

@@ -118,11 +118,14 @@ class PostgresServer:
 
     def pause(self) -> None:
         """Stop its processes."""
-        self._signal_all(signal.SIGSTOP)
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)  # it forks no more
+        self._signal_children(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Continue its processes."""
-        self._signal_all(signal.SIGCONT)
+        self._signal_children(signal.SIGCONT)
+        self._process.send_signal(signal.SIGCONT)
 
     def connect(self, database: str) -> psycopg.Connection:
         """Connect as the superuser; statements are transactions of their own."""
@@ -144,10 +147,9 @@ class PostgresServer:
         if self.account is not None:
             shutil.chown(folder, self.account)
 
-    def _signal_all(self, number: signal.Signals) -> None:
-        process = self._process
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        process.send_signal(number)
+    def _signal_children(self, number: signal.Signals) -> None:
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         for child in map(int, children):
             with contextlib.suppress(ProcessLookupError):  # as of a client that left just before
                 os.kill(child, number)

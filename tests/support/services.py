@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -94,31 +94,36 @@ def port_for(owner: object) -> int:
 
 
 class Log(logging.Handler):
-    """The lines that a logger writes, which can be waited for."""
+    """The lines that a logger writes, in any thread, which can be waited for in the test's loop."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
         self._is_new = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
-        self._is_new.set()
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the test is over
+                self._loop.call_soon_threadsafe(self._is_new.set)
 
     async def heard(self, text: str) -> None:
         """Wait until a line has this text; the lines up to then are forgotten."""
-        while not any(text in line for line in self.lines):
-            await self._more()
+        await self._until(lambda: any(text in line for line in self.lines))
         self.lines.clear()
 
     async def has(self, count: int) -> None:
         """Wait for so many lines."""
-        while len(self.lines) < count:
-            await self._more()
+        await self._until(lambda: len(self.lines) >= count)
 
-    async def _more(self) -> None:
-        self._is_new.clear()
-        await self._is_new.wait()
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        self._loop = asyncio.get_running_loop()
+        while True:
+            self._is_new.clear()
+            if condition():
+                return
+            await self._is_new.wait()
 
 
 @contextlib.contextmanager

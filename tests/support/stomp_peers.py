@@ -114,8 +114,11 @@ class DeafPeer:
         )
         await loop.sock_sendall(self._socket, handshake.encode())
         async with bounded():
-            while b"\r\n\r\n" not in (received := await loop.sock_recv(self._socket, 1_000)):
-                assert received, "the connection was closed before it was upgraded"
+            received = b""
+            while not received.endswith(b"\r\n\r\n"):
+                byte = await loop.sock_recv(self._socket, 1)
+                assert byte, "the connection was closed before it was upgraded"
+                received += byte
 
     async def say(self, *payloads: str | bytes) -> None:
         """Send messages, text or binary, of fewer than 64 KB."""

@@ -7,8 +7,7 @@ import threading
 
 from mdtool.adapters.stores.port import Step
 from mdtool.adapters.stores.sqlite import Store
-
-PATIENCE_S = 60.0
+from tests.support.waiting import WITHIN_S
 
 
 class WatchedStore(Store):
@@ -24,7 +23,7 @@ class WatchedStore(Store):
 
     def write(self, step: Step) -> None:
         self._begun.release()
-        assert self.may_write.wait(PATIENCE_S)
+        assert self.may_write.wait(WITHIN_S)
         if self.errors:
             raise self.errors.pop(0)
         super().write(step)
@@ -32,4 +31,4 @@ class WatchedStore(Store):
 
     async def begun(self) -> None:
         """Wait for the next write that begins."""
-        assert await asyncio.to_thread(self._begun.acquire, timeout=PATIENCE_S)
+        assert await asyncio.to_thread(self._begun.acquire, timeout=WITHIN_S)
