@@ -28,7 +28,7 @@ SUPERVISED: Final = "MDTOOL_SUPERVISED"
 """The name of the service that a supervisor started this process as."""
 SEPARATOR: Final = " | "
 """Between the name of a service and its line."""
-_PLACEHOLDER: Final = re.compile(r"%[-#0 +]*[\d.]*[a-zA-Z]")
+_CONVERSION: Final = re.compile(r"%[-#0 +]*[\d.]*[a-zA-Z]")
 _WORD: Final = re.compile(r"[a-z]{2,}")
 _EVENT_WORDS: Final = 5
 
@@ -91,9 +91,9 @@ def event_of(logger: str, message: str) -> str:
     logger : str
         Its module names an event whose message has values alone.
     message : str
-        With placeholders in place of its values.
+        With conversions such as `%s` in place of its values.
     """
-    words = _WORD.findall(_PLACEHOLDER.sub(" ", message).lower())
+    words = _WORD.findall(_CONVERSION.sub(" ", message).lower())
     return "-".join(words[:_EVENT_WORDS]) or logger.rpartition(".")[2].replace("_", "-")
 
 

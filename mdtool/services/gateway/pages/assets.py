@@ -1,6 +1,6 @@
 """Third-party files of the pages: pinned npm packages, from a CDN or from a folder.
 
-A page names a library of `LIBRARIES` and puts its tags where its HTML has `PLACEHOLDER`. Browsers
+A page names a library of `LIBRARIES` and puts its tags where its HTML has `TAGS_MARK`. Browsers
 reject a file from another site whose SHA-384 is not the pinned one.
 """
 
@@ -24,7 +24,7 @@ from mdtool.services.http.answers import failure
 log = logging.getLogger(__name__)
 
 PATH: Final = "/assets/{path:.+}"
-PLACEHOLDER: Final = "<!-- assets -->"
+TAGS_MARK: Final = "<!-- assets -->"
 _CONTENT_TYPES: Final = {"css": "text/css", "js": "text/javascript"}
 
 

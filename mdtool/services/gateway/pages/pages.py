@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from mdtool.services.gateway.pages.assets import PLACEHOLDER, Assets
+from mdtool.services.gateway.pages.assets import TAGS_MARK, Assets
 from mdtool.services.gateway.protocols import Paths
 from mdtool.services.gateway.proxies import Proxies
 from mdtool.services.http.answers import answer, encode_object, failure
@@ -55,7 +55,7 @@ class _Application(_Page):
     def __init__(
         self, name: str, library: str, assets: Assets, headers: Mapping[str, str], proxies: Proxies
     ) -> None:
-        text = (_FOLDER / name).read_text("utf-8").replace(PLACEHOLDER, assets.tags(library))
+        text = (_FOLDER / name).read_text("utf-8").replace(TAGS_MARK, assets.tags(library))
         super().__init__(text, headers, proxies)
 
 
